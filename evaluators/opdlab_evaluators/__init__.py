@@ -1,0 +1,1 @@
+"""Evaluators, grading and statistics for opdlab, found through its entry points."""

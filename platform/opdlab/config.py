@@ -1,0 +1,231 @@
+"""What an experiment file may say: typed, frozen, unknown keys forbidden, one owner for each value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from opdlab import plugins
+from opdlab.evaluator import Evaluator
+from opdlab.methods.base import Method
+from opdlab.rollout import RolloutEngine
+
+AnyMethod = Annotated[Method, plugins.OneOf(plugins.METHODS)]
+AnyEngine = Annotated[RolloutEngine, plugins.OneOf(plugins.ROLLOUTS)]
+AnyEvaluator = Annotated[Evaluator, plugins.OneOf(plugins.EVALUATORS)]
+
+
+class Section(BaseModel):
+    """Base of every section of an experiment file."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True
+    )
+
+
+class Model(Section):
+    """A causal language model with its tokenizer."""
+
+    path: str
+    """`embedded:NAME` for a model of this package, a folder, or a name on the Hugging Face hub."""
+    revision: str | None = None
+    """Commit or tag on the hub; required there, so that a run can be repeated."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights."""
+
+
+class ProblemPrompts(Section):
+    """Endless training problems of evaluators that can make them; never a test problem."""
+
+    type: Literal["problems"]
+    sources: list[AnyEvaluator] = Field(min_length=1)
+    """Each prompt is drawn from one of these, all equally likely."""
+    template: Literal["auto", "none", "chat"] = "auto"
+    """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""
+
+
+class DatasetPrompts(Section):
+    """Prompts from a column of a dataset, read with the `datasets` library."""
+
+    type: Literal["dataset"]
+    path: str
+    """A .jsonl, .json, .csv or .parquet file, or a name on the Hugging Face hub."""
+    revision: str | None = None
+    """Commit or tag on the hub; required there."""
+    split: str = "train"
+    """Split of the dataset."""
+    column: str = "prompt"
+    """Column that holds the text."""
+    template: Literal["auto", "none", "chat"] = "auto"
+    """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""
+
+
+Prompts = Annotated[ProblemPrompts | DatasetPrompts, Field(discriminator="type")]
+
+
+class Training(Section):
+    """The optimisation loop, run by Lightning."""
+
+    steps: int = Field(ge=1)
+    """Optimizer steps."""
+    prompts_per_step: int = Field(32, ge=1)
+    """Prompts of one micro-batch on one device; each is answered `rollout.group_size` times."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches an optimizer step; the loss is the exact mean over all of them together."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW's, at its highest."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the learning rate after the warm-up; `linear` and `cosine` end at 0."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's."""
+    gradient_clip: float = Field(1.0, ge=0)
+    """Largest gradient norm; 0 for no clipping."""
+    normalisation: Literal["token_mean", "sequence_mean"] = "token_mean"
+    """Mean over all response tokens of the step, or mean of the means of each response."""
+    precision: Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Lightning's precision of the student."""
+    accelerator: str = "auto"
+    """Lightning's: `cpu`, `gpu` or `auto`."""
+    devices: int = Field(1, ge=1)
+    """Devices on each node."""
+    nodes: int = Field(1, ge=1)
+    """Machines."""
+    strategy: str = "auto"
+    """Lightning's: `auto`, `ddp`, `fsdp2`, `deepspeed_stage_2` ..."""
+    checkpoint_every: int = Field(25, ge=1)
+    """Optimizer steps between checkpoints."""
+    head_chunk: int = Field(1024, ge=1)
+    """Response tokens whose vocabulary rows are held at a time."""
+
+
+class Evaluation(Section):
+    """What is measured, and when."""
+
+    benchmarks: list[AnyEvaluator] = []
+    """Benchmarks; each is sampled and graded whole."""
+    samples: int = Field(8, ge=1)
+    """Completions a problem: the k of mean@k."""
+    every: int = Field(0, ge=0)
+    """Also evaluate every so many steps; 0 for the end alone."""
+    references: list[Literal["student", "teacher"]] = ["student", "teacher"]
+    """Models evaluated for comparison: the student before training, the teacher."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Tokens a response; by default the rollout's."""
+    temperature: float = Field(1.0, ge=0)
+    """Of sampling; 0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus of sampling."""
+    seed: int = 1234
+    """Of sampling. The same for every checkpoint, so that they are compared pairwise."""
+    batch_rows: int = Field(512, ge=1)
+    """Responses sampled at a time."""
+
+
+class Tracking(Section):
+    """Where runs are recorded."""
+
+    uri: str | None = None
+    """MLflow tracking URI; by default an SQLite file in the output folder."""
+    experiment: str = "opdlab"
+    """MLflow experiment."""
+    samples_every: int = Field(20, ge=0)
+    """Steps between tables of rollouts; 0 for none."""
+
+
+class Variant(Section):
+    """One of several runs of an experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the run in tables and folders."""
+    set: dict[str, Any] = {}
+    """What differs: dotted keys and their values, such as `method.reward_weight: 0.3`. A key that names
+    a whole section replaces it."""
+
+
+class Experiment(Section):
+    """An experiment: student, teacher, prompts, rollout, method, training, evaluation."""
+
+    kind: Literal["train"] = "train"
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Names the folder and the MLflow runs."""
+    description: str = ""
+    """What the experiment is to find out."""
+    seed: int = Field(0, ge=0)
+    """Of prompts, rollouts and initialisation; several runs of one experiment share it."""
+    student: Model
+    teacher: Model
+    prompts: Prompts
+    rollout: AnyEngine
+    method: AnyMethod
+    training: Training
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+    output: str = "runs"
+    """Folder for checkpoints, samples and the default MLflow store."""
+    runs: list[Variant] = []
+    """Several runs that share all but what they `set`; trained one after the other."""
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> Experiment:
+        names = [run.name for run in self.runs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"runs: the name {twice[0]!r} is used twice; names must differ")
+        if self.training.warmup_steps >= self.training.steps:
+            raise ValueError(
+                f"training.warmup_steps ({self.training.warmup_steps}) must be below "
+                f"training.steps ({self.training.steps})"
+            )
+        return self
+
+
+class Architecture(Section):
+    """Shape of a new Llama-architecture model."""
+
+    hidden_size: int = Field(ge=8)
+    """Width."""
+    layers: int = Field(ge=1)
+    """Decoder layers."""
+    heads: int = Field(ge=1)
+    """Attention heads; the width must be a multiple."""
+    intermediate_size: int = Field(ge=8)
+    """Width inside the MLP."""
+    max_positions: int = Field(512, ge=8)
+    """Longest sequence, in tokens."""
+
+
+class Pretraining(Section):
+    """Supervised training of a small model from nothing, on correct traces of evaluators' problems."""
+
+    kind: Literal["pretrain"]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Names the folder."""
+    description: str = ""
+    """What the model is for."""
+    seed: int = Field(0, ge=0)
+    """Of weights and problems."""
+    architecture: Architecture
+    sources: list[AnyEvaluator] = Field(min_length=1)
+    """Where traces come from; one source a batch, in turn, `weights` times each."""
+    weights: list[int] = []
+    """Turns of each source; by default one each."""
+    steps: int = Field(ge=1)
+    """Optimizer steps."""
+    batch_size: int = Field(48, ge=1)
+    """Traces a step."""
+    learning_rate: float = Field(4e-3, gt=0)
+    """AdamW's, at its highest; falls to 0 along a cosine."""
+    warmup_steps: int = Field(50, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Optimizer steps between checkpoints."""
+    evaluation: Evaluation = Evaluation(references=[])
+    output: str = "runs"
+    """Folder for checkpoints and the finished model."""

@@ -1,0 +1,39 @@
+"""Every error that opdlab raises on purpose: each says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class OpdlabError(Exception):
+    """Base of all errors whose message is meant for the person at the keyboard."""
+
+
+class ConfigError(OpdlabError, ValueError):
+    """An experiment file cannot be used; the message lists every fault with file, line and key."""
+
+
+class ModelError(OpdlabError, ValueError):
+    """A model or tokenizer cannot be loaded, or a teacher and a student do not fit together."""
+
+
+class PluginError(OpdlabError, LookupError):
+    """A plugin is missing, cannot be imported, or breaks the contract of its kind."""
+
+
+class DataError(OpdlabError, ValueError):
+    """Prompts or benchmark problems are missing or malformed."""
+
+
+class NonFiniteError(OpdlabError, ArithmeticError):
+    """A loss or a teacher score is NaN or infinite; the message names row and position."""
+
+
+class TrackingError(OpdlabError, ConnectionError):
+    """The MLflow server cannot be reached before training starts."""
+
+
+class StorageError(OpdlabError, OSError):
+    """A checkpoint or a result could not be written; what was there before is still whole."""
+
+
+class ResumeError(OpdlabError, RuntimeError):
+    """A run cannot go on: no checkpoint, or the teacher or the configuration changed."""

@@ -1,0 +1,1 @@
+"""Training methods: one leaf file each, torch and records only, each readable alone."""

@@ -1,0 +1,256 @@
+"""The records that travel along the line: problem, rollout, questions, teacher scores, supervision.
+
+A batch of responses is stored flat: T is the number of response tokens of all rows, laid end to end.
+There is no padding and so no mask: every element of a `T` axis is a token that the student sampled,
+the EOS included and nothing after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from opdlab.shapes import Bool, Float, Int, Tensor
+
+
+def option(default: Any, description: str, **limits: Any) -> Any:
+    """A field of a plugin that experiments may set.
+
+    `limits` are pydantic's: `ge`, `gt`, `le`, `lt`, `min_length`, `max_length`. The description gives
+    the unit; it is what `--help`, the JSON schema and error messages show.
+    """
+    metadata = {"description": description, **limits}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with what is needed to grade an answer to it.
+
+    Attributes:
+        benchmark: name of the benchmark or family it belongs to, with its level (`math/short`).
+        id: stable identity within the benchmark; two problems with the same content share it.
+        prompt: text for the model, before any chat template.
+        gold: what the grader compares with; JSON values only, so that it can be stored.
+    """
+
+    benchmark: str
+    id: str
+    prompt: str
+    gold: Any
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a grader says of one completion.
+
+    `status` is one of `correct`, `wrong`, `no_answer`, `truncated`, `grader_timeout`,
+    `grader_error`, `sandbox_error`. The last three are faults of the infrastructure: they are never
+    counted as wrong.
+    """
+
+    status: str
+    answer: str | None = None
+    reason: str = ""
+
+    STATUSES = (
+        "correct",
+        "wrong",
+        "no_answer",
+        "truncated",
+        "grader_timeout",
+        "grader_error",
+        "sandbox_error",
+    )
+
+    def __post_init__(self) -> None:
+        if self.status not in self.STATUSES:
+            raise ValueError(f"unknown verdict {self.status!r}; use one of {self.STATUSES}")
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """Responses that the student sampled, with what was known while sampling them.
+
+    Attributes:
+        tokens: prompt followed by response, padded on the right. `Int[B S]`
+        prompt_lengths: tokens of each prompt. `Int[B]`
+        response_lengths: tokens of each response, a sampled EOS included. `Int[B]`
+        ended: whether the response ended by EOS; else it was cut at the length limit. `Bool[B]`
+        log_prob: log pi_S(y_t | s_t) at temperature 1, in nats. `Float[T]`
+        entropy: entropy of pi_S(. | s_t) at temperature 1, in nats. `Float[T]`
+        candidates: the top-K tokens of pi_S(. | s_t), most likely first; K may be 0. `Int[T K]`
+        seeds: the seed each row was sampled with. `Int[B]`
+        eos_ids: tokens that end a response.
+        pad_id: filler on the right of `tokens`; carries no meaning.
+    """
+
+    tokens: Int[Tensor, "B S"]
+    prompt_lengths: Int[Tensor, "B"]
+    response_lengths: Int[Tensor, "B"]
+    ended: Bool[Tensor, "B"]
+    log_prob: Float[Tensor, "T"]
+    entropy: Float[Tensor, "T"]
+    candidates: Int[Tensor, "T K"]
+    seeds: Int[Tensor, "B"]
+    eos_ids: tuple[int, ...]
+    pad_id: int = 0
+
+    @cached_property
+    def row(self) -> Int[Tensor, "T"]:
+        """Row of `tokens` that each response token stands in."""
+        rows = torch.arange(len(self.tokens), device=self.tokens.device)
+        return rows.repeat_interleave(self.response_lengths)
+
+    @cached_property
+    def position(self) -> Int[Tensor, "T"]:
+        """Place of each response token in its response, from 0."""
+        starts = self.response_lengths.cumsum(0) - self.response_lengths
+        return torch.arange(len(self.row), device=self.tokens.device) - starts[self.row]
+
+    @cached_property
+    def column(self) -> Int[Tensor, "T"]:
+        """Column of `tokens` at which each response token stands; its logits come from one before."""
+        return self.prompt_lengths[self.row] + self.position
+
+    @cached_property
+    def token(self) -> Int[Tensor, "T"]:
+        """The response tokens."""
+        return self.tokens[self.row, self.column]
+
+    @cached_property
+    def is_eos(self) -> Bool[Tensor, "T"]:
+        """Whether the token ends its response."""
+        return is_one_of(self.token, self.eos_ids)
+
+    def to(self, device: torch.device | str) -> Rollout:
+        """The same rollout with every tensor on `device`."""
+        moved = {
+            f.name: value.to(device)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """What a method asks the teacher beyond the probability of the sampled tokens.
+
+    Attributes:
+        candidates: tokens whose induced confidence is wanted, -1 for none. `Int[T K]`
+        measure: `max_prob`, `sampled_prob`, `entropy` or `perplexity`.
+        full: whether the loss needs the teacher's whole next-token distribution.
+        seed: of the draw that `sampled_prob` makes.
+    """
+
+    candidates: Int[Tensor, "T K"]
+    measure: str = "max_prob"
+    full: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherScores:
+    """What the teacher says of a rollout. Nothing here carries a gradient.
+
+    Attributes:
+        log_prob: log pi_T(y_t | s_t), nats. `Float[T]`
+        entropy: of pi_T(. | s_t), nats. `Float[T]`
+        fidelity: F(t) = max_u pi_T(u | x, y_<=t), the largest probability *after* y_t; NaN after an
+            EOS, where there is no next step. `Float[T]`
+        sampled_confidence: the asked measure of the distribution after y_t; NaN after an EOS. `Float[T]`
+        confidence: the asked measure of the distribution after each candidate; NaN where the
+            candidate is -1. `Float[T K]`
+        hidden: the teacher's last hidden states at s_t, for losses over the whole vocabulary. `Float[T H]`
+        seconds: time spent, by part (`trunk`, `leaves`).
+        leaves: candidates that were scored by a leaf of their own.
+    """
+
+    log_prob: Float[Tensor, "T"]
+    entropy: Float[Tensor, "T"]
+    fidelity: Float[Tensor, "T"]
+    sampled_confidence: Float[Tensor, "T"]
+    confidence: Float[Tensor, "T K"]
+    hidden: Float[Tensor, "T H"] | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    leaves: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Supervision:
+    """What the loss needs, one row for each response token; nothing here carries a gradient.
+
+    Attributes:
+        token: the sampled token y_t. `Int[T]`
+        log_prob: the student's log-probability of it when it was sampled. `Float[T]`
+        advantage: weight of the policy gradient of y_t; higher is better. `Float[T]`
+        candidates: tokens that get a gradient of their own, -1 for none. `Int[T K]`
+        candidate_advantage: their weights, 0 where there is none. `Float[T K]`
+        metrics: numbers worth a curve, by name.
+    """
+
+    token: Int[Tensor, "T"]
+    log_prob: Float[Tensor, "T"]
+    advantage: Float[Tensor, "T"]
+    candidates: Int[Tensor, "T K"]
+    candidate_advantage: Float[Tensor, "T K"]
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def __getitem__(self, part: slice) -> Supervision:
+        """The same for some of the tokens."""
+        return Supervision(
+            self.token[part],
+            self.log_prob[part],
+            self.advantage[part],
+            self.candidates[part],
+            self.candidate_advantage[part],
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion of one problem, as it is stored; grading never rewrites it.
+
+    Attributes:
+        checkpoint: what produced it (`student`, `teacher`, `step-80`).
+        benchmark, problem: the problem's benchmark and id.
+        index: which of the k samples of the problem, from 0.
+        seed: the seed it was sampled with.
+        completion: text exactly as decoded, special tokens removed.
+        tokens: length in tokens, EOS included.
+        stop: `eos` or `length`.
+    """
+
+    checkpoint: str
+    benchmark: str
+    problem: str
+    index: int
+    seed: int
+    prompt: str
+    completion: str
+    tokens: int
+    stop: str
+    status: str
+    answer: str | None
+    reason: str
+    grader: str
+    protocol: str
+
+
+def is_one_of(tokens: Int[Tensor, "*n"], values: tuple[int, ...]) -> Bool[Tensor, "*n"]:
+    """Elementwise membership in a short tuple."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for value in values:
+        found |= tokens == value
+    return found
