@@ -19,8 +19,8 @@ class Method(ABC):
     """
 
     @property
-    def top_k(self) -> int:
-        """Candidates a token that the rollout must bring along; 0 for none."""
+    def group(self) -> int:
+        """Top candidates that the rollout must bring along with every token; 0 for none."""
         return 0
 
     @property
