@@ -7,9 +7,7 @@ import torch
 from opdlab.shapes import Float, Int, Tensor
 
 
-def reverse_kl(
-    student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"]
-) -> Float[Tensor, "T"]:
+def reverse_kl(student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"]) -> Float[Tensor, "T"]:
     """KL(student || teacher) at each position, in nats, from log-probabilities.
 
     Gradient to `student` only, and exact: no sampling is involved.
@@ -48,8 +46,6 @@ def policy_gradient(
     return -advantage * log_prob
 
 
-def clip_advantage(
-    advantage: Float[Tensor, "T"], limit: float | None
-) -> Float[Tensor, "T"]:
+def clip_advantage(advantage: Float[Tensor, "T"], limit: float | None) -> Float[Tensor, "T"]:
     """Advantages kept within +-limit, in nats; None leaves them alone."""
     return advantage if limit is None else torch.clamp(advantage, -limit, limit)

@@ -9,13 +9,11 @@ certain it would be after that candidate. Standardised within the group, that is
     adv_t     = log pi_T(y_t | s_t) - log pi_S(y_t | s_t) + reward_weight * r(y_t)
 
 The paper prints the reward next to a cost, which taken literally punishes confidence; its text says the
-opposite, and so does this file: higher confidence, higher advantage. Over `support: full` the first two
-terms are the exact gradient of the reverse KL and only the reward is a policy gradient.
+opposite, and so does this file. Over `support: full` the reverse KL is differentiated exactly.
 
-Choices the paper leaves open: the deviation is that of the population, with a floor, so that a group whose
-confidences agree gets (nearly) no reward in place of amplified rounding; a candidate that ends the
-response has no next step, leaves the group and gets no term; a sampled token outside the group is
-compared with the group's mean and deviation.
+Where the paper is silent: the deviation is the population's, with a floor, so that a group whose
+confidences agree gets no amplified rounding; a candidate that ends the response has no next step and
+leaves the group; a sampled token outside the group is measured by the group's mean and deviation.
 
 Source: arXiv:2605.30833, section 4.
 """
@@ -41,7 +39,7 @@ class LGR(Method):
         "sampled", "OPD's own term: by the sampled token, or the teacher's whole distribution."
     )
     variant: Literal["sampled", "topk"] = option(
-        "sampled", "Who gets the reward: the sampled token, or every candidate by its probability."
+        "sampled", "Who gets the reward: the sampled token, or all candidates by probability."
     )
     top_k: int = option(8, "Candidates at each active position (K).", ge=2)
     entropy_threshold: float = option(
@@ -55,7 +53,7 @@ class LGR(Method):
         0.05, "Smallest deviation a group's confidences are divided by.", gt=0
     )
     control: Literal["none", "shuffled"] = option(
-        "none", "`shuffled` permutes the confidences within each group: the reward without its signal."
+        "none", "`shuffled` permutes each group's confidences: the reward without its signal."
     )
     advantage_clip: float | None = option(
         None, "Keep OPD's advantage, before the reward, within +- this, in nats.", gt=0
@@ -73,50 +71,45 @@ class LGR(Method):
         return self.support == "full"
 
     def questions(self, rollout: Rollout) -> Questions:
-        active = (rollout.entropy > self.entropy_threshold) & ~rollout.is_eos
+        active = rollout.entropy > self.entropy_threshold
+        if self.variant == "sampled":
+            active = active & ~rollout.is_eos  # nobody there would get the reward
         asked = active[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids)
-        candidates = rollout.candidates.where(asked, torch.tensor(-1).to(rollout.candidates))
-        seed = int(rollout.seeds.sum()) % 2**31
-        return Questions(candidates, self.confidence, self.full, seed)
+        candidates = rollout.candidates.masked_fill(~asked, -1)
+        return Questions(candidates, self.confidence, self.full, int(rollout.seeds.sum()) % 2**31)
 
     def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
         candidates = self.questions(rollout).candidates
-        grouped = candidates >= 0
-        active = grouped.sum(-1) >= 2
         confidence, sampled = scores.confidence, scores.sampled_confidence
         if self.control == "shuffled":
             confidence, sampled = shuffle(confidence, sampled, candidates, rollout)
+        grouped = candidates >= 0
+        active = grouped.sum(-1) >= 2
         group = confidence.where(grouped, torch.nan)
-        mean = group.nanmean(-1)
-        deviation = (group - mean[:, None]).square().nanmean(-1).sqrt()
+        mean = group.nanmean(-1, keepdim=True)
+        deviation = (group - mean).square().nanmean(-1).sqrt()
         scale = deviation.clamp(min=self.deviation_floor)
-        reward = ((sampled - mean) / scale).where(active, 0.0)
-        rewards = ((group - mean[:, None]) / scale[:, None]).where(grouped & active[:, None], 0.0)
+        reward = ((sampled - mean[:, 0]) / scale).where(active & ~rollout.is_eos, 0.0)
+        rewards = ((group - mean) / scale[:, None]).where(grouped & active[:, None], 0.0)
 
         distillation = clip_advantage(scores.log_prob - rollout.log_prob, self.advantage_clip)
         advantage = torch.zeros_like(distillation) if self.full else distillation
         if self.variant == "sampled":
             advantage = advantage + self.reward_weight * reward
             candidates, rewards = candidates[:, :0], rewards[:, :0]
-        spread = (group.nan_to_num(-torch.inf).amax(-1) - group.nan_to_num(torch.inf).amin(-1))[active]
-        flat = deviation[active] < self.deviation_floor
-        metrics = {
-            "advantage": distillation.mean(),
-            "active_share": active.float().mean(),
-            "flat_group_share": flat.float().mean(),
-            "confidence_spread": spread.mean(),
-            "confidence_deviation": deviation[active].mean(),
-            "reward": reward[active].mean(),
-            "reward_deviation": reward[active].std(correction=0),
-        }
-        return Supervision(
-            rollout.token,
-            rollout.log_prob,
-            advantage,
-            candidates,
-            self.reward_weight * rewards,
-            {name: value for name, value in metrics.items() if value.isfinite()},
-        )
+        weighted = self.reward_weight * rewards
+        metrics = {"advantage": distillation.mean(), "active_share": active.float().mean()}
+        if active.any():
+            high, low = group.nan_to_num(-torch.inf).amax(-1), group.nan_to_num(torch.inf).amin(-1)
+            metrics |= {
+                "confidence_spread": (high - low)[active].mean(),
+                "confidence_deviation": deviation[active].mean(),
+                "flat_group_share": (deviation[active] < self.deviation_floor).float().mean(),
+                "reward": reward[active].mean(),
+                "reward_deviation": reward[active].std(correction=0),
+            }
+        kept = (rollout.token, rollout.log_prob, advantage, candidates, weighted)
+        return Supervision(*kept, metrics)
 
     def token_loss(
         self,
@@ -125,9 +118,8 @@ class LGR(Method):
         supervision: Supervision,
     ) -> Float[Tensor, "T"]:
         log_prob = at(student, supervision.token)
-        loss = policy_gradient(
-            log_prob, supervision.advantage, supervision.log_prob, self.ratio_cap
-        )
+        sampled = supervision.log_prob
+        loss = policy_gradient(log_prob, supervision.advantage, sampled, self.ratio_cap)
         if teacher is not None:
             loss = loss + reverse_kl(student, teacher)
         if self.variant == "topk":
@@ -149,11 +141,10 @@ def shuffle(
     """Permute each group's confidences among its candidates, the sampled token's with them."""
     generator = torch.Generator().manual_seed(int(rollout.seeds.sum()) % 2**31)
     keys = torch.rand(candidates.shape, generator=generator).to(confidence)
-    # Candidates that left the group keep their places at the end of both orders.
-    keys = keys.masked_fill(candidates < 0, torch.inf)
-    source = keys.argsort(-1)
-    target = (candidates < 0).to(torch.int8).argsort(-1, stable=True)
-    shuffled = torch.empty_like(confidence).scatter(-1, target, confidence.gather(-1, source))
+    keys = keys.masked_fill(candidates < 0, torch.inf)  # who left the group stays last
+    places = (candidates < 0).to(torch.int8).argsort(dim=-1, stable=True)
+    shuffled = torch.empty_like(confidence)
+    shuffled.scatter_(-1, places, confidence.gather(-1, keys.argsort(dim=-1, stable=True)))
     is_sampled = candidates == rollout.token[:, None]
     own = shuffled.where(is_sampled, 0.0).sum(-1)
     return shuffled, torch.where(is_sampled.any(-1), own, sampled)

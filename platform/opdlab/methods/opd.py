@@ -29,7 +29,8 @@ class OPD(Method):
     """On-policy distillation by reverse KL."""
 
     support: Literal["sampled", "full"] = option(
-        "sampled", "How much of the teacher's distribution is used: the sampled token, or all of it."
+        "sampled",
+        "How much of the teacher's distribution is used: the sampled token, or all of it.",
     )
     advantage_clip: float | None = option(
         None, "Keep the sampled token's advantage within +- this, in nats; null for no limit.", gt=0

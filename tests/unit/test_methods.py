@@ -1,0 +1,205 @@
+"""OPD and LGR against numbers worked out by hand, and against enumeration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from opdlab.methods.divergences import at, policy_gradient, reverse_kl
+from opdlab.methods.lgr import LGR
+from opdlab.methods.opd import OPD
+from opdlab.records import Rollout, TeacherScores
+
+EOS = 9
+
+
+def rollout_of(tokens: list[int], candidates: list[list[int]], entropy: list[float]) -> Rollout:
+    """One row with a prompt of two tokens."""
+    T = len(tokens)
+    return Rollout(
+        tokens=torch.tensor([[1, 2, *tokens]]),
+        prompt_lengths=torch.tensor([2]),
+        response_lengths=torch.tensor([T]),
+        ended=torch.tensor([tokens[-1] == EOS]),
+        log_prob=torch.full((T,), math.log(0.25)),
+        entropy=torch.tensor(entropy),
+        candidates=torch.tensor(candidates),
+        seeds=torch.tensor([5]),
+        eos_ids=(EOS,),
+    )
+
+
+def scores_of(confidence: list[list[float]], sampled: list[float]) -> TeacherScores:
+    T = len(sampled)
+    return TeacherScores(
+        log_prob=torch.full((T,), math.log(0.5)),
+        entropy=torch.zeros(T),
+        fidelity=torch.tensor(sampled),
+        sampled_confidence=torch.tensor(sampled),
+        confidence=torch.tensor(confidence),
+    )
+
+
+def log_probs(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64).log_softmax(-1)
+
+
+def test_sampled_opd_has_the_log_ratio_as_advantage():
+    rollout = rollout_of([3, EOS], [[], []], [1.0, 1.0])
+    supervision = OPD().supervise(rollout, scores_of([[], []], [0.5, math.nan]))
+    assert supervision.advantage.tolist() == pytest.approx([math.log(2)] * 2)
+    assert OPD().questions(rollout).candidates.shape == (2, 0)
+
+
+def test_an_advantage_is_clipped_only_where_asked():
+    rollout = rollout_of([3], [[]], [1.0])
+    supervision = OPD(advantage_clip=0.1).supervise(rollout, scores_of([[]], [0.5]))
+    assert supervision.advantage.tolist() == pytest.approx([0.1])
+
+
+def test_reverse_kl_is_the_sum_by_hand():
+    student, teacher = log_probs([0.0, math.log(3)]), log_probs([0.0, 0.0])
+    by_hand = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    assert reverse_kl(student, teacher).item() == pytest.approx(by_hand)
+
+
+def test_the_sampled_gradient_is_in_expectation_that_of_the_reverse_kl():
+    logits = torch.tensor([[0.3, -1.0, 0.8, 0.1]], dtype=torch.float64, requires_grad=True)
+    teacher = log_probs([0.9, 0.2, -0.5, 0.0])
+    (exact,) = torch.autograd.grad(reverse_kl(logits.log_softmax(-1), teacher).sum(), logits)
+    expected = torch.zeros_like(exact)
+    for y in range(4):
+        student = logits.log_softmax(-1)
+        token = torch.tensor([y])
+        advantage = (at(teacher, token) - at(student, token)).detach()
+        loss = policy_gradient(at(student, token), advantage, at(student, token).detach())
+        (gradient,) = torch.autograd.grad(loss.sum(), logits)
+        expected += student.detach()[0, y].exp() * gradient
+    torch.testing.assert_close(expected, exact)
+
+
+def test_the_importance_ratio_weighs_the_gradient_and_is_capped():
+    now = torch.tensor([-1.0], requires_grad=True)
+    for before, weight in [(-1.5, math.exp(0.5)), (-4.0, 2.0)]:
+        loss = policy_gradient(now, torch.tensor([1.0]), torch.tensor([before]), ratio_cap=2.0)
+        (gradient,) = torch.autograd.grad(loss.sum(), now)
+        assert gradient.item() == pytest.approx(-weight)
+
+
+def test_the_group_reward_is_standardised_by_the_population_deviation():
+    rollout = rollout_of([3], [[3, 4]], [1.0])
+    supervision = LGR(top_k=2, support="full").supervise(rollout, scores_of([[0.9, 0.5]], [0.9]))
+    # mean 0.7, population deviation 0.2
+    assert supervision.advantage.tolist() == pytest.approx([1.0])
+
+
+def test_the_reward_comes_on_top_of_the_distillation_advantage():
+    rollout = rollout_of([4], [[3, 4]], [1.0])
+    method = LGR(top_k=2, reward_weight=0.5)
+    supervision = method.supervise(rollout, scores_of([[0.9, 0.5]], [0.5]))
+    assert supervision.advantage.tolist() == pytest.approx([math.log(2) - 0.5])
+
+
+@pytest.mark.parametrize("variant", ["sampled", "topk"])
+@pytest.mark.parametrize("support", ["sampled", "full"])
+def test_a_step_raises_the_candidate_that_leaves_the_teacher_more_certain(variant, support):
+    # Student and teacher agree, so OPD's own term is silent and only the reward moves anything.
+    method = LGR(top_k=2, variant=variant, support=support)
+    moved = torch.zeros(5)
+    for token in (3, 4):
+        rollout = replace(
+            rollout_of([token], [[3, 4]], [1.0]), log_prob=torch.tensor([math.log(0.5)])
+        )
+        confident = {3: 0.9, 4: 0.5}
+        supervision = method.supervise(rollout, scores_of([[0.9, 0.5]], [confident[token]]))
+        logits = torch.tensor([[-50.0, -50.0, -50.0, 0.0, 0.0]], requires_grad=True)
+        student = logits.log_softmax(-1)
+        teacher = student.detach() if method.full else None
+        method.token_loss(student, teacher, supervision).sum().backward()
+        assert logits.grad is not None
+        moved -= logits.grad[0]
+    assert moved[3] > 0.1
+    assert moved[4] < -0.1
+
+
+def test_every_candidate_gets_its_own_term_weighted_by_its_share():
+    method = LGR(top_k=2, variant="topk", support="full")
+    rollout = rollout_of([3], [[3, 4]], [1.0])
+    supervision = method.supervise(rollout, scores_of([[0.9, 0.5]], [0.9]))
+    student = log_probs([0.0, 0.0, 0.0, math.log(3), 0.0]).float()
+    loss = method.token_loss(student, student, supervision)
+    by_hand = -(0.75 * 1.0 * math.log(3 / 7) + 0.25 * -1.0 * math.log(1 / 7))
+    assert loss.item() == pytest.approx(by_hand, rel=1e-5)
+    assert supervision.advantage.item() == 0.0
+
+
+def test_only_positions_above_the_entropy_threshold_are_asked_about():
+    rollout = rollout_of([3, 4], [[3, 4], [3, 4]], [0.19, 0.21])
+    asked = LGR(top_k=2).questions(rollout).candidates
+    assert asked.tolist() == [[-1, -1], [3, 4]]
+
+
+def test_a_candidate_that_ends_the_response_leaves_the_group():
+    rollout = rollout_of([3], [[3, EOS, 4]], [1.0])
+    method = LGR(top_k=3, support="full", variant="topk")
+    assert method.questions(rollout).candidates.tolist() == [[3, -1, 4]]
+    nan = math.nan
+    supervision = method.supervise(rollout, scores_of([[0.9, nan, 0.5]], [0.9]))
+    assert supervision.candidate_advantage.tolist() == [pytest.approx([1.0, 0.0, -1.0])]
+
+
+def test_a_sampled_eos_gets_no_reward_and_asks_nothing():
+    rollout = rollout_of([EOS], [[3, EOS, 4]], [1.0])
+    method = LGR(top_k=3, support="full")
+    assert method.questions(rollout).candidates.tolist() == [[-1, -1, -1]]
+    nan = math.nan
+    supervision = method.supervise(rollout, scores_of([[nan, nan, nan]], [nan]))
+    assert supervision.advantage.tolist() == [0.0]
+
+
+def test_a_group_that_agrees_gets_no_reward_and_rounding_is_not_amplified():
+    rollout = rollout_of([3, 3], [[3, 4], [3, 4]], [1.0, 1.0])
+    method = LGR(top_k=2, support="full")
+    scores = scores_of([[1.0, 1.0], [0.99999, 0.99998]], [1.0, 0.99999])
+    supervision = method.supervise(rollout, scores)
+    assert supervision.advantage.abs().max() < 1e-3
+    assert supervision.metrics["flat_group_share"] == 1.0
+
+
+def test_a_sampled_token_outside_the_group_is_measured_by_the_group():
+    rollout = rollout_of([7], [[3, 4]], [1.0])
+    supervision = LGR(top_k=2, support="full").supervise(rollout, scores_of([[0.9, 0.5]], [0.8]))
+    assert supervision.advantage.tolist() == pytest.approx([0.5])
+
+
+def test_a_group_of_one_is_no_group():
+    rollout = rollout_of([3], [[3, EOS]], [1.0])
+    supervision = LGR(top_k=2, support="full").supervise(
+        rollout, scores_of([[0.9, math.nan]], [0.9])
+    )
+    assert supervision.advantage.tolist() == [0.0]
+
+
+def test_shuffled_confidences_are_a_permutation_within_each_group():
+    rollout = rollout_of([3] * 200, [[3, 4, EOS, 5]] * 200, [1.0] * 200)
+    nan = math.nan
+    scores = scores_of([[0.9, 0.4, nan, 0.1]] * 200, [0.9] * 200)
+    method = LGR(top_k=4, support="full", variant="topk")
+    plain = method.supervise(rollout, scores).candidate_advantage
+    mixed = replace(method, control="shuffled").supervise(rollout, scores).candidate_advantage
+    assert (mixed[:, 2] == 0).all()
+    torch.testing.assert_close(mixed.sort(-1).values, plain.sort(-1).values)
+    orders = {tuple(round(x, 3) for x in row.tolist()) for row in mixed}
+    assert len(orders) == 6
+    sampled = replace(method, control="shuffled", variant="sampled").supervise(rollout, scores)
+    torch.testing.assert_close(sampled.advantage, mixed[:, 0])
+
+
+def test_no_advantage_carries_a_gradient():
+    rollout = rollout_of([3], [[3, 4]], [1.0])
+    supervision = LGR(top_k=2).supervise(rollout, scores_of([[0.9, 0.5]], [0.9]))
+    assert not supervision.advantage.requires_grad
+    assert not supervision.candidate_advantage.requires_grad
