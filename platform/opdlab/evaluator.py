@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from opdlab.records import Problem, Verdict
 
@@ -36,10 +37,26 @@ class Evaluator(ABC):
     def grade(self, problem: Problem, completion: str) -> Verdict:
         """Judge one completion; never raises for anything a model may write."""
 
-    def training_problems(self, seed: int) -> Iterator[Problem]:
-        """Endless problems for training, none of which is a test problem.
+    def training_problem(self, seed: int, index: int) -> Problem:
+        """Problem `index` of an endless stream, none of which is a test problem.
+
+        A function of `seed` and `index` alone, so a place in the stream is one integer.
 
         Raises:
             NotImplementedError: the benchmark has test problems only.
         """
         raise NotImplementedError(f"{self.benchmark} has no training problems")
+
+    def training_problems(self, seed: int) -> Iterator[Problem]:
+        """The stream of `training_problem` from its beginning; raises what that raises."""
+        return (self.training_problem(seed, index) for index in count())
+
+    def training_trace(self, problem: Problem, seed: int) -> str:
+        """A completion of a training problem to learn from in supervised training.
+
+        A function of the problem and `seed` alone.
+
+        Raises:
+            NotImplementedError: the benchmark has no worked solutions.
+        """
+        raise NotImplementedError(f"{self.benchmark} has no traces to train on")
