@@ -1,0 +1,221 @@
+"""From tokens to hidden rows, and from hidden rows to vocabulary numbers, for any causal model.
+
+The vocabulary projection is the model's own: soft caps, scaling, biases and tied weights included. Rows are
+projected in chunks, so that no tensor of all tokens by the whole vocabulary ever exists.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from opdlab.records import Supervision
+from opdlab.shapes import Float, Int, Tensor
+
+TokenLoss = Callable[[Tensor, Tensor | None, Supervision], Tensor]
+CHUNK = 1024
+
+
+@dataclass
+class _Hidden(ModelOutput):
+    """A decoder's output that holds nothing but hidden states."""
+
+    last_hidden_state: Tensor | None = None
+
+    def __getattr__(self, name: str) -> None:
+        """Causal models hand on caches, attentions, router logits ...: there are none."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+@dataclass(frozen=True, eq=False)
+class VocabularyStatistics:
+    """Of next-token distributions, in float32.
+
+    Attributes:
+        log_prob: of the target token, nats. `Float[T]`
+        max_log_prob: of the most likely token, nats. `Float[T]`
+        entropy: nats. `Float[T]`
+        sampled_prob: of one token drawn from the distribution; NaN where no draw was asked. `Float[T]`
+    """
+
+    log_prob: Float[Tensor, "T"]
+    max_log_prob: Float[Tensor, "T"]
+    entropy: Float[Tensor, "T"]
+    sampled_prob: Float[Tensor, "T"]
+
+    def confidence(self, measure: str) -> Float[Tensor, "T"]:
+        """A confidence measure: `max_prob`, `sampled_prob`, `entropy` or `perplexity`; higher is surer."""
+        if measure == "max_prob":
+            return self.max_log_prob.exp()
+        if measure == "sampled_prob":
+            return self.sampled_prob
+        if measure == "entropy":
+            return -self.entropy
+        if measure == "perplexity":
+            return -self.entropy.exp()
+        raise ValueError(f"unknown confidence measure {measure!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLosses:
+    """What the loss over the vocabulary gives for each response token.
+
+    Attributes:
+        loss: in nats; carries the gradient. `Float[T]`
+        entropy: of the student, nats, detached. `Float[T]`
+        reverse_kl: KL(student || teacher), nats, detached; None without a teacher. `Float[T]`
+    """
+
+    loss: Float[Tensor, "T"]
+    entropy: Float[Tensor, "T"]
+    reverse_kl: Float[Tensor, "T"] | None
+
+
+def hidden_states(
+    model: PreTrainedModel, tokens: Int[Tensor, "B S"], **options: Any
+) -> Float[Tensor, "B S H"]:
+    """Last hidden states, after the final norm; with a gradient where gradients are enabled.
+
+    Rows are padded on the right: under causal attention no real token sees the filler, so no mask is
+    needed. `options` go to the model's forward.
+    """
+    kept: list[Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        kept.append(output[0])
+
+    # The causal model's own forward runs, with one row of logits: wrappers that shard parameters
+    # gather them there, and whatever it passes on to the decoder stays its own business.
+    if "logits_to_keep" in _parameters(type(model)):
+        options["logits_to_keep"] = 1
+    handle = decoder(model).register_forward_hook(keep)
+    try:
+        model(input_ids=tokens, use_cache=False, **options)
+    finally:
+        handle.remove()
+    return kept[0]
+
+
+def decoder(model: PreTrainedModel) -> torch.nn.Module:
+    """The part of a causal model that turns tokens into what its head projects."""
+    return model.base_model
+
+
+def project(model: PreTrainedModel, hidden: Float[Tensor, "T H"]) -> Float[Tensor, "T V"]:
+    """The model's logits for hidden rows, in float32.
+
+    The causal model's forward runs with its decoder standing aside, so everything that it does to
+    logits is done.
+    """
+    stem: Any = decoder(model)
+    stem.forward = lambda *_args, **_options: _Hidden(last_hidden_state=hidden[None])
+    try:
+        output = model(inputs_embeds=hidden[None], use_cache=False)
+    finally:
+        del stem.forward
+    return output.logits[0].float()
+
+
+def _parameters(kind: type[PreTrainedModel]) -> set[str]:
+    return set(inspect.signature(kind.forward).parameters)
+
+
+def log_distribution(
+    model: PreTrainedModel, hidden: Float[Tensor, "T H"], vocabulary: int | None
+) -> Float[Tensor, "T V"]:
+    """Next-token log-probabilities, in float32, over the first `vocabulary` entries."""
+    return project(model, hidden)[:, :vocabulary].log_softmax(-1)
+
+
+@torch.no_grad()
+def vocabulary_statistics(
+    model: PreTrainedModel,
+    hidden: Float[Tensor, "T H"],
+    targets: Int[Tensor, "T"],
+    vocabulary: int | None = None,
+    chunk: int = CHUNK,
+    uniform: Float[Tensor, "T"] | None = None,
+) -> VocabularyStatistics:
+    """Log-probability of each target, the largest one, and the entropy, over the shared vocabulary.
+
+    `uniform` asks for `sampled_prob`: the number in [0, 1) that picks the token from each distribution.
+    """
+    parts = []
+    for start in range(0, max(len(hidden), 1), chunk):
+        part = slice(start, start + chunk)
+        log_p = log_distribution(model, hidden[part], vocabulary)
+        target = log_p.gather(1, targets[part, None]).squeeze(1)
+        drawn = (
+            torch.full_like(target, torch.nan)
+            if uniform is None
+            else probability_of_draw(log_p, uniform[part])
+        )
+        parts.append((target, log_p.amax(-1), entropy_of(log_p), drawn))
+    return VocabularyStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def entropy_of(log_p: Float[Tensor, "T V"]) -> Float[Tensor, "T"]:
+    """Entropy of each row, in nats."""
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def probability_of_draw(
+    log_p: Float[Tensor, "T V"], uniform: Float[Tensor, "T"]
+) -> Float[Tensor, "T"]:
+    """Probability of the token that the inverse of the cumulative distribution picks in each row."""
+    p = log_p.exp()
+    cumulative = p.cumsum(-1)
+    picked = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
+    return p.gather(1, picked.clamp_(max=p.shape[1] - 1)).squeeze(1)
+
+
+def chunked_loss(
+    student_model: PreTrainedModel,
+    student_hidden: Float[Tensor, "T H"],
+    teacher_model: PreTrainedModel | None,
+    teacher_hidden: Float[Tensor, "T H2"] | None,
+    supervision: Supervision,
+    token_loss: TokenLoss,
+    vocabulary: int | None = None,
+    chunk: int = CHUNK,
+) -> TokenLosses:
+    """`token_loss` of every response token, a chunk of vocabulary rows at a time.
+
+    Args:
+        student_hidden: the student's hidden state before each response token; gradients flow to it and
+            to the head's weights.
+        teacher_hidden: the teacher's, or None for losses that need no teacher distribution.
+        token_loss: `Method.token_loss`: log-probabilities of student and teacher, supervision -> losses.
+        chunk: rows held at a time, forward and backward.
+    """
+
+    def piece(hidden: Tensor, part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        log_p = log_distribution(student_model, hidden, vocabulary)
+        log_q = None
+        if teacher_model is not None and teacher_hidden is not None:
+            with torch.no_grad():
+                log_q = log_distribution(teacher_model, teacher_hidden[part], vocabulary)
+        loss = token_loss(log_p, log_q, supervision[part])
+        with torch.no_grad():
+            p = log_p.exp()
+            entropy = -(p * log_p).sum(-1)
+            kl = torch.zeros_like(entropy) if log_q is None else (p * (log_p - log_q)).sum(-1)
+        return loss, entropy, kl
+
+    parts = []
+    for start in range(0, max(len(student_hidden), 1), chunk):
+        part = slice(start, start + chunk)
+        if len(student_hidden) <= chunk:
+            parts.append(piece(student_hidden[part], part))
+        else:
+            parts.append(checkpoint(piece, student_hidden[part], part, use_reentrant=False))
+    loss, entropy, kl = (torch.cat(column) for column in zip(*parts, strict=True))
+    return TokenLosses(loss, entropy, kl if teacher_hidden is not None else None)

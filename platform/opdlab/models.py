@@ -1,0 +1,245 @@
+"""Student, teacher and tokenizer: where they are found, what identifies them, what they share."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import urllib.error
+import urllib.request
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from opdlab.errors import ModelError
+
+EMBEDDED = Path(__file__).parent / "embedded"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SHOWN = 5
+
+
+def load_model(
+    path: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: torch.device | str = "cpu",
+) -> PreTrainedModel:
+    """Load a causal language model, in evaluation mode.
+
+    Args:
+        path: `embedded:NAME`, a folder, or a name on the Hugging Face hub.
+        revision: commit or tag; required for the hub.
+        dtype: number format of the weights, one of `DTYPES`.
+
+    Raises:
+        ModelError: nothing there, not a model, or the hub cannot be reached.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown number format {dtype!r}; use one of {', '.join(DTYPES)}")
+    source = _locate(path, revision)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=DTYPES[dtype])
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: no causal language model can be loaded: {error}") from error
+    return model.to(device).eval()
+
+
+def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that stands beside a model; same arguments and errors as `load_model`."""
+    source = _locate(path, revision)
+    try:
+        return AutoTokenizer.from_pretrained(**source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: no tokenizer can be loaded: {error}") from error
+
+
+def _locate(path: str, revision: str | None) -> dict[str, Any]:
+    """Arguments of `from_pretrained`."""
+    if path.startswith("embedded:"):
+        return {"pretrained_model_name_or_path": str(_embedded(path)), "local_files_only": True}
+    folder = Path(path).expanduser()
+    looks_like_hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path) is not None
+    if folder.exists() or not looks_like_hub:
+        _check_folder(folder)
+        return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
+    if revision is None:
+        raise ModelError(
+            f"{path}: there is no such folder, and a model of the Hugging Face hub needs a revision "
+            "(a commit or tag), so that the run can be repeated; set `revision`, or correct the path"
+        )
+    return {
+        "pretrained_model_name_or_path": path,
+        "revision": revision,
+        "local_files_only": not _hub_answers(path, revision),
+    }
+
+
+def _embedded(path: str) -> Path:
+    name = path.removeprefix("embedded:")
+    shipped = sorted(config.parent.name for config in EMBEDDED.glob("*/config.json"))
+    if name not in shipped:
+        known = ", ".join(f"embedded:{model}" for model in shipped) or "none"
+        raise ModelError(f"{path}: no such embedded model; this package has: {known}")
+    return EMBEDDED / name
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder}: no such model folder; give a folder that holds config.json, `embedded:NAME`, "
+            "or a name on the Hugging Face hub with its revision"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder}: the folder has no config.json, so it is not a saved Hugging Face model; "
+            "save one there with save_pretrained, or give the folder that holds it"
+        )
+
+
+def _hub_answers(path: str, revision: str) -> bool:
+    """Whether to ask the hub; False where only what was downloaded before can be used.
+
+    One connection without retries: the hub's own client tries for half a minute.
+    """
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{path.replace('/', '--')}"
+    if not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT):
+        return True
+    if not cached.is_dir():
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "it cannot be reached"
+        raise ModelError(
+            f"{path}@{revision}: not a folder here, not downloaded before (looked in {cached.parent}), "
+            f"and the hub {constants.ENDPOINT} was not asked: {why}. Give the folder of a model on this "
+            "machine, or download it where there is a network"
+        )
+    return False
+
+
+@cache
+def _reachable(endpoint: str) -> bool:
+    try:
+        urllib.request.urlopen(endpoint, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that end a response: the generation settings' and the tokenizer's, ascending."""
+    settings: Any = model.generation_config
+    found = None if settings is None else settings.eos_token_id
+    ids = {*(found if isinstance(found, list) else [found]), _token_id(tokenizer, "eos")} - {None}
+    if not ids:
+        raise ModelError(
+            f"{model.config.name_or_path}: neither the tokenizer nor generation_config.json names an "
+            "EOS token, so no response could end; set eos_token_id in one of them"
+        )
+    return tuple(sorted(ids))
+
+
+def pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Filler for padded rows: the tokenizer's, else an EOS; lengths say what is real."""
+    pad = _token_id(tokenizer, "pad")
+    return eos_ids(model, tokenizer)[0] if pad is None else pad
+
+
+def _token_id(tokenizer: PreTrainedTokenizerBase, role: str) -> Any:
+    return getattr(tokenizer, f"{role}_token_id")
+
+
+def shared_vocabulary(
+    student_tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    student_model: PreTrainedModel,
+    teacher_model: PreTrainedModel,
+) -> int:
+    """Number of leading vocabulary entries in which both models mean the same strings.
+
+    Models of one family pad their embeddings to different sizes and later members add special tokens
+    at the end: logits are cut to the ids that both tokenizers and both models have. Differences that
+    leave the ids alone (EOS, BOS, chat template, another split of text into tokens) are warned of.
+
+    Raises:
+        ModelError: an id below the cut maps to different strings; the message names the first ones.
+    """
+    student, teacher = _strings(student_tokenizer), _strings(teacher_tokenizer)
+    shared = min(_rows(student_model), _rows(teacher_model), max(student) + 1, max(teacher) + 1)
+    different = [i for i in range(shared) if student.get(i) != teacher.get(i)]
+    if different:
+        first = "; ".join(
+            f"id {i}: student {student.get(i)!r}, teacher {teacher.get(i)!r}"
+            for i in different[:_SHOWN]
+        )
+        raise ModelError(
+            f"teacher and student do not share a vocabulary: {len(different)} of the first {shared} "
+            f"token ids map to different strings ({first}); choose a teacher of the student's family"
+        )
+    for difference in _soft_differences(student_tokenizer, teacher_tokenizer):
+        warnings.warn(f"teacher and student tokenizers: {difference}", UserWarning, stacklevel=2)
+    return shared
+
+
+def _strings(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    return {i: token for token, i in tokenizer.get_vocab().items()}
+
+
+def _rows(model: PreTrainedModel) -> int:
+    return model.config.get_text_config().vocab_size
+
+
+_PROBE = "If 3*x = 12, then x = 4.\n\n\tdef f(n):\n        return n**2  # naïve 测试\n"
+
+
+def _soft_differences(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase
+) -> list[str]:
+    found = []
+    for name in ("eos_token", "bos_token"):
+        ours, theirs = getattr(student, name), getattr(teacher, name)
+        if ours != theirs:
+            found.append(f"{name} is {ours!r} and {theirs!r}; the student's is used for both")
+    if student.chat_template != teacher.chat_template:
+        found.append(
+            "chat templates differ; the teacher reads prompts in the student's template, which may "
+            "be foreign to it"
+        )
+    split = [tokenizer.encode(_PROBE, add_special_tokens=False) for tokenizer in (student, teacher)]
+    if split[0] != split[1]:
+        found.append(
+            "they split text into tokens differently, so the student's splits are rare to the teacher"
+        )
+    return found
+
+
+def manifest(model: PreTrainedModel, path: str, revision: str | None = None) -> dict[str, Any]:
+    """What identifies a model: a run that resumes compares it and refuses another teacher."""
+    vocabulary = sorted(load_tokenizer(path, revision).get_vocab().items())
+    return {
+        "name": path,
+        "revision": revision,
+        "architecture": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "weights_sha256": weights_sha256(model),
+        "vocabulary_sha256": hashlib.sha256(repr(vocabulary).encode()).hexdigest(),
+    }
+
+
+def weights_sha256(model: PreTrainedModel) -> str:
+    """SHA-256 over names, types, shapes and bytes of all weights, wherever they were loaded from."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
+    return digest.hexdigest()
