@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 
+from opdlab.decoding import Draw, decode
+from opdlab.errors import DataError
 from opdlab.records import Rollout, option
+from opdlab.sampling import Recorded, choose, concatenate, record, uniforms
+from opdlab.shapes import Int, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +64,200 @@ class RolloutEngine(ABC):
 
         `log_prob` and `entropy` are those of the untempered, untruncated distribution, in float32.
         """
+
+
+def _check(prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+    if not prompts:
+        raise DataError("rollout: no prompts to sample responses to")
+    if len(prompts) != len(seeds):
+        raise DataError(f"rollout: {len(prompts)} prompts but {len(seeds)} seeds; give one a row")
+    for row, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise DataError(
+                f"rollout: prompt {row} has no tokens; a prompt needs at least one, such as BOS"
+            )
+
+
+@contextmanager
+def _sampling(model: PreTrainedModel) -> Iterator[None]:
+    """No gradients, no dropout; the model is as before when it ends."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        # Not inference_mode: what a model caches in a forward would later refuse to enter autograd.
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+        # Autocast keeps weights it cast without gradient and would hand them to the training forward.
+        torch.clear_autocast_cache()
+
+
+def _rollout(
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Int[Tensor, "length"]],
+    recorded: Recorded,
+    seeds: Sequence[int],
+    eos_ids: tuple[int, ...],
+    pad_id: int,
+) -> Rollout:
+    device = responses[0].device
+    lasts = torch.stack([response[-1] for response in responses]).tolist()
+    rows = [
+        torch.cat([torch.tensor(list(prompt), device=device), response])
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+    return Rollout(
+        tokens=pad_sequence(rows, batch_first=True, padding_value=pad_id),
+        prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], device=device),
+        response_lengths=torch.tensor([len(response) for response in responses], device=device),
+        ended=torch.tensor([last in eos_ids for last in lasts], device=device),
+        log_prob=recorded.log_prob,
+        entropy=recorded.entropy,
+        candidates=recorded.candidates,
+        seeds=torch.tensor(list(seeds), device=device),
+        eos_ids=tuple(eos_ids),
+        pad_id=pad_id,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedEngine(RolloutEngine):
+    """Own decode loop over the model's forward: finished rows are dropped, free places refilled."""
+
+    def sample(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        top_k: int = 0,
+        vocabulary: int | None = None,
+        max_rows: int | None = None,
+        on_finished: Callable[[int], None] | None = None,
+    ) -> Rollout:
+        _check(prompts, seeds)
+        draw = Draw(
+            self.temperature, self.top_p, top_k, vocabulary, self.max_new_tokens, tuple(eos_ids)
+        )
+        with _sampling(model):
+            decoded = decode(model, prompts, seeds, draw, max_rows, on_finished)
+        return _rollout(prompts, decoded.responses, decoded.recorded, seeds, eos_ids, pad_id)
+
+
+class _Seeded(LogitsProcessor):
+    """Makes `generate` draw as every engine here does: each row from its own seed and position.
+
+    It leaves one finite logit a row, so the greedy search that follows takes the token drawn.
+    """
+
+    def __init__(
+        self, engine: RolloutEngine, seeds: Int[Tensor, "B"], prompt: int, vocabulary: int | None
+    ) -> None:
+        self.engine, self.seeds, self.prompt, self.vocabulary = engine, seeds, prompt, vocabulary
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        position = torch.full_like(self.seeds, input_ids.shape[1] - self.prompt)
+        token = choose(
+            scores[:, : self.vocabulary].float(),
+            uniforms(self.seeds, position),
+            self.engine.temperature,
+            self.engine.top_p,
+        )
+        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateEngine(RolloutEngine):
+    """The library's own `generate`, then one forward for the log-probabilities: slow, for reference."""
+
+    def sample(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        top_k: int = 0,
+        vocabulary: int | None = None,
+        max_rows: int | None = None,
+        on_finished: Callable[[int], None] | None = None,
+    ) -> Rollout:
+        _check(prompts, seeds)
+        rows = max_rows or len(prompts)
+        responses: list[Tensor] = []
+        with _sampling(model), _own_generation_config(model, eos_ids, pad_id, self.max_new_tokens):
+            for first in range(0, len(prompts), rows):
+                part = slice(first, first + rows)
+                responses += self._generate(model, prompts[part], seeds[part], vocabulary)
+                if on_finished is not None:
+                    on_finished(len(prompts[part]))
+            recorded = concatenate(
+                [
+                    _score(model, prompt, response, vocabulary, top_k)
+                    for prompt, response in zip(prompts, responses, strict=True)
+                ]
+            )
+        return _rollout(prompts, responses, recorded, seeds, eos_ids, pad_id)
+
+    def _generate(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        vocabulary: int | None,
+    ) -> list[Int[Tensor, "length"]]:
+        """Responses, each up to and with its first EOS."""
+        rows = [torch.tensor(list(prompt)) for prompt in prompts]
+        padded = pad_sequence(rows, batch_first=True, padding_side="left")
+        real = pad_sequence(
+            [torch.ones_like(row) for row in rows], batch_first=True, padding_side="left"
+        )
+        width = padded.shape[1]
+        seeded = _Seeded(self, torch.tensor(list(seeds), device=model.device), width, vocabulary)
+        produced = model.generate(  # type: ignore[operator]
+            input_ids=padded.to(model.device),
+            attention_mask=real.to(model.device),
+            logits_processor=LogitsProcessorList([seeded]),
+        )[:, width:]
+        eos = model.generation_config.eos_token_id or []
+        lengths = [
+            next((i for i, token in enumerate(row, 1) if token in eos), len(row))
+            for row in produced.tolist()
+        ]
+        return [row[:length] for row, length in zip(produced, lengths, strict=True)]
+
+
+@contextmanager
+def _own_generation_config(
+    model: PreTrainedModel, eos_ids: tuple[int, ...], pad_id: int, max_new_tokens: int
+) -> Iterator[None]:
+    """Plain greedy search; what a checkpoint says of sampling would silently be mixed in."""
+    before = model.generation_config
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(eos_ids) or None,
+        pad_token_id=pad_id,
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
+def _score(
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    response: Int[Tensor, "length"],
+    vocabulary: int | None,
+    top_k: int,
+) -> Recorded:
+    """One full forward over one row, without padding and without cache."""
+    tokens = torch.cat([torch.tensor(list(prompt), device=response.device), response])
+    logits = model(input_ids=tokens[None], use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return record(logits[:, :vocabulary], response, top_k)
