@@ -20,7 +20,11 @@ class Section(BaseModel):
     """Base of every section of an experiment file."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+        allow_inf_nan=False,
     )
 
 
@@ -69,21 +73,21 @@ class Training(Section):
 
     steps: int = Field(ge=1)
     """Optimizer steps."""
-    prompts_per_step: int = Field(32, ge=1)
+    prompts_per_step: int = Field(default=32, ge=1)
     """Prompts of one micro-batch on one device; each is answered `rollout.group_size` times."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     """Micro-batches an optimizer step; the loss is the exact mean over all of them together."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """AdamW's, at its highest."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warm-up; `linear` and `cosine` end at 0."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from 0."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's."""
-    gradient_clip: float = Field(1.0, ge=0)
+    gradient_clip: float = Field(default=1.0, ge=0)
     """Largest gradient norm; 0 for no clipping."""
     normalisation: Literal["token_mean", "sequence_mean"] = "token_mean"
     """Mean over all response tokens of the step, or mean of the means of each response."""
@@ -91,15 +95,15 @@ class Training(Section):
     """Lightning's precision of the student."""
     accelerator: str = "auto"
     """Lightning's: `cpu`, `gpu` or `auto`."""
-    devices: int = Field(1, ge=1)
+    devices: int = Field(default=1, ge=1)
     """Devices on each node."""
-    nodes: int = Field(1, ge=1)
+    nodes: int = Field(default=1, ge=1)
     """Machines."""
     strategy: str = "auto"
     """Lightning's: `auto`, `ddp`, `fsdp2`, `deepspeed_stage_2` ..."""
-    checkpoint_every: int = Field(25, ge=1)
+    checkpoint_every: int = Field(default=25, ge=1)
     """Optimizer steps between checkpoints."""
-    head_chunk: int = Field(1024, ge=1)
+    head_chunk: int = Field(default=1024, ge=1)
     """Response tokens whose vocabulary rows are held at a time."""
 
 
@@ -108,21 +112,21 @@ class Evaluation(Section):
 
     benchmarks: list[AnyEvaluator] = []
     """Benchmarks; each is sampled and graded whole."""
-    samples: int = Field(8, ge=1)
+    samples: int = Field(default=8, ge=1)
     """Completions a problem: the k of mean@k."""
-    every: int = Field(0, ge=0)
+    every: int = Field(default=0, ge=0)
     """Also evaluate every so many steps; 0 for the end alone."""
     references: list[Literal["student", "teacher"]] = ["student", "teacher"]
     """Models evaluated for comparison: the student before training, the teacher."""
-    max_new_tokens: int | None = Field(None, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
     """Tokens a response; by default the rollout's."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     """Of sampling; 0 is greedy."""
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus of sampling."""
     seed: int = 1234
     """Of sampling. The same for every checkpoint, so that they are compared pairwise."""
-    batch_rows: int = Field(512, ge=1)
+    batch_rows: int = Field(default=512, ge=1)
     """Responses sampled at a time."""
 
 
@@ -133,7 +137,7 @@ class Tracking(Section):
     """MLflow tracking URI; by default an SQLite file in the output folder."""
     experiment: str = "opdlab"
     """MLflow experiment."""
-    samples_every: int = Field(20, ge=0)
+    samples_every: int = Field(default=20, ge=0)
     """Steps between tables of rollouts; 0 for none."""
 
 
@@ -155,7 +159,7 @@ class Experiment(Section):
     """Names the folder and the MLflow runs."""
     description: str = ""
     """What the experiment is to find out."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Of prompts, rollouts and initialisation; several runs of one experiment share it."""
     student: Model
     teacher: Model
@@ -195,7 +199,7 @@ class Architecture(Section):
     """Attention heads; the width must be a multiple."""
     intermediate_size: int = Field(ge=8)
     """Width inside the MLP."""
-    max_positions: int = Field(512, ge=8)
+    max_positions: int = Field(default=512, ge=8)
     """Longest sequence, in tokens."""
 
 
@@ -207,7 +211,7 @@ class Pretraining(Section):
     """Names the folder."""
     description: str = ""
     """What the model is for."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Of weights and problems."""
     architecture: Architecture
     sources: list[AnyEvaluator] = Field(min_length=1)
@@ -216,15 +220,15 @@ class Pretraining(Section):
     """Turns of each source; by default one each."""
     steps: int = Field(ge=1)
     """Optimizer steps."""
-    batch_size: int = Field(48, ge=1)
+    batch_size: int = Field(default=48, ge=1)
     """Traces a step."""
-    learning_rate: float = Field(4e-3, gt=0)
+    learning_rate: float = Field(default=4e-3, gt=0)
     """AdamW's, at its highest; falls to 0 along a cosine."""
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(default=50, ge=0)
     """Steps over which the learning rate rises from 0."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
-    checkpoint_every: int = Field(200, ge=1)
+    checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
     evaluation: Evaluation = Evaluation(references=[])
     output: str = "runs"

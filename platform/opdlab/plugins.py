@@ -7,13 +7,25 @@ an option that belongs to another type is an error at load.
 from __future__ import annotations
 
 import difflib
+import json
+import sys
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Any, Literal, get_type_hints
+from inspect import isabstract
+from typing import Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
-from pydantic_core import core_schema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PydanticUserError,
+    create_model,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from opdlab.errors import PluginError
 
@@ -23,9 +35,15 @@ EVALUATORS = "opdlab.evaluators"
 STATISTICS = "opdlab.statistics"
 
 
+@cache
+def _points(group: str) -> tuple[EntryPoint, ...]:
+    """Entry points of a group; reading the metadata of every package takes a while, so only once."""
+    return tuple(sorted(entry_points(group=group), key=lambda point: point.name))
+
+
 def names(group: str) -> list[str]:
     """Names of the plugins of a group, sorted; nothing is imported."""
-    return sorted({point.name for point in entry_points(group=group)})
+    return list(dict.fromkeys(point.name for point in _points(group)))
 
 
 @cache
@@ -35,11 +53,13 @@ def load(group: str, name: str) -> Any:
     Raises:
         PluginError: no such plugin, two packages offer it, or its import fails.
     """
-    points = {point.value: point for point in entry_points(group=group) if point.name == name}
+    points = {point.value: point for point in _points(group) if point.name == name}
     if not points:
         close = difflib.get_close_matches(name, names(group), 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise PluginError(f"no {group} plugin {name!r}; installed: {', '.join(names(group))}.{hint}")
+        raise PluginError(
+            f"no {group} plugin {name!r}; installed: {', '.join(names(group))}.{hint}"
+        )
     if len(points) > 1:
         raise PluginError(
             f"{group} plugin {name!r} is offered {len(points)} times ({', '.join(points)}): "
@@ -48,33 +68,53 @@ def load(group: str, name: str) -> Any:
     return _import(next(iter(points.values())))
 
 
+def working(*groups: str) -> Iterator[tuple[str, Any]]:
+    """Name and class of every plugin that can be imported, those that already are first."""
+    points = [point for group in groups for point in _points(group)]
+    for point in sorted(points, key=lambda point: point.module not in sys.modules):
+        try:
+            yield point.name, load(point.group, point.name)
+        except PluginError:
+            # A broken plugin is reported where it is chosen, and by `opdlab plugins`.
+            continue
+
+
 def _import(point: EntryPoint) -> Any:
     try:
         return point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # the module is foreign code and may fail in any way
         package = point.dist.name if point.dist else "?"
         raise PluginError(
-            f"plugin {point.name!r} of package {package} ({point.value}) cannot be imported: {error}"
+            f"plugin {point.name!r} of package {package} ({point.value}) cannot be imported: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 
 def options_model(name: str, plugin: type) -> type[BaseModel]:
-    """Pydantic model of a plugin's options, with the `type` key that selects it."""
+    """Pydantic model of a plugin's options, with the `type` key that selects it.
+
+    Raises:
+        PluginError: the plugin is no dataclass, or its annotations cannot be used.
+    """
     if not is_dataclass(plugin):
-        raise PluginError(f"plugin {name!r} ({plugin!r}) is no dataclass; decorate it with @dataclass")
-    hints = get_type_hints(plugin, include_extras=True)
+        raise PluginError(
+            f"plugin {name!r} ({plugin!r}) is no dataclass; decorate it with @dataclass"
+        )
     declared: dict[str, Any] = {"type": (Literal[name], Field(description=_summary(plugin)))}
-    for f in fields(plugin):
-        default = f.default_factory() if f.default_factory is not MISSING else f.default
-        limits = dict(f.metadata)
-        value = ... if default is MISSING else default
-        declared[f.name] = (hints[f.name], Field(value, **limits))
-    return create_model(
-        plugin.__name__,
-        __config__=ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False),
-        __doc__=plugin.__doc__,
-        **declared,
-    )
+    try:
+        hints = get_type_hints(plugin, include_extras=True)
+        for f in fields(plugin):
+            default = f.default_factory() if f.default_factory is not MISSING else f.default
+            value = ... if default is MISSING else default
+            declared[f.name] = (hints[f.name], Field(value, **f.metadata))
+        return create_model(
+            plugin.__name__,
+            __config__=ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False),
+            __doc__=plugin.__doc__,
+            **declared,
+        )
+    except (NameError, TypeError, PydanticUserError) as error:
+        raise PluginError(f"the options of plugin {name!r} cannot be read: {error}") from error
 
 
 def _summary(plugin: type) -> str:
@@ -84,7 +124,8 @@ def _summary(plugin: type) -> str:
 class OneOf:
     """Annotation of a configuration field that holds a plugin of a group.
 
-    The value is an instance of the plugin's class; it serialises to its options with `type`.
+    The value is an instance of the plugin's class; it serialises to its options with `type`. Only the
+    plugin that is chosen gets imported, so a broken one harms nobody who does not use it.
     """
 
     def __init__(self, group: str) -> None:
@@ -93,36 +134,64 @@ class OneOf:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        plugins = {name: load(self.group, name) for name in names(self.group)}
-        models = {name: options_model(name, plugin) for name, plugin in plugins.items()}
-        union: Any = models[next(iter(models))]
-        for model in models.values():
-            union = union | model
-        inner = handler.generate_schema(Annotated[union, Field(discriminator="type")])
-        return core_schema.no_info_after_validator_function(
-            lambda options: _build(plugins, options),
-            inner,
+        return core_schema.no_info_plain_validator_function(
+            partial(self._instance, source),
             serialization=core_schema.plain_serializer_function_ser_schema(describe),
         )
 
+    def _instance(self, base: type, value: Any) -> Any:
+        if isinstance(value, base):
+            return value
+        if not isinstance(value, dict):
+            raise PydanticKnownError("dict_type")
+        if "type" not in value:
+            raise PydanticCustomError("type_missing", "a plugin is chosen by the key `type`")
+        if value["type"] not in names(self.group):
+            raise PydanticCustomError("type_unknown", "no plugin of this type is installed")
+        try:
+            plugin = load(self.group, value["type"])
+            options = options_model(value["type"], plugin)
+            _check_contract(value["type"], plugin, base)
+        except PluginError as error:
+            raise PydanticCustomError(
+                "plugin_broken", "{reason}", {"reason": str(error)}
+            ) from error
+        # JSON mode is strict about types, yet takes a list for a tuple.
+        parsed = options.model_validate_json(json.dumps(value), strict=True)
+        return plugin(
+            **{name: getattr(parsed, name) for name in options.model_fields if name != "type"}
+        )
 
-def _build(plugins: dict[str, type], options: BaseModel) -> Any:
-    values = {name: getattr(options, name) for name in type(options).model_fields}
-    return plugins[values.pop("type")](**values)
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        models = (options_model(name, plugin) for name, plugin in sorted(working(self.group)))
+        return {"oneOf": [handler(model.__pydantic_core_schema__) for model in models]}
+
+
+def _check_contract(name: str, plugin: type, base: type) -> None:
+    if not issubclass(plugin, base):
+        raise PluginError(f"plugin {name!r} ({plugin.__name__}) must subclass {base.__name__}")
+    if isabstract(plugin):
+        missing = ", ".join(sorted(plugin.__abstractmethods__))
+        raise PluginError(f"plugin {name!r} ({plugin.__name__}) does not define {missing}")
 
 
 def type_name(group: str, plugin: Any) -> str:
-    """The name under which a plugin instance's class is registered."""
-    for name in names(group):
-        if load(group, name) is type(plugin):
+    """The name under which a plugin instance's class is registered.
+
+    Raises:
+        PluginError: it is not registered in this group.
+    """
+    for name, known in working(group):
+        if known is type(plugin):
             return name
     raise PluginError(f"{type(plugin).__name__} is not registered under {group}")
 
 
 def describe(plugin: Any) -> dict[str, Any]:
     """A plugin's `type` and options as plain values, as an experiment would write them."""
-    for group in (METHODS, ROLLOUTS, EVALUATORS):
-        for name in names(group):
-            if load(group, name) is type(plugin):
-                return {"type": name, **{f.name: getattr(plugin, f.name) for f in fields(plugin)}}
+    for name, known in working(METHODS, ROLLOUTS, EVALUATORS):
+        if known is type(plugin):
+            return {"type": name, **{f.name: getattr(plugin, f.name) for f in fields(plugin)}}
     raise PluginError(f"{type(plugin).__name__} is not a registered plugin")

@@ -1,0 +1,257 @@
+"""Experiment files: found by path or name, read, overridden, checked, expanded into runs, saved."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from opdlab import documents, explain, plugins
+from opdlab.config import Experiment, Pretraining, Section, Variant
+from opdlab.documents import Document, Key
+from opdlab.errors import ConfigError
+from opdlab.shipped import find
+
+KINDS: dict[str, type[Experiment] | type[Pretraining]] = {
+    "train": Experiment,
+    "pretrain": Pretraining,
+}
+_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Values as they were written, and where each was.
+
+    Attributes:
+        data: plain values.
+        document: the file; None for values that come from a program.
+        moved: what does not stand at its own place in the file: path to the place in the file where it
+            does, or to a name of another origin.
+    """
+
+    data: Any
+    document: Document | None
+    moved: Mapping[explain.Path, explain.Path | str] = field(default_factory=dict)
+
+    def where(self, path: explain.Path) -> str:
+        """Origin of a value, as messages begin: file and line, or the command line."""
+        for length in range(len(path), 0, -1):
+            origin = self.moved.get(path[:length])
+            if isinstance(origin, str):
+                return origin
+            if origin is not None:
+                return self.where((*origin, *path[length:]))
+        if self.document is None:
+            return "configuration"
+        return f"{self.document.name}:{self.document.line(path)}"
+
+
+def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment | Pretraining:
+    """Read an experiment file and check all of it.
+
+    Args:
+        name_or_path: a file, or the name of a shipped experiment (`quickstart`).
+        overrides: `key.path=value`, the value in YAML; list items by their number from 0.
+
+    Raises:
+        ConfigError: every fault, one a line: file, line, key, and the key that was likely meant.
+    """
+    path = find(str(name_or_path))
+    document = documents.read(path, _shown(path))
+    if document.data is None:
+        raise ConfigError(f"{document.name}:1: the file is empty; an experiment was expected")
+    if not isinstance(document.data, dict):
+        raise ConfigError(f"{document.name}:1: a mapping (key: value) was expected")
+    source = _override(_Source(document.data, document), overrides)
+    model = _kind(source)
+    config, found = _validate(model, source)
+    faults = [f"{source.where(path)}: {message}" for path, message in found]
+    faults += _run_faults(source, overrides, set(faults))
+    if config is None or faults:
+        raise ConfigError("\n".join(sorted(dict.fromkeys(faults), key=_by_line)))
+    return config
+
+
+def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """`load`, for a file of kind `train` alone."""
+    config = load(name_or_path, overrides)
+    if not isinstance(config, Experiment):
+        raise ConfigError(f"{name_or_path} is of kind pretrain: run it with `opdlab pretrain`")
+    return config
+
+
+def load_pretraining(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Pretraining:
+    """`load`, for a file of kind `pretrain` alone."""
+    config = load(name_or_path, overrides)
+    if not isinstance(config, Pretraining):
+        raise ConfigError(f"{name_or_path} is of kind train: run it with `opdlab train`")
+    return config
+
+
+def variants(experiment: Experiment) -> list[tuple[str, Experiment]]:
+    """Name and configuration of each run; without `runs` there is one, named after the method.
+
+    Raises:
+        ConfigError: a run sets what cannot be set; `load` has found that already.
+    """
+    if not experiment.runs:
+        return [(plugins.type_name(plugins.METHODS, experiment.method), experiment)]
+    source = _Source(experiment.model_dump(mode="json"), None)
+    expanded = []
+    for index, run in enumerate(experiment.runs):
+        config, found = _validate(Experiment, _set(source, index, run))
+        if not isinstance(config, Experiment):
+            raise ConfigError("\n".join(f"run {run.name}: {message}" for _, message in found))
+        expanded.append((run.name, config))
+    return expanded
+
+
+def save_resolved(config: Section, path: Path) -> None:
+    """Write a configuration, defaults included, as YAML that `load` reads to an equal one."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _validate(
+    model: type[Experiment] | type[Pretraining], source: _Source
+) -> tuple[Experiment | Pretraining | None, list[explain.Found]]:
+    try:
+        # JSON mode is strict about types, yet takes a list for a tuple.
+        return model.model_validate_json(json.dumps(source.data), strict=True), []
+    except ValidationError as error:
+        return None, explain.faults(error, model, source.data)
+
+
+def _kind(source: _Source) -> type[Experiment] | type[Pretraining]:
+    kind = source.data.get("kind", "train")
+    if kind not in KINDS:
+        known = list(KINDS)
+        raise ConfigError(
+            f"{source.where(('kind',))}: kind must be one of {', '.join(known)}, not {kind!r}."
+            + explain.close(str(kind), known)
+        )
+    return KINDS[kind]
+
+
+def _override(source: _Source, overrides: Sequence[str]) -> _Source:
+    """The source with the command line's values in it."""
+    data, moved, faults = copy.deepcopy(source.data), {}, []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        try:
+            if not equals or not key:
+                raise ValueError("an override has the form key.path=value")
+            moved[_assign(data, key, documents.value(text))] = _LINE
+        except ValueError as error:
+            faults.append(f"{_LINE}: {override}: {error}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return _Source(data, source.document, moved)
+
+
+def _assign(root: dict[str, Any], key: str, value: Any) -> explain.Path:
+    """Put a value at a dotted key, making missing sections; returns the path of what is new.
+
+    Raises:
+        ValueError: the key goes through something that has no keys, or past the end of a list.
+    """
+    place: Any = root
+    path: list[Key] = []
+    parts = key.split(".")
+    made: explain.Path = ()
+    while True:
+        step, parts = _step(place, parts, explain.dotted(path))
+        path.append(step)
+        if not parts:
+            break
+        if isinstance(place, dict) and place.get(step) is None:
+            place[step] = {}
+            made = made or tuple(path)
+        place = place[step]
+    place[step] = value
+    return made or tuple(path)
+
+
+def _step(place: Any, parts: list[str], name: str) -> tuple[Key, list[str]]:
+    """The key or index to go to from a place called `name`, and the parts of the key that are left."""
+    if isinstance(place, list):
+        if not parts[0].isdecimal() or int(parts[0]) >= len(place):
+            raise ValueError(f"{name} is a list of {len(place)}; name one by its number from 0")
+        return int(parts[0]), parts[1:]
+    if not isinstance(place, dict):
+        raise ValueError(f"{name} is no section, so {name}.{parts[0]} cannot be set")
+    # Keys under `set` of a run have dots themselves.
+    whole = ".".join(parts)
+    return (whole, []) if whole in place else (parts[0], parts[1:])
+
+
+def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> list[str]:
+    """What is wrong with the runs of an experiment beyond what is wrong with all of it."""
+    try:
+        runs = TypeAdapter(list[Variant]).validate_python(source.data.get("runs", []))
+    except ValidationError:
+        return []
+    faults = []
+    for index, run in enumerate(runs):
+        for key in run.set:
+            at = source.where(("runs", index, "set", key))
+            faults += [
+                f"{at}: run {run.name}: {fault}" for fault in _unsettable(key, overrides, index)
+            ]
+        try:
+            expanded = _set(source, index, run)
+        except ConfigError as error:
+            faults.append(str(error))
+            continue
+        for path, message in _validate(Experiment, expanded)[1]:
+            if f"{expanded.where(path)}: {message}" not in known:
+                faults.append(f"{expanded.where(path)}: run {run.name}: {message}")
+    return faults
+
+
+def _unsettable(key: str, overrides: Sequence[str], index: int) -> list[str]:
+    first, last = key.split(".")[0], key.split(".")[-1]
+    if first in ("kind", "name", "runs", "output", "tracking"):
+        return [f"{first} belongs to the whole experiment; a run cannot set it"]
+    if last == "type":
+        section = key.removesuffix(".type")
+        return [f"replace the whole section, {section}: {{type: ...}}, not its type alone"]
+    lost = [one for one in overrides if f"{one.partition('=')[0]}.".startswith(f"{key}.")]
+    return [
+        f"sets {key}, so {one} on the command line would be lost; override runs.{index}.set.{one}"
+        for one in lost
+    ]
+
+
+def _set(source: _Source, index: int, run: Variant) -> _Source:
+    """The source of one run of an experiment."""
+    data = copy.deepcopy(source.data)
+    del data["runs"]
+    moved = dict(source.moved)
+    for key, value in run.set.items():
+        origin = ("runs", index, "set", key)
+        try:
+            path = _assign(data, key, copy.deepcopy(value))
+        except ValueError as error:
+            raise ConfigError(f"{source.where(origin)}: run {run.name}: {error}") from error
+        moved[path] = origin
+    return _Source(data, source.document, moved)
+
+
+def _shown(path: Path) -> str:
+    """A file as messages name it: relative where that is shorter to read."""
+    inside = path.resolve().is_relative_to(Path.cwd())
+    return str(path.resolve().relative_to(Path.cwd()) if inside else path)
+
+
+def _by_line(fault: str) -> tuple[bool, int]:
+    """Order of faults: by line, those of the command line last."""
+    number = fault.partition(": ")[0].rpartition(":")[2]
+    return (False, int(number)) if number.isdecimal() else (True, 0)
