@@ -1,4 +1,247 @@
-"""Command line."""
+"""The command line. Only light modules are imported here, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from opdlab import __version__
+from opdlab.errors import ConfigError, OpdlabError
+
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+app = typer.Typer(
+    help=(
+        "opdlab: the laboratory for on-policy distillation of language models.\n\n"
+        "Begin with [bold]opdlab train quickstart[/], which needs neither a GPU nor a download: it "
+        "trains a small student by OPD and by LGR and compares the two."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="A YAML file, or the name of a shipped one (see `opdlab experiments`).",
+        show_default=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY.PATH=VALUE",
+        help="Values that replace those of the file, such as `training.steps=20`.",
+        show_default=False,
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the last checkpoint of the same experiment.")
+]
+Output = Annotated[str, typer.Option(help="Folder that experiments write to.")]
+
+
+@app.callback()
+def _before(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"opdlab {__version__}")
+        raise typer.Exit
+    # Training ends at a step of its own choosing, to save a checkpoint first.
+    if context.invoked_subcommand not in ("train", "pretrain"):
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+@app.command()
+def validate(experiment: File, overrides: Overrides = None) -> None:
+    """Check an experiment and say every fault in it, with file, line and key.
+
+    Example: [bold]opdlab validate my.yaml training.steps=20[/]
+    """
+    from opdlab.loader import load, run_names
+
+    config = load(experiment, overrides or ())
+    runs = ", ".join(run_names(config))
+    typer.echo(f"{experiment} is valid: {config.kind} {config.name}, runs: {runs}")
+
+
+@app.command()
+def plan(experiment: File, overrides: Overrides = None) -> None:
+    """Show what an experiment would do: settings, sizes, memory, teacher cost, folders.
+
+    Nothing is trained, downloaded or written. Example: [bold]opdlab plan quickstart[/]
+    """
+    from opdlab.loader import load
+    from opdlab.plan import show
+
+    show(load(experiment, overrides or ()))
+
+
+@app.command()
+def train(experiment: File, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Train, evaluate and compare the runs of an experiment.
+
+    Examples:
+
+    [bold]opdlab train quickstart[/]
+
+    [bold]opdlab train my.yaml training.steps=20 method.reward_weight=0.3[/]
+
+    [bold]opdlab train my.yaml --resume[/] after Ctrl-C, a crash or a kill
+    """
+    from opdlab.training.run import train as run
+
+    run(experiment, overrides or [], resume)
+
+
+@app.command()
+def pretrain(experiment: File, overrides: Overrides = None, resume: Resume = False) -> None:
+    """Make a small model from nothing, by supervised training on correct traces.
+
+    Example: [bold]opdlab pretrain pretrain/student[/]
+    """
+    from opdlab.loader import load_pretraining
+    from opdlab.pretrain import pretrain as run
+
+    run(load_pretraining(experiment, overrides or ()), resume)
+
+
+@app.command("eval")
+def evaluate(
+    experiment: File,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model folder, `embedded:NAME`, or the folder of a run.", show_default=False
+        ),
+    ],
+    overrides: Overrides = None,
+) -> None:
+    """Measure a model on the benchmarks of an experiment: mean@k, pass@k, intervals.
+
+    Example: [bold]opdlab eval quickstart --model embedded:teacher evaluation.samples=16[/]
+    """
+    from opdlab.evaluation import evaluate_command
+
+    evaluate_command(experiment, model, overrides or [])
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Folders of runs, or their names below --output.", show_default=False),
+    ],
+    output: Output = "runs",
+) -> None:
+    """Compare runs problem by problem: paired differences with intervals and p-values.
+
+    Example: [bold]opdlab compare quickstart/opd quickstart/lgr[/]
+    """
+    from opdlab.comparison import compare as run
+
+    run(runs, output)
+
+
+@app.command()
+def ui(
+    output: Output = "runs",
+    port: Annotated[int, typer.Option(help="Port of the page on this machine.")] = 5000,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow store, where it is not the one in the output folder."),
+    ] = None,
+) -> None:
+    """Open the MLflow page on what was tracked; Ctrl-C ends it."""
+    from opdlab.tracking import serve
+
+    serve(output, port, uri)
+
+
+@app.command()
+def sync(output: Output = "runs") -> None:
+    """Send to MLflow what could not be sent while its server was away."""
+    from opdlab.tracking import sync as run
+
+    run(output)
+
+
+@app.command()
+def experiments() -> None:
+    """List the experiments that come with the package."""
+    from rich.table import Table
+
+    from opdlab import documents, shipped
+    from opdlab.terminal import console
+
+    table = Table("name", "what it is to find out", box=None, pad_edge=False)
+    for name, path in shipped.experiments().items():
+        table.add_row(
+            name, str(documents.read(path, str(path)).data.get("description", "")).strip()
+        )
+    console.print(table)
+
+
+@app.command("plugins")
+def list_plugins() -> None:
+    """List installed methods, rollout engines and evaluators, and those that cannot be used."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from opdlab import plugins
+    from opdlab.terminal import console
+
+    table = Table("kind", "type", "package", "what it is", box=None, pad_edge=False)
+    for group in (plugins.METHODS, plugins.ROLLOUTS, plugins.EVALUATORS):
+        for name in plugins.names(group):
+            try:
+                text = escape(plugins.summary(plugins.load(group, name)))
+            except plugins.PluginError as error:
+                text = f"[red]{escape(str(error))}[/]"
+            table.add_row(group.removeprefix("opdlab."), name, plugins.package(group, name), text)
+    console.print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of experiment files, for editors.
+
+    Example: [bold]opdlab schema > experiment.schema.json[/]
+    """
+    import json
+
+    from opdlab.loader import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise SystemExit(128 + number)
+
 
 def main() -> None:
-    raise SystemExit("not yet")
+    """Run a command; an error meant for people is one message on stderr, without a traceback."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        app(prog_name=Path(sys.argv[0]).name)
+    except OpdlabError as error:
+        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic.json_schema import models_json_schema
 
 from opdlab import documents, explain, plugins
 from opdlab.config import Experiment, Pretraining, Section, Variant
@@ -111,6 +112,29 @@ def variants(experiment: Experiment) -> list[tuple[str, Experiment]]:
             raise ConfigError("\n".join(f"run {run.name}: {message}" for _, message in found))
         expanded.append((run.name, config))
     return expanded
+
+
+def run_names(config: Experiment | Pretraining) -> list[str]:
+    """Names of the runs that a configuration stands for."""
+    if isinstance(config, Pretraining):
+        return [config.name]
+    return [name for name, _ in variants(config)]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of experiment files of every kind, with the options of all installed plugins."""
+    modes: list[Any] = [(model, "validation") for model in KINDS.values()]
+    references, shared = models_json_schema(modes, ref_template="#/$defs/{model}")
+    train, pretrain = (references[mode] for mode in modes)
+    is_pretraining = {"properties": {"kind": {"const": "pretrain"}}, "required": ["kind"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "opdlab experiment",
+        "if": is_pretraining,
+        "then": pretrain,
+        "else": train,
+        **shared,
+    }
 
 
 def save_resolved(config: Section, path: Path) -> None:

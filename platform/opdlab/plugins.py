@@ -46,6 +46,12 @@ def names(group: str) -> list[str]:
     return list(dict.fromkeys(point.name for point in _points(group)))
 
 
+def package(group: str, name: str) -> str:
+    """Name and version of the package that offers a plugin."""
+    dists = [point.dist for point in _points(group) if point.name == name and point.dist]
+    return ", ".join(dict.fromkeys(f"{dist.name} {dist.version}" for dist in dists))
+
+
 @cache
 def load(group: str, name: str) -> Any:
     """Import one plugin.
@@ -100,7 +106,7 @@ def options_model(name: str, plugin: type) -> type[BaseModel]:
         raise PluginError(
             f"plugin {name!r} ({plugin!r}) is no dataclass; decorate it with @dataclass"
         )
-    declared: dict[str, Any] = {"type": (Literal[name], Field(description=_summary(plugin)))}
+    declared: dict[str, Any] = {"type": (Literal[name], Field(description=summary(plugin)))}
     try:
         hints = get_type_hints(plugin, include_extras=True)
         for f in fields(plugin):
@@ -117,7 +123,8 @@ def options_model(name: str, plugin: type) -> type[BaseModel]:
         raise PluginError(f"the options of plugin {name!r} cannot be read: {error}") from error
 
 
-def _summary(plugin: type) -> str:
+def summary(plugin: type) -> str:
+    """First line of a plugin's docstring."""
     return (plugin.__doc__ or plugin.__name__).strip().splitlines()[0]
 
 
