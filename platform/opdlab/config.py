@@ -139,6 +139,8 @@ class Tracking(Section):
     """MLflow experiment."""
     samples_every: int = Field(default=20, ge=0)
     """Steps between tables of rollouts; 0 for none."""
+    weights: bool = True
+    """Also copy the trained student to the tracking store; it stays in the output folder anyway."""
 
 
 class Variant(Section):

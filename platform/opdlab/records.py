@@ -48,6 +48,14 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """A problem as the model sees it: its token ids, chat template and special tokens included."""
+
+    problem: Problem
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a grader says of one completion.
 

@@ -1,0 +1,148 @@
+"""Prompts for training: the i-th prompt is a pure function of the seed and i.
+
+So the place in the data is one integer, a run can go on anywhere, and runs that share a seed see the
+same prompts in the same order.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from opdlab.errors import DataError, ModelError
+from opdlab.records import Problem, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from opdlab.config import DatasetPrompts, ProblemPrompts
+    from opdlab.evaluator import Evaluator
+
+FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> tuple[int, ...]:
+    """Token ids of a prompt, special tokens included.
+
+    Args:
+        template: `chat` applies the tokenizer's chat template, `none` does not, `auto` does where
+            there is one.
+
+    Raises:
+        ModelError: `chat` without a chat template.
+    """
+    if template == "chat" and not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer {tokenizer.name_or_path} has no chat template; set prompts.template: none"
+        )
+    if template == "none" or not tokenizer.chat_template:
+        return tuple(tokenizer(text)["input_ids"])  # pyright: ignore[reportArgumentType]
+    message = [{"role": "user", "content": text}]
+    ids: Any = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+    return tuple(ids)
+
+
+class PromptSource(ABC):
+    """An endless, seeded sequence of prompts."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, seed: int) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.seed = seed
+
+    def prompt(self, index: int) -> Prompt:
+        """The prompt at a place of the sequence, from 0."""
+        problem = self.problem(index)
+        return Prompt(problem, encode(self.tokenizer, problem.prompt, self.template))
+
+    @abstractmethod
+    def problem(self, index: int) -> Problem:
+        """The problem at a place of the sequence."""
+
+
+class ProblemSource(PromptSource):
+    """Endless problems of evaluators, each place drawn from one of them."""
+
+    def __init__(
+        self,
+        sources: list[Evaluator],
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        seed: int,
+    ) -> None:
+        super().__init__(tokenizer, template, seed)
+        self.sources = sources
+
+    def problem(self, index: int) -> Problem:
+        choice = np.random.default_rng((self.seed, index)).integers(len(self.sources))
+        return self.sources[choice].training_problem(self.seed, index)
+
+
+class DatasetSource(PromptSource):
+    """Rows of a dataset, shuffled anew in every pass."""
+
+    def __init__(
+        self, texts: list[str], tokenizer: PreTrainedTokenizerBase, template: str, seed: int
+    ) -> None:
+        super().__init__(tokenizer, template, seed)
+        self.texts = texts
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.texts))
+
+    def problem(self, index: int) -> Problem:
+        epoch, place = divmod(index, len(self.texts))
+        row = int(self._order(epoch)[place])
+        return Problem("dataset", str(row), self.texts[row], gold=None)
+
+
+def open_prompts(
+    config: ProblemPrompts | DatasetPrompts, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> PromptSource:
+    """The prompts that an experiment names.
+
+    Raises:
+        DataError: the dataset or its column is missing, or has no text.
+    """
+    if config.type == "problems":
+        return ProblemSource(list(config.sources), tokenizer, config.template, seed)
+    return DatasetSource(_read_texts(config), tokenizer, config.template, seed)
+
+
+def _read_texts(config: DatasetPrompts) -> list[str]:
+    import datasets
+
+    builder = FORMATS.get(Path(config.path).suffix)
+    if builder is None and config.revision is None:
+        raise DataError(
+            f"prompts.path {config.path!r} is no {', '.join(FORMATS)} file; a dataset on the hub needs "
+            "prompts.revision, so that the run can be repeated"
+        )
+    if builder is not None and not Path(config.path).is_file():
+        raise DataError(f"prompts.path: there is no file {Path(config.path).absolute()}")
+    try:
+        if builder is None:
+            data = datasets.load_dataset(config.path, revision=config.revision, split=config.split)
+        else:
+            data = datasets.load_dataset(
+                builder, data_files={config.split: config.path}, split=config.split
+            )
+    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        raise DataError(f"prompts.path {config.path!r} cannot be read: {error}") from error
+    if config.column not in (data.column_names or []):
+        raise DataError(
+            f"prompts.column: {config.path} has no column {config.column!r}; it has "
+            f"{', '.join(data.column_names or [])}"
+        )
+    texts = [row for row in data[config.column] if isinstance(row, str) and row]
+    if len(texts) < len(data) or not texts:
+        raise DataError(
+            f"{config.path}: {len(data) - len(texts)} of {len(data)} rows have no text in column "
+            f"{config.column!r}; remove or fill them"
+        )
+    return texts

@@ -1,0 +1,365 @@
+"""Runs in MLflow, and on disk first: what was measured survives a server that goes away.
+
+Every metric is a line of `metrics.jsonl` in the run's folder before it is sent. What could not be sent
+is listed in `unsent.json`, and `sync` sends it later.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import psutil
+
+from opdlab.errors import TrackingError
+from opdlab.terminal import console
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STORE = "mlflow.db"
+METRICS = "metrics.jsonl"
+UNSENT = "unsent.json"
+PORT = 5000
+PARAM_LIMIT = 6000  # characters; longer ones are refused by the server
+
+
+def store_uri(output: Path, uri: str | None) -> str:
+    """Tracking URI: the one given, or an SQLite file in the output folder."""
+    return uri or f"sqlite:///{(output / STORE).absolute()}"
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client on a store that answers.
+
+    Raises:
+        TrackingError: a server does not answer, or an SQLite file cannot be opened.
+    """
+    # A training step must not wait minutes for a server that went away.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    elif uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"the MLflow store {uri} cannot be used: {error}") from error
+    return client
+
+
+def _check_server(uri: str) -> None:
+    import requests
+
+    try:
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=5)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        raise TrackingError(
+            f"no MLflow server answers at {uri} ({type(error).__name__}). Start one with `opdlab ui`, "
+            "correct tracking.uri, or leave it out to record in a local SQLite file"
+        ) from error
+
+
+def experiment_id(client: MlflowClient, name: str, output: Path) -> str:
+    """Id of an experiment, made where it does not exist."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    local = not str(client.tracking_uri).startswith("http")
+    place = (output / "mlartifacts").absolute().as_uri() if local else None
+    return client.create_experiment(name, artifact_location=place)
+
+
+def process_tags() -> dict[str, str]:
+    """Who is writing a run: enough to tell later whether that process still lives."""
+    process = psutil.Process()
+    return {
+        "opdlab.host": socket.gethostname(),
+        "opdlab.pid": str(process.pid),
+        "opdlab.pid_started": f"{process.create_time():.2f}",
+    }
+
+
+def reap(client: MlflowClient, experiment: str) -> list[str]:
+    """Mark as killed the runs of an experiment whose process on this machine is gone.
+
+    Returns:
+        Ids of the runs that were marked.
+    """
+    running = client.search_runs([experiment], "attributes.status = 'RUNNING'")
+    dead = [run.info.run_id for run in running if _is_dead(run.data.tags)]
+    for run_id in dead:
+        client.set_tag(run_id, "opdlab.ended", "the process died")
+        client.set_terminated(run_id, "KILLED")
+    return dead
+
+
+def _is_dead(tags: Mapping[str, str]) -> bool:
+    if tags.get("opdlab.host") != socket.gethostname():
+        return False
+    try:
+        started = psutil.Process(int(tags["opdlab.pid"])).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    # Process ids are used again: the same id with another start is another process.
+    return abs(started - float(tags["opdlab.pid_started"])) > 1
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and values of a nested configuration."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)[:PARAM_LIMIT]
+
+
+@final
+class Tracker:
+    """One run in MLflow with its copy on disk."""
+
+    def __init__(self, client: MlflowClient, run_id: str, folder: Path) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.folder = folder
+        self.pending: list[tuple[dict[str, float], Any]] = []
+        self.warned = False
+        folder.mkdir(parents=True, exist_ok=True)
+        self.unsent: dict[str, Any] = {"rows": [], "artifacts": []}
+        if (folder / UNSENT).exists():
+            self.unsent = json.loads((folder / UNSENT).read_text())
+        self.unsent |= {"run_id": run_id, "uri": client.tracking_uri}
+        self.logged_step = -1
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take up a run that was cut short: send the rows that were written but never arrived."""
+        rows = read_metrics(self.folder)
+        if not rows:
+            return
+        # A line that a crash cut short must not swallow the next one.
+        with (self.folder / METRICS).open("a") as file:
+            file.write("\n")
+        self.logged_step = int(max(row["step"] for row in rows))
+        with self._tolerating(lambda: None):
+            history = self.client.get_metric_history(self.run_id, "loss")
+            arrived = {metric.step for metric in history}
+            for row in rows:
+                if row["step"] not in arrived:
+                    self.client.log_batch(self.run_id, _entities(row))
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record the metrics of a step, in one asynchronous call.
+
+        Non-finite values are left out. A step that is already on disk (a resumed run repeats the steps
+        since its checkpoint, with the same values) is not sent twice.
+        """
+        if step <= self.logged_step:
+            return
+        row = {name: float(v) for name, v in metrics.items() if math.isfinite(v)}
+        row |= {"step": step, "time": round(time.time(), 3)}
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.logged_step = step
+        with self._tolerating(lambda: self.unsent["rows"].append(row)):
+            operation = self.client.log_batch(self.run_id, _entities(row), synchronous=False)
+            self.pending.append((row, operation))
+
+    def artifact(self, path: Path, place: str | None = None) -> None:
+        """Send a file, or a folder with what is in it."""
+        entry = [str(path), place]
+        with self._tolerating(lambda: self.unsent["artifacts"].append(entry)):
+            _send_artifact(self.client, self.run_id, path, place)
+
+    def table(self, columns: dict[str, list[Any]], name: str) -> None:
+        """Keep a table of samples on disk and send it as one the MLflow page can show."""
+        path = self.folder / "tables" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"columns": list(columns), "data": _rows(columns)}))
+        self.artifact(path, "tables")
+        names = sorted(table.name for table in path.parent.glob("*.json"))
+        listed = [{"path": f"tables/{each}", "type": "table"} for each in names]
+        self.tags({"mlflow.loggedArtifacts": json.dumps(listed)})
+
+    def params(self, config: Mapping[str, Any]) -> None:
+        """Record a configuration as flat, searchable parameters."""
+        from mlflow.entities import Param
+
+        params = [Param(key, value) for key, value in flatten(config)]
+        with self._tolerating(lambda: None):
+            self.client.log_batch(self.run_id, params=params)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        with self._tolerating(lambda: None):
+            for key, value in tags.items():
+                self.client.set_tag(self.run_id, key, value)
+
+    def set(self, values: Mapping[str, float]) -> None:
+        """Record results of the run as a whole."""
+        row = {name: v for name, v in values.items() if math.isfinite(v)}
+        row |= {"step": max(self.logged_step, 0), "time": round(time.time(), 3)}
+        with self._tolerating(lambda: self.unsent["rows"].append(row)):
+            self.client.log_batch(self.run_id, _entities(row))
+
+    def close(self, status: str) -> None:
+        """Wait for what is on its way and end the run as FINISHED, FAILED or KILLED."""
+        for row, operation in self.pending:
+            with self._tolerating(lambda row=row: self.unsent["rows"].append(row)):
+                operation.wait()
+        self.pending.clear()
+        self.unsent["status"] = status
+        if not self._is_unsent() and self._terminate(status):
+            return
+        (self.folder / UNSENT).write_text(json.dumps(self.unsent))
+        if send_unsent(self.folder, self.client) is None:
+            console.print(
+                f"[yellow]MLflow at {self.client.tracking_uri} did not take everything. Nothing is "
+                f"lost: it is kept in {self.folder}; `opdlab sync {self.folder}` sends it."
+            )
+
+    def _is_unsent(self) -> bool:
+        return bool(self.unsent["rows"] or self.unsent["artifacts"])
+
+    def _terminate(self, status: str) -> bool:
+        done = True
+
+        def failed() -> None:
+            nonlocal done
+            done = False
+
+        with self._tolerating(failed):
+            self.client.set_terminated(self.run_id, status)
+        return done
+
+    @contextmanager
+    def _tolerating(self, on_failure: Callable[[], object]) -> Iterator[None]:
+        """Go on when the server is away: training is worth more than its record."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            on_failure()
+            if not self.warned:
+                self.warned = True
+                console.print(
+                    f"[yellow]MLflow does not answer ({type(error).__name__}); the run goes on and "
+                    f"keeps its records in {self.folder}."
+                )
+
+
+def _rows(columns: dict[str, list[Any]]) -> list[list[Any]]:
+    return [list(row) for row in zip(*columns.values(), strict=True)]
+
+
+def _entities(row: Mapping[str, float]) -> list[Any]:
+    from mlflow.entities import Metric
+
+    stamp, step = int(row["time"] * 1000), int(row["step"])
+    return [
+        Metric(name, value, stamp, step)
+        for name, value in row.items()
+        if name not in ("step", "time")
+    ]
+
+
+def _send_artifact(client: MlflowClient, run_id: str, path: Path, place: str | None) -> None:
+    if path.is_dir():
+        client.log_artifacts(run_id, str(path), place)
+    else:
+        client.log_artifact(run_id, str(path), place)
+
+
+def send_unsent(folder: Path, client: MlflowClient | None = None) -> int | None:
+    """Send what a run could not send.
+
+    Returns:
+        Rows and artifacts sent; 0 where there was nothing; None when the server still does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    path = folder / UNSENT
+    if not path.exists():
+        return 0
+    unsent = json.loads(path.read_text())
+    try:
+        client = client or open_client(unsent["uri"])
+        for row in unsent["rows"]:
+            client.log_batch(unsent["run_id"], _entities(row))
+        for artifact, place in unsent["artifacts"]:
+            _send_artifact(client, unsent["run_id"], Path(artifact), place)
+        client.set_terminated(unsent["run_id"], unsent["status"])
+    except (MlflowException, OSError):
+        return None
+    path.unlink()
+    return len(unsent["rows"]) + len(unsent["artifacts"])
+
+
+def sync(output: str) -> None:
+    """Send what the runs below a folder could not send to their MLflow server.
+
+    Raises:
+        TrackingError: the server still does not answer.
+    """
+    folders = sorted(path.parent for path in Path(output).rglob(UNSENT))
+    for folder in folders:
+        sent = send_unsent(folder)
+        if sent is None:
+            raise TrackingError(
+                f"{folder}: its MLflow server still does not answer; try again later"
+            )
+        console.print(f"{folder}: sent {sent} records")
+    if not folders:
+        console.print(f"nothing to send below {output}")
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The metrics of a run, one mapping a step; a line cut short by a crash is dropped."""
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def compare_link(experiment: str, run_ids: list[str], port: int = PORT) -> str:
+    """Link to MLflow's comparison of runs, as `opdlab ui` serves it."""
+    query = f"runs={json.dumps(run_ids)}&experiments={json.dumps([experiment])}".replace(" ", "")
+    return f"http://127.0.0.1:{port}/#/compare-runs?{query.replace(chr(34), '%22')}"
+
+
+def serve(output: str, port: int = PORT, uri: str | None = None) -> None:
+    """Run the MLflow page on the store of an output folder until Ctrl-C."""
+    import subprocess
+    import sys
+
+    store = store_uri(Path(output), uri)
+    client = open_client(store)
+    experiments = client.search_experiments()
+    ids = [e.experiment_id for e in experiments if e.name != "Default"] or ["0"]
+    link = f"http://127.0.0.1:{port}/#/experiments/{ids[0]}/runs?workflowType=machine_learning"
+    console.print(f"MLflow on {store}\n  [bold]{link}[/]\nCtrl-C ends it.")
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    subprocess.run(command, env=environment, check=True)

@@ -1,0 +1,1 @@
+"""Training: the Lightning module, what watches it, and the runs of an experiment."""

@@ -1,0 +1,95 @@
+"""The folder of an experiment's runs, and which of them are done."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from filelock import FileLock
+
+from opdlab import loader
+from opdlab.config import Experiment
+from opdlab.errors import ResumeError
+
+STATE = "experiment.json"
+CONFIG = "config.yaml"
+
+
+@final
+@dataclass(frozen=True)
+class Group:
+    """`runs/quickstart-001`: one execution of an experiment, with a folder for each of its runs."""
+
+    folder: Path
+
+    def state(self) -> dict[str, Any]:
+        """Ids in MLflow and the status of each run, by name."""
+        path = self.folder / STATE
+        return json.loads(path.read_text()) if path.exists() else {"parent": None, "runs": {}}
+
+    def update(self, run: str | None = None, **values: Any) -> None:
+        """Change the state of a run, or of the whole (`run=None`), on disk at once."""
+        state = self.state()
+        place = state if run is None else state["runs"].setdefault(run, {})
+        place.update(values)
+        partial = self.folder / f"{STATE}.partial"
+        partial.write_text(json.dumps(state, indent=2) + "\n")
+        partial.replace(self.folder / STATE)
+
+    def run(self, name: str) -> dict[str, Any]:
+        """State of one run; empty before it began."""
+        return self.state()["runs"].get(name, {})
+
+
+def groups(output: Path, name: str) -> list[Path]:
+    """Folders of an experiment's executions, oldest first."""
+    numbered = re.compile(re.escape(name) + r"-\d{3,}$")
+    return sorted(path for path in output.glob(f"{name}-*") if numbered.match(path.name))
+
+
+def open_group(config: Experiment, resume: bool) -> Group:
+    """A new folder for an execution, or the newest one to go on with.
+
+    Raises:
+        ResumeError: there is none, or it was begun with another configuration.
+    """
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    if resume:
+        return _last(config, output)
+    with FileLock(output / ".opdlab.lock"):
+        last = groups(output, config.name)
+        number = int(last[-1].name.rsplit("-", 1)[1]) + 1 if last else 1
+        folder = output / f"{config.name}-{number:03d}"
+        folder.mkdir()
+    loader.save_resolved(config, folder / CONFIG)
+    return Group(folder)
+
+
+def _last(config: Experiment, output: Path) -> Group:
+    found = groups(output, config.name)
+    if not found:
+        raise ResumeError(f"{output} holds no run of {config.name!r}; train without --resume first")
+    folder = found[-1]
+    before = loader.load_experiment(folder / CONFIG).model_dump(mode="json")
+    now = config.model_dump(mode="json")
+    differing = sorted(_differences(before, now))
+    if differing:
+        raise ResumeError(
+            f"{folder} was begun with another configuration; these differ: {', '.join(differing)}. "
+            "Give the same file and overrides, or start anew without --resume"
+        )
+    return Group(folder)
+
+
+def _differences(before: Any, now: Any, path: str = "") -> set[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return {
+            found
+            for key in before.keys() | now.keys()
+            for found in _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+        }
+    return set() if before == now else {path}

@@ -1,0 +1,53 @@
+"""Stopping on request: finish the step, write a checkpoint, end with the signal's exit code."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any, Self, final
+
+from opdlab.errors import OpdlabError
+
+
+@final
+class Stopped(OpdlabError):
+    """SIGINT or SIGTERM came and was obeyed at a place where nothing is lost."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.exit_code = 128 + signum
+
+
+@final
+class StopRequest:
+    """Catches the first SIGINT or SIGTERM for `check`; a second one ends the process at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.before = {signum: signal.getsignal(signum) for signum in self.SIGNALS}
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Take the signals; again where a library has put its own handlers in between."""
+        for signum in self.SIGNALS:
+            signal.signal(signum, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        for each, handler in self.before.items():
+            signal.signal(each, handler)
+
+    def check(self, *_: object) -> None:
+        """Raise `Stopped` if a signal has come."""
+        if self.signum is not None:
+            raise Stopped(self.signum)
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,80 @@
+"""What a run was made with: code, environment, models, seeds."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import opdlab
+from opdlab.errors import ResumeError
+
+PACKAGES = ("opdlab", "torch", "transformers", "lightning", "mlflow", "datasets", "evaluate", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and devices."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": packages,
+    }
+
+
+def code_version() -> dict[str, Any]:
+    """The package's version, and the commit where it runs from a git checkout."""
+    found: dict[str, Any] = {"version": opdlab.__version__, "commit": None, "changed": None}
+    folder = Path(opdlab.__file__).parent
+    git = ["git", "-C", str(folder)]
+    try:
+        tracked = subprocess.run([*git, "ls-files", "__init__.py"], capture_output=True, text=True)
+        if not tracked.stdout.strip():
+            return found
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+    except FileNotFoundError:  # no git on this machine
+        return found
+    return found | {"commit": head.stdout.strip(), "changed": bool(status.stdout.strip())}
+
+
+def write(folder: Path, content: dict[str, Any]) -> Path:
+    """Store a manifest in a run's folder."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def check_same_teacher(folder: Path, teacher: dict[str, Any]) -> None:
+    """Refuse to go on with another teacher than the run began with.
+
+    Raises:
+        ResumeError: naming what differs.
+    """
+    path = folder / "manifest.json"
+    if not path.exists():
+        return
+    before = json.loads(path.read_text())["teacher"]
+    differing = [
+        key for key in ("weights_sha256", "vocabulary_sha256") if before.get(key) != teacher.get(key)
+    ]
+    if differing:
+        raise ResumeError(
+            f"{folder}: the teacher changed since this run began ({', '.join(differing)}; then "
+            f"{before.get('name')}, now {teacher.get('name')}). Put the old one back, or start a new run "
+            "without --resume"
+        )

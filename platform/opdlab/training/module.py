@@ -1,0 +1,219 @@
+"""One optimizer step of on-policy distillation, as a Lightning module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.config import Experiment
+from opdlab.errors import NonFiniteError, ResumeError
+from opdlab.evaluation import Subject
+from opdlab.head import TokenLosses, chunked_loss, hidden_states
+from opdlab.prompts import PromptSource
+from opdlab.records import Rollout, Supervision, TeacherScores
+from opdlab.shapes import Float, Tensor
+from opdlab.teacher import Teacher
+from opdlab.training.measures import step_metrics
+
+ROWS_PER_SEED = 2**40  # so that no two seeds of an experiment share the seed of a row
+
+
+class Distillation(L.LightningModule):
+    """Prompts -> rollout -> teacher scores -> advantages -> loss.
+
+    Everything random is a function of the experiment's seed and of `drawn`, the number of prompts used so
+    far; so a checkpoint needs no more than that number (and torch's own random state, for students
+    with dropout).
+    """
+
+    def __init__(
+        self, config: Experiment, student: Subject, teacher: Teacher, prompts: PromptSource
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.student: PreTrainedModel = student.model
+        self.subject = student
+        self.teacher = teacher
+        self.prompts = prompts
+        self.method = config.method
+        self.drawn = 0
+        self.seconds: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
+        self.micro_batches: list[dict[str, float]] = []
+        self.rollout: Rollout | None = None
+        self.scores: TeacherScores | None = None
+        self.weight = torch.zeros(())
+
+    def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
+        """Sum of the losses of one micro-batch; `on_before_optimizer_step` makes it the mean."""
+        with self.clock("rollout"):
+            rollout = self.sample()
+        with self.clock("teacher"):
+            scores = self.teacher.score(rollout, self.method.questions(rollout))
+        supervision = self.method.supervise(rollout, scores)
+        self.update_started = perf_counter()
+        losses = self.token_losses(rollout, scores, supervision)
+        check_finite(losses, rollout)
+        weights = self.token_weights(rollout)
+        loss = (weights * losses.loss).sum()
+        self.weight = self.weight.to(weights.device) + weights.sum()
+        self.rollout, self.scores = rollout, scores
+        self.metrics = step_metrics(
+            rollout, scores, supervision, losses, self.config.rollout.max_new_tokens
+        )
+        self.metrics["loss"] = loss.item() / weights.sum().item()
+        return loss
+
+    def sample(self) -> Rollout:
+        """The student's own answers to the next prompts, in this very step."""
+        group = self.config.rollout.group_size
+        count = self.config.training.prompts_per_step
+        first = self.drawn + self.trainer.global_rank * count
+        self.drawn += count * self.trainer.world_size
+        prompts = [self.prompts.prompt(index).tokens for index in range(first, first + count)]
+        seeds = range(first * group, (first + count) * group)
+        return self.config.rollout.sample(
+            self.student,
+            [prompt for prompt in prompts for _ in range(group)],
+            [self.config.seed * ROWS_PER_SEED + seed for seed in seeds],
+            eos_ids=self.subject.eos_ids,
+            pad_id=self.subject.pad_id,
+            top_k=self.method.group,
+            vocabulary=self.subject.vocabulary,
+        )
+
+    def token_losses(
+        self, rollout: Rollout, scores: TeacherScores, supervision: Supervision
+    ) -> TokenLosses:
+        """The method's loss of every response token, with the student's gradient."""
+        hidden = hidden_states(self.student, rollout.tokens)
+        return chunked_loss(
+            self.student,
+            hidden[rollout.row, rollout.column - 1],
+            self.teacher.model,
+            scores.hidden,
+            supervision,
+            self.method.token_loss,
+            self.subject.vocabulary,
+            self.config.training.head_chunk,
+        )
+
+    def token_weights(self, rollout: Rollout) -> Float[Tensor, "T"]:
+        """Share of each token in the step's mean, before it is divided by their sum."""
+        if self.config.training.normalisation == "token_mean":
+            return torch.ones_like(rollout.log_prob)
+        return 1.0 / rollout.response_lengths[rollout.row].to(rollout.log_prob)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Turn summed gradients into the exact mean over all micro-batches and devices.
+
+        Lightning divided each loss by the number of micro-batches and averaged over devices, which
+        would weigh a token of a short micro-batch more than one of a long one.
+        """
+        total = self.all_gather(self.weight).sum()
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / total
+        gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
+        for gradient in gradients:
+            gradient.mul_(scale)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.metrics["gradient_norm"] = float(norm)
+        self.weight = torch.zeros(())
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Close the step's times; show the figures worth watching."""
+        self.seconds["update"] = perf_counter() - self.update_started
+        if self.scores is not None:
+            self.seconds |= self.scores.seconds
+        tokens = len(self.rollout.token) if self.rollout is not None else 0
+        whole = sum(self.seconds[part] for part in ("rollout", "teacher", "update"))
+        self.metrics["tokens_per_second"] = tokens / whole
+        self.metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.metrics |= {f"seconds/{part}": value for part, value in self.seconds.items()}
+        self.micro_batches.append(self.metrics)
+        shown = ("loss", "reverse_kl", "reward", "active_share", "tokens_per_second")
+        figures = {name: self.metrics[name] for name in shown if name in self.metrics}
+        self.log_dict(figures, prog_bar=True, logger=False)
+
+    def step_record(self) -> dict[str, float]:
+        """Metrics of the optimizer step that just ended: the mean over its micro-batches."""
+        batches, self.micro_batches = self.micro_batches, []
+        names = {name: None for batch in batches for name in batch}
+        values = {name: [batch[name] for batch in batches if name in batch] for name in names}
+        return {name: sum(found) / len(found) for name, found in values.items()}
+
+    @contextmanager
+    def clock(self, part: str) -> Iterator[None]:
+        """Measure the seconds of one part of a step."""
+        started = perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[part] = perf_counter() - started
+
+    def on_fit_start(self) -> None:
+        """Put the teacher where the student is."""
+        self.teacher.model.to(self.device)  # pyright: ignore[reportArgumentType]
+
+    def configure_optimizers(self) -> Any:
+        settings = self.config.training
+        optimizer = torch.optim.AdamW(
+            self.student.parameters(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Share of the highest learning rate at a step."""
+        settings = self.config.training
+        if step < settings.warmup_steps:
+            return (step + 1) / settings.warmup_steps
+        left = (settings.steps - step) / (settings.steps - settings.warmup_steps)
+        if settings.schedule == "linear":
+            return left
+        if settings.schedule == "cosine":
+            return 0.5 * (1 + torch.cos(torch.tensor((1 - left) * torch.pi)).item())
+        return 1.0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["opdlab"] = {"drawn": self.drawn, "random_state": torch.get_rng_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "opdlab" not in checkpoint:
+            raise ResumeError("the checkpoint was not written by opdlab; start a new run")
+        self.drawn = checkpoint["opdlab"]["drawn"]
+        self.random_state = checkpoint["opdlab"]["random_state"]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Restore torch's random state here: what Lightning does before the first batch uses it."""
+        if (state := self.__dict__.pop("random_state", None)) is not None:
+            torch.set_rng_state(state)
+
+
+def check_finite(losses: TokenLosses, rollout: Rollout) -> None:
+    """Stop before a loss that is no number reaches the weights.
+
+    Raises:
+        NonFiniteError: naming the row and position of the first such token.
+    """
+    bad = (~losses.loss.isfinite()).nonzero()
+    if len(bad):
+        first = int(bad[0])
+        row, position = int(rollout.row[first]), int(rollout.position[first])
+        raise NonFiniteError(
+            f"the loss is {losses.loss[first].item()} at row {row}, position {position} (token "
+            f"{int(rollout.token[first])}) and at {len(bad)} of {len(losses.loss)} tokens. The weights "
+            "are as they were before this step. A lower training.learning_rate or a gradient_clip "
+            "often helps; precision 32-true rules out overflow"
+        )

@@ -1,0 +1,287 @@
+"""`opdlab train`: the runs of an experiment one after the other, measured and compared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+from mlflow import MlflowClient
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from opdlab import comparison, evaluation, loader, models, tracking
+from opdlab.config import Experiment, Model
+from opdlab.evaluation import Subject
+from opdlab.prompts import open_prompts
+from opdlab.teacher import Teacher
+from opdlab.terminal import console
+from opdlab.tracking import Tracker
+from opdlab.training import manifest
+from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from opdlab.training.group import CONFIG, Group, open_group
+from opdlab.training.interrupt import Stopped, StopRequest
+from opdlab.training.module import Distillation
+from opdlab.training.watch import Watch, checkpoint_path
+
+FINAL = "final"
+
+
+@dataclass
+class Session:
+    """One execution of `opdlab train`: where it writes and how long its phases took."""
+
+    group: Group
+    client: MlflowClient
+    experiment: str
+    parent: str
+    stop: StopRequest
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure the wall time of a phase."""
+        started = perf_counter()
+        yield
+        self.seconds[name] = perf_counter() - started
+
+    @contextmanager
+    def tracked(self, name: str, tags: dict[str, str]) -> Iterator[Tracker]:
+        """A child run in MLflow, ended with the status that fits how the block ended."""
+        known = self.group.run(name).get("run_id")
+        run_id = known or start_run(self.client, self.experiment, name, self.parent, tags)
+        if known:
+            reopen(self.client, known)
+        self.group.update(name, run_id=run_id, status="running")
+        tracker = Tracker(self.client, run_id, self.group.folder / name)
+        try:
+            yield tracker
+        except BaseException as error:
+            interrupted = isinstance(error, (Stopped, KeyboardInterrupt))
+            self.group.update(name, status="stopped" if interrupted else "failed")
+            tracker.close("KILLED" if interrupted else "FAILED")
+            raise
+        tracker.close("FINISHED")
+        self.group.update(name, status="finished")
+
+
+def train(name: str, overrides: list[str], resume: bool = False) -> None:
+    """Train and evaluate every run of an experiment, then compare them.
+
+    Args:
+        name: path or shipped name of the experiment.
+        overrides: `key.path=value` settings.
+        resume: go on with the newest execution of this experiment.
+
+    Raises:
+        SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
+    """
+    started = perf_counter()
+    config = loader.load_experiment(name, overrides)
+    client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
+    experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
+    for run_id in tracking.reap(client, experiment):
+        console.print(f"[yellow]run {run_id} was left running by a process that died: now marked killed")
+    pair = load_pair(config)
+    group = open_group(config, resume)
+    parent = group.state()["parent"] or start_run(client, experiment, group.folder.name, None, {})
+    reopen(client, parent)
+    group.update(parent=parent)
+    console.print(f"[bold]{config.name}[/] -> {group.folder}")
+    status = "FAILED"
+    with StopRequest() as stop:
+        session = Session(group, client, experiment, parent, stop)
+        session.seconds["start"] = perf_counter() - started
+        try:
+            run_all(session, config, pair)
+            status = "FINISHED"
+        except Stopped as stopped:
+            status = "KILLED"
+            console.print(f"[yellow]{stopped}; `opdlab train {name} --resume` goes on from here.")
+            raise SystemExit(stopped.exit_code) from stopped
+        finally:
+            client.set_terminated(parent, status)
+
+
+def run_all(session: Session, config: Experiment, pair: Pair) -> None:
+    """References, then every run, then the comparison."""
+    variants = loader.variants(config)
+    for reference in config.evaluation.references:
+        with session.phase(f"evaluate {reference}"):
+            measure_reference(session, config, pair, reference)
+    for name, variant in variants:
+        if session.group.run(name).get("status") != "finished":
+            train_one(session, name, variant)
+    compared = [name for name, _ in variants]
+    if config.evaluation.benchmarks:
+        folders = [session.group.folder / each for each in [*config.evaluation.references, *compared]]
+        comparison.report(folders, session.group.folder)
+    comparison.print_phases(session.seconds)
+    link = tracking.compare_link(session.experiment, [session.group.run(n)["run_id"] for n in compared])
+    console.print(f"Look at it in MLflow: [bold]opdlab ui {config.output}[/]\n  {link}")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Student and teacher as loaded, checked to speak the same vocabulary."""
+
+    student: PreTrainedModel
+    teacher: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    teacher_tokenizer: PreTrainedTokenizerBase
+    vocabulary: int
+
+    def subject(self, model: PreTrainedModel, config: Experiment) -> Subject:
+        """A model of the pair with the sampling that the experiment uses."""
+        return Subject(
+            model,
+            self.tokenizer,
+            config.rollout,
+            models.eos_ids(self.student, self.tokenizer),
+            models.pad_id(self.student, self.tokenizer),
+            self.vocabulary,
+            config.prompts.template,
+        )
+
+
+def load_pair(config: Experiment) -> Pair:
+    """Load both models and refuse a pair whose vocabularies differ.
+
+    Raises:
+        ModelError: a model cannot be loaded, or the pair does not fit together.
+    """
+    student, tokenizer = load(config.student)
+    teacher, teacher_tokenizer = load(config.teacher)
+    shared = models.shared_vocabulary(tokenizer, teacher_tokenizer, student, teacher)
+    return Pair(student, teacher, tokenizer, teacher_tokenizer, shared)
+
+
+def load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer."""
+    model = models.load_model(source.path, source.revision, source.dtype)
+    return model, models.load_tokenizer(source.path, source.revision)
+
+
+def measure_reference(session: Session, config: Experiment, pair: Pair, name: str) -> None:
+    """Evaluate the student before training, or the teacher; what is stored is not sampled again."""
+    model = pair.student if name == "student" else pair.teacher
+    if session.group.run(name).get("status") == "finished":
+        return
+    with session.tracked(name, {"opdlab.role": "reference"}) as tracker:
+        measure(session, config, pair.subject(model, config), tracker, name)
+
+
+def measure(
+    session: Session, config: Experiment, subject: Subject, tracker: Tracker, label: str
+) -> None:
+    """Evaluate a model with a progress bar and record the results of its run."""
+    settings = config.evaluation
+    count = sum(len(b.problems()) for b in settings.benchmarks) * settings.samples
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task(f"evaluate {label}", total=count)
+
+        def finished(rows: int) -> None:
+            progress.advance(task, rows)
+            session.stop.check()
+
+        checkpoint = label if label in ("student", "teacher") else FINAL
+        folder = tracker.folder / "samples"
+        samples = evaluation.evaluate(subject, settings, checkpoint, folder, finished)
+    if samples:
+        tracker.set(evaluation.headline(samples))
+        tracker.artifact(folder, "samples")
+
+
+def train_one(session: Session, name: str, config: Experiment) -> None:
+    """Train one run, from its newest checkpoint where there is one, and evaluate it."""
+    pair = load_pair(config)
+    L.seed_everything(config.seed, verbose=False)
+    subject = pair.subject(pair.student, config)
+    method = config.model_dump(mode="json")["method"]
+    with session.tracked(name, {"opdlab.role": "run", "opdlab.method": method["type"]}) as tracker:
+        describe(tracker, config, pair)
+        teacher = Teacher(pair.teacher, pair.vocabulary)
+        prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
+        module = Distillation(config, subject, teacher, prompts)
+        with session.phase(f"train {name}"):
+            console.print(f"[bold]{name}[/]: {method}")
+            fit(module, config, tracker, session.stop)
+        folder = tracker.folder / "model"
+        pair.student.save_pretrained(folder)
+        pair.tokenizer.save_pretrained(folder)
+        if config.tracking.weights:
+            tracker.artifact(folder, "model")
+        with session.phase(f"evaluate {name}"):
+            measure(session, config, subject, tracker, name)
+
+
+def fit(module: Distillation, config: Experiment, tracker: Tracker, stop: StopRequest) -> None:
+    """Lightning's loop, from the newest checkpoint where there is one."""
+    settings = config.training
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = L.Trainer(
+        max_steps=settings.steps,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip or None,
+        precision=settings.precision,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy=settings.strategy,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[Watch(tracker, stop), RichProgressBar(leave=True)],
+        plugins=[AtomicCheckpointIO()],
+    )
+    path = checkpoint_path(tracker.folder)
+    if path.exists():
+        read_checkpoint(path)
+        console.print(f"going on from {path}")
+    steps = range(settings.steps * settings.accumulate)
+    trainer.fit(module, steps, ckpt_path=path if path.exists() else None)  # pyright: ignore[reportArgumentType]
+    trainer.save_checkpoint(path)
+
+
+def describe(tracker: Tracker, config: Experiment, pair: Pair) -> None:
+    """Store what the run is made of, or check that it is still the same."""
+    teacher = models.manifest(pair.teacher, config.teacher.path, config.teacher.revision)
+    manifest.check_same_teacher(tracker.folder, teacher)
+    content: dict[str, Any] = {
+        "teacher": teacher,
+        "student": models.manifest(pair.student, config.student.path, config.student.revision),
+        "code": manifest.code_version(),
+        "environment": manifest.environment(),
+        "seeds": {"training": config.seed, "evaluation": config.evaluation.seed},
+    }
+    path = manifest.write(tracker.folder, content)
+    loader.save_resolved(config, tracker.folder / CONFIG)
+    tracker.artifact(path)
+    tracker.artifact(tracker.folder / CONFIG)
+    tracker.params(config.model_dump(mode="json"))
+    tracker.tags({"opdlab.commit": str(content["code"]["commit"])})
+
+
+def start_run(
+    client: MlflowClient, experiment: str, name: str, parent: str | None, tags: dict[str, str]
+) -> str:
+    """Create a run that knows which process writes it."""
+    nested = {"mlflow.parentRunId": parent} if parent else {}
+    run = client.create_run(
+        experiment, run_name=name, tags={**tracking.process_tags(), **nested, **tags}
+    )
+    return run.info.run_id
+
+
+def reopen(client: MlflowClient, run_id: str) -> None:
+    """Mark a run as running again, now by this process."""
+    client.update_run(run_id, "RUNNING")
+    for key, value in tracking.process_tags().items():
+        client.set_tag(run_id, key, value)

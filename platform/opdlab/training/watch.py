@@ -1,0 +1,109 @@
+"""What happens around a training step: records, checkpoints, evaluations, stopping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, final
+
+import lightning as L
+from typing_extensions import override
+
+from opdlab import evaluation
+from opdlab.evaluation import decode
+from opdlab.records import Rollout, TeacherScores
+from opdlab.tracking import Tracker
+from opdlab.training.checkpoint import LAST
+from opdlab.training.interrupt import StopRequest
+from opdlab.training.module import Distillation
+
+TABLE_ROWS = 8
+
+
+@final
+class Watch(L.Callback):
+    """Records every step, keeps checkpoints, evaluates, and obeys signals between steps."""
+
+    def __init__(self, tracker: Tracker, stop: StopRequest) -> None:
+        self.tracker = tracker
+        self.stop = stop
+        self.step = 0
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.stop.listen()  # Lightning has put its own handlers in place
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.step = trainer.global_step
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, Distillation)
+        if trainer.global_step == self.step:
+            return  # a micro-batch within an optimizer step
+        self.step = trainer.global_step
+        self._record(pl_module)
+        config = pl_module.config
+        if self.stop.signum is not None or self.step % config.training.checkpoint_every == 0:
+            trainer.save_checkpoint(self.tracker.folder / "checkpoints" / LAST)
+        self.stop.check()
+
+    def _record(self, module: Distillation) -> None:
+        metrics = module.step_record()
+        every = module.config.evaluation.every
+        if every and self.step % every == 0 and self.step < module.config.training.steps:
+            samples = evaluation.evaluate(
+                module.subject,
+                module.config.evaluation,
+                f"step-{self.step}",
+                self.tracker.folder / "samples",
+                self.stop.check,
+            )
+            metrics |= evaluation.headline(samples)
+        self.tracker.log(metrics, self.step)
+        tables = module.config.tracking.samples_every
+        if tables and self.step % tables == 0 and module.rollout and module.scores:
+            columns = rollout_table(module.rollout, module.scores, module)
+            self.tracker.table(columns, f"rollouts-{self.step:06d}.json")
+
+
+def rollout_table(
+    rollout: Rollout, scores: TeacherScores, module: Distillation
+) -> dict[str, list[Any]]:
+    """The first rows of a rollout with what student and teacher say of every token."""
+    tokenizer = module.subject.tokenizer
+    texts = decode(rollout, tokenizer)
+    columns: dict[str, list[Any]] = {}
+    for row, text in list(enumerate(texts))[:TABLE_ROWS]:
+        mine = rollout.row == row
+        prompt = rollout.tokens[row, : rollout.prompt_lengths[row]].tolist()
+        cells: dict[str, Any] = {
+            "prompt": tokenizer.decode(prompt, skip_special_tokens=True),
+            "response": text,
+            "ended": bool(rollout.ended[row]),
+            "tokens": tokenizer.convert_ids_to_tokens(rollout.token[mine].tolist()),
+            "student_log_prob": rounded(rollout.log_prob[mine]),
+            "teacher_log_prob": rounded(scores.log_prob[mine]),
+            "student_entropy": rounded(rollout.entropy[mine]),
+            "fidelity": rounded(scores.fidelity[mine]),
+        }
+        for name, value in cells.items():
+            columns.setdefault(name, []).append(value)
+    return columns
+
+
+def rounded(values: Any) -> list[float | None]:
+    """Numbers short enough to read; NaN (nothing there) as null."""
+    return [round(v, 4) if v == v else None for v in values.tolist()]
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Where a run keeps its newest checkpoint."""
+    return folder / "checkpoints" / LAST
