@@ -90,6 +90,8 @@ def _differences(before: Any, now: Any, path: str = "") -> set[str]:
         return {
             found
             for key in before.keys() | now.keys()
-            for found in _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            for found in _differences(
+                before.get(key), now.get(key), f"{path}.{key}" if path else key
+            )
         }
     return set() if before == now else {path}

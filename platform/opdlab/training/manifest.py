@@ -15,7 +15,16 @@ import torch
 import opdlab
 from opdlab.errors import ResumeError
 
-PACKAGES = ("opdlab", "torch", "transformers", "lightning", "mlflow", "datasets", "evaluate", "numpy")
+PACKAGES = (
+    "opdlab",
+    "torch",
+    "transformers",
+    "lightning",
+    "mlflow",
+    "datasets",
+    "evaluate",
+    "numpy",
+)
 
 
 def environment() -> dict[str, Any]:
@@ -70,7 +79,9 @@ def check_same_teacher(folder: Path, teacher: dict[str, Any]) -> None:
         return
     before = json.loads(path.read_text())["teacher"]
     differing = [
-        key for key in ("weights_sha256", "vocabulary_sha256") if before.get(key) != teacher.get(key)
+        key
+        for key in ("weights_sha256", "vocabulary_sha256")
+        if before.get(key) != teacher.get(key)
     ]
     if differing:
         raise ResumeError(

@@ -30,8 +30,6 @@ from opdlab.training.interrupt import Stopped, StopRequest
 from opdlab.training.module import Distillation
 from opdlab.training.watch import Watch, checkpoint_path
 
-FINAL = "final"
-
 
 @dataclass
 class Session:
@@ -87,7 +85,9 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     for run_id in tracking.reap(client, experiment):
-        console.print(f"[yellow]run {run_id} was left running by a process that died: now marked killed")
+        console.print(
+            f"[yellow]run {run_id} was left running by a process that died: now marked killed"
+        )
     pair = load_pair(config)
     group = open_group(config, resume)
     parent = group.state()["parent"] or start_run(client, experiment, group.folder.name, None, {})
@@ -118,13 +118,23 @@ def run_all(session: Session, config: Experiment, pair: Pair) -> None:
     for name, variant in variants:
         if session.group.run(name).get("status") != "finished":
             train_one(session, name, variant)
-    compared = [name for name, _ in variants]
+    runs = [name for name, _ in variants]
     if config.evaluation.benchmarks:
-        folders = [session.group.folder / each for each in [*config.evaluation.references, *compared]]
-        comparison.report(folders, session.group.folder)
-    comparison.print_phases(session.seconds)
-    link = tracking.compare_link(session.experiment, [session.group.run(n)["run_id"] for n in compared])
-    console.print(f"Look at it in MLflow: [bold]opdlab ui {config.output}[/]\n  {link}")
+        compare_runs(session, list(config.evaluation.references), runs)
+    console.print(comparison.phase_table(session.seconds))
+    ids = [session.group.run(name)["run_id"] for name in runs]
+    link = tracking.compare_link(session.experiment, ids)
+    console.print(
+        f"To look at it in MLflow: [bold]opdlab ui --output {config.output}[/], then\n{link}"
+    )
+
+
+def compare_runs(session: Session, references: list[str], runs: list[str]) -> None:
+    """Each run against the student before it, and against the first run."""
+    folders = {name: session.group.folder / name for name in [*references, *runs]}
+    pairs = [("student", run) for run in runs if "student" in references]
+    pairs += [(runs[0], run) for run in runs[1:]]
+    comparison.report(folders, pairs, session.group.folder)
 
 
 @dataclass(frozen=True)
@@ -191,9 +201,8 @@ def measure(
             progress.advance(task, rows)
             session.stop.check()
 
-        checkpoint = label if label in ("student", "teacher") else FINAL
         folder = tracker.folder / "samples"
-        samples = evaluation.evaluate(subject, settings, checkpoint, folder, finished)
+        samples = evaluation.evaluate(subject, settings, label, folder, finished)
     if samples:
         tracker.set(evaluation.headline(samples))
         tracker.artifact(folder, "samples")

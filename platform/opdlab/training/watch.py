@@ -62,7 +62,7 @@ class Watch(L.Callback):
             samples = evaluation.evaluate(
                 module.subject,
                 module.config.evaluation,
-                f"step-{self.step}",
+                f"{self.tracker.folder.name}@{self.step}",
                 self.tracker.folder / "samples",
                 self.stop.check,
             )

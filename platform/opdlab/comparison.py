@@ -1,0 +1,158 @@
+"""Runs side by side: scores with intervals, and paired differences that say what cannot be told apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from opdlab import plugins, store
+from opdlab.errors import DataError
+from opdlab.records import Sample
+from opdlab.terminal import console
+
+LEVEL = 0.05
+RESULTS = "results.json"
+
+
+def compare(runs: Sequence[str], output: str) -> None:
+    """Compare runs by name or folder; each one after the first is set against the first.
+
+    Raises:
+        DataError: fewer than two runs, a run without samples, or runs measured in different ways.
+    """
+    if len(runs) < 2:
+        raise DataError(
+            "compare needs two runs or more; the first is what the others are set against"
+        )
+    measured = {name: read_run(find_run(name, Path(output))) for name in runs}
+    console.print(score_table(measured))
+    first = runs[0]
+    console.print(difference_table(measured, [(first, other) for other in runs[1:]]))
+    console.print(READING)
+
+
+def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place: Path) -> None:
+    """Print scores and differences of an experiment's runs and keep them as `results.json`."""
+    measured = {name: read_run(folder) for name, folder in folders.items()}
+    console.print(score_table(measured))
+    if pairs:
+        console.print(difference_table(measured, pairs))
+        console.print(READING)
+    content = {
+        "scores": [asdict(s) for samples in measured.values() for s in summaries(samples)],
+        "differences": [asdict(d) for a, b in pairs for d in differences(measured, a, b)],
+    }
+    (place / RESULTS).write_text(json.dumps(content, indent=1) + "\n")
+
+
+READING = (
+    "[dim]Differences are paired by problem, with 95 % intervals over problems; p by sign-flip "
+    "permutation, Holm-corrected over benchmarks. An interval that holds 0 shows no difference.[/]"
+)
+
+
+def find_run(name: str, output: Path) -> Path:
+    """Folder of a run given as a path, or as a path below the output folder.
+
+    Raises:
+        DataError: there is no such folder; the message lists runs that exist.
+    """
+    for folder in (Path(name), output / name):
+        if (folder / "samples").is_dir():
+            return folder
+    known = sorted(str(path.parent.relative_to(output)) for path in output.glob("*/*/samples"))
+    raise DataError(
+        f"no run {name!r} with samples here or below {output}"
+        + (f"; there are {', '.join(known)}" if known else "")
+    )
+
+
+def read_run(folder: Path) -> list[Sample]:
+    """The samples of a run's last evaluation."""
+    samples = store.read_samples(folder / "samples")
+    finals = [sample for sample in samples if "@" not in sample.checkpoint]
+    return finals or samples
+
+
+def summaries(samples: Sequence[Sample]) -> list[Any]:
+    """Scores a benchmark, then over all where there are several."""
+    each = plugins.load(plugins.STATISTICS, "scores")(samples)
+    over_all = plugins.load(plugins.STATISTICS, "average")(each) if len(each) > 1 else []
+    return [*each, *over_all]
+
+
+def differences(measured: Mapping[str, Sequence[Sample]], a: str, b: str) -> list[Any]:
+    """b against a, paired by problem."""
+    return plugins.load(plugins.STATISTICS, "paired")(measured[a], measured[b])
+
+
+def score_table(measured: Mapping[str, Sequence[Sample]]) -> Table:
+    """One column a run, two lines a benchmark: mean@k and pass@k with intervals, in percent."""
+    found = {name: summaries(samples) for name, samples in measured.items()}
+    table = Table(title="Scores in % with 95 % intervals", title_justify="left", pad_edge=False)
+    table.add_column("benchmark")
+    for name in found:
+        table.add_column(name, justify="right")
+    for row in zip(*found.values(), strict=True):
+        name = getattr(row[0], "benchmark", "all benchmarks")
+        k = row[0].k
+        table.add_row(f"[bold]{name}[/]", *(f"[dim]n = {s.problems}[/]" for s in row))
+        table.add_row(f"  mean@{k}", *(percent(s.mean) for s in row))
+        table.add_row(f"  pass@{k}", *(percent(s.pass_at[k]) for s in row), end_section=True)
+    return table
+
+
+def percent(estimate: Any) -> str:
+    """An estimate in percent; its bounds where some samples could not be graded."""
+    if estimate.value is None:
+        return f"{100 * estimate.worst:.1f} to {100 * estimate.best:.1f} (not all graded)"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def difference_table(
+    measured: Mapping[str, Sequence[Sample]], pairs: Sequence[tuple[str, str]]
+) -> Table:
+    """Paired differences of mean@k in percentage points, and what may be concluded."""
+    table = Table(title="Differences of mean@k, in points", title_justify="left", pad_edge=False)
+    for column in ("comparison", "benchmark"):
+        table.add_column(column)
+    for column in ("difference", "p"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for a, b in pairs:
+        for found in differences(measured, a, b):
+            table.add_row(f"{b} - {a}", found.benchmark, *conclusion(found.mean, b))
+        table.add_section()
+    return table
+
+
+def conclusion(difference: Any, name: str) -> tuple[str, str, str]:
+    """A difference with its interval, its p-value, and which side is ahead, if either."""
+    if difference.value is None:
+        return (
+            f"{100 * difference.worst:+.1f} to {100 * difference.best:+.1f}",
+            "",
+            "not all graded",
+        )
+    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+    text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    if difference.p_holm >= LEVEL:
+        return text, f"{difference.p_holm:.3f}", "[dim]no difference shown[/]"
+    ahead = f"[green]{name} higher[/]" if value > 0 else f"[red]{name} lower[/]"
+    return text, f"{difference.p_holm:.3f}", ahead
+
+
+def phase_table(seconds: Mapping[str, float]) -> Table:
+    """Wall time of each phase of an experiment."""
+    table = Table(title="Wall time", title_justify="left", pad_edge=False)
+    table.add_column("phase")
+    table.add_column("seconds", justify="right")
+    for name, value in seconds.items():
+        table.add_row(name, f"{value:.1f}")
+    table.add_row("[bold]total[/]", f"[bold]{sum(seconds.values()):.1f}[/]")
+    return table
