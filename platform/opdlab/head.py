@@ -43,7 +43,7 @@ class VocabularyStatistics:
         log_prob: of the target token, nats. `Float[T]`
         max_log_prob: of the most likely token, nats. `Float[T]`
         entropy: nats. `Float[T]`
-        sampled_prob: of one token drawn from the distribution; NaN where no draw was asked. `Float[T]`
+        sampled_prob: of one token drawn from the distribution. `Float[T]`
     """
 
     log_prob: Float[Tensor, "T"]
@@ -98,7 +98,7 @@ def hidden_states(
         options["logits_to_keep"] = 1
     handle = decoder(model).register_forward_hook(keep)
     try:
-        model(input_ids=tokens, use_cache=False, **options)
+        model(input_ids=tokens, **{"use_cache": False, **options})
     finally:
         handle.remove()
     return kept[0]
@@ -139,42 +139,46 @@ def log_distribution(
 def vocabulary_statistics(
     model: PreTrainedModel,
     hidden: Float[Tensor, "T H"],
-    targets: Int[Tensor, "T"],
+    targets: Int[Tensor, "T"] | None,
     vocabulary: int | None = None,
     chunk: int = CHUNK,
+    entropy: bool = True,
     uniform: Float[Tensor, "T"] | None = None,
 ) -> VocabularyStatistics:
-    """Log-probability of each target, the largest one, and the entropy, over the shared vocabulary.
+    """Numbers of each next-token distribution over the shared vocabulary; NaN for what was not asked.
 
-    `uniform` asks for `sampled_prob`: the number in [0, 1) that picks the token from each distribution.
+    Args:
+        targets: whose log-probabilities are wanted.
+        uniform: asks for `sampled_prob`: the number in [0, 1) that picks the token.
     """
-    parts = []
-    for start in range(0, max(len(hidden), 1), chunk):
+    found = torch.full((4, len(hidden)), torch.nan, device=hidden.device)
+    for start in range(0, len(hidden), chunk):
         part = slice(start, start + chunk)
-        log_p = log_distribution(model, hidden[part], vocabulary)
-        target = log_p.gather(1, targets[part, None]).squeeze(1)
-        drawn = (
-            torch.full_like(target, torch.nan)
-            if uniform is None
-            else probability_of_draw(log_p, uniform[part])
-        )
-        parts.append((target, log_p.amax(-1), entropy_of(log_p), drawn))
-    return VocabularyStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        logits = project(model, hidden[part])[:, :vocabulary]
+        target = None if targets is None else logits.gather(1, targets[part, None]).squeeze(1)
+        top = logits.amax(-1)
+        # The logits are this chunk's own: overwritten, they serve as the exponentials' buffer.
+        shifted = logits.sub_(top[:, None])
+        p = shifted.exp() if entropy else shifted.exp_()
+        total = p.sum(-1)
+        log_total = total.log()
+        if target is not None:
+            found[0, part] = target - top - log_total
+        found[1, part] = -log_total
+        if entropy:
+            found[2, part] = log_total - torch.linalg.vecdot(p, shifted) / total
+        if uniform is not None:
+            found[3, part] = _probability_of_draw(p, total, uniform[part])
+    return VocabularyStatistics(*found)
 
 
-def entropy_of(log_p: Float[Tensor, "T V"]) -> Float[Tensor, "T"]:
-    """Entropy of each row, in nats."""
-    return -(log_p.exp() * log_p).sum(-1)
-
-
-def probability_of_draw(
-    log_p: Float[Tensor, "T V"], uniform: Float[Tensor, "T"]
+def _probability_of_draw(
+    p: Float[Tensor, "T V"], total: Float[Tensor, "T"], uniform: Float[Tensor, "T"]
 ) -> Float[Tensor, "T"]:
     """Probability of the token that the inverse of the cumulative distribution picks in each row."""
-    p = log_p.exp()
     cumulative = p.cumsum(-1)
-    picked = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
-    return p.gather(1, picked.clamp_(max=p.shape[1] - 1)).squeeze(1)
+    picked = torch.searchsorted(cumulative, (uniform * total)[:, None], right=True)
+    return p.gather(1, picked.clamp_(max=p.shape[1] - 1)).squeeze(1) / total
 
 
 def chunked_loss(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
@@ -12,7 +13,7 @@ from opdlab.shapes import Float, Int, Tensor
 
 @dataclass(frozen=True, eq=False)
 class Leaves:
-    """Candidates that need a forward pass of their own, sorted by row, then by column.
+    """Candidates that need a forward of their own, sorted by row, then by column.
 
     A leaf at column c attends to columns 0 .. c-1 of its row and to itself; its position id is c.
 
@@ -20,6 +21,7 @@ class Leaves:
         row: row of `Rollout.tokens`. `Int[N]`
         column: where in that row the candidate would stand in place of the sampled token. `Int[N]`
         token: the candidate. `Int[N]`
+        place, slot: a (t, k) whose answer it is. `Int[N]`
         index: leaf that answers for each candidate, -1 where none does: no candidate was asked, or it
             is the sampled token, whose answer comes from the trunk. `Int[T K]`
     """
@@ -27,6 +29,8 @@ class Leaves:
     row: Int[Tensor, "N"]
     column: Int[Tensor, "N"]
     token: Int[Tensor, "N"]
+    place: Int[Tensor, "N"]
+    slot: Int[Tensor, "N"]
     index: Int[Tensor, "T K"]
 
     def __len__(self) -> int:
@@ -36,14 +40,28 @@ class Leaves:
 def leaves(rollout: Rollout, candidates: Int[Tensor, "T K"]) -> Leaves:
     """The leaves of a rollout; equal candidates of a position share one."""
     wanted = (candidates >= 0) & (candidates != rollout.token[:, None])
-    place, slot = wanted.nonzero(as_tuple=True)
-    token = candidates[place, slot]
-    span = int(token.max()) + 1 if len(token) else 1
-    key, leaf = torch.unique(place * span + token, return_inverse=True)
+    first = first_of_equals(candidates)
+    slots = torch.arange(candidates.shape[1], device=candidates.device)
+    place, slot = (wanted & (first == slots)).nonzero(as_tuple=True)
     index = torch.full_like(candidates, -1)
-    index[place, slot] = leaf
-    place = key // span
-    return Leaves(rollout.row[place], rollout.column[place], key % span, index)
+    index[place, slot] = torch.arange(len(place), device=candidates.device)
+    index = torch.where(wanted, index.gather(1, first), -1)
+    return Leaves(
+        rollout.row[place],
+        rollout.column[place],
+        candidates[place, slot],
+        place,
+        slot,
+        index,
+    )
+
+
+def first_of_equals(candidates: Int[Tensor, "T K"]) -> Int[Tensor, "T K"]:
+    """The smallest k at which the same token stands."""
+    first = torch.arange(candidates.shape[1], device=candidates.device).repeat(len(candidates), 1)
+    for k in range(candidates.shape[1] - 1, -1, -1):
+        first = torch.where(candidates == candidates[:, k, None], k, first)
+    return first
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +81,63 @@ def draws(rollout: Rollout, questions: Questions) -> Draws:
     """Equal tokens at one position share one draw, so that it does not matter who computes them."""
     generator = torch.Generator().manual_seed(questions.seed)
     T, K = questions.candidates.shape
-    trunk = torch.rand(T, generator=generator).to(rollout.tokens.device)
-    candidate = torch.rand(T, K, generator=generator).to(rollout.tokens.device)
-    same = questions.candidates[:, :, None] == questions.candidates[:, None, :]
-    first = same.int().argmax(-1)
-    candidate = candidate.gather(1, first)
+    device = rollout.tokens.device
+    trunk = torch.rand(T, generator=generator).to(device)
+    candidate = torch.rand(T, K, generator=generator).to(device)
+    candidate = candidate.gather(1, first_of_equals(questions.candidates))
     is_sampled = questions.candidates == rollout.token[:, None]
     return Draws(trunk, torch.where(is_sampled, trunk[:, None], candidate))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Leaves `start` to `stop`, which stand in rows `first_row` to `last_row` (exclusive)."""
+
+    start: int
+    stop: int
+    first_row: int
+    last_row: int
+
+
+def chunks(leaves_in_row: list[int], size: int) -> list[Chunk]:
+    """Cut leaves into passes of at most `size`: short rows whole and together, long rows in equal parts."""
+    found: list[Chunk] = []
+    start = end = first = 0
+    for row, count in enumerate(leaves_in_row):
+        if end > start and end + count - start > size:
+            found.append(Chunk(start, end, first, row))
+            start = end
+        if end == start:
+            first = row
+        parts = -(-count // size)
+        if parts > 1:
+            edges = [end + count * i // parts for i in range(parts + 1)]
+            found += [Chunk(i, j, row, row + 1) for i, j in pairwise(edges)]
+            start = end + count
+        end += count
+    if end > start:
+        found.append(Chunk(start, end, first, len(leaves_in_row)))
+    return found
+
+
+def part(rollout: Rollout, rows: Int[Tensor, "b"]) -> tuple[Rollout, Int[Tensor, "t"]]:
+    """Some rows of a rollout as a rollout, without needless filler, and where its tokens were.
+
+    The rows must be ascending.
+    """
+    inside = torch.zeros(len(rollout.tokens), dtype=torch.bool, device=rows.device)
+    inside[rows] = True
+    place = inside[rollout.row].nonzero().squeeze(1)
+    lengths = rollout.prompt_lengths[rows] + rollout.response_lengths[rows]
+    piece = replace(
+        rollout,
+        tokens=rollout.tokens[rows, : int(lengths.max())],
+        prompt_lengths=rollout.prompt_lengths[rows],
+        response_lengths=rollout.response_lengths[rows],
+        ended=rollout.ended[rows],
+        log_prob=rollout.log_prob[place],
+        entropy=rollout.entropy[place],
+        candidates=rollout.candidates[place],
+        seeds=rollout.seeds[rows],
+    )
+    return piece, place
