@@ -138,7 +138,7 @@ def evaluate(
 
     Example: [bold]opdlab eval quickstart --model embedded:teacher evaluation.samples=16[/]
     """
-    from opdlab.evaluation import evaluate_command
+    from opdlab.measuring import evaluate_command
 
     evaluate_command(experiment, model, overrides or [])
 

@@ -31,7 +31,7 @@ class Subject:
     engine: RolloutEngine
     eos_ids: tuple[int, ...]
     pad_id: int
-    vocabulary: int
+    vocabulary: int | None
     template: str
 
 

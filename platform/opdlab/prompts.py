@@ -116,6 +116,7 @@ def open_prompts(
 
 def _read_texts(config: DatasetPrompts) -> list[str]:
     import datasets
+    from datasets.exceptions import DatasetGenerationError
 
     builder = FORMATS.get(Path(config.path).suffix)
     if builder is None and config.revision is None:
@@ -132,7 +133,7 @@ def _read_texts(config: DatasetPrompts) -> list[str]:
             data = datasets.load_dataset(
                 builder, data_files={config.split: config.path}, split=config.split
             )
-    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+    except (OSError, ValueError, DatasetGenerationError) as error:
         raise DataError(f"prompts.path {config.path!r} cannot be read: {error}") from error
     if config.column not in (data.column_names or []):
         raise DataError(

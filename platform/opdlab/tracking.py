@@ -119,6 +119,22 @@ def _is_dead(tags: Mapping[str, str]) -> bool:
     return abs(started - float(tags["opdlab.pid_started"])) > 1
 
 
+def start_run(
+    client: MlflowClient, experiment: str, name: str, parent: str | None, tags: dict[str, str]
+) -> str:
+    """Create a run that knows which process writes it."""
+    nested = {"mlflow.parentRunId": parent} if parent else {}
+    run = client.create_run(experiment, run_name=name, tags={**process_tags(), **nested, **tags})
+    return run.info.run_id
+
+
+def reopen(client: MlflowClient, run_id: str) -> None:
+    """Mark a run as running again, now by this process."""
+    client.update_run(run_id, "RUNNING")
+    for key, value in process_tags().items():
+        client.set_tag(run_id, key, value)
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted keys and values of a nested configuration."""
     for key, value in config.items():

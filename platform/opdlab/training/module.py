@@ -116,7 +116,7 @@ class Distillation(L.LightningModule):
         Lightning divided each loss by the number of micro-batches and averaged over devices, which
         would weigh a token of a short micro-batch more than one of a long one.
         """
-        total = self.all_gather(self.weight).sum()
+        total = self.trainer.strategy.reduce(self.weight, reduce_op="sum")
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / total
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
         for gradient in gradients:

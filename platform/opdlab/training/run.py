@@ -13,12 +13,13 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from mlflow import MlflowClient
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab import comparison, evaluation, loader, models, tracking
+from opdlab import comparison, loader, models, tracking
 from opdlab.config import Experiment, Model
 from opdlab.evaluation import Subject
+from opdlab.interrupt import Stopped, StopRequest
+from opdlab.measuring import measure
 from opdlab.prompts import open_prompts
 from opdlab.teacher import Teacher
 from opdlab.terminal import console
@@ -26,7 +27,6 @@ from opdlab.tracking import Tracker
 from opdlab.training import manifest
 from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from opdlab.training.group import CONFIG, Group, open_group
-from opdlab.training.interrupt import Stopped, StopRequest
 from opdlab.training.module import Distillation
 from opdlab.training.watch import Watch, checkpoint_path
 
@@ -53,9 +53,9 @@ class Session:
     def tracked(self, name: str, tags: dict[str, str]) -> Iterator[Tracker]:
         """A child run in MLflow, ended with the status that fits how the block ended."""
         known = self.group.run(name).get("run_id")
-        run_id = known or start_run(self.client, self.experiment, name, self.parent, tags)
+        run_id = known or tracking.start_run(self.client, self.experiment, name, self.parent, tags)
         if known:
-            reopen(self.client, known)
+            tracking.reopen(self.client, known)
         self.group.update(name, run_id=run_id, status="running")
         tracker = Tracker(self.client, run_id, self.group.folder / name)
         try:
@@ -90,8 +90,10 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
         )
     pair = load_pair(config)
     group = open_group(config, resume)
-    parent = group.state()["parent"] or start_run(client, experiment, group.folder.name, None, {})
-    reopen(client, parent)
+    parent = group.state()["parent"] or tracking.start_run(
+        client, experiment, group.folder.name, None, {}
+    )
+    tracking.reopen(client, parent)
     group.update(parent=parent)
     console.print(f"[bold]{config.name}[/] -> {group.folder}")
     status = "FAILED"
@@ -184,28 +186,7 @@ def measure_reference(session: Session, config: Experiment, pair: Pair, name: st
     if session.group.run(name).get("status") == "finished":
         return
     with session.tracked(name, {"opdlab.role": "reference"}) as tracker:
-        measure(session, config, pair.subject(model, config), tracker, name)
-
-
-def measure(
-    session: Session, config: Experiment, subject: Subject, tracker: Tracker, label: str
-) -> None:
-    """Evaluate a model with a progress bar and record the results of its run."""
-    settings = config.evaluation
-    count = sum(len(b.problems()) for b in settings.benchmarks) * settings.samples
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(f"evaluate {label}", total=count)
-
-        def finished(rows: int) -> None:
-            progress.advance(task, rows)
-            session.stop.check()
-
-        folder = tracker.folder / "samples"
-        samples = evaluation.evaluate(subject, settings, label, folder, finished)
-    if samples:
-        tracker.set(evaluation.headline(samples))
-        tracker.artifact(folder, "samples")
+        measure(pair.subject(model, config), config.evaluation, tracker, name, session.stop.check)
 
 
 def train_one(session: Session, name: str, config: Experiment) -> None:
@@ -228,7 +209,7 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         if config.tracking.weights:
             tracker.artifact(folder, "model")
         with session.phase(f"evaluate {name}"):
-            measure(session, config, subject, tracker, name)
+            measure(subject, config.evaluation, tracker, name, session.stop.check)
 
 
 def fit(module: Distillation, config: Experiment, tracker: Tracker, stop: StopRequest) -> None:
@@ -276,21 +257,3 @@ def describe(tracker: Tracker, config: Experiment, pair: Pair) -> None:
     tracker.artifact(tracker.folder / CONFIG)
     tracker.params(config.model_dump(mode="json"))
     tracker.tags({"opdlab.commit": str(content["code"]["commit"])})
-
-
-def start_run(
-    client: MlflowClient, experiment: str, name: str, parent: str | None, tags: dict[str, str]
-) -> str:
-    """Create a run that knows which process writes it."""
-    nested = {"mlflow.parentRunId": parent} if parent else {}
-    run = client.create_run(
-        experiment, run_name=name, tags={**tracking.process_tags(), **nested, **tags}
-    )
-    return run.info.run_id
-
-
-def reopen(client: MlflowClient, run_id: str) -> None:
-    """Mark a run as running again, now by this process."""
-    client.update_run(run_id, "RUNNING")
-    for key, value in tracking.process_tags().items():
-        client.set_tag(run_id, key, value)

@@ -10,10 +10,10 @@ from typing_extensions import override
 
 from opdlab import evaluation
 from opdlab.evaluation import decode
+from opdlab.interrupt import StopRequest
 from opdlab.records import Rollout, TeacherScores
 from opdlab.tracking import Tracker
 from opdlab.training.checkpoint import LAST
-from opdlab.training.interrupt import StopRequest
 from opdlab.training.module import Distillation
 
 TABLE_ROWS = 8

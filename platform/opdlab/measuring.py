@@ -1,0 +1,88 @@
+"""Evaluation with a progress bar, and `opdlab eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from opdlab import comparison, evaluation, loader, models, tracking
+from opdlab.config import Evaluation
+from opdlab.evaluation import Subject
+from opdlab.interrupt import Stopped, StopRequest
+from opdlab.records import Sample
+from opdlab.terminal import console
+from opdlab.tracking import Tracker
+
+
+def evaluate_with_progress(
+    subject: Subject, settings: Evaluation, label: str, folder: Path, check: Callable[[], None]
+) -> list[Sample]:
+    """`evaluation.evaluate` with a bar of finished responses; `check` may raise to stop it."""
+    count = sum(len(b.problems()) for b in settings.benchmarks) * settings.samples
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task(f"evaluate {label}", total=count)
+
+        def finished(rows: int) -> None:
+            progress.advance(task, rows)
+            check()
+
+        return evaluation.evaluate(subject, settings, label, folder, finished)
+
+
+def measure(
+    subject: Subject, settings: Evaluation, tracker: Tracker, label: str, check: Callable[[], None]
+) -> list[Sample]:
+    """Evaluate a model and record the results of its run."""
+    folder = tracker.folder / "samples"
+    samples = evaluate_with_progress(subject, settings, label, folder, check)
+    if samples:
+        tracker.set(evaluation.headline(samples))
+        tracker.artifact(folder, "samples")
+    return samples
+
+
+def evaluate_command(name: str, model: str, overrides: list[str]) -> None:
+    """Measure a model on the benchmarks of an experiment and print its scores.
+
+    Args:
+        name: experiment whose benchmarks, sampling and prompt template are used.
+        model: folder of a model, `embedded:NAME`, or the folder of a run with a `model` in it.
+
+    What is measured lies in `OUTPUT/evaluations/MODEL`; the same call again goes on where it was stopped.
+    """
+    config = loader.load_experiment(name, overrides)
+    path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model
+    loaded, tokenizer = models.load_model(path), models.load_tokenizer(path)
+    subject = Subject(
+        loaded,
+        tokenizer,
+        config.rollout,
+        models.eos_ids(loaded, tokenizer),
+        models.pad_id(loaded, tokenizer),
+        None,
+        config.prompts.template,
+    )
+    label = "-".join(part for part in Path(model).parts if part not in ("/", "..", "."))
+    folder = Path(config.output) / "evaluations" / label.replace(":", "-")
+    client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
+    experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
+    tracking.reap(client, experiment)
+    run = tracking.start_run(
+        client, experiment, f"eval {label}", None, {"opdlab.role": "evaluation"}
+    )
+    tracker = Tracker(client, run, folder)
+    status = "FAILED"
+    try:
+        with StopRequest() as stop:
+            samples = measure(subject, config.evaluation, tracker, label, stop.check)
+        status = "FINISHED"
+    except Stopped as stopped:
+        status = "KILLED"
+        raise SystemExit(stopped.exit_code) from stopped
+    finally:
+        tracker.close(status)
+    console.print(comparison.score_table({label: samples}))
+    console.print(f"samples: {folder / 'samples'}")
