@@ -42,6 +42,16 @@ for _tag, _pattern, _first in (
     )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes where a reader of YAML 1.1 or 1.2 would take it for something else."""
+
+    yaml_implicit_resolvers = {
+        first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, [])
+        + _Yaml12.yaml_implicit_resolvers.get(first, [])
+        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Yaml12.yaml_implicit_resolvers}
+    }
+
+
 @dataclass(frozen=True)
 class Document:
     """A YAML file that was read.
@@ -116,6 +126,11 @@ def value(text: str) -> Any:
         loader.dispose()
 
 
+def text(data: Any) -> str:
+    """Plain values as YAML that `read` and `value` read back equal."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
 def _marked(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     text = " ".join(part for part in (error.context, error.problem) if part)
@@ -132,7 +147,7 @@ def _faults(node: yaml.Node, above: tuple[yaml.Node, ...]) -> Iterator[tuple[int
         for key, child in node.value:
             line = key.start_mark.line + 1
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                yield line, f"key {key.value} stands twice, in lines {seen[key.value]} and {line}"
+                yield line, f"key {key.value} stands twice, first in line {seen[key.value]}"
             elif isinstance(key, yaml.ScalarNode):
                 seen[key.value] = line
             yield from _faults(child, (*above, node))

@@ -17,6 +17,7 @@ Found = tuple[Path, str]
 _WANTED = {
     "bool_type": "true or false",
     "dict_type": "a mapping (key: value)",
+    "finite_number": "a finite number",
     "float_type": "a number",
     "int_type": "a whole number",
     "list_type": "a list",
@@ -69,13 +70,15 @@ def _fault(error: dict[str, Any], schema: Mapping[str, Any], data: Any) -> Found
     if kind in ("type_unknown", "union_tag_invalid"):
         known = _types(schema, data, path)
         name = _at(data, path)["type"]
-        message = f"{key}.type must be one of {_either(known)}, not {_show(name)}."
+        message = f"{key}.type must be one of {_either(known)}, not {show(name)}."
         return (*path, "type"), message + close(str(name), known)
     if kind == "literal_error":
         known = _enum(schema, data, path)
-        return path, f"{key} must be one of {_either(known)}, not {_show(value)}." + close(
+        return path, f"{key} must be one of {_either(known)}, not {show(value)}." + close(
             str(value), known
         )
+    if kind == "plugin_broken":
+        return (*path, "type"), f"{key}.type: {context['reason']}"
     if kind == "value_error":
         return _located(path, str(context["error"]), data)
     return path, f"{key} {_must(kind, value, context, error['msg'])}"
@@ -85,14 +88,14 @@ def _must(kind: str, value: Any, context: Mapping[str, Any], message: str) -> st
     """The part of a message that follows the key."""
     if kind in _WANTED:
         quote = "; put it in quotes" if kind == "string_type" and not _is_group(value) else ""
-        return f"must be {_WANTED[kind]}, not {_show(value)}{quote}"
+        return f"must be {_WANTED[kind]}, not {show(value)}{quote}"
     if kind in _LIMITS:
         words, limit = _LIMITS[kind]
-        return f"must be {words} {context[limit]}, not {_show(value)}"
+        return f"must be {words} {context[limit]:g}, not {show(value)}"
     if kind == "too_short":
         return f"must have at least {context['min_length']} item(s), not {context['actual_length']}"
     if kind == "string_pattern_mismatch":
-        return f"must match {context['pattern']}, which {_show(value)} does not"
+        return f"must match {context['pattern']}, which {show(value)} does not"
     return f"is wrong: {message}"
 
 
@@ -183,7 +186,7 @@ def _alternatives(
 
 
 def _types(schema: Mapping[str, Any], data: Any, path: Path) -> list[str]:
-    return [name for name, _ in _alternatives(_schema_at(schema, data, path), schema)]
+    return sorted(name for name, _ in _alternatives(_schema_at(schema, data, path), schema))
 
 
 def _enum(schema: Mapping[str, Any], data: Any, path: Path) -> list[str]:
@@ -199,8 +202,8 @@ def _is_group(value: Any) -> bool:
     return isinstance(value, (dict, list))
 
 
-def _show(value: Any) -> str:
-    """A value as a message shows it."""
+def show(value: Any) -> str:
+    """A value as messages show it."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
@@ -69,7 +68,8 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     if document.data is None:
         raise ConfigError(f"{document.name}:1: the file is empty; an experiment was expected")
     if not isinstance(document.data, dict):
-        raise ConfigError(f"{document.name}:1: a mapping (key: value) was expected")
+        shown = explain.show(document.data)
+        raise ConfigError(f"{document.name}:1: a mapping (key: value) was expected, not {shown}")
     source = _override(_Source(document.data, document), overrides)
     model = _kind(source)
     config, found = _validate(model, source)
@@ -139,8 +139,7 @@ def json_schema() -> dict[str, Any]:
 
 def save_resolved(config: Section, path: Path) -> None:
     """Write a configuration, defaults included, as YAML that `load` reads to an equal one."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(documents.text(config.model_dump(mode="json")), encoding="utf-8")
 
 
 def _validate(

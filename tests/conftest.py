@@ -1,0 +1,12 @@
+"""Settings that every test needs."""
+
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from hypothesis import settings
+
+# Examples are the same in every run, and a slow machine is no failure.
+settings.register_profile("opdlab", deadline=None, derandomize=True)
+settings.load_profile("opdlab")
