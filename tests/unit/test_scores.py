@@ -1,0 +1,234 @@
+"""mean@k, pass@k and maj@k from samples, worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_rows import grid, row, rows, votes
+
+from opdlab import plugins
+from opdlab.errors import DataError
+from opdlab.records import Verdict
+from opdlab_evaluators.intervals import mean_interval
+from opdlab_evaluators.scores import average, granularity_ok, summarise
+from opdlab_evaluators.sheets import majority, pass_at_every_k
+
+
+def only(samples):
+    (summary,) = summarise(samples)
+    return summary
+
+
+def test_mean_and_pass_by_hand():
+    summary = only(rows({"p0": "1100", "p1": "0000", "p2": "1111", "p3": "1000"}))
+    assert (summary.problems, summary.samples, summary.k) == (4, 16, 4)
+    assert summary.mean.value == 7 / 16
+    # pass@2: 1 - C(2,2)/6, 0, 1, 1 - C(3,2)/6
+    assert summary.pass_at[2].value == pytest.approx((5 / 6 + 0 + 1 + 1 / 2) / 4)
+    assert summary.pass_at[4].value == 3 / 4
+    assert list(summary.pass_at) == [1, 2, 3, 4]
+    assert summary.mean.problems == 4
+
+
+def test_every_sample_counts_not_the_first_alone():
+    assert only(rows({"p0": "0111", "p1": "0111"})).mean.value == 0.75
+    assert only(rows({"p0": "0111", "p1": "0111"})).pass_at[4].value == 1
+
+
+def test_pass_at_k_is_not_given_for_more_samples_than_the_poorest_problem_has():
+    summary = only(rows({"p0": "1111", "p1": "0"}))
+    assert summary.k == 1
+    assert list(summary.pass_at) == [1]
+
+
+def test_missing_samples_are_not_wrong_ones():
+    summary = only(rows({"p0": "1111", "p1": "11"}))
+    assert summary.mean.value == 1
+    assert only(rows({"p0": "1100", "p1": "11"})).mean.value == 0.75
+    assert summary.samples == 6
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_pass_at_k_equals_the_share_of_subsets_that_hold_a_correct_sample(n):
+    for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+        sets = list(itertools.combinations([1] * c + [0] * (n - c), k))
+        expected = sum(any(chosen) for chosen in sets) / len(sets)
+        assert pass_at_every_k(np.array([c]), np.array([n]))[0, k - 1] == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=12))
+def test_pass_at_one_is_the_mean_and_pass_grows_with_k(counts):
+    values = pass_at_every_k(np.array(counts), np.full(len(counts), 8))
+    assert values[:, 0] == pytest.approx(np.array(counts) / 8)
+    assert (np.diff(values, axis=1) >= -1e-12).all()
+    assert values[:, -1] == pytest.approx(np.sign(counts))
+
+
+def test_intervals_are_those_of_problem_scores():
+    correct = np.random.default_rng(0).random((40, 8)) < np.linspace(0, 1, 40)[:, None]
+    summary = only(grid(correct))
+    assert (summary.mean.low, summary.mean.high) == mean_interval(correct.mean(1))
+    solved = correct.any(1).astype(float)
+    assert (summary.pass_at[8].low, summary.pass_at[8].high) == mean_interval(solved)
+
+
+def test_repeating_the_same_samples_does_not_narrow_the_interval():
+    once, twice = only(rows({"p0": "10", "p1": "00"})), only(rows({"p0": "1010", "p1": "0000"}))
+    assert (once.mean.low, once.mean.high) == (twice.mean.low, twice.mean.high)
+
+
+def test_the_most_frequent_answer_decides_and_none_does_not_vote():
+    summary = only(votes({"p0": ["gold", "gold", "b"], "p1": ["b", "b", "gold"]}))
+    assert summary.maj is not None
+    assert summary.maj.value == 0.5
+    assert only(votes({"p0": [None, None, "gold"]})).maj.value == 1
+    assert only(votes({"p0": [None, None]})).maj.value == 0
+
+
+def test_tied_answers_share():
+    assert majority([("a", True), ("b", False)]) == 0.5
+    assert majority([("a", True), ("b", False), ("c", False), (None, False)]) == pytest.approx(
+        1 / 3
+    )
+    assert majority([("a", True), ("a", True), ("b", False), ("b", False), ("c", True)]) == 0.5
+
+
+def test_an_answer_counts_by_the_share_of_its_samples_that_were_right():
+    assert majority([("4", True), ("4", False), ("4", True), ("5", False)]) == pytest.approx(2 / 3)
+
+
+def test_maj_is_not_given_where_correct_samples_have_no_answer_to_vote_on():
+    assert only([row(answer=None)]).maj is None
+
+
+@pytest.mark.parametrize("fault", "xes")
+def test_a_fault_of_the_grader_blocks_the_headline_and_shows_bounds(fault):
+    summary = only(rows({"p0": "11", "p1": f"0{fault}"}))
+    mean, passed, maj = summary.mean, summary.pass_at[2], summary.maj
+    assert (mean.value, mean.low, mean.high) == (None, None, None)
+    assert (mean.worst, mean.best) == (0.5, 0.75)
+    assert (passed.value, passed.worst, passed.best) == (None, 0.5, 1)
+    assert maj is not None
+    assert (maj.value, maj.worst, maj.best) == (None, 0.5, 1)
+    assert sum(summary.verdicts.values()) == 4
+    assert summary.metrics()["mean_at_2_worst"] == 0.5
+    assert "mean_at_2" not in summary.metrics()
+
+
+def test_a_fault_that_cannot_outvote_leaves_maj_known_within_its_bounds():
+    maj = only([*votes({"p0": ["gold", "gold", "gold"]}), row("p0", 3, "grader_error")]).maj
+    assert (maj.value, maj.worst, maj.best) == (None, 1, 1)
+
+
+def test_truncation_stands_beside_the_score():
+    samples = [
+        *rows({"p0": "1tt0"}),
+        row("p1", 0, stop="length", tokens=30),
+        *(row("p1", i) for i in (1, 2, 3)),
+    ]
+    summary = only(samples)
+    assert (summary.truncated, summary.truncated_share) == (3, 3 / 8)
+    assert summary.metrics()["truncated_share"] == 3 / 8
+    assert summary.verdicts["truncated"] == 2
+    assert summary.mean_tokens == (7 * 10 + 30) / 8
+
+
+def test_every_verdict_is_counted_also_those_that_did_not_occur():
+    verdicts = only(rows({"p0": "10ntxes", "p1": "1111111"})).verdicts
+    assert set(verdicts) == set(Verdict.STATUSES)
+    assert (verdicts["correct"], verdicts["wrong"], verdicts["sandbox_error"]) == (8, 1, 1)
+
+
+def test_one_summary_for_each_checkpoint_and_benchmark():
+    samples = [
+        *rows({"p0": "11"}, checkpoint="opd"),
+        *rows({"p0": "10"}, checkpoint="opd", benchmark="code"),
+        *rows({"p0": "00"}, checkpoint="student"),
+    ]
+    found = [(s.checkpoint, s.benchmark, s.mean.value) for s in summarise(samples)]
+    assert found == [("opd", "math", 1), ("opd", "code", 0.5), ("student", "math", 0)]
+
+
+def test_a_sample_that_stands_there_twice_is_refused():
+    with pytest.raises(DataError, match="sample 1 of problem p0 stands there twice"):
+        summarise([*rows({"p0": "11"}), row("p0", 1)])
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(DataError, match="no samples"):
+        summarise([])
+
+
+def test_mixed_protocols_are_refused_by_name():
+    with pytest.raises(DataError, match=r"protocol-1 \(grader-1\), protocol-2 \(grader-1\)"):
+        summarise([row("p0"), row("p1", protocol="protocol-2")])
+
+
+def test_the_average_weighs_benchmarks_not_problems():
+    summaries = summarise(
+        [
+            *rows({f"p{i}": "11" for i in range(9)}),
+            *rows({"p0": "00", "p1": "10"}, benchmark="code"),
+        ]
+    )
+    (result,) = average(summaries)
+    assert result.benchmarks == ("code", "math")
+    assert result.mean.value == pytest.approx((1 + 0.25) / 2)
+    assert result.pass_at[2].value == pytest.approx((1 + 0.5) / 2)
+    assert (result.problems, result.samples) == (11, 22)
+    code, math = summaries[1].mean, summaries[0].mean
+    below = np.hypot(code.value - code.low, math.value - math.low) / 2
+    assert result.mean.low == pytest.approx(result.mean.value - below)
+
+
+def test_the_average_is_blocked_by_one_fault_and_shows_bounds():
+    (result,) = average(summarise([*rows({"p0": "11"}), *rows({"p0": "1x"}, benchmark="code")]))
+    assert result.mean.value is None
+    assert (result.mean.worst, result.mean.best) == (0.75, 1)
+
+
+def test_averages_over_different_benchmarks_differ_in_protocol():
+    both = [*rows({"p0": "11"}), *rows({"p0": "11"}, benchmark="code")]
+    (wide,), (narrow,) = average(summarise(both)), average(summarise(both[:2]))
+    assert wide.protocol != narrow.protocol
+
+
+def test_two_summaries_of_one_benchmark_are_not_averaged():
+    with pytest.raises(DataError, match="two summaries of student on math"):
+        average(summarise(rows({"p0": "11"})) * 2)
+
+
+def test_summaries_are_plain_json():
+    summaries = summarise([*rows({"p0": "11"}), *rows({"p0": "1x"}, benchmark="code")])
+    for record in [*summaries, *average(summaries)]:
+        json.loads(json.dumps(asdict(record), allow_nan=False))
+        json.dumps(record.metrics(), allow_nan=False)
+
+
+def test_metric_names_are_those_that_trackers_accept():
+    metrics = only(rows({"p0": "11", "p1": "01"})).metrics()
+    assert metrics["mean_at_2"] == 0.75
+    assert {"mean_at_2_low", "pass_at_2", "pass_at_2_high", "maj_at_2", "samples"} <= metrics.keys()
+    assert not any(set(name) & set("@%,[]") for name in metrics)
+
+
+def test_the_statistics_are_found_as_plugins():
+    assert plugins.load(plugins.STATISTICS, "scores") is summarise
+    for name in plugins.names(plugins.STATISTICS):
+        assert callable(plugins.load(plugins.STATISTICS, name))
+
+
+@pytest.mark.parametrize("value", [34.92, 36.75, "34.92", "46.70", 0.2, 100.1, -0.1])
+def test_a_mean_that_no_count_of_samples_gives_is_flagged(value):
+    assert not granularity_ok(value, n=30, k=8)
+
+
+@pytest.mark.parametrize("value", [42.92, 46.67, 0, 100, "46.7", 47, 100 * 103 / 240, "0.42"])
+def test_a_mean_that_some_count_of_samples_gives_passes(value):
+    assert granularity_ok(value, n=30, k=8)
