@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from opdlab import plugins
 from opdlab.evaluator import Evaluator
 from opdlab.methods.base import Method
-from opdlab.rollout import RolloutEngine
+from opdlab.rollout import CachedEngine, RolloutEngine
 
 AnyMethod = Annotated[Method, plugins.OneOf(plugins.METHODS)]
 AnyEngine = Annotated[RolloutEngine, plugins.OneOf(plugins.ROLLOUTS)]
@@ -203,6 +203,18 @@ class Architecture(Section):
     """Width inside the MLP."""
     max_positions: int = Field(default=512, ge=8)
     """Longest sequence, in tokens."""
+    initial_deviation: float = Field(default=0.1, gt=0)
+    """Standard deviation of the first weights; a narrow model learns faster from more than the usual
+    0.02."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Architecture:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                f"hidden_size ({self.hidden_size}) must be an even multiple of heads ({self.heads}), "
+                "because rotary positions turn pairs"
+            )
+        return self
 
 
 class Pretraining(Section):
@@ -215,6 +227,8 @@ class Pretraining(Section):
     """What the model is for."""
     seed: int = Field(default=0, ge=0)
     """Of weights and problems."""
+    characters: str = Field(min_length=1)
+    """The tokenizer's characters, each a token; a student and its teacher need the same ones."""
     architecture: Architecture
     sources: list[AnyEvaluator] = Field(min_length=1)
     """Where traces come from; one source a batch, in turn, `weights` times each."""
@@ -230,8 +244,34 @@ class Pretraining(Section):
     """Steps over which the learning rate rises from 0."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's."""
+    gradient_clip: float = Field(default=1.0, ge=0)
+    """Largest gradient norm; 0 for no clipping."""
+    rollout: AnyEngine = CachedEngine()
+    """How responses are sampled in the evaluation at the end."""
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    """Lightning's; the smallest models are fastest on a processor."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
     evaluation: Evaluation = Evaluation(references=[])
     output: str = "runs"
     """Folder for checkpoints and the finished model."""
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> Pretraining:
+        twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
+        if twice:
+            raise ValueError(f"characters: {twice[0]!r} stands there twice")
+        if self.weights and len(self.weights) != len(self.sources):
+            raise ValueError(
+                f"weights ({len(self.weights)}) must have one number for each source "
+                f"({len(self.sources)})"
+            )
+        if min(self.weights, default=1) < 1:
+            raise ValueError("weights must be 1 or more; leave a source out instead of giving it 0")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})"
+            )
+        return self

@@ -57,10 +57,12 @@ def judge(completion: str, expected: list[str], *, in_order: bool = True) -> Ver
     if len(answer) != 1 or answer not in "0123456789":
         return Verdict("no_answer", reason="no single digit after '#'")
     steps = text.split(";") if in_order else sorted(text.split(";"))
-    for number, (got, wanted) in enumerate(zip_longest(steps, expected, fillvalue=""), start=1):
+    for number, (got, wanted) in enumerate(zip_longest(steps, expected), start=1):
+        if wanted is None:
+            return Verdict("wrong", answer, f"step {number}, {got[:20]!r}, is one too many")
         if got != wanted:
-            reason = f"step {number} is {got[:20]!r}, not {wanted!r}"
-            return Verdict("wrong", answer, reason)
+            said = "missing" if got is None else repr(got[:20])
+            return Verdict("wrong", answer, f"step {number} is {said}, not {wanted!r}")
     if answer != expected[-1][-1]:
         return Verdict("wrong", answer, f"the answer is {answer}, not {expected[-1][-1]}")
     return Verdict("correct", answer)

@@ -52,5 +52,5 @@ class Routes(Family):
         """Correct if every step and the final digit are; on `:` the steps may come in any order."""
         route, solution = completion[:1], completion[1:]
         if route not in (MASTERED, UNMASTERED):
-            return Verdict("wrong", reason=f"begins with {route!r}, which is no route")
+            return Verdict("no_answer", reason=f"begins with {route!r}, which is no route")
         return judge(solution, problem.gold, in_order=route == MASTERED)

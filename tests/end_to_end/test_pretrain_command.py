@@ -1,0 +1,99 @@
+"""`opdlab pretrain` as a user runs it: stopped, killed, and gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from opdlab import shipped
+from opdlab.loader import load_pretraining
+from opdlab.models import EMBEDDED, load_tokenizer
+
+SHORT = (
+    "architecture.hidden_size=16",
+    "architecture.layers=1",
+    "architecture.heads=2",
+    "architecture.intermediate_size=16",
+    "batch_size=8",
+    "steps=60",
+    "warmup_steps=5",
+    "checkpoint_every=7",
+    "evaluation.benchmarks=[]",
+)
+
+
+def command(output: Path, *more: str) -> list[str]:
+    opdlab = Path(sys.executable).parent / "opdlab"
+    return [str(opdlab), "pretrain", "pretrain/student", f"output={output}", *SHORT, *more]
+
+
+def start(output: Path, *more: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command(output, *more),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == code, text
+    return text
+
+
+def wait_for_checkpoint(output: Path, process: subprocess.Popen[str]) -> None:
+    path = output / "student" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_pretraining_stopped_by_signals_ends_bit_equal_to_one_never_stopped(
+    tmp_path: Path,
+) -> None:
+    whole = start(tmp_path / "whole")
+    broken = start(tmp_path / "broken")
+    wait_for_checkpoint(tmp_path / "broken", broken)
+    broken.kill()
+    finish(broken, -signal.SIGKILL)
+    finish(whole)
+
+    resumed = start(tmp_path / "broken", "--resume")
+    resumed.stdout.readline() if resumed.stdout else None
+    time.sleep(0.1)
+    resumed.send_signal(signal.SIGTERM)
+    assert "--resume" in finish(resumed, 128 + signal.SIGTERM)
+
+    assert "going on from" in finish(start(tmp_path / "broken", "--resume"))
+    models = [tmp_path / name / "student" / "model" for name in ("whole", "broken")]
+    ours, theirs = (load_file(model / "model.safetensors") for model in models)
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+    cards = [(model / "README.md").read_text().splitlines() for model in models]
+    chains = [[line for line in card if "chain" in line] for card in cards]
+    assert chains[0] == chains[1] != []
+
+
+@pytest.mark.parametrize("name", ["student", "teacher"])
+def test_a_shipped_model_lies_beside_the_configuration_that_makes_it(name: str) -> None:
+    made_with = load_pretraining(EMBEDDED / name / "pretraining.yaml")
+    assert made_with == load_pretraining(shipped.find(f"pretrain/{name}"))
+
+
+def test_the_shipped_models_share_a_tokenizer_and_are_small() -> None:
+    student, teacher = load_tokenizer("embedded:student"), load_tokenizer("embedded:teacher")
+    assert student.get_vocab() == teacher.get_vocab()
+    files = [EMBEDDED / name / "model.safetensors" for name in ("student", "teacher")]
+    assert sum(file.stat().st_size for file in files) < 2_000_000

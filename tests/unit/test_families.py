@@ -1,0 +1,277 @@
+"""The embedded families: sides that never meet, graders that check every step and never raise."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opdlab.models import load_tokenizer
+from opdlab.records import Problem
+from opdlab_evaluators.embedded.arithmetic import Arithmetic
+from opdlab_evaluators.embedded.chain import Chain
+from opdlab_evaluators.embedded.family import Family, is_test
+from opdlab_evaluators.embedded.routes import MASTERED, UNMASTERED, Routes
+from opdlab_evaluators.embedded.stack_code import (
+    StackCode,
+    draw_expression,
+    evaluate,
+    execute,
+    infix,
+    postfix,
+    run,
+)
+
+FAMILIES = [
+    Arithmetic(),
+    Arithmetic(level="long"),
+    StackCode(),
+    StackCode(level="long"),
+    Routes(),
+    Routes(longest=2),
+]
+NAMES = ["math-short", "math-long", "code-short", "code-long", "routes", "routes-2"]
+ANY_FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=NAMES)
+ALPHABET = "0123456789abcdefghijpqrsMCR+-*=;#(),:>"
+
+
+def training(family: Family, count: int, seed: int = 0) -> list[Problem]:
+    return [family.training_problem(seed, index) for index in range(count)]
+
+
+def correct_trace(family: Family, problem: Problem, seed: int) -> str:
+    """A trace on the mastered route, where there are routes."""
+    trace = family.training_trace(problem, seed)
+    while trace.startswith(UNMASTERED):
+        seed += 1
+        trace = family.training_trace(problem, seed)
+    return trace
+
+
+@ANY_FAMILY
+def test_training_and_test_problems_never_meet(family: Family) -> None:
+    kind: Any = type(family)
+    tests = {
+        problem.prompt
+        for seed in range(5)
+        for problem in kind(**{**vars(family), "count": 256, "seed": seed}).problems()
+    }
+    trained = {problem.prompt for seed in range(3) for problem in training(family, 1000, seed)}
+    assert not tests & trained
+    assert len(tests) > 20
+    assert len(trained) > 100
+
+
+def test_every_problem_of_the_smallest_size_has_one_side() -> None:
+    family = Routes(longest=2, count=400)
+    tests = {problem.prompt for problem in family.problems()}
+    trained = {problem.prompt for problem in training(family, 12_000)}
+    assert not tests & trained
+    # 10 first digits and 21 operations a step: nearly all of the 4,410 chains have turned up.
+    assert len(tests | trained) > 3800
+    assert 0.08 < len(tests) / (len(tests) + len(trained)) < 0.17
+
+
+def test_families_that_share_their_content_share_its_side() -> None:
+    tests = {problem.prompt[1:] for problem in Arithmetic(count=512).problems()}
+    trained = {problem.prompt[1:] for problem in training(Routes(longest=6), 5000)}
+    assert not tests & trained
+
+
+@ANY_FAMILY
+def test_about_one_problem_in_eight_is_a_test_problem(family: Family) -> None:
+    rng = Random(3)
+    share = sum(is_test(family.draw(rng)) for _ in range(4000)) / 4000
+    assert 0.08 < share < 0.17
+
+
+@ANY_FAMILY
+def test_problems_are_functions_of_seed_and_index(family: Family) -> None:
+    stream = list(islice(family.training_problems(7), 20))
+    assert stream == training(family, 20, seed=7)
+    assert stream[13] == family.training_problem(7, 13)
+    assert stream != training(family, 20, seed=8)
+    assert family.problems() == family.problems()
+    problem = stream[0]
+    assert family.training_trace(problem, 5) == family.training_trace(problem, 5)
+
+
+@ANY_FAMILY
+def test_test_problems_are_different_and_as_many_as_asked(family: Family) -> None:
+    problems = family.problems()
+    assert len({problem.prompt for problem in problems}) == len(problems) == 64
+    assert len({problem.id for problem in problems}) == 64
+    assert {problem.benchmark for problem in problems} == {family.benchmark}
+
+
+@ANY_FAMILY
+def test_gold_is_plain_json_and_grading_survives_storage(family: Family) -> None:
+    for seed, problem in enumerate(training(family, 50)):
+        stored = json.loads(json.dumps(problem.gold))
+        assert stored == problem.gold
+        again = Problem(problem.benchmark, problem.id, problem.prompt, stored)
+        assert family.grade(again, correct_trace(family, problem, seed)).status == "correct"
+
+
+@ANY_FAMILY
+def test_every_correct_trace_grades_correct(family: Family) -> None:
+    for seed, problem in enumerate(training(family, 500)):
+        verdict = family.grade(problem, correct_trace(family, problem, seed))
+        assert verdict.status == "correct", (problem, verdict)
+        assert verdict.answer
+
+
+@pytest.mark.parametrize("family", [Arithmetic(), Arithmetic(level="long"), Routes()])
+def test_one_wrong_digit_under_a_right_answer_grades_wrong(family: Family) -> None:
+    for seed, problem in enumerate(training(family, 100)):
+        trace = correct_trace(family, problem, seed)
+        end = trace.index("#")
+        for place in [i for i in range(end) if trace[i].isdigit()]:
+            changed = trace[:place] + str((int(trace[place]) + 1) % 10) + trace[place + 1 :]
+            verdict = family.grade(problem, changed)
+            assert verdict.status == "wrong"
+            assert verdict.answer == trace[-1]
+            step = trace[:place].count(";") + 1
+            assert verdict.reason.startswith(f"step {step} is "), verdict
+
+
+@pytest.mark.parametrize(
+    ("completion", "status", "reason"),
+    [
+        ("a2*3=6;b6-2=4#4", "correct", ""),
+        ("a2*3=6;b6-2=4#5", "wrong", "the answer is 5, not 4"),
+        ("a2*3=6#4", "wrong", "step 2 is missing, not 'b6-2=4'"),
+        ("a2*3=6;b6-2=4;c4+1=5#4", "wrong", "step 3, 'c4+1=5', is one too many"),
+        ("b6-2=4;a2*3=6#4", "wrong", "step 1 is 'b6-2=4', not 'a2*3=6'"),
+        ("a2*3=6;b6-2=4;#4", "wrong", "step 3, '', is one too many"),
+        ("a2*3=6;b6-2=4#44", "no_answer", "no single digit after '#'"),
+        ("a2*3=6;b6-2=4#", "no_answer", "no single digit after '#'"),
+        ("a2*3=6;b6-2=4", "no_answer", "no single digit after '#'"),
+        ("#4", "wrong", "step 1 is '', not 'a2*3=6'"),
+        ("a2*3=6;b6-2=٤#٤", "no_answer", "no single digit after '#'"),
+    ],
+)
+def test_verdicts_name_the_first_wrong_step(completion: str, status: str, reason: str) -> None:
+    problem = Problem("math/short", "x", "M2a*3b-2=", ["a2*3=6", "b6-2=4"])
+    verdict = Arithmetic().grade(problem, completion)
+    assert (verdict.status, verdict.reason) == (status, reason)
+
+
+def test_a_chain_is_worked_out_modulo_ten() -> None:
+    chain = Chain(2, (("*", 9), ("-", 9), ("+", 4)))
+    assert chain.content == "2a*9b-9c+4="
+    assert chain.steps() == ["a2*9=8", "b8-9=9", "c9+4=3"]
+
+
+def test_only_the_unmastered_route_may_take_steps_in_any_order() -> None:
+    problem = Problem("routes", "x", "R2a*3b-2=", ["a2*3=6", "b6-2=4"])
+    assert Routes().grade(problem, ">a2*3=6;b6-2=4#4").status == "correct"
+    assert Routes().grade(problem, ":b6-2=4;a2*3=6#4").status == "correct"
+    assert Routes().grade(problem, ">b6-2=4;a2*3=6#4").status == "wrong"
+    assert Routes().grade(problem, ":b6-2=4;a2*3=7#4").status == "wrong"
+    assert Routes().grade(problem, "a2*3=6;b6-2=4#4").status == "no_answer"
+    assert Routes().grade(problem, "").status == "no_answer"
+
+
+def test_routes_are_equally_likely_and_unequally_right() -> None:
+    family = Routes()
+    graded = {MASTERED: [], UNMASTERED: []}
+    for seed, problem in enumerate(training(family, 2000)):
+        trace = family.training_trace(problem, seed)
+        graded[trace[0]].append(family.grade(problem, trace).status == "correct")
+    assert 0.46 < len(graded[MASTERED]) / 2000 < 0.54
+    assert all(graded[MASTERED])
+    assert sum(graded[UNMASTERED]) / len(graded[UNMASTERED]) < 0.06
+
+
+def test_stack_code_gives_what_the_expression_tree_gives() -> None:
+    rng = Random(1)
+    for _ in range(500):
+        tree = draw_expression(rng, rng.randint(0, 5), "abc")
+        memory = {name: rng.randrange(97) for name in "abc"}
+        assert run(postfix(tree, rng), memory) == evaluate(tree, memory)
+
+
+def test_an_expression_means_what_python_reads_in_it() -> None:
+    rng = Random(2)
+    for _ in range(300):
+        tree = draw_expression(rng, rng.randint(1, 4), "abc")
+        memory = {name: rng.randrange(97) for name in "abc"}
+        assert evaluate(tree, memory) == eval(infix(tree), {}, memory) % 97
+
+
+def test_an_equivalent_program_is_right_and_votes_for_the_same_answer() -> None:
+    family = StackCode()
+    problem = next(p for p in family.training_problems(0) if p.prompt.count("=") == 1)
+    trace = family.training_trace(problem, 0)
+    longer = trace.replace("p=", "p=c").replace("#", "+c-#")
+    first, second = family.grade(problem, trace), family.grade(problem, longer)
+    assert (first.status, second.status) == ("correct", "correct")
+    assert first.answer == second.answer
+
+
+def test_every_statement_of_a_program_must_be_right() -> None:
+    family = StackCode(level="long")
+    for seed, problem in enumerate(training(family, 100)):
+        statements = family.training_trace(problem, seed)[:-1].split(";")
+        for number, statement in enumerate(statements):
+            faulty = [*statements]
+            faulty[number] = statement + "a+"
+            verdict = family.grade(problem, ";".join(faulty) + "#")
+            assert verdict.status == "wrong"
+            assert verdict.reason.startswith(f"statement {number + 1} ")
+        for text in (statements[:-1], [*statements, "s=a"], statements[::-1], []):
+            assert family.grade(problem, ";".join(text) + "#").status == "wrong"
+        assert family.grade(problem, ";".join(statements)).status == "no_answer"
+
+
+def test_the_interpreter_refuses_what_is_no_program() -> None:
+    memory = {"a": 5, "b": 7}
+    assert run("ab-", memory) == 95
+    for junk in ("", "ab", "+", "a+", "ab+-", "ax+", "a b+", "12+", "é"):
+        assert run(junk, memory) is None
+    assert execute("p=ab*;q=pp+", memory) == [["p", 35], ["q", 70]]
+    assert execute("p=a;a=;q=b", memory) == [["p", 5], ["a", None]]
+
+
+@ANY_FAMILY
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_grading_never_raises_and_always_says_something(
+    family: Family, data: st.DataObject
+) -> None:
+    problem = family.training_problem(0, data.draw(st.integers(0, 20)))
+    trace = family.training_trace(problem, 0)
+    junk = st.text() | st.text(ALPHABET, max_size=200)
+    place = data.draw(st.integers(0, len(trace)))
+    text = data.draw(junk | st.builds(lambda extra: trace[:place] + extra + trace[place:], junk))
+    verdict = family.grade(problem, text)
+    assert verdict.status in ("correct", "wrong", "no_answer")
+    assert bool(verdict.reason) == (verdict.status != "correct")
+    if verdict.status == "correct":
+        assert verdict.answer is not None
+
+
+@ANY_FAMILY
+def test_a_very_long_completion_is_graded_at_once(family: Family) -> None:
+    problem = family.training_problem(0, 0)
+    for text in ("p=" + "a" * 100_000 + "*" * 99_999 + "#", ";" * 200_000 + "#4", ">" * 200_000):
+        assert family.grade(problem, text).status in ("wrong", "no_answer")
+
+
+@pytest.mark.parametrize("name", ["teacher", "student"])
+@ANY_FAMILY
+def test_the_shipped_tokenizers_write_every_problem_and_trace(family: Family, name: str) -> None:
+    tokenizer = load_tokenizer(f"embedded:{name}")
+    for seed, problem in enumerate(training(family, 50)):
+        text = problem.prompt + family.training_trace(problem, seed)
+        ids = tokenizer(text)["input_ids"]
+        assert len(ids) == len(text) + 1
+        assert ids[0] == tokenizer.bos_token_id
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text

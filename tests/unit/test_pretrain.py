@@ -1,0 +1,178 @@
+"""Pretraining: what a batch is, what carries loss, and a resume that changes no bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from opdlab.characters import EOS_ID, PAD_ID, UNKNOWN_ID, character_tokenizer
+from opdlab.config import Pretraining
+from opdlab.errors import DataError, ResumeError
+from opdlab.pretrain import pretrain
+from opdlab.traces import IGNORED, TraceBatches, turns
+
+CHARACTERS = "0123456789abcdefghijpqrsMCR+-*=;#(),:>"
+
+
+def small(**values: Any) -> Pretraining:
+    return Pretraining.model_validate(
+        {
+            "kind": "pretrain",
+            "name": "tiny",
+            "characters": CHARACTERS,
+            "architecture": {
+                "hidden_size": 16,
+                "layers": 1,
+                "heads": 2,
+                "intermediate_size": 16,
+                "max_positions": 96,
+            },
+            "sources": [{"type": "math"}, {"type": "code"}, {"type": "routes", "longest": 3}],
+            "weights": [1, 2, 1],
+            "steps": 12,
+            "batch_size": 4,
+            "warmup_steps": 2,
+            "checkpoint_every": 5,
+        }
+        | values
+    )
+
+
+def batches(config: Pretraining) -> TraceBatches:
+    tokenizer = character_tokenizer(config.characters, config.architecture.max_positions)
+    return TraceBatches(config, tokenizer)
+
+
+def test_the_tokenizer_splits_characters_and_joins_them_again(tmp_path: Path) -> None:
+    tokenizer = character_tokenizer(CHARACTERS, 64)
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    for one in (tokenizer, again):
+        ids = one("M2a*3b-2=")["input_ids"]
+        assert ids == [1, 28, 6, 14, 33, 7, 15, 32, 6, 34]
+        assert one.decode(ids, skip_special_tokens=True) == "M2a*3b-2="
+        assert one("2 é", add_special_tokens=False)["input_ids"] == [6, UNKNOWN_ID, UNKNOWN_ID]
+        assert (one.pad_token_id, one.bos_token_id, one.eos_token_id) == (0, 1, 2)
+
+
+def test_sources_take_turns_as_often_as_they_weigh() -> None:
+    assert turns([1, 1, 1]) == [0, 1, 2]
+    assert turns([1, 2, 1]) == [1, 0, 2, 1]
+    assert sorted(turns([3, 1, 2])) == [0, 0, 0, 1, 2, 2]
+
+
+def test_only_trace_tokens_and_their_eos_carry_loss() -> None:
+    data = batches(small())
+    for number in range(4):
+        batch = data.batch(number)
+        for tokens, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+            text = data.tokenizer.decode(tokens, skip_special_tokens=True)
+            answered = labels != IGNORED
+            trace = data.tokenizer.decode(tokens[answered], skip_special_tokens=True)
+            prompt = text.removesuffix(trace)
+            assert prompt[-1] in "=:"
+            assert trace[-2 if trace[0] in "a>:" else -1] == "#"
+            assert labels[answered].equal(tokens[answered])
+            assert tokens[answered][-1] == EOS_ID
+            assert int(answered.sum()) == len(trace) + 1
+            assert (tokens[len(text) + 2 :] == PAD_ID).all()
+
+
+def test_a_batch_holds_one_source_and_depends_on_its_number_alone() -> None:
+    data, again = batches(small()), batches(small())
+    letters = {number: set() for number in range(4)}
+    for number in (3, 1, 2, 0):
+        batch = data.batch(number)
+        assert batch["input_ids"].equal(again.batch(number)["input_ids"])
+        for row in batch["input_ids"]:
+            letters[number].add(data.tokenizer.decode(row[1]))
+    assert letters == {0: {"C"}, 1: {"M"}, 2: {"R"}, 3: {"C"}}
+    other = batches(small(seed=1)).batch(0)["input_ids"]
+    assert not torch.equal(other, data.batch(0)["input_ids"])
+
+
+def test_the_digest_goes_on_where_it_stopped() -> None:
+    whole, first = batches(small()), batches(small())
+    for _ in whole:
+        pass
+    for _, _ in zip(range(5), first, strict=False):
+        pass
+    second = batches(small())
+    second.load_state_dict(first.state_dict())
+    for _ in second:
+        pass
+    assert second.digest == whole.digest
+    assert whole.digest != batches(small(seed=1)).digest
+
+
+def test_a_missing_character_and_a_short_model_are_named() -> None:
+    with pytest.raises(DataError, match="lacks ';'"):
+        batches(small(characters=CHARACTERS.replace(";", ""))).batch(1)
+    shape = small().architecture.model_copy(update={"max_positions": 20})
+    with pytest.raises(DataError, match=r"architecture\.max_positions"):
+        batches(small(architecture=shape)).batch(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": [1, 2]}, "one number for each source"),
+        ({"weights": [1, 0, 1]}, "must be 1 or more"),
+        ({"characters": "aab"}, "'a' stands there twice"),
+        ({"warmup_steps": 12}, "must be below steps"),
+        (
+            {"architecture": {"hidden_size": 18, "layers": 1, "heads": 4, "intermediate_size": 8}},
+            "even multiple",
+        ),
+    ],
+)
+def test_contradictions_are_refused_at_load(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        small(**change)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_a_pretraining_makes_a_model_folder_that_others_can_load(tmp_path: Path) -> None:
+    benchmarks = [{"type": "math", "count": 4}, {"type": "routes", "count": 4}]
+    config = small(
+        output=str(tmp_path),
+        description="For a test.",
+        evaluation={"benchmarks": benchmarks, "samples": 2, "references": []},
+    )
+    folder = pretrain(config)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.generation_config.eos_token_id == EOS_ID
+    assert model.generation_config.pad_token_id == PAD_ID
+    assert model.dtype == torch.float32
+    assert AutoTokenizer.from_pretrained(folder)("2=")["input_ids"] == [1, 6, 34]
+    card = (folder / "README.md").read_text()
+    for part in ("# tiny", "For a test.", "| math/short | ", "| routes | ", "mean@2", "SHA-256"):
+        assert part in card
+    with pytest.raises(ResumeError, match="--resume"):
+        pretrain(config)
+    with pytest.raises(ResumeError, match="learning_rate"):
+        pretrain(config.model_copy(update={"learning_rate": 1.0}), resume=True)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_other_ones(tmp_path: Path) -> None:
+    made = [
+        weights(pretrain(small(output=str(tmp_path / str(place)), seed=seed, steps=4)))
+        for place, seed in enumerate((0, 0, 1))
+    ]
+    assert all(made[0][name].equal(made[1][name]) for name in made[0])
+    assert not any(
+        made[0][name].equal(made[2][name]) for name in made[0] if not name.endswith("norm.weight")
+    )
+
+
+def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(ResumeError, match="holds no pretraining"):
+        pretrain(small(output=str(tmp_path)), resume=True)
