@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from opdlab import comparison, evaluation, loader, models, tracking
 from opdlab.config import Evaluation
 from opdlab.evaluation import Subject
 from opdlab.interrupt import Stopped, StopRequest
+from opdlab.quiet import quieten
 from opdlab.records import Sample
-from opdlab.terminal import console
+from opdlab.terminal import console, progress_bar
 from opdlab.tracking import Tracker
 
 
@@ -21,9 +20,8 @@ def evaluate_with_progress(
 ) -> list[Sample]:
     """`evaluation.evaluate` with a bar of finished responses; `check` may raise to stop it."""
     count = sum(len(b.problems()) for b in settings.benchmarks) * settings.samples
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(f"evaluate {label}", total=count)
+    with progress_bar() as progress:
+        task = progress.add_task(f"evaluate {label}", total=count, figures="")
 
         def finished(rows: int) -> None:
             progress.advance(task, rows)
@@ -53,6 +51,7 @@ def evaluate_command(name: str, model: str, overrides: list[str]) -> None:
 
     What is measured lies in `OUTPUT/evaluations/MODEL`; the same call again goes on where it was stopped.
     """
+    quieten()
     config = loader.load_experiment(name, overrides)
     path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model
     loaded, tokenizer = models.load_model(path), models.load_tokenizer(path)

@@ -125,20 +125,16 @@ class Distillation(L.LightningModule):
         self.metrics["gradient_norm"] = float(norm)
         self.weight = torch.zeros(())
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Close the step's times; show the figures worth watching."""
+    def end_micro_batch(self) -> None:
+        """Close the times of a micro-batch, optimizer step included, and keep its metrics."""
         self.seconds["update"] = perf_counter() - self.update_started
         if self.scores is not None:
             self.seconds |= self.scores.seconds
-        tokens = len(self.rollout.token) if self.rollout is not None else 0
         whole = sum(self.seconds[part] for part in ("rollout", "teacher", "update"))
-        self.metrics["tokens_per_second"] = tokens / whole
+        self.metrics["tokens_per_second"] = self.metrics["response_tokens"] / whole
         self.metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.metrics |= {f"seconds/{part}": value for part, value in self.seconds.items()}
         self.micro_batches.append(self.metrics)
-        shown = ("loss", "reverse_kl", "reward", "active_share", "tokens_per_second")
-        figures = {name: self.metrics[name] for name in shown if name in self.metrics}
-        self.log_dict(figures, prog_bar=True, logger=False)
 
     def step_record(self) -> dict[str, float]:
         """Metrics of the optimizer step that just ended: the mean over its micro-batches."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from time import perf_counter
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
 from mlflow import MlflowClient
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,6 +19,7 @@ from opdlab.evaluation import Subject
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.measuring import measure
 from opdlab.prompts import open_prompts
+from opdlab.quiet import quieten
 from opdlab.teacher import Teacher
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
@@ -81,6 +80,7 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
         SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
     """
     started = perf_counter()
+    quieten()
     config = loader.load_experiment(name, overrides)
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
@@ -201,7 +201,6 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
         module = Distillation(config, subject, teacher, prompts)
         with session.phase(f"train {name}"):
-            console.print(f"[bold]{name}[/]: {method}")
             fit(module, config, tracker, session.stop)
         folder = tracker.folder / "model"
         pair.student.save_pretrained(folder)
@@ -215,7 +214,6 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
 def fit(module: Distillation, config: Experiment, tracker: Tracker, stop: StopRequest) -> None:
     """Lightning's loop, from the newest checkpoint where there is one."""
     settings = config.training
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = L.Trainer(
         max_steps=settings.steps,
         accumulate_grad_batches=settings.accumulate,
@@ -228,7 +226,8 @@ def fit(module: Distillation, config: Experiment, tracker: Tracker, stop: StopRe
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        callbacks=[Watch(tracker, stop), RichProgressBar(leave=True)],
+        enable_progress_bar=False,
+        callbacks=[Watch(tracker, stop)],
         plugins=[AtomicCheckpointIO()],
     )
     path = checkpoint_path(tracker.folder)

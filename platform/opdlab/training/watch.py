@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -12,11 +13,19 @@ from opdlab import evaluation
 from opdlab.evaluation import decode
 from opdlab.interrupt import StopRequest
 from opdlab.records import Rollout, TeacherScores
+from opdlab.terminal import progress_bar
 from opdlab.tracking import Tracker
 from opdlab.training.checkpoint import LAST
 from opdlab.training.module import Distillation
 
 TABLE_ROWS = 8
+SHOWN = {
+    "loss": "loss",
+    "reverse_kl": "KL",
+    "reward": "reward",
+    "active_share": "active",
+    "tokens_per_second": "tok/s",
+}
 
 
 @final
@@ -27,6 +36,8 @@ class Watch(L.Callback):
         self.tracker = tracker
         self.stop = stop
         self.step = 0
+        self.progress = progress_bar()
+        self.task = self.progress.add_task(f"train {tracker.folder.name}", figures="")
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -35,6 +46,12 @@ class Watch(L.Callback):
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.step = trainer.global_step
+        self.progress.update(self.task, completed=self.step, total=trainer.max_steps)
+        self.progress.start()
+
+    @override
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.progress.stop()
 
     @override
     def on_train_batch_end(
@@ -46,6 +63,7 @@ class Watch(L.Callback):
         batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, Distillation)
+        pl_module.end_micro_batch()
         if trainer.global_step == self.step:
             return  # a micro-batch within an optimizer step
         self.step = trainer.global_step
@@ -57,6 +75,7 @@ class Watch(L.Callback):
 
     def _record(self, module: Distillation) -> None:
         metrics = module.step_record()
+        self.progress.update(self.task, completed=self.step, figures=figures(metrics))
         every = module.config.evaluation.every
         if every and self.step % every == 0 and self.step < module.config.training.steps:
             samples = evaluation.evaluate(
@@ -72,6 +91,11 @@ class Watch(L.Callback):
         if tables and self.step % tables == 0 and module.rollout and module.scores:
             columns = rollout_table(module.rollout, module.scores, module)
             self.tracker.table(columns, f"rollouts-{self.step:06d}.json")
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    """The figures that are worth watching, short enough for a line."""
+    return "  ".join(f"{short} {metrics[n]:.3g}" for n, short in SHOWN.items() if n in metrics)
 
 
 def rollout_table(

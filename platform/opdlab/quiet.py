@@ -1,0 +1,22 @@
+"""Third-party noise that tells the person at the terminal nothing, by name."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quieten() -> None:
+    """Silence known messages; anything new still shows."""
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Lightning asks torch in a way that torch has renamed.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # Students without dropout are the same in both modes, and rollouts need evaluation mode.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start")
