@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from opdlab import plugins, store
@@ -17,6 +18,7 @@ from opdlab.terminal import console
 
 LEVEL = 0.05
 RESULTS = "results.json"
+STYLE: Any = {"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
 
 
 def compare(runs: Sequence[str], output: str) -> None:
@@ -51,8 +53,8 @@ def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place:
 
 
 READING = (
-    "[dim]Differences are paired by problem, with 95 % intervals over problems; p by sign-flip "
-    "permutation, Holm-corrected over benchmarks. An interval that holds 0 shows no difference.[/]"
+    "[dim]Paired by problem. ▲ higher, ▼ lower, both at p < 0.05 (sign-flip permutation, Holm-corrected "
+    "over benchmarks); = no difference shown. In brackets the 95 % interval over problems.[/]"
 )
 
 
@@ -94,62 +96,59 @@ def differences(measured: Mapping[str, Sequence[Sample]], a: str, b: str) -> lis
 def score_table(measured: Mapping[str, Sequence[Sample]]) -> Table:
     """One column a run, two lines a benchmark: mean@k and pass@k with intervals, in percent."""
     found = {name: summaries(samples) for name, samples in measured.items()}
-    table = Table(title="Scores in % with 95 % intervals", title_justify="left", pad_edge=False)
+    table = Table(title="Scores in %, with 95 % intervals over problems", **STYLE)
     table.add_column("benchmark")
     for name in found:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in zip(*found.values(), strict=True):
-        name = getattr(row[0], "benchmark", "all benchmarks")
-        k = row[0].k
-        table.add_row(f"[bold]{name}[/]", *(f"[dim]n = {s.problems}[/]" for s in row))
+        name, k, problems = title(row[0]), row[0].k, {s.problems for s in row}
+        table.add_row(f"[bold]{name}[/] [dim]n={'/'.join(map(str, sorted(problems)))}[/]")
         table.add_row(f"  mean@{k}", *(percent(s.mean) for s in row))
-        table.add_row(f"  pass@{k}", *(percent(s.pass_at[k]) for s in row), end_section=True)
+        table.add_row(f"  pass@{k}", *(percent(s.pass_at[k]) for s in row))
     return table
+
+
+def title(summary: Any) -> str:
+    """Name of a benchmark, or of the average over several."""
+    return getattr(summary, "benchmark", "all")
 
 
 def percent(estimate: Any) -> str:
     """An estimate in percent; its bounds where some samples could not be graded."""
     if estimate.value is None:
-        return f"{100 * estimate.worst:.1f} to {100 * estimate.best:.1f} (not all graded)"
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+        return f"{100 * estimate.worst:.0f} to {100 * estimate.best:.0f}?"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
 
 
 def difference_table(
     measured: Mapping[str, Sequence[Sample]], pairs: Sequence[tuple[str, str]]
 ) -> Table:
-    """Paired differences of mean@k in percentage points, and what may be concluded."""
-    table = Table(title="Differences of mean@k, in points", title_justify="left", pad_edge=False)
-    for column in ("comparison", "benchmark"):
-        table.add_column(column)
-    for column in ("difference", "p"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+    """One column a pair: differences of mean@k in percentage points, and which side is ahead."""
+    found = {(a, b): differences(measured, a, b) for a, b in pairs}
+    k = min(result.k for results in found.values() for result in results)
+    table = Table(title=f"Differences of mean@{k}, in points", **STYLE)
+    table.add_column("benchmark")
     for a, b in pairs:
-        for found in differences(measured, a, b):
-            table.add_row(f"{b} - {a}", found.benchmark, *conclusion(found.mean, b))
-        table.add_section()
+        table.add_column(f"{b} - {a}", justify="right", no_wrap=True)
+    for row in zip(*found.values(), strict=True):
+        table.add_row(f"[bold]{row[0].benchmark}[/]", *(points(each.mean) for each in row))
     return table
 
 
-def conclusion(difference: Any, name: str) -> tuple[str, str, str]:
-    """A difference with its interval, its p-value, and which side is ahead, if either."""
+def points(difference: Any) -> str:
+    """A paired difference with its interval and a mark that says whether it shows anything."""
     if difference.value is None:
-        return (
-            f"{100 * difference.worst:+.1f} to {100 * difference.best:+.1f}",
-            "",
-            "not all graded",
-        )
+        return f"{100 * difference.worst:+.0f} to {100 * difference.best:+.0f}?"
     value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
-    text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    text = f"{value:+.1f} [{low:+.0f}, {high:+.0f}]"
     if difference.p_holm >= LEVEL:
-        return text, f"{difference.p_holm:.3f}", "[dim]no difference shown[/]"
-    ahead = f"[green]{name} higher[/]" if value > 0 else f"[red]{name} lower[/]"
-    return text, f"{difference.p_holm:.3f}", ahead
+        return f"[dim]{text} =[/]"
+    return f"[green]{text} ▲[/]" if value > 0 else f"[red]{text} ▼[/]"
 
 
 def phase_table(seconds: Mapping[str, float]) -> Table:
     """Wall time of each phase of an experiment."""
-    table = Table(title="Wall time", title_justify="left", pad_edge=False)
+    table = Table(title="Wall time", **STYLE)
     table.add_column("phase")
     table.add_column("seconds", justify="right")
     for name, value in seconds.items():

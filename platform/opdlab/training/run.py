@@ -95,7 +95,7 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
     )
     tracking.reopen(client, parent)
     group.update(parent=parent)
-    console.print(f"[bold]{config.name}[/] -> {group.folder}")
+    console.print(f"[bold]{config.name}[/] -> {group.folder}\n[dim]{config.description}[/]")
     status = "FAILED"
     with StopRequest() as stop:
         session = Session(group, client, experiment, parent, stop)
