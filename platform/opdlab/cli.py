@@ -86,7 +86,7 @@ def validate(experiment: File, overrides: Overrides = None) -> None:
 def plan(experiment: File, overrides: Overrides = None) -> None:
     """Show what an experiment would do: settings, sizes, memory, teacher cost, folders.
 
-    Nothing is trained, downloaded or written. Example: [bold]opdlab plan quickstart[/]
+    No weights are loaded; nothing is trained or written. Example: [bold]opdlab plan quickstart[/]
     """
     from opdlab.loader import load
     from opdlab.plan import show

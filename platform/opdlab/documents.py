@@ -128,7 +128,14 @@ def value(text: str) -> Any:
 
 def text(data: Any) -> str:
     """Plain values as YAML that `read` and `value` read back equal."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(
+        data,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=72,
+    )
 
 
 def _marked(error: yaml.MarkedYAMLError) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from huggingface_hub import constants
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -60,6 +62,15 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
         return AutoTokenizer.from_pretrained(**source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path}: no tokenizer can be loaded: {error}") from error
+
+
+def load_config(path: str, revision: str | None = None) -> PretrainedConfig:
+    """The shape of a model, without its weights; same arguments and errors as `load_model`."""
+    source = _locate(path, revision)
+    try:
+        return AutoConfig.from_pretrained(**source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: no model configuration can be read: {error}") from error
 
 
 def _locate(path: str, revision: str | None) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+# make quickstart   the main job, from nothing: creates .venv, trains, evaluates, compares
+# make test         every check and test, from nothing
+# make check        style, types and import rules
+# make schema       writes the JSON schema of experiment files anew
+# make clean        removes what the targets above made, .venv included; never your runs
+#
+# PYTHON=python3.12 picks the interpreter, VENV=folder the virtual environment.
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& command -v "$$p" && break; done)
+BIN := $(VENV)/bin
+PACKAGES := pyproject.toml constraints.txt
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.PHONY: quickstart test check schema clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/opdlab train quickstart
+
+test: check
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+schema: $(VENV)/.installed
+	$(BIN)/opdlab schema > experiments/experiment.schema.json.new
+	mv experiments/experiment.schema.json.new experiments/experiment.schema.json
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "opdlab needs Python 3.11, 3.12 or 3.13; none was found. \
+	Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(PACKAGES) | $(BIN)/python
+	@echo "Installing into $(VENV); the first time this downloads about 2 GB."
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(PACKAGES) | $(BIN)/python
+	@echo "Installing into $(VENV), with the tools of development."
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

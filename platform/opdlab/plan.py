@@ -1,0 +1,184 @@
+"""`opdlab plan`: what an experiment would do, before it does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from opdlab import documents, loader, models, tracking
+from opdlab.config import Experiment, Pretraining
+from opdlab.footprint import Footprint, footprint, memory
+from opdlab.prompts import open_prompts
+from opdlab.terminal import console
+from opdlab.training.group import CONFIG, groups
+
+# Share of positions above the entropy threshold that arXiv:2605.30833 reports: late in training, and
+# the two ends of its range early on.
+ACTIVE_SHARES = (0.10, 0.15, 0.25)
+COST = (
+    "Teacher cost is in units of the scoring pass that OPD needs: 1 + active share x K, with K candidates "
+    "an active position. How many positions are active is an assumption here (arXiv:2605.30833 reports "
+    "15 to 25 % early in training and 10 % later). It is less where the sampled token is among the "
+    "candidates, which saves its leaf, and where prompts are long, which have none."
+)
+PROMPTS_READ = 256
+RUNS_ABREAST = 3
+
+
+def show(config: Experiment | Pretraining, to: Console = console) -> None:
+    """Print the plan of an experiment."""
+    to.print("[bold]Configuration, defaults included[/]")
+    to.print(escape(documents.text(config.model_dump(mode="json", exclude={"runs"}))), end="")
+    if isinstance(config, Pretraining):
+        _show_pretraining(config, to)
+        return
+    runs = loader.variants(config)
+    to.print("\n[bold]Runs[/], one after the other")
+    to.print(_runs_table(config))
+    to.print("\n[bold]Models[/]")
+    to.print(_models_table(footprint(config.student), footprint(config.teacher)))
+    lengths = _prompt_lengths(config)
+    to.print("\n[bold]Work, memory of one device (estimated), teacher[/]")
+    for first in range(0, len(runs), RUNS_ABREAST):
+        to.print(_runs_compared(runs[first : first + RUNS_ABREAST], lengths))
+    if any(run.method.group for _, run in runs):
+        to.print(COST)
+    to.print("\n[bold]Evaluation[/]")
+    to.print(_evaluation(config, runs))
+    to.print("\n[bold]Written[/]")
+    to.print(_files_table(config, [name for name, _ in runs], footprint(config.student)))
+
+
+def _runs_table(config: Experiment) -> Table:
+    table = _table("run", "what it sets")
+    for run in config.runs:
+        table.add_row(run.name, escape(documents.text(run.set).strip()) if run.set else "nothing")
+    if not config.runs:
+        table.add_row(loader.run_names(config)[0], "the experiment as it stands")
+    return table
+
+
+def _models_table(student: Footprint, teacher: Footprint) -> Table:
+    table = _table("", "student", "teacher")
+    table.add_row("architecture", student.kind, teacher.kind)
+    table.add_row("parameters", f"{student.parameters:,}", f"{teacher.parameters:,}")
+    table.add_row("layers x width", *(f"{one.layers} x {one.width}" for one in (student, teacher)))
+    table.add_row("vocabulary", f"{student.vocabulary:,}", f"{teacher.vocabulary:,}")
+    table.add_row("weights", _size(student.weights), _size(teacher.weights))
+    return table
+
+
+def _runs_compared(runs: list[tuple[str, Experiment]], lengths: list[int]) -> Table:
+    table = _table("", *(name for name, _ in runs), numbers=len(runs))
+    columns = [_work(run) | _memory(run, lengths) | _teacher(run) for _, run in runs]
+    table.add_row("tokens a prompt, mean and most", *([_mean_and_most(lengths)] * len(runs)))
+    for quantity in columns[0]:
+        table.add_row(quantity, *(column[quantity] for column in columns))
+    return table
+
+
+def _work(run: Experiment) -> dict[str, str]:
+    training, rollout = run.training, run.rollout
+    rows = training.prompts_per_step * training.accumulate * training.devices * training.nodes
+    rows *= rollout.group_size
+    tokens = rows * rollout.max_new_tokens
+    return {
+        "optimizer steps": f"{training.steps:,}",
+        "responses a step": f"{rows:,}",
+        "response tokens a step, at most": f"{tokens:,}",
+        "response tokens in all, at most": f"{tokens * training.steps:,}",
+    }
+
+
+def _memory(run: Experiment, lengths: list[int]) -> dict[str, str]:
+    needed = memory(run, max(lengths))
+    held = {name: _size(size) for name, size in needed.held.items()}
+    passing = {f"while {name}": _size(size) for name, size in needed.passing.items()}
+    return {**held, **passing, "most at a time": _size(needed.peak)}
+
+
+def _teacher(run: Experiment) -> dict[str, str]:
+    """Cost of scoring a step, in passes over the step's tokens."""
+    return {
+        f"teacher cost at {share:.0%} active": f"{1 + share * run.method.group:.2f}"
+        for share in ACTIVE_SHARES
+    }
+
+
+def _mean_and_most(lengths: list[int]) -> str:
+    return f"{sum(lengths) / len(lengths):.0f}, {max(lengths)}"
+
+
+def _evaluation(config: Experiment, runs: list[tuple[str, Experiment]]) -> Table | str:
+    settings = config.evaluation
+    if not settings.benchmarks:
+        return "none"
+    table = _table("benchmark", "problems", "samples each", "completions", numbers=3)
+    for benchmark in settings.benchmarks:
+        count = len(benchmark.problems())
+        table.add_row(
+            benchmark.benchmark,
+            f"{count:,}",
+            str(settings.samples),
+            f"{count * settings.samples:,}",
+        )
+    table.caption = f"of {', '.join((*settings.references, *(name for name, _ in runs)))}" + (
+        f", and every {settings.every} steps" if settings.every else ""
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _files_table(config: Experiment, runs: list[str], student: Footprint) -> Table:
+    output = Path(config.output)
+    last = groups(output, config.name)
+    number = int(last[-1].name.rsplit("-", 1)[1]) + 1 if last else 1
+    folder = output / f"{config.name}-{number:03d}"
+    table = _table("where", "what")
+    table.add_row(tracking.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
+    table.add_row(f"{folder}/{CONFIG}", "the configuration above")
+    for name in runs:
+        table.add_row(
+            f"{folder}/{name}/",
+            f"metrics, samples, model ({_size(student.weights)}), last checkpoint "
+            f"(about {_size(3 * student.weights)})",
+        )
+    for name in config.evaluation.references:
+        table.add_row(f"{folder}/{name}/", "its samples")
+    return table
+
+
+def _show_pretraining(config: Pretraining, to: Console) -> None:
+    table = _table("work", "", numbers=1)
+    table.add_row("optimizer steps", f"{config.steps:,}")
+    table.add_row("traces in all", f"{config.steps * config.batch_size:,}")
+    table.add_row("written to", f"{Path(config.output) / config.name}/")
+    to.print(table)
+
+
+def _prompt_lengths(config: Experiment) -> list[int]:
+    """Tokens of the first prompts."""
+    tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
+    prompts = open_prompts(config.prompts, tokenizer, config.seed)
+    return [len(prompts.prompt(index).tokens) for index in range(PROMPTS_READ)]
+
+
+def _table(*columns: str, numbers: int = 0) -> Table:
+    """A table whose last `numbers` columns are aligned as numbers."""
+    table = Table(box=None, pad_edge=False, show_header=any(columns))
+    for index, column in enumerate(columns):
+        right = index >= len(columns) - numbers
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _size(size: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"
