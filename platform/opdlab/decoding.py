@@ -6,7 +6,6 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -17,10 +16,16 @@ from opdlab.growing_cache import GrowingCache
 from opdlab.sampling import Recorded, choose, concatenate, record, uniforms
 from opdlab.shapes import Float, Int, Tensor
 
-# Logits held back, in numbers, so that small vocabularies are recorded many steps at a time.
-_HELD_LOGITS = 1 << 20
+# Logits held back, in numbers, so that those of small vocabularies are recorded many steps at a time.
+_HELD_LOGITS = 1 << 18
 # Tokens of a prefill's forward.
 _PREFILL_TOKENS = 1 << 14
+# Steps between looks at the places: bounds the table of uniforms, and how late NaN is seen.
+_STRETCH = 256
+# On an accelerator, looking at the tokens waits for it: only every so many steps.
+_ACCELERATOR_INTERVAL = 8
+# One place in so many must be free before rows move: a move costs about as much as a step.
+_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -48,47 +53,47 @@ class _Records:
 
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
+        self.pending: list[tuple[Tensor, Tensor]] = []
+        self.held = 0
         self.tokens: list[Tensor] = []
-        self.logits: list[Tensor] = []
-        self.reduced: list[Recorded] = []
-        self.parts: list[tuple[Tensor, Tensor, Tensor, Recorded]] = []
+        self.recorded: list[Recorded] = []
+        self.keys: list[Tensor] = []
 
-    def add(self, logits: Float[Tensor, "B V"], tokens: Int[Tensor, "B"]) -> None:
-        self.logits.append(logits)
-        self.tokens.append(tokens)
-        if len(self.logits) * logits.numel() >= _HELD_LOGITS:
-            self._reduce()
+    def add(self, logits: Float[Tensor, "B V"], tokens: Int[Tensor, "B one"]) -> None:
+        """The tokens of one step and the logits they were drawn from."""
+        self.pending.append((logits, tokens))
+        self.held += logits.numel()
+        if self.held >= _HELD_LOGITS:
+            self._record()
 
-    def _reduce(self) -> None:
-        if self.logits:
-            tokens = torch.stack(self.tokens[-len(self.logits) :])
-            self.reduced.append(record(torch.stack(self.logits), tokens, self.draw.top_k))
-            self.logits = []
+    def _record(self) -> None:
+        if self.pending:
+            logits, tokens = (torch.cat(parts) for parts in zip(*self.pending, strict=True))
+            self.tokens.append(tokens[:, 0])
+            self.recorded.append(record(logits, tokens[:, 0], self.draw.top_k))
+            self.pending, self.held = [], 0
 
-    def close(self, rows: list[int], ages: list[int], valid: list[int]) -> None:
-        """End a stretch of steps: place b sampled `valid[b]` tokens of row `rows[b]` from `ages[b]` on."""
-        self._reduce()
-        tokens = torch.stack(self.tokens)
-        device = tokens.device
-        steps = torch.arange(len(tokens), device=device)[:, None]
-        real = steps < torch.tensor(valid, device=device)
-        row = torch.tensor(rows, device=device).expand_as(tokens)[real]
-        position = (steps + torch.tensor(ages, device=device))[real]
-        whole = concatenate(self.reduced)
-        kept = Recorded(whole.log_prob[real], whole.entropy[real], whole.candidates[real])
-        _refuse_non_finite(kept.log_prob, row, position)
-        self.parts.append((row, position, tokens[real], kept))
-        self.tokens, self.reduced = [], []
+    def close(self, rows: list[int], ages: list[int], valid: list[int], steps: int) -> None:
+        """End a stretch: of its steps, the first `valid[b]` were row `rows[b]`'s, from `ages[b]` on."""
+        step = torch.arange(steps)[:, None]
+        first = torch.tensor(rows) * self.draw.max_new_tokens + torch.tensor(ages)
+        self.keys.append((first + step).masked_fill(step >= torch.tensor(valid), -1).flatten())
 
     def finish(self, rows: int) -> Decoded:
         """All of it, rows in order."""
-        row, position, token = (torch.cat([part[i] for part in self.parts]) for i in range(3))
-        order = torch.argsort(row * self.draw.max_new_tokens + position)
-        whole = concatenate([part[3] for part in self.parts])
-        return Decoded(
-            list(token[order].split(torch.bincount(row, minlength=rows).tolist())),
-            Recorded(whole.log_prob[order], whole.entropy[order], whole.candidates[order]),
+        self._record()
+        keys = torch.cat(self.keys)
+        order = keys.argsort()[int((keys < 0).sum()) :]
+        row, position = (
+            (keys[order] // self.draw.max_new_tokens),
+            keys[order] % self.draw.max_new_tokens,
         )
+        whole, tokens = concatenate(self.recorded), torch.cat(self.tokens)
+        order = order.to(tokens.device)
+        recorded = Recorded(whole.log_prob[order], whole.entropy[order], whole.candidates[order])
+        _refuse_non_finite(recorded.log_prob.cpu(), row, position)
+        lengths = torch.bincount(row, minlength=rows).tolist()
+        return Decoded(list(tokens[order].split(lengths)), recorded)
 
 
 def _refuse_non_finite(log_prob: Tensor, row: Tensor, position: Tensor) -> None:
@@ -100,6 +105,15 @@ def _refuse_non_finite(log_prob: Tensor, row: Tensor, position: Tensor) -> None:
             f"{int(position[first])} is {float(log_prob[first])}. Its weights or activations are not "
             "finite: lower the learning rate, clip gradients, or use a wider precision."
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """Of a stretch of steps: the mask over all columns; position and uniform of each row, by step."""
+
+    visible: Tensor
+    positions: Sequence[Int[Tensor, "B one"]]
+    uniforms: Sequence[Float[Tensor, "B one"]]
 
 
 class _Decoder:
@@ -116,16 +130,19 @@ class _Decoder:
         self.model, self.prompts, self.draw = model, prompts, draw
         self.device = model.device
         self.seeds = torch.tensor(list(seeds), device=self.device)
-        self.cache = GrowingCache(places)
+        self.cache = GrowingCache(places, min(draw.max_new_tokens, _STRETCH))
         self.records = _Records(draw)
         # Longest prompts first: a later one then fits left of the current column.
         self.queue = deque(sorted(range(len(prompts)), key=lambda row: -len(prompts[row])))
         self.rows = [-1] * places
         self.ages = [0] * places
         self.last = torch.zeros(places, 1, dtype=torch.long, device=self.device)
+        self.interval = 1 if self.device.type == "cpu" else _ACCELERATOR_INTERVAL
         accepted = inspect.signature(model.forward).parameters
         self.takes_positions = "position_ids" in accepted
         self.keep_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self.eos = frozenset(draw.eos_ids)
+        self.additive = self.takes_positions and _attends_to_all(model)
 
     def refill(self) -> None:
         """Give free places to prompts of the queue; drop places that stay free."""
@@ -138,72 +155,114 @@ class _Decoder:
             self._prefill(part, [self.queue.popleft() for _ in part])
         live = [b for b, row in enumerate(self.rows) if row >= 0]
         if live and len(live) < len(self.rows):
-            self.cache.keep(live)
-            self.rows = [self.rows[b] for b in live]
-            self.ages = [self.ages[b] for b in live]
-            self.last = self.last[live]
+            kept = self.cache.keep(live)
+            self.rows = [self.rows[b] for b in kept]
+            self.ages = [self.ages[b] for b in kept]
+            self.last = self.last[torch.tensor(kept, device=self.device)]
 
     def _prefill(self, places: list[int], rows: list[int]) -> None:
         """Cache all tokens of the prompts but the last, which is the first step's input.
 
         Padding stands on the right, where no token attends to it, so no mask is needed and positions
-        count from 0.
+        count from 0. Equal prompts are computed once.
         """
         prompts = [tuple(self.prompts[row]) for row in rows]
         unique = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
         width = max(1, max(len(prompt) for prompt in unique) - 1)
-        padded = torch.zeros(len(unique), width, dtype=torch.long)
-        for prompt, i in unique.items():
-            body = prompt[:width] if len(prompt) == 1 else prompt[:-1]
-            padded[i, : len(body)] = torch.tensor(body)
+        bodies = [(*prompt[:-1], *prompt[:1] * (width + 1 - len(prompt))) for prompt in unique]
         prefilled = Cache(layer_class_to_replicate=DynamicLayer)
-        self._forward(padded.to(self.device), prefilled)
+        self.model(
+            input_ids=torch.tensor(bodies, device=self.device),
+            past_key_values=prefilled,
+            use_cache=True,
+            **self.keep_last,
+        )
         lengths = [len(prompt) - 1 for prompt in prompts]
         self.cache.fill(places, prefilled, [unique[prompt] for prompt in prompts], lengths)
-        for place, row, prompt in zip(places, rows, prompts, strict=True):
+        for place, row in zip(places, rows, strict=True):
             self.rows[place], self.ages[place] = row, 0
-            self.last[place, 0] = prompt[-1]
+        last = torch.tensor([[prompt[-1]] for prompt in prompts], device=self.device)
+        # Not in place: the tokens of the last step are still to be recorded.
+        self.last = self.last.index_copy(0, torch.tensor(places, device=self.device), last)
 
-    def _forward(self, tokens: Tensor, cache: Cache, **kwargs: Any) -> Tensor:
-        return self.model(
-            input_ids=tokens, past_key_values=cache, use_cache=True, **self.keep_last, **kwargs
-        ).logits
+    def stretch(self, enough: int) -> int:
+        """Decode with the same rows in the same places until `enough` have ended; how many have."""
+        draw, cache = self.draw, self.cache
+        cache.restrict()
+        cache.reserve()
+        limit = min(draw.max_new_tokens - max(self.ages), cache.capacity - cache.end, _STRETCH)
+        inputs = self._inputs(limit)
+        valid = [limit] * len(self.rows)
+        live = set(range(len(self.rows)))
+        steps = 0
+        while steps < limit and len(self.rows) - len(live) < enough:
+            fresh = [self._step(inputs, i) for i in range(steps, min(steps + self.interval, limit))]
+            self._look(fresh, steps, live, valid)
+            steps += len(fresh)
+        self.records.close(self.rows, self.ages, [min(n, steps) for n in valid], steps)
+        self.ages = [age + steps for age in self.ages]
+        ended = [
+            b for b, age in enumerate(self.ages) if b not in live or age == draw.max_new_tokens
+        ]
+        for b in ended:
+            self.rows[b] = -1
+            cache.start[b] = cache.end
+        return len(ended)
 
-    def stretch(self, threshold: int) -> int:
-        """Decode until `threshold` rows have ended; returns how many have."""
-        draw, places = self.draw, len(self.rows)
-        valid = [0] * places
-        ended: set[int] = {b for b, row in enumerate(self.rows) if row < 0}
-        already = len(ended)
-        eos = set(draw.eos_ids)
+    def _inputs(self, limit: int) -> _Inputs:
+        """What every step of a stretch needs, made at once: a small model's step is all overhead."""
+        step = torch.arange(limit, device=self.device)
         seeds = self.seeds[torch.tensor(self.rows, device=self.device)][:, None]
         ages = torch.tensor(self.ages, device=self.device)[:, None]
-        positions = self.cache.positions
-        steps = 0
-        while len(ended) - already < threshold:
-            kwargs = {"attention_mask": self.cache.mask}
-            if self.takes_positions:
-                kwargs["position_ids"] = positions + steps
-            logits = self._forward(self.last, self.cache, **kwargs)[:, -1, : draw.vocabulary]
-            logits = logits.float()
-            self.cache.advance()
-            uniform = uniforms(seeds, ages + steps)[:, 0]
-            tokens = choose(logits, uniform, draw.temperature, draw.top_p)
-            self.records.add(logits, tokens)
-            self.last = tokens[:, None]
-            steps += 1
-            for b, token in enumerate(tokens.tolist()):
-                if b not in ended:
-                    valid[b] = steps
-                    if token in eos or self.ages[b] + steps == draw.max_new_tokens:
-                        ended.add(b)
-        self.records.close(self.rows, self.ages, valid)
-        for b in range(places):
-            self.ages[b] += steps
-            if b in ended:
-                self.rows[b] = -1
-                self.cache.release(b)
-        return len(ended) - already
+        visible = self.cache.visible()
+        if self.additive:
+            visible = torch.where(visible, 0.0, -torch.inf).to(self.model.dtype)[:, None, None]
+        return _Inputs(
+            visible,
+            (self.cache.positions() + step).split(1, -1),
+            uniforms(seeds, ages + step).split(1, -1),
+        )
+
+    def _step(self, inputs: _Inputs, step: int) -> Int[Tensor, "B one"]:
+        """One forward and one token for every row."""
+        cache, draw = self.cache, self.draw
+        position = {"position_ids": inputs.positions[step]} if self.takes_positions else {}
+        logits = self.model(
+            input_ids=self.last,
+            attention_mask=inputs.visible[..., cache.begin : cache.end + 1],
+            past_key_values=cache,
+            use_cache=True,
+            **position,
+            **self.keep_last,
+        ).logits
+        cache.end += 1
+        logits = logits[:, -1, : draw.vocabulary].float()
+        self.last = choose(logits, inputs.uniforms[step], draw.temperature, draw.top_p)
+        self.records.add(logits, self.last)
+        return self.last
+
+    def _look(self, fresh: list[Tensor], first: int, live: set[int], valid: list[int]) -> None:
+        """Find rows whose response ended in the steps from `first` on."""
+        for step, tokens in enumerate(torch.cat(fresh, 1).t().tolist(), first):
+            if not self.eos.isdisjoint(tokens):
+                for b in [b for b in live if tokens[b] in self.eos]:
+                    live.remove(b)
+                    valid[b] = step + 1
+
+
+def _attends_to_all(model: PreTrainedModel) -> bool:
+    """Whether every layer sees all of a row's tokens, so that one mask made in advance serves them all.
+
+    Otherwise the model makes its masks itself in each step, which costs a small model a fifth of it.
+    """
+    config = model.config.get_text_config(decoder=True)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        windows = ("sliding_window", "attention_chunk_size", "alibi")
+        full = not any(getattr(config, name, None) for name in windows)
+    else:
+        full = set(kinds) == {"full_attention"}
+    return full and config._attn_implementation in ("sdpa", "eager")
 
 
 def decode(
@@ -227,14 +286,11 @@ def decode(
         )
     places = min(max_rows or len(prompts), len(prompts))
     decoder = _Decoder(model, prompts, seeds, draw, places)
-    decoder.refill()
     left = len(prompts)
     while left:
-        live = sum(row >= 0 for row in decoder.rows)
-        done = decoder.stretch(max(1, live // 4))
-        left -= done
-        if on_finished is not None:
-            on_finished(done)
-        if left:
-            decoder.refill()
+        decoder.refill()
+        ended = decoder.stretch(max(1, len(decoder.rows) // _SHARE))
+        left -= ended
+        if on_finished is not None and ended:
+            on_finished(ended)
     return decoder.records.finish(len(prompts))

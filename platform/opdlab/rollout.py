@@ -160,14 +160,14 @@ class _Seeded(LogitsProcessor):
         self.engine, self.seeds, self.prompt, self.vocabulary = engine, seeds, prompt, vocabulary
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
-        position = torch.full_like(self.seeds, input_ids.shape[1] - self.prompt)
+        position = torch.full_like(self.seeds, input_ids.shape[1] - self.prompt)[:, None]
         token = choose(
             scores[:, : self.vocabulary].float(),
-            uniforms(self.seeds, position),
+            uniforms(self.seeds[:, None], position),
             self.engine.temperature,
             self.engine.top_p,
         )
-        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,33 +35,33 @@ def uniforms(seeds: Int[Tensor, "*n"], positions: Int[Tensor, "*n"]) -> Float[Te
 
 def choose(
     logits: Float[Tensor, "B V"],
-    uniform: Float[Tensor, "B"],
+    uniform: Float[Tensor, "B one"],
     temperature: float = 1.0,
     top_p: float = 1.0,
-) -> Int[Tensor, "B"]:
+) -> Int[Tensor, "B one"]:
     """One token a row by inverting the cumulative distribution at `uniform`.
 
     `temperature` 0 takes the most likely token. `top_p` below 1 keeps the shortest list of most
     likely tokens whose probabilities reach it. A token of probability 0 is never drawn.
     """
     if temperature == 0:
-        return logits.argmax(-1)
+        return logits.argmax(-1, keepdim=True)
     weights = torch.softmax(logits if temperature == 1 else logits / temperature, -1)
     if top_p == 1:
         return _invert(weights, uniform)
     weights, order = torch.sort(weights, stable=True, descending=True)
     before = weights.cumsum(-1) - weights
     nucleus = weights.masked_fill(before >= top_p, 0)
-    return order.gather(-1, _invert(nucleus, uniform)[:, None])[:, 0]
+    return order.gather(-1, _invert(nucleus, uniform))
 
 
-def _invert(weights: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
+def _invert(weights: Float[Tensor, "B V"], uniform: Float[Tensor, "B one"]) -> Int[Tensor, "B one"]:
     cumulative = weights.cumsum(-1, dtype=torch.float64)
     # In float64, uniform < 1 keeps the target below the total, so the index is that of a token with
     # weight; only NaN weights reach the clamp.
-    target = (uniform * cumulative[:, -1])[:, None]
+    target = cumulative[:, -1:] * uniform
     found = torch.searchsorted(cumulative, target, right=True)
-    return found.clamp_(max=weights.shape[-1] - 1)[:, 0]
+    return found.clamp_(max=weights.shape[-1] - 1)
 
 
 @dataclass(frozen=True, eq=False)
