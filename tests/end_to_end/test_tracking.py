@@ -1,0 +1,169 @@
+"""What a run leaves in MLflow, and what happens when the server is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from end_to_end.laboratory import Laboratory, wait_for_step
+from mlflow import MlflowClient
+
+from opdlab import tracking
+from opdlab.training.group import Group
+
+EXPECTED = (
+    "loss",
+    "reverse_kl",
+    "entropy",
+    "active_share",
+    "confidence_spread",
+    "flat_group_share",
+    "reward",
+    "fidelity",
+    "response_length",
+    "truncated_share",
+    "eos_rate",
+    "repetition_rate",
+    "teacher_score_share",
+    "gradient_norm",
+    "learning_rate",
+    "tokens_per_second",
+    "fidelity/t0000-0001",
+    "reverse_kl/t0000-0001",
+    "seconds/rollout",
+    "seconds/teacher",
+    "seconds/trunk",
+    "seconds/leaves",
+    "seconds/update",
+)
+
+
+def test_a_run_leaves_its_metrics_parameters_and_artifacts(undisturbed: Laboratory) -> None:
+    runs = undisturbed.mlflow_runs()
+    run, parent = runs["lgr"], runs["small-001"]
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert {r.info.status for r in runs.values()} == {"FINISHED"}
+    assert run.data.params["method.top_k"] == "4"
+    assert run.data.params["training.steps"] == "8"
+    for name in EXPECTED:
+        history = undisturbed.client().get_metric_history(run.info.run_id, name)
+        assert {metric.step for metric in history} <= set(range(1, 9)), name
+        assert history, name
+    assert run.data.metrics["teacher_score_share"] == 1.0
+    assert "math/short/mean_at_2" in run.data.metrics
+    client = undisturbed.client()
+    listed = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert listed == {"config.yaml", "manifest.json", "model", "samples", "tables"}
+    table = json.loads(
+        (undisturbed.output / "small-001/lgr/tables/rollouts-000004.json").read_text()
+    )
+    row = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert len(row["tokens"]) == len(row["teacher_log_prob"]) == len(row["fidelity"])
+
+
+def test_the_manifest_says_what_the_run_was_made_of(undisturbed: Laboratory) -> None:
+    manifest = json.loads((undisturbed.output / "small-001/lgr/manifest.json").read_text())
+    assert len(manifest["teacher"]["weights_sha256"]) == 64
+    assert manifest["teacher"]["name"] == str(undisturbed.teacher)
+    assert manifest["environment"]["packages"]["torch"]
+    assert manifest["seeds"] == {"training": 3, "evaluation": 1234}
+    assert manifest["code"]["version"]
+
+
+def test_an_unreachable_server_is_an_error_before_anything_is_done(laboratory: Laboratory) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    file = laboratory.write(tracking__uri=f"http://127.0.0.1:{port}")
+    text = laboratory.run("train", file, code=1)
+    assert f"no MLflow server answers at http://127.0.0.1:{port}" in text
+    assert "opdlab ui" in text
+    assert not list(laboratory.output.glob("small-*"))
+
+
+def test_training_outlives_its_server_and_sync_sends_the_rest(laboratory: Laboratory) -> None:
+    with mlflow_server(laboratory.output / "mlflow.db") as server:
+        uri = server.uri
+        file = laboratory.write(tracking__uri=uri, training__steps=30)
+        process = laboratory.start("train", file)
+        wait_for_step(laboratory, 3, process)
+        server.stop()
+        text, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, text
+        assert "opdlab sync" in text
+    rows = [row for row in laboratory.metrics() if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, 31))
+
+    with mlflow_server(laboratory.output / "mlflow.db", uri):
+        laboratory.run("sync", "--output", laboratory.output)
+        run_id = Group(laboratory.output / "small-001").run("lgr")["run_id"]
+        client = MlflowClient(uri)
+        steps = {metric.step for metric in client.get_metric_history(run_id, "loss")}
+        assert steps == set(range(1, 31))
+        assert client.get_run(run_id).info.status == "FINISHED"
+        assert "model" in {artifact.path for artifact in client.list_artifacts(run_id)}
+
+
+def test_only_runs_of_dead_processes_are_reaped(laboratory: Laboratory) -> None:
+    client = laboratory.client()
+    experiment = tracking.experiment_id(client, "reaping", laboratory.output)
+    alive = tracking.start_run(client, experiment, "alive", None, {})
+    elsewhere = tracking.start_run(client, experiment, "elsewhere", None, {})
+    client.set_tag(elsewhere, "opdlab.host", "another-machine")
+    gone = tracking.start_run(client, experiment, "gone", None, {})
+    client.set_tag(gone, "opdlab.pid_started", "12.0")
+    stranger = client.create_run(experiment, run_name="not ours").info.run_id
+    assert tracking.reap(client, experiment) == [gone]
+    assert client.get_run(gone).info.status == "KILLED"
+    for run_id in (alive, elsewhere, stranger):
+        assert client.get_run(run_id).info.status == "RUNNING"
+
+
+class Server:
+    """A real MLflow server as a process group."""
+
+    def __init__(self, store: Path, uri: str | None) -> None:
+        if uri is None:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.uri = uri
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{store}", "--port", uri.rsplit(":", 1)[1]]
+        command += ["--artifacts-destination", str(store.parent / "served")]
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise AssertionError("the MLflow server did not start")
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@contextmanager
+def mlflow_server(store: Path, uri: str | None = None) -> Iterator[Server]:
+    server = Server(store, uri)
+    try:
+        yield server
+    finally:
+        server.stop()
