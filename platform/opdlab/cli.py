@@ -54,16 +54,22 @@ Resume = Annotated[
 Output = Annotated[str, typer.Option(help="Folder that experiments write to.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"opdlab {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _before(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
     ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"opdlab {__version__}")
-        raise typer.Exit
     # Training ends at a step of its own choosing, to save a checkpoint first.
     if context.invoked_subcommand not in ("train", "pretrain"):
         signal.signal(signal.SIGTERM, _terminate)

@@ -1,0 +1,89 @@
+"""The package as users install it: found from any folder, with its experiments and models."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOOK = """
+import json
+from pathlib import Path
+import opdlab, opdlab_dashboards, opdlab_evaluators
+from opdlab import loader, models, plugins, shipped
+print(json.dumps({
+    "homes": [str(Path(m.__file__).parent) for m in (opdlab, opdlab_evaluators, opdlab_dashboards)],
+    "experiments": list(shipped.experiments()),
+    "runs": loader.run_names(loader.load("quickstart")),
+    "widths": {n: models.load_config(f"embedded:{n}").hidden_size for n in ("student", "teacher")},
+    "evaluators": plugins.names(plugins.EVALUATORS),
+}))
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def environment(folder: Path) -> Path:
+    """A virtual environment that sees what is installed here, but not opdlab's own folders."""
+    venv.create(folder, symlinks=True)
+    packages = next((folder / "lib").glob("python*/site-packages"))
+    # The .pth files of a folder that is itself named in one are not read, that of opdlab included.
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the source distribution."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_packages_and_the_experiments_alone(wheel: Path):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {
+        "opdlab",
+        "opdlab_evaluators",
+        "opdlab_dashboards",
+        wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
+    }
+    shipped = {name for name in names if name.startswith("opdlab/experiments/")}
+    assert {
+        "opdlab/experiments/quickstart.yaml",
+        "opdlab/experiments/experiment.schema.json",
+    } <= shipped
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if "__pycache__" in name]
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_everything_is_found_from_another_folder(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    what = [request.getfixturevalue("wheel")] if kind == "wheel" else ["--editable", ROOT]
+    there = environment(tmp_path / "venv")
+    pip = (sys.executable, "-m", "pip", "--python", there / "python", "--disable-pip-version-check")
+    run(*pip, "install", "--no-deps", "--no-index", "--no-build-isolation", *what, cwd=tmp_path)
+    found = json.loads(run(there / "python", "-c", LOOK, cwd=tmp_path))
+    home = tmp_path / "venv" if kind == "wheel" else ROOT
+    assert all(Path(path).is_relative_to(home) for path in found["homes"])
+    files = sorted((ROOT / "experiments").rglob("*.yaml"))
+    assert found["experiments"] == sorted(
+        file.relative_to(ROOT / "experiments").with_suffix("").as_posix() for file in files
+    )
+    assert found["runs"] == ["opd", "lgr"]
+    assert found["widths"]["student"] < found["widths"]["teacher"]
+    assert {"code", "math", "routes"} <= set(found["evaluators"])
+    assert "quickstart" in run(there / "opdlab", "experiments", cwd=tmp_path)

@@ -1,0 +1,78 @@
+"""The repository's layout: nothing in it stands in the way of another module."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def origin_at_the_root(module: str) -> str:
+    """Where a program started in the repository's root finds a module."""
+    script = f"import importlib.util as u; print(u.find_spec({module!r}).origin)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def test_platform_is_the_standard_library_at_the_root():
+    assert not (ROOT / "platform" / "__init__.py").exists()
+    script = "import platform; print(platform.python_version()); print(platform.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    version, file = done.stdout.split()
+    assert version == sys.version.split()[0]
+    assert not Path(file).is_relative_to(ROOT / "platform")
+
+
+def test_the_docker_folder_is_not_taken_for_the_docker_package():
+    origin = origin_at_the_root("docker")
+    assert Path(origin).name == "__init__.py"
+    assert Path(origin).parent != ROOT / "docker"
+
+
+def test_the_three_packages_come_from_one_place():
+    def home(module: str) -> Path:
+        file = importlib.import_module(module).__file__
+        assert file is not None
+        return Path(file).resolve().parents[1]
+
+    homes = [home(name) for name in ("opdlab", "opdlab_evaluators", "opdlab_dashboards")]
+    in_repository = [ROOT / name for name in ("platform", "evaluators", "dashboards")]
+    assert homes == in_repository or len(set(homes)) == 1
+
+
+@pytest.mark.parametrize("folder", ["platform", "evaluators", "dashboards"])
+def test_a_source_root_holds_its_package_alone(folder: str):
+    found = [path.name for path in (ROOT / folder).iterdir() if path.name != "__pycache__"]
+    assert found == [{"platform": "opdlab"}.get(folder, f"opdlab_{folder}")]
+
+
+def test_no_file_hides_a_module_of_the_standard_library():
+    roots = [ROOT / folder for folder in ("platform", "evaluators", "dashboards")]
+    names = {path.stem for root in roots for path in root.rglob("*.py")}
+    assert not names & (sys.stdlib_module_names - {"__init__"})
+
+
+def test_a_method_can_be_read_alone():
+    files = sorted((ROOT / "platform/opdlab/methods").glob("*.py"))
+    assert files
+    long = {path.name: n for path in files if (n := len(path.read_text().splitlines())) > 150}
+    assert not long
+
+
+def test_the_tested_set_names_exact_versions_and_no_place():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert len(pins) > 100
+    for pin in pins:
+        name, equals, version = pin.partition("==")
+        assert name, pin
+        assert equals, pin
+        assert version.replace(".", "").replace("post", "").isalnum(), pin
+    assert "torch==2.13.0" in pins
