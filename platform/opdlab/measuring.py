@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 from opdlab import comparison, evaluation, loader, models, tracking
 from opdlab.config import Evaluation
@@ -35,9 +36,11 @@ def measure(
 ) -> list[Sample]:
     """Evaluate a model and record the results of its run."""
     folder = tracker.folder / "samples"
+    started = perf_counter()
     samples = evaluate_with_progress(subject, settings, label, folder, check)
     if samples:
-        tracker.set(evaluation.headline(samples))
+        seconds = {"seconds/evaluation": perf_counter() - started}
+        tracker.set(evaluation.headline(samples) | seconds)
         tracker.artifact(folder, "samples")
     return samples
 

@@ -1,0 +1,83 @@
+"""The README's worked examples, taken from its text and run as a reader would."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from end_to_end.laboratory import COMMAND
+
+README = Path(__file__).parents[2] / "README.md"
+EXAMPLE = re.compile(r"<!-- example: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+    """The README's files in a folder, its packages installed beside them."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name, text in EXAMPLE.findall(README.read_text()):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    packages = [str(folder / "final"), str(folder / "jeffreys")]
+    subprocess.run([*pip, "--target", str(folder / "site"), *packages], check=True)
+    (folder / "runs").mkdir()
+    (folder / "runs" / "mlflow.db").write_bytes(store.read_bytes())
+    return folder
+
+
+def opdlab(folder: Path, *arguments: str) -> str:
+    """Run the command in a folder that is not the repository."""
+    environment = {**os.environ, "PYTHONPATH": str(folder / "site"), "COLUMNS": "100"}
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+SHORT = ["training.steps=2", "training.prompts_per_step=4", "evaluation.samples=2"]
+
+
+def test_the_example_experiment_trains_both_of_its_runs(examples: Path) -> None:
+    text = opdlab(examples, "train", "my.yaml", *SHORT, "evaluation.benchmarks.0.count=2")
+    assert "heavy - light" in text
+    assert "mean@2" in text
+
+
+def test_the_example_evaluator_is_found_and_run(examples: Path) -> None:
+    text = opdlab(
+        examples,
+        "eval",
+        "my.yaml",
+        "--model",
+        "embedded:teacher",
+        "evaluation.benchmarks=[{type: final, count: 4}]",
+    )
+    assert "final" in text
+    assert "n=4" in text
+
+
+def test_the_example_method_is_found_and_trained(examples: Path) -> None:
+    text = opdlab(
+        examples,
+        "train",
+        "my.yaml",
+        *SHORT,
+        "method={type: jeffreys, forward_weight: 0.5}",
+        "runs=[]",
+        "evaluation.benchmarks.0.count=2",
+        "name=jeffreys",
+    )
+    assert "jeffreys - student" in text
+
+
+def test_plugins_of_the_examples_are_listed(examples: Path) -> None:
+    text = opdlab(examples, "plugins")
+    assert "opdlab-final" in text
+    assert "opdlab-jeffreys" in text
