@@ -1,0 +1,93 @@
+"""What `opdlab plan` predicts, against models that really run."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
+
+from opdlab import plan
+from opdlab.characters import character_tokenizer
+from opdlab.config import Experiment, Model
+from opdlab.footprint import activations, footprint, memory
+from opdlab.loader import load_experiment
+
+SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 70}
+LLAMA = LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=160, tie_word_embeddings=True)
+QWEN = Qwen3Config(**SHAPE, num_key_value_heads=4, intermediate_size=256, head_dim=16)
+GPT2 = GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=70)
+
+
+def kept_for_backward(config: LlamaConfig, rows: int, length: int) -> int:
+    """Bytes that a real forward keeps."""
+    model = AutoModelForCausalLM.from_config(config).train()
+    weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.base_model(input_ids=torch.zeros(rows, length, dtype=torch.long), use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("config", [LLAMA, QWEN, GPT2], ids=["llama", "qwen3", "gpt2"])
+def test_activations_are_predicted_within_15_percent_without_running(config: LlamaConfig):
+    predicted = activations(config, 3, 70, torch.float32)
+    assert predicted == pytest.approx(kept_for_backward(config, 3, 70), rel=0.15)
+    assert activations(config, 6, 70, torch.float32) == pytest.approx(2 * predicted, rel=0.02)
+    assert activations(config, 3, 70, torch.bfloat16) < 0.8 * predicted
+
+
+def test_parameters_are_counted_without_weights(tmp_path: Path):
+    LLAMA.save_pretrained(tmp_path)
+    found = footprint(Model(path=str(tmp_path), dtype="bfloat16"))
+    real = AutoModelForCausalLM.from_config(LLAMA)
+    assert found.parameters == sum(p.numel() for p in real.parameters())
+    assert (found.kind, found.layers, found.width, found.bytes) == ("LlamaForCausalLM", 3, 64, 2)
+    assert found.cache == 2 * 3 * 2 * 16
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    monkeypatch.chdir(tmp_path)
+    characters = "0123456789abcdefghijklmnopqrstuvwxyz+-*=;#:>,()MRC?"
+    for name in ("student", "teacher"):
+        character_tokenizer(characters, 512).save_pretrained(name)
+        LLAMA.save_pretrained(name)
+    return load_experiment(
+        "quickstart",
+        ["student.path=./student", "teacher.path=./teacher", "training.prompts_per_step=16"],
+    )
+
+
+def test_memory_is_held_and_passing(experiment: Experiment):
+    needed = memory(experiment, longest_prompt=30)
+    weights = 4 * footprint(experiment.student).parameters
+    assert needed.held["student weights"] == needed.held["gradients"] == weights
+    assert needed.held["AdamW, two moments"] == 2 * weights
+    assert needed.peak == sum(needed.held.values()) + max(needed.passing.values())
+
+
+def test_a_plan_fits_80_columns_and_says_what_will_be_done(experiment: Experiment, tmp_path: Path):
+    text = StringIO()
+    plan.show(experiment, Console(file=text, width=80))
+    shown = text.getvalue()
+    weights = f"{footprint(experiment.student).weights / 1024:.3g} KiB"
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+    for line in (
+        "opd nothing",
+        "responses a step 16 16",
+        "response tokens a step, at most 1,536 1,536",
+        "teacher cost at 10% active 1.00 1.80",
+        "math/short 64 8 512",
+        f"runs/quickstart-001/lgr/ metrics, samples, model ({weights}), last",
+    ):
+        assert line in lines
+    assert not (tmp_path / "runs").exists()
