@@ -190,8 +190,8 @@ def _difference(
     differences = [b - a for a, b in zip(worst_a, worst_b, strict=True)]
     intervals = [(d.mean(), *difference_interval(d)) for d in differences]
     value, low, high = (float(x) for x in combine(*np.array(intervals).T))
-    # Each difference with its weight in the mean of benchmark means.
-    p = sign_flip_p(np.concatenate([d / len(d) / len(pairs) for d in differences]))
+    # Each difference with its weight in the mean of benchmark means, but for a common factor.
+    p = sign_flip_p(np.concatenate([d / len(d) for d in differences]))
     return Difference(
         _mean_of_means(worst_a), _mean_of_means(worst_b), value, low, high, p, p, **bounds
     )

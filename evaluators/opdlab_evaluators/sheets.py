@@ -82,8 +82,9 @@ def pass_at_every_k(correct: np.ndarray, total: np.ndarray) -> np.ndarray:
     Unbiased for the chance that k fresh samples hold a correct one. Source: arXiv:2107.03374, eq. 1.
     """
     drawn = np.arange(total.min())
+    # Once the wrong samples are used up a factor is 0, and so is every later product.
     missed = (total - correct)[:, None] - drawn
-    return 1 - np.cumprod(np.maximum(missed, 0) / (total[:, None] - drawn), axis=1)
+    return 1 - np.cumprod(missed / (total[:, None] - drawn), axis=1)
 
 
 def majority(votes: Sequence[tuple[str | None, bool]]) -> float:

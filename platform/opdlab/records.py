@@ -228,7 +228,9 @@ class Supervision:
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion of one problem, as it is stored; grading never rewrites it.
+    """One completion of one problem with one grading of it, as it is stored.
+
+    Grading again gives another row and never rewrites a completion.
 
     Attributes:
         checkpoint: what produced it (`student`, `teacher`, `step-80`).
@@ -238,6 +240,9 @@ class Sample:
         completion: text exactly as decoded, special tokens removed.
         tokens: length in tokens, EOS included.
         stop: `eos` or `length`.
+        status, answer, reason: the grader's `Verdict`.
+        grader: version of the grader.
+        protocol: hash of all that makes two scores comparable, the grader included.
     """
 
     checkpoint: str

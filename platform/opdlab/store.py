@@ -14,7 +14,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import quote
 
@@ -169,7 +169,7 @@ def _append(path: Path, samples: Sequence[Sample]) -> None:
 
 def _table(path: Path, rows: Sequence[Sample]) -> pa.Table:
     try:
-        return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+        return pa.Table.from_pylist([vars(row) for row in rows], schema=SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         raise DataError(
             f"{path}: a sample cannot be stored ({error}); texts must be valid Unicode and numbers fit "
@@ -205,8 +205,9 @@ def _read(path: Path) -> list[Sample]:
             table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is damaged or unreadable ({error}): {remedy}") from error
-    if table.schema.names != SCHEMA.names or not table.num_rows:
+    if not table.schema.equals(SCHEMA) or not table.num_rows:
+        columns = ", ".join(table.schema.names)
         raise DataError(
-            f"{path} holds no samples of this version of opdlab (columns {table.schema.names}): {remedy}"
+            f"{path} holds no samples of this version of opdlab (columns {columns}): {remedy}"
         )
     return [Sample(**row) for row in table.to_pylist()]

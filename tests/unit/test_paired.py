@@ -36,7 +36,7 @@ def test_differences_by_hand_are_b_minus_a():
 
 
 def test_pairing_is_by_problem_whatever_the_order_of_samples():
-    shuffled = rows(dict(reversed(B.items())))[::-1]
+    shuffled = rows(dict(reversed(B.items())))
     assert compare(rows(A), shuffled) == compare(rows(A), rows(B))
 
 
@@ -72,6 +72,18 @@ def test_over_all_benchmarks_each_weighs_the_same():
     contributions = np.array([1 / 2, 0.5 / 3 / 2, 0.5 / 3 / 2, 0])
     assert pooled.mean.p == pytest.approx(sign_flip_p(contributions)) == 2 / 8
     assert pooled.protocol == joint_protocol(summarise(a))
+
+
+def test_the_test_over_all_benchmarks_weighs_them_as_the_difference_does():
+    a = [*rows({"p0": "0", "p1": "0"}), *rows(dict.fromkeys("abcd", "1"), benchmark="code")]
+    b = [
+        *rows({"p0": "1", "p1": "1"}),
+        *rows({**dict.fromkeys("ab", "0"), "c": "1", "d": "1"}, benchmark="code"),
+    ]
+    *_, pooled = compare(a, b)
+    # Contributions 1/2, 1/2, -1/4, -1/4: their sum 1/2 is reached or passed by 12 of 16 patterns.
+    assert pooled.mean.value == 0.25
+    assert pooled.mean.p == 12 / 16
 
 
 def test_p_values_are_corrected_over_benchmarks_and_the_pooled_one_is_not():
@@ -181,6 +193,9 @@ def test_seeds_over_several_benchmarks_end_with_their_mean():
     assert pooled.benchmark == POOLED
     assert pooled.differences == pytest.approx(((0), (3 / 16 + 1) / 2))
     assert math.problems + code.problems == pooled.problems
+    parts = [code.sampling_deviation, math.sampling_deviation]
+    assert math.sampling_deviation > 0
+    assert pooled.sampling_deviation == pytest.approx(np.hypot(*parts) / 2)
 
 
 @pytest.mark.parametrize(

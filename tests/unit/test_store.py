@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sample_rows import row, rows
@@ -107,21 +108,17 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def flip(path: Path) -> None:
-    """One bit, at the end of the first column's data."""
-    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
-    start = column.dictionary_page_offset or column.data_page_offset
-    content = bytearray(path.read_bytes())
-    content[start + column.total_compressed_size - 1] ^= 1
-    path.write_bytes(bytes(content))
-
-
 def foreign(path: Path) -> None:
     table = pq.ParquetFile(path).read()
     pq.write_table(table.drop_columns(["protocol"]), path)
 
 
-@pytest.mark.parametrize("damage", [cut, empty, flip, foreign])
+def retyped(path: Path) -> None:
+    table = pq.ParquetFile(path).read()
+    pq.write_table(table.cast(table.schema.set(6, pa.field("completion", pa.binary()))), path)
+
+
+@pytest.mark.parametrize("damage", [cut, empty, foreign, retyped])
 def test_a_damaged_file_is_named_with_the_remedy_and_never_written_over(tmp_path, damage):
     write_samples(tmp_path, rows({"p0": "10" * 20}))
     path = the_file(tmp_path)
@@ -132,6 +129,21 @@ def test_a_damaged_file_is_named_with_the_remedy_and_never_written_over(tmp_path
     with pytest.raises(DataError, match=str(FILE)):
         write_samples(tmp_path, rows({"p1": "1"}))
     assert path.read_bytes() == content
+
+
+def test_no_flipped_bit_is_read_as_other_samples(tmp_path):
+    samples = rows({"p0": "10", "p1": "n1"})
+    write_samples(tmp_path, samples)
+    path = the_file(tmp_path)
+    content = path.read_bytes()
+    refused = 0
+    for place in range(0, len(content), 3):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            assert read_samples(tmp_path) == samples
+        except DataError:
+            refused += 1
+    assert refused > len(content) / 3 / 2
 
 
 @pytest.mark.parametrize("value", [{"completion": "\ud83d"}, {"seed": 2**63}])
@@ -227,9 +239,11 @@ def writer(tmp_path):
         process.join()
 
 
-def test_a_killed_writer_leaves_a_whole_file(tmp_path, writer):
-    process = writer(writes=100_000, length=200_000)
-    time.sleep(0.15)
+def test_readers_never_meet_half_a_file_nor_does_a_killed_writer_leave_one(tmp_path, writer):
+    process = writer(writes=100_000, length=300_000)
+    stop = time.monotonic() + 0.5
+    while time.monotonic() < stop:
+        assert read_samples(tmp_path)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
