@@ -154,6 +154,11 @@ def test_what_cannot_be_stored_is_refused_and_leaves_the_rest_whole(tmp_path, va
     assert read_samples(tmp_path) == rows({"p0": "1"})
 
 
+def test_a_sample_without_a_name_for_its_checkpoint_is_refused(tmp_path):
+    with pytest.raises(DataError, match="without the name of its checkpoint"):
+        write_samples(tmp_path, [row(checkpoint="")])
+
+
 def random_text(length: int, seed: int = 0) -> str:
     return "".join(random.Random(seed).choices("0123456789abcdef", k=length))
 
