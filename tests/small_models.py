@@ -1,4 +1,4 @@
-"""Random tiny models of many families, and random rollouts for them. Weights are large enough to have opinions."""
+"""Random tiny models of many families, and random rollouts for them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from opdlab.records import Rollout
 
 VOCABULARY = 53
 
+_TOKENS = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _SHAPE = {
-    "vocab_size": VOCABULARY,
+    **_TOKENS,
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 3,
@@ -21,28 +22,128 @@ _SHAPE = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "max_position_embeddings": 256,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
 }
 
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_ROUTED = {
+    **_EXPERTS,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
+_LATENT = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 12,
+    "num_key_value_heads": 4,
+}
+_GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256}
+_WINDOW = {"sliding_window": 7}
+
+# What differs from `_SHAPE`. Windows and chunks are shorter than the rollouts of the tests.
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama-tied": {"model_type": "llama", "tie_word_embeddings": True},
+    "llama4": {
+        "model_type": "llama4_text",
+        "attention_chunk_size": 6,
+        "num_local_experts": 4,
+        "intermediate_size_mlp": 48,
+        "interleave_moe_layer_step": 2,
+        "no_rope_layers": [1, 1, 0],
+    },
     "qwen2": {},
+    "qwen2_moe": {**_EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 16},
     "qwen3": {},
-    "mistral": {"sliding_window": 7},
-    "gemma2": {"sliding_window": 7, "query_pre_attn_scalar": 8},
-    "gemma3": {"model_type": "gemma3_text", "sliding_window": 7, "query_pre_attn_scalar": 8},
-    "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256},
+    "qwen3_moe": {**_EXPERTS, "num_experts": 4},
+    "mistral": _WINDOW,
+    "mixtral": {**_WINDOW, "num_local_experts": 4},
+    "gemma": {},
+    "gemma2": {**_WINDOW, "query_pre_attn_scalar": 8},
+    "gemma3": {**_WINDOW, "model_type": "gemma3_text", "query_pre_attn_scalar": 8},
+    "phi": {},
+    "phi3": {},
+    "olmo": {},
+    "olmo2": {},
+    "olmo3": _WINDOW,
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    # These two scale logits to next to nothing unless told otherwise.
+    "cohere": {"logit_scale": 1.0},
+    "cohere2": {**_WINDOW, "logit_scale": 1.0},
+    "granite": {
+        "logits_scaling": 0.5,
+        "attention_multiplier": 0.3,
+        "embedding_multiplier": 2.0,
+        "residual_multiplier": 0.5,
+    },
+    "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "smollm3": {},
+    "starcoder2": _WINDOW,
+    "glm": {},
+    "glm4": {},
+    "glm4_moe": _ROUTED,
+    "gpt_oss": {**_WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v2": {**_ROUTED, **_LATENT},
+    "deepseek_v3": {**_ROUTED, **_LATENT},
+    "dots1": _ROUTED,
+    "gpt_neox": {},
+    "gpt2": _GPT2,
+    "gpt_bigcode": {**_GPT2, "n_inner": 48},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "stablelm": {},
+    "nemotron": {},
+    "persimmon": {},
+    "exaone4": _WINDOW,
+    "ernie4_5": {},
+    "hunyuan_v1_dense": {},
+    "seed_oss": {},
+    "apertus": {},
+    "arcee": {},
+    "helium": {},
+    "bitnet": {},
+    "ministral": _WINDOW,
+    "modernbert-decoder": {},
+    "lfm2": {},
+    "biogpt": {},
+    # Out of the tree's reach: linear biases, recurrent layers, or attention of their own.
+    "bloom": {},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 3},
+    "gptj": {**_GPT2, "rotary_dim": 4},
+    "mamba": {"state_size": 8},
+    "recurrent_gemma": {"lru_width": 32},
+    "diffllama": {},
 }
+# Their rotary frequencies depend on the longest position of a forward.
+STRETCHED: dict[str, dict[str, Any]] = {
+    "llama-dynamic": {
+        "model_type": "llama",
+        "max_position_embeddings": 8,
+        "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+    },
+    "phi3-longrope": {
+        "model_type": "phi3",
+        "original_max_position_embeddings": 8,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "original_max_position_embeddings": 8,
+            "short_factor": [1.0] * 4,
+            "long_factor": [2.0, 3.0, 4.0, 5.0],
+        },
+    },
+}
+OUT_OF_REACH = ("bloom", "mpt", "gptj", "mamba", "recurrent_gemma", "diffllama")
 
 
 def small_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model in evaluation mode; the same for the same arguments."""
-    settings = {"model_type": family, **FAMILIES[family], **changes}
+    settings = {"model_type": family, **(FAMILIES | STRETCHED)[family], **changes}
     kind = settings.pop("model_type")
-    shape = _GPT2_SHAPE if kind == "gpt2" else _SHAPE
+    shape = _TOKENS if "n_embd" in settings else _SHAPE
     config = AutoConfig.for_model(kind, **{**shape, **settings})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -52,11 +153,6 @@ def small_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
             if weight.ndim >= 2:
                 weight.data.normal_(0.0, 1.2 / weight.shape[-1] ** 0.5)
     return model.eval()
-
-
-_GPT2_SHAPE = {
-    name: _SHAPE[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
-}
 
 
 def random_rollout(
@@ -101,5 +197,5 @@ def random_rollout(
         eos_ids=(2,),
     )
     # Every third position has the sampled token among its candidates, as a real group usually does.
-    rollout.candidates[::3, 0] = rollout.token[::3]
+    rollout.candidates[::3, :1] = rollout.token[::3, None]
     return rollout

@@ -7,15 +7,17 @@ projected in chunks, so that no tensor of all tokens by the whole vocabulary eve
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from opdlab.errors import ModelError
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Int, Tensor
 
@@ -104,9 +106,52 @@ def hidden_states(
     return kept[0]
 
 
+def flat_states(
+    model: PreTrainedModel, tokens: Int[Tensor, "N"], column: Int[Tensor, "N"]
+) -> Float[Tensor, "N H"]:
+    """Last hidden states of tokens of several rows laid end to end, within a running `Pass`."""
+    # With a mask of ones no model takes positions that jump for packed sequences of its own.
+    ones = torch.ones_like(tokens)
+    states = hidden_states(
+        model, tokens[None], position_ids=column[None], attention_mask=ones[None]
+    )
+    return states[0]
+
+
+_DECODERS: WeakKeyDictionary[PreTrainedModel, torch.nn.Module] = WeakKeyDictionary()
+
+
 def decoder(model: PreTrainedModel) -> torch.nn.Module:
-    """The part of a causal model that turns tokens into what its head projects."""
-    return model.base_model
+    """The part of a causal model that turns tokens into what its head projects.
+
+    Neither `base_model` nor `get_decoder()` is that part in every family, so it is found by looking: the
+    outermost model that the causal model calls.
+    """
+    if model not in _DECODERS:
+        inner = [
+            module
+            for module in model.modules()
+            if isinstance(module, PreTrainedModel) and module is not model
+        ]
+        _DECODERS[model] = inner[0] if len(inner) == 1 else _outermost_called(model, inner)
+    return _DECODERS[model]
+
+
+def _outermost_called(model: PreTrainedModel, inner: Sequence[torch.nn.Module]) -> torch.nn.Module:
+    called: list[torch.nn.Module] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda module, _inputs: called.append(module))
+        for module in inner
+    ]
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            model(input_ids=torch.ones(1, 1, dtype=torch.long, device=model.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not called:
+        raise ModelError(f"{type(model).__name__}: no decoder is found inside this causal model")
+    return called[0]
 
 
 def project(model: PreTrainedModel, hidden: Float[Tensor, "T H"]) -> Float[Tensor, "T V"]:

@@ -1,8 +1,8 @@
 """The teacher's answers about a rollout: log-probabilities, fidelity, confidence after each candidate.
 
-One pass over the rows themselves (the trunk) answers everything about the sampled tokens and leaves its keys
-and values in a cache. Candidates then run as leaves against that cache, in chunks. Results equal those of a
-whole forward for each candidate (`opdlab.naive`) up to rounding.
+One pass over the rows themselves (the trunk) answers everything about the sampled tokens and leaves its
+keys and values in a cache. Candidates then run as leaves against that cache, in chunks. Results equal
+those of a whole forward for each candidate (`opdlab.naive`) up to rounding.
 
 Source of the tree: arXiv:2605.30833, which prefills the trunk once for every segment; here it runs once.
 """
@@ -15,15 +15,26 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from opdlab.attention_hook import Lines, Own, PackedPass, UnsupportedError, hooked, running
 from opdlab.errors import ModelError, NonFiniteError
-from opdlab.head import CHUNK, hidden_states, vocabulary_statistics
-from opdlab.leaf_attention import LeafPass, UnsupportedError, leaf_attention, running
+from opdlab.head import CHUNK, flat_states, hidden_states, vocabulary_statistics
+from opdlab.leaf_attention import LeafPass
 from opdlab.naive import naive_confidence, naive_scores
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Int, Tensor
-from opdlab.tree import Chunk, Draws, Leaves, chunks, draws, leaves, part
+from opdlab.tree import (
+    Chunk,
+    Draws,
+    Leaves,
+    States,
+    chunks,
+    draws,
+    leaves,
+    part,
+    response_states,
+)
 
 __all__ = ["Teacher", "check_finite", "naive_scores"]
 
@@ -74,7 +85,9 @@ class Teacher:
         """
         _check_tokens(rollout, self.vocabulary)
         uniform = draws(rollout, questions)
-        groups = _rows_by_length(rollout, self.trunk_tokens)
+        # Where rotary frequencies depend on the longest position of a forward, a row goes alone: its
+        # scores must not depend on its company.
+        groups = _rows_by_length(rollout, 1 if self._anchored else self.trunk_tokens)
         if len(groups) == 1:
             scores = self._score(rollout, questions, uniform)
         else:
@@ -89,120 +102,104 @@ class Teacher:
         return scores
 
     def _score(self, rollout: Rollout, questions: Questions, uniform: Draws) -> TeacherScores:
+        if self.way == "naive":
+            return self._answer(rollout, questions, uniform, None)
+        with hooked(self.model) as own:
+            return self._answer(rollout, questions, uniform, own)
+
+    def _answer(
+        self, rollout: Rollout, questions: Questions, uniform: Draws, own: Own | None
+    ) -> TeacherScores:
         started = perf_counter()
         tree = leaves(rollout, questions.candidates)
-        cache = DynamicCache() if len(tree) and self.way == "tree" else None
-        hidden = hidden_states(
-            self.model, rollout.tokens, past_key_values=cache, use_cache=cache is not None
-        )
-        row, column, before = _trunk_places(rollout)
-        rows = hidden[row, column]
-        following = rollout.tokens[row, (column + 1).clamp(max=rollout.tokens.shape[1] - 1)]
-        drawn = torch.zeros_like(row, dtype=torch.float32)
-        drawn[before + 1] = uniform.trunk
+        states = response_states(rollout)
+        trunk = None
+        if own is None:
+            rows = hidden_states(self.model, rollout.tokens)[states.row, states.column]
+        else:
+            trunk = PackedPass(own, Lines.of(states.all_row, len(rollout.tokens)), len(tree) > 0)
+            rows = self._trunk_states(trunk, states)[states.index]
+        drawn = torch.zeros_like(states.row, dtype=torch.float32)
+        drawn[states.before + 1] = uniform.trunk
         said = vocabulary_statistics(
             self.model,
             rows,
-            following,
+            states.following,
             self.vocabulary,
             self.head_chunk,
             uniform=drawn if questions.measure == "sampled_prob" else None,
         )
-        sampled = said.confidence(questions.measure)[before + 1]
+        sampled = said.confidence(questions.measure)[states.before + 1]
         trunk_done = perf_counter()
-        if cache is not None:
-            confidence = self._leaf_confidence(cache, tree, questions, uniform)
+        if trunk is not None:
+            confidence = self._leaf_confidence(trunk, tree, questions, uniform)
         else:
             confidence = naive_confidence(
                 self.model, rollout, questions, tree.index >= 0, uniform, self.vocabulary
             )
         is_sampled = questions.candidates == rollout.token[:, None]
+        fidelity = said.max_log_prob[states.before + 1].exp()
         return TeacherScores(
-            log_prob=said.log_prob[before],
-            entropy=said.entropy[before],
-            fidelity=said.max_log_prob[before + 1].exp().masked_fill(rollout.is_eos, torch.nan),
+            log_prob=said.log_prob[states.before],
+            entropy=said.entropy[states.before],
+            fidelity=fidelity.masked_fill(rollout.is_eos, torch.nan),
             sampled_confidence=sampled.masked_fill(rollout.is_eos, torch.nan),
             confidence=torch.where(is_sampled, sampled[:, None], confidence),
-            hidden=rows[before] if questions.full else None,
+            hidden=rows[states.before] if questions.full else None,
             seconds={"trunk": trunk_done - started, "leaves": perf_counter() - trunk_done},
             leaves=len(tree),
         )
 
+    def _trunk_states(self, trunk: PackedPass, states: States) -> Float[Tensor, "N H"]:
+        if self._anchored:
+            # Dynamic scaling remembers the longest row it has seen; a short one makes it forget.
+            short = PackedPass(trunk.own, Lines.of(states.all_row[:1], 1))
+            with running(short):
+                flat_states(self.model, states.all_token[:1], states.all_column[:1])
+        with running(trunk):
+            return flat_states(self.model, states.all_token, states.all_column)
+
     def _leaf_confidence(
-        self, cache: DynamicCache, tree: Leaves, questions: Questions, uniform: Draws
+        self, trunk: PackedPass, tree: Leaves, questions: Questions, uniform: Draws
     ) -> Float[Tensor, "T K"]:
+        if not len(tree):
+            return torch.full_like(uniform.candidate, torch.nan)
         measured = []
         drawn = uniform.candidate[tree.place, tree.slot]
-        in_row = torch.bincount(tree.row).tolist()
-        with leaf_attention(self.model):
-            for chunk in chunks(in_row, self.leaf_chunk):
-                span = slice(chunk.start, chunk.stop)
-                said = vocabulary_statistics(
-                    self.model,
-                    self._leaf_hidden(cache, tree, chunk),
-                    None,
-                    self.vocabulary,
-                    self.head_chunk,
-                    entropy=questions.measure in ("entropy", "perplexity"),
-                    uniform=drawn[span] if questions.measure == "sampled_prob" else None,
-                )
-                measured.append(said.confidence(questions.measure))
+        for chunk in chunks(torch.bincount(tree.row).tolist(), self.leaf_chunk):
+            span = slice(chunk.start, chunk.stop)
+            said = vocabulary_statistics(
+                self.model,
+                self._leaf_states(trunk, tree, chunk),
+                None,
+                self.vocabulary,
+                self.head_chunk,
+                entropy=questions.measure in ("entropy", "perplexity"),
+                uniform=drawn[span] if questions.measure == "sampled_prob" else None,
+            )
+            measured.append(said.confidence(questions.measure))
         return torch.where(tree.index >= 0, torch.cat(measured)[tree.index], torch.nan)
 
-    def _leaf_hidden(self, cache: DynamicCache, tree: Leaves, chunk: Chunk) -> Float[Tensor, "N H"]:
-        tokens, column = tree.token[chunk.start : chunk.stop], tree.column[chunk.start : chunk.stop]
+    def _leaf_states(self, trunk: PackedPass, tree: Leaves, chunk: Chunk) -> Float[Tensor, "N H"]:
+        span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
+        token, column = tree.token[span], tree.column[span]
+        leaf_pass = LeafPass(
+            keys={layer: keys[rows] for layer, keys in trunk.keys.items()},
+            values={layer: values[rows] for layer, values in trunk.values.items()},
+            lines=Lines.of(tree.row[span] - chunk.first_row, chunk.last_row - chunk.first_row),
+            column=column,
+        )
         if self._anchored:
             # Rotary scaling that depends on the longest position must pick the trunk's factor.
-            tokens = torch.cat([tokens, tokens[:1]])
-            column = torch.cat([column, torch.full_like(column[:1], cache.get_seq_length() - 1)])
-        leaf_pass = _leaf_pass(cache, tree, chunk)
+            token = torch.cat([token, token[:1]])
+            column = torch.cat([column, torch.full_like(column[:1], trunk.lines.C - 1)])
         with running(leaf_pass):
-            # With a mask of ones no model takes jumping positions for packed sequences.
-            hidden = hidden_states(
-                self.model,
-                tokens[None],
-                position_ids=column[None],
-                attention_mask=torch.ones_like(tokens)[None],
-            )
+            states = flat_states(self.model, token, column)
         layers = self.model.config.get_text_config().num_hidden_layers
         if len(leaf_pass.reached) != layers:
-            raise UnsupportedError(
-                f"only {len(leaf_pass.reached)} of its {layers} layers use transformers' attention interface"
-            )
-        return hidden[0, : chunk.stop - chunk.start]
-
-
-def _leaf_pass(cache: DynamicCache, tree: Leaves, chunk: Chunk) -> LeafPass:
-    rows = slice(chunk.first_row, chunk.last_row)
-    row = tree.row[chunk.start : chunk.stop] - chunk.first_row
-    column = tree.column[chunk.start : chunk.stop]
-    count = torch.bincount(row, minlength=chunk.last_row - chunk.first_row)
-    line = int(count.max())
-    leaf = torch.arange(len(row), device=row.device)
-    slot = leaf - (count.cumsum(0) - count)[row] + row * line
-    filled = torch.zeros(len(count) * line, dtype=torch.long, device=row.device)
-    filled[slot] = leaf
-    return LeafPass(
-        keys=[layer.keys[rows] for layer in cache.layers],
-        values=[layer.values[rows] for layer in cache.layers],
-        column=column[filled].view(len(count), line),
-        slot=slot,
-        leaf=filled,
-    )
-
-
-def _trunk_places(
-    rollout: Rollout,
-) -> tuple[Int[Tensor, "T+B"], Int[Tensor, "T+B"], Int[Tensor, "T"]]:
-    """Row and column of every state of the responses, the one after the last token included.
-
-    The third tells where s_t stands among them; what comes after y_t stands one further.
-    """
-    count = rollout.response_lengths + 1
-    row = torch.arange(len(count), device=count.device).repeat_interleave(count)
-    place = torch.arange(len(row), device=count.device)
-    column = (rollout.prompt_lengths - 1 - (count.cumsum(0) - count))[row] + place
-    return row, column, torch.arange(len(rollout.row), device=count.device) + rollout.row
+            reached = f"{len(leaf_pass.reached)} of its {layers} layers"
+            raise UnsupportedError(f"only {reached} use transformers' attention interface")
+        return states[: chunk.stop - chunk.start]
 
 
 def _rows_by_length(rollout: Rollout, tokens: int) -> list[Int[Tensor, "b"]]:

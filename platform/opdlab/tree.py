@@ -89,6 +89,56 @@ def draws(rollout: Rollout, questions: Questions) -> Draws:
     return Draws(trunk, torch.where(is_sampled, trunk[:, None], candidate))
 
 
+@dataclass(frozen=True, eq=False)
+class States:
+    """The rows of a rollout laid end to end without filler, and the states that its responses pass through.
+
+    A response of L tokens passes through L + 1 states: before each token, and after the last one.
+
+    Attributes:
+        all_token, all_row, all_column: every token of every row. `Int[N]`
+        row, column: token that each state follows; its hidden state speaks of the next one. `Int[T+B]`
+        index: that token's place among all. `Int[T+B]`
+        following: token that came next; any after the last one. `Int[T+B]`
+        before: state s_t that each response token was sampled in; the one after it is one further. `Int[T]`
+    """
+
+    all_token: Int[Tensor, "N"]
+    all_row: Int[Tensor, "N"]
+    all_column: Int[Tensor, "N"]
+    row: Int[Tensor, "T+B"]
+    column: Int[Tensor, "T+B"]
+    index: Int[Tensor, "T+B"]
+    following: Int[Tensor, "T+B"]
+    before: Int[Tensor, "T"]
+
+
+def response_states(rollout: Rollout) -> States:
+    """Where every state of the responses is found."""
+    B, S = rollout.tokens.shape
+    lengths = rollout.prompt_lengths + rollout.response_lengths
+    all_row, all_column = within(lengths)
+    row, step = within(rollout.response_lengths + 1)
+    column = rollout.prompt_lengths[row] - 1 + step
+    return States(
+        all_token=rollout.tokens[all_row, all_column],
+        all_row=all_row,
+        all_column=all_column,
+        row=row,
+        column=column,
+        index=(lengths.cumsum(0) - lengths)[row] + column,
+        following=rollout.tokens[row, (column + 1).clamp(max=S - 1)],
+        before=torch.arange(len(row) - B, device=row.device) + rollout.row,
+    )
+
+
+def within(counts: Int[Tensor, "B"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:
+    """For runs of so many elements laid end to end: which run, and which element of it."""
+    run = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    start = counts.cumsum(0) - counts
+    return run, torch.arange(len(run), device=counts.device) - start[run]
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Leaves `start` to `stop`, which stand in rows `first_row` to `last_row` (exclusive)."""

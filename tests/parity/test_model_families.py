@@ -1,0 +1,32 @@
+"""Every decoder-only family is scored exactly: by the tree where it reaches, else by whole forwards."""
+
+from __future__ import annotations
+
+import pytest
+from small_models import FAMILIES, OUT_OF_REACH, random_rollout, small_model
+from tree_controls import assert_equal, differences
+
+from opdlab.naive import naive_scores
+from opdlab.records import Questions
+from opdlab.teacher import Teacher
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in OUT_OF_REACH])
+def test_the_tree_is_exact_and_its_controls_are_not(family: str) -> None:
+    model, rollout = small_model(family), random_rollout([3, 5, 1], [4, 9, 13])
+    questions = Questions(rollout.candidates)
+    teacher = Teacher(model)
+    assert teacher.way == "tree"
+    assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions), 2e-5)
+    exact, *wrong = differences(model, rollout)
+    assert exact < 2e-5
+    assert min(wrong) > 0.1
+
+
+@pytest.mark.parametrize("family", OUT_OF_REACH)
+def test_what_the_tree_cannot_reach_is_scored_by_whole_forwards(family: str) -> None:
+    model, rollout = small_model(family), random_rollout([3, 5], [4, 9])
+    questions = Questions(rollout.candidates)
+    with pytest.warns(UserWarning, match="scored by a whole forward for every candidate"):
+        teacher = Teacher(model)
+    assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions), 2e-5)

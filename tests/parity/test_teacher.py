@@ -1,0 +1,226 @@
+"""Candidates scored against a cached trunk equal whole forwards, and every way to be off by one is seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_models import STRETCHED, VOCABULARY, random_rollout, small_model
+from tree_controls import CONTROLS, RAGGED, assert_equal, differences
+
+from opdlab import leaf_attention
+from opdlab.errors import ModelError, NonFiniteError
+from opdlab.head import project
+from opdlab.naive import naive_scores
+from opdlab.records import Questions
+from opdlab.teacher import Teacher, check_finite
+
+MAIN = ["llama", "qwen2", "qwen3", "mistral"]
+
+
+@pytest.mark.parametrize("family", MAIN)
+def test_a_leaf_equals_a_whole_forward(family: str) -> None:
+    model, rollout = small_model(family), random_rollout(*RAGGED)
+    teacher = Teacher(model)
+    found = teacher.score(rollout, Questions(rollout.candidates))
+    assert teacher.way == "tree"
+    assert found.leaves == int((rollout.candidates != rollout.token[:, None]).sum())
+    assert_equal(found, naive_scores(model, rollout, Questions(rollout.candidates)))
+
+
+@pytest.mark.parametrize("family", MAIN)
+def test_a_leaf_off_by_one_is_seen(family: str) -> None:
+    exact, *wrong = differences(small_model(family), random_rollout(*RAGGED))
+    assert exact < 1e-5
+    assert len(wrong) == len(CONTROLS)
+    assert min(wrong) > 0.1
+
+
+@pytest.mark.parametrize("measure", ["max_prob", "sampled_prob", "entropy", "perplexity"])
+def test_every_measure_over_a_shared_vocabulary_equals_whole_forwards(measure: str) -> None:
+    model, rollout = small_model("qwen3"), random_rollout(*RAGGED, vocabulary=50)
+    questions = Questions(rollout.candidates, measure=measure, seed=3)
+    found, truth = (
+        Teacher(model, 50).score(rollout, questions),
+        naive_scores(model, rollout, questions, 50),
+    )
+    assert_equal(found, truth, atol=1e-4)
+
+
+def test_chunks_of_any_size_give_the_same_scores() -> None:
+    model, rollout = small_model("mistral"), random_rollout(*RAGGED)
+    questions = Questions(rollout.candidates)
+    truth = naive_scores(model, rollout, questions)
+    for sizes in ({"leaf_chunk": 7}, {"trunk_tokens": 20}, {"head_chunk": 5}, {"trunk_tokens": 1}):
+        assert_equal(Teacher(model, **sizes).score(rollout, questions), truth)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
+def test_an_unmasked_call_for_keys_that_all_leaves_see_changes_nothing(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rollout = small_model(family), random_rollout([9, 12], [20, 24])
+    questions = Questions(rollout.candidates)
+    monkeypatch.setattr(leaf_attention, "_WORTH_A_CALL", 2)
+    scorer = Teacher(model, leaf_chunk=8)
+    assert_equal(scorer.score(rollout, questions), naive_scores(model, rollout, questions))
+
+
+def test_rollouts_of_one_prompt_are_scored_as_if_alone() -> None:
+    model = small_model("qwen2")
+    prompt = [5, 9, 31, 7, 7, 12, 40]
+    rollout = random_rollout([prompt, [8, 3], prompt, prompt], [6, 4, 11, 3])
+    questions = Questions(rollout.candidates)
+    assert_equal(Teacher(model).score(rollout, questions), naive_scores(model, rollout, questions))
+
+
+def test_filler_has_no_influence() -> None:
+    model, rollout = small_model("llama"), random_rollout(*RAGGED)
+    junk = torch.randint(3, VOCABULARY, (len(rollout.tokens), 5))
+    tokens = torch.cat([rollout.tokens, junk], 1)
+    lengths = rollout.prompt_lengths + rollout.response_lengths
+    filler = torch.arange(tokens.shape[1]) >= lengths[:, None]
+    tokens = torch.where(filler, tokens.clamp(min=44), tokens)
+    questions = Questions(rollout.candidates)
+    teacher = Teacher(model)
+    found = teacher.score(replace(rollout, tokens=tokens), questions)
+    assert_equal(found, teacher.score(rollout, questions), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", STRETCHED)
+def test_leaves_keep_the_rotary_factor_of_their_trunk(family: str) -> None:
+    model, rollout = small_model(family), random_rollout([12, 20, 3], [9, 6, 8])
+    found = Teacher(model).score(rollout, Questions(rollout.candidates)).confidence.log()
+    for t in range(0, len(rollout.row), 3):
+        row, column = int(rollout.row[t]), int(rollout.column[t])
+        length = int(rollout.prompt_lengths[row] + rollout.response_lengths[row])
+        tokens = rollout.tokens[row, :length].repeat(rollout.candidates.shape[1], 1)
+        tokens[:, column] = rollout.candidates[t]
+        with torch.no_grad():
+            model(input_ids=tokens[:1, :1])  # Dynamic scaling forgets the longest row so far.
+            log_p = model(input_ids=tokens).logits[:, column].log_softmax(-1)
+        torch.testing.assert_close(found[t], log_p.amax(-1), atol=2e-5, rtol=0)
+
+
+def test_missing_repeated_and_sampled_candidates_are_answered_rightly() -> None:
+    model, rollout = small_model("llama"), random_rollout([3, 4], [5, 6])
+    candidates = rollout.candidates.clone()
+    candidates[:, 1] = candidates[:, 2]
+    candidates[4, :] = -1
+    candidates[5, 0] = -1
+    candidates[6] = rollout.token[6]
+    questions = Questions(candidates)
+    found = Teacher(model).score(rollout, questions)
+    assert torch.equal(found.confidence.isnan(), candidates == -1)
+    assert torch.equal(found.confidence[6], found.sampled_confidence[6].expand(4))
+    assert_equal(found, naive_scores(model, rollout, questions))
+
+
+def test_nothing_is_said_of_the_step_after_an_eos_but_the_eos_is_scored() -> None:
+    model, rollout = small_model("llama"), random_rollout([3, 4], [5, 6])
+    found = Teacher(model).score(rollout, Questions(rollout.candidates))
+    assert torch.equal(found.fidelity.isnan(), rollout.is_eos)
+    assert torch.equal(found.sampled_confidence.isnan(), rollout.is_eos)
+    assert rollout.is_eos.sum() == 1
+    assert found.log_prob.isfinite().all()
+
+
+def test_a_method_without_candidates_gets_the_trunk_alone() -> None:
+    model, rollout = small_model("llama"), random_rollout(*RAGGED, top_k=0)
+    questions = Questions(rollout.candidates, full=True)
+    found = Teacher(model).score(rollout, questions)
+    assert found.leaves == 0
+    assert_equal(found, naive_scores(model, rollout, questions))
+    assert found.hidden is not None
+    log_q = project(model, found.hidden).log_softmax(-1)
+    said = log_q.gather(1, rollout.token[:, None]).squeeze(1)
+    torch.testing.assert_close(said, found.log_prob, atol=1e-5, rtol=0)
+
+
+def test_half_precision_adds_no_more_than_rounding() -> None:
+    rollout = random_rollout(*RAGGED)
+    questions = Questions(rollout.candidates)
+    exact = naive_scores(small_model("qwen3"), rollout, questions)
+    model = small_model("qwen3").bfloat16()
+    by_tree = Teacher(model).score(rollout, questions)
+    by_forwards = naive_scores(model, rollout, questions)
+    error = [
+        (s.confidence.log() - exact.confidence.log()).nanmean().abs()
+        for s in (by_tree, by_forwards)
+    ]
+    assert by_tree.confidence.dtype == torch.float32
+    assert error[0] < error[1] + 0.02
+    assert (by_tree.confidence.log() - by_forwards.confidence.log()).abs().nanmean() < 0.05
+
+
+def test_attention_is_the_models_own_again_afterwards() -> None:
+    model, rollout = small_model("gemma2"), random_rollout([3, 4], [5, 6])
+    teacher = Teacher(model)
+    before = model(input_ids=rollout.tokens).logits
+    teacher.score(rollout, Questions(rollout.candidates))
+    assert model.config._attn_implementation == "eager"
+    assert torch.equal(model(input_ids=rollout.tokens).logits, before)
+    with pytest.raises(IndexError):
+        teacher.score(rollout, Questions(rollout.candidates + 10 * VOCABULARY))
+    assert model.config._attn_implementation == "eager"
+
+
+def test_a_model_out_of_the_trees_reach_is_scored_exactly_with_a_warning() -> None:
+    model, rollout = small_model("bloom"), random_rollout([3, 4], [5, 6])
+    with pytest.warns(UserWarning, match="BloomForCausalLM is scored by a whole forward"):
+        teacher = Teacher(model)
+    questions = Questions(rollout.candidates)
+    assert teacher.way == "naive"
+    assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions))
+
+
+def test_wrong_results_of_the_hook_are_found_at_load() -> None:
+    with pytest.warns(UserWarning, match="come out wrong by"):
+        assert Teacher(small_model("diffllama")).way == "naive"
+
+
+def test_a_model_that_looks_ahead_is_refused_by_name() -> None:
+    from transformers import BertConfig, BertLMHeadModel
+
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        initializer_range=0.3,
+    )
+    with pytest.raises(ModelError, match=r"BertLMHeadModel cannot be a teacher.*later tokens"):
+        Teacher(BertLMHeadModel(config))
+
+
+def test_a_teacher_that_says_nan_is_stopped() -> None:
+    model, rollout = small_model("llama"), random_rollout([3, 4], [5, 6])
+    teacher = Teacher(model)
+    rollout.tokens[rollout.tokens == 52] = 51
+    rollout.tokens[1, 4 + 2] = 52
+    with torch.no_grad():
+        model.get_input_embeddings().weight[52] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"log_prob is nan in row 1 at response position"):
+        teacher.score(rollout, Questions(rollout.candidates[:, :0]))
+
+
+@pytest.mark.parametrize("name", ["log_prob", "fidelity", "confidence"])
+def test_a_score_that_is_no_number_is_named_by_row_and_position(name: str) -> None:
+    rollout = random_rollout([3, 4], [5, 6])
+    questions = Questions(rollout.candidates)
+    scores = Teacher(small_model("llama")).score(rollout, questions)
+    getattr(scores, name)[5 + 2] = torch.inf
+    with pytest.raises(NonFiniteError, match=f"{name} is .*inf.* in row 1 at response position 2 "):
+        check_finite(scores, rollout, questions)
+
+
+def test_rollouts_that_the_teacher_cannot_read_are_refused() -> None:
+    teacher = Teacher(small_model("llama"), 40)
+    rollout = random_rollout([3, 4], [5, 6])
+    with pytest.raises(ModelError, match="outside the 40 entries"):
+        teacher.score(rollout, Questions(rollout.candidates))
+    rollout = random_rollout([3, 0], [5, 6], vocabulary=40)
+    with pytest.raises(ModelError, match="row 1 has an empty prompt"):
+        teacher.score(rollout, Questions(rollout.candidates))
