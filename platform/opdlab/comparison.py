@@ -17,6 +17,7 @@ from opdlab.records import Sample
 from opdlab.terminal import console
 
 LEVEL = 0.05
+MOST_COLUMNS = 4
 RESULTS = "results.json"
 STYLE: Any = {"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
 
@@ -24,17 +25,29 @@ STYLE: Any = {"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False
 def compare(runs: Sequence[str], output: str) -> None:
     """Compare runs by name or folder; each one after the first is set against the first.
 
+    A side may be several runs, `a,b,c`, that differ in their training seed alone; then all sides need as
+    many, and differences are taken seed by seed.
+
     Raises:
-        DataError: fewer than two runs, a run without samples, or runs measured in different ways.
+        DataError: fewer than two sides, a run without samples, or runs measured in different ways.
     """
     if len(runs) < 2:
         raise DataError(
             "compare needs two runs or more; the first is what the others are set against"
         )
-    measured = {name: read_run(find_run(name, Path(output))) for name in runs}
+    sides = {side: side.split(",") for side in runs}
+    measured = {
+        name: read_run(find_run(name, Path(output))) for names in sides.values() for name in names
+    }
     console.print(score_table(measured))
-    first = runs[0]
-    console.print(difference_table(measured, [(first, other) for other in runs[1:]]))
+    if any(len(names) > 1 for names in sides.values()):
+        groups = [[measured[name] for name in names] for names in sides.values()]
+        for side, group in zip(runs[1:], groups[1:], strict=True):
+            found = plugins.load(plugins.STATISTICS, "seeds")(groups[0], group)
+            console.print(seed_table(f"{side} minus {runs[0]}", found))
+        console.print(SEEDS_READING)
+        return
+    console.print(difference_table(measured, [(runs[0], other) for other in runs[1:]]))
     console.print(READING)
 
 
@@ -52,6 +65,10 @@ def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place:
     (place / RESULTS).write_text(json.dumps(content, indent=1) + "\n")
 
 
+SEEDS_READING = (
+    "[dim]Means over pairs of runs with the same training seed; intervals and p by Student's t over the "
+    "pairs: they speak of new training runs on the same problems.[/]"
+)
 READING = (
     "[dim]Paired by problem. ▲ higher, ▼ lower, both at p < 0.05 (sign-flip permutation, Holm-corrected "
     "over benchmarks); = no difference shown. In brackets the 95 % interval over problems.[/]"
@@ -94,9 +111,20 @@ def differences(measured: Mapping[str, Sequence[Sample]], a: str, b: str) -> lis
 
 
 def score_table(measured: Mapping[str, Sequence[Sample]]) -> Table:
-    """One column a run, two lines a benchmark: mean@k and pass@k with intervals, in percent."""
+    """Scores of every run on every benchmark with intervals, in percent.
+
+    One column a run with mean@k and pass@k; of many runs one row each with mean@k alone.
+    """
     found = {name: summaries(samples) for name, samples in measured.items()}
     table = Table(title="Scores in %, with 95 % intervals over problems", **STYLE)
+    if len(found) > MOST_COLUMNS:
+        first = next(iter(found.values()))
+        table.add_column(f"mean@{first[0].k}")
+        for summary in first:
+            table.add_column(f"{title(summary)} n={summary.problems}", justify="right")
+        for name, row in found.items():
+            table.add_row(name, *(percent(s.mean) for s in row))
+        return table
     table.add_column("benchmark")
     for name in found:
         table.add_column(name, justify="right", no_wrap=True)
@@ -123,15 +151,39 @@ def percent(estimate: Any) -> str:
 def difference_table(
     measured: Mapping[str, Sequence[Sample]], pairs: Sequence[tuple[str, str]]
 ) -> Table:
-    """One column a pair: differences of mean@k in percentage points, and which side is ahead."""
-    found = {(a, b): differences(measured, a, b) for a, b in pairs}
-    k = min(result.k for results in found.values() for result in results)
-    table = Table(title=f"Differences of mean@{k}, in points", **STYLE)
+    """Differences of mean@k in percentage points, and which side is ahead.
+
+    One column a pair; of many pairs one row each.
+    """
+    found = {f"{b} - {a}": differences(measured, a, b) for a, b in pairs}
+    first = next(iter(found.values()))
+    table = Table(title=f"Differences of mean@{first[0].k}, in points", **STYLE)
+    if len(found) > MOST_COLUMNS:
+        table.add_column("")
+        for each in first:
+            table.add_column(each.benchmark, justify="right")
+        for name, row in found.items():
+            table.add_row(name, *(points(each.mean) for each in row))
+        return table
     table.add_column("benchmark")
-    for a, b in pairs:
-        table.add_column(f"{b} - {a}", justify="right", no_wrap=True)
+    for name in found:
+        table.add_column(name, justify="right", no_wrap=True)
     for row in zip(*found.values(), strict=True):
         table.add_row(f"[bold]{row[0].benchmark}[/]", *(points(each.mean) for each in row))
+    return table
+
+
+def seed_table(name: str, found: Sequence[Any]) -> Table:
+    """Differences of mean@k over pairs of runs that share their training seed."""
+    table = Table(title=f"{name}: mean@{found[0].k}, in points", **STYLE)
+    table.add_column("benchmark")
+    for column in ("mean difference", "each seed", "p"):
+        table.add_column(column, justify="right")
+    for each in found:
+        value, low, high = (100 * x for x in (each.value, each.low, each.high))
+        seeds = " ".join(f"{100 * x:+.1f}" for x in each.differences)
+        interval = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+        table.add_row(each.benchmark, interval, seeds, f"{each.p:.4f}")
     return table
 
 

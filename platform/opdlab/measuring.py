@@ -52,7 +52,8 @@ def evaluate_command(name: str, model: str, overrides: list[str]) -> None:
         name: experiment whose benchmarks, sampling and prompt template are used.
         model: folder of a model, `embedded:NAME`, or the folder of a run with a `model` in it.
 
-    What is measured lies in `OUTPUT/evaluations/MODEL`; the same call again goes on where it was stopped.
+    What is measured lies in `OUTPUT/evaluations/MODEL-WEIGHTS`; the same call again goes on where it
+    was stopped.
     """
     quieten()
     config = loader.load_experiment(name, overrides)
@@ -67,8 +68,8 @@ def evaluate_command(name: str, model: str, overrides: list[str]) -> None:
         None,
         config.prompts.template,
     )
-    label = "-".join(part for part in Path(model).parts if part not in ("/", "..", "."))
-    folder = Path(config.output) / "evaluations" / label.replace(":", "-")
+    label = label_of(model, models.weights_sha256(loaded))
+    folder = Path(config.output) / "evaluations" / label
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     tracking.reap(client, experiment)
@@ -88,3 +89,9 @@ def evaluate_command(name: str, model: str, overrides: list[str]) -> None:
         tracker.close(status)
     console.print(comparison.score_table({label: samples}))
     console.print(f"samples: {folder / 'samples'}")
+
+
+def label_of(model: str, weights: str) -> str:
+    """Name of what is measured: where it lies, and the beginning of its weights' hash."""
+    parts = [part for part in Path(model.replace(":", "-")).parts if part not in ("/", "..", ".")]
+    return "-".join([*parts[-3:], weights[:8]])

@@ -18,5 +18,3 @@ def quieten() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # Lightning asks torch in a way that torch has renamed.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # Students without dropout are the same in both modes, and rollouts need evaluation mode.
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start")

@@ -37,7 +37,7 @@ class Distillation(L.LightningModule):
     ) -> None:
         super().__init__()
         self.config = config
-        self.student: PreTrainedModel = student.model
+        self.student: PreTrainedModel = student.model.train()
         self.subject = student
         self.teacher = teacher
         self.prompts = prompts

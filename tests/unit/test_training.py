@@ -1,0 +1,174 @@
+"""The training step: exact means, schedules, measures, and a curve that must not move."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from end_to_end.laboratory import save_model
+
+from opdlab import models
+from opdlab.config import Experiment
+from opdlab.evaluation import Subject
+from opdlab.prompts import open_prompts
+from opdlab.records import Rollout
+from opdlab.teacher import Teacher
+from opdlab.training.measures import by_position, repetition_rate
+from opdlab.training.module import Distillation
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    place = tmp_path_factory.mktemp("models")
+    return save_model(place / "student", 16), save_model(place / "teacher", 32, scale=4.0)
+
+
+def build(folders: tuple[Path, Path], method: dict[str, Any], **training: Any) -> Distillation:
+    """A module on random models, ready for a step."""
+    student_path, teacher_path = map(str, folders)
+    config = Experiment.model_validate(
+        {
+            "name": "unit",
+            "student": {"path": student_path},
+            "teacher": {"path": teacher_path},
+            "prompts": {"type": "problems", "sources": [{"type": "math"}, {"type": "code"}]},
+            "rollout": {"type": "cached", "max_new_tokens": 12},
+            "method": method,
+            "training": {"steps": 1, "prompts_per_step": 6, **training},
+        }
+    )
+    model, tokenizer = models.load_model(student_path), models.load_tokenizer(student_path)
+    eos, pad = models.eos_ids(model, tokenizer), models.pad_id(model, tokenizer)
+    subject = Subject(model, tokenizer, config.rollout, eos, pad, None, "none")
+    teacher = Teacher(models.load_model(teacher_path))
+    return Distillation(config, subject, teacher, open_prompts(config.prompts, tokenizer, 0))
+
+
+class Recorder(L.Callback):
+    """The metrics of every optimizer step."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object
+    ) -> None:
+        assert isinstance(pl_module, Distillation)
+        pl_module.end_micro_batch()
+        if trainer.global_step > len(self.rows):
+            self.rows.append(pl_module.step_record())
+
+
+def fit(module: Distillation) -> list[dict[str, float]]:
+    recorder = Recorder()
+    settings = module.config.training
+    trainer = L.Trainer(
+        max_steps=settings.steps,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip or None,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[recorder],
+    )
+    trainer.fit(module, range(settings.steps * settings.accumulate))  # pyright: ignore[reportArgumentType]
+    return recorder.rows
+
+
+OPD = {"type": "opd", "support": "full"}
+
+
+@pytest.mark.parametrize("normalisation", ["token_mean", "sequence_mean"])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(folders, normalisation) -> None:
+    whole = build(folders, OPD, normalisation=normalisation)
+    parts = build(folders, OPD, normalisation=normalisation, accumulate=3, prompts_per_step=2)
+    before = {name: p.detach().clone() for name, p in whole.student.named_parameters()}
+    (norm,), (norm_of_parts,) = (
+        [row["gradient_norm"] for row in fit(module)] for module in (whole, parts)
+    )
+    assert norm_of_parts / 3 == pytest.approx(norm / 3, rel=1e-4)
+    for name, weight in whole.student.named_parameters():
+        assert not torch.equal(weight, before[name])
+        torch.testing.assert_close(parts.student.get_parameter(name), weight, rtol=1e-3, atol=1e-5)
+
+
+def test_token_mean_and_sequence_mean_are_different_losses(folders) -> None:
+    rows = [fit(build(folders, OPD, normalisation=n))[0] for n in ("token_mean", "sequence_mean")]
+    assert rows[0]["loss"] == pytest.approx(rows[0]["reverse_kl"], rel=1e-5)
+    assert rows[1]["loss"] != pytest.approx(rows[0]["loss"], rel=1e-3)
+
+
+def test_opd_brings_the_student_nearer_to_the_teacher(folders) -> None:
+    rows = fit(build(folders, OPD, steps=30, learning_rate=2e-2))
+    assert rows[-1]["reverse_kl"] < 0.85 * rows[0]["reverse_kl"]
+
+
+def test_a_small_head_chunk_changes_nothing(folders) -> None:
+    one, many = (fit(build(folders, OPD, steps=2, head_chunk=chunk)) for chunk in (4096, 5))
+    assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in many], rel=1e-4)
+
+
+def test_every_response_token_has_a_teacher_score(folders) -> None:
+    (row,) = fit(build(folders, {"type": "lgr", "support": "sampled", "top_k": 4}))
+    assert row["teacher_score_share"] == 1.0
+    assert row["leaves"] > 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5]),
+        ("cosine", [0.5, 1.0, 1.0, 0.853553, 0.5]),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(folders, schedule, factors) -> None:
+    module = build(folders, OPD, steps=6, warmup_steps=2, schedule=schedule)
+    found = [module.learning_rate_factor(step) for step in range(5)]
+    assert found == pytest.approx(factors, abs=1e-5)
+
+
+def rollout_of(rows: list[list[int]]) -> Rollout:
+    width = max(map(len, rows)) + 1
+    T = sum(map(len, rows))
+    return Rollout(
+        tokens=torch.tensor([[1, *row, *[0] * (width - 1 - len(row))] for row in rows]),
+        prompt_lengths=torch.ones(len(rows), dtype=torch.long),
+        response_lengths=torch.tensor([len(row) for row in rows]),
+        ended=torch.zeros(len(rows), dtype=torch.bool),
+        log_prob=torch.zeros(T),
+        entropy=torch.zeros(T),
+        candidates=torch.zeros(T, 0, dtype=torch.long),
+        seeds=torch.arange(len(rows)),
+        eos_ids=(9,),
+    )
+
+
+def test_repetition_counts_four_grams_seen_before_in_the_same_response() -> None:
+    # 5 5 5 5 5 5: three 4-grams, one distinct; 1 2 3 4 5: two, both new; too short: none.
+    rollout = rollout_of([[5] * 6, [1, 2, 3, 4, 5], [5, 5, 5]])
+    assert repetition_rate(rollout).item() == pytest.approx(1 - 3 / 5)
+    assert repetition_rate(rollout_of([[1, 2]])).item() == 0.0
+
+
+def test_position_bins_hold_the_means_of_their_tokens() -> None:
+    rollout = rollout_of([[3, 4, 5], [3]])
+    values = torch.tensor([1.0, 2.0, float("nan"), 3.0])
+    assert by_position("f", values, rollout, 16) == {"f/t0000-0001": pytest.approx(2.0)}
+    assert by_position("f", values, rollout, 8) == {
+        "f/t0000-0000": pytest.approx(2.0),
+        "f/t0001-0001": pytest.approx(2.0),
+    }
+
+
+GOLDEN_KL = [6.47114, 7.13484, 6.84224, 6.89672]
+
+
+def test_the_loss_curve_is_the_one_it_always_was(folders) -> None:
+    rows = fit(build(folders, {"type": "lgr", "support": "full", "top_k": 4}, steps=4))
+    assert [row["reverse_kl"] for row in rows] == pytest.approx(GOLDEN_KL, rel=2e-3)
