@@ -11,7 +11,7 @@ from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.embedded.family import Family, identity
 
 STATEMENTS = {"short": (1, 2), "long": (3, 4)}
-OPERATORS = (2, 3)
+OPERATORS = (1, 2)
 INPUTS, TARGETS = "abc", "pqrs"
 TEST_INPUTS = 3
 # A prime: no product of inputs vanishes, and values stay small whatever a completion multiplies.
