@@ -125,12 +125,13 @@ def score_table(measured: Mapping[str, Sequence[Sample]]) -> Table:
         for name, row in found.items():
             table.add_row(name, *(percent(s.mean) for s in row))
         return table
-    table.add_column("benchmark")
+    table.add_column("benchmark", no_wrap=True)
     for name in found:
         table.add_column(name, justify="right", no_wrap=True)
     for row in zip(*found.values(), strict=True):
         name, k, problems = title(row[0]), row[0].k, {s.problems for s in row}
-        table.add_row(f"[bold]{name}[/] [dim]n={'/'.join(map(str, sorted(problems)))}[/]")
+        count = "/".join(map(str, sorted(problems)))
+        table.add_row(f"[bold]{name}[/] [dim]n={count}[/]")
         table.add_row(f"  mean@{k}", *(percent(s.mean) for s in row))
         table.add_row(f"  pass@{k}", *(percent(s.pass_at[k]) for s in row))
     return table
@@ -145,7 +146,7 @@ def percent(estimate: Any) -> str:
     """An estimate in percent; its bounds where some samples could not be graded."""
     if estimate.value is None:
         return f"{100 * estimate.worst:.0f} to {100 * estimate.best:.0f}?"
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
+    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f},{100 * estimate.high:.0f}]"
 
 
 def difference_table(

@@ -22,7 +22,7 @@ def evaluate_with_progress(
     """`evaluation.evaluate` with a bar of finished responses; `check` may raise to stop it."""
     count = sum(len(b.problems()) for b in settings.benchmarks) * settings.samples
     with progress_bar() as progress:
-        task = progress.add_task(f"evaluate {label}", total=count, figures="")
+        task = progress.add_task(f"evaluate {label}", total=count)
 
         def finished(rows: int) -> None:
             progress.advance(task, rows)

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from collections.abc import Iterable
+
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 console = Console(highlight=False)
 
 
-def progress_bar() -> Progress:
-    """A bar with a description, how much of how much, the time left, and figures worth watching."""
-    return Progress(
+class WatchedProgress(Progress):
+    """A progress bar with a line of figures worth watching below it."""
+
+    figures: str = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.figures:
+            yield Text(f"  {self.figures}", style="dim")
+
+
+def progress_bar() -> WatchedProgress:
+    """A bar with a description, how much of how much, and the time left."""
+    return WatchedProgress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[figures]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
     )

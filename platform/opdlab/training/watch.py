@@ -21,10 +21,10 @@ from opdlab.training.module import Distillation
 TABLE_ROWS = 8
 SHOWN = {
     "loss": "loss",
-    "reverse_kl": "KL",
+    "reverse_kl": "reverse KL",
     "reward": "reward",
     "active_share": "active",
-    "tokens_per_second": "tok/s",
+    "tokens_per_second": "tokens/s",
 }
 
 
@@ -37,7 +37,7 @@ class Watch(L.Callback):
         self.stop = stop
         self.step = 0
         self.progress = progress_bar()
-        self.task = self.progress.add_task(f"train {tracker.folder.name}", figures="")
+        self.task = self.progress.add_task(f"train {tracker.folder.name}")
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -75,7 +75,8 @@ class Watch(L.Callback):
 
     def _record(self, module: Distillation) -> None:
         metrics = module.step_record()
-        self.progress.update(self.task, completed=self.step, figures=figures(metrics))
+        self.progress.figures = figures(metrics)
+        self.progress.update(self.task, completed=self.step)
         every = module.config.evaluation.every
         if every and self.step % every == 0 and self.step < module.config.training.steps:
             samples = evaluation.evaluate(
@@ -94,8 +95,9 @@ class Watch(L.Callback):
 
 
 def figures(metrics: Mapping[str, float]) -> str:
-    """The figures that are worth watching, short enough for a line."""
-    return "  ".join(f"{short} {metrics[n]:.3g}" for n, short in SHOWN.items() if n in metrics)
+    """The figures that are worth watching, on one line."""
+    found = [(label, metrics[name]) for name, label in SHOWN.items() if name in metrics]
+    return "  ".join(f"{label} {value:.4g}" for label, value in found)
 
 
 def rollout_table(
