@@ -6,6 +6,11 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Shapes in annotations are checked at every call, and a record's fields against each other.
+CHECKED = ["opdlab.methods", "opdlab.records", "opdlab.training.measures", "opdlab.training.module"]
+install_import_hook(CHECKED, "beartype.beartype")
 
 # Examples are the same in every run, and a slow machine is no failure.
 settings.register_profile("opdlab", deadline=None, derandomize=True)
