@@ -34,7 +34,7 @@ def build(folders: tuple[Path, Path], method: dict[str, Any], **training: Any) -
             "name": "unit",
             "student": {"path": student_path},
             "teacher": {"path": teacher_path},
-            "prompts": {"type": "problems", "sources": [{"type": "math"}, {"type": "code"}]},
+            "prompts": {"type": "problems", "sources": [{"type": "math"}]},
             "rollout": {"type": "cached", "max_new_tokens": 12},
             "method": method,
             "training": {"steps": 1, "prompts_per_step": 6, **training},
@@ -104,7 +104,7 @@ def test_token_mean_and_sequence_mean_are_different_losses(folders) -> None:
 
 
 def test_opd_brings_the_student_nearer_to_the_teacher(folders) -> None:
-    rows = fit(build(folders, OPD, steps=30, learning_rate=2e-2))
+    rows = fit(build(folders, OPD, steps=60, learning_rate=1e-2))
     assert rows[-1]["reverse_kl"] < 0.85 * rows[0]["reverse_kl"]
 
 
@@ -166,7 +166,7 @@ def test_position_bins_hold_the_means_of_their_tokens() -> None:
     }
 
 
-GOLDEN_KL = [6.47114, 7.13484, 6.84224, 6.89672]
+GOLDEN_KL = [6.81924, 7.14815, 6.47164, 6.63104]
 
 
 def test_the_loss_curve_is_the_one_it_always_was(folders) -> None:
