@@ -121,16 +121,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
 STRETCHED: dict[str, dict[str, Any]] = {
     "llama-dynamic": {
         "model_type": "llama",
-        "max_position_embeddings": 8,
+        "max_position_embeddings": 16,
         "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
     },
     "phi3-longrope": {
         "model_type": "phi3",
-        "original_max_position_embeddings": 8,
+        "original_max_position_embeddings": 16,
         "rope_parameters": {
             "rope_type": "longrope",
             "rope_theta": 10000.0,
-            "original_max_position_embeddings": 8,
+            "original_max_position_embeddings": 16,
             "short_factor": [1.0] * 4,
             "long_factor": [2.0, 3.0, 4.0, 5.0],
         },

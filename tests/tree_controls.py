@@ -45,9 +45,9 @@ def leaf_log_c(
     tree, states = leaves(rollout, rollout.candidates), response_states(rollout)
     rows = len(rollout.tokens)
     with hooked(model) as own:
-        trunk = PackedPass(own, Lines.of(states.all_row, rows), keep=True)
+        trunk = PackedPass(own, Lines.of(states.row, rows), keep=True)
         with running(trunk):
-            flat_states(model, states.all_token, states.all_column)
+            flat_states(model, states.token, states.column)
         lines = Lines.of(tree.row, rows)
         leaf = LeafPass(trunk.keys, trunk.values, lines, tree.column + mask_shift)
         with running(leaf), contextlib.nullcontext() if own_key else _own_key_unseen():

@@ -39,13 +39,13 @@ class Lines:
 
     Attributes:
         slot: place of each token in the flattened lines. `Int[N]`
-        token: token in each place; any in a filler. `Int[R*C]`
+        token: token in each place; any in a filler. `Int[places]`
     """
 
     R: int
     C: int
     slot: Int[Tensor, "N"]
-    token: Int[Tensor, "R*C"]
+    token: Int[Tensor, "places"]
 
     @classmethod
     def of(cls, row: Int[Tensor, "N"], rows: int) -> Lines:
@@ -81,9 +81,16 @@ class Own:
 
     name: str
 
-    def mask(self, **options: Any) -> Any:
-        """What its layers would receive as `attention_mask`."""
-        return AttentionMaskInterface()[self.name](**options)
+    def mask(self, lines: Lines, rule: MaskFunction, options: dict[str, Any]) -> Any:
+        """What its layers would receive as `attention_mask` for rows in lines."""
+
+        def rule_of_a_line(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            # The model has seen a single row: a rule that looks something up by row knows that one.
+            return rule(batch * 0, head, query, key)
+
+        sizes = {"batch_size": lines.R, "q_length": lines.C, "kv_length": lines.C}
+        options = {**options, **sizes, "attention_mask": None}
+        return AttentionMaskInterface()[self.name](mask_function=rule_of_a_line, **options)
 
     def attend(self, module: torch.nn.Module, *inputs: Any, **options: Any) -> Tensor:
         """Its attention, `[B C H D]`."""
@@ -132,14 +139,13 @@ class PackedPass(Pass):
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
 
+    @property
+    def width(self) -> int:
+        """Columns of the widest row."""
+        return self.lines.C
+
     def mask(self, mask_function: MaskFunction, **options: Any) -> Any:
-        lines = {"batch_size": self.lines.R, "q_length": self.lines.C, "kv_length": self.lines.C}
-
-        def rule(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            # The model has seen a single row: a rule that looks something up by row knows that one.
-            return mask_function(batch * 0, head, query, key)
-
-        return self.own.mask(mask_function=rule, **{**options, **lines, "attention_mask": None})
+        return self.own.mask(self.lines, mask_function, options)
 
     def attend(
         self,

@@ -116,20 +116,25 @@ class LeafPass(Pass):
         key = torch.arange(int(column.max()), device=column.device)
         zero = key.new_zeros(1)
         seen = rule(zero, zero, column, key) & (key < column)
-        by_some, by_all = seen.any(1).any(0).nonzero(), seen.all(1).all(0).nonzero()
-        start, stop = (int(by_some[0]), int(by_some[-1]) + 1) if len(by_some) else (0, 1)
-        cuts, open_from = [start, stop], -1
-        if _WORTH_A_CALL <= len(by_all) == int(by_all[-1] - by_all[0]) + 1:
-            open_from = int(by_all[0])
-            cuts = sorted({start, open_from, int(by_all[-1]) + 1, stop})
+        cuts, open_from = [0, seen.shape[2]], -1
+        if seen.shape[2] > _WORTH_A_CALL:
+            by_some, by_all = (x.nonzero() for x in (seen.any(1).any(0), seen.all(1).all(0)))
+            if len(by_some):
+                cuts = [int(by_some[0]), int(by_some[-1]) + 1]
+            if _WORTH_A_CALL <= len(by_all) == int(by_all[-1] - by_all[0]) + 1:
+                open_from = int(by_all[0])
+                cuts = sorted({*cuts, open_from, int(by_all[-1]) + 1})
         # Finite, so that a leaf that sees no key of a stretch gets a weight of exactly 0 in the merge
         # instead of NaN.
         never = torch.finfo(dtype).min / 2
         stretches = []
         for left, right in pairwise(cuts):
-            hidden = ~seen[:, None, :, left:right]
-            bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-            bias = None if left == open_from else bias.masked_fill_(hidden, never)
+            bias = None
+            if left != open_from:
+                bias = torch.zeros(
+                    seen[:, None, :, left:right].shape, dtype=dtype, device=key.device
+                )
+                bias.masked_fill_(~seen[:, None, :, left:right], never)
             stretches.append(Stretch(left, right, bias))
         return stretches
 

@@ -9,7 +9,6 @@ Source of the tree: arXiv:2605.30833, which prefills the trunk once for every se
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -24,6 +23,7 @@ from opdlab.leaf_attention import LeafPass
 from opdlab.naive import naive_confidence, naive_scores
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Int, Tensor
+from opdlab.shared_prompts import ANY_MASK, SharedPass
 from opdlab.tree import (
     Chunk,
     Draws,
@@ -34,8 +34,13 @@ from opdlab.tree import (
     leaves,
     part,
     response_states,
+    same_prompts,
 )
+from opdlab.trial import settle
 
+# Sharing prompts costs masks; it pays from this part of all tokens.
+_WORTH_SHARING = 0.1
+TrunkPass = PackedPass | SharedPass
 __all__ = ["Teacher", "check_finite", "naive_scores"]
 
 
@@ -44,6 +49,7 @@ class Teacher:
 
     Attributes:
         way: `tree`, or `naive` for a model whose attention cannot be hooked: exact too, but slow.
+        shares: whether rows of one prompt share its pass.
     """
 
     def __init__(
@@ -71,9 +77,9 @@ class Teacher:
         self.leaf_chunk = leaf_chunk
         self.trunk_tokens = trunk_tokens
         self.head_chunk = head_chunk
-        self.way = "tree"
+        self.way, self.shares = "tree", True
         self._anchored = any(_picks_by_length(module) for module in model.modules())
-        _try_out(self)
+        settle(self)
 
     @torch.no_grad()
     def score(self, rollout: Rollout, questions: Questions) -> TeacherScores:
@@ -112,14 +118,16 @@ class Teacher:
     ) -> TeacherScores:
         started = perf_counter()
         tree = leaves(rollout, questions.candidates)
-        states = response_states(rollout)
+        sharing = own is not None and own.name in ANY_MASK and self.shares and not self._anchored
+        states = response_states(rollout, _WORTH_SHARING if sharing else 1.0)
         trunk = None
         if own is None:
-            rows = hidden_states(self.model, rollout.tokens)[states.row, states.column]
+            hidden = hidden_states(self.model, rollout.tokens)
+            rows = hidden[states.row, states.column][states.index]
         else:
-            trunk = PackedPass(own, Lines.of(states.all_row, len(rollout.tokens)), len(tree) > 0)
+            trunk = _trunk_pass(own, rollout, states, keep=len(tree) > 0)
             rows = self._trunk_states(trunk, states)[states.index]
-        drawn = torch.zeros_like(states.row, dtype=torch.float32)
+        drawn = torch.zeros_like(states.index, dtype=torch.float32)
         drawn[states.before + 1] = uniform.trunk
         said = vocabulary_statistics(
             self.model,
@@ -150,17 +158,16 @@ class Teacher:
             leaves=len(tree),
         )
 
-    def _trunk_states(self, trunk: PackedPass, states: States) -> Float[Tensor, "N H"]:
+    def _trunk_states(self, trunk: TrunkPass, states: States) -> Float[Tensor, "N H"]:
         if self._anchored:
             # Dynamic scaling remembers the longest row it has seen; a short one makes it forget.
-            short = PackedPass(trunk.own, Lines.of(states.all_row[:1], 1))
-            with running(short):
-                flat_states(self.model, states.all_token[:1], states.all_column[:1])
+            with running(PackedPass(trunk.own, Lines.of(states.row[:1], 1))):
+                flat_states(self.model, states.token[:1], states.column[:1])
         with running(trunk):
-            return flat_states(self.model, states.all_token, states.all_column)
+            return flat_states(self.model, states.token, states.column)
 
     def _leaf_confidence(
-        self, trunk: PackedPass, tree: Leaves, questions: Questions, uniform: Draws
+        self, trunk: TrunkPass, tree: Leaves, questions: Questions, uniform: Draws
     ) -> Float[Tensor, "T K"]:
         if not len(tree):
             return torch.full_like(uniform.candidate, torch.nan)
@@ -180,7 +187,7 @@ class Teacher:
             measured.append(said.confidence(questions.measure))
         return torch.where(tree.index >= 0, torch.cat(measured)[tree.index], torch.nan)
 
-    def _leaf_states(self, trunk: PackedPass, tree: Leaves, chunk: Chunk) -> Float[Tensor, "N H"]:
+    def _leaf_states(self, trunk: TrunkPass, tree: Leaves, chunk: Chunk) -> Float[Tensor, "N H"]:
         span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
         token, column = tree.token[span], tree.column[span]
         leaf_pass = LeafPass(
@@ -192,7 +199,7 @@ class Teacher:
         if self._anchored:
             # Rotary scaling that depends on the longest position must pick the trunk's factor.
             token = torch.cat([token, token[:1]])
-            column = torch.cat([column, torch.full_like(column[:1], trunk.lines.C - 1)])
+            column = torch.cat([column, torch.full_like(column[:1], trunk.width - 1)])
         with running(leaf_pass):
             states = flat_states(self.model, token, column)
         layers = self.model.config.get_text_config().num_hidden_layers
@@ -202,20 +209,42 @@ class Teacher:
         return states[: chunk.stop - chunk.start]
 
 
+def _trunk_pass(own: Own, rollout: Rollout, states: States, keep: bool) -> TrunkPass:
+    if states.prompt is None:
+        return PackedPass(own, Lines.of(states.row, len(rollout.tokens)), keep)
+    N = states.prompts
+    return SharedPass(
+        own,
+        prompts=Lines.of(states.row[:N], int(states.prompt.max()) + 1),
+        responses=Lines.of(states.row[N:], len(rollout.tokens)),
+        prompt=states.prompt,
+        row=states.row[N:],
+        column=states.column[N:],
+        width=int(states.column.max()) + 1,
+        keep=keep,
+    )
+
+
 def _rows_by_length(rollout: Rollout, tokens: int) -> list[Int[Tensor, "b"]]:
-    """Rows of like length together, at most so many tokens with their filler; one row at least."""
+    """Rows of one prompt and of like length together, at most so many tokens; one row at least."""
     lengths = (rollout.prompt_lengths + rollout.response_lengths).tolist()
-    if len(lengths) * max(lengths) <= tokens:
+    if sum(lengths) <= tokens:
         return [torch.arange(len(lengths), device=rollout.tokens.device)]
+    prompt = same_prompts(rollout)[0].tolist()
+    longest: dict[int, int] = {}
+    for number, length in zip(prompt, lengths, strict=True):
+        longest[number] = max(length, longest.get(number, 0))
     groups: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if not groups or (len(groups[-1]) + 1) * lengths[groups[-1][0]] > tokens:
+    for row in sorted(
+        range(len(lengths)), key=lambda row: (-longest[prompt[row]], prompt[row], -lengths[row])
+    ):
+        if not groups or sum(lengths[other] for other in groups[-1]) + lengths[row] > tokens:
             groups.append([])
         groups[-1].append(row)
     return [torch.tensor(sorted(group), device=rollout.tokens.device) for group in groups]
 
 
-def _join(pieces: list[tuple[TeacherScores, Int[Tensor, "t"]]]) -> TeacherScores:
+def _join(pieces: list[tuple[TeacherScores, Int[Tensor, "_"]]]) -> TeacherScores:
     """Scores of the groups of rows, in the rollout's order."""
     order = torch.cat([place for _, place in pieces]).argsort()
 
@@ -276,71 +305,3 @@ def _picks_by_length(module: torch.nn.Module) -> bool:
     kinds = getattr(module, "rope_type", "")
     kinds = kinds.values() if isinstance(kinds, dict) else [str(kinds)]
     return any("dynamic" in kind or "longrope" in kind for kind in kinds)
-
-
-def _try_out(teacher: Teacher) -> None:
-    """Hold the tree against whole forwards on a few tokens; settle which way this model is scored.
-
-    Raises:
-        ModelError: not even a trunk of padded rows can be scored.
-    """
-    rollout, questions = _trial(teacher)
-    truth = naive_scores(teacher.model, rollout, questions, teacher.vocabulary)
-    sampled = questions.candidates == rollout.token[:, None]
-    reason = ""
-    try:
-        found = teacher.score(rollout, questions)
-        error = (found.confidence.log() - truth.confidence.log()).abs().mean()
-        if error > _tolerance(teacher.model):
-            reason = f"its candidates' confidences come out wrong by {float(error):.2g} nats"
-    except UnsupportedError as error:
-        reason = str(error)
-    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
-        # Model code that was not written for the hook can fail in any of these ways.
-        reason = f"{type(error).__name__}: {error}"
-    if not reason:
-        return
-    name = type(teacher.model).__name__
-    teacher.way = "naive"
-    found = teacher.score(rollout, questions)
-    errors = [
-        (found.log_prob - truth.log_prob).abs().mean(),
-        (found.confidence.log() - truth.confidence.log())[sampled].abs().mean(),
-    ]
-    if max(errors) > _tolerance(teacher.model):
-        raise ModelError(
-            f"{name} cannot be a teacher: what it says at a token depends on later tokens or on filler "
-            f"(off by {float(max(errors)):.2g} nats); choose a decoder-only model"
-        )
-    warnings.warn(
-        f"{name} is scored by a whole forward for every candidate, which is exact but slow: {reason}",
-        UserWarning,
-        stacklevel=3,
-    )
-
-
-def _tolerance(model: PreTrainedModel) -> float:
-    """Mean difference in log confidence, in nats, that rounding can explain."""
-    return 1e-4 if model.dtype == torch.float32 else 0.05
-
-
-def _trial(teacher: Teacher) -> tuple[Rollout, Questions]:
-    """Two unequal rows of arbitrary tokens; each position asks for its own token and one other."""
-    size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
-    device = teacher.model.device
-    prompts, responses = torch.tensor([3, 2]), torch.tensor([3, 5])
-    tokens = (torch.arange(14).reshape(2, 7) * 7919 + 11) % size
-    T = int(responses.sum())
-    rollout = Rollout(
-        tokens=tokens,
-        prompt_lengths=prompts,
-        response_lengths=responses,
-        ended=torch.zeros(2, dtype=torch.bool),
-        log_prob=torch.zeros(T),
-        entropy=torch.zeros(T),
-        candidates=torch.zeros(T, 0, dtype=torch.long),
-        seeds=torch.zeros(2, dtype=torch.long),
-        eos_ids=(),
-    ).to(device)
-    other = (rollout.token * 31 + 17) % size
-    return rollout, Questions(torch.stack([rollout.token, other], 1))

@@ -91,45 +91,96 @@ def draws(rollout: Rollout, questions: Questions) -> Draws:
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """The rows of a rollout laid end to end without filler, and the states that its responses pass through.
+    """The tokens of a rollout laid end to end without filler, and the states its responses pass through.
 
     A response of L tokens passes through L + 1 states: before each token, and after the last one.
 
     Attributes:
-        all_token, all_row, all_column: every token of every row. `Int[N]`
-        row, column: token that each state follows; its hidden state speaks of the next one. `Int[T+B]`
-        index: that token's place among all. `Int[T+B]`
+        token, row, column: tokens to be computed. Whole rows; or, where rows share prompts, each prompt
+            once, then the responses. `Int[N]`
+        prompts: tokens of shared prompts among them; their `row` is the prompt's. 0 for whole rows.
+        prompt: prompt of each row, where they are shared. `Int[B]`
+        index: among those tokens, the one that each state follows; its hidden state speaks of the next
+            one. `Int[T+B]`
         following: token that came next; any after the last one. `Int[T+B]`
         before: state s_t that each response token was sampled in; the one after it is one further. `Int[T]`
     """
 
-    all_token: Int[Tensor, "N"]
-    all_row: Int[Tensor, "N"]
-    all_column: Int[Tensor, "N"]
-    row: Int[Tensor, "T+B"]
-    column: Int[Tensor, "T+B"]
+    token: Int[Tensor, "N"]
+    row: Int[Tensor, "N"]
+    column: Int[Tensor, "N"]
+    prompts: int
+    prompt: Int[Tensor, "B"] | None
     index: Int[Tensor, "T+B"]
     following: Int[Tensor, "T+B"]
     before: Int[Tensor, "T"]
 
 
-def response_states(rollout: Rollout) -> States:
-    """Where every state of the responses is found."""
+def response_states(rollout: Rollout, share_from: float = 1.0) -> States:
+    """Where every state of the responses is found.
+
+    Args:
+        share_from: share prompts where that saves at least this part of the tokens.
+    """
     B, S = rollout.tokens.shape
-    lengths = rollout.prompt_lengths + rollout.response_lengths
-    all_row, all_column = within(lengths)
     row, step = within(rollout.response_lengths + 1)
     column = rollout.prompt_lengths[row] - 1 + step
+    following = rollout.tokens[row, (column + 1).clamp(max=S - 1)]
+    before = torch.arange(len(row) - B, device=row.device) + rollout.row
+    lengths = rollout.prompt_lengths + rollout.response_lengths
+    if share_from < 1:
+        prompt, first = same_prompts(rollout)
+        saved = rollout.prompt_lengths.sum() - rollout.prompt_lengths[first].sum()
+        if float(saved) > share_from * float(lengths.sum()):
+            return _shared(rollout, prompt, first, step, following, before)
+    all_row, all_column = within(lengths)
     return States(
-        all_token=rollout.tokens[all_row, all_column],
-        all_row=all_row,
-        all_column=all_column,
-        row=row,
-        column=column,
+        token=rollout.tokens[all_row, all_column],
+        row=all_row,
+        column=all_column,
+        prompts=0,
+        prompt=None,
         index=(lengths.cumsum(0) - lengths)[row] + column,
-        following=rollout.tokens[row, (column + 1).clamp(max=S - 1)],
-        before=torch.arange(len(row) - B, device=row.device) + rollout.row,
+        following=following,
+        before=before,
     )
+
+
+def _shared(
+    rollout: Rollout,
+    prompt: Int[Tensor, "B"],
+    first: Int[Tensor, "U"],
+    step: Int[Tensor, "T+B"],
+    following: Int[Tensor, "T+B"],
+    before: Int[Tensor, "T"],
+) -> States:
+    lengths = rollout.prompt_lengths[first]
+    of, column = within(lengths)
+    # A response's first state follows the last token of its prompt.
+    index = torch.full_like(step, -1)
+    index[step > 0] = len(of) + torch.arange(len(rollout.row), device=step.device)
+    index[step == 0] = (lengths.cumsum(0) - 1)[prompt]
+    return States(
+        token=torch.cat([rollout.tokens[first[of], column], rollout.token]),
+        row=torch.cat([of, rollout.row]),
+        column=torch.cat([column, rollout.column]),
+        prompts=len(of),
+        prompt=prompt,
+        index=index,
+        following=following,
+        before=before,
+    )
+
+
+def same_prompts(rollout: Rollout) -> tuple[Int[Tensor, "B"], Int[Tensor, "U"]]:
+    """Number of each row's prompt, and a row that has it for each of the prompts."""
+    columns = torch.arange(int(rollout.prompt_lengths.max()), device=rollout.tokens.device)
+    filler = columns >= rollout.prompt_lengths[:, None]
+    prompts = rollout.tokens[:, : len(columns)].masked_fill(filler, -1)
+    _, prompt = torch.unique(prompts, dim=0, return_inverse=True)
+    first = torch.zeros(int(prompt.max()) + 1, dtype=torch.long, device=prompt.device)
+    first[prompt] = torch.arange(len(prompt), device=prompt.device)
+    return prompt, first
 
 
 def within(counts: Int[Tensor, "B"]) -> tuple[Int[Tensor, "N"], Int[Tensor, "N"]]:

@@ -9,12 +9,13 @@ import torch
 from small_models import STRETCHED, VOCABULARY, random_rollout, small_model
 from tree_controls import CONTROLS, RAGGED, assert_equal, differences
 
-from opdlab import leaf_attention
+from opdlab import leaf_attention, shared_prompts
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.head import project
 from opdlab.naive import naive_scores
 from opdlab.records import Questions
 from opdlab.teacher import Teacher, check_finite
+from opdlab.tree import response_states
 
 MAIN = ["llama", "qwen2", "qwen3", "mistral"]
 
@@ -67,12 +68,25 @@ def test_an_unmasked_call_for_keys_that_all_leaves_see_changes_nothing(
     assert_equal(scorer.score(rollout, questions), naive_scores(model, rollout, questions))
 
 
-def test_rollouts_of_one_prompt_are_scored_as_if_alone() -> None:
-    model = small_model("qwen2")
-    prompt = [5, 9, 31, 7, 7, 12, 40]
-    rollout = random_rollout([prompt, [8, 3], prompt, prompt], [6, 4, 11, 3])
+@pytest.mark.parametrize("family", [*MAIN, "gemma2", "gpt_oss", "llama4", "deepseek_v3"])
+def test_rollouts_of_one_prompt_share_it_exactly(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Blocks of a few columns, as very long rows have them.
+    monkeypatch.setattr(shared_prompts, "_MASK_ELEMENTS", 300)
+    model = small_model(family)
+    prompt = [5, 9, 31, 7, 7, 12, 40, 22, 9]
+    rollout = random_rollout([prompt, [8, 3], prompt, prompt, [8, 3]], [6, 4, 11, 3, 14])
     questions = Questions(rollout.candidates)
-    assert_equal(Teacher(model).score(rollout, questions), naive_scores(model, rollout, questions))
+    teacher = Teacher(model)
+    assert teacher.shares
+    assert response_states(rollout, 0.1).prompts == len(prompt) + 2
+    truth = naive_scores(model, rollout, questions)
+    assert_equal(teacher.score(rollout, questions), truth)
+    teacher.trunk_tokens = 40
+    assert_equal(teacher.score(rollout, questions), truth)
+    teacher.shares = False
+    assert_equal(teacher.score(rollout, questions), truth)
 
 
 def test_filler_has_no_influence() -> None:

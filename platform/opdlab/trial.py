@@ -1,0 +1,116 @@
+"""How a teacher is scored is settled at load: each way is held against whole forwards of a few tokens."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.attention_hook import UnsupportedError
+from opdlab.errors import ModelError
+from opdlab.naive import naive_scores
+from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.shapes import Float, Tensor
+
+if TYPE_CHECKING:
+    from opdlab.teacher import Teacher
+
+# Model code that was not written for the hook can fail in any of these ways.
+_FAILURES = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+)
+
+
+def settle(teacher: Teacher) -> None:
+    """Keep the first way that is right: the tree with shared prompts, the tree, whole forwards.
+
+    Raises:
+        ModelError: not even the last is right, since the model looks ahead or at filler.
+    """
+    name = type(teacher.model).__name__
+    rollout, questions = _trial(teacher)
+    truth = naive_scores(teacher.model, rollout, questions, teacher.vocabulary)
+    sampled = questions.candidates == rollout.token[:, None]
+    ahead = _gap(truth.confidence[sampled], truth.sampled_confidence)
+    if ahead > _tolerance(teacher.model):
+        raise ModelError(
+            f"{name} cannot be a teacher: what it says at a token depends on later tokens (by "
+            f"{ahead:.2g} nats); choose a decoder-only model"
+        )
+    faults = []
+    for way, shares in (("tree", True), ("tree", False), ("naive", False)):
+        teacher.way, teacher.shares = way, shares
+        fault = _fault(teacher, rollout, questions, truth)
+        if fault is None:
+            break
+        faults.append(fault)
+    else:
+        raise ModelError(
+            f"{name} cannot be a teacher: rows of unequal length disturb each other ({faults[-1]}); "
+            "choose another model"
+        )
+    if teacher.way == "naive":
+        warnings.warn(
+            f"{name} is scored by a whole forward for every candidate, which is exact but slow: "
+            f"{faults[-1]}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _fault(
+    teacher: Teacher, rollout: Rollout, questions: Questions, truth: TeacherScores
+) -> str | None:
+    """What goes wrong when the teacher scores as it is set now; None if nothing does."""
+    try:
+        found = teacher.score(rollout, questions)
+    except UnsupportedError as error:
+        return str(error)
+    except _FAILURES as error:
+        return f"{type(error).__name__}: {error}"
+    gap = max(
+        _gap(found.confidence, truth.confidence),
+        _gap(found.log_prob.exp(), truth.log_prob.exp()),
+    )
+    if gap > _tolerance(teacher.model):
+        return f"its scores come out wrong by {gap:.2g} nats"
+    return None
+
+
+def _gap(found: Float[Tensor, "*n"], truth: Float[Tensor, "*n"]) -> float:
+    """Mean difference of the logarithms."""
+    return float((found.log() - truth.log()).abs().mean())
+
+
+def _tolerance(model: PreTrainedModel) -> float:
+    """Mean difference, in nats, that rounding can explain."""
+    return 1e-4 if model.dtype == torch.float32 else 0.05
+
+
+def _trial(teacher: Teacher) -> tuple[Rollout, Questions]:
+    """Unequal rows, two of one prompt; each position asks for its own token and another."""
+    size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
+    prompts, responses = torch.tensor([6, 2, 6]), torch.tensor([2, 5, 3])
+    tokens = (torch.arange(3 * 9).reshape(3, 9) * 7919 + 11) % size
+    tokens[2, :6] = tokens[0, :6]
+    T = int(responses.sum())
+    rollout = Rollout(
+        tokens=tokens,
+        prompt_lengths=prompts,
+        response_lengths=responses,
+        ended=torch.zeros(3, dtype=torch.bool),
+        log_prob=torch.zeros(T),
+        entropy=torch.zeros(T),
+        candidates=torch.zeros(T, 0, dtype=torch.long),
+        seeds=torch.zeros(3, dtype=torch.long),
+        eos_ids=(),
+    ).to(teacher.model.device)
+    other = (rollout.token * 31 + 17) % size
+    return rollout, Questions(torch.stack([rollout.token, other], 1))
