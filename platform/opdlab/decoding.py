@@ -11,13 +11,12 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from opdlab.errors import ModelError, NonFiniteError
+from opdlab.errors import ModelError
 from opdlab.growing_cache import GrowingCache
-from opdlab.sampling import Recorded, choose, concatenate, record, uniforms
+from opdlab.recording import Decoded, Draw, Records
+from opdlab.sampling import choose, uniforms, weigh
 from opdlab.shapes import Float, Int, Tensor
 
-# Logits held back, in numbers, so that those of small vocabularies are recorded many steps at a time.
-_HELD_LOGITS = 1 << 18
 # Tokens of a prefill's forward.
 _PREFILL_TOKENS = 1 << 14
 # Steps between looks at the places: bounds the table of uniforms, and how late NaN is seen.
@@ -26,85 +25,6 @@ _STRETCH = 256
 _ACCELERATOR_INTERVAL = 8
 # One place in so many must be free before rows move: a move costs about as much as a step.
 _SHARE = 8
-
-
-@dataclass(frozen=True)
-class Draw:
-    """How tokens are drawn, and what is recorded of each."""
-
-    temperature: float
-    top_p: float
-    top_k: int
-    vocabulary: int | None
-    max_new_tokens: int
-    eos_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """The responses in the order of the prompts, and what was recorded of their tokens, end to end."""
-
-    responses: list[Int[Tensor, "length"]]
-    recorded: Recorded
-
-
-class _Records:
-    """What was sampled, in the order in which it was; `finish` puts it in the order of the rows."""
-
-    def __init__(self, draw: Draw) -> None:
-        self.draw = draw
-        self.pending: list[tuple[Tensor, Tensor]] = []
-        self.held = 0
-        self.tokens: list[Tensor] = []
-        self.recorded: list[Recorded] = []
-        self.keys: list[Tensor] = []
-
-    def add(self, logits: Float[Tensor, "B V"], tokens: Int[Tensor, "B one"]) -> None:
-        """The tokens of one step and the logits they were drawn from."""
-        self.pending.append((logits, tokens))
-        self.held += logits.numel()
-        if self.held >= _HELD_LOGITS:
-            self._record()
-
-    def _record(self) -> None:
-        if self.pending:
-            logits, tokens = (torch.cat(parts) for parts in zip(*self.pending, strict=True))
-            self.tokens.append(tokens[:, 0])
-            self.recorded.append(record(logits, tokens[:, 0], self.draw.top_k))
-            self.pending, self.held = [], 0
-
-    def close(self, rows: list[int], ages: list[int], valid: list[int], steps: int) -> None:
-        """End a stretch: of its steps, the first `valid[b]` were row `rows[b]`'s, from `ages[b]` on."""
-        step = torch.arange(steps)[:, None]
-        first = torch.tensor(rows) * self.draw.max_new_tokens + torch.tensor(ages)
-        self.keys.append((first + step).masked_fill(step >= torch.tensor(valid), -1).flatten())
-
-    def finish(self, rows: int) -> Decoded:
-        """All of it, rows in order."""
-        self._record()
-        keys = torch.cat(self.keys)
-        order = keys.argsort()[int((keys < 0).sum()) :]
-        row, position = (
-            (keys[order] // self.draw.max_new_tokens),
-            keys[order] % self.draw.max_new_tokens,
-        )
-        whole, tokens = concatenate(self.recorded), torch.cat(self.tokens)
-        order = order.to(tokens.device)
-        recorded = Recorded(whole.log_prob[order], whole.entropy[order], whole.candidates[order])
-        _refuse_non_finite(recorded.log_prob.cpu(), row, position)
-        lengths = torch.bincount(row, minlength=rows).tolist()
-        return Decoded(list(tokens[order].split(lengths)), recorded)
-
-
-def _refuse_non_finite(log_prob: Tensor, row: Tensor, position: Tensor) -> None:
-    bad = (~log_prob.isfinite()).nonzero()
-    if len(bad):
-        first = bad[0, 0]
-        raise NonFiniteError(
-            f"sampling: the model's log-probability of prompt {int(row[first])} at response position "
-            f"{int(position[first])} is {float(log_prob[first])}. Its weights or activations are not "
-            "finite: lower the learning rate, clip gradients, or use a wider precision."
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +51,7 @@ class _Decoder:
         self.device = model.device
         self.seeds = torch.tensor(list(seeds), device=self.device)
         self.cache = GrowingCache(places, min(draw.max_new_tokens, _STRETCH))
-        self.records = _Records(draw)
+        self.records = Records(draw)
         # Longest prompts first: a later one then fits left of the current column.
         self.queue = deque(sorted(range(len(prompts)), key=lambda row: -len(prompts[row])))
         self.rows = [-1] * places
@@ -236,9 +156,9 @@ class _Decoder:
             **self.keep_last,
         ).logits
         cache.end += 1
-        logits = logits[:, -1, : draw.vocabulary].float()
-        self.last = choose(logits, inputs.uniforms[step], draw.temperature, draw.top_p)
-        self.records.add(logits, self.last)
+        weighed = weigh(logits[:, -1, : draw.vocabulary])
+        self.last = choose(weighed, inputs.uniforms[step], draw.temperature, draw.top_p)
+        self.records.add(weighed, self.last)
         return self.last
 
     def _look(self, fresh: list[Tensor], first: int, live: set[int], valid: list[int]) -> None:
@@ -265,6 +185,26 @@ def _attends_to_all(model: PreTrainedModel) -> bool:
     return full and config._attn_implementation in ("sdpa", "eager")
 
 
+def _refuse_unfit(model: PreTrainedModel, longest: int) -> None:
+    remedy = "set rollout.type to `generate`"
+    if getattr(model, "_is_stateful", False):
+        raise ModelError(
+            f"{type(model).__name__} keeps state other than keys and values, which the rollout engine "
+            f"`cached` cannot hold; {remedy}"
+        )
+    config = model.config.get_text_config(decoder=True)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        original = rope.get("original_max_position_embeddings", config.max_position_embeddings)
+        if longest > original:
+            raise ModelError(
+                f"the rotary frequencies of {type(model).__name__} change beyond {original} positions "
+                f"(rope_type {rope['rope_type']!r}) and prompts and responses may take {longest}: keys "
+                "cached before would be wrong in the rollout engine `cached`; lower "
+                f"rollout.max_new_tokens, or {remedy}"
+            )
+
+
 def decode(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -276,14 +216,10 @@ def decode(
     """Sample a response to each prompt.
 
     Raises:
-        ModelError: the model keeps state other than keys and values.
+        ModelError: keys and values of past tokens are not all that the model needs of them.
         NonFiniteError: a log-probability is NaN or infinite.
     """
-    if getattr(model, "_is_stateful", False):
-        raise ModelError(
-            f"{type(model).__name__} keeps state other than keys and values, which the rollout engine "
-            "`cached` cannot hold; set rollout.type to `generate`"
-        )
+    _refuse_unfit(model, max(map(len, prompts)) + draw.max_new_tokens)
     places = min(max_rows or len(prompts), len(prompts))
     decoder = _Decoder(model, prompts, seeds, draw, places)
     left = len(prompts)

@@ -68,18 +68,17 @@ class GrowingCache(Cache):
         self, places: Sequence[int], prefilled: Cache, source: Sequence[int], lengths: Sequence[int]
     ) -> None:
         """Lay the first `lengths[i]` columns of row `source[i]` of `prefilled` into `places[i]`."""
-        first = prefilled.layers[0].keys
-        assert first is not None
-        width, device = first.shape[-2], first.device
+        computed: list[Any] = prefilled.layers
+        width, device = computed[0].keys.shape[-2], computed[0].keys.device
         if not self.layers:
-            self._allocate(prefilled)
+            self._allocate(computed)
         if self.end < width:
             self._move(width)
         place = torch.tensor(places, device=device)
         row = torch.tensor(source, device=device)[:, None]
         shift = torch.tensor([width - n for n in lengths], device=device)[:, None]
         column = (torch.arange(width, device=device) - shift).clamp_min(0)
-        for new, old in zip(prefilled.layers, self.layers, strict=True):
+        for new, old in zip(computed, self.layers, strict=True):
             for theirs, ours in zip((new.keys, new.values), old.buffers, strict=True):
                 laid = theirs.transpose(1, 2)[row, column].transpose(1, 2)
                 ours[place, :, self.end - width : self.end] = laid
@@ -127,8 +126,8 @@ class GrowingCache(Cache):
         """Position, in its own row, of each token that the next step writes."""
         return self.end - torch.tensor(self.start, device=self.layers[0].device)[:, None]
 
-    def _allocate(self, like: Cache) -> None:
-        for layer in like.layers:
+    def _allocate(self, like: Sequence[Any]) -> None:
+        for layer in like:
             empty = [
                 buffer.new_zeros(len(self.start), buffer.shape[1], 0, buffer.shape[3])
                 for buffer in (layer.keys, layer.values)

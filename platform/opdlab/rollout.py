@@ -16,10 +16,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from opdlab.decoding import Draw, decode
+from opdlab.decoding import decode
 from opdlab.errors import DataError
+from opdlab.recording import Draw, refuse_non_finite
 from opdlab.records import Rollout, option
-from opdlab.sampling import Recorded, choose, concatenate, record, uniforms
+from opdlab.sampling import Recorded, choose, concatenate, record, uniforms, weigh
+from opdlab.sampling_mode import quick_projection, sampling_mode
 from opdlab.shapes import Int, Tensor
 
 
@@ -78,22 +80,6 @@ def _check(prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
             )
 
 
-@contextmanager
-def _sampling(model: PreTrainedModel) -> Iterator[None]:
-    """No gradients, no dropout; the model is as before when it ends."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        # Not inference_mode: what a model caches in a forward would later refuse to enter autograd.
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-        # Autocast keeps weights it cast without gradient and would hand them to the training forward.
-        torch.clear_autocast_cache()
-
-
 def _rollout(
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Int[Tensor, "length"]],
@@ -113,9 +99,10 @@ def _rollout(
         prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], device=device),
         response_lengths=torch.tensor([len(response) for response in responses], device=device),
         ended=torch.tensor([last in eos_ids for last in lasts], device=device),
-        log_prob=recorded.log_prob,
-        entropy=recorded.entropy,
-        candidates=recorded.candidates,
+        # Copies: what was made in inference mode cannot be saved for a backward pass.
+        log_prob=recorded.log_prob.clone(),
+        entropy=recorded.entropy.clone(),
+        candidates=recorded.candidates.clone(),
         seeds=torch.tensor(list(seeds), device=device),
         eos_ids=tuple(eos_ids),
         pad_id=pad_id,
@@ -143,7 +130,7 @@ class CachedEngine(RolloutEngine):
         draw = Draw(
             self.temperature, self.top_p, top_k, vocabulary, self.max_new_tokens, tuple(eos_ids)
         )
-        with _sampling(model):
+        with sampling_mode(model), quick_projection(model):
             decoded = decode(model, prompts, seeds, draw, max_rows, on_finished)
         return _rollout(prompts, decoded.responses, decoded.recorded, seeds, eos_ids, pad_id)
 
@@ -162,7 +149,7 @@ class _Seeded(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
         position = torch.full_like(self.seeds, input_ids.shape[1] - self.prompt)[:, None]
         token = choose(
-            scores[:, : self.vocabulary].float(),
+            weigh(scores[:, : self.vocabulary].clone()),
             uniforms(self.seeds[:, None], position),
             self.engine.temperature,
             self.engine.top_p,
@@ -190,7 +177,10 @@ class GenerateEngine(RolloutEngine):
         _check(prompts, seeds)
         rows = max_rows or len(prompts)
         responses: list[Tensor] = []
-        with _sampling(model), _own_generation_config(model, eos_ids, pad_id, self.max_new_tokens):
+        with (
+            sampling_mode(model),
+            _own_generation_config(model, eos_ids, pad_id, self.max_new_tokens),
+        ):
             for first in range(0, len(prompts), rows):
                 part = slice(first, first + rows)
                 responses += self._generate(model, prompts[part], seeds[part], vocabulary)
@@ -202,7 +192,9 @@ class GenerateEngine(RolloutEngine):
                     for prompt, response in zip(prompts, responses, strict=True)
                 ]
             )
-        return _rollout(prompts, responses, recorded, seeds, eos_ids, pad_id)
+        rollout = _rollout(prompts, responses, recorded, seeds, eos_ids, pad_id)
+        refuse_non_finite(rollout.log_prob, rollout.row, rollout.position)
+        return rollout
 
     def _generate(
         self,
@@ -260,4 +252,4 @@ def _score(
     """One full forward over one row, without padding and without cache."""
     tokens = torch.cat([torch.tensor(list(prompt), device=response.device), response])
     logits = model(input_ids=tokens[None], use_cache=False).logits[0, len(prompt) - 1 : -1]
-    return record(logits[:, :vocabulary], response, top_k)
+    return record(weigh(logits[:, :vocabulary]), response[:, None], top_k)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,19 +11,24 @@ from opdlab.shapes import Float, Int, Tensor
 
 # splitmix64's constants (Steele, Lea, Flood, OOPSLA 2014), as signed 64-bit numbers.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+_MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64, 1)
 _SHIFTS = (30, 27, 31)
+
+# A vocabulary above _WIDE is searched by blocks first: a running sum over 32,000 entries takes 25 times
+# as long as sums of blocks and a running sum over one of them.
+_WIDE = 4096
+_BLOCK = 128
 
 
 def _mix(bits: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """splitmix64's finaliser: every bit of the input changes each bit of the output half of the time."""
-    for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
+    """splitmix64's finaliser: a changed bit of the input changes each bit of the output half the time."""
+    for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=True):
         # The mask makes the shift of a signed number a logical one.
         bits = (bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
     return bits
 
 
-def uniforms(seeds: Int[Tensor, "*n"], positions: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+def uniforms(seeds: Int[Tensor, "*#n"], positions: Int[Tensor, "*#n"]) -> Float[Tensor, "..."]:
     """Uniform numbers in [0, 1), each a pure function of a seed and a position; the shapes broadcast.
 
     No state and no order: a row draws the same numbers alone, in any batch, and after a resume.
@@ -33,11 +38,28 @@ def uniforms(seeds: Int[Tensor, "*n"], positions: Int[Tensor, "*n"]) -> Float[Te
     return ((bits >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
 
 
+@dataclass(frozen=True, eq=False)
+class Weighed:
+    """Next-token distributions, not normalised.
+
+    Attributes:
+        shifted: logits less the largest of the row. `Float[B V]`
+        weights: their exponentials. `Float[B V]`
+    """
+
+    shifted: Float[Tensor, "B V"]
+    weights: Float[Tensor, "B V"]
+
+
+def weigh(logits: Float[Tensor, "B V"]) -> Weighed:
+    """In float32; float32 logits are overwritten."""
+    logits = logits.float()
+    shifted = logits.sub_(logits.amax(-1, keepdim=True))
+    return Weighed(shifted, shifted.exp())
+
+
 def choose(
-    logits: Float[Tensor, "B V"],
-    uniform: Float[Tensor, "B one"],
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    weighed: Weighed, uniform: Float[Tensor, "B one"], temperature: float, top_p: float
 ) -> Int[Tensor, "B one"]:
     """One token a row by inverting the cumulative distribution at `uniform`.
 
@@ -45,53 +67,102 @@ def choose(
     likely tokens whose probabilities reach it. A token of probability 0 is never drawn.
     """
     if temperature == 0:
-        return logits.argmax(-1, keepdim=True)
-    weights = torch.softmax(logits if temperature == 1 else logits / temperature, -1)
+        return weighed.shifted.argmax(-1, keepdim=True)
+    weights = weighed.weights
+    if temperature != 1:
+        weights = (weighed.shifted / temperature).exp_()
     if top_p == 1:
         return _invert(weights, uniform)
     weights, order = torch.sort(weights, stable=True, descending=True)
-    before = weights.cumsum(-1) - weights
-    nucleus = weights.masked_fill(before >= top_p, 0)
+    before = weights.cumsum(-1, dtype=torch.float64) - weights
+    nucleus = weights.masked_fill(before >= top_p * weights.sum(-1, keepdim=True), 0)
     return order.gather(-1, _invert(nucleus, uniform))
 
 
 def _invert(weights: Float[Tensor, "B V"], uniform: Float[Tensor, "B one"]) -> Int[Tensor, "B one"]:
-    cumulative = weights.cumsum(-1, dtype=torch.float64)
-    # In float64, uniform < 1 keeps the target below the total, so the index is that of a token with
-    # weight; only NaN weights reach the clamp.
+    """The token in whose share of the row's total weight `uniform` falls."""
+    if weights.shape[-1] <= _WIDE:
+        return _find(weights.cumsum(-1, dtype=torch.float64), uniform)
+    sums = _by_block(weights, torch.sum)
+    cumulative = sums.cumsum(-1, dtype=torch.float64)
+    block = _find(cumulative, uniform)
+    # How far `uniform` reaches into the share of its block.
+    left = cumulative.gather(-1, block) - cumulative[:, -1:] * uniform
+    inside = (1 - left / sums.gather(-1, block)).clamp_(0, 1 - 2**-53)
+    columns = _columns(block)
+    found = _find(_take(weights, columns, 0.0).cumsum(-1, dtype=torch.float64), inside)
+    return columns.gather(-1, found)
+
+
+def _find(
+    cumulative: Float[Tensor, "B n"], uniform: Float[Tensor, "B one"]
+) -> Int[Tensor, "B one"]:
+    # In float64, uniform < 1 keeps the target below the total, so what is found has weight; only NaN
+    # weights reach the clamp.
     target = cumulative[:, -1:] * uniform
     found = torch.searchsorted(cumulative, target, right=True)
-    return found.clamp_(max=weights.shape[-1] - 1)
+    return found.clamp_(max=cumulative.shape[-1] - 1)
+
+
+def _by_block(x: Float[Tensor, "B V"], reduce: Callable[..., Tensor]) -> Float[Tensor, "B blocks"]:
+    whole = x.shape[-1] // _BLOCK * _BLOCK
+    reduced = reduce(x[:, :whole].unflatten(-1, (-1, _BLOCK)), -1)
+    if whole == x.shape[-1]:
+        return reduced
+    return torch.cat([reduced, reduce(x[:, whole:], -1, keepdim=True)], -1)
+
+
+def _columns(blocks: Int[Tensor, "B n"]) -> Int[Tensor, "B entries"]:
+    within = torch.arange(_BLOCK, device=blocks.device)
+    return (blocks[..., None] * _BLOCK + within).flatten(1)
+
+
+def _take(
+    x: Float[Tensor, "B V"], columns: Int[Tensor, "B entries"], beyond: float
+) -> Float[Tensor, "B entries"]:
+    """Entries of x, `beyond` for those that a last, shorter block does not have."""
+    last = x.shape[-1] - 1
+    return x.gather(-1, columns.clamp(max=last)).masked_fill_(columns > last, beyond)
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What is kept of the distributions that tokens were drawn from; leading axes are free.
+    """What is kept of the distributions that tokens were drawn from.
 
     Attributes:
-        log_prob: of the token, nats. `Float[*n]`
-        entropy: nats. `Float[*n]`
-        candidates: the most likely tokens, most likely first. `Int[*n K]`
+        log_prob: of the token, nats. `Float[T]`
+        entropy: nats. `Float[T]`
+        candidates: the most likely tokens, most likely first. `Int[T K]`
     """
 
-    log_prob: Float[Tensor, "*n"]
-    entropy: Float[Tensor, "*n"]
-    candidates: Int[Tensor, "*n K"]
+    log_prob: Float[Tensor, "T"]
+    entropy: Float[Tensor, "T"]
+    candidates: Int[Tensor, "T K"]
 
 
-def record(logits: Float[Tensor, "*n V"], tokens: Int[Tensor, "*n"], top_k: int) -> Recorded:
-    """Log-probability, entropy and candidates of the distributions that `logits` give, in float32."""
+def record(weighed: Weighed, tokens: Int[Tensor, "T one"], top_k: int) -> Recorded:
+    """Log-probability, entropy and candidates at temperature 1; overwrites entries of minus infinity."""
     # A finite floor: an entry of minus infinity would make 0 * inf in the entropy.
-    log_probs = torch.log_softmax(logits.float().clamp_min(-1e30), -1)
+    shifted, weights = weighed.shifted.clamp_(min=-1e30), weighed.weights
+    total = weights.sum(-1)
+    log_total = total.log()
     return Recorded(
-        log_probs.gather(-1, tokens[..., None])[..., 0],
-        -(log_probs.exp() * log_probs).sum(-1),
-        log_probs.topk(top_k, -1).indices,
+        shifted.gather(-1, tokens)[:, 0] - log_total,
+        log_total - torch.linalg.vecdot(weights, shifted) / total,
+        _most_likely(shifted, top_k),
     )
 
 
+def _most_likely(shifted: Float[Tensor, "T V"], top_k: int) -> Int[Tensor, "T K"]:
+    if shifted.shape[-1] <= max(_WIDE, top_k * _BLOCK):
+        return shifted.topk(top_k, -1).indices
+    # The K largest entries are in the K blocks with the largest maxima.
+    columns = _columns(_by_block(shifted, torch.amax).topk(top_k, -1).indices)
+    return columns.gather(-1, _take(shifted, columns, -torch.inf).topk(top_k, -1).indices)
+
+
 def concatenate(parts: Iterable[Recorded]) -> Recorded:
-    """The parts end to end, along their one leading axis."""
+    """The parts end to end."""
     parts = list(parts)
     return Recorded(
         torch.cat([part.log_prob for part in parts]),
