@@ -9,7 +9,18 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Shapes in annotations are checked at every call, and a record's fields against each other.
-CHECKED = ["opdlab.methods", "opdlab.records", "opdlab.training.measures", "opdlab.training.module"]
+CHECKED = [
+    "opdlab.attention_hook",
+    "opdlab.head",
+    "opdlab.leaf_attention",
+    "opdlab.methods",
+    "opdlab.naive",
+    "opdlab.records",
+    "opdlab.teacher",
+    "opdlab.training.measures",
+    "opdlab.training.module",
+    "opdlab.tree",
+]
 install_import_hook(CHECKED, "beartype.beartype")
 
 # Examples are the same in every run, and a slow machine is no failure.

@@ -101,8 +101,8 @@ class States:
         prompts: tokens of shared prompts among them; their `row` is the prompt's. 0 for whole rows.
         prompt: prompt of each row, where they are shared. `Int[B]`
         index: among those tokens, the one that each state follows; its hidden state speaks of the next
-            one. `Int[T+B]`
-        following: token that came next; any after the last one. `Int[T+B]`
+            one. `Int[states]`
+        following: token that came next; any after the last one. `Int[states]`
         before: state s_t that each response token was sampled in; the one after it is one further. `Int[T]`
     """
 
@@ -111,8 +111,8 @@ class States:
     column: Int[Tensor, "N"]
     prompts: int
     prompt: Int[Tensor, "B"] | None
-    index: Int[Tensor, "T+B"]
-    following: Int[Tensor, "T+B"]
+    index: Int[Tensor, "states"]
+    following: Int[Tensor, "states"]
     before: Int[Tensor, "T"]
 
 
@@ -150,8 +150,8 @@ def _shared(
     rollout: Rollout,
     prompt: Int[Tensor, "B"],
     first: Int[Tensor, "U"],
-    step: Int[Tensor, "T+B"],
-    following: Int[Tensor, "T+B"],
+    step: Int[Tensor, "states"],
+    following: Int[Tensor, "states"],
     before: Int[Tensor, "T"],
 ) -> States:
     lengths = rollout.prompt_lengths[first]

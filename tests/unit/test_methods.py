@@ -26,7 +26,7 @@ def rollout_of(tokens: list[int], candidates: list[list[int]], entropy: list[flo
         ended=torch.tensor([tokens[-1] == EOS]),
         log_prob=torch.full((T,), math.log(0.25)),
         entropy=torch.tensor(entropy),
-        candidates=torch.tensor(candidates),
+        candidates=torch.tensor(candidates, dtype=torch.long),
         seeds=torch.tensor([5]),
         eos_ids=(EOS,),
     )
