@@ -2,6 +2,8 @@
 
 import os
 
+# Tensors are small here: on a busy machine, threads that wait for each other cost five times the work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
