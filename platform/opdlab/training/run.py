@@ -114,7 +114,7 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
 def run_all(session: Session, config: Experiment, pair: Pair) -> None:
     """References, then every run, then the comparison."""
     variants = loader.variants(config)
-    for reference in config.evaluation.references:
+    for reference in config.evaluation.references if config.evaluation.benchmarks else []:
         with session.phase(f"evaluate {reference}"):
             measure_reference(session, config, pair, reference)
     for name, variant in variants:
@@ -207,6 +207,8 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         pair.tokenizer.save_pretrained(folder)
         if config.tracking.weights:
             tracker.artifact(folder, "model")
+        if not config.evaluation.benchmarks:
+            return
         with session.phase(f"evaluate {name}"):
             measure(subject, config.evaluation, tracker, name, session.stop.check)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -13,6 +13,7 @@ from opdlab import evaluation
 from opdlab.evaluation import decode
 from opdlab.interrupt import StopRequest
 from opdlab.records import Rollout, TeacherScores
+from opdlab.shapes import Bool, Float, Tensor
 from opdlab.terminal import progress_bar
 from opdlab.tracking import Tracker
 from opdlab.training.checkpoint import LAST
@@ -119,10 +120,24 @@ def rollout_table(
             "teacher_log_prob": rounded(scores.log_prob[mine]),
             "student_entropy": rounded(rollout.entropy[mine]),
             "fidelity": rounded(scores.fidelity[mine]),
+            "candidates": [
+                dict(zip(tokenizer.convert_ids_to_tokens(ids), rounded(confidence), strict=True))
+                for ids, confidence in asked(rollout, scores, mine)
+            ],
         }
         for name, value in cells.items():
             columns.setdefault(name, []).append(value)
     return columns
+
+
+def asked(
+    rollout: Rollout, scores: TeacherScores, mine: Bool[Tensor, "T"]
+) -> Iterator[tuple[list[int], Float[Tensor, "k"]]]:
+    """Candidates of each token of a row with the confidence they induce; none where none were asked."""
+    known = scores.confidence[mine].isfinite()
+    ids = rollout.candidates[mine][:, : known.shape[1]]
+    for row, found in enumerate(known):
+        yield ids[row][found].tolist(), scores.confidence[mine][row][found]
 
 
 def rounded(values: Any) -> list[float | None]:
