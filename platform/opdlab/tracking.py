@@ -361,7 +361,8 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 def compare_link(experiment: str, run_ids: list[str], port: int = PORT) -> str:
     """Link to MLflow's comparison of runs, as `opdlab ui` serves it."""
     query = f"runs={json.dumps(run_ids)}&experiments={json.dumps([experiment])}".replace(" ", "")
-    return f"http://127.0.0.1:{port}/#/compare-runs?{query.replace(chr(34), '%22')}"
+    query = query.replace(chr(34), "%22") + "&workflowType=machine_learning"
+    return f"http://127.0.0.1:{port}/#/compare-runs?{query}"
 
 
 def serve(output: str, port: int = PORT, uri: str | None = None) -> None:
