@@ -59,7 +59,7 @@ class Document:
     Attributes:
         name: the file as messages show it.
         data: its content; no part is shared, so that changing one changes nothing else.
-        node: the syntax tree, which knows the lines.
+        node: the syntax tree, which knows the lines; merged keys (`<<`) stand among a mapping's own.
     """
 
     name: str
@@ -171,8 +171,8 @@ def _child(node: yaml.Node | None, key: Key) -> tuple[yaml.Node, int] | None:
         return None
     if not isinstance(node, yaml.MappingNode):
         return None
-    for name, child in node.value:
+    # Merged keys come first, so the last of a name is the one that counts.
+    for name, child in reversed(node.value):
         if name.value == str(key):
             return child, name.start_mark.line + 1
-    merged = (_child(child, key) for name, child in node.value if name.value == "<<")
-    return next((found for found in merged if found), None)
+    return None

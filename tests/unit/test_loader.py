@@ -251,12 +251,14 @@ def test_an_anchor_can_be_used_and_overridden_in_one_place_alone():
 
 
 def test_a_merged_key_is_found_where_it_was_written():
-    text = with_line("embedded:student}", "embedded:student, dtype: f}")
+    text = with_line("embedded:student}", "embedded:student, dtype: f, revision: 1}")
     text = with_line("student: {", "student: &m {", text)
-    text = with_line("{path: embedded:teacher}", "{<<: *m, path: embedded:teacher}", text)
+    text = with_line("{path: embedded:teacher}", "{<<: *m, path: t, revision: 2}", text)
     assert [line.split(" must")[0] for line in refusal(text)] == [
+        "x.yaml:2: student.revision",
         "x.yaml:2: student.dtype",
         "x.yaml:2: teacher.dtype",
+        "x.yaml:3: teacher.revision",
     ]
 
 
