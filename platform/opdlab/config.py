@@ -103,6 +103,9 @@ class Training(Section):
     """Lightning's: `auto`, `ddp`, `fsdp2`, `deepspeed_stage_2` ..."""
     checkpoint_every: int = Field(default=25, ge=1)
     """Optimizer steps between checkpoints."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch; null for its own choice. Small models are fastest on one: threads that wait
+    for each other on a busy machine cost far more than they bring."""
     head_chunk: int = Field(default=1024, ge=1)
     """Response tokens whose vocabulary rows are held at a time."""
 

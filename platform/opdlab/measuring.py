@@ -57,6 +57,7 @@ def evaluate_command(name: str, model: str, overrides: list[str]) -> None:
     """
     quieten()
     config = loader.load_experiment(name, overrides)
+    models.use_threads(config.training.threads)
     path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model
     loaded, tokenizer = models.load_model(path), models.load_tokenizer(path)
     subject = Subject(

@@ -29,6 +29,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 _SHOWN = 5
 
 
+def use_threads(count: int | None) -> None:
+    """Give torch so many CPU threads; None leaves its own choice."""
+    if count is not None:
+        torch.set_num_threads(count)
+
+
 def load_model(
     path: str,
     revision: str | None = None,

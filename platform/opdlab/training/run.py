@@ -82,6 +82,7 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
     started = perf_counter()
     quieten()
     config = loader.load_experiment(name, overrides)
+    models.use_threads(config.training.threads)
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     for run_id in tracking.reap(client, experiment):
@@ -126,9 +127,8 @@ def run_all(session: Session, config: Experiment, pair: Pair) -> None:
     console.print(comparison.phase_table(session.seconds))
     ids = [session.group.run(name)["run_id"] for name in runs]
     link = tracking.compare_link(session.experiment, ids)
-    console.print(
-        f"To look at it in MLflow: [bold]opdlab ui --output {config.output}[/], then\n{link}"
-    )
+    console.print(f"In MLflow: [bold]opdlab ui --output {config.output}[/], then open")
+    console.print(link, soft_wrap=True)
 
 
 def compare_runs(session: Session, references: list[str], runs: list[str]) -> None:
