@@ -128,13 +128,6 @@ def start_run(
     return run.info.run_id
 
 
-def reopen(client: MlflowClient, run_id: str) -> None:
-    """Mark a run as running again, now by this process."""
-    client.update_run(run_id, "RUNNING")
-    for key, value in process_tags().items():
-        client.set_tag(run_id, key, value)
-
-
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted keys and values of a nested configuration."""
     for key, value in config.items():
@@ -155,7 +148,7 @@ class Tracker:
         self.pending: list[tuple[dict[str, float], Any]] = []
         self.warned = False
         folder.mkdir(parents=True, exist_ok=True)
-        self.unsent: dict[str, Any] = {"rows": [], "artifacts": []}
+        self.unsent: dict[str, Any] = {"rows": [], "artifacts": [], "params": {}, "tags": {}}
         if (folder / UNSENT).exists():
             self.unsent = json.loads((folder / UNSENT).read_text())
         self.unsent |= {"run_id": run_id, "uri": client.tracking_uri}
@@ -177,6 +170,12 @@ class Tracker:
             for row in rows:
                 if row["step"] not in arrived:
                     self.client.log_batch(self.run_id, _entities(row))
+
+    def begin(self) -> None:
+        """Mark the run as running, by this process."""
+        with self._tolerating(lambda: None):
+            self.client.update_run(self.run_id, "RUNNING")
+        self.tags(process_tags())
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Record the metrics of a step, in one asynchronous call.
@@ -215,13 +214,13 @@ class Tracker:
         """Record a configuration as flat, searchable parameters."""
         from mlflow.entities import Param
 
-        params = [Param(key, value) for key, value in flatten(config)]
-        with self._tolerating(lambda: None):
-            self.client.log_batch(self.run_id, params=params)
+        params = dict(flatten(config))
+        with self._tolerating(lambda: self.unsent["params"].update(params)):
+            self.client.log_batch(self.run_id, params=[Param(k, v) for k, v in params.items()])
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        with self._tolerating(lambda: None):
+        with self._tolerating(lambda: self.unsent["tags"].update(tags)):
             for key, value in tags.items():
                 self.client.set_tag(self.run_id, key, value)
 
@@ -249,7 +248,7 @@ class Tracker:
             )
 
     def _is_unsent(self) -> bool:
-        return bool(self.unsent["rows"] or self.unsent["artifacts"])
+        return any(self.unsent[kind] for kind in ("rows", "artifacts", "params", "tags"))
 
     def _terminate(self, status: str) -> bool:
         done = True
@@ -307,6 +306,7 @@ def send_unsent(folder: Path, client: MlflowClient | None = None) -> int | None:
     Returns:
         Rows and artifacts sent; 0 where there was nothing; None when the server still does not answer.
     """
+    from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
     path = folder / UNSENT
@@ -317,6 +317,10 @@ def send_unsent(folder: Path, client: MlflowClient | None = None) -> int | None:
         client = client or open_client(unsent["uri"])
         for row in unsent["rows"]:
             client.log_batch(unsent["run_id"], _entities(row))
+        params = [Param(key, value) for key, value in unsent["params"].items()]
+        client.log_batch(unsent["run_id"], params=params)
+        for key, value in unsent["tags"].items():
+            client.set_tag(unsent["run_id"], key, value)
         for artifact, place in unsent["artifacts"]:
             _send_artifact(client, unsent["run_id"], Path(artifact), place)
         client.set_terminated(unsent["run_id"], unsent["status"])

@@ -18,6 +18,7 @@ from opdlab.config import Experiment, Model
 from opdlab.evaluation import Subject
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.measuring import measure
+from opdlab.plugins import METHODS, type_name
 from opdlab.prompts import open_prompts
 from opdlab.quiet import quieten
 from opdlab.teacher import Teacher
@@ -48,15 +49,20 @@ class Session:
         yield
         self.seconds[name] = perf_counter() - started
 
+    def schedule(self, name: str, tags: dict[str, str]) -> None:
+        """Create a run in MLflow now, so that a server which goes away later cannot prevent it."""
+        if not self.group.run(name):
+            run_id = tracking.start_run(self.client, self.experiment, name, self.parent, tags)
+            self.client.update_run(run_id, "SCHEDULED")
+            self.group.update(name, run_id=run_id, status="scheduled")
+
     @contextmanager
-    def tracked(self, name: str, tags: dict[str, str]) -> Iterator[Tracker]:
-        """A child run in MLflow, ended with the status that fits how the block ended."""
-        known = self.group.run(name).get("run_id")
-        run_id = known or tracking.start_run(self.client, self.experiment, name, self.parent, tags)
-        if known:
-            tracking.reopen(self.client, known)
-        self.group.update(name, run_id=run_id, status="running")
+    def tracked(self, name: str) -> Iterator[Tracker]:
+        """A scheduled run, ended with the status that fits how the block ended."""
+        self.group.update(name, status="running")
+        run_id = self.group.run(name)["run_id"]
         tracker = Tracker(self.client, run_id, self.group.folder / name)
+        tracker.begin()
         try:
             yield tracker
         except BaseException as error:
@@ -94,8 +100,9 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
     parent = group.state()["parent"] or tracking.start_run(
         client, experiment, group.folder.name, None, {}
     )
-    tracking.reopen(client, parent)
     group.update(parent=parent)
+    record = Tracker(client, parent, group.folder)
+    record.begin()
     console.print(f"[bold]{config.name}[/] -> {group.folder}\n[dim]{config.description}[/]")
     status = "FAILED"
     with StopRequest() as stop:
@@ -109,13 +116,19 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
             console.print(f"[yellow]{stopped}; `opdlab train {name} --resume` goes on from here.")
             raise SystemExit(stopped.exit_code) from stopped
         finally:
-            client.set_terminated(parent, status)
+            record.close(status)
 
 
 def run_all(session: Session, config: Experiment, pair: Pair) -> None:
     """References, then every run, then the comparison."""
     variants = loader.variants(config)
-    for reference in config.evaluation.references if config.evaluation.benchmarks else []:
+    references = config.evaluation.references if config.evaluation.benchmarks else []
+    for reference in references:
+        session.schedule(reference, {"opdlab.role": "reference"})
+    for name, variant in variants:
+        method = type_name(METHODS, variant.method)
+        session.schedule(name, {"opdlab.role": "run", "opdlab.method": method})
+    for reference in references:
         with session.phase(f"evaluate {reference}"):
             measure_reference(session, config, pair, reference)
     for name, variant in variants:
@@ -185,7 +198,7 @@ def measure_reference(session: Session, config: Experiment, pair: Pair, name: st
     model = pair.student if name == "student" else pair.teacher
     if session.group.run(name).get("status") == "finished":
         return
-    with session.tracked(name, {"opdlab.role": "reference"}) as tracker:
+    with session.tracked(name) as tracker:
         measure(pair.subject(model, config), config.evaluation, tracker, name, session.stop.check)
 
 
@@ -194,8 +207,7 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
     pair = load_pair(config)
     L.seed_everything(config.seed, verbose=False)
     subject = pair.subject(pair.student, config)
-    method = config.model_dump(mode="json")["method"]
-    with session.tracked(name, {"opdlab.role": "run", "opdlab.method": method["type"]}) as tracker:
+    with session.tracked(name) as tracker:
         describe(tracker, config, pair)
         teacher = Teacher(pair.teacher, pair.vocabulary)
         prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
