@@ -53,10 +53,10 @@ def test_a_run_leaves_its_metrics_parameters_and_artifacts(undisturbed: Laborato
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert {r.info.status for r in runs.values()} == {"FINISHED"}
     assert run.data.params["method.top_k"] == "4"
-    assert run.data.params["training.steps"] == "8"
+    assert run.data.params["training.steps"] == "60"
     for name in EXPECTED:
         history = undisturbed.client().get_metric_history(run.info.run_id, name)
-        assert {metric.step for metric in history} <= set(range(1, 9)), name
+        assert {metric.step for metric in history} <= set(range(1, 61)), name
         assert history, name
     assert run.data.metrics["teacher_score_share"] == 1.0
     assert "math/short/mean_at_2" in run.data.metrics
@@ -93,7 +93,7 @@ def test_an_unreachable_server_is_an_error_before_anything_is_done(laboratory: L
 def test_training_outlives_its_server_and_sync_sends_the_rest(laboratory: Laboratory) -> None:
     with mlflow_server(laboratory.output / "mlflow.db") as server:
         uri = server.uri
-        file = laboratory.write(tracking__uri=uri, training__steps=30)
+        file = laboratory.write(tracking__uri=uri, training__steps=200)
         process = laboratory.start("train", file)
         wait_for_step(laboratory, 3, process)
         server.stop()
@@ -101,14 +101,14 @@ def test_training_outlives_its_server_and_sync_sends_the_rest(laboratory: Labora
         assert process.returncode == 0, text
         assert "opdlab sync" in text
     rows = [row for row in laboratory.metrics() if "loss" in row]
-    assert [row["step"] for row in rows] == list(range(1, 31))
+    assert [row["step"] for row in rows] == list(range(1, 201))
 
     with mlflow_server(laboratory.output / "mlflow.db", uri):
         laboratory.run("sync", "--output", laboratory.output)
         run_id = Group(laboratory.output / "small-001").run("lgr")["run_id"]
         client = MlflowClient(uri)
         steps = {metric.step for metric in client.get_metric_history(run_id, "loss")}
-        assert steps == set(range(1, 31))
+        assert steps == set(range(1, 201))
         assert client.get_run(run_id).info.status == "FINISHED"
         assert "model" in {artifact.path for artifact in client.list_artifacts(run_id)}
 
@@ -141,18 +141,20 @@ class Server:
         command += ["--backend-store-uri", f"sqlite:///{store}", "--port", uri.rsplit(":", 1)[1]]
         command += ["--artifacts-destination", str(store.parent / "served")]
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=quiet, stderr=quiet, start_new_session=True
-        )
+        log = store.parent / "server.log"
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=file, stderr=file, start_new_session=True
+            )
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
                     return
             except OSError:
                 time.sleep(0.2)
-        raise AssertionError("the MLflow server did not start")
+        self.stop()
+        raise AssertionError(f"the MLflow server did not start: {log.read_text()}")
 
     def stop(self) -> None:
         if self.process.poll() is None:
