@@ -63,7 +63,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": _WINDOW,
     "mixtral": {**_WINDOW, "num_local_experts": 4},
     "gemma": {},
-    "gemma2": {**_WINDOW, "query_pre_attn_scalar": 8},
+    # Caps low enough to matter.
+    "gemma2": {
+        **_WINDOW,
+        "query_pre_attn_scalar": 8,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 4.0,
+    },
     "gemma3": {**_WINDOW, "model_type": "gemma3_text", "query_pre_attn_scalar": 8},
     "phi": {},
     "phi3": {},

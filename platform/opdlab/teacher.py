@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from opdlab.attention_hook import Lines, Own, PackedPass, UnsupportedError, hooked, running
 from opdlab.errors import ModelError, NonFiniteError
-from opdlab.head import CHUNK, flat_states, hidden_states, vocabulary_statistics
+from opdlab.head import flat_states, hidden_states, vocabulary_statistics
 from opdlab.leaf_attention import LeafPass
 from opdlab.naive import naive_confidence, naive_scores
 from opdlab.records import Questions, Rollout, TeacherScores
@@ -58,7 +58,7 @@ class Teacher:
         vocabulary: int | None = None,
         leaf_chunk: int = 1024,
         trunk_tokens: int = 16384,
-        head_chunk: int = CHUNK,
+        head_chunk: int | None = None,
     ) -> None:
         """Take over a model and try the tree on it.
 
@@ -67,7 +67,7 @@ class Teacher:
             vocabulary: entries that student and teacher share; None for all.
             leaf_chunk: leaves computed at a time.
             trunk_tokens: tokens of whole rows computed, and whose keys are kept, at a time.
-            head_chunk: vocabulary rows held at a time.
+            head_chunk: vocabulary rows held at a time, at most.
 
         Raises:
             ModelError: what the model says at a token depends on later tokens or on filler.

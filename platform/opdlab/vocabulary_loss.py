@@ -1,0 +1,174 @@
+"""Losses over whole next-token distributions without ever holding all of them.
+
+The loss of a token depends on its own vocabulary row alone, so rows are projected, scored and
+differentiated a chunk at a time, in the forward pass: no row is kept, and none is computed twice. What
+remains for the backward pass is to scale finished gradients. The idea is that of fused cross entropies
+(Cut Your Losses, arXiv:2411.09009; Liger Kernel, arXiv:2410.10989), here for any `token_loss` and any head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from opdlab.records import Supervision
+from opdlab.shapes import Float, Tensor
+
+TokenLoss = Callable[[Tensor, Tensor | None, Supervision], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLosses:
+    """What the loss over the vocabulary gives for each response token.
+
+    Attributes:
+        loss: in nats; carries the gradient. `Float[T]`
+        entropy: of the student, nats, detached. `Float[T]`
+        reverse_kl: KL(student || teacher), nats, detached; None without a teacher. `Float[T]`
+    """
+
+    loss: Float[Tensor, "T"]
+    entropy: Float[Tensor, "T"]
+    reverse_kl: Float[Tensor, "T"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Everything that gives the losses of hidden rows.
+
+    Attributes:
+        student, teacher: hidden rows of a slice -> logits over the shared vocabulary, in float32. The
+            student's takes the rows themselves, the teacher's knows its own.
+        weights: what the losses will be multiplied by, up to a factor. `Float[T]`
+        at_a_time: vocabulary rows projected together, and those whose loss is computed together.
+    """
+
+    student: Callable[[Float[Tensor, "C H"]], Float[Tensor, "C V"]]
+    teacher: Callable[[slice], Float[Tensor, "C V"]] | None
+    supervision: Supervision
+    token_loss: TokenLoss
+    weights: Float[Tensor, "T"]
+    at_a_time: tuple[int, int]
+
+    def losses(
+        self, logits: Float[Tensor, "C V"], teacher: Float[Tensor, "C V"] | None, part: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss with its gradient, and what is logged, of some rows."""
+        log_p = logits.log_softmax(-1)
+        log_q = None if teacher is None else teacher.log_softmax(-1)
+        loss = self.token_loss(log_p, log_q, self.supervision[part])
+        with torch.no_grad():
+            p = log_p.exp()
+            entropy = -torch.linalg.vecdot(p, log_p)
+            kl = torch.zeros_like(entropy)
+            if log_q is not None:
+                kl = -entropy - torch.linalg.vecdot(p, log_q)
+        return loss, entropy, kl
+
+    def teacher_logits(self, part: slice) -> Float[Tensor, "C V"] | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            return self.teacher(part)
+
+
+def token_losses(
+    rows: Rows, hidden: Float[Tensor, "T H"], parameters: Sequence[nn.Parameter]
+) -> TokenLosses:
+    """Losses of all rows; gradients flow to `hidden` and to the head's `parameters`."""
+    chunk, few = rows.at_a_time
+    if len(hidden) > few and torch.is_grad_enabled():
+        found = _ChunkedLoss.apply(rows, hidden, *parameters)
+    else:
+        parts = list(slices(len(hidden), chunk)) or [slice(0, 0)]
+        pieces = [
+            rows.losses(rows.student(hidden[part]), rows.teacher_logits(part), part)
+            for part in parts
+        ]
+        found = [torch.cat(column) for column in zip(*pieces, strict=True)]
+    loss, entropy, kl = found
+    return TokenLosses(loss, entropy, None if rows.teacher is None else kl)
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Rows, hidden: Tensor, *parameters: nn.Parameter) -> Any:
+        values, gradients = _run(rows, hidden, parameters, rows.weights)
+        ctx.rows, ctx.parameters, ctx.gradients = rows, parameters, gradients
+        ctx.save_for_backward(hidden)
+        ctx.mark_non_differentiable(*values[1:])
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (hidden,) = ctx.saved_tensors
+        weights = ctx.rows.weights
+        scale = upstream[0].sum() / weights.sum()
+        gradients = ctx.gradients
+        if not torch.allclose(upstream[0], scale * weights, rtol=1e-4, atol=0):
+            # The losses were weighted in another way than announced.
+            gradients = _run(ctx.rows, hidden, ctx.parameters, upstream[0])[1]
+            scale = torch.ones_like(scale)
+        ctx.gradients = None
+        return None, *(None if g is None else g.mul_(scale) for g in gradients)
+
+
+def _run(
+    rows: Rows, hidden: Tensor, parameters: Sequence[nn.Parameter], weights: Float[Tensor, "T"]
+) -> tuple[tuple[Tensor, ...], list[Tensor | None]]:
+    """Losses and logged numbers of all rows, and the gradients of their weighted sum."""
+    values = torch.empty(3, len(hidden), device=hidden.device)
+    wanted = [p.requires_grad for p in parameters]
+    for_hidden = torch.empty_like(hidden)
+    # Sums over many chunks, so in float32 whatever the weights are.
+    sums = [
+        torch.zeros_like(p, dtype=torch.float32) if want else None
+        for p, want in zip(parameters, wanted, strict=True)
+    ]
+    trained = [p for p in parameters if p.requires_grad]
+    for part in slices(len(hidden), rows.at_a_time[0]):
+        with torch.enable_grad():
+            leaf = hidden[part].detach().requires_grad_()
+            logits = rows.student(leaf)
+        gradient = _logit_gradient(rows, logits.detach(), part, weights, values)
+        found = iter(torch.autograd.grad(logits, [leaf, *trained], gradient, allow_unused=True))
+        for_hidden[part] = next(found)
+        for total in sums:
+            if total is not None and (piece := next(found)) is not None:
+                total += piece
+    finished = [
+        None if total is None else total.to(p.dtype)
+        for total, p in zip(sums, parameters, strict=True)
+    ]
+    return tuple(values), [for_hidden, *finished]
+
+
+def _logit_gradient(
+    rows: Rows,
+    logits: Float[Tensor, "C V"],
+    part: slice,
+    weights: Float[Tensor, "T"],
+    values: Float[Tensor, "3 T"],
+) -> Float[Tensor, "C V"]:
+    """Gradient of the weighted losses of a chunk; its losses are written into `values`."""
+    teacher = rows.teacher_logits(part)
+    gradient = torch.empty_like(logits)
+    for block in slices(len(logits), rows.at_a_time[1]):
+        place = slice(part.start + block.start, part.start + block.stop)
+        with torch.enable_grad():
+            leaf = logits[block].requires_grad_()
+            numbers = rows.losses(leaf, None if teacher is None else teacher[block], place)
+        (gradient[block],) = torch.autograd.grad(numbers[0], leaf, weights[place])
+        for line, number in zip(values, numbers, strict=True):
+            line[place] = number.detach()
+    return gradient
+
+
+def slices(length: int, size: int) -> Iterator[slice]:
+    """Consecutive parts of at most `size` elements."""
+    for start in range(0, length, size):
+        yield slice(start, min(start + size, length))

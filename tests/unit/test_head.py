@@ -1,0 +1,220 @@
+"""The vocabulary projection of any model, in chunks, with its gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from small_models import VOCABULARY, small_model
+
+from opdlab.head import (
+    chunked_loss,
+    decoder,
+    hidden_states,
+    project,
+    rows_at_a_time,
+    vocabulary_statistics,
+)
+from opdlab.records import Supervision
+
+# Soft caps, scales, biases, tied weights, and decoders that stand in unusual places.
+HEADS = [
+    "llama",
+    "llama-tied",
+    "gemma2",
+    "granite",
+    "cohere",
+    "phi",
+    "opt",
+    "biogpt",
+    "llama4",
+    "mamba",
+]
+HEADS += ["modernbert-decoder"]
+TOKENS = torch.tensor([[5, 9, 31, 7, 12], [8, 3, 40, 22, 17]])
+T = 23
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_the_head_of_any_family_gives_the_models_own_logits(family: str) -> None:
+    model = small_model(family)
+    with torch.no_grad():
+        truth = model(input_ids=TOKENS).logits
+        found = project(model, hidden_states(model, TOKENS).flatten(0, 1))
+    torch.testing.assert_close(found.view_as(truth), truth, atol=2e-6, rtol=1e-5)
+
+
+def test_a_soft_cap_or_a_scale_is_no_bare_product() -> None:
+    for family in ("gemma2", "granite"):
+        model = small_model(family)
+        hidden = hidden_states(model, TOKENS)[0]
+        bare = model.get_output_embeddings()(hidden)
+        assert (bare - project(model, hidden)).abs().max() > 0.1
+
+
+def test_the_decoder_stands_in_its_place_again_after_an_error() -> None:
+    model = small_model("llama")
+    before = model(input_ids=TOKENS).logits
+    with pytest.raises(RuntimeError):
+        project(model, torch.zeros(3, 7))
+    assert "forward" not in vars(decoder(model))
+    assert torch.equal(model(input_ids=TOKENS).logits, before)
+
+
+def test_statistics_of_a_distribution_worked_out_by_hand() -> None:
+    model = small_model("llama", vocab_size=4)
+    model.lm_head.weight.data.zero_()
+    model.lm_head.weight.data[:, 0] = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
+    hidden = torch.zeros(3, 32)
+    hidden[:, 0] = 1.0
+    uniform = torch.tensor([0.49, 0.51, 0.9])
+    said = vocabulary_statistics(model, hidden, torch.tensor([0, 1, 3]), uniform=uniform)
+    torch.testing.assert_close(said.log_prob, torch.tensor([0.5, 0.25, 0.125]).log())
+    torch.testing.assert_close(said.max_log_prob.exp(), torch.full((3,), 0.5))
+    torch.testing.assert_close(said.entropy, torch.full((3,), 1.75 * math.log(2)))
+    torch.testing.assert_close(said.sampled_prob, torch.tensor([0.5, 0.25, 0.125]))
+    torch.testing.assert_close(said.confidence("entropy"), -said.entropy)
+    torch.testing.assert_close(said.confidence("perplexity"), -said.entropy.exp())
+    shared = vocabulary_statistics(model, hidden, torch.tensor([0, 1, 0]), vocabulary=2)
+    torch.testing.assert_close(shared.log_prob, torch.tensor([2 / 3, 1 / 3, 2 / 3]).log())
+
+
+def test_draws_follow_the_distribution() -> None:
+    model = small_model("llama")
+    hidden = hidden_states(model, TOKENS)[0, 3].detach().expand(20_000, -1)
+    p = project(model, hidden[:1]).softmax(-1)[0].detach()
+    uniform = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
+    said = vocabulary_statistics(model, hidden, None, uniform=uniform)
+    assert abs(float(said.sampled_prob.mean() - (p * p).sum())) < 4 * float(p.std()) / 20_000**0.5
+
+
+def losses_by(name: str):
+    """Token losses of the three kinds that methods have."""
+
+    def token_loss(log_p, log_q, supervision):
+        if name == "reverse_kl":
+            return (log_p.exp() * (log_p - log_q)).sum(-1)
+        own = log_p.gather(1, supervision.token[:, None])[:, 0]
+        loss = -supervision.advantage * own
+        if name == "candidates":
+            group = log_p.gather(1, supervision.candidates)
+            loss = loss - (supervision.candidate_advantage * group).sum(-1)
+        return loss
+
+    return token_loss
+
+
+def case(family: str, name: str, chunk: int | None, weights: str, vocabulary: int | None = None):
+    """Loss, gradients of all weights and logged numbers; `chunk` None is one plain product."""
+    student, teacher = small_model(family), small_model("qwen2", seed=1)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(3, 40, (3, 9), generator=generator)
+    hidden = hidden_states(student, rows).flatten(0, 1)[:T]
+    seen = hidden_states(teacher, rows).flatten(0, 1)[:T].detach()
+    supervision = Supervision(
+        torch.randint(3, 40, (T,), generator=generator),
+        torch.zeros(T),
+        torch.randn(T, generator=generator),
+        torch.randint(3, 40, (T, 4), generator=generator),
+        torch.randn(T, 4, generator=generator),
+    )
+    told = torch.rand(T, generator=generator) + 0.1 if weights != "even" else None
+    full = name == "reverse_kl"
+    found = chunked_loss(
+        student,
+        hidden,
+        teacher if full else None,
+        seen if full else None,
+        supervision,
+        losses_by(name),
+        vocabulary,
+        chunk or 1000,
+        weights=told if weights == "told" else None,
+    )
+    (found.loss * (1.0 if told is None else told)).mean().backward()
+    gradients = {n: w.grad for n, w in student.named_parameters() if w.grad is not None}
+    return found, gradients
+
+
+@pytest.mark.parametrize("weights", ["even", "told", "untold"])
+@pytest.mark.parametrize("name", ["sampled", "candidates", "reverse_kl"])
+def test_chunks_change_neither_losses_nor_gradients(name: str, weights: str) -> None:
+    whole, truth = case("llama-tied", name, None, weights, vocabulary=47)
+    found, gradients = case("llama-tied", name, 5, weights, vocabulary=47)
+    torch.testing.assert_close(found.loss, whole.loss, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.entropy, whole.entropy, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.reverse_kl, whole.reverse_kl, atol=1e-6, rtol=1e-5)
+    assert gradients.keys() == truth.keys()
+    for weight in truth:
+        torch.testing.assert_close(gradients[weight], truth[weight], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_every_weight_of_any_head_gets_its_gradient_from_chunks(family: str) -> None:
+    _, truth = case(family, "reverse_kl", None, "even")
+    _, gradients = case(family, "reverse_kl", 5, "even")
+    assert gradients.keys() == truth.keys()
+    for weight in truth:
+        torch.testing.assert_close(gradients[weight], truth[weight], atol=2e-6, rtol=1e-4)
+
+
+def test_what_is_logged_is_entropy_and_reverse_kl() -> None:
+    found, _ = case("llama", "reverse_kl", 5, "even")
+    torch.testing.assert_close(found.reverse_kl, found.loss.detach(), atol=1e-6, rtol=1e-5)
+    student = small_model("llama")
+    rows = torch.randint(3, 40, (3, 9), generator=torch.Generator().manual_seed(0))
+    truth = vocabulary_statistics(student, hidden_states(student, rows).flatten(0, 1)[:T], None)
+    torch.testing.assert_close(found.entropy, truth.entropy, atol=1e-5, rtol=1e-5)
+    assert not found.entropy.requires_grad
+    assert case("llama", "sampled", 5, "even")[0].reverse_kl is None
+
+
+def test_no_tokens_give_no_losses() -> None:
+    model = small_model("llama")
+    none = torch.zeros(0, dtype=torch.long)
+    supervision = Supervision(
+        none, none.float(), none.float(), none[:, None], none[:, None].float()
+    )
+    hidden = torch.zeros(0, 32, requires_grad=True)
+    found = chunked_loss(model, hidden, None, None, supervision, losses_by("sampled"))
+    assert found.loss.shape == (0,)
+
+
+class _Largest(torch.utils._python_dispatch.TorchDispatchMode):
+    """Remembers the largest result of any operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(value, torch.Tensor):
+                self.numel = max(self.numel, value.numel())
+        return result
+
+
+def test_no_tensor_of_all_tokens_by_the_vocabulary_ever_exists() -> None:
+    V, tokens, chunk = 5000, 200, 16
+    model = small_model("llama", vocab_size=V)
+    hidden = torch.randn(tokens, 32, requires_grad=True)
+    token = torch.randint(V, (tokens,))
+    none = token[:, None][:, :0]
+    supervision = Supervision(token, torch.zeros(tokens), torch.ones(tokens), none, none.float())
+    with _Largest() as seen:
+        found = chunked_loss(
+            model, hidden, None, None, supervision, losses_by("sampled"), None, chunk
+        )
+        found.loss.mean().backward()
+        vocabulary_statistics(model, hidden, token, chunk=chunk)
+    # The head's own weights and their gradient are the largest that may be.
+    assert seen.numel <= V * 32 < V * tokens
+
+
+def test_chunks_are_sized_by_the_vocabulary_and_the_wish() -> None:
+    cpu = torch.device("cpu")
+    assert rows_at_a_time(32_000, cpu)[0] == 262
+    assert rows_at_a_time(151_936, cpu) == (55, 3)
+    assert rows_at_a_time(VOCABULARY, cpu, 7) == (7, 7)
