@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from opdlab.decode_step import ModelStep, last_logits_only
 from opdlab.errors import ModelError
 from opdlab.growing_cache import GrowingCache
+from opdlab.llama_step import LlamaStep, fits
 from opdlab.recording import Decoded, Draw, Records
 from opdlab.sampling import choose, uniforms, weigh
 from opdlab.shapes import Float, Int, Tensor
@@ -25,15 +25,6 @@ _STRETCH = 256
 _ACCELERATOR_INTERVAL = 8
 # One place in so many must be free before rows move: a move costs about as much as a step.
 _SHARE = 8
-
-
-@dataclass(frozen=True, eq=False)
-class _Inputs:
-    """Of a stretch of steps: the mask over all columns; position and uniform of each row, by step."""
-
-    visible: Tensor
-    positions: Sequence[Int[Tensor, "B one"]]
-    uniforms: Sequence[Float[Tensor, "B one"]]
 
 
 class _Decoder:
@@ -58,11 +49,8 @@ class _Decoder:
         self.ages = [0] * places
         self.last = torch.zeros(places, 1, dtype=torch.long, device=self.device)
         self.interval = 1 if self.device.type == "cpu" else _ACCELERATOR_INTERVAL
-        accepted = inspect.signature(model.forward).parameters
-        self.takes_positions = "position_ids" in accepted
-        self.keep_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self.step = LlamaStep(model, self.cache) if fits(model) else ModelStep(model, self.cache)
         self.eos = frozenset(draw.eos_ids)
-        self.additive = self.takes_positions and _attends_to_all(model)
 
     def refill(self) -> None:
         """Give free places to prompts of the queue; drop places that stay free."""
@@ -95,7 +83,7 @@ class _Decoder:
             input_ids=torch.tensor(bodies, device=self.device),
             past_key_values=prefilled,
             use_cache=True,
-            **self.keep_last,
+            **last_logits_only(self.model),
         )
         lengths = [len(prompt) - 1 for prompt in prompts]
         self.cache.fill(places, prefilled, [unique[prompt] for prompt in prompts], lengths)
@@ -111,12 +99,17 @@ class _Decoder:
         cache.restrict()
         cache.reserve()
         limit = min(draw.max_new_tokens - max(self.ages), cache.capacity - cache.end, _STRETCH)
-        inputs = self._inputs(limit)
+        step = torch.arange(limit, device=self.device)
+        seeds = self.seeds[torch.tensor(self.rows, device=self.device)][:, None]
+        ages = torch.tensor(self.ages, device=self.device)[:, None]
+        uniform = uniforms(seeds, ages + step).split(1, -1)
+        self.step.start(cache.positions() + step)
         valid = [limit] * len(self.rows)
         live = set(range(len(self.rows)))
         steps = 0
         while steps < limit and len(self.rows) - len(live) < enough:
-            fresh = [self._step(inputs, i) for i in range(steps, min(steps + self.interval, limit))]
+            coming = range(steps, min(steps + self.interval, limit))
+            fresh = [self._step(uniform[i], i) for i in coming]
             self._look(fresh, steps, live, valid)
             steps += len(fresh)
         self.records.close(self.rows, self.ages, [min(n, steps) for n in valid], steps)
@@ -129,35 +122,12 @@ class _Decoder:
             cache.start[b] = cache.end
         return len(ended)
 
-    def _inputs(self, limit: int) -> _Inputs:
-        """What every step of a stretch needs, made at once: a small model's step is all overhead."""
-        step = torch.arange(limit, device=self.device)
-        seeds = self.seeds[torch.tensor(self.rows, device=self.device)][:, None]
-        ages = torch.tensor(self.ages, device=self.device)[:, None]
-        visible = self.cache.visible()
-        if self.additive:
-            visible = torch.where(visible, 0.0, -torch.inf).to(self.model.dtype)[:, None, None]
-        return _Inputs(
-            visible,
-            (self.cache.positions() + step).split(1, -1),
-            uniforms(seeds, ages + step).split(1, -1),
-        )
-
-    def _step(self, inputs: _Inputs, step: int) -> Int[Tensor, "B one"]:
-        """One forward and one token for every row."""
-        cache, draw = self.cache, self.draw
-        position = {"position_ids": inputs.positions[step]} if self.takes_positions else {}
-        logits = self.model(
-            input_ids=self.last,
-            attention_mask=inputs.visible[..., cache.begin : cache.end + 1],
-            past_key_values=cache,
-            use_cache=True,
-            **position,
-            **self.keep_last,
-        ).logits
-        cache.end += 1
-        weighed = weigh(logits[:, -1, : draw.vocabulary])
-        self.last = choose(weighed, inputs.uniforms[step], draw.temperature, draw.top_p)
+    def _step(self, uniform: Float[Tensor, "B one"], step: int) -> Int[Tensor, "B one"]:
+        """One token for every row."""
+        draw = self.draw
+        weighed = weigh(self.step.logits(self.last, step)[:, : draw.vocabulary])
+        self.cache.end += 1
+        self.last = choose(weighed, uniform, draw.temperature, draw.top_p)
         self.records.add(weighed, self.last)
         return self.last
 
@@ -168,21 +138,6 @@ class _Decoder:
                 for b in [b for b in live if tokens[b] in self.eos]:
                     live.remove(b)
                     valid[b] = step + 1
-
-
-def _attends_to_all(model: PreTrainedModel) -> bool:
-    """Whether every layer sees all of a row's tokens, so that one mask made in advance serves them all.
-
-    Otherwise the model makes its masks itself in each step, which costs a small model a fifth of it.
-    """
-    config = model.config.get_text_config(decoder=True)
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        windows = ("sliding_window", "attention_chunk_size", "alibi")
-        full = not any(getattr(config, name, None) for name in windows)
-    else:
-        full = set(kinds) == {"full_attention"}
-    return full and config._attn_implementation in ("sdpa", "eager")
 
 
 def _refuse_unfit(model: PreTrainedModel, longest: int) -> None:

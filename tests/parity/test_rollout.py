@@ -13,6 +13,7 @@ from small_models import FAMILIES, STRETCHED, small_model
 from transformers import GenerationConfig, PreTrainedModel
 
 from opdlab.errors import DataError, ModelError, NonFiniteError
+from opdlab.llama_step import fits
 from opdlab.records import Rollout
 from opdlab.rollout import CachedEngine, GenerateEngine, RolloutEngine
 
@@ -82,6 +83,72 @@ def test_what_is_recorded_equals_a_full_forward_for_every_row(family: str) -> No
     rollout = sample(model, top_k=4, max_rows=3)
     assert rollout.response_lengths.unique().numel() > 2, "rows must end at different times"
     assert_records_a_full_forward(model, PROMPTS, rollout)
+
+
+SMALL_LLAMAS: dict[str, dict[str, Any]] = {
+    "grouped": {},
+    "one key head": {"num_key_value_heads": 1},
+    "as many key heads": {"num_key_value_heads": 4},
+    "wide heads": {"head_dim": 20},
+    "tied": {"tie_word_embeddings": True},
+    "llama3 positions": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    },
+    "scaled positions": {
+        "rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
+    },
+}
+
+
+@pytest.mark.parametrize("shape", SMALL_LLAMAS)
+def test_a_small_llamas_own_step_equals_the_library_s(shape: str) -> None:
+    model = small_model("llama", **SMALL_LLAMAS[shape])
+    assert fits(model)
+    written_out = sample(model, top_k=4, max_rows=3)
+    assert_records_a_full_forward(model, PROMPTS, written_out)
+    # A hook must see every forward, so the library's is taken.
+    calls: list[int] = []
+    model.model.layers[1].register_forward_hook(lambda *_: calls.append(1))
+    assert not fits(model)
+    library = sample(model, top_k=4, max_rows=3)
+    assert len(calls) >= library.response_lengths.max()
+    assert torch.equal(written_out.tokens, library.tokens)
+    assert torch.allclose(written_out.log_prob, library.log_prob, atol=1e-5)
+
+
+class _Doubled(torch.nn.Linear):
+    """Computes something else, as adapters and quantised layers do."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+def test_the_small_step_is_not_taken_for_a_model_that_computes_something_else() -> None:
+    replaced = small_model("llama")
+    mlp = replaced.model.layers[0].mlp
+    mlp.up_proj = _Doubled(32, 48, bias=False)
+    changed = [
+        replaced,
+        small_model("llama", attention_bias=True),
+        small_model("llama", mlp_bias=True),
+        small_model("llama", hidden_act="gelu"),
+        small_model("llama", hidden_size=520),
+        small_model("llama").to(torch.bfloat16),
+        small_model("qwen2"),
+        small_model("mistral", sliding_window=None),
+    ]
+    for model in changed:
+        assert not fits(model)
+    assert_records_a_full_forward(replaced, PROMPTS, sample(replaced))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not fits(small_model("llama"))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gpt2", "gemma3", "bloom"])
