@@ -35,20 +35,38 @@ def compare(runs: Sequence[str], output: str) -> None:
         raise DataError(
             "compare needs two runs or more; the first is what the others are set against"
         )
-    sides = {side: side.split(",") for side in runs}
-    measured = {
-        name: read_run(find_run(name, Path(output))) for names in sides.values() for name in names
-    }
+    sides = [side.split(",") for side in runs]
+    names = short_names([name for side in sides for name in side])
+    measured = {short: read_run(find_run(name, Path(output))) for name, short in names.items()}
     console.print(score_table(measured))
-    if any(len(names) > 1 for names in sides.values()):
-        groups = [[measured[name] for name in names] for names in sides.values()]
-        for side, group in zip(runs[1:], groups[1:], strict=True):
-            found = plugins.load(plugins.STATISTICS, "seeds")(groups[0], group)
-            console.print(seed_table(f"{side} minus {runs[0]}", found))
-        console.print(SEEDS_READING)
+    if any(len(side) > 1 for side in sides):
+        compare_seeds([[names[name] for name in side] for side in sides], measured)
         return
-    console.print(difference_table(measured, [(runs[0], other) for other in runs[1:]]))
+    first, *others = names.values()
+    console.print(difference_table(measured, [(first, other) for other in others]))
     console.print(READING)
+
+
+def compare_seeds(sides: Sequence[Sequence[str]], measured: Mapping[str, Sequence[Sample]]) -> None:
+    """Each side after the first against the first, seed by seed."""
+    first, *others = ([measured[name] for name in side] for side in sides)
+    for side, group in zip(sides[1:], others, strict=True):
+        found = plugins.load(plugins.STATISTICS, "seeds")(first, group)
+        console.print(seed_table(f"{span(side)} minus {span(sides[0])}", found))
+    console.print(SEEDS_READING)
+
+
+def short_names(runs: Sequence[str]) -> dict[str, str]:
+    """Each run's last folder, or the whole path where that would not tell it from another."""
+    lasts = [Path(run).name for run in runs]
+    return {
+        run: last if lasts.count(last) == 1 else run for run, last in zip(runs, lasts, strict=True)
+    }
+
+
+def span(names: Sequence[str]) -> str:
+    """A side in a title: its run, or the first and the last of several."""
+    return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
 
 
 def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place: Path) -> None:
