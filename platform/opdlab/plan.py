@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from opdlab import documents, loader, models, tracking
-from opdlab.config import Experiment, Pretraining
+from opdlab.characters import character_tokenizer
+from opdlab.config import Evaluation, Experiment, Pretraining
 from opdlab.footprint import Footprint, footprint, memory
 from opdlab.prompts import open_prompts
 from opdlab.terminal import console
@@ -47,9 +49,10 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     if any(run.method.group for _, run in runs):
         to.print(COST)
     to.print("\n[bold]Evaluation[/]")
-    to.print(_evaluation(config, runs))
+    names = [name for name, _ in runs]
+    to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
     to.print("\n[bold]Written[/]")
-    to.print(_files_table(config, [name for name, _ in runs], footprint(config.student)))
+    to.print(_files_table(config, names, footprint(config.student)))
 
 
 def _runs_table(config: Experiment) -> Table:
@@ -112,22 +115,16 @@ def _mean_and_most(lengths: list[int]) -> str:
     return f"{sum(lengths) / len(lengths):.0f}, {max(lengths)}"
 
 
-def _evaluation(config: Experiment, runs: list[tuple[str, Experiment]]) -> Table | str:
-    settings = config.evaluation
+def _evaluation(settings: Evaluation, who: list[str]) -> Table | str:
     if not settings.benchmarks:
         return "none"
     table = _table("benchmark", "problems", "samples each", "completions", numbers=3)
     for benchmark in settings.benchmarks:
         count = len(benchmark.problems())
-        table.add_row(
-            benchmark.benchmark,
-            f"{count:,}",
-            str(settings.samples),
-            f"{count * settings.samples:,}",
-        )
-    table.caption = f"of {', '.join((*settings.references, *(name for name, _ in runs)))}" + (
-        f", and every {settings.every} steps" if settings.every else ""
-    )
+        cells = (count, settings.samples, count * settings.samples)
+        table.add_row(benchmark.benchmark, *(f"{cell:,}" for cell in cells))
+    often = f", and every {settings.every} steps" if settings.every else ""
+    table.caption = f"of {', '.join(who)}{often}"
     table.caption_justify = "left"
     return table
 
@@ -152,11 +149,22 @@ def _files_table(config: Experiment, runs: list[str], student: Footprint) -> Tab
 
 
 def _show_pretraining(config: Pretraining, to: Console) -> None:
-    table = _table("work", "", numbers=1)
+    from opdlab.pretrain import new_model
+
+    tokenizer = character_tokenizer(config.characters, config.architecture.max_positions)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in new_model(config, tokenizer).parameters())
+    table = _table("", "", numbers=1)
+    table.add_row("parameters", f"{parameters:,}")
+    table.add_row("weights", _size(4 * parameters))
+    table.add_row("weights, gradients, AdamW's moments", _size(16 * parameters))
     table.add_row("optimizer steps", f"{config.steps:,}")
     table.add_row("traces in all", f"{config.steps * config.batch_size:,}")
     table.add_row("written to", f"{Path(config.output) / config.name}/")
+    to.print("\n[bold]Model and work[/]")
     to.print(table)
+    to.print("\n[bold]Evaluation[/]")
+    to.print(_evaluation(config.evaluation, [config.name]))
 
 
 def _prompt_lengths(config: Experiment) -> list[int]:

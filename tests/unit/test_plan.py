@@ -12,7 +12,7 @@ from opdlab import plan
 from opdlab.characters import character_tokenizer
 from opdlab.config import Experiment, Model
 from opdlab.footprint import activations, footprint, memory
-from opdlab.loader import load_experiment
+from opdlab.loader import load_experiment, load_pretraining
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 70}
 LLAMA = LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=160, tie_word_embeddings=True)
@@ -91,3 +91,13 @@ def test_a_plan_fits_80_columns_and_says_what_will_be_done(experiment: Experimen
     ):
         assert line in lines
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_plan_of_a_pretraining_counts_what_will_be_made():
+    config = load_pretraining("pretrain/student")
+    text = StringIO()
+    plan.show(config, Console(file=text, width=80))
+    parameters = footprint(Model(path="embedded:student")).parameters
+    lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+    assert f"parameters {parameters:,}" in lines
+    assert f"traces in all {config.steps * config.batch_size:,}" in lines
