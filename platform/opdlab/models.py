@@ -54,10 +54,19 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(f"unknown number format {dtype!r}; use one of {', '.join(DTYPES)}")
     source = _locate(path, revision)
+    model: Any
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=DTYPES[dtype])
-    except (OSError, ValueError, KeyError) as error:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=DTYPES[dtype], output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{path}: no causal language model can be loaded: {error}") from error
+    # The library makes up what a file lacks, at random, and goes on.
+    if absent := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{path}: {len(absent)} weights are not in its files ({', '.join(absent[:_SHOWN])} ...); "
+            "the folder holds another architecture or was not saved whole"
+        )
     return model.to(device).eval()
 
 
