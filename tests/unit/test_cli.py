@@ -2,10 +2,10 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -45,17 +45,18 @@ def opdlab(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def test_help_answers_in_under_a_second():
+    """Processor time, which other programs on the machine do not lengthen; it waits for nothing."""
     seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-c", "from opdlab.cli import main; main()", "--help"],
             check=True,
             capture_output=True,
         )
-        seconds.append(time.perf_counter() - started)
-    # The quickest: a busy machine makes any of them slow, none of them quick.
-    assert min(seconds) < 1.0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert statistics.median(seconds) < 1.0, seconds
 
 
 def test_help_imports_nothing_heavy():
