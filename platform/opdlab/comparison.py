@@ -19,7 +19,12 @@ from opdlab.terminal import console
 LEVEL = 0.05
 MOST_COLUMNS = 4
 RESULTS = "results.json"
-STYLE: Any = {"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False}
+STYLE: Any = {
+    "title_justify": "left",
+    "box": box.SIMPLE_HEAD,
+    "pad_edge": False,
+    "padding": (0, 0, 0, 1),
+}
 
 
 def compare(runs: Sequence[str], output: str) -> None:
