@@ -35,7 +35,7 @@ schema: $(VENV)/.installed
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "opdlab needs Python 3.11, 3.12 or 3.13; none was found. \
 	Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(PACKAGES) | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this downloads about 2 GB."
