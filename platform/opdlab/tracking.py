@@ -12,7 +12,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 STORE = "mlflow.db"
 METRICS = "metrics.jsonl"
 UNSENT = "unsent.json"
+RETRY_AFTER_S = 60  # between attempts to reach a server that went away
 PORT = 5000
 PARAM_LIMIT = 6000  # characters; longer ones are refused by the server
 
@@ -146,7 +146,7 @@ class Tracker:
         self.run_id = run_id
         self.folder = folder
         self.pending: list[tuple[dict[str, float], Any]] = []
-        self.warned = False
+        self.silent_until = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         self.unsent: dict[str, Any] = {"rows": [], "artifacts": [], "params": {}, "tags": {}}
         if (folder / UNSENT).exists():
@@ -164,17 +164,18 @@ class Tracker:
         with (self.folder / METRICS).open("a") as file:
             file.write("\n")
         self.logged_step = int(max(row["step"] for row in rows))
-        with self._tolerating(lambda: None):
-            history = self.client.get_metric_history(self.run_id, "loss")
-            arrived = {metric.step for metric in history}
-            for row in rows:
-                if row["step"] not in arrived:
-                    self.client.log_batch(self.run_id, _entities(row))
+        self._attempt(lambda: self._fill_gaps(rows), lambda: None)
+
+    def _fill_gaps(self, rows: list[dict[str, float]]) -> None:
+        history = self.client.get_metric_history(self.run_id, "loss")
+        arrived = {metric.step for metric in history}
+        for row in rows:
+            if row["step"] not in arrived:
+                self.client.log_batch(self.run_id, _entities(row))
 
     def begin(self) -> None:
         """Mark the run as running, by this process."""
-        with self._tolerating(lambda: None):
-            self.client.update_run(self.run_id, "RUNNING")
+        self._attempt(lambda: self.client.update_run(self.run_id, "RUNNING"), lambda: None)
         self.tags(process_tags())
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -190,15 +191,19 @@ class Tracker:
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.logged_step = step
-        with self._tolerating(lambda: self.unsent["rows"].append(row)):
-            operation = self.client.log_batch(self.run_id, _entities(row), synchronous=False)
-            self.pending.append((row, operation))
+        self._attempt(lambda: self._log(row), lambda: self.unsent["rows"].append(row))
+
+    def _log(self, row: dict[str, float]) -> None:
+        operation = self.client.log_batch(self.run_id, _entities(row), synchronous=False)
+        self.pending.append((row, operation))
 
     def artifact(self, path: Path, place: str | None = None) -> None:
         """Send a file, or a folder with what is in it."""
         entry = [str(path), place]
-        with self._tolerating(lambda: self.unsent["artifacts"].append(entry)):
-            _send_artifact(self.client, self.run_id, path, place)
+        self._attempt(
+            lambda: _send_artifact(self.client, self.run_id, path, place),
+            lambda: self.unsent["artifacts"].append(entry),
+        )
 
     def table(self, columns: dict[str, list[Any]], name: str) -> None:
         """Keep a table of samples on disk and send it as one the MLflow page can show."""
@@ -215,67 +220,75 @@ class Tracker:
         from mlflow.entities import Param
 
         params = dict(flatten(config))
-        with self._tolerating(lambda: self.unsent["params"].update(params)):
-            self.client.log_batch(self.run_id, params=[Param(k, v) for k, v in params.items()])
+        entities = [Param(key, value) for key, value in params.items()]
+        self._attempt(
+            lambda: self.client.log_batch(self.run_id, params=entities),
+            lambda: self.unsent["params"].update(params),
+        )
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        with self._tolerating(lambda: self.unsent["tags"].update(tags)):
-            for key, value in tags.items():
-                self.client.set_tag(self.run_id, key, value)
+        self._attempt(
+            lambda: [self.client.set_tag(self.run_id, *tag) for tag in tags.items()],
+            lambda: self.unsent["tags"].update(tags),
+        )
 
     def set(self, values: Mapping[str, float]) -> None:
         """Record results of the run as a whole."""
         row = {name: v for name, v in values.items() if math.isfinite(v)}
         row |= {"step": max(self.logged_step, 0), "time": round(time.time(), 3)}
-        with self._tolerating(lambda: self.unsent["rows"].append(row)):
-            self.client.log_batch(self.run_id, _entities(row))
+        self._attempt(
+            lambda: self.client.log_batch(self.run_id, _entities(row)),
+            lambda: self.unsent["rows"].append(row),
+        )
 
     def close(self, status: str) -> None:
         """Wait for what is on its way and end the run as FINISHED, FAILED or KILLED."""
+        from mlflow.exceptions import MlflowException
+
         for row, operation in self.pending:
-            with self._tolerating(lambda row=row: self.unsent["rows"].append(row)):
+            try:
                 operation.wait()
+            except (MlflowException, OSError):
+                self.unsent["rows"].append(row)
         self.pending.clear()
         self.unsent["status"] = status
-        if not self._is_unsent() and self._terminate(status):
+        if not self._is_unsent() and self._attempt(
+            lambda: self.client.set_terminated(self.run_id, status), lambda: None
+        ):
             return
         (self.folder / UNSENT).write_text(json.dumps(self.unsent))
         if send_unsent(self.folder, self.client) is None:
             console.print(
                 f"[yellow]MLflow at {self.client.tracking_uri} did not take everything. Nothing is "
-                f"lost: it is kept in {self.folder}; `opdlab sync {self.folder}` sends it."
+                f"lost: it is kept in {self.folder}; `opdlab sync --output OUTPUT` sends it."
             )
 
     def _is_unsent(self) -> bool:
         return any(self.unsent[kind] for kind in ("rows", "artifacts", "params", "tags"))
 
-    def _terminate(self, status: str) -> bool:
-        done = True
+    def _attempt(self, send: Callable[[], object], keep: Callable[[], object]) -> bool:
+        """Send to the server, or `keep` for later when it is away: training is worth more than its record.
 
-        def failed() -> None:
-            nonlocal done
-            done = False
-
-        with self._tolerating(failed):
-            self.client.set_terminated(self.run_id, status)
-        return done
-
-    @contextmanager
-    def _tolerating(self, on_failure: Callable[[], object]) -> Iterator[None]:
-        """Go on when the server is away: training is worth more than its record."""
+        After a failure nothing is sent for a while, so that an absent server costs next to no time.
+        """
         from mlflow.exceptions import MlflowException
 
+        if time.monotonic() < self.silent_until:
+            keep()
+            return False
         try:
-            yield
+            send()
         except (MlflowException, OSError) as error:
-            on_failure()
-            if not self.warned:
-                self.warned = True
+            keep()
+            if self.silent_until == 0:
                 console.print(
                     f"[yellow]MLflow does not answer ({type(error).__name__}); the run goes on and "
                     f"keeps its records in {self.folder}."
                 )
+            self.silent_until = time.monotonic() + RETRY_AFTER_S
+            return False
+        return True
 
 
 def _rows(columns: dict[str, list[Any]]) -> list[list[Any]]:

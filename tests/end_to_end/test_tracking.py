@@ -93,7 +93,7 @@ def test_an_unreachable_server_is_an_error_before_anything_is_done(laboratory: L
 def test_training_outlives_its_server_and_sync_sends_the_rest(laboratory: Laboratory) -> None:
     with mlflow_server(laboratory.output / "mlflow.db") as server:
         uri = server.uri
-        file = laboratory.write(tracking__uri=uri, training__steps=200)
+        file = laboratory.write(tracking__uri=uri, training__steps=100)
         process = laboratory.start("train", file)
         wait_for_step(laboratory, 3, process)
         server.stop()
@@ -101,14 +101,14 @@ def test_training_outlives_its_server_and_sync_sends_the_rest(laboratory: Labora
         assert process.returncode == 0, text
         assert "opdlab sync" in text
     rows = [row for row in laboratory.metrics() if "loss" in row]
-    assert [row["step"] for row in rows] == list(range(1, 201))
+    assert [row["step"] for row in rows] == list(range(1, 101))
 
     with mlflow_server(laboratory.output / "mlflow.db", uri):
         laboratory.run("sync", "--output", laboratory.output)
         run_id = Group(laboratory.output / "small-001").run("lgr")["run_id"]
         client = MlflowClient(uri)
         steps = {metric.step for metric in client.get_metric_history(run_id, "loss")}
-        assert steps == set(range(1, 201))
+        assert steps == set(range(1, 101))
         assert client.get_run(run_id).info.status == "FINISHED"
         assert "model" in {artifact.path for artifact in client.list_artifacts(run_id)}
 
