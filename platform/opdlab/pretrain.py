@@ -220,6 +220,8 @@ def fit(module: SupervisedTraining, path: Path, stop: StopRequest) -> None:
         # Lightning 2.6 on torch 2.13; nothing that a user could change.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
         trainer.fit(module, ckpt_path=path if path.exists() else None)
+    # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
+    stop.check()
     module.model.eval()
 
 

@@ -250,6 +250,8 @@ def fit(module: Distillation, config: Experiment, tracker: Tracker, stop: StopRe
         console.print(f"going on from {path}")
     steps = range(settings.steps * settings.accumulate)
     trainer.fit(module, steps, ckpt_path=path if path.exists() else None)  # pyright: ignore[reportArgumentType]
+    # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
+    stop.check()
     trainer.save_checkpoint(path)
 
 
