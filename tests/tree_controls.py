@@ -49,7 +49,7 @@ def leaf_log_c(
         with running(trunk):
             flat_states(model, states.token, states.column)
         lines = Lines.of(tree.row, rows)
-        leaf = LeafPass(trunk.keys, trunk.values, lines, tree.column + mask_shift)
+        leaf = LeafPass(own, trunk.keys, trunk.values, lines, tree.column + mask_shift)
         with running(leaf), contextlib.nullcontext() if own_key else _own_key_unseen():
             hidden = flat_states(model, tree.token, tree.column + position_shift)
     log_c = vocabulary_statistics(model, hidden, None).max_log_prob

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from opdlab.attention_hook import Lines, MaskFunction, Pass, UnsupportedError
+from opdlab.attention_hook import Lines, MaskFunction, Own, Pass, UnsupportedError
 from opdlab.shapes import Float, Int, Tensor
 
 # Keys that all leaves of a pass see are worth an unmasked call of their own from this many.
@@ -35,11 +35,13 @@ class LeafPass(Pass):
     """Leaves of R rows over those rows' cached keys and values.
 
     Attributes:
+        own: the attention that the trunk ran with.
         keys, values: by layer. `Float[R Hkv S D]`
         lines: the leaves in lines. A token beyond them attends to itself alone.
         column: where the leaves stand. `Int[N]`
     """
 
+    own: Own
     keys: Mapping[int, Float[Tensor, "R Hkv S D"]]
     values: Mapping[int, Float[Tensor, "R Hkv S D2"]]
     lines: Lines
@@ -69,6 +71,9 @@ class LeafPass(Pass):
         if not callable(mask):
             raise UnsupportedError("its attention layers do not receive the rule of their mask")
         rule: Any = mask
+        if self.own.name == "sdpa":
+            # It knows neither: it raises, or in older versions leaves them out of the trunk too.
+            softcap = s_aux = None
         layer: Any = module.layer_idx
         self.reached.add(layer)
         N = len(self.column)

@@ -116,7 +116,7 @@ class Teacher:
     def _answer(
         self, rollout: Rollout, questions: Questions, uniform: Draws, own: Own | None
     ) -> TeacherScores:
-        started = perf_counter()
+        started = _now(rollout.tokens)
         tree = leaves(rollout, questions.candidates)
         sharing = own is not None and own.name in ANY_MASK and self.shares and not self._anchored
         states = response_states(rollout, _WORTH_SHARING if sharing else 1.0)
@@ -138,7 +138,7 @@ class Teacher:
             uniform=drawn if questions.measure == "sampled_prob" else None,
         )
         sampled = said.confidence(questions.measure)[states.before + 1]
-        trunk_done = perf_counter()
+        trunk_done = _now(rollout.tokens)
         if trunk is not None:
             confidence = self._leaf_confidence(trunk, tree, questions, uniform)
         else:
@@ -154,7 +154,7 @@ class Teacher:
             sampled_confidence=sampled.masked_fill(rollout.is_eos, torch.nan),
             confidence=torch.where(is_sampled, sampled[:, None], confidence),
             hidden=rows[states.before] if questions.full else None,
-            seconds={"trunk": trunk_done - started, "leaves": perf_counter() - trunk_done},
+            seconds={"trunk": trunk_done - started, "leaves": _now(rollout.tokens) - trunk_done},
             leaves=len(tree),
         )
 
@@ -191,6 +191,7 @@ class Teacher:
         span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
         token, column = tree.token[span], tree.column[span]
         leaf_pass = LeafPass(
+            trunk.own,
             keys={layer: keys[rows] for layer, keys in trunk.keys.items()},
             values={layer: values[rows] for layer, values in trunk.values.items()},
             lines=Lines.of(tree.row[span] - chunk.first_row, chunk.last_row - chunk.first_row),
@@ -207,6 +208,13 @@ class Teacher:
             reached = f"{len(leaf_pass.reached)} of its {layers} layers"
             raise UnsupportedError(f"only {reached} use transformers' attention interface")
         return states[: chunk.stop - chunk.start]
+
+
+def _now(tensor: Tensor) -> float:
+    """Seconds on the clock once the tensor's device has done what it was told."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return perf_counter()
 
 
 def _trunk_pass(own: Own, rollout: Rollout, states: States, keep: bool) -> TrunkPass:
