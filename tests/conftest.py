@@ -1,6 +1,10 @@
 """Settings that every test needs."""
 
 import os
+import signal
+
+# A test run in the background inherits that Ctrl-C is ignored, and hands that on to what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tensors are small here: on a busy machine, threads that wait for each other cost five times the work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
