@@ -3,9 +3,6 @@
 import os
 import signal
 
-# A test run in the background inherits that Ctrl-C is ignored, and hands that on to what it starts.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # Tensors are small here: on a busy machine, threads that wait for each other cost five times the work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -32,3 +29,6 @@ install_import_hook(CHECKED, "beartype.beartype")
 # Examples are the same in every run, and a slow machine is no failure.
 settings.register_profile("opdlab", deadline=None, derandomize=True)
 settings.load_profile("opdlab")
+
+# A test run in the background inherits that Ctrl-C is ignored, and hands that on to what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
