@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 from opdlab.records import Problem, Verdict
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The data of a benchmark as they were found and checked.
+
+    Attributes:
+        origin: where they were read: a file, a folder, or `hub:REPOSITORY@COMMIT`.
+        count: problems, of the whole copy.
+        content: hash of all that the problems hold, in whatever order.
+        answers: hash of the gold answers alone; None where there are none to compare.
+        standing: what the hashes were compared with.
+    """
+
+    benchmark: str
+    origin: str
+    count: int
+    content: str
+    answers: str | None
+    standing: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,35 @@ class Evaluator(ABC):
     @abstractmethod
     def grade(self, problem: Problem, completion: str) -> Verdict:
         """Judge one completion; never raises for anything a model may write."""
+
+    def grade_all(
+        self,
+        answers: Sequence[tuple[Problem, str]],
+        on_graded: Callable[[int], None] | None = None,
+    ) -> list[Verdict]:
+        """Judge many completions, in the order given; a benchmark may do so in several processes.
+
+        Args:
+            on_graded: called with the number of verdicts reached since the last call.
+        """
+        verdicts = []
+        for problem, completion in answers:
+            verdicts.append(self.grade(problem, completion))
+            if on_graded is not None:
+                on_graded(1)
+        return verdicts
+
+    def data(self) -> DataReport | None:
+        """What the problems were read from, checked; None where they are generated.
+
+        Raises:
+            DataError: the data are missing, malformed, or not those that are known.
+        """
+        return None
+
+    def right_answer(self, problem: Problem) -> str | None:
+        """A completion that must be judged correct, made from the gold; None where none can be."""
+        return None
 
     def training_problem(self, seed: int, index: int) -> Problem:
         """Problem `index` of an endless stream, none of which is a test problem.
