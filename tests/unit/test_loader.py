@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opdlab import documents, shipped
+from opdlab import documents, plugins, shipped
 from opdlab.config import Experiment, Pretraining
 from opdlab.errors import ConfigError
 from opdlab.loader import (
@@ -22,6 +22,7 @@ from opdlab.loader import (
     variants,
 )
 
+EVALUATORS = ", ".join(plugins.names(plugins.EVALUATORS))
 BASE = """\
 name: base
 student: {path: embedded:student}
@@ -133,7 +134,7 @@ def test_a_good_file_loads_with_its_defaults():
         (
             "    - {type: math}",
             "    - {type: math}\n    - {type: matth}",
-            "x.yaml:8: prompts.sources.1.type must be one of code, math, routes, not 'matth'. "
+            f"x.yaml:8: prompts.sources.1.type must be one of {EVALUATORS}, not 'matth'. "
             "Did you mean math?",
         ),
         (

@@ -1,0 +1,35 @@
+"""`gsm8k`: GSM8K's test set: 1,319 word problems, integer answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from opdlab.records import option
+from opdlab_evaluators.math_benchmark import MathBenchmark
+from opdlab_evaluators.source import Source
+
+
+@dataclass(frozen=True)
+class Gsm8k(MathBenchmark):
+    """GSM8K's test set: 1,319 word problems, integer answers."""
+
+    wording: Literal["matharena", "step_by_step", "question_answer", "plain"] = option(
+        "step_by_step",
+        "`step_by_step`, `matharena`, `question_answer` (for base models) or `plain`.",
+    )
+
+    source: ClassVar[Source] = Source(
+        "gsm8k",
+        hub="openai/gsm8k",
+        count=1319,
+        config="main",
+        files="main/*",
+        aliases=("gsm8k_test",),
+        answers="40e66fecf4e589f8",
+        contents=("8f54396e57cb8462",),
+    )
+
+    def gold(self, value: Any) -> str:
+        """The number after `####`, which ends the worked solution."""
+        return super().gold(str(value).rpartition("####")[2])

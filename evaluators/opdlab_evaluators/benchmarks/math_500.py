@@ -1,0 +1,23 @@
+"""`math_500`: MATH-500: 500 problems of the MATH test set, answers in LaTeX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from opdlab_evaluators.math_benchmark import MathBenchmark
+from opdlab_evaluators.source import Source
+
+
+@dataclass(frozen=True)
+class Math500(MathBenchmark):
+    """MATH-500: 500 problems of the MATH test set, answers in LaTeX."""
+
+    source: ClassVar[Source] = Source(
+        "math_500",
+        hub="HuggingFaceH4/MATH-500",
+        count=500,
+        split="test",
+        aliases=("math500", "MATH-500"),
+        contents=("2bc23ec12987b9a2",),
+    )

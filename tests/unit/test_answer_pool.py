@@ -1,0 +1,119 @@
+"""Equality is decided in processes that can be killed, and the pool lives on."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import psutil
+import pytest
+
+from opdlab_evaluators.answers.grading import grade_answers
+from opdlab_evaluators.answers.pool import AnswerPool
+
+HARD = r"\boxed{9^{9^{9^{9}}}}"
+EASY = (r"\sqrt{8}", r"\boxed{2\sqrt{2}}")
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with AnswerPool(workers=2, cpu_limit_s=2) as pool:
+        yield pool
+
+
+def statuses(pairs, pool):
+    return [verdict.status for verdict in grade_answers(pairs, pool)]
+
+
+def test_towers_of_powers_end_as_timeouts_and_the_pool_lives_on(pool):
+    hostile = [
+        HARD,
+        r"\boxed{1000000!!!}",
+        r"\boxed{10^{10^{10^{10}}}}",
+        r"\boxed{2^{2^{2^{2^{2^2}}}}}",
+    ]
+    found = statuses([("42", answer) for answer in hostile] + [EASY], pool)
+    assert found == ["grader_timeout"] * 4 + ["correct"]
+    assert statuses([EASY, ("1", r"\boxed{2/2}")], pool) == ["correct", "correct"]
+
+
+def test_an_answer_that_kills_its_process_twice_is_an_error_and_harms_no_other(pool):
+    """The kernel's out-of-memory killer, played by the test."""
+    statuses([EASY], pool)
+    killer = threading.Thread(target=kill_busy_workers, args=(pool, 2))
+    killer.start()
+    found = statuses([("42", r"\boxed{9^{9^{9}}}")], pool)
+    killer.join()
+    assert found == ["grader_error"]
+    assert statuses([EASY], pool) == ["correct"]
+
+
+def kill_busy_workers(pool, times):
+    for _ in range(times):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            busy = [w for w in list(pool.workers) if w.busy is not None and w.busy >= 0]
+            if busy:
+                busy[0].process.send_signal(signal.SIGKILL)
+                while busy[0] in pool.workers:
+                    time.sleep(0.01)
+                break
+            time.sleep(0.01)
+
+
+def test_the_pool_works_off_the_main_thread_and_leaves_alarms_alone(pool):
+    before = signal.getsignal(signal.SIGALRM)
+    signal.setitimer(signal.ITIMER_REAL, 500)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(statuses([EASY], pool)))
+    thread.start()
+    thread.join()
+    assert found == ["correct"]
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 400
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_stopping_in_the_middle_leaves_a_usable_pool(pool):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.decide([EASY, ("42", "9^{9^{9^{9}}}")], on_decided=stop)
+    assert statuses([EASY], pool) == ["correct"]
+
+
+def test_equal_questions_are_worked_out_once_and_order_is_kept(pool):
+    pairs = [EASY, ("1", r"\boxed{2}"), EASY, ("1", "nothing"), EASY]
+    assert statuses(pairs, pool) == ["correct", "wrong", "correct", "no_answer", "correct"]
+
+
+def test_no_worker_outlives_a_parent_that_was_killed():
+    script = """
+        import threading, time
+        from opdlab_evaluators.answers.pool import AnswerPool
+        pool = AnswerPool(workers=1)
+        threading.Thread(target=pool.decide, args=([("42", "9^{9^{9^{9}}}")],), daemon=True).start()
+        while not (pool.workers and pool.workers[0].busy == 0):
+            time.sleep(0.01)
+        print(pool.workers[0].process.pid, flush=True)
+        time.sleep(600)
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    )
+    worker = int(parent.stdout.readline())
+    assert psutil.pid_exists(worker)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(worker) and time.monotonic() < deadline:
+        if psutil.Process(worker).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    else:
+        assert not psutil.pid_exists(worker)
