@@ -225,6 +225,34 @@ def list_plugins() -> None:
     console.print(table)
 
 
+data_app = typer.Typer(help="Data of benchmarks.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("check")
+def check_data(
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="BENCHMARK",
+            help="Types, as in an experiment; all that have data by default.",
+            show_default=False,
+        ),
+    ] = None,
+    path: Annotated[
+        str | None, typer.Option(help="File or folder with the data, in place of OPDLAB_DATA.")
+    ] = None,
+) -> None:
+    """Check the data of benchmarks: count, hashes, and that each gold answer is judged right.
+
+    Data are looked for in --path, in the folder that OPDLAB_DATA names, then on the hub. Exit code 1 if a
+    benchmark fails, or one that was named is missing. Example: [bold]opdlab data check gsm8k math_500[/]
+    """
+    from opdlab.data_check import check
+
+    check(benchmarks or [], path)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON schema of experiment files, for editors.

@@ -121,12 +121,15 @@ class Evaluation(Section):
     """Also evaluate every so many steps; 0 for the end alone."""
     references: list[Literal["student", "teacher"]] = ["student", "teacher"]
     """Models evaluated for comparison: the student before training, the teacher."""
+    sampling: Literal["reasoning", "on_policy", "greedy"] = "on_policy"
+    """`reasoning`: temperature 0.6, top-p 0.95, 32,768 tokens. `on_policy`: temperature 1, top-p 1.
+    `greedy`: temperature 0. The three keys below replace single values of it."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Tokens a response; by default the rollout's."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Of sampling; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus of sampling."""
+    """Tokens a response; by default those of `sampling`, and where it names none the rollout's."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Of sampling, in place of that of `sampling`; 0 is greedy."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus, in place of that of `sampling`."""
     seed: int = 1234
     """Of sampling. The same for every checkpoint, so that they are compared pairwise."""
     batch_rows: int = Field(default=512, ge=1)

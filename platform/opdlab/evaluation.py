@@ -23,6 +23,23 @@ MAX_SEED_BYTES = 7  # so that a seed fits an int64
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn; `max_new_tokens` None leaves the rollout's."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int | None
+
+
+PRESETS = {
+    # What the makers of reasoning models recommend, and papers evaluate with.
+    "reasoning": Sampling(0.6, 0.95, 32_768),
+    "on_policy": Sampling(1.0, 1.0, None),
+    "greedy": Sampling(0.0, 1.0, None),
+}
+
+
+@dataclass(frozen=True)
 class Subject:
     """A model to be measured, with all that decides what it says."""
 
@@ -36,12 +53,14 @@ class Subject:
 
 
 def sampling_engine(engine: RolloutEngine, settings: Evaluation) -> RolloutEngine:
-    """The rollout engine with the sampling of the evaluation."""
+    """The rollout engine with the sampling of the evaluation: its preset, single values replaced."""
+    preset = PRESETS[settings.sampling]
+    longest = settings.max_new_tokens or preset.max_new_tokens or engine.max_new_tokens
     return replace(
         engine,
-        max_new_tokens=settings.max_new_tokens or engine.max_new_tokens,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
+        max_new_tokens=longest,
+        temperature=preset.temperature if settings.temperature is None else settings.temperature,
+        top_p=preset.top_p if settings.top_p is None else settings.top_p,
     )
 
 
