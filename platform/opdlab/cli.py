@@ -167,6 +167,42 @@ def compare(
 
 
 @app.command()
+def doctor(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="objective [FILE] [KEY=VALUE ...]",
+            help="`objective`, then a Python file with a method, or an experiment; nothing for all that "
+            "is installed.",
+            show_default=False,
+        ),
+    ],
+    markdown: Annotated[bool, typer.Option(help="Print the table as Markdown.")] = False,
+) -> None:
+    """Say which true gradient an objective has, by enumerating it over a tiny world in float64.
+
+    Each objective declares what it descends; here every possible answer runs through its own code, and
+    the expected gradient is compared. The exit status is 1 where a claim does not hold.
+
+    Examples:
+
+    [bold]opdlab doctor objective[/] for every installed method, and controls that are known to be wrong
+
+    [bold]opdlab doctor objective my_method.py weight=0.5[/]
+
+    [bold]opdlab doctor objective my.yaml[/]
+    """
+    from opdlab.doctor_objective import report
+
+    what, *rest = words
+    if what != "objective":
+        raise ConfigError(f"there is nothing named {what!r} to look at; use `doctor objective`")
+    target, overrides = (rest[0], rest[1:]) if rest else (None, [])
+    if not report(target, overrides, markdown):
+        raise SystemExit(1)
+
+
+@app.command()
 def ui(
     output: Output = "runs",
     port: Annotated[int, typer.Option(help="Port of the page on this machine.")] = 5000,

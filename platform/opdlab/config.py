@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -68,6 +69,25 @@ class DatasetPrompts(Section):
 Prompts = Annotated[ProblemPrompts | DatasetPrompts, Field(discriminator="type")]
 
 
+class Mask(Section):
+    """Response tokens that carry loss; all others have no part in the step's mean."""
+
+    first: int = Field(default=0, ge=0)
+    """Position in the response of the first of them, from 0."""
+    last: int | None = Field(default=None, ge=0)
+    """Position of the last of them; null for no limit."""
+    entropy_above: float | None = Field(default=None, ge=0)
+    """Only where the student's entropy is above this, in nats."""
+    entropy_share: float | None = Field(default=None, gt=0, le=1)
+    """Only this share of a micro-batch's tokens, those of highest student entropy (REOPOLD's mask)."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Mask:
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"last ({self.last}) must not be below first ({self.first})")
+        return self
+
+
 class Training(Section):
     """The optimisation loop, run by Lightning."""
 
@@ -91,6 +111,11 @@ class Training(Section):
     """Largest gradient norm; 0 for no clipping."""
     normalisation: Literal["token_mean", "sequence_mean"] = "token_mean"
     """Mean over all response tokens of the step, or mean of the means of each response."""
+    epochs: int = Field(default=1, ge=1)
+    """Optimizer steps on each rollout; `steps` counts them all. Above 1 the later ones train on answers
+    of an earlier student, so the method must correct for it."""
+    mask: Mask = Mask()
+    """Tokens that carry loss; by default all."""
     precision: Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Lightning's precision of the student."""
     accelerator: str = "auto"
@@ -102,7 +127,7 @@ class Training(Section):
     strategy: str = "auto"
     """Lightning's: `auto`, `ddp`, `fsdp2`, `deepspeed_stage_2` ..."""
     checkpoint_every: int = Field(default=25, ge=1)
-    """Optimizer steps between checkpoints."""
+    """Optimizer steps between checkpoints, or a few more: one is made when a rollout's epochs are over."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; null for its own choice. Small models are fastest on one: threads that wait
     for each other on a busy machine cost far more than they bring."""
@@ -193,7 +218,28 @@ class Experiment(Section):
                 f"training.warmup_steps ({self.training.warmup_steps}) must be below "
                 f"training.steps ({self.training.steps})"
             )
+        if faults := list(_misfits(self)):
+            raise ValueError(faults[0])
         return self
+
+
+def _misfits(config: Experiment) -> Iterator[str]:
+    """Where the method and what it is given do not fit together."""
+    method, training, mask = config.method, config.training, config.training.mask
+    if training.epochs > 1 and not method.corrected:
+        yield (
+            "training.epochs: steps after the first would train on answers of an earlier student as if "
+            "they were its own; set method.ratio_cap or method.ratio_clip, or another support"
+        )
+    if method.graded and config.prompts.type != "problems":
+        yield "prompts.type: the method needs graded answers; only `problems` has a grader"
+    if method.graded and config.rollout.group_size < 2:
+        yield (
+            "rollout.group_size: the method compares answers to one prompt with each other; with one "
+            "answer its gradient is zero. Set 2 or more"
+        )
+    if method.sampler == "teacher" and (mask.entropy_above is not None or mask.entropy_share):
+        yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
 
 
 class Architecture(Section):

@@ -63,6 +63,17 @@ class PromptSource(ABC):
     def problem(self, index: int) -> Problem:
         """The problem at a place of the sequence."""
 
+    def evaluator(self, problem: Problem) -> Evaluator:
+        """Who can grade an answer to a problem of this source.
+
+        Raises:
+            DataError: nobody can.
+        """
+        raise DataError(
+            f"prompts: answers to problem {problem.id} of {problem.benchmark!r} cannot be graded; take "
+            "prompts of `type: problems`"
+        )
+
 
 class ProblemSource(PromptSource):
     """Endless problems of evaluators, each place drawn from one of them."""
@@ -80,6 +91,10 @@ class ProblemSource(PromptSource):
     def problem(self, index: int) -> Problem:
         choice = np.random.default_rng((self.seed, index)).integers(len(self.sources))
         return self.sources[choice].training_problem(self.seed, index)
+
+    def evaluator(self, problem: Problem) -> Evaluator:
+        posed = [source for source in self.sources if source.benchmark == problem.benchmark]
+        return posed[0] if posed else super().evaluator(problem)
 
 
 class DatasetSource(PromptSource):

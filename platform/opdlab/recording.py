@@ -82,7 +82,7 @@ class Records:
         position = keys[order] % self.draw.max_new_tokens
         whole, tokens = concatenate(self.recorded), torch.cat(self.tokens)
         order = order.to(tokens.device)
-        recorded = Recorded(whole.log_prob[order], whole.entropy[order], whole.candidates[order])
+        recorded = whole[order]
         refuse_non_finite(recorded.log_prob.cpu(), row, position)
         lengths = torch.bincount(row, minlength=rows).tolist()
         return Decoded(list(tokens[order].split(lengths)), recorded)

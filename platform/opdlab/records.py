@@ -98,6 +98,9 @@ class Rollout:
         seeds: the seed each row was sampled with. `Int[B]`
         eos_ids: tokens that end a response.
         pad_id: filler on the right of `tokens`; carries no meaning.
+        candidate_log_prob: of the candidates, nats; engines always record it. `Float[T K]`
+        group: which rows answer the same prompt; only for methods that need graded answers. `Int[B]`
+        outcome: reward of each whole answer, NaN where its grader failed; for the same methods. `Float[B]`
     """
 
     tokens: Int[Tensor, "B S"]
@@ -110,6 +113,9 @@ class Rollout:
     seeds: Int[Tensor, "B"]
     eos_ids: tuple[int, ...]
     pad_id: int = 0
+    candidate_log_prob: Float[Tensor, "T K"] | None = None
+    group: Int[Tensor, "B"] | None = None
+    outcome: Float[Tensor, "B"] | None = None
 
     @cached_property
     def row(self) -> Int[Tensor, "T"]:

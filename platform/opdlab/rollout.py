@@ -106,6 +106,7 @@ def _rollout(
         seeds=torch.tensor(list(seeds), device=device),
         eos_ids=tuple(eos_ids),
         pad_id=pad_id,
+        candidate_log_prob=recorded.candidate_log_prob.clone(),
     )
 
 

@@ -133,11 +133,18 @@ class Recorded:
         log_prob: of the token, nats. `Float[T]`
         entropy: nats. `Float[T]`
         candidates: the most likely tokens, most likely first. `Int[T K]`
+        candidate_log_prob: theirs, nats. `Float[T K]`
     """
 
     log_prob: Float[Tensor, "T"]
     entropy: Float[Tensor, "T"]
     candidates: Int[Tensor, "T K"]
+    candidate_log_prob: Float[Tensor, "T K"]
+
+    def __getitem__(self, order: Int[Tensor, "t"]) -> Recorded:
+        """The same of some tokens."""
+        parts = (self.log_prob, self.entropy, self.candidates, self.candidate_log_prob)
+        return Recorded(*(part[order] for part in parts))
 
 
 def record(weighed: Weighed, tokens: Int[Tensor, "T one"], top_k: int) -> Recorded:
@@ -146,10 +153,12 @@ def record(weighed: Weighed, tokens: Int[Tensor, "T one"], top_k: int) -> Record
     shifted, weights = weighed.shifted.clamp_(min=-1e30), weighed.weights
     total = weights.sum(-1)
     log_total = total.log()
+    candidates = _most_likely(shifted, top_k)
     return Recorded(
         shifted.gather(-1, tokens)[:, 0] - log_total,
         log_total - torch.linalg.vecdot(weights, shifted) / total,
-        _most_likely(shifted, top_k),
+        candidates,
+        shifted.gather(-1, candidates) - log_total[:, None],
     )
 
 
@@ -168,4 +177,5 @@ def concatenate(parts: Iterable[Recorded]) -> Recorded:
         torch.cat([part.log_prob for part in parts]),
         torch.cat([part.entropy for part in parts]),
         torch.cat([part.candidates for part in parts]),
+        torch.cat([part.candidate_log_prob for part in parts]),
     )

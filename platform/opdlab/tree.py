@@ -240,5 +240,8 @@ def part(rollout: Rollout, rows: Int[Tensor, "b"]) -> tuple[Rollout, Int[Tensor,
         entropy=rollout.entropy[place],
         candidates=rollout.candidates[place],
         seeds=rollout.seeds[rows],
+        candidate_log_prob=None,
+        group=None,
+        outcome=None,
     )
     return piece, place

@@ -107,7 +107,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         (hidden,) = ctx.saved_tensors
         weights = ctx.rows.weights
-        scale = upstream[0].sum() / weights.sum()
+        scale = upstream[0].sum() / weights.sum().clamp(min=1e-12)
         gradients = ctx.gradients
         if not torch.allclose(upstream[0], scale * weights, rtol=1e-4, atol=0):
             # The losses were weighted in another way than announced.

@@ -72,6 +72,7 @@ def assert_records_a_full_forward(
             (rollout.log_prob[here], expected),
             (rollout.entropy[here], entropy),
             (chosen, best),
+            (rollout.candidate_log_prob[here], best),  # type: ignore[index]
         ):
             torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=tolerance)
     assert start == len(rollout.log_prob)

@@ -140,7 +140,8 @@ def test_a_good_file_loads_with_its_defaults():
         (
             "  type: lgr\n",
             "",
-            "x.yaml:11: missing key method.type; choose one of lgr, opd",
+            "x.yaml:11: missing key method.type; choose one of forward_kl, future_kl, grpo, jsd, "
+            "kl_estimator, lgr, opd, reopold, sft",
         ),
         (
             "  type: problems\n",

@@ -203,3 +203,34 @@ def test_no_advantage_carries_a_gradient():
     supervision = LGR(top_k=2).supervise(rollout, scores_of([[0.9, 0.5]], [0.9]))
     assert not supervision.advantage.requires_grad
     assert not supervision.candidate_advantage.requires_grad
+
+
+def test_a_potential_reward_is_the_rise_of_confidence_and_a_limit_holds_it() -> None:
+    rollout = rollout_of([3, 4, 5, EOS], [[], [], [], []], [1.0, 1.0, 0.1, 1.0])
+    scores = scores_of([[]] * 4, [0.6, 0.9, 0.2, math.nan])
+    method = LGR(reward="potential", support="full")
+    assert method.questions(rollout).candidates.shape == (4, 0)
+    found = method.supervise(rollout, scores)
+    # The third position is certain, the last ends the response.
+    assert found.advantage.tolist() == pytest.approx([0.6, 0.3, 0.0, 0.0])
+    limited = replace(method, reward_clip=0.5).supervise(rollout, scores)
+    assert limited.advantage.tolist() == pytest.approx([0.5, 0.3, 0.0, 0.0])
+
+
+def test_a_target_share_takes_the_most_uncertain_positions() -> None:
+    rollout = rollout_of([3] * 4, [[3, 4]] * 4, [0.3, 0.1, 0.0, 0.2])
+    asked = LGR(top_k=2, active_share=0.5).questions(rollout).candidates
+    assert (asked >= 0).any(-1).tolist() == [True, False, False, True]
+    everywhere = LGR(top_k=2, active_share=1.0).questions(rollout).candidates
+    assert (everywhere >= 0).any(-1).tolist() == [True, True, False, True]
+
+
+def test_a_probability_mass_takes_the_fewest_candidates_that_hold_it() -> None:
+    rollout = replace(
+        rollout_of([3, 3], [[3, 4, 5, 6]] * 2, [1.0, 1.0]),
+        candidate_log_prob=torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.9, 0.05, 0.03, 0.02]]).log(),
+    )
+    asked = LGR(top_k=4, probability_mass=0.65).questions(rollout).candidates
+    assert asked.tolist() == [[3, 4, -1, -1], [3, 4, -1, -1]]  # never fewer than two
+    asked = LGR(top_k=4, probability_mass=0.75).questions(rollout).candidates
+    assert asked.tolist() == [[3, 4, 5, -1], [3, 4, -1, -1]]

@@ -216,7 +216,9 @@ def test_a_type_that_two_packages_offer_is_refused(add_package: Callable[..., No
 
 
 def test_an_unknown_plugin_names_the_installed_ones():
-    with pytest.raises(PluginError, match=r"installed: lgr, opd.* Did you mean 'opd'\?"):
+    with pytest.raises(
+        PluginError, match=r"installed: forward_kl, .*lgr, opd.* Did you mean 'opd'\?"
+    ):
         plugins.load(plugins.METHODS, "ops")
 
 

@@ -26,7 +26,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return save_model(place / "student", 16), save_model(place / "teacher", 32, scale=4.0)
 
 
-def build(folders: tuple[Path, Path], method: dict[str, Any], **training: Any) -> Distillation:
+def build(
+    folders: tuple[Path, Path], method: dict[str, Any], group_size: int = 1, **training: Any
+) -> Distillation:
     """A module on random models, ready for a step."""
     student_path, teacher_path = map(str, folders)
     config = Experiment.model_validate(
@@ -35,7 +37,7 @@ def build(folders: tuple[Path, Path], method: dict[str, Any], **training: Any) -
             "student": {"path": student_path},
             "teacher": {"path": teacher_path},
             "prompts": {"type": "problems", "sources": [{"type": "math"}]},
-            "rollout": {"type": "cached", "max_new_tokens": 12},
+            "rollout": {"type": "cached", "max_new_tokens": 12, "group_size": group_size},
             "method": method,
             "training": {"steps": 1, "prompts_per_step": 6, **training},
         }

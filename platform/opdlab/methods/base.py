@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from opdlab.records import Questions, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What an objective says of itself; `opdlab doctor objective` proves `gradient` by enumeration.
+
+    Attributes:
+        direction: the divergence, or what else is brought down.
+        support: how much of the teacher's distribution at a position enters.
+        estimator: what of it is computed at a token.
+        delivery: `policy gradient` weighs the gradient of the sampled token's log-probability by
+            a detached number, `back-propagation` differentiates a function of the distributions, `both`
+            adds one of each.
+        baseline: what is subtracted from a reward, if anything.
+        normalisation: what advantages are divided by; the mean over tokens is the trainer's.
+        gradient: the sum of true gradients that its expected gradient equals, by their names in
+            `opdlab.true_gradients`; None in place of a factor for one that is positive and differs
+            from prompt to prompt.
+        condition: when it holds, where it does not always.
+    """
+
+    direction: str
+    support: Literal["none", "sampled", "top-k", "top-k with tail", "full"]
+    estimator: str
+    delivery: Literal["policy gradient", "back-propagation", "both"]
+    baseline: str = "none"
+    normalisation: str = "none"
+    gradient: Mapping[str, float | None] = field(default_factory=dict)
+    condition: str = ""
 
 
 @dataclass(frozen=True)
@@ -19,6 +50,11 @@ class Method(ABC):
     """
 
     @property
+    @abstractmethod
+    def contract(self) -> Contract:
+        """What this objective with these options is."""
+
+    @property
     def group(self) -> int:
         """Top candidates that the rollout must bring along with every token; 0 for none."""
         return 0
@@ -26,6 +62,21 @@ class Method(ABC):
     @property
     def full(self) -> bool:
         """Whether `token_loss` needs the teacher's whole next-token distribution."""
+        return False
+
+    @property
+    def sampler(self) -> Literal["student", "teacher"]:
+        """Who writes the responses."""
+        return "student"
+
+    @property
+    def graded(self) -> bool:
+        """Whether `supervise` needs `Rollout.outcome`, so prompts that can be graded."""
+        return False
+
+    @property
+    def corrected(self) -> bool:
+        """Whether the loss stays right on responses of an earlier student (`training.epochs` > 1)."""
         return False
 
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from opdlab.shapes import Float, Int, Tensor
@@ -16,6 +18,41 @@ def reverse_kl(student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"]) -> 
     return (student.exp() * (student - teacher)).sum(-1)
 
 
+def forward_kl(student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"]) -> Float[Tensor, "T"]:
+    """KL(teacher || student) at each position, in nats, from log-probabilities; exact."""
+    return (teacher.exp() * (teacher - student)).sum(-1)
+
+
+def generalised_jsd(
+    student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"], beta: float
+) -> Float[Tensor, "T"]:
+    """beta KL(teacher || m) + (1 - beta) KL(student || m), m = beta teacher + (1 - beta) student; nats.
+
+    Divided by beta it tends to the forward KL for small beta, by 1 - beta to the reverse KL for beta
+    near 1. Source: GKD, arXiv:2306.13649, eq. 1.
+    """
+    mixed = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+    return beta * forward_kl(mixed, teacher) + (1 - beta) * reverse_kl(student, mixed)
+
+
+def top_k_with_tail(
+    student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"], top_k: int
+) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T K"]]:
+    """Log-probabilities of the student's most likely tokens, and of all the others as one, last.
+
+    A divergence between these is a true one, with its minimum where both agree on all K + 1; without
+    the last it would push probability out of the top (or, made to sum to 1, not see it leave).
+    """
+    places = student.detach().topk(min(top_k, student.shape[-1] - 1), dim=-1).indices
+    return _with_tail(student, places), _with_tail(teacher, places)
+
+
+def _with_tail(log_probs: Float[Tensor, "T V"], places: Int[Tensor, "T k"]) -> Tensor:
+    # The tail is summed over its own tokens: 1 minus the top loses all digits where the top is sure.
+    tail = log_probs.scatter(-1, places, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([log_probs.gather(-1, places), tail], dim=-1)
+
+
 def at(log_probs: Float[Tensor, "T V"], token: Int[Tensor, "T"]) -> Float[Tensor, "T"]:
     """Log-probability of one token a position."""
     return log_probs.gather(-1, token[:, None])[:, 0]
@@ -26,6 +63,7 @@ def policy_gradient(
     advantage: Float[Tensor, "T"],
     sampled_log_prob: Float[Tensor, "T"],
     ratio_cap: float | None = None,
+    ratio_clip: float | None = None,
 ) -> Float[Tensor, "T"]:
     """REINFORCE loss of the sampled tokens, `- w * advantage * log pi_S(y)`.
 
@@ -39,7 +77,13 @@ def policy_gradient(
         ratio_cap: with a number, w is the importance ratio pi_now / pi_sampled, cut there and detached
             (truncated importance sampling, arXiv:1802.01561, section 4.1); with None w = 1, which is
             right when the sampler is the student itself.
+        ratio_clip: with a number, the ratio itself is differentiated, and a token whose ratio has left
+            1 +- this in the direction of its advantage gets no gradient (PPO, arXiv:1707.06347, eq. 7).
     """
+    if ratio_clip is not None:
+        ratio = (log_prob - sampled_log_prob).exp()
+        kept = ratio.clamp(1 - ratio_clip, 1 + ratio_clip)
+        return -torch.minimum(ratio * advantage, kept * advantage)
     if ratio_cap is not None:
         ratio = (log_prob.detach() - sampled_log_prob).exp().clamp(max=ratio_cap)
         advantage = ratio * advantage

@@ -9,11 +9,13 @@ certain it would be after that candidate. Standardised within the group, that is
     adv_t     = log pi_T(y_t | s_t) - log pi_S(y_t | s_t) + reward_weight * r(y_t)
 
 The paper prints the reward next to a cost, which taken literally punishes confidence; its text says the
-opposite, and so does this file. Over `support: full` the reverse KL is differentiated exactly.
+opposite, and so does this file.
 
 Where the paper is silent: the deviation is the population's, with a floor, so that a group whose
 confidences agree gets no amplified rounding; a candidate that ends the response has no next step and
 leaves the group; a sampled token outside the group is measured by the group's mean and deviation.
+
+Beyond the paper, off by default: `active_share`, `probability_mass`, `reward: potential`, `reward_clip`.
 
 Source: arXiv:2605.30833, section 4.
 """
@@ -25,14 +27,16 @@ from typing import Literal
 
 import torch
 
-from opdlab.methods.base import Method
-from opdlab.methods.divergences import at, clip_advantage, policy_gradient, reverse_kl
+from opdlab.methods import lookahead
+from opdlab.methods.base import Contract
+from opdlab.methods.divergences import clip_advantage, reverse_kl
+from opdlab.methods.sampled import SampledMethod
 from opdlab.records import Questions, Rollout, Supervision, TeacherScores, is_one_of, option
-from opdlab.shapes import Float, Int, Tensor
+from opdlab.shapes import Bool, Float, Tensor
 
 
 @dataclass(frozen=True)
-class LGR(Method):
+class LGR(SampledMethod):
     """On-policy distillation with the Lookahead Group Reward."""
 
     support: Literal["sampled", "full"] = option(
@@ -42,10 +46,20 @@ class LGR(Method):
         "sampled", "Who gets the reward: the sampled token, or all candidates by probability."
     )
     top_k: int = option(8, "Candidates at each active position (K).", ge=2)
+    probability_mass: float | None = option(
+        None, "Fewer candidates where so much of the student's probability is on fewer.", gt=0, le=1
+    )
     entropy_threshold: float = option(
         0.2, "Positions with a student entropy above this are active, in nats (tau).", ge=0
     )
-    reward_weight: float = option(1.0, "Weight of the reward (gamma).", ge=0)
+    active_share: float | None = option(
+        None, "Instead of tau: the share of the batch's positions that are active.", gt=0, le=1
+    )
+    reward: Literal["group", "potential"] = option(
+        "group", "Confidence within the group, or its rise over the confidence before the token."
+    )
+    reward_weight: float = option(1.0, "Weight of the reward (gamma).")
+    reward_clip: float | None = option(None, "Keep the reward within +- this.", gt=0)
     confidence: Literal["max_prob", "sampled_prob", "entropy", "perplexity"] = option(
         "max_prob", "How the teacher's confidence is measured."
     )
@@ -55,61 +69,68 @@ class LGR(Method):
     control: Literal["none", "shuffled"] = option(
         "none", "`shuffled` permutes each group's confidences: the reward without its signal."
     )
-    advantage_clip: float | None = option(
-        None, "Keep OPD's advantage, before the reward, within +- this, in nats.", gt=0
-    )
-    ratio_cap: float | None = option(
-        None, "Importance ratio for rollouts that are not quite the student's, cut here.", gt=0
-    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reward_weight < 0:
+            raise ValueError("reward_weight: below 0 it punishes confidence, the paper's misprint")
+        if self.reward == "potential" and (self.variant == "topk" or self.control != "none"):
+            raise ValueError("reward: potential has no group; set variant: sampled, control: none")
 
     @property
     def group(self) -> int:
-        return self.top_k
+        return 0 if self.reward == "potential" else self.top_k
 
     @property
     def full(self) -> bool:
         return self.support == "full"
 
+    @property
+    def contract(self) -> Contract:
+        base = "reverse_kl" if self.full or not self.advantage_clip else "bounded_log_ratio"
+        known = self.control == "none" and self.active_share is None  # else it depends on the batch
+        raised = "raise_lookahead" if self.variant == "sampled" else "raise_group_lookahead"
+        return Contract(
+            f"reverse KL, {self.reward} lookahead reward raised",
+            self.support,
+            ("exact" if self.full else "k1") + ", confidence one step ahead",
+            "both" if self.full or self.variant == "topk" else "policy gradient",
+            baseline="mean of the group" if self.reward == "group" else "confidence before",
+            normalisation="deviation of the group" if self.reward == "group" else "none",
+            gradient={base: 1.0, raised: self.reward_weight} if known else {},
+        )
+
     def questions(self, rollout: Rollout) -> Questions:
-        active = rollout.entropy > self.entropy_threshold
-        if self.variant == "sampled":
-            active = active & ~rollout.is_eos  # nobody there would get the reward
-        asked = active[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids)
+        asked = self.active(rollout)[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids)
+        asked = asked & lookahead.within_mass(rollout, self.probability_mass)
         candidates = rollout.candidates.masked_fill(~asked, -1)
         return Questions(candidates, self.confidence, self.full, int(rollout.seeds.sum()) % 2**31)
+
+    def active(self, rollout: Rollout) -> Bool[Tensor, "T"]:
+        """Positions where the student is uncertain and somebody could get the reward."""
+        found = lookahead.uncertain(rollout.entropy, self.entropy_threshold, self.active_share)
+        return found & ~rollout.is_eos if self.variant == "sampled" else found
 
     def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
         candidates = self.questions(rollout).candidates
         confidence, sampled = scores.confidence, scores.sampled_confidence
         if self.control == "shuffled":
-            confidence, sampled = shuffle(confidence, sampled, candidates, rollout)
-        grouped = candidates >= 0
-        active = grouped.sum(-1) >= 2
-        group = confidence.where(grouped, torch.nan)
-        mean = group.nanmean(-1, keepdim=True)
-        deviation = (group - mean).square().nanmean(-1).sqrt()
-        scale = deviation.clamp(min=self.deviation_floor)
-        reward = ((sampled - mean[:, 0]) / scale).where(active & ~rollout.is_eos, 0.0)
-        rewards = ((group - mean) / scale[:, None]).where(grouped & active[:, None], 0.0)
-
+            confidence, sampled = lookahead.shuffle(confidence, sampled, candidates, rollout)
+        if self.reward == "potential":
+            earned = lookahead.potential_difference(sampled, self.active(rollout), rollout)
+        else:
+            floor = self.deviation_floor
+            earned = lookahead.group_rewards(confidence, sampled, candidates >= 0, floor)
+        earned = earned.weighed(self.reward_weight, self.reward_clip)
         distillation = clip_advantage(scores.log_prob - rollout.log_prob, self.advantage_clip)
         advantage = torch.zeros_like(distillation) if self.full else distillation
+        rewards = earned.candidates
         if self.variant == "sampled":
-            advantage = advantage + self.reward_weight * reward
+            advantage = advantage + earned.sampled
             candidates, rewards = candidates[:, :0], rewards[:, :0]
-        weighted = self.reward_weight * rewards
-        metrics = {"advantage": distillation.mean(), "active_share": active.float().mean()}
-        if active.any():
-            high, low = group.nan_to_num(-torch.inf).amax(-1), group.nan_to_num(torch.inf).amin(-1)
-            metrics |= {
-                "confidence_spread": (high - low)[active].mean(),
-                "confidence_deviation": deviation[active].mean(),
-                "flat_group_share": (deviation[active] < self.deviation_floor).float().mean(),
-                "reward": reward[active].mean(),
-                "reward_deviation": reward[active].std(correction=0),
-            }
-        kept = (rollout.token, rollout.log_prob, advantage, candidates, weighted)
-        return Supervision(*kept, metrics)
+        earned.metrics["advantage"] = distillation.mean()
+        kept = (advantage, candidates, rewards, earned.metrics)
+        return Supervision(rollout.token, rollout.log_prob, *kept)
 
     def token_loss(
         self,
@@ -117,34 +138,9 @@ class LGR(Method):
         teacher: Float[Tensor, "T V"] | None,
         supervision: Supervision,
     ) -> Float[Tensor, "T"]:
-        log_prob = at(student, supervision.token)
-        sampled = supervision.log_prob
-        loss = policy_gradient(log_prob, supervision.advantage, sampled, self.ratio_cap)
+        loss = self.sampled_loss(student, supervision)
         if teacher is not None:
             loss = loss + reverse_kl(student, teacher)
         if self.variant == "topk":
-            # The expected policy gradient over the group: each candidate by its share of it.
-            present = supervision.candidates >= 0
-            log_probs = student.gather(-1, supervision.candidates.clamp(min=0))
-            weight = log_probs.detach().exp() * present
-            weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-12)
-            loss = loss - (weight * supervision.candidate_advantage * log_probs).sum(-1)
+            loss = loss + lookahead.expected_loss(student, supervision)
         return loss
-
-
-def shuffle(
-    confidence: Float[Tensor, "T K"],
-    sampled: Float[Tensor, "T"],
-    candidates: Int[Tensor, "T K"],
-    rollout: Rollout,
-) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T"]]:
-    """Permute each group's confidences among its candidates, the sampled token's with them."""
-    generator = torch.Generator().manual_seed(int(rollout.seeds.sum()) % 2**31)
-    keys = torch.rand(candidates.shape, generator=generator).to(confidence)
-    keys = keys.masked_fill(candidates < 0, torch.inf)  # who left the group stays last
-    places = (candidates < 0).to(torch.int8).argsort(dim=-1, stable=True)
-    shuffled = torch.empty_like(confidence)
-    shuffled.scatter_(-1, places, confidence.gather(-1, keys.argsort(dim=-1, stable=True)))
-    is_sampled = candidates == rollout.token[:, None]
-    own = shuffled.where(is_sampled, 0.0).sum(-1)
-    return shuffled, torch.where(is_sampled.any(-1), own, sampled)

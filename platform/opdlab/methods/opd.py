@@ -4,11 +4,15 @@ The objective is the reverse KL at every position of the student's trajectory,
 
     sum_t KL(pi_S(. | s_t) || pi_T(. | s_t)),         s_t = (x, y_<t),  y ~ pi_S,
 
-with no gradient through the sampling of the trajectory. Two estimators of the same gradient:
+with no gradient through the sampling of the trajectory. By support:
 
-    full      the whole distribution, differentiated directly
     sampled   the policy gradient of the sampled token,
               adv_t = log pi_T(y_t | s_t) - log pi_S(y_t | s_t),   loss_t = - adv_t * log pi_S(y_t | s_t)
+    top_k     between the student's K likeliest tokens and all others as one, differentiated directly
+    full      over the whole vocabulary, differentiated directly
+
+`sampled` and `full` have the same expected gradient. A top-k sum without the others is no divergence: its
+minimum is not at the teacher, and the student sheds top-k probability; so it is not offered.
 
 Source: arXiv:2605.30833, section 2 (there as a cost, with the sign turned); MiniLLM, arXiv:2306.08543.
 """
@@ -18,48 +22,62 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from opdlab.methods.base import Method
-from opdlab.methods.divergences import at, clip_advantage, policy_gradient, reverse_kl
-from opdlab.records import Questions, Rollout, Supervision, TeacherScores, option
+from opdlab.methods.base import Contract
+from opdlab.methods.divergences import clip_advantage, reverse_kl, top_k_with_tail
+from opdlab.methods.sampled import SampledMethod, supervision_of
+from opdlab.records import Rollout, Supervision, TeacherScores, option
 from opdlab.shapes import Float, Tensor
 
 
 @dataclass(frozen=True)
-class OPD(Method):
+class OPD(SampledMethod):
     """On-policy distillation by reverse KL."""
 
-    support: Literal["sampled", "full"] = option(
+    support: Literal["sampled", "top_k", "full"] = option(
         "sampled",
-        "How much of the teacher's distribution is used: the sampled token, or all of it.",
+        "How much of the teacher's distribution is used: the sampled token, the student's likeliest "
+        "tokens with all others as one, or all of it.",
     )
-    advantage_clip: float | None = option(
-        None, "Keep the sampled token's advantage within +- this, in nats; null for no limit.", gt=0
+    top_k: int | None = option(None, "Tokens of `support: top_k` (K).", ge=1)
+    tail: Literal["bucket", "renormalised", "dropped"] = option(
+        "bucket",
+        "What becomes of the tokens outside the top K: one bucket of their whole probability. The other "
+        "two exist in other frameworks and are refused with the reason.",
     )
-    ratio_cap: float | None = option(
-        None,
-        "Correct the sampled token's term for a rollout that is not quite the student's by the "
-        "importance ratio, cut here; null is right when the student itself samples in the step.",
-        gt=0,
-    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.support == "top_k") != (self.top_k is not None):
+            raise ValueError("top_k: set it with `support: top_k`, and with that alone")
+        if self.tail != "bucket":
+            raise ValueError(f"tail: {NO_TAIL[self.tail]}; use bucket")
+        if self.support != "sampled":
+            self.refuse_limits(f"`support: {self.support}` has no sampled term that it could limit")
 
     @property
     def full(self) -> bool:
-        return self.support == "full"
+        return self.support != "sampled"
 
-    def questions(self, rollout: Rollout) -> Questions:
-        return Questions(rollout.candidates[:, :0], full=self.full)
+    @property
+    def corrected(self) -> bool:
+        return self.full or super().corrected
+
+    @property
+    def contract(self) -> Contract:
+        if self.support == "full":
+            how = ("full", "exact", "back-propagation")
+            return Contract("reverse KL", *how, gradient={"reverse_kl": 1.0})
+        if self.support == "top_k":
+            how = ("top-k with tail", "exact over K + 1 buckets", "back-propagation")
+            return Contract("reverse KL", *how, gradient={"top_k_reverse_kl": 1.0})
+        name = "reverse_kl" if self.advantage_clip is None else "bounded_log_ratio"
+        how = ("sampled", "log pi_T - log pi_S (k1)", "policy gradient")
+        on = "the student's own samples" if not self.corrected else "ratios within their limit"
+        return Contract("reverse KL", *how, gradient={name: 1.0}, condition=on)
 
     def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
         advantage = clip_advantage(scores.log_prob - rollout.log_prob, self.advantage_clip)
-        none = rollout.candidates[:, :0]
-        return Supervision(
-            rollout.token,
-            rollout.log_prob,
-            advantage,
-            none,
-            none.to(advantage),
-            metrics={"advantage": advantage.mean()},
-        )
+        return supervision_of(rollout, advantage)
 
     def token_loss(
         self,
@@ -67,11 +85,16 @@ class OPD(Method):
         teacher: Float[Tensor, "T V"] | None,
         supervision: Supervision,
     ) -> Float[Tensor, "T"]:
-        if teacher is not None:
-            return reverse_kl(student, teacher)
-        return policy_gradient(
-            at(student, supervision.token),
-            supervision.advantage,
-            supervision.log_prob,
-            self.ratio_cap,
-        )
+        if teacher is None:
+            return self.sampled_loss(student, supervision)
+        if self.top_k is not None:
+            return reverse_kl(*top_k_with_tail(student, teacher, self.top_k))
+        return reverse_kl(student, teacher)
+
+
+NO_TAIL = {
+    "renormalised": "a KL between top-k probabilities made to sum to 1 does not see what leaves "
+    "the top, and over one token it is identically zero: it trains nothing",
+    "dropped": "a KL summed over the top-k alone is no divergence: its minimum is not at the teacher, "
+    "and the student sheds top-k probability",
+}

@@ -20,8 +20,9 @@ def step_metrics(
     supervision: Supervision,
     losses: TokenLosses,
     max_new_tokens: int,
+    sampler: str = "student",
 ) -> dict[str, float]:
-    """Metrics of one micro-batch.
+    """Metrics of one micro-batch; on the teacher's answers without what would be the student's word.
 
     `reverse_kl` is KL(student || teacher) in nats, exact where the method has the teacher's whole
     distribution, else its unbiased estimate from the sampled tokens. `fidelity` is the teacher's largest
@@ -46,8 +47,14 @@ def step_metrics(
     }
     metrics = {name: float(value) for name, value in tensors.items()}
     metrics |= {"response_tokens": float(len(rollout.token)), "leaves": float(scores.leaves)}
+    if sampler == "teacher":
+        if losses.reverse_kl is None:
+            del metrics["reverse_kl"]
+        del metrics["reverse_kl_sampled"]
+        metrics["entropy"] = float(losses.entropy.mean())
     metrics |= by_position("fidelity", scores.fidelity, rollout, max_new_tokens)
-    metrics |= by_position("reverse_kl", kl, rollout, max_new_tokens)
+    if "reverse_kl" in metrics:
+        metrics |= by_position("reverse_kl", kl, rollout, max_new_tokens)
     return metrics
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -19,9 +20,12 @@ from opdlab.prompts import PromptSource
 from opdlab.records import Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
 from opdlab.teacher import Teacher
+from opdlab.training.grading import outcomes
 from opdlab.training.measures import step_metrics
+from opdlab.training.weights import token_weights
 
 ROWS_PER_SEED = 2**40  # so that no two seeds of an experiment share the seed of a row
+SMALLEST_SUM = 1e-9  # of weights: a mask may leave no token, and then nothing is trained
 
 
 class Distillation(L.LightningModule):
@@ -46,50 +50,96 @@ class Distillation(L.LightningModule):
         self.seconds: dict[str, float] = {}
         self.metrics: dict[str, float] = {}
         self.micro_batches: list[dict[str, float]] = []
+        self.kept: list[tuple[Rollout, TeacherScores, Supervision]] = []
+        self.turn = 0
         self.rollout: Rollout | None = None
         self.scores: TeacherScores | None = None
         self.weight = torch.zeros(())
 
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
         """Sum of the losses of one micro-batch; `on_before_optimizer_step` makes it the mean."""
-        with self.clock("rollout"):
-            rollout = self.sample()
-        with self.clock("teacher"):
-            scores = self.teacher.score(rollout, self.method.questions(rollout))
-        supervision = self.method.supervise(rollout, scores)
+        rollout, scores, supervision = self.supervised()
         self.update_started = perf_counter()
-        losses = self.token_losses(rollout, scores, supervision)
+        settings = self.config.training
+        weights = token_weights(rollout, settings.normalisation, settings.mask)
+        losses = self.token_losses(rollout, scores, supervision, weights)
         check_finite(losses, rollout)
-        weights = self.token_weights(rollout)
         loss = (weights * losses.loss).sum()
         self.weight = self.weight.to(weights.device) + weights.sum()
         self.rollout, self.scores = rollout, scores
         self.metrics = step_metrics(
-            rollout, scores, supervision, losses, self.config.rollout.max_new_tokens
+            rollout,
+            scores,
+            supervision,
+            losses,
+            self.config.rollout.max_new_tokens,
+            self.method.sampler,
         )
-        self.metrics["loss"] = loss.item() / weights.sum().item()
+        self.metrics["loss"] = loss.item() / max(weights.sum().item(), SMALLEST_SUM)
+        self.metrics["loss_share"] = (weights > 0).float().mean().item()
         return loss
 
+    def supervised(self) -> tuple[Rollout, TeacherScores, Supervision]:
+        """A rollout with its scores: fresh ones, or in later epochs those of the first."""
+        count = self.config.training.accumulate
+        if self.fresh:
+            with self.clock("rollout"):
+                rollout = self.sample()
+            with self.clock("teacher"):
+                scores = self.teacher.score(rollout, self.method.questions(rollout))
+            self.seconds |= scores.seconds
+            if self.whole:
+                self.kept = []
+            self.kept.append((rollout, scores, self.method.supervise(rollout, scores)))
+        else:
+            self.seconds = dict.fromkeys(self.seconds, 0.0)
+        self.turn += 1
+        return self.kept[(self.turn - 1) % count]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the next micro-batch gets answers of its own."""
+        settings = self.config.training
+        return self.turn % (settings.accumulate * settings.epochs) < settings.accumulate
+
+    @property
+    def whole(self) -> bool:
+        """Whether every rollout has been used in all of its epochs; else a checkpoint would lose one."""
+        settings = self.config.training
+        return self.turn % (settings.accumulate * settings.epochs) == 0
+
     def sample(self) -> Rollout:
-        """The student's own answers to the next prompts, in this very step."""
+        """Answers to the next prompts: the student's own, in this very step, or the teacher's."""
         group = self.config.rollout.group_size
         count = self.config.training.prompts_per_step
         first = self.drawn + self.trainer.global_rank * count
         self.drawn += count * self.trainer.world_size
-        prompts = [self.prompts.prompt(index).tokens for index in range(first, first + count)]
+        prompts = [self.prompts.prompt(index) for index in range(first, first + count)]
+        asked = [prompt for prompt in prompts for _ in range(group)]
         seeds = range(first * group, (first + count) * group)
-        return self.config.rollout.sample(
-            self.student,
-            [prompt for prompt in prompts for _ in range(group)],
+        by_student = self.method.sampler == "student"
+        rollout = self.config.rollout.sample(
+            self.student if by_student else self.teacher.model,
+            [prompt.tokens for prompt in asked],
             [self.config.seed * ROWS_PER_SEED + seed for seed in seeds],
             eos_ids=self.subject.eos_ids,
             pad_id=self.subject.pad_id,
             top_k=self.method.group,
             vocabulary=self.subject.vocabulary,
         )
+        if not self.method.graded:
+            return rollout
+        problems = [prompt.problem for prompt in asked]
+        grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
+        rows = torch.arange(count, device=grades.device).repeat_interleave(group)
+        return replace(rollout, group=rows, outcome=grades)
 
     def token_losses(
-        self, rollout: Rollout, scores: TeacherScores, supervision: Supervision
+        self,
+        rollout: Rollout,
+        scores: TeacherScores,
+        supervision: Supervision,
+        weights: Float[Tensor, "T"],
     ) -> TokenLosses:
         """The method's loss of every response token, with the student's gradient."""
         hidden = hidden_states(self.student, rollout.tokens)
@@ -102,13 +152,8 @@ class Distillation(L.LightningModule):
             self.method.token_loss,
             self.subject.vocabulary,
             self.config.training.head_chunk,
+            weights,
         )
-
-    def token_weights(self, rollout: Rollout) -> Float[Tensor, "T"]:
-        """Share of each token in the step's mean, before it is divided by their sum."""
-        if self.config.training.normalisation == "token_mean":
-            return torch.ones_like(rollout.log_prob)
-        return 1.0 / rollout.response_lengths[rollout.row].to(rollout.log_prob)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into the exact mean over all micro-batches and devices.
@@ -117,7 +162,8 @@ class Distillation(L.LightningModule):
         would weigh a token of a short micro-batch more than one of a long one.
         """
         total = self.trainer.strategy.reduce(self.weight, reduce_op="sum")
-        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / total
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        scale = scale / torch.as_tensor(total).clamp(min=SMALLEST_SUM)
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
         for gradient in gradients:
             gradient.mul_(scale)
@@ -128,8 +174,6 @@ class Distillation(L.LightningModule):
     def end_micro_batch(self) -> None:
         """Close the times of a micro-batch, optimizer step included, and keep its metrics."""
         self.seconds["update"] = perf_counter() - self.update_started
-        if self.scores is not None:
-            self.seconds |= self.scores.seconds
         whole = sum(self.seconds[part] for part in ("rollout", "teacher", "update"))
         self.metrics["tokens_per_second"] = self.metrics["response_tokens"] / whole
         self.metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]

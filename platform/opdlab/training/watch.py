@@ -36,7 +36,7 @@ class Watch(L.Callback):
     def __init__(self, tracker: Tracker, stop: StopRequest) -> None:
         self.tracker = tracker
         self.stop = stop
-        self.step = 0
+        self.step = self.saved = 0
         self.progress = progress_bar()
         self.task = self.progress.add_task(f"train {tracker.folder.name}")
 
@@ -46,7 +46,7 @@ class Watch(L.Callback):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.step = trainer.global_step
+        self.step = self.saved = trainer.global_step
         self.progress.update(self.task, completed=self.step, total=trainer.max_steps)
         self.progress.start()
 
@@ -70,7 +70,11 @@ class Watch(L.Callback):
         self.step = trainer.global_step
         self._record(pl_module)
         config = pl_module.config
-        if self.stop.signum is not None or self.step % config.training.checkpoint_every == 0:
+        if not pl_module.whole:
+            return  # a checkpoint now would lose the epochs that a rollout still has
+        every = config.training.checkpoint_every
+        if self.stop.signum is not None or self.step // every > self.saved // every:
+            self.saved = self.step
             trainer.save_checkpoint(self.tracker.folder / "checkpoints" / LAST)
         self.stop.check()
 

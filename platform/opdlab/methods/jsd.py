@@ -1,0 +1,40 @@
+"""Generalised Jensen-Shannon divergence on the student's own answers.
+
+    JSD_beta = beta KL(pi_T || m) + (1 - beta) KL(pi_S || m),      m = beta pi_T + (1 - beta) pi_S
+
+Bounded, between the forward KL (beta towards 0) and the reverse KL (beta towards 1); the nearer beta is
+to an end, the smaller its gradient, by a factor of beta or 1 - beta. Source: GKD, arXiv:2306.13649.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from opdlab.methods.base import Contract
+from opdlab.methods.divergences import generalised_jsd
+from opdlab.methods.forward_kl import ForwardKL
+from opdlab.records import Supervision, option
+from opdlab.shapes import Float, Tensor
+
+
+@dataclass(frozen=True)
+class JSD(ForwardKL):
+    """On-policy distillation by generalised Jensen-Shannon divergence over the whole vocabulary."""
+
+    beta: float = option(
+        0.5, "The teacher's part of the mixture; near 1 it resembles the reverse KL.", gt=0, lt=1
+    )
+
+    @property
+    def contract(self) -> Contract:
+        name = f"generalised JSD, beta {self.beta:g}"
+        return Contract(name, "full", "exact", "back-propagation", gradient={"jsd": 1.0})
+
+    def token_loss(
+        self,
+        student: Float[Tensor, "T V"],
+        teacher: Float[Tensor, "T V"] | None,
+        supervision: Supervision,
+    ) -> Float[Tensor, "T"]:
+        assert teacher is not None
+        return generalised_jsd(student, teacher, self.beta)

@@ -1,0 +1,202 @@
+"""The exact-gradient oracle: which true gradient does an objective's expected gradient equal?
+
+A method's own code runs on every batch of answers of a `World`, each weighted by its probability.
+Its expected gradient is then explained as a sum of at most three true gradients, or it is said that
+none fits. Several worlds are explained at once, so that nothing fits by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations, product
+from typing import Any
+
+import torch
+
+from opdlab.methods.base import Method
+from opdlab.records import Supervision
+from opdlab.shapes import Float, Tensor
+from opdlab.tiny_world import World, make_world
+from opdlab.true_gradients import LABELS, true_gradients
+
+EXACT = 1e-8
+"""Relative difference below which two gradients in float64 are the same."""
+_TERMS = 3
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How large the worlds are, and how the trainer weighs answers.
+
+    Attributes:
+        vocabulary, length: of a world.
+        rows: answers of one prompt in a batch; methods that compare answers need two or more.
+        worlds: explained at once.
+        stale: how far, in logits, the student has moved since it wrote the answers.
+        sequence_mean: the trainer's `normalisation: sequence_mean`. Its other one, the mean over all
+            tokens, is taken as a sum here: where batches are large, their number is constant.
+    """
+
+    vocabulary: int = 4
+    length: int = 2
+    rows: int = 2
+    worlds: int = 3
+    stale: float = 0.0
+    sequence_mean: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an objective's expected gradient is.
+
+    Attributes:
+        terms: true gradients with their factors, the lowest and highest over worlds; empty for zero, None
+            where no sum of them fits.
+        declared: whether the contract's sum is equal to it; None where the contract declares none.
+        difference: relative distance to the contract's sum; without one, to the nearest single one.
+        nearest: that single one.
+    """
+
+    terms: Mapping[str, tuple[float, float]] | None
+    declared: bool | None
+    difference: float
+    nearest: str
+
+    def __str__(self) -> str:
+        if self.terms is None:
+            return f"none of the known ones (nearest: {LABELS[self.nearest]})"
+        if not self.terms:
+            return "zero: it trains nothing"
+        return _said(self.terms)
+
+
+def examine(method: Method, setting: Setting | None = None) -> Finding:
+    """Enumerate a method's expected gradient and explain it."""
+    setting = setting or Setting()
+    targets, columns = [], []
+    for seed in range(setting.worlds):
+        world = make_world(seed, setting.vocabulary, setting.length, method.sampler, setting.stale)
+        targets.append(expected_gradient(method, world, setting))
+        columns.append(true_gradients(world, method, setting.sequence_mean))
+    names = [name for name in LABELS if all(name in c for c in columns)]
+    table = torch.stack([torch.stack([c[name] for name in names], -1) for c in columns])
+    target = torch.stack(targets)
+    nearest, gap = _nearest(names, table, target)
+    claim = method.contract.gradient
+    if not claim:
+        return Finding(_explain(names, table, target), None, gap, nearest)
+    terms, gap = _check(claim, names, table, target)
+    if gap < EXACT:
+        return Finding(terms, True, gap, nearest)
+    return Finding(_explain(names, table, target), False, gap, nearest)
+
+
+def expected_gradient(method: Method, world: World, setting: Setting) -> Float[Tensor, "n"]:
+    """Of the sum of token losses an answer, by the student's logits, over every batch there is."""
+    states, weights, pieces = [], [], []
+    for answers in product(world.answers, repeat=setting.rows):
+        rollout = world.rollout(answers, method.group)
+        questions = method.questions(rollout)
+        pieces.append(method.supervise(rollout, world.scores(rollout, questions)))
+        states.append(world.state_of(rollout))
+        p = torch.tensor([world.probability[a] for a in answers], dtype=torch.float64).prod()
+        weight = torch.full_like(rollout.log_prob, float(p) / setting.rows)
+        if setting.sequence_mean:
+            weight = weight / rollout.response_lengths[rollout.row]
+        weights.append(weight)
+    state = torch.cat(states)
+    student = world.student.log_softmax(-1)[state]
+    teacher = world.teacher[state] if method.full else None
+    losses = method.token_loss(student, teacher, _together(pieces))
+    (gradient,) = torch.autograd.grad((torch.cat(weights) * losses).sum(), world.student)
+    return gradient.flatten()
+
+
+def _together(pieces: Sequence[Supervision]) -> Supervision:
+    tensors = [f.name for f in fields(Supervision) if f.name != "metrics"]
+    parts: dict[str, Any] = {
+        name: torch.cat([getattr(piece, name) for piece in pieces]) for name in tensors
+    }
+    return Supervision(**parts)
+
+
+def _fit(table: Float[Tensor, "n m"], target: Float[Tensor, "n"]) -> tuple[list[float], float]:
+    """Factors of the columns, and what they leave of the target, relative."""
+    size = table.norm(dim=0).clamp(min=1e-300)
+    factors = torch.linalg.lstsq(table / size, target[:, None]).solution[:, 0] / size
+    return factors.tolist(), float((table @ factors - target).norm() / target.norm())
+
+
+def _is_zero(table: Float[Tensor, "W n m"], target: Float[Tensor, "W n"]) -> bool:
+    return float(target.norm()) < EXACT * float(table[..., 0].norm())
+
+
+def _nearest(
+    names: Sequence[str], table: Float[Tensor, "W n m"], target: Float[Tensor, "W n"]
+) -> tuple[str, float]:
+    if _is_zero(table, target):
+        return names[0], 1.0
+    gaps = [_fit(table[..., i].reshape(-1, 1), target.flatten())[1] for i in range(len(names))]
+    best = min(range(len(names)), key=gaps.__getitem__)
+    return names[best], gaps[best]
+
+
+def _explain(
+    names: Sequence[str], table: Float[Tensor, "W n m"], target: Float[Tensor, "W n"]
+) -> dict[str, tuple[float, float]] | None:
+    """The fewest true gradients that give the target: one factor for all worlds, or else one each."""
+    if _is_zero(table, target):
+        return {}
+    there = [i for i in range(len(names)) if float(table[..., i].norm()) > 1e-9]
+    for count in range(1, _TERMS + 1):
+        for chosen in combinations(there, count):
+            factors, gap = _fit(table[..., list(chosen)].reshape(-1, count), target.flatten())
+            if gap < EXACT and min(map(abs, factors)) > 1e-6:
+                return {names[i]: (f, f) for i, f in zip(chosen, factors, strict=True)}
+    for i in there:
+        fits = [_fit(t[:, [i]], g) for t, g in zip(table, target, strict=True)]
+        found = [factors[0] for factors, _ in fits]
+        if max(gap for _, gap in fits) < EXACT and min(found) * max(found) > 0:
+            return {names[i]: (min(found), max(found))}
+    return None
+
+
+def _check(
+    claim: Mapping[str, float | None],
+    names: Sequence[str],
+    table: Float[Tensor, "W n m"],
+    target: Float[Tensor, "W n"],
+) -> tuple[dict[str, tuple[float, float]], float]:
+    """The declared sum with its free factors found, and its relative distance to the target."""
+    terms: dict[str, tuple[float, float]] = {}
+    left = target.clone()
+    for name, factor in claim.items():
+        if factor is not None:
+            left -= factor * table[..., names.index(name)]
+            terms[name] = (factor, factor)
+    free = [name for name, factor in claim.items() if factor is None]
+    for name in free:
+        column = table[..., names.index(name)]
+        factors = (column * left).sum(-1) / column.square().sum(-1).clamp(min=1e-300)
+        left = left - factors.clamp(min=0)[:, None] * column
+        terms[name] = (float(factors.min()), float(factors.max()))
+    larger = max(float(target.norm()), float((target - left).norm()))
+    return terms, float(left.norm()) / larger
+
+
+def _said(terms: Mapping[str, tuple[float, float]]) -> str:
+    """Terms as a person writes them: `reverse KL - 0.5 x forward KL, raises outcome`."""
+    text = ""
+    for name, (low, high) in terms.items():
+        near = abs(high - low) < 1e-6 * abs(high)
+        factor = f"{abs(low):.3g}" if near else f"{abs(low):.3g} to {abs(high):.3g}"
+        if name.startswith("raise_"):
+            word = "raises" if low > 0 else "lowers"
+            piece = f"{word} the {LABELS[name]}" + ("" if factor == "1" else f" x {factor}")
+            text += f", {piece}" if text else piece
+        else:
+            sign = "-" if low < 0 else ("+" if text else "")
+            piece = LABELS[name] if factor == "1" else f"{factor} x {LABELS[name]}"
+            text += f" {sign} {piece}" if text else f"{sign}{piece}"
+    return text
