@@ -76,7 +76,7 @@ class Examined:
 
 def installed() -> Iterator[tuple[str, Method]]:
     """Every method that is installed, in the variants that matter."""
-    for name, kind in plugins.working(plugins.METHODS):
+    for name, kind in sorted(plugins.working(plugins.METHODS)):
         for options in VARIANTS.get(name, ({},)):
             shown = ", ".join(f"{key}: {value}" for key, value in options.items())
             yield f"{name} {{{shown}}}" if shown else name, kind(**options)

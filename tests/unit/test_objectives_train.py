@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ from end_to_end.laboratory import save_model
 from unit.test_training import build, fit, rollout_of
 
 from opdlab.config import Mask
-from opdlab.errors import ConfigError
+from opdlab.errors import ConfigError, DataError
 from opdlab.loader import load
 from opdlab.methods.divergences import policy_gradient
 from opdlab.methods.grpo import group_advantage
+from opdlab.models import load_tokenizer
+from opdlab.prompts import ProblemSource
 from opdlab.records import Problem, Rollout, Verdict
 from opdlab.training import grading
 from opdlab.training.weights import kept_tokens, token_weights
+from opdlab_evaluators.embedded.arithmetic import Arithmetic
 
 
 @pytest.fixture(scope="module")
@@ -207,32 +210,26 @@ def test_group_advantages_are_the_ones_worked_out_by_hand() -> None:
     assert scaled.tolist() == pytest.approx([v / deviation for v in plain.tolist()])
 
 
-class Grader:
-    benchmark = "math"
-
-    def __init__(self, verdicts: list[str]) -> None:
-        self.verdicts = iter(verdicts)
+@dataclass(frozen=True)
+class Grader(Arithmetic):
+    """Says what the id of a problem says."""
 
     def grade(self, problem: Problem, completion: str) -> Verdict:
-        return Verdict(next(self.verdicts))
+        return Verdict(problem.id)
 
 
 def test_a_graders_fault_is_no_wrong_answer() -> None:
-    class Tokenizer:
-        def decode(self, ids: list[int], **_: Any) -> str:
-            return ""
-
-    class Prompts:
-        grader = Grader(["correct", "wrong", "sandbox_error"])
-
-        def evaluator(self, problem: Problem) -> Grader:
-            return self.grader
-
-    problem = Problem("math", "p", "1+1=", "2")
-    rollout = rollout_of([[3], [4], [5]])
-    found = grading.outcomes(rollout, [problem] * 3, Prompts(), Tokenizer())  # type: ignore[arg-type]
-    assert found[:2].tolist() == [1.0, 0.0]
+    tokenizer = load_tokenizer("embedded:student")
+    grader = Grader()
+    prompts = ProblemSource([grader], tokenizer, "none", 0)
+    statuses = ["correct", "wrong", "sandbox_error", "truncated"]
+    problems = [Problem(grader.benchmark, status, "1+1=", "2") for status in statuses]
+    rollout = rollout_of([[3], [4], [5], [6]])
+    found = grading.outcomes(rollout, problems, prompts, tokenizer)
+    assert found[[0, 1, 3]].tolist() == [1.0, 0.0, 0.0]
     assert found[2].isnan()
+    with pytest.raises(DataError, match="cannot be graded"):
+        prompts.evaluator(Problem("elsewhere", "p", "1+1=", "2"))
 
 
 BASE = """\

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from opdlab.evaluation import decode, judge
+from opdlab.evaluation import decode
+from opdlab.evaluator import Evaluator
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Rollout
 from opdlab.shapes import Float, Tensor
@@ -20,9 +21,14 @@ def outcomes(
     tokenizer: PreTrainedTokenizerBase,
 ) -> Float[Tensor, "B"]:
     """1 for a correct answer, 0 for any other, NaN where the grader failed, which is no wrong answer."""
-    found = []
-    ended = rollout.ended.tolist()
-    for problem, text, eos in zip(problems, decode(rollout, tokenizer), ended, strict=True):
-        verdict = judge(prompts.evaluator(problem), problem, text, "eos" if eos else "length")
-        found.append(torch.nan if verdict.status in FAULTS else float(verdict.status == "correct"))
-    return torch.tensor(found, device=rollout.tokens.device)
+    answers = list(zip(problems, decode(rollout, tokenizer), strict=True))
+    rows: dict[Evaluator, list[int]] = {}
+    for row, problem in enumerate(problems):
+        rows.setdefault(prompts.evaluator(problem), []).append(row)
+    found = torch.zeros(len(problems))
+    for evaluator, mine in rows.items():
+        verdicts = evaluator.grade_all([answers[row] for row in mine])
+        for row, verdict in zip(mine, verdicts, strict=True):
+            right = float(verdict.status == "correct")
+            found[row] = torch.nan if verdict.status in FAULTS else right
+    return found.to(rollout.tokens.device)
