@@ -71,7 +71,7 @@ def _before(
     ] = False,
 ) -> None:
     # Training ends at a step of its own choosing, to save a checkpoint first.
-    if context.invoked_subcommand not in ("train", "pretrain"):
+    if context.invoked_subcommand not in ("train", "pretrain", "sweep"):
         signal.signal(signal.SIGTERM, _terminate)
 
 
@@ -115,6 +115,36 @@ def train(experiment: File, overrides: Overrides = None, resume: Resume = False)
     from opdlab.training.run import train as run
 
     run(experiment, overrides or [], resume)
+
+
+@app.command()
+def sweep(
+    experiment: File,
+    overrides: Overrides = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that work on trials side by side.")
+    ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Send the workers to a cluster by submitit: `slurm`, or `local` to try that here.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Search over the space of an experiment's `sweep` section, then say what was found.
+
+    Stopped or killed, the same command goes on; on other machines with the same database it joins.
+
+    Examples:
+
+    [bold]opdlab sweep sweeps/lookahead --workers 2[/]
+
+    [bold]opdlab sweep my.yaml --workers 16 --cluster slurm sweep.storage=postgresql+psycopg://me@host/sweeps[/]
+    """
+    from opdlab.sweeps.run import sweep as run
+
+    run(experiment, overrides or [], workers, cluster)
 
 
 @app.command()

@@ -5,28 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from opdlab import plugins
 from opdlab.evaluator import Evaluator
 from opdlab.methods.base import Method
 from opdlab.rollout import CachedEngine, RolloutEngine
+from opdlab.section import Section
+from opdlab.sweeps.settings import Sweep
 
 AnyMethod = Annotated[Method, plugins.OneOf(plugins.METHODS)]
 AnyEngine = Annotated[RolloutEngine, plugins.OneOf(plugins.ROLLOUTS)]
 AnyEvaluator = Annotated[Evaluator, plugins.OneOf(plugins.EVALUATORS)]
-
-
-class Section(BaseModel):
-    """Base of every section of an experiment file."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        arbitrary_types_allowed=True,
-        allow_inf_nan=False,
-    )
 
 
 class Model(Section):
@@ -206,6 +196,8 @@ class Experiment(Section):
     """Folder for checkpoints, samples and the default MLflow store."""
     runs: list[Variant] = []
     """Several runs that share all but what they `set`; trained one after the other."""
+    sweep: Sweep | None = None
+    """A search over keys of this experiment, for `opdlab sweep`."""
 
     @model_validator(mode="after")
     def _cross_checks(self) -> Experiment:
@@ -220,7 +212,27 @@ class Experiment(Section):
             )
         if faults := list(_misfits(self)):
             raise ValueError(faults[0])
+        if self.sweep is not None:
+            self._check_sweep(self.sweep)
         return self
+
+    def _check_sweep(self, sweep: Sweep) -> None:
+        if self.runs:
+            raise ValueError(
+                "runs: a sweep varies one run; leave runs out, or make them a choice in it"
+            )
+        if not self.evaluation.benchmarks:
+            raise ValueError("evaluation: a sweep compares its trials on benchmarks; name one")
+        varied = any(key in ("rollout", "rollout.max_new_tokens") for key in sweep.space)
+        if varied and self.evaluation.max_new_tokens is None:
+            raise ValueError(
+                "evaluation.max_new_tokens is missing: without it the benchmarks would be measured at the "
+                "length that the sweep varies, and trials could not be compared"
+            )
+        if sweep.pruner != "none" and not self.evaluation.every and len(sweep.seeds) == 1:
+            raise ValueError(
+                "sweep.pruner needs something to go by before the end: set evaluation.every or more seeds"
+            )
 
 
 def _misfits(config: Experiment) -> Iterator[str]:

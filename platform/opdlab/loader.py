@@ -13,16 +13,19 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from opdlab import documents, explain, plugins
-from opdlab.config import Experiment, Pretraining, Section, Variant
+from opdlab.config import Experiment, Pretraining, Variant
 from opdlab.documents import Document, Key
 from opdlab.errors import ConfigError
+from opdlab.section import Section
 from opdlab.shipped import find
+from opdlab.sweeps.settings import Sweep, chosen_values, corners
 
 KINDS: dict[str, type[Experiment] | type[Pretraining]] = {
     "train": Experiment,
     "pretrain": Pretraining,
 }
 _LINE = "command line"
+_WHOLE = ("kind", "name", "runs", "output", "tracking")  # keys of the experiment as a whole
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     config, found = _validate(model, source)
     faults = [f"{source.where(path)}: {message}" for path, message in found]
     faults += _run_faults(source, overrides, set(faults))
+    if isinstance(config, Experiment) and config.sweep is not None:
+        faults += _sweep_faults(source, config.sweep)
     if config is None or faults:
         raise ConfigError("\n".join(sorted(dict.fromkeys(faults), key=_by_line)))
     return config
@@ -107,11 +112,24 @@ def variants(experiment: Experiment) -> list[tuple[str, Experiment]]:
     source = _Source(experiment.model_dump(mode="json"), None)
     expanded = []
     for index, run in enumerate(experiment.runs):
-        config, found = _validate(Experiment, _set(source, index, run))
+        config, found = _validate(Experiment, _set(source, ("runs", index, "set"), run.set))
         if not isinstance(config, Experiment):
             raise ConfigError("\n".join(f"run {run.name}: {message}" for _, message in found))
         expanded.append((run.name, config))
     return expanded
+
+
+def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """An experiment with other values at dotted keys, as one trial of a sweep has them.
+
+    Raises:
+        ConfigError: a value cannot be used; `load` has found that for the ends of every range.
+    """
+    source = _Source(experiment.model_dump(mode="json"), None)
+    config, found = _validate(Experiment, _set(source, (), values))
+    if not isinstance(config, Experiment):
+        raise ConfigError("\n".join(message for _, message in found))
+    return config
 
 
 def run_names(config: Experiment | Pretraining) -> list[str]:
@@ -210,9 +228,11 @@ def _step(place: Any, parts: list[str], name: str) -> tuple[Key, list[str]]:
         return int(parts[0]), parts[1:]
     if not isinstance(place, dict):
         raise ValueError(f"{name} is no section, so {name}.{parts[0]} cannot be set")
-    # Keys under `set` of a run have dots themselves.
-    whole = ".".join(parts)
-    return (whole, []) if whole in place else (parts[0], parts[1:])
+    # Keys under `set` of a run and under `space` of a sweep have dots themselves.
+    for length in range(len(parts), 1, -1):
+        if (joined := ".".join(parts[:length])) in place:
+            return joined, parts[length:]
+    return parts[0], parts[1:]
 
 
 def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> list[str]:
@@ -229,9 +249,10 @@ def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> l
                 f"{at}: run {run.name}: {fault}" for fault in _unsettable(key, overrides, index)
             ]
         try:
-            expanded = _set(source, index, run)
+            expanded = _set(source, ("runs", index, "set"), run.set)
         except ConfigError as error:
-            faults.append(str(error))
+            place, _, text = str(error).partition(": ")
+            faults.append(f"{place}: run {run.name}: {text}")
             continue
         for path, message in _validate(Experiment, expanded)[1]:
             if f"{expanded.where(path)}: {message}" not in known:
@@ -239,9 +260,32 @@ def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> l
     return faults
 
 
+def _sweep_faults(source: _Source, sweep: Sweep) -> list[str]:
+    """What is wrong with keys and ends of ranges of a sweep, each where it stands in the file."""
+    faults = []
+    for name in sweep.space:
+        at = source.where(("sweep", "space", name))
+        if name.split(".")[0] in (*_WHOLE, "seed", "evaluation", "sweep"):
+            faults.append(f"{at}: sweep.space: {name} is the same in all trials and cannot vary")
+        elif name.endswith(".type"):
+            faults.append(f"{at}: sweep.space: choose the whole {name[:-5]} among named values")
+    if faults:
+        return faults
+    for name, chosen in corners(sweep.space):
+        try:
+            expanded = _set(source, ("sweep", "space"), chosen_values(sweep.space, chosen))
+        except ConfigError as error:
+            place, _, text = str(error).partition(": ")
+            faults.append(f"{place}: sweep.space: {text}")
+            continue
+        for path, message in _validate(Experiment, expanded)[1]:
+            faults.append(f"{expanded.where(path)}: sweep.space: {message}")
+    return faults
+
+
 def _unsettable(key: str, overrides: Sequence[str], index: int) -> list[str]:
     first, last = key.split(".")[0], key.split(".")[-1]
-    if first in ("kind", "name", "runs", "output", "tracking"):
+    if first in _WHOLE:
         return [f"{first} belongs to the whole experiment; a run cannot set it"]
     if last == "type":
         section = key.removesuffix(".type")
@@ -253,17 +297,18 @@ def _unsettable(key: str, overrides: Sequence[str], index: int) -> list[str]:
     ]
 
 
-def _set(source: _Source, index: int, run: Variant) -> _Source:
-    """The source of one run of an experiment."""
+def _set(source: _Source, place: explain.Path, values: Mapping[str, Any]) -> _Source:
+    """The source of one run: without what makes several of it, with values that stand at `place`."""
     data = copy.deepcopy(source.data)
-    del data["runs"]
+    data.pop("runs", None)
+    data.pop("sweep", None)
     moved = dict(source.moved)
-    for key, value in run.set.items():
-        origin = ("runs", index, "set", key)
+    for key, value in values.items():
+        origin = (*place, key)
         try:
             path = _assign(data, key, copy.deepcopy(value))
         except ValueError as error:
-            raise ConfigError(f"{source.where(origin)}: run {run.name}: {error}") from error
+            raise ConfigError(f"{source.where(origin)}: {error}") from error
         moved[path] = origin
     return _Source(data, source.document, moved)
 

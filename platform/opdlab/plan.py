@@ -14,6 +14,7 @@ from opdlab.characters import character_tokenizer
 from opdlab.config import Evaluation, Experiment, Pretraining
 from opdlab.footprint import Footprint, footprint, memory
 from opdlab.prompts import open_prompts
+from opdlab.sweeps.settings import Sweep
 from opdlab.terminal import console
 from opdlab.training.group import CONFIG, groups
 
@@ -40,6 +41,9 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     runs = loader.variants(config)
     to.print("\n[bold]Runs[/], one after the other")
     to.print(_runs_table(config))
+    if config.sweep is not None:
+        to.print("\n[bold]Sweep[/]")
+        to.print(_sweep_table(config, config.sweep))
     to.print("\n[bold]Models[/]")
     to.print(_models_table(footprint(config.student), footprint(config.teacher)))
     lengths = _prompt_lengths(config)
@@ -64,6 +68,37 @@ def _runs_table(config: Experiment) -> Table:
     return table
 
 
+def _sweep_table(config: Experiment, sweep: Sweep) -> Table:
+    """Size of a sweep; the work that stands below it is one run's."""
+    runs = sweep.trials * len(sweep.seeds)
+    tokens = _rows(config) * config.rollout.max_new_tokens * config.training.steps
+    answers = (
+        sum(len(b.problems()) for b in config.evaluation.benchmarks) * config.evaluation.samples
+    )
+    evaluations = 1 + (config.training.steps - 1) // (
+        config.evaluation.every or config.training.steps
+    )
+    table = _table("", "", numbers=1)
+    table.add_row("trials", f"{sweep.trials:,}")
+    table.add_row("seeds a trial", f"{len(sweep.seeds):,}")
+    table.add_row("training runs, at most", f"{runs:,}")
+    table.add_row("optimizer steps, at most", f"{runs * config.training.steps:,}")
+    table.add_row("response tokens, at most", f"{runs * tokens:,}")
+    table.add_row("answers evaluated, at most", f"{runs * evaluations * answers:,}")
+    table.caption = (
+        f"{sweep.sampler} sampler, pruner: {sweep.pruner}, over {', '.join(sweep.space)}"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _rows(run: Experiment) -> int:
+    """Responses an optimizer step."""
+    training = run.training
+    rows = training.prompts_per_step * training.accumulate * training.devices * training.nodes
+    return rows * run.rollout.group_size
+
+
 def _models_table(student: Footprint, teacher: Footprint) -> Table:
     table = _table("", "student", "teacher")
     table.add_row("architecture", student.kind, teacher.kind)
@@ -85,8 +120,7 @@ def _runs_compared(runs: list[tuple[str, Experiment]], lengths: list[int]) -> Ta
 
 def _work(run: Experiment) -> dict[str, str]:
     training, rollout = run.training, run.rollout
-    rows = training.prompts_per_step * training.accumulate * training.devices * training.nodes
-    rows *= rollout.group_size
+    rows = _rows(run)
     tokens = rows * rollout.max_new_tokens
     return {
         "optimizer steps": f"{training.steps:,}",

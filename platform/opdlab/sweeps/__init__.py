@@ -1,0 +1,1 @@
+"""Sweeps: a search over any keys of an experiment, by Optuna, in processes that may die."""

@@ -1,0 +1,242 @@
+"""What a sweep found: the best trials with intervals, what matters, Optuna's plots, a config to train."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.markup import escape
+from rich.table import Table
+
+from opdlab import comparison, loader, plugins, tracking
+from opdlab.comparison import STYLE
+from opdlab.config import Experiment
+from opdlab.errors import DataError
+from opdlab.sweeps import study as studies
+from opdlab.sweeps.outcome import state_of
+from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.study import Progress
+from opdlab.sweeps.worker import trial_config
+from opdlab.terminal import console
+from opdlab.tracking import Tracker
+
+SHOWN = 8
+LARGEST_LINK = 100
+
+
+def standing(study: optuna.Study, sweep: Sweep, state: Progress) -> str:
+    """One line on a running sweep: how trials ended, and the best so far."""
+    ended = [trial.state.name.lower() for trial in state.finished.values()]
+    counts = [f"{ended.count(name)} {name}" for name in ("complete", "pruned", "fail")]
+    parts = [", ".join(counts), f"{state.running} running"]
+    best = ranked(state, sweep)
+    if best and len(sweep.objectives) == 1:
+        parts.append(f"best {best[0].values[0]:.4g} (trial {studies.first_number(best[0])})")
+    return "  ".join(parts)
+
+
+def ranked(state: Progress, sweep: Sweep) -> list[FrozenTrial]:
+    """Complete trials, the best first: within the constraints, then by the first objective."""
+    done = [t for t in state.finished.values() if t.state == TrialState.COMPLETE]
+    sign = -1 if sweep.objectives[0].direction == "maximize" else 1
+    return sorted(done, key=lambda t: (not feasible(t), sign * t.values[0]))
+
+
+def feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps every constraint."""
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def write(
+    config: Experiment, sweep: Sweep, study: optuna.Study, record: Tracker, experiment: str
+) -> None:
+    """Print the findings, and keep them in the sweep's folder and in MLflow."""
+    state = studies.progress(study)
+    trials = ranked(state, sweep)
+    folder = studies.folder_of(config)
+    content = {
+        "objectives": [objective.model_dump() for objective in sweep.objectives],
+        "trials": [row(trial) for trial in state.finished.values()],
+        "importance": importance(study, sweep),
+    }
+    results = folder / "sweep.json"
+    results.write_text(json.dumps(content, indent=1) + "\n")
+    record.artifact(results)
+    for path in plots(study, sweep, folder / "plots"):
+        record.artifact(path, "plots")
+    if not trials:
+        console.print("[red]no trial was completed[/]; reasons are in sweep.json")
+        return
+    best = folder / "best.yaml"
+    loader.save_resolved(
+        trial_config(config, sweep, trials[0].params).model_copy(
+            update={"name": f"{config.name}-best", "evaluation": config.evaluation}
+        ),
+        best,
+    )
+    record.artifact(best)
+    for objective, value in zip(sweep.objectives, trials[0].values, strict=True):
+        record.set({f"best/{objective.metric}": value})
+    console.print(trials_table(trials, sweep))
+    console.print(importance_table(content["importance"]))
+    _compare(folder, trials, config, sweep)
+    ids = [state_of(folder / t.user_attrs["folder"])["parent"] for t in trials[:LARGEST_LINK]]
+    console.print(f"best: [bold]opdlab train {best}[/]; plots: {folder / 'plots'}")
+    console.print(f"In MLflow: [bold]opdlab ui --output {config.output}[/], then open")
+    console.print(tracking.compare_link(experiment, ids), soft_wrap=True)
+
+
+def row(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial as plain values."""
+    return {
+        "trial": studies.first_number(trial),
+        "state": trial.state.name.lower(),
+        "params": trial.params,
+        "values": trial.values if trial.state == TrialState.COMPLETE else None,
+        "constraints": trial.constraints,
+        "reason": trial.user_attrs.get("reason", ""),
+        "metrics": {k: v for k, v in trial.user_attrs.items() if isinstance(v, float)},
+    }
+
+
+def importance(study: optuna.Study, sweep: Sweep) -> dict[str, dict[str, float]]:
+    """How much of each objective's variation each key explains (PED-ANOVA); empty where that is unknown."""
+    found: dict[str, dict[str, float]] = {}
+    for index, objective in enumerate(sweep.objectives):
+        sign = -1 if objective.direction == "maximize" else 1
+        try:
+            with warnings.catch_warnings():
+                # Of what it warns, equal shares where trials do not tell keys apart are easily seen.
+                warnings.simplefilter("ignore")
+                found[objective.metric] = optuna.importance.get_param_importances(
+                    study, target=_value(index, sign)
+                )
+        except (ValueError, RuntimeError):
+            # Too few trials, or a key that never varied.
+            found[objective.metric] = {}
+    return found
+
+
+def _value(index: int, sign: int = 1) -> Callable[[FrozenTrial], float]:
+    return lambda trial: sign * trial.values[index]
+
+
+def plots(study: optuna.Study, sweep: Sweep, folder: Path) -> list[Path]:
+    """Optuna's interactive plots as pages of their own; those that the trials do not allow are left out."""
+    import optuna.visualization as draw
+
+    folder.mkdir(exist_ok=True)
+    metrics = [objective.metric for objective in sweep.objectives]
+    makers: dict[str, Callable[[], Any]] = {}
+    for index, metric in enumerate(metrics):
+        options: dict[str, Any] = {"target": _value(index), "target_name": metric}
+        suffix = "" if len(metrics) == 1 else f"-{metric.replace('/', '-')}"
+        for name in ("optimization_history", "parallel_coordinate", "slice", "contour"):
+            makers[name + suffix] = _bound(getattr(draw, f"plot_{name}"), study, options)
+        sign = -1 if sweep.objectives[index].direction == "maximize" else 1
+        options = {"target": _value(index, sign), "target_name": metric}
+        makers["param_importances" + suffix] = _bound(draw.plot_param_importances, study, options)
+    if len(metrics) == 1:
+        makers["intermediate_values"] = lambda: draw.plot_intermediate_values(study)
+    elif len(metrics) <= 3:
+        makers["pareto_front"] = lambda: draw.plot_pareto_front(study, target_names=metrics)
+    makers["timeline"] = lambda: draw.plot_timeline(study)
+    written = []
+    for name, make in makers.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                figure = make()
+        except (ValueError, RuntimeError):
+            continue
+        path = folder / f"{name}.html"
+        figure.write_html(path, include_plotlyjs=True)
+        written.append(path)
+    return written
+
+
+def _bound(
+    plot: Callable[..., Any], study: optuna.Study, options: dict[str, Any]
+) -> Callable[[], Any]:
+    return lambda: plot(study, **options)
+
+
+def trials_table(trials: Sequence[FrozenTrial], sweep: Sweep) -> Table:
+    """The best trials with what was chosen and what came out."""
+    table = Table(title=f"Best of {len(trials)} complete trials", **STYLE)
+    table.add_column("trial", justify="right")
+    for objective in sweep.objectives:
+        table.add_column(objective.metric, justify="right")
+    names = list(sweep.space)
+    for name in names:
+        table.add_column(escape(name.rpartition(".")[2]), justify="right")
+    for trial in trials[:SHOWN]:
+        table.add_row(
+            f"{studies.first_number(trial)}{'' if feasible(trial) else ' [red]beyond a limit[/]'}",
+            *(f"{value:.4f}" for value in trial.values),
+            *(_short(trial.params.get(name)) for name in names),
+        )
+    return table
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def importance_table(found: dict[str, dict[str, float]]) -> Table:
+    """Importance of each key for each objective."""
+    table = Table(title="Share of the variation that each key explains (PED-ANOVA)", **STYLE)
+    table.add_column("key")
+    for metric in found:
+        table.add_column(metric, justify="right")
+    keys = dict.fromkeys(key for column in found.values() for key in column)
+    for key in keys:
+        cells = (f"{100 * column[key]:.0f} %" if key in column else "" for column in found.values())
+        table.add_row(key, *cells)
+    return table
+
+
+def _compare(folder: Path, trials: Sequence[FrozenTrial], config: Experiment, sweep: Sweep) -> None:
+    """The best trial against the next ones, paired: by seed where there are several, else by problem."""
+    seeds = [run.name for run in trial_config(config, sweep, trials[0].params).runs]
+    sides = {
+        f"trial-{studies.first_number(trial)}": [
+            comparison.read_run(folder / trial.user_attrs["folder"] / seed) for seed in seeds
+        ]
+        for trial in trials[:SHOWN]
+    }
+    best, *others = sides
+    if not others:
+        return
+    table = Table(title=f"{best} against the next, mean@k over all benchmarks, in points", **STYLE)
+    table.add_column("against")
+    table.add_column(f"{best} is higher by", justify="right")
+    table.add_column("p", justify="right")
+    for name in others:
+        try:
+            difference, p = _paired(sides[name], sides[best])
+        except DataError as error:
+            difference, p = escape(str(error)), ""
+        table.add_row(name, difference, p)
+    console.print(table)
+    console.print(
+        "[dim]Paired by training seed where there are several (95 % interval by Student's t), else by "
+        "problem; not corrected for having chosen the best of many, which favours it.[/]"
+    )
+
+
+def _paired(a: list[Any], b: list[Any]) -> tuple[str, str]:
+    if len(a) > 1:
+        found = plugins.load(plugins.STATISTICS, "seeds")(a, b)[-1]
+        value, low, high, p = found.value, found.low, found.high, found.p
+    else:
+        found = plugins.load(plugins.STATISTICS, "paired")(a[0], b[0])[-1]
+        value, low, high, p = found.mean.value, found.mean.low, found.mean.high, found.mean.p
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", f"{p:.3f}"

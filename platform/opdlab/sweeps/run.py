@@ -1,0 +1,219 @@
+"""`opdlab sweep`: workers on one study, watched until every trial is done, then the findings."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+import optuna
+from mlflow import MlflowClient
+
+from opdlab import loader, tracking
+from opdlab.config import Experiment
+from opdlab.errors import ConfigError
+from opdlab.interrupt import Stopped, StopRequest
+from opdlab.quiet import quieten
+from opdlab.sweeps import report
+from opdlab.sweeps import study as studies
+from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.study import SweepError, patiently
+from opdlab.sweeps.worker import HOPELESS, STOP_S, dies_with_parent, work
+from opdlab.terminal import console, progress_bar
+from opdlab.training.group import CONFIG
+
+POLL_S = 0.5
+REBIRTHS = 3  # of a worker that died
+
+
+def sweep(name: str, overrides: list[str], workers: int, cluster: str | None = None) -> None:
+    """Search over an experiment's space; the same command again, here or elsewhere, joins or goes on.
+
+    Args:
+        workers: processes on this machine, or tasks of an array on a cluster.
+        cluster: `slurm` sends the workers there by submitit, `local` runs them through submitit here.
+
+    Raises:
+        ConfigError: the experiment has no `sweep` section.
+        SweepError: the database does not answer, or the sweep was begun with other settings.
+        SystemExit: a signal stopped it (128 + signal); the same command goes on.
+    """
+    quieten()
+    config = loader.load_experiment(name, overrides)
+    settings = config.sweep
+    if settings is None:
+        raise ConfigError(f"{name} has no `sweep` section, so there is nothing to search")
+    folder = studies.folder_of(config)
+    output = Path(config.output)
+    client = tracking.open_client(tracking.store_uri(output, config.tracking.uri))
+    experiment = tracking.experiment_id(client, config.tracking.experiment, output)
+    tracking.reap(client, experiment)
+    study = studies.open_study(config, settings)
+    loader.save_resolved(config, folder / CONFIG)
+    run_id = _sweep_run(config, settings, study, client, experiment)
+    record = tracking.Tracker(client, run_id, folder)
+    record.begin()
+    console.print(f"[bold]{config.name}[/]: {settings.trials} trials -> {folder}")
+    deadline = time.time() + (settings.time_budget_s or 10**9)
+    status = "FAILED"
+    with StopRequest() as stop:
+        crew = Crew(folder, deadline, stop, study, settings)
+        try:
+            crew.references(config, run_id)
+            (crew.submit if cluster else crew.work)(workers, cluster or "")
+            status = "FINISHED"
+            report.write(config, settings, study, record, experiment)
+        except Stopped as stopped:
+            status = "KILLED"
+            console.print(f"[yellow]{stopped}; the same command goes on from here.")
+            raise SystemExit(stopped.exit_code) from stopped
+        finally:
+            for trial in sorted(folder.glob("trial-*")):
+                tracking.send_unsent(trial)
+            record.close(status)
+
+
+def _sweep_run(
+    config: Experiment, settings: Sweep, study: optuna.Study, client: MlflowClient, experiment: str
+) -> str:
+    """The run in MLflow that all trials stand under, on whichever machine they run."""
+    with studies.locked(config, settings):
+        found = study.user_attrs.get("mlflow_run")
+        if found is None:
+            tags = {"opdlab.role": "sweep"}
+            found = tracking.start_run(client, experiment, f"{config.name}-sweep", None, tags)
+            study.set_user_attr("mlflow_run", found)
+        return found
+
+
+@final
+@dataclass
+class Crew:
+    """The processes of a sweep on this machine."""
+
+    folder: Path
+    deadline: float
+    stop: StopRequest
+    study: optuna.Study
+    settings: Sweep
+    workers: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    deaths: int = 0
+    said: str = ""
+
+    def references(self, config: Experiment, run_id: str) -> None:
+        """Measure student and teacher once, before the first trial."""
+        folder = self.folder / "references"
+        if not config.evaluation.references or (folder / "done").exists():
+            return
+        folder.mkdir(exist_ok=True)
+        loader.save_resolved(config.model_copy(update={"sweep": None}), folder / CONFIG)
+        with console.status("measuring student and teacher"):
+            process = self._start("opdlab.sweeps.trial", folder, run_id)
+            while process.poll() is None:
+                time.sleep(POLL_S)
+                if self.stop.signum is not None:
+                    process.terminate()
+                    process.wait()
+            self.stop.check()
+        if process.returncode:
+            raise SweepError(f"measuring student and teacher failed: see {folder}/log.txt")
+        (folder / "done").touch()
+
+    def work(self, workers: int, _: str) -> None:
+        """Run workers here until all trials of the sweep have ended, on this machine and others."""
+        for index in range(min(workers, self.settings.trials)):
+            self._hire(index)
+        try:
+            with progress_bar() as bar:
+                task = bar.add_task("trials", total=self.settings.trials)
+                while any(process.poll() is None for process in self.workers.values()):
+                    time.sleep(POLL_S)
+                    self.stop.check()
+                    self._rehire()
+                    state = patiently(lambda: studies.progress(self.study), self._say)
+                    bar.update(task, completed=len(state.finished))
+                    bar.figures = report.standing(self.study, self.settings, state)
+        finally:
+            self._dismiss()
+
+    def submit(self, workers: int, cluster: str) -> None:
+        """Send workers to a cluster as one array, and wait for them."""
+        try:
+            import submitit
+        except ImportError as error:
+            raise SweepError(
+                "workers on a cluster need submitit: pip install 'opdlab[cluster]'"
+            ) from error
+        executor = submitit.AutoExecutor(folder=self.folder / "cluster", cluster=cluster)
+        minutes = int((self.settings.time_budget_s or 24 * 3600) // 60) + 1
+        executor.update_parameters(timeout_min=minutes, name=self.folder.name)
+        jobs = executor.map_array(work, [str(self.folder)] * workers, [self.deadline] * workers)
+        console.print(f"workers: {', '.join(job.job_id for job in jobs)}")
+        try:
+            while not all(job.done() for job in jobs):
+                time.sleep(POLL_S)
+                self.stop.check()
+        except Stopped:
+            for job in jobs:
+                job.cancel()
+            raise
+        for job in jobs:
+            if (error := job.exception()) is not None:
+                console.print(f"[red]worker {job.job_id}: {error}")
+
+    def _say(self, message: str) -> None:
+        """A line on the screen, once; a wait ends here where a stop is asked for."""
+        if message != self.said:
+            console.print(f"[yellow]{message}")
+        self.said = message
+        self.stop.check()
+
+    def _hire(self, index: int) -> None:
+        place = self.folder / f"worker-{index}"
+        place.mkdir(exist_ok=True)
+        self.workers[index] = self._start(
+            "opdlab.sweeps.worker", self.folder, str(self.deadline), log=place / "log.txt"
+        )
+
+    def _rehire(self) -> None:
+        """Put a new worker in the place of one that died."""
+        for index, process in list(self.workers.items()):
+            if process.poll() not in (None, 0):
+                self.deaths += 1
+                log = self.folder / f"worker-{index}" / "log.txt"
+                if process.returncode == HOPELESS:
+                    raise SweepError(log.read_text().strip().splitlines()[-1])
+                if self.deaths > REBIRTHS * len(self.workers):
+                    raise SweepError(f"workers keep dying; the last words of this one are in {log}")
+                console.print(
+                    f"[yellow]worker {index} died (exit code {process.returncode}); a new one goes on"
+                )
+                self._hire(index)
+
+    def _dismiss(self) -> None:
+        """Ask workers to stop; they ask their trials."""
+        living = [process for process in self.workers.values() if process.poll() is None]
+        for process in living:
+            process.terminate()
+        for process in living:
+            try:
+                process.wait(2 * STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _start(
+        self, module: str, folder: Path, argument: str, log: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        with (log or folder / "log.txt").open("ab") as file:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, str(folder), argument],
+                stdout=file,
+                stderr=file,
+                # Ctrl-C reaches this process alone, which then asks the others.
+                start_new_session=True,
+                preexec_fn=dies_with_parent(signal.SIGTERM),
+            )

@@ -1,0 +1,258 @@
+"""The `sweep` section of an experiment: what varies, who chooses, what trials are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from opdlab.section import Section
+
+Scalar = bool | int | float | str
+
+
+class IntRange(Section):
+    """Whole numbers from `low` to `high`, both included."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: int = Field(default=1, ge=1)
+    """Distance between neighbours."""
+    log: bool = False
+    """Search on a logarithmic scale."""
+    when: dict[str, Scalar] = {}
+    """Only in trials where these other keys of the space were given these values."""
+
+    @model_validator(mode="after")
+    def _check(self) -> IntRange:
+        _check_range(self.low, self.high, self.log)
+        if self.log and self.step != 1:
+            raise ValueError("step and log exclude each other; leave step out")
+        return self
+
+    def ends(self) -> list[Any]:
+        """The values that are tried when the file is checked."""
+        return [self.low, self.high]
+
+    def finite(self) -> list[Any] | None:
+        """Every value, or None where a grid cannot list them."""
+        return None if self.log else list(range(self.low, self.high + 1, self.step))
+
+
+class FloatRange(Section):
+    """Numbers from `low` to `high`."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
+    """Distance between neighbours; without it every number counts."""
+    log: bool = False
+    """Search on a logarithmic scale."""
+    when: dict[str, Scalar] = {}
+    """Only in trials where these other keys of the space were given these values."""
+
+    @model_validator(mode="after")
+    def _check(self) -> FloatRange:
+        _check_range(self.low, self.high, self.log)
+        if self.log and self.step is not None:
+            raise ValueError("step and log exclude each other; leave step out")
+        return self
+
+    def ends(self) -> list[Any]:
+        """The values that are tried when the file is checked."""
+        return [self.low, self.high]
+
+    def finite(self) -> list[Any] | None:
+        """Every value, or None where a grid cannot list them."""
+        if self.step is None:
+            return None
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        return [round(self.low + i * self.step, 12) for i in range(count)]
+
+
+class Choice(Section):
+    """One of several values; whole sections are chosen by a name."""
+
+    type: Literal["choice"]
+    values: list[Scalar] | dict[str, Any] = Field(min_length=1)
+    """A list of plain values, or names with the value (a method with its options) that each stands for."""
+    when: dict[str, Scalar] = {}
+    """Only in trials where these other keys of the space were given these values."""
+
+    def ends(self) -> list[Any]:
+        """The values that are tried when the file is checked."""
+        return list(self.values)
+
+    def finite(self) -> list[Any] | None:
+        """Every value."""
+        return list(self.values)
+
+    def meaning(self, chosen: Any) -> Any:
+        """What a chosen name stands for."""
+        return self.values[chosen] if isinstance(self.values, dict) else chosen
+
+
+Dimension = Annotated[IntRange | FloatRange | Choice, Field(discriminator="type")]
+
+
+def _check_range(low: float, high: float, log: bool) -> None:
+    if low > high:
+        raise ValueError(f"low ({low:g}) is above high ({high:g})")
+    if log and low <= 0:
+        raise ValueError(f"low ({low:g}) must be above 0 on a logarithmic scale")
+
+
+class Objective(Section):
+    """A number that trials are compared by; the mean over the seeds of a trial."""
+
+    metric: str = "mean_at_k"
+    """`mean_at_k` and `pass_at_k` average over the benchmarks; `teacher_tokens` (tokens that the teacher
+    scored) and `seconds` (of training) are costs; else any metric of a run, such as
+    `math/short/mean_at_8` or `repetition_rate`, at its last step."""
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+
+class Limit(Section):
+    """A bound on a metric of a run."""
+
+    metric: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Limit:
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("give at_most or at_least")
+        return self
+
+    def excess(self, value: float) -> float:
+        """How far a value is beyond the limit; 0 or less where it is kept."""
+        if self.at_most is not None:
+            return value - self.at_most
+        assert self.at_least is not None
+        return self.at_least - value
+
+    def __str__(self) -> str:
+        if self.at_most is not None:
+            return f"{self.metric} at most {self.at_most:g}"
+        return f"{self.metric} at least {self.at_least:g}"
+
+
+class Sweep(Section):
+    """A search over keys of the experiment. Every trial has the same prompts, seeds and problems, so that
+    trials are compared pairwise."""
+
+    space: dict[str, Dimension] = Field(min_length=1)
+    """What varies: dotted keys of the experiment, such as `method.reward_weight`."""
+    trials: int = Field(ge=1)
+    """Trials in all, over all workers."""
+    seeds: list[int] = Field(default=[0], min_length=1)
+    """Training seeds of each trial; it is judged by their mean."""
+    objectives: list[Objective] = Field(default=[Objective()], min_length=1)
+    """What is sought; of several the Pareto front."""
+    constraints: list[Limit] = []
+    """Trials beyond these are kept but never called best."""
+    stop_when_beyond: list[Limit] = []
+    """A trial whose training step goes beyond one of these is ended at once and called pruned."""
+    sampler: Literal["tpe", "gp", "random", "grid", "cmaes"] = "tpe"
+    """Chooses values. `gp` needs the fewest trials where each is expensive; `grid` tries all."""
+    sampler_seed: int = Field(default=0, ge=0)
+    """The same seed and one worker give the same trials."""
+    startup_trials: int = Field(default=8, ge=1)
+    """Trials at random before the sampler learns from what it has seen, and before any is pruned."""
+    pruner: Literal["none", "median", "halving"] = "none"
+    """Ends trials whose intermediate mean@k lags behind: below the median of the others at that point, or
+    not among the best half at each doubling. Measured every `evaluation.every` steps and after
+    each seed."""
+    time_budget_s: float | None = Field(default=None, gt=0)
+    """No trial begins later than this many seconds after the command did."""
+    storage: str | None = None
+    """Optuna's database URL, such as `postgresql+psycopg://user@host/name`; workers on several machines
+    need one. By default an SQLite file in the output folder, for one machine."""
+    heartbeat_s: int = Field(default=10, ge=1)
+    """Seconds between signs of life of a trial; after three missing ones it is begun again."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Sweep:
+        for name, dimension in self.space.items():
+            self._check_conditions(name, dimension)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each may stand there once")
+        if len(self.objectives) > 1 and self.pruner != "none":
+            raise ValueError(
+                "pruner: with several objectives no trial can be pruned by one of them"
+            )
+        if self.sampler == "grid":
+            self._check_grid()
+        return self
+
+    def _check_conditions(self, name: str, dimension: Dimension) -> None:
+        earlier = list(self.space)[: list(self.space).index(name)]
+        for other, value in dimension.when.items():
+            if other not in earlier:
+                raise ValueError(f"space: {name} depends on {other}, which must stand before it")
+            known = self.space[other].finite()
+            if known is not None and value not in known:
+                listed = ", ".join(map(str, known))
+                raise ValueError(f"space: {name}: {other} is never {value!r}, but one of {listed}")
+
+    def _check_grid(self) -> None:
+        points = 1
+        for name, dimension in self.space.items():
+            values = dimension.finite()
+            if values is None:
+                raise ValueError(
+                    f"space: {name} has no end of values; a grid needs a step or a choice"
+                )
+            if dimension.when:
+                raise ValueError(f"space: {name}: a grid has no conditions; use tpe, or two sweeps")
+            points *= len(values)
+        if self.trials > points:
+            raise ValueError(
+                f"trials: this is a grid of {points} points; ask for that many or fewer"
+            )
+
+
+def chosen_values(space: Mapping[str, Dimension], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the chosen names and numbers set in the experiment."""
+    return {
+        name: dimension.meaning(chosen[name]) if isinstance(dimension, Choice) else chosen[name]
+        for name, dimension in space.items()
+        if name in chosen
+    }
+
+
+def applies(dimension: Dimension, chosen: Mapping[str, Any]) -> bool:
+    """Whether a conditional dimension exists, given what was chosen before it."""
+    return all(chosen.get(name) == value for name, value in dimension.when.items())
+
+
+def corners(space: Mapping[str, Dimension]) -> list[tuple[str, dict[str, Any]]]:
+    """Points that show whether every end of every dimension can be used: its name, what is chosen."""
+    points = []
+    for name, dimension in space.items():
+        for value in dimension.ends():
+            fixed = {**_conditions(space, name), name: value}
+            points.append((name, _completed(space, fixed)))
+    return points
+
+
+def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
+    """What must be chosen for a dimension to exist, and for its conditions to exist."""
+    needed: dict[str, Any] = {}
+    for other, value in space[name].when.items():
+        needed |= {**_conditions(space, other), other: value}
+    return needed
+
+
+def _completed(space: Mapping[str, Dimension], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    for name, dimension in space.items():
+        if name in fixed:
+            chosen[name] = fixed[name]
+        elif applies(dimension, chosen):
+            chosen[name] = dimension.ends()[0]
+    return chosen

@@ -1,0 +1,250 @@
+"""The Optuna study of a sweep: opened or made, asked by one worker at a time, patient with its database."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from opdlab.config import Experiment
+from opdlab.errors import OpdlabError
+from opdlab.sweeps.settings import Choice, FloatRange, Sweep, applies
+
+GRACE = 3  # missing signs of life before a trial counts as dead
+OUTAGE_S = 900  # a database that is away for longer ends a worker
+MAX_RETRY = 5
+ASK_LOCK = 0x6F70646C  # key of PostgreSQL's advisory lock
+T = TypeVar("T")
+DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)
+
+
+@final
+class SweepError(OpdlabError, RuntimeError):
+    """A sweep cannot begin or go on; the message says what to change."""
+
+
+@final
+class SuspendedTrialError(OpdlabError, RuntimeError):
+    """A trial was taken away from its worker: the database held it for dead and queued it again."""
+
+
+def folder_of(config: Experiment) -> Path:
+    """Where a sweep keeps its trials on this machine."""
+    return Path(config.output) / f"{config.name}-sweep"
+
+
+def storage_url(config: Experiment, sweep: Sweep) -> str:
+    """Optuna's database: the one named, or an SQLite file in the sweep's folder."""
+    return sweep.storage or f"sqlite:///{(folder_of(config) / 'optuna.db').absolute()}"
+
+
+def open_storage(config: Experiment, sweep: Sweep) -> RDBStorage:
+    """The database with signs of life and a second try for trials that died.
+
+    Raises:
+        SweepError: it does not answer, or its driver is not installed.
+    """
+    url = storage_url(config, sweep)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return RDBStorage(
+                url,
+                # A connection that a restarted server closed is noticed and replaced.
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_interval=sweep.heartbeat_s,
+                grace_period=GRACE * sweep.heartbeat_s,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(MAX_RETRY),
+            )
+    except (*DATABASE_ERRORS, ImportError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise SweepError(
+            f"the database {url} cannot be used ({cause}). Start it, correct sweep.storage, or for "
+            "PostgreSQL install the extra: pip install 'opdlab[postgres]'"
+        ) from error
+
+
+def open_study(config: Experiment, sweep: Sweep) -> optuna.Study:
+    """The study of this experiment's name, made where it does not exist.
+
+    Raises:
+        SweepError: a study of this name was begun with other settings.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    folder_of(config).mkdir(parents=True, exist_ok=True)
+    with locked(config, sweep):
+        storage = open_storage(config, sweep)
+        study = optuna.create_study(
+            storage=storage,
+            study_name=config.name,
+            directions=[objective.direction for objective in sweep.objectives],
+            load_if_exists=True,
+        )
+        wanted = _fixed(config)
+        before = study.user_attrs.get("config")
+        if before is None:
+            study.set_user_attr("config", wanted)
+        elif before != wanted:
+            changed = ", ".join(sorted(key for key in wanted if before.get(key) != wanted[key]))
+            raise SweepError(
+                f"the sweep {config.name} was begun with other settings of: {changed}. Give the same "
+                "ones to go on, or another name to begin a new sweep"
+            )
+    return study
+
+
+def _fixed(config: Experiment) -> dict[str, Any]:
+    """What may not change while a sweep goes on: all but its size, its place and its patience."""
+    data = config.model_dump(mode="json", exclude={"output", "tracking", "description"})
+    for key in ("trials", "time_budget_s", "storage", "heartbeat_s"):
+        data["sweep"].pop(key)
+    return data
+
+
+@contextmanager
+def locked(config: Experiment, sweep: Sweep) -> Iterator[Callable[[], None]]:
+    """Only one worker at a time asks for a trial, on all machines; yields what ends this early."""
+    if sweep.storage is None or sweep.storage.startswith("sqlite"):
+        lock = FileLock(folder_of(config) / ".ask.lock")
+        lock.acquire()
+        try:
+            yield lambda: lock.release(force=True)
+        finally:
+            lock.release(force=True)
+        return
+    from sqlalchemy import create_engine
+
+    # The server frees the lock of a connection that is gone, so a killed worker holds up nobody.
+    connection = create_engine(sweep.storage).connect()
+    try:
+        connection.execute(text("select pg_advisory_lock(:key)"), {"key": ASK_LOCK})
+        yield connection.close
+    finally:
+        connection.close()
+        connection.engine.dispose()
+
+
+def make_sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler for the trial of this number; its own seed makes workers and restarts no difference."""
+    seed = sweep.sampler_seed * 100_003 + number
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if sweep.sampler == "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=sweep.startup_trials)
+        if sweep.sampler == "cmaes":
+            return optuna.samplers.CmaEsSampler(
+                seed=seed, n_startup_trials=sweep.startup_trials, warn_independent_sampling=False
+            )
+        if sweep.sampler == "grid":
+            grid = {name: one.finite() or [] for name, one in sweep.space.items()}
+            return optuna.samplers.GridSampler(grid, seed=sweep.sampler_seed)
+        if sweep.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=sweep.startup_trials)
+
+
+def make_pruner(sweep: Sweep) -> optuna.pruners.BasePruner:
+    """The pruner."""
+    if sweep.pruner == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=sweep.startup_trials)
+    if sweep.pruner == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(reduction_factor=2)
+    return optuna.pruners.NopPruner()
+
+
+def suggest(sweep: Sweep, trial: optuna.Trial) -> dict[str, Any]:
+    """What the sampler chooses for a trial: names of choices and numbers, by key."""
+    chosen: dict[str, Any] = {}
+    for name, dimension in sweep.space.items():
+        if not applies(dimension, chosen):
+            continue
+        if isinstance(dimension, Choice):
+            chosen[name] = trial.suggest_categorical(name, list(dimension.values))
+        elif isinstance(dimension, FloatRange):
+            chosen[name] = trial.suggest_float(
+                name, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+            )
+        else:
+            chosen[name] = trial.suggest_int(
+                name, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+            )
+    return chosen
+
+
+def first_number(trial: FrozenTrial) -> int:
+    """Number of the trial that this one tries again, or its own."""
+    return trial.system_attrs.get("failed_trial", trial.number)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a sweep stands, trials that were tried again counted once.
+
+    Attributes:
+        begun: trials that have been asked for.
+        finished: the last try of each trial that has ended, by its first number.
+        running, waiting: trials in work; trials queued to be tried again.
+    """
+
+    begun: int
+    finished: dict[int, FrozenTrial]
+    running: int
+    waiting: int
+
+
+def progress(study: optuna.Study) -> Progress:
+    """Read where a sweep stands."""
+    trials = study.get_trials(deepcopy=False)
+    tries: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        tries.setdefault(first_number(trial), []).append(trial)
+    ended = {first: last_try(group) for first, group in tries.items()}
+    states = [trial.state for trial in trials]
+    return Progress(
+        begun=len(tries),
+        finished={first: trial for first, trial in sorted(ended.items()) if trial is not None},
+        running=states.count(TrialState.RUNNING),
+        waiting=states.count(TrialState.WAITING),
+    )
+
+
+def last_try(tries: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The try that counts, once none is open any more."""
+    if any(not trial.state.is_finished() for trial in tries):
+        return None
+    good = [t for t in tries if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    return good[0] if good else tries[-1]
+
+
+def patiently(call: Callable[[], T], say: Callable[[str], object]) -> T:
+    """Call the database; where it is away, wait for it.
+
+    Raises:
+        SweepError: it stays away.
+    """
+    deadline = time.monotonic() + OUTAGE_S
+    pause = 0.5
+    while True:
+        try:
+            return call()
+        except DATABASE_ERRORS as error:
+            if time.monotonic() > deadline:
+                raise SweepError(
+                    f"the sweep's database has not answered for {OUTAGE_S} s; start it and give the same "
+                    "command again, nothing is lost"
+                ) from error
+            say(f"the database does not answer ({type(error).__name__}); waiting")
+            time.sleep(pause)
+            pause = min(2 * pause, 10)

@@ -1,0 +1,122 @@
+"""One trial of a sweep, in a process of its own: train and measure every seed, leave an outcome.
+
+Run as `python -m opdlab.sweeps.trial FOLDER SWEEP_RUN`; the folder holds `config.yaml`. Started again it
+goes on from the checkpoints of the one before. Exit codes: 0 the outcome is written; 128 + signal
+stopped; 75 the tracking server does not answer, try later.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from opdlab import loader, models, tracking
+from opdlab.config import Experiment
+from opdlab.errors import NonFiniteError, OpdlabError, TrackingError
+from opdlab.interrupt import Stopped, StopRequest
+from opdlab.quiet import quieten
+from opdlab.sweeps.outcome import Outcome, read_stop, run_metrics
+from opdlab.training.group import CONFIG, Group
+from opdlab.training.run import Session, load_pair, measure_reference, train_one
+
+TRY_LATER = os.EX_TEMPFAIL
+
+
+def run_trial(folder: Path, sweep_run: str) -> Outcome:
+    """Train the seeds of a trial that are not finished yet.
+
+    Raises:
+        Stopped: a signal came; the trial can go on later.
+        TrackingError: the tracking server does not answer.
+    """
+    config = loader.load_experiment(folder / CONFIG)
+    models.use_threads(config.training.threads)
+    output = Path(config.output)
+    client = tracking.open_client(tracking.store_uri(output, config.tracking.uri))
+    experiment = tracking.experiment_id(client, config.tracking.experiment, output)
+    group = Group(folder)
+    parent = group.state()["parent"]
+    if not parent:
+        tags = {"opdlab.role": "trial"}
+        parent = tracking.start_run(client, experiment, folder.name, sweep_run, tags)
+        group.update(parent=parent)
+    record = tracking.Tracker(client, parent, folder)
+    record.begin()
+    record.params(config.model_dump(mode="json", exclude={"runs", "seed"}))
+    status = "KILLED"
+    try:
+        with StopRequest() as stop:
+            outcome = _run(Session(group, client, experiment, parent, stop), config)
+        status = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}[outcome.state]
+        if outcome.state == "complete":
+            record.set(outcome.means())
+        outcome.write(folder)
+        return outcome
+    finally:
+        record.tags({"opdlab.ended": read_stop(folder) or status.lower()})
+        record.close(status)
+
+
+def _run(session: Session, config: Experiment) -> Outcome:
+    variants = loader.variants(config)
+    for name, _ in variants:
+        if len(variants) == 1 and not session.group.run(name):
+            # A single seed is the trial: no run of its own below it.
+            session.group.update(name, run_id=session.parent, status="scheduled")
+        session.schedule(name, {"opdlab.role": "run"})
+    seeds = []
+    for name, variant in variants:
+        if session.group.run(name).get("status") != "finished":
+            try:
+                train_one(session, name, variant)
+            except Stopped:
+                if not (reason := read_stop(session.group.folder)):
+                    raise
+                return Outcome("pruned", reason, seeds)
+            except NonFiniteError as error:
+                return Outcome("pruned", f"{name}: {error}", seeds)
+            except OpdlabError as error:
+                return Outcome("failed", f"{name}: {type(error).__name__}: {error}", seeds)
+        seeds.append(run_metrics(session.group.folder / name, variant))
+        (session.group.folder / name / "finished").touch()
+    return Outcome("complete", "", seeds)
+
+
+def run_references(folder: Path, sweep_run: str) -> None:
+    """Measure the student before training, and the teacher, once for the whole sweep."""
+    config = loader.load_experiment(folder / CONFIG)
+    models.use_threads(config.training.threads)
+    output = Path(config.output)
+    client = tracking.open_client(tracking.store_uri(output, config.tracking.uri))
+    experiment = tracking.experiment_id(client, config.tracking.experiment, output)
+    with StopRequest() as stop:
+        session = Session(Group(folder), client, experiment, sweep_run, stop)
+        pair = load_pair(config)
+        for reference in config.evaluation.references:
+            session.schedule(reference, {"opdlab.role": "reference"})
+            measure_reference(session, config, pair, reference)
+
+
+def main() -> None:
+    """Entry of the process."""
+    folder, sweep_run = Path(sys.argv[1]), sys.argv[2]
+    quieten()
+    # The process of a worker that died may need a moment to die as well.
+    with FileLock(folder / ".process.lock"):
+        try:
+            if folder.name == "references":
+                run_references(folder, sweep_run)
+            else:
+                run_trial(folder, sweep_run)
+        except Stopped as stopped:
+            raise SystemExit(stopped.exit_code) from stopped
+        except TrackingError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(TRY_LATER) from error
+
+
+if __name__ == "__main__":
+    main()

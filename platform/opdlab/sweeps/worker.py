@@ -1,0 +1,341 @@
+"""A worker of a sweep: asks for a trial, runs it in a process of its own, reports, tells, asks again.
+
+Run as `python -m opdlab.sweeps.worker FOLDER`. Whatever dies - a trial's process, a worker, the database,
+the tracking server - the trial goes on from its checkpoints, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import TrialState
+
+from opdlab import loader
+from opdlab.config import Experiment, Variant
+from opdlab.errors import DataError
+from opdlab.interrupt import Stopped, StopRequest
+from opdlab.sweeps import study as studies
+from opdlab.sweeps.outcome import Outcome, intermediate, write_stop
+from opdlab.sweeps.settings import Sweep, chosen_values
+from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
+from opdlab.sweeps.trial import TRY_LATER
+from opdlab.tracking import read_metrics
+from opdlab.training.group import CONFIG
+
+POLL_S = 0.5
+STOP_S = 60  # for a trial to write a checkpoint once it was asked to stop
+RESTARTS = 2  # of a process that was killed, before its trial counts as failed
+PR_SET_PDEATHSIG = 1
+HOPELESS = os.EX_DATAERR  # exit code of a worker that a new one could not help
+
+
+@final
+class FailedTrialError(Exception):
+    """A trial ended with an error of its own; the sweep goes on without it."""
+
+
+def trial_config(config: Experiment, sweep: Sweep, chosen: Mapping[str, Any]) -> Experiment:
+    """The experiment of one trial: a run a seed, references left to the sweep."""
+    varied = loader.with_values(config, chosen_values(sweep.space, chosen))
+    return varied.model_copy(
+        update={
+            "runs": [Variant(name=f"seed-{seed}", set={"seed": seed}) for seed in sweep.seeds],
+            "evaluation": varied.evaluation.model_copy(update={"references": []}),
+        }
+    )
+
+
+def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """For a child before it begins: a signal to it when its parent is gone, however that went."""
+    library = ctypes.CDLL(None, use_errno=True)
+
+    def arrange() -> None:
+        library.prctl(PR_SET_PDEATHSIG, int(number))
+
+    return arrange
+
+
+@final
+@dataclass
+class Worker:
+    """One process that works on the trials of a sweep.
+
+    Attributes:
+        deadline: no trial begins later than this; seconds on the clock of `time.time`.
+    """
+
+    config: Experiment
+    sweep: Sweep
+    study: optuna.Study
+    storage: RDBStorage
+    stop: StopRequest
+    deadline: float
+    said: str = field(default="", init=False)
+
+    def say(self, message: str) -> None:
+        """A line in the worker's log, once; a wait ends here where a stop is asked for."""
+        if message != self.said:
+            print(message, flush=True)
+        self.said = message
+        self.stop.check()
+
+    def work(self) -> None:
+        """Run trials until all are done, those that died elsewhere included."""
+        while patiently(self._next, self.say):
+            self.stop.check()
+
+    def _next(self) -> bool:
+        """Run one trial, or wait for others; False when nothing is left to do."""
+        self._revive()
+        with studies.locked(self.config, self.sweep) as free:
+            state = studies.progress(self.study)
+            late = time.time() > self.deadline
+            if state.waiting or (state.begun < self.sweep.trials and not late):
+                self._ask(free)
+                return True
+        if state.running == 0:
+            return False
+        time.sleep(POLL_S)
+        return True
+
+    def _revive(self) -> None:
+        """Queue again what died without a word."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            fail_stale_trials(self.study)
+
+    def _ask(self, free: Callable[[], None]) -> None:
+        number = len(self.study.get_trials(deepcopy=False))
+        self.study.sampler = studies.make_sampler(self.sweep, number)
+        numbers: list[int] = []
+
+        def objective(trial: optuna.Trial) -> Sequence[float]:
+            numbers.append(trial.number)
+            try:
+                chosen = studies.suggest(self.sweep, trial)
+            finally:
+                free()
+            return self._run(trial, chosen)
+
+        try:
+            self.study.optimize(objective, n_trials=1, catch=(FailedTrialError,))
+        except Stopped:
+            self._queue_again(numbers[0])
+            raise
+        except (SuspendedTrialError, UpdateFinishedTrialError) as error:
+            self.say(f"trial {numbers[0]}: {error}")
+        except studies.DATABASE_ERRORS as error:
+            # The trial stays open; its signs of life end, and a worker takes it up where it was.
+            self.say(f"the database went away ({type(error).__name__})")
+
+    def _queue_again(self, number: int) -> None:
+        trial = self.study.get_trials(deepcopy=False)[number]
+        if trial.state == TrialState.FAIL:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                RetryHeartbeatStaleTrialCallback()(self.study, trial)
+
+    def _run(self, trial: optuna.Trial, chosen: Mapping[str, Any]) -> Sequence[float]:
+        frozen = self.study.get_trials(deepcopy=False)[trial.number]
+        folder = studies.folder_of(self.config) / f"trial-{studies.first_number(frozen):04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        experiment = trial_config(self.config, self.sweep, chosen)
+        loader.save_resolved(experiment, folder / CONFIG)
+        self.say(f"trial {trial.number} in {folder.name}: {dict(chosen)}")
+        outcome = Outcome.read(folder) or self._supervise(trial, folder, experiment)
+        return patiently(lambda: self._judge(trial, outcome, folder), self.say)
+
+    def _judge(self, trial: optuna.Trial, outcome: Outcome, folder: Path) -> Sequence[float]:
+        """Tell Optuna what came out."""
+        trial.set_user_attr("folder", folder.name)
+        if outcome.state == "failed":
+            trial.set_user_attr("reason", outcome.reason)
+            raise FailedTrialError(outcome.reason)
+        if outcome.state == "pruned":
+            trial.set_user_attr("reason", outcome.reason)
+            raise TrialPruned(outcome.reason)
+        for limit in self.sweep.constraints:
+            trial.set_constraint(str(limit), limit.excess(outcome.mean(limit.metric)))
+        for name, value in outcome.means().items():
+            trial.set_user_attr(name, value)
+        return [outcome.mean(objective.metric) for objective in self.sweep.objectives]
+
+    def _supervise(self, trial: optuna.Trial, folder: Path, experiment: Experiment) -> Outcome:
+        """Run the process of a trial to its end, again where it was killed."""
+        killed = 0
+        while True:
+            code = self._process(trial, folder, experiment)
+            outcome = Outcome.read(folder)
+            if outcome is not None:
+                return outcome
+            if code == TRY_LATER:
+                self.say(f"{folder.name}: the tracking server does not answer; waiting")
+                self._wait(trial, 5)
+                continue
+            if code >= 0 and code <= 128:
+                outcome = Outcome(
+                    "failed", f"its process ended with code {code}: see {folder}/log.txt"
+                )
+            elif killed == RESTARTS:
+                outcome = Outcome("failed", f"its process was killed {killed + 1} times ({code})")
+            else:
+                killed += 1
+                self.say(
+                    f"{folder.name}: its process was killed ({code}); going on from its checkpoint"
+                )
+                continue
+            outcome.write(folder)
+            return outcome
+
+    def _process(self, trial: optuna.Trial, folder: Path, experiment: Experiment) -> int:
+        """One process of a trial; returns its exit code."""
+        command = [sys.executable, "-m", "opdlab.sweeps.trial", str(folder), mlflow_run(self.study)]
+        with (folder / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=dies_with_parent(signal.SIGKILL),
+            )
+        try:
+            watch = Watch(trial, folder, experiment, self.sweep)
+            while process.poll() is None:
+                self._wait(trial, POLL_S)
+                if reason := patiently(watch.look, self.say):
+                    write_stop(folder, reason)
+                    end(process)
+        finally:
+            if process.poll() is None:
+                end(process)
+        return process.returncode
+
+    def _wait(self, trial: optuna.Trial, seconds: float) -> None:
+        """Let time pass, with a sign of life; stop where that is asked for."""
+        time.sleep(seconds)
+        self.stop.check()
+        patiently(lambda: self._beat(trial), self.say)
+
+    def _beat(self, trial: optuna.Trial) -> None:
+        # Optuna's own thread of signs of life ends with the first that the database does not take.
+        self.storage.record_heartbeat(trial._trial_id)
+        if self.storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
+            raise SuspendedTrialError("held for dead by the database and queued again")
+
+
+@final
+@dataclass
+class Watch:
+    """Reads what a trial has recorded, reports it to Optuna, and says when the trial is to end."""
+
+    trial: optuna.Trial
+    folder: Path
+    experiment: Experiment
+    sweep: Sweep
+    reported: int = 0
+
+    def look(self) -> str:
+        """Why the trial should stop now; empty where it may go on."""
+        steps = self.experiment.training.steps
+        earlier: list[float] = []
+        for index, run in enumerate(self.experiment.runs):
+            rows = read_metrics(self.folder / run.name)
+            if reason := beyond(rows, self.sweep):
+                return f"{run.name}: {reason}"
+            for step, score in intermediate(rows, self.experiment):
+                if self._report(index * steps + step, [*earlier, score]):
+                    return f"{run.name}: {score:.3f} at step {step} lags behind the other trials"
+            if not (self.folder / run.name / "finished").exists():
+                return ""
+            earlier.append(final_score(self.folder / run.name))
+            last = index + 1 == len(self.experiment.runs)
+            if not last and self._report((index + 1) * steps, earlier):
+                return f"after {run.name}: {earlier[-1]:.3f} lags behind the other trials"
+        return ""
+
+    def _report(self, step: int, scores: Sequence[float]) -> bool:
+        """Report the mean over seeds so far; True where the pruner gives the trial up."""
+        if len(self.sweep.objectives) > 1 or step <= self.reported:
+            return False
+        self.trial.report(sum(scores) / len(scores), step)
+        self.reported = step
+        return self.trial.should_prune()
+
+
+def final_score(folder: Path) -> float:
+    """mean@k over the benchmarks of a finished run."""
+    from opdlab import comparison
+
+    value = comparison.summaries(comparison.read_run(folder))[-1].mean.value
+    assert value is not None
+    return value
+
+
+def beyond(rows: Sequence[Mapping[str, float]], sweep: Sweep) -> str:
+    """Which limit the last training step broke; empty for none."""
+    if not rows:
+        return ""
+    for limit in sweep.stop_when_beyond:
+        value = rows[-1].get(limit.metric)
+        if value is not None and limit.excess(value) > 0:
+            return f"{limit.metric} is {value:.4g} at step {rows[-1]['step']:.0f}, not {limit}"
+    return ""
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to stop, then insist, on its whole group."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def mlflow_run(study: optuna.Study) -> str:
+    """The run in MLflow that stands for the whole sweep."""
+    return study.user_attrs["mlflow_run"]
+
+
+def work(folder: str, deadline: float) -> None:
+    """Work on the sweep in a folder until it is done; the entry for processes and for clusters."""
+    config = loader.load_experiment(Path(folder) / CONFIG)
+    assert config.sweep is not None
+    threading.excepthook = lambda args: print(f"heartbeat: {args.exc_type.__name__}", flush=True)
+    with StopRequest() as stop:
+        sweep = config.sweep
+        storage = studies.open_storage(config, sweep)
+        study = optuna.load_study(
+            study_name=config.name, storage=storage, pruner=studies.make_pruner(sweep)
+        )
+        Worker(config, sweep, study, storage, stop, deadline).work()
+
+
+def main() -> None:
+    """Entry of the process."""
+    try:
+        work(sys.argv[1], float(sys.argv[2]))
+    except Stopped as stopped:
+        raise SystemExit(stopped.exit_code) from stopped
+    except (SweepError, DataError) as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(HOPELESS) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Real servers for tests: PostgreSQL and MLflow, started, killed and started again."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import psutil
+import requests
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def _programs() -> Path | None:
+    """Folder of PostgreSQL's server programs; Debian keeps them off the path."""
+    if found := shutil.which("initdb"):
+        return Path(found).parent
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return places[-1].parent if places else None
+
+
+def postgres_missing() -> str:
+    """Why no PostgreSQL server can be started here; empty where one can."""
+    if _programs() is None:
+        return "PostgreSQL's server programs (initdb, pg_ctl) are not installed"
+    return ""
+
+
+class Postgres:
+    """A PostgreSQL server of its own on a free port; as another user where the tests run as root."""
+
+    def __init__(self, folder: Path) -> None:
+        programs = _programs()
+        assert programs is not None
+        self.programs, self.folder, self.port = programs, folder, free_port()
+        self.user = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+        self.url = f"postgresql+psycopg://{self.user}@127.0.0.1:{self.port}/postgres"
+
+    def _run(self, *command: str | Path) -> None:
+        options = {"user": self.user, "group": "nogroup", "extra_groups": []}
+        subprocess.run(
+            [self.programs / command[0], *map(str, command[1:])],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            **(options if os.getuid() == 0 else {}),  # pyright: ignore[reportArgumentType]
+        )
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder}"
+        self._run(
+            "pg_ctl",
+            "-D",
+            self.folder / "data",
+            "-o",
+            options,
+            "-w",
+            "-l",
+            self.folder / "log",
+            "start",
+        )
+
+    def kill(self) -> None:
+        """`kill -9` of the server; its helpers see that and follow."""
+        server = psutil.Process(
+            int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        )
+        helpers = server.children()
+        server.kill()
+        psutil.wait_procs(helpers, 30)
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir()
+        if os.getuid() == 0:
+            shutil.chown(self.folder, self.user)
+            for parent in self.folder.parents:
+                if parent.stat().st_mode & 0o001 == 0:
+                    parent.chmod(parent.stat().st_mode | 0o011)
+        self._run("initdb", "-D", self.folder / "data", "-A", "trust", "-U", self.user, "--no-sync")
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
+
+
+class MlflowServer:
+    """An MLflow server on an SQLite file, as `opdlab ui` starts one."""
+
+    def __init__(self, store: Path) -> None:
+        self.store, self.port = store, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+        ]
+        self.process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--backend-store-uri", f"sqlite:///{self.store}"],
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            cwd=self.store.parent,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                if requests.get(f"{self.uri}/health", timeout=2).ok:
+                    return
+            except requests.RequestException:
+                time.sleep(0.2)
+        raise AssertionError("the MLflow server did not start")
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()

@@ -1,0 +1,255 @@
+"""The space of a sweep, what counts as a trial, and when a trial is given up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from opdlab.config import Experiment
+from opdlab.errors import ConfigError, DataError
+from opdlab.loader import load_experiment, with_values
+from opdlab.sweeps.outcome import Outcome, intermediate
+from opdlab.sweeps.settings import IntRange, Limit, Sweep, chosen_values, corners
+from opdlab.sweeps.study import make_pruner, make_sampler, progress, suggest
+from opdlab.sweeps.worker import Watch, trial_config
+
+METHODS = {"type": "choice", "values": {"opd": {"type": "opd"}, "lgr": {"type": "lgr"}}}
+CONDITIONAL = {
+    "method": METHODS,
+    "method.top_k": {"type": "int", "low": 2, "high": 8, "when": {"method": "lgr"}},
+    "training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+}
+
+
+def parsed(space: dict[str, Any], **settings: Any) -> Sweep:
+    return Sweep.model_validate({"space": space, "trials": 4} | settings)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "search.yaml"
+    path.write_text(
+        "name: search\n"
+        "student: {path: embedded:student}\n"
+        "teacher: {path: embedded:teacher}\n"
+        "prompts: {type: problems, sources: [{type: routes}]}\n"
+        "rollout: {type: cached, max_new_tokens: 24}\n"
+        "method: {type: lgr}\n"
+        "training: {steps: 10}\n"
+        "evaluation: {benchmarks: [{type: routes, count: 4}], samples: 2, every: 5}\n"
+        "sweep:\n"
+        "  trials: 4\n"
+        "  seeds: [0, 1]\n"
+        "  pruner: median\n"
+        "  startup_trials: 2\n"
+        "  space:\n"
+        "    method.top_k: {type: int, low: 2, high: 8}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def experiment(file: Path) -> Experiment:
+    return load_experiment(file)
+
+
+def space(name: str, **dimension: Any) -> str:
+    return f"sweep.space={json.dumps({name: dimension})}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sweep.space.method.top_k.low=1"], "method.top_k must be at least 2, not 1"),
+        (["sweep.space.method.top_k.low=9"], "low (9) is above high (8)"),
+        (["sweep.space.method.top_k.log=yes"], "must be true or false"),
+        ([space("seed", type="int", low=0, high=9)], "seed is the same in all trials"),
+        ([space("method.type", type="choice", values=["opd"])], "choose the whole method"),
+        ([space("method.topk", type="int", low=2, high=3)], "Did you mean method.top_k?"),
+        ([space("training.learning_rate", type="float", low=0.1, high=1.0), "sweep.sampler=grid"],
+         "has no end of values"),
+        (["sweep.sampler=grid", "sweep.trials=8"], "a grid of 7 points"),
+        (["sweep.seeds=[1, 1]"], "each may stand there once"),
+        (["runs=[{name: a}]"], "a sweep varies one run"),
+        (["evaluation.every=0", "sweep.seeds=[0]"], "set evaluation.every or more seeds"),
+        ([space("rollout.max_new_tokens", type="int", low=8, high=9)],
+         "evaluation.max_new_tokens is missing"),
+        (["sweep.objectives=[{metric: a}, {metric: b}]"], "no trial can be pruned"),
+    ],
+)  # fmt: skip
+def test_a_wrong_space_is_refused_with_the_reason(file: Path, overrides: list[str], message: str):
+    with pytest.raises(ConfigError) as error:
+        load_experiment(file, overrides)
+    assert message in str(error.value)
+
+
+def test_a_fault_of_a_range_is_found_in_the_line_of_its_key(file: Path):
+    file.write_text(file.read_text().replace("low: 2", "low: 1"))
+    with pytest.raises(ConfigError) as error:
+        load_experiment(file)
+    assert str(error.value).endswith(
+        "search.yaml:15: sweep.space: method.top_k must be at least 2, not 1"
+    )
+
+
+def test_a_conditional_key_exists_only_where_its_condition_holds():
+    sweep = parsed(CONDITIONAL, sampler="random")
+    study = optuna.create_study(sampler=make_sampler(sweep, 0))
+    seen = [suggest(sweep, study.ask()) for _ in range(40)]
+    assert {chosen["method"] for chosen in seen} == {"opd", "lgr"}
+    for chosen in seen:
+        assert ("method.top_k" in chosen) == (chosen["method"] == "lgr")
+
+
+def test_every_end_of_every_key_is_tried_with_what_it_depends_on():
+    space = parsed(CONDITIONAL).space
+    points = corners(space)
+    assert [chosen[name] for name, chosen in points] == ["opd", "lgr", 2, 8, 1e-4, 1e-2]
+    assert [c["method"] for name, c in points if name == "method.top_k"] == ["lgr", "lgr"]
+    assert all(("method.top_k" in c) == (c["method"] == "lgr") for _, c in points)
+
+
+def test_a_named_choice_replaces_a_section_before_keys_inside_it(experiment: Experiment):
+    space = parsed(CONDITIONAL).space
+    chosen = {"method": "lgr", "method.top_k": 5, "training.learning_rate": 0.002}
+    varied = with_values(experiment, chosen_values(space, chosen))
+    assert varied.method.group == 5
+    assert varied.training.learning_rate == 0.002
+    assert with_values(experiment, chosen_values(space, {"method": "opd"})).method.group == 0
+
+
+def test_a_condition_must_name_an_earlier_key_and_a_value_it_has():
+    later = {"a": {"type": "int", "low": 1, "high": 2, "when": {"b": 1}}}
+    with pytest.raises(ValueError, match="must stand before it"):
+        parsed({**later, "b": {"type": "int", "low": 1, "high": 2}})
+    with pytest.raises(ValueError, match="never 'grpo'"):
+        parsed({"m": METHODS, "a": {"type": "int", "low": 1, "high": 2, "when": {"m": "grpo"}}})
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "grid", "cmaes"])
+def test_every_sampler_repeats_itself_whatever_worker_asks(sampler: str):
+    space = {
+        "x": {"type": "int", "low": 0, "high": 5},
+        "y": {"type": "float", "low": 0.0, "high": 1.0, "step": 0.5},
+    }
+    sweep = parsed(space, sampler=sampler, startup_trials=3)
+
+    def run() -> list[dict[str, Any]]:
+        study = optuna.create_study(direction="maximize")
+        for number in range(6):
+            study.sampler = make_sampler(sweep, number)
+            trial = study.ask()
+            chosen = suggest(sweep, trial)
+            study.tell(trial, chosen["x"] + chosen["y"])
+        return [trial.params for trial in study.trials]
+
+    assert run() == run()
+    assert len({json.dumps(params) for params in run()}) > 1
+
+
+def test_a_grid_visits_every_point_once():
+    space = {"x": {"type": "int", "low": 0, "high": 2}, "y": {"type": "choice", "values": [1, 7]}}
+    sweep = parsed(space, sampler="grid", trials=6)
+    study = optuna.create_study()
+    for number in range(6):
+        study.sampler = make_sampler(sweep, number)
+        study.optimize(lambda trial: float(len(suggest(sweep, trial))), n_trials=1)
+    points = {tuple(trial.params.values()) for trial in study.trials}
+    assert points == {(x, y) for x in range(3) for y in (1, 7)}
+
+
+def test_a_trial_that_was_tried_again_counts_once():
+    study = optuna.create_study()
+    settings: dict[str, Any] = {
+        "params": {"x": 1},
+        "distributions": {"x": IntDistribution(0, 9)},
+    }
+    again = {"failed_trial": 0, "retry_history": [0]}
+    study.add_trial(create_trial(state=TrialState.FAIL, **settings))
+    study.add_trial(create_trial(state=TrialState.FAIL, **settings))
+    study.add_trial(create_trial(state=TrialState.WAITING, system_attrs=again, **settings))
+    state = progress(study)
+    assert (state.begun, state.waiting, sorted(state.finished)) == (2, 1, [1])
+    twice = {"failed_trial": 0, "retry_history": [0, 2]}
+    study.add_trial(
+        create_trial(state=TrialState.COMPLETE, value=3.0, system_attrs=twice, **settings)
+    )
+    study.tell(study.ask(), state=TrialState.FAIL)  # the waiting one
+    state = progress(study)
+    assert (state.begun, state.waiting, sorted(state.finished)) == (2, 0, [0, 1])
+    assert state.finished[0].value == 3.0
+
+
+def write_run(folder: Path, rows: list[dict[str, float]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def watching(experiment: Experiment, folder: Path, others: list[float]) -> Watch:
+    """A trial whose predecessors scored `others` at step 5."""
+    assert experiment.sweep is not None
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(experiment.sweep))
+    for score in others:
+        study.add_trial(create_trial(value=score, intermediate_values={5: score}))
+    trial = trial_config(experiment, experiment.sweep, {"method.top_k": 3})
+    return Watch(study.ask(), folder, trial, experiment.sweep)
+
+
+def test_a_trial_below_the_median_of_the_others_is_given_up(experiment: Experiment, tmp_path: Path):
+    write_run(tmp_path / "seed-0", [{"step": 4}, {"step": 5, "routes/mean_at_2": 0.2}])
+    assert watching(experiment, tmp_path, [0.1, 0.15, 0.6]).look() == ""
+    reason = watching(experiment, tmp_path, [0.5, 0.6, 0.1]).look()
+    assert reason == "seed-0: 0.200 at step 5 lags behind the other trials"
+
+
+def test_an_alarm_names_metric_step_and_limit(experiment: Experiment, tmp_path: Path):
+    assert experiment.sweep is not None
+    limit = Limit(metric="repetition_rate", at_most=0.3)
+    sweep = experiment.sweep.model_copy(update={"stop_when_beyond": [limit]})
+    watch = watching(experiment, tmp_path, [])
+    watch.sweep = sweep
+    write_run(tmp_path / "seed-0", [{"step": 7, "repetition_rate": 0.3}])
+    assert watch.look() == ""
+    write_run(tmp_path / "seed-0", [{"step": 8, "repetition_rate": 0.31}])
+    assert (
+        watch.look() == "seed-0: repetition_rate is 0.31 at step 8, not repetition_rate at most 0.3"
+    )
+
+
+def test_only_evaluations_of_all_benchmarks_count(experiment: Experiment):
+    rows = [{"step": 1, "loss": 2.0}, {"step": 5, "routes/mean_at_2": 0.25}]
+    assert intermediate(rows, experiment) == [(5, 0.25)]
+
+
+def test_a_trial_is_its_experiment_with_a_run_a_seed(experiment: Experiment):
+    assert experiment.sweep is not None
+    trial = trial_config(experiment, experiment.sweep, {"method.top_k": 3})
+    assert trial.sweep is None
+    assert trial.method.group == 3
+    assert [run.set for run in trial.runs] == [{"seed": 0}, {"seed": 1}]
+    assert trial.evaluation.references == []
+
+
+def test_an_outcome_means_over_seeds_and_names_what_is_missing(tmp_path: Path):
+    outcome = Outcome(
+        "complete", "", [{"a": 1.0, "b": 2.0, "f/t0000-0001": 1.0}, {"a": 3.0, "c": 1.0}]
+    )
+    outcome.write(tmp_path)
+    assert Outcome.read(tmp_path) == outcome
+    assert outcome.means() == {"a": 2.0}
+    with pytest.raises(DataError, match="no metric 'b'; they have: a, b, c"):
+        outcome.mean("b")
+
+
+def test_limits_and_ranges_check_themselves():
+    assert Limit(metric="m", at_least=2.0).excess(1.5) == 0.5
+    with pytest.raises(ValueError, match="at_most or at_least"):
+        Limit(metric="m")
+    with pytest.raises(ValueError, match="above 0 on a logarithmic scale"):
+        IntRange(type="int", low=0, high=3, log=True)
