@@ -271,7 +271,7 @@ def _sweep_faults(source: _Source, sweep: Sweep) -> list[str]:
             faults.append(f"{at}: sweep.space: choose the whole {name[:-5]} among named values")
     if faults:
         return faults
-    for name, chosen in corners(sweep.space):
+    for _, chosen in corners(sweep.space):
         try:
             expanded = _set(source, ("sweep", "space"), chosen_values(sweep.space, chosen))
         except ConfigError as error:
