@@ -201,34 +201,43 @@ def doctor(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="objective [FILE] [KEY=VALUE ...]",
-            help="`objective`, then a Python file with a method, or an experiment; nothing for all that "
-            "is installed.",
+            metavar="EXPERIMENT | objective [FILE]  [KEY=VALUE ...]",
+            help="An experiment to examine; or `objective`, with a Python file that holds a method, an "
+            "experiment, or nothing for all that is installed.",
             show_default=False,
         ),
     ],
-    markdown: Annotated[bool, typer.Option(help="Print the table as Markdown.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of objectives as Markdown.")
+    ] = False,
 ) -> None:
-    """Say which true gradient an objective has, by enumerating it over a tiny world in float64.
+    """Look for what could spoil an experiment, before it costs anything.
 
-    Each objective declares what it descends; here every possible answer runs through its own code, and
-    the expected gradient is compared. The exit status is 1 where a claim does not hold.
+    Packages, versions, device and disk; tokenizers and templates; whether samples, scores and gradients are
+    what they should be. Each line passes, fails with a remedy, or says why it was skipped; the exit
+    status is 1 where one failed.
+
+    `doctor objective` says which true gradient an objective has, by running its own code on every answer of
+    a tiny world, and whether that is what it declares.
 
     Examples:
+
+    [bold]opdlab doctor quickstart[/]
 
     [bold]opdlab doctor objective[/] for every installed method, and controls that are known to be wrong
 
     [bold]opdlab doctor objective my_method.py weight=0.5[/]
-
-    [bold]opdlab doctor objective my.yaml[/]
     """
-    from opdlab.doctor_objective import report
+    if words[0] == "objective":
+        from opdlab.doctor_objective import report
 
-    what, *rest = words
-    if what != "objective":
-        raise ConfigError(f"there is nothing named {what!r} to look at; use `doctor objective`")
-    target, overrides = (rest[0], rest[1:]) if rest else (None, [])
-    if not report(target, overrides, markdown):
+        target, overrides = (words[1], words[2:]) if words[1:] else (None, [])
+        healthy = report(target, overrides, markdown)
+    else:
+        from opdlab.doctor import examine
+
+        healthy = examine(words[0], words[1:])
+    if not healthy:
         raise SystemExit(1)
 
 

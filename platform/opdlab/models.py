@@ -191,12 +191,28 @@ def shared_vocabulary(
 ) -> int:
     """Number of leading vocabulary entries in which both models mean the same strings.
 
-    Models of one family pad their embeddings to different sizes and later members add special tokens
-    at the end: logits are cut to the ids that both tokenizers and both models have. Differences that
-    leave the ids alone (EOS, BOS, chat template, another split of text into tokens) are warned of.
+    Differences that leave the ids alone (EOS, BOS, chat template, another split of text into tokens) are
+    warned of.
 
     Raises:
         ModelError: an id below the cut maps to different strings; the message names the first ones.
+    """
+    shared = count_shared(student_tokenizer, teacher_tokenizer, student_model, teacher_model)
+    for difference in soft_differences(student_tokenizer, teacher_tokenizer):
+        warnings.warn(f"teacher and student tokenizers: {difference}", UserWarning, stacklevel=2)
+    return shared
+
+
+def count_shared(
+    student_tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    student_model: PreTrainedModel,
+    teacher_model: PreTrainedModel,
+) -> int:
+    """`shared_vocabulary` without its warnings.
+
+    Models of one family pad their embeddings to different sizes and later members add special tokens
+    at the end: logits are cut to the ids that both tokenizers and both models have.
     """
     student, teacher = _strings(student_tokenizer), _strings(teacher_tokenizer)
     shared = min(_rows(student_model), _rows(teacher_model), max(student) + 1, max(teacher) + 1)
@@ -210,8 +226,6 @@ def shared_vocabulary(
             f"teacher and student do not share a vocabulary: {len(different)} of the first {shared} "
             f"token ids map to different strings ({first}); choose a teacher of the student's family"
         )
-    for difference in _soft_differences(student_tokenizer, teacher_tokenizer):
-        warnings.warn(f"teacher and student tokenizers: {difference}", UserWarning, stacklevel=2)
     return shared
 
 
@@ -226,9 +240,10 @@ def _rows(model: PreTrainedModel) -> int:
 _PROBE = "If 3*x = 12, then x = 4.\n\n\tdef f(n):\n        return n**2  # naïve 测试\n"
 
 
-def _soft_differences(
+def soft_differences(
     student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase
 ) -> list[str]:
+    """What differs between two tokenizers beyond what their ids mean, in words."""
     found = []
     for name in ("eos_token", "bos_token"):
         ours, theirs = getattr(student, name), getattr(teacher, name)

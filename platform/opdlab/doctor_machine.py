@@ -1,0 +1,106 @@
+"""Doctor's look at the machine: packages, versions, device, disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+import sys
+import sysconfig
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import torch
+from packaging.requirements import Requirement
+from transformers import PreTrainedModel
+
+from opdlab.config import Experiment
+from opdlab.doctor import Line, judged, skipped
+
+PACKAGES = ("opdlab", "opdlab_evaluators", "opdlab_dashboards")
+WEIGHTS_KEPT = 5
+"""Copies of the student's weights that a run writes: with two moments in the checkpoint, the trained
+model, and its copy in the tracking store."""
+
+
+def one_origin(path: Sequence[str] | None = None) -> Line:
+    """Whether our packages can be imported from one place only, and the standard library is itself."""
+    what = "packages come from one place"
+    found = {name: _origins(name, sys.path if path is None else path) for name in PACKAGES}
+    twice = [
+        f"{name} in {', '.join(map(str, where))}" for name, where in found.items() if len(where) > 1
+    ]
+    ours = Path(platform.__file__ or "").resolve()
+    shadowed = not ours.is_relative_to(Path(sysconfig.get_path("stdlib")).resolve())
+    if shadowed:
+        twice.append(f"`import platform` finds {ours}, not the standard library")
+    where = next(iter(found["opdlab"]), None)
+    return judged(
+        what,
+        not twice,
+        "; ".join(twice) or str(where),
+        "pip uninstall opdlab for one copy, or start elsewhere, with PYTHONSAFEPATH=1",
+    )
+
+
+def _origins(name: str, path: Sequence[str]) -> list[Path]:
+    places = [Path(entry or ".") / name / "__init__.py" for entry in path]
+    found = [place.resolve() for place in places if place.is_file()]
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.origin is not None:
+        found.append(Path(spec.origin).resolve())
+    return list(dict.fromkeys(place.parent for place in found))
+
+
+def versions(wanted: Sequence[str] | None = None) -> Line:
+    """Whether every library is of a version that opdlab was made for."""
+    what = "library versions fit"
+    try:
+        wanted = requires("opdlab") or [] if wanted is None else wanted
+    except PackageNotFoundError:
+        return skipped(
+            what, "opdlab is not installed as a package, so its requirements are unknown"
+        )
+    wrong, right = [], 0
+    for requirement in map(Requirement, wanted):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            wrong.append(f"{requirement.name} {found}, wanted {requirement.specifier}")
+        right += 1
+    found = "; ".join(wrong) or f"{right} libraries, torch {version('torch')}"
+    return judged(what, not wrong, found, "pip install --upgrade opdlab, with its constraints file")
+
+
+def device(config: Experiment) -> Line:
+    """Whether the accelerator that is asked for is there."""
+    asked, count = config.training.accelerator, torch.cuda.device_count()
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "no GPU"
+    if asked in ("gpu", "cuda"):
+        needed = config.training.devices
+        remedy = "set training.accelerator: cpu, or fewer training.devices"
+        return judged(
+            "the device is there", count >= needed, f"{needed} asked for, {names}", remedy
+        )
+    use = f"cpu, {torch.get_num_threads()} threads" if asked == "cpu" or not count else names
+    return judged("the device is there", True, f"{asked}: {use}", "")
+
+
+def disk(config: Experiment, runs: int, student: PreTrainedModel, free: int | None = None) -> Line:
+    """Whether what the runs will write fits on the disk."""
+    folder = Path(config.output).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if free is None:
+        free = shutil.disk_usage(folder).free
+    weights = sum(p.numel() * max(p.element_size(), 4) for p in student.parameters())
+    needed = runs * WEIGHTS_KEPT * weights
+    found = f"{free / 1e9:.1f} GB free in {folder}, about {needed / 1e9:.3g} GB needed"
+    remedy = "free some space, or set output to another disk; tracking.weights: false saves a copy"
+    return judged("the results fit on the disk", free > needed, found, remedy)

@@ -1,0 +1,265 @@
+"""Doctor's look at student and teacher: tokenizers, sampling, scoring."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from opdlab import models
+from opdlab.config import Experiment
+from opdlab.doctor import Line, failed, judged, passed, skipped
+from opdlab.errors import ModelError, OpdlabError
+from opdlab.head import hidden_states, log_distribution
+from opdlab.naive import naive_scores
+from opdlab.prompts import PromptSource, encode, open_prompts
+from opdlab.records import Prompt, Questions, Rollout
+from opdlab.shapes import Float, Tensor
+from opdlab.teacher import Teacher
+
+ROWS, TOKENS, TREE_ROWS, TREE_K = 8, 64, 2, 4
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.3}
+"""Largest difference of a log-probability, in nats, between two ways to compute it, by number format."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A few answers of the student, with all that is needed to look at them.
+
+    Attributes:
+        teacher: scores them; `itself` is the student in the teacher's place.
+        problems: prompt of each row.
+    """
+
+    config: Experiment
+    student: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    teacher: Teacher
+    itself: Teacher
+    vocabulary: int
+    prompts: PromptSource
+    problems: list[Prompt]
+    rollout: Rollout
+
+    @property
+    def tolerance(self) -> float:
+        return max(TOLERANCE[self.student.dtype], TOLERANCE[self.teacher.model.dtype])
+
+
+def make_probe(
+    config: Experiment,
+    runs: Sequence[Experiment],
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+) -> Probe:
+    """Let the student answer a few of the experiment's prompts, as training would, but not for long.
+
+    Args:
+        runs: of the experiment; there are as many answers to a prompt, and candidates, as any needs.
+    """
+    shared = models.count_shared(tokenizer, teacher_tokenizer, student, teacher)
+    prompts = open_prompts(config.prompts, tokenizer, config.seed)
+    group = max(run.rollout.group_size for run in runs)
+    asked = [prompts.prompt(index) for index in range(max(1, ROWS // group)) for _ in range(group)]
+    engine = replace(config.rollout, max_new_tokens=min(TOKENS, config.rollout.max_new_tokens))
+    rollout = engine.sample(
+        student,
+        [prompt.tokens for prompt in asked],
+        list(range(len(asked))),
+        eos_ids=models.eos_ids(student, tokenizer),
+        pad_id=models.pad_id(student, tokenizer),
+        top_k=max(TREE_K, *(run.method.group for run in runs)),
+        vocabulary=shared,
+    )
+    itself = Teacher(copy.deepcopy(student), shared)
+    return Probe(
+        config,
+        student,
+        tokenizer,
+        Teacher(teacher, shared),
+        itself,
+        shared,
+        prompts,
+        asked,
+        rollout,
+    )
+
+
+def tokenizers(
+    student: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase,
+    student_model: PreTrainedModel,
+    teacher_model: PreTrainedModel,
+) -> Line:
+    """Whether both models mean the same strings by their tokens, and read text and chats alike."""
+    what = "student and teacher share tokens and template"
+    try:
+        shared = models.count_shared(student, teacher, student_model, teacher_model)
+    except ModelError as error:
+        return failed(what, str(error), "choose a teacher of the student's family")
+    different = models.soft_differences(student, teacher)
+    found = "; ".join(different) or f"{shared:,} entries shared"
+    return judged(
+        what, not different, found, "give both the same tokenizer files and chat template"
+    )
+
+
+def prompts_agree(
+    config: Experiment, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase
+) -> Line:
+    """Whether a real prompt comes out of both tokenizers, with their templates, as the same tokens."""
+    what = "a prompt is the same to both"
+    try:
+        text = open_prompts(config.prompts, student, config.seed).problem(0).prompt
+        ours = encode(student, text, config.prompts.template)
+        theirs = encode(teacher, text, config.prompts.template)
+    except (OpdlabError, NotImplementedError) as error:
+        return failed(what, str(error), "correct the prompts section")
+    found = f"{len(ours)} tokens" if ours == theirs else f"{len(ours)} tokens against {len(theirs)}"
+    remedy = (
+        "use one chat template for both; the teacher would read prompts it was never trained on"
+    )
+    return judged(what, ours == theirs, found, remedy)
+
+
+def sampling(config: Experiment) -> Line:
+    """Whether the student's answers are samples of its whole distribution."""
+    engine = config.rollout
+    found = f"temperature {engine.temperature:g}, top_p {engine.top_p:g}"
+    remedy = (
+        "set rollout.temperature: 1.0 and rollout.top_p: 1.0; else the tokens are not the student's own "
+        "samples, and every expectation over them is another"
+    )
+    whole = engine.temperature == 1.0 and engine.top_p == 1.0
+    return judged("sampling is not truncated", whole, found, remedy)
+
+
+def answers_end(probe: Probe) -> Line:
+    """Whether answers end by EOS, and the EOS counts as one of their tokens."""
+    what = "answers end, and their EOS is trained"
+    rollout = probe.rollout
+    last = rollout.response_lengths.cumsum(0) - 1
+    lost = int((rollout.ended & ~rollout.is_eos[last]).sum())
+    if lost:
+        return failed(
+            what, f"{lost} answers ended without their EOS", "give pad and EOS different ids"
+        )
+    share = float(rollout.ended.float().mean())
+    found = f"{share:.0%} of {len(rollout.ended)} end within {int(rollout.response_lengths.max())} tokens"
+    if share == 0 and probe.config.rollout.max_new_tokens > TOKENS:
+        return skipped(
+            what, f"{found}; the experiment allows {probe.config.rollout.max_new_tokens}"
+        )
+    remedy = "raise rollout.max_new_tokens, or check that the model knows its EOS"
+    return judged(what, share > 0, found, remedy)
+
+
+def rescored(probe: Probe) -> Line:
+    """Whether the sampler's log-probabilities are those that training computes."""
+    gap = float((probe.rollout.log_prob - training_log_probs(probe)).abs().max())
+    found = f"largest difference {gap:.1e} nats over {len(probe.rollout.token)} tokens"
+    remedy = "use rollout type `generate`, and load the student in float32"
+    return judged(
+        "sampled log-probabilities equal re-scored ones", gap < probe.tolerance, found, remedy
+    )
+
+
+@torch.no_grad()
+def training_log_probs(probe: Probe) -> Float[Tensor, "T"]:
+    """log pi_S(y_t | s_t) of the probe's tokens by the forward pass that training uses."""
+    rollout = probe.rollout
+    hidden = hidden_states(probe.student, rollout.tokens)[rollout.row, rollout.column - 1]
+    said = log_distribution(probe.student, hidden, probe.vocabulary)
+    return said.gather(-1, rollout.token[:, None])[:, 0]
+
+
+def self_teacher(probe: Probe) -> Line:
+    """Whether a student that is its own teacher has a KL of zero, and an off-by-one would be seen."""
+    what = "a student is its own perfect teacher"
+    rollout = probe.rollout
+    scores = probe.itself.score(rollout, Questions(rollout.candidates[:, :0]))
+    gap = (rollout.log_prob - scores.log_prob).abs()
+    shifted = (rollout.log_prob - scores.log_prob.roll(1)).abs()
+    found = (
+        f"KL {float((rollout.log_prob - scores.log_prob).mean()):.1e} nats, largest difference "
+        f"{float(gap.max()):.1e}; shifted by one token {float(shifted.mean()):.2g}"
+    )
+    if float(shifted.mean()) < 10 * probe.tolerance:
+        return skipped(what, f"{found}: the student's answers are too uniform to tell a shift")
+    remedy = "teacher scores are off: report the model family; rollout type `generate` may help"
+    return judged(what, float(gap.max()) < probe.tolerance, found, remedy)
+
+
+def every_token_scored(probe: Probe) -> Line:
+    """Whether every response token gets a finite score from the teacher."""
+    rollout = probe.rollout
+    what = "every response token has a teacher score"
+    try:
+        scores = probe.teacher.score(rollout, Questions(rollout.candidates[:, :0]))
+    except OpdlabError as error:
+        return failed(what, str(error), "see the message")
+    share = float(scores.log_prob.isfinite().float().mean())
+    found = f"{share:.0%}, mean log-probability {float(scores.log_prob.mean()):.2f} nats"
+    return judged(what, share == 1.0, found, "load the teacher in bfloat16 or float32")
+
+
+def tree_is_exact(probe: Probe) -> Line:
+    """Whether candidates scored as leaves get what a whole forward for each gives, and how much faster."""
+    what = "tree scoring equals the naive way"
+    if probe.teacher.way == "naive":
+        return skipped(
+            what, "this teacher's attention cannot be hooked; it is scored the slow, exact way"
+        )
+    rollout = first_rows(probe.rollout, TREE_ROWS)
+    asked = Questions(rollout.candidates[:, :TREE_K])
+    probe.teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
+    started = perf_counter()
+    fast = probe.teacher.score(rollout, asked)
+    middle = perf_counter()
+    slow = naive_scores(probe.teacher.model, rollout, asked, probe.vocabulary)
+    ratio = (perf_counter() - middle) / (middle - started)
+    gap = (fast.confidence.log() - slow.confidence.log()).abs().nan_to_num(0.0).max()
+    gap = max(float(gap), float((fast.log_prob - slow.log_prob).abs().max()))
+    found = f"largest difference {gap:.1e} nats; {ratio:.0f} times faster on {fast.leaves} leaves"
+    remedy = "report the model family: its attention does something the tree does not know"
+    return judged(what, gap < probe.tolerance, found, remedy)
+
+
+def first_rows(rollout: Rollout, count: int) -> Rollout:
+    """The first rows of a rollout."""
+    from opdlab.tree import part
+
+    return part(rollout, torch.arange(min(count, len(rollout.tokens))))[0]
+
+
+def repeatable(probe: Probe) -> Line:
+    """Whether scoring the same answers again gives the same numbers."""
+    asked = Questions(probe.rollout.candidates[:, :TREE_K])
+    one, two = (probe.teacher.score(probe.rollout, asked) for _ in range(2))
+    gap = max(
+        float((getattr(one, name) - getattr(two, name)).abs().nan_to_num(0.0).max())
+        for name in ("log_prob", "fidelity", "confidence")
+    )
+    what = "scoring again gives the same"
+    remedy = (
+        "dropout or nondeterministic kernels are at work: torch.use_deterministic_algorithms(True)"
+    )
+    found = "bit for bit" if gap == 0 else f"largest difference {gap:.1e}"
+    if gap and gap < probe.tolerance / 10 and torch.cuda.is_available():
+        return passed(what, f"{found}, within rounding")
+    return judged(what, gap == 0, found, remedy)
+
+
+CHECKS: tuple[Callable[[Probe], Line], ...] = (
+    rescored,
+    self_teacher,
+    every_token_scored,
+    tree_is_exact,
+    repeatable,
+)

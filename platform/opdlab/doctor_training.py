@@ -1,0 +1,98 @@
+"""Doctor's look at the training itself: what the objective descends, and whether anything moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from opdlab import oracle
+from opdlab.config import Experiment
+from opdlab.doctor import Line, failed, judged, passed, skipped
+from opdlab.doctor_models import Probe
+from opdlab.errors import OpdlabError
+from opdlab.head import chunked_loss, hidden_states
+from opdlab.records import Rollout
+from opdlab.training.grading import outcomes
+from opdlab.training.weights import token_weights
+
+
+def objective(name: str, config: Experiment) -> Line:
+    """Whether the objective has the gradient that it claims, trained as this run would."""
+    what = f"{name}: the objective is what it says"
+    setting = oracle.Setting(sequence_mean=config.training.normalisation == "sequence_mean")
+    finding = oracle.examine(config.method, setting)
+    found = f"{finding} (difference {finding.difference:.0e})"
+    if finding.terms == {}:
+        return failed(what, str(finding), "choose another objective or other options")
+    if finding.declared is None:
+        return skipped(what, f"it claims nothing that could be proved; {found}")
+    remedy = "correct its contract or its loss"
+    if setting.sequence_mean:
+        remedy = (
+            "training.normalisation: token_mean, or method.support: full; lengths bend the rest"
+        )
+    return judged(what, finding.declared, found, remedy)
+
+
+def gradient(name: str, probe: Probe) -> Line:
+    """Whether one step would move the student."""
+    what = f"{name}: the gradient is not zero"
+    try:
+        rollout = with_grades(probe)
+        norm, moved = gradient_norm(probe, rollout)
+    except OpdlabError as error:
+        return failed(what, str(error), "see the message")
+    finite = norm == norm and norm != float("inf")
+    if finite and norm == 0 and rollout.outcome is not None:
+        same = len(rollout.outcome.unique()) == 1
+        if same:
+            return skipped(
+                what, "all answers of this small sample got the same grade: nothing to compare"
+            )
+    found = f"norm {norm:.3g} over {moved} of the student's tensors"
+    remedy = (
+        "the loss does not reach the weights, or is no number: look at the method, mask and models"
+    )
+    if finite and norm > 0:
+        return passed(what, found)
+    return failed(what, found, remedy)
+
+
+def with_grades(probe: Probe) -> Rollout:
+    """The probe's rollout with what the method needs to know of it."""
+    if not probe.config.method.graded:
+        return probe.rollout
+    problems = [prompt.problem for prompt in probe.problems]
+    grades = outcomes(probe.rollout, problems, probe.prompts, probe.tokenizer)
+    first = {prompt.tokens: row for row, prompt in reversed(list(enumerate(probe.problems)))}
+    group = torch.tensor([first[prompt.tokens] for prompt in probe.problems])
+    return replace(probe.rollout, group=group, outcome=grades)
+
+
+def gradient_norm(probe: Probe, rollout: Rollout) -> tuple[float, int]:
+    """Norm of the gradient of one step's loss, and how many weight tensors it reaches."""
+    method, training = probe.config.method, probe.config.training
+    scores = probe.teacher.score(rollout, method.questions(rollout))
+    supervision = method.supervise(rollout, scores)
+    weights = token_weights(rollout, training.normalisation, training.mask)
+    trained = [weight for weight in probe.student.parameters() if weight.requires_grad]
+    hidden = hidden_states(probe.student, rollout.tokens)
+    losses = chunked_loss(
+        probe.student,
+        hidden[rollout.row, rollout.column - 1],
+        probe.teacher.model,
+        scores.hidden,
+        supervision,
+        method.token_loss,
+        probe.vocabulary,
+        training.head_chunk,
+        weights,
+    )
+    total = (weights * losses.loss).sum()
+    if not total.requires_grad:
+        return 0.0, 0
+    found = torch.autograd.grad(total, trained, allow_unused=True)
+    norms = [float(g.norm()) for g in found if g is not None]
+    norm = sum(n * n for n in norms) ** 0.5
+    return norm / max(float(weights.sum()), 1e-9), sum(n > 0 for n in norms)
