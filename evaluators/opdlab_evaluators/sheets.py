@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from opdlab.errors import DataError
-from opdlab.records import Sample
+from opdlab.records import Sample, Verdict
 
-FAULTS = ("grader_timeout", "grader_error", "sandbox_error")
+FAULTS = Verdict.FAULTS
 
 
 @dataclass(frozen=True, eq=False)

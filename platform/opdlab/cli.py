@@ -180,6 +180,23 @@ def evaluate(
 
 
 @app.command()
+def regrade(
+    run: Annotated[
+        str,
+        typer.Argument(help="Folder of a run, or its name below --output.", show_default=False),
+    ],
+    output: Output = "runs",
+) -> None:
+    """Judge a run's stored completions with the grader installed now; show verdicts that changed.
+
+    Example: [bold]opdlab regrade quickstart/opd[/]
+    """
+    from opdlab.regrading import regrade as again
+
+    again(run, output)
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[str],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -13,7 +13,7 @@ from opdlab.decode_step import ModelStep, last_logits_only
 from opdlab.errors import ModelError
 from opdlab.growing_cache import GrowingCache
 from opdlab.llama_step import LlamaStep, fits
-from opdlab.recording import Decoded, Draw, Records
+from opdlab.recording import Decoded, Draw, OnResponse, Records
 from opdlab.sampling import choose, uniforms, weigh
 from opdlab.shapes import Float, Int, Tensor
 
@@ -47,6 +47,7 @@ class _Decoder:
         self.queue = deque(sorted(range(len(prompts)), key=lambda row: -len(prompts[row])))
         self.rows = [-1] * places
         self.ages = [0] * places
+        self.said: list[list[int]] = [[] for _ in range(places)]
         self.last = torch.zeros(places, 1, dtype=torch.long, device=self.device)
         self.interval = 1 if self.device.type == "cpu" else _ACCELERATOR_INTERVAL
         self.step = LlamaStep(model, self.cache) if fits(model) else ModelStep(model, self.cache)
@@ -66,6 +67,7 @@ class _Decoder:
             kept = self.cache.keep(live)
             self.rows = [self.rows[b] for b in kept]
             self.ages = [self.ages[b] for b in kept]
+            self.said = [self.said[b] for b in kept]
             self.last = self.last[torch.tensor(kept, device=self.device)]
 
     def _prefill(self, places: list[int], rows: list[int]) -> None:
@@ -88,13 +90,17 @@ class _Decoder:
         lengths = [len(prompt) - 1 for prompt in prompts]
         self.cache.fill(places, prefilled, [unique[prompt] for prompt in prompts], lengths)
         for place, row in zip(places, rows, strict=True):
-            self.rows[place], self.ages[place] = row, 0
+            self.rows[place], self.ages[place], self.said[place] = row, 0, []
         last = torch.tensor([[prompt[-1]] for prompt in prompts], device=self.device)
         # Not in place: the tokens of the last step are still to be recorded.
         self.last = self.last.index_copy(0, torch.tensor(places, device=self.device), last)
 
-    def stretch(self, enough: int) -> int:
-        """Decode with the same rows in the same places until `enough` have ended; how many have."""
+    def stretch(self, enough: int) -> list[tuple[int, list[int]]]:
+        """Decode with the same rows in the same places until `enough` have ended.
+
+        Returns:
+            row and tokens of each response that has ended.
+        """
         draw, cache = self.draw, self.cache
         cache.restrict()
         cache.reserve()
@@ -107,20 +113,25 @@ class _Decoder:
         valid = [limit] * len(self.rows)
         live = set(range(len(self.rows)))
         steps = 0
+        drawn: list[Tensor] = []
         while steps < limit and len(self.rows) - len(live) < enough:
             coming = range(steps, min(steps + self.interval, limit))
             fresh = [self._step(uniform[i], i) for i in coming]
             self._look(fresh, steps, live, valid)
             steps += len(fresh)
+            drawn += fresh
         self.records.close(self.rows, self.ages, [min(n, steps) for n in valid], steps)
         self.ages = [age + steps for age in self.ages]
         ended = [
             b for b, age in enumerate(self.ages) if b not in live or age == draw.max_new_tokens
         ]
+        for b, tokens in enumerate(torch.cat(drawn, 1).tolist()):
+            self.said[b] += tokens[: valid[b]]
+        finished = [(self.rows[b], self.said[b]) for b in ended]
         for b in ended:
             self.rows[b] = -1
             cache.start[b] = cache.end
-        return len(ended)
+        return finished
 
     def _step(self, uniform: Float[Tensor, "B one"], step: int) -> Int[Tensor, "B one"]:
         """One token for every row."""
@@ -166,7 +177,7 @@ def decode(
     seeds: Sequence[int],
     draw: Draw,
     max_rows: int | None = None,
-    on_finished: Callable[[int], None] | None = None,
+    on_response: OnResponse | None = None,
 ) -> Decoded:
     """Sample a response to each prompt.
 
@@ -181,7 +192,8 @@ def decode(
     while left:
         decoder.refill()
         ended = decoder.stretch(max(1, len(decoder.rows) // _SHARE))
-        left -= ended
-        if on_finished is not None and ended:
-            on_finished(ended)
+        left -= len(ended)
+        if on_response is not None:
+            for row, tokens in ended:
+                on_response(row, tokens)
     return decoder.records.finish(len(prompts))

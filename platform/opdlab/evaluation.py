@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from opdlab import plugins, store
-from opdlab.prompts import encode
-from opdlab.records import Problem, Rollout, Sample, Verdict
+from opdlab.prompts import encode, rendered
+from opdlab.records import Generation, Grade, Problem, Rollout, Sample, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from opdlab.evaluator import Evaluator
     from opdlab.rollout import RolloutEngine
 
+STORE_ROWS, STORE_SECONDS = 64, 30.0
+"""Completions are written when so many wait, or so much time has passed."""
+GRADE_ROWS = 512
 MAX_SEED_BYTES = 7  # so that a seed fits an int64
 
 
@@ -70,40 +75,56 @@ def evaluate(
     checkpoint: str,
     folder: Path,
     on_finished: Callable[[int], None] | None = None,
+    on_graded: Callable[[int], None] | None = None,
 ) -> list[Sample]:
-    """Sample and grade every benchmark, or read what an earlier call has stored.
+    """Sample and grade every benchmark; what an earlier call has stored is not drawn again.
 
     Args:
         checkpoint: name of what is measured, such as `student` or `step-80`.
-        folder: where the samples are kept; a benchmark whose samples are there already is not
-            sampled again, so an evaluation that was cut short goes on.
-        on_finished: called with the number of responses finished since the last call.
+        folder: where the samples are kept, some at a time, so that an evaluation that was cut short
+            goes on.
+        on_finished: called with the number of responses finished since the last call; it may raise to
+            stop, and what was drawn until then is kept.
+        on_graded: the same for verdicts.
     """
     samples: list[Sample] = []
     for benchmark in settings.benchmarks:
-        protocol = protocol_of(benchmark, subject, settings)
-        found = store.find_samples(folder, checkpoint, benchmark.benchmark, protocol)
-        if found is None:
-            found = _measure(subject, benchmark, settings, checkpoint, protocol, on_finished)
-            store.write_samples(folder, found)
-        elif on_finished is not None:
-            on_finished(len(found))
-        samples += found
+        kept = store.SampleSet(folder, checkpoint, asked_of(benchmark, subject, settings))
+        kept.ask()
+        draw_missing(kept, benchmark, subject, settings, on_finished)
+        grade_missing(kept, benchmark, on_graded)
+        samples += kept.samples()
     return samples
 
 
-def protocol_of(benchmark: Evaluator, subject: Subject, settings: Evaluation) -> str:
-    """Hash of all that makes two scores of a benchmark comparable."""
+def asked_of(benchmark: Evaluator, subject: Subject, settings: Evaluation) -> store.Asked:
+    """What an evaluation asks of a model on a benchmark."""
+    problems = benchmark.problems()
     engine = sampling_engine(subject.engine, settings)
-    return store.protocol_hash(
-        benchmark.problems(),
+    return store.Asked(
+        benchmark=benchmark.benchmark,
+        evaluator=plugins.describe(benchmark),
+        data=store.data_hash(problems),
+        problems=len(problems),
         template=subject.template,
         temperature=engine.temperature,
         top_p=engine.top_p,
         max_new_tokens=engine.max_new_tokens,
+        seed=settings.seed,
         samples=settings.samples,
-        grader_version=benchmark.grader_version,
+        grader=benchmark.grader_version,
+        software=_software(subject),
     )
+
+
+def _software(subject: Subject) -> dict[str, str]:
+    versions = {name: metadata.version(name) for name in ("opdlab", "torch", "transformers")}
+    return versions | {
+        "engine": type(subject.engine).__name__,
+        "model": str(subject.model.name_or_path),
+        "dtype": str(subject.model.dtype).removeprefix("torch."),
+        "device": subject.model.device.type,
+    }
 
 
 def sample_seed(seed: int, problem: Problem, index: int) -> int:
@@ -112,60 +133,130 @@ def sample_seed(seed: int, problem: Problem, index: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:MAX_SEED_BYTES])
 
 
-def _measure(
-    subject: Subject,
+def draw_missing(
+    kept: store.SampleSet,
     benchmark: Evaluator,
+    subject: Subject,
     settings: Evaluation,
-    checkpoint: str,
-    protocol: str,
-    on_finished: Callable[[int], None] | None,
-) -> list[Sample]:
-    asked = [(p, i) for p in benchmark.problems() for i in range(settings.samples)]
-    prompts = {
-        p.id: encode(subject.tokenizer, p.prompt, subject.template) for p in benchmark.problems()
-    }
-    rollout = sampling_engine(subject.engine, settings).sample(
-        subject.model,
-        [prompts[problem.id] for problem, _ in asked],
-        [sample_seed(settings.seed, problem, index) for problem, index in asked],
-        eos_ids=subject.eos_ids,
-        pad_id=subject.pad_id,
-        vocabulary=subject.vocabulary,
-        max_rows=settings.batch_rows,
-        on_finished=on_finished,
-    )
-    completions = decode(rollout, subject.tokenizer)
-    samples = []
-    for row, ((problem, index), text) in enumerate(zip(asked, completions, strict=True)):
-        stop = "eos" if rollout.ended[row] else "length"
-        verdict = judge(benchmark, problem, text, stop)
-        samples.append(
-            Sample(
-                checkpoint=checkpoint,
-                benchmark=benchmark.benchmark,
+    on_finished: Callable[[int], None] | None = None,
+) -> None:
+    """Draw the completions that are not there yet, and store them some at a time."""
+    wanted = [(p, i) for p in benchmark.problems() for i in range(settings.samples)]
+    known = kept.generations()
+    missing = [(problem, i) for problem, i in wanted if (problem.id, i) not in known]
+    if on_finished is not None and len(missing) < len(wanted):
+        on_finished(len(wanted) - len(missing))
+    if not missing:
+        return
+    prompts = {problem.id: problem.prompt for problem, _ in missing}
+    tokenizer, template = subject.tokenizer, subject.template
+    encoded = {name: encode(tokenizer, text, template) for name, text in prompts.items()}
+    shown = {name: rendered(tokenizer, text, template) for name, text in prompts.items()}
+    seeds = [sample_seed(settings.seed, problem, i) for problem, i in missing]
+    arrivals = _Arrivals(kept)
+
+    def arrived(row: int, tokens: list[int]) -> None:
+        problem, index = missing[row]
+        arrivals.add(
+            Generation(
                 problem=problem.id,
                 index=index,
-                seed=int(rollout.seeds[row]),
-                prompt=problem.prompt,
-                completion=text,
-                tokens=int(rollout.response_lengths[row]),
-                stop=stop,
-                status=verdict.status,
-                answer=verdict.answer,
-                reason=verdict.reason,
-                grader=benchmark.grader_version,
-                protocol=protocol,
+                seed=seeds[row],
+                prompt=shown[problem.id],
+                completion=str(tokenizer.decode(tokens, skip_special_tokens=True)),
+                tokens=len(tokens),
+                stop="eos" if tokens[-1] in subject.eos_ids else "length",
+                seconds=0.0,
             )
         )
-    return samples
+        if on_finished is not None:
+            on_finished(1)
+
+    try:
+        sampling_engine(subject.engine, settings).sample(
+            subject.model,
+            [encoded[problem.id] for problem, _ in missing],
+            seeds,
+            eos_ids=subject.eos_ids,
+            pad_id=subject.pad_id,
+            vocabulary=subject.vocabulary,
+            max_rows=settings.batch_rows,
+            on_response=arrived,
+        )
+    finally:
+        # Whatever ended the sampling, what came is kept.
+        arrivals.store()
 
 
-def judge(benchmark: Evaluator, problem: Problem, completion: str, stop: str) -> Verdict:
-    """The grader's verdict; a response cut at the length limit is `truncated` unless it is right."""
-    verdict = benchmark.grade(problem, completion)
-    if stop == "length" and verdict.status in ("wrong", "no_answer"):
-        return replace(verdict, status="truncated")
-    return verdict
+class _Arrivals:
+    """Completions on their way to the disk, written when there are many or some time has passed."""
+
+    def __init__(self, kept: store.SampleSet) -> None:
+        self.kept = kept
+        self.waiting: list[Generation] = []
+        self.since = perf_counter()
+
+    def add(self, generation: Generation) -> None:
+        self.waiting.append(generation)
+        if len(self.waiting) >= STORE_ROWS or perf_counter() - self.since > STORE_SECONDS:
+            self.store()
+
+    def store(self) -> None:
+        """Write what waits; the wall time since the last write is shared by its rows."""
+        now = perf_counter()
+        if self.waiting:
+            share = (now - self.since) / len(self.waiting)
+            self.kept.add_generations([replace(row, seconds=share) for row in self.waiting])
+        self.waiting, self.since = [], now
+
+
+def grade_missing(
+    kept: store.SampleSet,
+    benchmark: Evaluator,
+    on_graded: Callable[[int], None] | None = None,
+) -> None:
+    """Grade the completions that this grader has not judged yet, or could not for a fault of its own."""
+    problems = {problem.id: problem for problem in benchmark.problems()}
+    grader = benchmark.grader_version
+    drawn, judged = kept.generations(), kept.grades(grader)
+    waiting = [
+        row
+        for key, row in drawn.items()
+        if key not in judged or judged[key].status in Verdict.FAULTS
+    ]
+    if on_graded is not None and len(waiting) < len(drawn):
+        on_graded(len(drawn) - len(waiting))
+    for first in range(0, len(waiting), GRADE_ROWS):
+        part = waiting[first : first + GRADE_ROWS]
+        verdicts = judge(benchmark, [(problems[row.problem], row) for row in part], on_graded)
+        kept.add_grades(
+            [
+                Grade(row.problem, row.index, grader, found.status, found.answer, found.reason)
+                for row, found in zip(part, verdicts, strict=True)
+            ]
+        )
+
+
+def judge(
+    benchmark: Evaluator,
+    answers: Sequence[tuple[Problem, Generation]],
+    on_graded: Callable[[int], None] | None = None,
+) -> list[Verdict]:
+    """The grader's verdicts; a response cut at the length limit is `truncated` unless it is right.
+
+    Where the chat template has opened the model's thinking part, the completion begins inside it.
+    """
+    texts = [
+        (problem, ("<think>\n" if row.prompt.rstrip().endswith("<think>") else "") + row.completion)
+        for problem, row in answers
+    ]
+    verdicts = benchmark.grade_all(texts, on_graded)
+    return [
+        replace(verdict, status="truncated")
+        if row.stop == "length" and verdict.status in ("wrong", "no_answer")
+        else verdict
+        for verdict, (_, row) in zip(verdicts, answers, strict=True)
+    ]
 
 
 def decode(rollout: Rollout, tokenizer: PreTrainedTokenizerBase) -> list[str]:

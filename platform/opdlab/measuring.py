@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+
+from rich.progress import TaskID
 
 from opdlab import comparison, evaluation, loader, models, tracking
 from opdlab.config import Evaluation
@@ -19,16 +22,17 @@ from opdlab.tracking import Tracker
 def evaluate_with_progress(
     subject: Subject, settings: Evaluation, label: str, folder: Path, check: Callable[[], None]
 ) -> list[Sample]:
-    """`evaluation.evaluate` with a bar of finished responses; `check` may raise to stop it."""
+    """`evaluation.evaluate` with bars of responses and verdicts; `check` may raise to stop it."""
     count = sum(len(b.problems()) for b in settings.benchmarks) * settings.samples
     with progress_bar() as progress:
-        task = progress.add_task(f"evaluate {label}", total=count)
+        tasks = [progress.add_task(f"{what} {label}", total=count) for what in ("sample", "grade")]
 
-        def finished(rows: int) -> None:
+        def advance(task: TaskID, rows: int) -> None:
             progress.advance(task, rows)
             check()
 
-        return evaluation.evaluate(subject, settings, label, folder, finished)
+        callbacks = [partial(advance, task) for task in tasks]
+        return evaluation.evaluate(subject, settings, label, folder, *callbacks)
 
 
 def measure(

@@ -46,6 +46,14 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> tupl
     return tuple(ids)
 
 
+def rendered(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> str:
+    """The prompt as the model reads it: with the chat template where `encode` applies it."""
+    if template == "none" or not tokenizer.chat_template:
+        return text
+    message = [{"role": "user", "content": text}]
+    return str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+
+
 class PromptSource(ABC):
     """An endless, seeded sequence of prompts."""
 

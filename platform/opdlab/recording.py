@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,9 @@ import torch
 from opdlab.errors import NonFiniteError
 from opdlab.sampling import Recorded, Weighed, concatenate, record
 from opdlab.shapes import Float, Int, Tensor
+
+OnResponse = Callable[[int, list[int]], None]
+"""Takes the row and the tokens of a response that has ended."""
 
 # Entries of distributions held back, so that those of small vocabularies are recorded many steps at a
 # time.

@@ -77,6 +77,7 @@ class Verdict:
         "grader_error",
         "sandbox_error",
     )
+    FAULTS = STATUSES[-3:]
 
     def __post_init__(self) -> None:
         if self.status not in self.STATUSES:
@@ -233,19 +234,55 @@ class Supervision:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One completion of one problem with one grading of it, as it is stored.
+class Generation:
+    """One completion of one problem, as it is stored; never changed afterwards.
 
-    Grading again gives another row and never rewrites a completion.
+    Attributes:
+        problem: the problem's id.
+        index: which of the k samples of the problem, from 0.
+        seed: the seed it was sampled with.
+        prompt: what the model was given, with its chat template where that was applied.
+        completion: text exactly as decoded, special tokens removed.
+        tokens: length in tokens, EOS included.
+        stop: `eos` or `length`.
+        seconds: its share of the wall time of the sampling.
+    """
+
+    problem: str
+    index: int
+    seed: int
+    prompt: str
+    completion: str
+    tokens: int
+    stop: str
+    seconds: float
+
+    @property
+    def drawn(self) -> tuple[int, str, str, int, str]:
+        """All of it that drawing it again would give again."""
+        return self.seed, self.prompt, self.completion, self.tokens, self.stop
+
+
+@dataclass(frozen=True)
+class Grade:
+    """One version of a grader's `Verdict` on one completion."""
+
+    problem: str
+    index: int
+    grader: str
+    status: str
+    answer: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A completion with the grade that counts: what statistics and pages work on.
 
     Attributes:
         checkpoint: what produced it (`student`, `teacher`, `step-80`).
         benchmark, problem: the problem's benchmark and id.
-        index: which of the k samples of the problem, from 0.
-        seed: the seed it was sampled with.
-        completion: text exactly as decoded, special tokens removed.
-        tokens: length in tokens, EOS included.
-        stop: `eos` or `length`.
+        index, seed, prompt, completion, tokens, stop, seconds: the `Generation`.
         status, answer, reason: the grader's `Verdict`.
         grader: version of the grader.
         protocol: hash of all that makes two scores comparable, the grader included.
@@ -265,6 +302,7 @@ class Sample:
     reason: str
     grader: str
     protocol: str
+    seconds: float = 0.0
 
 
 def is_one_of(tokens: Int[Tensor, "*n"], values: tuple[int, ...]) -> Bool[Tensor, "*n"]:

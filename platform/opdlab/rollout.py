@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from transformers import (
 
 from opdlab.decoding import decode
 from opdlab.errors import DataError
-from opdlab.recording import Draw, refuse_non_finite
+from opdlab.recording import Draw, OnResponse, refuse_non_finite
 from opdlab.records import Rollout, option
 from opdlab.sampling import Recorded, choose, concatenate, record, uniforms, weigh
 from opdlab.sampling_mode import quick_projection, sampling_mode
@@ -48,7 +48,7 @@ class RolloutEngine(ABC):
         top_k: int = 0,
         vocabulary: int | None = None,
         max_rows: int | None = None,
-        on_finished: Callable[[int], None] | None = None,
+        on_response: OnResponse | None = None,
     ) -> Rollout:
         """One response to each prompt (`group_size` is the caller's to unfold).
 
@@ -62,7 +62,8 @@ class RolloutEngine(ABC):
             vocabulary: sample among the first so many entries only (the part that student and teacher
                 share); None for all.
             max_rows: rows decoded at a time; a finished row frees its place for the next prompt.
-            on_finished: called with the number of rows that ended since the last call.
+            on_response: called with the row and the tokens of each response, its EOS included, when it
+                ends; what it raises ends the sampling.
 
         `log_prob` and `entropy` are those of the untempered, untruncated distribution, in float32.
         """
@@ -125,14 +126,14 @@ class CachedEngine(RolloutEngine):
         top_k: int = 0,
         vocabulary: int | None = None,
         max_rows: int | None = None,
-        on_finished: Callable[[int], None] | None = None,
+        on_response: OnResponse | None = None,
     ) -> Rollout:
         _check(prompts, seeds)
         draw = Draw(
             self.temperature, self.top_p, top_k, vocabulary, self.max_new_tokens, tuple(eos_ids)
         )
         with sampling_mode(model), quick_projection(model):
-            decoded = decode(model, prompts, seeds, draw, max_rows, on_finished)
+            decoded = decode(model, prompts, seeds, draw, max_rows, on_response)
         return _rollout(prompts, decoded.responses, decoded.recorded, seeds, eos_ids, pad_id)
 
 
@@ -173,7 +174,7 @@ class GenerateEngine(RolloutEngine):
         top_k: int = 0,
         vocabulary: int | None = None,
         max_rows: int | None = None,
-        on_finished: Callable[[int], None] | None = None,
+        on_response: OnResponse | None = None,
     ) -> Rollout:
         _check(prompts, seeds)
         rows = max_rows or len(prompts)
@@ -184,9 +185,11 @@ class GenerateEngine(RolloutEngine):
         ):
             for first in range(0, len(prompts), rows):
                 part = slice(first, first + rows)
-                responses += self._generate(model, prompts[part], seeds[part], vocabulary)
-                if on_finished is not None:
-                    on_finished(len(prompts[part]))
+                fresh = self._generate(model, prompts[part], seeds[part], vocabulary)
+                responses += fresh
+                if on_response is not None:
+                    for row, response in enumerate(fresh, first):
+                        on_response(row, response.tolist())
             recorded = concatenate(
                 [
                     _score(model, prompt, response, vocabulary, top_k)

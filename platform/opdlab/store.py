@@ -1,9 +1,12 @@
-"""Samples on disk: one Parquet file for each checkpoint and benchmark, only ever added to.
+"""Samples on disk: generations and grades in Parquet files that are only ever added to.
 
-    FOLDER/step-80/math%2Fshort.parquet
+    FOLDER/step-80/math%2Fshort/3f2a.../asked.json               what was asked for, and of whom
+                                       /generations-00000.parquet  completions, as they came
+                                       /grades-00000.parquet       verdicts, by version of the grader
 
-A row is a completion with one grading of it. Grading again adds rows under another protocol, or later
-rows under the same one, and never touches a completion. Any Parquet reader can open the files.
+A folder holds what was drawn under one prompt template, sampling, seed and set of problems. Every file is
+written whole beside its place and renamed, so a kill at any moment leaves complete files. Grading again
+adds grades and never touches a completion. Any Parquet reader can open the files.
 """
 
 from __future__ import annotations
@@ -12,41 +15,95 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any, TypeVar, final
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
 from opdlab.errors import DataError, StorageError
-from opdlab.records import Problem, Sample
+from opdlab.records import Generation, Grade, Problem, Sample
 
-TYPES = {"str": pa.string(), "int": pa.int64(), "str | None": pa.string()}
-SCHEMA = pa.schema(
-    [pa.field(f.name, TYPES[str(f.type)], nullable="None" in str(f.type)) for f in fields(Sample)]
-)
-GENERATED = ("seed", "prompt", "completion", "tokens", "stop")
+Row = TypeVar("Row", Generation, Grade)
+Key = tuple[str, int]
+"""Problem and index of a sample."""
+
+TYPES = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "str | None": pa.string(),
+}
+ASKED = "asked.json"
 LOCK_TIMEOUT_S = 60
+REMEDY = "move the file away and evaluate again, or restore it from a copy"
 
 
-def protocol_hash(
-    problems: Sequence[Problem],
-    *,
-    template: str,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    samples: int,
-    grader_version: str,
-) -> str:
-    """SHA-256, 16 digits, over all that makes two scores of a benchmark comparable.
+def schema(record: type) -> pa.Schema:
+    """Columns of a record's table."""
+    return pa.schema(
+        [
+            pa.field(f.name, TYPES[str(f.type)], nullable="None" in str(f.type))
+            for f in fields(record)
+        ]
+    )
 
-    The content of the problems (id, prompt, gold; not their order), the prompt template, the sampling,
-    k, and the grader. Neither the checkpoint nor any seed.
+
+@dataclass(frozen=True)
+class Asked:
+    """What an evaluation of one benchmark asks for: all that decides what is drawn and how it counts.
+
+    Attributes:
+        evaluator: type and options of the benchmark, as an experiment writes them.
+        data: hash of the problems (see `data_hash`).
+        problems, samples: how many problems, and k.
+        grader: version of the grader whose verdicts count.
+        software: versions and the model, for the record; not part of any key.
+    """
+
+    benchmark: str
+    evaluator: Mapping[str, Any]
+    data: str
+    problems: int
+    template: str
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
+    samples: int
+    grader: str
+    software: Mapping[str, str]
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What decides how a completion is drawn, but for its seed."""
+        return {
+            "template": self.template,
+            "temperature": float(self.temperature),
+            "top_p": float(self.top_p),
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    @property
+    def key(self) -> str:
+        """Name of the folder: equal for what draws the same completions, whatever k and grader."""
+        return _hash({"data": self.data, "seed": self.seed, **self.sampling})
+
+    @property
+    def protocol(self) -> str:
+        """Hash of all that makes two scores comparable: no seed, and no checkpoint."""
+        counted = {"samples": self.samples, "grader": self.grader}
+        return _hash({"data": self.data, **self.sampling, **counted})
+
+
+def data_hash(problems: Sequence[Problem]) -> str:
+    """SHA-256, 16 digits, of id, prompt and gold of the problems, in whatever order.
 
     Raises:
         DataError: two problems share an id, or a gold is no JSON value.
@@ -55,84 +112,149 @@ def protocol_hash(
     twice = [problem for problem, count in ids.items() if count > 1]
     if twice:
         raise DataError(f"{problems[0].benchmark}: the problem id {twice[0]!r} is used twice")
-    protocol = {
-        "problems": [[p.id, p.prompt, p.gold] for p in sorted(problems, key=lambda p: p.id)],
-        "template": template,
-        "temperature": float(temperature),
-        "top_p": float(top_p),
-        "max_new_tokens": max_new_tokens,
-        "samples": samples,
-        "grader": grader_version,
-    }
+    listed = [[p.id, p.prompt, p.gold] for p in sorted(problems, key=lambda p: p.id)]
     try:
-        text = json.dumps(protocol, sort_keys=True, allow_nan=False)
+        return _hash(listed)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"a gold answer of {problems[0].benchmark} cannot be stored ({error}); use JSON values"
         ) from error
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_samples(folder: Path | str, samples: Sequence[Sample]) -> None:
-    """Add samples to the files of their checkpoints and benchmarks; each file changes whole or not.
+@final
+class SampleSet:
+    """The completions and grades of one checkpoint on one benchmark, drawn in one way."""
 
-    What is there already is left out, so writing twice is harmless.
+    def __init__(self, folder: Path | str, checkpoint: str, asked: Asked) -> None:
+        self.checkpoint, self.asked = checkpoint, asked
+        names = (file_name(checkpoint), file_name(asked.benchmark))
+        self.path = Path(folder).joinpath(*names, asked.key)
 
-    Raises:
-        DataError: a sample would replace another completion of the same protocol, or cannot be stored
-            as text; or the file that is there is damaged.
-        StorageError: the disk is full or the folder not writable; earlier samples are still whole.
-    """
-    groups: dict[Path, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(_path(folder, sample.checkpoint, sample.benchmark), []).append(sample)
-    for path, group in groups.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT_S):
-                _append(path, group)
-        except OSError as error:
-            raise StorageError(
-                f"{path}: samples were not written ({error}). What was there before is whole; free some "
-                "space or choose another output folder, then run the command again"
-            ) from error
+    def ask(self) -> None:
+        """Write down what is asked for; the latest counts.
+
+        Raises:
+            StorageError: the folder is not writable.
+        """
+        with _writing(self.path):
+            content = json.dumps(asdict(self.asked), indent=1, sort_keys=True) + "\n"
+            _replace(self.path / ASKED, content.encode())
+            # What was asked for last is found by time, and a file system's own clock is coarse.
+            now = time.time_ns()
+            os.utime(self.path / ASKED, ns=(now, now))
+
+    def generations(self) -> dict[Key, Generation]:
+        """Every completion there is, by problem and index; raises DataError if a file is damaged."""
+        return {(row.problem, row.index): row for row in _read(self.path, Generation)}
+
+    def grades(self, grader: str) -> dict[Key, Grade]:
+        """The last grade of every completion by one version of the grader; raises as `generations`."""
+        rows = (row for row in _read(self.path, Grade) if row.grader == grader)
+        return {(row.problem, row.index): row for row in rows}
+
+    def add_generations(self, rows: Sequence[Generation]) -> None:
+        """Add completions; the same ones again are left out.
+
+        Raises:
+            DataError: a completion would replace another one, or cannot be stored as text.
+            StorageError: the disk is full or not writable; what was there is still whole.
+        """
+        with _writing(self.path):
+            known = self.generations()
+            for row in rows:
+                earlier = known.get((row.problem, row.index))
+                if earlier is not None and earlier.drawn != row.drawn:
+                    raise DataError(
+                        f"{self.path}: sample {row.index} of problem {row.problem} is there with "
+                        "another completion, and completions are never replaced; use another folder or "
+                        "checkpoint name"
+                    )
+            _add(self.path, [row for row in rows if (row.problem, row.index) not in known])
+
+    def add_grades(self, rows: Sequence[Grade]) -> None:
+        """Add grades; the last of a version counts. Raises as `add_generations`."""
+        with _writing(self.path):
+            _add(self.path, rows)
+
+    def samples(self, partial: bool = False) -> list[Sample]:
+        """The samples asked for with the grades that count, in order of problem and index.
+
+        Raises:
+            DataError: some are missing or not graded, unless `partial`; or a file is damaged.
+        """
+        asked = self.asked
+        drawn = {k: row for k, row in self.generations().items() if row.index < asked.samples}
+        grades = self.grades(asked.grader)
+        total = asked.problems * asked.samples
+        graded = sorted(key for key in drawn if key in grades)
+        if not partial and len(graded) < total:
+            raise DataError(
+                f"the evaluation of {self.checkpoint} on {asked.benchmark} is not finished: "
+                f"{len(graded)} of {total} samples are drawn and graded ({self.path}). The command that "
+                "began it goes on where it stopped"
+            )
+        return [self._sample(drawn[key], grades[key]) for key in graded]
+
+    def _sample(self, row: Generation, grade: Grade) -> Sample:
+        return Sample(
+            checkpoint=self.checkpoint,
+            benchmark=self.asked.benchmark,
+            problem=row.problem,
+            index=row.index,
+            seed=row.seed,
+            prompt=row.prompt,
+            completion=row.completion,
+            tokens=row.tokens,
+            stop=row.stop,
+            seconds=row.seconds,
+            status=grade.status,
+            answer=grade.answer,
+            reason=grade.reason,
+            grader=grade.grader,
+            protocol=self.asked.protocol,
+        )
 
 
-def read_samples(folder: Path | str) -> list[Sample]:
-    """The samples of every checkpoint and benchmark, under the protocol written last, graded last.
+def sample_sets(folder: Path | str) -> list[SampleSet]:
+    """What was asked for last of every checkpoint and benchmark.
 
     Raises:
         DataError: the folder holds no samples, or a file is damaged.
     """
-    paths = sorted(Path(folder).rglob("[!.]*.parquet"))
-    if not paths:
+    found: dict[tuple[str, str], tuple[int, SampleSet]] = {}
+    for path in sorted(Path(folder).glob(f"*/*/*/{ASKED}")):
+        when, one = path.stat().st_mtime_ns, _open(folder, path)
+        name = (one.checkpoint, one.asked.benchmark)
+        if name not in found or when > found[name][0]:
+            found[name] = (when, one)
+    if not found:
         raise DataError(f"{folder} holds no samples: evaluate a checkpoint into it first")
-    samples = []
-    for path in paths:
-        rows = _read(path)
-        samples += _latest(row for row in rows if row.protocol == rows[-1].protocol).values()
-    return samples
+    return [one for _, one in found.values()]
 
 
-def find_samples(
-    folder: Path | str, checkpoint: str, benchmark: str, protocol: str
-) -> list[Sample] | None:
-    """The samples of one checkpoint and benchmark under one protocol, as graded last; None if none.
+def read_samples(folder: Path | str, partial: bool = False) -> list[Sample]:
+    """The samples of every checkpoint and benchmark, as asked for last (see `SampleSet.samples`).
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the folder holds no samples, some are missing unless `partial`, or a file is damaged.
     """
-    path = _path(folder, checkpoint, benchmark)
-    if not path.exists():
-        return None
-    return list(_latest(row for row in _read(path) if row.protocol == protocol).values()) or None
+    return [sample for one in sample_sets(folder) for sample in one.samples(partial)]
 
 
-def _path(folder: Path | str, checkpoint: str, benchmark: str) -> Path:
-    return Path(folder) / _file_name(checkpoint) / f"{_file_name(benchmark)}.parquet"
+def _open(folder: Path | str, path: Path) -> SampleSet:
+    try:
+        asked = Asked(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged or unreadable ({error}): {REMEDY}") from error
+    return SampleSet(folder, unquoted(path.parents[2].name), asked)
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """Percent-encoded, so that names with slashes, dots or spaces stay apart and inside the folder."""
     if not name:
         raise DataError("a sample without the name of its checkpoint or benchmark cannot be stored")
@@ -140,36 +262,41 @@ def _file_name(name: str) -> str:
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
-def _latest(rows: Iterable[Sample]) -> dict[tuple[str, str, int], Sample]:
-    """The last grading of each sample, samples in order of first appearance."""
-    return {(row.protocol, row.problem, row.index): row for row in rows}
+def unquoted(name: str) -> str:
+    """The name that `file_name` encoded."""
+    return unquote(name)
 
 
-def _append(path: Path, samples: Sequence[Sample]) -> None:
-    rows = _read(path) if path.exists() else []
-    known = _latest(rows)
-    before = len(rows)
-    for sample in samples:
-        key = (sample.protocol, sample.problem, sample.index)
-        earlier = known.get(key)
-        if earlier == sample:
-            continue
-        if earlier is not None and any(
-            getattr(earlier, f) != getattr(sample, f) for f in GENERATED
-        ):
-            raise DataError(
-                f"{path}: sample {sample.index} of problem {sample.problem} is there with another "
-                "completion, and completions are never replaced; use another folder or checkpoint name"
-            )
-        known[key] = sample
-        rows.append(sample)
-    if len(rows) > before:
-        _replace(path, _table(path, rows))
-
-
-def _table(path: Path, rows: Sequence[Sample]) -> pa.Table:
+@contextlib.contextmanager
+def _writing(path: Path) -> Any:
     try:
-        return pa.Table.from_pylist([vars(row) for row in rows], schema=SCHEMA)
+        path.mkdir(parents=True, exist_ok=True)
+        with FileLock(path / ".lock", timeout=LOCK_TIMEOUT_S):
+            yield
+    except OSError as error:
+        raise StorageError(
+            f"{path}: samples were not written ({error}). What was there before is whole; free some "
+            "space or choose another output folder, then run the command again"
+        ) from error
+
+
+def _parts(path: Path, record: type) -> list[Path]:
+    return sorted(path.glob(f"{record.__name__.lower()}s-*.parquet"))
+
+
+def _add(path: Path, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    record = type(rows[0])
+    name = f"{record.__name__.lower()}s-{len(_parts(path, record)):05d}.parquet"
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(path, rows), sink, compression="zstd", write_page_checksum=True)
+    _replace(path / name, sink.getvalue().to_pybytes())
+
+
+def _table(path: Path, rows: Sequence[Row]) -> pa.Table:
+    try:
+        return pa.Table.from_pylist([vars(row) for row in rows], schema=schema(type(rows[0])))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         raise DataError(
             f"{path}: a sample cannot be stored ({error}); texts must be valid Unicode and numbers fit "
@@ -177,12 +304,12 @@ def _table(path: Path, rows: Sequence[Sample]) -> pa.Table:
         ) from error
 
 
-def _replace(path: Path, table: pa.Table) -> None:
-    """Write beside, flush to the disk, rename: a crash leaves the old file or the new one."""
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside, flush to the disk, rename: a crash leaves no half file."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -197,17 +324,20 @@ def _replace(path: Path, table: pa.Table) -> None:
         os.close(folder)
 
 
-def _read(path: Path) -> list[Sample]:
-    remedy = "move the file away and evaluate again, or restore it from a copy"
+def _read(path: Path, record: type[Row]) -> list[Row]:
+    return [row for part in _parts(path, record) for row in _read_part(part, record)]
+
+
+def _read_part(path: Path, record: type[Row]) -> list[Row]:
     try:
         # Not read_table: it takes a folder named lr=0.1 for a column.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged or unreadable ({error}): {remedy}") from error
-    if not table.schema.equals(SCHEMA) or not table.num_rows:
+        raise DataError(f"{path} is damaged or unreadable ({error}): {REMEDY}") from error
+    if not table.schema.equals(schema(record)) or not table.num_rows:
         columns = ", ".join(table.schema.names)
         raise DataError(
-            f"{path} holds no samples of this version of opdlab (columns {columns}): {remedy}"
+            f"{path} is no table of this version of opdlab (columns {columns}): {REMEDY}"
         )
-    return [Sample(**row) for row in table.to_pylist()]
+    return [record(**row) for row in table.to_pylist()]

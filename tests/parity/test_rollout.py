@@ -303,17 +303,31 @@ def test_what_a_checkpoint_says_of_sampling_is_ignored(engine: type[RolloutEngin
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_finished_rows_are_reported_as_they_end(engine: type[RolloutEngine]) -> None:
-    reports: list[int] = []
-    sample(
+@pytest.mark.parametrize("max_rows", [1, 3, None])
+def test_each_response_is_handed_over_when_it_ends(engine, max_rows) -> None:
+    said: dict[int, list[int]] = {}
+    rollout = sample(
         small_model("llama"),
         engine=engine(max_new_tokens=24),
-        max_rows=3,
-        on_finished=reports.append,
+        max_rows=max_rows,
+        on_response=said.__setitem__,
     )
-    assert sum(reports) == len(PROMPTS)
-    assert len(reports) > 1
-    assert min(reports) > 0
+    lengths = zip(rollout.prompt_lengths.tolist(), rollout.response_lengths.tolist(), strict=True)
+    expected = [
+        rollout.tokens[row, start : start + length].tolist()
+        for row, (start, length) in enumerate(lengths)
+    ]
+    assert [said[row] for row in range(len(PROMPTS))] == expected
+    assert len(set(map(len, expected))) > 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_listener_raises_ends_the_sampling(engine) -> None:
+    def stop(row: int, tokens: list[int]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(small_model("llama"), engine=engine(max_new_tokens=24), on_response=stop)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

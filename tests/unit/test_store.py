@@ -15,83 +15,136 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sample_rows import row, rows
+from store_rows import asked, drawn, fill, graded, kept, many
 
 from opdlab.errors import DataError
-from opdlab.records import Problem
-from opdlab.store import find_samples, protocol_hash, read_samples, write_samples
+from opdlab.records import Grade, Problem
+from opdlab.store import SampleSet, data_hash, read_samples
 
-FILE = Path("student") / "math.parquet"
+WHOLE = {"p0": "10", "p1": "n1"}
 
 
-def the_file(folder: Path) -> Path:
-    (path,) = folder.rglob("*.parquet")
+def verdicts(folder: Path) -> dict[str, str]:
+    """Statuses by problem, in the order of the samples."""
+    found: dict[str, str] = {}
+    for sample in read_samples(folder):
+        found[sample.problem] = found.get(sample.problem, "") + sample.status[0]
+    return found
+
+
+def the_file(folder: Path, kind: str = "generations") -> Path:
+    (path,) = folder.rglob(f"{kind}-*.parquet")
     return path
 
 
-def test_samples_come_back_as_they_were_written(tmp_path):
+def test_samples_come_back_as_they_were_drawn_and_graded(tmp_path):
     strange = 'naïve 🙂 \x00 \ufffd "\r\n\u2028 ' + "x" * 100_000
-    samples = [
-        row("p/0", 0, completion=strange, seed=2**63 - 1),
-        row("p/0", 1, "no_answer", completion="", answer=None, reason="nothing boxed"),
-        row("p1", 0, "wrong", answer=""),
-    ]
-    write_samples(tmp_path, samples)
-    assert read_samples(tmp_path) == samples
+    rows = [drawn("p/0", 0, completion=strange, seed=2**63 - 1), drawn("p/0", 1, completion="")]
+    one = kept(tmp_path, problems=1)
+    one.add_generations(rows)
+    one.add_grades(
+        [
+            Grade("p/0", 0, "grader-1", "wrong", "", ""),
+            Grade("p/0", 1, "grader-1", "no_answer", None, "nothing boxed"),
+        ]
+    )
+    first, second = read_samples(tmp_path)
+    assert list(one.generations().values()) == rows
+    assert (first.completion, first.seed, first.answer) == (strange, 2**63 - 1, "")
+    assert (second.status, second.answer, second.reason) == ("no_answer", None, "nothing boxed")
+    assert (first.checkpoint, first.benchmark) == ("student", "math")
+    assert first.protocol == asked(problems=1).protocol
 
 
-def test_one_file_for_each_checkpoint_and_benchmark(tmp_path):
+def test_one_folder_for_each_checkpoint_and_benchmark_whatever_their_names(tmp_path):
     names = [("a/b", "c"), ("a", "b/c"), ("..", "math/short"), ("lr=0.1", "math"), (".", ".x")]
-    samples = [row(checkpoint=c, benchmark=b) for c, b in names]
-    write_samples(tmp_path / "here", samples)
-    paths = list((tmp_path / "here").rglob("*.parquet"))
-    assert len(paths) == len(names)
-    assert len(list(tmp_path.rglob("*.parquet"))) == len(names)
+    for checkpoint, benchmark in names:
+        fill(kept(tmp_path / "here", checkpoint, benchmark=benchmark), WHOLE)
+    assert len(list(tmp_path.rglob("generations-*.parquet"))) == len(names)
+    assert len(list((tmp_path / "here").rglob("generations-*.parquet"))) == len(names)
     assert {(s.checkpoint, s.benchmark) for s in read_samples(tmp_path / "here")} == set(names)
 
 
-def test_later_samples_are_added_and_the_same_ones_left_out(tmp_path):
-    write_samples(tmp_path, rows({"p0": "10"}))
-    before = the_file(tmp_path).stat().st_mtime_ns
-    write_samples(tmp_path, rows({"p0": "10"}))
-    assert the_file(tmp_path).stat().st_mtime_ns == before
-    write_samples(tmp_path, rows({"p1": "01"}))
-    assert read_samples(tmp_path) == [*rows({"p0": "10"}), *rows({"p1": "01"})]
+def test_later_completions_stand_in_files_of_their_own(tmp_path):
+    one = kept(tmp_path)
+    one.add_generations(many({"p0": "10"}))
+    before = the_file(tmp_path).read_bytes()
+    one.add_generations(many({"p0": "10", "p1": "11"}))
+    first, second = sorted(tmp_path.rglob("generations-*.parquet"))
+    assert first.read_bytes() == before
+    assert [pq.ParquetFile(part).metadata.num_rows for part in (first, second)] == [2, 2]
+    one.add_generations(many({"p0": "10", "p1": "11"}))
+    assert len(list(tmp_path.rglob("generations-*.parquet"))) == 2
 
 
-def test_grading_again_adds_a_grade_and_keeps_completion_and_first_grade(tmp_path):
-    first = rows({"p0": "00"})
-    again = [replace(s, status="correct", grader="grader-2", protocol="protocol-2") for s in first]
-    write_samples(tmp_path, first)
-    write_samples(tmp_path, again)
-    assert read_samples(tmp_path) == again
-    assert find_samples(tmp_path, "student", "math", "protocol-1") == first
-    assert pq.ParquetFile(the_file(tmp_path)).metadata.num_rows == 4
+def test_an_evaluation_that_is_not_finished_is_never_read_as_one(tmp_path):
+    one = kept(tmp_path)
+    one.add_generations(many({"p0": "10"}))
+    one.add_grades(graded({"p0": "1"}))
+    with pytest.raises(DataError, match="not finished: 1 of 4 samples are drawn and graded"):
+        read_samples(tmp_path)
+    assert [s.status for s in read_samples(tmp_path, partial=True)] == ["correct"]
 
 
-def test_a_fault_of_the_grader_is_followed_by_the_grade_of_the_second_try(tmp_path):
-    write_samples(tmp_path, rows({"p0": "x0"}))
-    write_samples(tmp_path, rows({"p0": "1"}))
-    assert read_samples(tmp_path) == rows({"p0": "10"})
-    assert pq.ParquetFile(the_file(tmp_path)).metadata.num_rows == 3
+def test_more_samples_a_problem_are_added_to_those_that_are_there(tmp_path):
+    fill(kept(tmp_path), WHOLE)
+    fewer = kept(tmp_path, samples=1)
+    assert verdicts(tmp_path) == {"p0": "c", "p1": "n"}
+    more = kept(tmp_path, samples=3)
+    assert fewer.path == more.path
+    assert len(more.generations()) == 4
+    fill(more, {"p0": "100", "p1": "n10"})
+    assert verdicts(tmp_path) == {"p0": "cww", "p1": "ncw"}
+    assert more.asked.protocol != fewer.asked.protocol
+
+
+def test_grading_again_adds_grades_and_touches_no_completion(tmp_path):
+    fill(kept(tmp_path), WHOLE)
+    before = the_file(tmp_path).read_bytes()
+    again = kept(tmp_path, grader="grader-2")
+    again.add_grades(graded({"p0": "11", "p1": "11"}, "grader-2"))
+    assert verdicts(tmp_path) == {"p0": "cc", "p1": "cc"}
+    assert the_file(tmp_path).read_bytes() == before
+    kept(tmp_path)
+    assert verdicts(tmp_path) == {"p0": "cw", "p1": "nc"}
+
+
+def test_the_last_grade_of_a_version_counts(tmp_path):
+    one = kept(tmp_path)
+    fill(one, {"p0": "x0", "p1": "11"})
+    one.add_grades(graded({"p0": "1"}))
+    assert verdicts(tmp_path) == {"p0": "cw", "p1": "cc"}
 
 
 @pytest.mark.parametrize("changed", [{"completion": "another"}, {"tokens": 11}, {"seed": 8}])
 def test_a_completion_is_never_replaced(tmp_path, changed):
-    write_samples(tmp_path, rows({"p0": "10"}))
+    one = kept(tmp_path)
+    fill(one, WHOLE)
     with pytest.raises(DataError, match="sample 1 of problem p0 is there with another completion"):
-        write_samples(tmp_path, [row("p1"), row("p0", 1, "wrong", **changed)])
-    assert read_samples(tmp_path) == rows({"p0": "10"})
+        one.add_generations([drawn("p1", 2), drawn("p0", 1, **changed)])
+    assert len(one.generations()) == 4
+    one.add_generations([drawn("p0", 1, seconds=9.0)])
 
 
-def test_samples_of_another_protocol_are_other_samples(tmp_path):
-    cold = [replace(s, completion="cold", protocol="cold") for s in rows({"p0": "1"})]
-    write_samples(tmp_path, rows({"p0": "1"}))
-    write_samples(tmp_path, cold)
-    assert find_samples(tmp_path, "student", "math", "protocol-1") == rows({"p0": "1"})
-    assert find_samples(tmp_path, "student", "math", "cold") == cold
-    assert find_samples(tmp_path, "student", "math", "hot") is None
-    assert find_samples(tmp_path, "teacher", "math", "cold") is None
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"template": "chat"},
+        {"temperature": 0.6},
+        {"top_p": 0.95},
+        {"max_new_tokens": 81},
+        {"data": "data-2"},
+        {"seed": 1235},
+    ],
+)
+def test_what_is_drawn_in_another_way_are_other_samples(tmp_path, change):
+    fill(kept(tmp_path), WHOLE)
+    other = kept(tmp_path, **change)
+    assert other.generations() == {}
+    fill(other, {"p0": "00", "p1": "00"})
+    assert verdicts(tmp_path) == {"p0": "ww", "p1": "ww"}
+    kept(tmp_path)
+    assert verdicts(tmp_path) == {"p0": "cw", "p1": "nc"}
 
 
 def test_an_empty_folder_is_named(tmp_path):
@@ -110,30 +163,33 @@ def empty(path: Path) -> None:
 
 def foreign(path: Path) -> None:
     table = pq.ParquetFile(path).read()
-    pq.write_table(table.drop_columns(["protocol"]), path)
+    pq.write_table(table.drop_columns(["problem"]), path)
 
 
 def retyped(path: Path) -> None:
     table = pq.ParquetFile(path).read()
-    pq.write_table(table.cast(table.schema.set(6, pa.field("completion", pa.binary()))), path)
+    pq.write_table(table.cast(table.schema.set(0, pa.field("problem", pa.binary()))), path)
 
 
 @pytest.mark.parametrize("damage", [cut, empty, foreign, retyped])
-def test_a_damaged_file_is_named_with_the_remedy_and_never_written_over(tmp_path, damage):
-    write_samples(tmp_path, rows({"p0": "10" * 20}))
-    path = the_file(tmp_path)
+@pytest.mark.parametrize("kind", ["generations", "grades"])
+def test_a_damaged_file_is_named_with_the_remedy_and_never_written_over(tmp_path, kind, damage):
+    one = kept(tmp_path)
+    fill(one, WHOLE)
+    path = the_file(tmp_path, kind)
     damage(path)
     content = path.read_bytes()
-    with pytest.raises(DataError, match=rf"{FILE}.*move the file away and evaluate again"):
+    with pytest.raises(DataError, match=rf"{path.name}.*move the file away and evaluate again"):
         read_samples(tmp_path)
-    with pytest.raises(DataError, match=str(FILE)):
-        write_samples(tmp_path, rows({"p1": "1"}))
+    if kind == "generations":
+        with pytest.raises(DataError, match=path.name):
+            one.add_generations(many({"p2": "1"}))
     assert path.read_bytes() == content
 
 
 def test_no_flipped_bit_is_read_as_other_samples(tmp_path):
-    samples = rows({"p0": "10", "p1": "n1"})
-    write_samples(tmp_path, samples)
+    fill(kept(tmp_path), WHOLE)
+    samples = read_samples(tmp_path)
     path = the_file(tmp_path)
     content = path.read_bytes()
     refused = 0
@@ -148,15 +204,16 @@ def test_no_flipped_bit_is_read_as_other_samples(tmp_path):
 
 @pytest.mark.parametrize("value", [{"completion": "\ud83d"}, {"seed": 2**63}])
 def test_what_cannot_be_stored_is_refused_and_leaves_the_rest_whole(tmp_path, value):
-    write_samples(tmp_path, rows({"p0": "1"}))
+    one = kept(tmp_path)
+    fill(one, WHOLE)
     with pytest.raises(DataError, match="a sample cannot be stored"):
-        write_samples(tmp_path, [row("p1", **value)])
-    assert read_samples(tmp_path) == rows({"p0": "1"})
+        one.add_generations([drawn("p2", **value)])
+    assert verdicts(tmp_path) == {"p0": "cw", "p1": "nc"}
 
 
 def test_a_sample_without_a_name_for_its_checkpoint_is_refused(tmp_path):
     with pytest.raises(DataError, match="without the name of its checkpoint"):
-        write_samples(tmp_path, [row(checkpoint="")])
+        kept(tmp_path, "")
 
 
 def random_text(length: int, seed: int = 0) -> str:
@@ -165,23 +222,23 @@ def random_text(length: int, seed: int = 0) -> str:
 
 def test_a_write_that_fails_half_way_leaves_what_was_there(tmp_path):
     """RLIMIT_FSIZE makes the kernel refuse the bytes past a limit, as a full disk does."""
-    write_samples(tmp_path, rows({"p0": "10"}))
+    fill(kept(tmp_path), WHOLE)
     script = f"""
         import resource, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from opdlab.errors import StorageError
-        from test_store import random_text, row, write_samples
+        from test_store import random_text, drawn, kept
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         try:
-            write_samples({str(tmp_path)!r}, [row("p1", completion=random_text(1_000_000))])
+            kept({str(tmp_path)!r}).add_generations([drawn("p2", completion=random_text(1_000_000))])
         except StorageError as error:
             sys.exit(0 if "What was there before is whole" in str(error) else str(error))
         sys.exit("nothing failed")
     """
     run_python(script)
-    assert read_samples(tmp_path) == rows({"p0": "10"})
-    assert sorted(p.suffix for p in (tmp_path / "student").iterdir()) == [".lock", ".parquet"]
+    assert verdicts(tmp_path) == {"p0": "cw", "p1": "nc"}
+    assert list(tmp_path.rglob("*.tmp")) == []
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path):
@@ -195,19 +252,21 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     script = f"""
         import subprocess, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
         from opdlab.errors import StorageError
-        from test_store import random_text, read_samples, row, rows, write_samples
+        from test_store import WHOLE, drawn, fill, kept, random_text, verdicts
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", {str(tmp_path)!r}], check=True)
-        write_samples({str(tmp_path)!r}, rows({{"p0": "10"}}))
+        one = kept({str(tmp_path)!r})
+        fill(one, WHOLE)
         try:
-            write_samples({str(tmp_path)!r}, [row("p1", completion=random_text(1_000_000))])
+            one.add_generations([drawn("p2", completion=random_text(1_000_000))])
         except StorageError as error:
             assert "No space left on device" in str(error), error
         else:
             sys.exit("nothing failed")
-        assert read_samples({str(tmp_path)!r}) == rows({{"p0": "10"}})
-        write_samples({str(tmp_path)!r}, rows({{"p1": "1"}}))
-        assert len(read_samples({str(tmp_path)!r})) == 3
+        assert verdicts(Path({str(tmp_path)!r})) == {{"p0": "cw", "p1": "nc"}}
+        one.add_generations([drawn("p2")])
+        assert len(one.generations()) == 5
     """
     run_python(script, "unshare", "--user", "--map-root-user", "--mount")
 
@@ -219,8 +278,9 @@ def run_python(script: str, *prefix: str) -> None:
 
 
 def append_many(folder: str, started, writes: int, length: int) -> None:
+    one = kept(folder)
     for number in range(writes):
-        write_samples(folder, [row(f"p{number}", completion=random_text(length, number))])
+        one.add_generations([drawn(f"p{number:06d}", completion=random_text(length, number))])
         started.set()
 
 
@@ -245,37 +305,28 @@ def writer(tmp_path):
 
 
 def test_readers_never_meet_half_a_file_nor_does_a_killed_writer_leave_one(tmp_path, writer):
+    one = SampleSet(tmp_path, "student", asked())
     process = writer(writes=100_000, length=300_000)
     stop = time.monotonic() + 0.5
     while time.monotonic() < stop:
-        assert read_samples(tmp_path)
+        assert one.generations()
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    found = read_samples(tmp_path)
-    assert [s.problem for s in found] == [f"p{i}" for i in range(len(found))]
-    write_samples(tmp_path, rows({"after": "1"}))
-    assert len(read_samples(tmp_path)) == len(found) + 1
+    found = one.generations()
+    assert [name for name, _ in found] == [f"p{i:06d}" for i in range(len(found))]
+    one.add_generations([drawn("after")])
+    assert len(one.generations()) == len(found) + 1
 
 
 def test_two_writers_lose_nothing(tmp_path, writer):
     process = writer(writes=40, length=10)
+    one = kept(tmp_path)
     for number in range(40):
-        write_samples(tmp_path, [row(f"here-{number}")])
+        one.add_generations([drawn(f"here-{number}")])
     process.join()
     assert process.exitcode == 0
-    assert len(read_samples(tmp_path)) == 80
-
-
-PROBLEMS = [Problem("math", "p0", "1+1=", {"value": "2"}), Problem("math", "p1", "2+2=", "4")]
-PROTOCOL = {
-    "template": "none",
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "max_new_tokens": 80,
-    "samples": 8,
-    "grader_version": "grader-1",
-}
+    assert len(one.generations()) == 80
 
 
 @pytest.mark.parametrize(
@@ -286,28 +337,32 @@ PROTOCOL = {
         {"top_p": 0.95},
         {"max_new_tokens": 81},
         {"samples": 16},
-        {"grader_version": "grader-2"},
+        {"grader": "grader-2"},
+        {"data": "data-2"},
     ],
 )
-def test_the_protocol_hash_changes_with_every_setting(change):
-    assert protocol_hash(PROBLEMS, **{**PROTOCOL, **change}) != protocol_hash(PROBLEMS, **PROTOCOL)
+def test_the_protocol_changes_with_everything_that_makes_scores_comparable(change):
+    assert asked(**change).protocol != asked().protocol
+
+
+def test_the_protocol_does_not_change_with_seed_software_or_the_type_of_a_number():
+    same = asked(temperature=1, seed=5, software={"torch": "1"})
+    assert same.protocol == asked().protocol
+    assert len(same.protocol) == 16
+
+
+PROBLEMS = [Problem("math", "p0", "1+1=", {"value": "2"}), Problem("math", "p1", "2+2=", "4")]
 
 
 @pytest.mark.parametrize("change", [{"id": "p2"}, {"prompt": "2+2= "}, {"gold": "5"}])
-def test_the_protocol_hash_changes_with_every_part_of_a_problem(change):
-    changed = [PROBLEMS[0], replace(PROBLEMS[1], **change)]
-    assert protocol_hash(changed, **PROTOCOL) != protocol_hash(PROBLEMS, **PROTOCOL)
-    assert protocol_hash(PROBLEMS[:1], **PROTOCOL) != protocol_hash(PROBLEMS, **PROTOCOL)
-
-
-def test_the_protocol_hash_does_not_change_with_order_or_the_type_of_a_number():
-    expected = protocol_hash(PROBLEMS, **PROTOCOL)
-    assert protocol_hash(PROBLEMS[::-1], **{**PROTOCOL, "temperature": 1}) == expected
-    assert len(expected) == 16
+def test_the_data_hash_changes_with_every_part_of_a_problem(change):
+    assert data_hash([PROBLEMS[0], replace(PROBLEMS[1], **change)]) != data_hash(PROBLEMS)
+    assert data_hash(PROBLEMS[:1]) != data_hash(PROBLEMS)
+    assert data_hash(PROBLEMS[::-1]) == data_hash(PROBLEMS)
 
 
 def test_problems_that_cannot_be_told_apart_or_stored_have_no_hash():
     with pytest.raises(DataError, match="the problem id 'p0' is used twice"):
-        protocol_hash([PROBLEMS[0], PROBLEMS[0]], **PROTOCOL)
+        data_hash([PROBLEMS[0], PROBLEMS[0]])
     with pytest.raises(DataError, match="a gold answer of math cannot be stored"):
-        protocol_hash([replace(PROBLEMS[0], gold={1, 2})], **PROTOCOL)
+        data_hash([replace(PROBLEMS[0], gold={1, 2})])
