@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from opdlab.errors import DataError
 from opdlab.records import Sample
 from opdlab_evaluators.intervals import combine, difference_interval
-from opdlab_evaluators.resampling import holm, sign_flip_p
+from opdlab_evaluators.resampling import bootstrap_interval, holm, sign_flip_p
 from opdlab_evaluators.scores import joint_protocol
 from opdlab_evaluators.sheets import Sheet, pass_at_every_k, sheets
 
@@ -30,6 +31,7 @@ class Difference:
             is one test of its own and keeps its p.
         problems: the denominator.
         worst, best: the difference if every sample that could not be graded went against b, or for b.
+        bootstrap: 95 % interval by the paired bootstrap over problems, to be held against `low`, `high`.
     """
 
     a: float | None
@@ -42,6 +44,7 @@ class Difference:
     problems: int
     worst: float
     best: float
+    bootstrap: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def _difference(
         for side in ([p.a for p in pairs], [p.b for p in pairs])
         for faults in (0, 1)
     )
-    bounds = {
+    bounds: dict[str, Any] = {
         "problems": sum(len(values) for values in worst_a),
         "worst": _mean_of_means(worst_b) - _mean_of_means(best_a),
         "best": _mean_of_means(best_b) - _mean_of_means(worst_a),
@@ -193,7 +196,15 @@ def _difference(
     # Each difference with its weight in the mean of benchmark means, but for a common factor.
     p = sign_flip_p(np.concatenate([d / len(d) for d in differences]))
     return Difference(
-        _mean_of_means(worst_a), _mean_of_means(worst_b), value, low, high, p, p, **bounds
+        _mean_of_means(worst_a),
+        _mean_of_means(worst_b),
+        value,
+        low,
+        high,
+        p,
+        p,
+        **bounds,
+        bootstrap=bootstrap_interval(differences),
     )
 
 

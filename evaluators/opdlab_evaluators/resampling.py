@@ -1,4 +1,4 @@
-"""Permutation test for paired differences, and the correction for making several."""
+"""Permutation test and bootstrap over problems, and the correction for making several tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 EXACT_UP_TO = 16
 FLIPS = 99_999
+RESAMPLES = 9_999
 SEED = 20260529
 
 
@@ -41,6 +42,27 @@ def _random_sums(moving: np.ndarray) -> Iterable[np.ndarray]:
         packed = generator.integers(0, 256, (rows, width), dtype=np.uint8)
         bits = np.unpackbits(packed, axis=1, count=len(moving)).astype(float)
         yield 2 * (bits @ moving) - moving.sum()
+
+
+def bootstrap_interval(benchmarks: Sequence[np.ndarray]) -> tuple[float, float]:
+    """95 % percentile bootstrap of the mean of benchmark means, problems drawn anew within each.
+
+    The problem is drawn with all its samples (a cluster bootstrap); of paired differences it is the
+    paired bootstrap. With 30 problems it holds the truth a little less often than Student's t, which is why
+    that one is the headline; where the two disagree, few problems decide.
+
+    Args:
+        benchmarks: one number a problem, for each benchmark.
+    """
+    generator = np.random.default_rng(SEED)
+    means = np.zeros(RESAMPLES)
+    for values in benchmarks:
+        # Scores of k samples take few values: drawing how often each comes is drawing the problems.
+        kinds, counts = np.unique(values, return_counts=True)
+        n = len(values)
+        means += generator.multinomial(n, counts / n, RESAMPLES) @ kinds / n / len(benchmarks)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -14,6 +14,7 @@ import numpy as np
 from opdlab.errors import DataError
 from opdlab.records import Sample, Verdict
 from opdlab_evaluators.intervals import combine, mean_interval
+from opdlab_evaluators.resampling import bootstrap_interval
 from opdlab_evaluators.sheets import Sheet, majority_bounds, pass_at_every_k, sheets
 
 
@@ -27,6 +28,7 @@ class Estimate:
         problems: its denominator.
         worst, best: the score if every sample that could not be graded were wrong, or right; both are
             `value` when all were graded.
+        bootstrap: 95 % interval by drawing the problems anew, to be held against `low` and `high`.
     """
 
     value: float | None
@@ -35,6 +37,7 @@ class Estimate:
     problems: int
     worst: float
     best: float
+    bootstrap: tuple[float, float] | None = None
 
     def metrics(self, name: str) -> dict[str, float]:
         """What is known, under names that trackers accept: the interval, or else the bounds."""
@@ -55,8 +58,10 @@ class Summary:
         maj: score of the most frequent answer of each problem; None where a correct sample has no
             extracted answer, for then there is nothing to vote on.
         verdicts: samples with each verdict.
-        truncated: samples cut at the length limit, of `samples`.
-        mean_tokens: tokens of a response, over `samples`.
+        truncated: samples cut at the length limit, of `samples`; `truncated_share` with its interval
+            over problems.
+        mean_tokens, most_tokens: tokens of a response, over `samples`.
+        mean_seconds: wall time of the sampling, over `samples`.
     """
 
     checkpoint: str
@@ -72,7 +77,10 @@ class Summary:
     verdicts: Mapping[str, int]
     truncated: int
     truncated_share: float
+    truncated_interval: tuple[float, float]
     mean_tokens: float
+    most_tokens: int
+    mean_seconds: float
 
     def metrics(self) -> dict[str, float]:
         """Numbers for a tracker: `mean_at_8`, `pass_at_8`, `maj_at_8` with their limits, and counts."""
@@ -81,6 +89,7 @@ class Summary:
             **_score_metrics(self),
             "truncated_share": self.truncated_share,
             "mean_tokens": self.mean_tokens,
+            "mean_seconds": self.mean_seconds,
             **counts,
         }
 
@@ -143,6 +152,8 @@ def _summary(sheet: Sheet) -> Summary:
     )
     graded = not sheet.faults.any()
     truncated = sum(s.stop == "length" for s in samples)
+    cut = [[s.stop == "length" for s in rows.values()] for rows in sheet.samples.values()]
+    low, high = mean_interval(np.array([np.mean(row) for row in cut]))
     verdicts = Counter(s.status for s in samples)
     return Summary(
         checkpoint=sheet.checkpoint,
@@ -160,7 +171,10 @@ def _summary(sheet: Sheet) -> Summary:
         verdicts={status: verdicts[status] for status in Verdict.STATUSES},
         truncated=truncated,
         truncated_share=truncated / len(samples),
+        truncated_interval=(float(low), float(high)),
         mean_tokens=sum(s.tokens for s in samples) / len(samples),
+        most_tokens=max(s.tokens for s in samples),
+        mean_seconds=sum(s.seconds for s in samples) / len(samples),
     )
 
 
@@ -181,6 +195,7 @@ def _estimate(worst: np.ndarray, best: np.ndarray, graded: bool) -> Estimate:
         problems=len(worst),
         worst=float(worst.mean()),
         best=float(best.mean()),
+        bootstrap=bootstrap_interval([worst]) if graded else None,
     )
 
 

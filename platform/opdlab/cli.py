@@ -259,6 +259,32 @@ def doctor(
 
 
 @app.command()
+def power(
+    experiment: File,
+    overrides: Overrides = None,
+    accuracy: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Expected share of correct samples.")
+    ] = 0.5,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An earlier run to take the spread from; twice, for two whose difference is like the "
+            "one looked for.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Output = "runs",
+) -> None:
+    """Say how large a difference must be for an experiment's evaluation to find it; nothing is run.
+
+    Example: [bold]opdlab power my.yaml evaluation.samples=32 --accuracy 0.4[/]
+    """
+    from opdlab.power import show
+
+    show(experiment, overrides or [], accuracy, like or [], output)
+
+
+@app.command()
 def ui(
     output: Output = "runs",
     port: Annotated[int, typer.Option(help="Port of the page on this machine.")] = 5000,

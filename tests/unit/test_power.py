@@ -1,0 +1,66 @@
+"""The smallest difference that is found: by hand, and by simulated studies with a known truth."""
+
+import numpy as np
+import pytest
+from sample_rows import grid
+from scipy import stats
+
+from opdlab.errors import DataError
+from opdlab_evaluators.power import Spread, assumed, from_samples, smallest_difference
+
+
+def studies(effect: float, problems: int, samples: int, repeats: int, seed: int) -> np.ndarray:
+    """Paired differences of problem scores, `[repeats, problems]`; the true effect varies by problem."""
+    generator = np.random.default_rng(seed)
+    a = generator.uniform(0.25, 0.65, (repeats, problems))
+    b = np.clip(a + effect + generator.normal(0, 0.08, a.shape), 0, 1)
+    return generator.binomial(samples, b) / samples - generator.binomial(samples, a) / samples
+
+
+@pytest.mark.parametrize(("problems", "samples"), [(30, 8), (30, 64), (175, 8)])
+def test_a_true_difference_of_that_size_is_found_in_80_of_100_studies(problems, samples):
+    a = np.random.default_rng(1).uniform(0.25, 0.65, 100_000)
+    spread = Spread(2 * float(np.mean(a * (1 - a))), 0.08**2, "known")
+    found = smallest_difference([spread], [problems], samples)
+    differences = studies(found.difference, problems, samples, 4000, 2)
+    p = stats.ttest_1samp(differences, 0, axis=1).pvalue
+    assert np.mean(p < 0.05) == pytest.approx(0.8, abs=0.03)
+    assert differences.mean(1).std() == pytest.approx(found.standard_error, rel=0.05)
+
+
+def test_by_hand_30_problems_and_8_samples_have_a_standard_error_of_points():
+    """Sampling 2 * 0.2475 * 0.4 / 8, effect 0.12 squared, over 30 problems."""
+    found = smallest_difference([assumed(0.45)], [30], 8)
+    assert found.standard_error == pytest.approx(((0.198 / 8 + 0.0144) / 30) ** 0.5)
+    assert 0.03 < found.standard_error < 0.045
+    assert found.difference == pytest.approx(found.standard_error * (2.0452 + 0.8542), rel=1e-3)
+
+
+def test_more_samples_help_down_to_a_floor_that_only_more_problems_lower():
+    sizes = [smallest_difference([assumed(0.5)], [30], k) for k in (1, 8, 64, 100_000)]
+    assert [s.difference for s in sizes] == sorted((s.difference for s in sizes), reverse=True)
+    assert sizes[-1].difference == pytest.approx(sizes[0].floor, rel=1e-2)
+    assert smallest_difference([assumed(0.5)], [120], 8).floor < 0.52 * sizes[0].floor
+
+
+def test_several_benchmarks_find_smaller_differences_in_their_mean():
+    one = smallest_difference([assumed(0.5)], [30], 8)
+    four = smallest_difference([assumed(0.5)] * 4, [30] * 4, 8)
+    assert four.standard_error == pytest.approx(one.standard_error / 2)
+
+
+def test_the_spread_is_found_again_in_samples_drawn_with_it():
+    generator = np.random.default_rng(5)
+    truth = generator.uniform(0, 1, 4000)
+    shifted = np.clip(truth + generator.normal(0, 0.15, 4000), 0, 1)
+    a, b = (generator.random((4000, 8)) < p[:, None] for p in (truth, shifted))
+    (alone,) = from_samples(grid(a)).values()
+    assert alone.sampling == pytest.approx(2 / 6, rel=0.03)
+    (both,) = from_samples(grid(a), grid(b, checkpoint="other")).values()
+    assert both.effect == pytest.approx(float((shifted - truth).var()), rel=0.25)
+    assert "other against student" in both.origin
+
+
+def test_one_sample_a_problem_is_refused():
+    with pytest.raises(DataError, match="one sample a problem"):
+        from_samples(grid(np.ones((4, 1))))
