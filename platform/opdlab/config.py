@@ -78,6 +78,24 @@ class Mask(Section):
         return self
 
 
+class HackingWatch(Section):
+    """When to raise an alarm that the student earns its reward without getting better."""
+
+    window: int = Field(default=20, ge=1)
+    """Steps averaged: the last ones are held against the first ones."""
+    repetition: float = Field(default=0.15, gt=0, le=1)
+    """Rise of the share of repeated 4-grams, or of what one loop takes of an answer."""
+    length_factor: float = Field(default=2.0, gt=1)
+    """Answers so many times longer or shorter."""
+    accuracy_drop: float = Field(default=0.1, gt=0, le=1)
+    """Fall of the share of right answers to training prompts while the teacher grows surer of them."""
+    grade_every: int = Field(default=5, ge=0)
+    """Rollouts between gradings of the training answers; 0 for never. Only for prompts of `type:
+    problems`."""
+    stop: bool = False
+    """End the training of a run at its first alarm; it is evaluated as it is."""
+
+
 class Training(Section):
     """The optimisation loop, run by Lightning."""
 
@@ -118,6 +136,8 @@ class Training(Section):
     """Lightning's: `auto`, `ddp`, `fsdp2`, `deepspeed_stage_2` ..."""
     checkpoint_every: int = Field(default=25, ge=1)
     """Optimizer steps between checkpoints, or a few more: one is made when a rollout's epochs are over."""
+    hacking: HackingWatch = HackingWatch()
+    """Alarms against reward hacking, in the progress line and as the tag `opdlab.alarms`."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch; null for its own choice. Small models are fastest on one: threads that wait
     for each other on a busy machine cost far more than they bring."""

@@ -9,6 +9,7 @@ import torch
 from opdlab.head import TokenLosses
 from opdlab.records import Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
+from opdlab.training.hacking import longest_repeat
 
 POSITION_BINS = 8
 NGRAM = 4
@@ -42,6 +43,7 @@ def step_metrics(
         "truncated_share": (~rollout.ended).float().mean(),
         "eos_rate": rollout.ended.float().mean(),
         "repetition_rate": repetition_rate(rollout),
+        "longest_repeat": torch.tensor(longest_repeat(rollout)),
         "teacher_score_share": scores.log_prob.isfinite().float().mean(),
         **supervision.metrics,
     }

@@ -17,7 +17,7 @@ from opdlab.errors import NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
 from opdlab.head import TokenLosses, chunked_loss, hidden_states
 from opdlab.prompts import PromptSource
-from opdlab.records import Rollout, Supervision, TeacherScores
+from opdlab.records import Problem, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
 from opdlab.teacher import Teacher
 from opdlab.training.grading import outcomes
@@ -51,7 +51,8 @@ class Distillation(L.LightningModule):
         self.metrics: dict[str, float] = {}
         self.micro_batches: list[dict[str, float]] = []
         self.kept: list[tuple[Rollout, TeacherScores, Supervision]] = []
-        self.turn = 0
+        self.problems: list[Problem] = []
+        self.turn, self.turn_was_fresh = 0, True
         self.rollout: Rollout | None = None
         self.scores: TeacherScores | None = None
         self.weight = torch.zeros(())
@@ -59,6 +60,7 @@ class Distillation(L.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
         """Sum of the losses of one micro-batch; `on_before_optimizer_step` makes it the mean."""
         rollout, scores, supervision = self.supervised()
+        graded = self.accuracy(rollout) if self.turn_was_fresh else {}
         self.update_started = perf_counter()
         settings = self.config.training
         weights = token_weights(rollout, settings.normalisation, settings.mask)
@@ -76,13 +78,15 @@ class Distillation(L.LightningModule):
             self.method.sampler,
         )
         self.metrics["loss"] = loss.item() / max(weights.sum().item(), SMALLEST_SUM)
+        self.metrics |= graded
         self.metrics["loss_share"] = (weights > 0).float().mean().item()
         return loss
 
     def supervised(self) -> tuple[Rollout, TeacherScores, Supervision]:
         """A rollout with its scores: fresh ones, or in later epochs those of the first."""
         count = self.config.training.accumulate
-        if self.fresh:
+        self.turn_was_fresh = self.fresh
+        if self.turn_was_fresh:
             with self.clock("rollout"):
                 rollout = self.sample()
             with self.clock("teacher"):
@@ -127,12 +131,24 @@ class Distillation(L.LightningModule):
             top_k=self.method.group,
             vocabulary=self.subject.vocabulary,
         )
+        self.problems = [prompt.problem for prompt in asked]
         if not self.method.graded:
             return rollout
-        problems = [prompt.problem for prompt in asked]
-        grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
+        grades = outcomes(rollout, self.problems, self.prompts, self.subject.tokenizer)
         rows = torch.arange(count, device=grades.device).repeat_interleave(group)
         return replace(rollout, group=rows, outcome=grades)
+
+    def accuracy(self, rollout: Rollout) -> dict[str, float]:
+        """The share of right answers of a fresh rollout, where it is known or it is time to look."""
+        every = self.config.training.hacking.grade_every
+        grades = rollout.outcome
+        if grades is None and every and self.config.prompts.type == "problems":
+            count = self.config.training.prompts_per_step * self.trainer.world_size
+            if (self.drawn // count - 1) % every == 0:
+                with self.clock("grading"):
+                    grades = outcomes(rollout, self.problems, self.prompts, self.subject.tokenizer)
+        known = [] if grades is None else grades[grades.isfinite()].tolist()
+        return {"accuracy": sum(known) / len(known)} if known else {}
 
     def token_losses(
         self,

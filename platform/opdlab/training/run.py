@@ -241,7 +241,7 @@ def fit(module: Distillation, config: Experiment, tracker: Tracker, stop: StopRe
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        callbacks=[Watch(tracker, stop)],
+        callbacks=[Watch(tracker, stop, settings.hacking)],
         plugins=[AtomicCheckpointIO()],
     )
     path = checkpoint_path(tracker.folder)

@@ -10,13 +10,15 @@ import lightning as L
 from typing_extensions import override
 
 from opdlab import evaluation
+from opdlab.config import HackingWatch
 from opdlab.evaluation import decode
 from opdlab.interrupt import StopRequest
 from opdlab.records import Rollout, TeacherScores
 from opdlab.shapes import Bool, Float, Tensor
 from opdlab.terminal import progress_bar
-from opdlab.tracking import Tracker
+from opdlab.tracking import Tracker, read_metrics
 from opdlab.training.checkpoint import LAST
+from opdlab.training.hacking import Alarms
 from opdlab.training.module import Distillation
 
 TABLE_ROWS = 8
@@ -33,22 +35,23 @@ SHOWN = {
 class Watch(L.Callback):
     """Records every step, keeps checkpoints, evaluates, and obeys signals between steps."""
 
-    def __init__(self, tracker: Tracker, stop: StopRequest) -> None:
+    def __init__(self, tracker: Tracker, stop: StopRequest, hacking: HackingWatch) -> None:
         self.tracker = tracker
         self.stop = stop
         self.step = self.saved = 0
+        self.alarms = Alarms(hacking)
         self.progress = progress_bar()
         self.task = self.progress.add_task(f"train {tracker.folder.name}")
 
     @override
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.stop.listen()  # Lightning has put its own handlers in place
-
-    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # By now Lightning has put its own handlers in place, which end a fit after any step.
+        self.stop.listen()
         self.step = self.saved = trainer.global_step
         self.progress.update(self.task, completed=self.step, total=trainer.max_steps)
         self.progress.start()
+
+        self.alarms.replay(read_metrics(self.tracker.folder), self.step)
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -77,10 +80,21 @@ class Watch(L.Callback):
             self.saved = self.step
             trainer.save_checkpoint(self.tracker.folder / "checkpoints" / LAST)
         self.stop.check()
+        if self.alarms.raised and config.training.hacking.stop:
+            trainer.should_stop = True
+
+    def _alarm(self, metrics: Mapping[str, float]) -> None:
+        """Say and record what looks like reward hacking."""
+        for name, why in self.alarms.see(metrics).items():
+            self.progress.console.print(f"[bold red]alarm: {name}[/] at step {self.step}: {why}")
+        if self.alarms.raised:
+            self.progress.figures += f"  ALARM: {', '.join(self.alarms.raised)}"
+            self.tracker.tags({"opdlab.alarms": ", ".join(self.alarms.raised)})
 
     def _record(self, module: Distillation) -> None:
         metrics = module.step_record()
         self.progress.figures = figures(metrics)
+        self._alarm(metrics)
         self.progress.update(self.task, completed=self.step)
         every = module.config.evaluation.every
         if every and self.step % every == 0 and self.step < module.config.training.steps:
