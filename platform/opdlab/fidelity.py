@@ -1,0 +1,312 @@
+"""Supervision fidelity as statistics: the sigmoid of its decay, its boundary, how far two models are apart.
+
+Fitted is `F(t) = b + A / (1 + exp(eps * (t - t_star)))`, t in thousands of tokens: the floor b, the
+amplitude A, the slope eps per thousand tokens, and the boundary t_star. Intervals come from a
+bootstrap over problems, whose positions are not independent of each other. A fit that the data do
+not determine is "not identified", and says why: parameters of a curve that was not seen are no
+findings.
+
+Source: arXiv:2605.30833, section 3 (the form of the curve; the rules of refusal are ours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from opdlab.errors import DataError
+from opdlab.shapes import Float
+
+NAMES: tuple[str, ...] = ("A", "eps", "t_star", "b")
+FEWEST_BINS = 6
+FLATTEST, SHARPEST = 0.5, 3.0
+"""Slopes looked at: the first times the span of the positions, below which a curve is a straight line
+there; the second times the width of a bin, above which most of the fall is within one."""
+_ZOOMS, _FINE = 8, 9
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Fidelity of each problem's responses by position.
+
+    Attributes:
+        position: middle of each bin, in thousands of tokens, ascending. `Float[bins]`
+        total: sum of F over the tokens of a problem in a bin. `Float[problems bins]`
+        count: how many tokens those are; 0 where no response of a problem is so long.
+            `Float[problems bins]`
+    """
+
+    position: Float[np.ndarray, "bins"]
+    total: Float[np.ndarray, "problems bins"]
+    count: Float[np.ndarray, "problems bins"]
+
+    def mean(self) -> tuple[Float[np.ndarray, "bins"], Float[np.ndarray, "bins"]]:
+        """F(t) over all tokens of a bin, NaN where there are none, and their number."""
+        count = self.count.sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.total.sum(0) / count, count
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted sigmoid.
+
+    Attributes:
+        values, intervals: by name (`A`, `eps`, `t_star`, `b`); 95 % over problems. Where the fit is not
+            identified they are for looking at only.
+        r_squared: share of the variance between bins that the curve explains, weighted by tokens.
+        reasons: why it is not identified; empty where it is.
+        problems, bins: what it rests on.
+    """
+
+    values: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    r_squared: float
+    reasons: tuple[str, ...]
+    problems: int
+    bins: int
+
+    @property
+    def identified(self) -> bool:
+        return not self.reasons
+
+    def __str__(self) -> str:
+        based = f"n = {self.problems} problems, {self.bins} bins"
+        if self.reasons:
+            return f"not identified ({based}): {'; '.join(self.reasons)}"
+        shown = [
+            f"{name} {self.values[name]:.4g} [{low:.4g}, {high:.4g}]"
+            for name, (low, high) in self.intervals.items()
+        ]
+        return f"{', '.join(shown)}, R^2 {self.r_squared:.4f} ({based})"
+
+
+def sigmoid(
+    t: Float[np.ndarray, "..."], amplitude: float, eps: float, t_star: float, floor: float
+) -> Float[np.ndarray, "..."]:
+    """F(t) = b + A / (1 + exp(eps (t - t_star))), with the parameters in the order of `NAMES`."""
+    return floor + amplitude * _fall(eps * (t - t_star))
+
+
+def fit(curves: Curves, replicates: int = 1000, seed: int = 0) -> Fit:
+    """Fit the sigmoid by least squares over bins, weighted by tokens.
+
+    Raises:
+        DataError: there is nothing to fit.
+    """
+    curves = _with_data(curves)
+    problems, bins = len(curves.total), len(curves.position)
+    if bins < FEWEST_BINS or problems < 2:
+        why = f"{bins} bins of {problems} problems hold data; {FEWEST_BINS} of 2 are needed"
+        nothing = dict.fromkeys(NAMES, float("nan"))
+        spans = dict.fromkeys(NAMES, (float("nan"), float("nan")))
+        return Fit(nothing, spans, float("nan"), (why,), problems, bins)
+    mean, count = curves.mean()
+    best = _search(curves.position, mean[None], count[None])[0]
+    draws = _resample(curves, np.random.default_rng(seed), replicates)
+    spread = _search(curves.position, *draws)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(spread, [tail, 1 - tail], axis=0)
+    values = dict(zip(NAMES, best.tolist(), strict=True))
+    intervals = dict(zip(NAMES, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+    around = np.average(mean, weights=count)
+    left = np.average((mean - sigmoid(curves.position, *best)) ** 2, weights=count)
+    r_squared = 1 - left / max(np.average((mean - around) ** 2, weights=count), 1e-30)
+    reasons = _doubts(curves, values, intervals, spread, draws[0], float(r_squared))
+    return Fit(values, intervals, float(r_squared), tuple(reasons), problems, bins)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How far a boundary moved, in thousands of tokens; positive is outwards.
+
+    Attributes:
+        value, interval: of t_star after, minus before; NaN where one of the fits is not identified.
+        before, after: the fits.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    before: Fit
+    after: Fit
+
+    def __str__(self) -> str:
+        if not (self.before.identified and self.after.identified):
+            which = [n for n in ("before", "after") if not getattr(self, n).identified]
+            return f"the shift is not identified: the fit {' and the fit '.join(which)} is not"
+        low, high = self.interval
+        word = "outwards" if low > 0 else "inwards" if high < 0 else "no shift is shown"
+        return f"t_star moved by {self.value:+.3g}k [{low:+.3g}, {high:+.3g}]: {word}"
+
+
+def shift(before: Curves, after: Curves, replicates: int = 1000, seed: int = 0) -> Shift:
+    """Whether training moved the boundary, problem by problem: both curves are of the same problems.
+
+    Raises:
+        DataError: they are not of equally many problems.
+    """
+    if len(before.total) != len(after.total):
+        raise DataError(
+            f"curves of {len(before.total)} and {len(after.total)} problems cannot be paired; measure "
+            "both models on the same problems, in one order"
+        )
+    fits = fit(before, replicates, seed), fit(after, replicates, seed)
+    if not all(one.identified for one in fits):
+        return Shift(float("nan"), (float("nan"), float("nan")), *fits)
+    boundary = NAMES.index("t_star")
+    # The same seed draws the same problems for both, so that what they share cancels.
+    drawn = [
+        _search(curves.position, *_resample(curves, np.random.default_rng(seed), replicates))
+        for curves in map(_with_data, (before, after))
+    ]
+    moved = drawn[1][:, boundary] - drawn[0][:, boundary]
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(moved, [tail, 1 - tail]).tolist()
+    return Shift(fits[1].values["t_star"] - fits[0].values["t_star"], (low, high), *fits)
+
+
+def effective_horizon(curves: Curves, least: float) -> float:
+    """The last position, in thousands of tokens, with a mean fidelity above `least`; NaN without one."""
+    mean, _ = curves.mean()
+    above = curves.position[np.nan_to_num(mean, nan=-np.inf) > least]
+    return float(above.max()) if len(above) else float("nan")
+
+
+@dataclass(frozen=True)
+class PairDistance:
+    """How alike two models judge the same tokens: Pearson's r, and the slope of teacher on student."""
+
+    r: float
+    slope: float
+    tokens: int
+
+
+def pair_distance(student: Float[np.ndarray, "n"], teacher: Float[np.ndarray, "n"]) -> PairDistance:
+    """Of log-probabilities of the same tokens.
+
+    Raises:
+        DataError: fewer than three tokens, or one of the two does not vary.
+    """
+    if len(student) < 3 or min(student.std(), teacher.std()) == 0:
+        raise DataError(
+            "a pair distance needs three tokens or more with differing log-probabilities"
+        )
+    r = float(np.corrcoef(student, teacher)[0, 1])
+    return PairDistance(r, r * float(teacher.std() / student.std()), len(student))
+
+
+def _with_data(curves: Curves) -> Curves:
+    """Only bins and problems that hold tokens."""
+    rows, bins = curves.count.sum(1) > 0, curves.count.sum(0) > 0
+    if not bins.any():
+        raise DataError("the curves hold no tokens; there is nothing to fit")
+    held = np.ix_(rows, bins)
+    return Curves(curves.position[bins], curves.total[held], curves.count[held])
+
+
+def _resample(
+    curves: Curves, draw: np.random.Generator, replicates: int
+) -> tuple[Float[np.ndarray, "R bins"], Float[np.ndarray, "R bins"]]:
+    """Mean curve and token counts of replicates, problems drawn with replacement."""
+    problems = len(curves.total)
+    times = draw.multinomial(problems, np.full(problems, 1 / problems), size=replicates).astype(
+        float
+    )
+    count = times @ curves.count
+    return np.where(count > 0, times @ curves.total / np.maximum(count, 1e-12), 0.0), count
+
+
+def _fall(z: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """1 / (1 + exp(z)), without overflow."""
+    return 0.5 * (1 - np.tanh(0.5 * z))
+
+
+def _ranges(t: Float[np.ndarray, "bins"]) -> tuple[float, float, float, float]:
+    """Slopes and boundaries looked at: the boundary up to half a span outside of what was seen."""
+    span = t[-1] - t[0]
+    width = float(np.median(np.diff(t)))
+    return FLATTEST / span, SHARPEST / width, t[0] - span / 2, t[-1] + span / 2
+
+
+def _search(
+    t: Float[np.ndarray, "bins"],
+    mean: Float[np.ndarray, "R bins"],
+    count: Float[np.ndarray, "R bins"],
+) -> Float[np.ndarray, "R 4"]:
+    """Least squares for many curves at once.
+
+    A and b enter linearly, so only slope and boundary are searched: on a grid, then on ever finer ones
+    around the best place. An amplitude below 0 is none.
+    """
+    flat, sharp, first, last = _ranges(t)
+    log_eps, star = np.linspace(np.log(flat), np.log(sharp), 40), np.linspace(first, last, 60)
+    grid = np.stack(np.meshgrid(log_eps, star, indexing="ij"), -1).reshape(-1, 2)
+    shape = _fall(np.exp(grid[:, :1]) * (t - grid[:, 1:]))
+    best = grid[_linear(shape, mean, count)[2].argmin(1)]
+    steps = np.array([log_eps[1] - log_eps[0], star[1] - star[0]])
+    near = np.stack(np.meshgrid(*[np.linspace(-1, 1, _FINE)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    low, high = np.array([np.log(flat), first]), np.array([np.log(sharp), last])
+    for _ in range(_ZOOMS):
+        tried = np.clip(best[:, None] + near * steps, low, high)
+        shape = _fall(np.exp(tried[..., :1]) * (t - tried[..., 1:]))
+        chosen = _linear(shape, mean, count)[2].argmin(1)
+        best = tried[np.arange(len(best)), chosen]
+        steps = steps * 0.4
+    shape = _fall(np.exp(best[:, :1]) * (t - best[:, 1:]))[:, None]
+    A, b, _ = _linear(shape, mean, count)
+    return np.stack([A[:, 0], np.exp(best[:, 0]), best[:, 1], b[:, 0]], -1)
+
+
+def _linear(
+    shape: Float[np.ndarray, "..."],
+    mean: Float[np.ndarray, "R bins"],
+    count: Float[np.ndarray, "R bins"],
+) -> tuple[Float[np.ndarray, "R G"], Float[np.ndarray, "R G"], Float[np.ndarray, "R G"]]:
+    """Best amplitude and floor of given shapes (`[G bins]` or `[R G bins]`), and the squares left."""
+    w = count / count.sum(-1, keepdims=True)
+    pattern = "rt,gt->rg" if shape.ndim == 2 else "rt,rgt->rg"
+    s = np.einsum(pattern, w, shape)
+    ss = np.einsum(pattern, w, shape**2)
+    sf = np.einsum(pattern, w * mean, shape)
+    f = (w * mean).sum(-1, keepdims=True)
+    ff = (w * mean**2).sum(-1, keepdims=True)
+    covariance, variance = sf - s * f, np.maximum(ss - s**2, 1e-14)
+    A = np.maximum(covariance / variance, 0.0)
+    left = ff - f**2 - 2 * A * covariance + A**2 * variance
+    return A, f - A * s, left
+
+
+def _doubts(
+    curves: Curves,
+    values: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    spread: Float[np.ndarray, "R 4"],
+    drawn: Float[np.ndarray, "R bins"],
+    r_squared: float,
+) -> list[str]:
+    """Why the data do not determine the curve."""
+    t = curves.position
+    flat, sharp, _, _ = _ranges(t)
+    A, eps, t_star, b = (values[name] for name in NAMES)
+    fall = float(np.subtract(*sigmoid(t[[0, -1]], A, eps, t_star, b)))
+    noise = float((drawn[:, 0] - drawn[:, -1]).std())
+    if fall < 3 * noise or fall <= 0:
+        return [f"flat: it falls by {fall:.3g}, with a standard error of {noise:.2g}"]
+    low, high = intervals["t_star"]
+    ends = (spread[:, 1] < 1.02 * flat) | (spread[:, 1] > 0.98 * sharp) | (spread[:, 0] <= 0)
+    seen = f"{t[0]:.3g}k to {t[-1]:.3g}k"
+    doubts = {
+        f"t_star ({t_star:.3g}k) lies outside of what was seen, {seen}": not t[0] < t_star < t[-1],
+        f"eps is at its lower bound, {flat:.3g}: a straight line fits as well": eps < 1.02 * flat,
+        f"eps is at its upper bound, {sharp:.3g}: a step fits as well": eps > 0.98 * sharp,
+        f"b ({b:.3g}) and b + A ({b + A:.3g}) are no probabilities": b < 0 or b + A > 1,
+        f"the interval of t_star [{low:.3g}k, {high:.3g}k] spans more than half of what was seen": high
+        - low
+        > (t[-1] - t[0]) / 2,
+        f"{ends.mean():.0%} of the bootstrap's fits end at a bound": ends.mean() > 0.1,
+        f"the curve explains {r_squared:.0%} of the variance between bins": r_squared < 0.5,
+    }
+    return [why for why, holds in doubts.items() if holds]
