@@ -7,6 +7,7 @@ from importlib.metadata import version
 from platform import python_version
 
 from opdlab.config import Pretraining
+from opdlab.evaluation import sampling_engine
 
 PACKAGES = ("opdlab", "torch", "transformers", "lightning")
 
@@ -40,7 +41,8 @@ def model_card(
         table(("", ""), list(rows.items())),
     ]
     if scores := score_rows(metrics, config.evaluation.samples):
-        k, temperature = config.evaluation.samples, config.evaluation.temperature
+        k = config.evaluation.samples
+        temperature = sampling_engine(config.rollout, config.evaluation).temperature
         parts += [
             f"## Accuracy on test problems, {k} samples each at temperature {temperature:g}\n",
             table(("benchmark", f"mean@{k}", f"pass@{k}", "problems"), scores),

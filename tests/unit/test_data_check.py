@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from opdlab.cli import app
+from opdlab.terminal import console
 from opdlab_evaluators import benchmark as benchmark_module
 
 
@@ -14,7 +15,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OPDLAB_DATA", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
     benchmark_module._checked.cache_clear()
     return tmp_path
 

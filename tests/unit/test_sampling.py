@@ -162,7 +162,8 @@ def test_records_are_those_of_the_normalised_distribution(values: list[float], s
     entropy = -sum(x * math.log(x) for x in p if x > 0)
     assert recorded.entropy.item() == pytest.approx(entropy, abs=1e-5)
     best = sorted(values, reverse=True)[:2]
-    assert [values[t] for t in recorded.candidates[0].tolist()] == best
+    # Values closer than float32 tells apart once shifted are ties.
+    assert [values[t] for t in recorded.candidates[0].tolist()] == pytest.approx(best, abs=1e-5)
 
 
 def test_impossible_tokens_leave_the_entropy_finite() -> None:
