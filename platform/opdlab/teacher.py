@@ -78,7 +78,7 @@ class Teacher:
         self.trunk_tokens = trunk_tokens
         self.head_chunk = head_chunk
         self.way, self.shares = "tree", True
-        self._anchored = any(_picks_by_length(module) for module in model.modules())
+        self._anchored = picks_by_length(model)
         settle(self)
 
     @torch.no_grad()
@@ -308,8 +308,10 @@ def check_finite(scores: TeacherScores, rollout: Rollout, questions: Questions) 
             )
 
 
-def _picks_by_length(module: torch.nn.Module) -> bool:
-    """Whether a rotary embedding picks its frequencies by the longest position of a forward."""
-    kinds = getattr(module, "rope_type", "")
-    kinds = kinds.values() if isinstance(kinds, dict) else [str(kinds)]
+def picks_by_length(model: PreTrainedModel) -> bool:
+    """Whether rotary frequencies of the model depend on the longest position of a forward."""
+    kinds: list[str] = []
+    for module in model.modules():
+        kind = getattr(module, "rope_type", "")
+        kinds += kind.values() if isinstance(kind, dict) else [str(kind)]
     return any("dynamic" in kind or "longrope" in kind for kind in kinds)

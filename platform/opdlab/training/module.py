@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from opdlab.config import Experiment
 from opdlab.errors import NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
-from opdlab.head import TokenLosses, chunked_loss, hidden_states
+from opdlab.head import TokenLosses, chunked_loss
+from opdlab.length_groups import states_before_tokens
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
@@ -158,10 +159,9 @@ class Distillation(L.LightningModule):
         weights: Float[Tensor, "T"],
     ) -> TokenLosses:
         """The method's loss of every response token, with the student's gradient."""
-        hidden = hidden_states(self.student, rollout.tokens)
         return chunked_loss(
             self.student,
-            hidden[rollout.row, rollout.column - 1],
+            states_before_tokens(self.student, rollout, grouped=self.trainer.world_size == 1),
             self.teacher.model,
             scores.hidden,
             supervision,
