@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from opdlab import __version__
+from opdlab.bench.commands import app as bench_app
 from opdlab.errors import ConfigError, OpdlabError
 
 _QUIET = {
@@ -345,6 +346,7 @@ def list_plugins() -> None:
 
 data_app = typer.Typer(help="Data of benchmarks.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 
 @data_app.command("check")

@@ -1,0 +1,174 @@
+"""The subcommands of `opdlab bench`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help=(
+        "Ways to the same result side by side in one process, alternating: ratios of medians with "
+        "quartiles, on this machine, now."
+    ),
+    no_args_is_help=True,
+)
+
+ShapeText = Annotated[
+    str,
+    typer.Option(
+        "--shape",
+        help="Model with random weights: `width=512,layers=8,heads=8,kv=2,intermediate=1536,"
+        "vocabulary=32000`; what is left out keeps these values.",
+    ),
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds that are measured.")]
+Device = Annotated[str, typer.Option(help="`cpu` or `cuda`.")]
+Dtype = Annotated[str, typer.Option(help="Number format of weights: float32, bfloat16, float16.")]
+Json = Annotated[
+    str | None, typer.Option("--json", help="Also write all figures there.", show_default=False)
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of torch.", show_default=False)
+]
+WAYS = "dense,segments,decode,prefill"
+
+
+@app.command()
+def scoring(
+    shape: ShapeText = "",
+    length: Annotated[list[int] | None, typer.Option(help="Response tokens; repeatable.")] = None,
+    top_k: Annotated[int, typer.Option(min=2, help="Candidates of an active position (K).")] = 8,
+    active: Annotated[float, typer.Option(min=0.001, max=1, help="Active share.")] = 0.15,
+    rows: Annotated[int, typer.Option(min=1, help="Responses.")] = 1,
+    prompt: Annotated[int, typer.Option(min=1, help="Prompt tokens.")] = 1,
+    ragged: Annotated[bool, typer.Option("--ragged", help="Responses of unlike length.")] = False,
+    shared_prompt: Annotated[
+        bool, typer.Option("--shared-prompt", help="All responses answer one prompt.")
+    ] = False,
+    ways: Annotated[str, typer.Option(help="Rivals to run; empty for none.")] = WAYS,
+    rounds: Rounds = 5,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+    json_file: Json = None,
+) -> None:
+    """Teacher scoring with all candidates, in units of OPD's scoring pass.
+
+    Examples:
+
+    [bold]opdlab bench scoring --length 1024 --length 2048 --length 4096[/]
+
+    [bold]opdlab bench scoring --device cuda --dtype bfloat16 --length 16384 --ways dense --shape
+    width=3584,layers=28,heads=28,kv=4,intermediate=18944,vocabulary=152064[/] (a 7B teacher's)
+    """
+    from opdlab.bench.scoring import bench_scoring
+    from opdlab.bench.shapes import Shape
+    from opdlab.errors import ConfigError
+    from opdlab.models import use_threads
+
+    _check(device, dtype)
+    use_threads(threads)
+    chosen = [way.strip() for way in ways.split(",") if way.strip()]
+    if unknown := [way for way in chosen if way not in WAYS.split(",")]:
+        raise ConfigError(f"--ways: {unknown[0]!r} is none of {WAYS}")
+    bench_scoring(
+        Shape.parse(shape),
+        length or [1024],
+        top_k,
+        active,
+        rows,
+        prompt,
+        ragged,
+        shared_prompt,
+        chosen,
+        rounds,
+        device,
+        dtype,
+        json_file,
+    )
+
+
+@app.command()
+def head(
+    shape: ShapeText = "width=256,layers=1,heads=4,kv=2,intermediate=512,vocabulary=151936",
+    tokens: Annotated[int, typer.Option(min=1, help="Rows projected.")] = 2048,
+    rounds: Rounds = 3,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+    json_file: Json = None,
+) -> None:
+    """The vocabulary projection in chunks against the whole product: time and peak memory.
+
+    Example: [bold]opdlab bench head --tokens 2048[/]
+    """
+    from opdlab.bench.head import bench_head
+    from opdlab.bench.shapes import Shape
+    from opdlab.models import use_threads
+
+    _check(device, dtype)
+    use_threads(threads)
+    bench_head(Shape.parse(shape), tokens, rounds, device, dtype, json_file)
+
+
+@app.command()
+def rollout(
+    shape: ShapeText = "width=384,layers=4,heads=6,kv=2,intermediate=1024,vocabulary=32000",
+    rows: Annotated[int, typer.Option(min=1, help="Answers.")] = 16,
+    new_tokens: Annotated[int, typer.Option(min=4, help="Longest answer.")] = 128,
+    prompt: Annotated[int, typer.Option(min=1, help="Prompt tokens.")] = 32,
+    top_k: Annotated[int, typer.Option(min=0, help="Candidates recorded (K).")] = 8,
+    rounds: Rounds = 5,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    threads: Threads = None,
+    json_file: Json = None,
+) -> None:
+    """Sampling answers by the engine `cached` and by the library's `generate`.
+
+    Example: [bold]opdlab bench rollout --rows 32 --new-tokens 256 --dtype bfloat16[/]
+    """
+    from opdlab.bench.rollout import bench_rollout
+    from opdlab.bench.shapes import Shape
+    from opdlab.models import use_threads
+
+    _check(device, dtype)
+    use_threads(threads)
+    model = Shape.parse(shape)
+    bench_rollout(model, rows, new_tokens, prompt, top_k, rounds, device, dtype, json_file)
+
+
+@app.command()
+def step(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="A YAML file or a shipped name.")
+    ] = "quickstart",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps of a run before the next one's turn.")
+    ] = 4,
+    rounds: Rounds = 5,
+    json_file: Json = None,
+) -> None:
+    """Where the time of a training step goes, for every run of an experiment in turn.
+
+    Example: [bold]opdlab bench step quickstart training.prompts_per_step=16[/]
+    """
+    from opdlab.bench.step import bench_step
+
+    bench_step(experiment, overrides or [], steps, rounds, json_file)
+
+
+def _check(device: str, dtype: str) -> None:
+    import torch
+
+    from opdlab.errors import ConfigError
+    from opdlab.models import DTYPES
+
+    if dtype not in DTYPES:
+        raise ConfigError(f"--dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device: torch finds no CUDA device here; use cpu")

@@ -1,0 +1,156 @@
+"""The vocabulary projection in chunks against the whole product: time, and memory of a fresh process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.bench.race import Side, machine, race, show, show_machine, write
+from opdlab.bench.shapes import Shape
+from opdlab.errors import OpdlabError
+from opdlab.head import chunked_loss, head_parameters, project, vocabulary_statistics
+from opdlab.methods.opd import OPD
+from opdlab.models import DTYPES
+from opdlab.records import Supervision
+from opdlab.shapes import Float, Tensor
+from opdlab.terminal import console
+
+CHUNKS, WHOLE = "chunks (opdlab)", "whole product"
+
+
+def ways(shape: Shape, tokens: int, device: str, dtype: str) -> dict[str, Callable[[], Any]]:
+    """`scoring` and `loss`, each in chunks and whole, on the same random rows."""
+    model = shape.build(device, DTYPES[dtype], 64)
+    teacher = shape.build(device, DTYPES[dtype], 64, seed=1)
+    torch.manual_seed(2)
+    hidden = torch.randn(tokens, shape.width, device=device).to(DTYPES[dtype])
+    targets = torch.randint(0, shape.vocabulary, (tokens,), device=device)
+    for weight in head_parameters(model):
+        weight.requires_grad_(True)
+    nothing = hidden.new_zeros(tokens, 0)
+    supervision = Supervision(
+        targets, hidden.new_zeros(tokens), hidden.new_zeros(tokens), nothing.long(), nothing
+    )
+
+    def loss_in_chunks() -> None:
+        model.zero_grad()
+        leaf = hidden.clone().requires_grad_()
+        method = OPD(support="full")
+        found = chunked_loss(model, leaf, teacher, hidden, supervision, method.token_loss)
+        found.loss.mean().backward()
+
+    def loss_whole() -> None:
+        model.zero_grad()
+        leaf = hidden.clone().requires_grad_()
+        whole_loss(model, teacher, leaf, hidden).backward()
+
+    return {
+        f"scoring {CHUNKS}": lambda: vocabulary_statistics(model, hidden, targets),
+        f"scoring {WHOLE}": lambda: whole_statistics(model, hidden, targets),
+        f"loss {CHUNKS}": loss_in_chunks,
+        f"loss {WHOLE}": loss_whole,
+    }
+
+
+@torch.no_grad()
+def whole_statistics(
+    model: PreTrainedModel, hidden: Float[Tensor, "T H"], targets: Tensor
+) -> tuple[Tensor, ...]:
+    """Target, largest and entropy the plain way."""
+    log_p = project(model, hidden).log_softmax(-1)
+    target = log_p.gather(1, targets[:, None]).squeeze(1)
+    return target, log_p.amax(-1), -(log_p.exp() * log_p).sum(-1)
+
+
+def whole_loss(
+    model: PreTrainedModel,
+    teacher: PreTrainedModel,
+    hidden: Float[Tensor, "T H"],
+    teacher_hidden: Float[Tensor, "T H"],
+) -> Tensor:
+    """Mean reverse KL the plain way."""
+    log_p = project(model, hidden).log_softmax(-1)
+    with torch.no_grad():
+        log_q = project(teacher, teacher_hidden).log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+
+def bench_head(
+    shape: Shape, tokens: int, rounds: int, device: str, dtype: str, json_file: str | None
+) -> None:
+    """Print time and memory of each part, and write them."""
+    found: dict[str, Any] = {"machine": machine(device), "shape": asdict(shape), "tokens": tokens}
+    show_machine(found["machine"])
+    kinds = ways(shape, tokens, device, dtype)
+    found["timings"], found["memory"] = {}, peaks_alone(shape, tokens, device, dtype)
+    for part in ("scoring", "loss"):
+        names = [f"{part} {CHUNKS}", f"{part} {WHOLE}"]
+        timings = race([Side(name, kinds[name]) for name in names], rounds, device)
+        notes = {name: f"peak +{found['memory'][name] / 1e6:,.0f} MB" for name in names}
+        title = (
+            f"{part}: {tokens:,} rows, {shape.vocabulary:,} entries, width {shape.width}, {dtype}"
+        )
+        show(title, names[1], timings, notes)
+        found["timings"] |= timings
+    logits = tokens * shape.vocabulary * 4
+    console.print(
+        f"one float32 tensor of all rows by the vocabulary would take {logits / 1e6:,.0f} MB"
+    )
+    write(json_file, found)
+
+
+def peaks_alone(shape: Shape, tokens: int, device: str, dtype: str) -> dict[str, int]:
+    """Bytes by which the peak of a fresh process rises when it does each of the ways.
+
+    Raises:
+        OpdlabError: that process failed; the message is its own.
+    """
+    order = json.dumps([asdict(shape), tokens, device, dtype])
+    command = [sys.executable, "-m", "opdlab.bench.head", order]
+    # Freed tensors go back to the system at once, so that none hides in the next one's starting point.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise OpdlabError(f"a process that measures memory ended so: {done.stderr[-800:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rise(run: Callable[[], Any], device: str) -> int:
+    """Bytes that were held at a time beyond those held before."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    # Linux forgets the highest mark of this process.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+
+def main(order: str) -> None:
+    """What `peaks_alone` runs: each way once on few rows, so that libraries are loaded, then on all."""
+    shape, tokens, device, dtype = json.loads(order)
+    for run in ways(Shape(**shape), 8, device, dtype).values():
+        run()
+    kinds = ways(Shape(**shape), tokens, device, dtype)
+    print(json.dumps({name: rise(run, device) for name, run in kinds.items()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

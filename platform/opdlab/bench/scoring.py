@@ -1,0 +1,148 @@
+"""Teacher scoring side by side: the tree, a dense mask, segments, a decode or a prefill per candidate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from opdlab.bench.race import Side, Timing, ceiling, machine, race, show, show_machine, write
+from opdlab.bench.rivals import Decoder, dense_tree, prefill_each
+from opdlab.bench.shapes import Shape, ask, nothing, random_rollout, work
+from opdlab.models import DTYPES
+from opdlab.records import Questions, Rollout
+from opdlab.shapes import Float, Tensor
+from opdlab.teacher import Teacher
+from opdlab.terminal import console
+from opdlab.tree import leaves, same_prompts
+
+UNIT = "OPD"
+TREE = "tree (opdlab)"
+NOT_SHARED = "OPD, no prompt shared"
+SEGMENTS = 8
+# Candidates that the slowest ways are timed on; their time is scaled to all.
+_DECODED, _PREFILLED = 48, 8
+
+
+def bench_scoring(
+    shape: Shape,
+    lengths: list[int],
+    top_k: int,
+    active: float,
+    rows: int,
+    prompt: int,
+    ragged: bool,
+    shared_prompt: bool,
+    ways: list[str],
+    rounds: int,
+    device: str,
+    dtype: str,
+    json_file: str | None,
+) -> None:
+    """Print a table for each length, and write them all."""
+    found: dict[str, Any] = {"machine": machine(device), "shape": asdict(shape), "tables": []}
+    show_machine(found["machine"])
+    model = shape.build(device, DTYPES[dtype], prompt + max(lengths) + 1)
+    top = found["ceiling"] = ceiling(device, DTYPES[dtype])
+    for length in lengths:
+        responses = [length * (row + 1) // rows if ragged else length for row in range(rows)]
+        rollout = random_rollout(shape, [prompt] * rows, responses, top_k, device, shared_prompt)
+        questions = ask(rollout, active)
+        sizes = {"L": length, "K": top_k, "active": active, "rows": rows, "prompt": prompt}
+        sizes |= {"ragged": ragged, "shared_prompt": shared_prompt, "dtype": dtype}
+        one = one_length(Teacher(model), shape, rollout, questions, ways, rounds, device)
+        found["tables"].append({**sizes, **one})
+        _print(sizes, one, top)
+    write(json_file, found)
+
+
+def one_length(
+    teacher: Teacher,
+    shape: Shape,
+    rollout: Rollout,
+    questions: Questions,
+    ways: list[str],
+    rounds: int,
+    device: str,
+) -> dict[str, Any]:
+    """Timings, largest difference in log c to the tree's, and what arithmetic says."""
+    model, results = teacher.model, {}
+    tree = leaves(rollout, questions.candidates)
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(len(tree), generator=generator).to(tree.row.device)
+    some, few = order[:_DECODED], order[:_PREFILLED]
+
+    def keep(name: str, value: Float[Tensor, "n"]) -> None:
+        results[name] = value
+
+    decoder = Decoder(model, rollout)
+    possible = {
+        "dense": Side(
+            "dense mask",
+            lambda: keep("dense mask", dense_tree(model, rollout, questions)),
+            rounds=3,
+        ),
+        "segments": Side(
+            f"{SEGMENTS} segments",
+            lambda: keep(f"{SEGMENTS} segments", dense_tree(model, rollout, questions, SEGMENTS)),
+            rounds=2,
+        ),
+        "decode": Side(
+            "decode per candidate",
+            lambda: keep("decode per candidate", decoder(tree, some)),
+            part=len(some) / len(tree),
+            rounds=3,
+        ),
+        "prefill": Side(
+            "prefill per candidate",
+            lambda: keep("prefill per candidate", prefill_each(model, rollout, tree, few)),
+            part=len(few) / len(tree),
+            rounds=2,
+        ),
+    }
+    alone = Teacher(model)
+    alone.shares = False
+    apart = Side(NOT_SHARED, lambda: alone.score(rollout, nothing(rollout)), rounds=3)
+    sides = [
+        Side(UNIT, lambda: teacher.score(rollout, nothing(rollout))),
+        Side(TREE, lambda: keep(TREE, teacher.score(rollout, questions).confidence)),
+        *([apart] if shares_prompts(rollout) else []),
+        *(side for name, side in possible.items() if name in ways),
+    ]
+    timings = race(sides, rounds, device)
+    ours = results.pop(TREE)[tree.place, tree.slot].log()
+    chosen = {"decode per candidate": some, "prefill per candidate": few}
+    differences = {
+        name: float((value - (ours[chosen[name]] if name in chosen else ours)).abs().max())
+        for name, value in results.items()
+    }
+    todo = work(shape, rollout, questions)
+    return {
+        "timings": timings,
+        "differences": differences,
+        "leaves": len(tree),
+        "operations": asdict(todo),
+        "arithmetic": todo.ratio,
+    }
+
+
+def shares_prompts(rollout: Rollout) -> bool:
+    """Whether several rows answer one prompt."""
+    return len(same_prompts(rollout)[1]) < len(rollout.tokens)
+
+
+def _print(sizes: dict[str, Any], one: dict[str, Any], top: float) -> None:
+    timings: dict[str, Timing] = one["timings"]
+    title = ", ".join(f"{name} {value}" for name, value in sizes.items() if value is not False)
+    notes = {name: f"log c +-{gap:.0e}" for name, gap in one["differences"].items()}
+    ratio = timings[TREE].median / timings[UNIT].median
+    notes[TREE] = f"{ratio / one['arithmetic']:.3f} x arithmetic"
+    show(f"{title}, {one['leaves']:,} leaves", UNIT, timings, notes)
+    speed = one["operations"]["trunk"] / timings[UNIT].median / top
+    extra = timings[TREE].median - timings[UNIT].median
+    leaf_speed = one["operations"]["leaves"] / extra / top if extra > 0 else float("nan")
+    console.print(
+        f"arithmetic asks for {one['arithmetic']:.3f}; of the ceiling of matrix products the trunk reaches "
+        f"{speed:.0%}, the leaves {leaf_speed:.0%}\n"
+    )

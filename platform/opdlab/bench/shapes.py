@@ -1,0 +1,175 @@
+"""Models of a given shape with random weights, random rollouts for them, and what their work amounts to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from opdlab.errors import ConfigError
+from opdlab.records import Questions, Rollout
+from opdlab.shapes import Int, Tensor
+from opdlab.tree import same_prompts, within
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama-architecture model.
+
+    Attributes:
+        kv: key heads; each serves heads / kv query heads.
+        intermediate: width of the feed-forward layers.
+    """
+
+    width: int = 512
+    layers: int = 8
+    heads: int = 8
+    kv: int = 2
+    intermediate: int = 1536
+    vocabulary: int = 32000
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `width=512,layers=8`; what is not named keeps its default.
+
+        Raises:
+            ConfigError: an unknown name, or not a number.
+        """
+        names = [field.name for field in fields(cls)]
+        values: dict[str, int] = {}
+        for item in filter(None, text.split(",")):
+            name, _, value = (part.strip() for part in item.partition("="))
+            if name not in names or not value.isdigit() or int(value) < 1:
+                raise ConfigError(
+                    f"--shape: {item!r} is not understood; write {', '.join(f'{n}=NUMBER' for n in names)}"
+                )
+            values[name] = int(value)
+        shape = cls(**values)
+        if shape.width % shape.heads or shape.heads % shape.kv:
+            raise ConfigError("--shape: width must be a multiple of heads, and heads of kv")
+        return shape
+
+    def build(
+        self, device: torch.device | str, dtype: torch.dtype, positions: int, seed: int = 0
+    ) -> PreTrainedModel:
+        """A model with random weights.
+
+        Their deviation is a trained model's, large enough that distributions differ by position.
+        """
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            intermediate_size=self.intermediate,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv,
+            max_position_embeddings=positions,
+            initializer_range=1.2 / self.width**0.5,
+            tie_word_embeddings=False,
+        )
+        with torch.device(device):
+            model = LlamaForCausalLM._from_config(config, dtype=dtype)
+        return model.eval().requires_grad_(False)
+
+    def token_operations(self) -> int:
+        """Of the linear layers of one token's forward, head excluded."""
+        head = self.width // self.heads
+        attention = 2 * self.width * head * (self.heads + self.kv)
+        return 2 * self.layers * (attention + 3 * self.width * self.intermediate)
+
+    def attention_operations(self, keys: int) -> int:
+        """Of one token that attends to so many keys."""
+        return 4 * self.layers * self.width * keys
+
+    def head_operations(self) -> int:
+        """Of the vocabulary projection of one row."""
+        return 2 * self.width * self.vocabulary
+
+
+def trunk_places(rollout: Rollout) -> Int[Tensor, "N"]:
+    """Column of every token that must be computed: each prompt once, and the responses."""
+    prompts = rollout.prompt_lengths[same_prompts(rollout)[1]]
+    return torch.cat([within(prompts)[1], rollout.column])
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of scoring a rollout: what arithmetic alone asks for."""
+
+    trunk: int
+    leaves: int
+
+    @property
+    def ratio(self) -> float:
+        """Of all to the trunk's: what LGR costs in units of OPD's scoring pass."""
+        return (self.trunk + self.leaves) / self.trunk
+
+
+def work(shape: Shape, rollout: Rollout, questions: Questions) -> Work:
+    """Operations of a rollout's trunk and of its leaves; a causal half of a square counts as half."""
+    places = trunk_places(rollout)
+    trunk = places.numel() * shape.token_operations()
+    trunk += shape.attention_operations(int(places.sum() + places.numel()))
+    trunk += (len(rollout.token) + len(rollout.tokens)) * shape.head_operations()
+    asked = (questions.candidates >= 0) & (questions.candidates != rollout.token[:, None])
+    columns = rollout.column[:, None].expand_as(asked)[asked].tolist()
+    each = shape.token_operations() + shape.head_operations()
+    leaves = sum(each + shape.attention_operations(column + 1) for column in columns)
+    return Work(trunk, leaves)
+
+
+def random_rollout(
+    shape: Shape,
+    prompts: list[int],
+    responses: list[int],
+    top_k: int,
+    device: torch.device | str,
+    shared_prompt: bool = False,
+    seed: int = 0,
+) -> Rollout:
+    """Random tokens in a student's place; the sampled token is the first candidate of its position.
+
+    Args:
+        prompts, responses: tokens of each row.
+        shared_prompt: whether all rows answer one prompt.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(*size: int) -> torch.Tensor:
+        return torch.randint(3, shape.vocabulary, size, generator=generator)
+
+    one = tokens(max(prompts))
+    starts = [one[:n] if shared_prompt else tokens(n) for n in prompts]
+    rows = [torch.cat([start, tokens(n)]) for start, n in zip(starts, responses, strict=True)]
+    T = sum(responses)
+    candidates = tokens(T, top_k)
+    rollout = Rollout(
+        tokens=torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
+        prompt_lengths=torch.tensor(prompts),
+        response_lengths=torch.tensor(responses),
+        ended=torch.zeros(len(prompts), dtype=torch.bool),
+        log_prob=torch.zeros(T),
+        entropy=torch.rand(T, generator=generator),
+        candidates=candidates,
+        seeds=torch.arange(len(prompts)),
+        eos_ids=(2,),
+    )
+    candidates[:, 0] = rollout.token
+    return rollout.to(device)
+
+
+def ask(rollout: Rollout, active: float) -> Questions:
+    """Candidates at this share of the positions, those of highest entropy, spread at random."""
+    T = len(rollout.token)
+    chosen = rollout.entropy.topk(round(active * T)).indices
+    candidates = torch.full_like(rollout.candidates, -1)
+    candidates[chosen] = rollout.candidates[chosen]
+    return Questions(candidates)
+
+
+def nothing(rollout: Rollout) -> Questions:
+    """What OPD asks: no candidate."""
+    return Questions(torch.full_like(rollout.candidates[:, :0], -1))

@@ -1,0 +1,182 @@
+"""`opdlab bench`: rivals are exact, the arithmetic is torch's, times are told as they were taken."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import random_rollout, small_model
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from opdlab.bench import race as race_module
+from opdlab.bench.head import CHUNKS, WHOLE
+from opdlab.bench.race import Side, race
+from opdlab.bench.rivals import Decoder, dense_tree, prefill_each
+from opdlab.bench.shapes import Shape, ask, work
+from opdlab.bench.shapes import random_rollout as rollout_of
+from opdlab.cli import app
+from opdlab.errors import ConfigError
+from opdlab.naive import naive_scores
+from opdlab.records import Questions
+from opdlab.tree import leaves
+
+SMALL = "width=32,layers=2,heads=4,kv=2,intermediate=48,vocabulary=64"
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, ["bench", *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_every_rival_gives_what_whole_forwards_give(family: str) -> None:
+    model = small_model(family)
+    rollout = random_rollout([4, 7], [9, 12])
+    questions = Questions(rollout.candidates)
+    tree = leaves(rollout, questions.candidates)
+    expected = naive_scores(model, rollout, questions).confidence[tree.place, tree.slot].log()
+    everyone = torch.arange(len(tree))
+    for found in (
+        dense_tree(model, rollout, questions),
+        dense_tree(model, rollout, questions, segments=3),
+        Decoder(model, rollout)(tree, everyone),
+        prefill_each(model, rollout, tree, everyone),
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+def test_a_part_of_the_candidates_gives_those_of_the_part() -> None:
+    model, rollout = small_model("llama"), random_rollout([4, 7], [9, 12])
+    tree = leaves(rollout, rollout.candidates)
+    some = torch.tensor([40, 3, 17])
+    whole = dense_tree(model, rollout, Questions(rollout.candidates))
+    for found in (
+        Decoder(model, rollout)(tree, some),
+        prefill_each(model, rollout, tree, some),
+    ):
+        torch.testing.assert_close(found, whole[some], rtol=0, atol=2e-5)
+
+
+def test_operations_are_those_that_torch_counts() -> None:
+    shape, length = Shape.parse(SMALL), 24
+    model = shape.build("cpu", torch.float32, 64)
+    model.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.zeros(1, length, dtype=torch.long), use_cache=False)
+    # Eager attention computes the whole square.
+    expected = length * (
+        shape.token_operations() + shape.attention_operations(length) + shape.head_operations()
+    )
+    assert counter.get_total_flops() == expected
+
+
+def test_arithmetic_counts_each_leaf_and_a_shared_prompt_once() -> None:
+    shape = Shape.parse(SMALL)
+    rollout = rollout_of(shape, [3, 3], [4, 4], top_k=3, device="cpu", shared_prompt=True)
+    candidates = torch.full((8, 3), -1)
+    candidates[2] = rollout.candidates[2]
+    found = work(shape, rollout, Questions(candidates))
+    linear, one_key, head = (
+        shape.token_operations(),
+        shape.attention_operations(1),
+        shape.head_operations(),
+    )
+    # Columns 0 1 2 of the prompt, 3 4 5 6 of both responses; ten states are projected.
+    keys = (1 + 2 + 3) + 2 * (4 + 5 + 6 + 7)
+    assert found.trunk == 11 * linear + keys * one_key + 10 * head
+    # The sampled token needs no leaf; the two others stand at column 5 and see six keys.
+    assert found.leaves == 2 * (linear + 6 * one_key + head)
+
+
+def test_the_asked_share_of_positions_is_active() -> None:
+    rollout = rollout_of(Shape.parse(SMALL), [3], [200], top_k=4, device="cpu")
+    asked = ask(rollout, 0.15).candidates
+    assert int((asked >= 0).any(1).sum()) == 30
+    assert bool((asked[:, 0] == rollout.token)[asked[:, 0] >= 0].all())
+
+
+def test_sides_take_turns_and_a_part_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(race_module, "timed", lambda run, _device: run() or 3.0)
+    found = race(
+        [
+            Side("a", lambda: calls.append("a")),
+            Side("b", lambda: calls.append("b"), part=0.25, rounds=1),
+        ],
+        rounds=2,
+    )
+    assert "".join(calls) == "ab" + "ab" + "a"
+    assert found["a"].seconds == (3.0, 3.0)
+    assert found["b"].seconds == (12.0,)
+
+
+@pytest.mark.parametrize("text", ["wide=3", "width=-1", "width=x", "width=30,heads=4"])
+def test_a_shape_that_is_not_understood_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--shape"):
+        Shape.parse(text)
+
+
+def test_scoring_writes_every_way_with_its_difference(tmp_path: Path) -> None:
+    file = tmp_path / "scoring.json"
+    words = ("--rounds", "2", "--length", "40", "--rows", "2", "--ragged", "--json", str(file))
+    shown = run("scoring", "--shape", SMALL, *words)
+    assert "arithmetic asks for" in shown
+    (table,) = json.loads(file.read_text())["tables"]
+    assert len(table["timings"]["OPD"]["seconds"]) == 2
+    assert len(table["differences"]) == 4
+    assert max(table["differences"].values()) < 2e-5
+
+
+def test_a_shared_prompt_is_raced_against_none_shared(tmp_path: Path) -> None:
+    file = tmp_path / "scoring.json"
+    words = ("--rounds", "1", "--length", "8", "--prompt", "40", "--rows", "4", "--shared-prompt")
+    run("scoring", "--shape", SMALL, "--ways", "", *words, "--json", str(file))
+    (table,) = json.loads(file.read_text())["tables"]
+    assert "OPD, no prompt shared" in table["timings"]
+
+
+def test_chunks_of_the_vocabulary_need_a_fraction_of_the_memory(tmp_path: Path) -> None:
+    file = tmp_path / "head.json"
+    shape = "width=32,layers=1,heads=2,kv=1,intermediate=32,vocabulary=60000"
+    run("head", "--shape", shape, "--tokens", "1000", "--rounds", "1", "--json", str(file))
+    memory = json.loads(file.read_text())["memory"]
+    for part in ("scoring", "loss"):
+        assert memory[f"{part} {WHOLE}"] > 0.9 * 1000 * 60000 * 4
+        assert memory[f"{part} {CHUNKS}"] < 0.25 * memory[f"{part} {WHOLE}"]
+
+
+def test_rollouts_of_both_kinds_are_raced(tmp_path: Path) -> None:
+    file = tmp_path / "rollout.json"
+    words = ("--rows", "3", "--new-tokens", "12", "--rounds", "1", "--json", str(file))
+    run("rollout", "--shape", SMALL, *words)
+    equal, unequal = json.loads(file.read_text())["tables"]
+    assert equal["lengths"] == [12, 12, 12]
+    assert len(unequal["timings"]) == 3
+
+
+def test_the_parts_of_a_step_add_up_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "step.json"
+    settings = ("training.prompts_per_step=4", "rollout.max_new_tokens=24")
+    words = ("--steps", "2", "--rounds", "2", "--json", str(file))
+    run("step", "quickstart", *settings, *words)
+    runs = json.loads(file.read_text())["runs"]
+    assert set(runs) == {"opd", "lgr"}
+    for found in runs.values():
+        assert len(found["steps"]["seconds"]) == 4
+        parts = sum(found["parts"].values())
+        assert parts == pytest.approx(found["steps"]["median"], rel=0.5)
+    assert runs["lgr"]["parts"]["teacher: leaves"] > runs["opd"]["parts"]["teacher: leaves"]
+
+
+def test_an_unknown_way_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="fastest"):
+        run("scoring", "--ways", "fastest")
+
+
+def test_a_machine_without_cuda_says_so() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        run("scoring", "--device", "cuda")
