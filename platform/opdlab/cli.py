@@ -170,14 +170,26 @@ def evaluate(
         ),
     ],
     overrides: Overrides = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Base of OpenAI's API where the model is served, such as http://localhost:8000/v1; then "
+            "only its tokenizer is read from --model.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Measure a model on the benchmarks of an experiment: mean@k, pass@k, intervals.
 
-    Example: [bold]opdlab eval quickstart --model embedded:teacher evaluation.samples=16[/]
+    Examples:
+
+    [bold]opdlab eval quickstart --model embedded:teacher evaluation.samples=16[/]
+
+    [bold]opdlab eval my.yaml --model Qwen3-1.7B --server http://localhost:8000/v1[/] of vLLM, SGLang ...
     """
     from opdlab.measuring import evaluate_command
 
-    evaluate_command(experiment, model, overrides or [])
+    evaluate_command(experiment, model, overrides or [], server)
 
 
 @app.command()

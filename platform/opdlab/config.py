@@ -12,6 +12,7 @@ from opdlab.evaluator import Evaluator
 from opdlab.methods.base import Method
 from opdlab.rollout import CachedEngine, RolloutEngine
 from opdlab.section import Section
+from opdlab.serving.engine import OpenAIEngine
 from opdlab.sweeps.settings import Sweep
 
 AnyMethod = Annotated[Method, plugins.OneOf(plugins.METHODS)]
@@ -270,6 +271,8 @@ def _misfits(config: Experiment) -> Iterator[str]:
             "rollout.group_size: the method compares answers to one prompt with each other; with one "
             "answer its gradient is zero. Set 2 or more"
         )
+    if method.sampler == "teacher" and isinstance(config.rollout, OpenAIEngine):
+        yield "rollout.type: a server serves the student, and the method trains on the teacher's answers"
     if method.sampler == "teacher" and (mask.entropy_above is not None or mask.entropy_share):
         yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
 

@@ -31,6 +31,10 @@ class TrackingError(OpdlabError, ConnectionError):
     """The MLflow server cannot be reached before training starts."""
 
 
+class ServerError(OpdlabError, ConnectionError):
+    """A model's server cannot be reached, refuses a request, or does not give what is needed."""
+
+
 class StorageError(OpdlabError, OSError):
     """A checkpoint or a result could not be written; what was there before is still whole."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -45,16 +46,102 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model to be measured, with all that decides what it says."""
+class Answer:
+    """What a model said to a prompt: text without special tokens, length in tokens, `eos` or `length`."""
 
-    model: PreTrainedModel
+    text: str
+    tokens: int
+    stop: str
+
+
+OnAnswer = Callable[[int, Answer], None]
+"""Takes the row and the answer that has just ended."""
+OnTick = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(ABC):
+    """Something that answers prompts, with all that decides what it says.
+
+    Attributes:
+        engine: how it samples; an evaluation replaces its lengths, temperature and top-p.
+        template: see `opdlab.prompts.encode`.
+    """
+
     tokenizer: PreTrainedTokenizerBase
     engine: RolloutEngine
     eos_ids: tuple[int, ...]
     pad_id: int
-    vocabulary: int | None
     template: str
+
+    @abstractmethod
+    def software(self) -> dict[str, str]:
+        """The model and what runs it, for the record."""
+
+    @abstractmethod
+    def answer(
+        self,
+        engine: RolloutEngine,
+        prompts: Sequence[tuple[Sequence[int], str]],
+        seeds: Sequence[int],
+        rows: int,
+        on_answer: OnAnswer,
+        on_tick: OnTick,
+    ) -> None:
+        """Answer every prompt, in whatever order.
+
+        Args:
+            engine: `engine` with the sampling of the evaluation.
+            prompts: token ids, and the text that they are.
+            seeds: one a prompt.
+            rows: prompts worked on at a time.
+            on_tick: called now and then while nothing comes; it may raise to stop, like `on_answer`.
+        """
+
+    def notice(self) -> str:
+        """What is being waited for, in words; empty where nothing is."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject(Measured):
+    """A model in this process."""
+
+    model: PreTrainedModel
+    vocabulary: int | None = None
+
+    def software(self) -> dict[str, str]:
+        return {
+            "engine": type(self.engine).__name__,
+            "model": str(self.model.name_or_path),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": self.model.device.type,
+        }
+
+    def answer(
+        self,
+        engine: RolloutEngine,
+        prompts: Sequence[tuple[Sequence[int], str]],
+        seeds: Sequence[int],
+        rows: int,
+        on_answer: OnAnswer,
+        on_tick: OnTick,
+    ) -> None:
+        def ended(row: int, tokens: list[int]) -> None:
+            text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+            stop = "eos" if tokens[-1] in self.eos_ids else "length"
+            on_answer(row, Answer(text, len(tokens), stop))
+
+        engine.sample(
+            self.model,
+            [ids for ids, _ in prompts],
+            seeds,
+            eos_ids=self.eos_ids,
+            pad_id=self.pad_id,
+            vocabulary=self.vocabulary,
+            max_rows=rows,
+            on_response=ended,
+        )
 
 
 def sampling_engine(engine: RolloutEngine, settings: Evaluation) -> RolloutEngine:
@@ -70,7 +157,7 @@ def sampling_engine(engine: RolloutEngine, settings: Evaluation) -> RolloutEngin
 
 
 def evaluate(
-    subject: Subject,
+    subject: Measured,
     settings: Evaluation,
     checkpoint: str,
     folder: Path,
@@ -97,7 +184,7 @@ def evaluate(
     return samples
 
 
-def asked_of(benchmark: Evaluator, subject: Subject, settings: Evaluation) -> store.Asked:
+def asked_of(benchmark: Evaluator, subject: Measured, settings: Evaluation) -> store.Asked:
     """What an evaluation asks of a model on a benchmark."""
     problems = benchmark.problems()
     engine = sampling_engine(subject.engine, settings)
@@ -113,18 +200,9 @@ def asked_of(benchmark: Evaluator, subject: Subject, settings: Evaluation) -> st
         seed=settings.seed,
         samples=settings.samples,
         grader=benchmark.grader_version,
-        software=_software(subject),
+        software={name: metadata.version(name) for name in ("opdlab", "torch", "transformers")}
+        | subject.software(),
     )
-
-
-def _software(subject: Subject) -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in ("opdlab", "torch", "transformers")}
-    return versions | {
-        "engine": type(subject.engine).__name__,
-        "model": str(subject.model.name_or_path),
-        "dtype": str(subject.model.dtype).removeprefix("torch."),
-        "device": subject.model.device.type,
-    }
 
 
 def sample_seed(seed: int, problem: Problem, index: int) -> int:
@@ -136,7 +214,7 @@ def sample_seed(seed: int, problem: Problem, index: int) -> int:
 def draw_missing(
     kept: store.SampleSet,
     benchmark: Evaluator,
-    subject: Subject,
+    subject: Measured,
     settings: Evaluation,
     on_finished: Callable[[int], None] | None = None,
 ) -> None:
@@ -155,7 +233,7 @@ def draw_missing(
     seeds = [sample_seed(settings.seed, problem, i) for problem, i in missing]
     arrivals = _Arrivals(kept)
 
-    def arrived(row: int, tokens: list[int]) -> None:
+    def arrived(row: int, answer: Answer) -> None:
         problem, index = missing[row]
         arrivals.add(
             Generation(
@@ -163,25 +241,28 @@ def draw_missing(
                 index=index,
                 seed=seeds[row],
                 prompt=shown[problem.id],
-                completion=str(tokenizer.decode(tokens, skip_special_tokens=True)),
-                tokens=len(tokens),
-                stop="eos" if tokens[-1] in subject.eos_ids else "length",
+                completion=answer.text,
+                tokens=answer.tokens,
+                stop=answer.stop,
                 seconds=0.0,
             )
         )
         if on_finished is not None:
             on_finished(1)
 
+    def waiting() -> None:
+        arrivals.look()
+        if on_finished is not None:
+            on_finished(0)
+
     try:
-        sampling_engine(subject.engine, settings).sample(
-            subject.model,
-            [encoded[problem.id] for problem, _ in missing],
+        subject.answer(
+            sampling_engine(subject.engine, settings),
+            [(encoded[problem.id], shown[problem.id]) for problem, _ in missing],
             seeds,
-            eos_ids=subject.eos_ids,
-            pad_id=subject.pad_id,
-            vocabulary=subject.vocabulary,
-            max_rows=settings.batch_rows,
-            on_response=arrived,
+            settings.batch_rows,
+            arrived,
+            waiting,
         )
     finally:
         # Whatever ended the sampling, what came is kept.
@@ -198,6 +279,10 @@ class _Arrivals:
 
     def add(self, generation: Generation) -> None:
         self.waiting.append(generation)
+        self.look()
+
+    def look(self) -> None:
+        """Write what waits if it is time."""
         if len(self.waiting) >= STORE_ROWS or perf_counter() - self.since > STORE_SECONDS:
             self.store()
 

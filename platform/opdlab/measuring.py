@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -10,17 +11,19 @@ from time import perf_counter
 from rich.progress import TaskID
 
 from opdlab import comparison, evaluation, loader, models, tracking
-from opdlab.config import Evaluation
-from opdlab.evaluation import Subject
+from opdlab.config import Evaluation, Experiment
+from opdlab.evaluation import Measured, Subject
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
 from opdlab.records import Sample
+from opdlab.serving.engine import OpenAIEngine, same_way
+from opdlab.serving.subject import open_served
 from opdlab.terminal import console, progress_bar
 from opdlab.tracking import Tracker
 
 
 def evaluate_with_progress(
-    subject: Subject, settings: Evaluation, label: str, folder: Path, check: Callable[[], None]
+    subject: Measured, settings: Evaluation, label: str, folder: Path, check: Callable[[], None]
 ) -> list[Sample]:
     """`evaluation.evaluate` with bars of responses and verdicts; `check` may raise to stop it."""
     count = sum(len(b.problems()) for b in settings.benchmarks) * settings.samples
@@ -29,6 +32,7 @@ def evaluate_with_progress(
 
         def advance(task: TaskID, rows: int) -> None:
             progress.advance(task, rows)
+            progress.figures = subject.notice()
             check()
 
         callbacks = [partial(advance, task) for task in tasks]
@@ -36,7 +40,7 @@ def evaluate_with_progress(
 
 
 def measure(
-    subject: Subject, settings: Evaluation, tracker: Tracker, label: str, check: Callable[[], None]
+    subject: Measured, settings: Evaluation, tracker: Tracker, label: str, check: Callable[[], None]
 ) -> list[Sample]:
     """Evaluate a model and record the results of its run."""
     folder = tracker.folder / "samples"
@@ -49,31 +53,21 @@ def measure(
     return samples
 
 
-def evaluate_command(name: str, model: str, overrides: list[str]) -> None:
+def evaluate_command(name: str, model: str, overrides: list[str], server: str | None) -> None:
     """Measure a model on the benchmarks of an experiment and print its scores.
 
     Args:
         name: experiment whose benchmarks, sampling and prompt template are used.
         model: folder of a model, `embedded:NAME`, or the folder of a run with a `model` in it.
+        server: base of OpenAI's API where the model is served; then only its tokenizer is read here.
 
-    What is measured lies in `OUTPUT/evaluations/MODEL-WEIGHTS`; the same call again goes on where it
-    was stopped.
+    What is measured lies in `OUTPUT/evaluations/LABEL`; the same call again goes on where it was stopped.
     """
     quieten()
     config = loader.load_experiment(name, overrides)
     models.use_threads(config.training.threads)
     path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model
-    loaded, tokenizer = models.load_model(path), models.load_tokenizer(path)
-    subject = Subject(
-        loaded,
-        tokenizer,
-        config.rollout,
-        models.eos_ids(loaded, tokenizer),
-        models.pad_id(loaded, tokenizer),
-        None,
-        config.prompts.template,
-    )
-    label = label_of(model, models.weights_sha256(loaded))
+    subject, label = open_subject(config, path, model, server)
     folder = Path(config.output) / "evaluations" / label
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
@@ -94,6 +88,29 @@ def evaluate_command(name: str, model: str, overrides: list[str]) -> None:
         tracker.close(status)
     console.print(comparison.score_table({label: samples}))
     console.print(f"samples: {folder / 'samples'}")
+
+
+def open_subject(
+    config: Experiment, path: str, model: str, server: str | None
+) -> tuple[Measured, str]:
+    """What is to be measured, in this process or behind a server, and its label."""
+    engine = config.rollout
+    if server is not None:
+        known = engine if isinstance(engine, OpenAIEngine) else OpenAIEngine(url=server)
+        engine = same_way(config.rollout, replace(known, url=server))
+    if isinstance(engine, OpenAIEngine):
+        served = open_served(engine, path, config.prompts.template)
+        return served, served.label()
+    loaded, tokenizer = models.load_model(path), models.load_tokenizer(path)
+    subject = Subject(
+        model=loaded,
+        tokenizer=tokenizer,
+        engine=engine,
+        eos_ids=models.eos_ids(loaded, tokenizer),
+        pad_id=models.pad_id(loaded, tokenizer),
+        template=config.prompts.template,
+    )
+    return subject, label_of(model, models.weights_sha256(loaded))
 
 
 def label_of(model: str, weights: str) -> str:

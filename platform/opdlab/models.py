@@ -53,7 +53,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown number format {dtype!r}; use one of {', '.join(DTYPES)}")
-    source = _locate(path, revision)
+    source = locate(path, revision)
     model: Any
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -72,7 +72,7 @@ def load_model(
 
 def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer that stands beside a model; same arguments and errors as `load_model`."""
-    source = _locate(path, revision)
+    source = locate(path, revision)
     try:
         return AutoTokenizer.from_pretrained(**source)
     except (OSError, ValueError, KeyError) as error:
@@ -81,14 +81,14 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
 
 def load_config(path: str, revision: str | None = None) -> PretrainedConfig:
     """The shape of a model, without its weights; same arguments and errors as `load_model`."""
-    source = _locate(path, revision)
+    source = locate(path, revision)
     try:
         return AutoConfig.from_pretrained(**source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path}: no model configuration can be read: {error}") from error
 
 
-def _locate(path: str, revision: str | None) -> dict[str, Any]:
+def locate(path: str, revision: str | None) -> dict[str, Any]:
     """Arguments of `from_pretrained`."""
     if path.startswith("embedded:"):
         return {"pretrained_model_name_or_path": str(_embedded(path)), "local_files_only": True}

@@ -236,12 +236,12 @@ def measure(
     if not config.evaluation.benchmarks:
         return {}
     subject = Subject(
-        model,
-        tokenizer,
-        config.rollout,
-        models.eos_ids(model, tokenizer),
-        models.pad_id(model, tokenizer),
-        len(tokenizer),
+        model=model,
+        tokenizer=tokenizer,
+        engine=config.rollout,
+        eos_ids=models.eos_ids(model, tokenizer),
+        pad_id=models.pad_id(model, tokenizer),
+        vocabulary=len(tokenizer),
         template="none",
     )
     samples = evaluation.evaluate(

@@ -69,7 +69,12 @@ class RolloutEngine(ABC):
         """
 
 
-def _check(prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+def check_prompts(prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
+    """Refuse what no engine can sample from.
+
+    Raises:
+        DataError: no prompts, an empty one, or not one seed for each.
+    """
     if not prompts:
         raise DataError("rollout: no prompts to sample responses to")
     if len(prompts) != len(seeds):
@@ -81,7 +86,7 @@ def _check(prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
             )
 
 
-def _rollout(
+def assemble(
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Int[Tensor, "length"]],
     recorded: Recorded,
@@ -89,6 +94,7 @@ def _rollout(
     eos_ids: tuple[int, ...],
     pad_id: int,
 ) -> Rollout:
+    """The record of responses to prompts, rows in the order of the prompts."""
     device = responses[0].device
     lasts = torch.stack([response[-1] for response in responses]).tolist()
     rows = [
@@ -128,13 +134,13 @@ class CachedEngine(RolloutEngine):
         max_rows: int | None = None,
         on_response: OnResponse | None = None,
     ) -> Rollout:
-        _check(prompts, seeds)
+        check_prompts(prompts, seeds)
         draw = Draw(
             self.temperature, self.top_p, top_k, vocabulary, self.max_new_tokens, tuple(eos_ids)
         )
         with sampling_mode(model), quick_projection(model):
             decoded = decode(model, prompts, seeds, draw, max_rows, on_response)
-        return _rollout(prompts, decoded.responses, decoded.recorded, seeds, eos_ids, pad_id)
+        return assemble(prompts, decoded.responses, decoded.recorded, seeds, eos_ids, pad_id)
 
 
 class _Seeded(LogitsProcessor):
@@ -176,7 +182,7 @@ class GenerateEngine(RolloutEngine):
         max_rows: int | None = None,
         on_response: OnResponse | None = None,
     ) -> Rollout:
-        _check(prompts, seeds)
+        check_prompts(prompts, seeds)
         rows = max_rows or len(prompts)
         responses: list[Tensor] = []
         with (
@@ -196,7 +202,7 @@ class GenerateEngine(RolloutEngine):
                     for prompt, response in zip(prompts, responses, strict=True)
                 ]
             )
-        rollout = _rollout(prompts, responses, recorded, seeds, eos_ids, pad_id)
+        rollout = assemble(prompts, responses, recorded, seeds, eos_ids, pad_id)
         refuse_non_finite(rollout.log_prob, rollout.row, rollout.position)
         return rollout
 

@@ -8,7 +8,8 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from end_to_end.laboratory import save_model
+from end_to_end.laboratory import comparable, save_model
+from token_server import TokenServer
 
 from opdlab import models
 from opdlab.config import Experiment
@@ -27,7 +28,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def build(
-    folders: tuple[Path, Path], method: dict[str, Any], group_size: int = 1, **training: Any
+    folders: tuple[Path, Path],
+    method: dict[str, Any],
+    group_size: int = 1,
+    engine: dict[str, Any] | None = None,
+    **training: Any,
 ) -> Distillation:
     """A module on random models, ready for a step."""
     student_path, teacher_path = map(str, folders)
@@ -37,14 +42,25 @@ def build(
             "student": {"path": student_path},
             "teacher": {"path": teacher_path},
             "prompts": {"type": "problems", "sources": [{"type": "math"}]},
-            "rollout": {"type": "cached", "max_new_tokens": 12, "group_size": group_size},
+            "rollout": {
+                "max_new_tokens": 12,
+                "group_size": group_size,
+                **(engine or {"type": "cached"}),
+            },
             "method": method,
             "training": {"steps": 1, "prompts_per_step": 6, **training},
         }
     )
     model, tokenizer = models.load_model(student_path), models.load_tokenizer(student_path)
     eos, pad = models.eos_ids(model, tokenizer), models.pad_id(model, tokenizer)
-    subject = Subject(model, tokenizer, config.rollout, eos, pad, None, "none")
+    subject = Subject(
+        model=model,
+        tokenizer=tokenizer,
+        engine=config.rollout,
+        eos_ids=eos,
+        pad_id=pad,
+        template="none",
+    )
     teacher = Teacher(models.load_model(teacher_path))
     return Distillation(config, subject, teacher, open_prompts(config.prompts, tokenizer, 0))
 
@@ -174,3 +190,17 @@ GOLDEN_KL = [6.81924, 7.14815, 6.47164, 6.63104]
 def test_the_loss_curve_is_the_one_it_always_was(folders) -> None:
     rows = fit(build(folders, {"type": "lgr", "support": "full", "top_k": 4}, steps=4))
     assert [row["reverse_kl"] for row in rows] == pytest.approx(GOLDEN_KL, rel=2e-3)
+
+
+def test_training_on_rollouts_of_a_server_is_training_on_ones_own(folders, tmp_path: Path) -> None:
+    lgr = {"type": "lgr", "support": "full", "top_k": 4}
+    steps = 6
+    with TokenServer(folders[0]) as server:
+        engine = {"type": "openai", "url": server.url, "weights_folder": str(tmp_path)}
+        through = fit(build(folders, lgr, engine=engine, steps=steps, learning_rate=0.01))
+        assert server.seen["/collective_rpc"] == steps  # the weights of every step, and none twice
+    own = fit(build(folders, lgr, steps=steps, learning_rate=0.01))
+    assert len(own) == len(through) == steps
+    for one, other in zip(comparable(through), comparable(own), strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+    assert own[0]["reverse_kl"] != pytest.approx(own[-1]["reverse_kl"], rel=0.01)

@@ -21,6 +21,7 @@ from opdlab.measuring import measure
 from opdlab.plugins import METHODS, type_name
 from opdlab.prompts import open_prompts
 from opdlab.quiet import quieten
+from opdlab.serving.engine import OpenAIEngine
 from opdlab.teacher import Teacher
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
@@ -164,14 +165,18 @@ class Pair:
 
     def subject(self, model: PreTrainedModel, config: Experiment) -> Subject:
         """A model of the pair with the sampling that the experiment uses."""
+        engine = config.rollout
+        # A server serves the student alone.
+        if isinstance(engine, OpenAIEngine) and model is not self.student:
+            engine = engine.in_process()
         return Subject(
-            model,
-            self.tokenizer,
-            config.rollout,
-            models.eos_ids(self.student, self.tokenizer),
-            models.pad_id(self.student, self.tokenizer),
-            self.vocabulary,
-            config.prompts.template,
+            model=model,
+            tokenizer=self.tokenizer,
+            engine=engine,
+            eos_ids=models.eos_ids(self.student, self.tokenizer),
+            pad_id=models.pad_id(self.student, self.tokenizer),
+            vocabulary=self.vocabulary,
+            template=config.prompts.template,
         )
 
 

@@ -1,0 +1,1 @@
+"""Models behind a server: vLLM, SGLang, `transformers serve`, anything that speaks OpenAI's API."""

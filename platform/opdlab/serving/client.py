@@ -1,0 +1,242 @@
+"""JSON over HTTP to a server that may be busy or killed: retries, concurrency, answers as they come."""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, final
+
+import requests
+
+from opdlab.errors import ServerError
+
+CONNECT_S = 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
+TICK_S = 0.25
+"""How often the caller is woken while no answer comes."""
+WORTH_RETRYING = {"GET": (429, 502, 503, 504), "POST": (408, 425, 429, 500, 502, 503, 504)}
+"""Statuses that may pass. `transformers serve` answers 500 to a list of models that it cannot make."""
+_SHOWN = 400
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a server is and how patiently it is spoken to.
+
+    Attributes:
+        url: base of the OpenAI API, `/v1` included.
+        key_variable: environment variable that holds the API key; unset for none.
+        concurrency: requests under way at once.
+        patience_s: a request that fails is tried again for so long, ever more slowly.
+        timeout_s: longest wait for one answer.
+    """
+
+    url: str
+    key_variable: str
+    concurrency: int
+    patience_s: float
+    timeout_s: float
+
+    @property
+    def root(self) -> str:
+        """The server itself, where what is beyond OpenAI's API lies."""
+        return self.url.rstrip("/").removesuffix("/v1")
+
+
+class _Refused(Exception):
+    """A failure that may pass."""
+
+    def __init__(self, reason: str, pause_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause_s = pause_s
+
+
+@final
+class Client:
+    """Requests to one server.
+
+    Attributes:
+        notice: what is being waited for, in words; empty while answers come.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.notice = ""
+        self._local = threading.local()
+
+    def ask(self, path: str) -> Any | None:
+        """What the server says of itself at a path; None where it says nothing, or no JSON.
+
+        Raises:
+            ServerError: it did not answer at all for the whole of the patience.
+        """
+        try:
+            return self._persist("GET", f"{self.access.root}{path}", None, lambda: False)
+        except _Answered:
+            return None
+
+    def post(self, url: str, body: Body, stopped: Callable[[], bool] = lambda: False) -> Any:
+        """The answer to one request.
+
+        Raises:
+            ServerError: it was refused, or failed for the whole of the patience.
+        """
+        try:
+            return self._persist("POST", url, body, stopped)
+        except _Answered as answered:
+            raise ServerError(f"{url} refused a request: {answered}") from answered
+
+    def post_all(
+        self,
+        url: str,
+        bodies: Sequence[Body],
+        on_answer: Callable[[int, Any], None],
+        on_tick: Callable[[], None] | None = None,
+        at_once: int | None = None,
+    ) -> None:
+        """Every request answered, in whatever order; callbacks run in the caller's thread.
+
+        Args:
+            on_answer: called with the place and the answer; what it raises ends everything.
+            on_tick: called every quarter of a second while no answer comes; likewise.
+            at_once: requests under way at a time, if fewer than the access allows.
+
+        Raises:
+            ServerError: a request was refused, or failed for the whole of the patience.
+        """
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for place in range(len(bodies)):
+            todo.put(place)
+        done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    place = todo.get_nowait()
+                    done.put((place, self.post(url, bodies[place], stop.is_set)))
+                except queue.Empty:
+                    return
+                except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
+                    done.put((-1, error))
+                    return
+
+        # Daemons: a thread that waits for a server that hangs must not keep the process.
+        for _ in range(min(at_once or self.access.concurrency, len(bodies))):
+            threading.Thread(target=work, daemon=True).start()
+        try:
+            for place, answer in self._received(done, len(bodies), on_tick):
+                if place < 0:
+                    raise answer
+                on_answer(place, answer)
+        finally:
+            stop.set()
+            self.notice = ""
+
+    def _received(
+        self, done: queue.SimpleQueue[Any], count: int, on_tick: Callable[[], None] | None
+    ) -> Iterator[tuple[int, Any]]:
+        while count:
+            try:
+                yield done.get(timeout=TICK_S)
+                count -= 1
+            except queue.Empty:
+                if on_tick is not None:
+                    on_tick()
+
+    def _persist(self, verb: str, url: str, body: Body | None, stopped: Callable[[], bool]) -> Any:
+        """Try until there is an answer, ever more slowly."""
+        started, pause = monotonic(), FIRST_PAUSE_S
+        while True:
+            try:
+                answer = self._once(verb, url, body)
+                self.notice = ""
+                return answer
+            except _Refused as refused:
+                waited = monotonic() - started
+                if waited > self.access.patience_s:
+                    raise ServerError(
+                        f"{url}: no answer for {waited:.0f} s ({refused}). What was answered before is "
+                        "kept: start the server and run the same command again, or raise patience_s"
+                    ) from refused
+                self.notice = f"waiting for {self.access.root} since {waited:.0f} s: {refused}"
+                # Apart by chance, so that a server that comes back is not met by all at once.
+                _sleep(max(refused.pause_s, pause * random.uniform(0.5, 1.0)), stopped)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                if stopped():
+                    raise ServerError(f"{url}: given up") from refused
+
+    def _once(self, verb: str, url: str, body: Body | None) -> Any:
+        try:
+            response = self._session().request(
+                verb, url, json=body, timeout=(CONNECT_S, self.access.timeout_s)
+            )
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise _Refused(_reason(error)) from error
+        except requests.exceptions.ChunkedEncodingError as error:
+            raise _Refused("the connection broke in the middle of an answer") from error
+        except requests.RequestException as error:
+            raise ServerError(f"{url}: {error}; check the address") from error
+        if response.status_code in WORTH_RETRYING[verb]:
+            raise _Refused(f"status {response.status_code}: {_said(response)}", _asked(response))
+        try:
+            if not response.ok:
+                raise _Answered(f"status {response.status_code}: {_said(response)}")
+            return response.json() if response.content else {}
+        except ValueError as error:
+            raise _Answered(f"no JSON: {response.text[:_SHOWN]!r}") from error
+
+    def _session(self) -> requests.Session:
+        """One a thread: sessions are not made to be shared."""
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            key = os.environ.get(self.access.key_variable)
+            if key:
+                self._local.session.headers["Authorization"] = f"Bearer {key}"
+        return self._local.session
+
+
+class _Answered(Exception):
+    """The server answered, but not with what was asked for."""
+
+
+def _sleep(seconds: float, stopped: Callable[[], bool]) -> None:
+    end = monotonic() + seconds
+    while monotonic() < end and not stopped():
+        threading.Event().wait(min(TICK_S, max(end - monotonic(), 0)))
+
+
+def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, requests.ReadTimeout):
+        return "no answer within the time limit of one request"
+    if isinstance(error, requests.ConnectTimeout):
+        return "it cannot be reached"
+    inner = error.args[0] if error.args else error
+    cause = getattr(inner, "reason", inner)
+    return "connection refused" if "refused" in str(cause) else "the connection broke"
+
+
+def _asked(response: requests.Response) -> float:
+    """The pause that the server asks for, in seconds."""
+    wanted = response.headers.get("Retry-After", "")
+    return min(float(wanted), 10 * LONGEST_PAUSE_S) if wanted.isdigit() else 0.0
+
+
+def _said(response: requests.Response) -> str:
+    """The message of an error answer."""
+    try:
+        said = response.json()
+    except ValueError:
+        return response.text[:_SHOWN]
+    if isinstance(said, dict):
+        said = said.get("error", said.get("detail", said.get("message", said)))
+    if isinstance(said, dict):
+        said = said.get("message", said)
+    return str(said)[:_SHOWN]

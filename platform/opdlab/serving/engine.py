@@ -1,0 +1,223 @@
+"""The rollout engine that samples on a server, and scores what it sampled with the student itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.errors import ServerError
+from opdlab.head import hidden_states, project, rows_at_a_time
+from opdlab.recording import OnResponse, refuse_non_finite
+from opdlab.records import Rollout, option
+from opdlab.rollout import CachedEngine, RolloutEngine, assemble, check_prompts
+from opdlab.sampling import Recorded, concatenate, record, weigh
+from opdlab.sampling_mode import sampling_mode
+from opdlab.serving import weights
+from opdlab.serving.client import Access, Client
+from opdlab.serving.dialect import (
+    TOKEN_SERVERS,
+    Draw,
+    Identity,
+    Reply,
+    completion_body,
+    identify,
+    read_reply,
+)
+from opdlab.shapes import Int, Tensor
+from opdlab.vocabulary_loss import slices
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAIEngine(RolloutEngine):
+    """Samples on a server that speaks OpenAI's API: vLLM or SGLang; any for `opdlab eval`.
+
+    Training needs the very tokens that were sampled and their log-probabilities: a server that does not
+    return both is refused. What is recorded (log-probabilities, entropy, candidates) is the student's own,
+    by one forward over what the server sampled; how far the server's log-probabilities are from those
+    shows whether it serves the student.
+    """
+
+    url: str = option("http://localhost:8000/v1", "Base of OpenAI's API, `/v1` included.")
+    served_model: str | None = option(
+        None, "Name under which the model is served; null takes the only one."
+    )
+    key_variable: str = option("OPENAI_API_KEY", "Environment variable with the API key, if any.")
+    concurrency: int = option(64, "Requests under way at once.", ge=1, le=4096)
+    patience_s: float = option(
+        600.0, "Seconds for which a request that fails is tried again, ever more slowly.", ge=0
+    )
+    timeout_s: float = option(3600.0, "Longest wait for one answer, in seconds.", gt=0)
+    weights_folder: str | None = option(
+        None,
+        "Folder that the server sees under the same name, through which it gets the student's weights "
+        "before each rollout; null where nothing is trained.",
+    )
+    largest_gap: float = option(
+        0.1,
+        "Mean difference between the server's log-probabilities and the student's, in nats, above which a "
+        "rollout is refused: the server has other weights.",
+        gt=0,
+    )
+
+    @property
+    def access(self) -> Access:
+        """Where the server is and how patiently it is spoken to."""
+        return Access(
+            self.url, self.key_variable, self.concurrency, self.patience_s, self.timeout_s
+        )
+
+    def in_process(self) -> CachedEngine:
+        """An engine that samples in the same way from a model that the server does not serve."""
+        return CachedEngine(
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            group_size=self.group_size,
+        )
+
+    def sample(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        top_k: int = 0,
+        vocabulary: int | None = None,
+        max_rows: int | None = None,
+        on_response: OnResponse | None = None,
+    ) -> Rollout:
+        check_prompts(prompts, seeds)
+        client = Client(self.access)
+        server = identify(client, self.served_model)
+        draw = Draw(self.temperature, self.top_p, self.max_new_tokens, tuple(eos_ids), pad_id)
+        if self.weights_folder is not None and weights.outdated(client, model):
+            self._send(client, server, model, list(prompts[0]))
+
+        def rollout_and_gap() -> tuple[Rollout, float]:
+            replies = self._replies(client, server, draw, prompts, seeds, max_rows, on_response)
+            responses = [torch.tensor(reply.ids, device=model.device) for reply in replies]
+            _check_vocabulary(responses, vocabulary)
+            recorded = scored(model, prompts, responses, vocabulary, top_k)
+            rollout = assemble(prompts, responses, recorded, seeds, eos_ids, pad_id)
+            refuse_non_finite(rollout.log_prob, rollout.row, rollout.position)
+            return rollout, self._gap(rollout, replies)
+
+        rollout, gap = rollout_and_gap()
+        if gap > self.largest_gap and self.weights_folder is not None and on_response is None:
+            # A server that was started again in between has the weights it began with.
+            self._send(client, server, model, list(prompts[0]))
+            rollout, gap = rollout_and_gap()
+        if gap > self.largest_gap:
+            raise ServerError(
+                f"{self.url} does not serve the student: its log-probabilities of what it sampled are "
+                f"{gap:.2g} nats off on average (largest_gap: {self.largest_gap:g}). Give it the "
+                "student's weights (weights_folder), or serve the model that is trained; a wider number "
+                "format lowers what rounding leaves"
+            )
+        return rollout
+
+    def _send(
+        self, client: Client, server: Identity, model: PreTrainedModel, prompt: list[int]
+    ) -> None:
+        assert self.weights_folder is not None
+        weights.send(client, server, model, self.weights_folder)
+        if server.software != "vllm" or len(prompt) < 2:
+            return
+        gap = weights.gap(client, server, model, prompt)
+        if gap > self.largest_gap:
+            raise ServerError(
+                f"{self.url} still answers with other weights after it was sent the student's: its "
+                f"log-probabilities of a prompt are {gap:.2g} nats off"
+            )
+
+    def _replies(
+        self,
+        client: Client,
+        server: Identity,
+        draw: Draw,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        max_rows: int | None,
+        on_response: OnResponse | None,
+    ) -> list[Reply]:
+        if server.software not in TOKEN_SERVERS:
+            raise self._lacks(server, "token ids")
+        found: dict[int, Reply] = {}
+
+        def arrived(row: int, answer: object) -> None:
+            reply = read_reply(answer, prompts[row], draw, None)
+            if reply.ids is None or reply.log_probs is None:
+                missing = "token ids" if reply.ids is None else "log-probabilities"
+                raise self._lacks(server, missing)
+            found[row] = reply
+            if on_response is not None:
+                on_response(row, list(reply.ids))
+
+        bodies = [
+            completion_body(server, draw, prompt, "", seed, log_probs=True)
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        at_once = min(self.concurrency, max_rows or self.concurrency)
+        client.post_all(f"{self.url.rstrip('/')}/completions", bodies, arrived, at_once=at_once)
+        return [found[row] for row in range(len(prompts))]
+
+    def _lacks(self, server: Identity, missing: str) -> ServerError:
+        return ServerError(
+            f"{self.url} ({server.software}) returns no {missing}: training needs the very tokens that "
+            f"were sampled and how likely they were, which {' and '.join(TOKEN_SERVERS)} return; another "
+            "server is good for `opdlab eval --server` alone"
+        )
+
+    def _gap(self, rollout: Rollout, replies: Sequence[Reply]) -> float:
+        """Mean absolute difference between the server's log-probabilities and the student's, nats."""
+        if (self.temperature, self.top_p) != (1.0, 1.0):
+            return 0.0  # servers differ in whether theirs are those before temperature and top-p
+        said = [value for reply in replies for value in reply.log_probs or ()]
+        theirs = torch.tensor(said, device=rollout.log_prob.device)
+        return float((theirs - rollout.log_prob).abs().mean())
+
+
+def scored(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Int[Tensor, "length"]],
+    vocabulary: int | None,
+    top_k: int,
+) -> Recorded:
+    """What the model itself says of the responses, row by row, vocabulary rows in chunks."""
+    width = vocabulary or model.config.get_text_config().vocab_size
+    together, _ = rows_at_a_time(width, model.device)
+    found = []
+    with sampling_mode(model):
+        for prompt, response in zip(prompts, responses, strict=True):
+            tokens = torch.cat([torch.tensor(list(prompt), device=model.device), response])
+            hidden = hidden_states(model, tokens[None])[0, len(prompt) - 1 : -1]
+            for part in slices(len(response), together):
+                logits = project(model, hidden[part])[:, :vocabulary]
+                found.append(record(weigh(logits), response[part, None], top_k))
+    return concatenate(found)
+
+
+def _check_vocabulary(responses: Sequence[Tensor], vocabulary: int | None) -> None:
+    largest = max(int(response.max()) for response in responses)
+    if vocabulary is not None and largest >= vocabulary:
+        raise ServerError(
+            f"the server sampled token {largest}, beyond the {vocabulary} that student and teacher "
+            "share; it serves a model with more entries"
+        )
+
+
+def same_way(engine: RolloutEngine, server: OpenAIEngine) -> OpenAIEngine:
+    """The server's engine with the lengths and sampling of another one."""
+    return replace(
+        server,
+        max_new_tokens=engine.max_new_tokens,
+        temperature=engine.temperature,
+        top_p=engine.top_p,
+        group_size=engine.group_size,
+    )

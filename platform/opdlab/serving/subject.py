@@ -1,0 +1,130 @@
+"""A model behind a server, to be evaluated: only its tokenizer is needed here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from opdlab import models
+from opdlab.errors import ModelError
+from opdlab.evaluation import Answer, Measured, OnAnswer, OnTick
+from opdlab.rollout import RolloutEngine
+from opdlab.serving.client import Client
+from opdlab.serving.dialect import (
+    TOKEN_SERVERS,
+    Draw,
+    Identity,
+    completion_body,
+    identify,
+    prompt_text,
+    read_reply,
+)
+from opdlab.serving.engine import OpenAIEngine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served(Measured):
+    """A model on a server that speaks OpenAI's API."""
+
+    client: Client
+    server: Identity
+
+    def software(self) -> dict[str, str]:
+        return {"engine": type(self.engine).__name__, "url": self.client.access.url} | (
+            self.server.record()
+        )
+
+    def answer(
+        self,
+        engine: RolloutEngine,
+        prompts: Sequence[tuple[Sequence[int], str]],
+        seeds: Sequence[int],
+        rows: int,
+        on_answer: OnAnswer,
+        on_tick: OnTick,
+    ) -> None:
+        draw = Draw(
+            engine.temperature, engine.top_p, engine.max_new_tokens, self.eos_ids, self.pad_id
+        )
+        texts = self._texts(prompts)
+
+        def came(row: int, answer: Any) -> None:
+            reply = read_reply(answer, prompts[row][0], draw, self.tokenizer)
+            on_answer(row, Answer(reply.text, reply.tokens, reply.stop))
+
+        self.client.post_all(
+            f"{self.client.access.url.rstrip('/')}/completions",
+            [
+                completion_body(self.server, draw, ids, texts[shown], seed)
+                for (ids, shown), seed in zip(prompts, seeds, strict=True)
+            ],
+            came,
+            on_tick,
+            self._at_once(rows),
+        )
+
+    def _texts(self, prompts: Sequence[tuple[Sequence[int], str]]) -> dict[str, str]:
+        """What is sent for each prompt to a server that takes text only."""
+        if self.server.software in TOKEN_SERVERS:
+            return {shown: shown for _, shown in prompts}
+        return {shown: prompt_text(self.tokenizer, ids, shown) for ids, shown in prompts}
+
+    def _at_once(self, rows: int) -> int:
+        # It works on one request at a time, and its seed is the whole process's: a request that arrives
+        # while another is sampled would change what that one draws.
+        if self.server.software == "transformers":
+            return 1
+        return min(rows, self.client.access.concurrency)
+
+    def notice(self) -> str:
+        return self.client.notice
+
+    def label(self) -> str:
+        """Name of what is measured: the model, and the beginning of a hash of what the server says."""
+        told = json.dumps(asdict(self.server), sort_keys=True)
+        name = self.server.model.rstrip("/").split("/")[-1]
+        return f"{name}-{self.server.software}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+
+def open_served(engine: OpenAIEngine, tokenizer_path: str, template: str) -> Served:
+    """The model that a server serves.
+
+    Args:
+        tokenizer_path: where its tokenizer is (see `opdlab.models.load_tokenizer`).
+
+    Raises:
+        ServerError: nobody answers, or the model is not served.
+        ModelError: there is no tokenizer, or it names no EOS.
+    """
+    tokenizer = models.load_tokenizer(tokenizer_path)
+    place = models.locate(tokenizer_path, None)["pretrained_model_name_or_path"]
+    client = Client(engine.access)
+    ends = _ends(place, tokenizer)
+    pad = tokenizer.pad_token_id
+    return Served(
+        tokenizer=tokenizer,
+        engine=engine,
+        eos_ids=ends,
+        pad_id=ends[0] if pad is None else int(pad),  # pyright: ignore[reportArgumentType]
+        template=template,
+        client=client,
+        server=identify(client, engine.served_model, str(place)),
+    )
+
+
+def _ends(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokenizer's EOS and those of the model's generation settings, ascending."""
+    try:
+        found = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id
+    except OSError:
+        found = None
+    listed = found if isinstance(found, list) else [found]
+    ids = {end for end in [*listed, tokenizer.eos_token_id] if isinstance(end, int)}
+    if not ids:
+        raise ModelError(f"{path}: neither the tokenizer nor generation_config.json names an EOS")
+    return tuple(sorted(ids))

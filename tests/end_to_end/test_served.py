@@ -1,0 +1,132 @@
+"""`opdlab eval --server` against a real server: `transformers serve`, killed and started again."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.laboratory import Laboratory
+from end_to_end.model_server import TransformersServer
+
+from opdlab import models
+from opdlab.config import Evaluation
+from opdlab.errors import ServerError
+from opdlab.evaluation import Measured, Subject, evaluate
+from opdlab.rollout import CachedEngine
+from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.subject import open_served
+from opdlab.store import SampleSet, sample_sets
+
+NEEDED = ("fastapi", "openai", "python_multipart", "uvicorn")
+MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(
+    bool(MISSING), reason=f"`transformers serve` needs {', '.join(MISSING)}"
+)
+STUDENT = models.EMBEDDED / "student"
+PROBLEMS, SAMPLES, LENGTH = 20, 6, 48
+SETTINGS: dict[str, Any] = {
+    "benchmarks": [{"type": "math", "level": "short", "count": PROBLEMS}],
+    "samples": SAMPLES,
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[TransformersServer]:
+    with TransformersServer(STUDENT) as server:
+        yield server
+
+
+def served(server: TransformersServer) -> Measured:
+    engine = OpenAIEngine(url=server.url, served_model=str(STUDENT), max_new_tokens=LENGTH)
+    return open_served(engine, "embedded:student", "auto")
+
+
+def here() -> Measured:
+    model, tokenizer = models.load_model(str(STUDENT)), models.load_tokenizer(str(STUDENT))
+    return Subject(
+        model=model,
+        tokenizer=tokenizer,
+        engine=CachedEngine(max_new_tokens=LENGTH),
+        eos_ids=models.eos_ids(model, tokenizer),
+        pad_id=models.pad_id(model, tokenizer),
+        template="auto",
+    )
+
+
+def measure(subject: Measured, folder: Path, **changes: Any) -> SampleSet:
+    evaluate(subject, Evaluation.model_validate({**SETTINGS, **changes}), "student", folder)
+    (found,) = sample_sets(folder)
+    return found
+
+
+def content(one: SampleSet) -> dict[tuple[str, int], tuple]:
+    return {key: row.drawn for key, row in one.generations().items()}
+
+
+def test_greedy_answers_of_a_server_are_those_of_the_process(
+    server: TransformersServer, tmp_path: Path
+) -> None:
+    greedy = {"sampling": "greedy", "samples": 1}
+    theirs = measure(served(server), tmp_path / "served", **greedy)
+    ours = measure(here(), tmp_path / "here", **greedy)
+    assert content(theirs) == content(ours)
+    assert theirs.asked.protocol == ours.asked.protocol
+    assert theirs.asked.software["server_software"] == "transformers"
+    assert theirs.asked.software["server_model"] == str(STUDENT)
+
+
+def test_rollouts_from_a_server_without_token_ids_are_refused(server: TransformersServer) -> None:
+    engine = OpenAIEngine(url=server.url, served_model=str(STUDENT))
+    model = models.load_model(str(STUDENT))
+    with pytest.raises(ServerError, match=r"returns no token ids.*opdlab eval --server"):
+        engine.sample(model, [[1, 5]], [0], eos_ids=(2,), pad_id=0)
+
+
+def test_a_server_and_a_client_that_are_killed_lose_and_repeat_nothing(
+    server: TransformersServer, laboratory: Laboratory, tmp_path: Path
+) -> None:
+    undisturbed = content(measure(served(server), tmp_path / "undisturbed"))
+    changes = {f"evaluation__{key}": value for key, value in SETTINGS.items()}
+    file = laboratory.write(rollout__max_new_tokens=LENGTH, **changes)
+    command = ("eval", file, "--model", "embedded:student", "--server", server.url)
+
+    client = laboratory.start(*command)
+    wait_for_samples(laboratory, client)
+    server.kill()
+    client.kill()
+    client.communicate()
+    before = content(the_set(laboratory))
+    assert 0 < len(before) < PROBLEMS * SAMPLES
+
+    client = laboratory.start(*command)
+    time.sleep(6)  # the client meets no server, and waits
+    assert client.poll() is None
+    server.start()
+    text, _ = client.communicate(timeout=240)
+    assert client.returncode == 0, text
+    after = content(the_set(laboratory))
+    assert len(after) == PROBLEMS * SAMPLES
+    assert before.items() <= after.items()
+    assert after == undisturbed
+    assert len({row[2] for row in after.values()}) > 2 * PROBLEMS  # it did sample
+
+
+def the_set(laboratory: Laboratory) -> SampleSet:
+    (folder,) = laboratory.output.glob("evaluations/student-transformers-*")
+    (found,) = sample_sets(folder / "samples")
+    return found
+
+
+def wait_for_samples(laboratory: Laboratory, client: Any) -> None:
+    pattern = "evaluations/*/samples/*/*/*/generations-*.parquet"
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and client.poll() is None:
+        if list(laboratory.output.glob(pattern)):
+            return
+        time.sleep(0.02)
+    assert client.poll() is None, client.communicate()[0]
+    raise AssertionError("no samples came")

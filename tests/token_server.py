@@ -1,0 +1,170 @@
+"""A stand-in for vLLM or SGLang, neither of which runs here: their documented interface, a real model.
+
+It samples with this package's own engine, so that the same seed gives the same tokens as in the process.
+What it shows is that the client speaks the documented interface, not that those servers keep to it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.models import load_model
+from opdlab.rollout import CachedEngine
+
+EOS = 2
+
+
+class TokenServer:
+    """The server, in a thread; its attributes may be changed while it runs.
+
+    Attributes:
+        kind: `vllm` or `sglang`.
+        seen: requests by path.
+        bodies: completion requests as they came.
+        failures: so many completion requests are answered with `status` first.
+        hides: keys left out of answers.
+        busiest: completion requests under way at once, at most.
+    """
+
+    def __init__(self, folder: Path | str, kind: str = "vllm") -> None:
+        self.folder, self.kind = Path(folder), kind
+        self.model: PreTrainedModel = load_model(str(folder))
+        self.seen: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+        self.failures, self.status, self.headers = 0, 503, {}
+        self.hides: tuple[str, ...] = ()
+        self.extra_prompt: list[int] = []
+        self.deaf = False
+        self.lock, self.under_way, self.busiest = threading.Lock(), 0, 0
+        self.pause = threading.Event()
+
+    def forget(self) -> None:
+        """As if it had been started again: the weights are those of its folder."""
+        self.model = load_model(str(self.folder))
+
+    def __enter__(self) -> Self:
+        handler = type("Handler", (_Handler,), {"server_state": self})
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+    def get(self, path: str) -> Any:
+        if path == "/v1/models":
+            card = {"id": "the-model", "owned_by": self.kind, "root": str(self.folder)}
+            return {"object": "list", "data": [card]}
+        if path == "/version" and self.kind == "vllm":
+            return {"version": "0.33.0"}
+        if path == "/server_info" and self.kind == "sglang":
+            return {"version": "0.5.9"}
+        return None
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        if path == "/v1/completions":
+            return self.complete(body)
+        if path == "/collective_rpc" and self.kind == "vllm":
+            assert body["method"] == "reload_weights"
+            self._take(body["kwargs"]["weights_path"])
+            return {"results": [None]}
+        if path == "/reset_prefix_cache" and self.kind == "vllm":
+            return {}
+        if path == "/update_weights_from_disk" and self.kind == "sglang":
+            self._take(body["model_path"])
+            return {"success": True, "message": "Succeeded to update model weights."}
+        return None
+
+    def _take(self, folder: str) -> None:
+        if not self.deaf:
+            self.model = load_model(folder)
+
+    def complete(self, body: dict[str, Any]) -> Any:
+        with self.lock:
+            self.bodies.append(body)
+            prompt = [*self.extra_prompt, *body["prompt"]]
+            if "prompt_logprobs" in body:
+                return self._scored(prompt)
+            rollout = CachedEngine(
+                max_new_tokens=body["max_tokens"],
+                temperature=body["temperature"],
+                top_p=body["top_p"],
+            ).sample(
+                self.model,
+                [prompt],
+                [body["seed"]],
+                eos_ids=tuple(body["stop_token_ids"]),
+                pad_id=0,
+            )
+        tokens = rollout.token.tolist()
+        values = rollout.log_prob.tolist()
+        choice = {
+            "index": 0,
+            "text": " ".join(map(str, tokens)),
+            "finish_reason": "stop" if rollout.ended[0] else "length",
+            "token_ids": tokens,
+            "prompt_token_ids": prompt,
+            "logprobs": {"token_logprobs": values, "tokens": [str(t) for t in tokens]},
+        }
+        if self.kind == "sglang" and not body.get("no_stop_trim") and rollout.ended[0]:
+            choice["token_ids"] = tokens[:-1]
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": len(tokens)}
+        return self._answer(choice, usage)
+
+    def _answer(self, choice: dict[str, Any], usage: dict[str, Any]) -> Any:
+        shown = {key: value for key, value in choice.items() if key not in self.hides}
+        return {"choices": [shown], "usage": {} if "usage" in self.hides else usage}
+
+    @torch.no_grad()
+    def _scored(self, prompt: list[int]) -> Any:
+        said = self.model(input_ids=torch.tensor([prompt])).logits[0].log_softmax(-1)
+        rows = [None] + [
+            {str(token): {"logprob": float(said[place, token]), "rank": 1}}
+            for place, token in enumerate(prompt[1:])
+        ]
+        choice = {"text": "", "finish_reason": "length", "prompt_logprobs": rows}
+        return self._answer(choice, {"prompt_tokens": len(prompt), "completion_tokens": 1})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_state: ClassVar[TokenServer]
+
+    def do_GET(self) -> None:
+        self._send(self.server_state.get(self.path))
+
+    def do_POST(self) -> None:
+        state = self.server_state
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        state.seen[self.path] += 1
+        with state.lock:
+            fails = self.path == "/v1/completions" and state.failures > 0
+            state.failures -= fails
+            state.under_way += 1
+            state.busiest = max(state.busiest, state.under_way)
+        state.pause.wait(0.02)
+        answer = {"error": {"message": "not now"}} if fails else state.post(self.path, body)
+        with state.lock:
+            state.under_way -= 1
+        self._send(answer, *((state.status, state.headers) if fails else ()))
+
+    def _send(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status if content is not None else 404)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass

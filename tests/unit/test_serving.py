@@ -1,0 +1,278 @@
+"""A model behind a server: the very tokens that were sampled, from the very student, or a refusal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from token_server import EOS, TokenServer
+from transformers import PreTrainedModel
+
+from opdlab import models
+from opdlab.errors import ServerError
+from opdlab.records import Rollout
+from opdlab.rollout import CachedEngine
+from opdlab.serving.client import Access, Client
+from opdlab.serving.dialect import Draw, Identity, completion_body, identify, prompt_text
+from opdlab.serving.engine import OpenAIEngine
+
+PROMPTS = [[1, 5, 9, 12], [1, 7], [1, 20, 21, 22, 23, 24]]
+SEEDS = [3, 4, 5]
+TOKENS = 60
+
+
+@pytest.fixture
+def folder() -> Path:
+    return models.EMBEDDED / "student"
+
+
+@pytest.fixture
+def student(folder: Path) -> PreTrainedModel:
+    return models.load_model(str(folder))
+
+
+@pytest.fixture(params=["vllm", "sglang"])
+def server(folder: Path, request: pytest.FixtureRequest) -> Iterator[TokenServer]:
+    with TokenServer(folder, request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def vllm(folder: Path) -> Iterator[TokenServer]:
+    with TokenServer(folder) as server:
+        yield server
+
+
+def engine(server: TokenServer, **changes: Any) -> OpenAIEngine:
+    values: dict[str, Any] = {"max_new_tokens": TOKENS, "patience_s": 5.0, **changes}
+    return OpenAIEngine(url=server.url, **values)
+
+
+def sample(engine: Any, model: PreTrainedModel, **options: Any) -> Rollout:
+    return engine.sample(model, PROMPTS, SEEDS, eos_ids=(EOS,), pad_id=0, **options)
+
+
+def moved(model: PreTrainedModel, by: float = 0.1) -> PreTrainedModel:
+    """The model after a step of an optimizer, by default so large that answers change."""
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(by * torch.randn(weight.shape, generator=noise))
+    return model
+
+
+def assert_same(one: Rollout, other: Rollout) -> None:
+    assert torch.equal(one.tokens, other.tokens)
+    assert torch.equal(one.ended, other.ended)
+    assert torch.equal(one.candidates, other.candidates)
+    torch.testing.assert_close(one.log_prob, other.log_prob, atol=2e-4, rtol=0)
+    torch.testing.assert_close(one.entropy, other.entropy, atol=2e-4, rtol=0)
+
+
+def test_a_rollout_from_a_server_is_that_of_the_process(
+    server: TokenServer, student: PreTrainedModel
+) -> None:
+    found = sample(engine(server), student, top_k=4)
+    assert_same(found, sample(CachedEngine(max_new_tokens=TOKENS), student, top_k=4))
+    assert found.ended.any()
+
+
+def test_every_response_is_handed_over_with_its_tokens(
+    server: TokenServer, student: PreTrainedModel
+) -> None:
+    came: dict[int, list[int]] = {}
+    found = sample(engine(server), student, on_response=came.__setitem__)
+    rows = found.token.split(found.response_lengths.tolist())
+    assert came == {row: tokens.tolist() for row, tokens in enumerate(rows)}
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"), [("token_ids", "no token ids"), ("logprobs", "no log-probabilities")]
+)
+def test_a_server_that_hides_what_training_needs_is_refused(
+    vllm: TokenServer, student: PreTrainedModel, hidden: str, said: str
+) -> None:
+    vllm.hides = (hidden,)
+    with pytest.raises(ServerError, match=said):
+        sample(engine(vllm), student)
+
+
+def test_a_server_of_no_known_kind_is_refused_before_it_is_asked(
+    vllm: TokenServer, student: PreTrainedModel
+) -> None:
+    vllm.kind = "someone"
+    with pytest.raises(ServerError, match="unknown"):
+        sample(engine(vllm), student)
+    assert not vllm.bodies
+
+
+def test_a_server_that_reads_another_prompt_is_refused(
+    vllm: TokenServer, student: PreTrainedModel
+) -> None:
+    vllm.extra_prompt = [1]
+    for hidden in ((), ("prompt_token_ids",)):
+        vllm.hides = hidden
+        with pytest.raises(ServerError, match="read a prompt as 5 tokens that has 4"):
+            engine(vllm).sample(student, PROMPTS[:1], SEEDS[:1], eos_ids=(EOS,), pad_id=0)
+    vllm.hides = ("prompt_token_ids", "usage")
+    with pytest.raises(ServerError, match="does not say how many"):
+        sample(engine(vllm), student)
+
+
+def test_a_server_that_cuts_the_eos_off_is_refused(
+    vllm: TokenServer, student: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vllm.kind = "sglang"
+    whole = vllm.complete
+    monkeypatch.setattr(vllm, "complete", lambda body: whole({**body, "no_stop_trim": False}))
+    with pytest.raises(ServerError, match="no EOS"):
+        sample(engine(vllm), student)
+
+
+def test_a_server_with_other_weights_is_refused(
+    server: TokenServer, student: PreTrainedModel
+) -> None:
+    with pytest.raises(ServerError, match="does not serve the student"):
+        sample(engine(server), moved(student))
+
+
+def test_weights_are_sent_when_they_changed_and_only_then(
+    server: TokenServer, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    path = "/collective_rpc" if server.kind == "vllm" else "/update_weights_from_disk"
+    through = engine(server, weights_folder=str(tmp_path / "weights"))
+    for sent in (1, 2):
+        moved(student, by=1e-4)
+        for _ in range(2):
+            found = sample(through, student)
+            assert server.seen[path] == sent
+            served = server.model.state_dict()
+            for name, weight in student.state_dict().items():
+                assert torch.equal(served[name], weight)
+        assert_same(found, sample(CachedEngine(max_new_tokens=TOKENS), student))
+    assert not list((tmp_path / "weights").iterdir())
+
+
+def test_a_server_started_again_gets_the_weights_again(
+    server: TokenServer, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    through = engine(server, weights_folder=str(tmp_path / "weights"))
+    sample(through, moved(student))
+    server.forget()
+    assert_same(sample(through, student), sample(CachedEngine(max_new_tokens=TOKENS), student))
+
+
+def test_weights_that_do_not_arrive_are_noticed(
+    server: TokenServer, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    server.deaf = True
+    said = "still answers with other weights" if server.kind == "vllm" else "does not serve"
+    with pytest.raises(ServerError, match=said):
+        sample(engine(server, weights_folder=str(tmp_path)), moved(student))
+
+
+def test_a_busy_server_is_asked_again_and_nothing_is_lost(
+    vllm: TokenServer, student: PreTrainedModel
+) -> None:
+    vllm.failures, vllm.headers = 4, {"Retry-After": "1"}
+    started = time.monotonic()
+    found = sample(engine(vllm), student)
+    assert time.monotonic() - started > 1
+    assert_same(found, sample(CachedEngine(max_new_tokens=TOKENS), student))
+
+
+def test_what_a_server_refuses_is_told_at_once_in_its_words(
+    vllm: TokenServer, student: PreTrainedModel
+) -> None:
+    vllm.failures, vllm.status = 9, 400
+    with pytest.raises(ServerError, match="status 400: not now"):
+        sample(engine(vllm), student)
+    assert vllm.seen["/v1/completions"] <= len(PROMPTS)
+
+
+def access(url: str, **changes: Any) -> Access:
+    values = {"concurrency": 3, "patience_s": 0.5, "timeout_s": 5.0, **changes}
+    return Access(url, "NO_SUCH_KEY", **values)
+
+
+def test_patience_ends() -> None:
+    with pytest.raises(ServerError, match="connection refused"):
+        Client(access("http://127.0.0.1:9/v1")).ask("/version")
+
+
+def test_a_caller_that_stops_is_not_kept_waiting(vllm: TokenServer) -> None:
+    vllm.failures, vllm.headers = 99, {"Retry-After": "60"}
+    client, notices = Client(access(vllm.url, patience_s=600)), []
+
+    def tick() -> None:
+        notices.append(client.notice)
+        if len(notices) > 2:
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        client.post_all(f"{vllm.url}/completions", [{}] * 5, print, tick)
+    assert time.monotonic() - started < 5
+    assert "status 503: not now" in notices[-1]
+    asked = vllm.seen["/v1/completions"]
+    time.sleep(0.6)
+    assert vllm.seen["/v1/completions"] == asked
+
+
+def test_so_many_requests_are_under_way_at_once(
+    vllm: TokenServer, student: PreTrainedModel
+) -> None:
+    many = {"eos_ids": (EOS,), "pad_id": 0}
+    engine(vllm, concurrency=3).sample(student, PROMPTS * 4, SEEDS * 4, **many)
+    assert vllm.busiest == 3
+    vllm.busiest = 0
+    engine(vllm, concurrency=3).sample(student, PROMPTS * 4, SEEDS * 4, max_rows=2, **many)
+    assert vllm.busiest == 2
+
+
+def test_a_key_goes_along_where_there_is_one(
+    vllm: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    client = Client(Access(vllm.url, "MY_KEY", 1, 1.0, 1.0))
+    assert client._session().headers["Authorization"] == "Bearer secret"
+    assert "Authorization" not in Client(access(vllm.url))._session().headers
+
+
+def test_a_server_says_what_it_is(server: TokenServer, folder: Path) -> None:
+    version = {"vllm": "0.33.0", "sglang": "0.5.9"}[server.kind]
+    client = Client(access(server.url))
+    assert identify(client, None) == Identity(server.kind, version, "the-model", str(folder))
+    with pytest.raises(ServerError, match=r"no model 'other' is served.*the-model"):
+        identify(client, "other")
+
+
+def test_every_sampling_setting_is_said_because_servers_have_defaults_of_their_own() -> None:
+    draw = Draw(0.6, 0.95, 100, (2, 7), 0)
+    by_kind = {
+        kind: completion_body(Identity(kind, "", "m", ""), draw, [1, 5], "text", 11)
+        for kind in ("vllm", "sglang", "transformers", "unknown")
+    }
+    common = {"model": "m", "max_tokens": 100, "temperature": 0.6, "top_p": 0.95, "seed": 11}
+    assert by_kind["unknown"] == {**common, "prompt": "text"}
+    tokens = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": [2, 7]}
+    assert by_kind["vllm"] == {**common, **tokens, "prompt": [1, 5], "return_token_ids": True}
+    assert by_kind["sglang"] == {**by_kind["vllm"], "no_stop_trim": True}
+    assert '"top_k": 0' in by_kind["transformers"]["generation_config"]
+    greedy = completion_body(
+        Identity("transformers", "", "m", ""), Draw(0, 1, 9, (2,), 0), [1], "t", 1
+    )
+    assert '"do_sample": false' in greedy["generation_config"]
+
+
+def test_a_prompt_is_sent_as_a_text_that_gives_its_tokens_or_not_at_all(folder: Path) -> None:
+    tokenizer = models.load_tokenizer(str(folder))
+    ids = tokenizer("3+4=")["input_ids"]
+    assert prompt_text(tokenizer, ids, "3+4=") == "3+4="
+    assert prompt_text(tokenizer, ids, f"{tokenizer.bos_token}3+4=") == "3+4="
+    with pytest.raises(ServerError, match="text only"):
+        prompt_text(tokenizer, ids[1:], "3+4=")
