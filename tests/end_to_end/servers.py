@@ -60,17 +60,17 @@ class Postgres:
 
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder}"
-        self._run(
-            "pg_ctl",
-            "-D",
-            self.folder / "data",
-            "-o",
-            options,
-            "-w",
-            "-l",
-            self.folder / "log",
-            "start",
-        )
+        log = self.folder / "log"
+        command = ("pg_ctl", "-D", self.folder / "data", "-o", options, "-w", "-l", log, "start")
+        # A server that was killed may leave a helper that holds its memory a little longer.
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                return self._run(*command)
+            except subprocess.CalledProcessError:
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"PostgreSQL did not start: {log.read_text()}") from None
+                time.sleep(1)
 
     def kill(self) -> None:
         """`kill -9` of the server; its helpers see that and follow."""
