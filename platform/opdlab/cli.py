@@ -272,6 +272,63 @@ def doctor(
 
 
 @app.command()
+def diagnose(
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT | RUN",
+            help="An experiment; or the folder of a run, for its student before and after training.",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    student: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model, or the folder of a run, in place of the experiment's; several in the order of "
+            "their training.",
+            show_default=False,
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A model in place of the experiment's teacher.", show_default=False),
+    ] = None,
+    problems: Annotated[
+        int | None,
+        typer.Option(min=2, help="Test problems of each benchmark, at most.", show_default="all"),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each problem.")] = 1,
+    cuts: Annotated[int, typer.Option(min=2, help="Places of hand-over.")] = 7,
+    bins: Annotated[int, typer.Option(min=6, help="Bins of the position, at most.")] = 24,
+    least: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Fidelity that counts for the effective horizon (C_min)."
+        ),
+    ] = 0.8,
+) -> None:
+    """Measure how the teacher's supervision decays along a student's answers, and write a page.
+
+    Fidelity by position against the teacher's own prefixes, accuracy where the teacher takes over, jump of
+    confidence, sigmoid fit, effective horizon, one-step discriminability, pair distance.
+
+    Examples:
+
+    [bold]opdlab diagnose quickstart[/]
+
+    [bold]opdlab diagnose runs/quickstart-001/lgr[/] before and after that run's training
+
+    [bold]opdlab diagnose my.yaml --student runs/my-001/opd --student runs/my-001/lgr[/]
+    """
+    from opdlab.diagnosis.run import Settings
+    from opdlab.diagnosis.run import diagnose as run
+
+    settings = Settings(problems, samples, cuts, bins, least)
+    run(experiment, overrides or [], student or [], teacher, settings)
+
+
+@app.command()
 def power(
     experiment: File,
     overrides: Overrides = None,

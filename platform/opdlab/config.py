@@ -137,6 +137,9 @@ class Training(Section):
     """Lightning's: `auto`, `ddp`, `fsdp2`, `deepspeed_stage_2` ..."""
     checkpoint_every: int = Field(default=25, ge=1)
     """Optimizer steps between checkpoints, or a few more: one is made when a rollout's epochs are over."""
+    keep_every: int = Field(default=0, ge=0)
+    """Optimizer steps between copies of the student that stay in the run's folder, for `opdlab
+    diagnose` to look at; 0 for none."""
     hacking: HackingWatch = HackingWatch()
     """Alarms against reward hacking, in the progress line and as the tag `opdlab.alarms`."""
     threads: int | None = Field(default=None, ge=1)

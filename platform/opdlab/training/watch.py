@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
@@ -22,6 +23,8 @@ from opdlab.training.hacking import Alarms
 from opdlab.training.module import Distillation
 
 TABLE_ROWS = 8
+STUDENTS = "students"
+"""Folder of a run's kept copies of its student."""
 SHOWN = {
     "loss": "loss",
     "reverse_kl": "reverse KL",
@@ -73,6 +76,9 @@ class Watch(L.Callback):
         self.step = trainer.global_step
         self._record(pl_module)
         config = pl_module.config
+        keep, last = config.training.keep_every, config.training.steps
+        if keep and self.step % keep == 0 and self.step < last and trainer.is_global_zero:
+            keep_copy(pl_module, self.tracker.folder / STUDENTS / f"step-{self.step:06d}")
         if not pl_module.whole:
             return  # a checkpoint now would lose the epochs that a rollout still has
         every = config.training.checkpoint_every
@@ -161,6 +167,16 @@ def asked(
 def rounded(values: Any) -> list[float | None]:
     """Numbers short enough to read; NaN (nothing there) as null."""
     return [round(v, 4) if v == v else None for v in values.tolist()]
+
+
+def keep_copy(module: Distillation, folder: Path) -> None:
+    """Save the student as it is now; the folder is whole or not there."""
+    partial = folder.with_name(f".{folder.name}")
+    for old in (partial, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    module.student.save_pretrained(partial)
+    module.subject.tokenizer.save_pretrained(partial)
+    partial.rename(folder)
 
 
 def checkpoint_path(folder: Path) -> Path:

@@ -1,0 +1,1 @@
+"""`opdlab diagnose`: supervision fidelity and its decay, measured on any student and teacher."""

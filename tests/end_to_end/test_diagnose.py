@@ -1,0 +1,100 @@
+"""`opdlab diagnose`: one command from a file, a run's folder or models to a page; stopped, it goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end.laboratory import Laboratory, save_model
+
+from opdlab.diagnosis import findings
+from opdlab.diagnosis.run import ROWS, Settings, diagnose
+from opdlab.errors import ConfigError, ModelError
+
+COUNT = ROWS + 6
+SMALL = Settings(problems=6, samples=1, cuts=2, bins=8, least=0.8)
+WHOLE = {"evaluation__benchmarks": [{"type": "math", "level": "short", "count": COUNT}]}
+
+
+@pytest.fixture(autouse=True)
+def _few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "REPLICATES", 40)
+
+
+def found_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "diagnosis.json").read_text())
+
+
+def test_an_experiment_is_diagnosed_and_what_is_not_there_is_not_identified(
+    laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = diagnose(str(laboratory.write(**WHOLE)), [], [], None, SMALL)
+    said = capsys.readouterr().out
+    assert "n = 6 problems" in said
+    assert "not identified (n = 6 problems" in said
+    student, control = found_in(folder)["models"].values()
+    assert student["responses"] == control["responses"] == 6
+    assert (student["own"], control["own"]) == (False, True)
+    assert {row["cut"] for row in student["hand_over"]} >= {0}
+    run = laboratory.mlflow_runs()["diagnose small"]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["opdlab.role"] == "diagnosis"
+    assert run.data.metrics["own/fall"] == control["fall"]["value"]
+    sent = {each.path for each in laboratory.client().list_artifacts(run.info.run_id)}
+    assert sent == {"diagnosis.html", "diagnosis.json"}
+
+
+def test_a_stopped_diagnosis_goes_on_and_finds_the_same(laboratory: Laboratory) -> None:
+    file = laboratory.write(**WHOLE, rollout__max_new_tokens=60)
+    process = laboratory.start("diagnose", file, "--cuts", "2")
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        if list(laboratory.output.glob("diagnoses/*/seen/*/responses-000000.npz")):
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, text
+    assert "goes on from here" in text
+    (folder,) = laboratory.output.glob("diagnoses/*")
+    assert not (folder / "diagnosis.json").exists()
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}
+    assert files
+
+    settings = Settings(problems=None, samples=1, cuts=2, bins=8, least=0.8)
+    assert diagnose(str(file), [], [], None, settings) == folder
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    resumed = found_in(folder)
+    (folder / "seen").rename(laboratory.folder / "away")
+    diagnose(str(file), [], [], None, settings)
+    assert found_in(folder) == resumed
+
+
+def test_a_run_is_looked_at_before_during_and_after_its_training(
+    laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    laboratory.run("train", laboratory.write(training__steps=4, training__keep_every=2))
+    run = laboratory.output / "small-001" / "lgr"
+    assert [path.name for path in (run / "students").iterdir()] == ["step-000002"]
+    found = found_in(diagnose(str(run), [], [], None, SMALL))
+    assert found["students"] == ["student", "step-000002", "lgr"]
+    assert list(found["shifts"]) == found["students"][1:]
+    assert "the shift is not identified" in " ".join(capsys.readouterr().out.split())
+    before, during, after = (found["models"][name]["pair"]["r"] for name in found["students"])
+    assert len({before, during, after}) == 3
+
+
+def test_models_may_be_named_and_one_that_does_not_fit_is_refused(laboratory: Laboratory) -> None:
+    file, itself = str(laboratory.write(**WHOLE)), str(laboratory.student)
+    found = found_in(diagnose(file, [], [itself], itself, SMALL))
+    (student,) = found["students"]
+    assert found["models"][student]["pair"]["r"] > 0.9999  # its own teacher
+    foreign = save_model(laboratory.folder / "foreign", 16, characters="abcdefgh0123456789+-*=;#M")
+    with pytest.raises(ModelError, match="do not share a vocabulary"):
+        diagnose(file, [], [str(foreign)], None, SMALL)
+    with pytest.raises(ConfigError, match="no problems that an answer can be graded on"):
+        diagnose(file, ["evaluation.benchmarks=[]"], [], None, SMALL)

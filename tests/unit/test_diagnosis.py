@@ -1,0 +1,312 @@
+"""Fidelity as `opdlab diagnose` measures it: against whole forwards and numbers made by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from end_to_end.laboratory import save_model
+
+from opdlab import models
+from opdlab.diagnosis import findings, page, report
+from opdlab.diagnosis.findings import Observed, find
+from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
+from opdlab.diagnosis.observe import WINDOW, Asked, Bench, hand_over, respond, spread
+from opdlab.diagnosis.run import CONTROL, clean
+from opdlab.errors import DataError
+from opdlab.evaluator import Evaluator
+from opdlab.fidelity import sigmoid
+from opdlab.records import Problem, Verdict
+from opdlab.rollout import CachedEngine
+from opdlab.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Echo(Evaluator):
+    """Right is an answer that begins with the gold."""
+
+    benchmark = "echo"
+    grader_version = "1"
+
+    def problems(self) -> Sequence[Problem]:
+        return [Problem("echo", f"{n}", f"M{n}a+{n}=", gold="") for n in range(6)]
+
+    def grade(self, problem: Problem, completion: str) -> Verdict:
+        right = completion.startswith(problem.gold)
+        return Verdict("correct" if right else "wrong", completion, "" if right else "another one")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, torch.nn.Module]:
+    folder = tmp_path_factory.mktemp("models")
+    paths = [save_model(folder / name, width, scale=4.0) for name, width in (("s", 16), ("t", 32))]
+    student, teacher = (models.load_model(str(path)) for path in paths)
+    tokenizer = models.load_tokenizer(str(paths[0]))
+    problems = Echo().problems()
+    asked = [Asked(number, 0, problem, Echo()) for number, problem in enumerate(problems)]
+    return (
+        Bench(
+            teacher=Teacher(teacher),
+            engine=CachedEngine(max_new_tokens=40),
+            top_k=4,
+            tokenizer=tokenizer,
+            template="none",
+            eos_ids=models.eos_ids(teacher, tokenizer),
+            pad_id=models.pad_id(teacher, tokenizer),
+            vocabulary=len(tokenizer),
+            asked=asked,
+            seed=5,
+        ),
+        student,
+    )
+
+
+def distributions(model: torch.nn.Module, bench: Bench, one: Tokens) -> np.ndarray:
+    """Next-token distributions before each token of a response and after the last, by one forward."""
+    prompt = bench.tokenizer(bench.asked[int(one.problem[0])].problem.prompt)["input_ids"]
+    with torch.no_grad():
+        tokens = torch.tensor([[*prompt, *one.token.tolist()]])
+        said = model(input_ids=tokens).logits[0, len(prompt) - 1 :].softmax(-1)
+    return said.double().numpy()
+
+
+def test_tokens_say_what_whole_forwards_say(bench) -> None:
+    bench, student = bench
+    seen = respond(bench, student, range(6), looked_at=10_000)
+    assert len(seen.responses()) == 6
+    for one in seen.responses():
+        theirs = distributions(bench.teacher.model, bench, one)
+        ours = distributions(student, bench, one)
+        place = np.arange(len(one))
+        assert one.teacher == pytest.approx(np.log(theirs[place, one.token]), abs=1e-4)
+        assert one.student == pytest.approx(np.log(ours[place, one.token]), abs=1e-4)
+        known = ~np.isin(one.token, bench.eos_ids)
+        assert one.fidelity[known] == pytest.approx(theirs[1:].max(1)[known], abs=1e-5)
+        assert np.isnan(one.fidelity[~known]).all()
+        entropy = -(theirs[:-1] * np.log(theirs[:-1])).sum(1)
+        assert one.entropy == pytest.approx(entropy, abs=1e-4)
+
+
+def test_d_ahead_is_that_of_whole_forwards_and_no_eos_is_a_candidate(bench) -> None:
+    bench, student = bench
+    seen = respond(bench, student, range(2), looked_at=10_000)
+    one = seen.responses()[0]
+    for place in (0, 3):
+        kept = one[np.arange(place)]
+        top = distributions(student, bench, kept if place else one)[place].argsort()[::-1][:4]
+        after = []
+        for token in top:
+            if token in bench.eos_ids:
+                continue
+            row = replace(one[np.arange(place + 1)], token=np.append(one.token[:place], token))
+            after.append(distributions(bench.teacher.model, bench, row)[-1].max())
+        assert one.ahead[place] == pytest.approx(max(after) - min(after), abs=1e-5)
+    few = respond(bench, student, range(2), looked_at=7)
+    assert 0 < np.isfinite(few.ahead).sum() <= 7
+
+
+def test_the_spread_of_a_single_candidate_is_none() -> None:
+    nan = float("nan")
+    confidence = torch.tensor([[0.5, 0.25, nan], [0.5, nan, nan], [nan, nan, nan]])
+    assert spread(confidence).tolist() == pytest.approx([0.25, nan, nan], nan_ok=True)
+
+
+def test_a_hand_over_keeps_the_prefix_and_the_teacher_goes_on(bench) -> None:
+    bench, student = bench
+    seen = respond(bench, student, range(6), looked_at=0).responses()
+    cut = 12
+    long = [one for one in seen if len(one) > cut]
+    texts = [
+        bench.tokenizer.decode(one.token[:cut].tolist(), skip_special_tokens=True) for one in seen
+    ]
+    kept = [
+        replace(one, problem=replace(one.problem, gold=texts[one.number])) for one in bench.asked
+    ]
+    found = hand_over(replace(bench, asked=kept), seen, range(6), cut)
+    assert len(found) == len(long) > 1
+    assert found.correct.tolist() == [1.0] * len(long)
+    other = [replace(one, problem=replace(one.problem, gold="?" * cut)) for one in bench.asked]
+    assert not hand_over(replace(bench, asked=other), seen, range(6), cut).correct.any()
+    for one, before in zip(long, found.before, strict=True):
+        said = distributions(bench.teacher.model, bench, one[np.arange(cut)]).max(1)
+        assert before == pytest.approx(said[cut - WINDOW + 1 :].mean(), abs=1e-5)
+
+
+def test_from_an_empty_prefix_the_teacher_answers_by_itself_and_is_as_sure_as_a_forward_says(
+    bench,
+) -> None:
+    bench, student = bench
+    seen = respond(bench, student, range(6), looked_at=0).responses()
+    found = hand_over(bench, seen, range(6), 0)
+    assert len(found) == 6
+    assert np.isnan(found.before).all()
+    alone = respond(replace(bench, seed=bench.seed + 1), bench.teacher.model, range(6), 0)
+    for one, after in zip(alone.responses(), found.after, strict=True):
+        if len(one) > WINDOW:
+            said = distributions(bench.teacher.model, bench, one).max(1)
+            assert after == pytest.approx(said[1 : WINDOW + 1].mean(), abs=1e-5)
+
+
+def test_the_teachers_part_stays_within_its_context(bench) -> None:
+    bench, student = bench
+    seen = respond(bench, student, range(6), looked_at=0).responses()
+    wide = replace(bench, engine=replace(bench.engine, max_new_tokens=100_000))
+    assert np.isfinite(hand_over(wide, seen[:2], range(2), 5).correct).all()
+
+
+def made(
+    curve, problems: int = 40, length: int = 300, own: bool = False, seed: int = 0
+) -> Observed:
+    """Responses whose fidelity follows a curve, and hand-overs whose accuracy does."""
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(length // 2, length, problems)
+    position = np.concatenate([np.arange(n) for n in lengths])
+    problem = np.repeat(np.arange(problems), lengths)
+    F = curve(position / 1000) + 0.02 * draw.standard_normal(len(position))
+    zeros = np.zeros(len(position))
+    student = -draw.random(len(position))
+    entropy = draw.random(len(position))
+    tokens = Tokens(
+        problem,
+        zeros.astype(int),
+        position,
+        zeros.astype(int),
+        student,
+        0.5 * student - 1,
+        entropy,
+        F.clip(0, 1),
+        draw.random(len(position)),
+    )
+    handed = []
+    for cut in (0, 40, 80, 120, 160):
+        mine = np.flatnonzero(lengths > cut)
+        right = (draw.random(len(mine)) < curve(cut / 1000)).astype(float)
+        none = np.zeros(len(mine))
+        before = np.full(len(mine), np.nan if cut == 0 else curve(cut / 1000))
+        handed.append(HandOvers(mine, none, none + cut, right, none, before, none + 0.9))
+    name = CONTROL if own else f"student-{seed}"
+    return Observed(name, own, tokens, HandOvers.join(handed))
+
+
+FALLING = {"amplitude": 0.5, "eps": 40.0, "t_star": 0.12, "floor": 0.4}
+
+
+def falling(t):
+    return sigmoid(t, *FALLING.values())
+
+
+def flat(t):
+    return 0.9 + 0 * t
+
+
+@pytest.fixture(scope="module")
+def found() -> dict:
+    later = lambda t: sigmoid(t, 0.5, 40.0, 0.17, 0.4)  # noqa: E731
+    seen = [made(falling), made(later, seed=1), made(flat, own=True, seed=2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "REPLICATES", 200)
+        return find(seen, problems=40, bins=24, least=0.6)
+
+
+def test_a_falling_curve_is_found_with_its_boundary_and_a_flat_one_is_not_identified(found) -> None:
+    student, control = found["models"]["student-0"], found["models"][CONTROL]
+    assert student["fit"]["identified"], student["fit"]["text"]
+    assert student["fit"]["values"]["t_star"] == pytest.approx(0.12, abs=0.01)
+    assert student["fall"]["value"] > 0.4
+    assert student["fall"]["low"] < student["fall"]["value"] < student["fall"]["high"]
+    assert not control["fit"]["identified"]
+    assert "flat" in control["fit"]["text"]
+    assert control["fall"]["low"] < 0.01
+
+
+def test_a_boundary_that_moved_outwards_is_said_to_have(found) -> None:
+    moved = found["shifts"]["student-1"]
+    assert moved["text"].endswith("outwards")
+    assert moved["low"] < 0.05 < moved["high"]
+
+
+def test_the_horizon_is_where_fidelity_falls_below_the_limit(found) -> None:
+    """F crosses 0.6 where 0.5 / (1 + exp(40 (t - 0.12))) = 0.2, at 0.12 + ln(1.5) / 40 = 0.130."""
+    horizon = found["models"]["student-0"]["horizon"]
+    assert abs(horizon["value"] - 130) <= found["bin_width"]
+    assert horizon["low"] <= horizon["value"] <= horizon["high"]
+    assert not horizon["at_end"]
+    assert found["models"][CONTROL]["horizon"]["at_end"]
+
+
+def test_accuracy_falls_with_the_cut_and_follows_fidelity(found) -> None:
+    rows = found["models"]["student-0"]["hand_over"]
+    assert [row["cut"] for row in rows] == [0, 40, 80, 120, 160]
+    assert rows[0]["accuracy"] > rows[-1]["accuracy"] + 0.2
+    for row in rows[1:]:
+        assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+        assert row["jump"] == pytest.approx(0.9 - falling(row["cut"] / 1000))
+        assert row["accuracy_from_nothing"] > 0.7
+    assert found["models"]["student-0"]["accuracy_with_fidelity"]["r"] > 0.7
+    assert "or nothing varies" in found["models"][CONTROL]["accuracy_with_fidelity"]["why"] or (
+        found["models"][CONTROL]["accuracy_with_fidelity"]["r"] is not None
+    )
+
+
+def test_the_pair_distance_and_an_independent_d_ahead_are_found(found) -> None:
+    student = found["models"]["student-0"]
+    assert student["pair"]["r"] == pytest.approx(1.0)
+    assert student["pair"]["slope"] == pytest.approx(0.5)
+    assert abs(student["ahead"]["rank_r"]) < 0.1
+    assert student["ahead"]["rank_r_low"] < 0 < student["ahead"]["rank_r_high"]
+    assert "pair" not in found["models"][CONTROL]
+
+
+def test_a_grader_that_failed_is_no_wrong_answer() -> None:
+    one = made(flat)
+    correct = one.handed.correct.copy()
+    correct[one.handed.cut == 80] = np.nan
+    rows = findings.hand_over_findings(replace(one, handed=replace(one.handed, correct=correct)))
+    assert rows[2]["faults"] == rows[2]["n"]
+    assert np.isnan(rows[2]["accuracy"])
+    assert rows[1]["faults"] == 0
+
+
+def test_bins_that_few_problems_reach_are_left_out() -> None:
+    one = made(falling)
+    position, count = one.tokens.position, 40
+    curves = findings.curve_of(one.tokens, count, 10, 300)
+    middle = (curves.position * 1000).astype(int)
+    for place, at in enumerate(middle.tolist()):
+        inside = (position // 10 == at // 10) & np.isfinite(one.tokens.fidelity)
+        assert curves.count[:, place].sum() == inside.sum()
+        assert curves.total[:, place].sum() == pytest.approx(one.tokens.fidelity[inside].sum())
+        assert len(np.unique(one.tokens.problem[inside])) >= 5
+    assert middle.max() < position.max() - 10
+
+
+def test_the_page_needs_nothing_from_outside_and_every_figure_states_its_n(found) -> None:
+    found = found | {"experiment": "<made>", "teacher": "t", "window": WINDOW, "top_k": 8}
+    text = page.html(found)
+    assert "&lt;made&gt;" in text
+    assert "<made>" not in text
+    assert not re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?(?!data:)[^>"' ]+""", text)
+    for _, said, figure in page.sections(found):
+        shown = said + ("" if figure is None else figure.to_json() or "")
+        assert re.search(r"n ?= ?[\d,]+|n are", shown), said
+    assert json.loads(json.dumps(clean(found), allow_nan=False))["problems"] == 40
+    assert {"own/fall", "student-0/t_star", "student-0/pair_r"} <= set(report.metrics(found))
+    assert "own/t_star" not in report.metrics(found)
+
+
+def test_what_was_seen_comes_back_from_the_disk_and_damage_is_noticed(tmp_path: Path) -> None:
+    tokens = made(falling).tokens
+    path = tmp_path / "some" / "tokens.npz"
+    save(tokens, path)
+    back = load(Tokens, path)
+    assert all(np.array_equal(getattr(back, name), value) for name, value in vars(tokens).items())
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match="remove it"):
+        load(Tokens, path)
+    assert not list(path.parent.glob("*.partial"))
