@@ -355,6 +355,36 @@ def power(
 
 
 @app.command()
+def leaderboard(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folders of runs, or addresses of MLflow stores; `runs` by default.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[str, typer.Option(help="Folder to write to.")] = "leaderboard",
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this benchmark; may be repeated.", show_default=False),
+    ] = None,
+) -> None:
+    """Rank everything that was measured, as far as it can be told apart; write a page and tables.
+
+    Examples:
+
+    [bold]opdlab leaderboard[/]
+
+    [bold]opdlab leaderboard http://127.0.0.1:5000 more-runs --to site[/]
+    """
+    from opdlab import plugins
+
+    show = plugins.load(plugins.DASHBOARDS, "leaderboard")
+    show(sources or ["runs"], to, benchmark or [])
+
+
+@app.command()
 def ui(
     output: Output = "runs",
     port: Annotated[int, typer.Option(help="Port of the page on this machine.")] = 5000,

@@ -33,6 +33,7 @@ METHODS = "opdlab.methods"
 ROLLOUTS = "opdlab.rollouts"
 EVALUATORS = "opdlab.evaluators"
 STATISTICS = "opdlab.statistics"
+DASHBOARDS = "opdlab.dashboards"
 
 
 @cache

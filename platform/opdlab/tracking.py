@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 STORE = "mlflow.db"
 METRICS = "metrics.jsonl"
 UNSENT = "unsent.json"
+PARTS = ("seconds/rollout", "seconds/teacher", "seconds/update")
+"""Metrics that add up to the seconds of a step of training."""
 RETRY_AFTER_S = 60  # between attempts to reach a server that went away
 PORT = 5000
 PARAM_LIMIT = 6000  # characters; longer ones are refused by the server

@@ -23,6 +23,7 @@ COMMANDS = (
     "pretrain",
     "eval",
     "compare",
+    "leaderboard",
     "ui",
     "sync",
     "experiments",

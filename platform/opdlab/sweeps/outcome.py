@@ -12,11 +12,10 @@ from opdlab import comparison
 from opdlab.config import Experiment
 from opdlab.errors import DataError
 from opdlab.evaluation import headline
-from opdlab.tracking import read_metrics
+from opdlab.tracking import PARTS, read_metrics
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
-PARTS = ("seconds/rollout", "seconds/teacher", "seconds/update")
 
 
 @final

@@ -1,0 +1,72 @@
+"""Curves of training: metrics by step, and the teacher's fidelity by position early and late."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+CURVES = {
+    "reverse_kl": "reverse KL to the teacher, nats",
+    "accuracy": "share of right answers in rollouts",
+    "entropy": "student's entropy, nats",
+    "response_length": "response length, tokens",
+    "truncated_share": "share cut at the limit",
+    "repetition_rate": "share of repeated 4-grams",
+    "fidelity": "fidelity: teacher's largest probability",
+}
+POINTS = 80
+ENDS = 0.1
+BIN = re.compile(r"fidelity/t(\d+)-(\d+)$")
+
+
+def training_curves(seeds: Sequence[list[dict[str, float]]]) -> dict[str, list[list[float]]]:
+    """`{metric: [steps, values]}`, means over seeds and over neighbouring steps, at most 80 points."""
+    found = {}
+    for name in CURVES:
+        lines = [
+            [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            for rows in seeds
+        ]
+        points = sorted(point for line in lines for point in line)
+        if points:
+            steps, values = np.array(points).T
+            parts = np.array_split(np.unique(steps), min(POINTS, len(np.unique(steps))))
+            means = [float(values[(steps >= p[0]) & (steps <= p[-1])].mean()) for p in parts]
+            found[name] = [[float(p.mean()) for p in parts], means]
+    return found
+
+
+def fidelity_curves(seeds: Sequence[list[dict[str, float]]]) -> dict[str, list[list[float]]]:
+    """`{"first steps": [positions, values], "last steps": ...}`: the first and last tenth of training.
+
+    Each value is the mean of F(t) in a bin of positions, each step weighing the same.
+    """
+    found: dict[str, list[list[float]]] = {}
+    for label, part in (("first steps", _first), ("last steps", _last)):
+        rows = [row for run in seeds for row in part([r for r in run if "fidelity" in r])]
+        bins = sorted({name for row in rows for name in row if BIN.match(name)})
+        if bins:
+            middles = [_middle(name) for name in bins]
+            found[label] = [middles, [float(np.mean(_values(rows, name))) for name in bins]]
+    return found
+
+
+def _first(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return rows[: max(1, round(ENDS * len(rows)))]
+
+
+def _last(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return rows[-max(1, round(ENDS * len(rows))) :]
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [row[name] for row in rows if name in row]
+
+
+def _middle(name: str) -> float:
+    match = BIN.match(name)
+    assert match is not None
+    return (int(match[1]) + int(match[2])) / 2

@@ -1,0 +1,73 @@
+"""Results as the Hugging Face hub reads them: `.eval_results/*.yaml` in the repository of a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+from opdlab import plugins
+from opdlab.errors import PluginError
+from opdlab_dashboards.board import Board, Cell, Leaderboard, Row
+from opdlab_dashboards.tables import percent
+
+
+def write(leaderboard: Leaderboard, place: Path) -> int:
+    """One folder a row, whose `.eval_results` is to be put into the model's repository.
+
+    Benchmarks that are no data set of the hub, and scores with samples that were not graded, have no place
+    there and are left out.
+
+    Returns:
+        How many files were written.
+    """
+    count = 0
+    for board in leaderboard.boards:
+        for row in board.rows:
+            entries = list(_entries(row))
+            if entries:
+                folder = place / _folder(board, row) / ".eval_results"
+                folder.mkdir(parents=True, exist_ok=True)
+                content = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+                (folder / "opdlab.yaml").write_text(content)
+                count += 1
+    return count
+
+
+def _folder(board: Board, row: Row) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', row.name).strip('-')}-{board.protocol[:8]}"
+
+
+def _entries(row: Row) -> Iterator[EvalResultEntry]:
+    for cell in row.cells.values():
+        hub = hub_name(cell)
+        if hub is None or cell.mean.value is None:
+            continue
+        revision = cell.asked.evaluator.get("revision")
+        when = max(run.when for run in cell.measured)
+        yield EvalResultEntry(
+            dataset_id=hub,
+            task_id=cell.benchmark,
+            dataset_revision=revision,
+            value=round(100 * cell.mean.value, 2),
+            date=datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds"),
+            notes=(
+                f"mean@{cell.k} in %, {percent(cell.mean)} (95 % over {len(cell.problems)} problems); "
+                f"pass@{cell.k} {percent(cell.pass_at)}; temperature {cell.asked.temperature:g}, "
+                f"top-p {cell.asked.top_p:g}, {cell.asked.max_new_tokens} tokens; "
+                f"{100 * cell.truncated:.0f} % cut at the limit; opdlab protocol {cell.protocol}"
+            ),
+        )
+
+
+def hub_name(cell: Cell) -> str | None:
+    """The data set on the hub that a benchmark is read from; None where it is generated."""
+    try:
+        plugin = plugins.load(plugins.EVALUATORS, str(cell.asked.evaluator.get("type")))
+    except PluginError:
+        return None
+    return getattr(getattr(plugin, "source", None), "hub", None)

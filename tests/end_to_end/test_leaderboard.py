@@ -1,0 +1,92 @@
+"""`opdlab leaderboard` as a command, on folders of runs and on a real MLflow server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from end_to_end.laboratory import COMMAND
+from end_to_end.servers import MlflowServer
+from run_folders import draws, write_reference, write_run
+
+from opdlab import tracking
+from opdlab.errors import TrackingError
+from opdlab_dashboards.leaderboard import leaderboard
+
+BOTH = ("math/short", "code/long")
+
+
+def opdlab(*arguments: str | Path, code: int = 0) -> str:
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+        timeout=240,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("made-up") / "runs"
+    group = place / "try-001"
+    write_reference(group, "student", {name: draws(0.2) for name in BOTH})
+    write_run(group / "opd", {name: draws(0.8, seed=1) for name in BOTH})
+    return place
+
+
+def track(uri: str, runs: Path) -> None:
+    """Send runs to MLflow as training does."""
+    client = tracking.open_client(uri)
+    experiment = tracking.experiment_id(client, "opdlab", runs)
+    parent = tracking.start_run(client, experiment, "try-001", None, {})
+    for name in ("student", "opd"):
+        folder = runs / "try-001" / name
+        run = tracking.start_run(client, experiment, name, parent, {})
+        for row in tracking.read_metrics(folder):
+            metrics = tracking._entities({**row, "time": 0.0})
+            client.log_batch(run, metrics)
+        client.log_artifacts(run, str(folder / "samples"), "samples")
+        for extra in ("config.yaml", "manifest.json"):
+            if (folder / extra).exists():
+                client.log_artifact(run, str(folder / extra))
+        client.set_terminated(run)
+    client.set_terminated(parent)
+
+
+def scores(place: Path) -> dict[tuple[str, str], float]:
+    content = json.loads((place / "leaderboard.json").read_text())
+    return {(r["model"], r["benchmark"]): r["mean_at_k"] for r in content["records"]}
+
+
+def test_mlflow_and_folders_give_one_leaderboard(runs: Path, tmp_path: Path, store: Path) -> None:
+    leaderboard([str(runs)], str(tmp_path / "folder"), [])
+    copy = tmp_path / "mlflow.db"
+    copy.write_bytes(store.read_bytes())
+    track(f"sqlite:///{copy}", runs)
+    leaderboard([f"sqlite:///{copy}"], str(tmp_path / "file"), [])
+    served = tmp_path / "served.db"
+    served.write_bytes(store.read_bytes())
+    with MlflowServer(served) as server:
+        track(server.uri, runs)
+        leaderboard([server.uri], str(tmp_path / "server"), [])
+    expected = scores(tmp_path / "folder")
+    assert len(expected) == 2 * 3
+    assert scores(tmp_path / "file") == expected
+    assert scores(tmp_path / "server") == expected
+    records = json.loads((tmp_path / "server" / "leaderboard.json").read_text())["records"]
+    costs = {record["model"]: record["teacher_tokens"] for record in records}
+    assert costs == {"try-001/opd": 2 * 20 * 110, "hub/student": None}
+
+
+def test_a_server_that_is_away_and_an_empty_folder_are_refused_with_a_remedy(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(TrackingError, match="no MLflow server answers"):
+        leaderboard(["http://127.0.0.1:9"], str(tmp_path), [])
+    assert "opdlab eval" in opdlab("leaderboard", tmp_path, code=1)

@@ -1,0 +1,222 @@
+"""The leaderboard's data: who stands in one ranking, over which seeds, and what is left out."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import parse_eval_result_entries
+from rich.console import Console
+from run_folders import asked, draws, write_reference, write_run, write_samples
+
+from opdlab.errors import DataError
+from opdlab.store import SampleSet
+from opdlab_dashboards import hub_results, records, tables
+from opdlab_dashboards.board import Leaderboard, build
+from opdlab_dashboards.curves import fidelity_curves, training_curves
+from opdlab_dashboards.measured import find
+from opdlab_evaluators.intervals import mean_interval
+
+BOTH = ("math/short", "code/long")
+
+
+def board_of(folder: Path, *benchmarks: str) -> Leaderboard:
+    return build(find(folder), benchmarks)
+
+
+def scores(share: float, seed: int = 0) -> dict[str, np.ndarray]:
+    return {name: draws(share, seed=seed + i) for i, name in enumerate(BOTH)}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """An experiment with two seeds of OPD, one of LGR, student and teacher."""
+    group = tmp_path / "try-001"
+    write_reference(group, "student", scores(0.2))
+    write_reference(group, "teacher", scores(0.95, 50))
+    write_run(group / "opd-0", scores(0.5, 1), seed=0)
+    write_run(group / "opd-1", scores(0.5, 2), seed=1)
+    write_run(group / "lgr", scores(0.55, 3), method={"type": "lgr"})
+    return tmp_path
+
+
+def test_seeds_of_one_configuration_are_one_row(runs: Path) -> None:
+    (board,) = board_of(runs).boards
+    row = next(row for row in board.rows if row.method == "opd")
+    assert row.name == "try/opd"
+    assert [run.seed for run in row.runs] == [0, 1]
+    each = np.array([draws(0.5, seed=s).mean(1) for s in (1, 2)])
+    cell = row.cells["math/short"]
+    assert cell.each_seed == pytest.approx(tuple(each.mean(1)))
+    assert cell.mean.value == pytest.approx(each.mean())
+    assert (cell.mean.low, cell.mean.high) == pytest.approx(mean_interval(each.mean(0)))
+    assert cell.pass_at.value == pytest.approx(
+        (draws(0.5, seed=1).any(1).mean() + draws(0.5, seed=2).any(1).mean()) / 2
+    )
+
+
+def test_roles_costs_and_names_are_found(runs: Path) -> None:
+    (board,) = board_of(runs).boards
+    assert [(row.name, row.role) for row in board.rows] == [
+        ("hub/teacher", "teacher"),
+        ("try-001/lgr", "run"),
+        ("try/opd", "run"),
+        ("hub/student", "student"),
+    ]
+    lgr = board.rows[1]
+    assert lgr.teacher_tokens == 2 * 20 * 110, "two micro-batches of 110 tokens in each of 20 steps"
+    assert lgr.seconds == pytest.approx(2 * 20 * 1.0)
+    assert board.rows[0].teacher_tokens is None
+
+
+def test_a_clear_winner_is_first_and_doubtful_rows_share_their_places(runs: Path) -> None:
+    (board,) = board_of(runs).boards
+    ranks = {
+        row.name: str(s) for row, s in zip(board.rows, board.standings["average"], strict=True)
+    }
+    assert ranks == {"hub/teacher": "1", "try-001/lgr": "2–3", "try/opd": "2–3", "hub/student": "4"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"grader": "grader-2"}, {"temperature": 0.6}, {"template": "chat"}, {"max_new_tokens": 9}],
+)
+def test_rows_of_different_protocols_never_stand_in_one_ranking(runs: Path, change: dict) -> None:
+    write_run(runs / "other-001" / "opd", scores(0.9, 9), **change)
+    boards = board_of(runs).boards
+    assert [len(board.rows) for board in boards] == [4, 1]
+    assert [str(s) for s in boards[1].standings["average"]] == ["1"]
+    for record in records.records(board_of(runs)):
+        assert (record["model"] == "other-001/opd") == (
+            record["rank_last"] == 1 and record["method"] == "opd"
+        )
+
+
+def test_a_row_with_fewer_benchmarks_is_ranked_by_those_alone(runs: Path) -> None:
+    write_run(runs / "other-001" / "opd", {"math/short": draws(0.9)}, method={"type": "new"})
+    assert len(board_of(runs).boards) == 2
+    (board,) = board_of(runs, "math/short").boards
+    assert len(board.rows) == 5
+    assert list(board.standings) == ["math/short"]
+
+
+def test_an_unfinished_run_is_left_out_with_the_reason(runs: Path) -> None:
+    one = SampleSet(runs / "try-001" / "late" / "samples", "late", asked("math/short", 3))
+    one.ask()
+    (name, why), *_ = board_of(runs).left_out
+    assert name == "try-001/late"
+    assert "0 of 24 samples" in why
+
+
+def test_where_a_grader_failed_there_are_bounds_and_no_place(runs: Path) -> None:
+    correct = {name: draws(0.9) for name in BOTH}
+    write_run(runs / "bad-001" / "opd", correct, status="grader_error", method={"type": "new"})
+    (board,) = board_of(runs).boards
+    place = next(i for i, row in enumerate(board.rows) if row.name == "bad-001/opd")
+    assert board.standings["average"][place] is None
+    mean = board.rows[place].mean
+    assert (mean.value, mean.best) == (None, 1.0)
+    assert mean.worst == pytest.approx(draws(0.9).mean())
+    others = [s for i, s in enumerate(board.standings["average"]) if i != place]
+    assert [str(s) for s in others] == ["1", "2–3", "2–3", "4"], "ranked without it"
+
+
+def test_of_a_run_done_twice_with_one_seed_the_newest_counts(runs: Path) -> None:
+    write_run(runs / "try-002" / "lgr", scores(0.1, 7), method={"type": "lgr"})
+    for path in (runs / "try-002").rglob("asked.json"):
+        os.utime(path, (2e9, 2e9))
+    leaderboard = board_of(runs)
+    row = next(row for row in leaderboard.boards[0].rows if row.method == "lgr")
+    assert row.name == "try-002/lgr"
+    assert ("try-001/lgr", "measured again with the same seed: try-002/lgr") in leaderboard.left_out
+
+
+def test_the_same_weights_measured_by_themselves_are_the_reference(runs: Path) -> None:
+    folder = runs / "evaluations" / "hub-teacher-77777777"
+    write_samples(folder / "samples", folder.name, draws(0.95, seed=50), benchmark="math/short")
+    write_samples(folder / "samples", folder.name, draws(0.95, seed=51), benchmark="code/long")
+    (board,) = board_of(runs).boards
+    assert [row.role for row in board.rows].count("teacher") == 1
+    assert not any(row.role == "model" for row in board.rows)
+
+
+def test_another_model_is_public(runs: Path) -> None:
+    folder = runs / "evaluations" / "hub-public-12345678"
+    for i, name in enumerate(BOTH):
+        write_samples(folder / "samples", folder.name, draws(0.7, seed=60 + i), benchmark=name)
+    (board,) = board_of(runs).boards
+    assert [row.name for row in board.rows if row.public] == ["hub-public-12345678"]
+
+
+def test_nothing_measured_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="opdlab eval"):
+        find(tmp_path)
+    with pytest.raises(DataError, match="neither a folder"):
+        find(tmp_path / "no")
+
+
+def test_csv_and_json_hold_every_number(runs: Path) -> None:
+    leaderboard = board_of(runs)
+    rows = list(csv.DictReader(io.StringIO(records.as_csv(leaderboard))))
+    content = json.loads(records.as_json(leaderboard))
+    assert len(rows) == len(content["records"]) == 4 * 3
+    (mine,) = [r for r in rows if r["model"] == "try/opd" and r["benchmark"] == "average"]
+    assert (mine["rank_first"], mine["rank_last"], mine["k"]) == ("2", "3", "8")
+    assert (mine["seeds"], mine["problems"], mine["samples"]) == ("0 1", "60", "960")
+
+
+def test_markdown_keeps_its_columns_whatever_a_name_holds(runs: Path) -> None:
+    write_run(runs / "a|b-001" / "opd", scores(0.4, 20), method={"type": "new"})
+    text = tables.markdown(board_of(runs))
+    (line,) = [line for line in text.splitlines() if "b-001" in line and "new" in line]
+    assert line.startswith("| ")
+    assert line.replace("\\|", "").count("|") == 11
+
+
+def test_the_terminal_shows_whole_numbers_in_eighty_columns(runs: Path) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(tables.terminal(board_of(runs), 80))
+    text = console.export_text()
+    assert "…" not in text
+    row = next(row for row in board_of(runs).boards[0].rows if row.name == "try/opd")
+    assert tables.percent(row.mean) in text
+    assert tables.percent(row.cells["code/long"].mean) in text
+
+
+def test_the_hub_reads_what_is_written_for_it(tmp_path: Path) -> None:
+    evaluator = {"type": "aime_2024", "revision": "0123abcd"}
+    correct = {"aime_2024": draws(0.4), "math/short": draws(0.4)}
+    run = write_run(tmp_path / "runs" / "try-001" / "opd", {})
+    for name, array in correct.items():
+        kind = evaluator if name == "aime_2024" else {"type": "math"}
+        write_samples(run / "samples", "opd", array, benchmark=name, evaluator=kind)
+    assert hub_results.write(board_of(tmp_path / "runs"), tmp_path / "out") == 1
+    (path,) = (tmp_path / "out").rglob(".eval_results/*.yaml")
+    (entry,) = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    assert entry.dataset_id == "HuggingFaceH4/aime_2024"
+    assert entry.value == round(100 * draws(0.4).mean(), 2)
+    assert entry.dataset_revision == "0123abcd"
+    assert entry.notes is not None
+    assert "30 problems" in entry.notes
+
+
+def test_curves_average_seeds_and_keep_the_ends() -> None:
+    rows = [{"step": s, "reverse_kl": 1.0 * s, "fidelity": 0.9} for s in range(1, 401)]
+    other = [{**row, "reverse_kl": row["reverse_kl"] + 2} for row in rows]
+    steps, values = training_curves([rows, other])["reverse_kl"]
+    assert len(steps) == 80
+    assert (steps[0], values[0]) == (3.0, 4.0), "the first five steps, over two seeds"
+
+
+def test_fidelity_is_shown_for_the_first_and_the_last_tenth() -> None:
+    near, far = "fidelity/t0000-0009", "fidelity/t0010-0019"
+    rows = [{"step": s, "fidelity": 0.5, near: s / 100, far: 0.5} for s in range(100)]
+    del rows[99][far]
+    found = fidelity_curves([rows])
+    assert found["first steps"][0] == [4.5, 14.5]
+    assert found["first steps"][1] == pytest.approx([0.045, 0.5])
+    assert found["last steps"][1] == pytest.approx([0.945, 0.5])
