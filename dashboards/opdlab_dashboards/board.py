@@ -183,7 +183,7 @@ def build(
     boards: dict[str, list[Row]] = {}
     for row in _distinct(rows):
         boards.setdefault(row.protocol, []).append(row)
-    made = [_board(protocol, rows) for protocol, rows in boards.items()]
+    made = [board_of(protocol, rows) for protocol, rows in boards.items()]
     return Leaderboard(sorted(made, key=lambda board: -len(board.rows)), left_out)
 
 
@@ -359,7 +359,12 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
     return named
 
 
-def _board(protocol: str, rows: list[Row]) -> Board:
+def board_of(protocol: str, rows: Sequence[Row]) -> Board:
+    """Rows of one protocol in order of their average, with their places.
+
+    Raises:
+        DataError: rows of one protocol have different problems.
+    """
     ordered = sorted(rows, key=lambda row: (-row.mean.worst, row.name))
     names = list(ordered[0].cells)
     for row in ordered[1:]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opdlab.terminal import console, progress_bar
-from opdlab_dashboards import hub_results, measured, mlflow_copy, records, tables
+from opdlab_dashboards import hub_results, measured, mlflow_copy, records, site, tables
 from opdlab_dashboards.board import Leaderboard, build
 from opdlab_dashboards.measured import Measured
 
@@ -57,6 +57,11 @@ def write(board: Leaderboard, place: Path) -> None:
     (place / "leaderboard.json").write_text(records.as_json(board))
     (place / "leaderboard.csv").write_text(records.as_csv(board))
     count = hub_results.write(board, place / "eval_results")
-    console.print(f"written: {place}/leaderboard.md, .json, .csv", soft_wrap=True)
+    with progress_bar() as progress:
+        rows = sum(len(one.rows) for one in board.boards)
+        task = progress.add_task("write samples", total=rows)
+        page = site.write(board, place, lambda: progress.advance(task))
     if count:
         console.print(f"{count} rows as .eval_results for the hub: {place}/eval_results")
+    console.print(f"Tables: {place}/leaderboard.md, .csv, .json", soft_wrap=True)
+    console.print(f"Page: [bold]{page.absolute().as_uri()}[/]", soft_wrap=True)

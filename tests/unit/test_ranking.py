@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from opdlab_evaluators.ranking import LEVEL, rank
+from opdlab_evaluators.ranking import LEVEL, _closed, rank
 from opdlab_evaluators.resampling import sign_flip_p
 
 
@@ -82,3 +82,9 @@ def test_rows_that_are_not_told_apart_share_a_place(scores: np.ndarray, spread: 
             if j in a.worse:
                 assert i in b.better
                 assert b.worse <= a.worse, "what is worse than the worse is worse"
+
+
+def test_what_follows_from_two_findings_is_found() -> None:
+    shown = np.zeros((4, 4), bool)
+    shown[0, 1] = shown[1, 2] = shown[2, 3] = True
+    assert _closed(shown).tolist() == np.triu(np.ones((4, 4), bool), 1).tolist()

@@ -1,0 +1,123 @@
+"use strict";
+// Figures of the rows that are shown; drawn when they come into view, since plotly is large.
+(() => {
+  const { data, state, $, el, load, board, shown } = opdlab;
+  const LINES = 12;
+  const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4fa3", "#5a6472", "#a0342c", "#3a7d44", "#2f6f8f"];
+  let near = false, drawing = Promise.resolve();
+
+  const colour = (i) => COLOURS[i % COLOURS.length];
+  const styles = () => getComputedStyle(document.documentElement);
+  function layout(x, y, extra = {}) {
+    const css = (name) => styles().getPropertyValue(name).trim();
+    const axis = { gridcolor: css("--line"), linecolor: css("--line"), zerolinecolor: css("--line"), automargin: true };
+    return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--ink"), family: "system-ui, sans-serif", size: 12 },
+      margin: { l: 50, r: 12, t: 12, b: 44 }, showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } }, hovermode: "closest",
+      xaxis: { ...axis, title: { text: x }, ...extra.xaxis }, yaxis: { ...axis, title: { text: y }, ...extra.yaxis }, ...extra.rest };
+  }
+  function plot(id, traces, shape, why) {
+    const place = $(id);
+    place.classList.toggle("empty", !traces.length);
+    if (!traces.length) { if (place.data) Plotly.purge(place); place.textContent = why; return; }
+    if (!place.data) place.textContent = "";
+    Plotly.react(place, traces, shape, { responsive: true, displaylogo: false, displayModeBar: false });
+  }
+
+  function points(rows, x) {
+    // One trace for a few rows, so that a legend names them; of many the names are in the hover text.
+    const known = rows.filter(({ row }) => row.mean[0] !== null && x(row) !== null);
+    const error = (row) => ({ up: 100 * (row.mean[2] - row.mean[0]), down: 100 * (row.mean[0] - row.mean[1]) });
+    const trace = (list, name, i) => ({ type: "scatter", mode: "markers", name, x: list.map((one) => x(one.row)), y: list.map((one) => 100 * one.row.mean[0]),
+      text: list.map((one) => one.row.name), hovertemplate: "%{text}<br>%{x:,.4g}, %{y:.1f} %<extra></extra>", marker: { size: 9, color: colour(i) },
+      error_y: { type: "data", symmetric: false, array: list.map((one) => error(one.row).up), arrayminus: list.map((one) => error(one.row).down), thickness: 1, width: 0, color: colour(i) } });
+    if (known.length <= LINES) return known.map((one, n) => trace([one], one.row.name, n));
+    const kinds = [["trained here", (row) => row.role === "run"], ["references", (row) => row.role !== "run"]];
+    return kinds.map(([name, is], n) => trace(known.filter((one) => is(one.row)), name, n)).filter((one) => one.x.length);
+  }
+
+  function lengthAndCost(rows) {
+    const y = `mean@${board().k}, average, %`;
+    plot("figure-length", points(rows, (row) => row.tokens), layout("tokens a response", y, { xaxis: { rangemode: "tozero" }, yaxis: { rangemode: "tozero" } }), "No row has a score.");
+    const cost = $("cost").value, name = cost === "seconds" ? "seconds of training" : "teacher tokens in training";
+    plot("figure-cost", points(rows, (row) => row[cost]), layout(name, y, { xaxis: { rangemode: "tozero" }, yaxis: { rangemode: "tozero" } }), "No row that is shown was trained here.");
+  }
+
+  async function curves(rows) {
+    const all = await load(`curves/${state.board}`, `data/${state.board}/curves.js`);
+    const trained = rows.filter(({ i }) => Object.keys(all[i].training).length).slice(0, LINES);
+    const metric = $("curve").value;
+    const training = trained.filter(({ i }) => all[i].training[metric]).map(({ row, i }, n) => ({ type: "scatter", mode: "lines", name: row.name, x: all[i].training[metric][0], y: all[i].training[metric][1], line: { color: colour(n), width: 1.8 } }));
+    plot("figure-training", training, layout("step", data.curveNames[metric]), "No row that is shown has this curve.");
+    const fidelity = trained.flatMap(({ row, i }, n) => [["first steps", "dot"], ["last steps", "solid"]].filter(([part]) => all[i].fidelity[part]).map(([part, dash]) => ({
+      type: "scatter", mode: "lines+markers", name: row.name, legendgroup: row.name, showlegend: part === "last steps", x: all[i].fidelity[part][0], y: all[i].fidelity[part][1],
+      text: all[i].fidelity[part][0].map(() => part), hovertemplate: "%{text}: position %{x}, F = %{y:.3f}<extra>" + row.name.replace(/</g, "&lt;") + "</extra>", line: { color: colour(n), dash, width: 1.8 }, marker: { size: 5 } })));
+    plot("figure-fidelity", fidelity, layout("position in the response, tokens", "F(t), teacher's largest probability"), "No row that is shown has fidelity curves.");
+  }
+
+  // Paired by problem: Student's t for one benchmark; over several the half-widths add in squares.
+  function difference(a, b, benchmarks) {
+    const parts = benchmarks.map((j) => {
+      const d = b[j].map((x, n) => x - a[j][n]), n = d.length, mean = d.reduce((s, x) => s + x, 0) / n;
+      const variance = d.reduce((s, x) => s + (x - mean) ** 2, 0) / Math.max(n - 1, 1);
+      if (variance === 0) { const s = 1 - 0.025 ** (1 / n); return { mean, low: mean - s * (mean + 1), high: mean + s * (1 - mean) }; }
+      const half = board().benchmarks[j].t * Math.sqrt(variance / n);
+      return { mean, low: Math.max(-1, mean - half), high: Math.min(1, mean + half) };
+    });
+    const count = parts.length, mean = parts.reduce((s, p) => s + p.mean, 0) / count;
+    const side = (name) => Math.sqrt(parts.reduce((s, p) => s + (p[name] - p.mean) ** 2, 0)) / count;
+    return { mean, low: mean - side("low"), high: mean + side("high") };
+  }
+  async function differences(rows) {
+    const all = await load(`problems/${state.board}`, `data/${state.board}/problems.js`);
+    const reference = +$("reference").value, chosen = $("difference-benchmark").value;
+    const benchmarks = chosen === "average" ? board().benchmarks.map((_, j) => j) : [+chosen];
+    const graded = (i) => benchmarks.every((j) => !board().rows[i].cells[j].faults);
+    const list = graded(reference) ? rows.filter(({ i }) => i !== reference && graded(i)).slice(0, 60).reverse() : [];
+    const found = list.map(({ i }) => difference(all[reference], all[i], benchmarks));
+    const against = board().standings[chosen]?.[reference];
+    const verdict = (i) => (against?.[2].includes(i) ? "--up" : against?.[3].includes(i) ? "--down" : "--dim");
+    const colours = list.map(({ i }) => styles().getPropertyValue(verdict(i)).trim());
+    const sides = { type: "data", symmetric: false, array: found.map((d) => 100 * (d.high - d.mean)), arrayminus: found.map((d) => 100 * (d.mean - d.low)), thickness: 1.5, width: 4 };
+    const trace = { type: "scatter", mode: "markers", x: found.map((d) => 100 * d.mean), y: list.map(({ row }) => row.name), error_x: { ...sides, color: styles().getPropertyValue("--dim").trim() }, marker: { size: 9, color: colours },
+      hovertemplate: "%{y}: %{x:+.1f} points<extra></extra>" };
+    $("figure-differences").style.height = `${Math.max(12, 5 + 1.6 * list.length)}rem`;
+    plot("figure-differences", list.length ? [trace] : [], layout(`points above ${board().rows[reference].name}`, "", { xaxis: { zeroline: true, zerolinewidth: 2 }, rest: { showlegend: false, margin: { l: 12, r: 12, t: 8, b: 44 } } }), "There is nothing to compare.");
+  }
+
+  function fill(id, options, keep) {
+    const before = keep ? $(id).value : "";
+    $(id).replaceChildren(...options.map(([v, text]) => el("option", { value: v }, text)));
+    if (options.some(([v]) => v === before)) $(id).value = before;
+  }
+  let filled = null;
+  function choices() {
+    $("difference-metric").textContent = `mean@${board().k}`;
+    const changed = filled !== state.board;
+    filled = state.board;
+    if (changed) {
+      const rows = board().rows, usual = ["student before", "best OPD", "teacher"].map((pin) => rows.findIndex((row) => row.pin === pin)).find((i) => i >= 0) ?? rows.length - 1;
+      fill("reference", rows.map((row, i) => [`${i}`, row.name]), false);
+      $("reference").value = `${usual}`;
+      const names = board().benchmarks.map((one, j) => [`${j}`, one.name]);
+      fill("difference-benchmark", names.length > 1 ? [["average", "all benchmarks"], ...names] : names, false);
+      fill("curve", Object.entries(data.curveNames).map(([v, text]) => [v, text]), true);
+    }
+    if (state.chosen !== null) $("reference").value = `${state.chosen}`;
+  }
+  async function draw() {
+    if (!near) return;
+    await load("plotly", "assets/plotly.js").catch(() => { $("figures").replaceChildren(el("p", { class: "notice" }, "assets/plotly.js is missing.")); throw new Error("plotly"); });
+    const rows = shown();
+    lengthAndCost(rows);
+    await curves(rows);
+    await differences(rows);
+    document.documentElement.dataset.figures = "drawn";
+  }
+  function update() { choices(); drawing = drawing.then(draw).catch((error) => console.warn(error.message)); }
+
+  for (const id of ["cost", "curve", "reference", "difference-benchmark"]) $(id).addEventListener("change", update);
+  new IntersectionObserver((seen) => { if (!near && seen.some((one) => one.isIntersecting)) { near = true; update(); } }, { rootMargin: "200px" }).observe($("figures"));
+  addEventListener("beforeprint", () => { near = true; update(); });
+  opdlab.onRender(update);
+  choices();
+})();
