@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from opdlab.terminal import console, progress_bar
-from opdlab_dashboards import hub_results, measured, mlflow_copy, records, site, tables
+from opdlab_dashboards import hub_results, measured, mlflow_copy, page_files, records, tables
 from opdlab_dashboards.board import Leaderboard, build
 from opdlab_dashboards.measured import Measured
 
@@ -60,7 +60,7 @@ def write(board: Leaderboard, place: Path) -> None:
     with progress_bar() as progress:
         rows = sum(len(one.rows) for one in board.boards)
         task = progress.add_task("write samples", total=rows)
-        page = site.write(board, place, lambda: progress.advance(task))
+        page = page_files.write(board, place, lambda: progress.advance(task))
     if count:
         console.print(f"{count} rows as .eval_results for the hub: {place}/eval_results")
     console.print(f"Tables: {place}/leaderboard.md, .csv, .json", soft_wrap=True)

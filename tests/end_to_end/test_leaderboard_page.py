@@ -15,7 +15,7 @@ from end_to_end.browser import CHROMIUM, chromium_page
 from playwright.sync_api import Page
 from run_folders import config, draws, write_reference, write_run, write_samples
 
-from opdlab_dashboards import site
+from opdlab_dashboards import page_files
 from opdlab_dashboards.board import Leaderboard, board_of, build
 from opdlab_dashboards.measured import find
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, correct in shares(0.55, 90).items():
         write_samples(public / "samples", public.name, correct, benchmark=name)
     write_run(place / "runs" / "other-001" / "opd", shares(0.9, 99), grader="grader-2")
-    site.write(build(find(place / "runs")), place / "site")
+    page_files.write(build(find(place / "runs")), place / "site")
     return place / "site"
 
 
@@ -182,7 +182,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (copy / "config.yaml").write_text(yaml.safe_dump(config(0, {"type": "opd", "n": n})))
     (small,) = build(find(place / "runs")).boards
     rows = [replace(row, name=f"{row.name}-{n}") for row in small.rows for n in range(20)]
-    site.write_page(Leaderboard([board_of(small.protocol, rows)]), place / "site")
+    page_files.write_page(Leaderboard([board_of(small.protocol, rows)]), place / "site")
     return place / "site"
 
 
@@ -202,4 +202,4 @@ def test_two_hundred_runs_on_twelve_benchmarks_load_in_under_two_seconds(large: 
 def test_data_in_scripts_cannot_end_them(folder: Path) -> None:
     text = (folder / "index.html").read_text()
     assert HOSTILE not in text
-    assert json.loads(site.embedded([HOSTILE])) == [HOSTILE]
+    assert json.loads(page_files.embedded([HOSTILE])) == [HOSTILE]
