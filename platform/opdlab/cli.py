@@ -210,6 +210,30 @@ def regrade(
 
 
 @app.command()
+def samples(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folder of a run, or its name below --output; or of two, side by side.",
+            show_default=False,
+        ),
+    ],
+    output: Output = "runs",
+    to: Annotated[
+        str | None,
+        typer.Option(help="File to write; `samples.html` in the run's folder by default."),
+    ] = None,
+) -> None:
+    """Write every sample of a run, or of two side by side, as a page that needs no server.
+
+    Example: [bold]opdlab samples quickstart/opd quickstart/lgr[/]
+    """
+    from opdlab import plugins
+
+    plugins.load(plugins.DASHBOARDS, "samples")(runs, output, to)
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[str],

@@ -1,0 +1,230 @@
+"""`opdlab samples`: every sample of a run, or of two side by side, in one file that a browser opens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from opdlab import __version__
+from opdlab.comparison import find_run, short_names
+from opdlab.errors import DataError, PluginError
+from opdlab.records import Problem, Sample, Verdict
+from opdlab.regrading import evaluator_of
+from opdlab.store import SampleSet, sample_sets
+from opdlab.terminal import console, progress_bar
+
+TEXT_BUDGET = 40_000_000
+"""Characters of completions in one page, so that any browser opens it."""
+LEAST_TEXT = 2000
+COMPARED = ("template", "temperature", "top_p", "max_new_tokens", "samples", "data", "grader")
+MISSING = "."
+"""Mark of a sample that was not drawn or not graded."""
+PAGE = "samples.html"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The samples of one benchmark, in one run or in two.
+
+    Attributes:
+        sets: what was asked for, one a run; None where that run did not measure the benchmark.
+        problems: those known, by id, in the benchmark's order; only an id where the data are gone.
+        note: what the reader must know before comparing; empty where there is nothing.
+        samples: of each run, by problem and index.
+    """
+
+    benchmark: str
+    sets: Sequence[SampleSet | None]
+    problems: Mapping[str, Problem | None]
+    note: str
+    samples: Sequence[Mapping[tuple[str, int], Sample]]
+
+    @property
+    def k(self) -> int:
+        """Samples a problem, at most."""
+        return max(one.asked.samples for one in self.sets if one is not None)
+
+
+def samples(runs: Sequence[str], output: str, to: str | None) -> None:
+    """Write the page and say where it is.
+
+    Args:
+        runs: one run or two, as folders or as names below `output`.
+        to: file to write; `samples.html` in the folder of the first run by default.
+
+    Raises:
+        DataError: more than two runs, a run without samples, or two without a common benchmark.
+    """
+    if len(runs) > 2:
+        raise DataError(f"samples shows one run, or two side by side; {len(runs)} were named")
+    folders = [find_run(run, Path(output)) for run in runs]
+    path = Path(to) if to else folders[0] / PAGE
+    names = list(short_names(runs).values())
+    common = in_common(folders, names)
+    with progress_bar() as progress:
+        each = progress.track(common.items(), description="read samples")
+        sheets = [_sheet(name, sets, names) for name, sets in each]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(names, sheets))
+    console.print(f"Page: [bold]{path.absolute().as_uri()}[/]", soft_wrap=True)
+
+
+def in_common(folders: Sequence[Path], names: Sequence[str]) -> dict[str, list[SampleSet]]:
+    """The samples of the runs on each benchmark that all of them measured.
+
+    Raises:
+        DataError: there is none, or a folder holds no samples.
+    """
+    measured = [_by_benchmark(sample_sets(folder / "samples")) for folder in folders]
+    common = [name for name in measured[0] if all(name in one for one in measured)]
+    if not common:
+        listed = "; ".join(
+            f"{name}: {', '.join(one)}" for name, one in zip(names, measured, strict=True)
+        )
+        raise DataError(f"the runs have no benchmark in common ({listed})")
+    return {name: [one[name] for one in measured] for name in common}
+
+
+def _by_benchmark(sets: Sequence[SampleSet]) -> dict[str, SampleSet]:
+    """The last evaluation of each benchmark; one in the middle of training only where there is no other."""
+    finals = [one for one in sets if "@" not in one.checkpoint] or list(sets)
+    several = len({one.checkpoint for one in finals}) > 1
+    return {
+        f"{one.asked.benchmark} of {one.checkpoint}" if several else one.asked.benchmark: one
+        for one in sorted(finals, key=lambda one: (one.asked.benchmark, one.checkpoint))
+    }
+
+
+def _sheet(name: str, sets: Sequence[SampleSet], names: Sequence[str]) -> Sheet:
+    found = [{(s.problem, s.index): s for s in one.samples(partial=True)} for one in sets]
+    notes = [
+        _unfinished(one, len(own), name) for one, own, name in zip(sets, found, names, strict=True)
+    ]
+    notes.append(_differences(sets, names))
+    try:
+        problems: dict[str, Problem | None] = {p.id: p for p in evaluator_of(sets[0]).problems()}
+    except (DataError, PluginError, TypeError) as error:
+        problems = dict.fromkeys(sorted({key[0] for own in found for key in own}))
+        notes.append(f"Gold answers are not shown: {error}")
+    return Sheet(name, sets, problems, " ".join(filter(None, notes)), found)
+
+
+def _unfinished(one: SampleSet, count: int, name: str) -> str:
+    total = one.asked.problems * one.asked.samples
+    return f"{name} is not finished: {count} of {total} samples." if count < total else ""
+
+
+def _differences(sets: Sequence[SampleSet], names: Sequence[str]) -> str:
+    """What two runs were asked differently."""
+    first, last = sets[0].asked, sets[-1].asked
+    odd = [key for key in COMPARED if getattr(first, key) != getattr(last, key)]
+    if not odd:
+        return ""
+    listed = ", ".join(f"{key} {getattr(first, key)} and {getattr(last, key)}" for key in odd)
+    return f"{names[0]} and {names[-1]} were measured in different ways: {listed}."
+
+
+def page(names: Sequence[str], sheets: Sequence[Sheet]) -> str:
+    """The whole page."""
+    count = sum(len(own) for sheet in sheets for own in sheet.samples)
+    limit = max(LEAST_TEXT, TEXT_BUDGET // max(count, 1))
+    overview = {
+        "runs": list(names),
+        "statuses": list(Verdict.STATUSES),
+        "sheets": [_overview(sheet) for sheet in sheets],
+    }
+    blocks = [
+        _block(f"problem-{number}-{place}", _detail(sheet, problem, limit))
+        for number, sheet in enumerate(sheets)
+        for place, problem in enumerate(sheet.problems)
+    ]
+    values = {
+        "TITLE": escape(" and ".join(names)),
+        "STYLE": _file("viewer.css"),
+        "VERSION": escape(__version__),
+        "OVERVIEW": _block("overview", overview),
+        "PROBLEMS": "\n".join(blocks),
+        "SCRIPT": _file("viewer.js"),
+    }
+    text = _file("viewer.html")
+    for key, value in values.items():
+        text = text.replace(f"<!--{key}-->", value, 1)
+    return text
+
+
+def _file(name: str) -> str:
+    return (files("opdlab_dashboards") / "viewer" / name).read_text()
+
+
+def _block(name: str, content: Any) -> str:
+    # No text of a model may end the element.
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{text}</script>'
+
+
+def _overview(sheet: Sheet) -> dict[str, Any]:
+    """Marks of all samples: one character a sample, the place of its status among the statuses."""
+    return {
+        "name": sheet.benchmark,
+        "k": sheet.k,
+        "note": sheet.note,
+        "problems": list(sheet.problems),
+        "marks": [
+            [
+                "".join(_mark(own.get((problem, i))) for i in range(sheet.k))
+                for problem in sheet.problems
+            ]
+            for own in sheet.samples
+        ],
+        "tokens": [
+            [_mean_tokens(own, problem, sheet.k) for problem in sheet.problems]
+            for own in sheet.samples
+        ],
+    }
+
+
+def _mark(sample: Sample | None) -> str:
+    return MISSING if sample is None else str(Verdict.STATUSES.index(sample.status))
+
+
+def _mean_tokens(own: Mapping[tuple[str, int], Sample], problem: str, k: int) -> int:
+    lengths = [own[problem, i].tokens for i in range(k) if (problem, i) in own]
+    return round(sum(lengths) / len(lengths)) if lengths else 0
+
+
+def _detail(sheet: Sheet, problem: str, limit: int) -> dict[str, Any]:
+    """A problem with its samples; a prompt that all of them share stands there once."""
+    rows = [[own.get((problem, i)) for i in range(sheet.k)] for own in sheet.samples]
+    prompts = list(dict.fromkeys(s.prompt for row in rows for s in row if s is not None))
+    known = sheet.problems[problem]
+    return {
+        "prompts": prompts or ([known.prompt] if known else []),
+        "gold": None if known is None else known.gold,
+        "samples": [[_sample(s, prompts, limit) if s else None for s in row] for row in rows],
+    }
+
+
+def _sample(sample: Sample, prompts: list[str], limit: int) -> dict[str, Any]:
+    return {
+        "prompt": prompts.index(sample.prompt),
+        "text": _shortened(sample.completion, limit),
+        "answer": sample.answer,
+        "reason": sample.reason,
+        "tokens": sample.tokens,
+        "stop": sample.stop,
+        "seed": str(sample.seed),  # beyond what a browser's numbers hold
+        "seconds": round(sample.seconds, 3),
+    }
+
+
+def _shortened(text: str, limit: int) -> str | list[str | int]:
+    """The text, or its beginning, the number of characters left out, and its end."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return [text[:half], len(text) - 2 * half, text[-half:]]
