@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Self
@@ -41,10 +42,12 @@ def postgres_missing() -> str:
 class Postgres:
     """A PostgreSQL server of its own on a free port; as another user where the tests run as root."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         programs = _programs()
         assert programs is not None
-        self.programs, self.folder, self.port = programs, folder, free_port()
+        # Not below pytest's folder, which every pytest of this user closes to others when it starts.
+        self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self.programs, self.port = programs, free_port()
         self.user = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
         self.url = f"postgresql+psycopg://{self.user}@127.0.0.1:{self.port}/postgres"
 
@@ -77,18 +80,15 @@ class Postgres:
         psutil.wait_procs(helpers, 30)
 
     def __enter__(self) -> Self:
-        self.folder.mkdir()
         if os.getuid() == 0:
             shutil.chown(self.folder, self.user)
-            for parent in self.folder.parents:
-                if parent.stat().st_mode & 0o001 == 0:
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._run("initdb", "-D", self.folder / "data", "-A", "trust", "-U", self.user, "--no-sync")
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._run("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
+        shutil.rmtree(self.folder)
 
 
 class MlflowServer:

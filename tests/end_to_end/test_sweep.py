@@ -195,10 +195,8 @@ def test_a_metric_that_no_run_has_ends_the_sweep_with_those_that_exist(laborator
 
 
 @pytest.mark.skipif(bool(postgres_missing()), reason=postgres_missing())
-def test_a_sweep_survives_the_death_of_its_postgresql_server(
-    laboratory: Laboratory, tmp_path: Path
-):
-    with Postgres(tmp_path / "postgres") as database:
+def test_a_sweep_survives_the_death_of_its_postgresql_server(laboratory: Laboratory):
+    with Postgres() as database:
         file = sweep_file(laboratory, trials=3, storage=database.url)
         with sweeping(laboratory, file, "--workers", "2") as sweep:
             wait_until(lambda: training(laboratory), "a trial in training")
