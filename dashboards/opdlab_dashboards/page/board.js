@@ -121,14 +121,24 @@ const opdlab = (() => {
     return `${row.method} · ${n} ${n > 1 ? "seeds" : "seed"} (${row.seeds.join(", ")})`;
   }
 
+  // A row is made once and then only moved: of what it shows, the rank alone depends on the sorting.
+  const made = new Map();
   function bodyRow({ row, i, shown }) {
+    const key = `${state.board}/${state.metric}/${i}`;
+    if (!made.has(key)) made.set(key, makeRow(row, i));
+    const tr = made.get(key), button = tr.querySelector(".rank button");
+    tr.className = [row.pin ? "pinned" : "", shown ? "" : "unmatched", state.chosen === i ? "chosen" : ""].join(" ").trim();
+    button.replaceChildren(rank(standings()[i]), relation(i) ?? "");
+    button.setAttribute("aria-pressed", `${state.chosen === i}`);
+    return tr;
+  }
+  function makeRow(row, i) {
     const settings = Object.entries(row.settings).map(([k, v]) => `${k}: ${typeof v === "object" ? JSON.stringify(v) : v}`).join("\n");
-    const button = el("button", { type: "button", onclick: () => choose(i), "data-row": i, title: "set the others against this row", "aria-pressed": `${state.chosen === i}` }, rank(standings()[i]), relation(i));
+    const button = el("button", { type: "button", onclick: () => choose(i), "data-row": i, title: "set the others against this row" });
     const sub = seedText(row);
     const model = el("th", { class: "model", scope: "row", title: settings || row.source }, row.name, el("span", { class: "sub" }, row.pin ? el("span", { class: "pin" }, row.pin) : null, row.pin && sub ? " " : "", sub));
-    const kinds = [row.pin ? "pinned" : "", shown ? "" : "unmatched", state.chosen === i ? "chosen" : ""].join(" ");
     const average = board().benchmarks.length > 1 ? [scoreCell(row.mean, i, null, { class: "average" })] : [];
-    return el("tr", { class: kinds.trim(), "data-row": i },
+    return el("tr", { "data-row": i },
       el("td", { class: "rank" }, button), model, ...average, scoreCell(row.pass, i, null),
       ...row.cells.map((_, j) => benchmarkCell(row, i, j)),
       el("td", {}, `${percent(row.truncated, 0)} %`), el("td", {}, row.tokens.toFixed(0)),

@@ -116,7 +116,7 @@
   function update() { choices(); drawing = drawing.then(draw).catch((error) => console.warn(error.message)); }
 
   for (const id of ["cost", "curve", "reference", "difference-benchmark"]) $(id).addEventListener("change", update);
-  new IntersectionObserver((seen) => { if (!near && seen.some((one) => one.isIntersecting)) { near = true; update(); } }, { rootMargin: "200px" }).observe($("figures"));
+  new IntersectionObserver((seen) => { if (!near && seen.some((one) => one.isIntersecting)) { near = true; update(); } }).observe($("figures"));
   addEventListener("beforeprint", () => { near = true; update(); });
   opdlab.onRender(update);
   choices();
