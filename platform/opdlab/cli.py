@@ -409,6 +409,29 @@ def leaderboard(
 
 
 @app.command()
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Folders of runs, or of a whole execution, here or below --output; the first run is what "
+            "the others are set against.",
+            show_default=False,
+        ),
+    ],
+    output: Output = "runs",
+    to: Annotated[str, typer.Option(help="File to write.")] = "report.html",
+) -> None:
+    """Write one page on an experiment: what is shown, what is not, and what it would take.
+
+    Example: [bold]opdlab report quickstart-001[/]
+    """
+    from opdlab import plugins
+
+    plugins.load(plugins.DASHBOARDS, "report")(runs, output, to)
+
+
+@app.command()
 def ui(
     output: Output = "runs",
     port: Annotated[int, typer.Option(help="Port of the page on this machine.")] = 5000,

@@ -24,6 +24,7 @@ COMMANDS = (
     "eval",
     "compare",
     "leaderboard",
+    "report",
     "ui",
     "sync",
     "experiments",

@@ -1,0 +1,28 @@
+"use strict";
+(() => {
+  const figures = JSON.parse(document.getElementById("data").textContent);
+  const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4fa3"];
+  const root = document.documentElement, place = document.getElementById("figures");
+  const css = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+
+  function draw() {
+    const axis = () => ({ gridcolor: css("--line"), linecolor: css("--line"), zerolinecolor: css("--dim"), automargin: true });
+    figures.forEach((one, n) => {
+      const traces = one.traces.map((t) => ({ ...t, type: "scatter", showlegend: Boolean(t.name), line: { ...t.line, color: COLOURS[(t.colour ?? 0) % COLOURS.length], width: 1.8 },
+        ...(t.marks ? { marker: { size: 9, color: t.marks.map((m) => css(`--${m}`)) }, error_x: { ...t.error_x, color: css("--dim"), thickness: 1.5 } } : {}) }));
+      Plotly.react(place.children[n].lastChild, traces, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--ink"), size: 12 },
+        margin: { l: 45, r: 12, t: 12, b: 44 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } }, xaxis: { ...axis(), title: { text: one.x } }, yaxis: axis() },
+        { responsive: true, displaylogo: false, displayModeBar: false });
+    });
+    root.dataset.figures = "drawn";
+  }
+  function theme(name) { root.dataset.theme = name ?? (root.dataset.theme === "dark" ? "light" : "dark"); draw(); }
+
+  for (const one of figures) {
+    const figure = document.createElement("figure"), caption = document.createElement("figcaption"), plot = document.createElement("div");
+    caption.textContent = one.title; plot.className = "plot"; figure.append(caption, plot); place.append(figure);
+  }
+  document.getElementById("theme").addEventListener("click", () => theme());
+  document.addEventListener("keydown", (event) => { if (event.key === "d" && !event.ctrlKey && !event.metaKey && !event.altKey) theme(); });
+  theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+})();

@@ -1,0 +1,296 @@
+"""`opdlab report`: one page on an experiment that says what was found and what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+import opdlab
+from opdlab.errors import DataError
+from opdlab.terminal import console
+from opdlab.tracking import flatten
+from opdlab_dashboards import page_files, tables
+from opdlab_dashboards.board import AVERAGE, Board, Row, build
+from opdlab_dashboards.curves import CURVES, fidelity_curves, training_curves
+from opdlab_dashboards.differences import Difference, pair
+from opdlab_dashboards.measured import CONFIG, REFERENCES, SAMPLES, Measured, find
+
+UNTOLD = ("name", "description", "seed", "output", "runs", "sweep", "kind")
+"""Keys that differ between runs without being what is compared; seeds have a place of their own."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What b does differently from a, benchmark by benchmark."""
+
+    a: Row
+    b: Row
+    differences: list[Difference]
+
+    @property
+    def headline(self) -> Difference | None:
+        """Over all benchmarks, or the only one."""
+        return self.differences[-1] if self.differences else None
+
+
+def report(runs: Sequence[str], output: str, to: str) -> None:
+    """Write the page.
+
+    Args:
+        runs: folders of runs, or of whole executions with all their runs; also below `output`. The first
+            run is what the others are set against.
+
+    Raises:
+        DataError: a folder holds nothing that was measured, or the runs were not measured in one way.
+    """
+    found = _gather(runs, Path(output))
+    leaderboard = build(found)
+    if len(leaderboard.boards) > 1:
+        ways = "; ".join(
+            f"{board.protocol[:8]}: {', '.join(row.name for row in board.rows)}"
+            for board in leaderboard.boards
+        )
+        raise DataError(
+            f"these runs were measured in different ways, which one report cannot compare: {ways}. "
+            "Give runs of one protocol, or evaluate the others again"
+        )
+    (board,) = leaderboard.boards
+    place = Path(to)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(page(board, leaderboard.left_out, [one.folder for one in found]))
+    console.print(f"Report: [bold]{place.absolute().as_uri()}[/]", soft_wrap=True)
+
+
+def _gather(runs: Sequence[str], output: Path) -> list[Measured]:
+    """What was measured in the folders, with the references beside a run, each once."""
+    found: dict[Path, Measured] = {}
+    for name in runs:
+        for one in find(_folder(name, output)):
+            found.setdefault(one.folder.resolve(), one)
+            beside = (
+                one.folder.parent / role
+                for role in REFERENCES
+                if (one.folder.parent / CONFIG).exists()
+            )
+            for reference in beside:
+                if (reference / SAMPLES).is_dir():
+                    found.setdefault(reference.resolve(), find(reference)[0])
+    return [
+        replace(one, name=f"{folder.parent.name}/{folder.name}") for folder, one in found.items()
+    ]
+
+
+def _folder(name: str, output: Path) -> Path:
+    for folder in (Path(name), output / name):
+        if folder.is_dir():
+            return folder
+    known = sorted(str(path.parent.relative_to(output)) for path in output.glob(f"*/*/{SAMPLES}"))
+    raise DataError(
+        f"no run {name!r} here or below {output}"
+        + (f"; there are {', '.join(known)}" if known else "")
+    )
+
+
+def page(board: Board, left_out: Sequence[tuple[str, str]], order: Sequence[Path]) -> str:
+    """The page as one file, with all that it needs."""
+    rows = _ordered(board, order)
+    pairs = list(pairings(rows))
+    trained = [row for row in rows if row.role == "run"]
+    first = (trained or rows)[0].runs[0]
+    return page_files.template("report.html.j2").render(
+        name=str(first.config.get("name", first.name)),
+        question=str(first.config.get("description", "")).strip(),
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        version=opdlab.__version__,
+        title=tables.title(board),
+        rows=rows,
+        board=board,
+        standings=_standings(board, rows),
+        pairs=pairs,
+        found=[sentence(one) for one in pairs if one.headline and one.headline.shown],
+        open=[sentence(one) for one in pairs if one.headline and not one.headline.shown],
+        caveats=list(caveats(rows, pairs, left_out)),
+        settings=differing(trained),
+        names=[row.name for row in trained],
+        facts=_facts(first),
+        figures=page_files.embedded(list(figures(trained, pairs))),
+        style=page_files.asset("style.css"),
+        plotly=get_plotlyjs().replace("</script", "<\\/script"),
+        script=page_files.asset("report.js"),
+        percent=tables.percent,
+        big=tables.big,
+        seeds=tables.seeds,
+        points=points,
+        reading=tables.READING,
+    )
+
+
+def _ordered(board: Board, order: Sequence[Path]) -> list[Row]:
+    """References first, then runs in the order in which they were given."""
+    places = {folder: place for place, folder in enumerate(order)}
+    first = {row.name: min(places[run.folder] for run in row.runs) for row in board.rows}
+    kinds = {"student": 0, "teacher": 1}
+    return sorted(board.rows, key=lambda row: (kinds.get(row.role, 2), first[row.name]))
+
+
+def _standings(board: Board, rows: Sequence[Row]) -> list[str]:
+    main = board.standings.get(AVERAGE) or next(iter(board.standings.values()))
+    places = {row.name: str(one or "?") for row, one in zip(board.rows, main, strict=True)}
+    return [places[row.name] for row in rows]
+
+
+def pairings(rows: Sequence[Row]) -> Iterator[Pairing]:
+    """Every run against the student before it, then every other run against the first."""
+    students = [row for row in rows if row.role == "student"]
+    others = [row for row in rows if row.role not in REFERENCES]
+    for student in students[:1]:
+        yield from (Pairing(student, row, pair(student, row)) for row in others)
+    yield from (Pairing(others[0], row, pair(others[0], row)) for row in others[1:])
+
+
+def points(difference: Difference) -> str:
+    """A difference in points with its interval."""
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def sentence(one: Pairing) -> str:
+    """The difference of a pair in words, over problems and over training seeds."""
+    d = one.headline
+    assert d is not None
+    way = "better" if d.value > 0 else "worse"
+    over = f"over {len(one.a.cells)} benchmarks" if len(one.a.cells) > 1 else f"on {d.benchmark}"
+    size = f"{points(d)} points of mean@k {over}, p = {d.p:.2g}"
+    if not d.shown:
+        return f"{one.b.name} and {one.a.name} are not told apart: {size}. {what_it_takes(d)}"
+    words = f"{one.b.name} is {way} than {one.a.name}: {size}."
+    apart = [x.benchmark for x in one.differences[:-1] if x.shown]
+    if len(one.differences) > 1:
+        words += f" On single benchmarks it shows on {', '.join(apart) or 'none of them'}."
+    return words
+
+
+def what_it_takes(d: Difference) -> str:
+    """How much more would find a difference of the size seen."""
+    found = (
+        f"What was run finds differences of {100 * d.smallest:.1f} points or more in 80 % of cases"
+    )
+    if d.needed is None:
+        return f"{found}; a difference this close to nothing would take endlessly many problems."
+    each = "problems in each benchmark" if d.benchmark == AVERAGE else "problems"
+    if d.needed <= d.fewest:
+        # The size seen would be found with what there is; that it was not is the test's caution.
+        return f"{found}; one of the size seen is at the edge of that, and a few more {each} may decide."
+    return f"{found}; one of the size seen, if it is true, takes about {d.needed} {each}."
+
+
+def caveats(
+    rows: Sequence[Row], pairs: Sequence[Pairing], left_out: Sequence[tuple[str, str]]
+) -> Iterator[str]:
+    """What the figures cannot say."""
+    single = [row.name for row in rows if row.role == "run" and len(row.runs) == 1]
+    if single:
+        yield (
+            f"{', '.join(single)}: one training seed. Nothing follows for another training of the same "
+            "configuration; two seeds say something, five say how much they scatter."
+        )
+    for one in pairs:
+        d = one.headline
+        if d is not None and d.seeds is not None and not d.seeds.shown:
+            more = f"about {d.seeds.needed} seeds" if d.seeds.needed else "endlessly many seeds"
+            spread = ", ".join(f"{100 * x:+.1f}" for x in d.seeds.each)
+            yield (
+                f"{one.b.name} against {one.a.name} over training seeds: {spread} points, interval "
+                f"[{100 * d.seeds.low:+.1f}, {100 * d.seeds.high:+.1f}]. For new training runs no "
+                f"difference is shown; one of this size takes {more}."
+            )
+    for row in rows:
+        cut = row.average_of("truncated")
+        if cut > 0.1:
+            yield (
+                f"{row.name}: {100 * cut:.0f} % of responses were cut at the length limit; its score "
+                "speaks of that, too."
+            )
+        if faults := sum(cell.faults for cell in row.cells.values()):
+            yield f"{row.name}: {faults} samples could not be graded; grade them again before concluding."
+    yield from (f"Left out: {name}: {why}" for name, why in left_out)
+
+
+def differing(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """Keys of the configuration in which the runs differ, with the value of each; "–" for none."""
+    flat = [
+        dict(flatten({k: v for k, v in row.runs[0].config.items() if k not in UNTOLD}))
+        for row in rows
+    ]
+    keys = dict.fromkeys(key for config in flat for key in config)
+    found = ((key, [config.get(key, "–").replace("None", "–") for config in flat]) for key in keys)
+    return [(key, values) for key, values in found if len(set(values)) > 1]
+
+
+def _facts(run: Measured) -> list[tuple[str, str]]:
+    """What all runs share: models, code, machine."""
+    code, place = run.manifest.get("code", {}), run.manifest.get("environment", {})
+    changed = " (changed)" if code.get("changed") else ""
+    facts = {
+        "student": str(run.config.get("student", {}).get("path", "")),
+        "teacher": str(run.config.get("teacher", {}).get("path", "")),
+        "code": f"{code.get('version', '')} {str(code.get('commit') or '')[:10]}{changed}".strip(),
+        "machine": ", ".join(place.get("devices", [])) or str(place.get("system", "")),
+    }
+    return [(name, value) for name, value in facts.items() if value]
+
+
+def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str, Any]]:
+    """Traces and axis titles of every figure that there are data for."""
+    training = [(row, training_curves([run.metrics for run in row.runs])) for row in rows]
+    for metric, label in CURVES.items():
+        lines = [(row.name, curves[metric]) for row, curves in training if metric in curves]
+        if lines:
+            yield {
+                "title": label,
+                "x": "step",
+                "traces": [_line(name, curve, n) for n, (name, curve) in enumerate(lines)],
+            }
+    fidelity = [
+        _line(f"{row.name}, {part}", curve, n, "dot" if part == "first steps" else "solid")
+        for n, row in enumerate(rows)
+        for part, curve in fidelity_curves([run.metrics for run in row.runs]).items()
+    ]
+    if fidelity:
+        yield {
+            "title": "fidelity by position, in the first and the last tenth of training",
+            "x": "position in the response, tokens",
+            "traces": fidelity,
+        }
+    for one in pairs:
+        yield {
+            "title": f"{one.b.name} minus {one.a.name}, points of mean@k",
+            "x": "points, 95 % over problems",
+            "traces": [_forest(one.differences)],
+        }
+
+
+def _line(name: str, curve: list[list[float]], n: int, dash: str = "solid") -> dict[str, Any]:
+    x, y = curve
+    return {"name": name, "x": x, "y": y, "mode": "lines", "colour": n, "line": {"dash": dash}}
+
+
+def _forest(differences: Sequence[Difference]) -> dict[str, Any]:
+    rows = list(reversed(differences))
+    return {
+        "mode": "markers",
+        "x": [100 * d.value for d in rows],
+        "y": [d.benchmark for d in rows],
+        "marks": [("up" if d.value > 0 else "down") if d.shown else "dim" for d in rows],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [100 * (d.high - d.value) for d in rows],
+            "arrayminus": [100 * (d.value - d.low) for d in rows],
+        },
+    }

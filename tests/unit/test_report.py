@@ -1,0 +1,114 @@
+"""The report on an experiment: what it concludes, what it refuses to, and what it says that would take."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_folders import draws, write_reference, write_run
+
+from opdlab import comparison
+from opdlab.errors import DataError
+from opdlab_dashboards.board import build
+from opdlab_dashboards.differences import pair
+from opdlab_dashboards.measured import find
+from opdlab_dashboards.report import differing, report
+from opdlab_evaluators.needed import smallest
+from opdlab_evaluators.seeds import paired_over_seeds
+
+BOTH = ("code/long", "math/short")
+
+
+def scores(share: float, seed: int) -> dict[str, np.ndarray]:
+    return {name: draws(share, seed=seed + i) for i, name in enumerate(BOTH)}
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Path:
+    group = tmp_path / "runs" / "try-001"
+    write_reference(group, "student", scores(0.2, 0))
+    for seed in (0, 1):
+        write_run(group / f"opd-{seed}", scores(0.5, 10 + seed), seed=seed)
+        write_run(group / f"lgr-{seed}", scores(0.52, 20 + seed), seed, {"type": "lgr", "top_k": 8})
+    return group
+
+
+def text_of(group: Path, *runs: str) -> str:
+    report(runs or ("try-001",), str(group.parent), str(group / "page" / "report.html"))
+    page = (group / "page" / "report.html").read_text()
+    return re.sub(r"<script.*?</script>|<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def section(text: str, name: str) -> str:
+    found = re.search(rf'<section id="{name}">(.*?)</section>', text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_differences_are_those_of_compare_where_a_side_is_one_run(group: Path) -> None:
+    rows = {
+        row.name: row for row in build(find(group / "opd-0") + find(group / "lgr-1")).boards[0].rows
+    }
+    mine = pair(rows["try-001/opd-0"], rows["try-001/lgr-1"])
+    measured = {name: comparison.read_run(group / name) for name in ("opd-0", "lgr-1")}
+    theirs = comparison.differences(measured, "opd-0", "lgr-1")
+    assert len(mine) == len(theirs) == 3
+    for a, b in zip(mine, theirs, strict=True):
+        assert (a.value, a.low, a.high) == pytest.approx((b.mean.value, b.mean.low, b.mean.high))
+        assert a.p == pytest.approx(b.mean.p_holm)
+
+
+def test_seeds_are_those_of_the_comparison_over_seeds(group: Path) -> None:
+    (board,) = build(find(group)).boards
+    rows = {row.method: row for row in board.rows}
+    mine = pair(rows["opd"], rows["lgr"])[-1].seeds
+    sides = [[comparison.read_run(group / f"{m}-{s}") for s in (0, 1)] for m in ("opd", "lgr")]
+    theirs = paired_over_seeds(*sides)[-1]
+    assert mine is not None
+    assert mine.each == pytest.approx(theirs.differences)
+    assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_a_clear_gain_is_shown_and_a_doubtful_one_is_not(group: Path) -> None:
+    text = text_of(group)
+    assert "try/opd is better than hub/student" in section(text, "found")
+    assert "try/lgr is better than hub/student" in section(text, "found")
+    assert "try/lgr and try/opd are not told apart" in section(text, "open")
+    assert "Does it work?" in section(text, "question")
+
+
+def test_what_it_takes_is_enough_by_the_same_rule(group: Path) -> None:
+    (board,) = build(find(group)).boards
+    rows = {row.method: row for row in board.rows}
+    d = pair(rows["opd"], rows["lgr"])[-1]
+    assert not d.shown
+    assert d.needed is not None
+    assert d.needed > d.fewest == 30
+    deviation = d.smallest / smallest(1.0, 30)
+    assert smallest(deviation, d.needed) <= abs(d.value) < smallest(deviation, d.needed - 1)
+    assert f"takes about {d.needed} problems in each benchmark" in section(text_of(group), "open")
+
+
+def test_one_seed_is_called_one_seed_and_cut_responses_are_named(group: Path) -> None:
+    text = section(text_of(group, "try-001/opd-0", "try-001/lgr-0"), "open")
+    assert "try-001/opd-0, try-001/lgr-0: one training seed" in text
+    assert "20 % of responses were cut" in text
+    assert "one training seed" not in text_of(group)
+
+
+def test_references_beside_a_run_come_with_it(group: Path) -> None:
+    assert "hub/student" in section(text_of(group, "try-001/opd-0"), "scores")
+
+
+def test_only_keys_that_differ_are_listed(group: Path) -> None:
+    (board,) = build(find(group)).boards
+    rows = sorted((row for row in board.rows if row.role == "run"), key=lambda row: row.method)
+    assert dict(differing(rows)) == {"method.type": ["lgr", "opd"], "method.top_k": ["8", "–"]}
+
+
+def test_runs_of_different_protocols_are_refused(group: Path) -> None:
+    write_run(group.parent / "new-001" / "opd", scores(0.5, 3), grader="grader-2")
+    with pytest.raises(DataError, match="measured in different ways"):
+        text_of(group, "try-001", "new-001")
+    with pytest.raises(DataError, match="there are new-001/opd"):
+        text_of(group, "tyr-001")
