@@ -110,9 +110,13 @@ def _standing(source: Source, found: Rows, content: str, count: int) -> str:
 def hashes(fields: Sequence[Fields]) -> tuple[str, str | None]:
     """SHA-256, 16 digits, of all that the rows hold but their ids, and of their golds alone.
 
-    Neither depends on the order of the rows.
+    Neither depends on the order of the rows. A field whose name begins with `_` is not counted: it is
+    large, and another one holds its hash.
     """
-    content = [{name: value for name, value in row.items() if name != "id"} for row in fields]
+    content = [
+        {name: value for name, value in row.items() if name != "id" and not name.startswith("_")}
+        for row in fields
+    ]
     golds = [row["gold"] for row in fields if row.get("gold") is not None]
     return _hash(content), _hash(golds) if golds else None
 

@@ -31,6 +31,7 @@ class Source:
         count: rows that a whole copy has; None where copies differ.
         split, config: of the data set on the hub; a folder may have them too.
         files: which files of the data set to fetch (a glob); None for all.
+        parts: names of the files in a folder that hold the rows, where it has other ones too.
         aliases: further names that local copies go by.
         answers: known hash of the gold answers (see `hashes`), which copies of other wording share.
         contents: known hashes of whole copies.
@@ -45,6 +46,7 @@ class Source:
     aliases: tuple[str, ...] = ()
     answers: str | None = None
     contents: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def file_names(self) -> list[str]:
@@ -131,7 +133,7 @@ def _download(source: Source, revision: str | None) -> tuple[str, Path]:
             source.hub,
             repo_type="dataset",
             revision=commit,
-            allow_patterns=source.files,
+            allow_patterns=list(source.parts) or source.files,
             etag_timeout=HUB_TIMEOUT_S,
         )
     except Exception as error:
@@ -175,6 +177,12 @@ def _format(path: Path) -> str:
 def _load_folder(source: Source, path: Path) -> Any:
     import datasets
 
+    parts = [path / name for name in source.parts]
+    if missing := [part.name for part in parts if not part.exists()]:
+        raise DataError(f"{source.name}: {path} has no {', '.join(missing)}; {_remedy(source)}")
+    if parts:
+        names = list(map(str, parts))
+        return datasets.load_dataset(_format(parts[0]), data_files=names, split="train")
     if (path / "dataset_dict.json").exists():
         return datasets.load_from_disk(str(path))[_split(source, path, {source.split})]
     if (path / "state.json").exists():

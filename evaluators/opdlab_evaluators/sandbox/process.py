@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -91,6 +92,7 @@ class Sandbox:
         self.groups: Groups | None = None
         self.scratch: str | None = None
         self.pid = os.getpid()
+        self.lock = threading.RLock()
 
     def __enter__(self) -> Sandbox:
         self.start()
@@ -105,10 +107,10 @@ class Sandbox:
         Raises:
             SandboxMissingError: this machine does not let us.
         """
-        if self.process is not None and self.process.poll() is None:
-            return
-        self.close()
-        with contextlib.ExitStack() as passed:
+        with self.lock, contextlib.ExitStack() as passed:
+            if self.process is not None and self.process.poll() is None:
+                return
+            self.close()
             self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             passed.callback(theirs.close)
             try:
@@ -201,14 +203,21 @@ class Sandbox:
         self, program: str, stdin: bytes = b"", limits: Limits | None = None, **options
     ) -> Ended:
         """Run a program as `__main__` to its end; raises as `open`."""
-        return self.open("script", program, stdin, limits, options).finish()
+        with self.open("script", program, stdin, limits, options) as job:
+            return job.finish()
 
     def close(self) -> None:
-        """Kill everything inside; it may be started again."""
-        if os.getpid() != self.pid:
-            return  # a forked child has no sandbox of its own
+        """Kill everything inside, from whatever thread; it may be started again."""
+        if os.getpid() == self.pid:  # a forked child has no sandbox of its own
+            with self.lock:
+                self._close()
+
+    def _close(self) -> None:
         if self.control is not None:
             # The zygote ends when its socket does, and takes the namespace along.
+            # A thread that waits for its answer would keep it open.
+            with contextlib.suppress(OSError):
+                self.control.shutdown(socket.SHUT_RDWR)
             self.control.close()
             self.control = None
         if self.process is not None:
@@ -228,12 +237,24 @@ class Sandbox:
 
 @final
 class Job:
-    """A program that runs. `channel` is the socket to it, where its mode has one."""
+    """A program that runs. `channel` is the socket to it, where its mode has one.
+
+    As a context manager it ends the sandbox if it is left before the program was seen to end.
+    """
 
     def __init__(
         self, sandbox: Sandbox, files: list[int], channel: socket.socket | None, limits: Limits
     ) -> None:
         self.sandbox, self.files, self.channel, self.limits = sandbox, files, channel, limits
+        self.finished = False
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        if not self.finished:
+            self.sandbox.close()
 
     def finish(self) -> Ended:
         """Wait for its end and read what it wrote.
@@ -243,14 +264,14 @@ class Job:
         """
         if self.channel is not None:
             self.channel.close()
+        cause = "its first process is gone"
         try:
             control = self.sandbox.connected
             control.settimeout(self.limits.wall_s * BUSY_FACTOR + GRACE_S)
             report = json.loads(control.recv(1 << 16) or b"null")
         except OSError as error:
             report, cause = None, str(error)
-        else:
-            cause = "its first process is gone"
+        self.finished = True
         try:
             if report is None:
                 self.sandbox.close()
@@ -264,6 +285,8 @@ class Job:
 
     def close(self) -> None:
         """Let go of its files."""
+        if self.channel is not None:
+            self.channel.close()
         for fd in self.files:
             os.close(fd)
         self.files = []

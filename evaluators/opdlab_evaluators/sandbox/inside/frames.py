@@ -6,13 +6,17 @@ import json
 import os
 from typing import Any
 
-LARGEST = 64 << 20
+LARGEST = 16 << 20
 HEADER = 4
 
 
 def send(channel: int, message: Any) -> None:
     """Write one message to a file descriptor; raises OSError when the peer is gone."""
-    text = json.dumps(message).encode()
+    forward(channel, json.dumps(message).encode())
+
+
+def forward(channel: int, text: bytes) -> None:
+    """Write one message that is JSON already; raises as `send`."""
     data = memoryview(len(text).to_bytes(HEADER, "big") + text)
     while data:
         data = data[os.write(channel, data) :]

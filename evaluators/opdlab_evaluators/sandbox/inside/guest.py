@@ -133,7 +133,7 @@ def _answer(request: dict, names: dict[str, Any], objects: _Objects) -> dict:
 
 
 def _target(target: Any, names: dict[str, Any], objects: _Objects) -> Any:
-    """A function by name, a method of a new object of a class, or a method of an object that is kept."""
+    """A function by name, a method of a new object of a class, or an action on an object that is kept."""
     if isinstance(target, str):
         owner, _, method = target.rpartition("().")
         if owner:
@@ -141,10 +141,13 @@ def _target(target: Any, names: dict[str, Any], objects: _Objects) -> Any:
         if target not in names:
             raise NameError(f"name {target!r} is not defined")
         return names[target]
-    kept, attribute = target
-    if attribute == "__iter__":
-        return lambda: list(kept)
-    return getattr(kept, attribute)
+    kept, action = target
+    return {
+        "get": lambda name: getattr(kept, name),
+        "set": lambda name, value: setattr(kept, name, value),
+        "call": kept,
+        "list": lambda: list(kept),
+    }[action]
 
 
 def _described(error: BaseException) -> dict:
@@ -161,18 +164,24 @@ def _text(error: BaseException) -> str:
 
 
 class _Object:
-    """An object of the other process, of which only calls are possible."""
+    """An object of the other process: its attributes can be read and set there, and it can be called."""
 
     def __init__(self, opaque: plain.Opaque) -> None:
-        self._opaque = opaque
+        object.__setattr__(self, "_opaque", opaque)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("__"):
             raise AttributeError(name)
-        return lambda *args, **kwargs: _call([self._opaque, name], args, kwargs)
+        return _call([self._opaque, "get"], (name,), {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _call([self._opaque, "set"], (name, value), {})
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _call([self._opaque, "call"], args, kwargs)
 
     def __iter__(self) -> Any:
-        return iter(_call([self._opaque, "__iter__"], (), {}))
+        return iter(_call([self._opaque, "list"], (), {}))
 
 
 def _call(target: Any, args: tuple, kwargs: dict) -> Any:
@@ -190,7 +199,8 @@ def _call(target: Any, args: tuple, kwargs: dict) -> Any:
     if "error" in answer:
         kind, text = answer["error"]
         known = getattr(builtins, str(kind), None)
-        if isinstance(known, type) and issubclass(known, Exception):
+        # Memory that ran out there has not run out here.
+        if isinstance(known, type) and issubclass(known, Exception) and known is not MemoryError:
             raise known(str(text))
         raise RuntimeError(str(text))
     return _wrapped(plain.decode(answer["value"]))

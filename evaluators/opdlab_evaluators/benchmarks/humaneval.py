@@ -1,0 +1,85 @@
+"""`humaneval`: 164 functions to complete, each with a handful of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from opdlab.records import Problem, Verdict, option
+from opdlab_evaluators.benchmark import Fields, pick
+from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
+from opdlab_evaluators.programs.extraction import defines, function_body, last_block
+from opdlab_evaluators.programs.judging import Assertions, Worker, judge
+from opdlab_evaluators.source import Source
+
+INSTRUCTION = (
+    "Complete the following Python function. Answer with the whole function in one fenced block."
+)
+
+
+@dataclass(frozen=True)
+class HumanEval(CodeBenchmark):
+    """HumanEval: 164 Python functions to complete."""
+
+    wording: Literal["instruct", "complete"] = option(
+        "instruct",
+        "`instruct` (an instruction and the function) or `complete` (the function alone).",
+    )
+
+    source: ClassVar[Source] = Source(
+        "humaneval",
+        hub="openai/openai_humaneval",
+        count=164,
+        aliases=("HumanEval", "openai_humaneval"),
+        contents=("d9095f9987f869ca",),
+    )
+
+    def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
+        name = self.source.name
+        return {
+            "id": str(pick(row, ("task_id",), name, number)),
+            "question": pick(row, ("prompt",), name, number),
+            "gold": pick(row, ("canonical_solution",), name, number),
+            "entry_point": pick(row, ("entry_point",), name, number),
+            "tests": pick(row, ("test",), name, number),
+        }
+
+    def problem(self, fields: Fields) -> Problem:
+        question = fields["question"]
+        prompt = f"{INSTRUCTION}\n\n{fenced(question.strip())}"
+        return Problem(
+            self.benchmark,
+            fields["id"],
+            question if self.wording == "complete" else prompt,
+            {"tests": fields["tests"], "entry_point": fields["entry_point"]},
+            {"question": question, "solution": fields["gold"]},
+        )
+
+    def program(self, problem: Problem, completion: str) -> str | None:
+        question = problem.extra["question"]
+        block = last_block(completion)
+        if block is None:
+            body = function_body(completion) if self.wording == "complete" else None
+            return None if body is None else question + body
+        if defines(block, problem.gold["entry_point"]):
+            # The prompt's imports and helpers count; its unfinished function is replaced.
+            return f"{_closed(question)}\n{block}"
+        return question + block
+
+    def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
+        entry = problem.gold["entry_point"]
+        tests = Assertions(
+            f"{problem.gold['tests']}\ncheck({entry})",
+            _closed(problem.extra["question"]),
+            {entry: entry},
+        )
+        return judge(worker, program, tests, self.limits)
+
+    def right_answer(self, problem: Problem) -> str | None:
+        return fenced(problem.extra["question"] + problem.extra["solution"])
+
+
+def _closed(question: str) -> str:
+    """The prompt as a whole program: its function does nothing."""
+    return f"{question.rstrip()}\n    pass\n"

@@ -1,0 +1,194 @@
+"""`livecodebench`: contest problems by release and date, judged by the official rule and a stricter one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+from opdlab.errors import ConfigError, DataError
+from opdlab.evaluator import DataReport
+from opdlab.records import Problem, Verdict, option
+from opdlab_evaluators.benchmark import Fields, pick
+from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
+from opdlab_evaluators.programs import rules
+from opdlab_evaluators.programs.extraction import last_two_fences
+from opdlab_evaluators.programs.judging import Answered, Worker, answer_call, answer_stdin
+from opdlab_evaluators.programs.private_tests import Case, cases
+from opdlab_evaluators.source import Source
+
+COUNTS = {"v1": 400, "v2": 111, "v3": 101, "v4": 101, "v5": 167, "v6": 175}
+"""Problems that each release added."""
+SYSTEM = (
+    "You are an expert Python programmer. You will be given a question (problem specification) and will "
+    "generate a correct Python program that matches the specification and passes all tests. You will NOT "
+    "return anything except for the program.\n\n"
+)
+STARTER = (
+    "You will use the following starter code to write the solution to the problem and enclose your code "
+    "within delimiters."
+)
+STDIN = (
+    "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on "
+    "the sample inputs). Enclose your code within delimiters as follows."
+)
+
+
+@dataclass(frozen=True)
+class LiveCodeBench(CodeBenchmark):
+    """LiveCodeBench's code generation: contest problems with hidden tests, by release and date."""
+
+    cpu_limit_s: float = option(6.0, "Processor time of each test, in seconds.", gt=0, le=3600)
+    release: Literal[
+        "v1", "v2", "v3", "v4", "v5", "v6",
+        "release_v1", "release_v2", "release_v3", "release_v4", "release_v5", "release_v6",
+    ] = option("v6", "`v6`: the 175 problems that v6 added; `release_v6`: all 1055 up to v6.")  # fmt: skip
+    since: str | None = option(None, "Only problems of contests from this day on (YYYY-MM-DD).")
+    until: str | None = option(None, "Only problems of contests up to this day (YYYY-MM-DD).")
+    mode: Literal["official", "strict"] = option(
+        "official", "The rule that decides; the other one is told where it differs."
+    )
+
+    hub: ClassVar[str] = "livecodebench/code_generation_lite"
+
+    def __post_init__(self) -> None:
+        for name in ("since", "until"):
+            day = getattr(self, name)
+            try:
+                date.fromisoformat(day or "2000-01-01")
+            except ValueError as error:
+                raise ConfigError(
+                    f"livecodebench: {name} {day!r} is no day; write YYYY-MM-DD"
+                ) from error
+
+    @property
+    def source(self) -> Source:  # pyright: ignore
+        parts = self._releases()
+        files = tuple("test.jsonl" if p == "v1" else f"test{p[1:]}.jsonl" for p in parts)
+        name = f"livecodebench_{self.release}"
+        count = sum(COUNTS[part] for part in parts)
+        return Source(name, self.hub, count, aliases=("livecodebench",), parts=files)
+
+    def _releases(self) -> list[str]:
+        single = self.release.removeprefix("release_")
+        return [p for p in COUNTS if p <= single] if self.release != single else [single]
+
+    @property
+    def benchmark(self) -> str:
+        window = f"/{self.since or ''}..{self.until or ''}" if self.since or self.until else ""
+        return f"livecodebench/{self.release}{window}" + (
+            f"/first-{self.limit}" if self.limit else ""
+        )
+
+    @property
+    def grader_version(self) -> str:
+        return f"{super().grader_version}-{self.mode}"
+
+    def _whole(self) -> LiveCodeBench:
+        """The same copy of the data, without the options that choose among it: it is read once."""
+        unsafe = self.unsafe_run_on_this_machine
+        return LiveCodeBench(
+            self.path, self.revision, release=self.release, unsafe_run_on_this_machine=unsafe
+        )
+
+    def problems(self) -> Sequence[Problem]:
+        found = super(LiveCodeBench, self._whole()).problems()
+        first, last = self.since or "", self.until or "9"
+        kept = [p for p in found if first <= p.extra["date"] <= last]
+        if not kept:
+            raise DataError(
+                f"{self.benchmark}: no contest of {self.release} lies in this window; widen since and "
+                "until, or take a cumulative release"
+            )
+        return [replace(p, benchmark=self.benchmark) for p in kept[: self.limit]]
+
+    def data(self) -> DataReport:
+        report = super(LiveCodeBench, self._whole()).data()
+        alone = self.release in COUNTS
+        until = self.release.removeprefix("release_")
+        what = f"of {until}" if alone else f"cumulative, up to {until}"
+        return replace(report, standing=f"{report.count} problems {what}; {report.standing}")
+
+    def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
+        name = self.source.name
+        private = pick(row, ("private_test_cases",), name, number)
+        public = pick(row, ("public_test_cases",), name, number)
+        metadata = json.loads(row.get("metadata") or "{}")
+        return {
+            "id": str(pick(row, ("question_id",), name, number)),
+            "question": pick(row, ("question_content",), name, number),
+            "starter": row.get("starter_code") or "",
+            "function": metadata.get("func_name"),
+            "date": str(pick(row, ("contest_date",), name, number))[:10],
+            "gold": hashlib.sha256(f"{public}\n{private}".encode()).hexdigest()[:16],
+            "_tests": (public, private),
+        }
+
+    def problem(self, fields: Fields) -> Problem:
+        starter = fields["starter"]
+        prompt = f"{SYSTEM}### Question:\n{fields['question']}\n\n### Format: "
+        prompt += f"{STARTER if starter else STDIN}\n{fenced(starter or '# YOUR CODE HERE')}\n\n"
+        prompt += "### Answer: (use the provided format with backticks)\n\n"
+        gold = {"tests": fields["gold"], "function": fields["function"]}
+        extra = {"date": fields["date"], "tests": fields["_tests"]}
+        return Problem(self.benchmark, fields["id"], prompt, gold, extra)
+
+    def program(self, problem: Problem, completion: str) -> str | None:
+        return last_two_fences(completion)
+
+    def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
+        failed: dict[str, str] = {}
+        for number, case in enumerate(_cases(problem.extra["tests"], problem.id), start=1):
+            answered, passed = self._passed(case, problem.gold["function"], program, worker)
+            if answered.fault:
+                return Verdict("sandbox_error", program, answered.error)
+            for rule, right in passed.items():
+                if not right:
+                    failed.setdefault(rule, f"test {number}: {_said(answered, case)}")
+            if len(failed) == len(passed):
+                break
+        return self._verdict(program, failed)
+
+    def _passed(
+        self, case: Case, function: str | None, program: str, worker: Worker
+    ) -> tuple[Answered, dict[str, bool]]:
+        if case.kind == "stdin":
+            answered = answer_stdin(worker, program, case.input, self.limits, rules.PREAMBLE)
+            official, strict = rules.official_text, rules.strict_text
+            expected: Any = case.output
+        else:
+            target = f"Solution().{function}" if "class Solution" in program else str(function)
+            args = [json.loads(line) for line in case.input.split("\n")]
+            answered = answer_call(worker, program, target, args, self.limits, rules.PREAMBLE)
+            official, strict = rules.official_value, rules.strict_value
+            expected = json.loads(case.output)
+        return answered, {
+            "official": official(answered, expected),
+            "strict": strict(answered, expected),
+        }
+
+    def _verdict(self, program: str, failed: Mapping[str, str]) -> Verdict:
+        """The verdict by this mode's rule; a difference to the other rule is told first."""
+        status = "wrong" if self.mode in failed else "correct"
+        reason = failed.get(self.mode, "")
+        if len(failed) == 1:
+            ((rule, why),) = failed.items()
+            reason = f"disputed: wrong by the {rule} rule alone, {why}"
+        return Verdict(status, program, reason)
+
+
+@lru_cache(maxsize=64)
+def _cases(tests: tuple[str, str], problem: str) -> tuple[Case, ...]:
+    """Public and private tests, unpacked when they are needed: they are large."""
+    return tuple(case for text in tests for case in cases(text, f"livecodebench {problem}"))
+
+
+def _said(answered: Answered, case: Case) -> str:
+    if answered.error:
+        return answered.error
+    ending = f", exit code {answered.exit}" if answered.exit else ""
+    return f"{str(answered.value).strip()[:100]!r}{ending}, expected {case.output.strip()[:100]!r}"

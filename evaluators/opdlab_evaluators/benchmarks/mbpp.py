@@ -1,0 +1,89 @@
+"""`mbpp`: 500 small programs to write from a sentence and three tests."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from opdlab.records import Problem, Verdict, option
+from opdlab_evaluators.answers.extraction import after_thinking
+from opdlab_evaluators.benchmark import Fields, pick
+from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
+from opdlab_evaluators.programs.extraction import definitions, last_block, mentioned
+from opdlab_evaluators.programs.judging import Assertions, Worker, judge
+from opdlab_evaluators.source import Source
+
+TASK = "You are an expert Python programmer, and here is your task: {} Your code should pass these tests:"
+SHOWN_TESTS = 3
+SETUP, SETUP_NAMES = "import math", {"math"}
+
+
+@dataclass(frozen=True)
+class Mbpp(CodeBenchmark):
+    """MBPP's test set: 500 small programs, described by a sentence and three tests."""
+
+    wording: Literal["instruct", "official"] = option(
+        "instruct",
+        "`instruct` (asks for a fenced block) or `official` (ends with [BEGIN], no shots).",
+    )
+
+    source: ClassVar[Source] = Source(
+        "mbpp",
+        hub="google-research-datasets/mbpp",
+        count=500,
+        config="full",
+        files="full/*",
+        aliases=("mbpp_test",),
+    )
+
+    def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
+        name = self.source.name
+        listed = pick(row, ("test_list", "test"), name, number)
+        setup = [row.get("test_setup_code") or "", *(row.get("test_imports") or [])]
+        return {
+            "id": str(pick(row, ("task_id",), name, number)),
+            "question": str(pick(row, ("text", "prompt"), name, number)).strip(),
+            "gold": pick(row, ("code",), name, number).replace("\r\n", "\n"),
+            "shown": list(listed),
+            "tests": "\n".join(listed),
+            "setup": "\n".join(part for part in setup if part).replace("\r\n", "\n"),
+        }
+
+    def problem(self, fields: Fields) -> Problem:
+        tests = "\n".join(fields["shown"][:SHOWN_TESTS])
+        asked = f"{TASK.format(fields['question'])}\n\n{tests}\n"
+        ends = {"official": "[BEGIN]\n", "instruct": f"\n{fenced('# YOUR CODE HERE')}"}
+        tests = f"{fields['setup']}\n{fields['tests']}"
+        # The tests may use what the right solution defines, and nothing else of the program.
+        names = mentioned(tests) - SETUP_NAMES
+        defined = set(definitions(fields["gold"]))
+        gold = {
+            "tests": tests,
+            "names": sorted(names & defined),
+            "missing": sorted(names - defined - set(dir(builtins))),
+        }
+        prompt = asked + ends[self.wording]
+        return Problem(self.benchmark, fields["id"], prompt, gold, {"solution": fields["gold"]})
+
+    def program(self, problem: Problem, completion: str) -> str | None:
+        block = last_block(completion)
+        if block is not None or self.wording != "official":
+            return block
+        text = after_thinking(completion).partition("[DONE]")[0]
+        return text.partition("[BEGIN]")[2] or text if text.strip() else None
+
+    def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
+        if problem.gold["missing"]:
+            missing = ", ".join(problem.gold["missing"])
+            return Verdict(
+                "grader_error",
+                program,
+                f"the tests use {missing}, which nothing defines: this copy lacks test_setup_code",
+            )
+        names = {name: name for name in problem.gold["names"]}
+        return judge(worker, program, Assertions(problem.gold["tests"], SETUP, names), self.limits)
+
+    def right_answer(self, problem: Problem) -> str | None:
+        return fenced(problem.extra["solution"])

@@ -1,0 +1,29 @@
+"""`mbpp_plus`: 378 tasks of MBPP, revised, with about 35 times as many tests, by EvalPlus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from opdlab_evaluators.benchmark import Fields, pick
+from opdlab_evaluators.benchmarks.mbpp import Mbpp
+from opdlab_evaluators.source import Source
+
+
+@dataclass(frozen=True)
+class MbppPlus(Mbpp):
+    """MBPP+: 378 tasks of MBPP, revised, with about 35 times as many tests."""
+
+    source: ClassVar[Source] = Source(
+        "mbpp_plus",
+        hub="evalplus/mbppplus",
+        count=378,
+        files="data/*",
+        aliases=("MbppPlus", "mbppplus"),
+    )
+
+    def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
+        name = self.source.name
+        fields = {**super().normalise(row, number), "tests": pick(row, ("test",), name, number)}
+        return fields | {"shown": list(pick(row, ("test_list",), name, number))}

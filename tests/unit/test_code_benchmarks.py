@@ -1,0 +1,314 @@
+"""Benchmarks of programs: what they ask, what they accept, and their refusal to run without a sandbox."""
+
+import ast
+import json
+
+import pytest
+from code_rows import ROWS, livecodebench, mbpp, write
+
+from opdlab import plugins
+from opdlab.errors import DataError
+from opdlab.store import data_hash
+from opdlab.testing import EvaluatorContract
+from opdlab_evaluators import benchmark as benchmark_module
+from opdlab_evaluators.benchmarks.humaneval import HumanEval
+from opdlab_evaluators.benchmarks.livecodebench import COUNTS, LiveCodeBench
+from opdlab_evaluators.benchmarks.mbpp import Mbpp
+from opdlab_evaluators.programs import pool as pool_module
+from opdlab_evaluators.sandbox import command
+from opdlab_evaluators.sandbox.command import SandboxMissingError
+from opdlab_evaluators.sandbox.process import Sandbox
+from opdlab_evaluators.source import find_local
+
+
+def need_sandbox():
+    try:
+        with Sandbox():
+            pass
+    except SandboxMissingError as error:
+        pytest.skip(str(error))
+
+
+class OfPrograms(EvaluatorContract):
+    """A benchmark of programs on made-up rows, or on a copy in the folder OPDLAB_DATA."""
+
+    name: str
+    made_up: bool
+    graded = 8
+
+    def make(self):
+        return plugins.load(plugins.EVALUATORS, self.name)(limit=40)
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def data(cls, tmp_path_factory):
+        need_sandbox()
+        benchmark_module._checked.cache_clear()
+        folder = tmp_path_factory.mktemp("data")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_DATA_HOME", str(folder / "home"))
+            if cls.made_up:
+                patch.setenv("OPDLAB_DATA", str(folder))
+                write(folder, cls.name)
+            elif find_local(plugins.load(plugins.EVALUATORS, cls.name)().source, None) is None:
+                pytest.skip(f"OPDLAB_DATA names no folder with {cls.name}.jsonl")
+            yield
+
+
+for name in ROWS:
+    for made_up in (True, False):
+        title = f"Test{'MadeUp' if made_up else 'Own'}_{name}"
+        globals()[title] = type(title, (OfPrograms,), {"name": name, "made_up": made_up})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    need_sandbox()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OPDLAB_DATA", str(tmp_path))
+    benchmark_module._checked.cache_clear()
+    return tmp_path
+
+
+def fenced(program):
+    return f"So:\n```python\n{program}\n```"
+
+
+def test_a_function_may_be_given_whole_or_as_the_rest_of_the_prompt(folder):
+    write(folder, "humaneval")
+    problem = HumanEval().problems()[3]
+    body = "    return sum(values) + 3\n"
+    whole = f"def add_3(values: List[int]) -> int:\n{body}"
+    assert HumanEval().grade(problem, fenced(whole)).status == "correct"
+    assert HumanEval().grade(problem, fenced(body)).status == "correct"
+    assert HumanEval().grade(problem, body).status == "no_answer"
+    assert HumanEval(wording="complete").grade(problem, body + "\ndef x(): 1").status == "correct"
+    assert HumanEval().grade(problem, fenced(f"{whole}print(add_3([1]))\nexit()")).status == "wrong"
+    twice = f"def add_3(values):\n    return 0\n\n{whole}"
+    assert HumanEval().grade(problem, fenced(twice)).status == "correct"
+
+
+def test_tests_that_use_what_a_copy_lacks_are_a_fault_of_the_grader(folder):
+    rows = [mbpp(number) for number in range(500)]
+    rows[0] |= {
+        "code": "class Node:\n    def __init__(self, v):\n        self.v = v\n        self.left = None\n"
+        "def depth(n): return 0 if n is None else 1 + depth(n.left)",
+        "test_list": ["assert depth(root) == 2"],
+    }
+    right = fenced(rows[0]["code"])
+    path = folder / "mbpp.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    verdict = Mbpp().grade(Mbpp().problems()[0], right)
+    assert verdict.status == "grader_error"
+    assert "root, which nothing defines" in verdict.reason
+    rows[0]["test_setup_code"] = "root = Node(1)\r\nroot.left = Node(2)"
+    whole = folder / "whole.jsonl"
+    whole.write_text("\n".join(map(json.dumps, rows)))
+    whole = Mbpp(path=str(whole))
+    assert whole.grade(whole.problems()[0], right).status == "correct"
+    wrong = right.replace("1 + depth", "2 + depth")
+    assert whole.grade(whole.problems()[0], wrong).status == "wrong"
+
+
+def test_a_function_that_is_named_like_a_built_in_is_the_programs(folder):
+    rows = [mbpp(number) for number in range(500)]
+    rows[0] |= {"code": "def sum(a, b):\n    return a * b", "test_list": ["assert sum(3, 4) == 12"]}
+    (folder / "mbpp.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    problem = Mbpp().problems()[0]
+    assert Mbpp().grade(problem, fenced(rows[0]["code"])).status == "correct"
+    cheat = "def sum(a, b): return 0\ndef len(x): return 12"
+    assert Mbpp().grade(problem, fenced(cheat)).status == "wrong"
+
+
+def test_the_official_wording_of_mbpp_ends_where_the_program_begins(folder):
+    write(folder, "mbpp")
+    official = Mbpp(wording="official", limit=2)
+    problem = official.problems()[1]
+    assert problem.prompt.endswith("[BEGIN]\n")
+    assert (
+        official.grade(problem, "def add_1(x):\n    return x + 1\n[DONE]\nmore").status == "correct"
+    )
+
+
+STYLES = {
+    "input": "a, b = map(int, input().split())\nprint(a + b)",
+    "buffer": "import sys\nprint(sum(map(int, sys.stdin.buffer.read().split())))",
+    "lines": "import sys\nfor line in sys.stdin:\n    print(sum(map(int, line.split())))",
+    "open(0)": "print(sum(map(int, open(0).read().split())))",
+    "globals": "total = 0\ndef main():\n    global total\n    total += sum(map(int, input().split()))\n"
+    "    print(total)\nif __name__ == '__main__':\n    main()",
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_of_reading_is_judged_right_by_both_rules(folder, style):
+    write(folder, "livecodebench")
+    for mode in ("official", "strict"):
+        benchmark = LiveCodeBench(mode=mode)
+        verdict = benchmark.grade(benchmark.problems()[0], fenced(STYLES[style]))
+        assert (verdict.status, verdict.reason) == ("correct", "")
+
+
+def test_where_the_rules_differ_both_modes_say_so(folder):
+    write(folder, "livecodebench")
+    late = fenced("a, b = map(int, input().split())\nprint(float(a + b))")
+    method = fenced("class Solution:\n    def add(self, a, b): return float(a + b)")
+    for problem, program in zip(LiveCodeBench().problems()[:2], (late, method), strict=True):
+        official = LiveCodeBench().grade(problem, program)
+        strict = LiveCodeBench(mode="strict").grade(problem, program)
+        assert (official.status, strict.status) == ("correct", "wrong")
+        assert official.reason == strict.reason
+        assert official.reason.startswith("disputed: wrong by the strict rule alone, test 1: ")
+    assert LiveCodeBench().grader_version != LiveCodeBench(mode="strict").grader_version
+
+
+def test_a_wrong_method_says_what_it_gave(folder):
+    write(folder, "livecodebench")
+    problem = LiveCodeBench().problems()[1]
+    right = fenced("class Solution:\n    def add(self, a, b): return a + b")
+    assert LiveCodeBench().grade(problem, right).status == "correct"
+    wrong = LiveCodeBench().grade(problem, right.replace("a + b", "a + b * (a < 3)"))
+    assert (wrong.status, wrong.reason) == ("wrong", "test 3: '3', expected '4'")
+    missing = LiveCodeBench().grade(problem, fenced("class Solution: pass"))
+    assert "AttributeError" in missing.reason
+
+
+def test_the_record_says_which_release_and_which_window(folder):
+    write(folder, "livecodebench")
+    assert LiveCodeBench().benchmark == "livecodebench/v6"
+    assert LiveCodeBench().data().standing.startswith("175 problems of v6;")
+    window = LiveCodeBench(since="2025-02-01", until="2025-03-31", limit=5)
+    assert window.benchmark == "livecodebench/v6/2025-02-01..2025-03-31/first-5"
+    days = [problem.extra["date"] for problem in window.problems()]
+    assert days == ["2025-02-15", "2025-03-15"] * 2 + ["2025-02-15"]
+    assert data_hash(LiveCodeBench().problems()) != data_hash(window.problems())
+    with pytest.raises(DataError, match="no contest of v6 lies in this window"):
+        LiveCodeBench(since="2030-01-01").problems()
+    with pytest.raises(DataError, match="holds 175 problems, not 1055"):
+        LiveCodeBench(release="release_v6").problems()
+    with pytest.raises(ValueError, match="'soon' is no day"):
+        LiveCodeBench(since="soon")
+    assert sum(COUNTS.values()) == 1055
+
+
+def test_a_folder_of_the_hub_gives_the_files_of_the_release_alone(folder):
+    copy = folder / "livecodebench"
+    copy.mkdir()
+    (copy / "code_generation_lite.py").write_text("raise SystemExit('a loading script was run')")
+    first = 0
+    for number, count in enumerate(COUNTS.values(), start=1):
+        name = "test.jsonl" if number == 1 else f"test{number}.jsonl"
+        rows = [json.dumps(livecodebench(first + n)) for n in range(count)]
+        (copy / name).write_text("\n".join(rows))
+        first += count
+    assert LiveCodeBench().problems()[0].id == "q880"
+    everything = LiveCodeBench(release="release_v6")
+    assert len(everything.problems()) == 1055
+    assert everything.data().standing.startswith("1055 problems cumulative, up to v6;")
+    assert len(LiveCodeBench(release="release_v2").problems()) == 511
+
+
+def test_changed_private_tests_change_the_hash_of_the_data(folder):
+    write(folder, "livecodebench")
+    before = data_hash(LiveCodeBench().problems())
+    rows = [json.loads(line) for line in (folder / "livecodebench.jsonl").read_text().splitlines()]
+    rows[0]["private_test_cases"] = rows[2]["private_test_cases"]
+    (folder / "other.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert data_hash(LiveCodeBench(path=str(folder / "other.jsonl")).problems()) != before
+
+
+def test_without_a_sandbox_nothing_runs_unless_it_is_asked_for_by_name(folder, monkeypatch):
+    write(folder, "humaneval")
+    monkeypatch.setattr(pool_module, "_SHARED", pool_module._Shared({}))
+    command.find_bwrap.cache_clear()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(SandboxMissingError, match="apt install bubblewrap"):
+        HumanEval().problems()
+    unsafe = HumanEval(unsafe_run_on_this_machine=True, limit=2)
+    problems = unsafe.problems()
+    answers = [(problem, unsafe.right_answer(problem)) for problem in problems]
+    assert [v.status for v in unsafe.grade_all(answers)] == ["correct", "correct"]
+    assert unsafe.grader_version.endswith("+unsafe_run_on_this_machine")
+    pool_module.shared_pool(False).close()
+    command.find_bwrap.cache_clear()
+
+
+def test_equal_programs_are_run_once_and_every_completion_is_counted(folder, monkeypatch):
+    write(folder, "humaneval")
+    benchmark, runs, counted = HumanEval(), [], []
+    judge = HumanEval.judge
+    monkeypatch.setattr(
+        HumanEval, "judge", lambda self, *a: runs.append(a[0].id) or judge(self, *a)
+    )
+    one, two = benchmark.problems()[:2]
+    right = benchmark.right_answer(one)
+    answers = [(one, right), (one, "?"), (two, right), (one, f"Again:\n{right}")]
+    found = benchmark.grade_all(answers, counted.append)
+    assert [v.status for v in found] == ["correct", "no_answer", "wrong", "correct"]
+    assert sorted(runs) == [one.id, two.id]
+    assert sum(counted) == 4
+
+
+def own(benchmark):
+    """Problems of a real copy, with verdicts on their own solutions."""
+    need_sandbox()
+    if find_local(benchmark.source, None) is None:
+        pytest.skip(f"OPDLAB_DATA names no folder with {benchmark.source.name}.jsonl")
+    problems = benchmark.problems()
+    return problems, benchmark.grade_all([(p, benchmark.right_answer(p)) for p in problems])
+
+
+@pytest.mark.parametrize(("kind", "mutants_right"), [(HumanEval, 0.08), (Mbpp, 0.15)])
+def test_every_solution_of_a_real_copy_passes_and_mutated_ones_fail(kind, mutants_right):
+    benchmark = kind()
+    problems, verdicts = own(benchmark)
+    missing = {p.id for p in problems if p.gold.get("missing")}
+    faults = {p.id: v for p, v in zip(problems, verdicts, strict=True) if v.status != "correct"}
+    assert faults.keys() == missing
+    mutants = [(p, mutated(benchmark.right_answer(p))) for p in problems if p.id not in missing]
+    asked = [(p, answer) for p, answer in mutants if answer is not None]
+    assert len(asked) > 0.7 * len(problems)
+    quick = kind(cpu_limit_s=1)  # a mutant may run for ever
+    found = [v.status for v in quick.grade_all(asked[::4])]
+    # A few changes change nothing that the tests see.
+    assert found.count("correct") <= mutants_right * len(found)
+    assert set(found) <= {"correct", "wrong"}
+    nothing = [(p, emptied(benchmark.right_answer(p))) for p, _ in mutants[::4]]
+    assert {v.status for v in benchmark.grade_all(nothing)} == {"wrong"}
+
+
+def mutated(answer):
+    """The program with its first comparison or sum turned round; None where it has none."""
+    tree = ast.parse(answer.removeprefix("```python\n").removesuffix("\n```"))
+    for node in ast.walk(tree):
+        swapped = isinstance(node, ast.Compare) and SWAPPED.get(type(node.ops[0]))
+        if swapped:
+            node.ops[0] = swapped()
+            return fenced(ast.unparse(tree))
+        if isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
+            node.op = SWAPPED[type(node.op)]()
+            return fenced(ast.unparse(tree))
+    return None
+
+
+SWAPPED = {
+    ast.Lt: ast.GtE,
+    ast.Gt: ast.LtE,
+    ast.LtE: ast.Gt,
+    ast.GtE: ast.Lt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Add,
+    ast.Mod: ast.Mult,
+}
+
+
+def emptied(answer):
+    """The same program, all of whose functions return an object that equals nothing."""
+    tree = ast.parse(answer.removeprefix("```python\n").removesuffix("\n```"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.body = [ast.Return(ast.Constant("nothing of the kind"))]
+    return fenced(ast.unparse(ast.fix_missing_locations(tree)))
