@@ -102,6 +102,18 @@ def test_the_paired_interval_holds_the_truth_in_95_of_100_studies(kind, problems
     assert 0.93 <= coverage(difference_interval(b - a), truth) <= 0.97
 
 
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_the_interval_over_training_seeds_holds_the_truth_in_95_of_100_studies(seeds):
+    generator = np.random.default_rng(9)
+    problems = 30
+    # Training moves all problems of a run together, and each side draws samples of its own.
+    moved = generator.normal(0, 0.06, (2, REPEATS, seeds, 1))
+    chance = np.clip(np.array([0.4, 0.5]).reshape(2, 1, 1, 1) + moved, 0.01, 0.99)
+    correct = generator.binomial(K, np.broadcast_to(chance, (2, REPEATS, seeds, problems)))
+    gains = (correct[1] - correct[0]).mean(-1) / K
+    assert 0.93 <= coverage(difference_interval(gains), 0.1) <= 0.97
+
+
 def test_unclustered_and_unpaired_intervals_of_a_difference_both_fail():
     a, b, truth = paired_draw("weak", 30)
     error = np.sqrt(sum(s.mean(-1) * (1 - s.mean(-1)) / (30 * K) for s in (a, b)))
