@@ -193,6 +193,8 @@ def vocabulary_statistics(
                 entropy,
                 None if uniform is None else uniform[place],
             )
+        # Else it would still be there while the next rows are projected.
+        del logits
     return VocabularyStatistics(*found)
 
 

@@ -140,6 +140,8 @@ def _run(
         for total in sums:
             if total is not None and (piece := next(found)) is not None:
                 total += piece
+        # Else they would still be there while the next rows are projected.
+        del logits, gradient, leaf
     finished = [
         None if total is None else total.to(p.dtype)
         for total, p in zip(sums, parameters, strict=True)

@@ -284,9 +284,7 @@ def main(size: str) -> None:
             shape_of(ours.pair.student), shape_of(ours.pair.teacher), prompt, tokens, rows
         )
         reached = todo / Timing(tuple(side.seconds)).median / top
-        notes[name] = (
-            f"{tokens:.0f} tokens a step, OPD's arithmetic at {reached:.0%} of the ceiling"
-        )
+        notes[name] = f"{tokens:.0f} tokens, {reached:.0%} of ceiling"
     timings = {name: Timing(tuple(side.seconds)) for name, side in sides.items()}
     show(
         f"{size}: {rows} rows of up to {ours.config.rollout.max_new_tokens}",

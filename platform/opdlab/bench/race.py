@@ -144,7 +144,7 @@ def show(
     one = timings[unit].median
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("way", "ratio", "quartiles", "n", ""):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name != "")
     for name, timing in timings.items():
         low, high = timing.spread
         sampled = "" if timing.part == 1 else f"{timing.part:.1%} timed, "
