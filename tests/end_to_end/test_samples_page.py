@@ -224,9 +224,16 @@ def test_five_hundred_problems_by_eight_of_two_runs_answer_at_once(
 def test_what_cannot_be_compared_or_shown_is_said(opened: Any, tmp_path: Path) -> None:
     warm = store(tmp_path, "warm", ["correct"])
     cold = store(tmp_path, "cold", ["wrong"], temperature=0.5, data="gone")
+    grades = next(cold.glob("samples/*/*/*/grades-00000.parquet"))
+    half = SampleSet(cold / "samples", "cold", _asked(grades))
+    rows = list(half.grades("1").values())[:6]
+    grades.unlink()
+    half.add_grades(rows)
     page = opened(cold, warm)
+    assert "(0.0 % of the 6 there are of 6 × 4)" in page.locator("h1").inner_text()
     note = page.locator("#note").inner_text()
     assert "temperature 0.5 and 1.0" in note
+    assert "cold is not finished: 6 of 24 samples" in note
     assert "Gold answers are not shown" in note
     page.locator("#map .cell").first.click()
     assert page.locator("#detail .gold").inner_text() == "not known here"

@@ -24,10 +24,13 @@ function share(marks) {
   const judged = [...marks].filter((mark) => mark !== MISSING && mark < 4);
   return judged.length ? judged.filter((mark) => mark === "0").length / judged.length : NaN;
 }
-function score(marks) {
-  const faults = [...marks].filter((mark) => mark !== MISSING && mark >= 4).length;
+function score(marks, problems, k) {
+  const there = [...marks].filter((mark) => mark !== MISSING);
+  const faults = there.filter((mark) => mark >= 4).length;
   const value = share(marks);
-  return `${Number.isNaN(value) ? "–" : (100 * value).toFixed(1)} %${faults ? `, ${faults} not judged,` : ""}`;
+  const all = `${problems} × ${k}`;
+  const of = there.length < marks.length ? `the ${there.length} there are of ${all}` : all;
+  return `${Number.isNaN(value) ? "–" : (100 * value).toFixed(1)} %${faults ? `, ${faults} not judged,` : ""} of ${of}`;
 }
 const percent = (value) => (Number.isNaN(value) ? "–" : (100 * value).toFixed(0));
 
@@ -136,7 +139,10 @@ function openDetail(key) {
 }
 function gold(value) {
   if (value === null || value === undefined) return "not known here";
-  return typeof value === "string" ? value : JSON.stringify(value);
+  if (typeof value === "string") return value;
+  if (Array.isArray(value) || typeof value !== "object") return JSON.stringify(value);
+  const shown = (each) => (typeof each === "string" && each.includes("\n") ? `\n${each.trim()}\n` : JSON.stringify(each));
+  return Object.entries(value).map(([name, each]) => `${name}: ${shown(each)}`).join("\n");
 }
 function side(found, name, run, place, index) {
   const mark = sheet().marks[run][place][index];
@@ -146,8 +152,8 @@ function side(found, name, run, place, index) {
   if (!sample) return made;
   const facts = element("dl");
   const add = (term, value, kind) => facts.append(element("dt", { textContent: term }), element("dd", { className: kind ?? "" }, marked(String(value))));
-  add("extracted", sample.answer ?? "nothing", "answer");
   if (sample.reason) add("grader", sample.reason, "reason");
+  add("extracted", sample.answer ?? "nothing", "answer");
   add("tokens", `${sample.tokens}, ended by ${sample.stop === "eos" ? "its end" : "the length limit"}`, "tokens");
   add("seed", sample.seed);
   if (sample.seconds) add("seconds", sample.seconds);
@@ -228,7 +234,7 @@ function openSheet(number) {
   $("note").textContent = note;
   $("runs").replaceChildren(...all.runs.flatMap((run, each) => [
     each ? " and " : "", run, " ",
-    element("span", { className: "score", textContent: `(${score(marks[each].join(""))} of ${problems.length} × ${k})` }),
+    element("span", { className: "score", textContent: `(${score(marks[each].join(""), problems.length, k)})` }),
   ]));
   document.querySelector("main").classList.add("closed");
   drawVerdicts();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import random
@@ -15,6 +16,8 @@ import requests
 
 from opdlab.errors import ServerError
 
+LOG = logging.getLogger("opdlab")
+TOLD_AFTER_S = 2.0
 CONNECT_S = 10.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
 TICK_S = 0.25
@@ -69,6 +72,7 @@ class Client:
     def __init__(self, access: Access) -> None:
         self.access = access
         self.notice = ""
+        self._told = False
         self._local = threading.local()
 
     def ask(self, path: str) -> Any | None:
@@ -157,7 +161,7 @@ class Client:
         while True:
             try:
                 answer = self._once(verb, url, body)
-                self.notice = ""
+                self.notice, self._told = "", False
                 return answer
             except _Refused as refused:
                 waited = monotonic() - started
@@ -167,11 +171,23 @@ class Client:
                         "kept: start the server and run the same command again, or raise patience_s"
                     ) from refused
                 self.notice = f"waiting for {self.access.root} since {waited:.0f} s: {refused}"
+                self._tell(waited, refused)
                 # Apart by chance, so that a server that comes back is not met by all at once.
                 _sleep(max(refused.pause_s, pause * random.uniform(0.5, 1.0)), stopped)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 if stopped():
                     raise ServerError(f"{url}: given up") from refused
+
+    def _tell(self, waited: float, refused: _Refused) -> None:
+        """Say once for each time that the server is away, to whoever watches no progress bar."""
+        if waited > TOLD_AFTER_S and not self._told:
+            self._told = True
+            LOG.warning(
+                "waiting for %s, for up to %.0f s: %s",
+                self.access.root,
+                self.access.patience_s,
+                refused,
+            )
 
     def _once(self, verb: str, url: str, body: Body | None) -> Any:
         try:
