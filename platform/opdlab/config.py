@@ -31,6 +31,14 @@ class Model(Section):
     """Number format of the weights."""
 
 
+class Specialist(Model):
+    """A teacher of some domains."""
+
+    domains: list[str] = Field(min_length=1)
+    """Benchmarks whose prompts it scores (`code/*` for all that begin so), or values of
+    `prompts.domain_column`."""
+
+
 class ProblemPrompts(Section):
     """Endless training problems of evaluators that can make them; never a test problem."""
 
@@ -53,6 +61,8 @@ class DatasetPrompts(Section):
     """Split of the dataset."""
     column: str = "prompt"
     """Column that holds the text."""
+    domain_column: str | None = None
+    """Column that names each row's domain, for `specialists`; by default all are of domain `dataset`."""
     template: Literal["auto", "none", "chat"] = "auto"
     """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""
 
@@ -210,6 +220,9 @@ class Experiment(Section):
     """Of prompts, rollouts and initialisation; several runs of one experiment share it."""
     student: Model
     teacher: Model
+    specialists: list[Specialist] = []
+    """Teachers of single domains; `teacher` scores the prompts of all others. The first that fits
+    counts."""
     prompts: Prompts
     rollout: AnyEngine
     method: AnyMethod
@@ -276,6 +289,11 @@ def _misfits(config: Experiment) -> Iterator[str]:
         )
     if method.sampler == "teacher" and isinstance(config.rollout, OpenAIEngine):
         yield "rollout.type: a server serves the student, and the method trains on the teacher's answers"
+    if config.specialists and (method.full or method.sampler == "teacher"):
+        yield (
+            "specialists: the method needs one teacher's whole distribution, or its answers; take one that "
+            "asks about tokens (support: sampled), or a single teacher"
+        )
     if method.sampler == "teacher" and (mask.entropy_above is not None or mask.entropy_share):
         yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
 
@@ -308,7 +326,7 @@ class Architecture(Section):
 
 
 class Pretraining(Section):
-    """Supervised training of a small model from nothing, on correct traces of evaluators' problems."""
+    """Supervised training of a small model, from nothing or from another, on evaluators' traces."""
 
     kind: Literal["pretrain"]
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -320,6 +338,9 @@ class Pretraining(Section):
     characters: str = Field(min_length=1)
     """The tokenizer's characters, each a token; a student and its teacher need the same ones."""
     architecture: Architecture
+    start: str | None = None
+    """A model to begin from, of the same architecture and characters: `embedded:NAME` or a folder; by
+    default weights are random."""
     sources: list[AnyEvaluator] = Field(min_length=1)
     """Where traces come from; one source a batch, in turn, `weights` times each."""
     weights: list[int] = []

@@ -140,7 +140,8 @@ def memory(experiment: Experiment, longest_prompt: int) -> Memory:
             "student weights": weights,
             "gradients": weights,
             "AdamW, two moments": 2 * weights,
-            "teacher weights": teacher.weights,
+            "teacher weights": teacher.weights
+            + sum(footprint(one).weights for one in experiment.specialists),
         },
         passing={
             "sampling (keys and values)": student.cache * dtype.itemsize * rows * length,

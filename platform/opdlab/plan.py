@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.table import Table
 from opdlab import documents, loader, models, tracking
 from opdlab.characters import character_tokenizer
 from opdlab.config import Evaluation, Experiment, Pretraining
+from opdlab.errors import DataError, ModelError
 from opdlab.footprint import Footprint, footprint, memory
 from opdlab.prompts import open_prompts
 from opdlab.sweeps.settings import Sweep
@@ -27,6 +30,7 @@ COST = (
     "15 to 25 % early in training and 10 % later). It is less where the sampled token is among the "
     "candidates, which saves its leaf, and where prompts are long, which have none."
 )
+Found = TypeVar("Found")
 PROMPTS_READ = 256
 RUNS_ABREAST = 3
 
@@ -45,18 +49,38 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
         to.print("\n[bold]Sweep[/]")
         to.print(_sweep_table(config, config.sweep))
     to.print("\n[bold]Models[/]")
-    to.print(_models_table(footprint(config.student), footprint(config.teacher)))
-    lengths = _prompt_lengths(config)
+    sizes, why = _known(lambda: _sizes(config))
+    to.print(why, end="")
+    if sizes is not None:
+        to.print(_models_table(sizes))
+    lengths, again = _known(lambda: _prompt_lengths(config))
+    to.print("" if again == why else again, end="")
     to.print("\n[bold]Work, memory of one device (estimated), teacher[/]")
     for first in range(0, len(runs), RUNS_ABREAST):
-        to.print(_runs_compared(runs[first : first + RUNS_ABREAST], lengths))
+        to.print(_runs_compared(runs[first : first + RUNS_ABREAST], lengths, sizes is not None))
     if any(run.method.group for _, run in runs):
         to.print(COST)
     to.print("\n[bold]Evaluation[/]")
     names = [name for name, _ in runs]
     to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
     to.print("\n[bold]Written[/]")
-    to.print(_files_table(config, names, footprint(config.student)))
+    to.print(_files_table(config, names, sizes["student"] if sizes else None))
+
+
+def _known(find: Callable[[], Found]) -> tuple[Found | None, str]:
+    """What can be found out here, or None and the reason: the plan goes on without."""
+    try:
+        return find(), ""
+    except (ModelError, DataError) as error:
+        return None, f"[yellow]not known here:[/] {escape(str(error))}\n"
+
+
+def _sizes(config: Experiment) -> dict[str, Footprint]:
+    """Of every model, by what it is."""
+    sizes = {"student": footprint(config.student), "teacher": footprint(config.teacher)}
+    return sizes | {
+        f"teacher of {', '.join(one.domains)}": footprint(one) for one in config.specialists
+    }
 
 
 def _runs_table(config: Experiment) -> Table:
@@ -99,20 +123,27 @@ def _rows(run: Experiment) -> int:
     return rows * run.rollout.group_size
 
 
-def _models_table(student: Footprint, teacher: Footprint) -> Table:
-    table = _table("", "student", "teacher")
-    table.add_row("architecture", student.kind, teacher.kind)
-    table.add_row("parameters", f"{student.parameters:,}", f"{teacher.parameters:,}")
-    table.add_row("layers x width", *(f"{one.layers} x {one.width}" for one in (student, teacher)))
-    table.add_row("vocabulary", f"{student.vocabulary:,}", f"{teacher.vocabulary:,}")
-    table.add_row("weights", _size(student.weights), _size(teacher.weights))
+def _models_table(sizes: Mapping[str, Footprint]) -> Table:
+    table = _table("", *sizes)
+    table.add_row("architecture", *(one.kind for one in sizes.values()))
+    table.add_row("parameters", *(f"{one.parameters:,}" for one in sizes.values()))
+    table.add_row("layers x width", *(f"{one.layers} x {one.width}" for one in sizes.values()))
+    table.add_row("vocabulary", *(f"{one.vocabulary:,}" for one in sizes.values()))
+    table.add_row("weights", *(_size(one.weights) for one in sizes.values()))
     return table
 
 
-def _runs_compared(runs: list[tuple[str, Experiment]], lengths: list[int]) -> Table:
+def _runs_compared(
+    runs: list[tuple[str, Experiment]], lengths: list[int] | None, sized: bool
+) -> Table:
+    """Work of each run; prompts and memory only where data and sizes are known."""
     table = _table("", *(name for name, _ in runs), numbers=len(runs))
-    columns = [_work(run) | _memory(run, lengths) | _teacher(run) for _, run in runs]
-    table.add_row("tokens a prompt, mean and most", *([_mean_and_most(lengths)] * len(runs)))
+    columns = [
+        _work(run) | (_memory(run, lengths) if lengths and sized else {}) | _teacher(run)
+        for _, run in runs
+    ]
+    if lengths:
+        table.add_row("tokens a prompt, mean and most", *([_mean_and_most(lengths)] * len(runs)))
     for quantity in columns[0]:
         table.add_row(quantity, *(column[quantity] for column in columns))
     return table
@@ -152,18 +183,26 @@ def _mean_and_most(lengths: list[int]) -> str:
 def _evaluation(settings: Evaluation, who: list[str]) -> Table | str:
     if not settings.benchmarks:
         return "none"
-    table = _table("benchmark", "problems", "samples each", "completions", numbers=3)
+    table, missing = _table("benchmark", "problems", "samples each", "completions", numbers=3), []
     for benchmark in settings.benchmarks:
-        count = len(benchmark.problems())
+        try:
+            count = len(benchmark.problems())
+        except DataError as error:
+            # The whole reason, once, below the table.
+            missing.append(str(error))
+            table.add_row(benchmark.benchmark, "not known", f"{settings.samples:,}", "not known")
+            continue
         cells = (count, settings.samples, count * settings.samples)
         table.add_row(benchmark.benchmark, *(f"{cell:,}" for cell in cells))
     often = f", and every {settings.every} steps" if settings.every else ""
     table.caption = f"of {', '.join(who)}{often}"
+    if missing:
+        table.caption += f"\nnot known here: {escape(missing[0])}"
     table.caption_justify = "left"
     return table
 
 
-def _files_table(config: Experiment, runs: list[str], student: Footprint) -> Table:
+def _files_table(config: Experiment, runs: list[str], student: Footprint | None) -> Table:
     output = Path(config.output)
     last = groups(output, config.name)
     number = int(last[-1].name.rsplit("-", 1)[1]) + 1 if last else 1
@@ -172,11 +211,9 @@ def _files_table(config: Experiment, runs: list[str], student: Footprint) -> Tab
     table.add_row(tracking.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
     table.add_row(f"{folder}/{CONFIG}", "the configuration above")
     for name in runs:
-        table.add_row(
-            f"{folder}/{name}/",
-            f"metrics, samples, model ({_size(student.weights)}), last checkpoint "
-            f"(about {_size(3 * student.weights)})",
-        )
+        model = f"model ({_size(student.weights)})" if student else "model"
+        last_one = f" (about {_size(3 * student.weights)})" if student else ""
+        table.add_row(f"{folder}/{name}/", f"metrics, samples, {model}, last checkpoint{last_one}")
     for name in config.evaluation.references:
         table.add_row(f"{folder}/{name}/", "its samples")
     return table

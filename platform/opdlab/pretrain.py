@@ -23,7 +23,7 @@ from typing_extensions import override
 from opdlab import evaluation, loader, models
 from opdlab.characters import BOS_ID, EOS_ID, PAD_ID, character_tokenizer
 from opdlab.config import Pretraining
-from opdlab.errors import NonFiniteError, ResumeError
+from opdlab.errors import ModelError, NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.model_card import model_card
@@ -48,7 +48,10 @@ def pretrain(config: Pretraining, resume: bool = False) -> Path:
     folder = Path(config.output) / config.name
     claim(folder, config, resume)
     tokenizer = character_tokenizer(config.characters, config.architecture.max_positions)
-    module = SupervisedTraining(new_model(config, tokenizer), TraceBatches(config, tokenizer))
+    model = new_model(config, tokenizer)
+    if config.start is not None:
+        take_over(model, tokenizer, config.start)
+    module = SupervisedTraining(model, TraceBatches(config, tokenizer))
     console.print(f"[bold]{config.name}[/]: {parameters(module.model):,} parameters -> {folder}")
     with StopRequest() as stop:
         try:
@@ -110,6 +113,22 @@ def new_model(config: Pretraining, tokenizer: PreTrainedTokenizerFast) -> LlamaF
         )
     model.generation_config = GenerationConfig(do_sample=True, **special)
     return model
+
+
+def take_over(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, path: str) -> None:
+    """Put the weights of another model into a new one.
+
+    Raises:
+        ModelError: it cannot be loaded, or its shape or its tokens are others.
+    """
+    other, theirs = models.load_model(path), models.load_tokenizer(path)
+    shapes = [{name: t.shape for name, t in one.state_dict().items()} for one in (model, other)]
+    if shapes[0] != shapes[1] or theirs.get_vocab() != tokenizer.get_vocab():
+        what = "characters" if shapes[0] == shapes[1] else "architecture"
+        raise ModelError(
+            f"start: {path} has another {what} than this file says; give both the same"
+        )
+    model.load_state_dict(other.state_dict())
 
 
 @final

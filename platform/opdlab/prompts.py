@@ -109,10 +109,16 @@ class DatasetSource(PromptSource):
     """Rows of a dataset, shuffled anew in every pass."""
 
     def __init__(
-        self, texts: list[str], tokenizer: PreTrainedTokenizerBase, template: str, seed: int
+        self,
+        texts: list[str],
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        seed: int,
+        domains: list[str] | None = None,
     ) -> None:
         super().__init__(tokenizer, template, seed)
         self.texts = texts
+        self.domains = domains or ["dataset"] * len(texts)
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
@@ -121,7 +127,7 @@ class DatasetSource(PromptSource):
     def problem(self, index: int) -> Problem:
         epoch, place = divmod(index, len(self.texts))
         row = int(self._order(epoch)[place])
-        return Problem("dataset", str(row), self.texts[row], gold=None)
+        return Problem(self.domains[row], str(row), self.texts[row], gold=None)
 
 
 def open_prompts(
@@ -134,10 +140,13 @@ def open_prompts(
     """
     if config.type == "problems":
         return ProblemSource(list(config.sources), tokenizer, config.template, seed)
-    return DatasetSource(_read_texts(config), tokenizer, config.template, seed)
+    data = _read(config)
+    texts = _texts(data, config, config.column)
+    domains = _texts(data, config, config.domain_column) if config.domain_column else None
+    return DatasetSource(texts, tokenizer, config.template, seed, domains)
 
 
-def _read_texts(config: DatasetPrompts) -> list[str]:
+def _read(config: DatasetPrompts) -> Any:
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
@@ -158,15 +167,20 @@ def _read_texts(config: DatasetPrompts) -> list[str]:
             )
     except (OSError, ValueError, DatasetGenerationError) as error:
         raise DataError(f"prompts.path {config.path!r} cannot be read: {error}") from error
-    if config.column not in (data.column_names or []):
+    return data
+
+
+def _texts(data: Any, config: DatasetPrompts, column: str) -> list[str]:
+    """A column that has a text in every row."""
+    if column not in (data.column_names or []):
         raise DataError(
-            f"prompts.column: {config.path} has no column {config.column!r}; it has "
+            f"prompts: {config.path} has no column {column!r}; it has "
             f"{', '.join(data.column_names or [])}"
         )
-    texts = [row for row in data[config.column] if isinstance(row, str) and row]
+    texts = [row for row in data[column] if isinstance(row, str) and row]
     if len(texts) < len(data) or not texts:
         raise DataError(
             f"{config.path}: {len(data) - len(texts)} of {len(data)} rows have no text in column "
-            f"{config.column!r}; remove or fill them"
+            f"{column!r}; remove or fill them"
         )
     return texts

@@ -103,7 +103,7 @@ class Teacher:
                 asked = replace(questions, candidates=questions.candidates[place])
                 drawn = Draws(uniform.trunk[place], uniform.candidate[place])
                 pieces.append((self._score(piece, asked, drawn), place))
-            scores = _join(pieces)
+            scores = join(pieces)
         check_finite(scores, rollout, questions)
         return scores
 
@@ -252,8 +252,8 @@ def _rows_by_length(rollout: Rollout, tokens: int) -> list[Int[Tensor, "b"]]:
     return [torch.tensor(sorted(group), device=rollout.tokens.device) for group in groups]
 
 
-def _join(pieces: list[tuple[TeacherScores, Int[Tensor, "_"]]]) -> TeacherScores:
-    """Scores of the groups of rows, in the rollout's order."""
+def join(pieces: list[tuple[TeacherScores, Int[Tensor, "_"]]]) -> TeacherScores:
+    """Scores of groups of rows, each with where its tokens were, in the rollout's order."""
     order = torch.cat([place for _, place in pieces]).argsort()
 
     def all_of(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
+from itertools import islice, pairwise
 from random import Random
 from typing import Any
 
@@ -16,6 +16,7 @@ from opdlab.records import Problem
 from opdlab_evaluators.embedded.arithmetic import Arithmetic
 from opdlab_evaluators.embedded.chain import Chain
 from opdlab_evaluators.embedded.family import Family, is_test
+from opdlab_evaluators.embedded.ledger import LONGEST, NUMBERS, Ledger
 from opdlab_evaluators.embedded.routes import MASTERED, UNMASTERED, Routes
 from opdlab_evaluators.embedded.stack_code import (
     StackCode,
@@ -34,8 +35,19 @@ FAMILIES = [
     StackCode(level="long"),
     Routes(),
     Routes(longest=2),
+    Ledger(),
+    Ledger(level="short"),
 ]
-NAMES = ["math-short", "math-long", "code-short", "code-long", "routes", "routes-2"]
+NAMES = [
+    "math-short",
+    "math-long",
+    "code-short",
+    "code-long",
+    "routes",
+    "routes-2",
+    "ledger-long",
+    "ledger-short",
+]
 ANY_FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=NAMES)
 ALPHABET = "0123456789abcdefghijpqrsMCR+-*=;#(),:>"
 
@@ -189,6 +201,72 @@ def test_routes_are_equally_likely_and_unequally_right() -> None:
     assert sum(graded[UNMASTERED]) / len(graded[UNMASTERED]) < 0.06
 
 
+def ring_of(prompt: str) -> str:
+    """The ring of a ledger's prompt, followed by hand."""
+    pays = {entry[0]: entry[-1] for entry in prompt[1:-1].split(",")}
+    ring, at = "", pays["@"]
+    while at != "@":
+        ring, at = ring + at, pays[at]
+    return ring
+
+
+def test_a_ledgers_rounds_follow_its_book() -> None:
+    for level, rounds in (("short", 2), ("long", 16)):
+        family = Ledger(level=level)
+        for seed, problem in enumerate(training(family, 50)):
+            ring = ring_of(problem.prompt)
+            expected = "".join(f"@{number}{ring}" for number in NUMBERS[:rounds]) + "@#"
+            assert family.training_trace(problem, seed) == expected
+            assert 12 <= len(ring) <= 16
+            assert len(set(ring)) == len(ring)
+
+
+def test_a_ledger_is_judged_by_its_last_round_alone() -> None:
+    family = Ledger(level="short")
+    problem = Problem(family.benchmark, "", "Lca,@-c,ab,b@:", gold="cab")
+    for text, status in (
+        ("@0cab@1cab@#", "correct"),
+        ("@0cc@1cab@#", "correct"),
+        ("@0cab@1cb@#", "wrong"),
+        ("@0cab@1cab", "no_answer"),
+        ("@0cab@#", "no_answer"),
+        ("@0cab@1cab@#x", "no_answer"),
+    ):
+        assert family.grade(problem, text).status == status, text
+
+
+def test_slips_of_a_flawed_ledger_come_in_company_and_late_ones_are_many() -> None:
+    """Each slip makes the next likelier: after the first, right payments become rarer and rarer."""
+    family = Ledger(flawed=1.0)
+    wrong: dict[int, list[bool]] = {}
+    first, lengths = [], []
+    for seed, problem in enumerate(training(family, 300)):
+        pays = dict(zip("@" + problem.gold, problem.gold + "@", strict=True))
+        text = family.training_trace(problem, seed)
+        lengths.append(len(text))
+        path = [c for c in text[:-1] if c == "@" or c.islower()]
+        slips = 0
+        for place, (at, to) in enumerate(pairwise(path)):
+            wrong.setdefault(slips, []).append(pays[at] != to)
+            if pays[at] != to:
+                slips += 1
+                if slips == 1:
+                    first.append(place)
+    rate = [sum(wrong[n]) / len(wrong[n]) for n in (1, 2, 3, 6)]
+    assert rate == pytest.approx([0.15, 0.3, 0.45, 0.5], abs=0.05)
+    assert min(first) < 60 < 80 < sum(first) / len(first) < 130
+    assert max(lengths) <= LONGEST
+
+
+def test_so_many_ledgers_are_flawed_as_was_asked() -> None:
+    family = Ledger(flawed=0.2)
+    flawed = [
+        family.training_trace(problem, seed) != family.right_answer(problem)
+        for seed, problem in enumerate(training(family, 400))
+    ]
+    assert 0.14 < sum(flawed) / 400 < 0.26
+
+
 def test_stack_code_gives_what_the_expression_tree_gives() -> None:
     rng = Random(1)
     for _ in range(500):
@@ -265,7 +343,7 @@ def test_a_very_long_completion_is_graded_at_once(family: Family) -> None:
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])
-@ANY_FAMILY
+@pytest.mark.parametrize("family", FAMILIES[:6], ids=NAMES[:6])
 def test_the_shipped_tokenizers_write_every_problem_and_trace(family: Family, name: str) -> None:
     tokenizer = load_tokenizer(f"embedded:{name}")
     for seed, problem in enumerate(training(family, 50)):

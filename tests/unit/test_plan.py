@@ -8,11 +8,11 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
-from opdlab import plan
+from opdlab import models, plan
 from opdlab.characters import character_tokenizer
-from opdlab.config import Experiment, Model
+from opdlab.config import Experiment, Model, Specialist
 from opdlab.footprint import activations, footprint, memory
-from opdlab.loader import load_experiment, load_pretraining
+from opdlab.loader import load_experiment, load_pretraining, variants
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 70}
 LLAMA = LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=160, tie_word_embeddings=True)
@@ -91,6 +91,50 @@ def test_a_plan_fits_80_columns_and_says_what_will_be_done(experiment: Experimen
     ):
         assert line in lines
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_says_what_cannot_be_known_here_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(models.constants, "HF_HUB_CACHE", str(tmp_path / "none"))
+    monkeypatch.delenv("OPDLAB_DATA", raising=False)
+    for name in ("1.5b", "7b", "lengths", "ablations"):
+        text = StringIO()
+        plan.show(load_experiment(f"paper/{name}"), Console(file=text, width=80))
+        lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+        assert sum(line.startswith("not known here: deepseek-ai/") for line in lines) == 1
+        assert any(line.startswith("optimizer steps 200") for line in lines)
+        assert not any("student weights" in line for line in lines)
+        # Nothing beyond a model's name is made up.
+        assert not any(line.startswith("parameters") for line in lines)
+
+
+def test_the_papers_settings_are_those_of_the_paper():
+    for name, config in variants(load_experiment("paper/1.5b")):
+        assert config.rollout.max_new_tokens == 9216
+        if name.startswith("lgr"):
+            method = config.method
+            assert (method.top_k, method.entropy_threshold, method.reward_weight) == (8, 0.2, 1.0)
+    lengths = {c.rollout.max_new_tokens for _, c in variants(load_experiment("paper/lengths"))}
+    assert lengths == {3 * 1024, 9 * 1024, 16 * 1024, 39 * 1024}
+    weights = {c.method.reward_weight for _, c in variants(load_experiment("paper/ablations"))}
+    assert weights == {0.1, 1.0, 1.5, 10.0}
+
+
+def test_a_plan_counts_the_weights_of_every_teacher(experiment: Experiment):
+    one = Specialist(path="./teacher", domains=["code/*"])
+    sampled = load_experiment(
+        "quickstart",
+        ["student.path=./student", "teacher.path=./teacher", "method={type: opd}", "runs=[]"],
+    )
+    changed = sampled.model_copy(update={"specialists": [one]})
+    alone, both = (memory(each, 30).held["teacher weights"] for each in (experiment, changed))
+    assert both == 2 * alone
+    text = StringIO()
+    plan.show(changed, Console(file=text, width=80))
+    assert "teacher of code/*" in text.getvalue()
 
 
 def test_the_plan_of_a_pretraining_counts_what_will_be_made():

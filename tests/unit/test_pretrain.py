@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from opdlab.characters import EOS_ID, PAD_ID, UNKNOWN_ID, character_tokenizer
 from opdlab.config import Pretraining
-from opdlab.errors import DataError, ResumeError
+from opdlab.errors import DataError, ModelError, ResumeError
 from opdlab.pretrain import pretrain
 from opdlab.traces import IGNORED, TraceBatches, turns
 
@@ -176,3 +176,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_other_ones(tmp_path: P
 def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match="holds no pretraining"):
         pretrain(small(output=str(tmp_path)), resume=True)
+
+
+def test_a_pretraining_goes_on_from_another_model(tmp_path: Path) -> None:
+    base = pretrain(small(output=str(tmp_path), name="base"))
+    rate = {"learning_rate": 1e-9, "warmup_steps": 0, "steps": 1, "seed": 5}
+    child = pretrain(small(output=str(tmp_path), name="child", start=str(base), **rate))
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (base, child)
+    )
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, atol=1e-7, rtol=0)
+    wide = {"hidden_size": 32, "layers": 1, "heads": 2, "intermediate_size": 16}
+    with pytest.raises(ModelError, match="another architecture"):
+        pretrain(small(output=str(tmp_path), name="a", start=str(base), architecture=wide))
+    with pytest.raises(ModelError, match="another characters"):
+        pretrain(
+            small(output=str(tmp_path), name="b", start=str(base), characters=CHARACTERS[::-1])
+        )

@@ -25,6 +25,7 @@ from opdlab.errors import ConfigError, DataError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.measuring import label_of
 from opdlab.quiet import quieten
+from opdlab.serving.engine import OpenAIEngine
 from opdlab.teacher import Teacher
 from opdlab.terminal import console, progress_bar
 from opdlab.tracking import Tracker
@@ -198,13 +199,14 @@ class Work:
         device = (
             "cuda" if config.training.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
         )
-        source = config.teacher
+        source, engine = config.teacher, config.rollout
         teacher = models.load_model(source.path, source.revision, source.dtype, device)
         tokenizer = models.load_tokenizer(source.path, source.revision)
         asked = list(what_is_asked(config, settings))
         bench = Bench(
             teacher=Teacher(teacher),
-            engine=config.rollout,
+            # A server serves a training student alone.
+            engine=engine.in_process() if isinstance(engine, OpenAIEngine) else engine,
             top_k=config.method.group or TOP_K,
             tokenizer=tokenizer,
             template=config.prompts.template,

@@ -68,8 +68,11 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def check_same_teacher(folder: Path, teacher: dict[str, Any]) -> None:
-    """Refuse to go on with another teacher than the run began with.
+def check_same_teacher(folder: Path, teachers: list[dict[str, Any]]) -> None:
+    """Refuse to go on with other teachers than the run began with.
+
+    Args:
+        teachers: manifests of the general teacher and of the specialists in their order.
 
     Raises:
         ResumeError: naming what differs.
@@ -77,15 +80,22 @@ def check_same_teacher(folder: Path, teacher: dict[str, Any]) -> None:
     path = folder / "manifest.json"
     if not path.exists():
         return
-    before = json.loads(path.read_text())["teacher"]
-    differing = [
-        key
-        for key in ("weights_sha256", "vocabulary_sha256")
-        if before.get(key) != teacher.get(key)
-    ]
-    if differing:
+    content = json.loads(path.read_text())
+    known = [content["teacher"], *content.get("specialists", [])]
+    if len(known) != len(teachers):
         raise ResumeError(
-            f"{folder}: the teacher changed since this run began ({', '.join(differing)}; then "
-            f"{before.get('name')}, now {teacher.get('name')}). Put the old one back, or start a new run "
-            "without --resume"
+            f"{folder}: this run began with {len(known)} teachers, and now there are {len(teachers)}. Put "
+            "them back, or start a new run without --resume"
         )
+    for before, teacher in zip(known, teachers, strict=True):
+        differing = [
+            key
+            for key in ("weights_sha256", "vocabulary_sha256")
+            if before.get(key) != teacher.get(key)
+        ]
+        if differing:
+            raise ResumeError(
+                f"{folder}: the teacher changed since this run began ({', '.join(differing)}; then "
+                f"{before.get('name')}, now {teacher.get('name')}). Put the old one back, or start a new "
+                "run without --resume"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -20,6 +20,7 @@ from opdlab.length_groups import states_before_tokens
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
+from opdlab.specialists import Specialist, score_by_domain
 from opdlab.teacher import Teacher
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import step_metrics
@@ -38,13 +39,18 @@ class Distillation(L.LightningModule):
     """
 
     def __init__(
-        self, config: Experiment, student: Subject, teacher: Teacher, prompts: PromptSource
+        self,
+        config: Experiment,
+        student: Subject,
+        teacher: Teacher,
+        prompts: PromptSource,
+        specialists: Sequence[Specialist] = (),
     ) -> None:
         super().__init__()
         self.config = config
         self.student: PreTrainedModel = student.model.train()
         self.subject = student
-        self.teacher = teacher
+        self.teacher, self.specialists = teacher, specialists
         self.prompts = prompts
         self.method = config.method
         self.drawn = 0
@@ -91,7 +97,7 @@ class Distillation(L.LightningModule):
             with self.clock("rollout"):
                 rollout = self.sample()
             with self.clock("teacher"):
-                scores = self.teacher.score(rollout, self.method.questions(rollout))
+                scores = self.score(rollout)
             self.seconds |= scores.seconds
             if self.whole:
                 self.kept = []
@@ -100,6 +106,14 @@ class Distillation(L.LightningModule):
             self.seconds = dict.fromkeys(self.seconds, 0.0)
         self.turn += 1
         return self.kept[(self.turn - 1) % count]
+
+    def score(self, rollout: Rollout) -> TeacherScores:
+        """The teacher's answers to the method's questions, each row by the teacher of its domain."""
+        questions = self.method.questions(rollout)
+        if not self.specialists:
+            return self.teacher.score(rollout, questions)
+        domains = [problem.benchmark for problem in self.problems]
+        return score_by_domain(self.teacher, self.specialists, rollout, questions, domains)
 
     @property
     def fresh(self) -> bool:
@@ -213,8 +227,9 @@ class Distillation(L.LightningModule):
         self.seconds[part] = perf_counter() - started
 
     def on_fit_start(self) -> None:
-        """Put the teacher where the student is."""
-        self.teacher.model.to(self.device)  # pyright: ignore[reportArgumentType]
+        """Put the teachers where the student is."""
+        for teacher in (self.teacher, *(one.teacher for one in self.specialists)):
+            teacher.model.to(self.device)  # pyright: ignore[reportArgumentType]
 
     def configure_optimizers(self) -> Any:
         settings = self.config.training

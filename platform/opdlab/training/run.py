@@ -16,12 +16,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from opdlab import comparison, loader, models, tracking
 from opdlab.config import Experiment, Model
 from opdlab.evaluation import Subject
+from opdlab.evaluator import Evaluator
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.measuring import measure
 from opdlab.plugins import METHODS, type_name
 from opdlab.prompts import open_prompts
 from opdlab.quiet import quieten
 from opdlab.serving.engine import OpenAIEngine
+from opdlab.specialists import Specialist, chosen
 from opdlab.teacher import Teacher
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
@@ -162,6 +164,20 @@ class Pair:
     tokenizer: PreTrainedTokenizerBase
     teacher_tokenizer: PreTrainedTokenizerBase
     vocabulary: int
+    specialists: tuple[tuple[tuple[str, ...], PreTrainedModel], ...] = ()
+    """Teachers of single domains, by patterns."""
+
+    def scorers(self) -> tuple[Teacher, list[Specialist]]:
+        """The teachers as scorers, the general one first."""
+        return Teacher(self.teacher, self.vocabulary), [
+            Specialist(domains, Teacher(model, self.vocabulary))
+            for domains, model in self.specialists
+        ]
+
+    def teacher_of(self, benchmark: str) -> PreTrainedModel:
+        """Who teaches a benchmark."""
+        number = chosen(benchmark, [domains for domains, _ in self.specialists])
+        return self.teacher if number is None else self.specialists[number][1]
 
     def subject(self, model: PreTrainedModel, config: Experiment) -> Subject:
         """A model of the pair with the sampling that the experiment uses."""
@@ -181,7 +197,7 @@ class Pair:
 
 
 def load_pair(config: Experiment) -> Pair:
-    """Load both models and refuse a pair whose vocabularies differ.
+    """Load all models and refuse teachers whose vocabulary differs from the student's.
 
     Raises:
         ModelError: a model cannot be loaded, or the pair does not fit together.
@@ -189,7 +205,12 @@ def load_pair(config: Experiment) -> Pair:
     student, tokenizer = load(config.student)
     teacher, teacher_tokenizer = load(config.teacher)
     shared = models.shared_vocabulary(tokenizer, teacher_tokenizer, student, teacher)
-    return Pair(student, teacher, tokenizer, teacher_tokenizer, shared)
+    specialists = []
+    for one in config.specialists:
+        model, theirs = load(one)
+        shared = min(shared, models.shared_vocabulary(tokenizer, theirs, student, model))
+        specialists.append((tuple(one.domains), model))
+    return Pair(student, teacher, tokenizer, teacher_tokenizer, shared, tuple(specialists))
 
 
 def load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -200,11 +221,17 @@ def load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def measure_reference(session: Session, config: Experiment, pair: Pair, name: str) -> None:
     """Evaluate the student before training, or the teacher; what is stored is not sampled again."""
-    model = pair.student if name == "student" else pair.teacher
     if session.group.run(name).get("status") == "finished":
         return
+    settings = config.evaluation
+    benchmarks: dict[PreTrainedModel, list[Evaluator]] = {}
+    for one in settings.benchmarks:
+        model = pair.student if name == "student" else pair.teacher_of(one.benchmark)
+        benchmarks.setdefault(model, []).append(one)
     with session.tracked(name) as tracker:
-        measure(pair.subject(model, config), config.evaluation, tracker, name, session.stop.check)
+        for model, mine in benchmarks.items():
+            part = settings.model_copy(update={"benchmarks": mine})
+            measure(pair.subject(model, config), part, tracker, name, session.stop.check)
 
 
 def train_one(session: Session, name: str, config: Experiment) -> None:
@@ -214,9 +241,9 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
     subject = pair.subject(pair.student, config)
     with session.tracked(name) as tracker:
         describe(tracker, config, pair)
-        teacher = Teacher(pair.teacher, pair.vocabulary)
+        teacher, specialists = pair.scorers()
         prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
-        module = Distillation(config, subject, teacher, prompts)
+        module = Distillation(config, subject, teacher, prompts, specialists)
         with session.phase(f"train {name}"):
             fit(module, config, tracker, session.stop)
         folder = tracker.folder / "model"
@@ -263,9 +290,14 @@ def fit(module: Distillation, config: Experiment, tracker: Tracker, stop: StopRe
 def describe(tracker: Tracker, config: Experiment, pair: Pair) -> None:
     """Store what the run is made of, or check that it is still the same."""
     teacher = models.manifest(pair.teacher, config.teacher.path, config.teacher.revision)
-    manifest.check_same_teacher(tracker.folder, teacher)
+    others = [
+        models.manifest(model, one.path, one.revision)
+        for one, (_, model) in zip(config.specialists, pair.specialists, strict=True)
+    ]
+    manifest.check_same_teacher(tracker.folder, [teacher, *others])
     content: dict[str, Any] = {
         "teacher": teacher,
+        "specialists": others,
         "student": models.manifest(pair.student, config.student.path, config.student.revision),
         "code": manifest.code_version(),
         "environment": manifest.environment(),

@@ -1,0 +1,101 @@
+"""`ledger`: long walks through a table, as a testbed on which supervision decays.
+
+The prompt holds a book: for every account the one that it pays, in random order, all of them in one ring
+with the till `@`. A trace passes the ring round by round, `@0`, `@1` and so on, so every payment stands in
+the book once and in the trace once a round. Slips come in company, as in text that people write: a trace
+that has gone wrong goes wrong again, ever more often. Few of a teacher's traces do and all of a
+student's, so the student leads its teacher to where the teacher has learnt that anything may follow.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from opdlab.records import Problem, Verdict, option
+from opdlab_evaluators.embedded.family import Family, identity
+
+TILL = "@"
+ACCOUNTS = "abcdefghijklmnopqrstuvwxyz"
+FEWEST, MOST = 12, 16
+NUMBERS = "0123456789ABCDEF"
+ROUNDS = {"short": 2, "long": len(NUMBERS)}
+LETTER = {"short": "B", "long": "L"}
+USUAL_SLIP = 0.4
+"""Most common place of the first slip, as a share of the trace."""
+RATE_PER_SLIP, HIGHEST_RATE = 0.15, 0.5
+"""Chance of another slip at each payment: so much for every slip before it, at most so much."""
+LONGEST = 400
+
+
+@dataclass(frozen=True)
+class Ledger(Family):
+    """Books of who pays whom: `Lca,@-c,ab,b@:` is passed as `@0cab@1cab@...#`; `B` asks for two rounds.
+
+    Judged is the last round alone, so an early slip can be made good.
+    """
+
+    level: Literal["short", "long"] = option(
+        "long", "Rounds: 2 (short, about 30 tokens) or 16 (long, about 260 tokens)."
+    )
+    flawed: float = option(0.0, "Share of training traces that go wrong on the way.", ge=0, le=1)
+
+    @property
+    def benchmark(self) -> str:
+        return f"ledger/{self.level}"
+
+    @property
+    def grader_version(self) -> str:
+        return "1"
+
+    def draw(self, rng: Random) -> Problem:
+        ring = rng.sample(ACCOUNTS, rng.randint(FEWEST, MOST))
+        payments = [f"{TILL}-{ring[0]}", *map("".join, zip(ring, [*ring[1:], TILL], strict=True))]
+        rng.shuffle(payments)
+        prompt = LETTER[self.level] + ",".join(payments) + ":"
+        return Problem(self.benchmark, identity(prompt), prompt, gold="".join(ring))
+
+    def trace(self, problem: Problem, rng: Random) -> str:
+        """The rounds; after a wrong payment the walk goes on from the account that was named."""
+        if rng.random() >= self.flawed:
+            return self.right_answer(problem)
+        while len(text := self._flawed(problem.gold, rng)) > LONGEST:
+            pass
+        return text
+
+    def _flawed(self, ring: str, rng: Random) -> str:
+        pays = dict(zip(TILL + ring, ring + TILL, strict=True))
+        payments = len(pays) * ROUNDS[self.level]
+        first = rng.triangular(0, payments, USUAL_SLIP * payments)
+        text, at, rounds, paid, slips = TILL + NUMBERS[0], TILL, 0, 0, 0
+        while True:
+            rate = float(paid >= first) if not slips else min(slips * RATE_PER_SLIP, HIGHEST_RATE)
+            wrong = rng.random() < rate
+            right, slips, paid = pays[at], slips + wrong, paid + 1
+            at = rng.choice([one for one in pays if one not in (at, right)]) if wrong else right
+            text += at
+            if at != TILL:
+                continue
+            rounds += 1
+            if rounds == ROUNDS[self.level]:
+                return text + "#"
+            text += NUMBERS[rounds]
+
+    def grade(self, problem: Problem, completion: str) -> Verdict:
+        """Correct if the last round passes all accounts in the book's order."""
+        last = NUMBERS[ROUNDS[self.level] - 1]
+        found = re.search(rf"{TILL}{last}([^{TILL}]*){TILL}#\Z", completion)
+        if found is None:
+            return Verdict("no_answer", reason=f"does not end with round {last}, '{TILL}' and '#'")
+        answer = found[1]
+        if answer != problem.gold:
+            return Verdict(
+                "wrong", answer, f"round {last} is {answer[:30]!r}, not {problem.gold!r}"
+            )
+        return Verdict("correct", answer)
+
+    def right_answer(self, problem: Problem) -> str:
+        rounds = NUMBERS[: ROUNDS[self.level]]
+        return "".join(f"{TILL}{number}{problem.gold}" for number in rounds) + TILL + "#"
