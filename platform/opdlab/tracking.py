@@ -78,12 +78,21 @@ def _check_server(uri: str) -> None:
 
 def experiment_id(client: MlflowClient, name: str, output: Path) -> str:
     """Id of an experiment, made where it does not exist."""
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
     local = not str(client.tracking_uri).startswith("http")
     place = (output / "mlartifacts").absolute().as_uri() if local else None
-    return client.create_experiment(name, artifact_location=place)
+    try:
+        return client.create_experiment(name, artifact_location=place)
+    except MlflowException:
+        # Workers that begin together all find none; the first to make it makes it for all.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return found.experiment_id
 
 
 def process_tags() -> dict[str, str]:

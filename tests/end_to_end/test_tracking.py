@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from end_to_end.laboratory import Laboratory, wait_for_step
 from mlflow import MlflowClient
@@ -169,3 +172,29 @@ def mlflow_server(store: Path, uri: str | None = None) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def test_processes_that_begin_together_share_one_experiment(tmp_path: Path, store: Path) -> None:
+    shutil.copy(store, tmp_path / "mlflow.db")
+    client = tracking.open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    begin, ids = threading.Barrier(2, timeout=60), []
+
+    class Late(MlflowClient):
+        """A client whose question is answered just before the other's experiment is made."""
+
+        def get_experiment_by_name(self, name: str) -> Any:
+            found = super().get_experiment_by_name(name)
+            if not begin.broken and found is None:
+                begin.wait()
+            return found
+
+    def start() -> None:
+        ids.append(tracking.experiment_id(Late(client.tracking_uri), "shared", tmp_path))
+
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ids) == 2
+    assert ids[0] == ids[1]
