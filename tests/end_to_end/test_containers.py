@@ -189,9 +189,11 @@ def test_workers_and_a_trainer_record_behind_the_password(
 
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     url = f"postgresql+psycopg://opdlab@127.0.0.1:{deployment.postgres}/sweeps"
-    states = [
-        trial.state.name for trial in optuna.load_study(study_name="small", storage=url).trials
-    ]
+    storage = optuna.storages.RDBStorage(url)
+    trials = optuna.load_study(study_name="small", storage=storage).trials
+    states = [trial.state.name for trial in trials]
+    storage.remove_session()
+    storage.engine.dispose()
     assert states == ["COMPLETE"] * 2
     mlflow = client(deployment, monkeypatch)
     experiment = mlflow.get_experiment_by_name("opdlab")
