@@ -251,6 +251,20 @@ def test_a_server_says_what_it_is(server: TokenServer, folder: Path) -> None:
         identify(client, "other")
 
 
+def test_what_transformers_serve_lists_is_not_what_it_serves(
+    vllm: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {
+        "/v1/models": {"data": [{"id": "downloaded-once", "owned_by": "someone"}]},
+        "/openapi.json": {"paths": {"/load_model": {}}},
+    }
+    monkeypatch.setattr(vllm, "get", said.get)
+    client = Client(access(vllm.url))
+    assert identify(client, None, "/my/model") == Identity("transformers", "", "/my/model", "")
+    with pytest.raises(ServerError, match="lists none"):
+        identify(client, None)
+
+
 def test_every_sampling_setting_is_said_because_servers_have_defaults_of_their_own() -> None:
     draw = Draw(0.6, 0.95, 100, (2, 7), 0)
     by_kind = {

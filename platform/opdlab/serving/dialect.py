@@ -80,23 +80,25 @@ def identify(client: Client, wanted: str | None, usual: str | None = None) -> Id
 
     Args:
         wanted: name of the model; None takes the only one that is served.
-        usual: name to take where the server lists none, as `transformers serve` does of folders.
+        usual: name to take where the server does not list what it serves.
 
     Raises:
         ServerError: nobody is there, or the model is not served or must be named.
     """
     root = client.access.url.rstrip("/").removeprefix(client.access.root)
     listed = (client.ask(f"{root}/models") or {}).get("data") or []
-    cards = {str(card["id"]): card for card in listed}
+    software, version = _software(client, str(listed[0].get("owned_by", "")) if listed else "")
+    # `transformers serve` lists what was ever downloaded, which is not what it serves.
+    served = [] if software == "transformers" else listed
+    cards = {str(card["id"]): card for card in served}
     name = wanted or (next(iter(cards)) if len(cards) == 1 else None if cards else usual)
     if name is None or (cards and name not in cards):
+        problem = f"no model {name!r} is served" if name else "several models are served, or none"
         raise ServerError(
-            f"{client.access.url}: {f'no model {name!r} is served' if name else 'the model must be named'} "
-            f"(served_model); the server lists {', '.join(cards) or 'none'}"
+            f"{client.access.url}: {problem}; the server lists {', '.join(cards) or 'none'}. Name one: "
+            "rollout={type: openai, served_model: NAME}, with the rollout's other keys"
         )
-    card = cards.get(name, {})
-    software, version = _software(client, str(card.get("owned_by", "")))
-    return Identity(software, version, name, str(card.get("root") or ""))
+    return Identity(software, version, name, str(cards.get(name, {}).get("root") or ""))
 
 
 def _software(client: Client, owner: str) -> tuple[str, str]:
