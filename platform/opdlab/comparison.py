@@ -11,7 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from opdlab import plugins, store
+from opdlab import disputes, plugins, store
 from opdlab.errors import DataError
 from opdlab.records import Sample
 from opdlab.terminal import console
@@ -81,6 +81,8 @@ def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place:
     if pairs:
         console.print(difference_table(measured, pairs))
         console.print(READING)
+    for name, samples in measured.items():
+        disputes.show(name, samples)
     content = {
         "scores": [asdict(s) for samples in measured.values() for s in summaries(samples)],
         "differences": [asdict(d) for a, b in pairs for d in differences(measured, a, b)],

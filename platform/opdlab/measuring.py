@@ -10,7 +10,7 @@ from time import perf_counter
 
 from rich.progress import TaskID
 
-from opdlab import comparison, evaluation, loader, models, tracking
+from opdlab import comparison, disputes, evaluation, loader, models, tracking
 from opdlab.config import Evaluation, Experiment
 from opdlab.evaluation import Measured, Subject
 from opdlab.interrupt import Stopped, StopRequest
@@ -87,6 +87,7 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     finally:
         tracker.close(status)
     console.print(comparison.score_table({label: samples}))
+    disputes.show(label, samples)
     console.print(f"samples: {folder / 'samples'}")
 
 

@@ -2,12 +2,15 @@
 
 import ast
 import json
+import os
+from pathlib import Path
 
 import pytest
-from code_rows import ROWS, livecodebench, mbpp, write
+from code_rows import ROWS, livecodebench, mbpp, packed, write
 
 from opdlab import plugins
 from opdlab.errors import DataError
+from opdlab.records import Problem
 from opdlab.store import data_hash
 from opdlab.testing import EvaluatorContract
 from opdlab_evaluators import benchmark as benchmark_module
@@ -15,6 +18,8 @@ from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.benchmarks.livecodebench import COUNTS, LiveCodeBench
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
 from opdlab_evaluators.programs import pool as pool_module
+from opdlab_evaluators.programs.judging import Worker
+from opdlab_evaluators.programs.private_tests import unpacked
 from opdlab_evaluators.sandbox import command
 from opdlab_evaluators.sandbox.command import SandboxMissingError
 from opdlab_evaluators.sandbox.process import Sandbox
@@ -312,3 +317,38 @@ def emptied(answer):
         if isinstance(node, ast.FunctionDef):
             node.body = [ast.Return(ast.Constant("nothing of the kind"))]
     return fenced(ast.unparse(ast.fix_missing_locations(tree)))
+
+
+CONTEST = {
+    "codeforces/1873_A": "for _ in range(int(input())):\n"
+    "    print('YES' if sum(a != b for a, b in zip(input(), 'abc')) < 3 else 'NO')",
+    "leetcode/2727": "class Solution:\n    def countSeniors(self, details: List[str]) -> int:\n"
+    "        return sum(int(d[11:13]) > 60 for d in details)",
+    "atcoder/abc301_a": "import sys\nn, s = sys.stdin.buffer.read().decode().split()\n"
+    "t = s.count('T')\na = s.count('A')\nprint('T' if t > a or (t == a and s[-1] == 'A') else 'A')",
+}
+
+
+def test_real_contest_problems_are_judged_by_both_rules():
+    need_sandbox()
+    path = Path(os.environ.get("OPDLAB_DATA", "."), "livecodebench_v1_sample.jsonl")
+    if not path.exists():
+        pytest.skip("OPDLAB_DATA names no folder with livecodebench_v1_sample.jsonl")
+    worker = Worker()
+    for row in map(json.loads, path.read_text().splitlines()):
+        name = json.loads(row["labels"])["task_id"]
+        tests = json.loads(unpacked(row["test"], name)["input_output"])
+        function = tests.get("fn_name")
+        kind = "functional" if function else "stdin"
+        listed = [
+            {"input": given, "output": wanted, "testtype": kind}
+            for given, wanted in zip(tests["inputs"], tests["outputs"], strict=True)
+        ]
+        extra = {"tests": (json.dumps(listed[:1]), packed(listed[1:]))}
+        problem = Problem("livecodebench", name, "?", {"function": function}, extra)
+        right = CONTEST[name]
+        verdict = LiveCodeBench().judge(problem, right, worker)
+        assert (verdict.status, verdict.reason) == ("correct", ""), (name, verdict)
+        wrong = right.replace("< 3", "< 1").replace("> 60", "> 61").replace("s[-1] == 'A'", "t < 0")
+        assert LiveCodeBench().judge(problem, wrong, worker).status == "wrong"
+    worker.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from opdlab.disputes import DISPUTED
 from opdlab.records import Verdict
 from opdlab_evaluators.answers.equality import Outcome, quick
 from opdlab_evaluators.answers.extraction import Extracted, extract
@@ -47,6 +48,6 @@ def _verdict(extracted: Extracted, outcome: Outcome | Failure) -> Verdict:
     place = "" if extracted.place == "box" else f"; from {extracted.place}"
     if isinstance(outcome, Failure):
         return Verdict(outcome.status, extracted.text, outcome.reason + place)
-    prefix = "disputed: " if outcome.disputed else ""
+    prefix = DISPUTED if outcome.disputed else ""
     status = "correct" if outcome.equal else "wrong"
     return Verdict(status, extracted.text, f"{prefix}{outcome.reason}{place}")

@@ -10,6 +10,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
+from opdlab.disputes import DISPUTED
 from opdlab.errors import ConfigError, DataError
 from opdlab.evaluator import DataReport
 from opdlab.records import Problem, Verdict, option
@@ -177,7 +178,7 @@ class LiveCodeBench(CodeBenchmark):
         reason = failed.get(self.mode, "")
         if len(failed) == 1:
             ((rule, why),) = failed.items()
-            reason = f"disputed: wrong by the {rule} rule alone, {why}"
+            reason = f"{DISPUTED}wrong by the {rule} rule alone, {why}"
         return Verdict(status, program, reason)
 
 
