@@ -168,7 +168,11 @@ def sentence(one: Pairing) -> str:
     size = f"{points(d)} points of mean@k {over}, p = {d.p:.2g}"
     if not d.shown:
         return f"{one.b.name} and {one.a.name} are not told apart: {size}. {what_it_takes(d)}"
-    words = f"{one.b.name} is {way} than {one.a.name}: {size}."
+    words = f"{one.b.name} is {way} than {one.a.name} as they were trained: {size}."
+    if d.seeds is not None and d.seeds.shown:
+        low, high = 100 * d.seeds.low, 100 * d.seeds.high
+        count = len(d.seeds.each)
+        words += f" It holds over {count} training seeds, too: [{low:+.1f}, {high:+.1f}]."
     apart = [x.benchmark for x in one.differences[:-1] if x.shown]
     if len(one.differences) > 1:
         words += f" On single benchmarks it shows on {', '.join(apart) or 'none of them'}."

@@ -71,7 +71,7 @@ def test_seeds_are_those_of_the_comparison_over_seeds(group: Path) -> None:
 
 def test_a_clear_gain_is_shown_and_a_doubtful_one_is_not(group: Path) -> None:
     text = text_of(group)
-    assert "try/opd is better than hub/student" in section(text, "found")
+    assert "try/opd is better than hub/student as they were trained" in section(text, "found")
     assert "try/lgr is better than hub/student" in section(text, "found")
     assert "try/lgr and try/opd are not told apart" in section(text, "open")
     assert "Does it work?" in section(text, "question")
