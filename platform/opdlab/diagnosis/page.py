@@ -277,7 +277,7 @@ def horizon_figure(found: Mapping[str, Any]) -> go.Figure:
                 "arrayminus": [max(0.0, end["value"] - end["low"]) for end in ends],
             },
             text=[horizon(end) for end in ends],
-            textposition="middle right",
+            textposition="bottom center",
             mode="markers+text",
             marker={"size": 11, "color": [colour(found, name) for name in names]},
         )
