@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from code_rows import ROWS, livecodebench, mbpp, packed, write
+from sandbox_here import need_sandbox
 
 from opdlab import plugins
 from opdlab.errors import DataError
@@ -22,16 +23,7 @@ from opdlab_evaluators.programs.judging import Worker
 from opdlab_evaluators.programs.private_tests import unpacked
 from opdlab_evaluators.sandbox import command
 from opdlab_evaluators.sandbox.command import SandboxMissingError
-from opdlab_evaluators.sandbox.process import Sandbox
 from opdlab_evaluators.source import find_local
-
-
-def need_sandbox():
-    try:
-        with Sandbox():
-            pass
-    except SandboxMissingError as error:
-        pytest.skip(str(error))
 
 
 class OfPrograms(EvaluatorContract):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from code_rows import packed
+from sandbox_here import need_sandbox
 
 from opdlab.errors import DataError
 from opdlab.records import Verdict
@@ -27,7 +28,6 @@ from opdlab_evaluators.programs.judging import (
 )
 from opdlab_evaluators.programs.pool import ProgramPool
 from opdlab_evaluators.programs.private_tests import Case, cases, unpacked
-from opdlab_evaluators.sandbox.command import SandboxMissingError
 from opdlab_evaluators.sandbox.process import Limits, SandboxDiedError
 
 LIMITS = Limits(cpu_s=2, wall_s=5)
@@ -40,11 +40,9 @@ TESTS = Assertions(
 
 @pytest.fixture(scope="module")
 def worker():
+    need_sandbox()
     worker = Worker()
-    try:
-        worker.start()
-    except SandboxMissingError as error:
-        pytest.skip(str(error))
+    worker.start()
     yield worker
     worker.close()
 
