@@ -14,15 +14,25 @@ from jaxtyping import install_import_hook
 # Shapes in annotations are checked at every call, and a record's fields against each other.
 CHECKED = [
     "opdlab.attention_hook",
+    "opdlab.bench",
+    "opdlab.decode_step",
+    "opdlab.decoding",
+    "opdlab.growing_cache",
     "opdlab.head",
     "opdlab.leaf_attention",
+    "opdlab.length_groups",
+    "opdlab.llama_step",
     "opdlab.methods",
     "opdlab.naive",
+    "opdlab.recording",
     "opdlab.records",
+    "opdlab.sampling",
+    "opdlab.shared_prompts",
     "opdlab.teacher",
     "opdlab.training.measures",
     "opdlab.training.module",
     "opdlab.tree",
+    "opdlab.vocabulary_loss",
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 

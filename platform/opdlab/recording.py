@@ -35,7 +35,7 @@ class Draw:
 class Decoded:
     """The responses in the order of the prompts, and what was recorded of their tokens, end to end."""
 
-    responses: list[Int[Tensor, "length"]]
+    responses: list[Int[Tensor, "_"]]
     recorded: Recorded
 
 

@@ -88,7 +88,7 @@ def check_prompts(prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> Non
 
 def assemble(
     prompts: Sequence[Sequence[int]],
-    responses: Sequence[Int[Tensor, "length"]],
+    responses: Sequence[Int[Tensor, "_"]],
     recorded: Recorded,
     seeds: Sequence[int],
     eos_ids: tuple[int, ...],
@@ -212,7 +212,7 @@ class GenerateEngine(RolloutEngine):
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         vocabulary: int | None,
-    ) -> list[Int[Tensor, "length"]]:
+    ) -> list[Int[Tensor, "_"]]:
         """Responses, each up to and with its first EOS."""
         rows = [torch.tensor(list(prompt)) for prompt in prompts]
         padded = pad_sequence(rows, batch_first=True, padding_side="left")

@@ -157,7 +157,7 @@ def test_the_small_step_is_not_taken_for_a_model_that_computes_something_else() 
 def test_greedy_tokens_are_those_of_generate(family: str, max_rows: int | None) -> None:
     """`mistral` attends to 7 tokens, `gemma3` does so in some layers; rows are up to 41 long."""
     model = small_model(family)
-    ours = sample(model, engine=CachedEngine(max_new_tokens=24, temperature=0), max_rows=max_rows)
+    ours = sample(model, engine=CachedEngine(max_new_tokens=24, temperature=0.0), max_rows=max_rows)
     for prompt, response in zip(PROMPTS, responses(ours), strict=True):
         whole = model.generate(  # type: ignore[operator]
             torch.tensor([prompt]),

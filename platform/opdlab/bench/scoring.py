@@ -73,7 +73,7 @@ def one_length(
     order = torch.randperm(len(tree), generator=generator).to(tree.row.device)
     some, few = order[:_DECODED], order[:_PREFILLED]
 
-    def keep(name: str, value: Float[Tensor, "n"]) -> None:
+    def keep(name: str, value: Float[Tensor, "*n"]) -> None:
         results[name] = value
 
     decoder = Decoder(model, rollout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
@@ -31,7 +30,7 @@ class Shape:
     vocabulary: int = 32000
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> Shape:
         """From `width=512,layers=8`; what is not named keeps its default.
 
         Raises:
