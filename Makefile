@@ -20,7 +20,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/opdlab train quickstart
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(PYTEST)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
