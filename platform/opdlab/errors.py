@@ -15,6 +15,10 @@ class ModelError(OpdlabError, ValueError):
     """A model or tokenizer cannot be loaded, or a teacher and a student do not fit together."""
 
 
+class OutOfReachError(ModelError):
+    """A model of the hub was not downloaded before, and the hub cannot be asked from here."""
+
+
 class PluginError(OpdlabError, LookupError):
     """A plugin is missing, cannot be imported, or breaks the contract of its kind."""
 

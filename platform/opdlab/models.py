@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from opdlab.errors import ModelError
+from opdlab.errors import ModelError, OutOfReachError
 
 EMBEDDED = Path(__file__).parent / "embedded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,7 +49,8 @@ def load_model(
         dtype: number format of the weights, one of `DTYPES`.
 
     Raises:
-        ModelError: nothing there, not a model, or the hub cannot be reached.
+        ModelError: nothing there, or not a model.
+        OutOfReachError: a model of the hub that is not here, and no way to the hub.
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown number format {dtype!r}; use one of {', '.join(DTYPES)}")
@@ -141,7 +142,7 @@ def _hub_answers(path: str, revision: str) -> bool:
         return True
     if not cached.is_dir():
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "it cannot be reached"
-        raise ModelError(
+        raise OutOfReachError(
             f"{path}@{revision}: not a folder here, not downloaded before (looked in {cached.parent}), "
             f"and the hub {constants.ENDPOINT} was not asked: {why}. Give the folder of a model on this "
             "machine, or download it where there is a network"

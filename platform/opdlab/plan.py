@@ -14,7 +14,7 @@ from rich.table import Table
 from opdlab import documents, loader, models, tracking
 from opdlab.characters import character_tokenizer
 from opdlab.config import Evaluation, Experiment, Pretraining
-from opdlab.errors import DataError, ModelError
+from opdlab.errors import DataError, OutOfReachError
 from opdlab.footprint import Footprint, footprint, memory
 from opdlab.prompts import open_prompts
 from opdlab.sweeps.settings import Sweep
@@ -36,24 +36,28 @@ RUNS_ABREAST = 3
 
 
 def show(config: Experiment | Pretraining, to: Console = console) -> None:
-    """Print the plan of an experiment."""
-    to.print("[bold]Configuration, defaults included[/]")
-    to.print(escape(documents.text(config.model_dump(mode="json", exclude={"runs"}))), end="")
+    """Print the plan of an experiment.
+
+    Raises:
+        ModelError: a model's folder is missing or holds none; nothing was printed.
+    """
     if isinstance(config, Pretraining):
+        _show_settings(config, to)
         _show_pretraining(config, to)
         return
     runs = loader.variants(config)
+    sizes, why = _known(lambda: _sizes(config))
+    lengths, again = _known(lambda: _prompt_lengths(config))
+    _show_settings(config, to)
     to.print("\n[bold]Runs[/], one after the other")
     to.print(_runs_table(config))
     if config.sweep is not None:
         to.print("\n[bold]Sweep[/]")
         to.print(_sweep_table(config, config.sweep))
     to.print("\n[bold]Models[/]")
-    sizes, why = _known(lambda: _sizes(config))
     to.print(why, end="")
     if sizes is not None:
         to.print(_models_table(sizes))
-    lengths, again = _known(lambda: _prompt_lengths(config))
     to.print("" if again == why else again, end="")
     to.print("\n[bold]Work, memory of one device (estimated), teacher[/]")
     for first in range(0, len(runs), RUNS_ABREAST):
@@ -67,11 +71,19 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     to.print(_files_table(config, names, sizes["student"] if sizes else None))
 
 
+def _show_settings(config: Experiment | Pretraining, to: Console) -> None:
+    to.print("[bold]Configuration, defaults included[/]")
+    to.print(escape(documents.text(config.model_dump(mode="json", exclude={"runs"}))), end="")
+
+
 def _known(find: Callable[[], Found]) -> tuple[Found | None, str]:
-    """What can be found out here, or None and the reason: the plan goes on without."""
+    """What can be found out here, or None and the reason: the plan goes on without.
+
+    A model folder that is not there is no such reason but a mistake, and refused.
+    """
     try:
         return find(), ""
-    except (ModelError, DataError) as error:
+    except (OutOfReachError, DataError) as error:
         return None, f"[yellow]not known here:[/] {escape(str(error))}\n"
 
 

@@ -115,9 +115,10 @@ def test_a_missing_model_is_refused_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     assert opdlab(monkeypatch, "plan", "quickstart", "student.path=/no/such/folder") == 1
-    shown = capsys.readouterr().err
-    assert shown.startswith("ModelError: /no/such/folder")
-    assert "Traceback" not in shown
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("ModelError: /no/such/folder")
+    assert "Traceback" not in shown.err
 
 
 def test_an_unknown_command_is_a_mistake_of_use(
