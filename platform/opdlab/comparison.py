@@ -96,7 +96,9 @@ SEEDS_READING = (
 )
 READING = (
     "[dim]Paired by problem. ▲ higher, ▼ lower, both at p < 0.05 (sign-flip permutation, Holm-corrected "
-    "over benchmarks); = no difference shown. In brackets the 95 % interval over problems.[/]"
+    "over benchmarks); = no difference shown. In brackets the 95 % interval over problems. This speaks of "
+    "these models: how far trainings with other seeds lie apart is not in it; compare several "
+    "(`opdlab compare a-0,a-1,a-2 b-0,b-1,b-2`) before it is said of a method.[/]"
 )
 
 

@@ -137,14 +137,13 @@ class Training(Section):
     """Tokens that carry loss; by default all."""
     precision: Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Lightning's precision of the student."""
-    accelerator: str = "auto"
-    """Lightning's: `cpu`, `gpu` or `auto`."""
+    accelerator: Literal["cpu", "gpu", "auto"] = "auto"
+    """Lightning's; `auto` takes a GPU where there is one."""
     devices: int = Field(default=1, ge=1)
-    """Devices on each node."""
+    """Devices on each node, each with a copy of student and teacher and prompts of its own; gradients
+    are those of one device that answers all of them (Lightning's DDP)."""
     nodes: int = Field(default=1, ge=1)
-    """Machines."""
-    strategy: str = "auto"
-    """Lightning's: `auto`, `ddp`, `fsdp2`, `deepspeed_stage_2` ..."""
+    """Machines; start the same command on each by torchrun or SLURM."""
     checkpoint_every: int = Field(default=25, ge=1)
     """Optimizer steps between checkpoints, or a few more: one is made when a rollout's epochs are over."""
     keep_every: int = Field(default=0, ge=0)
@@ -257,6 +256,10 @@ class Experiment(Section):
         if self.runs:
             raise ValueError(
                 "runs: a sweep varies one run; leave runs out, or make them a choice in it"
+            )
+        if self.training.devices * self.training.nodes > 1:
+            raise ValueError(
+                "training.devices: a trial of a sweep trains on one device; start a worker for each"
             )
         if not self.evaluation.benchmarks:
             raise ValueError("evaluation: a sweep compares its trials on benchmarks; name one")

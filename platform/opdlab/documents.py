@@ -52,6 +52,15 @@ class _Dumper(yaml.SafeDumper):
     }
 
 
+def _scalar(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML breaks lines at these, and reads every break as a newline.
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _scalar)
+
+
 @dataclass(frozen=True)
 class Document:
     """A YAML file that was read.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self, final
 
 from opdlab.errors import OpdlabError
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 
 
 @final
@@ -51,3 +55,13 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
+
+
+def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """For a child before it begins: a signal to it when its parent is gone, however that went."""
+    library = ctypes.CDLL(None, use_errno=True)
+
+    def arrange() -> None:
+        library.prctl(PR_SET_PDEATHSIG, int(number))
+
+    return arrange

@@ -102,7 +102,10 @@ def open_subject(
     if isinstance(engine, OpenAIEngine):
         served = open_served(engine, path, config.prompts.template)
         return served, served.label()
-    loaded, tokenizer = models.load_model(path), models.load_tokenizer(path)
+    source = config.student
+    device = models.device(config.training.accelerator)
+    loaded = models.load_model(path, dtype=source.dtype, device=device)
+    tokenizer = models.load_tokenizer(path)
     subject = Subject(
         model=loaded,
         tokenizer=tokenizer,

@@ -35,6 +35,11 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
+def device(accelerator: str) -> str:
+    """Where a model works outside Lightning's loop: a GPU where there is one and it is wanted."""
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 def load_model(
     path: str,
     revision: str | None = None,

@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opdlab import documents, plugins, shipped
@@ -240,9 +240,9 @@ def test_a_file_that_is_no_text_is_refused():
 
 
 def test_values_are_read_by_the_rules_of_yaml_1_2():
-    text = with_line("steps: 10", "steps: 10\n  accelerator: no\n  strategy: 12:30")
-    training = load_experiment(written(text)).training
-    assert (training.accelerator, training.strategy) == ("no", "12:30")
+    text = BASE + "tracking:\n  uri: 12:30\n  experiment: no\n"
+    tracking = load_experiment(written(text)).tracking
+    assert (tracking.uri, tracking.experiment) == ("12:30", "no")
 
 
 def test_an_anchor_can_be_used_and_overridden_in_one_place_alone():
@@ -488,6 +488,8 @@ def test_what_is_saved_loads_to_the_same(
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | TEXT, st.lists))
+@example("a\x85b")
+@example(["\u2028", " \u2029"])
 def test_what_is_written_is_read_back(data: object):
     assert documents.value(documents.text(data)) == data
 

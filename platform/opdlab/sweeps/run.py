@@ -16,13 +16,13 @@ from mlflow import MlflowClient
 from opdlab import loader, tracking
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError
-from opdlab.interrupt import Stopped, StopRequest
+from opdlab.interrupt import Stopped, StopRequest, dies_with_parent
 from opdlab.quiet import quieten
 from opdlab.sweeps import report
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import SweepError, patiently
-from opdlab.sweeps.worker import HOPELESS, STOP_S, dies_with_parent, work
+from opdlab.sweeps.worker import HOPELESS, STOP_S, work
 from opdlab.terminal import console, progress_bar
 from opdlab.training.group import CONFIG
 

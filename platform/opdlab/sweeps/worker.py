@@ -7,7 +7,6 @@ the tracking server - the trial goes on from its checkpoints, once.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -28,7 +27,7 @@ from optuna.trial import TrialState
 from opdlab import loader
 from opdlab.config import Experiment, Variant
 from opdlab.errors import DataError
-from opdlab.interrupt import Stopped, StopRequest
+from opdlab.interrupt import Stopped, StopRequest, dies_with_parent
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.outcome import Outcome, intermediate, write_stop
 from opdlab.sweeps.settings import Sweep, chosen_values
@@ -40,7 +39,6 @@ from opdlab.training.group import CONFIG
 POLL_S = 0.5
 STOP_S = 60  # for a trial to write a checkpoint once it was asked to stop
 RESTARTS = 2  # of a process that was killed, before its trial counts as failed
-PR_SET_PDEATHSIG = 1
 HOPELESS = os.EX_DATAERR  # exit code of a worker that a new one could not help
 
 
@@ -58,16 +56,6 @@ def trial_config(config: Experiment, sweep: Sweep, chosen: Mapping[str, Any]) ->
             "evaluation": varied.evaluation.model_copy(update={"references": []}),
         }
     )
-
-
-def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """For a child before it begins: a signal to it when its parent is gone, however that went."""
-    library = ctypes.CDLL(None, use_errno=True)
-
-    def arrange() -> None:
-        library.prctl(PR_SET_PDEATHSIG, int(number))
-
-    return arrange
 
 
 @final

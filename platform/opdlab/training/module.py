@@ -22,6 +22,7 @@ from opdlab.records import Problem, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
 from opdlab.specialists import Specialist, score_by_domain
 from opdlab.teacher import Teacher
+from opdlab.training import ranks
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import step_metrics
 from opdlab.training.weights import token_weights
@@ -211,11 +212,13 @@ class Distillation(L.LightningModule):
         self.micro_batches.append(self.metrics)
 
     def step_record(self) -> dict[str, float]:
-        """Metrics of the optimizer step that just ended: the mean over its micro-batches."""
-        batches, self.micro_batches = self.micro_batches, []
+        """Metrics of the optimizer step that just ended: the mean over its micro-batches on all devices."""
+        batches, self.micro_batches = ranks.gathered(self.trainer, self.micro_batches), []
         names = {name: None for batch in batches for name in batch}
         values = {name: [batch[name] for batch in batches if name in batch] for name in names}
-        return {name: sum(found) / len(found) for name, found in values.items()}
+        record = {name: sum(found) / len(found) for name, found in values.items()}
+        record["tokens_per_second"] *= self.trainer.world_size
+        return record
 
     @contextmanager
     def clock(self, part: str) -> Iterator[None]:

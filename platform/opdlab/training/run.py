@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from opdlab import comparison, loader, models, tracking
 from opdlab.config import Experiment, Model
 from opdlab.evaluation import Subject
 from opdlab.evaluator import Evaluator
-from opdlab.interrupt import Stopped, StopRequest
+from opdlab.interrupt import Stopped, StopRequest, dies_with_parent
 from opdlab.measuring import measure
 from opdlab.plugins import METHODS, type_name
 from opdlab.prompts import open_prompts
@@ -27,11 +29,12 @@ from opdlab.specialists import Specialist, chosen
 from opdlab.teacher import Teacher
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
-from opdlab.training import manifest
+from opdlab.training import manifest, ranks
 from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from opdlab.training.group import CONFIG, Group, open_group
 from opdlab.training.module import Distillation
-from opdlab.training.watch import Watch, checkpoint_path
+from opdlab.training.pace import Follow, Pace, checkpoint_path
+from opdlab.training.watch import Watch
 
 
 @dataclass
@@ -92,6 +95,9 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
     quieten()
     config = loader.load_experiment(name, overrides)
     models.use_threads(config.training.threads)
+    if ranks.rank(config.training):
+        follow(config, resume)
+        return
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     for run_id in tracking.reap(client, experiment):
@@ -120,6 +126,22 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
             raise SystemExit(stopped.exit_code) from stopped
         finally:
             record.close(status)
+
+
+def follow(config: Experiment, resume: bool) -> None:
+    """Take part in every training of the leader's, in another process and on another device."""
+    dies_with_parent(signal.SIGKILL)()
+    group = open_group(config, resume=True) if resume else None
+    with StopRequest() as stop:
+        for name, variant in loader.variants(config):
+            if group and group.run(name).get("status") == "finished":
+                continue
+            # Without a group all runs begin at the beginning, and only the leader writes.
+            folder = group.folder / name if group else Path(name)
+            try:
+                fit(load_module(load_pair(variant), variant), variant, Follow(folder, stop))
+            except Stopped:
+                return
 
 
 def run_all(session: Session, config: Experiment, pair: Pair) -> None:
@@ -231,21 +253,30 @@ def measure_reference(session: Session, config: Experiment, pair: Pair, name: st
     with session.tracked(name) as tracker:
         for model, mine in benchmarks.items():
             part = settings.model_copy(update={"benchmarks": mine})
-            measure(pair.subject(model, config), part, tracker, name, session.stop.check)
+            with working(model, config):
+                measure(pair.subject(model, config), part, tracker, name, session.stop.check)
+
+
+@contextmanager
+def working(model: PreTrainedModel, config: Experiment) -> Iterator[None]:
+    """Put a model on the accelerator for a while; training, and other models, need the room later."""
+    model.to(models.device(config.training.accelerator))  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        model.cpu()
 
 
 def train_one(session: Session, name: str, config: Experiment) -> None:
     """Train one run, from its newest checkpoint where there is one, and evaluate it."""
+    # Models of the run before would be kept on their device by cycles that nobody collects in time.
+    gc.collect()
     pair = load_pair(config)
-    L.seed_everything(config.seed, verbose=False)
-    subject = pair.subject(pair.student, config)
     with session.tracked(name) as tracker:
         describe(tracker, config, pair)
-        teacher, specialists = pair.scorers()
-        prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
-        module = Distillation(config, subject, teacher, prompts, specialists)
+        module = load_module(pair, config)
         with session.phase(f"train {name}"):
-            fit(module, config, tracker, session.stop)
+            fit(module, config, Watch(tracker, session.stop, config.training.hacking))
         folder = tracker.folder / "model"
         pair.student.save_pretrained(folder)
         pair.tokenizer.save_pretrained(folder)
@@ -253,12 +284,20 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
             tracker.artifact(folder, "model")
         if not config.evaluation.benchmarks:
             return
-        with session.phase(f"evaluate {name}"):
-            measure(subject, config.evaluation, tracker, name, session.stop.check)
+        with session.phase(f"evaluate {name}"), working(pair.student, config):
+            measure(module.subject, config.evaluation, tracker, name, session.stop.check)
 
 
-def fit(module: Distillation, config: Experiment, tracker: Tracker, stop: StopRequest) -> None:
-    """Lightning's loop, from the newest checkpoint where there is one."""
+def load_module(pair: Pair, config: Experiment) -> Distillation:
+    """What is trained, with its teachers and prompts."""
+    L.seed_everything(config.seed, verbose=False)
+    teacher, specialists = pair.scorers()
+    prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
+    return Distillation(config, pair.subject(pair.student, config), teacher, prompts, specialists)
+
+
+def fit(module: Distillation, config: Experiment, pace: Pace) -> None:
+    """Lightning's loop, from the newest checkpoint where there is one; on every rank."""
     settings = config.training
     trainer = L.Trainer(
         max_steps=settings.steps,
@@ -268,22 +307,24 @@ def fit(module: Distillation, config: Experiment, tracker: Tracker, stop: StopRe
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.nodes,
-        strategy=settings.strategy,
+        strategy=ranks.strategy(settings),
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        callbacks=[Watch(tracker, stop, settings.hacking)],
+        callbacks=[pace],
         plugins=[AtomicCheckpointIO()],
     )
-    path = checkpoint_path(tracker.folder)
+    path = checkpoint_path(pace.folder)
     if path.exists():
         read_checkpoint(path)
-        console.print(f"going on from {path}")
+        if not ranks.rank(settings):
+            console.print(f"going on from {path}")
     steps = range(settings.steps * settings.accumulate)
     trainer.fit(module, steps, ckpt_path=path if path.exists() else None)  # pyright: ignore[reportArgumentType]
     # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
-    stop.check()
+    if signum := ranks.agreed(trainer, pace.stop.signum or 0):
+        raise Stopped(signum)
     trainer.save_checkpoint(path)
 
 

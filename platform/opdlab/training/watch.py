@@ -1,4 +1,4 @@
-"""What happens around a training step: records, checkpoints, evaluations, stopping."""
+"""What the leader of a training does around a step: records, alarms, copies, evaluations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from opdlab.records import Rollout, TeacherScores
 from opdlab.shapes import Bool, Float, Tensor
 from opdlab.terminal import progress_bar
 from opdlab.tracking import Tracker, read_metrics
-from opdlab.training.checkpoint import LAST
 from opdlab.training.hacking import Alarms
 from opdlab.training.module import Distillation
+from opdlab.training.pace import Pace
 
 TABLE_ROWS = 8
 STUDENTS = "students"
@@ -35,59 +35,26 @@ SHOWN = {
 
 
 @final
-class Watch(L.Callback):
-    """Records every step, keeps checkpoints, evaluates, and obeys signals between steps."""
+class Watch(Pace):
+    """The leader's: records every step, raises alarms, keeps copies, evaluates."""
 
     def __init__(self, tracker: Tracker, stop: StopRequest, hacking: HackingWatch) -> None:
+        super().__init__(tracker.folder, stop)
         self.tracker = tracker
-        self.stop = stop
-        self.step = self.saved = 0
         self.alarms = Alarms(hacking)
         self.progress = progress_bar()
         self.task = self.progress.add_task(f"train {tracker.folder.name}")
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # By now Lightning has put its own handlers in place, which end a fit after any step.
-        self.stop.listen()
-        self.step = self.saved = trainer.global_step
+        super().on_train_start(trainer, pl_module)
         self.progress.update(self.task, completed=self.step, total=trainer.max_steps)
         self.progress.start()
-
         self.alarms.replay(read_metrics(self.tracker.folder), self.step)
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.progress.stop()
-
-    @override
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        assert isinstance(pl_module, Distillation)
-        pl_module.end_micro_batch()
-        if trainer.global_step == self.step:
-            return  # a micro-batch within an optimizer step
-        self.step = trainer.global_step
-        self._record(pl_module)
-        config = pl_module.config
-        keep, last = config.training.keep_every, config.training.steps
-        if keep and self.step % keep == 0 and self.step < last and trainer.is_global_zero:
-            keep_copy(pl_module, self.tracker.folder / STUDENTS / f"step-{self.step:06d}")
-        if not pl_module.whole:
-            return  # a checkpoint now would lose the epochs that a rollout still has
-        every = config.training.checkpoint_every
-        if self.stop.signum is not None or self.step // every > self.saved // every:
-            self.saved = self.step
-            trainer.save_checkpoint(self.tracker.folder / "checkpoints" / LAST)
-        self.stop.check()
-        if self.alarms.raised and config.training.hacking.stop:
-            trainer.should_stop = True
 
     def _alarm(self, metrics: Mapping[str, float]) -> None:
         """Say and record what looks like reward hacking."""
@@ -96,9 +63,10 @@ class Watch(L.Callback):
         if self.alarms.raised:
             self.progress.figures += f"  ALARM: {', '.join(self.alarms.raised)}"
             self.tracker.tags({"opdlab.alarms": ", ".join(self.alarms.raised)})
+            self.enough = self.alarms.settings.stop
 
-    def _record(self, module: Distillation) -> None:
-        metrics = module.step_record()
+    @override
+    def record(self, module: Distillation, metrics: dict[str, float]) -> None:
         self.progress.figures = figures(metrics)
         self._alarm(metrics)
         self.progress.update(self.task, completed=self.step)
@@ -117,6 +85,9 @@ class Watch(L.Callback):
         if tables and self.step % tables == 0 and module.rollout and module.scores:
             columns = rollout_table(module.rollout, module.scores, module)
             self.tracker.table(columns, f"rollouts-{self.step:06d}.json")
+        keep, last = module.config.training.keep_every, module.config.training.steps
+        if keep and self.step % keep == 0 and self.step < last:
+            keep_copy(module, self.folder / STUDENTS / f"step-{self.step:06d}")
 
 
 def figures(metrics: Mapping[str, float]) -> str:
@@ -177,8 +148,3 @@ def keep_copy(module: Distillation, folder: Path) -> None:
     module.student.save_pretrained(partial)
     module.subject.tokenizer.save_pretrained(partial)
     partial.rename(folder)
-
-
-def checkpoint_path(folder: Path) -> Path:
-    """Where a run keeps its newest checkpoint."""
-    return folder / "checkpoints" / LAST

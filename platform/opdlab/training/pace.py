@@ -1,0 +1,77 @@
+"""What every rank does around a training step: its figures, checkpoints, and stopping with the others."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, final
+
+import lightning as L
+from typing_extensions import override
+
+from opdlab.interrupt import Stopped, StopRequest
+from opdlab.training import ranks
+from opdlab.training.checkpoint import LAST
+from opdlab.training.module import Distillation
+
+
+class Pace(L.Callback, ABC):
+    """Around each optimizer step of one rank; what one rank is told, all of them do together."""
+
+    def __init__(self, folder: Path, stop: StopRequest) -> None:
+        self.folder = folder
+        self.stop = stop
+        self.step = self.saved = 0
+        self.enough = False
+        """Whether training is to end after this step for what was seen in it."""
+
+    @abstractmethod
+    def record(self, module: Distillation, metrics: dict[str, float]) -> None:
+        """Take note of an optimizer step."""
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # By now Lightning has put its own handlers in place, which end a fit after any step.
+        self.stop.listen()
+        self.step = self.saved = trainer.global_step
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, Distillation)
+        pl_module.end_micro_batch()
+        if trainer.global_step == self.step:
+            return  # a micro-batch within an optimizer step
+        self.step = trainer.global_step
+        self.record(pl_module, pl_module.step_record())
+        if not pl_module.whole:
+            return  # a checkpoint now would lose the epochs that a rollout still has
+        signum = ranks.agreed(trainer, self.stop.signum or 0)
+        every = pl_module.config.training.checkpoint_every
+        if signum or self.step // every > self.saved // every:
+            self.saved = self.step
+            trainer.save_checkpoint(checkpoint_path(self.folder))
+        if signum:
+            raise Stopped(signum)
+        if ranks.agreed(trainer, self.enough):
+            trainer.should_stop = True
+
+
+@final
+class Follow(Pace):
+    """A follower's: the leader has the records."""
+
+    @override
+    def record(self, module: Distillation, metrics: dict[str, float]) -> None:
+        pass
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Where a run keeps its newest checkpoint."""
+    return folder / "checkpoints" / LAST

@@ -1,0 +1,97 @@
+"""Two devices train what one does: here two processes on one processor, by Lightning's launcher."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from end_to_end.laboratory import Laboratory, comparable, wait_for_step
+
+OPDLAB = Path(sys.executable).with_name("opdlab")
+STEPS = 6
+TWO = {"training__devices": 2, "training__accelerator": "cpu", "training__prompts_per_step": 3}
+
+
+def write(laboratory: Laboratory, **changes: Any) -> Path:
+    """An experiment of two runs, so that the second training finds the processes of the first."""
+    shared = {"training__steps": STEPS, "training__gradient_clip": 0, "method__support": "sampled"}
+    runs = [{"name": "opd", "set": {"method": {"type": "opd"}}}, {"name": "lgr", "set": {}}]
+    return laboratory.write(**shared, runs=runs, **changes)
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Lightning starts the other processes by the command that started the first."""
+    pipe = subprocess.PIPE
+    command = [OPDLAB, *arguments]
+    return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    text, _ = process.communicate(timeout=240)
+    assert process.returncode == code, text
+    return text
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Laboratory:
+    laboratory = Laboratory(tmp_path_factory.mktemp("two") / "laboratory", store)
+    finish(start("train", write(laboratory, **TWO)))
+    return laboratory
+
+
+def test_two_devices_train_what_one_trains_on_all_their_prompts(
+    two: Laboratory, laboratory: Laboratory
+) -> None:
+    laboratory.run("train", write(laboratory))
+    for run in ("opd", "lgr"):
+        one_weights, two_weights = laboratory.weights(run), two.weights(run)
+        for name, weight in one_weights.items():
+            torch.testing.assert_close(two_weights[name], weight, rtol=1e-3, atol=1e-5)
+        rows = zip(laboratory.metrics(run), two.metrics(run), strict=True)
+        for one, both in rows:
+            assert both["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-3)
+            assert 2 * both["response_tokens"] == one["response_tokens"]
+            assert both["truncated_share"] == pytest.approx(one["truncated_share"])
+
+
+def test_only_the_leader_writes(two: Laboratory) -> None:
+    assert [path.name for path in two.output.glob("small-*")] == ["small-001"]
+    runs = two.mlflow_runs()
+    assert {name: run.info.status for name, run in runs.items()} == dict.fromkeys(
+        ("small-001", "opd", "lgr"), "FINISHED"
+    )
+    assert [row["step"] for row in two.metrics()] == list(range(1, STEPS + 1))
+
+
+def test_a_signal_to_the_leader_stops_all_and_the_run_ends_bit_equal(
+    two: Laboratory, laboratory: Laboratory
+) -> None:
+    file = write(laboratory, **TWO)
+    process = start("train", file)
+    wait_for_step(laboratory, 2, process)
+    followers = psutil.Process(process.pid).children()
+    assert len(followers) == 1
+    process.send_signal(signal.SIGTERM)
+    finish(process, 143)
+    psutil.wait_procs(followers, timeout=30)
+    assert not any(follower.is_running() for follower in followers)
+
+    process = start("train", file, "--resume")
+    wait_for_step(laboratory, 4, process)
+    followers = psutil.Process(process.pid).children()
+    process.kill()
+    finish(process, -9)
+    psutil.wait_procs(followers, timeout=30)
+    assert not any(follower.is_running() for follower in followers)
+
+    finish(start("train", file, "--resume"))
+    for run in ("opd", "lgr"):
+        expected, found = two.weights(run), laboratory.weights(run)
+        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+        assert comparable(laboratory.metrics(run)) == comparable(two.metrics(run))
