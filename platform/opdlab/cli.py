@@ -345,8 +345,8 @@ def diagnose(
 
     [bold]opdlab diagnose my.yaml --student runs/my-001/opd --student runs/my-001/lgr[/]
     """
-    from opdlab.diagnosis.run import Settings
     from opdlab.diagnosis.run import diagnose as run
+    from opdlab.diagnosis.work import Settings
 
     settings = Settings(problems, samples, cuts, bins, least)
     run(experiment, overrides or [], student or [], teacher, settings)

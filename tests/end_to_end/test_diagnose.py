@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from end_to_end.laboratory import Laboratory, save_model
 
-from opdlab.diagnosis import findings
-from opdlab.diagnosis.run import ROWS, Settings, diagnose
+from opdlab.diagnosis import bootstrap
+from opdlab.diagnosis.run import diagnose
+from opdlab.diagnosis.work import ROWS, Settings
 from opdlab.errors import ConfigError, ModelError
 
 COUNT = ROWS + 6
@@ -22,7 +23,7 @@ WHOLE = {"evaluation__benchmarks": [{"type": "math", "level": "short", "count": 
 
 @pytest.fixture(autouse=True)
 def _few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(findings, "REPLICATES", 40)
+    monkeypatch.setattr(bootstrap, "REPLICATES", 40)
 
 
 def found_in(folder: Path) -> dict[str, Any]:

@@ -14,11 +14,12 @@ import torch
 from end_to_end.laboratory import save_model
 
 from opdlab import models
-from opdlab.diagnosis import findings, page, report
+from opdlab.diagnosis import bootstrap, decay, findings, page, report
 from opdlab.diagnosis.findings import Observed, find
 from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
 from opdlab.diagnosis.observe import WINDOW, Asked, Bench, hand_over, respond, spread
-from opdlab.diagnosis.run import CONTROL, clean
+from opdlab.diagnosis.run import clean
+from opdlab.diagnosis.work import CONTROL
 from opdlab.errors import DataError
 from opdlab.evaluator import Evaluator
 from opdlab.fidelity import sigmoid
@@ -201,16 +202,19 @@ def falling(t):
     return sigmoid(t, *FALLING.values())
 
 
+def later(t):
+    return sigmoid(t, 0.5, 40.0, 0.17, 0.4)
+
+
 def flat(t):
     return 0.9 + 0 * t
 
 
 @pytest.fixture(scope="module")
 def found() -> dict:
-    later = lambda t: sigmoid(t, 0.5, 40.0, 0.17, 0.4)  # noqa: E731
     seen = [made(falling), made(later, seed=1), made(flat, own=True, seed=2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(findings, "REPLICATES", 200)
+        patch.setattr(bootstrap, "REPLICATES", 200)
         return find(seen, problems=40, bins=24, least=0.6)
 
 
@@ -226,9 +230,35 @@ def test_a_falling_curve_is_found_with_its_boundary_and_a_flat_one_is_not_identi
 
 
 def test_a_boundary_that_moved_outwards_is_said_to_have(found) -> None:
-    moved = found["shifts"]["student-1"]
+    moved = found["shifts"]["student-1"]["t_star"]
     assert moved["text"].endswith("outwards")
     assert moved["low"] < 0.05 < moved["high"]
+
+
+def test_the_late_fidelity_and_the_horizon_move_with_the_boundary(found) -> None:
+    """The last quarter of the 300 tokens begins at 225, where the curve rose from 0.4 to 0.45; 0.6 is
+    crossed 50 tokens later."""
+    late, horizon = (found["shifts"]["student-1"][name] for name in ("late", "horizon"))
+    first, last = (curve(np.arange(225, 300) / 1000).mean() for curve in (falling, later))
+    assert late["value"] == pytest.approx(last - first, abs=0.01)
+    assert 0 < late["low"] < late["value"] < late["high"]
+    assert abs(horizon["value"] - 50) <= found["bin_width"]
+    assert horizon["low"] <= horizon["value"] <= horizon["high"]
+    assert late["text"].endswith(": up")
+
+
+def test_a_student_that_did_not_change_is_not_said_to_have() -> None:
+    one = decay.curve_of(made(falling).tokens, 40, 12, 300)
+    late = decay.late_change(one, one, seed=0)
+    assert (late.value, late.low, late.high) == (0, 0, 0)
+    assert str(late).endswith("no change is shown")
+    horizon = decay.horizon_change(one, one, 0.6, seed=0)
+    assert str(horizon).endswith("+0 tokens [+0, +0]: no change is shown")
+
+
+def test_a_horizon_beyond_what_was_seen_moved_by_that_much_or_more() -> None:
+    before, after = (decay.curve_of(made(c).tokens, 40, 12, 300) for c in (falling, flat))
+    assert "moved by at least +" in str(decay.horizon_change(before, after, 0.6, seed=0))
 
 
 def test_the_horizon_is_where_fidelity_falls_below_the_limit(found) -> None:
@@ -276,7 +306,7 @@ def test_a_grader_that_failed_is_no_wrong_answer() -> None:
 def test_bins_that_few_problems_reach_are_left_out() -> None:
     one = made(falling)
     position, count = one.tokens.position, 40
-    curves = findings.curve_of(one.tokens, count, 10, 300)
+    curves = decay.curve_of(one.tokens, count, 10, 300)
     middle = (curves.position * 1000).astype(int)
     for place, at in enumerate(middle.tolist()):
         inside = (position // 10 == at // 10) & np.isfinite(one.tokens.fidelity)
@@ -293,10 +323,11 @@ def test_the_page_needs_nothing_from_outside_and_every_figure_states_its_n(found
     assert "<made>" not in text
     assert not re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?(?!data:)[^>"' ]+""", text)
     for _, said, figure in page.sections(found):
-        shown = said + ("" if figure is None else figure.to_json() or "")
+        shown = said + (figure.to_json() or "")
         assert re.search(r"n ?= ?[\d,]+|n are", shown), said
     assert json.loads(json.dumps(clean(found), allow_nan=False))["problems"] == 40
-    assert {"own/fall", "student-0/t_star", "student-0/pair_r"} <= set(report.metrics(found))
+    measured = {"own/fall", "student-0/t_star", "student-0/pair_r", "student-1/late_change"}
+    assert measured <= set(report.metrics(found))
     assert "own/t_star" not in report.metrics(found)
 
 

@@ -11,24 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from opdlab import fidelity, plugins
+from opdlab import plugins
+from opdlab.diagnosis import decay, scatter
 from opdlab.diagnosis.observation import HandOvers, Tokens
-from opdlab.errors import DataError
-from opdlab.fidelity import Curves, Fit
+from opdlab.fidelity import Curves
 from opdlab.shapes import Float
 
-REPLICATES = 1000
-THOUSAND = 1000
-FEWEST_REACHING = 5
-"""Problems whose answers must reach a bin; what fewer say of it is chance."""
 FEWEST_CUTS = 4
 FEWEST_HANDED = 5
 """Responses that a cut needs to be shown, and to count in a correlation over cuts."""
-ENTROPY_BINS = 8
-SHOWN_TOKENS = 3000
-"""Points of a scatter that are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +54,11 @@ def find(
     models = {}
     curves = {}
     for one in observed:
-        curves[one.name] = curve_of(one.tokens, problems, width, longest)
+        curves[one.name] = decay.curve_of(one.tokens, problems, width, longest)
         models[one.name] = model_findings(one, curves[one.name], least, seed)
     students = [one.name for one in observed if not one.own]
     first, *later = students
-    shifts = {name: shift_of(curves[first], curves[name], seed) for name in later}
+    shifts = {name: change(curves[first], curves[name], least, seed) for name in later}
     return {
         "problems": problems,
         "bin_width": width,
@@ -78,19 +70,6 @@ def find(
     }
 
 
-def curve_of(tokens: Tokens, problems: int, width: int, longest: int) -> Curves:
-    """Sums of F by problem and bin, of bins that some problems reach; after an EOS there is no F."""
-    bins = math.ceil(longest / width)
-    known = np.isfinite(tokens.fidelity)
-    place = tokens.problem[known] * bins + tokens.position[known] // width
-    shape = (problems, bins)
-    total = np.bincount(place, tokens.fidelity[known], minlength=problems * bins).reshape(shape)
-    count = np.bincount(place, minlength=problems * bins).reshape(shape).astype(float)
-    middle = (np.arange(bins) + 0.5) * width / THOUSAND
-    kept = (count > 0).sum(0) >= min(FEWEST_REACHING, problems)
-    return Curves(middle[kept], total[:, kept], count[:, kept])
-
-
 def model_findings(one: Observed, curves: Curves, least: float, seed: int) -> dict[str, Any]:
     """What is found of one model."""
     tokens = one.tokens
@@ -99,104 +78,29 @@ def model_findings(one: Observed, curves: Curves, least: float, seed: int) -> di
         "own": one.own,
         "responses": len(tokens.responses()),
         "tokens": len(tokens),
-        "curve": curve_findings(curves, seed),
-        "fall": fall(curves, seed),
-        "fit": fit_findings(fidelity.fit(curves, REPLICATES, seed)),
-        "horizon": horizon(curves, least, seed),
+        "curve": decay.by_position(curves, seed),
+        "fall": decay.fall(curves, seed),
+        "fit": decay.sigmoid_of(curves, seed),
+        "horizon": decay.horizon(curves, least, seed),
         "hand_over": handed,
         "accuracy_with_fidelity": correlation_over_cuts(handed),
-        "ahead": ahead_findings(tokens, seed),
+        "ahead": scatter.ahead(tokens, seed),
     }
     if not one.own:
-        found["pair"] = pair_findings(tokens, seed)
+        found["pair"] = scatter.pair(tokens, seed)
     return found
 
 
-def resampled(count: int, seed: int) -> Float[np.ndarray, "R problems"]:
-    """How often each problem is drawn, in each replicate of a bootstrap."""
-    draw = np.random.default_rng(seed)
-    return draw.multinomial(count, np.full(count, 1 / count), size=REPLICATES).astype(float)
-
-
-def interval(values: Float[np.ndarray, "R ..."]) -> tuple[Any, Any]:
-    """2.5 and 97.5 % of replicates, those without a value left out."""
-    low, high = np.nanquantile(values, [0.025, 0.975], axis=0)
-    return low.tolist(), high.tolist()
-
-
-def curve_findings(curves: Curves, seed: int) -> list[dict[str, float]]:
-    """F by position, in tokens."""
-    times = resampled(len(curves.total), seed)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = times @ curves.total / (times @ curves.count)
-    mean, count = curves.mean()
-    reached = (curves.count > 0).sum(0)
-    rows = []
-    for place in range(len(reached)):
-        low, high = interval(means[:, place])
-        rows.append(
-            {
-                "position": float(curves.position[place] * THOUSAND),
-                "mean": float(mean[place]),
-                "low": low,
-                "high": high,
-                "tokens": int(count[place]),
-                "problems": int(reached[place]),
-            }
-        )
-    return rows
-
-
-def fall(curves: Curves, seed: int) -> dict[str, Any]:
-    """How far F falls from the first quarter of the positions to the last one."""
-    quarter = max(1, len(curves.position) // 4)
-    early, late = slice(quarter), slice(-quarter, None)
-    times = resampled(len(curves.total), seed)
-
-    def mean(weights: Float[np.ndarray, "..."], bins: Any) -> Any:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return (weights @ curves.total[:, bins].sum(1)) / (
-                weights @ curves.count[:, bins].sum(1)
-            )
-
-    everyone = np.ones(len(curves.total))
-    low, high = interval(mean(times, early) - mean(times, late))
-    edges = curves.position * THOUSAND
+def change(before: Curves, after: Curves, least: float, seed: int) -> dict[str, Any]:
+    """What moved from the first student to a later one; the late F and the horizon also where no
+    sigmoid is identified."""
+    late = decay.late_change(before, after, seed)
+    horizon = decay.horizon_change(before, after, least, seed)
     return {
-        "value": float(mean(everyone, early) - mean(everyone, late)),
-        "low": low,
-        "high": high,
-        "early": float(mean(everyone, early)),
-        "late": float(mean(everyone, late)),
-        "until": float(edges[early][-1]),
-        "since": float(edges[late][0]),
-        "problems": int((curves.count[:, late].sum(1) > 0).sum()),
+        "t_star": decay.boundary_change(before, after, seed),
+        "late": {"text": str(late), **asdict(late)},
+        "horizon": {"text": str(horizon), **asdict(horizon)},
     }
-
-
-def fit_findings(fit: Fit) -> dict[str, Any]:
-    """The sigmoid, or why it is not identified."""
-    return {"identified": fit.identified, "text": str(fit), **asdict(fit)}
-
-
-def shift_of(before: Curves, after: Curves, seed: int) -> dict[str, Any]:
-    """Whether the boundary moved, from the first student to a later one."""
-    moved = fidelity.shift(before, after, REPLICATES, seed)
-    low, high = moved.interval
-    return {"text": str(moved), "value": moved.value, "low": low, "high": high}
-
-
-def horizon(curves: Curves, least: float, seed: int) -> dict[str, Any]:
-    """t_eff = sup{t : C_t > C_min} in tokens."""
-    times = resampled(len(curves.total), seed)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = times @ curves.total / (times @ curves.count)
-    above = np.nan_to_num(means, nan=-np.inf) > least
-    last = np.where(above, curves.position, -np.inf).max(1)
-    low, high = interval(np.where(np.isfinite(last), last, 0.0) * THOUSAND)
-    value = fidelity.effective_horizon(curves, least) * THOUSAND
-    longest = float(curves.position[-1] * THOUSAND)
-    return {"value": value, "low": low, "high": high, "seen": longest, "at_end": value >= longest}
 
 
 def hand_over_findings(one: Observed) -> list[dict[str, Any]]:
@@ -250,78 +154,3 @@ def correlation_over_cuts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         why = f"{len(pairs)} cuts with {FEWEST_HANDED} responses or more, or nothing varies"
         return {"r": None, "cuts": len(pairs), "why": why}
     return {"r": float(np.corrcoef(pairs.T)[0, 1]), "cuts": len(pairs), "why": ""}
-
-
-def by_problem_interval(
-    tokens: Tokens, statistic: Any, seed: int, replicates: int = 200
-) -> tuple[float, float]:
-    """Interval of a statistic of tokens, problems drawn with replacement."""
-    problems = np.unique(tokens.problem)
-    places = {number: np.flatnonzero(tokens.problem == number) for number in problems.tolist()}
-    draw = np.random.default_rng(seed)
-    found = []
-    for _ in range(replicates):
-        drawn = draw.choice(problems, len(problems))
-        rows = np.concatenate([places[number] for number in drawn.tolist()])
-        try:
-            found.append(statistic(tokens[rows]))
-        except DataError:
-            continue
-    return interval(np.array(found)) if found else (float("nan"), float("nan"))
-
-
-def ahead_findings(tokens: Tokens, seed: int) -> dict[str, Any]:
-    """D_ahead against the teacher's local entropy: independent of it, or not."""
-    asked = tokens[np.isfinite(tokens.ahead)]
-    if len(asked) < 3 or min(asked.ahead.std(), asked.entropy.std()) == 0:
-        return {"n": len(asked), "why": "fewer than three positions, or nothing varies"}
-
-    def rank_correlation(some: Tokens) -> float:
-        ranks = np.stack([stats.rankdata(some.ahead), stats.rankdata(some.entropy)])
-        if ranks.std(1).min() == 0:
-            raise DataError("nothing varies")
-        return float(np.corrcoef(ranks)[0, 1])
-
-    low, high = by_problem_interval(asked, rank_correlation, seed)
-    order = asked.entropy.argsort()
-    groups = [asked[part] for part in np.array_split(order, ENTROPY_BINS) if len(part)]
-    return {
-        "n": len(asked),
-        "problems": len(np.unique(asked.problem)),
-        "mean": float(asked.ahead.mean()),
-        "rank_r": rank_correlation(asked),
-        "rank_r_low": low,
-        "rank_r_high": high,
-        "bins": [
-            {"entropy": float(g.entropy.mean()), "ahead": float(g.ahead.mean()), "n": len(g)}
-            for g in groups
-        ],
-        "points": points(asked, ("entropy", "ahead"), seed),
-    }
-
-
-def pair_findings(tokens: Tokens, seed: int) -> dict[str, Any]:
-    """Pearson's r and the slope of teacher on student, over the student's tokens."""
-    try:
-        distance = fidelity.pair_distance(tokens.student, tokens.teacher)
-    except DataError as error:
-        return {"n": len(tokens), "why": str(error)}
-    low, high = by_problem_interval(
-        tokens, lambda some: fidelity.pair_distance(some.student, some.teacher).r, seed
-    )
-    return {
-        "n": len(tokens),
-        "problems": len(np.unique(tokens.problem)),
-        "r": distance.r,
-        "r_low": low,
-        "r_high": high,
-        "slope": distance.slope,
-        "points": points(tokens, ("student", "teacher"), seed),
-    }
-
-
-def points(tokens: Tokens, names: tuple[str, str], seed: int) -> list[list[float]]:
-    """Two values of some tokens, drawn at random, for a scatter."""
-    draw = np.random.default_rng(seed)
-    some = tokens[draw.permutation(len(tokens))[:SHOWN_TOKENS]]
-    return np.stack([getattr(some, name) for name in names], 1).round(4).tolist()

@@ -18,7 +18,8 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
     for name, one in found["models"].items():
         yield f"[bold]{escape(name)}[/] sigmoid: {escape(one['fit']['text'])}"
     for name, moved in found["shifts"].items():
-        yield f"[bold]{escape(found['students'][0])} to {escape(name)}[/]: {escape(moved['text'])}"
+        said = "; ".join(escape(one["text"]) for one in moved.values())
+        yield f"[bold]{escape(found['students'][0])} to {escape(name)}[/]: {said}"
     yield hand_overs(found)
 
 
@@ -97,5 +98,7 @@ def metrics(found: Mapping[str, Any]) -> dict[str, float]:
             own |= {**one["fit"]["values"], "r_squared": one["fit"]["r_squared"]}
         if "r" in one.get("pair", {}):
             own |= {"pair_r": one["pair"]["r"], "pair_slope": one["pair"]["slope"]}
+        moved = found["shifts"].get(name, {})
+        own |= {f"{what}_change": change["value"] for what, change in moved.items()}
         values |= {f"{place}/{key}": float(value) for key, value in own.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -1,0 +1,53 @@
+"""Which models a diagnosis looks at: those of an experiment, of a run before, during and after training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from opdlab import loader
+from opdlab.comparison import short_names
+from opdlab.config import Experiment, Model
+from opdlab.errors import ConfigError
+from opdlab.training.group import CONFIG
+from opdlab.training.watch import STUDENTS
+
+
+def what_to_look_at(
+    name: str, overrides: list[str], students: Sequence[str], teacher: str | None
+) -> tuple[Experiment, list[tuple[str, Model]]]:
+    """The experiment, and students by name in the order of their training.
+
+    Raises:
+        ConfigError: no benchmarks to take problems from.
+    """
+    folder = Path(name)
+    is_run = (folder / CONFIG).is_file()
+    config = loader.load_experiment(folder / CONFIG if is_run else name, overrides)
+    if teacher is not None:
+        config = config.model_copy(
+            update={"teacher": Model(path=teacher, dtype=config.teacher.dtype)}
+        )
+    if not config.evaluation.benchmarks:
+        raise ConfigError(
+            f"{name}: evaluation.benchmarks is empty, so there are no problems that an answer can be "
+            "graded on; add one, such as 'evaluation.benchmarks=[{type: math}]'"
+        )
+    during = [str(path) for path in trained(folder)] if is_run else []
+    chosen = {path: source(path, config) for path in [*students] or during}
+    before = {} if students else {config.student.path: config.student}
+    names = short_names([*before, *chosen])
+    return config, [(names[path], one) for path, one in {**before, **chosen}.items()]
+
+
+def trained(run: Path) -> Iterator[Path]:
+    """Copies of a run's student kept during training, and the last one."""
+    yield from sorted((run / STUDENTS).glob("step-*"))
+    if (run / "model").is_dir():
+        yield run
+
+
+def source(path: str, config: Experiment) -> Model:
+    """The model at a path, which may be the folder of a run."""
+    inside = Path(path) / "model"
+    return Model(path=str(inside) if inside.is_dir() else path, dtype=config.student.dtype)
