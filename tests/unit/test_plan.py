@@ -8,15 +8,19 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
-from opdlab import models, plan
+from opdlab import models, plan, shipped
 from opdlab.characters import character_tokenizer
 from opdlab.config import Experiment, Model, Specialist
 from opdlab.footprint import activations, footprint, memory
 from opdlab.loader import load_experiment, load_pretraining, variants
+from opdlab.methods.forward_kl import ForwardKL
+from opdlab.methods.future_kl import FutureKL
+from opdlab.methods.jsd import JSD
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 70}
 LLAMA = LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=160, tie_word_embeddings=True)
 QWEN = Qwen3Config(**SHAPE, num_key_value_heads=4, intermediate_size=256, head_dim=16)
+UNKNOWN_STUDENTS = ("not known here: deepseek-ai/", "not known here: Qwen/")
 GPT2 = GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=70)
 
 
@@ -100,11 +104,13 @@ def test_a_plan_says_what_cannot_be_known_here_and_goes_on(
     monkeypatch.setattr(models.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(models.constants, "HF_HUB_CACHE", str(tmp_path / "none"))
     monkeypatch.delenv("OPDLAB_DATA", raising=False)
-    for name in ("1.5b", "7b", "lengths", "ablations"):
+    papers = [name for name in shipped.experiments() if name.startswith("paper/")]
+    assert len(papers) == 6
+    for name in papers:
         text = StringIO()
-        plan.show(load_experiment(f"paper/{name}"), Console(file=text, width=80))
+        plan.show(load_experiment(name), Console(file=text, width=80))
         lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
-        assert sum(line.startswith("not known here: deepseek-ai/") for line in lines) == 1
+        assert sum(line.startswith(UNKNOWN_STUDENTS) for line in lines) == 1
         assert any(line.startswith("optimizer steps 200") for line in lines)
         assert not any("student weights" in line for line in lines)
         # Nothing beyond a model's name is made up.
@@ -121,6 +127,9 @@ def test_the_papers_settings_are_those_of_the_paper():
     assert lengths == {3 * 1024, 9 * 1024, 16 * 1024, 39 * 1024}
     weights = {c.method.reward_weight for _, c in variants(load_experiment("paper/ablations"))}
     assert weights == {0.1, 1.0, 1.5, 10.0}
+    others = [c.method for _, c in variants(load_experiment("paper/objectives"))]
+    assert {m.discount for m in others if isinstance(m, FutureKL)} == {0.99, 0.999, 0.9999}
+    assert {ForwardKL, JSD} <= set(map(type, others))
 
 
 def test_a_plan_counts_the_weights_of_every_teacher(experiment: Experiment):
