@@ -366,6 +366,9 @@ class Pretraining(Section):
     """How responses are sampled in the evaluation at the end."""
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     """Lightning's; the smallest models are fastest on a processor."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights in the finished model's file; what is measured are the weights rounded
+    to it."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
     evaluation: Evaluation = Evaluation(references=[])

@@ -32,11 +32,13 @@ def model_card(
         **facts,
         "made with": ", ".join(f"{name} {number}" for name, number in software.items()),
     }
+    beginning = "nothing" if config.start is None else f"`{config.start}`"
     parts = [
         "---\nlibrary_name: transformers\nlicense: apache-2.0\npipeline_tag: text-generation\n---\n",
         f"# {config.name}\n",
         f"{config.description.strip()}\n",
-        "Made from nothing, by supervised training on generated traces, with the file beside this card:\n",
+        f"Made from {beginning}, by supervised training on generated traces, with the file beside this "
+        "card:\n",
         f"    opdlab pretrain {file}\n",
         table(("", ""), list(rows.items())),
     ]

@@ -56,6 +56,7 @@ def pretrain(config: Pretraining, resume: bool = False) -> Path:
     with StopRequest() as stop:
         try:
             fit(module, folder / "checkpoints" / LAST, stop)
+            round_to(module.model, config.dtype)
             metrics = measure(module.model, tokenizer, config, folder / "samples", stop)
         except Stopped as stopped:
             console.print(f"[yellow]{stopped}; the same command with --resume goes on from here.")
@@ -244,6 +245,11 @@ def fit(module: SupervisedTraining, path: Path, stop: StopRequest) -> None:
     module.model.eval()
 
 
+def round_to(model: LlamaForCausalLM, dtype: str) -> None:
+    """Give a model, in float32, the weights that its file will hold."""
+    model.to(models.DTYPES[dtype]).float()
+
+
 def measure(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
@@ -277,12 +283,13 @@ def save(
 ) -> Path:
     """Write the model folder: weights, tokenizer, generation settings, configuration, card."""
     target = folder / "model"
-    module.model.save_pretrained(target)
+    digest = models.weights_sha256(module.model)
+    module.model.to(models.DTYPES[module.config.dtype]).save_pretrained(target)
     tokenizer.save_pretrained(target)
     loader.save_resolved(module.config, target / CONFIG)
     facts = {
         "parameters": f"{parameters(module.model):,}",
-        "weights, SHA-256": models.weights_sha256(module.model),
+        "weights, SHA-256": f"{digest} (read as float32)",
         "training tokens, SHA-256 chain": module.batches.digest,
         "training took": f"{module.cpu_seconds() / 60:.1f} CPU-minutes",
     }

@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from opdlab import models
 from opdlab.characters import EOS_ID, PAD_ID, UNKNOWN_ID, character_tokenizer
 from opdlab.config import Pretraining
 from opdlab.errors import DataError, ModelError, ResumeError
@@ -173,6 +174,19 @@ def test_the_same_seed_gives_the_same_weights_and_another_other_ones(tmp_path: P
     )
 
 
+def test_a_model_is_kept_and_measured_in_the_format_that_was_asked_for(tmp_path: Path) -> None:
+    folders = {
+        dtype: pretrain(small(output=str(tmp_path / dtype), dtype=dtype, evaluation={}))
+        for dtype in ("float32", "float16")
+    }
+    exact, rounded = (models.load_model(str(folder)) for folder in folders.values())
+    for name, weight in exact.state_dict().items():
+        assert torch.equal(weight.half().float(), rounded.state_dict()[name]), name
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in folders.values()]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert models.weights_sha256(rounded) in (folders["float16"] / "README.md").read_text()
+
+
 def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match="holds no pretraining"):
         pretrain(small(output=str(tmp_path)), resume=True)
@@ -185,6 +199,7 @@ def test_a_pretraining_goes_on_from_another_model(tmp_path: Path) -> None:
     before, after = (
         AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (base, child)
     )
+    assert f"Made from `{base}`" in (child / "README.md").read_text()
     for name, weight in before.items():
         torch.testing.assert_close(after[name], weight, atol=1e-7, rtol=0)
     wide = {"hidden_size": 32, "layers": 1, "heads": 2, "intermediate_size": 16}
