@@ -18,14 +18,12 @@ import numpy as np
 
 from opdlab.errors import DataError
 from opdlab.shapes import Float
+from opdlab.sigmoid import NAMES, ranges, search, sigmoid
 
-NAMES: tuple[str, ...] = ("A", "eps", "t_star", "b")
 FEWEST_BINS = 6
-FLATTEST, SHARPEST = 0.5, 3.0
-"""Slopes looked at: the first times the span of the positions, below which a curve is a straight line
-there; the second times the width of a bin, above which most of the fall is within one."""
-_ZOOMS, _FINE = 8, 9
 LEVEL = 0.95
+LEEWAY = 0.1
+"""How far the limits of A and b may move t_star, as a share of the positions seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +82,6 @@ class Fit:
         return f"{', '.join(shown)}, R^2 {self.r_squared:.4f} ({based})"
 
 
-def sigmoid(
-    t: Float[np.ndarray, "..."], amplitude: float, eps: float, t_star: float, floor: float
-) -> Float[np.ndarray, "..."]:
-    """F(t) = b + A / (1 + exp(eps (t - t_star))), with the parameters in the order of `NAMES`."""
-    return floor + amplitude * _fall(eps * (t - t_star))
-
-
 def fit(curves: Curves, replicates: int = 1000, seed: int = 0) -> Fit:
     """Fit the sigmoid by least squares over bins, weighted by tokens.
 
@@ -105,18 +96,19 @@ def fit(curves: Curves, replicates: int = 1000, seed: int = 0) -> Fit:
         spans = dict.fromkeys(NAMES, (float("nan"), float("nan")))
         return Fit(nothing, spans, float("nan"), (why,), problems, bins)
     mean, count = curves.mean()
-    best = _search(curves.position, mean[None], count[None])[0]
+    best, free = (
+        search(curves.position, mean[None], count[None], bounded)[0] for bounded in (True, False)
+    )
     draws = _resample(curves, np.random.default_rng(seed), replicates)
-    spread = _search(curves.position, *draws)
+    spread = search(curves.position, *draws)
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(spread, [tail, 1 - tail], axis=0)
     values = dict(zip(NAMES, best.tolist(), strict=True))
     intervals = dict(zip(NAMES, zip(low.tolist(), high.tolist(), strict=True), strict=True))
-    around = np.average(mean, weights=count)
-    left = np.average((mean - sigmoid(curves.position, *best)) ** 2, weights=count)
-    r_squared = 1 - left / max(np.average((mean - around) ** 2, weights=count), 1e-30)
-    reasons = _doubts(curves, values, intervals, spread, draws[0], float(r_squared))
-    return Fit(values, intervals, float(r_squared), tuple(reasons), problems, bins)
+    r_squared = _explained(curves, best)
+    boundary = float(free[NAMES.index("t_star")])
+    reasons = _doubts(curves, values, intervals, spread, draws[0], r_squared, boundary)
+    return Fit(values, intervals, r_squared, tuple(reasons), problems, bins)
 
 
 @dataclass(frozen=True)
@@ -159,7 +151,7 @@ def shift(before: Curves, after: Curves, replicates: int = 1000, seed: int = 0) 
     boundary = NAMES.index("t_star")
     # The same seed draws the same problems for both, so that what they share cancels.
     drawn = [
-        _search(curves.position, *_resample(curves, np.random.default_rng(seed), replicates))
+        search(curves.position, *_resample(curves, np.random.default_rng(seed), replicates))
         for curves in map(_with_data, (before, after))
     ]
     moved = drawn[1][:, boundary] - drawn[0][:, boundary]
@@ -207,6 +199,14 @@ def _with_data(curves: Curves) -> Curves:
     return Curves(curves.position[bins], curves.total[held], curves.count[held])
 
 
+def _explained(curves: Curves, parameters: Float[np.ndarray, "4"]) -> float:
+    """R^2: share of the variance between bins, weighted by tokens."""
+    mean, count = curves.mean()
+    left = np.average((mean - sigmoid(curves.position, *parameters)) ** 2, weights=count)
+    whole = np.average((mean - np.average(mean, weights=count)) ** 2, weights=count)
+    return float(1 - left / max(whole, 1e-30))
+
+
 def _resample(
     curves: Curves, draw: np.random.Generator, replicates: int
 ) -> tuple[Float[np.ndarray, "R bins"], Float[np.ndarray, "R bins"]]:
@@ -219,66 +219,6 @@ def _resample(
     return np.where(count > 0, times @ curves.total / np.maximum(count, 1e-12), 0.0), count
 
 
-def _fall(z: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """1 / (1 + exp(z)), without overflow."""
-    return 0.5 * (1 - np.tanh(0.5 * z))
-
-
-def _ranges(t: Float[np.ndarray, "bins"]) -> tuple[float, float, float, float]:
-    """Slopes and boundaries looked at: the boundary up to half a span outside of what was seen."""
-    span = t[-1] - t[0]
-    width = float(np.median(np.diff(t)))
-    return FLATTEST / span, SHARPEST / width, t[0] - span / 2, t[-1] + span / 2
-
-
-def _search(
-    t: Float[np.ndarray, "bins"],
-    mean: Float[np.ndarray, "R bins"],
-    count: Float[np.ndarray, "R bins"],
-) -> Float[np.ndarray, "R 4"]:
-    """Least squares for many curves at once.
-
-    A and b enter linearly, so only slope and boundary are searched: on a grid, then on ever finer ones
-    around the best place. An amplitude below 0 is none.
-    """
-    flat, sharp, first, last = _ranges(t)
-    log_eps, star = np.linspace(np.log(flat), np.log(sharp), 40), np.linspace(first, last, 60)
-    grid = np.stack(np.meshgrid(log_eps, star, indexing="ij"), -1).reshape(-1, 2)
-    shape = _fall(np.exp(grid[:, :1]) * (t - grid[:, 1:]))
-    best = grid[_linear(shape, mean, count)[2].argmin(1)]
-    steps = np.array([log_eps[1] - log_eps[0], star[1] - star[0]])
-    near = np.stack(np.meshgrid(*[np.linspace(-1, 1, _FINE)] * 2, indexing="ij"), -1).reshape(-1, 2)
-    low, high = np.array([np.log(flat), first]), np.array([np.log(sharp), last])
-    for _ in range(_ZOOMS):
-        tried = np.clip(best[:, None] + near * steps, low, high)
-        shape = _fall(np.exp(tried[..., :1]) * (t - tried[..., 1:]))
-        chosen = _linear(shape, mean, count)[2].argmin(1)
-        best = tried[np.arange(len(best)), chosen]
-        steps = steps * 0.4
-    shape = _fall(np.exp(best[:, :1]) * (t - best[:, 1:]))[:, None]
-    A, b, _ = _linear(shape, mean, count)
-    return np.stack([A[:, 0], np.exp(best[:, 0]), best[:, 1], b[:, 0]], -1)
-
-
-def _linear(
-    shape: Float[np.ndarray, "..."],
-    mean: Float[np.ndarray, "R bins"],
-    count: Float[np.ndarray, "R bins"],
-) -> tuple[Float[np.ndarray, "R G"], Float[np.ndarray, "R G"], Float[np.ndarray, "R G"]]:
-    """Best amplitude and floor of given shapes (`[G bins]` or `[R G bins]`), and the squares left."""
-    w = count / count.sum(-1, keepdims=True)
-    pattern = "rt,gt->rg" if shape.ndim == 2 else "rt,rgt->rg"
-    s = np.einsum(pattern, w, shape)
-    ss = np.einsum(pattern, w, shape**2)
-    sf = np.einsum(pattern, w * mean, shape)
-    f = (w * mean).sum(-1, keepdims=True)
-    ff = (w * mean**2).sum(-1, keepdims=True)
-    covariance, variance = sf - s * f, np.maximum(ss - s**2, 1e-14)
-    A = np.maximum(covariance / variance, 0.0)
-    left = ff - f**2 - 2 * A * covariance + A**2 * variance
-    return A, f - A * s, left
-
-
 def _doubts(
     curves: Curves,
     values: Mapping[str, float],
@@ -286,10 +226,11 @@ def _doubts(
     spread: Float[np.ndarray, "R 4"],
     drawn: Float[np.ndarray, "R bins"],
     r_squared: float,
+    free: float,
 ) -> list[str]:
     """Why the data do not determine the curve."""
     t = curves.position
-    flat, sharp, _, _ = _ranges(t)
+    flat, sharp, _, _ = ranges(t)
     A, eps, t_star, b = (values[name] for name in NAMES)
     fall = float(np.subtract(*sigmoid(t[[0, -1]], A, eps, t_star, b)))
     noise = float((drawn[:, 0] - drawn[:, -1]).std())
@@ -302,7 +243,10 @@ def _doubts(
         f"t_star ({t_star:.3g}k) lies outside of what was seen, {seen}": not t[0] < t_star < t[-1],
         f"eps is at its lower bound, {flat:.3g}: a straight line fits as well": eps < 1.02 * flat,
         f"eps is at its upper bound, {sharp:.3g}: a step fits as well": eps > 0.98 * sharp,
-        f"b ({b:.3g}) and b + A ({b + A:.3g}) are no probabilities": b < 0 or b + A > 1,
+        f"t_star is where the limits of b and b + A put it, and {free:.3g}k without them": abs(
+            t_star - free
+        )
+        > LEEWAY * (t[-1] - t[0]),
         f"the interval of t_star [{low:.3g}k, {high:.3g}k] spans more than half of what was seen": high
         - low
         > (t[-1] - t[0]) / 2,

@@ -22,9 +22,9 @@ from opdlab.diagnosis.run import clean
 from opdlab.diagnosis.work import CONTROL
 from opdlab.errors import DataError
 from opdlab.evaluator import Evaluator
-from opdlab.fidelity import sigmoid
 from opdlab.records import Problem, Verdict
 from opdlab.rollout import CachedEngine
+from opdlab.sigmoid import sigmoid
 from opdlab.teacher import Teacher
 
 

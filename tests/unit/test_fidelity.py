@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from opdlab.errors import DataError
 from opdlab.fidelity import (
@@ -14,8 +15,8 @@ from opdlab.fidelity import (
     fit,
     pair_distance,
     shift,
-    sigmoid,
 )
+from opdlab.sigmoid import search, sigmoid
 
 # arXiv:2605.30833, Table 5: before and after training by OPD; t in thousands of tokens.
 TABLE_5 = {
@@ -65,14 +66,43 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert sum(hits.values()) < 4 * runs
 
 
+CEILING = {"A": 0.45, "eps": 1.0, "t_star": 6.0, "b": 0.55}
+
+
+def test_a_curve_that_begins_at_one_is_fitted_by_probabilities() -> None:
+    """Noise above and below 1 must not make a curve that comes from above it; t_star stays known."""
+    hits, runs = 0, 20
+    for seed in range(runs):
+        found = fit(simulate(CEILING, between=0.02, seed=seed), replicates=100, seed=seed)
+        assert found.identified, str(found)
+        assert found.values["b"] + found.values["A"] <= 1 + 1e-9
+        low, high = found.intervals["t_star"]
+        hits += low < CEILING["t_star"] < high
+    assert hits / runs > 0.75
+
+
+def test_least_squares_within_limits_are_those_of_a_slow_search() -> None:
+    t = np.linspace(0.5, 10, 20)
+    mean = np.clip(1.08 - 0.06 * t + 0.02 * np.sin(3 * t), 0, 1)
+    ours = search(t, mean[None], np.ones((1, 20)))[0]
+    theirs = optimize.minimize(
+        lambda p: ((sigmoid(t, p[0] * (1 - p[3]), p[1], p[2], p[3]) - mean) ** 2).sum(),
+        [0.9, 0.5, 5.0, 0.3],
+        bounds=[(0, 1), (0.06, 5), (-4, 14), (0, 1)],
+    ).x
+    assert ours[0] + ours[3] == pytest.approx(1.0)  # the limit is felt
+    assert ours[1:] == pytest.approx(theirs[1:], rel=2e-2)
+
+
 @pytest.mark.parametrize(
     ("curve", "why"),
     [
         (lambda t: 0.9 + 0 * t, "flat"),
         (lambda t: 0.5 + 0.02 * t, "flat"),  # it rises
         ({"A": 0.4, "eps": 1.0, "t_star": 30.0, "b": 0.4}, "flat"),  # the fall comes later
-        (lambda t: 0.9 - 0.02 * t, "interval of t_star"),
+        (lambda t: 0.9 - 0.02 * t, "where the limits"),
         (lambda t: np.where(t < 8, 0.9, 0.5), "a step fits as well"),
+        (lambda t: 0.5 + 0.5 * np.exp(-t / 3), "where the limits"),
         (lambda t: 0.6 + 0.15 * np.cos(1.3 * t) - 0.005 * t, "of the variance"),
     ],
 )
@@ -81,6 +111,11 @@ def test_what_the_data_do_not_determine_is_not_identified(curve: Any, why: str) 
     assert not found.identified
     assert why in str(found)
     assert str(found).startswith("not identified (n = 200 problems")
+
+
+def test_a_slow_fall_seen_on_few_problems_has_no_known_boundary() -> None:
+    found = fit(simulate(TABLE_5["before"], problems=30), replicates=150)
+    assert "spans more than half of what was seen" in str(found), str(found)
 
 
 def test_too_few_bins_or_problems_are_said_to_be() -> None:
