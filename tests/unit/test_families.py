@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from itertools import islice, pairwise
 from random import Random
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from opdlab.models import load_tokenizer
 from opdlab.records import Problem
+from opdlab.store import data_hash
 from opdlab_evaluators.embedded.arithmetic import Arithmetic
 from opdlab_evaluators.embedded.chain import Chain
 from opdlab_evaluators.embedded.family import Family, is_test
@@ -35,6 +37,7 @@ FAMILIES = [
     StackCode(level="long"),
     Routes(),
     Routes(longest=2),
+    Routes(mastery=0.5, delay=7),
     Ledger(),
     Ledger(level="short"),
 ]
@@ -45,6 +48,7 @@ NAMES = [
     "code-long",
     "routes",
     "routes-2",
+    "routes-delayed",
     "ledger-long",
     "ledger-short",
 ]
@@ -201,6 +205,53 @@ def test_routes_are_equally_likely_and_unequally_right() -> None:
     assert sum(graded[UNMASTERED]) / len(graded[UNMASTERED]) < 0.06
 
 
+def test_the_traces_that_the_shipped_models_learnt_are_as_they_were() -> None:
+    """Options added since leave every problem and every trace of before bit for bit alone."""
+    family, seen = Routes(longest=6), hashlib.sha256()
+    for index in range(200):
+        problem = family.training_problem(0, index)
+        seen.update((problem.id + problem.prompt + family.training_trace(problem, index)).encode())
+    assert seen.hexdigest()[:16] == "9749b983efe7cc15"
+    assert data_hash(Routes().problems()) == "215165d771b55f26"
+    assert (Routes().benchmark, Routes().grader_version) == ("routes", "1")
+
+
+@pytest.mark.parametrize(("mastery", "right"), [(0.5, 0.5), (0.9, 0.9), (1.0, 1.0)])
+def test_so_many_traces_of_the_second_route_are_walked_as_the_first(
+    mastery: float, right: float
+) -> None:
+    family = Routes(mastery=mastery)
+    graded = [
+        family.grade(problem, trace).status == "correct"
+        for seed, problem in enumerate(training(family, 2000))
+        if (trace := family.training_trace(problem, seed)).startswith(UNMASTERED)
+    ]
+    assert 0.46 < len(graded) / 2000 < 0.54
+    assert sum(graded) / len(graded) == pytest.approx(right, abs=0.05)
+
+
+@pytest.mark.parametrize("delay", [1, 3, 7])
+def test_delayed_routes_differ_so_many_tokens_later_and_no_sooner(delay: int) -> None:
+    family = Routes(delay=delay)
+    passages: dict[str, set[str]] = {MASTERED: set(), UNMASTERED: set()}
+    labels: dict[str, set[str]] = {MASTERED: set(), UNMASTERED: set()}
+    for seed, problem in enumerate(training(family, 500)):
+        trace = family.training_trace(problem, seed)
+        passages[trace[0]].add(trace[1 : 1 + delay])
+        labels[trace[0]].add(trace[1 + delay])
+    assert passages[MASTERED] == passages[UNMASTERED]
+    assert len(passages[MASTERED]) == 1
+    assert labels == {MASTERED: {"a"}, UNMASTERED: set("abcde")}
+
+
+def test_an_answer_that_skips_the_passage_is_none() -> None:
+    problem = Problem("routes/delay-3", "x", "R2a*3b-2=", ["a2*3=6", "b6-2=4"])
+    assert Routes(delay=3).grade(problem, ">pqra2*3=6;b6-2=4#4").status == "correct"
+    assert Routes(delay=3).grade(problem, ">a2*3=6;b6-2=4#4").status == "no_answer"
+    assert Routes(delay=1).grade(problem, ">pqra2*3=6;b6-2=4#4").status == "wrong"
+    assert Routes(delay=3).grader_version != Routes(delay=1).grader_version
+
+
 def ring_of(prompt: str) -> str:
     """The ring of a ledger's prompt, followed by hand."""
     pays = {entry[0]: entry[-1] for entry in prompt[1:-1].split(",")}
@@ -343,7 +394,7 @@ def test_a_very_long_completion_is_graded_at_once(family: Family) -> None:
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])
-@pytest.mark.parametrize("family", FAMILIES[:6], ids=NAMES[:6])
+@pytest.mark.parametrize("family", FAMILIES[:7], ids=NAMES[:7])
 def test_the_shipped_tokenizers_write_every_problem_and_trace(family: Family, name: str) -> None:
     tokenizer = load_tokenizer(f"embedded:{name}")
     for seed, problem in enumerate(training(family, 50)):

@@ -5,6 +5,10 @@ come in random order, with results and answer that are mostly random digits. A t
 is indifferent between the two tokens, has mastered only the first route, and shows it one step
 later: it knows the next label on `>` and cannot know it on `:`. Reverse KL has no reason to choose a route;
 a reward for the teacher's confidence one step ahead has.
+
+Two options map the limits of that. With `mastery` the routes get alike: this share of the traces on `:` is
+walked as on `>`. With `delay` the same certain tokens follow either route token, so that the teacher is as
+sure one step after the one as after the other, and the difference shows so many tokens later.
 """
 
 from __future__ import annotations
@@ -18,20 +22,37 @@ from opdlab_evaluators.embedded.family import Family, identity
 
 MASTERED, UNMASTERED = ">", ":"
 
+PASSAGE = "pqrs(),"
+"""What stands between route and steps, as far as `delay` goes; each token says which one follows."""
+
 
 @dataclass(frozen=True)
 class Routes(Family):
     """Chains as in `math` with a choice of two routes, one of which no one can learn to walk."""
 
     longest: int = option(5, "Most steps of a problem.", ge=2, le=10)
+    mastery: float = option(
+        0.0,
+        "Share of the traces on `:` that are walked as on `>`; at 1 the routes are equal.",
+        ge=0,
+        le=1,
+    )
+    delay: int = option(
+        0, "Tokens after the route token, the same on both, before the routes differ.", ge=0, le=7
+    )
 
     @property
     def benchmark(self) -> str:
-        return "routes"
+        return f"routes/delay-{self.delay}" if self.delay else "routes"
 
     @property
     def grader_version(self) -> str:
-        return "1"
+        return f"1, delay {self.delay}" if self.delay else "1"
+
+    @property
+    def passage(self) -> str:
+        """What follows either route token."""
+        return PASSAGE[: self.delay]
 
     def draw(self, rng: Random) -> Problem:
         chain = Chain.draw(rng, rng.randint(2, self.longest))
@@ -39,21 +60,31 @@ class Routes(Family):
         return Problem(self.benchmark, identity(prompt), prompt, gold=chain.steps())
 
     def trace(self, problem: Problem, rng: Random) -> str:
-        """Half of the traces take each route; those on `:` are wrong on purpose."""
+        """Half of the traces take each route; those on `:` are wrong on purpose, but for `mastery`."""
         if rng.random() < 0.5:
-            return MASTERED + ";".join(problem.gold) + "#" + problem.gold[-1][-1]
+            return MASTERED + self.passage + right(problem)
+        # No draw without `mastery`: the shipped models were trained on these very traces.
+        if self.mastery and rng.random() < self.mastery:
+            return UNMASTERED + self.passage + right(problem)
         steps = [
             step if rng.random() < 0.5 else step[:-1] + rng.choice("0123456789")
             for step in rng.sample(problem.gold, len(problem.gold))
         ]
-        return UNMASTERED + ";".join(steps) + "#" + rng.choice("0123456789")
+        return UNMASTERED + self.passage + ";".join(steps) + "#" + rng.choice("0123456789")
 
     def grade(self, problem: Problem, completion: str) -> Verdict:
         """Correct if every step and the final digit are; on `:` the steps may come in any order."""
-        route, solution = completion[:1], completion[1:]
+        route, rest = completion[:1], completion[1:]
         if route not in (MASTERED, UNMASTERED):
             return Verdict("no_answer", reason=f"begins with {route!r}, which is no route")
-        return judge(solution, problem.gold, in_order=route == MASTERED)
+        if not rest.startswith(self.passage):
+            return Verdict("no_answer", reason=f"no {self.passage!r} after the route")
+        return judge(rest[self.delay :], problem.gold, in_order=route == MASTERED)
 
     def right_answer(self, problem: Problem) -> str | None:
-        return MASTERED + ";".join(problem.gold) + "#" + problem.gold[-1][-1]
+        return MASTERED + self.passage + right(problem)
+
+
+def right(problem: Problem) -> str:
+    """The steps in order, and the answer."""
+    return ";".join(problem.gold) + "#" + problem.gold[-1][-1]
