@@ -5,108 +5,122 @@ Every line passes, fails with a remedy, or says why it was skipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from rich.markup import escape
+from rich.table import Table
 
-from opdlab import loader, models
-from opdlab.config import Experiment, Model
+from opdlab import doctor_machine, doctor_models, doctor_training, loader, models
+from opdlab.config import Experiment
+from opdlab.doctor_lines import Line, failed, skipped
+from opdlab.doctor_probe import Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import OpdlabError
 
-
-@dataclass(frozen=True)
-class Line:
-    """What one check found.
-
-    Attributes:
-        what: the claim that was checked.
-        status: whether it holds, or could not be looked at.
-        found: figures that say so, or the reason for skipping.
-        remedy: what to do where it fails.
-    """
-
-    what: str
-    status: Literal["pass", "FAIL", "skip"]
-    found: str
-    remedy: str = ""
-
-
-def passed(what: str, found: str) -> Line:
-    return Line(what, "pass", found)
-
-
-def failed(what: str, found: str, remedy: str) -> Line:
-    return Line(what, "FAIL", found, remedy)
-
-
-def skipped(what: str, why: str) -> Line:
-    return Line(what, "skip", why)
-
-
-def judged(what: str, holds: bool, found: str, remedy: str) -> Line:
-    """A line that passes or fails."""
-    return passed(what, found) if holds else failed(what, found, remedy)
+WITH_ANSWERS = "log-probabilities, teacher scores, tree scoring and gradients"
 
 
 def diagnose(config: Experiment) -> Iterator[Line]:
     """All lines for an experiment, each as soon as it is known."""
-    from opdlab import doctor_machine, doctor_models, doctor_training
-
     variants = loader.variants(config)
     yield doctor_machine.one_origin()
     yield doctor_machine.versions()
     yield doctor_machine.device(config)
-    try:
-        student, tokenizer = _load(config.student)
-        teacher, teacher_tokenizer = _load(config.teacher)
-    except OpdlabError as error:
-        yield failed("student and teacher can be loaded", str(error), "correct student or teacher")
-        return
-    yield doctor_machine.disk(config, len(variants), student)
-    yield doctor_models.tokenizers(tokenizer, teacher_tokenizer, student, teacher)
-    yield doctor_models.prompts_agree(config, tokenizer, teacher_tokenizer)
+    yield doctor_machine.benchmarks(config)
     yield doctor_models.sampling(config)
-    try:
-        pair = (student, teacher, tokenizer, teacher_tokenizer)
-        probe = doctor_models.make_probe(config, [run for _, run in variants], *pair)
-    except OpdlabError as error:
-        yield failed("the student answers prompts", str(error), "see the message")
-        return
-    yield doctor_models.answers_end(probe)
-    for check in doctor_models.CHECKS:
-        yield check(probe)
     for name, run in variants:
         yield doctor_training.objective(name, run)
+    cast = yield from load(config)
+    if cast is None:
+        yield skipped(f"disk, tokenizers, prompts, {WITH_ANSWERS}", "they need the models")
+        return
+    yield doctor_machine.disk(config, len(variants), cast.student)
+    for name, (model, tokenizer) in cast.teachers.items():
+        pair = (cast.tokenizer, tokenizer, cast.student, model)
+        yield named(name, cast, doctor_models.tokenizers(*pair))
+        yield named(name, cast, doctor_models.prompts_agree(config, cast.tokenizer, tokenizer))
+    try:
+        probe = make_probe(config, [run for _, run in variants], cast)
+    except OpdlabError as error:
+        yield failed("the student answers prompts", str(error), "see the message")
+        yield skipped(WITH_ANSWERS, "they need answers to prompts")
+        return
+    yield from look_at(probe, cast)
+    for name, run in variants:
         yield doctor_training.gradient(name, replace(probe, config=run))
 
 
-def _load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    model = models.load_model(source.path, source.revision, source.dtype)
-    return model, models.load_tokenizer(source.path, source.revision)
+def look_at(probe: Probe, cast: Cast) -> Iterator[Line]:
+    """What the student's answers show of it, and of every teacher."""
+    if probe.specialists:
+        yield from share_of_teachers(probe)
+    yield doctor_models.answers_end(probe)
+    yield doctor_models.rescored(probe)
+    yield doctor_models.self_teacher(probe)
+    for name, asked in zip(cast.teachers, probe.by_teacher(), strict=True):
+        if asked is not None:
+            for line in of_a_teacher(asked):
+                yield named(name, cast, line)
+
+
+def of_a_teacher(probe: Probe) -> Iterator[Line]:
+    """What the answers show of one teacher."""
+    scored = doctor_models.every_token_scored(probe)
+    yield scored
+    if scored.status == "FAIL":
+        yield skipped("tree scoring is exact, and the same again", "it needs scores")
+        return
+    yield doctor_models.tree_is_exact(probe)
+    yield doctor_models.repeatable(probe)
+
+
+def named(teacher: str, cast: Cast, line: Line) -> Line:
+    """A line with its teacher's name in front, where there are several."""
+    return line if len(cast.teachers) == 1 else replace(line, what=f"{teacher}: {line.what}")
+
+
+def load(config: Experiment) -> Generator[Line, None, Cast | None]:
+    """The models, or a line for each that cannot be loaded."""
+    sources = {"student": config.student, "teacher": config.teacher}
+    sources |= {f"specialists.{i}": one for i, one in enumerate(config.specialists)}
+    loaded = {}
+    for name, source in sources.items():
+        try:
+            model = models.load_model(source.path, source.revision, source.dtype)
+            loaded[name] = (model, models.load_tokenizer(source.path, source.revision))
+        except OpdlabError as error:
+            yield failed(f"{name} can be loaded", str(error), f"correct {name}.path, or fetch it")
+    if len(loaded) < len(sources):
+        return None
+    student, tokenizer = loaded.pop("student")
+    return Cast(student, tokenizer, loaded)
 
 
 def examine(name: str, overrides: Sequence[str]) -> bool:
     """Print every line; whether none failed."""
-    from rich.markup import escape
-
     from opdlab.quiet import quieten
     from opdlab.terminal import console
 
     quieten()
     config = loader.load_experiment(name, overrides)
     models.use_threads(config.training.threads)
-    lines: list[Line] = []
+    count = dict.fromkeys(COLOURS, 0)
     with console.status("looking ..."):
         for line in diagnose(config):
-            lines.append(line)
-            colour = {"pass": "green", "FAIL": "red", "skip": "yellow"}[line.status]
-            console.print(f"[{colour}]{line.status}[/]  {escape(line.what)}: {escape(line.found)}")
-            if line.remedy:
-                console.print(f"      [bold]remedy:[/] {escape(line.remedy)}")
-    count = {
-        status: sum(line.status == status for line in lines) for status in ("pass", "FAIL", "skip")
-    }
+            count[line.status] += 1
+            console.print(shown(line))
     console.print(f"{count['pass']} passed, {count['FAIL']} failed, {count['skip']} skipped")
     return count["FAIL"] == 0
+
+
+COLOURS = {"pass": "green", "FAIL": "red", "skip": "yellow"}
+
+
+def shown(line: Line) -> Table:
+    """A line as it is printed: what was found beside its status, the remedy below."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    status = f"[{COLOURS[line.status]}]{line.status}[/]"
+    grid.add_row(status, f"{escape(line.what)}: {escape(line.found)}")
+    if line.remedy:
+        grid.add_row("", f"[bold]remedy:[/] {escape(line.remedy)}")
+    return grid

@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 from transformers import PreTrainedModel
 
 from opdlab.config import Experiment
-from opdlab.doctor import Line, judged, skipped
+from opdlab.doctor_lines import Line, judged, skipped
+from opdlab.errors import OpdlabError
 
 PACKAGES = ("opdlab", "opdlab_evaluators", "opdlab_dashboards")
 WEIGHTS_KEPT = 5
@@ -90,6 +91,24 @@ def device(config: Experiment) -> Line:
         )
     use = f"cpu, {torch.get_num_threads()} threads" if asked == "cpu" or not count else names
     return judged("the device is there", True, f"{asked}: {use}", "")
+
+
+def benchmarks(config: Experiment) -> Line:
+    """Whether the problems of every benchmark can be read: they are wanted after a long training."""
+    what = "the benchmarks' problems are there"
+    if not config.evaluation.benchmarks:
+        return skipped(what, "nothing is evaluated")
+    count, missing = 0, {}
+    for one in config.evaluation.benchmarks:
+        try:
+            count += len(one.problems())
+        except OpdlabError as error:
+            missing[one.benchmark] = str(error)
+    found = f"{count} problems of {len(config.evaluation.benchmarks)} benchmarks"
+    if missing:
+        found = f"not those of {', '.join(missing)}; {next(iter(missing.values()))}"
+    remedy = "put the data there, or leave the benchmark out; `opdlab data check` tells more"
+    return judged(what, not missing, found, remedy)
 
 
 def disk(config: Experiment, runs: int, student: PreTrainedModel, free: int | None = None) -> Line:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
@@ -12,83 +9,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opdlab import models
 from opdlab.config import Experiment
-from opdlab.doctor import Line, failed, judged, passed, skipped
+from opdlab.doctor_lines import Line, failed, judged, passed, skipped
+from opdlab.doctor_probe import CANDIDATES, TOKENS, Probe
 from opdlab.errors import ModelError, OpdlabError
 from opdlab.head import hidden_states, log_distribution
 from opdlab.naive import naive_scores
-from opdlab.prompts import PromptSource, encode, open_prompts
-from opdlab.records import Prompt, Questions, Rollout
+from opdlab.prompts import encode, open_prompts
+from opdlab.records import Questions, Rollout
 from opdlab.shapes import Float, Tensor
-from opdlab.teacher import Teacher
+from opdlab.tree import part
 
-ROWS, TOKENS, TREE_ROWS, TREE_K = 8, 64, 2, 4
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.3}
-"""Largest difference of a log-probability, in nats, between two ways to compute it, by number format."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A few answers of the student, with all that is needed to look at them.
-
-    Attributes:
-        teacher: scores them; `itself` is the student in the teacher's place.
-        problems: prompt of each row.
-    """
-
-    config: Experiment
-    student: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    teacher: Teacher
-    itself: Teacher
-    vocabulary: int
-    prompts: PromptSource
-    problems: list[Prompt]
-    rollout: Rollout
-
-    @property
-    def tolerance(self) -> float:
-        return max(TOLERANCE[self.student.dtype], TOLERANCE[self.teacher.model.dtype])
-
-
-def make_probe(
-    config: Experiment,
-    runs: Sequence[Experiment],
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    teacher_tokenizer: PreTrainedTokenizerBase,
-) -> Probe:
-    """Let the student answer a few of the experiment's prompts, as training would, but not for long.
-
-    Args:
-        runs: of the experiment; there are as many answers to a prompt, and candidates, as any needs.
-    """
-    shared = models.count_shared(tokenizer, teacher_tokenizer, student, teacher)
-    prompts = open_prompts(config.prompts, tokenizer, config.seed)
-    group = max(run.rollout.group_size for run in runs)
-    asked = [prompts.prompt(index) for index in range(max(1, ROWS // group)) for _ in range(group)]
-    engine = replace(config.rollout, max_new_tokens=min(TOKENS, config.rollout.max_new_tokens))
-    rollout = engine.sample(
-        student,
-        [prompt.tokens for prompt in asked],
-        list(range(len(asked))),
-        eos_ids=models.eos_ids(student, tokenizer),
-        pad_id=models.pad_id(student, tokenizer),
-        top_k=max(TREE_K, *(run.method.group for run in runs)),
-        vocabulary=shared,
-    )
-    itself = Teacher(copy.deepcopy(student), shared)
-    return Probe(
-        config,
-        student,
-        tokenizer,
-        Teacher(teacher, shared),
-        itself,
-        shared,
-        prompts,
-        asked,
-        rollout,
-    )
+TREE_ROWS = 2
 
 
 def tokenizers(
@@ -166,7 +97,10 @@ def rescored(probe: Probe) -> Line:
     found = f"largest difference {gap:.1e} nats over {len(probe.rollout.token)} tokens"
     remedy = "use rollout type `generate`, and load the student in float32"
     return judged(
-        "sampled log-probabilities equal re-scored ones", gap < probe.tolerance, found, remedy
+        "sampled log-probabilities equal re-scored ones",
+        gap < probe.student_tolerance,
+        found,
+        remedy,
     )
 
 
@@ -183,17 +117,20 @@ def self_teacher(probe: Probe) -> Line:
     """Whether a student that is its own teacher has a KL of zero, and an off-by-one would be seen."""
     what = "a student is its own perfect teacher"
     rollout = probe.rollout
-    scores = probe.itself.score(rollout, Questions(rollout.candidates[:, :0]))
+    try:
+        scores = probe.itself.score(rollout, Questions(rollout.candidates[:, :0]))
+    except OpdlabError as error:
+        return failed(what, str(error), "see the message")
     gap = (rollout.log_prob - scores.log_prob).abs()
     shifted = (rollout.log_prob - scores.log_prob.roll(1)).abs()
     found = (
         f"KL {float((rollout.log_prob - scores.log_prob).mean()):.1e} nats, largest difference "
         f"{float(gap.max()):.1e}; shifted by one token {float(shifted.mean()):.2g}"
     )
-    if float(shifted.mean()) < 10 * probe.tolerance:
+    if float(shifted.mean()) < 10 * probe.student_tolerance:
         return skipped(what, f"{found}: the student's answers are too uniform to tell a shift")
     remedy = "teacher scores are off: report the model family; rollout type `generate` may help"
-    return judged(what, float(gap.max()) < probe.tolerance, found, remedy)
+    return judged(what, float(gap.max()) < probe.student_tolerance, found, remedy)
 
 
 def every_token_scored(probe: Probe) -> Line:
@@ -205,7 +142,7 @@ def every_token_scored(probe: Probe) -> Line:
     except OpdlabError as error:
         return failed(what, str(error), "see the message")
     share = float(scores.log_prob.isfinite().float().mean())
-    found = f"{share:.0%}, mean log-probability {float(scores.log_prob.mean()):.2f} nats"
+    found = f"{share:.0%}, mean log-probability {float(scores.log_prob.nanmean()):.2f} nats"
     return judged(what, share == 1.0, found, "load the teacher in bfloat16 or float32")
 
 
@@ -217,7 +154,7 @@ def tree_is_exact(probe: Probe) -> Line:
             what, "this teacher's attention cannot be hooked; it is scored the slow, exact way"
         )
     rollout = first_rows(probe.rollout, TREE_ROWS)
-    asked = Questions(rollout.candidates[:, :TREE_K])
+    asked = Questions(rollout.candidates[:, :CANDIDATES])
     probe.teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
     started = perf_counter()
     fast = probe.teacher.score(rollout, asked)
@@ -228,19 +165,17 @@ def tree_is_exact(probe: Probe) -> Line:
     gap = max(float(gap), float((fast.log_prob - slow.log_prob).abs().max()))
     found = f"largest difference {gap:.1e} nats; {ratio:.0f} times faster on {fast.leaves} leaves"
     remedy = "report the model family: its attention does something the tree does not know"
-    return judged(what, gap < probe.tolerance, found, remedy)
+    return judged(what, gap < probe.teacher_tolerance, found, remedy)
 
 
 def first_rows(rollout: Rollout, count: int) -> Rollout:
     """The first rows of a rollout."""
-    from opdlab.tree import part
-
     return part(rollout, torch.arange(min(count, len(rollout.tokens))))[0]
 
 
 def repeatable(probe: Probe) -> Line:
     """Whether scoring the same answers again gives the same numbers."""
-    asked = Questions(probe.rollout.candidates[:, :TREE_K])
+    asked = Questions(probe.rollout.candidates[:, :CANDIDATES])
     one, two = (probe.teacher.score(probe.rollout, asked) for _ in range(2))
     gap = max(
         float((getattr(one, name) - getattr(two, name)).abs().nan_to_num(0.0).max())
@@ -251,15 +186,6 @@ def repeatable(probe: Probe) -> Line:
         "dropout or nondeterministic kernels are at work: torch.use_deterministic_algorithms(True)"
     )
     found = "bit for bit" if gap == 0 else f"largest difference {gap:.1e}"
-    if gap and gap < probe.tolerance / 10 and torch.cuda.is_available():
+    if gap and gap < probe.teacher_tolerance / 10 and torch.cuda.is_available():
         return passed(what, f"{found}, within rounding")
     return judged(what, gap == 0, found, remedy)
-
-
-CHECKS: tuple[Callable[[Probe], Line], ...] = (
-    rescored,
-    self_teacher,
-    every_token_scored,
-    tree_is_exact,
-    repeatable,
-)

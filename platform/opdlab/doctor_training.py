@@ -8,8 +8,8 @@ import torch
 
 from opdlab import oracle
 from opdlab.config import Experiment
-from opdlab.doctor import Line, failed, judged, passed, skipped
-from opdlab.doctor_models import Probe
+from opdlab.doctor_lines import Line, failed, judged, passed, skipped
+from opdlab.doctor_probe import Probe
 from opdlab.errors import OpdlabError
 from opdlab.head import chunked_loss, hidden_states
 from opdlab.records import Rollout
@@ -73,7 +73,7 @@ def with_grades(probe: Probe) -> Rollout:
 def gradient_norm(probe: Probe, rollout: Rollout) -> tuple[float, int]:
     """Norm of the gradient of one step's loss, and how many weight tensors it reaches."""
     method, training = probe.config.method, probe.config.training
-    scores = probe.teacher.score(rollout, method.questions(rollout))
+    scores = probe.score(method.questions(rollout))
     supervision = method.supervise(rollout, scores)
     weights = token_weights(rollout, training.normalisation, training.mask)
     trained = [weight for weight in probe.student.parameters() if weight.requires_grad]

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from opdlab import doctor_machine, doctor_models, doctor_training, loader, models
 from opdlab.cli import app
 from opdlab.config import Experiment
-from opdlab.doctor import Line, diagnose
-from opdlab.doctor_models import Probe, make_probe
+from opdlab.doctor import diagnose, look_at, of_a_teacher
+from opdlab.doctor_lines import Line
+from opdlab.doctor_probe import Cast, Probe, make_probe, share_of_teachers
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.teacher import Teacher
 
@@ -35,12 +36,14 @@ def load(name: str) -> tuple[Any, Any]:
     return models.load_model(f"embedded:{name}"), models.load_tokenizer(f"embedded:{name}")
 
 
+def cast() -> Cast:
+    return Cast(*load("student"), {"teacher": load("teacher")})
+
+
 @pytest.fixture
 def probe() -> Probe:
     config = one_run()
-    student, tokenizer = load("student")
-    teacher, teacher_tokenizer = load("teacher")
-    return make_probe(config, [config], student, teacher, tokenizer, teacher_tokenizer)
+    return make_probe(config, [config], cast())
 
 
 def assert_fails(line: Line, found: str = "") -> None:
@@ -52,14 +55,14 @@ def assert_fails(line: Line, found: str = "") -> None:
 def test_a_healthy_experiment_passes_every_line() -> None:
     lines = list(diagnose(experiment()))
     assert [line for line in lines if line.status != "pass"] == []
-    assert len(lines) == 17
+    assert len(lines) == 18
 
 
 def test_the_exit_status_tells_health() -> None:
-    healthy = CliRunner().invoke(app, ["doctor", "quickstart"])
+    healthy = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]"])
     assert healthy.exit_code == 0, healthy.output
-    assert "17 passed, 0 failed" in healthy.output
-    ill = CliRunner().invoke(app, ["doctor", "quickstart", "rollout.top_p=0.9"])
+    assert "16 passed, 0 failed" in healthy.output
+    ill = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]", "rollout.top_p=0.9"])
     assert ill.exit_code == 1
     assert "FAIL  sampling is not truncated" in ill.output
     assert "remedy: set rollout.temperature: 1.0" in ill.output
@@ -157,10 +160,52 @@ class OffByOne(Teacher):
         return super()._leaf_states(trunk, replace(tree, column=tree.column + 1), chunk)
 
 
-def test_teacher_scores_off_by_one_are_found(probe: Probe) -> None:
+class LastDropped(Teacher):
+    """Has no score for the last token of an answer."""
+
+    def score(self, rollout: Rollout, questions: Questions) -> TeacherScores:
+        right = super().score(rollout, questions)
+        last = rollout.position == rollout.response_lengths[rollout.row] - 1
+        return replace(right, log_prob=right.log_prob.masked_fill(last, 0.0))
+
+
+class OtherPadding(Teacher):
+    """Reads its scores where they would be in a batch that is one column wider on the left."""
+
+    def score(self, rollout: Rollout, questions: Questions) -> TeacherScores:
+        right = super().score(rollout, questions)
+        rows = [right.log_prob[rollout.row == row].roll(1) for row in range(len(rollout.tokens))]
+        return replace(right, log_prob=torch.cat(rows))
+
+
+class Starved(Teacher):
+    """Was sent one row of all."""
+
+    def score(self, rollout: Rollout, questions: Questions) -> TeacherScores:
+        right = super().score(rollout, questions)
+        return replace(right, log_prob=right.log_prob.masked_fill(rollout.row > 0, torch.nan))
+
+
+@pytest.mark.parametrize("fault", [Shifted, LastDropped, OtherPadding])
+def test_teacher_scores_of_other_tokens_are_found(fault: type[Teacher]) -> None:
+    config = one_run("rollout.max_new_tokens=10")  # of a sure EOS a lost score would not be missed
+    probe = make_probe(config, [config], cast())
     assert doctor_models.self_teacher(probe).status == "pass"
-    probe.itself.__class__ = Shifted  # made as one, it would not even load
+    probe.itself.__class__ = fault  # made as one, it would not even load
     assert_fails(doctor_models.self_teacher(probe))
+
+
+def test_a_teacher_scored_at_another_temperature_is_found(probe: Probe) -> None:
+    with torch.no_grad():
+        probe.itself.model.get_output_embeddings().weight.mul_(1 / 0.7)  # type: ignore[union-attr]
+    assert_fails(doctor_models.self_teacher(probe))
+
+
+def test_tokens_without_a_teacher_score_are_counted(probe: Probe) -> None:
+    assert doctor_models.every_token_scored(probe).status == "pass"
+    probe.teacher.__class__ = Starved
+    share = float((probe.rollout.row == 0).float().mean())
+    assert_fails(doctor_models.every_token_scored(probe), f"{share:.0%}, mean")
 
 
 def test_a_student_too_uniform_to_show_a_shift_is_said_to_be(probe: Probe) -> None:
@@ -178,6 +223,13 @@ def test_a_teacher_that_says_nan_is_found(probe: Probe) -> None:
     with torch.no_grad():
         probe.teacher.model.get_output_embeddings().weight[3] = torch.nan  # type: ignore[union-attr, index]
     assert_fails(doctor_models.every_token_scored(probe), "row 0")
+    assert [line.status for line in of_a_teacher(probe)] == ["FAIL", "skip"]
+
+
+def test_a_student_that_says_nan_is_found(probe: Probe) -> None:
+    with torch.no_grad():
+        probe.itself.model.get_output_embeddings().weight[3] = torch.nan  # type: ignore[union-attr, index]
+    assert_fails(doctor_models.self_teacher(probe), "nan")
 
 
 def test_leaves_in_the_wrong_place_are_found(probe: Probe) -> None:
@@ -223,16 +275,100 @@ def test_a_zero_gradient_is_found(probe: Probe) -> None:
 
 def test_answers_graded_alike_are_no_fault_of_the_gradient() -> None:
     config = one_run("method={type: grpo}", "rollout.group_size=4", "rollout.max_new_tokens=2")
-    student, tokenizer = load("student")
-    pair = (student, load("teacher")[0], tokenizer, load("teacher")[1])
-    line = doctor_training.gradient("run", make_probe(config, [config], *pair))
+    line = doctor_training.gradient("run", make_probe(config, [config], cast()))
     assert line.status == "skip"
     assert "same grade" in line.found
 
 
-def test_a_pair_that_cannot_be_loaded_is_one_line() -> None:
-    lines = list(diagnose(one_run("teacher.path=no/such/folder/here")))
-    assert_fails(lines[-1], "no such model folder")
+def test_models_that_cannot_be_loaded_are_all_named_and_the_rest_is_looked_at() -> None:
+    missing = ["teacher.path=no/such/folder/here", "student.path=nor/this/one/here"]
+    lines = {line.what: line for line in diagnose(one_run(*missing))}
+    for name in ("teacher", "student"):
+        assert_fails(lines[f"{name} can be loaded"], "no such model folder")
+        assert f"correct {name}.path" in lines[f"{name} can be loaded"].remedy
+    assert lines["opd: the objective is what it says"].status == "pass"
+    (skipped,) = (line for line in lines.values() if line.status == "skip")
+    assert "tree scoring and gradients" in skipped.what
+    assert skipped.found == "they need the models"
+
+
+def test_prompts_that_are_not_there_leave_a_reason_for_every_line() -> None:
+    lines = list(diagnose(one_run("prompts={type: dataset, path: nowhere.jsonl}")))
+    assert {line.status for line in lines} == {"pass", "FAIL", "skip"}
+    assert "tree scoring and gradients" in lines[-1].what
+    assert_fails(next(line for line in lines if line.status == "FAIL"), "there is no file")
+
+
+def test_benchmarks_without_their_data_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor_machine.benchmarks(one_run()).found == "320 problems of 5 benchmarks"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    absent = "{type: aime_2024, path: nowhere.jsonl}"
+    line = doctor_machine.benchmarks(
+        one_run(f"evaluation.benchmarks=[{{type: math}}, {absent}]", "evaluation.references=[]")
+    )
+    assert_fails(line, "not those of aime_2024")
+    assert doctor_machine.benchmarks(one_run("evaluation.benchmarks=[]")).status == "skip"
+
+
+def two_teachers(domains: str = "[code/*]", *overrides: str) -> Experiment:
+    specialist = f"specialists=[{{path: embedded:student, domains: {domains}}}]"
+    return one_run(specialist, "method={type: lgr}", *overrides)
+
+
+def all_of(config: Experiment) -> tuple[Cast, Probe]:
+    company = replace(
+        cast(), teachers={"teacher": load("teacher"), "specialists.0": load("student")}
+    )
+    return company, make_probe(config, [config], company)
+
+
+def test_every_teacher_is_looked_at_on_prompts_of_its_own() -> None:
+    lines = {line.what: line for line in diagnose(two_teachers())}
+    assert {line.status for line in lines.values()} == {"pass"}
+    for name in ("teacher", "specialists.0"):
+        for what in (
+            "some prompts are its own",
+            "student and teacher share tokens and template",
+            "a prompt is the same to both",
+            "every response token has a teacher score",
+            "tree scoring equals the naive way",
+            "scoring again gives the same",
+        ):
+            assert f"{name}: {what}" in lines
+    _, probe = all_of(two_teachers())
+    general, special = probe.by_teacher()
+    assert general is not None
+    assert special is not None
+    assert {domain[:4] for domain in special.domains} == {"code"}
+    assert "code" not in {domain[:4] for domain in general.domains}
+    assert len(general.domains) + len(special.domains) == len(probe.domains)
+
+
+def test_a_fault_of_a_specialist_is_found_and_called_by_its_name() -> None:
+    company, probe = all_of(two_teachers())
+    with torch.no_grad():
+        weights = company.teachers["specialists.0"][0].get_output_embeddings().weight  # type: ignore[union-attr]
+        weights[3] = torch.nan
+    ill = [line for line in look_at(probe, company) if line.status == "FAIL"]
+    assert_fails(ill[0], "row 0")
+    assert [line.what for line in ill] == [
+        "specialists.0: every response token has a teacher score"
+    ]
+    assert_fails(doctor_training.gradient("run", probe))
+
+
+def test_a_specialist_with_a_mistyped_domain_is_found() -> None:
+    _, probe = all_of(two_teachers("[coed/*]"))
+    idle = share_of_teachers(probe)[1]
+    assert_fails(idle, "they are of code/long, code/short, math/long, math/short, routes")
+    assert "specialists.0.domains" in idle.remedy
+
+
+def test_a_general_teacher_with_nothing_to_do_is_said_to_have_none() -> None:
+    company, probe = all_of(two_teachers("['*']"))
+    first, *others = look_at(probe, company)
+    assert first.status == "skip"
+    assert not [line for line in others if line.what.startswith("teacher: ")]
 
 
 @pytest.fixture(autouse=True)
