@@ -63,6 +63,16 @@ def open_client(uri: str) -> MlflowClient:
     return client
 
 
+def import_store(uri: str) -> None:
+    """Import what a store's address needs without opening it, for processes forked from this one."""
+    if uri.startswith(("http://", "https://")):
+        return
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    from sqlalchemy.orm import configure_mappers
+
+    configure_mappers()
+
+
 def _check_server(uri: str) -> None:
     import requests
 

@@ -4,129 +4,28 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import optuna
 import psutil
 import pytest
 from end_to_end.laboratory import Laboratory
 from end_to_end.servers import MlflowServer, Postgres, postgres_missing
+from end_to_end.sweeps import (
+    assert_tracked,
+    assert_whole,
+    finish,
+    processes,
+    sweep_file,
+    sweeping,
+    training,
+    trials_of,
+    wait_until,
+)
 from mlflow import MlflowClient
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from opdlab.loader import load_experiment
 from opdlab.methods.lgr import LGR
-
-STEPS = 12
-SPACE = {
-    "method.top_k": {"type": "int", "low": 2, "high": 8},
-    "method.reward_weight": {"type": "float", "low": 0.1, "high": 10.0, "log": True},
-}
-
-
-def sweep_file(laboratory: Laboratory, **sweep: Any) -> Path:
-    """An experiment with a sweep of short trials."""
-    settings = {"space": SPACE, "trials": 5, "startup_trials": 3, "heartbeat_s": 1, **sweep}
-    return laboratory.write(
-        training__steps=STEPS, training__checkpoint_every=2, tracking__weights=False, sweep=settings
-    )
-
-
-def trials_of(laboratory: Laboratory, storage: str | None = None) -> list[FrozenTrial]:
-    file = laboratory.output / "small-sweep" / "optuna.db"
-    opened = optuna.storages.RDBStorage(storage or f"sqlite:///{file}")
-    found = optuna.load_study(study_name="small", storage=opened).get_trials()
-    opened.remove_session()
-    opened.engine.dispose()
-    return found
-
-
-def first_number(trial: FrozenTrial) -> int:
-    return trial.system_attrs.get("failed_trial", trial.number)
-
-
-def processes(laboratory: Laboratory, module: str) -> list[psutil.Process]:
-    """Living processes of a module that work on this laboratory's sweep."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            line = " ".join(process.cmdline())
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-        if f"opdlab.sweeps.{module}" in line and str(laboratory.output) in line:
-            found.append(process)
-    return found
-
-
-def wait_until(found: Callable[[], Any], what: str, seconds: float = 180) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := found():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not come within {seconds} s")
-
-
-def training(laboratory: Laboratory) -> list[Path]:
-    """Trials that have taken three steps and are not done."""
-    return [
-        path
-        for path in (laboratory.output / "small-sweep").glob("trial-*/seed-*/metrics.jsonl")
-        if path.read_text().count("\n") >= 3 and not (path.parent / "finished").exists()
-    ]
-
-
-def assert_whole(laboratory: Laboratory, trials: int, storage: str | None = None) -> None:
-    """Every trial counted once, complete, all its steps there once; nothing left running."""
-    found = trials_of(laboratory, storage)
-    complete = [first_number(t) for t in found if t.state == TrialState.COMPLETE]
-    assert sorted(complete) == sorted({first_number(trial) for trial in found})
-    assert len(complete) == trials
-    assert {t.state for t in found} <= {TrialState.COMPLETE, TrialState.FAIL}
-    folders = sorted((laboratory.output / "small-sweep").glob("trial-*"))
-    assert [int(folder.name[6:]) for folder in folders] == sorted(complete)
-    for folder in folders:
-        rows = (folder / "seed-0" / "metrics.jsonl").read_text().splitlines()
-        steps = [json.loads(row)["step"] for row in rows if row]
-        assert steps == list(range(1, STEPS + 1)), folder
-    assert processes(laboratory, "trial") == processes(laboratory, "worker") == []
-
-
-def assert_tracked(client: MlflowClient, trials: int) -> None:
-    """One finished run a trial under one finished run of the sweep."""
-    experiment = client.get_experiment_by_name("opdlab")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    (parent,) = (run for run in runs if run.info.run_name == "small-sweep")
-    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(children) == trials == len({run.info.run_name for run in children})
-    for child in children:
-        assert "mean_at_k" in child.data.metrics
-        assert "method.reward_weight" in child.data.params
-
-
-@contextmanager
-def sweeping(laboratory: Laboratory, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """`opdlab sweep` in the background, gone at the end whatever happens."""
-    process = laboratory.start("sweep", *arguments)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate()
-
-
-def finish(sweep: subprocess.Popen[str], code: int = 0) -> str:
-    text, _ = sweep.communicate(timeout=400)
-    assert sweep.returncode == code, text
-    return text
 
 
 def test_a_sweep_finds_its_trials_and_a_configuration_that_trains(laboratory: Laboratory):
@@ -159,17 +58,22 @@ def test_a_worker_and_a_trial_that_are_killed_and_a_stop_lose_nothing(laboratory
     file = sweep_file(laboratory, trials=4)
     with sweeping(laboratory, file, "--workers", "2") as sweep:
         wait_until(lambda: training(laboratory), "a trial in training")
-        killed = processes(laboratory, "worker")[0]
-        orphans = killed.children()
+        killed = processes(laboratory, "opdlab-worker")[0]
+        orphans = killed.children(recursive=True)
+        assert len(orphans) >= 2
         killed.kill()
         _, alive = psutil.wait_procs(orphans, 20)
         assert not alive
-        wait_until(lambda: training(laboratory) and processes(laboratory, "trial"), "another trial")
-        processes(laboratory, "trial")[0].kill()
-        wait_until(lambda: training(laboratory) and processes(laboratory, "trial"), "another trial")
+        wait_until(
+            lambda: training(laboratory) and processes(laboratory, "opdlab-trial"), "another trial"
+        )
+        processes(laboratory, "opdlab-trial")[0].kill()
+        wait_until(
+            lambda: training(laboratory) and processes(laboratory, "opdlab-trial"), "another trial"
+        )
         sweep.send_signal(signal.SIGTERM)
         assert "died (exit code -9)" in finish(sweep, code=143)
-    assert processes(laboratory, "trial") == processes(laboratory, "worker") == []
+    assert processes(laboratory) == []
     laboratory.run("sweep", file)
     assert_whole(laboratory, 4)
     assert_tracked(laboratory.client(), 4)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from opdlab.interrupt import Stopped, StopRequest, dies_with_parent
 from opdlab.quiet import quieten
 from opdlab.sweeps import report
 from opdlab.sweeps import study as studies
+from opdlab.sweeps.processes import Process, Zygote, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import SweepError, patiently
 from opdlab.sweeps.worker import HOPELESS, STOP_S, work
@@ -47,6 +49,14 @@ def sweep(name: str, overrides: list[str], workers: int, cluster: str | None = N
     settings = config.sweep
     if settings is None:
         raise ConfigError(f"{name} has no `sweep` section, so there is nothing to search")
+    tracking.import_store(tracking.store_uri(Path(config.output), config.tracking.uri))
+    with Zygote() as zygote:
+        _sweep(config, settings, workers, cluster, zygote)
+
+
+def _sweep(
+    config: Experiment, settings: Sweep, workers: int, cluster: str | None, zygote: Zygote
+) -> None:
     folder = studies.folder_of(config)
     output = Path(config.output)
     client = tracking.open_client(tracking.store_uri(output, config.tracking.uri))
@@ -61,7 +71,7 @@ def sweep(name: str, overrides: list[str], workers: int, cluster: str | None = N
     deadline = time.time() + (settings.time_budget_s or 10**9)
     status = "FAILED"
     with StopRequest() as stop:
-        crew = Crew(folder, deadline, stop, study, settings)
+        crew = Crew(folder, deadline, stop, study, settings, zygote)
         try:
             crew.references(config, run_id)
             (crew.submit if cluster else crew.work)(workers, cluster or "")
@@ -100,7 +110,8 @@ class Crew:
     stop: StopRequest
     study: optuna.Study
     settings: Sweep
-    workers: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    zygote: Zygote
+    workers: dict[int, Process] = field(default_factory=dict)
     deaths: int = 0
     said: str = ""
 
@@ -112,7 +123,10 @@ class Crew:
         folder.mkdir(exist_ok=True)
         loader.save_resolved(config.model_copy(update={"sweep": None}), folder / CONFIG)
         with console.status("measuring student and teacher"):
-            process = self._start("opdlab.sweeps.trial", folder, run_id)
+            start = self.zygote.start if may_fork(config.training) else start_afresh
+            process = start(
+                "opdlab.sweeps.trial", [str(folder), run_id], folder / "log.txt", signal.SIGTERM
+            )
             while process.poll() is None:
                 time.sleep(POLL_S)
                 if self.stop.signum is not None:
@@ -173,18 +187,26 @@ class Crew:
         self.stop.check()
 
     def _hire(self, index: int) -> None:
-        place = self.folder / f"worker-{index}"
-        place.mkdir(exist_ok=True)
-        self.workers[index] = self._start(
-            "opdlab.sweeps.worker", self.folder, str(self.deadline), log=place / "log.txt"
+        log = self._log(index)
+        log.parent.mkdir(exist_ok=True)
+        # Ctrl-C reaches the command alone, which then asks the workers; so does its death.
+        self.workers[index] = self.zygote.start(
+            "opdlab.sweeps.worker",
+            [str(self.folder), str(self.deadline)],
+            log,
+            signal.SIGTERM,
         )
+
+    def _log(self, index: int) -> Path:
+        """Where a worker writes; commands on several machines may share the folder."""
+        return self.folder / "workers" / f"{socket.gethostname()}-{os.getpid()}-{index}.txt"
 
     def _rehire(self) -> None:
         """Put a new worker in the place of one that died."""
         for index, process in list(self.workers.items()):
             if process.poll() not in (None, 0):
                 self.deaths += 1
-                log = self.folder / f"worker-{index}" / "log.txt"
+                log = self._log(index)
                 if process.returncode == HOPELESS:
                     raise SweepError(log.read_text().strip().splitlines()[-1])
                 if self.deaths > REBIRTHS * len(self.workers):
@@ -204,16 +226,3 @@ class Crew:
                 process.wait(2 * STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-    def _start(
-        self, module: str, folder: Path, argument: str, log: Path | None = None
-    ) -> subprocess.Popen[bytes]:
-        with (log or folder / "log.txt").open("ab") as file:
-            return subprocess.Popen(
-                [sys.executable, "-m", module, str(folder), argument],
-                stdout=file,
-                stderr=file,
-                # Ctrl-C reaches this process alone, which then asks the others.
-                start_new_session=True,
-                preexec_fn=dies_with_parent(signal.SIGTERM),
-            )

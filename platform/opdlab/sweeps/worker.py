@@ -29,11 +29,12 @@ from opdlab.config import Experiment, Variant
 from opdlab.errors import DataError
 from opdlab.interrupt import Stopped, StopRequest, dies_with_parent
 from opdlab.sweeps import study as studies
-from opdlab.sweeps.outcome import Outcome, intermediate, write_stop
+from opdlab.sweeps.outcome import Outcome, write_stop
+from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
 from opdlab.sweeps.trial import TRY_LATER
-from opdlab.tracking import read_metrics
+from opdlab.sweeps.watch import Watch
 from opdlab.training.group import CONFIG
 
 POLL_S = 0.5
@@ -65,6 +66,7 @@ class Worker:
 
     Attributes:
         deadline: no trial begins later than this; seconds on the clock of `time.time`.
+        zygote: begins the processes of trials.
     """
 
     config: Experiment
@@ -73,6 +75,7 @@ class Worker:
     storage: RDBStorage
     stop: StopRequest
     deadline: float
+    zygote: Zygote
     said: str = field(default="", init=False)
 
     def say(self, message: str) -> None:
@@ -173,7 +176,8 @@ class Worker:
                 return outcome
             if code == TRY_LATER:
                 self.say(f"{folder.name}: the tracking server does not answer; waiting")
-                self._wait(trial, 5)
+                time.sleep(5)
+                self._sign_of_life(trial)
                 continue
             if code >= 0 and code <= 128:
                 outcome = Outcome(
@@ -192,30 +196,26 @@ class Worker:
 
     def _process(self, trial: optuna.Trial, folder: Path, experiment: Experiment) -> int:
         """One process of a trial; returns its exit code."""
-        command = [sys.executable, "-m", "opdlab.sweeps.trial", str(folder), mlflow_run(self.study)]
-        with (folder / "log.txt").open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=dies_with_parent(signal.SIGKILL),
-            )
+        start = self.zygote.start if may_fork(experiment.training) else start_afresh
+        arguments = [str(folder), mlflow_run(self.study)]
+        process = start("opdlab.sweeps.trial", arguments, folder / "log.txt", signal.SIGKILL)
         try:
             watch = Watch(trial, folder, experiment, self.sweep)
             while process.poll() is None:
-                self._wait(trial, POLL_S)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
+                self._sign_of_life(trial)
                 if reason := patiently(watch.look, self.say):
                     write_stop(folder, reason)
-                    end(process)
+                    end(process, STOP_S)
         finally:
             if process.poll() is None:
-                end(process)
+                end(process, STOP_S)
+        assert process.returncode is not None
         return process.returncode
 
-    def _wait(self, trial: optuna.Trial, seconds: float) -> None:
-        """Let time pass, with a sign of life; stop where that is asked for."""
-        time.sleep(seconds)
+    def _sign_of_life(self, trial: optuna.Trial) -> None:
+        """Tell the database that the trial lives; stop where that is asked for."""
         self.stop.check()
         patiently(lambda: self._beat(trial), self.say)
 
@@ -224,75 +224,6 @@ class Worker:
         self.storage.record_heartbeat(trial._trial_id)
         if self.storage.get_trial(trial._trial_id).state != TrialState.RUNNING:
             raise SuspendedTrialError("held for dead by the database and queued again")
-
-
-@final
-@dataclass
-class Watch:
-    """Reads what a trial has recorded, reports it to Optuna, and says when the trial is to end."""
-
-    trial: optuna.Trial
-    folder: Path
-    experiment: Experiment
-    sweep: Sweep
-    reported: int = 0
-
-    def look(self) -> str:
-        """Why the trial should stop now; empty where it may go on."""
-        steps = self.experiment.training.steps
-        earlier: list[float] = []
-        for index, run in enumerate(self.experiment.runs):
-            rows = read_metrics(self.folder / run.name)
-            if reason := beyond(rows, self.sweep):
-                return f"{run.name}: {reason}"
-            for step, score in intermediate(rows, self.experiment):
-                if self._report(index * steps + step, [*earlier, score]):
-                    return f"{run.name}: {score:.3f} at step {step} lags behind the other trials"
-            if not (self.folder / run.name / "finished").exists():
-                return ""
-            earlier.append(final_score(self.folder / run.name))
-            last = index + 1 == len(self.experiment.runs)
-            if not last and self._report((index + 1) * steps, earlier):
-                return f"after {run.name}: {earlier[-1]:.3f} lags behind the other trials"
-        return ""
-
-    def _report(self, step: int, scores: Sequence[float]) -> bool:
-        """Report the mean over seeds so far; True where the pruner gives the trial up."""
-        if len(self.sweep.objectives) > 1 or step <= self.reported:
-            return False
-        self.trial.report(sum(scores) / len(scores), step)
-        self.reported = step
-        return self.trial.should_prune()
-
-
-def final_score(folder: Path) -> float:
-    """mean@k over the benchmarks of a finished run."""
-    from opdlab import comparison
-
-    value = comparison.summaries(comparison.read_run(folder))[-1].mean.value
-    assert value is not None
-    return value
-
-
-def beyond(rows: Sequence[Mapping[str, float]], sweep: Sweep) -> str:
-    """Which limit the last training step broke; empty for none."""
-    if not rows:
-        return ""
-    for limit in sweep.stop_when_beyond:
-        value = rows[-1].get(limit.metric)
-        if value is not None and limit.excess(value) > 0:
-            return f"{limit.metric} is {value:.4g} at step {rows[-1]['step']:.0f}, not {limit}"
-    return ""
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to stop, then insist, on its whole group."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def mlflow_run(study: optuna.Study) -> str:
@@ -304,14 +235,16 @@ def work(folder: str, deadline: float) -> None:
     """Work on the sweep in a folder until it is done; the entry for processes and for clusters."""
     config = loader.load_experiment(Path(folder) / CONFIG)
     assert config.sweep is not None
-    threading.excepthook = lambda args: print(f"heartbeat: {args.exc_type.__name__}", flush=True)
-    with StopRequest() as stop:
-        sweep = config.sweep
+    sweep = config.sweep
+    with Zygote() as zygote, StopRequest() as stop:
+        threading.excepthook = lambda args: print(
+            f"heartbeat: {args.exc_type.__name__}", flush=True
+        )
         storage = studies.open_storage(config, sweep)
         study = optuna.load_study(
             study_name=config.name, storage=storage, pruner=studies.make_pruner(sweep)
         )
-        Worker(config, sweep, study, storage, stop, deadline).work()
+        Worker(config, sweep, study, storage, stop, deadline, zygote).work()
 
 
 def main() -> None:

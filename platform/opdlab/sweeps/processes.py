@@ -1,0 +1,250 @@
+"""Processes of a sweep: they die with the one that began them; most are forked with everything imported.
+
+Importing takes several seconds of processor time, which is most of a short trial. A zygote has done it and
+forks what is asked of it. A fork must not follow CUDA's initialisation, and Lightning begins the processes
+of further devices by the command line of the first, so trials on those start afresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, final
+
+if TYPE_CHECKING:
+    from opdlab.config import Training
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+_library = ctypes.CDLL(None, use_errno=True)
+
+
+class Process(Protocol):
+    """What a sweep needs of a process, forked or started afresh."""
+
+    pid: int
+    returncode: Any
+
+    def poll(self) -> int | None:
+        """Exit code, negative for a signal; None while it lives."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; `subprocess.TimeoutExpired` where that does not come."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        ...
+
+    def kill(self) -> None:
+        """Stop it."""
+        ...
+
+
+def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """For a child before it begins: a signal to it when its parent is gone, however that went."""
+    parent = os.getpid()
+
+    def arrange() -> None:
+        _library.prctl(PR_SET_PDEATHSIG, int(number))
+        # The parent may have died before that.
+        if os.getppid() != parent:
+            os.kill(os.getpid(), number)
+
+    return arrange
+
+
+def may_fork(training: Training) -> bool:
+    """Whether trials of these settings can be forked from a process that imported everything."""
+    import torch
+
+    if training.devices * training.nodes > 1 or training.strategy != "auto":
+        return False
+    return training.accelerator == "cpu" or not torch.accelerator.is_available()
+
+
+def start_afresh(
+    module: str, arguments: Sequence[str], log: Path, orphaned: signal.Signals
+) -> subprocess.Popen[bytes]:
+    """Begin `python -m module` in its own session; `orphaned` is its signal when this process is gone."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            preexec_fn=dies_with_parent(orphaned),
+        )
+
+
+@final
+class Zygote:
+    """A process that forks others from itself.
+
+    Enter it before this process has threads, databases or CUDA, which do not survive a fork, and after it
+    has imported what its children need. It ends with this process, and so do they.
+    """
+
+    def __enter__(self) -> Self:
+        self._near, far = multiprocessing.Pipe()
+        self._children: dict[int, Forked] = {}
+        self.alive = True
+        sys.stdout.flush()
+        fork = multiprocessing.get_context("fork")
+        self._process = fork.Process(target=_serve, args=(self._near, far))
+        self._process.start()
+        far.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._near.close()
+        self._process.join()
+
+    def start(
+        self, module: str, arguments: Sequence[str], log: Path, orphaned: signal.Signals
+    ) -> Process:
+        """Begin `module.main()` as `start_afresh` would, and that where the zygote has been killed."""
+        with contextlib.suppress(OSError):
+            self._near.send((module, list(arguments), str(log), orphaned))
+        while self.alive:
+            for child in self._listen(None):
+                return child
+        return start_afresh(module, arguments, log, orphaned)
+
+    def _listen(self, timeout: float | None) -> list[Forked]:
+        """Take in what it reports; returns children that began."""
+        begun = []
+        try:
+            while self.alive and self._near.poll(timeout):
+                pid, code = self._near.recv()
+                if code is None:
+                    self._children[pid] = Forked(self, pid)
+                    begun.append(self._children[pid])
+                else:
+                    self._children.pop(pid).returncode = code
+                timeout = 0
+        except (EOFError, ConnectionResetError):
+            # Its children die with it.
+            self.alive = False
+            for child in self._children.values():
+                child.returncode = -signal.SIGKILL
+        return begun
+
+
+@final
+class Forked:
+    """A process that a zygote began."""
+
+    def __init__(self, zygote: Zygote, pid: int) -> None:
+        self.zygote, self.pid = zygote, pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Exit code, negative for a signal; None while it lives."""
+        self.zygote._listen(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; `subprocess.TimeoutExpired` where that does not come."""
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while self.returncode is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+            self.zygote._listen(min(left, 1.0))
+        return self.returncode
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Stop it."""
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def _serve(near: Connection, far: Connection) -> None:
+    """Fork what is asked for and report what ends, until the owner is gone."""
+    near.close()
+    # A signal to the whole group at the terminal is for the owner to obey.
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _name("zygote")
+    fork = multiprocessing.get_context("fork")
+    living: dict[int, Any] = {}
+    while True:
+        for ready in wait([far, *living]):
+            if isinstance(ready, int):
+                process = living.pop(ready)
+                os.close(ready)
+                process.join()
+                message = (process.pid, process.exitcode)
+            else:
+                try:
+                    request = far.recv()
+                except (EOFError, ConnectionResetError):
+                    # Not an orderly end, which would wait for children: they are told by the kernel.
+                    os._exit(0)
+                process = fork.Process(
+                    target=_become, args=(far, dies_with_parent(request[3]), *request)
+                )
+                process.start()
+                assert process.pid is not None
+                living[os.pidfd_open(process.pid)] = process
+                message = (process.pid, None)
+            with contextlib.suppress(OSError):
+                far.send(message)
+
+
+def _become(
+    far: Connection,
+    arrange: Callable[[], None],
+    module: str,
+    arguments: list[str],
+    log: str,
+    _: Any,
+) -> None:
+    """What a forked process does: all that a fresh one would."""
+    far.close()
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    arrange()
+    with Path(log).open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    _name(module.rpartition(".")[2])
+    sys.argv = [module, *arguments]
+    importlib.import_module(module).main()
+
+
+def _name(role: str) -> None:
+    """The name of this process in `ps` and `top`."""
+    _library.prctl(PR_SET_NAME, f"opdlab-{role}".encode())
+
+
+def end(process: Process, patience_s: float) -> None:
+    """Ask a process to stop, then insist, on its whole group."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience_s)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,73 @@
+"""Looks at a trial from outside while it runs, and says when it is to end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import optuna
+
+from opdlab import comparison
+from opdlab.config import Experiment
+from opdlab.sweeps.outcome import intermediate
+from opdlab.sweeps.settings import Sweep
+from opdlab.tracking import read_metrics
+
+
+@final
+@dataclass
+class Watch:
+    """Reads what a trial has recorded, reports it to Optuna, and says when the trial is to end."""
+
+    trial: optuna.Trial
+    folder: Path
+    experiment: Experiment
+    sweep: Sweep
+    reported: int = 0
+
+    def look(self) -> str:
+        """Why the trial should stop now; empty where it may go on."""
+        steps = self.experiment.training.steps
+        earlier: list[float] = []
+        for index, run in enumerate(self.experiment.runs):
+            rows = read_metrics(self.folder / run.name)
+            if reason := beyond(rows, self.sweep):
+                return f"{run.name}: {reason}"
+            for step, score in intermediate(rows, self.experiment):
+                if self._report(index * steps + step, [*earlier, score]):
+                    return f"{run.name}: {score:.3f} at step {step} lags behind the other trials"
+            if not (self.folder / run.name / "finished").exists():
+                return ""
+            earlier.append(final_score(self.folder / run.name))
+            last = index + 1 == len(self.experiment.runs)
+            if not last and self._report((index + 1) * steps, earlier):
+                return f"after {run.name}: {earlier[-1]:.3f} lags behind the other trials"
+        return ""
+
+    def _report(self, step: int, scores: Sequence[float]) -> bool:
+        """Report the mean over seeds so far; True where the pruner gives the trial up."""
+        if len(self.sweep.objectives) > 1 or step <= self.reported:
+            return False
+        self.trial.report(sum(scores) / len(scores), step)
+        self.reported = step
+        return self.trial.should_prune()
+
+
+def final_score(folder: Path) -> float:
+    """mean@k over the benchmarks of a finished run."""
+    value = comparison.summaries(comparison.read_run(folder))[-1].mean.value
+    assert value is not None
+    return value
+
+
+def beyond(rows: Sequence[Mapping[str, float]], sweep: Sweep) -> str:
+    """Which limit the last training step broke; empty for none."""
+    if not rows:
+        return ""
+    for limit in sweep.stop_when_beyond:
+        value = rows[-1].get(limit.metric)
+        if value is not None and limit.excess(value) > 0:
+            return f"{limit.metric} is {value:.4g} at step {rows[-1]['step']:.0f}, not {limit}"
+    return ""
