@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from opdlab_dashboards.board import AVERAGE, Cell, Row
+from opdlab_dashboards.board import AVERAGE
+from opdlab_dashboards.rows import Cell, Row
 from opdlab_evaluators.intervals import combine, difference_interval
 from opdlab_evaluators.needed import count_needed, smallest
 from opdlab_evaluators.resampling import holm, sign_flip_p

@@ -12,7 +12,8 @@ from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
 from opdlab import plugins
 from opdlab.errors import PluginError
-from opdlab_dashboards.board import Board, Cell, Leaderboard, Row
+from opdlab_dashboards.board import Board, Leaderboard
+from opdlab_dashboards.rows import Cell, Row
 from opdlab_dashboards.tables import percent
 
 

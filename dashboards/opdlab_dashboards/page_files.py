@@ -17,8 +17,9 @@ from scipy import stats
 import opdlab
 from opdlab.records import Sample
 from opdlab_dashboards import published
-from opdlab_dashboards.board import AVERAGE, Board, Cell, Leaderboard, Row, Score
+from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
 from opdlab_dashboards.curves import CURVES, fidelity_curves, training_curves
+from opdlab_dashboards.rows import Cell, Row, Score
 from opdlab_dashboards.tables import READING, title
 from opdlab_evaluators.ranking import Standing
 

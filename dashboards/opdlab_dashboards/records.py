@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from opdlab_dashboards.board import AVERAGE, Board, Leaderboard, Row, Score
+from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
+from opdlab_dashboards.rows import Row, Score
 
 
 def records(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:

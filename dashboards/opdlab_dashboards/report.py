@@ -15,10 +15,11 @@ from opdlab.errors import DataError
 from opdlab.terminal import console
 from opdlab.tracking import flatten
 from opdlab_dashboards import page_files, tables
-from opdlab_dashboards.board import AVERAGE, Board, Row, build
+from opdlab_dashboards.board import AVERAGE, Board, build
 from opdlab_dashboards.curves import CURVES, fidelity_curves, training_curves
 from opdlab_dashboards.differences import Difference, pair
 from opdlab_dashboards.measured import CONFIG, REFERENCES, SAMPLES, Measured, find
+from opdlab_dashboards.rows import Row
 
 UNTOLD = ("name", "description", "seed", "output", "runs", "sweep", "kind")
 """Keys that differ between runs without being what is compared; seeds have a place of their own."""

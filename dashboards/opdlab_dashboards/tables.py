@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from opdlab.comparison import STYLE
-from opdlab_dashboards.board import AVERAGE, Board, Leaderboard, Row, Score
+from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
+from opdlab_dashboards.rows import Row, Score
 
 READING = (
     "Rank: the places that a paired test over problems does not rule out, at 5 % for all pairs of a table "
