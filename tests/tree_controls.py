@@ -15,7 +15,7 @@ from small_models import FAMILIES, random_rollout, small_model
 from transformers import PreTrainedModel
 
 from opdlab import leaf_attention
-from opdlab.attention_hook import Lines, PackedPass, hooked, running
+from opdlab.attention_hook import KeyStore, Lines, PackedPass, hooked, running
 from opdlab.head import flat_states, vocabulary_statistics
 from opdlab.leaf_attention import LeafPass
 from opdlab.naive import naive_scores
@@ -45,8 +45,8 @@ def leaf_log_c(
     tree, states = leaves(rollout, rollout.candidates), response_states(rollout)
     rows = len(rollout.tokens)
     with hooked(model) as own:
-        trunk = PackedPass(own, Lines.of(states.row, rows), keep=True)
-        with running(trunk):
+        trunk = KeyStore(rows, int(states.column.max()) + 1)
+        with running(PackedPass(own, Lines.of(states.row, rows), trunk)):
             flat_states(model, states.token, states.column)
         lines = Lines.of(tree.row, rows)
         leaf = LeafPass(own, trunk.keys, trunk.values, lines, tree.column + mask_shift)

@@ -126,23 +126,40 @@ class Pass(ABC):
 
 
 @dataclass(eq=False)
+class KeyStore:
+    """Keys and values of whole rows by layer, `[B Hkv S D]`; a filler's are 0."""
+
+    B: int
+    S: int
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+    def write(self, layer: int, rows: slice, key: Tensor, value: Tensor) -> None:
+        """Keep the first columns of some rows."""
+        for store, new in ((self.keys, key), (self.values, value)):
+            if layer not in store:
+                store[layer] = new.new_zeros(self.B, new.shape[1], self.S, new.shape[3])
+            store[layer][rows, :, : new.shape[2]] = new
+
+    def of(self, rows: slice) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Keys and values of some rows: views, so that what is written there is kept."""
+        keys = {layer: whole[rows] for layer, whole in self.keys.items()}
+        return keys, {layer: whole[rows] for layer, whole in self.values.items()}
+
+
+@dataclass(eq=False)
 class PackedPass(Pass):
     """Rows of unequal length as one flat row: each attends as it would alone, and no filler is computed.
 
     Attributes:
-        keys, values: by layer, in lines, kept if `keep`. `Float[R Hkv C D]`
+        store: where keys and values are kept, None for nowhere.
+        first_row: of these lines in the store.
     """
 
     own: Own
     lines: Lines
-    keep: bool = False
-    keys: dict[int, Tensor] = field(default_factory=dict)
-    values: dict[int, Tensor] = field(default_factory=dict)
-
-    @property
-    def width(self) -> int:
-        """Columns of the widest row."""
-        return self.lines.C
+    store: KeyStore | None = None
+    first_row: int = 0
 
     def mask(self, mask_function: MaskFunction, **options: Any) -> Any:
         return self.own.mask(self.lines, mask_function, options)
@@ -157,10 +174,10 @@ class PackedPass(Pass):
         **options: Any,
     ) -> Tensor:
         query, key, value = (self.lines.fill(x[0]) for x in (query, key, value))
-        layer: Any = module.layer_idx
-        if self.keep:
-            # A value is often a view of a wider product, which would stay alive with it.
-            self.keys[layer], self.values[layer] = key, value.contiguous()
+        if self.store is not None:
+            layer: Any = module.layer_idx
+            rows = slice(self.first_row, self.first_row + self.lines.R)
+            self.store.write(layer, rows, key, value)
         output = self.own.attend(module, query, key, value, mask, **options)
         return self.lines.empty(output)[None]
 

@@ -16,14 +16,22 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.attention_hook import Lines, Own, PackedPass, UnsupportedError, hooked, running
+from opdlab.attention_hook import (
+    KeyStore,
+    Lines,
+    Own,
+    PackedPass,
+    UnsupportedError,
+    hooked,
+    running,
+)
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.head import flat_states, hidden_states, vocabulary_statistics
 from opdlab.leaf_attention import LeafPass
 from opdlab.naive import naive_confidence, naive_scores
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Int, Tensor
-from opdlab.shared_prompts import ANY_MASK, SharedPass
+from opdlab.shared_prompts import ANY_MASK
 from opdlab.tree import (
     Chunk,
     Draws,
@@ -37,10 +45,13 @@ from opdlab.tree import (
     same_prompts,
 )
 from opdlab.trial import settle
+from opdlab.trunk import run_trunk
 
 # Sharing prompts costs masks; it pays from this part of all tokens.
 _WORTH_SHARING = 0.1
-TrunkPass = PackedPass | SharedPass
+LEAF_CHUNK = 1024
+TRUNK_CHUNK = 1024
+TRUNK_TOKENS = 16384
 __all__ = ["Teacher", "check_finite", "naive_scores"]
 
 
@@ -50,14 +61,16 @@ class Teacher:
     Attributes:
         way: `tree`, or `naive` for a model whose attention cannot be hooked: exact too, but slow.
         shares: whether rows of one prompt share its pass.
+        pieces: whether rows may go through the model in pieces.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         vocabulary: int | None = None,
-        leaf_chunk: int = 1024,
-        trunk_tokens: int = 16384,
+        leaf_chunk: int = LEAF_CHUNK,
+        trunk_chunk: int = TRUNK_CHUNK,
+        trunk_tokens: int = TRUNK_TOKENS,
         head_chunk: int | None = None,
     ) -> None:
         """Take over a model and try the tree on it.
@@ -66,7 +79,9 @@ class Teacher:
             model: any causal language model; it is put in evaluation mode and gets no gradient.
             vocabulary: entries that student and teacher share; None for all.
             leaf_chunk: leaves computed at a time.
-            trunk_tokens: tokens of whole rows computed, and whose keys are kept, at a time.
+            trunk_chunk: tokens of whole rows computed at a time on a CPU, where that is as fast; an
+                accelerator's kernels take whole rows.
+            trunk_tokens: tokens of whole rows whose keys are kept at a time.
             head_chunk: vocabulary rows held at a time, at most.
 
         Raises:
@@ -74,10 +89,10 @@ class Teacher:
         """
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
-        self.leaf_chunk = leaf_chunk
+        self.leaf_chunk, self.trunk_chunk = leaf_chunk, trunk_chunk
         self.trunk_tokens = trunk_tokens
         self.head_chunk = head_chunk
-        self.way, self.shares = "tree", True
+        self.way, self.shares, self.pieces = "tree", True, True
         self._anchored = picks_by_length(model)
         settle(self)
 
@@ -125,8 +140,9 @@ class Teacher:
             hidden = hidden_states(self.model, rollout.tokens)
             rows = hidden[states.row, states.column][states.index]
         else:
-            trunk = _trunk_pass(own, rollout, states, keep=len(tree) > 0)
-            rows = self._trunk_states(trunk, states)[states.index]
+            hidden, trunk = self._run_trunk(own, rollout, states, keep=len(tree) > 0)
+            rows = hidden[states.index]
+        del hidden
         drawn = torch.zeros_like(states.index, dtype=torch.float32)
         drawn[states.before + 1] = uniform.trunk
         said = vocabulary_statistics(
@@ -140,7 +156,7 @@ class Teacher:
         sampled = said.confidence(questions.measure)[states.before + 1]
         trunk_done = _now(rollout.tokens)
         if trunk is not None:
-            confidence = self._leaf_confidence(trunk, tree, questions, uniform)
+            confidence = self._leaf_confidence(own, trunk, tree, questions, uniform)
         else:
             confidence = naive_confidence(
                 self.model, rollout, questions, tree.index >= 0, uniform, self.vocabulary
@@ -158,16 +174,19 @@ class Teacher:
             leaves=len(tree),
         )
 
-    def _trunk_states(self, trunk: TrunkPass, states: States) -> Float[Tensor, "N H"]:
+    def _run_trunk(
+        self, own: Own, rollout: Rollout, states: States, keep: bool
+    ) -> tuple[Float[Tensor, "N H"], KeyStore]:
         if self._anchored:
             # Dynamic scaling remembers the longest row it has seen; a short one makes it forget.
-            with running(PackedPass(trunk.own, Lines.of(states.row[:1], 1))):
+            with running(PackedPass(own, Lines.of(states.row[:1], 1))):
                 flat_states(self.model, states.token[:1], states.column[:1])
-        with running(trunk):
-            return flat_states(self.model, states.token, states.column)
+        in_pieces = self.pieces and not self._anchored and not rollout.tokens.is_cuda
+        piece = self.trunk_chunk if in_pieces else None
+        return run_trunk(self.model, own, rollout, states, keep, piece)
 
     def _leaf_confidence(
-        self, trunk: TrunkPass, tree: Leaves, questions: Questions, uniform: Draws
+        self, own: Own, trunk: KeyStore, tree: Leaves, questions: Questions, uniform: Draws
     ) -> Float[Tensor, "T K"]:
         if not len(tree):
             return torch.full_like(uniform.candidate, torch.nan)
@@ -177,7 +196,7 @@ class Teacher:
             span = slice(chunk.start, chunk.stop)
             said = vocabulary_statistics(
                 self.model,
-                self._leaf_states(trunk, tree, chunk),
+                self._leaf_states(own, trunk, tree, chunk),
                 None,
                 self.vocabulary,
                 self.head_chunk,
@@ -187,20 +206,21 @@ class Teacher:
             measured.append(said.confidence(questions.measure))
         return torch.where(tree.index >= 0, torch.cat(measured)[tree.index], torch.nan)
 
-    def _leaf_states(self, trunk: TrunkPass, tree: Leaves, chunk: Chunk) -> Float[Tensor, "N H"]:
+    def _leaf_states(
+        self, own: Own, trunk: KeyStore, tree: Leaves, chunk: Chunk
+    ) -> Float[Tensor, "N H"]:
         span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
         token, column = tree.token[span], tree.column[span]
         leaf_pass = LeafPass(
-            trunk.own,
-            keys={layer: keys[rows] for layer, keys in trunk.keys.items()},
-            values={layer: values[rows] for layer, values in trunk.values.items()},
+            own,
+            *trunk.of(rows),
             lines=Lines.of(tree.row[span] - chunk.first_row, chunk.last_row - chunk.first_row),
             column=column,
         )
         if self._anchored:
             # Rotary scaling that depends on the longest position must pick the trunk's factor.
             token = torch.cat([token, token[:1]])
-            column = torch.cat([column, torch.full_like(column[:1], trunk.width - 1)])
+            column = torch.cat([column, torch.full_like(column[:1], trunk.S - 1)])
         with running(leaf_pass):
             states = flat_states(self.model, token, column)
         layers = self.model.config.get_text_config().num_hidden_layers
@@ -215,22 +235,6 @@ def _now(tensor: Tensor) -> float:
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
     return perf_counter()
-
-
-def _trunk_pass(own: Own, rollout: Rollout, states: States, keep: bool) -> TrunkPass:
-    if states.prompt is None:
-        return PackedPass(own, Lines.of(states.row, len(rollout.tokens)), keep)
-    N = states.prompts
-    return SharedPass(
-        own,
-        prompts=Lines.of(states.row[:N], int(states.prompt.max()) + 1),
-        responses=Lines.of(states.row[N:], len(rollout.tokens)),
-        prompt=states.prompt,
-        row=states.row[N:],
-        column=states.column[N:],
-        width=int(states.column.max()) + 1,
-        keep=keep,
-    )
 
 
 def _rows_by_length(rollout: Rollout, tokens: int) -> list[Int[Tensor, "b"]]:

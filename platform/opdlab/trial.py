@@ -27,9 +27,13 @@ _FAILURES = (
     AssertionError,
 )
 
+# Tokens of a piece of the trial's rows, which have up to 9.
+_PIECE = 3
+
 
 def settle(teacher: Teacher) -> None:
-    """Keep the first way that is right: the tree with shared prompts, the tree, whole forwards.
+    """Keep the first way that is right: the tree in pieces, the tree, whole forwards; then share prompts
+    where that is right.
 
     Raises:
         ModelError: not even the last is right, since the model looks ahead or at filler.
@@ -45,8 +49,9 @@ def settle(teacher: Teacher) -> None:
             f"{ahead:.2g} nats); choose a decoder-only model"
         )
     faults = []
-    for way, shares in (("tree", True), ("tree", False), ("naive", False)):
-        teacher.way, teacher.shares = way, shares
+    chunk, teacher.trunk_chunk = teacher.trunk_chunk, _PIECE
+    for way, pieces in (("tree", True), ("tree", False), ("naive", False)):
+        teacher.way, teacher.pieces, teacher.shares = way, pieces, False
         fault = _fault(teacher, rollout, questions, truth)
         if fault is None:
             break
@@ -56,6 +61,10 @@ def settle(teacher: Teacher) -> None:
             f"{name} cannot be a teacher: rows of unequal length disturb each other ({faults[-1]}); "
             "choose another model"
         )
+    teacher.trunk_chunk = chunk
+    teacher.shares = teacher.way == "tree"
+    if teacher.shares and _fault(teacher, rollout, questions, truth) is not None:
+        teacher.shares = False
     if teacher.way == "naive":
         warnings.warn(
             f"{name} is scored by a whole forward for every candidate, which is exact but slow: "

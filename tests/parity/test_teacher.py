@@ -53,7 +53,14 @@ def test_chunks_of_any_size_give_the_same_scores() -> None:
     model, rollout = small_model("mistral"), random_rollout(*RAGGED)
     questions = Questions(rollout.candidates)
     truth = naive_scores(model, rollout, questions)
-    for sizes in ({"leaf_chunk": 7}, {"trunk_tokens": 20}, {"head_chunk": 5}, {"trunk_tokens": 1}):
+    for sizes in (
+        {"leaf_chunk": 7},
+        {"trunk_chunk": 5},
+        {"trunk_chunk": 14},
+        {"trunk_tokens": 20},
+        {"head_chunk": 5},
+        {"trunk_tokens": 1},
+    ):
         assert_equal(Teacher(model, **sizes).score(rollout, questions), truth)
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from opdlab.bench.peak import in_fresh_process, rise
 from opdlab.bench.race import Side, machine, race, show, show_machine, write
 from opdlab.bench.shapes import Shape
-from opdlab.errors import OpdlabError
 from opdlab.head import chunked_loss, head_parameters, project, vocabulary_statistics
 from opdlab.methods.opd import OPD
 from opdlab.models import DTYPES
@@ -91,7 +88,8 @@ def bench_head(
     found: dict[str, Any] = {"machine": machine(device), "shape": asdict(shape), "tokens": tokens}
     show_machine(found["machine"])
     kinds = ways(shape, tokens, device, dtype)
-    found["timings"], found["memory"] = {}, peaks_alone(shape, tokens, device, dtype)
+    order = [asdict(shape), tokens, device, dtype]
+    found["timings"], found["memory"] = {}, in_fresh_process("opdlab.bench.head", order)
     for part in ("scoring", "loss"):
         names = [f"{part} {CHUNKS}", f"{part} {WHOLE}"]
         timings = race([Side(name, kinds[name]) for name in names], rounds, device)
@@ -108,43 +106,8 @@ def bench_head(
     write(json_file, found)
 
 
-def peaks_alone(shape: Shape, tokens: int, device: str, dtype: str) -> dict[str, int]:
-    """Bytes by which the peak of a fresh process rises when it does each of the ways.
-
-    Raises:
-        OpdlabError: that process failed; the message is its own.
-    """
-    order = json.dumps([asdict(shape), tokens, device, dtype])
-    command = [sys.executable, "-m", "opdlab.bench.head", order]
-    # Freed tensors go back to the system at once, so that none hides in the next one's starting point.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise OpdlabError(f"a process that measures memory ended so: {done.stderr[-800:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def rise(run: Callable[[], Any], device: str) -> int:
-    """Bytes that were held at a time beyond those held before."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return torch.cuda.max_memory_allocated(device) - before
-    # Linux forgets the highest mark of this process.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    run()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
-
-
 def main(order: str) -> None:
-    """What `peaks_alone` runs: each way once on few rows, so that libraries are loaded, then on all."""
+    """What the fresh process runs: each way once on few rows, so that libraries are loaded, then on all."""
     shape, tokens, device, dtype = json.loads(order)
     for run in ways(Shape(**shape), 8, device, dtype).values():
         run()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from opdlab.records import Questions, Rollout
 from opdlab.shapes import Float, Int, Tensor
@@ -23,26 +25,33 @@ def _max_log_prob(model: PreTrainedModel, hidden: Float[Tensor, "N H"]) -> Float
 
 @torch.no_grad()
 def dense_tree(
-    model: PreTrainedModel, rollout: Rollout, questions: Questions, segments: int = 1
+    model: PreTrainedModel,
+    rollout: Rollout,
+    questions: Questions,
+    segments: int = 1,
+    every: int = 1,
 ) -> Float[Tensor, "N"]:
     """Log of the largest probability after each leaf, from one pass over [trunk | leaves] and a dense mask.
 
     Args:
         segments: leaves in so many passes, each of which prefills the whole trunk again
             (arXiv:2605.30833, section 5).
+        every: do this part of the work alone: each so-manieth segment, and of the trunk's projection as
+            many rows. NaN for the leaves of the others.
 
     The trunk's own states are projected in the first pass, as scoring needs them.
     """
     tree = leaves(rollout, questions.candidates)
-    found = torch.empty(len(tree), device=rollout.tokens.device)
+    found = torch.full((len(tree),), torch.nan, device=rollout.tokens.device)
     for row in range(len(rollout.tokens)):
         length = int(rollout.prompt_lengths[row] + rollout.response_lengths[row])
         tokens = rollout.tokens[row, :length]
         mine = (tree.row == row).nonzero().squeeze(1)
-        for number, part in enumerate(mine.tensor_split(segments)):
+        for number, part in enumerate(mine.tensor_split(segments)[::every]):
             hidden = _one_pass(model, tokens, tree, part)
             if number == 0:
-                _max_log_prob(model, hidden[int(rollout.prompt_lengths[row]) - 1 : length])
+                first = int(rollout.prompt_lengths[row]) - 1
+                _max_log_prob(model, hidden[first:length:every])
             found[part] = _max_log_prob(model, hidden[length:])
     return found
 
@@ -68,36 +77,45 @@ def _one_pass(
 
 
 class Decoder:
-    """A decode step for each candidate on the cached keys of its row, later columns first."""
+    """A decode step for each candidate on the keys of its prefix, which are cached beforehand."""
 
     def __init__(self, model: PreTrainedModel, rollout: Rollout) -> None:
         self.model, self.rollout = model, rollout
+
+    @cached_property
+    def caches(self) -> list[DynamicCache]:
+        """Of whole rows, filled when they are first needed."""
+        caches = [DynamicCache() for _ in self.rollout.tokens]
+        lengths = (self.rollout.prompt_lengths + self.rollout.response_lengths).tolist()
+        for tokens, length, cache in zip(self.rollout.tokens, lengths, caches, strict=True):
+            ids = tokens[None, :length]
+            self.model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+        return caches
 
     @torch.no_grad()
     def __call__(self, tree: Leaves, chosen: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
         """Log of the largest probability after the chosen leaves."""
         found = torch.empty(len(chosen), device=chosen.device)
-        for row in tree.row[chosen].unique().tolist():
-            mine = (tree.row[chosen] == row).nonzero().squeeze(1)
-            mine = mine[tree.column[chosen[mine]].argsort(descending=True)]
-            cache = self._prefilled(row)
-            for place in mine.tolist():
-                leaf = int(chosen[place])
-                column = int(tree.column[leaf])
-                if behind := cache.get_seq_length() - column:
-                    cache.crop(-behind)
-                logits = self.model(
-                    input_ids=tree.token[leaf].view(1, 1), past_key_values=cache, use_cache=True
-                ).logits[0, -1]
-                found[place] = logits.float().amax() - logits.float().logsumexp(-1)
+        for place, leaf in enumerate(chosen.tolist()):
+            prefix = _prefix(self.caches[int(tree.row[leaf])], int(tree.column[leaf]))
+            logits = self.model(
+                input_ids=tree.token[leaf].view(1, 1), past_key_values=prefix, use_cache=True
+            ).logits[0, -1]
+            found[place] = logits.float().amax() - logits.float().logsumexp(-1)
         return found
 
-    def _prefilled(self, row: int) -> DynamicCache:
-        rollout, cache = self.rollout, DynamicCache()
-        length = int(rollout.prompt_lengths[row] + rollout.response_lengths[row])
-        tokens = rollout.tokens[row, :length]
-        self.model.base_model(input_ids=tokens[None], past_key_values=cache, use_cache=True)
-        return cache
+
+def _prefix(cache: DynamicCache, columns: int) -> DynamicCache:
+    """The first columns of a cache, without a copy."""
+    found = DynamicCache()
+    for layer in cache.layers:
+        assert layer.keys is not None
+        assert layer.values is not None
+        part = DynamicLayer()
+        part.lazy_initialization(layer.keys, layer.values)
+        part.keys, part.values = layer.keys[:, :, :columns], layer.values[:, :, :columns]
+        found.layers.append(part)
+    return found
 
 
 @torch.no_grad()

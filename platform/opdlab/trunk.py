@@ -1,0 +1,99 @@
+"""The trunk of a scoring pass: whole rows, computed in pieces that bound its memory.
+
+Short rows go through the model together. A long row goes in parts: the first by the model's own attention,
+each later one as leaves do, over the cached keys of the parts before it. So what a layer holds while it
+computes does not grow with the row; keys, values and last states do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.attention_hook import KeyStore, Lines, Own, PackedPass, running
+from opdlab.head import flat_states
+from opdlab.leaf_attention import LeafPass
+from opdlab.records import Rollout
+from opdlab.shapes import Float, Tensor
+from opdlab.shared_prompts import SharedPass
+from opdlab.tree import States, chunks
+
+
+@dataclass(eq=False)
+class _Continuation(LeafPass):
+    """The next tokens of one row: each sees the keys before it, which are cached first, and itself."""
+
+    start: int = 0
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *inputs: Any,
+        **options: Any,
+    ) -> Tensor:
+        layer: Any = module.layer_idx
+        part = slice(self.start, self.start + key.shape[2])
+        self.keys[layer][:, :, part] = key
+        self.values[layer][:, :, part] = value
+        return super().attend(module, query, key, value, *inputs, **options)
+
+
+def run_trunk(
+    model: PreTrainedModel,
+    own: Own,
+    rollout: Rollout,
+    states: States,
+    keep: bool,
+    piece: int | None,
+) -> tuple[Float[Tensor, "N H"], KeyStore]:
+    """Last hidden states of the tokens in `states`; and their rows' keys and values, if `keep`.
+
+    Args:
+        piece: tokens that go through the model at a time; None for all.
+    """
+    if states.prompt is not None:
+        shared = _shared_pass(own, rollout, states, keep)
+        with running(shared):
+            found = flat_states(model, states.token, states.column)
+        return found, KeyStore(len(rollout.tokens), shared.width, shared.keys, shared.values)
+    lengths = (rollout.prompt_lengths + rollout.response_lengths).tolist()
+    store = KeyStore(len(lengths), max(lengths))
+    parts = chunks(lengths, piece or sum(lengths))
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    keep = keep or any(
+        part.start > ends[part.first_row] - lengths[part.first_row] for part in parts
+    )
+    pieces = []
+    for part in parts:
+        span, rows = slice(part.start, part.stop), slice(part.first_row, part.last_row)
+        lines = Lines.of(states.row[span] - part.first_row, part.last_row - part.first_row)
+        before = part.start - (ends[part.first_row] - lengths[part.first_row])
+        attention = (
+            _Continuation(own, *store.of(rows), lines, states.column[span], start=before)
+            if before
+            else PackedPass(own, lines, store if keep else None, part.first_row)
+        )
+        with running(attention):
+            pieces.append(flat_states(model, states.token[span], states.column[span]))
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces), store
+
+
+def _shared_pass(own: Own, rollout: Rollout, states: States, keep: bool) -> SharedPass:
+    assert states.prompt is not None
+    N = states.prompts
+    return SharedPass(
+        own,
+        prompts=Lines.of(states.row[:N], int(states.prompt.max()) + 1),
+        responses=Lines.of(states.row[N:], len(rollout.tokens)),
+        prompt=states.prompt,
+        row=states.row[N:],
+        column=states.column[N:],
+        width=int(states.column.max()) + 1,
+        keep=keep,
+    )
