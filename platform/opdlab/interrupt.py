@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -11,6 +12,7 @@ from typing import Any, Self, final
 from opdlab.errors import OpdlabError
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
+_library = ctypes.CDLL(None, use_errno=True)
 
 
 @final
@@ -58,10 +60,14 @@ class StopRequest:
 
 
 def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """For a child before it begins: a signal to it when its parent is gone, however that went."""
-    library = ctypes.CDLL(None, use_errno=True)
+    """For a child before it begins: a signal to it when this process is gone, however that went."""
+    parent = os.getpid()
+    return lambda: die_with(parent, number)
 
-    def arrange() -> None:
-        library.prctl(PR_SET_PDEATHSIG, int(number))
 
-    return arrange
+def die_with(parent: int, number: signal.Signals) -> None:
+    """A signal to this process when the one that began it is gone."""
+    _library.prctl(PR_SET_PDEATHSIG, int(number))
+    # It may have died before that.
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)

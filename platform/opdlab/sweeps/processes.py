@@ -1,8 +1,7 @@
 """Processes of a sweep: they die with the one that began them; most are forked with everything imported.
 
 Importing takes several seconds of processor time, which is most of a short trial. A zygote has done it and
-forks what is asked of it. A fork must not follow CUDA's initialisation, and Lightning begins the processes
-of further devices by the command line of the first, so trials on those start afresh.
+forks what is asked of it. A fork must not follow CUDA's initialisation, so trials on a GPU start afresh.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, final
 
+from opdlab.interrupt import dies_with_parent
+
 if TYPE_CHECKING:
     from opdlab.config import Training
 
-PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 _library = ctypes.CDLL(None, use_errno=True)
 
@@ -52,25 +52,10 @@ class Process(Protocol):
         ...
 
 
-def dies_with_parent(number: signal.Signals) -> Callable[[], None]:
-    """For a child before it begins: a signal to it when its parent is gone, however that went."""
-    parent = os.getpid()
-
-    def arrange() -> None:
-        _library.prctl(PR_SET_PDEATHSIG, int(number))
-        # The parent may have died before that.
-        if os.getppid() != parent:
-            os.kill(os.getpid(), number)
-
-    return arrange
-
-
 def may_fork(training: Training) -> bool:
     """Whether trials of these settings can be forked from a process that imported everything."""
     import torch
 
-    if training.devices * training.nodes > 1 or training.strategy != "auto":
-        return False
     return training.accelerator == "cpu" or not torch.accelerator.is_available()
 
 

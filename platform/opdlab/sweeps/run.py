@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from opdlab import loader, tracking
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError
-from opdlab.interrupt import Stopped, StopRequest, dies_with_parent
+from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
 from opdlab.sweeps import report
 from opdlab.sweeps import study as studies

@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 from opdlab import loader
 from opdlab.config import Experiment, Variant
 from opdlab.errors import DataError
-from opdlab.interrupt import Stopped, StopRequest, dies_with_parent
+from opdlab.interrupt import Stopped, StopRequest
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.outcome import Outcome, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from opdlab import comparison, loader, models, tracking
 from opdlab.config import Experiment, Model
 from opdlab.evaluation import Subject
 from opdlab.evaluator import Evaluator
-from opdlab.interrupt import Stopped, StopRequest, dies_with_parent
+from opdlab.interrupt import Stopped, StopRequest, die_with
 from opdlab.measuring import measure
 from opdlab.plugins import METHODS, type_name
 from opdlab.prompts import open_prompts
@@ -130,7 +131,7 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
 
 def follow(config: Experiment, resume: bool) -> None:
     """Take part in every training of the leader's, in another process and on another device."""
-    dies_with_parent(signal.SIGKILL)()
+    die_with(os.getppid(), signal.SIGKILL)
     group = open_group(config, resume=True) if resume else None
     with StopRequest() as stop:
         for name, variant in loader.variants(config):
