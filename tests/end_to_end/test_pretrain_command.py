@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from opdlab import shipped
 from opdlab.loader import load_pretraining
-from opdlab.models import EMBEDDED, load_tokenizer
+from opdlab.models import EMBEDDED, load_model, load_tokenizer, weights_sha256
 
 SHORT = (
     "architecture.hidden_size=16",
@@ -86,14 +86,25 @@ def test_a_pretraining_stopped_by_signals_ends_bit_equal_to_one_never_stopped(
     assert chains[0] == chains[1] != []
 
 
-@pytest.mark.parametrize("name", ["student", "teacher"])
+SHIPPED = sorted(path.name for path in EMBEDDED.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_model_lies_beside_the_configuration_that_makes_it(name: str) -> None:
     made_with = load_pretraining(EMBEDDED / name / "pretraining.yaml")
     assert made_with == load_pretraining(shipped.find(f"pretrain/{name}"))
 
 
-def test_the_shipped_models_share_a_tokenizer_and_are_small() -> None:
-    student, teacher = load_tokenizer("embedded:student"), load_tokenizer("embedded:teacher")
-    assert student.get_vocab() == teacher.get_vocab()
-    files = [EMBEDDED / name / "model.safetensors" for name in ("student", "teacher")]
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_models_card_speaks_of_its_weights(name: str) -> None:
+    digest = weights_sha256(load_model(f"embedded:{name}", dtype="float32"))
+    assert digest in (EMBEDDED / name / "README.md").read_text()
+
+
+def test_the_shipped_models_share_a_tokenizer_by_pairs_and_are_small() -> None:
+    assert {"student", "teacher", "ledger-student", "ledger-teacher"} <= set(SHIPPED)
+    for pair in ("", "ledger-"):
+        student, teacher = (load_tokenizer(f"embedded:{pair}{n}") for n in ("student", "teacher"))
+        assert student.get_vocab() == teacher.get_vocab()
+    files = [EMBEDDED / name / "model.safetensors" for name in SHIPPED]
     assert sum(file.stat().st_size for file in files) < 2_000_000

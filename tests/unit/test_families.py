@@ -272,6 +272,11 @@ def test_a_ledgers_rounds_follow_its_book() -> None:
             assert len(set(ring)) == len(ring)
 
 
+def test_books_are_as_small_as_was_asked() -> None:
+    family = Ledger(level="short", smallest=2)
+    assert {len(problem.gold) for problem in training(family, 400)} == set(range(2, 17))
+
+
 def test_a_ledger_is_judged_by_its_last_round_alone() -> None:
     family = Ledger(level="short")
     problem = Problem(family.benchmark, "", "Lca,@-c,ab,b@:", gold="cab")

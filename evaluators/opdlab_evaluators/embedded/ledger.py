@@ -40,6 +40,9 @@ class Ledger(Family):
     level: Literal["short", "long"] = option(
         "long", "Rounds: 2 (short, about 30 tokens) or 16 (long, about 260 tokens)."
     )
+    smallest: int = option(
+        FEWEST, "Accounts of the smallest book; small ones are learnt from first.", ge=2, le=MOST
+    )
     flawed: float = option(0.0, "Share of training traces that go wrong on the way.", ge=0, le=1)
 
     @property
@@ -51,7 +54,7 @@ class Ledger(Family):
         return "1"
 
     def draw(self, rng: Random) -> Problem:
-        ring = rng.sample(ACCOUNTS, rng.randint(FEWEST, MOST))
+        ring = rng.sample(ACCOUNTS, rng.randint(self.smallest, MOST))
         payments = [f"{TILL}-{ring[0]}", *map("".join, zip(ring, [*ring[1:], TILL], strict=True))]
         rng.shuffle(payments)
         prompt = LETTER[self.level] + ",".join(payments) + ":"
