@@ -54,6 +54,11 @@ VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"top_k": 3, "reward_clip": 0.7},
         {"top_k": 3, "confidence": "entropy"},
         {"reward": "potential"},
+        {"top_k": 3, "base": {"type": "opd", "support": "top_k", "top_k": 2}},
+        {"top_k": 3, "base": {"type": "jsd", "beta": 0.9}},
+        {"top_k": 3, "variant": "topk", "base": {"type": "reopold"}},
+        {"top_k": 3, "base": {"type": "future_kl"}},
+        {"top_k": 3, "base": {"type": "grpo", "distillation_weight": 0.5, "support": "full"}},
     ),
 }
 
@@ -78,8 +83,23 @@ def installed() -> Iterator[tuple[str, Method]]:
     """Every method that is installed, in the variants that matter."""
     for name, kind in sorted(plugins.working(plugins.METHODS)):
         for options in VARIANTS.get(name, ({},)):
-            shown = ", ".join(f"{key}: {value}" for key, value in options.items())
-            yield f"{name} {{{shown}}}" if shown else name, kind(**options)
+            shown = f"{name} {_shown(options)}" if options else name
+            yield shown, kind(**{key: _made(value) for key, value in options.items()})
+
+
+def _shown(value: Any) -> str:
+    """Options as they stand in a YAML."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return "{" + ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items()) + "}"
+
+
+def _made(value: Any) -> Any:
+    """An option's value; a method where it names one."""
+    if not isinstance(value, Mapping):
+        return value
+    options = {key: inner for key, inner in value.items() if key != "type"}
+    return plugins.load(plugins.METHODS, value["type"])(**options)
 
 
 def objectives(target: str, overrides: Sequence[str]) -> Iterator[tuple[str, Method, Setting]]:

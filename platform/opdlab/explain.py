@@ -168,7 +168,8 @@ def _schema_at(schema: Mapping[str, Any], data: Any, path: Sequence[Key]) -> Map
 def _resolve(
     node: Mapping[str, Any], schema: Mapping[str, Any], data: Any = None
 ) -> Mapping[str, Any]:
-    """Follow references, and of several types take the one that the data name."""
+    """Follow references, and of several types take the one that the data name; null is none of them."""
+    node = _given(node)
     while "$ref" in node:
         node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
     if isinstance(data, dict):
@@ -178,10 +179,16 @@ def _resolve(
     return node
 
 
+def _given(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a value that may be left out is when it is given."""
+    others = [one for one in node.get("anyOf", ()) if one.get("type") != "null"]
+    return others[0] if len(others) == 1 else node
+
+
 def _alternatives(
     node: Mapping[str, Any], schema: Mapping[str, Any]
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    members = [_resolve(member, schema) for member in node.get("oneOf", ())]
+    members = [_resolve(member, schema) for member in _given(node).get("oneOf", ())]
     return [(one["properties"]["type"]["const"], one) for one in members]
 
 

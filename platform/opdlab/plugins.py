@@ -10,21 +10,22 @@ import difflib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract
-from typing import Any, Literal, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import (
     BaseModel,
     ConfigDict,
-    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PydanticUserError,
     create_model,
 )
+from pydantic import Field as Declared
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from opdlab.errors import PluginError
@@ -34,6 +35,9 @@ ROLLOUTS = "opdlab.rollouts"
 EVALUATORS = "opdlab.evaluators"
 STATISTICS = "opdlab.statistics"
 DASHBOARDS = "opdlab.dashboards"
+
+ONE_OF = "one_of"
+"""Key of an option's metadata: the group of the plugin that it holds."""
 
 
 @cache
@@ -107,13 +111,13 @@ def options_model(name: str, plugin: type) -> type[BaseModel]:
         raise PluginError(
             f"plugin {name!r} ({plugin!r}) is no dataclass; decorate it with @dataclass"
         )
-    declared: dict[str, Any] = {"type": (Literal[name], Field(description=summary(plugin)))}
+    declared: dict[str, Any] = {"type": (Literal[name], Declared(description=summary(plugin)))}
     try:
         hints = get_type_hints(plugin, include_extras=True)
         for f in fields(plugin):
             default = f.default_factory() if f.default_factory is not MISSING else f.default
             value = ... if default is MISSING else default
-            declared[f.name] = (hints[f.name], Field(value, **f.metadata))
+            declared[f.name] = (_annotation(hints[f.name], f), Declared(value, **_limits(f)))
         return create_model(
             plugin.__name__,
             __config__=ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False),
@@ -122,6 +126,20 @@ def options_model(name: str, plugin: type) -> type[BaseModel]:
         )
     except (NameError, TypeError, PydanticUserError) as error:
         raise PluginError(f"the options of plugin {name!r} cannot be read: {error}") from error
+
+
+def _annotation(hint: Any, option: Field[Any]) -> Any:
+    """An option's type; where it holds another plugin, one that is read as a plugin is."""
+    group = option.metadata.get(ONE_OF)
+    if group is None:
+        return hint
+    (base,) = (kind for kind in get_args(hint) if kind is not NoneType)
+    plugin: Any = Annotated[base, Nested(group)]
+    return plugin | None
+
+
+def _limits(option: Field[Any]) -> dict[str, Any]:
+    return {name: value for name, value in option.metadata.items() if name != ONE_OF}
 
 
 def summary(plugin: type) -> str:
@@ -170,11 +188,23 @@ class OneOf:
             **{name: getattr(parsed, name) for name in options.model_fields if name != "type"}
         )
 
+    def _offered(self) -> Iterator[tuple[str, Any]]:
+        yield from sorted(working(self.group))
+
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        models = (options_model(name, plugin) for name, plugin in sorted(working(self.group)))
+        models = (options_model(name, plugin) for name, plugin in self._offered())
         return {"oneOf": [handler(model.__pydantic_core_schema__) for model in models]}
+
+
+class Nested(OneOf):
+    """The same inside another plugin's options; its schema leaves out what can hold a plugin itself."""
+
+    def _offered(self) -> Iterator[tuple[str, Any]]:
+        for name, plugin in super()._offered():
+            if not (is_dataclass(plugin) and any(ONE_OF in f.metadata for f in fields(plugin))):
+                yield name, plugin
 
 
 def _check_contract(name: str, plugin: type, base: type) -> None:
@@ -201,5 +231,10 @@ def describe(plugin: Any) -> dict[str, Any]:
     """A plugin's `type` and options as plain values, as an experiment would write them."""
     for name, known in working(METHODS, ROLLOUTS, EVALUATORS):
         if known is type(plugin):
-            return {"type": name, **{f.name: getattr(plugin, f.name) for f in fields(plugin)}}
+            options = {f.name: (f, getattr(plugin, f.name)) for f in fields(plugin)}
+            return {"type": name, **{key: _plain(*option) for key, option in options.items()}}
     raise PluginError(f"{type(plugin).__name__} is not a registered plugin")
+
+
+def _plain(option: Field[Any], value: Any) -> Any:
+    return describe(value) if ONE_OF in option.metadata and value is not None else value

@@ -21,7 +21,8 @@ def option(default: Any, description: str, **limits: Any) -> Any:
     """A field of a plugin that experiments may set.
 
     `limits` are pydantic's: `ge`, `gt`, `le`, `lt`, `min_length`, `max_length`. The description gives
-    the unit; it is what `--help`, the JSON schema and error messages show.
+    the unit; it is what `--help`, the JSON schema and error messages show. `one_of` names the entry point
+    group of an option that holds another plugin, or None.
     """
     metadata = {"description": description, **limits}
     if isinstance(default, (list, dict)):

@@ -44,15 +44,17 @@ def true_gradients(
     log_p = world.student.log_softmax(-1)
     log_q = world.teacher[: len(log_p)]
     visits = _visits(world, sequence_mean)
+    base = _of(method, "below", method)
     totals: dict[str, Tensor] = {
-        name: (visits * local(log_p, log_q, world, method)).sum() for name, local in _LOCAL.items()
+        name: (visits * local(log_p, log_q, world, method if name in _REWARDS else base)).sum()
+        for name, local in _LOCAL.items()
     }
     totals["future_reverse_kl"] = (
-        visits * _future(world, log_p, log_q, _of(method, "discount", 1.0))
+        visits * _future(world, log_p, log_q, _of(base, "discount", 1.0))
     ).sum()
     totals["raise_outcome"] = _outcome(world, log_p)
     totals["teacher_forward_kl"] = _teacher_forward_kl(world, log_p)
-    bounds = _bounds(method)
+    bounds = _bounds(base)
     if bounds is not None:
         ratio = (log_q - log_p).detach().clamp(*bounds)
         totals["bounded_log_ratio"] = -(visits * (log_p.exp() * ratio).sum(-1)).sum()
@@ -144,6 +146,9 @@ _LOCAL: Mapping[str, _Local] = {
     "raise_lookahead": _lookahead,
     "raise_group_lookahead": _group_lookahead,
 }
+
+
+_REWARDS = ("raise_lookahead", "raise_group_lookahead")  # on top of a base with options of its own
 
 
 def _rewards(

@@ -434,6 +434,19 @@ def test_a_shipped_experiment_loads_and_its_resolved_form_loads_to_the_same(name
             assert load(f"{run}.yaml") == variant
 
 
+def test_a_method_inside_another_is_saved_and_loaded_like_one() -> None:
+    config = load("quickstart", ["runs=[]", "method={type: lgr, base: {type: jsd, beta: 0.25}}"])
+    assert isinstance(config, Experiment)
+    assert config.method.base.beta == 0.25  # type: ignore[attr-defined]
+    save_resolved(config, Path("resolved.yaml"))
+    assert load("resolved.yaml") == config
+
+
+def test_a_section_that_may_be_left_out_has_its_keys_known() -> None:
+    with pytest.raises(ConfigError, match=r"sweep.trails. Did you mean sweep.trials\?"):
+        load("sweeps/lookahead", ["sweep.trails=3"])
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_experiment_fits_the_committed_schema(name: str):
     schema = json.loads((shipped.folder() / "experiment.schema.json").read_text())

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from opdlab.methods.divergences import at, policy_gradient, reverse_kl
+from opdlab.methods.grpo import GRPO
+from opdlab.methods.jsd import JSD
 from opdlab.methods.lgr import LGR
 from opdlab.methods.opd import OPD
 from opdlab.records import Rollout, TeacherScores
@@ -234,3 +236,33 @@ def test_a_probability_mass_takes_the_fewest_candidates_that_hold_it() -> None:
     assert asked.tolist() == [[3, 4, -1, -1], [3, 4, -1, -1]]  # never fewer than two
     asked = LGR(top_k=4, probability_mass=0.75).questions(rollout).candidates
     assert asked.tolist() == [[3, 4, 5, -1], [3, 4, -1, -1]]
+
+
+@pytest.mark.parametrize("support", ["sampled", "full"])
+@pytest.mark.parametrize("variant", ["sampled", "topk"])
+def test_opd_as_a_base_is_what_lgr_is_without_one(support, variant) -> None:
+    rollout = rollout_of([3, 4], [[3, 4], [4, 3]], [1.0, 1.0])
+    scores = scores_of([[0.9, 0.5], [0.2, 0.6]], [0.9, 0.2])
+    student, teacher = log_probs([0.1, 0.5, -1.0, 0.3, 0.0]), log_probs([0.3, 0.0, 0.2, -0.4, 0.1])
+    losses = [
+        method.token_loss(
+            student.expand(2, 5).float(),
+            teacher.expand(2, 5).float() if method.full else None,
+            method.supervise(rollout, scores),
+        )
+        for method in (
+            LGR(top_k=2, variant=variant, support=support),
+            LGR(top_k=2, variant=variant, base=OPD(support=support)),
+        )
+    ]
+    assert torch.equal(*losses)
+
+
+def test_a_base_keeps_its_own_limits_and_says_what_it_needs() -> None:
+    by_outcome = LGR(base=GRPO(ratio_clip=0.2))
+    assert by_outcome.graded
+    assert by_outcome.corrected
+    assert not LGR(base=GRPO()).corrected
+    assert LGR(base=JSD()).full
+    assert not LGR(base=JSD()).corrected  # the reward's own term is the sampled token's
+    assert LGR(base=JSD(), ratio_cap=2.0).corrected

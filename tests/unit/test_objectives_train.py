@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -42,6 +43,7 @@ METHODS: list[dict[str, Any]] = [
     {"type": "sft"},
     {"type": "sft", "support": "full"},
     {"type": "lgr", "reward": "potential"},
+    {"type": "lgr", "top_k": 4, "base": {"type": "jsd"}},
     {"type": "lgr", "top_k": 4, "active_share": 0.25, "probability_mass": 0.6, "reward_clip": 1.0},
 ]
 
@@ -271,6 +273,18 @@ method: METHOD
         ("{type: lgr, reward_weight: -1.0}", "reward_weight", "punishes confidence"),
         ("{type: lgr, reward: potential, variant: topk}", "reward", "no group"),
         (
+            "{type: lgr, support: full, advantage_clip: 1.0}",
+            "advantage_clip",
+            "no sampled log-ratio",
+        ),
+        ("{type: lgr, base: {type: sft}}", "base", "the student's own answers"),
+        ("{type: lgr, base: {type: lgr}}", "base", "a reward already"),
+        ("{type: lgr, base: {type: kl_estimator}}", "base", "no advantage"),
+        ("{type: lgr, support: full, base: {type: jsd}}", "support", "set base.support"),
+        ("{type: lgr, ratio_clip: 0.2, base: {type: reopold}}", "ratio_clip", "set base.ratio"),
+        ("{type: lgr, base: {type: jsd, beta: 2.0}}", "base.beta", "must be below 1"),
+        ("{type: lgr, base: {type: jsd, bata: 0.5}}", "base.bata", "Did you mean method.base.beta"),
+        (
             "{type: grpo, scale: batch, distillation_weight: 0.5}",
             "scale",
             "z-scores the teacher away",
@@ -284,7 +298,7 @@ def test_combinations_known_to_be_wrong_are_refused_with_line_key_and_reason(
     path.write_text(BASE.replace("METHOD", method))
     with pytest.raises(ConfigError, match=reason) as refused:
         load(path, ["rollout.group_size=2"])
-    assert f"refused.yaml:7: method.{key}: " in str(refused.value)
+    assert re.search(rf"refused.yaml:7: (unknown key )?method.{key}\b", str(refused.value))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ Where the paper is silent: the deviation is the population's, with a floor, so t
 confidences agree gets no amplified rounding; a candidate that ends the response has no next step and
 leaves the group; a sampled token outside the group is measured by the group's mean and deviation.
 
-Beyond the paper, off by default: `active_share`, `probability_mass`, `reward: potential`, `reward_clip`.
+Beyond the paper, off by default: `base`, `active_share`, `probability_mass`, `reward: potential`,
+`reward_clip`.
 
 Source: arXiv:2605.30833, section 4.
 """
@@ -25,23 +26,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from opdlab.methods import lookahead
 from opdlab.methods.base import Contract
-from opdlab.methods.divergences import clip_advantage, reverse_kl
-from opdlab.methods.sampled import SampledMethod
+from opdlab.methods.rewarded import RewardedMethod
 from opdlab.records import Questions, Rollout, Supervision, TeacherScores, is_one_of, option
 from opdlab.shapes import Bool, Float, Tensor
 
 
 @dataclass(frozen=True)
-class LGR(SampledMethod):
+class LGR(RewardedMethod):
     """On-policy distillation with the Lookahead Group Reward."""
 
-    support: Literal["sampled", "full"] = option(
-        "sampled", "OPD's own term: by the sampled token, or the teacher's whole distribution."
-    )
     variant: Literal["sampled", "topk"] = option(
         "sampled", "Who gets the reward: the sampled token, or all candidates by probability."
     )
@@ -82,22 +77,19 @@ class LGR(SampledMethod):
         return 0 if self.reward == "potential" else self.top_k
 
     @property
-    def full(self) -> bool:
-        return self.support == "full"
-
-    @property
     def contract(self) -> Contract:
-        base = "reverse_kl" if self.full or not self.advantage_clip else "bounded_log_ratio"
+        below = self.below.contract
         known = self.control == "none" and self.active_share is None  # else it depends on the batch
         raised = "raise_lookahead" if self.variant == "sampled" else "raise_group_lookahead"
+        policy_gradient = below.delivery == "policy gradient" and self.variant == "sampled"
         return Contract(
-            f"reverse KL, {self.reward} lookahead reward raised",
-            self.support,
-            ("exact" if self.full else "k1") + ", confidence one step ahead",
-            "both" if self.full or self.variant == "topk" else "policy gradient",
+            f"{below.direction}, {self.reward} lookahead reward raised",
+            below.support,
+            f"{below.estimator}, confidence one step ahead",
+            "policy gradient" if policy_gradient else "both",
             baseline="mean of the group" if self.reward == "group" else "confidence before",
             normalisation="deviation of the group" if self.reward == "group" else "none",
-            gradient={base: 1.0, raised: self.reward_weight} if known else {},
+            gradient={**below.gradient, raised: self.reward_weight} if known else {},
         )
 
     def questions(self, rollout: Rollout) -> Questions:
@@ -122,14 +114,12 @@ class LGR(SampledMethod):
             floor = self.deviation_floor
             earned = lookahead.group_rewards(confidence, sampled, candidates >= 0, floor)
         earned = earned.weighed(self.reward_weight, self.reward_clip)
-        distillation = clip_advantage(scores.log_prob - rollout.log_prob, self.advantage_clip)
-        advantage = torch.zeros_like(distillation) if self.full else distillation
+        advantage, metrics = self.base_advantage(rollout, scores)
         rewards = earned.candidates
         if self.variant == "sampled":
             advantage = advantage + earned.sampled
             candidates, rewards = candidates[:, :0], rewards[:, :0]
-        earned.metrics["advantage"] = distillation.mean()
-        kept = (advantage, candidates, rewards, earned.metrics)
+        kept = (advantage, candidates, rewards, {**earned.metrics, **metrics})
         return Supervision(rollout.token, rollout.log_prob, *kept)
 
     def token_loss(
@@ -138,9 +128,7 @@ class LGR(SampledMethod):
         teacher: Float[Tensor, "T V"] | None,
         supervision: Supervision,
     ) -> Float[Tensor, "T"]:
-        loss = self.sampled_loss(student, supervision)
-        if teacher is not None:
-            loss = loss + reverse_kl(student, teacher)
+        loss = super().token_loss(student, teacher, supervision)
         if self.variant == "topk":
             loss = loss + lookahead.expected_loss(student, supervision)
         return loss
