@@ -198,9 +198,10 @@ class SampleSet:
                 f"{len(graded)} of {total} samples are drawn and graded ({self.path}). The command that "
                 "began it goes on where it stopped"
             )
-        return [self._sample(drawn[key], grades[key]) for key in graded]
+        protocol = asked.protocol
+        return [self._sample(drawn[key], grades[key], protocol) for key in graded]
 
-    def _sample(self, row: Generation, grade: Grade) -> Sample:
+    def _sample(self, row: Generation, grade: Grade, protocol: str) -> Sample:
         return Sample(
             checkpoint=self.checkpoint,
             benchmark=self.asked.benchmark,
@@ -216,7 +217,7 @@ class SampleSet:
             answer=grade.answer,
             reason=grade.reason,
             grader=grade.grader,
-            protocol=self.asked.protocol,
+            protocol=protocol,
         )
 
 
