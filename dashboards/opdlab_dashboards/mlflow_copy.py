@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from opdlab.errors import DataError, TrackingError
 from opdlab.store import ASKED, Asked, SampleSet, file_name, unquoted
 from opdlab.tracking import METRICS, PARTS, open_client
 from opdlab_dashboards.curves import CURVES
-from opdlab_dashboards.measured import CONFIG, MANIFEST, ORIGIN, SAMPLES
+from opdlab_dashboards.measured import CONFIG, MANIFEST, ORIGIN, REFERENCES, SAMPLES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,11 +23,18 @@ WANTED = {"response_tokens", "leaves", *PARTS, *CURVES}
 PAGE = 200
 
 
-def copy(uri: str, place: Path, on_run: Callable[[str], None] = lambda name: None) -> None:
+def copy(
+    uri: str,
+    place: Path,
+    on_run: Callable[[str], None] = lambda name: None,
+    below: Sequence[str] = (),
+) -> None:
     """Copy samples, configuration, manifest and curves of every run that has samples.
 
     Args:
         on_run: called with the name of each run that was copied.
+        below: only runs of these names, such as `quickstart-001` or `quickstart-001/lgr`, and those under
+            them, with the references beside them.
 
     Raises:
         TrackingError: the store does not answer, or an artifact cannot be read.
@@ -40,15 +47,18 @@ def copy(uri: str, place: Path, on_run: Callable[[str], None] = lambda name: Non
     runs = {run.info.run_id: run for run in _runs(client)}
     with_samples = 0
     for run_id, run in runs.items():
+        if below and not _is_below(_names(run_id, runs), below):
+            continue
         paths = {item.path for item in _artifacts(client, run_id)}
         if SAMPLES in paths:
             _copy_run(client, run, paths, _folder(place, run_id, runs), uri)
             with_samples += 1
             on_run(run.info.run_name)
     if not with_samples:
+        named = f"named {', '.join(below)} " if below else ""
         raise DataError(
-            f"no run in the MLflow store {uri} has samples: `opdlab train` or `opdlab eval` something "
-            "with tracking.uri set to it first"
+            f"no run {named}in the MLflow store {uri} has samples: "
+            "`opdlab train` or `opdlab eval` something with tracking.uri set to it first"
         )
 
 
@@ -85,15 +95,30 @@ def _artifacts(client: MlflowClient, run_id: str) -> list[Any]:
         raise TrackingError(f"the artifacts of run {run_id} cannot be listed: {error}") from error
 
 
-def _folder(place: Path, run_id: str, runs: dict[str, Any]) -> Path:
-    """One for each run, below those of its parents; a name that is taken gets the run's id."""
+def _names(run_id: str, runs: dict[str, Any]) -> list[str]:
+    """Names of a run's parents, the first one first, and its own."""
     names: list[str] = []
     ancestor: str | None = run_id
     while ancestor in runs:
         run = runs[ancestor]
-        names.append(file_name(run.info.run_name.removeprefix("eval ")))
+        names.insert(0, run.info.run_name.removeprefix("eval "))
         ancestor = run.data.tags.get("mlflow.parentRunId")
-    folder = place.joinpath(*reversed(names))
+    return names
+
+
+def _is_below(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a run is one of those wanted, under one, or a reference beside one."""
+    for one in wanted:
+        parts = one.strip("/").split("/")
+        beside = names[-1] in REFERENCES and parts[:-1] == names[:-1]
+        if names[: len(parts)] == parts or (len(parts) > 1 and beside):
+            return True
+    return False
+
+
+def _folder(place: Path, run_id: str, runs: dict[str, Any]) -> Path:
+    """One for each run, below those of its parents; a name that is taken gets the run's id."""
+    folder = place.joinpath(*map(file_name, _names(run_id, runs)))
     if (folder / SAMPLES).exists():
         folder = folder.with_name(f"{folder.name}-{run_id[:6]}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,7 +15,7 @@ import opdlab
 from opdlab.errors import DataError
 from opdlab.terminal import console
 from opdlab.tracking import flatten
-from opdlab_dashboards import page_files, tables
+from opdlab_dashboards import mlflow_copy, page_files, tables
 from opdlab_dashboards.board import AVERAGE, Board, build
 from opdlab_dashboards.curves import CURVES, fidelity_curves, training_curves
 from opdlab_dashboards.differences import Difference, pair
@@ -45,10 +46,20 @@ def report(runs: Sequence[str], output: str, to: str) -> None:
     Args:
         runs: folders of runs, or of whole executions with all their runs; also below `output`. The first
             run is what the others are set against.
+        output: a folder, or the address of an MLflow store, where runs are named as there.
 
     Raises:
         DataError: a folder holds nothing that was measured, or the runs were not measured in one way.
+        TrackingError: the MLflow store does not answer.
     """
+    with tempfile.TemporaryDirectory(prefix="opdlab-") as scratch:
+        if "://" in output:
+            mlflow_copy.copy(output, Path(scratch), below=runs)
+            output, runs = scratch, [str(Path(scratch, name)) for name in runs]
+        _report(runs, output, to)
+
+
+def _report(runs: Sequence[str], output: str, to: str) -> None:
     found = _gather(runs, Path(output))
     leaderboard = build(found)
     if len(leaderboard.boards) > 1:

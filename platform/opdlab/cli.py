@@ -419,12 +419,18 @@ def report(
             show_default=False,
         ),
     ],
-    output: Output = "runs",
+    output: Annotated[
+        str, typer.Option(help="Folder that experiments write to, or address of an MLflow store.")
+    ] = "runs",
     to: Annotated[str, typer.Option(help="File to write.")] = "report.html",
 ) -> None:
     """Write one page on an experiment: what is shown, what is not, and what it would take.
 
-    Example: [bold]opdlab report quickstart-001[/]
+    Examples:
+
+    [bold]opdlab report quickstart-001[/]
+
+    [bold]opdlab report quickstart-001 --output http://127.0.0.1:5000[/]
     """
     from opdlab import plugins
 

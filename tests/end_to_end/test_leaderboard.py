@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from end_to_end.servers import MlflowServer
 from run_folders import draws, write_reference, write_run
 
 from opdlab import tracking
-from opdlab.errors import TrackingError
+from opdlab.errors import DataError, TrackingError
 from opdlab_dashboards.leaderboard import leaderboard
+from opdlab_dashboards.report import report
 
 BOTH = ("math/short", "code/long")
 
@@ -59,6 +61,12 @@ def track(uri: str, runs: Path) -> None:
     client.set_terminated(parent)
 
 
+def tables(runs: list[str], output: str | Path, place: Path) -> list[str]:
+    """The tables of a report."""
+    report(runs, str(output), str(place))
+    return re.findall(r"<table.*?</table>", place.read_text(), re.DOTALL)
+
+
 def scores(place: Path) -> dict[tuple[str, str], float]:
     content = json.loads((place / "leaderboard.json").read_text())
     return {(r["model"], r["benchmark"]): r["mean_at_k"] for r in content["records"]}
@@ -70,6 +78,12 @@ def test_mlflow_and_folders_give_one_leaderboard(runs: Path, tmp_path: Path, sto
     copy.write_bytes(store.read_bytes())
     track(f"sqlite:///{copy}", runs)
     leaderboard([f"sqlite:///{copy}"], str(tmp_path / "file"), [])
+    for named in ("try-001", "try-001/opd"):
+        expected = tables([named], runs, tmp_path / "folder.html")
+        assert len(expected) > 1
+        assert tables([named], f"sqlite:///{copy}", tmp_path / "file.html") == expected
+    with pytest.raises(DataError, match="no run named try-002"):
+        report(["try-002"], f"sqlite:///{copy}", str(tmp_path / "none.html"))
     served = tmp_path / "served.db"
     served.write_bytes(store.read_bytes())
     with MlflowServer(served) as server:
