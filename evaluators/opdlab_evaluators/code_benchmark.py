@@ -10,7 +10,7 @@ from functools import partial
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.benchmark import Benchmark
 from opdlab_evaluators.programs.judging import Worker
-from opdlab_evaluators.programs.pool import shared_pool
+from opdlab_evaluators.programs.pool import ProgramPool, shared_pool
 from opdlab_evaluators.sandbox.process import Limits
 
 GRADER = "programs-1"
@@ -46,10 +46,14 @@ class CodeBenchmark(Benchmark):
     def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
         """Run and judge a program; raises SandboxDiedError, which is tried again."""
 
-    def problems(self) -> Sequence[Problem]:
-        """See `Benchmark.problems`; raises SandboxMissingError before anything is sampled."""
-        shared_pool(not self.unsafe_run_on_this_machine).workers[0].start()
-        return super().problems()
+    def require_grader(self) -> None:
+        """See `Evaluator.require_grader`; raises SandboxMissingError."""
+        self.pool.workers[0].start()
+
+    @property
+    def pool(self) -> ProgramPool:
+        """Where programs run."""
+        return shared_pool(not self.unsafe_run_on_this_machine)
 
     def grade(self, problem: Problem, completion: str) -> Verdict:
         return self.grade_all([(problem, completion)])[0]
@@ -73,8 +77,7 @@ class CodeBenchmark(Benchmark):
             if on_graded is not None:
                 on_graded(len(rows[asked[index]]))
 
-        pool = shared_pool(not self.unsafe_run_on_this_machine)
-        verdicts = dict(zip(asked, pool.judge(tasks, judged), strict=True))
+        verdicts = dict(zip(asked, self.pool.judge(tasks, judged), strict=True))
         return [
             Verdict("no_answer", reason="no program in a fenced block")
             if program is None

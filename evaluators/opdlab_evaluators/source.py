@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opdlab.errors import DataError
+from opdlab.errors import DataError, MissingDataError
 from opdlab_evaluators.first_use import remembered
 
 FOLDER_VARIABLE = "OPDLAB_DATA"
@@ -78,8 +78,8 @@ def read(source: Source, path: str | None, revision: str | None) -> Rows:
         revision: commit or tag on the hub; by default the one that was used first here.
 
     Raises:
-        DataError: `path` does not exist; no local copy is there and the hub cannot be reached; or
-            what was found cannot be read.
+        MissingDataError: no local copy is there, and the hub cannot be reached.
+        DataError: `path` does not exist, or what was found cannot be read.
     """
     local = find_local(source, path)
     if local is not None:
@@ -138,7 +138,7 @@ def _download(source: Source, revision: str | None) -> tuple[str, Path]:
         )
     except Exception as error:
         # Any: the client raises what its HTTP library does, too.
-        raise DataError(
+        raise MissingDataError(
             f"{source.name}: no local copy, and {source.hub} was not fetched from the hub "
             f"({_first_line(error)}): {_remedy(source)}"
         ) from error

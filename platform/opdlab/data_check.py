@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from opdlab import plugins
-from opdlab.errors import DataError
+from opdlab.errors import DataError, MissingDataError, OpdlabError
 from opdlab.evaluator import DataReport, Evaluator
 from opdlab.quiet import quieten
 from opdlab.terminal import console, progress_bar
@@ -25,6 +25,7 @@ class Checked:
     Attributes:
         right: problems whose own gold answer was judged correct, of `asked`.
         faults: a line for everything that is wrong.
+        missing: whether there are no data at all, rather than wrong ones.
     """
 
     name: str
@@ -32,13 +33,14 @@ class Checked:
     right: int
     asked: int
     faults: tuple[str, ...]
+    missing: bool = False
 
 
 def check(names: Sequence[str], path: str | None) -> None:
     """Check benchmarks by type, all that have data by default, and print a table.
 
     Raises:
-        SystemExit: 1 if one fails, or one that was named has no data.
+        SystemExit: 1 if one fails; one without data fails if it was named.
         PluginError: a type is not installed.
     """
     quieten()
@@ -56,7 +58,7 @@ def check(names: Sequence[str], path: str | None) -> None:
     for one in found:
         for fault in one.faults:
             console.print(f"[red]{escape(fault)}[/]", soft_wrap=True)
-    if any(one.faults and (names or one.report is not None) for one in found):
+    if any(one.faults and (names or not one.missing) for one in found):
         raise SystemExit(1)
 
 
@@ -77,9 +79,16 @@ def check_one(name: str, evaluator: Evaluator) -> Checked:
         report = evaluator.data()
         problems = evaluator.problems()
     except DataError as error:
-        return Checked(name, None, 0, 0, (str(error),))
+        missing = isinstance(error, MissingDataError)
+        return Checked(name, None, 0, 0, (str(error),), missing)
+    if report is None:
+        report = DataReport(name, "generated", len(problems), "", None, "generated")
     pairs = [(p, evaluator.right_answer(p)) for p in problems]
     asked = [(problem, answer) for problem, answer in pairs if answer is not None]
+    try:
+        evaluator.require_grader()
+    except OpdlabError as error:
+        return Checked(name, report, 0, 0, (f"{name}: its golds were not judged: {error}",))
     verdicts = evaluator.grade_all(asked)
     wrong = [
         f"{name}: problem {problem.id} judges its own gold {verdict.status} ({verdict.reason})"
@@ -87,8 +96,6 @@ def check_one(name: str, evaluator: Evaluator) -> Checked:
         if verdict.status != "correct"
     ]
     more = [f"{name}: and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
-    if report is None:
-        report = DataReport(name, "generated", len(problems), "", None, "generated")
     return Checked(name, report, len(asked) - len(wrong), len(asked), (*wrong[:SHOWN], *more))
 
 
@@ -100,7 +107,8 @@ def table(found: Sequence[Checked]) -> Table:
     result.add_column("standing")
     for one in found:
         if one.report is None:
-            result.add_row(one.name, "", "", "", "[dim]no data[/]")
+            standing = "[dim]no data[/]" if one.missing else "[red]refused[/]"
+            result.add_row(one.name, "", "", "", standing)
             continue
         colour = "green" if one.right == one.asked else "red"
         graded = f"[{colour}]{one.right} of {one.asked}[/]" if one.asked else "[dim]not graded[/]"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class OpdlabError(Exception):
     """Base of all errors whose message is meant for the person at the keyboard."""
@@ -27,6 +31,10 @@ class DataError(OpdlabError, ValueError):
     """Prompts or benchmark problems are missing or malformed."""
 
 
+class MissingDataError(DataError):
+    """A benchmark's data are not here and cannot be fetched; the message says what to put where."""
+
+
 class NonFiniteError(OpdlabError, ArithmeticError):
     """A loss or a teacher score is NaN or infinite; the message names row and position."""
 
@@ -41,6 +49,17 @@ class ServerError(OpdlabError, ConnectionError):
 
 class StorageError(OpdlabError, OSError):
     """A checkpoint or a result could not be written; what was there before is still whole."""
+
+
+@contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """Say in words where a file or folder that the user named cannot be written; raises StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{place} cannot be written ({error.strerror or error}); name another place with --to"
+        ) from error
 
 
 class ResumeError(OpdlabError, RuntimeError):

@@ -173,7 +173,11 @@ def evaluate(
         on_finished: called with the number of responses finished since the last call; it may raise to
             stop, and what was drawn until then is kept.
         on_graded: the same for verdicts.
+
+    Raises:
+        OpdlabError: a benchmark has no data, or its answers cannot be graded here.
     """
+    require(settings.benchmarks)
     samples: list[Sample] = []
     for benchmark in settings.benchmarks:
         kept = store.SampleSet(folder, checkpoint, asked_of(benchmark, subject, settings))
@@ -182,6 +186,13 @@ def evaluate(
         grade_missing(kept, benchmark, on_graded)
         samples += kept.samples()
     return samples
+
+
+def require(benchmarks: Sequence[Evaluator]) -> None:
+    """Raise, before any work is done, where a benchmark's problems or its grader are not to be had."""
+    for benchmark in benchmarks:
+        benchmark.problems()
+        benchmark.require_grader()
 
 
 def asked_of(benchmark: Evaluator, subject: Measured, settings: Evaluation) -> store.Asked:

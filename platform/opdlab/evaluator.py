@@ -53,6 +53,13 @@ class Evaluator(ABC):
     def problems(self) -> Sequence[Problem]:
         """The test problems, in a fixed order."""
 
+    def require_grader(self) -> None:  # noqa: B027 - most graders need nothing of the machine
+        """Called before anything is sampled: make sure that answers can be graded here.
+
+        Raises:
+            OpdlabError: they cannot, such as programs where there is no sandbox.
+        """
+
     @abstractmethod
     def grade(self, problem: Problem, completion: str) -> Verdict:
         """Judge one completion; never raises for anything a model may write."""

@@ -11,6 +11,7 @@ from sandbox_here import need_sandbox
 
 from opdlab import plugins
 from opdlab.errors import DataError
+from opdlab.evaluation import require
 from opdlab.records import Problem
 from opdlab.store import data_hash
 from opdlab.testing import EvaluatorContract
@@ -220,7 +221,11 @@ def test_without_a_sandbox_nothing_runs_unless_it_is_asked_for_by_name(folder, m
     command.find_bwrap.cache_clear()
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(SandboxMissingError, match="apt install bubblewrap"):
-        HumanEval().problems()
+        require([HumanEval()])
+    # What is asked can be read all the same: to look at samples, or to plan.
+    problem = HumanEval().problems()[0]
+    with pytest.raises(SandboxMissingError):
+        HumanEval().grade(problem, HumanEval().right_answer(problem) or "")
     unsafe = HumanEval(unsafe_run_on_this_machine=True, limit=2)
     problems = unsafe.problems()
     answers = [(problem, unsafe.right_answer(problem)) for problem in problems]

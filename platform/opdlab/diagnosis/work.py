@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel
 
 from opdlab import models, plugins, store
@@ -19,6 +18,7 @@ from opdlab.diagnosis.findings import Observed
 from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
 from opdlab.diagnosis.observe import Asked, Bench, hand_over, respond
 from opdlab.errors import DataError
+from opdlab.evaluation import require
 from opdlab.measuring import label_of
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.teacher import Teacher
@@ -78,12 +78,11 @@ class Work:
             ModelError: the teacher cannot be loaded.
             DataError: the problems cannot be read.
         """
-        device = (
-            "cuda" if config.training.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-        )
+        device = models.device(config.training.accelerator)
         source, engine = config.teacher, config.rollout
         teacher = models.load_model(source.path, source.revision, source.dtype, device)
         tokenizer = models.load_tokenizer(source.path, source.revision)
+        require(config.evaluation.benchmarks)
         asked = list(what_is_asked(config, settings))
         bench = Bench(
             teacher=Teacher(teacher),

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opdlab import comparison, loader, models, tracking
 from opdlab.config import Experiment, Model
-from opdlab.evaluation import Subject
+from opdlab.evaluation import Subject, require
 from opdlab.evaluator import Evaluator
 from opdlab.interrupt import Stopped, StopRequest, die_with
 from opdlab.measuring import measure
@@ -99,6 +99,8 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
     if ranks.rank(config.training):
         follow(config, resume)
         return
+    for _, variant in loader.variants(config):
+        require(variant.evaluation.benchmarks)
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     for run_id in tracking.reap(client, experiment):
