@@ -21,7 +21,8 @@ from opdlab.records import Grade
 from opdlab.store import Key, SampleSet
 from opdlab.terminal import console, progress_bar
 
-SHOWN = 20
+SHOWN, WIDTH = 20, 60
+"""Rows of each set, and characters of each answer or reason, that are printed."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def regrade(run: str, output: str) -> None:
         DataError: no such run, or the problems are no longer those that were asked.
         PluginError: a benchmark is no longer installed.
     """
-    sets = store.sample_sets(find_run(run, Path(output)) / "samples")
+    folder = find_run(run, Path(output))
+    sets = store.sample_sets(folder / "samples")
     found = []
     with StopRequest() as stop, progress_bar() as progress:
         for kept in sets:
@@ -63,7 +65,17 @@ def regrade(run: str, output: str) -> None:
 
             found.append(regrade_set(kept, evaluator_of(kept), graded))
     console.print(table(found))
-    console.print(changes(found))
+    for one in found:
+        if one.changed:
+            console.print(changes(one))
+    if any(one.changed for one in found):
+        console.print(
+            f"Whole answers: [bold]opdlab samples {escape(str(folder))}[/]", soft_wrap=True
+        )
+    if all(one.after == one.before for one in found):
+        console.print(
+            "[dim]The graders are those that judged before: only their own faults were judged again.[/]"
+        )
 
 
 def evaluator_of(kept: SampleSet) -> Evaluator:
@@ -101,31 +113,52 @@ def regrade_set(kept: SampleSet, evaluator: Evaluator, on_graded=None) -> Regrad
 
 def table(found: Sequence[Regraded]) -> Table:
     """One row a set: graders, and how many verdicts changed which way."""
+    several = len({one.checkpoint for one in found}) > 1
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("checkpoint", "benchmark", "grader before", "now", "changed"):
-        result.add_column(title)
+    for title in ("benchmark", "grader before", "grader now", "verdicts changed"):
+        result.add_column(title, overflow="fold")
     for one in found:
-        ways = Counter(f"{a.status} to {b.status}" for a, b in one.changed.values())
+        turned = [(a.status, b.status) for a, b in one.changed.values() if a.status != b.status]
+        ways = Counter(f"{a} to {b}" for a, b in turned)
+        others = len(one.changed) - len(turned)
         listed = "".join(f"\n{count} {way}" for way, count in ways.most_common())
-        result.add_row(
-            one.checkpoint,
-            one.benchmark,
-            one.before,
-            "the same" if one.after == one.before else one.after,
-            f"{len(one.changed)} of {one.total}{listed}",
-        )
+        listed += f"\n{others} with another answer" if others else ""
+        name = f"{one.checkpoint} on {one.benchmark}" if several else one.benchmark
+        now = "the same" if one.after == one.before else one.after
+        result.add_row(name, one.before, now, f"{len(turned)} of {one.total}{listed}")
     return result
 
 
-def changes(found: Sequence[Regraded]) -> Table:
-    """The samples whose verdict changed, the first of each set."""
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("benchmark", "problem", "sample", "answer", "before", "now", "reason"):
-        result.add_column(title)
-    for one in found:
-        for (problem, index), (old, new) in list(one.changed.items())[:SHOWN]:
-            cells = (new.answer or "", old.status, new.status, new.reason)
-            result.add_row(one.benchmark, problem, str(index), *map(escape, cells))
-        if len(one.changed) > SHOWN:
-            result.add_row(one.benchmark, f"and {len(one.changed) - SHOWN} more")
+def changes(one: Regraded) -> Table:
+    """The samples of a set whose verdict changed, the first of them."""
+    title = f"{one.checkpoint} on {one.benchmark}: what changed"
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("problem", "sample", "verdict", "answer", "reason"):
+        result.add_column(name, overflow="fold")
+    for (problem, index), (old, new) in list(one.changed.items())[:SHOWN]:
+        same = old.status == new.status
+        verdict = f"still {new.status}" if same else f"{old.status} to {new.status}"
+        cells = (problem, str(index), verdict, brief(old.answer, new.answer), cut(new.reason))
+        result.add_row(*map(escape, cells))
+    if len(one.changed) > SHOWN:
+        result.add_row(f"and {len(one.changed) - SHOWN} more")
     return result
+
+
+def brief(old: str | None, new: str | None) -> str:
+    """An answer in one line; of a program the first line that another grader took otherwise."""
+    if new is None:
+        return "nothing"
+    lines, before = new.strip().splitlines() or [""], (old or "").strip().splitlines()
+    if len(lines) > 1:
+        place = next((i for i, line in enumerate(lines) if line not in before[i : i + 1]), 0)
+        return f"line {place + 1} of {len(lines)}: {cut(lines[place])}"
+    if old in (None, new):
+        return cut(new)
+    return f"{cut(new)} (before: {f'{len(before)} lines' if len(before) > 1 else cut(old or '')})"
+
+
+def cut(text: str) -> str:
+    """The first line of a text, and no more of it than a table can show."""
+    line = (text.strip().splitlines() or [""])[0]
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 2]} \u2026"
