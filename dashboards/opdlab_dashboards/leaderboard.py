@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from opdlab.errors import writing_to
 from opdlab.terminal import console, progress_bar
 from opdlab_dashboards import hub_results, measured, mlflow_copy, page_files, records, tables
 from opdlab_dashboards.board import Leaderboard, build
@@ -29,7 +30,8 @@ def leaderboard(sources: Sequence[str], to: str, benchmarks: Sequence[str]) -> N
         console.print(tables.terminal(board, console.width))
         for name, why in board.left_out:
             console.print(f"[yellow]left out[/] {name}: {why}", soft_wrap=True)
-        write(board, Path(to))
+        with writing_to(Path(to)):
+            write(board, Path(to))
 
 
 def gather(sources: Sequence[str], scratch: Path, benchmarks: Sequence[str]) -> Leaderboard:

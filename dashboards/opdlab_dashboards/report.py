@@ -12,7 +12,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 import opdlab
-from opdlab.errors import DataError
+from opdlab.errors import DataError, writing_to
 from opdlab.terminal import console
 from opdlab.tracking import flatten
 from opdlab_dashboards import mlflow_copy, page_files, tables
@@ -73,8 +73,9 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
         )
     (board,) = leaderboard.boards
     place = Path(to)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(page(board, leaderboard.left_out, [one.folder for one in found]))
+    with writing_to(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(page(board, leaderboard.left_out, [one.folder for one in found]))
     console.print(f"Report: [bold]{place.absolute().as_uri()}[/]", soft_wrap=True)
 
 

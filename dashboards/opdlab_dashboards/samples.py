@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from opdlab import __version__
-from opdlab.comparison import find_run, short_names
-from opdlab.errors import DataError, PluginError
+from opdlab.comparison import find_run, last_sets, short_names
+from opdlab.errors import DataError, PluginError, writing_to
 from opdlab.records import Problem, Sample, Verdict
 from opdlab.regrading import evaluator_of
-from opdlab.store import SampleSet, sample_sets
+from opdlab.store import SampleSet
 from opdlab.terminal import console, progress_bar
 
 TEXT_BUDGET = 40_000_000
 """Characters of completions in one page, so that any browser opens it."""
 LEAST_TEXT = 2000
-COMPARED = ("template", "temperature", "top_p", "max_new_tokens", "samples", "data", "grader")
 MISSING = "."
 """Mark of a sample that was not drawn or not graded."""
 PAGE = "samples.html"
@@ -69,8 +68,9 @@ def samples(runs: Sequence[str], output: str, to: str | None) -> None:
     with progress_bar() as progress:
         each = progress.track(common.items(), description="read samples")
         sheets = [_sheet(name, sets, names) for name, sets in each]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(names, sheets))
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(names, sheets))
     console.print(f"Page: [bold]{path.absolute().as_uri()}[/]", soft_wrap=True)
 
 
@@ -80,7 +80,7 @@ def in_common(folders: Sequence[Path], names: Sequence[str]) -> dict[str, list[S
     Raises:
         DataError: there is none, or a folder holds no samples.
     """
-    measured = [_by_benchmark(sample_sets(folder / "samples")) for folder in folders]
+    measured = [_by_benchmark(last_sets(folder)) for folder in folders]
     common = [name for name in measured[0] if all(name in one for one in measured)]
     if not common:
         listed = "; ".join(
@@ -91,12 +91,10 @@ def in_common(folders: Sequence[Path], names: Sequence[str]) -> dict[str, list[S
 
 
 def _by_benchmark(sets: Sequence[SampleSet]) -> dict[str, SampleSet]:
-    """The last evaluation of each benchmark; one in the middle of training only where there is no other."""
-    finals = [one for one in sets if "@" not in one.checkpoint] or list(sets)
-    several = len({one.checkpoint for one in finals}) > 1
+    several = len({one.checkpoint for one in sets}) > 1
     return {
         f"{one.asked.benchmark} of {one.checkpoint}" if several else one.asked.benchmark: one
-        for one in sorted(finals, key=lambda one: (one.asked.benchmark, one.checkpoint))
+        for one in sorted(sets, key=lambda one: (one.asked.benchmark, one.checkpoint))
     }
 
 
@@ -121,12 +119,8 @@ def _unfinished(one: SampleSet, count: int, name: str) -> str:
 
 def _differences(sets: Sequence[SampleSet], names: Sequence[str]) -> str:
     """What two runs were asked differently."""
-    first, last = sets[0].asked, sets[-1].asked
-    odd = [key for key in COMPARED if getattr(first, key) != getattr(last, key)]
-    if not odd:
-        return ""
-    listed = ", ".join(f"{key} {getattr(first, key)} and {getattr(last, key)}" for key in odd)
-    return f"{names[0]} and {names[-1]} were measured in different ways: {listed}."
+    odd = sets[0].asked.differences(sets[-1].asked)
+    return f"{names[0]} and {names[-1]} were measured in different ways: {odd}." if odd else ""
 
 
 def page(names: Sequence[str], sheets: Sequence[Sheet]) -> str:

@@ -185,7 +185,11 @@ def evaluate(
 
     [bold]opdlab eval quickstart --model embedded:teacher evaluation.samples=16[/]
 
+    [bold]opdlab eval my.yaml --model runs/my-001/lgr 'evaluation.benchmarks=[{type: gsm8k}]'[/]
+
     [bold]opdlab eval my.yaml --model Qwen3-1.7B --server http://localhost:8000/v1[/] of vLLM, SGLang ...
+
+    What was sampled is kept: after Ctrl-C or a kill the same command goes on.
     """
     from opdlab.measuring import evaluate_command
 
@@ -202,7 +206,13 @@ def regrade(
 ) -> None:
     """Judge a run's stored completions with the grader installed now; show verdicts that changed.
 
-    Example: [bold]opdlab regrade quickstart/opd[/]
+    No completion changes, and older verdicts stay beside the new ones, which count from then on.
+
+    Examples:
+
+    [bold]opdlab regrade quickstart-001/opd[/] after an upgrade
+
+    [bold]opdlab regrade runs/evaluations/student-1a2b3c4d[/] where a grader had failed
     """
     from opdlab.regrading import regrade as again
 
@@ -226,7 +236,11 @@ def samples(
 ) -> None:
     """Write every sample of a run, or of two side by side, as a page that needs no server.
 
-    Example: [bold]opdlab samples quickstart/opd quickstart/lgr[/]
+    Examples:
+
+    [bold]opdlab samples quickstart-001/opd[/]
+
+    [bold]opdlab samples quickstart-001/opd quickstart-001/lgr --to both.html[/]
     """
     from opdlab import plugins
 
@@ -243,7 +257,14 @@ def compare(
 ) -> None:
     """Compare runs problem by problem: paired differences with intervals and p-values.
 
-    Example: [bold]opdlab compare quickstart/opd quickstart/lgr[/]
+    The others are set against the first. Runs joined by commas are training seeds of one method; each side
+    then needs as many.
+
+    Examples:
+
+    [bold]opdlab compare quickstart-001/opd quickstart-001/lgr[/]
+
+    [bold]opdlab compare seeds-001/opd-0,seeds-001/opd-1 seeds-001/lgr-0,seeds-001/lgr-1[/]
     """
     from opdlab.comparison import compare as run
 
@@ -371,7 +392,11 @@ def power(
 ) -> None:
     """Say how large a difference must be for an experiment's evaluation to find it; nothing is run.
 
-    Example: [bold]opdlab power my.yaml evaluation.samples=32 --accuracy 0.4[/]
+    Examples:
+
+    [bold]opdlab power my.yaml evaluation.samples=32 --accuracy 0.4[/]
+
+    [bold]opdlab power my.yaml --like my-001/opd --like my-001/lgr[/]
     """
     from opdlab.power import show
 
@@ -517,8 +542,14 @@ def check_data(
 ) -> None:
     """Check the data of benchmarks: count, hashes, and that each gold answer is judged right.
 
-    Data are looked for in --path, in the folder that OPDLAB_DATA names, then on the hub. Exit code 1 if a
-    benchmark fails, or one that was named is missing. Example: [bold]opdlab data check gsm8k math_500[/]
+    Data are looked for in --path, in the folder that OPDLAB_DATA names, then on the hub. The exit code is 1
+    if a benchmark fails, or if one that was named is missing.
+
+    Examples:
+
+    [bold]opdlab data check[/] for all of them
+
+    [bold]opdlab data check aime_2026 --path downloads/aime_2026.jsonl[/]
     """
     from opdlab.data_check import check
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from opdlab import disputes, plugins, store
 from opdlab.errors import DataError
-from opdlab.records import Sample
+from opdlab.records import Sample, Verdict
+from opdlab.store import SampleSet
 from opdlab.terminal import console
 
 LEVEL = 0.05
 MOST_COLUMNS = 4
+MANY_TRUNCATED = 0.1
+"""Share of answers cut at the length limit that a score is not shown without."""
 RESULTS = "results.json"
 STYLE: Any = {
     "title_justify": "left",
@@ -31,25 +36,66 @@ def compare(runs: Sequence[str], output: str) -> None:
     """Compare runs by name or folder; each one after the first is set against the first.
 
     A side may be several runs, `a,b,c`, that differ in their training seed alone; then all sides need as
-    many, and differences are taken seed by seed.
+    many, and differences are taken seed by seed. Benchmarks that not all runs measured in one way are left
+    out, and named.
 
     Raises:
-        DataError: fewer than two sides, a run without samples, or runs measured in different ways.
+        DataError: fewer than two sides, a run that is named twice or has no samples, or no benchmark that
+            all measured in one way.
     """
     if len(runs) < 2:
         raise DataError(
             "compare needs two runs or more; the first is what the others are set against"
         )
     sides = [side.split(",") for side in runs]
-    names = short_names([name for side in sides for name in side])
-    measured = {short: read_run(find_run(name, Path(output))) for name, short in names.items()}
+    flat = [name for side in sides for name in side]
+    if twice := [name for name, count in Counter(flat).items() if count > 1]:
+        raise DataError(f"{twice[0]} is named twice: a run cannot be compared with itself")
+    names = short_names(flat)
+    sets = {short: last_sets(find_run(name, Path(output))) for name, short in names.items()}
+    chosen, left_out = comparable(sets)
+    measured = {
+        name: [sample for one in own for sample in one.samples()] for name, own in chosen.items()
+    }
     console.print(score_table(measured))
+    remark([left_out, *remarks(measured)])
     if any(len(side) > 1 for side in sides):
         compare_seeds([[names[name] for name in side] for side in sides], measured)
         return
     first, *others = names.values()
     console.print(difference_table(measured, [(first, other) for other in others]))
     console.print(READING)
+
+
+def comparable(
+    sets: Mapping[str, Sequence[SampleSet]],
+) -> tuple[dict[str, list[SampleSet]], str]:
+    """Of each run, the benchmarks that all runs measured in one way; and in words, what is left out.
+
+    Raises:
+        DataError: there is none.
+    """
+    names = {run: {one.asked.benchmark: one for one in own} for run, own in sets.items()}
+    kept, reasons = [], []
+    for name in dict.fromkeys(name for own in names.values() for name in own):
+        lacking = [run for run, own in names.items() if name not in own]
+        if lacking:
+            reasons.append(f"{name} (not measured by {', '.join(lacking)})")
+            continue
+        first, *others = (own[name].asked for own in names.values())
+        odd = next(filter(None, map(first.differences, others)), "")
+        if odd:
+            reasons.append(f"{name} (measured in different ways: {odd})")
+        else:
+            kept.append(name)
+    listed = "; ".join(reasons)
+    if not kept:
+        raise DataError(
+            f"the runs have no benchmark that all measured in one way: {listed}. Evaluate one of them "
+            "again as the other was; if only the grader differs, `opdlab regrade` is enough"
+        )
+    chosen = {run: [own[name] for name in kept] for run, own in names.items()}
+    return chosen, f"Left out: {listed}." if listed else ""
 
 
 def compare_seeds(sides: Sequence[Sequence[str]], measured: Mapping[str, Sequence[Sample]]) -> None:
@@ -78,6 +124,7 @@ def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place:
     """Print scores and differences of an experiment's runs and keep them as `results.json`."""
     measured = {name: read_run(folder) for name, folder in folders.items()}
     console.print(score_table(measured))
+    remark(remarks(measured))
     if pairs:
         console.print(difference_table(measured, pairs))
         console.print(READING)
@@ -103,12 +150,14 @@ READING = (
 
 
 def find_run(name: str, output: Path) -> Path:
-    """Folder of a run given as a path, or as a path below the output folder.
+    """Folder of a run given as a path, or as a path below the output folder; its `samples` will do, too.
 
     Raises:
         DataError: there is no such folder; the message lists runs that exist.
     """
     for folder in (Path(name), output / name):
+        if folder.name == "samples" and folder.is_dir():
+            return folder.parent
         if (folder / "samples").is_dir():
             return folder
     known = sorted(str(path.parent.relative_to(output)) for path in output.glob("*/*/samples"))
@@ -120,9 +169,13 @@ def find_run(name: str, output: Path) -> Path:
 
 def read_run(folder: Path) -> list[Sample]:
     """The samples of a run's last evaluation."""
-    samples = store.read_samples(folder / "samples")
-    finals = [sample for sample in samples if "@" not in sample.checkpoint]
-    return finals or samples
+    return [sample for one in last_sets(folder) for sample in one.samples()]
+
+
+def last_sets(folder: Path) -> list[SampleSet]:
+    """A run's last evaluation, by benchmark; one in the midst of training only where there is no other."""
+    sets = store.sample_sets(folder / "samples")
+    return [one for one in sets if "@" not in one.checkpoint] or sets
 
 
 def summaries(samples: Sequence[Sample]) -> list[Any]:
@@ -145,23 +198,79 @@ def score_table(measured: Mapping[str, Sequence[Sample]]) -> Table:
     found = {name: summaries(samples) for name, samples in measured.items()}
     table = Table(title="Scores in %, with 95 % intervals over problems", **STYLE)
     if len(found) > MOST_COLUMNS:
-        first = next(iter(found.values()))
-        table.add_column(f"mean@{first[0].k}")
-        for summary in first:
-            table.add_column(f"{title(summary)} n={summary.problems}", justify="right")
-        for name, row in found.items():
-            table.add_row(name, *(percent(s.mean) for s in row))
+        rows = by_title(found)
+        table.add_column(f"mean@{rows[0][0].k}")
+        for row in rows:
+            table.add_column(f"{title(row[0])} n={row[0].problems}", justify="right")
+        for name, column in zip(found, zip(*rows, strict=True), strict=True):
+            table.add_row(name, *(percent(s.mean) for s in column))
         return table
     table.add_column("benchmark", no_wrap=True)
     for name in found:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in zip(*found.values(), strict=True):
+    for row in by_title(found):
         name, k, problems = title(row[0]), row[0].k, {s.problems for s in row}
         count = "/".join(map(str, sorted(problems)))
         table.add_row(f"[bold]{name}[/] [dim]n={count}[/]")
         table.add_row(f"  mean@{k}", *(percent(s.mean) for s in row))
         table.add_row(f"  pass@{k}", *(percent(s.pass_at[k]) for s in row))
     return table
+
+
+def own_table(label: str, samples: Sequence[Sample]) -> Table:
+    """All scores of one model, a row a benchmark, with what they are to be read beside."""
+    found = summaries(samples)
+    k = found[0].k
+    table = Table(title=f"{label}: scores in %, with 95 % intervals over problems", **STYLE)
+    table.add_column("benchmark", overflow="fold", min_width=16)
+    for name in ("n", f"mean@{k}", f"pass@{k}", f"maj@{k}", "cut", "tokens"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        cells = [f"{one.problems:,}", percent(one.mean), percent(one.pass_at[k])]
+        cells.append("" if one.maj is None else percent(one.maj).partition(" [")[0])
+        if one is not found[-1] or len(found) == 1:
+            cells += [f"{100 * one.truncated_share:.0f}", f"{one.mean_tokens:,.0f}"]
+        table.add_row(f"[bold]{escape(title(one))}[/]", *cells)
+    return table
+
+
+def remarks(measured: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
+    """What the scores must be read with: verdicts that failed, and answers cut at the length limit."""
+    for run, samples in measured.items():
+        found = plugins.load(plugins.STATISTICS, "scores")(samples)
+        for one in found:
+            failed = {s: n for s, n in one.verdicts.items() if s in Verdict.FAULTS and n}
+            if failed:
+                listed = ", ".join(f"{count} {status}" for status, count in failed.items())
+                yield (
+                    f"{run} on {one.benchmark}: {sum(failed.values())} of {one.samples} answers could not "
+                    f"be judged ({listed}), so only bounds are known. `opdlab regrade` tries again."
+                )
+        cut = [s for s in found if s.truncated_share >= MANY_TRUNCATED]
+        if cut:
+            shares = ", ".join(f"{100 * s.truncated_share:.0f} % on {s.benchmark}" for s in cut)
+            yield f"{run}: answers cut at the length limit: {shares}."
+
+
+def remark(lines: Iterable[str]) -> None:
+    """Print what is not to be overlooked."""
+    for line in filter(None, lines):
+        console.print(f"[yellow]{escape(line)}[/]")
+
+
+def by_title(found: Mapping[str, Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """One row a benchmark with the summary of every run, in the first run's order.
+
+    Raises:
+        DataError: the runs were not measured on the same benchmarks.
+    """
+    named = [{title(summary): summary for summary in row} for row in found.values()]
+    if any(one.keys() != named[0].keys() for one in named):
+        listed = "; ".join(
+            f"{run}: {', '.join(one)}" for run, one in zip(found, named, strict=True)
+        )
+        raise DataError(f"the runs were measured on different benchmarks ({listed})")
+    return [tuple(one[name] for one in named) for name in named[0]]
 
 
 def title(summary: Any) -> str:

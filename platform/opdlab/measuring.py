@@ -12,6 +12,7 @@ from rich.progress import TaskID
 
 from opdlab import comparison, disputes, evaluation, loader, models, tracking
 from opdlab.config import Evaluation, Experiment
+from opdlab.errors import ConfigError
 from opdlab.evaluation import Measured, Subject
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
@@ -65,6 +66,13 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     """
     quieten()
     config = loader.load_experiment(name, overrides)
+    if not config.evaluation.benchmarks:
+        raise ConfigError(f"{name} has no evaluation.benchmarks, so there is nothing to measure")
+    if server is not None and not server.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"--server {server}: an address begins with http:// or https://, such as http://localhost:8000/v1"
+        )
+    evaluation.require(config.evaluation.benchmarks)
     models.use_threads(config.training.threads)
     path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model
     subject, label = open_subject(config, path, model, server)
@@ -86,9 +94,14 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
         raise SystemExit(stopped.exit_code) from stopped
     finally:
         tracker.close(status)
-    console.print(comparison.score_table({label: samples}))
+    console.print(comparison.own_table(label, samples))
+    comparison.remark(comparison.remarks({label: samples}))
     disputes.show(label, samples)
-    console.print(f"samples: {folder / 'samples'}")
+    graders = ", ".join(dict.fromkeys(sample.grader for sample in samples))
+    console.print(
+        f"[dim]cut: share of answers cut at the length limit. Grader versions: {graders}[/]"
+    )
+    console.print(f"Every sample as a page: [bold]opdlab samples {folder}[/]", soft_wrap=True)
 
 
 def open_subject(

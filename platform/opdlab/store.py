@@ -101,6 +101,12 @@ class Asked:
         counted = {"samples": self.samples, "grader": self.grader}
         return _hash({"data": self.data, **self.sampling, **counted})
 
+    def differences(self, other: Asked) -> str:
+        """In words, what makes the scores of two evaluations incomparable; empty where nothing does."""
+        names = (*self.sampling, "samples", "data", "grader")
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
+        return ", ".join(f"{name} {a} and {b}" for name, a, b in pairs if a != b)
+
 
 def data_hash(problems: Sequence[Problem]) -> str:
     """SHA-256, 16 digits, of id, prompt and gold of the problems, in whatever order.

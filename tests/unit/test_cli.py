@@ -88,6 +88,28 @@ def test_help_names_every_command_and_where_to_begin(
         assert opdlab(monkeypatch, command, "-h") == 0
 
 
+@pytest.mark.parametrize(
+    "command", ["eval", "regrade", "samples", "compare", "power", "data check"]
+)
+def test_help_of_what_measures_teaches_by_an_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+):
+    assert opdlab(monkeypatch, *command.split(), "-h") == 0
+    shown = capsys.readouterr().out
+    examples = shown.partition("Examples:")[2].partition("╭")[0]
+    assert examples.count(f"opdlab {command} ") >= 2
+
+
+def test_an_evaluation_of_nothing_and_an_address_that_is_none_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    measured = ("eval", "quickstart", "--model", "embedded:student")
+    assert opdlab(monkeypatch, *measured, "evaluation.benchmarks=[]") == 2
+    assert "no evaluation.benchmarks" in capsys.readouterr().err
+    assert opdlab(monkeypatch, *measured, "--server", "localhost:8000") == 2
+    assert "begins with http:// or https://" in capsys.readouterr().err
+
+
 def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     assert opdlab(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"opdlab {__version__}\n"
