@@ -252,6 +252,16 @@ class Experiment(Section):
             self._check_sweep(self.sweep)
         return self
 
+    def measured_by(self) -> dict[str, Any]:
+        """What decides how a run is measured, by key: runs that differ in it cannot be compared."""
+        settings = self.evaluation.model_dump(
+            mode="json", exclude={"every", "references", "batch_rows"}
+        )
+        found = {f"evaluation.{key}": value for key, value in settings.items()}
+        if self.evaluation.max_new_tokens is None and self.evaluation.sampling != "reasoning":
+            found["rollout.max_new_tokens"] = self.rollout.max_new_tokens
+        return found | {"prompts.template": self.prompts.template}
+
     def _check_sweep(self, sweep: Sweep) -> None:
         if self.runs:
             raise ValueError(

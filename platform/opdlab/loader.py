@@ -241,7 +241,7 @@ def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> l
         runs = TypeAdapter(list[Variant]).validate_python(source.data.get("runs", []))
     except ValidationError:
         return []
-    faults = []
+    faults, ways = [], {}
     for index, run in enumerate(runs):
         for key in run.set:
             at = source.where(("runs", index, "set", key))
@@ -254,9 +254,36 @@ def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> l
             place, _, text = str(error).partition(": ")
             faults.append(f"{place}: run {run.name}: {text}")
             continue
-        for path, message in _validate(Experiment, expanded)[1]:
+        config, found = _validate(Experiment, expanded)
+        for path, message in found:
             if f"{expanded.where(path)}: {message}" not in known:
                 faults.append(f"{expanded.where(path)}: run {run.name}: {message}")
+        if isinstance(config, Experiment) and config.evaluation.benchmarks:
+            ways[index, run.name] = config.measured_by()
+    return faults + _measured_apart(source, ways)
+
+
+def _measured_apart(
+    source: _Source, ways: Mapping[tuple[int, str], Mapping[str, Any]]
+) -> list[str]:
+    """Runs that would be measured in another way than the first, and so could not be compared with it."""
+    if not ways:
+        return []
+    (first, name), expected = next(iter(ways.items()))
+    faults = []
+    for (index, other), found in ways.items():
+        odd = [key for key in expected if expected[key] != found.get(key)]
+        if odd and index != first:
+            remedy = (
+                "set evaluation.max_new_tokens for all of them"
+                if odd == ["rollout.max_new_tokens"]
+                else "give all runs one way, or make them two experiments"
+            )
+            at = source.where(("runs", index, "set"))
+            faults.append(
+                f"{at}: run {other} would be measured in another way than run {name}, by "
+                f"{', '.join(odd)}, and could not be compared with it; {remedy}"
+            )
     return faults
 
 
