@@ -6,16 +6,22 @@ that transformers has, whatever its layers keep for the backward pass.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from opdlab import models
+from opdlab.attention_hook import Lines, PackedPass, UnsupportedError, hooked, running
 from opdlab.config import Experiment, Model
+from opdlab.head import flat_states, rows_at_a_time
+from opdlab.teacher import LEAF_CHUNK, TRUNK_CHUNK, TRUNK_TOKENS
 
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
 # the teacher's log-probabilities, the probabilities and a product of two of these.
@@ -66,8 +72,11 @@ def footprint(model: Model) -> Footprint:
     Raises:
         ModelError: its configuration cannot be found.
     """
-    config = models.load_config(model.path, model.revision)
-    dtype = models.DTYPES[model.dtype]
+    return sizes(models.load_config(model.path, model.revision), models.DTYPES[model.dtype])
+
+
+def sizes(config: PretrainedConfig, dtype: torch.dtype) -> Footprint:
+    """Sizes of a model of this configuration."""
     with FakeTensorMode():
         made = _build(config, dtype)
         parameters = sum(p.numel() for p in made.parameters())
@@ -115,6 +124,78 @@ def _build(config: PretrainedConfig, dtype: torch.dtype) -> Any:
     return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
+def scoring(
+    config: PretrainedConfig,
+    rows: int,
+    length: int,
+    dtype: torch.dtype,
+    candidates: bool,
+    full: bool = False,
+    on_cpu: bool = True,
+) -> int:
+    """Bytes that a teacher takes beside its weights while it scores rows of so many tokens.
+
+    Args:
+        candidates: whether any are asked about, as by LGR.
+        full: whether the loss needs the teacher's states.
+    """
+    size = sizes(config, dtype)
+    device = torch.device("cpu" if on_cpu else "cuda")
+    tokens = length * max(1, min(rows, TRUNK_TOKENS // length))
+    in_pieces = on_cpu and length > TRUNK_CHUNK
+    store = size.cache * size.bytes * tokens if candidates or in_pieces else 0
+    states = size.width * size.bytes * tokens
+    # Logits in float32, and those that they were made from.
+    logit = 4 if size.bytes == 4 else 4 + size.bytes
+    together = {min(tokens, TRUNK_CHUNK) if on_cpu else tokens, LEAF_CHUNK if candidates else 1}
+    # A piece sees its own tokens through a mask.
+    mask = TRUNK_CHUNK**2 * size.bytes if in_pieces or candidates else 0
+    passing = [
+        *(forward_peak(config, count, dtype) + mask for count in together),
+        min(tokens, rows_at_a_time(size.vocabulary, device)[0]) * size.vocabulary * logit,
+        states,
+    ]
+    kept = size.width * size.bytes * rows * length if full else 0
+    return store + states + max(passing) + kept
+
+
+def forward_peak(config: PretrainedConfig, tokens: int, dtype: torch.dtype) -> int:
+    """Bytes that one forward over so many tokens of a row holds at a time, weights excluded."""
+    with FakeTensorMode(), torch.no_grad():
+        model = _build(config, dtype).eval()
+        place = torch.arange(tokens)
+        held = _Held({t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())})
+        try:
+            with hooked(model) as own:
+                packed = PackedPass(own, Lines(1, tokens, place, place))
+                with running(packed), held:
+                    flat_states(model, place, place)
+        except UnsupportedError:
+            with held:
+                model.base_model(input_ids=place[None], use_cache=False)
+    return held.peak
+
+
+class _Held(TorchDispatchMode):
+    """Counts the bytes of storages that are alive, but for those of `weights`."""
+
+    def __init__(self, weights: set[int]) -> None:
+        super().__init__()
+        self.weights, self.alive = weights, {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.weights | self.alive.keys():
+                    self.alive[storage._cdata] = storage.nbytes()
+                    weakref.finalize(storage, self.alive.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return output
+
+
 def memory(experiment: Experiment, longest_prompt: int) -> Memory:
     """Estimated memory of one device while a run trains, every response at its greatest length.
 
@@ -133,8 +214,18 @@ def memory(experiment: Experiment, longest_prompt: int) -> Memory:
     config = models.load_config(experiment.student.path, experiment.student.revision)
     chunk = min(training.head_chunk, rows * experiment.rollout.max_new_tokens)
     vocabulary = chunk * student.vocabulary * 4
-    scoring = teacher.cache * teacher.bytes * rows * length if experiment.method.group else 0
-    hidden = teacher.width * teacher.bytes * rows * length
+    method, one = experiment.method, experiment.teacher
+    on_cpu = training.accelerator == "cpu" or not torch.cuda.is_available()
+    teacher_config = models.load_config(one.path, one.revision)
+    scored = scoring(
+        teacher_config,
+        rows,
+        length,
+        models.DTYPES[one.dtype],
+        method.group > 0,
+        method.full,
+        on_cpu,
+    )
     return Memory(
         held={
             "student weights": weights,
@@ -145,7 +236,7 @@ def memory(experiment: Experiment, longest_prompt: int) -> Memory:
         },
         passing={
             "sampling (keys and values)": student.cache * dtype.itemsize * rows * length,
-            "scoring (keys, values, states)": scoring + hidden + vocabulary,
+            "scoring (keys, values, states)": scored,
             "updating (activations, logits)": activations(config, rows, length, working)
             + _VOCABULARY_COPIES * vocabulary,
         },

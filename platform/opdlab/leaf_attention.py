@@ -16,9 +16,11 @@ import torch
 
 from opdlab.attention_hook import Lines, MaskFunction, Own, Pass, UnsupportedError
 from opdlab.shapes import Float, Int, Tensor
+from opdlab.vocabulary_loss import slices
 
 # Keys that all leaves of a pass see are worth an unmasked call of their own from this many.
 _WORTH_A_CALL = 256
+_LEAVES_AT_A_TIME = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +120,24 @@ class LeafPass(Pass):
     def _cut(self, rule: MaskFunction, dtype: torch.dtype) -> list[Stretch]:
         """The keys that the leaves see, cut where an unmasked call pays."""
         column = self.column[self.lines.token].view(self.lines.R, self.lines.C, 1)
-        key = torch.arange(int(column.max()), device=column.device)
-        zero = key.new_zeros(1)
-        seen = rule(zero, zero, column, key) & (key < column)
-        cuts, open_from = [0, seen.shape[2]], -1
-        if seen.shape[2] > _WORTH_A_CALL:
-            by_some, by_all = (x.nonzero() for x in (seen.any(1).any(0), seen.all(1).all(0)))
+        zero, S = column.new_zeros(1), int(column.max())
+
+        def seen(leaves: slice, keys: slice) -> Tensor:
+            key = torch.arange(keys.start, keys.stop, device=column.device)
+            place = column[:, leaves]
+            return rule(zero, zero, place, key) & (key < place)
+
+        # Some leaves at a time: what all see of all keys would grow with the row.
+        blocks = list(slices(self.lines.C, _LEAVES_AT_A_TIME))
+        cuts, open_from = [0, S], -1
+        if S > _WORTH_A_CALL:
+            some = torch.zeros(S, dtype=torch.bool, device=column.device)
+            every = ~some
+            for block in blocks:
+                part = seen(block, slice(0, S))
+                some |= part.any(1).any(0)
+                every &= part.all(1).all(0)
+            by_some, by_all = some.nonzero(), every.nonzero()
             if len(by_some):
                 cuts = [int(by_some[0]), int(by_some[-1]) + 1]
             if _WORTH_A_CALL <= len(by_all) == int(by_all[-1] - by_all[0]) + 1:
@@ -136,10 +150,11 @@ class LeafPass(Pass):
         for left, right in pairwise(cuts):
             bias = None
             if left != open_from:
-                bias = torch.zeros(
-                    seen[:, None, :, left:right].shape, dtype=dtype, device=key.device
-                )
-                bias.masked_fill_(~seen[:, None, :, left:right], never)
+                size = self.lines.R, 1, self.lines.C, right - left
+                bias = torch.zeros(size, dtype=dtype, device=column.device)
+                for block in blocks:
+                    unseen = ~seen(block, slice(left, right))
+                    bias[:, 0, block].masked_fill_(unseen, never)
             stretches.append(Stretch(left, right, bias))
         return stretches
 

@@ -155,7 +155,7 @@ class Teacher:
         )
         sampled = said.confidence(questions.measure)[states.before + 1]
         trunk_done = _now(rollout.tokens)
-        if trunk is not None:
+        if own is not None and trunk is not None:
             confidence = self._leaf_confidence(own, trunk, tree, questions, uniform)
         else:
             confidence = naive_confidence(

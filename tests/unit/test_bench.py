@@ -147,6 +147,22 @@ def test_chunks_of_the_vocabulary_need_a_fraction_of_the_memory(tmp_path: Path) 
         assert memory[f"{part} {CHUNKS}"] < 0.25 * memory[f"{part} {WHOLE}"]
 
 
+def test_memory_is_linear_in_length_with_the_slope_of_the_plan(tmp_path: Path) -> None:
+    file = tmp_path / "memory.json"
+    shape = "width=256,layers=4,heads=4,kv=4,intermediate=512,vocabulary=200"
+    # With the prompt's one token, rows of two, three and four whole pieces.
+    words = ("--length", "2047", "--length", "3071", "--length", "4095", "--active", "0.05")
+    run("memory", "--shape", shape, *words, "--top-k", "4", "--json", str(file))
+    found = json.loads(file.read_text())
+    for name in ("OPD", "LGR"):
+        for first, middle, last in (found["measured"][name], found["predicted"][name]):
+            assert middle == pytest.approx((first + last) / 2, rel=0.05)
+        measured, planned = found["slopes"][name]
+        assert planned == pytest.approx(measured, rel=0.15)
+    for opd, lgr in zip(*(found["measured"][name] for name in ("OPD", "LGR")), strict=True):
+        assert lgr < 1.2 * opd
+
+
 def test_rollouts_of_both_kinds_are_raced(tmp_path: Path) -> None:
     file = tmp_path / "rollout.json"
     words = ("--rows", "3", "--new-tokens", "12", "--rounds", "1", "--json", str(file))

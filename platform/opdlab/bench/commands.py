@@ -90,6 +90,29 @@ def scoring(
 
 
 @app.command()
+def memory(
+    shape: ShapeText = "",
+    length: Annotated[list[int] | None, typer.Option(help="Response tokens; repeatable.")] = None,
+    top_k: Annotated[int, typer.Option(min=2, help="Candidates of an active position (K).")] = 8,
+    active: Annotated[float, typer.Option(min=0.001, max=1, help="Active share.")] = 0.15,
+    rows: Annotated[int, typer.Option(min=1, help="Responses.")] = 1,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    json_file: Json = None,
+) -> None:
+    """Peak memory of a scoring pass by length, of OPD and of LGR, beside what `opdlab plan` predicts.
+
+    Example: [bold]opdlab bench memory --length 2048 --length 4096 --length 8192[/]
+    """
+    from opdlab.bench.memory import bench_memory
+    from opdlab.bench.shapes import Shape
+
+    _check(device, dtype)
+    lengths = sorted(length or [2048, 4096])
+    bench_memory(Shape.parse(shape), lengths, top_k, active, rows, device, dtype, json_file)
+
+
+@app.command()
 def head(
     shape: ShapeText = "width=256,layers=1,heads=4,kv=2,intermediate=512,vocabulary=151936",
     tokens: Annotated[int, typer.Option(min=1, help="Rows projected.")] = 2048,

@@ -108,9 +108,8 @@ class Decoder:
 def _prefix(cache: DynamicCache, columns: int) -> DynamicCache:
     """The first columns of a cache, without a copy."""
     found = DynamicCache()
-    for layer in cache.layers:
-        assert layer.keys is not None
-        assert layer.values is not None
+    layers: list[Any] = cache.layers
+    for layer in layers:
         part = DynamicLayer()
         part.lazy_initialization(layer.keys, layer.values)
         part.keys, part.values = layer.keys[:, :, :columns], layer.values[:, :, :columns]

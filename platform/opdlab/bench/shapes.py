@@ -58,7 +58,13 @@ class Shape:
         Their deviation is a trained model's, large enough that distributions differ by position.
         """
         torch.manual_seed(seed)
-        config = LlamaConfig(
+        with torch.device(device):
+            model = LlamaForCausalLM._from_config(self.config(positions), dtype=dtype)
+        return model.eval().requires_grad_(False)
+
+    def config(self, positions: int) -> LlamaConfig:
+        """Of a model for so many tokens."""
+        return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.width,
             intermediate_size=self.intermediate,
@@ -69,9 +75,6 @@ class Shape:
             initializer_range=1.2 / self.width**0.5,
             tie_word_embeddings=False,
         )
-        with torch.device(device):
-            model = LlamaForCausalLM._from_config(config, dtype=dtype)
-        return model.eval().requires_grad_(False)
 
     def token_operations(self) -> int:
         """Of the linear layers of one token's forward, head excluded."""
