@@ -1,7 +1,8 @@
 """opdlab beside TRL's DistillationTrainer: the same models, prompts, batch, lengths and divergence.
 
     python tests/parity/peer_trl.py embedded     the embedded models: 32 answers of up to 80 tokens
-    python tests/parity/peer_trl.py 30M          a student of 30 million parameters: 16 answers of 128
+    python tests/parity/peer_trl.py 30M 2 1      a student of 30 million parameters: 16 answers of 128,
+                                                 two steps in turn, one round (by default 3 and 4)
 
 Both train by full-vocabulary reverse KL on fresh answers of the student, a few steps in turn, one process.
 On one thread (OMP_NUM_THREADS=1) steps are timed by processor seconds, else by the wall clock.
@@ -38,7 +39,6 @@ from opdlab.teacher import Teacher
 from opdlab.training.module import Distillation
 from opdlab.training.run import load_pair
 
-STEPS, ROUNDS = 3, 4
 LEARNING_RATE = 1e-6  # so that answers keep their length while both are timed
 STUDENT_30M = Shape(384, 4, 6, 2, 1024, 32000)
 TEACHER_30M = Shape(512, 6, 8, 2, 1536, 32000)
@@ -102,6 +102,7 @@ class Ours(L.Callback):
     """A run of opdlab."""
 
     config: Experiment
+    steps: int = 3
     seconds: list[float] = field(default_factory=list)
     tokens: list[float] = field(default_factory=list)
 
@@ -130,7 +131,7 @@ class Ours(L.Callback):
         """Some steps; the first warms up and is not counted."""
         before = len(self.seconds)
         trainer = L.Trainer(
-            max_steps=STEPS + 1,
+            max_steps=self.steps + 1,
             gradient_clip_val=1.0,
             accelerator="cpu",
             devices=1,
@@ -141,14 +142,14 @@ class Ours(L.Callback):
             callbacks=[self],
         )
         self.module.turn = 0
-        trainer.fit(self.module, range(STEPS + 1))  # pyright: ignore[reportArgumentType]
+        trainer.fit(self.module, range(self.steps + 1))  # pyright: ignore[reportArgumentType]
         del self.seconds[before], self.tokens[before]
 
 
 class Theirs(TrainerCallback):
     """TRL's trainer."""
 
-    def __init__(self, config: Experiment, folder: Path) -> None:
+    def __init__(self, config: Experiment, folder: Path, steps: int = 3) -> None:
         from trl import DistillationConfig, DistillationTrainer
 
         pair = load_pair(config)
@@ -166,7 +167,7 @@ class Theirs(TrainerCallback):
             args=DistillationConfig(
                 output_dir=str(folder / "trl"),
                 per_device_train_batch_size=rows,
-                max_steps=STEPS + 1,
+                max_steps=steps + 1,
                 learning_rate=LEARNING_RATE,
                 lr_scheduler_type="constant",
                 max_grad_norm=1.0,
@@ -257,7 +258,7 @@ def shape_of(model: Any) -> Shape:
     )
 
 
-def main(size: str) -> None:
+def main(size: str = "embedded", steps: str = "3", rounds: str = "4") -> None:
     """Race OPD and LGR of opdlab against TRL's OPD."""
     quieten()
     folder = Path(tempfile.mkdtemp())
@@ -266,10 +267,11 @@ def main(size: str) -> None:
         for name in ("opd", "lgr")
     }
     models.use_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
-    sides: dict[str, Any] = {f"opdlab {name}": Ours(config) for name, config in configs.items()}
-    sides["TRL opd"] = Theirs(configs["opd"], folder)
-    # A step of the larger pair takes a hundred times as long.
-    for _ in range(ROUNDS if size == "embedded" else ROUNDS // 2):
+    sides: dict[str, Any] = {
+        f"opdlab {name}": Ours(config, int(steps)) for name, config in configs.items()
+    }
+    sides["TRL opd"] = Theirs(configs["opd"], folder, int(steps))
+    for _ in range(int(rounds)):
         for side in sides.values():
             side.block()
     show_machine(machine())
@@ -296,4 +298,4 @@ def main(size: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "embedded")
+    main(*sys.argv[1:])
