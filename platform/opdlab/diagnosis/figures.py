@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from opdlab.sigmoid import NAMES, sigmoid
 COLOURS = ("#c0392b", "#2c6fbb", "#8e44ad", "#d68910", "#16a085", "#7f8c8d")
 OWN = "#2e8b57"
 CURVE_POINTS = 200
+LABELS = 6
+"""Numbers of problems written along a curve."""
 
 
 def colour(found: Mapping[str, Any], name: str) -> str:
@@ -56,7 +58,10 @@ def fidelity_figure(found: Mapping[str, Any]) -> go.Figure:
                 customdata=[[row["tokens"], row["problems"]] for row in rows],
                 hovertemplate="t %{x:.0f}: F %{y:.3f}<br>n = %{customdata[0]} tokens of "
                 "%{customdata[1]} problems",
-                mode="lines+markers",
+                text=thinned([f"n={row['problems']}" for row in rows]),
+                textposition="top center" if one["own"] else "bottom center",
+                textfont={"size": 10, "color": tint},
+                mode="lines+markers+text",
                 name=f"{name} (n = {one['tokens']:,} tokens)",
                 line={"color": tint},
                 legendgroup=name,
@@ -67,6 +72,13 @@ def fidelity_figure(found: Mapping[str, Any]) -> go.Figure:
     figure.update_xaxes(title="position in the response t, tokens")
     figure.update_yaxes(title="F(t), mean of a bin")
     return figure
+
+
+def thinned(labels: Sequence[str]) -> list[str]:
+    """Every few of the labels, and always the last: what few answers reach must show as such."""
+    step = max(1, len(labels) // LABELS)
+    last = len(labels) - 1
+    return [one if (last - place) % step == 0 else "" for place, one in enumerate(labels)]
 
 
 def fitted(one: Mapping[str, Any], rows: Any, tint: str, name: str) -> go.Scatter:
@@ -106,7 +118,7 @@ def by_cut(found: Mapping[str, Any], value: str, count: str) -> go.Figure:
                 legendgroup=name,
             )
         )
-    figure.update_xaxes(title="tokens of the response kept at the hand-over")
+    figure.update_xaxes(title="tokens of the response kept at the hand-over", rangemode="tozero")
     return figure
 
 
@@ -150,7 +162,7 @@ def horizon_figure(found: Mapping[str, Any]) -> go.Figure:
                 "arrayminus": [max(0.0, end["value"] - end["low"]) for end in ends],
             },
             text=[horizon(end) for end in ends],
-            textposition="bottom center",
+            textposition="middle right",
             mode="markers+text",
             marker={"size": 11, "color": [colour(found, name) for name in names]},
         )

@@ -23,6 +23,7 @@ FIGURE = {
     "template": "plotly_white",
     "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
 }
+LEGEND = {"orientation": "h", "y": 1.12, "x": 0, "itemsizing": "constant"}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 62rem; margin: 2rem auto;
 padding: 0 1rem; }
@@ -43,7 +44,7 @@ def html(found: Mapping[str, Any]) -> str:
         parts.append(f"<h2>{escape(title)}</h2><p class='why'>{text}</p>")
         if not figure.data:
             continue
-        figure.update_layout(**FIGURE, legend={"orientation": "h", "y": 1.12, "x": 0})
+        figure.update_layout(**FIGURE, legend=LEGEND)
         parts.append(
             figure.to_html(full_html=False, include_plotlyjs=script, config={"displaylogo": False})
         )
@@ -117,8 +118,11 @@ def fits_text(found: Mapping[str, Any]) -> str:
         for name, moved in found["shifts"].items()
         for one in moved.values()
     ]
-    return "F = b + A / (1 + exp(eps (t - t_star))), t in thousands of tokens.<br>" + "<br>".join(
-        lines
+    return (
+        "Along the curves: n problems whose answers reach a bin. Where others have ended, those that are "
+        "left are a choice: long answers, which may be the wrong ones.<br>"
+        "F = b + A / (1 + exp(eps (t - t_star))), t in thousands of tokens.<br>"
+        + "<br>".join(lines)
     )
 
 
