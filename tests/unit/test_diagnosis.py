@@ -229,6 +229,15 @@ def test_a_falling_curve_is_found_with_its_boundary_and_a_flat_one_is_not_identi
     assert control["fall"]["low"] < 0.01
 
 
+def test_drift_is_how_far_the_late_fidelity_lies_below_the_controls(found) -> None:
+    drift = found["models"]["student-0"]["drift"]
+    assert drift["value"] == pytest.approx(
+        falling(np.arange(225, 300) / 1000).mean() - 0.9, abs=0.01
+    )
+    assert drift["high"] < 0
+    assert "drift" not in found["models"][CONTROL]
+
+
 def test_a_boundary_that_moved_outwards_is_said_to_have(found) -> None:
     moved = found["shifts"]["student-1"]["t_star"]
     assert moved["text"].endswith("outwards")
@@ -244,7 +253,7 @@ def test_the_late_fidelity_and_the_horizon_move_with_the_boundary(found) -> None
     assert 0 < late["low"] < late["value"] < late["high"]
     assert abs(horizon["value"] - 50) <= found["bin_width"]
     assert horizon["low"] <= horizon["value"] <= horizon["high"]
-    assert late["text"].endswith(": up")
+    assert late["text"].endswith(", up")
 
 
 def test_a_student_that_did_not_change_is_not_said_to_have() -> None:
@@ -253,12 +262,12 @@ def test_a_student_that_did_not_change_is_not_said_to_have() -> None:
     assert (late.value, late.low, late.high) == (0, 0, 0)
     assert str(late).endswith("no change is shown")
     horizon = decay.horizon_change(one, one, 0.6, seed=0)
-    assert str(horizon).endswith("+0 tokens [+0, +0]: no change is shown")
+    assert str(horizon).endswith("+0 tokens [+0, +0], no change is shown")
 
 
 def test_a_horizon_beyond_what_was_seen_moved_by_that_much_or_more() -> None:
     before, after = (decay.curve_of(made(c).tokens, 40, 12, 300) for c in (falling, flat))
-    assert "moved by at least +" in str(decay.horizon_change(before, after, 0.6, seed=0))
+    assert ": at least +" in str(decay.horizon_change(before, after, 0.6, seed=0))
 
 
 def test_the_horizon_is_where_fidelity_falls_below_the_limit(found) -> None:

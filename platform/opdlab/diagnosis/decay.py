@@ -114,11 +114,11 @@ def horizons(curves: Curves, least: float, seed: int) -> Float[np.ndarray, "R"]:
 
 @dataclass(frozen=True)
 class Change:
-    """How far a number moved from one student to a later one, on the same problems.
+    """How far a number is from one model to another, on the same problems.
 
     Attributes:
         what: in words.
-        bound: the later one lies beyond what was seen, so it moved by this or more.
+        bound: the other one lies beyond what was seen, so it is this or more.
     """
 
     what: str
@@ -135,7 +135,7 @@ class Change:
         least = "at least " if self.bound else ""
         form = ".0f" if self.unit else ".3f"
         ends = f"[{self.low:+{form}}, {self.high:+{form}}]"
-        return f"{self.what} moved by {least}{self.value:+{form}}{self.unit} {ends}: {word}"
+        return f"{self.what}: {least}{self.value:+{form}}{self.unit} {ends}, {word}"
 
 
 def late_change(before: Curves, after: Curves, seed: int) -> Change:

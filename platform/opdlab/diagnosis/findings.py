@@ -57,6 +57,11 @@ def find(
         curves[one.name] = decay.curve_of(one.tokens, problems, width, longest)
         models[one.name] = model_findings(one, curves[one.name], least, seed)
     students = [one.name for one in observed if not one.own]
+    control = next((one.name for one in observed if one.own), None)
+    if control is not None:
+        for name in students:
+            apart = decay.late_change(curves[control], curves[name], seed)
+            models[name]["drift"] = {"text": str(apart), **asdict(apart)}
     first, *later = students
     shifts = {name: change(curves[first], curves[name], least, seed) for name in later}
     return {
@@ -64,7 +69,7 @@ def find(
         "bin_width": width,
         "least": least,
         "students": students,
-        "control": next((one.name for one in observed if one.own), None),
+        "control": control,
         "models": models,
         "shifts": shifts,
     }

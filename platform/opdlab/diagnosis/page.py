@@ -114,6 +114,11 @@ def fits_text(found: Mapping[str, Any]) -> str:
         f"{escape(name)}: {escape(one['fit']['text'])}" for name, one in found["models"].items()
     ]
     lines += [
+        f"{escape(name)} less control, {escape(one['drift']['text'])}"
+        for name, one in found["models"].items()
+        if "drift" in one
+    ]
+    lines += [
         f"{escape(found['students'][0])} to {escape(name)}: {escape(one['text'])}"
         for name, moved in found["shifts"].items()
         for one in moved.values()

@@ -17,6 +17,8 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
     yield overview(found)
     for name, one in found["models"].items():
         yield f"[bold]{escape(name)}[/] sigmoid: {escape(one['fit']['text'])}"
+        if "drift" in one:
+            yield f"[bold]{escape(name)}[/] less control, {escape(one['drift']['text'])}"
     for name, moved in found["shifts"].items():
         said = "; ".join(escape(one["text"]) for one in moved.values())
         yield f"[bold]{escape(found['students'][0])} to {escape(name)}[/]: {said}"
@@ -99,6 +101,8 @@ def metrics(found: Mapping[str, Any]) -> dict[str, float]:
         if "r" in one.get("pair", {}):
             own |= {"pair_r": one["pair"]["r"], "pair_slope": one["pair"]["slope"]}
         moved = found["shifts"].get(name, {})
+        if "drift" in one:
+            own["late_less_control"] = one["drift"]["value"]
         own |= {f"{what}_change": change["value"] for what, change in moved.items()}
         values |= {f"{place}/{key}": float(value) for key, value in own.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}
