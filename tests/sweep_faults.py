@@ -21,6 +21,7 @@ from end_to_end.servers import MlflowServer, Postgres
 from end_to_end.sweeps import (
     assert_tracked,
     assert_whole,
+    at_once,
     first_number,
     processes,
     sweep_file,
@@ -125,7 +126,10 @@ def check(laboratory: Laboratory, server: MlflowServer, trials: int, storage: st
     states = collections.Counter(t.state.name for group in tries.values() for t in group)
     assert states[TrialState.COMPLETE.name] == trials
     most = max(map(len, tries.values()))
-    return f"{trials} complete, {len(again)} tried again, at most {most} tries; {dict(states)}"
+    together = at_once(trials_of(laboratory, storage))
+    assert together >= 2
+    counted = f"{trials} complete, {together} at once, {len(again)} tried again"
+    return f"{counted}, at most {most} tries; {dict(states)}"
 
 
 def main(kind: str = "sqlite", trials: str = "60") -> None:

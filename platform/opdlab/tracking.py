@@ -396,11 +396,23 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def compare_link(experiment: str, run_ids: list[str], port: int = PORT) -> str:
-    """Link to MLflow's comparison of runs, as `opdlab ui` serves it."""
+def compare_link(
+    experiment: str, run_ids: list[str], page: str = f"http://127.0.0.1:{PORT}"
+) -> str:
+    """Link to MLflow's comparison of runs; by default as `opdlab ui` serves it."""
     query = f"runs={json.dumps(run_ids)}&experiments={json.dumps([experiment])}".replace(" ", "")
     query = query.replace(chr(34), "%22") + "&workflowType=machine_learning"
-    return f"http://127.0.0.1:{port}/#/compare-runs?{query}"
+    return f"{page.rstrip('/')}/#/compare-runs?{query}"
+
+
+def show_link(output: str, uri: str | None, experiment: str, run_ids: list[str]) -> None:
+    """Print where runs are seen side by side: on the server that has them, or on one to be started."""
+    if uri is not None and uri.startswith(("http://", "https://")):
+        console.print("In MLflow:")
+        console.print(compare_link(experiment, run_ids, uri), soft_wrap=True)
+    else:
+        console.print(f"In MLflow: [bold]opdlab ui --output {output}[/], then open")
+        console.print(compare_link(experiment, run_ids), soft_wrap=True)
 
 
 def serve(output: str, port: int = PORT, uri: str | None = None) -> None:

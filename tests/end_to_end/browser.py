@@ -20,8 +20,8 @@ ARGUMENTS = [
 
 
 @contextmanager
-def chromium_page(**context: Any) -> Iterator[Page]:
-    """A page whose errors and requests are held against it at the end."""
+def chromium_page(allowed: str = "", **context: Any) -> Iterator[Page]:
+    """A page whose errors and requests are held against it at the end, but for those to an address."""
     faults: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -32,7 +32,7 @@ def chromium_page(**context: Any) -> Iterator[Page]:
             "request",
             lambda request: (
                 None
-                if request.url.startswith(("file:", "data:", "blob:"))
+                if request.url.startswith(("file:", "data:", "blob:", allowed or "file:"))
                 else faults.append(f"request to {request.url}")
             ),
         )

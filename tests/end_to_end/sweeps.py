@@ -45,6 +45,12 @@ def first_number(trial: FrozenTrial) -> int:
     return trial.system_attrs.get("failed_trial", trial.number)
 
 
+def at_once(trials: list[FrozenTrial]) -> int:
+    """How many trials were in work at the same time."""
+    spans = [(t.datetime_start, t.datetime_complete) for t in trials]
+    return max(sum(a <= start < b for a, b in spans if a and b) for start, _ in spans if start)
+
+
 def processes(laboratory: Laboratory, role: str = "") -> list[psutil.Process]:
     """Living processes of a role, or all but the command itself, by where they write."""
     found = []

@@ -87,8 +87,7 @@ def write(
     _compare(folder, trials, config, sweep)
     ids = [state_of(folder / t.user_attrs["folder"])["parent"] for t in trials[:LARGEST_LINK]]
     console.print(f"best: [bold]opdlab train {best}[/]; plots: {folder / 'plots'}")
-    console.print(f"In MLflow: [bold]opdlab ui --output {config.output}[/], then open")
-    console.print(tracking.compare_link(experiment, ids), soft_wrap=True)
+    tracking.show_link(config.output, config.tracking.uri, experiment, ids)
 
 
 def row(trial: FrozenTrial) -> dict[str, Any]:

@@ -24,7 +24,9 @@ from opdlab.sweeps.settings import Choice, FloatRange, Sweep, applies
 
 GRACE = 3  # missing signs of life before a trial counts as dead
 OUTAGE_S = 900  # a database that is away for longer ends a worker
-MAX_RETRY = 5
+MAX_RETRY = (
+    20  # stops on request count, too; what ends a poisonous trial is the count of dead workers
+)
 ASK_LOCK = 0x6F70646C  # key of PostgreSQL's advisory lock
 T = TypeVar("T")
 DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)
@@ -124,16 +126,16 @@ def locked(config: Experiment, sweep: Sweep) -> Iterator[Callable[[], None]]:
         finally:
             lock.release(force=True)
         return
-    from sqlalchemy import create_engine
+    from sqlalchemy import NullPool, create_engine
 
-    # The server frees the lock of a connection that is gone, so a killed worker holds up nobody.
-    connection = create_engine(sweep.storage).connect()
+    # The server frees the lock of a connection that is gone, so a killed worker holds up nobody. A pool
+    # would keep the connection, and with it the lock, when it is closed here.
+    connection = create_engine(sweep.storage, poolclass=NullPool).connect()
     try:
         connection.execute(text("select pg_advisory_lock(:key)"), {"key": ASK_LOCK})
         yield connection.close
     finally:
         connection.close()
-        connection.engine.dispose()
 
 
 def make_sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:

@@ -94,6 +94,8 @@ class Worker:
         """Run one trial, or wait for others; False when nothing is left to do."""
         self._revive()
         with studies.locked(self.config, self.sweep) as free:
+            # A stop that came while this one waited must not take a trial out of the queue.
+            self.stop.check()
             state = studies.progress(self.study)
             late = time.time() > self.deadline
             if state.waiting or (state.begun < self.sweep.trials and not late):

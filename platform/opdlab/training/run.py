@@ -167,9 +167,7 @@ def run_all(session: Session, config: Experiment, pair: Pair) -> None:
         compare_runs(session, list(config.evaluation.references), runs)
     console.print(comparison.phase_table(session.seconds))
     ids = [session.group.run(name)["run_id"] for name in runs]
-    link = tracking.compare_link(session.experiment, ids)
-    console.print(f"In MLflow: [bold]opdlab ui --output {config.output}[/], then open")
-    console.print(link, soft_wrap=True)
+    tracking.show_link(config.output, config.tracking.uri, session.experiment, ids)
 
 
 def compare_runs(session: Session, references: list[str], runs: list[str]) -> None:
