@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -66,12 +66,29 @@ def _checked(benchmark: Benchmark, folder: str | None) -> tuple[list[Problem], D
     del folder
     source = benchmark.source
     found = read(source, benchmark.path, benchmark.revision)
-    fields = [benchmark.normalise(row, number) for number, row in enumerate(found.rows, start=1)]
+    rows = list(enumerate(found.rows, start=1))
+    fields = [_in_row(number, found, benchmark.normalise, row, number) for number, row in rows]
     report = _report(source, found, fields)
-    problems = [replace(benchmark.problem(each), benchmark=benchmark.benchmark) for each in fields]
+    problems = [
+        replace(_in_row(number, found, benchmark.problem, each), benchmark=benchmark.benchmark)
+        for number, each in enumerate(fields, start=1)
+    ]
     if len({problem.id for problem in problems}) < len(problems):
         raise DataError(f"{source.name}: {found.origin} uses a problem's id twice")
     return problems, report
+
+
+def _in_row(number: int, found: Rows, make: Callable[..., Any], *given: Any) -> Any:
+    """What `make` makes of a row; whatever a malformed one does to it is told as a fault of the data."""
+    try:
+        return make(*given)
+    except DataError:
+        raise
+    except (AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{found.origin}: row {number} is malformed ({type(error).__name__}: {error}); take another "
+            "copy"
+        ) from error
 
 
 def _report(source: Source, found: Rows, fields: Sequence[Fields]) -> DataReport:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from machine import need_chromium
 from playwright.sync_api import Page, sync_playwright
 
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser")) if p), None)
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -24,7 +23,7 @@ def chromium_page(allowed: str = "", **context: Any) -> Iterator[Page]:
     """A page whose errors and requests are held against it at the end, but for those to an address."""
     faults: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=need_chromium(), args=ARGUMENTS)
         page = browser.new_context(**context).new_page()
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)

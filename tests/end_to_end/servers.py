@@ -35,7 +35,7 @@ def _programs() -> Path | None:
 def postgres_missing() -> str:
     """Why no PostgreSQL server can be started here; empty where one can."""
     if _programs() is None:
-        return "PostgreSQL's server programs (initdb, pg_ctl) are not installed"
+        return "PostgreSQL's server programs (initdb, pg_ctl) are not installed: apt install postgresql"
     return ""
 
 

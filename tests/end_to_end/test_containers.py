@@ -234,7 +234,10 @@ def test_images_without_a_digest_are_refused() -> None:
     assert set(bases[1:]) <= set(stages)
 
 
-@pytest.mark.skipif(not shutil.which("docker-compose"), reason="docker-compose is not installed")
+@pytest.mark.skipif(
+    not shutil.which("docker-compose"),
+    reason="docker-compose is not installed: apt install docker-compose",
+)
 @pytest.mark.parametrize("files", [["compose.yaml"], ["compose.yaml", "cuda.yaml"]])
 def test_docker_compose_takes_the_file(files: list[str]) -> None:
     chosen = [part for name in files for part in ("--file", str(DOCKER / name))]
@@ -248,7 +251,9 @@ def test_docker_compose_takes_the_file(files: list[str]) -> None:
     assert ("devices" in str(shown["services"]["worker"])) == (len(files) == 2)
 
 
-@pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed")
+@pytest.mark.skipif(
+    not shutil.which("hadolint"), reason="hadolint is not installed: put its program on PATH"
+)
 def test_the_dockerfile_passes_its_linter() -> None:
     done = subprocess.run(
         ["hadolint", str(DOCKER / "Dockerfile")], capture_output=True, text=True, timeout=60

@@ -61,15 +61,8 @@ def test_an_evaluation_killed_in_the_middle_goes_on_without_repeating_or_losing_
     process.communicate()
     before = files(laboratory)
     assert 0 < len(content(laboratory)) < PROBLEMS * SAMPLES
-    name = next(path.parents[3].parent.name for path in before)
-    assert "not finished" in laboratory.run(
-        "compare",
-        f"evaluations/{name}",
-        f"evaluations/{name}",
-        "--output",
-        laboratory.output,
-        code=1,
-    )
+    half, whole = (next(one.output.glob("evaluations/*")) for one in (laboratory, undisturbed))
+    assert "not finished" in laboratory.run("compare", half, whole, code=1)
 
     laboratory.run("eval", file, "--model", laboratory.student)
     assert content(laboratory) == content(undisturbed)

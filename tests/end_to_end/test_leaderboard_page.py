@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from end_to_end.browser import CHROMIUM, chromium_page
+from end_to_end.browser import chromium_page
 from playwright.sync_api import Page
 from run_folders import config, draws, write_reference, write_run, write_samples
 
@@ -20,7 +20,6 @@ from opdlab_dashboards.board import Leaderboard, board_of, build
 from opdlab_dashboards.measured import find
 from opdlab_dashboards.report import report
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 BENCHMARKS = ("aime_2024", "math/short")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from machine import need_chromium
 
 from opdlab import plugins
 from opdlab.errors import DataError
@@ -18,7 +18,6 @@ from opdlab.records import Generation, Grade, Problem
 from opdlab.store import Asked, SampleSet, data_hash
 from opdlab_dashboards.samples import samples
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 OPTIONS += ["--disable-component-update", "--disable-sync"]
 EVALUATOR = {"type": "math", "level": "short", "count": 6}
@@ -77,10 +76,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM:
-        pytest.skip("chromium is not installed")
+    path = need_chromium()
     with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        running = playwright.chromium.launch(executable_path=path, args=OPTIONS)
         yield running
         running.close()
 

@@ -24,7 +24,8 @@ from opdlab.store import SampleSet, sample_sets
 NEEDED = ("fastapi", "openai", "python_multipart", "uvicorn")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"`transformers serve` needs {', '.join(MISSING)}"
+    bool(MISSING),
+    reason=f"`transformers serve` needs {', '.join(MISSING)}: pip install -e '.[dev]'",
 )
 STUDENT = models.EMBEDDED / "student"
 PROBLEMS, SAMPLES, LENGTH = 20, 6, 48

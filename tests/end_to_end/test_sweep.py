@@ -146,7 +146,7 @@ def assert_compared(text: str, uri: str, trials: list[FrozenTrial]) -> None:
 
 
 def test_workers_are_sent_to_a_cluster_by_submitit(laboratory: Laboratory):
-    pytest.importorskip("submitit")
+    pytest.importorskip("submitit", reason="submitit is not installed: pip install -e .[dev]")
     file = sweep_file(laboratory, trials=2)
     laboratory.run("sweep", file, "--workers", "2", "--cluster", "local")
     assert_whole(laboratory, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from code_rows import ROWS, livecodebench, mbpp, packed, write
-from sandbox_here import need_sandbox
+from machine import need_sandbox, no_data
 
 from opdlab import plugins
 from opdlab.errors import DataError
@@ -49,7 +49,7 @@ class OfPrograms(EvaluatorContract):
                 patch.setenv("OPDLAB_DATA", str(folder))
                 write(folder, cls.name)
             elif find_local(plugins.load(plugins.EVALUATORS, cls.name)().source, None) is None:
-                pytest.skip(f"OPDLAB_DATA names no folder with {cls.name}.jsonl")
+                no_data(f"{cls.name}.jsonl")
             yield
 
 
@@ -215,6 +215,31 @@ def test_changed_private_tests_change_the_hash_of_the_data(folder):
     assert data_hash(LiveCodeBench(path=str(folder / "other.jsonl")).problems()) != before
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "value", "said"),
+    [
+        ("livecodebench", "metadata", "{", "row 1 is malformed"),
+        ("livecodebench", "public_test_cases", "[3]", "a test is malformed"),
+        ("livecodebench", "public_test_cases", '[{"input": "1", "output": "1"}]', "'testtype'"),
+        ("livecodebench", "private_test_cases", "nothing packed", "tests cannot be read"),
+        ("mbpp", "test_list", ["assert ("], "row 1 is malformed"),
+        ("mbpp", "code", 3, "row 1 is malformed"),
+    ],
+)
+def test_malformed_rows_are_faults_of_the_data_and_of_no_program(folder, name, column, value, said):
+    make, count = ROWS[name]
+    # A column of a file has one type, so every row gets the bad value.
+    rows = [{**make(number), column: value} for number in range(count)]
+    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    evaluator = plugins.load(plugins.EVALUATORS, name)()
+    with pytest.raises(DataError, match=said):
+        evaluator.data()
+    if name == "livecodebench" and column != "metadata":
+        verdict = evaluator.grade(evaluator.problems()[0], fenced("print(1)"))
+        assert verdict.status == "grader_error"
+        assert said in verdict.reason
+
+
 def test_without_a_sandbox_nothing_runs_unless_it_is_asked_for_by_name(folder, monkeypatch):
     write(folder, "humaneval")
     monkeypatch.setattr(pool_module, "_SHARED", pool_module._Shared({}))
@@ -255,7 +280,7 @@ def own(benchmark):
     """Problems of a real copy, with verdicts on their own solutions."""
     need_sandbox()
     if find_local(benchmark.source, None) is None:
-        pytest.skip(f"OPDLAB_DATA names no folder with {benchmark.source.name}.jsonl")
+        no_data(f"{benchmark.source.name}.jsonl")
     problems = benchmark.problems()
     return problems, benchmark.grade_all([(p, benchmark.right_answer(p)) for p in problems])
 
@@ -330,7 +355,7 @@ def test_real_contest_problems_are_judged_by_both_rules():
     need_sandbox()
     path = Path(os.environ.get("OPDLAB_DATA", "."), "livecodebench_v1_sample.jsonl")
     if not path.exists():
-        pytest.skip("OPDLAB_DATA names no folder with livecodebench_v1_sample.jsonl")
+        no_data("livecodebench_v1_sample.jsonl")
     worker = Worker()
     for row in map(json.loads, path.read_text().splitlines()):
         name = json.loads(row["labels"])["task_id"]

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from machine import no_data
 
 from opdlab import plugins
 from opdlab.evaluator import Evaluator
@@ -59,7 +60,7 @@ class WithData(OfOurs):
                 (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
                 patch.setenv("OPDLAB_DATA", str(folder))
             elif find_local(source, None) is None:
-                pytest.skip(f"OPDLAB_DATA names no folder with {name}.jsonl")
+                no_data(f"{name}.jsonl")
             yield
 
 

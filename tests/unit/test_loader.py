@@ -376,6 +376,22 @@ def test_a_fault_of_a_run_points_at_its_line(old: str, new: str, message: str):
     assert message in refusal(with_line(old, new, RUNS))
 
 
+def test_runs_that_would_be_measured_in_different_ways_are_refused():
+    text = RUNS.replace("runs:", "evaluation: {benchmarks: [{type: math}]}\nruns:", 1)
+    told = (
+        "x.yaml:23: run far would be measured in another way than run plain, by {}, and could not"
+    )
+    (message,) = refusal(text)
+    assert message.startswith(told.format("evaluation.samples"))
+    lengths = with_line("evaluation.samples: 4", "rollout.max_new_tokens: 5", text)
+    (message,) = refusal(lengths)
+    assert message.startswith(told.format("rollout.max_new_tokens"))
+    assert message.endswith("set evaluation.max_new_tokens for all of them")
+    load_experiment("x.yaml", ["evaluation.max_new_tokens=9"])
+    often = with_line("evaluation.samples: 4", "evaluation.every: 5", text)
+    assert run_names(load_experiment(written(often))) == ["plain", "far"]
+
+
 def test_a_fault_that_all_runs_share_is_told_once():
     text = with_line("steps: 10", "steps: 0", RUNS)
     assert refusal(text) == ["x.yaml:15: training.steps must be at least 1, not 0"]

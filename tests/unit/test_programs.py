@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from code_rows import packed
-from sandbox_here import need_sandbox
+from machine import need_sandbox
 
 from opdlab.errors import DataError
 from opdlab.records import Verdict

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from hostile_programs import ATTEMPT, LIMITED, REFUSED
-from sandbox_here import need_sandbox
+from machine import need_sandbox
 
 from opdlab_evaluators.sandbox import command, system_calls
 from opdlab_evaluators.sandbox.cgroup import Groups, parents

@@ -91,10 +91,7 @@ class LiveCodeBench(CodeBenchmark):
 
     def _whole(self) -> LiveCodeBench:
         """The same copy of the data, without the options that choose among it: it is read once."""
-        unsafe = self.unsafe_run_on_this_machine
-        return LiveCodeBench(
-            self.path, self.revision, release=self.release, unsafe_run_on_this_machine=unsafe
-        )
+        return LiveCodeBench(self.path, self.revision, release=self.release)
 
     def problems(self) -> Sequence[Problem]:
         found = super(LiveCodeBench, self._whole()).problems()
@@ -108,7 +105,11 @@ class LiveCodeBench(CodeBenchmark):
         return [replace(p, benchmark=self.benchmark) for p in kept[: self.limit]]
 
     def data(self) -> DataReport:
-        report = super(LiveCodeBench, self._whole()).data()
+        """See `Evaluator.data`; there are no right programs to judge, but every test must be readable."""
+        whole = self._whole()
+        report = super(LiveCodeBench, whole).data()
+        for problem in super(LiveCodeBench, whole).problems():
+            _cases.__wrapped__(problem.extra["tests"], problem.id)
         alone = self.release in COUNTS
         until = self.release.removeprefix("release_")
         what = f"of {until}" if alone else f"cumulative, up to {until}"
@@ -142,8 +143,12 @@ class LiveCodeBench(CodeBenchmark):
         return last_two_fences(completion)
 
     def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
+        try:
+            tests = _cases(problem.extra["tests"], problem.id)
+        except DataError as error:
+            return Verdict("grader_error", program, str(error))
         failed: dict[str, str] = {}
-        for number, case in enumerate(_cases(problem.extra["tests"], problem.id), start=1):
+        for number, case in enumerate(tests, start=1):
             answered, passed = self._passed(case, problem.gold["function"], program, worker)
             if answered.fault:
                 return Verdict("sandbox_error", program, answered.error)
@@ -160,16 +165,13 @@ class LiveCodeBench(CodeBenchmark):
         if case.kind == "stdin":
             answered = answer_stdin(worker, program, case.input, self.limits, rules.PREAMBLE)
             official, strict = rules.official_text, rules.strict_text
-            expected: Any = case.output
         else:
             target = f"Solution().{function}" if "class Solution" in program else str(function)
-            args = [json.loads(line) for line in case.input.split("\n")]
-            answered = answer_call(worker, program, target, args, self.limits, rules.PREAMBLE)
+            answered = answer_call(worker, program, target, case.input, self.limits, rules.PREAMBLE)
             official, strict = rules.official_value, rules.strict_value
-            expected = json.loads(case.output)
         return answered, {
-            "official": official(answered, expected),
-            "strict": strict(answered, expected),
+            "official": official(answered, case.output),
+            "strict": strict(answered, case.output),
         }
 
     def _verdict(self, program: str, failed: Mapping[str, str]) -> Verdict:
@@ -192,4 +194,8 @@ def _said(answered: Answered, case: Case) -> str:
     if answered.error:
         return answered.error
     ending = f", exit code {answered.exit}" if answered.exit else ""
-    return f"{str(answered.value).strip()[:100]!r}{ending}, expected {case.output.strip()[:100]!r}"
+    return f"{_brief(answered.value)!r}{ending}, expected {_brief(case.output)!r}"
+
+
+def _brief(value: Any) -> str:
+    return str(value).strip()[:100]

@@ -18,10 +18,16 @@ LARGEST = 1 << 30
 
 @dataclass(frozen=True)
 class Case:
-    """One test: what goes in, and what must come out. `kind` is `stdin` or `functional`."""
+    """One test: what goes in, and what must come out.
 
-    input: str
-    output: str
+    Attributes:
+        input: the standard input, or the list of a function's arguments.
+        output: what must be printed, or returned.
+        kind: `stdin` or `functional`.
+    """
+
+    input: Any
+    output: Any
     kind: str
 
 
@@ -72,8 +78,18 @@ def cases(text: str, where: str) -> list[Case]:
         listed = json.loads(text)
     except ValueError:
         listed = unpacked(text, where)
-        listed = json.loads(listed) if isinstance(listed, str) else listed
     try:
-        return [Case(row["input"], row["output"], row["testtype"]) for row in listed]
-    except (TypeError, KeyError) as error:
-        raise DataError(f"{where}: a test has no {error}; take another copy") from error
+        return [_case(row) for row in (json.loads(listed) if isinstance(listed, str) else listed)]
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{where}: a test is malformed ({type(error).__name__}: {error}); take another copy"
+        ) from error
+
+
+def _case(row: Any) -> Case:
+    given, expected, kind = row["input"], row["output"], row["testtype"]
+    if kind == "stdin":
+        return Case(given, expected, kind)
+    if kind != "functional":
+        raise ValueError(f"its kind is {kind!r}")
+    return Case([json.loads(line) for line in given.split("\n")], json.loads(expected), kind)

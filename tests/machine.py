@@ -1,0 +1,57 @@
+"""What tests need of the machine they run on.
+
+Where it is missing a test skips and says what to do about it. Where `CI` is set it fails instead, so that a
+machine that is there to test never leaves out the sandbox, the pages or the servers unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from typing import NoReturn
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def missing(what: str, remedy: str) -> NoReturn:
+    """Skip the test, or fail it where CI is set."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}: {remedy}. Without CI in the environment such tests are skipped")
+    pytest.skip(f"{what}: {remedy}")
+
+
+def need_chromium() -> str:
+    """The browser's path."""
+    if CHROMIUM is None:
+        missing("Chromium is not installed", "apt install chromium")
+    return CHROMIUM
+
+
+def need_sandbox() -> None:
+    """A sandbox can be made here."""
+    if found := no_sandbox():
+        missing(*found)
+
+
+@cache
+def no_sandbox() -> tuple[str, str] | None:
+    """Why there is none, and the remedy: asked of bubblewrap itself, so that a broken one of ours fails."""
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed", "apt install bubblewrap"
+    command = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "true"]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    if tried.returncode == 0:
+        return None
+    return (
+        f"bubblewrap is refused ({tried.stderr.strip()})",
+        "allow user namespaces (INSTALL in opdlab_evaluators/sandbox/command.py says how)",
+    )
+
+
+def no_data(file: str) -> NoReturn:
+    """Skip the test: data that may not be copied into this repository are no fault of a machine."""
+    pytest.skip(f"no {file}: put it into a folder and name that by OPDLAB_DATA")
