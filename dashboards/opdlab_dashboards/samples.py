@@ -167,6 +167,7 @@ def _overview(sheet: Sheet) -> dict[str, Any]:
         "name": sheet.benchmark,
         "k": sheet.k,
         "note": sheet.note,
+        "graders": [one.asked.grader for one in sheet.sets if one is not None],
         "problems": list(sheet.problems),
         "marks": [
             [

@@ -111,6 +111,7 @@ def test_a_click_on_a_cell_shows_all_of_its_sample(opened: Any, runs: list[Path]
     page = opened(runs[0])
     assert page.locator("#map .cell").count() == 24
     assert page.locator("#map .cell.s1").count() == 6
+    assert page.locator("#graders").inner_text() == "graded by 1"
     page.locator("#map .cell.s1").first.click()
     problem = plugins.load(plugins.EVALUATORS, "math")(level="short", count=6).problems()[0]
     shown = {part: page.locator(f"#detail .{part}").inner_text() for part in PARTS}
@@ -146,6 +147,7 @@ def test_verdicts_and_text_filter_and_both_runs_stand_side_by_side(
     assert "50.0 %" not in page.locator("h1").inner_text()
     assert "(25.0 % of 6 × 4)" in page.locator("h1").inner_text()
     assert "(100.0 %, 6 not judged, of 6 × 4)" in page.locator("h1").inner_text()
+    assert page.locator("#verdicts button").all_inner_texts()[1] == "✗wrong 6 | 0"
     page.click("#verdicts button:has-text('correct')")
     page.click("#verdicts button:has-text('grader timeout')")
     assert page.locator("#count").inner_text() == "18 samples of 6 problems"

@@ -212,11 +212,14 @@ function find(place, hits) {
 
 function drawVerdicts() {
   const counts = {};
-  for (const marks of sheet().marks) for (const mark of marks.join("")) counts[mark] = (counts[mark] ?? 0) + 1;
+  sheet().marks.forEach((marks, run) => {
+    for (const mark of marks.join("")) (counts[mark] ??= all.runs.map(() => 0))[run] += 1;
+  });
   $("verdicts").replaceChildren(...Object.keys(counts).sort().map((mark) => {
     const swatch = element("span", { className: `swatch ${mark === MISSING ? "missing" : `s${mark}`}`, textContent: SIGNS[mark] ?? "" });
-    const made = element("button", { type: "button" }, swatch, `${label(mark)} ${counts[mark]}`);
+    const made = element("button", { type: "button" }, swatch, `${label(mark)} ${counts[mark].join(" | ")}`);
     made.dataset.mark = mark;
+    made.title = all.runs.map((run, each) => `${run}: ${counts[mark][each]}`).join("\n");
     made.setAttribute("aria-pressed", String(!state.hidden.has(mark)));
     made.onclick = () => {
       if (!state.hidden.delete(mark)) state.hidden.add(mark);
@@ -229,7 +232,8 @@ function drawVerdicts() {
 function openSheet(number) {
   Object.assign(state, { sheet: number, chosen: null, hits: null, hidden: new Set() });
   [...$("sheets").children].forEach((tab, place) => tab.setAttribute("aria-pressed", String(place === number)));
-  const { note, marks, k, problems } = sheet();
+  const { note, marks, k, problems, graders } = sheet();
+  $("graders").textContent = `graded by ${[...new Set(graders)].join(" and ")}`;
   $("note").hidden = !note;
   $("note").textContent = note;
   $("runs").replaceChildren(...all.runs.flatMap((run, each) => [
