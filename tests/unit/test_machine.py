@@ -15,5 +15,5 @@ def test_a_missing_tool_skips_with_its_remedy_and_fails_where_ci_is_set(monkeypa
 
 def test_missing_data_skip_even_there(monkeypatch):
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.skip.Exception, match="put it into a folder .* OPDLAB_DATA"):
+    with pytest.raises(pytest.skip.Exception, match=r"put it into a folder .* OPDLAB_DATA"):
         no_data("a.jsonl")
