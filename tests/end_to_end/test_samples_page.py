@@ -147,7 +147,7 @@ def test_verdicts_and_text_filter_and_both_runs_stand_side_by_side(
     assert "50.0 %" not in page.locator("h1").inner_text()
     assert "(25.0 % of 6 × 4)" in page.locator("h1").inner_text()
     assert "(100.0 %, 6 not judged, of 6 × 4)" in page.locator("h1").inner_text()
-    assert page.locator("#verdicts button").all_inner_texts()[1] == "✗wrong 6 | 0"
+    assert page.locator("#verdicts button:has-text('wrong 6 | 0')").count() == 1
     page.click("#verdicts button:has-text('correct')")
     page.click("#verdicts button:has-text('grader timeout')")
     assert page.locator("#count").inner_text() == "18 samples of 6 problems"
