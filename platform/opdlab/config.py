@@ -144,6 +144,12 @@ class Training(Section):
     are those of one device that answers all of them (Lightning's DDP)."""
     nodes: int = Field(default=1, ge=1)
     """Machines; start the same command on each by torchrun or SLURM."""
+    teacher_device: str | None = None
+    """Device of the teachers, such as `cuda:1`; null for the student's own. For training on one device."""
+    overlap: bool = False
+    """Have the teacher score a micro-batch while the student answers the next one of the same optimizer
+    step, by the same weights: nothing gets stale, results do not change. Needs `accumulate` above 1, and
+    pays where the teacher has a device (`teacher_device`) or processor cores of its own."""
     checkpoint_every: int = Field(default=25, ge=1)
     """Optimizer steps between checkpoints, or a few more: one is made when a rollout's epochs are over."""
     keep_every: int = Field(default=0, ge=0)
@@ -293,6 +299,7 @@ def _misfits(config: Experiment) -> Iterator[str]:
             "training.epochs: steps after the first would train on answers of an earlier student as if "
             "they were its own; set method.ratio_cap or method.ratio_clip, or another support"
         )
+    yield from _misplaced(training, method)
     if method.graded and config.prompts.type != "problems":
         yield "prompts.type: the method needs graded answers; only `problems` has a grader"
     if method.graded and config.rollout.group_size < 2:
@@ -309,6 +316,29 @@ def _misfits(config: Experiment) -> Iterator[str]:
         )
     if method.sampler == "teacher" and (mask.entropy_above is not None or mask.entropy_share):
         yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
+
+
+def _misplaced(training: Training, method: AnyMethod) -> Iterator[str]:
+    """What cannot be done where or when it is said to be."""
+    if training.overlap and training.accumulate == 1:
+        yield (
+            "training.overlap: answers to the next step's prompts would come from an earlier student; set "
+            "training.accumulate to 2 or more, and the micro-batches of one step overlap"
+        )
+    if training.overlap and method.sampler == "teacher":
+        yield "training.overlap: the teacher writes the answers, so it cannot score others meanwhile"
+    if training.teacher_device and training.devices * training.nodes > 1:
+        yield "training.teacher_device: it is for training on one device; each of several has a teacher"
+    if training.teacher_device and (fault := _no_device(training.teacher_device)):
+        yield f"training.teacher_device: {fault}"
+
+
+def _no_device(name: str) -> str:
+    """Why it does not name a device; empty if it does."""
+    kind, _, number = name.partition(":")
+    if kind in ("cpu", "cuda", "mps", "xpu") and (number.isdigit() or name == kind):
+        return ""
+    return f"{name!r} names no device; write for example cuda:1"
 
 
 class Architecture(Section):

@@ -259,7 +259,9 @@ def chunked_loss(
     def teacher(part: slice) -> Float[Tensor, "C V"]:
         assert teacher_model is not None
         assert teacher_hidden is not None
-        return project(teacher_model, teacher_hidden[part])[:, :vocabulary]
+        # The teacher may have a device of its own.
+        rows = teacher_hidden[part].to(teacher_model.device)
+        return project(teacher_model, rows)[:, :vocabulary].to(student_hidden.device)
 
     rows = Rows(
         student=lambda hidden: project(student_model, hidden)[:, :vocabulary],

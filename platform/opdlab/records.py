@@ -148,12 +148,9 @@ class Rollout:
 
     def to(self, device: torch.device | str) -> Rollout:
         """The same rollout with every tensor on `device`."""
-        moved = {
-            f.name: value.to(device)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        if self.tokens.device == torch.device(device):
+            return self
+        return replace(self, **_moved(self, device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +195,16 @@ class TeacherScores:
     hidden: Float[Tensor, "T H"] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     leaves: int = 0
+
+    def to(self, device: torch.device | str) -> TeacherScores:
+        """The same scores with every tensor on `device`."""
+        return replace(self, **_moved(self, device))
+
+
+def _moved(record: Any, device: torch.device | str) -> dict[str, Tensor]:
+    """Its tensors on `device`, by field."""
+    values = {f.name: getattr(record, f.name) for f in fields(record)}
+    return {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True, eq=False)

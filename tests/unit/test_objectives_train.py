@@ -305,6 +305,10 @@ def test_combinations_known_to_be_wrong_are_refused_with_line_key_and_reason(
     ("method", "override", "reason"),
     [
         ("{type: opd}", "training.epochs=2", "an earlier student"),
+        ("{type: opd}", "training.overlap=true", "training.accumulate to 2"),
+        ("{type: sft}", "training={steps: 9, accumulate: 2, overlap: true}", "writes the answers"),
+        ("{type: opd}", "training.teacher_device=gpu1", "names no device"),
+        ("{type: opd}", "training={steps: 9, devices: 2, teacher_device: cpu}", "one device"),
         ("{type: grpo}", "rollout.group_size=1", "its gradient is zero"),
         ("{type: sft}", "training.mask.entropy_share=0.5", "the answers are the teacher's"),
         ("{type: opd}", "training.mask={first: 5, last: 2}", "must not be below"),

@@ -115,6 +115,38 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(folders, normalisati
         torch.testing.assert_close(parts.student.get_parameter(name), weight, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", [OPD, {"type": "lgr", "support": "sampled", "top_k": 4}])
+def test_scoring_beside_sampling_changes_no_bit(folders, method) -> None:
+    many = {"accumulate": 3, "prompts_per_step": 2, "steps": 3}
+    apart = build(folders, method, **many)
+    beside = build(folders, method, overlap=True, teacher_device="cpu", **many)
+    rows, same = fit(apart), fit(beside)
+    assert "seconds/overlapped" in same[0]
+    for row, other in zip(rows, same, strict=True):
+        numbers = [name for name in row if "second" not in name]
+        assert {name: other[name] for name in numbers} == {name: row[name] for name in numbers}
+    for name, weight in apart.student.named_parameters():
+        assert torch.equal(beside.student.get_parameter(name), weight)
+    assert (beside.drawn, beside.ahead) == (apart.drawn, None)
+
+
+def test_answers_sampled_ahead_are_of_the_same_weights(folders) -> None:
+    module = build(folders, OPD, overlap=True, accumulate=2, prompts_per_step=2, steps=3)
+    weights: list[torch.Tensor] = []
+    sample = module.sample
+
+    def noted() -> object:
+        weights.append(torch.cat([p.detach().flatten() for p in module.student.parameters()]))
+        return sample()
+
+    module.sample = noted  # type: ignore[method-assign]
+    fit(module)
+    assert len(weights) == 6
+    for first, second in zip(weights[::2], weights[1::2], strict=True):
+        assert torch.equal(first, second)
+    assert not torch.equal(weights[1], weights[2])
+
+
 def test_token_mean_and_sequence_mean_are_different_losses(folders) -> None:
     rows = [fit(build(folders, OPD, normalisation=n))[0] for n in ("token_mean", "sequence_mean")]
     assert rows[0]["loss"] == pytest.approx(rows[0]["reverse_kl"], rel=1e-5)

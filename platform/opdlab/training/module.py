@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -29,6 +30,15 @@ from opdlab.training.weights import token_weights
 
 ROWS_PER_SEED = 2**40  # so that no two seeds of an experiment share the seed of a row
 SMALLEST_SUM = 1e-9  # of weights: a mask may leave no token, and then nothing is trained
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """A fresh rollout, what each row answers, and how many rollouts came before it."""
+
+    rollout: Rollout
+    problems: list[Problem]
+    number: int
 
 
 class Distillation(L.LightningModule):
@@ -59,7 +69,7 @@ class Distillation(L.LightningModule):
         self.metrics: dict[str, float] = {}
         self.micro_batches: list[dict[str, float]] = []
         self.kept: list[tuple[Rollout, TeacherScores, Supervision]] = []
-        self.problems: list[Problem] = []
+        self.ahead: Answers | None = None
         self.turn, self.turn_was_fresh = 0, True
         self.rollout: Rollout | None = None
         self.scores: TeacherScores | None = None
@@ -68,7 +78,7 @@ class Distillation(L.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
         """Sum of the losses of one micro-batch; `on_before_optimizer_step` makes it the mean."""
         rollout, scores, supervision = self.supervised()
-        graded = self.accuracy(rollout) if self.turn_was_fresh else {}
+        graded = self.accuracy(self.answers) if self.turn_was_fresh else {}
         self.update_started = perf_counter()
         settings = self.config.training
         weights = token_weights(rollout, settings.normalisation, settings.mask)
@@ -95,26 +105,58 @@ class Distillation(L.LightningModule):
         count = self.config.training.accumulate
         self.turn_was_fresh = self.fresh
         if self.turn_was_fresh:
-            with self.clock("rollout"):
-                rollout = self.sample()
-            with self.clock("teacher"):
-                scores = self.score(rollout)
-            self.seconds |= scores.seconds
             if self.whole:
                 self.kept = []
+            scores = self.overlapped() if self.config.training.overlap else self.in_turn()
+            self.seconds |= scores.seconds
+            rollout = self.answers.rollout
             self.kept.append((rollout, scores, self.method.supervise(rollout, scores)))
         else:
             self.seconds = dict.fromkeys(self.seconds, 0.0)
         self.turn += 1
         return self.kept[(self.turn - 1) % count]
 
-    def score(self, rollout: Rollout) -> TeacherScores:
+    def in_turn(self) -> TeacherScores:
+        """Scores of fresh answers: first all are sampled, then all scored."""
+        with self.clock("rollout"):
+            self.answers = self.sample()
+        with self.clock("teacher"):
+            return self.score(self.answers)
+
+    def overlapped(self) -> TeacherScores:
+        """The same, while the answers of this step's next micro-batch are sampled by the same weights.
+
+        `seconds/teacher` is what is then still waited for, `seconds/overlapped` what that saved.
+        """
+        last = (self.turn + 1) % self.config.training.accumulate == 0
+        mixed = self.device.type, torch.get_autocast_dtype(self.device.type)
+        enabled = torch.is_autocast_enabled(self.device.type)
+
+        def score(answers: Answers) -> TeacherScores:
+            # Lightning's precision is a setting of this thread alone.
+            with torch.autocast(*mixed, enabled=enabled):
+                return self.score(answers)
+
+        with ThreadPoolExecutor(1) as beside:
+            with self.clock("rollout"):
+                self.answers = self.ahead or self.sample()
+                scores = beside.submit(score, self.answers)
+                self.ahead = None if last else self.sample()
+            with self.clock("teacher"):
+                found = scores.result()
+        saved = sum(found.seconds.values()) - self.seconds["teacher"]
+        self.seconds["overlapped"] = max(0.0, saved)
+        return found
+
+    def score(self, answers: Answers) -> TeacherScores:
         """The teacher's answers to the method's questions, each row by the teacher of its domain."""
+        rollout = answers.rollout.to(self.teacher.model.device)
         questions = self.method.questions(rollout)
         if not self.specialists:
-            return self.teacher.score(rollout, questions)
-        domains = [problem.benchmark for problem in self.problems]
-        return score_by_domain(self.teacher, self.specialists, rollout, questions, domains)
+            return self.teacher.score(rollout, questions).to(self.device)
+        domains = [problem.benchmark for problem in answers.problems]
+        found = score_by_domain(self.teacher, self.specialists, rollout, questions, domains)
+        return found.to(self.device)
 
     @property
     def fresh(self) -> bool:
@@ -128,10 +170,11 @@ class Distillation(L.LightningModule):
         settings = self.config.training
         return self.turn % (settings.accumulate * settings.epochs) == 0
 
-    def sample(self) -> Rollout:
+    def sample(self) -> Answers:
         """Answers to the next prompts: the student's own, in this very step, or the teacher's."""
         group = self.config.rollout.group_size
         count = self.config.training.prompts_per_step
+        number = self.drawn // (count * self.trainer.world_size)
         first = self.drawn + self.trainer.global_rank * count
         self.drawn += count * self.trainer.world_size
         prompts = [self.prompts.prompt(index) for index in range(first, first + count)]
@@ -147,22 +190,23 @@ class Distillation(L.LightningModule):
             top_k=self.method.group,
             vocabulary=self.subject.vocabulary,
         )
-        self.problems = [prompt.problem for prompt in asked]
+        rollout = rollout.to(self.device)
+        problems = [prompt.problem for prompt in asked]
         if not self.method.graded:
-            return rollout
-        grades = outcomes(rollout, self.problems, self.prompts, self.subject.tokenizer)
+            return Answers(rollout, problems, number)
+        grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
         rows = torch.arange(count, device=grades.device).repeat_interleave(group)
-        return replace(rollout, group=rows, outcome=grades)
+        return Answers(replace(rollout, group=rows, outcome=grades), problems, number)
 
-    def accuracy(self, rollout: Rollout) -> dict[str, float]:
+    def accuracy(self, answers: Answers) -> dict[str, float]:
         """The share of right answers of a fresh rollout, where it is known or it is time to look."""
         every = self.config.training.hacking.grade_every
-        grades = rollout.outcome
-        if grades is None and every and self.config.prompts.type == "problems":
-            count = self.config.training.prompts_per_step * self.trainer.world_size
-            if (self.drawn // count - 1) % every == 0:
-                with self.clock("grading"):
-                    grades = outcomes(rollout, self.problems, self.prompts, self.subject.tokenizer)
+        rollout, grades = answers.rollout, answers.rollout.outcome
+        due = every and answers.number % every == 0
+        if grades is None and due and self.config.prompts.type == "problems":
+            with self.clock("grading"):
+                tokenizer = self.subject.tokenizer
+                grades = outcomes(rollout, answers.problems, self.prompts, tokenizer)
         known = [] if grades is None else grades[grades.isfinite()].tolist()
         return {"accuracy": sum(known) / len(known)} if known else {}
 
@@ -230,9 +274,10 @@ class Distillation(L.LightningModule):
         self.seconds[part] = perf_counter() - started
 
     def on_fit_start(self) -> None:
-        """Put the teachers where the student is."""
+        """Put the teachers where the student is, or on the device of their own."""
+        device = self.config.training.teacher_device or self.device
         for teacher in (self.teacher, *(one.teacher for one in self.specialists)):
-            teacher.model.to(self.device)  # pyright: ignore[reportArgumentType]
+            teacher.model.to(device)  # pyright: ignore[reportArgumentType]
 
     def configure_optimizers(self) -> Any:
         settings = self.config.training
