@@ -114,6 +114,9 @@ class Training(Section):
     """Optimizer steps."""
     prompts_per_step: int = Field(default=32, ge=1)
     """Prompts of one micro-batch on one device; each is answered `rollout.group_size` times."""
+    rollout_rows: int | None = Field(default=None, ge=1)
+    """Answers sampled at a time, of which keys and values are held; one that ends frees its place for the
+    next prompt. Null for a whole micro-batch; the answers are the same either way."""
     accumulate: int = Field(default=1, ge=1)
     """Micro-batches an optimizer step; the loss is the exact mean over all of them together."""
     learning_rate: float = Field(default=1e-3, gt=0)

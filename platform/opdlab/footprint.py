@@ -208,6 +208,7 @@ def memory(experiment: Experiment, longest_prompt: int) -> Memory:
     dtype = torch.bfloat16 if low else models.DTYPES[experiment.student.dtype]
     weights = student.parameters * dtype.itemsize
     rows = training.prompts_per_step * experiment.rollout.group_size
+    sampled = min(rows, training.rollout_rows or rows)
     length = longest_prompt + experiment.rollout.max_new_tokens
     working = torch.bfloat16 if training.precision.startswith("bf16") else dtype
     working = torch.float16 if training.precision == "16-mixed" else working
@@ -235,7 +236,7 @@ def memory(experiment: Experiment, longest_prompt: int) -> Memory:
             + sum(footprint(one).weights for one in experiment.specialists),
         },
         passing={
-            "sampling (keys and values)": student.cache * dtype.itemsize * rows * length,
+            "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length,
             "scoring (keys, values, states)": scored,
             "updating (activations, logits)": activations(config, rows, length, working)
             + _VOCABULARY_COPIES * vocabulary,

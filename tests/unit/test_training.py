@@ -130,6 +130,18 @@ def test_scoring_beside_sampling_changes_no_bit(folders, method) -> None:
     assert (beside.drawn, beside.ahead) == (apart.drawn, None)
 
 
+def test_few_places_for_many_answers_change_no_answer(folders) -> None:
+    found = []
+    for rows in (None, 2):
+        module = build(folders, OPD, rollout_rows=rows)
+        fit(module)
+        assert module.rollout is not None
+        found.append(module.rollout)
+    assert len(set(found[0].response_lengths.tolist())) > 1
+    assert torch.equal(found[0].tokens, found[1].tokens)
+    torch.testing.assert_close(found[0].log_prob, found[1].log_prob, rtol=0, atol=1e-5)
+
+
 def test_answers_sampled_ahead_are_of_the_same_weights(folders) -> None:
     module = build(folders, OPD, overlap=True, accumulate=2, prompts_per_step=2, steps=3)
     weights: list[torch.Tensor] = []

@@ -189,6 +189,7 @@ class Distillation(L.LightningModule):
             pad_id=self.subject.pad_id,
             top_k=self.method.group,
             vocabulary=self.subject.vocabulary,
+            max_rows=self.config.training.rollout_rows,
         )
         rollout = rollout.to(self.device)
         problems = [prompt.problem for prompt in asked]
