@@ -9,6 +9,7 @@ import torch
 from opdlab import oracle
 from opdlab.config import Experiment
 from opdlab.doctor_lines import Line, failed, judged, passed, skipped
+from opdlab.doctor_objective import setting_of
 from opdlab.doctor_probe import Probe
 from opdlab.errors import OpdlabError
 from opdlab.head import chunked_loss, hidden_states
@@ -20,7 +21,7 @@ from opdlab.training.weights import token_weights
 def objective(name: str, config: Experiment) -> Line:
     """Whether the objective has the gradient that it claims, trained as this run would."""
     what = f"{name}: the objective is what it says"
-    setting = oracle.Setting(sequence_mean=config.training.normalisation == "sequence_mean")
+    setting = setting_of(config)
     finding = oracle.examine(config.method, setting)
     found = f"{finding} (difference {finding.difference:.0e})"
     if finding.terms == {}:

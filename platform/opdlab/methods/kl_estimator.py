@@ -36,11 +36,10 @@ WRONG = {
     ("k1", "backpropagation"): "its expected gradient is zero: it trains nothing",
     ("k2", "policy_gradient"): "its expected gradient is that of no divergence",
     ("k3", "policy_gradient"): "its expected gradient is the reverse KL's minus the forward KL's",
-    (
-        "top_k",
-        "policy_gradient",
-    ): "a detached sum over the top-k does not depend on the sampled token, so its "
-    "expected gradient is zero: it trains nothing",
+    ("top_k", "policy_gradient"): (
+        "a detached sum over the top-k does not depend on the sampled token, so its expected gradient is "
+        "zero: it trains nothing"
+    ),
     ("top_k", "backpropagation"): "a top-k KL is differentiated by `type: opd, support: top_k`",
 }
 
@@ -75,15 +74,13 @@ class KLEstimator(SampledMethod):
 
     @property
     def contract(self) -> Contract:
-        delivery = self.delivery.replace("_", " ").replace("backp", "back-p")
+        name = "bounded_log_ratio" if self.advantage_clip else f"{self.direction}_kl"
         return Contract(
             f"{self.direction} KL",
             "sampled",
             self.estimator,
-            "policy gradient" if delivery == "policy gradient" else "back-propagation",
-            gradient={
-                f"{self.direction}_kl" if not self.advantage_clip else "bounded_log_ratio": 1.0
-            },
+            "policy gradient" if self.delivery == "policy_gradient" else "back-propagation",
+            gradient={name: 1.0},
             condition="the student's own samples",
         )
 
