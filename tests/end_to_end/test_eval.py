@@ -127,5 +127,5 @@ def test_a_new_grader_changes_verdicts_shows_them_and_no_completion(laboratory: 
 
 @pytest.mark.parametrize("command", ["regrade", "compare"])
 def test_a_run_that_is_not_there_is_named(laboratory: Laboratory, command: str) -> None:
-    runs = ["gone"] if command == "regrade" else ["gone", "gone"]
+    runs = ["gone"] if command == "regrade" else ["gone", "other"]
     assert "no run 'gone'" in laboratory.run(command, *runs, "--output", laboratory.output, code=1)
