@@ -21,7 +21,7 @@ from opdlab import models
 from opdlab.attention_hook import Lines, PackedPass, UnsupportedError, hooked, running
 from opdlab.config import Experiment, Model
 from opdlab.head import flat_states, rows_at_a_time
-from opdlab.teacher import LEAF_CHUNK, TRUNK_CHUNK, TRUNK_TOKENS
+from opdlab.teacher import LEAF_CHUNK, TRUNK_TOKENS, trunk_piece
 
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
 # the teacher's log-probabilities, the probabilities and a product of two of these.
@@ -142,14 +142,15 @@ def scoring(
     size = sizes(config, dtype)
     device = torch.device("cpu" if on_cpu else "cuda")
     tokens = length * max(1, min(rows, TRUNK_TOKENS // length))
-    in_pieces = on_cpu and length > TRUNK_CHUNK
+    piece = min(tokens, trunk_piece(size.width)) if on_cpu else tokens
+    in_pieces = length > piece
     store = size.cache * size.bytes * tokens if candidates or in_pieces else 0
     states = size.width * size.bytes * tokens
     # Logits in float32, and those that they were made from.
     logit = 4 if size.bytes == 4 else 4 + size.bytes
-    together = {min(tokens, TRUNK_CHUNK) if on_cpu else tokens, LEAF_CHUNK if candidates else 1}
-    # A piece sees its own tokens through a mask.
-    mask = TRUNK_CHUNK**2 * size.bytes if in_pieces or candidates else 0
+    together = {piece, LEAF_CHUNK if candidates else 1}
+    # A piece sees its own tokens through a mask, and leaves those that they stand among.
+    mask = max(piece if in_pieces else 0, LEAF_CHUNK if candidates else 0) ** 2 * size.bytes
     passing = [
         *(forward_peak(config, count, dtype) + mask for count in together),
         min(tokens, rows_at_a_time(size.vocabulary, device)[0]) * size.vocabulary * logit,

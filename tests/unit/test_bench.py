@@ -149,7 +149,7 @@ def test_chunks_of_the_vocabulary_need_a_fraction_of_the_memory(tmp_path: Path) 
 
 def test_memory_is_linear_in_length_with_the_slope_of_the_plan(tmp_path: Path) -> None:
     file = tmp_path / "memory.json"
-    shape = "width=256,layers=4,heads=4,kv=4,intermediate=512,vocabulary=200"
+    shape = "width=512,layers=2,heads=4,kv=4,intermediate=512,vocabulary=200"
     # With the prompt's one token, rows of two, three and four whole pieces.
     words = ("--length", "2047", "--length", "3071", "--length", "4095", "--active", "0.05")
     run("memory", "--shape", shape, *words, "--top-k", "4", "--json", str(file))
