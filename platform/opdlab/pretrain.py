@@ -247,7 +247,8 @@ def fit(module: SupervisedTraining, path: Path, stop: StopRequest) -> None:
 
 def round_to(model: LlamaForCausalLM, dtype: str) -> None:
     """Give a model, in float32, the weights that its file will hold."""
-    model.to(models.DTYPES[dtype]).float()
+    any_model: Any = model  # whose `to` the library decorates out of its type
+    any_model.to(models.DTYPES[dtype]).float()
 
 
 def measure(
@@ -284,7 +285,8 @@ def save(
     """Write the model folder: weights, tokenizer, generation settings, configuration, card."""
     target = folder / "model"
     digest = models.weights_sha256(module.model)
-    module.model.to(models.DTYPES[module.config.dtype]).save_pretrained(target)
+    model: Any = module.model
+    model.to(models.DTYPES[module.config.dtype]).save_pretrained(target)
     tokenizer.save_pretrained(target)
     loader.save_resolved(module.config, target / CONFIG)
     facts = {

@@ -142,7 +142,8 @@ def late_change(before: Curves, after: Curves, seed: int) -> Change:
     """Of F at late positions: the last quarter of those that both reach. Problems are drawn together."""
     shared = np.intersect1d(before.position, after.position)
     if not len(shared):
-        return Change("late F", "", *[float("nan")] * 3)
+        nothing = float("nan")
+        return Change("late F", "", nothing, nothing, nothing)
     late = shared[-max(1, len(shared) // 4) :]
     times, everyone = resampled(len(before.total), seed), np.ones(len(before.total))
     values, replicates = [], []
