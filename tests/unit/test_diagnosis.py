@@ -260,9 +260,9 @@ def test_a_student_that_did_not_change_is_not_said_to_have() -> None:
     one = decay.curve_of(made(falling).tokens, 40, 12, 300)
     late = decay.late_change(one, one, seed=0)
     assert (late.value, late.low, late.high) == (0, 0, 0)
-    assert str(late).endswith("no change is shown")
+    assert str(late).endswith("no difference is shown")
     horizon = decay.horizon_change(one, one, 0.6, seed=0)
-    assert str(horizon).endswith("+0 tokens [+0, +0], no change is shown")
+    assert str(horizon).endswith("+0 tokens [+0, +0], no difference is shown")
 
 
 def test_a_horizon_beyond_what_was_seen_moved_by_that_much_or_more() -> None:

@@ -131,7 +131,7 @@ class Change:
     def __str__(self) -> str:
         if not math.isfinite(self.value):
             return f"{self.what}: nothing to compare"
-        word = "up" if self.low > 0 else "down" if self.high < 0 else "no change is shown"
+        word = "up" if self.low > 0 else "down" if self.high < 0 else "no difference is shown"
         least = "at least " if self.bound else ""
         form = ".0f" if self.unit else ".3f"
         ends = f"[{self.low:+{form}}, {self.high:+{form}}]"

@@ -32,7 +32,7 @@ def overview(found: Mapping[str, Any]) -> Table:
     table.add_column("prefixes of")
     columns = ("tokens", "F early", "F late", "fall", f"horizon F > {found['least']:g}")
     for column in (*columns, "D_ahead", "r with entropy", "pair r"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for name, one in found["models"].items():
         fall, ahead, pair = one["fall"], one["ahead"], one.get("pair", {})
         table.add_row(
@@ -40,7 +40,7 @@ def overview(found: Mapping[str, Any]) -> Table:
             f"{one['tokens']:,}",
             f"{fall['early']:.3f}",
             f"{fall['late']:.3f}",
-            spanned(fall["value"], fall["low"], fall["high"], "+.3f"),
+            spanned(fall["value"], fall["low"], fall["high"], "+.2f"),
             horizon(one["horizon"]),
             number(ahead.get("mean")),
             number(ahead.get("rank_r"), "+.2f"),
