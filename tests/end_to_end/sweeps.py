@@ -64,7 +64,7 @@ def processes(laboratory: Laboratory, role: str = "") -> list[psutil.Process]:
     return found
 
 
-def wait_until(found: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+def wait_until(found: Callable[[], Any], what: str, seconds: float = 300) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := found():
