@@ -94,6 +94,9 @@ def made(folder: Path, method: str) -> Experiment:
     }
     settings["rollout"] |= {"max_new_tokens": 128}
     settings["training"] |= {"prompts_per_step": 16, "threads": None}
+    if method == "lgr":
+        # Everywhere uncertain, a random student would make all positions active.
+        settings["method"] |= {"active_share": 0.15}
     return Experiment.model_validate(settings)
 
 
