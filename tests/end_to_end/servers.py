@@ -117,13 +117,14 @@ class MlflowServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             try:
                 if requests.get(f"{self.uri}/health", timeout=2).ok:
                     return
             except requests.RequestException:
                 time.sleep(0.2)
+        self.kill()
         raise AssertionError("the MLflow server did not start")
 
     def kill(self) -> None:
