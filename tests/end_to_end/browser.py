@@ -19,8 +19,8 @@ ARGUMENTS = [
 
 
 @contextmanager
-def chromium_page(allowed: str = "", **context: Any) -> Iterator[Page]:
-    """A page whose errors and requests are held against it at the end, but for those to an address."""
+def chromium_page(**context: Any) -> Iterator[Page]:
+    """A page whose errors and requests are held against it at the end."""
     faults: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=need_chromium(), args=ARGUMENTS)
@@ -31,7 +31,7 @@ def chromium_page(allowed: str = "", **context: Any) -> Iterator[Page]:
             "request",
             lambda request: (
                 None
-                if request.url.startswith(("file:", "data:", "blob:", allowed or "file:"))
+                if request.url.startswith(("file:", "data:", "blob:"))
                 else faults.append(f"request to {request.url}")
             ),
         )

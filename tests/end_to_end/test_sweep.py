@@ -8,7 +8,6 @@ import time
 
 import psutil
 import pytest
-from end_to_end.browser import CHROMIUM, chromium_page
 from end_to_end.laboratory import Laboratory
 from end_to_end.servers import MlflowServer, Postgres, postgres_missing
 from end_to_end.sweeps import (
@@ -24,7 +23,7 @@ from end_to_end.sweeps import (
     wait_until,
 )
 from mlflow import MlflowClient
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from opdlab.loader import load_experiment
 from opdlab.methods.lgr import LGR
@@ -127,22 +126,7 @@ def test_a_sweep_survives_the_death_of_its_tracking_server(laboratory: Laborator
         assert_whole(laboratory, 3)
         laboratory.run("sync", "--output", laboratory.output)
         assert_tracked(MlflowClient(server.uri), 3)
-        if CHROMIUM is not None:
-            assert_compared(text, server.uri, trials_of(laboratory))
-
-
-def assert_compared(text: str, uri: str, trials: list[FrozenTrial]) -> None:
-    """The link that a sweep prints shows what each of its trials was given and came to."""
-    (link,) = (line for line in text.splitlines() if line.startswith(f"{uri}/#/compare-runs"))
-    with chromium_page(allowed=uri, viewport={"width": 1500, "height": 1000}) as page:
-        page.goto(link)
-        page.get_by_text("Show diff only").first.wait_for(timeout=120_000)
-        shown = page.inner_text("body")
-    assert f"Comparing {len(trials)} Runs" in shown
-    assert "mean_at_k" in shown
-    for number, trial in enumerate(trials):
-        assert f"trial-{number:04d}" in shown
-        assert str(trial.params["method.reward_weight"]) in shown
+        assert f"{server.uri}/#/compare-runs?runs=[" in text
 
 
 def test_workers_are_sent_to_a_cluster_by_submitit(laboratory: Laboratory):
