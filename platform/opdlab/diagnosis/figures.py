@@ -110,6 +110,7 @@ def by_cut(found: Mapping[str, Any], value: str, count: str) -> go.Figure:
                 x=[row["cut"] for row in rows],
                 y=[row[value] for row in rows],
                 text=[f"n={row[count]}" for row in rows],
+                cliponaxis=False,
                 mode="lines+markers+text",
                 textposition="bottom center" if one["own"] else "top center",
                 textfont={"size": 10, "color": tint},

@@ -18,12 +18,14 @@ from opdlab.diagnosis.figures import (
 )
 from opdlab.diagnosis.report import horizon, number, spanned
 
+HEIGHT = 430
 FIGURE = {
-    "height": 430,
     "template": "plotly_white",
     "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
 }
-LEGEND = {"orientation": "h", "y": 1.12, "x": 0, "itemsizing": "constant"}
+LEGEND = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "itemsizing": "constant"}
+LEGEND_ROW = 20
+"""Pixels; the legend stands below, so that one of many models does not cover their curves."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 62rem; margin: 2rem auto;
 padding: 0 1rem; }
@@ -44,7 +46,8 @@ def html(found: Mapping[str, Any]) -> str:
         parts.append(f"<h2>{escape(title)}</h2><p class='why'>{text}</p>")
         if not figure.data:
             continue
-        figure.update_layout(**FIGURE, legend=LEGEND)
+        rows = sum(1 for trace in figure.data if trace.showlegend is not False) // 2
+        figure.update_layout(**FIGURE, height=HEIGHT + LEGEND_ROW * rows, legend=LEGEND)
         parts.append(
             figure.to_html(full_html=False, include_plotlyjs=script, config={"displaylogo": False})
         )
