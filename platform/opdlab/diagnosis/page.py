@@ -46,8 +46,8 @@ def html(found: Mapping[str, Any]) -> str:
         parts.append(f"<h2>{escape(title)}</h2><p class='why'>{text}</p>")
         if not figure.data:
             continue
-        rows = sum(1 for trace in figure.data if trace.showlegend is not False) // 2
-        figure.update_layout(**FIGURE, height=HEIGHT + LEGEND_ROW * rows, legend=LEGEND)
+        height = HEIGHT + LEGEND_ROW * len(found["models"])
+        figure.update_layout(**FIGURE, height=height, legend=LEGEND)
         parts.append(
             figure.to_html(full_html=False, include_plotlyjs=script, config={"displaylogo": False})
         )
