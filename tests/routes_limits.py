@@ -92,9 +92,9 @@ def main(output: Path) -> None:
         base = runs.get("opd")
         for arm, found in runs.items():
             if base is not None and arm != "opd":
-                compared.append((f"{group.name}: {arm} - opd", *paired_over_seeds(base, found)))
+                compared.append((f"{group.name}: {arm} - opd", paired_over_seeds(base, found)[0]))
             elif base is None:
-                compared.append((f"{arm} - lgr", *paired_over_seeds(default, found)))
+                compared.append((f"{arm} - lgr", paired_over_seeds(default, found)[0]))
     adjusted = holm([each.p for _, each in compared])
     print("\n| difference | points | each seed | p | Holm |\n| --- | --- | --- | --- | --- |")
     for (name, each), p in zip(compared, adjusted, strict=True):
