@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -12,6 +12,7 @@ from opdlab.errors import DataError
 from opdlab.records import Sample
 from opdlab_evaluators.intervals import difference_interval
 from opdlab_evaluators.paired import POOLED, Pair, check_comparable, pair_up
+from opdlab_evaluators.resampling import holm
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class OverSeeds:
     Attributes:
         differences: b - a of each pair, in the order given.
         value, low, high, p: their mean, its 95 % interval, and the two-sided p of "no difference".
+        p_holm: `p` corrected for testing every benchmark (Holm). The difference over all benchmarks
+            is one test of its own and keeps its p.
         deviation: standard deviation of `differences`.
         sampling_deviation: what of it a draw of k samples a problem explains, from the spread of
             samples within problems; more samples lower it. None with one sample a problem.
@@ -42,6 +45,7 @@ class OverSeeds:
     low: float
     high: float
     p: float
+    p_holm: float
     deviation: float
     sampling_deviation: float | None
     training_deviation: float | None
@@ -66,10 +70,15 @@ def paired_over_seeds(
     for number, pairs in enumerate(seeds):
         _check_seed(number, pairs, seeds[0])
     benchmarks = list(zip(*seeds, strict=True))
-    results = [_over_seeds(column[0].a.benchmark, [column]) for column in benchmarks]
+    results = _corrected([_over_seeds(column[0].a.benchmark, [column]) for column in benchmarks])
     if len(benchmarks) > 1:
         results.append(_over_seeds(POOLED, benchmarks))
     return results
+
+
+def _corrected(results: Sequence[OverSeeds]) -> list[OverSeeds]:
+    adjusted = holm([one.p for one in results])
+    return [replace(one, p_holm=p) for one, p in zip(results, adjusted, strict=True)]
 
 
 def _check_seed(number: int, pairs: Sequence[Pair], first: Sequence[Pair]) -> None:
@@ -97,6 +106,7 @@ def _over_seeds(benchmark: str, benchmarks: Sequence[Sequence[Pair]]) -> OverSee
     low, high = difference_interval(differences)
     known = np.isfinite(sampling)
     first = [column[0] for column in benchmarks]
+    p = _t_test(differences)
     return OverSeeds(
         a=first[0].a.checkpoint,
         b=first[0].b.checkpoint,
@@ -108,7 +118,8 @@ def _over_seeds(benchmark: str, benchmarks: Sequence[Sequence[Pair]]) -> OverSee
         value=float(differences.mean()),
         low=float(low),
         high=float(high),
-        p=_t_test(differences),
+        p=p,
+        p_holm=p,
         deviation=variance**0.5,
         sampling_deviation=sampling**0.5 if known else None,
         training_deviation=max(0.0, variance - sampling) ** 0.5 if known else None,

@@ -139,7 +139,8 @@ def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place:
 
 SEEDS_READING = (
     "[dim]Means over pairs of runs with the same training seed; intervals and p by Student's t over the "
-    "pairs: they speak of new training runs on the same problems.[/]"
+    "pairs: they speak of new training runs on the same problems. p (Holm) is corrected over the "
+    "benchmarks of a table, not over several tables.[/]"
 )
 READING = (
     "[dim]Paired by problem. ▲ higher, ▼ lower, both at p < 0.05 (sign-flip permutation, Holm-corrected "
@@ -314,13 +315,13 @@ def seed_table(name: str, found: Sequence[Any]) -> Table:
     """Differences of mean@k over pairs of runs that share their training seed."""
     table = Table(title=f"{name}: mean@{found[0].k}, in points", **STYLE)
     table.add_column("benchmark")
-    for column in ("mean difference", "each seed", "p"):
+    for column in ("mean difference", "each seed", "p", "p (Holm)"):
         table.add_column(column, justify="right")
     for each in found:
         value, low, high = (100 * x for x in (each.value, each.low, each.high))
         seeds = " ".join(f"{100 * x:+.1f}" for x in each.differences)
         interval = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-        table.add_row(each.benchmark, interval, seeds, f"{each.p:.4f}")
+        table.add_row(each.benchmark, interval, seeds, f"{each.p:.4f}", f"{each.p_holm:.4f}")
     return table
 
 

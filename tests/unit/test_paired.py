@@ -185,6 +185,18 @@ def test_one_sample_a_problem_cannot_tell_the_two_noises_apart():
     assert (result.sampling_deviation, result.training_deviation) == (None, None)
 
 
+def test_p_over_seeds_is_corrected_for_the_number_of_benchmarks():
+    a = [*rows(A), *rows({"p0": "0000"}, benchmark="code")]
+    better = [*rows(B), *rows({"p0": "1111"}, benchmark="code")]
+    almost = [*rows(B), *rows({"p0": "0111"}, benchmark="code")]
+    code, math, pooled = paired_over_seeds([a, a, a], [better, almost, a])
+    small, large = sorted([code, math], key=lambda one: one.p)
+    assert 0 < small.p < large.p < 1
+    assert small.p_holm == pytest.approx(min(1, 2 * small.p))
+    assert large.p_holm == pytest.approx(max(small.p_holm, large.p))
+    assert pooled.p_holm == pooled.p
+
+
 def test_seeds_over_several_benchmarks_end_with_their_mean():
     a = [*rows(A), *rows({"p0": "0000"}, benchmark="code")]
     b = [*rows(B), *rows({"p0": "1111"}, benchmark="code")]
