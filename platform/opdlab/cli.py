@@ -472,7 +472,7 @@ def ui(
     ] = None,
 ) -> None:
     """Open the MLflow page on what was tracked; Ctrl-C ends it."""
-    from opdlab.tracking import serve
+    from opdlab.mlflow_page import serve
 
     serve(output, port, uri)
 

@@ -29,7 +29,6 @@ UNSENT = "unsent.json"
 PARTS = ("seconds/rollout", "seconds/teacher", "seconds/update")
 """Metrics that add up to the seconds of a step of training."""
 RETRY_AFTER_S = 60  # between attempts to reach a server that went away
-PORT = 5000
 PARAM_LIMIT = 6000  # characters; longer ones are refused by the server
 
 
@@ -394,39 +393,3 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
         except json.JSONDecodeError:
             continue
     return rows
-
-
-def compare_link(
-    experiment: str, run_ids: list[str], page: str = f"http://127.0.0.1:{PORT}"
-) -> str:
-    """Link to MLflow's comparison of runs; by default as `opdlab ui` serves it."""
-    query = f"runs={json.dumps(run_ids)}&experiments={json.dumps([experiment])}".replace(" ", "")
-    query = query.replace(chr(34), "%22") + "&workflowType=machine_learning"
-    return f"{page.rstrip('/')}/#/compare-runs?{query}"
-
-
-def show_link(output: str, uri: str | None, experiment: str, run_ids: list[str]) -> None:
-    """Print where runs are seen side by side: on the server that has them, or on one to be started."""
-    if uri is not None and uri.startswith(("http://", "https://")):
-        console.print("In MLflow:")
-        console.print(compare_link(experiment, run_ids, uri), soft_wrap=True)
-    else:
-        console.print(f"In MLflow: [bold]opdlab ui --output {output}[/], then open")
-        console.print(compare_link(experiment, run_ids), soft_wrap=True)
-
-
-def serve(output: str, port: int = PORT, uri: str | None = None) -> None:
-    """Run the MLflow page on the store of an output folder until Ctrl-C."""
-    import subprocess
-    import sys
-
-    store = store_uri(Path(output), uri)
-    client = open_client(store)
-    experiments = client.search_experiments()
-    ids = [e.experiment_id for e in experiments if e.name != "Default"] or ["0"]
-    link = f"http://127.0.0.1:{port}/#/experiments/{ids[0]}/runs?workflowType=machine_learning"
-    console.print(f"MLflow on {store}\n  [bold]{link}[/]\nCtrl-C ends it.")
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    subprocess.run(command, env=environment, check=True)

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.markup import escape
 from rich.table import Table
 
-from opdlab import comparison, loader, plugins, tracking
+from opdlab import comparison, loader, mlflow_page, plugins
 from opdlab.comparison import STYLE
 from opdlab.config import Experiment
 from opdlab.errors import DataError
@@ -87,7 +87,7 @@ def write(
     _compare(folder, trials, config, sweep)
     ids = [state_of(folder / t.user_attrs["folder"])["parent"] for t in trials[:LARGEST_LINK]]
     console.print(f"best: [bold]opdlab train {best}[/]; plots: {folder / 'plots'}")
-    tracking.show_link(config.output, config.tracking.uri, experiment, ids)
+    mlflow_page.show_link(config.output, config.tracking.uri, experiment, ids)
 
 
 def row(trial: FrozenTrial) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import lightning as L
 from mlflow import MlflowClient
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab import comparison, loader, models, tracking
+from opdlab import comparison, loader, mlflow_page, models, tracking
 from opdlab.config import Experiment, Model
 from opdlab.evaluation import Subject, require
 from opdlab.evaluator import Evaluator
@@ -167,7 +167,7 @@ def run_all(session: Session, config: Experiment, pair: Pair) -> None:
         compare_runs(session, list(config.evaluation.references), runs)
     console.print(comparison.phase_table(session.seconds))
     ids = [session.group.run(name)["run_id"] for name in runs]
-    tracking.show_link(config.output, config.tracking.uri, session.experiment, ids)
+    mlflow_page.show_link(config.output, config.tracking.uri, session.experiment, ids)
 
 
 def compare_runs(session: Session, references: list[str], runs: list[str]) -> None:
