@@ -20,8 +20,11 @@ def folder() -> Path:
 def experiments() -> dict[str, Path]:
     """Every shipped experiment by name (`quickstart`, `paper/lgr`), sorted."""
     root = folder()
-    files = sorted(root.rglob(f"*{SUFFIX}"))
-    return {file.relative_to(root).with_suffix("").as_posix(): file for file in files}
+    found = {
+        file.relative_to(root).with_suffix("").as_posix(): file
+        for file in root.rglob(f"*{SUFFIX}")
+    }
+    return dict(sorted(found.items()))
 
 
 def find(name_or_path: str) -> Path:

@@ -85,7 +85,7 @@ def test_a_score_is_not_shown_without_what_it_must_be_read_with(output):
     with console.capture() as shown:
         console.print(own_table("a", samples))
     (row,) = [line for line in shown.get().splitlines() if line.strip().startswith("math")]
-    assert row.split() == ["math", "2", "50", "to", "75?", "100.0", "[29,100]", "25", "80"]
+    assert row.split() == ["math", "2", "50", "to", "75?", "50", "to", "100?", "25", "80"]
 
 
 def test_summaries_of_different_benchmarks_never_share_a_row(output):

@@ -156,8 +156,8 @@ class Shifted(Teacher):
 class OffByOne(Teacher):
     """Puts every leaf one position too far."""
 
-    def _leaf_states(self, trunk: Any, tree: Any, chunk: Any) -> Any:
-        return super()._leaf_states(trunk, replace(tree, column=tree.column + 1), chunk)
+    def _leaf_states(self, own: Any, trunk: Any, tree: Any, chunk: Any) -> Any:
+        return super()._leaf_states(own, trunk, replace(tree, column=tree.column + 1), chunk)
 
 
 class LastDropped(Teacher):

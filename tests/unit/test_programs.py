@@ -326,7 +326,7 @@ def test_private_tests_are_read_and_no_pickle_may_call_anything(tmp_path):
     for broken in ("%%%", "AAAA", base64.b64encode(zlib.compress(b"nope")).decode()):
         with pytest.raises(DataError, match="cannot be read"):
             unpacked(broken, "p")
-    with pytest.raises(DataError, match="a test has no 'output'"):
+    with pytest.raises(DataError, match=r"p: a test is malformed \(KeyError: 'output'\)"):
         cases('[{"input": "1"}]', "p")
 
 
