@@ -21,8 +21,7 @@ def experiments() -> dict[str, Path]:
     """Every shipped experiment by name (`quickstart`, `paper/lgr`), sorted."""
     root = folder()
     found = {
-        file.relative_to(root).with_suffix("").as_posix(): file
-        for file in root.rglob(f"*{SUFFIX}")
+        file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob(f"*{SUFFIX}")
     }
     return dict(sorted(found.items()))
 
