@@ -217,7 +217,7 @@ def memory(experiment: Experiment, longest_prompt: int) -> Memory:
     chunk = min(training.head_chunk, rows * experiment.rollout.max_new_tokens)
     vocabulary = chunk * student.vocabulary * 4
     method, one = experiment.method, experiment.teacher
-    on_cpu = training.accelerator == "cpu" or not torch.cuda.is_available()
+    on_cpu = models.device(training.accelerator) == "cpu"
     teacher_config = models.load_config(one.path, one.revision)
     scored = scoring(
         teacher_config,
