@@ -140,7 +140,7 @@ def follow(config: Experiment, resume: bool) -> None:
             if group and group.run(name).get("status") == "finished":
                 continue
             # Without a group all runs begin at the beginning, and only the leader writes.
-            folder = group.folder / name if group else Path(name)
+            folder = group.folder / name if group else Path(os.devnull)
             try:
                 fit(load_module(load_pair(variant), variant), variant, Follow(folder, stop))
             except Stopped:
