@@ -9,27 +9,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import reduce
 from typing import Any
 
 import torch
 
 from opdlab.attention_hook import Lines, MaskFunction, Own, Pass, UnsupportedError
-from opdlab.shapes import Float, Int, Tensor
+from opdlab.shapes import Bool, Float, Int, Tensor
 from opdlab.vocabulary_loss import slices
 
 # Keys that all leaves of a pass see are worth an unmasked call of their own from this many.
 _WORTH_A_CALL = 256
-_LEAVES_AT_A_TIME = 64
+# Leaves of a line that share their other keys, under a mask: more of them compute more that it throws
+# away, and fewer make the products small.
+_STAIR = 128
 
 
 @dataclass(frozen=True, eq=False)
 class Stretch:
-    """Keys `start` to `stop`; `bias` is added to the scores, None where all leaves see all keys."""
+    """Some leaves of every line over some keys.
 
-    start: int
-    stop: int
-    bias: Float[Tensor, "R 1 C S"] | None
+    Attributes:
+        leaves: places in the lines.
+        keys: columns of the rows.
+        bias: added to the scores, None where all these leaves see all these keys.
+    """
+
+    leaves: slice
+    keys: slice
+    bias: Float[Tensor, "R 1 c s"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """The keys that the leaves of a pass see.
+
+    Leaves stand in order of their columns, so what they see under a causal rule is a staircase: a block
+    that all see, and beside it a few steps, which are cheaper than a masked block of all the rest.
+
+    Attributes:
+        shared: what all leaves see, where an unmasked call pays for it.
+        steps: some leaves each, one after another, and the other keys that they see.
+    """
+
+    shared: Stretch | None
+    steps: list[tuple[slice, list[Stretch]]]
 
 
 @dataclass(eq=False)
@@ -49,7 +73,7 @@ class LeafPass(Pass):
     lines: Lines
     column: Int[Tensor, "N"]
     reached: set[int] = field(default_factory=set)
-    _stretches: dict[int, tuple[MaskFunction, list[Stretch]]] = field(default_factory=dict)
+    _cuts: dict[int, tuple[MaskFunction, Cut]] = field(default_factory=dict)
 
     def mask(self, mask_function: MaskFunction, **options: Any) -> MaskFunction:
         """The model's rule itself: it is evaluated where leaves and keys really stand."""
@@ -101,24 +125,29 @@ class LeafPass(Pass):
         scale: float,
         softcap: float | None,
     ) -> tuple[Float[Tensor, "H N D2"], Float[Tensor, "H N"]]:
-        if id(rule) not in self._stretches:
-            self._stretches[id(rule)] = (rule, self._cut(rule, query.dtype))
-        lines = self.lines.fill(query)
-        merged: tuple[Tensor, Tensor] | None = None
-        for stretch in self._stretches[id(rule)][1]:
-            part = slice(stretch.start, stretch.stop)
-            keys, values = self.keys[layer][:, :, part], self.values[layer][:, :, part]
-            found = attention_with_lse(lines, keys, values, stretch.bias, scale, softcap)
-            merged = found if merged is None else _merge(*merged, *found)
-        assert merged is not None
-        output, lse = merged
+        if id(rule) not in self._cuts:
+            self._cuts[id(rule)] = (rule, self._cut(rule, query.dtype))
+        cut, lines = self._cuts[id(rule)][1], self.lines.fill(query)
+        keys, values = self.keys[layer], self.values[layer]
+
+        def over(stretch: Stretch) -> tuple[Tensor, Tensor]:
+            some = (keys[:, :, stretch.keys], values[:, :, stretch.keys], stretch.bias)
+            return attention_with_lse(lines[:, :, stretch.leaves], *some, scale, softcap)
+
+        shared = None if cut.shared is None else over(cut.shared)
+        found = []
+        for leaves, stretches in cut.steps:
+            parts = [over(stretch) for stretch in stretches]
+            if shared is not None:
+                parts.append((shared[0][:, :, leaves], shared[1][:, :, leaves]))
+            found.append(reduce(_merge, parts))
+        output, lse = (torch.cat(parts, 2) for parts in zip(*found, strict=True))
         return (
             self.lines.empty(output.transpose(1, 2)).transpose(0, 1),
             self.lines.empty(lse.transpose(1, 2)).transpose(0, 1),
         )
 
-    def _cut(self, rule: MaskFunction, dtype: torch.dtype) -> list[Stretch]:
-        """The keys that the leaves see, cut where an unmasked call pays."""
+    def _cut(self, rule: MaskFunction, dtype: torch.dtype) -> Cut:
         column = self.column[self.lines.token].view(self.lines.R, self.lines.C, 1)
         zero, S = column.new_zeros(1), int(column.max())
 
@@ -128,35 +157,39 @@ class LeafPass(Pass):
             return rule(zero, zero, place, key) & (key < place)
 
         # Some leaves at a time: what all see of all keys would grow with the row.
-        blocks = list(slices(self.lines.C, _LEAVES_AT_A_TIME))
-        cuts, open_from = [0, S], -1
-        if S > _WORTH_A_CALL:
-            some = torch.zeros(S, dtype=torch.bool, device=column.device)
-            every = ~some
-            for block in blocks:
-                part = seen(block, slice(0, S))
-                some |= part.any(1).any(0)
-                every &= part.all(1).all(0)
-            by_some, by_all = some.nonzero(), every.nonzero()
-            if len(by_some):
-                cuts = [int(by_some[0]), int(by_some[-1]) + 1]
-            if _WORTH_A_CALL <= len(by_all) == int(by_all[-1] - by_all[0]) + 1:
-                open_from = int(by_all[0])
-                cuts = sorted({*cuts, open_from, int(by_all[-1]) + 1})
-        # Finite, so that a leaf that sees no key of a stretch gets a weight of exactly 0 in the merge
-        # instead of NaN.
-        never = torch.finfo(dtype).min / 2
-        stretches = []
-        for left, right in pairwise(cuts):
-            bias = None
-            if left != open_from:
-                size = self.lines.R, 1, self.lines.C, right - left
-                bias = torch.zeros(size, dtype=dtype, device=column.device)
-                for block in blocks:
-                    unseen = ~seen(block, slice(left, right))
-                    bias[:, 0, block].masked_fill_(unseen, never)
-            stretches.append(Stretch(left, right, bias))
-        return stretches
+        steps = list(slices(self.lines.C, _STAIR if S > _WORTH_A_CALL else self.lines.C))
+        ends, every = [], torch.ones(S, dtype=torch.bool, device=column.device)
+        for leaves in steps:
+            part = seen(leaves, slice(0, S))
+            every &= part.all(1).all(0)
+            # A leaf that sees no key needs one to be kept from.
+            ends.append(_ends(part.any(1).any(0)) or (0, 1))
+        left, right = _ends(every) or (0, 0)
+        solid = right - left == int(every.sum()) >= _WORTH_A_CALL
+
+        def others(leaves: slice, first: int, last: int) -> list[Stretch]:
+            spans = [(first, left), (right, last)] if solid else [(first, last)]
+            keys = [slice(start, stop) for start, stop in spans if start < stop]
+            return [Stretch(leaves, some, _bias(seen(leaves, some), dtype)) for some in keys]
+
+        return Cut(
+            Stretch(slice(0, self.lines.C), slice(left, right), None) if solid else None,
+            [(leaves, others(leaves, *span)) for leaves, span in zip(steps, ends, strict=True)],
+        )
+
+
+def _ends(some: Bool[Tensor, "S"]) -> tuple[int, int] | None:
+    """The first and one after the last of these."""
+    where = some.nonzero()
+    return (int(where[0]), int(where[-1]) + 1) if len(where) else None
+
+
+def _bias(seen: Bool[Tensor, "R c s"], dtype: torch.dtype) -> Float[Tensor, "R 1 c s"]:
+    """What keeps leaves from keys: finite, so that one which sees no key of a stretch gets a weight of
+    exactly 0 in the merge instead of NaN.
+    """
+    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return bias.masked_fill_(~seen, torch.finfo(dtype).min / 2)[:, None]
 
 
 def share(lead: Float[Tensor, "*n"], like: Tensor) -> Float[Tensor, "*n 1"]:
@@ -164,9 +197,9 @@ def share(lead: Float[Tensor, "*n"], like: Tensor) -> Float[Tensor, "*n 1"]:
     return torch.sigmoid(lead)[..., None].to(like.dtype)
 
 
-def _merge(output: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
-    output = torch.lerp(output, other, share(other_lse - lse, output))
-    return output, torch.logaddexp(lse, other_lse)
+def _merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    output = torch.lerp(one[0], other[0], share(other[1] - one[1], one[0]))
+    return output, torch.logaddexp(one[1], other[1])
 
 
 def _cap(scores: Tensor, softcap: float | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from tree_controls import CONTROLS, RAGGED, assert_equal, differences
 from opdlab import leaf_attention, shared_prompts
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.head import project
+from opdlab.leaf_attention import attention_with_lse
 from opdlab.naive import naive_scores
 from opdlab.records import Questions
+from opdlab.shapes import Tensor
 from opdlab.teacher import Teacher, check_finite
-from opdlab.tree import response_states
+from opdlab.tree import leaves, response_states
 
 MAIN = ["llama", "qwen2", "qwen3", "mistral"]
 
@@ -64,15 +67,36 @@ def test_chunks_of_any_size_give_the_same_scores() -> None:
         assert_equal(Teacher(model, **sizes).score(rollout, questions), truth)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2"])
-def test_an_unmasked_call_for_keys_that_all_leaves_see_changes_nothing(
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_oss", "llama4"])
+def test_keys_that_leaves_see_are_cut_into_a_block_and_steps_without_loss(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, rollout = small_model(family), random_rollout([9, 12], [20, 24])
     questions = Questions(rollout.candidates)
+    truth = naive_scores(model, rollout, questions)
     monkeypatch.setattr(leaf_attention, "_WORTH_A_CALL", 2)
-    scorer = Teacher(model, leaf_chunk=8)
-    assert_equal(scorer.score(rollout, questions), naive_scores(model, rollout, questions))
+    monkeypatch.setattr(leaf_attention, "_STAIR", 3)
+    for sizes in ({"leaf_chunk": 8}, {"leaf_chunk": 1000}, {"leaf_chunk": 8, "trunk_chunk": 7}):
+        assert_equal(Teacher(model, **sizes).score(rollout, questions), truth)
+
+
+def test_leaves_compute_little_that_their_mask_throws_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = 0
+
+    def counting(query: Tensor, key: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        nonlocal computed
+        computed += query.shape[2] * key.shape[2]
+        return attention_with_lse(query, key, *rest)
+
+    monkeypatch.setattr(leaf_attention, "attention_with_lse", counting)
+    model, rollout = small_model("llama"), random_rollout([4], [700])
+    tree = leaves(rollout, rollout.candidates)
+    scorer = Teacher(model)
+    computed = 0
+    scorer.score(rollout, Questions(rollout.candidates))
+    layers = model.config.num_hidden_layers
+    needed = layers * int(tree.column.sum())
+    assert needed <= computed < 1.15 * needed
 
 
 @pytest.mark.parametrize("family", [*MAIN, "gemma2", "gpt_oss", "llama4", "deepseek_v3"])
