@@ -21,6 +21,7 @@ from opdlab import models
 from opdlab.attention_hook import Lines, PackedPass, UnsupportedError, hooked, running
 from opdlab.config import Experiment, Model
 from opdlab.head import flat_states, rows_at_a_time
+from opdlab.leaf_attention import staircase
 from opdlab.teacher import LEAF_CHUNK, TRUNK_TOKENS, trunk_piece
 
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
@@ -150,7 +151,8 @@ def scoring(
     logit = 4 if size.bytes == 4 else 4 + size.bytes
     together = {piece, LEAF_CHUNK if candidates else 1}
     # A piece sees its own tokens through a mask, and leaves those that they stand among.
-    mask = max(piece if in_pieces else 0, LEAF_CHUNK if candidates else 0) ** 2 * size.bytes
+    masked = max(piece if in_pieces else 0, LEAF_CHUNK if candidates else 0)
+    mask = staircase(masked) * size.bytes
     passing = [
         *(forward_peak(config, count, dtype) + mask for count in together),
         min(tokens, rows_at_a_time(size.vocabulary, device)[0]) * size.vocabulary * logit,
@@ -197,11 +199,14 @@ class _Held(TorchDispatchMode):
         return output
 
 
-def memory(experiment: Experiment, longest_prompt: int) -> Memory:
-    """Estimated memory of one device while a run trains, every response at its greatest length.
+def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
+    """Estimated memory while a run trains, every response at its greatest length.
 
     Args:
         longest_prompt: tokens.
+
+    Returns:
+        That of the one device, named "", or of `student's device` and `teacher's device`.
     """
     student, teacher = footprint(experiment.student), footprint(experiment.teacher)
     training = experiment.training
@@ -217,7 +222,8 @@ def memory(experiment: Experiment, longest_prompt: int) -> Memory:
     chunk = min(training.head_chunk, rows * experiment.rollout.max_new_tokens)
     vocabulary = chunk * student.vocabulary * 4
     method, one = experiment.method, experiment.teacher
-    on_cpu = models.device(training.accelerator) == "cpu"
+    device = torch.device(models.device(training.accelerator))
+    teacher_device = torch.device(training.teacher_device or device)
     teacher_config = models.load_config(one.path, one.revision)
     scored = scoring(
         teacher_config,
@@ -226,20 +232,23 @@ def memory(experiment: Experiment, longest_prompt: int) -> Memory:
         models.DTYPES[one.dtype],
         method.group > 0,
         method.full,
-        on_cpu,
+        teacher_device.type == "cpu",
     )
-    return Memory(
-        held={
-            "student weights": weights,
-            "gradients": weights,
-            "AdamW, two moments": 2 * weights,
-            "teacher weights": teacher.weights
-            + sum(footprint(one).weights for one in experiment.specialists),
-        },
+    trained = Memory(
+        held={"student weights": weights, "gradients": weights, "AdamW, two moments": 2 * weights},
         passing={
             "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length,
-            "scoring (keys, values, states)": scored,
             "updating (activations, logits)": activations(config, rows, length, working)
             + _VOCABULARY_COPIES * vocabulary,
         },
     )
+    frozen = Memory(
+        held={
+            "teacher weights": teacher.weights
+            + sum(footprint(one).weights for one in experiment.specialists)
+        },
+        passing={"scoring (keys, values, states)": scored},
+    )
+    if (teacher_device.type, teacher_device.index or 0) == (device.type, device.index or 0):
+        return {"": Memory(trained.held | frozen.held, trained.passing | frozen.passing)}
+    return {"student's device": trained, "teacher's device": frozen}

@@ -178,6 +178,11 @@ class LeafPass(Pass):
         )
 
 
+def staircase(leaves: int) -> int:
+    """Elements under the masks of so many leaves that stand at as many columns, one each."""
+    return sum(step.stop * (step.stop - step.start) for step in slices(leaves, _STAIR))
+
+
 def _ends(some: Bool[Tensor, "S"]) -> tuple[int, int] | None:
     """The first and one after the last of these."""
     where = some.nonzero()

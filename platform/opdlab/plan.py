@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,7 +61,7 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     if sizes is not None:
         to.print(_models_table(sizes))
     to.print("" if again == why else again, end="")
-    to.print("\n[bold]Work, memory of one device (estimated), teacher[/]")
+    to.print("\n[bold]Work, memory of a device (estimated), teacher[/]")
     for first in range(0, len(runs), RUNS_ABREAST):
         to.print(_runs_compared(runs[first : first + RUNS_ABREAST], lengths, sizes is not None))
     if any(run.method.group for _, run in runs):
@@ -156,8 +158,8 @@ def _runs_compared(
     ]
     if lengths:
         table.add_row("tokens a prompt, mean and most", *([_mean_and_most(lengths)] * len(runs)))
-    for quantity in columns[0]:
-        table.add_row(quantity, *(column[quantity] for column in columns))
+    for quantity in reduce(or_, columns):
+        table.add_row(quantity, *(column.get(quantity, "-") for column in columns))
     return table
 
 
@@ -175,9 +177,13 @@ def _work(run: Experiment) -> dict[str, str]:
 
 def _memory(run: Experiment, lengths: list[int]) -> dict[str, str]:
     needed = memory(run, max(lengths))
-    held = {name: _size(size) for name, size in needed.held.items()}
-    passing = {f"while {name}": _size(size) for name, size in needed.passing.items()}
-    return {**held, **passing, "most at a time": _size(needed.peak)}
+    rows: dict[str, str] = {}
+    for one in needed.values():
+        rows |= {name: _size(size) for name, size in one.held.items()}
+    for one in needed.values():
+        rows |= {f"while {name}": _size(size) for name, size in one.passing.items()}
+    peaks = {f"most at a time, {name}".rstrip(", "): one.peak for name, one in needed.items()}
+    return rows | {name: _size(size) for name, size in peaks.items()}
 
 
 def _teacher(run: Experiment) -> dict[str, str]:

@@ -175,9 +175,16 @@ def test_rollouts_of_both_kinds_are_raced(tmp_path: Path) -> None:
 def test_the_parts_of_a_step_add_up_to_it(tmp_path: Path) -> None:
     file = tmp_path / "step.json"
     settings = ("training.prompts_per_step=4", "rollout.max_new_tokens=24")
-    words = ("--steps", "2", "--rounds", "2", "--json", str(file))
+    traces = tmp_path / "traces"
+    words = ("--steps", "2", "--rounds", "2", "--profile", str(traces), "--json", str(file))
     run("step", "quickstart", *settings, *words)
-    runs = json.loads(file.read_text())["runs"]
+    found = json.loads(file.read_text())
+    for operators in found["operators"].values():
+        assert sum(one["share"] for one in operators.values()) == pytest.approx(1)
+        assert operators["aten::mm"]["calls"] > 0
+    for name in ("opd", "lgr"):
+        assert json.loads((traces / f"{name}.json").read_text())["traceEvents"]
+    runs = found["runs"]
     assert set(runs) == {"opd", "lgr"}
     for found in runs.values():
         assert len(found["steps"]["seconds"]) == 4

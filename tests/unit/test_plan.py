@@ -71,11 +71,27 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
 
 def test_memory_is_held_and_passing(experiment: Experiment):
-    needed = memory(experiment, longest_prompt=30)
+    (needed,) = memory(experiment, longest_prompt=30).values()
     weights = 4 * footprint(experiment.student).parameters
     assert needed.held["student weights"] == needed.held["gradients"] == weights
     assert needed.held["AdamW, two moments"] == 2 * weights
     assert needed.peak == sum(needed.held.values()) + max(needed.passing.values())
+
+
+def test_a_teacher_on_a_device_of_its_own_is_counted_there(experiment: Experiment):
+    apart = experiment.training.model_copy(
+        update={"accelerator": "cpu", "teacher_device": "cuda:1"}
+    )
+    other = experiment.model_copy(update={"training": apart})
+    student, teacher = memory(other, 30).values()
+    (together,) = memory(experiment, 30).values()
+    assert student.held | teacher.held == together.held
+    assert set(student.passing) | set(teacher.passing) == set(together.passing)
+    assert student.peak < together.peak
+    assert teacher.peak >= footprint(experiment.teacher).weights
+    text = StringIO()
+    plan.show(other, Console(file=text, width=80))
+    assert "most at a time, teacher's device" in text.getvalue()
 
 
 def test_a_plan_fits_80_columns_and_says_what_will_be_done(experiment: Experiment, tmp_path: Path):
@@ -139,7 +155,7 @@ def test_a_plan_counts_the_weights_of_every_teacher(experiment: Experiment):
         ["student.path=./student", "teacher.path=./teacher", "method={type: opd}", "runs=[]"],
     )
     changed = sampled.model_copy(update={"specialists": [one]})
-    alone, both = (memory(each, 30).held["teacher weights"] for each in (experiment, changed))
+    alone, both = (memory(each, 30)[""].held["teacher weights"] for each in (experiment, changed))
     assert both == 2 * alone
     text = StringIO()
     plan.show(changed, Console(file=text, width=80))

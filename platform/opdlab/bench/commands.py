@@ -174,15 +174,28 @@ def step(
         int, typer.Option(min=1, help="Steps of a run before the next one's turn.")
     ] = 4,
     rounds: Rounds = 5,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Run more steps under torch's profiler: print the operators that take most, and write a "
+            "trace of each run there, which ui.perfetto.dev draws as a flame chart.",
+            show_default=False,
+        ),
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Where the time of a training step goes, for every run of an experiment in turn.
 
-    Example: [bold]opdlab bench step quickstart training.prompts_per_step=16[/]
+    Examples:
+
+    [bold]opdlab bench step quickstart training.prompts_per_step=16[/]
+
+    [bold]opdlab bench step quickstart --profile traces[/]
     """
     from opdlab.bench.step import bench_step
 
-    bench_step(experiment, overrides or [], steps, rounds, json_file)
+    bench_step(experiment, overrides or [], steps, rounds, profile, json_file)
 
 
 def _check(device: str, dtype: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from typing_extensions import override
 
 from opdlab import loader, models
+from opdlab.bench.operators import operator_table, operators
 from opdlab.bench.race import Timing, machine, show, show_machine, timed, write
 from opdlab.config import Experiment
 from opdlab.prompts import open_prompts
@@ -89,6 +91,13 @@ class Contender:
         timed(lambda: trainer.fit(self.module, batches), self.module.device)  # pyright: ignore[reportArgumentType]
         self.records += watch.records[1:]
 
+    def operators(self, steps: int, folder: Path) -> dict[str, dict[str, float]]:
+        """A block under torch's profiler; prints its operators and writes a trace."""
+        trace = folder / f"{self.name}.json"
+        found = operators(lambda: self.block(steps), self.module.device, trace)
+        console.print(operator_table(f"operators of {self.name}; trace: {trace}", found, steps + 1))
+        return found
+
     def timing(self) -> Timing:
         """Whole steps."""
         return Timing(tuple(sum(part(record).values()) for record in self.records))
@@ -103,9 +112,19 @@ def part(record: dict[str, float]) -> dict[str, float]:
 
 
 def bench_step(
-    experiment: str, overrides: list[str], steps: int, rounds: int, json_file: str | None
+    experiment: str,
+    overrides: list[str],
+    steps: int,
+    rounds: int,
+    profile: str | None,
+    json_file: str | None,
 ) -> None:
-    """Train every run a few steps in turn; print shares of the parts and ratios of whole steps."""
+    """Train every run a few steps in turn; print shares of the parts and ratios of whole steps.
+
+    Args:
+        profile: folder for traces of a few more steps under torch's profiler, whose table of operators is
+            printed too.
+    """
     quieten()
     config = loader.load_experiment(experiment, overrides)
     models.use_threads(config.training.threads)
@@ -127,6 +146,8 @@ def bench_step(
     console.print(shares(contenders))
     timings = {one.name: one.timing() for one in contenders}
     show(f"whole steps of {config.name}", contenders[0].name, timings)
+    if profile is not None:
+        found["operators"] = {one.name: one.operators(steps, Path(profile)) for one in contenders}
     write(json_file, found)
 
 
