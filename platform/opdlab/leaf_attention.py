@@ -20,8 +20,8 @@ from opdlab.vocabulary_loss import slices
 
 # Keys that all leaves of a pass see are worth an unmasked call of their own from this many.
 _WORTH_A_CALL = 256
-# Leaves of a line that share their other keys, under a mask: more of them compute more that it throws
-# away, and fewer make the products small.
+# On a CPU, leaves of a line that share their other keys, under a mask: more of them compute more that it
+# throws away, and fewer make the products small. An accelerator would wait for so many small products.
 _STAIR = 128
 
 
@@ -157,7 +157,8 @@ class LeafPass(Pass):
             return rule(zero, zero, place, key) & (key < place)
 
         # Some leaves at a time: what all see of all keys would grow with the row.
-        steps = list(slices(self.lines.C, _STAIR if S > _WORTH_A_CALL else self.lines.C))
+        in_steps = S > _WORTH_A_CALL and column.device.type == "cpu"
+        steps = list(slices(self.lines.C, _STAIR if in_steps else self.lines.C))
         ends, every = [], torch.ones(S, dtype=torch.bool, device=column.device)
         for leaves in steps:
             part = seen(leaves, slice(0, S))
@@ -220,17 +221,40 @@ def attention_with_lse(
     softcap: float | None = None,
 ) -> tuple[Float[Tensor, "R H C D2"], Float[Tensor, "R H C"]]:
     """Attention, and the log-sum-exp of its scores in float32, by which parts are merged."""
-    if query.device.type == "cpu" and softcap is None and key.shape[-1] == value.shape[-1]:
+    plain = softcap is None and key.shape[-1] == value.shape[-1]
+    if plain and query.device.type == "cpu":
         return _flash_on_cpu(query, key, value, bias, scale)
     shape = (*query.shape[:-1], value.shape[-1])
     # Query heads of one key head as more rows: keys are not repeated.
     query = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
-    scores = _cap((query @ key.transpose(-1, -2)).float() * scale, softcap)
-    if bias is not None:
-        scores = scores + bias.repeat(1, 1, scores.shape[2] // bias.shape[2], 1)
-    lse = scores.logsumexp(-1)
-    output = (scores - lse[..., None]).exp_().to(value.dtype) @ value
+    if plain and bias is None and _flash_takes(query):
+        output, lse = flash_on_cuda(query, key, value, scale)
+    else:
+        scores = _cap((query @ key.transpose(-1, -2)).float() * scale, softcap)
+        if bias is not None:
+            scores = scores + bias.repeat(1, 1, scores.shape[2] // bias.shape[2], 1)
+        lse = scores.logsumexp(-1)
+        output = (scores - lse[..., None]).exp_().to(value.dtype) @ value
     return output.reshape(shape), lse.reshape(shape[:-1])
+
+
+def _flash_takes(query: Tensor) -> bool:
+    """Whether CUDA's flash attention computes heads like these."""
+    short = query.dtype in (torch.bfloat16, torch.float16)
+    return query.device.type == "cuda" and short and query.shape[-1] in range(8, 257, 8)
+
+
+def flash_on_cuda(
+    query: Float[Tensor, "R H C D"],
+    key: Float[Tensor, "R H S D"],
+    value: Float[Tensor, "R H S D"],
+    scale: float,
+) -> tuple[Float[Tensor, "R H C D"], Float[Tensor, "R H C"]]:
+    """Every query over every key, by the kernel of torch's own attention; its sums are in float32."""
+    output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+        query, key, value, 0.0, False, False, scale=scale
+    )
+    return output, lse
 
 
 def _flash_on_cpu(

@@ -13,7 +13,7 @@ from tree_controls import CONTROLS, RAGGED, assert_equal, differences
 from opdlab import leaf_attention, shared_prompts
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.head import project
-from opdlab.leaf_attention import attention_with_lse
+from opdlab.leaf_attention import attention_with_lse, flash_on_cuda
 from opdlab.naive import naive_scores
 from opdlab.records import Questions
 from opdlab.shapes import Tensor
@@ -97,6 +97,16 @@ def test_leaves_compute_little_that_their_mask_throws_away(monkeypatch: pytest.M
     layers = model.config.num_hidden_layers
     needed = layers * int(tree.column.sum())
     assert needed <= computed < 1.15 * needed
+
+
+def test_cudas_kernel_is_called_as_torch_declares_it() -> None:
+    # Without its device, so this shows arguments and shapes, not numbers.
+    query, key = (
+        torch.empty(2, 4, columns, 64, dtype=torch.bfloat16, device="meta") for columns in (10, 30)
+    )
+    output, lse = flash_on_cuda(query, key, key, 0.1)
+    assert output.shape == query.shape
+    assert (lse.shape, lse.dtype) == (query.shape[:-1], torch.float32)
 
 
 @pytest.mark.parametrize("family", [*MAIN, "gemma2", "gpt_oss", "llama4", "deepseek_v3"])
