@@ -8,12 +8,13 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError, DataError
 from opdlab.loader import load_experiment, with_values
+from opdlab.sweeps import report
 from opdlab.sweeps.outcome import Outcome, intermediate
 from opdlab.sweeps.settings import IntRange, Limit, Sweep, chosen_values, corners
 from opdlab.sweeps.study import make_pruner, make_sampler, progress, suggest
@@ -253,3 +254,37 @@ def test_limits_and_ranges_check_themselves():
         Limit(metric="m")
     with pytest.raises(ValueError, match="above 0 on a logarithmic scale"):
         IntRange(type="int", low=0, high=3, log=True)
+
+
+def finished(values: list[list[float]], beyond: tuple[int, ...] = ()) -> optuna.Study:
+    """A study of trials that came out so; those `beyond` break a constraint."""
+    study = optuna.create_study(directions=["maximize", "minimize"][: len(values[0])])
+    for number, each in enumerate(values):
+        trial = study.ask({"x": FloatDistribution(0, 1)})
+        trial.set_constraint("repetition_rate at most 0.2", 1.0 if number in beyond else -0.1)
+        study.tell(trial, each)
+    return study
+
+
+SCORE_AND_COST = [{"metric": "mean_at_k"}, {"metric": "seconds", "direction": "minimize"}]
+X = {"training.learning_rate": {"type": "float", "low": 0, "high": 1}}
+
+
+def test_no_key_matters_where_all_trials_came_out_alike():
+    alike = finished([[0.5]] * 12)
+    assert report.importance(alike, parsed(X)) == {"mean_at_k": {}}
+    apart = finished([[number / 12] for number in range(12)])
+    assert report.importance(apart, parsed(X)) == {"mean_at_k": {"x": 1.0}}
+
+
+def test_a_pareto_front_is_shown_whole_without_trials_beyond_a_limit():
+    # The scores of 0 to 9 fall, and their costs rise; 10 scores least and costs least.
+    values = [[1 - number / 20, 10.0 + number] for number in range(10)]
+    study = finished([*values, [0.1, 1.0], [0.99, 0.5]], beyond=(11,))
+    front = report.pareto_front(study)
+    assert front == {0, 10}
+    sweep = parsed(X, objectives=SCORE_AND_COST)
+    trials = report.ranked(progress(study), sweep)
+    rows = list(report.trials_table(trials, sweep, front).columns[0].cells)
+    assert rows == ["● 0", *map(str, range(1, 8)), "● 10"]
+    assert report.pareto_front(finished([[0.5], [0.4]])) == set(), "one objective has a best trial"

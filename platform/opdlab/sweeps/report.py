@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,11 @@ def write(
     state = studies.progress(study)
     trials = ranked(state, sweep)
     folder = studies.folder_of(config)
+    front = pareto_front(study)
     content = {
         "objectives": [objective.model_dump() for objective in sweep.objectives],
         "trials": [row(trial) for trial in state.finished.values()],
+        "pareto_front": sorted(front),
         "importance": importance(study, sweep),
     }
     results = folder / "sweep.json"
@@ -82,12 +84,27 @@ def write(
     record.artifact(best)
     for objective, value in zip(sweep.objectives, trials[0].values, strict=True):
         record.set({f"best/{objective.metric}": value})
-    console.print(trials_table(trials, sweep))
-    console.print(importance_table(content["importance"]))
+    console.print(trials_table(trials, sweep, front))
+    if any(content["importance"].values()):
+        console.print(importance_table(content["importance"]))
+    else:
+        console.print(
+            "[dim]What matters is unknown: the trials are too few, or came out alike.[/]\n"
+        )
     _compare(folder, trials, config, sweep)
     ids = [state_of(folder / t.user_attrs["folder"])["parent"] for t in trials[:LARGEST_LINK]]
     console.print(f"best: [bold]opdlab train {best}[/]; plots: {folder / 'plots'}")
-    mlflow_page.show_link(config.output, config.tracking.uri, experiment, ids)
+    mlflow_page.show_link(config.output, config.tracking.uri, experiment, ids, view=record.run_id)
+
+
+def pareto_front(study: optuna.Study) -> set[int]:
+    """Trials within the constraints that no other beats in one objective without losing in another.
+
+    Empty where there is one objective, which has a best trial instead.
+    """
+    if len(study.directions) == 1:
+        return set()
+    return {studies.first_number(trial) for trial in study.best_trials}
 
 
 def row(trial: FrozenTrial) -> dict[str, Any]:
@@ -106,11 +123,15 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
 def importance(study: optuna.Study, sweep: Sweep) -> dict[str, dict[str, float]]:
     """How much of each objective's variation each key explains (PED-ANOVA); empty where that is unknown."""
     found: dict[str, dict[str, float]] = {}
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     for index, objective in enumerate(sweep.objectives):
+        if len({trial.values[index] for trial in complete}) < 2:
+            # Of no variation every key would be given an equal share.
+            found[objective.metric] = {}
+            continue
         sign = -1 if objective.direction == "maximize" else 1
         try:
             with warnings.catch_warnings():
-                # Of what it warns, equal shares where trials do not tell keys apart are easily seen.
                 warnings.simplefilter("ignore")
                 found[objective.metric] = optuna.importance.get_param_importances(
                     study, target=_value(index, sign)
@@ -165,18 +186,28 @@ def _bound(
     return lambda: plot(study, **options)
 
 
-def trials_table(trials: Sequence[FrozenTrial], sweep: Sweep) -> Table:
-    """The best trials with what was chosen and what came out."""
-    table = Table(title=f"Best of {len(trials)} complete trials", **STYLE)
+def trials_table(trials: Sequence[FrozenTrial], sweep: Sweep, front: Container[int]) -> Table:
+    """The best trials with what was chosen and what came out.
+
+    Args:
+        front: numbers of the trials on the Pareto front, all of which are shown.
+    """
+    several = len(sweep.objectives) > 1
+    by = f", by {sweep.objectives[0].metric}; ● Pareto front" if several else ""
+    table = Table(title=f"Best of {len(trials)} complete trials{by}", **STYLE)
     table.add_column("trial", justify="right")
     for objective in sweep.objectives:
         table.add_column(objective.metric, justify="right")
     names = list(sweep.space)
     for name in names:
         table.add_column(escape(name.rpartition(".")[2]), justify="right")
-    for trial in trials[:SHOWN]:
+    for place, trial in enumerate(trials):
+        number = studies.first_number(trial)
+        if place >= SHOWN and number not in front:
+            continue
         table.add_row(
-            f"{studies.first_number(trial)}{'' if feasible(trial) else ' [red]beyond a limit[/]'}",
+            f"{'● ' if number in front else ''}{number}"
+            f"{'' if feasible(trial) else ' [red]beyond a limit[/]'}",
             *(f"{value:.4f}" for value in trial.values),
             *(_short(trial.params.get(name)) for name in names),
         )
