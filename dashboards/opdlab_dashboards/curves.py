@@ -17,6 +17,8 @@ CURVES = {
     "repetition_rate": "share of repeated 4-grams",
     "fidelity": "fidelity: teacher's largest probability",
 }
+SHARES = ("accuracy", "truncated_share", "repetition_rate")
+"""Curves that are shown from 0 on: a share that never moves is no wave."""
 POINTS = 80
 ENDS = 0.1
 BIN = re.compile(r"fidelity/t(\d+)-(\d+)$")

@@ -18,7 +18,7 @@ import opdlab
 from opdlab.records import Sample
 from opdlab_dashboards import published
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
-from opdlab_dashboards.curves import CURVES, fidelity_curves, training_curves
+from opdlab_dashboards.curves import CURVES, SHARES, fidelity_curves, training_curves
 from opdlab_dashboards.rows import Cell, Row, Score
 from opdlab_dashboards.tables import READING, title
 from opdlab_evaluators.ranking import Standing
@@ -104,6 +104,7 @@ def content(leaderboard: Leaderboard) -> dict[str, Any]:
         "boards": [_board(board) for board in leaderboard.boards],
         "leftOut": leaderboard.left_out,
         "curveNames": CURVES,
+        "shares": SHARES,
         "published": [
             {
                 "source": one.source,

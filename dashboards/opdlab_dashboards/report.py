@@ -17,7 +17,7 @@ from opdlab.terminal import console
 from opdlab.tracking import flatten
 from opdlab_dashboards import mlflow_copy, page_files, tables
 from opdlab_dashboards.board import AVERAGE, Board, build
-from opdlab_dashboards.curves import CURVES, fidelity_curves, training_curves
+from opdlab_dashboards.curves import CURVES, SHARES, fidelity_curves, training_curves
 from opdlab_dashboards.differences import Difference, pair
 from opdlab_dashboards.measured import CONFIG, REFERENCES, SAMPLES, Measured, find
 from opdlab_dashboards.rows import Row
@@ -271,6 +271,7 @@ def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str,
             yield {
                 "title": label,
                 "x": "step",
+                "share": metric in SHARES,
                 "traces": [_line(name, curve, n) for n, (name, curve) in enumerate(lines)],
             }
     fidelity = [

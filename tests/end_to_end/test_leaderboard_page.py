@@ -147,6 +147,65 @@ def test_figures_are_drawn_of_the_rows_that_are_shown(page: Page) -> None:
     assert page.locator("#reference").input_value() == str(names(page).index("hub/student"))
 
 
+FIGURES = """[...document.querySelectorAll(".plot")].map((plot) => ({
+    drawn: plot.querySelector(".main-svg").getBoundingClientRect().width,
+    frame: plot.getBoundingClientRect().width,
+    ink: plot.layout.font.color,
+}))"""
+
+
+def drawn(page: Page) -> None:
+    if page.locator("#board").count():
+        page.locator("#figures").scroll_into_view_if_needed()
+    page.wait_for_function("document.documentElement.dataset.figures === 'drawn'")
+
+
+def test_a_row_has_one_colour_in_all_figures_however_it_is_sorted(page: Page) -> None:
+    drawn(page)
+    found = []
+    for column in ("average", "model"):
+        page.locator(f"[data-column='{column}']").click()
+        page.wait_for_timeout(500)
+        found += page.evaluate(
+            """["length", "cost", "training", "fidelity"]
+                .flatMap((name) => document.getElementById(`figure-${name}`).data)
+                .map((one) => [one.name, (one.line ?? one.marker).color])"""
+        )
+    colours = {name: {colour for other, colour in found if other == name} for name, _ in found}
+    assert {"try/opd", "hub/student"} <= set(colours)
+    assert {len(each) for each in colours.values()} == {1}
+    assert len(set.union(*colours.values())) == len(colours)
+
+
+@pytest.mark.parametrize("kind", ["leaderboard", "report"])
+def test_printed_figures_are_light_fit_their_frames_and_come_back(
+    folder: Path, tmp_path: Path, kind: str
+) -> None:
+    place = folder / "index.html"
+    if kind == "report":
+        place = tmp_path / "report.html"
+        report(["try-001"], str(folder.parent / "runs"), str(place))
+    with chromium_page(viewport={"width": 1400, "height": 900}, color_scheme="dark") as page:
+        page.goto(place.as_uri())
+        drawn(page)
+        before = page.evaluate(FIGURES)
+        page.evaluate(f"addEventListener('beforeprint', () => (window.printed = {FIGURES}))")
+        page.pdf(path=tmp_path / "printed.pdf", prefer_css_page_size=True)
+        page.wait_for_timeout(500)
+        assert {figure["ink"] for figure in before} == {"#e7eaee"}
+        assert {figure["ink"] for figure in page.evaluate("printed")} == {"#14181f"}
+        assert page.evaluate(FIGURES) == before
+        page.emulate_media(media="print")
+        page.set_viewport_size(
+            {"width": 979, "height": 700}
+        )  # a letter's width between its margins
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        page.wait_for_timeout(500)
+        on_paper = page.evaluate(FIGURES)
+        assert len(on_paper) == len(before)
+        assert all(figure["drawn"] <= figure["frame"] for figure in on_paper)
+
+
 def test_the_references_stay_in_view_and_a_dark_page_is_dark(folder: Path) -> None:
     small = {"width": 600, "height": 560}
     with chromium_page(viewport=small, color_scheme="dark") as page:

@@ -4,15 +4,27 @@
   const { data, state, $, el, load, board, shown } = opdlab;
   const LINES = 12;
   const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7b4fa3", "#5a6472", "#a0342c", "#3a7d44", "#2f6f8f"];
-  let near = false, drawing = Promise.resolve();
+  // The dark ones of these are hard to see on a dark page.
+  const ON_DARK = { "#0072b2": "#3d9be0", "#8c6d31": "#b08d4a", "#7b4fa3": "#a67fd0", "#5a6472": "#9aa5b3", "#a0342c": "#e0685e", "#3a7d44": "#67b573", "#2f6f8f": "#5f9dbd" };
+  // Pixels of a landscape page: half of it, all of it; a figure that is printed cannot ask its frame.
+  const PAPER = { half: 455, full: 930, height: 290 };
+  const NARROW = 420;
+  let near = false, paper = false, drawing = Promise.resolve();
 
-  const colour = (i) => COLOURS[i % COLOURS.length];
+  const dark = () => document.documentElement.dataset.theme === "dark";
+  function colour(n) { const one = COLOURS[n % COLOURS.length]; return (dark() && ON_DARK[one]) || one; }
+  // A row has one colour in all figures, however the table is sorted; of many the trained ones, which have curves, come first.
+  function colours(rows) {
+    const trained = (one) => (one.row.role === "run" ? 0 : 1);
+    const ordered = [...rows].sort(rows.length <= LINES ? (a, b) => a.i - b.i : (a, b) => trained(a) - trained(b));
+    return new Map(ordered.map(({ i }, n) => [i, colour(n)]));
+  }
   const styles = () => getComputedStyle(document.documentElement);
   function layout(x, y, extra = {}) {
     const css = (name) => styles().getPropertyValue(name).trim();
     const axis = { gridcolor: css("--line"), linecolor: css("--line"), zerolinecolor: css("--line"), automargin: true };
     return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--ink"), family: "system-ui, sans-serif", size: 12 },
-      margin: { l: 50, r: 12, t: 12, b: 44 }, showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } }, hovermode: "closest",
+      margin: { l: 50, r: 12, t: 12, b: 44 }, showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } }, hovermode: "closest", hoverlabel: { namelength: -1 },
       xaxis: { ...axis, title: { text: x }, ...extra.xaxis }, yaxis: { ...axis, title: { text: y }, ...extra.yaxis }, ...extra.rest };
   }
   function plot(id, traces, shape, why) {
@@ -20,6 +32,11 @@
     place.classList.toggle("empty", !traces.length);
     if (!traces.length) { if (place.data) Plotly.purge(place); place.textContent = why; return; }
     if (!place.data) place.textContent = "";
+    const wide = place.classList.contains("tall");
+    const names = shape.showlegend ? traces.filter((one) => one.showlegend !== false).length : 0;
+    // A narrow legend has a line for each name, which must not take the place of the figure.
+    if (!wide) place.style.height = place.clientWidth < NARROW ? `${17 + 1.2 * names}rem` : "";
+    if (paper) Object.assign(shape, { autosize: false, width: wide ? PAPER.full : PAPER.half, height: wide ? 16 * parseFloat(place.style.height) : PAPER.height });
     Plotly.react(place, traces, shape, { responsive: true, displaylogo: false, displayModeBar: false });
   }
 
@@ -27,17 +44,19 @@
     // One trace for a few rows, so that a legend names them; of many the names are in the hover text.
     const known = rows.filter(({ row }) => row.mean[0] !== null && x(row) !== null);
     const error = (row) => ({ up: 100 * (row.mean[2] - row.mean[0]), down: 100 * (row.mean[0] - row.mean[1]) });
-    const trace = (list, name, i) => ({ type: "scatter", mode: "markers", name, x: list.map((one) => x(one.row)), y: list.map((one) => 100 * one.row.mean[0]),
-      text: list.map((one) => one.row.name), hovertemplate: "%{text}<br>%{x:,.4g}, %{y:.1f} %<extra></extra>", marker: { size: 9, color: colour(i) },
-      error_y: { type: "data", symmetric: false, array: list.map((one) => error(one.row).up), arrayminus: list.map((one) => error(one.row).down), thickness: 1, width: 0, color: colour(i) } });
-    if (known.length <= LINES) return known.map((one, n) => trace([one], one.row.name, n));
+    const shades = colours(rows);
+    const trace = (list, name, shade) => ({ type: "scatter", mode: "markers", name, x: list.map((one) => x(one.row)), y: list.map((one) => 100 * one.row.mean[0]),
+      text: list.map((one) => one.row.name), hovertemplate: "%{text}<br>%{x:,.4g}, %{y:.1f} %<extra></extra>", marker: { size: 9, color: shade },
+      error_y: { type: "data", symmetric: false, array: list.map((one) => error(one.row).up), arrayminus: list.map((one) => error(one.row).down), thickness: 1, width: 0, color: shade } });
+    if (known.length <= LINES) return known.map((one) => trace([one], one.row.name, shades.get(one.i)));
     const kinds = [["trained here", (row) => row.role === "run"], ["references", (row) => row.role !== "run"]];
-    return kinds.map(([name, is], n) => trace(known.filter((one) => is(one.row)), name, n)).filter((one) => one.x.length);
+    return kinds.map(([name, is], n) => trace(known.filter((one) => is(one.row)), name, colour(n))).filter((one) => one.x.length);
   }
 
   function lengthAndCost(rows) {
-    const y = `mean@${board().k}, average, %`;
-    plot("figure-length", points(rows, (row) => row.tokens), layout("tokens a response", y, { xaxis: { rangemode: "tozero" }, yaxis: { rangemode: "tozero" } }), "No row has a score.");
+    const y = board().benchmarks.length > 1 ? `mean@${board().k} over benchmarks, %` : `mean@${board().k}, %`;
+    // Lengths are alike more often than not: from 0 on, all rows would lie on one line.
+    plot("figure-length", points(rows, (row) => row.tokens), layout("tokens a response", y, { yaxis: { rangemode: "tozero" } }), "No row has a score.");
     const cost = $("cost").value, name = cost === "seconds" ? "seconds of training" : "teacher tokens in training";
     plot("figure-cost", points(rows, (row) => row[cost]), layout(name, y, { xaxis: { rangemode: "tozero" }, yaxis: { rangemode: "tozero" } }), "No row that is shown was trained here.");
   }
@@ -45,12 +64,12 @@
   async function curves(rows) {
     const all = await load(`curves/${state.board}`, `data/${state.board}/curves.js`);
     const trained = rows.filter(({ i }) => Object.keys(all[i].training).length).slice(0, LINES);
-    const metric = $("curve").value;
-    const training = trained.filter(({ i }) => all[i].training[metric]).map(({ row, i }, n) => ({ type: "scatter", mode: "lines", name: row.name, x: all[i].training[metric][0], y: all[i].training[metric][1], line: { color: colour(n), width: 1.8 } }));
-    plot("figure-training", training, layout("step", data.curveNames[metric]), "No row that is shown has this curve.");
-    const fidelity = trained.flatMap(({ row, i }, n) => [["first steps", "dot"], ["last steps", "solid"]].filter(([part]) => all[i].fidelity[part]).map(([part, dash]) => ({
+    const metric = $("curve").value, shades = colours(rows);
+    const training = trained.filter(({ i }) => all[i].training[metric]).map(({ row, i }) => ({ type: "scatter", mode: "lines", name: row.name, x: all[i].training[metric][0], y: all[i].training[metric][1], line: { color: shades.get(i), width: 1.8 } }));
+    plot("figure-training", training, layout("step", data.curveNames[metric], { yaxis: { rangemode: data.shares.includes(metric) ? "tozero" : "normal" } }), "No row that is shown has this curve.");
+    const fidelity = trained.flatMap(({ row, i }) => [["first steps", "dot"], ["last steps", "solid"]].filter(([part]) => all[i].fidelity[part]).map(([part, dash]) => ({
       type: "scatter", mode: "lines+markers", name: row.name, legendgroup: row.name, showlegend: part === "last steps", x: all[i].fidelity[part][0], y: all[i].fidelity[part][1],
-      text: all[i].fidelity[part][0].map(() => part), hovertemplate: "%{text}: position %{x}, F = %{y:.3f}<extra>" + row.name.replace(/</g, "&lt;") + "</extra>", line: { color: colour(n), dash, width: 1.8 }, marker: { size: 5 } })));
+      text: all[i].fidelity[part][0].map(() => part), hovertemplate: "%{text}: position %{x}, F = %{y:.3f}<extra>" + row.name.replace(/</g, "&lt;") + "</extra>", line: { color: shades.get(i), dash, width: 1.8 }, marker: { size: 5 } })));
     plot("figure-fidelity", fidelity, layout("position in the response, tokens", "F(t), teacher's largest probability"), "No row that is shown has fidelity curves.");
   }
 
@@ -81,7 +100,7 @@
     const trace = { type: "scatter", mode: "markers", x: found.map((d) => 100 * d.mean), y: list.map(({ row }) => row.name), error_x: { ...sides, color: styles().getPropertyValue("--dim").trim() }, marker: { size: 9, color: colours },
       hovertemplate: "%{y}: %{x:+.1f} points<extra></extra>" };
     $("figure-differences").style.height = `${Math.max(12, 5 + 1.6 * list.length)}rem`;
-    plot("figure-differences", list.length ? [trace] : [], layout(`points above ${board().rows[reference].name}`, "", { xaxis: { zeroline: true, zerolinewidth: 2 }, rest: { showlegend: false, margin: { l: 12, r: 12, t: 8, b: 44 } } }), "There is nothing to compare.");
+    plot("figure-differences", list.length ? [trace] : [], layout("difference in points", "", { xaxis: { zeroline: true, zerolinewidth: 2, zerolinecolor: styles().getPropertyValue("--dim").trim() }, rest: { showlegend: false, margin: { l: 12, r: 12, t: 8, b: 44 } } }), "There is nothing to compare.");
   }
 
   function fill(id, options, keep) {
@@ -117,7 +136,20 @@
 
   for (const id of ["cost", "curve", "reference", "difference-benchmark"]) $(id).addEventListener("change", update);
   new IntersectionObserver((seen) => { if (!near && seen.some((one) => one.isIntersecting)) { near = true; update(); } }).observe($("figures"));
-  addEventListener("beforeprint", () => { near = true; update(); });
+  // On paper the figures have its size, and light colours.
+  let before = null;
+  addEventListener("beforeprint", () => {
+    before = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    near = paper = true;
+    update();
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.dataset.theme = before;
+    paper = false;
+    update();
+    drawing.then(() => document.querySelectorAll(".plot").forEach((place) => place.data && Plotly.Plots.resize(place)));
+  });
   opdlab.onRender(update);
   choices();
 })();
