@@ -288,3 +288,24 @@ def test_a_pareto_front_is_shown_whole_without_trials_beyond_a_limit():
     rows = list(report.trials_table(trials, sweep, front).columns[0].cells)
     assert rows == ["● 0", *map(str, range(1, 8)), "● 10"]
     assert report.pareto_front(finished([[0.5], [0.4]])) == set(), "one objective has a best trial"
+
+
+def test_in_optunas_plots_dark_is_best_of_each_objective(tmp_path: Path):
+    def two(trial: optuna.Trial) -> list[float]:
+        x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
+        return [x + y, 1 + x]
+
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.optimize(two, n_trials=12)
+    study.tell(study.ask(), state=TrialState.FAIL)
+    sweep = parsed(X, objectives=SCORE_AND_COST)
+    shares = report.importance(study, sweep)
+    drawn = {path.stem: path for path in report.plots(study, sweep, shares, tmp_path / "plots")}
+    assert "pareto_front" in drawn
+    assert "param_importances-seconds" in drawn
+    # The scale that these share has its dark end at the highest value unless it is reversed.
+    assert '"reversescale":false' in drawn["contour-mean_at_k"].read_text()
+    assert '"reversescale":true' in drawn["contour-seconds"].read_text()
+    assert "Best Value" in drawn["optimization_history-mean_at_k"].read_text()
+    unknown = report.plots(study, sweep, {"mean_at_k": {}, "seconds": {}}, tmp_path / "plots")
+    assert not any(path.stem.startswith("param_importances") for path in unknown)

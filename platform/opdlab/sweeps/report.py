@@ -27,6 +27,8 @@ from opdlab.tracking import Tracker
 
 SHOWN = 8
 LARGEST_LINK = 100
+CONTOUR_ROW = 200  # pixels
+COMPLETE = TrialState.COMPLETE
 
 
 def standing(study: optuna.Study, sweep: Sweep, state: Progress) -> str:
@@ -42,7 +44,7 @@ def standing(study: optuna.Study, sweep: Sweep, state: Progress) -> str:
 
 def ranked(state: Progress, sweep: Sweep) -> list[FrozenTrial]:
     """Complete trials, the best first: within the constraints, then by the first objective."""
-    done = [t for t in state.finished.values() if t.state == TrialState.COMPLETE]
+    done = [t for t in state.finished.values() if t.state == COMPLETE]
     sign = -1 if sweep.objectives[0].direction == "maximize" else 1
     return sorted(done, key=lambda t: (not feasible(t), sign * t.values[0]))
 
@@ -69,7 +71,7 @@ def write(
     results = folder / "sweep.json"
     results.write_text(json.dumps(content, indent=1) + "\n")
     record.artifact(results)
-    for path in plots(study, sweep, folder / "plots"):
+    for path in plots(study, sweep, content["importance"], folder / "plots"):
         record.artifact(path, "plots")
     if not trials:
         console.print("[red]no trial was completed[/]; reasons are in sweep.json")
@@ -113,7 +115,7 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
         "trial": studies.first_number(trial),
         "state": trial.state.name.lower(),
         "params": trial.params,
-        "values": trial.values if trial.state == TrialState.COMPLETE else None,
+        "values": trial.values if trial.state == COMPLETE else None,
         "constraints": trial.constraints,
         "reason": trial.user_attrs.get("reason", ""),
         "metrics": {k: v for k, v in trial.user_attrs.items() if isinstance(v, float)},
@@ -123,18 +125,15 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
 def importance(study: optuna.Study, sweep: Sweep) -> dict[str, dict[str, float]]:
     """How much of each objective's variation each key explains (PED-ANOVA); empty where that is unknown."""
     found: dict[str, dict[str, float]] = {}
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     for index, objective in enumerate(sweep.objectives):
-        if len({trial.values[index] for trial in complete}) < 2:
-            # Of no variation every key would be given an equal share.
-            found[objective.metric] = {}
-            continue
-        sign = -1 if objective.direction == "maximize" else 1
+        alone = _of_one_objective(study, index)
+        # Of no variation every key would be given an equal share.
+        varies = len({trial.value for trial in alone.trials if trial.state == COMPLETE}) > 1
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found[objective.metric] = optuna.importance.get_param_importances(
-                    study, target=_value(index, sign)
+                found[objective.metric] = (
+                    optuna.importance.get_param_importances(alone) if varies else {}
                 )
         except (ValueError, RuntimeError):
             # Too few trials, or a key that never varied.
@@ -142,25 +141,41 @@ def importance(study: optuna.Study, sweep: Sweep) -> dict[str, dict[str, float]]
     return found
 
 
-def _value(index: int, sign: int = 1) -> Callable[[FrozenTrial], float]:
-    return lambda trial: sign * trial.values[index]
+def _of_one_objective(study: optuna.Study, index: int) -> optuna.Study:
+    """The finished trials as if one of their objectives had been the only one.
+
+    Optuna's plots know what is better only then: dark is best, and the history has its line of the best.
+    """
+    alone = optuna.create_study(direction=study.directions[index])
+    for trial in study.get_trials():
+        if trial.state.is_finished():
+            trial.values = [trial.values[index]] if trial.state == COMPLETE else None
+            alone.add_trial(trial)
+    return alone
 
 
-def plots(study: optuna.Study, sweep: Sweep, folder: Path) -> list[Path]:
-    """Optuna's interactive plots as pages of their own; those that the trials do not allow are left out."""
+def plots(
+    study: optuna.Study, sweep: Sweep, shares: dict[str, dict[str, float]], folder: Path
+) -> list[Path]:
+    """Optuna's interactive plots as pages of their own; those that the trials do not allow are left out.
+
+    Args:
+        shares: importance of each key for each objective; of an objective without, it is not drawn.
+    """
     import optuna.visualization as draw
 
     folder.mkdir(exist_ok=True)
     metrics = [objective.metric for objective in sweep.objectives]
     makers: dict[str, Callable[[], Any]] = {}
     for index, metric in enumerate(metrics):
-        options: dict[str, Any] = {"target": _value(index), "target_name": metric}
+        alone, options = _of_one_objective(study, index), {"target_name": metric}
         suffix = "" if len(metrics) == 1 else f"-{metric.replace('/', '-')}"
         for name in ("optimization_history", "parallel_coordinate", "slice", "contour"):
-            makers[name + suffix] = _bound(getattr(draw, f"plot_{name}"), study, options)
-        sign = -1 if sweep.objectives[index].direction == "maximize" else 1
-        options = {"target": _value(index, sign), "target_name": metric}
-        makers["param_importances" + suffix] = _bound(draw.plot_param_importances, study, options)
+            makers[name + suffix] = _bound(getattr(draw, f"plot_{name}"), alone, options)
+        if shares[metric]:
+            makers["param_importances" + suffix] = _bound(
+                draw.plot_param_importances, alone, options
+            )
     if len(metrics) == 1:
         makers["intermediate_values"] = lambda: draw.plot_intermediate_values(study)
     elif len(metrics) <= 3:
@@ -174,6 +189,9 @@ def plots(study: optuna.Study, sweep: Sweep, folder: Path) -> list[Path]:
                 figure = make()
         except (ValueError, RuntimeError):
             continue
+        if name.startswith("contour"):
+            # Of many keys the rows would be too low for their titles.
+            figure.update_layout(height=max(CONTOUR_ROW * len(sweep.space), 500))
         path = folder / f"{name}.html"
         figure.write_html(path, include_plotlyjs=True)
         written.append(path)
