@@ -6,31 +6,59 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from opdlab.terminal import console
 from opdlab.tracking import open_client, store_uri
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 PORT = 5000
+HERE = f"http://127.0.0.1:{PORT}"
+VIEW = "mlflow.sharedViewState."
+"""Tags of an experiment in which MLflow's page keeps views that its "Share" button made links to."""
 
 
-def compare_link(
-    experiment: str, run_ids: list[str], page: str = f"http://127.0.0.1:{PORT}"
-) -> str:
+def save_view(client: MlflowClient, experiment: str, key: str, view: Mapping[str, Any]) -> None:
+    """Keep a view of an experiment's runs (filter, columns, charts) that `view_link` leads to."""
+    client.set_experiment_tag(experiment, VIEW + key, json.dumps(view, separators=(",", ":")))
+
+
+def view_link(experiment: str, key: str, page: str = HERE) -> str:
+    """Link to a view that was saved, as charts."""
+    query = f"viewStateShareKey={key}&compareRunsMode=CHART&workflowType=machine_learning"
+    return f"{page.rstrip('/')}/#/experiments/{experiment}/runs?{query}"
+
+
+def compare_link(experiment: str, run_ids: list[str], page: str = HERE) -> str:
     """Link to MLflow's comparison of runs; by default as `opdlab ui` serves it."""
     query = f"runs={json.dumps(run_ids)}&experiments={json.dumps([experiment])}".replace(" ", "")
     query = query.replace(chr(34), "%22") + "&workflowType=machine_learning"
     return f"{page.rstrip('/')}/#/compare-runs?{query}"
 
 
-def show_link(output: str, uri: str | None, experiment: str, run_ids: list[str]) -> None:
-    """Print where runs are seen side by side: on the server that has them, or on one to be started."""
+def show_link(
+    output: str, uri: str | None, experiment: str, run_ids: list[str], view: str = ""
+) -> None:
+    """Print where runs are seen together: on the server that has them, or on one to be started.
+
+    Args:
+        view: key of a view that was saved; its link stands first.
+    """
     if uri is not None and uri.startswith(("http://", "https://")):
+        page = uri
         console.print("In MLflow:")
-        console.print(compare_link(experiment, run_ids, uri), soft_wrap=True)
     else:
+        page = HERE
         console.print(f"In MLflow: [bold]opdlab ui --output {output}[/], then open")
-        console.print(compare_link(experiment, run_ids), soft_wrap=True)
+    if view:
+        console.print("what was varied against what came out:")
+        console.print(view_link(experiment, view, page), soft_wrap=True)
+        console.print("all parameters and metrics side by side:")
+    console.print(compare_link(experiment, run_ids, page), soft_wrap=True)
 
 
 def serve(output: str, port: int = PORT, uri: str | None = None) -> None:

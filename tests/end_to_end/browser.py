@@ -19,19 +19,28 @@ ARGUMENTS = [
 
 
 @contextmanager
-def chromium_page(**context: Any) -> Iterator[Page]:
-    """A page whose errors and requests are held against it at the end."""
+def chromium_page(served_by: str = "", **context: Any) -> Iterator[Page]:
+    """A page whose errors and requests are held against it at the end.
+
+    Args:
+        served_by: address of a foreign program whose page this is. What it says to its console is its own
+            affair, and it may ask that address.
+    """
+    allowed = ("file:", "data:", "blob:", *([f"{served_by}/"] if served_by else []))
     faults: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=need_chromium(), args=ARGUMENTS)
         page = browser.new_context(**context).new_page()
-        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+        if not served_by:
+            page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+            page.on(
+                "console", lambda said: faults.append(said.text) if said.type == "error" else None
+            )
         page.on(
             "request",
             lambda request: (
                 None
-                if request.url.startswith(("file:", "data:", "blob:"))
+                if request.url.startswith(allowed)
                 else faults.append(f"request to {request.url}")
             ),
         )

@@ -8,16 +8,19 @@ from typing import Any
 
 import optuna
 import pytest
+from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError, DataError
 from opdlab.loader import load_experiment, with_values
+from opdlab.mlflow_page import save_view
 from opdlab.sweeps import report
 from opdlab.sweeps.outcome import Outcome, intermediate
 from opdlab.sweeps.settings import IntRange, Limit, Sweep, chosen_values, corners
 from opdlab.sweeps.study import make_pruner, make_sampler, progress, suggest
+from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import Watch, trial_config
 
 METHODS = {"type": "choice", "values": {"opd": {"type": "opd"}, "lgr": {"type": "lgr"}}}
@@ -309,3 +312,19 @@ def test_in_optunas_plots_dark_is_best_of_each_objective(tmp_path: Path):
     assert "Best Value" in drawn["optimization_history-mean_at_k"].read_text()
     unknown = report.plots(study, sweep, {"mean_at_k": {}, "seconds": {}}, tmp_path / "plots")
     assert not any(path.stem.startswith("param_importances") for path in unknown)
+
+
+def test_a_view_of_many_keys_fits_into_what_mlflow_keeps(tmp_path: Path):
+    space = {f"training.schedule_of_number_{n}": X["training.learning_rate"] for n in range(150)}
+    limits = [{"metric": "repetition_rate", "at_most": 0.2}]
+    view = sweep_view(parsed(space, objectives=SCORE_AND_COST, constraints=limits), "0" * 32)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    save_view(client, "0", "key", view)
+    (kept,) = client.get_experiment("0").tags.values()
+    assert json.loads(kept) == view
+
+
+def test_a_view_has_axes_only_for_keys_that_every_trial_has():
+    lines, *_, points = sweep_view(parsed(CONDITIONAL), "parent")["compareRunCharts"]
+    assert lines["selectedParams"] == ["method", "training.learning_rate"]
+    assert points["xaxis"]["key"] == "training.learning_rate"

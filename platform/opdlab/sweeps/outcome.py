@@ -16,6 +16,7 @@ from opdlab.tracking import PARTS, read_metrics
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
+CHOSEN = "chosen.json"
 
 
 @final
@@ -113,6 +114,16 @@ def read_stop(folder: Path) -> str:
 def write_stop(folder: Path, reason: str) -> None:
     """Tell a trial's process why it is about to be stopped."""
     (folder / STOP).write_text(json.dumps({"reason": reason}) + "\n")
+
+
+def write_chosen(folder: Path, chosen: Mapping[str, Any]) -> None:
+    """Keep what the sampler chose for a trial, the names of whole sections among it."""
+    (folder / CHOSEN).write_text(json.dumps(dict(chosen)) + "\n")
+
+
+def read_chosen(folder: Path) -> dict[str, Any]:
+    """What the sampler chose for a trial."""
+    return json.loads((folder / CHOSEN).read_text())
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import final
 import optuna
 from mlflow import MlflowClient
 
-from opdlab import loader, tracking
+from opdlab import loader, mlflow_page, tracking
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError
 from opdlab.interrupt import Stopped, StopRequest
@@ -24,6 +24,7 @@ from opdlab.sweeps import study as studies
 from opdlab.sweeps.processes import Process, Zygote, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import SweepError, patiently
+from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import HOPELESS, STOP_S, work
 from opdlab.terminal import console, progress_bar
 from opdlab.training.group import CONFIG
@@ -67,6 +68,7 @@ def _sweep(
     run_id = _sweep_run(config, settings, study, client, experiment)
     record = tracking.Tracker(client, run_id, folder)
     record.begin()
+    mlflow_page.save_view(client, experiment, run_id, sweep_view(settings, run_id))
     console.print(f"[bold]{config.name}[/]: {settings.trials} trials -> {folder}")
     deadline = time.time() + (settings.time_budget_s or 10**9)
     status = "FAILED"

@@ -18,7 +18,7 @@ from opdlab.config import Experiment
 from opdlab.errors import NonFiniteError, OpdlabError, TrackingError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
-from opdlab.sweeps.outcome import Outcome, read_stop, run_metrics
+from opdlab.sweeps.outcome import Outcome, read_chosen, read_stop, run_metrics
 from opdlab.training.group import CONFIG, Group
 from opdlab.training.run import Session, load_pair, measure_reference, train_one
 
@@ -45,7 +45,7 @@ def run_trial(folder: Path, sweep_run: str) -> Outcome:
         group.update(parent=parent)
     record = tracking.Tracker(client, parent, folder)
     record.begin()
-    record.params(config.model_dump(mode="json", exclude={"runs", "seed"}))
+    record.params(_params(config, folder))
     status = "KILLED"
     try:
         with StopRequest() as stop:
@@ -58,6 +58,13 @@ def run_trial(folder: Path, sweep_run: str) -> Outcome:
     finally:
         record.tags({"opdlab.ended": read_stop(folder) or status.lower()})
         record.close(status)
+
+
+def _params(config: Experiment, folder: Path) -> dict[str, str]:
+    """The configuration, and the names that sections were chosen by, such as `method`."""
+    flat = dict(tracking.flatten(config.model_dump(mode="json", exclude={"runs", "seed"})))
+    names = {key: str(value) for key, value in read_chosen(folder).items() if key not in flat}
+    return flat | names
 
 
 def _run(session: Session, config: Experiment) -> Outcome:

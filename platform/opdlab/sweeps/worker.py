@@ -29,7 +29,7 @@ from opdlab.config import Experiment, Variant
 from opdlab.errors import DataError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.sweeps import study as studies
-from opdlab.sweeps.outcome import Outcome, write_stop
+from opdlab.sweeps.outcome import Outcome, write_chosen, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
@@ -149,6 +149,7 @@ class Worker:
         folder.mkdir(parents=True, exist_ok=True)
         experiment = trial_config(self.config, self.sweep, chosen)
         loader.save_resolved(experiment, folder / CONFIG)
+        write_chosen(folder, chosen)
         self.say(f"trial {trial.number} in {folder.name}: {dict(chosen)}")
         outcome = Outcome.read(folder) or self._supervise(trial, folder, experiment)
         return patiently(lambda: self._judge(trial, outcome, folder), self.say)
