@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from opdlab.errors import ConfigError, DataError
 from opdlab.loader import load_experiment, with_values
 from opdlab.mlflow_page import save_view
 from opdlab.sweeps import report
+from opdlab.sweeps.importance import importance, of_one_objective
 from opdlab.sweeps.outcome import Outcome, intermediate
 from opdlab.sweeps.settings import IntRange, Limit, Sweep, chosen_values, corners
 from opdlab.sweeps.study import make_pruner, make_sampler, progress, suggest
@@ -274,10 +276,44 @@ X = {"training.learning_rate": {"type": "float", "low": 0, "high": 1}}
 
 
 def test_no_key_matters_where_all_trials_came_out_alike():
-    alike = finished([[0.5]] * 12)
-    assert report.importance(alike, parsed(X)) == {"mean_at_k": {}}
-    apart = finished([[number / 12] for number in range(12)])
-    assert report.importance(apart, parsed(X)) == {"mean_at_k": {"x": 1.0}}
+    assert importance(finished([[0.5]] * 12)) == {}
+    share = importance(finished([[number / 12] for number in range(12)]))["x"]
+    assert (share.share, share.low, share.high, share.trials) == (1, 1, 1, 12)
+
+
+def study_of(trials: int, outcome: Callable[[optuna.Trial], float]) -> optuna.Study:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    study.optimize(outcome, n_trials=trials)
+    return study
+
+
+def test_importance_finds_the_key_that_decides_and_says_how_sure_that_is():
+    def quarrel(trial: optuna.Trial) -> float:
+        x, y = trial.suggest_float("x", -1, 1), trial.suggest_float("y", -1, 1)
+        # Not monotonic, as most settings are: its best lies in the middle.
+        return x**2 + 0.1 * y
+
+    few, many = (importance(study_of(trials, quarrel)) for trials in (12, 50))
+    assert list(many) == ["x", "y"]
+    assert many["x"].low > 0.7
+    assert many["y"].high < 0.3
+    assert many["x"].low <= many["x"].share <= many["x"].high
+    width = {
+        name: found["x"].high - found["x"].low for name, found in (("few", few), ("many", many))
+    }
+    assert width["few"] > width["many"]
+
+
+def test_a_key_that_some_trials_lack_is_judged_by_those_that_have_it():
+    def conditional(trial: optuna.Trial) -> float:
+        if trial.suggest_categorical("method", ["opd", "lgr"]) == "opd":
+            return 0.5
+        return trial.suggest_float("weight", 0, 1) ** 2
+
+    shares = importance(study_of(40, conditional))
+    assert shares["method"].trials == 40
+    assert 5 < shares["weight"].trials < 35
+    assert shares["weight"].share > 0.9
 
 
 def test_a_pareto_front_is_shown_whole_without_trials_beyond_a_limit():
@@ -302,7 +338,10 @@ def test_in_optunas_plots_dark_is_best_of_each_objective(tmp_path: Path):
     study.optimize(two, n_trials=12)
     study.tell(study.ask(), state=TrialState.FAIL)
     sweep = parsed(X, objectives=SCORE_AND_COST)
-    shares = report.importance(study, sweep)
+    shares = {
+        metric: importance(of_one_objective(study, index))
+        for index, metric in enumerate(("mean_at_k", "seconds"))
+    }
     drawn = {path.stem: path for path in report.plots(study, sweep, shares, tmp_path / "plots")}
     assert "pareto_front" in drawn
     assert "param_importances-seconds" in drawn

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from opdlab.comparison import STYLE
 from opdlab.config import Experiment
 from opdlab.errors import DataError
 from opdlab.sweeps import study as studies
+from opdlab.sweeps.importance import Share, importance, importance_figure, of_one_objective
 from opdlab.sweeps.outcome import state_of
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import Progress
@@ -62,16 +65,23 @@ def write(
     trials = ranked(state, sweep)
     folder = studies.folder_of(config)
     front = pareto_front(study)
+    shares = {
+        objective.metric: importance(of_one_objective(study, index))
+        for index, objective in enumerate(sweep.objectives)
+    }
     content = {
         "objectives": [objective.model_dump() for objective in sweep.objectives],
         "trials": [row(trial) for trial in state.finished.values()],
         "pareto_front": sorted(front),
-        "importance": importance(study, sweep),
+        "importance": {
+            metric: {key: asdict(share) for key, share in found.items()}
+            for metric, found in shares.items()
+        },
     }
     results = folder / "sweep.json"
     results.write_text(json.dumps(content, indent=1) + "\n")
     record.artifact(results)
-    for path in plots(study, sweep, content["importance"], folder / "plots"):
+    for path in plots(study, sweep, shares, folder / "plots"):
         record.artifact(path, "plots")
     if not trials:
         console.print("[red]no trial was completed[/]; reasons are in sweep.json")
@@ -87,8 +97,8 @@ def write(
     for objective, value in zip(sweep.objectives, trials[0].values, strict=True):
         record.set({f"best/{objective.metric}": value})
     console.print(trials_table(trials, sweep, front))
-    if any(content["importance"].values()):
-        console.print(importance_table(content["importance"]))
+    if any(shares.values()):
+        console.print(importance_table(shares))
     else:
         console.print(
             "[dim]What matters is unknown: the trials are too few, or came out alike.[/]\n"
@@ -122,40 +132,8 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def importance(study: optuna.Study, sweep: Sweep) -> dict[str, dict[str, float]]:
-    """How much of each objective's variation each key explains (PED-ANOVA); empty where that is unknown."""
-    found: dict[str, dict[str, float]] = {}
-    for index, objective in enumerate(sweep.objectives):
-        alone = _of_one_objective(study, index)
-        # Of no variation every key would be given an equal share.
-        varies = len({trial.value for trial in alone.trials if trial.state == COMPLETE}) > 1
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found[objective.metric] = (
-                    optuna.importance.get_param_importances(alone) if varies else {}
-                )
-        except (ValueError, RuntimeError):
-            # Too few trials, or a key that never varied.
-            found[objective.metric] = {}
-    return found
-
-
-def _of_one_objective(study: optuna.Study, index: int) -> optuna.Study:
-    """The finished trials as if one of their objectives had been the only one.
-
-    Optuna's plots know what is better only then: dark is best, and the history has its line of the best.
-    """
-    alone = optuna.create_study(direction=study.directions[index])
-    for trial in study.get_trials():
-        if trial.state.is_finished():
-            trial.values = [trial.values[index]] if trial.state == COMPLETE else None
-            alone.add_trial(trial)
-    return alone
-
-
 def plots(
-    study: optuna.Study, sweep: Sweep, shares: dict[str, dict[str, float]], folder: Path
+    study: optuna.Study, sweep: Sweep, shares: Mapping[str, dict[str, Share]], folder: Path
 ) -> list[Path]:
     """Optuna's interactive plots as pages of their own; those that the trials do not allow are left out.
 
@@ -168,13 +146,13 @@ def plots(
     metrics = [objective.metric for objective in sweep.objectives]
     makers: dict[str, Callable[[], Any]] = {}
     for index, metric in enumerate(metrics):
-        alone, options = _of_one_objective(study, index), {"target_name": metric}
+        alone, options = of_one_objective(study, index), {"target_name": metric}
         suffix = "" if len(metrics) == 1 else f"-{metric.replace('/', '-')}"
         for name in ("optimization_history", "parallel_coordinate", "slice", "contour"):
-            makers[name + suffix] = _bound(getattr(draw, f"plot_{name}"), alone, options)
+            makers[name + suffix] = partial(getattr(draw, f"plot_{name}"), alone, **options)
         if shares[metric]:
-            makers["param_importances" + suffix] = _bound(
-                draw.plot_param_importances, alone, options
+            makers["param_importances" + suffix] = partial(
+                importance_figure, shares[metric], metric
             )
     if len(metrics) == 1:
         makers["intermediate_values"] = lambda: draw.plot_intermediate_values(study)
@@ -196,12 +174,6 @@ def plots(
         figure.write_html(path, include_plotlyjs=True)
         written.append(path)
     return written
-
-
-def _bound(
-    plot: Callable[..., Any], study: optuna.Study, options: dict[str, Any]
-) -> Callable[[], Any]:
-    return lambda: plot(study, **options)
 
 
 def trials_table(trials: Sequence[FrozenTrial], sweep: Sweep, front: Container[int]) -> Table:
@@ -238,17 +210,22 @@ def _short(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def importance_table(found: dict[str, dict[str, float]]) -> Table:
+def importance_table(found: Mapping[str, dict[str, Share]]) -> Table:
     """Importance of each key for each objective."""
-    table = Table(title="Share of the variation that each key explains (PED-ANOVA)", **STYLE)
+    title = "Share of the variation that each key explains (functional ANOVA, 95 % interval over trials)"
+    table = Table(title=title, **STYLE)
     table.add_column("key")
     for metric in found:
         table.add_column(metric, justify="right")
-    keys = dict.fromkeys(key for column in found.values() for key in column)
-    for key in keys:
-        cells = (f"{100 * column[key]:.0f} %" if key in column else "" for column in found.values())
-        table.add_row(key, *cells)
+    for key in dict.fromkeys(key for column in found.values() for key in column):
+        table.add_row(key, *(_cell(column.get(key)) for column in found.values()))
     return table
+
+
+def _cell(share: Share | None) -> str:
+    if share is None:
+        return ""
+    return f"{100 * share.share:.0f} % \\[{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
 
 def _compare(folder: Path, trials: Sequence[FrozenTrial], config: Experiment, sweep: Sweep) -> None:
