@@ -130,6 +130,7 @@ def one_length(
         "timings": timings,
         "differences": differences,
         "leaves": len(tree),
+        "candidates": int((questions.candidates >= 0).sum()),
         "operations": asdict(todo),
         "arithmetic": todo.ratio,
     }
@@ -157,6 +158,11 @@ def _print(sizes: dict[str, Any], one: dict[str, Any], top: float) -> None:
     notes = {name: f"log c +-{gap:.0e}" for name, gap in one["differences"].items()}
     ratio = timings[TREE].median / timings[UNIT].median
     notes[TREE] = f"{ratio / one['arithmetic']:.3f} x arithmetic"
+    # Who has no trunk must ask about the sampled token, too.
+    for way in (DECODE, PREFILL):
+        if way in timings:
+            every = timings[way].median / timings[UNIT].median * one["candidates"] / one["leaves"]
+            notes[way] += f"; with the sampled token {every:.4g}"
     show(f"{title}, {one['leaves']:,} leaves", UNIT, timings, notes)
     speed = one["operations"]["trunk"] / timings[UNIT].median / top
     extra = timings[TREE].median - timings[UNIT].median
