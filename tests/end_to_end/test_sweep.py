@@ -99,6 +99,16 @@ def test_a_metric_that_no_run_has_ends_the_sweep_with_those_that_exist(laborator
     assert "mean_at_k" in text
 
 
+def test_a_time_budget_ends_a_sweep_that_says_so_and_goes_on(laboratory: Laboratory):
+    text = laboratory.run("sweep", sweep_file(laboratory, trials=50, time_budget_s=1))
+    begun = len(trials_of(laboratory))
+    assert begun < 50
+    assert f"ended the sweep after {begun} of 50 trials" in " ".join(text.split())
+    text = laboratory.run("sweep", sweep_file(laboratory, trials=begun + 1))
+    assert "time budget" not in text
+    assert_whole(laboratory, begun + 1)
+
+
 @pytest.mark.skipif(bool(postgres_missing()), reason=postgres_missing())
 def test_a_sweep_survives_the_death_of_its_postgresql_server(laboratory: Laboratory):
     with Postgres() as database:

@@ -83,6 +83,11 @@ def write(
     record.artifact(results)
     for path in plots(study, sweep, shares, folder / "plots"):
         record.artifact(path, "plots")
+    if (run := len(state.finished)) < sweep.trials:
+        console.print(
+            f"[yellow]The time budget ended the sweep after {run} of {sweep.trials} trials[/]; "
+            "the same command goes on."
+        )
     if not trials:
         console.print("[red]no trial was completed[/]; reasons are in sweep.json")
         return
