@@ -241,11 +241,13 @@ def _name(runs: Sequence[Measured]) -> str:
         )
     group = first.folder.parent.name
     stem = _common([run.folder.name for run in runs])
+    above = first.folder.parent.parent.name
+    if above.endswith("-sweep"):
+        # A trial is known by its number, and its runs differ in their seeds alone.
+        stem = "" if stem.startswith("seed") else stem
+        return f"{above.removesuffix('-sweep')}/{group}/{stem}".rstrip("/")
     if len(runs) > 1:
         group, stem = re.sub(r"-\d{3,}$", "", group), stem.rstrip("0123456789-_.")
-    if first.folder.parent.parent.name.endswith("-sweep"):
-        group = f"{first.folder.parent.parent.name.removesuffix('-sweep')}/{group}"
-        stem = "" if stem.startswith("seed") else stem
     return f"{group}/{stem}".rstrip("/")
 
 

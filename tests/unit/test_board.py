@@ -59,6 +59,16 @@ def test_seeds_of_one_configuration_are_one_row(runs: Path) -> None:
     )
 
 
+def test_trials_of_a_sweep_are_named_by_their_numbers(tmp_path: Path) -> None:
+    for number in range(2):
+        for seed in range(number + 1):
+            method = {"type": "lgr", "top_k": 2 + number}
+            folder = tmp_path / "search-sweep" / f"trial-{number:04d}" / f"seed-{seed}"
+            write_run(folder, scores(0.5, seed), seed=seed, method=method)
+    (board,) = board_of(tmp_path).boards
+    assert {row.name for row in board.rows} == {"search/trial-0000", "search/trial-0001"}
+
+
 def test_roles_costs_and_names_are_found(runs: Path) -> None:
     (board,) = board_of(runs).boards
     assert [(row.name, row.role) for row in board.rows] == [
