@@ -22,6 +22,7 @@ from opdlab.attention_hook import Lines, PackedPass, UnsupportedError, hooked, r
 from opdlab.config import Experiment, Model
 from opdlab.head import flat_states, rows_at_a_time
 from opdlab.leaf_attention import staircase
+from opdlab.sampling_mode import quicker_packed
 from opdlab.teacher import LEAF_CHUNK, TRUNK_TOKENS, trunk_piece
 
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
@@ -109,6 +110,13 @@ def activations(config: PretrainedConfig, rows: int, length: int, dtype: torch.d
             output = model.base_model(input_ids=tokens, use_cache=False)
         del output
     return sum(kept.values())
+
+
+def packed(config: PretrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of the second copy of weights that sampling on a CPU holds."""
+    with FakeTensorMode():
+        layers = quicker_packed(_build(config, dtype))
+        return sum(layer.weight.numel() * dtype.itemsize for layer in layers)
 
 
 def _note(
@@ -237,7 +245,8 @@ def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
     trained = Memory(
         held={"student weights": weights, "gradients": weights, "AdamW, two moments": 2 * weights},
         passing={
-            "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length,
+            "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length
+            + (packed(config, dtype) if device.type == "cpu" else 0),
             "updating (activations, logits)": activations(config, rows, length, working)
             + _VOCABULARY_COPIES * vocabulary,
         },

@@ -264,7 +264,7 @@ def chunked_loss(
         return project(teacher_model, rows)[:, :vocabulary].to(student_hidden.device)
 
     rows = Rows(
-        student=lambda hidden: project(student_model, hidden)[:, :vocabulary],
+        student=lambda hidden: _shared_entries(project(student_model, hidden), vocabulary),
         teacher=None if teacher_model is None or teacher_hidden is None else teacher,
         supervision=supervision,
         token_loss=token_loss,
@@ -272,8 +272,26 @@ def chunked_loss(
         if weights is None
         else weights.detach(),
         at_a_time=rows_at_a_time(width, student_hidden.device, chunk),
+        head=_plain_head(student_model),
     )
     return token_losses(rows, student_hidden, head_parameters(student_model))
+
+
+def _shared_entries(logits: Float[Tensor, "C V"], vocabulary: int | None) -> Float[Tensor, "C W"]:
+    """Without a slice of everything, whose backward pass would copy it."""
+    return logits if vocabulary is None else logits[:, :vocabulary]
+
+
+def _plain_head(model: PreTrainedModel) -> nn.Linear | None:
+    """The model's linear vocabulary projection, if calling it does nothing else."""
+    head = model.get_output_embeddings()
+    # Exactly a linear layer: a subclass may do more. Autocast would choose other formats.
+    if type(head) is not nn.Linear or torch.is_autocast_enabled(head.weight.device.type):
+        return None
+    hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks)
+    # Sharded weights are gathered by whoever sharded them.
+    plain = type(head.weight.data) is Tensor and "forward" not in vars(head)
+    return head if plain and not any(hooks) else None
 
 
 def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:

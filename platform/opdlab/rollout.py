@@ -21,7 +21,7 @@ from opdlab.errors import DataError
 from opdlab.recording import Draw, OnResponse, refuse_non_finite
 from opdlab.records import Rollout, option
 from opdlab.sampling import Recorded, choose, concatenate, record, uniforms, weigh
-from opdlab.sampling_mode import quick_projection, sampling_mode
+from opdlab.sampling_mode import packed_weights, sampling_mode
 from opdlab.shapes import Int, Tensor
 
 
@@ -138,7 +138,7 @@ class CachedEngine(RolloutEngine):
         draw = Draw(
             self.temperature, self.top_p, top_k, vocabulary, self.max_new_tokens, tuple(eos_ids)
         )
-        with sampling_mode(model), quick_projection(model):
+        with sampling_mode(model), packed_weights(model):
             decoded = decode(model, prompts, seeds, draw, max_rows, on_response)
         return assemble(prompts, decoded.responses, decoded.recorded, seeds, eos_ids, pad_id)
 

@@ -9,11 +9,13 @@ remains for the backward pass is to scale finished gradients. The idea is that o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import linear
 
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Tensor
@@ -45,6 +47,7 @@ class Rows:
             student's takes the rows themselves, the teacher's knows its own.
         weights: what the losses will be multiplied by, up to a factor. `Float[T]`
         at_a_time: vocabulary rows projected together, and those whose loss is computed together.
+        head: the linear layer at the end of the student, where it is no more than that.
     """
 
     student: Callable[[Float[Tensor, "C H"]], Float[Tensor, "C V"]]
@@ -53,6 +56,7 @@ class Rows:
     token_loss: TokenLoss
     weights: Float[Tensor, "T"]
     at_a_time: tuple[int, int]
+    head: nn.Linear | None = None
 
     def losses(
         self, logits: Float[Tensor, "C V"], teacher: Float[Tensor, "C V"] | None, part: slice
@@ -131,7 +135,7 @@ def _run(
     ]
     trained = [p for p in parameters if p.requires_grad]
     for part in slices(len(hidden), rows.at_a_time[0]):
-        with torch.enable_grad():
+        with torch.enable_grad(), _adding(rows.head, parameters, sums):
             leaf = hidden[part].detach().requires_grad_()
             logits = rows.student(leaf)
         gradient = _logit_gradient(rows, logits.detach(), part, weights, values)
@@ -147,6 +151,49 @@ def _run(
         for total, p in zip(sums, parameters, strict=True)
     ]
     return tuple(values), [for_hidden, *finished]
+
+
+@contextmanager
+def _adding(
+    head: nn.Linear | None, parameters: Sequence[nn.Parameter], sums: Sequence[Tensor | None]
+) -> Iterator[None]:
+    """Within, the head adds its weight's gradient to the sum instead of making one for every chunk.
+
+    Of a large vocabulary that gradient is larger than all else that a chunk needs.
+    """
+    total = next(
+        (
+            total
+            for total, p in zip(sums, parameters, strict=True)
+            if head is not None and p is head.weight
+        ),
+        None,
+    )
+    if head is None or total is None:
+        yield
+        return
+    head.forward = lambda x: _AddingLinear.apply(x, head.weight, head.bias, total)
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+class _AddingLinear(torch.autograd.Function):
+    """A linear layer whose backward pass adds the gradient of its weight to `total`, in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, total: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.biased, ctx.total = bias is not None, total
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        rows = upstream[0].flatten(0, -2)
+        ctx.total.addmm_(rows.t().float(), x.flatten(0, -2).float())
+        return upstream[0] @ weight, None, rows.sum(0) if ctx.biased else None, None
 
 
 def _logit_gradient(

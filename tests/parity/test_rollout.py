@@ -16,6 +16,7 @@ from opdlab.errors import DataError, ModelError, NonFiniteError
 from opdlab.llama_step import fits
 from opdlab.records import Rollout
 from opdlab.rollout import CachedEngine, GenerateEngine, RolloutEngine
+from opdlab.sampling_mode import packed_weights, quicker_packed
 
 EOS = (2, 7, 11, 23)
 STATEFUL = ("mamba", "recurrent_gemma")
@@ -365,6 +366,21 @@ def test_a_bfloat16_model_records_float32(engine: type[RolloutEngine]) -> None:
     rollout = sample(model, engine=engine(max_new_tokens=24), top_k=2)
     assert rollout.log_prob.dtype == rollout.entropy.dtype == torch.float32
     assert_records_a_full_forward(model, PROMPTS, rollout, tolerance=0.2)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_packed_weights_give_the_products_of_plain_ones_and_are_put_back(family: str) -> None:
+    model = small_model(family).to(torch.bfloat16)
+    tokens = torch.randint(3, 40, (3, 7))
+    with torch.no_grad():
+        plain = model(tokens).logits
+        with packed_weights(model):
+            layers = [layer for layer in model.modules() if "forward" in vars(layer)]
+            packed = model(tokens).logits
+            assert not quicker_packed(model), "none is packed twice"
+    assert model.get_output_embeddings() in layers
+    torch.testing.assert_close(packed, plain, atol=0.02, rtol=0.02)
+    assert not any("forward" in vars(layer) for layer in model.modules())
 
 
 def test_a_wide_vocabulary_is_projected_and_searched_exactly() -> None:

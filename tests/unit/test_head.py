@@ -213,6 +213,36 @@ def test_no_tensor_of_all_tokens_by_the_vocabulary_ever_exists() -> None:
     assert seen.numel <= V * 32 < V * tokens
 
 
+class _Products(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts new tensors as large as the head."""
+
+    def __init__(self, numel: int) -> None:
+        super().__init__()
+        self.numel, self.storages = numel, set[int]()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.numel() == self.numel:
+            self.storages.add(result.untyped_storage().data_ptr())
+        return result
+
+
+def test_chunks_add_to_one_gradient_of_the_head_instead_of_making_one_each() -> None:
+    V, tokens = 5000, 200
+    model = small_model("llama", vocab_size=V)
+    hidden = torch.randn(tokens, 32, requires_grad=True)
+    token = torch.randint(V, (tokens,))
+    none = token[:, None][:, :0]
+    supervision = Supervision(token, torch.zeros(tokens), torch.ones(tokens), none, none.float())
+    head = model.get_output_embeddings()
+    with _Products(V * 32) as seen:
+        chunked_loss(
+            model, hidden, None, None, supervision, losses_by("sampled"), None, 16
+        ).loss.mean().backward()
+    assert head.weight.grad is not None
+    assert seen.storages - {head.weight.data_ptr()} == {head.weight.grad.data_ptr()}
+
+
 def test_chunks_are_sized_by_the_vocabulary_and_the_wish() -> None:
     cpu = torch.device("cpu")
     assert rows_at_a_time(32_000, cpu)[0] == 262
