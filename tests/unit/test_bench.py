@@ -86,6 +86,8 @@ def test_arithmetic_counts_each_leaf_and_a_shared_prompt_once() -> None:
     # Columns 0 1 2 of the prompt, 3 4 5 6 of both responses; ten states are projected.
     keys = (1 + 2 + 3) + 2 * (4 + 5 + 6 + 7)
     assert found.trunk == 11 * linear + keys * one_key + 10 * head
+    apart = work(shape, rollout, Questions(candidates), shared=False)
+    assert apart.trunk == 14 * linear + 2 * sum(range(1, 8)) * one_key + 10 * head
     # The sampled token needs no leaf; the two others stand at column 5 and see six keys.
     assert found.leaves == 2 * (linear + 6 * one_key + head)
 

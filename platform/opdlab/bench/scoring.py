@@ -133,6 +133,8 @@ def one_length(
         "candidates": int((questions.candidates >= 0).sum()),
         "operations": asdict(todo),
         "arithmetic": todo.ratio,
+        "arithmetic, no prompt shared": work(shape, rollout, questions, shared=False).trunk
+        / todo.trunk,
     }
 
 
@@ -158,6 +160,12 @@ def _print(sizes: dict[str, Any], one: dict[str, Any], top: float) -> None:
     notes = {name: f"log c +-{gap:.0e}" for name, gap in one["differences"].items()}
     ratio = timings[TREE].median / timings[UNIT].median
     notes[TREE] = f"{ratio / one['arithmetic']:.3f} x arithmetic"
+    if NOT_SHARED in timings:
+        ratio, asked = (
+            timings[NOT_SHARED].median / timings[UNIT].median,
+            one["arithmetic, no prompt shared"],
+        )
+        notes[NOT_SHARED] = f"arithmetic {asked:.2f}, {ratio / asked:.0%} of it"
     # Who has no trunk must ask about the sampled token, too.
     for way in (DECODE, PREFILL):
         if way in timings:

@@ -91,8 +91,10 @@ class Shape:
         return 2 * self.width * self.vocabulary
 
 
-def trunk_places(rollout: Rollout) -> Int[Tensor, "N"]:
-    """Column of every token that must be computed: each prompt once, and the responses."""
+def trunk_places(rollout: Rollout, shared: bool = True) -> Int[Tensor, "N"]:
+    """Column of every token that must be computed: whole rows, or each prompt once and the responses."""
+    if not shared:
+        return within(rollout.prompt_lengths + rollout.response_lengths)[1]
     prompts = rollout.prompt_lengths[same_prompts(rollout)[1]]
     return torch.cat([within(prompts)[1], rollout.column])
 
@@ -110,9 +112,13 @@ class Work:
         return (self.trunk + self.leaves) / self.trunk
 
 
-def work(shape: Shape, rollout: Rollout, questions: Questions) -> Work:
-    """Operations of a rollout's trunk and of its leaves; a causal half of a square counts as half."""
-    places = trunk_places(rollout)
+def work(shape: Shape, rollout: Rollout, questions: Questions, shared: bool = True) -> Work:
+    """Operations of a rollout's trunk and of its leaves; a causal half of a square counts as half.
+
+    Args:
+        shared: whether a prompt that several rows answer is computed once.
+    """
+    places = trunk_places(rollout, shared)
     trunk = places.numel() * shape.token_operations()
     trunk += shape.attention_operations(int(places.sum() + places.numel()))
     trunk += (len(rollout.token) + len(rollout.tokens)) * shape.head_operations()
