@@ -29,6 +29,7 @@ PARTS = {
     "teacher: leaves": "seconds/leaves",
     "update": "seconds/update",
 }
+OVERLAPPED = "at once with the rollout"
 
 
 class _Steps(L.Callback):
@@ -104,10 +105,14 @@ class Contender:
 
 
 def part(record: dict[str, float]) -> dict[str, float]:
-    """Seconds of each part of one step; what scoring takes beside trunk and leaves is `teacher: rest`."""
+    """Seconds of each part of one step; what scoring takes beside trunk and leaves is `teacher: rest`.
+
+    What ran beside the rollout is taken off again, so that the parts add up to the step.
+    """
     found = {name: record.get(key, 0.0) for name, key in PARTS.items()}
     known = found["teacher: trunk"] + found["teacher: leaves"]
     found["teacher: rest"] = max(0.0, record.get("seconds/teacher", 0.0) - known)
+    found[OVERLAPPED] = 0.0 - record.get("seconds/overlapped", 0.0)
     return found
 
 
@@ -167,6 +172,8 @@ def shares(contenders: list[Contender]) -> Table:
         table.add_column(one.name, justify="right")
     found = [medians(one) for one in contenders]
     for name in found[0]:
+        if name == OVERLAPPED and not any(each[name] for each in found):
+            continue
         cells = [f"{each[name] / sum(each.values()):.1%}" for each in found]
         table.add_row(name, *cells)
     return table
