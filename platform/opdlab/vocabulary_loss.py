@@ -172,7 +172,7 @@ def _adding(
     if head is None or total is None:
         yield
         return
-    head.forward = lambda x: _AddingLinear.apply(x, head.weight, head.bias, total)
+    head.forward = lambda input: _AddingLinear.apply(input, head.weight, head.bias, total)
     try:
         yield
     finally:
