@@ -124,6 +124,32 @@ def test_a_sweep_survives_the_death_of_its_postgresql_server(laboratory: Laborat
     assert_tracked(laboratory.client(), 3)
 
 
+@pytest.mark.skipif(bool(postgres_missing()), reason=postgres_missing())
+def test_a_command_elsewhere_joins_a_sweep_by_its_database_alone(laboratory: Laboratory):
+    elsewhere = laboratory.output.parent / "elsewhere"
+    with Postgres() as database, MlflowServer(laboratory.output / "mlflow.db") as server:
+        file = sweep_file(laboratory, trials=6, storage=database.url)
+        uri = f"tracking.uri={server.uri}"
+        with sweeping(laboratory, file, uri, "--workers", "1") as first:
+            wait_until(lambda: training(laboratory), "a trial in training")
+            joined = laboratory.run("sweep", file, uri, f"output={elsewhere}", "--workers", "1")
+            text = finish(first)
+        trials = trials_of(laboratory, database.url)
+        assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
+        assert at_once(trials) == 2
+        for trial in trials:
+            places = [laboratory.output, elsewhere]
+            here = [p for p in places if (p / "small-sweep" / trial.user_attrs["folder"]).exists()]
+            assert len(here) == 1, "each trial is run once, on one of the machines"
+        assert list((elsewhere / "small-sweep").glob("trial-*"))
+        best = max(trials, key=lambda trial: trial.values[0]).user_attrs["mlflow_run"]
+        for said in (text, joined):
+            assert "6 complete" in said
+            assert "another machine, where its samples are" in " ".join(said.split())
+            assert best in said
+        assert_tracked(MlflowClient(server.uri), 6)
+
+
 def test_a_sweep_survives_the_death_of_its_tracking_server(laboratory: Laboratory):
     with MlflowServer(laboratory.output / "mlflow.db") as server:
         file = sweep_file(laboratory, trials=3)

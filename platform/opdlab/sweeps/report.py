@@ -21,7 +21,6 @@ from opdlab.config import Experiment
 from opdlab.errors import DataError
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.importance import Share, importance, importance_figure, of_one_objective
-from opdlab.sweeps.outcome import state_of
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import Progress
 from opdlab.sweeps.worker import trial_config
@@ -109,7 +108,8 @@ def write(
             "[dim]What matters is unknown: the trials are too few, or came out alike.[/]\n"
         )
     _compare(folder, trials, config, sweep)
-    ids = [state_of(folder / t.user_attrs["folder"])["parent"] for t in trials[:LARGEST_LINK]]
+    ids = [t.user_attrs["mlflow_run"] for t in trials if "mlflow_run" in t.user_attrs]
+    ids = ids[:LARGEST_LINK]
     console.print(f"best: [bold]opdlab train {best}[/]; plots: {folder / 'plots'}")
     mlflow_page.show_link(config.output, config.tracking.uri, experiment, ids, view=record.run_id)
 
@@ -236,20 +236,27 @@ def _cell(share: Share | None) -> str:
 def _compare(folder: Path, trials: Sequence[FrozenTrial], config: Experiment, sweep: Sweep) -> None:
     """The best trial against the next ones, paired: by seed where there are several, else by problem."""
     seeds = [run.name for run in trial_config(config, sweep, trials[0].params).runs]
-    sides = {
-        f"trial-{studies.first_number(trial)}": [
-            comparison.read_run(folder / trial.user_attrs["folder"] / seed) for seed in seeds
-        ]
-        for trial in trials[:SHOWN]
-    }
-    best, *others = sides
-    if not others:
+    names = {f"trial-{studies.first_number(t)}": t.user_attrs["folder"] for t in trials[:SHOWN]}
+    here = {name: place for name, place in names.items() if (folder / place).exists()}
+    best, *others = names
+    if best not in here:
+        console.print(
+            f"[dim]{best} ran on another machine, where its samples are: compare there.[/]\n"
+        )
+    if best not in here or not others:
         return
+    sides = {
+        name: [comparison.read_run(folder / place / seed) for seed in seeds]
+        for name, place in here.items()
+    }
     table = Table(title=f"{best} against the next, mean@k over all benchmarks, in points", **STYLE)
     table.add_column("against")
     table.add_column(f"{best} is higher by", justify="right")
     table.add_column("p", justify="right")
     for name in others:
+        if name not in here:
+            table.add_row(name, "ran on another machine, where its samples are", "")
+            continue
         try:
             difference, p = _paired(sides[name], sides[best])
         except DataError as error:

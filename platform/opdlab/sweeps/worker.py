@@ -29,7 +29,7 @@ from opdlab.config import Experiment, Variant
 from opdlab.errors import DataError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.sweeps import study as studies
-from opdlab.sweeps.outcome import Outcome, write_chosen, write_stop
+from opdlab.sweeps.outcome import Outcome, state_of, write_chosen, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
@@ -157,6 +157,9 @@ class Worker:
     def _judge(self, trial: optuna.Trial, outcome: Outcome, folder: Path) -> Sequence[float]:
         """Tell Optuna what came out."""
         trial.set_user_attr("folder", folder.name)
+        # Whoever reports may be on another machine, without this folder.
+        if parent := state_of(folder).get("parent"):
+            trial.set_user_attr("mlflow_run", parent)
         if outcome.state == "failed":
             trial.set_user_attr("reason", outcome.reason)
             raise FailedTrialError(outcome.reason)
