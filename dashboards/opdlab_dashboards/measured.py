@@ -159,7 +159,8 @@ def _read(folder: Path, source: Path) -> Measured:
     name = str(folder.relative_to(source)) if folder != source else folder.resolve().name
     asked = (folder / SAMPLES).glob(f"*/*/*/{store.ASKED}")
     facts: dict[str, Any] = {"when": max(path.stat().st_mtime for path in asked)}
-    facts["place"] = str((folder / SAMPLES).absolute())
+    # As it was given: a page that is published need not tell where its maker lives.
+    facts["place"] = str(folder / SAMPLES)
     if (folder / ORIGIN).exists():
         facts |= _json(folder / ORIGIN)
     if (folder / MANIFEST).exists():
