@@ -275,10 +275,15 @@ SCORE_AND_COST = [{"metric": "mean_at_k"}, {"metric": "seconds", "direction": "m
 X = {"training.learning_rate": {"type": "float", "low": 0, "high": 1}}
 
 
-def test_no_key_matters_where_all_trials_came_out_alike():
+def test_no_key_matters_where_all_trials_came_out_alike_or_it_varies_alone():
     assert importance(finished([[0.5]] * 12)) == {}
-    share = importance(finished([[number / 12] for number in range(12)]))["x"]
-    assert (share.share, share.low, share.high, share.trials) == (1, 1, 1, 12)
+    assert importance(finished([[number / 12] for number in range(12)])) == {}
+    assert importance(study_of(12, lambda trial: 0 * sum(two(trial)))) == {}
+    assert set(importance(study_of(12, lambda trial: sum(two(trial))))) == {"x", "y"}
+
+
+def two(trial: optuna.Trial) -> tuple[float, float]:
+    return trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
 
 
 def study_of(trials: int, outcome: Callable[[optuna.Trial], float]) -> optuna.Study:
@@ -308,7 +313,7 @@ def test_a_key_that_some_trials_lack_is_judged_by_those_that_have_it():
     def conditional(trial: optuna.Trial) -> float:
         if trial.suggest_categorical("method", ["opd", "lgr"]) == "opd":
             return 0.5
-        return trial.suggest_float("weight", 0, 1) ** 2
+        return trial.suggest_float("weight", 0, 1) ** 2 + 0.01 * trial.suggest_float("cap", 0, 1)
 
     shares = importance(study_of(40, conditional))
     assert shares["method"].trials == 40

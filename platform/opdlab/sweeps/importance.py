@@ -20,7 +20,7 @@ _DRAWS = 100
 
 @dataclass(frozen=True)
 class Share:
-    """Share of the variation between trials that a key explains, with a 95 % interval.
+    """Share that a key has in what all keys explain of the variation between trials; 95 % interval.
 
     Attributes:
         trials: complete ones that have the key, from which this was found.
@@ -50,7 +50,8 @@ def importance(study: optuna.Study) -> dict[str, Share]:
     By functional ANOVA on a random forest (Hutter, Hoos, Leyton-Brown, ICML 2014), which looks at all
     trials. PED-ANOVA, Optuna's default, asks where the best tenth of the trials lies, which is three of
     thirty, and where a sampler looked most often that says more about the sampler. The interval is that of
-    a bootstrap over trials. A key that some trials lack is judged by those which have it.
+    a bootstrap over trials. A key that some trials lack is judged by those which have it; one that varies
+    alone has no share.
     """
     trials = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     owners: dict[tuple[int, ...], list[str]] = {}
@@ -76,8 +77,9 @@ def importance(study: optuna.Study) -> dict[str, Share]:
 
 
 def _shares(trials: Sequence[FrozenTrial], trees: int, seed: int) -> dict[str, float]:
-    if len({trial.value for trial in trials}) < 2:
-        # Of no variation every key would be given an equal share.
+    values = {key: {trial.params.get(key) for trial in trials} for key in trials[0].params}
+    if len({trial.value for trial in trials}) < 2 or sum(len(v) > 1 for v in values.values()) < 2:
+        # Of no variation every key would be given an equal share, and a key alone all of it.
         return {}
     study = _study(trials, StudyDirection.MINIMIZE)
     try:
@@ -121,6 +123,6 @@ def importance_figure(shares: dict[str, Share], metric: str) -> Any:
     title = f"What explains {metric}, by functional ANOVA, with 95 % intervals"
     figure = go.Figure(bars, layout={"title": title})
     figure.update_xaxes(
-        title="share of the variation between trials", tickformat=".0%", range=[0, 1.02]
+        title="share of the explained variation between trials", tickformat=".0%", range=[0, 1.02]
     )
     return figure

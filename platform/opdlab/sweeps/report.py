@@ -103,7 +103,7 @@ def write(
     console.print(trials_table(trials, sweep, front))
     if any(shares.values()):
         console.print(importance_table(shares))
-    else:
+    elif len(sweep.space) > 1:
         console.print(
             "[dim]What matters is unknown: the trials are too few, or came out alike.[/]\n"
         )
@@ -217,7 +217,9 @@ def _short(value: Any) -> str:
 
 def importance_table(found: Mapping[str, dict[str, Share]]) -> Table:
     """Importance of each key for each objective."""
-    title = "Share of the variation that each key explains (functional ANOVA, 95 % interval over trials)"
+    title = (
+        "Share in the variation that the keys explain (functional ANOVA, 95 % interval over trials)"
+    )
     table = Table(title=title, **STYLE)
     table.add_column("key")
     for metric in found:
