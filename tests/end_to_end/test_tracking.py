@@ -47,6 +47,7 @@ EXPECTED = (
     "seconds/trunk",
     "seconds/leaves",
     "seconds/update",
+    "seconds/logging",
 )
 
 

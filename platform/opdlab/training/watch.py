@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Any, final
 
 import lightning as L
@@ -42,6 +43,7 @@ class Watch(Pace):
         super().__init__(tracker.folder, stop)
         self.tracker = tracker
         self.alarms = Alarms(hacking)
+        self.logging: float | None = None
         self.progress = progress_bar()
         self.task = self.progress.add_task(f"train {tracker.folder.name}")
 
@@ -67,11 +69,16 @@ class Watch(Pace):
 
     @override
     def record(self, module: Distillation, metrics: dict[str, float]) -> None:
+        started = perf_counter()
+        if self.logging is not None:
+            # Of the step before: this one's is known when its record is written.
+            metrics["seconds/logging"] = self.logging
         self.progress.figures = figures(metrics)
         self._alarm(metrics)
         self.progress.update(self.task, completed=self.step)
-        every = module.config.evaluation.every
+        every, evaluated = module.config.evaluation.every, 0.0
         if every and self.step % every == 0 and self.step < module.config.training.steps:
+            began = perf_counter()
             samples = evaluation.evaluate(
                 module.subject,
                 module.config.evaluation,
@@ -79,7 +86,8 @@ class Watch(Pace):
                 self.tracker.folder / "samples",
                 self.stop.check,
             )
-            metrics |= evaluation.headline(samples)
+            evaluated = perf_counter() - began
+            metrics |= evaluation.headline(samples) | {"seconds/evaluation": evaluated}
         self.tracker.log(metrics, self.step)
         tables = module.config.tracking.samples_every
         if tables and self.step % tables == 0 and module.rollout and module.scores:
@@ -88,6 +96,7 @@ class Watch(Pace):
         keep, last = module.config.training.keep_every, module.config.training.steps
         if keep and self.step % keep == 0 and self.step < last:
             keep_copy(module, self.folder / STUDENTS / f"step-{self.step:06d}")
+        self.logging = perf_counter() - started - evaluated
 
 
 def figures(metrics: Mapping[str, float]) -> str:
