@@ -182,7 +182,7 @@ def evaluate(
     for benchmark in settings.benchmarks:
         kept = store.SampleSet(folder, checkpoint, asked_of(benchmark, subject, settings))
         kept.ask()
-        draw_missing(kept, benchmark, subject, settings, on_finished)
+        draw_missing(kept, subject, settings, all_answers(benchmark, settings), on_finished)
         grade_missing(kept, benchmark, on_graded)
         samples += kept.samples()
     return samples
@@ -222,15 +222,19 @@ def sample_seed(seed: int, problem: Problem, index: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:MAX_SEED_BYTES])
 
 
+def all_answers(benchmark: Evaluator, settings: Evaluation) -> list[tuple[Problem, int]]:
+    """Every answer of an evaluation: its problem, and which of the problem's answers it is."""
+    return [(p, i) for p in benchmark.problems() for i in range(settings.samples)]
+
+
 def draw_missing(
     kept: store.SampleSet,
-    benchmark: Evaluator,
     subject: Measured,
     settings: Evaluation,
+    wanted: Sequence[tuple[Problem, int]],
     on_finished: Callable[[int], None] | None = None,
 ) -> None:
-    """Draw the completions that are not there yet, and store them some at a time."""
-    wanted = [(p, i) for p in benchmark.problems() for i in range(settings.samples)]
+    """Draw those completions that are not there yet, and store them some at a time."""
     known = kept.generations()
     missing = [(problem, i) for problem, i in wanted if (problem.id, i) not in known]
     if on_finished is not None and len(missing) < len(wanted):

@@ -32,6 +32,9 @@ COST = (
     "15 to 25 % early in training and 10 % later). It is less where the sampled token is among the "
     "candidates, which saves its leaf, and where prompts are long, which have none."
 )
+TIME = (
+    "How long that takes on this machine: `opdlab bench step` with the same words times some of it."
+)
 Found = TypeVar("Found")
 PROMPTS_READ = 256
 RUNS_ABREAST = 3
@@ -66,6 +69,7 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
         to.print(_runs_compared(runs[first : first + RUNS_ABREAST], lengths, sizes is not None))
     if any(run.method.group for _, run in runs):
         to.print(COST)
+    to.print(TIME)
     to.print("\n[bold]Evaluation[/]")
     names = [name for name, _ in runs]
     to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))

@@ -31,3 +31,16 @@ def progress_bar() -> WatchedProgress:
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
     )
+
+
+def duration(seconds: float) -> str:
+    """A time in the two units that say most, such as `3 min 20 s`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    left = round(seconds)
+    parts = []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

@@ -15,7 +15,7 @@ from opdlab.loader import load_experiment
 from opdlab.records import Questions
 from opdlab.specialists import Specialist, chosen, score_by_domain
 from opdlab.teacher import Teacher
-from opdlab.training.run import load_pair
+from opdlab.training.pair import load_pair
 
 DOMAINS = ["math/short", "code/long", "math/long", "code/short", "poetry"]
 

@@ -37,7 +37,7 @@ from opdlab.quiet import quieten
 from opdlab.records import Questions, Rollout
 from opdlab.teacher import Teacher
 from opdlab.training.module import Distillation
-from opdlab.training.run import load_pair
+from opdlab.training.pair import load_pair
 
 LEARNING_RATE = 1e-6  # so that answers keep their length while both are timed
 STUDENT_30M = Shape(384, 4, 6, 2, 1024, 32000)

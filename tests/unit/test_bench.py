@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from opdlab.bench import race as race_module
+from opdlab.bench import whole
 from opdlab.bench.head import CHUNKS, WHOLE
 from opdlab.bench.race import Side, race
 from opdlab.bench.rivals import Decoder, dense_tree, prefill_each
@@ -17,8 +18,11 @@ from opdlab.bench.shapes import Shape, ask, work
 from opdlab.bench.shapes import random_rollout as rollout_of
 from opdlab.cli import app
 from opdlab.errors import ConfigError
+from opdlab.loader import load_experiment
 from opdlab.naive import naive_scores
 from opdlab.records import Questions
+from opdlab.terminal import duration
+from opdlab.training.pair import load_pair
 from opdlab.tree import leaves
 
 SMALL = "width=32,layers=2,heads=4,kv=2,intermediate=48,vocabulary=64"
@@ -174,12 +178,15 @@ def test_rollouts_of_both_kinds_are_raced(tmp_path: Path) -> None:
     assert len(unequal["timings"]) == 3
 
 
+STEPS = ("step", "quickstart", "training.prompts_per_step=4", "rollout.max_new_tokens=24")
+
+
 def test_the_parts_of_a_step_add_up_to_it(tmp_path: Path) -> None:
     file = tmp_path / "step.json"
-    settings = ("training.prompts_per_step=4", "rollout.max_new_tokens=24")
     traces = tmp_path / "traces"
+    output = f"output={tmp_path / 'out'}"
     words = ("--steps", "2", "--rounds", "2", "--profile", str(traces), "--json", str(file))
-    run("step", "quickstart", *settings, *words)
+    run(*STEPS, output, "--no-evaluation", *words)
     found = json.loads(file.read_text())
     for operators in found["operators"].values():
         assert sum(one["share"] for one in operators.values()) == pytest.approx(1)
@@ -188,11 +195,69 @@ def test_the_parts_of_a_step_add_up_to_it(tmp_path: Path) -> None:
         assert json.loads((traces / f"{name}.json").read_text())["traceEvents"]
     runs = found["runs"]
     assert set(runs) == {"opd", "lgr"}
-    for found in runs.values():
-        assert len(found["steps"]["seconds"]) == 4
-        parts = sum(found["parts"].values())
-        assert parts == pytest.approx(found["steps"]["median"], rel=0.5)
+    for one in runs.values():
+        assert len(one["steps"]["seconds"]) == 4
+        assert sum(one["parts"].values()) == pytest.approx(one["steps"]["median"], rel=0.5)
+        assert all(
+            one["parts"][name] > 0 for name in ("logging", "checkpoints", "tables of samples")
+        )
     assert runs["lgr"]["parts"]["teacher: leaves"] > runs["opd"]["parts"]["teacher: leaves"]
+    # Training alone was measured, so that is the whole.
+    steps = sum(one["steps"]["median"] for one in runs.values())
+    assert found["seconds"]["experiment"] == pytest.approx(400 * steps, rel=1e-6)
+    assert not list((tmp_path / "out").iterdir()), "what was written for the measurement is gone"
+
+
+def test_the_whole_experiment_is_told_with_its_evaluations_and_its_sweep(tmp_path: Path) -> None:
+    file = tmp_path / "step.json"
+    few = ("evaluation.benchmarks=[{type: routes, count: 4}]", "evaluation.samples=3")
+    settings = (*few, "evaluation.batch_rows=5", "evaluation.every=100", f"output={tmp_path}")
+    space = "{training.learning_rate: {type: float, low: 1e-4, high: 1e-2}}"
+    sweep = f"sweep={{trials: 7, seeds: [0, 1], space: {space}}}"
+    words = ("--steps", "1", "--rounds", "2", "--json", str(file))
+    text = run(*STEPS, *settings, "runs=[]", sweep, *words)
+    found = json.loads(file.read_text())
+    (one,) = found["runs"].values()
+    parts = one["parts"]
+    # 400 steps, evaluated at 100, 200 and 300 on the way, at the end, and before as student and teacher.
+    evaluation = parts["evaluations"] * 400 / 3
+    assert evaluation > 0
+    training = 400 * (one["steps"]["median"] - parts["evaluations"])
+    run_seconds = training + 4 * evaluation
+    assert found["seconds"]["sweep"] == pytest.approx(7 * 2 * run_seconds, rel=1e-6)
+    assert found["seconds"]["experiment"] > run_seconds + evaluation
+    assert "7 trials of 2 seeds" in text
+
+
+def test_a_part_of_the_answers_stands_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_experiment(
+        "quickstart",
+        ["evaluation.benchmarks=[{type: routes, count: 40}]", "evaluation.batch_rows=100"],
+    )
+    pair = load_pair(config)
+    drawn: list[int] = []
+
+    def draw(kept: object, subject: object, settings: object, wanted: list[object]) -> None:
+        drawn.append(len(wanted))
+
+    monkeypatch.setattr(whole, "draw_missing", draw)
+    monkeypatch.setattr(whole, "perf_counter", iter([3.0, 3.2]).__next__)
+    assert whole.evaluation_seconds(pair, "student", config) == pytest.approx(0.8)
+    # 320 answers in batches of 100: every fourth is drawn.
+    assert drawn == [80]
+
+
+def test_times_are_told_in_two_units() -> None:
+    known = {
+        0.04: "0.0 s",
+        59.94: "59.9 s",
+        59.96: "1 min 0 s",
+        3599.6: "1 h 0 min",
+        90_000: "1 d 1 h",
+    }
+    assert {seconds: duration(seconds) for seconds in known} == known
 
 
 def test_an_unknown_way_is_refused_by_name() -> None:

@@ -12,13 +12,13 @@ from end_to_end.laboratory import comparable, save_model
 from token_server import TokenServer
 
 from opdlab import models
-from opdlab.config import Experiment
+from opdlab.config import Experiment, Training
 from opdlab.evaluation import Subject
 from opdlab.prompts import open_prompts
 from opdlab.records import Rollout
 from opdlab.teacher import Teacher
 from opdlab.training.measures import by_position, repetition_rate
-from opdlab.training.module import Distillation
+from opdlab.training.module import Distillation, learning_rate_factor
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +189,9 @@ def test_every_response_token_has_a_teacher_score(folders) -> None:
         ("cosine", [0.5, 1.0, 1.0, 0.853553, 0.5]),
     ],
 )
-def test_the_learning_rate_follows_its_schedule(folders, schedule, factors) -> None:
-    module = build(folders, OPD, steps=6, warmup_steps=2, schedule=schedule)
-    found = [module.learning_rate_factor(step) for step in range(5)]
+def test_the_learning_rate_follows_its_schedule(schedule, factors) -> None:
+    settings = Training(steps=6, warmup_steps=2, schedule=schedule)
+    found = [learning_rate_factor(settings, step) for step in range(5)]
     assert found == pytest.approx(factors, abs=1e-5)
 
 

@@ -174,6 +174,13 @@ def step(
         int, typer.Option(min=1, help="Steps of a run before the next one's turn.")
     ] = 4,
     rounds: Rounds = 5,
+    evaluation: Annotated[
+        bool,
+        typer.Option(
+            help="Also measure evaluations, a batch of answers to each benchmark, for what the whole "
+            "experiment would take."
+        ),
+    ] = True,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -185,7 +192,11 @@ def step(
     ] = None,
     json_file: Json = None,
 ) -> None:
-    """Where the time of a training step goes, for every run of an experiment in turn.
+    """Where the time of a training step goes, for every run in turn, and what the whole would take.
+
+    Trains some steps of every run, records and checkpoints included, and keeps nothing of it. From their
+    speed, and that of an evaluation, it tells about how long the experiment takes on this machine, and
+    its sweep.
 
     Examples:
 
@@ -195,7 +206,7 @@ def step(
     """
     from opdlab.bench.step import bench_step
 
-    bench_step(experiment, overrides or [], steps, rounds, profile, json_file)
+    bench_step(experiment, overrides or [], steps, rounds, evaluation, profile, json_file)
 
 
 def _check(device: str, dtype: str) -> None:

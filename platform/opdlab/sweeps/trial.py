@@ -20,7 +20,8 @@ from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
 from opdlab.sweeps.outcome import Outcome, read_chosen, read_stop, run_metrics
 from opdlab.training.group import CONFIG, Group
-from opdlab.training.run import Session, load_pair, measure_reference, train_one
+from opdlab.training.pair import load_pair
+from opdlab.training.run import Session, measure_reference, train_one
 
 TRY_LATER = os.EX_TEMPFAIL
 

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.config import Experiment
+from opdlab.config import Experiment, Training
 from opdlab.errors import NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
 from opdlab.head import TokenLosses, chunked_loss
@@ -288,23 +288,14 @@ class Distillation(L.LightningModule):
             betas=settings.betas,
             weight_decay=settings.weight_decay,
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
+        # A plain function: of any other callable a checkpoint would keep the attributes.
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(settings, step)
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-    def learning_rate_factor(self, step: int) -> float:
-        """Share of the highest learning rate at a step."""
-        settings = self.config.training
-        if step < settings.warmup_steps:
-            return (step + 1) / settings.warmup_steps
-        left = (settings.steps - step) / (settings.steps - settings.warmup_steps)
-        if settings.schedule == "linear":
-            return left
-        if settings.schedule == "cosine":
-            return 0.5 * (1 + torch.cos(torch.tensor((1 - left) * torch.pi)).item())
-        return 1.0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["opdlab"] = {"drawn": self.drawn, "random_state": torch.get_rng_state()}
@@ -319,6 +310,18 @@ class Distillation(L.LightningModule):
         """Restore torch's random state here: what Lightning does before the first batch uses it."""
         if (state := self.__dict__.pop("random_state", None)) is not None:
             torch.set_rng_state(state)
+
+
+def learning_rate_factor(settings: Training, step: int) -> float:
+    """Share of the highest learning rate at a step."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    left = (settings.steps - step) / (settings.steps - settings.warmup_steps)
+    if settings.schedule == "linear":
+        return left
+    if settings.schedule == "cosine":
+        return 0.5 * (1 + torch.cos(torch.tensor((1 - left) * torch.pi)).item())
+    return 1.0
 
 
 def check_finite(losses: TokenLosses, rollout: Rollout) -> None:

@@ -12,29 +12,24 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import lightning as L
 from mlflow import MlflowClient
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from opdlab import comparison, loader, mlflow_page, models, tracking
-from opdlab.config import Experiment, Model
-from opdlab.evaluation import Subject, require
+from opdlab.config import Experiment
+from opdlab.evaluation import require
 from opdlab.evaluator import Evaluator
 from opdlab.interrupt import Stopped, StopRequest, die_with
 from opdlab.measuring import measure
 from opdlab.plugins import METHODS, type_name
-from opdlab.prompts import open_prompts
 from opdlab.quiet import quieten
-from opdlab.serving.engine import OpenAIEngine
-from opdlab.specialists import Specialist, chosen
-from opdlab.teacher import Teacher
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
 from opdlab.training import manifest, ranks
-from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from opdlab.training.fit import fit
 from opdlab.training.group import CONFIG, Group, open_group
-from opdlab.training.module import Distillation
-from opdlab.training.pace import Follow, Pace, checkpoint_path
+from opdlab.training.pace import Follow
+from opdlab.training.pair import Pair, load_module, load_pair, working
 from opdlab.training.watch import Watch
 
 
@@ -141,8 +136,9 @@ def follow(config: Experiment, resume: bool) -> None:
                 continue
             # Without a group all runs begin at the beginning, and only the leader writes.
             folder = group.folder / name if group else Path(os.devnull)
+            module = load_module(load_pair(variant), variant)
             try:
-                fit(load_module(load_pair(variant), variant), variant, Follow(folder, stop))
+                fit(module, variant.training, Follow(folder, stop))
             except Stopped:
                 return
 
@@ -178,70 +174,6 @@ def compare_runs(session: Session, references: list[str], runs: list[str]) -> No
     comparison.report(folders, pairs, session.group.folder)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Student and teacher as loaded, checked to speak the same vocabulary."""
-
-    student: PreTrainedModel
-    teacher: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    teacher_tokenizer: PreTrainedTokenizerBase
-    vocabulary: int
-    specialists: tuple[tuple[tuple[str, ...], PreTrainedModel], ...] = ()
-    """Teachers of single domains, by patterns."""
-
-    def scorers(self) -> tuple[Teacher, list[Specialist]]:
-        """The teachers as scorers, the general one first."""
-        return Teacher(self.teacher, self.vocabulary), [
-            Specialist(domains, Teacher(model, self.vocabulary))
-            for domains, model in self.specialists
-        ]
-
-    def teacher_of(self, benchmark: str) -> PreTrainedModel:
-        """Who teaches a benchmark."""
-        number = chosen(benchmark, [domains for domains, _ in self.specialists])
-        return self.teacher if number is None else self.specialists[number][1]
-
-    def subject(self, model: PreTrainedModel, config: Experiment) -> Subject:
-        """A model of the pair with the sampling that the experiment uses."""
-        engine = config.rollout
-        # A server serves the student alone.
-        if isinstance(engine, OpenAIEngine) and model is not self.student:
-            engine = engine.in_process()
-        return Subject(
-            model=model,
-            tokenizer=self.tokenizer,
-            engine=engine,
-            eos_ids=models.eos_ids(self.student, self.tokenizer),
-            pad_id=models.pad_id(self.student, self.tokenizer),
-            vocabulary=self.vocabulary,
-            template=config.prompts.template,
-        )
-
-
-def load_pair(config: Experiment) -> Pair:
-    """Load all models and refuse teachers whose vocabulary differs from the student's.
-
-    Raises:
-        ModelError: a model cannot be loaded, or the pair does not fit together.
-    """
-    student, tokenizer = load(config.student)
-    teacher, teacher_tokenizer = load(config.teacher)
-    shared = models.shared_vocabulary(tokenizer, teacher_tokenizer, student, teacher)
-    specialists = []
-    for one in config.specialists:
-        model, theirs = load(one)
-        shared = min(shared, models.shared_vocabulary(tokenizer, theirs, student, model))
-        specialists.append((tuple(one.domains), model))
-    return Pair(student, teacher, tokenizer, teacher_tokenizer, shared, tuple(specialists))
-
-
-def load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer."""
-    model = models.load_model(source.path, source.revision, source.dtype)
-    return model, models.load_tokenizer(source.path, source.revision)
-
-
 def measure_reference(session: Session, config: Experiment, pair: Pair, name: str) -> None:
     """Evaluate the student before training, or the teacher; what is stored is not sampled again."""
     if session.group.run(name).get("status") == "finished":
@@ -258,16 +190,6 @@ def measure_reference(session: Session, config: Experiment, pair: Pair, name: st
                 measure(pair.subject(model, config), part, tracker, name, session.stop.check)
 
 
-@contextmanager
-def working(model: PreTrainedModel, config: Experiment) -> Iterator[None]:
-    """Put a model on the accelerator for a while; training, and other models, need the room later."""
-    model.to(models.device(config.training.accelerator))  # pyright: ignore[reportArgumentType]
-    try:
-        yield
-    finally:
-        model.cpu()
-
-
 def train_one(session: Session, name: str, config: Experiment) -> None:
     """Train one run, from its newest checkpoint where there is one, and evaluate it."""
     # Models of the run before would be kept on their device by cycles that nobody collects in time.
@@ -277,7 +199,7 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         describe(tracker, config, pair)
         module = load_module(pair, config)
         with session.phase(f"train {name}"):
-            fit(module, config, Watch(tracker, session.stop, config.training.hacking))
+            fit(module, config.training, Watch(tracker, session.stop, config.training.hacking))
         folder = tracker.folder / "model"
         pair.student.save_pretrained(folder)
         pair.tokenizer.save_pretrained(folder)
@@ -287,46 +209,6 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
             return
         with session.phase(f"evaluate {name}"), working(pair.student, config):
             measure(module.subject, config.evaluation, tracker, name, session.stop.check)
-
-
-def load_module(pair: Pair, config: Experiment) -> Distillation:
-    """What is trained, with its teachers and prompts."""
-    L.seed_everything(config.seed, verbose=False)
-    teacher, specialists = pair.scorers()
-    prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
-    return Distillation(config, pair.subject(pair.student, config), teacher, prompts, specialists)
-
-
-def fit(module: Distillation, config: Experiment, pace: Pace) -> None:
-    """Lightning's loop, from the newest checkpoint where there is one; on every rank."""
-    settings = config.training
-    trainer = L.Trainer(
-        max_steps=settings.steps,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.gradient_clip or None,
-        precision=settings.precision,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy=ranks.strategy(settings),
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        callbacks=[pace],
-        plugins=[AtomicCheckpointIO()],
-    )
-    path = checkpoint_path(pace.folder)
-    if path.exists():
-        read_checkpoint(path)
-        if not ranks.rank(settings):
-            console.print(f"going on from {path}")
-    steps = range(settings.steps * settings.accumulate)
-    trainer.fit(module, steps, ckpt_path=path if path.exists() else None)  # pyright: ignore[reportArgumentType]
-    # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
-    if signum := ranks.agreed(trainer, pace.stop.signum or 0):
-        raise Stopped(signum)
-    trainer.save_checkpoint(path)
 
 
 def describe(tracker: Tracker, config: Experiment, pair: Pair) -> None:

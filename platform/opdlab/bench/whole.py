@@ -1,0 +1,119 @@
+"""What a whole experiment would take on this machine, by the speed of a few of its steps and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from rich import box
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from opdlab.config import Evaluation, Experiment
+from opdlab.evaluation import Subject, all_answers, asked_of, draw_missing, grade_missing
+from opdlab.evaluator import Evaluator
+from opdlab.store import SampleSet
+from opdlab.terminal import console, duration, progress_bar
+from opdlab.training.pair import Pair, working
+
+REMARK = (
+    "By the speed of what was measured: later answers may be longer or shorter. Start-up is not in it, "
+    "nor what a tracking server that is far away takes."
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that a run, or a model that is evaluated for comparison, takes in all."""
+
+    training: float
+    evaluation: float
+
+    @property
+    def whole(self) -> float:
+        return self.training + self.evaluation
+
+
+def times_evaluated(config: Experiment) -> int:
+    """Evaluations of a run: those on the way, and the last one."""
+    every, steps = config.evaluation.every, config.training.steps
+    return 1 + ((steps - 1) // every if every else 0)
+
+
+def evaluation_seconds(pair: Pair, who: str, config: Experiment) -> float:
+    """Time of a whole evaluation of `student` or `teacher`, in which each benchmark draws one batch.
+
+    A benchmark of more answers than a batch has is measured on as many, taken evenly from all of its
+    problems.
+    """
+    seconds, settings = 0.0, config.evaluation
+    with progress_bar() as progress:
+        task = progress.add_task("", total=len(settings.benchmarks))
+        for model, benchmark in answerers(pair, who, settings):
+            progress.update(task, description=f"answers of {who}: {benchmark.benchmark}")
+            with working(model, config):
+                seconds += benchmark_seconds(pair.subject(model, config), benchmark, settings)
+            progress.advance(task)
+    return seconds
+
+
+def answerers(
+    pair: Pair, who: str, settings: Evaluation
+) -> Iterator[tuple[PreTrainedModel, Evaluator]]:
+    """Every benchmark, and the model that answers it."""
+    for benchmark in settings.benchmarks:
+        teacher = pair.teacher_of(benchmark.benchmark)
+        yield (pair.student if who == "student" else teacher), benchmark
+
+
+def benchmark_seconds(subject: Subject, benchmark: Evaluator, settings: Evaluation) -> float:
+    """Time to sample, grade and store all answers of a benchmark."""
+    answers = all_answers(benchmark, settings)
+    some = answers[:: ceil(len(answers) / settings.batch_rows)]
+    with TemporaryDirectory() as folder:
+        kept = SampleSet(Path(folder), "bench", asked_of(benchmark, subject, settings))
+        kept.ask()
+        started = perf_counter()
+        draw_missing(kept, subject, settings, some)
+        grade_missing(kept, benchmark)
+        return (perf_counter() - started) * len(answers) / len(some)
+
+
+def show_whole(config: Experiment, costs: Mapping[str, Cost]) -> float:
+    """Print what everything takes, one after the other; returns the seconds of all of it."""
+    table = Table(
+        title="the whole experiment, about",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    for name in ("training", "evaluation", "in all"):
+        table.add_column(name, justify="right")
+    for name, cost in costs.items():
+        parts = (cost.training, cost.evaluation, cost.whole)
+        table.add_row(name, *(duration(part) if part else "-" for part in parts))
+    whole = sum(cost.whole for cost in costs.values())
+    table.add_row("[bold]all[/]", "", "", f"[bold]{duration(whole)}[/]")
+    console.print(table)
+    devices = config.training.devices * config.training.nodes
+    alone = f" One of {devices} devices was timed, without their exchange of gradients."
+    console.print(REMARK + (alone if devices > 1 else ""), style="dim")
+    return whole
+
+
+def show_sweep(config: Experiment, run: Cost) -> float:
+    """Print what the sweep of an experiment takes at most; returns its seconds by one worker."""
+    assert config.sweep is not None
+    trials, seeds = config.sweep.trials, len(config.sweep.seeds)
+    seconds = trials * seeds * run.whole
+    console.print(
+        f"[bold]The sweep[/], {trials} trials of {seeds} seeds, none of them pruned: about "
+        f"[bold]{duration(seconds)}[/] by one worker, less by several that have cores or a device of "
+        "their own."
+    )
+    return seconds

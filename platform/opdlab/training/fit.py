@@ -1,0 +1,53 @@
+"""Lightning's loop over the steps of a run."""
+
+from __future__ import annotations
+
+import lightning as L
+
+from opdlab.config import Training
+from opdlab.interrupt import Stopped
+from opdlab.terminal import console
+from opdlab.training import ranks
+from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from opdlab.training.module import Distillation
+from opdlab.training.pace import Pace, checkpoint_path
+
+
+def trainer_of(settings: Training, pace: Pace) -> L.Trainer:
+    """Lightning's trainer, which leaves records and checkpoints to `pace`."""
+    return L.Trainer(
+        max_steps=settings.steps,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.gradient_clip or None,
+        precision=settings.precision,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy=ranks.strategy(settings),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=[pace],
+        plugins=[AtomicCheckpointIO()],
+    )
+
+
+def turns(settings: Training) -> range:
+    """What Lightning counts as its data: micro-batches, whose prompts the module draws itself."""
+    return range(settings.steps * settings.accumulate)
+
+
+def fit(module: Distillation, settings: Training, pace: Pace) -> None:
+    """Train to the last step, from the newest checkpoint where there is one; on every rank."""
+    trainer = trainer_of(settings, pace)
+    path = checkpoint_path(pace.folder)
+    if path.exists():
+        read_checkpoint(path)
+        if not ranks.rank(settings):
+            console.print(f"going on from {path}")
+    trainer.fit(module, turns(settings), ckpt_path=path if path.exists() else None)  # pyright: ignore[reportArgumentType]
+    # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
+    if signum := ranks.agreed(trainer, pace.stop.signum or 0):
+        raise Stopped(signum)
+    trainer.save_checkpoint(path)

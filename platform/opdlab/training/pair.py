@@ -1,0 +1,101 @@
+"""The models of an experiment, checked to fit together, and what is trained of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import lightning as L
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from opdlab import models
+from opdlab.config import Experiment, Model
+from opdlab.evaluation import Subject
+from opdlab.prompts import open_prompts
+from opdlab.serving.engine import OpenAIEngine
+from opdlab.specialists import Specialist, chosen
+from opdlab.teacher import Teacher
+from opdlab.training.module import Distillation
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Student and teacher as loaded, checked to speak the same vocabulary."""
+
+    student: PreTrainedModel
+    teacher: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    teacher_tokenizer: PreTrainedTokenizerBase
+    vocabulary: int
+    specialists: tuple[tuple[tuple[str, ...], PreTrainedModel], ...] = ()
+    """Teachers of single domains, by patterns."""
+
+    def scorers(self) -> tuple[Teacher, list[Specialist]]:
+        """The teachers as scorers, the general one first."""
+        return Teacher(self.teacher, self.vocabulary), [
+            Specialist(domains, Teacher(model, self.vocabulary))
+            for domains, model in self.specialists
+        ]
+
+    def teacher_of(self, benchmark: str) -> PreTrainedModel:
+        """Who teaches a benchmark."""
+        number = chosen(benchmark, [domains for domains, _ in self.specialists])
+        return self.teacher if number is None else self.specialists[number][1]
+
+    def subject(self, model: PreTrainedModel, config: Experiment) -> Subject:
+        """A model of the pair with the sampling that the experiment uses."""
+        engine = config.rollout
+        # A server serves the student alone.
+        if isinstance(engine, OpenAIEngine) and model is not self.student:
+            engine = engine.in_process()
+        return Subject(
+            model=model,
+            tokenizer=self.tokenizer,
+            engine=engine,
+            eos_ids=models.eos_ids(self.student, self.tokenizer),
+            pad_id=models.pad_id(self.student, self.tokenizer),
+            vocabulary=self.vocabulary,
+            template=config.prompts.template,
+        )
+
+
+def load_pair(config: Experiment) -> Pair:
+    """Load all models and refuse teachers whose vocabulary differs from the student's.
+
+    Raises:
+        ModelError: a model cannot be loaded, or the pair does not fit together.
+    """
+    student, tokenizer = load(config.student)
+    teacher, teacher_tokenizer = load(config.teacher)
+    shared = models.shared_vocabulary(tokenizer, teacher_tokenizer, student, teacher)
+    specialists = []
+    for one in config.specialists:
+        model, theirs = load(one)
+        shared = min(shared, models.shared_vocabulary(tokenizer, theirs, student, model))
+        specialists.append((tuple(one.domains), model))
+    return Pair(student, teacher, tokenizer, teacher_tokenizer, shared, tuple(specialists))
+
+
+def load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer."""
+    model = models.load_model(source.path, source.revision, source.dtype)
+    return model, models.load_tokenizer(source.path, source.revision)
+
+
+@contextmanager
+def working(model: PreTrainedModel, config: Experiment) -> Iterator[None]:
+    """Put a model on the accelerator for a while; training, and other models, need the room later."""
+    model.to(models.device(config.training.accelerator))  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        model.cpu()
+
+
+def load_module(pair: Pair, config: Experiment) -> Distillation:
+    """What is trained, with its teachers and prompts."""
+    L.seed_everything(config.seed, verbose=False)
+    teacher, specialists = pair.scorers()
+    prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
+    return Distillation(config, pair.subject(pair.student, config), teacher, prompts, specialists)
