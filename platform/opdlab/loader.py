@@ -13,9 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from opdlab import documents, explain, plugins
-from opdlab.config import Experiment, Pretraining, Variant
+from opdlab.config import Experiment, Variant
 from opdlab.documents import Document, Key
 from opdlab.errors import ConfigError
+from opdlab.pretrain_config import Pretraining
 from opdlab.section import Section
 from opdlab.shipped import find
 from opdlab.sweeps.settings import Sweep, chosen_values, corners

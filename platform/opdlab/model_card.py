@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from platform import python_version
 
-from opdlab.config import Pretraining
 from opdlab.evaluation import sampling_engine
+from opdlab.pretrain_config import Pretraining
 
 PACKAGES = ("opdlab", "torch", "transformers", "lightning")
 

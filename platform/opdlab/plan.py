@@ -15,9 +15,10 @@ from rich.table import Table
 
 from opdlab import documents, loader, models, tracking
 from opdlab.characters import character_tokenizer
-from opdlab.config import Evaluation, Experiment, Pretraining
+from opdlab.config import Evaluation, Experiment
 from opdlab.errors import DataError, OutOfReachError
 from opdlab.footprint import Footprint, footprint, memory
+from opdlab.pretrain_config import Pretraining
 from opdlab.prompts import open_prompts
 from opdlab.sweeps.settings import Sweep
 from opdlab.terminal import console

@@ -22,11 +22,11 @@ from typing_extensions import override
 
 from opdlab import evaluation, loader, models
 from opdlab.characters import BOS_ID, EOS_ID, PAD_ID, character_tokenizer
-from opdlab.config import Pretraining
 from opdlab.errors import ModelError, NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.model_card import model_card
+from opdlab.pretrain_config import Pretraining
 from opdlab.shapes import Float, Tensor
 from opdlab.terminal import console
 from opdlab.traces import TraceBatches

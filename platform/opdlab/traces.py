@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from opdlab.characters import EOS_ID, PAD_ID, UNKNOWN_ID
-from opdlab.config import Pretraining
 from opdlab.errors import DataError
+from opdlab.pretrain_config import Pretraining
 from opdlab.shapes import Int, Tensor
 
 IGNORED = -100

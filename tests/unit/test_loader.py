@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opdlab import documents, plugins, shipped
-from opdlab.config import Experiment, Pretraining
+from opdlab.config import Experiment
 from opdlab.errors import ConfigError
 from opdlab.loader import (
     json_schema,
@@ -21,6 +21,7 @@ from opdlab.loader import (
     save_resolved,
     variants,
 )
+from opdlab.pretrain_config import Pretraining
 
 EVALUATORS = ", ".join(plugins.names(plugins.EVALUATORS))
 BASE = """\

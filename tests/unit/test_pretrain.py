@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from opdlab import models
 from opdlab.characters import EOS_ID, PAD_ID, UNKNOWN_ID, character_tokenizer
-from opdlab.config import Pretraining
 from opdlab.errors import DataError, ModelError, ResumeError
 from opdlab.pretrain import pretrain
+from opdlab.pretrain_config import Pretraining
 from opdlab.traces import IGNORED, TraceBatches, turns
 
 CHARACTERS = "0123456789abcdefghijpqrsMCR+-*=;#(),:>"
