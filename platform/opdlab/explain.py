@@ -159,7 +159,7 @@ def _schema_at(schema: Mapping[str, Any], data: Any, path: Sequence[Key]) -> Map
         node = (
             node.get("items", {})
             if isinstance(key, int)
-            else node.get("properties", {}).get(key, {})
+            else node.get("properties", {}).get(key, node.get("additionalProperties") or {})
         )
         data = data[key]
     return node

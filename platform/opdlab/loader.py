@@ -19,6 +19,7 @@ from opdlab.errors import ConfigError
 from opdlab.pretrain_config import Pretraining
 from opdlab.section import Section
 from opdlab.shipped import find
+from opdlab.sweeps.metrics import misnamed
 from opdlab.sweeps.settings import Sweep, chosen_values, corners
 
 KINDS: dict[str, type[Experiment] | type[Pretraining]] = {
@@ -80,7 +81,7 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     faults = [f"{source.where(path)}: {message}" for path, message in found]
     faults += _run_faults(source, overrides, set(faults))
     if isinstance(config, Experiment) and config.sweep is not None:
-        faults += _sweep_faults(source, config.sweep)
+        faults += _sweep_faults(source, config, config.sweep)
     if config is None or faults:
         raise ConfigError("\n".join(sorted(dict.fromkeys(faults), key=_by_line)))
     return config
@@ -288,7 +289,7 @@ def _measured_apart(
     return faults
 
 
-def _sweep_faults(source: _Source, sweep: Sweep) -> list[str]:
+def _sweep_faults(source: _Source, config: Experiment, sweep: Sweep) -> list[str]:
     """What is wrong with keys and ends of ranges of a sweep, each where it stands in the file."""
     faults = []
     for name in sweep.space:
@@ -297,6 +298,9 @@ def _sweep_faults(source: _Source, sweep: Sweep) -> list[str]:
             faults.append(f"{at}: sweep.space: {name} is the same in all trials and cannot vary")
         elif name.endswith(".type"):
             faults.append(f"{at}: sweep.space: choose the whole {name[:-5]} among named values")
+    for path, message in misnamed(config, sweep):
+        at = source.where(("sweep", *path))
+        faults.append(f"{at}: sweep.{explain.dotted(path)}: {message}")
     if faults:
         return faults
     for _, chosen in corners(sweep.space):

@@ -55,10 +55,11 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     sizes, why = _known(lambda: _sizes(config))
     lengths, again = _known(lambda: _prompt_lengths(config))
     _show_settings(config, to)
-    to.print("\n[bold]Runs[/], one after the other")
-    to.print(_runs_table(config))
-    if config.sweep is not None:
-        to.print("\n[bold]Sweep[/]")
+    if config.sweep is None:
+        to.print("\n[bold]Runs[/], one after the other")
+        to.print(_runs_table(config))
+    else:
+        to.print("\n[bold]Sweep[/], whose trials are each the experiment with other values")
         to.print(_sweep_table(config, config.sweep))
     to.print("\n[bold]Models[/]")
     to.print(why, end="")
@@ -75,7 +76,8 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     names = [name for name, _ in runs]
     to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
     to.print("\n[bold]Written[/]")
-    to.print(_files_table(config, names, sizes["student"] if sizes else None))
+    student = sizes["student"] if sizes else None
+    to.print(_sweep_files(config) if config.sweep else _files_table(config, names, student))
 
 
 def _show_settings(config: Experiment | Pretraining, to: Console) -> None:
@@ -239,6 +241,17 @@ def _files_table(config: Experiment, runs: list[str], student: Footprint | None)
         table.add_row(f"{folder}/{name}/", f"metrics, samples, {model}, last checkpoint{last_one}")
     for name in config.evaluation.references:
         table.add_row(f"{folder}/{name}/", "its samples")
+    return table
+
+
+def _sweep_files(config: Experiment) -> Table:
+    folder = f"{config.output}/{config.name}-sweep"
+    table = _table("where", "what")
+    table.add_row(tracking.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
+    table.add_row(f"{folder}/trial-*/", "configuration, metrics, samples, models of each trial")
+    if references := " and ".join(config.evaluation.references):
+        table.add_row(f"{folder}/references/", f"samples of {references}")
+    table.add_row(f"{folder}/", "what was found: sweep.json, plots, best.yaml")
     return table
 
 

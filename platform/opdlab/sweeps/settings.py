@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from opdlab.section import Section
 
 Scalar = bool | int | float | str
+COSTS = ("teacher_tokens", "seconds")
+"""Metrics that less of is better."""
 
 
 class IntRange(Section):
@@ -82,6 +84,13 @@ class Choice(Section):
     when: dict[str, Scalar] = {}
     """Only in trials where these other keys of the space were given these values."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Choice:
+        listed = list(self.values)
+        if twice := [value for value in listed if listed.count(value) > 1]:
+            raise ValueError(f"values: {twice[0]!r} stands there twice")
+        return self
+
     def ends(self) -> list[Any]:
         """The values that are tried when the file is checked."""
         return list(self.values)
@@ -113,6 +122,14 @@ class Objective(Section):
     scored) and `seconds` (of training) are costs; else any metric of a run, such as
     `math/short/mean_at_8` or `repetition_rate`, at its last step."""
     direction: Literal["maximize", "minimize"] = "maximize"
+    """By default `minimize` for the two costs, else `maximize`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _less_of_a_cost(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("metric") in COSTS:
+            return {"direction": "minimize", **data}
+        return data
 
 
 class Limit(Section):
@@ -179,15 +196,41 @@ class Sweep(Section):
     def _check(self) -> Sweep:
         for name, dimension in self.space.items():
             self._check_conditions(name, dimension)
+            self._check_order(name)
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: each may stand there once")
         if len(self.objectives) > 1 and self.pruner != "none":
             raise ValueError(
                 "pruner: with several objectives no trial can be pruned by one of them"
             )
+        sought = [objective.metric for objective in self.objectives]
+        if twice := [metric for metric in sought if sought.count(metric) > 1]:
+            raise ValueError(f"objectives: {twice[0]} stands there twice")
         if self.sampler == "grid":
             self._check_grid()
+        if self.sampler == "cmaes":
+            self._check_cmaes()
         return self
+
+    def _check_order(self, name: str) -> None:
+        later = list(self.space)[list(self.space).index(name) + 1 :]
+        for other in later:
+            if name.startswith(f"{other}."):
+                raise ValueError(
+                    f"space: {other} would replace what {name} has set; write {name} after it, with `when`"
+                )
+
+    def _check_cmaes(self) -> None:
+        if len(self.objectives) > 1:
+            raise ValueError("sampler: cmaes seeks one objective; take tpe, gp or random")
+        unfit = [name for name, one in self.space.items() if isinstance(one, Choice) or one.when]
+        if unfit:
+            raise ValueError(
+                f"sampler: cmaes searches over numbers that every trial has, and {unfit[0]} is a choice or "
+                "has a condition; take tpe"
+            )
+        if len(self.space) < 2:
+            raise ValueError("sampler: cmaes needs two keys or more; take tpe or gp")
 
     def _check_conditions(self, name: str, dimension: Dimension) -> None:
         earlier = list(self.space)[: list(self.space).index(name)]

@@ -71,11 +71,17 @@ def open_storage(config: Experiment, sweep: Sweep) -> RDBStorage:
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(MAX_RETRY),
             )
     except (*DATABASE_ERRORS, ImportError) as error:
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
-        raise SweepError(
-            f"the database {url} cannot be used ({cause}). Start it, correct sweep.storage, or for "
-            "PostgreSQL install the extra: pip install 'opdlab[postgres]'"
-        ) from error
+        raise unusable(url, error) from error
+
+
+def unusable(url: str, error: Exception) -> SweepError:
+    """What to do about a database that does not answer, does not exist, or lacks its driver."""
+    cause = str(error.__cause__ or error).strip().splitlines()[0]
+    return SweepError(
+        f"the database {url} cannot be used ({cause}). Start it, correct sweep.storage (such as "
+        "postgresql+psycopg://user@host/name), or for PostgreSQL install the extra: pip install "
+        "'opdlab[postgres]'"
+    )
 
 
 def open_study(config: Experiment, sweep: Sweep) -> optuna.Study:
@@ -130,7 +136,10 @@ def locked(config: Experiment, sweep: Sweep) -> Iterator[Callable[[], None]]:
 
     # The server frees the lock of a connection that is gone, so a killed worker holds up nobody. A pool
     # would keep the connection, and with it the lock, when it is closed here.
-    connection = create_engine(sweep.storage, poolclass=NullPool).connect()
+    try:
+        connection = create_engine(sweep.storage, poolclass=NullPool).connect()
+    except (*DATABASE_ERRORS, ImportError) as error:
+        raise unusable(sweep.storage, error) from error
     try:
         connection.execute(text("select pg_advisory_lock(:key)"), {"key": ASK_LOCK})
         yield connection.close

@@ -88,9 +88,20 @@ def _run(session: Session, config: Experiment) -> Outcome:
                 return Outcome("pruned", f"{name}: {error}", seeds)
             except OpdlabError as error:
                 return Outcome("failed", f"{name}: {type(error).__name__}: {error}", seeds)
+        if reason := ended_early(session.group.folder / name, variant):
+            return Outcome("pruned", f"{name}: {reason}", seeds)
         seeds.append(run_metrics(session.group.folder / name, variant))
         (session.group.folder / name / "finished").touch()
     return Outcome("complete", "", seeds)
+
+
+def ended_early(folder: Path, config: Experiment) -> str:
+    """Why a run has fewer steps than were asked for; empty where it has them all."""
+    last = max((row["step"] for row in tracking.read_metrics(folder)), default=0)
+    steps = config.training.steps
+    if last == steps:
+        return ""
+    return f"an alarm ended it at step {last:.0f} of {steps} (training.hacking.stop)"
 
 
 def run_references(folder: Path, sweep_run: str) -> None:

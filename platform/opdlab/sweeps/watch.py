@@ -63,11 +63,10 @@ def final_score(folder: Path) -> float:
 
 
 def beyond(rows: Sequence[Mapping[str, float]], sweep: Sweep) -> str:
-    """Which limit the last training step broke; empty for none."""
-    if not rows:
-        return ""
-    for limit in sweep.stop_when_beyond:
-        value = rows[-1].get(limit.metric)
-        if value is not None and limit.excess(value) > 0:
-            return f"{limit.metric} is {value:.4g} at step {rows[-1]['step']:.0f}, not {limit}"
+    """Which limit a training step was the first to break; empty for none."""
+    for row in rows:
+        for limit in sweep.stop_when_beyond:
+            value = row.get(limit.metric)
+            if value is not None and limit.excess(value) > 0:
+                return f"{limit.metric} is {value:.4g} at step {row['step']:.0f}, not {limit}"
     return ""

@@ -1,0 +1,83 @@
+"""Names of the metrics that a sweep may judge its trials by, for faults to be found before any is run."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from opdlab.sweeps.settings import COSTS, Sweep
+
+if TYPE_CHECKING:
+    from opdlab.config import Experiment
+    from opdlab.documents import Key
+
+STEP = [
+    "accuracy",
+    "active_share",
+    "advantage",
+    "confidence_deviation",
+    "confidence_spread",
+    "entropy",
+    "eos_rate",
+    "fidelity",
+    "flat_group_share",
+    "gradient_norm",
+    "group_size",
+    "leaves",
+    "longest_repeat",
+    "loss",
+    "loss_share",
+    "repetition_rate",
+    "response_length",
+    "response_tokens",
+    "reverse_kl",
+    "reverse_kl_sampled",
+    "reward",
+    "reward_deviation",
+    "teacher_entropy",
+    "teacher_score_share",
+    "tokens_per_second",
+    "truncated_share",
+]
+"""Of a training step, by the methods of this package; those of others may have more."""
+NEAR = 0.85
+
+
+def misnamed(config: Experiment, sweep: Sweep) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """Place in the sweep's section, and message, of every metric whose name is almost one that exists."""
+    judged = [*COSTS, "mean_at_k", "pass_at_k", *STEP, *_of_benchmarks(config)]
+    sections = {
+        "objectives": (sweep.objectives, judged),
+        "constraints": (sweep.constraints, judged),
+        "stop_when_beyond": (sweep.stop_when_beyond, STEP),
+    }
+    for section, (entries, known) in sections.items():
+        for index, entry in enumerate(entries):
+            if near := almost(entry.metric, known):
+                yield (
+                    (section, index, "metric"),
+                    f"a run has no metric {entry.metric}. Did you mean {near}?",
+                )
+
+
+def almost(metric: str, known: list[str]) -> str:
+    """The known name that another was likely meant to be; empty where it is known, or like none.
+
+    A method of another package may have metrics of its own, so a name that is like none is let pass.
+    """
+    if metric in known:
+        return ""
+    longer = [name for name in known if name.startswith(f"{metric}_")]
+    near = [*longer, *difflib.get_close_matches(metric, known, 1, NEAR)]
+    return near[0] if near else ""
+
+
+def _of_benchmarks(config: Experiment) -> list[str]:
+    """Those of the evaluation's scores that a sweep would be after."""
+    samples = config.evaluation.samples
+    scores = [f"mean_at_{samples}", f"maj_at_{samples}", "truncated_share", "mean_tokens"]
+    scores += [f"pass_at_{k}" for k in range(1, samples + 1)]
+    ends = ("", "_low", "_high")
+    benchmarks = [one.benchmark for one in config.evaluation.benchmarks]
+    return [f"{name}/{score}{end}" for name in benchmarks for score in scores for end in ends]
