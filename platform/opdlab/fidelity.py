@@ -235,7 +235,7 @@ def _doubts(
     fall = float(np.subtract(*sigmoid(t[[0, -1]], A, eps, t_star, b)))
     noise = float((drawn[:, 0] - drawn[:, -1]).std())
     if fall < 3 * noise or fall <= 0:
-        return [f"flat: it falls by {fall:.3g}, with a standard error of {noise:.2g}"]
+        return [f"flat: the fitted curve falls by {fall:.3g}, with a standard error of {noise:.2g}"]
     low, high = intervals["t_star"]
     ends = (spread[:, 1] < 1.02 * flat) | (spread[:, 1] > 0.98 * sharp) | (spread[:, 0] <= 0)
     seen = f"{t[0]:.3g}k to {t[-1]:.3g}k"
