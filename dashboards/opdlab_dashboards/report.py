@@ -186,10 +186,25 @@ def sentence(one: Pairing) -> str:
         low, high = 100 * d.seeds.low, 100 * d.seeds.high
         count = len(d.seeds.each)
         words += f" It holds over {count} training seeds, too: [{low:+.1f}, {high:+.1f}]."
-    apart = [x.benchmark for x in one.differences[:-1] if x.shown]
-    if len(one.differences) > 1:
-        words += f" On single benchmarks it shows on {', '.join(apart) or 'none of them'}."
-    return words
+    return f"{words} {on_single(one.differences)}".rstrip()
+
+
+def on_single(differences: Sequence[Difference]) -> str:
+    """Where the last difference, over all, shows on single benchmarks, and where its opposite does."""
+    if len(differences) == 1:
+        return ""
+    *each, overall = differences
+    shown = [d for d in each if d.shown]
+    same = [_held(d) for d in shown if d.value * overall.value > 0]
+    other = [_held(d) for d in shown if d.value * overall.value < 0]
+    words = f"On single benchmarks it shows on {', '.join(same) or 'none of them'}"
+    return f"{words}; the other way on {', '.join(other)}." if other else f"{words}."
+
+
+def _held(d: Difference) -> str:
+    """A benchmark's name, with a word where its difference does not hold over training seeds."""
+    lucky = d.seeds is not None and not d.seeds.shown
+    return f"{d.benchmark} (not over training seeds)" if lucky else d.benchmark
 
 
 def what_it_takes(d: Difference) -> str:

@@ -89,6 +89,23 @@ def test_what_it_takes_is_enough_by_the_same_rule(group: Path) -> None:
     assert f"takes about {d.needed} problems in each benchmark" in section(text_of(group), "open")
 
 
+def test_a_benchmark_where_the_other_side_is_better_is_named_as_such(tmp_path: Path) -> None:
+    group = tmp_path / "runs" / "try-001"
+    for seed in (0, 1, 2):
+        low, high = draws(0.1, seed=seed), draws(0.9, seed=10 + seed)
+        mixed = draws((0.9, 0.2, 0.5)[seed], seed=20 + seed)
+        opd = {"math/short": low, "math/long": low, "code/long": high, "routes": draws(0.2)}
+        lgr = {"math/short": high, "math/long": high, "code/long": low, "routes": mixed}
+        write_run(group / f"opd-{seed}", opd, seed=seed)
+        write_run(group / f"lgr-{seed}", lgr, seed, {"type": "lgr"})
+    found = section(text_of(group, "try-001"), "found")
+    assert "try/lgr is better than try/opd" in found
+    assert (
+        "it shows on math/long, math/short, routes (not over training seeds); "
+        "the other way on code/long." in found
+    )
+
+
 def test_one_seed_is_called_one_seed_and_cut_responses_are_named(group: Path) -> None:
     text = section(text_of(group, "try-001/opd-0", "try-001/lgr-0"), "open")
     assert "try-001/opd-0, try-001/lgr-0: one training seed" in text
