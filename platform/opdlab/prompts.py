@@ -6,6 +6,7 @@ same prompts in the same order.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from functools import lru_cache
 from pathlib import Path
@@ -150,6 +151,9 @@ def _read(config: DatasetPrompts) -> Any:
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
+    datasets.disable_progress_bars()
+    # The readers log what they also raise.
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     builder = FORMATS.get(Path(config.path).suffix)
     if builder is None and config.revision is None:
         raise DataError(
@@ -165,8 +169,11 @@ def _read(config: DatasetPrompts) -> Any:
             data = datasets.load_dataset(
                 builder, data_files={config.split: config.path}, split=config.split
             )
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        raise DataError(f"prompts.path {config.path!r} cannot be read: {error}") from error
+    except (OSError, ValueError, StopIteration, DatasetGenerationError) as error:
+        if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+            raise DataError(f"prompts.path: {config.path} has no rows") from error
+        reason = error.__cause__ or error
+        raise DataError(f"prompts.path {config.path!r} cannot be read: {reason}") from error
     return data
 
 
