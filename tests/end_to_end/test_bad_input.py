@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from end_to_end.laboratory import CHARACTERS, Laboratory, save_model
 from safetensors.torch import load_file, save_file
@@ -46,3 +47,22 @@ def test_a_student_that_diverges_stops_the_run_and_keeps_its_checkpoint(
     text = laboratory.run("train", file, code=1)
     assert "NonFiniteError" in text
     assert (laboratory.output / "small-001/lgr/checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "message"),
+    [
+        ("prompts={type: dataset, path: nothere.jsonl}", 1, "there is no file"),
+        ("prompts.template=chat", 1, "has no chat template"),
+        ("training.accelerator=gpu", 2, "set training.accelerator: cpu"),
+    ],
+)
+def test_what_training_lacks_is_told_before_anything_is_made(
+    laboratory: Laboratory, override: str, code: int, message: str
+) -> None:
+    if override == "training.accelerator=gpu" and torch.accelerator.is_available():
+        pytest.skip("this machine has an accelerator")
+    text = laboratory.run("train", laboratory.write(), override, code=code)
+    assert message in " ".join(text.split())
+    assert not list(laboratory.output.glob("small-*"))
+    assert not laboratory.client().get_experiment_by_name("opdlab")

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import lightning as L
+import torch
 
 from opdlab.config import Training
+from opdlab.errors import ConfigError
 from opdlab.interrupt import Stopped
 from opdlab.terminal import console
 from opdlab.training import ranks
 from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace, checkpoint_path
+
+
+def require_accelerator(settings: Training) -> None:
+    """Refuse `accelerator: gpu` where there are too few.
+
+    Raises:
+        ConfigError: fewer are here than `devices` asks for.
+    """
+    found = torch.accelerator.device_count()
+    if settings.accelerator == "gpu" and found < settings.devices:
+        raise ConfigError(
+            f"training.accelerator: gpu asks for {settings.devices}, and torch finds {found} here; set "
+            "training.accelerator: cpu, or training.devices to what is here"
+        )
 
 
 def trainer_of(settings: Training, pace: Pace) -> L.Trainer:

@@ -22,11 +22,12 @@ from opdlab.evaluator import Evaluator
 from opdlab.interrupt import Stopped, StopRequest, die_with
 from opdlab.measuring import measure
 from opdlab.plugins import METHODS, type_name
+from opdlab.prompts import open_prompts
 from opdlab.quiet import quieten
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
 from opdlab.training import manifest, ranks
-from opdlab.training.fit import fit
+from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, Group, open_group
 from opdlab.training.pace import Follow
 from opdlab.training.pair import Pair, load_module, load_pair, working
@@ -95,7 +96,7 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
         follow(config, resume)
         return
     for _, variant in loader.variants(config):
-        require(variant.evaluation.benchmarks)
+        require_all(variant)
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     for run_id in tracking.reap(client, experiment):
@@ -124,6 +125,18 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
             raise SystemExit(stopped.exit_code) from stopped
         finally:
             record.close(status)
+
+
+def require_all(config: Experiment) -> None:
+    """Refuse to begin where what a run needs only later is not there.
+
+    Raises:
+        OpdlabError: a benchmark's data, the prompts or the accelerator are missing.
+    """
+    require(config.evaluation.benchmarks)
+    require_accelerator(config.training)
+    tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
+    open_prompts(config.prompts, tokenizer, config.seed).prompt(0)
 
 
 def follow(config: Experiment, resume: bool) -> None:
