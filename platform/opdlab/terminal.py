@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
+from typing_extensions import override
 
 console = Console(highlight=False)
 
+SAY_EVERY_S = 60.0
+"""Between two lines on one task where there is no terminal to draw a bar on."""
+SPEED_OVER_S = 3600.0
+"""What the time left is reckoned from; a step may take minutes."""
+
 
 class WatchedProgress(Progress):
-    """A progress bar with a line of figures worth watching below it."""
+    """A progress bar with a line of figures worth watching below it.
+
+    Where the output is no terminal a bar is drawn at its end alone, so plain lines tell of it until then.
+    """
 
     figures: str = ""
+
+    def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
+        super().__init__(*columns, **options)
+        self.said_at: dict[TaskID, float] = {}  # seconds after the task began
+
+    @override
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._say(task_id)
+
+    @override
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        """Print a plain line on a task, if one is due."""
+        drawn = self.console.is_terminal and not self.console.is_dumb_terminal
+        task = self._tasks[task_id]
+        elapsed = task.elapsed or 0.0
+        due = elapsed - self.said_at.get(task_id, 0.0) >= SAY_EVERY_S
+        if drawn or not due or task.finished or not self.live.is_started:
+            return
+        self.said_at[task_id] = elapsed
+        figures = f"  {self.figures}" if self.figures else ""
+        text = Text.from_markup(f"{task.description}  {so_far(task)}").append(figures)
+        self.console.print(text, soft_wrap=True)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
@@ -30,7 +76,15 @@ def progress_bar() -> WatchedProgress:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
+        speed_estimate_period=SPEED_OVER_S,
     )
+
+
+def so_far(task: Task) -> str:
+    """How much of how much, and the time left where it is known."""
+    total = "" if task.total is None else f" of {task.total:.0f}"
+    done, left = f"{task.completed:.0f}{total}", task.time_remaining
+    return done if left is None else f"{done}, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,92 @@
+"""Progress where nobody can see a bar: plain lines, now and then, with what is worth watching."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from opdlab import terminal
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, clock: Clock, is_terminal: bool) -> StringIO:
+    written = StringIO()
+    console = Console(file=written, get_time=clock, width=40, force_terminal=is_terminal)
+    monkeypatch.setattr(terminal, "console", console)
+    return written
+
+
+def run(clock: Clock, steps: int, seconds: float, written: StringIO) -> list[str]:
+    """Lines that were there before the bar was closed."""
+    with terminal.progress_bar() as bar:
+        task = bar.add_task("train [bold]lgr[/]", total=steps)
+        for step in range(1, steps + 1):
+            clock.now += seconds
+            bar.figures = f"loss {step}  ALARM: repetition [4-grams]"
+            bar.update(task, completed=step)
+        return written.getvalue().splitlines()
+
+
+def test_a_long_run_without_a_terminal_says_once_a_minute_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    written = watched(monkeypatch, clock, is_terminal=False)
+    lines = run(clock, steps=100, seconds=20.0, written=written)
+    assert len(lines) == 33
+    alarm = "ALARM: repetition [4-grams]"
+    assert lines[0] == f"train lgr  3 of 100, 32 min 20 s left  loss 3  {alarm}"
+    assert lines[-1] == f"train lgr  99 of 100, 20.0 s left  loss 99  {alarm}"
+    assert "100/100" in written.getvalue()
+
+
+def test_steps_that_take_minutes_are_told_one_by_one_with_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    lines = run(clock, 4, 600.0, watched(monkeypatch, clock, is_terminal=False))
+    assert [line.partition("  loss")[0] for line in lines] == [
+        "train lgr  1 of 4",
+        "train lgr  2 of 4, 20 min 0 s left",
+        "train lgr  3 of 4, 10 min 0 s left",
+    ]
+
+
+def test_work_under_a_minute_says_nothing_before_its_end(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    assert run(clock, 50, 1.0, watched(monkeypatch, clock, is_terminal=False)) == []
+
+
+def test_a_task_without_an_end_says_how_much_is_done(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    written = watched(monkeypatch, clock, is_terminal=False)
+    with terminal.progress_bar() as bar:
+        task = bar.add_task("copy", total=None)
+        clock.now = 61.0
+        bar.advance(task)
+        assert written.getvalue() == "copy  1\n"
+
+
+def test_a_terminal_has_its_bar_and_no_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    written = watched(monkeypatch, clock, is_terminal=True)
+    run(clock, 10, 60.0, written)
+    assert "10/10" in written.getvalue()
+    assert "of 10" not in written.getvalue()
