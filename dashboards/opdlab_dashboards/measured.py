@@ -162,9 +162,9 @@ def _read(folder: Path, source: Path) -> Measured:
     # As it was given: a page that is published need not tell where its maker lives.
     facts["place"] = str(folder / SAMPLES)
     if (folder / ORIGIN).exists():
-        facts |= _json(folder / ORIGIN)
+        facts |= read_json(folder / ORIGIN)
     if (folder / MANIFEST).exists():
-        facts |= {"config": _yaml(folder / CONFIG), "manifest": _json(folder / MANIFEST)}
+        facts |= {"config": _yaml(folder / CONFIG), "manifest": read_json(folder / MANIFEST)}
         return Measured(folder, name, "run", metrics=read_metrics(folder), **facts)
     if folder.name in REFERENCES and (folder.parent / CONFIG).exists():
         facts |= {"config": _yaml(folder.parent / CONFIG), "manifest": _manifest_beside(folder)}
@@ -176,10 +176,11 @@ def _manifest_beside(reference: Path) -> dict[str, Any]:
     """What a run of the same experiment says of its models; of a sweep the runs lie in its trials."""
     group = reference.parent
     runs = sorted(group.glob(f"*/{MANIFEST}")) or sorted(group.parent.glob(f"trial-*/*/{MANIFEST}"))
-    return _json(runs[0]) if runs else {}
+    return read_json(runs[0]) if runs else {}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises DataError where there is no sound file."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

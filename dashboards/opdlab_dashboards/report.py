@@ -15,12 +15,13 @@ import opdlab
 from opdlab.errors import DataError, writing_to
 from opdlab.terminal import console
 from opdlab.tracking import flatten
-from opdlab_dashboards import mlflow_copy, page_files, tables
+from opdlab_dashboards import mlflow_copy, page_files, swept, tables
 from opdlab_dashboards.board import AVERAGE, Board, build
 from opdlab_dashboards.curves import CURVES, SHARES, fidelity_curves, training_curves
 from opdlab_dashboards.differences import Difference, pair
 from opdlab_dashboards.measured import CONFIG, REFERENCES, SAMPLES, Measured, find
 from opdlab_dashboards.rows import Row
+from opdlab_dashboards.swept import Swept
 
 UNTOLD = ("name", "description", "seed", "output", "runs", "sweep", "kind")
 """Keys that differ between runs without being what is compared; seeds have a place of their own."""
@@ -45,7 +46,7 @@ def report(runs: Sequence[str], output: str, to: str) -> None:
 
     Args:
         runs: folders of runs, or of whole executions with all their runs; also below `output`. The first
-            run is what the others are set against.
+            run is what the others are set against; of a sweep the best trials are shown, the best first.
         output: a folder, or the address of an MLflow store, where runs are named as there.
 
     Raises:
@@ -60,7 +61,7 @@ def report(runs: Sequence[str], output: str, to: str) -> None:
 
 
 def _report(runs: Sequence[str], output: str, to: str) -> None:
-    found = _gather(runs, Path(output))
+    found, sweeps = _gather(runs, Path(output))
     leaderboard = build(found)
     if len(leaderboard.boards) > 1:
         ways = "; ".join(
@@ -75,15 +76,22 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
     place = Path(to)
     with writing_to(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(page(board, leaderboard.left_out, [one.folder for one in found]))
+        order = [one.folder for one in found]
+        place.write_text(page(board, leaderboard.left_out, order, sweeps))
     console.print(f"Report: [bold]{place.absolute().as_uri()}[/]", soft_wrap=True)
 
 
-def _gather(runs: Sequence[str], output: Path) -> list[Measured]:
-    """What was measured in the folders, with the references beside a run, each once."""
+def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swept]]:
+    """What was measured in the folders, with the references beside a run, each once; and the sweeps."""
     found: dict[Path, Measured] = {}
+    sweeps: list[Swept] = []
     for name in runs:
-        for one in find(_folder(name, output)):
+        folder = _folder(name, output)
+        inside = find(folder)
+        if sweep := swept.read(folder):
+            sweeps.append(sweep)
+            inside = sweep.kept(inside)
+        for one in inside:
             found.setdefault(one.folder.resolve(), one)
             beside = (
                 one.folder.parent / role
@@ -93,9 +101,10 @@ def _gather(runs: Sequence[str], output: Path) -> list[Measured]:
             for reference in beside:
                 if (reference / SAMPLES).is_dir():
                     found.setdefault(reference.resolve(), find(reference)[0])
-    return [
+    named = [
         replace(one, name=f"{folder.parent.name}/{folder.name}") for folder, one in found.items()
     ]
+    return named, sweeps
 
 
 def _folder(name: str, output: Path) -> Path:
@@ -109,7 +118,12 @@ def _folder(name: str, output: Path) -> Path:
     )
 
 
-def page(board: Board, left_out: Sequence[tuple[str, str]], order: Sequence[Path]) -> str:
+def page(
+    board: Board,
+    left_out: Sequence[tuple[str, str]],
+    order: Sequence[Path],
+    sweeps: Sequence[Swept],
+) -> str:
     """The page as one file, with all that it needs."""
     rows = _ordered(board, order)
     pairs = list(pairings(rows))
@@ -127,7 +141,8 @@ def page(board: Board, left_out: Sequence[tuple[str, str]], order: Sequence[Path
         pairs=pairs,
         found=[sentence(one) for one in pairs if one.headline and one.headline.shown],
         open=[sentence(one) for one in pairs if one.headline and not one.headline.shown],
-        caveats=list(caveats(rows, pairs, left_out)),
+        caveats=[*(sweep.caveat for sweep in sweeps), *caveats(rows, pairs, left_out)],
+        shares=[share for sweep in sweeps for share in sweep.shares],
         settings=differing(trained),
         names=[row.name for row in trained],
         facts=_facts(first),

@@ -1,7 +1,9 @@
 """The report on an experiment: what it concludes, what it refuses to, and what it says that would take."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from run_folders import draws, write_reference, write_run
 
 from opdlab import comparison
 from opdlab.errors import DataError
+from opdlab_dashboards import swept
 from opdlab_dashboards.board import build
 from opdlab_dashboards.differences import pair
 from opdlab_dashboards.measured import find
@@ -121,6 +124,54 @@ def test_only_keys_that_differ_are_listed(group: Path) -> None:
     (board,) = build(find(group)).boards
     rows = sorted((row for row in board.rows if row.role == "run"), key=lambda row: row.method)
     assert dict(differing(rows)) == {"method.type": ["lgr", "opd"], "method.top_k": ["8", "–"]}
+
+
+def write_sweep(folder: Path, count: int) -> None:
+    """Trials of two seeds each, of which the one before the last is best, and their findings."""
+    write_reference(folder / "references", "student", scores(0.2, 0))
+    trials: list[dict[str, Any]] = []
+    for number in range(count):
+        value = 0.9 if number == count - 2 else 0.3 + 0.02 * number
+        for seed in (0, 1):
+            method = {"type": "lgr", "top_k": 2 + number}
+            correct = scores(value, 10 * number + seed)
+            write_run(folder / f"trial-{number:04d}" / f"seed-{seed}", correct, seed, method)
+        trials.append({"trial": number, "state": "complete", "values": [value], "constraints": {}})
+    trials.append({"trial": count, "state": "fail", "values": None, "constraints": {}})
+    content = {
+        "objectives": [{"metric": "mean_at_k", "direction": "maximize"}],
+        "trials": trials,
+        "importance": {
+            "mean_at_k": {"method.top_k": {"share": 0.94, "low": 0.63, "high": 0.99, "trials": 10}}
+        },
+    }
+    (folder / "sweep.json").write_text(json.dumps(content))
+
+
+def test_of_a_sweep_the_best_trials_are_set_against_the_very_best(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "try-sweep"
+    write_sweep(folder, 10)
+    text = text_of(folder, "try-sweep")
+    shown = list(dict.fromkeys(re.findall(r"try/trial-\d+", section(text, "scores"))))
+    assert shown == [f"try/trial-{n:04d}" for n in (8, 9, 7, 6, 5, 4, 3, 2)]
+    assert "hub/student" in section(text, "scores")
+    assert "<h3>try/trial-0002 minus try/trial-0008</h3>" in text
+    assert (
+        "try-sweep: of 10 complete trials the best 8 by mean_at_k are shown and 2 left out" in text
+    )
+    assert "best partly by luck" in section(text, "open")
+    assert "94 % [63, 99]" in section(text, "importance")
+
+
+def test_a_trial_beyond_a_limit_is_not_the_best(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "try-sweep"
+    write_sweep(folder, 3)
+    content = json.loads((folder / "sweep.json").read_text())
+    content["trials"][1]["constraints"] = {"truncated_share": 0.1}
+    (folder / "sweep.json").write_text(json.dumps(content))
+    found = swept.read(folder)
+    assert found is not None
+    assert found.best == ("trial-0002", "trial-0000", "trial-0001")
 
 
 def test_runs_of_different_protocols_are_refused(group: Path) -> None:
