@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from opdlab.errors import DataError
+from opdlab.explain import close
 from opdlab_dashboards.measured import REFERENCES, Measured
 from opdlab_dashboards.rows import Cell, Reading, Row, gathered
 from opdlab_evaluators.ranking import Standing, rank
@@ -58,8 +60,9 @@ def build(
         on_read: called after each.
 
     Raises:
-        DataError: nothing can be shown.
+        DataError: nothing can be shown, or nothing was measured on one of the benchmarks.
     """
+    _require(benchmarks, sorted(set(_benchmarks(found))))
     left_out: list[tuple[str, str]] = []
     readings: list[Reading] = []
     kept = _newest(found, left_out)
@@ -83,6 +86,22 @@ def build(
         boards.setdefault(row.protocol, []).append(row)
     made = [board_of(protocol, rows) for protocol, rows in boards.items()]
     return Leaderboard(sorted(made, key=lambda board: -len(board.rows)), left_out)
+
+
+def _require(benchmarks: Sequence[str], known: Sequence[str]) -> None:
+    for name in benchmarks:
+        if name not in known:
+            raise DataError(
+                f"nothing was measured on {name!r}.{close(name, known)} "
+                f"There are {', '.join(known) or 'no finished measurements'}"
+            )
+
+
+def _benchmarks(found: Sequence[Measured]) -> Iterator[str]:
+    """Those of finished measurements; of the others it is told why they are left out."""
+    for one in found:
+        with suppress(DataError):
+            yield from (samples.asked.benchmark for samples in one.sets)
 
 
 def _newest(found: Sequence[Measured], left_out: list[tuple[str, str]]) -> list[Measured]:

@@ -114,6 +114,15 @@ def test_a_row_with_fewer_benchmarks_is_ranked_by_those_alone(runs: Path) -> Non
     assert list(board.standings) == ["math/short"]
 
 
+def test_a_benchmark_on_which_nothing_was_measured_is_told_with_those_there_are(runs: Path) -> None:
+    with pytest.raises(DataError) as error:
+        board_of(runs, "math/short", "math/shrot")
+    assert str(error.value) == (
+        "nothing was measured on 'math/shrot'. Did you mean math/short? "
+        "There are code/long, math/short"
+    )
+
+
 def test_an_unfinished_run_is_left_out_with_the_reason(runs: Path) -> None:
     one = SampleSet(runs / "try-001" / "late" / "samples", "late", asked("math/short", 3))
     one.ask()
