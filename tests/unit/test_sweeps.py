@@ -328,9 +328,9 @@ def test_a_pareto_front_is_shown_whole_without_trials_beyond_a_limit():
     front = report.pareto_front(study)
     assert front == {0, 10}
     sweep = parsed(X, objectives=SCORE_AND_COST)
-    trials = report.ranked(progress(study), sweep)
+    trials = report.ranked(progress(study), sweep, front)
     rows = list(report.trials_table(trials, sweep, front).columns[0].cells)
-    assert rows == ["● 0", *map(str, range(1, 8)), "● 10"]
+    assert rows == ["● 0", "● 10", *map(str, range(1, 7))]
     assert report.pareto_front(finished([[0.5], [0.4]])) == set(), "one objective has a best trial"
 
 

@@ -38,17 +38,25 @@ def standing(study: optuna.Study, sweep: Sweep, state: Progress) -> str:
     ended = [trial.state.name.lower() for trial in state.finished.values()]
     counts = [f"{ended.count(name)} {name}" for name in ("complete", "pruned", "fail")]
     parts = [", ".join(counts), f"{state.running} running"]
-    best = ranked(state, sweep)
-    if best and len(sweep.objectives) == 1:
+    best = ranked(state, sweep, ()) if len(sweep.objectives) == 1 else []
+    if best:
         parts.append(f"best {best[0].values[0]:.4g} (trial {studies.first_number(best[0])})")
     return "  ".join(parts)
 
 
-def ranked(state: Progress, sweep: Sweep) -> list[FrozenTrial]:
-    """Complete trials, the best first: within the constraints, then by the first objective."""
-    done = [t for t in state.finished.values() if t.state == COMPLETE]
-    sign = -1 if sweep.objectives[0].direction == "maximize" else 1
-    return sorted(done, key=lambda t: (not feasible(t), sign * t.values[0]))
+def ranked(state: Progress, sweep: Sweep, front: Container[int]) -> list[FrozenTrial]:
+    """Complete trials, the best first: within the limits, on the Pareto front, by each objective in turn.
+
+    Args:
+        front: numbers of the trials on the Pareto front.
+    """
+    signs = [-1 if one.direction == "maximize" else 1 for one in sweep.objectives]
+
+    def place(trial: FrozenTrial) -> tuple[bool, bool, list[float]]:
+        values = [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+        return not feasible(trial), studies.first_number(trial) not in front, values
+
+    return sorted((t for t in state.finished.values() if t.state == COMPLETE), key=place)
 
 
 def feasible(trial: FrozenTrial) -> bool:
@@ -61,9 +69,9 @@ def write(
 ) -> None:
     """Print the findings, and keep them in the sweep's folder and in MLflow."""
     state = studies.progress(study)
-    trials = ranked(state, sweep)
     folder = studies.folder_of(config)
     front = pareto_front(study)
+    trials = ranked(state, sweep, front)
     shares = {
         objective.metric: importance(of_one_objective(study, index))
         for index, objective in enumerate(sweep.objectives)
@@ -90,14 +98,11 @@ def write(
     if not trials:
         console.print("[red]no trial was completed[/]; reasons are in sweep.json")
         return
-    best = folder / "best.yaml"
-    loader.save_resolved(
-        trial_config(config, sweep, trials[0].params).model_copy(
-            update={"name": f"{config.name}-best", "evaluation": config.evaluation}
-        ),
-        best,
-    )
+    best = save_config(config, sweep, trials[0], "best", folder / "best.yaml")
     record.artifact(best)
+    if front:
+        for path in save_front(config, sweep, trials, front, folder / "front"):
+            record.artifact(path, "front")
     for objective, value in zip(sweep.objectives, trials[0].values, strict=True):
         record.set({f"best/{objective.metric}": value})
     console.print(trials_table(trials, sweep, front))
@@ -110,8 +115,36 @@ def write(
     _compare(folder, trials, config, sweep)
     ids = [t.user_attrs["mlflow_run"] for t in trials if "mlflow_run" in t.user_attrs]
     ids = ids[:LARGEST_LINK]
-    console.print(f"best: [bold]opdlab train {best}[/]; plots: {folder / 'plots'}")
+    also = f"; all on the Pareto front: {folder / 'front'}" if front else ""
+    console.print(f"best: [bold]opdlab train {best}[/]{also}; plots: {folder / 'plots'}")
     mlflow_page.show_link(config.output, config.tracking.uri, experiment, ids, view=record.run_id)
+
+
+def save_config(
+    config: Experiment, sweep: Sweep, trial: FrozenTrial, name: str, path: Path
+) -> Path:
+    """A trial as an experiment to train, measured as the one of the sweep is."""
+    update = {"name": f"{config.name}-{name}", "evaluation": config.evaluation}
+    loader.save_resolved(trial_config(config, sweep, trial.params).model_copy(update=update), path)
+    return path
+
+
+def save_front(
+    config: Experiment,
+    sweep: Sweep,
+    trials: Sequence[FrozenTrial],
+    front: Container[int],
+    folder: Path,
+) -> list[Path]:
+    """An experiment to train for each trial on the Pareto front, and for no other."""
+    folder.mkdir(exist_ok=True)
+    for earlier in folder.glob("trial-*.yaml"):
+        earlier.unlink()
+    names = {f"trial-{n:04d}": t for t in trials if (n := studies.first_number(t)) in front}
+    return [
+        save_config(config, sweep, trial, name, folder / f"{name}.yaml")
+        for name, trial in names.items()
+    ]
 
 
 def pareto_front(study: optuna.Study) -> set[int]:
@@ -188,7 +221,7 @@ def trials_table(trials: Sequence[FrozenTrial], sweep: Sweep, front: Container[i
         front: numbers of the trials on the Pareto front, all of which are shown.
     """
     several = len(sweep.objectives) > 1
-    by = f", by {sweep.objectives[0].metric}; ● Pareto front" if several else ""
+    by = f", by {sweep.objectives[0].metric}; ● Pareto front, first" if several else ""
     table = Table(title=f"Best of {len(trials)} complete trials{by}", **STYLE)
     table.add_column("trial", justify="right")
     for objective in sweep.objectives:

@@ -1,0 +1,101 @@
+"""What is written and said at the end of a sweep: who is best, what matters, why trials failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from optuna.distributions import FloatDistribution
+
+from opdlab import tracking
+from opdlab.config import Experiment
+from opdlab.loader import load_experiment
+from opdlab.sweeps import report
+from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.study import progress
+from opdlab.tracking import Tracker
+
+Direction = Literal["maximize", "minimize"]
+RATE = "training.learning_rate"
+SPACE = {RATE: {"type": "float", "low": 1e-4, "high": 1e-2}}
+SCORE_AND_COST = [{"metric": "mean_at_k"}, {"metric": "seconds", "direction": "minimize"}]
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    path = tmp_path / "search.yaml"
+    path.write_text(
+        "name: search\n"
+        f"output: {tmp_path}\n"
+        "student: {path: embedded:student}\n"
+        "teacher: {path: embedded:teacher}\n"
+        "prompts: {type: problems, sources: [{type: routes}]}\n"
+        "rollout: {type: cached, max_new_tokens: 24}\n"
+        "method: {type: lgr}\n"
+        "training: {steps: 10}\n"
+        "evaluation: {benchmarks: [{type: routes, count: 4}], samples: 2}\n"
+    )
+    (tmp_path / "search-sweep").mkdir()
+    return load_experiment(path)
+
+
+def finished(
+    values: list[list[float]], excesses: list[dict[str, float]] | None = None
+) -> optuna.Study:
+    """A study of trials that came out so, each beyond its limits by so much."""
+    directions: list[Direction] = ["maximize", "minimize"]
+    study = optuna.create_study(directions=directions[: len(values[0])])
+    for number, each in enumerate(values):
+        trial = study.ask({RATE: FloatDistribution(1e-4, 1e-2)})
+        trial.set_user_attr("folder", f"trial-{number:04d}")
+        for limit, excess in (excesses[number] if excesses else {}).items():
+            trial.set_constraint(limit, excess)
+        study.tell(trial, each)
+    return study
+
+
+def written(
+    experiment: Experiment, study: optuna.Study, capsys: pytest.CaptureFixture[str], **settings: Any
+) -> tuple[str, dict[str, float]]:
+    """What the report says, in one line, and the metrics that it records."""
+    sweep = Sweep.model_validate({"space": SPACE, "trials": 1, **settings})
+    output = Path(experiment.output)
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    mlflow_experiment = tracking.experiment_id(client, "opdlab", output)
+    run = tracking.start_run(client, mlflow_experiment, "search-sweep", None, {})
+    record = Tracker(client, run, output / "search-sweep")
+    record.begin()
+    try:
+        report.write(experiment, sweep, study, record, mlflow_experiment)
+    finally:
+        record.close("FINISHED")
+    return " ".join(capsys.readouterr().out.split()), client.get_run(run).data.metrics
+
+
+def test_of_several_objectives_the_best_trial_is_on_the_front_and_each_of_it_has_a_file(
+    experiment: Experiment, capsys: pytest.CaptureFixture[str]
+):
+    # 0 ties with 2 in the first objective and costs more; 1 is beaten by 2 in both.
+    study = finished([[0.5, 9.0], [0.4, 8.0], [0.5, 5.0], [0.1, 1.0]])
+    folder = Path(experiment.output) / "search-sweep"
+    (folder / "front").mkdir()
+    (folder / "front" / "trial-0000.yaml").write_text("of an earlier report")
+    text, metrics = written(experiment, study, capsys, objectives=SCORE_AND_COST)
+    assert metrics["best/mean_at_k"] == 0.5
+    assert metrics["best/seconds"] == 5.0
+    rates = [trial.params[RATE] for trial in study.trials]
+    assert load_experiment(folder / "best.yaml").training.learning_rate == rates[2]
+    front = sorted(path.name for path in (folder / "front").iterdir())
+    assert front == ["trial-0002.yaml", "trial-0003.yaml"]
+    other = load_experiment(folder / "front" / "trial-0003.yaml")
+    assert (other.name, other.training.learning_rate) == ("search-trial-0003", rates[3])
+    assert "search-sweep/front" in text.replace(" ", "")
+    trials = report.ranked(
+        progress(study),
+        Sweep.model_validate({"space": SPACE, "trials": 4, "objectives": SCORE_AND_COST}),
+        report.pareto_front(study),
+    )
+    assert [trial.number for trial in trials] == [2, 3, 0, 1]
