@@ -99,3 +99,29 @@ def test_of_several_objectives_the_best_trial_is_on_the_front_and_each_of_it_has
         report.pareto_front(study),
     )
     assert [trial.number for trial in trials] == [2, 3, 0, 1]
+
+
+def test_where_no_trial_kept_the_limits_none_is_called_best(
+    experiment: Experiment, capsys: pytest.CaptureFixture[str]
+):
+    repetition, entropy = "repetition_rate at most 0.2", "entropy at least 1"
+    study = finished(
+        [[0.5], [0.4], [0.3]],
+        [
+            {repetition: 0.25, entropy: 0.5},
+            {repetition: 0.125, entropy: 0.5},
+            {repetition: 0.5, entropy: -0.1},
+        ],
+    )
+    best = Path(experiment.output) / "search-sweep" / "best.yaml"
+    best.write_text("of an earlier report")
+    text, metrics = written(experiment, study, capsys)
+    assert "No trial kept all limits, so none is called best" in text
+    assert f"{repetition}: missed by 0.125 in trial 1, the nearest" in text
+    assert f"{entropy}: kept by 1 of 3 trials" in text
+    assert "opdlab train" not in text
+    assert "Best of" not in text
+    assert not best.exists()
+    assert not [name for name in metrics if name.startswith("best/")]
+    sweep = Sweep.model_validate({"space": SPACE, "trials": 3})
+    assert "best" not in report.standing(study, sweep, progress(study))

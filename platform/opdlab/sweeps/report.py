@@ -27,6 +27,7 @@ from opdlab.sweeps.worker import trial_config
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
 
+BEST = "best.yaml"
 SHOWN = 8
 LARGEST_LINK = 100
 CONTOUR_ROW = 200  # pixels
@@ -39,7 +40,7 @@ def standing(study: optuna.Study, sweep: Sweep, state: Progress) -> str:
     counts = [f"{ended.count(name)} {name}" for name in ("complete", "pruned", "fail")]
     parts = [", ".join(counts), f"{state.running} running"]
     best = ranked(state, sweep, ()) if len(sweep.objectives) == 1 else []
-    if best:
+    if best and feasible(best[0]):
         parts.append(f"best {best[0].values[0]:.4g} (trial {studies.first_number(best[0])})")
     return "  ".join(parts)
 
@@ -98,13 +99,6 @@ def write(
     if not trials:
         console.print("[red]no trial was completed[/]; reasons are in sweep.json")
         return
-    best = save_config(config, sweep, trials[0], "best", folder / "best.yaml")
-    record.artifact(best)
-    if front:
-        for path in save_front(config, sweep, trials, front, folder / "front"):
-            record.artifact(path, "front")
-    for objective, value in zip(sweep.objectives, trials[0].values, strict=True):
-        record.set({f"best/{objective.metric}": value})
     console.print(trials_table(trials, sweep, front))
     if any(shares.values()):
         console.print(importance_table(shares))
@@ -112,12 +106,49 @@ def write(
         console.print(
             "[dim]What matters is unknown: the trials are too few, or came out alike.[/]\n"
         )
-    _compare(folder, trials, config, sweep)
+    if feasible(trials[0]):
+        _compare(folder, trials, config, sweep)
+        best = save_best(config, sweep, trials, front, record)
+        also = f"; all on the Pareto front: {folder / 'front'}" if front else ""
+        console.print(f"best: [bold]opdlab train {best}[/]{also}; plots: {folder / 'plots'}")
+    else:
+        (folder / BEST).unlink(missing_ok=True)
+        say_none_kept(trials)
+        console.print(f"plots: {folder / 'plots'}")
     ids = [t.user_attrs["mlflow_run"] for t in trials if "mlflow_run" in t.user_attrs]
     ids = ids[:LARGEST_LINK]
-    also = f"; all on the Pareto front: {folder / 'front'}" if front else ""
-    console.print(f"best: [bold]opdlab train {best}[/]{also}; plots: {folder / 'plots'}")
     mlflow_page.show_link(config.output, config.tracking.uri, experiment, ids, view=record.run_id)
+
+
+def say_none_kept(trials: Sequence[FrozenTrial]) -> None:
+    """Say that every trial broke a limit, and for each limit how near the nearest came."""
+    console.print("[red]No trial kept all limits[/], so none is called best:")
+    for limit in trials[0].constraints:
+        kept = sum(trial.constraints[limit] <= 0 for trial in trials)
+        nearest = min(trials, key=lambda trial: trial.constraints[limit])
+        number, excess = studies.first_number(nearest), nearest.constraints[limit]
+        missed = f"missed by {excess:.3g} in trial {number}, the nearest"
+        near = f"kept by {kept} of {len(trials)} trials" if kept else missed
+        console.print(f"  {escape(limit)}: {near}")
+
+
+def save_best(
+    config: Experiment,
+    sweep: Sweep,
+    trials: Sequence[FrozenTrial],
+    front: Container[int],
+    record: Tracker,
+) -> Path:
+    """Keep the first of the trials as the best, with those on the Pareto front; returns what to train."""
+    folder = studies.folder_of(config)
+    best = save_config(config, sweep, trials[0], "best", folder / BEST)
+    record.artifact(best)
+    if front:
+        for path in save_front(config, sweep, trials, front, folder / "front"):
+            record.artifact(path, "front")
+    for objective, value in zip(sweep.objectives, trials[0].values, strict=True):
+        record.set({f"best/{objective.metric}": value})
+    return best
 
 
 def save_config(
@@ -222,7 +253,8 @@ def trials_table(trials: Sequence[FrozenTrial], sweep: Sweep, front: Container[i
     """
     several = len(sweep.objectives) > 1
     by = f", by {sweep.objectives[0].metric}; ● Pareto front, first" if several else ""
-    table = Table(title=f"Best of {len(trials)} complete trials{by}", **STYLE)
+    some = "Best of" if feasible(trials[0]) else "None within the limits of"
+    table = Table(title=f"{some} {len(trials)} complete trials{by}", **STYLE)
     table.add_column("trial", justify="right")
     for objective in sweep.objectives:
         table.add_column(objective.metric, justify="right")
