@@ -34,7 +34,7 @@ def _record(board: Board, place: int, row: Row, name: str) -> dict[str, Any]:
         "role": row.role,
         "method": row.method,
         "source": row.runs[0].source,
-        "seeds": [run.seed for run in row.runs],
+        "seeds": [run.seed for run in row.runs] if row.role == "run" else [],
         "benchmark": name,
         "rank_first": standing.first if standing else None,
         "rank_last": standing.last if standing else None,

@@ -188,6 +188,12 @@ def test_csv_and_json_hold_every_number(runs: Path) -> None:
     assert (mine["seeds"], mine["problems"], mine["samples"]) == ("0 1", "60", "960")
 
 
+def test_only_what_was_trained_has_seeds(runs: Path) -> None:
+    rows = csv.DictReader(io.StringIO(records.as_csv(board_of(runs))))
+    seeds = {row["model"]: row["seeds"] for row in rows}
+    assert seeds == {"hub/teacher": "", "hub/student": "", "try/opd": "0 1", "try-001/lgr": "0"}
+
+
 def test_markdown_keeps_its_columns_whatever_a_name_holds(runs: Path) -> None:
     write_run(runs / "a|b-001" / "opd", scores(0.4, 20), method={"type": "new"})
     text = tables.markdown(board_of(runs))
