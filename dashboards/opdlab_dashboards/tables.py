@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from opdlab.comparison import STYLE
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
@@ -19,7 +21,8 @@ READING = (
 )
 ROLE_NAMES = {"student": "student before", "teacher": "teacher", "model": "model", "run": ""}
 SHOWN = 40
-NAME_WIDTH, CELL_WIDTH = 30, 22
+NAME_WIDTH, GAP = 28, 2
+"""Of a column for names, and between two columns, in characters."""
 
 
 def percent(score: Score) -> str:
@@ -103,11 +106,12 @@ def terminal(leaderboard: Leaderboard, width: int) -> RenderableType:
     parts: list[RenderableType] = []
     for board in leaderboard.boards:
         kept = _kept(board)
-        parts.append(_rich(title(board), _narrow(overview(board), width), kept))
+        parts.append(Text(title(board), style="italic"))
+        parts.append(_rich(_narrow(overview(board), width), kept))
         names = list(board.cells)
-        fitting = max(1, (width - NAME_WIDTH) // CELL_WIDTH)
+        fitting = _fitting(by_benchmark(board, names), width)
         for start in range(0, len(names) if len(names) > 1 else 0, fitting):
-            parts.append(_rich(None, by_benchmark(board, names[start : start + fitting]), kept))
+            parts.append(_rich(by_benchmark(board, names[start : start + fitting]), kept))
         if len(kept) < len(board.rows):
             parts.append(f"[dim]{len(board.rows) - len(kept)} more rows are in the files.[/]")
     return Group(*parts, f"[dim]{READING}[/]")
@@ -119,21 +123,32 @@ def _kept(board: Board) -> list[int]:
 
 
 def _narrow(lines: list[list[str]], width: int) -> list[list[str]]:
-    """Without the last columns where they do not fit."""
-    while len(lines[0]) > 5:
-        widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
-        widths[1] = min(widths[1], NAME_WIDTH)
-        if sum(widths) <= width:
-            break
-        lines = [line[:-1] for line in lines]
+    """Without the columns that do not fit: the last ones first, then seeds and role; mean@k stays."""
+    while (count := len(lines[0])) > 3 and sum(_widths(lines)) > width:
+        gone = count - (1 if count > 5 else 2)
+        lines = [line[:gone] + line[gone + 1 :] for line in lines]
     return lines
 
 
-def _rich(name: str | None, lines: list[list[str]], kept: Sequence[int]) -> Table:
-    table = Table(title=name, **STYLE)
-    for column in lines[0]:
+def _fitting(lines: list[list[str]], width: int) -> int:
+    """How many benchmarks stand side by side, the widest taken for all."""
+    name, *cells = _widths(lines)
+    return max(1, (width - name) // max(cells))
+
+
+def _widths(lines: list[list[str]]) -> list[int]:
+    """Of each column with its share of borders and padding; names are folded."""
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    model = lines[0].index("model")
+    widths[model] = min(widths[model], NAME_WIDTH)
+    return [each + GAP for each in widths]
+
+
+def _rich(lines: list[list[str]], kept: Sequence[int]) -> Table:
+    table = Table(**STYLE)
+    for column, width in zip(lines[0], _widths(lines), strict=True):
         if column == "model":
-            table.add_column(column, overflow="fold", min_width=NAME_WIDTH - 6)
+            table.add_column(column, overflow="fold", min_width=width - GAP)
         else:
             side = "left" if column == "role" else "right"
             table.add_column(column, justify=side, no_wrap=True)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,25 @@ def test_the_terminal_shows_whole_numbers_in_eighty_columns(runs: Path) -> None:
     row = next(row for row in board_of(runs).boards[0].rows if row.name == "try/opd")
     assert tables.percent(row.mean) in text
     assert tables.percent(row.cells["code/long"].mean) in text
+
+
+@pytest.mark.parametrize("width", [44, 60, 72, 76, 80, 90, 100, 120, 160])
+def test_the_terminal_cuts_no_column_off(tmp_path: Path, width: int) -> None:
+    """Short names leave room that longer ones do not; a column is shown whole or left out."""
+    group = tmp_path / "a"
+    write_run(group / "b", {"math/short": np.ones((30, 8), dtype=int)})
+    write_run(group / "c", {"math/short": draws(0.5)}, method={"type": "lgr"})
+    leaderboard = board_of(tmp_path)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(tables.terminal(leaderboard, width))
+    text = console.export_text()
+    (heading,) = [line for line in text.splitlines() if " rank " in line]
+    shown = re.split(r"\s{2,}", heading.strip())
+    lines = tables.overview(leaderboard.boards[0])
+    assert {"rank", "model", "mean@8"} <= set(shown) <= set(lines[0])
+    for line in lines[1:]:
+        assert all(line[lines[0].index(name)] in text for name in shown)
+    assert text.startswith("Protocol "), "above the table, in its own lines"
 
 
 def test_the_hub_reads_what_is_written_for_it(tmp_path: Path) -> None:
