@@ -26,18 +26,18 @@ def _few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "REPLICATES", 40)
 
 
-def found_in(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "diagnosis.json").read_text())
+def found_in(findings: Path) -> dict[str, Any]:
+    return json.loads(findings.read_text())
 
 
 def test_an_experiment_is_diagnosed_and_what_is_not_there_is_not_identified(
     laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = diagnose(str(laboratory.write(**WHOLE)), [], [], None, SMALL)
+    findings = diagnose(str(laboratory.write(**WHOLE)), [], [], None, SMALL)
     said = capsys.readouterr().out
     assert "n = 6 problems" in said
     assert "not identified (n = 6 problems" in said
-    student, control = found_in(folder)["models"].values()
+    student, control = found_in(findings)["models"].values()
     assert student["responses"] == control["responses"] == 6
     assert (student["own"], control["own"]) == (False, True)
     assert {row["cut"] for row in student["hand_over"]} >= {0}
@@ -46,7 +46,7 @@ def test_an_experiment_is_diagnosed_and_what_is_not_there_is_not_identified(
     assert run.data.tags["opdlab.role"] == "diagnosis"
     assert run.data.metrics["own/fall"] == control["fall"]["value"]
     sent = {each.path for each in laboratory.client().list_artifacts(run.info.run_id)}
-    assert sent == {"diagnosis.html", "diagnosis.json"}
+    assert sent == {findings.name, findings.with_suffix(".html").name}
 
 
 def test_a_stopped_diagnosis_goes_on_and_finds_the_same(laboratory: Laboratory) -> None:
@@ -62,17 +62,17 @@ def test_a_stopped_diagnosis_goes_on_and_finds_the_same(laboratory: Laboratory) 
     assert process.returncode == 130, text
     assert "goes on from here" in text
     (folder,) = laboratory.output.glob("diagnoses/*")
-    assert not (folder / "diagnosis.json").exists()
+    assert not list(folder.glob("*.json"))
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}
     assert files
 
     settings = Settings(problems=None, samples=1, cuts=2, bins=8, least=0.8)
-    assert diagnose(str(file), [], [], None, settings) == folder
+    findings = diagnose(str(file), [], [], None, settings)
+    assert findings.parent == folder
     assert {path: path.stat().st_mtime_ns for path in files} == files
-    resumed = found_in(folder)
+    resumed = found_in(findings)
     (folder / "seen").rename(laboratory.folder / "away")
-    diagnose(str(file), [], [], None, settings)
-    assert found_in(folder) == resumed
+    assert found_in(diagnose(str(file), [], [], None, settings)) == resumed
 
 
 def test_a_run_is_looked_at_before_during_and_after_its_training(
@@ -87,6 +87,22 @@ def test_a_run_is_looked_at_before_during_and_after_its_training(
     assert "the shift is not identified" in " ".join(capsys.readouterr().out.split())
     before, during, after = (found["models"][name]["pair"]["r"] for name in found["students"])
     assert len({before, during, after}) == 3
+    with pytest.raises(ConfigError, match=f"folder of several; name one: .*{run}"):
+        diagnose(str(run.parent), [], [], None, SMALL)
+
+
+def test_diagnoses_of_other_students_stand_side_by_side_and_share_what_was_seen(
+    laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, other = str(laboratory.write(**WHOLE)), str(laboratory.teacher)
+    first, second = (diagnose(file, [], chosen, None, SMALL) for chosen in ([], [other]))
+    assert first != second
+    assert first.parent == second.parent
+    said = capsys.readouterr().out
+    for findings, students in ((first, ["student"]), (second, ["teacher"])):
+        assert found_in(findings)["students"] == students
+        assert findings.with_suffix(".html").is_file()
+        assert str(findings) in said
 
 
 def test_models_may_be_named_and_one_that_does_not_fit_is_refused(laboratory: Laboratory) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from opdlab import models, tracking
+from opdlab.config import Model
 from opdlab.diagnosis import page, report
 from opdlab.diagnosis.findings import find
 from opdlab.diagnosis.observe import WINDOW
@@ -19,8 +22,6 @@ from opdlab.quiet import quieten
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
 
-RESULTS, PAGE = "diagnosis.json", "diagnosis.html"
-
 
 def diagnose(
     name: str,
@@ -29,7 +30,7 @@ def diagnose(
     teacher: str | None,
     settings: Settings,
 ) -> Path:
-    """Measure, write page and findings, print them; returns the folder.
+    """Measure, write page and findings, print them; returns the findings' path, beside which is the page.
 
     Args:
         name: an experiment, or the folder of a run: then its student before and after training, and the
@@ -59,7 +60,8 @@ def diagnose(
         found = find(observed, work.problems, settings.bins, settings.least, SEED)
         found |= {"experiment": config.name, "teacher": config.teacher.path}
         found |= {"window": WINDOW, "top_k": work.bench.top_k}
-        keep(found, work.folder, tracker)
+        findings = work.folder / f"{stem(sources)}.json"
+        keep(found, findings, tracker)
         status = "FINISHED"
     except Stopped as stopped:
         status = "KILLED"
@@ -67,19 +69,28 @@ def diagnose(
         raise SystemExit(stopped.exit_code) from stopped
     finally:
         tracker.close(status)
-    return work.folder
+    return findings
 
 
-def keep(found: dict[str, Any], folder: Path, tracker: Tracker) -> None:
+def stem(sources: Sequence[tuple[str, Model]]) -> str:
+    """What page and findings are called: after the last student, and by a hash of all of them."""
+    students = [(name, one.path, one.revision) for name, one in sources]
+    digest = hashlib.sha256(json.dumps(students).encode()).hexdigest()[:8]
+    last = re.sub(r"[^\w.-]+", "-", students[-1][0]).strip("-")
+    return f"diagnosis-{last}-{digest}"
+
+
+def keep(found: dict[str, Any], findings: Path, tracker: Tracker) -> None:
     """Write the findings as JSON and as a page, send both to MLflow, print the gist."""
-    (folder / RESULTS).write_text(json.dumps(clean(found), indent=1) + "\n", encoding="utf-8")
-    (folder / PAGE).write_text(page.html(found), encoding="utf-8")
-    for name in (RESULTS, PAGE):
-        tracker.artifact(folder / name)
+    shown = findings.with_suffix(".html")
+    findings.write_text(json.dumps(clean(found), indent=1) + "\n", encoding="utf-8")
+    shown.write_text(page.html(found), encoding="utf-8")
+    for path in (findings, shown):
+        tracker.artifact(path)
     tracker.set(report.metrics(found))
     for part in report.tables(found):
         console.print(part)
-    console.print(f"page: {folder / PAGE}\nfindings: {folder / RESULTS}", soft_wrap=True)
+    console.print(f"page: {shown}\nfindings: {findings}", soft_wrap=True)
 
 
 def clean(value: Any) -> Any:

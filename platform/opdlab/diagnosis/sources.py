@@ -9,7 +9,7 @@ from opdlab import loader
 from opdlab.comparison import short_names
 from opdlab.config import Experiment, Model
 from opdlab.errors import ConfigError
-from opdlab.training.group import CONFIG
+from opdlab.training.group import CONFIG, STATE, Group
 from opdlab.training.watch import STUDENTS
 
 
@@ -19,10 +19,13 @@ def what_to_look_at(
     """The experiment, and students by name in the order of their training.
 
     Raises:
-        ConfigError: no benchmarks to take problems from.
+        ConfigError: no benchmarks to take problems from, or a folder of several runs.
     """
     folder = Path(name)
     is_run = (folder / CONFIG).is_file()
+    if (folder / STATE).is_file() and not students:
+        runs = ", ".join(str(folder / run) for run in Group(folder).state()["runs"])
+        raise ConfigError(f"{name} is no run, but the folder of several; name one: {runs}")
     config = loader.load_experiment(folder / CONFIG if is_run else name, overrides)
     if teacher is not None:
         config = config.model_copy(
