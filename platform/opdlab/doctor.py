@@ -45,6 +45,7 @@ def diagnose(config: Experiment) -> Iterator[Line]:
         yield failed("the student answers prompts", str(error), "see the message")
         yield skipped(WITH_ANSWERS, "they need answers to prompts")
         return
+    yield doctor_models.answers_fit([run for _, run in variants], probe.prompts, cast)
     yield from look_at(probe, cast)
     for name, run in variants:
         yield doctor_training.gradient(name, replace(probe, config=run))

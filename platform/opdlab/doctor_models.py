@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import itemgetter
 from time import perf_counter
 
 import torch
@@ -10,11 +12,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from opdlab import models
 from opdlab.config import Experiment
 from opdlab.doctor_lines import Line, failed, judged, passed, skipped
-from opdlab.doctor_probe import CANDIDATES, TOKENS, Probe
+from opdlab.doctor_probe import CANDIDATES, SEARCHED, TOKENS, Cast, Probe
 from opdlab.errors import ModelError, OpdlabError
+from opdlab.evaluation import sampling_engine
 from opdlab.head import hidden_states, log_distribution
 from opdlab.naive import naive_scores
-from opdlab.prompts import encode, open_prompts
+from opdlab.prompts import PromptSource, encode, open_prompts
 from opdlab.records import Questions, Rollout
 from opdlab.shapes import Float, Tensor
 from opdlab.tree import part
@@ -69,6 +72,43 @@ def sampling(config: Experiment) -> Line:
     )
     whole = engine.temperature == 1.0 and engine.top_p == 1.0
     return judged("sampling is not truncated", whole, found, remedy)
+
+
+def answers_fit(runs: Sequence[Experiment], prompts: PromptSource, cast: Cast) -> Line:
+    """Whether the longest prompt seen and the longest answer allowed are within every model's context."""
+    what = "prompts and answers are within the context"
+    found = {"student": cast.student, **{name: one for name, (one, _) in cast.teachers.items()}}
+    contexts = {name: size for name, one in found.items() if (size := context(one)) is not None}
+    if not contexts:
+        return skipped(what, "the models name no largest number of positions")
+    prompt = max(len(prompts.prompt(index).tokens) for index in range(SEARCHED))
+    key, answer = max((longest_answer(run) for run in runs), key=itemgetter(1))
+    name, least = min(contexts.items(), key=itemgetter(1))
+    said = f"{prompt} tokens of prompt + {key} {answer} = {prompt + answer}, {name} has {least}"
+    remedy = (
+        f"set {key} to {least - prompt} at most: beyond its context a model reads noise"
+        if prompt < least
+        else f"leave out prompts of {least} tokens and more, or take a {name} with more context"
+    )
+    return judged(what, prompt + answer <= least, said, remedy)
+
+
+def longest_answer(run: Experiment) -> tuple[str, int]:
+    """The key that allows the longest answers, in training or evaluation, and how many tokens."""
+    trained = run.rollout.max_new_tokens
+    measured = sampling_engine(run.rollout, run.evaluation).max_new_tokens
+    if run.evaluation.benchmarks and measured > trained:
+        return "evaluation.max_new_tokens", measured
+    return "rollout.max_new_tokens", trained
+
+
+def context(model: PreTrainedModel) -> int | None:
+    """Positions that a model was made for, stretched as its rotary embedding says; None for any number."""
+    config = model.config.get_text_config(decoder=True)
+    size = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    stretched = (rope.get("factor") or 1) * (rope.get("original_max_position_embeddings") or 0)
+    return None if size is None else max(size, int(stretched))
 
 
 def answers_end(probe: Probe) -> Line:

@@ -20,7 +20,7 @@ from opdlab.tree import part
 
 ROWS, TOKENS, CANDIDATES = 8, 64, 4
 SEARCHED = 512
-"""Prompts among which a teacher's domains are looked for."""
+"""Prompts among which a teacher's domains, and the longest one, are looked for."""
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.3}
 """Largest difference of a log-probability, in nats, between two ways to compute it, by number format."""
 

@@ -19,6 +19,7 @@ from opdlab.config import Experiment
 from opdlab.doctor import diagnose, look_at, of_a_teacher
 from opdlab.doctor_lines import Line
 from opdlab.doctor_probe import Cast, Probe, make_probe, share_of_teachers
+from opdlab.prompts import open_prompts
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.teacher import Teacher
 
@@ -55,13 +56,13 @@ def assert_fails(line: Line, found: str = "") -> None:
 def test_a_healthy_experiment_passes_every_line() -> None:
     lines = list(diagnose(experiment()))
     assert [line for line in lines if line.status != "pass"] == []
-    assert len(lines) == 18
+    assert len(lines) == 19
 
 
 def test_the_exit_status_tells_health() -> None:
     healthy = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]"])
     assert healthy.exit_code == 0, healthy.output
-    assert "16 passed, 0 failed" in healthy.output
+    assert "17 passed, 0 failed" in healthy.output
     ill = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]", "rollout.top_p=0.9"])
     assert ill.exit_code == 1
     assert "FAIL  sampling is not truncated" in ill.output
@@ -124,6 +125,33 @@ def test_another_vocabulary_is_found() -> None:
     theirs._tokenizer = type(theirs.backend_tokenizer).from_str(state)
     line = doctor_models.tokenizers(ours, theirs, student, teacher)
     assert_fails(line, "map to different strings")
+
+
+def fits(cast: Cast, *overrides: str) -> Line:
+    config = one_run(*overrides)
+    prompts = open_prompts(config.prompts, cast.tokenizer, config.seed)
+    return doctor_models.answers_fit([config], prompts, cast)
+
+
+@pytest.mark.parametrize("key", ["rollout.max_new_tokens", "evaluation.max_new_tokens"])
+def test_answers_longer_than_the_context_are_found(key: str) -> None:
+    whole = cast()
+    assert fits(whole, f"{key}=400").status == "pass"
+    line = fits(whole, f"{key}=2000")
+    assert_fails(line, f"{key} 2000 = ")
+    most = int(line.remedy.split()[3])
+    assert fits(whole, f"{key}={most}").status == "pass"
+    assert_fails(fits(whole, f"{key}={most + 1}"), "= 513, student has 512")
+
+
+def test_the_smallest_context_counts_and_a_stretched_one_is_as_long_as_it_says() -> None:
+    whole = cast()
+    teacher, _ = whole.teachers["teacher"]
+    teacher.config.max_position_embeddings = 256
+    assert_fails(fits(whole, "rollout.max_new_tokens=300"), "teacher has 256")
+    stretch = {"factor": 2.0, "original_max_position_embeddings": 256}
+    teacher.config.rope_parameters |= stretch
+    assert fits(whole, "rollout.max_new_tokens=300").status == "pass"
 
 
 def test_an_eos_that_is_lost_is_found(probe: Probe) -> None:
