@@ -21,6 +21,7 @@ from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
 from opdlab_dashboards.curves import CURVES, SHARES, fidelity_curves, training_curves
 from opdlab_dashboards.rows import Cell, Row, Score
 from opdlab_dashboards.tables import READING, title
+from opdlab_dashboards.varied import in_short, varied
 from opdlab_evaluators.ranking import Standing
 
 ASSETS = ("style.css", "board.js", "figures.js", "cell.js")
@@ -128,7 +129,10 @@ def _board(board: Board) -> dict[str, Any]:
         "title": title(board),
         "k": board.k,
         "benchmarks": [_benchmark(cell) for cell in board.cells.values()],
-        "rows": [_row(row, pins.get(i)) for i, row in enumerate(board.rows)],
+        "rows": [
+            {**_row(row, pins.get(i)), "varied": in_short(settings)}
+            for i, (row, settings) in enumerate(zip(board.rows, varied(board.rows), strict=True))
+        ],
         "standings": {
             "average" if name == AVERAGE else str(list(board.cells).index(name)): [
                 _standing(one) for one in standings

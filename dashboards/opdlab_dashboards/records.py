@@ -10,18 +10,20 @@ from typing import Any
 
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
 from opdlab_dashboards.rows import Row, Score
+from opdlab_dashboards.varied import varied
 
 
 def records(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
-    """Flat records; scores between 0 and 1, lists joined by spaces in CSV.
+    """Records; scores between 0 and 1, lists joined by spaces in CSV.
 
+    `settings` are those in which a row differs from others of its experiment, in CSV one column each.
     `rank_first` and `rank_last` are the places that a paired test does not rule out; None where a sample
     could not be graded, as the score and its interval are then.
     """
     for board in leaderboard.boards:
-        for place, row in enumerate(board.rows):
-            for name in [*board.standings]:
-                yield _record(board, place, row, name)
+        for place, (row, settings) in enumerate(zip(board.rows, varied(board.rows), strict=True)):
+            for name in board.standings:
+                yield {**_record(board, place, row, name), "settings": settings}
 
 
 def _record(board: Board, place: int, row: Row, name: str) -> dict[str, Any]:
@@ -72,9 +74,10 @@ def as_json(leaderboard: Leaderboard) -> str:
 
 def as_csv(leaderboard: Leaderboard) -> str:
     """All records as a table."""
-    rows = list(records(leaderboard))
+    rows = [row | row.pop("settings") for row in records(leaderboard)]
     sink = io.StringIO()
-    writer = csv.DictWriter(sink, list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(sink, list(columns), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         lists = {k: " ".join(map(str, v)) for k, v in row.items() if isinstance(v, list)}

@@ -13,6 +13,7 @@ from rich.text import Text
 from opdlab.comparison import STYLE
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
 from opdlab_dashboards.rows import Row, Score
+from opdlab_dashboards.varied import in_short, varied
 
 READING = (
     "Rank: the places that a paired test over problems does not rule out, at 5 % for all pairs of a table "
@@ -58,11 +59,11 @@ def overview(board: Board) -> list[list[str]]:
     heading = ["rank", "model", "role", "seeds", f"mean@{k}", f"pass@{k}"]
     heading += ["truncated", "tokens", "teacher tokens", "seconds"]
     lines = [heading]
-    for row, standing in zip(board.rows, board.standings[main], strict=True):
+    for row, name, standing in zip(board.rows, _names(board), board.standings[main], strict=True):
         lines.append(
             [
                 str(standing or "?"),
-                row.name,
+                name,
                 ROLE_NAMES[row.role] or row.method,
                 seeds(row),
                 percent(row.mean),
@@ -80,13 +81,21 @@ def by_benchmark(board: Board, names: Sequence[str]) -> list[list[str]]:
     """Heading and one line a row: mean@k on each benchmark, with its rank there."""
     counts = [f"{name} n={len(board.cells[name].problems)}" for name in names]
     lines = [["model", *counts]]
-    for place, row in enumerate(board.rows):
+    for place, (row, label) in enumerate(zip(board.rows, _names(board), strict=True)):
         cells = [
             f"{percent(row.cells[name].mean)} #{board.standings[name][place] or '?'}"
             for name in names
         ]
-        lines.append([row.name, *cells])
+        lines.append([label, *cells])
     return lines
+
+
+def _names(board: Board) -> list[str]:
+    """Names of the rows, each with the settings in which it differs from others of its experiment."""
+    return [
+        f"{row.name}: {in_short(settings)}" if settings else row.name
+        for row, settings in zip(board.rows, varied(board.rows), strict=True)
+    ]
 
 
 def title(board: Board) -> str:

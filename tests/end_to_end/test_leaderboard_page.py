@@ -111,6 +111,17 @@ def test_a_page_is_sorted_searched_compared_and_a_cell_opened(page: Page) -> Non
     page.wait_for_selector("#overview", state="visible")
 
 
+def test_settings_in_which_runs_differ_stand_under_their_names_and_on_their_cells(
+    page: Page,
+) -> None:
+    row = page.locator("#table tbody tr", has_text="try-001/lgr2")
+    assert row.locator(".varied").inner_text() == "reward_weight 2"
+    assert page.locator("#table .varied").count() == 3, "of OPD and the references there is none"
+    row.locator("td a").first.click()
+    page.wait_for_selector(".problem")
+    assert page.locator("#cell .varied").inner_text() == "reward_weight 2"
+
+
 def test_cells_are_reached_and_opened_by_keys_alone(page: Page) -> None:
     page.locator("#table tbody .rank button").first.focus()
     for key in ("ArrowDown", "ArrowRight", "ArrowRight", "Enter"):

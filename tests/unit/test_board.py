@@ -20,6 +20,7 @@ from opdlab_dashboards import hub_results, records, tables
 from opdlab_dashboards.board import Leaderboard, build
 from opdlab_dashboards.curves import fidelity_curves, training_curves
 from opdlab_dashboards.measured import find
+from opdlab_dashboards.varied import in_short, varied
 from opdlab_evaluators.intervals import mean_interval
 
 BOTH = ("math/short", "code/long")
@@ -68,6 +69,46 @@ def test_trials_of_a_sweep_are_named_by_their_numbers(tmp_path: Path) -> None:
             write_run(folder, scores(0.5, seed), seed=seed, method=method)
     (board,) = board_of(tmp_path).boards
     assert {row.name for row in board.rows} == {"search/trial-0000", "search/trial-0001"}
+
+
+def test_trials_tell_the_settings_in_which_they_differ(tmp_path: Path) -> None:
+    write_run(tmp_path / "other-001" / "opd", scores(0.5), method={"type": "opd", "top_k": 9})
+    for number, weight in enumerate((1.85053, 0.5)):
+        method = {"type": "lgr", "top_k": 2 + number, "reward_weight": weight, "control": "none"}
+        for seed in range(2):
+            folder = tmp_path / "search-sweep" / f"trial-{number:04d}" / f"seed-{seed}"
+            write_run(folder, scores(0.6, seed), seed=seed, method=method)
+    leaderboard = board_of(tmp_path)
+    text = tables.markdown(leaderboard)
+    assert text.count("| search/trial-0000: reward_weight 1.85, top_k 2 |") == 2
+    assert text.count("| search/trial-0001: reward_weight 0.5, top_k 3 |") == 2
+    assert text.count("| other-001/opd |") == 2
+
+    content = json.loads(records.as_json(leaderboard))["records"]
+    settings = {one["model"]: one["settings"] for one in content}
+    trial = {"method.top_k": 2, "method.reward_weight": 1.85053}
+    assert settings["search/trial-0000"] == trial
+    assert settings["other-001/opd"] == {}
+    rows = csv.DictReader(io.StringIO(records.as_csv(leaderboard)))
+    told = {row["model"]: (row["method.top_k"], row["method.reward_weight"]) for row in rows}
+    assert told["search/trial-0000"] == ("2", "1.85053")
+    assert told["other-001/opd"] == ("", "")
+
+
+def test_methods_of_an_experiment_that_differ_in_nothing_else_are_named_alone(
+    tmp_path: Path,
+) -> None:
+    for n, method in enumerate(({"type": "opd", "top_k": 1}, {"type": "lgr", "top_k": 8})):
+        write_run(tmp_path / "try-001" / f"run{n}", scores(0.5, n), method=method)
+    (board,) = board_of(tmp_path).boards
+    assert varied(board.rows) == [{}, {}]
+
+
+def test_a_setting_whose_last_word_is_shared_or_says_little_is_named_whole() -> None:
+    settings = {"method.first": 1, "training.mask.first": 2, "rollout.type": "cached"}
+    assert in_short(settings) == "method.first 1, training.mask.first 2, rollout.type cached"
+    assert in_short({"training.learning_rate": 0.00012345}) == "learning_rate 0.000123"
+    assert len(in_short({"prompts.sources": ["x" * 99]})) == len("sources ") + 40
 
 
 def test_roles_costs_and_names_are_found(runs: Path) -> None:

@@ -54,7 +54,7 @@ const opdlab = (() => {
   }
 
   function matches(row, i) {
-    const text = [row.name, row.method, row.role, row.source, row.pin, ...row.seeds.map((s) => `seed ${s}`), JSON.stringify(row.settings)].join(" ").toLowerCase();
+    const text = [row.name, row.method, row.role, row.source, row.pin, ...row.seeds.map((s) => `seed ${s}`), JSON.stringify(row.settings), row.varied].join(" ").toLowerCase();
     const first = standings()[i]?.[0] === 1;
     const kept = { "": true, run: row.role === "run", reference: row.role !== "run", first }[state.filter];
     return kept && state.search.toLowerCase().split(/\s+/).every((word) => text.includes(word));
@@ -136,7 +136,7 @@ const opdlab = (() => {
     const settings = Object.entries(row.settings).map(([k, v]) => `${k}: ${typeof v === "object" ? JSON.stringify(v) : v}`).join("\n");
     const button = el("button", { type: "button", onclick: () => choose(i), "data-row": i, title: "set the others against this row" });
     const sub = seedText(row);
-    const model = el("th", { class: "model", scope: "row", title: settings || row.source }, row.name, el("span", { class: "sub" }, row.pin ? el("span", { class: "pin" }, row.pin) : null, row.pin && sub ? " " : "", sub));
+    const model = el("th", { class: "model", scope: "row", title: settings || row.source }, row.name, el("span", { class: "sub" }, row.pin ? el("span", { class: "pin" }, row.pin) : null, row.pin && sub ? " " : "", sub), row.varied ? el("span", { class: "sub varied" }, row.varied) : null);
     const average = board().benchmarks.length > 1 ? [scoreCell(row.mean, i, null, { class: "average" })] : [];
     return el("tr", { "data-row": i },
       el("td", { class: "rank" }, button), model, ...average, scoreCell(row.pass, i, null),

@@ -73,6 +73,7 @@
     $("cell").replaceChildren(
       el("p", {}, el("a", { href: "#" }, "← leaderboard")),
       el("h2", {}, `${row.name} on ${one.name}`),
+      row.varied ? el("p", { class: "varied" }, row.varied) : "",
       facts(board, row, row.cells[j], one, board.standings[`${j}`][i], problems),
       el("p", { class: "reading" }, `Samples: ${row.places.join(", ")}`),
       el("section", { class: "controls" },
