@@ -14,6 +14,7 @@ from opdlab import tracking
 from opdlab.config import Experiment
 from opdlab.loader import load_experiment
 from opdlab.sweeps import report
+from opdlab.sweeps.importance import groups, importance, importance_figure
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import progress
 from opdlab.tracking import Tracker
@@ -125,3 +126,64 @@ def test_where_no_trial_kept_the_limits_none_is_called_best(
     assert not [name for name in metrics if name.startswith("best/")]
     sweep = Sweep.model_validate({"space": SPACE, "trials": 3})
     assert "best" not in report.standing(study, sweep, progress(study))
+
+
+METHOD_SPACE = {
+    "method": {"type": "choice", "values": {"opd": {"type": "opd"}, "lgr": {"type": "lgr"}}},
+    RATE: SPACE[RATE],
+    "method.top_k": {"type": "int", "low": 2, "high": 8, "when": {"method": "lgr"}},
+    "method.reward_weight": {"type": "float", "low": 0.1, "high": 1, "when": {"method": "lgr"}},
+}
+
+
+def of_methods(opd: int, lgr: int) -> optuna.Study:
+    """A study of so many trials of each method; what each key does differs."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1), direction="maximize")
+    for number in range(opd + lgr):
+        study.enqueue_trial({"method": "opd" if number < opd else "lgr"})
+        trial = study.ask()
+        method = trial.suggest_categorical("method", ["opd", "lgr"])
+        trial.set_user_attr("folder", f"trial-{number:04d}")
+        value = trial.suggest_float(RATE, 1e-4, 1e-2)
+        if method == "lgr":
+            value += trial.suggest_int("method.top_k", 2, 8)
+            value += 0.1 * trial.suggest_float("method.reward_weight", 0.1, 1)
+        study.tell(trial, value)
+    return study
+
+
+def cells(study: optuna.Study) -> list[tuple[str, ...]]:
+    sweep = Sweep.model_validate({"space": METHOD_SPACE, "trials": 40})
+    table = report.importance_table(
+        {"mean_at_k": importance(study)}, groups(study), report.conditions(sweep)
+    )
+    return list(zip(*(column.cells for column in table.columns), strict=True))
+
+
+def test_no_importance_is_claimed_from_fewer_than_ten_trials():
+    *_, few = cells(of_methods(opd=20, lgr=9))
+    assert few[1:] == ("method = lgr", "9", "too few: 9 trials")
+    assert importance(of_methods(opd=0, lgr=9)) == {}
+    assert "method.top_k" in importance(of_methods(opd=20, lgr=10))
+
+
+def test_importance_tells_which_shares_belong_together_and_of_how_many_trials():
+    study = of_methods(opd=20, lgr=12)
+    rows = cells(study)
+    assert [row[:3] for row in rows] == [
+        ("method", "all", "32"),
+        (RATE, "all", "32"),
+        ("method.top_k", "method = lgr", "12"),
+        ("method.reward_weight", "method = lgr", "12"),
+    ]
+    shares = importance(study)
+    sweep = Sweep.model_validate({"space": METHOD_SPACE, "trials": 40})
+    figure = importance_figure(shares, "mean_at_k", report.conditions(sweep))
+    assert "method.top_k<br>of trials with method = lgr" in figure.data[0].y
+
+
+def test_a_report_says_that_trials_are_too_few_to_tell_what_matters(
+    experiment: Experiment, capsys: pytest.CaptureFixture[str]
+):
+    text, _ = written(experiment, of_methods(opd=5, lgr=0), capsys, space=METHOD_SPACE)
+    assert "too few: 5 trials, of at least 10" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 # Trees of the forest that the shares come from, and of those that only tell how much they vary.
 _TREES, _TREES_OF_A_DRAW = 64, 16
 _DRAWS = 100
+
+FEWEST = 10
+"""Trials that a share takes; of fewer the interval of a bootstrap is too narrow to be believed."""
 
 
 @dataclass(frozen=True)
@@ -44,36 +47,56 @@ def of_one_objective(study: optuna.Study, index: int) -> optuna.Study:
     return _study(trials, study.directions[index])
 
 
-def importance(study: optuna.Study) -> dict[str, Share]:
-    """Shares of a study of one objective, the largest first; empty where that is unknown.
+@dataclass(frozen=True)
+class Group:
+    """Keys that the same complete trials have: their shares compare with each other."""
 
-    By functional ANOVA on a random forest (Hutter, Hoos, Leyton-Brown, ICML 2014), which looks at all
-    trials. PED-ANOVA, Optuna's default, asks where the best tenth of the trials lies, which is three of
-    thirty, and where a sampler looked most often that says more about the sampler. The interval is that of
-    a bootstrap over trials. A key that some trials lack is judged by those which have it; one that varies
-    alone has no share.
-    """
+    keys: list[str]
+    trials: list[FrozenTrial]
+
+
+def groups(study: optuna.Study) -> list[Group]:
+    """The keys by the trials that have them; conditional keys stand apart."""
     trials = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     owners: dict[tuple[int, ...], list[str]] = {}
     for key in dict.fromkeys(key for trial in trials for key in trial.params):
         having = tuple(n for n, trial in enumerate(trials) if key in trial.params)
         owners.setdefault(having, []).append(key)
+    return [Group(keys, [trials[n] for n in having]) for having, keys in owners.items()]
+
+
+def importance(study: optuna.Study) -> dict[str, Share]:
+    """Shares of a study of one objective, by group, the largest first; empty where that is unknown.
+
+    By functional ANOVA on a random forest (Hutter, Hoos, Leyton-Brown, ICML 2014), which looks at all
+    trials. PED-ANOVA, Optuna's default, asks where the best tenth of the trials lies, which is three of
+    thirty, and where a sampler looked most often that says more about the sampler. The interval is that of
+    a bootstrap over trials. A key that some trials lack is judged by those which have it; one that varies
+    alone, or that fewer than `FEWEST` trials have, has no share.
+    """
     found: dict[str, Share] = {}
-    for having, keys in owners.items():
-        some = [trials[n] for n in having]
-        shares = _shares(some, _TREES, seed=0)
-        picks = np.random.default_rng(0).integers(len(some), size=(_DRAWS, len(some)))
-        draws = [
-            _shares([some[n] for n in pick], _TREES_OF_A_DRAW, seed)
-            for seed, pick in enumerate(picks)
-            if shares
-        ]
-        for key in keys:
-            of_draws = [draw[key] for draw in draws if key in draw]
-            if key in shares and of_draws:
-                low, high = np.quantile(of_draws, [0.025, 0.975])
-                found[key] = Share(shares[key], float(low), float(high), len(some))
-    return dict(sorted(found.items(), key=lambda item: -item[1].share))
+    for group in groups(study):
+        if len(group.trials) >= FEWEST:
+            found |= _of_group(group)
+    return found
+
+
+def _of_group(group: Group) -> dict[str, Share]:
+    some = group.trials
+    shares = _shares(some, _TREES, seed=0)
+    picks = np.random.default_rng(0).integers(len(some), size=(_DRAWS, len(some)))
+    draws = [
+        _shares([some[n] for n in pick], _TREES_OF_A_DRAW, seed)
+        for seed, pick in enumerate(picks)
+        if shares
+    ]
+    found: dict[str, Share] = {}
+    for key in sorted(shares, key=lambda key: -shares[key]):
+        of_draws = [draw[key] for draw in draws if key in draw]
+        if key in group.keys and of_draws:
+            low, high = np.quantile(of_draws, [0.025, 0.975])
+            found[key] = Share(shares[key], float(low), float(high), len(some))
+    return found
 
 
 def _shares(trials: Sequence[FrozenTrial], trees: int, seed: int) -> dict[str, float]:
@@ -100,15 +123,24 @@ def _study(trials: Sequence[FrozenTrial], direction: StudyDirection) -> optuna.S
     return study
 
 
-def importance_figure(shares: dict[str, Share], metric: str) -> Any:
-    """Shares as bars with their intervals, the largest on top."""
+def importance_figure(
+    shares: Mapping[str, Share], metric: str, conditions: Mapping[str, str]
+) -> Any:
+    """Shares as bars with their intervals, group by group, the largest on top.
+
+    Args:
+        conditions: which trials a key exists in, such as `method = lgr`; none for all.
+    """
     import plotly.graph_objects as go
 
     keys = list(shares)[::-1]
     of = [shares[key] for key in keys]
     bars = go.Bar(
         x=[one.share for one in of],
-        y=keys,
+        y=[
+            f"{key}<br>of trials with {conditions[key]}" if conditions.get(key) else key
+            for key in keys
+        ],
         orientation="h",
         error_x={
             "type": "data",

@@ -20,7 +20,15 @@ from opdlab.comparison import STYLE
 from opdlab.config import Experiment
 from opdlab.errors import DataError
 from opdlab.sweeps import study as studies
-from opdlab.sweeps.importance import Share, importance, importance_figure, of_one_objective
+from opdlab.sweeps.importance import (
+    FEWEST,
+    Group,
+    Share,
+    groups,
+    importance,
+    importance_figure,
+    of_one_objective,
+)
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import Progress
 from opdlab.sweeps.worker import trial_config
@@ -100,12 +108,8 @@ def write(
         console.print("[red]no trial was completed[/]; reasons are in sweep.json")
         return
     console.print(trials_table(trials, sweep, front))
-    if any(shares.values()):
-        console.print(importance_table(shares))
-    elif len(sweep.space) > 1:
-        console.print(
-            "[dim]What matters is unknown: the trials are too few, or came out alike.[/]\n"
-        )
+    if len(sweep.space) > 1:
+        say_what_matters(study, sweep, shares)
     if feasible(trials[0]):
         _compare(folder, trials, config, sweep)
         best = save_best(config, sweep, trials, front, record)
@@ -221,7 +225,7 @@ def plots(
             makers[name + suffix] = partial(getattr(draw, f"plot_{name}"), alone, **options)
         if shares[metric]:
             makers["param_importances" + suffix] = partial(
-                importance_figure, shares[metric], metric
+                importance_figure, shares[metric], metric, conditions(sweep)
             )
     if len(metrics) == 1:
         makers["intermediate_values"] = lambda: draw.plot_intermediate_values(study)
@@ -280,24 +284,65 @@ def _short(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def importance_table(found: Mapping[str, dict[str, Share]]) -> Table:
-    """Importance of each key for each objective."""
+def conditions(sweep: Sweep) -> dict[str, str]:
+    """Which trials each key exists in, such as `method = lgr`; empty for all."""
+    return {
+        key: ", ".join(f"{other} = {value}" for other, value in one.when.items())
+        for key, one in sweep.space.items()
+    }
+
+
+def say_what_matters(
+    study: optuna.Study, sweep: Sweep, shares: Mapping[str, dict[str, Share]]
+) -> None:
+    """Print the importance of keys, or why there is none."""
+    found = groups(study)
+    most = max(len(group.trials) for group in found)
+    if any(shares.values()):
+        console.print(importance_table(shares, found, conditions(sweep)))
+    elif most < FEWEST:
+        console.print(
+            f"[dim]What matters is unknown: too few: {most} trials, of at least {FEWEST}.[/]\n"
+        )
+    else:
+        console.print(
+            "[dim]What matters is unknown: the trials came out alike, or differ in one key.[/]\n"
+        )
+
+
+def importance_table(
+    found: Mapping[str, dict[str, Share]], by: Sequence[Group], conditions: Mapping[str, str]
+) -> Table:
+    """Importance of each key for each objective, group by group.
+
+    Args:
+        conditions: which trials a key exists in, such as `method = lgr`; none for all.
+    """
     title = (
         "Share in the variation that the keys explain (functional ANOVA, 95 % interval over trials)"
     )
-    table = Table(title=title, **STYLE)
+    caption = "Compare shares only between keys of the same trials."
+    table = Table(title=title, caption=caption if len(by) > 1 else None, **STYLE)
     table.add_column("key")
+    table.add_column("of trials with")
+    table.add_column("trials", justify="right")
     for metric in found:
         table.add_column(metric, justify="right")
-    for key in dict.fromkeys(key for column in found.values() for key in column):
-        table.add_row(key, *(_cell(column.get(key)) for column in found.values()))
+    order = [key for column in found.values() for key in column]
+    for group in by:
+        for key in sorted(group.keys, key=lambda key: order.index(key) if key in order else 10**9):
+            cells = [_cell(column.get(key), group) for column in found.values()]
+            table.add_row(key, escape(conditions.get(key) or "all"), str(len(group.trials)), *cells)
+        table.add_section()
     return table
 
 
-def _cell(share: Share | None) -> str:
-    if share is None:
-        return ""
-    return f"{100 * share.share:.0f} % \\[{100 * share.low:.0f}, {100 * share.high:.0f}]"
+def _cell(share: Share | None, group: Group) -> str:
+    if share is not None:
+        return f"{100 * share.share:.0f} % \\[{100 * share.low:.0f}, {100 * share.high:.0f}]"
+    if len(group.trials) < FEWEST:
+        return f"too few: {len(group.trials)} trials"
+    return "varies alone" if len(group.keys) == 1 else "unknown"
 
 
 def _compare(folder: Path, trials: Sequence[FrozenTrial], config: Experiment, sweep: Sweep) -> None:
