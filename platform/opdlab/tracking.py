@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import psutil
 
-from opdlab.errors import TrackingError
+from opdlab.errors import StorageError, TrackingError
 from opdlab.terminal import console
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def open_client(uri: str) -> MlflowClient:
 
     Raises:
         TrackingError: a server does not answer, or an SQLite file cannot be opened.
+        StorageError: the SQLite file's folder cannot be made.
     """
     # A training step must not wait minutes for a server that went away.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -50,7 +51,7 @@ def open_client(uri: str) -> MlflowClient:
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        make_output(Path(uri.removeprefix("sqlite:///")).parent)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -60,6 +61,20 @@ def open_client(uri: str) -> MlflowClient:
     except (MlflowException, OSError) as error:
         raise TrackingError(f"the MLflow store {uri} cannot be used: {error}") from error
     return client
+
+
+def make_output(folder: Path) -> None:
+    """Make the folder of runs.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"output: {folder} cannot be made a folder ({error.strerror}); name another one"
+        ) from error
 
 
 def import_store(uri: str) -> None:

@@ -66,3 +66,14 @@ def test_what_training_lacks_is_told_before_anything_is_made(
     assert message in " ".join(text.split())
     assert not list(laboratory.output.glob("small-*"))
     assert not laboratory.client().get_experiment_by_name("opdlab")
+
+
+@pytest.mark.parametrize("output", ["file", "file/below"])
+@pytest.mark.parametrize("command", [("train",), ("eval", "--model", "embedded:student")])
+def test_an_output_that_cannot_be_a_folder_is_refused(
+    laboratory: Laboratory, command: tuple[str, ...], output: str
+) -> None:
+    (laboratory.folder / "file").touch()
+    place = laboratory.folder / output
+    text = laboratory.run(*command, laboratory.write(), f"output={place}", code=1)
+    assert "StorageError: output:" in text
