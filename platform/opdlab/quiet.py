@@ -18,3 +18,5 @@ def quieten() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # Lightning asks torch in a way that torch has renamed.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # Its data are a count of steps; the prompts go on from the module's own place.
+    warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable.*")

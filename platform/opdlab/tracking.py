@@ -192,12 +192,10 @@ class Tracker:
 
     def _go_on(self) -> None:
         """Take up a run that was cut short: send the rows that were written but never arrived."""
+        _end_line(self.folder / METRICS)
         rows = read_metrics(self.folder)
         if not rows:
             return
-        # A line that a crash cut short must not swallow the next one.
-        with (self.folder / METRICS).open("a") as file:
-            file.write("\n")
         self.logged_step = int(max(row["step"] for row in rows))
         self._attempt(lambda: self._fill_gaps(rows), lambda: None)
 
@@ -324,6 +322,13 @@ class Tracker:
             self.silent_until = time.monotonic() + RETRY_AFTER_S
             return False
         return True
+
+
+def _end_line(path: Path) -> None:
+    """End a line that a crash cut short, so that it does not swallow the next one."""
+    if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
+        with path.open("a") as file:
+            file.write("\n")
 
 
 def _rows(columns: dict[str, list[Any]]) -> list[list[Any]]:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from end_to_end.laboratory import Laboratory, wait_for_step
 from mlflow import MlflowClient
 
@@ -199,3 +200,17 @@ def test_processes_that_begin_together_share_one_experiment(tmp_path: Path, stor
         thread.join()
     assert len(ids) == 2
     assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("cut", ["", '{"step": 2, "lo'])
+def test_a_run_taken_up_again_begins_a_line_of_its_own(laboratory: Laboratory, cut: str) -> None:
+    client = laboratory.client()
+    experiment = tracking.experiment_id(client, "taken up", laboratory.output)
+    run = tracking.start_run(client, experiment, "run", None, {})
+    folder = laboratory.output / "run"
+    tracking.Tracker(client, run, folder).log({"loss": 1.0}, 1)
+    path = folder / tracking.METRICS
+    path.write_text(path.read_text() + cut)
+    tracking.Tracker(client, run, folder).log({"loss": 2.0}, 2)
+    assert [row["step"] for row in tracking.read_metrics(folder)] == [1, 2]
+    assert len(path.read_text().splitlines()) == 2 + bool(cut)
