@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable
@@ -47,18 +49,21 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(
 def test_a_signal_ends_the_run_after_its_step_with_the_signals_exit_code(
     laboratory: Laboratory, undisturbed: Laboratory, signum: signal.Signals, code: int
 ) -> None:
-    file = laboratory.write(training__checkpoint_every=100)
-    process = laboratory.start("train", file)
+    overrides = ["training.checkpoint_every=100", "rollout={type: cached, max_new_tokens: 16}"]
+    process = laboratory.start("train", laboratory.write(), *overrides)
     wait_for_step(laboratory, 2, process)
     process.send_signal(signum)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == code, text
-    assert "--resume" in text
+    advice = re.search("`opdlab (train .*--resume)` goes on", text)
+    assert advice, text
     assert {run.info.status for run in laboratory.mlflow_runs().values()} == {"KILLED"}
 
-    laboratory.run("train", file, "--resume")
+    text = laboratory.run(*shlex.split(advice[1]))
 
     assert_same_run(laboratory, undisturbed)
+    assert "not resumable" not in " ".join(text.split())
+    assert "" not in (laboratory.output / "small-001/lgr/metrics.jsonl").read_text().splitlines()
 
 
 def test_a_run_that_is_done_is_not_done_again(laboratory: Laboratory) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -12,7 +13,8 @@ from filelock import FileLock
 
 from opdlab import loader
 from opdlab.config import Experiment
-from opdlab.errors import ResumeError
+from opdlab.errors import ConfigError, ResumeError
+from opdlab.tracking import make_output
 
 STATE = "experiment.json"
 CONFIG = "config.yaml"
@@ -50,16 +52,10 @@ def groups(output: Path, name: str) -> list[Path]:
     return sorted(path for path in output.glob(f"{name}-*") if numbered.match(path.name))
 
 
-def open_group(config: Experiment, resume: bool) -> Group:
-    """A new folder for an execution, or the newest one to go on with.
-
-    Raises:
-        ResumeError: there is none, or it was begun with another configuration.
-    """
+def open_group(config: Experiment) -> Group:
+    """A new folder for an execution."""
     output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    if resume:
-        return _last(config, output)
+    make_output(output)
     with FileLock(output / ".opdlab.lock"):
         last = groups(output, config.name)
         number = int(last[-1].name.rsplit("-", 1)[1]) + 1 if last else 1
@@ -69,20 +65,33 @@ def open_group(config: Experiment, resume: bool) -> Group:
     return Group(folder)
 
 
-def _last(config: Experiment, output: Path) -> Group:
+def last_group(config: Experiment) -> Group:
+    """The newest execution with this configuration, to go on with.
+
+    Raises:
+        ResumeError: there is none, or all were begun with other configurations.
+    """
+    output = Path(config.output)
     found = groups(output, config.name)
     if not found:
         raise ResumeError(f"{output} holds no run of {config.name!r}; train without --resume first")
-    folder = found[-1]
+    for folder in reversed(found):
+        # One of another version, or cut short at its beginning, hides no older one.
+        with suppress(ConfigError):
+            if not _differing(folder, config):
+                return Group(folder)
+    newest = found[-1]
+    raise ResumeError(
+        f"{newest} was begun with another configuration; these differ: "
+        f"{', '.join(_differing(newest, config))}. "
+        "Give the same file and overrides, or start anew without --resume"
+    )
+
+
+def _differing(folder: Path, config: Experiment) -> list[str]:
+    """Keys in which an execution's configuration is another one."""
     before = loader.load_experiment(folder / CONFIG).model_dump(mode="json")
-    now = config.model_dump(mode="json")
-    differing = sorted(_differences(before, now))
-    if differing:
-        raise ResumeError(
-            f"{folder} was begun with another configuration; these differ: {', '.join(differing)}. "
-            "Give the same file and overrides, or start anew without --resume"
-        )
-    return Group(folder)
+    return sorted(_differences(before, config.model_dump(mode="json")))
 
 
 def _differences(before: Any, now: Any, path: str = "") -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from mlflow import MlflowClient
+from rich.markup import escape
 from transformers import PreTrainedModel
 
 from opdlab import comparison, loader, mlflow_page, models, tracking
@@ -28,7 +30,7 @@ from opdlab.terminal import console
 from opdlab.tracking import Tracker
 from opdlab.training import manifest, ranks
 from opdlab.training.fit import fit, require_accelerator
-from opdlab.training.group import CONFIG, Group, open_group
+from opdlab.training.group import CONFIG, Group, last_group, open_group
 from opdlab.training.pace import Follow
 from opdlab.training.pair import Pair, load_module, load_pair, working
 from opdlab.training.watch import Watch
@@ -83,7 +85,7 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
     Args:
         name: path or shipped name of the experiment.
         overrides: `key.path=value` settings.
-        resume: go on with the newest execution of this experiment.
+        resume: go on with the newest execution that has this configuration.
 
     Raises:
         SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
@@ -97,6 +99,7 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
         return
     for _, variant in loader.variants(config):
         require_all(variant)
+    group = last_group(config) if resume else None
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     for run_id in tracking.reap(client, experiment):
@@ -104,7 +107,7 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
             f"[yellow]run {run_id} was left running by a process that died: now marked killed"
         )
     pair = load_pair(config)
-    group = open_group(config, resume)
+    group = group or open_group(config)
     parent = group.state()["parent"] or tracking.start_run(
         client, experiment, group.folder.name, None, {}
     )
@@ -121,7 +124,8 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
             status = "FINISHED"
         except Stopped as stopped:
             status = "KILLED"
-            console.print(f"[yellow]{stopped}; `opdlab train {name} --resume` goes on from here.")
+            command = escape(shlex.join(["opdlab", "train", name, *overrides, "--resume"]))
+            console.print(f"[yellow]{stopped}; `{command}` goes on from here.", soft_wrap=True)
             raise SystemExit(stopped.exit_code) from stopped
         finally:
             record.close(status)
@@ -142,7 +146,7 @@ def require_all(config: Experiment) -> None:
 def follow(config: Experiment, resume: bool) -> None:
     """Take part in every training of the leader's, in another process and on another device."""
     die_with(os.getppid(), signal.SIGKILL)
-    group = open_group(config, resume=True) if resume else None
+    group = last_group(config) if resume else None
     with StopRequest() as stop:
         for name, variant in loader.variants(config):
             if group and group.run(name).get("status") == "finished":
