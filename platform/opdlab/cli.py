@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -53,6 +54,13 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from the last checkpoint of the same experiment.")
 ]
 Output = Annotated[str, typer.Option(help="Folder that experiments write to.")]
+
+
+class Cluster(StrEnum):
+    """Where submitit sends workers."""
+
+    SLURM = "slurm"
+    LOCAL = "local"
 
 
 def _show_version(wanted: bool) -> None:
@@ -111,7 +119,7 @@ def train(experiment: File, overrides: Overrides = None, resume: Resume = False)
 
     [bold]opdlab train my.yaml training.steps=20 method.reward_weight=0.3[/]
 
-    [bold]opdlab train my.yaml --resume[/] after Ctrl-C, a crash or a kill
+    [bold]opdlab train my.yaml --resume[/]  # after Ctrl-C, a crash or a kill
     """
     from opdlab.training.run import train as run
 
@@ -126,7 +134,7 @@ def sweep(
         int, typer.Option(min=1, help="Processes that work on trials side by side.")
     ] = 1,
     cluster: Annotated[
-        str | None,
+        Cluster | None,
         typer.Option(
             help="Send the workers to a cluster by submitit: `slurm`, or `local` to try that here.",
             show_default=False,
@@ -187,7 +195,7 @@ def evaluate(
 
     [bold]opdlab eval my.yaml --model runs/my-001/lgr 'evaluation.benchmarks=[{type: gsm8k}]'[/]
 
-    [bold]opdlab eval my.yaml --model Qwen3-1.7B --server http://localhost:8000/v1[/] of vLLM, SGLang ...
+    [bold]opdlab eval my.yaml --model Qwen3-1.7B --server http://localhost:8000/v1[/]  # of vLLM, SGLang ...
 
     What was sampled is kept: after Ctrl-C or a kill the same command goes on.
     """
@@ -210,9 +218,9 @@ def regrade(
 
     Examples:
 
-    [bold]opdlab regrade quickstart-001/opd[/] after an upgrade
+    [bold]opdlab regrade quickstart-001/opd[/]  # after an upgrade
 
-    [bold]opdlab regrade runs/evaluations/student-1a2b3c4d[/] where a grader had failed
+    [bold]opdlab regrade runs/evaluations/student-1a2b3c4d[/]  # where a grader had failed
     """
     from opdlab.regrading import regrade as again
 
@@ -299,7 +307,7 @@ def doctor(
 
     [bold]opdlab doctor quickstart[/]
 
-    [bold]opdlab doctor objective[/] for every installed method, and controls that are known to be wrong
+    [bold]opdlab doctor objective[/]  # for every installed method, and controls that are known to be wrong
 
     [bold]opdlab doctor objective my_method.py weight=0.5[/]
     """
@@ -362,7 +370,7 @@ def diagnose(
 
     [bold]opdlab diagnose quickstart[/]
 
-    [bold]opdlab diagnose runs/quickstart-001/lgr[/] before and after that run's training
+    [bold]opdlab diagnose runs/quickstart-001/lgr[/]  # before and after that run's training
 
     [bold]opdlab diagnose my.yaml --student runs/my-001/opd --student runs/my-001/lgr[/]
     """
@@ -465,7 +473,9 @@ def report(
 @app.command()
 def ui(
     output: Output = "runs",
-    port: Annotated[int, typer.Option(help="Port of the page on this machine.")] = 5000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the page on this machine.")
+    ] = 5000,
     uri: Annotated[
         str | None,
         typer.Option(help="MLflow store, where it is not the one in the output folder."),
@@ -547,7 +557,7 @@ def check_data(
 
     Examples:
 
-    [bold]opdlab data check[/] for all of them
+    [bold]opdlab data check[/]  # for all of them
 
     [bold]opdlab data check aime_2026 --path downloads/aime_2026.jsonl[/]
     """

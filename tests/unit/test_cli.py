@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import statistics
@@ -98,6 +99,32 @@ def test_help_of_what_measures_teaches_by_an_example(
     shown = capsys.readouterr().out
     examples = shown.partition("Examples:")[2].partition("╭")[0]
     assert examples.count(f"opdlab {command} ") >= 2
+
+
+def test_a_remark_beside_an_example_is_no_part_of_its_command():
+    """Without colour nothing else tells them apart."""
+    text = Path(cli.__file__).read_text(encoding="utf-8")
+    remarks = re.findall(r"(?m)^ *\[bold\]opdlab .*\[/\](.+)$", text)
+    assert remarks
+    assert [remark for remark in remarks if not remark.startswith("  # ")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sweep", "sweeps/lookahead", "--cluster", "foo"), "'foo' is not one of 'slurm'"),
+        (("ui", "--port", "0"), "Invalid value for '--port'"),
+        (("ui", "--port", "65536"), "Invalid value for '--port'"),
+    ],
+)
+def test_options_that_nothing_could_be_done_with_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
+):
+    assert opdlab(monkeypatch, *arguments) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_an_evaluation_of_nothing_and_an_address_that_is_none_are_refused_at_once(
