@@ -37,6 +37,8 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(
 
     assert "marked killed" in text
     assert "going on from" in text
+    assert re.search(r"start .*\n.*train lgr .*\n.*evaluate lgr .*\n.*compare ", text), text
+    assert "without what was done before --resume" in " ".join(text.split())
     assert_same_run(laboratory, undisturbed)
     after = laboratory.mlflow_runs()
     assert after["lgr"].info.run_id == before["lgr"].info.run_id

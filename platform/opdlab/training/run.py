@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 from rich.markup import escape
 from transformers import PreTrainedModel
@@ -45,6 +46,7 @@ class Session:
     experiment: str
     parent: str
     stop: StopRequest
+    resumed: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -90,7 +92,6 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
     Raises:
         SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
     """
-    started = perf_counter()
     quieten()
     config = loader.load_experiment(name, overrides)
     models.use_threads(config.training.threads)
@@ -117,8 +118,9 @@ def train(name: str, overrides: list[str], resume: bool = False) -> None:
     console.print(f"[bold]{config.name}[/] -> {group.folder}\n[dim]{config.description}[/]")
     status = "FAILED"
     with StopRequest() as stop:
-        session = Session(group, client, experiment, parent, stop)
-        session.seconds["start"] = perf_counter() - started
+        session = Session(group, client, experiment, parent, stop, resume)
+        # Imports come before this function, and take seconds.
+        session.seconds["start"] = time() - psutil.Process().create_time()
         try:
             run_all(session, config, pair)
             status = "FINISHED"
@@ -177,8 +179,12 @@ def run_all(session: Session, config: Experiment, pair: Pair) -> None:
             train_one(session, name, variant)
     runs = [name for name, _ in variants]
     if config.evaluation.benchmarks:
-        compare_runs(session, list(config.evaluation.references), runs)
-    console.print(comparison.phase_table(session.seconds))
+        with session.phase("compare"):
+            compare_runs(session, list(config.evaluation.references), runs)
+    table = comparison.phase_table(session.seconds)
+    if session.resumed:
+        table.caption = "without what was done before --resume"
+    console.print(table)
     ids = [session.group.run(name)["run_id"] for name in runs]
     mlflow_page.show_link(config.output, config.tracking.uri, session.experiment, ids)
 
