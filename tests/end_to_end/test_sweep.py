@@ -82,8 +82,10 @@ def test_a_worker_and_a_trial_that_are_killed_and_a_stop_lose_nothing(laboratory
 
 def test_an_alarm_ends_a_trial_as_pruned(laboratory: Laboratory):
     alarm = {"metric": "entropy", "at_least": 1000.0}
-    text = laboratory.run("sweep", sweep_file(laboratory, trials=1, stop_when_beyond=[alarm]))
+    file = sweep_file(laboratory, trials=1, stop_when_beyond=[alarm])
+    text = laboratory.run("sweep", file, code=1)
     assert "no trial was completed" in text
+    assert "trial 0 pruned: seed-0: entropy is" in text
     (trial,) = trials_of(laboratory)
     assert trial.state == TrialState.PRUNED
     assert "entropy is" in trial.user_attrs["reason"]

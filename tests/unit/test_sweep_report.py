@@ -9,6 +9,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
 
 from opdlab import tracking
 from opdlab.config import Experiment
@@ -16,7 +17,7 @@ from opdlab.loader import load_experiment
 from opdlab.sweeps import report
 from opdlab.sweeps.importance import groups, importance, importance_figure
 from opdlab.sweeps.settings import Sweep
-from opdlab.sweeps.study import progress
+from opdlab.sweeps.study import SweepError, progress
 from opdlab.tracking import Tracker
 
 Direction = Literal["maximize", "minimize"]
@@ -187,3 +188,39 @@ def test_a_report_says_that_trials_are_too_few_to_tell_what_matters(
 ):
     text, _ = written(experiment, of_methods(opd=5, lgr=0), capsys, space=METHOD_SPACE)
     assert "too few: 5 trials, of at least 10" in text
+
+
+def failing(reasons: list[str]) -> optuna.Study:
+    study = optuna.create_study(direction="maximize")
+    for reason in reasons:
+        trial = study.ask({RATE: FloatDistribution(1e-4, 1e-2)})
+        if reason:
+            trial.set_user_attr("reason", reason)
+        study.tell(trial, state=TrialState.FAIL)
+    return study
+
+
+def test_a_sweep_without_a_complete_trial_prints_each_reason_and_fails(
+    experiment: Experiment, capsys: pytest.CaptureFixture[str]
+):
+    log = "its process ended with code 1: see trial-{:04d}/log.txt"
+    study = failing(
+        ["ModelError: no [model]", "ModelError: no [model]", "", *map(log.format, (3, 4))]
+    )
+    study.tell(study.ask(), state=TrialState.PRUNED)
+    with pytest.raises(SweepError, match="no trial was completed"):
+        written(experiment, study, capsys)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "trial 0, 1 fail: ModelError: no [model] " in text
+    assert "trial 2 fail: no reason was left: see " in text
+    assert "trial-0002/log.txt" in text
+    assert "trial 3, 4 fail: its process ended with code 1: see trial-0003/log.txt" in text
+    assert "trial 5 pruned" in text
+
+
+def test_failures_are_told_beside_complete_trials(capsys: pytest.CaptureFixture[str]):
+    study = failing(["ModelError: no model"])
+    study.tell(study.ask(), state=TrialState.PRUNED)
+    study.tell(study.ask(), 0.5)
+    report.say_failures(progress(study), Path("folder"))
+    assert capsys.readouterr().out == "trial 0 fail: ModelError: no model\n"

@@ -30,7 +30,7 @@ from opdlab.sweeps.importance import (
     of_one_objective,
 )
 from opdlab.sweeps.settings import Sweep
-from opdlab.sweeps.study import Progress
+from opdlab.sweeps.study import Progress, SweepError
 from opdlab.sweeps.worker import trial_config
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
@@ -76,7 +76,11 @@ def feasible(trial: FrozenTrial) -> bool:
 def write(
     config: Experiment, sweep: Sweep, study: optuna.Study, record: Tracker, experiment: str
 ) -> None:
-    """Print the findings, and keep them in the sweep's folder and in MLflow."""
+    """Print the findings, and keep them in the sweep's folder and in MLflow.
+
+    Raises:
+        SweepError: no trial was completed.
+    """
     state = studies.progress(study)
     folder = studies.folder_of(config)
     front = pareto_front(study)
@@ -104,9 +108,9 @@ def write(
             f"[yellow]The time budget ended the sweep after {run} of {sweep.trials} trials[/]; "
             "the same command goes on."
         )
+    say_failures(state, folder)
     if not trials:
-        console.print("[red]no trial was completed[/]; reasons are in sweep.json")
-        return
+        raise SweepError(f"no trial was completed; {results} has all of them")
     console.print(trials_table(trials, sweep, front))
     if len(sweep.space) > 1:
         say_what_matters(study, sweep, shares)
@@ -122,6 +126,28 @@ def write(
     ids = [t.user_attrs["mlflow_run"] for t in trials if "mlflow_run" in t.user_attrs]
     ids = ids[:LARGEST_LINK]
     mlflow_page.show_link(config.output, config.tracking.uri, experiment, ids, view=record.run_id)
+
+
+def say_failures(state: Progress, folder: Path) -> None:
+    """Print each distinct reason why trials failed; why they were pruned, too, where none was completed."""
+    ended = {n: trial for n, trial in state.finished.items() if trial.state != COMPLETE}
+    if len(ended) < len(state.finished):
+        ended = {n: trial for n, trial in ended.items() if trial.state == TrialState.FAIL}
+    numbers: dict[str, list[int]] = {}
+    reasons: dict[str, str] = {}
+    for number, trial in ended.items():
+        name = f"trial-{number:04d}"
+        reason = (
+            trial.user_attrs.get("reason") or f"no reason was left: see {folder / name}/log.txt"
+        )
+        said = f"{trial.state.name.lower()}: {reason}"
+        # Each names the log of its own.
+        same = said.replace(name, "trial")
+        reasons.setdefault(same, said)
+        numbers.setdefault(same, []).append(number)
+    for same, said in reasons.items():
+        which = ", ".join(map(str, numbers[same]))
+        console.print(f"[red]trial {which}[/] {escape(said)}", soft_wrap=True)
 
 
 def say_none_kept(trials: Sequence[FrozenTrial]) -> None:

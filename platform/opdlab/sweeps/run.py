@@ -42,7 +42,8 @@ def sweep(name: str, overrides: list[str], workers: int, cluster: str | None = N
 
     Raises:
         ConfigError: the experiment has no `sweep` section.
-        SweepError: the database does not answer, or the sweep was begun with other settings.
+        SweepError: the database does not answer, the sweep was begun with other settings, or no trial was
+            completed.
         SystemExit: a signal stopped it (128 + signal); the same command goes on.
     """
     quieten()
@@ -77,8 +78,8 @@ def _sweep(
         try:
             crew.references(config, run_id)
             (crew.submit if cluster else crew.work)(workers, cluster or "")
-            status = "FINISHED"
             report.write(config, settings, study, record, experiment)
+            status = "FINISHED"
         except Stopped as stopped:
             status = "KILLED"
             console.print(f"[yellow]{stopped}; the same command goes on from here.")
