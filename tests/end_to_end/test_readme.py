@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from end_to_end.laboratory import COMMAND
 
 README = Path(__file__).parents[2] / "README.md"
@@ -48,6 +49,15 @@ def test_the_example_experiment_trains_both_of_its_runs(examples: Path) -> None:
     text = opdlab(examples, "train", "my.yaml", *SHORT, "evaluation.benchmarks.0.count=2")
     assert "heavy - light" in text
     assert "mean@2" in text
+
+
+def test_folders_that_the_text_names_are_those_of_its_experiment() -> None:
+    text = README.read_text()
+    config = yaml.safe_load(dict(EXAMPLE.findall(text))["my.yaml"])
+    runs = {f"{config['name']}-001/{run['name']}" for run in config["runs"]}
+    named = set(re.findall(r"runs/([\w-]+-\d{3}/\w+)", text))
+    assert named
+    assert named <= runs
 
 
 def test_the_example_evaluator_is_found_and_run(examples: Path) -> None:
