@@ -175,11 +175,11 @@ def show(lines: Sequence[Examined], columns: Sequence[str], markdown: bool) -> N
         for row in (columns, ["---"] * len(columns), *rows):
             print("| " + " | ".join(row) + " |")
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from opdlab.terminal import console
 
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(*(Column(each, overflow="fold") for each in columns), box=None, pad_edge=False)
     for row, line in zip(rows, lines, strict=True):
         table.add_row(*row, style="red" if line.verdict in ("DIFFERS", "trains nothing") else None)
     console.print(table)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
+from opdlab import terminal
 from opdlab.cli import app
-from opdlab.doctor_objective import installed
+from opdlab.doctor_objective import COLUMNS, Examined, installed, show
 from opdlab.methods.base import Method
 from opdlab.methods.divergences import at, policy_gradient
 from opdlab.methods.forward_kl import ForwardKL
@@ -18,7 +21,7 @@ from opdlab.methods.future_kl import FutureKL
 from opdlab.methods.grpo import GRPO
 from opdlab.methods.lgr import LGR
 from opdlab.methods.opd import OPD
-from opdlab.oracle import EXACT, Setting, examine, expected_gradient
+from opdlab.oracle import EXACT, Finding, Setting, examine, expected_gradient
 from opdlab.oracle_controls import CONTROLS, DetachedTopK
 from opdlab.tiny_world import make_world
 from opdlab.true_gradients import true_gradients
@@ -45,6 +48,20 @@ def test_every_method_of_the_package_is_examined() -> None:
     }
     assert ours == {name.split()[0] for name in OBJECTIVES} & ours
     assert len(ours) >= 9
+
+
+def test_the_table_leaves_nothing_of_a_long_name_out_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=written, width=80))
+    finding = Finding(
+        {"reverse_kl": (1.0, 1.0)}, declared=True, difference=0.0, nearest="reverse_kl"
+    )
+    lines = [Examined(name, method, finding) for name, method in OBJECTIVES.items()]
+    show(lines, COLUMNS, markdown=False)
+    assert max(map(len, OBJECTIVES)) > 60
+    assert "…" not in written.getvalue()
 
 
 WHAT_THEY_ARE = {
