@@ -208,8 +208,9 @@ def test_runs_stand_as_sweep_trial_seed_and_the_best_configuration_trains(swept:
     client = MlflowClient(swept.server.uri)
     drawn = {Path(file.path).stem for file in client.list_artifacts(sweep.info.run_id, "plots")}
     for metric in ("mean_at_k", "teacher_tokens"):
-        for plot in ("param_importances", "parallel_coordinate", "slice", "contour"):
+        for plot in ("optimization_history", "parallel_coordinate", "slice", "contour"):
             assert f"{plot}-{metric}" in drawn
+        assert f"param_importances-{metric}" not in drawn, "three trials say nothing of it"
     assert "pareto_front" in drawn
     best = client.download_artifacts(sweep.info.run_id, "best.yaml", str(swept.folder))
     text = swept.laboratory.run("train", best)
