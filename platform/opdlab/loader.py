@@ -210,7 +210,7 @@ def _assign(root: dict[str, Any], key: str, value: Any) -> explain.Path:
     parts = key.split(".")
     made: explain.Path = ()
     while True:
-        step, parts = _step(place, parts, explain.dotted(path))
+        step, parts = _step(place, parts, path)
         path.append(step)
         if not parts:
             break
@@ -222,19 +222,30 @@ def _assign(root: dict[str, Any], key: str, value: Any) -> explain.Path:
     return made or tuple(path)
 
 
-def _step(place: Any, parts: list[str], name: str) -> tuple[Key, list[str]]:
-    """The key or index to go to from a place called `name`, and the parts of the key that are left."""
+def _step(place: Any, parts: list[str], path: Sequence[Key]) -> tuple[Key, list[str]]:
+    """The key or index to go to from a place at `path`, and the parts of the key that are left."""
+    name = explain.dotted(path)
     if isinstance(place, list):
         if not parts[0].isdecimal() or int(parts[0]) >= len(place):
             raise ValueError(f"{name} is a list of {len(place)}; name one by its number from 0")
         return int(parts[0]), parts[1:]
     if not isinstance(place, dict):
         raise ValueError(f"{name} is no section, so {name}.{parts[0]} cannot be set")
-    # Keys under `set` of a run and under `space` of a sweep have dots themselves.
-    for length in range(len(parts), 1, -1):
+    for length in range(len(parts), 0, -1):
         if (joined := ".".join(parts[:length])) in place:
             return joined, parts[length:]
+    if _has_dotted_keys(path):
+        # A section here would replace the experiment's own, and with it all that it sets.
+        return ".".join(parts), []
     return parts[0], parts[1:]
+
+
+def _has_dotted_keys(path: Sequence[Key]) -> bool:
+    """Whether the mapping at a path has keys of the experiment, dots included, as its own keys."""
+    match list(path):
+        case ["runs", int(), "set"] | ["sweep", "space"] | ["sweep", "space", _, "when"]:
+            return True
+    return False
 
 
 def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> list[str]:
