@@ -10,36 +10,67 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 from opdlab.errors import ConfigError
 
 Key = str | int
 
 
+DEEPEST = 100
+"""Levels of mappings and lists inside each other; Python's own stack holds a few times as many."""
+MOST_VALUES = 100_000
+"""Values of a document, with those that aliases repeat."""
+MOST_DIGITS = 1000
+"""Of a whole number; from 4,300 on Python refuses to read or write one."""
+
+SHOWN = 40  # characters of a value in a message
+
+_TAG = "tag:yaml.org,2002:"
+_INT = r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+"
+_FLOAT = (
+    r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+_FORMS = {
+    f"{_TAG}null": re.compile(r"^(?:~|null|Null|NULL|)$"),
+    f"{_TAG}bool": re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
+    f"{_TAG}int": re.compile(f"^(?:{_INT})$"),
+    f"{_TAG}float": re.compile(f"^(?:{_FLOAT})$"),
+    f"{_TAG}merge": re.compile(r"^<<$"),
+}
+"""How a plain value of each type is written."""
+_PLAIN = {*_FORMS, *(f"{_TAG}{name}" for name in ("str", "map", "seq"))}
+
+
 class _Yaml12(yaml.SafeLoader):
     """SafeLoader with the core types of YAML 1.2 in place of those of 1.1."""
 
     yaml_implicit_resolvers = {}
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            mark = self.peek_event().start_mark
+            raise _marked(mark, f"more than {DEEPEST} levels inside each other")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-    ("merge", r"<<", ["<"]),
+for _tag, _first in zip(
+    _FORMS,
+    (["~", "n", "N", ""], "tTfF", "-+0123456789", "-+.0123456789", "<"),
+    strict=True,
 ):
-    _Yaml12.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
-    )
+    _Yaml12.add_implicit_resolver(_tag, _FORMS[_tag], list(_first))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -98,39 +129,43 @@ def read(path: Path, name: str) -> Document:
         raise ConfigError(f"{name}: not a text file in UTF-8 (byte {error.start})") from error
     except OSError as error:
         raise ConfigError(f"{name}: cannot be read: {error.strerror}") from error
-    loader = _Yaml12(text)
     try:
-        node = loader.get_single_node()
-        faults = list(_faults(node, ())) if node else []
-        if faults:
-            raise ConfigError(
-                "\n".join(f"{name}:{line}: {fault}" for line, fault in sorted(faults))
-            )
-        data = loader.construct_document(node) if node else None
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"{name}:{_marked(error)}") from error
+        node, data, faults = _parsed(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: no YAML: {error}") from error
-    finally:
-        loader.dispose()
-    return Document(name, json.loads(json.dumps(data)), node)
+        raise ConfigError(f"{name}:{_said(error, text)}") from error
+    if faults:
+        raise ConfigError("\n".join(f"{name}:{line}: {fault}" for line, fault in sorted(faults)))
+    return Document(name, data, node)
 
 
 def value(text: str) -> Any:
     """The value that a piece of YAML stands for, as on a command line.
 
     Raises:
-        ValueError: it is no YAML, or its keys are not unique.
+        ValueError: it is no YAML, holds what no key can have, or its keys are not unique.
+    """
+    try:
+        _, data, faults = _parsed(text)
+    except yaml.YAMLError as error:
+        raise ValueError(_said(error, text).partition(": ")[2]) from error
+    for _, fault in faults:
+        raise ValueError(fault)
+    return data
+
+
+def _parsed(text: str) -> tuple[yaml.Node | None, Any, list[tuple[int, str]]]:
+    """Syntax tree, plain values, and line and message of every fault; no values where there is one.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
     """
     loader = _Yaml12(text)
     try:
         node = loader.get_single_node()
-        for _, fault in _faults(node, ()) if node else ():
-            raise ValueError(fault)
-        return json.loads(json.dumps(loader.construct_document(node))) if node else None
-    except yaml.YAMLError as error:
-        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
-        raise ValueError(f"no YAML: {problem}") from error
+        faults = list(_faults(node, (), count(1))) if node else []
+        if node is None or faults:
+            return node, None, faults
+        return node, json.loads(json.dumps(loader.construct_document(node))), []
     finally:
         loader.dispose()
 
@@ -147,29 +182,90 @@ def text(data: Any) -> str:
     )
 
 
-def _marked(error: yaml.MarkedYAMLError) -> str:
+def _said(error: yaml.YAMLError, text: str) -> str:
+    """Line and message of what is no YAML."""
+    if isinstance(error, ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return (
+            f"{line}: no YAML: the character {_code(error.character)} cannot stand in a file; delete it, "
+            'or write it as an escape inside of "..."'
+        )
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return f"1: no YAML: {error}"
     mark = error.problem_mark or error.context_mark
-    text = " ".join(part for part in (error.context, error.problem) if part)
-    hint = "; indent with spaces, not tabs" if "'\\t'" in text else ""
-    return f"{mark.line + 1 if mark else 1}: no YAML: {text}{hint}"
+    words = " ".join(part for part in (error.context, error.problem) if part)
+    hint = "; indent with spaces, not tabs" if "'\\t'" in words else ""
+    return f"{mark.line + 1 if mark else 1}: no YAML: {words}{hint}"
 
 
-def _faults(node: yaml.Node, above: tuple[yaml.Node, ...]) -> Iterator[tuple[int, str]]:
-    """Keys that stand twice in one mapping, and aliases that contain themselves."""
+def _code(character: str | int) -> str:
+    return f"U+{character if isinstance(character, int) else ord(character):04X}"
+
+
+def _faults(
+    node: yaml.Node, above: tuple[yaml.Node, ...], number: Iterator[int]
+) -> Iterator[tuple[int, str]]:
+    """Keys that stand twice in one mapping, aliases that contain themselves, and what JSON cannot hold.
+
+    Args:
+        number: counts the nodes.
+
+    Raises:
+        yaml.MarkedYAMLError: aliases make more of the document than anyone would write.
+    """
     if any(node is one for one in above):
         yield node.start_mark.line + 1, "an alias contains itself"
-    elif isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, child in node.value:
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                yield line, f"key {key.value} stands twice, first in line {seen[key.value]}"
-            elif isinstance(key, yaml.ScalarNode):
-                seen[key.value] = line
-            yield from _faults(child, (*above, node))
-    elif isinstance(node, yaml.SequenceNode):
+        return
+    if len(above) >= DEEPEST:
+        raise _marked(node.start_mark, f"more than {DEEPEST} levels inside each other")
+    if next(number) > MOST_VALUES:
+        raise _marked(node.start_mark, f"more than {MOST_VALUES:,} values, aliases included")
+    if fault := _no_plain_value(node):
+        yield node.start_mark.line + 1, fault
+    elif isinstance(node, yaml.CollectionNode):
+        if isinstance(node, yaml.MappingNode):
+            yield from _key_faults(node)
         for child in node.value:
-            yield from _faults(child, (*above, node))
+            inner = child[1] if isinstance(child, tuple) else child
+            yield from _faults(inner, (*above, node), number)
+
+
+def _key_faults(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
+    seen: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            continue  # PyYAML refuses it
+        if key.value in seen:
+            yield line, f"key {key.value} stands twice, first in line {seen[key.value]}"
+        seen.setdefault(key.value, line)
+        if fault := _no_plain_value(key):
+            yield line, fault
+
+
+def _marked(mark: yaml.Mark, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _no_plain_value(node: yaml.Node) -> str:
+    """Why a node is neither a mapping, a list, text, a number, a boolean nor null; empty if it is one."""
+    tag = node.tag.replace(_TAG, "!!")
+    if node.tag not in _PLAIN:
+        return f"the tag {tag} is not known here; write a plain value, and text in quotes"
+    if not isinstance(node, yaml.ScalarNode):
+        kind = "map" if isinstance(node, yaml.MappingNode) else "seq"
+        return "" if node.tag == _TAG + kind else f"{tag} is no type of a mapping or list"
+    if node.tag in (f"{_TAG}map", f"{_TAG}seq"):
+        return f"{tag} is no type of a single value"
+    shown = node.value if len(node.value) <= SHOWN else f"{node.value[:SHOWN]}..."
+    if node.tag == f"{_TAG}int" and len(node.value) > MOST_DIGITS:
+        return f"a number of {len(node.value):,} digits is more than any key takes"
+    forms = [node.tag] if node.tag != f"{_TAG}float" else [node.tag, f"{_TAG}int"]
+    if node.tag in _FORMS and not any(_FORMS[form].match(node.value) for form in forms):
+        return f"{shown!r} is no {tag}; leave the tag out"
+    if any("\ud800" <= character <= "\udfff" for character in node.value):
+        return f"{shown!r} holds half of a character; write it whole, such as \\U0001F600"
+    return ""
 
 
 def _child(node: yaml.Node | None, key: Key) -> tuple[yaml.Node, int] | None:

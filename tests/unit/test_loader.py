@@ -225,13 +225,55 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file():
         ("a: &x [*x]\n", "x.yaml:1: an alias contains itself"),
         (
             "a: !!python/name:os.system x\n",
-            "x.yaml:1: no YAML: could not determine a constructor for the tag "
-            "'tag:yaml.org,2002:python/name:os.system'",
+            "x.yaml:1: the tag !!python/name:os.system is not known here; write a plain value, and text in "
+            "quotes",
         ),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_mapping_is_refused(text: str, message: str):
     assert refusal(text) == [message]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "a\x07b",
+            "no YAML: the character U+0007 cannot stand in a file; delete it, or write it as an escape "
+            'inside of "..."',
+        ),
+        ("!!timestamp 2020-01-01", "the tag !!timestamp is not known here; write a plain value"),
+        ("!!binary aGVsbG8=", "the tag !!binary is not known here"),
+        ("!!set {a, b}", "the tag !!set is not known here"),
+        ("!own x", "the tag !own is not known here"),
+        ("!!int abc", "'abc' is no !!int; leave the tag out"),
+        ("!!float abc", "'abc' is no !!float"),
+        ("!!bool maybe", "'maybe' is no !!bool"),
+        ("!!map x", "!!map is no type of a single value"),
+        ("!!str [x]", "!!str is no type of a mapping or list"),
+        ("{!!int x: 1}", "'x' is no !!int"),
+        ("1" * 5000, "a number of 5,000 digits is more than any key takes"),
+        ("0x" + "f" * 5000, "a number of 5,002 digits is more than any key takes"),
+        ("[" * 3000 + "]" * 3000, "no YAML: more than 100 levels inside each other"),
+        ('"\\ud800"', "'\\ud800' holds half of a character; write it whole"),
+    ],
+)
+def test_what_no_key_can_hold_is_told_with_its_line(value: str, message: str):
+    (fault,) = refusal(f"{BASE}description: {value}\n")
+    assert fault.startswith(f"x.yaml:{BASE.count(chr(10)) + 1}: {message}")
+    (fault,) = refusal(BASE, f"description={value}")
+    assert fault.startswith(f"command line: description={value}: {message}")
+
+
+def test_aliases_that_repeat_each_other_end_in_words():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    told = refusal("\n".join(lines))
+    assert [fault.partition(": ")[2] for fault in told] == [
+        "no YAML: more than 100,000 values, aliases included"
+    ]
+    lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 200)]
+    assert "more than 100 levels inside each other" in refusal("\n".join(lines))[0]
 
 
 def test_a_file_that_is_no_text_is_refused():
@@ -288,7 +330,8 @@ def test_a_merged_key_is_found_where_it_was_written():
         ),
         (
             "method=[",
-            "command line: method=[: no YAML: expected the node content, but found '<stream end>'",
+            "command line: method=[: no YAML: while parsing a flow node expected the node content, but "
+            "found '<stream end>'",
         ),
         (
             "seed={a: 1, a: 2}",
@@ -326,6 +369,24 @@ def test_runs_share_everything_but_what_they_set():
     shared = {"method", "evaluation", "runs"}
     assert plain.model_dump(exclude=shared) == config.model_dump(exclude=shared)
     assert plain.runs == far.runs == []
+
+
+def test_an_override_below_a_run_leaves_the_rest_of_the_section_as_it_is():
+    text = with_line("learning_rate: 1e-3", "learning_rate: 3e-5, gradient_clip: 0.1", RUNS)
+    text = text.replace("training:\n  steps: 10\n  ", "training: {steps: 10, ").replace(
+        "0.1\n", "0.1}\n"
+    )
+    overrides = ["runs.0.set.training.steps=5", "runs.1.set.training.mask.last=3"]
+    config = load_experiment(written(text), overrides)
+    (_, plain), (_, far) = variants(config)
+    assert plain.training == config.training.model_copy(update={"steps": 5})
+    assert (far.training.mask.last, far.training.gradient_clip) == (3, 0.1)
+    # Where the run replaces the whole section, the key is one of what it puts there.
+    (_, plain), _ = variants(load_experiment("x.yaml", ["runs.0.set.method.support=sampled"]))
+    assert (type(plain.method).__name__, plain.method.full) == ("OPD", False)
+    assert refusal(RUNS, "runs.0.set.training.stepz=5") == [
+        "command line: run plain: unknown key training.stepz. Did you mean training.steps?"
+    ]
 
 
 def test_an_experiment_without_runs_is_one_run_named_after_its_method():
