@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import islice, pairwise
+from dataclasses import dataclass
+from itertools import islice, pairwise, product
 from random import Random
 from typing import Any
 
@@ -12,14 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from opdlab.errors import DataError
 from opdlab.models import load_tokenizer
 from opdlab.records import Problem
 from opdlab.store import data_hash
 from opdlab_evaluators.embedded.arithmetic import Arithmetic
-from opdlab_evaluators.embedded.chain import Chain
+from opdlab_evaluators.embedded.chain import OPERATIONS, Chain
 from opdlab_evaluators.embedded.family import Family, is_test
 from opdlab_evaluators.embedded.ledger import LONGEST, NUMBERS, Ledger
-from opdlab_evaluators.embedded.routes import MASTERED, UNMASTERED, Routes
+from opdlab_evaluators.embedded.routes import MASTERED, OF_TWO_STEPS, UNMASTERED, Routes
 from opdlab_evaluators.embedded.stack_code import (
     StackCode,
     draw_expression,
@@ -123,6 +125,33 @@ def test_test_problems_are_different_and_as_many_as_asked(family: Family) -> Non
     assert len({problem.prompt for problem in problems}) == len(problems) == 64
     assert len({problem.id for problem in problems}) == 64
     assert {problem.benchmark for problem in problems} == {family.benchmark}
+
+
+@dataclass(frozen=True)
+class Digits(Arithmetic):
+    """Ten problems, whatever their side."""
+
+    def draw(self, rng: Random) -> Problem:
+        prompt = f"M{rng.randrange(40)}"
+        return Problem("digits", prompt, prompt, gold="")
+
+
+def test_more_test_problems_than_exist_are_refused_with_their_number() -> None:
+    there = sum(is_test(Problem("digits", "", f"M{n}", gold="")) for n in range(40))
+    assert len(Digits(count=there).problems()) == there > 0
+    with pytest.raises(
+        DataError, match=f"has {there} test problems, not {there + 1}; set count to"
+    ):
+        Digits(count=there + 1).problems()
+
+
+def test_routes_of_two_steps_are_counted_when_the_file_is_read() -> None:
+    operations = [(o, int(n)) for o, operands in OPERATIONS.items() for n in operands]
+    chains = (Chain(start, two) for start in range(10) for two in product(operations, repeat=2))
+    problems = (Problem("routes", "", f"R{chain.content}", gold="") for chain in chains)
+    assert sum(map(is_test, problems)) == OF_TWO_STEPS
+    with pytest.raises(ValueError, match=r"^count \(574\) is more than the 573 test problems"):
+        Routes(longest=2, count=574)
 
 
 @ANY_FAMILY

@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from opdlab.errors import DataError
 from opdlab.evaluator import Evaluator
 from opdlab.records import Problem, option
 
 TEST_SHARE = 8
 """One in so many problems is a test problem."""
+FEWEST_DRAWS = 10_000
+PATIENCE = 20 * TEST_SHARE
+"""Draws for each test problem found so far that may bring no new one. Of problems that are equally likely
+the last one is missed with a chance of exp(-20)."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,21 @@ class Family(Evaluator):
         """A worked solution to learn from."""
 
     def problems(self) -> Sequence[Problem]:
-        """The first `count` different test problems of the seed's stream."""
+        """The first `count` different test problems of the seed's stream; DataError where fewer exist."""
         rng = Random(f"{self.benchmark} test {self.seed}")
         found: dict[str, Problem] = {}
+        in_vain = 0
         while len(found) < self.count:
             problem = self.draw(rng)
-            if is_test(problem):
-                found.setdefault(problem.id, problem)
+            in_vain += 1
+            if is_test(problem) and problem.id not in found:
+                found[problem.id] = problem
+                in_vain = 0
+            if in_vain > max(FEWEST_DRAWS, PATIENCE * len(found)):
+                raise DataError(
+                    f"{self.benchmark} with these options has {len(found)} test problems, not "
+                    f"{self.count}; set count to {len(found)} or less, or allow longer problems"
+                )
         return list(found.values())
 
     def training_problem(self, seed: int, index: int) -> Problem:

@@ -21,6 +21,8 @@ from opdlab_evaluators.embedded.chain import Chain, judge
 from opdlab_evaluators.embedded.family import Family, identity
 
 MASTERED, UNMASTERED = ">", ":"
+OF_TWO_STEPS = 573
+"""Test problems of two steps; of three steps there are more than `count` allows."""
 
 PASSAGE = "pqrs(),"
 """What stands between route and steps, as far as `delay` goes; each token says which one follows."""
@@ -40,6 +42,13 @@ class Routes(Family):
     delay: int = option(
         0, "Tokens after the route token, the same on both, before the routes differ.", ge=0, le=7
     )
+
+    def __post_init__(self) -> None:
+        if self.longest == 2 and self.count > OF_TWO_STEPS:
+            raise ValueError(
+                f"count ({self.count}) is more than the {OF_TWO_STEPS} test problems that two steps make; "
+                f"set {OF_TWO_STEPS} or less, or longest to 3 or more"
+            )
 
     @property
     def benchmark(self) -> str:
