@@ -49,7 +49,7 @@ def fidelity_curves(seeds: Sequence[list[dict[str, float]]]) -> dict[str, list[l
     found: dict[str, list[list[float]]] = {}
     for label, part in (("first steps", _first), ("last steps", _last)):
         rows = [row for run in seeds for row in part([r for r in run if "fidelity" in r])]
-        bins = sorted({name for row in rows for name in row if BIN.match(name)})
+        bins = sorted({name for row in rows for name in row if BIN.match(name)}, key=_middle)
         if bins:
             middles = [_middle(name) for name in bins]
             found[label] = [middles, [float(np.mean(_values(rows, name))) for name in bins]]

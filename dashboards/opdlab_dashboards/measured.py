@@ -15,6 +15,7 @@ import yaml
 
 from opdlab import store
 from opdlab.errors import DataError
+from opdlab.natural_order import natural
 from opdlab.tracking import PARTS, read_metrics
 
 SAMPLES, CONFIG, MANIFEST = "samples", "config.yaml", "manifest.json"
@@ -138,7 +139,7 @@ def find(source: Path) -> list[Measured]:
     """
     if not source.is_dir():
         raise DataError(f"{source} is neither a folder of runs nor the address of an MLflow store")
-    found = [_read(folder, source) for folder in sorted(_folders(source))]
+    found = [_read(folder, source) for folder in sorted(_folders(source), key=natural)]
     if not found:
         raise DataError(
             f"nothing below {source} was measured: `opdlab train` or `opdlab eval` something first, or "

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 
 import opdlab
 from opdlab.errors import DataError, writing_to
+from opdlab.natural_order import natural
 from opdlab.terminal import console
 from opdlab.tracking import flatten
 from opdlab_dashboards import mlflow_copy, page_files, swept, tables
@@ -111,7 +112,8 @@ def _folder(name: str, output: Path) -> Path:
     for folder in (Path(name), output / name):
         if folder.is_dir():
             return folder
-    known = sorted(str(path.parent.relative_to(output)) for path in output.glob(f"*/*/{SAMPLES}"))
+    runs = (str(path.parent.relative_to(output)) for path in output.glob(f"*/*/{SAMPLES}"))
+    known = sorted(runs, key=natural)
     raise DataError(
         f"no run {name!r} here or below {output}"
         + (f"; there are {', '.join(known)}" if known else "")

@@ -13,6 +13,7 @@ from typing import Any
 from opdlab import __version__
 from opdlab.comparison import find_run, last_sets, short_names
 from opdlab.errors import DataError, PluginError, writing_to
+from opdlab.natural_order import natural
 from opdlab.records import Problem, Sample, Verdict
 from opdlab.regrading import evaluator_of
 from opdlab.store import SampleSet
@@ -107,7 +108,7 @@ def _sheet(name: str, sets: Sequence[SampleSet], names: Sequence[str]) -> Sheet:
     try:
         problems: dict[str, Problem | None] = {p.id: p for p in evaluator_of(sets[0]).problems()}
     except (DataError, PluginError, TypeError) as error:
-        problems = dict.fromkeys(sorted({key[0] for own in found for key in own}))
+        problems = dict.fromkeys(sorted({key[0] for own in found for key in own}, key=natural))
         notes.append(f"Gold answers are not shown: {error}")
     return Sheet(name, sets, problems, " ".join(filter(None, notes)), found)
 

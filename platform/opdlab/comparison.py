@@ -15,6 +15,7 @@ from rich.table import Table
 
 from opdlab import disputes, plugins, store
 from opdlab.errors import DataError
+from opdlab.natural_order import natural
 from opdlab.records import Sample, Verdict
 from opdlab.store import SampleSet
 from opdlab.terminal import console
@@ -161,7 +162,8 @@ def find_run(name: str, output: Path) -> Path:
             return folder.parent
         if (folder / "samples").is_dir():
             return folder
-    known = sorted(str(path.parent.relative_to(output)) for path in output.glob("*/*/samples"))
+    runs = (str(path.parent.relative_to(output)) for path in output.glob("*/*/samples"))
+    known = sorted(runs, key=natural)
     raise DataError(
         f"no run {name!r} with samples here or below {output}"
         + (f"; there are {', '.join(known)}" if known else "")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from rich.markup import escape
 
 from opdlab import plugins
+from opdlab.natural_order import natural
 from opdlab.records import Sample
 from opdlab.terminal import console
 
@@ -40,7 +41,7 @@ def disputes(samples: Sequence[Sample]) -> list[Dispute]:
         own = [sample for sample in samples if sample.benchmark == benchmark]
         turned = [sample for sample in own if sample.reason.startswith(DISPUTED)]
         if turned:
-            problems = tuple(sorted({sample.problem for sample in turned}))
+            problems = tuple(sorted({sample.problem for sample in turned}, key=natural))
             scores = [_mean(own), _mean(list(map(_turned, own)))]
             found.append(Dispute(benchmark, len(turned), len(own), problems, *scores))
     return found

@@ -22,7 +22,7 @@ from opdlab.pretrain_config import Pretraining
 from opdlab.prompts import open_prompts
 from opdlab.sweeps.settings import Sweep
 from opdlab.terminal import console
-from opdlab.training.group import CONFIG, groups
+from opdlab.training.group import CONFIG, next_folder
 
 # Share of positions above the entropy threshold that arXiv:2605.30833 reports: late in training, and
 # the two ends of its range early on.
@@ -229,9 +229,7 @@ def _evaluation(settings: Evaluation, who: list[str]) -> Table | str:
 
 def _files_table(config: Experiment, runs: list[str], student: Footprint | None) -> Table:
     output = Path(config.output)
-    last = groups(output, config.name)
-    number = int(last[-1].name.rsplit("-", 1)[1]) + 1 if last else 1
-    folder = output / f"{config.name}-{number:03d}"
+    folder = next_folder(output, config.name)
     table = _table("where", "what")
     table.add_row(tracking.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
     table.add_row(f"{folder}/{CONFIG}", "the configuration above")

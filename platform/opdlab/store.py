@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from opdlab.errors import DataError, StorageError
+from opdlab.natural_order import natural
 from opdlab.records import Generation, Grade, Problem, Sample
 
 Row = TypeVar("Row", Generation, Grade)
@@ -288,7 +289,7 @@ def _writing(path: Path) -> Any:
 
 
 def _parts(path: Path, record: type) -> list[Path]:
-    return sorted(path.glob(f"{record.__name__.lower()}s-*.parquet"))
+    return sorted(path.glob(f"{record.__name__.lower()}s-*.parquet"), key=natural)
 
 
 def _add(path: Path, rows: Sequence[Row]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, final
 import psutil
 
 from opdlab.errors import StorageError, TrackingError
+from opdlab.natural_order import natural
 from opdlab.terminal import console
 
 if TYPE_CHECKING:
@@ -244,7 +246,7 @@ class Tracker:
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"columns": list(columns), "data": _rows(columns)}))
         self.artifact(path, "tables")
-        names = sorted(table.name for table in path.parent.glob("*.json"))
+        names = sorted((table.name for table in path.parent.glob("*.json")), key=natural)
         listed = [{"path": f"tables/{each}", "type": "table"} for each in names]
         self.tags({"mlflow.loggedArtifacts": json.dumps(listed)})
 
@@ -399,6 +401,11 @@ def sync(output: str) -> None:
         console.print(f"{folder}: sent {sent} records")
     if not folders:
         console.print(f"nothing to send below {output}")
+
+
+def is_bin(name: str) -> bool:
+    """Whether a metric is that of a bin of positions, such as `fidelity/t0000-0015`."""
+    return re.search(r"/t\d+-\d+$", name) is not None
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

@@ -16,6 +16,7 @@ from run_folders import asked, draws, write_reference, write_run, write_samples
 
 from opdlab.errors import DataError
 from opdlab.store import SampleSet
+from opdlab.tracking import is_bin
 from opdlab_dashboards import hub_results, records, tables
 from opdlab_dashboards.board import Leaderboard, build
 from opdlab_dashboards.curves import fidelity_curves, training_curves
@@ -306,3 +307,13 @@ def test_fidelity_is_shown_for_the_first_and_the_last_tenth() -> None:
     assert found["first steps"][0] == [4.5, 14.5]
     assert found["first steps"][1] == pytest.approx([0.045, 0.5])
     assert found["last steps"][1] == pytest.approx([0.945, 0.5])
+
+
+def test_bins_beyond_9_999_tokens_are_drawn_in_their_order():
+    edges = [(4875 * n, 4875 * (n + 1) - 1) for n in range(8)]
+    for digits in (4, 5):
+        bins = {f"fidelity/t{a:0{digits}d}-{b:0{digits}d}": -a / 39_000 for a, b in edges}
+        assert all(map(is_bin, bins))
+        positions, values = fidelity_curves([[{"step": 1, "fidelity": 0.5, **bins}]])["last steps"]
+        assert positions == sorted(positions)
+        assert values == sorted(values, reverse=True)

@@ -244,7 +244,12 @@ def test_a_trial_is_its_experiment_with_a_run_a_seed(experiment: Experiment):
 
 def test_an_outcome_means_over_seeds_and_names_what_is_missing(tmp_path: Path):
     outcome = Outcome(
-        "complete", "", [{"a": 1.0, "b": 2.0, "f/t0000-0001": 1.0}, {"a": 3.0, "c": 1.0}]
+        "complete",
+        "",
+        [
+            {"a": 1.0, "b": 2.0, "f/t0000-0001": 1.0, "f/t10000-19999": 1.0},
+            {"a": 3.0, "f/t10000-19999": 1.0, "c": 1.0},
+        ],
     )
     outcome.write(tmp_path)
     assert Outcome.read(tmp_path) == outcome

@@ -228,6 +228,14 @@ def test_position_bins_hold_the_means_of_their_tokens() -> None:
     }
 
 
+def test_the_text_order_of_position_bins_is_their_order() -> None:
+    rollout = rollout_of([[3] * 39_000])
+    names = list(by_position("f", torch.ones(39_000), rollout, 39_000))
+    assert names[0] == "f/t00000-04874"
+    assert names == sorted(names)
+    assert len(names) == 8
+
+
 GOLDEN_KL = [6.81924, 7.14815, 6.47164, 6.63104]
 
 

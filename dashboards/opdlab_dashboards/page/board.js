@@ -60,9 +60,13 @@ const opdlab = (() => {
     return kept && state.search.toLowerCase().split(/\s+/).every((word) => text.includes(word));
   }
 
+  // Of names the numbers count as numbers: tiny-999 before tiny-1000.
+  const names = new Intl.Collator("en", { numeric: true });
+  const compare = (a, b) => (typeof a === "string" ? names.compare(a, b) : a < b ? -1 : a > b ? 1 : 0);
+
   function order() {
     const rows = board().rows.map((row, i) => ({ row, i, key: sortValue(row, i), shown: matches(row, i) }));
-    rows.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : b.i - a.i));
+    rows.sort((a, b) => compare(a.key, b.key) || b.i - a.i);
     if (state.down) rows.reverse();
     return rows;
   }

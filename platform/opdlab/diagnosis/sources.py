@@ -9,6 +9,7 @@ from opdlab import loader
 from opdlab.comparison import short_names
 from opdlab.config import Experiment, Model
 from opdlab.errors import ConfigError
+from opdlab.natural_order import natural
 from opdlab.training.group import CONFIG, STATE, Group
 from opdlab.training.watch import STUDENTS
 
@@ -45,7 +46,7 @@ def what_to_look_at(
 
 def trained(run: Path) -> Iterator[Path]:
     """Copies of a run's student kept during training, and the last one."""
-    yield from sorted((run / STUDENTS).glob("step-*"))
+    yield from sorted((run / STUDENTS).glob("step-*"), key=natural)
     if (run / "model").is_dir():
         yield run
 

@@ -12,7 +12,7 @@ from opdlab import comparison
 from opdlab.config import Experiment
 from opdlab.errors import DataError
 from opdlab.evaluation import headline
-from opdlab.tracking import PARTS, read_metrics
+from opdlab.tracking import PARTS, is_bin, read_metrics
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
@@ -51,7 +51,7 @@ class Outcome:
     def means(self) -> dict[str, float]:
         """Means of the metrics that every seed has, without those of bins of positions."""
         common = set.intersection(*({*seed} for seed in self.seeds)) if self.seeds else set()
-        return {name: self.mean(name) for name in sorted(common) if "/t0" not in name}
+        return {name: self.mean(name) for name in sorted(common) if not is_bin(name)}
 
     def write(self, folder: Path) -> None:
         """Keep it in the folder of the trial, whole or not at all."""

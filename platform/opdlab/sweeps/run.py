@@ -18,6 +18,7 @@ from opdlab import loader, mlflow_page, tracking
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError
 from opdlab.interrupt import Stopped, StopRequest
+from opdlab.natural_order import natural
 from opdlab.quiet import quieten
 from opdlab.sweeps import report
 from opdlab.sweeps import study as studies
@@ -85,7 +86,7 @@ def _sweep(
             console.print(f"[yellow]{stopped}; the same command goes on from here.")
             raise SystemExit(stopped.exit_code) from stopped
         finally:
-            for trial in sorted(folder.glob("trial-*")):
+            for trial in sorted(folder.glob("trial-*"), key=natural):
                 tracking.send_unsent(trial)
             record.close(status)
 

@@ -14,6 +14,7 @@ from filelock import FileLock
 from opdlab import loader
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError, ResumeError
+from opdlab.natural_order import natural
 from opdlab.tracking import make_output
 
 STATE = "experiment.json"
@@ -49,7 +50,15 @@ class Group:
 def groups(output: Path, name: str) -> list[Path]:
     """Folders of an experiment's executions, oldest first."""
     numbered = re.compile(re.escape(name) + r"-\d{3,}$")
-    return sorted(path for path in output.glob(f"{name}-*") if numbered.match(path.name))
+    found = (path for path in output.glob(f"{name}-*") if numbered.match(path.name))
+    return sorted(found, key=natural)
+
+
+def next_folder(output: Path, name: str) -> Path:
+    """Where the next execution of an experiment goes."""
+    last = groups(output, name)
+    number = int(last[-1].name.rpartition("-")[2]) + 1 if last else 1
+    return output / f"{name}-{number:03d}"
 
 
 def open_group(config: Experiment) -> Group:
@@ -57,9 +66,7 @@ def open_group(config: Experiment) -> Group:
     output = Path(config.output)
     make_output(output)
     with FileLock(output / ".opdlab.lock"):
-        last = groups(output, config.name)
-        number = int(last[-1].name.rsplit("-", 1)[1]) + 1 if last else 1
-        folder = output / f"{config.name}-{number:03d}"
+        folder = next_folder(output, config.name)
         folder.mkdir()
     loader.save_resolved(config, folder / CONFIG)
     return Group(folder)

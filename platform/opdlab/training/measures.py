@@ -71,8 +71,12 @@ def by_position(
     counts = torch.zeros_like(sums)
     sums.index_add_(0, bins[known], values[known].float())
     counts.index_add_(0, bins[known], torch.ones_like(values[known], dtype=torch.float))
+    # As many digits in every name, so that pages which sort names as text show the bins in their order.
+    digits = max(4, len(str(width * POSITION_BINS - 1)))
     return {
-        f"{name}/t{i * width:04d}-{(i + 1) * width - 1:04d}": (sums[i] / counts[i]).item()
+        f"{name}/t{i * width:0{digits}d}-{(i + 1) * width - 1:0{digits}d}": (
+            sums[i] / counts[i]
+        ).item()
         for i in counts.nonzero()[:, 0].tolist()
     }
 
