@@ -287,7 +287,7 @@ def compare(
 
     [bold]opdlab compare quickstart-001/opd quickstart-001/lgr[/]
 
-    [bold]opdlab compare seeds-001/opd-0,seeds-001/opd-1 seeds-001/lgr-0,seeds-001/lgr-1[/]
+    [bold]opdlab compare seeds-001/opd seeds-001/lgr[/]  # methods, over the seeds of `--seeds`
     """
     from opdlab.side_by_side import compare as run
 

@@ -78,7 +78,9 @@ def test_compare_takes_a_method_for_its_trainings_and_pairs_them_by_seed(
 
 def test_the_leaderboard_has_one_row_a_method(seeded: tuple[Laboratory, str]) -> None:
     laboratory, _ = seeded
-    text = laboratory.run("leaderboard", str(laboratory.output), "--to", str(laboratory.folder / "b"))
+    text = laboratory.run(
+        "leaderboard", str(laboratory.output), "--to", str(laboratory.folder / "b")
+    )
     rows = [line for line in text.splitlines() if line.strip().split(" ")[-1:] and "lgr" in line]
     assert len(rows) == 1, text
 
