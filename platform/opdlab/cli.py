@@ -91,10 +91,11 @@ def validate(experiment: File, overrides: Overrides = None) -> None:
     Example: [bold]opdlab validate my.yaml training.steps=20[/]
     """
     from opdlab.loader import load, run_names
+    from opdlab.terminal import shown
 
     config = load(experiment, overrides or ())
     runs = ", ".join(run_names(config))
-    typer.echo(f"{experiment} is valid: {config.kind} {config.name}, runs: {runs}")
+    typer.echo(shown(f"{experiment} is valid: {config.kind} {config.name}, runs: {runs}"))
 
 
 @app.command()
@@ -110,20 +111,7 @@ def plan(experiment: File, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def train(
-    experiment: File,
-    overrides: Overrides = None,
-    resume: Resume = False,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Train each run so many times, with other seeds, and compare methods over them; the "
-            "same as `training.seeds=N`.",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
+def train(experiment: File, overrides: Overrides = None, resume: Resume = False) -> None:
     """Train, evaluate and compare the runs of an experiment.
 
     Examples:
@@ -132,13 +120,11 @@ def train(
 
     [bold]opdlab train my.yaml training.steps=20 method.reward_weight=0.3[/]
 
-    [bold]opdlab train my.yaml --seeds 5[/]  # is it the method, or the luck of one training?
-
     [bold]opdlab train my.yaml --resume[/]  # after Ctrl-C, a crash or a kill
     """
     from opdlab.training.run import train as run
 
-    run(experiment, overrides or [], resume, seeds)
+    run(experiment, overrides or [], resume)
 
 
 @app.command()
@@ -280,16 +266,16 @@ def compare(
 ) -> None:
     """Compare runs problem by problem: paired differences with intervals and p-values.
 
-    The others are set against the first. Runs joined by commas are training seeds of one method, as is the
-    name of a run that was trained with several seeds; each side then needs the same seeds.
+    The others are set against the first. Runs joined by commas are training seeds of one method; each side
+    then needs as many.
 
     Examples:
 
     [bold]opdlab compare quickstart-001/opd quickstart-001/lgr[/]
 
-    [bold]opdlab compare seeds-001/opd seeds-001/lgr[/]  # methods, over the seeds of `--seeds`
+    [bold]opdlab compare seeds-001/opd-0,seeds-001/opd-1 seeds-001/lgr-0,seeds-001/lgr-1[/]
     """
-    from opdlab.side_by_side import compare as run
+    from opdlab.comparison import compare as run
 
     run(runs, output)
 
@@ -605,5 +591,7 @@ def main() -> None:
     try:
         app(prog_name=Path(sys.argv[0]).name)
     except OpdlabError as error:
-        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        from opdlab.terminal import shown
+
+        typer.secho(shown(f"{type(error).__name__}: {error}"), fg="red", err=True)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None

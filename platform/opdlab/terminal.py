@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, final
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,10 +16,41 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 from typing_extensions import override
 
-console = Console(highlight=False)
+_NAMED = [*range(0x80, 0xA0), 0x061C, 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF]
+_NAMED += [*range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xD800, 0xE000)]
+_SYMBOLS = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"}
+_SYMBOLS |= {0x7F: "\u2421"} | {
+    code: f"<U+{code:04X}>" for code in (*_NAMED, *range(0xE0000, 0xE0080))
+}
+
+
+def shown(text: str) -> str:
+    """The text with what a terminal would obey shown as symbols.
+
+    A model's words may hold escape sequences, which move, hide and recolour what else is on the screen,
+    marks that turn the direction of writing, characters without a shape, and halves of characters.
+    """
+    return text.translate(_SYMBOLS)
+
+
+@final
+class SymbolConsole(Console):
+    """A console that writes no control characters but its own."""
+
+    @override
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else shown(segment.text)
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+
+console = SymbolConsole(highlight=False)
 
 SAY_EVERY_S = 60.0
 """Between two lines on one task where there is no terminal to draw a bar on."""

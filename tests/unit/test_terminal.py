@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
 from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
 from opdlab import terminal
 
@@ -90,3 +94,22 @@ def test_a_terminal_has_its_bar_and_no_plain_lines(
     run(clock, 10, 60.0, written)
     assert "10/10" in written.getvalue()
     assert "of 10" not in written.getvalue()
+
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07\x9b31mb\u202ec\u2066\u200b\ud83d\r\x00\x7f\u2028\U000e0041é漢"
+
+
+def test_a_models_words_obey_no_terminal_and_are_seen_whole() -> None:
+    """Escapes, marks of direction and halves of characters are symbols wherever the console prints them."""
+    written = StringIO()
+    console = terminal.SymbolConsole(file=written, width=200, force_terminal=True)
+    table = Table("column")
+    table.add_row(HOSTILE)
+    for printed in (HOSTILE, Text(HOSTILE), table, Panel(HOSTILE), {"key": [HOSTILE]}):
+        written.seek(0)
+        written.truncate()
+        console.print(printed, markup=False)
+        found = re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue())
+        assert not set(found) & set(HOSTILE) - set("abcé漢[2J]0;title31m")
+    assert terminal.shown(HOSTILE).encode()
+    assert terminal.shown("\x1b[31m\u202e\n\té") == "\u241b[31m<U+202E>\n\té"

@@ -19,6 +19,7 @@ from opdlab.errors import NonFiniteError, OpdlabError, TrackingError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
 from opdlab.sweeps.outcome import Outcome, read_chosen, read_stop, run_metrics
+from opdlab.terminal import shown
 from opdlab.training.group import CONFIG, Group
 from opdlab.training.pair import load_pair
 from opdlab.training.run import Session, measure_reference, train_one
@@ -133,7 +134,7 @@ def main() -> None:
         except Stopped as stopped:
             raise SystemExit(stopped.exit_code) from stopped
         except TrackingError as error:
-            print(error, file=sys.stderr)
+            print(shown(str(error)), file=sys.stderr)
             raise SystemExit(TRY_LATER) from error
 
 

@@ -35,6 +35,7 @@ from opdlab.sweeps.settings import Sweep, chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
 from opdlab.sweeps.trial import TRY_LATER
 from opdlab.sweeps.watch import Watch
+from opdlab.terminal import shown
 from opdlab.training.group import CONFIG
 
 POLL_S = 0.5
@@ -81,7 +82,7 @@ class Worker:
     def say(self, message: str) -> None:
         """A line in the worker's log, once; a wait ends here where a stop is asked for."""
         if message != self.said:
-            print(message, flush=True)
+            print(shown(message), flush=True)
         self.said = message
         self.stop.check()
 
@@ -260,7 +261,7 @@ def main() -> None:
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from stopped
     except (SweepError, DataError) as error:
-        print(error, file=sys.stderr)
+        print(shown(str(error)), file=sys.stderr)
         raise SystemExit(HOPELESS) from error
 
 
