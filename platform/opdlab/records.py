@@ -56,13 +56,21 @@ class Prompt:
     tokens: tuple[int, ...]
 
 
+LONGEST_REASON = 2000
+
+
+def storable(text: str) -> str:
+    """The text with what no file and no database takes (half characters, NUL) written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a grader says of one completion.
 
     `status` is one of `correct`, `wrong`, `no_answer`, `truncated`, `grader_timeout`,
     `grader_error`, `sandbox_error`. The last three are faults of the infrastructure: they are never
-    counted as wrong.
+    counted as wrong. `answer` and `reason` are made `storable`, for they hold a model's words.
     """
 
     status: str
@@ -83,6 +91,9 @@ class Verdict:
     def __post_init__(self) -> None:
         if self.status not in self.STATUSES:
             raise ValueError(f"unknown verdict {self.status!r}; use one of {self.STATUSES}")
+        object.__setattr__(self, "reason", storable(self.reason)[:LONGEST_REASON])
+        if self.answer is not None:
+            object.__setattr__(self, "answer", storable(self.answer))
 
 
 @dataclass(frozen=True, eq=False)

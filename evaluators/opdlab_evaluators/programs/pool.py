@@ -13,6 +13,7 @@ from typing import final
 
 from opdlab.records import Verdict
 from opdlab_evaluators.programs.judging import Worker
+from opdlab_evaluators.sandbox.command import SandboxMissingError
 from opdlab_evaluators.sandbox.process import SandboxDiedError
 
 MOST_WORKERS = 32
@@ -89,6 +90,12 @@ def _try(task: Task, idle: queue.SimpleQueue[Worker], stop: threading.Event) -> 
             except SandboxDiedError as error:
                 reason = str(error)
                 worker.close()
+            except SandboxMissingError:
+                raise
+            except Exception as error:  # noqa: BLE001
+                # One program must not end the evaluation of all others.
+                worker.close()
+                return Verdict("grader_error", reason=f"{type(error).__name__}: {error}")
         return Verdict("sandbox_error", reason=reason)
     finally:
         idle.put(worker)

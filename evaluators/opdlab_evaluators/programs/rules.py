@@ -49,8 +49,11 @@ def _lines(text: str) -> list[str]:
 def _official_line(found: str, wanted: str) -> bool:
     if found == wanted:
         return True
+    tokens, expected = found.split(), wanted.split()
+    if len(tokens) != len(expected):
+        return False
     try:
-        return [Decimal(t) for t in found.split()] == [Decimal(t) for t in wanted.split()]
+        return [Decimal(t) for t in tokens] == [Decimal(t) for t in expected]
     except InvalidOperation:
         return False
 
