@@ -4,28 +4,61 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
+from functools import lru_cache, partial
 
 from opdlab_evaluators.answers.extraction import after_thinking
 
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})(?P<language>[^\n`]*)$", re.MULTILINE
+)
 # Where a base model begins something new. Source: arXiv:2107.03374, section 2.
 _STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@", "\n```", "\n<")
 
 
-def last_block(completion: str) -> str | None:
-    """The last fenced block that was closed, outside the thinking part; None without one."""
-    text = after_thinking(completion)
-    fences = list(_FENCE.finditer(text))
-    found, opened = None, None
-    for fence in fences:
+def blocks(completion: str) -> list[str]:
+    """The fenced blocks outside the thinking part, without the indentation of their fence.
+
+    A block that is never closed ends with the answer, as in CommonMark.
+    """
+    text = after_thinking(completion).replace("\r\n", "\n")
+    found: list[str] = []
+    opened = None
+    for fence in _FENCE.finditer(text):
+        bare = not fence["language"].strip()
         if opened is None:
             opened = fence
-        elif fence[1].startswith(opened[1]) and fence[0].strip() == fence[1]:
-            found, opened = text[opened.end() + 1 : fence.start()], None
-        elif fence[0].strip() != fence[1]:
+        elif bare and fence["fence"].startswith(opened["fence"]):
+            found.append(_dedented(text[opened.end() + 1 : fence.start()], opened["indent"]))
+            opened = None
+        elif not bare and len(fence["indent"]) <= len(opened["indent"]):
             # A fence with a language cannot close: what it would close was left open.
             opened = fence
+    if opened is not None and text[opened.end() + 1 :].strip():
+        found.append(_dedented(text[opened.end() + 1 :], opened["indent"]))
     return found
+
+
+def _dedented(block: str, indent: str) -> str:
+    """Each line without as much indentation as its fence has."""
+    if not indent:
+        return block
+    pattern = re.compile(rf"^[ \t]{{1,{len(indent)}}}", re.MULTILINE)
+    return pattern.sub("", block)
+
+
+def last_block(completion: str, names: Iterable[str] = ()) -> str | None:
+    """The last fenced block that defines most of the names, which may be none; None without a block.
+
+    A right program is often followed by an example of its use, its output or a command.
+    """
+    found = blocks(completion)
+    wanted = set(names)
+    defined = [sum(map(partial(defines, block), wanted)) for block in found]
+    most = max(defined, default=0)
+    return next(
+        (b for b, n in zip(reversed(found), reversed(defined), strict=True) if n == most), None
+    )
 
 
 def last_two_fences(completion: str) -> str | None:
@@ -43,8 +76,8 @@ def function_body(completion: str) -> str | None:
 
 
 def defines(program: str, name: str) -> bool:
-    """Whether the program defines a function or class of this name at its top level."""
-    return name in definitions(program) or bool(
+    """Whether the program binds this name at its top level."""
+    return name in bound(program) or bool(
         # For what cannot be parsed, and will fail with its own error.
         re.search(rf"^(?:async\s+)?(?:def|class)\s+{re.escape(name)}\b", program, re.MULTILINE)
     )
@@ -52,17 +85,59 @@ def defines(program: str, name: str) -> bool:
 
 def definitions(program: str) -> list[str]:
     """Names of functions and classes, and of plain assignments, at the top level; none if unparsable."""
+    return [
+        name
+        for statement in _statements(program)
+        if not isinstance(statement, (ast.Import, ast.ImportFrom))
+        for name in _bound(statement)
+    ]
+
+
+def bound(program: str) -> list[str]:
+    """Names that a program binds at its top level, by imports too; none if unparsable."""
+    return [name for statement in _statements(program) for name in _bound(statement)]
+
+
+def classes(program: str) -> list[str]:
+    """Names of the classes at the top level; none if unparsable."""
+    return [each.name for each in _statements(program) if isinstance(each, ast.ClassDef)]
+
+
+@lru_cache(maxsize=256)
+def _statements(program: str) -> list[ast.stmt]:
     try:
-        body = ast.parse(program).body
+        return ast.parse(program).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    names: list[str] = []
-    for statement in body:
-        if isinstance(statement, _DEFINING):
-            names.append(statement.name)
-        elif isinstance(statement, ast.Assign):
-            names += [each.id for each in statement.targets if isinstance(each, ast.Name)]
-    return names
+
+
+def _bound(statement: ast.AST) -> list[str]:
+    if isinstance(statement, _DEFINING):
+        return [statement.name]
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return [(alias.asname or alias.name).partition(".")[0] for alias in statement.names]
+    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        return [
+            node.id
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        ]
+    if isinstance(statement, (ast.If, ast.Try, ast.With, ast.For, ast.While, ast.ExceptHandler)):
+        return [name for part in ast.iter_child_nodes(statement) for name in _bound(part)]
+    return []
+
+
+def after_future_imports(before: str, program: str) -> str:
+    """Two programs as one; what the second imports from `__future__` comes first."""
+    lines = program.split("\n")
+    moved: list[str] = []
+    for statement in _statements(program):
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            rows = range(statement.lineno - 1, statement.end_lineno or statement.lineno)
+            moved += [lines[row] for row in rows]
+            for row in rows:
+                lines[row] = ""
+    return "\n".join([*moved, before, *lines])
 
 
 def mentioned(program: str) -> set[str]:
@@ -76,6 +151,18 @@ def mentioned(program: str) -> set[str]:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             own |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
     return used - own
+
+
+def class_names(tests: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that the tests use as classes: `Name`, `name.attribute`, `isinstance(x, name)`."""
+    found = {name for name in names if name[:1].isupper()}
+    for node in ast.walk(ast.parse(tests)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(node.value.id)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            kinds = [each for argument in node.args[1:] for each in ast.walk(argument)]
+            found |= {each.id for each in kinds if isinstance(each, ast.Name)}
+    return sorted(found.intersection(names))
 
 
 _DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
