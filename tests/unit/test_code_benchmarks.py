@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,76 @@ def test_equal_programs_are_run_once_and_every_completion_is_counted(folder, mon
     assert [v.status for v in found] == ["correct", "no_answer", "wrong", "correct"]
     assert sorted(runs) == [one.id, two.id]
     assert sum(counted) == 4
+
+
+WORTHLESS = [
+    ("humaneval", "test", "def check(candidate):\n    pass"),
+    ("humaneval", "test", "def check(candidate):\n    assert True"),
+    ("humaneval", "test", "def check(candidate):\n    assert len('a') == 1"),
+    ("mbpp", "test_list", [""]),
+    ("mbpp", "test_list", []),
+    ("mbpp", "test_list", ["assert 1 == 1"]),
+    ("mbpp", "test_list", ["assert len('a') == 1"]),
+    ("mbpp_plus", "test", "import numpy as np"),
+    ("livecodebench", "private_test_cases", "[]"),
+]
+
+
+@pytest.mark.parametrize(("name", "column", "value"), WORTHLESS)
+def test_tests_that_no_program_can_fail_are_a_fault_of_the_data(folder, name, column, value):
+    make, count = ROWS[name]
+    rows = [{**make(number), column: value} for number in range(count)]
+    if name == "livecodebench":
+        rows = [{**row, "public_test_cases": "[]"} for row in rows]
+    (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    evaluator = plugins.load(plugins.EVALUATORS, name)()
+    with pytest.raises(DataError, match="no program can fail"):
+        evaluator.data()
+    if name == "livecodebench":
+        verdict = evaluator.grade(evaluator.problems()[0], fenced("no program"))
+        assert (verdict.status, "no program can fail" in verdict.reason) == ("grader_error", True)
+
+
+def test_imports_from_the_future_come_before_the_prompt(folder):
+    write(folder, "humaneval")
+    problem = HumanEval().problems()[0]
+    program = "from __future__ import annotations\n\ndef add_0(values: list[Later]) -> Never:\n"
+    program += "    return sum(values)"
+    assert HumanEval().grade(problem, fenced(program)).status == "correct"
+
+
+ODD = {
+    "half a character": "raise ValueError('\\ud83d \\0')",
+    "a text of halves": "return '\\ud83d\\0'",
+    "an integer of many digits": "return 10 ** 9000",
+    "a list of them": "return [10 ** 9000] * 3",
+    "nested too deeply": "r = []\n    for _ in range(5000): r = [r]\n    return r",
+    "numbers that collide": "return {(2 ** 61 - 1) * i for i in range(2000)}",
+    "keys that collide": "return {(2 ** 61 - 1) * i: 0 for i in range(2000)}",
+    "an error of its own": "class E(BaseException):\n        def __str__(self): raise self\n    raise E",
+    "a range": "return range(3)",
+    "far too much": "return 'x' * (6 << 20)",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_no_programs_answer_ends_the_grading_of_the_others(folder, name):
+    write(folder, "mbpp")
+    write(folder, "livecodebench")
+    for benchmark, number, function in (
+        (Mbpp(), 2, "def add_2(x, y=0):\n    {}"),
+        (LiveCodeBench(), 1, "class Solution:\n  def add(self, a, b):\n    {}"),
+    ):
+        problem = benchmark.problems()[number]
+        answers = [fenced(function.format("return x + 2" if number == 2 else "return a + b"))]
+        answers += [fenced(function.format(ODD[name])), answers[0]]
+        began = time.process_time()
+        verdicts = benchmark.grade_all([(problem, answer) for answer in answers])
+        assert time.process_time() - began < 2
+        assert [v.status for v in verdicts] == ["correct", "wrong", "correct"], verdicts
+        for verdict in verdicts:
+            assert verdict.reason.encode().count(b"\0") == 0
+            assert len(verdict.reason) < 1000
 
 
 def own(benchmark):

@@ -12,6 +12,7 @@ from opdlab.errors import DataError
 from opdlab.records import Verdict
 from opdlab_evaluators.programs import rules
 from opdlab_evaluators.programs.extraction import (
+    class_names,
     definitions,
     function_body,
     last_block,
@@ -271,7 +272,9 @@ def test_an_error_is_never_right_and_an_exit_code_only_by_the_official_rule():
 BLOCKS = [
     ("```python\nx = 1\n```", "x = 1\n"),
     ("a\n```\nx\n```\nb\n```py\ny\n```\nc", "y\n"),
-    ("```python\nx\n```\nthen\n```python\nunfinished", "x\n"),
+    ("```python\nx\n```\nthen\n```python\nunclosed", "unclosed"),
+    ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
+    ("```python\r\nx\r\n```\r\n", "x\n"),
     ("<think>```python\nx\n```</think>", None),
     ("<think>hm</think>```python\nx\n```", "x\n"),
     ("````\n```\nx\n```\n````", "```\nx\n```\n"),
@@ -282,8 +285,29 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize(("completion", "program"), BLOCKS)
-def test_the_last_closed_block_is_the_program(completion, program):
+def test_the_last_block_is_the_program(completion, program):
     assert last_block(completion) == program
+
+
+DEFINED = "```python\ndef f(x):\n    return 1\n```\n"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "```python\nprint(f(1))\n```",
+        "Output:\n```\n1\n```",
+        "```bash\npython f.py\n```",
+        "```python\ng = 1\n```",
+        "```\nan unclosed note",
+    ],
+)
+def test_what_follows_a_block_with_the_asked_names_does_not_replace_it(after):
+    assert last_block(DEFINED + after, ["f"]) == "def f(x):\n    return 1\n"
+    second = DEFINED.replace("1", "2")
+    assert last_block(DEFINED + second + after, ["f"]) == "def f(x):\n    return 2\n"
+    for block in ("f = len", "from os import getcwd as f", "if True:\n    def f(): pass"):
+        assert last_block(f"```\n{block}\n```\n{after}", ["f"]) == f"{block}\n"
 
 
 def test_livecodebench_takes_what_is_between_the_last_two_fences():
@@ -300,6 +324,7 @@ def test_a_base_models_completion_ends_where_something_new_begins():
 
 def test_names_are_told_from_the_text():
     assert definitions("import os\ndef f(): pass\nclass C: pass\nx = y = 1") == ["f", "C", "x", "y"]
+    assert class_names("assert a.x and isinstance(3, b) and C()", "abCd") == ["C", "a", "b"]
     assert definitions("def f(:") == []
     assert mentioned("import math as m\nx = f(m.pi)\ndef g(a): return a + len(h)") == {
         "f",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -350,3 +351,45 @@ def test_the_report_is_what_the_sandbox_says_and_not_what_the_program_says(sandb
     ended = sandbox.run(textwrap.dedent(program))
     assert isinstance(ended, Ended)
     assert ended.exit == 5
+
+
+def test_a_program_holds_no_descriptor_of_the_hosts_however_many_are_open():
+    """The control socket's number grows with them; who holds it writes reports of its own."""
+    need_sandbox()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    forge = """
+        import json, os, socket
+        print(sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1])
+        for number in range(3, 4096):
+            try: s = socket.socket(fileno=os.dup(number)); s.getsockname()
+            except OSError: continue
+            s.send(json.dumps({"exit": 0, "why": "", "cpu_s": 0, "wall_s": 0, "memory": 0,
+                               "leftovers": 0, "used_up": False}).encode())
+        exit(5)
+    """
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(2000):
+            stack.callback(os.close, os.open("/dev/null", os.O_RDONLY))
+        with sandbox_or_skip() as crowded:
+            ended = crowded.run(textwrap.dedent(forge))
+            assert (ended.exit, ended.stdout) == (5, b"[0, 1, 2]\n")
+            assert works(crowded)
+
+
+def test_as_many_threads_live_as_there_may_be_processes(sandbox):
+    program = """
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+        met = threading.Barrier(48)
+        with ThreadPoolExecutor(48) as pool:
+            print(len(list(pool.map(lambda n: met.wait(), range(48)))))
+    """
+    assert sandbox.run(textwrap.dedent(program)).stdout == b"48\n"
+
+
+def test_the_kernels_command_line_is_not_to_be_read(sandbox):
+    for name in ("cmdline", "version", "kallsyms"):
+        program = f"try: print(open('/proc/{name}').read())\nexcept OSError: pass"
+        assert sandbox.run(program).stdout.strip() == b""

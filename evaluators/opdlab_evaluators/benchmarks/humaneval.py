@@ -9,7 +9,13 @@ from typing import Any, ClassVar, Literal
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.benchmark import Fields, pick
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
-from opdlab_evaluators.programs.extraction import defines, function_body, last_block
+from opdlab_evaluators.programs.extraction import (
+    after_future_imports,
+    defines,
+    function_body,
+    last_block,
+)
+from opdlab_evaluators.programs.failing_tests import can_fail
 from opdlab_evaluators.programs.judging import Assertions, Worker, judge
 from opdlab_evaluators.source import Source
 
@@ -42,7 +48,7 @@ class HumanEval(CodeBenchmark):
             "question": pick(row, ("prompt",), name, number),
             "gold": pick(row, ("canonical_solution",), name, number),
             "entry_point": pick(row, ("entry_point",), name, number),
-            "tests": pick(row, ("test",), name, number),
+            "tests": can_fail(pick(row, ("test",), name, number), name, number),
         }
 
     def problem(self, fields: Fields) -> Problem:
@@ -58,13 +64,14 @@ class HumanEval(CodeBenchmark):
 
     def program(self, problem: Problem, completion: str) -> str | None:
         question = problem.extra["question"]
-        block = last_block(completion)
+        entry = problem.gold["entry_point"]
+        block = last_block(completion, [entry])
         if block is None:
             body = function_body(completion) if self.wording == "complete" else None
             return None if body is None else question + body
-        if defines(block, problem.gold["entry_point"]):
+        if defines(block, entry):
             # The prompt's imports and helpers count; its unfinished function is replaced.
-            return f"{_closed(question)}\n{block}"
+            return after_future_imports(_closed(question), block)
         return question + block
 
     def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
@@ -73,6 +80,7 @@ class HumanEval(CodeBenchmark):
             f"{problem.gold['tests']}\ncheck({entry})",
             _closed(problem.extra["question"]),
             {entry: entry},
+            classes=(),
         )
         return judge(worker, program, tests, self.limits)
 

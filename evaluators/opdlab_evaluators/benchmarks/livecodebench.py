@@ -17,6 +17,7 @@ from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.benchmark import Fields, pick
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
 from opdlab_evaluators.programs import rules
+from opdlab_evaluators.programs.brief import brief
 from opdlab_evaluators.programs.extraction import last_two_fences
 from opdlab_evaluators.programs.judging import Answered, Worker, answer_call, answer_stdin
 from opdlab_evaluators.programs.private_tests import Case, cases
@@ -186,16 +187,20 @@ class LiveCodeBench(CodeBenchmark):
 
 @lru_cache(maxsize=64)
 def _cases(tests: tuple[str, str], problem: str) -> tuple[Case, ...]:
-    """Public and private tests, unpacked when they are needed: they are large."""
-    return tuple(case for text in tests for case in cases(text, f"livecodebench {problem}"))
+    """Public and private tests, unpacked when they are needed: they are large.
+
+    Raises:
+        DataError: they cannot be read, or there are none.
+    """
+    where = f"livecodebench {problem}"
+    found = tuple(case for text in tests for case in cases(text, where))
+    if not found:
+        raise DataError(f"{where}: it has no tests, so no program can fail; take another copy")
+    return found
 
 
 def _said(answered: Answered, case: Case) -> str:
     if answered.error:
         return answered.error
     ending = f", exit code {answered.exit}" if answered.exit else ""
-    return f"{_brief(answered.value)!r}{ending}, expected {_brief(case.output)!r}"
-
-
-def _brief(value: Any) -> str:
-    return str(value).strip()[:100]
+    return f"{brief(answered.value)!r}{ending}, expected {brief(case.output)!r}"

@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from opdlab.errors import DataError
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.answers.extraction import after_thinking
 from opdlab_evaluators.benchmark import Fields, pick
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
-from opdlab_evaluators.programs.extraction import definitions, last_block, mentioned
+from opdlab_evaluators.programs.extraction import (
+    classes,
+    definitions,
+    last_block,
+    mentioned,
+)
+from opdlab_evaluators.programs.failing_tests import can_fail
 from opdlab_evaluators.programs.judging import Assertions, Worker, judge
 from opdlab_evaluators.source import Source
 
@@ -47,7 +54,7 @@ class Mbpp(CodeBenchmark):
             "question": str(pick(row, ("text", "prompt"), name, number)).strip(),
             "gold": pick(row, ("code",), name, number).replace("\r\n", "\n"),
             "shown": list(listed),
-            "tests": "\n".join(listed),
+            "tests": can_fail("\n".join(listed), name, number),
             "setup": "\n".join(part for part in setup if part).replace("\r\n", "\n"),
         }
 
@@ -62,13 +69,19 @@ class Mbpp(CodeBenchmark):
         gold = {
             "tests": tests,
             "names": sorted(names & defined),
+            "classes": sorted(names & set(classes(fields["gold"]))),
             "missing": sorted(names - defined - set(dir(builtins))),
         }
+        if not gold["names"] and not gold["missing"]:
+            raise DataError(
+                f"{self.source.name}: the tests of {fields['id']} use nothing that its solution "
+                "defines, so no program can fail; take another copy"
+            )
         prompt = asked + ends[self.wording]
         return Problem(self.benchmark, fields["id"], prompt, gold, {"solution": fields["gold"]})
 
     def program(self, problem: Problem, completion: str) -> str | None:
-        block = last_block(completion)
+        block = last_block(completion, problem.gold["names"])
         if block is not None or self.wording != "official":
             return block
         text = after_thinking(completion).partition("[DONE]")[0]
@@ -83,7 +96,8 @@ class Mbpp(CodeBenchmark):
                 f"the tests use {missing}, which nothing defines: this copy lacks test_setup_code",
             )
         names = {name: name for name in problem.gold["names"]}
-        return judge(worker, program, Assertions(problem.gold["tests"], SETUP, names), self.limits)
+        tests = Assertions(problem.gold["tests"], SETUP, names, problem.gold["classes"])
+        return judge(worker, program, tests, self.limits)
 
     def right_answer(self, problem: Problem) -> str | None:
         return fenced(problem.extra["solution"])

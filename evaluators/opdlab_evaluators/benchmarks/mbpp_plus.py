@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from opdlab_evaluators.benchmark import Fields, pick
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
+from opdlab_evaluators.programs.failing_tests import can_fail
 from opdlab_evaluators.source import Source
 
 
@@ -25,5 +26,6 @@ class MbppPlus(Mbpp):
 
     def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
         name = self.source.name
-        fields = {**super().normalise(row, number), "tests": pick(row, ("test",), name, number)}
+        tests = can_fail(pick(row, ("test",), name, number), name, number)
+        fields = {**super().normalise(row, number), "tests": tests}
         return fields | {"shown": list(pick(row, ("test_list",), name, number))}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
 from opdlab.records import Verdict
+from opdlab_evaluators.programs.extraction import class_names
+from opdlab_evaluators.programs.failing_tests import cannot_fail
 from opdlab_evaluators.sandbox.inside import frames, plain
 from opdlab_evaluators.sandbox.process import Ended, Job, Limits, Sandbox
 
-JUDGE_LIMITS = Limits(cpu_s=60, wall_s=300)
+JUDGE_LIMITS = Limits(cpu_s=30, wall_s=150)
+LARGEST_VERDICT, LARGEST_ANSWER = 1 << 20, 4 << 20
+"""Bytes of what is read in this process."""
 SHOWN = 300
 
 
@@ -41,84 +46,85 @@ class Assertions:
         tests: fails by an exception.
         setup: trusted code that the tests need, run before them.
         names: function or class in the tests, and its name in the program.
+        classes: those that are classes, whose operators the tests are about; None finds them by their
+            capital letter and by how the tests use them.
     """
 
     tests: str
     setup: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    classes: Sequence[str] | None = None
 
 
 def judge(worker: Worker, program: str, tests: Assertions, limits: Limits) -> Verdict:
-    """Run the assertions; the program's functions answer with data, compared where the program is not.
+    """Run the assertions in one process on what the program defines in another.
 
     Raises:
         SandboxDiedError: a sandbox ended before its work was done.
     """
-    options = {"preamble": tests.setup, "remote": dict(tests.names)}
-    with worker.programs.open("serve", program, limits=limits) as served:
-        refused = _refusal(served.channel)
-        if refused is not None:
-            return _limit(served.finish(), limits) or Verdict("wrong", program, refused)
-        with worker.judges.open("judge", tests.tests, b"", JUDGE_LIMITS, options) as judging:
-            said = _relay(judging, served)
-            ended, judged = served.finish(), judging.finish()
-    return _verdict(program, said, ended, judged, limits)
+    if cannot_fail(tests.tests):
+        return Verdict(
+            "grader_error", program, "the tests assert nothing of the program: no program can fail"
+        )
+    classes = tests.classes
+    if classes is None:
+        classes = class_names(tests.tests, tests.names)
+    names = dict(tests.names)
+    asked = {"preamble": tests.setup, "names": names, "classes": list(classes)}
+    ours, theirs = socket.socketpair()
+    with contextlib.ExitStack() as open_jobs:
+        open_jobs.callback(ours.close)
+        open_jobs.callback(theirs.close)
+        serve = {"limits": limits, "options": {"names": names}, "channel": False}
+        served = open_jobs.enter_context(
+            worker.programs.open("serve", program, passed=[theirs.fileno()], **serve)
+        )
+        theirs.close()
+        judging = open_jobs.enter_context(
+            worker.judges.open(
+                "judge", tests.tests, b"", JUDGE_LIMITS, asked, passed=[ours.fileno()]
+            )
+        )
+        ours.close()
+        said, phase = _heard(judging)
+        judged, ended = judging.finish(), served.finish()
+    return _verdict(program, (said, phase), ended, judged, limits)
+
+
+def _heard(judging: Job) -> tuple[dict | None, str]:
+    """What the judge says at the end, None if nothing, and how far it came: it is trusted code."""
+    assert judging.channel is not None
+    phase = ""
+    while (message := frames.receive(judging.channel.fileno(), LARGEST_VERDICT)) is not None:
+        said = json.loads(message)
+        if "passed" in said:
+            return said, phase
+        phase = said["phase"]
+    return None, phase
 
 
 def _verdict(
-    program: str, said: dict | None, ended: Ended, judged: Ended, limits: Limits
+    program: str, heard: tuple[dict | None, str], ended: Ended, judged: Ended, limits: Limits
 ) -> Verdict:
+    said, phase = heard
     limit = _limit(ended, limits)
-    if said is None and limit is None and judged.why == "busy":
-        return Verdict("sandbox_error", program, "the machine was too busy to judge it")
-    if said is None and limit is None and judged.why:
-        status = "grader_error" if judged.why == "memory" else "grader_timeout"
-        return Verdict(status, program, f"the tests used too much themselves ({judged.why})")
     if limit is not None and (said is None or not said["passed"]):
         return replace(limit, answer=program)
-    if said is None and judged.exit == 0:
-        return Verdict(
-            "wrong", program, f"the program ended in the middle of a test ({ended.exit})"
-        )
+    if said is None and judged.why == "busy":
+        return Verdict("sandbox_error", program, "the machine was too busy to judge it")
+    if said is None and phase == "began":
+        status = "grader_timeout" if judged.why in ("cpu", "wall") else "grader_error"
+        why = judged.why or f"exit code {judged.exit}"
+        return Verdict(status, program, f"the tests used too much themselves ({why})")
     if said is None:
-        return Verdict("grader_error", program, f"the tests ended with {judged.exit}")
+        # The tests cost next to nothing themselves: the rest is reading and comparing what came.
+        why = judged.why or f"exit code {judged.exit}"
+        return Verdict("wrong", program, f"what it gave costs too much to compare ({why})")
+    if said.get("fault"):
+        return Verdict("grader_error", program, f"{said['reason']}; programs get no such object")
     if said["passed"]:
         return Verdict("correct", program)
     return Verdict("wrong", program, str(said["reason"]))
-
-
-def _refusal(channel: socket.socket | None) -> str | None:
-    """Why a program cannot be called; None if it can."""
-    message = frames.receive(channel.fileno()) if channel else None
-    if message is None:
-        return "the program ended before it could be tested"
-    try:
-        error = plain.loads(message).get("error")
-        return None if error is None else str(error[1])
-    except (plain.UnplainError, AttributeError, LookupError, TypeError):
-        return "the program says nonsense"
-
-
-def _relay(judging: Job, served: Job) -> dict | None:
-    """Carry calls to the program and answers back; what the judge says at the end, None if nothing."""
-    assert judging.channel is not None
-    assert served.channel is not None
-    judge_fd, program_fd = judging.channel.fileno(), served.channel.fileno()
-    try:
-        while (message := frames.receive(judge_fd)) is not None:
-            said = plain.loads(message)
-            if "call" not in said:
-                return said
-            frames.forward(program_fd, message)
-            answer = frames.receive(program_fd)
-            if answer is None:
-                judging.channel.shutdown(socket.SHUT_WR)
-                # The judge meets the end of the program as an error, and says so.
-                continue
-            frames.forward(judge_fd, answer)
-    except (ConnectionError, plain.UnplainError):
-        return None
-    return None
 
 
 def _limit(ended: Ended, limits: Limits) -> Verdict | None:
@@ -171,21 +177,17 @@ def answer_call(
     worker: Worker, program: str, target: str, args: list, limits: Limits, preamble: str = ""
 ) -> Answered:
     """Call a function of a program in a process of its own; raises SandboxDiedError."""
-    options = {"preamble": preamble}
     answer = None
-    with worker.programs.open("serve", program, limits=limits, options=options) as job:
-        error = _refusal(job.channel)
-        if error is None and job.channel is not None:
-            encoded = [plain.encode(part) for part in (target, args, {})]
-            with contextlib.suppress(ConnectionError):
-                frames.send(job.channel.fileno(), {"call": encoded})
-                answer = frames.receive(job.channel.fileno())
+    options = {"preamble": preamble}
+    with worker.programs.open("call", program, limits=limits, options=options) as job:
+        assert job.channel is not None
+        with contextlib.suppress(ConnectionError):
+            frames.send(job.channel.fileno(), {"target": target, "args": args})
+            answer = frames.receive(job.channel.fileno(), LARGEST_ANSWER)
         ended = job.finish()
     limit = _limit(ended, limits)
     if limit is not None:
         return Answered(error=limit.reason, fault=limit.status == "sandbox_error")
-    if error is not None:
-        return Answered(error=error)
     if answer is None:
         return Answered(
             exit=ended.exit, error=f"the program ended without an answer ({ended.exit})"
@@ -193,7 +195,7 @@ def answer_call(
     try:
         said = plain.loads(answer)
         if "error" in said:
-            return Answered(error=str(said["error"][1])[:SHOWN])
+            return Answered(error=str(said["error"])[:SHOWN])
         return Answered(plain.decode(said["value"]))
     except (plain.UnplainError, LookupError, TypeError, RecursionError):
         return Answered(error="the program says nonsense")

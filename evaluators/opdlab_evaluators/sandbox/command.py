@@ -23,6 +23,12 @@ NEUTRAL = Path("/mnt")
 PACKAGES = ("numpy", "sortedcontainers")
 """Packages that programs may import, if they are installed."""
 
+HOST_FACTS = (
+    *("/proc/cmdline", "/proc/version", "/proc/kallsyms", "/proc/modules", "/proc/config.gz"),
+    *("/proc/partitions", "/proc/diskstats", "/proc/swaps", "/proc/keys"),
+)
+"""What tells of the machine, and is empty inside."""
+
 INSTALL = """Code benchmarks run programs that a model wrote, and do so in a sandbox only. It needs Linux
 and bubblewrap: apt install bubblewrap (or dnf, pacman, apk). Where it is installed and refused:
   Ubuntu 24.04   sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for bwrap
@@ -149,6 +155,8 @@ ENVIRONMENT = {
     # Sets and dictionaries of strings have the same order in every run.
     "PYTHONHASHSEED": "0",
     "PYTHONPATH": "/packages",
+    # Each thread's own arena would take 128 MB of the address space.
+    "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -166,6 +174,9 @@ def _files(binds: dict[str, Path]) -> list[str]:
     for target, source in binds.items():
         args += ["--ro-bind", str(source), target]
     args += ["--proc", "/proc", "--dev", "/dev"]
+    for name in HOST_FACTS:
+        if Path(name).exists():
+            args += ["--ro-bind", "/dev/null", name]
     args += ["--size", str(SHARED_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     args += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/"]
     return [*args, "--chdir", "/tmp"]

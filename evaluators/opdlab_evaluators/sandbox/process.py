@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -173,8 +173,14 @@ class Sandbox:
         stdin: bytes = b"",
         limits: Limits | None = None,
         options: Mapping[str, Any] | None = None,
+        passed: Sequence[int] = (),
+        channel: bool = True,
     ) -> Job:
         """Begin a job; `mode` as in `inside.guest`.
+
+        Args:
+            passed: file descriptors that it gets as its own, after the standard ones and the channel.
+            channel: it talks to this process, unless it is a script.
 
         Raises:
             SandboxDiedError: the sandbox is gone.
@@ -184,8 +190,8 @@ class Sandbox:
         limits = limits or Limits()
         files = [_filled(program.encode(errors="surrogatepass")), _filled(stdin)]
         files += [os.memfd_create("stdout"), os.memfd_create("stderr")]
-        ours, theirs = (None, None) if mode == "script" else socket.socketpair()
-        fds = files if theirs is None else [*files, theirs.fileno()]
+        ours, theirs = socket.socketpair() if channel and mode != "script" else (None, None)
+        fds = [*files, *([] if theirs is None else [theirs.fileno()]), *passed]
         header = {"mode": mode, "limits": asdict(limits), "options": dict(options or {})}
         job = Job(self, files, ours, limits)
         try:

@@ -6,7 +6,8 @@ import json
 import os
 from typing import Any
 
-LARGEST = 16 << 20
+LARGEST = 128 << 20
+"""Of a message between two sandboxes, in bytes."""
 HEADER = 4
 
 
@@ -22,13 +23,13 @@ def forward(channel: int, text: bytes) -> None:
         data = data[os.write(channel, data) :]
 
 
-def receive(channel: int) -> bytes | None:
+def receive(channel: int, largest: int = LARGEST) -> bytes | None:
     """The next message as it came; None when the peer is gone or says nonsense."""
     header = _exactly(channel, HEADER)
     if header is None:
         return None
     length = int.from_bytes(header, "big")
-    return _exactly(channel, length) if length <= LARGEST else None
+    return _exactly(channel, length) if length <= largest else None
 
 
 def _exactly(channel: int, length: int) -> bytes | None:

@@ -1,15 +1,15 @@
 """What a forked child does with a program: run it with a real stdin, serve its functions, or judge them.
 
-`script`: the program is `__main__`, as if started by hand. `serve`: it is a module, and its functions are
-called from outside, with data in and data out. `judge`: trusted tests run against functions that are
-served by another process, so that values are compared where untrusted code never was.
+`script`: the program is `__main__`, as if started by hand. `call`: one function is called with data, and
+answers with data. `serve`: it is a module that another process uses. `judge`: trusted tests run against
+what is served, so that values are compared where untrusted code never was.
 """
 
 from __future__ import annotations
 
 import atexit
-import builtins
 import io
+import json
 import os
 import sys
 import threading
@@ -18,8 +18,11 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from . import frames, plain
+from .mirror import Mirror
+from .peer import TESTS_MODULE, EndedError, Peer
+from .wire import HandoverError, NonsenseError
 
-CHANNEL = 3
+CHANNEL, SERVED = 3, 4
 TESTS = "<tests>"
 LONGEST_REASON = 300
 
@@ -27,11 +30,12 @@ LONGEST_REASON = 300
 def main(mode: str, program: str, options: dict[str, Any]) -> NoReturn:
     """Do one job and end the process."""
     _open_streams()
-    sys.set_int_max_str_digits(0)
+    if mode in ("script", "call"):
+        sys.set_int_max_str_digits(0)
     sys.argv = ["solution.py"]
     code = 0
     try:
-        {"script": _script, "serve": _serve, "judge": _judge}[mode](program, options)
+        _MODES[mode](program, options)
     except SystemExit as stop:
         code = _exit_code(stop)
     except BaseException:  # noqa: BLE001
@@ -89,70 +93,37 @@ def _script(program: str, options: dict[str, Any]) -> None:
     _module("__main__", options.get("preamble", ""), program)
 
 
-class _Objects:
-    """What is no data stays here and is known outside by its number."""
-
-    def __init__(self) -> None:
-        self.kept: list[Any] = []
-
-    def opaque(self, value: Any) -> dict:
-        self.kept.append(value)
-        return {"object": [len(self.kept) - 1, type(value).__name__]}
-
-    def resolve(self, value: Any) -> Any:
-        """The decoded value with its objects put back, at any depth."""
-        if isinstance(value, plain.Opaque):
-            return self.kept[value.handle]
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return type(value)(self.resolve(each) for each in value)
-        if isinstance(value, dict):
-            return {self.resolve(key): self.resolve(each) for key, each in value.items()}
-        return value
-
-
 def _serve(program: str, options: dict[str, Any]) -> None:
+    """Let the process that judges use what a program defines."""
+    peer = Peer(CHANNEL, guarded=False)
     try:
         names = _module("solution", options.get("preamble", ""), program)
     except BaseException as error:
-        frames.send(CHANNEL, _described(error))
+        frames.send(CHANNEL, {"refused": _described(error)})
         raise
-    frames.send(CHANNEL, {"value": None})
-    objects = _Objects()
-    while (request := frames.receive(CHANNEL)) is not None:
-        frames.send(CHANNEL, _answer(plain.loads(request), names, objects))
+    shown: dict[str, Any] = {}
 
+    def changed() -> dict[str, Any]:
+        """Names that the tests use, and whose values are others than the tests know."""
+        found = {
+            name: names[served]
+            for name, served in options["names"].items()
+            if served in names and (name not in shown or shown[name] is not names[served])
+        }
+        shown.update(found)
+        return found
 
-def _answer(request: dict, names: dict[str, Any], objects: _Objects) -> dict:
+    peer.names = changed
+    peer.reply([None])
     try:
-        target, args, kwargs = (objects.resolve(plain.decode(part)) for part in request["call"])
-        found = _target(target, names, objects)
-        return {"value": plain.encode(found(*args, **kwargs), objects.opaque)}
-    except BaseException as error:  # noqa: BLE001
-        # An exception is an answer too; a test may even ask for it.
-        return _described(error)
+        while True:
+            peer.answer(peer.receive())
+    except EndedError:
+        return
 
 
-def _target(target: Any, names: dict[str, Any], objects: _Objects) -> Any:
-    """A function by name, a method of a new object of a class, or an action on an object that is kept."""
-    if isinstance(target, str):
-        owner, _, method = target.rpartition("().")
-        if owner:
-            return getattr(names[owner](), method)
-        if target not in names:
-            raise NameError(f"name {target!r} is not defined")
-        return names[target]
-    kept, action = target
-    return {
-        "get": lambda name: getattr(kept, name),
-        "set": lambda name, value: setattr(kept, name, value),
-        "call": kept,
-        "list": lambda: list(kept),
-    }[action]
-
-
-def _described(error: BaseException) -> dict:
-    kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
-    return {"error": [kinds[0], f"{type(error).__name__}: {_text(error)}"[:LONGEST_REASON]]}
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_text(error)}"[:LONGEST_REASON]
 
 
 def _text(error: BaseException) -> str:
@@ -163,76 +134,65 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-class _Object:
-    """An object of the other process: its attributes can be read and set there, and it can be called."""
-
-    def __init__(self, opaque: plain.Opaque) -> None:
-        object.__setattr__(self, "_opaque", opaque)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _call([self._opaque, "get"], (name,), {})
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        _call([self._opaque, "set"], (name, value), {})
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _call([self._opaque, "call"], args, kwargs)
-
-    def __iter__(self) -> Any:
-        return iter(_call([self._opaque, "list"], (), {}))
-
-
-def _call(target: Any, args: tuple, kwargs: dict) -> Any:
-    def opaque(value: Any) -> dict:
-        if isinstance(value, _Object):
-            return plain.encode(value._opaque)
-        raise plain.UnplainError(f"a {type(value).__name__} cannot be handed over")
-
-    call = [plain.encode(part, opaque) for part in (target, list(args), kwargs)]
-    frames.send(CHANNEL, {"call": call})
-    reply = frames.receive(CHANNEL)
-    if reply is None:
-        raise EOFError("the program ended")
-    answer = plain.loads(reply)
-    if "error" in answer:
-        kind, text = answer["error"]
-        known = getattr(builtins, str(kind), None)
-        # Memory that ran out there has not run out here.
-        if isinstance(known, type) and issubclass(known, Exception) and known is not MemoryError:
-            raise known(str(text))
-        raise RuntimeError(str(text))
-    return _wrapped(plain.decode(answer["value"]))
-
-
-def _wrapped(value: Any) -> Any:
-    if isinstance(value, plain.Opaque):
-        return _Object(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_wrapped, value))
-    if isinstance(value, dict):
-        return {key: _wrapped(each) for key, each in value.items()}
-    return value
-
-
-def _remote(name: str) -> Any:
-    return lambda *args, **kwargs: _call(name, args, kwargs)
+def _call(program: str, options: dict[str, Any]) -> None:
+    """Call one function with data, and answer with data."""
+    try:
+        names = _module("solution", options.get("preamble", ""), program)
+        asked = json.loads(frames.receive(CHANNEL) or b"null")
+        owner, _, method = asked["target"].rpartition("().")
+        if owner:
+            found = getattr(names[owner](), method)
+        elif method in names:
+            found = names[method]
+        else:
+            raise NameError(f"name {method!r} is not defined")
+        answer = {"value": plain.encode(found(*asked["args"]))}
+    except BaseException as error:
+        frames.send(CHANNEL, {"error": _described(error)})
+        raise
+    frames.send(CHANNEL, answer)
 
 
 def _judge(program: str, options: dict[str, Any]) -> None:
-    names: dict[str, Any] = {"__name__": "tests"}
-    verdict: dict[str, Any] = {"passed": True}
+    """Run the tests on what another process serves, and say whether they passed."""
+    names: dict[str, Any] = {"__name__": TESTS_MODULE}
+    peer = Peer(SERVED, guarded=True)
+    said: dict[str, Any] = {"passed": True}
+
+    def bound(found: dict[str, Any]) -> None:
+        if not found.keys() <= options["names"].keys():
+            raise NonsenseError("a name that the tests do not use")
+        names.update(found)
+        named = map(found.get, options["classes"])
+        peer.trusted |= {kind for kind in named if isinstance(kind, Mirror)}
+
+    def asked() -> None:
+        frames.send(CHANNEL, {"phase": "asked"})
+        peer.on_ask = lambda: None
+
+    peer.on_names, peer.on_ask = bound, asked
     try:
+        loaded = peer.receive()
+        if "refused" in loaded:
+            frames.send(
+                CHANNEL, {"passed": False, "reason": str(loaded["refused"])[:LONGEST_REASON]}
+            )
+            return
         exec(compile(options.get("preamble", ""), "<preamble>", "exec"), names)
-        names |= {name: _remote(served) for name, served in options["remote"].items()}
+        peer.read(loaded)
+        frames.send(CHANNEL, {"phase": "began"})
         exec(compile(program, TESTS, "exec"), names)
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001
         # Any exception in a test is a test that failed.
-        verdict = {"passed": False, "reason": _failure(error, program)}
-    frames.send(CHANNEL, verdict)
+        said = {"passed": False, "reason": _failure(error, program)}
+        if isinstance(error, HandoverError):
+            said["fault"] = True
+    if peer.broken:
+        # A test may have caught it.
+        said = {"passed": False, "reason": peer.broken}
+    frames.send(CHANNEL, said)
 
 
 def _failure(error: BaseException, program: str) -> str:
@@ -244,3 +204,6 @@ def _failure(error: BaseException, program: str) -> str:
     return (
         f"{text[:LONGEST_REASON]} at `{line[:LONGEST_REASON]}`" if line else text[:LONGEST_REASON]
     )
+
+
+_MODES = {"script": _script, "serve": _serve, "judge": _judge, "call": _call}

@@ -9,6 +9,7 @@ python zygote CONTROL_FD SCRATCH_FOLDER...
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -19,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -29,10 +31,12 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 TICK_MS = 5
 BUSY_FACTOR = 10
 """A program that gets no processor is given so many times its wall time."""
+THREAD_STACK = 16 << 20
+"""Bytes; the first thread's stack is larger, and so many of that size would not fit the address space."""
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGESIZE")
 MESSAGE = 1 << 20
-FDS = 5
+FDS = 6
 WARM = (
     "string re datetime collections heapq bisect copy math random statistics itertools functools operator "
     "io json typing decimal fractions dataclasses enum array queue textwrap"
@@ -93,7 +97,7 @@ def _child(job: dict[str, Any], fds: list[int], libc: Any) -> NoReturn:
         os.dup2(fd, number - 1 if number else 99)
     with open(99, "rb") as file:
         program = file.read().decode("utf-8", "surrogatepass")
-    os.closerange(len(fds) - 1, 256)
+    _close_from(len(fds) - 1)
     os.setsid()
     cpu = math.ceil(limits["cpu_s"]) + 1
     for kind, value in (
@@ -107,10 +111,19 @@ def _child(job: dict[str, Any], fds: list[int], libc: Any) -> NoReturn:
         (resource.RLIMIT_MEMLOCK, 0),
     ):
         resource.setrlimit(kind, (value, value))
+    threading.stack_size(THREAD_STACK)
     libc.prctl(PR_SET_DUMPABLE, 1)
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
     guest.main(job["mode"], program, job["options"])
+
+
+def _close_from(lowest: int) -> None:
+    """Close every descriptor from this one on: numbers are as high as the host's were."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= lowest:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(int(name))
 
 
 def _watch(pid: int, limits: dict[str, Any], base: int, control: socket.socket) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""Tests that no program can fail are a fault of the data: with them everything would be right."""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+
+from opdlab.errors import DataError
+
+
+def can_fail(tests: str, name: str, number: int) -> str:
+    """The tests of row `number`.
+
+    Raises:
+        DataError: nothing in them asserts or raises, or what they assert holds for any program.
+        SyntaxError: they are no Python.
+    """
+    if cannot_fail(tests, strict=True):
+        raise DataError(
+            f"{name}: row {number} has tests that no program can fail: they assert nothing of it; "
+            "take another copy"
+        )
+    return tests
+
+
+@lru_cache(maxsize=1024)
+def cannot_fail(tests: str, strict: bool = False) -> bool:
+    """Whether the tests pass whatever they are run on; raises SyntaxError.
+
+    Args:
+        strict: a call alone, which could raise, is no test.
+    """
+    tree = ast.parse(tests)
+    checks = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == "check"]
+    nodes = list(ast.walk(tree))
+    able = any(map(_may_fail, nodes)) or (
+        not strict and any(isinstance(node, ast.Call) for node in nodes)
+    )
+    return not able or not all(map(_uses_argument, checks))
+
+
+def _may_fail(node: ast.AST) -> bool:
+    if isinstance(node, (ast.Raise, ast.While)):
+        return True
+    if isinstance(node, ast.Assert):
+        return any(isinstance(part, (ast.Call, ast.Name)) for part in ast.walk(node.test))
+    # `assertion(f(x), 3)`, `np.testing.assert_allclose(...)`, `self.assertEqual(...)`
+    return isinstance(node, ast.Call) and "assert" in ast.unparse(node.func).lower()
+
+
+def _uses_argument(check: ast.FunctionDef) -> bool:
+    """Whether HumanEval's `check(candidate)` does anything with its candidate."""
+    given = {argument.arg for argument in check.args.args}
+    return any(isinstance(n, ast.Name) and n.id in given for n in ast.walk(check))

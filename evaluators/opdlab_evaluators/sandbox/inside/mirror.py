@@ -1,0 +1,163 @@
+"""Stand-ins for objects that live in another process: their operations are carried out there.
+
+The stand-in's class has the name, the bases and those operators that the real class has, so that `len`,
+`[]`, `isinstance`, `with`, `except` and arithmetic mean what they mean in one interpreter. Content of a
+built-in type (a named tuple's items, a string's text) is copied, and compared here.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, Protocol
+
+_ARITHMETIC = "add sub mul truediv floordiv mod divmod pow matmul lshift rshift and or xor"
+EQUAL = frozenset({"__eq__", "__ne__"})
+ORDER = frozenset({"__lt__", "__le__", "__gt__", "__ge__"})
+BINARY = frozenset(
+    f"__{prefix}{name}__" for name in _ARITHMETIC.split() for prefix in ("", "r", "i")
+)
+_OTHER = """bool len iter next reversed getitem setitem delitem contains call hash str repr format bytes
+int float complex index round trunc floor ceil neg pos abs invert enter exit length_hint fspath copy
+deepcopy missing"""
+OTHER = frozenset(f"__{name}__" for name in _OTHER.split())
+SPECIAL = EQUAL | ORDER | BINARY | OTHER
+"""Operators that are carried out where the object lives. Hooks by which a library lets an object decide
+how it is compared (`__array_function__`, `__subclasscheck__`, ...) are not among them."""
+_READABLE = "dict doc name qualname module annotations wrapped defaults slots members"
+READABLE = frozenset(f"__{name}__" for name in _READABLE.split())
+"""Attributes with underscores that may be read."""
+_ASSURING = """startswith endswith issubset issuperset isdisjoint equals equal allclose isclose
+array_equal"""
+ASSURING = frozenset(_ASSURING.split())
+"""Methods of well-known types that are told what is expected, and say whether it is so."""
+
+_KNOWN = {
+    kind.__name__: kind
+    for kind in (
+        *(types.GeneratorType, types.FunctionType, types.BuiltinFunctionType, types.MethodType),
+        *(types.ModuleType, map, filter, zip, enumerate, reversed),
+    )
+}
+
+
+class Carrier(Protocol):
+    """What stand-ins need of the connection."""
+
+    def carry(self, op: str, *values: Any) -> Any: ...
+
+    def operate(self, target: Any, name: str, args: tuple) -> Any: ...
+
+    def readable(self, target: Any, name: str) -> bool: ...
+
+    def knows(self, target: Any) -> bool: ...
+
+
+class Mirror(type):
+    """Class of the classes of stand-ins; what is asked of such a class is answered by the real one."""
+
+    carrier: Carrier
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls.carrier.carry("call", cls, args, kwargs)
+
+    def __getattr__(cls, name: str) -> Any:
+        return _read(cls, name, cls.carrier)
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        if name.startswith("__") or not cls.carrier.knows(cls):
+            type.__setattr__(cls, name, value)
+        else:
+            cls.carrier.carry("set", cls, name, value)
+
+    def __iter__(cls) -> Any:
+        return cls.carrier.operate(cls, "__iter__", ())
+
+    def __len__(cls) -> int:
+        return cls.carrier.operate(cls, "__len__", ())
+
+    def __bool__(cls) -> bool:
+        return True
+
+    def __getitem__(cls, key: Any) -> Any:
+        return cls.carrier.operate(cls, "__getitem__", (key,))
+
+    def __contains__(cls, value: Any) -> bool:
+        return cls.carrier.operate(cls, "__contains__", (value,))
+
+
+def mirrored(
+    carrier: Carrier, name: str, module: str, bases: list[type], specials: list[str]
+) -> type:
+    """A class of stand-ins.
+
+    Raises:
+        TypeError, ValueError: there can be no class of this name.
+    """
+
+    def get(self: Any, name: str) -> Any:
+        return _read(self, name, carrier)
+
+    def put(self: Any, name: str, value: Any) -> None:
+        if carrier.knows(self) and not name.startswith("__"):
+            carrier.carry("set", self, name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def drop(self: Any, name: str) -> None:
+        carrier.carry("del", self, name)
+
+    space: dict[str, Any] = {
+        "__getattr__": get,
+        "__setattr__": put,
+        "__delattr__": drop,
+        "__module__": module,
+        "__slots__": (),
+        "__copy__": lambda self: carrier.operate(self, "__copy__", ()),
+        "__deepcopy__": lambda self, memo: carrier.operate(self, "__deepcopy__", ()),
+    }
+    for special in specials:
+        if special in SPECIAL:
+            space[special] = _forwarder(carrier, special)
+    # Defining `==` alone takes `hash` away, as Python itself does.
+    if "__eq__" in specials and "__hash__" not in specials:
+        space["__hash__"] = None
+    if module == "builtins" and name in _KNOWN and not bases:
+        known = _KNOWN[name]
+        space["__class__"] = property(lambda self: known)
+    return _built(carrier, name, bases, space)
+
+
+def _built(carrier: Carrier, name: str, bases: list[type], space: dict[str, Any]) -> type:
+    space["carrier"] = carrier
+    try:
+        return Mirror(name, tuple(bases) or (object,), space)
+    except TypeError:
+        # Bases that only fit together with what was left out of them.
+        return Mirror(name, tuple(bases[:1]), space)
+
+
+def _forwarder(carrier: Carrier, special: str) -> Callable[..., Any]:
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if special == "__call__":
+            return carrier.carry("call", self, args, kwargs)
+        return carrier.operate(self, special, args)
+
+    forward.__name__ = forward.__qualname__ = special
+    return forward
+
+
+def _read(target: Any, name: str, carrier: Carrier) -> Any:
+    if not carrier.readable(target, name):
+        raise AttributeError(f"{name!r} of a {type(target).__name__} cannot be read from here")
+    return carrier.carry("get", target, name)
+
+
+def specials_of(kind: type, inherited: frozenset[type]) -> list[str]:
+    """Operators that a class defines, but for those of the bases that both sides have."""
+    found: set[str] = set()
+    for each in type.mro(kind)[:-1] if kind is not type else ():
+        if each not in inherited:
+            names = vars(each)
+            found |= {name for name in SPECIAL if name in names and names[name] is not None}
+    return sorted(found)

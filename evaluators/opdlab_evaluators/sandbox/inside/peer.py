@@ -1,0 +1,336 @@
+"""One end of a conversation between two processes that use each other's functions and objects.
+
+Each message brings the containers that changed up to date on the other side, so an argument that is
+changed in place has changed for its owner as soon as the function returns. The end that judges is
+`guarded`: it hands out no more than the tests do, and objects of the program are never asked whether
+they equal the tests' data.
+"""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import json
+import operator
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any, final
+
+from . import frames, mirror, wire
+from .reading import Reading
+from .wire import HandoverError, NonsenseError
+from .writing import Writing
+
+TESTS_MODULE = "tests"
+_LENT_MODULES = ("_io", "io", "re", "random")
+
+
+class EndedError(EOFError):
+    """The other process is gone."""
+
+
+@final
+class Peer:
+    """A connection, and the objects that both ends know.
+
+    Args:
+        channel: file descriptor of a stream socket.
+        guarded: this end is the judge.
+    """
+
+    def __init__(self, channel: int, guarded: bool) -> None:
+        self.channel, self.guarded = channel, guarded
+        self.objects: dict[int, Any] = {}
+        self.numbers: dict[int, int] = {}
+        self.containers: dict[int, type] = {}
+        self.seen: dict[int, list] = {}
+        self.next = 2 if guarded else 1
+        self.lock = threading.RLock()
+        self.broken = ""
+        self.on_ask: Callable[[], None] = lambda: None
+        self.stands: dict[type, Any] = {}
+        self.trusted: set[type] = set()
+        self.on_names: Callable[[dict[str, Any]], None] = lambda names: None
+        self.names: Callable[[], dict[str, Any]] = dict
+
+    # Which object is which.
+
+    def mine(self, number: int) -> bool:
+        """Whether this end gave the number."""
+        return number % 2 == self.next % 2
+
+    def add(self, value: Any, number: int | None = None, container: type | None = None) -> int:
+        """Know an object from now on."""
+        if number is None:
+            number, self.next = self.next, self.next + 2
+        self.objects[number] = value
+        self.numbers[id(value)] = number
+        if container is not None:
+            self.containers[number] = container
+        return number
+
+    def forget(self, number: int) -> None:
+        """Know a container no longer."""
+        self.numbers.pop(id(self.objects.pop(number)), None)
+        self.seen.pop(number, None)
+        del self.containers[number]
+
+    def knows(self, target: Any) -> bool:
+        """Whether a stand-in is complete."""
+        return id(target) in self.numbers
+
+    def far(self, value: Any) -> bool:
+        """Whether a value lives at the other end."""
+        number = self.numbers.get(id(value))
+        return number is not None and not self.mine(number) and number not in self.containers
+
+    # Asking.
+
+    def carry(self, op: str, *values: Any) -> Any:
+        """Have something done at the other end; raises what it raised there."""
+        with self.lock:
+            if self.broken:
+                raise EndedError(self.broken)
+            self.on_ask()
+            self._send({"ask": op}, values)
+            while True:
+                message = self.receive()
+                if "ask" not in message:
+                    break
+                self.answer(message)
+            found = self.read(message)
+        if message.get("raised"):
+            raise self._raised(found[0])
+        return found[0]
+
+    def _raised(self, error: Any) -> BaseException:
+        if not isinstance(error, BaseException):
+            return NonsenseError("no error was raised")
+        return error
+
+    def operate(self, target: Any, name: str, args: tuple) -> Any:
+        """Have an operator of a far object carried out, unless it would be told what is expected."""
+        if not self.guarded or self._may_operate(target, name, args):
+            if name == "__contains__" or name == "__bool__":
+                return bool(self.carry("do", target, name, args))
+            return self.carry("do", target, name, args)
+        base = next((k for k in type(target).__mro__ if not isinstance(k, mirror.Mirror)), object)
+        if base is not object and hasattr(base, name):
+            return getattr(base, name)(target, *args)
+        if name == "__contains__":
+            return any(each is args[0] or each == args[0] for each in target)
+        return NotImplemented
+
+    def _may_operate(self, target: Any, name: str, args: tuple) -> bool:
+        if name in mirror.OTHER and name != "__contains__":
+            return True
+        if all(map(self.far, args)):
+            return True
+        return name not in mirror.EQUAL and self._trusts(target)
+
+    def _trusts(self, target: Any) -> bool:
+        kind = target if isinstance(target, type) else type(target)
+        return any(each in self.trusted for each in kind.__mro__)
+
+    def readable(self, target: Any, name: str) -> bool:
+        """Whether an attribute of a far object may be asked for."""
+        if name.startswith("__") and name.endswith("__"):
+            return name in mirror.READABLE
+        return not self.guarded or name not in mirror.ASSURING or self._trusts(target)
+
+    # Answering.
+
+    def answer(self, message: dict) -> None:
+        """Do what the other end asks, and say what came of it."""
+        try:
+            outcome, raised = [self._perform(message["ask"], self.read(message))], False
+        except (EndedError, NonsenseError, HandoverError):
+            raise
+        except BaseException as error:  # noqa: BLE001
+            # An exception is an answer too; a test may even ask for it.
+            outcome, raised = [error.with_traceback(None)], True
+        try:
+            self.reply(outcome, raised)
+        except HandoverError as error:
+            if not self.guarded or message["ask"] == "call":
+                raise
+            # What a program reads of the tests' objects is its own affair.
+            self.reply([TypeError(str(error))], True)
+
+    def reply(self, outcome: list, raised: bool = False) -> None:
+        """Say what came of it; `outcome` is emptied, so that nothing here holds it any longer."""
+        names = {} if self.guarded else self.names()
+        message = self._written((*outcome, *names.values()))
+        message |= {"raised": raised, "names": list(names)}
+        outcome.clear()
+        names.clear()
+        if not self.guarded:
+            message["gone"] = self._released()
+        frames.forward(self.channel, json.dumps(message).encode())
+
+    def _perform(self, op: Any, values: list) -> Any:
+        if self.guarded:
+            self._check(op, values)
+        return _OPERATIONS[op](*values)
+
+    def _check(self, op: Any, values: list) -> None:
+        """Refuse what leads from the tests' objects into the judge itself."""
+        target = values[0]
+        if not isinstance(op, str) or op not in ("get", "set", "do", "call"):
+            raise NonsenseError(f"the program asked for {op!r}")
+        number = self.numbers.get(id(target))
+        if number is None or not self.mine(number) or number in self.containers:
+            raise NonsenseError("the program asked for something of no object")
+        if op == "call":
+            return
+        name = values[1]
+        own = _tests_own(target) or type(target).__module__ in _LENT_MODULES
+        if op == "do":
+            fine = name in mirror.SPECIAL and (own or name in ("__next__", "__iter__"))
+        else:
+            fine = own and isinstance(name, str) and not name.startswith("_")
+        if not fine:
+            raise AttributeError(f"{str(name)[:100]!r} of the tests' {type(target).__name__}")
+
+    def may_leave(self, value: Any) -> None:
+        """Raise HandoverError for an object that this end must not lend."""
+        if not self.guarded:
+            return
+        kind = type(value)
+        if not (
+            callable(value)
+            or hasattr(kind, "__next__")
+            or _tests_own(value)
+            or kind.__module__ in _LENT_MODULES
+        ) or isinstance(value, mirror.Mirror):
+            raise HandoverError(f"the tests hand over a {kind.__name__}")
+
+    def _released(self) -> list[int]:
+        """Containers that nothing here holds any more; both ends may forget them."""
+        self.seen.clear()
+        gone = []
+        for number in sorted(self.containers):
+            if sys.getrefcount(self.objects[number]) == _ALONE:
+                self.forget(number)
+                gone.append(number)
+        return gone
+
+    # Messages.
+
+    def _written(self, values: tuple) -> dict:
+        writing = Writing(self)
+        items = [writing.item(value) for value in values]
+        for number, kind in list(self.containers.items()):
+            known = self.seen.get(number)
+            if known is not None and not _same(known, wire.parts(kind, self.objects[number])):
+                writing.again(number)
+        return {"items": items, "nodes": writing.nodes}
+
+    def _send(self, head: dict, values: tuple) -> None:
+        message = self._written(values)
+        try:
+            frames.forward(self.channel, json.dumps(head | message).encode())
+        except OSError as error:
+            self._break("the program ended in the middle of a test", error)
+
+    def receive(self) -> dict:
+        """The next message; raises EndedError."""
+        text = frames.receive(self.channel)
+        if text is None:
+            self._break("the program ended in the middle of a test")
+        try:
+            message = json.loads(text)  # pyright: ignore
+            if isinstance(message, dict):
+                return message
+        except (ValueError, RecursionError) as error:
+            self._break("the program says nonsense", error)
+        self._break("the program says nonsense")
+        raise AssertionError
+
+    def _break(self, why: str, cause: BaseException | None = None) -> None:
+        self.broken = why
+        raise EndedError(why) from cause
+
+    def read(self, message: dict) -> list:
+        """The values of a message; raises EndedError where it is none."""
+        try:
+            found = Reading(self, message["nodes"]).values(message["items"])
+            for number in message.get("gone", ()):
+                if number in self.containers:
+                    self.forget(number)
+            if self.guarded and message.get("names"):
+                self.on_names(dict(zip(message["names"], found[1:], strict=True)))
+        except HandoverError:
+            raise
+        except (EndedError, MemoryError):
+            raise
+        except Exception as error:
+            # Whatever reading raises, no honest peer wrote it.
+            self._break("the program says nonsense", error)
+            raise AssertionError from error
+        self.seen = {n: wire.parts(kind, self.objects[n]) for n, kind in self.containers.items()}
+        return found
+
+
+def _same(one: list, other: list) -> bool:
+    return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+def _tests_own(value: Any) -> bool:
+    kind = value if isinstance(value, type) else type(value)
+    return kind.__module__ == TESTS_MODULE and not isinstance(kind, mirror.Mirror)
+
+
+def _do(target: Any, name: str, args: tuple) -> Any:
+    if name in _BY_FUNCTION:
+        return _BY_FUNCTION[name](target, *args)
+    return getattr(type(target), name)(target, *args)
+
+
+_BY_FUNCTION: dict[str, Callable[..., Any]] = {
+    "__iter__": iter,
+    "__next__": next,
+    "__len__": len,
+    "__getitem__": operator.getitem,
+    "__contains__": operator.contains,
+    "__hash__": hash,
+    "__copy__": copy.copy,
+    "__deepcopy__": copy.deepcopy,
+}
+
+
+def _call(target: Any, args: tuple, kwargs: dict) -> Any:
+    try:
+        return target(*args, **kwargs)
+    except StopIteration as stop:
+        if isinstance(target, (types.BuiltinMethodType, types.MethodWrapperType)):
+            raise  # `next` of a generator, by another name
+        # It would end a loop of the tests before its time, and with it what they check.
+        raise RuntimeError("a function raised StopIteration") from stop
+
+
+def _awaited(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "get": builtins.getattr,
+    "set": builtins.setattr,
+    "del": builtins.delattr,
+    "call": _call,
+    "do": _do,
+    "await": _awaited,
+}
+
+
+def _alone() -> int:
+    """References that are counted for an object which only a dictionary holds."""
+    kept = {0: []}
+    return sys.getrefcount(kept[0])
+
+
+_ALONE = _alone()

@@ -1,0 +1,173 @@
+"""The nodes of one message into values; see `wire`. Whatever is wrong with them raises."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, final
+
+from . import mirror, wire
+from .wire import NonsenseError
+
+if TYPE_CHECKING:
+    from .peer import Peer
+
+_COPIED = {"int": int, "float": float, "str": str, "bytes": bytes, "complex": complex}
+_SEQUENCES = {"tuple": tuple, "frozenset": frozenset}
+
+
+@final
+class Reading:
+    """One message being read: what can change is made empty, then comes the rest, then it is filled."""
+
+    def __init__(self, peer: Peer, nodes: list[list]) -> None:
+        self.peer, self.nodes = peer, nodes
+        self.local: dict[int, Any] = {}
+
+    def values(self, items: list) -> list:
+        """The values that a message is about."""
+        self._empty()
+        for node in self.nodes:
+            if node[0] not in wire.MUTABLE:
+                if node[0] != "class":
+                    self._fixed(node)
+            elif node[1] not in self.peer.objects:
+                self._container(node)
+        for node in self.nodes:
+            if node[0] in wire.MUTABLE:
+                self._fill(node)
+        return self._all(items)
+
+    def _empty(self) -> None:
+        """Make the classes, and the containers that need nothing else."""
+        for node in self.nodes:
+            if node[0] == "class":
+                self._class(node)
+            elif node[0] in wire.MUTABLE and _alone(node) and node[1] not in self.peer.objects:
+                self._container(node)
+
+    def _all(self, items: list) -> list:
+        if list not in set(map(type, items)):
+            return items
+        return [self._value(item) if type(item) is list else item for item in items]
+
+    def _value(self, item: Any) -> Any:
+        if type(item) is not list:
+            return item
+        if len(item) == 1:
+            (number,) = item
+            return self.local[number] if number < 0 else self.peer.objects[number]
+        if item[0] == "g":
+            return self._global(item[1], item[2])
+        return wire.unscaled(item)
+
+    def _global(self, module: str, name: str) -> Any:
+        found: Any = wire.global_type(module, name)
+        if found is None and not self.peer.guarded:
+            __import__(module)
+            found = getattr(sys.modules[module], name)
+        if found is None:
+            raise NonsenseError(f"no type {module}.{name}")
+        return found
+
+    def _given(self, number: Any) -> int:
+        """A number that the other end may give to something new."""
+        if type(number) is not int or number <= 0 or self.peer.mine(number):
+            raise NonsenseError(f"no new number {number!r}")
+        if number in self.peer.objects:
+            raise NonsenseError(f"{number} is something else")
+        return number
+
+    def _container(self, node: list) -> None:
+        form, number, _, extra = node[:4]
+        base: Any = wire.MUTABLE[form]
+        kind = self._value(node[4]) if len(node) > 4 else base
+        if not isinstance(kind, type) or not issubclass(kind, base):
+            raise NonsenseError(f"no class of a {form}")
+        made: Any = base.__new__(kind)
+        if form == "deque":
+            base.__init__(made, (), *extra)
+        elif form == "defaultdict":
+            base.__init__(made, self._value(extra[0]))
+        elif base.__init__ is not object.__init__:
+            base.__init__(made)
+        self.peer.add(made, self._given(number), base)
+
+    def _fill(self, node: list) -> None:
+        form, number, items = node[:3]
+        base = wire.MUTABLE[form]
+        if self.peer.containers[number] is not base:
+            raise NonsenseError(f"{number} is no {form}")
+        self.peer.seen.pop(number, None)
+        wire.fill(base, self.peer.objects[number], self._all(items))
+
+    def _fixed(self, node: list) -> None:
+        form, number, items = node[:3]
+        if form == "far":
+            self._far(node)
+            return
+        if number >= 0:
+            raise NonsenseError("a value with a number")
+        if form in _SEQUENCES:
+            self.local[number] = _SEQUENCES[form](self._all(items))
+        elif form == "made":
+            self.local[number] = wire.rebuilt(node[3], self._all(items))
+        elif form == "array":
+            self.local[number] = wire.array_of(items)
+        elif form == "error":
+            kind, *args = self._all(items)
+            self.local[number] = _error(kind, args)
+        else:
+            raise NonsenseError(f"no form {str(form)[:100]!r}")
+
+    def _class(self, node: list) -> None:
+        _, number, items, name, module, specials = node
+        bases = [self._value(item) for item in items]
+        if not all(isinstance(base, type) for base in bases):
+            raise NonsenseError("no bases")
+        kind = mirror.mirrored(self.peer, str(name), str(module), bases, specials)
+        self.peer.add(kind, self._given(number))
+
+    def _far(self, node: list) -> None:
+        _, number, items, form = node
+        kind, *content = self._all(items)
+        if not isinstance(kind, mirror.Mirror):
+            raise NonsenseError("no class of an object")
+        if form == "coroutine":
+            made: Any = self._coroutine(number)
+        elif form == "object":
+            made = object.__new__(kind)
+        elif form == "error":
+            made = _error(kind, content)
+        elif form in _SEQUENCES:
+            made = _SEQUENCES[form].__new__(kind, content)
+        else:
+            (exact,) = content
+            if type(exact) is not _COPIED[form]:
+                raise NonsenseError(f"no {form}")
+            made = _COPIED[form].__new__(kind, exact)
+        self.peer.add(made, self._given(number))
+
+    def _coroutine(self, number: int) -> Any:
+        async def awaited() -> Any:
+            return self.peer.carry("await", self.peer.objects[number])
+
+        return awaited()
+
+
+def _alone(node: list) -> bool:
+    """Whether a new container needs nothing of the other nodes, such as a class."""
+    return node[0] != "defaultdict" and len(node) == 4
+
+
+def _error(kind: Any, args: list) -> BaseException:
+    if not isinstance(kind, type) or not issubclass(kind, BaseException):
+        raise NonsenseError("no error")
+    if not isinstance(kind, mirror.Mirror):
+        try:
+            return kind(*args)
+        except TypeError:
+            # Some have arguments of a fixed number; their text alone is known.
+            return BaseException.__new__(kind, *args)
+    made: Any = BaseException.__new__(kind, *args)  # pyright: ignore
+    BaseException.__init__(made, *args)
+    return made

@@ -1,0 +1,221 @@
+# ruff: noqa: E501 - programs are written on one line
+"""A program that sits in a sandbox beside its tests' values cannot make a test pass that it fails."""
+
+import pytest
+from machine import need_sandbox
+
+from opdlab_evaluators.programs.judging import Assertions, Worker, judge
+from opdlab_evaluators.sandbox.process import Limits
+
+LIMITS = Limits(cpu_s=2, wall_s=4)
+
+# Everything that an object can say about itself, in the program's favour.
+FLATTERER = """
+class Yes:
+    def __init__(self, *a): pass
+    def yes(self, *a): return True
+    __eq__ = __le__ = __ge__ = __lt__ = __gt__ = __contains__ = __bool__ = __instancecheck__ = yes
+    startswith = endswith = issubset = issuperset = isdisjoint = equals = all = any = yes
+    def __ne__(self, o): return False
+    def zero(self, *a): return 0
+    __sub__ = __rsub__ = __mod__ = __rmod__ = __xor__ = __rxor__ = __pow__ = __floordiv__ = zero
+    def same(self, o): return o
+    __add__ = __radd__ = __mul__ = __rmul__ = __and__ = __or__ = __rand__ = __ror__ = same
+    __hash__ = lambda s: 3
+    def __array__(self, *a, **k):
+        import numpy as np
+        return np.array(3)
+    def __array_function__(self, *a, **k): return True
+    def __array_ufunc__(self, *a, **k): return True
+    __array_priority__ = 1e9
+    def __getattr__(self, name): return self.yes
+    def __abs__(self): return -1
+    def __round__(self, n=0): return self
+    def __float__(self): return float('nan')
+    def __iter__(self): return iter([self])
+    def __len__(self): return 1
+    def __reduce_ex__(self, n): return 'print', ()
+    __class__ = property(lambda self: int)
+"""
+RAW = """
+import os, json
+def say(**message):
+    t = json.dumps({'items': [None], 'nodes': [], 'raised': False, 'names': [], **message}).encode()
+    t = len(t).to_bytes(4, 'big') + t
+    while t: t = t[os.write(3, t):]
+def heard():
+    size = int.from_bytes(os.read(3, 4), 'big')
+    text = b''
+    while len(text) < size: text += os.read(3, size - len(text))
+    return json.loads(text)
+"""
+COMPARISONS = {
+    "==": "assert f(1) == 3",
+    "== the other way": "assert 3 == f(1)",
+    "not !=": "assert not f(1) != 3",
+    "in a list": "assert f(1) in [3, 4]",
+    "in a set": "assert f(1) in {3}",
+    "as a member": "assert 3 in f(1) and 4 not in f(1)",
+    "a list of it": "assert [f(1)] == [3]",
+    "a dictionary of it": "assert {f(1): 1} == {3: 1}",
+    "listed": "assert list(f(1)) == [3]",
+    "nearly": "assert abs(f(1) - 3) < 1e-6",
+    "nearly, the other way": "assert abs(3 - f(1)) < 1e-6",
+    "rounded": "assert round(f(1), 2) == 3",
+    "isclose": "import math\nassert math.isclose(f(1), 3)",
+    "less": "assert f(1) < 4 and f(1) > 2",
+    "remainder": "assert (f(1) - 3) % 2 == 0 and f(1) == 3",
+    "allclose": "import numpy as np\nassert np.allclose(f(1), 3)",
+    "numpy's own": "import numpy as np\nnp.testing.assert_allclose(f(1), 3)",
+    "array_equal": "import numpy as np\nassert np.array_equal(f(1), np.array([3]))",
+    "an array on the left": "import numpy as np\nassert (np.array([3]) == f(1)).all()",
+    "almost equal": "import unittest\nunittest.TestCase().assertAlmostEqual(f(1), 3)",
+    "equal": "import unittest\nunittest.TestCase().assertEqual(f(1), 3)",
+    "its beginning": "assert f(1).startswith('abc')",
+    "a subset": "assert f(1).issubset({1, 2})",
+    "its type": "assert type(f(1)) is int",
+    "its kind": "assert isinstance(f(1), int)",
+    "its text": "assert str(f(1)) == '3'",
+    "sorted": "assert sorted(f(1)) == [3]",
+    "over a table": "for given, wanted in [(1, 3)]: assert f(given) == wanted",
+    "by map": "assert list(map(f, [1])) == [3]",
+    "summed": "assert sum([f(1)]) == 3",
+    "the greatest": "assert max(f(1), 2) == 3",
+    "a count": "assert [3, 3].count(f(1)) == 2",
+}
+FORMS = {
+    "an object": "def f(x): return Yes()",
+    "a class in the place of the function": "class f(Yes): pass",
+    "an object in its place": "class G(Yes):\n    def __call__(self, x): return self\nf = G()",
+    "an integer": "class I(Yes, int):\n    def __new__(cls): return int.__new__(cls, 77)\ndef f(x): return I()",
+    "a text": "class S(Yes, str):\n    def __new__(cls): return str.__new__(cls, 'no')\ndef f(x): return S()",
+    "a list": "class L(Yes, list): pass\ndef f(x): return L()",
+    "a tuple": "class T(Yes, tuple): pass\ndef f(x): return T()",
+    "a number with a point": "class F(Yes, float):\n    def __new__(cls): return float.__new__(cls, 77)\ndef f(x): return F()",
+    "a dictionary": "class D(Yes, dict): pass\ndef f(x): return D()",
+    "a set": "class E(Yes, set): pass\ndef f(x): return E()",
+    "an array": "import numpy as np\nclass A(Yes, np.ndarray): pass\ndef f(x): return np.zeros(1).view(A)",
+    "a class": "class M(type):\n    def __eq__(s, o): return True\n    __hash__ = type.__hash__\n    def __instancecheck__(s, o): return True\n"
+    "class K(metaclass=M): pass\ndef f(x): return K",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def worker():
+    need_sandbox()
+    worker = Worker()
+    worker.start()
+    yield worker
+    worker.close()
+
+
+def status(worker, program, tests, names=("f",), limits=LIMITS):
+    asked = Assertions(tests, names={name: name for name in names})
+    return judge(worker, program, asked, limits)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_object_passes_for_the_value_that_is_asked_for(worker, form):
+    """Each of the comparisons must fail; one assertion that did not would be the last line."""
+    tried = "".join(
+        f"def t{n}():\n" + "".join(f"    {line}\n" for line in tests.splitlines())
+        for n, tests in enumerate(COMPARISONS.values())
+    )
+    tried += f"fooled = []\nfor n in range({len(COMPARISONS)}):\n    try: globals()[f't{{n}}']()\n"
+    tried += "    except Exception: continue\n    fooled.append(n)\nraise SystemExit(fooled)"
+    verdict = status(worker, FLATTERER + FORMS[form], tried)
+    # An empty set is a subset, and an integer is one, whatever else it says of itself.
+    honest = {"an integer": ["its kind"], "a set": ["a subset"]}.get(form, [])
+    numbers = [list(COMPARISONS).index(name) for name in honest]
+    assert verdict.reason.partition(" at ")[0] == f"SystemExit: {numbers}", verdict.reason
+
+
+ATTACKS = {
+    "the tests' frames": "import sys\ndef f(x):\n    n = 0\n    while True:\n        try: g = sys._getframe(n)\n        except ValueError: return 0\n"
+    "        for v in g.f_globals.values():\n            if 'assert' in str(v): raise SystemExit\n        n += 1",
+    "objects in memory": "import gc\ndef f(x):\n    for o in gc.get_objects():\n        if isinstance(o, dict) and 'passed' in o: o['passed'] = True\n    return 0",
+    "the code that serves": "import sys\ndef f(x):\n    for name, m in list(sys.modules.items()):\n        if name.startswith('inside.'):\n"
+    "            for k in list(vars(m)):\n                if k in ('send', 'forward', 'NonsenseError'): setattr(m, k, lambda *a: None)\n    return 0",
+    "assertions switched off": "import builtins, sys\nbuiltins.AssertionError = None\nsys.flags = None\n__debug__ if True else 0\ndef f(x): return 0",
+    "tracing": "import sys, threading\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)\ndef f(x): return 0",
+    "at the end": "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(x): return 0",
+    "ends well in the middle": "import os\ndef f(x): os._exit(0)",
+    "the end as an expected error": "import os\ndef f(x):\n    if x == 1: os._exit(0)\n    raise ValueError",
+    "closes the channel": "import os\ndef f(x):\n    os.close(3)\n    return 0",
+    "another program in its place": "import os\ndef f(x): os.execv('/python/bin/python', ['python', '-c', 'pass'])",
+    "memory of the process": "import ctypes\ndef f(x):\n    ctypes.memset(id(3) + 16, 0, 16) if False else None\n    ctypes.c_long.from_address(id(3) + 24).value = 0\n    return 0",
+    "the end of an iteration": "def f(x): raise StopIteration",
+    "a generator's end": "def f(x): raise GeneratorExit",
+    "leaving": "def f(x): raise SystemExit(0)",
+    "an interrupt": "def f(x): raise KeyboardInterrupt",
+    "an error of its own kind": "class E(BaseException):\n    def __new__(cls, *a): return BaseException.__new__(cls)\n    def __str__(self): raise self\ndef f(x): raise E",
+    "names of the tests": RAW + "def f(x):\n    say(items=[3, 3, 3], names=['f', 'g'])\n    os._exit(0)",
+    "the tests' built-ins": RAW + "def f(x):\n    say(items=[3, ['g', 'builtins', 'dict']], names=['__builtins__'])\n    os._exit(0)",
+    "a type by its name": RAW + "def f(x):\n    say(items=[['g', 'os', '_exit']])\n    os._exit(0)",
+    "a module by its name": RAW + "def f(x):\n    say(items=[['g', 'sys', 'modules']])\n    os._exit(0)",
+    "a verdict": RAW + "def f(x):\n    say(passed=True)\n    say(phase='asked')\n    os._exit(0)",
+    "a type that is made": RAW + "def f(x):\n    say(items=[[-1]], nodes=[['made', -1, ['0'], 'os.system']])\n    os._exit(0)",
+    "an array of objects": RAW + "def f(x):\n    say(items=[[-1]], nodes=[['array', -1, ['|O', [1], '00' * 8]]])\n    os._exit(0)",
+    "an array without end": RAW + "def f(x):\n    say(items=[[-1]], nodes=[['array', -1, ['<i8', [10 ** 12], '']]])\n    os._exit(0)",
+    "a class of the judge's": RAW + "def f(x):\n    say(items=[[1]], nodes=[['class', 1, [['g', 'builtins', 'type']], 'K', 'tests', ['__instancecheck__']]])\n    os._exit(0)",
+    "a class like a boolean": RAW + "def f(x):\n    say(items=[[1]], nodes=[['class', 1, [['g', 'builtins', 'bool']], 'K', 'tests', []]])\n    os._exit(0)",
+    "a stand-in that equals": RAW + "def f(x):\n    say(items=[[3]], nodes=[['class', 1, [], 'K', 'tests', ['__eq__', '__class__', '__getattribute__']], ['far', 3, [[1]], 'object']])\n"
+    "    while True:\n        heard()\n        say(items=[True])",
+    "numbers of the judge": RAW + "def f(x):\n    say(items=[[2]], nodes=[['list', 2, [3], []]])\n    os._exit(0)",
+    "numbers of nothing": RAW + "def f(x):\n    say(items=[[999]])\n    os._exit(0)",
+    "numbers below": RAW + "def f(x):\n    say(items=[[-999]])\n    os._exit(0)",
+    "asking for nothing": RAW + "def f(x):\n    say(ask='call', items=[3, [-1], [-2]], nodes=[['tuple', -1, []], ['tuple', -2, []]])\n    os._exit(0)",
+    "asking to evaluate": RAW + "def f(x):\n    say(ask='eval', items=['1'])\n    os._exit(0)",
+    "deep nonsense": "import os\nt = b'[' * 100000\ndef f(x):\n    os.write(3, len(t).to_bytes(4, 'big') + t)\n    os._exit(0)",
+    "digits without end": "import os\nt = b'9' * 3000000\ndef f(x):\n    n = len(t).to_bytes(4, 'big') + t\n    while n: n = n[os.write(3, n):]\n    os._exit(0)",
+    "answers before the questions": RAW + "say(items=[None, ['g', 'builtins', 'int']], names=['f'])\nfor n in range(50): say(items=[3])\ndef f(x): return 0",
+    "a refusal taken back": RAW + "say(refused='no')\ndef f(x): return 0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_attack_makes_a_test_pass(worker, name):
+    tests = "if f(2) != 6:\n    try: f(1)\n    except ValueError: pass\nassert f(1) == 3"
+    for tried in (tests, "try: f(1)\nexcept Exception: pass\nassert f(1) == 3"):
+        verdict = status(worker, ATTACKS[name], tried)
+        assert (verdict.status, bool(verdict.reason)) == ("wrong", True), verdict
+    assert status(worker, "def f(x): return 3 * x", "assert f(1) == 3").status == "correct"
+
+
+LENT = {
+    "its globals": "def f(g): return g.__globals__",
+    "its code": "def f(g): return g.__code__.co_consts",
+    "its closure": "def f(g): return g.__closure__[0].cell_contents",
+    "by hand": RAW + "def f(g):\n    number = max(P.objects)\n    say(ask='get', items=[[number], '__globals__'])\n    return heard()",
+    "its frame": RAW + "def f(g):\n    say(ask='get', items=[[2], 'gi_frame'])\n    r = heard()\n    if r['raised']: raise SystemExit\n    return 0",
+    "its class": RAW + "def f(g):\n    say(ask='do', items=[[2], '__getattribute__', [-1]], nodes=[['tuple', -1, ['__globals__']]])\n"
+    "    r = heard()\n    if r['raised']: raise SystemExit\n    return 0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LENT)
+@pytest.mark.parametrize("lent", ["lambda: secret", "(secret for _ in [1])", "T()", "T"])
+def test_what_the_tests_lend_leads_nowhere(worker, name, lent):
+    tests = f"secret = 3\nclass T: pass\ndef outer():\n    hidden = 3\n    return lambda: hidden\nassert f({lent}) == 3"
+    assert status(worker, LENT[name], tests).status == "wrong"
+    assert status(worker, LENT[name], tests.replace(f"f({lent})", "f(outer())")).status == "wrong"
+
+
+COSTLY = {
+    "numbers that collide": "def f(x): return {(2**61 - 1) * i for i in range(12000)}",
+    "the same by hand": RAW + "def f(x):\n    say(items=[[1]], nodes=[['set', 1, [['i', hex((2**61 - 1) * i)] for i in range(150000)], []]])\n    os._exit(0)",
+    "lists of them": "S = {(2**61 - 1) * i for i in range(3000)}\ndef f(x): return [set(S) for _ in range(100)]",
+    "a fraction without end": RAW + "def f(x):\n    say(items=[[-1]], nodes=[['made', -1, ['1e999999999'], 'Fraction']])\n    os._exit(0)",
+    "more than memory": RAW + "def f(x):\n    say(items=[[1]], nodes=[['list', 1, [[]] * 6000000, []]])\n    os._exit(0)",
+    "an echo without end": "def f(x, g=None):\n    while True: g()",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_what_costs_too_much_to_compare_is_wrong(worker, name, monkeypatch):
+    judging = "opdlab_evaluators.programs.judging.JUDGE_LIMITS"
+    monkeypatch.setattr(judging, Limits(cpu_s=0.3, wall_s=20, memory=128 << 20))
+    call = "f(1, lambda: 0)" if "echo" in name else "f(1)"
+    verdict = status(worker, COSTLY[name], f"assert {call} == 3", limits=Limits(cpu_s=8, wall_s=30))
+    assert verdict.status == "wrong", verdict
+    assert status(worker, "def f(x): return 3 * x", "assert f(1) == 3").status == "correct"

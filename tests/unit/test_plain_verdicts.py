@@ -1,0 +1,172 @@
+# ruff: noqa: E501 - programs are written on one line
+"""A program is judged as plain Python judges it, though its tests run in a process of their own."""
+
+import pytest
+from machine import need_sandbox
+
+from opdlab_evaluators.programs.extraction import definitions
+from opdlab_evaluators.programs.judging import Assertions, Worker, judge
+from opdlab_evaluators.sandbox.process import Limits
+
+LIMITS = Limits(cpu_s=10, wall_s=60)
+
+POINT = """
+class P:
+    X = 3
+    def __init__(self, x=0): self.x = x
+    def __eq__(self, other): return isinstance(other, P) and self.x == other.x
+    def __hash__(self): return hash(self.x)
+    def __lt__(self, other): return self.x < other.x
+    def __add__(self, other): return P(self.x + (other.x if isinstance(other, P) else other))
+    def __radd__(self, other): return P(self.x + other)
+    def __contains__(self, value): return value == self.x
+    def __repr__(self): return f'P({self.x})'
+    def __len__(self): return self.x
+    def __getitem__(self, i): return self.x * i
+    def __call__(self, y): return self.x + y
+    def __enter__(self): return self
+    def __exit__(self, *_): self.x = -1
+    def __neg__(self): return P(-self.x)
+    def __bool__(self): return self.x > 0
+    @staticmethod
+    def g(): return 3
+    @classmethod
+    def make(cls, x): return cls(x)
+    @property
+    def double(self): return 2 * self.x
+"""
+COLOURS = "from enum import Enum, IntEnum\nclass C(Enum):\n    RED = 1\n    BLUE = 2\nclass N(IntEnum):\n    A = 1\n    B = 2\n"
+STACK = "class Stack(list):\n    def push(self, x): self.append(x)\n    def top(self): return self[-1]\n"
+ERRORS = "class Bad(ValueError):\n    def __init__(self, code):\n        super().__init__(f'code {code}')\n        self.code = code\ndef f(code): raise Bad(code)\n"
+
+# Program and tests; plain Python says what is right.
+CASES = {
+    "an argument changed in place": ("def f(a): a.sort()", "a = [3, 1]\nassert f(a) is None\nassert a == [1, 3]"),
+    "and not changed": ("def f(a): sorted(a)", "a = [3, 1]\nf(a)\nassert a == [1, 3]"),
+    "a nested one": ("def f(a): a[0][0] = 9; a.append(a[0])", "a = [[1], 2]\nf(a)\nassert a == [[9], 2, [9]]\nassert a[0] is a[2]"),
+    "a dictionary": ("def f(d): d['k'] = d.pop('j')", "d = {'j': 1}\nf(d)\nassert d == {'k': 1}"),
+    "a set": ("def f(s): s.discard(1)", "s = {1, 2}\nf(s)\nassert s == {2}"),
+    "bytes that change": ("def f(b): b[0] = 65", "b = bytearray(b'xy')\nf(b)\nassert b == b'Ay'"),
+    "a deque": ("def f(d): d.rotate(1); return d", "from collections import deque\nd = deque([1, 2, 3], 3)\nassert f(d) is d\nassert d == deque([3, 1, 2]) and d.maxlen == 3"),
+    "returned itself": ("def f(a): a.pop(); return a", "a = [3, 1]\nassert f(a) is a and a == [3]"),
+    "kept and changed later": ("K = []\ndef keep(a): K.append(a)\ndef change(): K[0].append(9)", "a = [1]\nkeep(a)\nchange()\nassert a == [1, 9]\na.append(5)\nchange()\nassert a == [1, 9, 5, 9]"),
+    "one list twice": ("def f(a, b): return a is b", "a = []\nassert f(a, a) and not f(a, [])"),
+    "rows that are one": ("def f(n): return [[0] * n] * n", "g = f(2)\ng[0][0] = 1\nassert g == [[1, 0], [1, 0]]"),
+    "rows that are several": ("def f(n): return [[0] * n for _ in range(n)]", "g = f(2)\ng[0][0] = 1\nassert g == [[1, 0], [1, 0]]"),
+    "a cycle": ("def f():\n    a = [1]\n    a.append(a)\n    return a", "a = f()\nassert a[1] is a"),
+    "a cycle through a tuple": ("def f():\n    a = []\n    a.append((a,))\n    return a", "a = f()\nassert a[0][0] is a"),
+    "state between calls": ("d = {}\ndef put(k, v): d[k] = v\ndef get(k): return d[k]", "put('a', [1])\nget('a').append(2)\nassert get('a') == [1, 2]"),
+    "a default that changes": ("def f(x, a=[]):\n    a.append(x)\n    return a", "assert f(1) == [1]\nassert f(2) == [1, 2]"),
+    "range is no list": ("def f(n): return range(n)", "assert f(3) == [0, 1, 2]"),
+    "range is a range": ("def f(n): return range(n)", "assert f(3) == range(3)\nassert list(f(3)) == [0, 1, 2]"),
+    "an array is no list": ("import numpy as np\ndef f(n): return np.arange(n)", "assert f(3) == [0, 1, 2]"),
+    "an array": ("import numpy as np\ndef f(n): return np.arange(n) * 0.5", "import numpy as np\nassert np.allclose(f(3), [0, 0.5, 1])\nassert f(3).shape == (3,)\nassert f(3).sum() == 1.5"),
+    "an array changed": ("import numpy as np\ndef f(n): return np.sum([1, n])", "assert f(3) == 4\nassert int(f(3)) == 4"),
+    "a tuple is no list": ("def f(): return (1, 2)", "assert f() == [1, 2]"),
+    "a generator is no list": ("def f():\n    yield 1", "assert f() == [1]"),
+    "a generator": ("def f():\n    got = yield 1\n    yield got", "g = f()\nassert next(g) == 1\nassert g.send(7) == 7\nassert next(g, 'end') == 'end'\nassert list(f()) == [1, None]\nimport types\nassert isinstance(f(), types.GeneratorType)"),
+    "map and zip": ("def f(a): return map(str, a)\ndef g(a): return zip(a, a)", "assert list(f([1])) == ['1']\nassert list(g([1])) == [(1, 1)]\nassert isinstance(f([]), map)"),
+    "an iterator over the tests' data": ("def f(it): return sum(it)", "assert f(x for x in [1, 2]) == 3\nassert f(iter([1])) == 1\nassert f(map(int, '12')) == 3"),
+    "a decimal": ("from decimal import Decimal\ndef f(): return Decimal('0.5')", "from decimal import Decimal\nassert f() == 0.5 and f() == Decimal('0.50') and str(f()) == '0.5'"),
+    "a fraction": ("from fractions import Fraction\ndef f(): return Fraction(1, 3)", "assert abs(f() - 0.3333) < 1e-3\nassert f().denominator == 3"),
+    "a date": ("from datetime import *\ndef f(): return date(2024, 2, 29), datetime(2024, 1, 1, 12), timedelta(days=2)", "from datetime import *\nassert f() == (date(2024, 2, 29), datetime(2024, 1, 1, 12), timedelta(2))\nassert f()[0].isoformat() == '2024-02-29'"),
+    "counters": ("from collections import *\ndef f(s): return Counter(s)\ndef g():\n    d = defaultdict(list)\n    d[1].append(2)\n    return d\ndef h(): return OrderedDict(a=1)", "from collections import *\nassert f('aab') == {'a': 2, 'b': 1} and f('aab').most_common(1) == [('a', 2)]\nassert g() == {1: [2]} and g()[5] == []\nassert h() == OrderedDict(a=1)"),
+    "dictionary views": ("def f(d): return d.keys(), d.values(), d.items()", "k, v, i = f({1: 2})\nassert k == {1} and list(v) == [2] and i == {(1, 2)}"),
+    "views are no lists": ("def f(d): return d.keys()", "assert f({1: 2}) == [1]"),
+    "sorted containers": ("from sortedcontainers import SortedList\ndef f(a): return SortedList(a)", "assert f([2, 1]) == [1, 2]\nassert f([2, 1])[0] == 1"),
+    "a named tuple": ("from collections import namedtuple\nT = namedtuple('T', 'x y')\ndef f(): return T(1, 2)", "assert f().x == 1 and f() == (1, 2) and f()._asdict() == {'x': 1, 'y': 2}\nassert T(1, 2) == f() and isinstance(f(), tuple) and isinstance(f(), T)\nx, y = f()\nassert y == 2"),
+    "a typed tuple": ("from typing import NamedTuple\nclass T(NamedTuple):\n    x: int\n    y: int = 5", "assert T(1).y == 5 and T(1) == (1, 5)"),
+    "a data class": ("from dataclasses import dataclass, field\n@dataclass(order=True, frozen=True)\nclass D:\n    x: int\n    y: list = field(default_factory=list)", "assert D(1) == D(1) and D(1) != D(2) and D(1) < D(2)\nassert D(1, [2]).y == [2]\ntry:\n    D(1).x = 3\n    raise SystemExit\nexcept AttributeError: pass"),
+    "enums": (COLOURS + "def f(): return C.RED", "assert f() is C.RED and f() == C.RED and f() != C.BLUE\nassert C.RED.name == 'RED' and C(2) is C.BLUE and C['RED'].value == 1\nassert [c.name for c in C] == ['RED', 'BLUE'] and len(C) == 2\nassert N.A == 1 and N.B > N.A and N.A + 1 == 2"),
+    "an enum is no number": (COLOURS, "assert C.RED == 1"),
+    "own objects": (POINT, "p = P(3)\nassert p == P(3) and p != P(4) and not p == 3\nassert len(p) == 3 and p[2] == 6 and p(1) == 4 and str(p) == 'P(3)'\nassert P.X == 3 and P.g() == 3 and P.make(2).x == 2 and p.double == 6\nassert sorted([P(2), P(1)]) == [P(1), P(2)] and max(P(1), P(5)).x == 5\nassert p + P(1) == P(4) and sum([P(1), P(2)], P(0)) == P(3) and -p == P(-3)\nassert {P(1), P(1)} == {P(1)} and {P(1): 2}[P(1)] == 2 and P(1) in [P(1)]\nassert not P(0) and P(1)\nwith p as q: assert q is p\nassert p.x == -1\np.x = 8\nassert p.double == 16\nassert isinstance(p, P) and type(p) is P and type(p).__name__ == 'P' and callable(p)\nassert hasattr(p, 'x') and not hasattr(p, 'z') and p.__dict__ == {'x': 8}"),
+    "own objects and data": (POINT, "p = P(3)\nassert p + 2 == P(5) and 2 + p == P(5) and 3 in p and 4 not in p"),
+    "own objects that differ": (POINT, "assert P(1) == P(2)"),
+    "an object without ==": ("class Q: pass", "assert Q() == Q()"),
+    "an object without hash": ("class Q:\n    def __eq__(self, o): return True", "{Q()}"),
+    "a list of one's own": (STACK, "s = Stack()\ns.push(1)\ns.push(2)\nassert s == [1, 2] and s.top() == 2 and len(s) == 2 and isinstance(s, list)\ns.append(5)\nassert s.top() == 5\ns.pop()\nassert s.top() == 2"),
+    "a string of one's own": ("class S(str):\n    def shout(self): return self.upper() + '!'\ndef f(): return S('a')", "assert f() == 'a' and f().shout() == 'A!' and f() + 'b' == 'ab' and {'a': 1}[f()] == 1"),
+    "subclasses": ("class A:\n    def who(self): return 'A'\nclass B(A):\n    def who(self): return 'B' + super().who()", "assert B().who() == 'BA' and isinstance(B(), A) and issubclass(B, A) and not isinstance(A(), B)"),
+    "abstract classes": ("from abc import ABC, abstractmethod\nclass A(ABC):\n    @abstractmethod\n    def f(self): ...\nclass B(A):\n    def f(self): return 1", "assert B().f() == 1 and isinstance(B(), A)\ntry: A()\nexcept TypeError: pass\nelse: assert False"),
+    "a linked list": ("class Node:\n    def __init__(self, v, next=None): self.v, self.next = v, next\ndef rev(n):\n    p = None\n    while n: n.next, p, n = p, n, n.next\n    return p", "n = Node(1, Node(2, Node(3)))\nr = rev(n)\nout = []\nwhile r: out.append(r.v); r = r.next\nassert out == [3, 2, 1] and n.next is None"),
+    "an object that iterates": ("class I:\n    def __init__(self): self.n = 0\n    def __iter__(self): return self\n    def __next__(self):\n        self.n += 1\n        if self.n > 3: raise StopIteration\n        return self.n", "assert list(I()) == [1, 2, 3] and sum(I()) == 6 and 2 in I()"),
+    "one that only counts": ("class I:\n    def __getitem__(self, i):\n        if i > 2: raise IndexError\n        return i", "assert list(I()) == [0, 1, 2]"),
+    "a falsy object": ("class E:\n    def __bool__(self): return False\ndef f(): return E()", "assert not f()"),
+    "a closure": ("def f(a):\n    def g(b): return a + b\n    return g", "assert f(1)(2) == 3 and callable(f(1)) and f(1).__name__ == 'g'"),
+    "a callback": ("def f(g, x): return g(x)", "assert f(lambda x: x + 1, 2) == 3 and f(len, 'ab') == 2 and f(str.upper, 'a') == 'A'\nimport operator\nassert f(operator.neg, 1) == -1 and f(int, '3') == 3"),
+    "a callback that fails": ("def f(g):\n    try: g()\n    except KeyError as e: return e.args[0]", "def bad(): raise KeyError('k')\nassert f(bad) == 'k'"),
+    "a callback that calls back": ("def f(n, g): return 1 if n == 0 else g(n - 1) * n", "assert f(4, lambda n: f(n, lambda m: f(m, lambda k: f(k, None)))) == 24"),
+    "a callback that changes its argument": ("def f(g):\n    a = [1]\n    g(a)\n    return a", "assert f(lambda a: a.append(2)) == [1, 2]"),
+    "a callback given back": ("def f(g): return g", "g = lambda: 1\nassert f(g) is g"),
+    "a decorator": ("def twice(g):\n    def h(*a, **k): return 2 * g(*a, **k)\n    return h", "@twice\ndef f(x, y=1): return x + y\nassert f(1) == 4 and f(1, y=4) == 10"),
+    "a cache": ("def memo(g):\n    c = {}\n    def h(n):\n        if n not in c: c[n] = g(n)\n        return c[n]\n    return h", "@memo\ndef fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)\nassert fib(20) == 6765"),
+    "a sort by the tests' key": ("def f(a, key): return sorted(a, key=key)", "assert f([1, 2, 3], lambda x: -x) == [3, 2, 1]"),
+    "the tests' own class": ("def f(a): return [a.v, a.twice(), len(a), a[1]]\ndef put(a): a.v = 9", "class T:\n    def __init__(self): self.v = 1\n    def twice(self): return 2 * self.v\n    def __len__(self): return 4\n    def __getitem__(self, i): return i\nt = T()\nassert f(t) == [1, 2, 4, 1]\nput(t)\nassert t.v == 9"),
+    "a class of the tests": ("def f(kind): return kind(3)", "class T:\n    def __init__(self, v): self.v = v\nassert f(T).v == 3 and isinstance(f(T), T)"),
+    "an error": (ERRORS, "try: f(3)\nexcept ValueError as e: assert e.code == 3 and str(e) == 'code 3' and isinstance(e, Bad)\nelse: raise SystemExit"),
+    "an error by its own class": (ERRORS, "try: f(3)\nexcept Bad as e: assert e.args == ('code 3',)\nelse: raise SystemExit"),
+    "another error": (ERRORS, "try: f(3)\nexcept KeyError: pass"),
+    "an error of a library": ("import json\ndef f(): return json.loads('{')\ndef g(): return [][1]", "import json\ntry: f()\nexcept json.JSONDecodeError: pass\ntry: g()\nexcept IndexError as e: assert 'range' in str(e)"),
+    "no error": ("def f(): return 1", "try: f(); ok = False\nexcept ValueError: ok = True\nassert ok"),
+    "a coroutine": ("import asyncio\nasync def f(x):\n    await asyncio.sleep(0)\n    return x", "import asyncio\nassert asyncio.run(f(3)) == 3\nasync def both(): return await asyncio.gather(f(1), f(2))\nassert asyncio.run(both()) == [1, 2]"),
+    "a context manager": ("from contextlib import contextmanager\nL = []\n@contextmanager\ndef f():\n    L.append('in')\n    yield 5\n    L.append('out')", "with f() as x: assert x == 5\nassert L == ['in', 'out']"),
+    "names that are data": ("LIMIT = 7\nTABLE = {1: [2]}", "assert LIMIT == 7 and TABLE[1] == [2]"),
+    "names that change": ("n = 0\ndef f():\n    global n\n    n += 1", "f()\nf()\nassert n == 2"),
+    "deep nesting": ("def f(n):\n    r = []\n    for _ in range(n): r = [r]\n    return r\ndef g(n):\n    r = ()\n    for _ in range(n): r = (r,)\n    return r", "for made in (f(5000), g(5000)):\n    n = 0\n    while made: made = made[0]; n += 1\n    assert n == 5000"),
+    "large answers": ("def f(n): return list(range(n))", "assert len(f(3_000_000)) == 3_000_000 and sum(f(1000)) == 499500"),
+    "long integers": ("def f(n): return 10 ** n", "assert f(5000) == 10 ** 5000 and f(100000) % 7 == 10 ** 100000 % 7"),
+    "nothing of the kind": ("def f(): return None", "assert f() is None and f() == None"),
+    "floats": ("def f(): return [-0.0, float('inf'), 0.1, float('nan')]", "z, i, t, n = f()\nassert str(z) == '-0.0' and i == float('inf') and t == 0.1 and n != n"),
+    "complex and bytes": ("def f(): return 1 + 2j, b'a', bytearray(b'b'), memoryview(b'c')", "assert f() == (1 + 2j, b'a', b'b', b'c')"),
+    "booleans are no numbers": ("def f(): return 1", "assert f() is True"),
+    "texts of all kinds": ("def f(s): return s * 2", "assert f('\\ud83d\\0é') == '\\ud83d\\0é\\ud83d\\0é'"),
+    "a match": ("import re\ndef f(s): return re.match('(a)b', s)", "assert f('ab').group(1) == 'a' and f('x') is None and f('ab')[1] == 'a'"),
+    "a module": ("import math\ndef f(): return math", "assert f().floor(1.5) == 1"),
+    "types": ("def f(x): return type(x)", "assert f(1) is int and f('') == str and f([]) is list"),
+    "partial": ("from functools import partial, lru_cache\nf = partial(pow, 2)\n@lru_cache\ndef g(x): return x", "assert f(3) == 8 and g(4) == 4 and g.cache_info().misses == 1"),
+    "a copy": (POINT, "import copy\na = P([1])\nb, c = copy.copy(a), copy.deepcopy(a)\nassert b.x is a.x and c.x == [1] and c.x is not a.x and b is not a"),
+    "attributes of a function": ("def f(): f.calls += 1\nf.calls = 0", "f()\nf()\nassert f.calls == 2"),
+    "counting by attribute": ("class C:\n    n = 0\n    def __init__(self): C.n += 1", "C(); C()\nassert C.n == 2\nC.n = 7\nC()\nassert C.n == 8"),
+    "a missing method": ("class C: pass", "C().walk()"),
+    "a missing name": ("def g(): pass", "assert f() == 1"),
+    "the recursion is too deep": ("def f(n): return f(n + 1)", "assert f(0) == 0"),
+    "it exits": ("import sys\ndef f(): sys.exit(0)", "assert f() is None"),
+    "digits beyond Python's own limit": ("def f(n): return len(str(10 ** n))", "assert f(5000) == 5001"),
+    "slices": ("class S:\n    def __getitem__(self, s): return (s.start, s.stop, s.step) if isinstance(s, slice) else s", "assert S()[1:2] == (1, 2, None) and S()[1, 2] == (1, 2) and S()[...] is ..."),
+    "setting items": ("class S(dict):\n    pass\nclass M:\n    def __init__(self): self.d = {}\n    def __setitem__(self, k, v): self.d[k] = v\n    def __getitem__(self, k): return self.d[k]\n    def __delitem__(self, k): del self.d[k]", "m = M()\nm['a'] = 1\nm['b'] = 2\ndel m['a']\nassert m.d == {'b': 2} and m['b'] == 2\ns = S(a=1)\ns['b'] = 2\nassert s == {'a': 1, 'b': 2}"),
+    "in-place operators": ("class A:\n    def __init__(self, v): self.v = v\n    def __iadd__(self, o):\n        self.v += o\n        return self", "a = b = A(1)\na += 2\nassert a is b and b.v == 3"),
+    "comparison with itself": ("import functools\n@functools.total_ordering\nclass V:\n    def __init__(self, v): self.v = v\n    def __eq__(self, o): return self.v == o.v\n    def __lt__(self, o): return self.v < o.v", "assert V(1) <= V(1) < V(2) and V(3) >= V(2) and [v.v for v in sorted([V(2), V(1)], reverse=True)] == [2, 1]"),
+    "formats": ("class F:\n    def __format__(self, spec): return 'F' + spec\n    def __str__(self): return 's'\n    def __int__(self): return 4\n    def __float__(self): return 0.5\n    def __index__(self): return 2", "assert f'{F():x} {F()!s}' == 'Fx s' and int(F()) == 4 and float(F()) == 0.5 and [5, 6, 7][F()] == 7"),
+    "a heap of tuples": ("import heapq\ndef f(a):\n    heapq.heapify(a)\n    return [heapq.heappop(a) for _ in range(len(a))]", "a = [(2, 'b'), (1, 'a')]\nassert f(a) == [(1, 'a'), (2, 'b')] and a == []"),
+    "many calls": ("def f(a): return sum(a)", "for n in range(2000): assert f([n, 1]) == n + 1"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def worker():
+    need_sandbox()
+    worker = Worker()
+    worker.start()
+    yield worker
+    worker.close()
+
+
+def plain(program, tests):
+    """What one interpreter says."""
+    names = {"__name__": "plain"}
+    try:
+        exec(program, names)
+        exec(tests, names)
+    except BaseException as error:  # noqa: BLE001 - the test of a program may end by anything
+        return f"wrong ({type(error).__name__}: {error})"
+    return "correct"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_verdict_is_plain_pythons(worker, name):
+    program, tests = CASES[name]
+    expected = plain(program, tests)
+    found = judge(
+        worker, program, Assertions(tests, names={n: n for n in definitions(program)}), LIMITS
+    )
+    assert found.status == expected.partition(" ")[0], (expected, found.reason)
