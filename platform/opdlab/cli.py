@@ -111,7 +111,20 @@ def plan(experiment: File, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def train(experiment: File, overrides: Overrides = None, resume: Resume = False) -> None:
+def train(
+    experiment: File,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train each run so many times, with other seeds, and compare methods over them; the "
+            "same as `training.seeds=N`.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Train, evaluate and compare the runs of an experiment.
 
     Examples:
@@ -120,11 +133,13 @@ def train(experiment: File, overrides: Overrides = None, resume: Resume = False)
 
     [bold]opdlab train my.yaml training.steps=20 method.reward_weight=0.3[/]
 
+    [bold]opdlab train my.yaml --seeds 5[/]  # is it the method, or the luck of one training?
+
     [bold]opdlab train my.yaml --resume[/]  # after Ctrl-C, a crash or a kill
     """
     from opdlab.training.run import train as run
 
-    run(experiment, overrides or [], resume)
+    run(experiment, overrides or [], resume, seeds)
 
 
 @app.command()
@@ -266,16 +281,16 @@ def compare(
 ) -> None:
     """Compare runs problem by problem: paired differences with intervals and p-values.
 
-    The others are set against the first. Runs joined by commas are training seeds of one method; each side
-    then needs as many.
+    The others are set against the first. Runs joined by commas are training seeds of one method, as is the
+    name of a run that was trained with several seeds; each side then needs the same seeds.
 
     Examples:
 
     [bold]opdlab compare quickstart-001/opd quickstart-001/lgr[/]
 
-    [bold]opdlab compare seeds-001/opd-0,seeds-001/opd-1 seeds-001/lgr-0,seeds-001/lgr-1[/]
+    [bold]opdlab compare seeds-001/opd seeds-001/lgr[/]  # methods, over the seeds of `--seeds`
     """
-    from opdlab.comparison import compare as run
+    from opdlab.side_by_side import compare as run
 
     run(runs, output)
 

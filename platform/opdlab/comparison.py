@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,94 +32,6 @@ STYLE: Any = {
 }
 
 
-def compare(runs: Sequence[str], output: str) -> None:
-    """Compare runs by name or folder; each one after the first is set against the first.
-
-    A side may be several runs, `a,b,c`, that differ in their training seed alone; then all sides need as
-    many, and differences are taken seed by seed. Benchmarks that not all runs measured in one way are left
-    out, and named.
-
-    Raises:
-        DataError: fewer than two sides, a run that is named twice or has no samples, or no benchmark that
-            all measured in one way.
-    """
-    if len(runs) < 2:
-        raise DataError(
-            "compare needs two runs or more; the first is what the others are set against"
-        )
-    sides = [side.split(",") for side in runs]
-    flat = [name for side in sides for name in side]
-    if twice := [name for name, count in Counter(flat).items() if count > 1]:
-        raise DataError(f"{twice[0]} is named twice: a run cannot be compared with itself")
-    names = short_names(flat)
-    sets = {short: last_sets(find_run(name, Path(output))) for name, short in names.items()}
-    chosen, left_out = comparable(sets)
-    measured = {
-        name: [sample for one in own for sample in one.samples()] for name, own in chosen.items()
-    }
-    console.print(score_table(measured))
-    remark([left_out, *remarks(measured)])
-    if any(len(side) > 1 for side in sides):
-        compare_seeds([[names[name] for name in side] for side in sides], measured)
-        return
-    first, *others = names.values()
-    console.print(difference_table(measured, [(first, other) for other in others]))
-    console.print(READING)
-
-
-def comparable(
-    sets: Mapping[str, Sequence[SampleSet]],
-) -> tuple[dict[str, list[SampleSet]], str]:
-    """Of each run, the benchmarks that all runs measured in one way; and in words, what is left out.
-
-    Raises:
-        DataError: there is none.
-    """
-    names = {run: {one.asked.benchmark: one for one in own} for run, own in sets.items()}
-    kept, reasons = [], []
-    for name in dict.fromkeys(name for own in names.values() for name in own):
-        lacking = [run for run, own in names.items() if name not in own]
-        if lacking:
-            reasons.append(f"{name} (not measured by {', '.join(lacking)})")
-            continue
-        first, *others = (own[name].asked for own in names.values())
-        odd = next(filter(None, map(first.differences, others)), "")
-        if odd:
-            reasons.append(f"{name} (measured in different ways: {odd})")
-        else:
-            kept.append(name)
-    listed = "; ".join(reasons)
-    if not kept:
-        raise DataError(
-            f"the runs have no benchmark that all measured in one way: {listed}. Evaluate one of them "
-            "again as the other was; if only the grader differs, `opdlab regrade` is enough"
-        )
-    chosen = {run: [own[name] for name in kept] for run, own in names.items()}
-    return chosen, f"Left out: {listed}." if listed else ""
-
-
-def compare_seeds(sides: Sequence[Sequence[str]], measured: Mapping[str, Sequence[Sample]]) -> None:
-    """Each side after the first against the first, seed by seed."""
-    first, *others = ([measured[name] for name in side] for side in sides)
-    for side, group in zip(sides[1:], others, strict=True):
-        found = plugins.load(plugins.STATISTICS, "seeds")(first, group)
-        console.print(seed_table(f"{span(side)} minus {span(sides[0])}", found))
-    console.print(SEEDS_READING)
-
-
-def short_names(runs: Sequence[str]) -> dict[str, str]:
-    """Each run's last folder, or the whole path where that would not tell it from another."""
-    lasts = [Path(run).name for run in runs]
-    return {
-        run: last if lasts.count(last) == 1 else run for run, last in zip(runs, lasts, strict=True)
-    }
-
-
-def span(names: Sequence[str]) -> str:
-    """A side in a title: its run, or the first and the last of several."""
-    return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
-
-
 def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place: Path) -> None:
     """Print scores and differences of an experiment's runs and keep them as `results.json`."""
     measured = {name: read_run(folder) for name, folder in folders.items()}
@@ -138,16 +49,16 @@ def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place:
     (place / RESULTS).write_text(json.dumps(content, indent=1) + "\n")
 
 
-SEEDS_READING = (
+READING = (
     "[dim]Means over pairs of runs with the same training seed; intervals and p by Student's t over the "
     "pairs: they speak of new training runs on the same problems. p (Holm) is corrected over the "
     "benchmarks of a table, not over several tables.[/]"
 )
 READING = (
     "[dim]Paired by problem. ▲ higher, ▼ lower, both at p < 0.05 (sign-flip permutation, Holm-corrected "
-    "over benchmarks); = no difference shown. In brackets the 95 % interval over problems. This speaks of "
-    "these models: how far trainings with other seeds lie apart is not in it; compare several "
-    "(`opdlab compare a-0,a-1,a-2 b-0,b-1,b-2`) before it is said of a method.[/]"
+    "over benchmarks); = no difference shown. In brackets the 95 % interval over problems. ▲ and ▼ are "
+    "about these trained models, not about their methods: another training seed may give another result. "
+    "Train with `--seeds 5` before you claim that a method is better.[/]"
 )
 
 
@@ -310,20 +221,6 @@ def difference_table(
         table.add_column(name, justify="right", no_wrap=True)
     for row in zip(*found.values(), strict=True):
         table.add_row(f"[bold]{row[0].benchmark}[/]", *(points(each.mean) for each in row))
-    return table
-
-
-def seed_table(name: str, found: Sequence[Any]) -> Table:
-    """Differences of mean@k over pairs of runs that share their training seed."""
-    table = Table(title=f"{name}: mean@{found[0].k}, in points", **STYLE)
-    table.add_column("benchmark")
-    for column in ("mean difference", "each seed", "p", "p (Holm)"):
-        table.add_column(column, justify="right")
-    for each in found:
-        value, low, high = (100 * x for x in (each.value, each.low, each.high))
-        seeds = " ".join(f"{100 * x:+.1f}" for x in each.differences)
-        interval = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-        table.add_row(each.benchmark, interval, seeds, f"{each.p:.4f}", f"{each.p_holm:.4f}")
     return table
 
 

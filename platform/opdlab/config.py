@@ -112,6 +112,9 @@ class Training(Section):
 
     steps: int = Field(ge=1)
     """Optimizer steps."""
+    seeds: int = Field(default=1, ge=1)
+    """Trainings of each run, with the seeds `seed`, `seed + 1` and so on; tables show them as one method,
+    with the spread between them."""
     prompts_per_step: int = Field(default=32, ge=1)
     """Prompts of one micro-batch on one device; each is answered `rollout.group_size` times."""
     rollout_rows: int | None = Field(default=None, ge=1)
@@ -125,6 +128,11 @@ class Training(Section):
     """Course of the learning rate after the warm-up; `linear` and `cosine` end at 0."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from 0."""
+    average: Literal["none", "ema"] = "none"
+    """Weights that are evaluated, kept and exported: those after the last step, or an exponential moving
+    average over the steps. Rollouts and gradients use the weights themselves either way."""
+    average_decay: float = Field(default=0.99, gt=0, lt=1)
+    """Share of the average that each step keeps; before step 1 / (1 - decay) it is the plain mean."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -247,6 +255,9 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _cross_checks(self) -> Experiment:
         names = [run.name for run in self.runs]
+        if self.training.seeds > 1:
+            last = self.seed + self.training.seeds
+            names += [f"{name}-{seed}" for name in names for seed in range(self.seed, last)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"runs: the name {twice[0]!r} is used twice; names must differ")
@@ -276,6 +287,8 @@ class Experiment(Section):
             raise ValueError(
                 "runs: a sweep varies one run; leave runs out, or make them a choice in it"
             )
+        if self.training.seeds > 1:
+            raise ValueError("training.seeds: a sweep names the seeds of each trial in sweep.seeds")
         if self.training.devices * self.training.nodes > 1:
             raise ValueError(
                 "training.devices: a trial of a sweep trains on one device; start a worker for each"

@@ -16,6 +16,7 @@ from opdlab.config import Experiment
 from opdlab.doctor_lines import Line, failed, skipped
 from opdlab.doctor_probe import Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import OpdlabError
+from opdlab.repeats import repeats
 
 WITH_ANSWERS = "log-probabilities, teacher scores, tree scoring and gradients"
 
@@ -34,7 +35,7 @@ def diagnose(config: Experiment) -> Iterator[Line]:
     if cast is None:
         yield skipped(f"disk, tokenizers, prompts, {WITH_ANSWERS}", "they need the models")
         return
-    yield doctor_machine.disk(config, len(variants), cast.student)
+    yield doctor_machine.disk(config, len(repeats(variants)), cast.student)
     for name, (model, tokenizer) in cast.teachers.items():
         pair = (cast.tokenizer, tokenizer, cast.student, model)
         yield named(name, cast, doctor_models.tokenizers(*pair))

@@ -17,6 +17,7 @@ from opdlab.config import Experiment, Variant
 from opdlab.documents import Document, Key
 from opdlab.errors import ConfigError
 from opdlab.pretrain_config import Pretraining
+from opdlab.repeats import repeats
 from opdlab.section import Section
 from opdlab.shipped import find
 from opdlab.sweeps.metrics import misnamed
@@ -138,7 +139,7 @@ def run_names(config: Experiment | Pretraining) -> list[str]:
     """Names of the runs that a configuration stands for."""
     if isinstance(config, Pretraining):
         return [config.name]
-    return [name for name, _ in variants(config)]
+    return [one.name for one in repeats(variants(config))]
 
 
 def json_schema() -> dict[str, Any]:
@@ -271,9 +272,23 @@ def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> l
         for path, message in found:
             if f"{expanded.where(path)}: {message}" not in known:
                 faults.append(f"{expanded.where(path)}: run {run.name}: {message}")
+        if isinstance(config, Experiment):
+            at = source.where(("runs", index, "set"))
+            faults += [f"{at}: run {run.name}: {fault}" for fault in _odd_seeds(source, config)]
         if isinstance(config, Experiment) and config.evaluation.benchmarks:
             ways[index, run.name] = config.measured_by()
     return faults + _measured_apart(source, ways)
+
+
+def _odd_seeds(source: _Source, run: Experiment) -> list[str]:
+    """Why a run's seeds cannot be paired with those of the other runs."""
+    data = source.data
+    shared = data["training"].get("seeds", 1) if isinstance(data.get("training"), dict) else 1
+    if run.training.seeds != shared:
+        return ["training.seeds is the same for all runs; set it for the whole experiment"]
+    if shared > 1 and run.seed != data.get("seed", 0):
+        return ["with training.seeds above 1 all runs have the same seeds; leave seed out"]
+    return []
 
 
 def _measured_apart(

@@ -20,6 +20,7 @@ from opdlab.errors import DataError, OutOfReachError
 from opdlab.footprint import Footprint, footprint, memory
 from opdlab.pretrain_config import Pretraining
 from opdlab.prompts import open_prompts
+from opdlab.repeats import repeats
 from opdlab.sweeps.settings import Sweep
 from opdlab.terminal import console
 from opdlab.training.group import CONFIG, next_folder
@@ -73,7 +74,7 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
         to.print(COST)
     to.print(TIME)
     to.print("\n[bold]Evaluation[/]")
-    names = [name for name, _ in runs]
+    names = [one.name for one in repeats(runs)]
     to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
     to.print("\n[bold]Written[/]")
     student = sizes["student"] if sizes else None
@@ -174,7 +175,8 @@ def _work(run: Experiment) -> dict[str, str]:
     training, rollout = run.training, run.rollout
     rows = _rows(run)
     tokens = rows * rollout.max_new_tokens
-    return {
+    several = {"trainings, a seed each": f"{training.seeds:,}"} if training.seeds > 1 else {}
+    return several | {
         "optimizer steps": f"{training.steps:,}",
         "responses a step": f"{rows:,}",
         "response tokens a step, at most": f"{tokens:,}",

@@ -6,9 +6,10 @@ import pytest
 from store_rows import drawn, fill, graded, kept
 
 from opdlab import comparison
-from opdlab.comparison import comparable, compare, find_run, last_sets, own_table, read_run, remarks
+from opdlab.comparison import find_run, last_sets, own_table, read_run, remarks
 from opdlab.errors import DataError
 from opdlab.records import Grade
+from opdlab.side_by_side import comparable, compare
 from opdlab.terminal import console
 
 RIGHT, HALF = {"p0": "11", "p1": "11"}, {"p0": "10", "p1": "01"}

@@ -55,7 +55,10 @@ def turns(settings: Training) -> range:
 
 
 def fit(module: Distillation, settings: Training, pace: Pace) -> None:
-    """Train to the last step, from the newest checkpoint where there is one; on every rank."""
+    """Train to the last step, from the newest checkpoint where there is one; on every rank.
+
+    Afterwards the student has the weights that are evaluated and exported (`training.average`).
+    """
     trainer = trainer_of(settings, pace)
     path = checkpoint_path(pace.folder)
     if path.exists():
@@ -67,3 +70,4 @@ def fit(module: Distillation, settings: Training, pace: Pace) -> None:
     if signum := ranks.agreed(trainer, pace.stop.signum or 0):
         raise Stopped(signum)
     trainer.save_checkpoint(path)
+    module.settle()

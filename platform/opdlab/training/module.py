@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -24,6 +24,7 @@ from opdlab.shapes import Float, Tensor
 from opdlab.specialists import Specialist, score_by_domain
 from opdlab.teacher import Teacher
 from opdlab.training import ranks
+from opdlab.training.averaging import WeightAverage
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import step_metrics
 from opdlab.training.weights import token_weights
@@ -74,6 +75,7 @@ class Distillation(L.LightningModule):
         self.rollout: Rollout | None = None
         self.scores: TeacherScores | None = None
         self.weight = torch.zeros(())
+        self.average = average_of(self.student, config.training)
 
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
         """Sum of the losses of one micro-batch; `on_before_optimizer_step` makes it the mean."""
@@ -280,6 +282,17 @@ class Distillation(L.LightningModule):
         for teacher in (self.teacher, *(one.teacher for one in self.specialists)):
             teacher.model.to(device)  # pyright: ignore[reportArgumentType]
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """For a while the student has the weights that are evaluated and kept."""
+        with self.average.applied() if self.average else nullcontext():
+            yield
+
+    def settle(self) -> None:
+        """After the last step: give the student the weights that are evaluated and exported."""
+        if self.average:
+            self.average.apply()
+
     def configure_optimizers(self) -> Any:
         settings = self.config.training
         optimizer = torch.optim.AdamW(
@@ -299,17 +312,29 @@ class Distillation(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["opdlab"] = {"drawn": self.drawn, "random_state": torch.get_rng_state()}
+        if self.average:
+            checkpoint["opdlab"]["average"] = self.average.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "opdlab" not in checkpoint:
             raise ResumeError("the checkpoint was not written by opdlab; start a new run")
         self.drawn = checkpoint["opdlab"]["drawn"]
         self.random_state = checkpoint["opdlab"]["random_state"]
+        if self.average:
+            self.average.load(checkpoint["opdlab"].get("average"))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Restore torch's random state here: what Lightning does before the first batch uses it."""
         if (state := self.__dict__.pop("random_state", None)) is not None:
             torch.set_rng_state(state)
+
+
+def average_of(student: PreTrainedModel, settings: Training) -> WeightAverage | None:
+    """The average that a run asks for."""
+    if settings.average == "none":
+        return None
+    trained = [weight for weight in student.parameters() if weight.requires_grad]
+    return WeightAverage(trained, settings.average_decay)
 
 
 def learning_rate_factor(settings: Training, step: int) -> float:

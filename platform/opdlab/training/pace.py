@@ -49,6 +49,8 @@ class Pace(L.Callback, ABC):
         if trainer.global_step == self.step:
             return  # a micro-batch within an optimizer step
         self.step = trainer.global_step
+        if pl_module.average:
+            pl_module.average.update()
         self.record(pl_module, pl_module.step_record())
         if not pl_module.whole:
             return  # a checkpoint now would lose the epochs that a rollout still has

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from rich.markup import escape
 from transformers import PreTrainedModel
 
-from opdlab import comparison, loader, mlflow_page, models, tracking
+from opdlab import comparison, loader, mlflow_page, models, over_seeds, tracking
 from opdlab.config import Experiment
 from opdlab.evaluation import require
 from opdlab.evaluator import Evaluator
@@ -27,6 +27,7 @@ from opdlab.measuring import measure
 from opdlab.plugins import METHODS, type_name
 from opdlab.prompts import open_prompts
 from opdlab.quiet import quieten
+from opdlab.repeats import Repeat, repeats
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
 from opdlab.training import manifest, ranks
@@ -81,18 +82,20 @@ class Session:
         self.group.update(name, status="finished")
 
 
-def train(name: str, overrides: list[str], resume: bool = False) -> None:
+def train(name: str, overrides: list[str], resume: bool = False, seeds: int | None = None) -> None:
     """Train and evaluate every run of an experiment, then compare them.
 
     Args:
         name: path or shipped name of the experiment.
         overrides: `key.path=value` settings.
         resume: go on with the newest execution that has this configuration.
+        seeds: trainings of each run; the same as `training.seeds=...`.
 
     Raises:
         SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
     """
     quieten()
+    overrides = overrides if seeds is None else [*overrides, f"training.seeds={seeds}"]
     config = loader.load_experiment(name, overrides)
     models.use_threads(config.training.threads)
     if ranks.rank(config.training):
@@ -150,37 +153,40 @@ def follow(config: Experiment, resume: bool) -> None:
     die_with(os.getppid(), signal.SIGKILL)
     group = last_group(config) if resume else None
     with StopRequest() as stop:
-        for name, variant in loader.variants(config):
-            if group and group.run(name).get("status") == "finished":
+        for one in repeats(loader.variants(config)):
+            if group and group.run(one.name).get("status") == "finished":
                 continue
             # Without a group all runs begin at the beginning, and only the leader writes.
-            folder = group.folder / name if group else Path(os.devnull)
-            module = load_module(load_pair(variant), variant)
+            folder = group.folder / one.name if group else Path(os.devnull)
+            module = load_module(load_pair(one.config), one.config)
             try:
-                fit(module, variant.training, Follow(folder, stop))
+                fit(module, one.config.training, Follow(folder, stop))
             except Stopped:
                 return
 
 
 def run_all(session: Session, config: Experiment, pair: Pair) -> None:
     """References, then every run, then the comparison."""
-    variants = loader.variants(config)
+    trainings = repeats(loader.variants(config))
     references = config.evaluation.references if config.evaluation.benchmarks else []
     for reference in references:
         session.schedule(reference, {"opdlab.role": "reference"})
-    for name, variant in variants:
-        method = type_name(METHODS, variant.method)
-        session.schedule(name, {"opdlab.role": "run", "opdlab.method": method})
+    for one in trainings:
+        method = type_name(METHODS, one.config.method)
+        seed = str(one.config.seed)
+        tags = {"opdlab.role": "run", "opdlab.method": method, "opdlab.seed": seed}
+        session.schedule(one.name, tags)
+        session.group.update(one.name, repeats=one.run)
     for reference in references:
         with session.phase(f"evaluate {reference}"):
             measure_reference(session, config, pair, reference)
-    for name, variant in variants:
-        if session.group.run(name).get("status") != "finished":
-            train_one(session, name, variant)
-    runs = [name for name, _ in variants]
+    for one in trainings:
+        if session.group.run(one.name).get("status") != "finished":
+            train_one(session, one.name, one.config)
+    runs = [one.name for one in trainings]
     if config.evaluation.benchmarks:
         with session.phase("compare"):
-            compare_runs(session, list(config.evaluation.references), runs)
+            compare_runs(session, list(config.evaluation.references), trainings)
     table = comparison.phase_table(session.seconds)
     if session.resumed:
         table.caption = "without what was done before --resume"
@@ -189,9 +195,17 @@ def run_all(session: Session, config: Experiment, pair: Pair) -> None:
     mlflow_page.show_link(config.output, config.tracking.uri, session.experiment, ids)
 
 
-def compare_runs(session: Session, references: list[str], runs: list[str]) -> None:
-    """Each run against the student before it, and against the first run."""
+def compare_runs(session: Session, references: list[str], trainings: list[Repeat]) -> None:
+    """Each run against the student before it, and against the first run; of several seeds, methods."""
+    runs = [one.name for one in trainings]
     folders = {name: session.group.folder / name for name in [*references, *runs]}
+    if trainings[0].name != trainings[0].run:
+        methods: dict[str, dict[str, Path]] = {}
+        for one in trainings:
+            methods.setdefault(one.run, {})[one.name] = folders[one.name]
+        fixed = {name: folders[name] for name in references}
+        over_seeds.report(fixed, methods, session.group.folder)
+        return
     pairs = [("student", run) for run in runs if "student" in references]
     pairs += [(runs[0], run) for run in runs[1:]]
     comparison.report(folders, pairs, session.group.folder)

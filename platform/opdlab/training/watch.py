@@ -79,13 +79,14 @@ class Watch(Pace):
         every, evaluated = module.config.evaluation.every, 0.0
         if every and self.step % every == 0 and self.step < module.config.training.steps:
             began = perf_counter()
-            samples = evaluation.evaluate(
-                module.subject,
-                module.config.evaluation,
-                f"{self.tracker.folder.name}@{self.step}",
-                self.tracker.folder / "samples",
-                self.stop.check,
-            )
+            with module.averaged():
+                samples = evaluation.evaluate(
+                    module.subject,
+                    module.config.evaluation,
+                    f"{self.tracker.folder.name}@{self.step}",
+                    self.tracker.folder / "samples",
+                    self.stop.check,
+                )
             evaluated = perf_counter() - began
             metrics |= evaluation.headline(samples) | {"seconds/evaluation": evaluated}
         self.tracker.log(metrics, self.step)
@@ -154,6 +155,7 @@ def keep_copy(module: Distillation, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}")
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)
-    module.student.save_pretrained(partial)
+    with module.averaged():
+        module.student.save_pretrained(partial)
     module.subject.tokenizer.save_pretrained(partial)
     partial.rename(folder)
