@@ -7,6 +7,7 @@ the EOS included and nothing after it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -156,6 +157,12 @@ class Rollout:
     def is_eos(self) -> Bool[Tensor, "T"]:
         """Whether the token ends its response."""
         return is_one_of(self.token, self.eos_ids)
+
+    @property
+    def stream(self) -> int:
+        """Seed of what is drawn for this rollout beyond its tokens: of its rows' seeds, each bit of each."""
+        seeds = ",".join(map(str, self.seeds.tolist()))
+        return int.from_bytes(hashlib.blake2b(seeds.encode(), digest_size=8).digest()) >> 1
 
     def to(self, device: torch.device | str) -> Rollout:
         """The same rollout with every tensor on `device`."""

@@ -200,6 +200,60 @@ def test_shuffled_confidences_are_a_permutation_within_each_group():
     torch.testing.assert_close(sampled.advantage, mixed[:, 0])
 
 
+def drawn_positions(K: int, seeds: list[int], V: int = 12, each: int = 4000):
+    """Rows of tokens sampled from random distributions, with a teacher's confidence in every token."""
+    draw = torch.Generator().manual_seed(1)
+    T = each * len(seeds)
+    log_p = torch.randn(T, V, generator=draw).mul(1.5).log_softmax(-1)
+    token = torch.multinomial(log_p.exp(), 1, generator=draw)[:, 0]
+    confidence = torch.rand(T, V, generator=draw)
+    confidence[:, EOS] = math.nan
+    top = log_p.topk(K, -1)
+    rollout = Rollout(
+        tokens=torch.cat([torch.ones(len(seeds), 1, dtype=torch.long), token.view(-1, each)], -1),
+        prompt_lengths=torch.ones(len(seeds), dtype=torch.long),
+        response_lengths=torch.full((len(seeds),), each),
+        ended=torch.zeros(len(seeds), dtype=torch.bool),
+        log_prob=at(log_p, token),
+        entropy=-(log_p.exp() * log_p).sum(-1),
+        candidates=top.indices,
+        seeds=torch.tensor(seeds),
+        eos_ids=(EOS,),
+        candidate_log_prob=top.values,
+    )
+    asked = confidence.gather(-1, top.indices)
+    return rollout, scores_of(asked.tolist(), at(confidence, token).tolist())
+
+
+@pytest.mark.parametrize("K", [2, 3, 8])
+@pytest.mark.parametrize("mass", [None, 0.6])
+def test_a_shuffled_reward_has_no_correlation_with_the_true_one(K: int, mass: float | None):
+    rollout, scores = drawn_positions(K, [0, 1, 2, 3, 4])
+    method = LGR(top_k=K, support="full", probability_mass=mass)
+    asked = method.questions(rollout).candidates
+    true = method.supervise(rollout, scores).advantage
+    control = replace(method, control="shuffled").supervise(rollout, scores).advantage
+    outside = (asked >= 0).sum(-1).ge(2) & (asked != rollout.token[:, None]).all(-1)
+    outside &= ~rollout.is_eos
+    for part in (true != 0, outside):
+        r = torch.corrcoef(torch.stack([true[part], control[part]]))[0, 1].item()
+        assert abs(r) < 4 / math.sqrt(part.sum())
+    assert outside.sum() > 100
+    # Its size is that of a member of the group.
+    assert control[outside].std(correction=0).item() == pytest.approx(1.0, abs=0.1)
+    assert (control[rollout.is_eos] == 0).all()
+
+
+def test_what_is_drawn_beside_the_tokens_depends_on_the_training_seed():
+    method = LGR(top_k=3, support="full", control="shuffled", confidence="sampled_prob")
+    asked, rewards = set(), set()
+    for seed in range(5):
+        rollout, scores = drawn_positions(3, [seed * 2**40 + row for row in (0, 1)], each=50)
+        asked.add(method.questions(rollout).seed)
+        rewards.add(tuple(method.supervise(rollout, scores).advantage.tolist()))
+    assert len(asked) == len(rewards) == 5
+
+
 def test_no_advantage_carries_a_gradient():
     rollout = rollout_of([3], [[3, 4]], [1.0])
     supervision = LGR(top_k=2).supervise(rollout, scores_of([[0.9, 0.5]], [0.9]))

@@ -123,8 +123,12 @@ def shuffle(
     candidates: Int[Tensor, "T K"],
     rollout: Rollout,
 ) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T"]]:
-    """Permute each group's confidences among its candidates, the sampled token's with them."""
-    generator = torch.Generator().manual_seed(int(rollout.seeds.sum()) % 2**31)
+    """Permute each group's confidences among its candidates; a token outside the group takes one of them.
+
+    The sampled token's confidence goes with its candidate's. One outside the group gets that of a member
+    drawn by chance: its own would carry the whole signal.
+    """
+    generator = torch.Generator().manual_seed(rollout.stream)
     keys = torch.rand(candidates.shape, generator=generator).to(confidence)
     keys = keys.masked_fill(candidates < 0, torch.inf)  # who left the group stays last
     places = (candidates < 0).to(torch.int8).argsort(dim=-1, stable=True)
@@ -132,7 +136,11 @@ def shuffle(
     shuffled.scatter_(-1, places, confidence.gather(-1, keys.argsort(dim=-1, stable=True)))
     is_sampled = candidates == rollout.token[:, None]
     own = shuffled.where(is_sampled, 0.0).sum(-1)
-    return shuffled, torch.where(is_sampled.any(-1), own, sampled)
+    # Members stand in any place, so the first one of a permuted group is one by chance.
+    borrowed = shuffled.gather(-1, places[:, :1])[:, 0]
+    # After an EOS there is no next step, whatever is shuffled.
+    borrowed = borrowed.where(sampled.isfinite(), torch.nan)
+    return shuffled, torch.where(is_sampled.any(-1), own, borrowed)
 
 
 def expected_loss(student: Float[Tensor, "T V"], supervision: Supervision) -> Float[Tensor, "T"]:
