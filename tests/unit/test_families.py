@@ -320,6 +320,45 @@ def test_a_ledger_is_judged_by_its_last_round_alone() -> None:
         assert family.grade(problem, text).status == status, text
 
 
+def test_a_ledger_that_skips_rounds_is_wrong() -> None:
+    family = Ledger()
+    problem = family.problems()[0]
+    ring, whole = problem.gold, family.right_answer(problem)
+    rounds = [f"@{number}{ring}" for number in NUMBERS]
+    last, end = rounds[-1], "@#"
+    skipping = {
+        "the last alone": last + end,
+        "words before it": "zzz" + last + end,
+        "first and last": rounds[0] + last + end,
+        "one left out": "".join(rounds[:7] + rounds[8:]) + end,
+        "one is a number alone": "".join([*rounds[:7], "@7", *rounds[8:]]) + end,
+        "numbers alone": "".join(f"@{n}" for n in NUMBERS[:-1]) + last + end,
+        "one account each": "".join(f"@{n}{ring[0]}" for n in NUMBERS[:-1]) + last + end,
+        "halves": "".join(one[: 2 + len(ring) // 2] for one in rounds[:-1]) + last + end,
+        "words before the first": "zzz" + whole,
+        "the book again": problem.prompt + last + end,
+    }
+    for what, text in skipping.items():
+        assert family.grade(problem, text).status == "wrong", what
+    slip = "".join([*rounds[:3], f"@3{ring[:4]}{ring[2:]}", f"@4{ring[5:]}", *rounds[5:]]) + end
+    for text in (whole, slip, whole.replace("@3", "@4")):
+        assert family.grade(problem, text).status == "correct", text
+    reason = family.grade(problem, last + end).reason
+    assert reason == "passes 1 of 16 rounds"
+
+
+def test_a_flawed_trace_that_ends_right_is_still_right() -> None:
+    """Slips leave accounts out and come back; no trace that makes them good is taken for one that skips."""
+    family = Ledger(flawed=1.0)
+    graded = [
+        (family.grade(problem, text).status, text.endswith(f"@F{problem.gold}@#"))
+        for seed, problem in enumerate(training(family, 400))
+        for text in [family.training_trace(problem, seed)]
+    ]
+    assert sum(right for _, right in graded) >= 10
+    assert all((status == "correct") == right for status, right in graded)
+
+
 def test_slips_of_a_flawed_ledger_come_in_company_and_late_ones_are_many() -> None:
     """Each slip makes the next likelier: after the first, right payments become rarer and rarer."""
     family = Ledger(flawed=1.0)

@@ -28,13 +28,15 @@ USUAL_SLIP = 0.4
 RATE_PER_SLIP, HIGHEST_RATE = 0.15, 0.5
 """Chance of another slip at each payment: so much for every slip before it, at most so much."""
 LONGEST = 400
+WALKED = 0.8
+"""Share of all payments that an answer must make: slips leave a few out, skipped rounds many."""
 
 
 @dataclass(frozen=True)
 class Ledger(Family):
     """Books of who pays whom: `Lca,@-c,ab,b@:` is passed as `@0cab@1cab@...#`; `B` asks for two rounds.
 
-    Judged is the last round alone, so an early slip can be made good.
+    All rounds must be walked, but only the last one must be right, so an early slip can be made good.
     """
 
     level: Literal["short", "long"] = option(
@@ -51,7 +53,7 @@ class Ledger(Family):
 
     @property
     def grader_version(self) -> str:
-        return "1"
+        return "2"
 
     def draw(self, rng: Random) -> Problem:
         ring = rng.sample(ACCOUNTS, rng.randint(self.smallest, MOST))
@@ -87,7 +89,7 @@ class Ledger(Family):
             text += NUMBERS[rounds]
 
     def grade(self, problem: Problem, completion: str) -> Verdict:
-        """Correct if the last round passes all accounts in the book's order."""
+        """Correct if no round is skipped and the last one passes all accounts in the book's order."""
         last = NUMBERS[ROUNDS[self.level] - 1]
         found = re.search(rf"{TILL}{last}([^{TILL}]*){TILL}#\Z", completion)
         if found is None:
@@ -97,7 +99,25 @@ class Ledger(Family):
             return Verdict(
                 "wrong", answer, f"round {last} is {answer[:30]!r}, not {problem.gold!r}"
             )
+        if why := self._skipped(completion[: found.start()].split(TILL), len(answer)):
+            return Verdict("wrong", answer, why)
         return Verdict("correct", answer)
+
+    def _skipped(self, pieces: list[str], accounts: int) -> str:
+        """Why the rounds before the last one are too few; empty where they are not.
+
+        Args:
+            pieces: text before the first till, then of each round: its number and the accounts.
+            accounts: of the book.
+        """
+        rounds, walked = ROUNDS[self.level], accounts + sum(len(one[1:]) for one in pieces[1:])
+        if pieces[0]:
+            return f"begins with {pieces[0][:30]!r} and not with round {NUMBERS[0]}"
+        if (passed := 1 + sum(len(one) > 1 for one in pieces[1:])) < rounds:
+            return f"passes {passed} of {rounds} rounds"
+        if walked < WALKED * rounds * accounts:
+            return f"passes {walked} accounts in {rounds} rounds of {accounts}"
+        return ""
 
     def right_answer(self, problem: Problem) -> str:
         rounds = NUMBERS[: ROUNDS[self.level]]
