@@ -93,18 +93,22 @@ class HackingWatch(Section):
     """When to raise an alarm that the student earns its reward without getting better."""
 
     window: int = Field(default=20, ge=1)
-    """Steps averaged: the last ones are held against the first ones."""
+    """Steps averaged: the last ones are held against the first ones. At most half of the training's."""
     repetition: float = Field(default=0.15, gt=0, le=1)
     """Rise of the share of repeated 4-grams, or of what one loop takes of an answer."""
     length_factor: float = Field(default=2.0, gt=1)
     """Answers so many times longer or shorter."""
     accuracy_drop: float = Field(default=0.1, gt=0, le=1)
-    """Fall of the share of right answers to training prompts while the teacher grows surer of them."""
+    """Fall of the share of right answers to training prompts while the teacher grows surer of them; it must
+    exceed two standard errors as well."""
     grade_every: int = Field(default=5, ge=0)
     """Rollouts between gradings of the training answers; 0 for never. Only for prompts of `type:
-    problems`."""
+    problems`. A window needs two of them."""
     stop: bool = False
     """End the training of a run at its first alarm; it is evaluated as it is."""
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Training(Section):
@@ -135,7 +139,7 @@ class Training(Section):
     """Share of the average that each step keeps; before step 1 / (1 - decay) it is the plain mean."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """AdamW's."""
     gradient_clip: float = Field(default=1.0, ge=0)
     """Largest gradient norm; 0 for no clipping."""
@@ -315,6 +319,7 @@ def _misfits(config: Experiment) -> Iterator[str]:
             "training.epochs: steps after the first would train on answers of an earlier student as if "
             "they were its own; set method.ratio_cap or method.ratio_clip, or another support"
         )
+    yield from _not_its_own(config)
     yield from _misplaced(training, method)
     if method.graded and config.prompts.type != "problems":
         yield "prompts.type: the method needs graded answers; only `problems` has a grader"
@@ -330,8 +335,31 @@ def _misfits(config: Experiment) -> Iterator[str]:
             "specialists: the method needs one teacher's whole distribution, or its answers; take one that "
             "asks about tokens (support: sampled), or a single teacher"
         )
+    if mask.first >= config.rollout.max_new_tokens:
+        yield (
+            f"training.mask.first ({mask.first}) must be below rollout.max_new_tokens "
+            f"({config.rollout.max_new_tokens}): no token would carry loss"
+        )
     if method.sampler == "teacher" and (mask.entropy_above is not None or mask.entropy_share):
         yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
+
+
+def _not_its_own(config: Experiment) -> Iterator[str]:
+    """A policy gradient over samples of another distribution than the student's; no ratio sets it right.
+
+    The importance ratio is that of the student now to the student then, both at temperature 1; and what
+    top-p never draws cannot be weighed.
+    """
+    if not config.method.own_samples:
+        return
+    for key in ("temperature", "top_p"):
+        if (value := getattr(config.rollout, key)) != 1:
+            name = plugins.type_name(plugins.METHODS, config.method)
+            yield (
+                f"rollout.{key}: method {name} takes sampled tokens for draws from the student's own "
+                f"distribution, and at {value:g} its gradient is biased. Set it to 1, or take a method "
+                "that differentiates over the whole distribution, such as opd with support: full"
+            )
 
 
 def _misplaced(training: Training, method: AnyMethod) -> Iterator[str]:

@@ -43,7 +43,9 @@ VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"scale": "batch"},
         {"distillation_weight": 0.5},
         {"distillation_weight": 0.5, "support": "full"},
+        {"distillation_weight": 0.5, "advantage_clip": 0.5},
     ),
+    "reopold": ({}, {"mixture": 0.4}, {"advantage_clip": 0.5}),
     "sft": ({}, {"support": "full"}),
     "lgr": (
         {"top_k": 3},
@@ -51,7 +53,7 @@ VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"top_k": 3, "variant": "topk"},
         {"top_k": 3, "variant": "topk", "support": "full"},
         {"top_k": 4, "probability_mass": 0.7},
-        {"top_k": 3, "reward_clip": 0.7},
+        {"top_k": 3, "reward_clip": 0.7, "reward_weight": 2.0},
         {"top_k": 3, "confidence": "entropy"},
         {"reward": "potential"},
         {"top_k": 3, "base": {"type": "opd", "support": "top_k", "top_k": 2}},
@@ -119,7 +121,11 @@ def objectives(target: str, overrides: Sequence[str]) -> Iterator[tuple[str, Met
 
 def setting_of(config: Experiment) -> Setting:
     """The oracle's setting that trains as an experiment does."""
-    return Setting(sequence_mean=config.training.normalisation == "sequence_mean")
+    return Setting(
+        sequence_mean=config.training.normalisation == "sequence_mean",
+        temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
+    )
 
 
 def report(target: str | None, overrides: Sequence[str], markdown: bool = False) -> bool:

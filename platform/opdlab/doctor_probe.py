@@ -16,6 +16,7 @@ from opdlab.prompts import PromptSource, open_prompts
 from opdlab.records import Prompt, Questions, Rollout, TeacherScores
 from opdlab.specialists import Specialist, chosen, score_by_domain
 from opdlab.teacher import Teacher
+from opdlab.training.pair import require_within
 from opdlab.tree import part
 
 ROWS, TOKENS, CANDIDATES = 8, 64, 4
@@ -109,6 +110,7 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
         models.count_shared(tokenizer, theirs, student, model)
         for model, theirs in cast.teachers.values()
     )
+    require_within(config, shared)
     prompts = open_prompts(config.prompts, tokenizer, config.seed)
     group = max(run.rollout.group_size for run in runs)
     asked = [

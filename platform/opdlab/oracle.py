@@ -7,12 +7,14 @@ none fits. Several worlds are explained at once, so that nothing fits by chance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import combinations, product
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from opdlab.methods.base import Method
 from opdlab.records import Supervision
@@ -23,6 +25,8 @@ from opdlab.true_gradients import LABELS, true_gradients
 EXACT = 1e-8
 """Relative difference below which two gradients in float64 are the same."""
 _TERMS = 3
+DEEPER = (3, 3)
+"""Vocabulary and length of the deeper worlds."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,10 @@ class Setting:
         vocabulary, length: of a world.
         rows: answers of one prompt in a batch; methods that compare answers need two or more.
         worlds: explained at once.
+        deeper: further worlds of three tokens, with answers of three: in answers of two a discount that
+            does not compound cannot be seen. Batches are of one answer where the method compares none.
         stale: how far, in logits, the student has moved since it wrote the answers.
+        temperature, top_p: how answers are drawn.
         sequence_mean: the trainer's `normalisation: sequence_mean`. Its other one, the mean over all
             tokens, is taken as a sum here: where batches are large, their number is constant.
     """
@@ -41,9 +48,21 @@ class Setting:
     vocabulary: int = 4
     length: int = 2
     rows: int = 2
-    worlds: int = 3
+    worlds: int = 2
+    deeper: int = 1
     stale: float = 0.0
     sequence_mean: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def made(self, method: Method) -> Iterator[tuple[World, Setting]]:
+        """The worlds for a method, each with its setting."""
+        drawn = (method.sampler, self.stale, self.temperature, self.top_p)
+        for seed in range(self.worlds):
+            yield make_world(seed, self.vocabulary, self.length, *drawn), self
+        alone = self if method.graded else replace(self, rows=1)
+        for seed in range(self.worlds, self.worlds + self.deeper):
+            yield make_world(seed, *DEEPER, *drawn), alone
 
 
 @dataclass(frozen=True)
@@ -75,13 +94,13 @@ def examine(method: Method, setting: Setting | None = None) -> Finding:
     """Enumerate a method's expected gradient and explain it."""
     setting = setting or Setting()
     targets, columns = [], []
-    for seed in range(setting.worlds):
-        world = make_world(seed, setting.vocabulary, setting.length, method.sampler, setting.stale)
-        targets.append(expected_gradient(method, world, setting))
+    for world, its_own in setting.made(method):
+        targets.append(expected_gradient(method, world, its_own))
         columns.append(true_gradients(world, method, setting.sequence_mean))
     names = [name for name in LABELS if all(name in c for c in columns)]
-    table = torch.stack([torch.stack([c[name] for name in names], -1) for c in columns])
-    target = torch.stack(targets)
+    # Zeros where a world has fewer logits than another: they fit anything.
+    table = pad_sequence([torch.stack([c[n] for n in names], -1) for c in columns], True)
+    target = pad_sequence(targets, True)
     nearest, gap = _nearest(names, table, target)
     claim = method.contract.gradient
     if not claim:
@@ -95,13 +114,14 @@ def examine(method: Method, setting: Setting | None = None) -> Finding:
 def expected_gradient(method: Method, world: World, setting: Setting) -> Float[Tensor, "n"]:
     """Of the sum of token losses an answer, by the student's logits, over every batch there is."""
     states, weights, pieces = [], [], []
-    for answers in product(world.answers, repeat=setting.rows):
+    possible = [answer for answer, p in world.probability.items() if p > 0]
+    for answers in product(possible, repeat=setting.rows):
         rollout = world.rollout(answers, method.group)
         questions = method.questions(rollout)
         pieces.append(method.supervise(rollout, world.scores(rollout, questions)))
         states.append(world.state_of(rollout))
-        p = torch.tensor([world.probability[a] for a in answers], dtype=torch.float64).prod()
-        weight = torch.full_like(rollout.log_prob, float(p) / setting.rows)
+        p = math.prod(world.probability[answer] for answer in answers)
+        weight = torch.full_like(rollout.log_prob, p / setting.rows)
         if setting.sequence_mean:
             weight = weight / rollout.response_lengths[rollout.row]
         weights.append(weight)

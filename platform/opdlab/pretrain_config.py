@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from opdlab.config import AnyEngine, AnyEvaluator, Evaluation
+from opdlab.config import AnyEngine, AnyEvaluator, Beta, Evaluation
 from opdlab.rollout import CachedEngine
 from opdlab.section import Section
 
@@ -68,7 +68,7 @@ class Pretraining(Section):
     """Steps over which the learning rate rises from 0."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
     """AdamW's."""
     gradient_clip: float = Field(default=1.0, ge=0)
     """Largest gradient norm; 0 for no clipping."""

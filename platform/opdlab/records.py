@@ -160,7 +160,7 @@ class Rollout:
 
     @property
     def stream(self) -> int:
-        """Seed of what is drawn for this rollout beyond its tokens: of its rows' seeds, each bit of each."""
+        """Seed of what is drawn beside the tokens: a hash of all bits of its rows' seeds."""
         seeds = ",".join(map(str, self.seeds.tolist()))
         return int.from_bytes(hashlib.blake2b(seeds.encode(), digest_size=8).digest()) >> 1
 

@@ -33,6 +33,8 @@ class World:
         sampler: log-probabilities of who wrote the answers. `Float[S V]`
         teacher: log-probabilities, one step further than the student's. `Float[S2 V]`
         grade: outcome of each answer, in the order of `answers`.
+        temperature, top_p: how tokens are drawn from `sampler`. What is recorded of a token is, as in every
+            engine, its log-probability before these.
     """
 
     vocabulary: int
@@ -41,6 +43,8 @@ class World:
     sampler: Float[Tensor, "S V"]
     teacher: Float[Tensor, "S2 V"]
     grade: tuple[float, ...]
+    temperature: float = 1.0
+    top_p: float = 1.0
 
     @property
     def eos(self) -> int:
@@ -67,13 +71,24 @@ class World:
 
     @cached_property
     def probability(self) -> dict[Answer, float]:
-        """Of each answer, under who writes them."""
+        """Of each answer, as it is drawn."""
+        drawn = self.drawn(self.sampler)
         return {
-            answer: float(
-                sum(self.sampler[self.states[answer[:t]], y] for t, y in enumerate(answer)).exp()  # pyright: ignore
-            )
+            answer: float(torch.stack([drawn[s, y] for s, y in self.steps(answer)]).sum().exp())
             for answer in self.answers
         }
+
+    def steps(self, answer: Answer) -> list[tuple[int, int]]:
+        """The state before each token of an answer, with the token."""
+        return [(self.states[answer[:t]], y) for t, y in enumerate(answer)]
+
+    def drawn(self, log_probs: Float[Tensor, "S V"]) -> Float[Tensor, "S V"]:
+        """The distributions that tokens are drawn from, at this temperature and top-p."""
+        tempered = (log_probs / max(self.temperature, 1e-6)).log_softmax(-1)
+        p, order = tempered.exp().sort(-1, descending=True)
+        outside = p.cumsum(-1) - p >= self.top_p
+        outside = torch.zeros_like(outside).scatter(-1, order, outside)
+        return tempered.masked_fill(outside, -torch.inf).log_softmax(-1)
 
     def state_of(self, rollout: Rollout) -> Int[Tensor, "T"]:
         """Number of the state that each response token was sampled in."""
@@ -132,19 +147,24 @@ class World:
         """The teacher's confidence after a token, NaN after EOS; of `sampled_prob` the mean."""
         if token == self.eos:
             return torch.nan
-        log_q = self.teacher[self.states[(*prefix, token)]]
-        q = log_q.exp()
-        entropy = -(q * log_q).sum()
+        return self._confidences[measure][self.states[(*prefix, token)]]
+
+    @cached_property
+    def _confidences(self) -> dict[str, list[float]]:
+        """Of the teacher in every state, by measure."""
+        q = self.teacher.exp()
+        entropy = -(q * self.teacher).sum(-1)
         found = {
-            "max_prob": q.max(),
-            "sampled_prob": q.square().sum(),
+            "max_prob": q.amax(-1),
+            "sampled_prob": q.square().sum(-1),
             "entropy": -entropy,
             "perplexity": -entropy.exp(),
         }
-        return float(found[measure])
+        return {measure: values.tolist() for measure, values in found.items()}
 
     def _answer(self, rollout: Rollout, row: int) -> Answer:
-        return tuple(rollout.token[rollout.row == row].tolist())
+        first, length = int(rollout.prompt_lengths[row]), int(rollout.response_lengths[row])
+        return tuple(rollout.tokens[row, first : first + length].tolist())
 
     def _prefixes(self, rollout: Rollout, row: int) -> Iterator[Answer]:
         answer = self._answer(rollout, row)
@@ -152,13 +172,20 @@ class World:
 
 
 def make_world(
-    seed: int, vocabulary: int, length: int, writer: str = "student", stale: float = 0.0
+    seed: int,
+    vocabulary: int,
+    length: int,
+    writer: str = "student",
+    stale: float = 0.0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
 ) -> World:
     """Random tables.
 
     Args:
         writer: who wrote the answers, `student` or `teacher`.
         stale: how far, in logits, the student has moved since it wrote them.
+        temperature, top_p: how it drew them.
     """
     draw = torch.Generator().manual_seed(seed)
     inner = sum((vocabulary - 1) ** n for n in range(length))
@@ -173,4 +200,5 @@ def make_world(
     answers = inner + (vocabulary - 1) ** length
     grade = torch.rand(answers, generator=draw).lt(0.4).double().tolist()
     grade[0], grade[-1] = 0.0, 1.0  # or there might be nothing to learn
-    return World(vocabulary, length, student.requires_grad_(), sampler, teacher, tuple(grade))
+    tables = (student.requires_grad_(), sampler, teacher)
+    return World(vocabulary, length, *tables, tuple(grade), temperature, top_p)

@@ -7,6 +7,7 @@ descended to raise something.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -53,7 +54,9 @@ def true_gradients(
         visits * _future(world, log_p, log_q, _of(base, "discount", 1.0))
     ).sum()
     totals["raise_outcome"] = _outcome(world, log_p)
-    totals["teacher_forward_kl"] = _teacher_forward_kl(world, log_p)
+    totals["teacher_forward_kl"] = _teacher_forward_kl(
+        world, log_p, _of(base, "support", "sampled")
+    )
     bounds = _bounds(base)
     if bounds is not None:
         ratio = (log_q - log_p).detach().clamp(*bounds)
@@ -70,9 +73,11 @@ def _of(method: Any, name: str, default: Any) -> Any:
 
 
 def _bounds(method: Any) -> tuple[float | None, float | None] | None:
-    clip, floor = _of(method, "advantage_clip", None), _of(method, "reward_floor", None)
-    if clip is None and floor is None:
+    clip, mixture = _of(method, "advantage_clip", None), _of(method, "mixture", None)
+    if clip is None and mixture is None:
         return None
+    # REOPOLD, arXiv:2603.11137, eq. 7.
+    floor = None if mixture is None else math.log(mixture) - math.log(1 - mixture)
     low = max(x for x in (-clip if clip else None, floor) if x is not None)
     return low, clip
 
@@ -198,16 +203,22 @@ def _future(world: World, log_p: Tensor, log_q: Tensor, discount: float) -> Floa
 def _outcome(world: World, log_p: Tensor) -> Tensor:
     expected = torch.zeros((), dtype=torch.float64)
     for answer, grade in zip(world.answers, world.grade, strict=True):
-        steps = [log_p[world.states[answer[:t]], y] for t, y in enumerate(answer)]
+        steps = [log_p[s, y] for s, y in world.steps(answer)]
         expected = expected + grade * torch.stack(steps).sum().exp()
     return -expected
 
 
-def _teacher_forward_kl(world: World, log_p: Tensor) -> Tensor:
-    """Cross entropy of the student under the teacher's answers: their KL up to a constant."""
+def _teacher_forward_kl(world: World, log_p: Tensor, support: str) -> Tensor:
+    """Cross entropy of the student under the teacher's answers: their KL up to a constant.
+
+    At a state of one of them it is that to the distribution which the token was drawn from, or with `full`
+    support to the teacher's own.
+    """
     total = torch.zeros((), dtype=torch.float64)
+    written = world.drawn(world.teacher)
+    target = world.teacher if support == "full" else written
     for answer in world.answers:
-        states = [(world.states[answer[:t]], y) for t, y in enumerate(answer)]
-        p = torch.stack([world.teacher[s, y] for s, y in states]).sum().exp()
-        total = total - p * torch.stack([log_p[s, y] for s, y in states]).sum()
+        steps = world.steps(answer)
+        p = torch.stack([written[s, y] for s, y in steps]).sum().exp()
+        total = total - p * torch.stack([target[s].exp() @ log_p[s] for s, _ in steps]).sum()
     return total

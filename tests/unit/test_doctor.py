@@ -295,7 +295,7 @@ def test_an_objective_that_is_not_what_it_says_is_found() -> None:
 
 def test_a_zero_gradient_is_found(probe: Probe) -> None:
     assert doctor_training.gradient("run", probe).status == "pass"
-    masked = replace(probe, config=one_run("training.mask={first: 500}"))
+    masked = replace(probe, config=one_run("training.mask={entropy_above: 50.0}"))
     assert_fails(doctor_training.gradient("run", masked), "norm 0 ")
     probe.student.requires_grad_(False)
     assert_fails(doctor_training.gradient("run", probe), "0 of the student's")

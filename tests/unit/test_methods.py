@@ -200,15 +200,33 @@ def test_shuffled_confidences_are_a_permutation_within_each_group():
     torch.testing.assert_close(sampled.advantage, mixed[:, 0])
 
 
-def drawn_positions(K: int, seeds: list[int], V: int = 12, each: int = 4000):
+def test_a_reward_is_limited_before_it_is_weighed():
+    rollout = rollout_of([3, 4], [[3, 4]] * 2, [1.0] * 2)
+    scores = scores_of([[0.9, 0.5]] * 2, [0.9, 0.5])
+    method = LGR(top_k=2, support="full", reward_clip=0.5, reward_weight=3.0)
+    assert method.supervise(rollout, scores).advantage.tolist() == pytest.approx([1.5, -1.5])
+
+
+def test_grpo_limits_the_teachers_part_alone():
+    rollout = replace(
+        rollout_of([3, 4], [[], []], [1.0] * 2),
+        group=torch.tensor([0]),
+        outcome=torch.tensor([1.0]),
+    )
+    far = replace(scores_of([[], []], [0.5, 0.5]), log_prob=torch.tensor([-9.0, 0.0]))
+    method = GRPO(scale="none", distillation_weight=2.0, advantage_clip=0.25)
+    assert method.supervise(rollout, far).advantage.tolist() == pytest.approx([-0.5, 0.5])
+
+
+def drawn_positions(top_k: int, seeds: list[int], each: int = 4000):
     """Rows of tokens sampled from random distributions, with a teacher's confidence in every token."""
     draw = torch.Generator().manual_seed(1)
-    T = each * len(seeds)
+    T, V = each * len(seeds), 12
     log_p = torch.randn(T, V, generator=draw).mul(1.5).log_softmax(-1)
     token = torch.multinomial(log_p.exp(), 1, generator=draw)[:, 0]
     confidence = torch.rand(T, V, generator=draw)
     confidence[:, EOS] = math.nan
-    top = log_p.topk(K, -1)
+    top = log_p.topk(top_k, -1)
     rollout = Rollout(
         tokens=torch.cat([torch.ones(len(seeds), 1, dtype=torch.long), token.view(-1, each)], -1),
         prompt_lengths=torch.ones(len(seeds), dtype=torch.long),
@@ -225,11 +243,11 @@ def drawn_positions(K: int, seeds: list[int], V: int = 12, each: int = 4000):
     return rollout, scores_of(asked.tolist(), at(confidence, token).tolist())
 
 
-@pytest.mark.parametrize("K", [2, 3, 8])
+@pytest.mark.parametrize("top_k", [2, 3, 8])
 @pytest.mark.parametrize("mass", [None, 0.6])
-def test_a_shuffled_reward_has_no_correlation_with_the_true_one(K: int, mass: float | None):
-    rollout, scores = drawn_positions(K, [0, 1, 2, 3, 4])
-    method = LGR(top_k=K, support="full", probability_mass=mass)
+def test_a_shuffled_reward_has_no_correlation_with_the_true_one(top_k: int, mass: float | None):
+    rollout, scores = drawn_positions(top_k, [0, 1, 2, 3, 4])
+    method = LGR(top_k=top_k, support="full", probability_mass=mass)
     asked = method.questions(rollout).candidates
     true = method.supervise(rollout, scores).advantage
     control = replace(method, control="shuffled").supervise(rollout, scores).advantage

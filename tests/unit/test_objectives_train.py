@@ -15,13 +15,14 @@ from unit.test_training import build, fit, rollout_of
 
 from opdlab.config import Mask
 from opdlab.errors import ConfigError, DataError
-from opdlab.loader import load
+from opdlab.loader import load, load_experiment
 from opdlab.methods.divergences import policy_gradient
 from opdlab.methods.grpo import group_advantage
 from opdlab.models import load_tokenizer
 from opdlab.prompts import ProblemSource
 from opdlab.records import Problem, Rollout, Verdict
 from opdlab.training import grading
+from opdlab.training.pair import load_pair
 from opdlab.training.weights import kept_tokens, token_weights
 from opdlab_evaluators.embedded.arithmetic import Arithmetic
 
@@ -181,7 +182,7 @@ def test_masked_tokens_have_no_gradient_and_no_part_in_the_mean(folders) -> None
     (first,) = fit(build(folders, method, mask={"last": 0}))
     assert first["loss"] == pytest.approx(all_of_it["reverse_kl/t0000-0001"], rel=0.9)
     assert first["loss_share"] < all_of_it["loss_share"]
-    (nothing,) = fit(build(folders, method, mask={"first": 500}))
+    (nothing,) = fit(build(folders, method, mask={"entropy_above": 50.0}))
     assert nothing["gradient_norm"] == 0.0
     assert nothing["loss"] == 0.0
 
@@ -210,6 +211,18 @@ def test_group_advantages_are_the_ones_worked_out_by_hand() -> None:
     scaled, _ = group_advantage(outcome, group, "group")
     deviation = (2 / 9) ** 0.5
     assert scaled.tolist() == pytest.approx([v / deviation for v in plain.tolist()])
+
+
+def test_a_batchs_deviation_is_that_of_all_its_outcomes_and_not_of_its_groups() -> None:
+    outcome = torch.tensor([1.0, 1, 1, 0, 0, 0, 0, 1, torch.nan])
+    group = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1])
+    found, _ = group_advantage(outcome, group, "batch")
+    # Of 1110 0001 the deviation is 1/2; the answer without a grade has no part in it.
+    by_hand = [0.5, 0.5, 0.5, -1.5, -0.5, -0.5, -0.5, 1.5, 0.0]
+    assert found.tolist() == pytest.approx(by_hand)
+    same, mixed = group_advantage(torch.ones(4), torch.tensor([0, 0, 1, 1]), "batch")
+    assert same.tolist() == [0.0] * 4
+    assert mixed.item() == 0.0
 
 
 @dataclass(frozen=True)
@@ -277,6 +290,12 @@ method: METHOD
             "advantage_clip",
             "no sampled log-ratio",
         ),
+        ("{type: reopold, mixture: 0.5}", "mixture", "must be below 0.5"),
+        ("{type: reopold, mixture: 0.95, advantage_clip: 1.0}", "mixture", "must be below 0.5"),
+        ("{type: opd, ratio_cap: 0.5}", "ratio_cap", "must be at least 1"),
+        ("{type: lgr, support: full, ratio_cap: 0.99}", "ratio_cap", "must be at least 1"),
+        ("{type: grpo, advantage_clip: 0.5}", "advantage_clip", "of the distillation"),
+        ("{type: grpo, support: full}", "support", "of the distillation"),
         ("{type: lgr, base: {type: sft}}", "base", "the student's own answers"),
         ("{type: lgr, base: {type: lgr}}", "base", "a reward already"),
         ("{type: lgr, base: {type: kl_estimator}}", "base", "no advantage"),
@@ -312,6 +331,27 @@ def test_combinations_known_to_be_wrong_are_refused_with_line_key_and_reason(
         ("{type: grpo}", "rollout.group_size=1", "its gradient is zero"),
         ("{type: sft}", "training.mask.entropy_share=0.5", "the answers are the teacher's"),
         ("{type: opd}", "training.mask={first: 5, last: 2}", "must not be below"),
+        ("{type: opd}", "training.mask.first=128", "no token would carry loss"),
+        (
+            "{type: opd}",
+            "rollout.temperature=0.7",
+            "method opd takes .* at 0.7 .* biased. Set it to 1",
+        ),
+        ("{type: opd}", "rollout.temperature=0", "at 0 its gradient is biased"),
+        ("{type: opd, ratio_cap: 2.0}", "rollout.top_p=0.9", "at 0.9 its gradient is biased"),
+        ("{type: grpo}", "rollout.temperature=0.7", "method grpo"),
+        ("{type: reopold}", "rollout.top_p=0.9", "method reopold"),
+        ("{type: future_kl}", "rollout.temperature=1.2", "method future_kl"),
+        ("{type: kl_estimator}", "rollout.temperature=0.7", "method kl_estimator"),
+        ("{type: lgr, support: full}", "rollout.temperature=0.7", "method lgr"),
+        ("{type: lgr, variant: topk}", "rollout.top_p=0.9", "method lgr"),
+        ("{type: opd}", "training.betas=[0.9, 1.0]", "must be below 1"),
+        (
+            "{type: opd}",
+            "sweep={space: {training.learning_rate: {type: float, low: 0.1, high: 1}}, "
+            "trials: 2, seeds: [0, -1]}",
+            "must be at least 0, not -1",
+        ),
     ],
 )
 def test_what_does_not_fit_the_method_is_refused(
@@ -321,6 +361,53 @@ def test_what_does_not_fit_the_method_is_refused(
     path.write_text(BASE.replace("METHOD", method))
     with pytest.raises(ConfigError, match=reason):
         load(path, [override])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "{type: opd, support: full}",
+        "{type: opd, support: top_k, top_k: 4}",
+        "{type: jsd}",
+        "{type: forward_kl}",
+        "{type: sft}",
+        "{type: lgr, support: full, variant: topk}",
+        "{type: lgr, variant: topk, base: {type: jsd}}",
+    ],
+)
+def test_losses_over_whole_distributions_may_be_sampled_in_any_way(
+    tmp_path: Path, method: str
+) -> None:
+    path = tmp_path / "taken.yaml"
+    path.write_text(BASE.replace("METHOD", method))
+    assert load(path, ["rollout.temperature=0.7", "rollout.top_p=0.9"]).rollout.top_p == 0.9
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["method={type: lgr, top_k: 100000}"], "method.top_k is 100000, but"),
+        (["method={type: opd, support: top_k, top_k: 100000}"], "method.top_k is 100000, but"),
+        (
+            ["method={type: lgr, base: {type: opd, support: top_k, top_k: 9999}}"],
+            "method.base.top_k is 9999, but",
+        ),
+        (["method={type: lgr, entropy_threshold: 30.0}"], "entropy_threshold is 30 nats, but"),
+        (
+            [
+                "method={type: opd, support: top_k, top_k: 2}",
+                "runs=[{name: small, set: {}}, {name: large, set: {method.top_k: 5000}}]",
+            ],
+            "run large: method.top_k is 5000, but",
+        ),
+    ],
+)
+def test_more_than_the_vocabulary_has_is_refused_when_models_are_loaded(
+    overrides: list[str], fault: str
+) -> None:
+    config = load_experiment("quickstart", ["runs=[]", *overrides])
+    with pytest.raises(ConfigError, match=rf"{fault}.* \d+ tokens"):
+        load_pair(config)
 
 
 def test_the_reason_stands_before_a_teacher_is_asked_for_grades(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -17,12 +18,15 @@ from opdlab.doctor_objective import COLUMNS, Examined, installed, show
 from opdlab.methods.base import Method
 from opdlab.methods.divergences import at, policy_gradient
 from opdlab.methods.forward_kl import ForwardKL
-from opdlab.methods.future_kl import FutureKL
+from opdlab.methods.future_kl import FutureKL, discounted_sum
 from opdlab.methods.grpo import GRPO
 from opdlab.methods.lgr import LGR
 from opdlab.methods.opd import OPD
+from opdlab.methods.reopold import Reopold
+from opdlab.methods.sampled import supervision_of
 from opdlab.oracle import EXACT, Finding, Setting, examine, expected_gradient
 from opdlab.oracle_controls import CONTROLS, DetachedTopK
+from opdlab.records import Rollout, Supervision, TeacherScores
 from opdlab.tiny_world import make_world
 from opdlab.true_gradients import true_gradients
 
@@ -155,12 +159,58 @@ def test_a_clipped_ratio_changes_nothing_where_the_student_has_not_moved() -> No
 
 
 def test_group_deviations_weigh_prompts_and_the_oracle_says_how_much() -> None:
-    finding = examine(GRPO(), Setting(rows=4, length=1, worlds=4))
+    finding = examine(GRPO(), Setting(rows=4, length=1, worlds=4, deeper=0))
     assert finding.declared
     low, high = finding.terms["raise_outcome"]  # type: ignore[index]
     assert 0 < low < high
-    plain = examine(GRPO(scale="none"), Setting(rows=4, length=1, worlds=4))
+    plain = examine(GRPO(scale="none"), Setting(rows=4, length=1, worlds=4, deeper=0))
     assert plain.terms["raise_outcome"] == pytest.approx((0.75, 0.75))  # type: ignore[index]
+
+
+DRAWN = Setting(worlds=1, temperature=0.7, top_p=0.9)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_is_what_it_declares_at_a_temperature_and_top_p_unless_it_is_refused(
+    name: str,
+) -> None:
+    method = OBJECTIVES[name]
+    finding = examine(method, DRAWN)
+    assert finding.declared is not method.own_samples, str(finding)
+
+
+@pytest.mark.parametrize("drawn", [{"temperature": 0.7}, {"top_p": 0.9}])
+def test_neither_a_temperature_nor_a_top_p_alone_leaves_a_policy_gradient_right(drawn) -> None:
+    for method in (OPD(), OPD(ratio_cap=1e6), OPD(ratio_clip=0.2)):
+        assert examine(method, Setting(worlds=1, deeper=0, **drawn)).declared is False
+
+
+class Discounted(FutureKL):
+    """The return of a reverse KL with a discount that is not applied again at each token."""
+
+    compounding = False
+
+    def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
+        value = scores.log_prob - rollout.log_prob
+        whole = discounted_sum(value, rollout, 1.0)
+        next_one = torch.where(rollout.row.roll(-1) == rollout.row, value.roll(-1), 0.0)
+        next_one[-1] = 0.0
+        later = whole - value if self.compounding else next_one
+        return supervision_of(rollout, value + self.discount * later)
+
+
+@pytest.mark.parametrize("compounding", [True, False])
+def test_a_discount_that_does_not_compound_is_seen(compounding: bool) -> None:
+    wrong = type("Wrong", (Discounted,), {"compounding": compounding})(discount=0.9)
+    finding = examine(wrong)
+    assert finding.declared is False
+    assert finding.difference > 1e-3
+
+
+@pytest.mark.parametrize("floor", [math.log(0.2), math.log(4), -7.0])
+def test_a_wrong_floor_of_reopold_is_seen(floor: float) -> None:
+    wrong = type("Wrong", (Reopold,), {"reward_floor": floor})(mixture=0.2)
+    assert examine(wrong, Setting(worlds=1, deeper=0)).declared is False
 
 
 def test_the_whole_future_is_the_kl_between_whole_answers() -> None:

@@ -79,6 +79,17 @@ class Method(ABC):
         """Whether the loss stays right on responses of an earlier student (`training.epochs` > 1)."""
         return False
 
+    @property
+    def own_samples(self) -> bool:
+        """Whether the loss takes sampled tokens for draws from the student's own, whole distribution.
+
+        At a `rollout.temperature` or `rollout.top_p` other than 1 its expected gradient would be another,
+        so these are refused. A loss over distributions is right in whatever state it is asked.
+        """
+        contract = self.contract
+        sampled = contract.support == "sampled" or contract.delivery != "back-propagation"
+        return self.sampler == "student" and sampled
+
     @abstractmethod
     def questions(self, rollout: Rollout) -> Questions:
         """What to ask the teacher about this rollout."""

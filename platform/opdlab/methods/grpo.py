@@ -51,6 +51,10 @@ class GRPO(SampledMethod):
                 "scale: whitening over the batch together with a distillation term z-scores the teacher "
                 "away; use group or none, which leave the teacher's part as it is"
             )
+        if self.distillation_weight == 0:
+            for name in ("support", "advantage_clip"):
+                if getattr(self, name) != getattr(GRPO, name, None):
+                    raise ValueError(f"{name}: it is of the distillation; set distillation_weight")
         if self.full and self.advantage_clip is not None:
             raise ValueError("advantage_clip: `support: full` has no sampled log-ratio to limit")
 
@@ -125,6 +129,7 @@ def group_advantage(
     if scale == "group":
         centred = centred / deviation.clamp(min=SMALLEST_DEVIATION)[group]
     elif scale == "batch":
-        whole = centred[known].square().mean().sqrt() if known.any() else values.new_ones(())
+        graded = values[known] if known.any() else values
+        whole = graded.std(correction=0)
         centred = centred / whole.clamp(min=SMALLEST_DEVIATION)
     return centred, mixed

@@ -77,6 +77,10 @@ class LGR(RewardedMethod):
         return 0 if self.reward == "potential" else self.top_k
 
     @property
+    def weighs_sampled(self) -> bool:
+        return self.variant == "sampled"  # else it is an expectation over the group
+
+    @property
     def contract(self) -> Contract:
         below = self.below.contract
         known = self.control == "none" and self.active_share is None  # else it depends on the batch

@@ -28,9 +28,10 @@ class Reopold(SampledMethod):
 
     mixture: float = option(
         0.2,
-        "The paper's lambda; the reward's floor is log(lambda / (1 - lambda)) nats.",
+        "The paper's lambda; the reward's floor is log(lambda / (1 - lambda)) nats. From 0.5 on the floor "
+        "would be no lower than 0, and no token would be discouraged.",
         gt=0,
-        lt=1,
+        lt=0.5,
     )
 
     @property

@@ -75,6 +75,15 @@ class RewardedMethod(SampledMethod):
     def corrected(self) -> bool:
         return self.below.corrected and (not self.own_term or super().corrected)
 
+    @property
+    def own_samples(self) -> bool:
+        return self.below.own_samples or self.weighs_sampled
+
+    @property
+    def weighs_sampled(self) -> bool:
+        """Whether the reward is a weight of the sampled token."""
+        return True
+
     def base_advantage(
         self, rollout: Rollout, scores: TeacherScores
     ) -> tuple[Float[Tensor, "T"], Mapping[str, Tensor]]:

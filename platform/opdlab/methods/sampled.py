@@ -23,8 +23,8 @@ class SampledMethod(Method):
         None,
         "Weigh the sampled token's term by the importance ratio of the student now to the one that "
         "sampled, cut here: for `training.epochs` above 1. Null is right where the student itself "
-        "samples in the step.",
-        gt=0,
+        "samples in the step; below 1 it would shrink the gradient of the student's own samples.",
+        ge=1,
     )
     ratio_clip: float | None = option(
         None,

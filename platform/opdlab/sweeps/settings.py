@@ -166,7 +166,7 @@ class Sweep(Section):
     """What varies: dotted keys of the experiment, such as `method.reward_weight`."""
     trials: int = Field(ge=1)
     """Trials in all, over all workers."""
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     """Training seeds of each trial; it is judged by their mean."""
     objectives: list[Objective] = Field(default=[Objective()], min_length=1)
     """What is sought; of several the Pareto front."""

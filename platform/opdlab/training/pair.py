@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 import lightning as L
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab import models
+from opdlab import loader, models
 from opdlab.config import Experiment, Model
+from opdlab.errors import ConfigError
 from opdlab.evaluation import Subject
 from opdlab.prompts import open_prompts
 from opdlab.serving.engine import OpenAIEngine
@@ -65,6 +67,7 @@ def load_pair(config: Experiment) -> Pair:
 
     Raises:
         ModelError: a model cannot be loaded, or the pair does not fit together.
+        ConfigError: a method asks for more than the vocabulary has.
     """
     student, tokenizer = load(config.student)
     teacher, teacher_tokenizer = load(config.teacher)
@@ -74,7 +77,42 @@ def load_pair(config: Experiment) -> Pair:
         model, theirs = load(one)
         shared = min(shared, models.shared_vocabulary(tokenizer, theirs, student, model))
         specialists.append((tuple(one.domains), model))
+    require_within(config, shared)
     return Pair(student, teacher, tokenizer, teacher_tokenizer, shared, tuple(specialists))
+
+
+def require_within(config: Experiment, vocabulary: int) -> None:
+    """Refuse methods that ask for more than a vocabulary has.
+
+    Raises:
+        ConfigError: naming the key and the size.
+    """
+    for fault in beyond(config, vocabulary):
+        raise ConfigError(f"{config.name}: {fault}")
+
+
+def beyond(config: Experiment, vocabulary: int) -> Iterator[str]:
+    """Options of methods that no vocabulary of this size can meet."""
+    highest = math.log(vocabulary)
+    for name, run in loader.variants(config):
+        where = f"run {name}: " if config.runs else ""
+        for key, method in (
+            ("method", run.method),
+            ("method.base", getattr(run.method, "base", None)),
+        ):
+            top_k = getattr(method, "top_k", None) or getattr(method, "group", 0)
+            if top_k > vocabulary:
+                yield (
+                    f"{where}{key}.top_k is {top_k}, but student and teacher share {vocabulary} tokens; "
+                    f"set it to {vocabulary} at most"
+                )
+            threshold = getattr(method, "entropy_threshold", 0.0)
+            if threshold >= highest and getattr(method, "active_share", None) is None:
+                yield (
+                    f"{where}{key}.entropy_threshold is {threshold:g} nats, but a distribution over "
+                    f"{vocabulary} tokens has an entropy of {highest:.3g} at most, so no position would be "
+                    "active; set it lower"
+                )
 
 
 def load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
