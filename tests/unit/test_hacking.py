@@ -9,8 +9,9 @@ import pytest
 from end_to_end.laboratory import save_model
 from unit.test_training import build, fit, rollout_of
 
-from opdlab.config import HackingWatch
-from opdlab.training.hacking import Alarms, longest_repeat
+from opdlab.config import Experiment, HackingWatch
+from opdlab.loader import load_experiment
+from opdlab.training.hacking import Alarms, longest_repeat, unwatched
 
 SETTINGS = HackingWatch(window=5)
 HEALTHY = {
@@ -24,9 +25,9 @@ HEALTHY = {
 
 def run(steps: Iterable[dict[str, float]]) -> dict[int, dict[str, str]]:
     """New alarms by step, of a run whose steps differ from a healthy one as given."""
-    alarms, found = Alarms(SETTINGS), {}
+    alarms, found = Alarms(SETTINGS, 60), {}
     for step, changes in enumerate(steps):
-        if new := alarms.see({**HEALTHY, **changes}):
+        if new := alarms.see({**HEALTHY, **changes}, step + 1):
             found[step] = new
     return found
 
@@ -67,21 +68,98 @@ def test_a_single_odd_step_raises_nothing() -> None:
 
 
 def test_steps_without_a_grade_are_passed_over() -> None:
-    alarms = Alarms(SETTINGS)
+    alarms = Alarms(SETTINGS, 60)
     for step in range(60):
         row = dict(HEALTHY) if step < 30 else {**HEALTHY, "fidelity": 0.95, "accuracy": 0.1}
         if step % 3:
             del row["accuracy"]
-        alarms.see(row)
+        alarms.see(row, step + 1)
     assert list(alarms.raised) == ["confidence"]
+
+
+def collapsing(steps: int, settings: HackingWatch) -> dict[int, str]:
+    """Alarms by step where a teacher grows surer all the time and the later answers are all wrong."""
+    alarms, found = Alarms(settings, steps), {}
+    for step in range(1, steps + 1):
+        row = {**HEALTHY, "fidelity": 0.5 + 0.4 * step / steps}
+        del row["accuracy"]
+        if (step - 1) % settings.grade_every == 0:
+            row["accuracy"] = 0.9 if step <= steps / 2 else 0.0
+        for name in alarms.see(row, step):
+            found[step] = name
+    return found
+
+
+@pytest.mark.parametrize("steps", [32, 60, 96, 120, 400])
+def test_the_alarm_of_confidence_rings_in_runs_of_every_length(steps: int) -> None:
+    """Gradings come every five steps, and windows are of steps whatever is measured in them."""
+    settings = HackingWatch()
+    ((step, alarm),) = collapsing(steps, settings).items()
+    assert alarm == "confidence"
+    assert steps / 2 < step <= steps / 2 + settings.window + 1
+
+
+def test_a_window_is_of_the_same_steps_for_every_sign() -> None:
+    alarms = Alarms(HackingWatch(), 60)
+    for step in range(1, 61):
+        graded = {"accuracy": float(step)} if step % 5 == 1 else {}
+        alarms.see({"fidelity": float(step), **graded}, step)
+    assert alarms.first["fidelity"] == list(range(1, 21))
+    assert alarms.first["accuracy"] == [1, 6, 11, 16]
+    assert [step for step, _ in alarms.last["fidelity"]] == list(range(41, 61))
+    assert [step for step, _ in alarms.last["accuracy"]] == [41, 46, 51, 56]
+
+
+def test_a_fall_of_accuracy_within_its_noise_is_no_alarm() -> None:
+    def seen(first: list[float], last: list[float]) -> list[str]:
+        alarms = Alarms(HackingWatch(window=20, grade_every=5), 40)
+        for step in range(1, 41):
+            row = {"fidelity": 0.5 + step / 100}
+            if step % 5 == 1:
+                row["accuracy"] = (first if step <= 20 else last)[step % 20 // 5]
+            alarms.see(row, step)
+        return list(alarms.raised)
+
+    # Both fall by 0.2; by hand the standard errors are 0.173 and 0.0173.
+    assert seen([0.9, 0.3, 0.9, 0.5], [0.7, 0.1, 0.7, 0.3]) == []
+    assert seen([0.67, 0.63, 0.67, 0.63], [0.47, 0.43, 0.47, 0.43]) == ["confidence"]
+
+
+def experiment(*overrides: str) -> Experiment:
+    return load_experiment("quickstart", ["runs=[]", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["training.steps=9"], "9 steps hold no two windows of 5"),
+        (["training.hacking.grade_every=0"], "no answers are graded"),
+        (["training.hacking.grade_every=30"], "graded every 30 steps"),
+        (["training.steps=12"], "each window of 6 steps needs two gradings"),
+        (["training.hacking.window=3"], "each window of 3 steps needs two gradings"),
+        (["prompts={type: dataset, path: prompts.jsonl}"], "of type problems are graded"),
+    ],
+)
+def test_what_is_not_watched_is_said_with_the_reason(overrides: list[str], reason: str) -> None:
+    (said,) = unwatched(experiment(*overrides))
+    assert reason in said
+
+
+def test_an_alarm_that_is_said_to_be_unwatched_cannot_ring() -> None:
+    for steps, settings in [
+        (9, HackingWatch()),
+        (60, HackingWatch(grade_every=30)),
+        (12, HackingWatch()),
+    ]:
+        assert collapsing(steps, settings) == {}
 
 
 def test_a_resumed_run_knows_how_it_began() -> None:
     rows = [{**HEALTHY, "step": float(step)} for step in range(1, 21)]
-    again = Alarms(SETTINGS)
+    again = Alarms(SETTINGS, 60)
     again.replay(rows, until=15)
-    for _ in range(5):
-        again.see({**HEALTHY, "repetition_rate": 0.6})
+    for step in range(16, 21):
+        again.see({**HEALTHY, "repetition_rate": 0.6}, step)
     assert list(again.raised) == ["repetition"]
 
 

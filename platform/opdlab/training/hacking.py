@@ -7,35 +7,57 @@ steps against the mean of the first ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import fmean, variance
 from typing import final
 
-from opdlab.config import HackingWatch
+from opdlab.config import Experiment, HackingWatch
 from opdlab.records import Rollout
 
 WATCHED = ("repetition_rate", "longest_repeat", "response_length", "fidelity", "accuracy")
 LONGEST_PERIOD = 16
+FEWEST_STEPS = 5
+"""Of a window that was shortened because the run is short."""
+ERRORS = 2.0
+"""Standard errors that a fall of accuracy must exceed: few training answers are graded."""
+Change = tuple[float, float]
 
 
 @final
 class Alarms:
-    """What has gone wrong so far, from the metrics of each step."""
+    """What has gone wrong so far, from the metrics of each step.
 
-    def __init__(self, settings: HackingWatch) -> None:
+    Windows are of steps for every sign, whether it is measured at each of them or now and then.
+
+    Args:
+        settings: of the watch.
+        steps: of the whole training; the first and the last window of a short one are a half each.
+    """
+
+    def __init__(self, settings: HackingWatch, steps: int) -> None:
         self.settings = settings
+        self.window = min(settings.window, steps // 2)
         self.first: dict[str, list[float]] = {name: [] for name in WATCHED}
-        self.last: dict[str, list[float]] = {name: [] for name in WATCHED}
+        self.last: dict[str, list[tuple[int, float]]] = {name: [] for name in WATCHED}
         self.raised: dict[str, str] = {}
 
-    def see(self, metrics: Mapping[str, float]) -> dict[str, str]:
-        """Take in a step; returns the alarms that are new, each with its figures."""
+    @property
+    def too_short(self) -> bool:
+        """Whether the training has no room for two windows."""
+        return self.window < min(self.settings.window, FEWEST_STEPS)
+
+    def see(self, metrics: Mapping[str, float], step: int) -> dict[str, str]:
+        """Take in a step, counted from 1; returns the alarms that are new, each with its figures."""
         for name in WATCHED:
             value = metrics.get(name)
-            if value is None or value != value:
-                continue
-            if len(self.first[name]) < self.settings.window:
-                self.first[name].append(value)
-            self.last[name] = [*self.last[name], value][-self.settings.window :]
+            if value is not None and value == value:
+                if step <= self.window:
+                    self.first[name].append(value)
+                self.last[name].append((step, value))
+            self.last[name] = [one for one in self.last[name] if one[0] > step - self.window]
+        if self.too_short or step <= self.window:
+            return {}
         new = {name: why for name, why in self._signs() if name not in self.raised}
         self.raised |= new
         return new
@@ -44,7 +66,7 @@ class Alarms:
         """Take in the steps that an earlier part of the run has recorded, up to its checkpoint."""
         for row in rows:
             if row["step"] <= until:
-                self.see(row)
+                self.see(row, int(row["step"]))
 
     def _signs(self) -> Iterable[tuple[str, str]]:
         limits = self.settings
@@ -63,19 +85,54 @@ class Alarms:
         confidence, accuracy = self._change("fidelity"), self._change("accuracy")
         if confidence is not None and accuracy is not None:
             (sure, surer), (right, now) = confidence, accuracy
-            if surer > sure and right - now > limits.accuracy_drop:
+            least = max(limits.accuracy_drop, ERRORS * self._error("accuracy"))
+            if surer > sure and right - now > least:
                 yield (
                     "confidence",
                     f"the teacher grew surer ({sure:.3f} to {surer:.3f}) of answers that are less often "
                     f"right ({right:.0%} to {now:.0%})",
                 )
 
-    def _change(self, name: str) -> tuple[float, float] | None:
-        """Means of the first and the last steps, once there are enough for both."""
-        first, last = self.first[name], self.last[name]
-        if len(first) < self.settings.window or last == first:
-            return None
-        return sum(first) / len(first), sum(last) / len(last)
+    def _windows(self, name: str) -> tuple[list[float], list[float]]:
+        return self.first[name], [value for _, value in self.last[name]]
+
+    def _change(self, name: str) -> Change | None:
+        """Means of the first and the last steps, where both were measured."""
+        first, last = self._windows(name)
+        return (fmean(first), fmean(last)) if first and last else None
+
+    def _error(self, name: str) -> float:
+        """Standard error of the change; infinite where a window has one value alone."""
+        windows = self._windows(name)
+        if min(map(len, windows)) < 2:
+            return math.inf
+        return math.sqrt(sum(variance(values) / len(values) for values in windows))
+
+
+def unwatched(config: Experiment) -> Iterator[str]:
+    """Alarms that cannot ring in a run, each with the reason."""
+    training, settings = config.training, config.training.hacking
+    alarms = Alarms(settings, training.steps)
+    if alarms.too_short:
+        yield (
+            f"no alarm of reward hacking: {training.steps} steps hold no two windows of "
+            f"{min(settings.window, FEWEST_STEPS)} steps or more (training.hacking.window)"
+        )
+        return
+    if config.method.graded:
+        return
+    if config.prompts.type != "problems":
+        yield "the alarm `confidence`: only answers to prompts of type problems are graded"
+        return
+    if not settings.grade_every:
+        yield "the alarm `confidence`: no answers are graded (training.hacking.grade_every: 0)"
+        return
+    between = max(1, settings.grade_every // training.accumulate) * training.epochs
+    if 2 * between > alarms.window:
+        yield (
+            f"the alarm `confidence`: answers are graded every {between} steps, and each window of "
+            f"{alarms.window} steps needs two gradings; lower training.hacking.grade_every"
+        )
 
 
 def longest_repeat(rollout: Rollout) -> float:

@@ -236,7 +236,7 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         describe(tracker, config, pair)
         module = load_module(pair, config)
         with session.phase(f"train {name}"):
-            fit(module, config.training, Watch(tracker, session.stop, config.training.hacking))
+            fit(module, config.training, Watch(tracker, session.stop, config.training))
         folder = tracker.folder / "model"
         pair.student.save_pretrained(folder)
         pair.tokenizer.save_pretrained(folder)

@@ -12,14 +12,14 @@ import lightning as L
 from typing_extensions import override
 
 from opdlab import evaluation
-from opdlab.config import HackingWatch
+from opdlab.config import Training
 from opdlab.evaluation import decode
 from opdlab.interrupt import StopRequest
 from opdlab.records import Rollout, TeacherScores
 from opdlab.shapes import Bool, Float, Tensor
 from opdlab.terminal import progress_bar
 from opdlab.tracking import Tracker, read_metrics
-from opdlab.training.hacking import Alarms
+from opdlab.training.hacking import Alarms, unwatched
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace
 
@@ -39,10 +39,10 @@ SHOWN = {
 class Watch(Pace):
     """The leader's: records every step, raises alarms, keeps copies, evaluates."""
 
-    def __init__(self, tracker: Tracker, stop: StopRequest, hacking: HackingWatch) -> None:
+    def __init__(self, tracker: Tracker, stop: StopRequest, training: Training) -> None:
         super().__init__(tracker.folder, stop)
         self.tracker = tracker
-        self.alarms = Alarms(hacking)
+        self.alarms = Alarms(training.hacking, training.steps)
         self.logging: float | None = None
         self.progress = progress_bar()
         self.task = self.progress.add_task(f"train {tracker.folder.name}")
@@ -52,6 +52,9 @@ class Watch(Pace):
         super().on_train_start(trainer, pl_module)
         self.progress.update(self.task, completed=self.step, total=trainer.max_steps)
         self.progress.start()
+        assert isinstance(pl_module, Distillation)
+        for what in unwatched(pl_module.config):
+            self.progress.console.print(f"[yellow]not watched: {what}")
         self.alarms.replay(read_metrics(self.tracker.folder), self.step)
 
     @override
@@ -60,7 +63,7 @@ class Watch(Pace):
 
     def _alarm(self, metrics: Mapping[str, float]) -> None:
         """Say and record what looks like reward hacking."""
-        for name, why in self.alarms.see(metrics).items():
+        for name, why in self.alarms.see(metrics, self.step).items():
             self.progress.console.print(f"[bold red]alarm: {name}[/] at step {self.step}: {why}")
         if self.alarms.raised:
             self.progress.figures += f"  ALARM: {', '.join(self.alarms.raised)}"
