@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.answers.equality import rules
+from opdlab_evaluators.answers.extraction import after_thinking
 from opdlab_evaluators.answers.grading import grade_answers
 from opdlab_evaluators.answers.latex_text import integer, plain
 from opdlab_evaluators.benchmark import Benchmark, Fields, pick
@@ -65,7 +66,7 @@ class MathBenchmark(Benchmark):
         """The completion without what a base model makes up after it: the next question."""
         if self.wording != "question_answer":
             return completion
-        return completion.split("Question:")[0]
+        return after_thinking(completion).split("Question:")[0]
 
     def right_answer(self, problem: Problem) -> str | None:
         return f"The answer is \\boxed{{{problem.gold}}}."

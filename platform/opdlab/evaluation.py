@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from opdlab import plugins, store
+from opdlab.own_part import marks_of, own_part, read, text_of, written
 from opdlab.prompts import encode, rendered
 from opdlab.records import Generation, Grade, Problem, Rollout, Sample, Verdict
 
@@ -47,7 +48,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to a prompt: text without special tokens, length in tokens, `eos` or `length`."""
+    """What a model said to a prompt: text (see `own_part.text_of`), length in tokens, `eos` or `length`."""
 
     text: str
     tokens: int
@@ -128,7 +129,7 @@ class Subject(Measured):
         on_tick: OnTick,
     ) -> None:
         def ended(row: int, tokens: list[int]) -> None:
-            text = str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+            text = text_of(self.tokenizer, tokens)
             stop = "eos" if tokens[-1] in self.eos_ids else "length"
             on_answer(row, Answer(text, len(tokens), stop))
 
@@ -246,7 +247,7 @@ def draw_missing(
     encoded = {name: encode(tokenizer, text, template) for name, text in prompts.items()}
     shown = {name: rendered(tokenizer, text, template) for name, text in prompts.items()}
     seeds = [sample_seed(settings.seed, problem, i) for problem, i in missing]
-    arrivals = _Arrivals(kept)
+    arrivals, thinking = _Arrivals(kept), written(marks_of(tokenizer))
 
     def arrived(row: int, answer: Answer) -> None:
         problem, index = missing[row]
@@ -260,6 +261,7 @@ def draw_missing(
                 tokens=answer.tokens,
                 stop=answer.stop,
                 seconds=0.0,
+                thinking=thinking,
             )
         )
         if on_finished is not None:
@@ -344,10 +346,10 @@ def judge(
 ) -> list[Verdict]:
     """The grader's verdicts; a response cut at the length limit is `truncated` unless it is right.
 
-    Where the chat template has opened the model's thinking part, the completion begins inside it.
+    The grader is given the answer's own part: what follows the model's thinking.
     """
     texts = [
-        (problem, ("<think>\n" if row.prompt.rstrip().endswith("<think>") else "") + row.completion)
+        (problem, own_part(row.completion, row.prompt, read(row.thinking)))
         for problem, row in answers
     ]
     verdicts = benchmark.grade_all(texts, on_graded)
@@ -360,13 +362,13 @@ def judge(
 
 
 def decode(rollout: Rollout, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Text of every response, special tokens removed."""
+    """Text of every response; of special tokens only those that mark thinking are kept."""
     texts = []
     for row, (start, length) in enumerate(
         zip(rollout.prompt_lengths.tolist(), rollout.response_lengths.tolist(), strict=True)
     ):
         ids = rollout.tokens[row, start : start + length].tolist()
-        texts.append(str(tokenizer.decode(ids, skip_special_tokens=True)))
+        texts.append(text_of(tokenizer, ids))
     return texts
 
 

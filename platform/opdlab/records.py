@@ -268,10 +268,11 @@ class Generation:
         index: which of the k samples of the problem, from 0.
         seed: the seed it was sampled with.
         prompt: what the model was given, with its chat template where that was applied.
-        completion: text exactly as decoded, special tokens removed.
+        completion: text exactly as decoded; of special tokens only those that mark thinking.
         tokens: length in tokens, EOS included.
         stop: `eos` or `length`.
         seconds: its share of the wall time of the sampling.
+        thinking: marks of the chat template around thinking, as `opdlab.own_part.written` writes them.
     """
 
     problem: str
@@ -282,6 +283,7 @@ class Generation:
     tokens: int
     stop: str
     seconds: float
+    thinking: str = ""
 
     @property
     def drawn(self) -> tuple[int, str, str, int, str]:

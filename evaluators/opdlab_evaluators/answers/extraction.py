@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_CLOSING = re.compile(r"</(?:think|thinking|thought|reasoning)>")
-_OPENING = re.compile(r"<(?:think|thinking|thought|reasoning)>")
+from opdlab.own_part import own_part
+
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
 _WORD = re.compile(r"\S+")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -36,10 +36,7 @@ class Extracted:
 
 def after_thinking(completion: str) -> str:
     """What follows the thinking part; nothing if that was never closed."""
-    closed = list(_CLOSING.finditer(completion))
-    rest = completion[closed[-1].end() :] if closed else completion
-    opened = _OPENING.search(rest)
-    return rest[: opened.start()] if opened else rest
+    return own_part(completion)
 
 
 def extract(completion: str) -> Extracted | None:

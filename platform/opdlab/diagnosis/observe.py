@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from opdlab.diagnosis.observation import HandOvers, Tokens
 from opdlab.evaluation import judge, sample_seed
 from opdlab.evaluator import Evaluator
+from opdlab.own_part import marks_of, text_of, written
 from opdlab.prompts import encode, rendered
 from opdlab.records import Generation, Problem, Questions, Rollout, Verdict, is_one_of
 from opdlab.rollout import RolloutEngine
@@ -208,10 +209,11 @@ def graded(
                         index=asked.sample,
                         seed=0,
                         prompt=rendered(tokenizer, asked.problem.prompt, bench.template),
-                        completion=str(tokenizer.decode(ids, skip_special_tokens=True)),
+                        completion=text_of(tokenizer, ids),
                         tokens=len(ids),
                         stop="eos" if bool(rollout.ended[place]) else "length",
                         seconds=0.0,
+                        thinking=written(marks_of(tokenizer)),
                     ),
                 )
             )

@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from opdlab.errors import ServerError
+from opdlab.own_part import text_of
 from opdlab.serving.client import Body, Client
 
 TOKEN_SERVERS = ("vllm", "sglang")
@@ -181,7 +182,7 @@ def read_reply(
     _check_prompt(choice.get("prompt_token_ids"), usage.get("prompt_tokens"), ids)
     tokens = choice.get("token_ids")
     if tokens and tokenizer is not None:
-        text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+        text = text_of(tokenizer, tokens)
     if reason not in ("stop", "length"):
         raise ServerError(
             f"an answer ended by {reason!r}, neither at its end nor at the length limit"

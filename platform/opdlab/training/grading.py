@@ -7,11 +7,10 @@ from transformers import PreTrainedTokenizerBase
 
 from opdlab.evaluation import decode
 from opdlab.evaluator import Evaluator
+from opdlab.own_part import marks_of, own_part
 from opdlab.prompts import PromptSource
-from opdlab.records import Problem, Rollout
+from opdlab.records import Problem, Rollout, Verdict
 from opdlab.shapes import Float, Tensor
-
-FAULTS = ("grader_timeout", "grader_error", "sandbox_error")
 
 
 def outcomes(
@@ -20,8 +19,17 @@ def outcomes(
     prompts: PromptSource,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Float[Tensor, "B"]:
-    """1 for a correct answer, 0 for any other, NaN where the grader failed, which is no wrong answer."""
-    answers = list(zip(problems, decode(rollout, tokenizer), strict=True))
+    """1 for a correct answer, 0 for any other, NaN where the grader failed, which is no wrong answer.
+
+    Judged is what an evaluation would judge: the answer's own part.
+    """
+    marks = marks_of(tokenizer)
+    answers = [
+        (problem, own_part(text, _prompt(rollout, row, tokenizer), marks))
+        for row, (problem, text) in enumerate(
+            zip(problems, decode(rollout, tokenizer), strict=True)
+        )
+    ]
     rows: dict[Evaluator, list[int]] = {}
     for row, problem in enumerate(problems):
         rows.setdefault(prompts.evaluator(problem), []).append(row)
@@ -30,5 +38,10 @@ def outcomes(
         verdicts = evaluator.grade_all([answers[row] for row in mine])
         for row, verdict in zip(mine, verdicts, strict=True):
             right = float(verdict.status == "correct")
-            found[row] = torch.nan if verdict.status in FAULTS else right
+            found[row] = torch.nan if verdict.status in Verdict.FAULTS else right
     return found.to(rollout.tokens.device)
+
+
+def _prompt(rollout: Rollout, row: int, tokenizer: PreTrainedTokenizerBase) -> str:
+    ids = rollout.tokens[row, : rollout.prompt_lengths[row]].tolist()
+    return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))

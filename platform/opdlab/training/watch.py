@@ -120,7 +120,9 @@ def rollout_table(
         mine = rollout.row == row
         prompt = rollout.tokens[row, : rollout.prompt_lengths[row]].tolist()
         cells: dict[str, Any] = {
-            "prompt": tokenizer.decode(prompt, skip_special_tokens=True),
+            "prompt": tokenizer.decode(
+                prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            ),
             "response": text,
             "ended": bool(rollout.ended[row]),
             "tokens": tokenizer.convert_ids_to_tokens(rollout.token[mine].tolist()),
