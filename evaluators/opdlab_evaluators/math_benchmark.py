@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.answers.equality import rules
 from opdlab_evaluators.answers.extraction import after_thinking
+from opdlab_evaluators.answers.golds import tidy_gold
 from opdlab_evaluators.answers.grading import grade_answers
-from opdlab_evaluators.answers.latex_text import integer, plain
 from opdlab_evaluators.benchmark import Benchmark, Fields, pick
 from opdlab_evaluators.wordings import ask
 
@@ -43,9 +43,7 @@ class MathBenchmark(Benchmark):
 
     def gold(self, value: Any) -> str:
         r"""The gold answer in one form: `073`, `$73$` and 73 are all `73`, `336^\circ` is `336`."""
-        text = str(value).strip().strip("$").strip()
-        number = integer(plain(text))
-        return text if number is None else str(number)
+        return tidy_gold(str(value))
 
     def problem(self, fields: Fields) -> Problem:
         prompt = ask(fields["question"], self.wording, self.hint)

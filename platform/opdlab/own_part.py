@@ -154,7 +154,7 @@ def _dropped(tokenizer: PreTrainedTokenizerBase, template: str, size: int) -> fr
     pieces = "".join(part for pair in marks for part in pair)
     special = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items() if t.special}
     special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    ends = {tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token}
+    ends = {str(tokenizer.eos_token), str(tokenizer.pad_token), str(tokenizer.bos_token)}
     return frozenset(
         number
         for number, text in special.items()

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from answer_kinds import pairs
 from machine import no_data
 
 from opdlab_evaluators.answers.equality import decide, quick
 from opdlab_evaluators.answers.extraction import extract
-from opdlab_evaluators.answers.numeric import same
 
 EQUAL = [
     (r"1\frac{4}{5}", r"\frac{9}{5}"),
@@ -158,8 +158,8 @@ def test_integers_letters_and_same_text_need_no_symbolic_engine():
     assert quick(r"\sqrt{8}", r"2\sqrt{2}") is None
 
 
-def test_the_second_comparison_stands_against_a_wrong_yes(monkeypatch):
-    """As if math-verify took one root for another: the numbers see it, and the verdict is disputed."""
+def test_a_second_opinion_that_differs_is_told_and_changes_nothing(monkeypatch):
+    """As if math-verify took one root for another, and as if it missed that two are the same."""
     from opdlab_evaluators.answers import equality
 
     monkeypatch.setattr(equality, "_symbolic", lambda gold, answer: True)
@@ -167,33 +167,29 @@ def test_the_second_comparison_stands_against_a_wrong_yes(monkeypatch):
     assert (outcome.equal, outcome.disputed) == (False, True)
     monkeypatch.setattr(equality, "_symbolic", lambda gold, answer: False)
     outcome = decide(r"\sqrt{8}", r"2\sqrt{2}")
-    assert (outcome.equal, outcome.disputed) == (False, True)
+    assert (outcome.equal, outcome.disputed) == (True, True)
+
+
+@pytest.mark.parametrize(("kind", "gold", "answer", "right"), list(pairs()))
+def test_the_table_of_kinds_is_judged_as_it_says(kind, gold, answer, right):
+    outcome = decide(gold, answer)
+    assert outcome.equal == right, f"{kind}: {outcome.reason}"
 
 
 @pytest.mark.parametrize(
-    ("gold", "answer", "expected"),
-    [
-        (r"\sin^2 x + \cos^2 x", "1", True),
-        (r"2^{100}", "1267650600228229401496703205376", True),
-        (r"2^{100}", "1267650600228229401496703205377", False),
-        (r"\binom{10}{3}", "120", True),
-        (r"\log_2 8", "3", True),
-        (r"\ln e^2", "2", True),
-        (r"\sqrt[3]{27}", "3", True),
-        ("|-3|", "3", True),
-        ("x y", "y x", True),
-        ("x y", "x + y", False),
-        (r"2\pi r", r"\pi r \cdot 2", True),
-        ("3!", "6", True),
-        ("(1,2)", "(2,1)", False),
-        ("1, 2", "2, 1", True),
-        (r"\text{Friday}", "5", None),
-        ("9^{9^{9}}", "1", False),
-        ("(x", "1", None),
-    ],
+    "answer",
+    [r"\text{cannot be }5", r"5\text{ trillion}", r"1\quad 2", r"\operatorname{blorp}(5)", "5 § 6"],
 )
-def test_the_second_comparison_knows_numbers_and_admits_what_it_cannot_read(gold, answer, expected):
-    assert same(gold, answer) is expected
+def test_what_is_not_understood_is_no_answer(answer):
+    outcome = decide("5", answer)
+    assert (outcome.equal, outcome.understood) == (False, False)
+
+
+def test_an_answer_of_any_length_is_looked_at_in_linear_time():
+    for answer in ("1 +" + " " * 500_000 + "x", "{" * 300_000, "1+" * 300_000, "9" * 400_000):
+        assert not quick("5", answer).equal
+    for answer in ("(" * 3000, "{" * 1900 + "1" + "}" * 1900, "-" * 3900 + "1", "|" * 3000):
+        assert not decide("5", answer).equal or answer.startswith(("{", "-"))
 
 
 def test_known_pairs_of_golds_and_answers_get_their_verdicts():
@@ -208,4 +204,4 @@ def test_known_pairs_of_golds_and_answers_get_their_verdicts():
         if pair["verdict"] not in (None, judged):
             wrong.append((pair["name"], judged))
     assert [name for name, judged in wrong if judged] == []
-    assert len(wrong) <= 2
+    assert wrong == []

@@ -17,7 +17,7 @@ CASES = {
     r"\fbox{5}": "5",
     r"\boxed 5": "5",
     r"\boxed{}": None,
-    r"\boxed{7} and then \boxed{\frac{1}{": "7",
+    r"\boxed{7} and then \boxed{\frac{1}{": None,
     r"The answer is \boxed{\frac{7}{1": None,
     r"<think>\boxed{1}</think> so \boxed{2}": "2",
     r"<think>\boxed{1}</think> the answer is 41.": "41",
@@ -27,13 +27,34 @@ CASES = {
     "She has 5 eggs.\n#### 1,234": "1,234",
     "Final answer: 42 (checked for n = 10)": "42",
     "**Final Answer:** $\\frac{1}{2}$.": r"\frac{1}{2}",
-    "The answer is (B).": "B",
+    "The answer is (B).": "(B)",
     "The answer is Friday. I am sure.": "Friday",
-    "The answer is $18.00 a day": "$18.00",
+    "The answer is $18.00 a day": "$18.00 a day",
     "I do not know, perhaps 17": None,
     "": None,
 }
 CASES[r"$x=\boxed{3}$ or $\boxed{5}$"] = "3, 5"
+
+
+CASES |= {
+    r"It is \boxed{42}. I put it in \boxed as you asked.": "42",
+    r"\boxed{42} (see `\boxed` above).": "42",
+    r"\boxed{42}. Written with the \boxed{...} command.": "42",
+    r"I will use \boxed for it: \boxed{42}": "42",
+    "**Final Answer**\n\n**73**": "73",
+    "## Final Answer\n73": "73",
+    "The answer is 5 or 6.": "5 or 6",
+    "The answer is 10 - 3 = 7.": "10 - 3 = 7",
+    "The answer is: A total of 12.": "A total of 12",
+    "The final answer is 15.\n\n#### Check": "15",
+    "#### Step 1: add\n3+4\n#### Step 2": None,
+    "#### 18\nI hope that this answer is helpful.": "18",
+    "The answer is 42 because geometry proves it.": "42",
+    "The answer is 10 a.m. or 11 a.m.": "10 a.m. or 11 a.m",
+    "The answer is $5$ or $6$. Done.": "5  or  6",
+    "The answer to the question is 5.": "5",
+    "The answer cannot be 5.": None,
+}
 
 
 @pytest.mark.parametrize("completion", CASES)
@@ -46,6 +67,11 @@ def test_a_long_completion_without_end_of_boxes_is_read_in_linear_time():
     assert extract("\\boxed{" * 50_000) is None
     assert extract("answer is " * 50_000) is None
     assert extract(r"\boxed{1} and " * 20_000).text == "1"
+    for blank in ("\n", " ", "\t", "\u00a0"):
+        assert extract("I think so." + blank * 500_000) is None
+        assert extract("The answer is" + blank * 500_000) is None
+    for piece in ("answer ", "**", "####", "$", r"\(", r"\boxed", "<think>", "</think>", "1.", "`"):
+        extract(piece * 100_000)
 
 
 def test_thinking_that_was_never_closed_leaves_nothing():

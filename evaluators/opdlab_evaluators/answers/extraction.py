@@ -1,4 +1,4 @@
-"""The final answer of a completion: the last balanced box outside the thinking part."""
+"""The final answer of a completion: the last balanced box outside the thinking part, or a phrase."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import re
 from dataclasses import dataclass
 
 from opdlab.own_part import own_part
+from opdlab_evaluators.answers.phrases import answer_phrase
 
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
-_WORD = re.compile(r"\S+")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
+# What a box without braces may hold: a number, a letter that stands alone, a command with its arguments.
+_BARE = re.compile(
+    r"\$?(?:-?\d[\d.,/]*|[A-Za-z](?![A-Za-z])|\\[a-zA-Z]+(?:\s?\{[^{}]{0,200}\}){0,3})"
+)
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 # What may stand between two boxes that together are one answer.
 _JOINT = re.compile(r"(?:[\s$,;]|\\[()\[\] ,;]|\\text\{\s*(?:and|or)\s*\}|\band\b|\bor\b)*")
-_ANCHOR = re.compile(
-    r"####|(?:final|correct)?\s*answer\b[*_]*\s*(?:is|are)?[*_]*\s*(?::|=|\bis\b|(?<=is)|(?<=are))",
+_PLACEHOLDER = re.compile(
+    r"(?:\.{2,4}|…|\\[lc]?dots|_+|\\(?:text|mathrm)\{(?:\s|\.{2,4}|your |final |the )*(?:answer)?\s*\}"
+    r"|(?:your |final |the )*answer)?",
     re.IGNORECASE,
 )
-_AFTER = re.compile(
-    r"[\s*_:=]*(?:"
-    r"\$\$?(?P<dollar>[^$]+)\$|\\\((?P<round>.+?)\\\)|\\\[(?P<square>.+?)\\\]"
-    r"|(?P<number>[-+]?\\?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\s*\\?%)?)(?![\w^\\(])"
-    r"|\(?(?P<letter>[A-Z])\)?(?![\w(])"
-    r"|(?P<words>[^\n]+?)(?:\.(?=\s|$)|\n|$))",
-    re.DOTALL,
-)
+BETWEEN = 200
+"""Characters between two boxes that may be one answer."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,15 @@ class Extracted:
 
     text: str
     place: str
+
+
+@dataclass(frozen=True)
+class _Box:
+    start: int
+    end: int
+    content: str
+    braced: bool
+    closed: bool = True
 
 
 def after_thinking(completion: str) -> str:
@@ -43,41 +51,60 @@ def extract(completion: str) -> Extracted | None:
     r"""The final answer, or None.
 
     Boxes that follow one another with nothing but `and`, `or` or a comma between them are one answer:
-    `\boxed{3} and \boxed{5}` is `3, 5`. Without any box it is what follows the last `####` or
-    `(final) answer is`.
+    `\boxed{3} and \boxed{5}` is `3, 5`. A last box that is never closed is an answer cut short, and no
+    earlier one stands for it. Without any box it is the phrase that follows `(final) answer is` or `####`.
     """
     text = after_thinking(completion)
-    boxes = balanced_boxes(text)
+    boxes = _boxes(text)
+    if any(box.braced for box in boxes):
+        # Beside boxes with braces a bare one is a word of the text.
+        boxes = [box for box in boxes if box.braced]
     if not boxes:
-        # A box that was opened and never closed is an answer cut short, not words.
-        return None if _BOX.search(text) else _in_words(text)
+        phrase = answer_phrase(text)
+        return None if phrase is None else Extracted(phrase, "words")
+    if not boxes[-1].closed:
+        return None
+    boxes = [box for box in boxes if box.closed]
     first = len(boxes) - 1
-    while first and _JOINT.fullmatch(text[boxes[first - 1][1] : boxes[first][0]]):
+    while first:
+        between = text[boxes[first - 1].end : boxes[first].start]
+        if len(between) > BETWEEN or not _JOINT.fullmatch(between):
+            break
         first -= 1
-    contents = list(dict.fromkeys(content for _, _, content in boxes[first:]))
+    contents = list(dict.fromkeys(box.content for box in boxes[first:]))
     return Extracted(", ".join(contents), "boxes" if len(contents) > 1 else "box")
 
 
-def balanced_boxes(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and content of every closed box that is not empty; of nested ones the innermost's."""
+def _boxes(text: str) -> list[_Box]:
+    """Boxes that hold something, in order; of nested ones the innermost's content."""
     closing = brace_pairs(text)
-    found: list[tuple[int, int, str]] = []
+    found: list[_Box] = []
     for match in _BOX.finditer(text):
         start = match.end()
         if text[start : start + 1] == "{":
-            if start not in closing:
-                continue
-            end = closing[start] + 1
-            content = text[start + 1 : end - 1].strip()
+            box = _braced(text, match.start(), start, closing)
         else:
-            word = _WORD.match(text, start)
-            end = word.end() if word else start
-            content = word[0].strip("$.,") if word else ""
-        if found and match.start() < found[-1][1]:
-            found[-1] = (*found[-1][:2], content or found[-1][2])
-        elif content:
-            found.append((match.start(), end, content))
+            bare = _BARE.match(text, start)
+            content = bare[0].strip("$.,") if bare else ""
+            box = _Box(match.start(), bare.end() if bare else start, content, False)
+        if box is None or (box.closed and _PLACEHOLDER.fullmatch(box.content)):
+            continue
+        if found and found[-1].closed and match.start() < found[-1].end:
+            if box.closed:
+                outer = found[-1]
+                found[-1] = _Box(outer.start, outer.end, box.content, outer.braced)
+        else:
+            found.append(box)
     return found
+
+
+def _braced(text: str, start: int, brace: int, closing: dict[int, int]) -> _Box | None:
+    if brace in closing:
+        end = closing[brace]
+        return _Box(start, end + 1, text[brace + 1 : end].strip(), True)
+    if text[max(start - 1, 0) : start] == "`" or not text[brace + 1 : brace + 80].strip(" `\n"):
+        return None
+    return _Box(start, len(text), "", True, closed=False)
 
 
 def brace_pairs(text: str) -> dict[int, int]:
@@ -89,12 +116,3 @@ def brace_pairs(text: str) -> dict[int, int]:
         elif match[0] == "}" and waiting:
             pairs[waiting.pop()] = match.start()
     return pairs
-
-
-def _in_words(text: str) -> Extracted | None:
-    anchors = list(_ANCHOR.finditer(text))
-    if not anchors:
-        return None
-    match = _AFTER.match(text, anchors[-1].end())
-    found = next((value for value in match.groupdict().values() if value), "") if match else ""
-    return Extracted(found.strip(), "words") if found.strip() else None

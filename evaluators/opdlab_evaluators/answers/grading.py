@@ -49,5 +49,5 @@ def _verdict(extracted: Extracted, outcome: Outcome | Failure) -> Verdict:
     if isinstance(outcome, Failure):
         return Verdict(outcome.status, extracted.text, outcome.reason + place)
     prefix = DISPUTED if outcome.disputed else ""
-    status = "correct" if outcome.equal else "wrong"
+    status = "correct" if outcome.equal else "wrong" if outcome.understood else "no_answer"
     return Verdict(status, extracted.text, f"{prefix}{outcome.reason}{place}")

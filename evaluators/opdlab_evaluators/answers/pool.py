@@ -2,6 +2,10 @@
 
 Limits are on processor time, which a busy machine does not stretch, and on memory; a limit on wall time
 catches what waits. No threads and no signals: the caller may be anything.
+
+An answer that reaches a limit is asked again, alone, when no other worker computes. If it reaches the limit
+of processor time or memory again, that is the answer's doing: it is wrong. Only what the machine did, such
+as a worker that was killed or one that got no processor time, is a fault.
 """
 
 from __future__ import annotations
@@ -60,6 +64,7 @@ class _Worker:
         self.cpu_before = 0.0
         self.buffer = b""
         self.started = False
+        self.first: Outcome | None = None
 
     @property
     def output(self) -> int:
@@ -68,6 +73,7 @@ class _Worker:
 
     def ask(self, index: int, gold: str, answer: str) -> None:
         self.busy, self.began, self.cpu_before = index, time.monotonic(), self.cpu_seconds()
+        self.first = None
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
         self.process.stdin.flush()
@@ -118,6 +124,9 @@ class AnswerPool:
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
         self.pid = os.getpid()
+        self.costly: deque[int] = deque()
+        """Questions that reached a limit once and wait to be asked alone."""
+        self.alone: set[int] = set()
 
     def __enter__(self) -> AnswerPool:
         return self
@@ -147,8 +156,13 @@ class AnswerPool:
         results: dict[int, Outcome | Failure] = {}
         queue = deque(range(len(questions)))
         crashed: set[int] = set()
+        self.costly, self.alone = deque(), set()
         try:
             while len(results) < len(questions):
+                if not queue and self.costly and not self._working():
+                    index = self.costly.popleft()
+                    self.alone.add(index)
+                    queue.append(index)
                 self._feed(queue, questions)
                 before = len(results)
                 for key, _ in self.selector.select(POLL_S):
@@ -162,9 +176,11 @@ class AnswerPool:
             raise
         return [results[index] for index in range(len(questions))]
 
+    def _working(self) -> int:
+        return sum(worker.busy is not None and worker.busy >= 0 for worker in self.workers)
+
     def _feed(self, queue: deque[int], questions: Sequence[tuple[str, str]]) -> None:
-        working = sum(worker.busy is not None and worker.busy >= 0 for worker in self.workers)
-        while len(self.workers) < min(self.size, working + len(queue)):
+        while len(self.workers) < min(self.size, self._working() + len(queue)):
             worker = _Worker(self.memory)
             self.workers.append(worker)
             self.selector.register(worker.output, selectors.EVENT_READ, worker)
@@ -191,7 +207,16 @@ class AnswerPool:
             if worker.busy == -1:
                 worker.started = True
             elif worker.busy is not None:
-                results[worker.busy] = _outcome(json.loads(line))
+                found = json.loads(line)
+                if "first" in found:
+                    worker.first = Outcome(**found["first"])
+                    continue
+                if "exhausted" in found:
+                    self._spent(
+                        worker, results, f"needs more than a grader may use ({found['exhausted']})"
+                    )
+                else:
+                    results[worker.busy] = _outcome(found)
             worker.busy = None
 
     def _died(
@@ -232,12 +257,27 @@ class AnswerPool:
             if wall < min(self.cpu_limit_s, self.wall_limit_s):
                 continue
             cpu = worker.cpu_seconds() - worker.cpu_before
-            if cpu > self.cpu_limit_s or wall > self.wall_limit_s:
-                reason = f"not decided within {self.cpu_limit_s:g} s of processor time"
-                if cpu <= self.cpu_limit_s:
-                    reason = f"not decided within {self.wall_limit_s:g} s"
+            if cpu > self.cpu_limit_s:
+                limit = f"{self.cpu_limit_s:g} s of processor time"
+                self._spent(worker, results, f"not decided within {limit}")
+                self._drop(worker)
+            elif wall > self.wall_limit_s:
+                reason = (
+                    f"not decided within {self.wall_limit_s:g} s, of which {cpu:.1f} s computing"
+                )
                 results[worker.busy] = Failure("grader_timeout", reason)
                 self._drop(worker)
+
+    def _spent(self, worker: _Worker, results: dict[int, Outcome | Failure], reason: str) -> None:
+        """An answer reached a limit: the first opinion stands where there is one; else once more, alone."""
+        index = worker.busy
+        assert index is not None
+        if worker.first is not None:
+            results[index] = worker.first
+        elif index in self.alone:
+            results[index] = Outcome(False, f"costs too much, alone as well: {reason}")
+        else:
+            self.costly.append(index)
 
     def _drop(self, worker: _Worker) -> str:
         self.workers.remove(worker)
@@ -246,8 +286,6 @@ class AnswerPool:
 
 
 def _outcome(found: dict) -> Outcome | Failure:
-    if "exhausted" in found:
-        return Failure("grader_timeout", f"needs more than a grader may use ({found['exhausted']})")
     if "error" in found:
         return Failure("grader_error", found["error"])
     return Outcome(**found)

@@ -31,13 +31,16 @@ def main(memory: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     import math_verify  # noqa: F401  imported before the clock of the first answer starts
 
-    from opdlab_evaluators.answers.equality import decide
+    from opdlab_evaluators.answers.equality import Outcome, decide
+
+    def first(outcome: Outcome) -> None:
+        print(json.dumps({"first": asdict(outcome)}), file=out)
 
     print("ready", file=out)
     for line in sys.stdin:
         gold, answer = json.loads(line)
         try:
-            found = asdict(decide(gold, answer))
+            found = asdict(decide(gold, answer, first))
         except (MemoryError, RecursionError) as error:
             found = {"exhausted": type(error).__name__}
         except Exception as error:  # noqa: BLE001

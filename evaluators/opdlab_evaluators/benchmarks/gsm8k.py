@@ -32,4 +32,4 @@ class Gsm8k(MathBenchmark):
 
     def gold(self, value: Any) -> str:
         """The number after `####`, which ends the worked solution."""
-        return super().gold(str(value).rpartition("####")[2])
+        return super().gold(str(value).rpartition("####")[2].replace(",", ""))

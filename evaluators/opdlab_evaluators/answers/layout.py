@@ -1,0 +1,159 @@
+"""An answer's text without what only sets it: spaces, sizes, colours, delimiters, odd characters.
+
+Nothing that could mean something is dropped here.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_CHARACTERS = {
+    "−": "-",
+    "﹣": "-",
+    "⁻": "^{-",
+    "×": r"\cdot ",
+    "⋅": r"\cdot ",
+    "·": r"\cdot ",
+    "∙": r"\cdot ",
+    "•": r"\cdot ",
+    "÷": r"\div ",
+    "∕": "/",
+    "⁄": "/",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "√": r"\sqrt ",
+    "∛": r"\sqrt[3]",
+    "∞": r"\infty ",
+    "≤": r"\le ",
+    "⩽": r"\le ",
+    "≥": r"\ge ",
+    "⩾": r"\ge ",
+    "≠": r"\ne ",
+    "∈": r"\in ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∖": r"\setminus ",
+    "∅": r"\emptyset ",
+    "ℝ": r"\mathbb{R}",
+    "°": r"^\circ ",
+    "º": r"^\circ ",
+    "′": "'",
+    "″": "''",
+    "’": "'",
+    "…": r"\dots ",
+    "∨": r"\lor ",
+    "∧": r"\land ",
+    "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ",
+    "⌈": r"\lceil ",
+    "⌉": r"\rceil ",
+    "∣": "|",
+    "π": r"\pi ",
+    "θ": r"\theta ",
+    "α": r"\alpha ",
+    "β": r"\beta ",
+    "γ": r"\gamma ",
+    "δ": r"\delta ",
+    "λ": r"\lambda ",
+    "μ": r"\mu ",
+    "φ": r"\phi ",
+    "ϕ": r"\phi ",
+    "ω": r"\omega ",
+    "σ": r"\sigma ",
+    "ρ": r"\rho ",
+    "τ": r"\tau ",
+    "€": r"\text{ euros }",
+    "£": r"\text{ GBP }",
+    "\u200b": "",
+    "\ufeff": "",
+    "\u2061": "",
+    "\u2062": "",
+    "\u2060": "",
+}
+_UPPER = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿⁱˣ", "0123456789-+nix", strict=True))
+_LOWER = dict(zip("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n", strict=True))
+_SCRIPTS = re.compile(f"([{''.join(_UPPER)}]+)|([{''.join(_LOWER)}]+)")
+_FRACTION = re.compile("[¼½¾⅐-⅞]")
+_ODD = re.compile("|".join(map(re.escape, sorted(_CHARACTERS, key=len, reverse=True))))
+_SIZES = re.compile(
+    r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|hfill"
+    r"|notag|nonumber|tiny|small|large|Large|LARGE|huge|Huge|bf|rm|it|normalsize|strut|mathstrut"
+    r"|centering|allowbreak|nobreak|noindent)(?![a-zA-Z])"
+)
+_COLOUR = re.compile(
+    r"\\(?:(?:text)?color)\s{0,5}(?:\[[a-zA-Z]{1,10}\])?\{[^{}]{1,40}\}"
+    r"|\\colorbox\{[^{}]{1,40}\}"
+)
+_SPACE = re.compile(
+    r"(?<!\\)(?:\\\\)*?(\\[,;:!> ]|\\(?:q?quad|enspace|thinspace|medspace|thickspace|space)(?![a-zA-Z])|~)"
+)
+_SKIP = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom)\*?\s{0,5}\{[^{}]{0,40}\}")
+_DELIMITERS = re.compile(r"(?<!\\)(?:\\[()]|\\\[|\\\])|(?<!\\)\${1,2}")
+_EMPTY_TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm)\s{0,5}\{\s{0,20}\}")
+_BLANKS = re.compile(r"\s+")
+_SEPARATED = re.compile(r"(?<=\d)(?:\{,\}|,\\!)\s{0,3}(?=\d{3})")
+_BOLD = re.compile(r"(?:\*\*|__)(?=\S)|(?<=\S)(?:\*\*|__)")
+_POWER = re.compile(r"(?<=[\w)}])\*\*(?=[\w({-])")
+_ENDS = " \t\n.,;:"
+APART = "\ue000"
+"""A comma that stands in a number for certain: `10,\\!080`."""
+
+
+def tidy(text: str) -> str:
+    """The text in plain LaTeX with single blanks; linear in its length."""
+    text = _unicode(text)
+    text = text.replace("\\dollar", " ").replace("\\$", r"\dollar ").replace("\\%", "%")
+    text = _SEPARATED.sub(APART, text)
+    text = _SIZES.sub(" ", text)
+    # After \left and \right there may be a dot that closes nothing.
+    text = _COLOUR.sub(" ", _SKIP.sub(" ", text))
+    text = _SPACE.sub(lambda m: m[0][: -len(m[1])] + " ", text)
+    text = _EMPTY_TEXT.sub(" ", _DELIMITERS.sub(" ", text))
+    text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
+    text = _strip(_BLANKS.sub(" ", text))
+    return _BLANKS.sub(" ", text).strip()
+
+
+def _strip(text: str) -> str:
+    """Without Markdown around it, and the punctuation that ends a sentence."""
+    before = None
+    while text != before:
+        before = text
+        text = text.strip()
+        for mark in ("**", "__", "`", "*"):
+            if text.startswith(mark) and text.endswith(mark) and len(text) > 2 * len(mark):
+                text = text[len(mark) : -len(mark)]
+        if text.endswith("\\\\"):
+            text = text[:-2]
+        if not re.search(r"\.\.\.?$", text):
+            text = text.rstrip(_ENDS)
+        text = re.sub(r"\\text\s?\{\s?[.,;]\s?\}$", "", text)
+    text = _POWER.sub("^", text)
+    return _BOLD.sub("", text)
+
+
+def _unicode(text: str) -> str:
+    if text.isascii():
+        return text
+    text = _FRACTION.sub(_vulgar, text)
+    text = _SCRIPTS.sub(_scripts, text)
+    text = _ODD.sub(lambda m: _CHARACTERS[m[0]], text)
+    if text.isascii():
+        return text
+    # Full-width and mathematical letters, and every sort of blank.
+    text = text.replace("，", ", ").replace("、", ", ").replace("；", "; ").replace("。", ".")
+    text = unicodedata.normalize("NFKC", text)
+    return _ODD.sub(lambda m: _CHARACTERS[m[0]], text)
+
+
+def _vulgar(match: re.Match[str]) -> str:
+    above, _, below = unicodedata.normalize("NFKD", match[0]).partition("⁄")
+    return rf"\frac{{{above}}}{{{below}}}" if below else match[0]
+
+
+def _scripts(match: re.Match[str]) -> str:
+    upper, lower = match.groups()
+    if upper:
+        return "^{" + "".join(_UPPER[c] for c in upper) + "}"
+    return "_{" + "".join(_LOWER[c] for c in lower) + "}"

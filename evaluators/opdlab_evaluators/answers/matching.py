@@ -1,0 +1,312 @@
+"""Whether two answers that were read are the same thing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import mpmath
+
+from opdlab_evaluators.answers import region as regions
+from opdlab_evaluators.answers.expression import Tree, letters, mentions, value
+from opdlab_evaluators.answers.quantity import Beyond, Number, Undefined, real
+from opdlab_evaluators.answers.things import Thing, as_region
+from opdlab_evaluators.answers.tokens import Unread
+
+PRECISIONS = (60, 300)
+"""Digits of the first look, and of the one that tells noise from a small difference."""
+POINTS = 4
+ORDERED = ("tuple",)
+GROUPS = ("list", "tuple", "set")
+
+
+class Matching:
+    """One comparison; `exact` tells whether only fractions were compared."""
+
+    def __init__(self) -> None:
+        self.exact = True
+        self.too_large = False
+
+    def same(self, gold: Thing, answer: Thing) -> bool:
+        """Whether the answer is what the gold says."""
+        kinds = gold.kind, answer.kind
+        if "region" in kinds:
+            return self._regions(gold, answer)
+        if gold.kind in GROUPS or answer.kind in GROUPS:
+            return self._groups(gold, answer)
+        if kinds == ("value", "value"):
+            return self._values(gold, answer)
+        if "numeral" in kinds:
+            return self._numerals(gold, answer)
+        if "equation" in kinds and set(kinds) <= {"equation", "value"}:
+            return self._equations(gold, answer)
+        if kinds == ("matrix", "matrix"):
+            return self._matrices(gold, answer)
+        if kinds == ("ratio", "ratio"):
+            return self._ratios(gold, answer)
+        if kinds == ("relation", "relation"):
+            return gold.sign == answer.sign and self._proportional(
+                gold.trees[0], answer.trees[0], positive=gold.sign != "!="
+            )
+        return False
+
+    def equal(self, a: Tree, b: Tree) -> bool:
+        """Whether two expressions have the same value at every point that is tried."""
+        if a == b:
+            return True
+        names = sorted(letters(a) | letters(b))
+        met = 0
+        for number in range(POINTS if names else 1):
+            at = {name: point(name, number) for name in names}
+            found = self._equal_at(a, b, at)
+            if found is False:
+                return False
+            met += found is True
+        return met > 0
+
+    def _equal_at(self, a: Tree, b: Tree, at: dict[str, Fraction]) -> bool | None:
+        """Whether they are equal at a point; None where both have no value there."""
+        for digits in PRECISIONS:
+            with mpmath.workdps(digits):
+                x, y = self._value(a, at), self._value(b, at)
+                if x is None or y is None:
+                    return None if x is y else False
+                if isinstance(x, Fraction) and isinstance(y, Fraction):
+                    return x == y
+                self.exact = False
+                if not _close(real(x), real(y), digits):
+                    return False
+        return True
+
+    def _value(self, tree: Tree, at: dict[str, Fraction]) -> Number | None:
+        try:
+            return value(tree, at)
+        except Undefined:
+            return None
+        except Beyond:
+            self.too_large = True
+            raise
+
+    def _values(self, gold: Thing, answer: Thing) -> bool:
+        if not self._moduli(gold, answer):
+            return False
+        a, b = gold.trees[0], answer.trees[0]
+        if gold.percent or answer.percent:
+            return self._percents(gold, answer)
+        x, y = gold.unit, answer.unit
+        if x is not None and y is not None and x.dimension and y.dimension:
+            return x.dimension == y.dimension and self.equal(_times(a, x.scale), _times(b, y.scale))
+        if self.equal(a, b):
+            return True
+        # A right angle is 90 degrees and pi / 2.
+        if _is_angle(answer) and x is None and mentions(a, "pi"):
+            return self.equal(a, _radians(b))
+        if _is_angle(gold) and y is None and mentions(b, "pi"):
+            return self.equal(_radians(a), b)
+        return False
+
+    def _moduli(self, gold: Thing, answer: Thing) -> bool:
+        if gold.modulus is None or answer.modulus is None:
+            return True
+        return self.equal(gold.modulus, answer.modulus)
+
+    def _percents(self, gold: Thing, answer: Thing) -> bool:
+        a, b = gold.trees[0], answer.trees[0]
+        if gold.percent == answer.percent:
+            return self.equal(a, b)
+        hundredth = Fraction(1, 100)
+        if gold.percent:
+            return self.equal(a, b) or self.equal(_times(a, hundredth), b)
+        if self.equal(a, _times(b, hundredth)):
+            return True
+        # Of a gold below 1 a percent sign is not just left out: 0.5 is no 0.5 %.
+        try:
+            small = not letters(a) and 0 < abs(real(value(a, {}))) < 1
+        except (Undefined, Beyond):
+            small = False
+        return not small and self.equal(a, b)
+
+    def _regions(self, gold: Thing, answer: Thing) -> bool:
+        if gold.name and answer.name and gold.name != answer.name:
+            return False
+        try:
+            return regions.same(as_region(gold), as_region(answer))
+        except Unread:
+            return False
+
+    def _groups(self, gold: Thing, answer: Thing) -> bool:  # noqa: C901
+        if gold.name and answer.name and gold.name != answer.name:
+            return False
+        a, b = _items(gold), _items(answer)
+        if gold.kind == answer.kind == "set":
+            a, b = self._distinct(a), self._distinct(b)
+        elif gold.kind == "set":
+            a = self._distinct(a)
+        elif answer.kind == "set":
+            b = self._distinct(b)
+        if gold.kind == "value" and answer.kind == "list" and len({t.trees for t in b}) == len(b):
+            # One value written in several ways: `15 39/40` and `639/40`.
+            return all(self.same(gold, item) for item in b)
+        if len(a) != len(b):
+            return False
+        if {gold.kind, answer.kind} == {"set", "tuple"}:
+            return False
+        if gold.kind == answer.kind == "tuple" and gold.brackets != answer.brackets:
+            return False
+        if gold.kind == "tuple":
+            return all(self.same(x, y) for x, y in zip(a, _by_name(b), strict=True))
+        rest = list(b)
+        for x in a:
+            found = next((n for n, y in enumerate(rest) if self.same(x, y)), None)
+            if found is None:
+                return False
+            del rest[found]
+        return True
+
+    def _distinct(self, items: Sequence[Thing]) -> list[Thing]:
+        kept: list[Thing] = []
+        for item in items:
+            if not any(self.same(item, other) for other in kept):
+                kept.append(item)
+        return kept
+
+    def _numerals(self, gold: Thing, answer: Thing) -> bool:
+        if gold.kind == answer.kind:
+            return (gold.name, gold.base) == (answer.name, answer.base)
+        if gold.kind == "numeral":
+            # The base is known from the question and may be left out.
+            written = answer.trees[0] if answer.kind == "value" else ()
+            return gold.name.isdigit() and written == ("number", Fraction(int(gold.name)))
+        try:
+            worth = Fraction(int(answer.name, answer.base))
+        except ValueError:
+            return False
+        return gold.kind == "value" and self.equal(gold.trees[0], ("number", worth))
+
+    def _equations(self, gold: Thing, answer: Thing) -> bool:
+        if gold.kind == answer.kind:
+            if len(gold.trees) == len(answer.trees) == 2:
+                if gold.name and answer.name and ("(" in gold.name) != ("(" in answer.name):
+                    return self.equal(gold.trees[1], answer.trees[1])
+                return self._proportional(_difference(gold), _difference(answer))
+            if len(answer.trees) > 2 and gold.name and gold.name == answer.name:
+                return self.equal(gold.trees[-1], answer.trees[-1])
+            return False
+        if gold.kind == "equation":
+            right = replace(gold, kind="value", trees=gold.trees[-1:], name="")
+            return bool(gold.name) and len(gold.trees) == 2 and self._values(right, answer)
+        right = replace(answer, kind="value", trees=answer.trees[-1:], name="")
+        sides = answer.trees[:-1]
+        if any(not letters(side) and not self.equal(side, answer.trees[-1]) for side in sides):
+            return False
+        if answer.name and answer.name in letters(gold.trees[0]):
+            return False
+        # 2x + 3 = 0 is no value of 2x + 3; a chain of rewritings of the gold is.
+        open_sides = not answer.name and letters(gold.trees[0]) and any(map(letters, sides))
+        if open_sides and not all(self.equal(side, answer.trees[-1]) for side in sides):
+            return False
+        return self._values(gold, right)
+
+    def _proportional(self, a: Tree, b: Tree, positive: bool = False) -> bool:
+        """Whether one is the other times a number that is not zero."""
+        names = sorted(letters(a) | letters(b))
+        if letters(a) != letters(b):
+            return False
+        factor: Tree | None = None
+        for number in range(POINTS):
+            at = {name: point(name, number) for name in names}
+            x, y = self._value(a, at), self._value(b, at)
+            if x is None or y is None or x == 0 or y == 0:
+                return False
+            fixed = _at(a, at), _at(b, at)
+            if factor is None:
+                factor = ("over", fixed[1], fixed[0])
+                if positive and mpmath.re(real(y) / real(x)) <= 0:
+                    return False
+            elif not self.equal(factor, ("over", fixed[1], fixed[0])):
+                return False
+        return factor is not None
+
+    def _matrices(self, gold: Thing, answer: Thing) -> bool:
+        rows, others = gold.items, answer.items
+        if gold.brackets != answer.brackets or len(rows) != len(others):
+            return False
+        return all(
+            len(a.items) == len(b.items)
+            and all(self.same(x, y) for x, y in zip(a.items, b.items, strict=True))
+            for a, b in zip(rows, others, strict=True)
+        )
+
+    def _ratios(self, gold: Thing, answer: Thing) -> bool:
+        if len(gold.trees) != len(answer.trees):
+            return False
+        if all(self.equal(a, b) for a, b in zip(gold.trees, answer.trees, strict=True)):
+            return True
+        if _is_time(gold) or gold.unit is not None or answer.unit is not None:
+            return False
+        a, b = gold.trees, answer.trees
+        return all(
+            self.equal(("times", a[0], y), ("times", b[0], x))
+            for x, y in zip(a[1:], b[1:], strict=True)
+        ) and not any(self.equal(x, ("number", Fraction(0))) for x in b)
+
+
+@lru_cache(maxsize=4096)
+def point(name: str, number: int) -> Fraction:
+    """The value of a letter at one of the points: twice positive, once negative, once of either sign."""
+    digest = hashlib.sha256(f"{number}/{name}".encode()).digest()
+    size = Fraction(101 + int.from_bytes(digest[:2]) % 397, 97)
+    negative = number == 2 or (number == 3 and digest[2] % 2 == 0)
+    return -size if negative else size
+
+
+def _at(tree: Any, at: dict[str, Fraction]) -> Any:
+    """A tree with its letters replaced."""
+    if not isinstance(tree, tuple):
+        return tree
+    if tree[:1] == ("letter",):
+        return ("number", at[tree[1]])
+    return tuple(_at(part, at) for part in tree)
+
+
+def _close(x: Any, y: Any, digits: int) -> bool:
+    if not (mpmath.isfinite(x) and mpmath.isfinite(y)):
+        return bool(x == y)
+    return bool(abs(x - y) <= mpmath.mpf(10) ** (15 - digits) * max(1, abs(x), abs(y)))
+
+
+def _times(tree: Tree, factor: Fraction) -> Tree:
+    return tree if factor == 1 else ("times", tree, ("number", factor))
+
+
+def _radians(tree: Tree) -> Tree:
+    return ("over", ("times", tree, ("constant", "pi")), ("number", Fraction(180)))
+
+
+def _is_angle(thing: Thing) -> bool:
+    return thing.unit is not None and thing.unit.dimension == (("angle", 1),)
+
+
+def _is_time(thing: Thing) -> bool:
+    parts = [tree[1] for tree in thing.trees if tree[0] == "number"]
+    return len(parts) == len(thing.trees) == 2 and parts[0] <= 24 and 10 <= parts[1] < 60
+
+
+def _difference(thing: Thing) -> Tree:
+    return ("add", thing.trees[0], ("minus", thing.trees[1]))
+
+
+def _items(thing: Thing) -> list[Thing]:
+    return list(thing.items) if thing.kind in GROUPS else [thing]
+
+
+def _by_name(items: list[Thing]) -> list[Thing]:
+    """`y = 2, x = 1` in the order of a point's coordinates."""
+    names = [item.name for item in items if item.kind == "equation" and item.name]
+    if len(names) == len(items) == len(set(names)):
+        return sorted(items, key=lambda item: item.name)
+    return items

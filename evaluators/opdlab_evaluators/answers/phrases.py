@@ -1,0 +1,113 @@
+"""The phrase that names the answer where a completion has no box, up to the end of its sentence."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 1000
+"""Characters of a phrase that are read."""
+
+_ANSWER = re.compile(r"\banswers?\b", re.IGNORECASE)
+_LINK = re.compile(
+    r"(?P<mark>[*_`]{0,4})(?P<of>\s{1,3}(?:to|of|for)\s[^.\n:=]{1,80}?)?[*_`]{0,4}\s{0,3}[*_`]{0,4}"
+    r"(?:(?:is|are|was|equals|would be|should be|must be|will be|comes to|becomes|comes out to)\b"
+    r"(?:\s{1,3}(?:therefore|thus|hence|then|so|simply|just|equal to|given by))?\s{0,3}[:=]?|[:=：])",
+    re.IGNORECASE,
+)
+_HEADING = re.compile(r"(?P<mark>[*_]{0,4})\s{0,3}[:.]?[*_]{0,4}[ \t]{0,5}\n")
+_HASHES = re.compile(r"^[ \t]{0,3}####[ \t]{0,5}(?P<line>[^\n]{1,300})$", re.MULTILINE)
+# A numbered heading, or one of a step, is no answer.
+_VALUE_LINE = re.compile(
+    r"[*_]{0,3}(?:\\?\$|\\\(|\\boxed|[-+−])?\s?(?:\\?\$)?\s?(?:\.?\d[\d.,]*(?!\s?[.):]\s)|\\[a-zA-Z]|[A-Z]$|\(?[A-Z]\)$)"
+)
+_STEP = re.compile(
+    r"(?:\\\((?P<round>(?:(?!\\\)).){1,800})\\\)|\\\[(?P<square>(?:(?!\\\]).){1,800})\\\]"
+    r"|\$\$(?P<double>[^$]{1,800})\$\$|(?<!\\)\$(?P<dollar>[^$\n]{1,400}?)(?<!\\)\$(?!\d))",
+    re.DOTALL,
+)
+_BREAK = re.compile(r"\n|[.。](?=[*_`)]{0,4}(?:\s|$))")
+# What follows explains the answer and is no part of it.
+_REASONS = re.compile(
+    r"[,;]?\s(?:because|since|as (?:the|we|it|there|shown|required|each)\b|which|where|so that|given that"
+    r"|by (?:the|symmetry|induction)\b|according to|based on|from (?:the|above|step)\b)\b.*$",
+    re.IGNORECASE | re.DOTALL,
+)
+_CHECKED = re.compile(r"\s\((?:[a-z]{3,20}\s|[a-z]{3,20},)[^()]{0,200}\)\s*$", re.IGNORECASE)
+# The answer is spoken of and not named.
+_REMARK = re.compile(
+    r"(?:very |also |indeed |now )?(?:helpful|clear|correct|right|wrong|incorrect|reasonable|verified"
+    r"|consistent|confirmed|complete|useful|obvious|found|obtained|given|expected|in the box"
+    r"|below|above|answer)\b",
+    re.IGNORECASE,
+)
+_LAST = 40
+"""Mentions of an answer that are looked at, from the end."""
+
+
+def answer_phrase(text: str) -> str | None:
+    """The last phrase that is said to be the answer; None where nothing is."""
+    hashes = [m for m in _HASHES.finditer(text) if _VALUE_LINE.match(m["line"])]
+    line = hashes[-1] if hashes else None
+    found = _named(text, line.start() if line else -1)
+    if line is not None and (found is None or not _VALUE_LINE.match(found)):
+        return _trimmed(line["line"])
+    return found
+
+
+def _named(text: str, after: int) -> str | None:
+    """The phrase behind the last mention of an answer that names one, if that stands behind a place."""
+    mentions = [m.end() for m in _ANSWER.finditer(text, max(after, 0))]
+    for place in reversed(mentions[-_LAST:]):
+        link = _LINK.match(text, place) or _HEADING.match(text, place)
+        if link is None:
+            continue
+        if link.re is _HEADING and not _is_heading(text, place, link["mark"]):
+            continue
+        phrase = _phrase(text, link.end())
+        if phrase and not _REMARK.match(phrase):
+            return phrase
+    return None
+
+
+def _is_heading(text: str, place: int, mark: str) -> bool:
+    """Whether the line that ends with the mention is a heading or bold, and no sentence."""
+    line = text[max(text.rfind("\n", max(0, place - 80), place) + 1, place - 80) : place].strip()
+    return line.startswith("#") or bool(mark) or len(line.split()) <= 3
+
+
+def _phrase(text: str, start: int) -> str | None:
+    """From a place to the end of the sentence; formulas are whole, whatever they contain."""
+    window = text[start : start + LONGEST]
+    lead = re.match(r"[\s*_`:=>]{0,40}", window)
+    place = lead.end() if lead else 0
+    # Behind an emphasis that was opened for the answer its end is cut off again by `tidy`.
+    pieces: list[str] = []
+    while place < len(window):
+        formula = _STEP.match(window, place)
+        if formula:
+            inside = next(value for value in formula.groups() if value is not None)
+            if formula.group("dollar") is None or not _is_money(window, place):
+                pieces.append(f" {inside} ")
+                place = formula.end()
+                if formula["square"] is not None or formula["double"] is not None:
+                    rest = window[place : place + 40].lstrip(" \t*.,")
+                    if not rest or rest[0] == "\n":
+                        break
+                continue
+        stop = _BREAK.match(window, place)
+        if stop and not (stop[0] != "\n" and re.match(r"[.。]\s[a-z]", window[place : place + 3])):
+            break
+        pieces.append(window[place])
+        place += 1
+    return _trimmed("".join(pieces))
+
+
+def _is_money(window: str, place: int) -> bool:
+    """Whether `$18 and $20` names two sums and no formula."""
+    return bool(re.match(r"\$\d[\d,.]*\s(?!\s?[+*/=<>^\\-])[^$\n]{0,300}\$\d", window[place:]))
+
+
+def _trimmed(phrase: str) -> str | None:
+    phrase = _REASONS.sub("", phrase)
+    phrase = _CHECKED.sub("", phrase)
+    return phrase.strip().strip("*_`").rstrip(" .").strip() or None
