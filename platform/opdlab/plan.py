@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import reduce
+from heapq import nlargest
+from math import ceil
 from operator import or_
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +22,7 @@ from opdlab.config import Evaluation, Experiment
 from opdlab.errors import DataError, OutOfReachError
 from opdlab.footprint import Footprint, footprint, memory
 from opdlab.pretrain_config import Pretraining
-from opdlab.prompts import open_prompts
+from opdlab.prompts import DatasetSource, encode, open_prompts
 from opdlab.repeats import repeats
 from opdlab.sweeps.settings import Sweep
 from opdlab.terminal import console
@@ -39,6 +42,7 @@ TIME = (
 )
 Found = TypeVar("Found")
 PROMPTS_READ = 256
+LONGEST_READ = 8
 RUNS_ABREAST = 3
 
 
@@ -78,7 +82,10 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
     to.print("\n[bold]Written[/]")
     student = sizes["student"] if sizes else None
-    to.print(_sweep_files(config) if config.sweep else _files_table(config, names, student))
+    trainings = [(one.name, one.config) for one in repeats(runs)]
+    to.print(
+        _sweep_files(config, student) if config.sweep else _files_table(config, trainings, student)
+    )
 
 
 def _show_settings(config: Experiment | Pretraining, to: Console) -> None:
@@ -117,20 +124,22 @@ def _runs_table(config: Experiment) -> Table:
 def _sweep_table(config: Experiment, sweep: Sweep) -> Table:
     """Size of a sweep; the work that stands below it is one run's."""
     runs = sweep.trials * len(sweep.seeds)
-    tokens = _rows(config) * config.rollout.max_new_tokens * config.training.steps
-    answers = (
-        sum(len(b.problems()) for b in config.evaluation.benchmarks) * config.evaluation.samples
-    )
+    tokens = _rows(config) * config.rollout.max_new_tokens * _rollouts(config)
     evaluations = 1 + (config.training.steps - 1) // (
         config.evaluation.every or config.training.steps
     )
+    try:
+        problems = sum(len(b.problems()) for b in config.evaluation.benchmarks)
+        answers = f"{runs * evaluations * problems * config.evaluation.samples:,}"
+    except DataError:
+        answers = "not known"
     table = _table("", "", numbers=1)
     table.add_row("trials", f"{sweep.trials:,}")
     table.add_row("seeds a trial", f"{len(sweep.seeds):,}")
     table.add_row("training runs, at most", f"{runs:,}")
     table.add_row("optimizer steps, at most", f"{runs * config.training.steps:,}")
     table.add_row("response tokens, at most", f"{runs * tokens:,}")
-    table.add_row("answers evaluated, at most", f"{runs * evaluations * answers:,}")
+    table.add_row("answers evaluated, at most", answers)
     table.caption = (
         f"{sweep.sampler} sampler, pruner: {sweep.pruner}, over {', '.join(sweep.space)}"
     )
@@ -145,6 +154,17 @@ def _rows(run: Experiment) -> int:
     return rows * run.rollout.group_size
 
 
+def _rollouts(run: Experiment) -> int:
+    """How often the student answers new prompts."""
+    return ceil(run.training.steps / run.training.epochs)
+
+
+def _copies(run: Experiment) -> int:
+    """Copies of the student that stay, beside the last one."""
+    keep = run.training.keep_every
+    return (run.training.steps - 1) // keep if keep else 0
+
+
 def _models_table(sizes: Mapping[str, Footprint]) -> Table:
     table = _table("", *sizes)
     table.add_row("architecture", *(one.kind for one in sizes.values()))
@@ -156,7 +176,7 @@ def _models_table(sizes: Mapping[str, Footprint]) -> Table:
 
 
 def _runs_compared(
-    runs: list[tuple[str, Experiment]], lengths: list[int] | None, sized: bool
+    runs: list[tuple[str, Experiment]], lengths: Lengths | None, sized: bool
 ) -> Table:
     """Work of each run; prompts and memory only where data and sizes are known."""
     table = _table("", *(name for name, _ in runs), numbers=len(runs))
@@ -165,7 +185,8 @@ def _runs_compared(
         for _, run in runs
     ]
     if lengths:
-        table.add_row("tokens a prompt, mean and most", *([_mean_and_most(lengths)] * len(runs)))
+        table.add_row("prompts looked at", *(lengths.looked_at(run) for _, run in runs))
+        table.add_row("tokens a prompt, mean and most", *([lengths.mean_and_most] * len(runs)))
     for quantity in reduce(or_, columns):
         table.add_row(quantity, *(column.get(quantity, "-") for column in columns))
     return table
@@ -176,16 +197,18 @@ def _work(run: Experiment) -> dict[str, str]:
     rows = _rows(run)
     tokens = rows * rollout.max_new_tokens
     several = {"trainings, a seed each": f"{training.seeds:,}"} if training.seeds > 1 else {}
+    rollouts = {"rollouts": f"{_rollouts(run):,}"} if training.epochs > 1 else {}
     return several | {
         "optimizer steps": f"{training.steps:,}",
+        **rollouts,
         "responses a step": f"{rows:,}",
         "response tokens a step, at most": f"{tokens:,}",
-        "response tokens in all, at most": f"{tokens * training.steps:,}",
+        "response tokens in all, at most": f"{tokens * _rollouts(run):,}",
     }
 
 
-def _memory(run: Experiment, lengths: list[int]) -> dict[str, str]:
-    needed = memory(run, max(lengths))
+def _memory(run: Experiment, lengths: Lengths) -> dict[str, str]:
+    needed = memory(run, lengths.most)
     rows: dict[str, str] = {}
     for one in needed.values():
         rows |= {name: _size(size) for name, size in one.held.items()}
@@ -201,10 +224,6 @@ def _teacher(run: Experiment) -> dict[str, str]:
         f"teacher cost at {share:.0%} active": f"{1 + share * run.method.group:.2f}"
         for share in ACTIVE_SHARES
     }
-
-
-def _mean_and_most(lengths: list[int]) -> str:
-    return f"{sum(lengths) / len(lengths):.0f}, {max(lengths)}"
 
 
 def _evaluation(settings: Evaluation, who: list[str]) -> Table | str:
@@ -229,26 +248,39 @@ def _evaluation(settings: Evaluation, who: list[str]) -> Table | str:
     return table
 
 
-def _files_table(config: Experiment, runs: list[str], student: Footprint | None) -> Table:
+def _files_table(
+    config: Experiment, runs: list[tuple[str, Experiment]], student: Footprint | None
+) -> Table:
     output = Path(config.output)
     folder = next_folder(output, config.name)
     table = _table("where", "what")
     table.add_row(tracking.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
     table.add_row(f"{folder}/{CONFIG}", "the configuration above")
-    for name in runs:
+    for name, run in runs:
         model = f"model ({_size(student.weights)})" if student else "model"
         last_one = f" (about {_size(3 * student.weights)})" if student else ""
-        table.add_row(f"{folder}/{name}/", f"metrics, samples, {model}, last checkpoint{last_one}")
+        what = f"metrics, samples, {model}, last checkpoint{last_one}"
+        if copies := _copies(run):
+            each = f" ({_size(copies * student.weights)} in all)" if student else ""
+            what += f", {copies:,} copies of the student{each}"
+        table.add_row(f"{folder}/{name}/", what)
     for name in config.evaluation.references:
         table.add_row(f"{folder}/{name}/", "its samples")
     return table
 
 
-def _sweep_files(config: Experiment) -> Table:
+def _sweep_files(config: Experiment, student: Footprint | None) -> Table:
+    assert config.sweep is not None
+    runs = config.sweep.trials * len(config.sweep.seeds)
+    # A model, its last checkpoint, which is three times as large, and the copies that stay.
+    size = (4 + _copies(config)) * runs * student.weights if student else 0
+    about = f", about {_size(size)} in all" if student else ""
     folder = f"{config.output}/{config.name}-sweep"
     table = _table("where", "what")
     table.add_row(tracking.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
-    table.add_row(f"{folder}/trial-*/", "configuration, metrics, samples, models of each trial")
+    table.add_row(
+        f"{folder}/trial-*/", f"configuration, metrics, samples, models of each trial{about}"
+    )
     if references := " and ".join(config.evaluation.references):
         table.add_row(f"{folder}/references/", f"samples of {references}")
     table.add_row(f"{folder}/", "what was found: sweep.json, plots, best.yaml")
@@ -274,11 +306,51 @@ def _show_pretraining(config: Pretraining, to: Console) -> None:
     to.print(_evaluation(config.evaluation, [config.name]))
 
 
-def _prompt_lengths(config: Experiment) -> list[int]:
-    """Tokens of the first prompts."""
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the prompts that were looked at.
+
+    Attributes:
+        first: of the first prompts.
+        longest: of the rows of a dataset with the most characters; none of prompts without an end.
+        rows: of the dataset; None where there is no end of prompts.
+    """
+
+    first: list[int]
+    longest: list[int]
+    rows: int | None
+
+    @property
+    def most(self) -> int:
+        """Tokens of the longest prompt seen."""
+        return max(self.first + self.longest)
+
+    @property
+    def mean_and_most(self) -> str:
+        """Both, as the plan shows them."""
+        return f"{sum(self.first) / len(self.first):.0f}, {self.most}"
+
+    def looked_at(self, run: Experiment) -> str:
+        """How many of the prompts that a run will draw."""
+        drawn = _rollouts(run) * _rows(run) // run.rollout.group_size
+        there = drawn if self.rows is None else self.rows
+        count = min(len(self.first), there)
+        also = " and the longest" if self.longest and count < there else ""
+        return f"{count:,} of {there:,}{also}"
+
+
+def _prompt_lengths(config: Experiment) -> Lengths:
+    """Tokens of the first prompts, and of the longest ones of a dataset."""
     tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
     prompts = open_prompts(config.prompts, tokenizer, config.seed)
-    return [len(prompts.prompt(index).tokens) for index in range(PROMPTS_READ)]
+    texts = prompts.texts if isinstance(prompts, DatasetSource) else None
+    count = PROMPTS_READ if texts is None else min(PROMPTS_READ, len(texts))
+    longest = nlargest(LONGEST_READ, texts or [], key=len)
+    return Lengths(
+        [len(prompts.prompt(index).tokens) for index in range(count)],
+        [len(encode(tokenizer, text, config.prompts.template)) for text in longest],
+        None if texts is None else len(texts),
+    )
 
 
 def _table(*columns: str, numbers: int = 0) -> Table:

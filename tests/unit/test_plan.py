@@ -1,5 +1,6 @@
 """What `opdlab plan` predicts, against models that really run."""
 
+import json
 from io import StringIO
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Con
 
 from opdlab import models, plan, shipped
 from opdlab.characters import character_tokenizer
-from opdlab.config import Experiment, Model, Specialist
+from opdlab.config import DatasetPrompts, Experiment, Model, Specialist
 from opdlab.footprint import activations, footprint, memory
 from opdlab.loader import load_experiment, load_pretraining, variants
 from opdlab.methods.forward_kl import ForwardKL
@@ -111,6 +112,40 @@ def test_a_plan_fits_80_columns_and_says_what_will_be_done(experiment: Experimen
     ):
         assert line in lines
     assert not (tmp_path / "runs").exists()
+
+
+def lines_of(experiment: Experiment, width: int = 120) -> list[str]:
+    text = StringIO()
+    plan.show(experiment, Console(file=text, width=width))
+    return [" ".join(line.split()) for line in text.getvalue().splitlines()]
+
+
+def test_a_plan_counts_each_rollout_once_and_the_copies_that_stay(experiment: Experiment):
+    changes = {"training": experiment.training.model_copy(update={"epochs": 3, "keep_every": 100})}
+    lines = lines_of(experiment.model_copy(update={"runs": [], **changes}))
+    weights = footprint(experiment.student).weights
+    for line in (
+        "optimizer steps 400",
+        "rollouts 134",
+        f"response tokens in all, at most {1536 * 134:,}",
+        "prompts looked at 256 of 2,144",
+    ):
+        assert line in lines
+    copies = f"3 copies of the student ({3 * weights / 1024:,.3g} KiB in all)"
+    assert copies in " ".join(lines)
+
+
+def test_a_plan_says_how_many_prompts_it_looked_at_and_finds_the_longest(
+    experiment: Experiment, tmp_path: Path
+):
+    rows = ["1+2="] * 2999 + ["1" * 300]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
+    prompts = DatasetPrompts(type="dataset", path=str(path))
+    lines = lines_of(experiment.model_copy(update={"runs": [], "prompts": prompts}))
+    assert "prompts looked at 256 of 3,000 and the longest" in lines
+    (tokens,) = (line for line in lines if line.startswith("tokens a prompt"))
+    assert int(tokens.rpartition(" ")[2]) >= 300
 
 
 def test_a_plan_says_what_cannot_be_known_here_and_goes_on(
