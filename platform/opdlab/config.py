@@ -20,6 +20,10 @@ AnyEngine = Annotated[RolloutEngine, plugins.OneOf(plugins.ROLLOUTS)]
 AnyEvaluator = Annotated[Evaluator, plugins.OneOf(plugins.EVALUATORS)]
 
 
+OWN_SEEDS = "training.seeds: a sweep names the seeds of each trial in sweep.seeds"
+ONE_DEVICE = "training.devices: a trial of a sweep trains on one device; start a worker for each"
+
+
 class Model(Section):
     """A causal language model with its tokenizer."""
 
@@ -257,6 +261,14 @@ class Experiment(Section):
     """A search over keys of this experiment, for `opdlab sweep`."""
 
     @model_validator(mode="after")
+    def _seed_of_the_sweep(self) -> Experiment:
+        """A sweep without seeds of its own takes the experiment's."""
+        if self.sweep is not None:
+            # Not before validation: of what passes through Python, lists are no longer taken for tuples.
+            object.__setattr__(self, "sweep", self.sweep.seeded(self.seed))
+        return self
+
+    @model_validator(mode="after")
     def _cross_checks(self) -> Experiment:
         names = [run.name for run in self.runs]
         if self.training.seeds > 1:
@@ -286,17 +298,29 @@ class Experiment(Section):
             found["rollout.max_new_tokens"] = self.rollout.max_new_tokens
         return found | {"prompts.template": self.prompts.template}
 
+    def unfit_trials(self, trial: Experiment) -> list[str]:
+        """What a trial of this sweep has that no trial may: another way of measuring, several devices."""
+        before, now = self.measured_by(), trial.measured_by()
+        faults = []
+        if odd := [key for key in before if before[key] != now.get(key)]:
+            faults.append(
+                f"{', '.join(odd)}: trials would be measured in different ways and could not be compared"
+            )
+        if trial.training.devices * trial.training.nodes > 1:
+            faults.append(ONE_DEVICE)
+        if trial.training.seeds > 1:
+            faults.append(OWN_SEEDS)
+        return faults
+
     def _check_sweep(self, sweep: Sweep) -> None:
         if self.runs:
             raise ValueError(
                 "runs: a sweep varies one run; leave runs out, or make them a choice in it"
             )
         if self.training.seeds > 1:
-            raise ValueError("training.seeds: a sweep names the seeds of each trial in sweep.seeds")
+            raise ValueError(OWN_SEEDS)
         if self.training.devices * self.training.nodes > 1:
-            raise ValueError(
-                "training.devices: a trial of a sweep trains on one device; start a worker for each"
-            )
+            raise ValueError(ONE_DEVICE)
         if not self.evaluation.benchmarks:
             raise ValueError("evaluation: a sweep compares its trials on benchmarks; name one")
         varied = any(key in ("rollout", "rollout.max_new_tokens") for key in sweep.space)

@@ -125,10 +125,21 @@ def _unknown_key(path: Path, schema: Mapping[str, Any], data: Any) -> str:
 def _located(path: Path, message: str, data: Any) -> Found:
     """A plugin's or a section's own complaint; if it begins with a key of theirs, it is about that."""
     first = message.split(maxsplit=1)[0].rstrip(":,") if message else ""
-    inner = tuple(first.split("."))
-    if first and _written(inner, _at(data, path), keep_last=False) == inner:
+    inner = _keys(first.split("."), _at(data, path))
+    if first and inner:
         return (*path, *inner), f"{dotted(path)}." * bool(path) + message
     return path, f"{dotted(path)}: " * bool(path) + message
+
+
+def _keys(parts: Sequence[str], data: Any) -> Path:
+    """The keys that a dotted name stands for, some of which have dots themselves; () for no key."""
+    for length in range(len(parts), 0, -1):
+        joined = ".".join(parts[:length])
+        if isinstance(data, dict) and joined in data:
+            rest = _keys(parts[length:], data[joined])
+            if rest or length == len(parts):
+                return (joined, *rest)
+    return ()
 
 
 def _written(location: Sequence[Key], data: Any, keep_last: bool) -> Path:

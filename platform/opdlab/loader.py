@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,19 @@ from opdlab.repeats import repeats
 from opdlab.section import Section
 from opdlab.shipped import find
 from opdlab.sweeps.metrics import misnamed
-from opdlab.sweeps.settings import Sweep, chosen_values, corners
+from opdlab.sweeps.settings import Choice, Dimension, Sweep, chosen_values, tries
 
 KINDS: dict[str, type[Experiment] | type[Pretraining]] = {
     "train": Experiment,
     "pretrain": Pretraining,
 }
 _LINE = "command line"
+_STAND_INS: dict[tuple[str, ...], Any] = {
+    ("name",): "x",
+    ("training", "steps"): 10**9,
+    ("sweep", "trials"): 1,
+}
+"""What takes the place of a faulty value that must be there, while the rest is checked."""
 _WHOLE = ("kind", "name", "runs", "output", "tracking")  # keys of the experiment as a whole
 
 
@@ -78,11 +85,11 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
         raise ConfigError(f"{document.name}:1: a mapping (key: value) was expected, not {shown}")
     source = _override(_Source(document.data, document), overrides)
     model = _kind(source)
-    config, found = _validate(model, source)
+    config, found, rest = _validate_all(model, source)
     faults = [f"{source.where(path)}: {message}" for path, message in found]
     faults += _run_faults(source, overrides, set(faults))
     if isinstance(config, Experiment) and config.sweep is not None:
-        faults += _sweep_faults(source, config, config.sweep)
+        faults += _sweep_faults(rest, config, config.sweep)
     if config is None or faults:
         raise ConfigError("\n".join(sorted(dict.fromkeys(faults), key=_by_line)))
     return config
@@ -171,6 +178,62 @@ def _validate(
         return model.model_validate_json(json.dumps(source.data), strict=True), []
     except ValidationError as error:
         return None, explain.faults(error, model, source.data)
+
+
+def _validate_all(
+    model: type[Experiment] | type[Pretraining], source: _Source
+) -> tuple[Experiment | Pretraining | None, list[explain.Found], _Source]:
+    """The configuration without its faults, all of them, and what of the source is left.
+
+    Some checks are made only where others have passed. So what is at fault is taken out, with a value in
+    its place where one must stand there, and the rest is checked again.
+    """
+    rest = _Source(copy.deepcopy(source.data), source.document, source.moved)
+    told: list[explain.Found] = []
+    out: list[explain.Path] = []
+    while True:
+        config, found = _validate(model, rest)
+        told += [one for one in found if not _follows(one, out)]
+        new = [path for path, _ in found if not _holds(path, out) and _take_out(rest.data, path)]
+        if config is not None or not new:
+            return config, told, rest
+        out += new
+
+
+def _follows(found: explain.Found, out: Sequence[explain.Path]) -> bool:
+    """Whether a fault may be there only because of what was taken out: it is about it, or names it."""
+    path, message = found
+    words = set(re.findall(r"\w+", message))
+    named = any(str(gone[-1]).split(".")[-1] in words for gone in out if len(gone) > 1)
+    return named or bool(path and _holds(path, out))
+
+
+def _holds(path: explain.Path, out: Sequence[explain.Path]) -> bool:
+    """Whether what was taken out stood at a path or below it."""
+    return any(path == gone[: len(path)] for gone in out)
+
+
+def _take_out(data: Any, path: explain.Path) -> bool:
+    """Remove what stands at a path, or the list that it is part of; False where nothing does."""
+    if path[:2] == ("sweep", "space"):
+        path = path[:3]
+    whole = next((n for n, key in enumerate(path) if isinstance(key, int)), len(path))
+    *above, last = path[:whole] or (None,)
+    place = data
+    for key in above:
+        place = place.get(key) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or last not in place:
+        return False
+    stand_in = _STAND_INS.get(tuple(map(str, path[:whole])))
+    if place[last] == stand_in:
+        return False
+    del place[last]
+    if stand_in is not None:
+        place[last] = stand_in
+    if path[:2] == ("sweep", "space"):
+        # How well a sampler fits depends on all of the space.
+        data["sweep"].pop("sampler", None)
+    return True
 
 
 def _kind(source: _Source) -> type[Experiment] | type[Pretraining]:
@@ -317,28 +380,74 @@ def _measured_apart(
 
 def _sweep_faults(source: _Source, config: Experiment, sweep: Sweep) -> list[str]:
     """What is wrong with keys and ends of ranges of a sweep, each where it stands in the file."""
-    faults = []
+    faults, unfit = [], set()
     for name in sweep.space:
         at = source.where(("sweep", "space", name))
         if name.split(".")[0] in (*_WHOLE, "seed", "evaluation", "sweep"):
+            unfit.add(name)
             faults.append(f"{at}: sweep.space: {name} is the same in all trials and cannot vary")
         elif name.endswith(".type"):
+            unfit.add(name)
             faults.append(f"{at}: sweep.space: choose the whole {name[:-5]} among named values")
     for path, message in misnamed(config, sweep):
         at = source.where(("sweep", *path))
         faults.append(f"{at}: sweep.{explain.dotted(path)}: {message}")
-    if faults:
-        return faults
-    for _, chosen in corners(sweep.space):
+    space = {name: one for name, one in sweep.space.items() if name not in unfit}
+    space = {name: one for name, one in space.items() if not unfit & one.when.keys()}
+    for name in space:
+        faults += _unusable(source, config, space, name)
+    return faults
+
+
+def _unusable(
+    source: _Source, config: Experiment, space: Mapping[str, Dimension], name: str
+) -> list[str]:
+    """Values of a key that no trial could have, whatever else it has.
+
+    A value that goes with some values of other keys is none of them: the trials that combine it with others
+    fail with the reason. Nor is the end of a range where a rule between keys refuses it and the range holds
+    values that can be used.
+    """
+    faults: list[str] = []
+    excused: list[str] = []
+    usable = False
+    for value in space[name].ends():
+        told, by_rule = _refusals(source, config, space, name, value)
+        usable |= not told
+        (excused if by_rule and not isinstance(space[name], Choice) else faults).extend(told)
+    if excused and not usable:
+        inner = space[name].inner()
+        if all(_refusals(source, config, space, name, value)[0] for value in inner):
+            faults += excused
+    return faults
+
+
+def _refusals(
+    source: _Source, config: Experiment, space: Mapping[str, Dimension], name: str, value: Any
+) -> tuple[list[str], bool]:
+    """Why no trial can have a value, and whether rules between keys alone refuse it; empty if one can."""
+    at = source.where(("sweep", "space", name))
+    told: list[str] = []
+    by_rule = False
+    for chosen in tries(space, name, value):
         try:
-            expanded = _set(source, ("sweep", "space"), chosen_values(sweep.space, chosen))
+            expanded = _set(source, ("sweep", "space"), chosen_values(space, chosen))
         except ConfigError as error:
             place, _, text = str(error).partition(": ")
-            faults.append(f"{place}: sweep.space: {text}")
+            return [f"{place}: sweep.space: {text}"], False
+        try:
+            trial = Experiment.model_validate_json(json.dumps(expanded.data), strict=True)
+        except ValidationError as error:
+            if not told:
+                by_rule = all(one["type"] == "value_error" for one in error.errors())
+                found = explain.faults(error, Experiment, expanded.data)
+                told = [f"{expanded.where(path)}: sweep.space: {fault}" for path, fault in found]
             continue
-        for path, message in _validate(Experiment, expanded)[1]:
-            faults.append(f"{expanded.where(path)}: sweep.space: {message}")
-    return faults
+        unfit = config.unfit_trials(trial)
+        if not unfit:
+            return [], False
+        told = told or [f"{at}: sweep.space: {fault}" for fault in unfit]
+    return told, by_rule
 
 
 def _unsettable(key: str, overrides: Sequence[str], index: int) -> list[str]:

@@ -26,7 +26,14 @@ SPACE = {
 
 def sweep_file(laboratory: Laboratory, **sweep: Any) -> Path:
     """An experiment with a sweep of short trials."""
-    settings = {"space": SPACE, "trials": 5, "startup_trials": 3, "heartbeat_s": 1, **sweep}
+    settings = {
+        "space": SPACE,
+        "trials": 5,
+        "seeds": [0],
+        "startup_trials": 3,
+        "heartbeat_s": 1,
+        **sweep,
+    }
     return laboratory.write(
         training__steps=STEPS, training__checkpoint_every=2, tracking__weights=False, sweep=settings
     )

@@ -131,7 +131,7 @@ def test_a_plan_counts_each_rollout_once_and_the_copies_that_stay(experiment: Ex
         "prompts looked at 256 of 2,144",
     ):
         assert line in lines
-    copies = f"3 copies of the student ({3 * weights / 1024:,.3g} KiB in all)"
+    copies = f"3 copies of the student ({3 * weights / 1024**2:.3g} MiB in all)"
     assert copies in " ".join(lines)
 
 

@@ -20,7 +20,7 @@ from opdlab.mlflow_page import save_view
 from opdlab.sweeps import report
 from opdlab.sweeps.importance import importance, of_one_objective
 from opdlab.sweeps.outcome import Outcome, intermediate
-from opdlab.sweeps.settings import IntRange, Limit, Sweep, chosen_values, corners
+from opdlab.sweeps.settings import IntRange, Limit, Sweep, chosen_values, tries
 from opdlab.sweeps.study import make_pruner, make_sampler, progress, suggest
 from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import Watch, trial_config
@@ -113,12 +113,15 @@ def test_a_conditional_key_exists_only_where_its_condition_holds():
         assert ("method.top_k" in chosen) == (chosen["method"] == "lgr")
 
 
-def test_every_end_of_every_key_is_tried_with_what_it_depends_on():
+def test_a_value_is_tried_with_what_it_depends_on_and_with_all_ends_of_others():
     space = parsed(CONDITIONAL).space
-    points = corners(space)
-    assert [chosen[name] for name, chosen in points] == ["opd", "lgr", 2, 8, 1e-4, 1e-2]
-    assert [c["method"] for name, c in points if name == "method.top_k"] == ["lgr", "lgr"]
-    assert all(("method.top_k" in c) == (c["method"] == "lgr") for _, c in points)
+    found = list(tries(space, "method.top_k", 8))
+    assert {chosen["method"] for chosen in found} == {"lgr"}
+    assert {chosen["method.top_k"] for chosen in found} == {8}
+    assert {chosen["training.learning_rate"] for chosen in found} == {1e-4, 1e-2}
+    found = list(tries(space, "training.learning_rate", 1e-4))
+    assert all(("method.top_k" in c) == (c["method"] == "lgr") for c in found)
+    assert len({json.dumps(chosen) for chosen in found}) == len(found) == 3
 
 
 def test_a_named_choice_replaces_a_section_before_keys_inside_it(experiment: Experiment):

@@ -13,6 +13,8 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from opdlab.sweeps.settings import identity
+
 # Trees of the forest that the shares come from, and of those that only tell how much they vary.
 _TREES, _TREES_OF_A_DRAW = 64, 16
 _DRAWS = 100
@@ -57,7 +59,9 @@ class Group:
 
 def groups(study: optuna.Study) -> list[Group]:
     """The keys by the trials that have them; conditional keys stand apart."""
-    trials = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    complete = (trial for trial in study.trials if trial.state == TrialState.COMPLETE)
+    # Equal parameters came out equal: counted twice, they would make the interval too narrow.
+    trials = list({identity(trial.params): trial for trial in complete}.values())
     owners: dict[tuple[int, ...], list[str]] = {}
     for key in dict.fromkeys(key for trial in trials for key in trial.params):
         having = tuple(n for n, trial in enumerate(trials) if key in trial.params)

@@ -46,11 +46,12 @@ NEAR = 0.85
 
 def misnamed(config: Experiment, sweep: Sweep) -> Iterator[tuple[tuple[Key, ...], str]]:
     """Place in the sweep's section, and message, of every metric whose name is almost one that exists."""
-    judged = [*COSTS, "mean_at_k", "pass_at_k", *STEP, *_of_benchmarks(config)]
+    evaluated = ["mean_at_k", "pass_at_k", *_of_benchmarks(config)]
+    judged = [*COSTS, *STEP, *evaluated]
     sections = {
         "objectives": (sweep.objectives, judged),
         "constraints": (sweep.constraints, judged),
-        "stop_when_beyond": (sweep.stop_when_beyond, STEP),
+        "stop_when_beyond": (sweep.stop_when_beyond, judged),
     }
     for section, (entries, known) in sections.items():
         for index, entry in enumerate(entries):
@@ -59,6 +60,13 @@ def misnamed(config: Experiment, sweep: Sweep) -> Iterator[tuple[tuple[Key, ...]
                     (section, index, "metric"),
                     f"a run has no metric {entry.metric}. Did you mean {near}?",
                 )
+    for index, limit in enumerate(sweep.stop_when_beyond):
+        if limit.metric in evaluated and not config.evaluation.every:
+            yield (
+                ("stop_when_beyond", index, "metric"),
+                f"{limit.metric} is measured at the end alone, where nothing is left to stop; set "
+                "evaluation.every, or make it one of the constraints",
+            )
 
 
 def almost(metric: str, known: list[str]) -> str:

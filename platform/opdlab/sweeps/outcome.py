@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,15 +56,20 @@ class Outcome:
 
     def write(self, folder: Path) -> None:
         """Keep it in the folder of the trial, whole or not at all."""
-        partial = folder / f"{OUTCOME}.partial"
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        partial.replace(folder / OUTCOME)
+        write_whole(folder / OUTCOME, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Outcome | None:
         """What an earlier process left; None where there is nothing."""
         path = folder / OUTCOME
         return cls(**json.loads(path.read_text())) if path.exists() else None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader finds all of it or the one before."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:
@@ -81,14 +87,28 @@ def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:
             f"{folder}: some answers could not be graded, so the trial has no score; "
             "see the verdicts in its samples"
         )
-    micro_batches = config.training.accumulate
     return {
-        **{name: value for name, value in rows[-1].items() if name not in ("step", "time")},
+        **last_known(rows),
         **headline(samples),
         "mean_at_k": mean,
         "pass_at_k": solved,
-        "teacher_tokens": micro_batches * sum(r["response_tokens"] + r["leaves"] for r in rows),
-        "seconds": micro_batches * sum(r[part] for r in rows for part in PARTS),
+        **costs(rows, config),
+    }
+
+
+def last_known(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The last value of each metric; some, such as `accuracy`, are not measured at every step."""
+    found = {name: value for row in rows for name, value in row.items()}
+    return {name: value for name, value in found.items() if name not in ("step", "time")}
+
+
+def costs(rows: Sequence[Mapping[str, float]], config: Experiment) -> dict[str, float]:
+    """Tokens that the teacher has scored and seconds of training, up to the last of these steps."""
+    # Metrics are means over the micro-batches of a step.
+    each = config.training.accumulate
+    return {
+        "teacher_tokens": each * sum(r["response_tokens"] + r["leaves"] for r in rows),
+        "seconds": each * sum(r[part] for r in rows for part in PARTS),
     }
 
 
@@ -96,29 +116,46 @@ def intermediate(
     rows: Sequence[Mapping[str, float]], config: Experiment
 ) -> list[tuple[int, float]]:
     """Step and mean@k over the benchmarks, of each evaluation in the midst of a run."""
-    name = f"/mean_at_{config.evaluation.samples}"
     found = []
     for row in rows:
-        scores = [value for metric, value in row.items() if metric.endswith(name)]
-        if len(scores) == len(config.evaluation.benchmarks):
-            found.append((int(row["step"]), sum(scores) / len(scores)))
+        score = mean_over_benchmarks(row, "mean", config)
+        if score is not None:
+            found.append((int(row["step"]), score))
     return found
 
 
+def mean_over_benchmarks(
+    row: Mapping[str, float], kind: Literal["mean", "pass"], config: Experiment
+) -> float | None:
+    """mean@k or pass@k of an evaluation in the midst of a run; None where a step has none."""
+    settings = config.evaluation
+    names = [f"{one.benchmark}/{kind}_at_{settings.samples}" for one in settings.benchmarks]
+    scores = [row[name] for name in names if name in row]
+    return sum(scores) / len(scores) if scores and len(scores) == len(names) else None
+
+
 def read_stop(folder: Path) -> str:
-    """Why the worker asked the trial to stop; empty where it did not."""
+    """Why the worker asked this process to stop; empty where it did not.
+
+    What an earlier worker left for an earlier process says nothing about a signal that comes to this one.
+    """
     path = folder / STOP
-    return json.loads(path.read_text())["reason"] if path.exists() else ""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found["reason"] if found.get("process") == os.getpid() else ""
 
 
-def write_stop(folder: Path, reason: str) -> None:
-    """Tell a trial's process why it is about to be stopped."""
-    (folder / STOP).write_text(json.dumps({"reason": reason}) + "\n")
+def write_stop(folder: Path, reason: str, process: int | None = None) -> None:
+    """Tell a trial's process why it is about to be stopped.
+
+    Args:
+        process: its id; without one the file is for nobody.
+    """
+    write_whole(folder / STOP, json.dumps({"reason": reason, "process": process}) + "\n")
 
 
 def write_chosen(folder: Path, chosen: Mapping[str, Any]) -> None:
     """Keep what the sampler chose for a trial, the names of whole sections among it."""
-    (folder / CHOSEN).write_text(json.dumps(dict(chosen)) + "\n")
+    write_whole(folder / CHOSEN, json.dumps(dict(chosen)) + "\n")
 
 
 def read_chosen(folder: Path) -> dict[str, Any]:

@@ -103,7 +103,11 @@ def write(
     record.artifact(results)
     for path in plots(study, sweep, shares, folder / "plots"):
         record.artifact(path, "plots")
-    if (run := len(state.finished)) < sweep.trials:
+    if (run := len(state.finished)) < sweep.trials and studies.exhausted(study, sweep):
+        console.print(
+            f"[yellow]The space has {run} points, and all were tried[/]; equal trials come out the same."
+        )
+    elif run < sweep.trials:
         console.print(
             f"[yellow]The time budget ended the sweep after {run} of {sweep.trials} trials[/]; "
             "the same command goes on."

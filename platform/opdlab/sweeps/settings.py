@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from random import Random
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,8 @@ from pydantic import Field, model_validator
 from opdlab.section import Section
 
 Scalar = bool | int | float | str
+PARTS = 8  # of a range, between which values are tried when the file is checked
+RANDOM_TRIES = 16
 COSTS = ("teacher_tokens", "seconds")
 """Metrics that less of is better."""
 
@@ -37,6 +40,11 @@ class IntRange(Section):
     def ends(self) -> list[Any]:
         """The values that are tried when the file is checked."""
         return [self.low, self.high]
+
+    def inner(self) -> list[Any]:
+        """Values between the ends, evenly spread."""
+        steps = (self.high - self.low) // self.step
+        return sorted({self.low + steps * part // PARTS * self.step for part in range(1, PARTS)})
 
     def finite(self) -> list[Any] | None:
         """Every value, or None where a grid cannot list them."""
@@ -67,6 +75,10 @@ class FloatRange(Section):
         """The values that are tried when the file is checked."""
         return [self.low, self.high]
 
+    def inner(self) -> list[Any]:
+        """Values between the ends, evenly spread."""
+        return [self.low + (self.high - self.low) * part / PARTS for part in range(1, PARTS)]
+
     def finite(self) -> list[Any] | None:
         """Every value, or None where a grid cannot list them."""
         if self.step is None:
@@ -84,6 +96,17 @@ class Choice(Section):
     when: dict[str, Scalar] = {}
     """Only in trials where these other keys of the space were given these values."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_for_others(cls, data: Any) -> Any:
+        values = data.get("values") if isinstance(data, dict) else None
+        if isinstance(values, list) and not all(isinstance(one, Scalar) for one in values):
+            raise ValueError(
+                "values: a list holds plain values alone; give each a name, such as `values: {none: null, "
+                "two: [1, 2]}`"
+            )
+        return data
+
     @model_validator(mode="after")
     def _check(self) -> Choice:
         listed = list(self.values)
@@ -94,6 +117,10 @@ class Choice(Section):
     def ends(self) -> list[Any]:
         """The values that are tried when the file is checked."""
         return list(self.values)
+
+    def inner(self) -> list[Any]:
+        """Nothing: all values are ends."""
+        return []
 
     def finite(self) -> list[Any] | None:
         """Every value."""
@@ -120,7 +147,7 @@ class Objective(Section):
     metric: str = "mean_at_k"
     """`mean_at_k` and `pass_at_k` average over the benchmarks; `teacher_tokens` (tokens that the teacher
     scored) and `seconds` (of training) are costs; else any metric of a run, such as
-    `math/short/mean_at_8` or `repetition_rate`, at its last step."""
+    `math/short/mean_at_8` or `repetition_rate`, where it was last measured."""
     direction: Literal["maximize", "minimize"] = "maximize"
     """By default `minimize` for the two costs, else `maximize`."""
 
@@ -166,24 +193,26 @@ class Sweep(Section):
     """What varies: dotted keys of the experiment, such as `method.reward_weight`."""
     trials: int = Field(ge=1)
     """Trials in all, over all workers."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
-    """Training seeds of each trial; it is judged by their mean."""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[], min_length=1)
+    """Training seeds of each trial; it is judged by their mean. By default `seed` of the experiment."""
     objectives: list[Objective] = Field(default=[Objective()], min_length=1)
     """What is sought; of several the Pareto front."""
     constraints: list[Limit] = []
     """Trials beyond these are kept but never called best."""
     stop_when_beyond: list[Limit] = []
-    """A trial whose training step goes beyond one of these is ended at once and called pruned."""
+    """A trial that goes beyond one of these while it trains is ended at once and called pruned. Scores of
+    benchmarks are looked at every `evaluation.every` steps, the two costs as they add up."""
     sampler: Literal["tpe", "gp", "random", "grid", "cmaes"] = "tpe"
     """Chooses values. `gp` needs the fewest trials where each is expensive; `grid` tries all."""
-    sampler_seed: int = Field(default=0, ge=0)
-    """The same seed and one worker give the same trials."""
+    sampler_seed: int | None = Field(default=None, ge=0)
+    """The same seed and one worker give the same trials. By default the experiment's `seed`."""
     startup_trials: int = Field(default=8, ge=1)
-    """Trials at random before the sampler learns from what it has seen, and before any is pruned."""
+    """Trials at random before the sampler learns from what it has seen; these first ones are never
+    pruned."""
     pruner: Literal["none", "median", "halving"] = "none"
-    """Ends trials whose intermediate mean@k lags behind: below the median of the others at that point, or
-    not among the best half at each doubling. Measured every `evaluation.every` steps and after
-    each seed."""
+    """Ends trials whose mean@k lags behind that of more than half of the others at the same point; those
+    that were ended before count as behind. `median` looks every `evaluation.every` steps and after each
+    seed, `halving` at the first of these points and at each doubling of its step."""
     time_budget_s: float | None = Field(default=None, gt=0)
     """No trial begins later than this many seconds after the command did."""
     storage: str | None = None
@@ -191,6 +220,13 @@ class Sweep(Section):
     need one. By default an SQLite file in the output folder, for one machine."""
     heartbeat_s: int = Field(default=10, ge=1)
     """Seconds between signs of life of a trial; after three missing ones it is begun again."""
+
+    def seeded(self, seed: int) -> Sweep:
+        """The sweep with this seed where it has none of its own."""
+        own: dict[str, Any] = {"seeds": self.seeds or [seed]}
+        if self.sampler_seed is None:
+            own["sampler_seed"] = seed
+        return self.model_copy(update=own)
 
     @model_validator(mode="after")
     def _check(self) -> Sweep:
@@ -217,7 +253,7 @@ class Sweep(Section):
         for other in later:
             if name.startswith(f"{other}."):
                 raise ValueError(
-                    f"space: {other} would replace what {name} has set; write {name} after it, with `when`"
+                    f"space.{other} would replace what {name} has set; write {name} after it, with `when`"
                 )
 
     def _check_cmaes(self) -> None:
@@ -236,11 +272,13 @@ class Sweep(Section):
         earlier = list(self.space)[: list(self.space).index(name)]
         for other, value in dimension.when.items():
             if other not in earlier:
-                raise ValueError(f"space: {name} depends on {other}, which must stand before it")
+                raise ValueError(f"space.{name} depends on {other}, which must stand before it")
             known = self.space[other].finite()
             if known is not None and value not in known:
                 listed = ", ".join(map(str, known))
-                raise ValueError(f"space: {name}: {other} is never {value!r}, but one of {listed}")
+                raise ValueError(
+                    f"space.{name}.when: {other} is never {value!r}, but one of {listed}"
+                )
 
     def _check_grid(self) -> None:
         points = 1
@@ -248,15 +286,52 @@ class Sweep(Section):
             values = dimension.finite()
             if values is None:
                 raise ValueError(
-                    f"space: {name} has no end of values; a grid needs a step or a choice"
+                    f"space.{name} has no end of values; a grid needs a step or a choice"
                 )
             if dimension.when:
-                raise ValueError(f"space: {name}: a grid has no conditions; use tpe, or two sweeps")
+                raise ValueError(f"space.{name}: a grid has no conditions; use tpe, or two sweeps")
             points *= len(values)
         if self.trials > points:
             raise ValueError(
                 f"trials: this is a grid of {points} points; ask for that many or fewer"
             )
+
+
+def points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | None:
+    """Every point of a space; None where there are more than `most`."""
+    found: list[dict[str, Any]] = [{}]
+    for name, dimension in space.items():
+        values = _listed(dimension, most)
+        if values is None:
+            return None
+        grown: list[dict[str, Any]] = []
+        for point in found:
+            own = [{**point, name: value} for value in values]
+            grown += own if applies(dimension, point) else [point]
+        if len(grown) > most:
+            return None
+        found = grown
+    return found
+
+
+def _listed(dimension: Dimension, most: int) -> list[Any] | None:
+    """Every value of a dimension; None where there are more than `most`."""
+    if isinstance(dimension, Choice):
+        return list(dimension.values)
+    if dimension.low == dimension.high:
+        return [dimension.low]
+    if dimension.step is None or (dimension.high - dimension.low) / dimension.step > most:
+        return None
+    # A logarithmic range of whole numbers has no step of its own.
+    return dimension.model_copy(update={"log": False}).finite()
+
+
+def identity(chosen: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """Equal for the same point of a space: a number with a step is not always rounded the same way."""
+    return frozenset(
+        (name, f"{value:.9g}" if isinstance(value, float) else repr(value))
+        for name, value in chosen.items()
+    )
 
 
 def chosen_values(space: Mapping[str, Dimension], chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,14 +348,26 @@ def applies(dimension: Dimension, chosen: Mapping[str, Any]) -> bool:
     return all(chosen.get(name) == value for name, value in dimension.when.items())
 
 
-def corners(space: Mapping[str, Dimension]) -> list[tuple[str, dict[str, Any]]]:
-    """Points that show whether every end of every dimension can be used: its name, what is chosen."""
-    points = []
-    for name, dimension in space.items():
-        for value in dimension.ends():
-            fixed = {**_conditions(space, name), name: value}
-            points.append((name, _completed(space, fixed)))
-    return points
+def tries(space: Mapping[str, Dimension], name: str, value: Any) -> Iterator[dict[str, Any]]:
+    """Points with a value of one key, by which to see whether any others go with it.
+
+    The others are at their first and last values, all together and one by one, and then at random ends.
+    """
+    fixed = {**_conditions(space, name), name: value}
+    first = {other: one.ends()[0] for other, one in space.items()}
+    last = {other: one.ends()[-1] for other, one in space.items()}
+    rest = [first, last]
+    for other, one in space.items():
+        rest += [{**most, other: end} for end in one.ends() for most in (first, last)]
+    chance = Random(0)
+    for _ in range(RANDOM_TRIES):
+        rest.append({other: chance.choice(one.ends()) for other, one in space.items()})
+    seen: set[frozenset[tuple[str, str]]] = set()
+    for values in rest:
+        point = _completed(space, fixed, values)
+        if identity(point) not in seen:
+            seen.add(identity(point))
+            yield point
 
 
 def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
@@ -291,11 +378,13 @@ def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
     return needed
 
 
-def _completed(space: Mapping[str, Dimension], fixed: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(
+    space: Mapping[str, Dimension], fixed: Mapping[str, Any], rest: Mapping[str, Any]
+) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for name, dimension in space.items():
         if name in fixed:
             chosen[name] = fixed[name]
         elif applies(dimension, chosen):
-            chosen[name] = dimension.ends()[0]
+            chosen[name] = rest[name]
     return chosen

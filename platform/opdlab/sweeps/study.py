@@ -20,13 +20,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from opdlab.config import Experiment
 from opdlab.errors import OpdlabError
-from opdlab.sweeps.settings import Choice, FloatRange, Sweep, applies
+from opdlab.sweeps.pruning import Lagging, first_number
+from opdlab.sweeps.settings import Choice, FloatRange, Sweep, applies, identity, points
+from opdlab.training.group import differences
 
 GRACE = 3  # missing signs of life before a trial counts as dead
 OUTAGE_S = 900  # a database that is away for longer ends a worker
 MAX_RETRY = (
     20  # stops on request count, too; what ends a poisonous trial is the count of dead workers
 )
+SAME_AS = "same_as"
+MOST_POINTS = 1000  # of a space that are listed to see which were tried
 ASK_LOCK = 0x6F70646C  # key of PostgreSQL's advisory lock
 T = TypeVar("T")
 DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)
@@ -105,7 +109,7 @@ def open_study(config: Experiment, sweep: Sweep) -> optuna.Study:
         if before is None:
             study.set_user_attr("config", wanted)
         elif before != wanted:
-            changed = ", ".join(sorted(key for key in wanted if before.get(key) != wanted[key]))
+            changed = ", ".join(sorted(differences(before, wanted)))
             raise SweepError(
                 f"the sweep {config.name} was begun with other settings of: {changed}. Give the same "
                 "ones to go on, or another name to begin a new sweep"
@@ -149,7 +153,8 @@ def locked(config: Experiment, sweep: Sweep) -> Iterator[Callable[[], None]]:
 
 def make_sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
     """The sampler for the trial of this number; its own seed makes workers and restarts no difference."""
-    seed = sweep.sampler_seed * 100_003 + number
+    # NumPy takes no larger seed.
+    seed = ((sweep.sampler_seed or 0) * 100_003 + number) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if sweep.sampler == "gp":
@@ -160,7 +165,7 @@ def make_sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
             )
         if sweep.sampler == "grid":
             grid = {name: one.finite() or [] for name, one in sweep.space.items()}
-            return optuna.samplers.GridSampler(grid, seed=sweep.sampler_seed)
+            return optuna.samplers.GridSampler(grid, seed=(sweep.sampler_seed or 0) % 2**32)
         if sweep.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=sweep.startup_trials)
@@ -168,11 +173,9 @@ def make_sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
 
 def make_pruner(sweep: Sweep) -> optuna.pruners.BasePruner:
     """The pruner."""
-    if sweep.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=sweep.startup_trials)
-    if sweep.pruner == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(reduction_factor=2)
-    return optuna.pruners.NopPruner()
+    if sweep.pruner == "none":
+        return optuna.pruners.NopPruner()
+    return Lagging(sweep.pruner, sweep.startup_trials)
 
 
 def suggest(sweep: Sweep, trial: optuna.Trial) -> dict[str, Any]:
@@ -194,14 +197,39 @@ def suggest(sweep: Sweep, trial: optuna.Trial) -> dict[str, Any]:
     return chosen
 
 
-def first_number(trial: FrozenTrial) -> int:
-    """Number of the trial that this one tries again, or its own."""
-    return trial.system_attrs.get("failed_trial", trial.number)
+def twin(trials: Sequence[FrozenTrial], mine: FrozenTrial) -> FrozenTrial | None:
+    """An earlier trial with the same parameters, which would come out the same; None without one."""
+    for trial in trials:
+        if trial.number >= mine.number:
+            return None
+        another = first_number(trial) != first_number(mine) and not is_repetition(trial)
+        if another and identity(trial.params) == identity(mine.params):
+            return trial
+    return None
+
+
+def is_repetition(trial: FrozenTrial) -> bool:
+    """Whether a trial was given the parameters of an earlier one, and so was not run."""
+    return SAME_AS in trial.user_attrs
+
+
+def untried(study: optuna.Study, sweep: Sweep) -> list[dict[str, Any]] | None:
+    """The points of the space that no trial has had; None where there are too many to list."""
+    every = points(sweep.space, MOST_POINTS)
+    if every is None:
+        return None
+    tried = {identity(trial.params) for trial in study.get_trials(deepcopy=False)}
+    return [point for point in every if identity(point) not in tried]
+
+
+def exhausted(study: optuna.Study, sweep: Sweep) -> bool:
+    """Whether every point of the space has been tried."""
+    return sweep.sampler != "grid" and untried(study, sweep) == []
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a sweep stands, trials that were tried again counted once.
+    """Where a sweep stands, trials that were tried again counted once, and repetitions not at all.
 
     Attributes:
         begun: trials that have been asked for.
@@ -217,7 +245,7 @@ class Progress:
 
 def progress(study: optuna.Study) -> Progress:
     """Read where a sweep stands."""
-    trials = study.get_trials(deepcopy=False)
+    trials = [trial for trial in study.get_trials(deepcopy=False) if not is_repetition(trial)]
     tries: dict[int, list[FrozenTrial]] = {}
     for trial in trials:
         tries.setdefault(first_number(trial), []).append(trial)

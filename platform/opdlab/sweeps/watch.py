@@ -11,8 +11,8 @@ import optuna
 
 from opdlab import comparison
 from opdlab.config import Experiment
-from opdlab.sweeps.outcome import intermediate
-from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.outcome import costs, intermediate, mean_over_benchmarks
+from opdlab.sweeps.settings import COSTS, Sweep
 from opdlab.tracking import read_metrics
 
 
@@ -33,7 +33,7 @@ class Watch:
         earlier: list[float] = []
         for index, run in enumerate(self.experiment.runs):
             rows = read_metrics(self.folder / run.name)
-            if reason := beyond(rows, self.sweep):
+            if reason := beyond(rows, self.sweep, self.experiment):
                 return f"{run.name}: {reason}"
             for step, score in intermediate(rows, self.experiment):
                 if self._report(index * steps + step, [*earlier, score]):
@@ -62,11 +62,33 @@ def final_score(folder: Path) -> float:
     return value
 
 
-def beyond(rows: Sequence[Mapping[str, float]], sweep: Sweep) -> str:
+def broken(folder: Path, experiment: Experiment, sweep: Sweep) -> str:
+    """Which limit a run of a trial was the first to break at one of its steps; empty for none."""
+    for run in experiment.runs:
+        if reason := beyond(read_metrics(folder / run.name), sweep, experiment):
+            return f"{run.name}: {reason}"
+    return ""
+
+
+def beyond(rows: Sequence[Mapping[str, float]], sweep: Sweep, experiment: Experiment) -> str:
     """Which limit a training step was the first to break; empty for none."""
-    for row in rows:
+    if not sweep.stop_when_beyond:
+        return ""
+    for until, row in enumerate(rows, 1):
         for limit in sweep.stop_when_beyond:
-            value = row.get(limit.metric)
+            value = _at_step(limit.metric, rows[:until], experiment)
             if value is not None and limit.excess(value) > 0:
                 return f"{limit.metric} is {value:.4g} at step {row['step']:.0f}, not {limit}"
     return ""
+
+
+def _at_step(
+    metric: str, rows: Sequence[Mapping[str, float]], experiment: Experiment
+) -> float | None:
+    """A metric at the last of these steps; None where that step has none."""
+    if metric in COSTS:
+        return costs(rows, experiment)[metric]
+    if metric in ("mean_at_k", "pass_at_k"):
+        kind = "mean" if metric == "mean_at_k" else "pass"
+        return mean_over_benchmarks(rows[-1], kind, experiment)
+    return rows[-1].get(metric)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -26,7 +27,7 @@ from optuna.trial import TrialState
 
 from opdlab import loader
 from opdlab.config import Experiment, Variant
-from opdlab.errors import DataError
+from opdlab.errors import ConfigError, DataError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.outcome import Outcome, state_of, write_chosen, write_stop
@@ -34,12 +35,14 @@ from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
 from opdlab.sweeps.trial import TRY_LATER
-from opdlab.sweeps.watch import Watch
+from opdlab.sweeps.watch import Watch, broken
 from opdlab.terminal import shown
 from opdlab.training.group import CONFIG
 
 POLL_S = 0.5
 STOP_S = 60  # for a trial to write a checkpoint once it was asked to stop
+REPETITIONS = 20  # of earlier parameters, one after the other, before a point is drawn at random
+MISSES = 3  # trials without a metric that is judged by, before the sweep ends
 RESTARTS = 2  # of a process that was killed, before its trial counts as failed
 HOPELESS = os.EX_DATAERR  # exit code of a worker that a new one could not help
 
@@ -99,7 +102,8 @@ class Worker:
             self.stop.check()
             state = studies.progress(self.study)
             late = time.time() > self.deadline
-            if state.waiting or (state.begun < self.sweep.trials and not late):
+            more = state.begun < self.sweep.trials and not late
+            if state.waiting or (more and not studies.exhausted(self.study, self.sweep)):
                 self._ask(free)
                 return True
         if state.running == 0:
@@ -114,6 +118,7 @@ class Worker:
             fail_stale_trials(self.study)
 
     def _ask(self, free: Callable[[], None]) -> None:
+        self._queue_another()
         number = len(self.study.get_trials(deepcopy=False))
         self.study.sampler = studies.make_sampler(self.sweep, number)
         numbers: list[int] = []
@@ -122,6 +127,7 @@ class Worker:
             numbers.append(trial.number)
             try:
                 chosen = studies.suggest(self.sweep, trial)
+                self._refuse_repetition(trial)
             finally:
                 free()
             return self._run(trial, chosen)
@@ -137,6 +143,25 @@ class Worker:
             # The trial stays open; its signs of life end, and a worker takes it up where it was.
             self.say(f"the database went away ({type(error).__name__})")
 
+    def _refuse_repetition(self, trial: optuna.Trial) -> None:
+        """Take back a trial whose parameters another has had: it would only come out the same."""
+        if self.sweep.sampler == "grid":
+            return
+        trials = self.study.get_trials(deepcopy=False)
+        earlier = studies.twin(trials, trials[trial.number])
+        if earlier is not None:
+            trial.set_user_attr(studies.SAME_AS, studies.first_number(earlier))
+            raise FailedTrialError(f"its parameters are those of trial {earlier.number}")
+
+    def _queue_another(self) -> None:
+        """Where the sampler only repeats itself, queue a point that no trial has had, drawn at random."""
+        trials = self.study.get_trials(deepcopy=False)
+        last = trials[-REPETITIONS:]
+        stuck = len(last) == REPETITIONS and all(map(studies.is_repetition, last))
+        if stuck and (left := studies.untried(self.study, self.sweep)):
+            chance = random.Random((self.sweep.sampler_seed or 0) + len(trials))
+            self.study.enqueue_trial(chance.choice(left))
+
     def _queue_again(self, number: int) -> None:
         trial = self.study.get_trials(deepcopy=False)[number]
         if trial.state == TrialState.FAIL:
@@ -147,13 +172,28 @@ class Worker:
     def _run(self, trial: optuna.Trial, chosen: Mapping[str, Any]) -> Sequence[float]:
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
         folder = studies.folder_of(self.config) / f"trial-{studies.first_number(frozen):04d}"
+        experiment = self._experiment(trial, chosen)
         folder.mkdir(parents=True, exist_ok=True)
-        experiment = trial_config(self.config, self.sweep, chosen)
         loader.save_resolved(experiment, folder / CONFIG)
         write_chosen(folder, chosen)
         self.say(f"trial {trial.number} in {folder.name}: {dict(chosen)}")
         outcome = Outcome.read(folder) or self._supervise(trial, folder, experiment)
+        if outcome.state == "complete" and (reason := broken(folder, experiment, self.sweep)):
+            # It ended before anyone had looked.
+            outcome = replace(outcome, state="pruned", reason=reason)
         return patiently(lambda: self._judge(trial, outcome, folder), self.say)
+
+    def _experiment(self, trial: optuna.Trial, chosen: Mapping[str, Any]) -> Experiment:
+        """The trial's experiment; a combination that the configuration refuses fails with its reason."""
+        try:
+            experiment = trial_config(self.config, self.sweep, chosen)
+            if faults := self.config.unfit_trials(experiment):
+                raise ConfigError("; ".join(faults))
+        except ConfigError as error:
+            reason = " ".join(str(error).split("\n"))
+            trial.set_user_attr("reason", f"this combination cannot be used: {reason}")
+            raise FailedTrialError(reason) from error
+        return experiment
 
     def _judge(self, trial: optuna.Trial, outcome: Outcome, folder: Path) -> Sequence[float]:
         """Tell Optuna what came out."""
@@ -167,19 +207,36 @@ class Worker:
         if outcome.state == "pruned":
             trial.set_user_attr("reason", outcome.reason)
             raise TrialPruned(outcome.reason)
-        for limit in self.sweep.constraints:
-            trial.set_constraint(str(limit), limit.excess(outcome.mean(limit.metric)))
         for name, value in outcome.means().items():
             trial.set_user_attr(name, value)
-        return [outcome.mean(objective.metric) for objective in self.sweep.objectives]
+        try:
+            for limit in self.sweep.constraints:
+                trial.set_constraint(str(limit), limit.excess(outcome.mean(limit.metric)))
+            return [outcome.mean(objective.metric) for objective in self.sweep.objectives]
+        except DataError as error:
+            trial.set_user_attr("reason", str(error))
+            if self._never_complete():
+                raise
+            raise FailedTrialError(str(error)) from error
+
+    def _never_complete(self) -> bool:
+        """Whether so many trials have failed, and none was completed, that this is no matter of a few."""
+        ended = [trial.state for trial in studies.progress(self.study).finished.values()]
+        return TrialState.COMPLETE not in ended and ended.count(TrialState.FAIL) + 1 >= MISSES
 
     def _supervise(self, trial: optuna.Trial, folder: Path, experiment: Experiment) -> Outcome:
         """Run the process of a trial to its end, again where it was killed."""
         killed = 0
+        watch = Watch(trial, folder, experiment, self.sweep)
         while True:
-            code = self._process(trial, folder, experiment)
+            code, reason = self._process(trial, folder, watch)
             outcome = Outcome.read(folder)
             if outcome is not None:
+                return outcome
+            if reason:
+                # Stopped before it could write down why.
+                outcome = Outcome("pruned", reason)
+                outcome.write(folder)
                 return outcome
             if code == TRY_LATER:
                 self.say(f"{folder.name}: the tracking server does not answer; waiting")
@@ -201,25 +258,26 @@ class Worker:
             outcome.write(folder)
             return outcome
 
-    def _process(self, trial: optuna.Trial, folder: Path, experiment: Experiment) -> int:
-        """One process of a trial; returns its exit code."""
-        start = self.zygote.start if may_fork(experiment.training) else start_afresh
+    def _process(self, trial: optuna.Trial, folder: Path, watch: Watch) -> tuple[int, str]:
+        """One process of a trial; returns its exit code, and why it was stopped, if it was."""
+        if reason := patiently(watch.look, self.say):
+            return 0, reason
+        start = self.zygote.start if may_fork(watch.experiment.training) else start_afresh
         arguments = [str(folder), mlflow_run(self.study)]
         process = start("opdlab.sweeps.trial", arguments, folder / "log.txt", signal.SIGKILL)
         try:
-            watch = Watch(trial, folder, experiment, self.sweep)
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_S)
                 self._sign_of_life(trial)
                 if reason := patiently(watch.look, self.say):
-                    write_stop(folder, reason)
+                    write_stop(folder, reason, process.pid)
                     end(process, STOP_S)
         finally:
             if process.poll() is None:
                 end(process, STOP_S)
         assert process.returncode is not None
-        return process.returncode
+        return process.returncode, reason
 
     def _sign_of_life(self, trial: optuna.Trial) -> None:
         """Tell the database that the trial lives; stop where that is asked for."""

@@ -98,15 +98,16 @@ def last_group(config: Experiment) -> Group:
 def _differing(folder: Path, config: Experiment) -> list[str]:
     """Keys in which an execution's configuration is another one."""
     before = loader.load_experiment(folder / CONFIG).model_dump(mode="json")
-    return sorted(_differences(before, config.model_dump(mode="json")))
+    return sorted(differences(before, config.model_dump(mode="json")))
 
 
-def _differences(before: Any, now: Any, path: str = "") -> set[str]:
+def differences(before: Any, now: Any, path: str = "") -> set[str]:
+    """Dotted keys in which two configurations, as plain values, differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         return {
             found
             for key in before.keys() | now.keys()
-            for found in _differences(
+            for found in differences(
                 before.get(key), now.get(key), f"{path}.{key}" if path else key
             )
         }

@@ -1,0 +1,194 @@
+"""Which trials of a sweep are ended early, which are not run at all, and how each comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from opdlab.config import Experiment
+from opdlab.errors import DataError
+from opdlab.interrupt import StopRequest
+from opdlab.loader import load_experiment
+from opdlab.sweeps import study as studies
+from opdlab.sweeps.importance import groups
+from opdlab.sweeps.outcome import OUTCOME, Outcome, last_known, read_stop, write_stop
+from opdlab.sweeps.processes import Zygote
+from opdlab.sweeps.study import make_pruner, open_storage, open_study, progress
+from opdlab.sweeps.watch import beyond
+from opdlab.sweeps.worker import Worker
+
+EVALUATIONS = 16
+STARTUP = 8
+RATE = "training.learning_rate"
+
+
+def curves(pruner: str, trials: int, course: Callable[[int, int], float]) -> list[int]:
+    """How many evaluations each trial of a study came to, of `EVALUATIONS`."""
+    sweep = load(pruner=pruner, startup_trials=STARTUP).sweep
+    assert sweep is not None
+    study = optuna.create_study(direction="minimize", pruner=make_pruner(sweep))
+
+    def objective(trial: optuna.Trial) -> float:
+        for number in range(1, EVALUATIONS + 1):
+            trial.report(course(trial.number, number), 10 * number)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return 0.0
+
+    study.optimize(objective, n_trials=trials)
+    return [len(trial.intermediate_values) for trial in study.trials]
+
+
+def load(*overrides: str, **settings: Any) -> Experiment:
+    space = {RATE: {"type": "float", "low": 1e-4, "high": 1e-2}}
+    sweep = {"trials": 4, "space": space, **settings}
+    lines = ["runs=[]", "method={type: opd}", "evaluation.every=10", f"sweep={json.dumps(sweep)}"]
+    return load_experiment("quickstart", [*lines, *overrides])
+
+
+def talent(trial: int, evaluation: int) -> float:
+    """A score that depends on the trial alone, but for some noise."""
+    chance = random.Random(1000 * trial + evaluation)
+    return random.Random(trial).random() + chance.gauss(0, 0.02)
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving"])
+def test_a_pruner_ends_about_half_of_the_trials_and_none_of_the_first(pruner: str) -> None:
+    reached = curves(pruner, 100, talent)
+    assert reached[:STARTUP] == [EVALUATIONS] * STARTUP
+    later = reached[STARTUP:]
+    at_first = sum(length == 1 for length in later) / len(later)
+    to_the_end = sum(length == EVALUATIONS for length in later) / len(later)
+    assert 0.3 < at_first < 0.65
+    assert 0.3 < to_the_end < 0.65
+    best = max(range(100), key=lambda trial: random.Random(trial).random())
+    assert reached[best] == EVALUATIONS
+
+
+def test_halving_asks_at_the_first_report_and_at_each_doubling_alone() -> None:
+    # Bad from its third evaluation on: asked again at the fourth.
+    reached = curves("halving", 12, lambda trial, number: -(trial == 11) * (number >= 3) + 1.0)
+    assert reached == [EVALUATIONS] * 11 + [4]
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving"])
+def test_a_trial_that_collapses_is_ended(pruner: str) -> None:
+    def course(trial: int, number: int) -> float:
+        return 0.0 if trial >= STARTUP and number > 8 else 0.5 + 0.01 * number
+
+    reached = curves(pruner, STARTUP + 2, course)
+    assert reached[STARTUP:] == ([9, 9] if pruner == "median" else [EVALUATIONS] * 2)
+
+
+def test_a_metric_counts_where_it_was_last_measured() -> None:
+    rows = [{"step": 1.0, "time": 1.0, "loss": 2.0, "accuracy": 0.5}, {"step": 2.0, "loss": 1.0}]
+    assert last_known(rows) == {"loss": 1.0, "accuracy": 0.5}
+
+
+def test_scores_of_benchmarks_and_costs_end_a_trial_as_well() -> None:
+    costs = {"response_tokens": 50.0, "leaves": 10.0, "seconds/rollout": 1.0}
+    costs |= {"seconds/teacher": 1.0, "seconds/update": 1.0}
+    rows = [{"step": float(step), **costs} for step in range(1, 21)]
+    for one in load().evaluation.benchmarks:
+        rows[9] |= {f"{one.benchmark}/mean_at_8": 0.25, f"{one.benchmark}/pass_at_8": 0.5}
+
+    def reason(metric: str, **bound: float) -> str:
+        config = load(stop_when_beyond=[{"metric": metric, **bound}])
+        assert config.sweep is not None
+        return beyond(rows, config.sweep, config)
+
+    assert reason("mean_at_k", at_least=0.3).startswith("mean_at_k is 0.25 at step 10, not")
+    assert reason("pass_at_k", at_least=0.6).startswith("pass_at_k is 0.5 at step 10")
+    assert reason("math/short/mean_at_8", at_least=0.3).startswith("math/short/mean_at_8 is 0.25")
+    assert reason("mean_at_k", at_least=0.2) == ""
+    assert reason("teacher_tokens", at_most=700).startswith("teacher_tokens is 720 at step 12")
+    assert reason("seconds", at_most=30).startswith("seconds is 33 at step 11")
+
+
+def test_a_reason_to_stop_is_for_the_process_that_it_names(tmp_path: Path) -> None:
+    assert read_stop(tmp_path) == ""
+    write_stop(tmp_path, "lags behind", os.getpid() + 1)
+    assert read_stop(tmp_path) == ""
+    write_stop(tmp_path, "lags behind")
+    assert read_stop(tmp_path) == ""
+    write_stop(tmp_path, "lags behind", os.getpid())
+    assert read_stop(tmp_path) == "lags behind"
+
+
+def worked(tmp_path: Path, trials: int, **settings: Any) -> tuple[optuna.Study, list[Path]]:
+    """A sweep whose trials have all been trained already, worked off by one worker."""
+    config = load(f"output={tmp_path}", trials=trials, **settings)
+    assert config.sweep is not None
+    study = open_study(config, config.sweep)
+    folder = studies.folder_of(config)
+    for number in range(200):
+        place = folder / f"trial-{number:04d}"
+        place.mkdir()
+        Outcome("complete", "", [{"mean_at_k": number / 200, "loss": 1.0}]).write(place)
+    storage = open_storage(config, config.sweep)
+    with StopRequest() as stop:
+        zygote = cast(Zygote, None)  # nothing is begun
+        Worker(config, config.sweep, study, storage, stop, time.time() + 600, zygote).work()
+    storage.remove_session()
+    storage.engine.dispose()
+    return study, [path.parent for path in folder.glob(f"*/{OUTCOME}")]
+
+
+FEW = {
+    "method": {"type": "choice", "values": {"a": {"type": "opd"}, "b": {"type": "lgr"}}},
+    "method.top_k": {"type": "int", "low": 2, "high": 4, "when": {"method": "b"}},
+}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_equal_parameters_are_not_trained_again(
+    tmp_path: Path, sampler: Literal["tpe", "random"]
+) -> None:
+    study, _ = worked(tmp_path, 9, space=FEW, sampler=sampler, startup_trials=2)
+    finished = progress(study).finished.values()
+    assert {trial.state for trial in finished} == {TrialState.COMPLETE}
+    params = sorted(json.dumps(trial.params) for trial in finished)
+    assert params == sorted(
+        ['{"method": "a"}', *(f'{{"method": "b", "method.top_k": {k}}}' for k in (2, 3, 4))]
+    )
+
+
+def test_equal_parameters_count_once_in_what_matters() -> None:
+    study = optuna.create_study()
+    for number in range(12):
+        trial = study.ask()
+        trial.suggest_int("x", number % 2, number % 2)
+        study.tell(trial, 1.0)
+    (group,) = groups(study)
+    assert len(group.trials) == 2
+
+
+def test_a_combination_that_is_refused_fails_with_its_reason_and_the_sweep_goes_on(
+    tmp_path: Path,
+) -> None:
+    space = {
+        "training.steps": {"type": "choice", "values": [10, 500]},
+        "training.warmup_steps": {"type": "choice", "values": [0, 5, 20]},
+    }
+    study, _ = worked(tmp_path, 6, space=space, sampler="grid")
+    finished = progress(study).finished.values()
+    (refused,) = (trial for trial in finished if trial.state == TrialState.FAIL)
+    assert refused.params == {"training.steps": 10, "training.warmup_steps": 20}
+    assert refused.user_attrs["reason"] == (
+        "this combination cannot be used: training.warmup_steps (20) must be below training.steps (10)"
+    )
+    assert [trial.state for trial in finished].count(TrialState.COMPLETE) == 5
+
+
+def test_a_metric_that_no_trial_has_ends_the_sweep_after_a_few(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no metric 'accuracy'; they have: loss, mean_at_k"):
+        worked(tmp_path, 9, constraints=[{"metric": "accuracy", "at_least": 0.1}])
