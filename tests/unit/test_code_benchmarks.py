@@ -83,6 +83,8 @@ def test_a_function_may_be_given_whole_or_as_the_rest_of_the_prompt(folder):
     assert HumanEval().grade(problem, body).status == "no_answer"
     assert HumanEval(wording="complete").grade(problem, body + "\ndef x(): 1").status == "correct"
     assert HumanEval().grade(problem, fenced(f"{whole}print(add_3([1]))\nexit()")).status == "wrong"
+    repeated = problem.extra["question"] + body
+    assert HumanEval(wording="complete").grade(problem, repeated).status == "correct"
     twice = f"def add_3(values):\n    return 0\n\n{whole}"
     assert HumanEval().grade(problem, fenced(twice)).status == "correct"
 

@@ -130,6 +130,33 @@ def test_no_object_passes_for_the_value_that_is_asked_for(worker, form):
     assert verdict.reason.partition(" at ")[0] == f"SystemExit: {numbers}", verdict.reason
 
 
+PAIR = "class Pair:\n    def __init__(self, *a): pass\n    def __eq__(self, o): return True\n    __hash__ = None\n"
+BORROWED = {
+    "given back": "def f(p): return p[0]",
+    "given back in a list": "def f(p): return [p[0]] if len(p) > 1 else p[0]",
+    "made anew": "def f(p): return Pair()",
+    "kept": "K = []\ndef f(p):\n    K.append(p[0])\n    return K[0]",
+    "kept when it was made": PAIR.replace("pass", "K.append(self)")
+    + "K = []\ndef f(p): return K[0]",
+}
+
+
+@pytest.mark.parametrize("name", BORROWED)
+def test_an_object_that_the_tests_made_equals_nothing_once_it_was_out_of_their_hands(worker, name):
+    tests = (
+        "p = [Pair(1), Pair(2)]\nfor wanted in (3, [3]):\n    assert not f(p) == wanted and not f(p) in [3]\n"
+        "assert not f([Pair(1)]) == 3"
+    )
+    program = PAIR + BORROWED[name]
+    assert status(worker, program, tests, ("f", "Pair")).status == "correct"
+
+
+def test_a_class_that_gives_the_same_object_again_does_not_make_it_trusted_again(worker):
+    program = PAIR + "one = Pair()\nPair.__new__ = lambda *a: one\ndef f(p): return one"
+    tests = "p = Pair(1)\nfound = f(p)\nq = Pair(2)\nassert not found == 3 and not q == 3"
+    assert status(worker, program, tests, ("f", "Pair")).status == "correct"
+
+
 ATTACKS = {
     "the tests' frames": "import sys\ndef f(x):\n    n = 0\n    while True:\n        try: g = sys._getframe(n)\n        except ValueError: return 0\n"
     "        for v in g.f_globals.values():\n            if 'assert' in str(v): raise SystemExit\n        n += 1",

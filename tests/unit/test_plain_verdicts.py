@@ -81,6 +81,7 @@ CASES = {
     "an enum is no number": (COLOURS, "assert C.RED == 1"),
     "own objects": (POINT, "p = P(3)\nassert p == P(3) and p != P(4) and not p == 3\nassert len(p) == 3 and p[2] == 6 and p(1) == 4 and str(p) == 'P(3)'\nassert P.X == 3 and P.g() == 3 and P.make(2).x == 2 and p.double == 6\nassert sorted([P(2), P(1)]) == [P(1), P(2)] and max(P(1), P(5)).x == 5\nassert p + P(1) == P(4) and sum([P(1), P(2)], P(0)) == P(3) and -p == P(-3)\nassert {P(1), P(1)} == {P(1)} and {P(1): 2}[P(1)] == 2 and P(1) in [P(1)]\nassert not P(0) and P(1)\nwith p as q: assert q is p\nassert p.x == -1\np.x = 8\nassert p.double == 16\nassert isinstance(p, P) and type(p) is P and type(p).__name__ == 'P' and callable(p)\nassert hasattr(p, 'x') and not hasattr(p, 'z') and p.__dict__ == {'x': 8}"),
     "own objects and data": (POINT, "p = P(3)\nassert p + 2 == P(5) and 2 + p == P(5) and 3 in p and 4 not in p"),
+    "an own object that equals data": ("class M:\n    def __init__(self, v): self.v = v\n    def __eq__(self, o): return self.v == (o.v if isinstance(o, M) else o)\n    def add(self, n): self.v += n", "m = M(5)\nassert m == 5 and 5 == m and m != 6 and M(5) == M(5) and M(1) in [1]\nm.add(2)\nassert m == 7"),
     "own objects that differ": (POINT, "assert P(1) == P(2)"),
     "an object without ==": ("class Q: pass", "assert Q() == Q()"),
     "an object without hash": ("class Q:\n    def __eq__(self, o): return True", "{Q()}"),

@@ -11,6 +11,7 @@ from opdlab_evaluators.benchmark import Fields, pick
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
 from opdlab_evaluators.programs.extraction import (
     after_future_imports,
+    bound,
     defines,
     function_body,
     last_block,
@@ -67,6 +68,8 @@ class HumanEval(CodeBenchmark):
         entry = problem.gold["entry_point"]
         block = last_block(completion, [entry])
         if block is None:
+            if self.wording == "complete" and entry in bound(completion):
+                return after_future_imports(_closed(question), completion)
             body = function_body(completion) if self.wording == "complete" else None
             return None if body is None else question + body
         if defines(block, entry):

@@ -52,6 +52,8 @@ class Carrier(Protocol):
 
     def knows(self, target: Any) -> bool: ...
 
+    def made_by_tests(self, kind: type, made: Any) -> None: ...
+
 
 class Mirror(type):
     """Class of the classes of stand-ins; what is asked of such a class is answered by the real one."""
@@ -59,7 +61,9 @@ class Mirror(type):
     carrier: Carrier
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        return cls.carrier.carry("call", cls, args, kwargs)
+        made = cls.carrier.carry("call", cls, args, kwargs)
+        cls.carrier.made_by_tests(cls, made)
+        return made
 
     def __getattr__(cls, name: str) -> Any:
         return _read(cls, name, cls.carrier)

@@ -55,7 +55,9 @@ class Reading:
             return item
         if len(item) == 1:
             (number,) = item
-            return self.local[number] if number < 0 else self.peer.objects[number]
+            found = self.local[number] if number < 0 else self.peer.objects[number]
+            self.peer.fresh.discard(id(found))
+            return found
         if item[0] == "g":
             return self._global(item[1], item[2])
         return wire.unscaled(item)

@@ -73,6 +73,7 @@ class Writing:
         if number is None:
             number = self.local.get(id(value))
         if number is not None:
+            self.peer.fresh.discard(id(value))
             return [number]
         return self._by_name(value)
 
