@@ -8,7 +8,10 @@
 
   const kind = (status) => (MARKS[status] ? status : "fault");
   const mark = (status) => el("span", { class: kind(status), title: NAMES[status] ?? status }, MARKS[status] ?? "!");
-  const share = (problem) => problem.samples.filter((s) => s[2] === "correct").length / problem.samples.length;
+  // A sample that could not be graded is neither right nor wrong: shares are of the others, NaN where there are none.
+  const graded = (problem) => problem.samples.filter((s) => MARKS[s[2]]);
+  const share = (problem) => graded(problem).filter((s) => s[2] === "correct").length / graded(problem).length;
+  const shown = (problem) => (graded(problem).length ? `${percent(share(problem), 0)} %` : "not graded");
   const get = (b, i, j) => load(`cell/${b}/${i}/${j}`, `data/${b}/${i}-${j}.js`);
 
   function facts(board, row, cell, one, standing, problems) {
@@ -36,11 +39,11 @@
 
   function line(problem, other, row, otherRow) {
     const marks = (p) => el("span", { class: "marks" }, ...p.samples.map((s) => mark(s[2])));
-    const difference = other ? 100 * (share(problem) - share(other)) : 0;
+    const difference = other ? 100 * (share(problem) - share(other)) || 0 : 0;
     const sign = difference > 0 ? "up" : difference < 0 ? "down" : "even";
     const details = el("details", { class: "problem", "data-problem": problem.id },
-      el("summary", {}, el("span", { class: "id", title: problem.id }, problem.id), el("span", { class: "number" }, percent(share(problem), 0) + " %"), marks(problem),
-        ...(other ? [el("span", { class: "number" }, percent(share(other), 0) + " %"), marks(other), el("span", { class: `number ${sign}` }, (difference > 0 ? "+" : "") + difference.toFixed(0))] : [])));
+      el("summary", {}, el("span", { class: "id", title: problem.id }, problem.id), el("span", { class: "number" }, shown(problem)), marks(problem),
+        ...(other ? [el("span", { class: "number" }, shown(other)), marks(other), el("span", { class: `number ${sign}` }, (difference > 0 ? "+" : "") + difference.toFixed(0))] : [])));
     details.addEventListener("toggle", () => { if (details.open && details.children.length === 1) details.append(inside(problem, other, row, otherRow)); });
     return details;
   }
@@ -48,12 +51,12 @@
   const KEEP = { all: () => true, solved: (s) => s === 1, sometimes: (s) => s > 0 && s < 1, never: (s) => s === 0 };
   function list(problems, others, row, otherRow) {
     const pairs = problems.map((problem, n) => ({ problem, n, other: others?.get(problem.id) }));
-    const kept = pairs.filter(({ problem, other }) => (view.keep === "differs" ? other && share(problem) !== share(other) : KEEP[view.keep](share(problem))));
-    if (view.sort === "score") kept.sort((a, b) => share(a.problem) - share(b.problem) || a.n - b.n);
+    const kept = pairs.filter(({ problem, other }) => (view.keep === "differs" ? other && gap({ problem, other }) !== 0 : KEEP[view.keep](share(problem))));
+    if (view.sort === "score") kept.sort((a, b) => (share(a.problem) || 0) - (share(b.problem) || 0) || a.n - b.n);
     if (view.sort === "difference") kept.sort((a, b) => gap(b) - gap(a) || a.n - b.n);
     return [el("p", { class: "reading", role: "status" }, `${kept.length} of ${problems.length} problems`), ...kept.map(({ problem, other }) => line(problem, other, row, otherRow))];
   }
-  const gap = ({ problem, other }) => (other ? share(problem) - share(other) : 0);
+  const gap = ({ problem, other }) => (other ? share(problem) - share(other) || 0 : 0);
 
   function choice(label, name, options) {
     const select = el("select", { id: `cell-${name}`, onchange: (event) => { view[name] = event.target.value; draw(); } },

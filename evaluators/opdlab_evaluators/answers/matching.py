@@ -134,7 +134,8 @@ class Matching:
         if gold.name and answer.name and gold.name != answer.name:
             return False
         try:
-            return regions.same(as_region(gold), as_region(answer))
+            with mpmath.workdps(PRECISIONS[0]):
+                return regions.same(as_region(gold), as_region(answer))
         except Unread:
             return False
 

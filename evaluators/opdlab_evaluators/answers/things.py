@@ -69,6 +69,8 @@ class Context:
     vectors: bool = field(default=False)
 
 
+DIGITS = 60
+"""To which bounds of regions are known."""
 OPENING = ("(", "[", "{", "\\{", "\\lbrace", "\\lfloor", "\\lceil", "\\lvert")
 CLOSING = (")", "]", "}", "\\}", "\\rbrace", "\\rfloor", "\\rceil", "\\rvert")
 _RELATIONS = {
@@ -151,7 +153,9 @@ def read(text: str, context: Context = Context()) -> Thing:
         tokens = [_vector(token) for token in tokens]
     if not tokens:
         raise Unread("nothing")
-    return _Structure(context).thing(_without_lead(tokens))
+    # Bounds of regions are worked out while reading.
+    with mpmath.workdps(DIGITS):
+        return _Structure(context).thing(_without_lead(tokens))
 
 
 def _vector(token: Token) -> Token:
