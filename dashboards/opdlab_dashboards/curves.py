@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,10 +29,7 @@ def training_curves(seeds: Sequence[list[dict[str, float]]]) -> dict[str, list[l
     """`{metric: [steps, values]}`, means over seeds and over neighbouring steps, at most 80 points."""
     found = {}
     for name in CURVES:
-        lines = [
-            [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-            for rows in seeds
-        ]
+        lines = [[(row["step"], row[name]) for row in rows if _known(row, name)] for rows in seeds]
         points = sorted(point for line in lines for point in line)
         if points:
             steps, values = np.array(points).T
@@ -49,7 +47,8 @@ def fidelity_curves(seeds: Sequence[list[dict[str, float]]]) -> dict[str, list[l
     found: dict[str, list[list[float]]] = {}
     for label, part in (("first steps", _first), ("last steps", _last)):
         rows = [row for run in seeds for row in part([r for r in run if "fidelity" in r])]
-        bins = sorted({name for row in rows for name in row if BIN.match(name)}, key=_middle)
+        names = {n for row in rows for n in row if BIN.match(n) and _known(row, n)}
+        bins = sorted(names, key=_middle)
         if bins:
             middles = [_middle(name) for name in bins]
             found[label] = [middles, [float(np.mean(_values(rows, name))) for name in bins]]
@@ -65,7 +64,12 @@ def _last(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [row[name] for row in rows if name in row]
+    return [row[name] for row in rows if _known(row, name)]
+
+
+def _known(row: Mapping[str, Any], name: str) -> bool:
+    """Whether a step has the metric, as a number that can be drawn."""
+    return row.get(name) is not None and math.isfinite(row[name])
 
 
 def _middle(name: str) -> float:

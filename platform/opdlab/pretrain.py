@@ -30,7 +30,13 @@ from opdlab.pretrain_config import Pretraining
 from opdlab.shapes import Float, Tensor
 from opdlab.terminal import console
 from opdlab.traces import TraceBatches
-from opdlab.training.checkpoint import LAST, AtomicCheckpointIO, read_checkpoint
+from opdlab.training.checkpoint import (
+    LAST,
+    AtomicCheckpointIO,
+    read_checkpoint,
+    refuse_non_finite,
+)
+from opdlab.training.claim import claimed
 
 CONFIG = "pretraining.yaml"
 
@@ -42,11 +48,17 @@ def pretrain(config: Pretraining, resume: bool = False) -> Path:
         resume: go on from the last checkpoint in `output/name`.
 
     Raises:
-        ResumeError: the folder holds another pretraining, or nothing to resume.
+        ResumeError: the folder holds another pretraining, or nothing to resume, or is in use.
         SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
     """
     folder = Path(config.output) / config.name
     claim(folder, config, resume)
+    with claimed(folder):
+        return _pretrain(config, folder)
+
+
+def _pretrain(config: Pretraining, folder: Path) -> Path:
+    """`pretrain`, in a folder that is this process's own."""
     tokenizer = character_tokenizer(config.characters, config.architecture.max_positions)
     model = new_model(config, tokenizer)
     if config.start is not None:
@@ -150,6 +162,7 @@ class SupervisedTraining(L.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        refuse_non_finite(checkpoint, {})
         checkpoint["cpu_seconds"] = self.cpu_seconds()
 
     @override
@@ -169,6 +182,16 @@ class SupervisedTraining(L.LightningModule):
             )
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    @override
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not norm.isfinite():
+            raise NonFiniteError(
+                f"the norm of the gradient is {norm.item()} at step {self.global_step + 1}; weights and "
+                "the last checkpoint are as they were before it. Lower learning_rate"
+            )
 
     @override
     def configure_optimizers(self) -> Any:

@@ -216,12 +216,13 @@ class Tracker:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Record the metrics of a step, in one asynchronous call.
 
-        Non-finite values are left out. A step that is already on disk (a resumed run repeats the steps
-        since its checkpoint, with the same values) is not sent twice.
+        NaN and infinity are kept, as Python's JSON writes them; MLflow shows both as NaN. A step
+        that is already on disk (a resumed run repeats the steps since its checkpoint, with the same values)
+        is not sent twice.
         """
         if step <= self.logged_step:
             return
-        row = {name: float(v) for name, v in metrics.items() if math.isfinite(v)}
+        row = {name: float(v) for name, v in metrics.items()}
         row |= {"step": step, "time": round(time.time(), 3)}
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -270,7 +271,7 @@ class Tracker:
 
     def set(self, values: Mapping[str, float]) -> None:
         """Record results of the run as a whole."""
-        row = {name: v for name, v in values.items() if math.isfinite(v)}
+        row = {name: float(v) for name, v in values.items()}
         row |= {"step": max(self.logged_step, 0), "time": round(time.time(), 3)}
         self._attempt(
             lambda: self.client.log_batch(self.run_id, _entities(row)),
@@ -342,7 +343,8 @@ def _entities(row: Mapping[str, float]) -> list[Any]:
 
     stamp, step = int(row["time"] * 1000), int(row["step"])
     return [
-        Metric(name, value, stamp, step)
+        # MLflow would store infinity as the largest float, which spoils a chart.
+        Metric(name, value if math.isfinite(value) else math.nan, stamp, step)
         for name, value in row.items()
         if name not in ("step", "time")
     ]

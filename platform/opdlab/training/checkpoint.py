@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -10,9 +15,25 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
-from opdlab.errors import ResumeError, StorageError
+from opdlab.errors import NonFiniteError, ResumeError, StorageError
 
 LAST = "last.ckpt"
+
+# What zipfile, pickle and torch make of changed bytes.
+_DAMAGES = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
 
 
 @final
@@ -51,11 +72,52 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint holds.
 
     Raises:
-        ResumeError: the file is missing or damaged.
+        ResumeError: the file is missing or damaged, be it by a single bit.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError) as error:
+        # torch writes checksums and does not look at them.
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} in it does not match")
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGES as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ResumeError(
-            f"the checkpoint {path} cannot be read ({error}); remove it to train from the beginning"
+            f"the checkpoint {path} is damaged ({reason}): bytes changed or got lost since it was written. "
+            "Put back a copy of it, or remove it to train from the beginning"
         ) from error
+    if not isinstance(found, dict):
+        raise ResumeError(f"{path} is no checkpoint; remove it to train from the beginning")
+    return found
+
+
+def non_finite(state: Mapping[str, Any]) -> dict[str, int]:
+    """How many entries of each weight are NaN or infinite, where there are any."""
+    counts = {
+        name: int((~value.isfinite()).sum())
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def refuse_non_finite(checkpoint: Mapping[str, Any], allowed: Mapping[str, int]) -> None:
+    """Keep NaN out of checkpoints: from one that holds it no run could ever go on.
+
+    Args:
+        allowed: what the model had from the beginning, such as entries it rules out.
+
+    Raises:
+        NonFiniteError: weights or the optimizer's averages are NaN or infinite.
+    """
+    found = non_finite(checkpoint.get("state_dict", {}))
+    broken = [name for name, count in found.items() if count > allowed.get(name, 0)]
+    for optimizer in checkpoint.get("optimizer_states", []):
+        for number, state in optimizer.get("state", {}).items():
+            broken += [f"{name} of weight {number} in the optimizer" for name in non_finite(state)]
+    if broken:
+        raise NonFiniteError(
+            f"{len(broken)} tensors are not finite after step {checkpoint.get('global_step')}, first "
+            f"{broken[0]}. No checkpoint is written; the one before it, if any, is kept. Start anew with a "
+            "lower training.learning_rate or with a gradient_clip"
+        )

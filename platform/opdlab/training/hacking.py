@@ -51,7 +51,7 @@ class Alarms:
         """Take in a step, counted from 1; returns the alarms that are new, each with its figures."""
         for name in WATCHED:
             value = metrics.get(name)
-            if value is not None and value == value:
+            if value is not None and math.isfinite(value):
                 if step <= self.window:
                     self.first[name].append(value)
                 self.last[name].append((step, value))

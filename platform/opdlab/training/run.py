@@ -31,6 +31,7 @@ from opdlab.repeats import Repeat, repeats
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
 from opdlab.training import manifest, ranks
+from opdlab.training.claim import claimed
 from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, Group, last_group, open_group
 from opdlab.training.pace import Follow
@@ -92,6 +93,7 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
         seeds: trainings of each run; the same as `training.seeds=...`.
 
     Raises:
+        ResumeError: another process trains in the folder that `resume` would take up.
         SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
     """
     quieten()
@@ -112,28 +114,29 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
         )
     pair = load_pair(config)
     group = group or open_group(config)
-    parent = group.state()["parent"] or tracking.start_run(
-        client, experiment, group.folder.name, None, {}
-    )
-    group.update(parent=parent)
-    record = Tracker(client, parent, group.folder)
-    record.begin()
-    console.print(f"[bold]{config.name}[/] -> {group.folder}\n[dim]{config.description}[/]")
-    status = "FAILED"
-    with StopRequest() as stop:
-        session = Session(group, client, experiment, parent, stop, resume)
-        # Imports come before this function, and take seconds.
-        session.seconds["start"] = time() - psutil.Process().create_time()
-        try:
-            run_all(session, config, pair)
-            status = "FINISHED"
-        except Stopped as stopped:
-            status = "KILLED"
-            command = escape(shlex.join(["opdlab", "train", name, *overrides, "--resume"]))
-            console.print(f"[yellow]{stopped}; `{command}` goes on from here.", soft_wrap=True)
-            raise SystemExit(stopped.exit_code) from stopped
-        finally:
-            record.close(status)
+    with claimed(group.folder):
+        parent = group.state()["parent"] or tracking.start_run(
+            client, experiment, group.folder.name, None, {}
+        )
+        group.update(parent=parent)
+        record = Tracker(client, parent, group.folder)
+        record.begin()
+        console.print(f"[bold]{config.name}[/] -> {group.folder}\n[dim]{config.description}[/]")
+        status = "FAILED"
+        with StopRequest() as stop:
+            session = Session(group, client, experiment, parent, stop, resume)
+            # Imports come before this function, and take seconds.
+            session.seconds["start"] = time() - psutil.Process().create_time()
+            try:
+                run_all(session, config, pair)
+                status = "FINISHED"
+            except Stopped as stopped:
+                status = "KILLED"
+                command = escape(shlex.join(["opdlab", "train", name, *overrides, "--resume"]))
+                console.print(f"[yellow]{stopped}; `{command}` goes on from here.", soft_wrap=True)
+                raise SystemExit(stopped.exit_code) from stopped
+            finally:
+                record.close(status)
 
 
 def require_all(config: Experiment) -> None:

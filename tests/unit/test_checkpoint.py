@@ -1,0 +1,124 @@
+"""Checkpoints: damaged ones are refused, and none holds numbers that no run could go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from opdlab.errors import NonFiniteError, ResumeError
+from opdlab.tracking import METRICS, Tracker, open_client, read_metrics
+from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint, refuse_non_finite
+from opdlab.training.claim import claimed
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "last.ckpt"
+    content = {"state_dict": {"w": torch.randn(64, 64)}, "epoch": 3, "names": ["a", "b"]}
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    return path
+
+
+def test_a_whole_checkpoint_is_read(checkpoint: Path) -> None:
+    assert read_checkpoint(checkpoint)["epoch"] == 3
+
+
+def test_a_changed_bit_in_any_part_of_a_checkpoint_is_noticed(checkpoint: Path) -> None:
+    good = checkpoint.read_bytes()
+    with zipfile.ZipFile(checkpoint) as archive:
+        members = archive.infolist()
+        raw = {m.filename: archive.read(m) for m in members}
+    for content in raw.values():
+        at = good.index(content) + len(content) // 2
+        checkpoint.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        with pytest.raises(ResumeError, match="is damaged"):
+            read_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(3000), b"hello world\n" * 50])
+def test_what_is_no_checkpoint_is_refused(checkpoint: Path, content: bytes) -> None:
+    checkpoint.write_bytes(content)
+    with pytest.raises(ResumeError, match="is damaged"):
+        read_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_that_was_cut_anywhere_is_refused(checkpoint: Path) -> None:
+    good = checkpoint.read_bytes()
+    for length in range(1, len(good), 997):
+        checkpoint.write_bytes(good[:length])
+        with pytest.raises(ResumeError, match="is damaged"):
+            read_checkpoint(checkpoint)
+
+
+def state(weight: float, average: float) -> dict[str, object]:
+    return {
+        "state_dict": {"w": torch.tensor([1.0, weight])},
+        "optimizer_states": [{"state": {0: {"exp_avg_sq": torch.tensor([average])}}}],
+        "global_step": 7,
+    }
+
+
+def test_finite_weights_may_be_kept() -> None:
+    refuse_non_finite(state(1.0, 1.0), {})
+
+
+def test_entries_that_a_model_rules_out_from_the_beginning_may_be_kept() -> None:
+    refuse_non_finite(state(-torch.inf, 1.0), {"w": 1})
+
+
+@pytest.mark.parametrize(
+    ("weight", "average", "said"),
+    [(torch.nan, 1.0, "first w"), (torch.inf, 1.0, "first w"), (1.0, torch.inf, "exp_avg_sq")],
+)
+def test_no_checkpoint_holds_nan(weight: float, average: float, said: str) -> None:
+    with pytest.raises(NonFiniteError, match=f"after step 7, {said}" if weight != 1 else said):
+        refuse_non_finite(state(weight, average), {})
+
+
+def test_a_folder_in_use_is_refused_by_the_name_of_its_process(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from opdlab.training.claim import claimed\n"
+        "with claimed(Path(sys.argv[1])):\n"
+        "    print('mine', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mine\n"
+        with (
+            pytest.raises(ResumeError, match=f"in use by process {other.pid} on "),
+            claimed(tmp_path),
+        ):
+            pass
+        other.kill()
+        other.wait()
+    with claimed(tmp_path):
+        assert json.loads((tmp_path / ".process.json").read_text())["pid"] == os.getpid()
+    with claimed(tmp_path):
+        pass
+
+
+def test_metrics_that_are_not_finite_are_kept_as_such(tmp_path: Path) -> None:
+    client = open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run = client.create_run(client.create_experiment("e")).info.run_id
+    tracker = Tracker(client, run, tmp_path)
+    tracker.log({"loss": 1.0, "gradient_norm": float("inf"), "entropy": float("nan")}, 1)
+    tracker.close("FINISHED")
+    (row,) = read_metrics(tmp_path)
+    assert row["gradient_norm"] == float("inf")
+    assert row["entropy"] != row["entropy"]
+    assert "Infinity" in (tmp_path / METRICS).read_text()
+    shown = client.get_run(run).data.metrics
+    assert shown["loss"] == 1.0
+    assert shown["gradient_norm"] != shown["gradient_norm"]
