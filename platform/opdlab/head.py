@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from opdlab.errors import ModelError
+from opdlab.precision import expectation, in_float32, log_prob
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.vocabulary_loss import Rows, TokenLoss, TokenLosses, slices, token_losses
@@ -149,7 +150,7 @@ def project(model: PreTrainedModel, hidden: Float[Tensor, "T H"]) -> Float[Tenso
         output = model(inputs_embeds=hidden[None], use_cache=False)
     finally:
         del stem.forward
-    return output.logits[0].float()
+    return in_float32(output.logits[0])
 
 
 def _parameters(kind: type[PreTrainedModel]) -> set[str]:
@@ -182,7 +183,7 @@ def vocabulary_statistics(
     """
     width = vocabulary or model.config.get_text_config().vocab_size
     together, at_once = rows_at_a_time(width, hidden.device, chunk)
-    found = torch.full((4, len(hidden)), torch.nan, device=hidden.device)
+    found = hidden.new_full((4, len(hidden)), torch.nan, dtype=torch.float32)
     for part in slices(len(hidden), together):
         logits = project(model, hidden[part])[:, :vocabulary]
         for block in slices(len(logits), at_once):
@@ -205,7 +206,7 @@ def _statistics(
     uniform: Float[Tensor, "C"] | None,
 ) -> Float[Tensor, "4 C"]:
     """The four statistics of some rows; `logits` is overwritten."""
-    found = torch.full((4, len(logits)), torch.nan, device=logits.device)
+    found = torch.full((4, len(logits)), torch.nan, device=logits.device, dtype=torch.float32)
     top = logits.amax(-1)
     target = None if targets is None else logits.gather(1, targets[:, None]).squeeze(1) - top
     # The logits are the caller's chunk: overwritten, they serve as the exponentials' buffer.
@@ -214,10 +215,10 @@ def _statistics(
     total = p.sum(-1)
     log_total = total.log()
     if target is not None:
-        found[0] = target - log_total
+        found[0] = log_prob(target, log_total)
     found[1] = -log_total
     if entropy:
-        found[2] = log_total - torch.linalg.vecdot(p, shifted) / total
+        found[2] = log_total - expectation(p, shifted) / total
     if uniform is not None:
         found[3] = _probability_of_draw(p, total, uniform)
     return found
@@ -268,13 +269,18 @@ def chunked_loss(
         teacher=None if teacher_model is None or teacher_hidden is None else teacher,
         supervision=supervision,
         token_loss=token_loss,
-        weights=torch.ones(len(student_hidden), device=student_hidden.device)
+        weights=student_hidden.new_ones(len(student_hidden), dtype=torch.float32)
         if weights is None
-        else weights.detach(),
+        else _largest_one(weights.detach()),
         at_a_time=rows_at_a_time(width, student_hidden.device, chunk),
         head=_plain_head(student_model),
     )
     return token_losses(rows, student_hidden, head_parameters(student_model))
+
+
+def _largest_one(weights: Float[Tensor, "T"]) -> Float[Tensor, "T"]:
+    """Up to a factor the same: gradients of logits with weights of 1 / length would vanish in float16."""
+    return weights / weights.amax().clamp(min=1e-30) if len(weights) else weights
 
 
 def _shared_entries(logits: Float[Tensor, "C V"], vocabulary: int | None) -> Float[Tensor, "C W"]:

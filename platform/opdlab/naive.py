@@ -30,7 +30,7 @@ def naive_scores(
         log_p = _log_probs(model, tokens[None], vocabulary)[0]
         before = log_p[prompt - 1 : prompt + response - 1]
         log_prob.append(before.gather(1, tokens[prompt:, None]).squeeze(1))
-        entropy.append(-(before.exp() * before).sum(-1))
+        entropy.append(_entropy(before))
         after.append(log_p[prompt : prompt + response])
     next_step = torch.cat(after)
     sampled = _confidence(next_step, questions.measure, uniform.trunk)
@@ -74,6 +74,11 @@ def _log_probs(
     return logits[..., :vocabulary].float().log_softmax(-1)
 
 
+def _entropy(log_p: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
+    # An entry that the model rules out has a logarithm of minus infinity, and counts nothing.
+    return -(log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(-1)
+
+
 def _confidence(
     log_p: Float[Tensor, "N V"], measure: str, uniform: Float[Tensor, "N"]
 ) -> Float[Tensor, "N"]:
@@ -83,5 +88,5 @@ def _confidence(
     if measure == "sampled_prob":
         picked = (p.cumsum(-1) <= uniform[:, None] * p.sum(-1, keepdim=True)).sum(-1)
         return p.gather(1, picked[:, None].clamp(max=p.shape[1] - 1)).squeeze(1)
-    entropy = -(p * log_p).sum(-1)
+    entropy = _entropy(log_p)
     return -entropy if measure == "entropy" else -entropy.exp()

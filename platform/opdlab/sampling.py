@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from opdlab.precision import FLOOR, expectation
 from opdlab.shapes import Float, Int, Tensor
 
 # splitmix64's constants (Steele, Lea, Flood, OOPSLA 2014), as signed 64-bit numbers.
@@ -149,14 +150,13 @@ class Recorded:
 
 def record(weighed: Weighed, tokens: Int[Tensor, "T one"], top_k: int) -> Recorded:
     """Log-probability, entropy and candidates at temperature 1; overwrites entries of minus infinity."""
-    # A finite floor: an entry of minus infinity would make 0 * inf in the entropy.
-    shifted, weights = weighed.shifted.clamp_(min=-1e30), weighed.weights
+    shifted, weights = weighed.shifted.clamp_(min=FLOOR), weighed.weights
     total = weights.sum(-1)
     log_total = total.log()
     candidates = _most_likely(shifted, top_k)
     return Recorded(
         shifted.gather(-1, tokens)[:, 0] - log_total,
-        log_total - torch.linalg.vecdot(weights, shifted) / total,
+        log_total - expectation(weights, shifted) / total,
         candidates,
         shifted.gather(-1, candidates) - log_total[:, None],
     )

@@ -82,8 +82,8 @@ def draws(rollout: Rollout, questions: Questions) -> Draws:
     generator = torch.Generator().manual_seed(questions.seed)
     T, K = questions.candidates.shape
     device = rollout.tokens.device
-    trunk = torch.rand(T, generator=generator).to(device)
-    candidate = torch.rand(T, K, generator=generator).to(device)
+    trunk = torch.rand(T, generator=generator, dtype=torch.float32).to(device)
+    candidate = torch.rand(T, K, generator=generator, dtype=torch.float32).to(device)
     candidate = candidate.gather(1, first_of_equals(questions.candidates))
     is_sampled = questions.candidates == rollout.token[:, None]
     return Draws(trunk, torch.where(is_sampled, trunk[:, None], candidate))

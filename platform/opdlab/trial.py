@@ -79,7 +79,7 @@ def _fault(
 ) -> str | None:
     """What goes wrong when the teacher scores as it is set now; None if nothing does."""
     try:
-        found = teacher.score(rollout, questions)
+        found = teacher.score(rollout, questions, finite=False)
     except UnsupportedError as error:
         return str(error)
     except _FAILURES as error:
@@ -88,14 +88,15 @@ def _fault(
         _gap(found.confidence, truth.confidence),
         _gap(found.log_prob.exp(), truth.log_prob.exp()),
     )
-    if gap > _tolerance(teacher.model):
+    if not gap <= _tolerance(teacher.model):
         return f"its scores come out wrong by {gap:.2g} nats"
     return None
 
 
 def _gap(found: Float[Tensor, "*n"], truth: Float[Tensor, "*n"]) -> float:
-    """Mean difference of the logarithms."""
-    return float((found.log() - truth.log()).abs().mean())
+    """Mean difference of the logarithms; none where both are of a token that the model rules out."""
+    difference = (found.log() - truth.log()).masked_fill((found == 0) & (truth == 0), 0.0)
+    return float(difference.abs().mean())
 
 
 def _tolerance(model: PreTrainedModel) -> float:

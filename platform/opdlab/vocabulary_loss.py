@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from opdlab.precision import expectation
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Tensor
 
@@ -45,7 +46,7 @@ class Rows:
     Attributes:
         student, teacher: hidden rows of a slice -> logits over the shared vocabulary, in float32. The
             student's takes the rows themselves, the teacher's knows its own.
-        weights: what the losses will be multiplied by, up to a factor. `Float[T]`
+        weights: what the losses will be multiplied by, up to a factor; at most 1. `Float[T]`
         at_a_time: vocabulary rows projected together, and those whose loss is computed together.
         head: the linear layer at the end of the student, where it is no more than that.
     """
@@ -62,15 +63,17 @@ class Rows:
         self, logits: Float[Tensor, "C V"], teacher: Float[Tensor, "C V"] | None, part: slice
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss with its gradient, and what is logged, of some rows."""
-        log_p = logits.log_softmax(-1)
-        log_q = None if teacher is None else teacher.log_softmax(-1)
-        loss = self.token_loss(log_p, log_q, self.supervision[part])
+        # Autocast would take products and sums of a method in half precision.
+        with torch.autocast(logits.device.type, enabled=False):
+            log_p = logits.log_softmax(-1)
+            log_q = None if teacher is None else teacher.log_softmax(-1)
+            loss = self.token_loss(log_p, log_q, self.supervision[part])
         with torch.no_grad():
             p = log_p.exp()
-            entropy = -torch.linalg.vecdot(p, log_p)
+            entropy = -expectation(p, log_p)
             kl = torch.zeros_like(entropy)
             if log_q is not None:
-                kl = -entropy - torch.linalg.vecdot(p, log_q)
+                kl = -entropy - expectation(p, log_q)
         return loss, entropy, kl
 
     def teacher_logits(self, part: slice) -> Float[Tensor, "C V"] | None:
@@ -125,7 +128,7 @@ def _run(
     rows: Rows, hidden: Tensor, parameters: Sequence[nn.Parameter], weights: Float[Tensor, "T"]
 ) -> tuple[tuple[Tensor, ...], list[Tensor | None]]:
     """Losses and logged numbers of all rows, and the gradients of their weighted sum."""
-    values = torch.empty(3, len(hidden), device=hidden.device)
+    values = hidden.new_empty(3, len(hidden), dtype=torch.float32)
     wanted = [p.requires_grad for p in parameters]
     for_hidden = torch.empty_like(hidden)
     # Sums over many chunks, so in float32 whatever the weights are.

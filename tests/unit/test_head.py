@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from small_models import VOCABULARY, small_model
+from transformers import PreTrainedModel
 
+from opdlab import plugins
 from opdlab.head import (
     chunked_loss,
     decoder,
@@ -16,7 +20,11 @@ from opdlab.head import (
     rows_at_a_time,
     vocabulary_statistics,
 )
-from opdlab.records import Supervision
+from opdlab.naive import naive_scores
+from opdlab.precision import expectation
+from opdlab.records import Questions, Supervision
+from opdlab.rollout import CachedEngine
+from opdlab.teacher import Teacher
 
 # Soft caps, scales, biases, tied weights, and decoders that stand in unusual places.
 HEADS = [
@@ -248,3 +256,62 @@ def test_chunks_are_sized_by_the_vocabulary_and_the_wish() -> None:
     assert rows_at_a_time(32_000, cpu)[0] == 262
     assert rows_at_a_time(151_936, cpu) == (55, 3)
     assert rows_at_a_time(VOCABULARY, cpu, 7) == (7, 7)
+
+
+def ruling_out(seed: int) -> PreTrainedModel:
+    """A model that gives two tokens a logit of minus infinity."""
+    model = small_model("phi", seed)
+    head: Any = model.get_output_embeddings()
+    head.bias.data[[5, 17]] = -torch.inf
+    return model
+
+
+@pytest.mark.parametrize("options", [{}, {"support": "full"}])
+def test_a_token_that_the_student_rules_out_counts_nothing(options: dict[str, Any]) -> None:
+    student, teacher = ruling_out(0), small_model("phi", 1)
+    rollout = CachedEngine(max_new_tokens=12).sample(
+        student, [[7, 8], [9, 10, 11]], [1, 2], eos_ids=(2,), pad_id=0, top_k=4
+    )
+    method = plugins.load(plugins.METHODS, "opd")(**options)
+    scores = Teacher(teacher).score(rollout, method.questions(rollout))
+    for chunk in (3, None):
+        hidden = hidden_states(student, rollout.tokens)[rollout.row, rollout.column - 1]
+        hidden = hidden.detach().requires_grad_()
+        losses = chunked_loss(
+            student,
+            hidden,
+            teacher,
+            scores.hidden,
+            method.supervise(rollout, scores),
+            method.token_loss,
+            chunk=chunk,
+        )
+        losses.loss.sum().backward()
+        torch.testing.assert_close(losses.entropy, rollout.entropy, rtol=1e-4, atol=1e-5)
+        assert losses.loss.isfinite().all()
+        assert hidden.grad is not None
+        assert hidden.grad.isfinite().all()
+
+
+def test_a_teacher_that_rules_out_tokens_scores_all_others() -> None:
+    teacher = Teacher(ruling_out(1))
+    assert teacher.way == "tree"
+    rollout = CachedEngine(max_new_tokens=12).sample(
+        teacher.model, [[7, 8], [9, 10, 11]], [1, 2], eos_ids=(2,), pad_id=0, top_k=4
+    )
+    found, truth = (
+        score(rollout, Questions(rollout.candidates))
+        for score in (teacher.score, partial(naive_scores, teacher.model))
+    )
+    torch.testing.assert_close(found.entropy, truth.entropy, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.log_prob, truth.log_prob, rtol=1e-4, atol=1e-4)
+    assert found.entropy.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_sums_over_the_vocabulary_in_float32(dtype: torch.dtype) -> None:
+    log_p = (5 * torch.randn(8, 5000)).log_softmax(-1)
+    exact = (log_p.double().exp() * log_p.double()).sum(-1)
+    with torch.autocast("cpu", dtype=dtype):
+        found = expectation(log_p.exp(), log_p)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)

@@ -129,7 +129,7 @@ def shuffle(
     drawn by chance: its own would carry the whole signal.
     """
     generator = torch.Generator().manual_seed(rollout.stream)
-    keys = torch.rand(candidates.shape, generator=generator).to(confidence)
+    keys = torch.rand(candidates.shape, generator=generator, dtype=torch.float32).to(confidence)
     keys = keys.masked_fill(candidates < 0, torch.inf)  # who left the group stays last
     places = (candidates < 0).to(torch.int8).argsort(dim=-1, stable=True)
     shuffled = torch.empty_like(confidence)

@@ -67,7 +67,7 @@ def by_position(
     width = math.ceil(max_new_tokens / POSITION_BINS)
     bins = rollout.position // width
     known = values.isfinite()
-    sums = torch.zeros(POSITION_BINS, device=values.device)
+    sums = torch.zeros(POSITION_BINS, device=values.device, dtype=torch.float32)
     counts = torch.zeros_like(sums)
     sums.index_add_(0, bins[known], values[known].float())
     counts.index_add_(0, bins[known], torch.ones_like(values[known], dtype=torch.float))

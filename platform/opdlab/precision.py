@@ -1,0 +1,45 @@
+"""Sums over a vocabulary: in float32 whatever a model computes in, finite where it rules an entry out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from opdlab.shapes import Float, Tensor
+
+FLOOR = -1e30
+"""Stands for a logit of minus infinity: its probability is 0, and 0 times it is 0."""
+
+
+def in_float32(logits: Float[Tensor, "*n V"]) -> Float[Tensor, "*n V"]:
+    """Logits in float32, without minus infinity; gradients flow."""
+    logits = logits.float()
+    ruled_out = logits.numel() > 0 and bool(logits.detach().amin() == -torch.inf)
+    return logits.clamp(min=FLOOR) if ruled_out else logits
+
+
+def expectation(p: Float[Tensor, "*n V"], x: Float[Tensor, "*n V"]) -> Float[Tensor, "*n"]:
+    """Sum of p times x over the vocabulary; autocast would take it in half precision."""
+    with torch.autocast(p.device.type, enabled=False):
+        return torch.linalg.vecdot(p, x)
+
+
+def log_prob(logit: Float[Tensor, "*n"], log_total: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Log-probability of a token by its logit; minus infinity where the model rules it out."""
+    return (logit - log_total).masked_fill(logit <= FLOOR / 2, -torch.inf)
+
+
+@contextmanager
+def new_tensors_in_float32() -> Iterator[None]:
+    """Within, torch makes numbers in float32; Lightning's `bf16-true` has them made in bfloat16.
+
+    Not for several threads at once: the setting is the process's.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
