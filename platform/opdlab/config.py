@@ -12,6 +12,7 @@ from opdlab.evaluator import Evaluator
 from opdlab.methods.base import Method
 from opdlab.rollout import RolloutEngine
 from opdlab.section import Section
+from opdlab.seeds import LARGEST_SEED
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.sweeps.settings import Sweep
 
@@ -33,6 +34,14 @@ class Model(Section):
     """Commit or tag on the hub; required there, so that a run can be repeated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights."""
+
+
+class Student(Model):
+    """The model that is trained."""
+
+    dropout: bool = False
+    """Whether the dropout that the model's own configuration names acts in the loss. Answers are always
+    sampled without it, so with it a student differs from itself: a perfect one has a loss above zero."""
 
 
 class Specialist(Model):
@@ -203,7 +212,7 @@ class Evaluation(Section):
     """Of sampling, in place of that of `sampling`; 0 is greedy."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Nucleus, in place of that of `sampling`."""
-    seed: int = 1234
+    seed: int = Field(default=1234, ge=-LARGEST_SEED, le=LARGEST_SEED)
     """Of sampling. The same for every checkpoint, so that they are compared pairwise."""
     batch_rows: int = Field(default=512, ge=1)
     """Responses sampled at a time."""
@@ -240,9 +249,9 @@ class Experiment(Section):
     """Names the folder and the MLflow runs."""
     description: str = ""
     """What the experiment is to find out."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Of prompts, rollouts and initialisation; several runs of one experiment share it."""
-    student: Model
+    student: Student
     teacher: Model
     specialists: list[Specialist] = []
     """Teachers of single domains; `teacher` scores the prompts of all others. The first that fits

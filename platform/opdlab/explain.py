@@ -91,7 +91,7 @@ def _must(kind: str, value: Any, context: Mapping[str, Any], message: str) -> st
         return f"must be {_WANTED[kind]}, not {show(value)}{quote}"
     if kind in _LIMITS:
         words, limit = _LIMITS[kind]
-        return f"must be {words} {context[limit]:g}, not {show(value)}"
+        return f"must be {words} {_number(context[limit])}, not {show(value)}"
     if kind == "too_short":
         return f"must have at least {context['min_length']} item(s), not {context['actual_length']}"
     if kind == "string_pattern_mismatch":
@@ -231,3 +231,8 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def _number(limit: float) -> str:
+    """A limit with all of its digits where it is a whole number."""
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from opdlab.config import AnyEngine, AnyEvaluator, Beta, Evaluation
 from opdlab.rollout import CachedEngine
 from opdlab.section import Section
+from opdlab.seeds import LARGEST_SEED
 
 
 class Architecture(Section):
@@ -46,7 +47,7 @@ class Pretraining(Section):
     """Names the folder."""
     description: str = ""
     """What the model is for."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Of weights and problems."""
     characters: str = Field(min_length=1)
     """The tokenizer's characters, each a token; a student and its teacher need the same ones."""

@@ -18,5 +18,7 @@ def quieten() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # Lightning asks torch in a way that torch has renamed.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # The scaler of `16-mixed` may pass over the first steps, and torch takes that for a mistake.
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     # Its data are a count of steps; the prompts go on from the module's own place.
     warnings.filterwarnings("ignore", message="(?s).*your dataloader is not resumable.*")

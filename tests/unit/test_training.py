@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,12 @@ import lightning as L
 import pytest
 import torch
 from end_to_end.laboratory import comparable, save_model
+from lightning.pytorch.plugins import MixedPrecision
 from token_server import TokenServer
 
 from opdlab import models
 from opdlab.config import Experiment, Training
+from opdlab.errors import NonFiniteError
 from opdlab.evaluation import Subject
 from opdlab.prompts import open_prompts
 from opdlab.records import Rollout
@@ -32,6 +37,8 @@ def build(
     method: dict[str, Any],
     group_size: int = 1,
     engine: dict[str, Any] | None = None,
+    seed: int = 0,
+    student: dict[str, Any] | None = None,
     **training: Any,
 ) -> Distillation:
     """A module on random models, ready for a step."""
@@ -39,7 +46,8 @@ def build(
     config = Experiment.model_validate(
         {
             "name": "unit",
-            "student": {"path": student_path},
+            "seed": seed,
+            "student": {"path": student_path, **(student or {})},
             "teacher": {"path": teacher_path},
             "prompts": {"type": "problems", "sources": [{"type": "math"}]},
             "rollout": {
@@ -62,7 +70,7 @@ def build(
         template="none",
     )
     teacher = Teacher(models.load_model(teacher_path))
-    return Distillation(config, subject, teacher, open_prompts(config.prompts, tokenizer, 0))
+    return Distillation(config, subject, teacher, open_prompts(config.prompts, tokenizer, seed))
 
 
 class Recorder(L.Callback):
@@ -80,7 +88,7 @@ class Recorder(L.Callback):
             self.rows.append(pl_module.step_record())
 
 
-def fit(module: Distillation) -> list[dict[str, float]]:
+def fit(module: Distillation, **options: Any) -> list[dict[str, float]]:
     recorder = Recorder()
     settings = module.config.training
     trainer = L.Trainer(
@@ -93,6 +101,7 @@ def fit(module: Distillation) -> list[dict[str, float]]:
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[recorder],
+        **options,
     )
     trainer.fit(module, range(settings.steps * settings.accumulate))  # pyright: ignore[reportArgumentType]
     return recorder.rows
@@ -256,3 +265,77 @@ def test_training_on_rollouts_of_a_server_is_training_on_ones_own(folders, tmp_p
     for one, other in zip(comparable(through), comparable(own), strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
     assert own[0]["reverse_kl"] != pytest.approx(own[-1]["reverse_kl"], rel=0.01)
+
+
+def with_dropout(source: Path, folder: Path) -> Path:
+    """A copy of a model whose configuration names a dropout."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.3}))
+    return folder
+
+
+def test_a_student_that_is_its_own_teacher_has_neither_loss_nor_gradient(
+    folders, tmp_path: Path
+) -> None:
+    _, teacher = folders
+    pair = with_dropout(teacher, tmp_path / "student"), teacher
+    (row,) = fit(build(pair, OPD))
+    assert row["loss"] == pytest.approx(0, abs=1e-5)
+    assert row["gradient_norm"] == pytest.approx(0, abs=1e-3)
+
+
+def test_dropout_acts_where_it_is_asked_for(folders, tmp_path: Path) -> None:
+    _, teacher = folders
+    pair = with_dropout(teacher, tmp_path / "student"), teacher
+    (row,) = fit(build(pair, OPD, student={"dropout": True}))
+    assert row["loss"] > 0.01
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_reaches_no_weight(folders, value: float) -> None:
+    module = build(folders, OPD, steps=3)
+    before = {name: p.detach().clone() for name, p in module.student.named_parameters()}
+    module.student.lm_head.weight.register_hook(lambda gradient: gradient * value)
+    with pytest.raises(NonFiniteError, match=r"at step 1 \(not finite: lm_head"):
+        fit(module)
+    for name, weight in module.student.named_parameters():
+        assert torch.equal(weight, before[name])
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_the_scaler_of_16_mixed_may_pass_over_steps(folders) -> None:
+    module = build(folders, OPD, steps=30)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    rows = fit(module, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    norms = [row["gradient_norm"] for row in rows]
+    assert not math.isfinite(norms[0])
+    assert math.isfinite(norms[-1])
+    assert all(p.isfinite().all() for p in module.student.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_a_gradient_that_is_not_finite_at_any_scale_ends_16_mixed(folders) -> None:
+    module = build(folders, OPD, steps=60)
+    module.student.lm_head.weight.register_hook(lambda gradient: gradient * torch.nan)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with pytest.raises(NonFiniteError, match="at step 13"):
+        fit(module, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+
+def test_a_date_is_a_seed(folders) -> None:
+    one, other = (fit(build(folders, OPD, seed=seed))[0] for seed in (20261126, 20261127))
+    assert one["loss"] != other["loss"]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_figures_of_a_step_in_bfloat16_are_in_float32(folders, precision: str) -> None:
+    """Kept in bfloat16 they would have 8 bits: 7.03 is 7.03125 there."""
+    module = build(folders, OPD)
+    fit(module, precision=precision)
+    rollout, scores = module.rollout, module.scores
+    assert rollout is not None
+    assert scores is not None
+    for values in (rollout.log_prob, rollout.entropy, scores.log_prob, scores.entropy):
+        assert values.dtype == torch.float32
+        assert not torch.equal(values, values.bfloat16().float())

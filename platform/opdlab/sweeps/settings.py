@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from opdlab.section import Section
+from opdlab.seeds import LARGEST_SEED
 
 Scalar = bool | int | float | str
 PARTS = 8  # of a range, between which values are tried when the file is checked
@@ -173,7 +175,9 @@ class Limit(Section):
         return self
 
     def excess(self, value: float) -> float:
-        """How far a value is beyond the limit; 0 or less where it is kept."""
+        """How far a value is beyond the limit; 0 or less where it is kept, which NaN never does."""
+        if math.isnan(value):
+            return math.inf
         if self.at_most is not None:
             return value - self.at_most
         assert self.at_least is not None
@@ -193,7 +197,7 @@ class Sweep(Section):
     """What varies: dotted keys of the experiment, such as `method.reward_weight`."""
     trials: int = Field(ge=1)
     """Trials in all, over all workers."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, le=LARGEST_SEED)]] = Field(default=[], min_length=1)
     """Training seeds of each trial; it is judged by their mean. By default `seed` of the experiment."""
     objectives: list[Objective] = Field(default=[Objective()], min_length=1)
     """What is sought; of several the Pareto front."""
@@ -204,7 +208,7 @@ class Sweep(Section):
     benchmarks are looked at every `evaluation.every` steps, the two costs as they add up."""
     sampler: Literal["tpe", "gp", "random", "grid", "cmaes"] = "tpe"
     """Chooses values. `gp` needs the fewest trials where each is expensive; `grid` tries all."""
-    sampler_seed: int | None = Field(default=None, ge=0)
+    sampler_seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     """The same seed and one worker give the same trials. By default the experiment's `seed`."""
     startup_trials: int = Field(default=8, ge=1)
     """Trials at random before the sampler learns from what it has seen; these first ones are never

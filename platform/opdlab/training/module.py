@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -18,18 +19,21 @@ from opdlab.errors import NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
 from opdlab.head import TokenLosses, chunked_loss
 from opdlab.length_groups import states_before_tokens
+from opdlab.precision import new_tensors_in_float32
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Rollout, Supervision, TeacherScores
+from opdlab.seeds import row_seeds
 from opdlab.shapes import Float, Tensor
 from opdlab.specialists import Specialist, score_by_domain
 from opdlab.teacher import Teacher
 from opdlab.training import ranks
 from opdlab.training.averaging import WeightAverage
+from opdlab.training.checkpoint import non_finite, refuse_non_finite
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import step_metrics
 from opdlab.training.weights import token_weights
 
-ROWS_PER_SEED = 2**40  # so that no two seeds of an experiment share the seed of a row
+SMALLEST_SCALE = 2.0**-10  # of the loss in float16, where it is found by trying
 SMALLEST_SUM = 1e-9  # of weights: a mask may leave no token, and then nothing is trained
 
 
@@ -76,7 +80,9 @@ class Distillation(L.LightningModule):
         self.scores: TeacherScores | None = None
         self.weight = torch.zeros(())
         self.average = average_of(self.student, config.training)
+        self.ruled_out = non_finite(self.state_dict())
 
+    @new_tensors_in_float32()
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
         """Sum of the losses of one micro-batch; `on_before_optimizer_step` makes it the mean."""
         rollout, scores, supervision = self.supervised()
@@ -181,12 +187,11 @@ class Distillation(L.LightningModule):
         self.drawn += count * self.trainer.world_size
         prompts = [self.prompts.prompt(index) for index in range(first, first + count)]
         asked = [prompt for prompt in prompts for _ in range(group)]
-        seeds = range(first * group, (first + count) * group)
         by_student = self.method.sampler == "student"
         rollout = self.config.rollout.sample(
             self.student if by_student else self.teacher.model,
             [prompt.tokens for prompt in asked],
-            [self.config.seed * ROWS_PER_SEED + seed for seed in seeds],
+            row_seeds(self.config.seed, range(first * group, (first + count) * group)),
             eos_ids=self.subject.eos_ids,
             pad_id=self.subject.pad_id,
             top_k=self.method.group,
@@ -245,9 +250,37 @@ class Distillation(L.LightningModule):
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
         for gradient in gradients:
             gradient.mul_(scale)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        self.metrics["gradient_norm"] = float(norm)
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        self.metrics["gradient_norm"] = norm
         self.weight = torch.zeros(())
+        if not math.isfinite(norm) and not self.will_skip():
+            raise NonFiniteError(
+                f"the norm of the gradient is {norm} at step {self.trainer.global_step + 1} (not finite: "
+                f"{self.broken_gradients()}). The step is not taken: weights and last checkpoint are "
+                "as they were, and --resume would come here again. Start anew with a lower "
+                "training.learning_rate or with a gradient_clip; precision 32-true rules out overflow"
+            )
+
+    def will_skip(self) -> bool:
+        """Whether the precision's own scaler passes over this step and tries a smaller scale.
+
+        So it finds its scale; at a scale this small it is the gradient itself that is not finite.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return (
+            scaler is not None
+            and scaler.get_scale() > SMALLEST_SCALE
+            and bool(self.broken_gradients())
+        )
+
+    def broken_gradients(self) -> str:
+        """Weights whose gradient holds NaN or infinity, the first of them by name."""
+        broken = [
+            name
+            for name, p in self.student.named_parameters()
+            if p.grad is not None and not bool(p.grad.isfinite().all())
+        ]
+        return f"{broken[0]} and {len(broken) - 1} others" if broken else ""
 
     def end_micro_batch(self) -> None:
         """Close the times of a micro-batch, optimizer step included, and keep its metrics."""
@@ -275,6 +308,13 @@ class Distillation(L.LightningModule):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds[part] = perf_counter() - started
+
+    def on_train_start(self) -> None:
+        """Dropout acts only where it is asked for: without it, a student equal to its teacher has no loss.
+
+        Here, since Lightning warns of modules in evaluation mode just before.
+        """
+        self.student.train(self.config.student.dropout)
 
     def on_fit_start(self) -> None:
         """Put the teachers where the student is, or on the device of their own."""
@@ -311,6 +351,7 @@ class Distillation(L.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        refuse_non_finite(checkpoint, self.ruled_out)
         checkpoint["opdlab"] = {"drawn": self.drawn, "random_state": torch.get_rng_state()}
         if self.average:
             checkpoint["opdlab"]["average"] = self.average.state()

@@ -15,6 +15,7 @@ from opdlab.config import Experiment, Model
 from opdlab.errors import ConfigError
 from opdlab.evaluation import Subject
 from opdlab.prompts import open_prompts
+from opdlab.seeds import small_seed
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.specialists import Specialist, chosen
 from opdlab.teacher import Teacher
@@ -133,7 +134,7 @@ def working(model: PreTrainedModel, config: Experiment) -> Iterator[None]:
 
 def load_module(pair: Pair, config: Experiment) -> Distillation:
     """What is trained, with its teachers and prompts."""
-    L.seed_everything(config.seed, verbose=False)
+    L.seed_everything(small_seed(config.seed), verbose=False)
     teacher, specialists = pair.scorers()
     prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
     return Distillation(config, pair.subject(pair.student, config), teacher, prompts, specialists)
