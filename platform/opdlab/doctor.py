@@ -49,6 +49,7 @@ def diagnose(config: Experiment) -> Iterator[Line]:
     yield doctor_models.answers_fit([run for _, run in variants], probe.prompts, cast)
     yield from look_at(probe, cast)
     for name, run in variants:
+        yield doctor_training.float32_sums(name, replace(probe, config=run))
         yield doctor_training.gradient(name, replace(probe, config=run))
 
 

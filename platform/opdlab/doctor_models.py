@@ -37,6 +37,10 @@ def tokenizers(
         shared = models.count_shared(student, teacher, student_model, teacher_model)
     except ModelError as error:
         return failed(what, str(error), "choose a teacher of the student's family")
+    try:
+        models.require_end(student_model, student, shared)
+    except ModelError as error:
+        return failed(what, str(error), "see the message")
     different = models.soft_differences(student, teacher)
     found = "; ".join(different) or f"{shared:,} entries shared"
     return judged(

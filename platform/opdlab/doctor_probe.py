@@ -123,8 +123,8 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
         student,
         [prompt.tokens for prompt in asked],
         list(range(len(asked))),
-        eos_ids=models.eos_ids(student, tokenizer),
-        pad_id=models.pad_id(student, tokenizer),
+        eos_ids=models.require_end(student, tokenizer, shared),
+        pad_id=models.pad_id(student, tokenizer, shared),
         top_k=max(CANDIDATES, *(run.method.group for run in runs)),
         vocabulary=shared,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -12,8 +14,10 @@ from opdlab.doctor_lines import Line, failed, judged, passed, skipped
 from opdlab.doctor_objective import setting_of
 from opdlab.doctor_probe import Probe
 from opdlab.errors import OpdlabError
-from opdlab.head import chunked_loss, hidden_states
-from opdlab.records import Rollout
+from opdlab.head import chunked_loss, hidden_states, project, vocabulary_statistics
+from opdlab.records import Rollout, Supervision
+from opdlab.sampling import record, weigh
+from opdlab.shapes import Float, Tensor
 from opdlab.training.grading import outcomes
 from opdlab.training.weights import token_weights
 
@@ -34,6 +38,65 @@ def objective(name: str, config: Experiment) -> Line:
             "training.normalisation: token_mean, or method.support: full; lengths bend the rest"
         )
     return judged(what, finding.declared, found, remedy)
+
+
+PRECISE = 1e-4
+"""Nats that sums in float32 over any vocabulary may be off."""
+
+
+def float32_sums(name: str, probe: Probe) -> Line:
+    """Whether log-probabilities and entropies of training are those of float64 by the same logits."""
+    what = f"{name}: log-probabilities are summed in float32"
+    rollout, student = probe.rollout, probe.student
+    with torch.no_grad(), as_in_training(probe):
+        hidden = hidden_states(student, rollout.tokens)[rollout.row, rollout.column - 1]
+        nothing = rollout.log_prob.new_zeros(len(rollout.token))
+        asked = Supervision(
+            rollout.token, nothing, nothing, rollout.candidates[:, :0], nothing[:, None][:, :0]
+        )
+        found = chunked_loss(
+            student, hidden, None, None, asked, _surprise, probe.vocabulary, TRAINED_CHUNK
+        )
+        said = vocabulary_statistics(student, hidden, rollout.token, probe.vocabulary)
+        drawn = record(weigh(_logits(probe, hidden)), rollout.token[:, None], 0)
+        exact = _logits(probe, hidden).double().log_softmax(-1)
+    truth = exact.gather(-1, rollout.token[:, None])[:, 0]
+    entropy = -(exact.exp() * exact).sum(-1)
+    gaps = [one + truth for one in (found.loss,)]
+    gaps += [one - truth for one in (said.log_prob, drawn.log_prob)]
+    gaps += [one - entropy for one in (found.entropy, said.entropy, drawn.entropy)]
+    gap = max(float(one.abs().max()) for one in gaps)
+    return judged(
+        what,
+        gap < PRECISE,
+        f"largest difference to float64 {gap:.1e} nats over {len(truth)} tokens",
+        "set training.precision: 32-true, and report it: sums must not be in half precision",
+    )
+
+
+TRAINED_CHUNK = 64
+
+
+def _surprise(log_p: Tensor, _teacher: Tensor | None, asked: Supervision) -> Tensor:
+    return -log_p.gather(-1, asked.token[:, None])[:, 0]
+
+
+def _logits(probe: Probe, hidden: Float[Tensor, "T H"]) -> Float[Tensor, "T V"]:
+    return project(probe.student, hidden)[:, : probe.vocabulary]
+
+
+@contextmanager
+def as_in_training(probe: Probe) -> Iterator[None]:
+    """What Lightning's precision sets around a step: numbers of new tensors, and autocast."""
+    precision, before = probe.config.training.precision, torch.get_default_dtype()
+    half = torch.float16 if precision.startswith("16") else torch.bfloat16
+    mixed = torch.autocast(probe.student.device.type, half, enabled=precision.endswith("mixed"))
+    torch.set_default_dtype(torch.bfloat16 if precision == "bf16-true" else before)
+    try:
+        with mixed:
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def gradient(name: str, probe: Probe) -> Line:

@@ -179,10 +179,45 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
     return tuple(sorted(ids))
 
 
-def pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Filler for padded rows: the tokenizer's, else an EOS; lengths say what is real."""
-    pad = _token_id(tokenizer, "pad")
-    return eos_ids(model, tokenizer)[0] if pad is None else pad
+def pad_id(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: int | None = None
+) -> int:
+    """Filler for padded rows: the tokenizer's, else an EOS; lengths say what is real.
+
+    Args:
+        vocabulary: entries that every model which reads the rows has; one beyond them is not taken.
+    """
+    pad, ends = _token_id(tokenizer, "pad"), eos_ids(model, tokenizer)
+    known = min(_rows(model), vocabulary or _rows(model))
+    # Any token would do: nothing that is computed depends on it.
+    return next((one for one in (pad, *ends) if one is not None and one < known), 0)
+
+
+def reach(ends: tuple[int, ...], shared: int) -> int | None:
+    """Entries that a teacher answers from: the shared ones, or all where it could not end by those."""
+    return shared if ends[0] < shared else None
+
+
+def require_end(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shared: int
+) -> tuple[int, ...]:
+    """End ids of a student that is sampled among the entries it shares with its teacher.
+
+    Raises:
+        ModelError: its EOS is not among them, so that its answers could never end.
+    """
+    ends = eos_ids(model, tokenizer)
+    eos = _token_id(tokenizer, "eos")
+    lost = ends[0] if eos is None else eos
+    if lost >= shared:
+        raise ModelError(
+            f"the student {model.config.name_or_path} ends its answers by "
+            f"{tokenizer.convert_ids_to_tokens(lost)!r} (id {lost}), which is not among the {shared} "
+            "entries that it shares with its teacher, so no answer could end. Take a teacher whose "
+            "vocabulary has it, or let the student end by a shared token: eos_token of its tokenizer and "
+            "eos_token_id of its generation_config.json"
+        )
+    return ends
 
 
 def _token_id(tokenizer: PreTrainedTokenizerBase, role: str) -> Any:
@@ -251,10 +286,14 @@ def soft_differences(
 ) -> list[str]:
     """What differs between two tokenizers beyond what their ids mean, in words."""
     found = []
-    for name in ("eos_token", "bos_token"):
+    uses = {
+        "eos_token": "each ends its own answers by its own",
+        "bos_token": "the student's is used for both",
+    }
+    for name, use in uses.items():
         ours, theirs = getattr(student, name), getattr(teacher, name)
         if ours != theirs:
-            found.append(f"{name} is {ours!r} and {theirs!r}; the student's is used for both")
+            found.append(f"{name} is {ours!r} and {theirs!r}; {use}")
     if student.chat_template != teacher.chat_template:
         found.append(
             "chat templates differ; the teacher reads prompts in the student's template, which may "

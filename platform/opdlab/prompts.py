@@ -41,10 +41,20 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> tupl
             f"the tokenizer {tokenizer.name_or_path} has no chat template; set prompts.template: none"
         )
     if template == "none" or not tokenizer.chat_template:
-        return tuple(tokenizer(text)["input_ids"])  # pyright: ignore[reportArgumentType]
+        return _without_end(tokenizer, text)
     message = [{"role": "user", "content": text}]
     ids: Any = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
     return tuple(ids)
+
+
+def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Token ids of a text to be gone on with: an EOS that the tokenizer appends would end it."""
+    ids: Any = tokenizer(text)["input_ids"]
+    eos = tokenizer.eos_token_id
+    if len(ids) < 2 or ids[-1] != eos:
+        return tuple(ids)
+    own: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tuple(ids) if own and own[-1] == eos else tuple(ids[:-1])
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> str:

@@ -291,7 +291,18 @@ def _check_tokens(rollout: Rollout, vocabulary: int | None) -> None:
     if int(rollout.prompt_lengths.min()) < 1:
         row = int(rollout.prompt_lengths.argmin())
         raise ModelError(f"row {row} has an empty prompt; begin it with a BOS token")
-    if vocabulary is not None and int(rollout.token.max()) >= vocabulary:
+    if vocabulary is None:
+        return
+    columns = torch.arange(rollout.tokens.shape[1], device=rollout.tokens.device)
+    foreign = (rollout.tokens >= vocabulary) & (columns < rollout.prompt_lengths[:, None])
+    if foreign.any():
+        row, column = foreign.nonzero()[0].tolist()
+        raise ModelError(
+            f"the prompt of row {row} holds token {int(rollout.tokens[row, column])} at place {column}, "
+            f"outside the {vocabulary} entries that student and teacher share, so the teacher cannot read "
+            "it; set prompts.template: none, or choose a teacher whose vocabulary has it"
+        )
+    if int(rollout.token.max()) >= vocabulary:
         t = int(rollout.token.argmax())
         raise ModelError(
             f"row {int(rollout.row[t])} holds token {int(rollout.token[t])} at response position "

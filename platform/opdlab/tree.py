@@ -122,10 +122,12 @@ def response_states(rollout: Rollout, share_from: float = 1.0) -> States:
     Args:
         share_from: share prompts where that saves at least this part of the tokens.
     """
-    B, S = rollout.tokens.shape
+    B = len(rollout.tokens)
     row, step = within(rollout.response_lengths + 1)
     column = rollout.prompt_lengths[row] - 1 + step
-    following = rollout.tokens[row, (column + 1).clamp(max=S - 1)]
+    # Filler may be a token that a model does not have, so after the last token comes itself.
+    ends = (rollout.prompt_lengths + rollout.response_lengths)[row] - 1
+    following = rollout.tokens[row, torch.minimum(column + 1, ends)]
     before = torch.arange(len(row) - B, device=row.device) + rollout.row
     lengths = rollout.prompt_lengths + rollout.response_lengths
     if share_from < 1:

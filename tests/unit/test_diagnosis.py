@@ -59,6 +59,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, torch.nn.Mod
             tokenizer=tokenizer,
             template="none",
             eos_ids=models.eos_ids(teacher, tokenizer),
+            teacher_ends=models.eos_ids(teacher, tokenizer),
             pad_id=models.pad_id(teacher, tokenizer),
             vocabulary=len(tokenizer),
             asked=asked,

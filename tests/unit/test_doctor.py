@@ -56,13 +56,13 @@ def assert_fails(line: Line, found: str = "") -> None:
 def test_a_healthy_experiment_passes_every_line() -> None:
     lines = list(diagnose(experiment()))
     assert [line for line in lines if line.status != "pass"] == []
-    assert len(lines) == 19
+    assert len(lines) == 21
 
 
 def test_the_exit_status_tells_health() -> None:
     healthy = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]"])
     assert healthy.exit_code == 0, healthy.output
-    assert "17 passed, 0 failed" in healthy.output
+    assert "18 passed, 0 failed" in healthy.output
     ill = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]", "rollout.top_p=0.9"])
     assert ill.exit_code == 1
     assert "FAIL  sampling is not truncated" in ill.output
@@ -404,3 +404,11 @@ def _quiet() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_sums_of_half_precision_are_those_of_float64(probe: Probe, precision: str) -> None:
+    training = probe.config.training.model_copy(update={"precision": precision})
+    half = replace(probe, config=probe.config.model_copy(update={"training": training}))
+    line = doctor_training.float32_sums("opd", half)
+    assert line.status == "pass", line

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from opdlab.diagnosis.observation import HandOvers, Tokens
 from opdlab.evaluation import judge, sample_seed
 from opdlab.evaluator import Evaluator
+from opdlab.models import reach
 from opdlab.own_part import marks_of, text_of, written
 from opdlab.prompts import encode, rendered
 from opdlab.records import Generation, Problem, Questions, Rollout, Verdict, is_one_of
@@ -31,7 +32,9 @@ class Bench:
         engine: samples responses, as training does.
         top_k: candidates that D_ahead compares.
         tokenizer, template: how a prompt is written.
-        eos_ids, pad_id, vocabulary: as of the pair of student and teacher.
+        eos_ids: by which the model that is looked at ends its answers.
+        teacher_ends: by which the teacher ends what it goes on with.
+        pad_id, vocabulary: as of the pair of student and teacher.
         asked: problems with the benchmark that grades them, each as often as it is answered.
         seed: of all sampling.
     """
@@ -42,6 +45,7 @@ class Bench:
     tokenizer: PreTrainedTokenizerBase
     template: str
     eos_ids: tuple[int, ...]
+    teacher_ends: tuple[int, ...]
     pad_id: int
     vocabulary: int | None
     asked: Sequence[Asked]
@@ -144,10 +148,10 @@ def hand_over(bench: Bench, responses: Sequence[Tokens], rows: range, cut: int) 
         bench.teacher.model,
         prompts,
         [sample_seed(bench.seed + 1, asked.problem, asked.sample) for asked, _ in pairs],
-        eos_ids=bench.eos_ids,
+        eos_ids=bench.teacher_ends,
         pad_id=bench.pad_id,
         top_k=1,
-        vocabulary=bench.vocabulary,
+        vocabulary=bench.vocabulary and reach(bench.teacher_ends, bench.vocabulary),
     )
     verdicts = graded(bench, pairs, rollout, cut)
     before = [

@@ -92,6 +92,7 @@ class Work:
             tokenizer=tokenizer,
             template=config.prompts.template,
             eos_ids=models.eos_ids(teacher, tokenizer),
+            teacher_ends=models.eos_ids(teacher, tokenizer),
             pad_id=models.pad_id(teacher, tokenizer),
             vocabulary=None,
             asked=asked,
@@ -99,6 +100,7 @@ class Work:
         )
         decisive = {
             "teacher": models.weights_sha256(teacher),
+            "teacher_ends": bench.teacher_ends,
             "data": store.data_hash([one.problem for one in asked if one.sample == 0]),
             "rollout": plugins.describe(config.rollout),
             "template": config.prompts.template,
@@ -121,8 +123,7 @@ class Work:
             model, bench, label = self.load(name, one)
             benches[name] = bench, label
             seen[name] = self.all_responses(bench, model, name, label, check)
-        # The control speaks the vocabulary of the first student, as in training.
-        bench = benches[sources[0][0]][0]
+        bench = self.control(benches[sources[0][0]][0])
         benches[CONTROL] = bench, f"teacher-{bench.vocabulary}"
         teacher = self.bench.teacher.model
         seen[CONTROL] = self.all_responses(bench, teacher, CONTROL, benches[CONTROL][1], check)
@@ -132,6 +133,13 @@ class Work:
             handed = self.all_handed(bench, seen[name], name, label, cuts, check)
             observed.append(Observed(name, name == CONTROL, Tokens.join(seen[name]), handed))
         return observed
+
+    def control(self, first: Bench) -> Bench:
+        """The teacher's own answers: in the vocabulary of the first student, as in training, and ended by
+        the teacher's own tokens; in its whole vocabulary where those are not shared."""
+        assert first.vocabulary is not None
+        shared = models.reach(first.teacher_ends, first.vocabulary) is not None
+        return replace(first, eos_ids=first.teacher_ends) if shared else self.bench
 
     def all_responses(
         self,
@@ -182,8 +190,8 @@ class Work:
             self.bench,
             teacher=Teacher(teacher, shared),
             tokenizer=tokenizer,
-            eos_ids=models.eos_ids(model, tokenizer),
-            pad_id=models.pad_id(model, tokenizer),
+            eos_ids=models.require_end(model, tokenizer, shared),
+            pad_id=models.pad_id(model, tokenizer, shared),
             vocabulary=shared,
         )
         return model, bench, label_of(name, models.weights_sha256(model))

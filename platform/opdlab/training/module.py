@@ -19,9 +19,10 @@ from opdlab.errors import NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
 from opdlab.head import TokenLosses, chunked_loss
 from opdlab.length_groups import states_before_tokens
+from opdlab.models import reach
 from opdlab.precision import new_tensors_in_float32
 from opdlab.prompts import PromptSource
-from opdlab.records import Problem, Rollout, Supervision, TeacherScores
+from opdlab.records import Problem, Rollout, Supervision, TeacherScores, is_one_of
 from opdlab.seeds import row_seeds
 from opdlab.shapes import Float, Tensor
 from opdlab.specialists import Specialist, score_by_domain
@@ -61,12 +62,14 @@ class Distillation(L.LightningModule):
         teacher: Teacher,
         prompts: PromptSource,
         specialists: Sequence[Specialist] = (),
+        teacher_ends: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.student: PreTrainedModel = student.model.train()
         self.subject = student
         self.teacher, self.specialists = teacher, specialists
+        self.teacher_ends = teacher_ends or student.eos_ids
         self.prompts = prompts
         self.method = config.method
         self.drawn = 0
@@ -192,19 +195,24 @@ class Distillation(L.LightningModule):
             self.student if by_student else self.teacher.model,
             [prompt.tokens for prompt in asked],
             row_seeds(self.config.seed, range(first * group, (first + count) * group)),
-            eos_ids=self.subject.eos_ids,
+            eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
             pad_id=self.subject.pad_id,
             top_k=self.method.group,
-            vocabulary=self.subject.vocabulary,
+            vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
             max_rows=self.config.training.rollout_rows,
         )
-        rollout = rollout.to(self.device)
+        rollout = ended_by(rollout, self.subject.eos_ids).to(self.device)
         problems = [prompt.problem for prompt in asked]
         if not self.method.graded:
             return Answers(rollout, problems, number)
         grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
         rows = torch.arange(count, device=grades.device).repeat_interleave(group)
         return Answers(replace(rollout, group=rows, outcome=grades), problems, number)
+
+    def teacher_reach(self) -> int | None:
+        """Entries that the teacher answers from."""
+        shared = self.subject.vocabulary
+        return None if shared is None else reach(self.teacher_ends, shared)
 
     def accuracy(self, answers: Answers) -> dict[str, float]:
         """The share of right answers of a fresh rollout, where it is known or it is time to look."""
@@ -376,6 +384,17 @@ def average_of(student: PreTrainedModel, settings: Training) -> WeightAverage | 
         return None
     trained = [weight for weight in student.parameters() if weight.requires_grad]
     return WeightAverage(trained, settings.average_decay)
+
+
+def ended_by(rollout: Rollout, ends: tuple[int, ...]) -> Rollout:
+    """The same answers with the student's EOS at their end: what it has to learn of another model's."""
+    if rollout.eos_ids == ends:
+        return rollout
+    last = (rollout.prompt_lengths + rollout.response_lengths - 1)[:, None]
+    token = rollout.tokens.gather(1, last)
+    foreign = rollout.ended[:, None] & ~is_one_of(token, ends)
+    tokens = rollout.tokens.scatter(1, last, token.masked_fill(foreign, ends[0]))
+    return replace(rollout, tokens=tokens, eos_ids=ends)
 
 
 def learning_rate_factor(settings: Training, step: int) -> float:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opdlab import loader, models
 from opdlab.config import Experiment, Model
-from opdlab.errors import ConfigError
+from opdlab.errors import ConfigError, ModelError
 from opdlab.evaluation import Subject
 from opdlab.prompts import open_prompts
 from opdlab.seeds import small_seed
@@ -33,6 +33,7 @@ class Pair:
     vocabulary: int
     specialists: tuple[tuple[tuple[str, ...], PreTrainedModel], ...] = ()
     """Teachers of single domains, by patterns."""
+    specialist_tokenizers: tuple[PreTrainedTokenizerBase, ...] = ()
 
     def scorers(self) -> tuple[Teacher, list[Specialist]]:
         """The teachers as scorers, the general one first."""
@@ -52,15 +53,27 @@ class Pair:
         # A server serves the student alone.
         if isinstance(engine, OpenAIEngine) and model is not self.student:
             engine = engine.in_process()
+        ends = self.ends(model)
         return Subject(
             model=model,
             tokenizer=self.tokenizer,
             engine=engine,
-            eos_ids=models.eos_ids(self.student, self.tokenizer),
-            pad_id=models.pad_id(self.student, self.tokenizer),
-            vocabulary=self.vocabulary,
+            eos_ids=ends,
+            pad_id=models.pad_id(self.student, self.tokenizer, self.vocabulary),
+            vocabulary=self.vocabulary
+            if model is self.student
+            else models.reach(ends, self.vocabulary),
             template=config.prompts.template,
         )
+
+    def ends(self, model: PreTrainedModel) -> tuple[int, ...]:
+        """Tokens by which a model of the pair ends its answers: its own."""
+        if model is self.student:
+            return models.eos_ids(model, self.tokenizer)
+        tokenizers = [self.teacher_tokenizer, *self.specialist_tokenizers]
+        teachers = [self.teacher, *(one for _, one in self.specialists)]
+        number = next(i for i, one in enumerate(teachers) if one is model)
+        return models.eos_ids(model, tokenizers[number])
 
 
 def load_pair(config: Experiment) -> Pair:
@@ -73,13 +86,41 @@ def load_pair(config: Experiment) -> Pair:
     student, tokenizer = load(config.student)
     teacher, teacher_tokenizer = load(config.teacher)
     shared = models.shared_vocabulary(tokenizer, teacher_tokenizer, student, teacher)
-    specialists = []
+    specialists, tokenizers = [], []
     for one in config.specialists:
         model, theirs = load(one)
         shared = min(shared, models.shared_vocabulary(tokenizer, theirs, student, model))
         specialists.append((tuple(one.domains), model))
+        tokenizers.append(theirs)
     require_within(config, shared)
-    return Pair(student, teacher, tokenizer, teacher_tokenizer, shared, tuple(specialists))
+    models.require_end(student, tokenizer, shared)
+    return Pair(
+        student,
+        teacher,
+        tokenizer,
+        teacher_tokenizer,
+        shared,
+        tuple(specialists),
+        tuple(tokenizers),
+    )
+
+
+def require_prompt(config: Experiment, pair: Pair) -> None:
+    """Refuse prompts in a chat template of tokens that the teacher does not have.
+
+    Raises:
+        ModelError: the first prompt holds one.
+    """
+    prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
+    tokens = prompts.prompt(0).tokens
+    foreign = [token for token in tokens if token >= pair.vocabulary]
+    if foreign:
+        shown = pair.tokenizer.convert_ids_to_tokens(foreign[0])
+        raise ModelError(
+            f"prompts hold the student's token {shown!r} (id {foreign[0]}), which is not among the "
+            f"{pair.vocabulary} entries that it shares with its teacher, so the teacher could not read "
+            "them. Set prompts.template: none, or take a teacher whose vocabulary has it"
+        )
 
 
 def require_within(config: Experiment, vocabulary: int) -> None:
@@ -137,4 +178,5 @@ def load_module(pair: Pair, config: Experiment) -> Distillation:
     L.seed_everything(small_seed(config.seed), verbose=False)
     teacher, specialists = pair.scorers()
     prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
-    return Distillation(config, pair.subject(pair.student, config), teacher, prompts, specialists)
+    student = pair.subject(pair.student, config)
+    return Distillation(config, student, teacher, prompts, specialists, pair.ends(pair.teacher))

@@ -35,7 +35,7 @@ from opdlab.training.claim import claimed
 from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, Group, last_group, open_group
 from opdlab.training.pace import Follow
-from opdlab.training.pair import Pair, load_module, load_pair, working
+from opdlab.training.pair import Pair, load_module, load_pair, require_prompt, working
 from opdlab.training.watch import Watch
 
 
@@ -113,6 +113,7 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
             f"[yellow]run {run_id} was left running by a process that died: now marked killed"
         )
     pair = load_pair(config)
+    require_prompt(config, pair)
     group = group or open_group(config)
     with claimed(group.folder):
         parent = group.state()["parent"] or tracking.start_run(

@@ -1,0 +1,211 @@
+"""How answers end: each model by its own tokens, and filler that nothing depends on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from end_to_end.laboratory import save_model
+from small_models import random_rollout, small_model
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
+
+from opdlab import models
+from opdlab.config import Experiment
+from opdlab.errors import ModelError
+from opdlab.head import chunked_loss
+from opdlab.length_groups import states_before_tokens
+from opdlab.prompts import encode
+from opdlab.records import Questions
+from opdlab.teacher import Teacher
+from opdlab.training.module import Distillation, ended_by
+from opdlab.training.pair import Pair, load_module, load_pair, require_prompt
+
+
+def experiment(student: Path, teacher: Path, **changes: Any) -> Experiment:
+    return Experiment.model_validate(
+        {
+            "name": "ends",
+            "student": {"path": str(student)},
+            "teacher": {"path": str(teacher)},
+            "prompts": {"type": "problems", "sources": [{"type": "math"}]},
+            "rollout": {"type": "cached", "max_new_tokens": 12},
+            "method": {"type": "opd", "support": "full"},
+            "training": {"steps": 1, "prompts_per_step": 4},
+            **changes,
+        }
+    )
+
+
+def changed(source: Path, folder: Path, **generation: Any) -> Path:
+    """A copy of a model with other generation settings."""
+    shutil.copytree(source, folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | generation))
+    return folder
+
+
+def with_token(source: Path, folder: Path, role: str) -> Path:
+    """A copy of a model with one more token, in a role; embeddings grow with it."""
+    model, tokenizer = models.load_model(str(source)), models.load_tokenizer(str(source))
+    tokenizer.add_special_tokens({f"{role}_token": "<|more|>"})
+    any_model: Any = model
+    any_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    number = getattr(tokenizer, f"{role}_token_id")
+    for settings in (model.config, model.generation_config):
+        setattr(settings, f"{role}_token_id", number)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    place = tmp_path_factory.mktemp("models")
+    return save_model(place / "student", 16), save_model(place / "teacher", 32, scale=4.0)
+
+
+def pair_of(config: Experiment) -> Pair:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of tokenizers that differ
+        return load_pair(config)
+
+
+def test_each_model_of_a_pair_ends_by_its_own_tokens(folders, tmp_path: Path) -> None:
+    student, teacher = folders
+    other = changed(teacher, tmp_path / "teacher", eos_token_id=[7, 9])
+    code = changed(teacher, tmp_path / "code", eos_token_id=[8])
+    config = experiment(
+        student,
+        other,
+        method={"type": "opd"},
+        specialists=[{"path": str(code), "domains": ["code/*"]}],
+    )
+    pair = pair_of(config)
+    eos = pair.tokenizer.eos_token_id
+    ends = [pair.subject(one, config).eos_ids for one in (pair.student, pair.teacher)]
+    assert ends == [(eos,), tuple(sorted((eos, 7, 9)))]
+    specialist = pair.teacher_of("code/short")
+    assert pair.subject(specialist, config).eos_ids == tuple(sorted((eos, 8)))
+
+
+def test_a_teacher_that_ends_beyond_the_shared_vocabulary_answers_from_its_own(
+    folders, tmp_path: Path
+) -> None:
+    student, teacher = folders
+    config = experiment(student, with_token(teacher, tmp_path / "teacher", "eos"))
+    pair = pair_of(config)
+    subject = pair.subject(pair.teacher, config)
+    assert subject.eos_ids == (pair.vocabulary,)
+    assert subject.vocabulary is None
+
+
+def test_a_student_that_could_never_end_is_refused_at_load(folders, tmp_path: Path) -> None:
+    student, teacher = folders
+    config = experiment(with_token(student, tmp_path / "student", "eos"), teacher)
+    with pytest.raises(ModelError, match=r"ends its answers by '<\|more\|>' .*Take a teacher"):
+        pair_of(config)
+
+
+def step(config: Experiment) -> tuple[Distillation, torch.Tensor]:
+    """A module, and the losses of one rollout."""
+    module = load_module(pair_of(config), config)
+    prompts = [module.prompts.prompt(i).tokens for i in range(4)]
+    rollout = config.rollout.sample(
+        module.student,
+        prompts,
+        [1, 2, 3, 4],
+        eos_ids=module.subject.eos_ids,
+        pad_id=module.subject.pad_id,
+        vocabulary=module.subject.vocabulary,
+    )
+    scores = module.teacher.score(rollout, module.method.questions(rollout))
+    supervision = module.method.supervise(rollout, scores)
+    losses = chunked_loss(
+        module.student,
+        states_before_tokens(module.student, rollout),
+        module.teacher.model,
+        scores.hidden,
+        supervision,
+        module.method.token_loss,
+        module.subject.vocabulary,
+    )
+    return module, losses.loss
+
+
+@pytest.mark.parametrize("engine", ["cached", "generate"])
+def test_a_pad_token_that_the_teacher_lacks_changes_nothing(
+    folders, tmp_path: Path, engine: str
+) -> None:
+    student, teacher = folders
+    padded = with_token(student, tmp_path / "student", "pad")
+    changes = {"rollout": {"type": engine, "max_new_tokens": 12}}
+    (_, plain), (module, found) = (
+        step(experiment(one, teacher, **changes)) for one in (student, padded)
+    )
+    assert module.subject.tokenizer.pad_token_id == module.subject.vocabulary
+    torch.testing.assert_close(found, plain)
+
+
+def test_filler_that_no_model_has_reaches_none() -> None:
+    rollout = random_rollout([4, 9], [5, 2])
+    columns = torch.arange(rollout.tokens.shape[1])
+    real = columns < (rollout.prompt_lengths + rollout.response_lengths)[:, None]
+    odd = replace(rollout, tokens=rollout.tokens.masked_fill(~real, 10**6))
+    teacher = Teacher(small_model("llama"), 48)
+    keep = replace(rollout, tokens=rollout.tokens % 48)
+    odd = replace(odd, tokens=torch.where(real, odd.tokens % 48, odd.tokens))
+    asked = Questions(keep.candidates[:, :0])
+    assert torch.equal(teacher.score(odd, asked).log_prob, teacher.score(keep, asked).log_prob)
+
+
+def test_a_prompt_token_that_the_teacher_lacks_is_refused() -> None:
+    teacher = Teacher(small_model("llama"), 48)
+    rollout = random_rollout([4, 9], [5, 2])
+    tokens = rollout.tokens % 48
+    tokens[1, 3] = 50
+    with pytest.raises(ModelError, match="prompt of row 1 holds token 50 at place 3"):
+        teacher.score(replace(rollout, tokens=tokens), Questions(rollout.candidates[:, :0]))
+
+
+def test_a_template_of_tokens_that_the_teacher_lacks_is_refused_at_load(
+    folders, tmp_path: Path
+) -> None:
+    student, teacher = folders
+    more = with_token(student, tmp_path / "student", "pad")
+    tokenizer = AutoTokenizer.from_pretrained(more)
+    tokenizer.chat_template = "<|more|>{{ messages[0].content }}"
+    tokenizer.save_pretrained(more)
+    config = experiment(more, teacher)
+    with pytest.raises(ModelError, match=r"'<\|more\|>' .*prompts.template: none"):
+        require_prompt(config, pair_of(config))
+
+
+def test_an_answer_of_the_teacher_ends_by_the_students_eos_in_training() -> None:
+    rollout = random_rollout([4, 9], [5, 2])
+    ended = replace(rollout, ended=torch.tensor([True, False]), eos_ids=(7,))
+    found = ended_by(ended, (2, 3))
+    assert found.eos_ids == (2, 3)
+    assert int(found.tokens[0, 8]) == 2
+    assert torch.equal(found.tokens[1], ended.tokens[1])
+    assert ended_by(found, (2, 3)) is found
+
+
+def test_an_eos_that_a_tokenizer_appends_ends_no_prompt(folders) -> None:
+    tokenizer: Any = models.load_tokenizer(str(folders[0]))
+    plain = encode(tokenizer, "12+3=", "none")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A <eos>",
+        special_tokens=[
+            ("<bos>", tokenizer.bos_token_id),
+            ("<eos>", tokenizer.eos_token_id),
+        ],
+    )
+    assert tokenizer("12+3=")["input_ids"][-1] == tokenizer.eos_token_id
+    assert encode(tokenizer, "12+3=", "none")[-1] == plain[-1] != tokenizer.eos_token_id
