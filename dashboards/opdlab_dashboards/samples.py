@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from opdlab import __version__
-from opdlab.comparison import find_run, last_sets, short_names
+from opdlab.comparison import find_run, last_sets
 from opdlab.errors import DataError, PluginError, writing_to
 from opdlab.natural_order import natural
 from opdlab.records import Problem, Sample, Verdict
 from opdlab.regrading import evaluator_of
+from opdlab.side_by_side import short_names
 from opdlab.store import SampleSet
 from opdlab.terminal import console, progress_bar
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from opdlab import loader
-from opdlab.comparison import short_names
 from opdlab.config import Experiment, Model
 from opdlab.errors import ConfigError
 from opdlab.natural_order import natural
+from opdlab.side_by_side import short_names
 from opdlab.training.group import CONFIG, STATE, Group
 from opdlab.training.watch import STUDENTS
 
