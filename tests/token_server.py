@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -30,6 +31,7 @@ class TokenServer:
         seen: requests by path.
         bodies: completion requests as they came.
         failures: so many completion requests are answered with `status` first.
+        refuses: completion requests that are answered with `status`.
         hides: keys left out of answers.
         busiest: completion requests under way at once, at most.
     """
@@ -40,6 +42,7 @@ class TokenServer:
         self.seen: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.failures, self.status, self.headers = 0, 503, {}
+        self.refuses: Callable[[dict[str, Any]], bool] = lambda body: False
         self.hides: tuple[str, ...] = ()
         self.extra_prompt: list[int] = []
         self.deaf = False
@@ -140,19 +143,21 @@ class _Handler(BaseHTTPRequestHandler):
     server_state: ClassVar[TokenServer]
 
     def do_GET(self) -> None:
-        self._send(self.server_state.get(self.path))
+        self._send(self.server_state.get(self.path.split("?")[0]))
 
     def do_POST(self) -> None:
         state = self.server_state
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        state.seen[self.path] += 1
+        path = self.path.split("?")[0]
+        state.seen[path] += 1
         with state.lock:
-            fails = self.path == "/v1/completions" and state.failures > 0
-            state.failures -= fails
+            asked = path == "/v1/completions"
+            fails = asked and (state.failures > 0 or state.refuses(body))
+            state.failures -= fails and state.failures > 0
             state.under_way += 1
             state.busiest = max(state.busiest, state.under_way)
         state.pause.wait(0.02)
-        answer = {"error": {"message": "not now"}} if fails else state.post(self.path, body)
+        answer = {"error": {"message": "not now"}} if fails else state.post(path, body)
         with state.lock:
             state.under_way -= 1
         self._send(answer, *((state.status, state.headers) if fails else ()))

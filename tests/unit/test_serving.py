@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +291,60 @@ def test_a_prompt_is_sent_as_a_text_that_gives_its_tokens_or_not_at_all(folder: 
     assert prompt_text(tokenizer, ids, f"{tokenizer.bos_token}3+4=") == "3+4="
     with pytest.raises(ServerError, match="text only"):
         prompt_text(tokenizer, ids[1:], "3+4=")
+
+
+def test_the_time_that_a_server_works_on_a_request_uses_up_no_patience(vllm: TokenServer) -> None:
+    """The first answer does not come within the time limit, which is longer than the patience."""
+    asked: list[Any] = []
+
+    def slow(path: str, body: dict[str, Any]) -> Any:
+        asked.append(body)
+        if len(asked) == 1:
+            vllm.pause.wait(1.5)
+        return {"answer": len(asked)}
+
+    vllm.post = slow  # type: ignore[method-assign]
+    client = Client(access(vllm.url, patience_s=0.5, timeout_s=1.0))
+    assert client.post(client.access.api("/completions"), {}) == {"answer": 2}
+
+
+def test_a_server_that_answers_others_is_not_given_up(vllm: TokenServer) -> None:
+    """The first request is refused for longer than its patience, while others are answered."""
+    answered: list[int] = []
+    vllm.status = 429
+    vllm.refuses = lambda body: body["number"] == 0 and len(answered) < 14
+
+    def work(path: str, body: dict[str, Any]) -> Any:
+        vllm.pause.wait(0.1)
+        answered.append(body["number"])
+        return {}
+
+    vllm.post = work  # type: ignore[method-assign]
+    client, done = Client(access(vllm.url, concurrency=2, patience_s=0.6)), []
+    bodies = [{"number": number} for number in range(15)]
+    client.post_all(client.access.api("/completions"), bodies, lambda row, _: done.append(row))
+    assert sorted(done) == list(range(15))
+    assert done[-1] == 0
+
+
+@pytest.mark.parametrize("end", ["/", "//", "/#top", " ", "/?version=1"])
+def test_a_url_may_end_in_a_slash_or_a_query(
+    server: TokenServer, student: PreTrainedModel, tmp_path: Path, end: str
+) -> None:
+    through = replace(
+        engine(server, weights_folder=str(tmp_path)), url=server.url.replace("/v1", "//v1") + end
+    )
+    found = sample(through, moved(student))
+    assert_same(found, sample(CachedEngine(max_new_tokens=TOKENS), student))
+
+
+def test_an_address_has_single_slashes_and_keeps_its_query() -> None:
+    for url in ("http://host/v1", "http://host/v1/", "http://host//v1//", " http://host/v1/ "):
+        there = access(url)
+        assert (there.url, there.root) == ("http://host/v1", "http://host")
+        assert there.api("/completions") == "http://host/v1/completions"
+        assert there.beside_api("/version") == "http://host/version"
+    there = access("http://host/a//v1/?key=1")
+    assert there.api("/models") == "http://host/a/v1/models?key=1"
+    assert there.beside_api("/version") == "http://host/a/version?key=1"
+    assert access("http://host/v1beta").root == "http://host/v1beta"

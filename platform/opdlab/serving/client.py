@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, final
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
+from urllib3.exceptions import NewConnectionError
 
 from opdlab.errors import ServerError
 
@@ -34,10 +36,11 @@ class Access:
     """Where a server is and how patiently it is spoken to.
 
     Attributes:
-        url: base of the OpenAI API, `/v1` included.
+        url: base of the OpenAI API, `/v1` included. Spaces around it and superfluous slashes are dropped.
         key_variable: environment variable that holds the API key; unset for none.
         concurrency: requests under way at once.
-        patience_s: a request that fails is tried again for so long, ever more slowly.
+        patience_s: a request that fails is tried again for so long, ever more slowly. The time that the
+            server worked on it does not count, nor does what lies before its last answer to any request.
         timeout_s: longest wait for one answer.
     """
 
@@ -47,18 +50,37 @@ class Access:
     patience_s: float
     timeout_s: float
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", join_url(self.url, ""))
+
     @property
     def root(self) -> str:
         """The server itself, where what is beyond OpenAI's API lies."""
-        return self.url.rstrip("/").removesuffix("/v1")
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(path=parts.path.removesuffix("/v1")))
+
+    def api(self, path: str) -> str:
+        """Address of a path of OpenAI's API, such as `/completions`."""
+        return join_url(self.url, path)
+
+    def beside_api(self, path: str) -> str:
+        """Address of a path beyond OpenAI's API, such as `/version`."""
+        return join_url(self.root, path)
+
+
+def join_url(base: str, path: str) -> str:
+    """The address of a path below a base: one slash between parts, and the base's query at the end."""
+    parts = urlsplit(base.strip())
+    steps = [step for step in f"{parts.path}/{path}".split("/") if step]
+    return urlunsplit(parts._replace(path="".join(f"/{step}" for step in steps), fragment=""))
 
 
 class _Refused(Exception):
     """A failure that may pass."""
 
-    def __init__(self, reason: str, pause_s: float = 0.0) -> None:
+    def __init__(self, reason: str, pause_s: float = 0.0, reached: bool = True) -> None:
         super().__init__(reason)
-        self.pause_s = pause_s
+        self.pause_s, self.reached = pause_s, reached
 
 
 @final
@@ -73,16 +95,17 @@ class Client:
         self.access = access
         self.notice = ""
         self._told = False
+        self._answers = 0
         self._local = threading.local()
 
     def ask(self, path: str) -> Any | None:
-        """What the server says of itself at a path; None where it says nothing, or no JSON.
+        """What the server says of itself at a path beyond its API; None if it says nothing, or no JSON.
 
         Raises:
             ServerError: it did not answer at all for the whole of the patience.
         """
         try:
-            return self._persist("GET", f"{self.access.root}{path}", None, lambda: False)
+            return self._persist("GET", self.access.beside_api(path), None, lambda: False)
         except _Answered:
             return None
 
@@ -157,23 +180,28 @@ class Client:
 
     def _persist(self, verb: str, url: str, body: Body | None, stopped: Callable[[], bool]) -> Any:
         """Try until there is an answer, ever more slowly."""
-        started, pause = monotonic(), FIRST_PAUSE_S
+        waited, pause, answers = 0.0, FIRST_PAUSE_S, self._answers
         while True:
+            started = monotonic()
             try:
                 answer = self._once(verb, url, body)
                 self.notice, self._told = "", False
+                self._answers += 1
                 return answer
             except _Refused as refused:
-                waited = monotonic() - started
-                if waited > self.access.patience_s:
+                if self._answers != answers:
+                    # A server that answers others is there, and busy.
+                    waited, answers = 0.0, self._answers
+                waited += 0.0 if refused.reached else monotonic() - started
+                if waited >= self.access.patience_s:
                     raise ServerError(
-                        f"{url}: no answer for {waited:.0f} s ({refused}). What was answered before is "
-                        "kept: start the server and run the same command again, or raise patience_s"
+                        f"{url}: no answer after waiting for {waited:.0f} s ({refused}). What was answered "
+                        "before is kept: start the server and run the same command again, or raise patience_s"
                     ) from refused
                 self.notice = f"waiting for {self.access.root} since {waited:.0f} s: {refused}"
                 self._tell(waited, refused)
                 # Apart by chance, so that a server that comes back is not met by all at once.
-                _sleep(max(refused.pause_s, pause * random.uniform(0.5, 1.0)), stopped)
+                waited += _sleep(max(refused.pause_s, pause * random.uniform(0.5, 1.0)), stopped)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 if stopped():
                     raise ServerError(f"{url}: given up") from refused
@@ -195,7 +223,10 @@ class Client:
                 verb, url, json=body, timeout=(CONNECT_S, self.access.timeout_s)
             )
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise _Refused(_reason(error)) from error
+            # What took long on the way to a server that is not there was waiting; what a server took
+            # over before it failed was work.
+            reached = not isinstance(error, requests.ConnectTimeout) and not _unreached(error)
+            raise _Refused(_reason(error), reached=reached) from error
         except requests.exceptions.ChunkedEncodingError as error:
             raise _Refused("the connection broke in the middle of an answer") from error
         except requests.RequestException as error:
@@ -223,10 +254,18 @@ class _Answered(Exception):
     """The server answered, but not with what was asked for."""
 
 
-def _sleep(seconds: float, stopped: Callable[[], bool]) -> None:
-    end = monotonic() + seconds
-    while monotonic() < end and not stopped():
-        threading.Event().wait(min(TICK_S, max(end - monotonic(), 0)))
+def _sleep(seconds: float, stopped: Callable[[], bool]) -> float:
+    """Seconds slept."""
+    started = monotonic()
+    while (left := started + seconds - monotonic()) > 0 and not stopped():
+        threading.Event().wait(min(TICK_S, left))
+    return monotonic() - started
+
+
+def _unreached(error: requests.RequestException) -> bool:
+    """Whether there never was a connection."""
+    inner = error.args[0] if error.args else error
+    return isinstance(getattr(inner, "reason", inner), NewConnectionError)
 
 
 def _reason(error: requests.RequestException) -> str:

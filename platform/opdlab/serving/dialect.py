@@ -86,8 +86,8 @@ def identify(client: Client, wanted: str | None, usual: str | None = None) -> Id
     Raises:
         ServerError: nobody is there, or the model is not served or must be named.
     """
-    root = client.access.url.rstrip("/").removeprefix(client.access.root)
-    listed = (client.ask(f"{root}/models") or {}).get("data") or []
+    api = "/v1" if client.access.root != client.access.url else ""
+    listed = (client.ask(f"{api}/models") or {}).get("data") or []
     software, version = _software(client, str(listed[0].get("owned_by", "")) if listed else "")
     # `transformers serve` lists what was ever downloaded, which is not what it serves.
     served = [] if software == "transformers" else listed

@@ -47,7 +47,10 @@ class OpenAIEngine(RolloutEngine):
     key_variable: str = option("OPENAI_API_KEY", "Environment variable with the API key, if any.")
     concurrency: int = option(64, "Requests under way at once.", ge=1, le=4096)
     patience_s: float = option(
-        600.0, "Seconds for which a request that fails is tried again, ever more slowly.", ge=0
+        600.0,
+        "Seconds for which a request that fails is tried again, ever more slowly; the time that the server "
+        "worked on it does not count, and each answer to another request begins them anew.",
+        ge=0,
     )
     timeout_s: float = option(3600.0, "Longest wait for one answer, in seconds.", gt=0)
     weights_folder: str | None = option(
@@ -163,7 +166,8 @@ class OpenAIEngine(RolloutEngine):
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         at_once = min(self.concurrency, max_rows or self.concurrency)
-        client.post_all(f"{self.url.rstrip('/')}/completions", bodies, arrived, at_once=at_once)
+        url = client.access.api("/completions")
+        client.post_all(url, bodies, arrived, at_once=at_once)
         return [found[row] for row in range(len(prompts))]
 
     def _lacks(self, server: Identity, missing: str) -> ServerError:

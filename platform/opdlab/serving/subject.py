@@ -58,7 +58,7 @@ class Served(Measured):
             on_answer(row, Answer(reply.text, reply.tokens, reply.stop))
 
         self.client.post_all(
-            f"{self.client.access.url.rstrip('/')}/completions",
+            self.client.access.api("/completions"),
             [
                 completion_body(self.server, draw, ids, texts[shown], seed)
                 for (ids, shown), seed in zip(prompts, seeds, strict=True)

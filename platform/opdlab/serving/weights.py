@@ -45,11 +45,12 @@ def send(client: Client, server: Identity, model: PreTrainedModel, folder: str) 
         root = client.access.root
         if server.software == "vllm":
             call = {"method": "reload_weights", "kwargs": {"weights_path": place}}
-            client.post(f"{root}/collective_rpc", call)
+            client.post(client.access.beside_api("/collective_rpc"), call)
             # What was cached was computed with the weights before.
-            client.post(f"{root}/reset_prefix_cache", {})
+            client.post(client.access.beside_api("/reset_prefix_cache"), {})
         else:
-            done = client.post(f"{root}/update_weights_from_disk", {"model_path": place})
+            url = client.access.beside_api("/update_weights_from_disk")
+            done = client.post(url, {"model_path": place})
             if not done.get("success"):
                 raise ServerError(
                     f"{root} did not take the weights in {place}: {done.get('message', done)}. The folder "
@@ -82,7 +83,7 @@ def gap(client: Client, server: Identity, model: PreTrainedModel, ids: list[int]
 
     vLLM only: SGLang has no `prompt_logprobs` behind OpenAI's interface.
     """
-    answer = client.post(f"{client.access.url}/completions", scoring_body(server, ids))
+    answer = client.post(client.access.api("/completions"), scoring_body(server, ids))
     theirs = torch.tensor(read_scores(answer, ids))
     with sampling_mode(model):
         tokens = torch.tensor([ids], device=model.device)
