@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from opdlab import plugins
 from opdlab.evaluator import Evaluator
@@ -23,6 +23,30 @@ AnyEvaluator = Annotated[Evaluator, plugins.OneOf(plugins.EVALUATORS)]
 
 OWN_SEEDS = "training.seeds: a sweep names the seeds of each trial in sweep.seeds"
 ONE_DEVICE = "training.devices: a trial of a sweep trains on one device; start a worker for each"
+
+
+def _posing(source: Evaluator) -> Evaluator:
+    if not source.trains():
+        raise ValueError(_lacking(source, "training problems", "trains"))
+    return source
+
+
+def _explaining(source: Evaluator) -> Evaluator:
+    if not source.explains():
+        raise ValueError(_lacking(source, "training problems with worked solutions", "explains"))
+    return source
+
+
+def _lacking(source: Evaluator, what: str, has: str) -> str:
+    found = [name for name, kind in plugins.working(plugins.EVALUATORS) if getattr(kind, has)()]
+    return (
+        f"{source.benchmark} has no {what}; these have: {', '.join(sorted(found)) or 'none'}. Other "
+        "prompts come from a dataset: `prompts: {type: dataset, path: FILE}`"
+    )
+
+
+TrainingSource = Annotated[AnyEvaluator, AfterValidator(_posing)]
+ExplainedSource = Annotated[AnyEvaluator, AfterValidator(_explaining)]
 
 
 class Model(Section):
@@ -56,7 +80,7 @@ class ProblemPrompts(Section):
     """Endless training problems of evaluators that can make them; never a test problem."""
 
     type: Literal["problems"]
-    sources: list[AnyEvaluator] = Field(min_length=1)
+    sources: list[TrainingSource] = Field(min_length=1)
     """Each prompt is drawn from one of these, all equally likely."""
     template: Literal["auto", "none", "chat"] = "auto"
     """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""

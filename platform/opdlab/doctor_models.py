@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from operator import itemgetter
 from time import perf_counter
 
@@ -17,7 +18,7 @@ from opdlab.errors import ModelError, OpdlabError
 from opdlab.evaluation import sampling_engine
 from opdlab.head import hidden_states, log_distribution
 from opdlab.naive import naive_scores
-from opdlab.prompts import PromptSource, encode, open_prompts
+from opdlab.prompts import LOOKED_AT, PromptSource, encode, open_prompts, unknown
 from opdlab.records import Questions, Rollout
 from opdlab.shapes import Float, Tensor
 from opdlab.tree import part
@@ -51,19 +52,46 @@ def tokenizers(
 def prompts_agree(
     config: Experiment, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase
 ) -> Line:
-    """Whether a real prompt comes out of both tokenizers, with their templates, as the same tokens."""
+    """Whether a real prompt comes out of both tokenizers, with their templates, as the same tokens; and
+    whether the student's knows all characters.
+    """
     what = "a prompt is the same to both"
     try:
-        text = open_prompts(config.prompts, student, config.seed).problem(0).prompt
+        prompts = open_prompts(config.prompts, student, config.seed)
+        text = prompts.problem(0).prompt
         ours = encode(student, text, config.prompts.template)
         theirs = encode(teacher, text, config.prompts.template)
+        missing = unread(config, prompts, student)
     except (OpdlabError, NotImplementedError) as error:
         return failed(what, str(error), "correct the prompts section")
-    found = f"{len(ours)} tokens" if ours == theirs else f"{len(ours)} tokens against {len(theirs)}"
+    if missing:
+        return failed(
+            what,
+            "; ".join(missing),
+            "take text in the model's characters, or a model that knows it",
+        )
+    found = (
+        f"{len(ours)} tokens, none unknown"
+        if ours == theirs
+        else f"{len(ours)} tokens against {len(theirs)}"
+    )
     remedy = (
         "use one chat template for both; the teacher would read prompts it was never trained on"
     )
     return judged(what, ours == theirs, found, remedy)
+
+
+def unread(
+    config: Experiment, prompts: PromptSource, tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
+    """Where the tokenizer meets text that it does not know, and how much: prompts, benchmarks."""
+    found = {"prompts": prompts.unknown()}
+    for one in config.evaluation.benchmarks:
+        # Whether its data are there is another line's question.
+        with suppress(OpdlabError):
+            texts = [problem.prompt for problem in one.problems()[:LOOKED_AT]]
+            found[one.benchmark] = unknown(tokenizer, texts)
+    return [f"{name}: {share}" for name, share in found.items() if share.bad_tokens]
 
 
 def sampling(config: Experiment) -> Line:

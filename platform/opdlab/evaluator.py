@@ -93,6 +93,16 @@ class Evaluator(ABC):
         """A completion that must be judged correct, made from the gold; None where none can be."""
         return None
 
+    @classmethod
+    def trains(cls) -> bool:
+        """Whether it has training problems."""
+        return cls.training_problem is not Evaluator.training_problem
+
+    @classmethod
+    def explains(cls) -> bool:
+        """Whether it has training problems with worked solutions."""
+        return cls.trains() and cls.training_trace is not Evaluator.training_trace
+
     def training_problem(self, seed: int, index: int) -> Problem:
         """Problem `index` of an endless stream, none of which is a test problem.
 

@@ -22,7 +22,7 @@ from opdlab.config import Evaluation, Experiment
 from opdlab.errors import DataError, OutOfReachError
 from opdlab.footprint import Footprint, footprint, memory
 from opdlab.pretrain_config import Pretraining
-from opdlab.prompts import DatasetSource, encode, open_prompts
+from opdlab.prompts import DatasetSource, Unknown, encode, open_prompts
 from opdlab.repeats import repeats
 from opdlab.sweeps.settings import Sweep
 from opdlab.terminal import console
@@ -74,6 +74,8 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     to.print("\n[bold]Work, memory of a device (estimated), teacher[/]")
     for first in range(0, len(runs), RUNS_ABREAST):
         to.print(_runs_compared(runs[first : first + RUNS_ABREAST], lengths, sizes is not None))
+    if lengths is not None and lengths.unknown.bad_tokens:
+        to.print(f"[yellow]prompts:[/] {escape(str(lengths.unknown))}")
     if any(run.method.group for _, run in runs):
         to.print(COST)
     to.print(TIME)
@@ -314,11 +316,13 @@ class Lengths:
         first: of the first prompts.
         longest: of the rows of a dataset with the most characters; none of prompts without an end.
         rows: of the dataset; None where there is no end of prompts.
+        unknown: how much of the first prompts the student's tokenizer does not know.
     """
 
     first: list[int]
     longest: list[int]
     rows: int | None
+    unknown: Unknown
 
     @property
     def most(self) -> int:
@@ -350,6 +354,7 @@ def _prompt_lengths(config: Experiment) -> Lengths:
         [len(prompts.prompt(index).tokens) for index in range(count)],
         [len(encode(tokenizer, text, config.prompts.template)) for text in longest],
         None if texts is None else len(texts),
+        prompts.unknown(),
     )
 
 

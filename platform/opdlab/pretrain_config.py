@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from opdlab.config import AnyEngine, AnyEvaluator, Beta, Evaluation
+from opdlab.config import AnyEngine, Beta, Evaluation, ExplainedSource
 from opdlab.rollout import CachedEngine
 from opdlab.section import Section
 from opdlab.seeds import LARGEST_SEED
@@ -55,7 +55,7 @@ class Pretraining(Section):
     start: str | None = None
     """A model to begin from, of the same architecture and characters: `embedded:NAME` or a folder; by
     default weights are random."""
-    sources: list[AnyEvaluator] = Field(min_length=1)
+    sources: list[ExplainedSource] = Field(min_length=1)
     """Where traces come from; one source a batch, in turn, `weights` times each."""
     weights: list[int] = []
     """Turns of each source; by default one each."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from opdlab.config import DatasetPrompts, ProblemPrompts
     from opdlab.evaluator import Evaluator
 
+LOOKED_AT = 256
+"""Prompts whose text is looked at before anything is trained."""
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -65,6 +69,43 @@ def rendered(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> st
     return str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
 
 
+@dataclass(frozen=True)
+class Unknown:
+    """How much of prompts the tokenizer does not know.
+
+    Attributes:
+        prompts, tokens: how many were looked at.
+        bad_prompts, bad_tokens: how many of them hold, or are, the token for unknown text.
+        example: the first text that holds one; empty for none.
+    """
+
+    prompts: int
+    tokens: int
+    bad_prompts: int
+    bad_tokens: int
+    example: str
+
+    @property
+    def most(self) -> bool:
+        """Whether most of the prompts hold something unknown."""
+        return 2 * self.bad_prompts > self.prompts
+
+    def __str__(self) -> str:
+        share = self.bad_tokens / max(self.tokens, 1)
+        said = f"{self.bad_prompts} of {self.prompts} prompts hold unknown text, {share:.1%} of all tokens"
+        return f"{said}; the first is {self.example[:80]!r}" if self.example else said
+
+
+def unknown(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Unknown:
+    """How much of the texts becomes the tokenizer's token for what it does not know."""
+    listed = list(texts)
+    ids: Any = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in listed]
+    mark = tokenizer.unk_token_id
+    counts = [0 if mark is None else tokens.count(mark) for tokens in ids]
+    bad = [text for text, count in zip(listed, counts, strict=True) if count]
+    return Unknown(len(listed), sum(map(len, ids)), len(bad), sum(counts), bad[0] if bad else "")
+
+
 class PromptSource(ABC):
     """An endless, seeded sequence of prompts."""
 
@@ -81,6 +122,23 @@ class PromptSource(ABC):
     @abstractmethod
     def problem(self, index: int) -> Problem:
         """The problem at a place of the sequence."""
+
+    def unknown(self) -> Unknown:
+        """How much of the first prompts the tokenizer does not know."""
+        return unknown(self.tokenizer, (self.problem(i).prompt for i in range(LOOKED_AT)))
+
+    def require_known(self) -> None:
+        """Refuse prompts that the student could not read.
+
+        Raises:
+            DataError: most of the first ones hold text that the tokenizer does not know.
+        """
+        if (found := self.unknown()).most:
+            raise DataError(
+                f"prompts: {found}. The tokenizer of {self.tokenizer.name_or_path} does not have these "
+                "characters, and the model would read the same mark for each of them; take prompts in "
+                "its characters, or a model that knows them"
+            )
 
     def evaluator(self, problem: Problem) -> Evaluator:
         """Who can grade an answer to a problem of this source.
@@ -109,7 +167,11 @@ class ProblemSource(PromptSource):
 
     def problem(self, index: int) -> Problem:
         choice = np.random.default_rng((self.seed, index)).integers(len(self.sources))
-        return self.sources[choice].training_problem(self.seed, index)
+        source = self.sources[choice]
+        try:
+            return source.training_problem(self.seed, index)
+        except NotImplementedError as error:
+            raise DataError(f"prompts.sources: {error}; leave {source.benchmark} out") from error
 
     def evaluator(self, problem: Problem) -> Evaluator:
         posed = [source for source in self.sources if source.benchmark == problem.benchmark]

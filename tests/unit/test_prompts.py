@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from opdlab import doctor_models, plan
 from opdlab.characters import character_tokenizer
 from opdlab.config import DatasetPrompts
-from opdlab.errors import DataError
-from opdlab.prompts import open_prompts
+from opdlab.errors import ConfigError, DataError
+from opdlab.loader import load_experiment, load_pretraining
+from opdlab.models import load_tokenizer
+from opdlab.prompts import PromptSource, open_prompts, unknown
+from opdlab.training.run import require_all
 
 
 def first_prompt(path: Path) -> None:
@@ -36,3 +41,58 @@ def test_a_line_that_is_no_json_is_told_once_with_its_row(
         first_prompt(path)
     assert not "".join(capfd.readouterr())
     assert not caplog.records
+
+
+def source(tmp_path: Path, texts: list[str]) -> PromptSource:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(f"{json.dumps({'prompt': text})}\n" for text in texts))
+    config = DatasetPrompts(type="dataset", path=str(path))
+    return open_prompts(config, character_tokenizer("abc ", 16), 0)
+
+
+def test_prompts_that_the_tokenizer_mostly_does_not_know_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"256 of 256 prompts hold unknown text, 44.4% of all tokens"
+    ):
+        source(tmp_path, ["ab XY", "Zac!"] * 2).require_known()
+
+
+def test_few_unknown_prompts_are_counted_and_pass(tmp_path: Path) -> None:
+    prompts = source(tmp_path, ["abc ", "ab c", "cab ", "bZa "])
+    prompts.require_known()
+    found = prompts.unknown()
+    assert (found.bad_prompts, found.prompts, found.bad_tokens, found.tokens) == (64, 256, 64, 1024)
+    assert "6.2% of all tokens; the first is 'bZa '" in str(found)
+
+
+def test_a_special_token_that_is_also_the_unknown_one_is_not_counted(tmp_path: Path) -> None:
+    tokenizer = character_tokenizer("abc ", 16)
+    tokenizer.unk_token = tokenizer.bos_token
+    assert unknown(tokenizer, ["abc"]).bad_tokens == 0
+
+
+@pytest.mark.parametrize("benchmark", ["gsm8k", "humaneval"])
+def test_a_benchmark_of_test_problems_alone_is_refused_as_prompts(benchmark: str) -> None:
+    with pytest.raises(ConfigError, match=r"prompts.sources.1.*no training problems.*math.*routes"):
+        load_experiment("quickstart", [f"prompts.sources=[{{type: math}}, {{type: {benchmark}}}]"])
+
+
+def test_a_pretraining_on_a_benchmark_without_worked_solutions_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no training problems with worked solutions"):
+        load_pretraining("pretrain/student", ["sources=[{type: gsm8k}]"])
+
+
+def test_doctor_and_plan_show_the_share_of_unknown_text_and_training_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "english.jsonl"
+    path.write_text('{"prompt": "What is 2+2?"}\n')
+    prompts = f"prompts={{type: dataset, path: {path}}}"
+    config = load_experiment("quickstart", [prompts, "runs=[]"])
+    tokenizer = load_tokenizer("embedded:student")
+    line = doctor_models.prompts_agree(config, tokenizer, tokenizer)
+    assert (line.status, "256 of 256 prompts hold unknown text" in line.found) == ("FAIL", True)
+    with pytest.raises(DataError, match="hold unknown text"):
+        require_all(config)
+    plan.show(config)
+    assert "256 of 256 prompts hold unknown text" in " ".join(capsys.readouterr().out.split())

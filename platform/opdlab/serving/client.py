@@ -195,8 +195,9 @@ class Client:
                 waited += 0.0 if refused.reached else monotonic() - started
                 if waited >= self.access.patience_s:
                     raise ServerError(
-                        f"{url}: no answer after waiting for {waited:.0f} s ({refused}). What was answered "
-                        "before is kept: start the server and run the same command again, or raise patience_s"
+                        f"{url}: no answer after waiting for {waited:.0f} s ({refused}). What was "
+                        "answered before is kept: start the server and run the same command again, or "
+                        "raise patience_s"
                     ) from refused
                 self.notice = f"waiting for {self.access.root} since {waited:.0f} s: {refused}"
                 self._tell(waited, refused)

@@ -144,12 +144,15 @@ def require_all(config: Experiment) -> None:
     """Refuse to begin where what a run needs only later is not there.
 
     Raises:
-        OpdlabError: a benchmark's data, the prompts or the accelerator are missing.
+        OpdlabError: a benchmark's data, the prompts or the accelerator are missing, or the student could
+            not read the prompts.
     """
     require(config.evaluation.benchmarks)
     require_accelerator(config.training)
     tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
-    open_prompts(config.prompts, tokenizer, config.seed).prompt(0)
+    prompts = open_prompts(config.prompts, tokenizer, config.seed)
+    prompts.prompt(0)
+    prompts.require_known()
 
 
 def follow(config: Experiment, resume: bool) -> None:
