@@ -182,3 +182,35 @@ def test_candidates_of_a_wide_vocabulary_are_its_most_likely(vocabulary: int, to
     logits[0, -9:] += 9.0
     recorded = record(weigh(logits.clone()), torch.zeros(5, 1, dtype=torch.long), top_k)
     assert torch.equal(recorded.candidates, logits.topk(top_k).indices)
+
+
+def by_whole_sort(logits: torch.Tensor, uniform: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The slow way: all entries sorted, every sum in float64."""
+    weights, order = weigh(logits.clone()).weights.sort(stable=True, descending=True)
+    total = weights.cumsum(-1, dtype=torch.float64)
+    kept = weights.double().masked_fill(total - weights >= top_p * weights.sum(-1, True), 0)
+    target = uniform * kept.sum(-1, True)
+    return order.gather(-1, torch.searchsorted(kept.cumsum(-1), target, right=True))
+
+
+@pytest.mark.parametrize("vocabulary", [1024, 1025, 5000, 32_000])
+@pytest.mark.parametrize("top_p", [0.1, 0.95, 0.9999])
+def test_a_nucleus_among_the_largest_entries_is_that_of_all(vocabulary: int, top_p: float) -> None:
+    """Rows from flat, whose nucleus is wider than what is sorted first, to peaked; ties everywhere."""
+    torch.manual_seed(4)
+    spread = torch.tensor([0.0, 0.01, 1.0, 3.0, 6.0]).repeat_interleave(12)[:, None]
+    logits = spread * torch.randn(60, vocabulary)
+    logits[1::3] = logits[1::3].round()
+    logits[2::3, ::7] = -torch.inf
+    uniform = uniforms(torch.arange(60)[:, None], torch.zeros(1, 1, dtype=torch.long))
+    expected = by_whole_sort(logits, uniform, top_p)
+    assert torch.equal(choose(weigh(logits.clone()), uniform, 1.0, top_p), expected)
+
+
+def test_ties_at_the_edge_of_what_is_sorted_first_keep_their_order() -> None:
+    logits = torch.zeros(1, 5000)
+    logits[0, 4000:4500] = 1.0
+    for at in (0.0, 0.5, 0.999):
+        uniform = torch.tensor([[at]], dtype=torch.float64)
+        expected = by_whole_sort(logits, uniform, 0.5)
+        assert torch.equal(choose(weigh(logits.clone()), uniform, 1.0, 0.5), expected)
