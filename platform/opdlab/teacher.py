@@ -29,6 +29,7 @@ from opdlab.errors import ModelError, NonFiniteError
 from opdlab.head import flat_states, hidden_states, vocabulary_statistics
 from opdlab.leaf_attention import LeafPass
 from opdlab.naive import naive_confidence, naive_scores
+from opdlab.packing import packs, slots_fit
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.shared_prompts import ANY_MASK
@@ -49,6 +50,8 @@ from opdlab.trunk import run_trunk
 
 # Sharing prompts costs masks; it pays from this part of all tokens.
 _WORTH_SHARING = 0.1
+# Slots of filler that a rollout may have in all before it goes in several forwards.
+_LITTLE_FILLER = 2048
 LEAF_CHUNK = 1024
 TRUNK_TOKENS = 16384
 __all__ = ["Teacher", "check_finite", "naive_scores"]
@@ -196,7 +199,7 @@ class Teacher:
             return torch.full_like(uniform.candidate, torch.nan)
         measured = []
         drawn = uniform.candidate[tree.place, tree.slot]
-        for chunk in chunks(torch.bincount(tree.row).tolist(), self.leaf_chunk):
+        for chunk in chunks(torch.bincount(tree.row).tolist(), self.leaf_chunk, even=True):
             span = slice(chunk.start, chunk.stop)
             said = vocabulary_statistics(
                 self.model,
@@ -251,22 +254,58 @@ def _now(tensor: Tensor) -> float:
 
 
 def _rows_by_length(rollout: Rollout, tokens: int) -> list[Int[Tensor, "b"]]:
-    """Rows of one prompt and of like length together, at most so many tokens; one row at least."""
+    """Rows in groups of like length, rows of one prompt together; at most so many tokens, or one row.
+
+    Queries and keys stand in lines as long as the longest of a group, so its length must be like the
+    others'. A rollout with little filler in all is one group: more forwards would cost more.
+    """
     lengths = (rollout.prompt_lengths + rollout.response_lengths).tolist()
-    if sum(lengths) <= tokens:
-        return [torch.arange(len(lengths), device=rollout.tokens.device)]
-    prompt = same_prompts(rollout)[0].tolist()
-    longest: dict[int, int] = {}
-    for number, length in zip(prompt, lengths, strict=True):
-        longest[number] = max(length, longest.get(number, 0))
-    groups: list[list[int]] = []
-    for row in sorted(
-        range(len(lengths)), key=lambda row: (-longest[prompt[row]], prompt[row], -lengths[row])
+    device = rollout.tokens.device
+    filler = len(lengths) * max(lengths) - sum(lengths)
+    if sum(lengths) <= tokens and (
+        filler <= _LITTLE_FILLER or slots_fit(len(lengths), max(lengths), sum(lengths))
     ):
-        if not groups or sum(lengths[other] for other in groups[-1]) + lengths[row] > tokens:
+        return [torch.arange(len(lengths), device=device)]
+    units = _units(rollout, tokens)
+    sizes = [(len(unit), max(lengths[row] for row in unit)) for unit in units]
+    groups: list[list[int]] = []
+    total = longest = 0
+    for unit, (count, most) in sorted(zip(units, sizes, strict=True), key=lambda each: -each[1][1]):
+        more = total + sum(lengths[row] for row in unit)
+        fits = groups and more <= tokens and slots_fit(len(groups[-1]) + count, longest, more)
+        if not fits:
             groups.append([])
-        groups[-1].append(row)
-    return [torch.tensor(sorted(group), device=rollout.tokens.device) for group in groups]
+            more, longest = sum(lengths[row] for row in unit), most
+        groups[-1] += unit
+        total = more
+    return [torch.tensor(sorted(group), device=device) for group in groups]
+
+
+def _units(rollout: Rollout, tokens: int) -> list[list[int]]:
+    """Rows that stay together: those of one prompt whose answers are of like length."""
+    answers, prompts = rollout.response_lengths.tolist(), rollout.prompt_lengths.tolist()
+    of_prompt: dict[int, list[int]] = {}
+    for row, number in enumerate(same_prompts(rollout)[0].tolist()):
+        of_prompt.setdefault(number, []).append(row)
+    return [
+        [rows[place] for place in places]
+        for rows in of_prompt.values()
+        for unit in packs([answers[row] for row in rows], tokens)
+        for places in _cut(unit, [prompts[row] + answers[row] for row in rows], tokens)
+    ]
+
+
+def _cut(unit: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
+    """The places of a unit in parts of at most so many tokens, or of one row."""
+    parts: list[list[int]] = []
+    total = tokens + 1
+    for place in unit:
+        total += lengths[place]
+        if total > tokens:
+            parts.append([])
+            total = lengths[place]
+        parts[-1].append(place)
+    return parts
 
 
 def join(pieces: list[tuple[TeacherScores, Int[Tensor, "_"]]]) -> TeacherScores:

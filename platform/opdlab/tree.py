@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 
+from opdlab.packing import slots_fit
 from opdlab.records import Questions, Rollout
 from opdlab.shapes import Float, Int, Tensor
 
@@ -202,16 +203,25 @@ class Chunk:
     last_row: int
 
 
-def chunks(leaves_in_row: list[int], size: int) -> list[Chunk]:
-    """Cut leaves into passes of at most `size`: short rows whole and together, long rows in equal parts."""
+def chunks(leaves_in_row: list[int], size: int, even: bool = False) -> list[Chunk]:
+    """Cut leaves into passes of at most `size`: short rows whole and together, long rows in equal parts.
+
+    Args:
+        even: only rows with about as many leaves go together, as they stand in lines as long as the
+            longest.
+    """
     found: list[Chunk] = []
-    start = end = first = 0
+    start = end = first = longest = 0
     for row, count in enumerate(leaves_in_row):
-        if end > start and end + count - start > size:
+        more = end + count - start
+        lines = row + 1 - first, max(longest, count)
+        fits = more <= size and (not even or slots_fit(*lines, more))
+        if end > start and not fits:
             found.append(Chunk(start, end, first, row))
             start = end
         if end == start:
-            first = row
+            first, longest = row, 0
+        longest = max(longest, count)
         parts = -(-count // size)
         if parts > 1:
             edges = [end + count * i // parts for i in range(parts + 1)]

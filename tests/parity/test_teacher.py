@@ -11,6 +11,8 @@ from small_models import STRETCHED, VOCABULARY, random_rollout, small_model
 from tree_controls import CONTROLS, RAGGED, assert_equal, differences
 
 from opdlab import leaf_attention, shared_prompts
+from opdlab import teacher as teacher_module
+from opdlab.attention_hook import Lines
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.head import project
 from opdlab.leaf_attention import attention_with_lse, flash_on_cuda
@@ -128,6 +130,40 @@ def test_rollouts_of_one_prompt_share_it_exactly(
     assert_equal(teacher.score(rollout, questions), truth)
     teacher.shares = False
     assert_equal(teacher.score(rollout, questions), truth)
+
+
+UNEQUAL = [400, 370, *[40] * 14, *[9] * 14]
+
+
+@pytest.mark.parametrize("prompts", ["own", "shared"])
+def test_rows_of_very_different_length_cost_little_filler(
+    prompts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places of tokens in lines, trunk and leaves, are at most 1.3 times the tokens."""
+    model = small_model("qwen3")
+    prompt: Any = [[5, 9, 31] * 10] * len(UNEQUAL) if prompts == "shared" else [4] * len(UNEQUAL)
+    shuffled = torch.randperm(len(UNEQUAL), generator=torch.Generator().manual_seed(0)).tolist()
+    rollout = random_rollout(prompt, [UNEQUAL[row] for row in shuffled])
+    questions = Questions(rollout.candidates[:, :2])
+    places = tokens = 0
+    of = Lines.of
+
+    def counting(row: Tensor, rows: int) -> Lines:
+        nonlocal places, tokens
+        lines = of(row, rows)
+        places, tokens = places + len(lines.token), tokens + len(row)
+        return lines
+
+    scorer = Teacher(model)
+    monkeypatch.setattr(Lines, "of", staticmethod(counting))
+    found = scorer.score(rollout, questions)
+    assert tokens <= places <= 1.3 * tokens
+    few = places / tokens
+    monkeypatch.setattr(teacher_module, "_LITTLE_FILLER", 10**9)
+    scorer.trunk_tokens, scorer.trunk_chunk, places, tokens = 10**9, 10**9, 0, 0
+    together = scorer.score(rollout, questions)
+    assert places / tokens > 3 * few
+    assert_equal(found, together)
 
 
 def test_filler_has_no_influence() -> None:
