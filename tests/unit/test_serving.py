@@ -17,9 +17,10 @@ from opdlab import models
 from opdlab.errors import ServerError
 from opdlab.records import Rollout
 from opdlab.rollout import CachedEngine
+from opdlab.sampling import concatenate
 from opdlab.serving.client import Access, Client
 from opdlab.serving.dialect import Draw, Identity, completion_body, identify, prompt_text
-from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.engine import OpenAIEngine, scored
 
 PROMPTS = [[1, 5, 9, 12], [1, 7], [1, 20, 21, 22, 23, 24]]
 SEEDS = [3, 4, 5]
@@ -348,3 +349,21 @@ def test_an_address_has_single_slashes_and_keeps_its_query() -> None:
     assert there.api("/models") == "http://host/a/v1/models?key=1"
     assert there.beside_api("/version") == "http://host/a/version?key=1"
     assert access("http://host/v1beta").root == "http://host/v1beta"
+
+
+def test_answers_of_a_server_are_scored_again_many_at_a_time(student: PreTrainedModel) -> None:
+    lengths = torch.randint(1, 50, (60,), generator=torch.Generator().manual_seed(0)).tolist()
+    noise = torch.Generator().manual_seed(1)
+    rows = [torch.randint(3, 40, (length,), generator=noise) for length in lengths]
+    prompts = [[1, 5, 9, 12][: 1 + number % 4] for number in range(60)]
+    forwards: list[int] = []
+    hook = student.register_forward_hook(lambda *_: forwards.append(1))
+    found = scored(student, prompts, rows, None, 4)
+    hook.remove()
+    assert len(forwards) < 30  # an answer's states and logits took two forwards each: 120
+    alone = concatenate(
+        scored(student, [prompt], [row], None, 4) for prompt, row in zip(prompts, rows, strict=True)
+    )
+    torch.testing.assert_close(found.log_prob, alone.log_prob, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.entropy, alone.entropy, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found.candidates, alone.candidates)

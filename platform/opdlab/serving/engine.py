@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
 from opdlab.head import hidden_states, project, rows_at_a_time
+from opdlab.packing import packs
 from opdlab.recording import OnResponse, refuse_non_finite
 from opdlab.records import Rollout, option
 from opdlab.rollout import CachedEngine, RolloutEngine, assemble, check_prompts
@@ -27,7 +29,11 @@ from opdlab.serving.dialect import (
     read_reply,
 )
 from opdlab.shapes import Int, Tensor
+from opdlab.teacher import picks_by_length
 from opdlab.vocabulary_loss import slices
+
+SCORED_TOKENS = 16384
+"""Tokens of a forward that scores what a server sampled, at most, or one answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,18 +199,36 @@ def scored(
     vocabulary: int | None,
     top_k: int,
 ) -> Recorded:
-    """What the model itself says of the responses, row by row, vocabulary rows in chunks."""
+    """What the model says of the responses: rows of like length together, vocabulary rows in chunks."""
     width = vocabulary or model.config.get_text_config().vocab_size
     together, _ = rows_at_a_time(width, model.device)
-    found = []
+    lengths = [len(prompt) + len(row) for prompt, row in zip(prompts, responses, strict=True)]
+    # Where frequencies depend on the longest row of a forward, each goes alone.
+    groups = packs(lengths, 1 if picks_by_length(model) else SCORED_TOKENS)
+    of_row: dict[int, Recorded] = {}
     with sampling_mode(model):
-        for prompt, response in zip(prompts, responses, strict=True):
-            tokens = torch.cat([torch.tensor(list(prompt), device=model.device), response])
-            hidden = hidden_states(model, tokens[None])[0, len(prompt) - 1 : -1]
-            for part in slices(len(response), together):
-                logits = project(model, hidden[part])[:, :vocabulary]
-                found.append(record(weigh(logits), response[part, None], top_k))
-    return concatenate(found)
+        for group in groups:
+            rows = [
+                torch.cat([torch.tensor(list(prompts[row]), device=model.device), responses[row]])
+                for row in group
+            ]
+            states = hidden_states(model, pad_sequence(rows, batch_first=True))
+            hidden = torch.cat(
+                [
+                    states[place, len(prompts[row]) - 1 : lengths[row] - 1]
+                    for place, row in enumerate(group)
+                ]
+            )
+            del states
+            tokens = torch.cat([responses[row] for row in group])[:, None]
+            found = concatenate(
+                record(weigh(project(model, hidden[part])[:, :vocabulary]), tokens[part], top_k)
+                for part in slices(len(hidden), together)
+            )
+            ends = torch.arange(len(hidden), device=hidden.device)
+            mine = ends.split([len(responses[row]) for row in group])
+            of_row |= {row: found[places] for row, places in zip(group, mine, strict=True)}
+    return concatenate(of_row[row] for row in range(len(prompts)))
 
 
 def _check_vocabulary(responses: Sequence[Tensor], vocabulary: int | None) -> None:
