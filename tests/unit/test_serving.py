@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +20,7 @@ from opdlab.errors import ServerError
 from opdlab.records import Rollout
 from opdlab.rollout import CachedEngine
 from opdlab.sampling import concatenate
+from opdlab.serving import weights
 from opdlab.serving.client import Access, Client
 from opdlab.serving.dialect import Draw, Identity, completion_body, identify, prompt_text
 from opdlab.serving.engine import OpenAIEngine, scored
@@ -156,7 +159,10 @@ def test_weights_are_sent_when_they_changed_and_only_then(
             for name, weight in student.state_dict().items():
                 assert torch.equal(served[name], weight)
         assert_same(found, sample(CachedEngine(max_new_tokens=TOKENS), student))
-    assert not list((tmp_path / "weights").iterdir())
+    (copy,) = (tmp_path / "weights").iterdir()
+    before = {path.name: path.stat().st_ino for path in copy.iterdir()}
+    assert weights.written(student, copy.parent) == str(copy)
+    assert {path.name: path.stat().st_ino for path in copy.iterdir()} == before
 
 
 def test_a_server_started_again_gets_the_weights_again(
@@ -367,3 +373,42 @@ def test_answers_of_a_server_are_scored_again_many_at_a_time(student: PreTrained
     torch.testing.assert_close(found.log_prob, alone.log_prob, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.entropy, alone.entropy, atol=1e-5, rtol=1e-5)
     assert torch.equal(found.candidates, alone.candidates)
+
+
+def test_copies_of_killed_processes_are_removed(tmp_path: Path, student: PreTrainedModel) -> None:
+    host = socket.gethostname()
+    for name in (f"weights-{host}-999999999-abc", f"weights-{host}-{os.getppid()}-abc", "mine"):
+        (tmp_path / name).mkdir()
+    weights.written(student, tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert f"weights-{host}-999999999-abc" not in left
+    assert {f"weights-{host}-{os.getppid()}-abc", "mine"} < left
+    assert len(left) == 3
+
+
+def one_of_two(rank: int, url: str, folder: Path) -> None:
+    """What a process of a training does with the server: two rollouts by changed weights."""
+    torch.set_num_threads(1)
+    rendezvous = f"file://{folder / 'rendezvous'}"
+    torch.distributed.init_process_group("gloo", rendezvous, rank=rank, world_size=2)
+    student = moved(models.load_model(str(models.EMBEDDED / "student")))
+    served = OpenAIEngine(
+        url=url, max_new_tokens=8, patience_s=5.0, weights_folder=str(folder / "weights")
+    )
+    prompts, seeds = [PROMPTS[rank]], [SEEDS[rank]]
+    for _ in range(2):
+        found = served.sample(student, prompts, seeds, eos_ids=(EOS,), pad_id=0)
+        own = CachedEngine(max_new_tokens=8).sample(
+            student, prompts, seeds, eos_ids=(EOS,), pad_id=0
+        )
+        assert torch.equal(found.tokens, own.tokens)
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_that_train_together_sample_on_one_server_that_the_first_keeps_up(
+    vllm: TokenServer, tmp_path: Path
+) -> None:
+    start = torch.multiprocessing.start_processes
+    start(one_of_two, args=(vllm.url, tmp_path), nprocs=2, start_method="spawn")
+    assert vllm.seen["/collective_rpc"] == 1
+    assert not list((tmp_path / "weights").iterdir())

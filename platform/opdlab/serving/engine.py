@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -104,8 +105,10 @@ class OpenAIEngine(RolloutEngine):
         client = Client(self.access)
         server = identify(client, self.served_model)
         draw = Draw(self.temperature, self.top_p, self.max_new_tokens, tuple(eos_ids), pad_id)
-        if self.weights_folder is not None and weights.outdated(client, model):
-            self._send(client, server, model, list(prompts[0]))
+        # An evaluation is the leader's alone; in training every process samples its own rows.
+        alone = on_response is not None or not several_processes()
+        if self.weights_folder is not None:
+            self._sync(client, server, model, list(prompts[0]), alone)
 
         def rollout_and_gap() -> tuple[Rollout, float]:
             replies = self._replies(client, server, draw, prompts, seeds, max_rows, on_response)
@@ -117,9 +120,10 @@ class OpenAIEngine(RolloutEngine):
             return rollout, self._gap(rollout, replies)
 
         rollout, gap = rollout_and_gap()
-        if gap > self.largest_gap and self.weights_folder is not None and on_response is None:
+        mends = self.weights_folder is not None and on_response is None
+        if mends and any(gathered(gap > self.largest_gap, alone)):
             # A server that was started again in between has the weights it began with.
-            self._send(client, server, model, list(prompts[0]))
+            self._sync(client, server, model, list(prompts[0]), alone, again=True)
             rollout, gap = rollout_and_gap()
         if gap > self.largest_gap:
             raise ServerError(
@@ -129,6 +133,31 @@ class OpenAIEngine(RolloutEngine):
                 "format lowers what rounding leaves"
             )
         return rollout
+
+    def _sync(
+        self,
+        client: Client,
+        server: Identity,
+        model: PreTrainedModel,
+        prompt: list[int],
+        alone: bool,
+        again: bool = False,
+    ) -> None:
+        """Give the server the weights if they changed; of several processes, the first does it for all.
+
+        Raises:
+            ServerError: on every process, the server did not take them.
+        """
+        fault = ""
+        if alone or torch.distributed.get_rank() == 0:
+            try:
+                if again or weights.outdated(client, model):
+                    self._send(client, server, model, prompt)
+            except ServerError as error:
+                # The others wait to hear.
+                fault = str(error)
+        if said := "".join(gathered(fault, alone)):
+            raise ServerError(said)
 
     def _send(
         self, client: Client, server: Identity, model: PreTrainedModel, prompt: list[int]
@@ -190,6 +219,21 @@ class OpenAIEngine(RolloutEngine):
         said = [value for reply in replies for value in reply.log_probs or ()]
         theirs = torch.tensor(said, device=rollout.log_prob.device)
         return float((theirs - rollout.log_prob).abs().mean())
+
+
+def several_processes() -> bool:
+    """Whether this process is one of several that train together."""
+    here = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return here and torch.distributed.get_world_size() > 1
+
+
+def gathered(value: Any, alone: bool) -> list[Any]:
+    """The value of every process that trains, on each of them."""
+    if alone:
+        return [value]
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, value)
+    return found
 
 
 def scored(

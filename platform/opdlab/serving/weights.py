@@ -8,10 +8,16 @@ documentation, and the tests speak to a stand-in that obeys it.
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from weakref import WeakKeyDictionary
+from tempfile import mkdtemp
+from typing import Any
+from weakref import WeakKeyDictionary, finalize
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -24,6 +30,19 @@ from opdlab.shapes import Tensor
 
 _SENT: WeakKeyDictionary[PreTrainedModel, dict[str, int]] = WeakKeyDictionary()
 """State of a model's weights that each server has, by its address."""
+_PREFIX = f"weights-{socket.gethostname()}-"
+
+
+@dataclass(frozen=True, eq=False)
+class _Copy:
+    """A model's weights on disk; calling `remove` or the end of the model or process removes them."""
+
+    folder: Path
+    state: int
+    remove: finalize[Any, Any]
+
+
+_COPIES: WeakKeyDictionary[PreTrainedModel, _Copy] = WeakKeyDictionary()
 
 
 def state(model: PreTrainedModel) -> int:
@@ -35,28 +54,56 @@ def send(client: Client, server: Identity, model: PreTrainedModel, folder: str) 
     """Make the server serve the model's weights.
 
     Raises:
-        ServerError: the server cannot, or training runs in several processes.
+        ServerError: the server cannot, or the weights are sharded.
     """
     _check(model, server)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    # A folder of its own each time: a reader may keep files of the last one open or cached.
-    with TemporaryDirectory(prefix="weights-", dir=folder) as place:
-        model.save_pretrained(place)
-        root = client.access.root
-        if server.software == "vllm":
-            call = {"method": "reload_weights", "kwargs": {"weights_path": place}}
-            client.post(client.access.beside_api("/collective_rpc"), call)
-            # What was cached was computed with the weights before.
-            client.post(client.access.beside_api("/reset_prefix_cache"), {})
-        else:
-            url = client.access.beside_api("/update_weights_from_disk")
-            done = client.post(url, {"model_path": place})
-            if not done.get("success"):
-                raise ServerError(
-                    f"{root} did not take the weights in {place}: {done.get('message', done)}. The folder "
-                    "must be visible to the server under the same name"
-                )
+    place = written(model, Path(folder))
+    root = client.access.root
+    if server.software == "vllm":
+        call = {"method": "reload_weights", "kwargs": {"weights_path": place}}
+        client.post(client.access.beside_api("/collective_rpc"), call)
+        # What was cached was computed with the weights before.
+        client.post(client.access.beside_api("/reset_prefix_cache"), {})
+    else:
+        url = client.access.beside_api("/update_weights_from_disk")
+        done = client.post(url, {"model_path": place})
+        if not done.get("success"):
+            raise ServerError(
+                f"{root} did not take the weights in {place}: {done.get('message', done)}. The folder "
+                "must be visible to the server under the same name"
+            )
     _SENT.setdefault(model, {})[root] = state(model)
+
+
+def written(model: PreTrainedModel, parent: Path) -> str:
+    """Folder with the model's weights, which is written only where they changed since it was.
+
+    It stays for a server that is started again, until the weights change or this process ends.
+    """
+    copy = _COPIES.get(model)
+    if copy is not None:
+        if copy.state == state(model) and copy.folder.is_dir() and copy.folder.parent == parent:
+            return str(copy.folder)
+        copy.remove()
+    parent.mkdir(parents=True, exist_ok=True)
+    _clear(parent)
+    # A name of its own each time: a reader may keep files of the last one open or cached.
+    folder = Path(mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+    # The server may run as somebody else.
+    folder.chmod(0o755)
+    remove = finalize(model, shutil.rmtree, folder, ignore_errors=True)
+    _COPIES[model] = _Copy(folder, -1, remove)
+    model.save_pretrained(folder)
+    _COPIES[model] = _Copy(folder, state(model), remove)
+    return str(folder)
+
+
+def _clear(parent: Path) -> None:
+    """Remove what processes of this machine that were killed left behind: each copy is a whole model."""
+    for left in parent.glob(f"{_PREFIX}*-*"):
+        number = left.name.removeprefix(_PREFIX).split("-")[0]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def outdated(client: Client, model: PreTrainedModel) -> bool:
@@ -69,12 +116,10 @@ def _check(model: PreTrainedModel, server: Identity) -> None:
         raise ServerError(
             f"weights cannot be sent to a server of kind {server.software!r}; vLLM and SGLang take them"
         )
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    whole = all(type(weight.data) is Tensor for weight in model.parameters())
-    if not whole or (several and torch.distributed.get_world_size() > 1):
+    if not all(type(weight.data) is Tensor for weight in model.parameters()):
         raise ServerError(
-            "weights are sent to a rollout server by one process that holds all of them; train on one "
-            "device, or use rollout type `cached`"
+            "weights are sent to a rollout server by a process that holds all of them, and these are "
+            "sharded; use rollout type `cached`"
         )
 
 
