@@ -87,15 +87,15 @@ class ProblemPrompts(Section):
 
 
 class DatasetPrompts(Section):
-    """Prompts from a column of a dataset, read with the `datasets` library."""
+    """Prompts from a column of a file, or of a dataset on the hub."""
 
     type: Literal["dataset"]
     path: str
-    """A .jsonl, .json, .csv or .parquet file, or a name on the Hugging Face hub."""
+    """A .jsonl, .json, .csv, .tsv or .parquet file (gzipped or not), or a name on the Hugging Face hub."""
     revision: str | None = None
-    """Commit or tag on the hub; required there."""
+    """Commit or tag on the hub; required there, and refused beside a file."""
     split: str = "train"
-    """Split of the dataset."""
+    """Split of the dataset; a file that holds several has them under their names."""
     column: str = "prompt"
     """Column that holds the text."""
     domain_column: str | None = None

@@ -6,9 +6,12 @@ same prompts in the same order.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from opdlab.datafiles import SUFFIXES, has_format, read_rows
 from opdlab.errors import DataError, ModelError
 from opdlab.records import Problem, Prompt
 
@@ -27,7 +31,8 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 256
 """Prompts whose text is looked at before anything is trained."""
-FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+HASHED_PROBLEMS = 64
+_SPLIT = re.compile(r"\w+([.-]\w+)*")
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> tuple[int, ...]:
@@ -140,6 +145,10 @@ class PromptSource(ABC):
                 "its characters, or a model that knows them"
             )
 
+    @abstractmethod
+    def manifest(self) -> dict[str, Any]:
+        """What a run is trained on, by contents: `count` (None for endless ones) and `sha256`."""
+
     def evaluator(self, problem: Problem) -> Evaluator:
         """Who can grade an answer to a problem of this source.
 
@@ -173,13 +182,22 @@ class ProblemSource(PromptSource):
         except NotImplementedError as error:
             raise DataError(f"prompts.sources: {error}; leave {source.benchmark} out") from error
 
+    def manifest(self) -> dict[str, Any]:
+        first = [self.problem(index) for index in range(HASHED_PROBLEMS)]
+        listed = [[each.benchmark, each.id, each.prompt, each.gold] for each in first]
+        return {"type": "problems", "count": None, "first": len(first), "sha256": _sha256(listed)}
+
     def evaluator(self, problem: Problem) -> Evaluator:
         posed = [source for source in self.sources if source.benchmark == problem.benchmark]
         return posed[0] if posed else super().evaluator(problem)
 
 
 class DatasetSource(PromptSource):
-    """Rows of a dataset, shuffled anew in every pass."""
+    """Rows of a dataset, shuffled anew in every pass.
+
+    Args:
+        origin: the file or the data set on the hub, and its revision.
+    """
 
     def __init__(
         self,
@@ -188,9 +206,11 @@ class DatasetSource(PromptSource):
         template: str,
         seed: int,
         domains: list[str] | None = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(tokenizer, template, seed)
         self.texts = texts
+        self.origin = dict(origin or {})
         self.domains = domains or ["dataset"] * len(texts)
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
@@ -201,6 +221,19 @@ class DatasetSource(PromptSource):
         epoch, place = divmod(index, len(self.texts))
         row = int(self._order(epoch)[place])
         return Problem(self.domains[row], str(row), self.texts[row], gold=None)
+
+    def manifest(self) -> dict[str, Any]:
+        rows = [[domain, text] for domain, text in zip(self.domains, self.texts, strict=True)]
+        counted = {"count": len(rows), "sha256": _sha256(rows)}
+        return {"type": "dataset", **self.origin, **counted}
+
+
+def _sha256(listed: list[list[Any]]) -> str:
+    """Hash of rows in their order, which decides what a seed draws."""
+    digest = hashlib.sha256()
+    for row in listed:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def open_prompts(
@@ -213,53 +246,85 @@ def open_prompts(
     """
     if config.type == "problems":
         return ProblemSource(list(config.sources), tokenizer, config.template, seed)
-    data = _read(config)
-    texts = _texts(data, config, config.column)
-    domains = _texts(data, config, config.domain_column) if config.domain_column else None
-    return DatasetSource(texts, tokenizer, config.template, seed, domains)
+    columns = [config.column, *([config.domain_column] if config.domain_column else [])]
+    rows = _read_file(config, columns) if has_format(config.path) else _read_hub(config, columns)
+    texts = _texts(rows, config, config.column)
+    domains = _texts(rows, config, config.domain_column) if config.domain_column else None
+    origin = {"path": config.path, "revision": rows.revision}
+    return DatasetSource(texts, tokenizer, config.template, seed, domains, origin)
 
 
-def _read(config: DatasetPrompts) -> Any:
+@dataclass(frozen=True)
+class _Rows:
+    """Rows with the columns that are used, the names of all, and the commit on the hub."""
+
+    rows: Sequence[Mapping[str, Any]]
+    names: Sequence[str]
+    revision: str | None = None
+
+
+def _read_file(config: DatasetPrompts, columns: Sequence[str]) -> _Rows:
+    """The rows that are in the file now: no cache, which would know it by its name and time."""
+    if not Path(config.path).is_file():
+        raise DataError(f"prompts.path: there is no file {Path(config.path).absolute()}")
+    if config.revision is not None:
+        raise DataError(
+            f"prompts.revision names a commit on the hub, but prompts.path is a file ({config.path}); "
+            "remove the revision"
+        )
+    if not _SPLIT.fullmatch(config.split):
+        raise DataError(
+            f"prompts.split {config.split!r} is no name of a split: a file is read whole; leave it out, "
+            "or write a file with the rows that you want"
+        )
+    try:
+        rows = read_rows(config.path, split=config.split)
+    except DataError as error:
+        raise DataError(f"prompts.path: {error}") from error
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return _Rows([{name: row.get(name) for name in columns} for row in rows], names)
+
+
+def _read_hub(config: DatasetPrompts, columns: Sequence[str]) -> _Rows:
+    """The rows of a data set on the hub, at a revision."""
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
+    if config.revision is None:
+        raise DataError(
+            f"prompts.path {config.path!r} is no {', '.join(SUFFIXES)} file; a dataset on the hub needs "
+            "prompts.revision, so that the run can be repeated"
+        )
     datasets.disable_progress_bars()
     # The readers log what they also raise.
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
-    builder = FORMATS.get(Path(config.path).suffix)
-    if builder is None and config.revision is None:
-        raise DataError(
-            f"prompts.path {config.path!r} is no {', '.join(FORMATS)} file; a dataset on the hub needs "
-            "prompts.revision, so that the run can be repeated"
-        )
-    if builder is not None and not Path(config.path).is_file():
-        raise DataError(f"prompts.path: there is no file {Path(config.path).absolute()}")
     try:
-        if builder is None:
-            data = datasets.load_dataset(config.path, revision=config.revision, split=config.split)
-        else:
-            data = datasets.load_dataset(
-                builder, data_files={config.split: config.path}, split=config.split
-            )
-    except (OSError, ValueError, StopIteration, DatasetGenerationError) as error:
-        if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
-            raise DataError(f"prompts.path: {config.path} has no rows") from error
+        data: Any = datasets.load_dataset(config.path, revision=config.revision, split=config.split)
+    except (OSError, ValueError, DatasetGenerationError) as error:
         reason = error.__cause__ or error
         raise DataError(f"prompts.path {config.path!r} cannot be read: {reason}") from error
-    return data
+    names = list(data.column_names or [])
+    # A tag or a branch may move: what it stood for is in the addresses of the files.
+    commit = re.search(r"@([0-9a-f]{40})/", " ".join(data.info.download_checksums or {}))
+    rows = list(data.select_columns([name for name in columns if name in names]))
+    return _Rows(rows, names, commit[1] if commit else config.revision)
 
 
-def _texts(data: Any, config: DatasetPrompts, column: str) -> list[str]:
+def _texts(data: _Rows, config: DatasetPrompts, column: str) -> list[str]:
     """A column that has a text in every row."""
-    if column not in (data.column_names or []):
+    if not data.rows:
+        raise DataError(f"prompts.path: {config.path} has no rows")
+    if column not in data.names:
         raise DataError(
-            f"prompts: {config.path} has no column {column!r}; it has "
-            f"{', '.join(data.column_names or [])}"
+            f"prompts: {config.path} has no column {column!r}; it has {', '.join(data.names)}"
         )
-    texts = [row for row in data[column] if isinstance(row, str) and row]
-    if len(texts) < len(data) or not texts:
+    values: list[Any] = [row.get(column) for row in data.rows]
+    faulty = [
+        n for n, value in enumerate(values, start=1) if not (isinstance(value, str) and value)
+    ]
+    if faulty:
         raise DataError(
-            f"{config.path}: {len(data) - len(texts)} of {len(data)} rows have no text in column "
-            f"{column!r}; remove or fill them"
+            f"{config.path}: {len(faulty)} of {len(values)} rows have no text in column {column!r}, row "
+            f"{faulty[0]} first; remove or fill them"
         )
-    return texts
+    return values

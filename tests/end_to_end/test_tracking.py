@@ -82,6 +82,8 @@ def test_the_manifest_says_what_the_run_was_made_of(undisturbed: Laboratory) -> 
     assert manifest["environment"]["packages"]["torch"]
     assert manifest["seeds"] == {"training": 3, "evaluation": 1234}
     assert manifest["code"]["version"]
+    assert manifest["prompts"]["type"] == "problems"
+    assert len(manifest["prompts"]["sha256"]) == 64
 
 
 def test_an_unreachable_server_is_an_error_before_anything_is_done(laboratory: Laboratory) -> None:

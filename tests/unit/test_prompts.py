@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from opdlab import doctor_models, plan
 from opdlab.characters import character_tokenizer
 from opdlab.config import DatasetPrompts
-from opdlab.errors import ConfigError, DataError
+from opdlab.errors import ConfigError, DataError, ResumeError
 from opdlab.loader import load_experiment, load_pretraining
 from opdlab.models import load_tokenizer
-from opdlab.prompts import PromptSource, open_prompts, unknown
+from opdlab.prompts import DatasetSource, PromptSource, open_prompts, unknown
+from opdlab.training import manifest
 from opdlab.training.run import require_all
 
 
+def opened(path: Path, **options: Any) -> PromptSource:
+    config = DatasetPrompts(type="dataset", path=str(path), **options)
+    return open_prompts(config, character_tokenizer("abc", 16), 0)
+
+
 def first_prompt(path: Path) -> None:
-    config = DatasetPrompts(type="dataset", path=str(path))
-    open_prompts(config, character_tokenizer("abc", 16), 0).prompt(0)
+    opened(path).prompt(0)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +44,7 @@ def test_a_line_that_is_no_json_is_told_once_with_its_row(
 ) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"prompt": "a"}\n{bad\n')
-    with pytest.raises(DataError, match=r"cannot be read: JSON parse error.* row 1"):
+    with pytest.raises(DataError, match=r"cannot be read: JSON parse error.* row 2"):
         first_prompt(path)
     assert not "".join(capfd.readouterr())
     assert not caplog.records
@@ -96,3 +103,70 @@ def test_doctor_and_plan_show_the_share_of_unknown_text_and_training_refuses(
         require_all(config)
     plan.show(config)
     assert "256 of 256 prompts hold unknown text" in " ".join(capsys.readouterr().out.split())
+
+
+def texts(path: Path) -> list[str]:
+    source = opened(path)
+    assert isinstance(source, DatasetSource)
+    return source.texts
+
+
+def test_the_prompts_are_those_that_are_in_the_file_now(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    for words in (["one"], ["two", "three"]):
+        path.write_text("\n".join(json.dumps({"prompt": word}) for word in words))
+        os.utime(path, (10**9, 10**9))
+        assert texts(path) == words
+
+
+def test_a_name_of_a_file_is_no_pattern(tmp_path: Path) -> None:
+    for name in ("a?.jsonl", "ab.jsonl", "[v1].jsonl", "x::y.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"prompt": name}))
+        assert texts(tmp_path / name) == [name]
+
+
+def test_a_row_without_a_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n{"prompt": null}\n{"prompt": 3}\n')
+    with pytest.raises(DataError, match="2 of 3 rows have no text in column 'prompt', row 2 first"):
+        opened(tmp_path / "a.jsonl")
+
+
+def test_a_file_in_latin_1_is_refused_by_name_and_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"prompt": "a"}\n{"prompt": "ä"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"a\.jsonl cannot be read: row 2 .* no UTF-8"):
+        opened(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"split": "train[:5]"}, "'train\\[:5\\]' is no name of a split: a file is read whole"),
+        ({"revision": "main"}, "prompts.revision names a commit on the hub, but .* is a file"),
+    ],
+)
+def test_what_means_nothing_beside_a_file_is_refused(
+    tmp_path: Path, options: dict[str, str], said: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}')
+    with pytest.raises(DataError, match=said):
+        opened(tmp_path / "a.jsonl", **options)
+
+
+def test_a_manifest_knows_prompts_by_their_contents_and_a_run_goes_on_with_no_others(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.jsonl"
+
+    def described(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        path.write_text("\n".join(map(json.dumps, rows)))
+        return opened(path).manifest()
+
+    begun = described([{"prompt": "a"}, {"prompt": "b"}])
+    assert (begun["count"], begun["path"], len(begun["sha256"])) == (2, str(path), 64)
+    assert described([{"prompt": "a", "more": 1}, {"prompt": "b"}]) == begun
+    changed = [described([{"prompt": one}, {"prompt": two}]) for one, two in ("ba", "ac")]
+    manifest.write(tmp_path, {"prompts": begun})
+    manifest.check_same_prompts(tmp_path, begun)
+    for other in changed:
+        with pytest.raises(ResumeError, match=r"the prompts changed .*2 rows, hash .*, now 2 rows"):
+            manifest.check_same_prompts(tmp_path, other)

@@ -99,3 +99,24 @@ def check_same_teacher(folder: Path, teachers: list[dict[str, Any]]) -> None:
                 f"{before.get('name')}, now {teacher.get('name')}). Put the old one back, or start a new "
                 "run without --resume"
             )
+
+
+def check_same_prompts(folder: Path, prompts: dict[str, Any]) -> None:
+    """Refuse to go on with other prompts than the run began with.
+
+    Raises:
+        ResumeError: their contents differ.
+    """
+    path = folder / "manifest.json"
+    known = json.loads(path.read_text()).get("prompts") if path.exists() else None
+    if known is None or known["sha256"] == prompts["sha256"]:
+        return
+    raise ResumeError(
+        f"{folder}: the prompts changed since this run began (then {_counted(known)}, now "
+        f"{_counted(prompts)}). Put the old ones back, or start a new run without --resume"
+    )
+
+
+def _counted(prompts: dict[str, Any]) -> str:
+    count = "" if prompts["count"] is None else f"{prompts['count']} rows, "
+    return f"{count}hash {prompts['sha256'][:16]}"

@@ -240,8 +240,8 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
     gc.collect()
     pair = load_pair(config)
     with session.tracked(name) as tracker:
-        describe(tracker, config, pair)
         module = load_module(pair, config)
+        describe(tracker, config, pair, module.prompts.manifest())
         with session.phase(f"train {name}"):
             fit(module, config.training, Watch(tracker, session.stop, config.training))
         folder = tracker.folder / "model"
@@ -255,7 +255,7 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
             measure(module.subject, config.evaluation, tracker, name, session.stop.check)
 
 
-def describe(tracker: Tracker, config: Experiment, pair: Pair) -> None:
+def describe(tracker: Tracker, config: Experiment, pair: Pair, prompts: dict[str, Any]) -> None:
     """Store what the run is made of, or check that it is still the same."""
     teacher = models.manifest(pair.teacher, config.teacher.path, config.teacher.revision)
     others = [
@@ -263,10 +263,12 @@ def describe(tracker: Tracker, config: Experiment, pair: Pair) -> None:
         for one, (_, model) in zip(config.specialists, pair.specialists, strict=True)
     ]
     manifest.check_same_teacher(tracker.folder, [teacher, *others])
+    manifest.check_same_prompts(tracker.folder, prompts)
     content: dict[str, Any] = {
         "teacher": teacher,
         "specialists": others,
         "student": models.manifest(pair.student, config.student.path, config.student.revision),
+        "prompts": prompts,
         "code": manifest.code_version(),
         "environment": manifest.environment(),
         "seeds": {"training": config.seed, "evaluation": config.evaluation.seed},
