@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -55,3 +57,11 @@ def no_sandbox() -> tuple[str, str] | None:
 def no_data(file: str) -> NoReturn:
     """Skip the test: data that may not be copied into this repository are no fault of a machine."""
     pytest.skip(f"no {file}: put it into a folder and name that by OPDLAB_DATA")
+
+
+def own_data(files: Mapping[str, Path | None]) -> dict[str, Path]:
+    """The real files of benchmarks that are at hand; the test is skipped where none is."""
+    found = {name: path for name, path in files.items() if path is not None}
+    if not found:
+        no_data(f"{next(iter(files))}.jsonl")
+    return found

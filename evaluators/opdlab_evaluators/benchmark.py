@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +16,8 @@ from typing import Any, ClassVar
 from opdlab.errors import DataError
 from opdlab.evaluator import DataReport, Evaluator
 from opdlab.records import Problem, option
-from opdlab_evaluators.first_use import compare_or_remember
+from opdlab_evaluators import known
+from opdlab_evaluators.first_use import Seen, compare_or_remember, remembered, today
 from opdlab_evaluators.source import FOLDER_VARIABLE, Rows, Source, read
 
 Fields = Mapping[str, Any]
@@ -36,13 +39,22 @@ class Benchmark(Evaluator):
     revision: str | None = option(
         None, "Commit or tag on the hub; by default the one that was used here first."
     )
-    limit: int | None = option(None, "Only so many problems, from the first; null for all.", ge=1)
+    limit: int | None = option(
+        None, "Only so many problems, the first in the order of their ids; null for all.", ge=1
+    )
 
     source: ClassVar[Source]
 
     @property
     def benchmark(self) -> str:
-        return self.source.name + (f"/first-{self.limit}" if self.limit else "")
+        return self.source.name + self._first
+
+    @property
+    def _first(self) -> str:
+        """How the name tells a part from the whole; so many as there are, are the whole."""
+        count = self.source.count
+        part = self.limit is not None and (count is None or self.limit < count)
+        return f"/first-{self.limit}" if part else ""
 
     @abstractmethod
     def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
@@ -51,6 +63,10 @@ class Benchmark(Evaluator):
     @abstractmethod
     def problem(self, fields: Fields) -> Problem:
         """The problem, with the prompt in the wording that the options ask for."""
+
+    def judged_by(self, fields: Fields) -> str:
+        """What an answer is held against: the reference answer, or the tests."""
+        return str(fields["gold"])
 
     def problems(self) -> Sequence[Problem]:
         """See `Evaluator.problems`; raises DataError for missing or changed data."""
@@ -68,22 +84,47 @@ def _checked(benchmark: Benchmark, folder: str | None) -> tuple[list[Problem], D
     found = read(source, benchmark.path, benchmark.revision)
     rows = list(enumerate(found.rows, start=1))
     fields = [_in_row(number, found, benchmark.normalise, row, number) for number, row in rows]
-    report = _report(source, found, fields)
+    for number, each in enumerate(fields, start=1):
+        _in_row(number, found, _hash, [each])
+    asked = [f"{each['question']}\n{benchmark.judged_by(each)}" for each in fields]
+    _refuse_twice([" ".join(each.split()) for each in asked], found, "holds a problem twice")
+    report = _report(benchmark, found, fields)
     problems = [
         replace(_in_row(number, found, benchmark.problem, each), benchmark=benchmark.benchmark)
         for number, each in enumerate(fields, start=1)
     ]
-    if len({problem.id for problem in problems}) < len(problems):
-        raise DataError(f"{source.name}: {found.origin} uses a problem's id twice")
-    return problems, report
+    _refuse_twice([problem.id for problem in problems], found, "uses a problem's id twice")
+    # The order of the rows is no part of the benchmark: a limit takes the same problems of every copy.
+    return sorted(problems, key=lambda problem: _natural(problem.id)), report
+
+
+def _refuse_twice(keys: Sequence[str], found: Rows, what: str) -> None:
+    first: dict[str, int] = {}
+    for number, key in enumerate(keys, start=1):
+        if key in first:
+            raise DataError(
+                f"{found.origin} {what}: rows {first[key]} and {number}. Remove one, or take another copy"
+            )
+        first[key] = number
+
+
+def _natural(text: str) -> list[str | int]:
+    """A key that puts `q2` before `q10`."""
+    parts = re.split(r"([0-9]+)", text)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
+
+
+def question_id(question: str) -> str:
+    """The id of a problem that copies number in ways of their own: a hash of its question."""
+    return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()[:12]
 
 
 def _in_row(number: int, found: Rows, make: Callable[..., Any], *given: Any) -> Any:
     """What `make` makes of a row; whatever a malformed one does to it is told as a fault of the data."""
     try:
         return make(*given)
-    except DataError:
-        raise
+    except DataError as error:
+        raise DataError(f"{found.origin}: {error}") from error
     except (AttributeError, LookupError, SyntaxError, TypeError, ValueError) as error:
         raise DataError(
             f"{found.origin}: row {number} is malformed ({type(error).__name__}: {error}); take another "
@@ -91,14 +132,19 @@ def _in_row(number: int, found: Rows, make: Callable[..., Any], *given: Any) -> 
         ) from error
 
 
-def _report(source: Source, found: Rows, fields: Sequence[Fields]) -> DataReport:
+def _report(benchmark: Benchmark, found: Rows, fields: Sequence[Fields]) -> DataReport:
+    source = benchmark.source
     content, answers = hashes(fields)
     where = f"{source.name}: {found.origin}"
+    pairs = [known.pair(str(row["question"]), benchmark.judged_by(row)) for row in fields]
+    known.refuse_foreign(source.name, pairs, where, source.extends)
     if not fields or (source.count is not None and len(fields) != source.count):
+        advice = "" if benchmark.limit else " (for part of it set the option `limit`)"
         raise DataError(
             f"{where} holds {len(fields)} problems, not {source.count or 'any'}: this is no whole copy "
-            "of the benchmark (for part of it set the option `limit`)"
+            f"of the benchmark{advice}"
         )
+    said = known.standing(source.name, pairs, where)
     if source.answers is not None and answers != source.answers:
         raise DataError(
             f"{where}: its gold answers have the hash {answers}, the benchmark's are known to have "
@@ -110,18 +156,25 @@ def _report(source: Source, found: Rows, fields: Sequence[Fields]) -> DataReport
         count=len(fields),
         content=content,
         answers=answers,
-        standing=_standing(source, found, content, len(fields)),
+        standing=_standing(
+            source, found, Seen(content, len(fields), found.revision, today()), said
+        ),
     )
 
 
-def _standing(source: Source, found: Rows, content: str, count: int) -> str:
-    if content in source.contents:
+def _standing(source: Source, found: Rows, seen: Seen, said: str) -> str:
+    """What the contents were compared with; they are recorded, so that a later change is seen."""
+    whole = seen.content in source.contents
+    first = remembered(source.name, found.origin)
+    earlier = compare_or_remember(source.name, found.origin, seen, expect_change=whole)
+    if whole:
         return "known copy"
-    earlier = compare_or_remember(source.name, found.origin, content, count, found.revision)
-    shared = "known answers, " if source.answers else ""
-    if earlier is None:
-        return f"{shared}content recorded on this first use"
-    return f"{shared}content as first used on {earlier.day}"
+    said = said or ("known answers, " if source.answers else "")
+    if earlier is not None:
+        return f"{said}content as first used on {earlier.day}"
+    if first is not None and first.content != seen.content:
+        said += f"another content than at revision {first.revision}, "
+    return f"{said}content recorded on this first use"
 
 
 def hashes(fields: Sequence[Fields]) -> tuple[str, str | None]:
@@ -147,13 +200,30 @@ def pick(row: Mapping[str, Any], names: Sequence[str], benchmark: str, number: i
     """The value of the first of `names` that the row has.
 
     Raises:
-        DataError: it has none of them, or the value is empty.
+        DataError: it has none of them, or the value is empty, blank, no number, or no text.
     """
     for name in names:
         value = row.get(name)
-        if value is not None and value != "":
+        if isinstance(value, bytes):
+            raise DataError(
+                f"{benchmark}: row {number} has bytes in {name} that are no UTF-8 text; take another copy"
+            )
+        blank = value.strip() == "" if isinstance(value, str) else value is None or value == []
+        if not (blank or value != value):  # NaN, which other programs write for a missing value
             return value
     raise DataError(
         f"{benchmark}: row {number} has nothing in {' or '.join(names)}; it has the columns "
         f"{', '.join(map(str, row))}"
     )
+
+
+def texts(value: Any) -> list[str]:
+    """A list of texts; a table in CSV holds it as the text of one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = ast.literal_eval(value) if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"{value!r:.80} is no list of texts")
+    return list(found)

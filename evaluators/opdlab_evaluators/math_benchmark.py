@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
+from opdlab.errors import DataError
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.answers.equality import rules
 from opdlab_evaluators.answers.extraction import after_thinking
 from opdlab_evaluators.answers.golds import tidy_gold
 from opdlab_evaluators.answers.grading import grade_answers
-from opdlab_evaluators.benchmark import Benchmark, Fields, pick
+from opdlab_evaluators.benchmark import Benchmark, Fields, pick, question_id
 from opdlab_evaluators.wordings import ask
 
 
@@ -35,15 +37,28 @@ class MathBenchmark(Benchmark):
     def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
         name = self.source.name
         question = pick(row, ("problem", "question"), name, number)
-        return {
-            "id": str(number),
-            "question": str(question).strip(),
-            "gold": self.gold(pick(row, ("answer", "expected_answer"), name, number)),
-        }
+        if not isinstance(question, str):
+            raise DataError(f"{name}: row {number} has no text as its question: {question!r:.80}")
+        value = pick(row, ("answer", "expected_answer"), name, number)
+        try:
+            gold = self.gold(written(value))
+        except ValueError as error:
+            raise DataError(
+                f"{name}: row {number} has no reference answer, but {value!r:.80} ({error}); take "
+                "another copy"
+            ) from error
+        return {"id": question_id(question), "question": question.strip(), "gold": gold}
 
-    def gold(self, value: Any) -> str:
-        r"""The gold answer in one form: `073`, `$73$` and 73 are all `73`, `336^\circ` is `336`."""
-        return tidy_gold(str(value))
+    def gold(self, text: str) -> str:
+        r"""The gold answer in one form: `073`, `$73$` and 73 are all `73`, `336^\circ` is `336`.
+
+        Raises:
+            ValueError: the text is no answer.
+        """
+        bare = text.strip().strip("$").strip()
+        if not bare or bare.casefold() in MISSING:
+            raise ValueError("it is empty")
+        return tidy_gold(text)
 
     def problem(self, fields: Fields) -> Problem:
         prompt = ask(fields["question"], self.wording, self.hint)
@@ -70,6 +85,36 @@ class MathBenchmark(Benchmark):
         return f"The answer is \\boxed{{{problem.gold}}}."
 
 
+MISSING = ("nan", "nat", "none", "null", "n/a", "na", "<na>")
+"""What programs write for a value that is not there."""
+
+
+def written(value: Any) -> str:
+    """A value of a data file as a text, numbers with all their digits.
+
+    Raises:
+        ValueError: it is no text and no number, or a number whose last digits were lost.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError(f"a {type(value).__name__} is no answer")
+    if isinstance(value, int):
+        return str(value)
+    exact = Decimal(repr(value)) if isinstance(value, float) else value
+    if (
+        isinstance(value, float)
+        and abs(value) > LARGEST_EXACT
+        and len(exact.as_tuple().digits) > 15
+    ):
+        raise ValueError("a decimal of this size has lost its last digits: write it as a text")
+    if not exact.is_finite():
+        raise ValueError("it is no number")
+    return f"{exact:f}".removesuffix(".0")
+
+
+LARGEST_EXACT = 2.0**53
+LARGEST_ANSWER = 999
 INTEGER_HINT = "The answer is an integer between 0 and 999 inclusive."
 
 
@@ -78,3 +123,10 @@ class Aime(MathBenchmark):
     """Both papers of one year: 30 integers between 0 and 999."""
 
     hint: ClassVar[str] = INTEGER_HINT
+
+    def gold(self, text: str) -> str:
+        """A whole number of 0 to 999."""
+        gold = super().gold(text)
+        if not (gold.isascii() and gold.isdecimal() and int(gold) <= LARGEST_ANSWER):
+            raise ValueError(f"AIME's answers are whole numbers of 0 to {LARGEST_ANSWER}")
+        return gold

@@ -1,24 +1,18 @@
-"""Rows of a benchmark, read with `datasets` from a local file or folder, or from the hub at one commit."""
+"""Rows of a benchmark: from a local file or folder, or from the hub at one commit."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opdlab.datafiles import SUFFIXES, is_dataset_folder, read_folder, read_rows
 from opdlab.errors import DataError, MissingDataError
-from opdlab_evaluators.first_use import remembered
+from opdlab_evaluators.hub import download
 
 FOLDER_VARIABLE = "OPDLAB_DATA"
-FORMATS = {
-    ".jsonl": "json",
-    ".jsonl.gz": "json",
-    ".json": "json",
-    ".csv": "csv",
-    ".parquet": "parquet",
-}
-HUB_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +29,7 @@ class Source:
         aliases: further names that local copies go by.
         answers: known hash of the gold answers (see `hashes`), which copies of other wording share.
         contents: known hashes of whole copies.
+        extends: a benchmark whose questions this one asks, too, and judges by other tests.
     """
 
     name: str
@@ -47,12 +42,13 @@ class Source:
     answers: str | None = None
     contents: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    extends: str | None = None
 
     @property
     def file_names(self) -> list[str]:
         """Names that a local copy may have, folders first, the preferred file after them."""
         names = (self.name, *self.aliases)
-        return [*names, *(f"{name}{suffix}" for name in names for suffix in FORMATS)]
+        return [*names, *(f"{name}{suffix}" for name in names for suffix in SUFFIXES)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,25 +75,34 @@ def read(source: Source, path: str | None, revision: str | None) -> Rows:
 
     Raises:
         MissingDataError: no local copy is there, and the hub cannot be reached.
-        DataError: `path` does not exist, or what was found cannot be read.
+        DataError: `path` does not exist, what was found cannot be read, or a revision of the hub is named
+            beside it.
     """
     local = find_local(source, path)
-    if local is not None:
-        return Rows(_load(source, local), str(local.absolute()))
-    commit, folder = _download(source, revision)
-    return Rows(_load(source, folder), f"hub:{source.hub}", commit)
+    if local is None:
+        commit, folder = _fetched(source, revision)
+        return Rows(_load(source, folder), f"hub:{source.hub}", commit)
+    if revision is not None:
+        other = "path" if path is not None else f"{FOLDER_VARIABLE} in the environment"
+        raise DataError(
+            f"{source.name}: `revision` names a commit on the hub, but the data are local ({local}); "
+            f"remove either `revision` or {other}"
+        )
+    return Rows(_load(source, local), str(local.absolute()))
+
+
+def _fetched(source: Source, revision: str | None) -> tuple[str, Path]:
+    patterns = source.parts or ((source.files,) if source.files else None)
+    try:
+        return download(source.name, source.hub, patterns, revision)
+    except MissingDataError as error:
+        raise MissingDataError(f"{error}: {_remedy(source)}") from error
 
 
 def find_local(source: Source, path: str | None) -> Path | None:
-    """The local copy, if there is one."""
+    """The local copy, if there is one; raises DataError where `path` holds none."""
     if path is not None:
-        given = Path(path)
-        found = (_inside(source, given) or given) if given.is_dir() else given
-        if not found.exists():
-            raise DataError(
-                f"{source.name}: path {given.absolute()} does not exist; {_remedy(source)}"
-            )
-        return found
+        return _given(source, Path(path).expanduser())
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return None
@@ -106,11 +111,39 @@ def find_local(source: Source, path: str | None) -> Path | None:
     return _inside(source, Path(folder))
 
 
+def _given(source: Source, given: Path) -> Path:
+    """The file or data set that a path names: never a file that happens to lie there."""
+    if not given.exists():
+        raise DataError(f"{source.name}: path {given.absolute()} does not exist; {_remedy(source)}")
+    if not given.is_dir():
+        return given
+    found = _inside(source, given)
+    if found is not None:
+        return found
+    own = (source.name, *source.aliases)
+    parts = bool(source.parts) and all((given / part).exists() for part in source.parts)
+    if given.absolute().name in own or parts or is_dataset_folder(given):
+        return given
+    raise DataError(
+        f"{source.name}: the folder {given.absolute()} holds no file of this name and is no data set "
+        f"(train, test or data/ in it); {_remedy(source)}"
+    )
+
+
 def _inside(source: Source, folder: Path) -> Path | None:
-    return next((folder / name for name in source.file_names if (folder / name).exists()), None)
+    return next((place for place in _places(source, folder) if place.exists()), None)
+
+
+def _places(source: Source, folder: Path) -> Iterator[Path]:
+    for name in source.file_names:
+        place = folder / name
+        # An empty folder beside the file is no data set.
+        if not place.is_dir() or any(place.iterdir()):
+            yield place
 
 
 def _remedy(source: Source) -> str:
+    """What to do where there are no data."""
     folder = os.environ.get(FOLDER_VARIABLE)
     place = f"into {Path(folder).absolute()}" if folder else "into a folder that OPDLAB_DATA names"
     return (
@@ -119,84 +152,10 @@ def _remedy(source: Source) -> str:
     )
 
 
-def _download(source: Source, revision: str | None) -> tuple[str, Path]:
-    """Commit and local folder of the data set on the hub; one that was fetched before needs no hub."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    known = remembered(source.name, f"hub:{source.hub}")
-    wanted = revision or (known.revision if known else None)
-    try:
-        commit = wanted
-        if commit is None:
-            commit = HfApi().dataset_info(source.hub, timeout=HUB_TIMEOUT_S).sha
-        folder = snapshot_download(
-            source.hub,
-            repo_type="dataset",
-            revision=commit,
-            allow_patterns=list(source.parts) or source.files,
-            etag_timeout=HUB_TIMEOUT_S,
-        )
-    except Exception as error:
-        # Any: the client raises what its HTTP library does, too.
-        raise MissingDataError(
-            f"{source.name}: no local copy, and {source.hub} was not fetched from the hub "
-            f"({_first_line(error)}): {_remedy(source)}"
-        ) from error
-    return str(commit), Path(folder)
-
-
 def _load(source: Source, path: Path) -> list[dict[str, Any]]:
-    import datasets
-
-    datasets.disable_progress_bars()
     try:
         if path.is_dir():
-            data = _load_folder(source, path)
-        else:
-            data = datasets.load_dataset(_format(path), data_files=str(path), split="train")
-    except DataError:
-        raise
-    except Exception as error:
-        # Any: the readers of five formats raise what they like.
-        raise DataError(f"{source.name}: {path} cannot be read: {_first_line(error)}") from error
-    rows: Any = data
-    return [dict(row) for row in rows]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _format(path: Path) -> str:
-    for suffix, builder in FORMATS.items():
-        if path.name.endswith(suffix):
-            return builder
-    raise DataError(f"{path} is of no known format; use one of {', '.join(FORMATS)}")
-
-
-def _load_folder(source: Source, path: Path) -> Any:
-    import datasets
-
-    parts = [path / name for name in source.parts]
-    if missing := [part.name for part in parts if not part.exists()]:
-        raise DataError(f"{source.name}: {path} has no {', '.join(missing)}; {_remedy(source)}")
-    if parts:
-        names = list(map(str, parts))
-        return datasets.load_dataset(_format(parts[0]), data_files=names, split="train")
-    if (path / "dataset_dict.json").exists():
-        return datasets.load_from_disk(str(path))[_split(source, path, {source.split})]
-    if (path / "state.json").exists():
-        return datasets.load_from_disk(str(path))
-    found = datasets.load_dataset(str(path), name=source.config)
-    return found[_split(source, path, set(map(str, found)))]
-
-
-def _split(source: Source, path: Path, splits: set[str]) -> str:
-    """The split that holds the problems; a copy with a single one may call it anything."""
-    if source.split in splits:
-        return source.split
-    if len(splits) == 1:
-        return splits.pop()
-    raise DataError(
-        f"{source.name}: {path} has no split {source.split!r}, only {', '.join(sorted(splits))}"
-    )
+            return read_folder(path, source.split, source.config, source.parts)
+        return read_rows(path, split=source.split)
+    except DataError as error:
+        raise DataError(f"{source.name}: {error}") from error

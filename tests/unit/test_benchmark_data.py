@@ -2,12 +2,15 @@
 
 import gzip
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from opdlab.errors import DataError
@@ -140,23 +143,104 @@ def test_a_change_since_the_first_use_is_noticed_and_can_be_accepted(tmp_path):
     assert Sums(path=path).problems()[1].gold == "5"
 
 
-def test_known_answers_are_checked_and_a_known_copy_needs_no_record(tmp_path, monkeypatch):
+def again(path):
+    """What a new process says of the data."""
+    benchmark_module._checked.cache_clear()
+    return Sums(path=path).data().standing
+
+
+def test_known_answers_are_checked_and_a_change_of_a_known_copy_is_seen(tmp_path, monkeypatch):
     path = write_jsonl(tmp_path / "sums.jsonl")
     report = Sums(path=path).data()
     monkeypatch.setattr(
         Sums, "source", replace(SUMS, answers=report.answers, contents=(report.content,))
     )
     ledger().unlink()
-    benchmark_module._checked.cache_clear()
-    assert Sums(path=path).data().standing == "known copy"
-    assert not ledger().exists()
+    assert again(path) == "known copy"
     # Other wording, other order: the answers are still those that are known.
     reworded = [{"question": "Two and two?", "answer": "4"}, {"question": "1+1?", "answer": "02"}]
     other = Sums(path=write_jsonl(tmp_path / "other.jsonl", reworded)).data()
     assert other.standing.startswith("known answers")
+    write_jsonl(tmp_path / "sums.jsonl", reworded)
+    with pytest.raises(DataError, match="has changed since it was first used"):
+        again(path)
     wrong = write_jsonl(tmp_path / "wrong.jsonl", [ROWS[0], {"problem": "2+2?", "answer": 5}])
     with pytest.raises(DataError, match="its gold answers have the hash"):
         Sums(path=wrong).problems()
+
+
+def test_a_copy_that_becomes_a_known_one_needs_no_hand_at_the_record(tmp_path, monkeypatch):
+    content = Sums(path=write_jsonl(tmp_path / "a.jsonl")).data().content
+    monkeypatch.setattr(Sums, "source", replace(SUMS, contents=(content,)))
+    path = write_jsonl(tmp_path / "sums.jsonl", [ROWS[0], {"problem": "2+2?", "answer": 5}])
+    assert "first use" in again(path)
+    write_jsonl(tmp_path / "sums.jsonl")
+    assert again(path) == "known copy"
+    assert again(path) == "known copy"
+
+
+def test_other_contents_of_the_same_date_are_other_contents(tmp_path):
+    path = write_jsonl(tmp_path / "sums.jsonl")
+    os.utime(path, (10**9, 10**9))
+    assert "first use" in again(path)
+    write_jsonl(tmp_path / "sums.jsonl", [ROWS[0], {"problem": "2+2?", "answer": 5}])
+    os.utime(path, (10**9, 10**9))
+    with pytest.raises(DataError, match="has changed"):
+        again(path)
+
+
+def test_a_record_of_a_newer_version_is_read_or_refused_in_words(tmp_path):
+    path = write_jsonl(tmp_path / "sums.jsonl")
+    again(path)
+    entries = json.loads(ledger().read_text())
+    (key,) = entries
+    ledger().write_text(json.dumps({key: entries[key] | {"algorithm": "new"}}))
+    assert "as first used on" in again(path)
+    ledger().write_text(json.dumps({key: {"digest": "new"}}))
+    with pytest.raises(DataError, match=r"has an entry 'sums .*' that this version cannot read"):
+        again(path)
+    ledger().write_text("[]")
+    with pytest.raises(DataError, match="holds a list in place of entries: move it away"):
+        again(path)
+
+
+def test_a_revision_of_the_hub_beside_local_data_is_refused(tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "sums.jsonl")
+    with pytest.raises(DataError, match="remove either `revision` or path"):
+        Sums(path=str(tmp_path), revision="main").problems()
+    monkeypatch.setenv("OPDLAB_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="remove either `revision` or OPDLAB_DATA"):
+        Sums(revision="main").problems()
+
+
+def test_a_folder_that_holds_other_benchmarks_is_not_taken_for_the_data(tmp_path):
+    write_jsonl(tmp_path / "aime_2025.jsonl")
+    with pytest.raises(DataError, match=r"sums: the folder .* holds no file of this name"):
+        Sums(path=str(tmp_path)).problems()
+    (tmp_path / "sums").mkdir()
+    with pytest.raises(DataError, match="holds no file of this name"):
+        Sums(path=str(tmp_path)).problems()
+    write_jsonl(tmp_path / "test.jsonl")
+    assert len(Sums(path=str(tmp_path)).problems()) == 2
+
+
+def test_a_folder_of_the_name_pattern_of_another_is_itself(tmp_path):
+    write_jsonl(tmp_path / "set[1]" / "sums.jsonl")
+    write_jsonl(tmp_path / "set1" / "sums.jsonl", [{"problem": f"{n}?", "answer": 9} for n in "ab"])
+    assert [p.gold for p in Sums(path=str(tmp_path / "set[1]")).problems()] == ["2", "4"]
+
+
+def test_a_problem_that_stands_there_twice_is_named(tmp_path):
+    rows = [{"id": "a", **ROWS[0]}, {"id": "b", **ROWS[0]}]
+    with pytest.raises(DataError, match=r"sums.jsonl holds a problem twice: rows 1 and 2"):
+        Sums(path=write_jsonl(tmp_path / "sums.jsonl", rows)).problems()
+
+
+def test_bytes_that_are_no_text_are_told_with_row_and_column(tmp_path):
+    table = pa.table({"problem": [b"1+1?", b"\xff"], "answer": [2, 4]})
+    pq.write_table(table, tmp_path / "sums.parquet")
+    with pytest.raises(DataError, match=r"sums.parquet: sums: row 2 has bytes in problem"):
+        Sums(path=str(tmp_path)).problems()
 
 
 def test_two_rows_with_one_id_are_refused(tmp_path):
@@ -169,6 +253,17 @@ def test_a_limit_shows_in_the_name_and_still_checks_the_whole_copy(tmp_path):
     short = Sums(path=write_jsonl(tmp_path / "sums.jsonl"), limit=1)
     assert [(p.benchmark, p.id) for p in short.problems()] == [("sums/first-1", "1")]
     assert short.data().count == 2
+    assert {p.benchmark for p in replace(short, limit=2).problems()} == {"sums"}
+    part = write_jsonl(tmp_path / "part.jsonl", ROWS[:1])
+    with pytest.raises(DataError, match=r"no whole copy of the benchmark$"):
+        Sums(path=part, limit=1).problems()
+
+
+def test_ids_and_the_first_problems_do_not_depend_on_the_order_of_the_rows(tmp_path):
+    rows = [{"id": f"q{n}", "problem": f"{n}+0?", "answer": n} for n in (10, 2)]
+    one, other = (write_jsonl(tmp_path / f"{n}.jsonl", rows[::n]) for n in (1, -1))
+    assert Sums(path=one).problems() == Sums(path=other).problems()
+    assert [p.id for p in Sums(path=other, limit=1).problems()] == ["q2"]
 
 
 def test_a_first_use_that_cannot_be_recorded_warns(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from opdlab.records import option
 from opdlab_evaluators.math_benchmark import MathBenchmark
@@ -30,6 +30,9 @@ class Gsm8k(MathBenchmark):
         contents=("8f54396e57cb8462",),
     )
 
-    def gold(self, value: Any) -> str:
+    def gold(self, text: str) -> str:
         """The number after `####`, which ends the worked solution."""
-        return super().gold(str(value).rpartition("####")[2].replace(",", ""))
+        _, mark, answer = text.rpartition("####")
+        if not mark:
+            raise ValueError("its worked solution has no #### before a number")
+        return super().gold(answer.replace(",", ""))

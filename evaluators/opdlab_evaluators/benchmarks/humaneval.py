@@ -45,12 +45,15 @@ class HumanEval(CodeBenchmark):
     def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
         name = self.source.name
         return {
-            "id": str(pick(row, ("task_id",), name, number)),
+            "id": task_id(pick(row, ("task_id",), name, number)),
             "question": pick(row, ("prompt",), name, number),
             "gold": pick(row, ("canonical_solution",), name, number),
             "entry_point": pick(row, ("entry_point",), name, number),
             "tests": can_fail(pick(row, ("test",), name, number), name, number),
         }
+
+    def judged_by(self, fields: Fields) -> str:
+        return fields["tests"]
 
     def problem(self, fields: Fields) -> Problem:
         question = fields["question"]
@@ -89,6 +92,12 @@ class HumanEval(CodeBenchmark):
 
     def right_answer(self, problem: Problem) -> str | None:
         return fenced(problem.extra["question"] + problem.extra["solution"])
+
+
+def task_id(value: Any) -> str:
+    """`HumanEval/7`, which some copies call 7."""
+    text = str(value)
+    return f"HumanEval/{text}" if text.isdecimal() else text
 
 
 def _closed(question: str) -> str:

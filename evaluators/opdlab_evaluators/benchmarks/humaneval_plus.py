@@ -18,4 +18,5 @@ class HumanEvalPlus(HumanEval):
         hub="evalplus/humanevalplus",
         count=164,
         aliases=("HumanEvalPlus", "humanevalplus"),
+        extends="humaneval",
     )

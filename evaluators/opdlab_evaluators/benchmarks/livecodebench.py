@@ -25,6 +25,8 @@ from opdlab_evaluators.source import Source
 
 COUNTS = {"v1": 400, "v2": 111, "v3": 101, "v4": 101, "v5": 167, "v6": 175}
 """Problems that each release added."""
+V4_FROM = "2024-08-01"
+"""v3 and v4 added 101 each; the contests of v3 end in July 2024, those of v4 in September."""
 SYSTEM = (
     "You are an expert Python programmer. You will be given a question (problem specification) and will "
     "generate a correct Python program that matches the specification and passes all tests. You will NOT "
@@ -82,9 +84,7 @@ class LiveCodeBench(CodeBenchmark):
     @property
     def benchmark(self) -> str:
         window = f"/{self.since or ''}..{self.until or ''}" if self.since or self.until else ""
-        return f"livecodebench/{self.release}{window}" + (
-            f"/first-{self.limit}" if self.limit else ""
-        )
+        return f"livecodebench/{self.release}{window}{self._first}"
 
     @property
     def grader_version(self) -> str:
@@ -96,6 +96,7 @@ class LiveCodeBench(CodeBenchmark):
 
     def problems(self) -> Sequence[Problem]:
         found = super(LiveCodeBench, self._whole()).problems()
+        self._refuse_other_release([problem.extra["date"] for problem in found])
         first, last = self.since or "", self.until or "9"
         kept = [p for p in found if first <= p.extra["date"] <= last]
         if not kept:
@@ -109,12 +110,21 @@ class LiveCodeBench(CodeBenchmark):
         """See `Evaluator.data`; there are no right programs to judge, but every test must be readable."""
         whole = self._whole()
         report = super(LiveCodeBench, whole).data()
-        for problem in super(LiveCodeBench, whole).problems():
+        problems = whole.problems()
+        for problem in problems:
             _cases.__wrapped__(problem.extra["tests"], problem.id)
         alone = self.release in COUNTS
         until = self.release.removeprefix("release_")
         what = f"of {until}" if alone else f"cumulative, up to {until}"
         return replace(report, standing=f"{report.count} problems {what}; {report.standing}")
+
+    def _refuse_other_release(self, dates: Sequence[str]) -> None:
+        other = {"v3": "v4", "v4": "v3"}.get(self.release)
+        if other and (max(dates) >= V4_FROM) != (self.release == "v4"):
+            raise DataError(
+                f"{self.source.name}: its newest contest is of {max(dates)}, so these are the problems "
+                f"of {other}, not of {self.release}. Name that release, or put the other file there"
+            )
 
     def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
         name = self.source.name
@@ -126,7 +136,7 @@ class LiveCodeBench(CodeBenchmark):
             "question": pick(row, ("question_content",), name, number),
             "starter": row.get("starter_code") or "",
             "function": metadata.get("func_name"),
-            "date": str(pick(row, ("contest_date",), name, number))[:10],
+            "date": _day(pick(row, ("contest_date",), name, number)),
             "gold": hashlib.sha256(f"{public}\n{private}".encode()).hexdigest()[:16],
             "_tests": (public, private),
         }
@@ -183,6 +193,11 @@ class LiveCodeBench(CodeBenchmark):
             ((rule, why),) = failed.items()
             reason = f"{DISPUTED}wrong by the {rule} rule alone, {why}"
         return Verdict(status, program, reason)
+
+
+def _day(value: Any) -> str:
+    """The day of a contest, which is compared as text; raises ValueError."""
+    return date.fromisoformat(str(value)[:10]).isoformat()
 
 
 @lru_cache(maxsize=64)

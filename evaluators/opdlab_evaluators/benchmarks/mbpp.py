@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from opdlab.errors import DataError
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.answers.extraction import after_thinking
-from opdlab_evaluators.benchmark import Fields, pick
+from opdlab_evaluators.benchmark import Fields, pick, texts
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
 from opdlab_evaluators.programs.extraction import (
     classes,
@@ -47,16 +47,20 @@ class Mbpp(CodeBenchmark):
 
     def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
         name = self.source.name
-        listed = pick(row, ("test_list", "test"), name, number)
-        setup = [row.get("test_setup_code") or "", *(row.get("test_imports") or [])]
+        listed = texts(pick(row, ("test_list", "test"), name, number))
+        setup = [row.get("test_setup_code") or "", *texts(row.get("test_imports") or [])]
         return {
-            "id": str(pick(row, ("task_id",), name, number)),
+            # EvalPlus writes `Mbpp/7` for 7.
+            "id": str(pick(row, ("task_id",), name, number)).rpartition("/")[2],
             "question": str(pick(row, ("text", "prompt"), name, number)).strip(),
             "gold": pick(row, ("code",), name, number).replace("\r\n", "\n"),
-            "shown": list(listed),
+            "shown": listed,
             "tests": can_fail("\n".join(listed), name, number),
             "setup": "\n".join(part for part in setup if part).replace("\r\n", "\n"),
         }
+
+    def judged_by(self, fields: Fields) -> str:
+        return fields["tests"]
 
     def problem(self, fields: Fields) -> Problem:
         tests = "\n".join(fields["shown"][:SHOWN_TESTS])

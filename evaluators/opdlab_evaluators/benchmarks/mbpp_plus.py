@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from opdlab_evaluators.benchmark import Fields, pick
+from opdlab_evaluators.benchmark import Fields, pick, texts
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
 from opdlab_evaluators.programs.failing_tests import can_fail
 from opdlab_evaluators.source import Source
@@ -22,10 +22,11 @@ class MbppPlus(Mbpp):
         count=378,
         files="data/*",
         aliases=("MbppPlus", "mbppplus"),
+        extends="mbpp",
     )
 
     def normalise(self, row: Mapping[str, Any], number: int) -> Fields:
         name = self.source.name
         tests = can_fail(pick(row, ("test",), name, number), name, number)
         fields = {**super().normalise(row, number), "tests": tests}
-        return fields | {"shown": list(pick(row, ("test_list",), name, number))}
+        return fields | {"shown": texts(pick(row, ("test_list",), name, number))}

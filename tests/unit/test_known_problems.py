@@ -1,0 +1,163 @@
+"""Known problems: what is no copy of the benchmark is refused by its name and row."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+
+import pytest
+from code_rows import write as write_programs
+from machine import own_data
+
+from opdlab import plugins
+from opdlab.datafiles import read_rows
+from opdlab.errors import DataError
+from opdlab.store import data_hash
+from opdlab_evaluators import benchmark as benchmark_module
+from opdlab_evaluators import known
+from opdlab_evaluators.benchmarks.hmmt_feb_2025 import HmmtFeb2025
+from opdlab_evaluators.benchmarks.humaneval import HumanEval
+from opdlab_evaluators.benchmarks.humaneval_plus import HumanEvalPlus
+from opdlab_evaluators.benchmarks.livecodebench import LiveCodeBench
+from opdlab_evaluators.source import find_local
+
+GOLDS = ["8\\sqrt{10}", "\\dfrac{1}{2}", *map(str, range(28))]
+ROWS = [{"problem": f"What is ${n}^2$, said {n}?", "answer": GOLDS[n]} for n in range(30)]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    benchmark_module._checked.cache_clear()
+
+
+@pytest.fixture
+def exam(tmp_path, monkeypatch):
+    """A benchmark whose problems are ROWS."""
+    folder = tmp_path / "known"
+    folder.mkdir()
+    pairs = [known.pair(row["problem"], row["answer"]) for row in ROWS]
+    (folder / "hmmt_feb_2025.txt").write_text(known.lines(pairs))
+    monkeypatch.setattr(known, "FOLDER", folder)
+    forget()
+    yield tmp_path
+    forget()
+
+
+def forget():
+    known.known.cache_clear()
+    known._owners.cache_clear()
+
+
+def write(folder, rows, name="exam.jsonl"):
+    path = folder / name
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def standing(folder, rows):
+    benchmark_module._checked.cache_clear()
+    path = write(folder, rows, f"{len(list(folder.iterdir()))}.jsonl")
+    return HmmtFeb2025(path=path).data().standing
+
+
+def test_a_copy_with_other_signs_in_its_questions_and_answers_is_known(exam):
+    said = "known questions and answers, content recorded on this first use"
+    assert standing(exam, ROWS) == said
+    typeset = [
+        {"question": f"What is  \\({n}^{{2}}\\), said {n} ?", "answer": f"${GOLDS[n]} $"}
+        for n in range(30)
+    ]
+    typeset[1]["answer"] = "\\frac{1}{2}"
+    assert standing(exam, typeset[::-1]) == said
+
+
+def test_a_question_in_other_words_is_known_by_its_answer(exam):
+    reworded = [*ROWS[:29], {**ROWS[29], "problem": "Say something else."}]
+    assert standing(exam, reworded).startswith("known answers, ")
+
+
+def test_a_data_set_of_other_problems_claims_nothing(exam):
+    other = [{"problem": f"{n} and {n}?", "answer": "7"} for n in range(30)]
+    assert standing(exam, other) == "content recorded on this first use"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: [{**r, "answer": rows[n - 1]["answer"]} for n, r in enumerate(rows)],
+         "row 1 asks a known problem of hmmt_feb_2025, with another reference answer"),
+        (lambda rows: [*rows[:4], {**rows[4], "answer": "-2"}, *rows[5:]], "row 5 asks a known problem"),
+        (lambda rows: [*rows[:4], rows[3], *rows[5:]], "rows 4 and 5"),
+        (lambda rows: [*rows[:4], {"problem": "Else?", "answer": "99"}, *rows[5:]],
+         "row 5 is no problem of hmmt_feb_2025"),
+        (lambda rows: [*rows[:4], {"problem": "Else?", "answer": rows[3]["answer"]}, *rows[5:]],
+         "row 5 is no problem of hmmt_feb_2025"),
+    ],
+    ids=["shifted answers", "one answer", "a row twice", "another problem", "another, known answer"],
+)  # fmt: skip
+def test_changed_problems_are_refused_by_row(exam, change, said):
+    with pytest.raises(DataError, match=said):
+        standing(exam, change(ROWS))
+
+
+def test_problems_of_another_benchmark_are_refused_by_its_name(exam):
+    forget()
+    path = write(exam, [{**row, "answer": "7"} for row in ROWS])
+    for name in ("aime_2026", "aime_2024", "hmmt_feb_2026", "math_500"):
+        with pytest.raises(DataError, match=f"{name}: .* holds problems of hmmt_feb_2025: row 1"):
+            plugins.load(plugins.EVALUATORS, name)(path=path).problems()
+
+
+def test_a_benchmark_with_more_tests_may_ask_the_same_questions_and_not_by_the_same_tests(exam):
+    write_programs(exam, "humaneval")
+    fields = [
+        HumanEval().normalise(json.loads(line), 1)
+        for line in (exam / "humaneval.jsonl").read_text().splitlines()
+    ]
+    pairs = [known.pair(row["question"], row["tests"]) for row in fields]
+    (known.FOLDER / "humaneval.txt").write_text(known.lines(pairs))
+    forget()
+    with pytest.raises(DataError, match=r"humaneval_plus: .* holds problems of humaneval: row 1"):
+        HumanEvalPlus(path=str(exam / "humaneval.jsonl")).problems()
+    more = (exam / "humaneval.jsonl").read_text().replace("candidate([]) ==", "candidate([0]) ==")
+    (exam / "more.jsonl").write_text(more)
+    assert len(HumanEvalPlus(path=str(exam / "more.jsonl")).problems()) == 164
+
+
+@pytest.mark.parametrize(("day", "release"), [("2024-07-27", "v3"), ("2024-09-14", "v4")])
+def test_two_releases_of_one_size_are_told_apart_by_their_contests(tmp_path, day, release):
+    from code_rows import livecodebench
+
+    rows = [{**livecodebench(n), "contest_date": f"{day}T00:00:00"} for n in range(101)]
+    path = write(tmp_path, rows)
+    assert len(LiveCodeBench(path=path, release=release).problems()) == 101
+    other = {"v3": "v4", "v4": "v3"}[release]
+    with pytest.raises(DataError, match=f"these are the problems of {release}, not of {other}"):
+        LiveCodeBench(path=path, release=other).problems()
+    path = write(tmp_path, [{**row, "contest_date": "08/21/2023"} for row in rows], "odd.jsonl")
+    with pytest.raises(DataError, match=r"row 1 is malformed .*08/21/2023"):
+        LiveCodeBench(path=path, release="v3").problems()
+
+
+KNOWN = sorted(file.stem for file in known.FOLDER.glob("*.txt"))
+
+
+def test_real_copies_are_known_and_nothing_else_is_taken_for_them(tmp_path):
+    """Every benchmark's own file is whole; in another order it is the same; as another it is refused."""
+    benchmarks = {name: plugins.load(plugins.EVALUATORS, name) for name in KNOWN}
+    files = own_data({name: find_local(one.source, None) for name, one in benchmarks.items()})
+    for name, file in files.items():
+        assert "known" in benchmarks[name]().data().standing
+        rows = read_rows(file)
+        other = benchmarks[name](path=write(tmp_path, rows[::-1], f"{name}.jsonl"))
+        assert data_hash(other.problems()) == data_hash(benchmarks[name]().problems())
+        half = [p.id for p in benchmarks[name](limit=9).problems()]
+        assert [p.id for p in benchmarks[name](path=other.path, limit=9).problems()] == half
+    for name, other in chain.from_iterable(
+        [(a, b) for b in plugins.names(plugins.EVALUATORS)] for a in files
+    ):
+        make = plugins.load(plugins.EVALUATORS, other)
+        if other != name and hasattr(make, "source"):
+            with pytest.raises(DataError):
+                make(path=str(files[name])).problems()
