@@ -208,7 +208,7 @@ def pick(row: Mapping[str, Any], names: Sequence[str], benchmark: str, number: i
             raise DataError(
                 f"{benchmark}: row {number} has bytes in {name} that are no UTF-8 text; take another copy"
             )
-        blank = value.strip() == "" if isinstance(value, str) else value is None or value == []
+        blank = value.strip() == "" if isinstance(value, str) else value is None
         if not (blank or value != value):  # NaN, which other programs write for a missing value
             return value
     raise DataError(
