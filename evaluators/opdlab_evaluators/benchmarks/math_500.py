@@ -19,5 +19,5 @@ class Math500(MathBenchmark):
         count=500,
         split="test",
         aliases=("math500", "MATH-500"),
-        contents=("2bc23ec12987b9a2",),
+        contents=("09654f347fd3e017",),
     )
