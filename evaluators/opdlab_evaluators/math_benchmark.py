@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
 from opdlab.errors import DataError
+from opdlab.evaluator import Trial
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.answers.equality import rules
 from opdlab_evaluators.answers.extraction import after_thinking
@@ -47,7 +48,14 @@ class MathBenchmark(Benchmark):
                 f"{name}: row {number} has no reference answer, but {value!r:.80} ({error}); take "
                 "another copy"
             ) from error
-        return {"id": question_id(question), "question": question.strip(), "gold": gold}
+        found = {"id": question_id(question), "question": question.strip(), "gold": gold}
+        solution = self.worked_solution(row)
+        return found if solution is None else {**found, "_solution": solution}
+
+    def worked_solution(self, row: Mapping[str, Any]) -> str | None:
+        """The authors' solution, if the data set has one that gives its answer as a model must."""
+        del row
+        return None
 
     def gold(self, text: str) -> str:
         r"""The gold answer in one form: `073`, `$73$` and 73 are all `73`, `336^\circ` is `336`.
@@ -62,7 +70,9 @@ class MathBenchmark(Benchmark):
 
     def problem(self, fields: Fields) -> Problem:
         prompt = ask(fields["question"], self.wording, self.hint)
-        return Problem(self.benchmark, fields["id"], prompt, fields["gold"])
+        solution = fields.get("_solution")
+        extra = {} if solution is None else {"solution": solution}
+        return Problem(self.benchmark, fields["id"], prompt, fields["gold"], extra)
 
     def grade(self, problem: Problem, completion: str) -> Verdict:
         return self.grade_all([(problem, completion)])[0]
@@ -83,6 +93,34 @@ class MathBenchmark(Benchmark):
 
     def right_answer(self, problem: Problem) -> str | None:
         return f"The answer is \\boxed{{{problem.gold}}}."
+
+    def trials(self, problems: Sequence[Problem]) -> Iterator[Trial]:
+        """See `Evaluator.trials`; a neighbour is the next problem whose answer reads otherwise."""
+        yield from super().trials(problems)
+        for number, problem in enumerate(problems):
+            for form in REWRITTEN:
+                yield Trial("rewritten", problem, form.format(problem.gold))
+            if "solution" in problem.extra:
+                yield Trial("solution", problem, problem.extra["solution"])
+            after = (*problems[number + 1 :], *problems[:number])
+            other = next((one for one in after if _value(one.gold) != _value(problem.gold)), None)
+            if other is not None:
+                yield Trial("neighbour", problem, f"\\boxed{{{other.gold}}}")
+
+
+REWRITTEN = (
+    "\\boxed{{{}}}",
+    "So it is $\\boxed{{{}}}$, as was asked.",
+    "Thus\n\\[\n\\boxed{{ {} }}.\n\\]\n",
+    "<think>\nIs it $\\boxed{{-1}}$?\n</think>\n\n**Answer:** $$\\boxed{{{}}}$$",
+    "The final answer is ${}$.",
+)
+"""Forms in which models give an answer."""
+
+
+def _value(gold: str) -> str:
+    """What tells two answers apart at sight: `x = 5` is 5."""
+    return "".join(gold.rpartition("=")[2].split())
 
 
 MISSING = ("nan", "nat", "none", "null", "n/a", "na", "<na>")

@@ -565,8 +565,22 @@ def check_data(
     path: Annotated[
         str | None, typer.Option(help="File or folder with the data, in place of OPDLAB_DATA.")
     ] = None,
+    grade: Annotated[
+        bool,
+        typer.Option(
+            "--grade",
+            help="Also grade rewritten and wrong answers: other problems' answers, trivial programs.",
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Grade only the first so many problems of each benchmark.", min=1),
+    ] = None,
 ) -> None:
     """Check the data of benchmarks: count, hashes, and that each gold answer is judged right.
+
+    --grade tests the grader on these data, too: the authors' solutions and rewritten answers must be judged
+    right, other problems' answers and trivial programs wrong.
 
     Data are looked for in --path, in the folder that OPDLAB_DATA names, then on the hub. The exit code is 1
     if a benchmark fails, or if one that was named is missing.
@@ -576,10 +590,12 @@ def check_data(
     [bold]opdlab data check[/]  # for all of them
 
     [bold]opdlab data check aime_2026 --path downloads/aime_2026.jsonl[/]
+
+    [bold]opdlab data check humaneval --grade --limit 20[/]
     """
     from opdlab.data_check import check
 
-    check(benchmarks or [], path)
+    check(benchmarks or [], path, grade, limit)
 
 
 @app.command()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from rich import box
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from opdlab import plugins
 from opdlab.errors import DataError, MissingDataError, OpdlabError
-from opdlab.evaluator import DataReport, Evaluator
+from opdlab.evaluator import RIGHT_TRIALS, WRONG_TRIALS, DataReport, Evaluator, Trial
 from opdlab.quiet import quieten
+from opdlab.records import Verdict
 from opdlab.terminal import console, progress_bar
 
 SHOWN = 3
@@ -23,21 +25,28 @@ class Checked:
     """What the check of one benchmark found; `report` is None where its data could not be read.
 
     Attributes:
-        right: problems whose own gold answer was judged correct, of `asked`.
+        graded: for each kind of trial, how many got their verdict, and of how many.
         faults: a line for everything that is wrong.
+        notes: a line for every fault of the data that is known, which fails no check.
         missing: whether there are no data at all, rather than wrong ones.
     """
 
     name: str
     report: DataReport | None
-    right: int
-    asked: int
+    graded: Mapping[str, tuple[int, int]]
     faults: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     missing: bool = False
 
 
-def check(names: Sequence[str], path: str | None) -> None:
+def check(
+    names: Sequence[str], path: str | None, grade: bool = False, limit: int | None = None
+) -> None:
     """Check benchmarks by type, all that have data by default, and print a table.
+
+    Args:
+        grade: also grade completions that must be judged right or wrong, of every kind.
+        limit: grade only the first so many problems.
 
     Raises:
         SystemExit: 1 if one fails; one without data fails if it was named.
@@ -52,10 +61,12 @@ def check(names: Sequence[str], path: str | None) -> None:
         task = progress.add_task("check", total=len(chosen))
         for name, evaluator in chosen:
             progress.update(task, description=f"check {name}")
-            found.append(check_one(name, evaluator))
+            found.append(check_one(name, evaluator, grade, limit, progress))
             progress.advance(task)
-    console.print(table(found))
+    console.print(table(found, RIGHT_TRIALS + WRONG_TRIALS if grade else ("reference",)))
     for one in found:
+        for note in one.notes:
+            console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True)
         for fault in one.faults:
             console.print(f"[red]{escape(fault)}[/]", soft_wrap=True)
     if any(one.faults and (names or not one.missing) for one in found):
@@ -73,51 +84,110 @@ def _reads_data(evaluator: Evaluator) -> bool:
     return type(evaluator).data is not Evaluator.data
 
 
-def check_one(name: str, evaluator: Evaluator) -> Checked:
-    """Read, count, hash, and grade every problem's own gold answer."""
+def check_one(
+    name: str, evaluator: Evaluator, grade: bool, limit: int | None, progress: Progress
+) -> Checked:
+    """Read, count, hash, and grade every problem's own reference answer, or all trials."""
     try:
         report = evaluator.data()
         problems = evaluator.problems()
     except DataError as error:
         missing = isinstance(error, MissingDataError)
-        return Checked(name, None, 0, 0, (str(error),), missing)
+        return Checked(name, None, {}, (str(error),), missing=missing)
     if report is None:
         report = DataReport(name, "generated", len(problems), "", None, "generated")
-    pairs = [(p, evaluator.right_answer(p)) for p in problems]
-    asked = [(problem, answer) for problem, answer in pairs if answer is not None]
+    faulty = {p.id: said for p in problems if (said := evaluator.known_fault(p)) is not None}
+    notes = tuple(f"{name}: problem {each}: known fault: {said}" for each, said in faulty.items())
+    sound = [problem for problem in problems[:limit] if problem.id not in faulty]
+    trials = [trial for trial in evaluator.trials(sound) if grade or trial.kind == "reference"]
     try:
         evaluator.require_grader()
     except OpdlabError as error:
-        return Checked(name, report, 0, 0, (f"{name}: its golds were not judged: {error}",))
-    verdicts = evaluator.grade_all(asked)
-    wrong = [
-        f"{name}: problem {problem.id} judges its own gold {verdict.status} ({verdict.reason})"
-        for (problem, _), verdict in zip(asked, verdicts, strict=True)
-        if verdict.status != "correct"
+        return Checked(name, report, {}, (f"{name}: its answers were not graded: {error}",), notes)
+    verdicts = _graded(name, evaluator, trials, progress)
+    judged = list(zip(trials, verdicts, strict=True))
+    kinds = dict.fromkeys(trial.kind for trial in trials)
+    graded = {
+        kind: (
+            sum(as_expected(trial, verdict) for trial, verdict in judged if trial.kind == kind),
+            sum(trial.kind == kind for trial in trials),
+        )
+        for kind in kinds
+    }
+    faults = [line for kind in kinds for line in _faults(name, kind, judged)]
+    return Checked(name, report, graded, tuple(faults), notes)
+
+
+def _graded(
+    name: str, evaluator: Evaluator, trials: Sequence[Trial], progress: Progress
+) -> list[Verdict]:
+    task = progress.add_task(f"grade {name}", total=len(trials))
+    try:
+        return evaluator.grade_all(
+            [(trial.problem, trial.completion) for trial in trials],
+            lambda done: progress.advance(task, done),
+        )
+    finally:
+        progress.remove_task(task)
+
+
+def as_expected(trial: Trial, verdict: Verdict) -> bool:
+    """Whether a trial got its verdict; a fault of data or machine is never the one expected."""
+    return verdict.status == "correct" if trial.right else verdict.status in REFUSED
+
+
+REFUSED = ("wrong", "no_answer")
+
+
+def _faults(name: str, kind: str, judged: Sequence[tuple[Trial, Verdict]]) -> list[str]:
+    lines = [
+        f"{name}: problem {trial.problem.id} judges {NAMES[kind]} {verdict.status}"
+        + (f" ({verdict.reason})" if verdict.reason else "")
+        + ("" if kind == "reference" else f": {trial.completion[-60:]!r}")
+        for trial, verdict in judged
+        if trial.kind == kind and not as_expected(trial, verdict)
     ]
-    more = [f"{name}: and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
-    return Checked(name, report, len(asked) - len(wrong), len(asked), (*wrong[:SHOWN], *more))
+    more = [f"{name}: and {len(lines) - SHOWN} more of this kind"] if len(lines) > SHOWN else []
+    return lines[:SHOWN] + more
 
 
-def table(found: Sequence[Checked]) -> Table:
-    """One row a benchmark."""
+NAMES = {
+    "reference": "its own reference answer",
+    "solution": "its authors' solution",
+    "rewritten": "its rewritten reference answer",
+    "neighbour": "another problem's reference answer",
+    "trivial": "a trivial answer",
+}
+TITLES = {
+    "reference": "reference answers right",
+    "solution": "solutions right",
+    "rewritten": "rewritten right",
+    "neighbour": "others' wrong",
+    "trivial": "trivial wrong",
+}
+
+
+def table(found: Sequence[Checked], kinds: Sequence[str]) -> Table:
+    """One row a benchmark, one column a kind of trial."""
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("benchmark", "problems", "hash", "gold judged right"):
+    for title in ("benchmark", "problems", "hash"):
         result.add_column(title, no_wrap=True)
+    for kind in kinds:
+        result.add_column(TITLES[kind])
     result.add_column("standing")
     for one in found:
         if one.report is None:
             standing = "[dim]no data[/]" if one.missing else "[red]refused[/]"
-            result.add_row(one.name, "", "", "", standing)
+            result.add_row(one.name, "", "", *("" for _ in kinds), standing)
             continue
-        colour = "green" if one.right == one.asked else "red"
-        graded = f"[{colour}]{one.right} of {one.asked}[/]" if one.asked else "[dim]not graded[/]"
+        cells = [_cell(one.graded.get(kind), bool(one.graded)) for kind in kinds]
         report = one.report
-        result.add_row(
-            one.name,
-            str(report.count),
-            report.content,
-            graded,
-            report.standing,
-        )
+        result.add_row(one.name, str(report.count), report.content, *cells, report.standing)
     return result
+
+
+def _cell(counted: tuple[int, int] | None, graded: bool) -> str:
+    if counted is None:
+        return "[dim]none[/]" if graded else "[dim]not graded[/]"
+    right, asked = counted
+    return f"[{'green' if right == asked else 'red'}]{right} of {asked}[/]"

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Literal
 
 from opdlab.records import Problem, Verdict
 
@@ -28,6 +29,30 @@ class DataReport:
     content: str
     answers: str | None
     standing: str
+
+
+RIGHT_TRIALS, WRONG_TRIALS = ("reference", "solution", "rewritten"), ("neighbour", "trivial")
+"""Kinds of trials that must be judged correct, and those that must not be."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A completion whose verdict is known before it is graded.
+
+    Attributes:
+        kind: `reference` (made from the reference answer), `solution` (the authors' own worked solution),
+            `rewritten` (the reference answer in another form); `neighbour` (another problem's reference
+            answer), `trivial` (what solves no problem).
+    """
+
+    kind: Literal["reference", "solution", "rewritten", "neighbour", "trivial"]
+    problem: Problem
+    completion: str
+
+    @property
+    def right(self) -> bool:
+        """Whether it must be judged correct."""
+        return self.kind in RIGHT_TRIALS
 
 
 @dataclass(frozen=True)
@@ -91,6 +116,23 @@ class Evaluator(ABC):
 
     def right_answer(self, problem: Problem) -> str | None:
         """A completion that must be judged correct, made from the gold; None where none can be."""
+        return None
+
+    def trials(self, problems: Sequence[Problem]) -> Iterator[Trial]:
+        """Completions whose verdict is known, to test the grader on these data (`data check --grade`).
+
+        A benchmark adds those of its own kind to these: the reference answer, nothing at all, a copy of the
+        prompt.
+        """
+        for problem in problems:
+            if (answer := self.right_answer(problem)) is not None:
+                yield Trial("reference", problem, answer)
+            yield Trial("trivial", problem, "")
+            yield Trial("trivial", problem, problem.prompt)
+
+    def known_fault(self, problem: Problem) -> str | None:
+        """What is known to be wrong with the data of a problem; its answers are judged `grader_error`."""
+        del problem
         return None
 
     @classmethod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from opdlab.records import option
 from opdlab_evaluators.math_benchmark import MathBenchmark
@@ -36,3 +37,8 @@ class Gsm8k(MathBenchmark):
         if not mark:
             raise ValueError("its worked solution has no #### before a number")
         return super().gold(answer.replace(",", ""))
+
+    def worked_solution(self, row: Mapping[str, Any]) -> str | None:
+        """The column of the answer holds it whole, up to `#### 18`."""
+        answer = row.get("answer")
+        return answer if isinstance(answer, str) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -79,6 +79,9 @@ class HumanEval(CodeBenchmark):
             # The prompt's imports and helpers count; its unfinished function is replaced.
             return after_future_imports(_closed(question), block)
         return question + block
+
+    def asked_names(self, problem: Problem) -> Sequence[str]:
+        return [problem.gold["entry_point"]]
 
     def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
         entry = problem.gold["entry_point"]

@@ -18,7 +18,7 @@ from opdlab_evaluators.benchmark import Fields, pick
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
 from opdlab_evaluators.programs import rules
 from opdlab_evaluators.programs.brief import brief
-from opdlab_evaluators.programs.extraction import last_two_fences
+from opdlab_evaluators.programs.extraction import bound, last_two_fences
 from opdlab_evaluators.programs.judging import Answered, Worker, answer_call, answer_stdin
 from opdlab_evaluators.programs.private_tests import Case, cases
 from opdlab_evaluators.source import Source
@@ -153,6 +153,9 @@ class LiveCodeBench(CodeBenchmark):
     def program(self, problem: Problem, completion: str) -> str | None:
         return last_two_fences(completion)
 
+    def asked_names(self, problem: Problem) -> Sequence[str]:
+        return [name] if (name := problem.gold["function"]) else []
+
     def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
         try:
             tests = _cases(problem.extra["tests"], problem.id)
@@ -177,9 +180,15 @@ class LiveCodeBench(CodeBenchmark):
             answered = answer_stdin(worker, program, case.input, self.limits, rules.PREAMBLE)
             official, strict = rules.official_text, rules.strict_text
         else:
-            target = f"Solution().{function}" if "class Solution" in program else str(function)
-            answered = answer_call(worker, program, target, case.input, self.limits, rules.PREAMBLE)
             official, strict = rules.official_value, rules.strict_value
+            target = f"Solution().{function}" if "class Solution" in program else str(function)
+            if target == function and not {function, "*"} & {*bound(program)}:
+                # The preamble's own functions, such as `add`, are no answer.
+                answered = Answered(error=f"the program defines no {function}")
+            else:
+                answered = answer_call(
+                    worker, program, target, case.input, self.limits, rules.PREAMBLE
+                )
         return answered, {
             "official": official(answered, case.output),
             "strict": strict(answered, case.output),

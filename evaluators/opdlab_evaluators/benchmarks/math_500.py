@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from opdlab_evaluators.math_benchmark import MathBenchmark
 from opdlab_evaluators.source import Source
@@ -21,3 +22,8 @@ class Math500(MathBenchmark):
         aliases=("math500", "MATH-500"),
         contents=("09654f347fd3e017",),
     )
+
+    def worked_solution(self, row: Mapping[str, Any]) -> str | None:
+        """Its solutions end in a box."""
+        solution = row.get("solution")
+        return solution if isinstance(solution, str) and "\\boxed" in solution else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from opdlab.errors import DataError
 from opdlab.records import Problem, Verdict, option
+from opdlab_evaluators import known
 from opdlab_evaluators.answers.extraction import after_thinking
 from opdlab_evaluators.benchmark import Fields, pick, texts
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
@@ -25,6 +26,10 @@ from opdlab_evaluators.source import Source
 TASK = "You are an expert Python programmer, and here is your task: {} Your code should pass these tests:"
 SHOWN_TESTS = 3
 SETUP, SETUP_NAMES = "import math", {"math"}
+WITHOUT_SETUP = {
+    "4b060c97723e": "this copy lacks the set-up code that builds the trees of its tests"
+}
+"""Hashes of tests that many copies hold without the code that they need."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,9 @@ class Mbpp(CodeBenchmark):
         text = after_thinking(completion).partition("[DONE]")[0]
         return text.partition("[BEGIN]")[2] or text if text.strip() else None
 
+    def asked_names(self, problem: Problem) -> Sequence[str]:
+        return problem.gold["names"]
+
     def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
         if problem.gold["missing"]:
             missing = ", ".join(problem.gold["missing"])
@@ -102,6 +110,12 @@ class Mbpp(CodeBenchmark):
         names = {name: name for name in problem.gold["names"]}
         tests = Assertions(problem.gold["tests"], SETUP, names, problem.gold["classes"])
         return judge(worker, program, tests, self.limits)
+
+    def known_fault(self, problem: Problem) -> str | None:
+        """See `Evaluator.known_fault`: told by contents; a copy with the set-up code has none."""
+        if not problem.gold["missing"]:
+            return None
+        return WITHOUT_SETUP.get(known.pair("", problem.gold["tests"]).answer)
 
     def right_answer(self, problem: Problem) -> str | None:
         return fenced(problem.extra["solution"])
