@@ -16,6 +16,9 @@ from typing import NoReturn
 
 import pytest
 
+from opdlab import plugins
+from opdlab_evaluators.source import find_local
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -57,6 +60,13 @@ def no_sandbox() -> tuple[str, str] | None:
 def no_data(file: str) -> NoReturn:
     """Skip the test: data that may not be copied into this repository are no fault of a machine."""
     pytest.skip(f"no {file}: put it into a folder and name that by OPDLAB_DATA")
+
+
+def of_own_data(title: str, file: str, base: type, **members: object) -> type:
+    """Tests on the real file of a benchmark; one test alone, which skips, where it is not at hand."""
+    if find_local(plugins.load(plugins.EVALUATORS, file)().source, None) is not None:
+        return type(title, (base,), members)
+    return type(title, (), {"test_real_data": staticmethod(lambda: no_data(f"{file}.jsonl"))})
 
 
 def own_data(files: Mapping[str, Path | None]) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from code_rows import ROWS, livecodebench, mbpp, packed, write
-from machine import need_sandbox, no_data
+from machine import need_sandbox, no_data, of_own_data
 
 from opdlab import plugins
 from opdlab.errors import DataError
@@ -49,15 +49,14 @@ class OfPrograms(EvaluatorContract):
             if cls.made_up:
                 patch.setenv("OPDLAB_DATA", str(folder))
                 write(folder, cls.name)
-            elif find_local(plugins.load(plugins.EVALUATORS, cls.name)().source, None) is None:
-                no_data(f"{cls.name}.jsonl")
             yield
 
 
 for name in ROWS:
-    for made_up in (True, False):
-        title = f"Test{'MadeUp' if made_up else 'Own'}_{name}"
-        globals()[title] = type(title, (OfPrograms,), {"name": name, "made_up": made_up})
+    title = f"TestMadeUp_{name}"
+    globals()[title] = type(title, (OfPrograms,), {"name": name, "made_up": True})
+    title = f"TestOwn_{name}"
+    globals()[title] = of_own_data(title, name, OfPrograms, name=name, made_up=False)
 
 
 @pytest.fixture

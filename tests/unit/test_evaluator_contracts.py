@@ -3,14 +3,13 @@
 import json
 
 import pytest
-from machine import no_data
+from machine import of_own_data
 
 from opdlab import plugins
 from opdlab.evaluator import Evaluator
 from opdlab.records import Verdict
 from opdlab.testing import EvaluatorContract
 from opdlab_evaluators import benchmark as benchmark_module
-from opdlab_evaluators.source import find_local
 
 MADE_UP = ("aime_2026", "hmmt_feb_2025", "hmmt_feb_2026", "math_500")
 # Made-up rows would be refused.
@@ -59,8 +58,6 @@ class WithData(OfOurs):
                 ]
                 (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
                 patch.setenv("OPDLAB_DATA", str(folder))
-            elif find_local(source, None) is None:
-                no_data(f"{name}.jsonl")
             yield
 
 
@@ -69,11 +66,9 @@ for benchmark in MADE_UP:
         f"TestMadeUp_{benchmark}", (WithData,), {"name": benchmark, "made_up": True}
     )
 for benchmark in (*MADE_UP, *KNOWN_ANSWERS):
-    globals()[f"TestOwn_{benchmark}"] = type(
-        f"TestOwn_{benchmark}",
-        (WithData,),
-        {"name": benchmark, "made_up": False, "options": {"limit": 40}},
-    )
+    title = f"TestOwn_{benchmark}"
+    members = {"name": benchmark, "made_up": False, "options": {"limit": 40}}
+    globals()[title] = of_own_data(title, benchmark, WithData, **members)
 
 
 class Broken(OfOurs):
