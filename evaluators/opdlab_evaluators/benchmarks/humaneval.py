@@ -85,6 +85,11 @@ class HumanEval(CodeBenchmark):
 
     def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
         entry = problem.gold["entry_point"]
+        if not defines(problem.extra["question"], entry):
+            reason = (
+                f"the prompt defines no {entry}, which is tested: take another copy of the data"
+            )
+            return Verdict("grader_error", program, reason)
         tests = Assertions(
             f"{problem.gold['tests']}\ncheck({entry})",
             _closed(problem.extra["question"]),

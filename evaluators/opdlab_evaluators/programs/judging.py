@@ -121,7 +121,7 @@ def _verdict(
         why = judged.why or f"exit code {judged.exit}"
         return Verdict("wrong", program, f"what it gave costs too much to compare ({why})")
     if said.get("fault"):
-        return Verdict("grader_error", program, f"{said['reason']}; programs get no such object")
+        return Verdict("grader_error", program, f"{said['reason']}; {said['fault']}")
     if said["passed"]:
         return Verdict("correct", program)
     return Verdict("wrong", program, str(said["reason"]))

@@ -14,7 +14,8 @@ import os
 import sys
 import threading
 import traceback
-from types import ModuleType
+from collections.abc import Container
+from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from . import frames, plain
@@ -171,6 +172,9 @@ def _judge(program: str, options: dict[str, Any]) -> None:
         peer.on_ask = lambda: None
 
     peer.on_names, peer.on_ask = bound, asked
+    tests = _prepared(program, options.get("preamble", ""), names)
+    if tests is None:
+        return
     try:
         loaded = peer.receive()
         if "refused" in loaded:
@@ -178,21 +182,49 @@ def _judge(program: str, options: dict[str, Any]) -> None:
                 CHANNEL, {"passed": False, "reason": str(loaded["refused"])[:LONGEST_REASON]}
             )
             return
-        exec(compile(options.get("preamble", ""), "<preamble>", "exec"), names)
         peer.read(loaded)
         frames.send(CHANNEL, {"phase": "began"})
-        exec(compile(program, TESTS, "exec"), names)
+        exec(tests, names)
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001
         # Any exception in a test is a test that failed.
-        said = {"passed": False, "reason": _failure(error, program)}
-        if isinstance(error, HandoverError):
-            said["fault"] = True
+        fault = _fault(error, options["names"])
+        said = {"passed": False, "reason": _failure(error, program), "fault": fault}
     if peer.broken:
         # A test may have caught it.
         said = {"passed": False, "reason": peer.broken}
     frames.send(CHANNEL, said)
+
+
+FAULTY_TESTS = "whatever the program is, these tests fail: take another copy of the data"
+
+
+def _prepared(program: str, preamble: str, names: dict[str, Any]) -> CodeType | None:
+    """The tests ready to run, after what they need was run; None if that cannot be, which is then told."""
+    try:
+        exec(compile(preamble, "<preamble>", "exec"), names)
+        return compile(program, TESTS, "exec")
+    except MemoryError:
+        raise
+    except BaseException as error:  # noqa: BLE001
+        # No program has been looked at yet, so it is no fault of one.
+        said = {"passed": False, "fault": FAULTY_TESTS, "reason": _failure(error, program)}
+        frames.send(CHANNEL, said)
+        return None
+
+
+def _fault(error: BaseException, served: Container[str | None]) -> str:
+    """What of a failed test is no fault of the program; empty if it may be one.
+
+    That is a module that the tests' own lines do not find, or a name in them that nobody defines.
+    """
+    if isinstance(error, HandoverError):
+        return "programs get no such object"
+    places = traceback.extract_tb(error.__traceback__)
+    own = bool(places) and places[-1].filename == TESTS
+    unknown = type(error) is NameError and error.name not in served
+    return FAULTY_TESTS if own and (isinstance(error, ImportError) or unknown) else ""
 
 
 def _failure(error: BaseException, program: str) -> str:
