@@ -306,12 +306,12 @@ def test_books_are_as_small_as_was_asked() -> None:
     assert {len(problem.gold) for problem in training(family, 400)} == set(range(2, 17))
 
 
-def test_a_ledger_is_judged_by_its_last_round_alone() -> None:
+def test_a_ledgers_last_round_must_be_right_throughout() -> None:
     family = Ledger(level="short")
     problem = Problem(family.benchmark, "", "Lca,@-c,ab,b@:", gold="cab")
     for text, status in (
         ("@0cab@1cab@#", "correct"),
-        ("@0cc@1cab@#", "correct"),
+        ("@0cabb@1cab@#", "correct"),
         ("@0cab@1cb@#", "wrong"),
         ("@0cab@1cab", "no_answer"),
         ("@0cab@#", "no_answer"),
@@ -337,6 +337,21 @@ def test_a_ledger_that_skips_rounds_is_wrong() -> None:
         "halves": "".join(one[: 2 + len(ring) // 2] for one in rounds[:-1]) + last + end,
         "words before the first": "zzz" + whole,
         "the book again": problem.prompt + last + end,
+        "one round again and again": rounds[0] * 15 + last + end,
+        "from last to first": "".join(rounds[-2::-1]) + last + end,
+        "the last number on all": last * 16 + end,
+        "no numbers": "".join(f"@{ring}" for _ in rounds[:-1]) + last + end,
+        "a round too many": rounds[0] + whole,
+        "each ended": "@#".join(rounds[:-1]) + last + end,
+        "one letter": "".join(f"@{n}{ring[0] * len(ring)}" for n in NUMBERS[:-1]) + last + end,
+        "the alphabet": "".join(f"@{n}{''.join(sorted(ring))}" for n in NUMBERS[:-1]) + last + end,
+        "backwards": "".join(f"@{n}{ring[::-1]}" for n in NUMBERS[:-1]) + last + end,
+        "all in one round": rounds[0]
+        + ring * 14
+        + "".join(one[:3] for one in rounds[1:-1])
+        + last
+        + end,
+        "every other one": "".join(one if i % 2 else one[:3] for i, one in enumerate(rounds)) + end,
     }
     for what, text in skipping.items():
         assert family.grade(problem, text).status == "wrong", what
@@ -352,10 +367,10 @@ def test_a_flawed_trace_that_ends_right_is_still_right() -> None:
     family = Ledger(flawed=1.0)
     graded = [
         (family.grade(problem, text).status, text.endswith(f"@F{problem.gold}@#"))
-        for seed, problem in enumerate(training(family, 400))
+        for seed, problem in enumerate(training(family, 2000))
         for text in [family.training_trace(problem, seed)]
     ]
-    assert sum(right for _, right in graded) >= 10
+    assert sum(right for _, right in graded) >= 3
     assert all((status == "correct") == right for status, right in graded)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import Literal
 
@@ -28,15 +29,16 @@ USUAL_SLIP = 0.4
 RATE_PER_SLIP, HIGHEST_RATE = 0.15, 0.5
 """Chance of another slip at each payment: so much for every slip before it, at most so much."""
 LONGEST = 400
-WALKED = 0.8
-"""Share of all payments that an answer must make: slips leave a few out, skipped rounds many."""
+PAID = 0.8
+"""Share of all payments that an answer must make in turn: slips leave a few out, filler nearly all."""
 
 
 @dataclass(frozen=True)
 class Ledger(Family):
     """Books of who pays whom: `Lca,@-c,ab,b@:` is passed as `@0cab@1cab@...#`; `B` asks for two rounds.
 
-    All rounds must be walked, but only the last one must be right, so an early slip can be made good.
+    All rounds must be walked in turn, with four fifths of all payments right; of them only the last must be
+    right throughout, so an early slip can be made good.
     """
 
     level: Literal["short", "long"] = option(
@@ -53,7 +55,7 @@ class Ledger(Family):
 
     @property
     def grader_version(self) -> str:
-        return "2"
+        return "3"
 
     def draw(self, rng: Random) -> Problem:
         ring = rng.sample(ACCOUNTS, rng.randint(self.smallest, MOST))
@@ -99,26 +101,37 @@ class Ledger(Family):
             return Verdict(
                 "wrong", answer, f"round {last} is {answer[:30]!r}, not {problem.gold!r}"
             )
-        if why := self._skipped(completion[: found.start()].split(TILL), len(answer)):
+        if why := self._skipped(problem, completion[: found.start()].split(TILL)):
             return Verdict("wrong", answer, why)
         return Verdict("correct", answer)
 
-    def _skipped(self, pieces: list[str], accounts: int) -> str:
-        """Why the rounds before the last one are too few; empty where they are not.
+    def _skipped(self, problem: Problem, pieces: list[str]) -> str:
+        """Why the rounds before the last one do not lead to it; empty where they do.
 
         Args:
             pieces: text before the first till, then of each round: its number and the accounts.
-            accounts: of the book.
         """
-        rounds, walked = ROUNDS[self.level], accounts + sum(len(one[1:]) for one in pieces[1:])
+        rounds, payments = ROUNDS[self.level], len(problem.gold) + 1
         if pieces[0]:
             return f"begins with {pieces[0][:30]!r} and not with round {NUMBERS[0]}"
         if (passed := 1 + sum(len(one) > 1 for one in pieces[1:])) < rounds:
             return f"passes {passed} of {rounds} rounds"
-        if walked < WALKED * rounds * accounts:
-            return f"passes {walked} accounts in {rounds} rounds of {accounts}"
+        if len(pieces) > rounds:
+            return f"passes {len(pieces)} rounds, not {rounds}"
+        numbered = zip(NUMBERS, pieces[1:], strict=False)
+        made = payments + sum(_made(problem.gold, one, number) for number, one in numbered)
+        if made < PAID * rounds * payments:
+            return f"makes {made} of {rounds * payments} payments in their rounds, by the book"
         return ""
 
     def right_answer(self, problem: Problem) -> str:
         rounds = NUMBERS[: ROUNDS[self.level]]
         return "".join(f"{TILL}{number}{problem.gold}" for number in rounds) + TILL + "#"
+
+
+def _made(ring: str, piece: str, number: str) -> int:
+    """Payments of the book that a round makes, each once; none where its number is another's."""
+    if piece[:1] != number:
+        return 0
+    book = set(pairwise(TILL + ring + TILL))
+    return len(book & set(pairwise(TILL + piece[1:] + TILL)))
