@@ -1,6 +1,8 @@
 # make quickstart   the main job, from nothing: creates .venv, trains, evaluates, compares
 # make test         every check and test, from nothing
 # make check        style, types and import rules
+# make test-newest  some of the tests with the newest versions that pyproject.toml allows
+# make test-oldest  the same with the oldest
 # make schema       writes the JSON schema of experiment files anew
 # make clean        removes what the targets above made, .venv included; never your runs
 #
@@ -14,13 +16,33 @@ BIN := $(VENV)/bin
 PACKAGES := pyproject.toml constraints.txt
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: quickstart test check schema clean
+# What rests on other libraries most. torch is the one of constraints.txt unless TORCH names another.
+VERSIONED := tests/unit/test_cli.py tests/unit/test_loader.py tests/unit/test_plugins.py tests/unit/test_answer_equality.py \
+	tests/unit/test_serving.py tests/unit/test_sampling.py tests/unit/test_bench.py tests/unit/test_models.py tests/unit/test_store.py \
+	tests/unit/test_doctor.py
+TORCH ?= $(shell grep ^torch== constraints.txt)
+FREE = python -m pip install --disable-pip-version-check --quiet --upgrade --upgrade-strategy eager
+
+.PHONY: quickstart test test-newest test-oldest check schema clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/opdlab train quickstart
 
 test: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(PYTEST)
+
+test-newest:
+	$(PYTHON) -m venv --clear $(VENV)-newest
+	echo "$(TORCH)" > $(VENV)-newest/torch.txt
+	$(VENV)-newest/bin/$(FREE) --constraint $(VENV)-newest/torch.txt --editable '.[dev]'
+	$(VENV)-newest/bin/python -m pytest --numprocesses 2 --dist worksteal $(VERSIONED)
+
+test-oldest:
+	$(PYTHON) -m venv --clear $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --disable-pip-version-check --quiet packaging
+	$(VENV)-oldest/bin/python tests/lowest_versions.py "$(TORCH)" > $(VENV)-oldest/lowest.txt
+	$(VENV)-oldest/bin/$(FREE) --constraint $(VENV)-oldest/lowest.txt --editable '.[dev]'
+	$(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist worksteal $(VERSIONED)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -48,5 +70,5 @@ $(VENV)/.installed-dev: $(PACKAGES) | $(BIN)/python
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

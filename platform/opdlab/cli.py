@@ -42,14 +42,20 @@ File = Annotated[
         show_default=False,
     ),
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
+
+
+def _overrides(example: str) -> Any:
+    """The argument that replaces values of a file; `example` is one that the command takes."""
+    return typer.Argument(
         metavar="KEY.PATH=VALUE",
-        help="Values that replace those of the file, such as `training.steps=20`.",
+        help=f"Values that replace those of the file, such as `{example}`.",
         show_default=False,
-    ),
-]
+    )
+
+
+Overrides = Annotated[list[str] | None, _overrides("training.steps=20")]
+Measuring = Annotated[list[str] | None, _overrides("evaluation.samples=16")]
+Pretraining = Annotated[list[str] | None, _overrides("steps=20")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from the last checkpoint of the same experiment.")
 ]
@@ -173,7 +179,7 @@ def sweep(
 
 
 @app.command()
-def pretrain(experiment: File, overrides: Overrides = None, resume: Resume = False) -> None:
+def pretrain(experiment: File, overrides: Pretraining = None, resume: Resume = False) -> None:
     """Make a small model from nothing, by supervised training on correct traces.
 
     Example: [bold]opdlab pretrain pretrain/student[/]
@@ -190,10 +196,11 @@ def evaluate(
     model: Annotated[
         str,
         typer.Option(
-            help="A model folder, `embedded:NAME`, or the folder of a run.", show_default=False
+            help="A model folder, `embedded:NAME`, the folder of a run, or of the hub NAME@REVISION.",
+            show_default=False,
         ),
     ],
-    overrides: Overrides = None,
+    overrides: Measuring = None,
     server: Annotated[
         str | None,
         typer.Option(
@@ -350,12 +357,12 @@ def diagnose(
             show_default=False,
         ),
     ],
-    overrides: Overrides = None,
+    overrides: Measuring = None,
     student: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model, or the folder of a run, in place of the experiment's; several in the order of "
-            "their training.",
+            help="A model (of the hub: NAME@REVISION), or the folder of a run, in place of the "
+            "experiment's; may be repeated, in the order of training.",
             show_default=False,
         ),
     ] = None,
@@ -400,7 +407,7 @@ def diagnose(
 @app.command()
 def power(
     experiment: File,
-    overrides: Overrides = None,
+    overrides: Measuring = None,
     accuracy: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Expected share of correct samples.")
     ] = 0.5,

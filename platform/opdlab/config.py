@@ -80,6 +80,7 @@ class ProblemPrompts(Section):
     """Endless training problems of evaluators that can make them; never a test problem."""
 
     type: Literal["problems"]
+    """Problems of benchmarks, made without end."""
     sources: list[TrainingSource] = Field(min_length=1)
     """Each prompt is drawn from one of these, all equally likely."""
     template: Literal["auto", "none", "chat"] = "auto"
@@ -90,8 +91,11 @@ class DatasetPrompts(Section):
     """Prompts from a column of a file, or of a dataset on the hub."""
 
     type: Literal["dataset"]
+    """Rows of a file or of a dataset on the hub."""
     path: str
-    """A .jsonl, .json, .csv, .tsv or .parquet file (gzipped or not), or a name on the Hugging Face hub."""
+    """A .jsonl, .json, .csv, .tsv or .parquet file (gzipped or not), or a name on the Hugging Face hub. A
+    relative file lies beside the experiment file that names it; one of the command line, or of a shipped
+    experiment, in the current folder."""
     revision: str | None = None
     """Commit or tag on the hub; required there, and refused beside a file."""
     split: str = "train"
@@ -269,6 +273,7 @@ class Experiment(Section):
     """An experiment: student, teacher, prompts, rollout, method, training, evaluation."""
 
     kind: Literal["train"] = "train"
+    """`train` for a distillation; `pretrain` makes a small model from nothing."""
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Names the folder and the MLflow runs."""
     description: str = ""
@@ -276,16 +281,24 @@ class Experiment(Section):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Of prompts, rollouts and initialisation; several runs of one experiment share it."""
     student: Student
+    """The model to be trained."""
     teacher: Model
+    """The model that scores the student's answers."""
     specialists: list[Specialist] = []
     """Teachers of single domains; `teacher` scores the prompts of all others. The first that fits
     counts."""
     prompts: Prompts
+    """What the student answers in training."""
     rollout: AnyEngine
+    """How answers are sampled."""
     method: AnyMethod
+    """How the teacher's scores become a loss."""
     training: Training
+    """Optimisation: steps, batch, learning rate, devices."""
     evaluation: Evaluation = Evaluation()
+    """What is measured after training, and how answers are drawn for it."""
     tracking: Tracking = Tracking()
+    """Where results are sent."""
     output: str = "runs"
     """Folder for checkpoints, samples and the default MLflow store."""
     runs: list[Variant] = []

@@ -16,6 +16,7 @@ from opdlab.evaluator import RIGHT_TRIALS, WRONG_TRIALS, DataReport, Evaluator, 
 from opdlab.quiet import quieten
 from opdlab.records import Verdict
 from opdlab.terminal import console, progress_bar
+from opdlab.verdicts import verdicts_on
 
 SHOWN = 3
 
@@ -123,7 +124,8 @@ def _graded(
 ) -> list[Verdict]:
     task = progress.add_task(f"grade {name}", total=len(trials))
     try:
-        return evaluator.grade_all(
+        return verdicts_on(
+            evaluator,
             [(trial.problem, trial.completion) for trial in trials],
             lambda done: progress.advance(task, done),
         )

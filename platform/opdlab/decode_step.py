@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from opdlab.growing_cache import GrowingCache
@@ -31,6 +32,7 @@ class ModelStep(DecodeStep):
         self.model, self.cache = model, cache
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self.last_only = last_logits_only(model)
+        self.takes_cache = cache_argument(model)
         self.additive = self.takes_positions and _attends_to_all(model)
 
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
@@ -45,12 +47,21 @@ class ModelStep(DecodeStep):
         output = self.model(
             input_ids=tokens,
             attention_mask=self.visible[..., cache.begin : cache.end + 1],
-            past_key_values=cache,
             use_cache=True,
+            **{self.takes_cache: cache},
             **position,
             **self.last_only,
         )
         return output.logits[:, -1]
+
+
+def cache_argument(model: nn.Module) -> str:
+    """Name of the forward's argument for cached keys and values.
+
+    transformers calls it `cache` from 5.24 on, and models of one's own may go on with the old name.
+    """
+    known = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def last_logits_only(model: PreTrainedModel) -> dict[str, int]:

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from opdlab.decode_step import ModelStep, last_logits_only
+from opdlab.decode_step import ModelStep, cache_argument, last_logits_only
 from opdlab.errors import ModelError
 from opdlab.growing_cache import GrowingCache
 from opdlab.llama_step import LlamaStep, fits
@@ -83,8 +83,8 @@ class _Decoder:
         prefilled = Cache(layer_class_to_replicate=DynamicLayer)
         self.model(
             input_ids=torch.tensor(bodies, device=self.device),
-            past_key_values=prefilled,
             use_cache=True,
+            **{cache_argument(self.model): prefilled},  # pyright: ignore[reportArgumentType]
             **last_logits_only(self.model),
         )
         lengths = [len(prompt) - 1 for prompt in prompts]

@@ -98,13 +98,15 @@ def benchmarks(config: Experiment) -> Line:
     what = "the benchmarks' problems are there"
     if not config.evaluation.benchmarks:
         return skipped(what, "nothing is evaluated")
-    count, missing = 0, {}
+    count, missing, graders = 0, {}, set()
     for one in config.evaluation.benchmarks:
         try:
             count += len(one.problems())
+            graders.add(one.grader_version)
         except OpdlabError as error:
             missing[one.benchmark] = str(error)
-    found = f"{count} problems of {len(config.evaluation.benchmarks)} benchmarks"
+    found = f"{count} problems of {len(config.evaluation.benchmarks)} benchmarks; graders: "
+    found += ", ".join(sorted(graders))
     if missing:
         found = f"not those of {', '.join(missing)}; {next(iter(missing.values()))}"
     remedy = "put the data there, or leave the benchmark out; `opdlab data check` tells more"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from inspect import isabstract
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,9 @@ def objectives(target: str, overrides: Sequence[str]) -> Iterator[tuple[str, Met
         ConfigError: the file has no method, or an override does not fit.
     """
     if target.endswith(".py"):
-        for kind in _methods_in(Path(target)):
-            yield kind.__name__, _with_options(kind, overrides), Setting()
+        kinds = _methods_in(Path(target))
+        for kind, own in _shared_out(target, kinds, overrides).items():
+            yield kind.__name__, _with_options(kind, own), Setting()
         return
     config = loader.load_experiment(target, overrides)
     for name, run in loader.variants(config):
@@ -219,13 +220,41 @@ def _methods_in(path: Path) -> list[type[Method]]:
     return found
 
 
-def _with_options(kind: type[Method], overrides: Sequence[str]) -> Method:
-    given = [override.partition("=") for override in overrides]
-    values = {key: yaml.safe_load(text) for key, _, text in given}
+def _shared_out(
+    target: str, kinds: Sequence[type[Method]], overrides: Sequence[str]
+) -> dict[type[Method], dict[str, Any]]:
+    """Options of each method of a file: `key=value` for all that have the key, `Name.key=value` for one.
+
+    Raises:
+        ConfigError: no method has the key.
+    """
+    found: dict[type[Method], dict[str, Any]] = {kind: {} for kind in kinds}
+    for override in overrides:
+        key, _, text = override.partition("=")
+        name, dot, option = key.partition(".")
+        named = [kind for kind in kinds if dot and kind.__name__ == name]
+        option = option if named else key
+        takers = [kind for kind in named or kinds if option in _options(kind)]
+        if not takers:
+            known = "; ".join(f"{kind.__name__} has {', '.join(_options(kind))}" for kind in kinds)
+            raise ConfigError(f"{target}: no method in it has an option {key} ({known})")
+        for kind in takers:
+            found[kind][option] = yaml.safe_load(text)
+    return found
+
+
+def _options(kind: type[Method]) -> list[str]:
+    return [field.name for field in fields(kind)] or ["none"]
+
+
+def _with_options(kind: type[Method], values: Mapping[str, Any]) -> Method:
     model = plugins.options_model(kind.__name__, kind)
     try:
         parsed = model.model_validate({"type": kind.__name__, **values})
         options = {name: getattr(parsed, name) for name in model.model_fields if name != "type"}
         return kind(**options)
-    except (ValidationError, ValueError) as error:
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise ConfigError("\n".join(f"{kind.__name__}: {line}" for line in told)) from error
+    except ValueError as error:
         raise ConfigError(f"{kind.__name__}: {error}") from error

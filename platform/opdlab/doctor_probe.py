@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab import models
+from opdlab import models, returned
 from opdlab.config import Experiment
 from opdlab.doctor_lines import Line, failed, passed, skipped
 from opdlab.prompts import PromptSource, open_prompts
@@ -119,7 +119,8 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
         for _ in range(group)
     ]
     engine = replace(config.rollout, max_new_tokens=min(TOKENS, config.rollout.max_new_tokens))
-    rollout = engine.sample(
+    rollout = returned.sample(
+        engine,
         student,
         [prompt.tokens for prompt in asked],
         list(range(len(asked))),

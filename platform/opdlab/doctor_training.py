@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from opdlab import oracle
+from opdlab import oracle, returned
 from opdlab.config import Experiment
 from opdlab.doctor_lines import Line, failed, judged, passed, skipped
 from opdlab.doctor_objective import setting_of
@@ -26,7 +26,10 @@ def objective(name: str, config: Experiment) -> Line:
     """Whether the objective has the gradient that it claims, trained as this run would."""
     what = f"{name}: the objective is what it says"
     setting = setting_of(config)
-    finding = oracle.examine(config.method, setting)
+    try:
+        finding = oracle.examine(config.method, setting)
+    except OpdlabError as error:
+        return failed(what, str(error), "correct the method")
     found = f"{finding} (difference {finding.difference:.0e})"
     if finding.terms == {}:
         return failed(what, str(finding), "choose another objective or other options")
@@ -137,8 +140,8 @@ def with_grades(probe: Probe) -> Rollout:
 def gradient_norm(probe: Probe, rollout: Rollout) -> tuple[float, int]:
     """Norm of the gradient of one step's loss, and how many weight tensors it reaches."""
     method, training = probe.config.method, probe.config.training
-    scores = probe.score(method.questions(rollout))
-    supervision = method.supervise(rollout, scores)
+    scores = probe.score(returned.questions(method, rollout))
+    supervision = returned.supervision(method, rollout, scores)
     weights = token_weights(rollout, training.normalisation, training.mask)
     trained = [weight for weight in probe.student.parameters() if weight.requires_grad]
     hidden = hidden_states(probe.student, rollout.tokens)
@@ -148,7 +151,7 @@ def gradient_norm(probe: Probe, rollout: Rollout) -> tuple[float, int]:
         probe.teacher.model,
         scores.hidden,
         supervision,
-        method.token_loss,
+        returned.TokenLoss(method),
         probe.vocabulary,
         training.head_chunk,
         weights,

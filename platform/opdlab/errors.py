@@ -20,7 +20,7 @@ class ModelError(OpdlabError, ValueError):
 
 
 class OutOfReachError(ModelError):
-    """A model of the hub was not downloaded before, and the hub cannot be asked from here."""
+    """A model is not here yet: of the hub, which cannot be asked, or of a pretraining that was not run."""
 
 
 class PluginError(OpdlabError, LookupError):

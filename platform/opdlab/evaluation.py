@@ -12,9 +12,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from opdlab import plugins, store
+from opdlab.errors import PluginError
 from opdlab.own_part import marks_of, own_part, read, text_of, written
 from opdlab.prompts import encode, rendered
 from opdlab.records import Generation, Grade, Problem, Rollout, Sample, Verdict
+from opdlab.returned import name_of, said_by
+from opdlab.verdicts import verdicts_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -128,21 +131,30 @@ class Subject(Measured):
         on_answer: OnAnswer,
         on_tick: OnTick,
     ) -> None:
+        answered: set[int] = set()
+
         def ended(row: int, tokens: list[int]) -> None:
+            answered.add(row)
             text = text_of(self.tokenizer, tokens)
             stop = "eos" if tokens[-1] in self.eos_ids else "length"
             on_answer(row, Answer(text, len(tokens), stop))
 
-        engine.sample(
-            self.model,
-            [ids for ids, _ in prompts],
-            seeds,
-            eos_ids=self.eos_ids,
-            pad_id=self.pad_id,
-            vocabulary=self.vocabulary,
-            max_rows=rows,
-            on_response=ended,
-        )
+        with said_by(engine, "sample"):
+            engine.sample(
+                self.model,
+                [ids for ids, _ in prompts],
+                seeds,
+                eos_ids=self.eos_ids,
+                pad_id=self.pad_id,
+                vocabulary=self.vocabulary,
+                max_rows=rows,
+                on_response=ended,
+            )
+        if len(answered) < len(prompts):
+            raise PluginError(
+                f"{name_of(engine)}.sample called on_response for {len(answered)} of {len(prompts)} "
+                "rows; it must be called once for each"
+            )
 
 
 def sampling_engine(engine: RolloutEngine, settings: Evaluation) -> RolloutEngine:
@@ -352,7 +364,7 @@ def judge(
         (problem, own_part(row.completion, row.prompt, read(row.thinking)))
         for problem, row in answers
     ]
-    verdicts = benchmark.grade_all(texts, on_graded)
+    verdicts = verdicts_on(benchmark, texts, on_graded)
     return [
         replace(verdict, status="truncated")
         if row.stop == "length" and verdict.status in ("wrong", "no_answer")

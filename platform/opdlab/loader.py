@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from opdlab import documents, explain, plugins
 from opdlab.config import Experiment, Variant
+from opdlab.datafiles import has_format
 from opdlab.documents import Document, Key
 from opdlab.errors import ConfigError
 from opdlab.pretrain_config import Pretraining
@@ -83,7 +85,10 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     if not isinstance(document.data, dict):
         shown = explain.show(document.data)
         raise ConfigError(f"{document.name}:1: a mapping (key: value) was expected, not {shown}")
-    source = _override(_Source(document.data, document), overrides)
+    beside = path.parent if Path(name_or_path).is_file() else Path.cwd()
+    written = _placed(document.data, beside)
+    source = _override(_Source(written, document), overrides)
+    source = replace(source, data=_placed(source.data, Path.cwd()))
     model = _kind(source)
     config, found, rest = _validate_all(model, source)
     faults = [f"{source.where(path)}: {message}" for path, message in found]
@@ -93,6 +98,26 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     if config is None or faults:
         raise ConfigError("\n".join(sorted(dict.fromkeys(faults), key=_by_line)))
     return config
+
+
+def _placed(data: Any, folder: Path, section: str = "") -> Any:
+    """The same values with files of prompts named from the root, so that a run finds them from anywhere.
+
+    Args:
+        folder: what relative names are relative to: of the file that holds them; the current one for
+            those of the command line and of shipped experiments.
+        section: dotted key of `data`.
+    """
+    if isinstance(data, Mapping):
+        inside = {key: (value, f"{section}.{key}") for key, value in data.items()}
+        return {key: _placed(value, folder, name) for key, (value, name) in inside.items()}
+    if isinstance(data, list):
+        return [_placed(value, folder, section) for value in data]
+    if not isinstance(data, str) or not has_format(data):
+        return data
+    # Below `sweep.space` the key of a choice stands between, or nothing but a list of them.
+    named = re.search(r"(^|\.)prompts(\.values(\.[^.]+)?)?\.path(\.values(\.[^.]+)?)?$", section)
+    return os.path.abspath(folder / Path(data).expanduser()) if named else data
 
 
 def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -238,7 +263,7 @@ def _take_out(data: Any, path: explain.Path) -> bool:
 
 def _kind(source: _Source) -> type[Experiment] | type[Pretraining]:
     kind = source.data.get("kind", "train")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         known = list(KINDS)
         raise ConfigError(
             f"{source.where(('kind',))}: kind must be one of {', '.join(known)}, not {kind!r}."

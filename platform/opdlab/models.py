@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from opdlab import shipped
 from opdlab.errors import ModelError, OutOfReachError
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -95,7 +96,14 @@ def load_config(path: str, revision: str | None = None) -> PretrainedConfig:
 
 
 def locate(path: str, revision: str | None) -> dict[str, Any]:
-    """Arguments of `from_pretrained`."""
+    """Arguments of `from_pretrained`.
+
+    Args:
+        path: a folder, `embedded:NAME`, or a name on the hub; there also `NAME@REVISION`.
+    """
+    name, at, tail = path.rpartition("@")
+    if at and name and tail and revision is None and not Path(path).expanduser().exists():
+        path, revision = name, tail
     if path.startswith("embedded:"):
         return {"pretrained_model_name_or_path": str(_embedded(path)), "local_files_only": True}
     folder = Path(path).expanduser()
@@ -106,7 +114,8 @@ def locate(path: str, revision: str | None) -> dict[str, Any]:
     if revision is None:
         raise ModelError(
             f"{path}: there is no such folder, and a model of the Hugging Face hub needs a revision "
-            "(a commit or tag), so that the run can be repeated; set `revision`, or correct the path"
+            f"(a commit or tag), so that the run can be repeated: write {path}@REVISION, or correct "
+            "the path"
         )
     return {
         "pretrained_model_name_or_path": path,
@@ -126,6 +135,8 @@ def _embedded(path: str) -> Path:
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
+        if maker := shipped.maker(folder):
+            raise OutOfReachError(f"{folder} is not made yet: `opdlab pretrain {maker}` makes it")
         raise ModelError(
             f"{folder}: no such model folder; give a folder that holds config.json, `embedded:NAME`, "
             "or a name on the Hugging Face hub with its revision"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from opdlab import returned
 from opdlab.methods.base import Method
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Tensor
@@ -102,7 +103,7 @@ def examine(method: Method, setting: Setting | None = None) -> Finding:
     table = pad_sequence([torch.stack([c[n] for n in names], -1) for c in columns], True)
     target = pad_sequence(targets, True)
     nearest, gap = _nearest(names, table, target)
-    claim = method.contract.gradient
+    claim = returned.contract(method).gradient
     if not claim:
         return Finding(_explain(names, table, target), None, gap, nearest)
     terms, gap = _check(claim, names, table, target)
@@ -117,8 +118,9 @@ def expected_gradient(method: Method, world: World, setting: Setting) -> Float[T
     possible = [answer for answer, p in world.probability.items() if p > 0]
     for answers in product(possible, repeat=setting.rows):
         rollout = world.rollout(answers, method.group)
-        questions = method.questions(rollout)
-        pieces.append(method.supervise(rollout, world.scores(rollout, questions)))
+        questions = returned.questions(method, rollout)
+        scores = world.scores(rollout, questions)
+        pieces.append(returned.supervision(method, rollout, scores))
         states.append(world.state_of(rollout))
         p = math.prod(world.probability[answer] for answer in answers)
         weight = torch.full_like(rollout.log_prob, p / setting.rows)
@@ -128,7 +130,7 @@ def expected_gradient(method: Method, world: World, setting: Setting) -> Float[T
     state = torch.cat(states)
     student = world.student.log_softmax(-1)[state]
     teacher = world.teacher[state] if method.full else None
-    losses = method.token_loss(student, teacher, _together(pieces))
+    losses = returned.TokenLoss(method)(student, teacher, _together(pieces))
     (gradient,) = torch.autograd.grad((torch.cat(weights) * losses).sum(), world.student)
     return gradient.flatten()
 

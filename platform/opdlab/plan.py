@@ -70,7 +70,7 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     to.print(why, end="")
     if sizes is not None:
         to.print(_models_table(sizes))
-    to.print("" if again == why else again, end="")
+    to.print("" if again.partition("[/] ")[2].strip() in why else again, end="")
     to.print("\n[bold]Work, memory of a device (estimated), teacher[/]")
     for first in range(0, len(runs), RUNS_ABREAST):
         to.print(_runs_compared(runs[first : first + RUNS_ABREAST], lengths, sizes is not None))
@@ -108,10 +108,17 @@ def _known(find: Callable[[], Found]) -> tuple[Found | None, str]:
 
 def _sizes(config: Experiment) -> dict[str, Footprint]:
     """Of every model, by what it is."""
-    sizes = {"student": footprint(config.student), "teacher": footprint(config.teacher)}
-    return sizes | {
-        f"teacher of {', '.join(one.domains)}": footprint(one) for one in config.specialists
-    }
+    asked = {"student": config.student, "teacher": config.teacher}
+    asked |= {f"teacher of {', '.join(one.domains)}": one for one in config.specialists}
+    sizes, missing = {}, []
+    for name, model in asked.items():
+        try:
+            sizes[name] = footprint(model)
+        except OutOfReachError as error:
+            missing.append(str(error))
+    if missing:
+        raise OutOfReachError("\n".join(dict.fromkeys(missing)))
+    return sizes
 
 
 def _runs_table(config: Experiment) -> Table:

@@ -43,6 +43,7 @@ class Pretraining(Section):
     """Supervised training of a small model, from nothing or from another, on evaluators' traces."""
 
     kind: Literal["pretrain"]
+    """`pretrain` makes a small model from nothing; `train` is a distillation."""
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Names the folder."""
     description: str = ""
@@ -52,6 +53,7 @@ class Pretraining(Section):
     characters: str = Field(min_length=1)
     """The tokenizer's characters, each a token; a student and its teacher need the same ones."""
     architecture: Architecture
+    """Shape of the model."""
     start: str | None = None
     """A model to begin from, of the same architecture and characters: `embedded:NAME` or a folder; by
     default weights are random."""
@@ -83,6 +85,7 @@ class Pretraining(Section):
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
     evaluation: Evaluation = Evaluation(references=[])
+    """What is measured at the end."""
     output: str = "runs"
     """Folder for checkpoints and the finished model."""
 

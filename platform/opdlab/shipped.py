@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+import yaml
+
 from opdlab.errors import ConfigError
 
 SUFFIX = ".yaml"
@@ -24,6 +26,15 @@ def experiments() -> dict[str, Path]:
         file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob(f"*{SUFFIX}")
     }
     return dict(sorted(found.items()))
+
+
+def maker(model: Path) -> str | None:
+    """The shipped pretraining that makes the model of a folder `.../NAME/model`, by its own `name`."""
+    for name, file in experiments().items() if model.name == "model" else ():
+        told = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if told.get("kind") == "pretrain" and told["name"] == model.parent.name:
+            return name
+    return None
 
 
 def find(name_or_path: str) -> Path:

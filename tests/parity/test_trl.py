@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("trl", reason="trl is not installed: pip install trl==1.16.0")
+pytest.importorskip("trl", reason="trl is not installed: pip install 'opdlab[compare]'")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -18,7 +18,9 @@ from opdlab.cli import app
 from opdlab.config import Experiment
 from opdlab.doctor import diagnose, look_at, of_a_teacher
 from opdlab.doctor_lines import Line
+from opdlab.doctor_objective import objectives
 from opdlab.doctor_probe import Cast, Probe, make_probe, share_of_teachers
+from opdlab.errors import ConfigError
 from opdlab.prompts import open_prompts
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.teacher import Teacher
@@ -328,7 +330,8 @@ def test_prompts_that_are_not_there_leave_a_reason_for_every_line() -> None:
 
 
 def test_benchmarks_without_their_data_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor_machine.benchmarks(one_run()).found == "320 problems of 5 benchmarks"
+    found = doctor_machine.benchmarks(one_run()).found
+    assert found == "320 problems of 5 benchmarks; graders: 1"
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     absent = "{type: aime_2024, path: nowhere.jsonl}"
     line = doctor_machine.benchmarks(
@@ -412,3 +415,34 @@ def test_sums_of_half_precision_are_those_of_float64(probe: Probe, precision: st
     half = replace(probe, config=probe.config.model_copy(update={"training": training}))
     line = doctor_training.float32_sums("opd", half)
     assert line.status == "pass", line
+
+
+TWO_METHODS = """
+from dataclasses import dataclass
+from opdlab.methods.opd import OPD
+from opdlab.records import option
+
+@dataclass(frozen=True)
+class One(OPD):
+    '''One.'''
+    power: int = option(1, "Power.", ge=1)
+
+@dataclass(frozen=True)
+class Two(OPD):
+    '''Two.'''
+"""
+
+
+def test_options_go_to_the_methods_of_a_file_that_have_them(tmp_path: Path) -> None:
+    path = tmp_path / "two_methods.py"
+    path.write_text(TWO_METHODS)
+    found = {
+        name: method for name, method, _ in objectives(str(path), ["power=2", "Two.support=full"])
+    }
+    assert getattr(found["One"], "power", None) == 2
+    assert getattr(found["Two"], "support", None) == "full"
+    assert getattr(found["One"], "support", None) == "sampled"
+    with pytest.raises(ConfigError, match=r"no method in it has an option powr \(One has .*power"):
+        list(objectives(str(path), ["powr=2"]))
+    with pytest.raises(ConfigError, match=r"^One: power: Input should be greater"):
+        list(objectives(str(path), ["power=0"]))

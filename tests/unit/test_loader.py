@@ -597,3 +597,53 @@ steps: 100
     assert isinstance(load_pretraining(written(text)), Pretraining)
     with pytest.raises(ConfigError, match="is of kind pretrain: run it with `opdlab pretrain`"):
         load_experiment("x.yaml")
+
+
+DATASET = """\
+name: x
+student: {path: "embedded:student"}
+teacher: {path: "embedded:teacher"}
+prompts: {type: dataset, path: data/mine.jsonl}
+rollout: {type: cached}
+method: {type: opd}
+training: {steps: 1, prompts_per_step: 1}
+runs:
+  - {name: a, set: {}}
+  - {name: b, set: {prompts.path: ../other.csv}}
+"""
+
+
+def test_a_file_of_prompts_lies_beside_the_experiment_that_names_it(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "x.yaml").write_text(DATASET)
+    runs = dict(variants(load_experiment(folder / "x.yaml")))
+    paths = {name: getattr(run.prompts, "path", "") for name, run in runs.items()}
+    assert paths == {"a": f"{folder}/data/mine.jsonl", "b": f"{tmp_path}/other.csv"}
+
+
+def test_a_file_of_prompts_of_the_command_line_lies_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(DATASET)
+    config = load_experiment(tmp_path / "x.yaml", ["prompts.path=here.jsonl", "runs=[]"])
+    assert getattr(config.prompts, "path", "") == str(Path.cwd() / "here.jsonl")
+
+
+def test_a_shipped_experiment_takes_its_file_of_prompts_from_the_current_folder() -> None:
+    config = load_experiment("paper/7b")
+    assert getattr(config.prompts, "path", "") == str(Path.cwd() / "prompts.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["[train]", "{}", "3", "null"])
+def test_a_kind_that_is_no_word_is_told_with_its_line(kind: str) -> None:
+    (line,) = refusal(f"name: x\nkind: {kind}\n")
+    assert line.startswith("x.yaml:2: kind must be one of train, pretrain, not ")
+
+
+def test_every_key_of_the_schema_has_a_description() -> None:
+    bare = [
+        f"{name}.{key}"
+        for name, section in json_schema()["$defs"].items()
+        for key, value in section.get("properties", {}).items()
+        if "description" not in value
+    ]
+    assert not bare

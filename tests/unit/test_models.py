@@ -15,7 +15,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from opdlab import models
-from opdlab.errors import ModelError
+from opdlab.errors import ModelError, OutOfReachError
 from opdlab.models import (
     eos_ids,
     load_model,
@@ -194,3 +194,19 @@ def test_a_manifest_tells_teachers_apart(folder: str, tmp_path: Path) -> None:
     other[4], other[9] = other[9], other[4]
     tokenizer(other).save_pretrained(folder)
     assert manifest(load_model(folder), folder)["vocabulary_sha256"] != first["vocabulary_sha256"]
+
+
+def test_a_revision_may_stand_behind_the_name_of_a_hub_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    # Without a way to the hub the refusal says what was looked for.
+    with pytest.raises(OutOfReachError, match=r"^org/name@v1\.2: not a folder"):
+        models.locate("org/name@v1.2", None)
+    with pytest.raises(ModelError, match="write org/name@REVISION"):
+        models.locate("org/name", None)
+
+
+def test_a_shipped_experiment_names_the_command_that_makes_its_models() -> None:
+    with pytest.raises(OutOfReachError, match="`opdlab pretrain pretrain/routes-student` makes it"):
+        models.locate("runs/routes-student/model", None)

@@ -55,6 +55,9 @@ class Sums(Evaluator):
     def problems(self) -> Sequence[Problem]:
         return [Problem(self.benchmark, "1+1", "1+1=", "2")]
 
+    def training_problem(self, seed: int, index: int) -> Problem:
+        return Problem(self.benchmark, "2+2", "2+2=", "4")
+
     def grade(self, problem: Problem, completion: str) -> Verdict:
         return Verdict("correct" if completion == problem.gold else "wrong")
 

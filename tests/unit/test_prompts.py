@@ -39,7 +39,7 @@ def test_a_file_without_rows_is_said_to_have_none(tmp_path: Path, name: str, con
         first_prompt(tmp_path / name)
 
 
-def test_a_line_that_is_no_json_is_told_once_with_its_row(
+def test_a_line_that_is_no_json_is_told_once_with_its_number_from_1(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "bad.jsonl"

@@ -33,6 +33,14 @@ from opdlab_evaluators.answers.tokens import LONGEST, Unread, tokens_of
 
 FLOAT_ROUNDING = 40
 NUMERIC_PRECISION = 80
+# Each reads or compares answers: by the version of antlr `50\%` is 50, or not.
+DECIDING = (
+    "math-verify",
+    "latex2sympy2_extended",
+    "antlr4-python3-runtime",
+    "sympy",
+    "mpmath",
+)
 _NUMBER = re.compile(r"([-+]?)0*(\d{1,400})(?:\.0*)?")
 _CHOICE = re.compile(r"\(?\s?([A-Z])\s?\)?")
 
@@ -52,8 +60,8 @@ class Outcome:
 
 @cache
 def rules() -> str:
-    """Version of these rules with that of the library that they rest on."""
-    return f"math-2+math-verify-{version('math-verify')}"
+    """Version of these rules with those of the libraries that they rest on."""
+    return "+".join(["math-2", *(f"{name}-{version(name)}" for name in DECIDING)])
 
 
 def quick(gold: str, answer: str) -> Outcome | None:

@@ -9,6 +9,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from opdlab.decode_step import cache_argument
 from opdlab.records import Questions, Rollout
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.tree import Leaves, leaves
@@ -87,19 +88,20 @@ class Decoder:
         """Of whole rows, filled when they are first needed."""
         caches = [DynamicCache() for _ in self.rollout.tokens]
         lengths = (self.rollout.prompt_lengths + self.rollout.response_lengths).tolist()
+        base = self.model.base_model
         for tokens, length, cache in zip(self.rollout.tokens, lengths, caches, strict=True):
-            ids = tokens[None, :length]
-            self.model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+            base(input_ids=tokens[None, :length], use_cache=True, **{cache_argument(base): cache})
         return caches
 
     @torch.no_grad()
     def __call__(self, tree: Leaves, chosen: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
         """Log of the largest probability after the chosen leaves."""
         found = torch.empty(len(chosen), device=chosen.device)
+        takes = cache_argument(self.model)
         for place, leaf in enumerate(chosen.tolist()):
             prefix = _prefix(self.caches[int(tree.row[leaf])], int(tree.column[leaf]))
             logits = self.model(
-                input_ids=tree.token[leaf].view(1, 1), past_key_values=prefix, use_cache=True
+                input_ids=tree.token[leaf].view(1, 1), use_cache=True, **{takes: prefix}
             ).logits[0, -1]
             found[place] = logits.float().amax() - logits.float().logsumexp(-1)
         return found

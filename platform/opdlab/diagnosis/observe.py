@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from opdlab import returned
 from opdlab.diagnosis.observation import HandOvers, Tokens
 from opdlab.evaluation import judge, sample_seed
 from opdlab.evaluator import Evaluator
@@ -74,8 +75,9 @@ def respond(bench: Bench, model: torch.nn.Module, rows: range, looked_at: int) -
         looked_at: positions at which D_ahead is measured, at most, drawn at random.
     """
     asked = [bench.asked[row] for row in rows]
-    rollout = bench.engine.sample(
-        model,  # pyright: ignore[reportArgumentType]
+    rollout = returned.sample(
+        bench.engine,
+        model,
         [prompt_of(bench, one) for one in asked],
         [sample_seed(bench.seed, one.problem, one.sample) for one in asked],
         eos_ids=bench.eos_ids,

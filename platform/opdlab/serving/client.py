@@ -118,7 +118,9 @@ class Client:
         try:
             return self._persist("POST", url, body, stopped)
         except _Answered as answered:
-            raise ServerError(f"{url} refused a request: {answered}") from answered
+            raise ServerError(
+                f"{url} refused a request: {answered}{_without_v1(url)}"
+            ) from answered
 
     def post_all(
         self,
@@ -267,6 +269,13 @@ def _unreached(error: requests.RequestException) -> bool:
     """Whether there never was a connection."""
     inner = error.args[0] if error.args else error
     return isinstance(getattr(inner, "reason", inner), NewConnectionError)
+
+
+def _without_v1(url: str) -> str:
+    """What is likely wrong with an address that has no `/v1`."""
+    if "/v1/" in url:
+        return ""
+    return "; the base of OpenAI's API usually ends in /v1, such as http://localhost:8000/v1"
 
 
 def _reason(error: requests.RequestException) -> str:

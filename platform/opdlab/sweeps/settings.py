@@ -23,8 +23,11 @@ class IntRange(Section):
     """Whole numbers from `low` to `high`, both included."""
 
     type: Literal["int"]
+    """Whole numbers of a range."""
     low: int
+    """Smallest value."""
     high: int
+    """Largest value."""
     step: int = Field(default=1, ge=1)
     """Distance between neighbours."""
     log: bool = False
@@ -57,8 +60,11 @@ class FloatRange(Section):
     """Numbers from `low` to `high`."""
 
     type: Literal["float"]
+    """Any numbers of a range."""
     low: float
+    """Smallest value."""
     high: float
+    """Largest value."""
     step: float | None = Field(default=None, gt=0)
     """Distance between neighbours; without it every number counts."""
     log: bool = False
@@ -93,6 +99,7 @@ class Choice(Section):
     """One of several values; whole sections are chosen by a name."""
 
     type: Literal["choice"]
+    """One of several values."""
     values: list[Scalar] | dict[str, Any] = Field(min_length=1)
     """A list of plain values, or names with the value (a method with its options) that each stands for."""
     when: dict[str, Scalar] = {}
@@ -165,8 +172,11 @@ class Limit(Section):
     """A bound on a metric of a run."""
 
     metric: str
+    """Metric of a run by its name in MLflow, such as `repetition_rate`."""
     at_most: float | None = None
+    """Largest value that is allowed; give this or `at_least`."""
     at_least: float | None = None
+    """Smallest value that is allowed; give this or `at_most`."""
 
     @model_validator(mode="after")
     def _check(self) -> Limit:

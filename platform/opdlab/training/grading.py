@@ -11,6 +11,7 @@ from opdlab.own_part import marks_of, own_part
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Rollout, Verdict
 from opdlab.shapes import Float, Tensor
+from opdlab.verdicts import verdicts_on
 
 
 def outcomes(
@@ -35,7 +36,7 @@ def outcomes(
         rows.setdefault(prompts.evaluator(problem), []).append(row)
     found = torch.zeros(len(problems))
     for evaluator, mine in rows.items():
-        verdicts = evaluator.grade_all([answers[row] for row in mine])
+        verdicts = verdicts_on(evaluator, [answers[row] for row in mine])
         for row, verdict in zip(mine, verdicts, strict=True):
             right = float(verdict.status == "correct")
             found[row] = torch.nan if verdict.status in Verdict.FAULTS else right

@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from transformers import PreTrainedModel
 
+from opdlab import returned
 from opdlab.config import Experiment, Training
 from opdlab.errors import NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
@@ -72,6 +73,7 @@ class Distillation(L.LightningModule):
         self.teacher_ends = teacher_ends or student.eos_ids
         self.prompts = prompts
         self.method = config.method
+        self.token_loss = returned.TokenLoss(config.method)
         self.drawn = 0
         self.seconds: dict[str, float] = {}
         self.metrics: dict[str, float] = {}
@@ -121,7 +123,8 @@ class Distillation(L.LightningModule):
             scores = self.overlapped() if self.config.training.overlap else self.in_turn()
             self.seconds |= scores.seconds
             rollout = self.answers.rollout
-            self.kept.append((rollout, scores, self.method.supervise(rollout, scores)))
+            supervision = returned.supervision(self.method, rollout, scores)
+            self.kept.append((rollout, scores, supervision))
         else:
             self.seconds = dict.fromkeys(self.seconds, 0.0)
         self.turn += 1
@@ -162,7 +165,7 @@ class Distillation(L.LightningModule):
     def score(self, answers: Answers) -> TeacherScores:
         """The teacher's answers to the method's questions, each row by the teacher of its domain."""
         rollout = answers.rollout.to(self.teacher.model.device)
-        questions = self.method.questions(rollout)
+        questions = returned.questions(self.method, rollout)
         if not self.specialists:
             return self.teacher.score(rollout, questions).to(self.device)
         domains = [problem.benchmark for problem in answers.problems]
@@ -191,7 +194,8 @@ class Distillation(L.LightningModule):
         prompts = [self.prompts.prompt(index) for index in range(first, first + count)]
         asked = [prompt for prompt in prompts for _ in range(group)]
         by_student = self.method.sampler == "student"
-        rollout = self.config.rollout.sample(
+        rollout = returned.sample(
+            self.config.rollout,
             self.student if by_student else self.teacher.model,
             [prompt.tokens for prompt in asked],
             row_seeds(self.config.seed, range(first * group, (first + count) * group)),
@@ -240,7 +244,7 @@ class Distillation(L.LightningModule):
             self.teacher.model,
             scores.hidden,
             supervision,
-            self.method.token_loss,
+            self.token_loss,
             self.subject.vocabulary,
             self.config.training.head_chunk,
             weights,

@@ -1,0 +1,231 @@
+"""What plugins return, checked where it comes in, so that a slip ends in one line and not in wrong numbers.
+
+A method's loss of shape `[T, 1]` would broadcast against weights of shape `[T]` and train on, with its mask
+ignored. Every error names the plugin, its function, and what was found and wanted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opdlab.errors import OpdlabError, PluginError
+from opdlab.methods.base import Contract, Method
+from opdlab.records import Questions, Rollout, Supervision, TeacherScores
+from opdlab.shapes import Tensor
+
+MEASURES = ("max_prob", "sampled_prob", "entropy", "perplexity")
+INDEPENDENT = 1e-3
+"""Largest difference of a token's loss, in nats, between a batch and a piece of it; rounding is less."""
+
+
+@contextmanager
+def said_by(plugin: Any, function: str, hint: str = "") -> Iterator[None]:
+    """Turn what a plugin's function raises into one line; errors of opdlab and of memory pass.
+
+    Raises:
+        PluginError: naming the plugin, the function, and the file and line of the fault.
+    """
+    try:
+        yield
+    except (OpdlabError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # a plugin is foreign code and may fail in any way
+        raise PluginError(
+            f"{name_of(plugin)}.{function} failed: {reason(error, plugin)}{hint}"
+        ) from error
+
+
+def reason(error: Exception, plugin: Any) -> str:
+    """An exception in one line, with the place that it comes from: the plugin's own, where it is there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = getattr(sys.modules.get(type(plugin).__module__), "__file__", None)
+    last = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1])
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words} ({Path(last.filename).name}, line {last.lineno})"
+
+
+def name_of(plugin: Any) -> str:
+    """A plugin's class; of a method that holds another one both."""
+    inner = [getattr(plugin, f.name, None) for f in fields(plugin)]
+    below = [type(one).__name__ for one in inner if isinstance(one, Method)]
+    return type(plugin).__name__ + "".join(f"(base: {name})" for name in below)
+
+
+def contract(method: Method) -> Contract:
+    """What a method says of itself."""
+    with said_by(method, "contract"):
+        found = method.contract
+    return _record(found, Contract, f"{name_of(method)}.contract")
+
+
+def questions(method: Method, rollout: Rollout) -> Questions:
+    """What a method asks the teacher about a rollout."""
+    with said_by(method, "questions"):
+        found = method.questions(rollout)
+    where = f"{name_of(method)}.questions"
+    _record(found, Questions, where)
+    _shaped(f"{where}: candidates", found.candidates, (len(rollout.token), None), integer=True)
+    if found.measure not in MEASURES:
+        raise PluginError(
+            f"{where}: measure is {found.measure!r}; use one of {', '.join(MEASURES)}"
+        )
+    if method.full and not found.full:
+        raise PluginError(
+            f"{where}: full is False, yet the method says `full`: return Questions(..., full=True), or "
+            "leave `full` out of the method"
+        )
+    return found
+
+
+def supervision(method: Method, rollout: Rollout, scores: TeacherScores) -> Supervision:
+    """A method's advantages, one row for each response token."""
+    with said_by(method, "supervise"):
+        found = method.supervise(rollout, scores)
+    where, tokens = f"{name_of(method)}.supervise", len(rollout.token)
+    _record(found, Supervision, where)
+    _shaped(f"{where}: token", found.token, (tokens,), integer=True)
+    for name in ("log_prob", "advantage"):
+        _shaped(f"{where}: {name}", getattr(found, name), (tokens,))
+    _shaped(f"{where}: candidates", found.candidates, (tokens, None), integer=True)
+    wanted = tuple(found.candidates.shape)
+    _shaped(f"{where}: candidate_advantage", found.candidate_advantage, wanted)
+    for name in ("log_prob", "advantage", "candidate_advantage"):
+        if getattr(found, name).requires_grad:
+            raise PluginError(f"{where}: {name} carries a gradient; detach it")
+    if not isinstance(found.metrics, Mapping):
+        raise PluginError(f"{where}: metrics is {_kind(found.metrics)}, wanted a mapping")
+    for name, value in found.metrics.items():
+        if not isinstance(value, int | float) and getattr(value, "numel", lambda: 0)() != 1:
+            raise PluginError(f"{where}: metric {name!r} is {_kind(value)}, wanted one number")
+    return found
+
+
+class TokenLoss:
+    """A method's `token_loss`; its shape and gradient are checked at each call, its independence once."""
+
+    def __init__(self, method: Method) -> None:
+        self.method, self.looked = method, False
+
+    def __call__(self, student: Tensor, teacher: Tensor | None, supervision: Supervision) -> Tensor:
+        loss = self._loss(student, teacher, supervision)
+        if not self.looked and len(student) > 2:
+            self.looked = True
+            self._depends_on_its_own_token(loss, student, teacher, supervision)
+        return loss
+
+    def _loss(self, student: Tensor, teacher: Tensor | None, supervision: Supervision) -> Tensor:
+        missing = "; `teacher` is None, since the method does not say `full = True`"
+        with said_by(self.method, "token_loss", missing if teacher is None else ""):
+            loss = self.method.token_loss(student, teacher, supervision)
+        where = f"{name_of(self.method)}.token_loss"
+        _shaped(where, loss, (len(student),))
+        if torch.is_grad_enabled() and student.requires_grad and not loss.requires_grad:
+            raise PluginError(
+                f"{where}: the loss carries no gradient to the student; make it from the argument "
+                "`student`, without detach(), item() or torch.no_grad()"
+            )
+        return loss
+
+    @torch.no_grad()
+    def _depends_on_its_own_token(
+        self, loss: Tensor, student: Tensor, teacher: Tensor | None, supervision: Supervision
+    ) -> None:
+        """Else a mask would not hold, and the loss would change with the size of a chunk."""
+        third = len(student) // 3
+        part = slice(third, 2 * third)
+        there = None if teacher is None else teacher[part]
+        alone = self._loss(student[part], there, supervision[part])
+        gap = (alone - loss[part]).abs().nan_to_num()
+        if bool((gap > INDEPENDENT * loss[part].abs().clamp(min=1)).any()):
+            raise PluginError(
+                f"{name_of(self.method)}.token_loss: the loss of a token depends on other tokens of the "
+                f"batch (alone it differs by {float(gap.max()):.2g}), so training.mask would not hold; "
+                "compare tokens in `supervise`, which sees all of them"
+            )
+
+
+def sample(
+    engine: Any, model: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], **asked: Any
+) -> Rollout:
+    """`engine.sample`, checked; `asked` are its other arguments."""
+    with said_by(engine, "sample"):
+        found = engine.sample(model, prompts, seeds, **asked)
+    return sampled(engine, found, prompts, asked.get("top_k", 0), asked.get("vocabulary"))
+
+
+def sampled(
+    engine: Any,
+    rollout: Rollout,
+    prompts: Sequence[Sequence[int]],
+    top_k: int,
+    vocabulary: int | None,
+) -> Rollout:
+    """What a rollout engine sampled to these prompts."""
+    where, rows = f"{name_of(engine)}.sample", len(prompts)
+    _record(rollout, Rollout, where)
+    _shaped(f"{where}: tokens", rollout.tokens, (rows, None), integer=True)
+    for name in ("prompt_lengths", "response_lengths", "seeds"):
+        _shaped(f"{where}: {name}", getattr(rollout, name), (rows,), integer=True)
+    _shaped(f"{where}: ended", rollout.ended, (rows,), integer=True)
+    if rollout.prompt_lengths.tolist() != [len(prompt) for prompt in prompts]:
+        raise PluginError(
+            f"{where}: prompt_lengths are not the lengths of the prompts, in their order"
+        )
+    longest = int((rollout.prompt_lengths + rollout.response_lengths).max())
+    if int(rollout.response_lengths.min()) < 1 or longest > rollout.tokens.shape[1]:
+        raise PluginError(
+            f"{where}: response_lengths must be 1 or more and, with the prompt, fit into the "
+            f"{rollout.tokens.shape[1]} columns of tokens; found {rollout.response_lengths.tolist()}"
+        )
+    tokens = len(rollout.token)
+    for name in ("log_prob", "entropy"):
+        _shaped(f"{where}: {name}", getattr(rollout, name), (tokens,))
+    shared = vocabulary or torch.iinfo(torch.int64).max
+    _shaped(f"{where}: candidates", rollout.candidates, (tokens, None), integer=True)
+    if rollout.candidates.shape[1] < min(top_k, shared):
+        _shaped(f"{where}: candidates", rollout.candidates, (tokens, top_k), integer=True)
+    if bool((rollout.token < 0).any()) or bool((rollout.token >= shared).any()):
+        raise PluginError(
+            f"{where}: tokens outside the first {vocabulary} entries of the vocabulary"
+        )
+    for row, (given, found) in enumerate(zip(prompts, rollout.tokens.tolist(), strict=True)):
+        if list(given) != found[: len(given)]:
+            raise PluginError(f"{where}: row {row} does not begin with its prompt")
+    return rollout
+
+
+def _record(found: Any, wanted: type, where: str) -> Any:
+    if not isinstance(found, wanted):
+        raise PluginError(f"{where} returned {_kind(found)}, wanted {wanted.__name__}")
+    return found
+
+
+def _shaped(where: str, found: Any, wanted: tuple[int | None, ...], integer: bool = False) -> None:
+    """Refuse what is no tensor of this shape, None for any size, of numbers of this kind."""
+    size = ", ".join("any" if n is None else str(n) for n in wanted)
+    kind = "whole numbers" if integer else "floating-point numbers"
+    fits = (
+        isinstance(found, Tensor)
+        and found.dim() == len(wanted)
+        and all(n is None or n == m for n, m in zip(wanted, found.shape, strict=True))
+        and found.is_floating_point() != integer
+    )
+    if not fits:
+        raise PluginError(
+            f"{where}: found {_kind(found)}, wanted a tensor of shape [{size}] of {kind}"
+        )
+
+
+def _kind(found: Any) -> str:
+    if isinstance(found, Tensor):
+        size = ", ".join(map(str, found.shape))
+        return f"a tensor of shape [{size}] of {str(found.dtype).removeprefix('torch.')}"
+    return "None" if found is None else f"a {type(found).__name__}"

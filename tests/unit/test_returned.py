@@ -1,0 +1,197 @@
+"""What a plugin returns is checked where it comes in: one line with plugin, function, found and wanted."""
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from opdlab import returned
+from opdlab.errors import DataError, PluginError
+from opdlab.evaluator import Evaluator
+from opdlab.methods.opd import OPD
+from opdlab.oracle import examine
+from opdlab.records import Problem, Questions, Supervision, Verdict
+from opdlab.rollout import CachedEngine
+from opdlab.verdicts import verdicts_on
+
+
+def spoilt(record, **wrong):
+    """A record with other values, past the checks of its types that only tests have."""
+    found = copy.copy(record)
+    for name, value in wrong.items():
+        object.__setattr__(found, name, value)
+    return found
+
+
+@dataclass(frozen=True)
+class Broken(OPD):
+    """OPD with one slip."""
+
+    slip: str = ""
+
+    def questions(self, rollout):
+        asked = super().questions(rollout)
+        return {
+            "no questions": None,
+            "measure": spoilt(asked, measure="surprise"),
+            "flat candidates": spoilt(asked, candidates=rollout.token),
+            "attribute": getattr(rollout, "sed", None),
+        }.get(self.slip, asked)
+
+    def supervise(self, rollout, scores):
+        found = super().supervise(rollout, scores)
+        if self.slip == "forgotten":
+            return Supervision(rollout.token, rollout.log_prob)
+        wrong = {
+            "one advantage": {"advantage": found.advantage.mean()},
+            "tall advantage": {"advantage": found.advantage[:, None]},
+            "gradient": {"advantage": found.advantage.clone().requires_grad_()},
+            "no candidates": {"candidates": None},
+            "metric": {"metrics": {"all": found.advantage}},
+        }
+        return spoilt(found, **wrong.get(self.slip, {}))
+
+    def token_loss(self, student, teacher, supervision):
+        loss = super().token_loss(student, teacher, supervision)
+        return {
+            "tall": loss[:, None],
+            "scalar": loss.mean(),
+            "logits": student,
+            "detached": loss.detach(),
+            "number": 0.5,
+            "others": loss - loss.mean(),
+            "teacher": loss + teacher.sum() if self.slip == "teacher" else loss,
+        }.get(self.slip, loss)
+
+
+@pytest.mark.parametrize(
+    ("slip", "words"),
+    [
+        ("no questions", r"Broken.questions returned None, wanted Questions"),
+        ("measure", r"Broken.questions: measure is 'surprise'; use one of max_prob"),
+        (
+            "flat candidates",
+            r"Broken.questions: candidates: found .*, wanted .* shape \[\d+, any\]",
+        ),
+        (
+            "forgotten",
+            r"Broken.supervise failed: TypeError: .*argument.*'advantage' .test_returned.py",
+        ),
+        ("one advantage", r"Broken.supervise: advantage: found .* shape \[\] .*, wanted .*\[\d+\]"),
+        ("tall advantage", r"Broken.supervise: advantage: found .* shape \[\d+, 1\]"),
+        ("gradient", r"Broken.supervise: advantage carries a gradient; detach it"),
+        ("no candidates", r"Broken.supervise: candidates: found None"),
+        ("metric", r"Broken.supervise: metric 'all' is .*, wanted one number"),
+        ("tall", r"Broken.token_loss: found .* shape \[(\d+), 1\] of float64, wanted .*\[\1\]"),
+        ("scalar", r"Broken.token_loss: found .* shape \[\]"),
+        ("logits", r"Broken.token_loss: found .* shape \[\d+, 4\]"),
+        ("detached", r"Broken.token_loss: the loss carries no gradient to the student"),
+        ("number", r"Broken.token_loss: found a float, wanted a tensor"),
+        ("others", r"Broken.token_loss: the loss of a token depends on other tokens"),
+        ("teacher", r"Broken.token_loss failed: .*'NoneType'.*full = True"),
+    ],
+)
+def test_a_slip_of_a_method_names_method_function_found_and_wanted(slip: str, words: str) -> None:
+    with pytest.raises(PluginError, match=words) as caught:
+        examine(Broken(slip=slip))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_method_that_needs_the_whole_distribution_must_ask_for_it() -> None:
+    @dataclass(frozen=True)
+    class Forgetful(OPD):
+        full = True
+
+        def questions(self, rollout):
+            return Questions(rollout.candidates[:, :0])
+
+    with pytest.raises(PluginError, match=r"Forgetful.questions: full is False"):
+        examine(Forgetful())
+
+
+@dataclass(frozen=True)
+class Odd(Evaluator):
+    """Judges some answers, and fails on others."""
+
+    benchmark = "odd"
+    grader_version = "1"
+
+    def problems(self):
+        return [Problem("odd", "1", "1", "1")]
+
+    def grade(self, problem, completion):
+        if completion == "raise":
+            raise KeyError("oops")
+        if completion == "stop":
+            raise DataError("the tests are not here")
+        return {
+            "none": None,
+            "bool": True,
+            "number": spoilt(Verdict("correct"), answer=5),
+            "surrogate": Verdict("wrong", "\ud800", "a \udfff"),
+        }.get(completion, Verdict("correct", completion))
+
+
+def test_a_grader_that_fails_is_no_wrong_answer_and_the_others_keep_their_verdicts() -> None:
+    (problem,) = Odd().problems()
+    texts = ["good", "raise", "none", "bool", "number", "surrogate", "good"]
+    told: list[int] = []
+    found = verdicts_on(Odd(), [(problem, text) for text in texts], told.append)
+    faults = ["grader_error"] * 4
+    assert [v.status for v in found] == ["correct", *faults, "wrong", "correct"]
+    assert found[1].reason.startswith("Odd.grade failed: KeyError: 'oops' (test_returned.py, line ")
+    assert found[2].reason == "Odd.grade returned NoneType, wanted a Verdict"
+    assert found[3].reason == "Odd.grade returned bool, wanted a Verdict"
+    assert "int and str, wanted text" in found[4].reason
+    assert (found[5].answer, found[5].reason) == ("\\ud800", "a \\udfff")
+    assert sum(told) == len(texts)
+
+
+def test_what_a_grader_says_on_purpose_ends_the_grading() -> None:
+    (problem,) = Odd().problems()
+    with pytest.raises(DataError, match="the tests are not here"):
+        verdicts_on(Odd(), [(problem, "good"), (problem, "stop")])
+
+
+def test_too_few_verdicts_name_benchmark_and_problem() -> None:
+    @dataclass(frozen=True)
+    class Short(Odd):
+        def grade_all(self, answers, on_graded=None):
+            return [Verdict("correct")]
+
+    (problem,) = Odd().problems()
+    with pytest.raises(
+        PluginError, match=r"Short.grade_all of odd returned 1 verdicts for 2 answers"
+    ):
+        verdicts_on(Short(), [(problem, "a"), (problem, "b")])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda r: None, "returned None, wanted Rollout"),
+        (lambda r: spoilt(r, log_prob=r.log_prob[:-1]), r"log_prob: found .*, wanted .* \[\d+\]"),
+        (lambda r: spoilt(r, ended=r.ended.float()), "ended: found"),
+        (lambda r: spoilt(r, tokens=r.tokens.flip(1)), "row 0 does not begin with its prompt"),
+        (lambda r: spoilt(r, tokens=r.tokens + 100), "outside the first 50 entries"),
+        (lambda r: spoilt(r, response_lengths=r.response_lengths * 0), "must be 1 or more"),
+        (lambda r: spoilt(r, prompt_lengths=r.prompt_lengths + 1), "prompt_lengths are not"),
+    ],
+)
+def test_a_slip_of_a_rollout_engine_names_engine_found_and_wanted(wrong, words: str) -> None:
+    from small_models import small_model
+
+    prompts, seeds = [(5, 6, 7), (8, 9, 10)], [1, 2]
+    asked = {"eos_ids": (2,), "pad_id": 0, "vocabulary": 50}
+    model = small_model("llama")
+
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(CachedEngine):
+        def sample(self, *given, **named):
+            return wrong(super().sample(*given, **named))
+
+    right = returned.sample(CachedEngine(max_new_tokens=4), model, prompts, seeds, **asked)
+    assert isinstance(right.tokens, torch.Tensor)
+    with pytest.raises(PluginError, match=rf"Mine.sample.*{words}"):
+        returned.sample(Mine(max_new_tokens=4), model, prompts, seeds, **asked)
