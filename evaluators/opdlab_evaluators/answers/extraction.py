@@ -102,7 +102,10 @@ def _braced(text: str, start: int, brace: int, closing: dict[int, int]) -> _Box 
     if brace in closing:
         end = closing[brace]
         return _Box(start, end + 1, text[brace + 1 : end].strip(), True)
-    if text[max(start - 1, 0) : start] == "`" or not text[brace + 1 : brace + 80].strip(" `\n"):
+    if text[max(start - 1, 0) : start] == "`":
+        return None
+    rest = text[brace + 1 : brace + 80]
+    if rest.strip() and not rest.strip(" `\n"):
         return None
     return _Box(start, len(text), "", True, closed=False)
 

@@ -49,6 +49,8 @@ _CHARACTERS = {
     "⌈": r"\lceil ",
     "⌉": r"\rceil ",
     "∣": "|",
+    "⟨": "(",
+    "⟩": ")",
     "π": r"\pi ",
     "θ": r"\theta ",
     "α": r"\alpha ",
@@ -95,6 +97,23 @@ _BLANKS = re.compile(r"\s+")
 _SEPARATED = re.compile(r"(?<=\d)(?:\{,\}|,\\!)\s{0,3}(?=\d{3})")
 _BOLD = re.compile(r"(?:\*\*|__)(?=\S)|(?<=\S)(?:\*\*|__)")
 _POWER = re.compile(r"(?<=[\w)}])\*\*(?=[\w({-])")
+# A dash that no number precedes is a minus; `5–6` is a range.
+_DASH = re.compile(r"(?<![^\s({\[=,])–(?=\s?[\d\\.])")
+_ANGLES = re.compile(r"\\([lr])angle(?![a-zA-Z])")
+_ROW_SPACE = re.compile(r"(\\\\)\s?\[\s?-?[\d.]{1,6}\s?[a-z]{2}\s?\]")
+_DEGREES = re.compile(
+    r"(?<=[\d}])\s?\^\s?(?:o(?![a-zA-Z])|\{\s?o\s?\}|\{?\s?\\(?:text|mathrm|textrm)\s?\{\s?o\s?\}\s?\}?)"
+)
+_MARKS = re.compile(r"^\s?\\therefore(?![a-zA-Z])|\\(?:checkmark|blacksquare|qed)(?![a-zA-Z])\s?$")
+_ALIGNED = re.compile(
+    r"\s?\\begin\s?\{(aligned|align\*?|gathered|split|equation\*?)\}(?P<row>.*)\\end\s?\{\1\}\s?",
+    re.DOTALL,
+)
+_CURRENCY = re.compile(
+    r"(?<![A-Za-z])(?:USD?|\\(?:text|mathrm)\s?\{\s?USD?\s?\})\s?(?=\\dollar|\d)"
+)
+_HALF_OF_DAY = re.compile(r"\b([aApP])\.\s?([mM])\.(?=\s|\}|$)")
+_INFIX = re.compile(r"\\(?:over|choose)(?![a-zA-Z])|\\.|[{}]", re.DOTALL)
 _ENDS = " \t\n.,;:"
 APART = "\ue000"
 """A comma that stands in a number for certain: `10,\\!080`."""
@@ -104,6 +123,7 @@ def tidy(text: str) -> str:
     """The text in plain LaTeX with single blanks; linear in its length."""
     text = _unicode(text)
     text = text.replace("\\dollar", " ").replace("\\$", r"\dollar ").replace("\\%", "%")
+    text = _rewritten(text)
     text = _SEPARATED.sub(APART, text)
     text = _SIZES.sub(" ", text)
     # After \left and \right there may be a dot that closes nothing.
@@ -113,6 +133,49 @@ def tidy(text: str) -> str:
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
     text = _strip(_BLANKS.sub(" ", text))
     return _BLANKS.sub(" ", text).strip()
+
+
+def _rewritten(text: str) -> str:
+    """Older or rarer ways to write something, in the usual one."""
+    text = _ANGLES.sub(lambda m: "(" if m[1] == "l" else ")", _ROW_SPACE.sub(r"\1", text))
+    text = _HALF_OF_DAY.sub(r"\1\2", _CURRENCY.sub("", _DEGREES.sub(r"^\\circ ", text)))
+    text = _infix(text)
+    lines = _ALIGNED.fullmatch(_DELIMITERS.sub(" ", text.strip()))
+    if lines and r"\\" not in lines["row"].strip().removesuffix(r"\\"):
+        text = lines["row"].replace(r"\&", " ").replace("&", " ")
+    return _MARKS.sub(" ", text.strip())
+
+
+def _infix(text: str) -> str:
+    r"""`{a \over b}` as `\frac{a}{b}` and `{n \choose k}` as `\binom{n}{k}`."""
+    if r"\over" not in text and r"\choose" not in text:
+        return text
+    pieces: list[str] = []
+    # Of every open group: where it begins in `pieces`, and the command in front of it once one is met.
+    groups: list[tuple[int, str]] = [(0, "")]
+    place = 0
+    for match in _INFIX.finditer(text):
+        pieces.append(text[place : match.start()])
+        place = match.end()
+        start, command = groups[-1]
+        if match[0] == "{":
+            groups.append((len(pieces), ""))
+            pieces.append("{")
+        elif match[0] == "}":
+            pieces.append("}}" if command else "}")
+            if len(groups) > 1:
+                groups.pop()
+        elif match[0] in (r"\over", r"\choose") and not command:
+            command = r"\frac" if match[0] == r"\over" else r"\binom"
+            inside = "{" if len(groups) > 1 else ""
+            pieces.insert(start, "") if not inside else None
+            pieces[start] = inside + command + "{"
+            pieces.append("}{")
+            groups[-1] = (start, command)
+        else:
+            pieces.append(match[0])
+    pieces.append(text[place:])
+    return "".join(pieces) + ("}" if groups[0][1] else "")
 
 
 def _strip(text: str) -> str:
@@ -136,7 +199,7 @@ def _strip(text: str) -> str:
 def _unicode(text: str) -> str:
     if text.isascii():
         return text
-    text = _FRACTION.sub(_vulgar, text)
+    text = _FRACTION.sub(_vulgar, _DASH.sub("-", text))
     text = _SCRIPTS.sub(_scripts, text)
     text = _ODD.sub(lambda m: _CHARACTERS[m[0]], text)
     if text.isascii():

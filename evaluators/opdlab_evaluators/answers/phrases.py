@@ -7,7 +7,7 @@ import re
 LONGEST = 1000
 """Characters of a phrase that are read."""
 
-_ANSWER = re.compile(r"\banswers?\b", re.IGNORECASE)
+_ANSWER = re.compile(r"\banswers?\b|\b(?:correct|right) (?:option|choice)\b", re.IGNORECASE)
 _LINK = re.compile(
     r"(?P<mark>[*_`]{0,4})(?P<of>\s{1,3}(?:to|of|for)\s[^.\n:=]{1,80}?)?[*_`]{0,4}\s{0,3}[*_`]{0,4}"
     r"(?:(?:is|are|was|equals|would be|should be|must be|will be|comes to|becomes|comes out to)\b"

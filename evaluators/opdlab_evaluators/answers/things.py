@@ -111,6 +111,7 @@ _NUMBER_WORDS = {
 }
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 _BASES |= {"ten": 10, "twelve": 12, "sixteen": 16}
+_NOTHING = ("no solution", "no solutions", "empty set", "the empty set", "there are no solutions")
 _ALL_REALS = ("all real numbers", "real numbers", "all reals", "any real number")
 
 
@@ -308,7 +309,8 @@ class _Structure:
             return Thing("region", region=regions.EVERYTHING)
         if texts in (["\\mathbb R"], ["\\R"], ["\\mathbf R"]):
             return Thing("region", region=regions.EVERYTHING)
-        if texts in (["\\emptyset"], ["\\varnothing"], ["\\{", "\\}"]):
+        nothing = (["\\emptyset"], ["\\varnothing"], ["\\{", "\\}"])
+        if texts in nothing or " ".join(texts).lower() in _NOTHING:
             return Thing("set")
         around = enclosed(tokens)
         if around is not None:
