@@ -98,7 +98,7 @@ def test_a_guarded_import_of_the_tests_is_no_fault(folder):
 def test_a_missing_module_of_mbpp_is_a_fault_of_the_data(folder):
     change(folder, "mbpp", test_setup_code="import nowhere")
     problem = Mbpp().problems()[1]
-    verdict = Mbpp().grade(problem, Mbpp().right_answer(problem))
+    verdict = Mbpp().grade(problem, fenced(RIGHT))
     assert (verdict.status, "nowhere" in verdict.reason) == ("grader_error", True)
 
 
