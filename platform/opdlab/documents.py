@@ -161,13 +161,23 @@ def _parsed(text: str) -> tuple[yaml.Node | None, Any, list[tuple[int, str]]]:
     """
     loader = _Yaml12(text)
     try:
-        node = loader.get_single_node()
+        node = _node(loader)
         faults = list(_faults(node, (), count(1))) if node else []
         if node is None or faults:
             return node, None, faults
         return node, json.loads(json.dumps(loader.construct_document(node))), []
     finally:
         loader.dispose()
+
+
+def _node(loader: _Yaml12) -> yaml.Node | None:
+    try:
+        return loader.get_single_node()
+    except (ValueError, OverflowError) as error:
+        # PyYAML hands any eight digits to `chr`.
+        raise _marked(
+            loader.get_mark(), "an escape stands for no character; the last is \\U0010FFFF"
+        ) from error
 
 
 def text(data: Any) -> str:
