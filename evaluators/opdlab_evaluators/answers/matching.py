@@ -245,6 +245,8 @@ class Matching:
     def _ratios(self, gold: Thing, answer: Thing) -> bool:
         if len(gold.trees) != len(answer.trees):
             return False
+        if gold.unit and answer.unit and gold.unit.dimension != answer.unit.dimension:
+            return False
         if all(self.equal(a, b) for a, b in zip(gold.trees, answer.trees, strict=True)):
             return True
         if _is_time(gold) or gold.unit is not None or answer.unit is not None:

@@ -89,7 +89,7 @@ fahrenheit 1: F fahrenheit Fahrenheit
 count 1: unit units
 """
 _BY_HOUR = {"mph": "mi", "kph": "km", "kmh": "km", "kmph": "km"}
-_PARTS_OF_DAY = ("am", "pm", "AM", "PM")
+_PARTS_OF_DAY = {"am": "morning", "AM": "morning", "pm": "afternoon", "PM": "afternoon"}
 # Single letters are units only where they stand upright behind a number.
 LETTERS = frozenset("mgshLlWJNVCFKA")
 PREFIX = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
@@ -121,7 +121,7 @@ def units() -> dict[str, Unit]:
         found |= {name: Unit(((kind, 1),), Fraction(size)) for name in names.split()}
     hour = found["hour"]
     found |= {name: found[of].times(hour, -1) for name, of in _BY_HOUR.items()}
-    found |= {name: Unit() for name in _PARTS_OF_DAY}
+    found |= {name: Unit(((part, 1),)) for name, part in _PARTS_OF_DAY.items()}
     for word in COUNTED_FILE.read_text(encoding="ascii").split():
         found.setdefault(word, Unit())
     # Volumes and areas are lengths to a power.

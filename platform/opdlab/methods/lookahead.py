@@ -123,10 +123,9 @@ def shuffle(
     candidates: Int[Tensor, "T K"],
     rollout: Rollout,
 ) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T"]]:
-    """Permute each group's confidences among its candidates; a token outside the group takes one of them.
+    """Permute each group's confidences among its candidates, the sampled token's among them.
 
-    The sampled token's confidence goes with its candidate's. One outside the group gets that of a member
-    drawn by chance: its own would carry the whole signal.
+    A token outside the group takes a random member's: its own would carry the whole signal.
     """
     generator = torch.Generator().manual_seed(rollout.stream)
     keys = torch.rand(candidates.shape, generator=generator, dtype=torch.float32).to(confidence)
@@ -138,8 +137,7 @@ def shuffle(
     own = shuffled.where(is_sampled, 0.0).sum(-1)
     # Members stand in any place, so the first one of a permuted group is one by chance.
     borrowed = shuffled.gather(-1, places[:, :1])[:, 0]
-    # After an EOS there is no next step, whatever is shuffled.
-    borrowed = borrowed.where(sampled.isfinite(), torch.nan)
+    borrowed = borrowed.where(sampled.isfinite(), torch.nan)  # no next step after an EOS
     return shuffled, torch.where(is_sampled.any(-1), own, borrowed)
 
 
