@@ -242,8 +242,8 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, message: str):
             "no YAML: the character U+0007 cannot stand in a file; delete it, or write it as an escape "
             'inside of "..."',
         ),
-        ('"\\U00110000"', "an escape stands for no character"),
-        ('"\\UFFFFFFFF"', "an escape stands for no character"),
+        ('"\\U00110000"', "no YAML: an escape stands for no character"),
+        ('"\\UFFFFFFFF"', "no YAML: an escape stands for no character"),
         ("!!timestamp 2020-01-01", "the tag !!timestamp is not known here; write a plain value"),
         ("!!binary aGVsbG8=", "the tag !!binary is not known here"),
         ("!!set {a, b}", "the tag !!set is not known here"),
