@@ -1,6 +1,7 @@
 """Hostile programs reach nothing, hang nothing, leave nothing, and each ends with the right report."""
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -20,6 +21,7 @@ from machine import need_sandbox
 from opdlab_evaluators.sandbox import command, system_calls
 from opdlab_evaluators.sandbox.cgroup import Groups, parents
 from opdlab_evaluators.sandbox.command import SandboxMissingError
+from opdlab_evaluators.sandbox.inside import reach
 from opdlab_evaluators.sandbox.process import Ended, Limits, Sandbox, SandboxDiedError
 
 TIGHT = Limits(cpu_s=1.0, wall_s=4.0, memory=256 << 20)
@@ -393,3 +395,51 @@ def test_the_kernels_command_line_is_not_to_be_read(sandbox):
     for name in ("cmdline", "version", "kallsyms"):
         program = f"try: print(open('/proc/{name}').read())\nexcept OSError: pass"
         assert sandbox.run(program).stdout.strip() == b""
+
+
+MOUNTS = """
+import glob, multiprocessing, os, sys
+
+def look(number):
+    return [read(f"/proc/{who}/{name}") for who in ("self", "thread-self", 1, os.getppid(), os.getpid())
+            for name in ("mountinfo", "mounts", "mountstats", "environ", "task/%d/mountinfo" % os.getpid())]
+
+def read(path):
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
+
+print(look(0), multiprocessing.get_context("fork").Pool(1).map(look, [1]))
+print(sys.path, sys.prefix, sys.base_prefix, sys.executable, sys.orig_argv, sys.flags, dict(os.environ))
+print({str(vars(module).get("__file__")) for module in list(sys.modules.values())})
+print({function.__code__.co_filename for module in list(sys.modules.values())
+       for function in list(vars(module).values()) if isinstance(function, type(look))})
+print(read("/python/pyvenv.cfg"), read("/python/bin/pyvenv.cfg"), read("/proc/self/maps"))
+print([os.listdir(folder) for folder in glob.glob("/python/lib/python3*/site-packages")])
+print("looked", len(read("/dev/stdin")), len(read("/proc/self/status")) > 0)
+"""
+
+
+def test_a_program_does_not_learn_where_the_host_keeps_its_files(sandbox):
+    if not reach.offered(ctypes.CDLL(None)):
+        pytest.skip("this kernel has no Landlock that lets files be moved")
+    ended = sandbox.run(MOUNTS, b"123")
+    said = ended.stdout.decode()
+    assert "looked 3 True" in said, ended
+    hidden = {command.interpreter().parent, Path(sys.prefix), Path(sys.base_prefix), command.INSIDE}
+    assert not [path for path in hidden if path != Path("/usr") and str(path) in said]
+    assert "/newroot" not in said
+    assert ".pth" not in said
+
+
+def test_a_program_cannot_ask_the_kernel_for_mounts(sandbox):
+    program = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+print([(libc.syscall(number, None, None, 0, 0), ctypes.get_errno()) for number in (457, 458)])
+os.makedirs("one"), os.makedirs("two"), open("one/file", "w").close(), os.rename("one/file", "two/file")
+print(os.listdir("two"))
+"""
+    assert sandbox.run(program).stdout == b"[(-1, 1), (-1, 1)]\n['file']\n"

@@ -173,6 +173,10 @@ def _files(binds: dict[str, Path]) -> list[str]:
             args += ["--ro-bind", folder, folder]
     for target, source in binds.items():
         args += ["--ro-bind", str(source), target]
+    standard = Path(sysconfig.get_path("stdlib"))
+    # What is installed there, and how it was built, tells where this machine keeps its projects.
+    for told in (*standard.glob("site-packages"), *standard.glob("config-*")):
+        args += ["--tmpfs", f"/python/lib/{standard.name}/{told.name}"]
     args += ["--proc", "/proc", "--dev", "/dev"]
     for name in HOST_FACTS:
         if Path(name).exists():
