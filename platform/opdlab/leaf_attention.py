@@ -260,6 +260,8 @@ def flash_on_cuda(
 def _flash_on_cpu(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
+    # Under autocast rotary positions leave queries and keys in float32 beside values in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     R, H, C, _ = query.shape
     groups = H // key.shape[1]
     if R == 1 and groups > 1:

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from opdlab.attention_hook import UnsupportedError
-from opdlab.errors import ModelError
+from opdlab.errors import ModelError, NonFiniteError
 from opdlab.naive import naive_scores
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Tensor
@@ -37,10 +37,18 @@ def settle(teacher: Teacher) -> None:
 
     Raises:
         ModelError: not even the last is right, since the model looks ahead or at filler.
+        NonFiniteError: what it says is NaN.
     """
     name = type(teacher.model).__name__
     rollout, questions = _trial(teacher)
     truth = naive_scores(teacher.model, rollout, questions, teacher.vocabulary)
+    if (nowhere := truth.log_prob.isnan().nonzero()).numel():
+        first = int(nowhere[0, 0])
+        raise NonFiniteError(
+            f"the teacher's log-probability is NaN in row {int(rollout.row[first])} at response position "
+            f"{int(rollout.position[first])} of a trial; load the teacher in bfloat16 or float32, or check "
+            "its weights"
+        )
     sampled = questions.candidates == rollout.token[:, None]
     ahead = _gap(truth.confidence[sampled], truth.sampled_confidence)
     if ahead > _tolerance(teacher.model):

@@ -378,7 +378,9 @@ def test_packed_weights_give_the_products_of_plain_ones_and_are_put_back(family:
             layers = [layer for layer in model.modules() if "forward" in vars(layer)]
             packed = model(tokens).logits
             assert not quicker_packed(model), "none is packed twice"
-    assert model.get_output_embeddings() in layers
+    # On a processor without bfloat16 instructions nothing is quicker packed.
+    quicker = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert (model.get_output_embeddings() in layers) == quicker
     torch.testing.assert_close(packed, plain, atol=0.02, rtol=0.02)
     assert not any("forward" in vars(layer) for layer in model.modules())
 

@@ -167,7 +167,7 @@ def plain(program, tests):
 def test_the_verdict_is_plain_pythons(worker, name):
     program, tests = CASES[name]
     expected = plain(program, tests)
-    found = judge(
-        worker, program, Assertions(tests, names={n: n for n in definitions(program)}), LIMITS
-    )
+    # What the tests are about: a name that is neither here nor there would be a fault of the data.
+    names = {"f": "f"} if name == "a missing name" else {n: n for n in definitions(program)}
+    found = judge(worker, program, Assertions(tests, names=names), LIMITS)
     assert found.status == expected.partition(" ")[0], (expected, found.reason)

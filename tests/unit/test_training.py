@@ -328,10 +328,11 @@ def test_a_date_is_a_seed(folders) -> None:
     assert one["loss"] != other["loss"]
 
 
+@pytest.mark.parametrize("method", [OPD, {"type": "lgr", "support": "full", "top_k": 4}])
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
-def test_figures_of_a_step_in_bfloat16_are_in_float32(folders, precision: str) -> None:
+def test_figures_of_a_step_in_bfloat16_are_in_float32(folders, precision: str, method) -> None:
     """Kept in bfloat16 they would have 8 bits: 7.03 is 7.03125 there."""
-    module = build(folders, OPD)
+    module = build(folders, method)
     fit(module, precision=precision)
     rollout, scores = module.rollout, module.scores
     assert rollout is not None
