@@ -316,6 +316,11 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _cross_checks(self) -> Experiment:
+        if self.seed + self.training.seeds - 1 > LARGEST_SEED:
+            raise ValueError(
+                f"training.seeds ({self.training.seeds}) counts up from seed ({self.seed}) to a number "
+                f"above {LARGEST_SEED}, the largest seed; set a lower seed"
+            )
         names = [run.name for run in self.runs]
         if self.training.seeds > 1:
             last = self.seed + self.training.seeds

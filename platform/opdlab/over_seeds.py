@@ -75,6 +75,8 @@ def compare(
 ) -> None:
     """Print each side after the first against the first, seed by seed.
 
+    A side of one model that was not trained stands against every seed of the others.
+
     Args:
         sides: names of the runs of each method.
         folders: of each run; its configuration says what its seed was.
@@ -82,7 +84,7 @@ def compare(
     Raises:
         DataError: two sides were trained with different seeds.
     """
-    ordered = [by_seed(side, folders) for side in sides]
+    ordered = _repeated([by_seed(side, folders) for side in sides], folders)
     known = [list(runs) for runs in ordered]
     if any(isinstance(seed, str) for side in known for seed in side):
         console.print("[yellow]Seeds of some runs are unknown: runs are paired as they stand.[/]")
@@ -98,6 +100,22 @@ def compare(
         found = plugins.load(plugins.STATISTICS, "seeds")(first, group)
         console.print(seed_table(f"{span(side)} minus {span(sides[0])}", found))
     console.print(READING)
+
+
+def _repeated(
+    sides: Sequence[dict[int | str, str]], folders: Mapping[str, Path]
+) -> list[dict[int | str, str]]:
+    """A model that no run trained, such as the student before training, stands against every seed."""
+    longest = max(sides, key=len)
+    return [
+        dict.fromkeys(longest, next(iter(side.values()))) if _untrained(side, folders) else side
+        for side in sides
+    ]
+
+
+def _untrained(side: Mapping[int | str, str], folders: Mapping[str, Path]) -> bool:
+    """Whether a side is one model that has no training seed: a reference, or what `eval` measured."""
+    return len(side) == 1 and not (folders[next(iter(side.values()))] / CONFIG).exists()
 
 
 def by_seed(names: Sequence[str], folders: Mapping[str, Path]) -> dict[int | str, str]:
