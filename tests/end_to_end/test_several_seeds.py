@@ -70,6 +70,8 @@ def test_compare_takes_a_method_for_its_trainings_and_pairs_them_by_seed(
     row = [line for line in by_method.splitlines() if "[" in line and "math/short" in line]
     assert row
     assert row == [line for line in by_name.splitlines() if "[" in line and "math/short" in line]
+    from_start = laboratory.run("compare", "small-001/student", "small-001/opd", *output)
+    assert "opd-3 ... opd-4 minus student" in from_start
     odd = laboratory.run(
         "compare", "small-001/lgr-3,small-001/lgr-4", "small-001/opd-3", *output, code=1
     )
@@ -111,11 +113,12 @@ def test_several_seeds_with_an_average_of_weights_resume_bit_for_bit(
         ({"runs": [{"name": "a"}, {"name": "a-4"}]}, "a-4"),
         ({"runs": [{"name": "a", "set": {"training.seeds": 3}}]}, "the same for all runs"),
         ({"runs": [{"name": "a", "set": {"seed": 9}}]}, "leave seed out"),
+        ({"seed": 2**63 - 2, "training__seeds": 3}, "the largest seed"),
     ],
 )
 def test_seeds_that_could_not_be_told_apart_or_paired_are_refused_at_load(
     changes: dict[str, object], words: str, make_laboratory: Callable[[str], Laboratory]
 ) -> None:
-    file = make_laboratory("odd").write(training__seeds=2, **changes)
+    file = make_laboratory("odd").write(**{"training__seeds": 2, **changes})
     with pytest.raises(ConfigError, match=words):
         loader.load(file)
