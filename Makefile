@@ -3,6 +3,7 @@
 # make check        style, types and import rules
 # make test-newest  some of the tests with the newest versions that pyproject.toml allows
 # make test-oldest  the same with the oldest
+# make mutants      breaks the code in listed ways; each must make a test fail
 # make schema       writes the JSON schema of experiment files anew
 # make clean        removes what the targets above made, .venv included; never your runs
 #
@@ -23,7 +24,7 @@ VERSIONED := tests/unit/test_cli.py tests/unit/test_loader.py tests/unit/test_pl
 TORCH ?= $(shell grep ^torch== constraints.txt)
 FREE = python -m pip install --disable-pip-version-check --quiet --upgrade --upgrade-strategy eager
 
-.PHONY: quickstart test test-newest test-oldest check schema clean
+.PHONY: quickstart test test-newest test-oldest check mutants schema clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/opdlab train quickstart
@@ -49,6 +50,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tests/mutants $(MUTANTS)
 
 schema: $(VENV)/.installed
 	$(BIN)/opdlab schema > experiments/experiment.schema.json.new

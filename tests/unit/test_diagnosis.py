@@ -266,6 +266,18 @@ def test_a_student_that_did_not_change_is_not_said_to_have() -> None:
     assert str(horizon).endswith("+0 tokens [+0, +0], no difference is shown")
 
 
+def test_changes_between_models_are_over_the_same_problems_so_a_copy_changed_by_nothing() -> None:
+    """Problems differ, so replicates of the horizon do; drawn together for both, nothing is left."""
+    draw = np.random.default_rng(0)
+    tokens = made(falling).tokens
+    level = draw.normal(0, 0.15, 40)[tokens.problem]
+    one = decay.curve_of(replace(tokens, fidelity=tokens.fidelity + level), 40, 12, 300)
+    low, high = decay.interval(decay.horizons(one, 0.6, 0))
+    assert high - low > 5
+    for change in (decay.horizon_change(one, one, 0.6, 0), decay.late_change(one, one, 0)):
+        assert (change.value, change.low, change.high) == (0, 0, 0)
+
+
 def test_a_horizon_beyond_what_was_seen_moved_by_that_much_or_more() -> None:
     before, after = (decay.curve_of(made(c).tokens, 40, 12, 300) for c in (falling, flat))
     assert ": at least +" in str(decay.horizon_change(before, after, 0.6, seed=0))
