@@ -2,9 +2,8 @@
 """A program that sits in a sandbox beside its tests' values cannot make a test pass that it fails."""
 
 import pytest
-from machine import need_sandbox
 
-from opdlab_evaluators.programs.judging import Assertions, Worker, judge
+from opdlab_evaluators.programs.judging import Assertions, judge
 from opdlab_evaluators.sandbox.process import Limits
 
 LIMITS = Limits(cpu_s=2, wall_s=4)
@@ -98,15 +97,6 @@ FORMS = {
     "a class": "class M(type):\n    def __eq__(s, o): return True\n    __hash__ = type.__hash__\n    def __instancecheck__(s, o): return True\n"
     "class K(metaclass=M): pass\ndef f(x): return K",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def worker():
-    need_sandbox()
-    worker = Worker()
-    worker.start()
-    yield worker
-    worker.close()
 
 
 def status(worker, program, tests, names=("f",), limits=LIMITS):

@@ -2,10 +2,9 @@
 """A program is judged as plain Python judges it, though its tests run in a process of their own."""
 
 import pytest
-from machine import need_sandbox
 
 from opdlab_evaluators.programs.extraction import definitions
-from opdlab_evaluators.programs.judging import Assertions, Worker, judge
+from opdlab_evaluators.programs.judging import Assertions, judge
 from opdlab_evaluators.sandbox.process import Limits
 
 LIMITS = Limits(cpu_s=10, wall_s=60)
@@ -141,15 +140,6 @@ CASES = {
     "a heap of tuples": ("import heapq\ndef f(a):\n    heapq.heapify(a)\n    return [heapq.heappop(a) for _ in range(len(a))]", "a = [(2, 'b'), (1, 'a')]\nassert f(a) == [(1, 'a'), (2, 'b')] and a == []"),
     "many calls": ("def f(a): return sum(a)", "for n in range(2000): assert f([n, 1]) == n + 1"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def worker():
-    need_sandbox()
-    worker = Worker()
-    worker.start()
-    yield worker
-    worker.close()
 
 
 def plain(program, tests):

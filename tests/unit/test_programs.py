@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 from code_rows import packed
-from machine import need_sandbox
 
 from opdlab.errors import DataError
 from opdlab.records import Verdict
@@ -22,7 +21,6 @@ from opdlab_evaluators.programs.extraction import (
 from opdlab_evaluators.programs.judging import (
     Answered,
     Assertions,
-    Worker,
     answer_call,
     answer_stdin,
     judge,
@@ -37,15 +35,6 @@ TESTS = Assertions(
     "for a in range(5):\n    assert add(a, 2) == a + 2\nassert add([1], [2]) == [1, 2]",
     names={"add": "add"},
 )
-
-
-@pytest.fixture(scope="module")
-def worker():
-    need_sandbox()
-    worker = Worker()
-    worker.start()
-    yield worker
-    worker.close()
 
 
 def test_a_right_program_is_correct_and_a_wrong_one_says_where(worker):
