@@ -12,7 +12,7 @@ from opdlab.evaluator import Evaluator
 from opdlab.methods.base import Method
 from opdlab.rollout import RolloutEngine
 from opdlab.section import Section
-from opdlab.seeds import LARGEST_SEED
+from opdlab.seeds import LARGEST_SEED, training_name
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.sweeps.settings import Sweep
 
@@ -324,7 +324,9 @@ class Experiment(Section):
         names = [run.name for run in self.runs]
         if self.training.seeds > 1:
             last = self.seed + self.training.seeds
-            names += [f"{name}-{seed}" for name in names for seed in range(self.seed, last)]
+            names += [
+                training_name(name, seed) for name in names for seed in range(self.seed, last)
+            ]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"runs: the name {twice[0]!r} is used twice; names must differ")

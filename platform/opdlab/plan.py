@@ -80,11 +80,11 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
         to.print(COST)
     to.print(TIME)
     to.print("\n[bold]Evaluation[/]")
-    names = [one.name for one in repeats(runs)]
+    trainings = [(one.name, one.config) for one in repeats(runs)]
+    names = [name for name, _ in trainings]
     to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
     to.print("\n[bold]Written[/]")
     student = sizes["student"] if sizes else None
-    trainings = [(one.name, one.config) for one in repeats(runs)]
     to.print(
         _sweep_files(config, student) if config.sweep else _files_table(config, trainings, student)
     )

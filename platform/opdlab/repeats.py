@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opdlab.config import Experiment
+from opdlab.seeds import training_name
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,12 @@ def repeats(variants: Sequence[tuple[str, Experiment]]) -> list[Repeat]:
 
     With one seed a training is named as its run, with several `RUN-SEED`.
     """
-    return [
-        Repeat(f"{name}-{seed}" if config.training.seeds > 1 else name, name, _seeded(config, seed))
-        for name, config in variants
-        for seed in seeds(config)
-    ]
+    found = []
+    for run, config in variants:
+        for seed in seeds(config):
+            name = training_name(run, seed) if config.training.seeds > 1 else run
+            found.append(Repeat(name, run, _seeded(config, seed)))
+    return found
 
 
 def seeds(config: Experiment) -> range:

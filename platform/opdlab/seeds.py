@@ -21,6 +21,11 @@ def row_seeds(seed: int, rows: Iterable[int]) -> list[int]:
     return [first + row for row in rows]
 
 
+def training_name(run: str, seed: int) -> str:
+    """Name of one of several trainings of a run."""
+    return f"{run}-{seed}"
+
+
 def small_seed(seed: int) -> int:
     """The seed itself where it fits into 32 bits, else its hash."""
     return seed if 0 <= seed < _SMALL else _hashed(seed, _SMALL)
