@@ -40,12 +40,16 @@ def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place:
     if pairs:
         console.print(difference_table(measured, pairs))
         console.print(READING)
+    found = [asdict(d) for a, b in pairs for d in differences(measured, a, b)]
+    keep(measured, {"differences": found}, place)
+
+
+def keep(measured: Mapping[str, Sequence[Sample]], found: Mapping[str, Any], place: Path) -> None:
+    """Show what graders disagreed on, and write scores and what was found of them as `results.json`."""
     for name, samples in measured.items():
         disputes.show(name, samples)
-    content = {
-        "scores": [asdict(s) for samples in measured.values() for s in summaries(samples)],
-        "differences": [asdict(d) for a, b in pairs for d in differences(measured, a, b)],
-    }
+    scores = [asdict(s) for samples in measured.values() for s in summaries(samples)]
+    content = {"scores": scores, **found}
     (place / RESULTS).write_text(json.dumps(content, indent=1) + "\n")
 
 

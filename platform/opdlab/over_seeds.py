@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from opdlab import comparison, disputes, plugins
+from opdlab import comparison, plugins
 from opdlab.comparison import STYLE, percent, summaries, title
 from opdlab.errors import DataError
 from opdlab.records import Sample
@@ -56,13 +56,8 @@ def report(
         console.print(seed_table(name, rows))
     if found:
         console.print(READING)
-    for name, samples in everything.items():
-        disputes.show(name, samples)
-    content = {
-        "scores": [asdict(s) for samples in everything.values() for s in summaries(samples)],
-        "over_seeds": {name: [asdict(one) for one in rows] for name, rows in found.items()},
-    }
-    (place / comparison.RESULTS).write_text(json.dumps(content, indent=1) + "\n")
+    rows = {name: [asdict(one) for one in rows] for name, rows in found.items()}
+    comparison.keep(everything, {"over_seeds": rows}, place)
 
 
 def differences(a: Measured, b: Measured) -> list[Any]:

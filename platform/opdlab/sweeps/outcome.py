@@ -14,6 +14,7 @@ from opdlab.config import Experiment
 from opdlab.errors import DataError
 from opdlab.evaluation import headline
 from opdlab.tracking import PARTS, is_bin, read_metrics
+from opdlab.whole_files import write_whole
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
@@ -63,13 +64,6 @@ class Outcome:
         """What an earlier process left; None where there is nothing."""
         path = folder / OUTCOME
         return cls(**json.loads(path.read_text())) if path.exists() else None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader finds all of it or the one before."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:

@@ -16,6 +16,7 @@ from opdlab.config import Experiment
 from opdlab.errors import ConfigError, ResumeError
 from opdlab.natural_order import natural
 from opdlab.tracking import make_output
+from opdlab.whole_files import write_whole
 
 STATE = "experiment.json"
 CONFIG = "config.yaml"
@@ -38,9 +39,7 @@ class Group:
         state = self.state()
         place = state if run is None else state["runs"].setdefault(run, {})
         place.update(values)
-        partial = self.folder / f"{STATE}.partial"
-        partial.write_text(json.dumps(state, indent=2) + "\n")
-        partial.replace(self.folder / STATE)
+        write_whole(self.folder / STATE, json.dumps(state, indent=2) + "\n")
 
     def run(self, name: str) -> dict[str, Any]:
         """State of one run; empty before it began."""
