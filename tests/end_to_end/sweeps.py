@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,21 @@ def training(laboratory: Laboratory) -> list[Path]:
         for path in (laboratory.output / "small-sweep").glob("trial-*/seed-*/metrics.jsonl")
         if path.read_text().count("\n") >= 3 and not (path.parent / "finished").exists()
     ]
+
+
+def hold_a_trial(laboratory: Laboratory) -> psutil.Process:
+    """Suspend a trial in the midst of its training; whoever called resumes it."""
+
+    def held() -> psutil.Process | None:
+        for process in processes(laboratory, "opdlab-trial"):
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+                if training(laboratory):
+                    return process
+                process.resume()
+        return None
+
+    return wait_until(held, "a trial in training")
 
 
 def assert_whole(laboratory: Laboratory, trials: int, storage: str | None = None) -> None:

@@ -15,6 +15,7 @@ from end_to_end.sweeps import (
     assert_whole,
     at_once,
     finish,
+    hold_a_trial,
     processes,
     sweep_file,
     sweeping,
@@ -133,8 +134,15 @@ def test_a_command_elsewhere_joins_a_sweep_by_its_database_alone(laboratory: Lab
         file = sweep_file(laboratory, trials=6, storage=database.url)
         uri = f"tracking.uri={server.uri}"
         with sweeping(laboratory, file, uri, "--workers", "1") as first:
-            wait_until(lambda: training(laboratory), "a trial in training")
-            joined = laboratory.run("sweep", file, uri, f"output={elsewhere}", "--workers", "1")
+            # Short trials could all be over before the other command has imported what it needs.
+            held = hold_a_trial(laboratory)
+            with sweeping(laboratory, file, uri, f"output={elsewhere}", "--workers", "1") as second:
+                begun = elsewhere / "small-sweep"
+                wait_until(
+                    lambda: list(begun.glob("trial-*/seed-*/metrics.jsonl")), "a trial there"
+                )
+                held.resume()
+                joined = finish(second)
             text = finish(first)
         trials = trials_of(laboratory, database.url)
         assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
