@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opdlab.datafiles import SUFFIXES, has_format, read_rows
+from opdlab.datafiles import FORMATS, has_format, read_rows
 from opdlab.errors import DataError, ModelError
 from opdlab.records import Problem, Prompt
 
@@ -292,8 +292,8 @@ def _read_hub(config: DatasetPrompts, columns: Sequence[str]) -> _Rows:
 
     if config.revision is None:
         raise DataError(
-            f"prompts.path {config.path!r} is no {', '.join(SUFFIXES)} file; a dataset on the hub needs "
-            "prompts.revision, so that the run can be repeated"
+            f"prompts.path {config.path!r} is no file of a known format ({FORMATS}); a dataset on the hub "
+            "needs prompts.revision, so that the run can be repeated"
         )
     datasets.disable_progress_bars()
     # The readers log what they also raise.

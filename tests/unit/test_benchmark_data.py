@@ -124,9 +124,9 @@ def test_a_file_that_is_no_data_is_refused_with_its_name(tmp_path):
     (tmp_path / "sums.jsonl").write_text("{not json")
     with pytest.raises(DataError, match=r"sums.jsonl cannot be read"):
         Sums(path=str(tmp_path)).problems()
-    (tmp_path / "sums.txt").write_text("")
+    (tmp_path / "sums.pdf").write_text("")
     with pytest.raises(DataError, match="no known format"):
-        Sums(path=str(tmp_path / "sums.txt")).problems()
+        Sums(path=str(tmp_path / "sums.pdf")).problems()
 
 
 def test_a_change_since_the_first_use_is_noticed_and_can_be_accepted(tmp_path):

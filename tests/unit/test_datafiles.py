@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
+from decimal import Decimal
 
 import datasets
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -41,12 +45,6 @@ TEXTS = {
 def test_json_is_read_in_every_form_and_whole_numbers_keep_their_digits(tmp_path, name, encoding):
     (tmp_path / name).write_bytes(TEXTS[name].encode(encoding))
     assert read_rows(tmp_path / name, split="test") == ROWS
-
-
-def test_a_gzipped_file_is_read_by_its_contents(tmp_path):
-    for name in ("a.jsonl.gz", "b.jsonl", "c.json.gz"):
-        (tmp_path / name).write_bytes(gzip.compress(lines().encode()))
-        assert read_rows(tmp_path / name) == ROWS
 
 
 @pytest.mark.parametrize(("name", "sign"), [("a.csv", ","), ("a.tsv", "\t")])
@@ -88,6 +86,110 @@ def test_other_contents_of_the_same_date_and_size_are_read(tmp_path):
         assert read_rows(path) == [{"gold": gold}]
 
 
+def bytes_of(names, write):
+    stream = pa.BufferOutputStream()
+    write(pa.Table.from_arrays([pa.array([name]) for name in "ab"], names=names), stream)
+    return stream.getvalue().to_pybytes()
+
+
+def write_stream(table, stream):
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+
+
+def write_arrow(table, stream):
+    with pa.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)
+
+
+def zstandard(content):
+    stream = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(stream, "zstd") as packed:
+        packed.write(content)
+    return stream.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, bz2.compress, lzma.compress, zstandard], ids=["gz", "bz2", "xz", "zst"]
+)
+def test_a_packed_file_is_read_by_its_contents(tmp_path, request, pack):
+    suffix = request.node.callspec.id
+    for name in (f"a.jsonl.{suffix}", "b.jsonl", f"C.JSON.{suffix.upper()}"):
+        (tmp_path / name).write_bytes(pack(lines().encode()))
+        assert read_rows(tmp_path / name) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.arrow", write_arrow),
+        ("a.arrow", write_stream),
+        ("a.feather", feather.write_feather),
+        ("a.parquet", pq.write_table),
+        ("parquet.jsonl", pq.write_table),
+        ("arrow.json", write_arrow),
+    ],
+)
+def test_tables_of_arrow_are_read_by_their_contents(tmp_path, name, write):
+    (tmp_path / name).write_bytes(bytes_of(["q", "a"], write))
+    assert read_rows(tmp_path / name) == [{"q": "a", "a": "b"}]
+    assert read_rows(tmp_path / name, columns=["a"]) == [{"a": "b"}]
+
+
+FRAME = [{"q": "x", "a": 1}, {"q": "y", "a": 2}]
+OBJECTS = {
+    "data": {"data": FRAME},
+    "version": {"version": "1", "examples": FRAME},
+    "any name": {"exam": FRAME},
+    "split beside others": {"about": "sums", "test": FRAME, "train": FRAME[:1]},
+    "columns": {"q": ["x", "y"], "a": [1, 2]},
+    "pandas columns": {"q": {"0": "x", "1": "y"}, "a": {"0": 1, "1": 2}},
+    "pandas index": {"0": FRAME[0], "1": FRAME[1]},
+    "pandas split": {"columns": ["q", "a"], "index": [0, 1], "data": [["x", 1], ["y", 2]]},
+    "pandas table": {"schema": {"fields": []}, "data": FRAME},
+    "columns by split": {"train": {"q": ["z"], "a": [3]}, "test": {"q": ["x", "y"], "a": [1, 2]}},
+}
+
+
+@pytest.mark.parametrize("form", OBJECTS)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_one_json_object_gives_the_rows_that_it_holds(tmp_path, form, indent):
+    (tmp_path / "a.json").write_text(json.dumps(OBJECTS[form], indent=indent))
+    assert read_rows(tmp_path / "a.json", split="test") == FRAME
+
+
+MESSAGES = [{"role": "user", "content": "x"}]
+SINGLE = [
+    {"prompt": MESSAGES},
+    {"chosen": MESSAGES, "rejected": MESSAGES},
+    {"conversations": [{"from": "human", "value": "x"}]},
+    {"q": "x", "tests": [{"input": 1}]},
+    {"q": "x", "tests": ["a", "b"]},
+    {"q": "x", "reward": {"truth": "7"}},
+]
+
+
+@pytest.mark.parametrize("row", SINGLE, ids=lambda row: "-".join(row))
+def test_an_object_that_is_a_row_stays_one(tmp_path, row):
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    assert read_rows(tmp_path / "a.jsonl", split="train") == [row]
+
+
+def test_numbers_keep_all_their_digits(tmp_path):
+    written = ["9" * 5000, "0.1234567890123456789", "1e400", "0.10", "12345678901234567.5"]
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"a": {each}}}\n' for each in written))
+    assert [Decimal(str(row["a"])) for row in read_rows(tmp_path / "a.jsonl")] == [
+        *map(Decimal, written)
+    ]
+
+
+def test_a_text_file_has_a_row_a_line_and_is_no_table_of_a_folder(tmp_path):
+    (tmp_path / "a.txt").write_text("one\n\n  two \r\n", newline="")
+    assert read_rows(tmp_path / "a.txt") == [{"text": "one"}, {"text": "  two "}]
+    write(tmp_path, "anything.jsonl")
+    assert read_folder(tmp_path, "test") == [{"file": "anything.jsonl"}]
+
+
 FAULTS = {
     "a.jsonl": [
         (b'{"q": 1}\n\n{bad\n', r"JSON parse error in row 2"),
@@ -112,13 +214,32 @@ FAULTS = {
         (b"q\n\xff\xff\n", "cannot be read"),
     ],
     "a.parquet": [(b"PAR1 nothing", "cannot be read")],
-    "a.txt": [(b"", "no known format")],
+    "a.xlsx": [(b"", "no known format")],
+    "b.jsonl": [
+        (b'{"q": 1}\n{"a": 1, "a": 2}\n', "row 2: it names 'a' twice"),
+        (b"PK\x03\x04...", "it is a zip archive; unpack it"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "run `git lfs pull`"),
+        (bz2.compress(lines().encode())[:-9], "cannot be read"),
+        (lzma.compress(lines().encode())[:-9], "cannot be read"),
+        (b"\x28\xb5\x2f\xfd....", "cannot be read: .*ZSTD"),
+    ],
+    "b.json": [
+        (b'{"easy": [{"q": 1}], "hard": [{"q": 2}]}', "no split 'dev', only easy, hard"),
+        (b'{"q": ["x", "y"], "a": [1]}', "its columns differ in length: q 2, a 1"),
+        (b'{"train": {"q": ["x"]}, "test": {"q": ["y"]}}', "no split 'dev', only train, test"),
+    ],
+    "b.parquet": [(bytes_of(["q", "q"], pq.write_table), "has the column 'q' twice")],
+    "b.arrow": [
+        (bytes_of(["q", "q"], write_stream), "has the column 'q' twice"),
+        (b"", "cannot be"),
+    ],
 }
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [(name, content, said) for name, faults in FAULTS.items() for content, said in faults],
+    ids=[f"{name}-{n}" for name, faults in FAULTS.items() for n in range(len(faults))],
 )
 def test_a_malformed_file_is_told_with_its_name_and_row(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from opdlab.datafiles.reading import Row, has_format, plain, read_rows
-from opdlab.datafiles.texts import SPLITS
+from opdlab.datafiles.json_tables import SPLITS
+from opdlab.datafiles.reading import SUFFIXES, Row, plain, read_rows
 from opdlab.errors import DataError
 
 _SHARD = re.compile(r"[-_.]\d+-of-\d+.*$")
@@ -59,8 +59,9 @@ def read_folder(
 
 
 def _files(folder: Path) -> list[Path]:
-    inside = [file.relative_to(folder) for file in folder.rglob("*") if has_format(file)]
-    shown = [file for file in inside if not any(part.startswith(".") for part in file.parts)]
+    inside = [file.relative_to(folder) for file in folder.rglob("*")]
+    tables = [file for file in inside if file.name.lower().endswith(SUFFIXES)]
+    shown = [file for file in tables if not any(part.startswith(".") for part in file.parts)]
     return sorted(
         folder / file for file in shown if file.name not in ("dataset_infos.json", "state.json")
     )

@@ -1,26 +1,39 @@
-"""One file: JSON Lines, JSON, CSV, TSV or Parquet, each of them gzipped or not."""
+"""One file: JSON Lines, JSON, CSV, TSV, text, Parquet or Arrow, packed or not."""
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from opdlab.datafiles.texts import csv_rows, decoded, json_rows
+from opdlab.datafiles.json_tables import Row
+from opdlab.datafiles.packed import PACKED, unpacked
+from opdlab.datafiles.texts import csv_rows, decoded, json_rows, line_rows
 from opdlab.errors import DataError
 
-Row = dict[str, Any]
-
-_TEXTS = (".jsonl", ".json", ".csv", ".tsv")
-SUFFIXES = (*(f"{one}{packed}" for one in _TEXTS for packed in ("", ".gz")), ".parquet")
-_GZIP = b"\x1f\x8b"
+_TEXTS = (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
+_LINES = ".txt"
+_TABLES = (".parquet", ".arrow", ".feather")
+SUFFIXES = (*(f"{one}{packed}" for packed in ("", *PACKED) for one in _TEXTS), *_TABLES)
+"""Files with named columns."""
+FORMATS = f"{', '.join((*_TEXTS, _LINES, *_TABLES))}; texts also with {', '.join(PACKED)}"
+"""What can be read, for messages."""
+_POINTER = b"version https://git-lfs"
 
 
 def has_format(path: str | Path) -> bool:
     """Whether the name ends like that of a file which can be read, in capitals or not."""
-    return str(path).lower().endswith(SUFFIXES)
+    name = str(path).lower()
+    return name.endswith(SUFFIXES) or _bare(name).endswith(_LINES)
+
+
+def _bare(name: str) -> str:
+    """The name without what shows that the file is packed."""
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return name
 
 
 def read_rows(
@@ -40,40 +53,57 @@ def read_rows(
     """
     path = Path(path)
     if not has_format(path):
-        raise DataError(f"{path} is of no known format; use one of {', '.join(SUFFIXES)}")
+        raise DataError(f"{path} is of no known format; use one of {FORMATS}")
     try:
-        content = _bytes(path)
-        rows = _rows(path.name.lower().removesuffix(".gz"), content, columns, split)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+        rows = _rows(path.name.lower(), unpacked(path.read_bytes()), columns, split)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error or type(error).__name__}") from error
     if columns is None:
         return rows
     return [{name: row[name] for name in columns if name in row} for row in rows]
 
 
-def _bytes(path: Path) -> bytes:
-    content = path.read_bytes()
-    return gzip.decompress(content) if content.startswith(_GZIP) else content
-
-
 def _rows(
     name: str, content: bytes, columns: Collection[str] | None, split: str | None
 ) -> list[Row]:
-    if name.endswith(".parquet"):
-        return _parquet(content, columns)
+    """Rows by what the first bytes show, else by the name."""
+    if content.startswith(_POINTER):
+        raise ValueError(
+            "it is a pointer of Git LFS, not the file itself; run `git lfs pull` there"
+        )
+    if name.endswith(_TABLES) or content.startswith((b"PAR1", b"ARROW1")):
+        return _table(name, content, columns)
     text = decoded(content)
+    name = _bare(name)
     if name.endswith((".csv", ".tsv")):
         return csv_rows(text, "\t" if name.endswith(".tsv") else ",")
-    return json_rows(text, split)
+    return line_rows(text) if name.endswith(_LINES) else json_rows(text, split)
 
 
-def _parquet(content: bytes, columns: Collection[str] | None) -> list[Row]:
+def _table(name: str, content: bytes, columns: Collection[str] | None) -> list[Row]:
     import pyarrow as pa
+    import pyarrow.feather as feather
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(pa.BufferReader(content))
-    wanted = None if columns is None else [c for c in file.schema_arrow.names if c in columns]
-    return [plain(row) for row in file.read(columns=wanted).to_pylist()]
+    stream = pa.BufferReader(content)
+    if content.startswith(b"PAR1") or name.endswith(".parquet"):
+        file = pq.ParquetFile(stream)
+        names = file.schema_arrow.names
+        _require_names(names)
+        found = file.read(columns=None if columns is None else [c for c in names if c in columns])
+    elif content.startswith((b"ARROW1", b"FEA1")):
+        found = feather.read_table(stream)
+    else:
+        found = pa.ipc.open_stream(stream).read_all()
+    _require_names(found.column_names)
+    kept = [name for name in found.column_names if columns is None or name in columns]
+    return [plain(row) for row in found.select(kept).to_pylist()]
+
+
+def _require_names(names: list[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"it has the column {twice[0]!r} twice")
 
 
 def plain(value: Any) -> Any:

@@ -1,15 +1,17 @@
-"""Texts as rows: JSON Lines, JSON, CSV. Faults are ValueErrors that name the row."""
+"""Texts as rows: JSON Lines, JSON, CSV, plain lines. Faults are ValueErrors that name the row."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from decimal import Decimal
 from typing import Any
 
-Row = dict[str, Any]
+from opdlab.datafiles.json_tables import Row, objects, rows_of_object
 
-SPLITS = ("train", "test", "validation", "valid", "dev", "prompt", "data")
+LONGEST_INT = 4000
+"""Digits up to which Python makes an `int` of a text; longer numbers become exact decimals."""
 
 
 def decoded(content: bytes) -> str:
@@ -32,28 +34,28 @@ def decoded(content: bytes) -> str:
 
 
 def json_rows(text: str, split: str | None = None) -> list[Row]:
-    """Rows of JSON Lines, of a list of objects, or of one object that holds such lists by split.
+    """Rows of JSON Lines, of a list of objects, or of one object that holds them (`rows_of_object`).
 
     Raises:
-        ValueError: a row is no JSON or no object, or the split is not there.
+        ValueError: a row is no JSON or no object, has a name twice, or the split is not there.
     """
     start = text.lstrip()[:1]
     if start == "[":
-        return _objects(_parsed(text, "the list"))
+        return objects(_parsed(text, "the list"))
     lines = [line for line in text.split("\n") if line.strip()]
-    if len(lines) > 1 and start == "{" and not _is_json(lines[0]):
-        whole = _whole(text)
-        if whole is not None:
-            return _split(whole, split)
+    if len(lines) > 1 and start == "{" and not _is_json(lines[0]) and _is_json(text):
+        return rows_of_object(_parsed(text, "the object"), split)
     rows = [_parsed(line, f"row {number}") for number, line in enumerate(lines, start=1)]
     if len(rows) == 1 and isinstance(rows[0], dict):
-        return _split(rows[0], split)
-    return _objects(rows)
+        return rows_of_object(rows[0], split)
+    return objects(rows)
 
 
 def _parsed(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(
+            text, parse_int=_whole_number, parse_float=_decimal, object_pairs_hook=_named_once
+        )
     except (ValueError, RecursionError) as error:
         cut = "" if text.rstrip().endswith(("}", "]")) else "; the file may have been cut there"
         raise ValueError(f"JSON parse error in {where}: {error}{cut}") from error
@@ -61,36 +63,29 @@ def _parsed(text: str, where: str) -> Any:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        json.loads(text, parse_int=str)
     except (ValueError, RecursionError):
         return False
     return True
 
 
-def _whole(text: str) -> dict[str, Any] | None:
-    """One object over several lines; None if the text is none, so that its lines are looked at."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+def _whole_number(text: str) -> int | Decimal:
+    return int(text) if len(text) <= LONGEST_INT else Decimal(text)
 
 
-def _split(whole: Row, split: str | None) -> list[Row]:
-    """The rows of a split; an object that holds no lists under names of splits is a row itself."""
-    named = split in whole or (bool(whole) and all(name in SPLITS for name in whole))
-    if not (named and all(isinstance(value, list) for value in whole.values())):
-        return [whole]
-    if split not in whole and len(whole) > 1:
-        raise ValueError(f"it has no split {split!r}, only {', '.join(whole)}")
-    return _objects(whole[split] if split in whole else next(iter(whole.values())))
+def _decimal(text: str) -> float | Decimal:
+    """A float, where it has all the digits that were written."""
+    exact = Decimal(text)
+    return found if Decimal(repr(found := float(text))) == exact else exact
 
 
-def _objects(rows: Any) -> list[Row]:
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise ValueError(f"row {number} is a {type(row).__name__}, not an object with columns")
-    return list(rows)
+def _named_once(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it names {twice!r} twice")
+    return row
 
 
 def csv_rows(text: str, delimiter: str) -> list[Row]:
@@ -117,3 +112,8 @@ def csv_rows(text: str, delimiter: str) -> list[Row]:
         if len(cells) != len(names):
             raise ValueError(f"row {number} has {len(cells)} cells, not {len(names)}")
     return [dict(zip(names, cells, strict=True)) for cells in values]
+
+
+def line_rows(text: str) -> list[Row]:
+    """One row for each line that is not blank, with the column `text`."""
+    return [{"text": line} for line in text.splitlines() if line.strip()]
