@@ -185,6 +185,25 @@ def test_what_is_not_understood_is_no_answer(answer):
     assert (outcome.equal, outcome.understood) == (False, False)
 
 
+@pytest.mark.parametrize(
+    ("gold", "boxes"),
+    [
+        ("10", ["10", "10.0"]),
+        ("\\frac{1}{2}", ["\\frac12", "\\frac{1}{2}"]),
+        ("0.5", [".5", "0.50", "\\dfrac{1}{2}"]),
+        ("2\\sqrt{2}", ["\\sqrt8", "2\\sqrt2"]),
+    ],
+)
+def test_boxes_joined_by_or_are_compared_by_value(gold, boxes):
+    for joint in (" or ", ", "):
+        answer = extract(joint.join(f"$\\boxed{{{box}}}$" for box in boxes))
+        assert answer is not None
+        assert decide(gold, answer.text).equal
+        other = extract(f"\\boxed{{{boxes[0]}}} or \\boxed{{11}}")
+        assert other is not None
+        assert not decide(gold, other.text).equal
+
+
 def test_an_answer_of_any_length_is_looked_at_in_linear_time():
     for answer in ("1 +" + " " * 500_000 + "x", "{" * 300_000, "1+" * 300_000, "9" * 400_000):
         assert not quick("5", answer).equal
