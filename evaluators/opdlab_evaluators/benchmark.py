@@ -82,8 +82,7 @@ def _checked(benchmark: Benchmark, folder: str | None) -> tuple[list[Problem], D
     del folder
     source = benchmark.source
     found = read(source, benchmark.path, benchmark.revision)
-    rows = list(enumerate(found.rows, start=1))
-    fields = [_in_row(number, found, benchmark.normalise, row, number) for number, row in rows]
+    fields = _fields(benchmark, found)
     for number, each in enumerate(fields, start=1):
         _in_row(number, found, _hash, [each])
     asked = [f"{each['question']}\n{benchmark.judged_by(each)}" for each in fields]
@@ -96,6 +95,21 @@ def _checked(benchmark: Benchmark, folder: str | None) -> tuple[list[Problem], D
     _refuse_twice([problem.id for problem in problems], found, "uses a problem's id twice")
     # The order of the rows is no part of the benchmark: a limit takes the same problems of every copy.
     return sorted(problems, key=lambda problem: _natural(problem.id)), report
+
+
+def _fields(benchmark: Benchmark, found: Rows) -> list[Fields]:
+    """What each row holds, in the names of this package; another benchmark's file is told by its name."""
+    rows = list(enumerate(found.rows, start=1))
+    try:
+        return [_in_row(number, found, benchmark.normalise, row, number) for number, row in rows]
+    except DataError as error:
+        name = benchmark.source.name
+        other = known.holder(found.rows, name)
+        if other is None or other == benchmark.source.extends:
+            raise
+        raise DataError(
+            f"{name}: {found.origin} holds problems of {other}. Put {name}'s own data there ({error})"
+        ) from error
 
 
 def _refuse_twice(keys: Sequence[str], found: Rows, what: str) -> None:
@@ -169,7 +183,9 @@ def _standing(source: Source, found: Rows, seen: Seen, said: str) -> str:
     earlier = compare_or_remember(source.name, found.origin, seen, expect_change=whole)
     if whole:
         return "known copy"
-    said = said or ("known answers, " if source.answers else "")
+    # The answers as a whole are known, too, where a question is not.
+    if source.answers and not said.startswith("known "):
+        said = f"known answers, {said}"
     if earlier is not None:
         return f"{said}content as first used on {earlier.day}"
     if first is not None and first.content != seen.content:

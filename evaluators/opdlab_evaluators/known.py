@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opdlab.errors import DataError
 
@@ -60,6 +60,17 @@ def _owners() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
+def holder(rows: Sequence[Mapping[str, Any]], benchmark: str) -> str | None:
+    """The benchmark that asks a question which stands in one of the rows, in a column of any name."""
+    owners = _owners()
+    for row in rows:
+        texts = [value for value in row.values() if isinstance(value, str)]
+        names = [name for text in texts for name, _ in owners.get(pair(text, "").question, [])]
+        if names:
+            return None if benchmark in names else names[0]
+    return None
+
+
 def refuse_foreign(
     benchmark: str, pairs: Sequence[Pair], where: str, extends: str | None = None
 ) -> None:
@@ -97,7 +108,7 @@ def standing(benchmark: str, pairs: Sequence[Pair], where: str) -> str:
     questions = {each.question for each in own}
     met = [each for each in pairs if each.question in questions]
     if not met:
-        return ""
+        return "no known question, " if own else ""
     for number, each in enumerate(pairs, start=1):
         if each.question in questions and each not in own:
             raise DataError(
@@ -112,4 +123,6 @@ def standing(benchmark: str, pairs: Sequence[Pair], where: str) -> str:
                 "reference answer is known. Take another copy"
             )
         left[each.answer] -= each.question not in questions
-    return "known questions and answers, " if len(met) == len(pairs) else "known answers, "
+    if len(met) == len(pairs):
+        return "known questions and answers, "
+    return f"known answers, {len(pairs) - len(met)} of {len(pairs)} questions unknown, "

@@ -93,8 +93,9 @@ class DatasetPrompts(Section):
     type: Literal["dataset"]
     """Rows of a file or of a dataset on the hub."""
     path: str
-    """A .jsonl, .json, .csv, .tsv, .parquet, .arrow or .feather file, a .txt file with a prompt a line (column
-    `text`), texts also packed (.gz, .bz2, .xz, .zst), or a name on the Hugging Face hub. A relative file lies beside the experiment file that names it; one of the command line, or of a shipped
+    """A .jsonl, .json, .csv, .tsv, .parquet, .arrow or .feather file, or a .txt file with a prompt a line
+    (column `text`); texts may be packed (.gz, .bz2, .xz, .zst). Else a name on the Hugging Face hub. A
+    relative file lies beside the experiment file that names it; one of the command line, or of a shipped
     experiment, in the current folder."""
     revision: str | None = None
     """Commit or tag on the hub; required there, and refused beside a file."""

@@ -19,6 +19,8 @@ from opdlab_evaluators.benchmarks.hmmt_feb_2025 import HmmtFeb2025
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.benchmarks.humaneval_plus import HumanEvalPlus
 from opdlab_evaluators.benchmarks.livecodebench import LiveCodeBench
+from opdlab_evaluators.benchmarks.mbpp import Mbpp
+from opdlab_evaluators.benchmarks.mbpp_plus import MbppPlus
 from opdlab_evaluators.source import find_local
 
 GOLDS = ["8\\sqrt{10}", "\\dfrac{1}{2}", *map(str, range(28))]
@@ -74,12 +76,12 @@ def test_a_copy_with_other_signs_in_its_questions_and_answers_is_known(exam):
 
 def test_a_question_in_other_words_is_known_by_its_answer(exam):
     reworded = [*ROWS[:29], {**ROWS[29], "problem": "Say something else."}]
-    assert standing(exam, reworded).startswith("known answers, ")
+    assert standing(exam, reworded).startswith("known answers, 1 of 30 questions unknown, ")
 
 
 def test_a_data_set_of_other_problems_claims_nothing(exam):
     other = [{"problem": f"{n} and {n}?", "answer": "7"} for n in range(30)]
-    assert standing(exam, other) == "content recorded on this first use"
+    assert standing(exam, other) == "no known question, content recorded on this first use"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,35 @@ def test_problems_of_another_benchmark_are_refused_by_its_name(exam):
     for name in ("aime_2026", "aime_2024", "hmmt_feb_2026", "math_500"):
         with pytest.raises(DataError, match=f"{name}: .* holds problems of hmmt_feb_2025: row 1"):
             plugins.load(plugins.EVALUATORS, name)(path=path).problems()
+
+
+@pytest.mark.parametrize("name", ["aime_2026", "gsm8k", "humaneval", "mbpp_plus", "livecodebench"])
+def test_a_file_of_other_columns_is_told_by_the_benchmark_that_it_holds(exam, name):
+    path = write(exam, [{"id": n, "text": row["problem"]} for n, row in enumerate(ROWS)])
+    with pytest.raises(
+        DataError, match=r"holds problems of hmmt_feb_2025. Put .*row 1 has nothing"
+    ):
+        plugins.load(plugins.EVALUATORS, name)(path=path).problems()
+    # A faulty row of its own file is told as that.
+    with pytest.raises(DataError, match="row 1 has nothing in problem or question"):
+        HmmtFeb2025(path=path).problems()
+
+
+def test_tests_of_mbpp_are_not_taken_for_those_of_mbpp_plus(exam):
+    rows = [
+        {"task_id": n, "prompt": f"Write {n}.", "code": f"def f{n}(): return 1",
+         "test": [f"assert f{n}() == {n}"]}
+        for n in range(378)
+    ]  # fmt: skip
+    fields = [Mbpp().normalise(row, 1) for row in rows]
+    pairs = [known.pair(row["question"], row["tests"]) for row in fields]
+    (known.FOLDER / "mbpp.txt").write_text(known.lines(pairs))
+    forget()
+    path = write(exam, rows, "mbpp.jsonl")
+    with pytest.raises(
+        DataError, match=r"mbpp_plus: .* holds problems of mbpp: row 1 and 377 more"
+    ):
+        MbppPlus(path=path).problems()
 
 
 def test_a_benchmark_with_more_tests_may_ask_the_same_questions_and_not_by_the_same_tests(exam):

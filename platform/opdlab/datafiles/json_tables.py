@@ -104,9 +104,11 @@ def _numbered(value: Mapping[str, Any]) -> bool:
 
 
 def _of_tables(tables: Mapping[str, dict[str, list[Any]]], split: str | None) -> list[Row]:
-    if split not in tables and len(tables) > 1:
+    if split is not None and split in tables:
+        return _turned(tables[split])
+    if len(tables) > 1:
         raise ValueError(f"it has no split {split!r}, only {', '.join(tables)}")
-    return _turned(tables[split] if split in tables else next(iter(tables.values())))
+    return _turned(next(iter(tables.values())))
 
 
 def _turned(columns: Mapping[str, list[Any]]) -> list[Row]:
