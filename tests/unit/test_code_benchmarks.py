@@ -20,7 +20,9 @@ from opdlab_evaluators import benchmark as benchmark_module
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.benchmarks.livecodebench import COUNTS, LiveCodeBench
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
+from opdlab_evaluators.benchmarks.mbpp_plus import MbppPlus
 from opdlab_evaluators.programs import pool as pool_module
+from opdlab_evaluators.programs.extraction import definitions
 from opdlab_evaluators.programs.judging import Worker
 from opdlab_evaluators.programs.private_tests import unpacked
 from opdlab_evaluators.sandbox import command
@@ -304,6 +306,18 @@ def test_tests_that_no_program_can_fail_are_a_fault_of_the_data(folder, name, co
     if name == "livecodebench":
         verdict = evaluator.grade(evaluator.problems()[0], fenced("no program"))
         assert (verdict.status, "no program can fail" in verdict.reason) == ("grader_error", True)
+
+
+def test_a_reference_in_the_tests_may_name_its_own_variables_as_the_program_its_function(folder):
+    make, count = ROWS["mbpp_plus"]
+    reference = "def ref(x):\n    {name} = x\n    return {name}\n"
+    rows = [make(number) for number in range(count)]
+    for row in rows:
+        (name,) = definitions(row["code"])
+        row["test"] = f"{reference.format(name=name)}{row['test']}"
+    (folder / "mbpp_plus.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    problem = MbppPlus().problems()[0]
+    assert problem.gold["names"] == definitions(rows[0]["code"])
 
 
 def test_imports_from_the_future_come_before_the_prompt(folder):

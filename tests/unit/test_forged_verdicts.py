@@ -187,13 +187,45 @@ ATTACKS = {
     "digits without end": "import os\nt = b'9' * 3000000\ndef f(x):\n    n = len(t).to_bytes(4, 'big') + t\n    while n: n = n[os.write(3, n):]\n    os._exit(0)",
     "answers before the questions": RAW + "say(items=[None, ['g', 'builtins', 'int']], names=['f'])\nfor n in range(50): say(items=[3])\ndef f(x): return 0",
     "a refusal taken back": RAW + "say(refused='no')\ndef f(x): return 0",
+    "functions found in memory": "import gc, types\ndef f(x):\n    for o in gc.get_objects():\n        if isinstance(o, types.FunctionType) and o.__name__ in ('_written','carry'):\n            try: o.__code__=(lambda *a,**k: None).__code__\n            except Exception: pass\n    return 0",
+    "a hook of imports": 'import sys\nclass F:\n    def find_spec(self,*a): raise SystemExit(0)\nsys.meta_path.insert(0,F())\ndef f(x): return 0',
+    "a hook of audits": "import sys, os\nsys.addaudithook(lambda e,a: os._exit(0) if e=='os.write' else None)\ndef f(x): return 0",
+    "a trace that changes the peer": "import sys\ndef t(f,e,a):\n    if 'self' in f.f_locals: f.f_locals['self'].__dict__.update(broken='')\n    return t\nsys.settrace(t)\ndef f(x): return 0",
+    "a signal that ends it": 'import signal, os\nsignal.signal(signal.SIGALRM, lambda *a: os._exit(0))\nsignal.setitimer(signal.ITIMER_REAL,0.05)\ndef f(x):\n    while True: pass',
+    "a child that answers later": "import os, json, time\nif os.fork()==0:\n    t=json.dumps({'items':[True],'nodes':[],'raised':False,'names':[]}).encode()\n    for _ in range(50):\n        os.write(3,len(t).to_bytes(4,'big')+t); time.sleep(0.01)\n    os._exit(0)\ndef f(x): return 0",
+    "a daemon with a verdict": "import os, json\nif os.fork()==0:\n    os.setsid()\n    if os.fork(): os._exit(0)\n    t=json.dumps({'passed':True}).encode()\n    for fd in range(64):\n        try: os.write(fd,len(t).to_bytes(4,'big')+t)\n        except OSError: pass\n    os._exit(0)\ndef f(x): return 0",
+    "a thread that writes": "import os, json, threading, time\ndef go():\n    t=json.dumps({'passed':True,'items':[True],'nodes':[],'raised':False,'names':[]}).encode()\n    while True:\n        try: os.write(3,len(t).to_bytes(4,'big')+t)\n        except OSError: return\n        time.sleep(0.001)\nthreading.Thread(target=go,daemon=True).start()\ndef f(x):\n    time.sleep(0.02); return 0",
+    "the end of an object": 'import os\nclass D:\n    def __del__(self): os._exit(0)\ndef f(x):\n    D(); return 0',
+    "output of its own making": RAW + "def f(x):\n    say(printed='passed '*1000)\n    os._exit(0)",
+    "more input than there is": RAW + 'def f(x):\n    say(taken=10**9)\n    os._exit(0)',
+    "output that is no text": RAW + "def f(x):\n    say(printed={'a':1}, taken=-5)\n    os._exit(0)",
+    "methods of an integer": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[['g','builtins','int']],'K','tests',['real','numerator','conjugate','bit_length','__eq__','__class__']],['far',103,[[101],77],'int']])\n    while True:\n        heard(); say(items=[3])",
+    "methods of a text": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[['g','builtins','str']],'K','tests',['startswith','endswith','upper','lower','strip','__eq__']],['far',103,[[101],'no'],'str']])\n    while True:\n        heard(); say(items=[True])",
+    "parts of a stand-in": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[],'K','tests',['carrier','mro']],['far',103,[[101]],'object']])\n    while True:\n        heard(); say(items=[True])",
+    "hooks of a class": RAW + "def f(x):\n    say(items=[[101]], nodes=[['class',101,[],'K','tests',['__eq__','__instancecheck__','__subclasscheck__','__set_name__','__init_subclass__','__prepare__','__hash__']]])\n    while True:\n        heard(); say(items=[True])",
+    "a class like a built-in function": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[],'builtin_function_or_method','builtins',['__eq__']],['far',103,[[101]],'object']])\n    while True:\n        heard(); say(items=[True])",
+    "a pattern that is none": RAW + "def f(x):\n    say(items=[[-1]], nodes=[['made',-1,[['b','00'],[1]],'Pattern']])\n    os._exit(0)",
+    "a map of none": RAW + "def f(x):\n    say(items=[[-1]], nodes=[['made',-1,[3],'ChainMap']])\n    os._exit(0)",
+    "a name of the judge's changed": RAW + "def f(x):\n    say(ask='set', items=[['g','builtins','int'],'__name__','x'])\n    print(heard())\n    os._exit(0)",
+    "asking to wait": RAW + "def f(x):\n    say(ask='await', items=[1])\n    os._exit(0)",
+    "hooks of errors": 'import sys, os\nsys.excepthook=lambda *a: os._exit(0)\nsys.unraisablehook=lambda *a: os._exit(0)\ndef f(x): raise ValueError',
+    "the judge's clock": "import os\ndef f(x):\n    n=0\n    for fd in range(3,64):\n        try: os.pwrite(fd,b'\\x00'*16,0); n+=1\n        except OSError: pass\n    return n",
+    "truth changed in memory": 'import ctypes\ndef f(x):\n    ctypes.memset(id(True)+16,0,8)\n    return 0',
+    "comparisons replaced": 'import builtins, operator\nbuiltins.isinstance=lambda *a: True\nbuiltins.bool=lambda *a: True\noperator.eq=lambda *a: True\ndef f(x): return 0',
+    "no room to answer": 'import sys\ndef f(x):\n    sys.setrecursionlimit(30)\n    return [[[[[0]]]]]',
+    "links to the channel": "import os\nfor n in ('/inside/guest.py','/tmp/x'):\n    try: os.symlink('/proc/self/fd/3',n)\n    except OSError: pass\ndef f(x): return 0",
+    "a pickle that runs": "import pickle\nclass R:\n    def __reduce__(self): return (exec,('passed=True',))\ndef f(x): return R()",
+    "a flood of output": "import sys\ndef f(x):\n    sys.stdout.write('x'*(30<<20)); sys.stdout.flush(); return 0",
+    "a full file system": "def f(x):\n    with open('/tmp/fill','wb') as o:\n        try:\n            while True: o.write(b'x'*(1<<20))\n        except OSError: pass\n    return 0",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_no_attack_makes_a_test_pass(worker, name):
-    tests = "if f(2) != 6:\n    try: f(1)\n    except ValueError: pass\nassert f(1) == 3"
-    for tried in (tests, "try: f(1)\nexcept Exception: pass\nassert f(1) == 3"):
+    tests = (
+        "if f(2) != 6:\n    try: f(1)\n    except ValueError: pass\nassert f(1) == 3 and f(2) == 6"
+    )
+    for tried in (tests, "try: f(1)\nexcept Exception: pass\nassert f(1) == 3 and f(2) == 6"):
         verdict = status(worker, ATTACKS[name], tried)
         assert (verdict.status, bool(verdict.reason)) == ("wrong", True), verdict
     assert status(worker, "def f(x): return 3 * x", "assert f(1) == 3").status == "correct"

@@ -1,6 +1,9 @@
 # ruff: noqa: E501 - programs are written on one line
 """A program is judged as plain Python judges it, though its tests run in a process of their own."""
 
+import sys
+import types
+
 import pytest
 
 from opdlab_evaluators.programs.extraction import definitions
@@ -139,25 +142,72 @@ CASES = {
     "formats": ("class F:\n    def __format__(self, spec): return 'F' + spec\n    def __str__(self): return 's'\n    def __int__(self): return 4\n    def __float__(self): return 0.5\n    def __index__(self): return 2", "assert f'{F():x} {F()!s}' == 'Fx s' and int(F()) == 4 and float(F()) == 0.5 and [5, 6, 7][F()] == 7"),
     "a heap of tuples": ("import heapq\ndef f(a):\n    heapq.heapify(a)\n    return [heapq.heappop(a) for _ in range(len(a))]", "a = [(2, 'b'), (1, 'a')]\nassert f(a) == [(1, 'a'), (2, 'b')] and a == []"),
     "many calls": ("def f(a): return sum(a)", "for n in range(2000): assert f([n, 1]) == n + 1"),
+    "an error's file name": ("def f(): open('/nonexistent/x')", "import errno\ntry: f()\nexcept FileNotFoundError as e: assert e.errno==errno.ENOENT and e.filename=='/nonexistent/x'"),
+    "a group of errors": ("def f(): raise ExceptionGroup('g',[ValueError(1),TypeError(2)])", 'try: f()\nexcept* ValueError as g: assert len(g.exceptions)==1\nexcept* TypeError: pass'),
+    "what is printed": ("def f(): print('hi')", "import io, contextlib\nb=io.StringIO()\nwith contextlib.redirect_stdout(b): f()\nassert b.getvalue()=='hi\\n'"),
+    "what is printed elsewhere": ("def f(): print('hi')", "import io, sys\nold=sys.stdout\nsys.stdout=io.StringIO()\nf()\ns=sys.stdout.getvalue()\nsys.stdout=old\nassert s=='hi\\n'"),
+    "what is read": ('def f(): return input()', "import io, sys\nsys.stdin=io.StringIO('abc\\n')\nassert f()=='abc'"),
+    "a file": ('def f(fp): return fp.read().split()', "import io\nassert f(io.StringIO('a b'))==['a','b']"),
+    "rows of a file": ('import csv\ndef f(fp): return list(csv.reader(fp))', "import io\nassert f(io.StringIO('a,b\\n1,2\\n'))==[['a','b'],['1','2']]"),
+    "a limit of recursion that the tests set": ('def f(n): return 0 if n==0 else 1+f(n-1)', 'import sys\nsys.setrecursionlimit(10000)\nassert f(5000)==5000'),
+    "a limit of digits that the tests set": ('def f(n): return str(10**n)', 'import sys\nsys.set_int_max_str_digits(0)\nassert len(f(5000))==5001'),
+    "a method that the tests replace": ('class A:\n    def g(self): return 1\n    def h(self): return self.g()', 'A.g=lambda self: 5\nassert A().h()==5'),
+    "a data class of the tests": ('def f(p): return p.x', 'from dataclasses import dataclass\n@dataclass\nclass P:\n    x:int\nassert f(P(3))==3'),
+    "an enum of the tests": ('def f(c): return c.name, c.value', "from enum import Enum\nclass C(Enum):\n    R=1\nassert f(C.R)==('R',1)"),
+    "a dictionary of the tests' own class": ("def f(d): return d['q'], list(d)", "class D(dict):\n    def __missing__(self,k): return 0\nassert f(D(a=1))==(0,['a'])"),
+    "wrapped as the tests' function": ('import functools\ndef deco(g):\n    @functools.wraps(g)\n    def h(*a): return g(*a)+1\n    return h', "@deco\ndef q(x):\n    'doc'\n    return x\nassert q(1)==2 and q.__name__=='q' and q.__doc__=='doc' and q.__wrapped__(1)==1"),
+    "a partial function": ('def f(g): return g(2)', 'from functools import partial\nassert f(partial(pow,3))==9'),
+    "an item getter": ('def f(a,k): return sorted(a,key=k)', 'from operator import itemgetter, attrgetter\nassert f([(1,2),(0,3)],itemgetter(0))==[(0,3),(1,2)]'),
+    "a dictionary that keeps an order and more": ('from collections import OrderedDict\nclass LRU(OrderedDict):\n    def __init__(self,n): super().__init__(); self.n=n\n    def put(self,k,v):\n        self[k]=v; self.move_to_end(k)\n        if len(self)>self.n: self.popitem(last=False)', 'l=LRU(2)\nl.put(1,1); l.put(2,2); l.put(3,3)\nassert list(l)==[2,3] and 1 not in l'),
+    "iterators backwards": ('def f(it): return list(it)', 'a=[1,2]\nassert f(reversed(a))==[2,1] and f(enumerate(a))==[(0,1),(1,2)] and f(zip(a,a))==[(1,1),(2,2)] and f(a.__iter__())==[1,2]'),
+    "an error inside a context": ('from contextlib import contextmanager\n@contextmanager\ndef f():\n    try: yield\n    except ValueError: pass', 'with f(): raise ValueError\nassert True'),
+    "an error that a context takes": ('class C:\n    L=[]\n    def __enter__(self): return self\n    def __exit__(self,t,v,b): C.L.append(t.__name__ if t else None); return True', "with C(): raise KeyError\nwith C(): pass\nassert C.L==['KeyError',None]"),
+    "a list that works otherwise": ('class L(list):\n    def append(self,x): super().append(x*2)\n    def __len__(self): return 99', 'l=L()\nl.append(1)\nassert l==[2] and len(l)==99'),
+    "documentation": ("def f():\n    'doc'\n", "assert f.__doc__=='doc' and f.__name__=='f'"),
+    "annotations": ("def f(a:int)->str: return ''", "assert f.__annotations__=={'a':int,'return':str}"),
+    "a chain of maps": ("from collections import ChainMap\ndef f(): return ChainMap({'a':1},{'b':2})", "assert f()['b']==2 and dict(f())=={'a':1,'b':2} and len(f())==2 and f()=={'a':1,'b':2}"),
+    "a pattern": ("import re\ndef f(): return re.compile('a+')", "import re\nassert f().findall('aab')==['aa'] and f().pattern=='a+' and f()==re.compile('a+')"),
+    "an asynchronous generator": ('async def f():\n    for i in range(3): yield i', 'import asyncio\nasync def m(): return [x async for x in f()]\nassert asyncio.run(m())==[0,1,2]'),
+    "an asynchronous context": ('class A:\n    async def __aenter__(self): return 5\n    async def __aexit__(self,*a): return False', 'import asyncio\nasync def m():\n    async with A() as x: return x\nassert asyncio.run(m())==5'),
+    "an object to await": ('class A:\n    def __await__(self):\n        yield from ()\n        return 3', 'import asyncio\nasync def m(): return await A()\nassert asyncio.run(m())==3'),
+    "an annotation of nothing": ("def f(x: List[int]): return 1", "assert f([]) == 1"),
 }  # fmt: skip
 
 
-def plain(program, tests):
+def plain(program, tests, monkeypatch):
     """What one interpreter says."""
-    names = {"__name__": "plain"}
+    module = types.ModuleType("plain")
+    names = module.__dict__
+    monkeypatch.setitem(sys.modules, "plain", module)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stdin", sys.stdin)
     try:
-        exec(program, names)
-        exec(tests, names)
+        exec(compile(program, "solution.py", "exec"), names)
+        exec(compile(tests, "<tests>", "exec"), names)
     except BaseException as error:  # noqa: BLE001 - the test of a program may end by anything
         return f"wrong ({type(error).__name__}: {error})"
     return "correct"
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_verdict_is_plain_pythons(worker, name):
+def test_the_verdict_is_plain_pythons(worker, name, monkeypatch):
     program, tests = CASES[name]
-    expected = plain(program, tests)
+    depth, digits = sys.getrecursionlimit(), sys.get_int_max_str_digits()
+    try:
+        expected = plain(program, tests, monkeypatch)
+    finally:
+        sys.setrecursionlimit(depth)
+        sys.set_int_max_str_digits(digits)
     # What the tests are about: a name that is neither here nor there would be a fault of the data.
     names = {"f": "f"} if name == "a missing name" else {n: n for n in definitions(program)}
     found = judge(worker, program, Assertions(tests, names=names), LIMITS)
     assert found.status == expected.partition(" ")[0], (expected, found.reason)
+
+
+def test_the_time_that_tests_take_is_not_the_programs(worker):
+    slow = "import time\nfor n in range(3):\n    time.sleep(0.4)\n    assert f(n) == n"
+    asked = Assertions(slow, names={"f": "f"})
+    tight = Limits(cpu_s=1, wall_s=0.8)
+    assert judge(worker, "def f(x): return x", asked, tight).status == "correct"
+    found = judge(worker, "import time\ndef f(x): time.sleep(60)", asked, tight)
+    assert (found.status, found.reason) == ("wrong", "no end within 0.8 s")

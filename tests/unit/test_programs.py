@@ -11,12 +11,10 @@ from opdlab.errors import DataError
 from opdlab.records import Verdict
 from opdlab_evaluators.programs import rules
 from opdlab_evaluators.programs.extraction import (
-    class_names,
     definitions,
     function_body,
     last_block,
     last_two_fences,
-    mentioned,
 )
 from opdlab_evaluators.programs.judging import (
     Answered,
@@ -25,6 +23,7 @@ from opdlab_evaluators.programs.judging import (
     answer_stdin,
     judge,
 )
+from opdlab_evaluators.programs.names import class_names, mentioned
 from opdlab_evaluators.programs.pool import ProgramPool
 from opdlab_evaluators.programs.private_tests import Case, cases, unpacked
 from opdlab_evaluators.sandbox.process import Limits, SandboxDiedError
@@ -320,6 +319,28 @@ def test_names_are_told_from_the_text():
         "h",
         "len",
     }
+
+
+@pytest.mark.parametrize(
+    ("tests", "names"),
+    [
+        ("def ref(a):\n    f = a\n    return f\nassert f(1) == ref(1)", {"f"}),
+        ("def ref(f): return f\nassert f(1) == ref(1)", {"f"}),
+        ("[f for f in (1,)]\nassert f(1)", {"f"}),
+        ("f = cached(f)\nassert f(1)", {"f", "cached"}),
+        ("n += 1\nassert n", {"n"}),
+        ("i = 1\ni = i + 1\nfor x in (1,): x = x + i", set()),
+        ("from math import *\nassert f(pi)", {"f"}),
+        ("try: f()\nexcept KeyError as e: g(e)", {"f", "g", "KeyError"}),
+        ("match f():\n    case [x, *rest]: g(x, rest)", {"f", "g"}),
+        ("def count():\n    global n\n    n = 1\ncount()\nassert n", set()),
+        ("def late(): return helper()\ndef helper(): return f()\nlate()", {"f"}),
+        ("class T:\n    f = 1\n    def g(self): return f(self)", {"f"}),
+        ("if (y := f()): print(y)", {"f", "print"}),
+    ],
+)
+def test_the_tests_use_what_the_compiler_finds_global(tests, names):
+    assert mentioned(tests) == names
 
 
 def test_private_tests_are_read_and_no_pickle_may_call_anything(tmp_path):

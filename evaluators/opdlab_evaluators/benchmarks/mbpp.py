@@ -13,14 +13,10 @@ from opdlab_evaluators import known
 from opdlab_evaluators.answers.extraction import after_thinking
 from opdlab_evaluators.benchmark import Fields, pick, texts
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
-from opdlab_evaluators.programs.extraction import (
-    classes,
-    definitions,
-    last_block,
-    mentioned,
-)
+from opdlab_evaluators.programs.extraction import classes, definitions, last_block
 from opdlab_evaluators.programs.failing_tests import can_fail
 from opdlab_evaluators.programs.judging import Assertions, Worker, judge
+from opdlab_evaluators.programs.names import mentioned
 from opdlab_evaluators.source import Source
 
 TASK = "You are an expert Python programmer, and here is your task: {} Your code should pass these tests:"

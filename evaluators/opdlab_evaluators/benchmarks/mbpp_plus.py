@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from opdlab.records import option
 from opdlab_evaluators.benchmark import Fields, pick, texts
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
 from opdlab_evaluators.programs.failing_tests import can_fail
@@ -15,6 +16,13 @@ from opdlab_evaluators.source import Source
 @dataclass(frozen=True)
 class MbppPlus(Mbpp):
     """MBPP+: 378 tasks of MBPP, revised, with about 35 times as many tests."""
+
+    cpu_limit_s: float = option(
+        60.0,
+        "Processor time of a program, in seconds: its own solution 599 takes 40.",
+        gt=0,
+        le=3600,
+    )
 
     source: ClassVar[Source] = Source(
         "mbpp_plus",

@@ -89,13 +89,13 @@ def definitions(program: str) -> list[str]:
         name
         for statement in _statements(program)
         if not isinstance(statement, (ast.Import, ast.ImportFrom))
-        for name in _bound(statement)
+        for name in bound_by(statement)
     ]
 
 
 def bound(program: str) -> list[str]:
     """Names that a program binds at its top level, by imports too; none if unparsable."""
-    return [name for statement in _statements(program) for name in _bound(statement)]
+    return [name for statement in _statements(program) for name in bound_by(statement)]
 
 
 def classes(program: str) -> list[str]:
@@ -111,19 +111,22 @@ def _statements(program: str) -> list[ast.stmt]:
         return []
 
 
-def _bound(statement: ast.AST) -> list[str]:
+def bound_by(statement: ast.AST) -> list[str]:
+    """Names that one statement binds, but for those of its own scopes."""
     if isinstance(statement, _DEFINING):
         return [statement.name]
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
         return [(alias.asname or alias.name).partition(".")[0] for alias in statement.names]
     if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         return [
             node.id
-            for node in ast.walk(statement)
+            for target in targets
+            for node in ast.walk(target)
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         ]
     if isinstance(statement, (ast.If, ast.Try, ast.With, ast.For, ast.While, ast.ExceptHandler)):
-        return [name for part in ast.iter_child_nodes(statement) for name in _bound(part)]
+        return [name for part in ast.iter_child_nodes(statement) for name in bound_by(part)]
     return []
 
 
@@ -138,31 +141,6 @@ def after_future_imports(before: str, program: str) -> str:
             for row in rows:
                 lines[row] = ""
     return "\n".join([*moved, before, *lines])
-
-
-def mentioned(program: str) -> set[str]:
-    """Every name that a program uses and does not define itself, built-in ones among them."""
-    tree = ast.parse(program)
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    own = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    own |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    own |= {node.name for node in ast.walk(tree) if isinstance(node, _DEFINING)}
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            own |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-    return used - own
-
-
-def class_names(tests: str, names: Iterable[str]) -> list[str]:
-    """Those of the names that the tests use as classes: `Name`, `name.attribute`, `isinstance(x, name)`."""
-    found = {name for name in names if name[:1].isupper()}
-    for node in ast.walk(ast.parse(tests)):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found.add(node.value.id)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
-            kinds = [each for argument in node.args[1:] for each in ast.walk(argument)]
-            found |= {each.id for each in kinds if isinstance(each, ast.Name)}
-    return sorted(found.intersection(names))
 
 
 _DEFINING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

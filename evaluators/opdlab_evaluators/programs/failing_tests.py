@@ -32,9 +32,9 @@ def cannot_fail(tests: str, strict: bool = False) -> bool:
     """
     tree = ast.parse(tests)
     checks = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == "check"]
-    nodes = list(ast.walk(tree))
-    able = any(map(_may_fail, nodes)) or (
-        not strict and any(isinstance(node, ast.Call) for node in nodes)
+    # The walk goes by depth and stops early: some tests hold megabytes of data.
+    able = any(map(_may_fail, ast.walk(tree))) or (
+        not strict and any(isinstance(node, ast.Call) for node in ast.walk(tree))
     )
     return not able or not all(map(_uses_argument, checks))
 
@@ -51,4 +51,9 @@ def _may_fail(node: ast.AST) -> bool:
 def _uses_argument(check: ast.FunctionDef) -> bool:
     """Whether HumanEval's `check(candidate)` does anything with its candidate."""
     given = {argument.arg for argument in check.args.args}
-    return any(isinstance(n, ast.Name) and n.id in given for n in ast.walk(check))
+    # Data stand first, calls last.
+    return any(
+        isinstance(n, ast.Name) and n.id in given
+        for statement in reversed(check.body)
+        for n in ast.walk(statement)
+    )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
 from opdlab.records import Verdict
-from opdlab_evaluators.programs.extraction import class_names
 from opdlab_evaluators.programs.failing_tests import cannot_fail
+from opdlab_evaluators.programs.names import class_names
 from opdlab_evaluators.sandbox.inside import frames, plain
+from opdlab_evaluators.sandbox.inside.clock import Clock, stop
 from opdlab_evaluators.sandbox.process import Ended, Job, Limits, Sandbox
 
-JUDGE_LIMITS = Limits(cpu_s=30, wall_s=150)
+JUDGE_LIMITS = Limits(cpu_s=60, wall_s=300)
+"""Some tests of HumanEval+ compute their references for half a minute."""
 LARGEST_VERDICT, LARGEST_ANSWER = 1 << 20, 4 << 20
 """Bytes of what is read in this process."""
 SHOWN = 300
@@ -75,19 +78,24 @@ def judge(worker: Worker, program: str, tests: Assertions, limits: Limits) -> Ve
     with contextlib.ExitStack() as open_jobs:
         open_jobs.callback(ours.close)
         open_jobs.callback(theirs.close)
-        serve = {"limits": limits, "options": {"names": names}, "channel": False}
+        clock = os.memfd_create("clock")
+        open_jobs.callback(os.close, clock)
+        serve = {"limits": limits, "options": {"names": names}, "channel": False, "clock": clock}
+        Clock(clock)
         served = open_jobs.enter_context(
             worker.programs.open("serve", program, passed=[theirs.fileno()], **serve)
         )
         theirs.close()
         judging = open_jobs.enter_context(
             worker.judges.open(
-                "judge", tests.tests, b"", JUDGE_LIMITS, asked, passed=[ours.fileno()]
+                "judge", tests.tests, b"", JUDGE_LIMITS, asked, passed=[ours.fileno(), clock]
             )
         )
         ours.close()
         said, phase = _heard(judging)
-        judged, ended = judging.finish(), served.finish()
+        judged = judging.finish()
+        stop(clock)
+        ended = served.finish()
     return _verdict(program, (said, phase), ended, judged, limits)
 
 

@@ -175,12 +175,14 @@ class Sandbox:
         options: Mapping[str, Any] | None = None,
         passed: Sequence[int] = (),
         channel: bool = True,
+        clock: int | None = None,
     ) -> Job:
         """Begin a job; `mode` as in `inside.guest`.
 
         Args:
             passed: file descriptors that it gets as its own, after the standard ones and the channel.
             channel: it talks to this process, unless it is a script.
+            clock: file descriptor of the `inside.clock` of whom it waits for; the program gets it not.
 
         Raises:
             SandboxDiedError: the sandbox is gone.
@@ -192,7 +194,9 @@ class Sandbox:
         files += [os.memfd_create("stdout"), os.memfd_create("stderr")]
         ours, theirs = socket.socketpair() if channel and mode != "script" else (None, None)
         fds = [*files, *([] if theirs is None else [theirs.fileno()]), *passed]
+        fds += [] if clock is None else [clock]
         header = {"mode": mode, "limits": asdict(limits), "options": dict(options or {})}
+        header["clock"] = clock is not None
         job = Job(self, files, ours, limits)
         try:
             socket.send_fds(self.connected, [json.dumps(header).encode()], fds)

@@ -19,11 +19,12 @@ from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from . import frames, plain
+from .clock import Clock
 from .mirror import Mirror
 from .peer import TESTS_MODULE, EndedError, Peer
 from .wire import HandoverError, NonsenseError
 
-CHANNEL, SERVED = 3, 4
+CHANNEL, SERVED, CLOCK = 3, 4, 5
 TESTS = "<tests>"
 LONGEST_REASON = 300
 
@@ -82,11 +83,16 @@ def _finish(code: int) -> NoReturn:
     os._exit(code)
 
 
+def _compiled(text: str, name: str) -> CodeType:
+    # Else this file's own import from `__future__` would hold for programs, and annotations be texts.
+    return compile(text, name, "exec", dont_inherit=True)
+
+
 def _module(name: str, preamble: str, program: str) -> dict[str, Any]:
     module = ModuleType(name)
     sys.modules[name] = module
-    exec(compile(preamble, "<preamble>", "exec"), module.__dict__)
-    exec(compile(program, "solution.py", "exec"), module.__dict__)
+    exec(_compiled(preamble, "<preamble>"), module.__dict__)
+    exec(_compiled(program, "solution.py"), module.__dict__)
     return module.__dict__
 
 
@@ -156,8 +162,9 @@ def _call(program: str, options: dict[str, Any]) -> None:
 
 def _judge(program: str, options: dict[str, Any]) -> None:
     """Run the tests on what another process serves, and say whether they passed."""
-    names: dict[str, Any] = {"__name__": TESTS_MODULE}
-    peer = Peer(SERVED, guarded=True)
+    module = sys.modules[TESTS_MODULE] = ModuleType(TESTS_MODULE)
+    names: dict[str, Any] = module.__dict__
+    peer = Peer(SERVED, guarded=True, clock=Clock(CLOCK))
     said: dict[str, Any] = {"passed": True}
 
     def bound(found: dict[str, Any]) -> None:
@@ -203,8 +210,8 @@ FAULTY_TESTS = "whatever the program is, these tests fail: take another copy of 
 def _prepared(program: str, preamble: str, names: dict[str, Any]) -> CodeType | None:
     """The tests ready to run, after what they need was run; None if that cannot be, which is then told."""
     try:
-        exec(compile(preamble, "<preamble>", "exec"), names)
-        return compile(program, TESTS, "exec")
+        exec(_compiled(preamble, "<preamble>"), names)
+        return _compiled(program, TESTS)
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001

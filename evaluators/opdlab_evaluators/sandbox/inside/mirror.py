@@ -8,7 +8,8 @@ built-in type (a named tuple's items, a string's text) is copied, and compared h
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 _ARITHMETIC = "add sub mul truediv floordiv mod divmod pow matmul lshift rshift and or xor"
@@ -19,7 +20,7 @@ BINARY = frozenset(
 )
 _OTHER = """bool len iter next reversed getitem setitem delitem contains call hash str repr format bytes
 int float complex index round trunc floor ceil neg pos abs invert enter exit length_hint fspath copy
-deepcopy missing"""
+deepcopy missing aiter anext aenter aexit await"""
 OTHER = frozenset(f"__{name}__" for name in _OTHER.split())
 SPECIAL = EQUAL | ORDER | BINARY | OTHER
 """Operators that are carried out where the object lives. Hooks by which a library lets an object decide
@@ -116,6 +117,7 @@ def mirrored(
         "__setattr__": put,
         "__delattr__": drop,
         "__module__": module,
+        "__doc__": _Documentation(),
         "__slots__": (),
         "__copy__": lambda self: carrier.operate(self, "__copy__", ()),
         "__deepcopy__": lambda self, memo: carrier.operate(self, "__deepcopy__", ()),
@@ -123,6 +125,8 @@ def mirrored(
     for special in specials:
         if special in SPECIAL:
             space[special] = _forwarder(carrier, special)
+        elif special.isidentifier() and not special.startswith("_"):
+            space[special] = property(partial(get, name=special))
     # Defining `==` alone takes `hash` away, as Python itself does.
     if "__eq__" in specials and "__hash__" not in specials:
         space["__hash__"] = None
@@ -147,6 +151,17 @@ def _forwarder(carrier: Carrier, special: str) -> Callable[..., Any]:
             return carrier.carry("call", self, args, kwargs)
         return carrier.operate(self, special, args)
 
+    async def wait(self: Any, *args: Any) -> Any:
+        return carrier.carry("await", carrier.operate(self, special, args))
+
+    def awaited(self: Any) -> Iterator[None]:
+        yield from ()
+        return carrier.carry("await", self)
+
+    if special in ("__anext__", "__aenter__", "__aexit__"):
+        return wait
+    if special == "__await__":
+        return awaited
     forward.__name__ = forward.__qualname__ = special
     return forward
 
@@ -155,6 +170,21 @@ def _read(target: Any, name: str, carrier: Carrier) -> Any:
     if not carrier.readable(target, name):
         raise AttributeError(f"{name!r} of a {type(target).__name__} cannot be read from here")
     return carrier.carry("get", target, name)
+
+
+class _Documentation:
+    """The text of the real object: a class has one of its own before anyone is asked."""
+
+    def __get__(self, target: Any, owner: Any) -> Any:
+        asked = owner if target is None else target
+        return _read(asked, "__doc__", owner.carrier) if owner.carrier.knows(asked) else None
+
+
+def overridden(kind: type, inherited: frozenset[type]) -> list[str]:
+    """Methods of the bases that both sides have, which a class carries out in its own way."""
+    theirs = {name for base in inherited for name in dir(base)} - ASSURING
+    own = {name for each in type.mro(kind) if each not in inherited for name in vars(each)}
+    return sorted(name for name in own & theirs if not name.startswith("_"))
 
 
 def specials_of(kind: type, inherited: frozenset[type]) -> list[str]:

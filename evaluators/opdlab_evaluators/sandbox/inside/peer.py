@@ -19,12 +19,17 @@ from collections.abc import Callable
 from typing import Any, final
 
 from . import frames, mirror, wire
+from .clock import Clock
 from .reading import Reading
+from .surroundings import Surroundings, applied
 from .wire import HandoverError, NonsenseError
 from .writing import Writing
 
 TESTS_MODULE = "tests"
 _LENT_MODULES = ("_io", "io", "re", "random")
+_OF_ITERATORS = ("__next__", "__iter__", "__length_hint__")
+_TOLD = ("__name__", "__qualname__", "__doc__", "__module__")
+"""What `functools.wraps` copies of a function."""
 
 
 class EndedError(EOFError):
@@ -38,9 +43,11 @@ class Peer:
     Args:
         channel: file descriptor of a stream socket.
         guarded: this end is the judge.
+        clock: tells how long this end worked itself.
     """
 
-    def __init__(self, channel: int, guarded: bool) -> None:
+    def __init__(self, channel: int, guarded: bool, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
         self.channel, self.guarded = channel, guarded
         self.objects: dict[int, Any] = {}
         self.numbers: dict[int, int] = {}
@@ -48,6 +55,7 @@ class Peer:
         self.seen: dict[int, list] = {}
         self.next = 2 if guarded else 1
         self.lock = threading.RLock()
+        self.around = Surroundings()
         self.broken = ""
         self.on_ask: Callable[[], None] = lambda: None
         self.stands: dict[type, Any] = {}
@@ -99,7 +107,7 @@ class Peer:
                 raise EndedError(self.broken)
             self.on_ask()
             fresh = self.fresh & {id(values[0])}
-            self._send({"ask": op}, values)
+            self._send({"ask": op, **(self.around.told() if self.guarded else {})}, values)
             # What is asked for its own operators has not been handed over by that.
             self.fresh |= fresh
             while True:
@@ -108,6 +116,8 @@ class Peer:
                     break
                 self.answer(message)
             found = self.read(message)
+            if self.guarded:
+                self.around.heard(message)
         if message.get("raised"):
             raise self._raised(found[0])
         return found[0]
@@ -162,26 +172,29 @@ class Peer:
 
     def answer(self, message: dict) -> None:
         """Do what the other end asks, and say what came of it."""
+        values = self.read(message)
+        with applied({} if self.guarded else message) as said:
+            try:
+                outcome, raised = [self._perform(message["ask"], values)], False
+            except (EndedError, NonsenseError, HandoverError):
+                raise
+            except BaseException as error:  # noqa: BLE001
+                # An exception is an answer too; a test may even ask for it.
+                outcome, raised = [error.with_traceback(None)], True
+        values.clear()
         try:
-            outcome, raised = [self._perform(message["ask"], self.read(message))], False
-        except (EndedError, NonsenseError, HandoverError):
-            raise
-        except BaseException as error:  # noqa: BLE001
-            # An exception is an answer too; a test may even ask for it.
-            outcome, raised = [error.with_traceback(None)], True
-        try:
-            self.reply(outcome, raised)
+            self.reply(outcome, raised, said)
         except HandoverError as error:
             if not self.guarded or message["ask"] == "call":
                 raise
             # What a program reads of the tests' objects is its own affair.
             self.reply([TypeError(str(error))], True)
 
-    def reply(self, outcome: list, raised: bool = False) -> None:
+    def reply(self, outcome: list, raised: bool = False, said: Any = None) -> None:
         """Say what came of it; `outcome` is emptied, so that nothing here holds it any longer."""
         names = {} if self.guarded else self.names()
         message = self._written((*outcome, *names.values()))
-        message |= {"raised": raised, "names": list(names)}
+        message |= {"raised": raised, "names": list(names), **(said or {})}
         outcome.clear()
         names.clear()
         if not self.guarded:
@@ -199,16 +212,19 @@ class Peer:
         if not isinstance(op, str) or op not in ("get", "set", "do", "call"):
             raise NonsenseError(f"the program asked for {op!r}")
         number = self.numbers.get(id(target))
-        if number is None or not self.mine(number) or number in self.containers:
+        plain = number in self.containers and not _tests_own(target)
+        if number is None or not self.mine(number) or plain:
             raise NonsenseError("the program asked for something of no object")
         if op == "call":
             return
         name = values[1]
         own = _tests_own(target) or type(target).__module__ in _LENT_MODULES
         if op == "do":
-            fine = name in mirror.SPECIAL and (own or name in ("__next__", "__iter__"))
+            fine = name in mirror.SPECIAL and (own or name in _OF_ITERATORS)
         else:
             fine = own and isinstance(name, str) and not name.startswith("_")
+            defined = isinstance(target, (types.FunctionType, type))
+            fine = fine or (op == "get" and name in _TOLD and defined)
         if not fine:
             raise AttributeError(f"{str(name)[:100]!r} of the tests' {type(target).__name__}")
 
@@ -230,7 +246,9 @@ class Peer:
         self.seen.clear()
         gone = []
         for number in sorted(self.containers):
-            if sys.getrefcount(self.objects[number]) == _ALONE:
+            # One of a class of the program's own may have attributes, which stay here.
+            own = type(self.objects[number]) is not self.containers[number]
+            if not own and sys.getrefcount(self.objects[number]) == _ALONE:
                 self.forget(number)
                 gone.append(number)
         return gone
@@ -255,7 +273,9 @@ class Peer:
 
     def receive(self) -> dict:
         """The next message; raises EndedError."""
+        self.clock.pause()
         text = frames.receive(self.channel)
+        self.clock.resume()
         if text is None:
             self._break("the program ended in the middle of a test")
         try:
@@ -330,15 +350,38 @@ def _call(target: Any, args: tuple, kwargs: dict) -> Any:
         raise RuntimeError("a function raised StopIteration") from stop
 
 
-def _awaited(coroutine: Any) -> Any:
+def _awaited(awaitable: Any) -> Any:
+    """The result of an awaitable; all of them share a loop, as they do in one interpreter."""
     import asyncio
 
-    return asyncio.run(coroutine)
+    async def whole() -> Any:
+        return await awaitable
+
+    if not _LOOPS:
+        _LOOPS.append(asyncio.new_event_loop())
+    return _LOOPS[0].run_until_complete(whole())
+
+
+def _set(target: Any, name: str, value: Any) -> None:
+    lent = type(type(value)) is mirror.Mirror and type(value).__name__ == "function"
+    builtins.setattr(target, name, _function(value) if lent and isinstance(target, type) else value)
+
+
+def _function(stand_in: Any) -> Callable[..., Any]:
+    """A function for a stand-in of one, which would not be bound as a method is."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return stand_in(*args, **kwargs)
+
+    return called
+
+
+_LOOPS: list[Any] = []
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "get": builtins.getattr,
-    "set": builtins.setattr,
+    "set": _set,
     "del": builtins.delattr,
     "call": _call,
     "do": _do,

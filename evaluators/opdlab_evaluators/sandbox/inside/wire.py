@@ -11,9 +11,10 @@ below, or raise `NonsenseError`.
 
 from __future__ import annotations
 
+import re
 import sys
 import types
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -74,6 +75,12 @@ MADE: dict[str, tuple[type, Callable[..., Any], Callable[[Any], tuple]]] = {
     "keys": (type({}.keys()), lambda *v: dict.fromkeys(v).keys(), tuple),
     "values": (type({}.values()), lambda *v: dict(enumerate(v)).values(), tuple),
     "items": (type({}.items()), lambda *v: dict(v).items(), tuple),
+    "ChainMap": (ChainMap, lambda *maps: ChainMap(*map(_mapped, maps)), lambda v: tuple(v.maps)),
+    "Pattern": (
+        re.Pattern,
+        lambda text, flags: _pattern(text, flags),
+        lambda v: (v.pattern, v.flags),
+    ),
     "mappingproxy": (
         types.MappingProxyType,
         lambda *v: types.MappingProxyType(dict(v)),
@@ -94,6 +101,18 @@ PACKAGED = {
     ("uuid", "UUID"),
 }
 """Types of packages that both sides may load: rebuilt from the arguments below."""
+
+
+def _mapped(value: Any) -> dict:
+    if not isinstance(value, dict):
+        raise NonsenseError("no dictionary")
+    return value
+
+
+def _pattern(text: Any, flags: Any) -> re.Pattern:
+    if type(text) not in (str, bytes) or type(flags) is not int:
+        raise NonsenseError("no pattern")
+    return re.compile(text, flags)
 
 
 def packaged(value: Any) -> tuple[str, tuple] | None:

@@ -69,6 +69,8 @@ class Writing:
         written = wire.scalar(value)
         if written is not wire.ABSENT:
             return written
+        if self.peer.guarded and type(value) is types.TracebackType:
+            return None  # `__exit__` is told of it, and it leads to the judge's frames
         number = self.peer.numbers.get(id(value))
         if number is None:
             number = self.local.get(id(value))
@@ -121,7 +123,7 @@ class Writing:
 
     def _described(self, kind: type) -> Any:
         """What stands for the class of an object that stays here."""
-        if not self._named(kind):
+        if self._by_name(kind) is wire.ABSENT:
             return kind
         if kind not in self.peer.stands:
             self.peer.stands[kind] = Stand(kind)
@@ -129,8 +131,13 @@ class Writing:
 
     def _args(self, error: BaseException) -> list:
         args = error.args
-        # What an error holds is handed over where it is data.
-        return list(args) if all(type(each) in wire.SCALARS for each in args) else [_text(error)]
+        if isinstance(error, OSError) and len(args) == 2 and isinstance(error.filename, str):
+            args = (*args, error.filename)
+        if isinstance(error, BaseExceptionGroup):
+            args = (error.message, error.exceptions)
+        # What an error of the tests holds is handed over where it is data.
+        plain = not self.peer.guarded or all(type(each) in wire.SCALARS for each in args)
+        return list(args) if plain else [_text(error)]
 
     def _local(
         self, value: Any, form: str, parts: list, items: list, name: str | None = None
@@ -168,7 +175,8 @@ class Writing:
         """A class as its stand-in is made; `stand` is what its number means here."""
         number = self.peer.add(stand)
         known = frozenset(each for each in type.mro(kind) if each in BASES or self._raised(each))
-        specials = mirror.specials_of(kind, known if stand is kind else frozenset())
+        inherited = known if stand is kind else frozenset()
+        specials = mirror.specials_of(kind, inherited) + mirror.overridden(kind, inherited)
         node = ["class", number, items, str(kind.__name__)[:200], str(kind.__module__), specials]
         bases = kind.__bases__ if stand is kind else ()
         return node, [each for each in bases if self._is_base(each)], items
@@ -178,7 +186,7 @@ class Writing:
 
     def _is_base(self, kind: type) -> bool:
         return kind is not object and (
-            kind in BASES or issubclass(kind, BaseException) or not self._named(kind)
+            kind in BASES or issubclass(kind, BaseException) or self._by_name(kind) is wire.ABSENT
         )
 
     def _object(self, value: Any, kind: type, items: list) -> tuple[list, list, list]:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from . import guest, reach
+from .clock import worked
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 TICK_MS = 5
@@ -36,7 +37,7 @@ THREAD_STACK = 16 << 20
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGESIZE")
 MESSAGE = 1 << 20
-FDS = 6
+FDS = 8
 WARM = (
     "string re datetime collections heapq bisect copy math random statistics itertools functools operator "
     "io json typing decimal fractions dataclasses enum array queue textwrap"
@@ -82,12 +83,16 @@ def main(control_fd: int, scratch: list[str]) -> NoReturn:
 def _job(
     job: dict[str, Any], fds: list[int], libc: Any, base: int, control: socket.socket
 ) -> dict[str, Any]:
+    clock = fds.pop() if job.get("clock") else None
     pid = os.fork()
     if pid == 0:
         _child(job, fds, libc)
     for fd in fds:
         os.close(fd)
-    return _watch(pid, job["limits"], base, control)
+    report = _watch(pid, job["limits"], base, control, clock)
+    if clock is not None:
+        os.close(clock)
+    return report
 
 
 def _child(job: dict[str, Any], fds: list[int], libc: Any) -> NoReturn:
@@ -128,7 +133,9 @@ def _close_from(lowest: int) -> None:
                 os.close(int(name))
 
 
-def _watch(pid: int, limits: dict[str, Any], base: int, control: socket.socket) -> dict[str, Any]:
+def _watch(
+    pid: int, limits: dict[str, Any], base: int, control: socket.socket, clock: int | None
+) -> dict[str, Any]:
     """Wait for the child; end it and all others at a limit; leave no process."""
     began, peak, why = time.monotonic(), 0, ""
     pidfd = os.pidfd_open(pid)
@@ -138,7 +145,7 @@ def _watch(pid: int, limits: dict[str, Any], base: int, control: socket.socket) 
     while not (events := poll.poll(TICK_MS)):
         usage = _usage(base)
         peak = max(peak, usage.memory)
-        why = _over(usage, time.monotonic() - began, limits, pid)
+        why = _over(usage, time.monotonic() - began, limits, pid, clock)
         if why:
             break
     if any(fd == control.fileno() for fd, _ in events):
@@ -159,13 +166,15 @@ def _watch(pid: int, limits: dict[str, Any], base: int, control: socket.socket) 
     }
 
 
-def _over(usage: Usage, wall: float, limits: dict[str, Any], pid: int) -> str:
+def _over(usage: Usage, wall: float, limits: dict[str, Any], pid: int, clock: int | None) -> str:
     """The limit that is reached, if one is; time in which the machine did not let it run is no time."""
     if usage.memory > limits["memory"]:
         return "memory"
     if usage.cpu_s > limits["cpu_s"]:
         return "cpu"
     if wall <= limits["wall_s"]:
+        return ""
+    if clock is not None and wall - worked(clock) <= limits["wall_s"]:
         return ""
     # Several processes that keep each other from running do so themselves.
     if usage.processes > 1 or not _starved(pid, wall):

@@ -1,0 +1,60 @@
+"""What tests change around a program: where it prints and reads, and the interpreter's own limits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from typing import Any, final
+
+
+@final
+class Surroundings:
+    """Of one process; what the judge's differ in is told with each question, and applied to its answer."""
+
+    def __init__(self) -> None:
+        self.streams = (sys.stdout, sys.stdin)
+        self.limits = _limits()
+
+    def told(self) -> dict[str, Any]:
+        """What is otherwise than it was at the beginning; nothing of it leads anywhere."""
+        told: dict[str, Any] = {}
+        if sys.stdout is not self.streams[0]:
+            told["prints"] = True
+        if sys.stdin is not self.streams[1] and isinstance(sys.stdin, io.StringIO):
+            told["given"] = sys.stdin.getvalue()[sys.stdin.tell() :]
+        if _limits() != self.limits:
+            told["limits"] = self.limits = _limits()
+        return told
+
+    def heard(self, message: dict) -> None:
+        """Let the tests' streams have what the program printed and lack what it read."""
+        printed, taken = message.get("printed"), message.get("taken")
+        if isinstance(printed, str) and sys.stdout not in (None, self.streams[0]):
+            sys.stdout.write(printed)
+        if type(taken) is int and taken > 0 and isinstance(sys.stdin, io.StringIO):
+            sys.stdin.read(taken)
+
+
+@contextlib.contextmanager
+def applied(told: dict) -> Iterator[dict[str, Any]]:
+    """Have it so in this process; what is given is filled with what came of it."""
+    said: dict[str, Any] = {}
+    if told.get("limits"):
+        sys.setrecursionlimit(told["limits"][0])
+        sys.set_int_max_str_digits(told["limits"][1])
+    printed = io.StringIO() if told.get("prints") else None
+    given = io.StringIO(told["given"]) if "given" in told else None
+    before = sys.stdout, sys.stdin
+    sys.stdout, sys.stdin = printed or before[0], given or before[1]
+    try:
+        yield said
+    finally:
+        sys.stdout, sys.stdin = before
+        said |= {} if printed is None else {"printed": printed.getvalue()}
+        said |= {} if given is None else {"taken": given.tell()}
+
+
+def _limits() -> list[int]:
+    return [sys.getrecursionlimit(), sys.get_int_max_str_digits()]
