@@ -51,6 +51,10 @@ class StorageError(OpdlabError, OSError):
     """A checkpoint or a result could not be written; what was there before is still whole."""
 
 
+class PeerError(OpdlabError, RuntimeError):
+    """Another of the processes that train together failed; the message has its number and its reason."""
+
+
 @contextmanager
 def writing_to(place: Path) -> Iterator[None]:
     """Say in words where a file or folder that the user named cannot be written; raises StorageError."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from opdlab.errors import ServerError
 from opdlab.head import hidden_states, project, rows_at_a_time
 from opdlab.packing import packs
+from opdlab.peers import gathered, several_processes
 from opdlab.recording import OnResponse, refuse_non_finite
 from opdlab.records import Rollout, option
 from opdlab.rollout import CachedEngine, RolloutEngine, assemble, check_prompts
@@ -219,21 +219,6 @@ class OpenAIEngine(RolloutEngine):
         said = [value for reply in replies for value in reply.log_probs or ()]
         theirs = torch.tensor(said, device=rollout.log_prob.device)
         return float((theirs - rollout.log_prob).abs().mean())
-
-
-def several_processes() -> bool:
-    """Whether this process is one of several that train together."""
-    here = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return here and torch.distributed.get_world_size() > 1
-
-
-def gathered(value: Any, alone: bool) -> list[Any]:
-    """The value of every process that trains, on each of them."""
-    if alone:
-        return [value]
-    found: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, value)
-    return found
 
 
 def scored(

@@ -21,6 +21,7 @@ from opdlab.evaluation import Subject
 from opdlab.head import TokenLosses, chunked_loss
 from opdlab.length_groups import states_before_tokens
 from opdlab.models import reach
+from opdlab.peers import failing_together
 from opdlab.precision import new_tensors_in_float32
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Rollout, Supervision, TeacherScores, is_one_of
@@ -90,6 +91,11 @@ class Distillation(L.LightningModule):
     @new_tensors_in_float32()
     def training_step(self, batch: Any, batch_idx: int) -> Float[Tensor, ""]:
         """Sum of the losses of one micro-batch; `on_before_optimizer_step` makes it the mean."""
+        with failing_together():
+            return self.summed_loss()
+
+    def summed_loss(self) -> Float[Tensor, ""]:
+        """The work of a micro-batch, and what is kept of it for the records."""
         rollout, scores, supervision = self.supervised()
         graded = self.accuracy(self.answers) if self.turn_was_fresh else {}
         self.update_started = perf_counter()

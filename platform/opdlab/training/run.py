@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from opdlab import comparison, loader, mlflow_page, models, over_seeds, tracking
 from opdlab.config import Experiment
+from opdlab.errors import NonFiniteError, PeerError
 from opdlab.evaluation import require
 from opdlab.evaluator import Evaluator
 from opdlab.interrupt import Stopped, StopRequest, die_with
@@ -168,7 +169,9 @@ def follow(config: Experiment, resume: bool) -> None:
             module = load_module(load_pair(one.config), one.config)
             try:
                 fit(module, one.config.training, Follow(folder, stop))
-            except Stopped:
+            except (Stopped, PeerError, NonFiniteError):
+                # The leader meets the same and says why. It would be killed if a process that it started
+                # ended with an error.
                 return
 
 
