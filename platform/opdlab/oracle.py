@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from opdlab import returned
 from opdlab.methods.base import Method
+from opdlab.outcome_factor import outcome_factor
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Tensor
 from opdlab.tiny_world import World, make_world
@@ -28,6 +29,8 @@ EXACT = 1e-8
 _TERMS = 3
 DEEPER = (3, 3)
 """Vocabulary and length of the deeper worlds."""
+WIDER = (3, 1)
+"""Of those with two groups."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,12 @@ class Setting:
     Attributes:
         vocabulary, length: of a world.
         rows: answers of one prompt in a batch; methods that compare answers need two or more.
-        worlds: explained at once.
+        groups: that the rows are shared out to, each compared within itself.
+        worlds: explained at once. Where a method compares no answers, batches are of one from the second
+            world on.
         deeper: further worlds of three tokens, with answers of three: in answers of two a discount that
-            does not compound cannot be seen. Batches are of one answer where the method compares none.
+            does not compound cannot be seen. A method that compares answers gets as many worlds with two
+            groups: in one, the deviation of a batch is that of its group.
         stale: how far, in logits, the student has moved since it wrote the answers.
         temperature, top_p: how answers are drawn.
         sequence_mean: the trainer's `normalisation: sequence_mean`. Its other one, the mean over all
@@ -49,6 +55,7 @@ class Setting:
     vocabulary: int = 4
     length: int = 2
     rows: int = 2
+    groups: int = 1
     worlds: int = 2
     deeper: int = 1
     stale: float = 0.0
@@ -59,11 +66,13 @@ class Setting:
     def made(self, method: Method) -> Iterator[tuple[World, Setting]]:
         """The worlds for a method, each with its setting."""
         drawn = (method.sampler, self.stale, self.temperature, self.top_p)
-        for seed in range(self.worlds):
-            yield make_world(seed, self.vocabulary, self.length, *drawn), self
         alone = self if method.graded else replace(self, rows=1)
+        for seed in range(self.worlds):
+            yield make_world(seed, self.vocabulary, self.length, *drawn), alone if seed else self
         for seed in range(self.worlds, self.worlds + self.deeper):
             yield make_world(seed, *DEEPER, *drawn), alone
+            if method.graded:
+                yield make_world(seed, *WIDER, *drawn), replace(self, rows=4, groups=2)
 
 
 @dataclass(frozen=True)
@@ -94,10 +103,11 @@ class Finding:
 def examine(method: Method, setting: Setting | None = None) -> Finding:
     """Enumerate a method's expected gradient and explain it."""
     setting = setting or Setting()
-    targets, columns = [], []
+    targets, columns, factors = [], [], []
     for world, its_own in setting.made(method):
         targets.append(expected_gradient(method, world, its_own))
         columns.append(true_gradients(world, method, setting.sequence_mean))
+        factors.append(outcome_factor(world, method, its_own.rows, its_own.groups))
     names = [name for name in LABELS if all(name in c for c in columns)]
     # Zeros where a world has fewer logits than another: they fit anything.
     table = pad_sequence([torch.stack([c[n] for n in names], -1) for c in columns], True)
@@ -106,7 +116,10 @@ def examine(method: Method, setting: Setting | None = None) -> Finding:
     claim = returned.contract(method).gradient
     if not claim:
         return Finding(_explain(names, table, target), None, gap, nearest)
-    terms, gap = _check(claim, names, table, target)
+    known = (
+        {"raise_outcome": torch.tensor(factors, dtype=target.dtype)} if None not in factors else {}
+    )
+    terms, gap = _check(claim, names, table, target, known)
     if gap < EXACT:
         return Finding(terms, True, gap, nearest)
     return Finding(_explain(names, table, target), False, gap, nearest)
@@ -117,7 +130,7 @@ def expected_gradient(method: Method, world: World, setting: Setting) -> Float[T
     states, weights, pieces = [], [], []
     possible = [answer for answer, p in world.probability.items() if p > 0]
     for answers in product(possible, repeat=setting.rows):
-        rollout = world.rollout(answers, method.group)
+        rollout = world.rollout(answers, method.group, setting.groups)
         questions = returned.questions(method, rollout)
         scores = world.scores(rollout, questions)
         pieces.append(returned.supervision(method, rollout, scores))
@@ -189,8 +202,13 @@ def _check(
     names: Sequence[str],
     table: Float[Tensor, "W n m"],
     target: Float[Tensor, "W n"],
+    known: Mapping[str, Float[Tensor, "W"]],
 ) -> tuple[dict[str, tuple[float, float]], float]:
-    """The declared sum with its free factors found, and its relative distance to the target."""
+    """The declared sum with its free factors, and its relative distance to the target.
+
+    Args:
+        known: the factors of each world that a formula gives; others are found by the target itself.
+    """
     terms: dict[str, tuple[float, float]] = {}
     left = target.clone()
     for name, factor in claim.items():
@@ -200,7 +218,8 @@ def _check(
     free = [name for name, factor in claim.items() if factor is None]
     for name in free:
         column = table[..., names.index(name)]
-        factors = (column * left).sum(-1) / column.square().sum(-1).clamp(min=1e-300)
+        fitted = (column * left).sum(-1) / column.square().sum(-1).clamp(min=1e-300)
+        factors = known.get(name, fitted)
         left = left - factors.clamp(min=0)[:, None] * column
         terms[name] = (float(factors.min()), float(factors.max()))
     larger = max(float(target.norm()), float((target - left).norm()))

@@ -95,8 +95,8 @@ class World:
         rows = [self._answer(rollout, row) for row in range(len(rollout.tokens))]
         return torch.tensor([self.states[row[:t]] for row in rows for t in range(len(row))])
 
-    def rollout(self, answers: Sequence[Answer], top_k: int) -> Rollout:
-        """A batch of answers as the sampling engine would hand it over."""
+    def rollout(self, answers: Sequence[Answer], top_k: int, groups: int = 1) -> Rollout:
+        """A batch of answers as the sampling engine would hand it over, in groups of equal size."""
         width = max(map(len, answers))
         tokens = [[0, *answer, *[0] * (width - len(answer))] for answer in answers]
         state = torch.tensor([self.states[a[:t]] for a in answers for t in range(len(a))])
@@ -115,7 +115,7 @@ class World:
             seeds=torch.tensor([number[answer] for answer in answers]),
             eos_ids=(self.eos,),
             candidate_log_prob=best.values,
-            group=torch.zeros(len(answers), dtype=torch.long),
+            group=torch.arange(groups).repeat_interleave(len(answers) // groups),
             outcome=torch.tensor([self.grade[number[a]] for a in answers], dtype=torch.float64),
         )
 

@@ -304,8 +304,8 @@ MUTANTS = (
     Mutant(
         "head: the entropy is not normalised",
         "platform/opdlab/head.py",
-        "torch.linalg.vecdot(p, shifted) / total",
-        "torch.linalg.vecdot(p, shifted)",
+        "expectation(p, shifted) / total",
+        "expectation(p, shifted)",
         ("tests/parity/test_teacher.py", "-k", "measure"),
     ),
     Mutant(
@@ -319,7 +319,7 @@ MUTANTS = (
     Mutant(
         "grading: a grader's fault is a wrong answer",
         "platform/opdlab/training/grading.py",
-        "torch.nan if verdict.status in FAULTS else right",
+        "torch.nan if verdict.status in Verdict.FAULTS else right",
         "right",
         (TRAINED, "-k", "graders_fault"),
     ),

@@ -19,7 +19,7 @@ from opdlab.methods.base import Method
 from opdlab.methods.divergences import at, policy_gradient
 from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.future_kl import FutureKL, discounted_sum
-from opdlab.methods.grpo import GRPO
+from opdlab.methods.grpo import GRPO, group_advantage
 from opdlab.methods.lgr import LGR
 from opdlab.methods.opd import OPD
 from opdlab.methods.reopold import Reopold
@@ -159,11 +159,11 @@ def test_a_clipped_ratio_changes_nothing_where_the_student_has_not_moved() -> No
 
 
 def test_group_deviations_weigh_prompts_and_the_oracle_says_how_much() -> None:
-    finding = examine(GRPO(), Setting(rows=4, length=1, worlds=4, deeper=0))
+    finding = examine(GRPO(), Setting(rows=4, length=1, deeper=0))
     assert finding.declared
     low, high = finding.terms["raise_outcome"]  # type: ignore[index]
     assert 0 < low < high
-    plain = examine(GRPO(scale="none"), Setting(rows=4, length=1, worlds=4, deeper=0))
+    plain = examine(GRPO(scale="none"), Setting(rows=4, length=1, deeper=0))
     assert plain.terms["raise_outcome"] == pytest.approx((0.75, 0.75))  # type: ignore[index]
 
 
@@ -211,6 +211,76 @@ def test_a_discount_that_does_not_compound_is_seen(compounding: bool) -> None:
 def test_a_wrong_floor_of_reopold_is_seen(floor: float) -> None:
     wrong = type("Wrong", (Reopold,), {"reward_floor": floor})(mixture=0.2)
     assert examine(wrong, Setting(worlds=1, deeper=0)).declared is False
+
+
+class OtherScale(GRPO):
+    """Outcomes divided by what their name does not say."""
+
+    def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
+        assert rollout.outcome is not None
+        assert rollout.group is not None
+        found = [group_advantage(rollout.outcome, rollout.group, s)[0] for s in ("none", "batch")]
+        plain, right = found
+        deviation = rollout.outcome.std(correction=0).clamp(min=1e-6)
+        wrong = {
+            "its variance": plain / deviation.square(),
+            "the sample's deviation": plain / rollout.outcome.std().clamp(min=1e-6),
+            "the deviation within groups": plain / plain.square().mean().sqrt().clamp(min=1e-6),
+            "nothing": plain,
+            "twice": 2 * right,
+        }
+        return supervision_of(rollout, wrong[self.mistake][rollout.row])
+
+    mistake = ""
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "its variance",
+        "the sample's deviation",
+        "the deviation within groups",
+        "nothing",
+        "twice",
+    ],
+)
+def test_a_wrong_scale_of_a_batchs_outcomes_is_seen(mistake: str) -> None:
+    wrong = type("Wrong", (OtherScale,), {"mistake": mistake})(scale="batch")
+    finding = examine(wrong, Setting(worlds=0))
+    assert finding.declared is False
+    assert finding.difference > 1e-2
+    assert examine(GRPO(scale="batch"), Setting(worlds=0)).declared
+
+
+def test_a_clip_or_weight_of_the_teachers_part_in_the_wrong_place_is_seen() -> None:
+    right = GRPO(distillation_weight=2.0, advantage_clip=0.5)
+
+    class ClipsTheSum(GRPO):
+        def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
+            free = replace(right, advantage_clip=None)
+            found = GRPO.supervise(free, rollout, scores)
+            return replace(found, advantage=found.advantage.clamp(-0.5, 0.5))
+
+    class ClipsAfterTheWeight(GRPO):
+        def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
+            tighter = replace(right, advantage_clip=0.25)
+            return GRPO.supervise(tighter, rollout, scores)
+
+    for kind in (ClipsTheSum, ClipsAfterTheWeight):
+        wrong = kind(distillation_weight=2.0, advantage_clip=0.5)
+        assert examine(wrong, Setting(worlds=0)).declared is False
+    assert examine(right, Setting(worlds=0)).declared
+
+
+def test_a_reward_clipped_after_its_weight_is_seen() -> None:
+    class ClipsAfterTheWeight(LGR):
+        def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
+            return LGR.supervise(LGR(top_k=3, reward_weight=2.0, reward_clip=0.35), rollout, scores)
+
+    wrong = ClipsAfterTheWeight(top_k=3, reward_weight=2.0, reward_clip=0.7)
+    assert examine(wrong, Setting(worlds=0, deeper=2)).declared is False
+    right = LGR(top_k=3, reward_weight=2.0, reward_clip=0.7)
+    assert examine(right, Setting(worlds=0, deeper=2)).declared
 
 
 def test_the_whole_future_is_the_kl_between_whole_answers() -> None:

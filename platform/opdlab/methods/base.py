@@ -26,7 +26,8 @@ class Contract:
         normalisation: what advantages are divided by; the mean over tokens is the trainer's.
         gradient: the sum of true gradients that its expected gradient equals, by their names in
             `opdlab.true_gradients`; None in place of a factor for one that is positive and differs
-            from prompt to prompt.
+            from prompt to prompt. It must be that of
+            `opdlab.outcome_factor` where that knows it.
         condition: when it holds, where it does not always.
     """
 
