@@ -25,26 +25,37 @@ ENDS = 0.1
 BIN = re.compile(r"fidelity/t(\d+)-(\d+)$")
 
 
-def training_curves(seeds: Sequence[list[dict[str, float]]]) -> dict[str, list[list[float]]]:
-    """`{metric: [steps, values]}`, means over seeds and over neighbouring steps, at most 80 points."""
-    found = {}
+Curve = list[list[float | None]]
+"""Positions and values; None is a gap in the line."""
+
+
+def training_curves(seeds: Sequence[list[dict[str, float]]]) -> dict[str, Curve]:
+    """`{metric: [steps, values]}`, means over seeds and over neighbouring steps, at most 80 points.
+
+    Where a step's figure is not finite the line has a gap: that is where a training broke.
+    """
+    found: dict[str, Curve] = {}
     for name in CURVES:
-        lines = [[(row["step"], row[name]) for row in rows if _known(row, name)] for rows in seeds]
-        points = sorted(point for line in lines for point in line)
+        lines = [
+            [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            for rows in seeds
+        ]
+        points = [point for line in lines for point in line]
         if points:
             steps, values = np.array(points).T
             parts = np.array_split(np.unique(steps), min(POINTS, len(np.unique(steps))))
-            means = [float(values[(steps >= p[0]) & (steps <= p[-1])].mean()) for p in parts]
+            near = [values[(steps >= p[0]) & (steps <= p[-1])] for p in parts]
+            means = [float(one.mean()) if np.isfinite(one).all() else None for one in near]
             found[name] = [[float(p.mean()) for p in parts], means]
     return found
 
 
-def fidelity_curves(seeds: Sequence[list[dict[str, float]]]) -> dict[str, list[list[float]]]:
+def fidelity_curves(seeds: Sequence[list[dict[str, float]]]) -> dict[str, Curve]:
     """`{"first steps": [positions, values], "last steps": ...}`: the first and last tenth of training.
 
     Each value is the mean of F(t) in a bin of positions, each step weighing the same.
     """
-    found: dict[str, list[list[float]]] = {}
+    found: dict[str, Curve] = {}
     for label, part in (("first steps", _first), ("last steps", _last)):
         rows = [row for run in seeds for row in part([r for r in run if "fidelity" in r])]
         names = {n for row in rows for n in row if BIN.match(n) and _known(row, n)}

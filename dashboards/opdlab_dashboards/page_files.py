@@ -18,7 +18,7 @@ import opdlab
 from opdlab.records import Sample
 from opdlab_dashboards import published
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
-from opdlab_dashboards.curves import CURVES, SHARES, fidelity_curves, training_curves
+from opdlab_dashboards.curves import CURVES, SHARES, Curve, fidelity_curves, training_curves
 from opdlab_dashboards.rows import Cell, Row, Score
 from opdlab_dashboards.tables import READING, title
 from opdlab_dashboards.varied import in_short, varied
@@ -247,13 +247,13 @@ def _curves(board: Board) -> list[dict[str, Any]]:
     ]
 
 
-KINDS: dict[str, Callable[[Sequence[list[dict[str, float]]]], dict[str, list[list[float]]]]] = {
+KINDS: dict[str, Callable[[Sequence[list[dict[str, float]]]], dict[str, Curve]]] = {
     "training": training_curves,
     "fidelity": fidelity_curves,
 }
 
 
-def _lines(curves: dict[str, list[list[float]]]) -> dict[str, list[list[float | None]]]:
+def _lines(curves: dict[str, Curve]) -> dict[str, Curve]:
     return {name: [[_short(x) for x in axis] for axis in curve] for name, curve in curves.items()}
 
 

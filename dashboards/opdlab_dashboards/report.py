@@ -18,7 +18,7 @@ from opdlab.terminal import console
 from opdlab.tracking import flatten
 from opdlab_dashboards import mlflow_copy, page_files, swept, tables
 from opdlab_dashboards.board import AVERAGE, Board, build
-from opdlab_dashboards.curves import CURVES, SHARES, fidelity_curves, training_curves
+from opdlab_dashboards.curves import CURVES, SHARES, Curve, fidelity_curves, training_curves
 from opdlab_dashboards.differences import Difference, pair
 from opdlab_dashboards.measured import CONFIG, REFERENCES, SAMPLES, Measured, find
 from opdlab_dashboards.rows import Row
@@ -325,7 +325,7 @@ def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str,
         }
 
 
-def _line(name: str, curve: list[list[float]], n: int, dash: str = "solid") -> dict[str, Any]:
+def _line(name: str, curve: Curve, n: int, dash: str = "solid") -> dict[str, Any]:
     x, y = curve
     return {"name": name, "x": x, "y": y, "mode": "lines", "colour": n, "line": {"dash": dash}}
 

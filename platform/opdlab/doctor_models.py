@@ -94,16 +94,15 @@ def unread(
     return [f"{name}: {share}" for name, share in found.items() if share.bad_tokens]
 
 
-def sampling(config: Experiment) -> Line:
-    """Whether the student's answers are samples of its whole distribution."""
-    engine = config.rollout
-    found = f"temperature {engine.temperature:g}, top_p {engine.top_p:g}"
+def sampling(*runs: Experiment) -> Line:
+    """Whether the student's answers are samples of its whole distribution, in every run."""
+    drawn = dict.fromkeys((run.rollout.temperature, run.rollout.top_p) for run in runs)
+    found = "; ".join(f"temperature {one[0]:g}, top_p {one[1]:g}" for one in drawn)
     remedy = (
         "set rollout.temperature: 1.0 and rollout.top_p: 1.0; else the tokens are not the student's own "
         "samples, and every expectation over them is another"
     )
-    whole = engine.temperature == 1.0 and engine.top_p == 1.0
-    return judged("sampling is not truncated", whole, found, remedy)
+    return judged("sampling is not truncated", set(drawn) == {(1.0, 1.0)}, found, remedy)
 
 
 def answers_fit(runs: Sequence[Experiment], prompts: PromptSource, cast: Cast) -> Line:

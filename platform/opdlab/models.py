@@ -205,8 +205,8 @@ def pad_id(
 
 
 def reach(ends: tuple[int, ...], shared: int) -> int | None:
-    """Entries that a teacher answers from: the shared ones, or all where it could not end by those."""
-    return shared if ends[0] < shared else None
+    """Entries that a teacher answers from: the shared ones, or all where those lack one of its ends."""
+    return shared if max(ends) < shared else None
 
 
 def require_end(

@@ -41,8 +41,7 @@ class Setting:
         vocabulary, length: of a world.
         rows: answers of one prompt in a batch; methods that compare answers need two or more.
         groups: that the rows are shared out to, each compared within itself.
-        worlds: explained at once. Where a method compares no answers, batches are of one from the second
-            world on.
+        worlds: explained at once.
         deeper: further worlds of three tokens, with answers of three: in answers of two a discount that
             does not compound cannot be seen. A method that compares answers gets as many worlds with two
             groups: in one, the deviation of a batch is that of its group.
@@ -66,9 +65,9 @@ class Setting:
     def made(self, method: Method) -> Iterator[tuple[World, Setting]]:
         """The worlds for a method, each with its setting."""
         drawn = (method.sampler, self.stale, self.temperature, self.top_p)
-        alone = self if method.graded else replace(self, rows=1)
         for seed in range(self.worlds):
-            yield make_world(seed, self.vocabulary, self.length, *drawn), alone if seed else self
+            yield make_world(seed, self.vocabulary, self.length, *drawn), self
+        alone = self if method.graded else replace(self, rows=1)
         for seed in range(self.worlds, self.worlds + self.deeper):
             yield make_world(seed, *DEEPER, *drawn), alone
             if method.graded:

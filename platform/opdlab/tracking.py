@@ -245,7 +245,8 @@ class Tracker:
         """Keep a table of samples on disk and send it as one the MLflow page can show."""
         path = self.folder / "tables" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"columns": list(columns), "data": _rows(columns)}))
+        content = {"columns": list(columns), "data": _rows(columns)}
+        path.write_text(json.dumps(content, allow_nan=False))  # a page reads it, which knows no NaN
         self.artifact(path, "tables")
         names = sorted((table.name for table in path.parent.glob("*.json")), key=natural)
         listed = [{"path": f"tables/{each}", "type": "table"} for each in names]

@@ -121,9 +121,11 @@ class Laboratory:
         return load_file(self.output / group / run / "model" / "model.safetensors")
 
 
-def wait_for_step(laboratory: Laboratory, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(
+    laboratory: Laboratory, step: int, process: subprocess.Popen[str], run: str = "lgr"
+) -> None:
     """Until a training process has recorded a step."""
-    path = laboratory.output / "small-001" / "lgr" / "metrics.jsonl"
+    path = laboratory.output / "small-001" / run / "metrics.jsonl"
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         if path.exists() and path.read_text().count("\n") >= step:
@@ -137,6 +139,10 @@ def comparable(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     """Metrics without the clock's."""
     timed = ("time", "tokens_per_second")
     return [
-        {k: v for k, v in row.items() if k not in timed and not k.startswith("seconds/")}
+        {
+            k: v
+            for k, v in row.items()
+            if k not in timed and not k.startswith("seconds/") and not k.endswith("mean_seconds")
+        }
         for row in rows
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from end_to_end.laboratory import Laboratory, wait_for_step
+from end_to_end.laboratory import Laboratory, comparable, wait_for_step
 
 from opdlab import loader
 from opdlab.errors import ConfigError
@@ -19,8 +19,12 @@ RUNS = [
 ]
 SMALL = {
     "runs": RUNS,
-    "training__steps": 2,
+    "training__steps": 4,
     "training__seeds": 2,
+    "training__checkpoint_every": 2,
+    "training__average": "ema",
+    "training__average_decay": 0.9,
+    "evaluation__every": 3,
     "evaluation__references": ["student"],
 }
 
@@ -88,23 +92,23 @@ def test_the_leaderboard_has_one_row_a_method(seeded: tuple[Laboratory, str]) ->
 
 
 def test_several_seeds_with_an_average_of_weights_resume_bit_for_bit(
-    make_laboratory: Callable[[str], Laboratory],
+    seeded: tuple[Laboratory, str], make_laboratory: Callable[[str], Laboratory]
 ) -> None:
-    averaged = {"training__average": "ema", "training__average_decay": 0.9}
-    changes = {**averaged, "training__steps": 30, "evaluation__every": 11}
-    whole, killed = make_laboratory("whole"), make_laboratory("killed")
-    whole.run("train", whole.write(**changes))
-    process = killed.start("train", killed.write(**changes))
-    wait_for_step(killed, 15, process)
+    """Killed in the second training of four: one is over by then, two are yet to begin."""
+    whole, killed = seeded[0], make_laboratory("killed")
+    process = killed.start("train", killed.write(**SMALL))
+    wait_for_step(killed, 3, process, "lgr-4")
     process.kill()
     process.communicate()
     killed.run("train", killed.folder / "small.yaml", "--resume")
-    expected, found = whole.weights(), killed.weights()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    last = torch.load(whole.output / "small-001/lgr/checkpoints/last.ckpt", weights_only=True)
+    for run in ("lgr-3", "lgr-4", "opd-3", "opd-4"):
+        expected, found = whole.weights(run), killed.weights(run)
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+        assert comparable(killed.metrics(run)) == comparable(whole.metrics(run))
+    last = torch.load(whole.output / "small-001/lgr-4/checkpoints/last.ckpt", weights_only=True)
     weight = next(iter(expected))
     raw = last["state_dict"][f"student.{weight}"]
-    assert not torch.equal(raw, expected[weight])
+    assert not torch.equal(raw, whole.weights("lgr-4")[weight])
 
 
 @pytest.mark.parametrize(

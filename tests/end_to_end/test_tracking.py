@@ -216,3 +216,19 @@ def test_a_run_taken_up_again_begins_a_line_of_its_own(laboratory: Laboratory, c
     tracking.Tracker(client, run, folder).log({"loss": 2.0}, 2)
     assert [row["step"] for row in tracking.read_metrics(folder)] == [1, 2]
     assert len(path.read_text().splitlines()) == 2 + bool(cut)
+
+
+def test_metrics_that_are_not_finite_are_kept_as_such(tmp_path: Path, store: Path) -> None:
+    shutil.copy(store, tmp_path / "mlflow.db")
+    client = tracking.open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run = client.create_run(client.create_experiment("e")).info.run_id
+    tracker = tracking.Tracker(client, run, tmp_path)
+    tracker.log({"loss": 1.0, "gradient_norm": float("inf"), "entropy": float("nan")}, 1)
+    tracker.close("FINISHED")
+    (row,) = tracking.read_metrics(tmp_path)
+    assert row["gradient_norm"] == float("inf")
+    assert row["entropy"] != row["entropy"]
+    assert "Infinity" in (tmp_path / tracking.METRICS).read_text()
+    shown = client.get_run(run).data.metrics
+    assert shown["loss"] == 1.0
+    assert shown["gradient_norm"] != shown["gradient_norm"]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -297,6 +298,12 @@ def test_curves_average_seeds_and_keep_the_ends() -> None:
     steps, values = training_curves([rows, other])["reverse_kl"]
     assert len(steps) == 80
     assert (steps[0], values[0]) == (3.0, 4.0), "the first five steps, over two seeds"
+
+
+def test_a_step_that_is_not_finite_is_a_gap_in_its_curve() -> None:
+    rows = [{"step": s, "reverse_kl": float(s)} for s in range(1, 5)]
+    rows[2]["reverse_kl"] = math.inf
+    assert training_curves([rows])["reverse_kl"] == [[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, None, 4.0]]
 
 
 def test_fidelity_is_shown_for_the_first_and_the_last_tenth() -> None:

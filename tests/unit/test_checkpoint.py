@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from opdlab.errors import NonFiniteError, ResumeError
-from opdlab.tracking import METRICS, Tracker, open_client, read_metrics
 from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint, refuse_non_finite
 from opdlab.training.claim import claimed
 
@@ -107,18 +106,3 @@ def test_a_folder_in_use_is_refused_by_the_name_of_its_process(tmp_path: Path) -
         assert json.loads((tmp_path / ".process.json").read_text())["pid"] == os.getpid()
     with claimed(tmp_path):
         pass
-
-
-def test_metrics_that_are_not_finite_are_kept_as_such(tmp_path: Path) -> None:
-    client = open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    run = client.create_run(client.create_experiment("e")).info.run_id
-    tracker = Tracker(client, run, tmp_path)
-    tracker.log({"loss": 1.0, "gradient_norm": float("inf"), "entropy": float("nan")}, 1)
-    tracker.close("FINISHED")
-    (row,) = read_metrics(tmp_path)
-    assert row["gradient_norm"] == float("inf")
-    assert row["entropy"] != row["entropy"]
-    assert "Infinity" in (tmp_path / METRICS).read_text()
-    shown = client.get_run(run).data.metrics
-    assert shown["loss"] == 1.0
-    assert shown["gradient_norm"] != shown["gradient_norm"]

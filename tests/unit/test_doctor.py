@@ -75,6 +75,7 @@ def test_the_exit_status_tells_health() -> None:
 def test_samples_of_another_distribution_are_found(planted: str) -> None:
     assert doctor_models.sampling(one_run()).status == "pass"
     assert_fails(doctor_models.sampling(one_run(planted)))
+    assert_fails(doctor_models.sampling(one_run(), one_run(planted)))
 
 
 def test_two_copies_of_a_package_are_found(tmp_path: Path) -> None:

@@ -15,16 +15,18 @@ from end_to_end.laboratory import save_model
 from small_models import random_rollout, small_model
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
+from unit.test_training import rollout_of
 
 from opdlab import models
 from opdlab.config import Experiment
 from opdlab.errors import ModelError
 from opdlab.head import chunked_loss
 from opdlab.length_groups import states_before_tokens
+from opdlab.models import reach
 from opdlab.prompts import encode
 from opdlab.records import Questions
 from opdlab.teacher import Teacher
-from opdlab.training.module import Distillation, ended_by
+from opdlab.training.module import Distillation, ended_by, require_shared
 from opdlab.training.pair import Pair, load_module, load_pair, require_prompt
 
 
@@ -104,6 +106,17 @@ def test_a_teacher_that_ends_beyond_the_shared_vocabulary_answers_from_its_own(
     subject = pair.subject(pair.teacher, config)
     assert subject.eos_ids == (pair.vocabulary,)
     assert subject.vocabulary is None
+
+
+def test_a_teacher_answers_from_its_own_entries_where_one_of_its_ends_is_not_shared() -> None:
+    assert reach((2, 9), 10) == 10
+    assert reach((2, 10), 10) is None
+
+
+def test_an_answer_of_the_teacher_in_tokens_that_the_student_lacks_is_refused() -> None:
+    require_shared(rollout_of([[3, 4], [4]]), 5)
+    with pytest.raises(ModelError, match="wrote token 5, which is not among the 5 entries"):
+        require_shared(rollout_of([[3, 5], [4]]), 5)
 
 
 def test_a_student_that_could_never_end_is_refused_at_load(folders, tmp_path: Path) -> None:

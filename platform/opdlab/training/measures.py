@@ -63,10 +63,13 @@ def step_metrics(
 def by_position(
     name: str, values: Float[Tensor, "T"], rollout: Rollout, max_new_tokens: int
 ) -> dict[str, float]:
-    """Mean of a per-token value in equal bins of the position; bins without tokens are left out."""
+    """Mean of a per-token value in equal bins of the position; bins without tokens are left out.
+
+    NaN says that there is no value; infinity is one, and shows.
+    """
     width = math.ceil(max_new_tokens / POSITION_BINS)
     bins = rollout.position // width
-    known = values.isfinite()
+    known = ~values.isnan()
     sums = torch.zeros(POSITION_BINS, device=values.device, dtype=torch.float32)
     counts = torch.zeros_like(sums)
     sums.index_add_(0, bins[known], values[known].float())

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from opdlab import returned
 from opdlab.config import Experiment, Training
-from opdlab.errors import NonFiniteError, ResumeError
+from opdlab.errors import ModelError, NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
 from opdlab.head import TokenLosses, chunked_loss
 from opdlab.length_groups import states_before_tokens
@@ -212,6 +212,7 @@ class Distillation(L.LightningModule):
             max_rows=self.config.training.rollout_rows,
         )
         rollout = ended_by(rollout, self.subject.eos_ids).to(self.device)
+        require_shared(rollout, self.subject.vocabulary)
         problems = [prompt.problem for prompt in asked]
         if not self.method.graded:
             return Answers(rollout, problems, number)
@@ -368,6 +369,11 @@ class Distillation(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def refuse_non_finite(self) -> None:
+        """Stop where the last step has made weights that are no numbers, before they are used or kept."""
+        state = {"state_dict": self.state_dict(), "global_step": self.trainer.global_step}
+        refuse_non_finite(state, self.ruled_out)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         refuse_non_finite(checkpoint, self.ruled_out)
         checkpoint["opdlab"] = {"drawn": self.drawn, "random_state": torch.get_rng_state()}
@@ -405,6 +411,22 @@ def ended_by(rollout: Rollout, ends: tuple[int, ...]) -> Rollout:
     foreign = rollout.ended[:, None] & ~is_one_of(token, ends)
     tokens = rollout.tokens.scatter(1, last, token.masked_fill(foreign, ends[0]))
     return replace(rollout, tokens=tokens, eos_ids=ends)
+
+
+def require_shared(rollout: Rollout, shared: int | None) -> None:
+    """Refuse answers in tokens that the student does not have.
+
+    Raises:
+        ModelError: the teacher, which answers from its own vocabulary, wrote one.
+    """
+    foreign = rollout.token[rollout.token >= (shared or torch.inf)]
+    if len(foreign):
+        raise ModelError(
+            f"the teacher wrote token {int(foreign[0])}, which is not among the {shared} entries "
+            "that student and teacher share, so the student cannot learn its answers. Take a teacher that "
+            "ends its answers by shared tokens (eos_token_id of its generation_config.json), or a method "
+            "that trains on the student's own answers"
+        )
 
 
 def learning_rate_factor(settings: Training, step: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -150,13 +151,21 @@ def asked(
         yield ids[row][found].tolist(), scores.confidence[mine][row][found]
 
 
-def rounded(values: Any) -> list[float | None]:
-    """Numbers short enough to read; NaN (nothing there) as null."""
-    return [round(v, 4) if v == v else None for v in values.tolist()]
+def rounded(values: Any) -> list[float | str | None]:
+    """Numbers short enough to read; NaN (nothing there) as null, infinity in words: JSON has neither."""
+    return [
+        None if math.isnan(v) else round(v, 4) if math.isfinite(v) else str(v)
+        for v in values.tolist()
+    ]
 
 
 def keep_copy(module: Distillation, folder: Path) -> None:
-    """Save the student as it is now; the folder is whole or not there."""
+    """Save the student as it is now; the folder is whole or not there.
+
+    Raises:
+        NonFiniteError: its weights are not finite.
+    """
+    module.refuse_non_finite()
     partial = folder.with_name(f".{folder.name}")
     for old in (partial, folder):
         shutil.rmtree(old, ignore_errors=True)
