@@ -25,7 +25,7 @@ ENDS = 0.1
 BIN = re.compile(r"fidelity/t(\d+)-(\d+)$")
 
 
-Curve = list[list[float | None]]
+Curve = Sequence[Sequence[float | None]]
 """Positions and values; None is a gap in the line."""
 
 
