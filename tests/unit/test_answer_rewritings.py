@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opdlab_evaluators.answers.matching import Matching
-from opdlab_evaluators.answers.things import Context, read
+from opdlab_evaluators.answers.thing import Context
+from opdlab_evaluators.answers.things import read
 
 small = st.integers(1, 60)
 fractions = st.builds(Fraction, st.integers(-90, 90), st.integers(1, 30))

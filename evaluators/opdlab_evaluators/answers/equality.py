@@ -20,16 +20,10 @@ from opdlab_evaluators.answers.expression import Unsupported, is_dear, letters, 
 from opdlab_evaluators.answers.layout import tidy
 from opdlab_evaluators.answers.matching import Matching
 from opdlab_evaluators.answers.quantity import Beyond
-from opdlab_evaluators.answers.things import (
-    Context,
-    Thing,
-    ambiguous_list,
-    choice_of,
-    plain_words,
-    read,
-    words_of_unit,
-)
+from opdlab_evaluators.answers.thing import Context, Thing
+from opdlab_evaluators.answers.things import ambiguous_list, read
 from opdlab_evaluators.answers.tokens import LONGEST, Unread, tokens_of
+from opdlab_evaluators.answers.words import choice_of, plain_words, words_of_unit
 
 FLOAT_ROUNDING = 40
 NUMERIC_PRECISION = 80

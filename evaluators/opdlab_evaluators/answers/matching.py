@@ -13,8 +13,9 @@ import mpmath
 
 from opdlab_evaluators.answers import region as regions
 from opdlab_evaluators.answers.expression import Tree, letters, mentions, value
+from opdlab_evaluators.answers.inequalities import as_region
 from opdlab_evaluators.answers.quantity import Beyond, Number, Undefined, real
-from opdlab_evaluators.answers.things import Thing, as_region
+from opdlab_evaluators.answers.thing import Thing
 from opdlab_evaluators.answers.tokens import Unread
 
 PRECISIONS = (60, 300)

@@ -1,0 +1,62 @@
+"""Tokens between separators and in brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opdlab_evaluators.answers.tokens import Token
+
+OPENING = ("(", "[", "{", "\\{", "\\lbrace", "\\lfloor", "\\lceil", "\\lvert")
+CLOSING = (")", "]", "}", "\\}", "\\rbrace", "\\rfloor", "\\rceil", "\\rvert")
+
+
+def split(tokens: Sequence[Token], *separators: str) -> tuple[list[list[Token]], list[str]]:
+    """Parts between separators that stand in no bracket, and the separators."""
+    parts: list[list[Token]] = [[]]
+    found, depth = [], 0
+    for token in tokens:
+        text = str(token)
+        if text in OPENING or text.startswith("\\begin "):
+            depth += 1
+        elif text in CLOSING or text.startswith("\\end "):
+            depth -= 1
+        if depth == 0 and text in separators:
+            found.append(text)
+            parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts, found
+
+
+def enclosed(tokens: Sequence[Token]) -> tuple[str, str] | None:
+    """The outer brackets of tokens that one pair encloses, also unequal ones of an interval."""
+    if len(tokens) < 2:
+        return None
+    first, last = str(tokens[0]), str(tokens[-1])
+    if first not in ("(", "[", "{", "\\{", "\\lbrace") or last not in (
+        ")",
+        "]",
+        "}",
+        "\\}",
+        "\\rbrace",
+    ):
+        return None
+    depth = 0
+    for token in tokens[1:-1]:
+        depth += (str(token) in OPENING) - (str(token) in CLOSING)
+        if depth < 0:
+            return None
+    return (first, last) if depth == 0 else None
+
+
+def readings(tokens: Sequence[Token]) -> list[list[Token]]:
+    r"""Both readings of \pm and \mp, upper signs first; the tokens alone where there is none."""
+    if not any(str(token) in ("\\pm", "\\mp") for token in tokens):
+        return [list(tokens)]
+    found = []
+    for plus, minus in (("+", "-"), ("-", "+")):
+        signs = {"\\pm": plus, "\\mp": minus}
+        found.append(
+            [Token("symbol", signs[str(t)], t.spaced) if str(t) in signs else t for t in tokens]
+        )
+    return found

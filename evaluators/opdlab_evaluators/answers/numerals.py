@@ -1,0 +1,68 @@
+"""Names on the left of an equation, and numbers with a base behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opdlab_evaluators.answers.thing import Thing
+from opdlab_evaluators.answers.tokens import Token
+
+_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
+_BASES |= {"ten": 10, "twelve": 12, "sixteen": 16}
+
+
+def named(tokens: Sequence[Token]) -> str | None:
+    """The variable or function, `x`, `x_1`, `f(x)`, that the left side of an equation names."""
+    texts = [str(token) for token in tokens]
+    if not texts or (
+        tokens[0].kind != "letter" and texts[0] not in ("\\theta", "\\alpha", "\\lambda")
+    ):
+        return None
+    rest = texts[1:]
+    name = texts[0]
+    if rest[:1] == ["_"]:
+        end = 2 if rest[1:2] != ["{"] else (rest.index("}") + 1 if "}" in rest else len(rest))
+        name += "_" + "".join(t for t in rest[1:end] if t not in "{}")
+        rest = rest[end:]
+    if not rest:
+        return None if name in ("e", "i") else name
+    if (
+        rest[0] == "("
+        and rest[-1] == ")"
+        and all(
+            t.kind == "letter" or t.text == "," for t in tokens[len(texts) - len(rest) + 1 : -1]
+        )
+    ):
+        return "".join(texts)
+    return None
+
+
+def numeral(tokens: Sequence[Token]) -> Thing | None:
+    """Digits with a base behind them: `10101_2`, `1A_{16}`, `52_{\\text{eight}}`, `(101)_2`."""
+    texts = [str(token) for token in tokens]
+    if "_" in texts:
+        place = texts.index("_")
+        digits = [t for t in texts[:place] if t not in ("(", ")", "{", "}")]
+        base = [t for t in texts[place + 1 :] if t not in ("{", "}", "(", ")")]
+    elif "base" in texts:
+        place = texts.index("base")
+        digits, base = texts[:place], texts[place + 1 :]
+        if digits[-1:] == ["in"]:
+            digits = digits[:-1]
+    else:
+        return None
+    if (
+        not digits
+        or len(base) != 1
+        or not all(
+            t.kind in ("number", "letter", "word") or str(t) in "(){}" for t in tokens[:place]
+        )
+    ):
+        return None
+    written = "".join(digits).upper()
+    number = int(base[0]) if base[0].isdigit() and len(base[0]) < 3 else _BASES.get(base[0].lower())
+    if number is None or not 2 <= number <= 36 or (not digits[0][0].isdigit() and number <= 10):
+        return None
+    if not written.isalnum() or len(written) > 1000:
+        return None
+    return Thing("numeral", name=written, base=number)

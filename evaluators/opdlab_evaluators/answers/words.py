@@ -1,0 +1,105 @@
+"""Answers in words: phrases before an answer, numbers in words, letters of choices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from opdlab_evaluators.answers.expression import Tree
+from opdlab_evaluators.answers.layout import tidy
+from opdlab_evaluators.answers.tokens import Token, Unread, names_of
+
+_LEADS = tuple(
+    tuple(lead.split())
+    for lead in (
+        "the final answer is", "the correct answer is", "the answer is", "the value is", "answer is",
+        "there are exactly", "there are", "there is", "there will be", "a total of", "the total is",
+        "total of", "total", "we get", "i get", "we have", "we obtain", "it is", "is equal to",
+        "equal to", "equals", "therefore", "thus", "so", "hence", "exactly", "simply", "just", "then",
+        "is", "answer", "only", "that is", "all", "option", "choice", "in total", "she has", "he has",
+        "she makes", "he makes", "they have", "it takes", "it costs",
+    )
+)  # fmt: skip
+# Words that say more than a unit does; never taken for one, not even in a gold.
+MEANING = frozenset(
+    names_of(
+        "not no non less more least most than over under about approximately infinite infinitely undefined"
+        " none never except mod if for when base million billion trillion thousand hundred dozen half"
+        " percent negative minus plus times squared cubed factorial or and maybe perhaps cannot remainder"
+        " with is at to of the too small large"
+    )
+)
+_NUMBER_WORDS = {
+    word: number
+    for number, word in enumerate(
+        names_of(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+            " sixteen seventeen eighteen nineteen twenty"
+        )
+    )
+}
+NOTHING = ("no solution", "no solutions", "empty set", "the empty set", "there are no solutions")
+ALL_REALS = ("all real numbers", "real numbers", "all reals", "any real number")
+
+
+def plain_words(text: str) -> str | None:
+    """The words that a text consists of, in small letters without articles; None where there is more."""
+    bare = re.sub(
+        r"\\(?:text(?:bf|it|rm|tt|sf)?|mathrm|mbox|operatorname|mathbf)\s?(?=\{)", "", text
+    )
+    bare = re.sub(r"[{}~]", " ", bare.replace("$", " ")).replace("\\ ", " ").replace("\\,", " ")
+    bare = bare.strip().rstrip(".,;!").strip()
+    if not re.fullmatch(r"[^\W\d_](?:[^\W\d_]|[\s'’(),/-])*", bare):
+        return None
+    folded = re.sub(r"[^\w]+", " ", bare.lower())
+    return re.sub(r"\b(?:an?|the)\s", "", folded).strip()
+
+
+def choice_of(text: str) -> str | None:
+    """The letter of an answer that names one of several choices, its text behind it or not."""
+    bare = re.sub(r"\\(?:text(?:bf|it|rm)?|mathrm|mbox|mathbf|boldsymbol)\s?(?=\{)", "", tidy(text))
+    bare = re.sub(r"\s+", " ", re.sub(r"[{}]", " ", bare)).strip()
+    bare = re.sub(r"^(?:the )?(?:answer|option|choice)(?: is)?:? ", "", bare, flags=re.IGNORECASE)
+    match = re.fullmatch(
+        r"\( ?([A-Z]) ?\)(?: (?!or\b|and\b).*)?|([A-Z])(?: ?[:.)] ?.*)?", bare, re.DOTALL
+    )
+    if match is None or re.search(r"\( ?[A-Z] ?\).*\( ?[A-Z] ?\)", bare):
+        return None
+    return match[1] or match[2]
+
+
+def without_lead(tokens: list[Token]) -> list[Token]:
+    """Without phrases such as `a total of`, `the answer is`."""
+    for _ in range(6):
+        for lead in _LEADS:
+            words = [token.text.lower() for token in tokens[: len(lead)]]
+            kinds = [token.kind in ("word", "letter") for token in tokens[: len(lead)]]
+            if words == list(lead) and all(kinds) and len(tokens) > len(lead):
+                tokens = tokens[len(lead) :]
+                if str(tokens[0]) in (":", ",") and len(tokens) > 1:
+                    tokens = tokens[1:]
+                break
+        else:
+            break
+    return tokens
+
+
+def worded(tokens: Sequence[Token]) -> Tree | None:
+    """`eighteen`, `eighteen (18)`."""
+    word = _NUMBER_WORDS.get(tokens[0].text.lower()) if tokens[0].kind == "word" else None
+    if word is None:
+        return None
+    rest = [str(token) for token in tokens[1:]]
+    if rest in ([], ["(", str(word), ")"]):
+        return ("number", Fraction(word))
+    raise Unread(f"the word {tokens[0].text!r}")
+
+
+def words_of_unit(tokens: Sequence[Token]) -> frozenset[str]:
+    """Words of a gold, which its answers may use as units too."""
+    return frozenset(
+        token.text.lower()
+        for token in tokens
+        if token.kind == "word" and token.upright and token.text.lower() not in MEANING
+    )
