@@ -26,11 +26,14 @@ _GREEK = names_of(
     " ell hbar"
 )
 _CONSTANTS = {"pi": "pi", "infty": "infinity", "imath": "i", "mathrm e": "e"}
-_TIMES = ("*", "\\cdot", "\\cdotp", "\\times", "\\ast")
+_INFIX = dict.fromkeys(("*", "\\cdot", "\\cdotp", "\\times", "\\ast", "of"), "times")
+_INFIX |= {"/": "over", "\\div": "over", "\\bmod": "modulo", "\\mod": "modulo", "%": "percent"}
 _UNSUPPORTED = ("int", "sum", "prod", "lim", "iint", "oint", "partial", "nabla")
 _OPENING = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _OPENING |= {"\\lvert": "\\rvert", "\\{": "\\}", "\\lbrace": "\\rbrace"}
-_LOOSE = ("ln", "log", "lg", "exp")
+_ENDING = ("\\rfloor", "\\rceil", "\\rvert", "\\rVert", "\\rbrace", "\\bmod", "\\mod")
+_NORMS = {"\\lVert": "\\rVert", "\\Vert": "\\Vert", "\\|": "\\|"}
+_CHOOSING = {"C": "binomial", "P": "arrangements"}
 
 
 class Unsupported(Unread):
@@ -96,24 +99,25 @@ class _Reader:
     def product(self) -> Tree:
         tree, number = self.power(), self._was_number()
         while (text := self.peek()) is not None:
-            if text in _TIMES:
+            operation = _INFIX.get(text)
+            if operation == "percent":
+                # `5\% of 100`; a percent sign that ends a value is taken off before.
                 self.take()
-                tree, number = ("times", tree, self.signed_power()), False
-            elif text in ("/", "\\div"):
+                tree, number = ("over", tree, ("number", Fraction(100))), False
+            elif operation is not None and (text != "of" or tree[0] == "over"):
                 self.take()
-                tree, number = ("over", tree, self.signed_power()), False
-            elif text in ("\\bmod", "\\mod"):
-                self.take()
-                tree, number = ("modulo", tree, self.signed_power()), False
+                tree, number = (operation, tree, self.signed_power()), False
             elif number and text == "\\frac" and self._plain_fraction():
                 tree, number = ("add", tree, self.power()), False
             elif self._mixed_slash(number):
                 above, _, below = (self.take() for _ in range(3))
                 part = Fraction(int(above.text), int(below.text))
                 tree, number = ("add", tree, ("number", part)), False
-            elif self.kind() == "number":
+            elif self.kind() == "number" and self._chosen(tree):
+                tree, number = self._choice(tree), False
+            elif self.kind() == "number" and not _takes_number(tree):
                 raise Unread("numbers that stand apart")
-            elif self._begins():
+            elif self._begins() or self.kind() == "number":
                 tree, number = ("times", tree, self.power()), False
             else:
                 break
@@ -168,7 +172,7 @@ class _Reader:
         """Whether a factor begins here without a sign of multiplication."""
         text, kind = self.peek() or "", self.kind()
         if kind in ("letter", "word", "command"):
-            return text not in ("\\rfloor", "\\rceil", "\\rvert", "\\rbrace")
+            return text not in _ENDING
         return text in ("(", "[", "{") or (text == "|" and not self.bars)
 
     def signed_power(self) -> Tree:
@@ -239,9 +243,12 @@ class _Reader:
         text, kind = self.peek(), self.kind()
         if text is None:
             raise Unread("the end where more was expected")
+        chosen = self._chosen_before()
+        if chosen is not None:
+            return chosen
         if text in ("(", "[", "{"):
             return self.group()
-        if text in ("|", "\\|", "\\lvert", "\\vert"):
+        if text in ("|", "\\lvert", "\\vert", *_NORMS):
             return self.absolute()
         if text in ("\\lfloor", "\\lceil"):
             name = "floor" if text == "\\lfloor" else "ceil"
@@ -259,7 +266,13 @@ class _Reader:
 
     def absolute(self) -> Tree:
         opening = str(self.take())
-        closing = "\\rvert" if opening == "\\lvert" else opening
+        closing = {"\\lvert": "\\rvert", **_NORMS}.get(opening, opening)
+        if opening in _NORMS and self.peek() in ("(", "[") and self._is_listed():
+            tree = ("number", Fraction(0))
+            for part in self.listed():
+                tree = ("add", tree, ("power", part, ("number", Fraction(2))))
+            self.take(closing)
+            return ("root", tree, ("number", Fraction(2)))
         self.bars += 1
         tree = self.total()
         self.bars -= 1
@@ -270,7 +283,71 @@ class _Reader:
         value, self.place = repeating(token, self.tokens, self.place)
         return ("number", value)
 
+    def _is_listed(self) -> bool:
+        """Whether a bracket with a comma comes."""
+        depth = 0
+        for token in self.tokens[self.place :]:
+            text = str(token)
+            depth += (text in ("(", "[", "{")) - (text in (")", "]", "}"))
+            if depth == 1 and text in (",", ";"):
+                return True
+            if depth == 0:
+                return False
+        return False
+
+    def _chosen(self, tree: Tree) -> bool:
+        """Whether `5C` stands before the number that comes: `5C2`."""
+        before = [str(t) for t in self.tokens[self.place - 2 : self.place]]
+        return (
+            tree[0] == "times"
+            and tree[2] in (("letter", "C"), ("letter", "P"))
+            and tree[1][0] == "number"
+            and len(before) == 2
+            and before[0].isdigit()
+            and not any(t.spaced for t in self.tokens[self.place - 1 : self.place + 1])
+        )
+
+    def _choice(self, tree: Tree) -> Tree:
+        return (_CHOOSING[tree[2][1]], tree[1], self.atom())
+
+    def _chosen_before(self) -> Tree | None:
+        """`{}_5C_2`, `^5P_2`: ways to choose or to arrange with the larger number before the letter."""
+        place = self.place
+        if self.peek() == "{" and self.peek(1) == "}":
+            self.place += 2
+        if self.peek() in ("_", "^"):
+            self.take()
+            above = self.argument(exponent=True)
+            if self.peek() == "{" and self.peek(1) == "}":
+                self.place += 2
+            name = self.peek()
+            if name in _CHOOSING and self.peek(1) == "_":
+                self.place += 2
+                return (_CHOOSING[name], above, self.argument(exponent=True))
+        self.place = place
+        return None
+
+    def _chosen_behind(self, name: str) -> Tree | None:
+        """`C(5,2)`, `C_5^2` and `C^2_5`: the larger number is the one that is chosen from."""
+        if self.peek() == "(" and self._is_listed():
+            found = self.listed()
+            return (_CHOOSING[name], *found) if len(found) == 2 else None
+        place, found = self.place, []
+        for _ in range(2):
+            if self.peek() not in ("_", "^") or self.kind(1) not in ("number", "symbol"):
+                break
+            sign = self.peek()
+            self.take()
+            found.append((sign, self.argument(exponent=True)))
+        if len(found) == 2 and all(tree[0] == "number" for _, tree in found):
+            return (_CHOOSING[name], *sorted((t for _, t in found), key=lambda t: -t[1]))
+        self.place = place
+        return None
+
     def letter(self, name: str) -> Tree:
+        chosen = self._chosen_behind(name) if name in _CHOOSING else None
+        if chosen is not None:
+            return chosen
         if self.peek() == "_":
             self.take()
             name = f"{name}_{self.subscript()}"
@@ -294,6 +371,8 @@ class _Reader:
         name = token.text
         if name in FUNCTIONS:
             return self.function(name)
+        if name in _CHOOSING:
+            return self.letter(name)
         if token.upright:
             raise Unread(f"the word {name!r}")
         for known in FUNCTIONS:
@@ -327,6 +406,8 @@ class _Reader:
     def command(self, name: str) -> Tree:
         if name in _CONSTANTS:
             return ("constant", _CONSTANTS[name])
+        if name == "zeta" and self.peek() == "(" and self.kind(1) == "number":
+            return ("function", "zeta", self.group())
         if name in _GREEK:
             return self.letter(f"\\{name}")
         if name == "sqrt":
@@ -412,6 +493,14 @@ class _Reader:
         return tree
 
 
+def _takes_number(tree: Tree) -> bool:
+    r"""Whether a number behind this is a factor: `\pi 25`, `2!3!`, `(\sqrt3)2`, `i4`."""
+    kind = tree[0]
+    if kind == "times":
+        return _takes_number(tree[2])
+    return kind in ("constant", "root", "factorial")
+
+
 def letters(tree: Any) -> frozenset[str]:
     """Names of the letters in a tree."""
     found: set[str] = set()
@@ -446,10 +535,10 @@ def is_dear(tree: Any, inside: bool = False) -> bool:
         return True
     if kind == "power":
         above = tree[2]
-        if mentions(above, "power", "factorial", "binomial"):
+        if mentions(above, "power", "factorial", "binomial", "arrangements"):
             return True
         return is_dear(tree[1], inside) or is_dear(above, True)
-    growing = kind in ("factorial", "binomial")
+    growing = kind in ("factorial", "binomial", "arrangements")
     if growing and mentions(tree[1:], "power", "factorial", "binomial"):
         return True
     return any(is_dear(part, inside or growing) for part in tree if isinstance(part, tuple))
@@ -476,7 +565,7 @@ def value(tree: Tree, at: Mapping[str, Fraction], angle: bool = False) -> Number
         inside = value(parts[0], at, angle)
         return quantity.multiply(inside, mpmath.pi / 180) if angle else inside
     if kind == "function":
-        return quantity.function(parts[0], value(parts[1], at, parts[0] in _OF_ANGLES))
+        return quantity.function(parts[0], value(parts[1], at, parts[0] in OF_ANGLES))
     if kind == "several":
         return _several(parts[0], [value(part, at) for part in parts[1]])
     if kind == "factorial":
@@ -485,7 +574,7 @@ def value(tree: Tree, at: Mapping[str, Fraction], angle: bool = False) -> Number
     return _OPERATIONS[kind](*values)
 
 
-_OF_ANGLES = ("sin", "cos", "tan", "cot", "sec", "csc")
+OF_ANGLES = ("cis", "sin", "cos", "tan", "cot", "sec", "csc")
 
 
 def _constant(name: str) -> Number:
@@ -533,6 +622,7 @@ _OPERATIONS = {
     "power": quantity.power,
     "root": _root,
     "binomial": quantity.binomial,
+    "arrangements": quantity.arrangements,
     "absolute": _absolute,
     "modulo": _modulo,
     "logarithm": _logarithm,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from opdlab_evaluators.answers.expression import Tree, mentions, parse
+from opdlab_evaluators.answers.expression import OF_ANGLES, Tree, mentions, parse
 from opdlab_evaluators.answers.thing import Context, Thing
 from opdlab_evaluators.answers.tokens import FUNCTIONS, Token, Unread
 from opdlab_evaluators.answers.units import LETTERS, PER, PREFIX, TAILS, Unit, unit
@@ -177,6 +177,6 @@ def _inside_angles(tree: Any) -> bool:
         return True
     if tree and tree[0] == "degrees":
         return False
-    if tree[:1] == ("function",) and tree[1] in ("sin", "cos", "tan", "cot", "sec", "csc"):
+    if tree[:1] == ("function",) and tree[1] in OF_ANGLES:
         return True
     return all(_inside_angles(part) for part in tree)

@@ -176,6 +176,15 @@ def binomial(n: Number, k: Number) -> Number:
     return _inexact(mpmath.binomial(real(n), real(k)))
 
 
+def arrangements(n: Number, k: Number) -> Number:
+    """n! / (n - k)! for natural numbers; raises Undefined, Beyond."""
+    if not all(isinstance(x, Fraction) and x.denominator == 1 for x in (n, k)) or not 0 <= k <= n:
+        raise Undefined("arrangements of what are no natural numbers")
+    if k > MOST_FACTORIAL or k * bits(n) > MOST_BITS:
+        raise Beyond("a number of arrangements too large to be worked out")
+    return Fraction(math.perm(int(n), int(k)))
+
+
 def function(name: str, value: Number) -> Number:
     """A function of one number; raises Undefined, Beyond."""
     if name in _ROUNDING:
@@ -209,6 +218,12 @@ def _real_only(value: Number) -> Number:
     return mpmath.re(value)
 
 
+def _zeta(value: Any) -> Any:
+    if mpmath.im(value) != 0 or not 1 < value < 1000:
+        raise Undefined("zeta of what is not above 1")
+    return mpmath.zeta(value)
+
+
 _ROUNDING: dict[str, Callable[[Any], int]] = {
     "floor": lambda x: math.floor(x) if isinstance(x, Fraction) else int(mpmath.floor(x)),
     "ceil": lambda x: math.ceil(x) if isinstance(x, Fraction) else int(mpmath.ceil(x)),
@@ -233,4 +248,6 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "coth": mpmath.coth,
     "ln": mpmath.log,
     "exp": mpmath.exp,
+    "zeta": _zeta,
+    "cis": mpmath.expj,
 }

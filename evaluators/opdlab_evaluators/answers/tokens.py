@@ -42,7 +42,7 @@ def names_of(text: str) -> tuple[str, ...]:
 
 FUNCTIONS = names_of(
     "arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sin cos tan cot sec csc ln log lg exp"
-    " gcd lcm max min Re Im floor ceil sqrt sgn abs"
+    " gcd lcm max min Re Im floor ceil sqrt sgn abs cis"
 )
 _UPRIGHT = {"text", "textrm", "textnormal", "mathrm", "mbox", "hbox", "operatorname", "mathsf"}
 _UPRIGHT |= {"textbf", "textit", "texttt", "textsf", "mathbf", "mathit", "mathtt", "mathnormal"}
@@ -71,6 +71,8 @@ _NUMBER = re.compile(
 _COMMAND = re.compile(r"\\([a-zA-Z]+\*?|[{}|\\])")
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 PLAIN_WORDS = {"and", "or"}
+# A dot behind a word that no number follows: `sq. units`.
+_ABBREVIATED = re.compile(r"(?<=[A-Za-z])\.(?![\d.])")
 
 
 def tokens_of(text: str, grouping: bool = True, e_is_constant: bool = False) -> list[Token]:
@@ -97,6 +99,11 @@ def _scan(text: str, found: list[Token], grouping: bool, constant: bool, depth: 
         if character == " ":
             place, spaced = place + 1, True
             continue
+        if character == "." and _ABBREVIATED.match(text, place) and found and not spaced:
+            place += 1
+            if found[-1].kind == "word":
+                continue
+            raise Unread("a dot that ends nothing")
         if character.isdigit() or character == ".":
             place = _number(text, place, found, grouping and not brackets, constant, spaced)
         elif character == "\\":
