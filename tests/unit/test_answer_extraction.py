@@ -77,3 +77,18 @@ def test_a_long_completion_without_end_of_boxes_is_read_in_linear_time():
 def test_thinking_that_was_never_closed_leaves_nothing():
     assert after_thinking("<think> long") == ""
     assert after_thinking("no tags") == "no tags"
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("The answer is 5!", "5"),
+        ("The answer is $5!$", "5!"),
+        ("The answer is 5<|end_of_text|>", "5"),
+        ("So \\boxed{5}<|im_end|> and \\boxed{6}", "5"),
+    ],
+)
+def test_an_exclamation_and_a_mark_of_the_end_are_no_part_of_an_answer(completion, answer):
+    found = extract(completion)
+    assert found is not None
+    assert found.text == answer

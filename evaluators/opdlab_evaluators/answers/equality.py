@@ -154,6 +154,7 @@ def _read_gold(gold: str) -> tuple[Thing, Context]:
         and not _small_list(thing),
         e_is_constant=_has(thing, "e"),
         own_units=words_of_unit(tokens),
+        unit=thing.unit,
         vectors=any(name.startswith("vector ") for name in names),
     )
     return thing, context

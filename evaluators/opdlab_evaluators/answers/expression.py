@@ -26,7 +26,9 @@ _GREEK = names_of(
     " ell hbar"
 )
 _CONSTANTS = {"pi": "pi", "infty": "infinity", "imath": "i", "mathrm e": "e"}
-_INFIX = dict.fromkeys(("*", "\\cdot", "\\cdotp", "\\times", "\\ast", "of"), "times")
+_INFIX: dict[str, str] = dict.fromkeys(
+    ("*", "\\cdot", "\\cdotp", "\\times", "\\ast", "of"), "times"
+)
 _INFIX |= {"/": "over", "\\div": "over", "\\bmod": "modulo", "\\mod": "modulo", "%": "percent"}
 _UNSUPPORTED = ("int", "sum", "prod", "lim", "iint", "oint", "partial", "nabla")
 _OPENING = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}

@@ -21,6 +21,8 @@ _PLACEHOLDER = re.compile(
     r"|(?:your |final |the )*answer)?",
     re.IGNORECASE,
 )
+# A mark of the end that was decoded into the text.
+_END = re.compile(r"<\|(?:end_?of_?text|eot_id|im_end)\|>|</s>|<eos>", re.IGNORECASE)
 BETWEEN = 200
 """Characters between two boxes that may be one answer."""
 
@@ -54,7 +56,7 @@ def extract(completion: str) -> Extracted | None:
     `\boxed{3} and \boxed{5}` is `3, 5`. A last box that is never closed is an answer cut short, and no
     earlier one stands for it. Without any box it is the phrase that follows `(final) answer is` or `####`.
     """
-    text = after_thinking(completion)
+    text = _END.split(after_thinking(completion), maxsplit=1)[0]
     boxes = _boxes(text)
     if any(box.braced for box in boxes):
         # Beside boxes with braces a bare one is a word of the text.

@@ -32,11 +32,21 @@ class Matching:
         self.exact = True
         self.too_large = False
 
-    def same(self, gold: Thing, answer: Thing) -> bool:
+    def same(self, gold: Thing, answer: Thing) -> bool:  # noqa: C901
         """Whether the answer is what the gold says."""
+        if answer.rounded is not None and gold.rounded is None and not _is_decimal(gold):
+            return False
         kinds = gold.kind, answer.kind
+        if gold.kind != answer.kind:
+            a, b = _vector(gold), _vector(answer)
+            if a is not None and b is not None:
+                return len(a) == len(b) and all(map(self.same, a, b))
         if "region" in kinds:
             return self._regions(gold, answer)
+        if kinds == ("row", "row"):
+            return len(gold.items) == len(answer.items) and all(
+                map(self.same, gold.items, answer.items)
+            )
         if gold.kind in GROUPS or answer.kind in GROUPS:
             return self._groups(gold, answer)
         if kinds == ("value", "value"):
@@ -281,6 +291,42 @@ def _close(x: Any, y: Any, digits: int) -> bool:
     if not (mpmath.isfinite(x) and mpmath.isfinite(y)):
         return bool(x == y)
     return bool(abs(x - y) <= mpmath.mpf(10) ** (15 - digits) * max(1, abs(x), abs(y)))
+
+
+def _is_decimal(thing: Thing) -> bool:
+    """Whether a gold is a number with digits behind its point, which may be a rounded one."""
+    tree = thing.trees[-1] if thing.trees else ()
+    tree = tree[1] if tree[:1] == ("minus",) else tree
+    return tree[:1] == ("number",) and tree[1].denominator != 1
+
+
+def _vector(thing: Thing) -> tuple[Thing, ...] | None:
+    """The parts of a column, of a tuple or of rows in square brackets; None for others."""
+    if thing.kind == "tuple" and thing.brackets == "[]" and _rows(thing):
+        return tuple(Thing("row", items=row.items) for row in thing.items)
+    if thing.kind == "tuple" and thing.brackets == "()":
+        return thing.items
+    if thing.kind == "matrix" and thing.brackets == "":
+        if all(len(row.items) == 1 for row in thing.items):
+            return tuple(row.items[0] for row in thing.items)
+        return thing.items
+    if thing.kind == "value" and not thing.unit:
+        return _combination(thing.trees[0])
+    return None
+
+
+def _rows(thing: Thing) -> bool:
+    return all(item.kind == "tuple" and item.brackets == "[]" for item in thing.items)
+
+
+def _combination(tree: Tree) -> tuple[Thing, ...] | None:
+    """The coefficients of a sum of the vectors i, j and k; None for others."""
+    names = [f"vector {name}" for name in "ijk"]
+    if not letters(tree) or not letters(tree) <= set(names):
+        return None
+    size = 3 if names[2] in letters(tree) else 2
+    fixed = [_at(tree, {name: Fraction(name == own) for name in names}) for own in names[:size]]
+    return tuple(Thing("value", (part,)) for part in fixed)
 
 
 def _times(tree: Tree, factor: Fraction) -> Tree:

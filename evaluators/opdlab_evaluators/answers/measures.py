@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from opdlab_evaluators.answers.expression import OF_ANGLES, Tree, mentions, parse
 from opdlab_evaluators.answers.thing import Context, Thing
 from opdlab_evaluators.answers.tokens import FUNCTIONS, Token, Unread
-from opdlab_evaluators.answers.units import LETTERS, PER, PREFIX, TAILS, Unit, unit
-from opdlab_evaluators.answers.words import MEANING, worded
+from opdlab_evaluators.answers.units import ADJECTIVES, LETTERS, PER, PREFIX, TAILS, Unit, unit
+from opdlab_evaluators.answers.words import MEANING, scaled, worded
 
 
 class Measures:
@@ -23,22 +24,20 @@ class Measures:
         """A value with what may follow it: a unit, a percent sign, `\\pmod`."""
         tokens, modulus = self._modulus(list(tokens))
         if tokens and str(tokens[0]) == "\\dollar":
-            tail = unit("dollar")
-            rest, own = self._unit(tokens[1:])
-            return Thing(
-                "value",
-                (parse(rest),),
-                unit=own if own and own.dimension else tail,
-                modulus=modulus,
-            )
+            found = self.quantity(tokens[1:])
+            sized = found.unit is not None and found.unit.dimension
+            return replace(found, unit=found.unit if sized else unit("dollar"), modulus=modulus)
         if len(tokens) > 1 and tokens[0].text == "-" and str(tokens[1]) == "\\dollar":
             return replace(self.quantity([tokens[0], *tokens[2:]]), unit=unit("dollar"))
         tokens, percent = _percent(tokens)
         tokens, tail = self._unit(tokens)
         if not tokens:
             raise Unread("a unit without a number")
+        tokens, scale = scaled(tokens)
         word = worded(tokens)
         tree = parse(tokens) if word is None else word
+        if scale != 1:
+            tree = ("times", tree, ("number", Fraction(scale)))
         if tail is None and mentions(tree, "degrees") and not _inside_angles(tree):
             tail = unit("degree")
         return Thing("value", (tree,), unit=tail, percent=percent, modulus=modulus)
@@ -69,6 +68,11 @@ class Measures:
             tokens, marks = tokens[:-1], marks + 1
         if marks and tokens and tokens[-1].kind == "number":
             return tokens, unit("foot" if marks == 1 else "inch")
+        found = _fraction_of_units(tokens)
+        if found is not None:
+            above, below = self._units_from(found[1]), self._units_from(found[2])
+            if above is not None and below is not None:
+                return found[0], above.times(below, -1)
         for place in range(1, len(tokens)):
             if self._may_begin_unit(tokens, place):
                 found = self._units_from(tokens[place:])
@@ -92,7 +96,11 @@ class Measures:
         if token.text in FUNCTIONS:
             return False
         if len(token.text) == 1:
-            return token.upright and token.text not in self.context.letters
+            if token.text in self.context.letters:
+                return False
+            # `10 m` as it is typed; `10m` may be a product.
+            typed = token.spaced and before.kind == "number" and token.text in "mgshL"
+            return token.upright or typed or self._is_units_letter(token)
         if not token.upright and not token.spaced and before.kind != "number":
             return False
         return not set(token.text) <= self.context.letters
@@ -110,6 +118,11 @@ class Measures:
             if str(token) in ("\\cdot", "\\times", "*") and not expecting:
                 expecting, place = True, place + 1
                 continue
+            if text.lower() in ADJECTIVES and expecting and place + 1 < len(tokens):
+                place += 1
+                continue
+            if text.lower() == "of" and not expecting and _is_stuff(tokens[place + 1 :]):
+                return made
             if text.lower() in PREFIX and token.kind == "word":
                 prefix, place = PREFIX[text.lower()], place + 1
                 continue
@@ -126,8 +139,19 @@ class Measures:
             prefix, expecting = 1, False
         return None if expecting and prefix == 1 and not made.dimension and place == 0 else made
 
+    def _is_units_letter(self, token: Token) -> bool:
+        """Whether a letter that is not upright stands for the kind of unit that the gold has."""
+        wanted, found = self.context.unit, unit(token.text)
+        return bool(
+            wanted
+            and found
+            and token.text in LETTERS
+            and wanted.dimension
+            and {kind for kind, _ in found.dimension} <= {kind for kind, _ in wanted.dimension}
+        )
+
     def _known(self, token: Token) -> Unit | None:
-        if token.kind == "letter" and (not token.upright or token.text not in LETTERS):
+        if token.kind == "letter" and token.text not in LETTERS:
             return None
         if token.kind not in ("word", "letter"):
             return None
@@ -146,6 +170,31 @@ class Measures:
         ):
             return Unit()
         return None
+
+
+def _is_stuff(tokens: Sequence[Token]) -> bool:
+    """Whether words are what there is some of: `cups of flour`."""
+    return 0 < len(tokens) <= 4 and all(
+        token.kind == "word" and len(token.text) > 2 and token.text.lower() not in MEANING
+        for token in tokens
+    )
+
+
+def _fraction_of_units(
+    tokens: Sequence[Token],
+) -> tuple[list[Token], list[Token], list[Token]] | None:
+    r"""What stands before `\frac{\text{miles}}{\text{hour}}` at the end, and its two parts."""
+    texts = [str(token) for token in tokens]
+    if texts[-1:] != ["}"] or "\\frac" not in texts[1:]:
+        return None
+    place = len(texts) - 1 - texts[::-1].index("\\frac")
+    inside = texts[place + 1 :]
+    if inside[:1] != ["{"] or inside.count("{") != 2 or inside.count("}") != 2:
+        return None
+    middle = place + 1 + inside.index("}")
+    if texts[middle + 1] != "{" or tokens[place + 2].kind not in ("word", "letter"):
+        return None
+    return list(tokens[:place]), list(tokens[place + 2 : middle]), list(tokens[middle + 2 : -1])
 
 
 def _percent(tokens: list[Token]) -> tuple[list[Token], bool]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opdlab_evaluators.answers.thing import Thing
-from opdlab_evaluators.answers.tokens import Token
+from opdlab_evaluators.answers.tokens import FUNCTIONS, Token
+from opdlab_evaluators.answers.words import MEANING
 
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 _BASES |= {"ten": 10, "twelve": 12, "sixteen": 16}
@@ -35,6 +36,53 @@ def named(tokens: Sequence[Token]) -> str | None:
     ):
         return "".join(texts)
     return None
+
+
+_MARKS = ("\\angle", "\\triangle", "\\measuredangle", "\\odot", "\\det", "\\deg", "\\dim")
+_OVER = (
+    "\\overline",
+    "\\overrightarrow",
+    "\\overleftrightarrow",
+    "\\widehat",
+    "\\vec",
+    "\\overset",
+)
+_OF_EVENTS = ("P", "Pr", "E", "Var", "\\Pr", "\\mathbb P", "\\mathbb E", "\\operatorname")
+# What makes another value of the thing that is named.
+_CHANGING = frozenset(
+    ("twice", "double", "triple", "square", "reciprocal", "opposite", "inverse", "root")
+)
+
+
+def is_label(tokens: Sequence[Token]) -> bool:
+    r"""Whether the left side of an equation only names a thing: `\angle A`, `\text{Area}`, `P(A|B)`."""
+    texts = [str(token) for token in tokens]
+    if not texts:
+        return False
+    if texts[0] in _OF_EVENTS and texts[1:2] in (["("], ["["]) and texts[-1] in (")", "]"):
+        inside = texts[2:-1]
+        return not {"(", ")", "[", "]"} & set(inside)
+    if texts[:2] == ["m", "\\angle"]:
+        texts, tokens = texts[1:], tokens[1:]
+    named = texts[0] in (*_MARKS, *_OVER) or (
+        tokens[0].kind == "word" and tokens[0].text not in FUNCTIONS
+    )
+    return (
+        named
+        and all(
+            text in (*_MARKS, *_OVER, "{", "}", "_", "'")
+            or token.kind == "letter"
+            or (
+                token.kind == "word"
+                and not {token.text.lower()} & (_CHANGING | (MEANING - _JOINING))
+            )
+            for text, token in zip(texts, tokens, strict=True)
+        )
+        and (texts[0] in (*_MARKS, *_OVER) or any(t.kind == "word" and t.upright for t in tokens))
+    )
+
+
+_JOINING = frozenset(("of", "the", "to", "for", "in", "is"))
 
 
 def numeral(tokens: Sequence[Token]) -> Thing | None:

@@ -99,6 +99,9 @@ def _phrase(text: str, start: int) -> str | None:
             break
         pieces.append(window[place])
         place += 1
+    while pieces and pieces[-1] in ("!", " ", "*"):
+        # In prose it is an exclamation; a factorial at the end stands in a formula.
+        pieces.pop()
     return _trimmed("".join(pieces))
 
 

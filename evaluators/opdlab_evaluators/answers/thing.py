@@ -24,6 +24,7 @@ class Thing:
         modulus: what follows `mod`.
         sign: of a relation: <, <=, !=.
         base: of a numeral.
+        rounded: the decimal that is said to be about this value.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Thing:
     modulus: Tree | None = None
     sign: str = ""
     base: int = 0
+    rounded: Tree | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Context:
         grouping: `1,234` is one number.
         e_is_constant: see `tokens_of`.
         own_units: words that the gold uses as units.
+        unit: that of the gold.
         is_gold: unknown words behind its number are its unit.
     """
 
@@ -57,3 +60,4 @@ class Context:
     own_units: frozenset[str] = frozenset()
     is_gold: bool = False
     vectors: bool = False
+    unit: Unit | None = None

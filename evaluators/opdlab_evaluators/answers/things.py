@@ -10,7 +10,7 @@ import mpmath
 
 from opdlab_evaluators.answers import region as regions
 from opdlab_evaluators.answers.brackets import enclosed, readings, split
-from opdlab_evaluators.answers.expression import letters, mentions, parse
+from opdlab_evaluators.answers.expression import Tree, letters, mentions, parse
 from opdlab_evaluators.answers.inequalities import (
     AND,
     OR,
@@ -18,11 +18,12 @@ from opdlab_evaluators.answers.inequalities import (
     as_interval,
     as_region,
     joined,
+    number_of,
     solved,
 )
 from opdlab_evaluators.answers.layout import APART, tidy
 from opdlab_evaluators.answers.measures import Measures
-from opdlab_evaluators.answers.numerals import named, numeral
+from opdlab_evaluators.answers.numerals import is_label, named, numeral
 from opdlab_evaluators.answers.thing import Context, Thing
 from opdlab_evaluators.answers.tokens import Token, Unread, tokens_of
 from opdlab_evaluators.answers.words import ALL_REALS, NOTHING, without_lead
@@ -62,7 +63,22 @@ class _Structure(Measures):
     def thing(self, tokens: Sequence[Token], depth: int = 0) -> Thing:
         if not tokens or depth > 30:
             raise Unread("nothing where something was expected")
+        lead = [token.text.lower() for token in tokens[:4]]
+        if lead in (
+            ["all", "real", "numbers", "except"],
+            ["all", "reals", "other", "than"],
+        ) or lead[:3] == ["real", "numbers", "except"]:
+            rest = list(tokens)[4 if lead[0] == "all" else 3 :]
+            shape = as_region(self.thing(rest, depth + 1))
+            return Thing("region", region=regions.without(regions.EVERYTHING, shape))
         parts, separators = split(tokens, ",", ";", *OR, *AND)
+        if (
+            len(parts) > 1
+            and [str(t) for t in parts[0][1:2]] in (["\\ne"], ["\\neq"])
+            and all(all(t.kind not in ("letter", "word") for t in part) for part in parts[1:])
+        ):
+            # `x \\ne -2, 3`
+            parts = [parts[0], *([*parts[0][:2], *part] for part in parts[1:])]
         if len(parts) > 1:
             return self._several(parts, separators, depth)
         both = readings(tokens)
@@ -123,13 +139,17 @@ class _Structure(Measures):
 
     def _one(self, tokens: Sequence[Token], depth: int) -> Thing:  # noqa: C901
         texts = [str(token) for token in tokens]
-        if texts and texts[0].startswith("\\begin "):
-            return self._matrix(tokens, depth)
+        if any(text.startswith("\\begin ") for text in texts):
+            found = self._matrix_among(tokens, depth)
+            if found is not None:
+                return found
         for separator, rule in (("\\cup", "or"), ("\\cap", "and")):
             parts, found = split(tokens, separator)
             if found:
                 things = [self.thing(part, depth + 1) for part in parts]
                 return joined(things, [rule] * len(found))
+        if texts[:2] == ["\\mathbb R", "-"] and texts[2:3] == ["\\{"]:
+            tokens = [tokens[0], Token("command", "setminus"), *tokens[2:]]
         parts, found = split(tokens, "\\setminus", "\\backslash")
         if len(found) == 1:
             a, b = (self.thing(part, depth + 1) for part in parts)
@@ -140,6 +160,9 @@ class _Structure(Measures):
             return replace(as_interval(inside), name=parts[0][0].text)
         if " ".join(texts).lower() in ALL_REALS:
             return Thing("region", region=regions.EVERYTHING)
+        half = _half_of_reals(texts)
+        if half is not None:
+            return Thing("region", region=half)
         if texts in (["\\mathbb R"], ["\\R"], ["\\mathbf R"]):
             return Thing("region", region=regions.EVERYTHING)
         nothing = (["\\emptyset"], ["\\varnothing"], ["\\{", "\\}"])
@@ -218,6 +241,40 @@ class _Structure(Measures):
             raise Unread("a set of another variable")
         return Thing("region", region=shape)
 
+    def _matrix_among(self, tokens: Sequence[Token], depth: int) -> Thing | None:
+        """A matrix with a number in front of it or a sign of transposition behind it; None for others."""
+        texts = [str(token) for token in tokens]
+        first = next(n for n, text in enumerate(texts) if text.startswith("\\begin "))
+        ends = [n for n, text in enumerate(texts) if text.startswith("\\end ")]
+        if (
+            not ends
+            or texts[first:].count(texts[first]) != 1
+            or any(t in _OUTER for t in texts[:first])
+        ):
+            return None
+        behind = [text for text in texts[ends[-1] + 1 :] if text not in ("^", "{", "}")]
+        if behind not in ([], ["T"], ["\\top"], ["t"]):
+            return None
+        found = self._matrix(tokens[first : ends[-1] + 1], depth)
+        if behind:
+            columns = zip(*(row.items for row in found.items), strict=True)
+            found = replace(found, items=tuple(Thing("row", items=column) for column in columns))
+        front = list(tokens[:first])
+        if front and str(front[-1]) in ("\\cdot", "\\times"):
+            front = front[:-1]
+        if not front:
+            return found
+        if texts[:first] == ["-"]:
+            front = [*front, Token("number", "1")]
+        factor = parse(front)
+        return replace(
+            found,
+            items=tuple(
+                replace(row, items=tuple(_multiplied(c, factor) for c in row.items))
+                for row in found.items
+            ),
+        )
+
     def _matrix(self, tokens: Sequence[Token], depth: int) -> Thing:
         name = tokens[0].text.removeprefix("begin ")
         if str(tokens[-1]) != f"\\end {name}":
@@ -234,18 +291,43 @@ class _Structure(Measures):
         )
         if name.rstrip("*") not in kinds:
             raise Unread(f"\\begin{{{name}}}")
-        rows, _ = split(tokens[1:-1], "\\\\")
+        rows, _ = split(tokens[1:-1], "\\\\", "\\cr")
         if not rows[-1]:
             rows = rows[:-1]
         table = []
         for row in rows:
+            row = [token for token in row if str(token) != "\\hline"]
+            if not row:
+                continue  # `\\\\` written twice
             cells, _ = split(row, "&")
             table.append(Thing("row", items=tuple(self.thing(cell, depth + 1) for cell in cells)))
         if len({len(row.items) for row in table}) != 1:
             raise Unread("a matrix of unequal rows")
         return Thing("matrix", items=tuple(table), brackets="|" if name[0] in "vV" else "")
 
+    def _about(self, parts: list[list[Token]], depth: int) -> Thing:
+        r"""`\frac{7}{12} \approx 0.583`: the value, if the decimal is that value rounded."""
+        end = self.quantity(parts[-1])
+        digits = next((t.text for t in parts[-1] if t.kind == "number"), "")
+        if not parts[0] or named(parts[0]) or is_label(parts[0]):
+            return replace(end, rounded=end.trees[0])
+        found = self.thing(parts[0], depth + 1)
+        if found.kind not in ("value", "equation") or len(parts) != 2:
+            raise Unread("several values that are about the same")
+        exact, near = (number_of(thing.trees[-1]) for thing in (found, end))
+        if end.percent and not found.percent:
+            near /= 100
+        if found.percent and not end.percent:
+            exact /= 100
+        step = mpmath.mpf(10) ** -(len(digits.partition(".")[2]) + 2 * end.percent)
+        if abs(exact - near) > max(step, abs(near) * mpmath.mpf("0.005")):
+            raise Unread("a rounded value of another number")
+        return found
+
     def _statement(self, tokens: Sequence[Token], depth: int) -> Thing:
+        parts, found = split(tokens, "\\approx", "\\simeq", "\\thickapprox")
+        if found:
+            return self._about(parts, depth)
         parts, found = split(tokens, *RELATIONS)
         if found:
             return self._relation(parts, [RELATIONS[sign] for sign in found])
@@ -271,6 +353,9 @@ class _Structure(Measures):
             names, _ = split(parts[0][1:-1], ",")
             if all(len(name) == 1 and name[0].kind == "letter" for name in names):
                 return self.thing(parts[1], depth + 1)
+        if is_label(parts[0]) and all(parts[1:]):
+            rest = [token for part in parts[1:] for token in (Token("symbol", "="), *part)]
+            return self.thing(rest[1:], depth + 1)
         name = named(parts[0])
         if len(parts) == 2 and name:
             right = self.thing(parts[1], depth + 1)
@@ -306,6 +391,34 @@ class _Structure(Measures):
         if sign in (">", ">="):
             left, right, sign = right, left, {">": "<", ">=": "<="}[sign]
         return Thing("relation", (("add", left, ("minus", right)),), sign=sign)
+
+
+def _half_of_reals(texts: list[str]) -> regions.Region | None:
+    """`\\mathbb{R}_{\\ge 0}`, `\\mathbb{R}^+`, `positive real numbers`."""
+    words = " ".join(texts).lower().removeprefix("all ").replace("non - ", "non")
+    bare = "".join(text for text in texts if text not in ("{", "}"))
+    closed = bare in ("\\mathbb R_\\ge0", "\\mathbb R_\\geq0", "\\mathbb R_\\geqslant0")
+    if closed or words in ("nonnegative real numbers", "nonnegative reals"):
+        return regions.interval(mpmath.mpf(0), regions.INFINITY, True, False)
+    if bare in ("\\mathbb R_>0", "\\mathbb R^+") or words in (
+        "positive real numbers",
+        "positive reals",
+    ):
+        return regions.interval(mpmath.mpf(0), regions.INFINITY, False, False)
+    if words in ("negative real numbers", "negative reals"):
+        return regions.interval(-regions.INFINITY, mpmath.mpf(0), False, False)
+    if words in ("nonzero real numbers", "nonzero reals"):
+        return regions.without(regions.EVERYTHING, regions.points([mpmath.mpf(0)]))
+    return None
+
+
+_OUTER = ("=", "(", "[", "\\{", ",", "+", "|", "\\in")
+
+
+def _multiplied(cell: Thing, factor: Tree) -> Thing:
+    if cell.kind != "value":
+        raise Unread("a matrix of what are no values, times a number")
+    return replace(cell, trees=(("times", factor, cell.trees[0]),))
 
 
 def _is_real(thing: Thing) -> bool:

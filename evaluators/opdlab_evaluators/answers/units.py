@@ -107,7 +107,32 @@ TAILS = (
     ("remaining",),
     ("away",),
     ("of", "age"),
+    ("more",),
+    ("wide",),
+    ("high",),
+    ("deep",),
+    ("apart",),
+    ("per", "person"),
 )
+ADJECTIVES = frozenset(
+    (
+        *(
+            "more",
+            "fewer",
+            "additional",
+            "extra",
+            "other",
+            "different",
+            "distinct",
+            "total",
+            "whole",
+        ),
+        *("full", "possible", "complete", "new", "old", "red", "blue", "green", "white", "black"),
+        *("yellow", "brown", "orange", "pink", "purple", "large", "small", "big", "short", "long"),
+        *("adult", "young", "ordered", "positive", "unique"),
+    )
+)
+"""Words before something counted that do not change how many there are."""
 PER = ("per", "a", "an", "each", "every", "/")
 
 

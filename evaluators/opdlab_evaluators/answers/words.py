@@ -39,8 +39,19 @@ _NUMBER_WORDS = {
         )
     )
 }
+_NUMBER_WORDS |= {
+    word: 10 * number
+    for number, word in enumerate(
+        names_of("thirty forty fifty sixty seventy eighty ninety"), start=3
+    )
+}
+_SHARES = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6}
+_SHARES |= {"seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10}
+_SHARES |= {f"{word}s": parts for word, parts in _SHARES.items() if not word.startswith("hal")}
+_SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6}
+_SCALES |= {"billion": 10**9, "trillion": 10**12}
 NOTHING = ("no solution", "no solutions", "empty set", "the empty set", "there are no solutions")
-ALL_REALS = ("all real numbers", "real numbers", "all reals", "any real number")
+ALL_REALS = ("all real numbers", "real numbers", "all reals", "reals", "any real number")
 
 
 def plain_words(text: str) -> str | None:
@@ -86,14 +97,31 @@ def without_lead(tokens: list[Token]) -> list[Token]:
 
 
 def worded(tokens: Sequence[Token]) -> Tree | None:
-    """`eighteen`, `eighteen (18)`."""
-    word = _NUMBER_WORDS.get(tokens[0].text.lower()) if tokens[0].kind == "word" else None
-    if word is None:
+    """`eighteen`, `twenty-five`, `three quarters`, `eighteen (18)`."""
+    if tokens[0].kind != "word" or tokens[0].text.lower() not in _NUMBER_WORDS:
         return None
-    rest = [str(token) for token in tokens[1:]]
-    if rest in ([], ["(", str(word), ")"]):
-        return ("number", Fraction(word))
+    found = Fraction(_NUMBER_WORDS[tokens[0].text.lower()])
+    rest = [str(token).lower() for token in tokens[1:]]
+    if rest[:1] == ["-"]:
+        rest = rest[1:]
+    if rest and found >= 20 and 0 < _NUMBER_WORDS.get(rest[0], 0) < 10:
+        found, rest = found + _NUMBER_WORDS[rest[0]], rest[1:]
+    elif rest and rest[0] in _SHARES and found < 20:
+        found, rest = found / _SHARES[rest[0]], rest[1:]
+    if rest in ([], ["(", str(found), ")"]):
+        return ("number", found)
     raise Unread(f"the word {tokens[0].text!r}")
+
+
+def scaled(tokens: list[Token]) -> tuple[list[Token], int]:
+    """`70 thousand`, `2 dozen`, `a dozen`: the tokens before the scale, and the scale; 1 without one."""
+    scale = 1
+    while len(tokens) > 1 and tokens[-1].text.lower() in _SCALES and tokens[-1].kind == "word":
+        scale *= _SCALES[tokens[-1].text.lower()]
+        tokens = tokens[:-1]
+    if scale > 1 and [str(token) for token in tokens] == ["a"]:
+        tokens = [Token("number", "1")]
+    return tokens, scale
 
 
 def words_of_unit(tokens: Sequence[Token]) -> frozenset[str]:
