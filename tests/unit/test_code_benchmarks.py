@@ -171,6 +171,8 @@ def test_a_wrong_method_says_what_it_gave(folder):
     assert LiveCodeBench().grade(problem, right).status == "correct"
     wrong = LiveCodeBench().grade(problem, right.replace("a + b", "a + b * (a < 3)"))
     assert (wrong.status, wrong.reason) == ("wrong", "test 3: '3', expected '4'")
+    noted = fenced("# There is no class Solution here.\ndef add(a, b): return a + b")
+    assert LiveCodeBench().grade(problem, noted).status == "correct"
     missing = LiveCodeBench().grade(problem, fenced("class Solution: pass"))
     assert "AttributeError" in missing.reason
 

@@ -18,7 +18,7 @@ from opdlab_evaluators.benchmark import Fields, pick
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
 from opdlab_evaluators.programs import rules
 from opdlab_evaluators.programs.brief import brief
-from opdlab_evaluators.programs.extraction import bound, last_two_fences
+from opdlab_evaluators.programs.extraction import bound, defines, last_two_fences
 from opdlab_evaluators.programs.judging import Answered, Worker, answer_call, answer_stdin
 from opdlab_evaluators.programs.private_tests import Case, cases
 from opdlab_evaluators.source import Source
@@ -181,7 +181,8 @@ class LiveCodeBench(CodeBenchmark):
             official, strict = rules.official_text, rules.strict_text
         else:
             official, strict = rules.official_value, rules.strict_value
-            target = f"Solution().{function}" if "class Solution" in program else str(function)
+            method = defines(program, "Solution")
+            target = f"Solution().{function}" if method else str(function)
             if target == function and not {function, "*"} & {*bound(program)}:
                 # The preamble's own functions, such as `add`, are no answer.
                 answered = Answered(error=f"the program defines no {function}")
