@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from opdlab.records import Problem
+from opdlab_evaluators import known
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.source import Source
 
@@ -20,3 +22,14 @@ class HumanEvalPlus(HumanEval):
         aliases=("HumanEvalPlus", "humanevalplus"),
         extends="humaneval",
     )
+
+    def known_fault(self, problem: Problem) -> str | None:
+        """See `Evaluator.known_fault`: told by contents."""
+        return FAULTY.get(known.pair("", problem.gold["tests"]).answer)
+
+
+FAULTY = {
+    "679746fc3783": "the tests of HumanEval/32 take the root that is returned for a list: "
+    "no program passes them"
+}
+"""Hashes of tests as they were released."""
