@@ -9,7 +9,7 @@ import numpy as np
 
 from opdlab_dashboards.board import AVERAGE
 from opdlab_dashboards.rows import Cell, Row
-from opdlab_evaluators.intervals import combine, difference_interval
+from opdlab_evaluators.intervals import combine, difference_interval, seed_interval
 from opdlab_evaluators.needed import count_needed, smallest
 from opdlab_evaluators.resampling import holm, sign_flip_p
 
@@ -131,7 +131,7 @@ def _over_seeds(a: Sequence[Cell], b: Sequence[Cell]) -> OverSeeds | None:
     if len(shared) < 2 or not trained:
         return None
     each = np.array([sides[1][seed] - sides[0][seed] for seed in shared])
-    low, high = (float(x) for x in difference_interval(each))
+    low, high = (float(x) for x in seed_interval(each))
     needed = count_needed(float(each.std(ddof=1)), float(each.mean()))
     return OverSeeds(tuple(shared), tuple(each.tolist()), low, high, needed)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from opdlab_evaluators.intervals import ROUNDING
 from opdlab_evaluators.resampling import SEED
 
 FLIPS = 9_999
@@ -75,7 +76,7 @@ def _shown(values: np.ndarray) -> np.ndarray:
 def _distances(values: np.ndarray) -> np.ndarray:
     """Root of the sum of squared differences of each pair, which no sign changes; infinite for none."""
     squares = np.stack([((values - row) ** 2).sum(1) for row in values])
-    return np.where(squares > 0, np.sqrt(squares), np.inf)
+    return np.where(squares > ROUNDING**2, np.sqrt(squares), np.inf)
 
 
 def _signs(problems: int) -> list[np.ndarray]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from opdlab_evaluators.intervals import ROUNDING
+
 EXACT_UP_TO = 16
 FLIPS = 99_999
 RESAMPLES = 9_999
@@ -21,7 +23,7 @@ def sign_flip_p(contributions: np.ndarray) -> float:
     Args:
         contributions: one difference a problem, each times its weight in the mean.
     """
-    moving = contributions[contributions != 0]
+    moving = contributions[np.abs(contributions) > ROUNDING]
     if not len(moving):
         return 1.0
     # Equal sums reached along different patterns differ by rounding; they are ties.

@@ -10,7 +10,7 @@ from scipy import stats
 
 from opdlab.errors import DataError
 from opdlab.records import Sample
-from opdlab_evaluators.intervals import difference_interval
+from opdlab_evaluators.intervals import ROUNDING, constant, seed_interval
 from opdlab_evaluators.paired import POOLED, Pair, check_comparable, pair_up
 from opdlab_evaluators.resampling import holm
 
@@ -103,7 +103,7 @@ def _over_seeds(benchmark: str, benchmarks: Sequence[Sequence[Pair]]) -> OverSee
     noise = np.sum([[_noise(pair) for pair in column] for column in benchmarks]) / count**2
     sampling = float(noise / len(differences))
     variance = float(differences.var(ddof=1))
-    low, high = difference_interval(differences)
+    low, high = seed_interval(differences)
     known = np.isfinite(sampling)
     first = [column[0] for column in benchmarks]
     p = _t_test(differences)
@@ -148,8 +148,8 @@ def _noise(pair: Pair) -> float:
 
 
 def _t_test(differences: np.ndarray) -> float:
-    if np.ptp(differences) == 0:
+    if constant(differences):
         # No spread to divide by: the sign test, all of one sign.
-        return 1.0 if differences[0] == 0 else 2.0 ** (1 - len(differences))
+        return 1.0 if abs(differences[0]) < ROUNDING else 2.0 ** (1 - len(differences))
     error = differences.std(ddof=1) / len(differences) ** 0.5
     return float(2 * stats.t.sf(abs(differences.mean() / error), len(differences) - 1))

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from opdlab_evaluators.intervals import combine, difference_interval, mean_interval
+from opdlab_evaluators.coverage import grid, student_t
+from opdlab_evaluators.intervals import (
+    combine,
+    difference_interval,
+    mean_interval,
+    seed_interval,
+)
 
 REPEATS = 6000
 K = 8
@@ -42,9 +48,9 @@ def unclustered_interval(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("problems", [30, 96])
 @pytest.mark.parametrize("kind", DIFFICULTIES)
-def test_the_mean_interval_holds_the_truth_in_95_of_100_studies(kind, problems):
+def test_the_mean_interval_holds_the_truth_in_93_to_99_of_100_studies(kind, problems):
     shares, truth = draw(kind, problems)
-    assert 0.93 <= coverage(mean_interval(shares), truth) <= 0.97
+    assert 0.93 <= coverage(mean_interval(shares), truth) <= 0.99
 
 
 @pytest.mark.parametrize(("share", "plain"), [(0.05, 0.90), (0.1, 0.935)])
@@ -52,7 +58,7 @@ def test_the_mean_interval_keeps_its_coverage_where_plain_t_loses_it(share, plai
     solvable = np.random.default_rng(0).random((REPEATS, 96)) < share
     t = stats.t.isf(0.025, 95) * solvable.std(-1, ddof=1) / 96**0.5
     assert coverage((solvable.mean(-1) - t, solvable.mean(-1) + t), share) < plain
-    assert 0.93 <= coverage(mean_interval(solvable.astype(float)), share) <= 0.975
+    assert 0.93 <= coverage(mean_interval(solvable.astype(float)), share) <= 0.985
 
 
 @pytest.mark.parametrize(("kind", "most"), [("u-shaped", 0.65), ("uniform", 0.75), ("hard", 0.7)])
@@ -97,9 +103,9 @@ def paired_draw(kind: str, problems: int, seed: int = 1) -> tuple[np.ndarray, np
 
 @pytest.mark.parametrize("problems", [30, 96])
 @pytest.mark.parametrize("kind", ["gain", "mixed", "weak"])
-def test_the_paired_interval_holds_the_truth_in_95_of_100_studies(kind, problems):
+def test_the_paired_interval_holds_the_truth_in_93_of_100_studies_or_more(kind, problems):
     a, b, truth = paired_draw(kind, problems)
-    assert 0.93 <= coverage(difference_interval(b - a), truth) <= 0.97
+    assert coverage(difference_interval(b - a), truth) >= 0.93
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -111,7 +117,7 @@ def test_the_interval_over_training_seeds_holds_the_truth_in_95_of_100_studies(s
     chance = np.clip(np.array([0.4, 0.5]).reshape(2, 1, 1, 1) + moved, 0.01, 0.99)
     correct = generator.binomial(K, np.broadcast_to(chance, (2, REPEATS, seeds, problems)))
     gains = (correct[1] - correct[0]).mean(-1) / K
-    assert 0.93 <= coverage(difference_interval(gains), 0.1) <= 0.97
+    assert 0.93 <= coverage(seed_interval(gains), 0.1) <= 0.97
 
 
 def test_unclustered_and_unpaired_intervals_of_a_difference_both_fail():
@@ -122,19 +128,19 @@ def test_unclustered_and_unpaired_intervals_of_a_difference_both_fail():
     a, b, truth = paired_draw("gain", 30)
     unpaired = np.sqrt(sum(s.var(-1, ddof=1) / 30 for s in (a, b)))
     low, high = difference_interval(b - a)
-    # Never wrong because it never says anything: more than twice as wide as it need be.
-    assert np.mean(2 * 1.96 * unpaired) > 2 * np.mean(high - low)
+    # Never wrong because it never says anything: far wider than it need be.
+    assert np.mean(2 * 1.96 * unpaired) > 1.5 * np.mean(high - low)
 
 
 def test_a_paired_standard_error_of_30_problems_is_points_not_tenths():
     a, b, _ = paired_draw("mixed", 30)
-    low, high = difference_interval(b - a)
+    low, high = student_t(b - a)
     error = np.mean(high - low) / 2 / stats.t.isf(0.025, 29)
     assert 0.03 < error < 0.045
 
 
 @pytest.mark.parametrize("sizes", [(30, 30, 30), (30, 175, 33)])
-def test_the_average_over_benchmarks_holds_the_truth_in_95_of_100_studies(sizes):
+def test_the_average_over_benchmarks_holds_the_truth_in_93_to_98_of_100_studies(sizes):
     drawn = [
         draw(kind, n, seed=n) for kind, n in zip(("u-shaped", "hard", "easy"), sizes, strict=True)
     ]
@@ -144,23 +150,95 @@ def test_the_average_over_benchmarks_holds_the_truth_in_95_of_100_studies(sizes)
         np.stack([low for low, _ in intervals], -1),
         np.stack([high for _, high in intervals], -1),
     )
-    assert 0.93 <= coverage((low, high), np.mean([truth for _, truth in drawn])) <= 0.97
+    assert 0.93 <= coverage((low, high), np.mean([truth for _, truth in drawn])) <= 0.98
 
 
-@pytest.mark.parametrize("problems", [1, 5, 30])
-@pytest.mark.parametrize("solved", [False, True])
-def test_when_all_problems_agree_the_interval_is_the_exact_binomial_one(problems, solved):
-    low, high = mean_interval(np.full(problems, float(solved)))
-    exact = stats.binomtest(problems * solved, problems).proportion_ci(0.95, "exact")
-    assert (low, high) == pytest.approx((exact.low, exact.high))
+@pytest.fixture(scope="module")
+def small_grid():
+    return list(grid(2000, problems=(8, 30), samples=(1, 8)))
 
 
-def test_equal_means_strictly_inside_still_leave_an_interval_on_both_sides():
-    low, high = mean_interval(np.full(30, 0.5))
-    assert low < 0.45
-    assert high > 0.55
-    low, high = difference_interval(np.zeros(30))
+def test_the_intervals_hold_the_truth_over_the_grid_and_plain_t_does_not(small_grid):
+    """Standard error of a coverage of 93 %: 0.6 points."""
+    ours = [one for one in small_grid if one.interval == "opdlab"]
+    assert {one.kind for one in ours} == {
+        *("mean@k", "pass@k/2", "difference", "mean over benchmarks", "over seeds"),
+        *("any share right", "any share won"),
+    }
+    assert min(ours, key=lambda one: one.held).held >= 0.925
+    assert sum(one.held < 0.93 for one in small_grid if one.interval == "Student's t") > 20
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 17, 64, 150])
+def test_whatever_share_of_problems_is_right_the_interval_holds_it_93_times_of_100(n):
+    shares = np.linspace(0.0005, 0.9995, 1999)
+    values = (np.arange(n) < np.arange(n + 1)[:, None]).astype(float)
+    chance = stats.binom.pmf(np.arange(n + 1)[:, None], n, shares)
+    for interval in (mean_interval, difference_interval):
+        low, high = (end[:, None] for end in interval(values))
+        assert (chance * ((low <= shares) & (shares <= high))).sum(0).min() >= 0.93
+
+
+@pytest.mark.parametrize("n", [15, 30, 96, 500])
+def test_where_nothing_differs_no_interval_that_holds_93_of_100_is_much_shorter(n):
+    """If a share of 1 - 0.07^(1/n) were won completely, 7 % of studies would see no such problem."""
+    least = 1 - 0.07 ** (1 / n)
+    low, high = difference_interval(np.zeros(n))
+    assert least < high == -low < 1.16 * least
+    assert least < 1 - mean_interval(np.ones(n))[0] < 1.4 * least
+
+
+def test_the_interval_is_students_t_with_a_problem_at_either_end():
+    values = np.random.default_rng(6).random(30)
+    for interval, ends in ((mean_interval, [0, 1]), (difference_interval, [-1, 1])):
+        expected = student_t(np.concatenate([values, ends]))
+        assert interval(values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("problems", [1, 5, 64, 512, 100_000])
+@pytest.mark.parametrize("k", [1, 8])
+def test_one_more_sample_wrong_never_looks_better_than_all_right(problems, k):
+    ends = []
+    for wrong in range(4):
+        values = np.ones(problems)
+        values[0] -= min(wrong, k) / k
+        ends.append(mean_interval(values))
+    lows, highs = np.array(ends).T
+    assert (np.diff(lows) <= 0).all()
+    assert (np.diff(highs) <= 0).all()
+    assert lows[0] < 1 - 1 / problems / 2
+    assert (mean_interval(1 - values)[1], mean_interval(1 - values)[0]) == pytest.approx(
+        (1 - lows[-1], 1 - highs[-1])
+    )
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.1, 0.1], [0.3 - 0.2, 0.1, 0.4 - 0.3]])
+def test_rounding_is_no_spread(values):
+    low, high = difference_interval(np.array(values))
+    assert (low, high) == pytest.approx(difference_interval(np.full(3, 0.1)))
+    assert high - low > 1
+    assert seed_interval(np.array(values)) == pytest.approx(seed_interval(np.full(3, 0.1)))
+
+
+def test_where_all_seeds_agree_the_interval_is_the_exact_bound():
+    assert seed_interval(np.array([0.25, 0.24999999999999997])) == pytest.approx(
+        (-0.8024, 0.8814), abs=1e-4
+    )
+    low, high = seed_interval(np.zeros(30))
     assert (low, high) == pytest.approx((-0.1157, 0.1157), abs=1e-4)
+    assert seed_interval(np.array([0.3])) == pytest.approx((-0.9675, 0.9825))
+
+
+def test_weights_count_problems_by_what_they_say():
+    values = np.array([0.9, 0.2, 0.6, 0.4])
+    twice = mean_interval(np.array([0.9, 0.9, 0.2, 0.6, 0.4]))
+    for interval in (mean_interval, difference_interval):
+        assert interval(values, np.full(4, 7.0)) == pytest.approx(interval(values))
+        # A problem without weight is not there.
+        padded = np.append(values, 0.0), np.array([1.0, 1, 1, 1, 0])
+        assert interval(*padded) == pytest.approx(interval(values))
+    low, high = mean_interval(values, np.array([2.0, 1, 1, 1]))
+    assert low < twice[0] < twice[1] < high or high - low > twice[1] - twice[0]
 
 
 def test_the_mean_interval_stays_inside_the_scale_and_holds_the_mean():
@@ -172,10 +250,10 @@ def test_the_mean_interval_stays_inside_the_scale_and_holds_the_mean():
     assert (shares.mean(-1) <= high).all()
 
 
-def test_the_paired_interval_is_students_t():
+def test_the_interval_over_seeds_is_students_t():
     differences = np.random.default_rng(6).normal(0.05, 0.2, 30)
     expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert difference_interval(differences) == pytest.approx((expected.low, expected.high))
+    assert seed_interval(differences) == pytest.approx((expected.low, expected.high))
 
 
 def test_both_intervals_agree_with_a_bootstrap_over_many_problems():
