@@ -9,7 +9,7 @@ import numpy as np
 
 from opdlab_dashboards.board import AVERAGE
 from opdlab_dashboards.rows import Cell, Row
-from opdlab_evaluators.intervals import combine, difference_interval, seed_interval
+from opdlab_evaluators.intervals import combine, constant, difference_interval, seed_interval
 from opdlab_evaluators.needed import count_needed, smallest
 from opdlab_evaluators.resampling import holm, sign_flip_p
 
@@ -23,7 +23,8 @@ class OverSeeds:
     Attributes:
         each: of every seed that both sides have.
         low, high: 95 % interval of their mean, Student's t over seeds: it speaks of new training runs.
-        needed: seeds that find a difference of this size; None where none would.
+        needed: seeds that find a difference of this size; None where none would, or `spread` is not known.
+        spread: whether the seeds differ at all.
     """
 
     seeds: tuple[int, ...]
@@ -31,6 +32,7 @@ class OverSeeds:
     low: float
     high: float
     needed: int | None
+    spread: bool = True
 
     @property
     def shown(self) -> bool:
@@ -45,8 +47,10 @@ class Difference:
         value, low, high: paired by problem, 95 % over problems; seeds are averaged first.
         p: sign-flip test; corrected for testing every benchmark (Holm), but over all, which is one test.
         problems, fewest: over all benchmarks, and of the one that has fewest.
-        smallest: the smallest true difference that these problems find in 80 % of cases.
-        needed: problems that find one of the size seen (of each benchmark, where there are several).
+        smallest: the smallest true difference that these problems find in 80 % of cases; None where no
+            spread was seen, so that it is not known.
+        needed: problems that find one of the size seen (of each benchmark, where there are several); None
+            where it is not known, or none would.
         seeds: the same over training seeds; None without two seeds on both sides.
     """
 
@@ -59,7 +63,7 @@ class Difference:
     p: float
     problems: int
     fewest: int
-    smallest: float
+    smallest: float | None
     needed: int | None
     seeds: OverSeeds | None
 
@@ -117,9 +121,14 @@ def _difference(a: Row, b: Row, names: Sequence[str], p: float, level: float) ->
     )
 
 
-def _deviation(values: Sequence[np.ndarray]) -> float:
-    """Of one problem; of several benchmarks as if each had as many problems as the smallest."""
+def _deviation(values: Sequence[np.ndarray]) -> float | None:
+    """Of one problem; of several benchmarks as if each had as many problems as the smallest.
+
+    None where a benchmark has one problem, which shows no spread.
+    """
     fewest = min(len(d) for d in values)
+    if fewest < 2:
+        return None
     error = np.sqrt(np.sum([d.var(ddof=1) / len(d) for d in values])) / len(values)
     return float(error * fewest**0.5)
 
@@ -133,7 +142,8 @@ def _over_seeds(a: Sequence[Cell], b: Sequence[Cell]) -> OverSeeds | None:
     each = np.array([sides[1][seed] - sides[0][seed] for seed in shared])
     low, high = (float(x) for x in seed_interval(each))
     needed = count_needed(float(each.std(ddof=1)), float(each.mean()))
-    return OverSeeds(tuple(shared), tuple(each.tolist()), low, high, needed)
+    spread = not bool(constant(each))
+    return OverSeeds(tuple(shared), tuple(each.tolist()), low, high, needed, spread)
 
 
 def _by_seed(cells: Sequence[Cell]) -> dict[int, float]:

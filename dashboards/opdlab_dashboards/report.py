@@ -226,6 +226,9 @@ def _held(d: Difference) -> str:
 
 def what_it_takes(d: Difference) -> str:
     """How much more would find a difference of the size seen."""
+    if d.smallest is None:
+        why = "a single problem shows" if d.fewest < 2 else "problems that all differ alike show"
+        return f"Which differences were to be found is not known: {why} no spread."
     found = (
         f"What was run finds differences of {100 * d.smallest:.1f} points or more in 80 % of cases"
     )
@@ -252,6 +255,8 @@ def caveats(
         d = one.headline
         if d is not None and d.seeds is not None and not d.seeds.shown:
             more = f"about {d.seeds.needed} seeds" if d.seeds.needed else "endlessly many seeds"
+            if not d.seeds.spread:
+                more = "an unknown number of seeds, since these do not differ"
             spread = ", ".join(f"{100 * x:+.1f}" for x in d.seeds.each)
             yield (
                 f"{one.b.name} against {one.a.name} over training seeds: {spread} points, interval "

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from opdlab.errors import DataError
 from opdlab.records import Sample
+from opdlab_evaluators.intervals import ROUNDING
+from opdlab_evaluators.needed import factor
 from opdlab_evaluators.paired import Pair, pair_up
 from opdlab_evaluators.sheets import Sheet, sheets
 
@@ -28,12 +29,13 @@ class Spread:
     Attributes:
         sampling: variance of one sample within a problem, averaged over problems and summed over
             both sides.
-        effect: variance over problems of the true difference.
+        effect: variance over problems of the true difference; None where samples of a single problem
+            do not tell.
         origin: where the two come from.
     """
 
     sampling: float
-    effect: float
+    effect: float | None
     origin: str
 
 
@@ -42,16 +44,17 @@ class Detectable:
     """The smallest true difference that is found with the asked power.
 
     Attributes:
-        standard_error: of the difference, between 0 and 1.
-        difference: the smallest one detected.
+        standard_error: of the difference, between 0 and 1; None where the spread is not known.
+        difference: the smallest one detected; None also where there is one problem only, which shows no
+            spread.
         floor: what it would be with endless samples a problem.
     """
 
     problems: int
     samples: int
-    standard_error: float
-    difference: float
-    floor: float
+    standard_error: float | None
+    difference: float | None
+    floor: float | None
 
 
 def assumed(accuracy: float, effect_spread: float = EFFECT_SPREAD) -> Spread:
@@ -118,7 +121,8 @@ def _of_pair(pair: Pair) -> Spread:
     sampling = _within(pair.a) + _within(pair.b)
     differences = pair.b.correct / pair.b.total - pair.a.correct / pair.a.total
     luck = _within(pair.a) / pair.a.k + _within(pair.b) / pair.b.k
-    effect = max(0.0, float(differences.var(ddof=1)) - luck)
+    several = len(differences) > 1
+    effect = max(0.0, float(differences.var(ddof=1)) - luck) if several else None
     return Spread(sampling, effect, f"{pair.b.checkpoint} against {pair.a.checkpoint}")
 
 
@@ -131,7 +135,7 @@ def smallest_difference(
 ) -> Detectable:
     """For one benchmark, or for the mean over several.
 
-    Student's t over problems, two-sided.
+    Student's t over problems, two-sided, by the noncentral t. What is not known is None.
 
     Args:
         problems: of each benchmark.
@@ -139,22 +143,38 @@ def smallest_difference(
         power: chance to find a difference of that size.
         level: of the test; divide by the number of tests to correct for several.
     """
-    errors = [
-        _error(spread, n, spread.sampling / samples)
-        for spread, n in zip(spreads, problems, strict=True)
-    ]
-    floors = [_error(spread, n, 0.0) for spread, n in zip(spreads, problems, strict=True)]
-    freedom = sum(problems) - len(problems)
-    needed = stats.t.isf(level / 2, freedom) + stats.t.isf(1 - power, freedom)
-    error, floor = (float(np.sqrt(np.sum(np.square(e)))) / len(problems) for e in (errors, floors))
-    return Detectable(
-        problems=sum(problems),
-        samples=samples,
-        standard_error=error,
-        difference=float(needed * error),
-        floor=float(needed * floor),
+    (error, difference), (_, floor) = (
+        _found(
+            [_error(one, n, luck) for one, n in zip(spreads, problems, strict=True)],
+            problems,
+            power,
+            level,
+        )
+        for luck in (1 / samples, 0.0)
     )
+    return Detectable(sum(problems), samples, error, difference, floor)
 
 
-def _error(spread: Spread, problems: int, luck: float) -> float:
-    return ((luck + spread.effect) / problems) ** 0.5
+def _found(
+    errors: Sequence[float | None], problems: Sequence[int], power: float, level: float
+) -> tuple[float | None, float | None]:
+    """Standard error of the mean over benchmarks, and the smallest difference that is found.
+
+    Degrees of freedom by Welch and Satterthwaite: a small benchmark that varies most leaves few.
+    """
+    known = np.array([error for error in errors if error is not None])
+    if len(known) < len(errors):
+        return None, None
+    total = float((known**2).sum())
+    error = total**0.5 / len(known)
+    if min(problems) < 2:
+        return error, None
+    freedom = total**2 / float((known**4 / (np.array(problems) - 1)).sum())
+    return error, factor(freedom, power, level) * error
+
+
+def _error(spread: Spread, problems: int, luck: float) -> float | None:
+    """Standard error of one benchmark; None where nothing is known to vary."""
+    if spread.effect is None or spread.sampling + spread.effect < ROUNDING:
+        return None
+    return ((spread.sampling * luck + spread.effect) / problems) ** 0.5

@@ -46,6 +46,8 @@ def show(
         f"[dim]Points of mean@{settings.samples}; paired by problem, two-sided at {LEVEL:.0%} (divided by "
         f"the number of benchmarks), found with a chance of {POWER:.0%}. Spread: {origins}.[/]"
     )
+    if min(sizes.values()) < 2 or any(spread.effect is None for spread in spreads.values()):
+        console.print("[dim]A single problem shows no spread: what it can find is not known.[/]")
 
 
 def table(spreads: dict[str, Any], sizes: dict[str, int], samples: int) -> Table:
@@ -72,5 +74,10 @@ def table(spreads: dict[str, Any], sizes: dict[str, int], samples: int) -> Table
         more = smallest(*group, 4 * samples, POWER, level)
         points = (now.standard_error, now.difference, more.difference, now.floor)
         label = names[0] if len(names) == 1 else "all benchmarks"
-        result.add_row(label, str(now.problems), *(f"{100 * x:.1f}" for x in points))
+        result.add_row(label, str(now.problems), *map(told, points))
     return result
+
+
+def told(share: float | None) -> str:
+    """In points."""
+    return "unknown" if share is None else f"{100 * share:.1f}"

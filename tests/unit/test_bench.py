@@ -270,3 +270,12 @@ def test_a_machine_without_cuda_says_so() -> None:
         pytest.skip("this machine has CUDA")
     with pytest.raises(ConfigError, match="no CUDA device"):
         run("scoring", "--device", "cuda")
+
+
+def test_bench_statistics_prints_the_grid_and_writes_every_world(tmp_path: Path) -> None:
+    out = tmp_path / "grid.json"
+    words = ("--studies", "100", "--problems", "5", "--samples", "2", "--json", str(out))
+    text = run("statistics", *words)
+    kinds = {one["kind"] for one in json.loads(out.read_text())["worlds"]}
+    assert {"mean@k", "pass@k/2", "difference", "mean over benchmarks", "over seeds"} < kinds
+    assert all(kind in text for kind in kinds)

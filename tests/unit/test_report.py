@@ -92,6 +92,22 @@ def test_what_it_takes_is_enough_by_the_same_rule(group: Path) -> None:
     assert f"takes about {d.needed} problems in each benchmark" in section(text_of(group), "open")
 
 
+@pytest.mark.parametrize("problems", [1, 30])
+def test_without_a_spread_what_can_be_found_is_called_unknown(
+    tmp_path: Path, problems: int
+) -> None:
+    group = tmp_path / "runs" / "try-001"
+    same = draws(0.5)[:problems]
+    for name in ("opd", "lgr"):
+        write_run(group / name, {"math/short": same}, seed=0, method={"type": name})
+    text = text_of(group)
+    assert "not told apart" in section(text, "open")
+    assert "is not known" in section(text, "open")
+    assert "unknown" in section(text, "differences")
+    assert "nan" not in text.lower().replace("finance", "")
+    assert "0.0 points or more" not in text
+
+
 def test_a_benchmark_where_the_other_side_is_better_is_named_as_such(tmp_path: Path) -> None:
     group = tmp_path / "runs" / "try-001"
     for seed in (0, 1, 2):
