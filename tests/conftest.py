@@ -16,6 +16,7 @@ CHECKED = [
     "opdlab.attention_hook",
     "opdlab.bench",
     "opdlab.decode_step",
+    "opdlab.decoder",
     "opdlab.decoding",
     "opdlab.growing_cache",
     "opdlab.head",

@@ -244,7 +244,11 @@ class Evaluation(Section):
     seed: int = Field(default=1234, ge=-LARGEST_SEED, le=LARGEST_SEED)
     """Of sampling. The same for every checkpoint, so that they are compared pairwise."""
     batch_rows: int = Field(default=512, ge=1)
-    """Responses sampled at a time."""
+    """Responses sampled at a time, at most."""
+    batch_tokens: int = Field(default=262_144, ge=1)
+    """Keys and values held at a time, in tokens with filler, at most or those of one response: as many rows
+    are sampled as what they have said so far leaves room for, and the youngest wait where longer ones need
+    theirs. For models in this process; a server's memory is its own."""
 
 
 class Tracking(Section):
@@ -345,7 +349,7 @@ class Experiment(Section):
     def measured_by(self) -> dict[str, Any]:
         """What decides how a run is measured, by key: runs that differ in it cannot be compared."""
         settings = self.evaluation.model_dump(
-            mode="json", exclude={"every", "references", "batch_rows"}
+            mode="json", exclude={"every", "references", "batch_rows", "batch_tokens"}
         )
         found = {f"evaluation.{key}": value for key, value in settings.items()}
         if self.evaluation.max_new_tokens is None and self.evaluation.sampling != "reasoning":

@@ -89,6 +89,7 @@ class Measured(ABC):
         prompts: Sequence[tuple[Sequence[int], str]],
         seeds: Sequence[int],
         rows: int,
+        tokens: int,
         on_answer: OnAnswer,
         on_tick: OnTick,
     ) -> None:
@@ -98,7 +99,9 @@ class Measured(ABC):
             engine: `engine` with the sampling of the evaluation.
             prompts: token ids, and the text that they are.
             seeds: one a prompt.
-            rows: prompts worked on at a time.
+            rows: prompts worked on at a time, at most.
+            tokens: of prompts and answers whose keys and values are held at a time, at most or those of one
+                row, where this process holds them.
             on_tick: called now and then while nothing comes; it may raise to stop, like `on_answer`.
         """
 
@@ -128,19 +131,20 @@ class Subject(Measured):
         prompts: Sequence[tuple[Sequence[int], str]],
         seeds: Sequence[int],
         rows: int,
+        tokens: int,
         on_answer: OnAnswer,
         on_tick: OnTick,
     ) -> None:
         answered: set[int] = set()
 
-        def ended(row: int, tokens: list[int]) -> None:
+        def ended(row: int, said: list[int]) -> None:
             answered.add(row)
-            text = text_of(self.tokenizer, tokens)
-            stop = "eos" if tokens[-1] in self.eos_ids else "length"
-            on_answer(row, Answer(text, len(tokens), stop))
+            text = text_of(self.tokenizer, said)
+            stop = "eos" if said[-1] in self.eos_ids else "length"
+            on_answer(row, Answer(text, len(said), stop))
 
-        with said_by(engine, "sample"):
-            engine.sample(
+        with said_by(engine, "answer"):
+            engine.answer(
                 self.model,
                 [ids for ids, _ in prompts],
                 seeds,
@@ -148,11 +152,12 @@ class Subject(Measured):
                 pad_id=self.pad_id,
                 vocabulary=self.vocabulary,
                 max_rows=rows,
+                max_tokens=tokens,
                 on_response=ended,
             )
         if len(answered) < len(prompts):
             raise PluginError(
-                f"{name_of(engine)}.sample called on_response for {len(answered)} of {len(prompts)} "
+                f"{name_of(engine)}.answer called on_response for {len(answered)} of {len(prompts)} "
                 "rows; it must be called once for each"
             )
 
@@ -290,6 +295,7 @@ def draw_missing(
             [(encoded[problem.id], shown[problem.id]) for problem, _ in missing],
             seeds,
             settings.batch_rows,
+            settings.batch_tokens,
             arrived,
             waiting,
         )

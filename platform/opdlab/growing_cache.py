@@ -1,4 +1,4 @@
-"""Keys and values of the rows being decoded: written in place, grown by doubling, refilled by place."""
+"""Keys and values of the rows being decoded: written in place, grown by parts, refilled by place."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from opdlab.shapes import Bool, Int, Tensor
+
+_SPARE = 8  # of so many columns in use, one to spare
 
 
 class GrowingLayer(DynamicLayer):
@@ -56,13 +58,28 @@ class GrowingCache(Cache):
     in columns `start[b]` to `end`.
     """
 
-    def __init__(self, places: int, columns: int) -> None:
-        """For `places` rows, with `columns` to spare after a prompt before the buffers first grow."""
+    def __init__(self, columns: int) -> None:
+        """Without places; buffers have at least so many columns to spare whenever they are made anew."""
         super().__init__(layers=[])
         self.layers: list[Any]
         self.begin = self.end = self.capacity = 0
-        self.spare = columns
-        self.start = [0] * places
+        self.columns = columns
+        self.start: list[int] = []
+
+    def capacity_for(self, used: int) -> int:
+        """Columns of buffers that are made anew for so many in use.
+
+        An eighth more is enough: columns are moved once in that many steps, each of which reads all of
+        them.
+        """
+        return used + max(self.columns, used // _SPARE)
+
+    def widen(self, places: int) -> None:
+        """Add free places at the back, so that there are so many."""
+        self.start += [self.end] * (places - len(self.start))
+        if self.layers:
+            self.restrict()
+            self._move(self.end - self.begin)
 
     def fill(
         self, places: Sequence[int], prefilled: Cache, source: Sequence[int], lengths: Sequence[int]
@@ -85,12 +102,10 @@ class GrowingCache(Cache):
         for b, n in zip(places, lengths, strict=True):
             self.start[b] = self.end - n
 
-    def reserve(self) -> None:
-        """Make room for the column of the next step."""
+    def reserve(self, coming: int) -> None:
+        """Make room for the column of the next step; at most so many will come, if no place is refilled."""
         if self.end == self.capacity:
-            used = self.end - self.begin
-            self.spare = max(self.spare, used)
-            self._move(used)
+            self._move(self.end - self.begin, coming)
 
     def keep(self, places: Sequence[int]) -> list[int]:
         """Drop all other places. Returns the old place of each new one.
@@ -134,15 +149,17 @@ class GrowingCache(Cache):
             ]
             self.layers.append(GrowingLayer(self, *empty))
 
-    def _move(self, end: int) -> None:
+    def _move(self, end: int, coming: int | None = None) -> None:
         """Move the columns in use into new buffers, so that they end at `end` with room after it."""
-        used, capacity = self.end - self.begin, end + self.spare
+        used, capacity = self.end - self.begin, self.capacity_for(end)
+        if coming is not None:
+            capacity = min(capacity, end + coming)
         for layer in self.layers:
             moved = []
             for old in layer.buffers:
                 # Zeros: a masked column has weight 0, and 0 times what an empty buffer holds may be NaN.
-                new = old.new_zeros(old.shape[0], old.shape[1], capacity, old.shape[3])
-                new[:, :, end - used : end] = old[:, :, self.begin : self.end]
+                new = old.new_zeros(len(self.start), old.shape[1], capacity, old.shape[3])
+                new[: len(old), :, end - used : end] = old[:, :, self.begin : self.end]
                 moved.append(new)
             layer.hold(*moved)
         self.start = [max(0, start + end - self.end) for start in self.start]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import final
 
 import torch
 
@@ -39,7 +41,45 @@ class Decoded:
     recorded: Recorded
 
 
-class Records:
+class Watch(ABC):
+    """Sees every step of sampling, and ends it where a log-probability is NaN or infinite."""
+
+    @abstractmethod
+    def add(self, weighed: Weighed, tokens: Int[Tensor, "B one"]) -> None:
+        """The tokens of one step and the distributions they were drawn from."""
+
+    @abstractmethod
+    def close(self, rows: list[int], ages: list[int], valid: list[int], steps: int) -> None:
+        """End a stretch: of its steps, the first `valid[b]` were row `rows[b]`'s, from `ages[b]` on.
+
+        Raises:
+            NonFiniteError: a log-probability is NaN or infinite.
+        """
+
+
+@final
+class Unrecorded(Watch):
+    """Keeps nothing: answers that are only read need no log-probabilities."""
+
+    def __init__(self) -> None:
+        self.totals: list[Tensor] = []
+
+    def add(self, weighed: Weighed, tokens: Int[Tensor, "B one"]) -> None:
+        # Not finite where a logit is NaN or infinity: all that makes a log-probability so.
+        self.totals.append(weighed.weights.sum(-1))
+
+    def close(self, rows: list[int], ages: list[int], valid: list[int], steps: int) -> None:
+        totals, self.totals = torch.stack(self.totals, 1), []
+        if totals.isfinite().all():
+            return
+        own = torch.arange(steps) < torch.tensor(valid)[:, None]
+        place, step = own.nonzero(as_tuple=True)
+        row, position = torch.tensor(rows)[place], torch.tensor(ages)[place] + step
+        refuse_non_finite(totals.cpu()[own].log(), row, position)
+
+
+@final
+class Records(Watch):
     """What was sampled, in the order in which it was; `finish` puts it in the order of the rows."""
 
     def __init__(self, draw: Draw) -> None:
@@ -51,7 +91,6 @@ class Records:
         self.keys: list[Tensor] = []
 
     def add(self, weighed: Weighed, tokens: Int[Tensor, "B one"]) -> None:
-        """The tokens of one step and the distributions they were drawn from."""
         self.pending.append((weighed.shifted, weighed.weights, tokens))
         self.held += weighed.shifted.numel()
         if self.held >= _HELD:
@@ -65,7 +104,6 @@ class Records:
             self.pending, self.held = [], 0
 
     def close(self, rows: list[int], ages: list[int], valid: list[int], steps: int) -> None:
-        """End a stretch: of its steps, the first `valid[b]` were row `rows[b]`'s, from `ages[b]` on."""
         step = torch.arange(steps)[:, None]
         first = torch.tensor(rows) * self.draw.max_new_tokens + torch.tensor(ages)
         self.keys.append((first + step).masked_fill(step >= torch.tensor(valid), -1).flatten())

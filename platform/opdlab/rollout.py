@@ -16,13 +16,16 @@ from transformers import (
     PreTrainedModel,
 )
 
-from opdlab.decoding import decode
+from opdlab.decoder import Room
+from opdlab.decoding import answer, decode
 from opdlab.errors import DataError
 from opdlab.recording import Draw, OnResponse, refuse_non_finite
 from opdlab.records import Rollout, option
-from opdlab.sampling import Recorded, choose, concatenate, record, uniforms, weigh
+from opdlab.rescoring import scored
+from opdlab.sampling import Recorded, choose, uniforms, weigh
 from opdlab.sampling_mode import packed_weights, sampling_mode
 from opdlab.shapes import Int, Tensor
+from opdlab.vocabulary_loss import slices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,12 @@ class RolloutEngine(ABC):
         1.0, "Nucleus; below 1 the samples are no longer the student's own.", gt=0, le=1
     )
     group_size: int = option(1, "Responses to each prompt.", ge=1)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # An engine that samples in a way of its own must not be measured by the way that it inherits.
+        if "sample" in vars(cls) and "answer" not in vars(cls):
+            cls.answer = RolloutEngine.answer
 
     @abstractmethod
     def sample(
@@ -67,6 +76,45 @@ class RolloutEngine(ABC):
 
         `log_prob` and `entropy` are those of the untempered, untruncated distribution, in float32.
         """
+
+    def answer(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        vocabulary: int | None = None,
+        max_rows: int,
+        max_tokens: int,
+        on_response: OnResponse,
+    ) -> None:
+        """The responses of `sample`, for `on_response` alone: of a whole benchmark, none need be held.
+
+        Args:
+            max_tokens: of prompts and responses whose keys and values this process holds at a time, at
+                most or those of one row. Here each row is counted with the longest prompt and response.
+        """
+        rows = rows_of(prompts, self.max_new_tokens, max_rows, max_tokens)
+        self.sample(
+            model,
+            prompts,
+            seeds,
+            eos_ids=eos_ids,
+            pad_id=pad_id,
+            vocabulary=vocabulary,
+            max_rows=rows,
+            on_response=on_response,
+        )
+
+
+def rows_of(
+    prompts: Sequence[Sequence[int]], max_new_tokens: int, max_rows: int, max_tokens: int
+) -> int:
+    """Rows that go together however long their responses become."""
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    return min(max_rows, max(1, max_tokens // longest))
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> None:
@@ -142,6 +190,26 @@ class CachedEngine(RolloutEngine):
             decoded = decode(model, prompts, seeds, draw, max_rows, on_response)
         return assemble(prompts, decoded.responses, decoded.recorded, seeds, eos_ids, pad_id)
 
+    def answer(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        vocabulary: int | None = None,
+        max_rows: int,
+        max_tokens: int,
+        on_response: OnResponse,
+    ) -> None:
+        check_prompts(prompts, seeds)
+        draw = Draw(
+            self.temperature, self.top_p, 0, vocabulary, self.max_new_tokens, tuple(eos_ids)
+        )
+        with sampling_mode(model), packed_weights(model):
+            answer(model, prompts, seeds, draw, Room(max_rows, max_tokens), on_response)
+
 
 class _Seeded(LogitsProcessor):
     """Makes `generate` draw as every engine here does: each row from its own seed and position.
@@ -183,28 +251,54 @@ class GenerateEngine(RolloutEngine):
         on_response: OnResponse | None = None,
     ) -> Rollout:
         check_prompts(prompts, seeds)
-        rows = max_rows or len(prompts)
-        responses: list[Tensor] = []
+        rows, responses = max_rows or len(prompts), []
         with (
             sampling_mode(model),
             _own_generation_config(model, eos_ids, pad_id, self.max_new_tokens),
         ):
-            for first in range(0, len(prompts), rows):
-                part = slice(first, first + rows)
-                fresh = self._generate(model, prompts[part], seeds[part], vocabulary)
-                responses += fresh
+            for row, response in self._responses(model, prompts, seeds, vocabulary, rows):
+                responses.append(response)
                 if on_response is not None:
-                    for row, response in enumerate(fresh, first):
-                        on_response(row, response.tolist())
-            recorded = concatenate(
-                [
-                    _score(model, prompt, response, vocabulary, top_k)
-                    for prompt, response in zip(prompts, responses, strict=True)
-                ]
-            )
+                    on_response(row, response.tolist())
+        recorded = scored(model, prompts, responses, vocabulary, top_k)
         rollout = assemble(prompts, responses, recorded, seeds, eos_ids, pad_id)
         refuse_non_finite(rollout.log_prob, rollout.row, rollout.position)
         return rollout
+
+    def answer(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        vocabulary: int | None = None,
+        max_rows: int,
+        max_tokens: int,
+        on_response: OnResponse,
+    ) -> None:
+        check_prompts(prompts, seeds)
+        rows = rows_of(prompts, self.max_new_tokens, max_rows, max_tokens)
+        with (
+            sampling_mode(model),
+            _own_generation_config(model, eos_ids, pad_id, self.max_new_tokens),
+        ):
+            for row, response in self._responses(model, prompts, seeds, vocabulary, rows):
+                on_response(row, response.tolist())
+
+    def _responses(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        vocabulary: int | None,
+        rows: int,
+    ) -> Iterator[tuple[int, Int[Tensor, "_"]]]:
+        """Row and tokens of each response, so many rows at a time."""
+        for part in slices(len(prompts), rows):
+            fresh = self._generate(model, prompts[part], seeds[part], vocabulary)
+            yield from enumerate(fresh, part.start)
 
     def _generate(
         self,
@@ -250,16 +344,3 @@ def _own_generation_config(
         yield
     finally:
         model.generation_config = before
-
-
-def _score(
-    model: PreTrainedModel,
-    prompt: Sequence[int],
-    response: Int[Tensor, "length"],
-    vocabulary: int | None,
-    top_k: int,
-) -> Recorded:
-    """One full forward over one row, without padding and without cache."""
-    tokens = torch.cat([torch.tensor(list(prompt), device=response.device), response])
-    logits = model(input_ids=tokens[None], use_cache=False).logits[0, len(prompt) - 1 : -1]
-    return record(weigh(logits[:, :vocabulary]), response[:, None], top_k)

@@ -18,12 +18,13 @@ from transformers import PreTrainedModel
 from opdlab import models
 from opdlab.errors import ServerError
 from opdlab.records import Rollout
+from opdlab.rescoring import scored
 from opdlab.rollout import CachedEngine
 from opdlab.sampling import concatenate
 from opdlab.serving import weights
 from opdlab.serving.client import Access, Client
 from opdlab.serving.dialect import Draw, Identity, completion_body, identify, prompt_text
-from opdlab.serving.engine import OpenAIEngine, scored
+from opdlab.serving.engine import OpenAIEngine
 
 PROMPTS = [[1, 5, 9, 12], [1, 7], [1, 20, 21, 22, 23, 24]]
 SEEDS = [3, 4, 5]
@@ -158,7 +159,7 @@ def test_weights_are_sent_when_they_changed_and_only_then(
             served = server.model.state_dict()
             for name, weight in student.state_dict().items():
                 assert torch.equal(served[name], weight)
-        assert_same(found, sample(CachedEngine(max_new_tokens=TOKENS), student))
+            assert_same(found, sample(CachedEngine(max_new_tokens=TOKENS), student))
     (copy,) = (tmp_path / "weights").iterdir()
     before = {path.name: path.stat().st_ino for path in copy.iterdir()}
     assert weights.written(student, copy.parent) == str(copy)
@@ -229,6 +230,21 @@ def test_a_caller_that_stops_is_not_kept_waiting(vllm: TokenServer) -> None:
     asked = vllm.seen["/v1/completions"]
     time.sleep(0.6)
     assert vllm.seen["/v1/completions"] == asked
+
+
+def test_a_server_is_asked_as_many_at_once_whatever_this_process_may_hold(
+    vllm: TokenServer, student: PreTrainedModel
+) -> None:
+    came: dict[int, list[int]] = {}
+    asked = {"eos_ids": (EOS,), "pad_id": 0, "max_rows": 64}
+    through = engine(vllm, concurrency=3)
+    through.answer(
+        student, PROMPTS * 2, SEEDS * 2, max_tokens=1, on_response=came.__setitem__, **asked
+    )
+    assert vllm.busiest == 3
+    found = sample(through, student)
+    rows = [part.tolist() for part in found.token.split(found.response_lengths.tolist())]
+    assert [came[row] for row in range(6)] == rows * 2
 
 
 def test_so_many_requests_are_under_way_at_once(

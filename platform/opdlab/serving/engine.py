@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
-from opdlab.head import hidden_states, project, rows_at_a_time
-from opdlab.packing import packs
 from opdlab.peers import gathered, several_processes
 from opdlab.recording import OnResponse, refuse_non_finite
 from opdlab.records import Rollout, option
+from opdlab.rescoring import scored
 from opdlab.rollout import CachedEngine, RolloutEngine, assemble, check_prompts
-from opdlab.sampling import Recorded, concatenate, record, weigh
-from opdlab.sampling_mode import sampling_mode
+from opdlab.sampling import Recorded
 from opdlab.serving import weights
 from opdlab.serving.client import Access, Client
 from opdlab.serving.dialect import (
@@ -30,11 +27,19 @@ from opdlab.serving.dialect import (
     read_reply,
 )
 from opdlab.shapes import Int, Tensor
-from opdlab.teacher import picks_by_length
-from opdlab.vocabulary_loss import slices
+from opdlab.tree import within
 
-SCORED_TOKENS = 16384
-"""Tokens of a forward that scores what a server sampled, at most, or one answer."""
+
+@dataclass(frozen=True)
+class _Prompts:
+    """What is sampled from, and how its responses end and are recorded: see `RolloutEngine.sample`."""
+
+    prompts: Sequence[Sequence[int]]
+    seeds: Sequence[int]
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    top_k: int
+    vocabulary: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,29 +107,62 @@ class OpenAIEngine(RolloutEngine):
         on_response: OnResponse | None = None,
     ) -> Rollout:
         check_prompts(prompts, seeds)
-        client = Client(self.access)
-        server = identify(client, self.served_model)
-        draw = Draw(self.temperature, self.top_p, self.max_new_tokens, tuple(eos_ids), pad_id)
+        ours = _Prompts(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
         # An evaluation is the leader's alone; in training every process samples its own rows.
         alone = on_response is not None or not several_processes()
+        responses, recorded = self._sampled(model, ours, max_rows, on_response, alone)
+        return assemble(prompts, responses, recorded, seeds, eos_ids, pad_id)
+
+    def answer(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        vocabulary: int | None = None,
+        max_rows: int,
+        max_tokens: int,
+        on_response: OnResponse,
+    ) -> None:
+        # Keys and values are the server's: `max_tokens` says nothing to it.
+        check_prompts(prompts, seeds)
+        ours = _Prompts(prompts, seeds, tuple(eos_ids), pad_id, 0, vocabulary)
+        self._sampled(model, ours, max_rows, on_response, alone=True)
+
+    def _sampled(
+        self,
+        model: PreTrainedModel,
+        ours: _Prompts,
+        max_rows: int | None,
+        on_response: OnResponse | None,
+        alone: bool,
+    ) -> tuple[list[Int[Tensor, "_"]], Recorded]:
+        """Responses of the server, and what the model says of them.
+
+        Raises:
+            ServerError: the server has other weights than the model.
+        """
+        client = Client(self.access)
+        server = identify(client, self.served_model)
         if self.weights_folder is not None:
-            self._sync(client, server, model, list(prompts[0]), alone)
+            self._sync(client, server, model, list(ours.prompts[0]), alone)
 
-        def rollout_and_gap() -> tuple[Rollout, float]:
-            replies = self._replies(client, server, draw, prompts, seeds, max_rows, on_response)
+        def once() -> tuple[list[Int[Tensor, "_"]], Recorded, float]:
+            replies = self._replies(client, server, ours, max_rows, on_response)
             responses = [torch.tensor(reply.ids, device=model.device) for reply in replies]
-            _check_vocabulary(responses, vocabulary)
-            recorded = scored(model, prompts, responses, vocabulary, top_k)
-            rollout = assemble(prompts, responses, recorded, seeds, eos_ids, pad_id)
-            refuse_non_finite(rollout.log_prob, rollout.row, rollout.position)
-            return rollout, self._gap(rollout, replies)
+            _check_vocabulary(responses, ours.vocabulary)
+            found = scored(model, ours.prompts, responses, ours.vocabulary, ours.top_k)
+            refuse_non_finite(found.log_prob, *_places(responses))
+            return responses, found, self._gap(found, replies)
 
-        rollout, gap = rollout_and_gap()
+        responses, recorded, gap = once()
         mends = self.weights_folder is not None and on_response is None
         if mends and any(gathered(gap > self.largest_gap, alone)):
             # A server that was started again in between has the weights it began with.
-            self._sync(client, server, model, list(prompts[0]), alone, again=True)
-            rollout, gap = rollout_and_gap()
+            self._sync(client, server, model, list(ours.prompts[0]), alone, again=True)
+            responses, recorded, gap = once()
         if gap > self.largest_gap:
             raise ServerError(
                 f"{self.url} does not serve the student: its log-probabilities of what it sampled are "
@@ -132,7 +170,7 @@ class OpenAIEngine(RolloutEngine):
                 "student's weights (weights_folder), or serve the model that is trained; a wider number "
                 "format lowers what rounding leaves"
             )
-        return rollout
+        return responses, recorded
 
     def _sync(
         self,
@@ -177,18 +215,17 @@ class OpenAIEngine(RolloutEngine):
         self,
         client: Client,
         server: Identity,
-        draw: Draw,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
+        ours: _Prompts,
         max_rows: int | None,
         on_response: OnResponse | None,
     ) -> list[Reply]:
         if server.software not in TOKEN_SERVERS:
             raise self._lacks(server, "token ids")
+        draw = Draw(self.temperature, self.top_p, self.max_new_tokens, ours.eos_ids, ours.pad_id)
         found: dict[int, Reply] = {}
 
         def arrived(row: int, answer: object) -> None:
-            reply = read_reply(answer, prompts[row], draw, None)
+            reply = read_reply(answer, ours.prompts[row], draw, None)
             if reply.ids is None or reply.log_probs is None:
                 missing = "token ids" if reply.ids is None else "log-probabilities"
                 raise self._lacks(server, missing)
@@ -198,12 +235,12 @@ class OpenAIEngine(RolloutEngine):
 
         bodies = [
             completion_body(server, draw, prompt, "", seed, log_probs=True)
-            for prompt, seed in zip(prompts, seeds, strict=True)
+            for prompt, seed in zip(ours.prompts, ours.seeds, strict=True)
         ]
         at_once = min(self.concurrency, max_rows or self.concurrency)
         url = client.access.api("/completions")
         client.post_all(url, bodies, arrived, at_once=at_once)
-        return [found[row] for row in range(len(prompts))]
+        return [found[row] for row in range(len(ours.prompts))]
 
     def _lacks(self, server: Identity, missing: str) -> ServerError:
         return ServerError(
@@ -212,52 +249,19 @@ class OpenAIEngine(RolloutEngine):
             "server is good for `opdlab eval --server` alone"
         )
 
-    def _gap(self, rollout: Rollout, replies: Sequence[Reply]) -> float:
+    def _gap(self, recorded: Recorded, replies: Sequence[Reply]) -> float:
         """Mean absolute difference between the server's log-probabilities and the student's, nats."""
         if (self.temperature, self.top_p) != (1.0, 1.0):
             return 0.0  # servers differ in whether theirs are those before temperature and top-p
         said = [value for reply in replies for value in reply.log_probs or ()]
-        theirs = torch.tensor(said, device=rollout.log_prob.device)
-        return float((theirs - rollout.log_prob).abs().mean())
+        theirs = torch.tensor(said, device=recorded.log_prob.device)
+        return float((theirs - recorded.log_prob).abs().mean())
 
 
-def scored(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    responses: Sequence[Int[Tensor, "length"]],
-    vocabulary: int | None,
-    top_k: int,
-) -> Recorded:
-    """What the model says of the responses: rows of like length together, vocabulary rows in chunks."""
-    width = vocabulary or model.config.get_text_config().vocab_size
-    together, _ = rows_at_a_time(width, model.device)
-    lengths = [len(prompt) + len(row) for prompt, row in zip(prompts, responses, strict=True)]
-    # Where frequencies depend on the longest row of a forward, each goes alone.
-    groups = packs(lengths, 1 if picks_by_length(model) else SCORED_TOKENS)
-    of_row: dict[int, Recorded] = {}
-    with sampling_mode(model):
-        for group in groups:
-            rows = [
-                torch.cat([torch.tensor(list(prompts[row]), device=model.device), responses[row]])
-                for row in group
-            ]
-            states = hidden_states(model, pad_sequence(rows, batch_first=True))
-            hidden = torch.cat(
-                [
-                    states[place, len(prompts[row]) - 1 : lengths[row] - 1]
-                    for place, row in enumerate(group)
-                ]
-            )
-            del states
-            tokens = torch.cat([responses[row] for row in group])[:, None]
-            found = concatenate(
-                record(weigh(project(model, hidden[part])[:, :vocabulary]), tokens[part], top_k)
-                for part in slices(len(hidden), together)
-            )
-            ends = torch.arange(len(hidden), device=hidden.device)
-            mine = ends.split([len(responses[row]) for row in group])
-            of_row |= {row: found[places] for row, places in zip(group, mine, strict=True)}
-    return concatenate(of_row[row] for row in range(len(prompts)))
+def _places(responses: Sequence[Int[Tensor, "_"]]) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"]]:
+    """Row and position of each token of responses that are laid end to end."""
+    lengths = torch.tensor([len(response) for response in responses])
+    return within(lengths)
 
 
 def _check_vocabulary(responses: Sequence[Tensor], vocabulary: int | None) -> None:

@@ -45,6 +45,7 @@ class Served(Measured):
         prompts: Sequence[tuple[Sequence[int], str]],
         seeds: Sequence[int],
         rows: int,
+        tokens: int,
         on_answer: OnAnswer,
         on_tick: OnTick,
     ) -> None:
