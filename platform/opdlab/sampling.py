@@ -24,7 +24,7 @@ _BLOCK = 128
 _LARGEST = 1024
 
 
-def _mix(bits: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+def mixed(bits: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
     """splitmix64's finaliser: a changed bit of the input changes each bit of the output half the time."""
     for shift, multiplier in zip(_SHIFTS, _MULTIPLIERS, strict=True):
         # The mask makes the shift of a signed number a logical one.
@@ -38,7 +38,7 @@ def uniforms(seeds: Int[Tensor, "*#n"], positions: Int[Tensor, "*#n"]) -> Float[
     No state and no order: a row draws the same numbers alone, in any batch, and after a resume.
     Float64 with 53 random bits, so that no token is too unlikely to be drawn.
     """
-    bits = _mix(_mix(seeds + _GOLDEN) + (positions + 1) * _GOLDEN)
+    bits = mixed(mixed(seeds + _GOLDEN) + (positions + 1) * _GOLDEN)
     return ((bits >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
 
 

@@ -5,26 +5,30 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_models import small_model
 from token_server import EOS, TokenServer
 from transformers import PreTrainedModel
 
 from opdlab import models
-from opdlab.errors import ServerError
+from opdlab.errors import PeerError, ServerError
+from opdlab.peers import failing_together
 from opdlab.records import Rollout
 from opdlab.rescoring import scored
 from opdlab.rollout import CachedEngine
 from opdlab.sampling import concatenate
+from opdlab.serving import fingerprint as module
 from opdlab.serving import weights
 from opdlab.serving.client import Access, Client
 from opdlab.serving.dialect import Draw, Identity, completion_body, identify, prompt_text
 from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.fingerprint import fingerprint
 
 PROMPTS = [[1, 5, 9, 12], [1, 7], [1, 20, 21, 22, 23, 24]]
 SEEDS = [3, 4, 5]
@@ -162,7 +166,7 @@ def test_weights_are_sent_when_they_changed_and_only_then(
             assert_same(found, sample(CachedEngine(max_new_tokens=TOKENS), student))
     (copy,) = (tmp_path / "weights").iterdir()
     before = {path.name: path.stat().st_ino for path in copy.iterdir()}
-    assert weights.written(student, copy.parent) == str(copy)
+    assert weights.written(student, copy.parent, fingerprint(student)) == str(copy)
     assert {path.name: path.stat().st_ino for path in copy.iterdir()} == before
 
 
@@ -393,13 +397,77 @@ def test_answers_of_a_server_are_scored_again_many_at_a_time(student: PreTrained
 
 def test_copies_of_killed_processes_are_removed(tmp_path: Path, student: PreTrainedModel) -> None:
     host = socket.gethostname()
-    for name in (f"weights-{host}-999999999-abc", f"weights-{host}-{os.getppid()}-abc", "mine"):
+    gone = {f"weights-{host}-999999999-abc", f"weights-{host}-999999999-abc.part"}
+    # The last is of a process of another machine, whose name begins like this one's.
+    kept = {f"weights-{host}-{os.getppid()}-abc", "mine", f"weights-{host}-999999999-7-abc"}
+    for name in gone | kept:
         (tmp_path / name).mkdir()
-    weights.written(student, tmp_path)
+    weights.written(student, tmp_path, "now")
     left = {path.name for path in tmp_path.iterdir()}
-    assert f"weights-{host}-999999999-abc" not in left
-    assert {f"weights-{host}-{os.getppid()}-abc", "mine"} < left
-    assert len(left) == 3
+    assert not gone & left
+    assert kept < left
+    assert len(left) == 4
+
+
+def test_a_copy_of_weights_stays_until_the_next_one_is_whole(
+    tmp_path: Path, student: PreTrainedModel
+) -> None:
+    first = Path(weights.written(student, tmp_path, "first"))
+    save: Any = student.save_pretrained
+
+    def looks(folder: Path) -> None:
+        assert (first / "model.safetensors").is_file()
+        save(folder)
+
+    def fails(folder: Path) -> None:
+        save(folder)
+        raise OSError("no space left")
+
+    student.save_pretrained = fails  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="no space"):
+        weights.written(student, tmp_path, "second")
+    assert list(tmp_path.iterdir()) == [first]
+    assert weights.written(student, tmp_path, "first") == str(first)
+    student.save_pretrained = looks  # type: ignore[method-assign]
+    second = Path(weights.written(student, tmp_path, "second"))
+    assert list(tmp_path.iterdir()) == [second]
+    assert second != first
+
+
+def stepped(model: PreTrainedModel, fused: bool) -> None:
+    one = next(model.parameters())
+    one.grad = torch.zeros_like(one)
+    one.grad[3, 1] = 1.0
+    torch.optim.AdamW([one], lr=1e-6, weight_decay=0.0, fused=fused).step()
+
+
+CHANGES: dict[str, Callable[[PreTrainedModel], object]] = {
+    "a step": lambda model: stepped(model, fused=False),
+    "a fused step": lambda model: stepped(model, fused=True),
+    "data": lambda model: next(model.parameters()).data[0, 0].neg_(),
+    "other numbers": lambda model: model.half(),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_a_fingerprint_changes_with_the_weights_however_they_change(change: str) -> None:
+    model = small_model("llama")
+    before = fingerprint(model)
+    assert fingerprint(small_model("llama")) == before
+    CHANGES[change](model)
+    assert fingerprint(model) != before
+
+
+def test_a_fingerprint_tells_places_types_and_names_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PART", 4)
+    numbers = torch.arange(10.0)
+    found = set()
+    for weight in (numbers, numbers.flip(0), numbers.roll(4), numbers.view(2, 5), numbers.double()):
+        for name in ("one", "other"):
+            model = torch.nn.Module()
+            model.register_buffer(name, weight.clone())
+            found.add(fingerprint(model))
+    assert len(found) == 10
 
 
 def one_of_two(rank: int, url: str, folder: Path) -> None:
@@ -412,12 +480,14 @@ def one_of_two(rank: int, url: str, folder: Path) -> None:
         url=url, max_new_tokens=8, patience_s=5.0, weights_folder=str(folder / "weights")
     )
     prompts, seeds = [PROMPTS[rank]], [SEEDS[rank]]
+    ends: dict[str, Any] = {"eos_ids": (EOS,), "pad_id": 0}
     for _ in range(2):
-        found = served.sample(student, prompts, seeds, eos_ids=(EOS,), pad_id=0)
-        own = CachedEngine(max_new_tokens=8).sample(
-            student, prompts, seeds, eos_ids=(EOS,), pad_id=0
-        )
+        found = served.sample(student, prompts, seeds, **ends)
+        own = CachedEngine(max_new_tokens=8).sample(student, prompts, seeds, **ends)
         assert torch.equal(found.tokens, own.tokens)
+    # The second may not have the token that comes: the first must not wait for it for ever.
+    with pytest.raises(PeerError, match=r"process 1 failed.*beyond the 1"), failing_together():
+        served.sample(student, prompts, seeds, vocabulary=None if rank == 0 else 1, **ends)
     torch.distributed.destroy_process_group()
 
 

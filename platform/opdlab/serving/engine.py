@@ -189,6 +189,7 @@ class OpenAIEngine(RolloutEngine):
         fault = ""
         if alone or torch.distributed.get_rank() == 0:
             try:
+                weights.check(model, server)
                 if again or weights.outdated(client, model):
                     self._send(client, server, model, prompt)
             except ServerError as error:

@@ -9,10 +9,11 @@ documentation, and the tests speak to a stand-in that obeys it.
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
@@ -26,11 +27,12 @@ from opdlab.head import hidden_states, log_distribution
 from opdlab.sampling_mode import sampling_mode
 from opdlab.serving.client import Client
 from opdlab.serving.dialect import Identity, read_scores, scoring_body
+from opdlab.serving.fingerprint import fingerprint
 from opdlab.shapes import Tensor
 
-_SENT: WeakKeyDictionary[PreTrainedModel, dict[str, int]] = WeakKeyDictionary()
-"""State of a model's weights that each server has, by its address."""
-_PREFIX = f"weights-{socket.gethostname()}-"
+_SENT: WeakKeyDictionary[PreTrainedModel, dict[str, str]] = WeakKeyDictionary()
+"""Fingerprint of a model's weights that each server has, by its address."""
+_PREFIX, _PART = f"weights-{socket.gethostname()}-", ".part"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,26 +40,21 @@ class _Copy:
     """A model's weights on disk; calling `remove` or the end of the model or process removes them."""
 
     folder: Path
-    state: int
+    fingerprint: str
     remove: finalize[Any, Any]
 
 
 _COPIES: WeakKeyDictionary[PreTrainedModel, _Copy] = WeakKeyDictionary()
 
 
-def state(model: PreTrainedModel) -> int:
-    """Changes with every step of an optimizer: the number of times weights were written."""
-    return sum(weight._version for weight in model.parameters())
-
-
 def send(client: Client, server: Identity, model: PreTrainedModel, folder: str) -> None:
     """Make the server serve the model's weights.
 
     Raises:
-        ServerError: the server cannot, or the weights are sharded.
+        ServerError: the server cannot.
     """
-    _check(model, server)
-    place = written(model, Path(folder))
+    now = fingerprint(model)
+    place = written(model, Path(folder), now)
     root = client.access.root
     if server.software == "vllm":
         call = {"method": "reload_weights", "kwargs": {"weights_path": place}}
@@ -72,46 +69,66 @@ def send(client: Client, server: Identity, model: PreTrainedModel, folder: str) 
                 f"{root} did not take the weights in {place}: {done.get('message', done)}. The folder "
                 "must be visible to the server under the same name"
             )
-    _SENT.setdefault(model, {})[root] = state(model)
+    _SENT.setdefault(model, {})[root] = now
 
 
-def written(model: PreTrainedModel, parent: Path) -> str:
+def written(model: PreTrainedModel, parent: Path, now: str) -> str:
     """Folder with the model's weights, which is written only where they changed since it was.
 
-    It stays for a server that is started again, until the weights change or this process ends.
+    It stays for a server that is started again, until the weights change or this process ends. The next
+    copy is whole before the last one goes, so there is room for two.
+
+    Args:
+        now: fingerprint of the weights.
     """
     copy = _COPIES.get(model)
-    if copy is not None:
-        if copy.state == state(model) and copy.folder.is_dir() and copy.folder.parent == parent:
-            return str(copy.folder)
-        copy.remove()
+    known = copy is not None and copy.folder.is_dir() and copy.folder.parent == parent
+    if copy is not None and known and copy.fingerprint == now:
+        return str(copy.folder)
     parent.mkdir(parents=True, exist_ok=True)
     _clear(parent)
-    # A name of its own each time: a reader may keep files of the last one open or cached.
-    folder = Path(mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
-    # The server may run as somebody else.
-    folder.chmod(0o755)
-    remove = finalize(model, shutil.rmtree, folder, ignore_errors=True)
-    _COPIES[model] = _Copy(folder, -1, remove)
-    model.save_pretrained(folder)
-    _COPIES[model] = _Copy(folder, state(model), remove)
+    folder = _saved(model, parent)
+    _COPIES[model] = _Copy(folder, now, finalize(model, rmtree, folder, ignore_errors=True))
+    if copy is not None:
+        copy.remove()
     return str(folder)
+
+
+def _saved(model: PreTrainedModel, parent: Path) -> Path:
+    """A new copy, which has its name once it is whole."""
+    # A name of its own each time: a reader may keep files of the last one open or cached.
+    part = Path(mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", suffix=_PART, dir=parent))
+    try:
+        # The server may run as somebody else.
+        part.chmod(0o755)
+        model.save_pretrained(part)
+        return part.rename(parent / part.name.removesuffix(_PART))
+    except BaseException:
+        rmtree(part, ignore_errors=True)
+        raise
 
 
 def _clear(parent: Path) -> None:
     """Remove what processes of this machine that were killed left behind: each copy is a whole model."""
-    for left in parent.glob(f"{_PREFIX}*-*"):
-        number = left.name.removeprefix(_PREFIX).split("-")[0]
-        if number.isdigit() and not psutil.pid_exists(int(number)):
-            shutil.rmtree(left, ignore_errors=True)
+    # A longer name of another machine may begin like this one's.
+    ours = re.compile(rf"{re.escape(_PREFIX)}(\d+)-\w+({re.escape(_PART)})?")
+    for left in parent.iterdir():
+        found = ours.fullmatch(left.name)
+        if found and not psutil.pid_exists(int(found[1])):
+            rmtree(left, ignore_errors=True)
 
 
 def outdated(client: Client, model: PreTrainedModel) -> bool:
     """Whether the weights changed since they were sent, or never were."""
-    return _SENT.get(model, {}).get(client.access.root) != state(model)
+    return _SENT.get(model, {}).get(client.access.root) != fingerprint(model)
 
 
-def _check(model: PreTrainedModel, server: Identity) -> None:
+def check(model: PreTrainedModel, server: Identity) -> None:
+    """Refuse weights that cannot be sent.
+
+    Raises:
+        ServerError: the server takes none, or the weights are sharded.
+    """
     if server.software not in ("vllm", "sglang"):
         raise ServerError(
             f"weights cannot be sent to a server of kind {server.software!r}; vLLM and SGLang take them"
