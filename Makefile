@@ -22,7 +22,9 @@ VERSIONED := tests/unit/test_cli.py tests/unit/test_loader.py tests/unit/test_pl
 	tests/unit/test_serving.py tests/unit/test_sampling.py tests/unit/test_bench.py tests/unit/test_models.py tests/unit/test_store.py \
 	tests/unit/test_doctor.py
 TORCH ?= $(shell grep ^torch== constraints.txt)
-FREE = python -m pip install --disable-pip-version-check --quiet --upgrade --upgrade-strategy eager
+# uv resolves free versions in seconds, where pip tries them for many minutes.
+FREELY = $(1)/bin/uv pip install --python $(1)/bin/python --quiet --constraint $(1)/versions.txt --editable '.[dev]'
+PIP = -m pip install --disable-pip-version-check --quiet
 
 .PHONY: quickstart test test-newest test-oldest check mutants schema clean
 
@@ -34,15 +36,16 @@ test: check
 
 test-newest:
 	$(PYTHON) -m venv --clear $(VENV)-newest
-	echo "$(TORCH)" > $(VENV)-newest/torch.txt
-	$(VENV)-newest/bin/$(FREE) --constraint $(VENV)-newest/torch.txt --editable '.[dev]'
+	$(VENV)-newest/bin/python $(PIP) uv
+	echo "$(TORCH)" > $(VENV)-newest/versions.txt
+	$(call FREELY,$(VENV)-newest)
 	$(VENV)-newest/bin/python -m pytest --numprocesses 2 --dist worksteal $(VERSIONED)
 
 test-oldest:
 	$(PYTHON) -m venv --clear $(VENV)-oldest
-	$(VENV)-oldest/bin/python -m pip install --disable-pip-version-check --quiet packaging
-	$(VENV)-oldest/bin/python tests/lowest_versions.py "$(TORCH)" > $(VENV)-oldest/lowest.txt
-	$(VENV)-oldest/bin/$(FREE) --constraint $(VENV)-oldest/lowest.txt --editable '.[dev]'
+	$(VENV)-oldest/bin/python $(PIP) uv packaging
+	$(VENV)-oldest/bin/python tests/lowest_versions.py "$(TORCH)" > $(VENV)-oldest/versions.txt
+	$(call FREELY,$(VENV)-oldest)
 	$(VENV)-oldest/bin/python -m pytest --numprocesses 2 --dist worksteal $(VERSIONED)
 
 check: $(VENV)/.installed-dev
