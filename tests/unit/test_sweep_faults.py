@@ -90,10 +90,14 @@ def test_what_can_be_searched_is_let_pass() -> None:
     assert almost("inflation_guard", ["entropy", "reward"]) == ""
 
 
-@pytest.mark.parametrize(
-    "storage", ["postgresql+psycopg://x@127.0.0.1:1/y", "postgres://x/y", "foo"]
-)
-def test_a_database_out_of_reach_is_told_with_the_remedy(storage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", ["postgres://x/y", "foo", "mysql://x/y", "sqlite://"])
+def test_a_database_that_workers_cannot_share_is_refused(storage: str) -> None:
+    with pytest.raises(ConfigError, match="is no database that workers can share"):
+        load_experiment("quickstart", sweep(storage=storage))
+
+
+def test_a_database_out_of_reach_is_told_with_the_remedy(tmp_path: Path) -> None:
+    storage = "postgresql+psycopg://x@127.0.0.1:1/y"
     config = load_experiment("quickstart", [*sweep(storage=storage), f"output={tmp_path}"])
     assert config.sweep is not None
     with pytest.raises(SweepError, match=r"correct sweep\.storage"):

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from opdlab.config import Experiment
 from opdlab.errors import DataError
@@ -22,7 +22,8 @@ from opdlab.sweeps import study as studies
 from opdlab.sweeps.importance import groups
 from opdlab.sweeps.outcome import OUTCOME, Outcome, last_known, read_stop, write_stop
 from opdlab.sweeps.processes import Zygote
-from opdlab.sweeps.study import make_pruner, open_storage, open_study, progress
+from opdlab.sweeps.pruning import Lagging
+from opdlab.sweeps.study import SweepError, make_pruner, open_storage, open_study, progress
 from opdlab.sweeps.watch import beyond
 from opdlab.sweeps.worker import Worker
 
@@ -132,7 +133,7 @@ def worked(tmp_path: Path, trials: int, **settings: Any) -> tuple[optuna.Study, 
     folder = studies.folder_of(config)
     for number in range(200):
         place = folder / f"trial-{number:04d}"
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         Outcome("complete", "", [{"mean_at_k": number / 200, "loss": 1.0}]).write(place)
     storage = open_storage(config, config.sweep)
     with StopRequest() as stop:
@@ -192,3 +193,72 @@ def test_a_combination_that_is_refused_fails_with_its_reason_and_the_sweep_goes_
 def test_a_metric_that_no_trial_has_ends_the_sweep_after_a_few(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no metric 'accuracy'; they have: loss, mean_at_k"):
         worked(tmp_path, 9, constraints=[{"metric": "accuracy", "at_least": 0.1}])
+
+
+def test_another_sweep_of_this_name_in_the_same_folder_is_no_result_of_this_one(
+    tmp_path: Path,
+) -> None:
+    worked(tmp_path, 2)
+    (tmp_path / "quickstart-sweep" / "optuna.db").unlink()
+    worked(tmp_path, 2)  # the same trials, so their results hold
+    (tmp_path / "quickstart-sweep" / "optuna.db").unlink()
+    with pytest.raises(SweepError, match=r"another sweep of this name.*training\.learning_rate"):
+        worked(tmp_path, 2, sampler_seed=7)
+
+
+@pytest.mark.parametrize("point", ["before its first sign of life", "before it was queued again"])
+def test_a_trial_whose_worker_was_killed_is_run_again(tmp_path: Path, point: str) -> None:
+    config = load(f"output={tmp_path}", trials=2, heartbeat_s=1)
+    assert config.sweep is not None
+    study = open_study(config, config.sweep)
+    trial = study._storage.create_new_trial(study._study_id)
+    if point == "before it was queued again":
+        study._storage.set_trial_state_values(trial, TrialState.FAIL)
+    study, _ = worked(tmp_path, 2, heartbeat_s=1)
+    finished = progress(study).finished
+    assert [trial.state for trial in finished.values()] == [TrialState.COMPLETE] * 2
+    assert len(finished) == 2
+    assert 0 in finished
+
+
+def test_several_tries_of_a_trial_are_one_of_those_that_it_is_compared_with() -> None:
+    study = optuna.create_study()
+
+    def add(first: int, value: float, state: TrialState) -> FrozenTrial:
+        again = {} if first == len(study.trials) else {"failed_trial": first}
+        came = {"value": value} if state == TrialState.COMPLETE else {}
+        reports = {"intermediate_values": {1: value}, "system_attrs": again}
+        study.add_trial(create_trial(state=state, **came, **reports))
+        return study.trials[-1]
+
+    for first, value in enumerate([0.1, 0.2, 0.9]):
+        add(first, value, TrialState.COMPLETE)
+    pruner = Lagging("median", 3)
+    assert not pruner.prune(study, add(3, 0.5, TrialState.RUNNING))
+    for _ in range(4):  # the best one was killed again and again
+        add(2, 0.9, TrialState.FAIL)
+    assert not pruner.prune(study, add(8, 0.5, TrialState.RUNNING))
+    # A first try of its own is none of the others: with it two of four would be ahead, and no majority.
+    study = optuna.create_study()
+    for first, value in enumerate([0.9, 0.9, 0.1]):
+        add(first, value, TrialState.COMPLETE)
+    add(3, 0.5, TrialState.FAIL)
+    assert pruner.prune(study, add(3, 0.5, TrialState.RUNNING))
+
+
+def test_costs_are_added_up_over_a_long_training_in_one_pass() -> None:
+    costs = {"response_tokens": 1.0, "leaves": 0.0, "seconds/rollout": 0.0}
+    costs |= {"seconds/teacher": 0.0, "seconds/update": 0.0}
+    reads = 0
+
+    class Row(dict[str, float]):
+        def __getitem__(self, key: str) -> float:
+            nonlocal reads
+            reads += 1
+            return super().__getitem__(key)
+
+    rows = [Row(costs, step=float(step)) for step in range(1, 501)]
+    config = load(stop_when_beyond=[{"metric": "teacher_tokens", "at_most": 499}])
+    assert config.sweep is not None
+    assert beyond(rows, config.sweep, config).startswith("teacher_tokens is 500 at step 500")
+    assert reads < 20 * len(rows)

@@ -20,7 +20,15 @@ from opdlab.mlflow_page import save_view
 from opdlab.sweeps import report
 from opdlab.sweeps.importance import importance, of_one_objective
 from opdlab.sweeps.outcome import Outcome, intermediate
-from opdlab.sweeps.settings import IntRange, Limit, Sweep, chosen_values, tries
+from opdlab.sweeps.settings import (
+    FloatRange,
+    IntRange,
+    Limit,
+    Sweep,
+    chosen_values,
+    identity,
+    tries,
+)
 from opdlab.sweeps.study import make_pruner, make_sampler, progress, suggest
 from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import Watch, trial_config
@@ -139,6 +147,29 @@ def test_a_condition_must_name_an_earlier_key_and_a_value_it_has():
         parsed({**later, "b": {"type": "int", "low": 1, "high": 2}})
     with pytest.raises(ValueError, match="never 'grpo'"):
         parsed({"m": METHODS, "a": {"type": "int", "low": 1, "high": 2, "when": {"m": "grpo"}}})
+
+
+def test_huge_ranges_are_counted_and_not_listed():
+    huge = {"a": {"type": "int", "low": 0, "high": 10**15, "step": 5}}
+    later = {"type": "int", "low": 1, "high": 2, "when": {"a": 10**15}}
+    assert parsed({**huge, "b": later}).space["b"].when == {"a": 10**15}
+    for never in (7, 10**15 + 5, 2.5, "a", True):
+        with pytest.raises(ValueError, match=r"never .*, but from 0 to 1e\+15 in steps of 5"):
+            parsed({**huge, "b": {**later, "when": {"a": never}}})
+    with pytest.raises(ValueError, match="a grid of 200,000,000,000,001 points is more than"):
+        parsed(huge, sampler="grid", trials=4)
+
+
+def test_steps_of_any_size_are_told_apart_and_written_as_a_person_would():
+    small = FloatRange(type="float", low=0, high=3e-14, step=1e-14)
+    assert small.listed() == [0.0, 1e-14, 2e-14, 3e-14]
+    tenths = FloatRange(type="float", low=0.1, high=0.75, step=0.1)
+    assert tenths.listed() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert tenths.last == 0.7
+    far = FloatRange(type="float", low=1e9, high=1e9 + 1, step=0.1)
+    assert len({identity({"x": far}, {"x": value}) for value in far.listed()}) == 11
+    assert identity({"x": tenths}, {"x": 0.1 + 2 * 0.1}) == identity({"x": tenths}, {"x": 0.3})
+    assert IntRange(type="int", low=1, high=10, step=4).ends() == [1, 9]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "grid", "cmaes"])

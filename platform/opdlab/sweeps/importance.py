@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-
-from opdlab.sweeps.settings import identity
 
 # Trees of the forest that the shares come from, and of those that only tell how much they vary.
 _TREES, _TREES_OF_A_DRAW = 64, 16
@@ -61,12 +60,22 @@ def groups(study: optuna.Study) -> list[Group]:
     """The keys by the trials that have them; conditional keys stand apart."""
     complete = (trial for trial in study.trials if trial.state == TrialState.COMPLETE)
     # Equal parameters came out equal: counted twice, they would make the interval too narrow.
-    trials = list({identity(trial.params): trial for trial in complete}.values())
+    trials = list({_point(trial): trial for trial in complete}.values())
     owners: dict[tuple[int, ...], list[str]] = {}
     for key in dict.fromkeys(key for trial in trials for key in trial.params):
         having = tuple(n for n, trial in enumerate(trials) if key in trial.params)
         owners.setdefault(having, []).append(key)
     return [Group(keys, [trials[n] for n in having]) for having, keys in owners.items()]
+
+
+def _point(trial: FrozenTrial) -> frozenset[tuple[str, str]]:
+    """Equal for equal parameters; a number with a step may be rounded differently."""
+    found: dict[str, Any] = {}
+    for name, value in trial.params.items():
+        kind = trial.distributions[name]
+        step = kind.step if isinstance(kind, FloatDistribution) else None
+        found[name] = value if step is None else round((value - kind.low) / step)
+    return frozenset((name, repr(value)) for name, value in found.items())
 
 
 def importance(study: optuna.Study) -> dict[str, Share]:

@@ -9,7 +9,7 @@ mean@k, of which more is better.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, final
 
 import optuna
@@ -20,6 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 @final
 class Lagging(BasePruner):
     """Ends a trial that more than half of the others are ahead of, where it reports.
+
+    Several tries of one trial, of which the first ones were killed, are one.
 
     The others are all trials that got as far, and those that were ended before: these count as behind, so
     that half of all trials come to the end and not half of a half. The first `startup` trials are never
@@ -38,8 +40,11 @@ class Lagging(BasePruner):
             return False
         if self.when == "halving" and not _doubles(sorted(trial.intermediate_values)):
             return False
-        others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
-        values = [value for one in others if (value := _at(one, step)) is not None]
+        values = [
+            value
+            for first, tries in by_first_number(study.get_trials(deepcopy=False)).items()
+            if first != first_number(trial) and (value := _reached(tries, step)) is not None
+        ]
         if len(values) < self.startup:
             return False
         mine = _known(trial.intermediate_values[step])
@@ -52,11 +57,25 @@ def first_number(trial: FrozenTrial) -> int:
     return trial.system_attrs.get("failed_trial", trial.number)
 
 
+def by_first_number(trials: Iterable[FrozenTrial]) -> dict[int, list[FrozenTrial]]:
+    """The tries of each trial, in their order."""
+    found: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        found.setdefault(first_number(trial), []).append(trial)
+    return found
+
+
 def _doubles(steps: Sequence[int]) -> bool:
     """Whether the last step is the first one, or the first at or beyond a doubling of it."""
     if len(steps) == 1:
         return True
     return math.floor(math.log2(steps[-1] / steps[0])) > math.floor(math.log2(steps[-2] / steps[0]))
+
+
+def _reached(tries: Sequence[FrozenTrial], step: int) -> float | None:
+    """What a trial had reached at a step in the last of its tries that got there."""
+    found = [value for one in tries if (value := _at(one, step)) is not None]
+    return found[-1] if found else None
 
 
 def _at(trial: FrozenTrial, step: int) -> float | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from random import Random
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from opdlab.section import Section
 from opdlab.seeds import LARGEST_SEED
@@ -15,6 +17,9 @@ from opdlab.seeds import LARGEST_SEED
 Scalar = bool | int | float | str
 PARTS = 8  # of a range, between which values are tried when the file is checked
 RANDOM_TRIES = 16
+MOST_IN_A_GRID = 100_000
+SAME_STEP = 1e-6
+"""How far from a step of a range, in steps, a number still is that step: it may be rounded differently."""
 COSTS = ("teacher_tokens", "seconds")
 """Metrics that less of is better."""
 
@@ -42,18 +47,34 @@ class IntRange(Section):
             raise ValueError("step and log exclude each other; leave step out")
         return self
 
+    @property
+    def last(self) -> int:
+        """Largest value that steps from `low` reach."""
+        return self.high - (self.high - self.low) % self.step
+
     def ends(self) -> list[Any]:
         """The values that are tried when the file is checked."""
-        return [self.low, self.high]
+        return [self.low, self.last]
 
     def inner(self) -> list[Any]:
         """Values between the ends, evenly spread."""
         steps = (self.high - self.low) // self.step
         return sorted({self.low + steps * part // PARTS * self.step for part in range(1, PARTS)})
 
-    def finite(self) -> list[Any] | None:
-        """Every value, or None where a grid cannot list them."""
-        return None if self.log else list(range(self.low, self.high + 1, self.step))
+    @property
+    def count(self) -> int | None:
+        """How many values there are."""
+        return (self.high - self.low) // self.step + 1
+
+    def listed(self) -> list[Any]:
+        """Every value; ask for the `count` before."""
+        return list(range(self.low, self.high + 1, self.step))
+
+    def place(self, value: Any) -> Any:
+        """The same for the same value, however it was rounded; None for one that the range has not."""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        inside = whole and self.low <= value <= self.high
+        return value if inside and (value - self.low) % self.step == 0 else None
 
 
 class FloatRange(Section):
@@ -79,20 +100,52 @@ class FloatRange(Section):
             raise ValueError("step and log exclude each other; leave step out")
         return self
 
+    @property
+    def last(self) -> float:
+        """Largest value that steps from `low` reach."""
+        return self.high if self.count is None else self._at(self.count - 1)
+
     def ends(self) -> list[Any]:
         """The values that are tried when the file is checked."""
-        return [self.low, self.high]
+        return [self.low, self.last]
 
     def inner(self) -> list[Any]:
         """Values between the ends, evenly spread."""
+        if self.count is not None:
+            steps = self.count - 1
+            return [
+                self._at(n) for n in sorted({steps * part // PARTS for part in range(1, PARTS)})
+            ]
         return [self.low + (self.high - self.low) * part / PARTS for part in range(1, PARTS)]
 
-    def finite(self) -> list[Any] | None:
-        """Every value, or None where a grid cannot list them."""
+    @property
+    def count(self) -> int | None:
+        """How many values there are; None without steps."""
+        if self.low == self.high:
+            return 1
         if self.step is None:
             return None
-        count = int((self.high - self.low) / self.step + 1e-9) + 1
-        return [round(self.low + i * self.step, 12) for i in range(count)]
+        return (
+            int((Decimal(str(self.high)) - Decimal(str(self.low))) // Decimal(str(self.step))) + 1
+        )
+
+    def listed(self) -> list[Any]:
+        """Every value; ask for the `count` before."""
+        return [self._at(number) for number in range(self.count or 0)]
+
+    def place(self, value: Any) -> Any:
+        """The same for the same value, however it was rounded; None for one that the range has not."""
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        if self.step is None:
+            return float(value) if self.low <= value <= self.high else None
+        number = round((value - self.low) / self.step)
+        near = abs((value - self.low) / self.step - number) <= SAME_STEP
+        return number if near and 0 <= number < (self.count or 0) else None
+
+    def _at(self, number: int) -> float:
+        """A step of the range, as a person would write it: 0.3 and not 0.30000000000000004."""
+        return float(Decimal(str(self.low)) + number * Decimal(str(self.step or 0)))
 
 
 class Choice(Section):
@@ -131,9 +184,18 @@ class Choice(Section):
         """Nothing: all values are ends."""
         return []
 
-    def finite(self) -> list[Any] | None:
+    @property
+    def count(self) -> int | None:
+        """How many values there are."""
+        return len(self.values)
+
+    def listed(self) -> list[Any]:
         """Every value."""
         return list(self.values)
+
+    def place(self, value: Any) -> Any:
+        """The value; None for one that is not among them."""
+        return value if value in list(self.values) else None
 
     def meaning(self, chosen: Any) -> Any:
         """What a chosen name stands for."""
@@ -235,6 +297,16 @@ class Sweep(Section):
     heartbeat_s: int = Field(default=10, ge=1)
     """Seconds between signs of life of a trial; after three missing ones it is begun again."""
 
+    @field_validator("storage")
+    @classmethod
+    def _one_that_locks(cls, url: str | None) -> str | None:
+        if url is None or re.match(r"sqlite:///.|postgresql(\+\w+)?://", url):
+            return url
+        raise ValueError(
+            f"{url.partition(':')[0]!r} is no database that workers can share; write "
+            "postgresql+psycopg://user@host/name, or sqlite:///FILE"
+        )
+
     def seeded(self, seed: int) -> Sweep:
         """The sweep with this seed where it has none of its own."""
         own: dict[str, Any] = {"seeds": self.seeds or [seed]}
@@ -287,28 +359,39 @@ class Sweep(Section):
         for other, value in dimension.when.items():
             if other not in earlier:
                 raise ValueError(f"space.{name} depends on {other}, which must stand before it")
-            known = self.space[other].finite()
-            if known is not None and value not in known:
-                listed = ", ".join(map(str, known))
+            if self.space[other].place(value) is None:
                 raise ValueError(
-                    f"space.{name}.when: {other} is never {value!r}, but one of {listed}"
+                    f"space.{name}.when: {other} is never {value!r}, but {_range(self.space[other])}"
                 )
 
     def _check_grid(self) -> None:
         points = 1
         for name, dimension in self.space.items():
-            values = dimension.finite()
-            if values is None:
+            count = None if not isinstance(dimension, Choice) and dimension.log else dimension.count
+            if count is None:
                 raise ValueError(
                     f"space.{name} has no end of values; a grid needs a step or a choice"
                 )
             if dimension.when:
                 raise ValueError(f"space.{name}: a grid has no conditions; use tpe, or two sweeps")
-            points *= len(values)
+            points *= count
+        if points > MOST_IN_A_GRID:
+            raise ValueError(
+                f"space: a grid of {points:,} points is more than can be listed ({MOST_IN_A_GRID:,}); take "
+                "larger steps, or another sampler"
+            )
         if self.trials > points:
             raise ValueError(
                 f"trials: this is a grid of {points} points; ask for that many or fewer"
             )
+
+
+def _range(dimension: Dimension) -> str:
+    """The values of a dimension in words."""
+    if isinstance(dimension, Choice):
+        return f"one of {', '.join(map(str, dimension.values))}"
+    steps = "" if dimension.step in (None, 1) else f" in steps of {dimension.step:g}"
+    return f"from {dimension.low:g} to {dimension.high:g}{steps}"
 
 
 def points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | None:
@@ -321,7 +404,7 @@ def points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | 
         grown: list[dict[str, Any]] = []
         for point in found:
             own = [{**point, name: value} for value in values]
-            grown += own if applies(dimension, point) else [point]
+            grown += own if applies(space, dimension, point) else [point]
         if len(grown) > most:
             return None
         found = grown
@@ -330,22 +413,13 @@ def points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | 
 
 def _listed(dimension: Dimension, most: int) -> list[Any] | None:
     """Every value of a dimension; None where there are more than `most`."""
-    if isinstance(dimension, Choice):
-        return list(dimension.values)
-    if dimension.low == dimension.high:
-        return [dimension.low]
-    if dimension.step is None or (dimension.high - dimension.low) / dimension.step > most:
-        return None
-    # A logarithmic range of whole numbers has no step of its own.
-    return dimension.model_copy(update={"log": False}).finite()
+    count = dimension.count
+    return None if count is None or count > most else dimension.listed()
 
 
-def identity(chosen: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+def identity(space: Mapping[str, Dimension], chosen: Mapping[str, Any]) -> frozenset[Any]:
     """Equal for the same point of a space: a number with a step is not always rounded the same way."""
-    return frozenset(
-        (name, f"{value:.9g}" if isinstance(value, float) else repr(value))
-        for name, value in chosen.items()
-    )
+    return frozenset((name, repr(space[name].place(value))) for name, value in chosen.items())
 
 
 def chosen_values(space: Mapping[str, Dimension], chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -357,9 +431,14 @@ def chosen_values(space: Mapping[str, Dimension], chosen: Mapping[str, Any]) -> 
     }
 
 
-def applies(dimension: Dimension, chosen: Mapping[str, Any]) -> bool:
+def applies(
+    space: Mapping[str, Dimension], dimension: Dimension, chosen: Mapping[str, Any]
+) -> bool:
     """Whether a conditional dimension exists, given what was chosen before it."""
-    return all(chosen.get(name) == value for name, value in dimension.when.items())
+    return all(
+        name in chosen and space[name].place(chosen[name]) == space[name].place(value)
+        for name, value in dimension.when.items()
+    )
 
 
 def tries(space: Mapping[str, Dimension], name: str, value: Any) -> Iterator[dict[str, Any]]:
@@ -376,11 +455,11 @@ def tries(space: Mapping[str, Dimension], name: str, value: Any) -> Iterator[dic
     chance = Random(0)
     for _ in range(RANDOM_TRIES):
         rest.append({other: chance.choice(one.ends()) for other, one in space.items()})
-    seen: set[frozenset[tuple[str, str]]] = set()
+    seen: set[frozenset[Any]] = set()
     for values in rest:
         point = _completed(space, fixed, values)
-        if identity(point) not in seen:
-            seen.add(identity(point))
+        if identity(space, point) not in seen:
+            seen.add(identity(space, point))
             yield point
 
 
@@ -399,6 +478,6 @@ def _completed(
     for name, dimension in space.items():
         if name in fixed:
             chosen[name] = fixed[name]
-        elif applies(dimension, chosen):
+        elif applies(space, dimension, chosen):
             chosen[name] = rest[name]
     return chosen

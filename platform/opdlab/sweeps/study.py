@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,23 @@ from typing import Any, TypeVar, final
 import optuna
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from opdlab.config import Experiment
 from opdlab.errors import OpdlabError
-from opdlab.sweeps.pruning import Lagging, first_number
-from opdlab.sweeps.settings import Choice, FloatRange, Sweep, applies, identity, points
+from opdlab.sweeps.pruning import Lagging, by_first_number, first_number
+from opdlab.sweeps.settings import (
+    Choice,
+    Dimension,
+    FloatRange,
+    Sweep,
+    applies,
+    identity,
+    points,
+)
 from opdlab.training.group import differences
 
 GRACE = 3  # missing signs of life before a trial counts as dead
@@ -30,6 +38,9 @@ MAX_RETRY = (
     20  # stops on request count, too; what ends a poisonous trial is the count of dead workers
 )
 SAME_AS = "same_as"
+REASON = (
+    "reason"  # why a trial did not complete; one that failed without it was not given up by anyone
+)
 MOST_POINTS = 1000  # of a space that are listed to see which were tried
 ASK_LOCK = 0x6F70646C  # key of PostgreSQL's advisory lock
 T = TypeVar("T")
@@ -104,7 +115,7 @@ def open_study(config: Experiment, sweep: Sweep) -> optuna.Study:
             directions=[objective.direction for objective in sweep.objectives],
             load_if_exists=True,
         )
-        wanted = _fixed(config)
+        wanted = fixed(config)
         before = study.user_attrs.get("config")
         if before is None:
             study.set_user_attr("config", wanted)
@@ -117,19 +128,25 @@ def open_study(config: Experiment, sweep: Sweep) -> optuna.Study:
     return study
 
 
-def _fixed(config: Experiment) -> dict[str, Any]:
+def fixed(config: Experiment) -> dict[str, Any]:
     """What may not change while a sweep goes on: all but its size, its place and its patience."""
     data = config.model_dump(mode="json", exclude={"output", "tracking", "description"})
     for key in ("trials", "time_budget_s", "storage", "heartbeat_s"):
-        data["sweep"].pop(key)
+        (data["sweep"] or {}).pop(key, None)
     return data
+
+
+def _lock_file(url: str) -> Path:
+    """Beside an SQLite file, for commands with other output folders share it as well."""
+    file = Path(url.partition("///")[2].partition("?")[0])
+    return file.with_name(f".{file.name}.ask.lock")
 
 
 @contextmanager
 def locked(config: Experiment, sweep: Sweep) -> Iterator[Callable[[], None]]:
     """Only one worker at a time asks for a trial, on all machines; yields what ends this early."""
     if sweep.storage is None or sweep.storage.startswith("sqlite"):
-        lock = FileLock(folder_of(config) / ".ask.lock")
+        lock = FileLock(_lock_file(storage_url(config, sweep)))
         lock.acquire()
         try:
             yield lambda: lock.release(force=True)
@@ -164,7 +181,7 @@ def make_sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
                 seed=seed, n_startup_trials=sweep.startup_trials, warn_independent_sampling=False
             )
         if sweep.sampler == "grid":
-            grid = {name: one.finite() or [] for name, one in sweep.space.items()}
+            grid = {name: one.listed() for name, one in sweep.space.items()}
             return optuna.samplers.GridSampler(grid, seed=(sweep.sampler_seed or 0) % 2**32)
         if sweep.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
@@ -182,28 +199,30 @@ def suggest(sweep: Sweep, trial: optuna.Trial) -> dict[str, Any]:
     """What the sampler chooses for a trial: names of choices and numbers, by key."""
     chosen: dict[str, Any] = {}
     for name, dimension in sweep.space.items():
-        if not applies(dimension, chosen):
+        if not applies(sweep.space, dimension, chosen):
             continue
         if isinstance(dimension, Choice):
             chosen[name] = trial.suggest_categorical(name, list(dimension.values))
         elif isinstance(dimension, FloatRange):
             chosen[name] = trial.suggest_float(
-                name, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+                name, dimension.low, dimension.last, step=dimension.step, log=dimension.log
             )
         else:
             chosen[name] = trial.suggest_int(
-                name, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+                name, dimension.low, dimension.last, step=dimension.step, log=dimension.log
             )
     return chosen
 
 
-def twin(trials: Sequence[FrozenTrial], mine: FrozenTrial) -> FrozenTrial | None:
+def twin(
+    space: Mapping[str, Dimension], trials: Sequence[FrozenTrial], mine: FrozenTrial
+) -> FrozenTrial | None:
     """An earlier trial with the same parameters, which would come out the same; None without one."""
     for trial in trials:
         if trial.number >= mine.number:
             return None
         another = first_number(trial) != first_number(mine) and not is_repetition(trial)
-        if another and identity(trial.params) == identity(mine.params):
+        if another and identity(space, trial.params) == identity(space, mine.params):
             return trial
     return None
 
@@ -218,13 +237,39 @@ def untried(study: optuna.Study, sweep: Sweep) -> list[dict[str, Any]] | None:
     every = points(sweep.space, MOST_POINTS)
     if every is None:
         return None
-    tried = {identity(trial.params) for trial in study.get_trials(deepcopy=False)}
-    return [point for point in every if identity(point) not in tried]
+    trials = study.get_trials(deepcopy=False)
+    tried = {identity(sweep.space, trial.params) for trial in trials}
+    return [point for point in every if identity(sweep.space, point) not in tried]
 
 
 def exhausted(study: optuna.Study, sweep: Sweep) -> bool:
     """Whether every point of the space has been tried."""
     return sweep.sampler != "grid" and untried(study, sweep) == []
+
+
+def recover(study: optuna.Study, storage: RDBStorage) -> None:
+    """Queue again what died without a word, at whichever point of its life; call it within `locked`.
+
+    Optuna revives trials whose signs of life have ended. A worker that was killed before the first sign, or
+    after its trial was given up and before it was queued again, would leave a trial that nobody waits for.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if not _gave_a_sign(storage, trial):
+                storage.record_heartbeat(trial._trial_id)
+        fail_stale_trials(study)
+        for tries in by_first_number(study.get_trials(deepcopy=False)).values():
+            last = tries[-1]
+            told = REASON in last.user_attrs or is_repetition(last)
+            if last.state == TrialState.FAIL and not told:
+                RetryHeartbeatStaleTrialCallback(MAX_RETRY)(study, last)
+
+
+def _gave_a_sign(storage: RDBStorage, trial: FrozenTrial) -> bool:
+    asked = text("select count(*) from trial_heartbeats where trial_id = :trial")
+    with storage.engine.connect() as connection:
+        return bool(connection.execute(asked, {"trial": trial._trial_id}).scalar())
 
 
 @dataclass(frozen=True)
@@ -246,9 +291,7 @@ class Progress:
 def progress(study: optuna.Study) -> Progress:
     """Read where a sweep stands."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if not is_repetition(trial)]
-    tries: dict[int, list[FrozenTrial]] = {}
-    for trial in trials:
-        tries.setdefault(first_number(trial), []).append(trial)
+    tries = by_first_number(trials)
     ended = {first: last_try(group) for first, group in tries.items()}
     states = [trial.state for trial in trials]
     return Progress(

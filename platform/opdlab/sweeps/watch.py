@@ -74,21 +74,21 @@ def beyond(rows: Sequence[Mapping[str, float]], sweep: Sweep, experiment: Experi
     """Which limit a training step was the first to break; empty for none."""
     if not sweep.stop_when_beyond:
         return ""
-    for until, row in enumerate(rows, 1):
+    spent = {limit.metric: 0.0 for limit in sweep.stop_when_beyond if limit.metric in COSTS}
+    for row in rows:
+        for name in spent:
+            spent[name] += costs([row], experiment)[name]
         for limit in sweep.stop_when_beyond:
-            value = _at_step(limit.metric, rows[:until], experiment)
+            known = _of_a_step(limit.metric, row, experiment)
+            value = spent.get(limit.metric, known)
             if value is not None and limit.excess(value) > 0:
                 return f"{limit.metric} is {value:.4g} at step {row['step']:.0f}, not {limit}"
     return ""
 
 
-def _at_step(
-    metric: str, rows: Sequence[Mapping[str, float]], experiment: Experiment
-) -> float | None:
-    """A metric at the last of these steps; None where that step has none."""
-    if metric in COSTS:
-        return costs(rows, experiment)[metric]
+def _of_a_step(metric: str, row: Mapping[str, float], experiment: Experiment) -> float | None:
+    """A metric of one step; None where it was not measured there."""
     if metric in ("mean_at_k", "pass_at_k"):
         kind = "mean" if metric == "mean_at_k" else "pass"
-        return mean_over_benchmarks(rows[-1], kind, experiment)
-    return rows[-1].get(metric)
+        return mean_over_benchmarks(row, kind, experiment)
+    return row.get(metric)

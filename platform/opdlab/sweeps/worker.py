@@ -14,15 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, TrialPruned, UpdateFinishedTrialError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from opdlab import loader
@@ -30,14 +29,14 @@ from opdlab.config import Experiment, Variant
 from opdlab.errors import ConfigError, DataError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.sweeps import study as studies
-from opdlab.sweeps.outcome import Outcome, state_of, write_chosen, write_stop
+from opdlab.sweeps.outcome import STOP, Outcome, state_of, write_chosen, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
 from opdlab.sweeps.trial import TRY_LATER
 from opdlab.sweeps.watch import Watch, broken
 from opdlab.terminal import shown
-from opdlab.training.group import CONFIG
+from opdlab.training.group import CONFIG, differences
 
 POLL_S = 0.5
 STOP_S = 60  # for a trial to write a checkpoint once it was asked to stop
@@ -96,10 +95,10 @@ class Worker:
 
     def _next(self) -> bool:
         """Run one trial, or wait for others; False when nothing is left to do."""
-        self._revive()
         with studies.locked(self.config, self.sweep) as free:
             # A stop that came while this one waited must not take a trial out of the queue.
             self.stop.check()
+            studies.recover(self.study, self.storage)
             state = studies.progress(self.study)
             late = time.time() > self.deadline
             more = state.begun < self.sweep.trials and not late
@@ -111,12 +110,6 @@ class Worker:
         time.sleep(POLL_S)
         return True
 
-    def _revive(self) -> None:
-        """Queue again what died without a word."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            fail_stale_trials(self.study)
-
     def _ask(self, free: Callable[[], None]) -> None:
         self._queue_another()
         number = len(self.study.get_trials(deepcopy=False))
@@ -126,6 +119,7 @@ class Worker:
         def objective(trial: optuna.Trial) -> Sequence[float]:
             numbers.append(trial.number)
             try:
+                self.storage.record_heartbeat(trial._trial_id)
                 chosen = studies.suggest(self.sweep, trial)
                 self._refuse_repetition(trial)
             finally:
@@ -135,7 +129,8 @@ class Worker:
         try:
             self.study.optimize(objective, n_trials=1, catch=(FailedTrialError,))
         except Stopped:
-            self._queue_again(numbers[0])
+            with studies.locked(self.config, self.sweep):
+                studies.recover(self.study, self.storage)
             raise
         except (SuspendedTrialError, UpdateFinishedTrialError) as error:
             self.say(f"trial {numbers[0]}: {error}")
@@ -148,7 +143,7 @@ class Worker:
         if self.sweep.sampler == "grid":
             return
         trials = self.study.get_trials(deepcopy=False)
-        earlier = studies.twin(trials, trials[trial.number])
+        earlier = studies.twin(self.sweep.space, trials, trials[trial.number])
         if earlier is not None:
             trial.set_user_attr(studies.SAME_AS, studies.first_number(earlier))
             raise FailedTrialError(f"its parameters are those of trial {earlier.number}")
@@ -162,17 +157,11 @@ class Worker:
             chance = random.Random((self.sweep.sampler_seed or 0) + len(trials))
             self.study.enqueue_trial(chance.choice(left))
 
-    def _queue_again(self, number: int) -> None:
-        trial = self.study.get_trials(deepcopy=False)[number]
-        if trial.state == TrialState.FAIL:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                RetryHeartbeatStaleTrialCallback()(self.study, trial)
-
     def _run(self, trial: optuna.Trial, chosen: Mapping[str, Any]) -> Sequence[float]:
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
         folder = studies.folder_of(self.config) / f"trial-{studies.first_number(frozen):04d}"
         experiment = self._experiment(trial, chosen)
+        self._refuse_foreign(folder, experiment)
         folder.mkdir(parents=True, exist_ok=True)
         loader.save_resolved(experiment, folder / CONFIG)
         write_chosen(folder, chosen)
@@ -183,6 +172,20 @@ class Worker:
             outcome = replace(outcome, state="pruned", reason=reason)
         return patiently(lambda: self._judge(trial, outcome, folder), self.say)
 
+    def _refuse_foreign(self, folder: Path, experiment: Experiment) -> None:
+        """What a sweep of this name in another database has left must not pass for this one's result."""
+        if not (folder / CONFIG).exists():
+            return
+        try:
+            before = studies.fixed(loader.load_experiment(folder / CONFIG))
+        except ConfigError as error:
+            raise SweepError(f"{error}. Move the folder {folder} away") from error
+        if odd := sorted(differences(before, studies.fixed(experiment))):
+            raise SweepError(
+                f"{folder} holds a trial of another sweep of this name, which differs in {', '.join(odd)}. "
+                f"Move the folder {folder.parent} away, or give this sweep another name"
+            )
+
     def _experiment(self, trial: optuna.Trial, chosen: Mapping[str, Any]) -> Experiment:
         """The trial's experiment; a combination that the configuration refuses fails with its reason."""
         try:
@@ -191,7 +194,7 @@ class Worker:
                 raise ConfigError("; ".join(faults))
         except ConfigError as error:
             reason = " ".join(str(error).split("\n"))
-            trial.set_user_attr("reason", f"this combination cannot be used: {reason}")
+            trial.set_user_attr(studies.REASON, f"this combination cannot be used: {reason}")
             raise FailedTrialError(reason) from error
         return experiment
 
@@ -202,10 +205,10 @@ class Worker:
         if parent := state_of(folder).get("parent"):
             trial.set_user_attr("mlflow_run", parent)
         if outcome.state == "failed":
-            trial.set_user_attr("reason", outcome.reason)
+            trial.set_user_attr(studies.REASON, outcome.reason)
             raise FailedTrialError(outcome.reason)
         if outcome.state == "pruned":
-            trial.set_user_attr("reason", outcome.reason)
+            trial.set_user_attr(studies.REASON, outcome.reason)
             raise TrialPruned(outcome.reason)
         for name, value in outcome.means().items():
             trial.set_user_attr(name, value)
@@ -214,7 +217,7 @@ class Worker:
                 trial.set_constraint(str(limit), limit.excess(outcome.mean(limit.metric)))
             return [outcome.mean(objective.metric) for objective in self.sweep.objectives]
         except DataError as error:
-            trial.set_user_attr("reason", str(error))
+            trial.set_user_attr(studies.REASON, str(error))
             if self._never_complete():
                 raise
             raise FailedTrialError(str(error)) from error
@@ -262,6 +265,8 @@ class Worker:
         """One process of a trial; returns its exit code, and why it was stopped, if it was."""
         if reason := patiently(watch.look, self.say):
             return 0, reason
+        # Ids of processes come again: what an earlier worker wrote may name the one that begins now.
+        (folder / STOP).unlink(missing_ok=True)
         start = self.zygote.start if may_fork(watch.experiment.training) else start_afresh
         arguments = [str(folder), mlflow_run(self.study)]
         process = start("opdlab.sweeps.trial", arguments, folder / "log.txt", signal.SIGKILL)
