@@ -73,7 +73,9 @@ def test_operations_are_those_that_torch_counts() -> None:
     expected = length * (
         shape.token_operations() + shape.attention_operations(length) + shape.head_operations()
     )
-    assert counter.get_total_flops() == expected
+    # transformers 5.17 multiplies positions and rotary frequencies as matrices, newer ones by element.
+    angles = length * model.config.head_dim
+    assert counter.get_total_flops() - expected in (0, angles)
 
 
 def test_arithmetic_counts_each_leaf_and_a_shared_prompt_once() -> None:

@@ -73,8 +73,9 @@ def _point(trial: FrozenTrial) -> frozenset[tuple[str, str]]:
     found: dict[str, Any] = {}
     for name, value in trial.params.items():
         kind = trial.distributions[name]
-        step = kind.step if isinstance(kind, FloatDistribution) else None
-        found[name] = value if step is None else round((value - kind.low) / step)
+        found[name] = value
+        if isinstance(kind, FloatDistribution) and kind.step is not None:
+            found[name] = round((value - kind.low) / kind.step)
     return frozenset((name, repr(value)) for name, value in found.items())
 
 
