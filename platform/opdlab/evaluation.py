@@ -11,8 +11,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from opdlab import plugins, store
+from opdlab import models, plugins, store
 from opdlab.errors import PluginError
+from opdlab.identity import Measurement, ModelId, Owner, digest
 from opdlab.own_part import marks_of, own_part, read, text_of, written
 from opdlab.prompts import encode, rendered
 from opdlab.records import Generation, Grade, Problem, Rollout, Sample, Verdict
@@ -79,6 +80,10 @@ class Measured(ABC):
     template: str
 
     @abstractmethod
+    def identity(self) -> ModelId:
+        """Who answers, by contents."""
+
+    @abstractmethod
     def software(self) -> dict[str, str]:
         """The model and what runs it, for the record."""
 
@@ -116,6 +121,11 @@ class Subject(Measured):
 
     model: PreTrainedModel
     vocabulary: int | None = None
+
+    def identity(self) -> ModelId:
+        return models.identify(
+            self.model, self.tokenizer, self.template, self.eos_ids, self.vocabulary
+        )
 
     def software(self) -> dict[str, str]:
         return {
@@ -177,7 +187,7 @@ def sampling_engine(engine: RolloutEngine, settings: Evaluation) -> RolloutEngin
 def evaluate(
     subject: Measured,
     settings: Evaluation,
-    checkpoint: str,
+    owner: Owner,
     folder: Path,
     on_finished: Callable[[int], None] | None = None,
     on_graded: Callable[[int], None] | None = None,
@@ -185,7 +195,7 @@ def evaluate(
     """Sample and grade every benchmark; what an earlier call has stored is not drawn again.
 
     Args:
-        checkpoint: name of what is measured, such as `student` or `step-80`.
+        owner: name and place of what is measured, for the record.
         folder: where the samples are kept, some at a time, so that an evaluation that was cut short
             goes on.
         on_finished: called with the number of responses finished since the last call; it may raise to
@@ -197,9 +207,9 @@ def evaluate(
     """
     require(settings.benchmarks)
     samples: list[Sample] = []
+    who = subject.identity()
     for benchmark in settings.benchmarks:
-        kept = store.SampleSet(folder, checkpoint, asked_of(benchmark, subject, settings))
-        kept.ask()
+        kept = store.ask(folder, asked_of(benchmark, subject, settings, owner, who))
         draw_missing(kept, subject, settings, all_answers(benchmark, settings), on_finished)
         grade_missing(kept, benchmark, on_graded)
         samples += kept.samples()
@@ -213,14 +223,22 @@ def require(benchmarks: Sequence[Evaluator]) -> None:
         benchmark.require_grader()
 
 
-def asked_of(benchmark: Evaluator, subject: Measured, settings: Evaluation) -> store.Asked:
+def asked_of(
+    benchmark: Evaluator, subject: Measured, settings: Evaluation, owner: Owner, who: ModelId
+) -> Measurement:
     """What an evaluation asks of a model on a benchmark."""
     problems = benchmark.problems()
     engine = sampling_engine(subject.engine, settings)
-    return store.Asked(
+    return Measurement(
+        model=owner.model,
+        role=owner.role,
+        step=owner.step,
+        execution=owner.execution,
+        subject=who,
         benchmark=benchmark.benchmark,
         evaluator=plugins.describe(benchmark),
         data=store.data_hash(problems),
+        shown=_shown(problems, subject),
         problems=len(problems),
         template=subject.template,
         temperature=engine.temperature,
@@ -232,6 +250,13 @@ def asked_of(benchmark: Evaluator, subject: Measured, settings: Evaluation) -> s
         software={name: metadata.version(name) for name in ("opdlab", "torch", "transformers")}
         | subject.software(),
     )
+
+
+def _shown(problems: Sequence[Problem], subject: Measured) -> str:
+    """Hash of the prompts as the model reads them: a template may write the date into them."""
+    tokenizer, template = subject.tokenizer, subject.template
+    ordered = sorted(problems, key=lambda problem: problem.id)
+    return digest([[p.id, encode(tokenizer, p.prompt, template)] for p in ordered])
 
 
 def sample_seed(seed: int, problem: Problem, index: int) -> int:

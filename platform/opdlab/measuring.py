@@ -14,6 +14,7 @@ from opdlab import comparison, disputes, evaluation, loader, models, tracking
 from opdlab.config import Evaluation, Experiment
 from opdlab.errors import ConfigError
 from opdlab.evaluation import Measured, Subject
+from opdlab.identity import Owner
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
 from opdlab.records import Sample
@@ -24,9 +25,10 @@ from opdlab.tracking import Tracker
 
 
 def evaluate_with_progress(
-    subject: Measured, settings: Evaluation, label: str, folder: Path, check: Callable[[], None]
+    subject: Measured, settings: Evaluation, owner: Owner, folder: Path, check: Callable[[], None]
 ) -> list[Sample]:
     """`evaluation.evaluate` with bars of responses and verdicts; `check` may raise to stop it."""
+    label = owner.model
     count = sum(len(b.problems()) for b in settings.benchmarks) * settings.samples
     with progress_bar() as progress:
         tasks = [progress.add_task(f"{what} {label}", total=count) for what in ("sample", "grade")]
@@ -37,16 +39,20 @@ def evaluate_with_progress(
             check()
 
         callbacks = [partial(advance, task) for task in tasks]
-        return evaluation.evaluate(subject, settings, label, folder, *callbacks)
+        return evaluation.evaluate(subject, settings, owner, folder, *callbacks)
 
 
 def measure(
-    subject: Measured, settings: Evaluation, tracker: Tracker, label: str, check: Callable[[], None]
+    subject: Measured,
+    settings: Evaluation,
+    tracker: Tracker,
+    owner: Owner,
+    check: Callable[[], None],
 ) -> list[Sample]:
     """Evaluate a model and record the results of its run."""
     folder = tracker.folder / "samples"
     started = perf_counter()
-    samples = evaluate_with_progress(subject, settings, label, folder, check)
+    samples = evaluate_with_progress(subject, settings, owner, folder, check)
     if samples:
         seconds = {"seconds/evaluation": perf_counter() - started}
         tracker.set(evaluation.headline(samples) | seconds)
@@ -87,7 +93,7 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     status = "FAILED"
     try:
         with StopRequest() as stop:
-            samples = measure(subject, config.evaluation, tracker, label, stop.check)
+            samples = measure(subject, config.evaluation, tracker, Owner(label), stop.check)
         status = "FINISHED"
     except Stopped as stopped:
         status = "KILLED"
@@ -113,7 +119,7 @@ def open_subject(
         known = engine if isinstance(engine, OpenAIEngine) else OpenAIEngine(url=server)
         engine = same_way(config.rollout, replace(known, url=server))
     if isinstance(engine, OpenAIEngine):
-        served = open_served(engine, path, config.prompts.template)
+        served = open_served(engine, path, config.prompts.template, Path(config.output))
         return served, served.label()
     source = config.student
     device = models.device(config.training.accelerator)
@@ -127,10 +133,10 @@ def open_subject(
         pad_id=models.pad_id(loaded, tokenizer),
         template=config.prompts.template,
     )
-    return subject, label_of(model, models.weights_sha256(loaded))
+    return subject, label_of(model, subject.identity().key)
 
 
-def label_of(model: str, weights: str) -> str:
-    """Name of what is measured: where it lies, and the beginning of its weights' hash."""
+def label_of(model: str, key: str) -> str:
+    """Name of what is measured: where it lies, and the beginning of a hash of its contents."""
     parts = [part for part in Path(model.replace(":", "-")).parts if part not in ("/", "..", ".")]
-    return "-".join([*parts[-3:], weights[:8]])
+    return "-".join([*parts[-3:], key[:8]])

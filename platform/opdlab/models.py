@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import urllib.error
 import urllib.request
@@ -24,9 +25,15 @@ from transformers import (
 
 from opdlab import shipped
 from opdlab.errors import ModelError, OutOfReachError
+from opdlab.identity import ModelId
+from opdlab.whole_files import write_whole
 
 EMBEDDED = Path(__file__).parent / "embedded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TRAINED_BY = "opdlab.json"
+"""Beside the weights of a model that was trained here: the id of the execution."""
+READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+"""Endings of the files of a model that decide what it says."""
 _SHOWN = 5
 
 
@@ -319,8 +326,8 @@ def soft_differences(
 
 
 def manifest(model: PreTrainedModel, path: str, revision: str | None = None) -> dict[str, Any]:
-    """What identifies a model: a run that resumes compares it and refuses another teacher."""
-    vocabulary = sorted(load_tokenizer(path, revision).get_vocab().items())
+    """What identifies a model: a run that resumes compares it and refuses another one."""
+    tokenizer = load_tokenizer(path, revision)
     return {
         "name": path,
         "revision": revision,
@@ -328,8 +335,93 @@ def manifest(model: PreTrainedModel, path: str, revision: str | None = None) -> 
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
         "weights_sha256": weights_sha256(model),
-        "vocabulary_sha256": hashlib.sha256(repr(vocabulary).encode()).hexdigest(),
+        "tokenizer_sha256": tokenizer_sha256(tokenizer),
+        "template_sha256": template_sha256(tokenizer, "auto"),
+        "trained_by": trained_by(path),
     }
+
+
+def identify(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    ends: tuple[int, ...],
+    entries: int | None,
+) -> ModelId:
+    """A model in this process, known by its contents.
+
+    Args:
+        template: as `opdlab.prompts.encode` takes it.
+        ends, entries: see `ModelId`.
+    """
+    name = str(model.name_or_path)
+    return ModelId(
+        weights=weights_sha256(model),
+        tokenizer=tokenizer_sha256(tokenizer),
+        template=template_sha256(tokenizer, template),
+        ends=ends,
+        entries=None if entries is None or entries >= _rows(model) else entries,
+        name=name,
+        trained_by=trained_by(name),
+    )
+
+
+def files_sha256(path: str, revision: str | None = None) -> str:
+    """SHA-256 of a model's files without loading it; of one on the hub, its name and commit."""
+    folder = Path(locate(path, revision)["pretrained_model_name_or_path"])
+    if not folder.is_dir():
+        return f"{path}@{revision}"
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in READ and file.name != TRAINED_BY:
+            with file.open("rb") as content:
+                each = hashlib.file_digest(content, "sha256").hexdigest()
+            digest.update(f"{file.name} {each}\n".encode())
+    return digest.hexdigest()
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of how text becomes tokens: vocabulary, merges, normalisation, special tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        told: Any = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    else:
+        told = json.loads(backend.to_str())
+        # How the last caller had rows filled up or cut.
+        told = {key: told[key] for key in told if key not in ("padding", "truncation")}
+    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
+    text = json.dumps([told, special], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def template_sha256(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """SHA-256 of the chat template that prompts are rendered in; of `none` where they are not."""
+    used = None if template == "none" else tokenizer.chat_template
+    text = json.dumps(used, sort_keys=True) if used else "none"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sign(folder: Path, execution: str) -> None:
+    """Write into a saved model which execution trained it."""
+    write_whole(folder / TRAINED_BY, json.dumps({"execution": execution}) + "\n")
+
+
+def trained_by(path: str) -> str:
+    """Id of the execution that trained the model in a folder; empty where none here did.
+
+    Raises:
+        ModelError: the record is damaged.
+    """
+    record = Path(path).expanduser() / TRAINED_BY
+    if not record.is_file():
+        return ""
+    try:
+        return str(json.loads(record.read_text())["execution"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(
+            f"{record} is damaged ({error}): restore it from a copy, or delete it where the model was "
+            "not trained by opdlab"
+        ) from error
 
 
 def weights_sha256(model: PreTrainedModel) -> str:

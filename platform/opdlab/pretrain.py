@@ -24,6 +24,7 @@ from opdlab import evaluation, loader, models
 from opdlab.characters import BOS_ID, EOS_ID, PAD_ID, character_tokenizer
 from opdlab.errors import ModelError, NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
+from opdlab.identity import Owner
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.model_card import model_card
 from opdlab.pretrain_config import Pretraining
@@ -294,7 +295,7 @@ def measure(
         template="none",
     )
     samples = evaluation.evaluate(
-        subject, config.evaluation, "final", folder, lambda _: stop.check()
+        subject, config.evaluation, Owner("final"), folder, lambda _: stop.check()
     )
     return evaluation.headline(samples)
 

@@ -1,35 +1,33 @@
 """Samples on disk: generations and grades in Parquet files that are only ever added to.
 
-    FOLDER/step-80/math%2Fshort/3f2a.../asked.json               what was asked for, and of whom
-                                       /generations-00000.parquet  completions, as they came
-                                       /grades-00000.parquet       verdicts, by version of the grader
+    FOLDER/measurements.jsonl                     what was asked for, and of whom (`opdlab.identity`)
+           3f2a.../generations-00000.parquet      completions, as they came
+                   grades-00000.parquet           verdicts, by version of the grader
 
-A folder holds what was drawn under one prompt template, sampling, seed and set of problems. Every file is
-written whole beside its place and renamed, so a kill at any moment leaves complete files. Grading again
-adds grades and never touches a completion. Any Parquet reader can open the files.
+A folder of files holds what one model drew under one prompt template, sampling, seed and set of problems.
+Every file is written whole beside its place and renamed, so a kill at any moment leaves complete files.
+Grading again adds grades and never touches a completion. Any Parquet reader can open the files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, final
-from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from opdlab import identity
 from opdlab.errors import DataError, StorageError
+from opdlab.identity import Measurement, digest
 from opdlab.natural_order import natural
 from opdlab.records import Generation, Grade, Problem, Sample
+from opdlab.whole_files import write_whole
 
 Row = TypeVar("Row", Generation, Grade)
 Key = tuple[str, int]
@@ -41,7 +39,6 @@ TYPES = {
     "float": pa.float64(),
     "str | None": pa.string(),
 }
-ASKED = "asked.json"
 LOCK_TIMEOUT_S = 60
 REMEDY = "move the file away and evaluate again, or restore it from a copy"
 
@@ -56,59 +53,6 @@ def schema(record: type) -> pa.Schema:
     )
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What an evaluation of one benchmark asks for: all that decides what is drawn and how it counts.
-
-    Attributes:
-        evaluator: type and options of the benchmark, as an experiment writes them.
-        data: hash of the problems (see `data_hash`).
-        problems, samples: how many problems, and k.
-        grader: version of the grader whose verdicts count.
-        software: versions and the model, for the record; not part of any key.
-    """
-
-    benchmark: str
-    evaluator: Mapping[str, Any]
-    data: str
-    problems: int
-    template: str
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    seed: int
-    samples: int
-    grader: str
-    software: Mapping[str, str]
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """What decides how a completion is drawn, but for its seed."""
-        return {
-            "template": self.template,
-            "temperature": float(self.temperature),
-            "top_p": float(self.top_p),
-            "max_new_tokens": self.max_new_tokens,
-        }
-
-    @property
-    def key(self) -> str:
-        """Name of the folder: equal for what draws the same completions, whatever k and grader."""
-        return _hash({"data": self.data, "seed": self.seed, **self.sampling})
-
-    @property
-    def protocol(self) -> str:
-        """Hash of all that makes two scores comparable: no seed, and no checkpoint."""
-        counted = {"samples": self.samples, "grader": self.grader}
-        return _hash({"data": self.data, **self.sampling, **counted})
-
-    def differences(self, other: Asked) -> str:
-        """In words, what makes the scores of two evaluations incomparable; empty where nothing does."""
-        names = (*self.sampling, "samples", "data", "grader")
-        pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
-        return ", ".join(f"{name} {a} and {b}" for name, a, b in pairs if a != b)
-
-
 def data_hash(problems: Sequence[Problem]) -> str:
     """SHA-256, 16 digits, of id, prompt and gold of the problems, in whatever order.
 
@@ -121,39 +65,25 @@ def data_hash(problems: Sequence[Problem]) -> str:
         raise DataError(f"{problems[0].benchmark}: the problem id {twice[0]!r} is used twice")
     listed = [[p.id, p.prompt, p.gold] for p in sorted(problems, key=lambda p: p.id)]
     try:
-        return _hash(listed)
+        return digest(listed)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"a gold answer of {problems[0].benchmark} cannot be stored ({error}); use JSON values"
         ) from error
 
 
-def _hash(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 @final
 class SampleSet:
-    """The completions and grades of one checkpoint on one benchmark, drawn in one way."""
+    """The completions and grades of one measurement."""
 
-    def __init__(self, folder: Path | str, checkpoint: str, asked: Asked) -> None:
-        self.checkpoint, self.asked = checkpoint, asked
-        names = (file_name(checkpoint), file_name(asked.benchmark))
-        self.path = Path(folder).joinpath(*names, asked.key)
+    def __init__(self, folder: Path | str, asked: Measurement) -> None:
+        self.folder, self.asked = Path(folder), asked
+        self.path = self.folder / asked.draws
 
-    def ask(self) -> None:
-        """Write down what is asked for; the latest counts.
-
-        Raises:
-            StorageError: the folder is not writable.
-        """
-        with _writing(self.path):
-            content = json.dumps(asdict(self.asked), indent=1, sort_keys=True) + "\n"
-            _replace(self.path / ASKED, content.encode())
-            # What was asked for last is found by time, and a file system's own clock is coarse.
-            now = time.time_ns()
-            os.utime(self.path / ASKED, ns=(now, now))
+    @property
+    def checkpoint(self) -> str:
+        """Name of what was measured, with the step of training where it was in its midst."""
+        return self.asked.checkpoint
 
     def generations(self) -> dict[Key, Generation]:
         """Every completion there is, by problem and index; raises DataError if a file is damaged."""
@@ -228,21 +158,41 @@ class SampleSet:
         )
 
 
+def ask(folder: Path | str, wanted: Measurement) -> SampleSet:
+    """Write down what is asked for; the latest of a model and benchmark counts.
+
+    Raises:
+        StorageError: the folder is not writable.
+        DataError: it holds what is no store of this version, or a damaged one.
+    """
+    place = Path(folder)
+    if not wanted.model or not wanted.benchmark:
+        raise DataError("a sample without the name of its checkpoint or benchmark cannot be stored")
+    _refuse_older(place)
+    with _writing(place):
+        return SampleSet(place, identity.add(place, wanted))
+
+
 def sample_sets(folder: Path | str) -> list[SampleSet]:
-    """What was asked for last of every checkpoint and benchmark.
+    """What was asked for last of every model, step and benchmark, in the order of asking.
 
     Raises:
         DataError: the folder holds no samples, or a file is damaged.
     """
-    found: dict[tuple[str, str], tuple[int, SampleSet]] = {}
-    for path in sorted(Path(folder).glob(f"*/*/*/{ASKED}")):
-        when, one = path.stat().st_mtime_ns, _open(folder, path)
-        name = (one.checkpoint, one.asked.benchmark)
-        if name not in found or when > found[name][0]:
-            found[name] = (when, one)
+    place = Path(folder)
+    found = [SampleSet(place, one) for one in identity.latest(identity.read(place))]
     if not found:
+        _refuse_older(place)
         raise DataError(f"{folder} holds no samples: evaluate a checkpoint into it first")
-    return [one for _, one in found.values()]
+    return found
+
+
+def _refuse_older(folder: Path) -> None:
+    if next(folder.glob("*/*/*/asked.json"), None) is not None:
+        raise DataError(
+            f"{folder} was written by an opdlab before 0.2, which did not record what was measured: move "
+            "it away and evaluate again"
+        )
 
 
 def read_samples(folder: Path | str, partial: bool = False) -> list[Sample]:
@@ -252,27 +202,6 @@ def read_samples(folder: Path | str, partial: bool = False) -> list[Sample]:
         DataError: the folder holds no samples, some are missing unless `partial`, or a file is damaged.
     """
     return [sample for one in sample_sets(folder) for sample in one.samples(partial)]
-
-
-def _open(folder: Path | str, path: Path) -> SampleSet:
-    try:
-        asked = Asked(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged or unreadable ({error}): {REMEDY}") from error
-    return SampleSet(folder, unquoted(path.parents[2].name), asked)
-
-
-def file_name(name: str) -> str:
-    """Percent-encoded, so that names with slashes, dots or spaces stay apart and inside the folder."""
-    if not name:
-        raise DataError("a sample without the name of its checkpoint or benchmark cannot be stored")
-    quoted = quote(name, safe="=+, ")
-    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
-
-
-def unquoted(name: str) -> str:
-    """The name that `file_name` encoded."""
-    return unquote(name)
 
 
 @contextlib.contextmanager
@@ -296,10 +225,12 @@ def _add(path: Path, rows: Sequence[Row]) -> None:
     if not rows:
         return
     record = type(rows[0])
-    name = f"{record.__name__.lower()}s-{len(_parts(path, record)):05d}.parquet"
+    # Not their count: a damaged one that was moved away leaves a gap.
+    last = max((int(part.stem.rpartition("-")[2]) for part in _parts(path, record)), default=-1)
+    name = f"{record.__name__.lower()}s-{last + 1:05d}.parquet"
     sink = pa.BufferOutputStream()
     pq.write_table(_table(path, rows), sink, compression="zstd", write_page_checksum=True)
-    _replace(path / name, sink.getvalue().to_pybytes())
+    write_whole(path / name, sink.getvalue().to_pybytes())
 
 
 def _table(path: Path, rows: Sequence[Row]) -> pa.Table:
@@ -310,26 +241,6 @@ def _table(path: Path, rows: Sequence[Row]) -> pa.Table:
             f"{path}: a sample cannot be stored ({error}); texts must be valid Unicode and numbers fit "
             "64 bits"
         ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside, flush to the disk, rename: a crash leaves no half file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _read(path: Path, record: type[Row]) -> list[Row]:

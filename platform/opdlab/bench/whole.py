@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel
 from opdlab.config import Evaluation, Experiment
 from opdlab.evaluation import Subject, all_answers, asked_of, draw_missing, grade_missing
 from opdlab.evaluator import Evaluator
+from opdlab.identity import Owner
 from opdlab.store import SampleSet
 from opdlab.terminal import console, duration, progress_bar
 from opdlab.training.pair import Pair, working
@@ -75,8 +75,8 @@ def benchmark_seconds(subject: Subject, benchmark: Evaluator, settings: Evaluati
     answers = all_answers(benchmark, settings)
     some = answers[:: ceil(len(answers) / settings.batch_rows)]
     with TemporaryDirectory() as folder:
-        kept = SampleSet(Path(folder), "bench", asked_of(benchmark, subject, settings))
-        kept.ask()
+        asked = asked_of(benchmark, subject, settings, Owner("bench"), subject.identity())
+        kept = SampleSet(folder, asked)
         started = perf_counter()
         draw_missing(kept, subject, settings, some)
         grade_missing(kept, benchmark)

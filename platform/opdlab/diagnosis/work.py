@@ -99,8 +99,9 @@ class Work:
             seed=SEED,
         )
         decisive = {
-            "teacher": models.weights_sha256(teacher),
-            "teacher_ends": bench.teacher_ends,
+            "teacher": models.identify(
+                teacher, tokenizer, bench.template, bench.teacher_ends, None
+            ).key,
             "data": store.data_hash([one.problem for one in asked if one.sample == 0]),
             "rollout": plugins.describe(config.rollout),
             "template": config.prompts.template,
@@ -194,7 +195,8 @@ class Work:
             pad_id=models.pad_id(model, tokenizer, shared),
             vocabulary=shared,
         )
-        return model, bench, label_of(name, models.weights_sha256(model))
+        who = models.identify(model, tokenizer, bench.template, bench.eos_ids, shared)
+        return model, bench, label_of(name, who.key)
 
     def responses(self, bench: Bench, model: PreTrainedModel, label: str, rows: range) -> Tokens:
         """Some responses, from the disk where they are there."""

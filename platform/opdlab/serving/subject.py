@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -13,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from opdlab import models
 from opdlab.errors import ModelError
 from opdlab.evaluation import Answer, Measured, OnAnswer, OnTick
+from opdlab.identity import ModelId
 from opdlab.rollout import RolloutEngine
 from opdlab.serving.client import Client
 from opdlab.serving.dialect import (
@@ -25,6 +25,7 @@ from opdlab.serving.dialect import (
     read_reply,
 )
 from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.known_answers import PRINTS, Prints, as_known, take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +34,21 @@ class Served(Measured):
 
     client: Client
     server: Identity
+    prints: Prints
+
+    def identity(self) -> ModelId:
+        return ModelId(
+            weights="",
+            tokenizer=models.tokenizer_sha256(self.tokenizer),
+            template=models.template_sha256(self.tokenizer, self.template),
+            ends=self.eos_ids,
+            server=asdict(self.server) | {PRINTS: self.prints.id},
+            name=self.server.model,
+        )
 
     def software(self) -> dict[str, str]:
         return {"engine": type(self.engine).__name__, "url": self.client.access.url} | (
-            self.server.record()
+            self.server.record() | {PRINTS: self.prints.plain()}
         )
 
     def answer(
@@ -86,17 +98,19 @@ class Served(Measured):
         return self.client.notice
 
     def label(self) -> str:
-        """Name of what is measured: the model, and the beginning of a hash of what the server says."""
-        told = json.dumps(asdict(self.server), sort_keys=True)
+        """Name of what is measured: the model, and the beginning of a hash of who answers."""
         name = self.server.model.rstrip("/").split("/")[-1]
-        return f"{name}-{self.server.software}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+        return f"{name}-{self.server.software}-{self.identity().key[:8]}"
 
 
-def open_served(engine: OpenAIEngine, tokenizer_path: str, template: str) -> Served:
-    """The model that a server serves.
+def open_served(
+    engine: OpenAIEngine, tokenizer_path: str, template: str, output: Path = Path("runs")
+) -> Served:
+    """The model that a server serves, known by its fingerprint.
 
     Args:
         tokenizer_path: where its tokenizer is (see `opdlab.models.load_tokenizer`).
+        output: folder of runs, where it may have been measured before.
 
     Raises:
         ServerError: nobody answers, or the model is not served.
@@ -107,6 +121,8 @@ def open_served(engine: OpenAIEngine, tokenizer_path: str, template: str) -> Ser
     client = Client(engine.access)
     ends = _ends(place, tokenizer)
     pad = tokenizer.pad_token_id
+    server = identify(client, engine.served_model, str(place))
+    prints = as_known(take(client, server, tokenizer, ends), asdict(server), output)
     return Served(
         tokenizer=tokenizer,
         engine=engine,
@@ -114,7 +130,8 @@ def open_served(engine: OpenAIEngine, tokenizer_path: str, template: str) -> Ser
         pad_id=ends[0] if pad is None else int(pad),  # pyright: ignore[reportArgumentType]
         template=template,
         client=client,
-        server=identify(client, engine.served_model, str(place)),
+        server=server,
+        prints=prints,
     )
 
 

@@ -18,7 +18,7 @@ from opdlab.whole_files import write_whole
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
-CHOSEN = "chosen.json"
+CHOSEN = "trial.json"
 
 
 @final
@@ -147,14 +147,48 @@ def write_stop(folder: Path, reason: str, process: int | None = None) -> None:
     write_whole(folder / STOP, json.dumps({"reason": reason, "process": process}) + "\n")
 
 
-def write_chosen(folder: Path, chosen: Mapping[str, Any]) -> None:
-    """Keep what the sampler chose for a trial, the names of whole sections among it."""
-    write_whole(folder / CHOSEN, json.dumps(dict(chosen)) + "\n")
+@final
+@dataclass(frozen=True)
+class Part:
+    """Which trial of which study a folder belongs to.
 
+    Attributes:
+        study: its id.
+        number: of the trial, its first try's.
+        parameters: what the sampler chose, the names of whole sections among it.
+    """
 
-def read_chosen(folder: Path) -> dict[str, Any]:
-    """What the sampler chose for a trial."""
-    return json.loads((folder / CHOSEN).read_text())
+    study: str
+    number: int
+    parameters: Mapping[str, Any]
+
+    def claim(self, folder: Path) -> None:
+        """Take a folder for this trial, or go on in it.
+
+        Raises:
+            DataError: it belongs to another one.
+        """
+        if (folder / CHOSEN).exists() and (other := Part.read(folder)) != self:
+            raise DataError(
+                f"{folder} belongs to {other}, not to {self}: move it away, or give the storage that it "
+                "was begun with"
+            )
+        write_whole(folder / CHOSEN, json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Part:
+        """Raises DataError where there is no sound record."""
+        path = folder / CHOSEN
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} is damaged, unreadable or of another version of opdlab ({error}): move the folder "
+                "of the sweep away, or restore the file from a copy"
+            ) from error
+
+    def __str__(self) -> str:
+        return f"trial {self.number} of study {self.study} with {json.dumps(dict(self.parameters))}"
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from opdlab import models
 from opdlab.config import Experiment
 from opdlab.errors import OpdlabError
+from opdlab.identity import new_id
+from opdlab.prompts import open_prompts
 from opdlab.sweeps.pruning import Lagging, by_first_number, first_number
 from opdlab.sweeps.settings import (
     Choice,
@@ -31,6 +35,7 @@ from opdlab.sweeps.settings import (
     points,
 )
 from opdlab.training.group import differences
+from opdlab.whole_files import write_whole
 
 GRACE = 3  # missing signs of life before a trial counts as dead
 OUTAGE_S = 900  # a database that is away for longer ends a worker
@@ -41,6 +46,10 @@ SAME_AS = "same_as"
 REASON = (
     "reason"  # why a trial did not complete; one that failed without it was not given up by anyone
 )
+ID, CONTENTS = "id", "contents"
+"""Of a study: what tells it from another of its name, and what its trials are made of."""
+STUDY = "study.json"
+"""In a sweep's folder: whose trials it holds."""
 MOST_POINTS = 1000  # of a space that are listed to see which were tried
 ASK_LOCK = 0x6F70646C  # key of PostgreSQL's advisory lock
 T = TypeVar("T")
@@ -119,13 +128,79 @@ def open_study(config: Experiment, sweep: Sweep) -> optuna.Study:
         before = study.user_attrs.get("config")
         if before is None:
             study.set_user_attr("config", wanted)
+            study.set_user_attr(ID, new_id())
         elif before != wanted:
             changed = ", ".join(sorted(differences(before, wanted)))
             raise SweepError(
                 f"the sweep {config.name} was begun with other settings of: {changed}. Give the same "
                 "ones to go on, or another name to begin a new sweep"
             )
+        _same_contents(config, study)
+        _own(folder_of(config), study)
     return study
+
+
+def id_of(study: optuna.Study) -> str:
+    """What tells a study from another one of its name.
+
+    Raises:
+        SweepError: an earlier version of opdlab began it.
+    """
+    known = study.user_attrs.get(ID)
+    if known is None:
+        raise SweepError(
+            f"the sweep {study.study_name} was begun by an opdlab before 0.2: give it another name"
+        )
+    return known
+
+
+def _same_contents(config: Experiment, study: optuna.Study) -> None:
+    """Refuse models and prompts with other contents than the sweep began with."""
+    now, before = contents(config), study.user_attrs.get(CONTENTS)
+    if before is None:
+        study.set_user_attr(CONTENTS, now)
+        return
+    for what in sorted(now.keys() | before.keys()):
+        if before.get(what) != now.get(what):
+            raise SweepError(
+                f"the {what} of the sweep {study.study_name} changed since it began (then "
+                f"{before.get(what)}, now {now.get(what)}). Put the old one back, or begin a new sweep "
+                "under another name"
+            )
+
+
+def _own(folder: Path, study: optuna.Study) -> None:
+    """Take the folder for this study; trials of another one of the same name must not count as its own."""
+    mark, mine = folder / STUDY, id_of(study)
+    theirs = _mark(mark) if mark.exists() else None
+    if theirs is None and any(folder.glob("trial-*")):
+        theirs = "an unknown one"
+    if theirs not in (None, mine):
+        raise SweepError(
+            f"{folder} holds trials of another study (there {theirs}, in sweep.storage {mine}): move the "
+            "folder away, or give the sweep.storage that it was begun with"
+        )
+    write_whole(mark, json.dumps({"study": mine}) + "\n")
+
+
+def _mark(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text())["study"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise SweepError(f"{path} is damaged ({error}): move {path.parent} away") from error
+
+
+def contents(config: Experiment) -> dict[str, str]:
+    """Hashes of the files of the models, and of the prompts, that every trial shares."""
+    found = {
+        "student": models.files_sha256(config.student.path, config.student.revision),
+        "teacher": models.files_sha256(config.teacher.path, config.teacher.revision),
+    }
+    for number, one in enumerate(config.specialists):
+        found[f"specialist {number}"] = models.files_sha256(one.path, one.revision)
+    tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
+    prompts = open_prompts(config.prompts, tokenizer, config.seed).manifest()
+    return {**found, "prompts": str(prompts["sha256"])}
 
 
 def fixed(config: Experiment) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,7 +19,7 @@ from opdlab.config import Experiment
 from opdlab.errors import NonFiniteError, OpdlabError, TrackingError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
-from opdlab.sweeps.outcome import Outcome, read_chosen, read_stop, run_metrics
+from opdlab.sweeps.outcome import Outcome, Part, read_stop, run_metrics
 from opdlab.terminal import shown
 from opdlab.training.group import CONFIG, Group
 from opdlab.training.pair import load_pair
@@ -51,7 +52,8 @@ def run_trial(folder: Path, sweep_run: str) -> Outcome:
     status = "KILLED"
     try:
         with StopRequest() as stop:
-            outcome = _run(Session(group, client, experiment, parent, stop), config)
+            trial = asdict(Part.read(folder))
+            outcome = _run(Session(group, client, experiment, parent, stop, trial=trial), config)
         status = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}[outcome.state]
         if outcome.state == "complete":
             record.set(outcome.means())
@@ -65,7 +67,8 @@ def run_trial(folder: Path, sweep_run: str) -> Outcome:
 def _params(config: Experiment, folder: Path) -> dict[str, str]:
     """The configuration, and the names that sections were chosen by, such as `method`."""
     flat = dict(tracking.flatten(config.model_dump(mode="json", exclude={"runs", "seed"})))
-    names = {key: str(value) for key, value in read_chosen(folder).items() if key not in flat}
+    chosen = Part.read(folder).parameters
+    names = {key: str(value) for key, value in chosen.items() if key not in flat}
     return flat | names
 
 

@@ -29,7 +29,7 @@ from opdlab.config import Experiment, Variant
 from opdlab.errors import ConfigError, DataError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.sweeps import study as studies
-from opdlab.sweeps.outcome import STOP, Outcome, state_of, write_chosen, write_stop
+from opdlab.sweeps.outcome import STOP, Outcome, Part, state_of, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
@@ -159,32 +159,18 @@ class Worker:
 
     def _run(self, trial: optuna.Trial, chosen: Mapping[str, Any]) -> Sequence[float]:
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
-        folder = studies.folder_of(self.config) / f"trial-{studies.first_number(frozen):04d}"
+        number = studies.first_number(frozen)
+        folder = studies.folder_of(self.config) / f"trial-{number:04d}"
         experiment = self._experiment(trial, chosen)
-        self._refuse_foreign(folder, experiment)
         folder.mkdir(parents=True, exist_ok=True)
+        Part(studies.id_of(self.study), number, chosen).claim(folder)
         loader.save_resolved(experiment, folder / CONFIG)
-        write_chosen(folder, chosen)
         self.say(f"trial {trial.number} in {folder.name}: {dict(chosen)}")
         outcome = Outcome.read(folder) or self._supervise(trial, folder, experiment)
         if outcome.state == "complete" and (reason := broken(folder, experiment, self.sweep)):
             # It ended before anyone had looked.
             outcome = replace(outcome, state="pruned", reason=reason)
         return patiently(lambda: self._judge(trial, outcome, folder), self.say)
-
-    def _refuse_foreign(self, folder: Path, experiment: Experiment) -> None:
-        """What a sweep of this name in another database has left must not pass for this one's result."""
-        if not (folder / CONFIG).exists():
-            return
-        try:
-            before = studies.fixed(loader.load_experiment(folder / CONFIG))
-        except ConfigError as error:
-            raise SweepError(f"{error}. Move the folder {folder} away") from error
-        if odd := sorted(differences(before, studies.fixed(experiment))):
-            raise SweepError(
-                f"{folder} holds a trial of another sweep of this name, which differs in {', '.join(odd)}. "
-                f"Move the folder {folder.parent} away, or give this sweep another name"
-            )
 
     def _experiment(self, trial: optuna.Trial, chosen: Mapping[str, Any]) -> Experiment:
         """The trial's experiment; a combination that the configuration refuses fails with its reason."""

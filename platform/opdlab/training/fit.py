@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lightning as L
 import torch
 
@@ -9,8 +11,10 @@ from opdlab.config import Training
 from opdlab.errors import ConfigError
 from opdlab.interrupt import Stopped
 from opdlab.terminal import console
+from opdlab.tracking import read_metrics
 from opdlab.training import ranks
 from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from opdlab.training.hacking import Alarms
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace, checkpoint_path
 
@@ -29,10 +33,10 @@ def require_accelerator(settings: Training) -> None:
         )
 
 
-def trainer_of(settings: Training, pace: Pace) -> L.Trainer:
-    """Lightning's trainer, which leaves records and checkpoints to `pace`."""
+def trainer_of(settings: Training, pace: Pace, last: int | None = None) -> L.Trainer:
+    """Lightning's trainer, which leaves records and checkpoints to `pace`; it ends after step `last`."""
     return L.Trainer(
-        max_steps=settings.steps,
+        max_steps=settings.steps if last is None else last,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.gradient_clip or None,
         precision=settings.precision,
@@ -59,15 +63,24 @@ def fit(module: Distillation, settings: Training, pace: Pace) -> None:
 
     Afterwards the student has the weights that are evaluated and exported (`training.average`).
     """
-    trainer = trainer_of(settings, pace)
-    path = checkpoint_path(pace.folder)
+    path, last = checkpoint_path(pace.folder), settings.steps
     if path.exists():
-        read_checkpoint(path)
+        last = _last_step(settings, pace.folder, int(read_checkpoint(path)["global_step"]))
         if not ranks.rank(settings):
-            console.print(f"going on from {path}")
+            console.print(f"going on from {path}", markup=False)
+    trainer = trainer_of(settings, pace, last)
     trainer.fit(module, turns(settings), ckpt_path=path if path.exists() else None)  # pyright: ignore[reportArgumentType]
     # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
     if signum := ranks.agreed(trainer, pace.stop.signum or 0):
         raise Stopped(signum)
     trainer.save_checkpoint(path)
     module.settle()
+
+
+def _last_step(settings: Training, folder: Path, reached: int) -> int:
+    """The step that training ends at: the one reached, where an alarm ended it there."""
+    if not settings.hacking.stop:
+        return settings.steps
+    alarms = Alarms(settings.hacking, settings.steps)
+    alarms.replay(read_metrics(folder), reached)
+    return reached if alarms.raised else settings.steps

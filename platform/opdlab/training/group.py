@@ -14,6 +14,7 @@ from filelock import FileLock
 from opdlab import loader
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError, ResumeError
+from opdlab.identity import new_id
 from opdlab.natural_order import natural
 from opdlab.tracking import make_output
 from opdlab.whole_files import write_whole
@@ -32,7 +33,23 @@ class Group:
     def state(self) -> dict[str, Any]:
         """Ids in MLflow and the status of each run, by name."""
         path = self.folder / STATE
-        return json.loads(path.read_text()) if path.exists() else {"parent": None, "runs": {}}
+        if not path.exists():
+            return {"id": None, "parent": None, "runs": {}}
+        return {"id": None, **json.loads(path.read_text())}
+
+    @property
+    def id(self) -> str:
+        """Of this execution, given when it is first asked for."""
+        known = self.state()["id"]
+        if known is None:
+            known = new_id()
+            self.update(id=known)
+        return known
+
+    def label(self, run: str, output: str) -> str:
+        """Where a run was begun, below the output folder, for people to find it."""
+        place = self.folder / run
+        return str(place.relative_to(output) if place.is_relative_to(output) else place)
 
     def update(self, run: str | None = None, **values: Any) -> None:
         """Change the state of a run, or of the whole (`run=None`), on disk at once."""

@@ -1,8 +1,7 @@
-"""What a run was made with: code, environment, models, seeds."""
+"""What a run was made with beside models and data: code and environment."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 
 import opdlab
-from opdlab.errors import ResumeError
 
 PACKAGES = (
     "opdlab",
@@ -59,64 +57,3 @@ def code_version() -> dict[str, Any]:
     except FileNotFoundError:  # no git on this machine
         return found
     return found | {"commit": head.stdout.strip(), "changed": bool(status.stdout.strip())}
-
-
-def write(folder: Path, content: dict[str, Any]) -> Path:
-    """Store a manifest in a run's folder."""
-    path = folder / "manifest.json"
-    path.write_text(json.dumps(content, indent=2) + "\n")
-    return path
-
-
-def check_same_teacher(folder: Path, teachers: list[dict[str, Any]]) -> None:
-    """Refuse to go on with other teachers than the run began with.
-
-    Args:
-        teachers: manifests of the general teacher and of the specialists in their order.
-
-    Raises:
-        ResumeError: naming what differs.
-    """
-    path = folder / "manifest.json"
-    if not path.exists():
-        return
-    content = json.loads(path.read_text())
-    known = [content["teacher"], *content.get("specialists", [])]
-    if len(known) != len(teachers):
-        raise ResumeError(
-            f"{folder}: this run began with {len(known)} teachers, and now there are {len(teachers)}. Put "
-            "them back, or start a new run without --resume"
-        )
-    for before, teacher in zip(known, teachers, strict=True):
-        differing = [
-            key
-            for key in ("weights_sha256", "vocabulary_sha256")
-            if before.get(key) != teacher.get(key)
-        ]
-        if differing:
-            raise ResumeError(
-                f"{folder}: the teacher changed since this run began ({', '.join(differing)}; then "
-                f"{before.get('name')}, now {teacher.get('name')}). Put the old one back, or start a new "
-                "run without --resume"
-            )
-
-
-def check_same_prompts(folder: Path, prompts: dict[str, Any]) -> None:
-    """Refuse to go on with other prompts than the run began with.
-
-    Raises:
-        ResumeError: their contents differ.
-    """
-    path = folder / "manifest.json"
-    known = json.loads(path.read_text()).get("prompts") if path.exists() else None
-    if known is None or known["sha256"] == prompts["sha256"]:
-        return
-    raise ResumeError(
-        f"{folder}: the prompts changed since this run began (then {_counted(known)}, now "
-        f"{_counted(prompts)}). Put the old ones back, or start a new run without --resume"
-    )
-
-
-def _counted(prompts: dict[str, Any]) -> str:
-    count = "" if prompts["count"] is None else f"{prompts['count']} rows, "
-    return f"{count}hash {prompts['sha256'][:16]}"

@@ -6,7 +6,7 @@ import gc
 import os
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from opdlab.config import Experiment
 from opdlab.errors import NonFiniteError, PeerError
 from opdlab.evaluation import require
 from opdlab.evaluator import Evaluator
+from opdlab.identity import EXECUTION, Execution, Owner
 from opdlab.interrupt import Stopped, StopRequest, die_with
 from opdlab.measuring import measure
 from opdlab.plugins import METHODS, type_name
@@ -50,6 +51,8 @@ class Session:
     parent: str
     stop: StopRequest
     resumed: bool = False
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    """Of a sweep: the study, number and parameters of the trial."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -230,11 +233,12 @@ def measure_reference(session: Session, config: Experiment, pair: Pair, name: st
     for one in settings.benchmarks:
         model = pair.student if name == "student" else pair.teacher_of(one.benchmark)
         benchmarks.setdefault(model, []).append(one)
+    owner = Owner(name, role=name, execution=session.group.id)  # type: ignore[arg-type]
     with session.tracked(name) as tracker:
         for model, mine in benchmarks.items():
             part = settings.model_copy(update={"benchmarks": mine})
             with working(model, config):
-                measure(pair.subject(model, config), part, tracker, name, session.stop.check)
+                measure(pair.subject(model, config), part, tracker, owner, session.stop.check)
 
 
 def train_one(session: Session, name: str, config: Experiment) -> None:
@@ -244,41 +248,56 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
     pair = load_pair(config)
     with session.tracked(name) as tracker:
         module = load_module(pair, config)
-        describe(tracker, config, pair, module.prompts.manifest())
+        execution = describe(session, name, config, pair, module.prompts.manifest())
+        tracker.artifact(tracker.folder / EXECUTION)
+        tracker.artifact(tracker.folder / CONFIG)
+        tracker.params(config.model_dump(mode="json"))
+        tracker.tags({"opdlab.commit": str(execution.code["commit"])})
+        owner = Owner(name, "run", execution=execution.id)
         with session.phase(f"train {name}"):
-            fit(module, config.training, Watch(tracker, session.stop, config.training))
+            fit(module, config.training, Watch(tracker, session.stop, config.training, owner))
         folder = tracker.folder / "model"
         pair.student.save_pretrained(folder)
         pair.tokenizer.save_pretrained(folder)
+        models.sign(folder, execution.id)
         if config.tracking.weights:
             tracker.artifact(folder, "model")
         if not config.evaluation.benchmarks:
             return
         with session.phase(f"evaluate {name}"), working(pair.student, config):
-            measure(module.subject, config.evaluation, tracker, name, session.stop.check)
+            measure(module.subject, config.evaluation, tracker, owner, session.stop.check)
 
 
-def describe(tracker: Tracker, config: Experiment, pair: Pair, prompts: dict[str, Any]) -> None:
-    """Store what the run is made of, or check that it is still the same."""
-    teacher = models.manifest(pair.teacher, config.teacher.path, config.teacher.revision)
-    others = [
-        models.manifest(model, one.path, one.revision)
-        for one, (_, model) in zip(config.specialists, pair.specialists, strict=True)
-    ]
-    manifest.check_same_teacher(tracker.folder, [teacher, *others])
-    manifest.check_same_prompts(tracker.folder, prompts)
-    content: dict[str, Any] = {
-        "teacher": teacher,
-        "specialists": others,
-        "student": models.manifest(pair.student, config.student.path, config.student.revision),
-        "prompts": prompts,
-        "code": manifest.code_version(),
-        "environment": manifest.environment(),
-        "seeds": {"training": config.seed, "evaluation": config.evaluation.seed},
-    }
-    path = manifest.write(tracker.folder, content)
-    loader.save_resolved(config, tracker.folder / CONFIG)
-    tracker.artifact(path)
-    tracker.artifact(tracker.folder / CONFIG)
-    tracker.params(config.model_dump(mode="json"))
-    tracker.tags({"opdlab.commit": str(content["code"]["commit"])})
+def describe(
+    session: Session, name: str, config: Experiment, pair: Pair, prompts: dict[str, Any]
+) -> Execution:
+    """Write down what a training is made of, or check that it still is what it was begun with.
+
+    Raises:
+        ResumeError: a model or the prompts changed since.
+    """
+    folder = session.group.folder / name
+    wanted = Execution(
+        group=session.group.id,
+        label=session.group.label(name, config.output),
+        experiment=config.name,
+        run=session.group.run(name).get("repeats", name),
+        method=type_name(METHODS, config.method),
+        seed=config.seed,
+        settings=config.model_dump(mode="json"),
+        student=models.manifest(pair.student, config.student.path, config.student.revision),
+        teacher=models.manifest(pair.teacher, config.teacher.path, config.teacher.revision),
+        specialists=[
+            models.manifest(model, one.path, one.revision)
+            for one, (_, model) in zip(config.specialists, pair.specialists, strict=True)
+        ],
+        prompts=prompts,
+        code=manifest.code_version(),
+        environment=manifest.environment(),
+        trial=session.trial,
+    )
+    begun = wanted.begun_in(folder)
+    if changed := wanted.other_code(begun):
+        console.print(f"[yellow]{escape(str(folder))}: {escape(changed)}[/]")
+    loader.save_resolved(config, folder / CONFIG)
+    return begun

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, final
@@ -15,6 +16,7 @@ from typing_extensions import override
 from opdlab import evaluation
 from opdlab.config import Training
 from opdlab.evaluation import decode
+from opdlab.identity import Owner
 from opdlab.interrupt import StopRequest
 from opdlab.records import Rollout, TeacherScores
 from opdlab.shapes import Bool, Float, Tensor
@@ -40,9 +42,11 @@ SHOWN = {
 class Watch(Pace):
     """The leader's: records every step, raises alarms, keeps copies, evaluates."""
 
-    def __init__(self, tracker: Tracker, stop: StopRequest, training: Training) -> None:
+    def __init__(
+        self, tracker: Tracker, stop: StopRequest, training: Training, owner: Owner
+    ) -> None:
         super().__init__(tracker.folder, stop)
-        self.tracker = tracker
+        self.tracker, self.owner = tracker, owner
         self.alarms = Alarms(training.hacking, training.steps)
         self.logging: float | None = None
         self.progress = progress_bar()
@@ -87,7 +91,7 @@ class Watch(Pace):
                 samples = evaluation.evaluate(
                     module.subject,
                     module.config.evaluation,
-                    f"{self.tracker.folder.name}@{self.step}",
+                    replace(self.owner, step=self.step),
                     self.tracker.folder / "samples",
                     self.stop.check,
                 )

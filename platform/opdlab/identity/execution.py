@@ -1,0 +1,147 @@
+"""One training: what it was made with, written when it begins and never again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from opdlab.errors import DataError, ResumeError
+from opdlab.identity.digests import digest, new_id, now
+from opdlab.identity.roles import learned
+from opdlab.whole_files import write_whole
+
+EXECUTION = "manifest.json"
+Contents = Mapping[str, Any]
+"""What `opdlab.models.manifest` says of a model."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """A training of one run with one seed.
+
+    Attributes:
+        group: id of the execution of the whole experiment, or of a sweep's trial.
+        label: where it was begun, below the output folder, such as `quickstart-001/lgr-0`; for people.
+        experiment, run: names; trainings of one run differ in their seed alone.
+        method: type of the training method.
+        settings: the experiment as it was resolved, every default said.
+        student, teacher, specialists: their contents, see `opdlab.models.manifest`.
+        prompts: their hash and count.
+        code, environment: version, commit, packages and machine.
+        trial: of a sweep: its study, number and parameters; empty elsewhere.
+        id, started: given when the training begins.
+    """
+
+    group: str
+    label: str
+    experiment: str
+    run: str
+    method: str
+    seed: int
+    settings: Mapping[str, Any]
+    student: Contents
+    teacher: Contents
+    specialists: Sequence[Contents]
+    prompts: Mapping[str, Any]
+    code: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=new_id)
+    started: str = field(default_factory=now)
+
+    @property
+    def system(self) -> str:
+        """Equal for trainings of the same thing, that differ in their seed alone: by contents, no path."""
+        models = [_contents(one) for one in (self.student, self.teacher, *self.specialists)]
+        prompts = self.prompts.get("sha256")
+        return digest({"models": models, "prompts": prompts, "settings": learned(self.settings)})
+
+    def write(self, folder: Path) -> None:
+        """Keep it in the folder of the training; raises OSError where that cannot be written."""
+        write_whole(folder / EXECUTION, json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Execution:
+        """What a folder's training was made with.
+
+        Raises:
+            DataError: there is no sound record of this version.
+        """
+        path = folder / EXECUTION
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} is damaged, unreadable or of another version of opdlab ({error}): restore it from "
+                "a copy, or train anew"
+            ) from error
+
+    def begun_in(self, folder: Path) -> Execution:
+        """This training as it was begun in a folder; it is begun now where it was not.
+
+        Raises:
+            ResumeError: what is there was begun with other contents; the message names what differs.
+        """
+        if not (folder / EXECUTION).exists():
+            self.write(folder)
+            return self
+        before = Execution.read(folder)
+        for what, was, now_ in self._pairs(before):
+            if was != now_:
+                raise ResumeError(
+                    f"{folder}: {what} changed since this run began (then {was}, now {now_}). Put the old "
+                    "one back, or start a new run without --resume"
+                )
+        return before
+
+    def other_code(self, before: Execution) -> str:
+        """In words, that the code is not the one this run began with; empty where it is."""
+        was, is_now = (_code(one.code) for one in (before, self))
+        return (
+            "" if was == is_now else f"this run began with opdlab {was}, and goes on with {is_now}"
+        )
+
+    def _pairs(self, before: Execution) -> Sequence[tuple[str, str, str]]:
+        """What must not change, as it was and as it is, in words."""
+        count = (f"{len(one.specialists)} specialists" for one in (before, self))
+        pairs = [
+            ("the student", _named(before.student), _named(self.student)),
+            ("the teacher", _named(before.teacher), _named(self.teacher)),
+            ("the list of specialists", *count),
+        ]
+        for number, (was, now_) in enumerate(
+            zip(before.specialists, self.specialists, strict=False)
+        ):
+            pairs.append((f"specialist {number}", _named(was), _named(now_)))
+        pairs.append(("the prompts", _counted(before.prompts), _counted(self.prompts)))
+        pairs.append(("the trial", _told(before.trial), _told(self.trial)))
+        return pairs
+
+
+def _contents(one: Contents) -> list[Any]:
+    return [one.get("weights_sha256"), one.get("tokenizer_sha256")]
+
+
+def _named(one: Contents) -> str:
+    weights, tokenizer = (str(each)[:12] for each in _contents(one))
+    return f"weights {weights}, tokenizer {tokenizer}"
+
+
+def _counted(prompts: Mapping[str, Any]) -> str:
+    count = prompts.get("count")
+    rows = "" if count is None else f"{count} rows, "
+    return f"{rows}hash {str(prompts.get('sha256'))[:12]}"
+
+
+def _told(trial: Mapping[str, Any]) -> str:
+    return json.dumps(dict(trial), sort_keys=True) if trial else "none"
+
+
+def _code(code: Mapping[str, Any]) -> str:
+    commit = str(code.get("commit") or "")[:10]
+    changed = " with changes" if code.get("changed") else ""
+    return f"{code.get('version')} {commit}{changed}".strip()

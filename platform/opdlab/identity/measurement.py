@@ -1,0 +1,115 @@
+"""One measurement: which model answered which problems, how, and who judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, final
+
+from opdlab.identity.digests import digest
+from opdlab.identity.model_id import ModelId
+
+Role = Literal["student", "teacher", "run", "model"]
+
+
+@final
+@dataclass(frozen=True)
+class Owner:
+    """Whose samples a measurement holds: see `Measurement` for each field."""
+
+    model: str
+    role: Role = "model"
+    step: int | None = None
+    execution: str = ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The samples of one model on one benchmark: all that decides what is drawn and how it counts.
+
+    Attributes:
+        model: name under which it is shown; it decides nothing.
+        role: `student` before training or `teacher` of an experiment, what a `run` trained, or any `model`.
+        step: of training, where it was measured in its midst; None at its end.
+        execution: id of the training or experiment that it belongs to; empty where there is none.
+        subject: who answered.
+        evaluator: type and options of the benchmark, as an experiment writes them.
+        data: hash of the problems (see `opdlab.store.data_hash`).
+        shown: hash of the prompts as the model reads them.
+        problems, samples: how many problems, and k.
+        grader: version of the grader whose verdicts count.
+        software: versions and devices, for the record.
+        id: of this measurement, however often it is asked for or graded again.
+        number: order in which a store was asked; the highest counts.
+        time: of the asking (see `now`).
+    """
+
+    model: str
+    role: Role
+    subject: ModelId
+    benchmark: str
+    evaluator: Mapping[str, Any]
+    data: str
+    shown: str
+    problems: int
+    template: str
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
+    samples: int
+    grader: str
+    software: Mapping[str, str]
+    step: int | None = None
+    execution: str = ""
+    id: str = ""
+    number: int = 0
+    time: str = ""
+
+    @property
+    def checkpoint(self) -> str:
+        """The name with the step, such as `lgr@40`."""
+        return self.model if self.step is None else f"{self.model}@{self.step}"
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What decides how a completion is drawn, but for its seed."""
+        return {
+            "template": self.template,
+            "temperature": float(self.temperature),
+            "top_p": float(self.top_p),
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    @property
+    def draws(self) -> str:
+        """Equal for what draws the same completions, whatever k, grader and name."""
+        drawn = {"subject": self.subject.key, "data": self.data, "shown": self.shown}
+        return digest({**drawn, "benchmark": self.benchmark, "seed": self.seed, **self.sampling})
+
+    @property
+    def protocol(self) -> str:
+        """Hash of all that makes two scores comparable: no seed, and no model."""
+        counted = {"samples": self.samples, "grader": self.grader}
+        return digest({"data": self.data, **self.sampling, **counted})
+
+    @property
+    def asked(self) -> Measurement:
+        """Without id, number and time: equal for what was asked in the same way of the same model."""
+        return replace(self, id="", number=0, time="")
+
+    def differences(self, other: Measurement) -> str:
+        """In words, what makes the scores of two measurements incomparable; empty where nothing does."""
+        names = (*self.sampling, "samples", "data", "grader")
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
+        return ", ".join(f"{name} {a} and {b}" for name, a, b in pairs if a != b)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Measurement:
+        """From plain values; raises TypeError or KeyError where it is another version's."""
+        return cls(**{**stored, "subject": ModelId.read(stored["subject"])})
