@@ -10,18 +10,29 @@ from typing import Any
 import numpy as np
 import yaml
 
+from opdlab.identity import Execution, Measurement, ModelId, digest
 from opdlab.records import Generation, Grade
-from opdlab.store import Asked, SampleSet
+from opdlab.store import ask
 
 WEIGHTS = {"student": "5" * 64, "teacher": "7" * 64}
 
 
-def asked(benchmark: str, problems: int, samples: int = 8, **changes: Any) -> Asked:
+def subject(weights: str, name: str = "hub/model", **changes: Any) -> ModelId:
+    """Who answered."""
+    told: dict[str, Any] = {"tokenizer": "t", "template": "none", "ends": (2,), **changes}
+    return ModelId(weights=weights, name=name, **told)
+
+
+def asked(benchmark: str, problems: int, samples: int = 8, **changes: Any) -> Measurement:
     """What an evaluation asks for."""
     values: dict[str, Any] = {
+        "model": "model",
+        "role": "model",
+        "subject": subject("1" * 64),
         "benchmark": benchmark,
         "evaluator": {"type": "math"},
         "data": f"data of {benchmark}",
+        "shown": f"prompts of {benchmark}",
         "problems": problems,
         "template": "none",
         "temperature": 1.0,
@@ -30,23 +41,24 @@ def asked(benchmark: str, problems: int, samples: int = 8, **changes: Any) -> As
         "seed": 1234,
         "samples": samples,
         "grader": "grader-1",
-        "software": {"model": "hub/model"},
+        "software": {},
         **changes,
     }
-    return Asked(**values)
+    return Measurement(**{"label": values["model"], **values})
 
 
-def write_samples(
-    folder: Path, checkpoint: str, correct: np.ndarray, status: str = "wrong", **of: Any
-) -> None:
-    """Samples of one benchmark from a 0/1 array `[problems, k]`; what is not right gets `status`."""
+def write_samples(folder: Path, correct: np.ndarray, status: str = "wrong", **of: Any) -> None:
+    """Samples of one benchmark from a 0/1 array `[problems, k]`; what is not right gets `status`.
+
+    Args:
+        of: fields of the measurement.
+    """
     benchmark = of.pop("benchmark", "math/short")
-    one = SampleSet(folder, checkpoint, asked(benchmark, *correct.shape, **of))
-    one.ask()
+    one = ask(folder, asked(benchmark, *correct.shape, **of))
     generations, grades = [], []
     for (i, k), right in np.ndenumerate(correct):
         name = f"p{i:03d}"
-        text = f"completion {k} of {name} by {checkpoint}: <b>x & y</b> {right}"
+        text = f"completion {k} of {name} by {one.checkpoint}: <b>x & y</b> {right}"
         long = (i + k) % 5 == 0
         tokens, stop = (80, "length") if long else (10 + i % 30, "eos")
         generations.append(
@@ -58,31 +70,75 @@ def write_samples(
     one.add_grades(grades)
 
 
+def write_model(
+    folder: Path, correct: Mapping[str, np.ndarray], weights: str = "1" * 64, **of: Any
+) -> Path:
+    """A model that `opdlab eval` measured."""
+    label = f"evaluations/{folder.name}"
+    for name, array in correct.items():
+        of = {"subject": subject(weights), **of}
+        write_samples(
+            folder / "samples", array, benchmark=name, model=folder.name, label=label, **of
+        )
+    return folder
+
+
 def write_run(
     folder: Path,
     correct: Mapping[str, np.ndarray],
     seed: int = 0,
     method: Mapping[str, Any] | None = None,
     steps: int = 20,
+    made: Mapping[str, Any] | None = None,
     **of: Any,
 ) -> Path:
-    """A trained run: configuration, manifest, metrics and samples of each benchmark."""
+    """A trained run: configuration, manifest, metrics and samples of each benchmark.
+
+    Args:
+        made: fields of its manifest.
+    """
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config(seed, method or {"type": "opd"})))
-    models = {name: {"weights_sha256": weights} for name, weights in WEIGHTS.items()}
-    (folder / "manifest.json").write_text(json.dumps(models))
+    settings = config(seed, method or {"type": "opd"})
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    label = f"{folder.parent.name}/{folder.name}"
+    told: dict[str, Any] = {
+        "group": folder.parent.name,
+        "label": label,
+        "experiment": folder.parent.name.rpartition("-")[0],
+        "run": folder.name,
+        "method": settings["method"]["type"],
+        "seed": seed,
+        "settings": settings,
+        **{name: contents(name) for name in WEIGHTS},
+        "specialists": [],
+        "prompts": {"sha256": "prompts"},
+        "code": {"version": "0.2"},
+        "environment": {},
+        **(made or {}),
+    }
+    execution = Execution(**told)
+    execution.write(folder)
     (folder / "metrics.jsonl").write_text("".join(map(metrics_line, range(1, steps + 1))))
+    whose = {"model": folder.name, "role": "run", "execution": execution.id, "label": label}
+    who = subject(digest([label, execution.id]), trained_by=execution.id)
     for name, array in correct.items():
-        write_samples(folder / "samples", folder.name, array, benchmark=name, **of)
+        write_samples(folder / "samples", array, benchmark=name, **whose, subject=who, **of)
     return folder
+
+
+def contents(name: str) -> dict[str, str]:
+    """What a manifest says of the student or the teacher."""
+    return {"name": f"hub/{name}", "weights_sha256": WEIGHTS[name], "tokenizer_sha256": "t"}
 
 
 def write_reference(group: Path, role: str, correct: Mapping[str, np.ndarray], **of: Any) -> None:
     """The student before training, or the teacher, of the runs in a group."""
     (group / role).mkdir(parents=True)
-    (group / "config.yaml").write_text(yaml.safe_dump(config(0, {"type": "opd"})))
+    whose = {"model": role, "role": role, "execution": group.name, "label": f"{group.name}/{role}"}
+    who = subject(WEIGHTS[role], f"hub/{role}")
     for name, array in correct.items():
-        write_samples(group / role / "samples", role, array, benchmark=name, **of)
+        values = {**whose, "subject": who, **of}
+        write_samples(group / role / "samples", array, benchmark=name, **values)
 
 
 def config(seed: int, method: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def build(
     _require(benchmarks, sorted(set(_benchmarks(found))))
     left_out: list[tuple[str, str]] = []
     readings: list[Reading] = []
-    kept = _newest(found, left_out)
+    kept = _newest(found, benchmarks, left_out)
     for one in found:
         on_read()
         if one not in kept:
@@ -76,7 +76,8 @@ def build(
             left_out.append((one.name, str(error)))
     groups: dict[tuple[str, str], list[Reading]] = {}
     for reading in readings:
-        groups.setdefault((reading.protocol, reading.measured.identity), []).append(reading)
+        identity = reading.measured.identity(benchmarks)
+        groups.setdefault((reading.protocol, identity), []).append(reading)
     rows = [gathered(group) for group in groups.values()]
     if not rows:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
@@ -104,18 +105,22 @@ def _benchmarks(found: Sequence[Measured]) -> Iterator[str]:
             yield from (samples.asked.benchmark for samples in one.sets)
 
 
-def _newest(found: Sequence[Measured], left_out: list[tuple[str, str]]) -> list[Measured]:
+def _newest(
+    found: Sequence[Measured], benchmarks: Sequence[str], left_out: list[tuple[str, str]]
+) -> list[Measured]:
     """One measurement a system and seed: of several executions the last."""
     kept: dict[tuple[Any, ...], Measured] = {}
     for one in found:
         try:
-            key = (one.identity, one.seed, tuple(sorted(s.asked.protocol for s in one.sets)))
+            sets = [s for s in one.sets if not benchmarks or s.asked.benchmark in benchmarks]
+            protocols = tuple(sorted(s.asked.protocol for s in sets))
+            key = (one.identity(benchmarks), one.seed, protocols)
         except DataError as error:
             left_out.append((one.name, str(error)))
             continue
         if (other := kept.pop(key, None)) is not None:
             # Of equal models the reference of an experiment is what a reader looks for.
-            older, one = sorted((other, one), key=lambda m: (m.role in REFERENCES, m.when))
+            older, one = sorted((other, one), key=lambda m: (m.role in REFERENCES, m.when, m.ids))
             left_out.append((older.name, f"measured again with the same seed: {one.name}"))
         kept[key] = one
     return list(kept.values())
@@ -127,7 +132,7 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
     names = [(row.protocol, row.name) for row in rows]
     for row in rows:
         twice = names.count((row.protocol, row.name)) > 1
-        mark = row.runs[0].identity.split()[-1][:4]
+        mark = row.runs[0].identity().split()[-1][:4]
         named.append(Row(f"{row.name} ({mark})", row.role, row.runs, row.cells) if twice else row)
     return named
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -55,7 +55,7 @@ def _entries(row: Row) -> Iterator[EvalResultEntry]:
             task_id=cell.benchmark,
             dataset_revision=revision,
             value=round(100 * cell.mean.value, 2),
-            date=datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds"),
+            date=datetime.fromisoformat(when).isoformat(timespec="seconds"),
             notes=(
                 f"mean@{cell.k} in %, {percent(cell.mean)} (95 % over {len(cell.problems)} problems); "
                 f"pass@{cell.k} {percent(cell.pass_at)}; temperature {cell.asked.temperature:g}, "

@@ -1,39 +1,24 @@
-"""What was measured, as it lies below a folder: runs, references and models, with what is known of them."""
+"""What was measured, as it lies below a folder: runs, references and models, by their own records."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from opdlab import store
 from opdlab.errors import DataError
+from opdlab.identity import EXECUTION, MEASUREMENTS, Execution, Measurement, digest
+from opdlab.identity import read as read_measurements
 from opdlab.natural_order import natural
 from opdlab.tracking import PARTS, read_metrics
 
-SAMPLES, CONFIG, MANIFEST = "samples", "config.yaml", "manifest.json"
+SAMPLES = "samples"
 ORIGIN = "origin.json"
-"""Of a copy from MLflow: when it was measured, and which run it is."""
-NOT_LEARNING = (
-    "name",
-    "description",
-    "seed",
-    "output",
-    "tracking",
-    "runs",
-    "sweep",
-    "evaluation",
-    "kind",
-)
-"""Keys of an experiment that do not change what is learned, but for luck."""
-SKIPPED = {"model", "checkpoints", "tables", "mlartifacts"}
+"""Of a copy from MLflow: which run it is."""
 REFERENCES = ("student", "teacher")
 
 
@@ -43,72 +28,93 @@ class Measured:
 
     Attributes:
         folder: where `samples` lies.
-        name: the folder's path below the source.
-        role: `student` (before training), `teacher`, `run`, or `model` for `opdlab eval`.
-        config: the experiment, resolved; empty for a model.
-        manifest: what a run was made with; empty for what was not trained.
+        known: every measurement of it that was asked for, in order.
+        execution: what a run was made with; None for what was not trained.
         metrics: one mapping a training step.
-        when: time of the evaluation, in seconds since 1970.
         place: where a person finds the samples: the folder, or the run in MLflow.
     """
 
     folder: Path
-    name: str
-    role: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    manifest: Mapping[str, Any] = field(default_factory=dict)
+    known: Sequence[Measurement]
+    execution: Execution | None = None
     metrics: list[dict[str, float]] = field(default_factory=list)
-    when: float = 0.0
     place: str = ""
 
-    @cached_property
+    @property
+    def last(self) -> Measurement:
+        return self.known[-1]
+
+    @property
+    def name(self) -> str:
+        """Where it was measured, below the output folder of that time."""
+        return self.last.label
+
+    @property
+    def role(self) -> str:
+        """`student` (before training), `teacher`, `run`, or `model` for `opdlab eval`."""
+        return self.last.role
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The experiment, resolved; empty for a model."""
+        return self.execution.settings if self.execution else {}
+
+    @property
+    def when(self) -> str:
+        """When it was begun: trained, or first measured; ISO 8601 in UTC."""
+        return self.execution.started if self.execution else min(one.time for one in self.known)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of its measurements: the same for a copy."""
+        return tuple(sorted({one.id for one in self.known}))
+
+    @property
     def sets(self) -> list[store.SampleSet]:
-        """The samples of the end of a run, by benchmark; those in the midst of training are left out."""
-        found = store.sample_sets(self.folder / SAMPLES)
-        finals = [one for one in found if "@" not in one.checkpoint]
-        names = {one.checkpoint for one in finals}
-        if len(names) != 1:
-            listed = ", ".join(sorted(names)) or "none of a finished run"
-            raise DataError(f"{self.folder} holds samples of {listed}; one checkpoint is needed")
-        return finals
+        """The samples of the end of a run, by benchmark; those in the midst of training are left out.
+
+        Raises:
+            DataError: it was measured in the midst of training alone.
+        """
+        found: dict[str, Measurement] = {
+            one.benchmark: one for one in self.known if one.step is None
+        }
+        if not found:
+            raise DataError(f"{self.folder} holds no samples of a finished run")
+        return [store.SampleSet(self.folder / SAMPLES, one) for one in found.values()]
 
     @property
     def seed(self) -> int:
         """Of training; of the sampling where nothing was trained."""
-        if self.role == "run":
-            return int(self.config.get("seed", 0))
-        return self.sets[0].asked.seed
+        return self.execution.seed if self.execution else self.last.seed
 
     @property
     def method(self) -> str:
         """Type of the training method; empty where nothing was trained."""
-        return str(self.config.get("method", {}).get("type", "")) if self.role == "run" else ""
+        return self.execution.method if self.execution else ""
 
     @property
     def source(self) -> str:
         """The model: where a reference or a model was loaded from, or what a run's student was."""
-        key = "teacher" if self.role == "teacher" else "student"
-        if self.role == "model":
-            return str(self.sets[0].asked.software.get("model", self.name))
-        return str(self.config.get(key, {}).get("path", self.name))
+        return str(self.execution.student["name"]) if self.execution else self.last.subject.name
 
     @property
     def public(self) -> bool:
         """Whether it is a model that was not trained here, neither student nor teacher of an experiment."""
-        parts = Path(self.source).parts
-        trained_here = len(parts) > 2 and parts[-1] == "model"
-        return self.role == "model" and not trained_here
+        return self.role == "model" and not self.last.subject.trained_by
 
-    @property
-    def identity(self) -> str:
+    def identity(self, benchmarks: Sequence[str] = ()) -> str:
         """Equal for runs that differ in their seed alone, and for the same model measured again."""
-        if self.role == "run":
-            learned = {k: v for k, v in self.config.items() if k not in NOT_LEARNING}
-            return "run " + _hash(learned)
-        if self.role == "model":
-            return f"model {self.name.rpartition('-')[2]}"
-        weights = self.manifest.get(self.role, {}).get("weights_sha256")
-        return f"model {weights[:8] if weights else _hash(self.config.get(self.role))}"
+        if self.execution:
+            return f"run {self.execution.system}"
+        chosen = [
+            one.asked for one in self.sets if not benchmarks or one.asked.benchmark in benchmarks
+        ]
+        keys = {one.subject.key for one in chosen}
+        if len(keys) == 1:
+            return f"model {keys.pop()}"
+        # A teacher with specialists: who answers what is part of what it is.
+        return "models " + digest(sorted((one.benchmark, one.subject.key) for one in chosen))
 
     @property
     def teacher_tokens(self) -> float | None:
@@ -127,57 +133,70 @@ class Measured:
         return total * self.config.get("training", {}).get("accumulate", 1)
 
 
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
 def find(source: Path) -> list[Measured]:
-    """All that was measured below a folder, in order of time.
+    """All that was measured below a folder, in order of time; a copy of what is there counts once.
 
     Raises:
-        DataError: there is no such folder, or nothing in it was measured.
+        DataError: there is no such folder, nothing in it was measured, or a record is damaged.
     """
     if not source.is_dir():
         raise DataError(f"{source} is neither a folder of runs nor the address of an MLflow store")
-    found = [_read(folder, source) for folder in sorted(_folders(source), key=natural)]
+    found = [one for folder in sorted(_folders(source), key=natural) for one in _read(folder)]
     if not found:
         raise DataError(
             f"nothing below {source} was measured: `opdlab train` or `opdlab eval` something first, or "
             "name the folder that holds its runs"
         )
-    return sorted(found, key=lambda one: one.when)
+    return sorted(without_copies(found), key=lambda one: (one.when, one.name))
+
+
+def without_copies(found: Sequence[Measured]) -> list[Measured]:
+    """Of several copies of the same measurements, the one that was asked for most often."""
+    kept: dict[tuple[str, ...], Measured] = {}
+    for one in found:
+        other = kept.get(one.ids)
+        if other is None or other.last.number < one.last.number:
+            kept[one.ids] = one
+    return list(kept.values())
 
 
 def _folders(source: Path) -> Iterator[Path]:
-    for path, names, _ in os.walk(source):
-        if SAMPLES in names and any((Path(path) / SAMPLES).glob(f"*/*/*/{store.ASKED}")):
-            yield Path(path)
-            names.remove(SAMPLES)
-        names[:] = [name for name in names if name not in SKIPPED]
+    seen = set()
+    for path, names, _ in os.walk(source, followlinks=True):
+        here = Path(path)
+        real = here.resolve()
+        if real in seen:
+            names.clear()
+        elif (here / SAMPLES / MEASUREMENTS).exists():
+            yield here
+            names.clear()
+        elif next((here / SAMPLES).glob("*/*/*/asked.json"), None):
+            store.sample_sets(here / SAMPLES)  # raises, with words about its version
+        seen.add(real)
 
 
-def _read(folder: Path, source: Path) -> Measured:
-    name = str(folder.relative_to(source)) if folder != source else folder.resolve().name
-    asked = (folder / SAMPLES).glob(f"*/*/*/{store.ASKED}")
-    facts: dict[str, Any] = {"when": max(path.stat().st_mtime for path in asked)}
+def _read(folder: Path) -> Iterator[Measured]:
+    """The models that were measured into a folder."""
     # As it was given: a page that is published need not tell where its maker lives.
-    facts["place"] = str(folder / SAMPLES)
+    place = str(folder / SAMPLES)
     if (folder / ORIGIN).exists():
-        facts |= read_json(folder / ORIGIN)
-    if (folder / MANIFEST).exists():
-        facts |= {"config": _yaml(folder / CONFIG), "manifest": read_json(folder / MANIFEST)}
-        return Measured(folder, name, "run", metrics=read_metrics(folder), **facts)
-    if folder.name in REFERENCES and (folder.parent / CONFIG).exists():
-        facts |= {"config": _yaml(folder.parent / CONFIG), "manifest": _manifest_beside(folder)}
-        return Measured(folder, name, folder.name, **facts)
-    return Measured(folder, name, "model", **facts)
-
-
-def _manifest_beside(reference: Path) -> dict[str, Any]:
-    """What a run of the same experiment says of its models; of a sweep the runs lie in its trials."""
-    group = reference.parent
-    runs = sorted(group.glob(f"*/{MANIFEST}")) or sorted(group.parent.glob(f"trial-*/*/{MANIFEST}"))
-    return read_json(runs[0]) if runs else {}
+        place = read_json(folder / ORIGIN)["place"]
+    models: dict[tuple[str, ...], list[Measurement]] = {}
+    for one in read_measurements(folder / SAMPLES):
+        # What belongs to no execution is known by who answered.
+        whose = (one.execution, one.model) if one.execution else (one.subject.key,)
+        models.setdefault((one.role, *whose), []).append(one)
+    for known in models.values():
+        if known[-1].role != "run":
+            yield Measured(folder, known, place=place)
+            continue
+        execution = Execution.read(folder)
+        if execution.id != known[-1].execution:
+            raise DataError(
+                f"{folder}: {EXECUTION} is of another training (id {execution.id}) than the samples (id "
+                f"{known[-1].execution}); restore it from a copy"
+            )
+        yield Measured(folder, known, execution, read_metrics(folder), place)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -185,11 +204,4 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged or unreadable ({error})") from error
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError) as error:
         raise DataError(f"{path} is damaged or unreadable ({error})") from error

@@ -1,4 +1,4 @@
-"""What an MLflow store holds, copied into the layout of a folder of runs: all else reads but one thing."""
+"""What an MLflow store holds, copied into a folder for each run, so that all else reads but one thing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opdlab.errors import DataError, TrackingError
-from opdlab.store import ASKED, Asked, SampleSet, file_name, unquoted
+from opdlab.identity import EXECUTION
 from opdlab.tracking import METRICS, PARTS, open_client
 from opdlab_dashboards.curves import CURVES
-from opdlab_dashboards.measured import CONFIG, MANIFEST, ORIGIN, REFERENCES, SAMPLES
+from opdlab_dashboards.measured import ORIGIN, SAMPLES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,16 +29,16 @@ def copy(
     on_run: Callable[[str], None] = lambda name: None,
     below: Sequence[str] = (),
 ) -> None:
-    """Copy samples, configuration, manifest and curves of every run that has samples.
+    """Copy samples, manifest and curves of every run that has samples.
 
     Args:
         on_run: called with the name of each run that was copied.
-        below: only runs of these names, such as `quickstart-001` or `quickstart-001/lgr`, and those under
-            them, with the references beside them.
+        below: only runs of these names, such as `quickstart-001` or `quickstart-001/lgr`, or ids, and those
+            under them, with the references beside them.
 
     Raises:
         TrackingError: the store does not answer, or an artifact cannot be read.
-        DataError: none of its runs has samples.
+        DataError: none of its runs has samples, or a name stands for several executions.
     """
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -46,12 +46,15 @@ def copy(
     client = open_client(uri)
     runs = {run.info.run_id: run for run in _runs(client)}
     with_samples = 0
+    paths_below = [_one(name.strip("/"), runs) for name in below]
     for run_id, run in runs.items():
-        if below and not _is_below(_names(run_id, runs), below):
+        if below and not _is_below(_ancestors(run_id, runs), paths_below, runs):
             continue
         paths = {item.path for item in _artifacts(client, run_id)}
         if SAMPLES in paths:
-            _copy_run(client, run, paths, _folder(place, run_id, runs), uri)
+            folder = place / run_id
+            folder.mkdir()
+            _copy_run(client, run, paths, folder, uri)
             with_samples += 1
             on_run(run.info.run_name)
     if not with_samples:
@@ -63,16 +66,10 @@ def copy(
 
 
 def _copy_run(client: MlflowClient, run: Any, paths: set[str], folder: Path, uri: str) -> None:
-    for name in sorted({SAMPLES, CONFIG, MANIFEST} & paths):
+    for name in sorted({SAMPLES, EXECUTION} & paths):
         _download(client, run, name, folder)
-    _put_right(folder / SAMPLES)
     _write_metrics(client, run, folder)
-    ended = (run.info.end_time or run.info.start_time) / 1000
-    origin = {"when": ended, "place": f"{uri} run {run.info.run_id}"}
-    (folder / ORIGIN).write_text(json.dumps(origin))
-    if (folder / CONFIG).exists() and not (folder.parent / CONFIG).exists():
-        # What `opdlab train` keeps beside its runs: references are recognised by it.
-        shutil.copy(folder / CONFIG, folder.parent / CONFIG)
+    (folder / ORIGIN).write_text(json.dumps({"place": f"{uri} run {run.info.run_id}"}))
 
 
 def _runs(client: MlflowClient) -> Iterator[Any]:
@@ -95,34 +92,54 @@ def _artifacts(client: MlflowClient, run_id: str) -> list[Any]:
         raise TrackingError(f"the artifacts of run {run_id} cannot be listed: {error}") from error
 
 
-def _names(run_id: str, runs: dict[str, Any]) -> list[str]:
-    """Names of a run's parents, the first one first, and its own."""
-    names: list[str] = []
+def _ancestors(run_id: str, runs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of a run's parents, the first one first, and its own."""
+    ids: list[str] = []
     ancestor: str | None = run_id
-    while ancestor in runs:
-        run = runs[ancestor]
-        names.insert(0, run.info.run_name.removeprefix("eval "))
-        ancestor = run.data.tags.get("mlflow.parentRunId")
-    return names
+    while ancestor is not None and ancestor in runs and ancestor not in ids:
+        ids.insert(0, ancestor)
+        ancestor = runs[ancestor].data.tags.get("mlflow.parentRunId")
+    return tuple(ids)
 
 
-def _is_below(names: Sequence[str], wanted: Sequence[str]) -> bool:
+def _name(run: Any) -> str:
+    return run.info.run_name.removeprefix("eval ")
+
+
+def _one(wanted: str, runs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ancestors and the id of the run that a name, or an id, stands for; empty where there is none.
+
+    Raises:
+        DataError: several executions have that name.
+    """
+    if wanted in runs:
+        return _ancestors(wanted, runs)
+    parts = wanted.split("/")
+    paths = {_ancestors(run_id, runs) for run_id in runs}
+    found = sorted(path for path in paths if [_name(runs[one]) for one in path] == parts)
+    if len(found) > 1:
+        listed = ", ".join(f"{path[-1]} (by {_by(runs[path[-1]])})" for path in found)
+        raise DataError(
+            f"{len(found)} executions are named {wanted!r}: name one by its run's id instead: {listed}"
+        )
+    return found[0] if found else ()
+
+
+def _by(run: Any) -> str:
+    tags = run.data.tags
+    return f"{tags.get('mlflow.user', 'unknown')} on {tags.get('opdlab.host', 'unknown')}"
+
+
+def _is_below(
+    path: tuple[str, ...], wanted: Sequence[tuple[str, ...]], runs: Mapping[str, Any]
+) -> bool:
     """Whether a run is one of those wanted, under one, or a reference beside one."""
-    for one in wanted:
-        parts = one.strip("/").split("/")
-        beside = names[-1] in REFERENCES and parts[:-1] == names[:-1]
-        if names[: len(parts)] == parts or (len(parts) > 1 and beside):
+    for one in filter(None, wanted):
+        is_reference = runs[path[-1]].data.tags.get("opdlab.role") == "reference"
+        beside = len(one) > 1 and is_reference and path[:-1] == one[:-1]
+        if path[: len(one)] == one or beside:
             return True
     return False
-
-
-def _folder(place: Path, run_id: str, runs: dict[str, Any]) -> Path:
-    """One for each run, below those of its parents; a name that is taken gets the run's id."""
-    folder = place.joinpath(*map(file_name, _names(run_id, runs)))
-    if (folder / SAMPLES).exists():
-        folder = folder.with_name(f"{folder.name}-{run_id[:6]}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _download(client: MlflowClient, run: Any, name: str, folder: Path) -> None:
@@ -138,22 +155,6 @@ def _download(client: MlflowClient, run: Any, name: str, folder: Path) -> None:
             client.download_artifacts(run.info.run_id, name, str(folder))
     except (MlflowException, OSError) as error:
         raise TrackingError(f"{name} of run {run.info.run_id} cannot be read: {error}") from error
-
-
-def _put_right(samples: Path) -> None:
-    """Put sample sets where the store looks for them: a server turns `math%2Fshort` into `math/short`."""
-    for path in sorted(samples.rglob(ASKED)):
-        try:
-            asked = Asked(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            continue  # reading it will say so
-        depth = len(Path(asked.benchmark).parts)
-        names = path.parent.relative_to(samples).parts[:-1]
-        if len(names) > depth:
-            checkpoint = "/".join(names[:-depth])
-            right = SampleSet(samples, unquoted(checkpoint), asked).path
-            right.parent.mkdir(parents=True, exist_ok=True)
-            path.parent.rename(right)
 
 
 def _write_metrics(client: MlflowClient, run: Any, folder: Path) -> None:

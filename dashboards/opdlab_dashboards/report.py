@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from opdlab_dashboards import mlflow_copy, page_files, swept, tables
 from opdlab_dashboards.board import AVERAGE, Board, build
 from opdlab_dashboards.curves import CURVES, SHARES, Curve, fidelity_curves, training_curves
 from opdlab_dashboards.differences import Difference, pair
-from opdlab_dashboards.measured import CONFIG, REFERENCES, SAMPLES, Measured, find
+from opdlab_dashboards.measured import REFERENCES, SAMPLES, Measured, find
 from opdlab_dashboards.rows import Row
 from opdlab_dashboards.swept import Swept
 
@@ -57,7 +57,7 @@ def report(runs: Sequence[str], output: str, to: str) -> None:
     with tempfile.TemporaryDirectory(prefix="opdlab-") as scratch:
         if "://" in output:
             mlflow_copy.copy(output, Path(scratch), below=runs)
-            output, runs = scratch, [str(Path(scratch, name)) for name in runs]
+            output, runs = scratch, [scratch]
         _report(runs, output, to)
 
 
@@ -84,7 +84,7 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
 
 def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swept]]:
     """What was measured in the folders, with the references beside a run, each once; and the sweeps."""
-    found: dict[Path, Measured] = {}
+    found: dict[tuple[str, ...], Measured] = {}
     sweeps: list[Swept] = []
     for name in runs:
         folder = _folder(name, output)
@@ -93,19 +93,19 @@ def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swe
             sweeps.append(sweep)
             inside = sweep.kept(inside)
         for one in inside:
-            found.setdefault(one.folder.resolve(), one)
-            beside = (
-                one.folder.parent / role
-                for role in REFERENCES
-                if (one.folder.parent / CONFIG).exists()
-            )
-            for reference in beside:
-                if (reference / SAMPLES).is_dir():
-                    found.setdefault(reference.resolve(), find(reference)[0])
-    named = [
-        replace(one, name=f"{folder.parent.name}/{folder.name}") for folder, one in found.items()
-    ]
-    return named, sweeps
+            found.setdefault(one.ids, one)
+            for reference in _beside(one):
+                found.setdefault(reference.ids, reference)
+    return list(found.values()), sweeps
+
+
+def _beside(run: Measured) -> list[Measured]:
+    """The student before training and the teacher that a run's experiment measured."""
+    if run.execution is None:
+        return []
+    group = run.execution.group
+    near = find(run.folder.parent)
+    return [one for one in near if one.role in REFERENCES and one.last.execution == group]
 
 
 def _folder(name: str, output: Path) -> Path:
@@ -130,10 +130,10 @@ def page(
     rows = _ordered(board, order)
     pairs = list(pairings(rows))
     trained = [row for row in rows if row.role == "run"]
-    first = (trained or rows)[0].runs[0]
+    told = [row.runs[0] for row in trained or rows[:1]]
     return page_files.template("report.html.j2").render(
-        name=str(first.config.get("name", first.name)),
-        question=str(first.config.get("description", "")).strip(),
+        name=_joined([run.config.get("name", run.name) for run in told]),
+        question=_joined([run.config.get("description", "") for run in told], " / "),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=opdlab.__version__,
         title=tables.title(board),
@@ -147,7 +147,7 @@ def page(
         shares=[share for sweep in sweeps for share in sweep.shares],
         settings=differing(trained),
         names=[row.name for row in trained],
-        facts=_facts(first),
+        facts=_facts([run for row in trained for run in row.runs]),
         figures=page_files.embedded(list(figures(trained, pairs))),
         style=page_files.asset("style.css"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
@@ -158,6 +158,11 @@ def page(
         points=points,
         reading=tables.READING,
     )
+
+
+def _joined(values: Sequence[Any], by: str = " and ") -> str:
+    """Values that differ, each once."""
+    return by.join(dict.fromkeys(text for text in (str(each).strip() for each in values) if text))
 
 
 def _ordered(board: Board, order: Sequence[Path]) -> list[Row]:
@@ -175,11 +180,14 @@ def _standings(board: Board, rows: Sequence[Row]) -> list[str]:
 
 
 def pairings(rows: Sequence[Row]) -> Iterator[Pairing]:
-    """Every run against the student before it, then every other run against the first."""
-    students = [row for row in rows if row.role == "student"]
+    """Every run against its own student before training, then every other row against the first run."""
+    students = {row.runs[0].last.subject.model: row for row in rows if row.role == "student"}
     others = [row for row in rows if row.role not in REFERENCES]
-    for student in students[:1]:
-        yield from (Pairing(student, row, pair(student, row)) for row in others)
+    for row in others:
+        execution = row.runs[0].execution
+        student = students.get(execution.student_model) if execution else None
+        if student is not None:
+            yield Pairing(student, row, pair(student, row))
     yield from (Pairing(others[0], row, pair(others[0], row)) for row in others[1:])
 
 
@@ -286,17 +294,27 @@ def differing(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
     return [(key, values) for key, values in found if len(set(values)) > 1]
 
 
-def _facts(run: Measured) -> list[tuple[str, str]]:
-    """What all runs share: models, code, machine."""
-    code, place = run.manifest.get("code", {}), run.manifest.get("environment", {})
-    changed = " (changed)" if code.get("changed") else ""
-    facts = {
-        "student": str(run.config.get("student", {}).get("path", "")),
-        "teacher": str(run.config.get("teacher", {}).get("path", "")),
-        "code": f"{code.get('version', '')} {str(code.get('commit') or '')[:10]}{changed}".strip(),
-        "machine": ", ".join(place.get("devices", [])) or str(place.get("system", "")),
-    }
-    return [(name, value) for name, value in facts.items() if value]
+def _facts(runs: Sequence[Measured]) -> list[tuple[str, str]]:
+    """Models, code and machine: of each fact all values that the runs have."""
+    found: dict[str, dict[str, None]] = {"student": {}, "teacher": {}, "code": {}, "machine": {}}
+    for execution in filter(None, (run.execution for run in runs)):
+        code, place = execution.code, execution.environment
+        changed = " (changed)" if code.get("changed") else ""
+        commit = str(code.get("commit") or "")[:10]
+        values = {
+            "student": _model(execution.student),
+            "teacher": _model(execution.teacher),
+            "code": f"{code.get('version', '')} {commit}{changed}".strip(),
+            "machine": ", ".join(place.get("devices", [])) or str(place.get("system", "")),
+        }
+        for name, value in values.items():
+            found[name][value] = None
+    return [(name, "; ".join(filter(None, values))) for name, values in found.items() if values]
+
+
+def _model(contents: Mapping[str, Any]) -> str:
+    """A model's name, and the beginning of its weights' hash: a path may hold another one tomorrow."""
+    return f"{contents.get('name')} ({str(contents.get('weights_sha256'))[:8]})"
 
 
 def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str, Any]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +10,7 @@ import numpy as np
 
 from opdlab import store
 from opdlab.errors import DataError
+from opdlab.identity import Execution, Measurement
 from opdlab_dashboards.measured import REFERENCES, Measured
 from opdlab_evaluators.intervals import combine, mean_interval
 from opdlab_evaluators.scores import joint_protocol
@@ -48,7 +47,7 @@ class Cell:
 
     benchmark: str
     protocol: str
-    asked: store.Asked
+    asked: Measurement
     problems: tuple[str, ...]
     k: int
     samples: int
@@ -234,27 +233,25 @@ def _merged(cells: Sequence[Cell]) -> Cell:
 
 def _name(runs: Sequence[Measured]) -> str:
     first = runs[0]
-    if first.role != "run":
+    if first.execution is None:
         references = [run for run in runs if run.role in REFERENCES]
         return (
             _short(references[0].source) if references else first.name.removeprefix("evaluations/")
         )
-    group = first.folder.parent.name
-    stem = _common([run.folder.name for run in runs])
-    above = first.folder.parent.parent.name
-    if above.endswith("-sweep"):
+    if trial := first.execution.trial:
         # A trial is known by its number, and its runs differ in their seeds alone.
-        stem = "" if stem.startswith("seed") else stem
-        return f"{above.removesuffix('-sweep')}/{group}/{stem}".rstrip("/")
-    if len(runs) > 1:
-        group, stem = re.sub(r"-\d{3,}$", "", group), stem.rstrip("0123456789-_.")
-    return f"{group}/{stem}".rstrip("/")
+        return f"{first.execution.experiment}/trial-{trial['number']:04d}"
+    if len(runs) == 1:
+        return first.name
+    experiments = dict.fromkeys(run.execution.experiment for run in runs if run.execution)
+    stems = dict.fromkeys(_without_seed(run.execution) for run in runs if run.execution)
+    return f"{' and '.join(experiments)}/{' and '.join(stems)}"
 
 
-def _common(names: Sequence[str]) -> str:
-    """What all names begin with."""
-    columns = zip(*names, strict=False)
-    return "".join(c[0] for c in itertools.takewhile(lambda c: len(set(c)) == 1, columns))
+def _without_seed(execution: Execution) -> str:
+    """A run's name without the seed at its end, as in `opd-3`."""
+    stem = execution.run.removesuffix(str(execution.seed)).rstrip("-_.")
+    return stem or execution.run
 
 
 def _short(source: str) -> str:

@@ -106,11 +106,15 @@ def _sheet(name: str, sets: Sequence[SampleSet], names: Sequence[str]) -> Sheet:
         _unfinished(one, len(own), name) for one, own, name in zip(sets, found, names, strict=True)
     ]
     notes.append(_differences(sets, names))
-    try:
-        problems: dict[str, Problem | None] = {p.id: p for p in evaluator_of(sets[0]).problems()}
-    except (DataError, PluginError, TypeError) as error:
-        problems = dict.fromkeys(sorted({key[0] for own in found for key in own}, key=natural))
-        notes.append(f"Gold answers are not shown: {error}")
+    problems: dict[str, Problem | None] = {}
+    for one in sets:
+        try:
+            problems = {p.id: p for p in evaluator_of(one).problems()} | problems
+        except (DataError, PluginError, TypeError) as error:
+            notes.append(f"Gold answers are not shown: {error}")
+    # Every sample is on the page, whatever problems the other run was asked.
+    drawn = sorted({key[0] for own in found for key in own}, key=natural)
+    problems |= dict.fromkeys(name for name in drawn if name not in problems)
     return Sheet(name, sets, problems, " ".join(filter(None, notes)), found)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from opdlab_dashboards.measured import NOT_LEARNING, Measured
+from opdlab.identity import learned
+from opdlab_dashboards.measured import Measured
 from opdlab_dashboards.rows import Row
 
 GENERAL = ("type", "path")
@@ -44,8 +44,8 @@ def in_short(settings: Mapping[str, Any]) -> str:
 def _settings(row: Row) -> dict[str, Any]:
     if row.role != "run":
         return {}
-    learned = {k: v for k, v in row.runs[0].config.items() if k not in NOT_LEARNING}
-    return {key: value for key, value in _leaves(learned) if key != "method.type"}
+    told = learned(row.runs[0].config, paths=True)
+    return {key: value for key, value in _leaves(told) if key != "method.type"}
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -62,11 +62,9 @@ def _shared(row: Row, key: str) -> tuple[str, ...]:
 
 
 def _experiment(run: Measured) -> str:
-    """Folder of a sweep, or of an experiment without the number of its execution."""
-    group = run.folder.parent
-    if group.parent.name.endswith("-sweep"):
-        return str(group.parent)
-    return re.sub(r"-\d{3,}$", "", str(group))
+    """The study of a sweep, or the name of an experiment, whichever of its executions it was."""
+    execution = run.execution
+    return str(execution.trial.get("study", execution.experiment)) if execution else ""
 
 
 def _text(value: Any) -> str:

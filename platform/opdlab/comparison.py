@@ -91,9 +91,14 @@ def read_run(folder: Path) -> list[Sample]:
 
 
 def last_sets(folder: Path) -> list[SampleSet]:
-    """A run's last evaluation, by benchmark; one in the midst of training only where there is no other."""
+    """A run's last evaluation, by benchmark; one in the midst of training only where there is no other.
+
+    Where several models were measured into one folder, it is the one that was measured last.
+    """
     sets = store.sample_sets(folder / "samples")
-    return [one for one in sets if "@" not in one.checkpoint] or sets
+    finals = [one for one in sets if one.asked.step is None] or sets
+    last = finals[-1].asked
+    return [one for one in finals if one.asked.subject.key == last.subject.key or last.execution]
 
 
 def summaries(samples: Sequence[Sample]) -> list[Any]:

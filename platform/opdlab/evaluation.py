@@ -234,6 +234,7 @@ def asked_of(
         role=owner.role,
         step=owner.step,
         execution=owner.execution,
+        label=owner.label or owner.model,
         subject=who,
         benchmark=benchmark.benchmark,
         evaluator=plugins.describe(benchmark),

@@ -93,7 +93,8 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     status = "FAILED"
     try:
         with StopRequest() as stop:
-            samples = measure(subject, config.evaluation, tracker, Owner(label), stop.check)
+            owner = Owner(label, label=f"evaluations/{label}")
+            samples = measure(subject, config.evaluation, tracker, owner, stop.check)
         status = "FINISHED"
     except Stopped as stopped:
         status = "KILLED"

@@ -9,16 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from opdlab import comparison, plugins
 from opdlab.comparison import STYLE, percent, summaries, title
 from opdlab.errors import DataError
+from opdlab.identity import EXECUTION, Execution
 from opdlab.records import Sample
 from opdlab.terminal import console
 
-CONFIG, STATE = "config.yaml", "experiment.json"
+STATE = "experiment.json"
 READING = (
     "[dim]Means over pairs of runs with the same training seed; intervals and p by Student's t over the "
     "pairs: they speak of new training runs on the same problems. p (Holm) is corrected over the "
@@ -74,7 +74,7 @@ def compare(
 
     Args:
         sides: names of the runs of each method.
-        folders: of each run; its configuration says what its seed was.
+        folders: of each run; its manifest says what its seed was.
 
     Raises:
         DataError: two sides were trained with different seeds.
@@ -110,13 +110,13 @@ def _repeated(
 
 def _untrained(side: Mapping[int | str, str], folders: Mapping[str, Path]) -> bool:
     """Whether a side is one model that has no training seed: a reference, or what `eval` measured."""
-    return len(side) == 1 and not (folders[next(iter(side.values()))] / CONFIG).exists()
+    return len(side) == 1 and not (folders[next(iter(side.values()))] / EXECUTION).exists()
 
 
 def by_seed(names: Sequence[str], folders: Mapping[str, Path]) -> dict[int | str, str]:
     """Runs of one method in the order of their training seeds.
 
-    A run without a readable configuration keeps its name in place of a seed.
+    What was not trained keeps its name in place of a seed.
 
     Raises:
         DataError: two runs have one seed.
@@ -136,12 +136,12 @@ def by_seed(names: Sequence[str], folders: Mapping[str, Path]) -> dict[int | str
 
 
 def seed_of(folder: Path) -> int | None:
-    """The training seed that a run's resolved configuration names."""
-    try:
-        config = yaml.safe_load((folder / CONFIG).read_text())
-        return int(config["seed"])
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError):
-        return None
+    """The training seed of a run; None where nothing was trained.
+
+    Raises:
+        DataError: its record is damaged.
+    """
+    return Execution.read(folder).seed if (folder / EXECUTION).exists() else None
 
 
 def runs_of(name: str, output: Path) -> list[str]:

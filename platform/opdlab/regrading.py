@@ -101,8 +101,7 @@ def regrade_set(kept: SampleSet, evaluator: Evaluator, on_graded=None) -> Regrad
     old = kept.grades(before)
     grade_missing(kept, evaluator, on_graded)
     new = kept.grades(after)
-    latest = SampleSet(kept.path.parents[2], kept.checkpoint, replace(kept.asked, grader=after))
-    latest.ask()
+    store.ask(kept.folder, replace(kept.asked, grader=after))
     changed = {
         key: (old[key], new[key])
         for key in sorted(new)

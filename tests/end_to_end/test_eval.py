@@ -13,7 +13,7 @@ import pytest
 from end_to_end.laboratory import Laboratory
 
 from opdlab.records import Generation
-from opdlab.store import SampleSet, sample_sets
+from opdlab.store import SampleSet, ask, sample_sets
 
 PROBLEMS, SAMPLES = 60, 8
 LONG = {
@@ -35,7 +35,7 @@ def content(laboratory: Laboratory) -> dict[tuple[str, int], tuple]:
 
 
 def files(laboratory: Laboratory) -> dict[Path, bytes]:
-    parts = laboratory.output.glob("evaluations/*/samples/*/*/*/generations-*.parquet")
+    parts = laboratory.output.glob("evaluations/*/samples/*/generations-*.parquet")
     return {path: path.read_bytes() for path in parts}
 
 
@@ -109,9 +109,8 @@ def test_a_new_grader_changes_verdicts_shows_them_and_no_completion(laboratory: 
     now = the_set(laboratory)
     grades = now.grades(now.asked.grader)
     # As if these samples had been graded by an older grader that let everything pass.
-    older = SampleSet(now.path.parents[2], now.checkpoint, replace(now.asked, grader="0"))
+    older = ask(now.folder, replace(now.asked, grader="0"))
     older.add_grades([replace(grade, grader="0", status="correct") for grade in grades.values()])
-    older.ask()
     before = files(laboratory)
     (folder,) = laboratory.output.glob("evaluations/*")
 

@@ -49,12 +49,13 @@ def track(uri: str, runs: Path) -> None:
     parent = tracking.start_run(client, experiment, "try-001", None, {})
     for name in ("student", "opd"):
         folder = runs / "try-001" / name
-        run = tracking.start_run(client, experiment, name, parent, {})
+        role = "reference" if name == "student" else "run"
+        run = tracking.start_run(client, experiment, name, parent, {"opdlab.role": role})
         for row in tracking.read_metrics(folder):
             metrics = tracking._entities({**row, "time": 0.0})
             client.log_batch(run, metrics)
         client.log_artifacts(run, str(folder / "samples"), "samples")
-        for extra in ("config.yaml", "manifest.json"):
+        for extra in ("manifest.json",):
             if (folder / extra).exists():
                 client.log_artifact(run, str(folder / extra))
         client.set_terminated(run)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from end_to_end.browser import chromium_page
 from playwright.sync_api import Page
-from run_folders import config, draws, write_reference, write_run, write_samples
+from run_folders import config, draws, write_model, write_reference, write_run
 
 from opdlab_dashboards import page_files
 from opdlab_dashboards.board import Leaderboard, board_of, build
@@ -41,8 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         method = {"type": "lgr", "reward_weight": float(n), "note": HOSTILE}
         write_run(group / f"lgr{n}", shares(share, 40 + 10 * n), method=method)
     public = place / "runs" / "evaluations" / "hub-public-12345678"
-    for name, correct in shares(0.55, 90).items():
-        write_samples(public / "samples", public.name, correct, benchmark=name)
+    write_model(public, shares(0.55, 90))
     write_run(place / "runs" / "other-001" / "opd", shares(0.9, 99), grader="grader-2")
     page_files.write(build(find(place / "runs")), place / "site")
     return place / "site"

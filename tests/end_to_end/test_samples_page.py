@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_folders
 from machine import need_chromium
 
 from opdlab import plugins
 from opdlab.errors import DataError
 from opdlab.records import Generation, Grade, Problem
-from opdlab.store import Asked, SampleSet, data_hash
+from opdlab.store import ask, data_hash, sample_sets
 from opdlab_dashboards.samples import samples
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -32,6 +33,7 @@ def store(folder: Path, name: str, statuses: list[str], k: int = 4, **asked: Any
     )
     problems = evaluator.problems()
     values: dict[str, Any] = {
+        "model": name,
         "benchmark": "math/short",
         "evaluator": options,
         "data": data_hash(problems),
@@ -46,8 +48,7 @@ def store(folder: Path, name: str, statuses: list[str], k: int = 4, **asked: Any
         "software": {},
         **asked,
     }
-    kept = SampleSet(folder / name / "samples", name, Asked(**values))
-    kept.ask()
+    kept = ask(folder / name / "samples", run_folders.asked(**values))
     rows = [(problem, i) for problem in problems for i in range(k)]
     kept.add_generations([generation(name, problem, i) for problem, i in rows])
     kept.add_grades(
@@ -224,8 +225,8 @@ def test_five_hundred_problems_by_eight_of_two_runs_answer_at_once(
 def test_what_cannot_be_compared_or_shown_is_said(opened: Any, tmp_path: Path) -> None:
     warm = store(tmp_path, "warm", ["correct"])
     cold = store(tmp_path, "cold", ["wrong"], temperature=0.5, data="gone")
-    grades = next(cold.glob("samples/*/*/*/grades-00000.parquet"))
-    half = SampleSet(cold / "samples", "cold", _asked(grades))
+    grades = next(cold.glob("samples/*/grades-00000.parquet"))
+    (half,) = sample_sets(cold / "samples")
     rows = list(half.grades("1").values())[:6]
     grades.unlink()
     half.add_grades(rows)
@@ -252,8 +253,8 @@ def test_long_completions_keep_their_ends(
     opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = store(tmp_path, "long", ["truncated"], k=1)
-    (part,) = run.glob("samples/*/*/*/generations-00000.parquet")
-    kept = SampleSet(run / "samples", "long", _asked(part))
+    (part,) = run.glob("samples/*/generations-00000.parquet")
+    (kept,) = sample_sets(run / "samples")
     rows = [replace(row, completion="a" * 1500 + "b" * 1500) for row in kept.generations().values()]
     part.unlink()
     kept.add_generations(rows)
@@ -264,7 +265,3 @@ def test_long_completions_keep_their_ends(
     assert "1000 characters left out" in text
     assert text.startswith("a" * 1000)
     assert text.endswith("b" * 1000)
-
-
-def _asked(part: Path) -> Asked:
-    return Asked(**json.loads((part.parent / "asked.json").read_text()))

@@ -16,6 +16,7 @@ from opdlab import models
 from opdlab.config import Evaluation
 from opdlab.errors import ServerError
 from opdlab.evaluation import Measured, Subject, evaluate
+from opdlab.identity import Owner
 from opdlab.rollout import CachedEngine
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.serving.subject import open_served
@@ -59,7 +60,7 @@ def here() -> Measured:
 
 
 def measure(subject: Measured, folder: Path, **changes: Any) -> SampleSet:
-    evaluate(subject, Evaluation.model_validate({**SETTINGS, **changes}), "student", folder)
+    evaluate(subject, Evaluation.model_validate({**SETTINGS, **changes}), Owner("student"), folder)
     (found,) = sample_sets(folder)
     return found
 
@@ -123,7 +124,7 @@ def the_set(laboratory: Laboratory) -> SampleSet:
 
 
 def wait_for_samples(laboratory: Laboratory, client: Any) -> None:
-    pattern = "evaluations/*/samples/*/*/*/generations-*.parquet"
+    pattern = "evaluations/*/samples/*/generations-*.parquet"
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and client.poll() is None:
         if list(laboratory.output.glob(pattern)):

@@ -14,6 +14,7 @@ from opdlab.errors import ConfigError, DataError
 from opdlab.loader import load_experiment
 from opdlab.records import Questions
 from opdlab.specialists import Specialist, chosen, score_by_domain
+from opdlab.store import sample_sets
 from opdlab.teacher import Teacher
 from opdlab.training.pair import load_pair
 
@@ -76,14 +77,10 @@ def test_a_run_with_two_teachers_trains_and_each_is_measured_on_its_domain(
     rows = laboratory.metrics()
     assert len(rows) == 3
     assert all(row["teacher_score_share"] == 1.0 for row in rows)
-    table = laboratory.output / "small-001" / "teacher" / "samples" / "teacher"
-    asked = {
-        path.parent.parent.name: json.loads(path.read_text())["software"]["model"]
-        for path in table.glob("*/*/asked.json")
-    }
-    assert asked == {
-        "math%2Fshort": str(laboratory.teacher),
-        "code%2Fshort": str(laboratory.student),
+    sets = sample_sets(laboratory.output / "small-001" / "teacher" / "samples")
+    assert {one.asked.benchmark: one.asked.subject.name for one in sets} == {
+        "math/short": str(laboratory.teacher),
+        "code/short": str(laboratory.student),
     }
 
 

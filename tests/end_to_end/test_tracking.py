@@ -80,7 +80,7 @@ def test_the_manifest_says_what_the_run_was_made_of(undisturbed: Laboratory) -> 
     assert len(manifest["teacher"]["weights_sha256"]) == 64
     assert manifest["teacher"]["name"] == str(undisturbed.teacher)
     assert manifest["environment"]["packages"]["torch"]
-    assert manifest["seeds"] == {"training": 3, "evaluation": 1234}
+    assert (manifest["seed"], manifest["settings"]["evaluation"]["seed"]) == (3, 1234)
     assert manifest["code"]["version"]
     assert manifest["prompts"]["type"] == "problems"
     assert len(manifest["prompts"]["sha256"]) == 64

@@ -6,37 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import run_folders
 from sample_rows import LETTERS
 
+from opdlab.identity import Measurement
 from opdlab.records import Generation, Grade
-from opdlab.store import Asked, SampleSet
+from opdlab.store import SampleSet, ask
 
 
-def asked(**changes: Any) -> Asked:
+def asked(**changes: Any) -> Measurement:
     """What an evaluation asks for: two problems, two samples."""
-    values: dict[str, Any] = {
-        "benchmark": "math",
-        "evaluator": {"type": "math"},
-        "data": "data-1",
-        "problems": 2,
-        "template": "none",
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "max_new_tokens": 80,
-        "seed": 1234,
-        "samples": 2,
-        "grader": "grader-1",
-        "software": {},
-        **changes,
-    }
-    return Asked(**values)
+    values = {"benchmark": "math", "problems": 2, "samples": 2, "data": "data-1"}
+    return run_folders.asked(**{**values, **changes})
 
 
-def kept(folder: Path | str, checkpoint: str = "student", **changes: Any) -> SampleSet:
+def kept(folder: Path | str, model: str = "student", **changes: Any) -> SampleSet:
     """A set that was asked for."""
-    one = SampleSet(folder, checkpoint, asked(**changes))
-    one.ask()
-    return one
+    return ask(folder, asked(model=model, **changes))
 
 
 def drawn(problem: str = "p0", index: int = 0, **changes: Any) -> Generation:

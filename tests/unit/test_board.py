@@ -4,19 +4,18 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
 from rich.console import Console
-from run_folders import asked, draws, write_reference, write_run, write_samples
+from run_folders import WEIGHTS, draws, write_model, write_reference, write_run
 
 from opdlab.errors import DataError
-from opdlab.store import SampleSet
 from opdlab.tracking import is_bin
 from opdlab_dashboards import hub_results, records, tables
 from opdlab_dashboards.board import Leaderboard, build
@@ -63,12 +62,17 @@ def test_seeds_of_one_configuration_are_one_row(runs: Path) -> None:
     )
 
 
+def trial(number: int) -> dict[str, Any]:
+    """What a manifest says of a sweep's trial."""
+    return {"experiment": "search", "trial": {"study": "one", "number": number, "parameters": {}}}
+
+
 def test_trials_of_a_sweep_are_named_by_their_numbers(tmp_path: Path) -> None:
     for number in range(2):
         for seed in range(number + 1):
             method = {"type": "lgr", "top_k": 2 + number}
             folder = tmp_path / "search-sweep" / f"trial-{number:04d}" / f"seed-{seed}"
-            write_run(folder, scores(0.5, seed), seed=seed, method=method)
+            write_run(folder, scores(0.5, seed), seed=seed, method=method, made=trial(number))
     (board,) = board_of(tmp_path).boards
     assert {row.name for row in board.rows} == {"search/trial-0000", "search/trial-0001"}
 
@@ -79,7 +83,7 @@ def test_trials_tell_the_settings_in_which_they_differ(tmp_path: Path) -> None:
         method = {"type": "lgr", "top_k": 2 + number, "reward_weight": weight, "control": "none"}
         for seed in range(2):
             folder = tmp_path / "search-sweep" / f"trial-{number:04d}" / f"seed-{seed}"
-            write_run(folder, scores(0.6, seed), seed=seed, method=method)
+            write_run(folder, scores(0.6, seed), seed=seed, method=method, made=trial(number))
     leaderboard = board_of(tmp_path)
     text = tables.markdown(leaderboard)
     assert text.count("| search/trial-0000: reward_weight 1.85, top_k 2 |") == 2
@@ -168,8 +172,8 @@ def test_a_benchmark_on_which_nothing_was_measured_is_told_with_those_there_are(
 
 
 def test_an_unfinished_run_is_left_out_with_the_reason(runs: Path) -> None:
-    one = SampleSet(runs / "try-001" / "late" / "samples", "late", asked("math/short", 3))
-    one.ask()
+    late = write_run(runs / "try-001" / "late", {"math/short": draws(0.5, 3)})
+    next((late / "samples").rglob("grades-*.parquet")).unlink()
     (name, why), *_ = board_of(runs).left_out
     assert name == "try-001/late"
     assert "0 of 24 samples" in why
@@ -190,8 +194,6 @@ def test_where_a_grader_failed_there_are_bounds_and_no_place(runs: Path) -> None
 
 def test_of_a_run_done_twice_with_one_seed_the_newest_counts(runs: Path) -> None:
     write_run(runs / "try-002" / "lgr", scores(0.1, 7), method={"type": "lgr"})
-    for path in (runs / "try-002").rglob("asked.json"):
-        os.utime(path, (2e9, 2e9))
     leaderboard = board_of(runs)
     row = next(row for row in leaderboard.boards[0].rows if row.method == "lgr")
     assert row.name == "try-002/lgr"
@@ -200,8 +202,7 @@ def test_of_a_run_done_twice_with_one_seed_the_newest_counts(runs: Path) -> None
 
 def test_the_same_weights_measured_by_themselves_are_the_reference(runs: Path) -> None:
     folder = runs / "evaluations" / "hub-teacher-77777777"
-    write_samples(folder / "samples", folder.name, draws(0.95, seed=50), benchmark="math/short")
-    write_samples(folder / "samples", folder.name, draws(0.95, seed=51), benchmark="code/long")
+    write_model(folder, scores(0.95, 50), WEIGHTS["teacher"])
     (board,) = board_of(runs).boards
     assert [row.role for row in board.rows].count("teacher") == 1
     assert not any(row.role == "model" for row in board.rows)
@@ -209,8 +210,7 @@ def test_the_same_weights_measured_by_themselves_are_the_reference(runs: Path) -
 
 def test_another_model_is_public(runs: Path) -> None:
     folder = runs / "evaluations" / "hub-public-12345678"
-    for i, name in enumerate(BOTH):
-        write_samples(folder / "samples", folder.name, draws(0.7, seed=60 + i), benchmark=name)
+    write_model(folder, scores(0.7, 60))
     (board,) = board_of(runs).boards
     assert [row.name for row in board.rows if row.public] == ["hub-public-12345678"]
 
@@ -278,10 +278,10 @@ def test_the_terminal_cuts_no_column_off(tmp_path: Path, width: int) -> None:
 def test_the_hub_reads_what_is_written_for_it(tmp_path: Path) -> None:
     evaluator = {"type": "aime_2024", "revision": "0123abcd"}
     correct = {"aime_2024": draws(0.4), "math/short": draws(0.4)}
-    run = write_run(tmp_path / "runs" / "try-001" / "opd", {})
+    run = tmp_path / "runs" / "evaluations" / "some"
     for name, array in correct.items():
         kind = evaluator if name == "aime_2024" else {"type": "math"}
-        write_samples(run / "samples", "opd", array, benchmark=name, evaluator=kind)
+        write_model(run, {name: array}, evaluator=kind)
     assert hub_results.write(board_of(tmp_path / "runs"), tmp_path / "out") == 1
     (path,) = (tmp_path / "out").rglob(".eval_results/*.yaml")
     (entry,) = parse_eval_result_entries(yaml.safe_load(path.read_text()))

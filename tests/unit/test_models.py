@@ -193,7 +193,7 @@ def test_a_manifest_tells_teachers_apart(folder: str, tmp_path: Path) -> None:
     other = WORDS.copy()
     other[4], other[9] = other[9], other[4]
     tokenizer(other).save_pretrained(folder)
-    assert manifest(load_model(folder), folder)["vocabulary_sha256"] != first["vocabulary_sha256"]
+    assert manifest(load_model(folder), folder)["tokenizer_sha256"] != first["tokenizer_sha256"]
 
 
 def test_a_revision_may_stand_behind_the_name_of_a_hub_model(

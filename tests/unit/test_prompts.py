@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from run_folders import write_run
 
 from opdlab import doctor_models, plan
 from opdlab.characters import character_tokenizer
 from opdlab.config import DatasetPrompts
 from opdlab.errors import ConfigError, DataError, ResumeError
+from opdlab.identity import Execution
 from opdlab.loader import load_experiment, load_pretraining
 from opdlab.models import load_tokenizer
 from opdlab.prompts import DatasetSource, PromptSource, open_prompts, unknown
-from opdlab.training import manifest
 from opdlab.training.run import require_all
 
 
@@ -165,8 +167,9 @@ def test_a_manifest_knows_prompts_by_their_contents_and_a_run_goes_on_with_no_ot
     assert (begun["count"], begun["path"], len(begun["sha256"])) == (2, str(path), 64)
     assert described([{"prompt": "a", "more": 1}, {"prompt": "b"}]) == begun
     changed = [described([{"prompt": one}, {"prompt": two}]) for one, two in ("ba", "ac")]
-    manifest.write(tmp_path, {"prompts": begun})
-    manifest.check_same_prompts(tmp_path, begun)
+    run = write_run(tmp_path / "try-001" / "opd", {}, made={"prompts": begun})
+    execution = Execution.read(run)
+    assert replace(execution, id="later").begun_in(run) == execution
     for other in changed:
         with pytest.raises(ResumeError, match=r"the prompts changed .*2 rows, hash .*, now 2 rows"):
-            manifest.check_same_prompts(tmp_path, other)
+            replace(execution, prompts=other).begun_in(run)

@@ -19,7 +19,7 @@ from store_rows import asked, drawn, fill, graded, kept, many
 
 from opdlab.errors import DataError
 from opdlab.records import Grade, Problem
-from opdlab.store import SampleSet, data_hash, read_samples
+from opdlab.store import data_hash, read_samples
 
 WHOLE = {"p0": "10", "p1": "n1"}
 
@@ -225,7 +225,7 @@ def test_a_write_that_fails_half_way_leaves_what_was_there(tmp_path):
     fill(kept(tmp_path), WHOLE)
     script = f"""
         import resource, signal, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
         from opdlab.errors import StorageError
         from test_store import random_text, drawn, kept
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -251,7 +251,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
         pytest.skip("no user namespaces here, so no small file system can be mounted")
     script = f"""
         import subprocess, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
         from pathlib import Path
         from opdlab.errors import StorageError
         from test_store import WHOLE, drawn, fill, kept, random_text, verdicts
@@ -305,7 +305,7 @@ def writer(tmp_path):
 
 
 def test_readers_never_meet_half_a_file_nor_does_a_killed_writer_leave_one(tmp_path, writer):
-    one = SampleSet(tmp_path, "student", asked())
+    one = kept(tmp_path)
     process = writer(writes=100_000, length=300_000)
     stop = time.monotonic() + 0.5
     while time.monotonic() < stop:

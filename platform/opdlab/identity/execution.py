@@ -60,6 +60,11 @@ class Execution:
         prompts = self.prompts.get("sha256")
         return digest({"models": models, "prompts": prompts, "settings": learned(self.settings)})
 
+    @property
+    def student_model(self) -> str:
+        """`ModelId.model` of the student before training."""
+        return digest(_contents(self.student))
+
     def write(self, folder: Path) -> None:
         """Keep it in the folder of the training; raises OSError where that cannot be written."""
         write_whole(folder / EXECUTION, json.dumps(asdict(self), indent=1) + "\n")

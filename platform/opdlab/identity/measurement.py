@@ -21,6 +21,7 @@ class Owner:
     role: Role = "model"
     step: int | None = None
     execution: str = ""
+    label: str = ""
 
 
 @final
@@ -33,6 +34,7 @@ class Measurement:
         role: `student` before training or `teacher` of an experiment, what a `run` trained, or any `model`.
         step: of training, where it was measured in its midst; None at its end.
         execution: id of the training or experiment that it belongs to; empty where there is none.
+        label: where it was measured, below the output folder, such as `quickstart-001/lgr`; for people.
         subject: who answered.
         evaluator: type and options of the benchmark, as an experiment writes them.
         data: hash of the problems (see `opdlab.store.data_hash`).
@@ -63,6 +65,7 @@ class Measurement:
     software: Mapping[str, str]
     step: int | None = None
     execution: str = ""
+    label: str = ""
     id: str = ""
     number: int = 0
     time: str = ""

@@ -38,26 +38,30 @@ CONTENTS = tuple(
     for key in ("path", "revision")
 )
 """Known by contents instead: a path may hold something else tomorrow."""
-UNLEARNED = {*MEASURES, *PLACES, *PACES, *LUCK, *CONTENTS}
+UNLEARNED = {*MEASURES, *PLACES, *PACES, *LUCK}
 
 
-def learned(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings of a resolved experiment that decide what is learned, but for luck and contents."""
-    return _kept(settings, "")
+def learned(settings: Mapping[str, Any], paths: bool = False) -> dict[str, Any]:
+    """Those settings of a resolved experiment that decide what is learned, but for luck.
+
+    Args:
+        paths: with those of models and prompts, for people; what lies there is told by hashes instead.
+    """
+    return _kept(settings, "", UNLEARNED if paths else {*UNLEARNED, *CONTENTS})
 
 
-def _kept(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    found = {}
-    for key, value in settings.items():
-        path = f"{prefix}{key}"
-        if path not in UNLEARNED:
-            found[key] = _inside(value, path)
-    return found
+def _kept(settings: Mapping[str, Any], prefix: str, left_out: set[str]) -> dict[str, Any]:
+    paths = {key: f"{prefix}{key}" for key in settings}
+    return {
+        key: _inside(value, paths[key], left_out)
+        for key, value in settings.items()
+        if paths[key] not in left_out
+    }
 
 
-def _inside(value: Any, path: str) -> Any:
+def _inside(value: Any, path: str, left_out: set[str]) -> Any:
     if isinstance(value, Mapping):
-        return _kept(value, f"{path}.")
+        return _kept(value, f"{path}.", left_out)
     if isinstance(value, list):
-        return [_inside(one, path) for one in value]
+        return [_inside(one, path, left_out) for one in value]
     return value

@@ -233,7 +233,8 @@ def measure_reference(session: Session, config: Experiment, pair: Pair, name: st
     for one in settings.benchmarks:
         model = pair.student if name == "student" else pair.teacher_of(one.benchmark)
         benchmarks.setdefault(model, []).append(one)
-    owner = Owner(name, role=name, execution=session.group.id)  # type: ignore[arg-type]
+    label = session.group.label(name, config.output)
+    owner = Owner(name, role=name, execution=session.group.id, label=label)  # type: ignore[arg-type]
     with session.tracked(name) as tracker:
         for model, mine in benchmarks.items():
             part = settings.model_copy(update={"benchmarks": mine})
@@ -253,7 +254,7 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         tracker.artifact(tracker.folder / CONFIG)
         tracker.params(config.model_dump(mode="json"))
         tracker.tags({"opdlab.commit": str(execution.code["commit"])})
-        owner = Owner(name, "run", execution=execution.id)
+        owner = Owner(name, "run", execution=execution.id, label=execution.label)
         with session.phase(f"train {name}"):
             fit(module, config.training, Watch(tracker, session.stop, config.training, owner))
         folder = tracker.folder / "model"
