@@ -21,6 +21,18 @@ AnyEngine = Annotated[RolloutEngine, plugins.OneOf(plugins.ROLLOUTS)]
 AnyEvaluator = Annotated[Evaluator, plugins.OneOf(plugins.EVALUATORS)]
 
 
+RESERVED = (
+    "student",
+    "teacher",
+    "model",
+    "samples",
+    "students",
+    "tables",
+    "checkpoints",
+    "references",
+)
+"""Names in the folder of an execution or of a run."""
+LONGEST_NAME = 100
 OWN_SEEDS = "training.seeds: a sweep names the seeds of each trial in sweep.seeds"
 ONE_DEVICE = "training.devices: a trial of a sweep trains on one device; start a worker for each"
 
@@ -267,7 +279,7 @@ class Tracking(Section):
 class Variant(Section):
     """One of several runs of an experiment."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
     """Name of the run in tables and folders."""
     set: dict[str, Any] = {}
     """What differs: dotted keys and their values, such as `method.reward_weight: 0.3`. A key that names
@@ -279,7 +291,7 @@ class Experiment(Section):
 
     kind: Literal["train"] = "train"
     """`train` for a distillation; `pretrain` makes a small model from nothing."""
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
     """Names the folder and the MLflow runs."""
     description: str = ""
     """What the experiment is to find out."""
@@ -332,9 +344,7 @@ class Experiment(Section):
             names += [
                 training_name(name, seed) for name in names for seed in range(self.seed, last)
             ]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"runs: the name {twice[0]!r} is used twice; names must differ")
+        _check_names(names, [one.benchmark for one in self.evaluation.benchmarks])
         if self.training.warmup_steps >= self.training.steps:
             raise ValueError(
                 f"training.warmup_steps ({self.training.warmup_steps}) must be below "
@@ -390,6 +400,22 @@ class Experiment(Section):
         if sweep.pruner != "none" and not self.evaluation.every and len(sweep.seeds) == 1:
             raise ValueError(
                 "sweep.pruner needs something to go by before the end: set evaluation.every or more seeds"
+            )
+
+
+def _check_names(runs: list[str], benchmarks: list[str]) -> None:
+    """Refuse names that two share, on a disk that knows no case as well, and those of the layout."""
+    for what, names in (("runs", runs), ("evaluation.benchmarks", benchmarks)):
+        lower = [name.lower() for name in names]
+        twice = next((name for name in names if lower.count(name.lower()) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"{what}: the name {twice!r} is used twice; names must differ, and not in case alone"
+            )
+    for name in runs:
+        if name.lower() in RESERVED:
+            raise ValueError(
+                f"runs: {name!r} is a name of opdlab's own folders ({', '.join(RESERVED)}); take another"
             )
 
 

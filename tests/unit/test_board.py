@@ -92,8 +92,8 @@ def test_trials_tell_the_settings_in_which_they_differ(tmp_path: Path) -> None:
 
     content = json.loads(records.as_json(leaderboard))["records"]
     settings = {one["model"]: one["settings"] for one in content}
-    trial = {"method.top_k": 2, "method.reward_weight": 1.85053}
-    assert settings["search/trial-0000"] == trial
+    first = {"method.top_k": 2, "method.reward_weight": 1.85053}
+    assert settings["search/trial-0000"] == first
     assert settings["other-001/opd"] == {}
     rows = csv.DictReader(io.StringIO(records.as_csv(leaderboard)))
     told = {row["model"]: (row["method.top_k"], row["method.reward_weight"]) for row in rows}
