@@ -190,7 +190,7 @@ def sample_sets(folder: Path | str) -> list[SampleSet]:
 def _refuse_older(folder: Path) -> None:
     if next(folder.glob("*/*/*/asked.json"), None) is not None:
         raise DataError(
-            f"{folder} was written by an opdlab before 0.2, which did not record what was measured: move "
+            f"{folder} was written by an earlier opdlab, which did not record what was measured: move "
             "it away and evaluate again"
         )
 

@@ -149,7 +149,7 @@ def id_of(study: optuna.Study) -> str:
     known = study.user_attrs.get(ID)
     if known is None:
         raise SweepError(
-            f"the sweep {study.study_name} was begun by an opdlab before 0.2: give it another name"
+            f"the sweep {study.study_name} was begun by an earlier opdlab: give it another name"
         )
     return known
 
