@@ -89,7 +89,7 @@ def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swe
     for name in runs:
         folder = _folder(name, output)
         inside = find(folder)
-        if sweep := swept.read(folder):
+        if sweep := swept.read(folder, inside):
             sweeps.append(sweep)
             inside = sweep.kept(inside)
         for one in inside:

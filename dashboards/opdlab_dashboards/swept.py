@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from opdlab_dashboards.measured import Measured, read_json
 
 FINDINGS = "sweep.json"
 SHOWN = 8
-TRIAL = re.compile(r"trial-\d+$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,22 +20,21 @@ class Swept:
     Attributes:
         metric: the objective that ranks the trials.
         complete: how many trials came to an end.
-        best: names of the folders of the best ones that lie here, the best first.
+        best: numbers of the best trials that lie here, the best first.
         importance: by objective and key, the share in what all keys explain, with a 95 % interval.
     """
 
     folder: Path
     metric: str
     complete: int
-    best: tuple[str, ...]
+    best: tuple[int, ...]
     importance: Mapping[str, Mapping[str, Mapping[str, float]]]
 
     def kept(self, found: Sequence[Measured]) -> list[Measured]:
         """The runs of the best trials, the best first, then what belongs to no trial."""
-        places = {name: place for place, name in enumerate(self.best)}
-        owners = [(one.folder.relative_to(self.folder).parts[0], one) for one in found]
-        kept = [(name, one) for name, one in owners if name in places or not TRIAL.match(name)]
-        return [one for _, one in sorted(kept, key=lambda pair: places.get(pair[0], SHOWN))]
+        places = {number: place for place, number in enumerate(self.best)}
+        kept = [(n, one) for one in found if (n := number_of(one)) is None or n in places]
+        return [one for _, one in sorted(kept, key=lambda pair: _place(pair[0], places))]
 
     @property
     def caveat(self) -> str:
@@ -65,8 +62,20 @@ class Swept:
                 yield metric, key, f"{value:.0f} % [{low:.0f}, {high:.0f}]"
 
 
-def read(folder: Path) -> Swept | None:
+def number_of(one: Measured) -> int | None:
+    """The trial that a run belongs to; None where it belongs to none."""
+    return one.execution.trial.get("number") if one.execution else None
+
+
+def _place(number: int | None, places: Mapping[int, int]) -> int:
+    return SHOWN if number is None else places[number]
+
+
+def read(folder: Path, found: Sequence[Measured]) -> Swept | None:
     """The findings in a sweep's folder; None where it is not one, or no trial was completed.
+
+    Args:
+        found: what was measured there.
 
     Raises:
         DataError: they cannot be read.
@@ -78,11 +87,11 @@ def read(folder: Path) -> Swept | None:
     sign = -1 if objective["direction"] == "maximize" else 1
     complete = [trial for trial in content["trials"] if trial["state"] == "complete"]
     complete.sort(key=lambda trial: (not _feasible(trial), sign * trial["values"][0]))
-    names = [f"trial-{trial['trial']:04d}" for trial in complete]
-    here = [name for name in names if (folder / name).is_dir()]
+    lie_here = {number_of(one) for one in found}
+    here = [trial["trial"] for trial in complete if trial["trial"] in lie_here]
     importance = content.get("importance", {})
-    found = Swept(folder, objective["metric"], len(complete), tuple(here[:SHOWN]), importance)
-    return found if here else None
+    swept = Swept(folder, objective["metric"], len(complete), tuple(here[:SHOWN]), importance)
+    return swept if here else None
 
 
 def _feasible(trial: Mapping[str, Any]) -> bool:

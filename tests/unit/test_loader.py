@@ -432,7 +432,11 @@ def test_an_experiment_without_runs_is_one_run_named_after_its_method():
             "x.yaml:24: run far: method.reward_weight is no section, so method.reward_weight.x "
             "cannot be set",
         ),
-        ("name: far", "name: plain", "x.yaml:17: runs: the name 'plain' is used twice; names must differ"),
+        (
+            "name: far",
+            "name: plain",
+            "x.yaml:17: runs: the name 'plain' is used twice; names must differ, and not in case alone",
+        ),
         ("- name: far\n    set", "- set", "x.yaml:21: missing key runs.1.name"),
     ],
 )  # fmt: skip

@@ -151,7 +151,10 @@ def write_sweep(folder: Path, count: int) -> None:
         for seed in (0, 1):
             method = {"type": "lgr", "top_k": 2 + number}
             correct = scores(value, 10 * number + seed)
-            write_run(folder / f"trial-{number:04d}" / f"seed-{seed}", correct, seed, method)
+            place = folder / f"trial-{number:04d}" / f"seed-{seed}"
+            trial = {"study": "one", "number": number, "parameters": {}}
+            made = {"experiment": "try", "trial": trial}
+            write_run(place, correct, seed, method, made=made)
         trials.append({"trial": number, "state": "complete", "values": [value], "constraints": {}})
     trials.append({"trial": count, "state": "fail", "values": None, "constraints": {}})
     content = {
@@ -185,9 +188,9 @@ def test_a_trial_beyond_a_limit_is_not_the_best(tmp_path: Path) -> None:
     content = json.loads((folder / "sweep.json").read_text())
     content["trials"][1]["constraints"] = {"truncated_share": 0.1}
     (folder / "sweep.json").write_text(json.dumps(content))
-    found = swept.read(folder)
+    found = swept.read(folder, find(folder))
     assert found is not None
-    assert found.best == ("trial-0002", "trial-0000", "trial-0001")
+    assert found.best == (2, 0, 1)
 
 
 def test_runs_of_different_protocols_are_refused(group: Path) -> None:
