@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from opdlab import models
 from opdlab.config import Experiment
 from opdlab.errors import DataError
 from opdlab.interrupt import StopRequest
@@ -199,11 +201,23 @@ def test_another_sweep_of_this_name_in_the_same_folder_is_no_result_of_this_one(
     tmp_path: Path,
 ) -> None:
     worked(tmp_path, 2)
+    worked(tmp_path, 2)
     (tmp_path / "quickstart-sweep" / "optuna.db").unlink()
-    worked(tmp_path, 2)  # the same trials, so their results hold
-    (tmp_path / "quickstart-sweep" / "optuna.db").unlink()
-    with pytest.raises(SweepError, match=r"another sweep of this name.*training\.learning_rate"):
-        worked(tmp_path, 2, sampler_seed=7)
+    with pytest.raises(SweepError, match="holds trials of another study"):
+        worked(tmp_path, 2)
+
+
+def test_a_sweep_goes_on_with_the_models_that_it_began_with_alone(tmp_path: Path) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(models.EMBEDDED / "student", student)
+    config = load(f"output={tmp_path}", f"student.path={student}", trials=2)
+    assert config.sweep is not None
+    open_study(config, config.sweep)
+    open_study(config, config.sweep)
+    settings = student / "generation_config.json"
+    settings.write_text(settings.read_text().replace("{", '{"max_length": 7,', 1))
+    with pytest.raises(SweepError, match="the student of the sweep quickstart changed since"):
+        open_study(config, config.sweep)
 
 
 @pytest.mark.parametrize("point", ["before its first sign of life", "before it was queued again"])

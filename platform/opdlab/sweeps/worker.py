@@ -36,7 +36,7 @@ from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
 from opdlab.sweeps.trial import TRY_LATER
 from opdlab.sweeps.watch import Watch, broken
 from opdlab.terminal import shown
-from opdlab.training.group import CONFIG, differences
+from opdlab.training.group import CONFIG
 
 POLL_S = 0.5
 STOP_S = 60  # for a trial to write a checkpoint once it was asked to stop
