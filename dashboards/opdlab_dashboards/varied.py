@@ -45,7 +45,7 @@ def _settings(row: Row) -> dict[str, Any]:
     if row.role != "run":
         return {}
     told = learned(row.runs[0].config, paths=True)
-    return {key: value for key, value in _leaves(told) if key != "method.type"}
+    return {key: value for key, value in sorted(_leaves(told)) if key != "method.type"}
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

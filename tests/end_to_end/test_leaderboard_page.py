@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from end_to_end.browser import chromium_page
 from playwright.sync_api import Page
-from run_folders import config, draws, write_model, write_reference, write_run
+from run_folders import draws, write_model, write_reference, write_run
 
 from opdlab_dashboards import page_files
 from opdlab_dashboards.board import Leaderboard, board_of, build
@@ -255,11 +253,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 rows on 12 benchmarks: ten runs as the store writes them, each twenty times under other names."""
     place = tmp_path_factory.mktemp("large")
     correct = {f"bench-{i:02d}": draws(0.5, 4, 2, seed=i) for i in range(12)}
-    first = write_run(place / "runs" / "many-001" / "run-0", correct)
-    for n in range(1, 10):
-        copy = first.with_name(f"run-{n}")
-        shutil.copytree(first, copy)
-        (copy / "config.yaml").write_text(yaml.safe_dump(config(0, {"type": "opd", "n": n})))
+    for n in range(10):
+        write_run(place / "runs" / "many-001" / f"run-{n}", correct, method={"type": "opd", "n": n})
     (small,) = build(find(place / "runs")).boards
     rows = [replace(row, name=f"{row.name}-{n}") for row in small.rows for n in range(20)]
     page_files.write_page(Leaderboard([board_of(small.protocol, rows)]), place / "site")
