@@ -106,16 +106,30 @@ def _sheet(name: str, sets: Sequence[SampleSet], names: Sequence[str]) -> Sheet:
         _unfinished(one, len(own), name) for one, own, name in zip(sets, found, names, strict=True)
     ]
     notes.append(_differences(sets, names))
-    problems: dict[str, Problem | None] = {}
+    known: list[dict[str, Problem]] = []
     for one in sets:
         try:
-            problems = {p.id: p for p in evaluator_of(one).problems()} | problems
+            known.append({p.id: p for p in evaluator_of(one).problems()})
         except (DataError, PluginError, TypeError) as error:
+            known.append({})
             notes.append(f"Gold answers are not shown: {error}")
     # Every sample is on the page, whatever problems the other run was asked.
-    drawn = sorted({key[0] for own in found for key in own}, key=natural)
-    problems |= dict.fromkeys(name for name in drawn if name not in problems)
+    listed = dict.fromkeys(name for each in known for name in each)
+    listed |= dict.fromkeys(sorted({key[0] for own in found for key in own}, key=natural))
+    problems = {problem: _shared(problem, known, found) for problem in listed}
     return Sheet(name, sets, problems, " ".join(filter(None, notes)), found)
+
+
+def _shared(
+    name: str,
+    known: Sequence[Mapping[str, Problem]],
+    found: Sequence[Mapping[tuple[str, int], Sample]],
+) -> Problem | None:
+    """The problem of this id; None where a run that answered it was asked one that is not known here."""
+    answered = [{key[0] for key in own} for own in found]
+    asked = [each.get(name) for each, own in zip(known, answered, strict=True) if name in own]
+    first = asked[0] if asked else next(each[name] for each in known if name in each)
+    return first if all(one == first for one in asked) else None
 
 
 def _unfinished(one: SampleSet, count: int, name: str) -> str:
