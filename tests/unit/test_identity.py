@@ -180,7 +180,7 @@ def test_one_seed_measured_on_more_benchmarks_later_is_one_seed(tmp_path: Path) 
         {"student": contents("student") | {"weights_sha256": "9" * 64}},
         {"teacher": contents("teacher") | {"weights_sha256": "9" * 64}},
         {"specialists": [contents("teacher")]},
-        {"prompts": {"sha256": "others"}},
+        {"prompts": {"sha256": "others", "count": 2}},
     ],
 )
 def test_runs_of_other_models_or_prompts_at_the_same_paths_are_no_seeds_of_one(
@@ -190,6 +190,14 @@ def test_runs_of_other_models_or_prompts_at_the_same_paths_are_no_seeds_of_one(
     write_run(tmp_path / "try-002" / "opd-1", {SHORT: draws(0.6)}, seed=1, made=made)
     (board,) = build(find(tmp_path)).boards
     assert len(board.rows) == 2
+
+
+def test_seeds_that_draw_their_own_problems_are_one_method(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        made = {"prompts": {"sha256": f"of seed {seed}", "count": None}}
+        write_run(tmp_path / "try-001" / f"a-{seed}", {SHORT: draws(0.5)}, seed=seed, made=made)
+    (board,) = build(find(tmp_path)).boards
+    assert [len(row.runs) for row in board.rows] == [2]
 
 
 def test_runs_are_set_against_their_own_student(tmp_path: Path) -> None:
