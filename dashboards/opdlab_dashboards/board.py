@@ -112,8 +112,7 @@ def _newest(
     kept: dict[tuple[Any, ...], Measured] = {}
     for one in found:
         try:
-            sets = [s for s in one.sets if not benchmarks or s.asked.benchmark in benchmarks]
-            protocols = tuple(sorted(s.asked.protocol for s in sets))
+            protocols = tuple(sorted(s.asked.protocol for s in one.chosen(benchmarks)))
             key = (one.identity(benchmarks), one.seed, protocols)
         except DataError as error:
             left_out.append((one.name, str(error)))

@@ -83,6 +83,10 @@ class Measured:
             raise DataError(f"{self.folder} holds no samples of a finished run")
         return [store.SampleSet(self.folder / SAMPLES, one) for one in found.values()]
 
+    def chosen(self, benchmarks: Sequence[str]) -> list[store.SampleSet]:
+        """Those of `sets` that are of these benchmarks; all where none is named."""
+        return [one for one in self.sets if not benchmarks or one.asked.benchmark in benchmarks]
+
     @property
     def seed(self) -> int:
         """Of training; of the sampling where nothing was trained."""
@@ -107,9 +111,7 @@ class Measured:
         """Equal for runs that differ in their seed alone, and for the same model measured again."""
         if self.execution:
             return f"run {self.execution.system}"
-        chosen = [
-            one.asked for one in self.sets if not benchmarks or one.asked.benchmark in benchmarks
-        ]
+        chosen = [one.asked for one in self.chosen(benchmarks)]
         keys = {one.subject.key for one in chosen}
         if len(keys) == 1:
             return f"model {keys.pop()}"

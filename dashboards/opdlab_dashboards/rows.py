@@ -128,8 +128,7 @@ class Reading:
     @classmethod
     def of(cls, measured: Measured, benchmarks: Sequence[str]) -> Reading:
         """Raises DataError if samples are missing or damaged, or none is of these benchmarks."""
-        every = not benchmarks
-        sets = [one for one in measured.sets if every or one.asked.benchmark in benchmarks]
+        sets = measured.chosen(benchmarks)
         if not sets:
             raise DataError(f"not measured on {', '.join(benchmarks)}")
         cells = {one.asked.benchmark: _cell(measured, one) for one in sets}

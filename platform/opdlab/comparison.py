@@ -54,11 +54,6 @@ def keep(measured: Mapping[str, Sequence[Sample]], found: Mapping[str, Any], pla
 
 
 READING = (
-    "[dim]Means over pairs of runs with the same training seed; intervals and p by Student's t over the "
-    "pairs: they speak of new training runs on the same problems. p (Holm) is corrected over the "
-    "benchmarks of a table, not over several tables.[/]"
-)
-READING = (
     "[dim]Paired by problem. ▲ higher, ▼ lower, both at p < 0.05 (sign-flip permutation, Holm-corrected "
     "over benchmarks); = no difference shown. In brackets the 95 % interval over problems. ▲ and ▼ are "
     "about these trained models, not about their methods: another training seed may give another result. "
