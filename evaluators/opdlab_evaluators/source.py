@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opdlab.datafiles import SUFFIXES, is_dataset_folder, read_folder, read_rows
+from opdlab.datafiles import SUFFIXES, download, is_dataset_folder, read_folder, read_rows
 from opdlab.errors import DataError, MissingDataError
-from opdlab_evaluators.hub import download
+from opdlab_evaluators.first_use import remembered
 
 FOLDER_VARIABLE = "OPDLAB_DATA"
 
@@ -92,11 +92,15 @@ def read(source: Source, path: str | None, revision: str | None) -> Rows:
 
 
 def _fetched(source: Source, revision: str | None) -> tuple[str, Path]:
+    """Commit and folder; without a revision the commit that was used first here, else the newest."""
     patterns = source.parts or ((source.files,) if source.files else None)
+    known = remembered(source.name, f"hub:{source.hub}")
     try:
-        return download(source.name, source.hub, patterns, revision)
+        return download(source.hub, patterns, revision or (known.revision if known else None))
     except MissingDataError as error:
-        raise MissingDataError(f"{error}: {_remedy(source)}") from error
+        raise MissingDataError(
+            f"{source.name}: no local copy, and {error}: {_remedy(source)}"
+        ) from error
 
 
 def find_local(source: Source, path: str | None) -> Path | None:

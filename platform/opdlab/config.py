@@ -111,6 +111,8 @@ class DatasetPrompts(Section):
     experiment, in the current folder."""
     revision: str | None = None
     """Commit or tag on the hub; required there, and refused beside a file."""
+    config: str | None = None
+    """Configuration of a data set on the hub that has several."""
     split: str = "train"
     """Split of the dataset; a file that holds several has them under their names."""
     column: str = "prompt"

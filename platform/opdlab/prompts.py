@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opdlab.datafiles import FORMATS, has_format, read_rows
+from opdlab.datafiles import FORMATS, has_format, read_hub, read_rows
 from opdlab.errors import DataError, ModelError
 from opdlab.records import Problem, Prompt
 
@@ -247,7 +246,7 @@ def open_prompts(
     if config.type == "problems":
         return ProblemSource(list(config.sources), tokenizer, config.template, seed)
     columns = [config.column, *([config.domain_column] if config.domain_column else [])]
-    rows = _read_file(config, columns) if has_format(config.path) else _read_hub(config, columns)
+    rows = _rows(config, columns)
     texts = _texts(rows, config, config.column)
     domains = _texts(rows, config, config.domain_column) if config.domain_column else None
     origin = {"path": config.path, "revision": rows.revision}
@@ -263,51 +262,47 @@ class _Rows:
     revision: str | None = None
 
 
-def _read_file(config: DatasetPrompts, columns: Sequence[str]) -> _Rows:
+def _rows(config: DatasetPrompts, columns: Sequence[str]) -> _Rows:
+    if not _SPLIT.fullmatch(config.split):
+        raise DataError(
+            f"prompts.split {config.split!r} is no name of a split: it is read whole; name it alone, or "
+            "write a file with the rows that you want"
+        )
+    try:
+        return _read_file(config) if has_format(config.path) else _read_hub(config, columns)
+    except DataError as error:
+        said = str(error)
+        raise DataError(said if said.startswith("prompts") else f"prompts.path: {said}") from error
+
+
+def _read_file(config: DatasetPrompts) -> _Rows:
     """The rows that are in the file now: no cache, which would know it by its name and time."""
     if not Path(config.path).is_file():
         raise DataError(f"prompts.path: there is no file {Path(config.path).absolute()}")
-    if config.revision is not None:
-        raise DataError(
-            f"prompts.revision names a commit on the hub, but prompts.path is a file ({config.path}); "
-            "remove the revision"
-        )
-    if not _SPLIT.fullmatch(config.split):
-        raise DataError(
-            f"prompts.split {config.split!r} is no name of a split: a file is read whole; leave it out, "
-            "or write a file with the rows that you want"
-        )
-    try:
-        rows = read_rows(config.path, split=config.split)
-    except DataError as error:
-        raise DataError(f"prompts.path: {error}") from error
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return _Rows([{name: row.get(name) for name in columns} for row in rows], names)
+    for name in ("revision", "config"):
+        if getattr(config, name) is not None:
+            raise DataError(
+                f"prompts.{name} is for a data set on the hub, but prompts.path is a file ({config.path}); "
+                f"remove prompts.{name}"
+            )
+    rows = read_rows(config.path, split=config.split)
+    return _Rows(rows, list(dict.fromkeys(name for row in rows for name in row)))
 
 
 def _read_hub(config: DatasetPrompts, columns: Sequence[str]) -> _Rows:
-    """The rows of a data set on the hub, at a revision."""
-    import datasets
-    from datasets.exceptions import DatasetGenerationError
-
+    """The rows of a data set on the hub, at a revision; a tag or branch is told as its commit."""
     if config.revision is None:
         raise DataError(
-            f"prompts.path {config.path!r} is no file of a known format ({FORMATS}); a dataset on the hub "
-            "needs prompts.revision, so that the run can be repeated"
+            f"{config.path!r} is no file of a known format ({FORMATS}); a dataset on the hub needs "
+            "prompts.revision, so that the run can be repeated"
         )
-    datasets.disable_progress_bars()
-    # The readers log what they also raise.
-    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
-    try:
-        data: Any = datasets.load_dataset(config.path, revision=config.revision, split=config.split)
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        reason = error.__cause__ or error
-        raise DataError(f"prompts.path {config.path!r} cannot be read: {reason}") from error
-    names = list(data.column_names or [])
-    # A tag or a branch may move: what it stood for is in the addresses of the files.
-    commit = re.search(r"@([0-9a-f]{40})/", " ".join(data.info.download_checksums or {}))
-    rows = list(data.select_columns([name for name in columns if name in names]))
-    return _Rows(rows, names, commit[1] if commit else config.revision)
+    asked = (config.path, config.split, config.revision, config.config)
+    commit, rows = read_hub(*asked, columns=columns)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if not {*columns} <= {*names}:
+        # The error tells which columns there are.
+        names = list(dict.fromkeys(name for row in read_hub(*asked)[1] for name in row))
+    return _Rows(rows, names, commit)
 
 
 def _texts(data: _Rows, config: DatasetPrompts, column: str) -> list[str]:

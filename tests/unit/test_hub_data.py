@@ -1,12 +1,8 @@
-"""Data from the hub: every benchmark's own layout, revisions, and a cache without a network."""
+"""Data from the hub: benchmarks and prompts, revisions, and a cache without a network."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 from code_rows import ROWS
 from hub_server import Hub, served
+from huggingface_hub import constants
 
 from opdlab import plugins
+from opdlab.characters import character_tokenizer
+from opdlab.config import DatasetPrompts
+from opdlab.errors import DataError
+from opdlab.prompts import DatasetSource, open_prompts
+from opdlab_evaluators import benchmark
 
 SHARD = "00000-of-00001"
 LAYOUTS = {
@@ -39,71 +41,46 @@ LAYOUTS = {
 CARD = b"---\nconfigs:\n- config_name: main\n---\n"
 # Made-up rows are no copies of these: that they are refused for their answers shows that they were read.
 KNOWN_ANSWERS = ("aime_2024", "aime_2025", "gsm8k")
-ASK = """
-import json, os, sys, warnings
-from opdlab import plugins
-from opdlab.errors import DataError
-from opdlab_evaluators import benchmark
-for line in sys.stdin:
-    os.environ["XDG_DATA_HOME"], asked = json.loads(line)
-    answers = []
-    for name, options in asked:
+
+
+@dataclass
+class Laboratory:
+    """This process with its settings for the hub; each question has a record of first uses."""
+
+    hub: Hub
+    monkeypatch: pytest.MonkeyPatch
+
+    def ask(self, record: Path, *asked: tuple[str, dict], offline: bool = False) -> list:
+        """Count, origin, standing and first gold of each benchmark; else the error."""
+        self.monkeypatch.setenv("XDG_DATA_HOME", str(record))
+        self.offline(offline)
+        return [self._answer(name, options) for name, options in asked]
+
+    def offline(self, is_it: bool) -> None:
+        self.monkeypatch.setattr(constants, "HF_HUB_OFFLINE", is_it)
+
+    def _answer(self, name: str, options: dict) -> list:
         benchmark._checked.cache_clear()
         evaluator = plugins.load(plugins.EVALUATORS, name)(**options)
         try:
             report, first = evaluator.data(), evaluator.problems()[0]
-            answers.append([report.count, report.origin, report.standing, first.gold])
         except DataError as error:
-            answers.append([type(error).__name__, str(error), "", ""])
-    print(json.dumps(answers), flush=True)
-"""
+            return [type(error).__name__, str(error), "", ""]
+        return [report.count, report.origin, report.standing, first.gold]
 
 
-@dataclass
-class Machine:
-    """A process with its settings for the hub, asked with a record of first uses for each question."""
-
-    process: subprocess.Popen[str]
-
-    def ask(self, record: Path, *asked: tuple[str, dict]) -> list:
-        """Count, origin, standing and first gold of each benchmark; else the error."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(json.dumps([str(record), asked]) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def hub():
-    return Hub()
-
-
-@pytest.fixture(scope="module")
-def machines(hub, tmp_path_factory):
-    """One that reaches the hub, and one that only shares its cache."""
-    home = tmp_path_factory.mktemp("home")
-    with served(hub) as endpoint, ExitStack() as stack:
-        own = {
-            "HF_HOME": str(home),
-            "HF_ENDPOINT": endpoint,
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
-        others = {k: v for k, v in os.environ.items() if k != "OPDLAB_DATA"}
-        found = []
-        for offline in "01":
-            process = subprocess.Popen(
-                [sys.executable, "-c", ASK],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=others | own | {"HF_HUB_OFFLINE": offline},
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            found.append(Machine(process))
-        yield found
+@pytest.fixture
+def laboratory(tmp_path, monkeypatch):
+    """The client is the real one: it takes these settings from the environment when it is imported."""
+    monkeypatch.delenv("OPDLAB_DATA", raising=False)
+    hub = Hub()
+    with served(hub) as endpoint:
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield Laboratory(hub, monkeypatch)
 
 
 def rows_of(name: str, count: int) -> list[dict]:
@@ -121,7 +98,7 @@ def file(name: str, rows: list[dict]) -> bytes:
     return stream.getvalue().to_pybytes()
 
 
-def test_every_benchmark_is_read_from_the_layout_of_its_data_set(hub, machines, tmp_path):
+def test_every_benchmark_is_read_from_the_layout_of_its_data_set(laboratory, tmp_path):
     kinds = {
         name: plugins.load(plugins.EVALUATORS, name) for name in plugins.names(plugins.EVALUATORS)
     }
@@ -135,17 +112,19 @@ def test_every_benchmark_is_read_from_the_layout_of_its_data_set(hub, machines, 
             )
             wanted = one in source.parts if source.parts else wanted
             files[one] = file(one, rows_of(name, source.count if wanted else 7))
-        hub.push(source.hub, files)
-    online = machines[0].ask(tmp_path / "one", *((name, {}) for name in sources))
+        laboratory.hub.push(source.hub, files)
+    online = laboratory.ask(tmp_path / "one", *((name, {}) for name in sources))
     # A machine without a network that shares the cache, and has used nothing before.
-    assert machines[1].ask(tmp_path / "two", *((name, {}) for name in sources)) == online
+    assert (
+        laboratory.ask(tmp_path / "two", *((name, {}) for name in sources), offline=True) == online
+    )
     for (name, source), (count, origin, *_) in zip(sources.items(), online, strict=True):
         if name in KNOWN_ANSWERS:
             assert "its gold answers have the hash" in origin
         else:
-            commit = hub.names[source.hub, "main"]
+            commit = laboratory.hub.names[source.hub, "main"]
             assert (count, origin) == (source.count, f"hub:{source.hub}@{commit}")
-    asked = {path.rpartition("/")[2] for path in hub.asked if "code_generation" in path}
+    asked = {path.rpartition("/")[2] for path in laboratory.hub.asked if "code_generation" in path}
     assert {name for name in asked if name.endswith(".jsonl")} == {"test6.jsonl"}
 
 
@@ -154,14 +133,14 @@ def exam(first: int) -> dict[str, bytes]:
     return {name: file(name, [{"problem": f"q{n}", "answer": first + n} for n in range(30)])}
 
 
-def test_a_revision_is_the_commit_it_stood_for_and_has_a_record_of_its_own(hub, machines, tmp_path):
+def test_a_revision_is_the_commit_it_stood_for_and_has_a_record_of_its_own(laboratory, tmp_path):
     repository = "MathArena/aime_2026"
-    first = hub.push(repository, exam(100), "v1")
-    (default,) = machines[0].ask(tmp_path, ("aime_2026", {}))
+    first = laboratory.hub.push(repository, exam(100), "v1")
+    (default,) = laboratory.ask(tmp_path, ("aime_2026", {}))
     assert default[1:3] == [f"hub:{repository}@{first}", "content recorded on this first use"]
-    second = hub.push(repository, exam(500), "v2")
+    second = laboratory.hub.push(repository, exam(500), "v2")
     asked = [("aime_2026", {"revision": each}) for each in ("v1", "v2", second, "v9")]
-    default, tag, other, commit, missing = machines[0].ask(tmp_path, ("aime_2026", {}), *asked)
+    default, tag, other, commit, missing = laboratory.ask(tmp_path, ("aime_2026", {}), *asked)
     # The first commit that was used stays the one that is meant.
     assert default[1] == tag[1] == f"hub:{repository}@{first}"
     assert other[1] == commit[1] == f"hub:{repository}@{second}"
@@ -170,4 +149,92 @@ def test_a_revision_is_the_commit_it_stood_for_and_has_a_record_of_its_own(hub, 
     assert "as first used on" in commit[2]
     assert missing[0] == "MissingDataError"
     assert "put aime_2026.jsonl" in missing[1]
-    assert machines[1].ask(tmp_path, ("aime_2026", {}))[0] == default
+    assert laboratory.ask(tmp_path, ("aime_2026", {}), offline=True) == [default]
+
+
+MIXED = b"""---
+license: mit
+configs:
+- config_name: easy
+  default: true
+  data_files:
+  - {split: train, path: "part-*.jsonl"}
+  - {split: held, path: [held.jsonl]}
+- config_name: hard
+  data_dir: deep
+  data_files: {train: "more/*"}
+---
+# A card
+"""
+
+
+def lines(*texts: str) -> bytes:
+    return "".join(json.dumps({"prompt": text, "n": 1}) + "\n" for text in texts).encode()
+
+
+CARDED = {
+    "README.md": MIXED,
+    "part-1.jsonl": lines("a"),
+    "part-2.jsonl": lines("b"),
+    "held.jsonl": lines("h"),
+    "deep/more/x.jsonl": lines("d"),
+    "deep/train.jsonl": lines("no"),
+    "loader.py": b"raise SystemExit(1)",
+}
+NAMED = {
+    f"data/train-0000{n}-of-00002.parquet": file("a.parquet", [{"prompt": str(n)}]) for n in (0, 1)
+}
+NAMED |= {
+    f"data/test-{SHARD}.parquet": file("a.parquet", [{"prompt": "t"}]),
+    "README.md": b"# none",
+}
+
+
+def prompts(**options):
+    config = DatasetPrompts(type="dataset", path="some/prompts", **options)
+    source = open_prompts(config, character_tokenizer("abcdht01", 16), 0)
+    assert isinstance(source, DatasetSource)
+    return source.texts, source.manifest()["revision"]
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "found"),
+    [
+        (CARDED, {}, ["a", "b"]),
+        (CARDED, {"split": "held"}, ["h"]),
+        (CARDED, {"config": "hard"}, ["d"]),
+        (NAMED, {}, ["0", "1"]),
+        (NAMED, {"split": "test"}, ["t"]),
+    ],
+)
+def test_prompts_come_from_the_files_that_a_card_or_their_names_say(
+    laboratory, files, options, found
+):
+    commit = laboratory.hub.push("some/prompts", files, "v1")
+    assert prompts(revision="v1", **options) == (found, commit)
+    laboratory.hub.push("some/prompts", {}, "v1")
+    laboratory.offline(True)
+    # The cache notes what the tag stood for.
+    assert prompts(revision="v1", **options) == (found, commit)
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "said"),
+    [
+        (CARDED, {"split": "dev"}, "names no split 'dev', only train, held"),
+        (CARDED, {"config": "odd"}, "no configuration 'odd': choose one of easy, hard"),
+        (CARDED, {"split": "train[:5]"}, "is no name of a split"),
+        (CARDED, {"column": "text"}, "no column 'text'; it has prompt, n"),
+        (CARDED, {"revision": "v9"}, "some/prompts was not fetched from the hub"),
+        (CARDED, {"revision": None}, "needs prompts.revision"),
+        ({"loader.py": b""}, {}, "has no data of one configuration, but of none"),
+        ({**NAMED, "x/train.jsonl": b""}, {"split": "dev"}, "of one configuration, but of , x"),
+        (dict(list(NAMED.items())[1:]), {}, "holds 1 of the 2 shards of data/train: number 0"),
+        ({"train.jsonl": b"{bad"}, {}, "JSON parse error"),
+    ],
+)  # fmt: skip
+def test_what_the_hub_does_not_have_is_told_in_words(laboratory, files, options, said):
+    laboratory.hub.push("some/prompts", files, "v1")
+    with pytest.raises(DataError, match=said) as caught:
+        prompts(**{"revision": "v1", **options})
+    assert str(caught.value).startswith("prompts")

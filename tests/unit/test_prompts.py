@@ -142,8 +142,9 @@ def test_a_file_in_latin_1_is_refused_by_name_and_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"split": "train[:5]"}, "'train\\[:5\\]' is no name of a split: a file is read whole"),
-        ({"revision": "main"}, "prompts.revision names a commit on the hub, but .* is a file"),
+        ({"split": "train[:5]"}, "'train\\[:5\\]' is no name of a split: it is read whole"),
+        ({"revision": "main"}, "prompts.revision is for a data set on the hub, but .* is a file"),
+        ({"config": "main"}, "prompts.config is for a data set on the hub, but .* is a file"),
     ],
 )
 def test_what_means_nothing_beside_a_file_is_refused(

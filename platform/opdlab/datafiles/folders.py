@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from opdlab.datafiles.reading import SUFFIXES, Row, plain, read_rows
 from opdlab.errors import DataError
 
 _SHARD = re.compile(r"[-_.]\d+-of-\d+.*$")
+_NUMBERED = re.compile(r"(?P<name>.*)[-_.](?P<number>\d+)-of-(?P<all>\d+)")
 
 
 def is_dataset_folder(folder: Path) -> bool:
@@ -31,16 +32,21 @@ def _has_card(folder: Path) -> bool:
 
 
 def read_folder(
-    folder: Path, split: str, config: str | None = None, parts: Sequence[str] = ()
+    folder: Path,
+    split: str,
+    config: str | None = None,
+    parts: Sequence[str] = (),
+    columns: Collection[str] | None = None,
 ) -> list[Row]:
     """The rows of one split; where the folder has a single one, it may be called anything.
 
     Args:
         config: configuration, which is the name of a folder in it.
         parts: names of the files that hold the rows, where it has other ones too.
+        columns: read no others, to save memory; a saved data set is read whole.
 
     Raises:
-        DataError: the split or a part is not there, or a file is malformed.
+        DataError: the split, a part or one of its shards is not there, or a file is malformed.
     """
     if parts:
         return [row for name in parts for row in read_rows(folder / name)]
@@ -55,7 +61,31 @@ def read_folder(
     groups = _of_config(folder, groups, config, split)
     by_split = {name: files for (_, name), files in groups.items()}
     chosen = by_split[_chosen(folder, split, sorted(by_split))]
-    return [row for file in sorted(chosen) for row in read_rows(file, split=split)]
+    require_whole(folder, chosen)
+    return [row for file in sorted(chosen) for row in read_rows(file, columns, split)]
+
+
+def require_whole(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse `train-00000-of-00003` without the other two: a download was cut, or files were left out.
+
+    Raises:
+        DataError: naming the first shard that is not there.
+    """
+    shards: dict[tuple[Path, str, int], set[int]] = {}
+    for file in files:
+        if found := _NUMBERED.match(file.name):
+            key = (file.parent, found["name"], int(found["all"]))
+            shards.setdefault(key, set()).add(int(found["number"]))
+    for (parent, name, count), there in shards.items():
+        # Some writers count from 1.
+        first = 1 if count in there else 0
+        missing = sorted({*range(first, first + count)} - there)
+        if missing:
+            where = (parent / name).relative_to(folder)
+            raise DataError(
+                f"{folder} holds {len(there)} of the {count} shards of {where}: number {missing[0]} is "
+                "not there; fetch them all"
+            )
 
 
 def _files(folder: Path) -> list[Path]:
