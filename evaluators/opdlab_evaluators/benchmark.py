@@ -150,15 +150,17 @@ def _report(benchmark: Benchmark, found: Rows, fields: Sequence[Fields]) -> Data
     source = benchmark.source
     content, answers = hashes(fields)
     where = f"{source.name}: {found.origin}"
-    pairs = [known.pair(str(row["question"]), benchmark.judged_by(row)) for row in fields]
-    known.refuse_foreign(source.name, pairs, where, source.extends)
+    questions = [str(row["question"]) for row in fields]
+    judged = [benchmark.judged_by(row) for row in fields]
+    pairs = list(map(known.pair, questions, judged))
+    known.refuse_foreign(source.name, pairs, questions, where, source.extends)
     if not fields or (source.count is not None and len(fields) != source.count):
         advice = "" if benchmark.limit else " (for part of it set the option `limit`)"
         raise DataError(
             f"{where} holds {len(fields)} problems, not {source.count or 'any'}: this is no whole copy "
             f"of the benchmark{advice}"
         )
-    said = known.standing(source.name, pairs, where)
+    said = known.standing(source.name, pairs, questions, where)
     if source.answers is not None and answers != source.answers:
         raise DataError(
             f"{where}: its gold answers have the hash {answers}, the benchmark's are known to have "
@@ -180,7 +182,11 @@ def _standing(source: Source, found: Rows, seen: Seen, said: str) -> str:
     """What the contents were compared with; they are recorded, so that a later change is seen."""
     whole = seen.content in source.contents
     first = remembered(source.name, found.origin)
-    earlier = compare_or_remember(source.name, found.origin, seen, expect_change=whole)
+    # A link may lead elsewhere tomorrow, and what it leads to may be named without it.
+    uses = [
+        compare_or_remember(source.name, name, seen, expect_change=whole) for name in found.names
+    ]
+    earlier = next((each for each in uses if each is not None), None)
     if whole:
         return "known copy"
     # The answers as a whole are known, too, where a question is not.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,29 +18,51 @@ from typing import Any, NamedTuple
 from opdlab.errors import DataError
 
 FOLDER = Path(__file__).parent / "known"
+PASSAGE, SKETCHED, ENOUGH = 16, 8, 7
+"""Letters of a passage; passages of a sketch; how many of them tell that a question contains another."""
 _LAYOUT = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[,;:! ]|[\s$]")
 
 
 class Pair(NamedTuple):
-    """Hashes of a question and of what its answers are judged by."""
+    """Hashes of a question and of what its answers are judged by, and the question's `sketch`."""
 
     question: str
     answer: str
+    sketch: tuple[str, ...] = ()
 
 
 def pair(question: str, answer: str) -> Pair:
     """Letters and digits of the question alone, so that copies may be worded with other signs."""
     text = _LAYOUT.sub("", answer).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    return Pair(_hash(re.sub(r"[\W_]+", "", question).casefold()), _hash(text))
+    return Pair(_hash(_letters(question)), _hash(text), sketch(question))
+
+
+def _letters(question: str) -> str:
+    return re.sub(r"[\W_]+", "", question).casefold()
 
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
+def sketch(question: str) -> tuple[str, ...]:
+    """Hashes of a few of its passages, which stay where words are added or a few are changed.
+
+    The smallest of all hashes of passages of one length: which ones they are depends on each passage
+    alone. Empty for a question that is too short to be told from a part of others.
+    """
+    hashes = sorted(_passages(question))
+    return tuple(f"{each:08x}" for each in hashes[:SKETCHED]) if len(hashes) >= SKETCHED else ()
+
+
+def _passages(question: str) -> set[int]:
+    text = _letters(question).encode(errors="surrogatepass")
+    return {zlib.crc32(text[at : at + PASSAGE]) for at in range(len(text) - PASSAGE + 1)}
+
+
 def lines(pairs: Sequence[Pair]) -> str:
     """The text of a file in `known/`."""
-    return "".join(sorted(f"{each.question} {each.answer}\n" for each in pairs))
+    return "".join(sorted(f"{' '.join((*each[:2], *each.sketch))}\n" for each in pairs))
 
 
 @cache
@@ -47,17 +70,49 @@ def known(benchmark: str) -> frozenset[Pair]:
     """The problems of a benchmark; empty where no copy was at hand."""
     file = FOLDER / f"{benchmark}.txt"
     text = file.read_text() if file.exists() else ""
-    return frozenset(Pair(*line.split()) for line in text.splitlines())
+    rows = [line.split() for line in text.splitlines()]
+    return frozenset(Pair(question, answer, tuple(rest)) for question, answer, *rest in rows)
 
 
 @cache
 def _owners() -> dict[str, list[tuple[str, str]]]:
     """For each known question its benchmark and answer."""
     found: dict[str, list[tuple[str, str]]] = {}
-    for file in sorted(FOLDER.glob("*.txt")):
-        for each in known(file.stem):
-            found.setdefault(each.question, []).append((file.stem, each.answer))
+    for name in _names():
+        for each in known(name):
+            found.setdefault(each.question, []).append((name, each.answer))
     return found
+
+
+def _names() -> list[str]:
+    return sorted(file.stem for file in FOLDER.glob("*.txt"))
+
+
+@cache
+def _sketched() -> dict[int, list[tuple[str, Pair]]]:
+    """For each hash of a sketch the benchmarks and problems that have it."""
+    found: dict[int, list[tuple[str, Pair]]] = {}
+    for name in _names():
+        for each in known(name):
+            for one in each.sketch:
+                found.setdefault(int(one, 16), []).append((name, each))
+    return found
+
+
+def alike(question: str) -> dict[str, set[Pair]]:
+    """By benchmark the known problems whose words nearly all stand in a question, amid others or alone."""
+    met = Counter(one for part in _passages(question) for one in _sketched().get(part, ()))
+    found: dict[str, set[Pair]] = {}
+    for (name, each), count in met.items():
+        if count >= ENOUGH:
+            found.setdefault(name, set()).add(each)
+    return found
+
+
+def forget() -> None:
+    """Read the files anew when they are next asked for."""
+    for cached in (known, _owners, _sketched):
+        cached.cache_clear()
 
 
 def holder(rows: Sequence[Mapping[str, Any]], benchmark: str) -> str | None:
@@ -72,24 +127,37 @@ def holder(rows: Sequence[Mapping[str, Any]], benchmark: str) -> str | None:
 
 
 def refuse_foreign(
-    benchmark: str, pairs: Sequence[Pair], where: str, extends: str | None = None
+    benchmark: str,
+    pairs: Sequence[Pair],
+    questions: Sequence[str],
+    where: str,
+    extends: str | None = None,
 ) -> None:
-    """Refuse problems of another benchmark.
+    """Refuse problems of another benchmark, in its words or, most of them, with words added.
 
     Args:
+        questions: of the same rows, as they are written.
         extends: a benchmark whose questions this one asks, too, and judges by other tests.
 
     Raises:
         DataError: naming the other benchmark and the first row.
     """
     own = {each.question for each in known(benchmark)}
-    foreign = [
-        (number, name)
-        for number, each in enumerate(pairs, start=1)
-        if each.question not in own
-        for name, answer in _owners().get(each.question, [])[:1]
-        if name != benchmark and (name != extends or answer == each.answer)
-    ]
+    foreign: list[tuple[int, str]] = []
+    reworded: list[tuple[int, str]] = []
+    for number, (each, question) in enumerate(zip(pairs, questions, strict=True), start=1):
+        owners = _owners().get(each.question, [])[:1]
+        near = {} if owners or each.question in own else alike(question)
+        similar = [] if benchmark in near else [(n, one.answer) for n in near for one in near[n]]
+        for names, held in (
+            (foreign, owners if each.question not in own else []),
+            (reworded, similar),
+        ):
+            other = [name for name, answer in held
+                     if name != benchmark and (name != extends or answer == each.answer)]  # fmt: skip
+            names += [(number, name) for name in other[:1]]
+    if not foreign and 2 * len(reworded) > len(pairs):
+        foreign = reworded
     if foreign:
         number, name = foreign[0]
         raise DataError(
@@ -98,31 +166,44 @@ def refuse_foreign(
         )
 
 
-def standing(benchmark: str, pairs: Sequence[Pair], where: str) -> str:
+def standing(benchmark: str, pairs: Sequence[Pair], questions: Sequence[str], where: str) -> str:
     """What of the rows is known, in words; empty where nothing is.
 
     Raises:
-        DataError: a known question has another answer, or a row is none of the benchmark's problems.
+        DataError: a known question has another answer, or a row is none of the benchmark's problems or one
+            that another row asks.
     """
     own = known(benchmark)
-    questions = {each.question for each in own}
-    met = [each for each in pairs if each.question in questions]
+    if not own:
+        return ""
+    exact = {each.question for each in own}
+    # A problem that a row asks in its own words is not what another row means.
+    free = own - {one for one in own if one.question in {each.question for each in pairs}}
+    met: dict[int, Pair] = {}
+    for number, (each, question) in enumerate(zip(pairs, questions, strict=True), start=1):
+        known_words = each.question in exact
+        near = own & {each} if known_words else free & alike(question).get(benchmark, set())
+        if known_words or near:
+            right = [one for one in near if one.answer == each.answer]
+            if not right:
+                raise DataError(
+                    f"{where}: row {number} asks a known problem of {benchmark}, with another reference "
+                    "answer than the known one. Take another copy"
+                )
+            met[number] = right[0]
+            free -= {right[0]}
     if not met:
-        return "no known question, " if own else ""
+        return "no known question, "
+    left = Counter(each.answer for each in own - set(met.values()))
     for number, each in enumerate(pairs, start=1):
-        if each.question in questions and each not in own:
-            raise DataError(
-                f"{where}: row {number} asks a known problem of {benchmark}, with another reference "
-                "answer than the known one. Take another copy"
-            )
-    left = Counter(each.answer for each in own - set(met))
-    for number, each in enumerate(pairs, start=1):
-        if each.question not in questions and not left[each.answer]:
+        if number not in met and not left[each.answer]:
             raise DataError(
                 f"{where}: row {number} is no problem of {benchmark}: neither its question nor its "
                 "reference answer is known. Take another copy"
             )
-        left[each.answer] -= each.question not in questions
+        left[each.answer] -= number not in met
+    added = sum(pairs[number - 1].question not in exact for number in met)
+    other = f" ({added} questions with words added or changed)" if added else ""
     if len(met) == len(pairs):
-        return "known questions and answers, "
-    return f"known answers, {len(pairs) - len(met)} of {len(pairs)} questions unknown, "
+        return f"known questions and answers{other}, "
+    return f"known answers{other}, {len(pairs) - len(met)} of {len(pairs)} questions unknown, "

@@ -58,11 +58,13 @@ class Rows:
     Attributes:
         origin: the file, the folder, or `hub:REPOSITORY`.
         revision: commit on the hub; None for local rows.
+        names: under which they are remembered: the origin, and what a link to it stood for.
     """
 
     rows: list[dict[str, Any]]
     origin: str
     revision: str | None = None
+    names: tuple[str, ...] = ()
 
 
 def read(source: Source, path: str | None, revision: str | None) -> Rows:
@@ -81,14 +83,18 @@ def read(source: Source, path: str | None, revision: str | None) -> Rows:
     local = find_local(source, path)
     if local is None:
         commit, folder = _fetched(source, revision)
-        return Rows(_load(source, folder), f"hub:{source.hub}", commit)
+        origin = f"hub:{source.hub}"
+        return Rows(_load(source, folder), origin, commit, (origin,))
     if revision is not None:
         other = "path" if path is not None else f"{FOLDER_VARIABLE} in the environment"
         raise DataError(
             f"{source.name}: `revision` names a commit on the hub, but the data are local ({local}); "
             f"remove either `revision` or {other}"
         )
-    return Rows(_load(source, local), str(local.absolute()))
+    real = str(local.resolve())
+    # `a/../b` is where the system finds it, which links decide; else a link has a name of its own.
+    origin = real if ".." in local.parts else str(local.absolute())
+    return Rows(_load(source, local), origin, None, tuple(dict.fromkeys((origin, real))))
 
 
 def _fetched(source: Source, revision: str | None) -> tuple[str, Path]:

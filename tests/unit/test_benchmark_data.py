@@ -149,6 +149,29 @@ def again(path):
     return Sums(path=path).data().standing
 
 
+@pytest.mark.parametrize("changed", ["file", "link"])
+def test_a_file_is_remembered_by_every_name_that_leads_to_it(tmp_path, changed):
+    path = tmp_path / "data" / "sums.jsonl"
+    write_jsonl(path)
+    (tmp_path / "link").symlink_to(path.parent)
+    (tmp_path / "link.jsonl").symlink_to(path)
+    others = [tmp_path / "link" / "sums.jsonl", tmp_path / "link.jsonl"]
+    others.append(tmp_path / "data" / ".." / "link" / ".." / "data" / "sums.jsonl")
+    assert "recorded on this first use" in Sums(path=str(path)).data().standing
+    for each in others:
+        assert "as first used on" in Sums(path=str(each)).data().standing
+    benchmark_module._checked.cache_clear()
+    other = [ROWS[0], {"problem": "3+3?", "answer": 6}]
+    if changed == "file":
+        write_jsonl(path, other)
+    else:
+        others[1].unlink()
+        others[1].symlink_to(write_jsonl(tmp_path / "other.jsonl", other))
+    for each in [path, *others] if changed == "file" else [others[1]]:
+        with pytest.raises(DataError, match="has changed since it was first used"):
+            Sums(path=str(each)).data()
+
+
 def test_known_answers_are_checked_and_a_change_of_a_known_copy_is_seen(tmp_path, monkeypatch):
     path = write_jsonl(tmp_path / "sums.jsonl")
     report = Sums(path=path).data()

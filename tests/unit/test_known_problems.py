@@ -41,14 +41,9 @@ def exam(tmp_path, monkeypatch):
     pairs = [known.pair(row["problem"], row["answer"]) for row in ROWS]
     (folder / "hmmt_feb_2025.txt").write_text(known.lines(pairs))
     monkeypatch.setattr(known, "FOLDER", folder)
-    forget()
+    known.forget()
     yield tmp_path
-    forget()
-
-
-def forget():
-    known.known.cache_clear()
-    known._owners.cache_clear()
+    known.forget()
 
 
 def write(folder, rows, name="exam.jsonl"):
@@ -103,8 +98,61 @@ def test_changed_problems_are_refused_by_row(exam, change, said):
         standing(exam, change(ROWS))
 
 
+TOPICS = ["apples", "bridges", "candles", "deserts", "engines"]
+TOPICS += ["forests", "glaciers", "harbours", "islands", "jackets"]
+LONG = [
+    {"problem": f"Of the {n + 2} {TOPICS[n % 10]} that {TOPICS[n // 3]} hide, how many are left to see?",
+     "answer": str(n)}
+    for n in range(30)
+]  # fmt: skip
+
+
+@pytest.fixture
+def long_exam(exam):
+    """A benchmark with questions that are long enough to be known amid other words."""
+    pairs = [known.pair(row["problem"], row["answer"]) for row in LONG]
+    (known.FOLDER / "hmmt_feb_2025.txt").write_text(known.lines(pairs))
+    known.forget()
+    return exam
+
+
+def worded(rows, form="Solve this with care: {} Think first."):
+    return [{**row, "problem": form.format(row["problem"])} for row in rows]
+
+
+def test_questions_with_words_added_are_known(long_exam):
+    said = "known questions and answers (30 questions with words added or changed), "
+    assert standing(long_exam, worded(LONG)).startswith(said)
+    some = [*worded(LONG[:9]), *LONG[9:20], *worded(LONG[20:], "Q. {}")]
+    assert "and answers (19 questions with words added" in standing(long_exam, some)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{**row, "answer": str(n - 1)} for n, row in enumerate(worded(LONG))],
+         "row 1 asks a known problem of hmmt_feb_2025, with another reference answer"),
+        ([*LONG[:7], *worded([{**LONG[7], "answer": "99"}]), *LONG[8:]], "row 8 asks a known problem"),
+        ([*LONG[:7], *worded(LONG[6:7]), *LONG[8:]], "row 8 is no problem of hmmt_feb_2025"),
+        ([*worded(LONG[:8]), *worded(LONG[7:8], "Q: {}"), *LONG[9:]], "row 9 is no problem of"),
+    ],
+    ids=["shifted answers", "one answer", "a row twice", "a row twice in other words"],
+)  # fmt: skip
+def test_added_words_hide_no_change(long_exam, rows, said):
+    with pytest.raises(DataError, match=said):
+        standing(long_exam, rows)
+
+
+@pytest.mark.parametrize("name", ["aime_2026", "hmmt_feb_2026"])
+def test_added_words_hide_no_other_benchmark(long_exam, name):
+    path = write(long_exam, worded(LONG))
+    said = f"{name}: .* holds problems of hmmt_feb_2025: row 1 and 29 more"
+    with pytest.raises(DataError, match=said):
+        plugins.load(plugins.EVALUATORS, name)(path=path).problems()
+
+
 def test_problems_of_another_benchmark_are_refused_by_its_name(exam):
-    forget()
+    known.forget()
     path = write(exam, [{**row, "answer": "7"} for row in ROWS])
     for name in ("aime_2026", "aime_2024", "hmmt_feb_2026", "math_500"):
         with pytest.raises(DataError, match=f"{name}: .* holds problems of hmmt_feb_2025: row 1"):
@@ -132,7 +180,7 @@ def test_tests_of_mbpp_are_not_taken_for_those_of_mbpp_plus(exam):
     fields = [Mbpp().normalise(row, 1) for row in rows]
     pairs = [known.pair(row["question"], row["tests"]) for row in fields]
     (known.FOLDER / "mbpp.txt").write_text(known.lines(pairs))
-    forget()
+    known.forget()
     path = write(exam, rows, "mbpp.jsonl")
     with pytest.raises(
         DataError, match=r"mbpp_plus: .* holds problems of mbpp: row 1 and 377 more"
@@ -148,7 +196,7 @@ def test_a_benchmark_with_more_tests_may_ask_the_same_questions_and_not_by_the_s
     ]
     pairs = [known.pair(row["question"], row["tests"]) for row in fields]
     (known.FOLDER / "humaneval.txt").write_text(known.lines(pairs))
-    forget()
+    known.forget()
     with pytest.raises(DataError, match=r"humaneval_plus: .* holds problems of humaneval: row 1"):
         HumanEvalPlus(path=str(exam / "humaneval.jsonl")).problems()
     more = (exam / "humaneval.jsonl").read_text().replace("candidate([]) ==", "candidate([0]) ==")
