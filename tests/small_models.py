@@ -123,6 +123,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "recurrent_gemma": {"lru_width": 32},
     "diffllama": {},
 }
+_TWO_KINDS: dict[str, Any] = {
+    **_WINDOW,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+}
 # Their rotary frequencies depend on the longest position of a forward.
 STRETCHED: dict[str, dict[str, Any]] = {
     "llama-dynamic": {
@@ -141,13 +145,55 @@ STRETCHED: dict[str, dict[str, Any]] = {
             "long_factor": [2.0, 3.0, 4.0, 5.0],
         },
     },
+    # Frequencies of one kind of layers.
+    "gemma3-dynamic": {
+        "model_type": "gemma3_text",
+        **_TWO_KINDS,
+        "max_position_embeddings": 16,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+        },
+    },
+    "gemma3-longrope": {
+        "model_type": "gemma3_text",
+        **_TWO_KINDS,
+        "max_position_embeddings": 64,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 16,
+                "short_factor": [1.0] * 4,
+                "long_factor": [2.0, 3.0, 4.0, 5.0],
+            },
+        },
+    },
+}
+# Layers that keep state, or count the tokens of a forward or cache themselves.
+OWN_WAYS: dict[str, dict[str, Any]] = {
+    "llama4-floor": {
+        **FAMILIES["llama4"],
+        "floor_scale": 16,
+        "attn_scale": 0.5,
+        "attention_chunk_size": 64,
+    },
+    "rwkv": {"attention_hidden_size": 32},
+    "minimax": {
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "num_local_experts": 4,
+        "block_size": 16,
+    },
+    "lfm2-conv": {"model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"]},
 }
 OUT_OF_REACH = ("bloom", "mpt", "gptj", "mamba", "recurrent_gemma", "diffllama")
 
 
 def small_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model in evaluation mode; the same for the same arguments."""
-    settings = {"model_type": family, **(FAMILIES | STRETCHED)[family], **changes}
+    settings = {"model_type": family, **(FAMILIES | STRETCHED | OWN_WAYS)[family], **changes}
     kind = settings.pop("model_type")
     shape = _TOKENS if "n_embd" in settings else _SHAPE
     config = AutoConfig.for_model(kind, **{**shape, **settings})

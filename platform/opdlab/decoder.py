@@ -14,10 +14,12 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from opdlab.decode_step import ModelStep, cache_argument, last_logits_only
 from opdlab.growing_cache import GrowingCache
-from opdlab.llama_step import LlamaStep, fits
+from opdlab.llama_step import LlamaStep
+from opdlab.manner import Manner
 from opdlab.recording import Draw, Watch
 from opdlab.sampling import choose, uniforms, weigh
 from opdlab.shapes import Float, Int, Tensor
+from opdlab.stretches import forget
 
 # Tokens of a prefill's forward.
 _PREFILL_TOKENS = 1 << 14
@@ -63,19 +65,22 @@ class Decoder:
         draw: Draw,
         room: Room,
         watch: Watch,
+        way: Manner,
     ) -> None:
         self.model, self.prompts, self.draw, self.watch = model, prompts, draw, watch
         self.device = model.device
         self.seeds = torch.tensor(list(seeds), device=self.device)
         self.cache = GrowingCache(min(draw.max_new_tokens, _STRETCH))
-        self.room = room
+        self.room, self.way = room, way
         self.said: defaultdict[int, list[int]] = defaultdict(list)
         self.queue: deque[int] = deque()
         self._wait(range(len(prompts)))
         self.rows: list[int] = []
         self.last = torch.zeros(0, 1, dtype=torch.long, device=self.device)
         self.interval = 1 if self.device.type == "cpu" else _ACCELERATOR_INTERVAL
-        self.step = LlamaStep(model, self.cache) if fits(model) else ModelStep(model, self.cache)
+        self.step = (
+            LlamaStep(model, self.cache) if way.written_out else ModelStep(model, self.cache)
+        )
         self.eos = frozenset(draw.eos_ids)
 
     @property
@@ -143,6 +148,8 @@ class Decoder:
 
         The longest of the queue while it fits, then the shortest: long ones then wait for their like.
         """
+        if self.way.alike:
+            return self._of_one_length()
         live = [b for b, row in enumerate(self.rows) if row >= 0]
         columns = self.cache.end - min((self.cache.start[b] for b in live), default=self.cache.end)
         found: list[int] = []
@@ -160,6 +167,19 @@ class Decoder:
                 break
         return sorted(found, key=lambda row: -self._length(row))
 
+    def _of_one_length(self) -> list[int]:
+        """Rows out of the queue as long as those that are decoded now, which stay equally long."""
+        live = [row for row in self.rows if row >= 0]
+        length = self._length((live or self.queue)[0]) if live or self.queue else 0
+        found: list[int] = []
+        for row in [row for row in self.queue if self._length(row) == length]:
+            rows = len(live) + len(found) + 1
+            if rows > 1 and (rows > self.room.rows or not self._fits(rows, length)):
+                break
+            found.append(row)
+        self.queue = deque(row for row in self.queue if row not in found)
+        return found
+
     def _prefill(self, places: list[int], rows: list[int]) -> None:
         """Cache all that is known of the rows but the last token, which is the first step's input.
 
@@ -170,6 +190,7 @@ class Decoder:
         unique = {tokens: i for i, tokens in enumerate(dict.fromkeys(known))}
         width = max(1, max(len(tokens) for tokens in unique) - 1)
         bodies = [(*tokens[:-1], *tokens[:1] * (width + 1 - len(tokens))) for tokens in unique]
+        forget(self.model)
         prefilled = Cache(layer_class_to_replicate=DynamicLayer)
         self.model(
             input_ids=torch.tensor(bodies, device=self.device),

@@ -7,31 +7,13 @@ from collections.abc import Iterator, Sequence
 from transformers import PreTrainedModel
 
 from opdlab.decoder import Decoder, Room
-from opdlab.errors import ModelError
+from opdlab.llama_step import fits
+from opdlab.manner import SAID, Manner, manner
 from opdlab.recording import Decoded, Draw, OnResponse, Records, Unrecorded, Watch
+from opdlab.shapes import Tensor
 
 # One place in so many must be free before rows move: a move costs about as much as a step.
 _SHARE = 8
-
-
-def _refuse_unfit(model: PreTrainedModel, longest: int) -> None:
-    remedy = "set rollout.type to `generate`"
-    if getattr(model, "_is_stateful", False):
-        raise ModelError(
-            f"{type(model).__name__} keeps state other than keys and values, which the rollout engine "
-            f"`cached` cannot hold; {remedy}"
-        )
-    config = model.config.get_text_config(decoder=True)
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in ("dynamic", "longrope"):
-        original = rope.get("original_max_position_embeddings", config.max_position_embeddings)
-        if longest > original:
-            raise ModelError(
-                f"the rotary frequencies of {type(model).__name__} change beyond {original} positions "
-                f"(rope_type {rope['rope_type']!r}) and prompts and responses may take {longest}: keys "
-                "cached before would be wrong in the rollout engine `cached`; lower "
-                f"rollout.max_new_tokens, or {remedy}"
-            )
 
 
 def decode(
@@ -45,7 +27,8 @@ def decode(
     """Sample a response to each prompt.
 
     Raises:
-        ModelError: keys and values of past tokens are not all that the model needs of them.
+        ModelError: keys and values of past tokens are not all that the model needs of them, or its
+            rotary frequencies change within the longest row.
         NonFiniteError: a log-probability is NaN or infinite.
     """
     records = Records(draw)
@@ -81,11 +64,33 @@ def _responses(
     watch: Watch,
 ) -> Iterator[tuple[int, list[int]]]:
     """Row and tokens of each response, when it has ended."""
-    _refuse_unfit(model, max(map(len, prompts)) + draw.max_new_tokens)
-    decoder = Decoder(model, prompts, seeds, draw, room, watch)
-    left = len(prompts)
+    way = manner(
+        model,
+        max(map(len, prompts)) + draw.max_new_tokens,
+        fits(model),
+        lambda one, few: _trial(model, one, few),
+    )
+    yield from _decoded(Decoder(model, prompts, seeds, draw, room, watch, way))
+
+
+def _decoded(decoder: Decoder) -> Iterator[tuple[int, list[int]]]:
+    left = len(decoder.prompts)
     while left:
         decoder.refill()
         ended = decoder.stretch(max(1, len(decoder.rows) // _SHARE))
         left -= len(ended)
         yield from ended
+
+
+def _trial(
+    model: PreTrainedModel, way: Manner, prompts: list[list[int]]
+) -> tuple[list[list[int]], Tensor]:
+    """A few tokens after each prompt, and the log-probabilities recorded."""
+    records = Records(Draw(1.0, 1.0, 0, None, SAID, ()))
+    seeds = list(range(len(prompts)))
+    room = Room(len(prompts))
+    for _ in _decoded(Decoder(model, prompts, seeds, records.draw, room, records, way)):
+        pass
+    found = records.finish(len(prompts))
+    rows = [[*p, *said.tolist()] for p, said in zip(prompts, found.responses, strict=True)]
+    return rows, found.recorded.log_prob

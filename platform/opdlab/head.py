@@ -21,6 +21,7 @@ from opdlab.errors import ModelError
 from opdlab.precision import expectation, in_float32, log_prob
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Int, Tensor
+from opdlab.stretches import forget
 from opdlab.vocabulary_loss import Rows, TokenLoss, TokenLosses, slices, token_losses
 
 
@@ -71,7 +72,8 @@ def hidden_states(
     """Last hidden states, after the final norm; with a gradient where gradients are enabled.
 
     Rows are padded on the right: under causal attention no real token sees the filler, so no mask is
-    needed. `options` go to the model's forward.
+    needed. Forwards before this one have no influence; the length of this one may have
+    (`opdlab.stretches`). `options` go to the model's forward.
     """
     kept: list[Tensor] = []
 
@@ -82,6 +84,7 @@ def hidden_states(
     # gather them there, and whatever it passes on to the decoder stays its own business.
     if "logits_to_keep" in _parameters(type(model)):
         options["logits_to_keep"] = 1
+    forget(model)
     handle = decoder(model).register_forward_hook(keep)
     try:
         model(input_ids=tokens, **{"use_cache": False, **options})

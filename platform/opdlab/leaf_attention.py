@@ -63,7 +63,7 @@ class LeafPass(Pass):
     Attributes:
         own: the attention that the trunk ran with.
         keys, values: by layer. `Float[R Hkv S D]`
-        lines: the leaves in lines. A token beyond them attends to itself alone.
+        lines: the leaves in lines.
         column: where the leaves stand. `Int[N]`
     """
 
@@ -102,19 +102,16 @@ class LeafPass(Pass):
             softcap = s_aux = None
         layer: Any = module.layer_idx
         self.reached.add(layer)
-        N = len(self.column)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        output, lse = self._over_trunk(layer, query[0, :, :N], rule, scale, softcap)
+        output, lse = self._over_trunk(layer, query[0], rule, scale, softcap)
 
         groups = query.shape[1] // key.shape[1]
         own_key, own_value = (x[0].repeat_interleave(groups, 0) for x in (key, value))
-        score = _cap((query[0] * own_key).sum(-1, dtype=torch.float32) * scale, softcap)[:, :N]
-        output = torch.lerp(output, own_value[:, :N], share(score - lse, output))
+        score = _cap((query[0] * own_key).sum(-1, dtype=torch.float32) * scale, softcap)
+        output = torch.lerp(output, own_value, share(score - lse, output))
         if s_aux is not None:
             # A sink takes its share of the weights and gives nothing.
             output = output * share(torch.logaddexp(lse, score) - s_aux[:, None].float(), output)
-        if query.shape[2] > N:
-            output = torch.cat([output, own_value[:, N:]], 1)
         return output.transpose(0, 1)[None].contiguous()
 
     def _over_trunk(

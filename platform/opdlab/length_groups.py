@@ -7,10 +7,11 @@ from itertools import pairwise
 import torch
 from transformers import PreTrainedModel
 
+from opdlab.errors import ModelError
 from opdlab.head import hidden_states
 from opdlab.records import Rollout
 from opdlab.shapes import Float, Int, Tensor
-from opdlab.teacher import picks_by_length
+from opdlab.stretches import Stretch, stretches
 
 # Tokens that one more forward costs, with its share of launching kernels and of the backward pass.
 _COST_OF_A_FORWARD = 256
@@ -48,20 +49,67 @@ def states_before_tokens(
     Args:
         grouped: whether rows of unlike length may take forwards of their own. Without, there is exactly
             one forward: what sharded models need, whose ranks must make equally many.
+
+    Raises:
+        ModelError: one forward is not enough for this model's rotary frequencies.
     """
     lengths = rollout.prompt_lengths + rollout.response_lengths
-    groups = length_groups(lengths) if grouped and not picks_by_length(model) else [lengths]
-    if len(groups) == 1:
-        return hidden_states(model, rollout.tokens)[rollout.row, rollout.column - 1]
-    group_of, place_in = torch.empty_like(lengths), torch.empty_like(lengths)
-    for number, rows in enumerate(groups):
-        group_of[rows] = number
-        place_in[rows] = torch.arange(len(rows), device=rows.device)
+    return prefix_states(model, rollout.tokens, lengths, rollout.row, rollout.column, grouped)
+
+
+def prefix_states(
+    model: PreTrainedModel,
+    tokens: Int[Tensor, "B S"],
+    lengths: Int[Tensor, "B"],
+    row: Int[Tensor, "T"],
+    prefix: Int[Tensor, "T"],
+    grouped: bool = True,
+) -> Float[Tensor, "T H"]:
+    """The model's hidden state after the first `prefix` tokens of a row, whatever the other rows are.
+
+    Args:
+        tokens: rows padded on the right.
+        lengths: tokens of each row.
+        row, prefix: which states; at least one token each.
+        grouped: as `states_before_tokens` takes it.
+
+    Raises: as `states_before_tokens`.
+    """
+    # The last token of a row need not be read where that would change what is said before it.
+    longest = int(lengths.max())
+    spans = stretches(model, longest)
+    if len(spans) > 1:
+        longest = int(prefix.max())
+        spans = stretches(model, longest)
+    if len(spans) > 1 and not grouped:
+        raise ModelError(
+            f"the rotary frequencies of {type(model).__name__} change beyond {spans[0].last} positions, so "
+            f"a row of {longest} tokens takes {len(spans)} forwards, but devices that share a model must "
+            "make equally many: lower rollout.max_new_tokens, or train on one device"
+        )
+    groups = [
+        (rows, span)
+        for span in spans
+        for rows in _groups(torch.minimum(lengths, lengths.new_tensor(span.last)), span, grouped)
+    ]
     found, where = [], []
-    for number, rows in enumerate(groups):
-        tokens = rollout.tokens[rows, : int(lengths[rows].max())]
-        mine = (group_of[rollout.row] == number).nonzero().squeeze(1)
-        states = hidden_states(model, tokens)
-        found.append(states[place_in[rollout.row[mine]], rollout.column[mine] - 1])
+    for rows, span in groups:
+        place_in = torch.full_like(lengths, -1)
+        place_in[rows] = torch.arange(len(rows), device=rows.device)
+        asked = (place_in[row] >= 0) & (prefix >= span.first) & (prefix <= span.last)
+        mine = asked.nonzero().squeeze(1)
+        if len(mine) == 0 and len(groups) > 1:
+            continue
+        width = min(int(lengths[rows].max()), span.last)
+        states = hidden_states(model, tokens[rows, :width])
+        found.append(states[place_in[row[mine]], prefix[mine] - 1])
         where.append(mine)
-    return torch.cat(found)[torch.cat(where).argsort()]
+    return found[0] if len(found) == 1 else torch.cat(found)[torch.cat(where).argsort()]
+
+
+def _groups(lengths: Int[Tensor, "B"], span: Stretch, grouped: bool) -> list[Int[Tensor, "b"]]:
+    """Rows that reach a stretch, in groups that take one forward each."""
+    rows = (lengths >= span.first).nonzero().squeeze(1)
+    if not grouped:
+        return [rows]
+    return [rows[group] for group in length_groups(lengths[rows])]

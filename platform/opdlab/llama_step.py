@@ -19,6 +19,7 @@ from transformers.models.llama import modeling_llama as llama
 
 from opdlab.decode_step import DecodeStep, additive
 from opdlab.growing_cache import GrowingCache
+from opdlab.sampling_mode import replaced
 from opdlab.shapes import Float, Int, Tensor
 
 _KNOWN = {
@@ -40,13 +41,17 @@ _WIDEST = 512
 
 
 def fits(model: PreTrainedModel) -> bool:
-    """Whether `LlamaStep` computes what this model does: nothing replaced, hooked, biased or cast."""
+    """Whether `LlamaStep` may compute what this model does: nothing replaced, hooked, biased or cast.
+
+    That it does is found by trying (`opdlab.manner`).
+    """
     return (
         {type(module) for module in model.modules()} <= _KNOWN
         and isinstance(model, LlamaForCausalLM)
         and model.config.hidden_size <= _WIDEST
         and not any(name.endswith("bias") for name, _ in model.model.named_parameters())
         and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+        and not any(replaced(m) for m in model.modules())
         and all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
         and not torch.is_autocast_enabled("cpu")
     )
@@ -56,6 +61,8 @@ def fits(model: PreTrainedModel) -> bool:
 class _Layer:
     """Weights of one layer. `inner` gives queries and keys, both a quarter turn further, and values."""
 
+    scaling: float
+    epsilons: tuple[float, float]
     norm: Tensor
     inner: Tensor
     outer: Tensor
@@ -73,11 +80,10 @@ class LlamaStep(DecodeStep):
         self.decoder: Any = model.base_model
         attention = self.decoder.layers[0].self_attn
         self.head_dim: int = attention.head_dim
-        self.scaling: float = attention.scaling
         self.groups: int = attention.num_key_value_groups
         self.key_heads: int = self.decoder.config.num_key_value_heads
         self.width: int = self.decoder.config.hidden_size
-        self.epsilon: float = self.decoder.config.rms_norm_eps
+        self.epsilon: float = self.decoder.norm.variance_epsilon
         self.layers = [self._weights(layer) for layer in self.decoder.layers]
 
     def _weights(self, layer: Any) -> _Layer:
@@ -87,7 +93,10 @@ class LlamaStep(DecodeStep):
         # (-b, a) without moving halves about in every step.
         first, second = straight.unflatten(0, (-1, 2, self.head_dim // 2)).unbind(1)
         quarter = torch.stack([-second, first], 1).flatten(0, 2)
+        norms = layer.input_layernorm, layer.post_attention_layernorm
         return _Layer(
+            attention.scaling,
+            (norms[0].variance_epsilon, norms[1].variance_epsilon),
             layer.input_layernorm.weight,
             torch.cat([straight, quarter, attention.v_proj.weight]),
             attention.o_proj.weight.t(),
@@ -107,14 +116,18 @@ class LlamaStep(DecodeStep):
         mask = self.mask[..., self.cache.begin : self.cache.end + 1]
         x = self.decoder.embed_tokens(tokens[:, 0])
         for layer, cached in zip(self.layers, self.cache.layers, strict=True):
-            y = linear(self._normed(x, layer.norm), layer.inner)
-            x = torch.addmm(x, self._attend(y, cached.buffers, mask, step), layer.outer)
-            gate, up = linear(self._normed(x, layer.mlp_norm), layer.gate_up).chunk(2, -1)
+            first, second = layer.epsilons
+            y = linear(self._normed(x, layer.norm, first), layer.inner)
+            attended = self._attend(y, cached.buffers, mask, step, layer.scaling)
+            x = torch.addmm(x, attended, layer.outer)
+            gate, up = linear(self._normed(x, layer.mlp_norm, second), layer.gate_up).chunk(2, -1)
             x = torch.addmm(x, silu(gate).mul_(up), layer.down)
-        return self.model.lm_head(self._normed(x, self.decoder.norm.weight))
+        return self.model.lm_head(self._normed(x, self.decoder.norm.weight, self.epsilon))
 
-    def _normed(self, x: Float[Tensor, "B H"], weight: Float[Tensor, "H"]) -> Float[Tensor, "B H"]:
-        return rms_norm(x, (self.width,), weight, self.epsilon)
+    def _normed(
+        self, x: Float[Tensor, "B H"], weight: Float[Tensor, "H"], epsilon: float
+    ) -> Float[Tensor, "B H"]:
+        return rms_norm(x, (self.width,), weight, epsilon)
 
     def _attend(
         self,
@@ -122,6 +135,7 @@ class LlamaStep(DecodeStep):
         buffers: tuple[Tensor, Tensor],
         mask: Float[Tensor, "rows one columns"],
         step: int,
+        scaling: float,
     ) -> Float[Tensor, "B H"]:
         begin, end, heads = self.cache.begin, self.cache.end, self.key_heads
         y = y.unflatten(-1, (-1, self.head_dim))
@@ -135,5 +149,5 @@ class LlamaStep(DecodeStep):
         keys, values = (buffer[:, :, begin : end + 1].flatten(0, 1) for buffer in buffers)
         # The queries that share a key head are the rows of one small matrix.
         query = query.reshape(-1, self.groups, self.head_dim)
-        scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=self.scaling)
+        scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scaling)
         return torch.bmm(scores.softmax(-1), values).view(len(y), -1)

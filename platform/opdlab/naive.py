@@ -1,7 +1,8 @@
 """The teacher's answers the slow way: a whole plain forward for every candidate.
 
 The reference that the fast way is held against, and what scores a model whose attention cannot be hooked.
-It uses no hook, no cache, no padding and none of the fast way's code.
+It uses no hook, no cache, no padding and none of the fast way's code. What is said after a prefix is what
+a forward of it alone says, also where a longer forward would say something else (`opdlab.stretches`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Bool, Float, Int, Tensor
+from opdlab.stretches import forget, original_length
 from opdlab.tree import Draws, draws
 
 
@@ -27,11 +29,10 @@ def naive_scores(
     for row in range(len(rollout.tokens)):
         prompt, response = int(rollout.prompt_lengths[row]), int(rollout.response_lengths[row])
         tokens = rollout.tokens[row, : prompt + response]
-        log_p = _log_probs(model, tokens[None], vocabulary)[0]
-        before = log_p[prompt - 1 : prompt + response - 1]
-        log_prob.append(before.gather(1, tokens[prompt:, None]).squeeze(1))
-        entropy.append(_entropy(before))
-        after.append(log_p[prompt : prompt + response])
+        log_p = _after_prefixes(model, tokens, prompt, vocabulary)
+        log_prob.append(log_p[:-1].gather(1, tokens[prompt:, None]).squeeze(1))
+        entropy.append(_entropy(log_p[:-1]))
+        after.append(log_p[1:])
     next_step = torch.cat(after)
     sampled = _confidence(next_step, questions.measure, uniform.trunk)
     return TeacherScores(
@@ -67,9 +68,21 @@ def naive_confidence(
     return confidence
 
 
+def _after_prefixes(
+    model: PreTrainedModel, tokens: Int[Tensor, "S"], first: int, vocabulary: int | None
+) -> Float[Tensor, "n V"]:
+    """What is said after the first `first` tokens, after one more, and so on to all of them."""
+    whole = original_length(model)
+    if whole is None or len(tokens) <= whole:
+        return _log_probs(model, tokens[None], vocabulary)[0, first - 1 :]
+    ends = range(first, len(tokens) + 1)
+    return torch.cat([_log_probs(model, tokens[None, :n], vocabulary)[:, -1] for n in ends])
+
+
 def _log_probs(
     model: PreTrainedModel, tokens: Int[Tensor, "B S"], vocabulary: int | None
 ) -> Float[Tensor, "B S V"]:
+    forget(model)
     logits = model(input_ids=tokens, use_cache=False).logits
     return logits[..., :vocabulary].float().log_softmax(-1)
 

@@ -8,12 +8,14 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from opdlab.head import hidden_states, project, rows_at_a_time
+from opdlab.head import project, rows_at_a_time
+from opdlab.length_groups import prefix_states
 from opdlab.packing import packs
 from opdlab.sampling import Recorded, concatenate, record, weigh
 from opdlab.sampling_mode import sampling_mode
 from opdlab.shapes import Int, Tensor
-from opdlab.teacher import picks_by_length
+from opdlab.stretches import stretches
+from opdlab.tree import within
 from opdlab.vocabulary_loss import slices
 
 SCORED_TOKENS = 16384
@@ -31,9 +33,8 @@ def scored(
     width = vocabulary or model.config.get_text_config().vocab_size
     together, _ = rows_at_a_time(width, model.device)
     lengths = [len(prompt) + len(row) for prompt, row in zip(prompts, responses, strict=True)]
-    # Each goes alone where frequencies depend on the longest row, or where filler may enter a state.
-    alone = picks_by_length(model) or getattr(model, "_is_stateful", False)
-    groups = packs(lengths, 1 if alone else SCORED_TOKENS)
+    # Filler stands on the right, where it is read last.
+    groups = packs(lengths, SCORED_TOKENS)
     of_row: dict[int, Recorded] = {}
     with sampling_mode(model):
         for group in groups:
@@ -41,14 +42,17 @@ def scored(
                 torch.cat([torch.tensor(list(prompts[row]), device=model.device), responses[row]])
                 for row in group
             ]
-            states = hidden_states(model, pad_sequence(rows, batch_first=True))
-            hidden = torch.cat(
-                [
-                    states[place, len(prompts[row]) - 1 : lengths[row] - 1]
-                    for place, row in enumerate(group)
-                ]
+            counts = torch.tensor([len(responses[row]) for row in group], device=model.device)
+            place, step = within(counts)
+            starts = torch.tensor([len(prompts[row]) for row in group], device=model.device)
+            hidden = prefix_states(
+                model,
+                pad_sequence(rows, batch_first=True),
+                starts + counts,
+                place,
+                starts[place] + step,
+                grouped=len(stretches(model, max(lengths))) > 1,
             )
-            del states
             tokens = torch.cat([responses[row] for row in group])[:, None]
             found = concatenate(
                 record(weigh(project(model, hidden[part])[:, :vocabulary]), tokens[part], top_k)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from transformers import (
 from opdlab.decoder import Room
 from opdlab.decoding import answer, decode
 from opdlab.errors import DataError
+from opdlab.manner import company
 from opdlab.recording import Draw, OnResponse, refuse_non_finite
 from opdlab.records import Rollout, option
 from opdlab.rescoring import scored
 from opdlab.sampling import Recorded, choose, uniforms, weigh
 from opdlab.sampling_mode import packed_weights, sampling_mode
 from opdlab.shapes import Int, Tensor
+from opdlab.stretches import Stretch, forget, stretches
 from opdlab.vocabulary_loss import slices
 
 
@@ -251,15 +254,16 @@ class GenerateEngine(RolloutEngine):
         on_response: OnResponse | None = None,
     ) -> Rollout:
         check_prompts(prompts, seeds)
-        rows, responses = max_rows or len(prompts), []
+        rows, found = max_rows or len(prompts), {}
         with (
             sampling_mode(model),
             _own_generation_config(model, eos_ids, pad_id, self.max_new_tokens),
         ):
             for row, response in self._responses(model, prompts, seeds, vocabulary, rows):
-                responses.append(response)
+                found[row] = response
                 if on_response is not None:
                     on_response(row, response.tolist())
+        responses = [found[row] for row in range(len(prompts))]
         recorded = scored(model, prompts, responses, vocabulary, top_k)
         rollout = assemble(prompts, responses, recorded, seeds, eos_ids, pad_id)
         refuse_non_finite(rollout.log_prob, rollout.row, rollout.position)
@@ -296,36 +300,89 @@ class GenerateEngine(RolloutEngine):
         rows: int,
     ) -> Iterator[tuple[int, Int[Tensor, "_"]]]:
         """Row and tokens of each response, so many rows at a time."""
-        for part in slices(len(prompts), rows):
-            fresh = self._generate(model, prompts[part], seeds[part], vocabulary)
-            yield from enumerate(fresh, part.start)
+        longest = max(map(len, prompts)) + self.max_new_tokens
+        spans = stretches(model, longest)
+        together = [list(range(len(prompts)))]
+        manner = company(model, longest)
+        if not manner.padded:
+            rows = rows if manner.several else 1
+            lengths: defaultdict[int, list[int]] = defaultdict(list)
+            for row, prompt in enumerate(prompts):
+                lengths[len(prompt)].append(row)
+            together = list(lengths.values())
+        for some in together:
+            for part in slices(len(some), rows):
+                batch = some[part]
+                asked = [list(prompts[row]) for row in batch], [seeds[row] for row in batch]
+                found = self._batch(model, *asked, vocabulary, spans, manner.cached)
+                yield from zip(batch, found, strict=True)
+
+    def _batch(
+        self,
+        model: PreTrainedModel,
+        prompts: list[list[int]],
+        seeds: list[int],
+        vocabulary: int | None,
+        spans: list[Stretch],
+        cached: bool,
+    ) -> list[Int[Tensor, "_"]]:
+        """Responses, each up to and with its first EOS.
+
+        Args:
+            prompts: of equal length, where there are several stretches: a new one begins without a cache.
+        """
+        eos = model.generation_config.eos_token_id or []  # type: ignore[union-attr]
+        said: list[list[int]] = [[] for _ in prompts]
+        live, width = list(range(len(prompts))), max(map(len, prompts))
+        for last in [*(span.last for span in spans[:-1]), width + self.max_new_tokens]:
+            done = len(said[live[0]]) if live else self.max_new_tokens
+            count = min(last + 1 - width, self.max_new_tokens) - done
+            if count < 1:
+                continue
+            known = [prompts[row] + said[row] for row in live]
+            fresh = self._generate(
+                model, known, [seeds[row] for row in live], vocabulary, (count, done), cached
+            )
+            for row, tokens in zip(live, fresh, strict=True):
+                said[row] += tokens
+            live = [row for row in live if said[row][-1] not in eos]
+        return [torch.tensor(tokens, device=model.device) for tokens in said]
 
     def _generate(
         self,
         model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        seeds: Sequence[int],
+        prompts: list[list[int]],
+        seeds: list[int],
         vocabulary: int | None,
-    ) -> list[Int[Tensor, "_"]]:
-        """Responses, each up to and with its first EOS."""
-        rows = [torch.tensor(list(prompt)) for prompt in prompts]
+        tokens: tuple[int, int],
+        cached: bool,
+    ) -> list[list[int]]:
+        """More tokens, to each row up to and with its first EOS.
+
+        Args:
+            tokens: how many at most, and how many were said before.
+        """
+        count, done = tokens
+        rows = [torch.tensor(prompt) for prompt in prompts]
         padded = pad_sequence(rows, batch_first=True, padding_side="left")
         real = pad_sequence(
             [torch.ones_like(row) for row in rows], batch_first=True, padding_side="left"
         )
         width = padded.shape[1]
-        seeded = _Seeded(self, torch.tensor(list(seeds), device=model.device), width, vocabulary)
+        seeded = _Seeded(self, torch.tensor(seeds, device=model.device), width - done, vocabulary)
+        forget(model)
         produced = model.generate(  # type: ignore[operator]
             input_ids=padded.to(model.device),
             attention_mask=real.to(model.device),
             logits_processor=LogitsProcessorList([seeded]),
+            max_new_tokens=count,
+            use_cache=cached,
         )[:, width:]
-        eos = model.generation_config.eos_token_id or []
-        lengths = [
-            next((i for i, token in enumerate(row, 1) if token in eos), len(row))
+        eos = model.generation_config.eos_token_id or []  # type: ignore[union-attr]
+        return [
+            row[: next((i for i, token in enumerate(row, 1) if token in eos), len(row))]
             for row in produced.tolist()
         ]
-        return [row[:length] for row, length in zip(produced, lengths, strict=True)]
 
 
 @contextmanager

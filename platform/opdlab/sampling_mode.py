@@ -89,3 +89,9 @@ def _slow_on_cpu(weight: Tensor) -> bool:
 
 def _project(packed: Tensor, bias: Tensor | None, input: Float[Tensor, "*n H"]) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(input, packed, bias, "none", [], "")
+
+
+def replaced(module: nn.Module) -> bool:
+    """Whether somebody gave a module another forward, and not the packed weights of `packed_weights`."""
+    own = vars(module).get("forward")
+    return own is not None and not (isinstance(own, partial) and own.func is _project)

@@ -2,13 +2,16 @@
 
 One pass over the rows themselves (the trunk) answers everything about the sampled tokens and leaves its
 keys and values in a cache. Candidates then run as leaves against that cache, in chunks. Results equal
-those of a whole forward for each candidate (`opdlab.naive`) up to rounding.
+those of a whole forward for each prefix and candidate (`opdlab.naive`) up to rounding, whatever rows a row
+is scored with and whatever was scored before: see `opdlab.stretches` for what that means where a
+forward's length changes what it says.
 
 Source of the tree: arXiv:2605.30833, which prefills the trunk once for every segment; here it runs once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -20,19 +23,20 @@ from opdlab.attention_hook import (
     KeyStore,
     Lines,
     Own,
-    PackedPass,
     UnsupportedError,
     hooked,
     running,
 )
 from opdlab.errors import ModelError, NonFiniteError
-from opdlab.head import flat_states, hidden_states, vocabulary_statistics
+from opdlab.head import flat_states, vocabulary_statistics
 from opdlab.leaf_attention import LeafPass
+from opdlab.length_groups import prefix_states
 from opdlab.naive import naive_confidence, naive_scores
 from opdlab.packing import packs, slots_fit
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.shared_prompts import ANY_MASK
+from opdlab.stretches import Stretch, original_length, rotary, stretches
 from opdlab.tree import (
     Chunk,
     Draws,
@@ -45,7 +49,7 @@ from opdlab.tree import (
     response_states,
     same_prompts,
 )
-from opdlab.trial import settle
+from opdlab.trial import prove, settle
 from opdlab.trunk import run_trunk
 
 # Sharing prompts costs masks; it pays from this part of all tokens.
@@ -54,6 +58,8 @@ _WORTH_SHARING = 0.1
 _LITTLE_FILLER = 2048
 LEAF_CHUNK = 1024
 TRUNK_TOKENS = 16384
+Trunk = tuple[Stretch, KeyStore]
+"""Keys and values of rows, and the prefixes that they are right for."""
 __all__ = ["Teacher", "check_finite", "naive_scores"]
 
 
@@ -64,6 +70,9 @@ class Teacher:
         way: `tree`, or `naive` for a model whose attention cannot be hooked: exact too, but slow.
         shares: whether rows of one prompt share its pass.
         pieces: whether rows may go through the model in pieces.
+        reach: tokens that a pass may take, at most, since the model counts them itself; None for any
+            number. Longer rows are scored by whole forwards.
+        unproven: places in a text from which the tree has not been held against whole forwards yet.
     """
 
     def __init__(
@@ -96,7 +105,8 @@ class Teacher:
         self.trunk_tokens = trunk_tokens
         self.head_chunk = head_chunk
         self.way, self.shares, self.pieces = "tree", True, True
-        self._anchored = picks_by_length(model)
+        self.reach: int | None = None
+        self.unproven: list[int] = []
         settle(self)
 
     @torch.no_grad()
@@ -112,9 +122,8 @@ class Teacher:
         """
         _check_tokens(rollout, self.vocabulary)
         uniform = draws(rollout, questions)
-        # Where rotary frequencies depend on the longest position of a forward, a row goes alone: its
-        # scores must not depend on its company.
-        groups = _rows_by_length(rollout, 1 if self._anchored else self.trunk_tokens)
+        prove(self, self._largest_pass(rollout, questions))
+        groups = self._groups(rollout)
         if len(groups) == 1:
             scores = self._score(rollout, questions, uniform)
         else:
@@ -129,8 +138,34 @@ class Teacher:
             check_finite(scores, rollout, questions)
         return scores
 
+    def _largest_pass(self, rollout: Rollout, questions: Questions) -> int:
+        """Tokens of the largest forward that scoring these takes, at most."""
+        lengths = rollout.prompt_lengths + rollout.response_lengths
+        together = min(int(lengths.sum()), self.trunk_tokens)
+        leaves_at_once = min(questions.candidates.numel(), self.leaf_chunk)
+        return max(int(lengths.max()), together, leaves_at_once)
+
+    def _limit(self, tokens: int) -> int:
+        return tokens if self.reach is None else min(tokens, self.reach)
+
+    def _groups(self, rollout: Rollout) -> list[Int[Tensor, "b"]]:
+        """Rows that are scored together; each alone that takes more than one forward, or whole ones."""
+        lengths = rollout.prompt_lengths + rollout.response_lengths
+        longest, tokens = int(lengths.max()), self._limit(self.trunk_tokens)
+        alone = min(original_length(self.model) or longest, self._limit(longest))
+        if self.way == "naive" or longest <= alone:
+            return _rows_by_length(rollout, tokens)
+        near = (lengths <= alone).nonzero().squeeze(1)
+        far = list((lengths > alone).nonzero())
+        if not len(near):
+            return far
+        return [*(near[rows] for rows in _rows_by_length(part(rollout, near)[0], tokens)), *far]
+
     def _score(self, rollout: Rollout, questions: Questions, uniform: Draws) -> TeacherScores:
-        if self.way == "naive":
+        longest = int((rollout.prompt_lengths + rollout.response_lengths).max())
+        # A tree has one trunk for each stretch; of dynamic frequencies, one for each token.
+        changing = any(one.dynamic and longest > one.original for one in rotary(self.model))
+        if self.way == "naive" or changing or longest > self._limit(longest):
             return self._answer(rollout, questions, uniform, None)
         with hooked(self.model) as own:
             return self._answer(rollout, questions, uniform, own)
@@ -140,16 +175,18 @@ class Teacher:
     ) -> TeacherScores:
         started = _now(rollout.tokens)
         tree = leaves(rollout, questions.candidates)
-        sharing = own is not None and own.name in ANY_MASK and self.shares and not self._anchored
+        lengths = rollout.prompt_lengths + rollout.response_lengths
+        spans = stretches(self.model, int(lengths.max()))
+        sharing = own is not None and own.name in ANY_MASK and self.shares and len(spans) == 1
         states = response_states(rollout, _WORTH_SHARING if sharing else 1.0)
-        trunk = None
+        trunks: list[Trunk] = []
         if own is None:
-            hidden = hidden_states(self.model, rollout.tokens)
-            rows = hidden[states.row, states.column][states.index]
+            row, prefix = states.row[states.index], states.column[states.index] + 1
+            rows = prefix_states(self.model, rollout.tokens, lengths, row, prefix)
         else:
-            hidden, trunk = self._run_trunk(own, rollout, states, keep=len(tree) > 0)
+            hidden, trunks = self._run_trunks(own, lengths.tolist(), states, spans, len(tree) > 0)
             rows = hidden[states.index]
-        del hidden
+            del hidden
         drawn = torch.zeros_like(states.index, dtype=torch.float32)
         drawn[states.before + 1] = uniform.trunk
         said = vocabulary_statistics(
@@ -162,8 +199,8 @@ class Teacher:
         )
         sampled = said.confidence(questions.measure)[states.before + 1]
         trunk_done = _now(rollout.tokens)
-        if own is not None and trunk is not None:
-            confidence = self._leaf_confidence(own, trunk, tree, questions, uniform)
+        if own is not None:
+            confidence = self._leaf_confidence(own, trunks, tree, questions, uniform)
         else:
             confidence = naive_confidence(
                 self.model, rollout, questions, tree.index >= 0, uniform, self.vocabulary
@@ -181,25 +218,33 @@ class Teacher:
             leaves=len(tree),
         )
 
-    def _run_trunk(
-        self, own: Own, rollout: Rollout, states: States, keep: bool
-    ) -> tuple[Float[Tensor, "N H"], KeyStore]:
-        if self._anchored:
-            # Dynamic scaling remembers the longest row it has seen; a short one makes it forget.
-            with running(PackedPass(own, Lines.of(states.row[:1], 1))):
-                flat_states(self.model, states.token[:1], states.column[:1])
-        in_pieces = self.pieces and not self._anchored and not rollout.tokens.is_cuda
-        piece = self.trunk_chunk if in_pieces else None
-        return run_trunk(self.model, own, rollout, states, keep, piece)
+    def _run_trunks(
+        self, own: Own, lengths: list[int], states: States, spans: list[Stretch], keep: bool
+    ) -> tuple[Float[Tensor, "N H"], list[Trunk]]:
+        """Last hidden states of all tokens, and a trunk for each stretch; of several, for a row alone."""
+        if len(spans) == 1:
+            piece = self.trunk_chunk if self.pieces and not states.token.is_cuda else None
+            found, store = run_trunk(self.model, own, lengths, states, keep, piece)
+            return found, [(spans[0], store)]
+        parts, trunks = [], []
+        for span in spans:
+            cut = slice(0, span.last)
+            some = replace(
+                states, token=states.token[cut], row=states.row[cut], column=states.column[cut]
+            )
+            found, store = run_trunk(self.model, own, [span.last], some, keep, None)
+            parts.append(found[span.first - 1 :])
+            trunks.append((span, store))
+        return torch.cat(parts), trunks
 
     def _leaf_confidence(
-        self, own: Own, trunk: KeyStore, tree: Leaves, questions: Questions, uniform: Draws
+        self, own: Own, trunks: list[Trunk], tree: Leaves, questions: Questions, uniform: Draws
     ) -> Float[Tensor, "T K"]:
         if not len(tree):
             return torch.full_like(uniform.candidate, torch.nan)
         measured = []
         drawn = uniform.candidate[tree.place, tree.slot]
-        for chunk in chunks(torch.bincount(tree.row).tolist(), self.leaf_chunk, even=True):
+        for trunk, chunk in self._leaf_chunks(trunks, tree):
             span = slice(chunk.start, chunk.stop)
             said = vocabulary_statistics(
                 self.model,
@@ -213,28 +258,34 @@ class Teacher:
             measured.append(said.confidence(questions.measure))
         return torch.where(tree.index >= 0, torch.cat(measured)[tree.index], torch.nan)
 
+    def _leaf_chunks(self, trunks: list[Trunk], tree: Leaves) -> Iterator[tuple[KeyStore, Chunk]]:
+        """The leaves in passes, in order, each with the trunk of the stretch that it ends a prefix of."""
+        size = self._limit(self.leaf_chunk)
+        for span, trunk in trunks:
+            first, last = 0, len(tree)
+            if len(trunks) > 1:
+                first = int((tree.column + 1 < span.first).sum())
+                last = int((tree.column + 1 <= span.last).sum())
+            for chunk in chunks(torch.bincount(tree.row[first:last]).tolist(), size, even=True):
+                yield trunk, replace(chunk, start=chunk.start + first, stop=chunk.stop + first)
+
     def _leaf_states(
         self, own: Own, trunk: KeyStore, tree: Leaves, chunk: Chunk
     ) -> Float[Tensor, "N H"]:
         span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
-        token, column = tree.token[span], tree.column[span]
         leaf_pass = LeafPass(
             own,
             *trunk.of(rows),
             lines=Lines.of(tree.row[span] - chunk.first_row, chunk.last_row - chunk.first_row),
-            column=column,
+            column=tree.column[span],
         )
-        if self._anchored:
-            # Rotary scaling that depends on the longest position must pick the trunk's factor.
-            token = torch.cat([token, token[:1]])
-            column = torch.cat([column, torch.full_like(column[:1], trunk.S - 1)])
         with running(leaf_pass):
-            states = flat_states(self.model, token, column)
+            states = flat_states(self.model, tree.token[span], tree.column[span])
         layers = self.model.config.get_text_config().num_hidden_layers
         if len(leaf_pass.reached) != layers:
             reached = f"{len(leaf_pass.reached)} of its {layers} layers"
             raise UnsupportedError(f"only {reached} use transformers' attention interface")
-        return states[: chunk.stop - chunk.start]
+        return states
 
 
 def trunk_piece(width: int) -> int:
@@ -373,12 +424,3 @@ def check_finite(scores: TeacherScores, rollout: Rollout, questions: Questions) 
                 f"position {int(rollout.position[t])} (token {int(rollout.token[t])}); load the teacher "
                 "in bfloat16 or float32, or check its weights"
             )
-
-
-def picks_by_length(model: PreTrainedModel) -> bool:
-    """Whether rotary frequencies of the model depend on the longest position of a forward."""
-    kinds: list[str] = []
-    for module in model.modules():
-        kind = getattr(module, "rope_type", "")
-        kinds += kind.values() if isinstance(kind, dict) else [str(kind)]
-    return any("dynamic" in kind or "longrope" in kind for kind in kinds)

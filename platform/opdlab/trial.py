@@ -12,7 +12,8 @@ from opdlab.attention_hook import UnsupportedError
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.naive import naive_scores
 from opdlab.records import Questions, Rollout, TeacherScores
-from opdlab.shapes import Float, Tensor
+from opdlab.shapes import Float, Int, Tensor
+from opdlab.stretches import thresholds
 
 if TYPE_CHECKING:
     from opdlab.teacher import Teacher
@@ -29,6 +30,11 @@ _FAILURES = (
 
 # Tokens of a piece of the trial's rows, which have up to 9.
 _PIECE = 3
+
+# What is tried when a model is loaded: so many tokens of a row, and tokens times weights. Beyond,
+# it is tried when a rollout is that long, on the device that it is scored on.
+_AT_LOAD = 1024
+_WORK_AT_LOAD = 10**10
 
 
 def settle(teacher: Teacher) -> None:
@@ -73,13 +79,39 @@ def settle(teacher: Teacher) -> None:
     teacher.shares = teacher.way == "tree"
     if teacher.shares and _fault(teacher, rollout, questions, truth) is not None:
         teacher.shares = False
-    if teacher.way == "naive":
+    if teacher.way == "tree":
+        teacher.unproven = thresholds(teacher.model)
+        size = sum(weight.numel() for weight in teacher.model.parameters())
+        prove(teacher, min(_AT_LOAD, _WORK_AT_LOAD // size))
+    else:
         warnings.warn(
             f"{name} is scored by a whole forward for every candidate, which is exact but slow: "
             f"{faults[-1]}",
             UserWarning,
             stacklevel=3,
         )
+
+
+def prove(teacher: Teacher, tokens: int) -> None:
+    """Hold the tree against whole forwards at every place, not yet tried, that passes of so many tokens
+    reach; where it is wrong, keep it to passes that end before.
+
+    It costs the time of three rows that are so long, once.
+    """
+    while teacher.unproven and teacher.unproven[0] <= tokens:
+        place = teacher.unproven.pop(0)
+        rollout, questions = _trial_at(teacher, place)
+        truth = naive_scores(teacher.model, rollout, questions, teacher.vocabulary)
+        fault = _fault(teacher, rollout, questions, truth)
+        if fault is not None:
+            teacher.reach, teacher.unproven = place - 1, []
+            warnings.warn(
+                f"{type(teacher.model).__name__} depends on more than positions from {place} tokens of a "
+                f"forward on ({fault}): a pass of the teacher takes fewer, and longer rows are scored by "
+                "a whole forward for every candidate, which is exact but slow",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def _fault(
@@ -115,20 +147,33 @@ def _tolerance(model: PreTrainedModel) -> float:
 def _trial(teacher: Teacher) -> tuple[Rollout, Questions]:
     """Unequal rows, two of one prompt; each position asks for its own token and another."""
     size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
-    prompts, responses = torch.tensor([6, 2, 6]), torch.tensor([2, 5, 3])
     tokens = (torch.arange(3 * 9).reshape(3, 9) * 7919 + 11) % size
     tokens[2, :6] = tokens[0, :6]
-    T = int(responses.sum())
-    rollout = Rollout(
+    rollout = _rollout(teacher, tokens, [6, 2, 6], [2, 5, 3])
+    other = (rollout.token * 31 + 17) % size
+    return rollout, Questions(torch.stack([rollout.token, other], 1))
+
+
+def _trial_at(teacher: Teacher, place: int) -> tuple[Rollout, Questions]:
+    """A row that ends beyond a place, and a short one that stands behind it in a pass."""
+    size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
+    tokens = (torch.arange(2 * (place + 3)).reshape(2, -1) * 7919 + 11) % size
+    rollout = _rollout(teacher, tokens, [place + 2, 3], [1, 3])
+    return rollout, Questions(((rollout.token * 31 + 17) % size)[:, None])
+
+
+def _rollout(
+    teacher: Teacher, tokens: Int[Tensor, "B S"], prompts: list[int], responses: list[int]
+) -> Rollout:
+    T = sum(responses)
+    return Rollout(
         tokens=tokens,
-        prompt_lengths=prompts,
-        response_lengths=responses,
-        ended=torch.zeros(3, dtype=torch.bool),
+        prompt_lengths=torch.tensor(prompts),
+        response_lengths=torch.tensor(responses),
+        ended=torch.zeros(len(prompts), dtype=torch.bool),
         log_prob=torch.zeros(T),
         entropy=torch.zeros(T),
         candidates=torch.zeros(T, 0, dtype=torch.long),
-        seeds=torch.zeros(3, dtype=torch.long),
+        seeds=torch.zeros(len(prompts), dtype=torch.long),
         eos_ids=(),
     ).to(teacher.model.device)
-    other = (rollout.token * 31 + 17) % size
-    return rollout, Questions(torch.stack([rollout.token, other], 1))

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 from opdlab.attention_hook import KeyStore, Lines, Own, PackedPass, running
 from opdlab.head import flat_states
 from opdlab.leaf_attention import LeafPass
-from opdlab.records import Rollout
 from opdlab.shapes import Float, Tensor
 from opdlab.shared_prompts import SharedPass
 from opdlab.tree import States, chunks
@@ -47,7 +46,7 @@ class _Continuation(LeafPass):
 def run_trunk(
     model: PreTrainedModel,
     own: Own,
-    rollout: Rollout,
+    lengths: list[int],
     states: States,
     keep: bool,
     piece: int | None,
@@ -55,14 +54,14 @@ def run_trunk(
     """Last hidden states of the tokens in `states`; and their rows' keys and values, if `keep`.
 
     Args:
+        lengths: tokens of each row.
         piece: tokens that go through the model at a time; None for all.
     """
     if states.prompt is not None:
-        shared = _shared_pass(own, rollout, states, keep)
+        shared = _shared_pass(own, len(lengths), states, keep)
         with running(shared):
             found = flat_states(model, states.token, states.column)
-        return found, KeyStore(len(rollout.tokens), shared.width, shared.keys, shared.values)
-    lengths = (rollout.prompt_lengths + rollout.response_lengths).tolist()
+        return found, KeyStore(len(lengths), shared.width, shared.keys, shared.values)
     store = KeyStore(len(lengths), max(lengths))
     parts = chunks(lengths, piece or sum(lengths))
     ends = torch.tensor(lengths).cumsum(0).tolist()
@@ -84,13 +83,13 @@ def run_trunk(
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces), store
 
 
-def _shared_pass(own: Own, rollout: Rollout, states: States, keep: bool) -> SharedPass:
+def _shared_pass(own: Own, rows: int, states: States, keep: bool) -> SharedPass:
     assert states.prompt is not None
     N = states.prompts
     return SharedPass(
         own,
         prompts=Lines.of(states.row[:N], int(states.prompt.max()) + 1),
-        responses=Lines.of(states.row[N:], len(rollout.tokens)),
+        responses=Lines.of(states.row[N:], rows),
         prompt=states.prompt,
         row=states.row[N:],
         column=states.column[N:],

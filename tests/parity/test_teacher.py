@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import STRETCHED, VOCABULARY, random_rollout, small_model
+from small_models import VOCABULARY, random_rollout, small_model
 from tree_controls import CONTROLS, RAGGED, assert_equal, differences
 
 from opdlab import leaf_attention, shared_prompts
@@ -177,21 +177,6 @@ def test_filler_has_no_influence() -> None:
     teacher = Teacher(model)
     found = teacher.score(replace(rollout, tokens=tokens), questions)
     assert_equal(found, teacher.score(rollout, questions), atol=1e-6)
-
-
-@pytest.mark.parametrize("family", STRETCHED)
-def test_leaves_keep_the_rotary_factor_of_their_trunk(family: str) -> None:
-    model, rollout = small_model(family), random_rollout([12, 20, 3], [9, 6, 8])
-    found = Teacher(model).score(rollout, Questions(rollout.candidates)).confidence.log()
-    for t in range(0, len(rollout.row), 3):
-        row, column = int(rollout.row[t]), int(rollout.column[t])
-        length = int(rollout.prompt_lengths[row] + rollout.response_lengths[row])
-        tokens = rollout.tokens[row, :length].repeat(rollout.candidates.shape[1], 1)
-        tokens[:, column] = rollout.candidates[t]
-        with torch.no_grad():
-            model(input_ids=tokens[:1, :1])  # Dynamic scaling forgets the longest row so far.
-            log_p = model(input_ids=tokens).logits[:, column].log_softmax(-1)
-        torch.testing.assert_close(found[t], log_p.amax(-1), atol=2e-5, rtol=0)
 
 
 def test_missing_repeated_and_sampled_candidates_are_answered_rightly() -> None:

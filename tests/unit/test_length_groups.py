@@ -53,18 +53,3 @@ def test_states_and_gradients_are_those_of_one_padded_forward(
         gradients.append([states.detach(), *found])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-
-
-def test_frequencies_that_depend_on_the_longest_row_keep_rows_together(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "_COST_OF_A_FORWARD", 1)
-    monkeypatch.setattr(module, "picks_by_length", lambda _model: True)
-    model = small_model("qwen3")
-    rollout = random_rollout([3, 5, 2, 9, 4, 1, 6], [40, 3, 17, 60, 2, 25, 9])
-    calls: list[int] = []
-    monkeypatch.setattr(
-        module, "hidden_states", lambda m, t: calls.append(len(t)) or hidden_states(m, t)
-    )
-    states_before_tokens(model, rollout)
-    assert calls == [7]

@@ -1,0 +1,237 @@
+"""The law of a row: its numbers are those of forwards of its own prefixes, in a model that has computed
+nothing before. Its company, the order of the rows, and what the model did earlier have no part in them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from small_models import FAMILIES, OWN_WAYS, STRETCHED, random_rollout, small_model
+from transformers import PreTrainedModel
+
+from opdlab.errors import ModelError
+from opdlab.head import log_distribution
+from opdlab.length_groups import states_before_tokens
+from opdlab.naive import naive_scores
+from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.rollout import CachedEngine, GenerateEngine, RolloutEngine
+from opdlab.sampling import choose, uniforms, weigh
+from opdlab.shapes import Tensor
+from opdlab.teacher import Teacher
+from opdlab.tree import part
+
+LISTED = (
+    "llama",
+    "qwen3",
+    "gemma3",
+    "deepseek_v3",
+    "mixtral",
+    "gpt_oss",
+    "mamba",
+    "recurrent_gemma",
+)
+LAWS = (*LISTED, *STRETCHED, *OWN_WAYS)
+CACHED = ("llama", "qwen3", "gemma3", "deepseek_v3", "mixtral", "gpt_oss", "llama4-floor")
+# Beyond it the frequencies of STRETCHED change, and Llama 4's attention its temperature.
+THRESHOLD = 16
+EXACT = 3e-5
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*(whole forward|counts the tokens|depends on more than positions):UserWarning",
+    "ignore::FutureWarning",
+)
+
+
+@cache
+def model_of(family: str) -> PreTrainedModel:
+    assert family in FAMILIES | STRETCHED | OWN_WAYS
+    return small_model(family)
+
+
+@cache
+def rollout_of() -> Rollout:
+    """Short rows and rows beyond the threshold; one of these has its whole answer there."""
+    return random_rollout([3, 12, 17], [3, 6, 1], top_k=2)
+
+
+@torch.no_grad()
+def said(model: PreTrainedModel, rollout: Rollout) -> Tensor:
+    """Log-probabilities before every response token: a forward of each prefix alone."""
+    found = []
+    for row, column in zip(rollout.row.tolist(), rollout.column.tolist(), strict=True):
+        _forget(model)
+        logits = model(input_ids=rollout.tokens[row : row + 1, :column], use_cache=False).logits
+        found.append(logits[0, -1].log_softmax(-1))
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def _forget(model: PreTrainedModel) -> None:
+    """A dynamic model forgets the longest forward at one that is shorter than its original length."""
+    model(input_ids=torch.ones(1, 1, dtype=torch.long), use_cache=False)
+
+
+@torch.no_grad()
+def remember(model: PreTrainedModel) -> None:
+    """A forward that a dynamic model remembers."""
+    model(input_ids=torch.arange(3, 43)[None], use_cache=False)
+
+
+@cache
+def truth(family: str) -> Tensor:
+    rollout = rollout_of()
+    return said(model_of(family), rollout).gather(1, rollout.token[:, None])[:, 0]
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(found, wanted, atol=EXACT, rtol=0, equal_nan=True)
+
+
+def turned(rollout: Rollout) -> tuple[Rollout, Tensor]:
+    """The rows in the reverse order, and where each of their tokens was."""
+    rows = torch.arange(len(rollout.tokens)).flip(0)
+    place = torch.cat([(rollout.row == row).nonzero()[:, 0] for row in rows])
+    return replace(
+        rollout,
+        tokens=rollout.tokens[rows],
+        prompt_lengths=rollout.prompt_lengths[rows],
+        response_lengths=rollout.response_lengths[rows],
+        ended=rollout.ended[rows],
+        candidates=rollout.candidates[place],
+        seeds=rollout.seeds[rows],
+    ), place
+
+
+@pytest.mark.parametrize("family", LAWS)
+def test_the_losss_states_are_those_of_each_prefix_alone(family: str) -> None:
+    model, rollout = model_of(family), rollout_of()
+
+    def log_prob(rollout: Rollout) -> Tensor:
+        remember(model)
+        with torch.no_grad():
+            states = states_before_tokens(model, rollout)
+            said = log_distribution(model, states, None)
+        return said.gather(1, rollout.token[:, None])[:, 0]
+
+    close(log_prob(rollout), truth(family))
+    other, place = turned(rollout)
+    close(log_prob(other), truth(family)[place])
+    for row in (0, 1):
+        alone, mine = part(rollout, torch.tensor([row]))
+        close(log_prob(alone), truth(family)[mine])
+
+
+@pytest.mark.parametrize("family", LAWS)
+def test_a_teachers_scores_are_those_of_each_prefix_and_candidate_alone(family: str) -> None:
+    model, rollout = model_of(family), rollout_of()
+    teacher = Teacher(model)
+
+    def scores(rollout: Rollout) -> TeacherScores:
+        remember(model)
+        return teacher.score(rollout, Questions(rollout.candidates))
+
+    found, (other, place) = scores(rollout), turned(rollout)
+    close(found.log_prob, truth(family))
+    again = scores(other)
+    remember(model)
+    reference = naive_scores(model, rollout, Questions(rollout.candidates))
+    for name in ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence"):
+        close(getattr(found, name), getattr(reference, name))
+        close(getattr(again, name), getattr(found, name)[place])
+    if found.hidden is not None:
+        close(found.hidden[place], again.hidden)  # type: ignore[arg-type]
+    close(found.confidence[:, 1], after_candidates(model, rollout))
+
+
+@torch.no_grad()
+def after_candidates(model: PreTrainedModel, rollout: Rollout) -> Tensor:
+    """Confidence after each second candidate, by a forward of its own."""
+    found = []
+    for t, (row, column) in enumerate(zip(rollout.row, rollout.column, strict=True)):
+        _forget(model)
+        tokens = torch.cat([rollout.tokens[row, :column], rollout.candidates[t, 1:2]])
+        logits = model(input_ids=tokens[None], use_cache=False).logits[0, -1]
+        found.append(logits.softmax(-1).amax())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    ("engine", "family"),
+    [*((CachedEngine, one) for one in CACHED), *((GenerateEngine, one) for one in LAWS)],
+    ids=lambda one: one if isinstance(one, str) else one.__name__,
+)
+def test_tokens_are_drawn_from_what_is_recorded_of_each_prefix_alone(
+    engine: type[RolloutEngine], family: str
+) -> None:
+    model, count = model_of(family), 5
+    prompts = [[5, 6, 7], [*range(3, 17)], [8, 9, 10], [5, 6, 7]]
+
+    def sampled(rows: list[int]) -> Rollout:
+        remember(model)
+        return engine(max_new_tokens=count).sample(
+            model, [prompts[row] for row in rows], rows, eos_ids=(), pad_id=0, top_k=1
+        )
+
+    together = sampled([0, 1, 2, 3])
+    log_p = said(model, together)
+    numbers = uniforms(together.seeds[together.row][:, None], together.position[:, None])
+    assert torch.equal(choose(weigh(log_p.clone()), numbers, 1.0, 1.0)[:, 0], together.token)
+    close(together.log_prob, log_p.gather(1, together.token[:, None])[:, 0])
+    assert torch.equal(together.candidates[:, 0], log_p.argmax(-1))
+    for alone, rows in ((sampled([2]), [2]), (sampled([3, 1]), [3, 1])):
+        mine = torch.cat([(together.row == row).nonzero()[:, 0] for row in rows])
+        assert torch.equal(alone.token, together.token[mine])
+        close(alone.log_prob, together.log_prob[mine])
+
+
+@pytest.mark.parametrize("family", STRETCHED)
+def test_a_model_trains_by_the_distribution_that_it_was_sampled_from(family: str) -> None:
+    model = model_of(family)
+    rollout = GenerateEngine(max_new_tokens=15).sample(
+        model, [[5, 6, 7, 8]] * 3, [1, 2, 3], eos_ids=(2, 9, 11), pad_id=0
+    )
+    assert int(rollout.response_lengths.max()) + 4 > THRESHOLD
+    remember(model)
+    with torch.no_grad():
+        states = states_before_tokens(model, rollout)
+        now = log_distribution(model, states, None).gather(1, rollout.token[:, None])[:, 0]
+    close(now, rollout.log_prob)
+
+
+@pytest.mark.parametrize("family", ["mamba", "recurrent_gemma", "rwkv", "minimax", "lfm2-conv"])
+def test_state_that_the_cache_does_not_hold_is_refused_with_what_to_do(family: str) -> None:
+    with pytest.raises(ModelError, match=r"keys and values alone.*set rollout\.type to `generate`"):
+        CachedEngine(max_new_tokens=4).sample(
+            model_of(family), [[5, 6, 7]], [0], eos_ids=(), pad_id=0
+        )
+
+
+def test_a_counter_of_its_own_keeps_the_tree_to_shorter_passes_and_is_said() -> None:
+    model = small_model("llama4-floor")
+    with pytest.warns(UserWarning, match="depends on more than positions from 16 tokens"):
+        teacher = Teacher(model)
+    assert (teacher.way, teacher.reach) == ("tree", THRESHOLD - 1)
+    with pytest.warns(UserWarning, match="only rows of equal length are decoded together"):
+        CachedEngine(max_new_tokens=20).sample(model, [[5, 6]], [0], eos_ids=(), pad_id=0)
+
+
+def test_places_too_far_to_try_at_load_are_tried_when_a_rollout_reaches_them() -> None:
+    model = small_model("llama4-floor", floor_scale=1100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        teacher = Teacher(model)
+        rollout = random_rollout([3], [4], top_k=1)
+        teacher.score(rollout, Questions(rollout.candidates))
+    assert teacher.unproven == [1100]
+    long = random_rollout([1104, 3], [1, 2], top_k=1)
+    with pytest.warns(UserWarning, match="from 1100 tokens"):
+        found = teacher.score(long, Questions(long.candidates[:, :0]))
+    close(found.log_prob, said(model, long).gather(1, long.token[:, None])[:, 0])
+
+
+def test_rows_of_unequal_length_cannot_be_one_forward_of_devices_that_share_a_model() -> None:
+    with pytest.raises(ModelError, match="devices that share a model"):
+        states_before_tokens(model_of("phi3-longrope"), rollout_of(), grouped=False)
