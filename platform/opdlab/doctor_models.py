@@ -16,7 +16,8 @@ from opdlab.doctor_lines import Line, failed, judged, passed, skipped
 from opdlab.doctor_probe import CANDIDATES, SEARCHED, TOKENS, Cast, Probe
 from opdlab.errors import ModelError, OpdlabError
 from opdlab.evaluation import sampling_engine
-from opdlab.head import hidden_states, log_distribution
+from opdlab.head import log_distribution
+from opdlab.length_groups import states_before_tokens
 from opdlab.naive import naive_scores
 from opdlab.prompts import LOOKED_AT, PromptSource, encode, open_prompts, unknown
 from opdlab.records import Questions, Rollout
@@ -179,7 +180,7 @@ def rescored(probe: Probe) -> Line:
 def training_log_probs(probe: Probe) -> Float[Tensor, "T"]:
     """log pi_S(y_t | s_t) of the probe's tokens by the forward pass that training uses."""
     rollout = probe.rollout
-    hidden = hidden_states(probe.student, rollout.tokens)[rollout.row, rollout.column - 1]
+    hidden = states_before_tokens(probe.student, rollout)
     said = log_distribution(probe.student, hidden, probe.vocabulary)
     return said.gather(-1, rollout.token[:, None])[:, 0]
 

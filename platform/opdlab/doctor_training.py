@@ -14,7 +14,8 @@ from opdlab.doctor_lines import Line, failed, judged, passed, skipped
 from opdlab.doctor_objective import setting_of
 from opdlab.doctor_probe import Probe
 from opdlab.errors import OpdlabError
-from opdlab.head import chunked_loss, hidden_states, project, vocabulary_statistics
+from opdlab.head import chunked_loss, project, vocabulary_statistics
+from opdlab.length_groups import states_before_tokens
 from opdlab.records import Rollout, Supervision
 from opdlab.sampling import record, weigh
 from opdlab.shapes import Float, Tensor
@@ -52,7 +53,7 @@ def float32_sums(name: str, probe: Probe) -> Line:
     what = f"{name}: log-probabilities are summed in float32"
     rollout, student = probe.rollout, probe.student
     with torch.no_grad(), as_in_training(probe):
-        hidden = hidden_states(student, rollout.tokens)[rollout.row, rollout.column - 1]
+        hidden = states_before_tokens(student, rollout)
         nothing = rollout.log_prob.new_zeros(len(rollout.token))
         asked = Supervision(
             rollout.token, nothing, nothing, rollout.candidates[:, :0], nothing[:, None][:, :0]
@@ -144,10 +145,9 @@ def gradient_norm(probe: Probe, rollout: Rollout) -> tuple[float, int]:
     supervision = returned.supervision(method, rollout, scores)
     weights = token_weights(rollout, training.normalisation, training.mask)
     trained = [weight for weight in probe.student.parameters() if weight.requires_grad]
-    hidden = hidden_states(probe.student, rollout.tokens)
     losses = chunked_loss(
         probe.student,
-        hidden[rollout.row, rollout.column - 1],
+        states_before_tokens(probe.student, rollout),
         probe.teacher.model,
         scores.hidden,
         supervision,

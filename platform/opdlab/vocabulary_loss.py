@@ -116,9 +116,7 @@ class _ChunkedLoss(torch.autograd.Function):
         weights = ctx.rows.weights
         scale = upstream[0].sum() / weights.sum().clamp(min=1e-12)
         gradients = ctx.gradients
-        if gradients is None or not torch.allclose(
-            upstream[0], scale * weights, rtol=1e-4, atol=0
-        ):
+        if gradients is None or not torch.allclose(upstream[0], scale * weights, rtol=1e-4, atol=0):
             # A backward pass before took them, or the losses were weighted in another way than announced.
             gradients = _run(ctx.rows, hidden, ctx.parameters, upstream[0])[1]
             scale = torch.ones_like(scale)

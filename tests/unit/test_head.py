@@ -158,6 +158,23 @@ def test_chunks_change_neither_losses_nor_gradients(name: str, weights: str) -> 
         torch.testing.assert_close(gradients[weight], truth[weight], atol=1e-6, rtol=1e-4)
 
 
+def test_a_second_backward_pass_gives_the_gradient_again() -> None:
+    model = small_model("llama")
+    hidden = torch.randn(T, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    nothing = torch.zeros(T)
+    asked = Supervision(
+        torch.full((T,), 7), nothing, nothing + 1, torch.zeros(T, 0).long(), torch.zeros(T, 0)
+    )
+    found = chunked_loss(model, hidden, None, None, asked, losses_by("sampled"), chunk=5)
+    loss = found.loss.sum()
+    loss.backward(retain_graph=True)
+    once = hidden.grad.clone()  # type: ignore[union-attr]
+    loss.backward()
+    torch.testing.assert_close(hidden.grad, 2 * once)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+
+
 @pytest.mark.parametrize("family", HEADS)
 def test_every_weight_of_any_head_gets_its_gradient_from_chunks(family: str) -> None:
     _, truth = case(family, "reverse_kl", None, "even")
