@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, make_dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ BINARY = frozenset(
 )
 _OTHER = """bool len iter next reversed getitem setitem delitem contains call hash str repr format bytes
 int float complex index round trunc floor ceil neg pos abs invert enter exit length_hint fspath copy
-deepcopy missing aiter anext aenter aexit await"""
+deepcopy missing aiter anext aenter aexit await dir"""
 OTHER = frozenset(f"__{name}__" for name in _OTHER.split())
 SPECIAL = EQUAL | ORDER | BINARY | OTHER
 """Operators that are carried out where the object lives. Hooks by which a library lets an object decide
@@ -53,6 +54,8 @@ class Carrier(Protocol):
 
     def knows(self, target: Any) -> bool: ...
 
+    def belongs(self, kind: type, value: Any) -> bool: ...
+
     def made_by_tests(self, kind: type, made: Any) -> None: ...
 
 
@@ -75,6 +78,9 @@ class Mirror(type):
         else:
             cls.carrier.carry("set", cls, name, value)
 
+    def __instancecheck__(cls, value: Any) -> bool:
+        return type.__instancecheck__(cls, value) or cls.carrier.belongs(cls, value)
+
     def __iter__(cls) -> Any:
         return cls.carrier.operate(cls, "__iter__", ())
 
@@ -92,12 +98,20 @@ class Mirror(type):
 
 
 def mirrored(
-    carrier: Carrier, name: str, module: str, bases: list[type], specials: list[str]
+    carrier: Carrier,
+    name: str,
+    module: str,
+    bases: list[type],
+    specials: list[str],
+    fields: list[str] | None = None,
 ) -> type:
     """A class of stand-ins.
 
+    Args:
+        fields: of a data class.
+
     Raises:
-        TypeError, ValueError: there can be no class of this name.
+        TypeError, ValueError: there can be no class of this name, or no field.
     """
 
     def get(self: Any, name: str) -> Any:
@@ -119,17 +133,21 @@ def mirrored(
         "__module__": module,
         "__doc__": _Documentation(),
         "__slots__": (),
+        "__dir__": lambda self: carrier.operate(self, "__dir__", ()),
         "__copy__": lambda self: carrier.operate(self, "__copy__", ()),
         "__deepcopy__": lambda self, memo: carrier.operate(self, "__deepcopy__", ()),
     }
-    for special in specials:
-        if special in SPECIAL:
-            space[special] = _forwarder(carrier, special)
-        elif special.isidentifier() and not special.startswith("_"):
-            space[special] = property(partial(get, name=special))
+    space |= {each: _forwarder(carrier, each) for each in specials if each in SPECIAL}
+    own = [each for each in specials if each.isidentifier() and not each.startswith("_")]
+    space |= {each: property(partial(get, name=each)) for each in own}
     # Defining `==` alone takes `hash` away, as Python itself does.
     if "__eq__" in specials and "__hash__" not in specials:
         space["__hash__"] = None
+    if fields is not None:
+        # `asdict`, `fields` and `replace` read the fields here, and ask for what they hold there.
+        space["__dataclass_fields__"] = vars(make_dataclass("Fields", fields))[
+            "__dataclass_fields__"
+        ]
     if module == "builtins" and name in _KNOWN and not bases:
         known = _KNOWN[name]
         space["__class__"] = property(lambda self: known)
@@ -185,6 +203,15 @@ def overridden(kind: type, inherited: frozenset[type]) -> list[str]:
     theirs = {name for base in inherited for name in dir(base)} - ASSURING
     own = {name for each in type.mro(kind) if each not in inherited for name in vars(each)}
     return sorted(name for name in own & theirs if not name.startswith("_"))
+
+
+def fields_of(kind: type) -> list[str] | None:
+    """Names of the fields of a data class; None of any other."""
+    try:
+        return [each.name for each in fields(kind)] if is_dataclass(kind) else None
+    except Exception:  # noqa: BLE001
+        # A class that only calls itself one.
+        return None
 
 
 def specials_of(kind: type, inherited: frozenset[type]) -> list[str]:

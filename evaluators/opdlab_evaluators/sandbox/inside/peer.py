@@ -162,6 +162,14 @@ class Peer:
         kind = target if isinstance(target, type) else type(target)
         return any(each in self.trusted for each in kind.__mro__)
 
+    def belongs(self, kind: type, value: Any) -> bool:
+        """Whether a far class counts a far object as its own, though it is none of its children.
+
+        So protocols do, and abstract classes. The judge alone asks: of nothing that is the tests' own.
+        """
+        known = self.guarded and self.far(kind) and self.far(value)
+        return known and self.carry("isinstance", kind, value) is True
+
     def readable(self, target: Any, name: str) -> bool:
         """Whether an attribute of a far object may be asked for."""
         if name.startswith("__") and name.endswith("__"):
@@ -260,7 +268,9 @@ class Peer:
         items = [writing.item(value) for value in values]
         for number, kind in list(self.containers.items()):
             known = self.seen.get(number)
-            if known is not None and not _same(known, wire.parts(kind, self.objects[number])):
+            if known is not None and not wire.same(
+                kind, known, wire.parts(kind, self.objects[number])
+            ):
                 writing.again(number)
         return {"items": items, "nodes": writing.nodes}
 
@@ -311,10 +321,6 @@ class Peer:
             raise AssertionError from error
         self.seen = {n: wire.parts(kind, self.objects[n]) for n, kind in self.containers.items()}
         return found
-
-
-def _same(one: list, other: list) -> bool:
-    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def _tests_own(value: Any) -> bool:
@@ -386,6 +392,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": _call,
     "do": _do,
     "await": _awaited,
+    "isinstance": lambda kind, value: isinstance(value, kind),
 }
 
 

@@ -27,13 +27,13 @@ class Reading:
         """The values that a message is about."""
         self._empty()
         for node in self.nodes:
-            if node[0] not in wire.MUTABLE:
+            if not _can_change(node):
                 if node[0] != "class":
                     self._fixed(node)
             elif node[1] not in self.peer.objects:
                 self._container(node)
         for node in self.nodes:
-            if node[0] in wire.MUTABLE:
+            if _can_change(node):
                 self._fill(node)
         return self._all(items)
 
@@ -42,7 +42,7 @@ class Reading:
         for node in self.nodes:
             if node[0] == "class":
                 self._class(node)
-            elif node[0] in wire.MUTABLE and _alone(node) and node[1] not in self.peer.objects:
+            elif _can_change(node) and _alone(node) and node[1] not in self.peer.objects:
                 self._container(node)
 
     def _all(self, items: list) -> list:
@@ -80,23 +80,29 @@ class Reading:
         return number
 
     def _container(self, node: list) -> None:
-        form, number, _, extra = node[:4]
+        form, number, items, extra = node[:4]
+        if form == wire.ARRAY:
+            made = wire.array_of(self._all(items))
+            self.peer.add(made, self._given(number), type(made))
+            return
         base: Any = wire.MUTABLE[form]
         kind = self._value(node[4]) if len(node) > 4 else base
         if not isinstance(kind, type) or not issubclass(kind, base):
             raise NonsenseError(f"no class of a {form}")
-        made: Any = base.__new__(kind)
+        made: Any = base.__new__(kind, *(extra if form == "typed array" else ()))
         if form == "deque":
             base.__init__(made, (), *extra)
         elif form == "defaultdict":
             base.__init__(made, self._value(extra[0]))
+        elif form == "bytearray":
+            base.__init__(made, len(items))  # a view of its memory forbids another size later
         elif base.__init__ is not object.__init__:
             base.__init__(made)
         self.peer.add(made, self._given(number), base)
 
     def _fill(self, node: list) -> None:
         form, number, items = node[:3]
-        base = wire.MUTABLE[form]
+        base: Any = wire.MUTABLE.get(form) or wire.array_type()
         if self.peer.containers[number] is not base:
             raise NonsenseError(f"{number} is no {form}")
         self.peer.seen.pop(number, None)
@@ -113,20 +119,19 @@ class Reading:
             self.local[number] = _SEQUENCES[form](self._all(items))
         elif form == "made":
             self.local[number] = wire.rebuilt(node[3], self._all(items))
-        elif form == "array":
-            self.local[number] = wire.array_of(items)
+        elif form == "number":
+            self.local[number] = wire.number_of(items)
         elif form == "error":
-            kind, *args = self._all(items)
-            self.local[number] = _error(kind, args)
+            self.local[number] = _error(*self._all(items))
         else:
             raise NonsenseError(f"no form {str(form)[:100]!r}")
 
     def _class(self, node: list) -> None:
-        _, number, items, name, module, specials = node
+        _, number, items, name, module, specials, fields = node
         bases = [self._value(item) for item in items]
         if not all(isinstance(base, type) for base in bases):
             raise NonsenseError("no bases")
-        kind = mirror.mirrored(self.peer, str(name), str(module), bases, specials)
+        kind = mirror.mirrored(self.peer, str(name), str(module), bases, specials, fields)
         self.peer.add(kind, self._given(number))
 
     def _far(self, node: list) -> None:
@@ -139,7 +144,7 @@ class Reading:
         elif form == "object":
             made = object.__new__(kind)
         elif form == "error":
-            made = _error(kind, content)
+            made = _error(kind, *content)
         elif form in _SEQUENCES:
             made = _SEQUENCES[form].__new__(kind, content)
         else:
@@ -156,12 +161,23 @@ class Reading:
         return awaited()
 
 
+def _can_change(node: list) -> bool:
+    return node[0] in wire.MUTABLE or node[0] == wire.ARRAY
+
+
 def _alone(node: list) -> bool:
     """Whether a new container needs nothing of the other nodes, such as a class."""
     return node[0] != "defaultdict" and len(node) == 4
 
 
-def _error(kind: Any, args: list) -> BaseException:
+def _error(kind: Any, cause: Any, context: Any, hidden: Any, *args: Any) -> BaseException:
+    made = _bare_error(kind, args)
+    made.__cause__, made.__context__ = cause, context  # a TypeError where one is no error
+    made.__suppress_context__ = hidden is True
+    return made
+
+
+def _bare_error(kind: Any, args: tuple) -> BaseException:
     if not isinstance(kind, type) or not issubclass(kind, BaseException):
         raise NonsenseError("no error")
     if not isinstance(kind, mirror.Mirror):

@@ -11,9 +11,12 @@ below, or raise `NonsenseError`.
 
 from __future__ import annotations
 
+import gc
+import operator
 import re
 import sys
 import types
+from array import array
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
@@ -46,6 +49,8 @@ MUTABLE: dict[str, type] = {
     "Counter": Counter,
     "OrderedDict": OrderedDict,
     "defaultdict": defaultdict,
+    "SimpleNamespace": types.SimpleNamespace,
+    "typed array": array,
 }
 MUTABLE_NAMES = {kind: name for name, kind in MUTABLE.items()}
 
@@ -69,12 +74,13 @@ MADE: dict[str, tuple[type, Callable[..., Any], Callable[[Any], tuple]]] = {
         lambda v: (*v.timetuple()[:6], v.microsecond, v.tzinfo, v.fold),
     ),
     "complex": (complex, complex, lambda v: (v.real, v.imag)),
-    "memoryview": (memoryview, memoryview, lambda v: (v.tobytes(),)),
+    "memoryview": (memoryview, lambda v: memoryview(_bytes(v)), lambda v: (_seen_through(v),)),
     "PosixPath": (PosixPath, PosixPath, lambda v: (str(v),)),
     "PurePosixPath": (PurePosixPath, PurePosixPath, lambda v: (str(v),)),
-    "keys": (type({}.keys()), lambda *v: dict.fromkeys(v).keys(), tuple),
-    "values": (type({}.values()), lambda *v: dict(enumerate(v)).values(), tuple),
-    "items": (type({}.items()), lambda *v: dict(v).items(), tuple),
+    # A view shows what its dictionary holds later, too.
+    "keys": (type({}.keys()), lambda v: dict.keys(_mapped(v)), lambda v: (_viewed(v),)),
+    "values": (type({}.values()), lambda v: dict.values(_mapped(v)), lambda v: (_viewed(v),)),
+    "items": (type({}.items()), lambda v: dict.items(_mapped(v)), lambda v: (_viewed(v),)),
     "ChainMap": (ChainMap, lambda *maps: ChainMap(*map(_mapped, maps)), lambda v: tuple(v.maps)),
     "Pattern": (
         re.Pattern,
@@ -86,10 +92,10 @@ MADE: dict[str, tuple[type, Callable[..., Any], Callable[[Any], tuple]]] = {
         lambda *v: types.MappingProxyType(dict(v)),
         lambda v: tuple(v.items()),
     ),
-    "SimpleNamespace": (
-        types.SimpleNamespace,
-        lambda *v: types.SimpleNamespace(**dict(v)),
-        lambda v: tuple(vars(v).items()),
+    "alias": (
+        types.GenericAlias,
+        lambda origin, *args: types.GenericAlias(origin, args),
+        lambda v: (v.__origin__, *v.__args__),
     ),
 }
 MADE_NAMES = {kind: name for name, (kind, _, _) in MADE.items()}
@@ -97,7 +103,6 @@ PACKAGED = {
     ("sortedcontainers.sortedlist", "SortedList"),
     ("sortedcontainers.sortedset", "SortedSet"),
     ("sortedcontainers.sorteddict", "SortedDict"),
-    ("array", "array"),
     ("uuid", "UUID"),
 }
 """Types of packages that both sides may load: rebuilt from the arguments below."""
@@ -107,6 +112,31 @@ def _mapped(value: Any) -> dict:
     if not isinstance(value, dict):
         raise NonsenseError("no dictionary")
     return value
+
+
+def _viewed(view: Any) -> dict:
+    (found,) = gc.get_referents(view)
+    return found
+
+
+VIEWS: dict[type, Callable[[Any], dict]] = {
+    type({}.keys()): dict.fromkeys,
+    type({}.values()): lambda view: dict(enumerate(view)),
+    type({}.items()): dict,
+}
+"""Views of dictionaries, and how one is copied that shows no more than the view."""
+
+
+def _bytes(value: Any) -> bytes | bytearray:
+    if not isinstance(value, (bytes, bytearray)):
+        raise NonsenseError("no bytes")
+    return value
+
+
+def _seen_through(view: memoryview) -> Any:
+    """What a view of memory shows: the bytes that it may change, where it shows all of them."""
+    whole = type(view.obj) is bytearray and view.contiguous and view.format == "B"
+    return view.obj if whole and view.nbytes == len(view.obj) else view.tobytes()
 
 
 def _pattern(text: Any, flags: Any) -> re.Pattern:
@@ -120,8 +150,6 @@ def packaged(value: Any) -> tuple[str, tuple] | None:
     kind = type(value)
     if (kind.__module__, kind.__qualname__) not in PACKAGED or _loaded(kind) is not kind:
         return None
-    if kind.__qualname__ == "array":
-        return "array.array", (value.typecode, tuple(value))
     if kind.__qualname__ == "UUID":
         return "uuid.UUID", (value.hex,)
     plain = tuple(value.items()) if kind.__qualname__ == "SortedDict" else tuple(value)
@@ -144,31 +172,64 @@ def rebuilt(name: str, args: list) -> Any:
     return getattr(sys.modules[module], kind)(*args)
 
 
-def array_parts(value: Any) -> list | None:
-    """`[dtype, shape, bytes]` of an array or scalar of numpy, without objects in it; None for others."""
+ARRAY = "array"
+"""Form of numpy's arrays, which are containers that can change; their type is known where numpy is."""
+
+
+def array_type() -> type | None:
+    """The type of arrays, if this process has loaded numpy."""
     numpy = sys.modules.get("numpy")
-    if numpy is None or type(value).__module__ != "numpy":
+    return getattr(numpy, "ndarray", None)
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of numbers or texts, and of no class of its own."""
+    return type(value) is array_type() and _is_flat(value.dtype)
+
+
+def _is_flat(kind: Any) -> bool:
+    return not (kind.hasobject or kind.names or kind.subdtype)
+
+
+def number_parts(value: Any) -> list | None:
+    """`[dtype, bytes]` of one number of numpy; None for others."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value).__module__ != "numpy" or not isinstance(value, numpy.generic):
         return None
-    if isinstance(value, numpy.ndarray) and type(value) is numpy.ndarray:
-        shape = list(value.shape)
-    elif isinstance(value, numpy.generic):
-        shape = None
-    else:
-        return None
-    if value.dtype.hasobject or value.dtype.names:
-        return None
-    return [value.dtype.str, shape, value.tobytes().hex()]
+    return [value.dtype.str, value.tobytes().hex()] if _is_flat(value.dtype) else None
+
+
+def number_of(parts: list) -> Any:
+    """The number; raises whatever numpy raises."""
+    kind, content = parts
+    return _read_numbers(kind, bytes.fromhex(content))[0]
 
 
 def array_of(parts: list) -> Any:
-    """The array or scalar; raises whatever numpy raises."""
+    """An array of what `parts` gives; raises whatever numpy raises."""
+    kind, content, changeable, *shape = parts
+    made = _read_numbers(kind, content).reshape(shape).copy()
+    made.flags.writeable = changeable is True
+    return made
+
+
+def _read_numbers(kind: Any, content: bytes) -> Any:
     import numpy
 
-    kind, shape, content = parts
     if not isinstance(kind, str) or "O" in kind or "," in kind or "V" in kind:
         raise NonsenseError("no type of an array")
-    flat = numpy.frombuffer(bytes.fromhex(content), numpy.dtype(kind))
-    return flat[0] if shape is None else flat.reshape(shape).copy()
+    return numpy.frombuffer(content, numpy.dtype(kind))
+
+
+def _fill_array(value: Any, items: list) -> None:
+    found = array_of(items)
+    if value.dtype != found.dtype or value.size != found.size:
+        raise NonsenseError("another array")
+    if value.shape != found.shape:
+        value.shape = found.shape
+    if value.tobytes() != found.tobytes():
+        value[...] = found
+    value.flags.writeable = found.flags.writeable
 
 
 def all_scalar(values: Any) -> bool:
@@ -216,7 +277,18 @@ def parts(kind: type, value: Any) -> list:
     """What a container holds, read by the built-in type's own means, in one flat list."""
     if issubclass(kind, dict):
         return [each for pair in _mapping(kind).items(value) for each in pair]
+    if kind is types.SimpleNamespace:
+        return [each for pair in vars(value).items() for each in pair]
+    if kind is array_type():
+        return [value.dtype.str, value.tobytes(), value.flags.writeable, *value.shape]
     return list(kind.__iter__(value))
+
+
+def same(kind: type, one: list, other: list) -> bool:
+    """Whether the parts that a container had are those that it has."""
+    if kind is array_type():
+        return one == other
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def _mapping(kind: type) -> Any:
@@ -229,6 +301,13 @@ def fill(kind: type, value: Any, items: list) -> None:
     if issubclass(kind, dict):
         _mapping(kind).clear(value)
         _mapping(kind).update(value, zip(items[::2], items[1::2], strict=True))
+    elif kind is types.SimpleNamespace:
+        vars(value).clear()
+        vars(value).update(zip(map(_named, items[::2]), items[1::2], strict=True))
+    elif kind is array:
+        value[:] = array(value.typecode, items)
+    elif kind is array_type():
+        _fill_array(value, items)
     elif kind is set:
         set.clear(value)
         set.update(value, items)
@@ -237,6 +316,12 @@ def fill(kind: type, value: Any, items: list) -> None:
         deque.extend(value, items)
     else:
         kind.__setitem__(value, slice(None), items)
+
+
+def _named(name: Any) -> str:
+    if not isinstance(name, str):
+        raise NonsenseError("no name")
+    return name
 
 
 def global_type(module: str, name: str) -> type | None:

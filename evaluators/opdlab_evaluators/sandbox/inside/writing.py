@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 COPIED: tuple[type, ...] = (int, float, str, bytes, tuple, frozenset, complex)
-BASES = frozenset({*COPIED, *wire.MUTABLE_NAMES})
+BASES = frozenset(
+    {*COPIED, *wire.MUTABLE_NAMES} - {types.SimpleNamespace, wire.MUTABLE["typed array"]}
+)
 """Types whose content is copied, and whose subclasses' content is."""
 
 
@@ -60,7 +62,7 @@ class Writing:
         value = self.peer.objects[number]
         base = self.peer.containers[number]
         items: list = []
-        node = [wire.MUTABLE_NAMES[base], number, items]
+        node = [_form(base), number, items]
         parts = wire.parts(base, value)
         items += parts if wire.all_scalar(parts) else [self.item(part) for part in parts]
         self.nodes.append(node)
@@ -102,21 +104,35 @@ class Writing:
             return self._local(value, kind.__name__, list(value), items)
         if kind in wire.MADE_NAMES:
             name = wire.MADE_NAMES[kind]
-            return self._local(value, "made", list(wire.MADE[name][2](value)), items, name)
-        array = wire.array_parts(value)
-        if array is not None:
-            return self._local(value, "array", [], array)
+            return self._local(value, "made", self._taken_apart(value, name), items, name)
+        if wire.is_array(value):
+            return self._container(value, kind, items, None)
+        number = wire.number_parts(value)
+        if number is not None:
+            return self._local(value, "number", [], number)
         packaged = wire.packaged(value)
         if packaged is not None:
             return self._local(value, "made", list(packaged[1]), items, packaged[0])
         if isinstance(value, BaseException) and self._named(kind):
-            return self._local(value, "error", [kind, *self._args(value)], items)
+            return self._local(value, "error", [kind, *self._told(value)], items)
         if isinstance(value, type):
             self.peer.may_leave(value)
             return self._class(value, value, items)
         if type(value) is Stand:
             return self._class(value.kind, value, items)
         return self._object(value, kind, items)
+
+    def _taken_apart(self, value: Any, name: str) -> list:
+        if self.peer.guarded and type(value) in wire.VIEWS:
+            return [wire.VIEWS[type(value)](value)]
+        return list(wire.MADE[name][2](value))
+
+    def _told(self, error: BaseException) -> list:
+        """What an error came from, whether that is hidden, and its arguments."""
+        if self.peer.guarded:  # what the tests' error came from may hold anything
+            return [None, None, False, *self._args(error)]
+        came = (error.__cause__, error.__context__, error.__suppress_context__)
+        return [*came, *self._args(error)]
 
     def _named(self, kind: type) -> bool:
         return wire.global_type(kind.__module__, kind.__qualname__) is kind
@@ -156,11 +172,13 @@ class Writing:
     ) -> tuple[list, list, list]:
         number = self.peer.add(value, container=base)
         extra: list = []
-        node = [wire.MUTABLE_NAMES[base], number, items, extra]
+        node = [_form(base), number, items, extra]
         parts = wire.parts(base, value)
         more: list = []
         if base is wire.MUTABLE["deque"]:
             extra.append(value.maxlen)
+        elif base is wire.MUTABLE["typed array"]:
+            extra.append(value.typecode)
         elif base is wire.MUTABLE["defaultdict"]:
             extra.append(self.item(value.default_factory))
         if kind is not None:
@@ -178,6 +196,7 @@ class Writing:
         inherited = known if stand is kind else frozenset()
         specials = mirror.specials_of(kind, inherited) + mirror.overridden(kind, inherited)
         node = ["class", number, items, str(kind.__name__)[:200], str(kind.__module__), specials]
+        node.append(mirror.fields_of(kind))
         bases = kind.__bases__ if stand is kind else ()
         return node, [each for each in bases if self._is_base(each)], items
 
@@ -203,10 +222,14 @@ class Writing:
                 list(base.__iter__(value)) if base in (tuple, frozenset) else [_exact(base, value)]
             )
         elif isinstance(value, BaseException):
-            form, content = "error", self._args(value)
+            form, content = "error", self._told(value)
         elif isinstance(value, types.CoroutineType):
             form = "coroutine"
         return ["far", number, items, form], [self._described(kind), *content], items
+
+
+def _form(base: type) -> str:
+    return wire.MUTABLE_NAMES.get(base, wire.ARRAY)
 
 
 def _of_library(module: Any) -> bool:
