@@ -12,6 +12,7 @@ from opdlab_evaluators.answers.extraction import after_thinking
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})(?P<language>[^\n`]*)$", re.MULTILINE
 )
+LATER_FENCES = 8
 # Where a base model begins something new. Source: arXiv:2107.03374, section 2.
 _STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@", "\n```", "\n<")
 
@@ -19,15 +20,19 @@ _STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@", "\n```", "\n<")
 def blocks(completion: str) -> list[str]:
     """The fenced blocks outside the thinking part, without the indentation of their fence.
 
-    A block that is never closed ends with the answer, as in CommonMark.
+    A block that is never closed ends with the answer, as in CommonMark. A fence in a text of the program,
+    such as its documentation, ends nothing.
     """
     text = after_thinking(completion).replace("\r\n", "\n")
     found: list[str] = []
     opened = None
-    for fence in _FENCE.finditer(text):
+    fences = list(_FENCE.finditer(text))
+    for number, fence in enumerate(fences, start=1):
         bare = not fence["language"].strip()
         if opened is None:
             opened = fence
+        elif _is_within(text[opened.end() + 1 :], opened, fence, fences[number:]):
+            continue
         elif bare and fence["fence"].startswith(opened["fence"]):
             found.append(_dedented(text[opened.end() + 1 : fence.start()], opened["indent"]))
             opened = None
@@ -37,6 +42,24 @@ def blocks(completion: str) -> list[str]:
     if opened is not None and text[opened.end() + 1 :].strip():
         found.append(_dedented(text[opened.end() + 1 :], opened["indent"]))
     return found
+
+
+def _is_within(rest: str, opened: re.Match, fence: re.Match, later: list[re.Match]) -> bool:
+    """Whether a fence stands in a text of a program that goes on behind it, up to a later fence.
+
+    Args:
+        rest: all that follows the opening fence.
+    """
+
+    def is_program(end: re.Match) -> bool:
+        block = rest[: end.start() - opened.end() - 1]
+        return bool(_statements(_dedented(block, opened["indent"])))
+
+    before = rest[: max(fence.start() - opened.end() - 1, 0)]
+    if not any(quotes in before for quotes in ('"""', "'''")) or is_program(fence):
+        return False
+    ends = [each for each in later if not each["language"].strip()][:LATER_FENCES]
+    return any(map(is_program, ends))
 
 
 def _dedented(block: str, indent: str) -> str:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -93,7 +94,13 @@ def find_bwrap() -> Bwrap:
     return found
 
 
-def sandboxed(control: int, filter_fd: int | None, groups: list[str], number: int) -> list[str]:
+def sandboxed(
+    control: int,
+    filter_fd: int | None,
+    groups: list[str],
+    number: int,
+    contents: Mapping[str, int] | None = None,
+) -> list[str]:
     """Command that starts a zygote in a sandbox.
 
     As root it first makes a private view of the files, in which the interpreter stands at a neutral
@@ -105,6 +112,7 @@ def sandboxed(control: int, filter_fd: int | None, groups: list[str], number: in
         filter_fd: file descriptor with a filter of system calls.
         groups: files of control groups to join.
         number: tells the sandboxes of this process apart.
+        contents: file descriptors with what files inside hold in place of the machine's own.
     """
     bwrap, binds = find_bwrap(), shared_files()
     outer: list[str] = []
@@ -123,7 +131,10 @@ def sandboxed(control: int, filter_fd: int | None, groups: list[str], number: in
         python = str(neutral["/python/bin/python"])
         outer += ["--"]
     launch = [python, "-I", "-S", "-c", _LAUNCH, str(uid), str(len(groups)), *groups]
-    inner = [bwrap.path, *_isolation(bwrap, filter_fd), *_files(binds), "--"]
+    inner = [bwrap.path, *_isolation(bwrap, filter_fd), *_files(binds)]
+    for target, content in (contents or {}).items():
+        inner += ["--ro-bind-data", str(content), target]
+    inner += ["--remount-ro", "/", "--"]
     return [*outer, *launch, *inner, *_zygote("/python/bin/python", control, "/tmp:/dev/shm", "/")]
 
 
@@ -182,8 +193,22 @@ def _files(binds: dict[str, Path]) -> list[str]:
         if Path(name).exists():
             args += ["--ro-bind", "/dev/null", name]
     args += ["--size", str(SHARED_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
-    args += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/"]
+    args += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
     return [*args, "--chdir", "/tmp"]
+
+
+@cache
+def told_otherwise() -> dict[str, bytes]:
+    """Files inside that name no folder of this machine, though Python's own do: how it was built."""
+    standard = Path(sysconfig.get_path("stdlib"))
+    place = f"/python/lib/{standard.name}"
+    prefix = sys.base_prefix if sys.base_prefix != "/usr" else "/python"
+    found = {
+        f"{place}/{file.name}": file.read_bytes().replace(prefix.encode(), b"/python")
+        for file in standard.glob("_sysconfigdata*.py")
+    }
+    compiled = standard.glob("__pycache__/_sysconfigdata*.pyc")
+    return found | {f"{place}/__pycache__/{file.name}": b"" for file in compiled}
 
 
 def interpreter() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -20,6 +22,7 @@ from typing import Any, final
 from opdlab_evaluators.sandbox import command, system_calls
 from opdlab_evaluators.sandbox.cgroup import Groups
 from opdlab_evaluators.sandbox.command import ENVIRONMENT, INSTALL, SandboxMissingError
+from opdlab_evaluators.sandbox.inside import reach
 from opdlab_evaluators.sandbox.inside.zygote import BUSY_FACTOR
 
 START_LIMIT_S = 60.0
@@ -28,6 +31,8 @@ STDERR_KEPT = 2000
 END_LIMIT_S = 2.0
 MANAGERS, MANAGED_BYTES = 8, 256 << 20
 """Processes and memory of a sandbox that are no test's."""
+NO_LANDLOCK = """this kernel has no Landlock (5.19 or newer): programs of code benchmarks can read in /proc
+where this machine keeps its files, though not the files"""
 _NUMBERS = count()
 
 
@@ -129,24 +134,31 @@ class Sandbox:
             self.groups = Groups(most)
         else:
             self.scratch = tempfile.mkdtemp(prefix="opdlab-unsafe-")
+        told = command.told_otherwise() if self.protected else {}
+        contents = {name: _kept(_filled(content), passed) for name, content in told.items()}
+        given = [*contents.values(), *([] if filter_fd is None else [filter_fd])]
         self.process = subprocess.Popen(
-            self._command(theirs.fileno(), filter_fd),
+            self._command(theirs.fileno(), filter_fd, contents),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=said,
-            pass_fds=[theirs.fileno(), *([] if filter_fd is None else [filter_fd])],
+            pass_fds=[theirs.fileno(), *given],
             cwd=self.scratch,
             env={"PATH": os.environ.get("PATH", ""), **_environment(self.protected)},
             start_new_session=True,
         )
         theirs.close()
         self._await_ready(said)
+        if self.protected and not reach.offered(ctypes.CDLL(None)):
+            warnings.warn(NO_LANDLOCK, RuntimeWarning, stacklevel=2)
 
-    def _command(self, control: int, filter_fd: int | None) -> list[str]:
+    def _command(
+        self, control: int, filter_fd: int | None, contents: Mapping[str, int]
+    ) -> list[str]:
         if self.scratch is not None:
             return command.unprotected(control, self.scratch)
         groups = self.groups.joined if self.groups else []
-        return command.sandboxed(control, filter_fd, groups, next(_NUMBERS))
+        return command.sandboxed(control, filter_fd, groups, next(_NUMBERS), contents)
 
     def _await_ready(self, said: int) -> None:
         control = self.connected

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, make_dataclass
+from copy import copy
+from dataclasses import Field, fields, is_dataclass, make_dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -41,6 +42,9 @@ _KNOWN = {
         *(types.ModuleType, map, filter, zip, enumerate, reversed),
     )
 }
+
+
+(_FIELD,) = fields(make_dataclass("Example", ["name"]))
 
 
 class Carrier(Protocol):
@@ -145,9 +149,7 @@ def mirrored(
         space["__hash__"] = None
     if fields is not None:
         # `asdict`, `fields` and `replace` read the fields here, and ask for what they hold there.
-        space["__dataclass_fields__"] = vars(make_dataclass("Fields", fields))[
-            "__dataclass_fields__"
-        ]
+        space["__dataclass_fields__"] = {name: _field(name) for name in fields}
     if module == "builtins" and name in _KNOWN and not bases:
         known = _KNOWN[name]
         space["__class__"] = property(lambda self: known)
@@ -161,6 +163,13 @@ def _built(carrier: Carrier, name: str, bases: list[type], space: dict[str, Any]
     except TypeError:
         # Bases that only fit together with what was left out of them.
         return Mirror(name, tuple(bases[:1]), space)
+
+
+def _field(name: str) -> Field:
+    """A field of this name alone: to make a data class of many takes long."""
+    made = copy(_FIELD)
+    made.name = str(name)
+    return made
 
 
 def _forwarder(carrier: Carrier, special: str) -> Callable[..., Any]:
