@@ -135,8 +135,10 @@ def _bytes(value: Any) -> bytes | bytearray:
 
 def _seen_through(view: memoryview) -> Any:
     """What a view of memory shows: the bytes that it may change, where it shows all of them."""
-    whole = type(view.obj) is bytearray and view.contiguous and view.format == "B"
-    return view.obj if whole and view.nbytes == len(view.obj) else view.tobytes()
+    shown = view.obj
+    if type(shown) is not bytearray or not view.contiguous or view.format != "B":
+        return view.tobytes()
+    return shown if view.nbytes == len(shown) else view.tobytes()
 
 
 def _pattern(text: Any, flags: Any) -> re.Pattern:
