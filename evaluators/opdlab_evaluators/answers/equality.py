@@ -23,7 +23,7 @@ from opdlab_evaluators.answers.quantity import Beyond
 from opdlab_evaluators.answers.thing import Context, Thing
 from opdlab_evaluators.answers.things import ambiguous_list, read
 from opdlab_evaluators.answers.tokens import LONGEST, Unread, tokens_of
-from opdlab_evaluators.answers.words import choice_of, plain_words, words_of_unit
+from opdlab_evaluators.answers.words import choice_of, plain_words, says_words, words_of_unit
 
 FLOAT_ROUNDING = 40
 NUMERIC_PRECISION = 80
@@ -55,7 +55,7 @@ class Outcome:
 @cache
 def rules() -> str:
     """Version of these rules with those of the libraries that they rest on."""
-    return "+".join(["math-4", *(f"{name}-{version(name)}" for name in DECIDING)])
+    return "+".join(["math-5", *(f"{name}-{version(name)}" for name in DECIDING)])
 
 
 def quick(gold: str, answer: str) -> Outcome | None:
@@ -90,8 +90,7 @@ def _by_words(gold: str, answer: str) -> Outcome | None:
     if a is None or (len(a) < 2 and b is not None):
         return None
     if b is not None:
-        bare = b.removeprefix("answer is ")
-        if a in (b, bare):
+        if says_words(a, b):
             return Outcome(True, "words")
         if _is_product(gold) and _is_product(answer):
             return None
@@ -109,19 +108,26 @@ def _is_product(text: str) -> bool:
     return bool(re.fullmatch(r"[a-dk-np-rt-zA-Z]{1,6}|\(?[a-zA-Z]\)?", bare)) and "\\" not in text
 
 
-def decide(gold: str, answer: str, on_first: Callable[[Outcome], None] | None = None) -> Outcome:
+def decide(
+    gold: str,
+    answer: str,
+    on_first: Callable[[Outcome], None] | None = None,
+    opinion: Callable[[str, str], bool] | None = None,
+) -> Outcome:
     """Whether the answer equals the gold; both as they were written.
 
     Args:
         on_first: takes what was decided before math-verify is asked, which may take for ever.
+        opinion: the second opinion, which decides alone on integrals and sums; by default math-verify's.
     """
+    opinion = opinion or library
     decided = quick(gold, answer)
     if decided is not None:
         return decided
     try:
         wanted, context = _read_gold(gold)
     except Unsupported:
-        return _library_alone(gold, answer)
+        return Outcome(opinion(gold, answer), "math-verify alone")
     except (Unread, Beyond) as error:
         # A date, a name with a number, or a tower of powers: as text, if at all.
         if _folded(gold) == _folded(answer):
@@ -130,12 +136,12 @@ def decide(gold: str, answer: str, on_first: Callable[[Outcome], None] | None = 
     try:
         found = read(answer, context)
     except Unsupported:
-        return _library_alone(gold, answer)
+        return Outcome(opinion(gold, answer), "math-verify alone")
     except Beyond as error:
         return Outcome(False, str(error))
     except Unread as error:
         return Outcome(False, f"not understood: {error}", understood=False)
-    return _compared(gold, answer, wanted, found, on_first)
+    return _compared(gold, answer, wanted, found, on_first, opinion)
 
 
 def _read_gold(gold: str) -> tuple[Thing, Context]:
@@ -156,6 +162,7 @@ def _read_gold(gold: str) -> tuple[Thing, Context]:
         own_units=words_of_unit(tokens),
         unit=thing.unit,
         vectors=any(name.startswith("vector ") for name in names),
+        j_is_imaginary=_has(thing, "i") and "j" not in names,
     )
     return thing, context
 
@@ -183,6 +190,7 @@ def _compared(
     wanted: Thing,
     found: Thing,
     on_first: Callable[[Outcome], None] | None,
+    opinion: Callable[[str, str], bool],
 ) -> Outcome:
     matching = Matching()
     try:
@@ -198,7 +206,7 @@ def _compared(
         return Outcome(equal, "read whole, too large for math-verify")
     if on_first is not None:
         on_first(Outcome(equal, "read whole, math-verify did not end"))
-    second = _symbolic(gold, answer)
+    second = opinion(gold, answer)
     if second == equal:
         return Outcome(equal, "read whole and math-verify")
     if equal and _is_beyond_library(wanted, found):
@@ -227,13 +235,9 @@ def _is_beyond_library(*things: Thing) -> bool:
 _LIBRARY_KINDS = {"value", "list", "tuple", "set", "matrix"}
 
 
-def _library_alone(gold: str, answer: str) -> Outcome:
-    return Outcome(_symbolic(gold, answer), "math-verify alone")
-
-
-def _symbolic(gold: str, answer: str) -> bool:
+def library(gold: str, answer: str) -> bool:
     r"""math-verify on the untouched texts; a yes for the text with its layout taken off counts too."""
-    return _verify(gold, answer) or _verify(tidy(gold), tidy(answer))
+    return math_verify_says(gold, answer) or math_verify_says(tidy(gold), tidy(answer))
 
 
 def _compact(text: str) -> str:
@@ -251,7 +255,7 @@ def _folded(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"\b(?:the|an?)\s", "", bare)).strip()
 
 
-def _verify(gold: str, answer: str) -> bool:
+def math_verify_says(gold: str, answer: str) -> bool:
     from math_verify import LatexExtractionConfig, parse, verify
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)

@@ -13,7 +13,7 @@ import mpmath
 from opdlab_evaluators.answers import quantity
 from opdlab_evaluators.answers.quantity import Number, Undefined
 from opdlab_evaluators.answers.repeating import repeating
-from opdlab_evaluators.answers.tokens import FUNCTIONS, Token, Unread, names_of
+from opdlab_evaluators.answers.tokens import CHANGING, FUNCTIONS, Token, Unread, names_of
 
 Tree = tuple
 """An operation and what it is of: ("add", left, right), ("number", Fraction), ("letter", name) ..."""
@@ -375,6 +375,8 @@ class _Reader:
             return self.function(name)
         if name in _CHOOSING:
             return self.letter(name)
+        if name.lower() == "infinity":
+            return ("constant", "infinity")
         if token.upright:
             raise Unread(f"the word {name!r}")
         for known in FUNCTIONS:
@@ -383,11 +385,21 @@ class _Reader:
                 self.place -= 1
                 self._replace([Token("word", known), Token("letter", name[-1])])
                 return self.atom()
-        if len(name) > 6:
+        if len(name) > 6 or self._is_prose(token):
             raise Unread(f"the word {name!r}")
         self.place -= 1
         self._replace([Token("letter", letter) for letter in name])
         return self.atom_times(len(name))
+
+    def _is_prose(self, token: Token) -> bool:
+        """Whether a word has a blank between it and another: `Try x`, and no product of letters."""
+        if len(token.text) < 3 and token.text.lower() not in CHANGING:
+            return False
+        before, after = self.place - 2, self.place
+        if before >= 0 and token.spaced and self.tokens[before].kind in ("word", "letter"):
+            return True
+        following = self.tokens[after : after + 1]
+        return any(t.spaced and t.kind in ("word", "letter") for t in following)
 
     def _replace(self, new: list[Token]) -> None:
         self.tokens = [*self.tokens[: self.place], *new, *self.tokens[self.place + 1 :]]

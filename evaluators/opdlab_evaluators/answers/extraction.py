@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from opdlab.own_part import own_part
-from opdlab_evaluators.answers.phrases import answer_phrase
+from opdlab_evaluators.answers.phrases import answer_phrase, last_statement
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
 # What a box without braces may hold: a number, a letter that stands alone, a command with its arguments.
@@ -23,6 +23,11 @@ _PLACEHOLDER = re.compile(
 )
 # A mark of the end that was decoded into the text.
 _END = re.compile(r"<\|(?:end_?of_?text|eot_id|im_end)\|>|</s>|<eos>", re.IGNORECASE)
+# Where a model that was not told to stop goes on with a problem of its own.
+_NEXT_TURN = re.compile(
+    r"\n[ \t]{0,3}\n[ \t]{0,3}[*#_ ]{0,6}(?:Question|Q|User|Human|Problem|Exercise|Example)"
+    r"[ \t]?\d{0,4}[*_]{0,2}[:.]",
+)
 BETWEEN = 200
 """Characters between two boxes that may be one answer."""
 
@@ -54,15 +59,26 @@ def extract(completion: str) -> Extracted | None:
 
     Boxes that follow one another with nothing but `and`, `or` or a comma between them are one answer:
     `\boxed{3} and \boxed{5}` is `3, 5`. A last box that is never closed is an answer cut short, and no
-    earlier one stands for it. Without any box it is the phrase that follows `(final) answer is` or `####`.
+    earlier one stands for it. Without any box it is the phrase that follows `(final) answer is` or `####`,
+    else what the last line states. What follows a question that the model asks itself is another turn.
     """
     text = _END.split(after_thinking(completion), maxsplit=1)[0]
+    turn = _NEXT_TURN.search(text)
+    if turn is not None:
+        first = _extracted(text[: turn.start()], named=True)
+        if first is not None and (first.place != "words" or _BOX.search(text, turn.end()) is None):
+            return first
+    return _extracted(text)
+
+
+def _extracted(text: str, named: bool = False) -> Extracted | None:
+    """The answer of one turn; `named` leaves out one that only its place at the end tells."""
     boxes = _boxes(text)
     if any(box.braced for box in boxes):
         # Beside boxes with braces a bare one is a word of the text.
         boxes = [box for box in boxes if box.braced]
     if not boxes:
-        phrase = answer_phrase(text)
+        phrase = answer_phrase(text) or (None if named else last_statement(text))
         return None if phrase is None else Extracted(phrase, "words")
     if not boxes[-1].closed:
         return None

@@ -67,6 +67,8 @@ _CHARACTERS = {
     "τ": r"\tau ",
     "€": r"\text{ euros }",
     "£": r"\text{ GBP }",
+    "¢": r"\text{ cents }",
+    "￠": r"\text{ cents }",
     "\u200b": "",
     "\ufeff": "",
     "\u2061": "",
@@ -95,11 +97,17 @@ _DELIMITERS = re.compile(r"(?<!\\)(?:\\[()]|\\\[|\\\])|(?<!\\)\${1,2}")
 _EMPTY_TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm)\s{0,5}\{\s{0,20}\}")
 _BLANKS = re.compile(r"\s+")
 _SEPARATED = re.compile(r"(?<=\d)(?:\{,\}|,\\!)\s{0,3}(?=\d{3})")
+# As programs write them: `1_234_567`. A base is never three digits long.
+_UNDERSCORED = re.compile(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?![\w{])")
+# A sign of money that opens no formula.
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_LONE_DOLLAR = re.compile(r"(?<!\\)\$(?=\s?\d)")
 _BOLD = re.compile(r"(?:\*\*|__)(?=\S)|(?<=\S)(?:\*\*|__)")
 _POWER = re.compile(r"(?<=[\w)}])\*\*(?=[\w({-])")
 # A dash that no number precedes is a minus; `5–6` is a range.
 _DASH = re.compile(r"(?<![^\s({\[=,])–(?=\s?[\d\\.])")
 _ANGLES = re.compile(r"\\([lr])angle(?![a-zA-Z])")
+_SQUARE = re.compile(r"\\([lr])brack(?![a-zA-Z])")
 _ROW_SPACE = re.compile(r"(\\\\)\s?\[\s?-?[\d.]{1,6}\s?[a-z]{2}\s?\]")
 _DEGREES = re.compile(
     r"(?<=[\d}])\s?\^\s?(?:o(?![a-zA-Z])|\{\s?o\s?\}|\{?\s?\\(?:text|mathrm|textrm)\s?\{\s?o\s?\}\s?\}?)"
@@ -112,6 +120,7 @@ _ALIGNED = re.compile(
 _CURRENCY = re.compile(
     r"(?<![A-Za-z])(?:USD?|\\(?:text|mathrm)\s?\{\s?USD?\s?\})\s?(?=\\dollar|\d)"
 )
+_THAT_IS = re.compile(r"\bi\.\s?e\.,?")
 _HALF_OF_DAY = re.compile(r"\b([aApP])\.\s?([mM])\.(?=\s|\}|$)")
 _INFIX = re.compile(r"\\(?:over|choose)(?![a-zA-Z])|\\.|[{}]", re.DOTALL)
 _ENDS = " \t\n.,;:"
@@ -122,6 +131,9 @@ APART = "\ue000"
 def tidy(text: str) -> str:
     """The text in plain LaTeX with single blanks; linear in its length."""
     text = _unicode(text)
+    text = _UNDERSCORED.sub(lambda m: m[0].replace("_", ""), text)
+    if len(_DOLLAR.findall(text)) == 1:
+        text = _LONE_DOLLAR.sub(r"\\$", text)
     text = text.replace("\\dollar", " ").replace("\\$", r"\dollar ").replace("\\%", "%")
     text = _rewritten(text)
     text = _SEPARATED.sub(APART, text)
@@ -130,6 +142,7 @@ def tidy(text: str) -> str:
     text = _COLOUR.sub(" ", _SKIP.sub(" ", text))
     text = _SPACE.sub(lambda m: m[0][: -len(m[1])] + " ", text)
     text = _EMPTY_TEXT.sub(" ", _DELIMITERS.sub(" ", text))
+    text = _SQUARE.sub(lambda m: "[" if m[1] == "l" else "]", text)
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
     text = _strip(_BLANKS.sub(" ", text))
     return _BLANKS.sub(" ", text).strip()
@@ -139,7 +152,7 @@ def _rewritten(text: str) -> str:
     """Older or rarer ways to write something, in the usual one."""
     text = _ANGLES.sub(lambda m: "(" if m[1] == "l" else ")", _ROW_SPACE.sub(r"\1", text))
     text = _HALF_OF_DAY.sub(r"\1\2", _CURRENCY.sub("", _DEGREES.sub(r"^\\circ ", text)))
-    text = _infix(text)
+    text = _infix(_THAT_IS.sub("that is ", text))
     lines = _ALIGNED.fullmatch(_DELIMITERS.sub(" ", text.strip()))
     if lines and r"\\" not in lines["row"].strip().removesuffix(r"\\"):
         text = lines["row"].replace(r"\&", " ").replace("&", " ")

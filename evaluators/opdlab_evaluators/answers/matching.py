@@ -113,6 +113,9 @@ class Matching:
             return x.dimension == y.dimension and self.equal(_times(a, x.scale), _times(b, y.scale))
         if self.equal(a, b):
             return True
+        if answer.finest is not None and answer.unit is not None and x is None:
+            # 160 is 2 hours 40 minutes, if minutes were asked for.
+            return self.equal(a, _times(b, answer.unit.scale / answer.finest.scale))
         # A right angle is 90 degrees and pi / 2.
         if _is_angle(answer) and x is None and mentions(a, "pi"):
             return self.equal(a, _radians(b))
@@ -200,14 +203,9 @@ class Matching:
         return gold.kind == "value" and self.equal(gold.trees[0], ("number", worth))
 
     def _equations(self, gold: Thing, answer: Thing) -> bool:
+        gold, answer = _renamed(gold, answer), _renamed(answer, gold)
         if gold.kind == answer.kind:
-            if len(gold.trees) == len(answer.trees) == 2:
-                if gold.name and answer.name and ("(" in gold.name) != ("(" in answer.name):
-                    return self.equal(gold.trees[1], answer.trees[1])
-                return self._proportional(_difference(gold), _difference(answer))
-            if len(answer.trees) > 2 and gold.name and gold.name == answer.name:
-                return self.equal(gold.trees[-1], answer.trees[-1])
-            return False
+            return self._both_equations(gold, answer)
         if gold.kind == "equation":
             right = replace(gold, kind="value", trees=gold.trees[-1:], name="")
             return bool(gold.name) and len(gold.trees) == 2 and self._values(right, answer)
@@ -217,11 +215,26 @@ class Matching:
             return False
         if answer.name and answer.name in letters(gold.trees[0]):
             return False
-        # 2x + 3 = 0 is no value of 2x + 3; a chain of rewritings of the gold is.
-        open_sides = not answer.name and letters(gold.trees[0]) and any(map(letters, sides))
-        if open_sides and not all(self.equal(side, answer.trees[-1]) for side in sides):
+        if not answer.name and not self._stands_for(sides, gold, answer):
             return False
         return self._values(gold, right)
+
+    def _both_equations(self, gold: Thing, answer: Thing) -> bool:
+        if len(gold.trees) == len(answer.trees) == 2:
+            if gold.name and answer.name and ("(" in gold.name) != ("(" in answer.name):
+                return self.equal(gold.trees[1], answer.trees[1])
+            return self._proportional(_difference(gold), _difference(answer))
+        if len(answer.trees) > 2 and gold.name and gold.name == answer.name:
+            return self.equal(gold.trees[-1], answer.trees[-1])
+        return False
+
+    def _stands_for(self, sides: Sequence[Tree], gold: Thing, answer: Thing) -> bool:
+        """Whether the last side of an equation is what was asked for, and no side is another value."""
+        if not letters(gold.trees[0]):
+            return not any(letters(side) and not _is_asked(side) for side in sides)
+        # 2x + 3 = 0 is no value of 2x + 3; a chain of rewritings of the gold is.
+        is_chain = all(self.equal(side, answer.trees[-1]) for side in sides)
+        return is_chain or not any(map(letters, sides))
 
     def _proportional(self, a: Tree, b: Tree, positive: bool = False) -> bool:
         """Whether one is the other times a number that is not zero."""
@@ -293,6 +306,45 @@ def _close(x: Any, y: Any, digits: int) -> bool:
     return bool(abs(x - y) <= mpmath.mpf(10) ** (15 - digits) * max(1, abs(x), abs(y)))
 
 
+def _renamed(thing: Thing, other: Thing) -> Thing:
+    """`P(t) = t^3` with the one letter that the other thing has."""
+    function, _, argument = thing.name.partition("(")
+    argument = argument.removesuffix(")")
+    wanted = frozenset[str]().union(*map(letters, other.trees[-1:]))
+    named = frozenset[str]().union(*map(letters, thing.trees[-1:]))
+    if not function or named != {argument} or len(wanted) != 1 or wanted == named:
+        return thing
+    trees = tuple(_with_letter(tree, argument, *wanted) for tree in thing.trees)
+    return replace(thing, trees=trees)
+
+
+def _is_asked(tree: Tree) -> bool:
+    """Whether a problem asks for this and not for a letter in it: `m + n`, `AB`, `|z|`, `f(2)`, no `2x`."""
+    kind, *parts = tree
+    if kind in ("letter", "function"):
+        return True
+    if kind == "times":
+        called = parts[0][0] == "letter" and parts[0][1] in _CALLED and not letters(parts[1])
+        return called or all(_is_asked(part) for part in parts)
+    if kind == "absolute":
+        name = parts[0][1] if parts[0][0] == "letter" else ""
+        return name in ("z", "w") or name.isupper() or len(letters(parts[0])) > 1
+    if kind in ("add", "over", "minus"):
+        return len(letters(tree)) > 1 or all(map(_is_asked, parts))
+    return False
+
+
+_CALLED = ("f", "g", "h", "p", "q", "F", "G", "P", "Q", "a", "S", "T")
+
+
+def _with_letter(tree: Any, old: str, new: str) -> Any:
+    if not isinstance(tree, tuple):
+        return tree
+    if tree == ("letter", old):
+        return ("letter", new)
+    return tuple(_with_letter(part, old, new) for part in tree)
+
+
 def _is_decimal(thing: Thing) -> bool:
     """Whether a gold is a number with digits behind its point, which may be a rounded one."""
     tree = thing.trees[-1] if thing.trees else ()
@@ -358,5 +410,5 @@ def _by_name(items: list[Thing]) -> list[Thing]:
     """`y = 2, x = 1` in the order of a point's coordinates."""
     names = [item.name for item in items if item.kind == "equation" and item.name]
     if len(names) == len(items) == len(set(names)):
-        return sorted(items, key=lambda item: item.name)
+        return sorted(items, key=lambda item: (item.name.startswith("\\"), item.name))
     return items

@@ -24,12 +24,13 @@ class Measures:
         """A value with what may follow it: a unit, a percent sign, `\\pmod`."""
         tokens, modulus = self._modulus(list(tokens))
         if tokens and str(tokens[0]) == "\\dollar":
+            tokens = _thousands(tokens)
             found = self.quantity(tokens[1:])
             sized = found.unit is not None and found.unit.dimension
             return replace(found, unit=found.unit if sized else unit("dollar"), modulus=modulus)
         if len(tokens) > 1 and tokens[0].text == "-" and str(tokens[1]) == "\\dollar":
             return replace(self.quantity([tokens[0], *tokens[2:]]), unit=unit("dollar"))
-        tokens, percent = _percent(tokens)
+        tokens, percent = _percent(self._without_tail(tokens))
         tokens, tail = self._unit(tokens)
         if not tokens:
             raise Unread("a unit without a number")
@@ -75,9 +76,10 @@ class Measures:
                 return found[0], above.times(below, -1)
         for place in range(1, len(tokens)):
             if self._may_begin_unit(tokens, place):
-                found = self._units_from(tokens[place:])
+                each = tokens[place].text.lower() in ("per", "every", "each")  # `$18 per day`
+                found = self._units_from(tokens[place + each :])
                 if found is not None:
-                    return tokens[:place], found
+                    return tokens[:place], Unit().times(found, -1) if each else found
         return tokens, None
 
     def _without_tail(self, tokens: list[Token]) -> list[Token]:
@@ -94,7 +96,8 @@ class Measures:
         ):  # fmt: skip
             return False
         if token.text in FUNCTIONS:
-            return False
+            # `204 min` ends with minutes; a minimum has numbers behind it.
+            return token.text == "min" and token.upright and place == len(tokens) - 1
         if len(token.text) == 1:
             if token.text in self.context.letters:
                 return False
@@ -195,6 +198,14 @@ def _fraction_of_units(
     if texts[middle + 1] != "{" or tokens[place + 2].kind not in ("word", "letter"):
         return None
     return list(tokens[:place]), list(tokens[place + 2 : middle]), list(tokens[middle + 2 : -1])
+
+
+def _thousands(tokens: list[Token]) -> list[Token]:
+    """`$70K` as `$70 thousand`."""
+    scale = {"K": "thousand", "k": "thousand", "M": "million", "B": "billion"}.get(tokens[-1].text)
+    if scale is None or tokens[-2].kind != "number":
+        return tokens
+    return [*tokens[:-1], Token("word", scale, spaced=True)]
 
 
 def _percent(tokens: list[Token]) -> tuple[list[Token], bool]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from opdlab_evaluators.answers.sentences import names_a_thing
 from opdlab_evaluators.answers.thing import Thing
-from opdlab_evaluators.answers.tokens import FUNCTIONS, Token
-from opdlab_evaluators.answers.words import MEANING
+from opdlab_evaluators.answers.tokens import Token
 
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
 _BASES |= {"ten": 10, "twelve": 12, "sixteen": 16}
@@ -19,6 +20,13 @@ def named(tokens: Sequence[Token]) -> str | None:
         tokens[0].kind != "letter" and texts[0] not in ("\\theta", "\\alpha", "\\lambda")
     ):
         return None
+    if texts[1:6] == ["^", "{", "-", "1", "}"] and "(" in texts[6:7]:
+        # `f^{-1}(x)`
+        tokens = [tokens[0], *tokens[6:]]
+        texts = [texts[0], *texts[6:]]
+    while len(texts) > 1 and texts[1] == "'":
+        # `f'(x)`, `y''`
+        tokens, texts = [tokens[0], *tokens[2:]], [texts[0], *texts[2:]]
     rest = texts[1:]
     name = texts[0]
     if rest[:1] == ["_"]:
@@ -48,10 +56,7 @@ _OVER = (
     "\\overset",
 )
 _OF_EVENTS = ("P", "Pr", "E", "Var", "\\Pr", "\\mathbb P", "\\mathbb E", "\\operatorname")
-# What makes another value of the thing that is named.
-_CHANGING = frozenset(
-    ("twice", "double", "triple", "square", "reciprocal", "opposite", "inverse", "root")
-)
+_DERIVATIVE = re.compile(r"\\frac \{ (?:d ?[a-zA-Z]|d \^ 2 ?[a-zA-Z]) \} \{ d ?[a-z](?: \^ 2)? \}")
 
 
 def is_label(tokens: Sequence[Token]) -> bool:
@@ -61,28 +66,26 @@ def is_label(tokens: Sequence[Token]) -> bool:
         return False
     if texts[0] in _OF_EVENTS and texts[1:2] in (["("], ["["]) and texts[-1] in (")", "]"):
         inside = texts[2:-1]
+        if (
+            len(inside) == 1
+            and len(inside[0]) == 1
+            and inside[0].islower()
+            and texts[0] in ("P", "E")
+        ):
+            return False  # a function of a letter
         return not {"(", ")", "[", "]"} & set(inside)
+    if _DERIVATIVE.fullmatch(" ".join(texts)):
+        return True
     if texts[:2] == ["m", "\\angle"]:
         texts, tokens = texts[1:], tokens[1:]
-    named = texts[0] in (*_MARKS, *_OVER) or (
-        tokens[0].kind == "word" and tokens[0].text not in FUNCTIONS
+    marks = (*_MARKS, *_OVER)
+    if texts[0] not in marks:
+        return names_a_thing(tokens)
+    plain = (*marks, "{", "}", "_", "'")
+    return all(
+        text in plain or token.kind == "letter" or (text.isupper() and len(text) < 5)
+        for text, token in zip(texts, tokens, strict=True)
     )
-    return (
-        named
-        and all(
-            text in (*_MARKS, *_OVER, "{", "}", "_", "'")
-            or token.kind == "letter"
-            or (
-                token.kind == "word"
-                and not {token.text.lower()} & (_CHANGING | (MEANING - _JOINING))
-            )
-            for text, token in zip(texts, tokens, strict=True)
-        )
-        and (texts[0] in (*_MARKS, *_OVER) or any(t.kind == "word" and t.upright for t in tokens))
-    )
-
-
-_JOINING = frozenset(("of", "the", "to", "for", "in", "is"))
 
 
 def numeral(tokens: Sequence[Token]) -> Thing | None:

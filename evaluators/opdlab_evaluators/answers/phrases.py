@@ -40,6 +40,15 @@ _REMARK = re.compile(
     r"|below|above|answer)\b",
     re.IGNORECASE,
 )
+_SIGNED = re.compile(r"(?:A|Ans|Result|Solution)\s?[:=]\s{0,5}(?=\S)")
+_OPTIONS = re.compile(r"^\s{0,5}\(?B[).:]", re.MULTILINE)
+_ALONE = re.compile(
+    r"(?P<bold>\*\*|__)(?P<inside>[^*\n]{1,300})(?P=bold)\.?|[-+]?\\?\$?\d[\d,.]*%?"
+)
+_STATES = re.compile(
+    r"\b(?:is|are|was|were|equals|has|have|had|makes|made|earns|earned|costs?|pays|paid|spends|spent|needs?|takes?"
+    r"|took|gets|got|sells|sold|buys|bought|uses|used|must be|will be|would be)\b|=|≈|\\approx"
+)
 _LAST = 40
 """Mentions of an answer that are looked at, from the end."""
 
@@ -52,6 +61,27 @@ def answer_phrase(text: str) -> str | None:
     if line is not None and (found is None or not _VALUE_LINE.match(found)):
         return _trimmed(line["line"])
     return found
+
+
+def last_statement(text: str) -> str | None:
+    """What the last line states, where it is set alone, is an equation or says what something is."""
+    line = text.rstrip()
+    line = line[line.rfind("\n", max(0, len(line) - LONGEST)) + 1 :].strip()
+    if not line or len(line) >= LONGEST:
+        return None
+    alone, signed = _ALONE.fullmatch(line), _SIGNED.match(line)
+    if alone:
+        return _trimmed((alone["inside"] or line).rstrip("."))
+    if signed:
+        return None if _OPTIONS.search(text) else _phrase(line, signed.end())
+    formula = _STEP.fullmatch(line.rstrip("."))
+    if formula:
+        return _trimmed(next(value for value in formula.groups() if value is not None))
+    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", line)[-1]
+    states = _STATES.search(sentence)
+    if states is None or sentence.endswith("?") or not sentence[states.end() :].strip(" .:*$"):
+        return None
+    return _phrase(sentence, 0)
 
 
 def _named(text: str, after: int) -> str | None:
@@ -78,7 +108,7 @@ def _is_heading(text: str, place: int, mark: str) -> bool:
 def _phrase(text: str, start: int) -> str | None:
     """From a place to the end of the sentence; formulas are whole, whatever they contain."""
     window = text[start : start + LONGEST]
-    lead = re.match(r"[\s*_`:=>]{0,40}", window)
+    lead = re.match(r"(?:[\s*_`:=>}]|-{3,}(?=\n)){0,40}", window)
     place = lead.end() if lead else 0
     # Behind an emphasis that was opened for the answer its end is cut off again by `tidy`.
     pieces: list[str] = []

@@ -25,6 +25,7 @@ class Thing:
         sign: of a relation: <, <=, !=.
         base: of a numeral.
         rounded: the decimal that is said to be about this value.
+        finest: the smallest unit of `2 hours 40 minutes`, whose unit is the hour.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Thing:
     sign: str = ""
     base: int = 0
     rounded: Tree | None = None
+    finest: Unit | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Context:
         own_units: words that the gold uses as units.
         unit: that of the gold.
         is_gold: unknown words behind its number are its unit.
+        vectors: i, j and k are unit vectors.
+        j_is_imaginary: engineers' j is meant by i.
     """
 
     letters: frozenset[str] = frozenset()
@@ -60,4 +64,5 @@ class Context:
     own_units: frozenset[str] = frozenset()
     is_gold: bool = False
     vectors: bool = False
+    j_is_imaginary: bool = False
     unit: Unit | None = None

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 import mpmath
 
 from opdlab_evaluators.answers import region as regions
 from opdlab_evaluators.answers.brackets import enclosed, readings, split
-from opdlab_evaluators.answers.expression import Tree, letters, mentions, parse
+from opdlab_evaluators.answers.expression import Tree, Unsupported, letters, mentions, parse
 from opdlab_evaluators.answers.inequalities import (
     AND,
     OR,
@@ -24,8 +27,11 @@ from opdlab_evaluators.answers.inequalities import (
 from opdlab_evaluators.answers.layout import APART, tidy
 from opdlab_evaluators.answers.measures import Measures
 from opdlab_evaluators.answers.numerals import is_label, named, numeral
+from opdlab_evaluators.answers.outline import outlined
+from opdlab_evaluators.answers.sentences import core
 from opdlab_evaluators.answers.thing import Context, Thing
 from opdlab_evaluators.answers.tokens import Token, Unread, tokens_of
+from opdlab_evaluators.answers.units import unit
 from opdlab_evaluators.answers.words import ALL_REALS, NOTHING, without_lead
 
 DIGITS = 60
@@ -44,17 +50,33 @@ def read(text: str, context: Context | None = None) -> Thing:
     tokens = tokens_of(neat, context.grouping, context.e_is_constant)
     if context.vectors:
         tokens = [_vector(token) for token in tokens]
+    if context.j_is_imaginary:
+        tokens = [_imaginary(token) for token in tokens]
     if not tokens:
         raise Unread("nothing")
     # Bounds of regions are worked out while reading.
     with mpmath.workdps(DIGITS):
-        return _Structure(context).thing(without_lead(tokens))
+        said = core(tokens)
+        try:
+            return _Structure(context).thing(said)
+        except Unsupported:
+            raise
+        except Unread:
+            value = None if context.is_gold else outlined(said)
+            if value is None:
+                raise
+            return _Structure(context).thing(value)
 
 
 def _vector(token: Token) -> Token:
     if token.kind == "letter" and token.text in ("i", "j", "k"):
         return replace(token, text=f"vector {token.text}")
     return token
+
+
+def _imaginary(token: Token) -> Token:
+    is_j = (token.kind, token.text, token.upright) == ("letter", "j", False)
+    return replace(token, text="i") if is_j else token
 
 
 class _Structure(Measures):
@@ -127,6 +149,9 @@ class _Structure(Measures):
             s or t.kind == "equation" or _is_real(t) for s, t in zip(shaped, things, strict=True)
         ):
             return joined(things, ways[: len(things) - 1])
+        things = _with_compounds(things, ways)
+        if len(things) == 1:
+            return things[0]
         items: list[Thing] = []
         for thing in things:
             # 3, \pm 2
@@ -158,6 +183,8 @@ class _Structure(Measures):
         if len(found) == 1 and len(parts[0]) == 1 and parts[0][0].kind == "letter":
             inside = self.thing(parts[1], depth + 1)
             return replace(as_interval(inside), name=parts[0][0].text)
+        if len(found) == 1 and _is_point(parts[0]):
+            return self.thing(parts[1], depth + 1)
         if " ".join(texts).lower() in ALL_REALS:
             return Thing("region", region=regions.EVERYTHING)
         half = _half_of_reals(texts)
@@ -173,6 +200,8 @@ class _Structure(Measures):
             inner = self._bracketed(tokens[1:-1], around, depth)
             if inner is not None:
                 return inner
+        if _is_named_point(tokens):
+            return self.thing(tokens[1:], depth + 1)
         if texts[0] in ("]", "[") and texts[-1] in ("]", "["):
             inner = self._reversed(tokens, depth)
             if inner is not None:
@@ -319,8 +348,7 @@ class _Structure(Measures):
             near /= 100
         if found.percent and not end.percent:
             exact /= 100
-        step = mpmath.mpf(10) ** -(len(digits.partition(".")[2]) + 2 * end.percent)
-        if abs(exact - near) > max(step, abs(near) * mpmath.mpf("0.005")):
+        if not digits or not _rounds_to(exact, near, digits):
             raise Unread("a rounded value of another number")
         return found
 
@@ -337,9 +365,16 @@ class _Structure(Measures):
         written = numeral(tokens)
         if written is not None:
             return written
-        parts, found = split(tokens, ":")
+        parts, found = split(tokens, ":", "to")
         if found:
             return self._ratio(parts)
+        breaks = [n for n in range(2, len(tokens)) if _is_next_unit(tokens, n)]
+        if breaks:
+            ends = pairwise([0, *breaks, len(tokens)])
+            compound = _compound([self.quantity(tokens[a:b]) for a, b in ends])
+            if compound is None:
+                raise Unread("quantities that stand apart")
+            return compound
         return self.quantity(tokens)
 
     def _ratio(self, parts: list[list[Token]]) -> Thing:
@@ -348,11 +383,8 @@ class _Structure(Measures):
         return Thing("ratio", tuple(trees), unit=tail)
 
     def _equation(self, parts: list[list[Token]], depth: int) -> Thing:
-        around = enclosed(parts[0])
-        if len(parts) == 2 and around and any(t.text == "," for t in parts[0]):
-            names, _ = split(parts[0][1:-1], ",")
-            if all(len(name) == 1 and name[0].kind == "letter" for name in names):
-                return self.thing(parts[1], depth + 1)
+        if len(parts) == 2 and _is_point(parts[0]):
+            return self.thing(parts[1], depth + 1)
         if is_label(parts[0]) and all(parts[1:]):
             rest = [token for part in parts[1:] for token in (Token("symbol", "="), *part)]
             return self.thing(rest[1:], depth + 1)
@@ -367,6 +399,12 @@ class _Structure(Measures):
         *others, last = parts
         things = [self.quantity(part) for part in others if named(part) is None]
         end = self.quantity(last)
+        if len(things) == 1 and not name and _is_same_amount(things[0], end):
+            # `1.5 hours = 90 minutes`
+            return replace(things[0], finest=end.unit)
+        if len({thing.percent for thing in (*things, end)}) > 1:
+            # `0.75 = 75 %`
+            things, end = [_fraction_of(thing) for thing in things], _fraction_of(end)
         trees = (*(t.trees[0] for t in things), end.trees[0])
         if name and things:
             trees = (("letter", name), *trees)
@@ -391,6 +429,96 @@ class _Structure(Measures):
         if sign in (">", ">="):
             left, right, sign = right, left, {">": "<", ">=": "<="}[sign]
         return Thing("relation", (("add", left, ("minus", right)),), sign=sign)
+
+
+def _is_named_point(tokens: Sequence[Token]) -> bool:
+    """`V(1, -4)`; `C(5, 2)` and `P(5, 2)` are numbers."""
+    named = tokens[0].kind == "letter" and tokens[0].text.isupper() and tokens[0].text not in "CP"
+    around = enclosed(tokens[1:]) if named else None
+    return around == ("(", ")") and bool(split(tokens[2:-1], ",")[1])
+
+
+def _is_point(tokens: Sequence[Token]) -> bool:
+    """Whether letters with commas stand in brackets: `(x, y)`."""
+    if not enclosed(tokens) or not any(token.text == "," for token in tokens):
+        return False
+    names, _ = split(tokens[1:-1], ",")
+    greek = ("\\theta", "\\phi", "\\varphi", "\\rho", "\\alpha", "\\beta", "\\lambda")
+    return all(len(n) == 1 and (n[0].kind == "letter" or str(n[0]) in greek) for n in names)
+
+
+def _is_same_amount(a: Thing, b: Thing) -> bool:
+    """Whether two quantities in different units of one kind are equal."""
+    x, y = a.unit, b.unit
+    if x is None or y is None or x == y or not x.dimension or x.dimension != y.dimension:
+        return False
+    sizes = [number_of(("times", t.trees[0], ("number", u.scale))) for t, u in ((a, x), (b, y))]
+    return bool(abs(sizes[0] - sizes[1]) <= regions.CLOSE * abs(sizes[0]))
+
+
+def _is_next_unit(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a number begins here behind a number with a unit: `2 hours 40 minutes`."""
+    before = tokens[place - 1]
+    sized = unit(before.text) if before.kind in ("word", "letter") and before.upright else None
+    if before.kind == "word" and not before.upright and len(before.text) > 1:
+        sized = unit(before.text)
+    numbers = tokens[place].kind == tokens[place - 2].kind == "number"
+    return numbers and sized is not None and bool(sized.dimension)
+
+
+def _fraction_of(thing: Thing) -> Thing:
+    """A percentage as the number that it is."""
+    if not thing.percent:
+        return thing
+    return replace(
+        thing, percent=False, trees=(("over", thing.trees[0], ("number", Fraction(100))),)
+    )
+
+
+def _compound(things: Sequence[Thing]) -> Thing | None:
+    """`18 dollars and 90 cents` as one quantity in the first unit; None for what is none."""
+    if len(things) < 2 or any(t.kind != "value" or t.unit is None for t in things):
+        return None
+    first = things[0].unit
+    tree: Tree = things[0].trees[0]
+    for before, thing in pairwise(things):
+        a, b = before.unit, thing.unit
+        if not (first and a and b and a.dimension == b.dimension and a.scale > b.scale):
+            return None
+        size = thing.trees[0]
+        if not a.dimension or size[0] != "number" or not 0 <= size[1] * b.scale < a.scale:
+            return None
+        tree = ("add", tree, ("times", size, ("number", b.scale / first.scale)))
+    return replace(things[0], trees=(tree,), finest=things[-1].unit)
+
+
+def _with_compounds(things: Sequence[Thing], ways: Sequence[str]) -> list[Thing]:
+    """Things joined by `or` or commas, those that `and` joins to one quantity as one."""
+    kept = [things[0]]
+    for way, thing in zip(ways, things[1:], strict=False):
+        both = _compound([kept[-1], thing]) if way in (",", "and") else None
+        if both is None:
+            kept.append(thing)
+        else:
+            kept[-1] = both
+    return kept
+
+
+def _rounds_to(exact: Any, near: Any, digits: str) -> bool:
+    """Whether a number, rounded or cut off after the digits that were written, is the other.
+
+    Args:
+        digits: of `near` as they were written, up to a power of ten or a percent sign.
+    """
+    written = mpmath.mpf(digits)
+    if not written:
+        return abs(exact) < 1
+    places = len(digits.partition(".")[2])
+    zeros = len(digits) - len(digits.rstrip("0")) if "." not in digits else 0
+    unit = abs(near / written) * mpmath.mpf(10) ** (zeros - places)
+    tolerance = unit * mpmath.mpf(10) ** -12
+    is_cut = -tolerance <= abs(exact) - abs(near) < unit and exact * near > 0
+    return is_cut or abs(exact - near) <= unit / 2 + tolerance
 
 
 def _half_of_reals(texts: list[str]) -> regions.Region | None:

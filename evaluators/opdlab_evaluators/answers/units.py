@@ -86,6 +86,37 @@ current 1: A amp amps ampere amperes
 frequency 1: Hz hertz
 temperature 1: C celsius Celsius K kelvin
 fahrenheit 1: F fahrenheit Fahrenheit
+length 1/1000000: micrometer micrometers micron microns
+length 1/1000000000: nm nanometer nanometers
+length 1/10000000000: angstrom angstroms
+length 149597870700: AU au
+length 9460730472580800: ly lightyear lightyears
+length 30856775814913673: pc parsec parsecs
+length 30856775814913673000: kpc
+length 30856775814913673000000: Mpc
+time 1/1000: ms millisecond milliseconds
+time 1/1000000000: ns nanosecond nanoseconds
+energy 1000: kJ kilojoule kilojoules
+energy 1602176634/10000000000000000000000000000: eV
+energy 1602176634/10000000000000000000000000: keV
+energy 1602176634/10000000000000000000000: MeV
+energy 1602176634/10000000000000000000: GeV
+energy 1/10000000: erg ergs
+power 1000000: MW megawatt megawatts
+power 1/1000: mW milliwatt milliwatts
+force 1000: kN
+pressure 1: Pa pascal pascals
+pressure 1000: kPa
+pressure 1000000: MPa
+pressure 100000: bar bars
+pressure 101325: atm atmospheres
+frequency 1000: kHz
+frequency 1000000: MHz
+frequency 1000000000: GHz
+charge 1: coulomb coulombs
+field 1: tesla
+resistance 1: ohm ohms
+amount 1: mol mole moles
 count 1: unit units
 """
 _BY_HOUR = {"mph": "mi", "kph": "km", "kmh": "km", "kmph": "km"}
@@ -113,6 +144,12 @@ TAILS = (
     ("deep",),
     ("apart",),
     ("per", "person"),
+    ("profit",),
+    ("increase",),
+    ("interest",),
+    ("tip",),
+    ("tax",),
+    ("discount",),
 )
 ADJECTIVES = frozenset(
     (
@@ -129,7 +166,18 @@ ADJECTIVES = frozenset(
         ),
         *("full", "possible", "complete", "new", "old", "red", "blue", "green", "white", "black"),
         *("yellow", "brown", "orange", "pink", "purple", "large", "small", "big", "short", "long"),
-        *("adult", "young", "ordered", "positive", "unique"),
+        *("adult", "young", "ordered", "positive", "unique", "such", "real", "complex", "rational"),
+        *(
+            "prime",
+            "odd",
+            "even",
+            "integer",
+            "valid",
+            "nonnegative",
+            "negative",
+            "nonzero",
+            "real-valued",
+        ),
     )
 )
 """Words before something counted that do not change how many there are."""

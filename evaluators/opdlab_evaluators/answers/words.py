@@ -5,41 +5,52 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from opdlab_evaluators.answers.expression import Tree
 from opdlab_evaluators.answers.layout import tidy
-from opdlab_evaluators.answers.tokens import Token, Unread, names_of
+from opdlab_evaluators.answers.tokens import CHANGING, Token, Unread, names_of
 
 _LEADS = tuple(
     tuple(lead.split())
     for lead in (
-        "the final answer is", "the correct answer is", "the answer is", "the value is", "answer is",
-        "there are exactly", "there are", "there is", "there will be", "a total of", "the total is",
-        "total of", "total", "we get", "i get", "we have", "we obtain", "it is", "is equal to",
-        "equal to", "equals", "therefore", "thus", "so", "hence", "exactly", "simply", "just", "then",
-        "is", "answer", "only", "that is", "all", "option", "choice", "in total", "she has", "he has",
-        "she makes", "he makes", "they have", "it takes", "it costs",
+        "the final answer is", "the correct answer is", "the answer is", "the value is",
+        "answer is", "there are exactly", "there are", "there is", "there will be",
+        "there would be", "there would still be", "a total of", "the total is", "total of",
+        "total", "we get", "i get", "we have", "we obtain", "it is", "is equal to", "equal to",
+        "equals", "therefore", "thus", "so", "hence", "exactly", "simply", "just", "then", "is",
+        "answer", "only", "that is", "all", "both", "option", "choice", "in total", "she has",
+        "he has", "she makes", "he makes", "they have", "it takes", "it costs",
     )
 )  # fmt: skip
 # Words that say more than a unit does; never taken for one, not even in a gold.
 MEANING = frozenset(
     names_of(
-        "not no non less more least most than over under about approximately infinite infinitely undefined"
-        " none never except mod if for when base million billion trillion thousand hundred dozen half"
-        " percent negative minus plus times squared cubed factorial or and maybe perhaps cannot remainder"
-        " with is at to of the too small large"
+        "not no non less more least most than over under about approximately infinite infinitely"
+        " undefined none never except mod if for when base million billion trillion thousand hundred"
+        " dozen half percent negative minus plus times squared cubed factorial or and maybe perhaps"
+        " cannot remainder with is at to of the too small large"
     )
 )
-_NUMBER_WORDS = {
+# The same of two words.
+_PAIRS = frozenset(
+    tuple(pair.split())
+    for pair in (
+        "at least", "at most", "square of", "cube of", "third of", "quarter of", "more than",
+        "less than", "fewer than", "greater than", "larger than", "smaller than", "other than",
+        "far from", "up to",
+    )
+)  # fmt: skip
+NUMBER_WORDS = {
     word: number
     for number, word in enumerate(
         names_of(
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-            " sixteen seventeen eighteen nineteen twenty"
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+            " fifteen sixteen seventeen eighteen nineteen twenty"
         )
     )
 }
-_NUMBER_WORDS |= {
+NUMBER_WORDS |= {
     word: 10 * number
     for number, word in enumerate(
         names_of("thirty forty fifty sixty seventy eighty ninety"), start=3
@@ -50,8 +61,49 @@ _SHARES |= {"seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10}
 _SHARES |= {f"{word}s": parts for word, parts in _SHARES.items() if not word.startswith("hal")}
 _SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6}
 _SCALES |= {"billion": 10**9, "trillion": 10**12}
-NOTHING = ("no solution", "no solutions", "empty set", "the empty set", "there are no solutions")
+NOTHING = (
+    "no solutions exist",
+    "no solution exists",
+    "there is no solution",
+    "no solution",
+    "no solutions",
+    "empty set",
+    "the empty set",
+    "there are no solutions",
+)
 ALL_REALS = ("all real numbers", "real numbers", "all reals", "reals", "any real number")
+
+
+def changes_nothing(words: Sequence[str]) -> bool:
+    """Whether none of some words, in small letters, can change what the others say."""
+    if CHANGING & set(words) or any(word.endswith("n't") for word in words):
+        return False
+    return not any(pair in _PAIRS for pair in pairwise(words))
+
+
+# What the words of an answer may say beside the gold's: `the function is even`, `an even function`.
+_SUBJECT = re.compile(r"(?:it s|[\w ]{1,60}? (?:is|are|was|were|must be|will be)(?: a)?) ")
+_CONFIRMED = re.compile(r" (?:is|was) (?:correct|(?:correct |right |final )?answer|winner)$")
+_KINDS = frozenset(
+    names_of(
+        "function number curve graph shape direction set integer person student polynomial relation"
+        " conic section option equation degree triangle quadrilateral lines sequence series"
+    )
+)
+
+
+def says_words(gold: str, answer: str) -> bool:
+    """Whether the answer's words, both as `plain_words` gives them, are the gold's in a sentence."""
+    answer = _CONFIRMED.sub("", answer)
+    if gold in ("yes", "no", "true", "false") and answer.startswith(f"{gold} "):
+        return changes_nothing(answer.split()[1:])
+    for found in (answer, _SUBJECT.sub("", answer, count=1)):
+        head = answer[: len(answer) - len(found)].split()
+        found = found.removeprefix("due ").removeprefix("on ")
+        first, _, last = found.rpartition(" ")
+        if found == gold or (first == gold and last in _KINDS and last not in gold.split()):
+            return changes_nothing(head)
+    return False
 
 
 def plain_words(text: str) -> str | None:
@@ -88,7 +140,7 @@ def without_lead(tokens: list[Token]) -> list[Token]:
             kinds = [token.kind in ("word", "letter") for token in tokens[: len(lead)]]
             if words == list(lead) and all(kinds) and len(tokens) > len(lead):
                 tokens = tokens[len(lead) :]
-                if str(tokens[0]) in (":", ",") and len(tokens) > 1:
+                if str(tokens[0]) in (":", ",", "=") and len(tokens) > 1:
                     tokens = tokens[1:]
                 break
         else:
@@ -98,14 +150,14 @@ def without_lead(tokens: list[Token]) -> list[Token]:
 
 def worded(tokens: Sequence[Token]) -> Tree | None:
     """`eighteen`, `twenty-five`, `three quarters`, `eighteen (18)`."""
-    if tokens[0].kind != "word" or tokens[0].text.lower() not in _NUMBER_WORDS:
+    if tokens[0].kind != "word" or tokens[0].text.lower() not in NUMBER_WORDS:
         return None
-    found = Fraction(_NUMBER_WORDS[tokens[0].text.lower()])
+    found = Fraction(NUMBER_WORDS[tokens[0].text.lower()])
     rest = [str(token).lower() for token in tokens[1:]]
     if rest[:1] == ["-"]:
         rest = rest[1:]
-    if rest and found >= 20 and 0 < _NUMBER_WORDS.get(rest[0], 0) < 10:
-        found, rest = found + _NUMBER_WORDS[rest[0]], rest[1:]
+    if rest and found >= 20 and 0 < NUMBER_WORDS.get(rest[0], 0) < 10:
+        found, rest = found + NUMBER_WORDS[rest[0]], rest[1:]
     elif rest and rest[0] in _SHARES and found < 20:
         found, rest = found / _SHARES[rest[0]], rest[1:]
     if rest in ([], ["(", str(found), ")"]):

@@ -1,0 +1,411 @@
+"""Sentences around an answer: `the area is 5`, `5 (since x > 0)`, `there are 5 such integers`.
+
+An answer in a sentence is a label, a link and what is said of it, with a comment behind: `label is answer
+(comment)`. Words that can change what is said (`not`, `at least`, `half of`, `or`) stand in no label and in
+no comment: a sentence that has them stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from opdlab_evaluators.answers.brackets import CLOSING, OPENING
+from opdlab_evaluators.answers.outline import is_harmless
+from opdlab_evaluators.answers.tokens import FUNCTIONS, Token, names_of
+from opdlab_evaluators.answers.units import ADJECTIVES, unit
+from opdlab_evaluators.answers.words import NUMBER_WORDS, changes_nothing, without_lead
+
+_LINKS = tuple(
+    tuple(link.split())
+    for link in (
+        "is equal to", "are equal to", "is exactly", "are exactly", "is simply", "is therefore",
+        "is given by", "must be", "must equal", "will be", "would be", "should be", "comes to",
+        "turns out to be", "is", "are", "was", "were", "equals", "equal", "becomes", "has",
+        "have", "had", "makes", "make", "made", "earns", "earn", "earned", "costs", "cost",
+        "pays", "paid", "spends", "spent", "needs", "need", "takes", "took", "gets", "got",
+        "sells", "sold", "buys", "bought", "uses", "used", "weighs", "saves", "saved", "eats",
+        "ate", "reads", "walks", "runs", "owes", "contains", "contain", "holds", "received",
+        "receives", "collected", "travels", "traveled", "drives", "drove", "works", "worked",
+        "wins", "won", "lost", "scored", "baked",
+    )
+)  # fmt: skip
+# With the verb that follows: `Julie should read 42 pages`.
+_MODALS = ("should", "must", "will", "can")
+# Nouns that label a value although they are not set upright.
+_NOUNS = frozenset(
+    names_of(
+        "area perimeter volume total sum probability number value answer cost price length width"
+        " height radius diameter circumference distance speed time age result solution maximum minimum"
+        " difference product quotient remainder ratio average mean median mode range slope angle"
+        " profit amount count vertex point center centre midpoint centroid max min gcd lcm expected"
+    )
+)
+_REASONS = (
+    "since",
+    "because",
+    "where",
+    "attained",
+    "achieved",
+    "with equality",
+    "as required",
+    "as desired",
+    "as expected",
+    "as needed",
+)
+_ALSO = (("or",), ("=",), ("\\approx",), ("that", "is"), ("equivalently",), ("which", "is"))
+_TRAILING = (
+    ("only",), ("respectively",), ("exactly",), ("precisely",), ("in", "total"), ("is", "the", "answer"),
+    ("as", "required"), ("as", "desired"), ("as", "expected"),
+)  # fmt: skip
+_RELATING = (
+    "=",
+    ",",
+    ";",
+    "<",
+    ">",
+    "\\le",
+    "\\ge",
+    "\\leq",
+    "\\geq",
+    "\\ne",
+    "\\neq",
+    "\\approx",
+    "\\in",
+    "?",
+)
+_BOUNDING = (">", "\\ge", "\\geq", "\\geqslant", "\\in")
+_LEFT = ("left", "remaining", "altogether", "total", "more", "each")
+# What an amount is of: `a profit of $5`. A sum or product of numbers is another value.
+_AMOUNTS = frozenset(
+    names_of(
+        "profit total increase distance area perimeter volume length width height radius speed cost"
+        " price age weight probability value amount maximum minimum savings discount angle slope"
+        " degree measure"
+    )
+)
+_WORKING = (
+    "+",
+    "-",
+    "*",
+    "/",
+    "^",
+    "!",
+    "%",
+    "\\cdot",
+    "\\times",
+    "\\div",
+    "\\frac",
+    "\\sqrt",
+    "\\pm",
+)
+_NAMING = ("of", "that", "when", "for", "expression")
+# What something counted is further told by: `12 students in the class`.
+_FURTHER = frozenset(
+    names_of(
+        "altogether in of for from on that which who whose such satisfying with at by during among"
+        " inside per"
+    )
+)
+# Nouns that stand before what they name: `the point (2, -3)`, `the interval [0, 1]`.
+_APPOSED = frozenset(
+    names_of(
+        "point points interval intervals set line lines vertex pair pairs triple triples tuple"
+        " coordinates vector matrix equation function polynomial expression fraction number numbers"
+        " integer integers value values prime primes root roots solution solutions zeros zeroes angle"
+        " circle parabola ratio variable union"
+    )
+)
+_ADJECTIVES = frozenset(
+    names_of(
+        "the a an ordered open closed half-open real complex unique only two three all positive"
+        " negative"
+    )
+)
+_SUCH = ("such that", "for which", "with", "where", "satisfying")
+ROUNDS = 6
+
+
+def core(tokens: list[Token]) -> list[Token]:
+    """What is said, without leads, labels and comments."""
+    tokens = _one_noun(tokens)
+    for _ in range(ROUNDS):
+        before = tokens
+        tokens = _without_apposed(without_lead(tokens))
+        tokens = _without_label(_without_comment(_without_trailing(tokens)))
+        if tokens == before:
+            break
+    return tokens
+
+
+def _one_noun(tokens: list[Token]) -> list[Token]:
+    """`red and blue pens` and `boys and girls` as one thing that is counted; `3 out of 4` as 3/4."""
+    kept: list[Token] = []
+    place = 0
+    while place < len(tokens):
+        words = [token.text.lower() for token in tokens[place : place + 3]]
+        if (
+            kept
+            and words[:2] == ["out", "of"]
+            and {kept[-1].kind, *_kinds(tokens, place + 2)} == {"number"}
+        ):
+            kept.append(Token("symbol", "/"))
+            place += 2
+        elif (
+            kept
+            and len(words) > 1
+            and words[0] == "and"
+            and _same_sort(kept[-1], tokens[place + 1])
+        ):
+            place += 2
+        else:
+            kept.append(tokens[place])
+            place += 1
+    return kept
+
+
+def _kinds(tokens: Sequence[Token], place: int) -> list[str]:
+    return [token.kind for token in tokens[place : place + 1]]
+
+
+def _same_sort(one: Token, other: Token) -> bool:
+    """Whether both words are adjectives, or both are things that are counted."""
+    if not one.kind == other.kind == "word":
+        return False
+    a, b = one.text.lower(), other.text.lower()
+    counted = [unit(word) for word in (a, b)]
+    return {a, b} <= ADJECTIVES or all(found and not found.dimension for found in counted)
+
+
+def _without_apposed(tokens: list[Token]) -> list[Token]:
+    """Without `the point`, and without `all x such that` before what then speaks of x."""
+    place = 0
+    words = [token.text.lower() for token in tokens]
+    while place < len(tokens) - 1 and words[place] in _ADJECTIVES:
+        place += 1
+    noun = place < len(tokens) - 1 and tokens[place].kind == "word" and words[place] in _APPOSED
+    amount = words[place : place + 2][-1:] == ["of"] and words[place] in _AMOUNTS
+    if amount and place < len(tokens) - 2 and tokens[place + 2].kind not in ("word", "letter"):
+        return tokens[place + 2 :]
+    if noun:
+        place += 1
+        after = str(tokens[place])
+        if tokens[place].kind not in ("word", "letter") and after not in (*_RELATING, ":"):
+            return tokens[place:]
+        if words[place] == "of":
+            place += 1
+    named, rest = tokens[place], tokens[place + 1 :]
+    if named.kind == "letter" and len(rest) > 2:
+        for such in _SUCH:
+            behind = rest[len(such.split()) :]
+            if _starts(rest, (such,)) and named.text in [t.text for t in behind]:
+                return behind
+        if noun and str(rest[0]) in ("(", "=", "\\in"):
+            return tokens[place:]
+    return tokens
+
+
+def names_a_thing(tokens: Sequence[Token]) -> bool:
+    r"""Whether words name something without saying more: `\text{Area of } ABC`, `the value of x`."""
+    words = [token.text.lower() for token in tokens]
+    if not words or tokens[0].kind not in ("word", "letter"):
+        return False
+    if not _is_phrase(tokens):
+        return False
+    named = [token for token in tokens if token.kind == "word" and token.text not in FUNCTIONS]
+    return any(token.upright or token.text.lower() in _NOUNS for token in named)
+
+
+def _is_phrase(tokens: Sequence[Token]) -> bool:
+    """Whether nothing relates, works out or changes; `the value of x + 1` names what is worked out."""
+    texts = [str(token) for token in tokens]
+    if texts[:1] in (["attained"], ["achieved"]):
+        return False
+    if any(text in _RELATING for text in texts) or not changes_nothing([t.lower() for t in texts]):
+        return False
+    naming = next((n for n, text in enumerate(texts) if text.lower() in _NAMING), len(texts))
+    return not any(text in _WORKING for text in texts[:naming])
+
+
+def _levels(tokens: Sequence[Token]) -> list[int]:
+    """How many brackets are open at each token."""
+    depth, found = 0, []
+    for token in tokens:
+        text = str(token)
+        depth -= text in CLOSING or text.startswith("\\end ")
+        found.append(depth)
+        depth += text in OPENING or text.startswith("\\begin ")
+    return found
+
+
+def _without_label(tokens: list[Token]) -> list[Token]:
+    levels = _levels(tokens)
+    for place in range(len(tokens) - 1, 0, -1):
+        if levels[place]:
+            continue
+        if str(tokens[place]) == ":":
+            head, rest = tokens[:place], tokens[place + 1 :]
+            if rest and all(t.kind != "number" for t in head) and names_a_thing(head):
+                return rest
+            continue
+        link = _link_at(tokens, place)
+        if not link:
+            continue
+        head, rest = tokens[:place], tokens[place + link :]
+        if not rest:
+            continue
+        if str(rest[0]) == ":" and len(rest) > 1:
+            rest = rest[1:]
+        if len(head) == 1 and head[0].kind in ("letter", "command"):
+            # `x is 5`
+            return [*head, Token("symbol", "="), *rest]
+        if _is_subject(head):
+            return rest
+    return tokens
+
+
+def _link_at(tokens: Sequence[Token], place: int) -> int:
+    """How many tokens from a place on say that the label has a value; 0 where none do."""
+    modal = [token.text.lower() for token in tokens[place : place + 2] if token.kind == "word"]
+    if len(modal) == 2 and modal[0] in _MODALS and modal[1] != "be":
+        return 2
+    for link in _LINKS:
+        words = tokens[place : place + len(link)]
+        if tuple(t.text.lower() for t in words) == link and all(t.kind == "word" for t in words):
+            return len(link)
+    return 0
+
+
+def _is_subject(tokens: Sequence[Token]) -> bool:
+    first = tokens[0]
+    return _is_phrase(tokens) and (first.kind == "word" or (first.text in "aA" and len(tokens) > 1))
+
+
+def _without_trailing(tokens: list[Token]) -> list[Token]:
+    if len(tokens) > 1 and str(tokens[-1]) == ",":
+        tokens = tokens[:-1]
+    for words in _TRAILING:
+        end = tokens[-len(words) :]
+        if len(tokens) > len(words) and tuple(t.text.lower() for t in end) == words:
+            kept = tokens[: -len(words)]
+            return kept[:-1] if str(kept[-1]) == "," and len(kept) > 1 else kept
+    return tokens
+
+
+def _without_comment(tokens: list[Token]) -> list[Token]:
+    levels = _levels(tokens)
+    for place in range(1, len(tokens)):
+        if not levels[place] and tokens[place].kind == "word" and _starts(tokens[place:], _REASONS):
+            behind = [t.text.lower() for t in tokens[place:]]
+            if changes_nothing(behind):
+                end = place - 1 if str(tokens[place - 1]) == "," else place
+                return tokens[:end] if end else tokens
+            break
+    tokens = _without_further(_without_range(tokens))
+    if str(tokens[-1]) != ")" or len(tokens) < 4:
+        return tokens
+    start = (
+        max(n for n, token in enumerate(tokens) if str(token) == "(" and not levels[n])
+        if any(str(t) == "(" and not levels[n] for n, t in enumerate(tokens))
+        else 0
+    )
+    inside = tokens[start + 1 : -1]
+    if not start or not inside:
+        return tokens
+    return _commented(tokens[:start], inside) or tokens
+
+
+def _without_range(tokens: list[Token]) -> list[Token]:
+    """`2^n for all n`: a formula without the numbers for which it holds; a plain number stays as it is."""
+    texts = [str(token) for token in tokens]
+    place = next((n for n, t in enumerate(tokens) if t.kind == "word" and t.text == "for" and n), 0)
+    if not place and texts.count(",") == 1 and not set(texts[: texts.index(",")]) & set(_BOUNDING):
+        # `f(n) = 2n - 1, n \\in \\mathbb{N}`
+        place = texts.index(",")
+    rest = tokens[place + 1 :]
+    if not place or len(rest) < 2:
+        return tokens
+    names = {t.text for t in tokens[:place] if t.kind == "letter"}
+    everywhere = str(rest[0]) in ("all", "every", "any", "each")
+    bounded = rest[0].text in names and str(rest[1]) in _BOUNDING
+    if (
+        not names
+        or not (everywhere or bounded)
+        or not changes_nothing([t.text.lower() for t in rest])
+    ):
+        return tokens
+    return tokens[: place - 1] if str(tokens[place - 1]) == "," else tokens[:place]
+
+
+def _commented(before: list[Token], inside: list[Token]) -> list[Token] | None:
+    """An answer with what stands in brackets behind it; None where that is no comment."""
+    words = [token.text.lower() for token in inside]
+    said = _said_again(before, inside, words)
+    if said is not None:
+        return said
+    if _starts(inside, _REASONS) and changes_nothing(words):
+        return before
+    if inside[0].kind != "word":
+        return None
+    if words[0] == "base":
+        return [*before, *inside]
+    is_unit = all(t.kind == "word" and unit(t.text) for t in inside)
+    if is_unit and before[-1].kind == "number":
+        return [*before, replace(inside[0], spaced=True), *inside[1:]]
+    is_kind = before[-1].text in CLOSING and set(words) <= _APPOSED | _ADJECTIVES
+    return before if is_kind or is_harmless(inside) else None
+
+
+def _said_again(before: list[Token], inside: list[Token], words: list[str]) -> list[Token] | None:
+    """`12 (twelve)`, `1/2 (= 0.5)`: both, as answers that are joined by `or`; None for other comments."""
+    joint = Token("word", "or", upright=True)
+    for also in _ALSO:
+        if tuple(words[: len(also)]) == also and len(words) > len(also):
+            if also == ("\\approx",):
+                return [*before, *inside]
+            rest = inside[len(also) :]
+            rest = rest[1:] if str(rest[0]) in (",", ":") else rest
+            return [*before, joint, *rest]
+    if inside[0].kind == "number":
+        # `160 minutes (2 hours and 40 minutes)`
+        again = any(t.kind == "word" and unit(t.text) for t in inside)
+    else:
+        again = inside[0].kind == "word" and words[0] in NUMBER_WORDS
+    return [*before, joint, *inside] if again else None
+
+
+def _starts(tokens: Sequence[Token], phrases: Sequence[str]) -> bool:
+    words = " ".join(token.text.lower() for token in tokens[:2])
+    return any(words == phrase or words.startswith(f"{phrase} ") for phrase in phrases)
+
+
+def _is_sized(word: str) -> bool:
+    found = unit(word)
+    return found is not None and bool(found.dimension)
+
+
+def _without_further(tokens: list[Token]) -> list[Token]:
+    """`12 students in the class`: what is counted is told more exactly, with words alone."""
+    for place in range(2, len(tokens)):
+        token, before = tokens[place], tokens[place - 1]
+        if token.kind != "word" or token.text.lower() not in _FURTHER:
+            continue
+        while before.kind == "word" and before.text.lower() in _LEFT and place > 2:
+            place -= 1
+            before = tokens[place - 1]
+        counted = unit(before.text) if before.kind == "word" else None
+        if before.kind == "number" and str(tokens[place - 2]) == "\\dollar":
+            counted = unit("dollar")
+        rest = tokens[place:]
+        words = [t.text.lower() for t in rest]
+        if (
+            counted is not None
+            and len(rest) > 1
+            and all(t.kind == "word" or t.text in ("a", "A") or words[0] == "of" for t in rest)
+            and all(t.kind in ("word", "letter") for t in rest)
+            and changes_nothing(words)
+            and not set(words) & (set(NUMBER_WORDS) | {"remainder"})
+            and not any(_is_sized(word) for word in words if word not in _FURTHER)
+        ):
+            return tokens[:place]
+    return tokens
