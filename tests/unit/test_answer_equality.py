@@ -4,6 +4,7 @@ import json
 import os
 from functools import cache
 from pathlib import Path
+from time import process_time
 
 import pytest
 from answer_kinds import pairs as pairs_of_kinds
@@ -222,6 +223,19 @@ def test_an_answer_of_any_length_is_looked_at_in_linear_time():
         assert not quick("5", answer).equal
     for answer in ("(" * 3000, "{" * 1900 + "1" + "}" * 1900, "-" * 3900 + "1", "|" * 3000):
         assert not decide("5", answer).equal or answer.startswith(("{", "-"))
+
+
+def test_marks_and_words_repeated_to_the_limit_are_read_in_time_linear_in_their_length():
+    for piece in ("`", "_", "\\\\", "**", "$", "\\ ", "and ", "since ", "i.e. "):
+        began = process_time()
+        quick("5", piece * (20_000 // len(piece)))
+        once = process_time() - began
+        quick("5", piece * (80_000 // len(piece)))
+        assert process_time() - began < 10 * once + 1
+    for piece in ("A ", "is 5 ", "a.m. ", "\n\nQ:", "^", "\\frac", "( ", "x = 1 "):
+        began = process_time()
+        assert not decide("5", piece * (3900 // len(piece)), opinion=agreed).equal
+        assert process_time() - began < 3
 
 
 def test_known_pairs_of_golds_and_answers_get_their_verdicts():

@@ -12,10 +12,12 @@ CLOSING = (")", "]", "}", "\\}", "\\rbrace", "\\rfloor", "\\rceil", "\\rvert")
 
 def split(tokens: Sequence[Token], *separators: str) -> tuple[list[list[Token]], list[str]]:
     """Parts between separators that stand in no bracket, and the separators."""
+    texts = [str(token) for token in tokens]
+    if set(separators).isdisjoint(texts):
+        return [list(tokens)], []
     parts: list[list[Token]] = [[]]
     found, depth = [], 0
-    for token in tokens:
-        text = str(token)
+    for token, text in zip(tokens, texts, strict=True):
         if text in OPENING or text.startswith("\\begin "):
             depth += 1
         elif text in CLOSING or text.startswith("\\end "):

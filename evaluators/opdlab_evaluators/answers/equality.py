@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -67,11 +67,16 @@ def quick(gold: str, answer: str) -> Outcome | None:
     a, b = tidy(gold), tidy(answer)
     if not b:
         return Outcome(False, "the answer is empty", understood=False)
-    if _compact(a) == _compact(b):
+    if a == b:
         return Outcome(True, "same text")
     x, y = _NUMBER.fullmatch(a), _NUMBER.fullmatch(b)
     if x and y:
         return Outcome(int(x[1] + x[2]) == int(y[1] + y[2]), "integers")
+    if x:
+        # A number is no letter and no word.
+        return None
+    if _compact(a) == _compact(b):
+        return Outcome(True, "same text")
     wanted = choice_of(a) if _is_choice(a) else None
     if wanted is not None:
         found = choice_of(b)
@@ -141,9 +146,12 @@ def decide(
         return Outcome(False, str(error))
     except Unread as error:
         return Outcome(False, f"not understood: {error}", understood=False)
+    except RecursionError:
+        return Outcome(False, "not understood: nested too deep", understood=False)
     return _compared(gold, answer, wanted, found, on_first, opinion)
 
 
+@lru_cache(maxsize=1024)
 def _read_gold(gold: str) -> tuple[Thing, Context]:
     """The gold, and what it tells of how to read an answer to it."""
     neat = tidy(gold)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _CHARACTERS = {
     "−": "-",
@@ -124,12 +125,28 @@ _THAT_IS = re.compile(r"\bi\.\s?e\.,?")
 _HALF_OF_DAY = re.compile(r"\b([aApP])\.\s?([mM])\.(?=\s|\}|$)")
 _INFIX = re.compile(r"\\(?:over|choose)(?![a-zA-Z])|\\.|[{}]", re.DOTALL)
 _ENDS = " \t\n.,;:"
+_PLAIN_NUMBER = re.compile(r"-?[0-9]+")
+LAYERS = 12
+"""Layers of Markdown and punctuation that are taken off; more would cost the square of their number."""
+SHORT = 500
+"""Characters of a text that is looked at several times, so that what came out is kept."""
 APART = "\ue000"
 """A comma that stands in a number for certain: `10,\\!080`."""
 
 
 def tidy(text: str) -> str:
     """The text in plain LaTeX with single blanks; linear in its length."""
+    if _PLAIN_NUMBER.fullmatch(text):
+        return text
+    return _tidied(text) if len(text) > SHORT else _remembered(text)
+
+
+@lru_cache(maxsize=2048)
+def _remembered(text: str) -> str:
+    return _tidied(text)
+
+
+def _tidied(text: str) -> str:
     text = _unicode(text)
     text = _UNDERSCORED.sub(lambda m: m[0].replace("_", ""), text)
     if len(_DOLLAR.findall(text)) == 1:
@@ -193,8 +210,7 @@ def _infix(text: str) -> str:
 
 def _strip(text: str) -> str:
     """Without Markdown around it, and the punctuation that ends a sentence."""
-    before = None
-    while text != before:
+    for _ in range(LAYERS):
         before = text
         text = text.strip()
         for mark in ("**", "__", "`", "*"):
@@ -205,6 +221,8 @@ def _strip(text: str) -> str:
         if not re.search(r"\.\.\.?$", text):
             text = text.rstrip(_ENDS)
         text = re.sub(r"\\text\s?\{\s?[.,;]\s?\}$", "", text)
+        if text == before:
+            break
     text = _POWER.sub("^", text)
     return _BOLD.sub("", text)
 

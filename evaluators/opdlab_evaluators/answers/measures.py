@@ -13,6 +13,12 @@ from opdlab_evaluators.answers.tokens import FUNCTIONS, Token, Unread
 from opdlab_evaluators.answers.units import ADJECTIVES, LETTERS, PER, PREFIX, TAILS, Unit, unit
 from opdlab_evaluators.answers.words import MEANING, scaled, worded
 
+_TAILS_BY_WORD = {tail[-1]: tuple(one for one in TAILS if one[-1] == tail[-1]) for tail in TAILS}
+
+
+MOST_OF_UNIT = 30
+"""Tokens of the longest unit."""
+
 
 class Measures:
     """Reads quantities in the context of the other answer."""
@@ -74,7 +80,7 @@ class Measures:
             above, below = self._units_from(found[1]), self._units_from(found[2])
             if above is not None and below is not None:
                 return found[0], above.times(below, -1)
-        for place in range(1, len(tokens)):
+        for place in range(max(1, len(tokens) - MOST_OF_UNIT), len(tokens)):
             if self._may_begin_unit(tokens, place):
                 each = tokens[place].text.lower() in ("per", "every", "each")  # `$18 per day`
                 found = self._units_from(tokens[place + each :])
@@ -83,7 +89,9 @@ class Measures:
         return tokens, None
 
     def _without_tail(self, tokens: list[Token]) -> list[Token]:
-        for tail in TAILS:
+        if not tokens or tokens[-1].kind != "word":
+            return tokens
+        for tail in _TAILS_BY_WORD.get(tokens[-1].text.lower(), ()):
             words = tuple(token.text.lower() for token in tokens[-len(tail) :])
             if words == tail and len(tokens) > len(tail) and tokens[-1].kind == "word":
                 return tokens[: -len(tail)]

@@ -30,6 +30,7 @@ _LINKS = tuple(
         "wins", "won", "lost", "scored", "baked",
     )
 )  # fmt: skip
+_LINKS_BY_WORD = {link[0]: tuple(one for one in _LINKS if one[0] == link[0]) for link in _LINKS}
 # With the verb that follows: `Julie should read 42 pages`.
 _MODALS = ("should", "must", "will", "can")
 # Nouns that label a value although they are not set upright.
@@ -124,10 +125,14 @@ _ADJECTIVES = frozenset(
 )
 _SUCH = ("such that", "for which", "with", "where", "satisfying")
 ROUNDS = 6
+LONGEST_SENTENCE = 300
+"""Tokens of a sentence; formulas may be longer and are read as they are."""
 
 
 def core(tokens: list[Token]) -> list[Token]:
     """What is said, without leads, labels and comments."""
+    if len(tokens) > LONGEST_SENTENCE:
+        return tokens
     tokens = _one_noun(tokens)
     for _ in range(ROUNDS):
         before = tokens
@@ -266,10 +271,12 @@ def _without_label(tokens: list[Token]) -> list[Token]:
 
 def _link_at(tokens: Sequence[Token], place: int) -> int:
     """How many tokens from a place on say that the label has a value; 0 where none do."""
+    if tokens[place].kind != "word":
+        return 0
     modal = [token.text.lower() for token in tokens[place : place + 2] if token.kind == "word"]
     if len(modal) == 2 and modal[0] in _MODALS and modal[1] != "be":
         return 2
-    for link in _LINKS:
+    for link in _LINKS_BY_WORD.get(tokens[place].text.lower(), ()):
         words = tokens[place : place + len(link)]
         if tuple(t.text.lower() for t in words) == link and all(t.kind == "word" for t in words):
             return len(link)

@@ -23,6 +23,7 @@ _LEADS = tuple(
         "he has", "she makes", "he makes", "they have", "it takes", "it costs",
     )
 )  # fmt: skip
+_LEADS_BY_WORD = {lead[0]: tuple(one for one in _LEADS if one[0] == lead[0]) for lead in _LEADS}
 # Words that say more than a unit does; never taken for one, not even in a gold.
 MEANING = frozenset(
     names_of(
@@ -135,17 +136,26 @@ def choice_of(text: str) -> str | None:
 def without_lead(tokens: list[Token]) -> list[Token]:
     """Without phrases such as `a total of`, `the answer is`."""
     for _ in range(6):
-        for lead in _LEADS:
-            words = [token.text.lower() for token in tokens[: len(lead)]]
-            kinds = [token.kind in ("word", "letter") for token in tokens[: len(lead)]]
-            if words == list(lead) and all(kinds) and len(tokens) > len(lead):
-                tokens = tokens[len(lead) :]
-                if str(tokens[0]) in (":", ",", "=") and len(tokens) > 1:
-                    tokens = tokens[1:]
-                break
-        else:
+        size = _lead_at(tokens)
+        if not size:
             break
+        tokens = tokens[size:]
+        if str(tokens[0]) in (":", ",", "=") and len(tokens) > 1:
+            tokens = tokens[1:]
     return tokens
+
+
+def _lead_at(tokens: Sequence[Token]) -> int:
+    """How many tokens at the beginning are a lead; 0 where none are, or nothing comes behind."""
+    first = tokens[0].text.lower() if tokens else ""
+    for lead in _LEADS_BY_WORD.get(first, ()):
+        begin = tokens[: len(lead)]
+        if len(tokens) > len(lead) and all(
+            token.kind in ("word", "letter") and token.text.lower() == word
+            for token, word in zip(begin, lead, strict=True)
+        ):
+            return len(lead)
+    return 0
 
 
 def worded(tokens: Sequence[Token]) -> Tree | None:
