@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opdlab import models, plugins, store
 from opdlab.errors import PluginError
-from opdlab.identity import Measurement, ModelId, Owner, digest
+from opdlab.identity import Measurement, ModelId, Owner, digest, learned
 from opdlab.own_part import marks_of, own_part, read, text_of, written
 from opdlab.prompts import encode, rendered
 from opdlab.records import Generation, Grade, Problem, Rollout, Sample, Verdict
@@ -248,9 +249,19 @@ def asked_of(
         seed=settings.seed,
         samples=settings.samples,
         grader=benchmark.grader_version,
+        engine=engine_of(engine),
         software={name: metadata.version(name) for name in ("opdlab", "torch", "transformers")}
         | subject.software(),
     )
+
+
+def engine_of(engine: RolloutEngine) -> dict[str, Any]:
+    """What samples, with the options of its own that decide what is drawn: an engine of somebody else's may
+    have a top-k."""
+    told = {*Sampling.__annotations__, "group_size"}
+    own = {f.name: getattr(engine, f.name) for f in fields(engine) if f.name not in told}
+    decisive = learned({"rollout": own})["rollout"]
+    return {"type": type(engine).__name__, **json.loads(json.dumps(decisive, default=repr))}
 
 
 def _shown(problems: Sequence[Problem], subject: Measured) -> str:

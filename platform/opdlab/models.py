@@ -34,6 +34,11 @@ TRAINED_BY = "opdlab.json"
 """Beside the weights of a model that was trained here: the id of the execution."""
 READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
 """Endings of the files of a model that decide what it says."""
+UNTOLD = (
+    *("architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "name_or_path"),
+)
+"""Settings of a model that decide nothing, or that the weights, the tokenizer and the end ids tell."""
 _SHOWN = 5
 
 
@@ -325,8 +330,14 @@ def soft_differences(
     return found
 
 
-def manifest(model: PreTrainedModel, path: str, revision: str | None = None) -> dict[str, Any]:
-    """What identifies a model: a run that resumes compares it and refuses another one."""
+def manifest(
+    model: PreTrainedModel, path: str, revision: str | None = None, template: str = "auto"
+) -> dict[str, Any]:
+    """What identifies a model: a run that resumes compares it and refuses another one.
+
+    Args:
+        template: as `opdlab.prompts.encode` takes it.
+    """
     tokenizer = load_tokenizer(path, revision)
     return {
         "name": path,
@@ -335,8 +346,10 @@ def manifest(model: PreTrainedModel, path: str, revision: str | None = None) -> 
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
         "weights_sha256": weights_sha256(model),
+        "config_sha256": config_sha256(model),
         "tokenizer_sha256": tokenizer_sha256(tokenizer),
-        "template_sha256": template_sha256(tokenizer, "auto"),
+        "template_sha256": template_sha256(tokenizer, template),
+        "ends": list(eos_ids(model, tokenizer)),
         "trained_by": trained_by(path),
     }
 
@@ -357,6 +370,7 @@ def identify(
     name = str(model.name_or_path)
     return ModelId(
         weights=weights_sha256(model),
+        config=config_sha256(model),
         tokenizer=tokenizer_sha256(tokenizer),
         template=template_sha256(tokenizer, template),
         ends=ends,
@@ -422,6 +436,23 @@ def trained_by(path: str) -> str:
             f"{record} is damaged ({error}): restore it from a copy, or delete it where the model was "
             "not trained by opdlab"
         ) from error
+
+
+def config_sha256(model: PreTrainedModel) -> str:
+    """SHA-256 of the architecture and its settings, such as the rotary base, which no weight tells.
+
+    Settings with their default value are left out: a later transformers has more of them.
+    """
+    told = [type(model).__name__, _decisive(model.config.to_diff_dict())]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _decisive(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if not (key in UNTOLD or key.startswith("_"))
+    }
 
 
 def weights_sha256(model: PreTrainedModel) -> str:

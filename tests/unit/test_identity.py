@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,11 @@ from store_rows import fill, kept
 
 from opdlab.config import Experiment
 from opdlab.errors import DataError, ResumeError
+from opdlab.evaluation import engine_of
 from opdlab.identity import EXECUTION, MEASUREMENTS, Execution, Measurement, learned, roles
 from opdlab.loader import load_experiment
+from opdlab.rollout import CachedEngine
+from opdlab.serving.engine import OpenAIEngine
 from opdlab.store import ask, read_samples, sample_sets
 from opdlab_dashboards import records
 from opdlab_dashboards.board import build
@@ -128,6 +131,33 @@ def test_a_name_decides_nothing(tmp_path: Path) -> None:
     fill(kept(tmp_path), WHOLE)
     same = kept(tmp_path, subject=subject("1" * 64, "another/place", trained_by="x"), label="y")
     assert len(same.generations()) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 9},
+        {"temperature": 0.5},
+        {"top_p": 0.5},
+        {"max_new_tokens": 9},
+        {"template": "chat"},
+        {"data": "other"},
+        {"engine": {"type": "Mine", "top_k": 5}},
+    ],
+)
+def test_another_way_of_drawing_tops_nothing_up(tmp_path: Path, change: dict[str, Any]) -> None:
+    fill(kept(tmp_path), WHOLE)
+    assert kept(tmp_path, **change).generations() == {}
+
+
+def test_an_engines_own_options_count_and_its_pace_does_not() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(CachedEngine):
+        top_k: int = 5
+
+    assert engine_of(Mine(top_k=5, group_size=3)) == {"type": "Mine", "top_k": 5}
+    slow = OpenAIEngine(url="http://other:1/v1", concurrency=1, timeout_s=2, largest_gap=1)
+    assert engine_of(slow) == engine_of(OpenAIEngine()) == {"type": "OpenAIEngine"}
 
 
 def test_prompts_that_are_shown_otherwise_are_other_samples(tmp_path: Path) -> None:
@@ -292,7 +322,8 @@ def test_a_training_goes_on_with_what_it_began_with_alone(
 
 def test_every_key_with_a_role_is_one_of_an_experiment() -> None:
     settings = load_experiment("quickstart").model_dump(mode="json")
-    sections = {"training": settings["training"], "rollout": {"url", "patience_s", "concurrency"}}
+    engine = {option.name for option in fields(OpenAIEngine)}
+    sections = {"training": settings["training"], "rollout": engine}
     for key in roles.UNLEARNED:
         section, _, name = key.partition(".")
         assert section in Experiment.model_fields

@@ -10,12 +10,20 @@ from typing import Any, final
 
 from opdlab.errors import DataError, ResumeError
 from opdlab.identity.digests import digest, new_id, now
+from opdlab.identity.model_id import network
 from opdlab.identity.roles import learned
 from opdlab.whole_files import write_whole
 
 EXECUTION = "manifest.json"
 Contents = Mapping[str, Any]
 """What `opdlab.models.manifest` says of a model."""
+DECISIVE = {
+    "weights_sha256": "weights",
+    "config_sha256": "architecture settings (config.json)",
+    "tokenizer_sha256": "tokenizer",
+    "template_sha256": "chat template",
+    "ends": "end tokens",
+}
 
 
 @final
@@ -64,7 +72,9 @@ class Execution:
     @property
     def student_model(self) -> str:
         """`ModelId.model` of the student before training."""
-        return digest(_contents(self.student))
+        one = self.student
+        names = ("weights_sha256", "config_sha256", "tokenizer_sha256")
+        return network(*(one.get(name, "") for name in names))
 
     def write(self, folder: Path) -> None:
         """Keep it in the folder of the training; raises OSError where that cannot be written."""
@@ -115,26 +125,30 @@ class Execution:
         """What must not change, as it was and as it is, in words."""
         count = (f"{len(one.specialists)} specialists" for one in (before, self))
         pairs = [
-            ("the student", _named(before.student), _named(self.student)),
-            ("the teacher", _named(before.teacher), _named(self.teacher)),
+            ("the student", *_named(before.student, self.student)),
+            ("the teacher", *_named(before.teacher, self.teacher)),
             ("the list of specialists", *count),
         ]
         for number, (was, now_) in enumerate(
             zip(before.specialists, self.specialists, strict=False)
         ):
-            pairs.append((f"specialist {number}", _named(was), _named(now_)))
+            pairs.append((f"specialist {number}", *_named(was, now_)))
         pairs.append(("the prompts", _counted(before.prompts), _counted(self.prompts)))
         pairs.append(("the trial", _told(before.trial), _told(self.trial)))
         return pairs
 
 
-def _contents(one: Contents) -> list[Any]:
-    return [one.get("weights_sha256"), one.get("tokenizer_sha256")]
+def _contents(one: Contents) -> dict[str, Any]:
+    """What decides what a model learns and says, by the words for it."""
+    return {word: one.get(key) for key, word in DECISIVE.items()}
 
 
-def _named(one: Contents) -> str:
-    weights, tokenizer = (str(each)[:12] for each in _contents(one))
-    return f"weights {weights}, tokenizer {tokenizer}"
+def _named(before: Contents, now_: Contents) -> tuple[str, str]:
+    """What differs between two models, as it was and as it is, in words; empty where nothing does."""
+    was, is_now = _contents(before), _contents(now_)
+    odd = [word for word in was if was[word] != is_now[word]]
+    old, new = (", ".join(f"{word} {str(one[word])[:12]}" for word in odd) for one in (was, is_now))
+    return old, new
 
 
 def _counted(prompts: Mapping[str, Any]) -> str:

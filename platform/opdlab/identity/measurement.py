@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, final
 
 from opdlab.identity.digests import digest
@@ -41,6 +41,7 @@ class Measurement:
         shown: hash of the prompts as the model reads them.
         problems, samples: how many problems, and k.
         grader: version of the grader whose verdicts count.
+        engine: what sampled, with the options of its own; see `opdlab.evaluation.engine_of`.
         software: versions and devices, for the record.
         id: of this measurement, however often it is asked for or graded again.
         number: order in which a store was asked; the highest counts.
@@ -63,6 +64,7 @@ class Measurement:
     samples: int
     grader: str
     software: Mapping[str, str]
+    engine: Mapping[str, Any] = field(default_factory=dict)
     step: int | None = None
     execution: str = ""
     label: str = ""
@@ -89,6 +91,7 @@ class Measurement:
     def draws(self) -> str:
         """Equal for what draws the same completions, whatever k, grader and name."""
         drawn = {"subject": self.subject.key, "data": self.data, "shown": self.shown}
+        drawn["engine"] = dict(self.engine)
         return digest({**drawn, "benchmark": self.benchmark, "seed": self.seed, **self.sampling})
 
     @property

@@ -9,6 +9,11 @@ from typing import Any, final
 from opdlab.identity.digests import digest
 
 
+def network(weights: str, config: str, tokenizer: str) -> str:
+    """Digest of a model's weights, settings and tokenizer."""
+    return digest([weights, config, tokenizer])
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class ModelId:
@@ -16,6 +21,7 @@ class ModelId:
 
     Attributes:
         weights: SHA-256 of names, types and values of the weights; empty behind a server.
+        config: digest of the architecture and its settings, such as the rotary base; empty behind a server.
         tokenizer: digest of how text becomes tokens and back, special tokens included.
         template: digest of the chat template; of `none`, of that word.
         ends: tokens that end an answer.
@@ -29,6 +35,7 @@ class ModelId:
     tokenizer: str
     template: str
     ends: tuple[int, ...]
+    config: str = ""
     entries: int | None = None
     server: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
@@ -42,8 +49,8 @@ class ModelId:
 
     @property
     def model(self) -> str:
-        """Equal for the same weights and tokenizer, however they are prompted; behind a server, `key`."""
-        return digest([self.weights, self.tokenizer]) if self.weights else self.key
+        """Equal for the same network and tokenizer, however they are prompted; behind a server, `key`."""
+        return network(self.weights, self.config, self.tokenizer) if self.weights else self.key
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> ModelId:

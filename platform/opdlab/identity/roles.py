@@ -21,8 +21,13 @@ PLACES = (
 """Where things lie and what they are called."""
 PACES = (
     "rollout.url",
+    "rollout.served_model",
+    "rollout.key_variable",
     "rollout.patience_s",
+    "rollout.timeout_s",
     "rollout.concurrency",
+    "rollout.weights_folder",
+    "rollout.largest_gap",
     "training.threads",
     "training.overlap",
     "training.head_chunk",

@@ -19,7 +19,7 @@ from rich.markup import escape
 from transformers import PreTrainedModel
 
 from opdlab import comparison, loader, mlflow_page, models, over_seeds, tracking
-from opdlab.config import Experiment
+from opdlab.config import Experiment, Model
 from opdlab.errors import NonFiniteError, PeerError
 from opdlab.evaluation import require
 from opdlab.evaluator import Evaluator
@@ -278,6 +278,10 @@ def describe(
         ResumeError: a model or the prompts changed since.
     """
     folder = session.group.folder / name
+
+    def contents(model: PreTrainedModel, one: Model) -> dict[str, Any]:
+        return models.manifest(model, one.path, one.revision, config.prompts.template)
+
     wanted = Execution(
         group=session.group.id,
         label=session.group.label(name, config.output),
@@ -286,10 +290,10 @@ def describe(
         method=type_name(METHODS, config.method),
         seed=config.seed,
         settings=config.model_dump(mode="json"),
-        student=models.manifest(pair.student, config.student.path, config.student.revision),
-        teacher=models.manifest(pair.teacher, config.teacher.path, config.teacher.revision),
+        student=contents(pair.student, config.student),
+        teacher=contents(pair.teacher, config.teacher),
         specialists=[
-            models.manifest(model, one.path, one.revision)
+            contents(model, one)
             for one, (_, model) in zip(config.specialists, pair.specialists, strict=True)
         ],
         prompts=prompts,
