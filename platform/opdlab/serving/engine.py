@@ -29,6 +29,9 @@ from opdlab.serving.dialect import (
 from opdlab.shapes import Int, Tensor
 from opdlab.tree import within
 
+PROBED, PROBE_TOKENS = 8, 32
+"""Prompts, and tokens of each answer, by which a server is looked at whose own are not at temperature 1."""
+
 
 @dataclass(frozen=True)
 class _Prompts:
@@ -72,8 +75,8 @@ class OpenAIEngine(RolloutEngine):
     )
     largest_gap: float = option(
         0.1,
-        "Mean difference between the server's log-probabilities and the student's, in nats, above which a "
-        "rollout is refused: the server has other weights.",
+        "Root mean square difference between the server's log-probabilities and the student's, in nats, "
+        "above which a rollout is refused: the server has other weights.",
         gt=0,
     )
 
@@ -155,22 +158,49 @@ class OpenAIEngine(RolloutEngine):
             _check_vocabulary(responses, ours.vocabulary)
             found = scored(model, ours.prompts, responses, ours.vocabulary, ours.top_k)
             refuse_non_finite(found.log_prob, *_places(responses))
-            return responses, found, self._gap(found, replies)
+            # Servers differ in whether theirs are those before temperature and top-p.
+            plain = (self.temperature, self.top_p) == (1.0, 1.0)
+            gap = _gap(found, replies) if plain else self._probed(client, server, model, ours)
+            return responses, found, gap
 
+        if on_response is not None:
+            # Each answer is kept as it comes, so whose they are must be known before.
+            gap = self._probed(client, server, model, ours)
+            if gap > self.largest_gap and self.weights_folder is not None:
+                self._sync(client, server, model, list(ours.prompts[0]), alone, again=True)
+                gap = self._probed(client, server, model, ours)
+            self._require(gap)
         responses, recorded, gap = once()
         mends = self.weights_folder is not None and on_response is None
         if mends and any(gathered(gap > self.largest_gap, alone)):
             # A server that was started again in between has the weights it began with.
             self._sync(client, server, model, list(ours.prompts[0]), alone, again=True)
             responses, recorded, gap = once()
+        self._require(gap)
+        return responses, recorded
+
+    def _require(self, gap: float) -> None:
+        """Raises ServerError where the server has other weights than the model."""
         if gap > self.largest_gap:
             raise ServerError(
                 f"{self.url} does not serve the student: its log-probabilities of what it sampled are "
-                f"{gap:.2g} nats off on average (largest_gap: {self.largest_gap:g}). Give it the "
+                f"{gap:.2g} nats off (root mean square; largest_gap: {self.largest_gap:g}). Give it the "
                 "student's weights (weights_folder), or serve the model that is trained; a wider number "
                 "format lowers what rounding leaves"
             )
-        return responses, recorded
+
+    def _probed(
+        self, client: Client, server: Identity, model: PreTrainedModel, ours: _Prompts
+    ) -> float:
+        """How far the server is from the model on a few short answers of temperature 1, nats."""
+        prompts = list(dict.fromkeys(map(tuple, ours.prompts)))[:PROBED]
+        few = replace(ours, prompts=prompts, seeds=list(ours.seeds[: len(prompts)]), top_k=0)
+        length = min(self.max_new_tokens, PROBE_TOKENS)
+        plain = replace(self, temperature=1.0, top_p=1.0, max_new_tokens=length)
+        replies = plain._replies(client, server, few, None, None)
+        responses = [torch.tensor(reply.ids, device=model.device) for reply in replies]
+        _check_vocabulary(responses, ours.vocabulary)
+        return _gap(scored(model, prompts, responses, ours.vocabulary, 0), replies)
 
     def _sync(
         self,
@@ -250,13 +280,15 @@ class OpenAIEngine(RolloutEngine):
             "server is good for `opdlab eval --server` alone"
         )
 
-    def _gap(self, recorded: Recorded, replies: Sequence[Reply]) -> float:
-        """Mean absolute difference between the server's log-probabilities and the student's, nats."""
-        if (self.temperature, self.top_p) != (1.0, 1.0):
-            return 0.0  # servers differ in whether theirs are those before temperature and top-p
-        said = [value for reply in replies for value in reply.log_probs or ()]
-        theirs = torch.tensor(said, device=recorded.log_prob.device)
-        return float((theirs - recorded.log_prob).abs().mean())
+
+def _gap(recorded: Recorded, replies: Sequence[Reply]) -> float:
+    """Root mean square difference between the server's log-probabilities and the student's, nats.
+
+    Not the mean: most tokens are certain to any model, and would hide those that tell two apart.
+    """
+    said = [value for reply in replies for value in reply.log_probs or ()]
+    theirs = torch.tensor(said, device=recorded.log_prob.device)
+    return float((theirs - recorded.log_prob).square().mean().sqrt())
 
 
 def _places(responses: Sequence[Int[Tensor, "_"]]) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -19,15 +20,20 @@ from opdlab.serving.dialect import (
     TOKEN_SERVERS,
     Draw,
     Identity,
+    Reply,
     completion_body,
     prompt_text,
     read_reply,
 )
 
 PROMPTS = ("The capital of France is", "12+7=", "def area(r):\n    return", "Once upon a time")
-TOKENS = 12
-LARGEST_GAP = 0.05
-"""Mean difference in nats that the same weights show: servers batch, and round, as they please."""
+TOKENS = 24
+REPEATS = 2
+"""Requests for each prompt that are under way at once when a server's rounding is looked at."""
+SMALLEST_GAP, LARGEST_GAP = 1e-4, 0.05
+"""Differences in nats that are always, and never, laid to rounding."""
+ROUNDINGS = 3.0
+"""The same weights differ by less than so many times what the server differs from itself."""
 PRINTS = "fingerprint"
 
 
@@ -38,11 +44,15 @@ class Prints:
 
     Attributes:
         texts: one a prompt.
-        log_probs: of their tokens, nats; empty where the server does not return them.
+        tokens, log_probs: their tokens, and how likely each is, nats; empty where the server returns none.
+        rounding: how far the server is from itself, root mean square in nats: with other requests beside it
+            a prompt is computed in another order.
     """
 
     texts: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...] = ()
     log_probs: tuple[tuple[float, ...], ...] = ()
+    rounding: float = 0.0
 
     @property
     def id(self) -> str:
@@ -54,47 +64,71 @@ class Prints:
 
     @classmethod
     def read(cls, stored: str) -> Prints:
-        """Raises ValueError or TypeError where it is none."""
+        """Raises ValueError, TypeError or LookupError where it is none."""
         told = json.loads(stored)
-        return cls(tuple(told["texts"]), tuple(map(tuple, told["log_probs"])))
+        rows = (tuple(map(tuple, told[name])) for name in ("tokens", "log_probs"))
+        return cls(tuple(map(str, told["texts"])), *rows, float(told["rounding"]))
 
     def like(self, other: Prints) -> bool:
         """Whether the same weights may have said both."""
         if not (self.log_probs and other.log_probs):
             return self.texts == other.texts
-        gaps = [
-            abs(mine - theirs)
-            for rows in zip(self.log_probs, other.log_probs, strict=True)
-            for mine, theirs in zip(*rows, strict=False)
-        ]
-        # Rounding turns a tie another way; from there on the two speak of different texts.
-        same = self.texts == other.texts
-        first = [abs(a[0] - b[0]) for a, b in zip(self.log_probs, other.log_probs, strict=True)]
-        shown = gaps if same else first
-        return sum(shown) / len(shown) < LARGEST_GAP
+        rounding = ROUNDINGS * max(self.rounding, other.rounding)
+        return self.gap(other) <= min(max(SMALLEST_GAP, rounding), LARGEST_GAP)
+
+    def gap(self, other: Prints) -> float:
+        """Root mean square difference of log-probabilities, up to where the answers part, nats.
+
+        Where the same weights part, rounding decided a tie: what each went on with is equally likely.
+        """
+        squares = []
+        for row in zip(self.tokens, other.tokens, self.log_probs, other.log_probs, strict=True):
+            for mine, theirs, a, b in zip(*row, strict=False):
+                squares.append((a - b) ** 2)
+                if mine != theirs:
+                    break
+        return (sum(squares) / len(squares)) ** 0.5
 
 
 def take(
     client: Client, server: Identity, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
 ) -> Prints:
-    """Ask a server for its fingerprint.
+    """Ask a server for its fingerprint: every prompt alone, then all beside each other.
 
     Raises:
         ServerError: it refuses, or does not answer.
     """
     draw = Draw(0.0, 1.0, TOKENS, tuple(ends), ends[0])
-    replies = []
-    for text in PROMPTS:
-        ids = encode(tokenizer, text, "none")
+    asked = [encode(tokenizer, text, "none") for text in PROMPTS]
+    bodies = []
+    for text, ids in zip(PROMPTS, asked, strict=True):
         shown = rendered(tokenizer, text, "none")
         if server.software not in TOKEN_SERVERS:
             shown = prompt_text(tokenizer, ids, shown)
-        body = completion_body(server, draw, ids, shown, 0, log_probs=True)
-        answer = client.post(client.access.api("/completions"), body)
-        replies.append(read_reply(answer, ids, draw, tokenizer))
+        bodies.append(completion_body(server, draw, ids, shown, 0, log_probs=True))
+    url = client.access.api("/completions")
+
+    def read(answers: Iterable[Any]) -> Prints:
+        pairs = zip(answers, asked, strict=True)
+        return _prints([read_reply(answer, ids, draw, tokenizer) for answer, ids in pairs])
+
+    alone = read(client.post(url, body) for body in bodies)
+    if not alone.log_probs:
+        return alone
+    found: dict[int, Any] = {}
+    client.post_all(url, bodies * REPEATS, found.__setitem__)
+    ordered = [found[place] for place in sorted(found)]
+    rows = [ordered[first : first + len(asked)] for first in range(0, len(ordered), len(asked))]
+    return replace(alone, rounding=max(alone.gap(read(row)) for row in rows))
+
+
+def _prints(replies: Sequence[Reply]) -> Prints:
     texts = tuple(reply.text for reply in replies)
-    told = tuple(reply.log_probs or () for reply in replies)
-    return Prints(texts, told if all(told) else ())
+    ids, told = (
+        tuple(row or () for row in column)
+        for column in zip(*((reply.ids, reply.log_probs) for reply in replies), strict=True)
+    )
+    return Prints(texts, ids, told) if all(ids) and all(told) else Prints(texts)
 
 
 def as_known(prints: Prints, server: dict[str, Any], output: Path) -> Prints:
@@ -115,5 +149,6 @@ def _known(server: dict[str, Any], output: Path) -> Iterable[Prints]:
             continue  # whoever reads that folder is told
         for one in measured:
             theirs = {k: v for k, v in one.subject.server.items() if k != PRINTS}
-            if theirs == server and PRINTS in one.software:
-                yield Prints.read(one.software[PRINTS])
+            if theirs == server:
+                with suppress(ValueError, TypeError, LookupError):
+                    yield Prints.read(one.software[PRINTS])

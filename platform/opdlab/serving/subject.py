@@ -30,11 +30,17 @@ from opdlab.serving.known_answers import PRINTS, Prints, as_known, take
 
 @dataclass(frozen=True, kw_only=True)
 class Served(Measured):
-    """A model on a server that speaks OpenAI's API."""
+    """A model on a server that speaks OpenAI's API.
+
+    Attributes:
+        server, prints: what it says it is, and its fingerprint.
+        trained_by: id of the execution that made the model whose tokenizer this is; empty for none here.
+    """
 
     client: Client
     server: Identity
     prints: Prints
+    trained_by: str = ""
 
     def identity(self) -> ModelId:
         return ModelId(
@@ -44,6 +50,7 @@ class Served(Measured):
             ends=self.eos_ids,
             server=asdict(self.server) | {PRINTS: self.prints.id},
             name=self.server.model,
+            trained_by=self.trained_by,
         )
 
     def software(self) -> dict[str, str]:
@@ -132,6 +139,7 @@ def open_served(
         client=client,
         server=server,
         prints=prints,
+        trained_by=models.trained_by(str(place)),
     )
 
 

@@ -1,0 +1,145 @@
+"""A served model is known by what it says: other weights under the same name are another subject."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_folders import asked
+from token_server import TokenServer
+
+from opdlab import models
+from opdlab.errors import ServerError
+from opdlab.identity import MEASUREMENTS
+from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.known_answers import Prints
+from opdlab.serving.subject import Served, open_served
+from opdlab.store import ask
+
+STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
+
+
+@pytest.fixture
+def server() -> Iterator[TokenServer]:
+    with TokenServer(STUDENT) as server:
+        yield server
+
+
+def opened(server: TokenServer, output: Path, tokenizer: str = "embedded:student") -> Served:
+    return open_served(OpenAIEngine(url=server.url), tokenizer, "none", output)
+
+
+def measured(who: Served, output: Path) -> None:
+    """As an evaluation leaves its record."""
+    folder = output / "evaluations" / who.label() / "samples"
+    ask(folder, asked("math", 2, subject=who.identity(), software=who.software()))
+
+
+def nudged(server: TokenServer) -> None:
+    with torch.no_grad():
+        for weight in server.model.parameters():
+            weight.mul_(1.001)
+
+
+def replaced(server: TokenServer) -> None:
+    server.model = models.load_model(str(TEACHER))
+
+
+@pytest.mark.parametrize("change", [nudged, replaced])
+def test_other_weights_under_the_same_name_are_another_subject(
+    server: TokenServer, tmp_path: Path, change: Callable[[TokenServer], None]
+) -> None:
+    before = opened(server, tmp_path)
+    measured(before, tmp_path)
+    change(server)
+    now = opened(server, tmp_path)
+    assert now.server == before.server
+    assert now.identity().key != before.identity().key
+    assert now.label() != before.label()
+
+
+def test_a_server_on_another_port_with_the_same_weights_is_the_same_subject(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    before = opened(server, tmp_path)
+    measured(before, tmp_path)
+    with TokenServer(STUDENT) as another:
+        now = opened(another, tmp_path)
+    assert now.identity() == before.identity()
+    assert now.software()["url"] != before.software()["url"]
+
+
+def test_a_record_whose_fingerprint_is_damaged_is_no_reason_to_stop(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    before = opened(server, tmp_path)
+    for damage in ("{", "[]", '{"texts": ["a"], "log_probs": []}', "null"):
+        folder = tmp_path / "evaluations" / f"x{len(damage)}" / "samples"
+        ask(folder, asked("math", 2, subject=before.identity(), software={"fingerprint": damage}))
+    (folder / MEASUREMENTS).write_text(json.dumps({"model": "x"}) + "\n")
+    assert opened(server, tmp_path).prints == before.prints
+
+
+def test_a_served_model_that_was_trained_here_is_told(server: TokenServer, tmp_path: Path) -> None:
+    shutil.copytree(STUDENT, tmp_path / "model")
+    models.sign(tmp_path / "model", "an execution")
+    assert opened(server, tmp_path, str(tmp_path / "model")).identity().trained_by == "an execution"
+
+
+def said(*rows: tuple[str, float], rounding: float = 0.0) -> Prints:
+    tokens, values = tuple(map(ord, (row[0] for row in rows))), tuple(row[1] for row in rows)
+    return Prints(("".join(row[0] for row in rows),), (tokens,), (values,), rounding)
+
+
+def test_what_a_server_differs_by_from_itself_is_no_other_model() -> None:
+    one, near = (("a", -1.0), ("b", -0.5)), (("a", -1.01), ("b", -0.51))
+    assert not said(*one).like(said(*near))
+    assert said(*one, rounding=0.005).like(said(*near))
+    far = (("a", -1.2), ("b", -0.9))
+    assert not said(*one, rounding=1.0).like(said(*far)), "no rounding excuses this much"
+
+
+def test_a_tie_that_rounding_decides_is_no_other_model_and_another_turn_is() -> None:
+    one = said(("a", -1.0), ("b", -0.7), ("c", -0.1))
+    assert one.like(said(("a", -1.0), ("x", -0.7), ("y", -3.0)))
+    assert not one.like(said(("a", -1.0), ("x", -0.2), ("y", -0.1)))
+
+
+def test_without_log_probabilities_the_answers_must_be_equal() -> None:
+    assert Prints(("a", "b")).like(Prints(("a", "b")))
+    assert not Prints(("a", "b")).like(Prints(("a", "c")))
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 0.6}, {"top_p": 0.9}, {"temperature": 0.0}])
+def test_a_rollout_server_with_other_weights_is_refused_however_it_samples(
+    server: TokenServer, sampling: dict[str, Any]
+) -> None:
+    student = models.load_model("embedded:student")
+    engine = OpenAIEngine(url=server.url, max_new_tokens=8, **sampling)
+    wanted: dict[str, Any] = {"eos_ids": (2,), "pad_id": 0}
+    engine.sample(student, [[1, 5, 9], [1, 6]], [1, 2], **wanted)
+    replaced(server)
+    with pytest.raises(ServerError, match="does not serve the student"):
+        engine.sample(student, [[1, 5, 9], [1, 6]], [1, 2], **wanted)
+
+
+def test_no_answer_of_other_weights_is_handed_on(server: TokenServer) -> None:
+    """An evaluation keeps each answer as it comes."""
+    replaced(server)
+    came: list[int] = []
+    with pytest.raises(ServerError, match="does not serve the student"):
+        OpenAIEngine(url=server.url, max_new_tokens=8).answer(
+            models.load_model("embedded:student"),
+            *([[1, 5, 9]], [1]),
+            eos_ids=(2,),
+            pad_id=0,
+            max_rows=4,
+            max_tokens=99,
+            on_response=lambda row, ids: came.append(row),
+        )
+    assert came == []
