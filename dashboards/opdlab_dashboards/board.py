@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from opdlab_dashboards.rows import Cell, Reading, Row, gathered
 from opdlab_evaluators.ranking import Standing, rank
 
 AVERAGE = "average"
+MARK = 4
+"""Digits of an identity that are shown, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,13 @@ class Leaderboard:
 
     boards: list[Board]
     left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def until(self) -> str:
+        """When the last of what is shown was measured: the same for copies, unlike the time of reading."""
+        rows = [row for board in self.boards for row in board.rows]
+        last = max(one.time for row in rows for run in row.runs for one in run.known)
+        return f"{last[:16].replace('T', ' ')} UTC"
 
 
 def build(
@@ -83,10 +92,11 @@ def build(
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out[:3])
         raise DataError(f"none of {len(left_out)} measured models can be shown. {reasons}")
     boards: dict[str, list[Row]] = {}
-    for row in _distinct(rows):
+    for row in _distinct(rows, benchmarks):
         boards.setdefault(row.protocol, []).append(row)
     made = [board_of(protocol, rows) for protocol, rows in boards.items()]
-    return Leaderboard(sorted(made, key=lambda board: -len(board.rows)), left_out)
+    order = sorted(made, key=lambda board: (-len(board.rows), board.protocol))
+    return Leaderboard(order, left_out)
 
 
 def _require(benchmarks: Sequence[str], known: Sequence[str]) -> None:
@@ -125,15 +135,24 @@ def _newest(
     return list(kept.values())
 
 
-def _distinct(rows: Sequence[Row]) -> list[Row]:
+def _distinct(rows: Sequence[Row], benchmarks: Sequence[str]) -> list[Row]:
     """Rows whose names differ within a board, by the beginning of what tells them apart."""
-    named: list[Row] = []
-    names = [(row.protocol, row.name) for row in rows]
+    named: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        twice = names.count((row.protocol, row.name)) > 1
-        mark = row.runs[0].identity().split()[-1][:4]
-        named.append(Row(f"{row.name} ({mark})", row.role, row.runs, row.cells) if twice else row)
-    return named
+        named.setdefault((row.protocol, row.name), []).append(row)
+    return [one for same in named.values() for one in _marked(same, benchmarks)]
+
+
+def _marked(rows: Sequence[Row], benchmarks: Sequence[str]) -> list[Row]:
+    """Rows of one name, each with as much of its identity as tells it from the others."""
+    if len(rows) == 1:
+        return list(rows)
+    marks = [row.runs[0].identity(benchmarks).split()[-1] for row in rows]
+    length = next(n for n in range(MARK, 99) if len({mark[:n] for mark in marks}) == len(marks))
+    return [
+        replace(row, name=f"{row.name} ({mark[:length]})")
+        for row, mark in zip(rows, marks, strict=True)
+    ]
 
 
 def board_of(protocol: str, rows: Sequence[Row]) -> Board:

@@ -36,7 +36,7 @@ def leaderboard(sources: Sequence[str], to: str, benchmarks: Sequence[str]) -> N
 
 def gather(sources: Sequence[str], scratch: Path, benchmarks: Sequence[str]) -> Leaderboard:
     """Read all sources; what lies in MLflow is copied into `scratch` first."""
-    found = [one for source in sources for one in _find(source, scratch)]
+    found = measured.in_order([one for source in sources for one in _find(source, scratch)])
     with progress_bar() as progress:
         task = progress.add_task("read samples", total=len(found))
         return build(found, benchmarks, lambda: progress.advance(task))

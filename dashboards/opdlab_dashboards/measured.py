@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from opdlab.natural_order import natural
 from opdlab.tracking import PARTS, read_metrics
 
 SAMPLES = "samples"
-ORIGIN = "origin.json"
-"""Of a copy from MLflow: which run it is."""
 REFERENCES = ("student", "teacher")
 
 
@@ -27,18 +24,19 @@ class Measured:
     """One model that was evaluated: a run of an experiment, its student or teacher, or any other.
 
     Attributes:
-        folder: where `samples` lies.
-        known: every measurement of it that was asked for, in order.
+        folder: where `samples` lies; `others`: the same in copies, which may hold more or less.
+        known: every measurement of it that was asked for, in order; none where there is a `fault`.
         execution: what a run was made with; None for what was not trained.
         metrics: one mapping a training step.
-        place: where a person finds the samples: the folder, or the run in MLflow.
+        fault: why it cannot be read; empty where it can.
     """
 
     folder: Path
     known: Sequence[Measurement]
     execution: Execution | None = None
     metrics: list[dict[str, float]] = field(default_factory=list)
-    place: str = ""
+    others: tuple[Path, ...] = ()
+    fault: str = ""
 
     @property
     def last(self) -> Measurement:
@@ -47,12 +45,12 @@ class Measured:
     @property
     def name(self) -> str:
         """Where it was measured, below the output folder of that time."""
-        return self.last.label
+        return self.last.label if self.known else self.folder.name
 
     @property
     def role(self) -> str:
         """`student` (before training), `teacher`, `run`, or `model` for `opdlab eval`."""
-        return self.last.role
+        return self.last.role if self.known else "model"
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -62,26 +60,40 @@ class Measured:
     @property
     def when(self) -> str:
         """When it was begun: trained, or first measured; ISO 8601 in UTC."""
-        return self.execution.started if self.execution else min(one.time for one in self.known)
+        if self.execution:
+            return self.execution.started
+        return min((one.time for one in self.known), default="")
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Of its measurements: the same for a copy."""
         return tuple(sorted({one.id for one in self.known}))
 
+    def is_copy_of(self, other: Measured) -> bool:
+        """Whether both hold a measurement of the same id."""
+        return not {*self.ids}.isdisjoint(other.ids)
+
     @property
     def sets(self) -> list[store.SampleSet]:
         """The samples of the end of a run, by benchmark; those in the midst of training are left out.
 
         Raises:
-            DataError: it was measured in the midst of training alone.
+            DataError: it was measured in the midst of training alone, or cannot be read.
         """
+        if self.fault:
+            raise DataError(self.fault)
         found: dict[str, Measurement] = {
             one.benchmark: one for one in self.known if one.step is None
         }
         if not found:
             raise DataError(f"{self.folder} holds no samples of a finished run")
-        return [store.SampleSet(self.folder / SAMPLES, one) for one in found.values()]
+        return [self._fullest(one) for one in found.values()]
+
+    def _fullest(self, one: Measurement) -> store.SampleSet:
+        """Its samples in the copy that holds most of them: one may have been cut short."""
+        places = (self.folder, *self.others)
+        copies = [store.SampleSet(place / SAMPLES, one) for place in places]
+        return max(copies, key=lambda each: sum(1 for _ in each.path.glob("*.parquet")))
 
     def chosen(self, benchmarks: Sequence[str]) -> list[store.SampleSet]:
         """Those of `sets` that are of these benchmarks; all where none is named."""
@@ -108,7 +120,13 @@ class Measured:
         return self.role == "model" and not self.last.subject.trained_by
 
     def identity(self, benchmarks: Sequence[str] = ()) -> str:
-        """Equal for runs that differ in their seed alone, and for the same model measured again."""
+        """Equal for runs that differ in their seed alone, and for the same model measured again.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if self.fault:
+            raise DataError(self.fault)
         if self.execution:
             return f"run {self.execution.system}"
         chosen = [one.asked for one in self.chosen(benchmarks)]
@@ -138,8 +156,10 @@ class Measured:
 def find(source: Path) -> list[Measured]:
     """All that was measured below a folder, in order of time; a copy of what is there counts once.
 
+    What cannot be read is among it, with its `fault`.
+
     Raises:
-        DataError: there is no such folder, nothing in it was measured, or a record is damaged.
+        DataError: there is no such folder, or nothing in it was measured or can be read.
     """
     if not source.is_dir():
         raise DataError(f"{source} is neither a folder of runs nor the address of an MLflow store")
@@ -149,17 +169,47 @@ def find(source: Path) -> list[Measured]:
             f"nothing below {source} was measured: `opdlab train` or `opdlab eval` something first, or "
             "name the folder that holds its runs"
         )
-    return sorted(without_copies(found), key=lambda one: (one.when, one.name))
+    if all(one.fault for one in found):
+        raise DataError("; ".join(one.fault for one in found))
+    return in_order(found)
+
+
+def in_order(found: Sequence[Measured]) -> list[Measured]:
+    """Copies taken together, by time: the same list wherever and in whatever order they lie."""
+    return sorted(without_copies(found), key=lambda one: (one.when, one.name, one.ids))
 
 
 def without_copies(found: Sequence[Measured]) -> list[Measured]:
-    """Of several copies of the same measurements, the one that was asked for most often."""
-    kept: dict[tuple[str, ...], Measured] = {}
+    """Copies taken together: what one of them was asked for, and the samples that one of them holds.
+
+    A copy is known by a measurement that both hold; each keeps the place of the first.
+    """
+    groups: list[list[Measured]] = []
     for one in found:
-        other = kept.get(one.ids)
-        if other is None or other.last.number < one.last.number:
-            kept[one.ids] = one
-    return list(kept.values())
+        same = [group for group in groups if any(one.is_copy_of(other) for other in group)]
+        if not same:
+            groups.append([one])
+            continue
+        first, *more = same
+        for other in more:
+            first += other
+            groups.remove(other)
+        first.append(one)
+    return [_together(group) for group in groups]
+
+
+def _together(copies: Sequence[Measured]) -> Measured:
+    """One of what several copies hold."""
+    first = copies[0]
+    if len(copies) == 1:
+        return first
+    known = {(one.number, one.time): one for copy in copies for one in copy.known}
+    return replace(
+        first,
+        known=[known[key] for key in sorted(known)],
+        metrics=max((copy.metrics for copy in copies), key=len),
+        others=tuple(place for copy in copies[1:] for place in (copy.folder, *copy.others)),
+    )
 
 
 def _folders(source: Path) -> Iterator[Path]:
@@ -173,16 +223,20 @@ def _folders(source: Path) -> Iterator[Path]:
             yield here
             names.clear()
         elif next((here / SAMPLES).glob("*/*/*/asked.json"), None):
-            store.sample_sets(here / SAMPLES)  # raises, with words about its version
+            yield here  # of an earlier version, which is told
         seen.add(real)
 
 
 def _read(folder: Path) -> Iterator[Measured]:
-    """The models that were measured into a folder."""
-    # As it was given: a page that is published need not tell where its maker lives.
-    place = str(folder / SAMPLES)
-    if (folder / ORIGIN).exists():
-        place = read_json(folder / ORIGIN)["place"]
+    """The models that were measured into a folder, or why they cannot be read."""
+    try:
+        yield from _models(folder)
+    except DataError as error:
+        yield Measured(folder, (), fault=str(error))
+
+
+def _models(folder: Path) -> Iterator[Measured]:
+    store.sample_sets(folder / SAMPLES)  # raises where nothing of this version is there
     models: dict[tuple[str, ...], list[Measurement]] = {}
     for one in read_measurements(folder / SAMPLES):
         # What belongs to no execution is known by who answered.
@@ -190,7 +244,7 @@ def _read(folder: Path) -> Iterator[Measured]:
         models.setdefault((one.role, *whose), []).append(one)
     for known in models.values():
         if known[-1].role != "run":
-            yield Measured(folder, known, place=place)
+            yield Measured(folder, known)
             continue
         execution = Execution.read(folder)
         if execution.id != known[-1].execution:
@@ -198,12 +252,4 @@ def _read(folder: Path) -> Iterator[Measured]:
                 f"{folder}: {EXECUTION} is of another training (id {execution.id}) than the samples (id "
                 f"{known[-1].execution}); restore it from a copy"
             )
-        yield Measured(folder, known, execution, read_metrics(folder), place)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises DataError where there is no sound file."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged or unreadable ({error})") from error
+        yield Measured(folder, known, execution, read_metrics(folder))

@@ -14,7 +14,7 @@ from opdlab.errors import DataError, TrackingError
 from opdlab.identity import EXECUTION
 from opdlab.tracking import METRICS, PARTS, open_client
 from opdlab_dashboards.curves import CURVES
-from opdlab_dashboards.measured import ORIGIN, SAMPLES
+from opdlab_dashboards.measured import SAMPLES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,7 +54,7 @@ def copy(
         if SAMPLES in paths:
             folder = place / run_id
             folder.mkdir()
-            _copy_run(client, run, paths, folder, uri)
+            _copy_run(client, run, paths, folder)
             with_samples += 1
             on_run(run.info.run_name)
     if not with_samples:
@@ -65,11 +65,10 @@ def copy(
         )
 
 
-def _copy_run(client: MlflowClient, run: Any, paths: set[str], folder: Path, uri: str) -> None:
+def _copy_run(client: MlflowClient, run: Any, paths: set[str], folder: Path) -> None:
     for name in sorted({SAMPLES, EXECUTION} & paths):
         _download(client, run, name, folder)
     _write_metrics(client, run, folder)
-    (folder / ORIGIN).write_text(json.dumps({"place": f"{uri} run {run.info.run_id}"}))
 
 
 def _runs(client: MlflowClient) -> Iterator[Any]:

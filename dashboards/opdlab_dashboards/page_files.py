@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -101,7 +100,7 @@ def _write_data(path: Path, key: str, value: Any) -> None:
 def content(leaderboard: Leaderboard) -> dict[str, Any]:
     """All that the first view needs."""
     return {
-        "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "until": leaderboard.until,
         "boards": [_board(board) for board in leaderboard.boards],
         "leftOut": leaderboard.left_out,
         "curveNames": CURVES,
@@ -181,7 +180,7 @@ def _row(row: Row, pin: str | None) -> dict[str, Any]:
         "pin": pin,
         "source": row.runs[0].source,
         "seeds": [run.seed for run in row.runs],
-        "places": [run.place for run in row.runs],
+        "places": [run.name for run in row.runs],
         "settings": _settings(row),
         "mean": _score(row.mean),
         "pass": _score(row.pass_at),

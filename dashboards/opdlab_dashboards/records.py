@@ -18,7 +18,9 @@ def records(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
 
     `settings` are those in which a row differs from others of its experiment, in CSV one column each.
     `rank_first` and `rank_last` are the places that a paired test does not rule out; None where a sample
-    could not be graded, as the score and its interval are then.
+    could not be graded, as the score and its interval are then. `places` says where runs were measured,
+    below the output folder of that time, and `measurements` has the ids in `samples/measurements.jsonl`:
+    both are the same for copies, wherever those lie.
     """
     for board in leaderboard.boards:
         for place, (row, settings) in enumerate(zip(board.rows, varied(board.rows), strict=True)):
@@ -51,7 +53,8 @@ def _record(board: Board, place: int, row: Row, name: str) -> dict[str, Any]:
         "seconds_per_sample": sum(cell.seconds for cell in cells) / len(cells),
         "teacher_tokens": row.teacher_tokens,
         "training_seconds": row.seconds,
-        "places": [run.place for run in row.runs],
+        "places": [run.name for run in row.runs],
+        "measurements": [one for cell in cells for one in cell.ids],
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from opdlab.natural_order import natural
 from opdlab.terminal import console
 from opdlab.tracking import flatten
 from opdlab_dashboards import mlflow_copy, page_files, swept, tables
-from opdlab_dashboards.board import AVERAGE, Board, build
+from opdlab_dashboards.board import AVERAGE, Board, Leaderboard, build
 from opdlab_dashboards.curves import CURVES, SHARES, Curve, fidelity_curves, training_curves
 from opdlab_dashboards.differences import Difference, pair
-from opdlab_dashboards.measured import REFERENCES, SAMPLES, Measured, find
+from opdlab_dashboards.measured import REFERENCES, SAMPLES, Measured, find, without_copies
 from opdlab_dashboards.rows import Row
 from opdlab_dashboards.swept import Swept
 
@@ -77,14 +76,13 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
     place = Path(to)
     with writing_to(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-        order = [one.folder for one in found]
-        place.write_text(page(board, leaderboard.left_out, order, sweeps))
+        place.write_text(page(board, leaderboard, found, sweeps))
     console.print(f"Report: [bold]{place.absolute().as_uri()}[/]", soft_wrap=True)
 
 
 def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swept]]:
     """What was measured in the folders, with the references beside a run, each once; and the sweeps."""
-    found: dict[tuple[str, ...], Measured] = {}
+    found: list[Measured] = []
     sweeps: list[Swept] = []
     for name in runs:
         folder = _folder(name, output)
@@ -93,10 +91,8 @@ def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swe
             sweeps.append(sweep)
             inside = sweep.kept(inside)
         for one in inside:
-            found.setdefault(one.ids, one)
-            for reference in _beside(one):
-                found.setdefault(reference.ids, reference)
-    return list(found.values()), sweeps
+            found += [one, *_beside(one)]
+    return without_copies(found), sweeps
 
 
 def _beside(run: Measured) -> list[Measured]:
@@ -121,12 +117,14 @@ def _folder(name: str, output: Path) -> Path:
 
 
 def page(
-    board: Board,
-    left_out: Sequence[tuple[str, str]],
-    order: Sequence[Path],
-    sweeps: Sequence[Swept],
+    board: Board, leaderboard: Leaderboard, order: Sequence[Measured], sweeps: Sequence[Swept]
 ) -> str:
-    """The page as one file, with all that it needs."""
+    """The page as one file, with all that it needs.
+
+    Args:
+        order: what was measured, as it was named.
+    """
+    left_out = leaderboard.left_out
     rows = _ordered(board, order)
     pairs = list(pairings(rows))
     trained = [row for row in rows if row.role == "run"]
@@ -134,7 +132,7 @@ def page(
     return page_files.template("report.html.j2").render(
         name=_joined([run.config.get("name", run.name) for run in told]),
         question=_joined([run.config.get("description", "") for run in told], " / "),
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        until=leaderboard.until,
         version=opdlab.__version__,
         title=tables.title(board),
         rows=rows,
@@ -165,10 +163,10 @@ def _joined(values: Sequence[Any], by: str = " and ") -> str:
     return by.join(dict.fromkeys(text for text in (str(each).strip() for each in values) if text))
 
 
-def _ordered(board: Board, order: Sequence[Path]) -> list[Row]:
+def _ordered(board: Board, order: Sequence[Measured]) -> list[Row]:
     """References first, then runs in the order in which they were given."""
-    places = {folder: place for place, folder in enumerate(order)}
-    first = {row.name: min(places[run.folder] for run in row.runs) for row in board.rows}
+    places = {one.ids: place for place, one in enumerate(order)}
+    first = {row.name: min(places[run.ids] for run in row.runs) for row in board.rows}
     kinds = {"student": 0, "teacher": 1}
     return sorted(board.rows, key=lambda row: (kinds.get(row.role, 2), first[row.name]))
 

@@ -62,6 +62,12 @@ class Cell:
     faults: int
     measured: tuple[Measured, ...]
 
+    @property
+    def ids(self) -> list[str]:
+        """Of the measurements, one a seed."""
+        sets = [one.asked for run in self.measured for one in run.sets]
+        return [one.id for one in sets if one.benchmark == self.benchmark]
+
 
 @dataclass(frozen=True, eq=False)
 class Row:

@@ -96,7 +96,7 @@ def _by_benchmark(sets: Sequence[SampleSet]) -> dict[str, SampleSet]:
     several = len({one.checkpoint for one in sets}) > 1
     return {
         f"{one.asked.benchmark} of {one.checkpoint}" if several else one.asked.benchmark: one
-        for one in sorted(sets, key=lambda one: (one.asked.benchmark, one.checkpoint))
+        for one in sorted(sets, key=lambda one: (one.asked.benchmark, natural(one.checkpoint)))
     }
 
 

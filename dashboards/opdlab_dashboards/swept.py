@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opdlab_dashboards.measured import Measured, read_json
+from opdlab.whole_files import read_json
+from opdlab_dashboards.measured import Measured
 
 FINDINGS = "sweep.json"
 SHOWN = 8
@@ -82,7 +83,7 @@ def read(folder: Path, found: Sequence[Measured]) -> Swept | None:
     """
     if not (folder / FINDINGS).exists():
         return None
-    content = read_json(folder / FINDINGS)
+    content = read_json(folder / FINDINGS, "objectives", "trials", remedy="run the sweep again")
     objective = content["objectives"][0]
     sign = -1 if objective["direction"] == "maximize" else 1
     complete = [trial for trial in content["trials"] if trial["state"] == "complete"]

@@ -26,7 +26,7 @@ from transformers import (
 from opdlab import shipped
 from opdlab.errors import ModelError, OutOfReachError
 from opdlab.identity import ModelId
-from opdlab.whole_files import write_whole
+from opdlab.whole_files import read_json, write_whole
 
 EMBEDDED = Path(__file__).parent / "embedded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -424,18 +424,13 @@ def trained_by(path: str) -> str:
     """Id of the execution that trained the model in a folder; empty where none here did.
 
     Raises:
-        ModelError: the record is damaged.
+        DataError: the record is damaged.
     """
     record = Path(path).expanduser() / TRAINED_BY
     if not record.is_file():
         return ""
-    try:
-        return str(json.loads(record.read_text())["execution"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ModelError(
-            f"{record} is damaged ({error}): restore it from a copy, or delete it where the model was "
-            "not trained by opdlab"
-        ) from error
+    remedy = "restore it from a copy, or delete it where the model was not trained by opdlab"
+    return str(read_json(record, "execution", remedy=remedy)["execution"])
 
 
 def config_sha256(model: PreTrainedModel) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from opdlab.errors import DataError
 from opdlab.identity import EXECUTION, Execution
 from opdlab.records import Sample
 from opdlab.terminal import console
+from opdlab.whole_files import read_json
 
 STATE = "experiment.json"
 READING = (
@@ -153,10 +153,10 @@ def runs_of(name: str, output: Path) -> list[str]:
         if folder.is_dir():
             return [name]
         try:
-            state = json.loads((folder.parent / STATE).read_text())
-            found = [key for key, run in state["runs"].items() if run.get("repeats") == folder.name]
-        except (OSError, ValueError, KeyError, AttributeError):
+            state = read_json(folder.parent / STATE, "runs")
+        except DataError:
             continue
+        found = [key for key, run in state["runs"].items() if run.get("repeats") == folder.name]
         if found:
             return [str(Path(name).with_name(one)) for one in found]
     return [name]

@@ -13,14 +13,17 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import psutil
+from rich.markup import escape
 
-from opdlab.errors import StorageError, TrackingError
+from opdlab.errors import DataError, StorageError, TrackingError
 from opdlab.natural_order import natural
 from opdlab.terminal import console
+from opdlab.whole_files import read_json, write_whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -186,8 +189,11 @@ class Tracker:
         self.silent_until = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         self.unsent: dict[str, Any] = {"rows": [], "artifacts": [], "params": {}, "tags": {}}
-        if (folder / UNSENT).exists():
-            self.unsent = json.loads((folder / UNSENT).read_text())
+        try:
+            self.unsent = read_unsent(folder) or self.unsent
+        except DataError as error:
+            # What is damaged is lost for MLflow alone; rows of training are sent from `metrics.jsonl`.
+            console.print(f"[yellow]{escape(str(error))}[/]")
         self.unsent |= {"run_id": run_id, "uri": client.tracking_uri}
         self.logged_step = -1
         self._go_on()
@@ -294,7 +300,7 @@ class Tracker:
             lambda: self.client.set_terminated(self.run_id, status), lambda: None
         ):
             return
-        (self.folder / UNSENT).write_text(json.dumps(self.unsent))
+        write_whole(self.folder / UNSENT, json.dumps(self.unsent))
         if send_unsent(self.folder, self.client) is None:
             console.print(
                 f"[yellow]MLflow at {self.client.tracking_uri} did not take everything. Nothing is "
@@ -358,6 +364,17 @@ def _send_artifact(client: MlflowClient, run_id: str, path: Path, place: str | N
         client.log_artifact(run_id, str(path), place)
 
 
+def read_unsent(folder: Path) -> dict[str, Any] | None:
+    """What a run could not send; None where there is nothing.
+
+    Raises:
+        DataError: the list is damaged.
+    """
+    path, keys = folder / UNSENT, ("rows", "artifacts", "params", "tags", "run_id", "uri")
+    remedy = "delete it, and MLflow lacks some of this run's records; those on disk are whole"
+    return read_json(path, *keys, remedy=remedy) if path.exists() else None
+
+
 def send_unsent(folder: Path, client: MlflowClient | None = None) -> int | None:
     """Send what a run could not send.
 
@@ -367,10 +384,9 @@ def send_unsent(folder: Path, client: MlflowClient | None = None) -> int | None:
     from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
-    path = folder / UNSENT
-    if not path.exists():
+    path, unsent = folder / UNSENT, read_unsent(folder)
+    if unsent is None:
         return 0
-    unsent = json.loads(path.read_text())
     try:
         client = client or open_client(unsent["uri"])
         for row in unsent["rows"]:
@@ -393,10 +409,16 @@ def sync(output: str) -> None:
 
     Raises:
         TrackingError: the server still does not answer.
+        DataError: the list of some runs is damaged; what the others have is sent.
     """
     folders = sorted(path.parent for path in Path(output).rglob(UNSENT))
+    damaged = []
     for folder in folders:
-        sent = send_unsent(folder)
+        try:
+            sent = send_unsent(folder)
+        except DataError as error:
+            damaged.append(str(error))
+            continue
         if sent is None:
             raise TrackingError(
                 f"{folder}: its MLflow server still does not answer; try again later"
@@ -404,6 +426,8 @@ def sync(output: str) -> None:
         console.print(f"{folder}: sent {sent} records")
     if not folders:
         console.print(f"nothing to send below {output}")
+    if damaged:
+        raise DataError("; ".join(damaged))
 
 
 def is_bin(name: str) -> bool:
@@ -412,14 +436,14 @@ def is_bin(name: str) -> bool:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The metrics of a run, one mapping a step; a line cut short by a crash is dropped."""
+    """The metrics of a run, one mapping a step; a line that is none, cut short by a crash, is dropped."""
     path = folder / METRICS
     if not path.exists():
         return []
     rows = []
     for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int | float):
+                rows.append(row)
     return rows

@@ -1,10 +1,20 @@
-"""Small files that are whole or not there."""
+"""Small files that are whole or not there, and the one way to read those of JSON."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from opdlab.errors import DataError
+
+Record = TypeVar("Record")
+RESTORE = "restore it from a copy"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -29,3 +39,68 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def read_json(path: Path, *keys: str, remedy: str = RESTORE) -> dict[str, Any]:
+    """The object in a small JSON file.
+
+    Args:
+        keys: that it must have.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        DataError: there is no sound file; the message names it.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, str(error), remedy) from error
+    if not isinstance(found, dict):
+        raise damaged(path, "it holds no JSON object", remedy)
+    if missing := [key for key in keys if key not in found]:
+        raise damaged(path, f"it lacks {', '.join(missing)}", remedy)
+    return found
+
+
+def read_record(path: Path, kind: type[Record], remedy: str = RESTORE) -> Record:
+    """A dataclass from the JSON file that holds its fields; raises as `read_json`."""
+    try:
+        return built(kind, read_json(path, remedy=remedy))
+    except TypeError as error:
+        raise damaged(path, str(error), remedy) from error
+
+
+def damaged(path: Path, why: str, remedy: str = RESTORE) -> DataError:
+    """What to say of a file that cannot be read."""
+    return DataError(
+        f"{path} is damaged, unreadable or of another version of opdlab ({why}): {remedy}"
+    )
+
+
+def built(kind: type[Record], told: Mapping[str, Any]) -> Record:
+    """A dataclass from plain values, as far as its fields' types tell them apart.
+
+    Raises:
+        TypeError: a field is missing, unknown or of another type.
+    """
+    hints = get_type_hints(kind)
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name in told and not _fits(told[field.name], hints[field.name]):
+            raise TypeError(f"{field.name} is {told[field.name]!r:.80}")
+    return kind(**told)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint) or hint
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping)
+    if origin in (list, tuple, Sequence):
+        return isinstance(value, (list, tuple))
+    if origin in (int, float):
+        kinds = int if origin is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    return origin not in (str, bool, NoneType) or isinstance(value, origin)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -34,10 +32,12 @@ from opdlab.loader import load_experiment
 from opdlab.rollout import CachedEngine
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.store import ask, read_samples, sample_sets
-from opdlab_dashboards import records
+from opdlab_dashboards import page_files, records, tables
 from opdlab_dashboards.board import build
+from opdlab_dashboards.leaderboard import gather
 from opdlab_dashboards.measured import find
-from opdlab_dashboards.report import pairings
+from opdlab_dashboards.report import pairings, report
+from opdlab_dashboards.samples import in_common
 
 SHORT, LONG = "math/short", "code/long"
 WHOLE = {"p0": "10", "p1": "n1"}
@@ -59,10 +59,11 @@ def runs(tmp_path: Path) -> Path:
     return place
 
 
-def table(place: Path) -> str:
-    """Every number and name; not where the samples lie, which is the point of moving them."""
-    rows = csv.DictReader(io.StringIO(records.as_csv(build(find(place)))))
-    return "\n".join(str({k: v for k, v in row.items() if k != "places"}) for row in rows)
+def table(*places: Path) -> str:
+    """Every table, and what the page shows."""
+    board = gather([str(place) for place in places], places[0], [])
+    ways = (records.as_csv, records.as_json, tables.markdown, page_files.content)
+    return "\n".join(str(way(board)) for way in ways)
 
 
 def copied(place: Path, to: Path) -> None:
@@ -95,14 +96,101 @@ def doubled(place: Path, to: Path) -> None:
     (to / "round").symlink_to(to)
 
 
-@pytest.mark.parametrize("way", [copied, archived, renamed, linked, doubled])
+def cut_short(place: Path, to: Path) -> None:
+    """A copy that ended early stands before the whole one."""
+    copied(place, to / "whole")
+    copied(place, to / "again")
+    for number, path in enumerate(sorted((to / "again").rglob("*.parquet"))):
+        if number % 2:
+            path.unlink()
+
+
+def older(place: Path, to: Path) -> None:
+    """A copy that was made before the last measurements were."""
+    copied(place, to / "whole")
+    copied(place, to / "again")
+    for path in (to / "again").rglob(MEASUREMENTS):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[: max(1, len(lines) - 1)]))
+
+
+@pytest.mark.parametrize("way", [copied, archived, renamed, linked, doubled, cut_short, older])
 def test_tables_are_the_same_of_copies_moved_renamed_packed_and_linked(
     runs: Path, tmp_path: Path, way: Callable[[Path, Path], None]
 ) -> None:
     expected = table(runs)
-    assert expected.count("'lgr'") == 2
+    assert expected.count("try/lgr") > 2
     way(runs, tmp_path / "elsewhere")
     assert table(tmp_path / "elsewhere") == expected
+    assert table(tmp_path / "elsewhere", runs) == table(runs, tmp_path / "elsewhere") == expected
+
+
+def test_two_users_results_are_one_table_in_whatever_order(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "ann").mkdir()
+    (tmp_path / "bob").mkdir()
+    for name, whose in (("try-001", "ann"), ("try-002", "bob"), ("evaluations", "ann")):
+        copied(runs / name, tmp_path / whose / name)
+    ways = [(tmp_path / "ann", tmp_path / "bob"), (tmp_path / "bob", tmp_path / "ann")]
+    assert {table(*way) for way in ways} == {table(runs)}
+
+
+def test_copies_that_went_on_apart_are_one_model(tmp_path: Path) -> None:
+    write_model(tmp_path / "one" / "m", {SHORT: draws(0.5)})
+    copied(tmp_path / "one", tmp_path / "two")
+    write_model(tmp_path / "one" / "m", {LONG: draws(0.4)})
+    write_model(tmp_path / "two" / "m", {"math/long": draws(0.3)})
+    (board,) = build(find(tmp_path)).boards
+    assert [list(row.cells) for row in board.rows] == [[LONG, "math/long", SHORT]]
+
+
+def test_a_page_of_copies_is_equal_to_the_byte(runs: Path, tmp_path: Path) -> None:
+    renamed(runs, tmp_path / "elsewhere")
+    texts = []
+    for number, folder in enumerate((runs / "try-001", tmp_path / "elsewhere" / "zz")):
+        report([str(folder)], str(tmp_path), str(tmp_path / f"{number}.html"))
+        texts.append((tmp_path / f"{number}.html").read_bytes())
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("content", ["{", "null", "[1]", '{"id": 3}', "\x00\xff"])
+@pytest.mark.parametrize("name", [EXECUTION, f"samples/{MEASUREMENTS}"])
+def test_a_damaged_record_leaves_its_run_out_and_is_named(
+    runs: Path, content: str, name: str
+) -> None:
+    whole = build(find(runs))
+    path = runs / "try-001" / "lgr-0" / name
+    path.write_text(content)
+    board = build(find(runs))
+    assert sum(len(row.runs) for one in board.boards for row in one.rows) == (
+        sum(len(row.runs) for one in whole.boards for row in one.rows) - 1
+    )
+    assert any(str(path) in why for _, why in board.left_out)
+
+
+def test_rows_of_one_name_are_told_apart_by_what_was_asked_for(tmp_path: Path) -> None:
+    """Marks grow until they differ, and know the benchmarks that are shown."""
+    for weights in ("a", "b"):
+        who = subject(weights, "hub/m")
+        for name, k in ((SHORT, 8), (LONG, 4)):
+            folder = tmp_path / weights
+            write_samples(
+                folder / "samples",
+                draws(0.5, k=k),
+                benchmark=name,
+                model="m",
+                label="m",
+                subject=who,
+            )
+    (board,) = build(find(tmp_path), [SHORT]).boards
+    assert len({row.name for row in board.rows}) == 2
+
+
+def test_the_samples_of_many_checkpoints_stand_in_order_of_their_steps(tmp_path: Path) -> None:
+    for step in (1000, 40, 200):
+        whose = {"model": "a", "step": step, "execution": "e", "subject": subject(str(step))}
+        write_samples(tmp_path / "samples", draws(0.5, 2, 2), **whose)
+    names = in_common([tmp_path], ["a"])
+    assert list(names) == [f"{SHORT} of a@{step}" for step in (40, 200, 1000)]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +382,7 @@ def test_samples_beside_the_manifest_of_another_training_are_refused(tmp_path: P
     other = write_run(tmp_path / "try-002" / "opd", {})
     shutil.copy(other / EXECUTION, run / EXECUTION)
     with pytest.raises(DataError, match="of another training"):
-        find(tmp_path)
+        find(run)
 
 
 @pytest.mark.parametrize(

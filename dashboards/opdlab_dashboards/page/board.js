@@ -264,7 +264,7 @@ const opdlab = (() => {
     let kept = null;
     try { kept = localStorage.getItem("opdlab-theme"); } catch { /* see above */ }
     document.documentElement.dataset.theme = kept ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-    $("made").textContent = `made ${data.made}`;
+    $("made").textContent = `measured until ${data.until}`;
     $("theme").addEventListener("click", () => theme());
     $("search").addEventListener("input", (event) => { state.search = event.target.value; render(); });
     $("filter").addEventListener("change", (event) => { state.filter = event.target.value; render(); });

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from opdlab.errors import DataError, ResumeError
+from opdlab.errors import ResumeError
 from opdlab.identity.digests import digest, new_id, now
 from opdlab.identity.model_id import network
 from opdlab.identity.roles import learned
-from opdlab.whole_files import write_whole
+from opdlab.whole_files import read_record, write_whole
 
 EXECUTION = "manifest.json"
 Contents = Mapping[str, Any]
@@ -87,14 +87,7 @@ class Execution:
         Raises:
             DataError: there is no sound record of this version.
         """
-        path = folder / EXECUTION
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(
-                f"{path} is damaged, unreadable or of another version of opdlab ({error}): restore it from "
-                "a copy, or train anew"
-            ) from error
+        return read_record(folder / EXECUTION, cls, "restore it from a copy, or train anew")
 
     def begun_in(self, folder: Path) -> Execution:
         """This training as it was begun in a folder; it is begun now where it was not.

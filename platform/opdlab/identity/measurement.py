@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 
 from opdlab.identity.digests import digest
 from opdlab.identity.model_id import ModelId
+from opdlab.whole_files import built
 
 Role = Literal["student", "teacher", "run", "model"]
 
@@ -118,4 +119,6 @@ class Measurement:
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Measurement:
         """From plain values; raises TypeError or KeyError where it is another version's."""
-        return cls(**{**stored, "subject": ModelId.read(stored["subject"])})
+        if not isinstance(stored, Mapping):
+            raise TypeError("no JSON object")
+        return built(cls, {**stored, "subject": ModelId.read(stored["subject"])})

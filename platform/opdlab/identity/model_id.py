@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
 
 from opdlab.identity.digests import digest
+from opdlab.whole_files import built
 
 
 def network(weights: str, config: str, tokenizer: str) -> str:
@@ -55,4 +56,4 @@ class ModelId:
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> ModelId:
         """From plain values; raises TypeError where it is another version's."""
-        return cls(**{**stored, "ends": tuple(stored["ends"])})
+        return replace(built(cls, stored), ends=tuple(stored["ends"]))

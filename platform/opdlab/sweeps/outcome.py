@@ -14,7 +14,7 @@ from opdlab.config import Experiment
 from opdlab.errors import DataError
 from opdlab.evaluation import headline
 from opdlab.tracking import PARTS, is_bin, read_metrics
-from opdlab.whole_files import write_whole
+from opdlab.whole_files import read_json, read_record, write_whole
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
@@ -61,9 +61,13 @@ class Outcome:
 
     @classmethod
     def read(cls, folder: Path) -> Outcome | None:
-        """What an earlier process left; None where there is nothing."""
+        """What an earlier process left; None where there is nothing.
+
+        Raises:
+            DataError: it is damaged.
+        """
         path = folder / OUTCOME
-        return cls(**json.loads(path.read_text())) if path.exists() else None
+        return read_record(path, cls, "delete it, and it is made again") if path.exists() else None
 
 
 def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:
@@ -134,7 +138,7 @@ def read_stop(folder: Path) -> str:
     What an earlier worker left for an earlier process says nothing about a signal that comes to this one.
     """
     path = folder / STOP
-    found = json.loads(path.read_text()) if path.exists() else {}
+    found = read_json(path, "reason", "process") if path.exists() else {}
     return found["reason"] if found.get("process") == os.getpid() else ""
 
 
@@ -178,20 +182,8 @@ class Part:
     @classmethod
     def read(cls, folder: Path) -> Part:
         """Raises DataError where there is no sound record."""
-        path = folder / CHOSEN
-        try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(
-                f"{path} is damaged, unreadable or of another version of opdlab ({error}): move the folder "
-                "of the sweep away, or restore the file from a copy"
-            ) from error
+        remedy = "move the folder of the sweep away, or restore the file from a copy"
+        return read_record(folder / CHOSEN, cls, remedy)
 
     def __str__(self) -> str:
         return f"trial {self.number} of study {self.study} with {json.dumps(dict(self.parameters))}"
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    """The ids in MLflow that a trial's process noted."""
-    path = folder / "experiment.json"
-    return json.loads(path.read_text()) if path.exists() else {}

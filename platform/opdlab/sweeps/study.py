@@ -35,7 +35,7 @@ from opdlab.sweeps.settings import (
     points,
 )
 from opdlab.training.group import differences
-from opdlab.whole_files import write_whole
+from opdlab.whole_files import read_json, write_whole
 
 GRACE = 3  # missing signs of life before a trial counts as dead
 OUTAGE_S = 900  # a database that is away for longer ends a worker
@@ -172,7 +172,8 @@ def _same_contents(config: Experiment, study: optuna.Study) -> None:
 def _own(folder: Path, study: optuna.Study) -> None:
     """Take the folder for this study; trials of another one of the same name must not count as its own."""
     mark, mine = folder / STUDY, id_of(study)
-    theirs = _mark(mark) if mark.exists() else None
+    remedy = f"move {folder} away"
+    theirs = str(read_json(mark, "study", remedy=remedy)["study"]) if mark.exists() else None
     if theirs is None and any(folder.glob("trial-*")):
         theirs = "an unknown one"
     if theirs not in (None, mine):
@@ -181,13 +182,6 @@ def _own(folder: Path, study: optuna.Study) -> None:
             "folder away, or give the sweep.storage that it was begun with"
         )
     write_whole(mark, json.dumps({"study": mine}) + "\n")
-
-
-def _mark(path: Path) -> str:
-    try:
-        return str(json.loads(path.read_text())["study"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise SweepError(f"{path} is damaged ({error}): move {path.parent} away") from error
 
 
 def contents(config: Experiment) -> dict[str, str]:

@@ -29,14 +29,14 @@ from opdlab.config import Experiment, Variant
 from opdlab.errors import ConfigError, DataError
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.sweeps import study as studies
-from opdlab.sweeps.outcome import STOP, Outcome, Part, state_of, write_stop
+from opdlab.sweeps.outcome import OUTCOME, STOP, Outcome, Part, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
 from opdlab.sweeps.trial import TRY_LATER
 from opdlab.sweeps.watch import Watch, broken
 from opdlab.terminal import shown
-from opdlab.training.group import CONFIG
+from opdlab.training.group import CONFIG, state_of
 
 POLL_S = 0.5
 STOP_S = 60  # for a trial to write a checkpoint once it was asked to stop
@@ -166,11 +166,20 @@ class Worker:
         Part(studies.id_of(self.study), number, chosen).claim(folder)
         loader.save_resolved(experiment, folder / CONFIG)
         self.say(f"trial {trial.number} in {folder.name}: {dict(chosen)}")
-        outcome = Outcome.read(folder) or self._supervise(trial, folder, experiment)
+        outcome = self._left(folder) or self._supervise(trial, folder, experiment)
         if outcome.state == "complete" and (reason := broken(folder, experiment, self.sweep)):
             # It ended before anyone had looked.
             outcome = replace(outcome, state="pruned", reason=reason)
         return patiently(lambda: self._judge(trial, outcome, folder), self.say)
+
+    def _left(self, folder: Path) -> Outcome | None:
+        """What an earlier process of a trial left; a damaged one is made again from what was measured."""
+        try:
+            return Outcome.read(folder)
+        except DataError as error:
+            self.say(f"{folder.name}: {error}")
+            (folder / OUTCOME).unlink()
+            return None
 
     def _experiment(self, trial: optuna.Trial, chosen: Mapping[str, Any]) -> Experiment:
         """The trial's experiment; a combination that the configuration refuses fails with its reason."""

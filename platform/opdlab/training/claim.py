@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from opdlab.errors import ResumeError
+from opdlab.errors import DataError, ResumeError
+from opdlab.whole_files import read_json, write_whole
 
 LOCK = ".process.lock"
 OWNER = ".process.json"
@@ -33,7 +34,7 @@ def claimed(folder: Path) -> Iterator[None]:
         ) from error
     owner = folder / OWNER
     try:
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+        write_whole(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
         yield
     finally:
         owner.unlink(missing_ok=True)
@@ -43,7 +44,7 @@ def claimed(folder: Path) -> Iterator[None]:
 def _owner(folder: Path) -> str:
     """Who holds a folder, in words; it may not have written its name yet."""
     try:
-        found = json.loads((folder / OWNER).read_text())
+        found = read_json(folder / OWNER, "pid", "host")
         return f"process {found['pid']} on {found['host']}"
-    except (OSError, ValueError, LookupError, TypeError):
+    except DataError:
         return "another process"

@@ -17,7 +17,7 @@ from opdlab.errors import ConfigError, ResumeError
 from opdlab.identity import new_id
 from opdlab.natural_order import natural
 from opdlab.tracking import make_output
-from opdlab.whole_files import write_whole
+from opdlab.whole_files import read_json, write_whole
 
 STATE = "experiment.json"
 CONFIG = "config.yaml"
@@ -32,10 +32,7 @@ class Group:
 
     def state(self) -> dict[str, Any]:
         """Ids in MLflow and the status of each run, by name."""
-        path = self.folder / STATE
-        if not path.exists():
-            return {"id": None, "parent": None, "runs": {}}
-        return {"id": None, **json.loads(path.read_text())}
+        return {"id": None, **state_of(self.folder)}
 
     @property
     def id(self) -> str:
@@ -61,6 +58,18 @@ class Group:
     def run(self, name: str) -> dict[str, Any]:
         """State of one run; empty before it began."""
         return self.state()["runs"].get(name, {})
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """What a folder's execution, or a sweep's trial, noted: ids in MLflow, and each run's status.
+
+    Raises:
+        DataError: the record is damaged.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return {"parent": None, "runs": {}}
+    return read_json(path, "parent", "runs")
 
 
 def groups(output: Path, name: str) -> list[Path]:
