@@ -394,7 +394,7 @@ class Experiment(Section):
         if not self.evaluation.benchmarks:
             raise ValueError("evaluation: a sweep compares its trials on benchmarks; name one")
         varied = any(key in ("rollout", "rollout.max_new_tokens") for key in sweep.space)
-        if varied and self.evaluation.max_new_tokens is None:
+        if varied and "rollout.max_new_tokens" in self.measured_by():
             raise ValueError(
                 "evaluation.max_new_tokens is missing: without it the benchmarks would be measured at the "
                 "length that the sweep varies, and trials could not be compared"

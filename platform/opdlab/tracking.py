@@ -129,9 +129,20 @@ def process_tags() -> dict[str, str]:
     process = psutil.Process()
     return {
         "opdlab.host": socket.gethostname(),
+        "opdlab.machine": machine(),
         "opdlab.pid": str(process.pid),
         "opdlab.pid_started": f"{process.create_time():.2f}",
     }
+
+
+def machine() -> str:
+    """Where an id of a process means something: this machine and this container; two may share a name."""
+    found = []
+    with suppress(OSError):
+        found.append(Path("/etc/machine-id").read_text().strip())
+    with suppress(OSError):
+        found.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(found)
 
 
 def reap(client: MlflowClient, experiment: str) -> list[str]:
@@ -150,6 +161,8 @@ def reap(client: MlflowClient, experiment: str) -> list[str]:
 
 def _is_dead(tags: Mapping[str, str]) -> bool:
     if tags.get("opdlab.host") != socket.gethostname():
+        return False
+    if tags.get("opdlab.machine") != machine():
         return False
     try:
         started = psutil.Process(int(tags["opdlab.pid"])).create_time()

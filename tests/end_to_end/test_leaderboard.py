@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from end_to_end.laboratory import COMMAND
 from end_to_end.servers import MlflowServer
-from run_folders import draws, write_reference, write_run
+from run_folders import draws, write_model, write_reference, write_run
 
 from opdlab import tracking
 from opdlab.errors import DataError, TrackingError
@@ -62,6 +62,15 @@ def track(uri: str, runs: Path) -> None:
     client.set_terminated(parent)
 
 
+def track_eval(uri: str, folder: Path) -> None:
+    """Send what was evaluated to MLflow as `opdlab eval` does."""
+    client = tracking.open_client(uri)
+    experiment = tracking.experiment_id(client, "opdlab", folder)
+    run = tracking.start_run(client, experiment, f"eval {folder.name}", None, {})
+    client.log_artifacts(run, str(folder / "samples"), "samples")
+    client.set_terminated(run)
+
+
 def tables(runs: list[str], output: str | Path, place: Path) -> list[str]:
     """The tables of a report."""
     report(runs, str(output), str(place))
@@ -74,11 +83,22 @@ def scores(place: Path) -> dict[tuple[str, str], float]:
 
 
 def test_mlflow_and_folders_give_one_leaderboard(runs: Path, tmp_path: Path, store: Path) -> None:
-    leaderboard([str(runs)], str(tmp_path / "folder"), [])
-    copy = tmp_path / "mlflow.db"
+    copy, mine = tmp_path / "mlflow.db", tmp_path / "mine" / "evaluations" / "m"
     copy.write_bytes(store.read_bytes())
     track(f"sqlite:///{copy}", runs)
+    # Evaluated twice, the second time with another seed and on more benchmarks: MLflow has two runs.
+    write_model(mine, {BOTH[0]: draws(0.3)})
+    track_eval(f"sqlite:///{copy}", mine)
+    write_model(mine, {name: draws(0.4) for name in BOTH}, seed=5)
+    track_eval(f"sqlite:///{copy}", mine)
+    leaderboard([str(runs), str(mine)], str(tmp_path / "folder"), [])
     leaderboard([f"sqlite:///{copy}"], str(tmp_path / "file"), [])
+    for name in ("leaderboard.csv", "leaderboard.md", "index.html"):
+        found = (tmp_path / "file" / name).read_text()
+        assert found == (tmp_path / "folder" / name).read_text()
+    assert found.count('"best public"') == 1, "the student before training is not public"
+    rows = {row for row, _ in scores(tmp_path / "file")}
+    assert rows == {"hub/student", "try-001/opd", "m"}
     for named in ("try-001", "try-001/opd"):
         expected = tables([named], runs, tmp_path / "folder.html")
         assert len(expected) > 1
@@ -90,9 +110,8 @@ def test_mlflow_and_folders_give_one_leaderboard(runs: Path, tmp_path: Path, sto
     with MlflowServer(served) as server:
         track(server.uri, runs)
         leaderboard([server.uri], str(tmp_path / "server"), [])
-    expected = scores(tmp_path / "folder")
+    expected = {one: score for one, score in scores(tmp_path / "folder").items() if one[0] != "m"}
     assert len(expected) == 2 * 3
-    assert scores(tmp_path / "file") == expected
     assert scores(tmp_path / "server") == expected
     records = json.loads((tmp_path / "server" / "leaderboard.json").read_text())["records"]
     costs = {record["model"]: record["teacher_tokens"] for record in records}

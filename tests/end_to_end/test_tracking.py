@@ -126,12 +126,15 @@ def test_only_runs_of_dead_processes_are_reaped(laboratory: Laboratory) -> None:
     alive = tracking.start_run(client, experiment, "alive", None, {})
     elsewhere = tracking.start_run(client, experiment, "elsewhere", None, {})
     client.set_tag(elsewhere, "opdlab.host", "another-machine")
+    beside = tracking.start_run(client, experiment, "beside", None, {})
+    # Another container of the same name, in which ids of processes are others.
+    client.set_tag(beside, "opdlab.machine", "another pid:[1]")
     gone = tracking.start_run(client, experiment, "gone", None, {})
     client.set_tag(gone, "opdlab.pid_started", "12.0")
     stranger = client.create_run(experiment, run_name="not ours").info.run_id
     assert tracking.reap(client, experiment) == [gone]
     assert client.get_run(gone).info.status == "KILLED"
-    for run_id in (alive, elsewhere, stranger):
+    for run_id in (alive, elsewhere, beside, stranger):
         assert client.get_run(run_id).info.status == "RUNNING"
 
 

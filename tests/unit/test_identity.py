@@ -267,10 +267,8 @@ def test_what_was_asked_for_last_counts_whatever_the_files_times_say(tmp_path: P
 def test_a_measurement_keeps_its_id_when_more_is_asked_or_another_grader_judges(
     tmp_path: Path,
 ) -> None:
-    ids = {
-        kept(tmp_path, **change).asked.id
-        for change in ({}, {"samples": 4}, {"grader": "grader-2"}, {})
-    }
+    changes: list[dict[str, Any]] = [{}, {"samples": 4}, {"grader": "grader-2"}, {}]
+    ids = {kept(tmp_path, **change).asked.id for change in changes}
     assert len(ids) == 1
     assert kept(tmp_path, seed=5).asked.id not in ids
 

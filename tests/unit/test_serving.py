@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -407,6 +408,20 @@ def test_copies_of_killed_processes_are_removed(tmp_path: Path, student: PreTrai
     assert not gone & left
     assert kept < left
     assert len(left) == 4
+
+
+def test_a_copy_in_use_stays_whatever_the_id_of_its_process(
+    tmp_path: Path, student: PreTrainedModel
+) -> None:
+    """Containers may share a host's name and not its ids of processes, and an id comes again."""
+    copy = Path(weights.written(student, tmp_path, "now"))
+    elsewhere = re.sub(r"-\d+-(\w+)$", r"-999999999-\1", copy.name)
+    copy.rename(tmp_path / elsewhere)
+    left = tmp_path / f"weights-{socket.gethostname()}-{os.getppid()}-abc"
+    left.mkdir()
+    (left / weights.LOCK).touch()
+    weights._clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [elsewhere]
 
 
 def test_a_copy_of_weights_stays_until_the_next_one_is_whole(

@@ -220,6 +220,36 @@ def test_a_sweep_goes_on_with_the_models_that_it_began_with_alone(tmp_path: Path
         open_study(config, config.sweep)
 
 
+def test_models_that_trials_choose_among_are_known_by_contents_too(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(models.EMBEDDED / "teacher", teacher)
+    named = {"type": "choice", "values": ["embedded:teacher", str(teacher)]}
+    config = load(f"output={tmp_path}", space={"teacher.path": named}, trials=2)
+    assert config.sweep is not None
+    open_study(config, config.sweep)
+    settings = teacher / "generation_config.json"
+    settings.write_text(settings.read_text().replace("{", '{"max_length": 7,', 1))
+    with pytest.raises(SweepError, match=f"the teacher with teacher.path={teacher} of the sweep"):
+        open_study(config, config.sweep)
+
+
+def test_a_damaged_outcome_is_named_and_made_again(tmp_path: Path) -> None:
+    config = load(f"output={tmp_path}")
+    assert config.sweep is not None
+    folder = tmp_path / "trial-0000"
+    folder.mkdir()
+    said: list[str] = []
+    worker = object.__new__(Worker)
+    worker.say = said.append  # type: ignore[method-assign]
+    for content in ("{", "null", '{"state": "done"}', '{"state": "complete", "seeds": 3}'):
+        (folder / OUTCOME).write_text(content)
+        assert worker._left(folder) is None
+        assert not (folder / OUTCOME).exists()
+        assert str(folder / OUTCOME) in said[-1]
+    Outcome("complete", seeds=[{"a": 1.0}]).write(folder)
+    assert worker._left(folder) == Outcome("complete", seeds=[{"a": 1.0}])
+
+
 @pytest.mark.parametrize("point", ["before its first sign of life", "before it was queued again"])
 def test_a_trial_whose_worker_was_killed_is_run_again(tmp_path: Path, point: str) -> None:
     config = load(f"output={tmp_path}", trials=2, heartbeat_s=1)

@@ -92,8 +92,8 @@ class Measurement:
     def draws(self) -> str:
         """Equal for what draws the same completions, whatever k, grader and name."""
         drawn = {"subject": self.subject.key, "data": self.data, "shown": self.shown}
-        drawn["engine"] = dict(self.engine)
-        return digest({**drawn, "benchmark": self.benchmark, "seed": self.seed, **self.sampling})
+        drawn |= {"benchmark": self.benchmark, "seed": self.seed}
+        return digest({**drawn, "engine": dict(self.engine), **self.sampling})
 
     @property
     def protocol(self) -> str:

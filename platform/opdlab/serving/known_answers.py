@@ -66,8 +66,8 @@ class Prints:
     def read(cls, stored: str) -> Prints:
         """Raises ValueError, TypeError or LookupError where it is none."""
         told = json.loads(stored)
-        rows = (tuple(map(tuple, told[name])) for name in ("tokens", "log_probs"))
-        return cls(tuple(map(str, told["texts"])), *rows, float(told["rounding"]))
+        ids, values = (tuple(map(tuple, told[name])) for name in ("tokens", "log_probs"))
+        return cls(tuple(map(str, told["texts"])), ids, values, float(told["rounding"]))
 
     def like(self, other: Prints) -> bool:
         """Whether the same weights may have said both."""

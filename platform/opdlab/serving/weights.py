@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary, finalize
 
 import psutil
 import torch
+from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
@@ -32,6 +33,8 @@ from opdlab.shapes import Tensor
 
 _SENT: WeakKeyDictionary[PreTrainedModel, dict[str, str]] = WeakKeyDictionary()
 """Fingerprint of a model's weights that each server has, by its address."""
+LOCK = ".lock"
+"""In a copy: held by the process that wrote it, as long as it lives."""
 _PREFIX, _PART = f"weights-{socket.gethostname()}-", ".part"
 
 
@@ -87,25 +90,39 @@ def written(model: PreTrainedModel, parent: Path, now: str) -> str:
         return str(copy.folder)
     parent.mkdir(parents=True, exist_ok=True)
     _clear(parent)
-    folder = _saved(model, parent)
-    _COPIES[model] = _Copy(folder, now, finalize(model, rmtree, folder, ignore_errors=True))
+    folder, lock = _saved(model, parent)
+    _COPIES[model] = _Copy(folder, now, finalize(model, _remove, folder, lock))
     if copy is not None:
         copy.remove()
     return str(folder)
 
 
-def _saved(model: PreTrainedModel, parent: Path) -> Path:
-    """A new copy, which has its name once it is whole."""
+def _saved(model: PreTrainedModel, parent: Path) -> tuple[Path, FileLock]:
+    """A new copy, which has its name once it is whole, and the lock that says that it is in use."""
     # A name of its own each time: a reader may keep files of the last one open or cached.
-    part = Path(mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", suffix=_PART, dir=parent))
+    new = Path(mkdtemp(prefix=".new-", dir=parent))
+    # It is locked before it has a name by which another process may take it for left behind.
+    lock = _lock(new)
+    lock.acquire()
+    part = new.rename(parent / f"{_PREFIX}{os.getpid()}-{new.name.removeprefix('.new-')}{_PART}")
     try:
         # The server may run as somebody else.
         part.chmod(0o755)
         model.save_pretrained(part)
-        return part.rename(parent / part.name.removesuffix(_PART))
+        return part.rename(parent / part.name.removesuffix(_PART)), lock
     except BaseException:
-        rmtree(part, ignore_errors=True)
+        _remove(part, lock)
         raise
+
+
+def _lock(copy: Path) -> FileLock:
+    # A copy goes when its model does, in whichever thread that is.
+    return FileLock(copy / LOCK, timeout=0, thread_local=False)
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    rmtree(folder, ignore_errors=True)
+    lock.release()
 
 
 def _clear(parent: Path) -> None:
@@ -114,8 +131,25 @@ def _clear(parent: Path) -> None:
     ours = re.compile(rf"{re.escape(_PREFIX)}(\d+)-\w+({re.escape(_PART)})?")
     for left in parent.iterdir():
         found = ours.fullmatch(left.name)
-        if found and not psutil.pid_exists(int(found[1])):
+        if found and not _in_use(left, int(found[1])):
             rmtree(left, ignore_errors=True)
+
+
+def _in_use(copy: Path, process: int) -> bool:
+    """Whether the process that wrote a copy lives.
+
+    Its lock tells, in whichever container with this host's name it is; ids of processes are others there,
+    and come again.
+    """
+    if not (copy / LOCK).exists():
+        return psutil.pid_exists(process)
+    lock = _lock(copy)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
 
 
 def outdated(client: Client, model: PreTrainedModel) -> bool:

@@ -6,8 +6,9 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -19,9 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from opdlab import models
+from opdlab import loader, models
 from opdlab.config import Experiment
-from opdlab.errors import OpdlabError
+from opdlab.errors import ConfigError, DataError, OpdlabError
 from opdlab.identity import new_id
 from opdlab.prompts import open_prompts
 from opdlab.sweeps.pruning import Lagging, by_first_number, first_number
@@ -31,6 +32,7 @@ from opdlab.sweeps.settings import (
     FloatRange,
     Sweep,
     applies,
+    chosen_values,
     identity,
     points,
 )
@@ -48,6 +50,8 @@ REASON = (
 )
 ID, CONTENTS = "id", "contents"
 """Of a study: what tells it from another of its name, and what its trials are made of."""
+MADE_OF = ("student", "teacher", "specialists", "prompts")
+"""Sections whose values may name files."""
 STUDY = "study.json"
 """In a sweep's folder: whose trials it holds."""
 MOST_POINTS = 1000  # of a space that are listed to see which were tried
@@ -185,13 +189,30 @@ def _own(folder: Path, study: optuna.Study) -> None:
 
 
 def contents(config: Experiment) -> dict[str, str]:
-    """Hashes of the files of the models, and of the prompts, that every trial shares."""
+    """Hashes of the models' files and of the prompts that trials are made of: the shared and the chosen."""
+    hashed = cache(models.files_sha256)
+    found = _contents(config, hashed)
+    space = config.sweep.space if config.sweep else {}
+    for name, one in space.items():
+        if name.partition(".")[0] not in MADE_OF or not isinstance(one, Choice):
+            continue
+        for value in one.values:
+            # Of several keys that vary, a value may go with some values of the others alone.
+            with suppress(ConfigError, DataError):
+                varied = loader.with_values(config, chosen_values({name: one}, {name: value}))
+                of_value = _contents(varied, hashed).items()
+                found |= {f"{what} with {name}={value}": each for what, each in of_value}
+    return found
+
+
+def _contents(config: Experiment, hashed: Callable[[str, str | None], str]) -> dict[str, str]:
+    """What the trials of an experiment without a space are made of."""
     found = {
-        "student": models.files_sha256(config.student.path, config.student.revision),
-        "teacher": models.files_sha256(config.teacher.path, config.teacher.revision),
+        "student": hashed(config.student.path, config.student.revision),
+        "teacher": hashed(config.teacher.path, config.teacher.revision),
     }
     for number, one in enumerate(config.specialists):
-        found[f"specialist {number}"] = models.files_sha256(one.path, one.revision)
+        found[f"specialist {number}"] = hashed(one.path, one.revision)
     tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
     prompts = open_prompts(config.prompts, tokenizer, config.seed).manifest()
     return {**found, "prompts": str(prompts["sha256"])}

@@ -1,0 +1,78 @@
+"""Small JSON files are read in one way: what is damaged is named, and no error of Python is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import write_run
+
+from opdlab import models, tracking
+from opdlab.errors import DataError
+from opdlab.identity import EXECUTION, Execution
+from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
+from opdlab.training.group import STATE, Group
+from opdlab.whole_files import read_json
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    EXECUTION: Execution.read,
+    OUTCOME: Outcome.read,
+    CHOSEN: Part.read,
+    STOP: read_stop,
+    STATE: lambda folder: Group(folder).state(),
+    tracking.UNSENT: tracking.read_unsent,
+    models.TRAINED_BY: lambda folder: models.trained_by(str(folder)),
+}
+DAMAGE = (b"", b"{", b"null", b"[]", b"3", b'"x"', b"\x00\xff", b'{"odd": 1}', b"[" * 99_999)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_file_is_named_by_whoever_reads_it(tmp_path: Path, name: str) -> None:
+    for content in DAMAGE:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            READERS[name](tmp_path)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_field_of_another_type_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "try-001" / "opd", {})
+    whole = json.loads((run / EXECUTION).read_text())
+    for key in whole:
+        (run / EXECUTION).write_text(json.dumps({**whole, key: 3.5}))
+        with pytest.raises(DataError, match=f"{EXECUTION} is damaged.*{key} is 3.5"):
+            Execution.read(run)
+
+
+def test_what_a_file_lacks_and_the_remedy_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text('{"b": 1}')
+    with pytest.raises(DataError, match=r"a is damaged.*it lacks c, d\): begin again"):
+        read_json(tmp_path / "a", "b", "c", "d", remedy="begin again")
+
+
+def test_what_one_run_cannot_tell_keeps_no_other_from_being_sent(tmp_path: Path) -> None:
+    told = {"rows": [], "artifacts": [], "params": {}, "tags": {}, "status": "FINISHED"}
+    told |= {"run_id": "x", "uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / tracking.UNSENT).write_text("{")
+    with pytest.raises(DataError, match=r"a/unsent.json is damaged"):
+        tracking.sync(str(tmp_path))
+    assert tracking.read_unsent(tmp_path) is None
+    (tmp_path / tracking.UNSENT).write_text(json.dumps(told))
+    assert tracking.read_unsent(tmp_path) == told
+
+
+def test_lines_of_metrics_that_are_none_are_left_out(tmp_path: Path) -> None:
+    lines = [
+        '{"step": 1, "loss": 2.0}',
+        "null",
+        "[3]",
+        "{",
+        '{"loss": 1}',
+        '{"step": 2, "loss": NaN}',
+    ]
+    (tmp_path / tracking.METRICS).write_text("\n".join(lines))
+    assert [row["step"] for row in tracking.read_metrics(tmp_path)] == [1, 2]
