@@ -7,6 +7,8 @@ that transformers has, whatever its layers keep for the backward pass.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,14 +17,27 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig, masking_utils
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.initialization import no_init_weights
 
 from opdlab import models
-from opdlab.attention_hook import Lines, PackedPass, UnsupportedError, hooked, running
+from opdlab.attention_hook import (
+    KeyStore,
+    Lines,
+    Own,
+    PackedPass,
+    UnsupportedError,
+    hooked,
+    running,
+)
 from opdlab.config import Experiment, Model
+from opdlab.decode_step import cache_argument
 from opdlab.head import flat_states, rows_at_a_time
 from opdlab.leaf_attention import staircase
+from opdlab.manner import FAILURES
 from opdlab.sampling_mode import quicker_packed
+from opdlab.stretches import rotary
 from opdlab.teacher import LEAF_CHUNK, TRUNK_TOKENS, trunk_piece
 
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
@@ -38,7 +53,8 @@ class Footprint:
         kind: class of the model in transformers.
         parameters: numbers in all weights, tied ones once.
         bytes: of one weight.
-        cache: numbers that keys and values of one token take, over all layers.
+        cache: numbers that sampling keeps of one token, over all layers.
+        attended: numbers of the keys and values of one token, over all layers, which scoring keeps.
     """
 
     kind: str
@@ -48,6 +64,7 @@ class Footprint:
     parameters: int
     bytes: int
     cache: int
+    attended: int
 
     @property
     def weights(self) -> int:
@@ -79,12 +96,12 @@ def footprint(model: Model) -> Footprint:
 
 def sizes(config: PretrainedConfig, dtype: torch.dtype) -> Footprint:
     """Sizes of a model of this configuration."""
-    with FakeTensorMode():
-        made = _build(config, dtype)
+    with _without_content():
+        made = _build(config, dtype).eval()
         parameters = sum(p.numel() for p in made.parameters())
+        cached = _cached_numbers(made)
+        attended = _attended_numbers(made) or cached
     text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return Footprint(
         kind=type(made).__name__,
         layers=text.num_hidden_layers,
@@ -92,13 +109,73 @@ def sizes(config: PretrainedConfig, dtype: torch.dtype) -> Footprint:
         vocabulary=text.vocab_size,
         parameters=parameters,
         bytes=dtype.itemsize,
-        cache=2 * text.num_hidden_layers * heads * head,
+        cache=cached,
+        attended=attended,
     )
+
+
+def _cached_numbers(model: Any) -> int:
+    """Numbers that a model hands to its cache for one token: keys and values, or what makes them."""
+    cache = Cache(layer_class_to_replicate=DynamicLayer)
+    token = torch.zeros(1, 1, dtype=torch.long)
+    try:
+        with torch.no_grad():
+            model(input_ids=token, use_cache=True, **{cache_argument(model): cache})
+        layers: Any = cache.layers
+        found = sum(layer.keys.numel() + layer.values.numel() for layer in layers)
+    except FAILURES:
+        found = 0  # A model with state has a cache of its own.
+    if found:
+        return found
+    text = model.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * head
+
+
+def _attended_numbers(model: Any) -> int:
+    """Numbers of one token's keys and values; 0 where the hook does not see them."""
+    place = torch.zeros(1, dtype=torch.long)
+    store = KeyStore(1, 1)
+    try:
+        with torch.no_grad(), hooked(model) as own, running(_one_token(own, store)):
+            flat_states(model, place, place)
+    except (UnsupportedError, *FAILURES):
+        return 0
+    return sum(one.numel() for kept in (store.keys, store.values) for one in kept.values())
+
+
+def _one_token(own: Own, store: KeyStore) -> PackedPass:
+    place = torch.zeros(1, dtype=torch.long)
+    return PackedPass(own, Lines(1, 1, place, place), store)
+
+
+@contextmanager
+def _without_content() -> Iterator[None]:
+    """Tensors within have a shape and no content, and are treated as those of rows by themselves."""
+    find = masking_utils.find_packed_sequence_indices
+    # Positions without content might be those of several texts in one row, and a mask would be made for it.
+    masking_utils.find_packed_sequence_indices = lambda *_, **__: None
+    try:
+        with FakeTensorMode(), _ExpertProducts():
+            yield
+    finally:
+        masking_utils.find_packed_sequence_indices = find
+
+
+class _ExpertProducts(TorchDispatchMode):
+    """Gives products of experts their shape in any number format; torch knows it in bfloat16 alone."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._grouped_mm.default and args[1].ndim == 3:
+            rows, experts = args[:2]
+            return rows.new_empty(*rows.shape[:-1], experts.shape[-1])
+        return func(*args, **(kwargs or {}))
 
 
 def activations(config: PretrainedConfig, rows: int, length: int, dtype: torch.dtype) -> int:
     """Bytes that a forward of `rows` times `length` tokens keeps for its backward pass."""
-    with FakeTensorMode():
+    with _without_content():
         model = _build(config, dtype).train()
         weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
         kept: dict[int, Any] = {}
@@ -114,7 +191,7 @@ def activations(config: PretrainedConfig, rows: int, length: int, dtype: torch.d
 
 def packed(config: PretrainedConfig, dtype: torch.dtype) -> int:
     """Bytes of the second copy of weights that sampling on a CPU holds."""
-    with FakeTensorMode():
+    with _without_content():
         layers = quicker_packed(_build(config, dtype))
         return sum(layer.weight.numel() * dtype.itemsize for layer in layers)
 
@@ -130,7 +207,17 @@ def _note(
 
 
 def _build(config: PretrainedConfig, dtype: torch.dtype) -> Any:
-    return AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with no_init_weights():
+        made: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    made.tie_weights()
+    # Frequencies that look at positions take no memory to speak of, and positions have no content here.
+    for one in rotary(made):
+        kind: Any = one.module
+        if one.layer_type is None:
+            kind.rope_type = "default"
+        else:
+            kind.rope_type = {**kind.rope_type, one.layer_type: "default"}
+    return made
 
 
 def scoring(
@@ -153,7 +240,7 @@ def scoring(
     tokens = length * max(1, min(rows, TRUNK_TOKENS // length))
     piece = min(tokens, trunk_piece(size.width)) if on_cpu else tokens
     in_pieces = length > piece
-    store = size.cache * size.bytes * tokens if candidates or in_pieces else 0
+    store = size.attended * size.bytes * tokens if candidates or in_pieces else 0
     states = size.width * size.bytes * tokens
     # Logits in float32, and those that they were made from.
     logit = 4 if size.bytes == 4 else 4 + size.bytes
@@ -172,7 +259,7 @@ def scoring(
 
 def forward_peak(config: PretrainedConfig, tokens: int, dtype: torch.dtype) -> int:
     """Bytes that one forward over so many tokens of a row holds at a time, weights excluded."""
-    with FakeTensorMode(), torch.no_grad():
+    with _without_content(), torch.no_grad():
         model = _build(config, dtype).eval()
         place = torch.arange(tokens)
         held = _Held({t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())})
