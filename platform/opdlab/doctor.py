@@ -59,6 +59,7 @@ def look_at(probe: Probe, cast: Cast) -> Iterator[Line]:
         yield from share_of_teachers(probe)
     yield doctor_models.answers_end(probe)
     yield doctor_models.rescored(probe)
+    yield doctor_models.drawn_as_recorded(probe)
     yield doctor_models.self_teacher(probe)
     for name, asked in zip(cast.teachers, probe.by_teacher(), strict=True):
         if asked is not None:

@@ -82,6 +82,14 @@ def versions(wanted: Sequence[str] | None = None) -> Line:
 def device(config: Experiment) -> Line:
     """Whether the accelerator that is asked for is there."""
     asked, count = config.training.accelerator, torch.cuda.device_count()
+    teacher = torch.device(config.training.teacher_device or "cpu")
+    if teacher.type == "cuda" and (teacher.index or 0) >= count:
+        return judged(
+            "the device is there",
+            False,
+            f"training.teacher_device is {teacher}, and there are {count} GPUs",
+            "set training.teacher_device to one that is there, or leave it out",
+        )
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "no GPU"
     if asked in ("gpu", "cuda"):
         needed = config.training.devices

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from operator import itemgetter
 from time import perf_counter
 
 import torch
+from scipy.stats import kstest, norm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opdlab import models
@@ -19,9 +21,12 @@ from opdlab.evaluation import sampling_engine
 from opdlab.head import log_distribution
 from opdlab.length_groups import states_before_tokens
 from opdlab.naive import naive_scores
+from opdlab.precision import expectation
 from opdlab.prompts import LOOKED_AT, PromptSource, encode, open_prompts, unknown
-from opdlab.records import Questions, Rollout
+from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Tensor
+from opdlab.teacher import Teacher
+from opdlab.training.weights import token_weights
 from opdlab.tree import part
 
 TREE_ROWS = 2
@@ -154,6 +159,14 @@ def answers_end(probe: Probe) -> Line:
             what, f"{lost} answers ended without their EOS", "give pad and EOS different ids"
         )
     share = float(rollout.ended.float().mean())
+    training = probe.config.training
+    weights = token_weights(rollout, training.normalisation, training.mask)
+    if share > 0 and not bool((weights[rollout.is_eos] > 0).any()):
+        return failed(
+            what,
+            f"none of the {int(rollout.is_eos.sum())} EOS tokens of these answers counts in the loss",
+            "change training.mask: a student that is never trained on EOS does not learn to stop",
+        )
     found = f"{share:.0%} of {len(rollout.ended)} end within {int(rollout.response_lengths.max())} tokens"
     if share == 0 and probe.config.rollout.max_new_tokens > TOKENS:
         return skipped(
@@ -183,6 +196,52 @@ def training_log_probs(probe: Probe) -> Float[Tensor, "T"]:
     hidden = states_before_tokens(probe.student, rollout)
     said = log_distribution(probe.student, hidden, probe.vocabulary)
     return said.gather(-1, rollout.token[:, None])[:, 0]
+
+
+LEAST_TOKENS = 20
+"""Sure tokens say nothing of how they were drawn; of fewer unsure ones a test has no power."""
+UNSURE = 0.3
+"""Nats of entropy from which a position counts as unsure."""
+CHANCE = 1e-4
+"""Probability with which samples that are right are called wrong."""
+
+
+@torch.no_grad()
+def drawn_as_recorded(probe: Probe) -> Line:
+    """Whether the tokens are samples of the student's distribution, by what samples of it satisfy.
+
+    The mean of log-probability plus entropy is 0, and the place at which each token stands in its
+    cumulative distribution, made even within the token's share, is uniform.
+    """
+    what = "tokens are samples of the student's distribution"
+    rollout, engine = probe.rollout, probe.config.rollout
+    if (engine.temperature, engine.top_p) != (1.0, 1.0):
+        return skipped(what, "the experiment asks for samples of another distribution")
+    states = states_before_tokens(probe.student, rollout)
+    log_p = log_distribution(probe.student, states, probe.vocabulary).double()
+    p = log_p.exp()
+    entropy = -expectation(p, log_p)
+    unsure = entropy > UNSURE
+    if int(unsure.sum()) < LEAST_TOKENS:
+        return skipped(
+            what, f"only {int(unsure.sum())} tokens were drawn from more than one likely one"
+        )
+    token = rollout.token[:, None]
+    own, mass = (x.gather(-1, token)[:, 0] for x in (log_p, p))
+    spread = (expectation(p, log_p.square()) - entropy.square()).clamp(min=0).sum().sqrt()
+    lead = float((own + entropy).sum() / spread)
+    even = torch.rand(len(mass), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    place = p.cumsum(-1).gather(-1, token)[:, 0] - mass * even.to(mass.device)
+    chance = float(kstest(place[unsure].clamp(0, 1).cpu().numpy(), "uniform").pvalue)
+    found = (
+        f"mean of log-probability and entropy {float((own + entropy).mean()):+.3f} nats, "
+        f"{lead:+.1f} standard errors; uniform places have probability {chance:.2g}"
+    )
+    remedy = (
+        "the rollout engine draws other tokens than the student would: report it, or use another"
+    )
+    right = abs(lead) < float(norm.isf(CHANCE / 2)) and chance > CHANCE
+    return judged(what, bool(right), found, remedy)
 
 
 def self_teacher(probe: Probe) -> Line:
@@ -226,18 +285,46 @@ def tree_is_exact(probe: Probe) -> Line:
             what, "this teacher's attention cannot be hooked; it is scored the slow, exact way"
         )
     rollout = first_rows(probe.rollout, TREE_ROWS)
-    asked = Questions(rollout.candidates[:, :CANDIDATES])
+    asked = Questions(rollout.candidates[:, :CANDIDATES], full=True)
     probe.teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
     started = perf_counter()
     fast = probe.teacher.score(rollout, asked)
     middle = perf_counter()
     slow = naive_scores(probe.teacher.model, rollout, asked, probe.vocabulary)
     ratio = (perf_counter() - middle) / (middle - started)
-    gap = (fast.confidence.log() - slow.confidence.log()).abs().nan_to_num(0.0).max()
-    gap = max(float(gap), float((fast.log_prob - slow.log_prob).abs().max()))
-    found = f"largest difference {gap:.1e} nats; {ratio:.0f} times faster on {fast.leaves} leaves"
+    # Sizes at which rows, leaves and vocabulary rows are all cut.
+    small = copy.copy(probe.teacher)
+    small.trunk_chunk, small.leaf_chunk, small.head_chunk = 5, 7, 3
+    gaps = {}
+    for scores in (fast, small.score(rollout, asked)):
+        for name, gap in differences(probe.teacher, rollout, scores, slow, probe.vocabulary):
+            gaps[name] = max(gap, gaps.get(name, 0.0))
+    worst, gap = max(gaps.items(), key=itemgetter(1))
+    found = (
+        f"largest difference {gap:.1e} ({worst}); {ratio:.0f} times faster on {fast.leaves} leaves"
+    )
     remedy = "report the model family: its attention does something the tree does not know"
     return judged(what, gap < probe.teacher_tolerance, found, remedy)
+
+
+def differences(
+    teacher: Teacher,
+    rollout: Rollout,
+    found: TeacherScores,
+    truth: TeacherScores,
+    vocabulary: int,
+) -> Iterator[tuple[str, float]]:
+    """How far each of a teacher's numbers is from the reference; confidences by their logarithm."""
+    for name in ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence"):
+        one, other = getattr(found, name), getattr(truth, name)
+        if name not in ("log_prob", "entropy"):
+            one, other = one.log(), other.log()
+        yield name, float((one - other).abs().nan_to_num(0.0).max())
+    if found.hidden is not None:
+        with torch.no_grad():
+            said = log_distribution(teacher.model, found.hidden, vocabulary)
+        own = said.gather(-1, rollout.token[:, None])[:, 0]
+        yield "states", float((own - truth.log_prob).abs().max())
 
 
 def first_rows(rollout: Rollout, count: int) -> Rollout:

@@ -58,13 +58,13 @@ def assert_fails(line: Line, found: str = "") -> None:
 def test_a_healthy_experiment_passes_every_line() -> None:
     lines = list(diagnose(experiment()))
     assert [line for line in lines if line.status != "pass"] == []
-    assert len(lines) == 21
+    assert len(lines) == 22
 
 
 def test_the_exit_status_tells_health() -> None:
     healthy = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]"])
     assert healthy.exit_code == 0, healthy.output
-    assert "18 passed, 0 failed" in healthy.output
+    assert "19 passed, 0 failed" in healthy.output
     ill = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]", "rollout.top_p=0.9"])
     assert ill.exit_code == 1
     assert "FAIL  sampling is not truncated" in ill.output
@@ -215,6 +215,69 @@ class Starved(Teacher):
     def score(self, rollout: Rollout, questions: Questions) -> TeacherScores:
         right = super().score(rollout, questions)
         return replace(right, log_prob=right.log_prob.masked_fill(rollout.row > 0, torch.nan))
+
+
+def failing(probe: Probe) -> list[str]:
+    """The lines about answers and scores that fail."""
+    company = replace(cast(), teachers={"teacher": (probe.teacher.model, probe.tokenizer)})
+    return [line.what for line in look_at(probe, company) if line.status == "FAIL"]
+
+
+def changed(name: str) -> Any:
+    """A teacher one of whose numbers is another."""
+
+    class Changed(Teacher):
+        def score(
+            self, rollout: Rollout, questions: Questions, finite: bool = True
+        ) -> TeacherScores:
+            right = super().score(rollout, questions, finite)
+            value = getattr(right, name)
+            if value is None:
+                return right
+            wrong = value.roll(1, 0) if name == "hidden" else value + 9 * (name == "entropy")
+            return replace(right, **{name: wrong if name in ("hidden", "entropy") else value / 2})
+
+    return Changed
+
+
+@pytest.mark.parametrize(
+    "name", ["entropy", "fidelity", "sampled_confidence", "confidence", "hidden"]
+)
+def test_a_teachers_number_that_is_another_fails_the_line_of_the_reference_alone(
+    probe: Probe, name: str
+) -> None:
+    probe.teacher.__class__ = changed(name)
+    assert failing(probe) == ["tree scoring equals the naive way"]
+
+
+def drawn(probe: Probe, change: Any) -> Probe:
+    """The probe with tokens that were drawn wrongly, and what the student says of them."""
+    import opdlab.decoder as decoder
+
+    before = decoder.choose
+    decoder.choose = lambda w, u, t, p: change(before, w, u)
+    try:
+        config = probe.config
+        return make_probe(config, [config], cast())
+    finally:
+        decoder.choose = before
+
+
+def test_tokens_drawn_at_another_temperature_fail_the_line_of_samples_alone(probe: Probe) -> None:
+    hot = drawn(probe, lambda choose, weighed, uniform: choose(weighed, uniform, 2.0, 1.0))
+    assert failing(hot) == ["tokens are samples of the student's distribution"]
+
+
+def test_an_eos_that_the_mask_leaves_out_fails_the_line_of_eos_alone(probe: Probe) -> None:
+    masked = replace(probe, config=one_run("training.mask={last: 0}"))
+    assert failing(masked) == ["answers end, and their EOS is trained"]
+
+
+def test_a_teachers_card_that_is_not_there_is_found() -> None:
+    config = one_run()
+    training = config.training.model_copy(update={"teacher_device": "cuda:91"})
+    line = doctor_machine.device(config.model_copy(update={"training": training}))
+    assert_fails(line, "training.teacher_device is cuda:91, and there are")
 
 
 @pytest.mark.parametrize("fault", [Shifted, LastDropped, OtherPadding])
