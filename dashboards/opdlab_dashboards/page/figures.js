@@ -130,9 +130,18 @@
     lengthAndCost(rows);
     await curves(rows);
     await differences(rows);
-    document.documentElement.dataset.figures = "drawn";
   }
-  function update() { choices(); drawing = drawing.then(draw).catch((error) => console.warn(error.message)); }
+  // How many drawings are asked for and not done: "drawn" is true of the last one.
+  let asked = 0;
+  function update() {
+    choices();
+    asked += 1;
+    document.documentElement.dataset.figures = "drawing";
+    drawing = drawing.then(draw).catch((error) => console.warn(error.message)).finally(() => {
+      asked -= 1;
+      if (near && !asked) document.documentElement.dataset.figures = "drawn";
+    });
+  }
 
   for (const id of ["cost", "curve", "reference", "difference-benchmark"]) $(id).addEventListener("change", update);
   new IntersectionObserver((seen) => { if (!near && seen.some((one) => one.isIntersecting)) { near = true; update(); } }).observe($("figures"));
