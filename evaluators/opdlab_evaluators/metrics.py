@@ -21,7 +21,8 @@ import numpy as np
 
 from opdlab.errors import DataError
 from opdlab_evaluators.intervals import mean_interval
-from opdlab_evaluators.sheets import majority, pass_at_every_k
+from opdlab_evaluators.sheets import pass_at_every_k
+from opdlab_evaluators.voting import Same, majority
 
 ANSWERS = datasets.Features(
     {
@@ -36,7 +37,8 @@ Args:
     predictions: for each problem a list of k answers as strings, None for no answer. Under the
         configuration "verdicts" a list of k booleans instead, graded elsewhere, and no references.
     references: for each problem the gold answer.
-    equal: judges (answer, reference); by default they must be the same but for spaces at the ends.
+    equal: judges (answer, reference), and for maj@k two answers; by default they must be the same but for
+        spaces at the ends.
 Returns:
     the score, `<score>_low` and `<score>_high` (95 % interval over problems), `problems`, `samples`.
 """
@@ -82,7 +84,9 @@ class AtK(evaluate.Metric):
             raise DataError(f"{where} no samples to score: leave such problems out, or sample them")
         verdicts = _verdicts(predictions, references, equal)
         total = np.array([len(row) for row in verdicts])
-        scores = self.scores(predictions, verdicts, total, **options)
+        scores = self.scores(
+            predictions, verdicts, total, lambda pairs: [equal(*pair) for pair in pairs], **options
+        )
         result = {"problems": float(len(total)), "samples": float(total.sum())}
         for name, values in scores.items():
             low, high = mean_interval(values)
@@ -95,8 +99,9 @@ class AtK(evaluate.Metric):
         predictions: Sequence[Sequence[Any]],
         verdicts: Sequence[Sequence[bool]],
         total: np.ndarray,
+        same: Same,
     ) -> dict[str, np.ndarray]:
-        """One number a problem, by name of the score."""
+        """One number a problem, by name of the score; `same` says which answers mean the same."""
 
 
 class MeanAtK(AtK):
@@ -110,6 +115,7 @@ class MeanAtK(AtK):
         predictions: Sequence[Sequence[Any]],
         verdicts: Sequence[Sequence[bool]],
         total: np.ndarray,
+        same: Same,
     ) -> dict[str, np.ndarray]:
         """See `AtK.scores`."""
         return {f"mean_at_{total.min()}": _correct(verdicts) / total}
@@ -126,6 +132,7 @@ class PassAtK(AtK):
         predictions: Sequence[Sequence[Any]],
         verdicts: Sequence[Sequence[bool]],
         total: np.ndarray,
+        same: Same,
         k: int | Sequence[int] | None = None,
     ) -> dict[str, np.ndarray]:
         """See `AtK.scores`; for the given k, by default all that the samples allow."""
@@ -151,10 +158,11 @@ class MajAtK(AtK):
         predictions: Sequence[Sequence[Any]],
         verdicts: Sequence[Sequence[bool]],
         total: np.ndarray,
+        same: Same,
     ) -> dict[str, np.ndarray]:
         """See `AtK.scores`."""
         votes = [list(zip(*pair, strict=True)) for pair in zip(predictions, verdicts, strict=True)]
-        return {f"maj_at_{total.min()}": np.array([majority(row) for row in votes])}
+        return {f"maj_at_{total.min()}": np.array([majority(row, same) for row in votes])}
 
 
 def _verdicts(

@@ -15,7 +15,8 @@ from opdlab.errors import DataError
 from opdlab.records import Sample, Verdict
 from opdlab_evaluators.intervals import combine, mean_interval
 from opdlab_evaluators.resampling import bootstrap_interval
-from opdlab_evaluators.sheets import Sheet, majority_bounds, pass_at_every_k, sheets
+from opdlab_evaluators.sheets import Sheet, pass_at_every_k, sheets
+from opdlab_evaluators.voting import majority_bounds
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Summary:
         mean: mean over problems of the share of correct samples, of all samples there are.
         pass_at: for every k' up to k, the unbiased estimate of the chance that k' samples hold a
             correct one.
-        maj: score of the most frequent answer of each problem; None where a correct sample has no
-            extracted answer, for then there is nothing to vote on.
+        maj: score of the most frequent answer of each problem, by meaning (see `voting`); None where a
+            correct sample has no extracted answer, for then there is nothing to vote on.
         verdicts: samples with each verdict.
         truncated: samples cut at the length limit, of `samples`; `truncated_share` with its interval
             over problems.

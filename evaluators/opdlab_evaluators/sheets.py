@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -85,30 +84,3 @@ def pass_at_every_k(correct: np.ndarray, total: np.ndarray) -> np.ndarray:
     # Once the wrong samples are used up a factor is 0, and so is every later product.
     missed = (total - correct)[:, None] - drawn
     return 1 - np.cumprod(missed / (total[:, None] - drawn), axis=1)
-
-
-def majority(votes: Sequence[tuple[str | None, bool]]) -> float:
-    """Score of the most frequent answer among (answer, correct) votes; None does not vote.
-
-    Tied answers share: the score is their mean, the expectation of a fair draw among them. An answer
-    counts by the share of its samples that were judged correct, which is 0 or 1 where the grader looks
-    at the answer alone. Without any answer the score is 0.
-    """
-    counts = Counter(answer for answer, _ in votes if answer is not None)
-    if not counts:
-        return 0.0
-    top = max(counts.values())
-    right = Counter(answer for answer, correct in votes if correct)
-    return float(np.mean([right[a] / count for a, count in counts.items() if count == top]))
-
-
-def majority_bounds(samples: Sequence[Sample]) -> tuple[float, float]:
-    """`majority` of the graded samples, or 0 and 1 where those not graded could outvote it."""
-    graded = [s for s in samples if s.status not in FAULTS]
-    counts = Counter(s.answer for s in graded if s.answer is not None)
-    first, second = ([count for _, count in counts.most_common(2)] + [0, 0])[:2]
-    faults = len(samples) - len(graded)
-    if faults and faults >= first - second:
-        return 0.0, 1.0
-    score = majority([(s.answer, s.status == "correct") for s in graded])
-    return score, score

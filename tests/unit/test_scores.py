@@ -17,7 +17,8 @@ from opdlab.errors import DataError
 from opdlab.records import Verdict
 from opdlab_evaluators.intervals import mean_interval
 from opdlab_evaluators.scores import average, granularity_ok, summarise
-from opdlab_evaluators.sheets import majority, pass_at_every_k
+from opdlab_evaluators.sheets import pass_at_every_k
+from opdlab_evaluators.voting import majority, mathematics
 
 
 def only(samples):
@@ -101,6 +102,27 @@ def test_tied_answers_share():
 
 def test_an_answer_counts_by_the_share_of_its_samples_that_were_right():
     assert majority([("4", True), ("4", False), ("4", True), ("5", False)]) == pytest.approx(2 / 3)
+
+
+def test_answers_vote_by_what_they_mean():
+    """Two spellings of the wrong answer are as many as the right one; three are more, whatever is right."""
+    right, half = ("3", True), [("1/2", False), (r"\frac{1}{2}", False), ("0.5", False)]
+    assert majority([right, right, *half[:2]]) == 1
+    assert majority([right, right, *half[:2]], mathematics) == 0.5
+    assert majority([right, right, *half], mathematics) == 0
+    assert majority([right, ("3.0", True), half[0], ("7", False)], mathematics) == 1
+    assert majority([right, half[0], ("x+1", False), ("1+x", False)], mathematics) == 0
+
+
+def test_a_benchmark_of_mathematics_counts_its_votes_by_meaning():
+    summary = only(
+        [
+            row("p0", n, "wrong" if n else "correct", answer=answer, grader="math-4+sympy-1")
+            for n, answer in enumerate(["3", "0.5", r"\frac12"])
+        ]
+    )
+    assert summary.maj.value == 0
+    assert only(votes({"p0": ["gold", "0.5", r"\frac12"]})).maj.value == pytest.approx(1 / 3)
 
 
 def test_maj_is_not_given_where_correct_samples_have_no_answer_to_vote_on():
