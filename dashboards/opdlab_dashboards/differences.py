@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from opdlab_dashboards.board import AVERAGE
 from opdlab_dashboards.rows import Cell, Row
 from opdlab_evaluators.intervals import combine, constant, difference_interval, seed_interval
 from opdlab_evaluators.needed import count_needed, smallest
-from opdlab_evaluators.resampling import holm, sign_flip_p
+from opdlab_evaluators.resampling import holm, shares, sign_flip_p
+from opdlab_evaluators.seeds import t_test
 
 LEVEL = 0.05
 
@@ -23,6 +24,7 @@ class OverSeeds:
     Attributes:
         each: of every seed that both sides have.
         low, high: 95 % interval of their mean, Student's t over seeds: it speaks of new training runs.
+        p: of "no difference" for new training runs, corrected like that over problems.
         needed: seeds that find a difference of this size; None where none would, or `spread` is not known.
         spread: whether the seeds differ at all.
     """
@@ -31,12 +33,14 @@ class OverSeeds:
     each: tuple[float, ...]
     low: float
     high: float
+    p: float
     needed: int | None
     spread: bool = True
 
     @property
     def shown(self) -> bool:
-        return self.low > 0 or self.high < 0
+        """Whether the methods are told apart, and not only these trainings of them."""
+        return self.p < LEVEL
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Difference:
 
     Attributes:
         value, low, high: paired by problem, 95 % over problems; seeds are averaged first.
-        p: sign-flip test; corrected for testing every benchmark (Holm), but over all, which is one test.
+        p: sign-flip test, corrected for all that is claimed with it (Holm).
         problems, fewest: over all benchmarks, and of the one that has fewest.
         smallest: the smallest true difference that these problems find in 80 % of cases; None where no
             spread was seen, so that it is not known.
@@ -74,22 +78,47 @@ class Difference:
 
 
 def pair(a: Row, b: Row) -> list[Difference]:
-    """One difference a benchmark, then one over all if there are several.
+    """What b has more than a, where nothing else is claimed beside it; see `pairs`."""
+    return pairs([(a, b)])[0]
 
-    Benchmarks with samples that could not be graded are left out; over all there is then none.
+
+def pairs(sides: Sequence[tuple[Row, Row]]) -> list[list[Difference]]:
+    """Of each pair (a, b) one difference a benchmark, then one over all if there are several.
+
+    All are claimed together, so all are corrected together, over problems and over seeds, by Holm's method
+    with half of the weight on the differences over all benchmarks. Benchmarks with samples that could not
+    be graded are left out; over all there is then none.
     """
+    asked = [(number, names) for number, side in enumerate(sides) for names in _families(*side)]
+    weights = shares([len(names) > 1 for _, names in asked])
+    p_values = holm([_p(*sides[number], names) for number, names in asked], weights)
+    found: list[list[Difference]] = [[] for _ in sides]
+    for (number, names), p, weight in zip(asked, p_values, weights, strict=True):
+        found[number].append(_difference(*sides[number], names, float(p or 0), LEVEL * weight))
+    return _over_seeds_together(found)
+
+
+def _families(a: Row, b: Row) -> list[list[str]]:
+    """What is compared: each benchmark that is graded on both sides, then all of them."""
     names = [n for n in a.cells if not (a.cells[n].faults or b.cells[n].faults)]
-    if not names:
-        return []
-    corrected = holm([_p(a, b, [name]) for name in names])
-    level = LEVEL / len(names)
-    each = [
-        _difference(a, b, [name], float(p or 0), level)
-        for name, p in zip(names, corrected, strict=True)
+    each = [[name] for name in names]
+    return [*each, names] if len(names) > 1 and len(names) == len(a.cells) else each
+
+
+def _over_seeds_together(found: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
+    """The differences over seeds, corrected over all that there are."""
+    asked = [one for each in found for one in each if one.seeds is not None]
+    weights = shares([one.benchmark == AVERAGE for one in asked])
+    p_values = iter(holm([one.seeds.p for one in asked if one.seeds], weights))
+    return [
+        [
+            replace(one, seeds=replace(one.seeds, p=float(next(p_values) or 0)))
+            if one.seeds
+            else one
+            for one in each
+        ]
+        for each in found
     ]
-    if len(names) > 1 and len(names) == len(a.cells):
-        each.append(_difference(a, b, names, _p(a, b, names), LEVEL))
-    return each
 
 
 def _values(a: Row, b: Row, names: Sequence[str]) -> list[np.ndarray]:
@@ -117,7 +146,7 @@ def _difference(a: Row, b: Row, names: Sequence[str], p: float, level: float) ->
         fewest=fewest,
         smallest=smallest(deviation, fewest, level=level),
         needed=count_needed(deviation, value, level=level),
-        seeds=_over_seeds([a.cells[n] for n in names], [b.cells[n] for n in names]),
+        seeds=_over_seeds([a.cells[n] for n in names], [b.cells[n] for n in names], level),
     )
 
 
@@ -133,7 +162,7 @@ def _deviation(values: Sequence[np.ndarray]) -> float | None:
     return float(error * fewest**0.5)
 
 
-def _over_seeds(a: Sequence[Cell], b: Sequence[Cell]) -> OverSeeds | None:
+def _over_seeds(a: Sequence[Cell], b: Sequence[Cell], level: float) -> OverSeeds | None:
     sides = [_by_seed(side) for side in (a, b)]
     shared = sorted(sides[0].keys() & sides[1].keys())
     trained = all(run.role == "run" for cell in (*a, *b) for run in cell.measured)
@@ -141,9 +170,9 @@ def _over_seeds(a: Sequence[Cell], b: Sequence[Cell]) -> OverSeeds | None:
         return None
     each = np.array([sides[1][seed] - sides[0][seed] for seed in shared])
     low, high = (float(x) for x in seed_interval(each))
-    needed = count_needed(float(each.std(ddof=1)), float(each.mean()))
+    needed = count_needed(float(each.std(ddof=1)), float(each.mean()), level=level)
     spread = not bool(constant(each))
-    return OverSeeds(tuple(shared), tuple(each.tolist()), low, high, needed, spread)
+    return OverSeeds(tuple(shared), tuple(each.tolist()), low, high, t_test(each), needed, spread)
 
 
 def _by_seed(cells: Sequence[Cell]) -> dict[int, float]:

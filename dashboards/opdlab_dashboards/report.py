@@ -18,7 +18,7 @@ from opdlab.tracking import flatten
 from opdlab_dashboards import mlflow_copy, page_files, swept, tables
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard, build
 from opdlab_dashboards.curves import CURVES, SHARES, Curve, fidelity_curves, training_curves
-from opdlab_dashboards.differences import Difference, pair
+from opdlab_dashboards.differences import Difference, pairs
 from opdlab_dashboards.measured import REFERENCES, SAMPLES, Measured, find, without_copies
 from opdlab_dashboards.rows import Row
 from opdlab_dashboards.swept import Swept
@@ -126,7 +126,7 @@ def page(
     """
     left_out = leaderboard.left_out
     rows = _ordered(board, order)
-    pairs = list(pairings(rows))
+    apart = pairings(rows)
     trained = [row for row in rows if row.role == "run"]
     told = [row.runs[0] for row in trained or rows[:1]]
     return page_files.template("report.html.j2").render(
@@ -138,15 +138,15 @@ def page(
         rows=rows,
         board=board,
         standings=_standings(board, rows),
-        pairs=pairs,
-        found=[sentence(one) for one in pairs if one.headline and one.headline.shown],
-        open=[sentence(one) for one in pairs if one.headline and not one.headline.shown],
-        caveats=[*(sweep.caveat for sweep in sweeps), *caveats(rows, pairs, left_out)],
+        pairs=apart,
+        found=[sentence(one) for one in apart if one.headline and one.headline.shown],
+        open=[sentence(one) for one in apart if one.headline and not one.headline.shown],
+        caveats=[*(sweep.caveat for sweep in sweeps), *caveats(rows, apart, left_out)],
         shares=[share for sweep in sweeps for share in sweep.shares],
         settings=differing(trained),
         names=[row.name for row in trained],
         facts=_facts([run for row in trained for run in row.runs]),
-        figures=page_files.embedded(list(figures(trained, pairs))),
+        figures=page_files.embedded(list(figures(trained, apart))),
         style=page_files.asset("style.css"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
         script=page_files.asset("report.js"),
@@ -177,16 +177,21 @@ def _standings(board: Board, rows: Sequence[Row]) -> list[str]:
     return [places[row.name] for row in rows]
 
 
-def pairings(rows: Sequence[Row]) -> Iterator[Pairing]:
-    """Every run against its own student before training, then every other row against the first run."""
+def pairings(rows: Sequence[Row]) -> list[Pairing]:
+    """Every run against its own student before training, then every other row against the first run.
+
+    The page claims all of them, so they are corrected over all of them.
+    """
     students = {row.runs[0].last.subject.model: row for row in rows if row.role == "student"}
     others = [row for row in rows if row.role not in REFERENCES]
+    sides = []
     for row in others:
         execution = row.runs[0].execution
         student = students.get(execution.student_model) if execution else None
         if student is not None:
-            yield Pairing(student, row, pair(student, row))
-    yield from (Pairing(others[0], row, pair(others[0], row)) for row in others[1:])
+            sides.append((student, row))
+    sides += [(others[0], row) for row in others[1:]]
+    return [Pairing(*side, found) for side, found in zip(sides, pairs(sides), strict=True)]
 
 
 def points(difference: Difference) -> str:

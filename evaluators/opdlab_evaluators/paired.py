@@ -11,7 +11,7 @@ import numpy as np
 from opdlab.errors import DataError
 from opdlab.records import Sample
 from opdlab_evaluators.intervals import combine, difference_interval
-from opdlab_evaluators.resampling import bootstrap_interval, holm, sign_flip_p
+from opdlab_evaluators.resampling import bootstrap_interval, holm, shares, sign_flip_p
 from opdlab_evaluators.scores import joint_protocol
 from opdlab_evaluators.sheets import Sheet, pass_at_every_k, sheets
 
@@ -27,8 +27,9 @@ class Difference:
         value: b - a.
         low, high: 95 % interval over problems.
         p: two-sided sign-flip permutation test of "no difference" over problems.
-        p_holm: `p` corrected for testing every benchmark (Holm). The difference over all benchmarks
-            is one test of its own and keeps its p.
+        p_holm: `p` corrected for all that is tested with it (Holm), here the benchmarks and the
+            difference over all of them, which has half of the weight; over several pairs see
+            `opdlab_evaluators.claims`.
         problems: the denominator.
         worst, best: the difference if every sample that could not be graded went against b, or for b.
         bootstrap: 95 % interval by the paired bootstrap over problems, to be held against `low`, `high`.
@@ -93,14 +94,13 @@ def compare(a: Sequence[Sample], b: Sequence[Sample]) -> list[Paired]:
     """
     pairs = pair_up(a, b)
     each = [_paired(pair.a.benchmark, pair.a.protocol, [pair]) for pair in pairs]
+    if len(pairs) > 1:
+        each.append(_paired(POOLED, joint_protocol([pair.a for pair in pairs]), pairs))
     means, passes = _corrected([r.mean for r in each]), _corrected([r.pass_at for r in each])
-    results = [
+    return [
         replace(result, mean=mean, pass_at=passed)
         for result, mean, passed in zip(each, means, passes, strict=True)
     ]
-    if len(pairs) > 1:
-        results.append(_paired(POOLED, joint_protocol([pair.a for pair in pairs]), pairs))
-    return results
 
 
 def pair_up(a: Sequence[Sample], b: Sequence[Sample]) -> list[Pair]:
@@ -213,5 +213,7 @@ def _mean_of_means(benchmarks: Sequence[np.ndarray]) -> float:
 
 
 def _corrected(differences: Sequence[Difference]) -> list[Difference]:
-    adjusted = holm([d.p for d in differences])
+    """The last one is over all, where there are several."""
+    overall = [place > 0 and place == len(differences) - 1 for place in range(len(differences))]
+    adjusted = holm([d.p for d in differences], shares(overall))
     return [replace(d, p_holm=p) for d, p in zip(differences, adjusted, strict=True)]

@@ -12,7 +12,7 @@ from opdlab.errors import DataError
 from opdlab.records import Sample
 from opdlab_evaluators.intervals import ROUNDING, constant, seed_interval
 from opdlab_evaluators.paired import POOLED, Pair, check_comparable, pair_up
-from opdlab_evaluators.resampling import holm
+from opdlab_evaluators.resampling import holm, shares
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,7 @@ class OverSeeds:
     Attributes:
         differences: b - a of each pair, in the order given.
         value, low, high, p: their mean, its 95 % interval, and the two-sided p of "no difference".
-        p_holm: `p` corrected for testing every benchmark (Holm). The difference over all benchmarks
-            is one test of its own and keeps its p.
+        p_holm: `p` corrected for all that is tested with it (Holm), as in `paired.Difference`.
         deviation: standard deviation of `differences`.
         sampling_deviation: what of it a draw of k samples a problem explains, from the spread of
             samples within problems; more samples lower it. None with one sample a problem.
@@ -70,14 +69,11 @@ def paired_over_seeds(
     for number, pairs in enumerate(seeds):
         _check_seed(number, pairs, seeds[0])
     benchmarks = list(zip(*seeds, strict=True))
-    results = _corrected([_over_seeds(column[0].a.benchmark, [column]) for column in benchmarks])
+    results = [_over_seeds(column[0].a.benchmark, [column]) for column in benchmarks]
     if len(benchmarks) > 1:
         results.append(_over_seeds(POOLED, benchmarks))
-    return results
-
-
-def _corrected(results: Sequence[OverSeeds]) -> list[OverSeeds]:
-    adjusted = holm([one.p for one in results])
+    weights = shares([one.benchmark == POOLED for one in results])
+    adjusted = holm([one.p for one in results], weights)
     return [replace(one, p_holm=p) for one, p in zip(results, adjusted, strict=True)]
 
 
@@ -106,7 +102,7 @@ def _over_seeds(benchmark: str, benchmarks: Sequence[Sequence[Pair]]) -> OverSee
     low, high = seed_interval(differences)
     known = np.isfinite(sampling)
     first = [column[0] for column in benchmarks]
-    p = _t_test(differences)
+    p = t_test(differences)
     return OverSeeds(
         a=first[0].a.checkpoint,
         b=first[0].b.checkpoint,
@@ -147,7 +143,7 @@ def _noise(pair: Pair) -> float:
     return float(np.sum(variances)) / len(variances) ** 2
 
 
-def _t_test(differences: np.ndarray) -> float:
+def t_test(differences: np.ndarray) -> float:
     if constant(differences):
         # No spread to divide by: the sign test, all of one sign.
         return 1.0 if abs(differences[0]) < ROUNDING else 2.0 ** (1 - len(differences))

@@ -37,10 +37,11 @@ def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place:
     measured = {name: read_run(folder) for name, folder in folders.items()}
     console.print(score_table(measured))
     remark(remarks(measured))
+    apart = all_differences(measured, pairs)
     if pairs:
-        console.print(difference_table(measured, pairs))
+        console.print(difference_table(apart))
         console.print(READING)
-    found = [asdict(d) for a, b in pairs for d in differences(measured, a, b)]
+    found = [asdict(d) for each in apart.values() for d in each]
     keep(measured, {"differences": found}, place)
 
 
@@ -55,9 +56,10 @@ def keep(measured: Mapping[str, Sequence[Sample]], found: Mapping[str, Any], pla
 
 READING = (
     "[dim]Paired by problem. ▲ higher, ▼ lower, both at p < 0.05 (sign-flip permutation, Holm-corrected "
-    "over benchmarks); = no difference shown. In brackets the 95 % interval over problems. ▲ and ▼ are "
-    "about these trained models, not about their methods: another training seed may give another result. "
-    "Train with `--seeds 5` before you claim that a method is better.[/]"
+    "over all differences of the table, those over all benchmarks with half of the weight); = no "
+    "difference shown. In brackets the 95 % interval over problems. ▲ and ▼ are about these trained "
+    "models, not about their methods: another training seed may give another result. Train with "
+    "`--seeds 5` before you claim that a method is better.[/]"
 )
 
 
@@ -103,9 +105,14 @@ def summaries(samples: Sequence[Sample]) -> list[Any]:
     return [*each, *over_all]
 
 
-def differences(measured: Mapping[str, Sequence[Sample]], a: str, b: str) -> list[Any]:
-    """b against a, paired by problem."""
-    return plugins.load(plugins.STATISTICS, "paired")(measured[a], measured[b])
+def all_differences(
+    measured: Mapping[str, Sequence[Sample]], pairs: Sequence[tuple[str, str]]
+) -> dict[str, list[Any]]:
+    """b against a of every pair, by problem; corrected over all of them, as they are claimed together."""
+    paired = plugins.load(plugins.STATISTICS, "paired")
+    found = [paired(measured[a], measured[b]) for a, b in pairs]
+    together = plugins.load(plugins.STATISTICS, "together")(found)
+    return {f"{b} - {a}": each for (a, b), each in zip(pairs, together, strict=True)}
 
 
 def score_table(measured: Mapping[str, Sequence[Sample]]) -> Table:
@@ -203,14 +210,11 @@ def percent(estimate: Any) -> str:
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f},{100 * estimate.high:.0f}]"
 
 
-def difference_table(
-    measured: Mapping[str, Sequence[Sample]], pairs: Sequence[tuple[str, str]]
-) -> Table:
-    """Differences of mean@k in percentage points, and which side is ahead.
+def difference_table(found: Mapping[str, Sequence[Any]]) -> Table:
+    """Differences of mean@k in percentage points, and which side is ahead; see `all_differences`.
 
     One column a pair; of many pairs one row each.
     """
-    found = {f"{b} - {a}": differences(measured, a, b) for a, b in pairs}
     first = next(iter(found.values()))
     table = Table(title=f"Differences of mean@{first[0].k}, in points", **STYLE)
     if len(found) > MOST_COLUMNS:

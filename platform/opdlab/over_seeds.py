@@ -21,8 +21,8 @@ from opdlab.whole_files import read_json
 STATE = "experiment.json"
 READING = (
     "[dim]Means over pairs of runs with the same training seed; intervals and p by Student's t over the "
-    "pairs: they speak of new training runs on the same problems. p (Holm) is corrected over the "
-    "benchmarks of a table, not over several tables.[/]"
+    "pairs: they speak of new training runs on the same problems. p (Holm) is corrected over all "
+    "differences shown here, those over all benchmarks with half of the weight.[/]"
 )
 
 Measured = Mapping[str, Sequence[Sample]]
@@ -52,6 +52,7 @@ def report(
     if "student" in fixed and not others:
         same = dict.fromkeys(first[1], fixed["student"])
         found[f"{first[0]} minus student"] = differences(same, first[1])
+    found = together(found)
     for name, rows in found.items():
         console.print(seed_table(name, rows))
     if found:
@@ -63,6 +64,12 @@ def report(
 def differences(a: Measured, b: Measured) -> list[Any]:
     """b - a of each benchmark, seed by seed."""
     return plugins.load(plugins.STATISTICS, "seeds")(list(a.values()), list(b.values()))
+
+
+def together(found: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Differences of several tables, corrected over all of them."""
+    rows = plugins.load(plugins.STATISTICS, "together")(list(found.values()))
+    return dict(zip(found, rows, strict=True))
 
 
 def compare(
@@ -91,9 +98,14 @@ def compare(
                 f"{_listed(side)}: give runs of the same seeds"
             )
     first, *others = ([measured[name] for name in runs.values()] for runs in ordered)
-    for side, group in zip(sides[1:], others, strict=True):
-        found = plugins.load(plugins.STATISTICS, "seeds")(first, group)
-        console.print(seed_table(f"{span(side)} minus {span(sides[0])}", found))
+    found = {
+        f"{span(side)} minus {span(sides[0])}": plugins.load(plugins.STATISTICS, "seeds")(
+            first, group
+        )
+        for side, group in zip(sides[1:], others, strict=True)
+    }
+    for name, rows in together(found).items():
+        console.print(seed_table(name, rows))
     console.print(READING)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from opdlab import over_seeds
 from opdlab.comparison import (
     READING,
+    all_differences,
     difference_table,
     find_run,
     last_sets,
@@ -56,7 +57,7 @@ def compare(runs: Sequence[str], output: str) -> None:
         over_seeds.compare([[names[name] for name in side] for side in sides], folders, measured)
         return
     first, *others = names.values()
-    console.print(difference_table(measured, [(first, other) for other in others]))
+    console.print(difference_table(all_differences(measured, [(first, other) for other in others])))
     console.print(READING)
 
 

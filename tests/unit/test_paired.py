@@ -13,7 +13,7 @@ from scipy import stats
 from opdlab.errors import DataError
 from opdlab_evaluators.intervals import difference_interval
 from opdlab_evaluators.paired import POOLED, compare
-from opdlab_evaluators.resampling import sign_flip_p
+from opdlab_evaluators.resampling import holm, sign_flip_p
 from opdlab_evaluators.scores import joint_protocol, summarise
 from opdlab_evaluators.seeds import paired_over_seeds
 
@@ -86,13 +86,13 @@ def test_the_test_over_all_benchmarks_weighs_them_as_the_difference_does():
     assert pooled.mean.p == 12 / 16
 
 
-def test_p_values_are_corrected_over_benchmarks_and_the_pooled_one_is_not():
+def test_p_values_are_corrected_over_benchmarks_and_the_pooled_one_with_half_of_the_weight():
     a = [*rows({f"p{i}": "0" for i in range(8)}), *rows({"p0": "0"}, benchmark="code")]
     b = [*rows({f"p{i}": "1" for i in range(8)}), *rows({"p0": "1"}, benchmark="code")]
     code, math, pooled = compare(a, b)
+    assert (pooled.mean.p, pooled.mean.p_holm) == (2 / 512, 4 / 512)
     assert (math.mean.p, math.mean.p_holm) == (2 / 256, 4 / 256)
     assert (code.mean.p, code.mean.p_holm) == (1, 1)
-    assert pooled.mean.p_holm == pooled.mean.p
 
 
 def test_unequal_sample_counts_compare_at_the_smaller_k():
@@ -192,9 +192,10 @@ def test_p_over_seeds_is_corrected_for_the_number_of_benchmarks():
     code, math, pooled = paired_over_seeds([a, a, a], [better, almost, a])
     small, large = sorted([code, math], key=lambda one: one.p)
     assert 0 < small.p < large.p < 1
-    assert small.p_holm == pytest.approx(min(1, 2 * small.p))
-    assert large.p_holm == pytest.approx(max(small.p_holm, large.p))
-    assert pooled.p_holm == pooled.p
+    corrected = holm([small.p, large.p, pooled.p], [1 / 4, 1 / 4, 1 / 2])
+    assert [small.p_holm, large.p_holm, pooled.p_holm] == pytest.approx(corrected)
+    assert min(one.p_holm / one.p for one in (small, large, pooled)) >= 1
+    assert pooled.p_holm > pooled.p
 
 
 def test_seeds_over_several_benchmarks_end_with_their_mean():

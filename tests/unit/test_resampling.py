@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from opdlab_evaluators.resampling import FLIPS, bootstrap_interval, holm, sign_flip_p
+from opdlab_evaluators.resampling import FLIPS, bootstrap_interval, holm, shares, sign_flip_p
 
 
 def scipy_p(differences: np.ndarray) -> float:
@@ -70,6 +70,30 @@ def test_six_benchmarks_without_a_difference_mislead_in_five_of_a_hundred_studie
     held = np.mean([min(p or 0.0 for p in holm(list(row))) < 0.05 for row in drawn])
     assert plain > 0.2
     assert 0.035 <= held <= 0.06
+
+
+def test_weighted_holm_is_the_closure_of_weighted_bonferroni():
+    """A claim stands where every set of tests with it says so (Marcus, Peritz and Gabriel 1976)."""
+    draw = np.random.default_rng(4)
+    for _ in range(20):
+        p, weights = draw.random(5) ** 3, draw.random(5) + 0.05
+        sets = [[i for i in range(5) if number >> i & 1] for number in range(1, 32)]
+        slow = [
+            max(
+                min(1.0, min(p[j] * weights[some].sum() / weights[j] for j in some))
+                for some in sets
+                if i in some
+            )
+            for i in range(5)
+        ]
+        assert holm(p.tolist(), weights.tolist()) == pytest.approx(slow)
+
+
+def test_the_main_claims_have_half_of_the_weight():
+    assert shares([False, False, True]) == [0.25, 0.25, 0.5]
+    assert shares([True, True]) == [0.5, 0.5]
+    assert shares([False]) == [1.0]
+    assert shares([]) == []
 
 
 def test_holm_counts_a_test_that_could_not_be_made():
