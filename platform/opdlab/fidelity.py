@@ -1,10 +1,12 @@
 """Supervision fidelity as statistics: the sigmoid of its decay, its boundary, how far two models are apart.
 
 Fitted is `F(t) = b + A / (1 + exp(eps * (t - t_star)))`, t in thousands of tokens: the floor b, the
-amplitude A, the slope eps per thousand tokens, and the boundary t_star. Intervals come from a
-bootstrap over problems, whose positions are not independent of each other. A fit that the data do
-not determine is "not identified", and says why: parameters of a curve that was not seen are no
-findings.
+amplitude A, the slope eps per thousand tokens, and the boundary t_star. It is fitted to how F moves
+*within* problems: late positions hold only the problems whose answers are long, and were the teacher less
+sure of those from their first token on, a mean over whoever still writes would fall where no answer does.
+Intervals come from a bootstrap over problems, whose positions are not independent of each other. A fit
+that the data do not determine is "not identified", and says why: parameters of a curve that was not seen
+are no findings.
 
 Source: arXiv:2605.30833, section 3 (the form of the curve; the rules of refusal are ours).
 """
@@ -15,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 from opdlab.errors import DataError
 from opdlab.shapes import Float
@@ -41,11 +44,49 @@ class Curves:
     total: Float[np.ndarray, "problems bins"]
     count: Float[np.ndarray, "problems bins"]
 
-    def mean(self) -> tuple[Float[np.ndarray, "bins"], Float[np.ndarray, "bins"]]:
-        """F(t) over all tokens of a bin, NaN where there are none, and their number."""
-        count = self.count.sum(0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.total.sum(0) / count, count
+    def mean(self) -> Float[np.ndarray, "bins"]:
+        """F(t) of whoever still writes: mean over the problems that reach a bin; NaN where none does."""
+        each = self.each()
+        reached = np.isfinite(each).sum(0)
+        with np.errstate(invalid="ignore"):
+            return np.nansum(each, 0) / np.where(reached > 0, reached, np.nan)
+
+    def each(self) -> Float[np.ndarray, "problems bins"]:
+        """Mean F of each problem in each bin; NaN where its answers are not so long."""
+        return self.total / np.where(self.count > 0, self.count, np.nan)
+
+    def within(
+        self, times: Float[np.ndarray, "R problems"] | None = None
+    ) -> tuple[Float[np.ndarray, "R bins"], Float[np.ndarray, "R bins"]]:
+        """How F moves within problems, and the tokens that a bin holds.
+
+        Least squares of F = level of the problem + curve of the position, over all tokens. The curve has
+        the mean of all tokens; where every problem reaches every bin it is their plain mean.
+
+        Args:
+            times: how often each problem counts, in each replicate; once, where it is left out.
+
+        Returns:
+            The curve of each replicate, NaN in bins that it does not hold, and its counts.
+        """
+        times = np.ones((1, len(self.total))) if times is None else times
+        count = times @ self.count
+        tokens = np.maximum(self.count.sum(1, keepdims=True), 1e-12)
+        bins = len(self.position)
+        shared = np.einsum("pt,ps->pts", self.count, self.count / tokens).reshape(-1, bins * bins)
+        normal = np.eye(bins) * count[:, None] - (times @ shared).reshape(-1, bins, bins)
+        level = self.total.sum(1, keepdims=True) / tokens
+        moved = times @ (self.total - self.count * level)
+        curve = np.einsum("rts,rs->rt", np.linalg.pinv(normal, 1e-9, hermitian=True), moved)
+        whole = np.maximum(count.sum(1, keepdims=True), 1e-12)
+        overall = (times @ self.total).sum(1, keepdims=True) / whole
+        curve += overall - (curve * count).sum(1, keepdims=True) / whole
+        return np.where(count > 0, curve, np.nan), count
+
+    def parts(self) -> int:
+        """Groups of bins that no problem joins; of more than one, how F moves between them is not known."""
+        joined = (self.count > 0).astype(float)
+        return int(connected_components(joined.T @ joined, directed=False)[0])
 
 
 @dataclass(frozen=True)
@@ -90,17 +131,19 @@ def fit(curves: Curves, replicates: int = 1000, seed: int = 0) -> Fit:
     """
     curves = _with_data(curves)
     problems, bins = len(curves.total), len(curves.position)
+    why = ""
     if bins < FEWEST_BINS or problems < 2:
         why = f"{bins} bins of {problems} problems hold data; {FEWEST_BINS} of 2 are needed"
+    elif curves.parts() > 1:
+        why = "no problem's answers are both early and late enough to join all positions"
+    if why:
         nothing = dict.fromkeys(NAMES, float("nan"))
         spans = dict.fromkeys(NAMES, (float("nan"), float("nan")))
         return Fit(nothing, spans, float("nan"), (why,), problems, bins)
-    mean, count = curves.mean()
-    best, free = (
-        search(curves.position, mean[None], count[None], bounded)[0] for bounded in (True, False)
-    )
+    mean, count = curves.within()
+    best, free = (search(curves.position, mean, count, bounded)[0] for bounded in (True, False))
     draws = _resample(curves, np.random.default_rng(seed), replicates)
-    spread = search(curves.position, *draws)
+    spread = search(curves.position, np.nan_to_num(draws[0]), draws[1])
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(spread, [tail, 1 - tail], axis=0)
     values = dict(zip(NAMES, best.tolist(), strict=True))
@@ -150,10 +193,10 @@ def shift(before: Curves, after: Curves, replicates: int = 1000, seed: int = 0) 
         return Shift(float("nan"), (float("nan"), float("nan")), *fits)
     boundary = NAMES.index("t_star")
     # The same seed draws the same problems for both, so that what they share cancels.
-    drawn = [
-        search(curves.position, *_resample(curves, np.random.default_rng(seed), replicates))
-        for curves in map(_with_data, (before, after))
-    ]
+    drawn = []
+    for curves in map(_with_data, (before, after)):
+        mean, count = _resample(curves, np.random.default_rng(seed), replicates)
+        drawn.append(search(curves.position, np.nan_to_num(mean), count))
     moved = drawn[1][:, boundary] - drawn[0][:, boundary]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(moved, [tail, 1 - tail]).tolist()
@@ -162,8 +205,7 @@ def shift(before: Curves, after: Curves, replicates: int = 1000, seed: int = 0) 
 
 def effective_horizon(curves: Curves, least: float) -> float:
     """The last position, in thousands of tokens, with a mean fidelity above `least`; NaN without one."""
-    mean, _ = curves.mean()
-    above = curves.position[np.nan_to_num(mean, nan=-np.inf) > least]
+    above = curves.position[np.nan_to_num(curves.mean(), nan=-np.inf) > least]
     return float(above.max()) if len(above) else float("nan")
 
 
@@ -201,7 +243,7 @@ def _with_data(curves: Curves) -> Curves:
 
 def _explained(curves: Curves, parameters: Float[np.ndarray, "4"]) -> float:
     """R^2: share of the variance between bins, weighted by tokens."""
-    mean, count = curves.mean()
+    (mean,), (count,) = curves.within()
     left = np.average((mean - sigmoid(curves.position, *parameters)) ** 2, weights=count)
     whole = np.average((mean - np.average(mean, weights=count)) ** 2, weights=count)
     return float(1 - left / max(whole, 1e-30))
@@ -210,13 +252,10 @@ def _explained(curves: Curves, parameters: Float[np.ndarray, "4"]) -> float:
 def _resample(
     curves: Curves, draw: np.random.Generator, replicates: int
 ) -> tuple[Float[np.ndarray, "R bins"], Float[np.ndarray, "R bins"]]:
-    """Mean curve and token counts of replicates, problems drawn with replacement."""
+    """Curve within problems and token counts of replicates, problems drawn with replacement."""
     problems = len(curves.total)
-    times = draw.multinomial(problems, np.full(problems, 1 / problems), size=replicates).astype(
-        float
-    )
-    count = times @ curves.count
-    return np.where(count > 0, times @ curves.total / np.maximum(count, 1e-12), 0.0), count
+    times = draw.multinomial(problems, np.full(problems, 1 / problems), size=replicates)
+    return curves.within(times.astype(float))
 
 
 def _doubts(
@@ -233,7 +272,7 @@ def _doubts(
     flat, sharp, _, _ = ranges(t)
     A, eps, t_star, b = (values[name] for name in NAMES)
     fall = float(np.subtract(*sigmoid(t[[0, -1]], A, eps, t_star, b)))
-    noise = float((drawn[:, 0] - drawn[:, -1]).std())
+    noise = float(np.nanstd(drawn[:, 0] - drawn[:, -1]))
     if fall < 3 * noise or fall <= 0:
         return [f"flat: the fitted curve falls by {fall:.3g}, with a standard error of {noise:.2g}"]
     low, high = intervals["t_star"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from opdlab import fidelity
+from opdlab import fidelity, plugins
 from opdlab.diagnosis import bootstrap
 from opdlab.diagnosis.bootstrap import interval, resampled
 from opdlab.diagnosis.observation import Tokens
@@ -21,6 +21,7 @@ from opdlab.shapes import Float
 THOUSAND = 1000
 FEWEST_REACHING = 5
 """Problems whose answers must reach a bin; what fewer say of it is chance."""
+NOTHING = "nothing to measure: no token has a next step, as every answer ends at once"
 
 
 def curve_of(tokens: Tokens, problems: int, width: int, longest: int) -> Curves:
@@ -36,89 +37,96 @@ def curve_of(tokens: Tokens, problems: int, width: int, longest: int) -> Curves:
     return Curves(middle[kept], total[:, kept], count[:, kept])
 
 
-def means(curves: Curves, seed: int) -> Float[np.ndarray, "R bins"]:
-    """F by bin in each replicate; NaN where none of the problems drawn is so long."""
-    times = resampled(len(curves.total), seed)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return times @ curves.total / (times @ curves.count)
-
-
-def by_position(curves: Curves, seed: int) -> list[dict[str, float]]:
-    """F in each bin."""
-    replicates = means(curves, seed)
-    mean, count = curves.mean()
-    reached = (curves.count > 0).sum(0)
+def by_position(curves: Curves) -> list[dict[str, float]]:
+    """F in each bin, over the problems that reach it: whoever still writes there."""
     rows = []
-    for place in range(len(reached)):
-        low, high = interval(replicates[:, place])
+    for place, values in enumerate(curves.each().T):
+        known = values[np.isfinite(values)]
+        low, high = over_problems("mean_interval", known)
         rows.append(
             {
                 "position": float(curves.position[place] * THOUSAND),
-                "mean": float(mean[place]),
+                "mean": float(known.mean()),
                 "low": low,
                 "high": high,
-                "tokens": int(count[place]),
-                "problems": int(reached[place]),
+                "tokens": int(curves.count[:, place].sum()),
+                "problems": len(known),
             }
         )
     return rows
 
 
-def mean_of(curves: Curves, weights: Float[np.ndarray, "... problems"], bins: Any) -> Any:
-    """F over all tokens of some bins, problems weighed."""
-    total, count = curves.total[:, bins].sum(1), curves.count[:, bins].sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (weights @ total) / (weights @ count)
+def over_problems(kind: str, values: Float[np.ndarray, "problems"]) -> tuple[float, float]:
+    """The interval of a mean over problems, as scores have it; NaN of fewer than two."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    low, high = plugins.load(plugins.STATISTICS, kind)(values)
+    return float(low), float(high)
 
 
-def fall(curves: Curves, seed: int) -> dict[str, Any]:
-    """How far F falls from the first quarter of the positions to the last one."""
-    quarter = max(1, len(curves.position) // 4)
-    early, late = slice(quarter), slice(-quarter, None)
-    times, everyone = resampled(len(curves.total), seed), np.ones(len(curves.total))
-    first, last = (mean_of(curves, everyone, bins) for bins in (early, late))
-    low, high = interval(mean_of(curves, times, early) - mean_of(curves, times, late))
-    edges = curves.position * THOUSAND
-    return {
-        "value": float(first - last),
-        "low": low,
-        "high": high,
-        "early": float(first),
-        "late": float(last),
-        "until": float(edges[early][-1]),
-        "since": float(edges[late][0]),
-        "problems": int((curves.count[:, late].sum(1) > 0).sum()),
-    }
+def fall(tokens: Tokens) -> dict[str, Any]:
+    """How far F falls within answers: from an answer's own first quarter to its own last one.
+
+    Mean over the answers of a problem, then over problems. What other answers do at those positions has
+    no part in it: long answers to problems that the teacher is unsure of throughout are no fall.
+    """
+    found: dict[int, list[tuple[float, float]]] = {}
+    for answer in tokens.responses():
+        known = answer.fidelity[np.isfinite(answer.fidelity)]
+        quarter = max(1, len(known) // 4)
+        if len(known) >= 2:
+            ends = float(known[:quarter].mean()), float(known[-quarter:].mean())
+            found.setdefault(int(answer.problem[0]), []).append(ends)
+    each = np.array([np.mean(ends, 0) for ends in found.values()]).reshape(-1, 2)
+    early, late = each.mean(0).tolist() if len(each) else (float("nan"), float("nan"))
+    low, high = over_problems("difference_interval", each[:, 0] - each[:, 1])
+    ends = {"early": early, "late": late, "problems": len(each)}
+    return {"value": early - late, "low": low, "high": high, **ends}
 
 
 def sigmoid_of(curves: Curves, seed: int) -> dict[str, Any]:
     """The sigmoid, or why it is not identified."""
+    if not curves.count.any():
+        return {"identified": False, "text": f"not identified ({NOTHING})"}
     fit = fidelity.fit(curves, bootstrap.REPLICATES, seed)
     return {"identified": fit.identified, "text": str(fit), **asdict(fit)}
 
 
 def horizon(curves: Curves, least: float, seed: int) -> dict[str, Any]:
-    """t_eff = sup{t : C_t > C_min}; `at_end` where nothing beyond it was seen."""
-    low, high = interval(horizons(curves, least, seed))
-    value = fidelity.effective_horizon(curves, least) * THOUSAND
+    """t_eff = sup{t : C_t > C_min}, 0 where it is nowhere; `at_end` where nothing beyond it was seen."""
+    if not len(curves.position):
+        nothing = dict.fromkeys(("value", "low", "high", "seen"), float("nan"))
+        return {**nothing, "at_end": False}
+    times = resampled(len(curves.total), seed)
+    low, high = interval(horizons(curves, least, times))
+    value = float(horizons(curves, least, np.ones((1, len(curves.total))))[0])
     longest = float(curves.position[-1] * THOUSAND)
     return {"value": value, "low": low, "high": high, "seen": longest, "at_end": value >= longest}
 
 
-def horizons(curves: Curves, least: float, seed: int) -> Float[np.ndarray, "R"]:
-    """The horizon in each replicate; 0 where no position lies within."""
-    above = np.nan_to_num(means(curves, seed), nan=-np.inf) > least
+def horizons(
+    curves: Curves, least: float, times: Float[np.ndarray, "R problems"]
+) -> Float[np.ndarray, "R"]:
+    """The horizon in each replicate, in tokens; 0 where no position lies within."""
+    each, reached = np.nan_to_num(curves.each()), curves.count > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (times @ each) / (times @ reached)
+    above = np.nan_to_num(mean, nan=-np.inf) > least
     last = np.where(above, curves.position, -np.inf).max(1)
     return np.where(np.isfinite(last), last, 0.0) * THOUSAND
 
 
 @dataclass(frozen=True)
 class Change:
-    """How far a number is from one model to another, on the same problems.
+    """How far a number is from one model to another, on the problems and positions that both reach.
 
     Attributes:
         what: in words.
-        bound: the other one lies beyond what was seen, so it is this or more.
+        value: after less before; NaN where it is not known.
+        low, high: 95 % interval over problems; infinite where an end was not seen.
+        bound: "at least" or "at most" where one of the two lies beyond what was seen, or why the value
+            is not known; empty where it is.
+        problems: those that both reach.
     """
 
     what: str
@@ -126,46 +134,93 @@ class Change:
     value: float
     low: float
     high: float
-    bound: bool = False
+    problems: int
+    bound: str = ""
 
     def __str__(self) -> str:
+        based = f"n = {self.problems} problems that both reach"
         if not math.isfinite(self.value):
-            return f"{self.what}: nothing to compare"
+            return f"{self.what}: {self.bound or 'nothing to compare'} ({based})"
         word = "up" if self.low > 0 else "down" if self.high < 0 else "no difference is shown"
-        least = "at least " if self.bound else ""
         form = ".0f" if self.unit else ".3f"
         ends = f"[{self.low:+{form}}, {self.high:+{form}}]"
-        return f"{self.what}: {least}{self.value:+{form}}{self.unit} {ends}, {word}"
+        said = f"{self.bound} " * bool(self.bound)
+        return f"{self.what}: {said}{self.value:+{form}}{self.unit} {ends}, {word} ({based})"
 
 
-def late_change(before: Curves, after: Curves, seed: int) -> Change:
-    """Of F at late positions: the last quarter of those that both reach. Problems are drawn together."""
+NOWHERE = float("nan")
+
+
+def late_change(before: Curves, after: Curves) -> Change:
+    """Of F at late positions, the last quarter of those that both reach, within problems.
+
+    A problem counts where both reach a late bin, by what both have there; so neither a choice of
+    problems nor another mix of positions looks like a change.
+    """
+    before, after = both_reach(before, after, fewest=1)
+    late = max(1, len(before.position) // 4)
+    apart = (after.each() - before.each())[:, -late:]
+    reached = np.isfinite(apart).any(1)
+    if not reached.any():
+        return Change("late F", "", NOWHERE, NOWHERE, NOWHERE, 0)
+    values = np.nanmean(apart[reached], 1)
+    first, last = before.position[[-late, -1]] * THOUSAND
+    ends = over_problems("difference_interval", values)
+    what = f"late F (t {first:.0f} to {last:.0f})"
+    return Change(what, "", float(values.mean()), *ends, len(values))
+
+
+def both_reach(
+    before: Curves, after: Curves, fewest: int = FEWEST_REACHING
+) -> tuple[Curves, Curves]:
+    """Two curves of the same problems, with the cells (problem and bin) that both hold; bins with fewer
+    such problems are left out."""
     shared = np.intersect1d(before.position, after.position)
-    if not len(shared):
-        nothing = float("nan")
-        return Change("late F", "", nothing, nothing, nothing)
-    late = shared[-max(1, len(shared) // 4) :]
-    times, everyone = resampled(len(before.total), seed), np.ones(len(before.total))
-    values, replicates = [], []
-    for curves in (before, after):
-        bins = np.isin(curves.position, late)
-        values.append(mean_of(curves, everyone, bins))
-        replicates.append(mean_of(curves, times, bins))
-    since = f"{late[0] * THOUSAND:.0f} to {late[-1] * THOUSAND:.0f}"
-    ends = interval(replicates[1] - replicates[0])
-    return Change(f"late F (t {since})", "", float(values[1] - values[0]), *ends)
+    cut = [
+        (c.total[:, places], c.count[:, places])
+        for c in (before, after)
+        for places in [np.isin(c.position, shared)]
+    ]
+    held = (cut[0][1] > 0) & (cut[1][1] > 0)
+    kept = held.sum(0) >= min(fewest, len(held))
+    first, second = (
+        Curves(shared[kept], (total * held)[:, kept], (count * held)[:, kept])
+        for total, count in cut
+    )
+    return first, second
 
 
 def horizon_change(before: Curves, after: Curves, least: float, seed: int) -> Change:
-    """Of the effective horizon."""
-    ends = [horizon(curves, least, seed) for curves in (before, after)]
-    low, high = interval(horizons(after, least, seed) - horizons(before, least, seed))
-    value = ends[1]["value"] - ends[0]["value"]
-    return Change(f"horizon (F > {least:g})", " tokens", value, low, high, ends[1]["at_end"])
+    """Of the effective horizon, over the problems and positions that both reach.
+
+    A horizon at the end of what both reach is only known to be that or more. So with the first one there,
+    the change is at most what is seen, with the second one there it is at least that, and with both
+    there nothing is known: answers that only got shorter move no horizon.
+    """
+    what, unit = f"horizon (F > {least:g})", " tokens"
+    before, after = both_reach(before, after)
+    problems = int((before.count > 0).any(1).sum())
+    if not problems:
+        return Change(what, unit, NOWHERE, NOWHERE, NOWHERE, 0)
+    end = before.position[-1] * THOUSAND
+    times = np.vstack([np.ones(len(before.total)), resampled(len(before.total), seed)])
+    first, second = (horizons(one, least, times) for one in (before, after))
+    moved = second - first
+    lowest = np.where(first >= end, -np.inf, moved)
+    highest = np.where(second >= end, np.inf, moved)
+    if first[0] >= end and second[0] >= end:
+        why = f"not known, as all that both reach, {end:.0f} tokens, lies within both"
+        return Change(what, unit, NOWHERE, NOWHERE, NOWHERE, problems, why)
+    bound = "at most" if first[0] >= end else "at least" if second[0] >= end else ""
+    low = np.quantile(lowest[1:], 0.025, method="lower")
+    high = np.quantile(highest[1:], 0.975, method="higher")
+    return Change(what, unit, float(moved[0]), float(low), float(high), problems, bound)
 
 
 def boundary_change(before: Curves, after: Curves, seed: int) -> dict[str, Any]:
     """Whether the boundary t_star moved, in thousands of tokens."""
+    if not (before.count.any() and after.count.any()):
+        return {"text": NOTHING, "value": NOWHERE, "low": NOWHERE, "high": NOWHERE}
     moved = fidelity.shift(before, after, bootstrap.REPLICATES, seed)
     low, high = moved.interval
     return {"text": str(moved), "value": moved.value, "low": low, "high": high}

@@ -16,7 +16,7 @@ from opdlab import plugins
 from opdlab.diagnosis import decay, scatter
 from opdlab.diagnosis.observation import HandOvers, Tokens
 from opdlab.fidelity import Curves
-from opdlab.shapes import Float
+from opdlab.shapes import Bool, Float
 
 FEWEST_CUTS = 4
 FEWEST_HANDED = 5
@@ -60,7 +60,7 @@ def find(
     control = next((one.name for one in observed if one.own), None)
     if control is not None:
         for name in students:
-            apart = decay.late_change(curves[control], curves[name], seed)
+            apart = decay.late_change(curves[control], curves[name])
             models[name]["drift"] = {"text": str(apart), **asdict(apart)}
     first, *later = students
     shifts = {name: change(curves[first], curves[name], least, seed) for name in later}
@@ -83,8 +83,8 @@ def model_findings(one: Observed, curves: Curves, least: float, seed: int) -> di
         "own": one.own,
         "responses": len(tokens.responses()),
         "tokens": len(tokens),
-        "curve": decay.by_position(curves, seed),
-        "fall": decay.fall(curves, seed),
+        "curve": decay.by_position(curves),
+        "fall": decay.fall(tokens),
         "fit": decay.sigmoid_of(curves, seed),
         "horizon": decay.horizon(curves, least, seed),
         "hand_over": handed,
@@ -99,7 +99,7 @@ def model_findings(one: Observed, curves: Curves, least: float, seed: int) -> di
 def change(before: Curves, after: Curves, least: float, seed: int) -> dict[str, Any]:
     """What moved from the first student to a later one; the late F and the horizon also where no
     sigmoid is identified."""
-    late = decay.late_change(before, after, seed)
+    late = decay.late_change(before, after)
     horizon = decay.horizon_change(before, after, least, seed)
     return {
         "t_star": decay.boundary_change(before, after, seed),
@@ -126,10 +126,16 @@ def hand_over_findings(one: Observed) -> list[dict[str, Any]]:
         row |= estimate("jump", jumped.after - jumped.before, jumped.problem, bounded=False)
         row["before"], row["after"] = nanmean(jumped.before), nanmean(jumped.after)
         row["jumps"] = len(jumped)
-        around = np.abs(one.tokens.position - cut) <= max(4, cut // 20)
-        row["fidelity"] = nanmean(one.tokens.fidelity[around])
+        row["fidelity"] = nanmean(one.tokens.fidelity[around(one.tokens, mine, cut)])
         rows.append(row)
     return rows
+
+
+def around(tokens: Tokens, handed: HandOvers, cut: int) -> Bool[np.ndarray, "T"]:
+    """Tokens near a cut, of the responses that were handed over there."""
+    most = max(int(tokens.sample.max()), int(handed.sample.max())) + 1
+    writers = np.isin(tokens.problem * most + tokens.sample, handed.problem * most + handed.sample)
+    return writers & (np.abs(tokens.position - cut) <= max(4, cut // 20))
 
 
 def nanmean(values: Float[np.ndarray, "n"]) -> float:

@@ -93,8 +93,9 @@ def head(found: Mapping[str, Any]) -> str:
     return (
         f"<p class='why'>Teacher {escape(found['teacher'])}; n = {found['problems']} problems. "
         "F(t) is the teacher's largest next-token probability after t tokens of a response. Intervals are "
-        "95 %, over problems. Early and late are the first and the last quarter of the positions; the "
-        f"horizon is the last position, in tokens, with a mean F above {found['least']:g}.</p>"
+        "95 %, over problems. Early and late are an answer's own first and last quarter, and the fall is "
+        "from one to the other within answers; the horizon is the last position, in tokens, with a mean F "
+        f"above {found['least']:g}.</p>"
         f"<div class='scroll'><table><tr>{header}</tr>{''.join(rows)}</table></div>"
     )
 
@@ -128,7 +129,9 @@ def fits_text(found: Mapping[str, Any]) -> str:
     ]
     return (
         "Along the curves: n problems whose answers reach a bin. Where others have ended, those that are "
-        "left are a choice: long answers, which may be the wrong ones.<br>"
+        "left are a choice: long answers, which may be the wrong ones. So the fall is within answers, "
+        "changes are over problems and positions that both models reach, and the sigmoid is fitted to how "
+        "F moves within problems.<br>"
         "F = b + A / (1 + exp(eps (t - t_star))), t in thousands of tokens.<br>"
         + "<br>".join(lines)
     )

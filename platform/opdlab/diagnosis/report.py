@@ -52,7 +52,7 @@ def overview(found: Mapping[str, Any]) -> Table:
 def horizon(found: Mapping[str, Any]) -> str:
     """The effective horizon in tokens; where all that was seen lies within, it is at least that."""
     if not math.isfinite(found["value"]):
-        return "none"
+        return "-"
     return f"{'at least ' if found['at_end'] else ''}{found['value']:.0f}"
 
 
@@ -79,6 +79,8 @@ def handed(row: Mapping[str, Any] | None) -> str:
 
 def spanned(value: float, low: float, high: float, form: str) -> str:
     """A value with its interval."""
+    if not math.isfinite(value):
+        return "-"
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
@@ -94,7 +96,10 @@ def metrics(found: Mapping[str, Any]) -> dict[str, float]:
         place = (
             "own" if one["own"] else "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
         )
-        own = {"fall": one["fall"]["value"], "horizon": one["horizon"]["value"]}
+        own = {"fall": one["fall"]["value"]}
+        # A horizon that only ends where answers do is no horizon: it has a name of its own.
+        end = one["horizon"]
+        own["horizon_at_least" if end["at_end"] else "horizon"] = end["value"]
         own |= {f"accuracy_at_{row['cut']}": row["accuracy"] for row in one["hand_over"]}
         if one["fit"]["identified"]:
             own |= {**one["fit"]["values"], "r_squared": one["fit"]["r_squared"]}
@@ -103,6 +108,10 @@ def metrics(found: Mapping[str, Any]) -> dict[str, float]:
         moved = found["shifts"].get(name, {})
         if "drift" in one:
             own["late_less_control"] = one["drift"]["value"]
-        own |= {f"{what}_change": change["value"] for what, change in moved.items()}
+        own |= {
+            f"{what}_change": change["value"]
+            for what, change in moved.items()
+            if not change.get("bound")
+        }
         values |= {f"{place}/{key}": float(value) for key, value in own.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}

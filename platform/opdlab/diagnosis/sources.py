@@ -27,7 +27,9 @@ def what_to_look_at(
     if (folder / STATE).is_file() and not students:
         runs = ", ".join(str(folder / run) for run in Group(folder).state()["runs"])
         raise ConfigError(f"{name} is no run, but the folder of several; name one: {runs}")
-    config = loader.load_experiment(folder / CONFIG if is_run else name, overrides)
+    # Nothing is trained: what single runs would be refused for, such as a temperature, is no matter here.
+    alone = [] if is_run else ["runs=[]"]
+    config = loader.load_experiment(folder / CONFIG if is_run else name, [*overrides, *alone])
     if teacher is not None:
         config = config.model_copy(
             update={"teacher": Model(path=teacher, dtype=config.teacher.dtype)}
