@@ -164,6 +164,7 @@ def metrics_line(step: int) -> str:
         "response_length": 20.0 + step,
         "response_tokens": 100.0,
         "leaves": 10.0,
+        "teacher_tokens": 110.0,
         "fidelity/t0000-0009": 0.95,
         "fidelity/t0010-0019": 0.9 - 0.02 * step,
         "seconds/rollout": 0.25,

@@ -139,18 +139,14 @@ class Measured:
     @property
     def teacher_tokens(self) -> float | None:
         """Tokens that the teacher read in training, candidates included; None where nothing was trained."""
-        rows = [row for row in self.metrics if "response_tokens" in row]
-        return self._scaled(sum(r["response_tokens"] + r["leaves"] for r in rows)) if rows else None
+        rows = [row for row in self.metrics if "teacher_tokens" in row]
+        return sum(row["teacher_tokens"] for row in rows) if rows else None
 
     @property
     def seconds(self) -> float | None:
         """Seconds of training: rollouts, teacher and updates."""
         rows = [row for row in self.metrics if all(part in row for part in PARTS)]
-        return self._scaled(sum(r[part] for r in rows for part in PARTS)) if rows else None
-
-    def _scaled(self, total: float) -> float:
-        """Metrics are means over the micro-batches of a step."""
-        return total * self.config.get("training", {}).get("accumulate", 1)
+        return sum(r[part] for r in rows for part in PARTS) if rows else None
 
 
 def find(source: Path) -> list[Measured]:

@@ -19,7 +19,7 @@ from opdlab_dashboards.measured import SAMPLES
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-WANTED = {"response_tokens", "leaves", *PARTS, *CURVES}
+WANTED = {"teacher_tokens", *PARTS, *CURVES}
 PAGE = 200
 
 

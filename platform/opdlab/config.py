@@ -158,7 +158,7 @@ class HackingWatch(Section):
     """Fall of the share of right answers to training prompts while the teacher grows surer of them; it must
     exceed two standard errors as well."""
     grade_every: int = Field(default=5, ge=0)
-    """Rollouts between gradings of the training answers; 0 for never. Only for prompts of `type:
+    """Steps with fresh answers between gradings of them; 0 for never. Only for prompts of `type:
     problems`. A window needs two of them."""
     stop: bool = False
     """End the training of a run at its first alarm; it is evaluated as it is."""

@@ -235,7 +235,8 @@ class Supervision:
         advantage: weight of the policy gradient of y_t; higher is better. `Float[T]`
         candidates: tokens that get a gradient of their own, -1 for none. `Int[T K]`
         candidate_advantage: their weights, 0 where there is none. `Float[T K]`
-        metrics: numbers worth a curve, by name.
+        metrics: what is worth a curve, by name: a value for each token, answer or group, NaN where it has
+            none, of which the step shows the mean; or one number, which weighs as many as there are tokens.
     """
 
     token: Int[Tensor, "T"]

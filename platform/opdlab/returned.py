@@ -103,8 +103,11 @@ def supervision(method: Method, rollout: Rollout, scores: TeacherScores) -> Supe
     if not isinstance(found.metrics, Mapping):
         raise PluginError(f"{where}: metrics is {_kind(found.metrics)}, wanted a mapping")
     for name, value in found.metrics.items():
-        if not isinstance(value, int | float) and getattr(value, "numel", lambda: 0)() != 1:
-            raise PluginError(f"{where}: metric {name!r} is {_kind(value)}, wanted one number")
+        if not isinstance(value, int | float) and getattr(value, "ndim", 2) > 1:
+            raise PluginError(
+                f"{where}: metric {name!r} is {_kind(value)}, wanted one number, or one for each "
+                "token or answer"
+            )
     return found
 
 

@@ -56,8 +56,9 @@ def test_two_devices_train_what_one_trains_on_all_their_prompts(
         rows = zip(laboratory.metrics(run), two.metrics(run), strict=True)
         for one, both in rows:
             assert both["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-3)
-            assert 2 * both["response_tokens"] == one["response_tokens"]
-            assert both["truncated_share"] == pytest.approx(one["truncated_share"])
+            for name in one.keys() - {"step", "time", "tokens_per_second"}:
+                if not name.startswith("seconds/"):
+                    assert both[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), name
 
 
 def test_only_the_leader_writes(two: Laboratory) -> None:

@@ -128,7 +128,7 @@ class Ours(L.Callback):
         self.module.end_micro_batch()
         self.module.step_record()
         self.seconds.append(now() - self.started)
-        self.tokens.append(self.module.metrics["response_tokens"])
+        self.tokens.append(self.module.metrics["response_tokens"][0])
 
     def block(self) -> None:
         """Some steps; the first warms up and is not counted."""

@@ -33,7 +33,7 @@ method = LGR(top_k=3, entropy_threshold=0.0)
 rollout = CachedEngine(max_new_tokens=5).sample(
     student, [[1, 4], [1, 5, 6]], [0, 1], eos_ids=(2,), pad_id=0, top_k=method.group)
 scores = Teacher(teacher).score(rollout, method.questions(rollout))
-print("reward", float(method.supervise(rollout, scores).metrics["reward"]))
+print("reward", float(method.supervise(rollout, scores).metrics["reward"].nanmean()))
 """
 
 

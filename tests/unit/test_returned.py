@@ -48,7 +48,7 @@ class Broken(OPD):
             "tall advantage": {"advantage": found.advantage[:, None]},
             "gradient": {"advantage": found.advantage.clone().requires_grad_()},
             "no candidates": {"candidates": None},
-            "metric": {"metrics": {"all": found.advantage}},
+            "metric": {"metrics": {"all": found.advantage[:, None]}},
         }
         return spoilt(found, **wrong.get(self.slip, {}))
 

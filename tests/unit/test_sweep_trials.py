@@ -98,7 +98,7 @@ def test_a_metric_counts_where_it_was_last_measured() -> None:
 
 
 def test_scores_of_benchmarks_and_costs_end_a_trial_as_well() -> None:
-    costs = {"response_tokens": 50.0, "leaves": 10.0, "seconds/rollout": 1.0}
+    costs = {"teacher_tokens": 60.0, "seconds/rollout": 1.0}
     costs |= {"seconds/teacher": 1.0, "seconds/update": 1.0}
     rows = [{"step": float(step), **costs} for step in range(1, 21)]
     for one in load().evaluation.benchmarks:
@@ -291,7 +291,7 @@ def test_several_tries_of_a_trial_are_one_of_those_that_it_is_compared_with() ->
 
 
 def test_costs_are_added_up_over_a_long_training_in_one_pass() -> None:
-    costs = {"response_tokens": 1.0, "leaves": 0.0, "seconds/rollout": 0.0}
+    costs = {"teacher_tokens": 1.0, "seconds/rollout": 0.0}
     costs |= {"seconds/teacher": 0.0, "seconds/update": 0.0}
     reads = 0
 

@@ -224,25 +224,57 @@ def rollout_of(rows: list[list[int]]) -> Rollout:
 def test_repetition_counts_four_grams_seen_before_in_the_same_response() -> None:
     # 5 5 5 5 5 5: three 4-grams, one distinct; 1 2 3 4 5: two, both new; too short: none.
     rollout = rollout_of([[5] * 6, [1, 2, 3, 4, 5], [5, 5, 5]])
-    assert repetition_rate(rollout).item() == pytest.approx(1 - 3 / 5)
-    assert repetition_rate(rollout_of([[1, 2]])).item() == 0.0
+    assert repetition_rate(rollout) == (pytest.approx(1 - 3 / 5), 5.0)
+    assert repetition_rate(rollout_of([[1, 2]])) == (0.0, 0.0)
 
 
 def test_position_bins_hold_the_means_of_their_tokens() -> None:
     rollout = rollout_of([[3, 4, 5], [3]])
     values = torch.tensor([1.0, 2.0, float("nan"), 3.0])
-    assert by_position("f", values, rollout, 16) == {"f/t0000-0001": pytest.approx(2.0)}
+    assert by_position("f", values, rollout, 16) == {"f/t0000-0001": (pytest.approx(2.0), 3.0)}
     assert by_position("f", values, rollout, 8) == {
-        "f/t0000-0000": pytest.approx(2.0),
-        "f/t0001-0001": pytest.approx(2.0),
+        "f/t0000-0000": (pytest.approx(2.0), 2.0),
+        "f/t0001-0001": (pytest.approx(2.0), 1.0),
     }
 
 
 def test_infinity_shows_in_the_bin_of_its_position_and_nan_is_no_value() -> None:
     rollout = rollout_of([[3] * 8])
     values = torch.tensor([1.0, math.inf, 2.0, math.nan, math.nan, math.nan, 3.0, 4.0])
-    found = list(by_position("reverse_kl", values, rollout, 16).values())
+    found = [value for value, _ in by_position("reverse_kl", values, rollout, 16).values()]
     assert found == [math.inf, 2.0, 3.5]
+
+
+@pytest.mark.parametrize("method", ["lgr", "opd"])
+def test_a_step_has_the_same_figures_however_it_was_split(folders, method: str) -> None:
+    """One micro-batch of 8 answers, or four of 2: means are of all tokens, counts are sums."""
+    rows = []
+    for pieces in (1, 4):
+        options = {"type": method, **({"top_k": 4} if method == "lgr" else {})}
+        module = build(folders, options)
+        settings = {"prompts_per_step": 8 // pieces, "accumulate": pieces, "steps": 2}
+        settings |= {"learning_rate": 1e-3, "warmup_steps": 4}
+        training = module.config.training.model_copy(update=settings)
+        module.config = module.config.model_copy(update={"training": training})
+        rows.append(fit(module))
+    timed = {"tokens_per_second"}
+    for one, four in zip(*rows, strict=True):
+        assert one.keys() == four.keys()
+        for name in one.keys() - timed:
+            if not name.startswith("seconds/"):
+                assert four[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
+        assert one["teacher_tokens"] == one["response_tokens"] + one["leaves"]
+    assert [row["learning_rate"] for row in rows[0]] == pytest.approx([1e-3 / 4, 1e-3 / 2])
+
+
+def test_teacher_tokens_are_counted_once_for_answers_used_in_several_epochs(folders) -> None:
+    module = build(folders, {"type": "opd", "ratio_cap": 2.0})
+    training = module.config.training.model_copy(update={"epochs": 2, "steps": 4})
+    module.config = module.config.model_copy(update={"training": training})
+    rows = fit(module)
+    asked = [row["teacher_tokens"] for row in rows]
+    assert asked[1] == asked[3] == 0
+    assert asked[0] == rows[0]["response_tokens"] == rows[1]["response_tokens"]
 
 
 def test_a_table_of_rollouts_holds_what_json_can() -> None:

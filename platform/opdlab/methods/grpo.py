@@ -92,12 +92,11 @@ class GRPO(SampledMethod):
         if self.distillation_weight > 0 and not self.full:
             ratio = clip_advantage(scores.log_prob - rollout.log_prob, self.advantage_clip)
             advantage = advantage + self.distillation_weight * ratio
-        graded = rollout.outcome[rollout.outcome.isfinite()]
         return supervision_of(
             rollout,
             advantage,
-            outcome=graded.mean() if len(graded) else torch.zeros(()),
-            graded_share=rollout.outcome.isfinite().float().mean(),
+            outcome=rollout.outcome,
+            graded_share=rollout.outcome.isfinite().float(),
             mixed_group_share=mixed,
         )
 
@@ -115,8 +114,8 @@ class GRPO(SampledMethod):
 
 def group_advantage(
     outcome: Float[Tensor, "B"], group: Int[Tensor, "B"], scale: str
-) -> tuple[Float[Tensor, "B"], Float[Tensor, ""]]:
-    """Each answer's outcome less its group's mean, scaled; and the share of groups that do not agree."""
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "groups"]]:
+    """Each answer's outcome less its group's mean, scaled; and 1 for each group that does not agree."""
     known = outcome.isfinite()
     values = outcome.nan_to_num(0.0)
     groups = int(group.max()) + 1
@@ -125,7 +124,7 @@ def group_advantage(
     centred = (values - mean[group]).where(known, 0.0)
     variance = values.new_zeros(groups).index_add(0, group, centred.square()) / count
     deviation = variance.sqrt()
-    mixed = (deviation > SMALLEST_DEVIATION).float().mean()
+    mixed = (deviation > SMALLEST_DEVIATION).float()
     if scale == "group":
         centred = centred / deviation.clamp(min=SMALLEST_DEVIATION)[group]
     elif scale == "batch":

@@ -86,10 +86,10 @@ def group_rewards(
         high = group.nan_to_num(-torch.inf).amax(-1)
         low = group.nan_to_num(torch.inf).amin(-1)
         metrics |= {
-            "confidence_spread": (high - low)[active].mean(),
-            "confidence_deviation": deviation[active].mean(),
-            "flat_group_share": (deviation[active] < floor).float().mean(),
-            "group_size": grouped.sum(-1)[active].float().mean(),
+            "confidence_spread": (high - low).where(active, torch.nan),
+            "confidence_deviation": deviation.where(active, torch.nan),
+            "flat_group_share": (deviation < floor).float().where(active, torch.nan),
+            "group_size": grouped.sum(-1).float().where(active, torch.nan),
         }
     return Earned(reward, rewards, metrics)
 
@@ -109,12 +109,12 @@ def potential_difference(
 
 
 def figures(reward: Float[Tensor, "T"], active: Bool[Tensor, "T"]) -> dict[str, Tensor]:
-    """Where rewards were given, and of what size."""
-    found = {"active_share": active.float().mean()}
-    if active.any():
-        found["reward"] = reward[active].mean()
-        found["reward_deviation"] = reward[active].std(correction=0)
-    return found
+    """Where rewards were given, and of what size; token by token, NaN where none was given."""
+    return {
+        "active_share": active.float(),
+        "reward": reward.where(active, torch.nan),
+        "reward_size": reward.abs().where(active, torch.nan),
+    }
 
 
 def shuffle(

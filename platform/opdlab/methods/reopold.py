@@ -52,7 +52,7 @@ class Reopold(SampledMethod):
 
     def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
         ratio = clip_advantage(scores.log_prob - rollout.log_prob, self.advantage_clip)
-        floored = (ratio < self.reward_floor).float().mean()
+        floored = (ratio < self.reward_floor).float()
         return supervision_of(rollout, ratio.clamp(min=self.reward_floor), floored_share=floored)
 
     def token_loss(

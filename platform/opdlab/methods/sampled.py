@@ -73,5 +73,5 @@ def supervision_of(
 ) -> Supervision:
     """Supervision of the sampled tokens alone."""
     none = rollout.candidates[:, :0]
-    found = {"advantage": advantage.mean(), **metrics}
+    found = {"advantage": advantage, **metrics}
     return Supervision(rollout.token, rollout.log_prob, advantage, none, none.to(advantage), found)

@@ -34,7 +34,7 @@ STEP = [
     "reverse_kl",
     "reverse_kl_sampled",
     "reward",
-    "reward_deviation",
+    "reward_size",
     "teacher_entropy",
     "teacher_score_share",
     "tokens_per_second",

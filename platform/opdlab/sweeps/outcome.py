@@ -90,7 +90,7 @@ def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:
         **headline(samples),
         "mean_at_k": mean,
         "pass_at_k": solved,
-        **costs(rows, config),
+        **costs(rows),
     }
 
 
@@ -100,13 +100,11 @@ def last_known(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: value for name, value in found.items() if name not in ("step", "time")}
 
 
-def costs(rows: Sequence[Mapping[str, float]], config: Experiment) -> dict[str, float]:
+def costs(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Tokens that the teacher has scored and seconds of training, up to the last of these steps."""
-    # Metrics are means over the micro-batches of a step.
-    each = config.training.accumulate
     return {
-        "teacher_tokens": each * sum(r["response_tokens"] + r["leaves"] for r in rows),
-        "seconds": each * sum(r[part] for r in rows for part in PARTS),
+        "teacher_tokens": sum(r["teacher_tokens"] for r in rows),
+        "seconds": sum(r[part] for r in rows for part in PARTS),
     }
 
 

@@ -77,7 +77,7 @@ def beyond(rows: Sequence[Mapping[str, float]], sweep: Sweep, experiment: Experi
     spent = {limit.metric: 0.0 for limit in sweep.stop_when_beyond if limit.metric in COSTS}
     for row in rows:
         for name in spent:
-            spent[name] += costs([row], experiment)[name]
+            spent[name] += costs([row])[name]
         for limit in sweep.stop_when_beyond:
             known = _of_a_step(limit.metric, row, experiment)
             value = spent.get(limit.metric, known)

@@ -127,7 +127,7 @@ def unwatched(config: Experiment) -> Iterator[str]:
     if not settings.grade_every:
         yield "the alarm `confidence`: no answers are graded (training.hacking.grade_every: 0)"
         return
-    between = max(1, settings.grade_every // training.accumulate) * training.epochs
+    between = settings.grade_every * training.epochs
     if 2 * between > alarms.window:
         yield (
             f"the alarm `confidence`: answers are graded every {between} steps, and each window of "

@@ -1,8 +1,14 @@
-"""What a training step tells about itself: a flat mapping of names to numbers."""
+"""What a training step tells about itself, whatever it was split into.
+
+A micro-batch gives each figure with its weight: how many tokens, answers or groups it is a mean of. A
+step is the figures of all micro-batches on all devices together, so that the same step has the same
+figures in one piece and in eight.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -13,6 +19,44 @@ from opdlab.training.hacking import longest_repeat
 
 POSITION_BINS = 8
 NGRAM = 4
+SUMMED = ("response_tokens", "leaves", "teacher_tokens")
+OF_THE_STEP = ("gradient_norm", "learning_rate")
+SECONDS = "seconds/"
+PARTS = ("rollout", "teacher", "update")
+
+Figure = tuple[float, float]
+"""A number, and how much it weighs in a mean; counts and seconds weigh 1."""
+
+
+def whole_step(batches: Sequence[Mapping[str, Figure]], devices: int) -> dict[str, float]:
+    """The figures of a step from those of all micro-batches on all devices.
+
+    Means are weighed, counts are summed; seconds are summed over the micro-batches of a device, and their
+    mean over devices, which work at the same time. NaN where nothing has weight.
+    """
+    names = dict.fromkeys(name for batch in batches for name in batch)
+    record: dict[str, float] = {}
+    for name in names:
+        found = [batch[name] for batch in batches if name in batch]
+        if name in OF_THE_STEP:
+            record[name] = found[-1][0]
+        elif name in SUMMED:
+            record[name] = sum(value for value, _ in found)
+        elif name.startswith(SECONDS):
+            record[name] = sum(value for value, _ in found) / devices
+        else:
+            weight = sum(weight for _, weight in found)
+            total = sum(value * weight for value, weight in found if weight)
+            record[name] = total / weight if weight else math.nan
+    seconds = sum(record[SECONDS + part] for part in PARTS)
+    record["tokens_per_second"] = record["response_tokens"] / seconds
+    return record
+
+
+def mean_of(values: Tensor) -> Figure:
+    """Mean of what is there, and how much that is; NaN says that there is no value."""
+    known = values[~values.isnan()]
+    return (float(known.float().mean()), float(len(known))) if len(known) else (math.nan, 0.0)
 
 
 def step_metrics(
@@ -22,8 +66,8 @@ def step_metrics(
     losses: TokenLosses,
     max_new_tokens: int,
     sampler: str = "student",
-) -> dict[str, float]:
-    """Metrics of one micro-batch; on the teacher's answers without what would be the student's word.
+) -> dict[str, Figure]:
+    """Figures of one micro-batch; on the teacher's answers without what would be the student's word.
 
     `reverse_kl` is KL(student || teacher) in nats, exact where the method has the teacher's whole
     distribution, else its unbiased estimate from the sampled tokens. `fidelity` is the teacher's largest
@@ -32,28 +76,31 @@ def step_metrics(
     """
     sampled_kl = rollout.log_prob - scores.log_prob
     kl = losses.reverse_kl if losses.reverse_kl is not None else sampled_kl
-    lengths = rollout.response_lengths.float()
-    tensors = {
-        "reverse_kl": kl.mean(),
-        "reverse_kl_sampled": sampled_kl.mean(),
-        "entropy": rollout.entropy.mean(),
-        "teacher_entropy": scores.entropy.mean(),
-        "fidelity": scores.fidelity.nanmean(),
-        "response_length": lengths.mean(),
-        "truncated_share": (~rollout.ended).float().mean(),
-        "eos_rate": rollout.ended.float().mean(),
+    T, B = float(len(rollout.token)), float(len(rollout.response_lengths))
+    metrics: dict[str, Figure] = {
+        "reverse_kl": (float(kl.mean()), T),
+        "reverse_kl_sampled": (float(sampled_kl.mean()), T),
+        "entropy": (float(rollout.entropy.mean()), T),
+        "teacher_entropy": (float(scores.entropy.mean()), T),
+        "fidelity": mean_of(scores.fidelity),
+        "response_length": (float(rollout.response_lengths.float().mean()), B),
+        "truncated_share": (float((~rollout.ended).float().mean()), B),
+        "eos_rate": (float(rollout.ended.float().mean()), B),
         "repetition_rate": repetition_rate(rollout),
-        "longest_repeat": torch.tensor(longest_repeat(rollout)),
-        "teacher_score_share": scores.log_prob.isfinite().float().mean(),
-        **supervision.metrics,
+        "longest_repeat": (float(longest_repeat(rollout)), B),
+        "teacher_score_share": (float(scores.log_prob.isfinite().float().mean()), T),
+        "response_tokens": (T, 1.0),
     }
-    metrics = {name: float(value) for name, value in tensors.items()}
-    metrics |= {"response_tokens": float(len(rollout.token)), "leaves": float(scores.leaves)}
+    for name, value in supervision.metrics.items():
+        several = isinstance(value, Tensor) and value.ndim == 1
+        figure = mean_of(value) if several else (float(value), T)
+        if figure[1]:
+            metrics[name] = figure
     if sampler == "teacher":
         if losses.reverse_kl is None:
             del metrics["reverse_kl"]
         del metrics["reverse_kl_sampled"]
-        metrics["entropy"] = float(losses.entropy.mean())
+        metrics["entropy"] = (float(losses.entropy.mean()), T)
     metrics |= by_position("fidelity", scores.fidelity, rollout, max_new_tokens)
     if "reverse_kl" in metrics:
         metrics |= by_position("reverse_kl", kl, rollout, max_new_tokens)
@@ -62,7 +109,7 @@ def step_metrics(
 
 def by_position(
     name: str, values: Float[Tensor, "T"], rollout: Rollout, max_new_tokens: int
-) -> dict[str, float]:
+) -> dict[str, Figure]:
     """Mean of a per-token value in equal bins of the position; bins without tokens are left out.
 
     NaN says that there is no value; infinity is one, and shows.
@@ -78,25 +125,26 @@ def by_position(
     digits = max(4, len(str(width * POSITION_BINS - 1)))
     return {
         f"{name}/t{i * width:0{digits}d}-{(i + 1) * width - 1:0{digits}d}": (
-            sums[i] / counts[i]
-        ).item()
+            (sums[i] / counts[i]).item(),
+            counts[i].item(),
+        )
         for i in counts.nonzero()[:, 0].tolist()
     }
 
 
-def repetition_rate(rollout: Rollout) -> Float[Tensor, ""]:
+def repetition_rate(rollout: Rollout) -> Figure:
     """Share of 4-grams of a response that have occurred before in it, over all responses.
 
     A student that learns to repeat itself inflates the teacher's confidence; this is where it shows.
     """
     T = len(rollout.token)
     if T <= NGRAM:
-        return torch.zeros(())
+        return 0.0, 0.0
     # A 4-gram and its row as one row of numbers; equal rows are repetitions.
     grams = rollout.token.unfold(0, NGRAM, 1)
     rows = rollout.row.unfold(0, NGRAM, 1)
     inside = rows[:, 0] == rows[:, -1]
     keyed = torch.cat([rows[inside, :1], grams[inside]], dim=1)
     if len(keyed) == 0:
-        return torch.zeros(())
-    return 1 - torch.tensor(len(keyed.unique(dim=0)) / len(keyed))
+        return 0.0, 0.0
+    return 1 - len(keyed.unique(dim=0)) / len(keyed), float(len(keyed))

@@ -33,7 +33,7 @@ from opdlab.training import ranks
 from opdlab.training.averaging import WeightAverage
 from opdlab.training.checkpoint import non_finite, refuse_non_finite
 from opdlab.training.grading import outcomes
-from opdlab.training.measures import step_metrics
+from opdlab.training.measures import SECONDS, Figure, step_metrics, whole_step
 from opdlab.training.weights import token_weights
 
 SMALLEST_SCALE = 2.0**-10  # of the loss in float16, where it is found by trying
@@ -77,8 +77,8 @@ class Distillation(L.LightningModule):
         self.token_loss = returned.TokenLoss(config.method)
         self.drawn = 0
         self.seconds: dict[str, float] = {}
-        self.metrics: dict[str, float] = {}
-        self.micro_batches: list[dict[str, float]] = []
+        self.metrics: dict[str, Figure] = {}
+        self.micro_batches: list[dict[str, Figure]] = []
         self.kept: list[tuple[Rollout, TeacherScores, Supervision]] = []
         self.ahead: Answers | None = None
         self.turn, self.turn_was_fresh = 0, True
@@ -114,9 +114,14 @@ class Distillation(L.LightningModule):
             self.config.rollout.max_new_tokens,
             self.method.sampler,
         )
-        self.metrics["loss"] = loss.item() / max(weights.sum().item(), SMALLEST_SUM)
+        weight = max(weights.sum().item(), SMALLEST_SUM)
+        self.metrics["loss"] = (loss.item() / weight, weight)
         self.metrics |= graded
-        self.metrics["loss_share"] = (weights > 0).float().mean().item()
+        self.metrics["loss_share"] = ((weights > 0).float().mean().item(), float(len(weights)))
+        # In later epochs nothing is scored: the teacher's work is counted once.
+        asked = len(rollout.token) + scores.leaves if self.turn_was_fresh else 0
+        self.metrics["leaves"] = (float(scores.leaves if self.turn_was_fresh else 0), 1.0)
+        self.metrics["teacher_tokens"] = (float(asked), 1.0)
         return loss
 
     def supervised(self) -> tuple[Rollout, TeacherScores, Supervision]:
@@ -225,17 +230,17 @@ class Distillation(L.LightningModule):
         shared = self.subject.vocabulary
         return None if shared is None else reach(self.teacher_ends, shared)
 
-    def accuracy(self, answers: Answers) -> dict[str, float]:
+    def accuracy(self, answers: Answers) -> dict[str, Figure]:
         """The share of right answers of a fresh rollout, where it is known or it is time to look."""
         every = self.config.training.hacking.grade_every
         rollout, grades = answers.rollout, answers.rollout.outcome
-        due = every and answers.number % every == 0
+        due = every and answers.number // self.config.training.accumulate % every == 0
         if grades is None and due and self.config.prompts.type == "problems":
             with self.clock("grading"):
                 tokenizer = self.subject.tokenizer
                 grades = outcomes(rollout, answers.problems, self.prompts, tokenizer)
         known = [] if grades is None else grades[grades.isfinite()].tolist()
-        return {"accuracy": sum(known) / len(known)} if known else {}
+        return {"accuracy": (sum(known) / len(known), float(len(known)))} if known else {}
 
     def token_losses(
         self,
@@ -270,7 +275,9 @@ class Distillation(L.LightningModule):
         for gradient in gradients:
             gradient.mul_(scale)
         norm = float(torch.nn.utils.get_total_norm(gradients))
-        self.metrics["gradient_norm"] = norm
+        self.metrics["gradient_norm"] = (norm, 1.0)
+        # Read here: by the end of the batch it is that of the next step.
+        self.metrics["learning_rate"] = (float(optimizer.param_groups[0]["lr"]), 1.0)
         self.weight = torch.zeros(())
         if not math.isfinite(norm) and not self.will_skip():
             raise NonFiniteError(
@@ -304,20 +311,13 @@ class Distillation(L.LightningModule):
     def end_micro_batch(self) -> None:
         """Close the times of a micro-batch, optimizer step included, and keep its metrics."""
         self.seconds["update"] = perf_counter() - self.update_started
-        whole = sum(self.seconds[part] for part in ("rollout", "teacher", "update"))
-        self.metrics["tokens_per_second"] = self.metrics["response_tokens"] / whole
-        self.metrics["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.metrics |= {f"seconds/{part}": value for part, value in self.seconds.items()}
+        self.metrics |= {SECONDS + part: (value, 1.0) for part, value in self.seconds.items()}
         self.micro_batches.append(self.metrics)
 
     def step_record(self) -> dict[str, float]:
-        """Metrics of the optimizer step that just ended: the mean over its micro-batches on all devices."""
+        """Figures of the optimizer step that just ended, of all its micro-batches on all devices."""
         batches, self.micro_batches = ranks.gathered(self.trainer, self.micro_batches), []
-        names = {name: None for batch in batches for name in batch}
-        values = {name: [batch[name] for batch in batches if name in batch] for name in names}
-        record = {name: sum(found) / len(found) for name, found in values.items()}
-        record["tokens_per_second"] *= self.trainer.world_size
-        return record
+        return whole_step(batches, self.trainer.world_size)
 
     @contextmanager
     def clock(self, part: str) -> Iterator[None]:

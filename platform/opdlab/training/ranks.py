@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from opdlab.config import Training
 
+Row = TypeVar("Row")
 # Followers wait while the leader evaluates, which may take hours.
 PATIENCE = timedelta(days=2)
 
@@ -46,7 +47,7 @@ def agreed(trainer: L.Trainer, value: int) -> int:
     return int(trainer.strategy.reduce(found, reduce_op="max"))
 
 
-def gathered(trainer: L.Trainer, rows: list[dict[str, float]]) -> list[dict[str, float]]:
+def gathered(trainer: L.Trainer, rows: list[Row]) -> list[Row]:
     """The rows of all ranks, on each of them."""
     if trainer.world_size == 1:
         return rows
