@@ -184,14 +184,14 @@ def pairings(rows: Sequence[Row]) -> list[Pairing]:
     """
     students = {row.runs[0].last.subject.model: row for row in rows if row.role == "student"}
     others = [row for row in rows if row.role not in REFERENCES]
-    sides = []
+    sides: list[tuple[Row, Row]] = []
     for row in others:
         execution = row.runs[0].execution
         student = students.get(execution.student_model) if execution else None
         if student is not None:
             sides.append((student, row))
     sides += [(others[0], row) for row in others[1:]]
-    return [Pairing(*side, found) for side, found in zip(sides, pairs(sides), strict=True)]
+    return [Pairing(a, b, found) for (a, b), found in zip(sides, pairs(sides), strict=True)]
 
 
 def points(difference: Difference) -> str:
