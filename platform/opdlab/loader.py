@@ -24,7 +24,15 @@ from opdlab.repeats import repeats
 from opdlab.section import Section
 from opdlab.shipped import find
 from opdlab.sweeps.metrics import misnamed
-from opdlab.sweeps.settings import Choice, Dimension, Sweep, chosen_values, tries
+from opdlab.sweeps.settings import (
+    DIMENSION_KEYS,
+    Choice,
+    Dimension,
+    Sweep,
+    chosen_values,
+    replaced,
+    tries,
+)
 
 KINDS: dict[str, type[Experiment] | type[Pretraining]] = {
     "train": Experiment,
@@ -275,11 +283,14 @@ def _kind(source: _Source) -> type[Experiment] | type[Pretraining]:
 def _override(source: _Source, overrides: Sequence[str]) -> _Source:
     """The source with the command line's values in it."""
     data, moved, faults = copy.deepcopy(source.data), {}, []
-    for override in overrides:
+    keys = [override.partition("=")[0] for override in overrides]
+    for number, override in enumerate(overrides):
         key, equals, text = override.partition("=")
         try:
             if not equals or not key:
                 raise ValueError("an override has the form key.path=value")
+            if later := replaced(key, keys[number:]):
+                raise ValueError(f"{later[0]} would replace it; write {key} after it")
             moved[_assign(data, key, documents.value(text))] = _LINE
         except ValueError as error:
             faults.append(f"{_LINE}: {override}: {error}")
@@ -299,7 +310,7 @@ def _assign(root: dict[str, Any], key: str, value: Any) -> explain.Path:
     parts = key.split(".")
     made: explain.Path = ()
     while True:
-        step, parts = _step(place, parts, path)
+        step, parts = _step(place, parts, path, value)
         path.append(step)
         if not parts:
             break
@@ -311,8 +322,12 @@ def _assign(root: dict[str, Any], key: str, value: Any) -> explain.Path:
     return made or tuple(path)
 
 
-def _step(place: Any, parts: list[str], path: Sequence[Key]) -> tuple[Key, list[str]]:
-    """The key or index to go to from a place at `path`, and the parts of the key that are left."""
+def _step(place: Any, parts: list[str], path: Sequence[Key], value: Any) -> tuple[Key, list[str]]:
+    """The key or index to go to from a place at `path`, and the parts of the key that are left.
+
+    Args:
+        value: what is to be put at the end of the parts.
+    """
     name = explain.dotted(path)
     if isinstance(place, list):
         if not parts[0].isdecimal() or int(parts[0]) >= len(place):
@@ -320,10 +335,12 @@ def _step(place: Any, parts: list[str], path: Sequence[Key]) -> tuple[Key, list[
         return int(parts[0]), parts[1:]
     if not isinstance(place, dict):
         raise ValueError(f"{name} is no section, so {name}.{parts[0]} cannot be set")
+    dotted = _has_dotted_keys(path)
     for length in range(len(parts), 0, -1):
-        if (joined := ".".join(parts[:length])) in place:
-            return joined, parts[length:]
-    if _has_dotted_keys(path):
+        joined, left = ".".join(parts[:length]), parts[length:]
+        if joined in place and not (dotted and left and _stands_beside(path, left, value)):
+            return joined, left
+    if dotted:
         # A section here would replace the experiment's own, and with it all that it sets.
         return ".".join(parts), []
     return parts[0], parts[1:]
@@ -337,6 +354,17 @@ def _has_dotted_keys(path: Sequence[Key]) -> bool:
     return False
 
 
+def _stands_beside(path: Sequence[Key], left: Sequence[str], value: Any) -> bool:
+    """Whether a longer key is another one: `method.top_k` beside `method`, and no part of it.
+
+    Args:
+        left: the parts that the longer key has more.
+    """
+    if path[-1] == "when":
+        return True
+    return path[-1] == "space" and left[0] not in DIMENSION_KEYS and isinstance(value, dict)
+
+
 def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> list[str]:
     """What is wrong with the runs of an experiment beyond what is wrong with all of it."""
     try:
@@ -347,9 +375,8 @@ def _run_faults(source: _Source, overrides: Sequence[str], known: set[str]) -> l
     for index, run in enumerate(runs):
         for key in run.set:
             at = source.where(("runs", index, "set", key))
-            faults += [
-                f"{at}: run {run.name}: {fault}" for fault in _unsettable(key, overrides, index)
-            ]
+            told = [*_unsettable(key, overrides, index), *_lost_keys(key, run.set)]
+            faults += [f"{at}: run {run.name}: {fault}" for fault in told]
         try:
             expanded = _set(source, ("runs", index, "set"), run.set)
         except ConfigError as error:
@@ -486,6 +513,14 @@ def _unsettable(key: str, overrides: Sequence[str], index: int) -> list[str]:
     return [
         f"sets {key}, so {one} on the command line would be lost; override runs.{index}.set.{one}"
         for one in lost
+    ]
+
+
+def _lost_keys(key: str, values: Mapping[str, Any]) -> list[str]:
+    """Keys of a run that a later one, which names the whole section, would replace."""
+    return [
+        f"{later} would replace what {key} has set; write {key} after it"
+        for later in replaced(key, values)
     ]
 
 

@@ -391,6 +391,45 @@ def test_an_override_below_a_run_leaves_the_rest_of_the_section_as_it_is():
     ]
 
 
+def test_a_section_after_a_key_of_its_own_is_refused_wherever_both_are_set():
+    def of(run: str) -> str:
+        return with_line("      method: {type: opd}", f"      {run}", RUNS)
+
+    text = of("{training.learning_rate: 2, training: {steps: 5}}")
+    key = "training.learning_rate"
+    assert refusal(text) == [
+        f"x.yaml:20: run plain: training would replace what {key} has set; write {key} after it"
+    ]
+    overrides = ["training.learning_rate=2", "training={steps: 5}"]
+    with pytest.raises(ConfigError, match=f"training would replace it; write {key} after it"):
+        load(written(BASE), overrides)
+    after = load_experiment("x.yaml", overrides[::-1]).training
+    assert (after.steps, after.learning_rate) == (5, 2)
+
+
+def test_a_longer_key_of_a_space_stands_beside_the_shorter_one():
+    space = """sweep:
+  trials: 2
+  space:
+    method: {type: choice, values: {opd: {type: opd}, lgr: {type: lgr}}}
+    method.top_k: {type: int, low: 2, high: 4, when: {method: lgr}}
+evaluation: {benchmarks: [{type: math, level: short}]}
+"""
+    overrides = [
+        "sweep.space.method.reward_weight={type: float, low: 0.1, high: 1, when: {method: lgr}}",
+        "sweep.space.method.reward_weight.when.method.top_k=3",
+        "sweep.space.method.reward_weight.high=2",
+        "sweep.space.method.values.lgr.top_k=3",
+    ]
+    sweep = load_experiment(written(BASE + space), overrides).sweep
+    assert sweep is not None
+    assert list(sweep.space) == ["method", "method.top_k", "method.reward_weight"]
+    weight, methods = sweep.space["method.reward_weight"], sweep.space["method"]
+    assert weight.when == {"method": "lgr", "method.top_k": 3}
+    assert weight.ends() == [0.1, 2]
+    assert methods.values["lgr"] == {"type": "lgr", "top_k": 3}  # type: ignore[union-attr]
+
+
 def test_an_experiment_without_runs_is_one_run_named_after_its_method():
     config = load_experiment(written(BASE))
     assert variants(config) == [("lgr", config)]

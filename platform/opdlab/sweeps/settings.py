@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from random import Random
 from typing import Annotated, Any, Literal
@@ -203,6 +203,15 @@ class Choice(Section):
 
 
 Dimension = Annotated[IntRange | FloatRange | Choice, Field(discriminator="type")]
+DIMENSION_KEYS = frozenset(
+    name for kind in (IntRange, FloatRange, Choice) for name in kind.model_fields
+)
+
+
+def replaced(key: str, keys: Iterable[str]) -> list[str]:
+    """Keys that come after a dotted one and name a section that it lies in."""
+    listed = list(keys)
+    return [later for later in listed[listed.index(key) + 1 :] if key.startswith(f"{later}.")]
 
 
 def _check_range(low: float, high: float, log: bool) -> None:
@@ -335,12 +344,10 @@ class Sweep(Section):
         return self
 
     def _check_order(self, name: str) -> None:
-        later = list(self.space)[list(self.space).index(name) + 1 :]
-        for other in later:
-            if name.startswith(f"{other}."):
-                raise ValueError(
-                    f"space.{other} would replace what {name} has set; write {name} after it, with `when`"
-                )
+        for other in replaced(name, self.space):
+            raise ValueError(
+                f"space.{other} would replace what {name} has set; write {name} after it, with `when`"
+            )
 
     def _check_cmaes(self) -> None:
         if len(self.objectives) > 1:
@@ -396,9 +403,20 @@ def _range(dimension: Dimension) -> str:
 
 def points(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | None:
     """Every point of a space; None where there are more than `most`."""
+    return _combined(space, most, lambda dimension: _listed(dimension, most))
+
+
+def ends(space: Mapping[str, Dimension], most: int) -> list[dict[str, Any]] | None:
+    """Every point at the ends of all ranges; None where there are more than `most`."""
+    return _combined(space, most, lambda dimension: dimension.ends())
+
+
+def _combined(
+    space: Mapping[str, Dimension], most: int, listed: Callable[[Dimension], list[Any] | None]
+) -> list[dict[str, Any]] | None:
     found: list[dict[str, Any]] = [{}]
     for name, dimension in space.items():
-        values = _listed(dimension, most)
+        values = listed(dimension)
         if values is None:
             return None
         grown: list[dict[str, Any]] = []
