@@ -8,7 +8,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from opdlab.errors import DataError, ResumeError
@@ -34,7 +36,7 @@ def claimed(folder: Path) -> Iterator[None]:
         ) from error
     owner = folder / OWNER
     try:
-        write_whole(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+        write_whole(owner, json.dumps(_who(os.getpid())) + "\n")
         yield
     finally:
         owner.unlink(missing_ok=True)
@@ -42,9 +44,25 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _owner(folder: Path) -> str:
-    """Who holds a folder, in words; it may not have written its name yet."""
+    """Who holds a folder, in words.
+
+    It may not have written its name yet; one that was killed before left its own, and its number may be
+    another program's by now.
+    """
     try:
         found = read_json(folder / OWNER, "pid", "host")
+        if found["host"] == socket.gethostname() and found != _who(int(found["pid"])):
+            return "another process"
         return f"process {found['pid']} on {found['host']}"
-    except DataError:
+    except (DataError, ValueError, TypeError, psutil.Error):
         return "another process"
+
+
+def _who(pid: int) -> dict[str, Any]:
+    """A process of this machine; numbers are used again, so it is known by its beginning as well.
+
+    Raises:
+        psutil.Error: it has ended.
+    """
+    started = psutil.Process(pid).create_time()
+    return {"pid": pid, "host": socket.gethostname(), "started": started}
