@@ -24,6 +24,7 @@ from opdlab.footprint import Footprint, footprint, memory
 from opdlab.pretrain_config import Pretraining
 from opdlab.prompts import DatasetSource, Unknown, encode, open_prompts
 from opdlab.repeats import repeats
+from opdlab.sweeps.extent import outermost
 from opdlab.sweeps.settings import Sweep
 from opdlab.terminal import console
 from opdlab.training.group import CONFIG, next_folder
@@ -60,23 +61,26 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     sizes, why = _known(lambda: _sizes(config))
     lengths, again = _known(lambda: _prompt_lengths(config))
     _show_settings(config, to)
+    trials: list[Experiment] = []
     if config.sweep is None:
         to.print("\n[bold]Runs[/], one after the other")
         to.print(_runs_table(config))
     else:
+        trials = outermost(config, config.sweep)
         to.print("\n[bold]Sweep[/], whose trials are each the experiment with other values")
-        to.print(_sweep_table(config, config.sweep))
+        to.print(_sweep_table(config, config.sweep, trials))
     to.print("\n[bold]Models[/]")
     to.print(why, end="")
     if sizes is not None:
         to.print(_models_table(sizes))
     to.print("" if again.partition("[/] ")[2].strip() in why else again, end="")
     to.print("\n[bold]Work, memory of a device (estimated), teacher[/]")
-    for first in range(0, len(runs), RUNS_ABREAST):
-        to.print(_runs_compared(runs[first : first + RUNS_ABREAST], lengths, sizes is not None))
+    worked = [*runs, *(("a trial with the most tokens a step", one) for one in _largest(trials))]
+    for first in range(0, len(worked), RUNS_ABREAST):
+        to.print(_runs_compared(worked[first : first + RUNS_ABREAST], lengths, sizes is not None))
     if lengths is not None and lengths.unknown.bad_tokens:
         to.print(f"[yellow]prompts:[/] {escape(str(lengths.unknown))}")
-    if any(run.method.group for _, run in runs):
+    if any(run.method.group for _, run in worked):
         to.print(COST)
     to.print(TIME)
     to.print("\n[bold]Evaluation[/]")
@@ -86,7 +90,9 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     to.print("\n[bold]Written[/]")
     student = sizes["student"] if sizes else None
     to.print(
-        _sweep_files(config, student) if config.sweep else _files_table(config, trainings, student)
+        _sweep_files(config, student, trials)
+        if config.sweep
+        else _files_table(config, trainings, student)
     )
 
 
@@ -130,30 +136,53 @@ def _runs_table(config: Experiment) -> Table:
     return table
 
 
-def _sweep_table(config: Experiment, sweep: Sweep) -> Table:
-    """Size of a sweep; the work that stands below it is one run's."""
-    runs = sweep.trials * len(sweep.seeds)
-    tokens = _rows(config) * config.rollout.max_new_tokens * _rollouts(config)
-    evaluations = 1 + (config.training.steps - 1) // (
-        config.evaluation.every or config.training.steps
+def _largest(trials: list[Experiment]) -> list[Experiment]:
+    """The trial whose steps need the most memory; none where there is no sweep."""
+    ordered = sorted(
+        trials,
+        key=lambda one: (
+            _rows(one) * one.rollout.max_new_tokens,
+            one.method.full,
+            one.method.group,
+        ),
     )
+    return ordered[-1:]
+
+
+def _sweep_table(config: Experiment, sweep: Sweep, trials: list[Experiment]) -> Table:
+    """Size of a sweep, were each trial as large as the space allows; the work below is one run's."""
+    runs = sweep.trials * len(sweep.seeds)
+    tokens = max(_rows(one) * one.rollout.max_new_tokens * _rollouts(one) for one in trials)
     try:
         problems = sum(len(b.problems()) for b in config.evaluation.benchmarks)
-        answers = f"{runs * evaluations * problems * config.evaluation.samples:,}"
+        answers = (
+            f"{runs * max(map(_evaluations, trials)) * problems * config.evaluation.samples:,}"
+        )
     except DataError:
         answers = "not known"
     table = _table("", "", numbers=1)
     table.add_row("trials", f"{sweep.trials:,}")
     table.add_row("seeds a trial", f"{len(sweep.seeds):,}")
     table.add_row("training runs, at most", f"{runs:,}")
-    table.add_row("optimizer steps, at most", f"{runs * config.training.steps:,}")
+    table.add_row(
+        "optimizer steps, at most", f"{runs * max(one.training.steps for one in trials):,}"
+    )
     table.add_row("response tokens, at most", f"{runs * tokens:,}")
     table.add_row("answers evaluated, at most", answers)
+    if any(one.method.group for one in trials):
+        for quantity in _teacher(config):
+            cost = max(_teacher(one)[quantity] for one in trials)
+            table.add_row(f"{quantity}, at most", f"{cost:.2f}")
     table.caption = (
         f"{sweep.sampler} sampler, pruner: {sweep.pruner}, over {', '.join(sweep.space)}"
     )
     table.caption_justify = "left"
     return table
+
+
+def _evaluations(run: Experiment) -> int:
+    """How often a run is measured."""
+    return 1 + (run.training.steps - 1) // (run.evaluation.every or run.training.steps)
 
 
 def _rows(run: Experiment) -> int:
@@ -190,7 +219,9 @@ def _runs_compared(
     """Work of each run; prompts and memory only where data and sizes are known."""
     table = _table("", *(name for name, _ in runs), numbers=len(runs))
     columns = [
-        _work(run) | (_memory(run, lengths) if lengths and sized else {}) | _teacher(run)
+        _work(run)
+        | (_memory(run, lengths) if lengths and sized else {})
+        | {quantity: f"{cost:.2f}" for quantity, cost in _teacher(run).items()}
         for _, run in runs
     ]
     if lengths:
@@ -227,10 +258,10 @@ def _memory(run: Experiment, lengths: Lengths) -> dict[str, str]:
     return rows | {name: _size(size) for name, size in peaks.items()}
 
 
-def _teacher(run: Experiment) -> dict[str, str]:
+def _teacher(run: Experiment) -> dict[str, float]:
     """Cost of scoring a step, in passes over the step's tokens."""
     return {
-        f"teacher cost at {share:.0%} active": f"{1 + share * run.method.group:.2f}"
+        f"teacher cost at {share:.0%} active": 1 + share * run.method.group
         for share in ACTIVE_SHARES
     }
 
@@ -278,12 +309,13 @@ def _files_table(
     return table
 
 
-def _sweep_files(config: Experiment, student: Footprint | None) -> Table:
+def _sweep_files(config: Experiment, student: Footprint | None, trials: list[Experiment]) -> Table:
     assert config.sweep is not None
     runs = config.sweep.trials * len(config.sweep.seeds)
     # A model, its last checkpoint, which is three times as large, and the copies that stay.
-    size = (4 + _copies(config)) * runs * student.weights if student else 0
-    about = f", about {_size(size)} in all" if student else ""
+    copies = max(map(_copies, trials))
+    size = (4 + copies) * runs * student.weights if student else 0
+    about = f", at most about {_size(size)} in all" if student else ""
     folder = f"{config.output}/{config.name}-sweep"
     table = _table("where", "what")
     table.add_row(tracking.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")

@@ -17,6 +17,7 @@ from opdlab.loader import load_experiment, load_pretraining, variants
 from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.future_kl import FutureKL
 from opdlab.methods.jsd import JSD
+from opdlab.sweeps.extent import outermost
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 70}
 LLAMA = LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=160, tie_word_embeddings=True)
@@ -133,6 +134,38 @@ def test_a_plan_counts_each_rollout_once_and_the_copies_that_stay(experiment: Ex
         assert line in lines
     copies = f"3 copies of the student ({3 * weights / 1024**2:.3g} MiB in all)"
     assert copies in " ".join(lines)
+
+
+def test_the_plan_of_a_sweep_counts_the_largest_trial_of_the_space(experiment: Experiment):
+    space = {
+        "training.steps": {"type": "int", "low": 10, "high": 1000},
+        "training.epochs": {"type": "choice", "values": [1, 4]},
+        "method": {
+            "type": "choice",
+            "values": {"opd": {"type": "opd", "ratio_cap": 2.0}, "lgr": {"type": "lgr"}},
+        },
+        "method.top_k": {"type": "int", "low": 2, "high": 16, "when": {"method": "lgr"}},
+        "training.learning_rate": {"type": "float", "low": 1e-5, "high": 1e-3, "log": True},
+    }
+    data = experiment.model_dump(mode="json") | {
+        "runs": [],
+        "sweep": {"trials": 3, "seeds": [0, 1], "space": space},
+    }
+    data["evaluation"] |= {"every": 100, "samples": 2, "max_new_tokens": 96}
+    swept = Experiment.model_validate_json(json.dumps(data))
+    problems = sum(len(one.problems()) for one in swept.evaluation.benchmarks)
+    assert swept.sweep is not None
+    text = StringIO()
+    table = plan._sweep_table(swept, swept.sweep, outermost(swept, swept.sweep))
+    Console(file=text, width=120).print(table)
+    lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+    for line in (
+        f"optimizer steps, at most {6 * 1000:,}",
+        f"response tokens, at most {6 * 1000 * 16 * 96:,}",
+        f"answers evaluated, at most {6 * 10 * problems * 2:,}",
+        "teacher cost at 25% active, at most 5.00",
+    ):
+        assert line in lines
 
 
 def test_a_plan_says_how_many_prompts_it_looked_at_and_finds_the_longest(
