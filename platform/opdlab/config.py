@@ -33,6 +33,8 @@ RESERVED = (
 )
 """Names in the folder of an execution or of a run."""
 LONGEST_NAME = 100
+SMALLEST_IN_HALF = 1e-5
+"""Learning rate below which next to no weight of 16 bits changes: 162 of 59,568 in 20 steps of 1e-6."""
 OWN_SEEDS = "training.seeds: a sweep names the seeds of each trial in sweep.seeds"
 ONE_DEVICE = "training.devices: a trial of a sweep trains on one device; start a worker for each"
 
@@ -207,7 +209,8 @@ class Training(Section):
     mask: Mask = Mask()
     """Tokens that carry loss; by default all."""
     precision: Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Lightning's precision of the student."""
+    """Lightning's precision of the student. `bf16-mixed` computes in bfloat16 and keeps the weights of
+    `student.dtype`: in float32 they take small steps; `bf16-true` rounds them to bfloat16."""
     accelerator: Literal["cpu", "gpu", "auto"] = "auto"
     """Lightning's; `auto` takes a GPU where there is one."""
     devices: int = Field(default=1, ge=1)
@@ -430,6 +433,7 @@ def _misfits(config: Experiment) -> Iterator[str]:
             "they were its own; set method.ratio_cap or method.ratio_clip, or another support"
         )
     yield from _not_its_own(config)
+    yield from _too_coarse(config)
     yield from _misplaced(training, method)
     if method.graded and config.prompts.type != "problems":
         yield "prompts.type: the method needs graded answers; only `problems` has a grader"
@@ -470,6 +474,20 @@ def _not_its_own(config: Experiment) -> Iterator[str]:
                 f"distribution, and at {value:g} its gradient is biased. Set it to 1, or take a method "
                 "that differentiates over the whole distribution, such as opd with support: full"
             )
+
+
+def _too_coarse(config: Experiment) -> Iterator[str]:
+    """Weights in half precision that steps of this size leave as they are."""
+    training, dtype = config.training, config.student.dtype
+    low = training.precision == "bf16-true" or dtype != "float32"
+    if low and training.learning_rate < SMALLEST_IN_HALF:
+        key = "training.precision" if training.precision == "bf16-true" else "student.dtype"
+        yield (
+            f"{key}: weights in half precision do not move in steps of {training.learning_rate:g} "
+            "(training.learning_rate): the next number to 0.02 is 1e-4 away in bfloat16, 1.5e-5 in "
+            "float16. Set student.dtype: float32, and training.precision: bf16-mixed to compute in "
+            f"bfloat16 all the same; or take a rate of {SMALLEST_IN_HALF:g} or more"
+        )
 
 
 def _misplaced(training: Training, method: AnyMethod) -> Iterator[str]:

@@ -391,6 +391,25 @@ def test_an_override_below_a_run_leaves_the_rest_of_the_section_as_it_is():
     ]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["training.precision=bf16-true"], "training.precision"),
+        (["student.dtype=bfloat16", "training.precision=bf16-mixed"], "student.dtype"),
+        (["student.dtype=float16"], "student.dtype"),
+    ],
+    ids=["true", "mixed", "float16"],
+)
+def test_weights_that_steps_of_this_size_cannot_move_are_refused(overrides: list[str], key: str):
+    small = "training.learning_rate=9e-6"
+    with pytest.raises(
+        ConfigError, match=rf"{key}: weights in half precision do not move in steps"
+    ):
+        load(written(BASE), [*overrides, small])
+    load("x.yaml", overrides)
+    load("x.yaml", ["training.precision=bf16-mixed", "teacher.dtype=bfloat16", small])
+
+
 def test_a_section_after_a_key_of_its_own_is_refused_wherever_both_are_set():
     def of(run: str) -> str:
         return with_line("      method: {type: opd}", f"      {run}", RUNS)
