@@ -173,10 +173,16 @@ class _ExpertProducts(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def activations(config: PretrainedConfig, rows: int, length: int, dtype: torch.dtype) -> int:
-    """Bytes that a forward of `rows` times `length` tokens keeps for its backward pass."""
+def activations(
+    config: PretrainedConfig, rows: int, length: int, dtype: torch.dtype, dropout: bool = False
+) -> int:
+    """Bytes that a forward of `rows` times `length` tokens keeps for its backward pass.
+
+    Args:
+        dropout: whether the dropout that the configuration names acts.
+    """
     with _without_content():
-        model = _build(config, dtype).train()
+        model = _build(config, dtype).train(dropout)
         weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
         kept: dict[int, Any] = {}
         # Tensors are kept alive, else the next one may take over the identity of a storage.
@@ -334,7 +340,9 @@ def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
         passing={
             "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length
             + (packed(config, dtype) if device.type == "cpu" else 0),
-            "updating (activations, logits)": activations(config, rows, length, working)
+            "updating (activations, logits)": activations(
+                config, rows, length, working, experiment.student.dropout
+            )
             + _VOCABULARY_COPIES * vocabulary,
         },
     )

@@ -26,9 +26,9 @@ UNKNOWN_STUDENTS = ("not known here: deepseek-ai/", "not known here: Qwen/")
 GPT2 = GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=70)
 
 
-def kept_for_backward(config: LlamaConfig, rows: int, length: int) -> int:
+def kept_for_backward(config: LlamaConfig, rows: int, length: int, dropout: bool = False) -> int:
     """Bytes that a real forward keeps."""
-    model = AutoModelForCausalLM.from_config(config).train()
+    model = AutoModelForCausalLM.from_config(config).train(dropout)
     weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.Tensor] = {}
 
@@ -48,6 +48,12 @@ def test_activations_are_predicted_within_15_percent_without_running(config: Lla
     assert predicted == pytest.approx(kept_for_backward(config, 3, 70), rel=0.15)
     assert activations(config, 6, 70, torch.float32) == pytest.approx(2 * predicted, rel=0.02)
     assert activations(config, 3, 70, torch.bfloat16) < 0.8 * predicted
+
+
+def test_dropout_is_counted_only_where_it_acts():
+    asleep, awake = (activations(GPT2, 3, 70, torch.float32, dropout) for dropout in (False, True))
+    assert awake == pytest.approx(kept_for_backward(GPT2, 3, 70, dropout=True), rel=0.15)
+    assert awake > 1.4 * asleep
 
 
 def test_parameters_are_counted_without_weights(tmp_path: Path):
