@@ -5,7 +5,9 @@ The teacher writes the answers, and the student learns to say them:
     loss_t = - log pi_S(y_t | s_t),  y ~ pi_T      or, in full, KL(pi_T(. | s_t) || pi_S(. | s_t))
 
 Both have the expected gradient of the forward KL on the teacher's own prefixes; the student never meets
-its own. Source: sequence-level knowledge distillation, arXiv:1606.07947.
+its own. At another temperature or top-p the sampled token teaches the distribution that it was drawn
+from, which is what learning from such answers means; full support still teaches the teacher's own.
+Source: sequence-level knowledge distillation, arXiv:1606.07947.
 """
 
 from __future__ import annotations
@@ -49,6 +51,9 @@ class SFT(Method):
             "exact" if self.full else "negative log-likelihood",
             "back-propagation",
             gradient={"teacher_forward_kl": 1.0},
+            condition=""
+            if self.full
+            else "KL to the distribution that answers are drawn from: temperature and top-p included",
         )
 
     def questions(self, rollout: Rollout) -> Questions:
