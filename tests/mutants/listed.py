@@ -249,7 +249,7 @@ MUTANTS = (
         OBSERVE,
         "prompts = [(*prompt_of(bench, asked), *one.token[:cut].tolist())",
         "prompts = [(*prompt_of(bench, asked), *one.token[: cut + 1].tolist())",
-        (DIAGNOSED, "-k", "hand_over"),
+        (DIAGNOSED, "-k", "reads or hand_over"),
     ),
     Mutant(
         "diagnosis: the window before a hand-over is off by one",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +139,32 @@ def test_a_hand_over_keeps_the_prefix_and_the_teacher_goes_on(bench) -> None:
     for one, before in zip(long, found.before, strict=True):
         said = distributions(bench.teacher.model, bench, one[np.arange(cut)]).max(1)
         assert before == pytest.approx(said[cut - WINDOW + 1 :].mean(), abs=1e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening(CachedEngine):
+    """Keeps the prompts that it was given."""
+
+    given: list[Sequence[int]] = field(default_factory=list)
+
+    def sample(self, model, prompts, seeds, **asked):
+        self.given.extend(prompts)
+        return super().sample(model, prompts, seeds, **asked)
+
+
+@pytest.mark.parametrize("cut", [1, 12])
+def test_the_teacher_reads_the_prompt_and_as_many_tokens_as_were_kept(bench, cut: int) -> None:
+    bench, student = bench
+    seen = respond(bench, student, range(6), looked_at=0).responses()
+    engine = Listening(max_new_tokens=2)
+    hand_over(replace(bench, engine=engine), seen, range(6), cut)
+    prompts = [bench.tokenizer(one.problem.prompt)["input_ids"] for one in bench.asked]
+    wanted = [
+        (*prompt, *one.token[:cut].tolist())
+        for prompt, one in zip(prompts, seen, strict=True)
+        if len(one) > cut
+    ]
+    assert engine.given == wanted != []
 
 
 def test_from_an_empty_prefix_the_teacher_answers_by_itself_and_is_as_sure_as_a_forward_says(

@@ -146,7 +146,8 @@ def hand_over(bench: Bench, responses: Sequence[Tokens], rows: range, cut: int) 
         return HandOvers(*[np.zeros(0, int)] * 3, *[np.zeros(0)] * 4)
     prompts = [(*prompt_of(bench, asked), *one.token[:cut].tolist()) for asked, one in pairs]
     longest = room(bench, max(map(len, prompts)))
-    rollout = replace(bench.engine, max_new_tokens=longest).sample(
+    rollout = returned.sample(
+        replace(bench.engine, max_new_tokens=longest),
         bench.teacher.model,
         prompts,
         [sample_seed(bench.seed + 1, asked.problem, asked.sample) for asked, _ in pairs],
