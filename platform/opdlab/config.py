@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from opdlab import plugins
+from opdlab import declared, plugins
+from opdlab.declared import valid
 from opdlab.evaluator import Evaluator
 from opdlab.methods.base import Method
 from opdlab.rollout import RolloutEngine
@@ -16,9 +17,13 @@ from opdlab.seeds import LARGEST_SEED, training_name
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.sweeps.settings import Sweep
 
-AnyMethod = Annotated[Method, plugins.OneOf(plugins.METHODS)]
+AnyMethod = Annotated[
+    Method, plugins.OneOf(plugins.METHODS), AfterValidator(valid(declared.method))
+]
 AnyEngine = Annotated[RolloutEngine, plugins.OneOf(plugins.ROLLOUTS)]
-AnyEvaluator = Annotated[Evaluator, plugins.OneOf(plugins.EVALUATORS)]
+AnyEvaluator = Annotated[
+    Evaluator, plugins.OneOf(plugins.EVALUATORS), AfterValidator(valid(declared.evaluator))
+]
 
 
 RESERVED = (

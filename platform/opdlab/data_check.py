@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from opdlab import plugins
+from opdlab import plugins, posed
 from opdlab.errors import DataError, MissingDataError, OpdlabError
 from opdlab.evaluator import RIGHT_TRIALS, WRONG_TRIALS, DataReport, Evaluator, Trial
 from opdlab.quiet import quieten
@@ -90,17 +90,19 @@ def check_one(
 ) -> Checked:
     """Read, count, hash, and grade every problem's own reference answer, or all trials."""
     try:
-        report = evaluator.data()
-        problems = evaluator.problems()
+        report = posed.data(evaluator)
+        problems = posed.problems(evaluator)
     except DataError as error:
         missing = isinstance(error, MissingDataError)
         return Checked(name, None, {}, (str(error),), missing=missing)
     if report is None:
         report = DataReport(name, "generated", len(problems), "", None, "generated")
-    faulty = {p.id: said for p in problems if (said := evaluator.known_fault(p)) is not None}
+    faulty = {p.id: said for p in problems if (said := posed.known_fault(evaluator, p)) is not None}
     notes = tuple(f"{name}: problem {each}: known fault: {said}" for each, said in faulty.items())
     sound = [problem for problem in problems[:limit] if problem.id not in faulty]
-    trials = [trial for trial in evaluator.trials(sound) if grade or trial.kind == "reference"]
+    trials = [
+        trial for trial in posed.trials(evaluator, sound) if grade or trial.kind == "reference"
+    ]
     try:
         evaluator.require_grader()
     except OpdlabError as error:

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import kstest, norm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab import models
+from opdlab import models, posed
 from opdlab.config import Experiment
 from opdlab.doctor_lines import Line, failed, judged, passed, skipped
 from opdlab.doctor_probe import CANDIDATES, SEARCHED, TOKENS, Cast, Probe
@@ -95,7 +95,7 @@ def unread(
     for one in config.evaluation.benchmarks:
         # Whether its data are there is another line's question.
         with suppress(OpdlabError):
-            texts = [problem.prompt for problem in one.problems()[:LOOKED_AT]]
+            texts = [problem.prompt for problem in posed.problems(one)[:LOOKED_AT]]
             found[one.benchmark] = unknown(tokenizer, texts)
     return [f"{name}: {share}" for name, share in found.items() if share.bad_tokens]
 

@@ -141,8 +141,8 @@ def with_grades(probe: Probe) -> Rollout:
 def gradient_norm(probe: Probe, rollout: Rollout) -> tuple[float, int]:
     """Norm of the gradient of one step's loss, and how many weight tensors it reaches."""
     method, training = probe.config.method, probe.config.training
-    scores = probe.score(returned.questions(method, rollout))
-    supervision = returned.supervision(method, rollout, scores)
+    scores = probe.score(returned.questions(method, rollout, probe.vocabulary))
+    supervision = returned.supervision(method, rollout, scores, probe.vocabulary)
     weights = token_weights(rollout, training.normalisation, training.mask)
     trained = [weight for weight in probe.student.parameters() if weight.requires_grad]
     losses = chunked_loss(

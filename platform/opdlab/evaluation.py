@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from opdlab import models, plugins, store
+from opdlab import models, plugins, posed, store
 from opdlab.errors import PluginError
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
 from opdlab.own_part import marks_of, own_part, read, text_of, written
@@ -220,8 +220,9 @@ def evaluate(
 def require(benchmarks: Sequence[Evaluator]) -> None:
     """Raise, before any work is done, where a benchmark's problems or its grader are not to be had."""
     for benchmark in benchmarks:
-        benchmark.problems()
-        benchmark.require_grader()
+        posed.problems(benchmark)
+        with said_by(benchmark, "require_grader"):
+            benchmark.require_grader()
 
 
 def asked_of(

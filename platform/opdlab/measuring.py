@@ -10,7 +10,7 @@ from time import perf_counter
 
 from rich.progress import TaskID
 
-from opdlab import comparison, disputes, evaluation, loader, models, tracking
+from opdlab import comparison, disputes, evaluation, loader, models, posed, tracking
 from opdlab.config import Evaluation, Experiment
 from opdlab.errors import ConfigError
 from opdlab.evaluation import Measured, Subject
@@ -29,7 +29,7 @@ def evaluate_with_progress(
 ) -> list[Sample]:
     """`evaluation.evaluate` with bars of responses and verdicts; `check` may raise to stop it."""
     label = owner.model
-    count = sum(len(b.problems()) for b in settings.benchmarks) * settings.samples
+    count = sum(len(posed.problems(b)) for b in settings.benchmarks) * settings.samples
     with progress_bar() as progress:
         tasks = [progress.add_task(f"{what} {label}", total=count) for what in ("sample", "grade")]
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from opdlab import returned
+from opdlab import declared, returned
+from opdlab.errors import PluginError
 from opdlab.methods.base import Method
 from opdlab.outcome_factor import outcome_factor
 from opdlab.records import Supervision
@@ -102,6 +103,7 @@ class Finding:
 def examine(method: Method, setting: Setting | None = None) -> Finding:
     """Enumerate a method's expected gradient and explain it."""
     setting = setting or Setting()
+    declared.method(method)
     targets, columns, factors = [], [], []
     for world, its_own in setting.made(method):
         targets.append(expected_gradient(method, world, its_own))
@@ -112,7 +114,12 @@ def examine(method: Method, setting: Setting | None = None) -> Finding:
     table = pad_sequence([torch.stack([c[n] for n in names], -1) for c in columns], True)
     target = pad_sequence(targets, True)
     nearest, gap = _nearest(names, table, target)
-    claim = returned.contract(method).gradient
+    claim = declared.contract(method).gradient
+    if unknown := [name for name in claim if name not in names]:
+        raise PluginError(
+            f"{returned.name_of(method)}.contract: gradient names {unknown[0]!r}, which is no true "
+            f"gradient of this objective; known: {', '.join(names)}"
+        )
     if not claim:
         return Finding(_explain(names, table, target), None, gap, nearest)
     known = (
@@ -130,9 +137,9 @@ def expected_gradient(method: Method, world: World, setting: Setting) -> Float[T
     possible = [answer for answer, p in world.probability.items() if p > 0]
     for answers in product(possible, repeat=setting.rows):
         rollout = world.rollout(answers, method.group, setting.groups)
-        questions = returned.questions(method, rollout)
+        questions = returned.questions(method, rollout, world.vocabulary)
         scores = world.scores(rollout, questions)
-        pieces.append(returned.supervision(method, rollout, scores))
+        pieces.append(returned.supervision(method, rollout, scores, world.vocabulary))
         states.append(world.state_of(rollout))
         p = math.prod(world.probability[answer] for answer in answers)
         weight = torch.full_like(rollout.log_prob, p / setting.rows)
@@ -143,6 +150,10 @@ def expected_gradient(method: Method, world: World, setting: Setting) -> Float[T
     student = world.student.log_softmax(-1)[state]
     teacher = world.teacher[state] if method.full else None
     losses = returned.TokenLoss(method)(student, teacher, _together(pieces))
+    if not bool(losses.isfinite().all()):
+        where = f"{returned.name_of(method)}.token_loss"
+        count = int((~losses.isfinite()).sum())
+        raise PluginError(f"{where}: {count} of {len(losses)} losses are not finite")
     (gradient,) = torch.autograd.grad((torch.cat(weights) * losses).sum(), world.student)
     return gradient.flatten()
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from opdlab import documents, loader, models, tracking
+from opdlab import documents, loader, models, posed, tracking
 from opdlab.characters import character_tokenizer
 from opdlab.config import Evaluation, Experiment
 from opdlab.errors import DataError, OutOfReachError
@@ -154,7 +154,7 @@ def _sweep_table(config: Experiment, sweep: Sweep, trials: list[Experiment]) -> 
     runs = sweep.trials * len(sweep.seeds)
     tokens = max(_rows(one) * one.rollout.max_new_tokens * _rollouts(one) for one in trials)
     try:
-        problems = sum(len(b.problems()) for b in config.evaluation.benchmarks)
+        problems = sum(len(posed.problems(b)) for b in config.evaluation.benchmarks)
         answers = (
             f"{runs * max(map(_evaluations, trials)) * problems * config.evaluation.samples:,}"
         )
@@ -272,7 +272,7 @@ def _evaluation(settings: Evaluation, who: list[str]) -> Table | str:
     table, missing = _table("benchmark", "problems", "samples each", "completions", numbers=3), []
     for benchmark in settings.benchmarks:
         try:
-            count = len(benchmark.problems())
+            count = len(posed.problems(benchmark))
         except DataError as error:
             # The whole reason, once, below the table.
             missing.append(str(error))

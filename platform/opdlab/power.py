@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from opdlab import comparison, loader, plugins
+from opdlab import comparison, loader, plugins, posed
 from opdlab.errors import DataError
 from opdlab.quiet import quieten
 from opdlab.terminal import console
@@ -38,7 +38,7 @@ def show(
     if len(like) > 2:
         raise DataError(f"--like takes one run or two, not {len(like)}")
     runs = [comparison.read_run(comparison.find_run(run, Path(output))) for run in like]
-    sizes = {one.benchmark: len(one.problems()) for one in settings.benchmarks}
+    sizes = {one.benchmark: len(posed.problems(one)) for one in settings.benchmarks}
     spreads = plugins.load(plugins.STATISTICS, "spreads")(list(sizes), runs, accuracy)
     console.print(table(spreads, sizes, settings.samples))
     origins = ", ".join(dict.fromkeys(spread.origin for spread in spreads.values()))

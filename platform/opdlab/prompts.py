@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from opdlab import posed
 from opdlab.datafiles import FORMATS, has_format, read_hub, read_rows
 from opdlab.errors import DataError, ModelError
 from opdlab.records import Problem, Prompt
@@ -177,7 +178,7 @@ class ProblemSource(PromptSource):
         choice = np.random.default_rng((self.seed, index)).integers(len(self.sources))
         source = self.sources[choice]
         try:
-            return source.training_problem(self.seed, index)
+            return posed.training_problem(source, self.seed, index)
         except NotImplementedError as error:
             raise DataError(f"prompts.sources: {error}; leave {source.benchmark} out") from error
 

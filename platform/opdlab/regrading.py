@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from opdlab import plugins, store
+from opdlab import plugins, posed, store
 from opdlab.comparison import find_run
 from opdlab.errors import DataError
 from opdlab.evaluation import grade_missing
@@ -87,7 +87,7 @@ def evaluator_of(kept: SampleSet) -> Evaluator:
     options = dict(kept.asked.evaluator)
     name = options.pop("type")
     evaluator = plugins.load(plugins.EVALUATORS, name)(**options)
-    if store.data_hash(evaluator.problems()) != kept.asked.data:
+    if store.data_hash(posed.problems(evaluator)) != kept.asked.data:
         raise DataError(
             f"the problems of {kept.asked.benchmark} are no longer those that {kept.checkpoint} was "
             f"asked ({kept.path}): take the data of that time, or evaluate again"

@@ -6,22 +6,25 @@ ignored. Every error names the plugin, its function, and what was found and want
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from opdlab.errors import OpdlabError, PluginError
-from opdlab.methods.base import Contract, Method
+from opdlab.methods.base import Method
 from opdlab.records import Questions, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Tensor
 
 MEASURES = ("max_prob", "sampled_prob", "entropy", "perplexity")
+METRIC = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
+SMALL = 1e-3  # of a log-probability above 0, by rounding
 INDEPENDENT = 1e-3
 """Largest difference of a token's loss, in nats, between a batch and a piece of it; rounding is less."""
 
@@ -43,6 +46,37 @@ def said_by(plugin: Any, function: str, hint: str = "") -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def unchanged(plugin: Any, function: str, *given: Any) -> Iterator[None]:
+    """Refuse a plugin that writes into what it was given, which others read after it.
+
+    Raises:
+        PluginError: naming the field.
+    """
+    before = list(_versions(given))
+    yield
+    for name, tensor, version in before:
+        if tensor._version != version:
+            raise PluginError(
+                f"{name_of(plugin)}.{function} changes {name} in place, which others read as well; work "
+                "on a copy (x * 2 in place of x.mul_(2), and x.clone() before writing into it)"
+            )
+
+
+def _versions(given: Sequence[Any]) -> Iterator[tuple[str, Tensor, int]]:
+    """Name, tensor, and how often it was written to, which torch does not count in inference mode."""
+    for one in given:
+        parts = (
+            {f.name: getattr(one, f.name) for f in fields(one)}
+            if is_dataclass(one)
+            else {"an argument": one}
+        )
+        for name, value in parts.items():
+            if isinstance(value, Tensor) and not value.is_inference():
+                owner = type(one).__name__.lower()
+                yield (name if one is value else f"{owner}.{name}"), value, value._version
+
+
 def reason(error: Exception, plugin: Any) -> str:
     """An exception in one line, with the place that it comes from: the plugin's own, where it is there."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -59,21 +93,22 @@ def name_of(plugin: Any) -> str:
     return type(plugin).__name__ + "".join(f"(base: {name})" for name in below)
 
 
-def contract(method: Method) -> Contract:
-    """What a method says of itself."""
-    with said_by(method, "contract"):
-        found = method.contract
-    return _record(found, Contract, f"{name_of(method)}.contract")
+def questions(method: Method, rollout: Rollout, vocabulary: int | None = None) -> Questions:
+    """What a method asks the teacher about a rollout.
 
-
-def questions(method: Method, rollout: Rollout) -> Questions:
-    """What a method asks the teacher about a rollout."""
-    with said_by(method, "questions"):
+    Args:
+        vocabulary: entries that student and teacher share.
+    """
+    with said_by(method, "questions"), unchanged(method, "questions", rollout):
         found = method.questions(rollout)
     where = f"{name_of(method)}.questions"
     _record(found, Questions, where)
     _shaped(f"{where}: candidates", found.candidates, (len(rollout.token), None), integer=True)
-    if found.measure not in MEASURES:
+    _within(f"{where}: candidates", found.candidates, vocabulary)
+    for name, kind in (("full", bool), ("seed", int)):
+        if not isinstance(value := getattr(found, name), kind):
+            raise PluginError(f"{where}: {name} is {kind_of(value)}, wanted {kind.__name__}")
+    if not isinstance(found.measure, str) or found.measure not in MEASURES:
         raise PluginError(
             f"{where}: measure is {found.measure!r}; use one of {', '.join(MEASURES)}"
         )
@@ -85,30 +120,51 @@ def questions(method: Method, rollout: Rollout) -> Questions:
     return found
 
 
-def supervision(method: Method, rollout: Rollout, scores: TeacherScores) -> Supervision:
-    """A method's advantages, one row for each response token."""
-    with said_by(method, "supervise"):
+def supervision(
+    method: Method, rollout: Rollout, scores: TeacherScores, vocabulary: int | None = None
+) -> Supervision:
+    """A method's advantages, one row for each response token.
+
+    Args:
+        vocabulary: entries that student and teacher share.
+    """
+    with said_by(method, "supervise"), unchanged(method, "supervise", rollout, scores):
         found = method.supervise(rollout, scores)
     where, tokens = f"{name_of(method)}.supervise", len(rollout.token)
     _record(found, Supervision, where)
     _shaped(f"{where}: token", found.token, (tokens,), integer=True)
     for name in ("log_prob", "advantage"):
         _shaped(f"{where}: {name}", getattr(found, name), (tokens,))
+    if not torch.equal(found.token, rollout.token):
+        raise PluginError(f"{where}: token holds others than the sampled ones; give rollout.token")
     _shaped(f"{where}: candidates", found.candidates, (tokens, None), integer=True)
+    _within(f"{where}: candidates", found.candidates, vocabulary)
     wanted = tuple(found.candidates.shape)
     _shaped(f"{where}: candidate_advantage", found.candidate_advantage, wanted)
     for name in ("log_prob", "advantage", "candidate_advantage"):
         if getattr(found, name).requires_grad:
             raise PluginError(f"{where}: {name} carries a gradient; detach it")
-    if not isinstance(found.metrics, Mapping):
-        raise PluginError(f"{where}: metrics is {_kind(found.metrics)}, wanted a mapping")
-    for name, value in found.metrics.items():
+    if len(nan := found.advantage.isnan().nonzero()):
+        raise PluginError(
+            f"{where}: advantage is NaN at {len(nan)} of {tokens} tokens, token {int(nan[0])} first"
+        )
+    _check_metrics(where, found.metrics)
+    return found
+
+
+def _check_metrics(where: str, metrics: Any) -> None:
+    if not isinstance(metrics, Mapping):
+        raise PluginError(f"{where}: metrics is {kind_of(metrics)}, wanted a mapping")
+    for name, value in metrics.items():
+        if not isinstance(name, str) or not METRIC.fullmatch(name):
+            raise PluginError(
+                f"{where}: {name!r} is no name of a metric; take letters, digits and _ - . / alone"
+            )
         if not isinstance(value, int | float) and getattr(value, "ndim", 2) > 1:
             raise PluginError(
-                f"{where}: metric {name!r} is {_kind(value)}, wanted one number, or one for each "
+                f"{where}: metric {name!r} is {kind_of(value)}, wanted one number, or one for each "
                 "token or answer"
             )
-    return found
 
 
 class TokenLoss:
@@ -126,10 +182,20 @@ class TokenLoss:
 
     def _loss(self, student: Tensor, teacher: Tensor | None, supervision: Supervision) -> Tensor:
         missing = "; `teacher` is None, since the method does not say `full = True`"
-        with said_by(self.method, "token_loss", missing if teacher is None else ""):
+        hint = missing if teacher is None else ""
+        given = (student, teacher, supervision)
+        with (
+            said_by(self.method, "token_loss", hint),
+            unchanged(self.method, "token_loss", *given),
+        ):
             loss = self.method.token_loss(student, teacher, supervision)
         where = f"{name_of(self.method)}.token_loss"
         _shaped(where, loss, (len(student),))
+        if loss.dtype.itemsize < student.dtype.itemsize:
+            raise PluginError(
+                f"{where}: the loss is {loss.dtype}, wanted {student.dtype} like the student's "
+                "log-probabilities; sums in half precision are wrong in the second digit"
+            )
         if torch.is_grad_enabled() and student.requires_grad and not loss.requires_grad:
             raise PluginError(
                 f"{where}: the loss carries no gradient to the student; make it from the argument "
@@ -191,6 +257,12 @@ def sampled(
     tokens = len(rollout.token)
     for name in ("log_prob", "entropy"):
         _shaped(f"{where}: {name}", getattr(rollout, name), (tokens,))
+    if not bool((rollout.log_prob <= SMALL).all()):  # NaN is not
+        worst = rollout.log_prob.nan_to_num(torch.inf).argmax()
+        raise PluginError(
+            f"{where}: log_prob is {float(rollout.log_prob[worst]):g} at token {int(worst)}; a "
+            "log-probability is 0 or less"
+        )
     shared = vocabulary or torch.iinfo(torch.int64).max
     _shaped(f"{where}: candidates", rollout.candidates, (tokens, None), integer=True)
     if rollout.candidates.shape[1] < min(top_k, shared):
@@ -207,8 +279,19 @@ def sampled(
 
 def _record(found: Any, wanted: type, where: str) -> Any:
     if not isinstance(found, wanted):
-        raise PluginError(f"{where} returned {_kind(found)}, wanted {wanted.__name__}")
+        raise PluginError(f"{where} returned {kind_of(found)}, wanted {wanted.__name__}")
     return found
+
+
+def _within(where: str, tokens: Tensor, vocabulary: int | None) -> None:
+    """Refuse what is neither a token nor -1, which stands for none."""
+    shared = vocabulary or torch.iinfo(torch.int64).max
+    if tokens.numel() and (int(tokens.min()) < -1 or int(tokens.max()) >= shared):
+        worst = int(tokens.min()) if int(tokens.min()) < -1 else int(tokens.max())
+        size = f"from 0 to {shared - 1}" if vocabulary else "of 0 or more"
+        raise PluginError(
+            f"{where}: {worst} is no token; tokens are {size}, and -1 stands for none"
+        )
 
 
 def _shaped(where: str, found: Any, wanted: tuple[int | None, ...], integer: bool = False) -> None:
@@ -223,11 +306,12 @@ def _shaped(where: str, found: Any, wanted: tuple[int | None, ...], integer: boo
     )
     if not fits:
         raise PluginError(
-            f"{where}: found {_kind(found)}, wanted a tensor of shape [{size}] of {kind}"
+            f"{where}: found {kind_of(found)}, wanted a tensor of shape [{size}] of {kind}"
         )
 
 
-def _kind(found: Any) -> str:
+def kind_of(found: Any) -> str:
+    """What something is, in words."""
     if isinstance(found, Tensor):
         size = ", ".join(map(str, found.shape))
         return f"a tensor of shape [{size}] of {str(found.dtype).removeprefix('torch.')}"

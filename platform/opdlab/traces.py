@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from opdlab import posed
 from opdlab.characters import EOS_ID, PAD_ID, UNKNOWN_ID
 from opdlab.errors import DataError
 from opdlab.pretrain_config import Pretraining
@@ -53,8 +54,10 @@ class TraceBatches:
         first = number * self.config.batch_size
         rows = []
         for index in range(first, first + self.config.batch_size):
-            problem = source.training_problem(self.config.seed, index)
-            trace = source.training_trace(problem, self.config.seed * PROBLEMS_PER_SEED + index)
+            problem = posed.training_problem(source, self.config.seed, index)
+            trace = posed.training_trace(
+                source, problem, self.config.seed * PROBLEMS_PER_SEED + index
+            )
             rows.append(self.encode(problem.prompt, trace))
         return collate(rows)
 

@@ -42,9 +42,10 @@ def verdicts_on(
         many = (
             f"{len(found)} verdicts" if isinstance(found, Sequence) else f"{type(found).__name__}"
         )
+        first = f", from problem {answers[0][0].id} on" if answers else ""
         raise PluginError(
             f"{name_of(evaluator)}.grade_all of {evaluator.benchmark} returned {many} for "
-            f"{len(answers)} answers, from problem {answers[0][0].id} on; completions are kept: correct it "
+            f"{len(answers)} answers{first}; completions are kept: correct it "
             "and repeat the command"
         )
     return [_checked(evaluator, verdict) for verdict in found]

@@ -1,10 +1,10 @@
 """What a plugin returns is checked where it comes in: one line with plugin, function, found and wanted."""
 
-import copy
 from dataclasses import dataclass
 
 import pytest
 import torch
+from spoilt import spoilt
 
 from opdlab import returned
 from opdlab.errors import DataError, PluginError
@@ -14,14 +14,6 @@ from opdlab.oracle import examine
 from opdlab.records import Problem, Questions, Supervision, Verdict
 from opdlab.rollout import CachedEngine
 from opdlab.verdicts import verdicts_on
-
-
-def spoilt(record, **wrong):
-    """A record with other values, past the checks of its types that only tests have."""
-    found = copy.copy(record)
-    for name, value in wrong.items():
-        object.__setattr__(found, name, value)
-    return found
 
 
 @dataclass(frozen=True)
@@ -37,6 +29,9 @@ class Broken(OPD):
             "measure": spoilt(asked, measure="surprise"),
             "flat candidates": spoilt(asked, candidates=rollout.token),
             "attribute": getattr(rollout, "sed", None),
+            "beyond": spoilt(asked, candidates=rollout.token[:, None] + 1000),
+            "below": spoilt(asked, candidates=rollout.token[:, None] - 1000),
+            "no full": spoilt(asked, full=None),
         }.get(self.slip, asked)
 
     def supervise(self, rollout, scores):
@@ -49,12 +44,19 @@ class Broken(OPD):
             "gradient": {"advantage": found.advantage.clone().requires_grad_()},
             "no candidates": {"candidates": None},
             "metric": {"metrics": {"all": found.advantage[:, None]}},
+            "metric's name": {"metrics": {"all $": 1.0}},
+            "nan": {"advantage": found.advantage * torch.nan},
+            "others' tokens": {"token": found.token + 1},
         }
         return spoilt(found, **wrong.get(self.slip, {}))
 
     def token_loss(self, student, teacher, supervision):
         loss = super().token_loss(student, teacher, supervision)
+        if self.slip == "in place":
+            supervision.advantage.zero_()
         return {
+            "half": loss.half(),
+            "not finite": loss * torch.nan,
             "tall": loss[:, None],
             "scalar": loss.mean(),
             "logits": student,
@@ -83,6 +85,15 @@ class Broken(OPD):
         ("gradient", r"Broken.supervise: advantage carries a gradient; detach it"),
         ("no candidates", r"Broken.supervise: candidates: found None"),
         ("metric", r"Broken.supervise: metric 'all' is .*, wanted one number"),
+        ("beyond", r"Broken.questions: candidates: 100\d is no token; tokens are from 0 to 3"),
+        ("below", r"Broken.questions: candidates: -99\d is no token"),
+        ("no full", r"Broken.questions: full is None, wanted bool"),
+        ("metric's name", r"Broken.supervise: 'all \$' is no name of a metric"),
+        ("nan", r"Broken.supervise: advantage is NaN at \d+ of \d+ tokens, token 0 first"),
+        ("others' tokens", r"Broken.supervise: token holds others than the sampled ones"),
+        ("half", r"Broken.token_loss: the loss is torch.float16, wanted torch.float64"),
+        ("not finite", r"Broken.token_loss: (\d+) of \1 losses are not finite"),
+        ("in place", r"Broken.token_loss changes supervision.advantage in place"),
         ("tall", r"Broken.token_loss: found .* shape \[(\d+), 1\] of float64, wanted .*\[\1\]"),
         ("scalar", r"Broken.token_loss: found .* shape \[\]"),
         ("logits", r"Broken.token_loss: found .* shape \[\d+, 4\]"),
@@ -176,6 +187,8 @@ def test_too_few_verdicts_name_benchmark_and_problem() -> None:
         (lambda r: spoilt(r, tokens=r.tokens.flip(1)), "row 0 does not begin with its prompt"),
         (lambda r: spoilt(r, tokens=r.tokens + 100), "outside the first 50 entries"),
         (lambda r: spoilt(r, response_lengths=r.response_lengths * 0), "must be 1 or more"),
+        (lambda r: spoilt(r, log_prob=r.log_prob * torch.nan), "log_prob is nan at token 0"),
+        (lambda r: spoilt(r, log_prob=-r.log_prob), "a log-probability is 0 or less"),
         (lambda r: spoilt(r, prompt_lengths=r.prompt_lengths + 1), "prompt_lengths are not"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from opdlab import models, plugins, store
+from opdlab import models, plugins, posed, store
 from opdlab.config import Experiment, Model
 from opdlab.diagnosis.findings import Observed
 from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
@@ -236,7 +236,7 @@ def what_is_asked(config: Experiment, settings: Settings) -> Iterator[Asked]:
     """
     number = 0
     for benchmark in config.evaluation.benchmarks:
-        for problem in benchmark.problems()[: settings.problems]:
+        for problem in posed.problems(benchmark)[: settings.problems]:
             for sample in range(settings.samples):
                 yield Asked(number, sample, problem, benchmark)
             number += 1

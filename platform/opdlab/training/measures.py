@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from opdlab.errors import PluginError
 from opdlab.head import TokenLosses
 from opdlab.records import Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
@@ -22,6 +23,8 @@ NGRAM = 4
 SUMMED = ("response_tokens", "leaves", "teacher_tokens")
 OF_THE_STEP = ("gradient_norm", "learning_rate")
 SECONDS = "seconds/"
+OWN = {"loss", "loss_share", "tokens_per_second", "accuracy", *SUMMED, *OF_THE_STEP}
+"""Names of what is recorded beside the figures of a micro-batch."""
 PARTS = ("rollout", "teacher", "update")
 
 Figure = tuple[float, float]
@@ -91,6 +94,11 @@ def step_metrics(
         "teacher_score_share": (float(scores.log_prob.isfinite().float().mean()), T),
         "response_tokens": (T, 1.0),
     }
+    if taken := sorted({*OWN, *metrics} & supervision.metrics.keys()):
+        raise PluginError(
+            f"the method's metric {taken[0]!r} has the name of one that every training records; give it "
+            "another, in the `metrics` of what `supervise` returns"
+        )
     for name, value in supervision.metrics.items():
         several = isinstance(value, Tensor) and value.ndim == 1
         figure = mean_of(value) if several else (float(value), T)

@@ -134,7 +134,9 @@ class Distillation(L.LightningModule):
             scores = self.overlapped() if self.config.training.overlap else self.in_turn()
             self.seconds |= scores.seconds
             rollout = self.answers.rollout
-            supervision = returned.supervision(self.method, rollout, scores)
+            supervision = returned.supervision(
+                self.method, rollout, scores, self.subject.vocabulary
+            )
             self.kept.append((rollout, scores, supervision))
         else:
             self.seconds = dict.fromkeys(self.seconds, 0.0)
@@ -176,7 +178,7 @@ class Distillation(L.LightningModule):
     def score(self, answers: Answers) -> TeacherScores:
         """The teacher's answers to the method's questions, each row by the teacher of its domain."""
         rollout = answers.rollout.to(self.teacher.model.device)
-        questions = returned.questions(self.method, rollout)
+        questions = returned.questions(self.method, rollout, self.subject.vocabulary)
         if not self.specialists:
             return self.teacher.score(rollout, questions).to(self.device)
         domains = [problem.benchmark for problem in answers.problems]
