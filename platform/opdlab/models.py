@@ -107,6 +107,15 @@ def load_config(path: str, revision: str | None = None) -> PretrainedConfig:
         raise ModelError(f"{path}: no model configuration can be read: {error}") from error
 
 
+def _refuse_revision(path: str, revision: str | None) -> None:
+    """A revision that nothing would look at: only models of the hub have some."""
+    if revision is not None:
+        raise ModelError(
+            f"{path}: the revision {revision!r} names a commit on the hub, and this model lies "
+            "here; leave the revision out"
+        )
+
+
 def locate(path: str, revision: str | None) -> dict[str, Any]:
     """Arguments of `from_pretrained`.
 
@@ -117,11 +126,13 @@ def locate(path: str, revision: str | None) -> dict[str, Any]:
     if at and name and tail and revision is None and not Path(path).expanduser().exists():
         path, revision = name, tail
     if path.startswith("embedded:"):
+        _refuse_revision(path, revision)
         return {"pretrained_model_name_or_path": str(_embedded(path)), "local_files_only": True}
     folder = Path(path).expanduser()
     looks_like_hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path) is not None
     if folder.exists() or not looks_like_hub:
         _check_folder(folder)
+        _refuse_revision(path, revision)
         return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
     if revision is None:
         raise ModelError(

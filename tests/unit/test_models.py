@@ -210,3 +210,13 @@ def test_a_revision_may_stand_behind_the_name_of_a_hub_model(
 def test_a_shipped_experiment_names_the_command_that_makes_its_models() -> None:
     with pytest.raises(OutOfReachError, match="`opdlab pretrain pretrain/routes-student` makes it"):
         models.locate("runs/routes-student/model", None)
+
+
+@pytest.mark.parametrize("path", ["embedded:student", "{folder}"])
+def test_a_revision_of_a_model_that_lies_here_is_refused(path: str, tmp_path: Path) -> None:
+    path = path.format(
+        folder=models.locate("embedded:student", None)["pretrained_model_name_or_path"]
+    )
+    for name, revision in ((path, "v1"), (f"{path}@v1", None)):
+        with pytest.raises(ModelError, match=r"the revision 'v1' names a commit on the hub"):
+            models.locate(name, revision)
