@@ -41,6 +41,12 @@ KINDS: dict[str, type[Experiment] | type[Pretraining]] = {
 _LINE = "command line"
 _STAND_INS: dict[tuple[str, ...], Any] = {
     ("name",): "x",
+    ("student",): {"path": "embedded:student"},
+    ("teacher",): {"path": "embedded:teacher"},
+    ("prompts",): {"type": "dataset", "path": "x.jsonl"},
+    ("rollout",): {"type": "cached"},
+    ("method",): {"type": "sft"},
+    ("training",): {"steps": 10**9},
     ("training", "steps"): 10**9,
     ("sweep", "trials"): 1,
 }
@@ -98,11 +104,11 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     source = _override(_Source(written, document), overrides)
     source = replace(source, data=_placed(source.data, Path.cwd()))
     model = _kind(source)
-    config, found, rest = _validate_all(model, source)
+    config, found, rest, gone = _validate_all(model, source)
     faults = [f"{source.where(path)}: {message}" for path, message in found]
     faults += _run_faults(source, overrides, set(faults))
-    if isinstance(config, Experiment) and config.sweep is not None:
-        faults += _sweep_faults(rest, config, config.sweep)
+    if model is Experiment:
+        faults += _faults_of_a_sweep(config, rest, gone)
     if config is None or faults:
         raise ConfigError("\n".join(sorted(dict.fromkeys(faults), key=_by_line)))
     return config
@@ -215,8 +221,9 @@ def _validate(
 
 def _validate_all(
     model: type[Experiment] | type[Pretraining], source: _Source
-) -> tuple[Experiment | Pretraining | None, list[explain.Found], _Source]:
-    """The configuration without its faults, all of them, and what of the source is left.
+) -> tuple[Experiment | Pretraining | None, list[explain.Found], _Source, set[str]]:
+    """The configuration without its faults, all of them, what of the source is left, and whole sections
+    that are not.
 
     Some checks are made only where others have passed. So what is at fault is taken out, with a value in
     its place where one must stand there, and the rest is checked again.
@@ -226,11 +233,28 @@ def _validate_all(
     out: list[explain.Path] = []
     while True:
         config, found = _validate(model, rest)
-        told += [one for one in found if not _follows(one, out)]
-        new = [path for path, _ in found if not _holds(path, out) and _take_out(rest.data, path)]
+        known = {message for _, message in told}
+        told += [one for one in found if one[1] not in known and not _follows(one, out)]
+        # A section without what it needs, such as its type, is none.
+        places = [path if _at(rest.data, path) else path[:1] for path, _ in found]
+        new = [path for path in places if not _holds(path, out) and _take_out(rest.data, path)]
         if config is not None or not new:
-            return config, told, rest
+            return config, told, rest, {str(path[0]) for path in out if len(path) == 1}
         out += new
+
+
+def _at(data: Any, path: explain.Path) -> bool:
+    """Whether a value stands at a path that can be taken out alone."""
+    for key in path:
+        if isinstance(data, list):
+            if not isinstance(key, int) or key >= len(data):
+                return False
+            data = data[key]
+        elif isinstance(data, dict) and key in data:
+            data = data[key]
+        else:
+            return False
+    return path[1:] != ("type",)
 
 
 def _follows(found: explain.Found, out: Sequence[explain.Path]) -> bool:
@@ -274,7 +298,7 @@ def _kind(source: _Source) -> type[Experiment] | type[Pretraining]:
     if not isinstance(kind, str) or kind not in KINDS:
         known = list(KINDS)
         raise ConfigError(
-            f"{source.where(('kind',))}: kind must be one of {', '.join(known)}, not {kind!r}."
+            f"{source.where(('kind',))}: kind must be one of {', '.join(known)}, not {explain.show(kind)}."
             + explain.close(str(kind), known)
         )
     return KINDS[kind]
@@ -430,18 +454,39 @@ def _measured_apart(
     return faults
 
 
-def _sweep_faults(source: _Source, config: Experiment, sweep: Sweep) -> list[str]:
+def _faults_of_a_sweep(config: Any, rest: _Source, gone: set[str]) -> list[str]:
+    """What is wrong with keys and ranges of a sweep, also where it does not fit to the rest of the file.
+
+    Args:
+        config: the experiment without its faults, None where a rule between its sections is broken.
+        gone: sections that were at fault, in whose place others stand.
+    """
+    if isinstance(config, Experiment):
+        return [] if config.sweep is None else _sweep_faults(rest, config, config.sweep, gone)
+    alone = {key: value for key, value in rest.data.items() if key not in ("sweep", "runs")}
+    base, *_ = _validate_all(Experiment, _Source(alone, rest.document, rest.moved))
+    try:
+        sweep = Sweep.model_validate_json(json.dumps(rest.data.get("sweep")), strict=True)
+    except ValidationError:
+        return []
+    return _sweep_faults(rest, base, sweep, gone) if isinstance(base, Experiment) else []
+
+
+def _sweep_faults(source: _Source, config: Experiment, sweep: Sweep, gone: set[str]) -> list[str]:
     """What is wrong with keys and ends of ranges of a sweep, each where it stands in the file."""
     faults, unfit = [], set()
     for name in sweep.space:
         at = source.where(("sweep", "space", name))
+        if name.split(".")[0] in gone:
+            unfit.add(name)
+            continue
         if name.split(".")[0] in (*_WHOLE, "seed", "evaluation", "sweep"):
             unfit.add(name)
             faults.append(f"{at}: sweep.space: {name} is the same in all trials and cannot vary")
         elif name.endswith(".type"):
             unfit.add(name)
             faults.append(f"{at}: sweep.space: choose the whole {name[:-5]} among named values")
-    for path, message in misnamed(config, sweep):
+    for path, message in [] if "evaluation" in gone else misnamed(config, sweep):
         at = source.where(("sweep", *path))
         faults.append(f"{at}: sweep.{explain.dotted(path)}: {message}")
     space = {name: one for name, one in sweep.space.items() if name not in unfit}

@@ -449,6 +449,38 @@ evaluation: {benchmarks: [{type: math, level: short}]}
     assert methods.values["lgr"] == {"type": "lgr", "top_k": 3}  # type: ignore[union-attr]
 
 
+SWEPT = """\
+evaluation: {benchmarks: [{type: math, level: short}]}
+sweep:
+  trials: 2
+  space:
+    training.learning_rat: {type: float, low: 1e-4, high: 1e-3}
+  constraints: [{metric: repetition, at_most: 1}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "more"),
+    [
+        ("lgr", "jzd", ["method.type must be one of"]),
+        ("steps: 10", "stepz: 10", ["missing key training.steps", "unknown key training.stepz"]),
+        ("{path: embedded:teacher}", "{}", ["missing key teacher.path"]),
+        ("steps: 10", "steps: 10\n  warmup_steps: 99", ["training.warmup_steps (99) must be"]),
+    ],
+    ids=["method", "training", "teacher", "cross_check"],
+)
+def test_the_faults_of_a_sweep_are_told_with_those_of_its_experiment(
+    old: str, new: str, more: list[str]
+):
+    told = refusal(with_line(old, new) + SWEPT)
+    wanted = [*more, "sweep.constraints.0.metric: a run has no metric repetition. Did you mean"]
+    if "stepz" not in new:  # a section that was at fault itself says nothing of its keys
+        wanted.append("unknown key training.learning_rat. Did you mean training.learning_rate?")
+    for words in wanted:
+        assert sum(words in line for line in told) == 1, (words, told)
+    assert len(told) == len(wanted), told
+
+
 def test_an_experiment_without_runs_is_one_run_named_after_its_method():
     config = load_experiment(written(BASE))
     assert variants(config) == [("lgr", config)]
