@@ -115,7 +115,7 @@ def test_mlflow_and_folders_give_one_leaderboard(runs: Path, tmp_path: Path, sto
     assert scores(tmp_path / "server") == expected
     records = json.loads((tmp_path / "server" / "leaderboard.json").read_text())["records"]
     costs = {record["model"]: record["teacher_tokens"] for record in records}
-    assert costs == {"try-001/opd": 2 * 20 * 110, "hub/student": None}
+    assert costs == {"try-001/opd": 20 * 110, "hub/student": None}
 
 
 def test_a_server_that_is_away_and_an_empty_folder_are_refused_with_a_remedy(

@@ -80,6 +80,8 @@ def test_answers_do_not_depend_on_how_many_tokens_are_held(family: str) -> None:
 def test_no_more_is_held_than_was_allowed_or_than_one_row_takes(tokens: int) -> None:
     model = tiny("qwen2")
     held = held_by(model)
+    answers(model, 1 << 18)  # the first time, a few rows are tried
+    held.clear()
     answers(model, tokens)
     assert all(rows == 1 or places <= tokens for rows, places in held)
     assert max(places for rows, places in held if rows == 1) <= WIDEST + max(SPARE, WIDEST // 8)
@@ -115,6 +117,8 @@ def test_generate_pads_as_many_rows_as_their_longest_answers_leave_room_for() ->
     model.generate = watched  # type: ignore[method-assign]
     engine = GenerateEngine(max_new_tokens=8)
     whole = answers(tiny("llama"), 1 << 18, engine=CachedEngine(max_new_tokens=8))
+    assert answers(model, 1 << 18, engine=engine) == whole  # the first time, a few rows are tried
+    batches.clear()
     assert answers(model, 6 * (21 + 8) - 1, engine=engine) == whole
     assert batches == [5, 5, 3]
     batches.clear()
@@ -128,6 +132,8 @@ def test_a_model_that_says_nan_is_stopped_though_nothing_is_recorded(place: int)
     steps: list[int] = []
 
     def poison(_module: object, _args: object, output: Any) -> None:
+        if len(output.logits) <= 3:
+            return  # the first time, a few rows are tried
         steps.append(1)
         if len(steps) > place + 1:  # after the prefill
             output.logits[3] = torch.nan
