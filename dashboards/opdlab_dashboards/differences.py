@@ -11,7 +11,7 @@ from opdlab_dashboards.board import AVERAGE
 from opdlab_dashboards.rows import Cell, Row
 from opdlab_evaluators.intervals import combine, constant, difference_interval, seed_interval
 from opdlab_evaluators.needed import count_needed, smallest
-from opdlab_evaluators.resampling import holm, shares, sign_flip_p
+from opdlab_evaluators.resampling import holm, shares, sign_flip_p, together
 from opdlab_evaluators.seeds import t_test
 
 LEVEL = 0.05
@@ -108,8 +108,8 @@ def _families(a: Row, b: Row) -> list[list[str]]:
 def _over_seeds_together(found: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
     """The differences over seeds, corrected over all that there are."""
     asked = [one for each in found for one in each if one.seeds is not None]
-    weights = shares([one.benchmark == AVERAGE for one in asked])
-    p_values = iter(holm([one.seeds.p for one in asked if one.seeds], weights))
+    overall = [one.benchmark == AVERAGE for one in asked]
+    p_values = iter(together([one.seeds.p for one in asked if one.seeds], overall))
     return [
         [
             replace(one, seeds=replace(one.seeds, p=float(next(p_values) or 0)))

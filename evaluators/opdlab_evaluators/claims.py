@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from opdlab_evaluators import resampling
 from opdlab_evaluators.paired import POOLED, Paired
-from opdlab_evaluators.resampling import holm, shares
 from opdlab_evaluators.seeds import OverSeeds
 
 Found = list[Paired] | list[OverSeeds]
@@ -23,13 +23,9 @@ def together(found: Sequence[Found]) -> list[Found]:
     of its own.
     """
     flat = [one for each in found for one in each]
-    weights = shares([one.benchmark == POOLED for one in flat])
-
-    def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
-        return holm(p_values, weights)
-
-    means = iter(adjusted([one.mean.p if isinstance(one, Paired) else one.p for one in flat]))
-    passes = iter(adjusted([one.pass_at.p if isinstance(one, Paired) else 1.0 for one in flat]))
+    overall = [one.benchmark == POOLED for one in flat]
+    raw = [(one.mean.p, one.pass_at.p) if isinstance(one, Paired) else (one.p, 1.0) for one in flat]
+    means, passes = (iter(resampling.together([p[kind] for p in raw], overall)) for kind in (0, 1))
 
     def corrected(one: Paired | OverSeeds) -> Paired | OverSeeds:
         mean, passed = next(means), next(passes)

@@ -11,7 +11,7 @@ import numpy as np
 from opdlab.errors import DataError
 from opdlab.records import Sample
 from opdlab_evaluators.intervals import combine, difference_interval
-from opdlab_evaluators.resampling import bootstrap_interval, holm, shares, sign_flip_p
+from opdlab_evaluators.resampling import bootstrap_interval, sign_flip_p, together
 from opdlab_evaluators.scores import joint_protocol
 from opdlab_evaluators.sheets import Sheet, pass_at_every_k, sheets
 
@@ -215,5 +215,5 @@ def _mean_of_means(benchmarks: Sequence[np.ndarray]) -> float:
 def _corrected(differences: Sequence[Difference]) -> list[Difference]:
     """The last one is over all, where there are several."""
     overall = [place > 0 and place == len(differences) - 1 for place in range(len(differences))]
-    adjusted = holm([d.p for d in differences], shares(overall))
+    adjusted = together([d.p for d in differences], overall)
     return [replace(d, p_holm=p) for d, p in zip(differences, adjusted, strict=True)]

@@ -94,5 +94,10 @@ def shares(overall: Sequence[bool]) -> list[float]:
     return [1 / len(kinds) / kinds[kind] for kind in overall]
 
 
+def together(p_values: Sequence[float | None], overall: Sequence[bool]) -> list[float | None]:
+    """Holm's adjustment of what is claimed together, with the weights of `shares`."""
+    return holm(p_values, shares(overall))
+
+
 def _or_one(p: float | None) -> float:
     return 1.0 if p is None else p

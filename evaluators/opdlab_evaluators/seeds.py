@@ -12,7 +12,7 @@ from opdlab.errors import DataError
 from opdlab.records import Sample
 from opdlab_evaluators.intervals import ROUNDING, constant, seed_interval
 from opdlab_evaluators.paired import POOLED, Pair, check_comparable, pair_up
-from opdlab_evaluators.resampling import holm, shares
+from opdlab_evaluators.resampling import together
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def paired_over_seeds(
     results = [_over_seeds(column[0].a.benchmark, [column]) for column in benchmarks]
     if len(benchmarks) > 1:
         results.append(_over_seeds(POOLED, benchmarks))
-    weights = shares([one.benchmark == POOLED for one in results])
-    adjusted = holm([one.p for one in results], weights)
+    overall = [one.benchmark == POOLED for one in results]
+    adjusted = together([one.p for one in results], overall)
     return [replace(one, p_holm=p) for one, p in zip(results, adjusted, strict=True)]
 
 
