@@ -16,6 +16,7 @@ from opdlab.errors import PluginError
 from opdlab.head import TokenLosses
 from opdlab.records import Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
+from opdlab.tracking import PARTS
 from opdlab.training.hacking import longest_repeat
 
 POSITION_BINS = 8
@@ -25,7 +26,6 @@ OF_THE_STEP = ("gradient_norm", "learning_rate")
 SECONDS = "seconds/"
 OWN = {"loss", "loss_share", "tokens_per_second", "accuracy", *SUMMED, *OF_THE_STEP}
 """Names of what is recorded beside the figures of a micro-batch."""
-PARTS = ("rollout", "teacher", "update")
 
 Figure = tuple[float, float]
 """A number, and how much it weighs in a mean; counts and seconds weigh 1."""
@@ -51,7 +51,7 @@ def whole_step(batches: Sequence[Mapping[str, Figure]], devices: int) -> dict[st
             weight = sum(weight for _, weight in found)
             total = sum(value * weight for value, weight in found if weight)
             record[name] = total / weight if weight else math.nan
-    seconds = sum(record[SECONDS + part] for part in PARTS)
+    seconds = sum(record[part] for part in PARTS)
     record["tokens_per_second"] = record["response_tokens"] / seconds
     return record
 
