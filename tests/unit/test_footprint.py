@@ -55,9 +55,10 @@ def kept(model: PreTrainedModel) -> int:
 
 @pytest.mark.parametrize("family", PLANNED)
 def test_activations_of_any_family_are_planned_within_a_tenth(family: str) -> None:
-    model = small_model(family).train()
-    planned = activations(model.config, ROWS, LENGTH, torch.float32)
-    assert planned == pytest.approx(kept(model), rel=0.1)
+    model = small_model(family)
+    for dropout in (True, False):
+        planned = activations(model.config, ROWS, LENGTH, torch.float32, dropout)
+        assert planned == pytest.approx(kept(model.train(dropout)), rel=0.1)
 
 
 @pytest.mark.parametrize("family", CACHED)
