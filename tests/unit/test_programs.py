@@ -319,6 +319,7 @@ def test_a_base_models_completion_ends_where_something_new_begins():
 def test_names_are_told_from_the_text():
     assert definitions("import os\ndef f(): pass\nclass C: pass\nx = y = 1") == ["f", "C", "x", "y"]
     assert class_names("assert a.x and isinstance(3, b) and C()", "abCd") == ["C", "a", "b"]
+    assert definitions("from operator import neg as f\nimport re") == ["f"]
     assert definitions("def f(:") == []
     assert mentioned("import math as m\nx = f(m.pi)\ndef g(a): return a + len(h)") == {
         "f",

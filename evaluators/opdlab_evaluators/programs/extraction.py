@@ -107,11 +107,11 @@ def defines(program: str, name: str) -> bool:
 
 
 def definitions(program: str) -> list[str]:
-    """Names of functions and classes, and of plain assignments, at the top level; none if unparsable."""
+    """Names bound at the top level, but for those of whole modules; none if unparsable."""
     return [
         name
         for statement in _statements(program)
-        if not isinstance(statement, (ast.Import, ast.ImportFrom))
+        if not isinstance(statement, ast.Import)
         for name in bound_by(statement)
     ]
 
