@@ -68,6 +68,11 @@ class Benchmark(Evaluator):
         """What an answer is held against: the reference answer, or the tests."""
         return str(fields["gold"])
 
+    def other_count(self, count: int) -> str:
+        """What a copy of so many problems is, which are not those of a whole one."""
+        del count
+        return "this is no whole copy of the benchmark"
+
     def problems(self) -> Sequence[Problem]:
         """See `Evaluator.problems`; raises DataError for missing or changed data."""
         return _checked(self, os.environ.get(FOLDER_VARIABLE))[0][: self.limit]
@@ -151,14 +156,16 @@ def _report(benchmark: Benchmark, found: Rows, fields: Sequence[Fields]) -> Data
     content, answers = hashes(fields)
     where = f"{source.name}: {found.origin}"
     questions = [str(row["question"]) for row in fields]
-    judged = [benchmark.judged_by(row) for row in fields]
-    pairs = list(map(known.pair, questions, judged))
+    pairs = [
+        known.pair(question, benchmark.judged_by(row), row.get("_conditions", ()))
+        for question, row in zip(questions, fields, strict=True)
+    ]
     known.refuse_foreign(source.name, pairs, questions, where, source.extends)
     if not fields or (source.count is not None and len(fields) != source.count):
         advice = "" if benchmark.limit else " (for part of it set the option `limit`)"
         raise DataError(
-            f"{where} holds {len(fields)} problems, not {source.count or 'any'}: this is no whole copy "
-            f"of the benchmark{advice}"
+            f"{where} holds {len(fields)} problems, not {source.count or 'any'}: "
+            f"{benchmark.other_count(len(fields))}{advice}"
         )
     said = known.standing(source.name, pairs, questions, where)
     if source.answers is not None and answers != source.answers:

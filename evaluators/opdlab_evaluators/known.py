@@ -10,7 +10,7 @@ import hashlib
 import re
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,17 +24,22 @@ _LAYOUT = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\[,;:! ]|[\s$]")
 
 
 class Pair(NamedTuple):
-    """Hashes of a question and of what its answers are judged by, and the question's `sketch`."""
+    """Hashes of a question and of what its answers are judged by, and the question's `sketch`.
+
+    `conditions` are hashes of all that its tests assert; none where the answer is no program.
+    """
 
     question: str
     answer: str
     sketch: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
 
 
-def pair(question: str, answer: str) -> Pair:
+def pair(question: str, answer: str, conditions: Iterable[str] = ()) -> Pair:
     """Letters and digits of the question alone, so that copies may be worded with other signs."""
     text = _LAYOUT.sub("", answer).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    return Pair(_hash(_letters(question)), _hash(text), sketch(question))
+    short = tuple(sorted({_hash(one)[:8] for one in conditions}))
+    return Pair(_hash(_letters(question)), _hash(text), sketch(question), short)
 
 
 def _letters(question: str) -> str:
@@ -62,7 +67,18 @@ def _passages(question: str) -> set[int]:
 
 def lines(pairs: Sequence[Pair]) -> str:
     """The text of a file in `known/`."""
-    return "".join(sorted(f"{' '.join((*each[:2], *each.sketch))}\n" for each in pairs))
+    return "".join(sorted(f"{_line(each)}\n" for each in pairs))
+
+
+def _line(each: Pair) -> str:
+    asserted = ("|", *each.conditions) if each.conditions else ()
+    return " ".join((*each[:2], *each.sketch, *asserted))
+
+
+def _read(line: str) -> Pair:
+    told, _, asserted = line.partition("|")
+    question, answer, *rest = told.split()
+    return Pair(question, answer, tuple(rest), tuple(asserted.split()))
 
 
 @cache
@@ -70,17 +86,16 @@ def known(benchmark: str) -> frozenset[Pair]:
     """The problems of a benchmark; empty where no copy was at hand."""
     file = FOLDER / f"{benchmark}.txt"
     text = file.read_text() if file.exists() else ""
-    rows = [line.split() for line in text.splitlines()]
-    return frozenset(Pair(question, answer, tuple(rest)) for question, answer, *rest in rows)
+    return frozenset(map(_read, text.splitlines()))
 
 
 @cache
-def _owners() -> dict[str, list[tuple[str, str]]]:
-    """For each known question its benchmark and answer."""
-    found: dict[str, list[tuple[str, str]]] = {}
+def _owners() -> dict[str, list[tuple[str, Pair]]]:
+    """For each known question its benchmarks and problems."""
+    found: dict[str, list[tuple[str, Pair]]] = {}
     for name in _names():
         for each in known(name):
-            found.setdefault(each.question, []).append((name, each.answer))
+            found.setdefault(each.question, []).append((name, each))
     return found
 
 
@@ -146,15 +161,13 @@ def refuse_foreign(
     foreign: list[tuple[int, str]] = []
     reworded: list[tuple[int, str]] = []
     for number, (each, question) in enumerate(zip(pairs, questions, strict=True), start=1):
-        owners = _owners().get(each.question, [])[:1]
-        near = {} if owners or each.question in own else alike(question)
-        similar = [] if benchmark in near else [(n, one.answer) for n in near for one in near[n]]
-        for names, held in (
-            (foreign, owners if each.question not in own else []),
-            (reworded, similar),
-        ):
-            other = [name for name, answer in held
-                     if name != benchmark and (name != extends or answer == each.answer)]  # fmt: skip
+        if each.question in own:
+            continue
+        owners = _owners().get(each.question, [])
+        near = {} if owners else alike(question)
+        similar = [] if benchmark in near else [(name, one) for name in near for one in near[name]]
+        for names, held in ((foreign, owners), (reworded, similar)):
+            other = [name for name, one in held if name != extends or _same_tests(each, one)]
             names += [(number, name) for name in other[:1]]
     if not foreign and 2 * len(reworded) > len(pairs):
         foreign = reworded
@@ -164,6 +177,12 @@ def refuse_foreign(
             f"{where} holds problems of {name}: row {number} and {len(foreign) - 1} more. Put "
             f"{benchmark}'s own data there"
         )
+
+
+def _same_tests(each: Pair, other: Pair) -> bool:
+    """Whether most of what the tests of a row assert, those of another problem assert, too."""
+    shared = set(each.conditions) & set(other.conditions)
+    return each.answer == other.answer or 2 * len(shared) > len(each.conditions)
 
 
 def standing(benchmark: str, pairs: Sequence[Pair], questions: Sequence[str], where: str) -> str:
@@ -186,9 +205,14 @@ def standing(benchmark: str, pairs: Sequence[Pair], questions: Sequence[str], wh
         if known_words or near:
             right = [one for one in near if one.answer == each.answer]
             if not right:
+                other = (
+                    "other tests than the known ones"
+                    if each.conditions
+                    else "another reference answer than the known one"
+                )
                 raise DataError(
-                    f"{where}: row {number} asks a known problem of {benchmark}, with another reference "
-                    "answer than the known one. Take another copy"
+                    f"{where}: row {number} asks a known problem of {benchmark}, with {other}. "
+                    "Take another copy"
                 )
             met[number] = right[0]
             free -= {right[0]}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import chain
 
+import code_rows
 import pytest
 from code_rows import write as write_programs
 from machine import own_data
@@ -16,11 +18,14 @@ from opdlab.store import data_hash
 from opdlab_evaluators import benchmark as benchmark_module
 from opdlab_evaluators import known
 from opdlab_evaluators.benchmarks.hmmt_feb_2025 import HmmtFeb2025
+from opdlab_evaluators.benchmarks.hmmt_feb_2026 import HmmtFeb2026
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.benchmarks.humaneval_plus import HumanEvalPlus
 from opdlab_evaluators.benchmarks.livecodebench import LiveCodeBench
+from opdlab_evaluators.benchmarks.math_500 import Math500
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
 from opdlab_evaluators.benchmarks.mbpp_plus import MbppPlus
+from opdlab_evaluators.math_benchmark import MathBenchmark
 from opdlab_evaluators.source import find_local
 
 GOLDS = ["8\\sqrt{10}", "\\dfrac{1}{2}", *map(str, range(28))]
@@ -177,10 +182,7 @@ def test_tests_of_mbpp_are_not_taken_for_those_of_mbpp_plus(exam):
          "test": [f"assert f{n}() == {n}"]}
         for n in range(378)
     ]  # fmt: skip
-    fields = [Mbpp().normalise(row, 1) for row in rows]
-    pairs = [known.pair(row["question"], row["tests"]) for row in fields]
-    (known.FOLDER / "mbpp.txt").write_text(known.lines(pairs))
-    known.forget()
+    remember("mbpp", Mbpp(), [Mbpp().normalise(row, 1) for row in rows])
     path = write(exam, rows, "mbpp.jsonl")
     with pytest.raises(
         DataError, match=r"mbpp_plus: .* holds problems of mbpp: row 1 and 377 more"
@@ -194,14 +196,60 @@ def test_a_benchmark_with_more_tests_may_ask_the_same_questions_and_not_by_the_s
         HumanEval().normalise(json.loads(line), 1)
         for line in (exam / "humaneval.jsonl").read_text().splitlines()
     ]
-    pairs = [known.pair(row["question"], row["tests"]) for row in fields]
-    (known.FOLDER / "humaneval.txt").write_text(known.lines(pairs))
-    known.forget()
+    remember("humaneval", HumanEval(), fields)
     with pytest.raises(DataError, match=r"humaneval_plus: .* holds problems of humaneval: row 1"):
         HumanEvalPlus(path=str(exam / "humaneval.jsonl")).problems()
     more = (exam / "humaneval.jsonl").read_text().replace("candidate([]) ==", "candidate([0]) ==")
     (exam / "more.jsonl").write_text(more)
     assert len(HumanEvalPlus(path=str(exam / "more.jsonl")).problems()) == 164
+
+
+def remember(name, benchmark, fields):
+    """Make the problems that these fields ask the known ones of a benchmark."""
+    pairs = [
+        known.pair(row["question"], benchmark.judged_by(row), row["_conditions"]) for row in fields
+    ]
+    (known.FOLDER / f"{name}.txt").write_text(known.lines(pairs))
+    known.forget()
+
+
+DISGUISES = {
+    "a comment": lambda tests: f"# more tests\n{tests}  # many\n",
+    "blanks": lambda tests: tests.replace(" == ", "  ==  "),
+    "a note": lambda tests: f"METADATA = {{'author': 'me'}}\n{tests}",
+    "an import": lambda tests: f"import numpy as np\n{tests}",
+    "messages": lambda tests: re.sub("(== [0-9]+)", r"\1, 'wrong'", tests),
+    "another name": lambda tests: tests.replace("candidate", "f"),
+    "a test that always holds": lambda tests: f"{tests}\n    assert True, 'reached'\n",
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES)
+def test_the_few_tests_of_humaneval_in_another_form_are_not_those_of_humaneval_plus(exam, disguise):
+    rows = [code_rows.humaneval(number) for number in range(164)]
+    remember("humaneval", HumanEval(), [HumanEval().normalise(row, 1) for row in rows])
+    path = write(exam, [{**row, "test": disguise(row["test"])} for row in rows])
+    with pytest.raises(DataError, match=r"holds problems of humaneval: row 1 and 163 more"):
+        HumanEvalPlus(path=path).problems()
+    if "numpy" not in disguise(""):
+        assert HumanEval(path=path).data().standing.startswith("known questions and answers, ")
+
+
+def test_most_tests_of_mbpp_are_not_those_of_mbpp_plus(exam):
+    rows = [code_rows.mbpp(number) for number in range(378)]
+    remember("mbpp", Mbpp(), [Mbpp().normalise(row, 1) for row in rows])
+    for form in ("# more\n{0}\n{1}\n{2}", "{0}\n{1}", "{0}\n{1}\n{2}\nassert abs(-1)"):
+        tests = [{**row, "test": form.format(*row["test_list"])} for row in rows]
+        with pytest.raises(DataError, match=r"holds problems of mbpp: row 1 and 377 more"):
+            MbppPlus(path=write(exam, tests)).problems()
+        benchmark_module._checked.cache_clear()
+    changed = {**rows[7], "test_list": [*rows[7]["test_list"][:2], "assert add_7(2) == 10"]}
+    whole = [*rows[:7], changed, *rows[8:], *map(code_rows.mbpp, range(378, 500))]
+    path = write(exam, whole)
+    with pytest.raises(
+        DataError, match="row 8 asks a known problem of mbpp, with other tests than"
+    ):
+        Mbpp(path=path).problems()
 
 
 @pytest.mark.parametrize(("day", "release"), [("2024-07-27", "v3"), ("2024-09-14", "v4")])
@@ -214,12 +262,44 @@ def test_two_releases_of_one_size_are_told_apart_by_their_contests(tmp_path, day
     other = {"v3": "v4", "v4": "v3"}[release]
     with pytest.raises(DataError, match=f"these are the problems of {release}, not of {other}"):
         LiveCodeBench(path=path, release=other).problems()
+    with pytest.raises(DataError, match="101 problems, not 175: v3 or v4 has as many"):
+        LiveCodeBench(path=path).problems()
     path = write(tmp_path, [{**row, "contest_date": "08/21/2023"} for row in rows], "odd.jsonl")
     with pytest.raises(DataError, match=r"row 1 is malformed .*08/21/2023"):
         LiveCodeBench(path=path, release="v3").problems()
 
 
 KNOWN = sorted(file.stem for file in known.FOLDER.glob("*.txt"))
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_words_added_to_its_questions_hide_no_benchmark(name):
+    """Questions of a few letters have no sketch; a set counts as hidden by half of its questions."""
+    problems = known.known(name)
+    assert sum(bool(each.sketch) for each in problems) > 0.95 * len(problems)
+
+
+def test_real_copies_with_words_added_to_every_question_are_known(tmp_path):
+    """Reference answers that were moved on by one are told, and another benchmark takes none of them."""
+    names = [
+        name for name in KNOWN if issubclass(plugins.load(plugins.EVALUATORS, name), MathBenchmark)
+    ]
+    sources = {name: plugins.load(plugins.EVALUATORS, name).source for name in names}
+    for name, file in own_data({one: find_local(sources[one], None) for one in names}).items():
+        make = plugins.load(plugins.EVALUATORS, name)
+        rows = read_rows(file)
+        asked = "question" if "question" in rows[0] else "problem"
+        worded = [{**row, asked: f"Solve with care: {row[asked]} Think first."} for row in rows]
+        path = write(tmp_path, worded, f"{name}.jsonl")
+        assert "questions with words added" in make(path=path).data().standing
+        moved = [{**row, "answer": worded[n - 1]["answer"]} for n, row in enumerate(worded)]
+        with pytest.raises(
+            DataError, match=f"row [0-9]+ asks a known problem of {name}, with another"
+        ):
+            make(path=write(tmp_path, moved, f"moved-{name}.jsonl")).problems()
+        other = HmmtFeb2026 if name != "gsm8k" else Math500
+        with pytest.raises(DataError, match=f"holds problems of {name}: row"):
+            other(path=path).problems()
 
 
 def test_real_copies_are_known_and_nothing_else_is_taken_for_them(tmp_path):

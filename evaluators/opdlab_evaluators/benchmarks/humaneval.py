@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.benchmark import Fields, pick
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
+from opdlab_evaluators.programs.asserted import bare
 from opdlab_evaluators.programs.extraction import (
     after_future_imports,
     bound,
@@ -16,7 +17,7 @@ from opdlab_evaluators.programs.extraction import (
     function_body,
     last_block,
 )
-from opdlab_evaluators.programs.failing_tests import can_fail
+from opdlab_evaluators.programs.failing_tests import read_tests
 from opdlab_evaluators.programs.judging import Assertions, Worker, judge
 from opdlab_evaluators.source import Source
 
@@ -49,11 +50,11 @@ class HumanEval(CodeBenchmark):
             "question": pick(row, ("prompt",), name, number),
             "gold": pick(row, ("canonical_solution",), name, number),
             "entry_point": pick(row, ("entry_point",), name, number),
-            "tests": can_fail(pick(row, ("test",), name, number), name, number),
+            **read_tests(pick(row, ("test",), name, number), name, number),
         }
 
     def judged_by(self, fields: Fields) -> str:
-        return fields["tests"]
+        return bare(fields["tests"])
 
     def problem(self, fields: Fields) -> Problem:
         question = fields["question"]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from opdlab.records import Problem
 from opdlab_evaluators import known
+from opdlab_evaluators.benchmark import Fields
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.source import Source
 
@@ -22,6 +23,9 @@ class HumanEvalPlus(HumanEval):
         aliases=("HumanEvalPlus", "humanevalplus"),
         extends="humaneval",
     )
+
+    def judged_by(self, fields: Fields) -> str:
+        return fields["tests"]
 
     def known_fault(self, problem: Problem) -> str | None:
         """See `Evaluator.known_fault`: told by contents."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
 from opdlab.disputes import DISPUTED
@@ -80,6 +81,16 @@ class LiveCodeBench(CodeBenchmark):
     def _releases(self) -> list[str]:
         single = self.release.removeprefix("release_")
         return [p for p in COUNTS if p <= single] if self.release != single else [single]
+
+    def other_count(self, count: int) -> str:
+        upto = dict(zip(COUNTS, accumulate(COUNTS.values()), strict=True))
+        releases = [name for name, each in COUNTS.items() if each == count]
+        releases += [f"release_{name}" for name in upto if upto[name] == count]
+        if not releases:
+            return super().other_count(count)
+        return (
+            f"{' or '.join(releases)} has as many. Name that release, or put the other file there"
+        )
 
     @property
     def benchmark(self) -> str:

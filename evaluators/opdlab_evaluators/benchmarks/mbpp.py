@@ -13,8 +13,9 @@ from opdlab_evaluators import known
 from opdlab_evaluators.answers.extraction import after_thinking
 from opdlab_evaluators.benchmark import Fields, pick, texts
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
+from opdlab_evaluators.programs.asserted import bare
 from opdlab_evaluators.programs.extraction import classes, definitions, last_block
-from opdlab_evaluators.programs.failing_tests import can_fail
+from opdlab_evaluators.programs.failing_tests import read_tests
 from opdlab_evaluators.programs.judging import Assertions, Worker, judge
 from opdlab_evaluators.programs.names import mentioned
 from opdlab_evaluators.source import Source
@@ -56,12 +57,12 @@ class Mbpp(CodeBenchmark):
             "question": str(pick(row, ("text", "prompt"), name, number)).strip(),
             "gold": pick(row, ("code",), name, number).replace("\r\n", "\n"),
             "shown": listed,
-            "tests": can_fail("\n".join(listed), name, number),
+            **read_tests("\n".join(listed), name, number),
             "setup": "\n".join(part for part in setup if part).replace("\r\n", "\n"),
         }
 
     def judged_by(self, fields: Fields) -> str:
-        return fields["tests"]
+        return bare(fields["tests"])
 
     def problem(self, fields: Fields) -> Problem:
         tests = "\n".join(fields["shown"][:SHOWN_TESTS])

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from opdlab.records import option
 from opdlab_evaluators.benchmark import Fields, pick, texts
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
-from opdlab_evaluators.programs.failing_tests import can_fail
+from opdlab_evaluators.programs.failing_tests import read_tests
 from opdlab_evaluators.source import Source
 
 
@@ -38,4 +38,7 @@ class MbppPlus(Mbpp):
         value = pick(row, ("test",), name, number)
         # A list is what MBPP itself has, which is refused by its name.
         tests = value if isinstance(value, str) else "\n".join(texts(value))
-        return {**super().normalise(row, number), "tests": can_fail(tests, name, number)}
+        return {**super().normalise(row, number), **read_tests(tests, name, number)}
+
+    def judged_by(self, fields: Fields) -> str:
+        return fields["tests"]

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import ast
 from functools import lru_cache
+from typing import Any
 
 from opdlab.errors import DataError
+from opdlab_evaluators.programs.asserted import conditions
 
 
-def can_fail(tests: str, name: str, number: int) -> str:
-    """The tests of row `number`.
+def read_tests(tests: str, name: str, number: int) -> dict[str, Any]:
+    """The tests of row `number`, as `tests`, and what they assert, as `_conditions`.
 
     Raises:
         DataError: nothing in them asserts or raises, or what they assert holds for any program.
         SyntaxError: they are no Python.
     """
-    if cannot_fail(tests, strict=True):
+    tree = ast.parse(tests)
+    if _cannot_fail(tree, strict=True):
         raise DataError(
             f"{name}: row {number} has tests that no program can fail: they assert nothing of it; "
             "take another copy"
         )
-    return tests
+    return {"tests": tests, "_conditions": conditions(tree)}
 
 
 @lru_cache(maxsize=1024)
@@ -30,7 +33,10 @@ def cannot_fail(tests: str, strict: bool = False) -> bool:
     Args:
         strict: a call alone, which could raise, is no test.
     """
-    tree = ast.parse(tests)
+    return _cannot_fail(ast.parse(tests), strict)
+
+
+def _cannot_fail(tree: ast.Module, strict: bool) -> bool:
     checks = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == "check"]
     # The walk goes by depth and stops early: some tests hold megabytes of data.
     able = any(map(_may_fail, ast.walk(tree))) or (
