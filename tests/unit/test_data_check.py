@@ -212,7 +212,7 @@ def test_a_function_of_the_preamble_is_no_solution(folder):
 
 
 def test_real_data_are_graded_as_they_must_be(folder, monkeypatch):
-    """A few problems of every benchmark that is at hand; `opdlab data check --grade` takes them all."""
+    """A few problems of every benchmark that is at hand; `.ci/run` grades them all."""
     need_sandbox()
     monkeypatch.setenv("OPDLAB_DATA", OWN or str(folder))
     kinds = {
