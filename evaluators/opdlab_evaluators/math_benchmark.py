@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -63,9 +64,9 @@ class MathBenchmark(Benchmark):
         Raises:
             ValueError: the text is no answer.
         """
-        bare = text.strip().strip("$").strip()
+        bare = _FRAME.sub("", text).strip()
         if not bare or bare.casefold() in MISSING:
-            raise ValueError("it is empty")
+            raise ValueError("it is empty" if not bare else f"{bare!r} stands for none")
         return tidy_gold(text)
 
     def problem(self, fields: Fields) -> Problem:
@@ -123,8 +124,27 @@ def _value(gold: str) -> str:
     return "".join(gold.rpartition("=")[2].split())
 
 
-MISSING = ("nan", "nat", "none", "null", "n/a", "na", "<na>")
-"""What programs write for a value that is not there."""
+_FRAME = re.compile(
+    r"\\(?:boxed|fbox|text|mbox|mathrm|mathbf|quad|qquad|left|right|displaystyle)(?![a-zA-Z])|\\[,;:! ]"
+    r"|(?<!\\)[{}$.]|[\s\u200b-\u200f\u2060\ufeff]+"
+)
+"""What holds an answer and is none."""
+MISSING = (
+    "nan",
+    "nat",
+    "none",
+    "null",
+    "n/a",
+    "na",
+    "<na>",
+    "-",
+    "--",
+    "?",
+    "unknown",
+    "tbd",
+    "todo",
+)
+"""What programs and people write for a value that is not there."""
 
 
 def written(value: Any) -> str:

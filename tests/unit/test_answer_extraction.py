@@ -54,6 +54,13 @@ CASES |= {
     "The answer is $5$ or $6$. Done.": "5  or  6",
     "The answer to the question is 5.": "5",
     "The answer cannot be 5.": None,
+    # A question that was copied states nothing; an equation and a result do.
+    "Put it in \\boxed{}.\n\nEvaluate\n\\[\\sin 0 + 5.\\]": None,
+    "Please compute the product:\n\n$$2 + 3$$": None,
+    "**Simplify** $x$. What is\n$$2 + 3$$": None,
+    "Compute the sum:\n\\[2 + 3 = 5\\]": "2 + 3 = 5",
+    "Evaluate it step by step. We get\n\\[\\frac{1}{2}\\]": r"\frac{1}{2}",
+    "Simplifying, this is\n\\[\\frac{1}{2}\\]": r"\frac{1}{2}",
 }
 
 

@@ -28,6 +28,18 @@ def write(path, rows):
 
 BLANK = [None, float("nan"), "", " \n", []]
 NOTHING = [*BLANK, "nan", "N/A", "$$", "$ $", ["7"], {"value": 7}, True, float("inf")]
+NOTHING += [
+    "\\boxed{}",
+    "$\\boxed{\\,}$",
+    "{}",
+    "\\text{}",
+    "\\quad",
+    "\u200b",
+    ".",
+    "?",
+    "-",
+    "unknown",
+]
 
 
 @pytest.mark.parametrize("kind", [Aime2026, HmmtFeb2026, Gsm8k])
@@ -52,11 +64,18 @@ def test_answers_of_aime_are_whole_numbers_up_to_999(tmp_path, value):
     assert [Aime2026().gold(one) for one in ("073", "$0$", "999")] == ["73", "0", "999"]
 
 
-@pytest.mark.parametrize("solution", ["It is 7.", "7", "12 \n#### ", "####"])
+@pytest.mark.parametrize(
+    "solution", ["It is 7.", "7", "12 \n#### ", "####", "#### 5 apples", "the #### mark"]
+)
 def test_an_answer_of_gsm8k_stands_behind_its_mark(tmp_path, solution):
     path = write(tmp_path / "a.jsonl", [{"question": "?", "answer": solution}])
     with pytest.raises(DataError, match=r"row 1 has no reference answer"):
         Gsm8k(path=path).problems()
+
+
+@pytest.mark.parametrize("text", ["\\{\\}", "\\infty", "∅", "\\text{even}", "x", "\\$5"])
+def test_an_answer_may_be_no_number(text):
+    assert HmmtFeb2026().gold(text) in (text, "5")
 
 
 @pytest.mark.parametrize("question", [None, "  \n", ["?"], 3])

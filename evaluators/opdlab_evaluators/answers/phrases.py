@@ -49,6 +49,11 @@ _STATES = re.compile(
     r"\b(?:is|are|was|were|equals|has|have|had|makes|made|earns|earned|costs?|pays|paid|spends|spent|needs?|takes?"
     r"|took|gets|got|sells|sold|buys|bought|uses|used|must be|will be|would be)\b|=|≈|\\approx"
 )
+_TASK = re.compile(
+    r"(?:please |now )?(?:find|compute|evaluate|simplify|calculate|determine|express|expand|factor|solve"
+    r"|rewrite|what (?:is|are)|give)\b",
+    re.IGNORECASE,
+)
 _LAST = 40
 """Mentions of an answer that are looked at, from the end."""
 
@@ -75,6 +80,8 @@ def last_statement(text: str) -> str | None:
     if signed:
         return None if _OPTIONS.search(text) else _phrase(line, signed.end())
     formula = _STEP.fullmatch(line.rstrip("."))
+    if formula and _is_task(text.rstrip()[: -len(line)], line):
+        return None
     if formula:
         return _trimmed(next(value for value in formula.groups() if value is not None))
     sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", line)[-1]
@@ -82,6 +89,12 @@ def last_statement(text: str) -> str | None:
     if states is None or sentence.endswith("?") or not sentence[states.end() :].strip(" .:*$"):
         return None
     return _phrase(sentence, 0)
+
+
+def _is_task(before: str, formula: str) -> bool:
+    """Whether a formula is what the words before it ask to work out: a question that was copied."""
+    sentence = re.split(r"[.!?:]\s|\n\s*\n", before[-LONGEST:].rstrip(" \n:"))[-1]
+    return bool(_TASK.match(sentence.lstrip(" \n*_#>"))) and "=" not in formula
 
 
 def _named(text: str, after: int) -> str | None:

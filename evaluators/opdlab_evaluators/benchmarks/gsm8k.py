@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -36,7 +37,10 @@ class Gsm8k(MathBenchmark):
         _, mark, answer = text.rpartition("####")
         if not mark:
             raise ValueError("its worked solution has no #### before a number")
-        return super().gold(answer.replace(",", ""))
+        gold = super().gold(answer.replace(",", ""))
+        if not re.fullmatch(r"-?[0-9]+(?:\.[0-9]+)?", gold):
+            raise ValueError("what follows #### is no number")
+        return gold
 
     def worked_solution(self, row: Mapping[str, Any]) -> str | None:
         """The column of the answer holds it whole, up to `#### 18`."""
