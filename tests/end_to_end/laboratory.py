@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from end_to_end.warm import start
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -19,7 +19,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from opdlab.characters import character_tokenizer
 
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz+-*=;#:>,()MRC?"
-COMMAND = [sys.executable, "-c", "from opdlab.cli import main; main()"]
 
 
 def save_model(folder: Path, width: int, characters: str = CHARACTERS, scale: float = 1.0) -> Path:
@@ -89,11 +88,7 @@ class Laboratory:
         path.write_text(yaml.safe_dump(self.experiment(**changes)))
         return path
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """The command line in a process of its own."""
-        command = [*COMMAND, *map(str, arguments)]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    start = staticmethod(start)
 
     def run(self, *arguments: str | Path, code: int = 0) -> str:
         """Run a command to its end, check its exit code, return what it printed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import psutil
 import pytest
 import torch
 from end_to_end.laboratory import Laboratory, comparable, wait_for_step
+from end_to_end.warm import start
 
-OPDLAB = Path(sys.executable).with_name("opdlab")
 STEPS = 6
 TWO = {"training__devices": 2, "training__accelerator": "cpu", "training__prompts_per_step": 3}
 
@@ -23,13 +22,6 @@ def write(laboratory: Laboratory, **changes: Any) -> Path:
     shared = {"training__steps": STEPS, "training__gradient_clip": 0, "method__support": "sampled"}
     runs = [{"name": "opd", "set": {"method": {"type": "opd"}}}, {"name": "lgr", "set": {}}]
     return laboratory.write(**shared, runs=runs, **changes)
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Lightning starts the other processes by the command that started the first."""
-    pipe = subprocess.PIPE
-    command = [OPDLAB, *arguments]
-    return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:

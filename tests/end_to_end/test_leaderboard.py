@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-from end_to_end.laboratory import COMMAND
 from end_to_end.servers import MlflowServer
+from end_to_end.warm import start
 from run_folders import draws, write_model, write_reference, write_run
 
 from opdlab import tracking
@@ -22,15 +21,10 @@ BOTH = ("math/short", "code/long")
 
 
 def opdlab(*arguments: str | Path, code: int = 0) -> str:
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "120"},
-        timeout=240,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    command = start(*arguments, environment={**os.environ, "COLUMNS": "120"})
+    text, _ = command.communicate(timeout=240)
+    assert command.returncode == code, text
+    return text
 
 
 @pytest.fixture(scope="module")

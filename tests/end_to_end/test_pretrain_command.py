@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from end_to_end import warm
 from safetensors.torch import load_file
 
 from opdlab import shipped
@@ -29,20 +28,8 @@ SHORT = (
 )
 
 
-def command(output: Path, *more: str) -> list[str]:
-    opdlab = Path(sys.executable).parent / "opdlab"
-    return [str(opdlab), "pretrain", "pretrain/student", f"output={output}", *SHORT, *more]
-
-
-def start(output: Path, *more: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command(output, *more),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start(output: Path, *more: str) -> warm.Command | subprocess.Popen[str]:
+    return warm.start("pretrain", "pretrain/student", f"output={output}", *SHORT, *more)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> str:

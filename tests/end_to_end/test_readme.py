@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from end_to_end.laboratory import COMMAND
 
 README = Path(__file__).parents[2] / "README.md"
 EXAMPLE = re.compile(r"<!-- example: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
@@ -36,7 +35,11 @@ def opdlab(folder: Path, *arguments: str) -> str:
     """Run the command in a folder that is not the repository."""
     environment = {**os.environ, "PYTHONPATH": str(folder / "site"), "COLUMNS": "100"}
     done = subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+        [Path(sys.executable).with_name("opdlab"), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
