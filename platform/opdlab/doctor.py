@@ -11,7 +11,7 @@ from dataclasses import replace
 from rich.markup import escape
 from rich.table import Table
 
-from opdlab import doctor_machine, doctor_models, doctor_training, loader, models
+from opdlab import doctor_draws, doctor_machine, doctor_models, doctor_training, loader, models
 from opdlab.config import Experiment
 from opdlab.doctor_lines import Line, failed, skipped
 from opdlab.doctor_probe import Cast, Probe, make_probe, share_of_teachers
@@ -59,7 +59,7 @@ def look_at(probe: Probe, cast: Cast) -> Iterator[Line]:
         yield from share_of_teachers(probe)
     yield doctor_models.answers_end(probe)
     yield doctor_models.rescored(probe)
-    yield doctor_models.drawn_as_recorded(probe)
+    yield doctor_draws.drawn_as_recorded(probe)
     yield doctor_models.self_teacher(probe)
     for name, asked in zip(cast.teachers, probe.by_teacher(), strict=True):
         if asked is not None:

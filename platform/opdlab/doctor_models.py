@@ -9,7 +9,6 @@ from operator import itemgetter
 from time import perf_counter
 
 import torch
-from scipy.stats import kstest, norm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opdlab import models, posed
@@ -21,7 +20,6 @@ from opdlab.evaluation import sampling_engine
 from opdlab.head import log_distribution
 from opdlab.length_groups import states_before_tokens
 from opdlab.naive import naive_scores
-from opdlab.precision import expectation
 from opdlab.prompts import LOOKED_AT, PromptSource, encode, open_prompts, unknown
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Tensor
@@ -196,52 +194,6 @@ def training_log_probs(probe: Probe) -> Float[Tensor, "T"]:
     hidden = states_before_tokens(probe.student, rollout)
     said = log_distribution(probe.student, hidden, probe.vocabulary)
     return said.gather(-1, rollout.token[:, None])[:, 0]
-
-
-LEAST_TOKENS = 20
-"""Sure tokens say nothing of how they were drawn; of fewer unsure ones a test has no power."""
-UNSURE = 0.3
-"""Nats of entropy from which a position counts as unsure."""
-CHANCE = 1e-4
-"""Probability with which samples that are right are called wrong."""
-
-
-@torch.no_grad()
-def drawn_as_recorded(probe: Probe) -> Line:
-    """Whether the tokens are samples of the student's distribution, by what samples of it satisfy.
-
-    The mean of log-probability plus entropy is 0, and the place at which each token stands in its
-    cumulative distribution, made even within the token's share, is uniform.
-    """
-    what = "tokens are samples of the student's distribution"
-    rollout, engine = probe.rollout, probe.config.rollout
-    if (engine.temperature, engine.top_p) != (1.0, 1.0):
-        return skipped(what, "the experiment asks for samples of another distribution")
-    states = states_before_tokens(probe.student, rollout)
-    log_p = log_distribution(probe.student, states, probe.vocabulary).double()
-    p = log_p.exp()
-    entropy = -expectation(p, log_p)
-    unsure = entropy > UNSURE
-    if int(unsure.sum()) < LEAST_TOKENS:
-        return skipped(
-            what, f"only {int(unsure.sum())} tokens were drawn from more than one likely one"
-        )
-    token = rollout.token[:, None]
-    own, mass = (x.gather(-1, token)[:, 0] for x in (log_p, p))
-    spread = (expectation(p, log_p.square()) - entropy.square()).clamp(min=0).sum().sqrt()
-    lead = float((own + entropy).sum() / spread)
-    even = torch.rand(len(mass), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    place = p.cumsum(-1).gather(-1, token)[:, 0] - mass * even.to(mass.device)
-    chance = float(kstest(place[unsure].clamp(0, 1).cpu().numpy(), "uniform").pvalue)
-    found = (
-        f"mean of log-probability and entropy {float((own + entropy).mean()):+.3f} nats, "
-        f"{lead:+.1f} standard errors; uniform places have probability {chance:.2g}"
-    )
-    remedy = (
-        "the rollout engine draws other tokens than the student would: report it, or use another"
-    )
-    right = abs(lead) < float(norm.isf(CHANCE / 2)) and chance > CHANCE
-    return judged(what, bool(right), found, remedy)
 
 
 def self_teacher(probe: Probe) -> Line:

@@ -81,6 +81,14 @@ class Probe:
             self.teacher, self.specialists, self.rollout, questions, self.domains
         )
 
+    def again(self, number: int) -> Rollout:
+        """Other answers to the same prompts; number 0 are those that are there."""
+        if number == 0:
+            return self.rollout
+        seeds = range(number * len(self.problems), (number + 1) * len(self.problems))
+        drawn = (self.config, self.student, self.tokenizer, self.problems)
+        return draw(*drawn, seeds, 0, self.vocabulary)
+
     def by_teacher(self) -> list[Probe | None]:
         """For each teacher, the general one first, the rows that it scores; None where there are none."""
         patterns = [one.domains for one in self.specialists]
@@ -118,17 +126,8 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
         for index in places(config, prompts, max(1, ROWS // group))
         for _ in range(group)
     ]
-    engine = replace(config.rollout, max_new_tokens=min(TOKENS, config.rollout.max_new_tokens))
-    rollout = returned.sample(
-        engine,
-        student,
-        [prompt.tokens for prompt in asked],
-        list(range(len(asked))),
-        eos_ids=models.require_end(student, tokenizer, shared),
-        pad_id=models.pad_id(student, tokenizer, shared),
-        top_k=max(CANDIDATES, *(run.method.group for run in runs)),
-        vocabulary=shared,
-    )
+    candidates = max(CANDIDATES, *(run.method.group for run in runs))
+    rollout = draw(config, student, tokenizer, asked, range(len(asked)), candidates, shared)
     general, *others = (Teacher(model, shared) for model, _ in cast.teachers.values())
     specialists = [
         Specialist(tuple(one.domains), teacher)
@@ -146,6 +145,28 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
         asked,
         rollout,
         tuple(specialists),
+    )
+
+
+def draw(
+    config: Experiment,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[Prompt],
+    seeds: Sequence[int],
+    candidates: int,
+    vocabulary: int,
+) -> Rollout:
+    """Short answers to prompts, by the experiment's engine."""
+    return returned.sample(
+        replace(config.rollout, max_new_tokens=min(TOKENS, config.rollout.max_new_tokens)),
+        student,
+        [prompt.tokens for prompt in asked],
+        list(seeds),
+        eos_ids=models.require_end(student, tokenizer, vocabulary),
+        pad_id=models.pad_id(student, tokenizer, vocabulary),
+        top_k=candidates,
+        vocabulary=vocabulary,
     )
 
 

@@ -11,9 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import kstest
+from spoilt import spoilt
 from typer.testing import CliRunner
 
-from opdlab import doctor_machine, doctor_models, doctor_training, loader, models
+from opdlab import (
+    decoder,
+    doctor_draws,
+    doctor_machine,
+    doctor_models,
+    doctor_training,
+    loader,
+    models,
+)
 from opdlab.cli import app
 from opdlab.config import Experiment
 from opdlab.doctor import diagnose, look_at, of_a_teacher
@@ -250,22 +260,41 @@ def test_a_teachers_number_that_is_another_fails_the_line_of_the_reference_alone
     assert failing(probe) == ["tree scoring equals the naive way"]
 
 
-def drawn(probe: Probe, change: Any) -> Probe:
-    """The probe with tokens that were drawn wrongly, and what the student says of them."""
-    import opdlab.decoder as decoder
-
-    before = decoder.choose
-    decoder.choose = lambda w, u, t, p: change(before, w, u)
-    try:
-        config = probe.config
-        return make_probe(config, [config], cast())
-    finally:
-        decoder.choose = before
+DRAWN_WRONGLY = {
+    "at another temperature": lambda choose, w, u, _: choose(w, u, 1.5, 1.0),
+    "from a nucleus of 0.9": lambda choose, w, u, _: choose(w, u, 1.0, 0.9),
+    "the likeliest": lambda choose, w, u, _: choose(w, u, 0.0, 1.0),
+    "all by one number": lambda choose, w, u, _: choose(w, torch.full_like(u, 0.37), 1.0, 1.0),
+    "by one number a step": lambda choose, w, u, _: choose(w, u[:1].expand_as(u), 1.0, 1.0),
+    "by one number an answer": lambda choose, w, u, held: choose(w, held(u), 1.0, 1.0),
+    "by numbers below a half": lambda choose, w, u, _: choose(w, u / 2, 1.0, 1.0),
+}
 
 
-def test_tokens_drawn_at_another_temperature_fail_the_line_of_samples_alone(probe: Probe) -> None:
-    hot = drawn(probe, lambda choose, weighed, uniform: choose(weighed, uniform, 2.0, 1.0))
-    assert failing(hot) == ["tokens are samples of the student's distribution"]
+@pytest.mark.parametrize("name", DRAWN_WRONGLY)
+def test_tokens_that_are_no_samples_fail_their_line_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    choose, change = decoder.choose, DRAWN_WRONGLY[name]
+
+    def held(uniform: Any) -> Any:
+        """The first number that came with a batch of so many rows, again and again."""
+        return torch.linspace(0.05, 0.95, len(uniform), dtype=uniform.dtype)[:, None]
+
+    monkeypatch.setattr(decoder, "choose", lambda w, u, *_: change(choose, w, u, held))
+    config = one_run()
+    probe = make_probe(config, [config], cast())
+    assert failing(probe) == ["tokens are samples of the student's distribution"]
+
+
+def test_places_that_know_nothing_of_each_other_get_every_probability_alike() -> None:
+    seeded = torch.Generator().manual_seed(1)
+    group = torch.arange(400) // 20
+    found = [
+        doctor_draws.independent(torch.rand(400, generator=seeded, dtype=torch.float64), group)
+        for _ in range(200)
+    ]
+    assert kstest(found, "uniform").pvalue > 1e-3
 
 
 def test_an_eos_that_the_mask_leaves_out_fails_the_line_of_eos_alone(probe: Probe) -> None:
@@ -479,6 +508,20 @@ def test_sums_of_half_precision_are_those_of_float64(probe: Probe, precision: st
     half = replace(probe, config=probe.config.model_copy(update={"training": training}))
     line = doctor_training.float32_sums("opd", half)
     assert line.status == "pass", line
+
+
+@pytest.mark.parametrize("name", ["chunked_loss", "vocabulary_statistics", "record"])
+def test_sums_that_are_rounded_are_found(
+    monkeypatch: pytest.MonkeyPatch, probe: Probe, name: str
+) -> None:
+    honest = getattr(doctor_training, name)
+
+    def rounded(*arguments: Any) -> Any:
+        found = honest(*arguments)
+        return spoilt(found, entropy=found.entropy.bfloat16().float())
+
+    monkeypatch.setattr(doctor_training, name, rounded)
+    assert_fails(doctor_training.float32_sums("opd", probe), "to float64")
 
 
 TWO_METHODS = """
