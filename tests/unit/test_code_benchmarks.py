@@ -225,6 +225,7 @@ def test_changed_private_tests_change_the_hash_of_the_data(folder):
     ("name", "column", "value", "said"),
     [
         ("livecodebench", "metadata", "{", "row 1 is malformed"),
+        ("livecodebench", "metadata", "{}", "call a function, and its metadata have no func_name"),
         ("livecodebench", "public_test_cases", "[3]", "a test is malformed"),
         ("livecodebench", "public_test_cases", '[{"input": "1", "output": "1"}]', "'testtype'"),
         ("livecodebench", "private_test_cases", "nothing packed", "tests cannot be read"),
@@ -244,6 +245,24 @@ def test_malformed_rows_are_faults_of_the_data_and_of_no_program(folder, name, c
         verdict = evaluator.grade(evaluator.problems()[0], fenced("print(1)"))
         assert verdict.status == "grader_error"
         assert said in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("setup", "tests", "status"),
+    [
+        ("raise ValueError(3)", [], "grader_error"),
+        ("import math\nassert math.sqrt(4) == 3", [], "grader_error"),
+        ("table = {}\nkey = table['a']", [], "grader_error"),
+        ("key = add_0(1)[0]", [], "wrong"),
+        ("", ["assert add_0(1) == [][1]"], "wrong"),
+    ],
+)
+def test_what_fails_before_the_program_is_used_is_a_fault_of_the_data(folder, setup, tests, status):
+    rows = [mbpp(number) for number in range(500)]
+    rows[0] |= {"test_setup_code": setup, "test_list": [*tests, *rows[0]["test_list"]]}
+    (folder / "mbpp.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    problem = Mbpp().problems()[0]
+    assert Mbpp().grade(problem, Mbpp().right_answer(problem)).status == status
 
 
 def test_without_a_sandbox_nothing_runs_unless_it_is_asked_for_by_name(folder, monkeypatch):

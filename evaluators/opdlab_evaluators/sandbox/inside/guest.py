@@ -11,10 +11,11 @@ import atexit
 import io
 import json
 import os
+import re
 import sys
 import threading
 import traceback
-from collections.abc import Container
+from collections.abc import Collection
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
@@ -196,7 +197,7 @@ def _judge(program: str, options: dict[str, Any]) -> None:
         raise
     except BaseException as error:  # noqa: BLE001
         # Any exception in a test is a test that failed.
-        fault = _fault(error, options["names"])
+        fault = _fault(error, program, options["names"])
         said = {"passed": False, "reason": _failure(error, program), "fault": fault}
     if peer.broken:
         # A test may have caught it.
@@ -221,17 +222,28 @@ def _prepared(program: str, preamble: str, names: dict[str, Any]) -> CodeType | 
         return None
 
 
-def _fault(error: BaseException, served: Container[str | None]) -> str:
+def _fault(error: BaseException, tests: str, served: Collection[str]) -> str:
     """What of a failed test is no fault of the program; empty if it may be one.
 
-    That is a module that the tests' own lines do not find, or a name in them that nobody defines.
+    That is a module that the tests' own lines do not find, a name in them that nobody defines, or whatever
+    fails in a line before the first one that uses the program.
     """
     if isinstance(error, HandoverError):
         return "programs get no such object"
     places = traceback.extract_tb(error.__traceback__)
+    lines = [place.lineno or 0 for place in places if place.filename == TESTS]
     own = bool(places) and places[-1].filename == TESTS
     unknown = type(error) is NameError and error.name not in served
-    return FAULTY_TESTS if own and (isinstance(error, ImportError) or unknown) else ""
+    if own and (isinstance(error, ImportError) or unknown):
+        return FAULTY_TESTS
+    return FAULTY_TESTS if lines and lines[0] < _first_use(tests, served) else ""
+
+
+def _first_use(tests: str, served: Collection[str]) -> int:
+    """The first line that mentions a name of the program; 0 if none does."""
+    name = re.compile(rf"\b(?:{'|'.join(map(re.escape, served))})\b") if served else None
+    found = name and name.search(tests)
+    return tests.count("\n", 0, found.start()) + 1 if found else 0
 
 
 def _failure(error: BaseException, program: str) -> str:
