@@ -64,6 +64,10 @@ class Benchmark(Evaluator):
     def problem(self, fields: Fields) -> Problem:
         """The problem, with the prompt in the wording that the options ask for."""
 
+    def require(self, problems: Sequence[Problem]) -> None:
+        """Raise DataError where a whole copy shows that it is another benchmark's."""
+        del problems
+
     def judged_by(self, fields: Fields) -> str:
         """What an answer is held against: the reference answer, or the tests."""
         return str(fields["gold"])
@@ -92,12 +96,15 @@ def _checked(benchmark: Benchmark, folder: str | None) -> tuple[list[Problem], D
         _in_row(number, found, _hash, [each])
     asked = [f"{each['question']}\n{benchmark.judged_by(each)}" for each in fields]
     _refuse_twice([" ".join(each.split()) for each in asked], found, "holds a problem twice")
-    report = _report(benchmark, found, fields)
+    said = _compared(benchmark, found, fields)
     problems = [
         replace(_in_row(number, found, benchmark.problem, each), benchmark=benchmark.benchmark)
         for number, each in enumerate(fields, start=1)
     ]
     _refuse_twice([problem.id for problem in problems], found, "uses a problem's id twice")
+    benchmark.require(problems)
+    # Recorded last: a copy that is refused is no first use, and another one may take its place.
+    report = _report(benchmark, found, fields, said)
     # The order of the rows is no part of the benchmark: a limit takes the same problems of every copy.
     return sorted(problems, key=lambda problem: _natural(problem.id)), report
 
@@ -151,9 +158,9 @@ def _in_row(number: int, found: Rows, make: Callable[..., Any], *given: Any) -> 
         ) from error
 
 
-def _report(benchmark: Benchmark, found: Rows, fields: Sequence[Fields]) -> DataReport:
+def _compared(benchmark: Benchmark, found: Rows, fields: Sequence[Fields]) -> str:
+    """What of the rows is known, in words; raises DataError for what is no copy of the benchmark."""
     source = benchmark.source
-    content, answers = hashes(fields)
     where = f"{source.name}: {found.origin}"
     questions = [str(row["question"]) for row in fields]
     pairs = [
@@ -168,20 +175,26 @@ def _report(benchmark: Benchmark, found: Rows, fields: Sequence[Fields]) -> Data
             f"{benchmark.other_count(len(fields))}{advice}"
         )
     said = known.standing(source.name, pairs, questions, where)
+    answers = hashes(fields)[1]
     if source.answers is not None and answers != source.answers:
         raise DataError(
             f"{where}: its gold answers have the hash {answers}, the benchmark's are known to have "
             f"{source.answers}; some were changed, or it is another data set. Take another copy"
         )
+    return said
+
+
+def _report(benchmark: Benchmark, found: Rows, fields: Sequence[Fields], said: str) -> DataReport:
+    source = benchmark.source
+    content, answers = hashes(fields)
+    seen = Seen(content, len(fields), found.revision, today())
     return DataReport(
         benchmark=source.name,
         origin=f"{found.origin}@{found.revision}" if found.revision else found.origin,
         count=len(fields),
         content=content,
         answers=answers,
-        standing=_standing(
-            source, found, Seen(content, len(fields), found.revision, today()), said
-        ),
+        standing=_standing(source, found, seen, said),
     )
 
 

@@ -262,6 +262,11 @@ def test_two_releases_of_one_size_are_told_apart_by_their_contests(tmp_path, day
     other = {"v3": "v4", "v4": "v3"}[release]
     with pytest.raises(DataError, match=f"these are the problems of {release}, not of {other}"):
         LiveCodeBench(path=path, release=other).problems()
+    # What was refused is no first use: the right file may take its place.
+    rightly = {"v3": "2024-09-14", "v4": "2024-07-27"}[release]
+    write(tmp_path, [{**row, "contest_date": rightly} for row in rows])
+    benchmark_module._checked.cache_clear()
+    assert len(LiveCodeBench(path=path, release=other).problems()) == 101
     with pytest.raises(DataError, match="101 problems, not 175: v3 or v4 has as many"):
         LiveCodeBench(path=path).problems()
     path = write(tmp_path, [{**row, "contest_date": "08/21/2023"} for row in rows], "odd.jsonl")

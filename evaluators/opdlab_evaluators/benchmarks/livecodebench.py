@@ -107,7 +107,6 @@ class LiveCodeBench(CodeBenchmark):
 
     def problems(self) -> Sequence[Problem]:
         found = super(LiveCodeBench, self._whole()).problems()
-        self._refuse_other_release([problem.extra["date"] for problem in found])
         first, last = self.since or "", self.until or "9"
         kept = [p for p in found if first <= p.extra["date"] <= last]
         if not kept:
@@ -123,17 +122,19 @@ class LiveCodeBench(CodeBenchmark):
         report = super(LiveCodeBench, whole).data()
         problems = whole.problems()
         for problem in problems:
-            _cases.__wrapped__(problem.extra["tests"], problem.id)
+            _cases.__wrapped__(problem.extra["tests"], problem.id, problem.gold["function"])
         alone = self.release in COUNTS
         until = self.release.removeprefix("release_")
         what = f"of {until}" if alone else f"cumulative, up to {until}"
         return replace(report, standing=f"{report.count} problems {what}; {report.standing}")
 
-    def _refuse_other_release(self, dates: Sequence[str]) -> None:
+    def require(self, problems: Sequence[Problem]) -> None:
+        """Refuse the other release that has as many problems."""
+        newest = max(problem.extra["date"] for problem in problems)
         other = {"v3": "v4", "v4": "v3"}.get(self.release)
-        if other and (max(dates) >= V4_FROM) != (self.release == "v4"):
+        if other and (newest >= V4_FROM) != (self.release == "v4"):
             raise DataError(
-                f"{self.source.name}: its newest contest is of {max(dates)}, so these are the problems "
+                f"{self.source.name}: its newest contest is of {newest}, so these are the problems "
                 f"of {other}, not of {self.release}. Name that release, or put the other file there"
             )
 
@@ -169,7 +170,7 @@ class LiveCodeBench(CodeBenchmark):
 
     def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
         try:
-            tests = _cases(problem.extra["tests"], problem.id)
+            tests = _cases(problem.extra["tests"], problem.id, problem.gold["function"])
         except DataError as error:
             return Verdict("grader_error", program, str(error))
         failed: dict[str, str] = {}
@@ -222,16 +223,20 @@ def _day(value: Any) -> str:
 
 
 @lru_cache(maxsize=64)
-def _cases(tests: tuple[str, str], problem: str) -> tuple[Case, ...]:
+def _cases(tests: tuple[str, str], problem: str, function: str | None) -> tuple[Case, ...]:
     """Public and private tests, unpacked when they are needed: they are large.
 
     Raises:
-        DataError: they cannot be read, or there are none.
+        DataError: they cannot be read, there are none, or they call a function that has no name.
     """
     where = f"livecodebench {problem}"
     found = tuple(case for text in tests for case in cases(text, where))
     if not found:
         raise DataError(f"{where}: it has no tests, so no program can fail; take another copy")
+    if function is None and any(case.kind == "functional" for case in found):
+        raise DataError(
+            f"{where}: its tests call a function, and its metadata have no func_name; take another copy"
+        )
     return found
 
 
