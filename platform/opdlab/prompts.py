@@ -59,11 +59,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> tupl
 def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     """Token ids of a text to be gone on with: an EOS that the tokenizer appends would end it."""
     ids: Any = tokenizer(text)["input_ids"]
-    eos = tokenizer.eos_token_id
-    if len(ids) < 2 or ids[-1] != eos:
-        return tuple(ids)
     own: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return tuple(ids) if own and own[-1] == eos else tuple(ids[:-1])
+    eos = tokenizer.eos_token_id
+    # An EOS that the text itself ends in stays.
+    kept = next((n for n, token in enumerate(reversed(own)) if token != eos), len(own))
+    added = next((n for n, token in enumerate(reversed(ids)) if token != eos), len(ids) - 1)
+    return tuple(ids[: len(ids) - max(0, added - kept)])
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> str:

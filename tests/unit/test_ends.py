@@ -210,15 +210,24 @@ def test_an_answer_of_the_teacher_ends_by_the_students_eos_in_training() -> None
     assert ended_by(found, (2, 3)) is found
 
 
-def test_an_eos_that_a_tokenizer_appends_ends_no_prompt(folders) -> None:
+@pytest.mark.parametrize("form", ["<bos> $A <eos>", "$A <eos>", "<bos> $A <eos> <eos>"])
+@pytest.mark.parametrize("own", [0, 1])
+def test_an_eos_that_a_tokenizer_appends_ends_no_prompt(folders, form: str, own: int) -> None:
     tokenizer: Any = models.load_tokenizer(str(folders[0]))
-    plain = encode(tokenizer, "12+3=", "none")
+    text = "12+3=" + own * tokenizer.eos_token
+    begun = [tokenizer.bos_token_id] if form.startswith("<bos>") else []
+    bare = tokenizer(text, add_special_tokens=False)["input_ids"]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<bos> $A <eos>",
+        single=form,
         special_tokens=[
             ("<bos>", tokenizer.bos_token_id),
             ("<eos>", tokenizer.eos_token_id),
         ],
     )
-    assert tokenizer("12+3=")["input_ids"][-1] == tokenizer.eos_token_id
-    assert encode(tokenizer, "12+3=", "none")[-1] == plain[-1] != tokenizer.eos_token_id
+    assert len(tokenizer(text)["input_ids"]) == len(begun) + len(bare) + form.count("<eos>")
+    assert encode(tokenizer, text, "none") == (*begun, *bare)
+
+
+def test_a_text_of_nothing_is_a_prompt_of_what_begins_it(folders) -> None:
+    tokenizer: Any = models.load_tokenizer(str(folders[0]))
+    assert encode(tokenizer, "", "none") == (tokenizer.bos_token_id,)
