@@ -8,6 +8,8 @@ import re
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from opdlab import shipped
-from opdlab.errors import ModelError, OutOfReachError
+from opdlab.errors import DataError, ModelError, OutOfReachError
 from opdlab.identity import ModelId
 from opdlab.whole_files import read_json, write_whole
 
@@ -74,12 +77,10 @@ def load_model(
         raise ModelError(f"unknown number format {dtype!r}; use one of {', '.join(DTYPES)}")
     source = locate(path, revision)
     model: Any
-    try:
+    with _told(path, "no causal language model can be loaded"):
         model, report = AutoModelForCausalLM.from_pretrained(
             **source, dtype=DTYPES[dtype], output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{path}: no causal language model can be loaded: {error}") from error
     # The library makes up what a file lacks, at random, and goes on.
     if absent := sorted(report["missing_keys"]):
         raise ModelError(
@@ -92,19 +93,35 @@ def load_model(
 def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer that stands beside a model; same arguments and errors as `load_model`."""
     source = locate(path, revision)
-    try:
+    with _told(path, "no tokenizer can be loaded"):
         return AutoTokenizer.from_pretrained(**source)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: no tokenizer can be loaded: {error}") from error
 
 
 def load_config(path: str, revision: str | None = None) -> PretrainedConfig:
     """The shape of a model, without its weights; same arguments and errors as `load_model`."""
     source = locate(path, revision)
-    try:
+    with _told(path, "no model configuration can be read"):
         return AutoConfig.from_pretrained(**source)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: no model configuration can be read: {error}") from error
+
+
+@contextmanager
+def _told(path: str, what: str) -> Iterator[None]:
+    """Say of a model's files what the library met in them: it lets errors of every type through.
+
+    Raises:
+        ModelError: in place of whatever was raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = str(error).strip() or "no reason is given"
+        if not isinstance(error, (OSError, ValueError)):
+            # "'nope'" or "Padding_idx must be within num_embeddings" alone would help nobody.
+            said = (
+                f"transformers ends in {type(error).__name__}: {said}. A file there is damaged, or "
+                "config.json does not fit the weights: look at it, or save the model again"
+            )
+        raise ModelError(f"{path}: {what}: {said}") from error
 
 
 def _refuse_revision(path: str, revision: str | None) -> None:
@@ -169,6 +186,13 @@ def _check_folder(folder: Path) -> None:
             f"{folder}: the folder has no config.json, so it is not a saved Hugging Face model; "
             "save one there with save_pretrained, or give the folder that holds it"
         )
+    settings = folder / GENERATION_CONFIG_NAME
+    if settings.exists():
+        # The library would go on without it, and the model would never end by the tokens it names.
+        try:
+            read_json(settings)
+        except DataError as error:
+            raise ModelError(str(error)) from error
 
 
 def _hub_answers(path: str, revision: str) -> bool:

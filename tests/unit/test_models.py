@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import warnings
 from pathlib import Path
@@ -86,6 +87,32 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="no causal language model can be loaded"):
+        load_model(str(tmp_path))
+
+
+DAMAGED = {
+    "a width of text": ("config.json", {"vocab_size": "48"}),
+    "no heads": ("config.json", {"num_attention_heads": 0}),
+    "a pad token beyond the embeddings": ("config.json", {"pad_token_id": 99}),
+    "a way of packing that is not installed": (
+        "config.json",
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+    ),
+    "weights of text": ("model.safetensors", None),
+    "settings of text": ("generation_config.json", None),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_model_is_told_by_its_folder_whatever_the_library_meets(
+    tmp_path: Path, what: str
+) -> None:
+    small_model("llama").save_pretrained(tmp_path)
+    file, change = DAMAGED[what]
+    path = tmp_path / file
+    known = "" if change is None else json.dumps(json.loads(path.read_text()) | change)
+    path.write_text(known or "hello")
+    with pytest.raises(ModelError, match=re.escape(str(tmp_path))):
         load_model(str(tmp_path))
 
 
