@@ -15,11 +15,16 @@ import torch
 from packaging.requirements import Requirement
 from transformers import PreTrainedModel
 
+from opdlab import posed
 from opdlab.config import Experiment
+from opdlab.data_check import as_expected
 from opdlab.doctor_lines import Line, judged, skipped
-from opdlab.errors import OpdlabError
+from opdlab.errors import DataError, OpdlabError
+from opdlab.verdicts import verdicts_on
 
 PACKAGES = ("opdlab", "opdlab_evaluators", "opdlab_dashboards")
+GRADED = 4
+"""Problems of each benchmark whose known answers are graded."""
 WEIGHTS_KEPT = 5
 """Copies of the student's weights that a run writes: with two moments in the checkpoint, the trained
 model, and its copy in the tracking store."""
@@ -119,6 +124,35 @@ def benchmarks(config: Experiment) -> Line:
         found = f"not those of {', '.join(missing)}; {next(iter(missing.values()))}"
     remedy = "put the data there, or leave the benchmark out; `opdlab data check` tells more"
     return judged(what, not missing, found, remedy)
+
+
+def graders(config: Experiment) -> Line:
+    """Whether each grader, with the libraries that are here, judges what is known as it must."""
+    what = "the graders judge known answers rightly"
+    count, wrong = 0, []
+    for one in config.evaluation.benchmarks:
+        try:
+            one.require_grader()
+            sound = [p for p in posed.problems(one) if posed.known_fault(one, p) is None]
+            trials = list(posed.trials(one, sound[:GRADED]))
+            verdicts = verdicts_on(one, [(trial.problem, trial.completion) for trial in trials])
+        except DataError:
+            continue  # told by the line before
+        except OpdlabError as error:
+            wrong.append(f"{one.benchmark}: {error}")
+            continue
+        count += len(trials)
+        wrong += [
+            f"{one.benchmark}: {trial.completion!r:.60} for problem {trial.problem.id} is judged "
+            f"{verdict.status}"
+            for trial, verdict in zip(trials, verdicts, strict=True)
+            if not as_expected(trial, verdict)
+        ]
+    if not count and not wrong:
+        return skipped(what, "nothing is graded, or nothing known is there to be graded")
+    found = f"{count} answers" if not wrong else f"{'; '.join(wrong[:3])} ({len(wrong)} in all)"
+    remedy = "see the line on library versions; `opdlab data check --grade` tells more"
+    return judged(what, not wrong, found, remedy)
 
 
 def disk(config: Experiment, runs: int, student: PreTrainedModel, free: int | None = None) -> Line:

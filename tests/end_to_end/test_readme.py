@@ -72,7 +72,7 @@ def test_the_example_evaluator_is_found_and_run(examples: Path) -> None:
         "embedded:teacher",
         "evaluation.benchmarks=[{type: final, count: 4}]",
     )
-    assert re.search(r"^ *final +4 ", text, re.MULTILINE), text
+    assert re.search(r"^ *final +4 +100\.0 ", text, re.MULTILINE), text
 
 
 def test_the_example_method_is_found_and_trained(examples: Path) -> None:

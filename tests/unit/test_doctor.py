@@ -32,8 +32,9 @@ from opdlab.doctor_objective import objectives
 from opdlab.doctor_probe import Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import ConfigError
 from opdlab.prompts import open_prompts
-from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.records import Problem, Questions, Rollout, TeacherScores, Verdict
 from opdlab.teacher import Teacher
+from opdlab_evaluators.embedded.routes import Routes
 
 
 def experiment(*overrides: str) -> Experiment:
@@ -68,13 +69,13 @@ def assert_fails(line: Line, found: str = "") -> None:
 def test_a_healthy_experiment_passes_every_line() -> None:
     lines = list(diagnose(experiment()))
     assert [line for line in lines if line.status != "pass"] == []
-    assert len(lines) == 22
+    assert len(lines) == 23
 
 
 def test_the_exit_status_tells_health() -> None:
     healthy = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]"])
     assert healthy.exit_code == 0, healthy.output
-    assert "19 passed, 0 failed" in healthy.output
+    assert "20 passed, 0 failed" in healthy.output
     ill = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]", "rollout.top_p=0.9"])
     assert ill.exit_code == 1
     assert "FAIL  sampling is not truncated" in ill.output
@@ -553,3 +554,26 @@ def test_options_go_to_the_methods_of_a_file_that_have_them(tmp_path: Path) -> N
         list(objectives(str(path), ["powr=2"]))
     with pytest.raises(ConfigError, match=r"^One: power: Input should be greater"):
         list(objectives(str(path), ["power=0"]))
+
+
+class Contrary(Routes):
+    """Judges every answer as the other graders would not."""
+
+    def grade(self, problem: Problem, completion: str) -> Verdict:
+        status = super().grade(problem, completion).status
+        return Verdict("wrong" if status == "correct" else "correct", completion)
+
+
+def test_a_grader_that_judges_known_answers_wrongly_is_found() -> None:
+    config = one_run("evaluation.benchmarks=[{type: routes}]")
+    assert doctor_machine.graders(config).status == "pass"
+    measured = config.evaluation.model_copy(update={"benchmarks": [Contrary()]})
+    line = doctor_machine.graders(config.model_copy(update={"evaluation": measured}))
+    assert_fails(line, "is judged wrong")
+    assert "(12 in all)" in line.found
+
+
+def test_what_no_grader_can_judge_here_is_no_fault_of_a_grader() -> None:
+    for benchmarks in ("[]", "[{type: gsm8k, path: nowhere.jsonl}]"):
+        line = doctor_machine.graders(one_run(f"evaluation.benchmarks={benchmarks}"))
+        assert line.status == "skip"
