@@ -98,16 +98,35 @@ def memory(
     rows: Annotated[int, typer.Option(min=1, help="Responses.")] = 1,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A folder or name on the hub, whose configuration is looked at in place of --shape; "
+            "repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Peak memory of a scoring pass by length, of OPD and of LGR, beside what `opdlab plan` predicts.
 
-    Example: [bold]opdlab bench memory --length 2048 --length 4096 --length 8192[/]
+    With `--model`: weights, activations, and keys and values of models with random weights, beside what
+    `plan` counts.
+
+    Examples:
+
+    [bold]opdlab bench memory --length 2048 --length 4096 --length 8192[/]
+
+    [bold]opdlab bench memory --model Qwen/Qwen3-0.6B --rows 2 --length 256[/]
     """
+    from opdlab.bench.holdings import bench_models
     from opdlab.bench.memory import bench_memory
     from opdlab.bench.shapes import Shape
 
     _check(device, dtype)
+    if model:
+        bench_models(model, rows, (length or [256])[0], dtype, json_file)
+        return
     lengths = sorted(length or [2048, 4096])
     bench_memory(Shape.parse(shape), lengths, top_k, active, rows, device, dtype, json_file)
 
