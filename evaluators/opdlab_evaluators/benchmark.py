@@ -140,6 +140,12 @@ def _natural(text: str) -> list[str | int]:
     return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
+def numbered(value: Any) -> str | None:
+    """The number at the end of an id, which copies share: 7 of 7, 7.0, `Mbpp/7` and `test_7`."""
+    found = re.fullmatch(r"(?:.*[^0-9.])?0*([0-9]+)(?:\.0)?", str(value).strip())
+    return None if found is None else found[1]
+
+
 def question_id(question: str) -> str:
     """The id of a problem that copies number in ways of their own: a hash of its question."""
     return hashlib.sha256(" ".join(question.split()).encode()).hexdigest()[:12]

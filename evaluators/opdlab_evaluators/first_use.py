@@ -48,17 +48,22 @@ def remembered(benchmark: str, origin: str, revision: str | None = None) -> Seen
         DataError: the record is damaged, or a newer version wrote it in another form.
     """
     key = _key(benchmark, origin, revision)
-    found = _read().get(key)
-    if found is None:
+    entries = _read()
+    if key not in entries:
         return None
-    try:
-        # A newer version may write more; what this one compares must be there.
-        return Seen(*(found[each.name] for each in fields(Seen)))
-    except (TypeError, LookupError) as error:
-        raise DataError(
-            f"{ledger()}, the record of benchmark data, has an entry {key!r} that this version cannot "
-            "read; remove the entry, or move the file away"
-        ) from error
+    found = entries[key]
+    # A newer version may write more; what this one compares must be there.
+    if isinstance(found, dict) and all(
+        isinstance(found.get(n), kind) for n, kind in _KINDS.items()
+    ):
+        return Seen(*(found.get(each.name) for each in fields(Seen)))
+    raise DataError(
+        f"{ledger()}, the record of benchmark data, has an entry {key!r} that this version cannot read; "
+        "remove the entry, or move the file away"
+    )
+
+
+_KINDS = {"content": str, "count": int, "revision": str | None, "day": str}
 
 
 def compare_or_remember(

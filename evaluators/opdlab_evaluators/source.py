@@ -100,12 +100,13 @@ def read(source: Source, path: str | None, revision: str | None) -> Rows:
 def _fetched(source: Source, revision: str | None) -> tuple[str, Path]:
     """Commit and folder; without a revision the commit that was used first here, else the newest."""
     patterns = source.parts or ((source.files,) if source.files else None)
-    known = remembered(source.name, f"hub:{source.hub}")
+    known = None if revision else remembered(source.name, f"hub:{source.hub}")
     try:
-        return download(source.hub, patterns, revision or (known.revision if known else None))
+        return download(source.hub, patterns, known.revision if known else revision)
     except MissingDataError as error:
+        first = f"; {known.revision} was used here first, `revision` names another" if known else ""
         raise MissingDataError(
-            f"{source.name}: no local copy, and {error}: {_remedy(source)}"
+            f"{source.name}: no local copy, and {error}{first}: {_remedy(source)}"
         ) from error
 
 
@@ -147,8 +148,8 @@ def _inside(source: Source, folder: Path) -> Path | None:
 def _places(source: Source, folder: Path) -> Iterator[Path]:
     for name in source.file_names:
         place = folder / name
-        # An empty folder beside the file is no data set.
-        if not place.is_dir() or any(place.iterdir()):
+        # A folder beside the file that shows nothing, or a program's cache alone, is no data set.
+        if not place.is_dir() or any(not one.name.startswith(".") for one in place.iterdir()):
             yield place
 
 

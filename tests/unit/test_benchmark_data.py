@@ -219,9 +219,12 @@ def test_a_record_of_a_newer_version_is_read_or_refused_in_words(tmp_path):
     (key,) = entries
     ledger().write_text(json.dumps({key: entries[key] | {"algorithm": "new"}}))
     assert "as first used on" in again(path)
-    ledger().write_text(json.dumps({key: {"digest": "new"}}))
-    with pytest.raises(DataError, match=r"has an entry 'sums .*' that this version cannot read"):
-        again(path)
+    for odd in ({"digest": "new"}, [1], None, entries[key] | {"count": "2"}):
+        ledger().write_text(json.dumps({key: odd}))
+        with pytest.raises(
+            DataError, match=r"has an entry 'sums .*' that this version cannot read"
+        ):
+            again(path)
     ledger().write_text("[]")
     with pytest.raises(DataError, match="holds a list in place of entries: move it away"):
         again(path)
@@ -240,11 +243,14 @@ def test_a_folder_that_holds_other_benchmarks_is_not_taken_for_the_data(tmp_path
     write_jsonl(tmp_path / "aime_2025.jsonl")
     with pytest.raises(DataError, match=r"sums: the folder .* holds no file of this name"):
         Sums(path=str(tmp_path)).problems()
-    (tmp_path / "sums").mkdir()
+    (tmp_path / "sums" / ".cache").mkdir(parents=True)
     with pytest.raises(DataError, match="holds no file of this name"):
         Sums(path=str(tmp_path)).problems()
     write_jsonl(tmp_path / "test.jsonl")
     assert len(Sums(path=str(tmp_path)).problems()) == 2
+    write_jsonl(tmp_path / "sums.jsonl")
+    benchmark_module._checked.cache_clear()
+    assert Sums(path=str(tmp_path)).data().origin == str(tmp_path / "sums.jsonl")
 
 
 def test_a_folder_of_the_name_pattern_of_another_is_itself(tmp_path):

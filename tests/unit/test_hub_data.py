@@ -150,6 +150,11 @@ def test_a_revision_is_the_commit_it_stood_for_and_has_a_record_of_its_own(labor
     assert missing[0] == "MissingDataError"
     assert "put aime_2026.jsonl" in missing[1]
     assert laboratory.ask(tmp_path, ("aime_2026", {}), offline=True) == [default]
+    # The cache of another machine may hold another commit alone.
+    laboratory.monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "other"))
+    ((_, told, *_),) = laboratory.ask(tmp_path, ("aime_2026", {}), offline=True)
+    assert f"at revision {first} (" in told
+    assert f"; {first} was used here first, `revision` names another: put aime_2026" in told
 
 
 MIXED = b"""---

@@ -8,6 +8,7 @@ import pytest
 
 from opdlab.errors import DataError
 from opdlab_evaluators import benchmark as benchmark_module
+from opdlab_evaluators.benchmarks import humaneval, mbpp
 from opdlab_evaluators.benchmarks.aime_2026 import Aime2026
 from opdlab_evaluators.benchmarks.gsm8k import Gsm8k
 from opdlab_evaluators.benchmarks.hmmt_feb_2026 import HmmtFeb2026
@@ -114,6 +115,18 @@ def test_big_whole_numbers_stay_exact_beside_decimals(tmp_path):
     for path in (write(tmp_path / "a.jsonl", rows), str(tmp_path / "a.csv")):
         golds = {problem.gold for problem in HmmtFeb2026(path=path).problems()}
         assert {"12345678901234567", "0.5"} <= golds
+
+
+@pytest.mark.parametrize(
+    "value", [7, "7", 7.0, "07", "HumanEval/7", "Mbpp/7", "HumanEval_7", "test_7"]
+)
+def test_a_problem_has_one_id_however_a_copy_writes_it(value):
+    assert (humaneval.task_id(value), mbpp.task_id(value)) == ("HumanEval/7", "7")
+
+
+def test_an_id_without_a_number_stays_itself():
+    for value in ("a", "HumanEval/7b", "7.5"):
+        assert humaneval.task_id(value) == mbpp.task_id(value) == value
 
 
 def test_tests_of_a_table_are_a_list_again(tmp_path):

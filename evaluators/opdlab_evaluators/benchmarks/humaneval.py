@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from opdlab.records import Problem, Verdict, option
-from opdlab_evaluators.benchmark import Fields, pick
+from opdlab_evaluators.benchmark import Fields, numbered, pick
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
 from opdlab_evaluators.programs.asserted import bare
 from opdlab_evaluators.programs.extraction import (
@@ -104,9 +104,9 @@ class HumanEval(CodeBenchmark):
 
 
 def task_id(value: Any) -> str:
-    """`HumanEval/7`, which some copies call 7."""
-    text = str(value)
-    return f"HumanEval/{text}" if text.isdecimal() else text
+    """`HumanEval/7`, which copies call 7, 7.0, `HumanEval_7` or `test_7`, too."""
+    number = numbered(value)
+    return str(value) if number is None else f"HumanEval/{number}"
 
 
 def _closed(question: str) -> str:

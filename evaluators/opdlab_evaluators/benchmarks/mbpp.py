@@ -11,7 +11,7 @@ from opdlab.errors import DataError
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators import known
 from opdlab_evaluators.answers.extraction import after_thinking
-from opdlab_evaluators.benchmark import Fields, pick, texts
+from opdlab_evaluators.benchmark import Fields, numbered, pick, texts
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
 from opdlab_evaluators.programs.asserted import bare
 from opdlab_evaluators.programs.extraction import classes, definitions, last_block
@@ -52,8 +52,7 @@ class Mbpp(CodeBenchmark):
         listed = texts(pick(row, ("test_list", "test"), name, number))
         setup = [row.get("test_setup_code") or "", *texts(row.get("test_imports") or [])]
         return {
-            # EvalPlus writes `Mbpp/7` for 7.
-            "id": str(pick(row, ("task_id",), name, number)).rpartition("/")[2],
+            "id": task_id(pick(row, ("task_id",), name, number)),
             "question": str(pick(row, ("text", "prompt"), name, number)).strip(),
             "gold": pick(row, ("code",), name, number).replace("\r\n", "\n"),
             "shown": listed,
@@ -116,3 +115,9 @@ class Mbpp(CodeBenchmark):
 
     def right_answer(self, problem: Problem) -> str | None:
         return fenced(problem.extra["solution"])
+
+
+def task_id(value: Any) -> str:
+    """`7`, which EvalPlus calls `Mbpp/7`, and tables with gaps 7.0."""
+    number = numbered(value)
+    return str(value) if number is None else number

@@ -47,7 +47,10 @@ def download(
     except Exception as error:
         # Any: the client raises what its HTTP library does, too.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MissingDataError(f"{repository} was not fetched from the hub ({first})") from error
+        at = f" at revision {revision}" if revision else ""
+        raise MissingDataError(
+            f"{repository} was not fetched from the hub{at} ({first})"
+        ) from error
     return Path(folder).name, Path(folder)
 
 
