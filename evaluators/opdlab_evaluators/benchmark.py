@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
+from opdlab.datafiles import is_text
 from opdlab.errors import DataError
 from opdlab.evaluator import DataReport, Evaluator
 from opdlab.records import Problem, option
@@ -255,6 +256,11 @@ def pick(row: Mapping[str, Any], names: Sequence[str], benchmark: str, number: i
         if isinstance(value, bytes):
             raise DataError(
                 f"{benchmark}: row {number} has bytes in {name} that are no UTF-8 text; take another copy"
+            )
+        if isinstance(value, str) and not is_text(value):
+            raise DataError(
+                f"{benchmark}: row {number} has half a character in {name} (a lone surrogate, which is no "
+                "text); take another copy"
             )
         blank = value.strip() == "" if isinstance(value, str) else value is None
         if not (blank or value != value):  # NaN, which other programs write for a missing value

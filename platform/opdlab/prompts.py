@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opdlab import posed
-from opdlab.datafiles import FORMATS, has_format, read_hub, read_rows
+from opdlab.datafiles import FORMATS, has_format, is_text, read_hub, read_rows
 from opdlab.errors import DataError, ModelError
 from opdlab.records import Problem, Prompt
 
@@ -317,11 +317,19 @@ def _texts(data: _Rows, config: DatasetPrompts, column: str) -> list[str]:
         )
     values: list[Any] = [row.get(column) for row in data.rows]
     faulty = [
-        n for n, value in enumerate(values, start=1) if not (isinstance(value, str) and value)
+        n
+        for n, value in enumerate(values, start=1)
+        if not (isinstance(value, str) and value.strip())
     ]
     if faulty:
         raise DataError(
             f"{config.path}: {len(faulty)} of {len(values)} rows have no text in column {column!r}, row "
             f"{faulty[0]} first; remove or fill them"
+        )
+    torn = [n for n, value in enumerate(values, start=1) if not is_text(value)]
+    if torn:
+        raise DataError(
+            f"{config.path}: row {torn[0]} has half a character in column {column!r} (a lone surrogate, "
+            "which is no text); remove or mend it"
         )
     return values

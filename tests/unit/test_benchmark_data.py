@@ -270,6 +270,9 @@ def test_bytes_that_are_no_text_are_told_with_row_and_column(tmp_path):
     pq.write_table(table, tmp_path / "sums.parquet")
     with pytest.raises(DataError, match=r"sums.parquet: sums: row 2 has bytes in problem"):
         Sums(path=str(tmp_path)).problems()
+    path = write_jsonl(tmp_path / "torn.jsonl", [ROWS[0], {**ROWS[1], "problem": "\ud800?"}])
+    with pytest.raises(DataError, match=r"torn.jsonl: sums: row 2 has half a character in problem"):
+        Sums(path=path).problems()
 
 
 def test_two_rows_with_one_id_are_refused(tmp_path):

@@ -131,6 +131,12 @@ def test_a_row_without_a_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n{"prompt": null}\n{"prompt": 3}\n')
     with pytest.raises(DataError, match="2 of 3 rows have no text in column 'prompt', row 2 first"):
         opened(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n{"prompt": " \\n"}\n')
+    with pytest.raises(DataError, match="1 of 2 rows have no text in column 'prompt', row 2 first"):
+        opened(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n{"prompt": "\\ud800"}\n')
+    with pytest.raises(DataError, match="row 2 has half a character in column 'prompt'"):
+        opened(tmp_path / "a.jsonl")
 
 
 def test_a_file_in_latin_1_is_refused_by_name_and_row(tmp_path: Path) -> None:

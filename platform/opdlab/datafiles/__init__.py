@@ -2,7 +2,7 @@
 
 from opdlab.datafiles.folders import is_dataset_folder, read_folder
 from opdlab.datafiles.hub import download, read_hub
-from opdlab.datafiles.reading import FORMATS, SUFFIXES, has_format, read_rows
+from opdlab.datafiles.reading import FORMATS, SUFFIXES, has_format, is_text, read_rows
 
 __all__ = [
     "FORMATS",
@@ -10,6 +10,7 @@ __all__ = [
     "download",
     "has_format",
     "is_dataset_folder",
+    "is_text",
     "read_folder",
     "read_hub",
     "read_rows",

@@ -106,6 +106,15 @@ def _require_names(names: list[str]) -> None:
         raise ValueError(f"it has the column {twice[0]!r} twice")
 
 
+def is_text(value: str) -> bool:
+    """Whether a text can be written down: JSON may name half a character, as `\\ud800` does."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def plain(value: Any) -> Any:
     """A value with its bytes as text, where they are UTF-8: some programs write texts as binary columns."""
     if isinstance(value, bytes):
