@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -53,17 +54,13 @@ def remembered(benchmark: str, origin: str, revision: str | None = None) -> Seen
         return None
     found = entries[key]
     # A newer version may write more; what this one compares must be there.
-    if isinstance(found, dict) and all(
-        isinstance(found.get(n), kind) for n, kind in _KINDS.items()
-    ):
-        return Seen(*(found.get(each.name) for each in fields(Seen)))
+    match found:
+        case {"content": str(content), "count": int(count), "day": str(day)}:
+            return Seen(content, count, found.get("revision"), day)
     raise DataError(
         f"{ledger()}, the record of benchmark data, has an entry {key!r} that this version cannot read; "
         "remove the entry, or move the file away"
     )
-
-
-_KINDS = {"content": str, "count": int, "revision": str | None, "day": str}
 
 
 def compare_or_remember(
@@ -120,7 +117,7 @@ def _remember(seen: dict[str, Seen], benchmark: str) -> None:
         )
 
 
-def _read() -> dict[str, dict]:
+def _read() -> dict[str, Any]:
     path = ledger()
     if not path.exists():
         return {}
