@@ -83,6 +83,24 @@ class Curves:
         curve += overall - (curve * count).sum(1, keepdims=True) / whole
         return np.where(count > 0, curve, np.nan), count
 
+    def of_all(
+        self, times: Float[np.ndarray, "R problems"] | None = None
+    ) -> Float[np.ndarray, "R bins"]:
+        """F(t) if the answers to every problem were that long: how F moves within problems, at the mean of
+        their levels. Where every problem reaches every bin it is their plain mean.
+
+        Args:
+            times: as in `within`; NaN in bins that a replicate does not hold.
+        """
+        times = np.ones((1, len(self.total))) if times is None else times
+        curve, _ = self.within(times)
+        tokens = self.count.sum(1)
+        moved = np.nan_to_num(curve) @ self.count.T
+        level = (self.total.sum(1) - moved) / np.maximum(tokens, 1e-12)
+        weight = times * (tokens > 0)
+        share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)
+        return curve + (share * level).sum(1, keepdims=True)
+
     def parts(self) -> int:
         """Groups of bins that no problem joins; of more than one, how F moves between them is not known."""
         joined = (self.count > 0).astype(float)
@@ -204,8 +222,9 @@ def shift(before: Curves, after: Curves, replicates: int = 1000, seed: int = 0) 
 
 
 def effective_horizon(curves: Curves, least: float) -> float:
-    """The last position, in thousands of tokens, with a mean fidelity above `least`; NaN without one."""
-    above = curves.position[np.nan_to_num(curves.mean(), nan=-np.inf) > least]
+    """The last position, in thousands of tokens, with F(t) above `least` (see `Curves.of_all`); NaN without
+    one."""
+    above = curves.position[np.nan_to_num(curves.of_all()[0], nan=-np.inf) > least]
     return float(above.max()) if len(above) else float("nan")
 
 

@@ -319,6 +319,57 @@ def test_whoever_still_writes_is_no_decay() -> None:
     assert not decay.sigmoid_of(curves[1], 0)["identified"]
 
 
+def test_hard_problems_with_long_answers_end_no_horizon_and_make_no_correlation() -> None:
+    """The teacher is as sure of a problem, and as often right, from any cut on; hard ones take longer."""
+    levels, lengths = np.linspace(0.5, 0.98, 48), np.linspace(280, 50, 48).astype(int)
+    tokens = leveled(lengths.tolist(), levels.tolist())
+    cuts = np.repeat([40, 80, 120, 160, 200], 48)
+    problem, none = np.tile(np.arange(48), 5), np.zeros(240)
+    kept = lengths[problem] > cuts
+    arrays = (
+        problem,
+        none.astype(int),
+        cuts,
+        levels[problem],
+        none,
+        levels[problem],
+        levels[problem],
+    )
+    handed = HandOvers(*(one[kept] for one in arrays))
+    curves = decay.curve_of(tokens, 48, 10, 280)
+    assert curves.mean()[0] > 0.7 > curves.mean()[-1]
+    horizon = decay.horizon(curves, 0.7, 0)
+    assert horizon["at_end"]
+    assert horizon["low"] == horizon["high"] == horizon["seen"]
+    calm = replace(tokens, fidelity=levels[tokens.problem])
+    assert findings.correlation_over_cuts(Observed("s", False, calm, handed))["r"] is None
+    moving = replace(handed, correct=handed.correct - handed.cut / 1000)
+    drifting = replace(calm, fidelity=calm.fidelity - tokens.position / 500)
+    together = findings.correlation_over_cuts(Observed("s", False, drifting, moving))
+    assert (together["r"], together["cuts"]) == (pytest.approx(1, abs=1e-3), 5)
+
+
+def test_the_curve_of_all_problems_is_their_plain_mean_where_all_reach_every_position() -> None:
+    draw = np.random.default_rng(2)
+    total = draw.random((7, 5))
+    whole = Curves(np.arange(5.0), total, np.ones((7, 5)))
+    assert whole.of_all()[0] == pytest.approx(total.mean(0))
+    cut = Curves(
+        np.arange(5.0),
+        np.where(np.tri(7, 5) > 0, total * 0 + 0.1 * np.arange(7)[:, None], 0),
+        np.tri(7, 5),
+    )
+    assert cut.of_all()[0] == pytest.approx([0.3] * 5)
+
+
+def test_a_replicate_without_tokens_has_no_horizon_and_not_0() -> None:
+    count = np.zeros((6, 3))
+    count[0] = 1
+    times = np.array([[1.0] * 6, [0.0, 2, 1, 1, 1, 1]])
+    found = decay.horizons(Curves(np.arange(1.0, 4), 0.9 * count, count), 0.5, times)
+    assert (found[0], np.isnan(found[1])) == (3000, True)
+
+
 def test_the_curve_within_problems_is_that_of_least_squares() -> None:
     draw = np.random.default_rng(1)
     count = draw.integers(0, 5, (9, 6)).astype(float)

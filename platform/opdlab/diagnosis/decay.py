@@ -107,13 +107,16 @@ def horizon(curves: Curves, least: float, seed: int) -> dict[str, Any]:
 def horizons(
     curves: Curves, least: float, times: Float[np.ndarray, "R problems"]
 ) -> Float[np.ndarray, "R"]:
-    """The horizon in each replicate, in tokens; 0 where no position lies within."""
-    each, reached = np.nan_to_num(curves.each()), curves.count > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (times @ each) / (times @ reached)
+    """The horizon in each replicate, in tokens; 0 where no position lies within, NaN of one without tokens.
+
+    By how F moves within problems: were it that of whoever still writes, problems with long answers that
+    the teacher is unsure of throughout would end it where no answer falls.
+    """
+    mean = curves.of_all(times)
     above = np.nan_to_num(mean, nan=-np.inf) > least
     last = np.where(above, curves.position, -np.inf).max(1)
-    return np.where(np.isfinite(last), last, 0.0) * THOUSAND
+    found = np.where(np.isfinite(last), last, 0.0) * THOUSAND
+    return np.where(np.isfinite(mean).any(1), found, np.nan)
 
 
 @dataclass(frozen=True)
@@ -212,8 +215,8 @@ def horizon_change(before: Curves, after: Curves, least: float, seed: int) -> Ch
         why = f"not known, as all that both reach, {end:.0f} tokens, lies within both"
         return Change(what, unit, NOWHERE, NOWHERE, NOWHERE, problems, why)
     bound = "at most" if first[0] >= end else "at least" if second[0] >= end else ""
-    low = np.quantile(lowest[1:], 0.025, method="lower")
-    high = np.quantile(highest[1:], 0.975, method="higher")
+    low = np.nanquantile(lowest[1:], 0.025, method="lower")
+    high = np.nanquantile(highest[1:], 0.975, method="higher")
     return Change(what, unit, float(moved[0]), float(low), float(high), problems, bound)
 
 

@@ -6,7 +6,7 @@ Source: arXiv:2605.30833, section 3. Intervals are 95 %, over problems.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from opdlab.shapes import Bool, Float
 FEWEST_CUTS = 4
 FEWEST_HANDED = 5
 """Responses that a cut needs to be shown, and to count in a correlation over cuts."""
+NOTHING_MOVES = 1e-9
+"""Spread over cuts below which a curve is flat but for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,7 @@ def model_findings(one: Observed, curves: Curves, least: float, seed: int) -> di
         "fit": decay.sigmoid_of(curves, seed),
         "horizon": decay.horizon(curves, least, seed),
         "hand_over": handed,
-        "accuracy_with_fidelity": correlation_over_cuts(handed),
+        "accuracy_with_fidelity": correlation_over_cuts(one),
         "ahead": scatter.ahead(tokens, seed),
     }
     if not one.own:
@@ -157,11 +159,45 @@ def estimate(
     return {name: nanmean(each), f"{name}_low": low, f"{name}_high": high}
 
 
-def correlation_over_cuts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Pearson's r of accuracy with fidelity at the cut, over cuts."""
-    used = [r for r in rows if r["n"] >= FEWEST_HANDED and r["cut"] > 0]
-    pairs = np.array([[r["accuracy"], r["fidelity"]] for r in used]).reshape(-1, 2)
-    if len(pairs) < FEWEST_CUTS or pairs.std(0).min() < 1e-9:
-        why = f"{len(pairs)} cuts with {FEWEST_HANDED} responses or more, or nothing varies"
-        return {"r": None, "cuts": len(pairs), "why": why}
-    return {"r": float(np.corrcoef(pairs.T)[0, 1]), "cuts": len(pairs), "why": ""}
+def correlation_over_cuts(one: Observed) -> dict[str, Any]:
+    """Pearson's r over cuts of accuracy with fidelity at the cut, as both move within problems.
+
+    Late cuts have only the problems with long answers: were those hard, and the teacher unsure of them from
+    the first token on, plain means would go together where nothing moves.
+    """
+    handed = one.handed[(one.handed.cut > 0) & np.isfinite(one.handed.correct)]
+    fidelity = fidelity_at_cuts(one.tokens, handed)
+    handed, fidelity = handed[np.isfinite(fidelity)], fidelity[np.isfinite(fidelity)]
+    cuts, counts = np.unique(handed.cut, return_counts=True)
+    used = np.isin(handed.cut, cuts[counts >= FEWEST_HANDED])
+    handed, fidelity = handed[used], fidelity[used]
+    cuts, place = np.unique(handed.cut, return_inverse=True)
+    problems, row = np.unique(handed.problem, return_inverse=True)
+    shape, cell = (len(problems), len(cuts)), row * len(cuts) + place
+
+    def over_cuts(values: Float[np.ndarray, "n"]) -> Curves:
+        total, count = (
+            np.bincount(cell, weights, minlength=shape[0] * shape[1]).reshape(shape)
+            for weights in (values, np.ones(len(cell)))
+        )
+        return Curves(cuts.astype(float), total, count)
+
+    pair = over_cuts(handed.correct), over_cuts(fidelity)
+    if len(cuts) >= FEWEST_CUTS and pair[0].parts() == 1:
+        moved = np.stack([curves.within()[0][0] for curves in pair])
+        if moved.std(1).min() >= NOTHING_MOVES:
+            return {"r": float(np.corrcoef(moved)[0, 1]), "cuts": len(cuts), "why": ""}
+    why = f"{len(cuts)} cuts with {FEWEST_HANDED} responses or more, or nothing varies"
+    return {"r": None, "cuts": len(cuts), "why": why}
+
+
+def fidelity_at_cuts(tokens: Tokens, handed: HandOvers) -> Float[np.ndarray, "N"]:
+    """F near the cut of each response that was handed over; NaN where none is known."""
+    found = np.full(len(handed), np.nan)
+    for cut in np.unique(handed.cut).tolist():
+        rows = np.flatnonzero(handed.cut == cut)
+        near = tokens[around(tokens, handed[rows], cut) & np.isfinite(tokens.fidelity)]
+        for row in rows.tolist():
+            own = (near.problem == handed.problem[row]) & (near.sample == handed.sample[row])
+            found[row] = nanmean(near.fidelity[own])
+    return found

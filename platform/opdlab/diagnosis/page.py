@@ -94,7 +94,7 @@ def head(found: Mapping[str, Any]) -> str:
         f"<p class='why'>Teacher {escape(found['teacher'])}; n = {found['problems']} problems. "
         "F(t) is the teacher's largest next-token probability after t tokens of a response. Intervals are "
         "95 %, over problems. Early and late are an answer's own first and last quarter, and the fall is "
-        "from one to the other within answers; the horizon is the last position, in tokens, with a mean F "
+        "from one to the other within answers; the horizon is the last position, in tokens, with an F(t) "
         f"above {found['least']:g}.</p>"
         f"<div class='scroll'><table><tr>{header}</tr>{''.join(rows)}</table></div>"
     )
@@ -142,7 +142,8 @@ def hand_over_text(found: Mapping[str, Any]) -> str:
     for name, one in found["models"].items():
         together = one["accuracy_with_fidelity"]
         said = (
-            f"accuracy and F at the cut correlate with r = {together['r']:.2f} over {together['cuts']} cuts"
+            f"within problems accuracy and F at the cut correlate with r = {together['r']:.2f} over "
+            f"{together['cuts']} cuts"
             if together["r"] is not None
             else f"no correlation of accuracy with F ({escape(together['why'])})"
         )
@@ -164,8 +165,9 @@ def jump_text(found: Mapping[str, Any]) -> str:
 
 def horizon_text(found: Mapping[str, Any]) -> str:
     return (
-        f"The last position with a mean fidelity above {found['least']:g}, students in the order of their "
-        f"training; n = {found['problems']} problems each. At least: all that was seen lies within."
+        f"The last position with F(t) above {found['least']:g}, as it moves within problems; students in "
+        f"the order of their training; n = {found['problems']} problems each. At least: all that "
+        "was seen lies within."
     )
 
 
