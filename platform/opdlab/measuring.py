@@ -22,6 +22,7 @@ from opdlab.serving.engine import OpenAIEngine, same_way
 from opdlab.serving.subject import open_served
 from opdlab.terminal import console, progress_bar
 from opdlab.tracking import Tracker
+from opdlab.training.claim import claimed
 
 
 def evaluate_with_progress(
@@ -83,6 +84,21 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model
     subject, label = open_subject(config, path, model, server)
     folder = Path(config.output) / "evaluations" / label
+    tracking.make_output(folder)
+    with claimed(folder):
+        samples = _recorded(config, subject, label, folder)
+    console.print(comparison.own_table(label, samples))
+    comparison.remark(comparison.remarks({label: samples}))
+    disputes.show(label, samples)
+    graders = ", ".join(dict.fromkeys(sample.grader for sample in samples))
+    console.print(
+        f"[dim]cut: share of answers cut at the length limit. Grader versions: {graders}[/]"
+    )
+    console.print(f"Every sample as a page: [bold]opdlab samples {folder}[/]", soft_wrap=True)
+
+
+def _recorded(config: Experiment, subject: Measured, label: str, folder: Path) -> list[Sample]:
+    """Measure into a folder and record it in MLflow."""
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     tracking.reap(client, experiment)
@@ -101,14 +117,7 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
         raise SystemExit(stopped.exit_code) from stopped
     finally:
         tracker.close(status)
-    console.print(comparison.own_table(label, samples))
-    comparison.remark(comparison.remarks({label: samples}))
-    disputes.show(label, samples)
-    graders = ", ".join(dict.fromkeys(sample.grader for sample in samples))
-    console.print(
-        f"[dim]cut: share of answers cut at the length limit. Grader versions: {graders}[/]"
-    )
-    console.print(f"Every sample as a page: [bold]opdlab samples {folder}[/]", soft_wrap=True)
+    return samples
 
 
 def open_subject(

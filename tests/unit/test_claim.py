@@ -11,6 +11,8 @@ import pytest
 from filelock import FileLock
 
 from opdlab.errors import ResumeError
+from opdlab.loader import load_experiment
+from opdlab.measuring import evaluate_command, open_subject
 from opdlab.training.claim import LOCK, OWNER, claimed
 
 
@@ -36,3 +38,16 @@ def test_the_name_that_a_killed_process_left_is_not_that_of_the_holder(
         assert "is in use by another process." in refused(tmp_path)
     with claimed(tmp_path):
         assert f"process {os.getpid()}" in refused(tmp_path)
+
+
+def test_a_second_evaluation_of_a_model_waits_for_nothing_and_draws_nothing(tmp_path: Path) -> None:
+    """It would draw the same answers, and record the same scores as another run."""
+    changes = [f"output={tmp_path}", "evaluation.samples=1"]
+    config = load_experiment("quickstart", changes)
+    _, label = open_subject(config, "embedded:student", "embedded:student", None)
+    folder = tmp_path / "evaluations" / label
+    folder.mkdir(parents=True)
+    with claimed(folder), pytest.raises(ResumeError, match="is in use by process"):
+        evaluate_command("quickstart", "embedded:student", changes, None)
+    assert not (folder / "samples").exists()
+    assert not (tmp_path / "mlflow.db").exists()
