@@ -32,6 +32,7 @@ class TokenServer:
         bodies: completion requests as they came.
         failures: so many completion requests are answered with `status` first.
         refuses: completion requests that are answered with `status`.
+        stumbles: so many questions after a path are answered with status 500 first.
         hides: keys left out of answers.
         busiest: completion requests under way at once, at most.
     """
@@ -43,6 +44,7 @@ class TokenServer:
         self.bodies: list[dict[str, Any]] = []
         self.failures, self.status, self.headers = 0, 503, {}
         self.refuses: Callable[[dict[str, Any]], bool] = lambda body: False
+        self.stumbles: Counter[str] = Counter()
         self.hides: tuple[str, ...] = ()
         self.extra_prompt: list[int] = []
         self.deaf = False
@@ -143,7 +145,12 @@ class _Handler(BaseHTTPRequestHandler):
     server_state: ClassVar[TokenServer]
 
     def do_GET(self) -> None:
-        self._send(self.server_state.get(self.path.split("?")[0]))
+        path, state = self.path.split("?")[0], self.server_state
+        if state.stumbles[path] > 0:
+            state.stumbles[path] -= 1
+            self._send({"error": {"message": "a fault"}}, 500)
+        else:
+            self._send(state.get(path))
 
     def do_POST(self) -> None:
         state = self.server_state

@@ -16,6 +16,8 @@ from token_server import TokenServer
 from opdlab import models
 from opdlab.errors import ServerError
 from opdlab.identity import MEASUREMENTS
+from opdlab.serving.client import Client
+from opdlab.serving.dialect import identify
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.serving.known_answers import Prints
 from opdlab.serving.subject import Served, open_served
@@ -128,17 +130,85 @@ def test_a_rollout_server_with_other_weights_is_refused_however_it_samples(
         engine.sample(student, [[1, 5, 9], [1, 6]], [1, 2], **wanted)
 
 
-def test_no_answer_of_other_weights_is_handed_on(server: TokenServer) -> None:
-    """An evaluation keeps each answer as it comes."""
-    replaced(server)
+@pytest.mark.parametrize("path", ["/version", "/server_info"])
+def test_one_failure_to_say_what_it_is_makes_no_other_server(path: str) -> None:
+    with TokenServer(STUDENT, "vllm" if path == "/version" else "sglang") as server:
+        client = Client(OpenAIEngine(url=server.url).access)
+        before = identify(client, None)
+        server.stumbles[path] = 1
+        assert identify(client, None) == before
+        assert before.version
+
+
+def swapped_after(
+    server: TokenServer, answers: int, change: Callable[[TokenServer], None] = nudged
+) -> None:
+    """The server gets other weights when it has answered so many more requests."""
+    asked: list[Any] = []
+
+    def look(body: dict[str, Any]) -> bool:
+        asked.append(body)
+        if len(asked) == answers + 1:
+            change(server)
+        return False
+
+    server.refuses = look
+
+
+@pytest.mark.parametrize("answers", [0, 3, 6])
+def test_answers_of_a_server_that_got_other_weights_in_between_are_left_out(
+    server: TokenServer, tmp_path: Path, answers: int
+) -> None:
+    who = opened(server, tmp_path)
+    swapped_after(server, answers)
+    came: list[int] = []
+    with pytest.raises(ServerError, match="got other weights while it was measured"):
+        ask_for(who, 6, came)
+    assert came == []
+    assert ask_for(opened(server, tmp_path), 3, came) == [0, 1, 2]
+
+
+def test_what_a_server_said_before_it_was_last_seen_stays(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opdlab.serving.held.EVERY_S", 0.0)
+    monkeypatch.setattr("opdlab.serving.held.COSTS", 0.0)
+    who = opened(server, tmp_path)
+    swapped_after(server, 9)
+    came: list[int] = []
+    with pytest.raises(ServerError, match="got other weights"):
+        ask_for(who, 12, came, at_once=1)
+    assert 0 < len(came) < 12
+
+
+def ask_for(who: Served, count: int, came: list[int], at_once: int = 4) -> list[int]:
+    who.answer(
+        OpenAIEngine(max_new_tokens=4),
+        [((1, 5, row % 9), "") for row in range(count)],
+        list(range(count)),
+        at_once,
+        99,
+        lambda row, answer: came.append(row),
+        lambda: None,
+    )
+    return sorted(came)
+
+
+@pytest.mark.parametrize("answers", [0, 3])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_no_answer_of_other_weights_is_handed_on(
+    server: TokenServer, answers: int, temperature: float
+) -> None:
+    """An evaluation keeps each answer as it comes, so they are handed over when all were looked at."""
+    swapped_after(server, answers, replaced)
     came: list[int] = []
     with pytest.raises(ServerError, match="does not serve the student"):
-        OpenAIEngine(url=server.url, max_new_tokens=8).answer(
+        OpenAIEngine(url=server.url, max_new_tokens=8, temperature=temperature).answer(
             models.load_model("embedded:student"),
-            *([[1, 5, 9]], [1]),
+            *([[1, 5, 9]] * 4, [1, 2, 3, 4]),
             eos_ids=(2,),
             pad_id=0,
-            max_rows=4,
+            max_rows=1,
             max_tokens=99,
             on_response=lambda row, ids: came.append(row),
         )

@@ -98,16 +98,23 @@ class Client:
         self._answers = 0
         self._local = threading.local()
 
-    def ask(self, path: str) -> Any | None:
+    def ask(self, path: str, tries: int = 1) -> Any | None:
         """What the server says of itself at a path beyond its API; None if it says nothing, or no JSON.
+
+        Args:
+            tries: how often it is asked before a failure of its own (status 500) is taken for its answer.
 
         Raises:
             ServerError: it did not answer at all for the whole of the patience.
         """
-        try:
-            return self._persist("GET", self.access.beside_api(path), None, lambda: False)
-        except _Answered:
-            return None
+        for left in reversed(range(tries)):
+            try:
+                return self._persist("GET", self.access.beside_api(path), None, lambda: False)
+            except _Answered as answered:
+                if not (left and answered.failed):
+                    return None
+            _sleep(FIRST_PAUSE_S, lambda: False)
+        return None
 
     def post(self, url: str, body: Body, stopped: Callable[[], bool] = lambda: False) -> Any:
         """The answer to one request.
@@ -238,7 +245,8 @@ class Client:
             raise _Refused(f"status {response.status_code}: {_said(response)}", _asked(response))
         try:
             if not response.ok:
-                raise _Answered(f"status {response.status_code}: {_said(response)}")
+                failed = response.status_code == 500
+                raise _Answered(f"status {response.status_code}: {_said(response)}", failed)
             return response.json() if response.content else {}
         except ValueError as error:
             raise _Answered(f"no JSON: {response.text[:_SHOWN]!r}") from error
@@ -254,7 +262,11 @@ class Client:
 
 
 class _Answered(Exception):
-    """The server answered, but not with what was asked for."""
+    """The server answered, but not with what was asked for; `failed` where it met a fault of its own."""
+
+    def __init__(self, said: str, failed: bool = False) -> None:
+        super().__init__(said)
+        self.failed = failed
 
 
 def _sleep(seconds: float, stopped: Callable[[], bool]) -> float:

@@ -21,6 +21,8 @@ from opdlab.serving.client import Body, Client
 
 TOKEN_SERVERS = ("vllm", "sglang")
 """Servers that take and return token ids."""
+TRIES = 4
+"""Questions after what a server is, until a failure is an answer: one must not make it another."""
 ALL = -1
 """`top_k` for all entries: SGLang's word, which vLLM takes too."""
 
@@ -103,13 +105,13 @@ def identify(client: Client, wanted: str | None, usual: str | None = None) -> Id
 
 
 def _software(client: Client, owner: str) -> tuple[str, str]:
-    told = client.ask("/version")
+    told = client.ask("/version", TRIES)
     if owner == "vllm" or (isinstance(told, dict) and owner != "sglang" and "version" in told):
         return "vllm", str((told or {}).get("version", ""))
     if owner == "sglang":
-        info = client.ask("/server_info") or client.ask("/get_server_info") or {}
+        info = client.ask("/server_info", TRIES) or client.ask("/get_server_info", TRIES) or {}
         return "sglang", str(info.get("version", ""))
-    paths = (client.ask("/openapi.json") or {}).get("paths", {})
+    paths = (client.ask("/openapi.json", TRIES) or {}).get("paths", {})
     # Only `transformers serve` has it; it does not tell its version.
     return ("transformers" if "/v1/systemone" in paths or "/load_model" in paths else "unknown"), ""
 

@@ -29,6 +29,8 @@ from opdlab.serving.dialect import (
 from opdlab.shapes import Int, Tensor
 from opdlab.tree import within
 
+ROUNDS = 16
+"""Answers for each request under way, after which they are seen to be the model's and handed over."""
 PROBED, PROBE_TOKENS = 8, 32
 """Prompts, and tokens of each answer, by which a server is looked at whose own are not at temperature 1."""
 
@@ -113,7 +115,11 @@ class OpenAIEngine(RolloutEngine):
         ours = _Prompts(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
         # An evaluation is the leader's alone; in training every process samples its own rows.
         alone = on_response is not None or not several_processes()
-        responses, recorded = self._sampled(model, ours, max_rows, on_response, alone)
+        responses, recorded = self._sampled(model, ours, max_rows, alone)
+        if on_response is not None:
+            # None before all were seen to be the model's: each is kept as it is handed over.
+            for row, response in enumerate(responses):
+                on_response(row, response.tolist())
         return assemble(prompts, responses, recorded, seeds, eos_ids, pad_id)
 
     def answer(
@@ -132,14 +138,19 @@ class OpenAIEngine(RolloutEngine):
         # Keys and values are the server's: `max_tokens` says nothing to it.
         check_prompts(prompts, seeds)
         ours = _Prompts(prompts, seeds, tuple(eos_ids), pad_id, 0, vocabulary)
-        self._sampled(model, ours, max_rows, on_response, alone=True)
+        size = ROUNDS * min(self.concurrency, max_rows)
+        for first in range(0, len(prompts), size):
+            rows = slice(first, first + size)
+            part = replace(ours, prompts=prompts[rows], seeds=seeds[rows])
+            responses, _ = self._sampled(model, part, max_rows, alone=True)
+            for place, response in enumerate(responses):
+                on_response(first + place, response.tolist())
 
     def _sampled(
         self,
         model: PreTrainedModel,
         ours: _Prompts,
         max_rows: int | None,
-        on_response: OnResponse | None,
         alone: bool,
     ) -> tuple[list[Int[Tensor, "_"]], Recorded]:
         """Responses of the server, and what the model says of them.
@@ -153,7 +164,7 @@ class OpenAIEngine(RolloutEngine):
             self._sync(client, server, model, list(ours.prompts[0]), alone)
 
         def once() -> tuple[list[Int[Tensor, "_"]], Recorded, float]:
-            replies = self._replies(client, server, ours, max_rows, on_response)
+            replies = self._replies(client, server, ours, max_rows)
             responses = [torch.tensor(reply.ids, device=model.device) for reply in replies]
             _check_vocabulary(responses, ours.vocabulary)
             found = scored(model, ours.prompts, responses, ours.vocabulary, ours.top_k)
@@ -163,15 +174,8 @@ class OpenAIEngine(RolloutEngine):
             gap = _gap(found, replies) if plain else self._probed(client, server, model, ours)
             return responses, found, gap
 
-        if on_response is not None:
-            # Each answer is kept as it comes, so whose they are must be known before.
-            gap = self._probed(client, server, model, ours)
-            if gap > self.largest_gap and self.weights_folder is not None:
-                self._sync(client, server, model, list(ours.prompts[0]), alone, again=True)
-                gap = self._probed(client, server, model, ours)
-            self._require(gap)
         responses, recorded, gap = once()
-        mends = self.weights_folder is not None and on_response is None
+        mends = self.weights_folder is not None
         if mends and any(gathered(gap > self.largest_gap, alone)):
             # A server that was started again in between has the weights it began with.
             self._sync(client, server, model, list(ours.prompts[0]), alone, again=True)
@@ -197,7 +201,7 @@ class OpenAIEngine(RolloutEngine):
         few = replace(ours, prompts=prompts, seeds=list(ours.seeds[: len(prompts)]), top_k=0)
         length = min(self.max_new_tokens, PROBE_TOKENS)
         plain = replace(self, temperature=1.0, top_p=1.0, max_new_tokens=length)
-        replies = plain._replies(client, server, few, None, None)
+        replies = plain._replies(client, server, few, None)
         responses = [torch.tensor(reply.ids, device=model.device) for reply in replies]
         _check_vocabulary(responses, ours.vocabulary)
         return _gap(scored(model, prompts, responses, ours.vocabulary, 0), replies)
@@ -248,7 +252,6 @@ class OpenAIEngine(RolloutEngine):
         server: Identity,
         ours: _Prompts,
         max_rows: int | None,
-        on_response: OnResponse | None,
     ) -> list[Reply]:
         if server.software not in TOKEN_SERVERS:
             raise self._lacks(server, "token ids")
@@ -261,8 +264,6 @@ class OpenAIEngine(RolloutEngine):
                 missing = "token ids" if reply.ids is None else "log-probabilities"
                 raise self._lacks(server, missing)
             found[row] = reply
-            if on_response is not None:
-                on_response(row, list(reply.ids))
 
         bodies = [
             completion_body(server, draw, prompt, "", seed, log_probs=True)

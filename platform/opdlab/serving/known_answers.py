@@ -91,9 +91,16 @@ class Prints:
 
 
 def take(
-    client: Client, server: Identity, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+    client: Client,
+    server: Identity,
+    tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int],
+    alone: bool = False,
 ) -> Prints:
     """Ask a server for its fingerprint: every prompt alone, then all beside each other.
+
+    Args:
+        alone: without the second, so that its rounding is not known.
 
     Raises:
         ServerError: it refuses, or does not answer.
@@ -112,14 +119,14 @@ def take(
         pairs = zip(answers, asked, strict=True)
         return _prints([read_reply(answer, ids, draw, tokenizer) for answer, ids in pairs])
 
-    alone = read(client.post(url, body) for body in bodies)
-    if not alone.log_probs:
-        return alone
-    found: dict[int, Any] = {}
-    client.post_all(url, bodies * REPEATS, found.__setitem__)
-    ordered = [found[place] for place in sorted(found)]
+    found = read(client.post(url, body) for body in bodies)
+    if alone or not found.log_probs:
+        return found
+    beside: dict[int, Any] = {}
+    client.post_all(url, bodies * REPEATS, beside.__setitem__)
+    ordered = [beside[place] for place in sorted(beside)]
     rows = [ordered[first : first + len(asked)] for first in range(0, len(ordered), len(asked))]
-    return replace(alone, rounding=max(alone.gap(read(row)) for row in rows))
+    return replace(found, rounding=max(found.gap(read(row)) for row in rows))
 
 
 def _prints(replies: Sequence[Reply]) -> Prints:

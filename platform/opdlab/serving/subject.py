@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from opdlab import models
-from opdlab.errors import ModelError
+from opdlab.errors import ModelError, ServerError
 from opdlab.evaluation import Answer, Measured, OnAnswer, OnTick
 from opdlab.identity import ModelId
 from opdlab.rollout import RolloutEngine
@@ -24,7 +25,8 @@ from opdlab.serving.dialect import (
     prompt_text,
     read_reply,
 )
-from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.engine import ROUNDS, OpenAIEngine
+from opdlab.serving.held import Held
 from opdlab.serving.known_answers import PRINTS, Prints, as_known, take
 
 
@@ -33,13 +35,15 @@ class Served(Measured):
     """A model on a server that speaks OpenAI's API.
 
     Attributes:
-        server, prints: what it says it is, and its fingerprint.
+        server, prints: what it says it is, and the fingerprint that it is known by.
+        seen: the fingerprint that was taken now.
         trained_by: id of the execution that made the model whose tokenizer this is; empty for none here.
     """
 
     client: Client
     server: Identity
     prints: Prints
+    seen: Prints
     trained_by: str = ""
 
     def identity(self) -> ModelId:
@@ -72,20 +76,44 @@ class Served(Measured):
             engine.temperature, engine.top_p, engine.max_new_tokens, self.eos_ids, self.pad_id
         )
         texts = self._texts(prompts)
+        bodies = [
+            completion_body(self.server, draw, ids, texts[shown], seed)
+            for (ids, shown), seed in zip(prompts, seeds, strict=True)
+        ]
+        held = Held(self.prove, on_answer)
 
         def came(row: int, answer: Any) -> None:
             reply = read_reply(answer, prompts[row][0], draw, self.tokenizer)
-            on_answer(row, Answer(reply.text, reply.tokens, reply.stop))
+            held.add(row, Answer(reply.text, reply.tokens, reply.stop))
 
-        self.client.post_all(
-            self.client.access.api("/completions"),
-            [
-                completion_body(self.server, draw, ids, texts[shown], seed)
-                for (ids, shown), seed in zip(prompts, seeds, strict=True)
-            ],
-            came,
-            on_tick,
-            self._at_once(rows),
+        def tick() -> None:
+            held.look()
+            on_tick()
+
+        # What others return depends on what else is under way, so they are looked at in between.
+        at_once = self._at_once(rows)
+        busy = self.server.software in TOKEN_SERVERS
+        held.waits = not busy
+        size = len(bodies) if busy else ROUNDS * at_once
+        url = self.client.access.api("/completions")
+        for first in range(0, len(bodies), size):
+            part = bodies[first : first + size]
+            self.client.post_all(url, part, partial(_later, came, first), tick, at_once)
+            held.hand_on()
+
+    def prove(self) -> None:
+        """See that the server still has the weights that it began with.
+
+        Raises:
+            ServerError: it has others, or does not answer.
+        """
+        asked = self.client, self.server, self.tokenizer, self.eos_ids
+        if self.seen.like(take(*asked, alone=True)) or self.seen.like(take(*asked)):
+            return
+        raise ServerError(
+            f"{self.client.access.url} got other weights while it was measured: its answers to a few fixed "
+            "prompts are not those of the beginning. What came since it was last seen to have the old ones "
+            "is left out. Serve one model for the whole of an evaluation, then run the same command again"
         )
 
     def _texts(self, prompts: Sequence[tuple[Sequence[int], str]]) -> dict[str, str]:
@@ -110,6 +138,10 @@ class Served(Measured):
         return f"{name}-{self.server.software}-{self.identity().key[:8]}"
 
 
+def _later(came: Callable[[int, Any], None], first: int, place: int, answer: Any) -> None:
+    came(first + place, answer)
+
+
 def open_served(
     engine: OpenAIEngine, tokenizer_path: str, template: str, output: Path = Path("runs")
 ) -> Served:
@@ -129,7 +161,7 @@ def open_served(
     ends = _ends(place, tokenizer)
     pad = tokenizer.pad_token_id
     server = identify(client, engine.served_model, str(place))
-    prints = as_known(take(client, server, tokenizer, ends), asdict(server), output)
+    seen = take(client, server, tokenizer, ends)
     return Served(
         tokenizer=tokenizer,
         engine=engine,
@@ -138,7 +170,8 @@ def open_served(
         template=template,
         client=client,
         server=server,
-        prints=prints,
+        prints=as_known(seen, asdict(server), output),
+        seen=seen,
         trained_by=models.trained_by(str(place)),
     )
 

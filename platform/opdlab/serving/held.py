@@ -1,0 +1,48 @@
+"""Answers of a server that are held back until it is seen to have the same weights still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Generic, TypeVar, final
+
+Kind = TypeVar("Kind")
+EVERY_S = 10.0
+COSTS = 20
+"""Answers are handed on at most so often; and seldom enough for looking to take a twentieth of the time."""
+
+
+@final
+class Held(Generic[Kind]):
+    """Answers on their way to whoever asked.
+
+    Attributes:
+        waits: whether they are handed on by `hand_on` alone.
+    """
+
+    def __init__(self, prove: Callable[[], None], on_answer: Callable[[int, Kind], None]) -> None:
+        self.prove, self.on_answer = prove, on_answer
+        self.waits = False
+        self.rows: list[tuple[int, Kind]] = []
+        self.since, self.pause = perf_counter(), EVERY_S
+
+    def add(self, row: int, answer: Kind) -> None:
+        """Hold an answer."""
+        self.rows.append((row, answer))
+        self.look()
+
+    def look(self) -> None:
+        """Hand on what is held if it is time."""
+        if not self.waits and perf_counter() - self.since > self.pause:
+            self.hand_on()
+
+    def hand_on(self) -> None:
+        """Hand on what is held; raises what `prove` does, and what is held is left out then."""
+        rows, self.rows = self.rows, []
+        if rows:
+            started = perf_counter()
+            self.prove()
+            self.pause = max(EVERY_S, COSTS * (perf_counter() - started))
+        for row, answer in rows:
+            self.on_answer(row, answer)
+        self.since = perf_counter()
