@@ -21,6 +21,7 @@ from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
+from opdlab.training.claim import claimed
 
 
 def diagnose(
@@ -48,6 +49,13 @@ def diagnose(
     console.print(
         f"[bold]{config.name}[/]: {len(work.bench.asked)} answers a model -> {work.folder}"
     )
+    with claimed(work.folder):
+        return measured(work, sources)
+
+
+def measured(work: Work, sources: Sequence[tuple[str, Model]]) -> Path:
+    """Look at the models, and record what is found; see `diagnose`."""
+    config, settings = work.config, work.settings
     client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     tracking.reap(client, experiment)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab import models, plugins, posed, store
+from opdlab import identity, models, plugins, posed
 from opdlab.config import Experiment, Model
 from opdlab.diagnosis.findings import Observed
 from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
@@ -20,6 +20,7 @@ from opdlab.diagnosis.observe import Asked, Bench, hand_over, respond
 from opdlab.errors import DataError
 from opdlab.evaluation import require
 from opdlab.measuring import label_of
+from opdlab.prompts import encode
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.teacher import Teacher
 from opdlab.terminal import progress_bar
@@ -102,7 +103,8 @@ class Work:
             "teacher": models.identify(
                 teacher, tokenizer, bench.template, bench.teacher_ends, None
             ).key,
-            "data": store.data_hash([one.problem for one in asked if one.sample == 0]),
+            "asked": what(asked, tokenizer, bench.template),
+            "graders": [one.grader_version for one in config.evaluation.benchmarks],
             "rollout": plugins.describe(config.rollout),
             "template": config.prompts.template,
             "samples": settings.samples,
@@ -196,7 +198,8 @@ class Work:
             vocabulary=shared,
         )
         who = models.identify(model, tokenizer, bench.template, bench.eos_ids, shared)
-        return model, bench, label_of(name, who.key)
+        reads = what(bench.asked, tokenizer, bench.template)
+        return model, bench, label_of(name, identity.digest([who.key, reads]))
 
     def responses(self, bench: Bench, model: PreTrainedModel, label: str, rows: range) -> Tokens:
         """Some responses, from the disk where they are there."""
@@ -226,6 +229,14 @@ def chunks(count: int) -> Iterator[range]:
     """Rows looked at together."""
     for first in range(0, count, ROWS):
         yield range(first, min(first + ROWS, count))
+
+
+def what(asked: Sequence[Asked], tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """Hash of the problems in their order, by which they are numbered, as a model reads them."""
+    first = [(one.benchmark.benchmark, one.problem) for one in asked if one.sample == 0]
+    return identity.digest(
+        [[name, p.id, p.gold, encode(tokenizer, p.prompt, template)] for name, p in first]
+    )
 
 
 def what_is_asked(config: Experiment, settings: Settings) -> Iterator[Asked]:

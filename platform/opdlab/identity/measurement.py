@@ -99,7 +99,14 @@ class Measurement:
     def protocol(self) -> str:
         """Hash of all that makes two scores comparable: no seed, and no model."""
         counted = {"samples": self.samples, "grader": self.grader}
-        return digest({"data": self.data, **self.sampling, **counted})
+        options = {"engine": self.options} if self.options else {}
+        return digest({"data": self.data, **self.sampling, **counted, **options})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of the engine's own, such as a top-k: it samples another distribution with others. Which engine
+        it was decides what is drawn, and not from what."""
+        return {name: value for name, value in self.engine.items() if name != "type"}
 
     @property
     def asked(self) -> Measurement:
@@ -108,7 +115,7 @@ class Measurement:
 
     def differences(self, other: Measurement) -> str:
         """In words, what makes the scores of two measurements incomparable; empty where nothing does."""
-        names = (*self.sampling, "samples", "data", "grader")
+        names = (*self.sampling, "options", "samples", "data", "grader")
         pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
         return ", ".join(f"{name} {a} and {b}" for name, a, b in pairs if a != b)
 
