@@ -47,7 +47,8 @@ class Detectable:
         standard_error: of the difference, between 0 and 1; None where the spread is not known.
         difference: the smallest one detected; None also where there is one problem only, which shows no
             spread.
-        floor: what it would be with endless samples a problem.
+        floor: what it would be with endless samples a problem; None where earlier samples vary no more than
+            their luck explains, so that what would be left is not known.
     """
 
     problems: int
@@ -175,6 +176,7 @@ def _found(
 
 def _error(spread: Spread, problems: int, luck: float) -> float | None:
     """Standard error of one benchmark; None where nothing is known to vary."""
-    if spread.effect is None or spread.sampling + spread.effect < ROUNDING:
+    if spread.effect is None:
         return None
-    return ((spread.sampling * luck + spread.effect) / problems) ** 0.5
+    variance = spread.sampling * luck + spread.effect
+    return None if variance < ROUNDING else (variance / problems) ** 0.5

@@ -7,6 +7,7 @@ are all the gold, and of the others it matters only whether together they are as
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -16,6 +17,8 @@ import numpy as np
 from opdlab.records import Sample, Verdict
 
 FAULTS = frozenset(Verdict.FAULTS)
+OURS = re.compile(r"math-\d+\+")
+"""Versions of the rules in `answers` (`equality.rules`); `math-mine` is somebody else's grader."""
 Vote = tuple[str | None, bool]
 """An answer, None for none, and whether it was judged correct."""
 Same = Callable[[Sequence[tuple[str, str]]], Sequence[bool]]
@@ -27,7 +30,7 @@ def same_of(grader: str) -> Same | None:
 
     Only a grader that looks at the answer's meaning alone has one: then all correct answers are one.
     """
-    return mathematics if grader.startswith("math-") else None
+    return mathematics if OURS.match(grader) else None
 
 
 def mathematics(pairs: Sequence[tuple[str, str]]) -> list[bool]:

@@ -25,6 +25,8 @@ from opdlab.sigmoid import NAMES, ranges, search, sigmoid
 
 FEWEST_BINS = 6
 LEVEL = 0.95
+ROUNDING = 1e-6
+"""Differences of probabilities, or nats, that float32 makes of equal numbers."""
 LEEWAY = 0.1
 """How far the limits of A and b may move t_star, as a share of the positions seen."""
 
@@ -237,13 +239,18 @@ class PairDistance:
     tokens: int
 
 
+def varies(values: Float[np.ndarray, "n"]) -> bool:
+    """Whether numbers that were computed in float32 differ by more than its rounding."""
+    return bool(np.ptp(values) > ROUNDING)
+
+
 def pair_distance(student: Float[np.ndarray, "n"], teacher: Float[np.ndarray, "n"]) -> PairDistance:
     """Of log-probabilities of the same tokens.
 
     Raises:
         DataError: fewer than three tokens, or one of the two does not vary.
     """
-    if len(student) < 3 or min(student.std(), teacher.std()) == 0:
+    if len(student) < 3 or not (varies(student) and varies(teacher)):
         raise DataError(
             "a pair distance needs three tokens or more with differing log-probabilities"
         )

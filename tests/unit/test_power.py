@@ -8,7 +8,7 @@ from scipy import stats
 
 from opdlab.errors import DataError
 from opdlab.power import table
-from opdlab_evaluators.needed import count_needed, smallest
+from opdlab_evaluators.needed import count_needed, factor, smallest
 from opdlab_evaluators.power import Spread, assumed, from_samples, smallest_difference
 
 
@@ -106,3 +106,13 @@ def test_the_table_of_power_says_what_is_not_known(size):
         text.print(table({"mine": assumed(0.5)}, {"mine": size}, 8))
     assert ("unknown" in capture.get()) is (size == 1)
     assert "nan" not in capture.get()
+
+
+def test_what_luck_alone_explains_leaves_no_known_floor():
+    """Two runs that differ by no more than the draw of their samples: the spread of true differences is
+    estimated as nothing, which is not known to be nothing."""
+    found = smallest_difference([Spread(0.2, 0.0, "")], [30], 8)
+    assert found.difference == pytest.approx((0.2 / 8 / 30) ** 0.5 * factor(29))
+    assert found.floor is None
+    both = smallest_difference([Spread(0.2, 0.0, ""), Spread(0.2, 0.01, "")], [30, 30], 8)
+    assert both.floor is None

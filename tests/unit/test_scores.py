@@ -255,3 +255,11 @@ def test_a_mean_that_no_count_of_samples_gives_is_flagged(value):
 @pytest.mark.parametrize("value", [42.92, 46.67, 0, 100, "46.7", 47, 100 * 103 / 240, "0.42"])
 def test_a_mean_that_some_count_of_samples_gives_passes(value):
     assert granularity_ok(value, n=30, k=8)
+
+
+@pytest.mark.parametrize(("grader", "score"), [("math-4+sympy-1", 0.5), ("math-mine-1", 1.0)])
+def test_somebody_elses_answers_are_not_joined_by_our_rules(grader: str, score: float):
+    statuses = {"3": "correct", "0.5": "wrong", r"\frac12": "wrong"}
+    told = [*statuses, "3"]
+    many = [row("p0", n, statuses[a], answer=a, grader=grader) for n, a in enumerate(told)]
+    assert only(many).maj.value == score

@@ -14,6 +14,7 @@ from opdlab import fidelity
 from opdlab.diagnosis.bootstrap import interval_of
 from opdlab.diagnosis.observation import Tokens
 from opdlab.errors import DataError
+from opdlab.fidelity import varies
 
 ENTROPY_BINS = 8
 SHOWN_TOKENS = 3000
@@ -23,7 +24,7 @@ SHOWN_TOKENS = 3000
 def ahead(tokens: Tokens, seed: int) -> dict[str, Any]:
     """D_ahead against the teacher's local entropy: independent of it, or not."""
     asked = tokens[np.isfinite(tokens.ahead)]
-    if len(asked) < 3 or min(asked.ahead.std(), asked.entropy.std()) == 0:
+    if len(asked) < 3 or not (varies(asked.ahead) and varies(asked.entropy)):
         return {"n": len(asked), "why": "fewer than three positions, or nothing varies"}
     low, high = interval_of(asked, rank_correlation, seed)
     order = asked.entropy.argsort()
@@ -49,9 +50,9 @@ def rank_correlation(tokens: Tokens) -> float:
     Raises:
         DataError: one of the two does not vary.
     """
-    ranks = np.stack([stats.rankdata(tokens.ahead), stats.rankdata(tokens.entropy)])
-    if ranks.std(1).min() == 0:
+    if not (varies(tokens.ahead) and varies(tokens.entropy)):
         raise DataError("nothing varies")
+    ranks = np.stack([stats.rankdata(tokens.ahead), stats.rankdata(tokens.entropy)])
     return float(np.corrcoef(ranks)[0, 1])
 
 
