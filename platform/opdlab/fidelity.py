@@ -181,19 +181,25 @@ class Shift:
     Attributes:
         value, interval: of t_star after, minus before; NaN where one of the fits is not identified.
         before, after: the fits.
+        p: of "no shift", from the bootstrap.
+        claims: so many changes are told together, over which p is corrected (Bonferroni).
     """
 
     value: float
     interval: tuple[float, float]
     before: Fit
     after: Fit
+    p: float = 1.0
+    claims: int = 1
 
     def __str__(self) -> str:
         if not (self.before.identified and self.after.identified):
             which = [n for n in ("before", "after") if not getattr(self, n).identified]
             return f"the shift is not identified: the fit {' and the fit '.join(which)} is not"
         low, high = self.interval
-        word = "outwards" if low > 0 else "inwards" if high < 0 else "no shift is shown"
+        shown = self.p * self.claims < 1 - LEVEL
+        word = "outwards" if low > 0 else "inwards"
+        word = word if shown and not low <= 0 <= high else "no shift is shown"
         return f"t_star moved by {self.value:+.3g}k [{low:+.3g}, {high:+.3g}]: {word}"
 
 
@@ -220,7 +226,9 @@ def shift(before: Curves, after: Curves, replicates: int = 1000, seed: int = 0) 
     moved = drawn[1][:, boundary] - drawn[0][:, boundary]
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(moved, [tail, 1 - tail]).tolist()
-    return Shift(fits[1].values["t_star"] - fits[0].values["t_star"], (low, high), *fits)
+    rarer = min(int((moved <= 0).sum()), int((moved >= 0).sum()))
+    p = min(1.0, max(2 * rarer, 1) / len(moved))
+    return Shift(fits[1].values["t_star"] - fits[0].values["t_star"], (low, high), *fits, p)
 
 
 def effective_horizon(curves: Curves, least: float) -> float:

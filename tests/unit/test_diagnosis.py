@@ -574,3 +574,35 @@ def test_what_was_seen_comes_back_from_the_disk_and_damage_is_noticed(tmp_path: 
     with pytest.raises(DataError, match="remove it"):
         load(Tokens, path)
     assert not list(path.parent.glob("*.partial"))
+
+
+def test_changes_that_are_told_together_are_corrected_together() -> None:
+    """A student that stays what it is: of its changes by themselves, one in twenty would be called one."""
+    draw = np.random.default_rng(8)
+    level = draw.uniform(0.5, 0.9, 24)
+    said = []
+    for _ in range(30):
+        before, after = (
+            Curves(
+                np.arange(1, 9) / 1000,
+                level[:, None] + draw.normal(0, 0.1, (24, 8)),
+                np.ones((24, 8)),
+            )
+            for _ in "ab"
+        )
+        said.append(decay.late_change(before, after, seed=0))
+    alone = [one for one in said if one.p < 0.05]
+    together = [str(replace(one, claims=len(said))) for one in said]
+    assert alone
+    assert all("no difference is shown" in one for one in together)
+    sure = replace(said[0], value=-0.2, low=-0.3, high=-0.1, p=0.001, claims=49)
+    assert ", down (" in str(sure)
+    assert "no difference is shown" in str(replace(sure, claims=50))
+
+
+def test_a_diagnosis_counts_all_the_changes_that_it_tells(found) -> None:
+    students = found["students"]
+    told = [one["drift"] for one in found["models"].values() if "drift" in one]
+    told += [one[name] for one in found["shifts"].values() for name in ("late", "horizon")]
+    count = len(students) + 3 * (len(students) - 1)
+    assert {one["claims"] for one in told} == {count}

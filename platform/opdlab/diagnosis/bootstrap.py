@@ -9,9 +9,10 @@ import numpy as np
 
 from opdlab.diagnosis.observation import Tokens
 from opdlab.errors import DataError
-from opdlab.shapes import Float
+from opdlab.shapes import Bool, Float
 
 REPLICATES = 1000
+FLIPS = 4999
 REPLICATES_OF_TOKENS = 200
 """Of a statistic that is computed anew from all tokens."""
 
@@ -27,6 +28,18 @@ def interval(values: Float[np.ndarray, "R ..."]) -> tuple[Any, Any]:
     """2.5 and 97.5 % of replicates, those without a value left out."""
     low, high = np.nanquantile(values, [0.025, 0.975], axis=0)
     return low.tolist(), high.tolist()
+
+
+def two_sided(below: Bool[np.ndarray, "R"], above: Bool[np.ndarray, "R"]) -> float:
+    """p of "no change" from replicates of it that are not above 0, and not below; at least 1 / R."""
+    return min(1.0, max(2 * min(int(below.sum()), int(above.sum())), 1) / len(below))
+
+
+def sign_flip(values: Float[np.ndarray, "n"], seed: int) -> float:
+    """Two-sided p of a mean over problems, if each difference had its sign by chance."""
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (FLIPS, len(values)))
+    least = abs(values.sum()) - 1e-9 * np.abs(values).sum()
+    return (1 + int((np.abs(signs @ values) >= least).sum())) / (1 + FLIPS)
 
 
 def interval_of(

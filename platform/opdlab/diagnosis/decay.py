@@ -6,19 +6,20 @@ Source: arXiv:2605.30833, section 3. Positions are told in tokens, intervals are
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from opdlab import fidelity, plugins
 from opdlab.diagnosis import bootstrap
-from opdlab.diagnosis.bootstrap import interval, resampled
+from opdlab.diagnosis.bootstrap import interval, resampled, sign_flip, two_sided
 from opdlab.diagnosis.observation import Tokens
 from opdlab.fidelity import Curves
 from opdlab.shapes import Float
 
 THOUSAND = 1000
+LEVEL = 0.05
 FEWEST_REACHING = 5
 """Problems whose answers must reach a bin; what fewer say of it is chance."""
 NOTHING = "nothing to measure: no token has a next step, as every answer ends at once"
@@ -130,6 +131,8 @@ class Change:
         bound: "at least" or "at most" where one of the two lies beyond what was seen, or why the value
             is not known; empty where it is.
         problems: those that both reach.
+        p: of "no change", over problems; 1 where nothing can be compared.
+        claims: so many changes are told together, over which p is corrected (Bonferroni).
     """
 
     what: str
@@ -139,12 +142,15 @@ class Change:
     high: float
     problems: int
     bound: str = ""
+    p: float = 1.0
+    claims: int = 1
 
     def __str__(self) -> str:
         based = f"n = {self.problems} problems that both reach"
         if not math.isfinite(self.value):
             return f"{self.what}: {self.bound or 'nothing to compare'} ({based})"
-        word = "up" if self.low > 0 else "down" if self.high < 0 else "no difference is shown"
+        shown = self.p * self.claims < LEVEL and not self.low <= 0 <= self.high
+        word = "no difference is shown" if not shown else "up" if self.low > 0 else "down"
         form = ".0f" if self.unit else ".3f"
         ends = f"[{self.low:+{form}}, {self.high:+{form}}]"
         said = f"{self.bound} " * bool(self.bound)
@@ -154,7 +160,7 @@ class Change:
 NOWHERE = float("nan")
 
 
-def late_change(before: Curves, after: Curves) -> Change:
+def late_change(before: Curves, after: Curves, seed: int = 0) -> Change:
     """Of F at late positions, the last quarter of those that both reach, within problems.
 
     A problem counts where both reach a late bin, by what both have there; so neither a choice of
@@ -170,7 +176,8 @@ def late_change(before: Curves, after: Curves) -> Change:
     first, last = before.position[[-late, -1]] * THOUSAND
     ends = over_problems("difference_interval", values)
     what = f"late F (t {first:.0f} to {last:.0f})"
-    return Change(what, "", float(values.mean()), *ends, len(values))
+    p = sign_flip(values, seed)
+    return Change(what, "", float(values.mean()), *ends, len(values), p=p)
 
 
 def both_reach(
@@ -217,13 +224,14 @@ def horizon_change(before: Curves, after: Curves, least: float, seed: int) -> Ch
     bound = "at most" if first[0] >= end else "at least" if second[0] >= end else ""
     low = np.nanquantile(lowest[1:], 0.025, method="lower")
     high = np.nanquantile(highest[1:], 0.975, method="higher")
-    return Change(what, unit, float(moved[0]), float(low), float(high), problems, bound)
+    p = two_sided(~(lowest[1:] > 0), ~(highest[1:] < 0))
+    return Change(what, unit, float(moved[0]), float(low), float(high), problems, bound, p)
 
 
-def boundary_change(before: Curves, after: Curves, seed: int) -> dict[str, Any]:
-    """Whether the boundary t_star moved, in thousands of tokens."""
+def boundary_change(before: Curves, after: Curves, seed: int, claims: int = 1) -> dict[str, Any]:
+    """Whether the boundary t_star moved, in thousands of tokens; corrected for so many changes."""
     if not (before.count.any() and after.count.any()):
         return {"text": NOTHING, "value": NOWHERE, "low": NOWHERE, "high": NOWHERE}
-    moved = fidelity.shift(before, after, bootstrap.REPLICATES, seed)
+    moved = replace(fidelity.shift(before, after, bootstrap.REPLICATES, seed), claims=claims)
     low, high = moved.interval
     return {"text": str(moved), "value": moved.value, "low": low, "high": high}

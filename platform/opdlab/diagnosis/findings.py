@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,14 @@ def find(
         models[one.name] = model_findings(one, curves[one.name], least, seed)
     students = [one.name for one in observed if not one.own]
     control = next((one.name for one in observed if one.own), None)
+    first, *later = students
+    # All that moved is told together, so it is corrected together.
+    claims = len(CHANGES) * len(later) + len(students) * (control is not None)
     if control is not None:
         for name in students:
-            apart = decay.late_change(curves[control], curves[name])
+            apart = replace(decay.late_change(curves[control], curves[name], seed), claims=claims)
             models[name]["drift"] = {"text": str(apart), **asdict(apart)}
-    first, *later = students
-    shifts = {name: change(curves[first], curves[name], least, seed) for name in later}
+    shifts = {name: change(curves[first], curves[name], least, seed, claims) for name in later}
     return {
         "problems": problems,
         "bin_width": width,
@@ -98,16 +100,20 @@ def model_findings(one: Observed, curves: Curves, least: float, seed: int) -> di
     return found
 
 
-def change(before: Curves, after: Curves, least: float, seed: int) -> dict[str, Any]:
-    """What moved from the first student to a later one; the late F and the horizon also where no
-    sigmoid is identified."""
-    late = decay.late_change(before, after)
-    horizon = decay.horizon_change(before, after, least, seed)
-    return {
-        "t_star": decay.boundary_change(before, after, seed),
-        "late": {"text": str(late), **asdict(late)},
-        "horizon": {"text": str(horizon), **asdict(horizon)},
-    }
+CHANGES = ("t_star", "late", "horizon")
+"""What is told of each later student."""
+
+
+def change(
+    before: Curves, after: Curves, least: float, seed: int, claims: int = len(CHANGES)
+) -> dict[str, Any]:
+    """What moved from the first student to a later one, corrected for so many changes; the late F and the
+    horizon also where no sigmoid is identified."""
+    late = replace(decay.late_change(before, after, seed), claims=claims)
+    horizon = replace(decay.horizon_change(before, after, least, seed), claims=claims)
+    boundary = decay.boundary_change(before, after, seed, claims)
+    told = ({"text": str(one), **asdict(one)} for one in (late, horizon))
+    return dict(zip(CHANGES, (boundary, *told), strict=True))
 
 
 def hand_over_findings(one: Observed) -> list[dict[str, Any]]:

@@ -130,8 +130,9 @@ def fits_text(found: Mapping[str, Any]) -> str:
     return (
         "Along the curves: n problems whose answers reach a bin. Where others have ended, those that are "
         "left are a choice: long answers, which may be the wrong ones. So the fall is within answers, "
-        "changes are over problems and positions that both models reach, and the sigmoid is fitted to how "
-        "F moves within problems.<br>"
+        "changes are over problems and positions that both models reach, "
+        "and shown only where they are after correction for all of them (Bonferroni), and the sigmoid is "
+        "fitted to how F moves within problems.<br>"
         "F = b + A / (1 + exp(eps (t - t_star))), t in thousands of tokens.<br>"
         + "<br>".join(lines)
     )
