@@ -155,6 +155,12 @@ def beyond(config: Experiment, vocabulary: int) -> Iterator[str]:
                     f"{vocabulary} tokens has an entropy of {highest:.3g} at most, so no position would be "
                     "active; set it lower"
                 )
+        above = run.training.mask.entropy_above
+        if above is not None and above >= highest:
+            yield (
+                f"{where}training.mask.entropy_above is {above:g} nats, but a distribution over {vocabulary} "
+                f"tokens has an entropy of {highest:.3g} at most, so no token would carry loss; set it lower"
+            )
 
 
 def load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
