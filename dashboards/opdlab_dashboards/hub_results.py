@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
@@ -17,26 +16,22 @@ from opdlab_dashboards.rows import Cell, Row
 from opdlab_dashboards.tables import percent
 
 
-def write(leaderboard: Leaderboard, place: Path) -> int:
-    """One folder a row, whose `.eval_results` is to be put into the model's repository.
+def results(leaderboard: Leaderboard) -> dict[str, str]:
+    """For each row a file whose `.eval_results` is to be put into the model's repository.
 
     Benchmarks that are no data set of the hub, and scores with samples that were not graded, have no place
     there and are left out.
 
     Returns:
-        How many files were written.
+        What stands in each file, by its name.
     """
-    count = 0
+    found = {}
     for board in leaderboard.boards:
         for row in board.rows:
-            entries = list(_entries(row))
-            if entries:
-                folder = place / _folder(board, row) / ".eval_results"
-                folder.mkdir(parents=True, exist_ok=True)
+            if entries := list(_entries(row)):
                 content = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
-                (folder / "opdlab.yaml").write_text(content)
-                count += 1
-    return count
+                found[f"{_folder(board, row)}/.eval_results/opdlab.yaml"] = content
+    return found
 
 
 def _folder(board: Board, row: Row) -> str:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from opdlab.errors import writing_to
 from opdlab.terminal import console, progress_bar
-from opdlab_dashboards import hub_results, measured, mlflow_copy, page_files, records, tables
+from opdlab_dashboards import (
+    hub_results,
+    measured,
+    mlflow_copy,
+    own_files,
+    page_files,
+    records,
+    tables,
+)
 from opdlab_dashboards.board import Leaderboard, build
 from opdlab_dashboards.measured import Measured
+
+HUB = "eval_results"
 
 
 def leaderboard(sources: Sequence[str], to: str, benchmarks: Sequence[str]) -> None:
@@ -22,9 +33,10 @@ def leaderboard(sources: Sequence[str], to: str, benchmarks: Sequence[str]) -> N
         benchmarks: only these; all where none is named.
 
     Raises:
-        DataError: a source holds nothing that was measured.
+        DataError: a source holds nothing that was measured, or others keep files in the folder.
         TrackingError: an MLflow store does not answer.
     """
+    own_files.require_own_folder(Path(to))
     with tempfile.TemporaryDirectory(prefix="opdlab-") as scratch:
         board = gather(sources, Path(scratch), benchmarks)
         console.print(tables.terminal(board, console.width))
@@ -54,16 +66,19 @@ def _find(source: str, scratch: Path) -> list[Measured]:
 
 def write(board: Leaderboard, place: Path) -> None:
     """All files of a leaderboard."""
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "leaderboard.md").write_text(tables.markdown(board))
-    (place / "leaderboard.json").write_text(records.as_json(board))
-    (place / "leaderboard.csv").write_text(records.as_csv(board))
-    count = hub_results.write(board, place / "eval_results")
+    entries = hub_results.results(board)
+    content: page_files.Content = {
+        "leaderboard.md": lambda: tables.markdown(board),
+        "leaderboard.json": lambda: records.as_json(board),
+        "leaderboard.csv": lambda: records.as_csv(board),
+        **{f"{HUB}/{name}": partial(str, text) for name, text in entries.items()},
+        **page_files.site(board),
+    }
     with progress_bar() as progress:
-        rows = sum(len(one.rows) for one in board.boards)
-        task = progress.add_task("write samples", total=rows)
-        page = page_files.write(board, place, lambda: progress.advance(task))
-    if count:
-        console.print(f"{count} rows as .eval_results for the hub: {place}/eval_results")
+        task = progress.add_task("write files", total=len(content))
+        own_files.write_folder(place, content, lambda name: progress.advance(task))
+    if entries:
+        console.print(f"{len(entries)} rows as .eval_results for the hub: {place}/{HUB}")
     console.print(f"Tables: {place}/leaderboard.md, .csv, .json", soft_wrap=True)
-    console.print(f"Page: [bold]{page.absolute().as_uri()}[/]", soft_wrap=True)
+    page = (place / page_files.PAGE).absolute()
+    console.print(f"Page: [bold]{page.as_uri()}[/]", soft_wrap=True)

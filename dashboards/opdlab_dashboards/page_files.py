@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -29,43 +28,34 @@ TEXT_LIMIT = 4000
 DIGITS = 5
 
 
-def write(leaderboard: Leaderboard, place: Path, on_row: Callable[[], None] = lambda: None) -> Path:
-    """Write `index.html`, what it needs, and the samples behind every cell.
+Content = dict[str, Callable[[], str]]
+"""What makes the text of each file, by its name below the leaderboard's folder."""
+PAGE = "index.html"
 
-    Args:
-        on_row: called after the samples of each row.
 
-    Returns:
-        The page.
-    """
-    shutil.rmtree(place / "data", ignore_errors=True)
-    page = write_page(leaderboard, place)
+def site(leaderboard: Leaderboard) -> Content:
+    """The page, what it needs, and the samples behind every cell."""
+    found = page(leaderboard)
     for number, board in enumerate(leaderboard.boards):
         for i, row in enumerate(board.rows):
             for j, cell in enumerate(row.cells.values()):
-                path = place / "data" / str(number) / f"{i}-{j}.js"
-                _write_data(path, f"cell/{number}/{i}/{j}", cell_content(cell))
-            on_row()
-    return page
+                key = f"cell/{number}/{i}/{j}"
+                found[f"data/{number}/{i}-{j}.js"] = partial(_cell, key, cell)
+    return found
 
 
-def write_page(leaderboard: Leaderboard, place: Path) -> Path:
-    """Write `index.html` with its assets and figures, without samples."""
-    assets = place / "assets"
-    assets.mkdir(parents=True, exist_ok=True)
-    for name in ASSETS:
-        (assets / name).write_text(asset(name))
-    (assets / "plotly.js").write_text(f'{get_plotlyjs()}\nopdlab.take("plotly",true);\n')
+def page(leaderboard: Leaderboard) -> Content:
+    """The page with its assets and figures, without samples."""
+    found: Content = {f"assets/{name}": partial(asset, name) for name in ASSETS}
+    found["assets/plotly.js"] = lambda: f'{get_plotlyjs()}\nopdlab.take("plotly",true);\n'
     for number, board in enumerate(leaderboard.boards):
-        folder = place / "data" / str(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_data(folder / "problems.js", f"problems/{number}", _vectors(board))
-        _write_data(folder / "curves.js", f"curves/{number}", _curves(board))
-    page = template("index.html.j2").render(
+        folder = f"data/{number}"
+        found[f"{folder}/problems.js"] = partial(_data, f"problems/{number}", _vectors, board)
+        found[f"{folder}/curves.js"] = partial(_data, f"curves/{number}", _curves, board)
+    found[PAGE] = lambda: template("index.html.j2").render(
         data=embedded(content(leaderboard)), reading=READING, version=opdlab.__version__
     )
-    (place / "index.html").write_text(page)
-    return place / "index.html"
+    return found
 
 
 def asset(name: str) -> str:
@@ -92,9 +82,17 @@ def embedded(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _write_data(path: Path, key: str, value: Any) -> None:
+def _script(key: str, value: Any) -> str:
     """Data as a script: a page opened from disk may load scripts, and nothing else."""
-    path.write_text(f"opdlab.take({json.dumps(key)},{embedded(value)});\n")
+    return f"opdlab.take({json.dumps(key)},{embedded(value)});\n"
+
+
+def _data(key: str, of: Callable[[Board], Any], board: Board) -> str:
+    return _script(key, of(board))
+
+
+def _cell(key: str, cell: Cell) -> str:
+    return _script(key, cell_content(cell))
 
 
 def content(leaderboard: Leaderboard) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from opdlab.errors import DataError, writing_to
 from opdlab.natural_order import natural
 from opdlab.terminal import console
 from opdlab.tracking import flatten
-from opdlab_dashboards import mlflow_copy, page_files, swept, tables
+from opdlab_dashboards import mlflow_copy, own_files, page_files, swept, tables
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard, build
 from opdlab_dashboards.curves import CURVES, SHARES, Curve, fidelity_curves, training_curves
 from opdlab_dashboards.differences import Difference, pairs
@@ -50,9 +50,11 @@ def report(runs: Sequence[str], output: str, to: str) -> None:
         output: a folder, or the address of an MLflow store, where runs are named as there.
 
     Raises:
-        DataError: a folder holds nothing that was measured, or the runs were not measured in one way.
+        DataError: a folder holds nothing that was measured, or the runs were not measured in one way, or
+            `to` is a file that opdlab did not write.
         TrackingError: the MLflow store does not answer.
     """
+    own_files.require_own_page(Path(to))
     with tempfile.TemporaryDirectory(prefix="opdlab-") as scratch:
         if "://" in output:
             mlflow_copy.copy(output, Path(scratch), below=runs)
@@ -75,8 +77,7 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
     (board,) = leaderboard.boards
     place = Path(to)
     with writing_to(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(page(board, leaderboard, found, sweeps))
+        own_files.write_page(place, page(board, leaderboard, found, sweeps))
     console.print(f"Report: [bold]{place.absolute().as_uri()}[/]", soft_wrap=True)
 
 

@@ -19,6 +19,7 @@ from opdlab.regrading import evaluator_of
 from opdlab.side_by_side import short_names
 from opdlab.store import SampleSet
 from opdlab.terminal import console, progress_bar
+from opdlab_dashboards import own_files
 
 TEXT_BUDGET = 40_000_000
 """Characters of completions in one page, so that any browser opens it."""
@@ -65,14 +66,14 @@ def samples(runs: Sequence[str], output: str, to: str | None) -> None:
         raise DataError(f"samples shows one run, or two side by side; {len(runs)} were named")
     folders = [find_run(run, Path(output)) for run in runs]
     path = Path(to) if to else folders[0] / PAGE
+    own_files.require_own_page(path)
     names = list(short_names(runs).values())
     common = in_common(folders, names)
     with progress_bar() as progress:
         each = progress.track(common.items(), description="read samples")
         sheets = [_sheet(name, sets, names) for name, sets in each]
     with writing_to(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(names, sheets))
+        own_files.write_page(path, page(names, sheets))
     console.print(f"Page: [bold]{path.absolute().as_uri()}[/]", soft_wrap=True)
 
 

@@ -18,6 +18,7 @@ from opdlab.natural_order import natural
 from opdlab.records import Sample, Verdict
 from opdlab.store import SampleSet
 from opdlab.terminal import console
+from opdlab.whole_files import write_whole
 
 LEVEL = 0.05
 MOST_COLUMNS = 4
@@ -51,7 +52,7 @@ def keep(measured: Mapping[str, Sequence[Sample]], found: Mapping[str, Any], pla
         disputes.show(name, samples)
     scores = [asdict(s) for samples in measured.values() for s in summaries(samples)]
     content = {"scores": scores, **found}
-    (place / RESULTS).write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(place / RESULTS, json.dumps(content, indent=1) + "\n")
 
 
 READING = (

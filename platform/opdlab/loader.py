@@ -33,6 +33,7 @@ from opdlab.sweeps.settings import (
     replaced,
     tries,
 )
+from opdlab.whole_files import write_whole
 
 KINDS: dict[str, type[Experiment] | type[Pretraining]] = {
     "train": Experiment,
@@ -206,7 +207,7 @@ def json_schema() -> dict[str, Any]:
 
 def save_resolved(config: Section, path: Path) -> None:
     """Write a configuration, defaults included, as YAML that `load` reads to an equal one."""
-    path.write_text(documents.text(config.model_dump(mode="json")), encoding="utf-8")
+    write_whole(path, documents.text(config.model_dump(mode="json")))
 
 
 def _validate(

@@ -265,7 +265,9 @@ class Tracker:
         path = self.folder / "tables" / name
         path.parent.mkdir(exist_ok=True)
         content = {"columns": list(columns), "data": _rows(columns)}
-        path.write_text(json.dumps(content, allow_nan=False))  # a page reads it, which knows no NaN
+        write_whole(
+            path, json.dumps(content, allow_nan=False)
+        )  # a page reads it, which knows no NaN
         self.artifact(path, "tables")
         names = sorted((table.name for table in path.parent.glob("*.json")), key=natural)
         listed = [{"path": f"tables/{each}", "type": "table"} for each in names]

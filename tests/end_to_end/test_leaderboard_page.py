@@ -16,6 +16,7 @@ from run_folders import draws, write_model, write_reference, write_run
 from opdlab_dashboards import page_files
 from opdlab_dashboards.board import Leaderboard, board_of, build
 from opdlab_dashboards.measured import find
+from opdlab_dashboards.own_files import write_folder
 from opdlab_dashboards.report import report
 
 BENCHMARKS = ("aime_2024", "math/short")
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     public = place / "runs" / "evaluations" / "hub-public-12345678"
     write_model(public, shares(0.55, 90))
     write_run(place / "runs" / "other-001" / "opd", shares(0.9, 99), grader="grader-2")
-    page_files.write(build(find(place / "runs")), place / "site")
+    write_folder(place / "site", page_files.site(build(find(place / "runs"))))
     return place / "site"
 
 
@@ -262,7 +263,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_run(place / "runs" / "many-001" / f"run-{n}", correct, method={"type": "opd", "n": n})
     (small,) = build(find(place / "runs")).boards
     rows = [replace(row, name=f"{row.name}-{n}") for row in small.rows for n in range(20)]
-    page_files.write_page(Leaderboard([board_of(small.protocol, rows)]), place / "site")
+    page = page_files.page(Leaderboard([board_of(small.protocol, rows)]))
+    write_folder(place / "site", page)
     return place / "site"
 
 

@@ -282,9 +282,9 @@ def test_the_hub_reads_what_is_written_for_it(tmp_path: Path) -> None:
     for name, array in correct.items():
         kind = evaluator if name == "aime_2024" else {"type": "math"}
         write_model(run, {name: array}, evaluator=kind)
-    assert hub_results.write(board_of(tmp_path / "runs"), tmp_path / "out") == 1
-    (path,) = (tmp_path / "out").rglob(".eval_results/*.yaml")
-    (entry,) = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    ((name, text),) = hub_results.results(board_of(tmp_path / "runs")).items()
+    assert name.endswith("/.eval_results/opdlab.yaml")
+    (entry,) = parse_eval_result_entries(yaml.safe_load(text))
     assert entry.dataset_id == "HuggingFaceH4/aime_2024"
     assert entry.value == round(100 * draws(0.4).mean(), 2)
     assert entry.dataset_revision == "0123abcd"

@@ -22,6 +22,7 @@ from opdlab.quiet import quieten
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
 from opdlab.training.claim import claimed
+from opdlab.whole_files import write_whole
 
 
 def diagnose(
@@ -91,8 +92,8 @@ def stem(sources: Sequence[tuple[str, Model]]) -> str:
 def keep(found: dict[str, Any], findings: Path, tracker: Tracker) -> None:
     """Write the findings as JSON and as a page, send both to MLflow, print the gist."""
     shown = findings.with_suffix(".html")
-    findings.write_text(json.dumps(clean(found), indent=1) + "\n", encoding="utf-8")
-    shown.write_text(page.html(found), encoding="utf-8")
+    write_whole(findings, json.dumps(clean(found), indent=1) + "\n")
+    write_whole(shown, page.html(found))
     for path in (findings, shown):
         tracker.artifact(path)
     tracker.set(report.metrics(found))

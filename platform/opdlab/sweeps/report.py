@@ -34,6 +34,7 @@ from opdlab.sweeps.study import Progress, SweepError
 from opdlab.sweeps.worker import trial_config
 from opdlab.terminal import console
 from opdlab.tracking import Tracker
+from opdlab.whole_files import write_whole
 
 BEST = "best.yaml"
 SHOWN = 8
@@ -99,7 +100,7 @@ def write(
         },
     }
     results = folder / "sweep.json"
-    results.write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(results, json.dumps(content, indent=1) + "\n")
     record.artifact(results)
     for path in plots(study, sweep, shares, folder / "plots"):
         record.artifact(path, "plots")

@@ -1,0 +1,118 @@
+"""What opdlab writes over or removes is its own; everything else stays as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from run_folders import draws, write_run
+
+from opdlab.errors import DataError
+from opdlab_dashboards.leaderboard import leaderboard
+from opdlab_dashboards.own_files import MARK, write_folder, write_page
+from opdlab_dashboards.report import report
+from opdlab_dashboards.samples import samples
+
+
+def files(place: Path) -> dict[str, str]:
+    found = (path for path in place.rglob("*") if path.is_file())
+    return {path.relative_to(place).as_posix(): path.read_text() for path in found}
+
+
+def write(place: Path, **content: str) -> None:
+    write_folder(place, {name: lambda text=text: text for name, text in content.items()})
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    write_run(tmp_path / "runs" / "try-001" / "opd", {"math/short": draws(0.8)})
+    return tmp_path / "runs"
+
+
+def test_a_folder_with_files_of_others_is_refused_before_anything_is_read(
+    tmp_path: Path, runs: Path
+) -> None:
+    place = tmp_path / "project"
+    (place / "data").mkdir(parents=True)
+    (place / "data" / "prompts.jsonl").write_text("mine")
+    with pytest.raises(DataError, match="holds data and no file that opdlab wrote"):
+        leaderboard([str(runs)], str(place), [])
+    with pytest.raises(DataError, match="is a file"):
+        leaderboard([str(runs)], str(place / "data" / "prompts.jsonl"), [])
+    assert files(place) == {"data/prompts.jsonl": "mine"}
+
+
+def test_a_leaderboard_written_again_leaves_what_a_user_put_beside_it(
+    tmp_path: Path, runs: Path
+) -> None:
+    place = tmp_path / "site"
+    leaderboard([str(runs)], str(place), [])
+    write_run(runs / "try-001" / "lgr", {"math/short": draws(0.9)}, method={"type": "lgr"})
+    leaderboard([str(runs)], str(place), [])
+    assert (place / "data" / "0" / "1-0.js").exists()
+    (place / "data" / "prompts.jsonl").write_text("mine")
+    for path in (runs / "try-001" / "lgr").rglob("*.parquet"):
+        path.unlink()
+    leaderboard([str(runs)], str(place), [])
+    assert not (place / "data" / "0" / "1-0.js").exists()
+    assert (place / "data" / "prompts.jsonl").read_text() == "mine"
+
+
+def test_files_of_earlier_are_removed_and_no_others(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    write(place, **{"a.md": "1", "data/0/b.js": "2", "data/1/c.js": "3"})
+    (place / "data" / "0" / "own.txt").write_text("mine")
+    write(place, **{"a.md": "4"})
+    left = files(place)
+    assert left.pop(MARK)
+    assert left == {"a.md": "4", "data/0/own.txt": "mine"}
+    assert not (place / "data" / "1").exists()
+
+
+def test_a_file_of_another_in_the_way_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    write(place, **{"a.md": "1"})
+    (place / "b.md").write_text("mine")
+    with pytest.raises(DataError, match=r"b\.md was not written by opdlab"):
+        write(place, **{"a.md": "2", "b.md": "2"})
+    left = files(place)
+    assert (left["a.md"], left["b.md"]) == ("1", "mine")
+
+
+def test_what_a_killed_command_left_is_written_over(tmp_path: Path) -> None:
+    def die() -> str:
+        raise KeyboardInterrupt
+
+    place = tmp_path / "place"
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(place, {"a.md": lambda: "1", "b.md": die})
+    write(place, **{"a.md": "2", "b.md": "2"})
+    assert (place / "b.md").read_text() == "2"
+
+
+def test_a_mark_that_names_files_elsewhere_removes_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "place").mkdir()
+    absolute = str(tmp_path / "mine.txt")
+    told = json.dumps({"files": ["../mine.txt", absolute, "not-there"]})
+    (tmp_path / "place" / MARK).write_text(told)
+    write(tmp_path / "place", **{"a.md": "1"})
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [report, samples])
+def test_pages_are_written_over_pages_alone(tmp_path: Path, runs: Path, command) -> None:
+    page = tmp_path / "notes.html"
+    page.write_text("<html>mine</html>")
+    run = [str(runs / "try-001" / "opd")]
+    with pytest.raises(DataError, match=r"notes\.html was not written by opdlab"):
+        command(run, str(runs), str(page))
+    assert page.read_text() == "<html>mine</html>"
+    with pytest.raises(DataError, match="is a folder"):
+        command(run, str(runs), str(tmp_path))
+    page.unlink()
+    for _ in range(2):
+        command(run, str(runs), str(page))
+    assert "</html>" in page.read_text()
+    write_page(page, page.read_text())
