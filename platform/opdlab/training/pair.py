@@ -158,8 +158,9 @@ def beyond(config: Experiment, vocabulary: int) -> Iterator[str]:
         above = run.training.mask.entropy_above
         if above is not None and above >= highest:
             yield (
-                f"{where}training.mask.entropy_above is {above:g} nats, but a distribution over {vocabulary} "
-                f"tokens has an entropy of {highest:.3g} at most, so no token would carry loss; set it lower"
+                f"{where}training.mask.entropy_above is {above:g} nats, but a distribution over "
+                f"{vocabulary} tokens has an entropy of {highest:.3g} at most, so no token would carry "
+                "loss; set it lower"
             )
 
 
