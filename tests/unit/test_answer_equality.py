@@ -202,6 +202,7 @@ def test_what_is_not_understood_is_no_answer(answer):
 @pytest.mark.parametrize(
     ("gold", "boxes"),
     [
+        ("x = 3", ["3", "x = 3"]),
         ("10", ["10", "10.0"]),
         ("\\frac{1}{2}", ["\\frac12", "\\frac{1}{2}"]),
         ("0.5", [".5", "0.50", "\\dfrac{1}{2}"]),

@@ -163,8 +163,8 @@ class Matching:
             a = self._distinct(a)
         elif answer.kind == "set":
             b = self._distinct(b)
-        if gold.kind == "value" and answer.kind == "list":
-            # One value written in several ways: `15 39/40` and `639/40`.
+        if gold.kind not in GROUPS and answer.kind == "list":
+            # One value written in several ways: `15 39/40` and `639/40`, `3` and `x = 3`.
             return all(self.same(gold, item) for item in b)
         if len(a) != len(b):
             return False
