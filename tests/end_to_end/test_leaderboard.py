@@ -112,6 +112,34 @@ def test_mlflow_and_folders_give_one_leaderboard(runs: Path, tmp_path: Path, sto
     assert costs == {"try-001/opd": 20 * 110, "hub/student": None}
 
 
+def test_two_users_of_one_store_keep_their_executions_of_one_name_apart(
+    tmp_path: Path, store: Path
+) -> None:
+    copy = tmp_path / "mlflow.db"
+    copy.write_bytes(store.read_bytes())
+    for number, user in enumerate(("one", "two")):
+        group = tmp_path / user / "try-001"
+        write_reference(group, "student", {BOTH[0]: draws(0.2)}, execution=user)
+        method = {"type": "lgr", "top_k": 4 + number}
+        write_run(
+            group / "opd", {BOTH[0]: draws(0.8, seed=number)}, method=method, made={"group": user}
+        )
+        track(f"sqlite:///{copy}", tmp_path / user)
+    leaderboard([str(tmp_path / "two"), str(tmp_path / "one")], str(tmp_path / "folder"), [])
+    leaderboard([f"sqlite:///{copy}"], str(tmp_path / "file"), [])
+    found = (tmp_path / "file" / "index.html").read_text()
+    assert found == (tmp_path / "folder" / "index.html").read_text()
+    assert '"best public"' not in found
+    assert len({name for name, _ in scores(tmp_path / "file")}) == 3, "two runs and their student"
+    with pytest.raises(DataError, match="2 executions are named 'try-001'") as refused:
+        report(["try-001"], f"sqlite:///{copy}", str(tmp_path / "none.html"))
+    seen = []
+    for run in re.findall(r"[0-9a-f]{32}", str(refused.value)):
+        seen.append(tables([run], f"sqlite:///{copy}", tmp_path / "mine.html"))
+    own = [tables(["try-001"], tmp_path / user, tmp_path / "own.html") for user in ("one", "two")]
+    assert sorted(map(str, seen)) == sorted(map(str, own))
+
+
 def test_a_server_that_is_away_and_an_empty_folder_are_refused_with_a_remedy(
     tmp_path: Path,
 ) -> None:
