@@ -181,7 +181,13 @@ def test_what_a_server_said_before_it_was_last_seen_stays(
     assert 0 < len(came) < 12
 
 
-def ask_for(who: Served, count: int, came: list[int], at_once: int = 4) -> list[int]:
+def ask_for(
+    who: Served,
+    count: int,
+    came: list[int],
+    at_once: int = 4,
+    on_tick: Callable[[], None] = lambda: None,
+) -> list[int]:
     who.answer(
         OpenAIEngine(max_new_tokens=4),
         [((1, 5, row % 9), "") for row in range(count)],
@@ -189,7 +195,7 @@ def ask_for(who: Served, count: int, came: list[int], at_once: int = 4) -> list[
         at_once,
         99,
         lambda row, answer: came.append(row),
-        lambda: None,
+        on_tick,
     )
     return sorted(came)
 
@@ -213,3 +219,19 @@ def test_no_answer_of_other_weights_is_handed_on(
             on_response=lambda row, ids: came.append(row),
         )
     assert came == []
+
+
+def test_whoever_stops_an_evaluation_keeps_what_came(server: TokenServer, tmp_path: Path) -> None:
+    who = opened(server, tmp_path)
+    first = len(server.bodies)
+    # The rest is never answered, and the few fixed prompts are.
+    server.refuses = lambda body: body["max_tokens"] == 4 and len(server.bodies) >= first + 3
+    came: list[int] = []
+
+    def stop() -> None:
+        if len(server.bodies) >= first + 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask_for(who, 6, came, at_once=1, on_tick=stop)
+    assert came == [0, 1, 2]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from opdlab.serving.dialect import (
 from opdlab.serving.engine import ROUNDS, OpenAIEngine
 from opdlab.serving.held import Held
 from opdlab.serving.known_answers import PRINTS, Prints, as_known, take
+
+STOPPED_S = 10.0
+"""Longest wait for an answer of a server where the evaluation was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +102,21 @@ class Served(Measured):
         url = self.client.access.api("/completions")
         for first in range(0, len(bodies), size):
             part = bodies[first : first + size]
-            self.client.post_all(url, part, partial(_later, came, first), tick, at_once)
+            try:
+                self.client.post_all(url, part, partial(_later, came, first), tick, at_once)
+            except ServerError:
+                raise
+            except BaseException:
+                # Whoever stops it keeps what came, and waits for no server that is away.
+                held.prove = self._hasty().prove
+                with suppress(ServerError):
+                    held.hand_on()
+                raise
             held.hand_on()
+
+    def _hasty(self) -> Served:
+        access = replace(self.client.access, patience_s=0.0, timeout_s=STOPPED_S)
+        return replace(self, client=Client(access))
 
     def prove(self) -> None:
         """See that the server still has the weights that it began with.
