@@ -46,6 +46,10 @@ def test_an_alarm_is_said_tagged_and_ends_the_run_where_that_is_wanted(
     assert "length" in run.data.tags["opdlab.alarms"]
     assert run.info.status == "FINISHED"
     assert len(laboratory.metrics()) < 13
+    stopped = laboratory.metrics(), laboratory.weights()
+    laboratory.run("train", file, "--resume")
+    assert laboratory.metrics() == stopped[0]
+    assert all(torch.equal(one, stopped[1][name]) for name, one in laboratory.weights().items())
     assert (laboratory.output / "small-001" / "lgr" / "model" / "model.safetensors").exists()
 
     going_on: Path = laboratory.write(

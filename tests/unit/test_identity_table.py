@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from run_folders import contents, draws, subject, write_model, write_run
 from store_rows import asked, fill, kept
@@ -15,6 +18,7 @@ from opdlab.diagnosis.work import Settings, Work, what, what_is_asked
 from opdlab.errors import DataError, ResumeError
 from opdlab.identity import Execution, Measurement, ModelId
 from opdlab.loader import load_experiment
+from opdlab.records import Verdict
 from opdlab.side_by_side import comparable, compare
 from opdlab.store import sample_sets
 from opdlab_dashboards.board import build
@@ -204,3 +208,21 @@ def test_grading_again_changes_the_grader_alone(tmp_path: Path) -> None:
     assert one.asked.asked == replace(
         other, model=one.asked.model, grader="grader-1", label=one.asked.label
     )
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_samples_shows_all_of_both_runs_whichever_is_named_first(
+    tmp_path: Path, order: str
+) -> None:
+    right = {"a": np.ones((4, 2), int), "b": np.arange(24).reshape(12, 2) < 8}
+    for name, correct in right.items():
+        write_model(tmp_path / name, {BENCHMARK: correct}, weights=name * 64)
+    samples([str(tmp_path / name) for name in order], str(tmp_path), str(tmp_path / "s.html"))
+    text = (tmp_path / "s.html").read_text()
+    found = re.search(r'id="overview">(.*?)</script>', text)
+    assert found
+    (sheet,) = json.loads(found[1])["sheets"]
+    marks = dict(zip(order, map("".join, sheet["marks"]), strict=True))
+    verdict = str(Verdict.STATUSES.index("correct"))
+    counts = {name: (one.count(verdict), sum(map(str.isdigit, one))) for name, one in marks.items()}
+    assert counts == {"a": (8, 8), "b": (8, 24)}
