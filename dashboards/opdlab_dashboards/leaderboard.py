@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from opdlab.errors import writing_to
-from opdlab.terminal import console, progress_bar
+from opdlab.terminal import BOLD, END, YELLOW, console, progress_bar
 from opdlab_dashboards import (
     hub_results,
     measured,
@@ -41,7 +41,7 @@ def leaderboard(sources: Sequence[str], to: str, benchmarks: Sequence[str]) -> N
         board = gather(sources, Path(scratch), benchmarks)
         console.print(tables.terminal(board, console.width))
         for name, why in board.left_out:
-            console.print(f"[yellow]left out[/] {name}: {why}", soft_wrap=True)
+            console.print(f"{YELLOW}left out{END} {name}: {why}", soft_wrap=True)
         with writing_to(Path(to)):
             write(board, Path(to))
 
@@ -81,4 +81,4 @@ def write(board: Leaderboard, place: Path) -> None:
         console.print(f"{len(entries)} rows as .eval_results for the hub: {place}/{HUB}")
     console.print(f"Tables: {place}/leaderboard.md, .csv, .json", soft_wrap=True)
     page = (place / page_files.PAGE).absolute()
-    console.print(f"Page: [bold]{page.as_uri()}[/]", soft_wrap=True)
+    console.print(f"Page: {BOLD}{page.as_uri()}{END}", soft_wrap=True)

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 import opdlab
 from opdlab.errors import DataError, writing_to
 from opdlab.natural_order import natural
-from opdlab.terminal import console
+from opdlab.terminal import BOLD, END, console
 from opdlab.tracking import flatten
 from opdlab_dashboards import mlflow_copy, own_files, page_files, swept, tables
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard, build
@@ -78,7 +78,7 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
     place = Path(to)
     with writing_to(place):
         own_files.write_page(place, page(board, leaderboard, found, sweeps))
-    console.print(f"Report: [bold]{place.absolute().as_uri()}[/]", soft_wrap=True)
+    console.print(f"Report: {BOLD}{place.absolute().as_uri()}{END}", soft_wrap=True)
 
 
 def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swept]]:

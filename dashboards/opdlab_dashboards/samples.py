@@ -18,7 +18,7 @@ from opdlab.records import Problem, Sample, Verdict
 from opdlab.regrading import evaluator_of
 from opdlab.side_by_side import short_names
 from opdlab.store import SampleSet
-from opdlab.terminal import console, progress_bar
+from opdlab.terminal import BOLD, END, console, progress_bar
 from opdlab_dashboards import own_files
 
 TEXT_BUDGET = 40_000_000
@@ -74,7 +74,7 @@ def samples(runs: Sequence[str], output: str, to: str | None) -> None:
         sheets = [_sheet(name, sets, names) for name, sets in each]
     with writing_to(path):
         own_files.write_page(path, page(names, sheets))
-    console.print(f"Page: [bold]{path.absolute().as_uri()}[/]", soft_wrap=True)
+    console.print(f"Page: {BOLD}{path.absolute().as_uri()}{END}", soft_wrap=True)
 
 
 def in_common(folders: Sequence[Path], names: Sequence[str]) -> dict[str, list[SampleSet]]:

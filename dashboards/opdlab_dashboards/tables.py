@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from opdlab.comparison import STYLE
+from opdlab.terminal import DIM, END
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
 from opdlab_dashboards.rows import Row, Score
 from opdlab_dashboards.varied import in_short, varied
@@ -122,8 +122,8 @@ def terminal(leaderboard: Leaderboard, width: int) -> RenderableType:
         for start in range(0, len(names) if len(names) > 1 else 0, fitting):
             parts.append(_rich(by_benchmark(board, names[start : start + fitting]), kept))
         if len(kept) < len(board.rows):
-            parts.append(f"[dim]{len(board.rows) - len(kept)} more rows are in the files.[/]")
-    return Group(*parts, f"[dim]{READING}[/]")
+            parts.append(f"{DIM}{len(board.rows) - len(kept)} more rows are in the files.{END}")
+    return Group(*parts, f"{DIM}{READING}{END}")
 
 
 def _kept(board: Board) -> list[int]:
@@ -162,7 +162,7 @@ def _rich(lines: list[list[str]], kept: Sequence[int]) -> Table:
             side = "left" if column == "role" else "right"
             table.add_column(column, justify=side, no_wrap=True)
     for i in kept:
-        table.add_row(*map(escape, lines[i + 1]))
+        table.add_row(*lines[i + 1])
     return table
 
 

@@ -537,19 +537,18 @@ def experiments() -> None:
 @app.command("plugins")
 def list_plugins() -> None:
     """List installed methods, rollout engines and evaluators, and those that cannot be used."""
-    from rich.markup import escape
     from rich.table import Table
 
     from opdlab import plugins
-    from opdlab.terminal import console
+    from opdlab.terminal import END, RED, console
 
     table = Table("kind", "type", "package", "what it is", box=None, pad_edge=False)
     for group in (plugins.METHODS, plugins.ROLLOUTS, plugins.EVALUATORS):
         for name in plugins.names(group):
             try:
-                text = escape(plugins.summary(plugins.load(group, name)))
+                text = plugins.summary(plugins.load(group, name))
             except plugins.PluginError as error:
-                text = f"[red]{escape(str(error))}[/]"
+                text = f"{RED}{error}{END}"
             table.add_row(group.removeprefix("opdlab."), name, plugins.package(group, name), text)
     console.print(table)
 

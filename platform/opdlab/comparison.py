@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from opdlab import disputes, plugins, store
@@ -17,7 +16,7 @@ from opdlab.errors import DataError
 from opdlab.natural_order import natural
 from opdlab.records import Sample, Verdict
 from opdlab.store import SampleSet
-from opdlab.terminal import console
+from opdlab.terminal import BOLD, DIM, END, GREEN, RED, YELLOW, console
 from opdlab.whole_files import write_whole
 
 LEVEL = 0.05
@@ -56,11 +55,11 @@ def keep(measured: Mapping[str, Sequence[Sample]], found: Mapping[str, Any], pla
 
 
 READING = (
-    "[dim]Paired by problem. ▲ higher, ▼ lower, both at p < 0.05 (sign-flip permutation, Holm-corrected "
+    f"{DIM}Paired by problem. ▲ higher, ▼ lower, both at p < 0.05 (sign-flip permutation, Holm-corrected "
     "over all differences of the table, those over all benchmarks with half of the weight); = no "
     "difference shown. In brackets the 95 % interval over problems. ▲ and ▼ are about these trained "
     "models, not about their methods: another training seed may give another result. Train with "
-    "`--seeds 5` before you claim that a method is better.[/]"
+    f"`--seeds 5` before you claim that a method is better.{END}"
 )
 
 
@@ -137,7 +136,7 @@ def score_table(measured: Mapping[str, Sequence[Sample]]) -> Table:
     for row in by_title(found):
         name, k, problems = title(row[0]), row[0].k, {s.problems for s in row}
         count = "/".join(map(str, sorted(problems)))
-        table.add_row(f"[bold]{name}[/] [dim]n={count}[/]")
+        table.add_row(f"{BOLD}{name}{END} {DIM}n={count}{END}")
         table.add_row(f"  mean@{k}", *(percent(s.mean) for s in row))
         table.add_row(f"  pass@{k}", *(percent(s.pass_at[k]) for s in row))
     return table
@@ -156,7 +155,7 @@ def own_table(label: str, samples: Sequence[Sample]) -> Table:
         cells.append("" if one.maj is None else percent(one.maj).partition(" [")[0])
         if one is not found[-1] or len(found) == 1:
             cells += [f"{100 * one.truncated_share:.0f}", f"{one.mean_tokens:,.0f}"]
-        table.add_row(f"[bold]{escape(title(one))}[/]", *cells)
+        table.add_row(f"{BOLD}{title(one)}{END}", *cells)
     return table
 
 
@@ -181,7 +180,7 @@ def remarks(measured: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
 def remark(lines: Iterable[str]) -> None:
     """Print what is not to be overlooked."""
     for line in filter(None, lines):
-        console.print(f"[yellow]{escape(line)}[/]")
+        console.print(f"{YELLOW}{line}{END}")
 
 
 def by_title(found: Mapping[str, Sequence[Any]]) -> list[tuple[Any, ...]]:
@@ -229,7 +228,7 @@ def difference_table(found: Mapping[str, Sequence[Any]]) -> Table:
     for name in found:
         table.add_column(name, justify="right", no_wrap=True)
     for row in zip(*found.values(), strict=True):
-        table.add_row(f"[bold]{row[0].benchmark}[/]", *(points(each.mean) for each in row))
+        table.add_row(f"{BOLD}{row[0].benchmark}{END}", *(points(each.mean) for each in row))
     return table
 
 
@@ -240,8 +239,8 @@ def points(difference: Any) -> str:
     value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
     text = f"{value:+.1f} [{low:+.0f}, {high:+.0f}]"
     if difference.p_holm >= LEVEL:
-        return f"[dim]{text} =[/]"
-    return f"[green]{text} ▲[/]" if value > 0 else f"[red]{text} ▼[/]"
+        return f"{DIM}{text} ={END}"
+    return f"{GREEN}{text} ▲{END}" if value > 0 else f"{RED}{text} ▼{END}"
 
 
 def phase_table(seconds: Mapping[str, float]) -> Table:
@@ -251,5 +250,5 @@ def phase_table(seconds: Mapping[str, float]) -> Table:
     table.add_column("seconds", justify="right")
     for name, value in seconds.items():
         table.add_row(name, f"{value:.1f}")
-    table.add_row("[bold]total[/]", f"[bold]{sum(seconds.values()):.1f}[/]")
+    table.add_row(f"{BOLD}total{END}", f"{BOLD}{sum(seconds.values()):.1f}{END}")
     return table

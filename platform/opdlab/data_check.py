@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from rich import box
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -15,7 +14,7 @@ from opdlab.errors import DataError, MissingDataError, OpdlabError
 from opdlab.evaluator import RIGHT_TRIALS, WRONG_TRIALS, DataReport, Evaluator, Trial
 from opdlab.quiet import quieten
 from opdlab.records import Verdict
-from opdlab.terminal import console, progress_bar
+from opdlab.terminal import DIM, END, GREEN, RED, YELLOW, console, progress_bar
 from opdlab.verdicts import verdicts_on
 
 SHOWN = 3
@@ -67,9 +66,9 @@ def check(
     console.print(table(found, RIGHT_TRIALS + WRONG_TRIALS if grade else ("reference",)))
     for one in found:
         for note in one.notes:
-            console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True)
+            console.print(f"{YELLOW}{note}{END}", soft_wrap=True)
         for fault in one.faults:
-            console.print(f"[red]{escape(fault)}[/]", soft_wrap=True)
+            console.print(f"{RED}{fault}{END}", soft_wrap=True)
     if any(one.faults and (names or not one.missing) for one in found):
         raise SystemExit(1)
 
@@ -181,7 +180,7 @@ def table(found: Sequence[Checked], kinds: Sequence[str]) -> Table:
     result.add_column("standing")
     for one in found:
         if one.report is None:
-            standing = "[dim]no data[/]" if one.missing else "[red]refused[/]"
+            standing = f"{DIM}no data{END}" if one.missing else f"{RED}refused{END}"
             result.add_row(one.name, "", "", *("" for _ in kinds), standing)
             continue
         cells = [_cell(one.graded.get(kind), bool(one.graded)) for kind in kinds]
@@ -192,6 +191,6 @@ def table(found: Sequence[Checked], kinds: Sequence[str]) -> Table:
 
 def _cell(counted: tuple[int, int] | None, graded: bool) -> str:
     if counted is None:
-        return "[dim]none[/]" if graded else "[dim]not graded[/]"
+        return f"{DIM}none{END}" if graded else f"{DIM}not graded{END}"
     right, asked = counted
-    return f"[{'green' if right == asked else 'red'}]{right} of {asked}[/]"
+    return f"{GREEN if right == asked else RED}{right} of {asked}{END}"

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rich.markup import escape
-
 from opdlab import plugins
 from opdlab.natural_order import natural
 from opdlab.records import Sample
-from opdlab.terminal import console
+from opdlab.terminal import DIM, END, console
 
 DISPUTED = "disputed: "
 """A grader that has two rules begins the reason with it where they differ."""
@@ -65,7 +63,7 @@ def show(label: str, samples: Sequence[Sample]) -> None:
         more = len(one.problems) - SHOWN
         listed = ", ".join(one.problems[:SHOWN]) + (f" and {more} more" if more > 0 else "")
         console.print(
-            f"[dim]{escape(label)} on {escape(one.benchmark)}: {one.samples} of {one.total} verdicts are "
+            f"{DIM}{label} on {one.benchmark}: {one.samples} of {one.total} verdicts are "
             f"disputed; turned round they make mean@k {one.other} instead of {one.score}. "
-            f"Problems: {escape(listed)}[/]"
+            f"Problems: {listed}{END}"
         )

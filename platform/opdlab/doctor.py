@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
-from rich.markup import escape
 from rich.table import Table
 
 from opdlab import doctor_draws, doctor_machine, doctor_models, doctor_training, loader, models
@@ -17,6 +16,7 @@ from opdlab.doctor_lines import Line, failed, skipped
 from opdlab.doctor_probe import Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import OpdlabError
 from opdlab.repeats import repeats
+from opdlab.terminal import BOLD, END, GREEN, RED, YELLOW
 
 WITH_ANSWERS = "log-probabilities, teacher scores, tree scoring and gradients"
 
@@ -118,14 +118,14 @@ def examine(name: str, overrides: Sequence[str]) -> bool:
     return count["FAIL"] == 0
 
 
-COLOURS = {"pass": "green", "FAIL": "red", "skip": "yellow"}
+COLOURS = {"pass": GREEN, "FAIL": RED, "skip": YELLOW}
 
 
 def shown(line: Line) -> Table:
     """A line as it is printed: what was found beside its status, the remedy below."""
     grid = Table.grid(padding=(0, 2, 0, 0))
-    status = f"[{COLOURS[line.status]}]{line.status}[/]"
-    grid.add_row(status, f"{escape(line.what)}: {escape(line.found)}")
+    status = f"{COLOURS[line.status]}{line.status}{END}"
+    grid.add_row(status, f"{line.what}: {line.found}")
     if line.remedy:
-        grid.add_row("", f"[bold]remedy:[/] {escape(line.remedy)}")
+        grid.add_row("", f"{BOLD}remedy:{END} {line.remedy}")
     return grid

@@ -20,7 +20,7 @@ from opdlab.quiet import quieten
 from opdlab.records import Sample
 from opdlab.serving.engine import OpenAIEngine, same_way
 from opdlab.serving.subject import open_served
-from opdlab.terminal import console, progress_bar
+from opdlab.terminal import BOLD, DIM, END, console, progress_bar
 from opdlab.tracking import Tracker
 from opdlab.training.claim import claimed
 
@@ -92,9 +92,9 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     disputes.show(label, samples)
     graders = ", ".join(dict.fromkeys(sample.grader for sample in samples))
     console.print(
-        f"[dim]cut: share of answers cut at the length limit. Grader versions: {graders}[/]"
+        f"{DIM}cut: share of answers cut at the length limit. Grader versions: {graders}{END}"
     )
-    console.print(f"Every sample as a page: [bold]opdlab samples {folder}[/]", soft_wrap=True)
+    console.print(f"Every sample as a page: {BOLD}opdlab samples {folder}{END}", soft_wrap=True)
 
 
 def _recorded(config: Experiment, subject: Measured, label: str, folder: Path) -> list[Sample]:

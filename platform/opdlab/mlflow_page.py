@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opdlab.terminal import console
+from opdlab.terminal import BOLD, END, console
 from opdlab.tracking import open_client, store_uri
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def show_link(
         console.print("In MLflow:")
     else:
         page = HERE
-        console.print(f"In MLflow: [bold]opdlab ui --output {output}[/], then open")
+        console.print(f"In MLflow: {BOLD}opdlab ui --output {output}{END}, then open")
     if view:
         console.print("what was varied against what came out:")
         console.print(view_link(experiment, view, page), soft_wrap=True)
@@ -68,7 +68,7 @@ def serve(output: str, port: int = PORT, uri: str | None = None) -> None:
     experiments = client.search_experiments()
     ids = [e.experiment_id for e in experiments if e.name != "Default"] or ["0"]
     link = f"http://127.0.0.1:{port}/#/experiments/{ids[0]}/runs?workflowType=machine_learning"
-    console.print(f"MLflow on {store}\n  [bold]{link}[/]\nCtrl-C ends it.")
+    console.print(f"MLflow on {store}\n  {BOLD}{link}{END}\nCtrl-C ends it.")
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

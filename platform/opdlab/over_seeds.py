@@ -15,14 +15,14 @@ from opdlab.comparison import STYLE, percent, summaries, title
 from opdlab.errors import DataError
 from opdlab.identity import EXECUTION, Execution
 from opdlab.records import Sample
-from opdlab.terminal import console
+from opdlab.terminal import BOLD, DIM, END, GREEN, RED, YELLOW, console
 from opdlab.whole_files import read_json
 
 STATE = "experiment.json"
 READING = (
-    "[dim]Means over pairs of runs with the same training seed; intervals and p by Student's t over the "
+    f"{DIM}Means over pairs of runs with the same training seed; intervals and p by Student's t over the "
     "pairs: they speak of new training runs on the same problems. p (Holm) is corrected over all "
-    "differences shown here, those over all benchmarks with half of the weight.[/]"
+    f"differences shown here, those over all benchmarks with half of the weight.{END}"
 )
 
 Measured = Mapping[str, Sequence[Sample]]
@@ -89,7 +89,9 @@ def compare(
     ordered = _repeated([by_seed(side, folders) for side in sides], folders)
     known = [list(runs) for runs in ordered]
     if any(isinstance(seed, str) for side in known for seed in side):
-        console.print("[yellow]Seeds of some runs are unknown: runs are paired as they stand.[/]")
+        console.print(
+            f"{YELLOW}Seeds of some runs are unknown: runs are paired as they stand.{END}"
+        )
         known = [list(range(len(side))) for side in known]
     for side, names in zip(known[1:], sides[1:], strict=True):
         if side != known[0]:
@@ -193,7 +195,7 @@ def score_table(fixed: Measured, trained: Mapping[str, Measured]) -> Table:
     names = [title(one) for one in shape[0]]
     for number, name in enumerate(names):
         one = shape[0][number]
-        table.add_row(f"[bold]{name}[/] [dim]n={one.problems}[/]")
+        table.add_row(f"{BOLD}{name}{END} {DIM}n={one.problems}{END}")
         for label, pick in ((f"mean@{one.k}", _mean), (f"pass@{one.k}", _pass)):
             cells = [percent(pick(rows[number])) for rows in models.values()]
             cells += [_spread([pick(run[number]) for run in runs]) for runs in methods.values()]
@@ -234,8 +236,8 @@ def interval(difference: Any) -> str:
     value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
     text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
     if difference.p_holm >= comparison.LEVEL:
-        return f"[dim]{text} =[/]"
-    return f"[green]{text} ▲[/]" if value > 0 else f"[red]{text} ▼[/]"
+        return f"{DIM}{text} ={END}"
+    return f"{GREEN}{text} ▲{END}" if value > 0 else f"{RED}{text} ▼{END}"
 
 
 def span(names: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from opdlab import documents, loader, models, posed, tracking
@@ -26,7 +25,7 @@ from opdlab.prompts import DatasetSource, Unknown, encode, open_prompts
 from opdlab.repeats import repeats
 from opdlab.sweeps.extent import outermost
 from opdlab.sweeps.settings import Sweep
-from opdlab.terminal import console
+from opdlab.terminal import BOLD, END, YELLOW, console
 from opdlab.training.group import CONFIG, next_folder
 
 # Share of positions above the entropy threshold that arXiv:2605.30833 reports: late in training, and
@@ -63,31 +62,31 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     _show_settings(config, to)
     trials: list[Experiment] = []
     if config.sweep is None:
-        to.print("\n[bold]Runs[/], one after the other")
+        to.print(f"\n{BOLD}Runs{END}, one after the other")
         to.print(_runs_table(config))
     else:
         trials = outermost(config, config.sweep)
-        to.print("\n[bold]Sweep[/], whose trials are each the experiment with other values")
+        to.print(f"\n{BOLD}Sweep{END}, whose trials are each the experiment with other values")
         to.print(_sweep_table(config, config.sweep, trials))
-    to.print("\n[bold]Models[/]")
+    to.print(f"\n{BOLD}Models{END}")
     to.print(why, end="")
     if sizes is not None:
         to.print(_models_table(sizes))
-    to.print("" if again.partition("[/] ")[2].strip() in why else again, end="")
-    to.print("\n[bold]Work, memory of a device (estimated), teacher[/]")
+    to.print("" if again.partition(f"{END} ")[2].strip() in why else again, end="")
+    to.print(f"\n{BOLD}Work, memory of a device (estimated), teacher{END}")
     worked = [*runs, *(("a trial with the most tokens a step", one) for one in _largest(trials))]
     for first in range(0, len(worked), RUNS_ABREAST):
         to.print(_runs_compared(worked[first : first + RUNS_ABREAST], lengths, sizes is not None))
     if lengths is not None and lengths.unknown.bad_tokens:
-        to.print(f"[yellow]prompts:[/] {escape(str(lengths.unknown))}")
+        to.print(f"{YELLOW}prompts:{END} {lengths.unknown}")
     if any(run.method.group for _, run in worked):
         to.print(COST)
     to.print(TIME)
-    to.print("\n[bold]Evaluation[/]")
+    to.print(f"\n{BOLD}Evaluation{END}")
     trainings = [(one.name, one.config) for one in repeats(runs)]
     names = [name for name, _ in trainings]
     to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
-    to.print("\n[bold]Written[/]")
+    to.print(f"\n{BOLD}Written{END}")
     student = sizes["student"] if sizes else None
     to.print(
         _sweep_files(config, student, trials)
@@ -97,8 +96,8 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
 
 
 def _show_settings(config: Experiment | Pretraining, to: Console) -> None:
-    to.print("[bold]Configuration, defaults included[/]")
-    to.print(escape(documents.text(config.model_dump(mode="json", exclude={"runs"}))), end="")
+    to.print(f"{BOLD}Configuration, defaults included{END}")
+    to.print(documents.text(config.model_dump(mode="json", exclude={"runs"})), end="")
 
 
 def _known(find: Callable[[], Found]) -> tuple[Found | None, str]:
@@ -109,7 +108,7 @@ def _known(find: Callable[[], Found]) -> tuple[Found | None, str]:
     try:
         return find(), ""
     except (OutOfReachError, DataError) as error:
-        return None, f"[yellow]not known here:[/] {escape(str(error))}\n"
+        return None, f"{YELLOW}not known here:{END} {error}\n"
 
 
 def _sizes(config: Experiment) -> dict[str, Footprint]:
@@ -130,7 +129,7 @@ def _sizes(config: Experiment) -> dict[str, Footprint]:
 def _runs_table(config: Experiment) -> Table:
     table = _table("run", "what it sets")
     for run in config.runs:
-        table.add_row(run.name, escape(documents.text(run.set).strip()) if run.set else "nothing")
+        table.add_row(run.name, documents.text(run.set).strip() if run.set else "nothing")
     if not config.runs:
         table.add_row(loader.run_names(config)[0], "the experiment as it stands")
     return table
@@ -283,7 +282,7 @@ def _evaluation(settings: Evaluation, who: list[str]) -> Table | str:
     often = f", and every {settings.every} steps" if settings.every else ""
     table.caption = f"of {', '.join(who)}{often}"
     if missing:
-        table.caption += f"\nnot known here: {escape(missing[0])}"
+        table.caption += f"\nnot known here: {missing[0]}"
     table.caption_justify = "left"
     return table
 
@@ -341,9 +340,9 @@ def _show_pretraining(config: Pretraining, to: Console) -> None:
     table.add_row("optimizer steps", f"{config.steps:,}")
     table.add_row("traces in all", f"{config.steps * config.batch_size:,}")
     table.add_row("written to", f"{Path(config.output) / config.name}/")
-    to.print("\n[bold]Model and work[/]")
+    to.print(f"\n{BOLD}Model and work{END}")
     to.print(table)
-    to.print("\n[bold]Evaluation[/]")
+    to.print(f"\n{BOLD}Evaluation{END}")
     to.print(_evaluation(config.evaluation, [config.name]))
 
 

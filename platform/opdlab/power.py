@@ -12,7 +12,7 @@ from rich.table import Table
 from opdlab import comparison, loader, plugins, posed
 from opdlab.errors import DataError
 from opdlab.quiet import quieten
-from opdlab.terminal import console
+from opdlab.terminal import DIM, END, console
 
 POWER = 0.8
 LEVEL = 0.05
@@ -43,11 +43,11 @@ def show(
     console.print(table(spreads, sizes, settings.samples))
     origins = ", ".join(dict.fromkeys(spread.origin for spread in spreads.values()))
     console.print(
-        f"[dim]Points of mean@{settings.samples}; paired by problem, two-sided at {LEVEL:.0%} (divided by "
-        f"the number of benchmarks), found with a chance of {POWER:.0%}. Spread: {origins}.[/]"
+        f"{DIM}Points of mean@{settings.samples}; paired by problem, two-sided at {LEVEL:.0%} (divided by "
+        f"the number of benchmarks), found with a chance of {POWER:.0%}. Spread: {origins}.{END}"
     )
     if min(sizes.values()) < 2 or any(spread.effect is None for spread in spreads.values()):
-        console.print("[dim]A single problem shows no spread: what it can find is not known.[/]")
+        console.print(f"{DIM}A single problem shows no spread: what it can find is not known.{END}")
 
 
 def table(spreads: dict[str, Any], sizes: dict[str, int], samples: int) -> Table:

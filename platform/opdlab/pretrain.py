@@ -29,7 +29,7 @@ from opdlab.interrupt import Stopped, StopRequest
 from opdlab.model_card import model_card
 from opdlab.pretrain_config import Pretraining
 from opdlab.shapes import Float, Tensor
-from opdlab.terminal import console
+from opdlab.terminal import BOLD, END, YELLOW, console
 from opdlab.traces import TraceBatches
 from opdlab.training.checkpoint import (
     LAST,
@@ -65,14 +65,14 @@ def _pretrain(config: Pretraining, folder: Path) -> Path:
     if config.start is not None:
         take_over(model, tokenizer, config.start)
     module = SupervisedTraining(model, TraceBatches(config, tokenizer))
-    console.print(f"[bold]{config.name}[/]: {parameters(module.model):,} parameters -> {folder}")
+    console.print(f"{BOLD}{config.name}{END}: {parameters(module.model):,} parameters -> {folder}")
     with StopRequest() as stop:
         try:
             fit(module, folder / "checkpoints" / LAST, stop)
             round_to(module.model, config.dtype)
             metrics = measure(module.model, tokenizer, config, folder / "samples", stop)
         except Stopped as stopped:
-            console.print(f"[yellow]{stopped}; the same command with --resume goes on from here.")
+            console.print(f"{YELLOW}{stopped}; the same command with --resume goes on from here.")
             raise SystemExit(stopped.exit_code) from stopped
     return save(module, tokenizer, folder, metrics)
 
@@ -321,7 +321,7 @@ def save(
     }
     card = model_card(module.config, CONFIG, facts, metrics)
     (target / "README.md").write_text(card, encoding="utf-8")
-    console.print(card.partition("\n# ")[2], markup=False)
+    console.print(card.partition("\n# ")[2])
     console.print(f"model saved to {target}")
     return target
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from opdlab import plugins, posed, store
@@ -19,7 +18,7 @@ from opdlab.evaluator import Evaluator
 from opdlab.interrupt import StopRequest
 from opdlab.records import Grade
 from opdlab.store import Key, SampleSet
-from opdlab.terminal import console, progress_bar
+from opdlab.terminal import BOLD, DIM, END, console, progress_bar
 
 SHOWN, WIDTH = 20, 60
 """Rows of each set, and characters of each answer or reason, that are printed."""
@@ -69,12 +68,10 @@ def regrade(run: str, output: str) -> None:
         if one.changed:
             console.print(changes(one))
     if any(one.changed for one in found):
-        console.print(
-            f"Whole answers: [bold]opdlab samples {escape(str(folder))}[/]", soft_wrap=True
-        )
+        console.print(f"Whole answers: {BOLD}opdlab samples {folder!s}{END}", soft_wrap=True)
     if all(one.after == one.before for one in found):
         console.print(
-            "[dim]The graders are those that judged before: only their own faults were judged again.[/]"
+            f"{DIM}The graders are those that judged before: only their own faults were judged again.{END}"
         )
 
 
@@ -138,7 +135,7 @@ def changes(one: Regraded) -> Table:
         same = old.status == new.status
         verdict = f"still {new.status}" if same else f"{old.status} to {new.status}"
         cells = (problem, str(index), verdict, brief(old.answer, new.answer), cut(new.reason))
-        result.add_row(*map(escape, cells))
+        result.add_row(*cells)
     if len(one.changed) > SHOWN:
         result.add_row(f"and {len(one.changed) - SHOWN} more")
     return result

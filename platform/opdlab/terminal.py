@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, final
 
@@ -37,9 +38,37 @@ def shown(text: str) -> str:
     return text.translate(_SYMBOLS)
 
 
+# Characters for private use, which no text for people holds: a name that looks like markup stays a name.
+BOLD, DIM, RED, YELLOW, GREEN, ALARM, END = map(chr, range(0xF8E0, 0xF8E7))
+"""Begin a style in a text for the console; END ends the last one."""
+_STYLES = {BOLD: "bold", DIM: "dim", RED: "red", YELLOW: "yellow", GREEN: "green"}
+_STYLES |= {ALARM: "bold red"}
+_MARKS = re.compile(f"([{''.join(_STYLES)}{END}])")
+
+
+def styled(text: str) -> Text:
+    """The text in the styles that its marks begin and end; a style that is not ended holds to the end."""
+    found, styles = Text(), [""]
+    for part in _MARKS.split(text):
+        if part in _STYLES:
+            styles.append(f"{styles[-1]} {_STYLES[part]}".strip())
+        elif part == END:
+            styles = styles[:-1] or [""]
+        else:
+            found.append(part, styles[-1] or None)
+    return found
+
+
 @final
 class SymbolConsole(Console):
-    """A console that writes no control characters but its own."""
+    """A console that writes no control characters but its own, and takes no text for markup."""
+
+    @override
+    def render_str(self, text: str, **options: Any) -> Text:
+        found = styled(text)
+        found.style = options.get("style", "")
+        found.justify, found.overflow = options.get("justify"), options.get("overflow")
+        return found
 
     @override
     def render(
@@ -50,7 +79,7 @@ class SymbolConsole(Console):
             yield segment if text == segment.text else Segment(text, segment.style)
 
 
-console = SymbolConsole(highlight=False)
+console = SymbolConsole(highlight=False, markup=False, emoji=False)
 
 SAY_EVERY_S = 60.0
 """Between two lines on one task where there is no terminal to draw a bar on."""
@@ -90,7 +119,7 @@ class WatchedProgress(Progress):
             return
         self.said_at[task_id] = elapsed
         figures = f"  {self.figures}" if self.figures else ""
-        text = Text.from_markup(f"{task.description}  {so_far(task)}").append(figures)
+        text = f"{task.description}  {so_far(task)}{figures}"
         self.console.print(text, soft_wrap=True)
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -102,7 +131,7 @@ class WatchedProgress(Progress):
 def progress_bar() -> WatchedProgress:
     """A bar with a description, how much of how much, and the time left."""
     return WatchedProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import psutil
-from rich.markup import escape
 
 from opdlab.errors import DataError, StorageError, TrackingError
 from opdlab.natural_order import natural
-from opdlab.terminal import console
+from opdlab.terminal import END, YELLOW, console
 from opdlab.whole_files import read_json, write_whole
 
 if TYPE_CHECKING:
@@ -206,7 +205,7 @@ class Tracker:
             self.unsent = read_unsent(folder) or self.unsent
         except DataError as error:
             # What is damaged is lost for MLflow alone; rows of training are sent from `metrics.jsonl`.
-            console.print(f"[yellow]{escape(str(error))}[/]")
+            console.print(f"{YELLOW}{error!s}{END}")
         self.unsent |= {"run_id": run_id, "uri": client.tracking_uri}
         self.logged_step = -1
         self._go_on()
@@ -318,7 +317,7 @@ class Tracker:
         write_whole(self.folder / UNSENT, json.dumps(self.unsent))
         if send_unsent(self.folder, self.client) is None:
             console.print(
-                f"[yellow]MLflow at {self.client.tracking_uri} did not take everything. Nothing is "
+                f"{YELLOW}MLflow at {self.client.tracking_uri} did not take everything. Nothing is "
                 f"lost: it is kept in {self.folder}; `opdlab sync --output OUTPUT` sends it."
             )
 
@@ -341,7 +340,7 @@ class Tracker:
             keep()
             if self.silent_until == 0:
                 console.print(
-                    f"[yellow]MLflow does not answer ({type(error).__name__}); the run goes on and "
+                    f"{YELLOW}MLflow does not answer ({type(error).__name__}); the run goes on and "
                     f"keeps its records in {self.folder}."
                 )
             self.silent_until = time.monotonic() + RETRY_AFTER_S

@@ -59,6 +59,7 @@ class Laboratory:
         """A valid experiment of a few seconds; dotted names change single values."""
         config: dict[str, Any] = {
             "name": "small",
+            "description": "What does [/data/x] do to [lr]? :key:",
             "seed": 3,
             "student": {"path": str(self.student)},
             "teacher": {"path": str(self.teacher)},

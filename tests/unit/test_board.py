@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
-from rich.console import Console
 from run_folders import WEIGHTS, draws, write_model, write_reference, write_run
 
 from opdlab.errors import DataError
+from opdlab.terminal import SymbolConsole
 from opdlab.tracking import is_bin
 from opdlab_dashboards import hub_results, records, tables
 from opdlab_dashboards.board import Leaderboard, build
@@ -247,7 +247,7 @@ def test_markdown_keeps_its_columns_whatever_a_name_holds(runs: Path) -> None:
 
 
 def test_the_terminal_shows_whole_numbers_in_eighty_columns(runs: Path) -> None:
-    console = Console(width=80, record=True, file=io.StringIO())
+    console = SymbolConsole(width=80, record=True, file=io.StringIO())
     console.print(tables.terminal(board_of(runs), 80))
     text = console.export_text()
     assert "…" not in text
@@ -263,7 +263,7 @@ def test_the_terminal_cuts_no_column_off(tmp_path: Path, width: int) -> None:
     write_run(group / "b", {"math/short": np.ones((30, 8), dtype=int)})
     write_run(group / "c", {"math/short": draws(0.5)}, method={"type": "lgr"})
     leaderboard = board_of(tmp_path)
-    console = Console(width=width, record=True, file=io.StringIO())
+    console = SymbolConsole(width=width, record=True, file=io.StringIO())
     console.print(tables.terminal(leaderboard, width))
     text = console.export_text()
     (heading,) = [line for line in text.splitlines() if " rank " in line]

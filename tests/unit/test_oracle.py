@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from typer.testing import CliRunner
 
 from opdlab import terminal
@@ -27,6 +26,7 @@ from opdlab.methods.sampled import supervision_of
 from opdlab.oracle import EXACT, Finding, Setting, examine, expected_gradient
 from opdlab.oracle_controls import CONTROLS, DetachedTopK
 from opdlab.records import Rollout, Supervision, TeacherScores
+from opdlab.terminal import SymbolConsole
 from opdlab.tiny_world import make_world
 from opdlab.true_gradients import true_gradients
 
@@ -58,7 +58,7 @@ def test_the_table_leaves_nothing_of_a_long_name_out_on_a_narrow_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written = StringIO()
-    monkeypatch.setattr(terminal, "console", Console(file=written, width=80))
+    monkeypatch.setattr(terminal, "console", SymbolConsole(file=written, width=80))
     finding = Finding(
         {"reverse_kl": (1.0, 1.0)}, declared=True, difference=0.0, nearest="reverse_kl"
     )

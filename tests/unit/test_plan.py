@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
 from opdlab import models, plan, shipped
@@ -18,6 +17,7 @@ from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.future_kl import FutureKL
 from opdlab.methods.jsd import JSD
 from opdlab.sweeps.extent import outermost
+from opdlab.terminal import SymbolConsole
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 70}
 LLAMA = LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=160, tie_word_embeddings=True)
@@ -98,13 +98,13 @@ def test_a_teacher_on_a_device_of_its_own_is_counted_there(experiment: Experimen
     assert student.peak < together.peak
     assert teacher.peak >= footprint(experiment.teacher).weights
     text = StringIO()
-    plan.show(other, Console(file=text, width=80))
+    plan.show(other, SymbolConsole(file=text, width=80))
     assert "most at a time, teacher's device" in text.getvalue()
 
 
 def test_a_plan_fits_80_columns_and_says_what_will_be_done(experiment: Experiment, tmp_path: Path):
     text = StringIO()
-    plan.show(experiment, Console(file=text, width=80))
+    plan.show(experiment, SymbolConsole(file=text, width=80))
     shown = text.getvalue()
     weights = f"{footprint(experiment.student).weights / 1024:.3g} KiB"
     lines = [" ".join(line.split()) for line in shown.splitlines()]
@@ -123,7 +123,7 @@ def test_a_plan_fits_80_columns_and_says_what_will_be_done(experiment: Experimen
 
 def lines_of(experiment: Experiment, width: int = 120) -> list[str]:
     text = StringIO()
-    plan.show(experiment, Console(file=text, width=width))
+    plan.show(experiment, SymbolConsole(file=text, width=width))
     return [" ".join(line.split()) for line in text.getvalue().splitlines()]
 
 
@@ -163,7 +163,7 @@ def test_the_plan_of_a_sweep_counts_the_largest_trial_of_the_space(experiment: E
     assert swept.sweep is not None
     text = StringIO()
     table = plan._sweep_table(swept, swept.sweep, outermost(swept, swept.sweep))
-    Console(file=text, width=120).print(table)
+    SymbolConsole(file=text, width=120).print(table)
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     for line in (
         f"optimizer steps, at most {6 * 1000:,}",
@@ -198,7 +198,7 @@ def test_a_plan_says_what_cannot_be_known_here_and_goes_on(
     assert len(papers) == 6
     for name in papers:
         text = StringIO()
-        plan.show(load_experiment(name), Console(file=text, width=80))
+        plan.show(load_experiment(name), SymbolConsole(file=text, width=80))
         lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
         assert sum(line.startswith(UNKNOWN_STUDENTS) for line in lines) == 1
         assert any(line.startswith("optimizer steps 200") for line in lines)
@@ -232,14 +232,14 @@ def test_a_plan_counts_the_weights_of_every_teacher(experiment: Experiment):
     alone, both = (memory(each, 30)[""].held["teacher weights"] for each in (experiment, changed))
     assert both == 2 * alone
     text = StringIO()
-    plan.show(changed, Console(file=text, width=80))
+    plan.show(changed, SymbolConsole(file=text, width=80))
     assert "teacher of code/*" in text.getvalue()
 
 
 def test_the_plan_of_a_pretraining_counts_what_will_be_made():
     config = load_pretraining("pretrain/student")
     text = StringIO()
-    plan.show(config, Console(file=text, width=80))
+    plan.show(config, SymbolConsole(file=text, width=80))
     parameters = footprint(Model(path="embedded:student")).parameters
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert f"parameters {parameters:,}" in lines

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from rich.console import Console
 from sample_rows import grid
 from scipy import stats
 
 from opdlab.errors import DataError
 from opdlab.power import table
+from opdlab.terminal import SymbolConsole
 from opdlab_evaluators.needed import count_needed, factor, smallest
 from opdlab_evaluators.power import Spread, assumed, from_samples, smallest_difference
 
@@ -101,7 +101,7 @@ def test_a_small_benchmark_that_varies_most_leaves_few_degrees_of_freedom():
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_table_of_power_says_what_is_not_known(size):
-    text = Console(width=100)
+    text = SymbolConsole(width=100)
     with text.capture() as capture:
         text.print(table({"mine": assumed(0.5)}, {"mine": size}, 8))
     assert ("unknown" in capture.get()) is (size == 1)

@@ -38,7 +38,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, clock: Clock, is_terminal: bool) ->
 def run(clock: Clock, steps: int, seconds: float, written: StringIO) -> list[str]:
     """Lines that were there before the bar was closed."""
     with terminal.progress_bar() as bar:
-        task = bar.add_task("train [bold]lgr[/]", total=steps)
+        task = bar.add_task("train lgr", total=steps)
         for step in range(1, steps + 1):
             clock.now += seconds
             bar.figures = f"loss {step}  ALARM: repetition [4-grams]"
@@ -108,8 +108,42 @@ def test_a_models_words_obey_no_terminal_and_are_seen_whole() -> None:
     for printed in (HOSTILE, Text(HOSTILE), table, Panel(HOSTILE), {"key": [HOSTILE]}):
         written.seek(0)
         written.truncate()
-        console.print(printed, markup=False)
+        console.print(printed)
         found = re.sub(r"\x1b\[[0-9;]*m", "", written.getvalue())
         assert not set(found) & set(HOSTILE) - set("abcé漢[2J]0;title31m")
     assert terminal.shown(HOSTILE).encode()
     assert terminal.shown("\x1b[31m\u202e\n\té") == "\u241b[31m<U+202E>\n\té"
+
+
+MARKUP = "lr [/data/x] against [lr] :key: [bold]b[/] [link=x]l \\[red]"
+
+
+def test_text_that_looks_like_markup_is_printed_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """A description with `[/data/x]` ended training, and `[lr]` vanished from it."""
+    written = StringIO()
+    console = terminal.SymbolConsole(file=written, width=200, markup=False, emoji=False)
+    table = Table(MARKUP, title=MARKUP, caption=MARKUP)
+    table.add_row(MARKUP)
+    styled = f"{terminal.BOLD}{MARKUP}{terminal.END} {terminal.RED}{MARKUP}"
+    for printed, times in ((MARKUP, 1), (table, 4), (Panel(MARKUP), 1), (styled, 2)):
+        written.seek(0)
+        written.truncate()
+        console.print(printed)
+        assert written.getvalue().count(MARKUP) == times
+    monkeypatch.setattr(terminal, "console", console)
+    with terminal.progress_bar() as bar:
+        bar.add_task(MARKUP)
+    assert MARKUP in written.getvalue()
+
+
+def test_marks_of_style_are_no_characters_of_what_is_printed() -> None:
+    written = StringIO()
+    console = terminal.SymbolConsole(file=written, width=200, force_terminal=True)
+    console.print(f"{terminal.BOLD}a{terminal.DIM}b{terminal.END}c{terminal.END}d{terminal.END}e")
+    assert written.getvalue() == "\x1b[1ma\x1b[0m\x1b[1;2mb\x1b[0m\x1b[1mc\x1b[0mde\n"
+    table = Table(f"{terminal.GREEN}ab{terminal.END}", box=None, padding=0)
+    table.add_row(f"{terminal.RED}cd{terminal.END}")
+    assert terminal.styled(f"{terminal.RED}cd{terminal.END}").cell_len == 2
+    assert console.measure(table).maximum == 2

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from opdlab import plugins
 from opdlab.bench.race import write
-from opdlab.terminal import console
+from opdlab.terminal import DIM, END, GREEN, RED, console
 
 WANTED = 0.93
 
@@ -26,9 +26,9 @@ def bench_statistics(
     for kind, group in groupby(found, key=lambda one: one.kind):
         console.print(table(kind, list(group)))
     console.print(
-        "[dim]95 % intervals, three numbers each: the lowest share of studies over worlds, in %, whose "
+        f"{DIM}95 % intervals, three numbers each: the lowest share of studies over worlds, in %, whose "
         f"interval holds the truth; in how many worlds it is below {WANTED:.0%}; mean length in points. "
-        f"{studies:,} studies a world; any share of problems right, or won, is enumerated.[/]"
+        f"{studies:,} studies a world; any share of problems right, or won, is enumerated.{END}"
     )
     write(json_file, {"studies": studies, "seed": seed, "worlds": [asdict(one) for one in found]})
 
@@ -54,5 +54,5 @@ def cell(worlds: Iterable[Any]) -> str:
     worlds = list(worlds)
     worst, length = min(w.held for w in worlds), sum(w.length for w in worlds) / len(worlds)
     below = sum(w.held < WANTED for w in worlds)
-    mark = "[red]" if below else "[green]"
-    return f"{mark}{100 * worst:.1f}[/] {below:3d} {100 * length:5.1f}"
+    mark = RED if below else GREEN
+    return f"{mark}{100 * worst:.1f}{END} {below:3d} {100 * length:5.1f}"

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
@@ -48,10 +47,10 @@ def operators(
 
 def operator_table(title: str, found: dict[str, dict[str, float]], steps: int) -> Table:
     """The operators that take most."""
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("operator")
     table.add_column("share", justify="right")
     table.add_column("calls a step", justify="right")
     for name, one in list(found.items())[:_ROWS]:
-        table.add_row(escape(name), f"{one['share']:.1%}", f"{one['calls'] / steps:,.0f}")
+        table.add_row(name, f"{one['share']:.1%}", f"{one['calls'] / steps:,.0f}")
     return table

@@ -17,7 +17,7 @@ from opdlab.evaluation import Subject, all_answers, asked_of, draw_missing, grad
 from opdlab.evaluator import Evaluator
 from opdlab.identity import Owner
 from opdlab.store import SampleSet
-from opdlab.terminal import console, duration, progress_bar
+from opdlab.terminal import BOLD, END, console, duration, progress_bar
 from opdlab.training.pair import Pair, working
 
 REMARK = (
@@ -98,7 +98,7 @@ def show_whole(config: Experiment, costs: Mapping[str, Cost]) -> float:
         parts = (cost.training, cost.evaluation, cost.whole)
         table.add_row(name, *(duration(part) if part else "-" for part in parts))
     whole = sum(cost.whole for cost in costs.values())
-    table.add_row("[bold]all[/]", "", "", f"[bold]{duration(whole)}[/]")
+    table.add_row(f"{BOLD}all{END}", "", "", f"{BOLD}{duration(whole)}{END}")
     console.print(table)
     devices = config.training.devices * config.training.nodes
     alone = f" One of {devices} devices was timed, without their exchange of gradients."
@@ -112,8 +112,8 @@ def show_sweep(config: Experiment, run: Cost) -> float:
     trials, seeds = config.sweep.trials, len(config.sweep.seeds)
     seconds = trials * seeds * run.whole
     console.print(
-        f"[bold]The sweep[/], {trials} trials of {seeds} seeds, none of them pruned: about "
-        f"[bold]{duration(seconds)}[/] by one worker, less by several that have cores or a device of "
+        f"{BOLD}The sweep{END}, {trials} trials of {seeds} seeds, none of them pruned: about "
+        f"{BOLD}{duration(seconds)}{END} by one worker, less by several that have cores or a device of "
         "their own."
     )
     return seconds

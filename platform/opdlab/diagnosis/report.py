@@ -6,22 +6,22 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from opdlab.comparison import STYLE
+from opdlab.terminal import BOLD, DIM, END
 
 
 def tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
     """The gist: fall, boundary, horizon, pair of every model; then accuracy by cut."""
     yield overview(found)
     for name, one in found["models"].items():
-        yield f"[bold]{escape(name)}[/] sigmoid: {escape(one['fit']['text'])}"
+        yield f"{BOLD}{name}{END} sigmoid: {one['fit']['text']}"
         if "drift" in one:
-            yield f"[bold]{escape(name)}[/] less control, {escape(one['drift']['text'])}"
+            yield f"{BOLD}{name}{END} less control, {one['drift']['text']}"
     for name, moved in found["shifts"].items():
-        said = "; ".join(escape(one["text"]) for one in moved.values())
-        yield f"[bold]{escape(found['students'][0])} to {escape(name)}[/]: {said}"
+        said = "; ".join(one["text"] for one in moved.values())
+        yield f"{BOLD}{found['students'][0]} to {name}{END}: {said}"
     yield hand_overs(found)
 
 
@@ -36,7 +36,7 @@ def overview(found: Mapping[str, Any]) -> Table:
     for name, one in found["models"].items():
         fall, ahead, pair = one["fall"], one["ahead"], one.get("pair", {})
         table.add_row(
-            escape(name),
+            name,
             f"{one['tokens']:,}",
             f"{fall['early']:.3f}",
             f"{fall['late']:.3f}",
@@ -61,7 +61,7 @@ def hand_overs(found: Mapping[str, Any]) -> Table:
     table = Table(title="Accuracy in % where the teacher takes over; below it the jump", **STYLE)
     table.add_column("cut", justify="right")
     for name in found["models"]:
-        table.add_column(escape(name), justify="right")
+        table.add_column(name, justify="right")
     columns = [{row["cut"]: row for row in one["hand_over"]} for one in found["models"].values()]
     for cut in sorted({cut for column in columns for cut in column}):
         table.add_row(str(cut), *(handed(column.get(cut)) for column in columns))
@@ -73,7 +73,7 @@ def handed(row: Mapping[str, Any] | None) -> str:
     if row is None or not math.isfinite(row["accuracy"]):
         return "-"
     value, low, high = (100 * row[f"accuracy{end}"] for end in ("", "_low", "_high"))
-    text = f"{value:.0f} [{low:.0f},{high:.0f}] [dim]n={row['n']}[/]"
+    text = f"{value:.0f} [{low:.0f},{high:.0f}] {DIM}n={row['n']}{END}"
     return f"{text}\n{row['jump']:+.3f}" if math.isfinite(row["jump"]) else text
 
 

@@ -19,7 +19,7 @@ from opdlab.diagnosis.sources import what_to_look_at
 from opdlab.diagnosis.work import SEED, Settings, Work
 from opdlab.interrupt import Stopped, StopRequest
 from opdlab.quiet import quieten
-from opdlab.terminal import console
+from opdlab.terminal import BOLD, END, YELLOW, console
 from opdlab.tracking import Tracker
 from opdlab.training.claim import claimed
 from opdlab.whole_files import write_whole
@@ -48,7 +48,7 @@ def diagnose(
     models.use_threads(config.training.threads)
     work = Work.begin(config, settings)
     console.print(
-        f"[bold]{config.name}[/]: {len(work.bench.asked)} answers a model -> {work.folder}"
+        f"{BOLD}{config.name}{END}: {len(work.bench.asked)} answers a model -> {work.folder}"
     )
     with claimed(work.folder):
         return measured(work, sources)
@@ -74,7 +74,7 @@ def measured(work: Work, sources: Sequence[tuple[str, Model]]) -> Path:
         status = "FINISHED"
     except Stopped as stopped:
         status = "KILLED"
-        console.print(f"[yellow]{stopped}; the same command goes on from here.")
+        console.print(f"{YELLOW}{stopped}; the same command goes on from here.")
         raise SystemExit(stopped.exit_code) from stopped
     finally:
         tracker.close(status)

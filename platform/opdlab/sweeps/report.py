@@ -12,7 +12,6 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from rich.markup import escape
 from rich.table import Table
 
 from opdlab import comparison, loader, mlflow_page, plugins
@@ -32,7 +31,7 @@ from opdlab.sweeps.importance import (
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import Progress, SweepError
 from opdlab.sweeps.worker import trial_config
-from opdlab.terminal import console
+from opdlab.terminal import BOLD, DIM, END, RED, YELLOW, console
 from opdlab.tracking import Tracker
 from opdlab.whole_files import write_whole
 
@@ -106,11 +105,11 @@ def write(
         record.artifact(path, "plots")
     if (run := len(state.finished)) < sweep.trials and studies.exhausted(study, sweep):
         console.print(
-            f"[yellow]The space has {run} points, and all were tried[/]; equal trials come out the same."
+            f"{YELLOW}The space has {run} points, and all were tried{END}; equal trials come out the same."
         )
     elif run < sweep.trials:
         console.print(
-            f"[yellow]The time budget ended the sweep after {run} of {sweep.trials} trials[/]; "
+            f"{YELLOW}The time budget ended the sweep after {run} of {sweep.trials} trials{END}; "
             "the same command goes on."
         )
     say_failures(state, folder)
@@ -123,7 +122,7 @@ def write(
         _compare(folder, trials, config, sweep)
         best = save_best(config, sweep, trials, front, record)
         also = f"; all on the Pareto front: {folder / 'front'}" if front else ""
-        console.print(f"best: [bold]opdlab train {best}[/]{also}; plots: {folder / 'plots'}")
+        console.print(f"best: {BOLD}opdlab train {best}{END}{also}; plots: {folder / 'plots'}")
     else:
         (folder / BEST).unlink(missing_ok=True)
         say_none_kept(trials)
@@ -152,19 +151,19 @@ def say_failures(state: Progress, folder: Path) -> None:
         numbers.setdefault(same, []).append(number)
     for same, said in reasons.items():
         which = ", ".join(map(str, numbers[same]))
-        console.print(f"[red]trial {which}[/] {escape(said)}", soft_wrap=True)
+        console.print(f"{RED}trial {which}{END} {said}", soft_wrap=True)
 
 
 def say_none_kept(trials: Sequence[FrozenTrial]) -> None:
     """Say that every trial broke a limit, and for each limit how near the nearest came."""
-    console.print("[red]No trial kept all limits[/], so none is called best:")
+    console.print(f"{RED}No trial kept all limits{END}, so none is called best:")
     for limit in trials[0].constraints:
         kept = sum(trial.constraints[limit] <= 0 for trial in trials)
         nearest = min(trials, key=lambda trial: trial.constraints[limit])
         number, excess = studies.first_number(nearest), nearest.constraints[limit]
         missed = f"missed by {excess:.3g} in trial {number}, the nearest"
         near = f"kept by {kept} of {len(trials)} trials" if kept else missed
-        console.print(f"  {escape(limit)}: {near}")
+        console.print(f"  {limit}: {near}")
 
 
 def save_best(
@@ -295,14 +294,14 @@ def trials_table(trials: Sequence[FrozenTrial], sweep: Sweep, front: Container[i
         table.add_column(objective.metric, justify="right")
     names = list(sweep.space)
     for name in names:
-        table.add_column(escape(name.rpartition(".")[2]), justify="right")
+        table.add_column(name.rpartition(".")[2], justify="right")
     for place, trial in enumerate(trials):
         number = studies.first_number(trial)
         if place >= SHOWN and number not in front:
             continue
         table.add_row(
             f"{'● ' if number in front else ''}{number}"
-            f"{'' if feasible(trial) else ' [red]beyond a limit[/]'}",
+            f"{'' if feasible(trial) else ' {RED}beyond a limit{END}'}",
             *(f"{value:.4f}" for value in trial.values),
             *(_short(trial.params.get(name)) for name in names),
         )
@@ -333,11 +332,11 @@ def say_what_matters(
         console.print(importance_table(shares, found, conditions(sweep)))
     elif most < FEWEST:
         console.print(
-            f"[dim]What matters is unknown: too few: {most} trials, of at least {FEWEST}.[/]\n"
+            f"{DIM}What matters is unknown: too few: {most} trials, of at least {FEWEST}.{END}\n"
         )
     else:
         console.print(
-            "[dim]What matters is unknown: the trials came out alike, or differ in one key.[/]\n"
+            f"{DIM}What matters is unknown: the trials came out alike, or differ in one key.{END}\n"
         )
 
 
@@ -363,7 +362,7 @@ def importance_table(
     for group in by:
         for key in sorted(group.keys, key=lambda key: order.index(key) if key in order else 10**9):
             cells = [_cell(column.get(key), group) for column in found.values()]
-            table.add_row(key, escape(conditions.get(key) or "all"), str(len(group.trials)), *cells)
+            table.add_row(key, conditions.get(key) or "all", str(len(group.trials)), *cells)
         table.add_section()
     return table
 
@@ -384,7 +383,7 @@ def _compare(folder: Path, trials: Sequence[FrozenTrial], config: Experiment, sw
     best, *others = names
     if best not in here:
         console.print(
-            f"[dim]{best} ran on another machine, where its samples are: compare there.[/]\n"
+            f"{DIM}{best} ran on another machine, where its samples are: compare there.{END}\n"
         )
     if best not in here or not others:
         return
@@ -403,12 +402,12 @@ def _compare(folder: Path, trials: Sequence[FrozenTrial], config: Experiment, sw
         try:
             difference, p = _paired(sides[name], sides[best])
         except DataError as error:
-            difference, p = escape(str(error)), ""
+            difference, p = str(error), ""
         table.add_row(name, difference, p)
     console.print(table)
     console.print(
-        "[dim]Paired by training seed where there are several (95 % interval by Student's t), else by "
-        "problem; not corrected for having chosen the best of many, which favours it.[/]"
+        f"{DIM}Paired by training seed where there are several (95 % interval by Student's t), else by "
+        f"problem; not corrected for having chosen the best of many, which favours it.{END}"
     )
 
 

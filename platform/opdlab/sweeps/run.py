@@ -27,7 +27,7 @@ from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import SweepError, patiently
 from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import HOPELESS, STOP_S, work
-from opdlab.terminal import console, progress_bar
+from opdlab.terminal import BOLD, END, RED, YELLOW, console, progress_bar
 from opdlab.training.group import CONFIG
 
 POLL_S = 0.5
@@ -71,7 +71,7 @@ def _sweep(
     record = tracking.Tracker(client, run_id, folder)
     record.begin()
     mlflow_page.save_view(client, experiment, run_id, sweep_view(settings, run_id))
-    console.print(f"[bold]{config.name}[/]: {settings.trials} trials -> {folder}")
+    console.print(f"{BOLD}{config.name}{END}: {settings.trials} trials -> {folder}")
     deadline = time.time() + (settings.time_budget_s or 10**9)
     status = "FAILED"
     with StopRequest() as stop:
@@ -83,7 +83,7 @@ def _sweep(
             status = "FINISHED"
         except Stopped as stopped:
             status = "KILLED"
-            console.print(f"[yellow]{stopped}; the same command goes on from here.")
+            console.print(f"{YELLOW}{stopped}; the same command goes on from here.")
             raise SystemExit(stopped.exit_code) from stopped
         finally:
             for trial in sorted(folder.glob("trial-*"), key=natural):
@@ -181,12 +181,12 @@ class Crew:
             raise
         for job in jobs:
             if (error := job.exception()) is not None:
-                console.print(f"[red]worker {job.job_id}: {error}")
+                console.print(f"{RED}worker {job.job_id}: {error}")
 
     def _say(self, message: str) -> None:
         """A line on the screen, once; a wait ends here where a stop is asked for."""
         if message != self.said:
-            console.print(f"[yellow]{message}")
+            console.print(f"{YELLOW}{message}")
         self.said = message
         self.stop.check()
 
@@ -216,7 +216,7 @@ class Crew:
                 if self.deaths > REBIRTHS * len(self.workers):
                     raise SweepError(f"workers keep dying; the last words of this one are in {log}")
                 console.print(
-                    f"[yellow]worker {index} died (exit code {process.returncode}); a new one goes on"
+                    f"{YELLOW}worker {index} died (exit code {process.returncode}); a new one goes on"
                 )
                 self._hire(index)
 

@@ -67,7 +67,7 @@ def fit(module: Distillation, settings: Training, pace: Pace) -> None:
     if path.exists():
         last = _last_step(settings, pace.folder, int(read_checkpoint(path)["global_step"]))
         if not ranks.rank(settings):
-            console.print(f"going on from {path}", markup=False)
+            console.print(f"going on from {path}")
     trainer = trainer_of(settings, pace, last)
     trainer.fit(module, turns(settings), ckpt_path=path if path.exists() else None)  # pyright: ignore[reportArgumentType]
     # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.

@@ -15,7 +15,6 @@ from typing import Any
 
 import psutil
 from mlflow import MlflowClient
-from rich.markup import escape
 from transformers import PreTrainedModel
 
 from opdlab import comparison, loader, mlflow_page, models, over_seeds, tracking
@@ -30,7 +29,7 @@ from opdlab.plugins import METHODS, type_name
 from opdlab.prompts import open_prompts
 from opdlab.quiet import quieten
 from opdlab.repeats import Repeat, repeats
-from opdlab.terminal import console
+from opdlab.terminal import BOLD, DIM, END, YELLOW, console
 from opdlab.tracking import Tracker
 from opdlab.training import manifest, ranks
 from opdlab.training.claim import claimed
@@ -114,7 +113,7 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
     experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
     for run_id in tracking.reap(client, experiment):
         console.print(
-            f"[yellow]run {run_id} was left running by a process that died: now marked killed"
+            f"{YELLOW}run {run_id} was left running by a process that died: now marked killed"
         )
     pair = load_pair(config)
     require_prompt(config, pair)
@@ -126,7 +125,7 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
         group.update(parent=parent)
         record = Tracker(client, parent, group.folder)
         record.begin()
-        console.print(f"[bold]{config.name}[/] -> {group.folder}\n[dim]{config.description}[/]")
+        console.print(f"{BOLD}{config.name}{END} -> {group.folder}\n{DIM}{config.description}{END}")
         status = "FAILED"
         with StopRequest() as stop:
             session = Session(group, client, experiment, parent, stop, resume)
@@ -137,8 +136,8 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
                 status = "FINISHED"
             except Stopped as stopped:
                 status = "KILLED"
-                command = escape(shlex.join(["opdlab", "train", name, *overrides, "--resume"]))
-                console.print(f"[yellow]{stopped}; `{command}` goes on from here.", soft_wrap=True)
+                command = shlex.join(["opdlab", "train", name, *overrides, "--resume"])
+                console.print(f"{YELLOW}{stopped}; `{command}` goes on from here.", soft_wrap=True)
                 raise SystemExit(stopped.exit_code) from stopped
             finally:
                 record.close(status)
@@ -303,6 +302,6 @@ def describe(
     )
     begun = wanted.begun_in(folder)
     if changed := wanted.other_code(begun):
-        console.print(f"[yellow]{escape(str(folder))}: {escape(changed)}[/]")
+        console.print(f"{YELLOW}{folder!s}: {changed}{END}")
     loader.save_resolved(config, folder / CONFIG)
     return begun

@@ -20,7 +20,7 @@ from opdlab.identity import Owner
 from opdlab.interrupt import StopRequest
 from opdlab.records import Rollout, TeacherScores
 from opdlab.shapes import Bool, Float, Tensor
-from opdlab.terminal import progress_bar
+from opdlab.terminal import ALARM, END, YELLOW, progress_bar
 from opdlab.tracking import Tracker, read_metrics
 from opdlab.training.hacking import Alarms, unwatched
 from opdlab.training.module import Distillation
@@ -59,7 +59,7 @@ class Watch(Pace):
         self.progress.start()
         assert isinstance(pl_module, Distillation)
         for what in unwatched(pl_module.config):
-            self.progress.console.print(f"[yellow]not watched: {what}")
+            self.progress.console.print(f"{YELLOW}not watched: {what}")
         self.alarms.replay(read_metrics(self.tracker.folder), self.step)
 
     @override
@@ -69,7 +69,7 @@ class Watch(Pace):
     def _alarm(self, metrics: Mapping[str, float]) -> None:
         """Say and record what looks like reward hacking."""
         for name, why in self.alarms.see(metrics, self.step).items():
-            self.progress.console.print(f"[bold red]alarm: {name}[/] at step {self.step}: {why}")
+            self.progress.console.print(f"{ALARM}alarm: {name}{END} at step {self.step}: {why}")
         if self.alarms.raised:
             self.progress.figures += f"  ALARM: {', '.join(self.alarms.raised)}"
             self.tracker.tags({"opdlab.alarms": ", ".join(self.alarms.raised)})
