@@ -237,10 +237,14 @@ def points(difference: Any) -> str:
     if difference.value is None:
         return f"{100 * difference.worst:+.0f} to {100 * difference.best:+.0f}?"
     value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
-    text = f"{value:+.1f} [{low:+.0f}, {high:+.0f}]"
+    return marked(f"{value:+.1f} [{low:+.0f}, {high:+.0f}]", difference)
+
+
+def marked(text: str, difference: Any) -> str:
+    """A text on a difference with a mark that says whether it shows anything."""
     if difference.p_holm >= LEVEL:
         return f"{DIM}{text} ={END}"
-    return f"{GREEN}{text} ▲{END}" if value > 0 else f"{RED}{text} ▼{END}"
+    return f"{GREEN}{text} ▲{END}" if difference.value > 0 else f"{RED}{text} ▼{END}"
 
 
 def phase_table(seconds: Mapping[str, float]) -> Table:

@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ from opdlab import models
 from opdlab.attention_hook import (
     KeyStore,
     Lines,
-    Own,
     PackedPass,
     UnsupportedError,
     hooked,
@@ -37,6 +35,7 @@ from opdlab.head import flat_states, rows_at_a_time
 from opdlab.leaf_attention import staircase
 from opdlab.manner import FAILURES
 from opdlab.sampling_mode import quicker_packed
+from opdlab.shapes import Int, Tensor
 from opdlab.stretches import rotary
 from opdlab.teacher import LEAF_CHUNK, TRUNK_TOKENS, trunk_piece
 
@@ -116,15 +115,7 @@ def sizes(config: PretrainedConfig, dtype: torch.dtype) -> Footprint:
 
 def _cached_numbers(model: Any) -> int:
     """Numbers that a model hands to its cache for one token: keys and values, or what makes them."""
-    cache = Cache(layer_class_to_replicate=DynamicLayer)
-    token = torch.zeros(1, 1, dtype=torch.long)
-    try:
-        with torch.no_grad():
-            model(input_ids=token, use_cache=True, **{cache_argument(model): cache})
-        layers: Any = cache.layers
-        found = sum(layer.keys.numel() + layer.values.numel() for layer in layers)
-    except FAILURES:
-        found = 0  # A model with state has a cache of its own.
+    found = sum(one.numel() for one in cached(model, torch.zeros(1, 1, dtype=torch.long)))
     if found:
         return found
     text = model.config.get_text_config()
@@ -135,19 +126,52 @@ def _cached_numbers(model: Any) -> int:
 
 def _attended_numbers(model: Any) -> int:
     """Numbers of one token's keys and values; 0 where the hook does not see them."""
-    place = torch.zeros(1, dtype=torch.long)
-    store = KeyStore(1, 1)
+    return sum(one.numel() for one in attended(model, torch.zeros(1, dtype=torch.long)))
+
+
+@torch.no_grad()
+def cached(model: Any, tokens: Int[Tensor, "B L"]) -> list[Tensor]:
+    """Keys and values that a model hands to its cache; none where it keeps a state of its own."""
+    cache = Cache(layer_class_to_replicate=DynamicLayer)
     try:
-        with torch.no_grad(), hooked(model) as own, running(_one_token(own, store)):
-            flat_states(model, place, place)
+        model(input_ids=tokens, use_cache=True, **{cache_argument(model): cache})
+    except FAILURES:
+        return []
+    layers: Any = cache.layers
+    held = [one for layer in layers for one in (layer.keys, layer.values)]
+    return held if all(one is not None for one in held) else []
+
+
+@torch.no_grad()
+def attended(model: Any, tokens: Int[Tensor, "L"]) -> list[Tensor]:
+    """Keys and values that scoring keeps of a row; none where the hook does not see them."""
+    count = len(tokens)
+    place = torch.arange(count)
+    store = KeyStore(1, count)
+    try:
+        with hooked(model) as own, running(PackedPass(own, Lines(1, count, place, place), store)):
+            flat_states(model, tokens, place)
     except (UnsupportedError, *FAILURES):
-        return 0
-    return sum(one.numel() for kept in (store.keys, store.values) for one in kept.values())
+        return []
+    return [one for kept in (store.keys, store.values) for one in kept.values()]
 
 
-def _one_token(own: Own, store: KeyStore) -> PackedPass:
-    place = torch.zeros(1, dtype=torch.long)
-    return PackedPass(own, Lines(1, 1, place, place), store)
+def kept_for_backward(model: Any, tokens: Int[Tensor, "B L"]) -> int:
+    """Bytes that a forward keeps for its backward pass, weights excluded."""
+    weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+    # Storages are kept alive, else the next one may take over the identity of one.
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model.base_model(input_ids=tokens, use_cache=False)
+    del output
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 @contextmanager
@@ -183,16 +207,7 @@ def activations(
     """
     with _without_content():
         model = _build(config, dtype).train(dropout)
-        weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-        kept: dict[int, Any] = {}
-        # Tensors are kept alive, else the next one may take over the identity of a storage.
-        alive: list[torch.Tensor] = []
-        pack = partial(_note, weights, kept, alive)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            tokens = torch.zeros(rows, length, dtype=torch.long)
-            output = model.base_model(input_ids=tokens, use_cache=False)
-        del output
-    return sum(kept.values())
+        return kept_for_backward(model, torch.zeros(rows, length, dtype=torch.long))
 
 
 def packed(config: PretrainedConfig, dtype: torch.dtype) -> int:
@@ -200,16 +215,6 @@ def packed(config: PretrainedConfig, dtype: torch.dtype) -> int:
     with _without_content():
         layers = quicker_packed(_build(config, dtype))
         return sum(layer.weight.numel() * dtype.itemsize for layer in layers)
-
-
-def _note(
-    weights: set[int], kept: dict[int, int], alive: list[torch.Tensor], tensor: torch.Tensor
-) -> torch.Tensor:
-    storage = tensor.untyped_storage()
-    if storage._cdata not in weights:
-        kept[storage._cdata] = storage.nbytes()
-        alive.append(tensor)
-    return tensor
 
 
 def _build(config: PretrainedConfig, dtype: torch.dtype) -> Any:

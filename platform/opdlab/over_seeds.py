@@ -15,7 +15,7 @@ from opdlab.comparison import STYLE, percent, summaries, title
 from opdlab.errors import DataError
 from opdlab.identity import EXECUTION, Execution
 from opdlab.records import Sample
-from opdlab.terminal import BOLD, DIM, END, GREEN, RED, YELLOW, console
+from opdlab.terminal import BOLD, DIM, END, YELLOW, console
 from opdlab.whole_files import read_json
 
 STATE = "experiment.json"
@@ -234,10 +234,7 @@ def seed_table(name: str, found: Sequence[Any]) -> Table:
 def interval(difference: Any) -> str:
     """A mean difference over seeds with its interval and a mark that says whether it shows anything."""
     value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
-    text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-    if difference.p_holm >= comparison.LEVEL:
-        return f"{DIM}{text} ={END}"
-    return f"{GREEN}{text} ▲{END}" if value > 0 else f"{RED}{text} ▼{END}"
+    return comparison.marked(f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", difference)
 
 
 def span(names: Sequence[str]) -> str:

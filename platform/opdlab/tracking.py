@@ -205,7 +205,7 @@ class Tracker:
             self.unsent = read_unsent(folder) or self.unsent
         except DataError as error:
             # What is damaged is lost for MLflow alone; rows of training are sent from `metrics.jsonl`.
-            console.print(f"{YELLOW}{error!s}{END}")
+            console.print(f"{YELLOW}{error}{END}")
         self.unsent |= {"run_id": run_id, "uri": client.tracking_uri}
         self.logged_step = -1
         self._go_on()
@@ -264,9 +264,8 @@ class Tracker:
         path = self.folder / "tables" / name
         path.parent.mkdir(exist_ok=True)
         content = {"columns": list(columns), "data": _rows(columns)}
-        write_whole(
-            path, json.dumps(content, allow_nan=False)
-        )  # a page reads it, which knows no NaN
+        # A page reads it, which knows no NaN.
+        write_whole(path, json.dumps(content, allow_nan=False))
         self.artifact(path, "tables")
         names = sorted((table.name for table in path.parent.glob("*.json")), key=natural)
         listed = [{"path": f"tables/{each}", "type": "table"} for each in names]

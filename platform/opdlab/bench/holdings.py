@@ -10,16 +10,10 @@ import torch
 from rich import box
 from rich.table import Table
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
 
-from opdlab.attention_hook import KeyStore, Lines, PackedPass, UnsupportedError, hooked, running
 from opdlab.bench.race import machine, show_machine, write
-from opdlab.decode_step import cache_argument
-from opdlab.footprint import activations, sizes
-from opdlab.head import flat_states
-from opdlab.manner import FAILURES
+from opdlab.footprint import activations, attended, cached, kept_for_backward, sizes
 from opdlab.models import DTYPES, load_config
-from opdlab.shapes import Int, Tensor
 from opdlab.terminal import console, progress_bar
 
 
@@ -93,52 +87,9 @@ def measure(model: PreTrainedModel, rows: int, length: int) -> Iterator[Holding]
         kept = kept_for_backward(model.train(), tokens)
         model.eval()
         yield Holding("activations of a step, with dropout", kept, with_dropout)
-    if cached := cached_while_sampling(model, tokens):
+    if held := sum(one.nbytes for one in cached(model, tokens)):
         planned = plan.cache * dtype.itemsize * rows * length
-        yield Holding("keys and values while sampling", cached, planned)
-    if attended := attended_while_scoring(model, length):
+        yield Holding("keys and values while sampling", held, planned)
+    if held := sum(one.nbytes for one in attended(model, tokens[0])):
         planned = plan.attended * dtype.itemsize * length
-        yield Holding("keys and values while scoring a row", attended, planned)
-
-
-def kept_for_backward(model: PreTrainedModel, tokens: Int[Tensor, "B L"]) -> int:
-    """Bytes that a forward keeps for its backward pass, weights excluded."""
-    weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-    found: dict[int, Any] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            found[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = model.base_model(input_ids=tokens, use_cache=False)
-    del output
-    return sum(storage.nbytes() for storage in found.values())
-
-
-@torch.no_grad()
-def cached_while_sampling(model: PreTrainedModel, tokens: Int[Tensor, "B L"]) -> int:
-    """Bytes of the keys and values that the model hands to its cache; 0 where it keeps a state."""
-    cache = Cache(layer_class_to_replicate=DynamicLayer)
-    argument: dict[str, Any] = {cache_argument(model): cache}
-    try:
-        model(input_ids=tokens, use_cache=True, **argument)
-        layers: list[Any] = cache.layers
-        return sum(one.nbytes for layer in layers for one in (layer.keys, layer.values))
-    except FAILURES:
-        return 0
-
-
-@torch.no_grad()
-def attended_while_scoring(model: PreTrainedModel, length: int) -> int:
-    """Bytes of the keys and values that scoring keeps of a row; 0 where the hook does not see them."""
-    place = torch.arange(length)
-    store = KeyStore(1, length)
-    try:
-        with hooked(model) as own, running(PackedPass(own, Lines(1, length, place, place), store)):
-            flat_states(model, torch.full_like(place, 3), place)
-    except (UnsupportedError, *FAILURES):
-        return 0
-    return sum(one.nbytes for kept in (store.keys, store.values) for one in kept.values())
+        yield Holding("keys and values while scoring a row", held, planned)
