@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,12 +21,14 @@ RESTORE = "restore it from a copy"
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a machine that went down, finds all of it or the one before.
 
+    Writers of one path at once each write all of theirs; the last to end stays.
+
     Raises:
         OSError: it cannot be written; the one before is still there.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

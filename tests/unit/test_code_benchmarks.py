@@ -398,7 +398,7 @@ def test_every_solution_of_a_real_copy_passes_and_mutated_ones_fail(kind, mutant
     problems, verdicts = own(benchmark)
     missing = {p.id for p in problems if p.gold.get("missing")}
     faults = {p.id: v for p, v in zip(problems, verdicts, strict=True) if v.status != "correct"}
-    assert faults.keys() == missing
+    assert faults.keys() == missing, faults
     mutants = [(p, mutated(benchmark.right_answer(p))) for p in problems if p.id not in missing]
     asked = [(p, answer) for p, answer in mutants if answer is not None]
     assert len(asked) > 0.7 * len(problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from opdlab.errors import DataError
 from opdlab.identity import EXECUTION, Execution
 from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
 from opdlab.training.group import STATE, Group
-from opdlab.whole_files import read_json
+from opdlab.whole_files import read_json, write_whole
 
 READERS: dict[str, Callable[[Path], Any]] = {
     EXECUTION: Execution.read,
@@ -36,6 +37,15 @@ def test_a_damaged_file_is_named_by_whoever_reads_it(tmp_path: Path, name: str) 
         with pytest.raises(DataError) as caught:
             READERS[name](tmp_path)
         assert str(tmp_path / name) in str(caught.value)
+
+
+def test_writers_at_once_each_leave_a_whole_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "best.yaml"
+    texts = [str(n) * 1000 for n in range(8)]
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda text: [write_whole(path, text) for _ in range(20)], texts))
+    assert path.read_text() in texts
+    assert [file.name for file in tmp_path.iterdir()] == ["best.yaml"]
 
 
 def test_a_field_of_another_type_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ import numpy as np
 
 from opdlab.errors import DataError, StorageError
 from opdlab.shapes import Bool, Float, Int
+from opdlab.whole_files import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +104,9 @@ def save(arrays: Arrays, path: Path) -> None:
     """
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **vars(arrays))
-    partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_whole(path, buffer.getvalue())
     except OSError as error:
         raise StorageError(
             f"{path}: observations were not written ({error}). What was there before is whole; free some "
