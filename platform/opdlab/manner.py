@@ -239,7 +239,8 @@ def _keep(model: nn.Module, kind: str, longest: int, found: Any) -> None:
 
 def _made(model: nn.Module) -> int:
     """Tells whether modules were replaced, hooked, or given other numbers."""
-    parts: list[Any] = [torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")]
+    kinds = {parameter.device.type for parameter in model.parameters()}
+    parts: list[Any] = [(kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds)]
     for module in model.modules():
         hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
         numbers = [one for one in vars(module).values() if type(one) is float]

@@ -52,8 +52,14 @@ def use_threads(count: int | None) -> None:
 
 
 def device(accelerator: str) -> str:
-    """Where a model works outside Lightning's loop: a GPU where there is one and it is wanted."""
-    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    """Where a model works outside Lightning's loop: a GPU where there is one and it is wanted.
+
+    Apple's lacks float64, which sampling needs.
+    """
+    if accelerator == "cpu" or not torch.accelerator.is_available():
+        return "cpu"
+    found = torch.accelerator.current_accelerator()
+    return "cpu" if found is None or found.type == "mps" else found.type
 
 
 def load_model(

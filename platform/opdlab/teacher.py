@@ -223,7 +223,8 @@ class Teacher:
     ) -> tuple[Float[Tensor, "N H"], list[Trunk]]:
         """Last hidden states of all tokens, and a trunk for each stretch; of several, for a row alone."""
         if len(spans) == 1:
-            piece = self.trunk_chunk if self.pieces and not states.token.is_cuda else None
+            on_cpu = states.token.device.type == "cpu"
+            piece = self.trunk_chunk if self.pieces and on_cpu else None
             found, store = run_trunk(self.model, own, lengths, states, keep, piece)
             return found, [(spans[0], store)]
         parts, trunks = [], []
