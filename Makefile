@@ -31,7 +31,9 @@ PIP = -m pip install --disable-pip-version-check --quiet
 quickstart: $(VENV)/.installed
 	$(BIN)/opdlab train quickstart
 
+# tests/gpu takes a process of its own: torch would give its simulated device to all others.
 test: check
+	$(if $(PYTEST),,$(BIN)/python -m pytest tests/gpu --numprocesses 2)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(PYTEST)
 
 test-newest:

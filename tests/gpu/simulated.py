@@ -1,0 +1,252 @@
+"""A simulated accelerator for machines without one: the values of a CPU, the rules of a GPU.
+
+Tensors on the device `sim` lie in host memory. As on a GPU,
+- an operator that mixes them with tensors of the host raises, numbers and indices apart; so does a
+  generator of the host, and `numpy()`;
+- every operator that is launched is counted, and every time that the host waits for the device: reading a
+  number or a list, boolean indices, whatever has a size that depends on values, copies in either direction.
+
+What it cannot show: kernels of CUDA alone, their rounding, memory, time, streams. `gpu.registered` makes it
+known to torch. Needs torch 2.13.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+
+NAME = "sim"
+# Operators whose results, or their sizes, the host must read.
+_READS = {
+    *("_local_scalar_dense", "equal", "nonzero", "masked_select", "bincount"),
+    *("_unique2", "unique_dim", "unique_consecutive"),
+}
+# Operators that may take tensors of both sides.
+_MIXES = {"copy_", "_to_copy", "index", "index_put", "index_put_", "_index_put_impl_"}
+_INDEXES = _MIXES - {"copy_", "_to_copy"}
+
+
+@dataclass
+class Counts:
+    """What was counted, by operator and by the line that caused it."""
+
+    launches: Counter[str] = field(default_factory=Counter)
+    waits: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def waited(self) -> int:
+        """How many times the host waited."""
+        return self.waits.total()
+
+    def lines(self, most: int = 30) -> str:
+        """The lines that waited most."""
+        return "\n".join(f"{count:7d} {line}" for line, count in self.waits.most_common(most))
+
+
+_counting: list[Counts] = []
+
+
+@contextmanager
+def counted() -> Iterator[Counts]:
+    """Count what is launched and waited for within."""
+    counts = Counts()
+    _counting.append(counts)
+    try:
+        yield counts
+    finally:
+        _counting.remove(counts)
+
+
+def _wait(why: str) -> None:
+    if _counting:
+        line = f"{why} {_cause()}"
+        for counts in _counting:
+            counts.waits[line] += 1
+
+
+def _cause() -> str:
+    """The line of opdlab, else of another library, that is being run."""
+    stack = [one for one in traceback.extract_stack() if one.filename != __file__]
+    for part in ("/opdlab", "/site-packages/"):
+        for frame in reversed(stack):
+            if part in frame.filename and "/torch/" not in frame.filename:
+                file = frame.filename.rpartition(part)[2]
+                return f"{part.strip('/')} {file}:{frame.lineno} {(frame.line or '')[:80]}"
+    return "?"
+
+
+class Simulated(torch.Tensor):
+    """A tensor on the simulated device, whose values lie in `raw` on the host."""
+
+    raw: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, raw: torch.Tensor) -> Simulated:
+        self = torch.Tensor._make_wrapper_subclass(  # pyright: ignore[reportAttributeAccessIssue]
+            cls,
+            raw.size(),
+            strides=raw.stride(),
+            storage_offset=raw.storage_offset(),
+            dtype=raw.dtype,
+            device=f"{NAME}:0",
+        )
+        self.raw = raw
+        return self
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return run(func, args, kwargs or {})
+
+    def __repr__(self, **_options: Any) -> str:
+        return f"{NAME}({self.raw!r})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Simulated, (self.raw,)
+
+    def tolist(self) -> Any:
+        _wait("tolist")
+        return self.raw.detach().tolist()
+
+    def numpy(self, *_args: Any, **_options: Any) -> Any:
+        raise TypeError(
+            f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to "
+            "host memory first."
+        )
+
+    __array__ = numpy
+
+
+def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Compute an operator on the host's values, where the device would.
+
+    Raises:
+        RuntimeError: it mixes tensors, or takes a generator, of both sides.
+    """
+    name = _name(func)
+    flat = list(_flat(args))
+    flat += _flat(kwargs.values())
+    ours = [one for one in flat if isinstance(one, Simulated)]
+    _refuse_mixtures(func, name, args, kwargs, flat, ours)
+    if _counting:
+        _count(name, args, kwargs, bool(ours))
+    stays = isinstance(args[0], Simulated) if name == "copy_" else bool(ours)
+    raw = [_mapped(_raw, one) for one in args]
+    options = {key: _mapped(_raw, one) for key, one in kwargs.items()}
+    if kwargs.get("device") is not None:
+        stays = _is_ours(kwargs["device"])
+        options["device"] = torch.device("cpu")
+    if "pin_memory" in options:
+        options["pin_memory"] = False
+    with torch.no_grad():
+        found = _as_on_a_card(func, name, raw, options)
+    if not stays:
+        return found
+    known = {id(one.raw): one for one in ours}
+
+    def wrapped(one: Any) -> Any:
+        before = known.get(id(one))
+        if before is not None:
+            return before
+        return Simulated(one) if _is_host(one) else one
+
+    return _mapped(wrapped, found)
+
+
+@cache
+def _name(func: Any) -> str:
+    return func._schema.name.rpartition("::")[2]
+
+
+def _flat(some: Iterable[Any]) -> Iterator[Any]:
+    """Arguments, those in lists too."""
+    for one in some:
+        if isinstance(one, (list, tuple)):
+            yield from _flat(one)
+        else:
+            yield one
+
+
+def _mapped(function: Callable[[Any], Any], one: Any) -> Any:
+    if isinstance(one, (list, tuple)):
+        return type(one)([_mapped(function, each) for each in one])
+    return function(one)
+
+
+def _raw(one: Any) -> Any:
+    return one.raw if isinstance(one, Simulated) else one
+
+
+def _as_on_a_card(func: Any, name: str, args: list[Any], options: dict[str, Any]) -> Any:
+    if name == "histc" and not args[0].is_floating_point():
+        # CUDA counts whole numbers, a CPU does not.
+        return func(args[0].double(), *args[1:], **options).to(args[0].dtype)
+    return func(*args, **options)
+
+
+def _is_ours(device: Any) -> bool:
+    return device is not None and torch.device(device).type == NAME
+
+
+def _is_host(one: Any) -> bool:
+    return isinstance(one, torch.Tensor) and not isinstance(one, Simulated)
+
+
+def _refuse_mixtures(
+    func: Any,
+    name: str,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    flat: Sequence[Any],
+    ours: Sequence[Any],
+) -> None:
+    if name in _INDEXES and _is_host(args[0]) and any(isinstance(i, Simulated) for i in args[1]):
+        raise RuntimeError(
+            "indices should be either on cpu or on the same device as the indexed tensor (cpu)"
+        )
+    if ours and name not in _MIXES:
+        hosts = [tuple(one.shape) for one in flat if _is_host(one) and one.dim()]
+        if hosts:
+            raise RuntimeError(
+                f"Expected all tensors to be on the same device, but found {NAME}:0 and cpu: {func}, on "
+                f"the cpu {hosts}"
+            )
+    if any(isinstance(one, torch.Generator) and one.device.type == "cpu" for one in flat) and (
+        ours or _is_ours(kwargs.get("device"))
+    ):
+        raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu': {func}")
+
+
+def _count(name: str, args: Sequence[Any], kwargs: dict[str, Any], here: bool) -> None:
+    for counts in _counting:
+        counts.launches[name] += 1
+    if name in _READS or (name == "repeat_interleave" and kwargs.get("output_size") is None):
+        _wait(name)
+    if name in _INDEXES:
+        indices = [one for one in args[1] if one is not None]
+        # A single number under a mask is filled in without finding the places.
+        filled = name != "index" and args[2].numel() == 1
+        if any(one.dtype in (torch.bool, torch.uint8) for one in indices) and not filled:
+            _wait("boolean index")
+        if any(_is_host(one) for one in indices):
+            _wait("index from the host")
+    elif kwargs.get("device") is not None and here and not _is_ours(kwargs["device"]):
+        _wait("to the host")
+    elif name == "copy_" and isinstance(args[0], Simulated) != isinstance(args[1], Simulated):
+        _wait("copy across")
+
+
+def to_device(
+    self: torch.Tensor, *, dtype: torch.dtype | None = None, **_options: Any
+) -> Simulated:
+    """A copy on the device."""
+    if isinstance(self, Simulated):
+        return Simulated(self.raw.to(dtype or self.dtype, copy=True))
+    _wait("from the host")
+    return Simulated(self.detach().to(dtype=dtype or self.dtype, copy=True))
