@@ -14,7 +14,7 @@ from opdlab_evaluators.programs.judging import Worker
 from opdlab_evaluators.programs.pool import ProgramPool, shared_pool
 from opdlab_evaluators.sandbox.process import Limits
 
-GRADER = "programs-5"
+GRADER = "programs-6"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CodeBenchmark(Benchmark):
 
     @abstractmethod
     def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
-        """Run and judge a program; raises SandboxDiedError, which is tried again."""
+        """Run and judge a program; raises SandboxDiedError and UnsettledError, which are tried again."""
 
     @abstractmethod
     def asked_names(self, problem: Problem) -> Sequence[str]:

@@ -22,13 +22,27 @@ JUDGE_LIMITS = Limits(cpu_s=60, wall_s=300)
 LARGEST_VERDICT, LARGEST_ANSWER = 1 << 20, 4 << 20
 """Bytes of what is read in this process."""
 SHOWN = 300
+SHORTAGES = (
+    *("MemoryError", "can't start new thread", "Resource temporarily unavailable"),
+    *("Cannot allocate memory", "No space left on device", "Too many open files in system"),
+)
+"""What errors say of a machine that had too little of something, or of a program that took too much."""
+
+
+class UnsettledError(RuntimeError):
+    """What ended a program may have been the machine."""
 
 
 @final
 class Worker:
-    """Two sandboxes: one in which programs run, one in which trusted tests are judged."""
+    """Two sandboxes: one in which programs run, one in which trusted tests are judged.
+
+    Attributes:
+        more: tries of a program that may follow this one; at the last, nothing is left unsettled.
+    """
 
     def __init__(self, protected: bool = True) -> None:
+        self.more = 0
         self.programs, self.judges = Sandbox(protected), Sandbox(protected)
 
     def start(self) -> None:
@@ -64,6 +78,7 @@ def judge(worker: Worker, program: str, tests: Assertions, limits: Limits) -> Ve
 
     Raises:
         SandboxDiedError: a sandbox ended before its work was done.
+        UnsettledError: the machine may have done it, and more tries follow.
     """
     if cannot_fail(tests.tests):
         return Verdict(
@@ -88,7 +103,14 @@ def judge(worker: Worker, program: str, tests: Assertions, limits: Limits) -> Ve
         theirs.close()
         judging = open_jobs.enter_context(
             worker.judges.open(
-                "judge", tests.tests, b"", JUDGE_LIMITS, asked, passed=[ours.fileno(), clock]
+                "judge",
+                tests.tests,
+                b"",
+                JUDGE_LIMITS,
+                asked,
+                passed=[ours.fileno(), clock],
+                clock=clock,
+                own_clock=True,
             )
         )
         ours.close()
@@ -96,7 +118,23 @@ def judge(worker: Worker, program: str, tests: Assertions, limits: Limits) -> Ve
         judged = judging.finish()
         stop(clock)
         ended = served.finish()
-    return _verdict(program, (said, phase), ended, judged, limits)
+    verdict = _verdict(program, (said, phase), ended, judged, limits)
+    if verdict.status != "correct":
+        quiet = said is None and not judged.why
+        _settle(worker, verdict.reason, ended, judged, quiet)
+    return verdict
+
+
+def _settle(
+    worker: Worker, reason: str, ended: Ended, judged: Ended | None = None, doubtful: bool = False
+) -> None:
+    """Raise UnsettledError for a failure that the machine may have caused, unless this is the last try."""
+    both = (ended, judged) if judged else (ended,)
+    # One that waited to the end of its time is not made to do so a third time.
+    waited = any(each.why in ("wall", "busy") for each in both)
+    doubtful = doubtful or waited or any(each.doubtful for each in both)
+    if worker.more > waited and (doubtful or any(each in reason for each in SHORTAGES)):
+        raise UnsettledError(reason)
 
 
 def _heard(judging: Job) -> tuple[dict | None, str]:
@@ -167,8 +205,15 @@ class Answered:
 def answer_stdin(
     worker: Worker, program: str, stdin: str, limits: Limits, preamble: str = ""
 ) -> Answered:
-    """Run a program with a standard input; raises SandboxDiedError."""
+    """Run a program with a standard input; raises SandboxDiedError, UnsettledError."""
     ended = worker.programs.run(program, stdin.encode(), limits, preamble=preamble)
+    answered = _printed(ended, limits)
+    if answered.error:
+        _settle(worker, answered.error, ended)
+    return answered
+
+
+def _printed(ended: Ended, limits: Limits) -> Answered:
     limit = _limit(ended, limits)
     if limit is not None:
         return Answered(error=limit.reason, fault=limit.status == "sandbox_error")
@@ -184,7 +229,7 @@ def answer_stdin(
 def answer_call(
     worker: Worker, program: str, target: str, args: list, limits: Limits, preamble: str = ""
 ) -> Answered:
-    """Call a function of a program in a process of its own; raises SandboxDiedError."""
+    """Call a function of a program in a process of its own; raises SandboxDiedError, UnsettledError."""
     answer = None
     options = {"preamble": preamble}
     with worker.programs.open("call", program, limits=limits, options=options) as job:
@@ -193,6 +238,13 @@ def answer_call(
             frames.send(job.channel.fileno(), {"target": target, "args": args})
             answer = frames.receive(job.channel.fileno(), LARGEST_ANSWER)
         ended = job.finish()
+    answered = _returned(answer, ended, limits)
+    if answered.error:
+        _settle(worker, answered.error, ended)
+    return answered
+
+
+def _returned(answer: bytes | None, ended: Ended, limits: Limits) -> Answered:
     limit = _limit(ended, limits)
     if limit is not None:
         return Answered(error=limit.reason, fault=limit.status == "sandbox_error")

@@ -25,7 +25,7 @@ from opdlab_evaluators.sandbox.command import ENVIRONMENT, INSTALL, SandboxMissi
 from opdlab_evaluators.sandbox.inside import reach
 from opdlab_evaluators.sandbox.inside.zygote import BUSY_FACTOR
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 180.0
 GRACE_S = 20.0
 STDERR_KEPT = 2000
 END_LIMIT_S = 2.0
@@ -42,7 +42,8 @@ class Limits:
 
     Attributes:
         cpu_s: seconds of processor time, which a busy machine does not stretch.
-        wall_s: seconds of time, against programs that wait for ever.
+        wall_s: seconds of time, against programs that wait for ever; a single process that waits for a
+            processor, and a machine that stands still, do not count.
         memory: bytes in use; `address_space` bytes that each process may ask for.
         file_size: bytes of each file, the standard output among them.
     """
@@ -66,6 +67,7 @@ class Ended:
             time to run; empty if it ended by itself.
         memory: most bytes in use that were seen.
         leftovers: processes it left behind, which were killed.
+        stalled: seconds in which the machine stood still meanwhile.
     """
 
     exit: int
@@ -76,6 +78,12 @@ class Ended:
     leftovers: int
     stdout: bytes = b""
     stderr: bytes = b""
+    stalled: float = 0.0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the machine may have ended it, or made it late: a kill by the kernel, say."""
+        return self.stalled > 0 or (self.exit < 0 and not self.why)
 
 
 class SandboxDiedError(RuntimeError):
@@ -188,6 +196,7 @@ class Sandbox:
         passed: Sequence[int] = (),
         channel: bool = True,
         clock: int | None = None,
+        own_clock: bool = False,
     ) -> Job:
         """Begin a job; `mode` as in `inside.guest`.
 
@@ -195,6 +204,7 @@ class Sandbox:
             passed: file descriptors that it gets as its own, after the standard ones and the channel.
             channel: it talks to this process, unless it is a script.
             clock: file descriptor of the `inside.clock` of whom it waits for; the program gets it not.
+            own_clock: the clock is its own: what it waits is no time of its own.
 
         Raises:
             SandboxDiedError: the sandbox is gone.
@@ -208,7 +218,7 @@ class Sandbox:
         fds = [*files, *([] if theirs is None else [theirs.fileno()]), *passed]
         fds += [] if clock is None else [clock]
         header = {"mode": mode, "limits": asdict(limits), "options": dict(options or {})}
-        header["clock"] = clock is not None
+        header |= {"clock": clock is not None, "own_clock": own_clock}
         job = Job(self, files, ours, limits)
         try:
             socket.send_fds(self.connected, [json.dumps(header).encode()], fds)
@@ -300,6 +310,9 @@ class Job:
                 raise SandboxDiedError(f"the sandbox ended in the middle of a program: {cause}")
             if report.pop("used_up"):
                 self.sandbox.close()
+            if not report.pop("began"):
+                self.sandbox.close()
+                raise SandboxDiedError("the sandbox could not make a process ready for a program")
             out, err = (os.pread(fd, self.limits.file_size, 0) for fd in self.files[2:])
             return Ended(**report, stdout=out, stderr=err)
         finally:

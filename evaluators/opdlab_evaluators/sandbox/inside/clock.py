@@ -1,11 +1,13 @@
 """How long a judge worked itself, told to the sandbox whose program waits for it meanwhile.
 
 A program is given so much time of the wall's; what the tests take between its answers is not its own.
-The judge writes, the zygote of the other sandbox reads, and no program holds the file.
+The judge writes, the zygotes of both sandboxes read, and no program holds the file. An answer that lies
+there while the judge waits for a processor is no time of the program's either.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
@@ -24,18 +26,32 @@ class Clock:
 
     def __init__(self, fd: int = -1) -> None:
         self.fd, self.worked, self.since = fd, 0.0, time.monotonic()
+        self.schedule, self.delayed = -1, 0.0
         self._write()
+
+    def know_delays(self) -> None:
+        """Count as work the time in which this process waits for a processor, where the kernel tells it."""
+        with contextlib.suppress(OSError):
+            self.schedule = os.open("/proc/self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
     def pause(self) -> None:
         """From now on the judge waits, or has ended."""
         self.worked += time.monotonic() - self.since
         self.since = 0.0
         self._write()
+        self.delayed = self._delays()
 
     def resume(self) -> None:
         """The judge works again."""
         self.since = time.monotonic()
+        self.worked += self._delays() - self.delayed
         self._write()
+
+    def _delays(self) -> float:
+        """Seconds in which this process could have run and did not."""
+        if self.schedule < 0:
+            return 0.0
+        return int(os.pread(self.schedule, 100, 0).split()[1]) / 1e9
 
     def _write(self) -> None:
         if self.fd >= 0:

@@ -16,7 +16,7 @@ READ_FILE, REFER = 1 << 2, 1 << 13
 OLDEST = 2
 """The first version that lets files be moved between folders."""
 MACHINE = "cpuinfo meminfo stat uptime loadavg sys"
-OWN = "stat statm status maps"
+OWN = "stat statm status maps schedstat"
 
 
 class _Rule(ctypes.Structure):

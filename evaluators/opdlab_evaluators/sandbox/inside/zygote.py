@@ -14,6 +14,7 @@ import ctypes
 import fcntl
 import json
 import math
+import mmap
 import os
 import resource
 import select
@@ -22,16 +23,17 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from . import guest, reach
-from .clock import worked
+from .patience import Patience, Usage
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 TICK_MS = 5
 BUSY_FACTOR = 10
 """A program that gets no processor is given so many times its wall time."""
+READY = "RD"
+"""States of threads that do not wait by their own doing: for a processor, and for a page of memory."""
 THREAD_STACK = 16 << 20
 """Bytes; the first thread's stack is larger, and so many of that size would not fit the address space."""
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -42,15 +44,6 @@ WARM = (
     "string re datetime collections heapq bisect copy math random statistics itertools functools operator "
     "io json typing decimal fractions dataclasses enum array queue textwrap"
 )
-
-
-@dataclass
-class Usage:
-    """Of all processes of a job: seconds of processor time, bytes, how many."""
-
-    cpu_s: float = 0.0
-    memory: int = 0
-    processes: int = 0
 
 
 def main(control_fd: int, scratch: list[str]) -> NoReturn:
@@ -67,12 +60,13 @@ def main(control_fd: int, scratch: list[str]) -> NoReturn:
     site.setquit()
     control = socket.socket(fileno=control_fd)
     base = _memory(os.getpid())
+    began = mmap.mmap(-1, 1)
     control.send(b'{"ready": true}')
     while True:
         message, fds, _, _ = socket.recv_fds(control, MESSAGE, FDS)
         if not message:
             os._exit(0)
-        report = _job(json.loads(message), fds, libc, base, control)
+        report = _job(json.loads(message), fds, libc, base, control, began)
         # What a job wrote must not meet the next one: a fresh sandbox has none of it.
         report["used_up"] = any(os.listdir(folder) for folder in scratch)
         control.send(json.dumps(report).encode())
@@ -81,21 +75,28 @@ def main(control_fd: int, scratch: list[str]) -> NoReturn:
 
 
 def _job(
-    job: dict[str, Any], fds: list[int], libc: Any, base: int, control: socket.socket
+    job: dict[str, Any],
+    fds: list[int],
+    libc: Any,
+    base: int,
+    control: socket.socket,
+    began: mmap.mmap,
 ) -> dict[str, Any]:
-    clock = fds.pop() if job.get("clock") else None
+    clock = fds.pop() if job["clock"] else None
+    began[0] = 0
     pid = os.fork()
     if pid == 0:
-        _child(job, fds, libc)
+        _child(job, fds, libc, began)
     for fd in fds:
         os.close(fd)
-    report = _watch(pid, job["limits"], base, control, clock)
+    patience = Patience(clock, job["own_clock"])
+    report = _watch(pid, job["limits"], base, control, patience)
     if clock is not None:
         os.close(clock)
-    return report
+    return {**report, "began": began[0] == 1}
 
 
-def _child(job: dict[str, Any], fds: list[int], libc: Any) -> NoReturn:
+def _child(job: dict[str, Any], fds: list[int], libc: Any, began: mmap.mmap) -> NoReturn:
     limits = job["limits"]
     for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in fds]):
         # The program itself comes first, and is no stream.
@@ -122,6 +123,8 @@ def _child(job: dict[str, Any], fds: list[int], libc: Any) -> NoReturn:
         file.write("1000")
     if os.getppid() == 1:  # in a sandbox, and not with the rights of this machine's user
         reach.hide_mounts(libc)
+    began[0] = 1  # what fails from here on is the program's
+    began.close()
     guest.main(job["mode"], program, job["options"])
 
 
@@ -134,10 +137,10 @@ def _close_from(lowest: int) -> None:
 
 
 def _watch(
-    pid: int, limits: dict[str, Any], base: int, control: socket.socket, clock: int | None
+    pid: int, limits: dict[str, Any], base: int, control: socket.socket, patience: Patience
 ) -> dict[str, Any]:
     """Wait for the child; end it and all others at a limit; leave no process."""
-    began, peak, why = time.monotonic(), 0, ""
+    peak, why = 0, ""
     pidfd = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
@@ -145,12 +148,13 @@ def _watch(
     while not (events := poll.poll(TICK_MS)):
         usage = _usage(base)
         peak = max(peak, usage.memory)
-        why = _over(usage, time.monotonic() - began, limits, pid, clock)
+        patience.look(usage)
+        why = _over(usage, patience, limits)
         if why:
             break
     if any(fd == control.fileno() for fd, _ in events):
         os._exit(0)  # nobody waits for the answer any more
-    wall = time.monotonic() - began
+    patience.look(Usage())
     os.close(pidfd)
     leftovers = _kill_all()
     status, cpu = leftovers.pop(pid)
@@ -160,26 +164,22 @@ def _watch(
         "exit": os.waitstatus_to_exitcode(status),
         "why": why,
         "cpu_s": cpu,
-        "wall_s": wall,
+        "wall_s": patience.last - patience.began,
         "memory": peak,
         "leftovers": len(leftovers),
+        "stalled": patience.stalled,
     }
 
 
-def _over(usage: Usage, wall: float, limits: dict[str, Any], pid: int, clock: int | None) -> str:
+def _over(usage: Usage, patience: Patience, limits: dict[str, Any]) -> str:
     """The limit that is reached, if one is; time in which the machine did not let it run is no time."""
     if usage.memory > limits["memory"]:
         return "memory"
     if usage.cpu_s > limits["cpu_s"]:
         return "cpu"
-    if wall <= limits["wall_s"]:
-        return ""
-    if clock is not None and wall - worked(clock) <= limits["wall_s"]:
-        return ""
-    # Several processes that keep each other from running do so themselves.
-    if usage.processes > 1 or not _starved(pid, wall):
+    if patience.own > limits["wall_s"]:
         return "wall"
-    return "busy" if wall > BUSY_FACTOR * limits["wall_s"] else ""
+    return "busy" if patience.offered > BUSY_FACTOR * limits["wall_s"] else ""
 
 
 def _others() -> list[int]:
@@ -196,7 +196,7 @@ def _others() -> list[int]:
     return sorted(mine - {me})
 
 
-def _stat(pid: int) -> list[str] | None:
+def _stat(pid: int | str) -> list[str] | None:
     """Fields of /proc/PID/stat from the third on."""
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -215,20 +215,22 @@ def _usage(base: int) -> Usage:
         total.processes += 1
         total.cpu_s += sum(map(int, fields[11:15])) / TICKS
         total.memory += max(0, int(fields[21]) * PAGE - base)
+        total.ready = total.ready or fields[0] in READY or (fields[17] != "1" and _ready(pid))
     return total
+
+
+def _ready(pid: int) -> bool:
+    """Whether a thread of the process is in such a state."""
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            fields = _stat(f"{pid}/task/{thread}")
+            if fields and fields[0] in READY:
+                return True
+    return False
 
 
 def _memory(pid: int) -> int:
     return int((_stat(pid) or ["0"] * 22)[21]) * PAGE
-
-
-def _starved(pid: int, wall: float) -> bool:
-    """Whether the process spent most of its time ready to run, waiting for a processor."""
-    try:
-        with open(f"/proc/{pid}/schedstat") as file:
-            return int(file.read().split()[1]) / 1e9 > wall / 2
-    except (OSError, IndexError):
-        return False
 
 
 def _kill_all() -> dict[int, tuple[int, float]]:
