@@ -19,8 +19,10 @@ from opdlab.manner import Manner
 from opdlab.recording import Draw, Watch
 from opdlab.sampling import choose, uniforms, weigh
 from opdlab.shapes import Float, Int, Tensor
+from opdlab.static_step import COLUMNS, StaticStep
 from opdlab.stretches import forget
 
+_STEPS = {"written": LlamaStep, "static": StaticStep, "plain": ModelStep}
 # Tokens of a prefill's forward.
 _PREFILL_TOKENS = 1 << 14
 # Steps between looks at the places: bounds the table of uniforms, and how late NaN is seen.
@@ -70,7 +72,8 @@ class Decoder:
         self.model, self.prompts, self.draw, self.watch = model, prompts, draw, watch
         self.device = model.device
         self.seeds = torch.tensor(list(seeds), device=self.device)
-        self.cache = GrowingCache(min(draw.max_new_tokens, _STRETCH))
+        spare = COLUMNS if way.step == "static" else _STRETCH
+        self.cache = GrowingCache(min(draw.max_new_tokens, spare))
         self.room, self.way = room, way
         self.said: defaultdict[int, list[int]] = defaultdict(list)
         self.queue: deque[int] = deque()
@@ -78,9 +81,7 @@ class Decoder:
         self.rows: list[int] = []
         self.last = torch.zeros(0, 1, dtype=torch.long, device=self.device)
         self.interval = 1 if self.device.type == "cpu" else _ACCELERATOR_INTERVAL
-        self.step = (
-            LlamaStep(model, self.cache) if way.written_out else ModelStep(model, self.cache)
-        )
+        self.step = _STEPS[way.step](model, self.cache)
         self.eos = frozenset(draw.eos_ids)
 
     @property

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel
 
+from opdlab import llama_step, static_step
 from opdlab.decoder import Decoder, Room
-from opdlab.llama_step import fits
 from opdlab.manner import SAID, Manner, manner
 from opdlab.recording import Decoded, Draw, OnResponse, Records, Unrecorded, Watch
 from opdlab.shapes import Tensor
 
 # One place in so many must be free before rows move: a move costs about as much as a step.
 _SHARE = 8
+# Fewer rows must be recorded anew, which costs as much as a hundred steps, and a step hardly less than one
+# of twice as many rows.
+_SHARE_RECORDED = 2
 
 
 def decode(
@@ -23,8 +26,12 @@ def decode(
     draw: Draw,
     max_rows: int | None = None,
     on_response: OnResponse | None = None,
+    way: Manner | None = None,
 ) -> Decoded:
     """Sample a response to each prompt.
+
+    Args:
+        way: to decode the model, by default the quickest that is right.
 
     Raises:
         ModelError: keys and values of past tokens are not all that the model needs of them, or its
@@ -33,7 +40,7 @@ def decode(
     """
     records = Records(draw)
     room = Room(max_rows or len(prompts))
-    for row, tokens in _responses(model, prompts, seeds, draw, room, records):
+    for row, tokens in _responses(model, prompts, seeds, draw, room, records, way):
         if on_response is not None:
             on_response(row, tokens)
     return records.finish(len(prompts))
@@ -62,22 +69,34 @@ def _responses(
     draw: Draw,
     room: Room,
     watch: Watch,
+    way: Manner | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
     """Row and tokens of each response, when it has ended."""
-    way = manner(
+    way = way or manner(
         model,
         max(map(len, prompts)) + draw.max_new_tokens,
-        fits(model),
+        _quicker(model),
         lambda one, few: _trial(model, one, few),
     )
     yield from _decoded(Decoder(model, prompts, seeds, draw, room, watch, way))
+
+
+def _quicker(model: PreTrainedModel) -> list[Manner]:
+    """Manners that may be quicker than the model's own forward."""
+    found = []
+    if llama_step.fits(model):
+        found.append(Manner("written"))
+    if static_step.fits(model):
+        found.append(Manner("static"))
+    return found
 
 
 def _decoded(decoder: Decoder) -> Iterator[tuple[int, list[int]]]:
     left = len(decoder.prompts)
     while left:
         decoder.refill()
-        ended = decoder.stretch(max(1, len(decoder.rows) // _SHARE))
+        share = _SHARE_RECORDED if decoder.way.step == "static" and not decoder.queue else _SHARE
+        ended = decoder.stretch(max(1, len(decoder.rows) // share))
         left -= len(ended)
         yield from ended
 

@@ -34,8 +34,15 @@ class GrowingLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write the column of the current step; return the columns in use, it included."""
+        """Write the column of the current step; return the columns in use, it included.
+
+        All columns, where the column to write is the device's to know.
+        """
         owner, (keys, values) = self.owner, self.buffers
+        if owner.column is not None:
+            keys.index_copy_(2, owner.column, key_states.to(keys.dtype))
+            values.index_copy_(2, owner.column, value_states.to(values.dtype))
+            return keys, values
         keys.narrow(2, owner.end, 1).copy_(key_states)
         values.narrow(2, owner.end, 1).copy_(value_states)
         used = owner.end + 1 - owner.begin
@@ -56,6 +63,9 @@ class GrowingCache(Cache):
     So a step writes one slice, and a row that takes a freed place is laid left of the current column,
     however long the others are. Columns `begin` to `end` are in use; the row in place b has its tokens
     in columns `start[b]` to `end`.
+
+    Attributes:
+        column: where steps write, for steps of fixed shapes; None for `end`. `Int[one]`
     """
 
     def __init__(self, columns: int) -> None:
@@ -65,6 +75,7 @@ class GrowingCache(Cache):
         self.begin = self.end = self.capacity = 0
         self.columns = columns
         self.start: list[int] = []
+        self.column: Tensor | None = None
 
     def capacity_for(self, used: int) -> int:
         """Columns of buffers that are made anew for so many in use.
@@ -143,10 +154,7 @@ class GrowingCache(Cache):
 
     def _allocate(self, like: Sequence[Any]) -> None:
         for layer in like:
-            empty = [
-                buffer.new_zeros(len(self.start), buffer.shape[1], 0, buffer.shape[3])
-                for buffer in (layer.keys, layer.values)
-            ]
+            empty = [self._zeros(buffer, 0) for buffer in (layer.keys, layer.values)]
             self.layers.append(GrowingLayer(self, *empty))
 
     def _move(self, end: int, coming: int | None = None) -> None:
@@ -158,9 +166,16 @@ class GrowingCache(Cache):
             moved = []
             for old in layer.buffers:
                 # Zeros: a masked column has weight 0, and 0 times what an empty buffer holds may be NaN.
-                new = old.new_zeros(len(self.start), old.shape[1], capacity, old.shape[3])
+                new = self._zeros(old, capacity)
                 new[: len(old), :, end - used : end] = old[:, :, self.begin : self.end]
                 moved.append(new)
             layer.hold(*moved)
         self.start = [max(0, start + end - self.end) for start in self.start]
         self.begin, self.end, self.capacity = end - used, end, capacity
+
+    def _zeros(self, like: Tensor, capacity: int) -> Tensor:
+        """A buffer for all places; tokens lie one after another where a step reads ranges of them."""
+        B, heads, width = len(self.start), like.shape[1], like.shape[3]
+        if self.column is None:
+            return like.new_zeros(B, heads, capacity, width)
+        return like.new_zeros(B, capacity, heads, width).transpose(1, 2)

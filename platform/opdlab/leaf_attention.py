@@ -91,12 +91,7 @@ class LeafPass(Pass):
         s_aux: Float[Tensor, "H"] | None = None,
         **options: Any,
     ) -> Float[Tensor, "1 N H D2"]:
-        for name in ("position_bias", "indices", "block_indices"):
-            if options.get(name) is not None:
-                raise UnsupportedError(f"its attention depends on {name}")
-        if not callable(mask):
-            raise UnsupportedError("its attention layers do not receive the rule of their mask")
-        rule: Any = mask
+        rule = rule_of(mask, options)
         if self.own.name == "sdpa":
             # It knows neither: it raises, or in older versions leaves them out of the trunk too.
             softcap = s_aux = None
@@ -110,8 +105,7 @@ class LeafPass(Pass):
         score = _cap((query[0] * own_key).sum(-1, dtype=torch.float32) * scale, softcap)
         output = torch.lerp(output, own_value, share(score - lse, output))
         if s_aux is not None:
-            # A sink takes its share of the weights and gives nothing.
-            output = output * share(torch.logaddexp(lse, score) - s_aux[:, None].float(), output)
+            output = with_sink(output, torch.logaddexp(lse, score), s_aux)
         return output.transpose(0, 1)[None].contiguous()
 
     def _over_trunk(
@@ -168,12 +162,33 @@ class LeafPass(Pass):
         def others(leaves: slice, first: int, last: int) -> list[Stretch]:
             spans = [(first, left), (right, last)] if solid else [(first, last)]
             keys = [slice(start, stop) for start, stop in spans if start < stop]
-            return [Stretch(leaves, some, _bias(seen(leaves, some), dtype)) for some in keys]
+            return [Stretch(leaves, some, bias_of(seen(leaves, some), dtype)) for some in keys]
 
         return Cut(
             Stretch(slice(0, self.lines.C), slice(left, right), None) if solid else None,
             [(leaves, others(leaves, *span)) for leaves, span in zip(steps, ends, strict=True)],
         )
+
+
+def rule_of(mask: Any, options: Mapping[str, Any]) -> MaskFunction:
+    """Who sees whom, of a layer that received `mask`.
+
+    Raises:
+        UnsupportedError: the layer's attention depends on more than that.
+    """
+    for name in ("position_bias", "indices", "block_indices"):
+        if options.get(name) is not None:
+            raise UnsupportedError(f"its attention depends on {name}")
+    if not callable(mask):
+        raise UnsupportedError("its attention layers do not receive the rule of their mask")
+    return mask  # type: ignore[no-any-return]
+
+
+def with_sink(
+    output: Float[Tensor, "*b H n D"], lse: Float[Tensor, "*b H n"], sink: Float[Tensor, "H"]
+) -> Float[Tensor, "*b H n D"]:
+    """What is left where a sink takes its share of the weights and gives nothing."""
+    return output * share(lse - sink[:, None].float(), output)
 
 
 def staircase(leaves: int) -> int:
@@ -187,7 +202,7 @@ def _ends(some: Bool[Tensor, "S"]) -> tuple[int, int] | None:
     return (int(where[0]), int(where[-1]) + 1) if len(where) else None
 
 
-def _bias(seen: Bool[Tensor, "R c s"], dtype: torch.dtype) -> Float[Tensor, "R 1 c s"]:
+def bias_of(seen: Bool[Tensor, "R c s"], dtype: torch.dtype) -> Float[Tensor, "R 1 c s"]:
     """What keeps leaves from keys: finite, so that one which sees no key of a stretch gets a weight of
     exactly 0 in the merge instead of NaN.
     """
@@ -224,7 +239,7 @@ def attention_with_lse(
     shape = (*query.shape[:-1], value.shape[-1])
     # Query heads of one key head as more rows: keys are not repeated.
     query = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
-    if plain and bias is None and _flash_takes(query):
+    if plain and bias is None and flash_takes(query):
         output, lse = flash_on_cuda(query, key, value, scale)
     else:
         scores = _cap((query @ key.transpose(-1, -2)).float() * scale, softcap)
@@ -235,7 +250,7 @@ def attention_with_lse(
     return output.reshape(shape), lse.reshape(shape[:-1])
 
 
-def _flash_takes(query: Tensor) -> bool:
+def flash_takes(query: Tensor) -> bool:
     """Whether CUDA's flash attention computes heads like these."""
     short = query.dtype in (torch.bfloat16, torch.float16)
     return query.device.type == "cuda" and short and query.shape[-1] in range(8, 257, 8)

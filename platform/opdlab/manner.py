@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from opdlab.attention_hook import UnsupportedError
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.head import hidden_states, log_distribution
 from opdlab.sampling_mode import replaced
@@ -36,12 +37,12 @@ class Manner:
     """How the rollout engine `cached` decodes a model.
 
     Attributes:
-        written_out: by `LlamaStep`, else by the model's own forward.
+        step: `written`, by `LlamaStep`; `static`, by `StaticStep`; `plain`, by the model's own forward.
         alike: only rows of equal length together.
     """
 
-    written_out: bool
-    alike: bool
+    step: Literal["written", "static", "plain"]
+    alike: bool = False
 
 
 Trial = Callable[[Manner, list[list[int]]], tuple[list[list[int]], Tensor]]
@@ -50,11 +51,11 @@ Trial = Callable[[Manner, list[list[int]]], tuple[list[list[int]], Tensor]]
 _FOUND: WeakKeyDictionary[nn.Module, dict[str, tuple[Any, int, Any]]] = WeakKeyDictionary()
 
 
-def manner(model: PreTrainedModel, longest: int, written_out: bool, trial: Trial) -> Manner:
+def manner(model: PreTrainedModel, longest: int, quicker: Sequence[Manner], trial: Trial) -> Manner:
     """The quickest manner that is right for rows of so many tokens.
 
     Args:
-        written_out: whether `LlamaStep` may be tried.
+        quicker: to be tried before the model's own forward.
 
     Raises:
         ModelError: none is.
@@ -70,9 +71,7 @@ def manner(model: PreTrainedModel, longest: int, written_out: bool, trial: Trial
     if before is not None and before[1] >= longest:
         return before[2]
     faults: list[str] = []
-    for one in (Manner(True, False), Manner(False, False), Manner(False, True)):
-        if one.written_out and not written_out:
-            continue
+    for one in (*quicker, Manner("plain"), Manner("plain", alike=True)):
         sample = partial(trial, one)
         fault = _fault(model, longest, sample, unlike=not one.alike)
         if fault is None:
@@ -197,7 +196,7 @@ def _fault(
             return None
         except torch.OutOfMemoryError:
             raise
-        except FAILURES as error:
+        except (UnsupportedError, *FAILURES) as error:
             return f"{type(error).__name__}: {error}"
         if not gap <= _tolerance(model):
             return f"log-probabilities are off by {gap:.2g} nats in a text of {len(said[0])} tokens"
