@@ -143,7 +143,9 @@ def part_attention(
     scale: float,
 ) -> tuple[Float[Tensor, "B parts G Hkv D"], Float[Tensor, "B parts G Hkv"]]:
     """Of each part by itself; an empty one has the log-sum-exp of nothing."""
-    output, lse = (_flash if flash_takes(query) else _masked)(query, key, value, ranges, scale)
+    output, lse = (flash_by_parts if flash_takes(query) else _masked)(
+        query, key, value, ranges, scale
+    )
     return output, lse.masked_fill((ranges.count == 0)[..., None, None], -torch.inf)
 
 
@@ -161,7 +163,7 @@ def _masked(
     return output.unflatten(0, (-1, parts)), lse.unflatten(0, (-1, parts))
 
 
-def _flash(
+def flash_by_parts(
     query: Tensor, key: Tensor, value: Tensor, ranges: Ranges, scale: float
 ) -> tuple[Tensor, Tensor]:
     """By the kernel for sequences of unlike length: each part is one, and reads no other keys."""

@@ -37,7 +37,7 @@ from opdlab.manner import FAILURES
 from opdlab.sampling_mode import quicker_packed
 from opdlab.shapes import Int, Tensor
 from opdlab.stretches import rotary
-from opdlab.teacher import LEAF_CHUNK, TRUNK_TOKENS, trunk_piece
+from opdlab.teacher import TRUNK_TOKENS, leaves_at_once, trunk_piece
 
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
 # the teacher's log-probabilities, the probabilities and a product of two of these.
@@ -255,10 +255,11 @@ def scoring(
     states = size.width * size.bytes * tokens
     # Logits in float32, and those that they were made from.
     logit = 4 if size.bytes == 4 else 4 + size.bytes
-    together = {piece, LEAF_CHUNK if candidates else 1}
+    asked = leaves_at_once(on_cpu) if candidates else 0
+    together = {piece, max(1, asked)}
     # A piece sees its own tokens through a mask, and leaves those that they stand among.
-    masked = max(piece if in_pieces else 0, LEAF_CHUNK if candidates else 0)
-    mask = staircase(masked) * size.bytes
+    masked = max(piece if in_pieces else 0, asked)
+    mask = staircase(masked, on_cpu) * size.bytes
     passing = [
         *(forward_peak(config, count, dtype) + mask for count in together),
         min(tokens, rows_at_a_time(size.vocabulary, device)[0]) * size.vocabulary * logit,

@@ -20,9 +20,9 @@ from opdlab.vocabulary_loss import slices
 
 # Keys that all leaves of a pass see are worth an unmasked call of their own from this many.
 _WORTH_A_CALL = 256
-# On a CPU, leaves of a line that share their other keys, under a mask: more of them compute more that it
-# throws away, and fewer make the products small. An accelerator would wait for so many small products.
-_STAIR = 128
+# Leaves of a line that share their other keys, under a mask: more of them compute more that it throws away,
+# and fewer make the products small. An accelerator would wait for so many small products as a CPU likes.
+_STAIR, _STAIR_ON_ACCELERATOR = 128, 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +148,8 @@ class LeafPass(Pass):
             return rule(zero, zero, place, key) & (key < place)
 
         # Some leaves at a time: what all see of all keys would grow with the row.
-        in_steps = S > _WORTH_A_CALL and column.device.type == "cpu"
-        steps = list(slices(self.lines.C, _STAIR if in_steps else self.lines.C))
+        stair = _stair(column.device.type == "cpu") if S > _WORTH_A_CALL else self.lines.C
+        steps = list(slices(self.lines.C, stair))
         ends, every = [], torch.ones(S, dtype=torch.bool, device=column.device)
         for leaves in steps:
             part = seen(leaves, slice(0, S))
@@ -191,9 +191,13 @@ def with_sink(
     return output * share(lse - sink[:, None].float(), output)
 
 
-def staircase(leaves: int) -> int:
+def staircase(leaves: int, on_cpu: bool = True) -> int:
     """Elements under the masks of so many leaves that stand at as many columns, one each."""
-    return sum(step.stop * (step.stop - step.start) for step in slices(leaves, _STAIR))
+    return sum(step.stop * (step.stop - step.start) for step in slices(leaves, _stair(on_cpu)))
+
+
+def _stair(on_cpu: bool) -> int:
+    return _STAIR if on_cpu else _STAIR_ON_ACCELERATOR
 
 
 def _ends(some: Bool[Tensor, "S"]) -> tuple[int, int] | None:
@@ -206,7 +210,10 @@ def bias_of(seen: Bool[Tensor, "R c s"], dtype: torch.dtype) -> Float[Tensor, "R
     """What keeps leaves from keys: finite, so that one which sees no key of a stretch gets a weight of
     exactly 0 in the merge instead of NaN.
     """
-    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    size = seen.shape[-1]
+    # CUDA's kernels read aligned lines.
+    wide = size if seen.device.type == "cpu" else size + -size % 16
+    bias = torch.zeros(*seen.shape[:-1], wide, dtype=dtype, device=seen.device)[..., :size]
     return bias.masked_fill_(~seen, torch.finfo(dtype).min / 2)[:, None]
 
 
@@ -236,6 +243,8 @@ def attention_with_lse(
     plain = softcap is None and key.shape[-1] == value.shape[-1]
     if plain and query.device.type == "cpu":
         return _flash_on_cpu(query, key, value, bias, scale)
+    if plain and bias is not None and flash_takes(query):
+        return masked_on_cuda(query, key, value, bias, scale)
     shape = (*query.shape[:-1], value.shape[-1])
     # Query heads of one key head as more rows: keys are not repeated.
     query = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
@@ -267,6 +276,23 @@ def flash_on_cuda(
         query, key, value, 0.0, False, False, scale=scale
     )
     return output, lse
+
+
+def masked_on_cuda(
+    query: Float[Tensor, "R H C D"],
+    key: Float[Tensor, "R Hkv S D"],
+    value: Float[Tensor, "R Hkv S D"],
+    bias: Float[Tensor, "R 1 C S"],
+    scale: float,
+) -> tuple[Float[Tensor, "R H C D"], Float[Tensor, "R H C"]]:
+    """Attention under a mask, by the kernel of torch's own that takes one; its sums are in float32."""
+    H, C = query.shape[1:3]
+    groups = H // key.shape[1]
+    key, value = (x.repeat_interleave(groups, 1) if groups > 1 else x for x in (key, value))
+    output, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, bias.expand(-1, H, -1, -1), True, scale=scale
+    )
+    return output, lse[..., :C]
 
 
 def _flash_on_cpu(

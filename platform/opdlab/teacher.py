@@ -56,7 +56,8 @@ from opdlab.trunk import run_trunk
 _WORTH_SHARING = 0.1
 # Slots of filler that a rollout may have in all before it goes in several forwards.
 _LITTLE_FILLER = 2048
-LEAF_CHUNK = 1024
+# An accelerator does so few as a CPU takes at a time faster than they are launched.
+LEAF_CHUNK, LEAF_CHUNK_ON_ACCELERATOR = 1024, 4096
 TRUNK_TOKENS = 16384
 Trunk = tuple[Stretch, KeyStore]
 """Keys and values of rows, and the prefixes that they are right for."""
@@ -79,7 +80,7 @@ class Teacher:
         self,
         model: PreTrainedModel,
         vocabulary: int | None = None,
-        leaf_chunk: int = LEAF_CHUNK,
+        leaf_chunk: int | None = None,
         trunk_chunk: int | None = None,
         trunk_tokens: int = TRUNK_TOKENS,
         head_chunk: int | None = None,
@@ -89,7 +90,7 @@ class Teacher:
         Args:
             model: any causal language model; it is put in evaluation mode and gets no gradient.
             vocabulary: entries that student and teacher share; None for all.
-            leaf_chunk: leaves computed at a time.
+            leaf_chunk: leaves computed at a time, by default `leaves_at_once`.
             trunk_chunk: tokens of whole rows computed at a time on a CPU, by default `trunk_piece`; an
                 accelerator's kernels take whole rows.
             trunk_tokens: tokens of whole rows whose keys are kept at a time.
@@ -100,7 +101,7 @@ class Teacher:
         """
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
-        self.leaf_chunk = leaf_chunk
+        self.leaf_chunk = leaf_chunk or leaves_at_once(model.device.type == "cpu")
         self.trunk_chunk = trunk_chunk or trunk_piece(model.config.get_text_config().hidden_size)
         self.trunk_tokens = trunk_tokens
         self.head_chunk = head_chunk
@@ -287,6 +288,11 @@ class Teacher:
             reached = f"{len(leaf_pass.reached)} of its {layers} layers"
             raise UnsupportedError(f"only {reached} use transformers' attention interface")
         return states
+
+
+def leaves_at_once(on_cpu: bool) -> int:
+    """Leaves that go through the model at a time."""
+    return LEAF_CHUNK if on_cpu else LEAF_CHUNK_ON_ACCELERATOR
 
 
 def trunk_piece(width: int) -> int:

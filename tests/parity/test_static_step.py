@@ -9,7 +9,7 @@ import torch
 from small_models import FAMILIES, OUT_OF_REACH, small_model
 
 from opdlab.attention_hook import UnsupportedError
-from opdlab.decode_attention import DecodePass, Ranges, over_ranges
+from opdlab.decode_attention import DecodePass, Ranges, flash_by_parts, over_ranges
 from opdlab.decoding import decode
 from opdlab.manner import Manner
 from opdlab.recording import Decoded, Draw
@@ -72,3 +72,15 @@ def test_a_rule_that_skips_columns_is_refused() -> None:
     attention.attend(module, *states, lambda b, h, q, k: k % 3 == 0)
     with pytest.raises(UnsupportedError, match="no range"):
         attention.require_ranges()
+
+
+def test_cudas_kernel_for_unlike_lengths_is_called_as_torch_declares_it() -> None:
+    # Without its device, so this shows arguments and shapes, not numbers.
+    B, parts, groups, heads, width, S = 3, 2, 4, 2, 64, 40
+    with torch.device("meta"):
+        query = torch.empty(B, parts, groups, heads, width, dtype=torch.bfloat16)
+        key = torch.empty(B, S, heads, width, dtype=torch.bfloat16).transpose(1, 2)
+        ranges = Ranges.of(torch.empty(B, S, dtype=torch.bool), parts)
+    output, lse = flash_by_parts(query, key, key, ranges, 0.1)
+    assert output.shape == query.shape
+    assert (lse.shape, lse.dtype) == (query.shape[:-1], torch.float32)

@@ -15,7 +15,7 @@ from opdlab import teacher as teacher_module
 from opdlab.attention_hook import Lines
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.head import project
-from opdlab.leaf_attention import attention_with_lse, flash_on_cuda
+from opdlab.leaf_attention import attention_with_lse, flash_on_cuda, masked_on_cuda
 from opdlab.naive import naive_scores
 from opdlab.records import Questions
 from opdlab.shapes import Tensor
@@ -107,6 +107,10 @@ def test_cudas_kernel_is_called_as_torch_declares_it() -> None:
         torch.empty(2, 4, columns, 64, dtype=torch.bfloat16, device="meta") for columns in (10, 30)
     )
     output, lse = flash_on_cuda(query, key, key, 0.1)
+    assert output.shape == query.shape
+    assert (lse.shape, lse.dtype) == (query.shape[:-1], torch.float32)
+    bias = torch.empty(2, 1, 10, 30, dtype=torch.bfloat16, device="meta")
+    output, lse = masked_on_cuda(query, key[:, :2], key[:, :2], bias, 0.1)
     assert output.shape == query.shape
     assert (lse.shape, lse.dtype) == (query.shape[:-1], torch.float32)
 
