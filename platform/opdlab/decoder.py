@@ -68,13 +68,19 @@ class Decoder:
         room: Room,
         watch: Watch,
         way: Manner,
+        stretch: int = _STRETCH,
     ) -> None:
+        """Without places.
+
+        Args:
+            stretch: steps between looks at the places, at most.
+        """
         self.model, self.prompts, self.draw, self.watch = model, prompts, draw, watch
         self.device = model.device
         self.seeds = torch.tensor(list(seeds), device=self.device)
         spare = COLUMNS if way.step == "static" else _STRETCH
         self.cache = GrowingCache(min(draw.max_new_tokens, spare))
-        self.room, self.way = room, way
+        self.room, self.way, self.longest = room, way, stretch
         self.said: defaultdict[int, list[int]] = defaultdict(list)
         self.queue: deque[int] = deque()
         self._wait(range(len(prompts)))
@@ -216,7 +222,7 @@ class Decoder:
         draw, cache, ages = self.draw, self.cache, self.ages
         cache.restrict()
         cache.reserve(draw.max_new_tokens - min(ages))
-        limit = min(draw.max_new_tokens - max(ages), cache.capacity - cache.end, _STRETCH)
+        limit = min(draw.max_new_tokens - max(ages), cache.capacity - cache.end, self.longest)
         step = torch.arange(limit, device=self.device)
         seeds = self.seeds[torch.tensor(self.rows, device=self.device)][:, None]
         uniform = uniforms(seeds, torch.tensor(ages, device=self.device)[:, None] + step)

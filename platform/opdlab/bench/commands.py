@@ -229,6 +229,43 @@ def step(
 
 
 @app.command()
+def gpu(
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="Begin nothing that would end later.")
+    ] = 10,
+    only: Annotated[
+        str, typer.Option(help="Parts, by commas: scoring, rollout, loss, step; empty for all.")
+    ] = "",
+    device: Annotated[
+        str, typer.Option(help="`cuda`; `cpu` measures tiny models, to try the command.")
+    ] = "cuda",
+    dtype: Dtype = "bfloat16",
+    to: Annotated[
+        str, typer.Option(help="JSON file of the figures; those in it are not measured again.")
+    ] = "gpu.json",
+) -> None:
+    """What this card reaches, as shares of what it can do: one table, one JSON file, one page with plots.
+
+    Ceilings are a large matrix product and a large copy, measured in the same run. Models have the shapes
+    of Qwen2.5 1.5B and 7B and of Qwen3 1.7B, 8B and 32B, with random weights made on the card: nothing is
+    downloaded. The most telling cases come first; interrupt it as you like, the same command goes on.
+
+    Examples:
+
+    [bold]opdlab bench gpu --minutes 10[/]
+
+    [bold]opdlab bench gpu --only scoring,rollout --to h100.json[/]
+    """
+    from pathlib import Path
+
+    from opdlab.bench.gpu.run import bench_gpu
+
+    _check(device, dtype)
+    parts = [part.strip() for part in only.split(",") if part.strip()]
+    bench_gpu(minutes, parts, device, dtype, Path(to))
+
+
+@app.command()
 def statistics(
     studies: Annotated[int, typer.Option(min=100, help="Studies of each world.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,

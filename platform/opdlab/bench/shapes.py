@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from opdlab.errors import ConfigError
 from opdlab.records import Questions, Rollout
@@ -15,11 +22,14 @@ from opdlab.tree import same_prompts, within
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama-architecture model.
+    """A decoder of one of the families in `FAMILIES`.
 
     Attributes:
         kv: key heads; each serves heads / kv query heads.
         intermediate: width of the feed-forward layers.
+        head: width of a head; 0 for width / heads.
+        tied: 1 where the embeddings are the vocabulary projection, too.
+        family: 0 for Llama, 1 for Qwen2, 2 for Qwen3.
     """
 
     width: int = 512
@@ -28,25 +38,39 @@ class Shape:
     kv: int = 2
     intermediate: int = 1536
     vocabulary: int = 32000
+    head: int = 0
+    tied: int = 0
+    family: int = 0
+
+    @property
+    def head_width(self) -> int:
+        return self.head or self.width // self.heads
 
     @classmethod
     def parse(cls, text: str) -> Shape:
-        """From `width=512,layers=8`; what is not named keeps its default.
+        """From `width=512,layers=8` or `qwen3-8b,layers=4`; what is not named keeps its default.
 
         Raises:
             ConfigError: an unknown name, or not a number.
         """
         names = [field.name for field in fields(cls)]
+        first, _, rest = text.partition(",")
         values: dict[str, int] = {}
+        if first.strip() in KNOWN:
+            values, text = asdict(KNOWN[first.strip()]), rest
         for item in filter(None, text.split(",")):
             name, _, value = (part.strip() for part in item.partition("="))
-            if name not in names or not value.isdigit() or int(value) < 1:
+            if name not in names or not value.isdigit() or int(value) < (name in names[:6]):
                 raise ConfigError(
-                    f"--shape: {item!r} is not understood; write {', '.join(f'{n}=NUMBER' for n in names)}"
+                    f"--shape: {item!r} is not understood; write "
+                    f"{', '.join(f'{n}=NUMBER' for n in names)}, "
+                    f"or begin with one of {', '.join(KNOWN)}"
                 )
             values[name] = int(value)
         shape = cls(**values)
-        if shape.width % shape.heads or shape.heads % shape.kv:
+        if shape.family >= len(FAMILIES):
+            raise ConfigError(f"--shape: family is 0 to {len(FAMILIES) - 1}")
+        if (not shape.head and shape.width % shape.heads) or shape.heads % shape.kv:
             raise ConfigError("--shape: width must be a multiple of heads, and heads of kv")
         return shape
 
@@ -59,36 +83,47 @@ class Shape:
         """
         torch.manual_seed(seed)
         with torch.device(device):
-            model = LlamaForCausalLM._from_config(self.config(positions), dtype=dtype)
+            model = AutoModelForCausalLM.from_config(self.config(positions), dtype=dtype)
         return model.eval().requires_grad_(False)
 
-    def config(self, positions: int) -> LlamaConfig:
+    def config(self, positions: int) -> PretrainedConfig:
         """Of a model for so many tokens."""
-        return LlamaConfig(
+        return FAMILIES[self.family](
             vocab_size=self.vocabulary,
             hidden_size=self.width,
             intermediate_size=self.intermediate,
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
             num_key_value_heads=self.kv,
+            head_dim=self.head_width,
             max_position_embeddings=positions,
             initializer_range=1.2 / self.width**0.5,
-            tie_word_embeddings=False,
+            tie_word_embeddings=bool(self.tied),
         )
 
     def token_operations(self) -> int:
         """Of the linear layers of one token's forward, head excluded."""
-        head = self.width // self.heads
-        attention = 2 * self.width * head * (self.heads + self.kv)
+        attention = 2 * self.width * self.head_width * (self.heads + self.kv)
         return 2 * self.layers * (attention + 3 * self.width * self.intermediate)
 
     def attention_operations(self, keys: int) -> int:
         """Of one token that attends to so many keys."""
-        return 4 * self.layers * self.width * keys
+        return 4 * self.layers * self.heads * self.head_width * keys
 
     def head_operations(self) -> int:
         """Of the vocabulary projection of one row."""
         return 2 * self.width * self.vocabulary
+
+
+FAMILIES = (LlamaConfig, Qwen2Config, Qwen3Config)
+KNOWN = {
+    "qwen2.5-1.5b": Shape(1536, 28, 12, 2, 8960, 151936, tied=1, family=1),
+    "qwen2.5-7b": Shape(3584, 28, 28, 4, 18944, 152064, family=1),
+    "qwen3-1.7b": Shape(2048, 28, 16, 8, 6144, 151936, head=128, tied=1, family=2),
+    "qwen3-8b": Shape(4096, 36, 32, 8, 12288, 151936, head=128, family=2),
+    "qwen3-32b": Shape(5120, 64, 64, 8, 25600, 151936, head=128, family=2),
+}
+"""Shapes of models that people distil, from their published configurations."""
 
 
 def trunk_places(rollout: Rollout, shared: bool = True) -> Int[Tensor, "N"]:

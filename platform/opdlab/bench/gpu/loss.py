@@ -1,0 +1,42 @@
+"""Loss and gradient over a whole vocabulary, in chunks and by the whole product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from opdlab.bench.gpu.figures import Card, Case, Figure
+from opdlab.bench.head import CHUNKS, WHOLE, ways
+from opdlab.bench.peak import rise
+from opdlab.bench.shapes import Shape
+
+
+def cases(name: str, shape: Shape, rows: tuple[int, ...], whole_up_to: int) -> Iterator[Case]:
+    """One for each number of rows; the whole product only where its memory is there."""
+    for count in rows:
+        run = partial(_case, shape, count, count <= whole_up_to)
+        yield Case("loss", f"head of {name}, {count:,} rows", 15, run)
+
+
+def _case(shape: Shape, rows: int, whole: bool, card: Card) -> list[Figure]:
+    card.drop()
+    dtype = str(card.dtype).removeprefix("torch.")
+    runs = ways(shape, rows, str(card.device), dtype)
+    ours = runs[f"loss {CHUNKS}"]
+    taken = card.seconds(ours, 3)
+    # Forward of both heads, and two products of the backward pass.
+    operations = 4 * rows * shape.head_operations()
+    found = [
+        Figure("in chunks", taken * 1e3, "ms"),
+        Figure("products of the ceiling", operations / taken / card.product, "share"),
+    ]
+    if card.device.type == "cuda":
+        found.append(Figure("memory", rise(ours, str(card.device)) / 2**30, "GiB"))
+    if whole:
+        plain = runs[f"loss {WHOLE}"]
+        ratio = taken / card.seconds(plain, 3)
+        found.append(Figure("time of the whole product's", ratio, "x", 1.0, at_most=True))
+        if card.device.type == "cuda":
+            share = rise(ours, str(card.device)) / rise(plain, str(card.device))
+            found.append(Figure("memory of the whole product's", share, "x", 0.1, at_most=True))
+    return found

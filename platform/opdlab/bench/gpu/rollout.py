@@ -1,0 +1,102 @@
+"""Decoding: bytes that a step must read, over the time that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from opdlab.bench.gpu.figures import Card, Case, Figure
+from opdlab.bench.shapes import Shape
+from opdlab.decoder import Decoder, Room
+from opdlab.manner import Manner
+from opdlab.recording import Draw, Records
+from opdlab.sampling_mode import sampling_mode
+
+STEPS = 256
+"""Steps that are timed, after as many that are not."""
+PLAIN_STEPS = 32
+GOAL = 0.6
+
+
+def cases(
+    name: str, shape: Shape, sizes: Sequence[tuple[int, int]], seconds: float, rivals: int = 0
+) -> Iterator[Case]:
+    """One for each (rows, tokens of each so far).
+
+    Args:
+        rivals: rows at which the library's `generate` and the model's own step are timed, too.
+    """
+    longest = max(tokens for _, tokens in sizes) + 2 * STEPS + 2
+    for rows, tokens in sizes:
+        title = f"{name}, {rows} rows after {tokens:,} tokens"
+        run = partial(_case, shape, rows, tokens, longest, rows == rivals)
+        yield Case("rollout", title, seconds, run)
+
+
+@torch.no_grad()
+def _case(
+    shape: Shape, rows: int, tokens: int, longest: int, rivals: bool, card: Card
+) -> list[Figure]:
+    model = card.model(shape, longest)
+    prompts = torch.randint(3, shape.vocabulary, (rows, tokens)).tolist()
+    with sampling_mode(model):
+        step = _step(card, model, prompts, _quickest(card), STEPS)
+        floor = _bytes(model, shape, rows, tokens + STEPS * 3 // 2) / card.bandwidth
+        goal = GOAL if rows == 64 else None
+        found = [
+            Figure("a token of every row", step * 1e3, "ms"),
+            Figure("tokens a second", rows / step, "/s"),
+            Figure("of the bandwidth", floor / step, "share", goal),
+        ]
+        if rivals:
+            plain = _step(card, model, prompts, Manner("plain"), PLAIN_STEPS)
+            found.append(Figure("the model's own step over it", plain / step, "x"))
+            found.append(Figure("`generate` over it", _generate(card, model, prompts) / step, "x"))
+    return found
+
+
+def _quickest(card: Card) -> Manner:
+    return Manner("static" if card.device.type == "cuda" else "plain")
+
+
+def _step(card: Card, model: Any, prompts: list[list[int]], way: Manner, steps: int) -> float:
+    """Seconds of a step, sampling and records included, prefill and recording excluded."""
+    draw = Draw(1.0, 1.0, 8, None, 2 * steps, ())
+    decoder = Decoder(
+        model, prompts, range(len(prompts)), draw, Room(len(prompts)), Records(draw), way, steps
+    )
+    decoder.refill()
+    decoder.stretch(len(prompts))
+    return card.once(lambda: decoder.stretch(len(prompts))) / steps
+
+
+def _generate(card: Card, model: Any, prompts: list[list[int]]) -> float:
+    ids = torch.tensor(prompts, device=card.device)
+
+    def sample(count: int) -> None:
+        settings = GenerationConfig(
+            do_sample=True, top_k=0, max_new_tokens=count, min_new_tokens=count, pad_token_id=0
+        )
+        model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+
+    before, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        sample(2)
+        short, long = (card.once(partial(sample, count)) for count in (2, 2 + PLAIN_STEPS))
+    finally:
+        model.generation_config = before
+    return (long - short) / PLAIN_STEPS
+
+
+def _bytes(model: Any, shape: Shape, rows: int, tokens: int) -> int:
+    """Weights once, but for embeddings that are looked up; and keys and values of every row."""
+    size = next(model.parameters()).element_size()
+    weights = sum(p.numel() for p in model.parameters())
+    if not shape.tied:
+        weights -= shape.vocabulary * shape.width
+    keys = rows * tokens * shape.layers * 2 * shape.kv * shape.head_width
+    return size * (weights + keys)
