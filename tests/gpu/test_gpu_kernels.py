@@ -1,0 +1,166 @@
+"""Kernels that a card alone has, against plain products; and a recorded step against the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from small_models import small_model
+
+from opdlab import static_step
+from opdlab.decode_attention import Ranges, over_ranges
+from opdlab.decode_step import ModelStep
+from opdlab.decoder import Decoder, Room
+from opdlab.decoding import decode
+from opdlab.leaf_attention import attention_with_lse, bias_of
+from opdlab.manner import Manner
+from opdlab.recording import Decoded, Draw, Records
+from opdlab.sampling_mode import sampling_mode
+from opdlab.vocabulary_loss import _add_product
+
+PROMPTS = [[3 + (i * 7 + n) % 50 for i in range(n)] for n in (1, 2, 5, 9, 17, 5, 3)]
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt_oss", "deepseek_v3", "phi3")
+
+
+@pytest.fixture
+def card(device: torch.device) -> torch.device:
+    if device.type != "cuda":
+        pytest.skip("needs a card")
+    torch.manual_seed(0)
+    return device
+
+
+@contextmanager
+def waiting_refused() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def whole_attention(query: Any, key: Any, value: Any, bias: Any, scale: float) -> tuple[Any, Any]:
+    groups = query.shape[1] // key.shape[1]
+    query, key, value = (x.double() for x in (query, key, value))
+    key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    scores = scale * query @ key.transpose(2, 3) + (0 if bias is None else bias.double())
+    return scores.softmax(-1) @ value, scores.logsumexp(-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("columns", [40, 333, 1024])
+def test_attention_of_leaves_equals_plain_products(
+    card: torch.device, dtype: torch.dtype, masked: bool, columns: int
+) -> None:
+    def random(*size: int) -> Any:
+        return torch.randn(*size, device=card).to(dtype)
+
+    query, key, value = random(2, 6, 37, 64), random(2, 2, columns, 64), random(2, 2, columns, 64)
+    seen = torch.rand(2, 37, columns, device=card) < 0.7
+    seen[0, 3] = False  # a leaf that sees none of these keys
+    bias = bias_of(seen, dtype) if masked else None
+    output, lse = attention_with_lse(query, key, value, bias, 0.125)
+    expected, sums = whole_attention(query, key, value, bias, 0.125)
+    if masked:
+        output, expected = output.clone(), expected.clone()
+        output[0, :, 3], expected[0, :, 3] = 0, 0
+        assert (lse[0, :, 3] < -1000).all()
+        lse, sums = lse.clone(), sums.clone()
+        lse[0, :, 3], sums[0, :, 3] = 0, 0
+    close = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(output.double(), expected, rtol=0, atol=close)
+    torch.testing.assert_close(lse.double(), sums, rtol=0, atol=close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("width", [64, 128])
+def test_attention_over_ranges_equals_plain_products(
+    card: torch.device, dtype: torch.dtype, parts: int, width: int
+) -> None:
+    if dtype == torch.float32:
+        parts = 1
+    query = torch.randn(5, 12, 1, width, device=card).to(dtype)
+    key, value = (
+        torch.randn(5, 700, 2, width, device=card).to(dtype).transpose(1, 2) for _ in range(2)
+    )
+    column = torch.arange(700, device=card)
+    first = torch.tensor([0, 3, 350, 640, 641], device=card)[:, None]
+    visible = (column >= first) & (column <= 642)
+    output, lse = over_ranges(query, key, value, Ranges.of(visible, parts), 0.1)
+    bias = torch.zeros(5, 1, 1, 700, device=card).masked_fill(~visible[:, None, None], -1e9)
+    expected, sums = whole_attention(query, key, value, bias, 0.1)
+    close = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(lse.double(), sums, rtol=0, atol=close)
+    torch.testing.assert_close(output.double(), expected, rtol=0, atol=close)
+
+
+def test_a_product_of_short_formats_is_summed_in_float32(card: torch.device) -> None:
+    left, right = (torch.randn(300, n, device=card).bfloat16() for n in (512, 96))
+    total = torch.randn(512, 96, device=card)
+    expected = total.double() + left.t().double() @ right.double()
+    _add_product(total, left.t(), right)
+    torch.testing.assert_close(total.double(), expected, rtol=0, atol=1e-3)
+
+
+def decoded(model: Any, way: str, rows: int) -> Decoded:
+    draw = Draw(1.0, 1.0, 4, None, 24, (2, 7, 11, 23))
+    with sampling_mode(model), torch.no_grad():
+        return decode(model, PROMPTS, range(7), draw, rows, way=Manner(way))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_recorded_step_draws_what_the_models_own_draws(card: torch.device, family: str) -> None:
+    model: Any = small_model(family).to(card)  # type: ignore[arg-type]
+    assert static_step.fits(model)
+    for rows in (3, 7):
+        ours, plain = decoded(model, "static", rows), decoded(model, "plain", rows)
+        for one, other in zip(ours.responses, plain.responses, strict=True):
+            assert torch.equal(one, other)
+        for name, value in vars(plain.recorded).items():
+            torch.testing.assert_close(getattr(ours.recorded, name), value, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_quickest_manner_on_a_card_is_the_recorded_step(
+    card: torch.device, family: str
+) -> None:
+    from opdlab import decoding
+    from opdlab.manner import manner
+
+    model: Any = small_model(family).to(card, torch.bfloat16)  # type: ignore[call-overload]
+    with sampling_mode(model), torch.no_grad():
+        quicker = decoding._quicker(model)
+        found = manner(model, 60, quicker, lambda way, few: decoding._trial(model, way, few))
+    assert found.step == "static"
+
+
+def test_no_step_waits_for_the_device(card: torch.device) -> None:
+    model: Any = small_model("llama").to(card)  # type: ignore[arg-type]
+    draw = Draw(1.0, 1.0, 4, None, 24, ())
+    for way in ("static", "plain"):
+        with sampling_mode(model), torch.no_grad():
+            decoder = Decoder(
+                model,
+                PROMPTS,
+                range(7),
+                draw,
+                Room(7),
+                Records(draw),
+                Manner(way),  # type: ignore[arg-type]
+            )
+            decoder.refill()
+            decoder.cache.restrict()
+            decoder.cache.reserve(20)
+            step = torch.arange(4, device=card)
+            decoder.step.start(decoder.cache.positions() + step)
+            uniform = torch.rand(7, 1, device=card, dtype=torch.float64)
+            decoder._step(uniform, 0)
+            with waiting_refused():
+                decoder._step(uniform, 1)
+                decoder._step(uniform, 2)
+        assert way == "static" or isinstance(decoder.step, ModelStep)
