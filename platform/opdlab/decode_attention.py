@@ -173,10 +173,12 @@ def flash_by_parts(
     begin = torch.cat([(ranges.first + place).flatten(), place.new_full((1,), B * S)])
     queries = torch.arange(B * parts + 1, device=key.device) * G
     # Keys in the order of their storage: one long sequence of which each part is a stretch.
-    flat = (x.transpose(1, 2).flatten(0, 1) for x in (key, value))
-    output, lse, *_ = torch.ops.aten._flash_attention_forward(
+    flat_key, flat_value = (x.transpose(1, 2).flatten(0, 1) for x in (key, value))
+    kernel: Any = torch.ops.aten._flash_attention_forward
+    output, lse, *_ = kernel(
         query.reshape(-1, heads, D),
-        *flat,
+        flat_key,
+        flat_value,
         queries.int(),
         begin.int(),
         G,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 from transformers import (
@@ -88,7 +89,8 @@ class Shape:
 
     def config(self, positions: int) -> PretrainedConfig:
         """Of a model for so many tokens."""
-        return FAMILIES[self.family](
+        made: Any = FAMILIES[self.family]
+        return made(
             vocab_size=self.vocabulary,
             hidden_size=self.width,
             intermediate_size=self.intermediate,
