@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from opdlab import __version__
+from opdlab import __version__, credentials
 from opdlab.bench.commands import app as bench_app
 from opdlab.errors import ConfigError, OpdlabError
 
@@ -513,7 +513,7 @@ def ui(
 @app.command()
 def sync(output: Output = "runs") -> None:
     """Send to MLflow what could not be sent while its server was away."""
-    from opdlab.tracking import sync as run
+    from opdlab.unsent import sync as run
 
     run(output)
 
@@ -625,10 +625,13 @@ def main() -> None:
     """Run a command; an error meant for people is one message on stderr, without a traceback."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    sys.argv[1:] = map(credentials.cut_argument, sys.argv[1:])
     try:
         app(prog_name=Path(sys.argv[0]).name)
     except OpdlabError as error:
         from opdlab.terminal import shown
 
-        typer.secho(shown(f"{type(error).__name__}: {error}"), fg="red", err=True)
+        # https://no-color.org: any text in the variable asks for none.
+        colour = None if os.environ.get("NO_COLOR") else "red"
+        typer.secho(shown(f"{type(error).__name__}: {error}"), fg=colour, err=True)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None

@@ -277,7 +277,9 @@ class Tracking(Section):
     """Where runs are recorded."""
 
     uri: str | None = None
-    """MLflow tracking URI; by default an SQLite file in the output folder."""
+    """MLflow tracking URI; by default an SQLite file in the output folder. A password in it is saved
+    nowhere: other commands, such as `sync`, read it from MLFLOW_TRACKING_USERNAME and
+    MLFLOW_TRACKING_PASSWORD."""
     experiment: str = "opdlab"
     """MLflow experiment."""
     samples_every: int = Field(default=20, ge=0)

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
-from opdlab import documents, explain, plugins
+from opdlab import credentials, documents, explain, plugins
 from opdlab.config import Experiment, Variant
 from opdlab.datafiles import has_format
 from opdlab.documents import Document, Key
@@ -101,9 +101,9 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
         shown = explain.show(document.data)
         raise ConfigError(f"{document.name}:1: a mapping (key: value) was expected, not {shown}")
     beside = path.parent if Path(name_or_path).is_file() else Path.cwd()
-    written = _placed(document.data, beside)
+    written = _placed(_bare(document.data, document.name), beside)
     source = _override(_Source(written, document), overrides)
-    source = replace(source, data=_placed(source.data, Path.cwd()))
+    source = replace(source, data=_placed(_bare(source.data, document.name), Path.cwd()))
     model = _kind(source)
     config, found, rest, gone = _validate_all(model, source)
     faults = [f"{source.where(path)}: {message}" for path, message in found]
@@ -113,6 +113,13 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     if config is None or faults:
         raise ConfigError("\n".join(sorted(dict.fromkeys(faults), key=_by_line)))
     return config
+
+
+def _bare(data: Any, name: str) -> Any:
+    try:
+        return credentials.without(data)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def _placed(data: Any, folder: Path, section: str = "") -> Any:

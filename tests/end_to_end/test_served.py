@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from end_to_end.laboratory import Laboratory
 from end_to_end.model_server import TransformersServer
+from planted import found, planted
 
 from opdlab import models
 from opdlab.config import Evaluation
@@ -94,7 +95,8 @@ def test_a_server_and_a_client_that_are_killed_lose_and_repeat_nothing(
     undisturbed = content(measure(served(server), tmp_path / "undisturbed"))
     changes = {f"evaluation__{key}": value for key, value in SETTINGS.items()}
     file = laboratory.write(rollout__max_new_tokens=LENGTH, **changes)
-    command = ("eval", file, "--model", "embedded:student", "--server", server.url)
+    address = planted(server.url)
+    command = ("eval", file, "--model", "embedded:student", "--server", address)
 
     client = laboratory.start(*command)
     wait_for_samples(laboratory, client)
@@ -115,6 +117,7 @@ def test_a_server_and_a_client_that_are_killed_lose_and_repeat_nothing(
     assert before.items() <= after.items()
     assert after == undisturbed
     assert len({row[2] for row in after.values()}) > 2 * PROBLEMS  # it did sample
+    assert found(laboratory.folder, text) == []
 
 
 def the_set(laboratory: Laboratory) -> SampleSet:

@@ -372,9 +372,9 @@ def test_an_address_has_single_slashes_and_keeps_its_query() -> None:
         assert (there.url, there.root) == ("http://host/v1", "http://host")
         assert there.api("/completions") == "http://host/v1/completions"
         assert there.beside_api("/version") == "http://host/version"
-    there = access("http://host/a//v1/?key=1")
-    assert there.api("/models") == "http://host/a/v1/models?key=1"
-    assert there.beside_api("/version") == "http://host/a/version?key=1"
+    there = access("http://host/a//v1/?version=1")
+    assert there.api("/models") == "http://host/a/v1/models?version=1"
+    assert there.beside_api("/version") == "http://host/a/version?version=1"
     assert access("http://host/v1beta").root == "http://host/v1beta"
 
 

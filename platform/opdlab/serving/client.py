@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 from urllib3.exceptions import NewConnectionError
 
+from opdlab import credentials
 from opdlab.errors import ServerError
 
 LOG = logging.getLogger("opdlab")
@@ -51,7 +52,7 @@ class Access:
     timeout_s: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", join_url(self.url, ""))
+        object.__setattr__(self, "url", join_url(credentials.cut(self.url), ""))
 
     @property
     def root(self) -> str:
@@ -230,7 +231,12 @@ class Client:
     def _once(self, verb: str, url: str, body: Body | None) -> Any:
         try:
             response = self._session().request(
-                verb, url, json=body, timeout=(CONNECT_S, self.access.timeout_s)
+                verb,
+                url,
+                json=body,
+                timeout=(CONNECT_S, self.access.timeout_s),
+                auth=credentials.login(self.access.url),
+                params=credentials.options(self.access.url),
             )
         except (requests.ConnectionError, requests.Timeout) as error:
             # What took long on the way to a server that is not there was waiting; what a server took
@@ -240,16 +246,35 @@ class Client:
         except requests.exceptions.ChunkedEncodingError as error:
             raise _Refused("the connection broke in the middle of an answer") from error
         except requests.RequestException as error:
-            raise ServerError(f"{url}: {error}; check the address") from error
+            said = credentials.hide(str(error))
+            raise ServerError(f"{url}: {said}; check the address") from None
         if response.status_code in WORTH_RETRYING[verb]:
-            raise _Refused(f"status {response.status_code}: {_said(response)}", _asked(response))
+            raise _Refused(
+                f"status {response.status_code}: {self._said(response)}", _asked(response)
+            )
         try:
             if not response.ok:
                 failed = response.status_code == 500
-                raise _Answered(f"status {response.status_code}: {_said(response)}", failed)
+                raise _Answered(f"status {response.status_code}: {self._said(response)}", failed)
             return response.json() if response.content else {}
         except ValueError as error:
-            raise _Answered(f"no JSON: {response.text[:_SHOWN]!r}") from error
+            raise _Answered(f"no JSON: {self._hidden(response.text)!r}") from error
+
+    def _said(self, response: requests.Response) -> str:
+        """The message of an error answer."""
+        try:
+            said = response.json()
+        except ValueError:
+            return self._hidden(response.text)
+        if isinstance(said, dict):
+            said = said.get("error", said.get("detail", said.get("message", said)))
+        if isinstance(said, dict):
+            said = said.get("message", said)
+        return self._hidden(str(said))
+
+    def _hidden(self, text: str) -> str:
+        """A server may repeat what it was sent, the key too."""
+        return credentials.hide(text, os.environ.get(self.access.key_variable))[:_SHOWN]
 
     def _session(self) -> requests.Session:
         """One a thread: sessions are not made to be shared."""
@@ -304,16 +329,3 @@ def _asked(response: requests.Response) -> float:
     """The pause that the server asks for, in seconds."""
     wanted = response.headers.get("Retry-After", "")
     return min(float(wanted), 10 * LONGEST_PAUSE_S) if wanted.isdigit() else 0.0
-
-
-def _said(response: requests.Response) -> str:
-    """The message of an error answer."""
-    try:
-        said = response.json()
-    except ValueError:
-        return response.text[:_SHOWN]
-    if isinstance(said, dict):
-        said = said.get("error", said.get("detail", said.get("message", said)))
-    if isinstance(said, dict):
-        said = said.get("message", said)
-    return str(said)[:_SHOWN]

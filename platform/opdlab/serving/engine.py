@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -81,6 +82,14 @@ class OpenAIEngine(RolloutEngine):
         "above which a rollout is refused: the server has other weights.",
         gt=0,
     )
+
+    def __post_init__(self) -> None:
+        # A key that was written here by mistake must not be repeated, let alone saved.
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
+            raise ValueError(
+                "key_variable is the name of an environment variable, such as OPENAI_API_KEY, which "
+                "holds the key; the key itself does not belong here"
+            )
 
     @property
     def access(self) -> Access:

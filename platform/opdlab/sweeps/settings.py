@@ -302,7 +302,8 @@ class Sweep(Section):
     """No trial begins later than this many seconds after the command did."""
     storage: str | None = None
     """Optuna's database URL, such as `postgresql+psycopg://user@host/name`; workers on several machines
-    need one. By default an SQLite file in the output folder, for one machine."""
+    need one. By default an SQLite file in the output folder, for one machine. A password in it is
+    saved nowhere; PGPASSWORD and `~/.pgpass` hold one as well."""
     heartbeat_s: int = Field(default=10, ge=1)
     """Seconds between signs of life of a trial; after three missing ones it is begun again."""
 

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from opdlab import loader, models
+from opdlab import credentials, loader, models
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError, DataError, OpdlabError
 from opdlab.identity import new_id
@@ -91,7 +91,7 @@ def open_storage(config: Experiment, sweep: Sweep) -> RDBStorage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return RDBStorage(
-                url,
+                credentials.whole(url),
                 # A connection that a restarted server closed is noticed and replaced.
                 engine_kwargs={"pool_pre_ping": True},
                 heartbeat_interval=sweep.heartbeat_s,
@@ -104,7 +104,7 @@ def open_storage(config: Experiment, sweep: Sweep) -> RDBStorage:
 
 def unusable(url: str, error: Exception) -> SweepError:
     """What to do about a database that does not answer, does not exist, or lacks its driver."""
-    cause = str(error.__cause__ or error).strip().splitlines()[0]
+    cause = credentials.hide(str(error.__cause__ or error)).strip().splitlines()[0]
     return SweepError(
         f"the database {url} cannot be used ({cause}). Start it, correct sweep.storage (such as "
         "postgresql+psycopg://user@host/name), or for PostgreSQL install the extra: pip install "
@@ -248,7 +248,7 @@ def locked(config: Experiment, sweep: Sweep) -> Iterator[Callable[[], None]]:
     # The server frees the lock of a connection that is gone, so a killed worker holds up nobody. A pool
     # would keep the connection, and with it the lock, when it is closed here.
     try:
-        connection = create_engine(sweep.storage, poolclass=NullPool).connect()
+        connection = create_engine(credentials.whole(sweep.storage), poolclass=NullPool).connect()
     except (*DATABASE_ERRORS, ImportError) as error:
         raise unusable(sweep.storage, error) from error
     try:
