@@ -12,8 +12,8 @@ from opdlab import store
 from opdlab.errors import DataError
 from opdlab.identity import EXECUTION, MEASUREMENTS, Execution, Measurement, digest
 from opdlab.identity import read as read_measurements
+from opdlab.metrics_file import PARTS, read_metrics
 from opdlab.natural_order import natural
-from opdlab.tracking import PARTS, read_metrics
 
 SAMPLES = "samples"
 REFERENCES = ("student", "teacher")

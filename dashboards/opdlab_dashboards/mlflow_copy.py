@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from opdlab.errors import DataError, TrackingError
 from opdlab.identity import EXECUTION
-from opdlab.tracking import METRICS, PARTS, open_client
+from opdlab.metrics_file import METRICS, PARTS
+from opdlab.mlflow_names import unquoted
+from opdlab.mlflow_store import open_client
+from opdlab.whole_files import write_whole
 from opdlab_dashboards.curves import CURVES
 from opdlab_dashboards.measured import SAMPLES
 
@@ -159,11 +162,12 @@ def _download(client: MlflowClient, run: Any, name: str, folder: Path) -> None:
 def _write_metrics(client: MlflowClient, run: Any, folder: Path) -> None:
     """`metrics.jsonl` as training writes it, of the metrics that pages show."""
     rows: dict[int, dict[str, float]] = {}
-    for name in run.data.metrics:
+    for kept in run.data.metrics:
+        name = unquoted(kept)
         if name in WANTED or name.startswith("fidelity/"):
-            for metric in client.get_metric_history(run.info.run_id, name):
+            for metric in client.get_metric_history(run.info.run_id, kept):
                 row = rows.setdefault(metric.step, {"step": metric.step})
                 row[name] = metric.value
     lines = [json.dumps(rows[step]) for step in sorted(rows)]
     if lines:
-        (folder / METRICS).write_text("\n".join(lines) + "\n")
+        write_whole(folder / METRICS, "\n".join(lines) + "\n")

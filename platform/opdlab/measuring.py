@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from time import perf_counter
 
 from rich.progress import TaskID
 
-from opdlab import comparison, disputes, evaluation, loader, models, posed, tracking
+from opdlab import comparison, disputes, evaluation, loader, mlflow_store, models, posed, tracking
 from opdlab.config import Evaluation, Experiment
 from opdlab.errors import ConfigError
 from opdlab.evaluation import Measured, Subject
@@ -20,7 +21,7 @@ from opdlab.quiet import quieten
 from opdlab.records import Sample
 from opdlab.serving.engine import OpenAIEngine, same_way
 from opdlab.serving.subject import open_served
-from opdlab.terminal import BOLD, DIM, END, console, progress_bar
+from opdlab.terminal import BOLD, DIM, END, YELLOW, console, progress_bar
 from opdlab.tracking import Tracker
 from opdlab.training.claim import claimed
 
@@ -84,9 +85,15 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model
     subject, label = open_subject(config, path, model, server)
     folder = Path(config.output) / "evaluations" / label
-    tracking.make_output(folder)
+    mlflow_store.make_output(folder)
     with claimed(folder):
-        samples = _recorded(config, subject, label, folder)
+        try:
+            samples = _recorded(config, subject, label, folder)
+        except Stopped as stopped:
+            at = [] if server is None else ["--server", server]
+            command = shlex.join(["opdlab", "eval", name, "--model", model, *at, *overrides])
+            console.print(f"{YELLOW}{stopped}; `{command}` goes on from here.", soft_wrap=True)
+            raise SystemExit(stopped.exit_code) from stopped
     console.print(comparison.own_table(label, samples))
     comparison.remark(comparison.remarks({label: samples}))
     disputes.show(label, samples)
@@ -99,8 +106,10 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
 
 def _recorded(config: Experiment, subject: Measured, label: str, folder: Path) -> list[Sample]:
     """Measure into a folder and record it in MLflow."""
-    client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
-    experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
+    client = mlflow_store.open_client(
+        mlflow_store.store_uri(Path(config.output), config.tracking.uri)
+    )
+    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, Path(config.output))
     tracking.reap(client, experiment)
     run = tracking.start_run(
         client, experiment, f"eval {label}", None, {"opdlab.role": "evaluation"}
@@ -112,9 +121,9 @@ def _recorded(config: Experiment, subject: Measured, label: str, folder: Path) -
             owner = Owner(label, label=f"evaluations/{label}")
             samples = measure(subject, config.evaluation, tracker, owner, stop.check)
         status = "FINISHED"
-    except Stopped as stopped:
+    except Stopped:
         status = "KILLED"
-        raise SystemExit(stopped.exit_code) from stopped
+        raise
     finally:
         tracker.close(status)
     return samples

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from opdlab import credentials
+from opdlab.mlflow_store import open_client, store_uri
 from opdlab.terminal import BOLD, END, console
-from opdlab.tracking import open_client, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,7 +70,12 @@ def serve(output: str, port: int = PORT, uri: str | None = None) -> None:
     ids = [e.experiment_id for e in experiments if e.name != "Default"] or ["0"]
     link = f"http://127.0.0.1:{port}/#/experiments/{ids[0]}/runs?workflowType=machine_learning"
     console.print(f"MLflow on {store}\n  {BOLD}{link}{END}\nCtrl-C ends it.")
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    # A database's password would stand in the list of processes were the store an argument.
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_BACKEND_STORE_URI": credentials.whole(store),
+    }
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     subprocess.run(command, env=environment, check=True)

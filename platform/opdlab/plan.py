@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from opdlab import documents, loader, models, posed, tracking
+from opdlab import documents, loader, mlflow_store, models, posed
 from opdlab.characters import character_tokenizer
 from opdlab.config import Evaluation, Experiment
 from opdlab.errors import DataError, OutOfReachError
@@ -293,7 +293,7 @@ def _files_table(
     output = Path(config.output)
     folder = next_folder(output, config.name)
     table = _table("where", "what")
-    table.add_row(tracking.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
+    table.add_row(mlflow_store.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
     table.add_row(f"{folder}/{CONFIG}", "the configuration above")
     for name, run in runs:
         model = f"model ({_size(student.weights)})" if student else "model"
@@ -317,7 +317,7 @@ def _sweep_files(config: Experiment, student: Footprint | None, trials: list[Exp
     about = f", at most about {_size(size)} in all" if student else ""
     folder = f"{config.output}/{config.name}-sweep"
     table = _table("where", "what")
-    table.add_row(tracking.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
+    table.add_row(mlflow_store.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
     table.add_row(
         f"{folder}/trial-*/", f"configuration, metrics, samples, models of each trial{about}"
     )

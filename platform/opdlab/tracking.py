@@ -7,120 +7,46 @@ is listed in `unsent.json`, and `sync` sends it later.
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import psutil
 
-from opdlab.errors import DataError, StorageError, TrackingError
+from opdlab import credentials
+from opdlab.errors import DataError
+from opdlab.metrics_file import METRICS, end_line, read_metrics
+from opdlab.mlflow_run import INSTEAD, TAG_LIMIT, AwayError, MlflowRun
+from opdlab.mlflow_store import experiment_id, import_store, make_output, open_client, store_uri
 from opdlab.natural_order import natural
+from opdlab.row_sender import RowSender
 from opdlab.terminal import END, YELLOW, console
-from opdlab.whole_files import read_json, write_whole
+from opdlab.unsent import KINDS, UNSENT, empty, keep, read_unsent, send_unsent, sync
+from opdlab.whole_files import write_whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STORE = "mlflow.db"
-METRICS = "metrics.jsonl"
-UNSENT = "unsent.json"
-PARTS = ("seconds/rollout", "seconds/teacher", "seconds/update")
-"""Metrics that add up to the seconds of a step of training."""
+__all__ = [
+    "METRICS",
+    "UNSENT",
+    "Tracker",
+    "experiment_id",
+    "import_store",
+    "make_output",
+    "open_client",
+    "read_metrics",
+    "send_unsent",
+    "start_run",
+    "store_uri",
+    "sync",
+]
 RETRY_AFTER_S = 60  # between attempts to reach a server that went away
 PARAM_LIMIT = 6000  # characters; longer ones are refused by the server
-
-
-def store_uri(output: Path, uri: str | None) -> str:
-    """Tracking URI: the one given, or an SQLite file in the output folder."""
-    return uri or f"sqlite:///{(output / STORE).absolute()}"
-
-
-def open_client(uri: str) -> MlflowClient:
-    """A client on a store that answers.
-
-    Raises:
-        TrackingError: a server does not answer, or an SQLite file cannot be opened.
-        StorageError: the SQLite file's folder cannot be made.
-    """
-    # A training step must not wait minutes for a server that went away.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif uri.startswith("sqlite:///"):
-        make_output(Path(uri.removeprefix("sqlite:///")).parent)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
-        raise TrackingError(f"the MLflow store {uri} cannot be used: {error}") from error
-    return client
-
-
-def make_output(folder: Path) -> None:
-    """Make the folder of runs.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"output: {folder} cannot be made a folder ({error.strerror}); name another one"
-        ) from error
-
-
-def import_store(uri: str) -> None:
-    """Import what a store's address needs without opening it, for processes forked from this one."""
-    if uri.startswith(("http://", "https://")):
-        return
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-    from sqlalchemy.orm import configure_mappers
-
-    configure_mappers()
-
-
-def _check_server(uri: str) -> None:
-    import requests
-
-    try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=5)
-        answer.raise_for_status()
-    except requests.RequestException as error:
-        raise TrackingError(
-            f"no MLflow server answers at {uri} ({type(error).__name__}). Start one with `opdlab ui`, "
-            "correct tracking.uri, or leave it out to record in a local SQLite file"
-        ) from error
-
-
-def experiment_id(client: MlflowClient, name: str, output: Path) -> str:
-    """Id of an experiment, made where it does not exist."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    local = not str(client.tracking_uri).startswith("http")
-    place = (output / "mlartifacts").absolute().as_uri() if local else None
-    try:
-        return client.create_experiment(name, artifact_location=place)
-    except MlflowException:
-        # Workers that begin together all find none; the first to make it makes it for all.
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return found.experiment_id
 
 
 def process_tags() -> dict[str, str]:
@@ -150,8 +76,12 @@ def reap(client: MlflowClient, experiment: str) -> list[str]:
     Returns:
         Ids of the runs that were marked.
     """
-    running = client.search_runs([experiment], "attributes.status = 'RUNNING'")
-    dead = [run.info.run_id for run in running if _is_dead(run.data.tags)]
+    unended = [
+        run
+        for status in ("RUNNING", "SCHEDULED")
+        for run in client.search_runs([experiment], f"attributes.status = '{status}'")
+    ]
+    dead = [run.info.run_id for run in unended if _is_dead(run.data.tags)]
     for run_id in dead:
         client.set_tag(run_id, "opdlab.ended", "the process died")
         client.set_terminated(run_id, "KILLED")
@@ -180,6 +110,39 @@ def start_run(
     return run.info.run_id
 
 
+def run_for(
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    parent: str | None,
+    tags: dict[str, str],
+    known: str | None,
+) -> str:
+    """The run that is known already, or one in its place where there is none, or it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    if known is None:
+        return start_run(client, experiment, name, parent, tags)
+    try:
+        if client.get_run(known).info.lifecycle_stage == "active":
+            return known
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    run = start_run(client, experiment, name, parent, {**tags, INSTEAD: known})
+    console.print(f"{YELLOW}the run {name} was deleted in MLflow: {run} takes its place{END}")
+    return run
+
+
+def abandon(client: MlflowClient, run_id: str) -> None:
+    """End a run that was never begun, where the store answers."""
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException, OSError):
+        client.set_tag(run_id, "opdlab.ended", "never begun")
+        client.set_terminated(run_id, "KILLED")
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted keys and values of a nested configuration."""
     for key, value in config.items():
@@ -195,44 +158,58 @@ class Tracker:
 
     def __init__(self, client: MlflowClient, run_id: str, folder: Path) -> None:
         self.client = client
-        self.run_id = run_id
         self.folder = folder
-        self.pending: list[tuple[dict[str, float], Any]] = []
         self.silent_until = 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        self.unsent: dict[str, Any] = {"rows": [], "artifacts": [], "params": {}, "tags": {}}
+        self.unsent: dict[str, Any] = empty()
         try:
-            self.unsent = read_unsent(folder) or self.unsent
+            self.unsent |= read_unsent(folder) or {}
+            self.unsent["artifacts"] = [[str(folder / p), at] for p, at in self.unsent["artifacts"]]
         except DataError as error:
             # What is damaged is lost for MLflow alone; rows of training are sent from `metrics.jsonl`.
             console.print(f"{YELLOW}{error}{END}")
-        self.unsent |= {"run_id": run_id, "uri": client.tracking_uri}
+        self.run = MlflowRun(client, run_id, folder)
+        self.got: dict[str, Any] = empty()
         self.logged_step = -1
+        self.rows = RowSender(self.run.metrics, self._fell_silent)
         self._go_on()
+
+    @property
+    def run_id(self) -> str:
+        """Of the run in MLflow, which is another where it was deleted there."""
+        return self.run.run_id
 
     def _go_on(self) -> None:
         """Take up a run that was cut short: send the rows that were written but never arrived."""
-        _end_line(self.folder / METRICS)
+        end_line(self.folder / METRICS)
         rows = read_metrics(self.folder)
-        if not rows:
-            return
-        self.logged_step = int(max(row["step"] for row in rows))
-        self._attempt(lambda: self._fill_gaps(rows), lambda: None)
+        if rows:
+            self.logged_step = int(max(row["step"] for row in rows))
+        self._attempt(lambda: self._look(rows), lambda: None)
+        self.run.again = self._everything_again
 
-    def _fill_gaps(self, rows: list[dict[str, float]]) -> None:
-        history = self.client.get_metric_history(self.run_id, "loss")
-        arrived = {metric.step for metric in history}
-        for row in rows:
-            if row["step"] not in arrived:
-                self.client.log_batch(self.run_id, _entities(row))
+    def _look(self, rows: list[dict[str, float]]) -> None:
+        self.run.look()
+        if rows:
+            history = self.client.get_metric_history(self.run_id, "loss")
+            arrived = {metric.step for metric in history}
+            self.run.metrics([row for row in rows if row["step"] not in arrived])
+
+    def _everything_again(self) -> None:
+        """Send a run that took the place of a deleted one what that had got."""
+        self.run.metrics(read_metrics(self.folder) + self.got["rows"])
+        self.run.params(self.got["params"])
+        self.run.tags(self.got["tags"])
+        for path, place in self.got["artifacts"]:
+            self.run.artifact(Path(path), place)
 
     def begin(self) -> None:
         """Mark the run as running, by this process."""
-        self._attempt(lambda: self.client.update_run(self.run_id, "RUNNING"), lambda: None)
+        self._attempt(self.run.begin, lambda: None)
         self.tags(process_tags())
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record the metrics of a step, in one asynchronous call.
+        """Record the metrics of a step; they are sent soon, many steps at once.
 
         NaN and infinity are kept, as Python's JSON writes them; MLflow shows both as NaN. A step
         that is already on disk (a resumed run repeats the steps since its checkpoint, with the same values)
@@ -245,19 +222,12 @@ class Tracker:
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.logged_step = step
-        self._attempt(lambda: self._log(row), lambda: self.unsent["rows"].append(row))
-
-    def _log(self, row: dict[str, float]) -> None:
-        operation = self.client.log_batch(self.run_id, _entities(row), synchronous=False)
-        self.pending.append((row, operation))
+        self.rows.put(row)
 
     def artifact(self, path: Path, place: str | None = None) -> None:
         """Send a file, or a folder with what is in it."""
         entry = [str(path), place]
-        self._attempt(
-            lambda: _send_artifact(self.client, self.run_id, path, place),
-            lambda: self.unsent["artifacts"].append(entry),
-        )
+        self._told("artifacts", [entry], lambda: self.run.artifact(path, place))
 
     def table(self, columns: dict[str, list[Any]], name: str) -> None:
         """Keep a table of samples on disk and send it as one the MLflow page can show."""
@@ -268,60 +238,44 @@ class Tracker:
         write_whole(path, json.dumps(content, allow_nan=False))
         self.artifact(path, "tables")
         names = sorted((table.name for table in path.parent.glob("*.json")), key=natural)
-        listed = [{"path": f"tables/{each}", "type": "table"} for each in names]
-        self.tags({"mlflow.loggedArtifacts": json.dumps(listed)})
+        self.tags({"mlflow.loggedArtifacts": listed(names)})
 
     def params(self, config: Mapping[str, Any]) -> None:
         """Record a configuration as flat, searchable parameters."""
-        from mlflow.entities import Param
-
         params = dict(flatten(config))
-        entities = [Param(key, value) for key, value in params.items()]
-        self._attempt(
-            lambda: self.client.log_batch(self.run_id, params=entities),
-            lambda: self.unsent["params"].update(params),
-        )
+        self._told("params", params, lambda: self.run.params(params))
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
-        self._attempt(
-            lambda: [self.client.set_tag(self.run_id, *tag) for tag in tags.items()],
-            lambda: self.unsent["tags"].update(tags),
-        )
+        self._told("tags", tags, lambda: self.run.tags(tags))
 
     def set(self, values: Mapping[str, float]) -> None:
         """Record results of the run as a whole."""
         row = {name: float(v) for name, v in values.items()}
         row |= {"step": max(self.logged_step, 0), "time": round(time.time(), 3)}
-        self._attempt(
-            lambda: self.client.log_batch(self.run_id, _entities(row)),
-            lambda: self.unsent["rows"].append(row),
-        )
+        self._told("rows", [row], lambda: self.run.metrics([row]))
+
+    def _told(self, kind: str, what: Any, send: Callable[[], object]) -> None:
+        """Send what a later run would need as well, were this one deleted."""
+        _add(self.got[kind], what)
+        self._attempt(send, lambda: _add(self.unsent[kind], what))
 
     def close(self, status: str) -> None:
         """Wait for what is on its way and end the run as FINISHED, FAILED or KILLED."""
-        from mlflow.exceptions import MlflowException
-
-        for row, operation in self.pending:
-            try:
-                operation.wait()
-            except (MlflowException, OSError):
-                self.unsent["rows"].append(row)
-        self.pending.clear()
-        self.unsent["status"] = status
-        if not self._is_unsent() and self._attempt(
-            lambda: self.client.set_terminated(self.run_id, status), lambda: None
-        ):
+        self.unsent["rows"] += self.rows.close()
+        ended = not self._is_unsent() and self._attempt(lambda: self.run.end(status), lambda: None)
+        if ended and not (self.folder / UNSENT).exists():
             return
-        write_whole(self.folder / UNSENT, json.dumps(self.unsent))
+        where = {"run_id": self.run_id, "uri": self.client.tracking_uri, "status": status}
+        keep(self.folder, self.unsent | where | {"about": self.run.about})
         if send_unsent(self.folder, self.client) is None:
             console.print(
-                f"{YELLOW}MLflow at {self.client.tracking_uri} did not take everything. Nothing is "
-                f"lost: it is kept in {self.folder}; `opdlab sync --output OUTPUT` sends it."
+                f"{YELLOW}MLflow at {credentials.cut(self.client.tracking_uri)} did not take everything. "
+                f"Nothing is lost: it is kept in {self.folder}; `opdlab sync --output OUTPUT` sends it."
             )
 
     def _is_unsent(self) -> bool:
-        return any(self.unsent[kind] for kind in ("rows", "artifacts", "params", "tags"))
+        return any(self.unsent[kind] for kind in KINDS)
 
     def _attempt(self, send: Callable[[], object], keep: Callable[[], object]) -> bool:
         """Send to the server, or `keep` for later when it is away: training is worth more than its record.
@@ -335,128 +289,40 @@ class Tracker:
             return False
         try:
             send()
-        except (MlflowException, OSError) as error:
+        except (AwayError, MlflowException, OSError) as error:
             keep()
-            if self.silent_until == 0:
-                console.print(
-                    f"{YELLOW}MLflow does not answer ({type(error).__name__}); the run goes on and "
-                    f"keeps its records in {self.folder}."
-                )
-            self.silent_until = time.monotonic() + RETRY_AFTER_S
+            self._fell_silent(error)
             return False
         return True
 
+    def _fell_silent(self, error: Exception) -> None:
+        if self.silent_until == 0:
+            console.print(
+                f"{YELLOW}MLflow does not answer ({error}); the run goes on and keeps its records in "
+                f"{self.folder}.",
+                soft_wrap=True,
+            )
+        self.silent_until = time.monotonic() + RETRY_AFTER_S
 
-def _end_line(path: Path) -> None:
-    """End a line that a crash cut short, so that it does not swallow the next one."""
-    if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
-        with path.open("a") as file:
-            file.write("\n")
+
+def _add(kept: Any, what: Any) -> None:
+    """To a list or a mapping; of artifacts of one place the last counts."""
+    if isinstance(kept, dict):
+        kept.update(what)
+    else:
+        kept += [one for one in what if one not in kept]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The tag by which MLflow's page shows tables: as many of the last ones as it has room for."""
+    entries: list[dict[str, str]] = []
+    for name in reversed(names):
+        longer = [{"path": f"tables/{name}", "type": "table"}, *entries]
+        if len(json.dumps(longer)) > TAG_LIMIT:
+            break
+        entries = longer
+    return json.dumps(entries)
 
 
 def _rows(columns: dict[str, list[Any]]) -> list[list[Any]]:
     return [list(row) for row in zip(*columns.values(), strict=True)]
-
-
-def _entities(row: Mapping[str, float]) -> list[Any]:
-    from mlflow.entities import Metric
-
-    stamp, step = int(row["time"] * 1000), int(row["step"])
-    return [
-        # MLflow would store infinity as the largest float, which spoils a chart.
-        Metric(name, value if math.isfinite(value) else math.nan, stamp, step)
-        for name, value in row.items()
-        if name not in ("step", "time")
-    ]
-
-
-def _send_artifact(client: MlflowClient, run_id: str, path: Path, place: str | None) -> None:
-    if path.is_dir():
-        client.log_artifacts(run_id, str(path), place)
-    else:
-        client.log_artifact(run_id, str(path), place)
-
-
-def read_unsent(folder: Path) -> dict[str, Any] | None:
-    """What a run could not send; None where there is nothing.
-
-    Raises:
-        DataError: the list is damaged.
-    """
-    path, keys = folder / UNSENT, ("rows", "artifacts", "params", "tags", "run_id", "uri")
-    remedy = "delete it, and MLflow lacks some of this run's records; those on disk are whole"
-    return read_json(path, *keys, remedy=remedy) if path.exists() else None
-
-
-def send_unsent(folder: Path, client: MlflowClient | None = None) -> int | None:
-    """Send what a run could not send.
-
-    Returns:
-        Rows and artifacts sent; 0 where there was nothing; None when the server still does not answer.
-    """
-    from mlflow.entities import Param
-    from mlflow.exceptions import MlflowException
-
-    path, unsent = folder / UNSENT, read_unsent(folder)
-    if unsent is None:
-        return 0
-    try:
-        client = client or open_client(unsent["uri"])
-        for row in unsent["rows"]:
-            client.log_batch(unsent["run_id"], _entities(row))
-        params = [Param(key, value) for key, value in unsent["params"].items()]
-        client.log_batch(unsent["run_id"], params=params)
-        for key, value in unsent["tags"].items():
-            client.set_tag(unsent["run_id"], key, value)
-        for artifact, place in unsent["artifacts"]:
-            _send_artifact(client, unsent["run_id"], Path(artifact), place)
-        client.set_terminated(unsent["run_id"], unsent["status"])
-    except (MlflowException, OSError):
-        return None
-    path.unlink()
-    return len(unsent["rows"]) + len(unsent["artifacts"])
-
-
-def sync(output: str) -> None:
-    """Send what the runs below a folder could not send to their MLflow server.
-
-    Raises:
-        TrackingError: the server still does not answer.
-        DataError: the list of some runs is damaged; what the others have is sent.
-    """
-    folders = sorted(path.parent for path in Path(output).rglob(UNSENT))
-    damaged = []
-    for folder in folders:
-        try:
-            sent = send_unsent(folder)
-        except DataError as error:
-            damaged.append(str(error))
-            continue
-        if sent is None:
-            raise TrackingError(
-                f"{folder}: its MLflow server still does not answer; try again later"
-            )
-        console.print(f"{folder}: sent {sent} records")
-    if not folders:
-        console.print(f"nothing to send below {output}")
-    if damaged:
-        raise DataError("; ".join(damaged))
-
-
-def is_bin(name: str) -> bool:
-    """Whether a metric is that of a bin of positions, such as `fidelity/t0000-0015`."""
-    return re.search(r"/t\d+-\d+$", name) is not None
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The metrics of a run, one mapping a step; a line that is none, cut short by a crash, is dropped."""
-    path = folder / METRICS
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        with suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("step"), int | float):
-                rows.append(row)
-    return rows

@@ -7,15 +7,6 @@ from pathlib import Path
 
 import pytest
 from end_to_end.laboratory import Laboratory
-from mlflow import MlflowClient
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new MLflow store: its migrations take seconds, a copy takes none."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture

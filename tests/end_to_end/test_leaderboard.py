@@ -12,8 +12,9 @@ from end_to_end.servers import MlflowServer
 from end_to_end.warm import start
 from run_folders import draws, write_model, write_reference, write_run
 
-from opdlab import tracking
+from opdlab import metrics_file, mlflow_store, tracking
 from opdlab.errors import DataError, TrackingError
+from opdlab.mlflow_run import MlflowRun
 from opdlab_dashboards.leaderboard import leaderboard
 from opdlab_dashboards.report import report
 
@@ -38,16 +39,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def track(uri: str, runs: Path) -> None:
     """Send runs to MLflow as training does."""
-    client = tracking.open_client(uri)
-    experiment = tracking.experiment_id(client, "opdlab", runs)
+    client = mlflow_store.open_client(uri)
+    experiment = mlflow_store.experiment_id(client, "opdlab", runs)
     parent = tracking.start_run(client, experiment, "try-001", None, {})
     for name in ("student", "opd"):
         folder = runs / "try-001" / name
         role = "reference" if name == "student" else "run"
         run = tracking.start_run(client, experiment, name, parent, {"opdlab.role": role})
-        for row in tracking.read_metrics(folder):
-            metrics = tracking._entities({**row, "time": 0.0})
-            client.log_batch(run, metrics)
+        rows = [{**row, "time": 0.0} for row in metrics_file.read_metrics(folder)]
+        MlflowRun(client, run, folder).metrics(rows)
         client.log_artifacts(run, str(folder / "samples"), "samples")
         for extra in ("manifest.json",):
             if (folder / extra).exists():
@@ -58,8 +58,8 @@ def track(uri: str, runs: Path) -> None:
 
 def track_eval(uri: str, folder: Path) -> None:
     """Send what was evaluated to MLflow as `opdlab eval` does."""
-    client = tracking.open_client(uri)
-    experiment = tracking.experiment_id(client, "opdlab", folder)
+    client = mlflow_store.open_client(uri)
+    experiment = mlflow_store.experiment_id(client, "opdlab", folder)
     run = tracking.start_run(client, experiment, f"eval {folder.name}", None, {})
     client.log_artifacts(run, str(folder / "samples"), "samples")
     client.set_terminated(run)

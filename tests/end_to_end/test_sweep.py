@@ -25,6 +25,7 @@ from end_to_end.sweeps import (
 )
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from planted import found, planted
 
 from opdlab.loader import load_experiment
 from opdlab.methods.lgr import LGR
@@ -131,8 +132,8 @@ def test_a_sweep_survives_the_death_of_its_postgresql_server(laboratory: Laborat
 def test_a_command_elsewhere_joins_a_sweep_by_its_database_alone(laboratory: Laboratory):
     elsewhere = laboratory.output.parent / "elsewhere"
     with Postgres() as database, MlflowServer(laboratory.output / "mlflow.db") as server:
-        file = sweep_file(laboratory, trials=6, storage=database.url)
-        uri = f"tracking.uri={server.uri}"
+        file = sweep_file(laboratory, trials=6, storage=planted(database.url))
+        uri = f"tracking.uri={planted(server.uri)}"
         with sweeping(laboratory, file, uri, "--workers", "1") as first:
             # Short trials could all be over before the other command has imported what it needs.
             held = hold_a_trial(laboratory)
@@ -158,6 +159,9 @@ def test_a_command_elsewhere_joins_a_sweep_by_its_database_alone(laboratory: Lab
             assert "another machine, where its samples are" in " ".join(said.split())
             assert best in said
         assert_tracked(MlflowClient(server.uri), 6)
+        file.unlink()
+        kept = [str(trial.user_attrs) + str(trial.system_attrs) for trial in trials]
+        assert found(laboratory.folder, text, joined, *kept) == []
 
 
 def test_a_sweep_survives_the_death_of_its_tracking_server(laboratory: Laboratory):

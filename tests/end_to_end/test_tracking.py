@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 from end_to_end.laboratory import Laboratory, wait_for_step
 from mlflow import MlflowClient
+from planted import found, planted
 
-from opdlab import tracking
+from opdlab import metrics_file, mlflow_store, tracking
 from opdlab.training.group import Group
 
 EXPECTED = (
@@ -100,7 +101,7 @@ def test_an_unreachable_server_is_an_error_before_anything_is_done(laboratory: L
 def test_training_outlives_its_server_and_sync_sends_the_rest(laboratory: Laboratory) -> None:
     with mlflow_server(laboratory.output / "mlflow.db") as server:
         uri = server.uri
-        file = laboratory.write(tracking__uri=uri, training__steps=100)
+        file = laboratory.write(tracking__uri=planted(uri), training__steps=100)
         process = laboratory.start("train", file)
         wait_for_step(laboratory, 3, process)
         server.stop()
@@ -118,11 +119,23 @@ def test_training_outlives_its_server_and_sync_sends_the_rest(laboratory: Labora
         assert steps == set(range(1, 101))
         assert client.get_run(run_id).info.status == "FINISHED"
         assert "model" in {artifact.path for artifact in client.list_artifacts(run_id)}
+        site = laboratory.folder / "site"
+        said = [text]
+        said += [laboratory.run("leaderboard", planted(uri), "--to", site)]
+        page = laboratory.folder / "report.html"
+        said += [laboratory.run("report", "small-001", "--output", planted(uri), "--to", page)]
+        said += [laboratory.run("plan", file)]
+    assert f"{uri}/#/compare-runs?" in text
+    said += [laboratory.run("train", file, code=1)]
+    assert "no MLflow server answers" in said[-1]
+    file.unlink()
+    assert found(laboratory.folder, *said) == []
+    assert len(list(site.rglob("*.js"))) > 3
 
 
 def test_only_runs_of_dead_processes_are_reaped(laboratory: Laboratory) -> None:
     client = laboratory.client()
-    experiment = tracking.experiment_id(client, "reaping", laboratory.output)
+    experiment = mlflow_store.experiment_id(client, "reaping", laboratory.output)
     alive = tracking.start_run(client, experiment, "alive", None, {})
     elsewhere = tracking.start_run(client, experiment, "elsewhere", None, {})
     client.set_tag(elsewhere, "opdlab.host", "another-machine")
@@ -183,7 +196,7 @@ def mlflow_server(store: Path, uri: str | None = None) -> Iterator[Server]:
 
 def test_processes_that_begin_together_share_one_experiment(tmp_path: Path, store: Path) -> None:
     shutil.copy(store, tmp_path / "mlflow.db")
-    client = tracking.open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = mlflow_store.open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
     begin, ids = threading.Barrier(2, timeout=60), []
 
     class Late(MlflowClient):
@@ -196,7 +209,7 @@ def test_processes_that_begin_together_share_one_experiment(tmp_path: Path, stor
             return found
 
     def start() -> None:
-        ids.append(tracking.experiment_id(Late(client.tracking_uri), "shared", tmp_path))
+        ids.append(mlflow_store.experiment_id(Late(client.tracking_uri), "shared", tmp_path))
 
     threads = [threading.Thread(target=start) for _ in range(2)]
     for thread in threads:
@@ -210,28 +223,28 @@ def test_processes_that_begin_together_share_one_experiment(tmp_path: Path, stor
 @pytest.mark.parametrize("cut", ["", '{"step": 2, "lo'])
 def test_a_run_taken_up_again_begins_a_line_of_its_own(laboratory: Laboratory, cut: str) -> None:
     client = laboratory.client()
-    experiment = tracking.experiment_id(client, "taken up", laboratory.output)
+    experiment = mlflow_store.experiment_id(client, "taken up", laboratory.output)
     run = tracking.start_run(client, experiment, "run", None, {})
     folder = laboratory.output / "run"
     tracking.Tracker(client, run, folder).log({"loss": 1.0}, 1)
-    path = folder / tracking.METRICS
+    path = folder / metrics_file.METRICS
     path.write_text(path.read_text() + cut)
     tracking.Tracker(client, run, folder).log({"loss": 2.0}, 2)
-    assert [row["step"] for row in tracking.read_metrics(folder)] == [1, 2]
+    assert [row["step"] for row in metrics_file.read_metrics(folder)] == [1, 2]
     assert len(path.read_text().splitlines()) == 2 + bool(cut)
 
 
 def test_metrics_that_are_not_finite_are_kept_as_such(tmp_path: Path, store: Path) -> None:
     shutil.copy(store, tmp_path / "mlflow.db")
-    client = tracking.open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = mlflow_store.open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
     run = client.create_run(client.create_experiment("e")).info.run_id
     tracker = tracking.Tracker(client, run, tmp_path)
     tracker.log({"loss": 1.0, "gradient_norm": float("inf"), "entropy": float("nan")}, 1)
     tracker.close("FINISHED")
-    (row,) = tracking.read_metrics(tmp_path)
+    (row,) = metrics_file.read_metrics(tmp_path)
     assert row["gradient_norm"] == float("inf")
     assert row["entropy"] != row["entropy"]
-    assert "Infinity" in (tmp_path / tracking.METRICS).read_text()
+    assert "Infinity" in (tmp_path / metrics_file.METRICS).read_text()
     shown = client.get_run(run).data.metrics
     assert shown["loss"] == 1.0
     assert shown["gradient_norm"] != shown["gradient_norm"]

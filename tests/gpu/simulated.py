@@ -108,8 +108,7 @@ class Simulated(torch.Tensor):
         return f"{NAME}({self.raw!r})"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        # In a file it is the host's, as checkpoints are read.
-        return self.raw.detach().__reduce_ex__(protocol)
+        return Simulated, (self.raw,)
 
     def tolist(self) -> Any:
         _wait("tolist")

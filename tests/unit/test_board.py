@@ -15,8 +15,8 @@ from huggingface_hub import parse_eval_result_entries
 from run_folders import WEIGHTS, draws, write_model, write_reference, write_run
 
 from opdlab.errors import DataError
+from opdlab.metrics_file import is_bin
 from opdlab.terminal import SymbolConsole
-from opdlab.tracking import is_bin
 from opdlab_dashboards import hub_results, records, tables
 from opdlab_dashboards.board import Leaderboard, build
 from opdlab_dashboards.curves import fidelity_curves, training_curves

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from run_folders import write_run
 
-from opdlab import models, tracking
+from opdlab import metrics_file, models, unsent
 from opdlab.errors import DataError
 from opdlab.identity import EXECUTION, Execution
 from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
@@ -24,7 +24,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     CHOSEN: Part.read,
     STOP: read_stop,
     STATE: lambda folder: Group(folder).state(),
-    tracking.UNSENT: tracking.read_unsent,
+    unsent.UNSENT: unsent.read_unsent,
     models.TRAINED_BY: lambda folder: models.trained_by(str(folder)),
 }
 DAMAGE = (b"", b"{", b"null", b"[]", b"3", b'"x"', b"\x00\xff", b'{"odd": 1}', b"[" * 99_999)
@@ -67,12 +67,12 @@ def test_what_one_run_cannot_tell_keeps_no_other_from_being_sent(tmp_path: Path)
     told = {"rows": [], "artifacts": [], "params": {}, "tags": {}, "status": "FINISHED"}
     told |= {"run_id": "x", "uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / tracking.UNSENT).write_text("{")
+    (tmp_path / "a" / unsent.UNSENT).write_text("{")
     with pytest.raises(DataError, match=r"a/unsent.json is damaged"):
-        tracking.sync(str(tmp_path))
-    assert tracking.read_unsent(tmp_path) is None
-    (tmp_path / tracking.UNSENT).write_text(json.dumps(told))
-    assert tracking.read_unsent(tmp_path) == told
+        unsent.sync(str(tmp_path))
+    assert unsent.read_unsent(tmp_path) is None
+    (tmp_path / unsent.UNSENT).write_text(json.dumps(told))
+    assert unsent.read_unsent(tmp_path) == told
 
 
 def test_lines_of_metrics_that_are_none_are_left_out(tmp_path: Path) -> None:
@@ -84,5 +84,5 @@ def test_lines_of_metrics_that_are_none_are_left_out(tmp_path: Path) -> None:
         '{"loss": 1}',
         '{"step": 2, "loss": NaN}',
     ]
-    (tmp_path / tracking.METRICS).write_text("\n".join(lines))
-    assert [row["step"] for row in tracking.read_metrics(tmp_path)] == [1, 2]
+    (tmp_path / metrics_file.METRICS).write_text("\n".join(lines))
+    assert [row["step"] for row in metrics_file.read_metrics(tmp_path)] == [1, 2]

@@ -8,11 +8,11 @@ import pytest
 
 from opdlab.errors import ConfigError
 from opdlab.loader import load_experiment
+from opdlab.metrics_file import METRICS
 from opdlab.sweeps.metrics import almost
 from opdlab.sweeps.study import SweepError, make_sampler, open_study
 from opdlab.sweeps.trial import ended_early
 from opdlab.sweeps.watch import beyond
-from opdlab.tracking import METRICS
 
 RANGE = {"type": "int", "low": 2, "high": 8}
 METHOD = {"type": "choice", "values": {"lgr": {"type": "lgr", "support": "full"}}}

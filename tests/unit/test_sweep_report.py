@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import optuna
 import pytest
-from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from opdlab import tracking
+from opdlab import mlflow_store, tracking
 from opdlab.config import Experiment
 from opdlab.loader import load_experiment
 from opdlab.sweeps import report
@@ -65,8 +64,8 @@ def written(
     """What the report says, in one line, and the metrics that it records."""
     sweep = Sweep.model_validate({"space": SPACE, "trials": 1, **settings})
     output = Path(experiment.output)
-    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
-    mlflow_experiment = tracking.experiment_id(client, "opdlab", output)
+    client = mlflow_store.open_client(mlflow_store.store_uri(output, None))
+    mlflow_experiment = mlflow_store.experiment_id(client, "opdlab", output)
     run = tracking.start_run(client, mlflow_experiment, "search-sweep", None, {})
     record = Tracker(client, run, output / "search-sweep")
     record.begin()

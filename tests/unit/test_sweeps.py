@@ -9,14 +9,14 @@ from typing import Any
 
 import optuna
 import pytest
-from mlflow import MlflowClient
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
+from opdlab import mlflow_store
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError, DataError
 from opdlab.loader import load_experiment, with_values
-from opdlab.mlflow_page import save_view
+from opdlab.mlflow_page import VIEW, save_view
 from opdlab.sweeps import report
 from opdlab.sweeps.importance import importance, of_one_objective
 from opdlab.sweeps.outcome import Outcome, intermediate
@@ -402,10 +402,9 @@ def test_a_view_of_many_keys_fits_into_what_mlflow_keeps(tmp_path: Path):
     space = {f"training.schedule_of_number_{n}": X["training.learning_rate"] for n in range(150)}
     limits = [{"metric": "repetition_rate", "at_most": 0.2}]
     view = sweep_view(parsed(space, objectives=SCORE_AND_COST, constraints=limits), "0" * 32)
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = mlflow_store.open_client(mlflow_store.store_uri(tmp_path, None))
     save_view(client, "0", "key", view)
-    (kept,) = client.get_experiment("0").tags.values()
-    assert json.loads(kept) == view
+    assert json.loads(client.get_experiment("0").tags[VIEW + "key"]) == view
 
 
 def test_a_view_has_axes_only_for_keys_that_every_trial_has():

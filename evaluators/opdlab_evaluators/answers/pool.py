@@ -3,10 +3,9 @@
 Limits are on processor time, which a busy machine does not stretch, and on memory; a limit on wall time
 catches what waits. No threads and no signals: the caller may be anything.
 
-An answer that reaches a limit, or whose worker dies, is asked again, alone, when no other worker computes.
-If it reaches the limit of processor time or memory again, or crashes its worker, that is the answer's
-doing: it is wrong. Only what the machine did, such as a worker that was killed or one that got no
-processor time, is a fault, and only if it happens alone as well.
+An answer that reaches a limit is asked again, alone, when no other worker computes. If it reaches the limit
+of processor time or memory again, that is the answer's doing: it is wrong. Only what the machine did, such
+as a worker that was killed or one that got no processor time, is a fault.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import atexit
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
@@ -127,7 +125,7 @@ class AnswerPool:
         self.selector = selectors.DefaultSelector()
         self.pid = os.getpid()
         self.costly: deque[int] = deque()
-        """Questions that met a limit, or whose worker died, and wait to be asked alone."""
+        """Questions that reached a limit once and wait to be asked alone."""
         self.alone: set[int] = set()
 
     def __enter__(self) -> AnswerPool:
@@ -157,6 +155,7 @@ class AnswerPool:
         """
         results: dict[int, Outcome | Failure] = {}
         queue = deque(range(len(questions)))
+        crashed: set[int] = set()
         self.costly, self.alone = deque(), set()
         try:
             while len(results) < len(questions):
@@ -167,7 +166,7 @@ class AnswerPool:
                 self._feed(queue, questions)
                 before = len(results)
                 for key, _ in self.selector.select(POLL_S):
-                    self._read(key.data, results)
+                    self._read(key.data, results, queue, crashed)
                 self._enforce(results)
                 if on_decided is not None and len(results) > before:
                     on_decided(len(results) - before)
@@ -193,10 +192,16 @@ class AnswerPool:
                 except BrokenPipeError:
                     continue  # it died while idle: `_read` meets the end of its output and asks again
 
-    def _read(self, worker: _Worker, results: dict[int, Outcome | Failure]) -> None:
+    def _read(
+        self,
+        worker: _Worker,
+        results: dict[int, Outcome | Failure],
+        queue: deque[int],
+        crashed: set[int],
+    ) -> None:
         lines = worker.lines()
         if lines is None:
-            self._died(worker, results)
+            self._died(worker, results, queue, crashed)
             return
         for line in lines:
             if worker.busy == -1:
@@ -214,21 +219,28 @@ class AnswerPool:
                     results[worker.busy] = _outcome(found)
             worker.busy = None
 
-    def _died(self, worker: _Worker, results: dict[int, Outcome | Failure]) -> None:
+    def _died(
+        self,
+        worker: _Worker,
+        results: dict[int, Outcome | Failure],
+        queue: deque[int],
+        crashed: set[int],
+    ) -> None:
         said = self._drop(worker)
         if not worker.started:
             raise GraderError(f"a process that grades answers does not start: {said[-500:]}")
         index = worker.busy
         if index is None or index < 0:
             return
-        code = worker.process.returncode
-        if index not in self.alone:
-            self.costly.append(index)
-        elif code == -signal.SIGKILL:
-            results[index] = Failure("grader_error", "the grading process was killed twice")
+        # Once may be the machine's fault; twice is the answer's.
+        if index in crashed:
+            code = worker.process.returncode
+            results[index] = Failure(
+                "grader_error", f"the grading process died twice (exit {code})"
+            )
         else:
-            reason = f"crashes a grading process, alone as well (exit {code})"
-            results[index] = Outcome(False, reason)
+            crashed.add(index)
+            queue.appendleft(index)
 
     def _enforce(self, results: dict[int, Outcome | Failure]) -> None:
         for worker in list(self.workers):
@@ -253,10 +265,7 @@ class AnswerPool:
                 reason = (
                     f"not decided within {self.wall_limit_s:g} s, of which {cpu:.1f} s computing"
                 )
-                if worker.busy in self.alone:
-                    results[worker.busy] = Failure("grader_timeout", reason)
-                else:
-                    self.costly.append(worker.busy)
+                results[worker.busy] = Failure("grader_timeout", reason)
                 self._drop(worker)
 
     def _spent(self, worker: _Worker, results: dict[int, Outcome | Failure], reason: str) -> None:

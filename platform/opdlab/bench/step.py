@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 from typing_extensions import override
 
-from opdlab import loader, models, tracking
+from opdlab import loader, mlflow_store, models, tracking
 from opdlab.bench.operators import operator_table, operators
 from opdlab.bench.race import Timing, machine, show, show_machine, timed, write
 from opdlab.bench.whole import Cost, evaluation_seconds, show_sweep, show_whole, times_evaluated
@@ -215,8 +215,8 @@ def bench_step(
 
 def open_contenders(config: Experiment, folder: Path, stop: StopRequest) -> list[Contender]:
     """Every run, ready to take steps, with a tracking store in a folder."""
-    client = tracking.open_client(tracking.store_uri(folder, None))
-    experiment = tracking.experiment_id(client, "bench", folder)
+    client = mlflow_store.open_client(mlflow_store.store_uri(folder, None))
+    experiment = mlflow_store.experiment_id(client, "bench", folder)
     contenders = []
     for name, variant in loader.variants(config):
         run = tracking.start_run(client, experiment, name, None, {})

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from opdlab import models, tracking
+from opdlab import mlflow_store, models, tracking
 from opdlab.config import Model
 from opdlab.diagnosis import page, report
 from opdlab.diagnosis.findings import find
@@ -57,8 +57,10 @@ def diagnose(
 def measured(work: Work, sources: Sequence[tuple[str, Model]]) -> Path:
     """Look at the models, and record what is found; see `diagnose`."""
     config, settings = work.config, work.settings
-    client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
-    experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
+    client = mlflow_store.open_client(
+        mlflow_store.store_uri(Path(config.output), config.tracking.uri)
+    )
+    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, Path(config.output))
     tracking.reap(client, experiment)
     tags = {"opdlab.role": "diagnosis"}
     run = tracking.start_run(client, experiment, f"diagnose {config.name}", None, tags)

@@ -13,7 +13,7 @@ from opdlab import comparison
 from opdlab.config import Experiment
 from opdlab.errors import DataError
 from opdlab.evaluation import headline
-from opdlab.tracking import PARTS, is_bin, read_metrics
+from opdlab.metrics_file import PARTS, is_bin, read_metrics
 from opdlab.whole_files import read_json, read_record, write_whole
 
 OUTCOME = "outcome.json"

@@ -14,7 +14,7 @@ from typing import final
 import optuna
 from mlflow import MlflowClient
 
-from opdlab import loader, mlflow_page, tracking
+from opdlab import loader, mlflow_page, mlflow_store, tracking, unsent
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError
 from opdlab.interrupt import Stopped, StopRequest
@@ -52,7 +52,7 @@ def sweep(name: str, overrides: list[str], workers: int, cluster: str | None = N
     settings = config.sweep
     if settings is None:
         raise ConfigError(f"{name} has no `sweep` section, so there is nothing to search")
-    tracking.import_store(tracking.store_uri(Path(config.output), config.tracking.uri))
+    mlflow_store.import_store(mlflow_store.store_uri(Path(config.output), config.tracking.uri))
     with Zygote() as zygote:
         _sweep(config, settings, workers, cluster, zygote)
 
@@ -62,8 +62,8 @@ def _sweep(
 ) -> None:
     folder = studies.folder_of(config)
     output = Path(config.output)
-    client = tracking.open_client(tracking.store_uri(output, config.tracking.uri))
-    experiment = tracking.experiment_id(client, config.tracking.experiment, output)
+    client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
+    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, output)
     tracking.reap(client, experiment)
     study = studies.open_study(config, settings)
     loader.save_resolved(config, folder / CONFIG)
@@ -87,7 +87,7 @@ def _sweep(
             raise SystemExit(stopped.exit_code) from stopped
         finally:
             for trial in sorted(folder.glob("trial-*"), key=natural):
-                tracking.send_unsent(trial)
+                unsent.send_unsent(trial)
             record.close(status)
 
 
@@ -96,10 +96,10 @@ def _sweep_run(
 ) -> str:
     """The run in MLflow that all trials stand under, on whichever machine they run."""
     with studies.locked(config, settings):
-        found = study.user_attrs.get("mlflow_run")
-        if found is None:
-            tags = {"opdlab.role": "sweep"}
-            found = tracking.start_run(client, experiment, f"{config.name}-sweep", None, tags)
+        known, tags = study.user_attrs.get("mlflow_run"), {"opdlab.role": "sweep"}
+        name = f"{config.name}-sweep"
+        found = tracking.run_for(client, experiment, name, None, tags, known)
+        if found != known:
             study.set_user_attr("mlflow_run", found)
         return found
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from opdlab import loader, models, tracking
+from opdlab import loader, metrics_file, mlflow_store, models, tracking
 from opdlab.config import Experiment
 from opdlab.errors import NonFiniteError, OpdlabError, TrackingError
 from opdlab.interrupt import Stopped, StopRequest
@@ -38,13 +38,12 @@ def run_trial(folder: Path, sweep_run: str) -> Outcome:
     config = loader.load_experiment(folder / CONFIG)
     models.use_threads(config.training.threads)
     output = Path(config.output)
-    client = tracking.open_client(tracking.store_uri(output, config.tracking.uri))
-    experiment = tracking.experiment_id(client, config.tracking.experiment, output)
+    client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
+    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, output)
     group = Group(folder)
-    parent = group.state()["parent"]
-    if not parent:
-        tags = {"opdlab.role": "trial"}
-        parent = tracking.start_run(client, experiment, folder.name, sweep_run, tags)
+    known, tags = group.state()["parent"], {"opdlab.role": "trial"}
+    parent = tracking.run_for(client, experiment, folder.name, sweep_run, tags, known)
+    if parent != known:
         group.update(parent=parent)
     record = tracking.Tracker(client, parent, folder)
     record.begin()
@@ -53,7 +52,11 @@ def run_trial(folder: Path, sweep_run: str) -> Outcome:
     try:
         with StopRequest() as stop:
             trial = asdict(Part.read(folder))
-            outcome = _run(Session(group, client, experiment, parent, stop, trial=trial), config)
+            session = Session(group, client, experiment, parent, stop, trial=trial)
+            try:
+                outcome = _run(session, config)
+            finally:
+                session.abandon()
         status = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}[outcome.state]
         if outcome.state == "complete":
             record.set(outcome.means())
@@ -75,7 +78,9 @@ def _params(config: Experiment, folder: Path) -> dict[str, str]:
 def _run(session: Session, config: Experiment) -> Outcome:
     variants = loader.variants(config)
     for name, _ in variants:
-        if len(variants) == 1 and not session.group.run(name):
+        state = session.group.run(name)
+        own = state.get("run_id") == session.parent or state.get("status") == "finished"
+        if len(variants) == 1 and not own:
             # A single seed is the trial: no run of its own below it.
             session.group.update(name, run_id=session.parent, status="scheduled")
         session.schedule(name, {"opdlab.role": "run"})
@@ -101,7 +106,7 @@ def _run(session: Session, config: Experiment) -> Outcome:
 
 def ended_early(folder: Path, config: Experiment) -> str:
     """Why a run has fewer steps than were asked for; empty where it has them all."""
-    last = max((row["step"] for row in tracking.read_metrics(folder)), default=0)
+    last = max((row["step"] for row in metrics_file.read_metrics(folder)), default=0)
     steps = config.training.steps
     if last == steps:
         return ""
@@ -113,8 +118,8 @@ def run_references(folder: Path, sweep_run: str) -> None:
     config = loader.load_experiment(folder / CONFIG)
     models.use_threads(config.training.threads)
     output = Path(config.output)
-    client = tracking.open_client(tracking.store_uri(output, config.tracking.uri))
-    experiment = tracking.experiment_id(client, config.tracking.experiment, output)
+    client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
+    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, output)
     with StopRequest() as stop:
         session = Session(Group(folder), client, experiment, sweep_run, stop)
         pair = load_pair(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from opdlab.mlflow_names import quoted
 from opdlab.sweeps.settings import Choice, Sweep
 
 SECTION = "sweep"
@@ -21,12 +22,12 @@ def sweep_view(sweep: Sweep, parent: str) -> dict[str, Any]:
     The chart page begins with parallel coordinates of the keys that every trial has, each objective by
     trial, and the first objective by each number and each other objective.
     """
-    metrics = [objective.metric for objective in sweep.objectives]
-    limited = [limit.metric for limit in sweep.constraints]
+    metrics = [quoted(objective.metric) for objective in sweep.objectives]
+    limited = [quoted(limit.metric) for limit in sweep.constraints]
     first = sweep.objectives[0]
     return {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}' and tags.`opdlab.role` = 'trial'",
-        "orderByKey": f"metrics.`{first.metric}`",
+        "orderByKey": f"metrics.`{metrics[0]}`",
         "orderByAsc": first.direction == "minimize",
         "selectedColumns": [
             *(f"metrics.`{metric}`" for metric in dict.fromkeys([*metrics, *limited])),

@@ -11,9 +11,9 @@ import optuna
 
 from opdlab import comparison
 from opdlab.config import Experiment
+from opdlab.metrics_file import read_metrics
 from opdlab.sweeps.outcome import costs, intermediate, mean_over_benchmarks
 from opdlab.sweeps.settings import COSTS, Sweep
-from opdlab.tracking import read_metrics
 
 
 @final

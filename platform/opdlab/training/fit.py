@@ -10,8 +10,8 @@ import torch
 from opdlab.config import Training
 from opdlab.errors import ConfigError
 from opdlab.interrupt import Stopped
+from opdlab.metrics_file import read_metrics
 from opdlab.terminal import console
-from opdlab.tracking import read_metrics
 from opdlab.training import ranks
 from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from opdlab.training.hacking import Alarms

@@ -15,8 +15,8 @@ from opdlab import loader
 from opdlab.config import Experiment
 from opdlab.errors import ConfigError, ResumeError
 from opdlab.identity import new_id
+from opdlab.mlflow_store import make_output
 from opdlab.natural_order import natural
-from opdlab.tracking import make_output
 from opdlab.whole_files import read_json, write_whole
 
 STATE = "experiment.json"

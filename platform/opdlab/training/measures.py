@@ -14,9 +14,9 @@ import torch
 
 from opdlab.errors import PluginError
 from opdlab.head import TokenLosses
+from opdlab.metrics_file import PARTS
 from opdlab.records import Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
-from opdlab.tracking import PARTS
 from opdlab.training.hacking import longest_repeat
 
 POSITION_BINS = 8

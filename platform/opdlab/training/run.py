@@ -17,7 +17,7 @@ import psutil
 from mlflow import MlflowClient
 from transformers import PreTrainedModel
 
-from opdlab import comparison, loader, mlflow_page, models, over_seeds, tracking
+from opdlab import comparison, loader, mlflow_page, mlflow_store, models, over_seeds, tracking
 from opdlab.config import Experiment, Model
 from opdlab.errors import NonFiniteError, PeerError
 from opdlab.evaluation import require
@@ -63,17 +63,27 @@ class Session:
 
     def schedule(self, name: str, tags: dict[str, str]) -> None:
         """Create a run in MLflow now, so that a server which goes away later cannot prevent it."""
-        if not self.group.run(name):
-            run_id = tracking.start_run(self.client, self.experiment, name, self.parent, tags)
+        state = self.group.run(name)
+        if state.get("status") == "finished":
+            return
+        known = state.get("run_id")
+        run_id = tracking.run_for(self.client, self.experiment, name, self.parent, tags, known)
+        if run_id != known:
             self.client.update_run(run_id, "SCHEDULED")
             self.group.update(name, run_id=run_id, status="scheduled")
+
+    def abandon(self) -> None:
+        """End the runs in MLflow that were never begun; `--resume` takes them up again."""
+        for state in self.group.state()["runs"].values():
+            if state.get("status") == "scheduled":
+                tracking.abandon(self.client, state["run_id"])
 
     @contextmanager
     def tracked(self, name: str) -> Iterator[Tracker]:
         """A scheduled run, ended with the status that fits how the block ended."""
-        self.group.update(name, status="running")
         run_id = self.group.run(name)["run_id"]
         tracker = Tracker(self.client, run_id, self.group.folder / name)
+        self.group.update(name, status="running", run_id=tracker.run_id)
         tracker.begin()
         try:
             yield tracker
@@ -83,7 +93,7 @@ class Session:
             tracker.close("KILLED" if interrupted else "FAILED")
             raise
         tracker.close("FINISHED")
-        self.group.update(name, status="finished")
+        self.group.update(name, status="finished", run_id=tracker.run_id)
 
 
 def train(name: str, overrides: list[str], resume: bool = False, seeds: int | None = None) -> None:
@@ -109,8 +119,10 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
     for _, variant in loader.variants(config):
         require_all(variant)
     group = last_group(config) if resume else None
-    client = tracking.open_client(tracking.store_uri(Path(config.output), config.tracking.uri))
-    experiment = tracking.experiment_id(client, config.tracking.experiment, Path(config.output))
+    client = mlflow_store.open_client(
+        mlflow_store.store_uri(Path(config.output), config.tracking.uri)
+    )
+    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, Path(config.output))
     for run_id in tracking.reap(client, experiment):
         console.print(
             f"{YELLOW}run {run_id} was left running by a process that died: now marked killed"
@@ -119,9 +131,8 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
     require_prompt(config, pair)
     group = group or open_group(config)
     with claimed(group.folder):
-        parent = group.state()["parent"] or tracking.start_run(
-            client, experiment, group.folder.name, None, {}
-        )
+        known = group.state()["parent"]
+        parent = tracking.run_for(client, experiment, group.folder.name, None, {}, known)
         group.update(parent=parent)
         record = Tracker(client, parent, group.folder)
         record.begin()
@@ -140,6 +151,7 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
                 console.print(f"{YELLOW}{stopped}; `{command}` goes on from here.", soft_wrap=True)
                 raise SystemExit(stopped.exit_code) from stopped
             finally:
+                session.abandon()
                 record.close(status)
 
 

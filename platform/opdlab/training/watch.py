@@ -18,10 +18,11 @@ from opdlab.config import Training
 from opdlab.evaluation import decode
 from opdlab.identity import Owner
 from opdlab.interrupt import StopRequest
+from opdlab.metrics_file import read_metrics
 from opdlab.records import Rollout, TeacherScores
 from opdlab.shapes import Bool, Float, Tensor
 from opdlab.terminal import ALARM, END, YELLOW, progress_bar
-from opdlab.tracking import Tracker, read_metrics
+from opdlab.tracking import Tracker
 from opdlab.training.hacking import Alarms, unwatched
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace

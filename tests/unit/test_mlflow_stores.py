@@ -1,0 +1,313 @@
+"""Stores that are made, broken, moved, copied and emptied by others."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from opdlab import mlflow_empty, mlflow_store, tracking, unsent
+from opdlab.errors import TrackingError
+from opdlab.mlflow_run import INSTEAD, TAG_LIMIT
+from opdlab.tracking import Tracker
+
+
+@pytest.fixture
+def cache(store: Path) -> Path:
+    """A cache with an empty store in it."""
+    return store.parent.parent / "cache"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of runs that nobody used yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    return tmp_path / "runs"
+
+
+def open_at(runs: Path) -> MlflowClient:
+    return mlflow_store.open_client(mlflow_store.store_uri(runs, None))
+
+
+def start(runs: Path, name: str = "run") -> Tracker:
+    client = open_at(runs)
+    experiment = mlflow_store.experiment_id(client, "e", runs)
+    return Tracker(client, tracking.start_run(client, experiment, name, None, {}), runs / name)
+
+
+def apart(action: Callable[[], object]) -> int:
+    """Begin an action in a process of its own."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def test_a_store_whose_making_was_killed_is_not_there_and_the_next_command_makes_it(
+    runs: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    pid = apart(lambda: open_at(runs))
+    new = runs / ".mlflow.db.new"
+    while not (new.exists() and new.stat().st_size > 50_000):
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert not (runs / "mlflow.db").exists()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    assert open_at(runs).search_experiments()
+    assert not new.exists()
+
+
+def test_commands_that_begin_together_in_a_new_folder_find_one_store(runs: Path) -> None:
+    def use() -> None:
+        mlflow_store.experiment_id(open_at(runs), "e", runs)
+
+    pids = [apart(use) for _ in range(3)]
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
+    assert len(open_at(runs).search_experiments()) == 2
+
+
+def test_a_new_store_is_a_copy_of_the_empty_one_of_this_version(runs: Path, cache: Path) -> None:
+    (empty,) = (cache / "opdlab").glob("mlflow-*.db")
+    client = open_at(runs)
+    before = client.search_experiments()[0].creation_time
+    with sqlite3.connect(empty) as store:
+        assert store.execute("SELECT creation_time FROM experiments").fetchone() == (before,)
+    assert client.search_experiments()[0].artifact_location == (runs / "mlartifacts").as_uri()
+
+
+@pytest.mark.parametrize("spoil", [b"", b"no database at all", None])
+def test_a_cache_that_is_damaged_is_not_copied(
+    tmp_path: Path, cache: Path, spoil: bytes | None
+) -> None:
+    (empty,) = (cache / "opdlab").glob("mlflow-*.db")
+    source = tmp_path / "cached"
+    source.write_bytes(empty.read_bytes()[:300_000] if spoil is None else spoil)
+    assert not mlflow_empty._copied(source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_broken_store_is_named_with_the_remedy(runs: Path) -> None:
+    file = runs / "mlflow.db"
+    runs.mkdir()
+    for content in (b"not a database" * 100, None):
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_bytes(content)
+        else:
+            with sqlite3.connect(file) as store:
+                store.execute("CREATE TABLE registered_models (name TEXT)")
+        with pytest.raises(
+            TrackingError, match=rf"store sqlite:///{file} cannot be used.*mv {file} "
+        ):
+            open_at(runs)
+
+
+def test_a_moved_store_finds_its_files_and_writes_nothing_to_the_old_place(runs: Path) -> None:
+    tracker = start(runs)
+    (runs / "note.txt").write_text("old")
+    tracker.artifact(runs / "note.txt")
+    tracker.close("FINISHED")
+    moved = runs.rename(runs.with_name("moved"))
+    client = open_at(moved)
+    assert [one.path for one in client.list_artifacts(tracker.run_id)] == ["note.txt"]
+    again = start(moved, "again")
+    again.artifact(moved / "note.txt")
+    again.close("FINISHED")
+    assert not runs.exists()
+    assert client.get_run(again.run_id).info.artifact_uri.startswith(moved.as_uri())
+
+
+def test_a_copied_store_leaves_the_one_that_it_was_copied_from_alone(runs: Path) -> None:
+    start(runs).close("FINISHED")
+    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    copied = Path(shutil.copytree(runs, runs.with_name("backup")))
+    tracker = start(copied, "more")
+    (copied / "note.txt").write_text("new")
+    tracker.artifact(copied / "note.txt")
+    tracker.close("FINISHED")
+    assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
+    assert list(copied.rglob("artifacts/note.txt"))
+
+
+def test_another_experiment_takes_the_place_of_one_that_was_deleted(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = open_at(runs)
+    first = mlflow_store.experiment_id(client, "e", runs)
+    client.delete_experiment(first)
+    second = mlflow_store.experiment_id(client, "e", runs)
+    assert client.get_experiment(second).name == "e (2)"
+    assert mlflow_store.experiment_id(client, "e", runs) == second
+    assert "'e' was deleted: 'e (2)' takes its place" in capsys.readouterr().out
+
+
+def metrics(client: MlflowClient, run: str, name: str) -> list[float]:
+    return [one.value for one in client.get_metric_history(run, name)]
+
+
+@pytest.mark.parametrize("what", ["run", "experiment"])
+def test_a_run_that_is_deleted_while_it_is_recorded_is_replaced_with_all_it_had(
+    runs: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = start(runs)
+    (runs / "note.txt").write_text("old")
+    tracker.artifact(runs / "note.txt")
+    tracker.params({"a": {"b": 1}})
+    tracker.log({"loss": 1.0}, 1)
+    old = tracker.run_id
+    if what == "run":
+        tracker.client.delete_run(old)
+    else:
+        tracker.client.delete_experiment(tracker.client.get_run(old).info.experiment_id)
+    tracker.log({"loss": 2.0}, 2)
+    tracker.set({"mean_at_8": 0.5})
+    tracker.close("FINISHED")
+    run = tracker.client.get_run(tracker.run_id)
+    assert run.data.tags[INSTEAD] == old
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
+    assert run.data.params == {"a.b": "1"}
+    assert set(metrics(tracker.client, run.info.run_id, "loss")) == {1.0, 2.0}
+    assert run.data.metrics["mean_at_8"] == 0.5
+    assert [one.path for one in tracker.client.list_artifacts(run.info.run_id)] == ["note.txt"]
+    assert not (runs / "run" / unsent.UNSENT).exists()
+    assert "takes its place" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_that_was_deleted_before_it_is_resumed_is_replaced(runs: Path) -> None:
+    tracker = start(runs)
+    tracker.log({"loss": 1.0}, 1)
+    tracker.close("KILLED")
+    tracker.client.delete_run(tracker.run_id)
+    experiment = mlflow_store.experiment_id(tracker.client, "e", runs)
+    run = tracking.run_for(tracker.client, experiment, "run", None, {}, tracker.run_id)
+    assert run != tracker.run_id
+    again = Tracker(tracker.client, run, runs / "run")
+    again.log({"loss": 2.0}, 2)
+    again.close("FINISHED")
+    assert metrics(again.client, run, "loss") == [1.0, 2.0]
+    assert tracking.run_for(tracker.client, experiment, "run", None, {}, run) == run
+
+
+def test_names_that_mlflow_refuses_keep_nothing_from_arriving(runs: Path) -> None:
+    tracker = start(runs)
+    tracker.set({"gsm8k+/mean_at_8": 0.25, "math/mean_at_8": 0.5})
+    tracker.params({"a b+c": 1, "x" * 300: 2, "": 3})
+    tracker.tags({"t/../u": "1"})
+    tracker.close("FINISHED")
+    run = tracker.client.get_run(tracker.run_id)
+    assert run.data.metrics == {"gsm8k:2b:/mean_at_8": 0.25, "math/mean_at_8": 0.5}
+    assert len(run.data.params) == 3
+    assert run.info.status == "FINISHED"
+    assert not (runs / "run" / unsent.UNSENT).exists()
+
+
+def test_one_thing_that_is_refused_is_told_and_all_others_arrive(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = start(runs)
+    tracker.params({"a": 1})
+    tracker.params({"b": 1, "a": 2, "c": 3})
+    tracker.artifact(runs / "nothing")
+    tracker.close("FINISHED")
+    run = tracker.client.get_run(tracker.run_id)
+    assert run.data.params == {"a": "1", "b": "1", "c": "3"}
+    assert run.info.status == "FINISHED"
+    text = " ".join(capsys.readouterr().out.split())
+    assert "MLflow refuses parameter a (" in text
+    assert "does not answer" not in text
+    assert text.count("refuses") == 1
+
+
+def test_what_was_not_sent_is_sent_from_any_folder_and_after_the_runs_moved(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = start(runs)
+    monkeypatch.chdir(tmp_path)
+    (runs / "run" / "note.txt").write_text("mine")
+    row = {"loss": 3.0, "step": 4, "time": 0.0}
+    told: dict[str, Any] = unsent.empty() | {
+        "rows": [row],
+        "artifacts": [["runs/run/note.txt", None]],
+    }
+    told |= {
+        "run_id": tracker.run_id,
+        "uri": str(tracker.client.tracking_uri),
+        "status": "FINISHED",
+    }
+    unsent.keep(Path("runs/run"), told)
+    away = {**told, "uri": "http://127.0.0.1:9", "artifacts": []}
+    (runs / "away").mkdir()
+    unsent.keep(runs / "away", away)
+    moved = runs.rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    with pytest.raises(
+        TrackingError, match=r"moved/away: .*http://127.0.0.1:9 still does not answer"
+    ):
+        unsent.sync(str(moved))
+    run = open_at(moved).get_run(tracker.run_id)
+    assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 3.0)
+    assert [one.path for one in open_at(moved).list_artifacts(tracker.run_id)] == ["note.txt"]
+    assert not runs.exists()
+
+
+def test_a_run_that_was_deleted_before_what_it_lacks_is_sent_is_made_again(runs: Path) -> None:
+    tracker = start(runs)
+    tracker.log({"loss": 1.0}, 1)
+    tracker.close("KILLED")
+    row = {"loss": 3.0, "step": 4, "time": 0.0}
+    told = unsent.empty() | {"rows": [row], "status": "FINISHED", "about": tracker.run.about}
+    told |= {"run_id": tracker.run_id, "uri": str(tracker.client.tracking_uri)}
+    unsent.keep(runs / "run", told)
+    tracker.client.delete_run(tracker.run_id)
+    unsent.sync(str(runs))
+    experiment = mlflow_store.experiment_id(tracker.client, "e", runs)
+    (run,) = tracker.client.search_runs([experiment])
+    assert (run.data.tags[INSTEAD], run.info.run_name) == (tracker.run_id, "run")
+    assert set(metrics(tracker.client, run.info.run_id, "loss")) == {1.0, 3.0}
+
+
+def test_the_tag_of_tables_holds_the_last_ones_whole_however_many_there_are() -> None:
+    names = [f"rollouts-{step:06d}.json" for step in range(20, 20_000, 20)]
+    tag = tracking.listed(names)
+    found = [one["path"] for one in json.loads(tag)]
+    assert len(tag) <= TAG_LIMIT
+    assert found == [f"tables/{name}" for name in names[-len(found) :]]
+    assert len(found) > 100
+
+
+def test_steps_arrive_many_at_once_and_in_order(runs: Path) -> None:
+    tracker = start(runs)
+    for step in range(1, 101):
+        tracker.log({f"m{number}": float(step) for number in range(61)}, step)
+    tracker.close("FINISHED")
+    for name in ("m0", "m60"):
+        assert metrics(tracker.client, tracker.run_id, name) == [float(n) for n in range(1, 101)]
+    assert tracker.client.get_run(tracker.run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_was_scheduled_by_a_process_that_died_does_not_stay_so(runs: Path) -> None:
+    client = open_at(runs)
+    experiment = mlflow_store.experiment_id(client, "e", runs)
+    run = tracking.start_run(client, experiment, "later", None, {})
+    client.update_run(run, "SCHEDULED")
+    assert tracking.reap(client, experiment) == []
+    client.set_tag(run, "opdlab.pid_started", "12.0")
+    assert tracking.reap(client, experiment) == [run]
+    assert client.get_run(run).info.status == "KILLED"
