@@ -6,11 +6,15 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from filelock import FileLock
+
 from opdlab.errors import DataError
 from opdlab.whole_files import read_json, write_whole
 
 MARK = ".opdlab-files.json"
 """In a folder: the names of all files that opdlab wrote there."""
+LOCK = ".opdlab-files.lock"
+"""Held while a command writes into the folder."""
 GENERATOR = '<meta name="generator" content="opdlab">'
 """In the head of a page."""
 _HEAD = 4096
@@ -28,7 +32,7 @@ def require_own_folder(place: Path) -> list[str]:
         raise DataError(f"{place} is a file: name a folder by --to")
     if (place / MARK).exists():
         return [str(name) for name in read_json(place / MARK, "files")["files"]]
-    if strange := sorted(path.name for path in place.iterdir()):
+    if strange := sorted({path.name for path in place.iterdir()} - {LOCK}):
         raise DataError(
             f"{place} holds {strange[0]} and no file that opdlab wrote: nothing was written, so that "
             "nothing of yours is lost; name a new or empty folder by --to"
@@ -50,11 +54,20 @@ def write_folder(
     Raises:
         DataError: others keep their files in the folder, or one of theirs has such a name.
     """
+    require_own_folder(place)
+    place.mkdir(parents=True, exist_ok=True)
+    # Two commands would each remove what the other has just written.
+    with FileLock(place / LOCK):
+        _write(place, content, on_file)
+
+
+def _write(
+    place: Path, content: Mapping[str, Callable[[], str]], on_file: Callable[[str], None]
+) -> None:
     earlier = require_own_folder(place)
     for name in content.keys() - set(earlier):
         if (place / name).exists():
             raise DataError(f"{place / name} was not written by opdlab: move it away")
-    place.mkdir(parents=True, exist_ok=True)
     # Named before they are written: what a killed command leaves behind is known as its own.
     _mark(place, {*earlier, *content})
     for name, make in content.items():

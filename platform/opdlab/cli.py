@@ -632,6 +632,6 @@ def main() -> None:
         from opdlab.terminal import shown
 
         # https://no-color.org: any text in the variable asks for none.
-        colour = None if os.environ.get("NO_COLOR") else "red"
-        typer.secho(shown(f"{type(error).__name__}: {error}"), fg=colour, err=True)
+        text = shown(f"{type(error).__name__}: {error}")
+        typer.echo(text if os.environ.get("NO_COLOR") else typer.style(text, fg="red"), err=True)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None

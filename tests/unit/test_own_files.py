@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,13 @@ from run_folders import draws, write_run
 
 from opdlab.errors import DataError
 from opdlab_dashboards.leaderboard import leaderboard
-from opdlab_dashboards.own_files import MARK, write_folder, write_page
+from opdlab_dashboards.own_files import LOCK, MARK, write_folder, write_page
 from opdlab_dashboards.report import report
 from opdlab_dashboards.samples import samples
 
 
 def files(place: Path) -> dict[str, str]:
-    found = (path for path in place.rglob("*") if path.is_file())
+    found = (path for path in place.rglob("*") if path.is_file() and path.name != LOCK)
     return {path.relative_to(place).as_posix(): path.read_text() for path in found}
 
 
@@ -89,6 +90,24 @@ def test_what_a_killed_command_left_is_written_over(tmp_path: Path) -> None:
         write_folder(place, {"a.md": lambda: "1", "b.md": die})
     write(place, **{"a.md": "2", "b.md": "2"})
     assert (place / "b.md").read_text() == "2"
+
+
+def test_of_two_commands_that_write_one_folder_together_the_later_has_all_of_it(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "place"
+    later = threading.Thread(target=lambda: write(place, **{"a.md": "2", "c.md": "2"}))
+
+    def meet() -> str:
+        later.start()
+        later.join(0.3)  # it ends before this one goes on, if nothing holds it
+        return "1"
+
+    write_folder(place, {"a.md": lambda: "1", "b.md": meet})
+    later.join()
+    left = files(place)
+    assert json.loads(left.pop(MARK))["files"] == sorted(left)
+    assert left == {"a.md": "2", "c.md": "2"}
 
 
 def test_a_mark_that_names_files_elsewhere_removes_none_of_them(tmp_path: Path) -> None:
