@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
+import torch
 from rich.table import Table
 
 from opdlab import doctor_draws, doctor_machine, doctor_models, doctor_training, loader, models
@@ -85,14 +86,19 @@ def named(teacher: str, cast: Cast, line: Line) -> Line:
 
 
 def load(config: Experiment) -> Generator[Line, None, Cast | None]:
-    """The models, or a line for each that cannot be loaded."""
+    """The models, where training would have them, or a line for each that cannot be loaded."""
     sources = {"student": config.student, "teacher": config.teacher}
     sources |= {f"specialists.{i}": one for i, one in enumerate(config.specialists)}
+    own, others = doctor_machine.places(config)
     loaded = {}
     for name, source in sources.items():
+        device = own if name == "student" else others
         try:
-            model = models.load_model(source.path, source.revision, source.dtype)
+            model = models.load_model(source.path, source.revision, source.dtype, device)
             loaded[name] = (model, models.load_tokenizer(source.path, source.revision))
+        except torch.OutOfMemoryError as error:
+            remedy = f"take a smaller one or a lower {name}.dtype, or set training.teacher_device"
+            yield failed(f"{name} fits on {device}", str(error), remedy)
         except OpdlabError as error:
             yield failed(f"{name} can be loaded", str(error), f"correct {name}.path, or fetch it")
     if len(loaded) < len(sources):

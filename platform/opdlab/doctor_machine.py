@@ -15,7 +15,7 @@ import torch
 from packaging.requirements import Requirement
 from transformers import PreTrainedModel
 
-from opdlab import posed
+from opdlab import models, posed
 from opdlab.config import Experiment
 from opdlab.data_check import as_expected
 from opdlab.doctor_lines import Line, judged, skipped
@@ -86,16 +86,19 @@ def versions(wanted: Sequence[str] | None = None) -> Line:
 
 def device(config: Experiment) -> Line:
     """Whether the accelerator that is asked for is there."""
-    asked, count = config.training.accelerator, torch.cuda.device_count()
+    asked = config.training.accelerator
+    kind = models.device("auto")
+    count = torch.accelerator.device_count() if kind != "cpu" else 0
     teacher = torch.device(config.training.teacher_device or "cpu")
-    if teacher.type == "cuda" and (teacher.index or 0) >= count:
+    if not is_here(teacher):
         return judged(
             "the device is there",
             False,
             f"training.teacher_device is {teacher}, and there are {count} GPUs",
             "set training.teacher_device to one that is there, or leave it out",
         )
-    names = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "no GPU"
+    own = torch.cuda.get_device_name if kind == "cuda" else lambda i: f"{kind}:{i}"
+    names = ", ".join(map(own, range(count))) or "no GPU"
     if asked in ("gpu", "cuda"):
         needed = config.training.devices
         remedy = "set training.accelerator: cpu, or fewer training.devices"
@@ -104,6 +107,22 @@ def device(config: Experiment) -> Line:
         )
     use = f"cpu, {torch.get_num_threads()} threads" if asked == "cpu" or not count else names
     return judged("the device is there", True, f"{asked}: {use}", "")
+
+
+def is_here(device: torch.device) -> bool:
+    """Whether torch finds a device."""
+    if device.type == "cpu":
+        return True
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    own = found is not None and found.type == device.type
+    return own and (device.index or 0) < torch.accelerator.device_count()
+
+
+def places(config: Experiment) -> tuple[torch.device, torch.device]:
+    """Where training would have the student and its teachers, as far as these devices are here."""
+    own = torch.device(models.device(config.training.accelerator))
+    teachers = torch.device(config.training.teacher_device or own)
+    return own, teachers if is_here(teachers) else own
 
 
 def benchmarks(config: Experiment) -> Line:

@@ -75,11 +75,15 @@ class Probe:
 
     def score(self, questions: Questions) -> TeacherScores:
         """Every row's own teacher's answers, as in training."""
+        teacher = self.teacher.model.device
+        rollout = self.rollout.to(teacher)
+        questions = replace(questions, candidates=questions.candidates.to(teacher))
         if not self.specialists:
-            return self.teacher.score(self.rollout, questions)
-        return score_by_domain(
-            self.teacher, self.specialists, self.rollout, questions, self.domains
-        )
+            found = self.teacher.score(rollout, questions)
+        else:
+            general, others = self.teacher, self.specialists
+            found = score_by_domain(general, others, rollout, questions, self.domains)
+        return found.to(self.student.device)
 
     def again(self, number: int) -> Rollout:
         """Other answers to the same prompts; number 0 are those that are there."""
@@ -101,8 +105,9 @@ class Probe:
         return probes
 
     def only(self, rows: Sequence[int], teacher: Teacher) -> Probe:
-        """Some rows, and one teacher for them."""
-        rollout, _ = part(self.rollout, torch.tensor(rows))
+        """Some rows, and one teacher for them, on its device."""
+        chosen_rows = torch.tensor(rows, device=self.rollout.tokens.device)
+        rollout = part(self.rollout, chosen_rows)[0].to(teacher.model.device)
         problems = [self.problems[row] for row in rows]
         return replace(self, teacher=teacher, specialists=(), problems=problems, rollout=rollout)
 

@@ -134,7 +134,8 @@ def with_grades(probe: Probe) -> Rollout:
     problems = [prompt.problem for prompt in probe.problems]
     grades = outcomes(probe.rollout, problems, probe.prompts, probe.tokenizer)
     first = {prompt.tokens: row for row, prompt in reversed(list(enumerate(probe.problems)))}
-    group = torch.tensor([first[prompt.tokens] for prompt in probe.problems])
+    rows = [first[prompt.tokens] for prompt in probe.problems]
+    group = torch.tensor(rows, device=probe.rollout.tokens.device)
     return replace(probe.rollout, group=group, outcome=grades)
 
 
@@ -160,6 +161,6 @@ def gradient_norm(probe: Probe, rollout: Rollout) -> tuple[float, int]:
     if not total.requires_grad:
         return 0.0, 0
     found = torch.autograd.grad(total, trained, allow_unused=True)
-    norms = [float(g.norm()) for g in found if g is not None]
+    norms = torch.stack([g.norm() for g in found if g is not None]).tolist()
     norm = sum(n * n for n in norms) ** 0.5
     return norm / max(float(weights.sum()), 1e-9), sum(n > 0 for n in norms)

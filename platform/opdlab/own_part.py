@@ -78,6 +78,8 @@ def own_part(completion: str, prompt: str = "", marks: Marks = ()) -> str:
         marks: of the template, beside those that are known.
     """
     opening, closing = _patterns(marks)
+    if not _beginnings(marks).search(completion):
+        return "" if _opened(prompt, opening) else completion
     closed = None
     for match in closing.finditer(completion):
         closed = match if not _quoted(completion, match) else closed
@@ -94,7 +96,7 @@ def own_part(completion: str, prompt: str = "", marks: Marks = ()) -> str:
 
 def _opened(prompt: str, opening: re.Pattern[str]) -> bool:
     tail = prompt[-NEAR:].rstrip()
-    return any(match.end() == len(tail) for match in opening.finditer(tail))
+    return bool(tail) and any(match.end() == len(tail) for match in opening.finditer(tail))
 
 
 def _quoted(text: str, match: re.Match[str]) -> bool:
@@ -108,6 +110,13 @@ def _patterns(marks: Marks) -> tuple[re.Pattern[str], re.Pattern[str]]:
     listed = [sorted({re.escape(pair[side]) for pair in marks}, key=len)[::-1] for side in (0, 1)]
     opening, closing = ("|".join([*own, known]) for own, known in zip(listed, _KNOWN, strict=True))
     return re.compile(opening, re.IGNORECASE), re.compile(closing, re.IGNORECASE)
+
+
+@lru_cache(maxsize=64)
+def _beginnings(marks: Marks) -> re.Pattern[str]:
+    """What every mark begins with: a text without it has none, which is told faster than by all of them."""
+    own = "".join(re.escape(mark[:1]) for pair in marks for mark in pair)
+    return re.compile(rf"[◁{own}]|<[/|]?[\w.-]|\[/?[\w.-]")
 
 
 _KNOWN = (_OPENING, _CLOSING)

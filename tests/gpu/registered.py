@@ -10,6 +10,7 @@ import lightning
 import torch
 from gpu.simulated import NAME, run, to_device
 from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.utils import _pytree as pytree
 
@@ -101,6 +102,9 @@ class _Trainer(lightning.Trainer):
             device = torch.device(NAME, 0)
             strategy = SingleDeviceStrategy(device=device, accelerator=_Accelerator())
             options |= {"accelerator": "auto", "devices": 1, "strategy": strategy}
+            if str(options.get("precision")).endswith("-mixed"):
+                mixed = MixedPrecision(options.pop("precision"), NAME)
+                options["plugins"] = [*options.get("plugins", ()), mixed]
         super().__init__(**options)
 
 
@@ -123,6 +127,8 @@ def register() -> str:
     # They end with the objects.
     register.kept = aten, rest  # pyright: ignore[reportFunctionMemberAccess]
     lightning.Trainer = _Trainer
+    # Else a backward pass has a thread of its own, which the end of the process may meet in Python.
+    torch.autograd.set_multithreading_enabled(False)
     return NAME
 
 

@@ -108,7 +108,8 @@ class Simulated(torch.Tensor):
         return f"{NAME}({self.raw!r})"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return Simulated, (self.raw,)
+        # In a file it is the host's, as checkpoints are read.
+        return self.raw.detach().__reduce_ex__(protocol)
 
     def tolist(self) -> Any:
         _wait("tolist")

@@ -50,10 +50,20 @@ def test_towers_of_powers_are_wrong_before_they_are_worked_out():
     assert decide("10^{10^{10}}", "10^{10^{10}}").equal
 
 
+def test_hundreds_of_roots_in_any_order_are_compared_at_once():
+    roots = [rf"\sqrt{{{number}}}" for number in range(2, 302)]
+    gold = rf"\{{{', '.join(roots)}\}}"
+    began = time.process_time()
+    assert decide(gold, rf"\{{{', '.join(reversed(roots))}\}}").equal
+    assert not decide(gold, rf"\{{{', '.join([*roots[:-1], roots[0]])}\}}").equal
+    assert not decide(gold, gold.replace(r"\sqrt{17}", r"-\sqrt{17}")).equal
+    assert time.process_time() - began < 10
+
+
 def test_an_answer_that_kills_its_process_twice_is_an_error_and_harms_no_other(pool):
     """The kernel's out-of-memory killer, played by the test."""
     statuses([EASY], pool)
-    killer = threading.Thread(target=kill_busy_workers, args=(pool, 2))
+    killer = threading.Thread(target=end_busy_workers, args=(pool, 2, signal.SIGKILL))
     killer.start()
     found = statuses([("42", HARD)], pool)
     killer.join()
@@ -61,13 +71,32 @@ def test_an_answer_that_kills_its_process_twice_is_an_error_and_harms_no_other(p
     assert statuses([EASY], pool) == ["correct"]
 
 
-def kill_busy_workers(pool, times):
+def test_an_answer_that_crashes_its_process_alone_as_well_is_wrong(pool):
+    statuses([EASY], pool)
+    killer = threading.Thread(target=end_busy_workers, args=(pool, 2, signal.SIGSEGV))
+    killer.start()
+    (verdict,) = grade_answers([("42", HARD)], pool)
+    killer.join()
+    assert (verdict.status, "alone" in verdict.reason) == ("wrong", True)
+    assert statuses([EASY], pool) == ["correct"]
+
+
+def test_a_worker_that_got_no_processor_in_time_is_asked_again_alone():
+    with AnswerPool(workers=1, wall_limit_s=2) as pool:
+        statuses([EASY], pool)
+        first = pool.workers[0].process
+        first.send_signal(signal.SIGSTOP)
+        assert statuses([("3", r"\boxed{\sqrt{8} + \pi}")], pool) == ["wrong"]
+        assert pool.workers[0].process is not first
+
+
+def end_busy_workers(pool, times, by):
     for _ in range(times):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             busy = [w for w in list(pool.workers) if w.busy is not None and w.busy >= 0]
             if busy:
-                busy[0].process.send_signal(signal.SIGKILL)
+                busy[0].process.send_signal(by)
                 while busy[0] in pool.workers:
                     time.sleep(0.01)
                 break

@@ -27,6 +27,8 @@ from opdlab_evaluators.answers.words import choice_of, plain_words, says_words, 
 
 FLOAT_ROUNDING = 40
 NUMERIC_PRECISION = 80
+MOST_FOR_LIBRARY = 40
+"""Items of a set, each of which math-verify compares with all: 300 roots take it 15 s."""
 # Each reads or compares answers: by the version of antlr `50\%` is 50, or not.
 DECIDING = (
     "math-verify",
@@ -55,7 +57,7 @@ class Outcome:
 @cache
 def rules() -> str:
     """Version of these rules with those of the libraries that they rest on."""
-    return "+".join(["math-6", *(f"{name}-{version(name)}" for name in DECIDING)])
+    return "+".join(["math-7", *(f"{name}-{version(name)}" for name in DECIDING)])
 
 
 def quick(gold: str, answer: str) -> Outcome | None:
@@ -171,6 +173,7 @@ def _read_gold(gold: str) -> tuple[Thing, Context]:
         unit=thing.unit,
         vectors=any(name.startswith("vector ") for name in names),
         j_is_imaginary=_has(thing, "i") and "j" not in names,
+        is_point=thing.kind == "tuple",
     )
     return thing, context
 
@@ -224,7 +227,9 @@ def _compared(
 
 
 def _is_dear(*things: Thing) -> bool:
-    """Whether a power, factorial or binomial is so large that math-verify might work it out for ever."""
+    """Whether powers, factorials, binomials are so large, or items so many, that math-verify takes long."""
+    if any(len(thing.items) > MOST_FOR_LIBRARY for thing in things):
+        return True
     return any(is_dear(thing.trees) or _is_dear(*thing.items) for thing in things)
 
 

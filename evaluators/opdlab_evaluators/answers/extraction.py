@@ -95,9 +95,12 @@ def _extracted(text: str, named: bool = False) -> Extracted | None:
 
 def _boxes(text: str) -> list[_Box]:
     """Boxes that hold something, in order; of nested ones the innermost's content."""
+    marks = list(_BOX.finditer(text))
+    if not marks:
+        return []
     closing = brace_pairs(text)
     found: list[_Box] = []
-    for match in _BOX.finditer(text):
+    for match in marks:
         start = match.end()
         if text[start : start + 1] == "{":
             box = _braced(text, match.start(), start, closing)

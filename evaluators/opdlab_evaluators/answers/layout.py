@@ -26,6 +26,10 @@ _CHARACTERS = {
     "√": r"\sqrt ",
     "∛": r"\sqrt[3]",
     "∞": r"\infty ",
+    "∠": r"\angle ",
+    "△": r"\triangle ",
+    "≈": r"\approx ",
+    "≡": r"\equiv ",
     "≤": r"\le ",
     "⩽": r"\le ",
     "≥": r"\ge ",
@@ -97,7 +101,8 @@ _SKIP = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom)\*?\s{0,5}\{[^
 _DELIMITERS = re.compile(r"(?<!\\)(?:\\[()]|\\\[|\\\])|(?<!\\)\${1,2}")
 _EMPTY_TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm)\s{0,5}\{\s{0,20}\}")
 _BLANKS = re.compile(r"\s+")
-_SEPARATED = re.compile(r"(?<=\d)(?:\{,\}|,\\!)\s{0,3}(?=\d{3})")
+_SEPARATED = re.compile(r"(?<=\d)(?:\\!)?(?:\{,\}(?:\\!)?|,\\!)\s{0,3}(?=\d{3})")
+_MONEY = re.compile(r"([€£])\s?(\d[\d,]*(?:\.\d+)?)")
 # As programs write them: `1_234_567`. A base is never three digits long.
 _UNDERSCORED = re.compile(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?![\w{])")
 # A sign of money that opens no formula.
@@ -113,7 +118,9 @@ _ROW_SPACE = re.compile(r"(\\\\)\s?\[\s?-?[\d.]{1,6}\s?[a-z]{2}\s?\]")
 _DEGREES = re.compile(
     r"(?<=[\d}])\s?\^\s?(?:o(?![a-zA-Z])|\{\s?o\s?\}|\{?\s?\\(?:text|mathrm|textrm)\s?\{\s?o\s?\}\s?\}?)"
 )
-_MARKS = re.compile(r"^\s?\\therefore(?![a-zA-Z])|\\(?:checkmark|blacksquare|qed)(?![a-zA-Z])\s?$")
+_MARKS = re.compile(
+    r"^\s?\\therefore(?![a-zA-Z])|\\(?:checkmark|blacksquare|square|Box|qed)(?![a-zA-Z])\s?$"
+)
 _ALIGNED = re.compile(
     r"\s?\\begin\s?\{(aligned|align\*?|gathered|split|equation\*?)\}(?P<row>.*)\\end\s?\{\1\}\s?",
     re.DOTALL,
@@ -169,7 +176,7 @@ def _rewritten(text: str) -> str:
     """Older or rarer ways to write something, in the usual one."""
     text = _ANGLES.sub(lambda m: "(" if m[1] == "l" else ")", _ROW_SPACE.sub(r"\1", text))
     text = _HALF_OF_DAY.sub(r"\1\2", _CURRENCY.sub("", _DEGREES.sub(r"^\\circ ", text)))
-    text = _infix(_THAT_IS.sub("that is ", text))
+    text = _infix(_THAT_IS.sub("that is ", text.replace("{:}", ":")))
     lines = _ALIGNED.fullmatch(_DELIMITERS.sub(" ", text.strip()))
     if lines and r"\\" not in lines["row"].strip().removesuffix(r"\\"):
         text = lines["row"].replace(r"\&", " ").replace("&", " ")
@@ -221,6 +228,7 @@ def _strip(text: str) -> str:
         if not re.search(r"\.\.\.?$", text):
             text = text.rstrip(_ENDS)
         text = re.sub(r"\\text\s?\{\s?[.,;]\s?\}$", "", text)
+        text = re.sub(r"(?<=[\w)])[.,;](?=\s?\}$)", "", text)
         if text == before:
             break
     text = _POWER.sub("^", text)
@@ -230,6 +238,7 @@ def _strip(text: str) -> str:
 def _unicode(text: str) -> str:
     if text.isascii():
         return text
+    text = _MONEY.sub(r"\2 \1", text)
     text = _FRACTION.sub(_vulgar, _DASH.sub("-", text))
     text = _SCRIPTS.sub(_scripts, text)
     text = _ODD.sub(lambda m: _CHARACTERS[m[0]], text)

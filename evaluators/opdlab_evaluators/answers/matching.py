@@ -21,8 +21,13 @@ from opdlab_evaluators.answers.tokens import Unread
 PRECISIONS = (60, 300)
 """Digits of the first look, and of the one that tells noise from a small difference."""
 POINTS = 4
-ORDERED = ("tuple",)
+GLANCE, LARGE = 1e-9, 1e100
+"""Relative difference of numbers that are told apart by a glance, and numbers that are not."""
 GROUPS = ("list", "tuple", "set")
+
+
+Lettered = tuple[Tree, frozenset[str]]
+"""An expression and its letters."""
 
 
 class Matching:
@@ -31,6 +36,9 @@ class Matching:
     def __init__(self) -> None:
         self.exact = True
         self.too_large = False
+        # Of each expression that was met, at each point and precision: one of many is compared with all.
+        self.known: dict[tuple[int, int, int], tuple[Tree, Number | None]] = {}
+        self.sketches: dict[int, tuple[Thing, complex | None]] = {}
 
     def same(self, gold: Thing, answer: Thing) -> bool:  # noqa: C901
         """Whether the answer is what the gold says."""
@@ -69,21 +77,20 @@ class Matching:
         """Whether two expressions have the same value at every point that is tried."""
         if a == b:
             return True
-        names = sorted(letters(a) | letters(b))
+        own = letters(a), letters(b)
         met = 0
-        for number in range(POINTS if names else 1):
-            at = {name: point(name, number) for name in names}
-            found = self._equal_at(a, b, at)
+        for number in range(POINTS if any(own) else 1):
+            found = self._equal_at((a, own[0]), (b, own[1]), number)
             if found is False:
                 return False
             met += found is True
         return met > 0
 
-    def _equal_at(self, a: Tree, b: Tree, at: dict[str, Fraction]) -> bool | None:
+    def _equal_at(self, a: Lettered, b: Lettered, number: int) -> bool | None:
         """Whether they are equal at a point; None where both have no value there."""
         for digits in PRECISIONS:
             with mpmath.workdps(digits):
-                x, y = self._value(a, at), self._value(b, at)
+                x, y = (self._remembered(each, number, digits) for each in (a, b))
                 if x is None or y is None:
                     return None if x is y else False
                 if isinstance(x, Fraction) and isinstance(y, Fraction):
@@ -92,6 +99,14 @@ class Matching:
                 if not _close(real(x), real(y), digits):
                     return False
         return True
+
+    def _remembered(self, one: Lettered, number: int, digits: int) -> Number | None:
+        tree, names = one
+        key = id(tree), number, digits
+        if key not in self.known:
+            at = {name: point(name, number) for name in names}
+            self.known[key] = tree, self._value(tree, at)
+        return self.known[key][1]
 
     def _value(self, tree: Tree, at: dict[str, Fraction]) -> Number | None:
         try:
@@ -176,7 +191,7 @@ class Matching:
             return all(self.same(x, y) for x, y in zip(a, _by_name(b), strict=True))
         rest = list(b)
         for x in a:
-            found = next((n for n, y in enumerate(rest) if self.same(x, y)), None)
+            found = next((n for n, y in enumerate(rest) if self._may_be(x, y)), None)
             if found is None:
                 return False
             del rest[found]
@@ -185,9 +200,35 @@ class Matching:
     def _distinct(self, items: Sequence[Thing]) -> list[Thing]:
         kept: list[Thing] = []
         for item in items:
-            if not any(self.same(item, other) for other in kept):
+            if not any(self._may_be(item, other) for other in kept):
                 kept.append(item)
         return kept
+
+    def _may_be(self, gold: Thing, answer: Thing) -> bool:
+        """`same` of two items of many, most of which a glance tells apart."""
+        x, y = self._sketch(gold), self._sketch(answer)
+        if x is not None and y is not None and abs(x - y) > GLANCE * max(1, abs(x), abs(y)):
+            self.exact = self.exact and _is_fraction(gold) and _is_fraction(answer)
+            return False
+        return self.same(gold, answer)
+
+    def _sketch(self, thing: Thing) -> complex | None:
+        """The value of a plain number, roughly; None for what says more, or is no usual number."""
+        if id(thing) not in self.sketches:
+            self.sketches[id(thing)] = thing, self._roughly(thing)
+        return self.sketches[id(thing)][1]
+
+    def _roughly(self, thing: Thing) -> complex | None:
+        said = (thing.unit, thing.modulus, thing.rounded, thing.finest)
+        if thing.kind != "value" or thing.percent or said != (None,) * 4 or letters(thing.trees):
+            return None
+        try:
+            with mpmath.workdps(PRECISIONS[0]):
+                found = self._remembered((thing.trees[0], frozenset()), 0, PRECISIONS[0])
+                rough = None if found is None else complex(real(found))
+        except OverflowError:
+            return None
+        return rough if rough is not None and abs(rough) < LARGE else None
 
     def _numerals(self, gold: Thing, answer: Thing) -> bool:
         if gold.kind == answer.kind:
@@ -221,6 +262,9 @@ class Matching:
 
     def _both_equations(self, gold: Thing, answer: Thing) -> bool:
         if len(gold.trees) == len(answer.trees) == 2:
+            if gold.name and answer.name.startswith(f"{gold.name}_"):
+                # Solutions with numbers: `x_1 = 2` where `x = 2` is one of several.
+                return self.equal(gold.trees[1], answer.trees[1])
             if gold.name and answer.name and ("(" in gold.name) != ("(" in answer.name):
                 return self.equal(gold.trees[1], answer.trees[1])
             return self._proportional(_difference(gold), _difference(answer))
@@ -343,6 +387,10 @@ def _with_letter(tree: Any, old: str, new: str) -> Any:
     if tree == ("letter", old):
         return ("letter", new)
     return tuple(_with_letter(part, old, new) for part in tree)
+
+
+def _is_fraction(thing: Thing) -> bool:
+    return thing.trees[0][0] == "number"
 
 
 def _is_decimal(thing: Thing) -> bool:

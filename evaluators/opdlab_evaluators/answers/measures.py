@@ -16,6 +16,7 @@ from opdlab_evaluators.answers.words import MEANING, scaled, worded
 _TAILS_BY_WORD = {tail[-1]: tuple(one for one in TAILS if one[-1] == tail[-1]) for tail in TAILS}
 
 
+NEGATIVE = ("negative", "minus")
 MOST_OF_UNIT = 30
 """Tokens of the longest unit."""
 
@@ -36,6 +37,8 @@ class Measures:
             return replace(found, unit=found.unit if sized else unit("dollar"), modulus=modulus)
         if len(tokens) > 1 and tokens[0].text == "-" and str(tokens[1]) == "\\dollar":
             return replace(self.quantity([tokens[0], *tokens[2:]]), unit=unit("dollar"))
+        if len(tokens) > 1 and tokens[0].kind == "word" and tokens[0].text.lower() in NEGATIVE:
+            return _negated(self.quantity(tokens[1:]))
         tokens, percent = _percent(self._without_tail(tokens))
         tokens, tail = self._unit(tokens)
         if not tokens:
@@ -82,7 +85,10 @@ class Measures:
                 return found[0], above.times(below, -1)
         for place in range(max(1, len(tokens) - MOST_OF_UNIT), len(tokens)):
             if self._may_begin_unit(tokens, place):
-                each = tokens[place].text.lower() in ("per", "every", "each")  # `$18 per day`
+                # `$18 per day`, `$18 a day`
+                each = tokens[place].text.lower() in ("per", "every", "each") or _in_each(
+                    tokens[place:]
+                )
                 found = self._units_from(tokens[place + each :])
                 if found is not None:
                     return tokens[:place], Unit().times(found, -1) if each else found
@@ -109,6 +115,8 @@ class Measures:
         if len(token.text) == 1:
             if token.text in self.context.letters:
                 return False
+            if _in_each(tokens[place:]):
+                return True
             # `10 m` as it is typed; `10m` may be a product.
             typed = token.spaced and before.kind == "number" and token.text in "mgshL"
             return token.upright or typed or self._is_units_letter(token)
@@ -183,6 +191,12 @@ class Measures:
         return None
 
 
+def _in_each(tokens: Sequence[Token]) -> bool:
+    """Whether `a day` comes, and nothing behind it."""
+    time = unit(tokens[1].text) if len(tokens) == 2 and tokens[0].spaced else None
+    return tokens[0].text in ("a", "an") and time is not None and time.dimension == (("time", 1),)
+
+
 def _is_stuff(tokens: Sequence[Token]) -> bool:
     """Whether words are what there is some of: `cups of flour`."""
     return 0 < len(tokens) <= 4 and all(
@@ -214,6 +228,13 @@ def _thousands(tokens: list[Token]) -> list[Token]:
     if scale is None or tokens[-2].kind != "number":
         return tokens
     return [*tokens[:-1], Token("word", scale, spaced=True)]
+
+
+def _negated(thing: Thing) -> Thing:
+    """`negative 3`; a sum behind the word may be meant whole or not."""
+    if thing.trees[0][0] not in ("number", "over", "root", "constant"):
+        raise Unread("a negative of what is no number")
+    return replace(thing, trees=(("minus", thing.trees[0]),))
 
 
 def _percent(tokens: list[Token]) -> tuple[list[Token], bool]:

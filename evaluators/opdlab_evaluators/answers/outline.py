@@ -20,7 +20,7 @@ VOCABULARY_FILE = Path(__file__).with_name("vocabulary.txt")
 _BINDING = frozenset(
     names_of(
         "of to from after before until by than with for without per and as like into across along"
-        " against since if when where while because"
+        " against since if when where while because over until"
     )
 )
 _CONFIRMING = (

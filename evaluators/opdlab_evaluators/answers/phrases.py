@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from opdlab_evaluators.answers.sentences import SAYING
+
 LONGEST = 1000
 """Characters of a phrase that are read."""
 
@@ -26,9 +28,12 @@ _STEP = re.compile(
     re.DOTALL,
 )
 _BREAK = re.compile(r"\n|[.。](?=[*_`)]{0,4}(?:\s|$))")
+# No formula begins, and no sentence ends, in such a run.
+_PLAIN = re.compile(r"[^\\$\n.。]+")
 # What follows explains the answer and is no part of it.
 _REASONS = re.compile(
-    r"[,;]?\s(?:because|since|as (?:the|we|it|there|shown|required|each)\b|which|where|so that|given that"
+    r"[,;]?\s(?:because|since|as (?:the|we|it|there|shown|required|each)\b|which|where|so (?:that|we are)"
+    r"|given that"
     r"|by (?:the|symmetry|induction)\b|according to|based on|from (?:the|above|step)\b)\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
@@ -46,12 +51,18 @@ _ALONE = re.compile(
     r"(?P<bold>\*\*|__)(?P<inside>[^*\n]{1,300})(?P=bold)\.?|[-+]?\\?\$?\d[\d,.]*%?"
 )
 _STATES = re.compile(
-    r"\b(?:is|are|was|were|equals|has|have|had|makes|made|earns|earned|costs?|pays|paid|spends|spent|needs?|takes?"
-    r"|took|gets|got|sells|sold|buys|bought|uses|used|must be|will be|would be)\b|=|≈|\\approx"
+    rf"\b(?:{'|'.join(sorted(SAYING))})\b|=|≈|\\approx|[≤≥<>∈]|\\(?:le|ge|leq|geq|in)(?![a-zA-Z])"
+)
+_LABELLED = re.compile(r"[A-Z][A-Za-z ]{2,60}[*_]{0,2}:(?=[*_]{0,2}\s)")
+# A formula without a word of prose, or the letter of a choice.
+_BARE = re.compile(
+    r"(?=.*[\d\\])(?:\\(?:text|mathrm|textbf|mathbf)\{[^{}]{0,20}\}|\\[a-zA-Z]+|\b[a-zA-Z]\b|[^a-zA-Z\n])+"
+    r"|[*_]{0,2}\(?[A-H][).]?[*_]{0,2}"
 )
 _TASK = re.compile(
     r"(?:please |now )?(?:find|compute|evaluate|simplify|calculate|determine|express|expand|factor|solve"
-    r"|rewrite|what (?:is|are)|give)\b",
+    r"|rewrite|what (?:is|are)|give|write|prove|show|state|list|convert|reduce|rationalize|round|estimate"
+    r"|approximate|prove|let)\b",
     re.IGNORECASE,
 )
 _LAST = 40
@@ -80,15 +91,25 @@ def last_statement(text: str) -> str | None:
     if signed:
         return None if _OPTIONS.search(text) else _phrase(line, signed.end())
     formula = _STEP.fullmatch(line.rstrip("."))
+    if formula is None and _BARE.fullmatch(line) and not _is_listed(text, line):
+        return _phrase(line, 0)
     if formula and _is_task(text.rstrip()[: -len(line)], line):
         return None
     if formula:
         return _trimmed(next(value for value in formula.groups() if value is not None))
     sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", line)[-1]
     states = _STATES.search(sentence)
+    if states is None and not _OPTIONS.search(text) and not _TASK.match(sentence):
+        states = _LABELLED.match(sentence)
     if states is None or sentence.endswith("?") or not sentence[states.end() :].strip(" .:*$"):
         return None
     return _phrase(sentence, 0)
+
+
+def _is_listed(text: str, line: str) -> bool:
+    """Whether a last line is one of several choices, an empty box, or what the words before it ask for."""
+    before = text.rstrip()[: -len(line)]
+    return "boxed" in line or bool(_OPTIONS.search(text)) or _is_task(before, line)
 
 
 def _is_task(before: str, formula: str) -> bool:
@@ -126,6 +147,11 @@ def _phrase(text: str, start: int) -> str | None:
     # Behind an emphasis that was opened for the answer its end is cut off again by `tidy`.
     pieces: list[str] = []
     while place < len(window):
+        plain = _PLAIN.match(window, place)
+        if plain:
+            pieces += plain[0]
+            place = plain.end()
+            continue
         formula = _STEP.match(window, place)
         if formula:
             inside = next(value for value in formula.groups() if value is not None)

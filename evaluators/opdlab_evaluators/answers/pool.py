@@ -3,9 +3,10 @@
 Limits are on processor time, which a busy machine does not stretch, and on memory; a limit on wall time
 catches what waits. No threads and no signals: the caller may be anything.
 
-An answer that reaches a limit is asked again, alone, when no other worker computes. If it reaches the limit
-of processor time or memory again, that is the answer's doing: it is wrong. Only what the machine did, such
-as a worker that was killed or one that got no processor time, is a fault.
+An answer that reaches a limit, or whose worker dies, is asked again, alone, when no other worker computes.
+If it reaches the limit of processor time or memory again, or crashes its worker, that is the answer's
+doing: it is wrong. Only what the machine did, such as a worker that was killed or one that got no
+processor time, is a fault, and only if it happens alone as well.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import atexit
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -125,7 +127,7 @@ class AnswerPool:
         self.selector = selectors.DefaultSelector()
         self.pid = os.getpid()
         self.costly: deque[int] = deque()
-        """Questions that reached a limit once and wait to be asked alone."""
+        """Questions that met a limit, or whose worker died, and wait to be asked alone."""
         self.alone: set[int] = set()
 
     def __enter__(self) -> AnswerPool:
@@ -155,7 +157,6 @@ class AnswerPool:
         """
         results: dict[int, Outcome | Failure] = {}
         queue = deque(range(len(questions)))
-        crashed: set[int] = set()
         self.costly, self.alone = deque(), set()
         try:
             while len(results) < len(questions):
@@ -166,7 +167,7 @@ class AnswerPool:
                 self._feed(queue, questions)
                 before = len(results)
                 for key, _ in self.selector.select(POLL_S):
-                    self._read(key.data, results, queue, crashed)
+                    self._read(key.data, results)
                 self._enforce(results)
                 if on_decided is not None and len(results) > before:
                     on_decided(len(results) - before)
@@ -192,16 +193,10 @@ class AnswerPool:
                 except BrokenPipeError:
                     continue  # it died while idle: `_read` meets the end of its output and asks again
 
-    def _read(
-        self,
-        worker: _Worker,
-        results: dict[int, Outcome | Failure],
-        queue: deque[int],
-        crashed: set[int],
-    ) -> None:
+    def _read(self, worker: _Worker, results: dict[int, Outcome | Failure]) -> None:
         lines = worker.lines()
         if lines is None:
-            self._died(worker, results, queue, crashed)
+            self._died(worker, results)
             return
         for line in lines:
             if worker.busy == -1:
@@ -219,28 +214,21 @@ class AnswerPool:
                     results[worker.busy] = _outcome(found)
             worker.busy = None
 
-    def _died(
-        self,
-        worker: _Worker,
-        results: dict[int, Outcome | Failure],
-        queue: deque[int],
-        crashed: set[int],
-    ) -> None:
+    def _died(self, worker: _Worker, results: dict[int, Outcome | Failure]) -> None:
         said = self._drop(worker)
         if not worker.started:
             raise GraderError(f"a process that grades answers does not start: {said[-500:]}")
         index = worker.busy
         if index is None or index < 0:
             return
-        # Once may be the machine's fault; twice is the answer's.
-        if index in crashed:
-            code = worker.process.returncode
-            results[index] = Failure(
-                "grader_error", f"the grading process died twice (exit {code})"
-            )
+        code = worker.process.returncode
+        if index not in self.alone:
+            self.costly.append(index)
+        elif code == -signal.SIGKILL:
+            results[index] = Failure("grader_error", "the grading process was killed twice")
         else:
-            crashed.add(index)
-            queue.appendleft(index)
+            reason = f"crashes a grading process, alone as well (exit {code})"
+            results[index] = Outcome(False, reason)
 
     def _enforce(self, results: dict[int, Outcome | Failure]) -> None:
         for worker in list(self.workers):
@@ -265,7 +253,10 @@ class AnswerPool:
                 reason = (
                     f"not decided within {self.wall_limit_s:g} s, of which {cpu:.1f} s computing"
                 )
-                results[worker.busy] = Failure("grader_timeout", reason)
+                if worker.busy in self.alone:
+                    results[worker.busy] = Failure("grader_timeout", reason)
+                else:
+                    self.costly.append(worker.busy)
                 self._drop(worker)
 
     def _spent(self, worker: _Worker, results: dict[int, Outcome | Failure], reason: str) -> None:

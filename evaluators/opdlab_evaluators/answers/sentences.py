@@ -14,7 +14,7 @@ from opdlab_evaluators.answers.brackets import CLOSING, OPENING
 from opdlab_evaluators.answers.outline import is_harmless
 from opdlab_evaluators.answers.tokens import FUNCTIONS, Token, names_of
 from opdlab_evaluators.answers.units import ADJECTIVES, unit
-from opdlab_evaluators.answers.words import NUMBER_WORDS, changes_nothing, without_lead
+from opdlab_evaluators.answers.words import NUMBER_WORDS, SHARES, changes_nothing, without_lead
 
 _LINKS = tuple(
     tuple(link.split())
@@ -31,6 +31,9 @@ _LINKS = tuple(
     )
 )  # fmt: skip
 _LINKS_BY_WORD = {link[0]: tuple(one for one in _LINKS if one[0] == link[0]) for link in _LINKS}
+SAYING = frozenset(link[0] for link in _LINKS) - {"must", "will", "would", "should", "turns"}
+SAYING |= {"must be", "will be", "would be", "take", "get", "gets", "need", "gives"}
+"""Words by which a sentence says what something is."""
 # With the verb that follows: `Julie should read 42 pages`.
 _MODALS = ("should", "must", "will", "can")
 # Nouns that label a value although they are not set upright.
@@ -57,7 +60,10 @@ _REASONS = (
 _ALSO = (("or",), ("=",), ("\\approx",), ("that", "is"), ("equivalently",), ("which", "is"))
 _TRAILING = (
     ("only",), ("respectively",), ("exactly",), ("precisely",), ("in", "total"), ("is", "the", "answer"),
+    ("is", "the", "only", "solution"), ("is", "the", "solution"), ("is", "the", "final", "answer"),
+    ("is", "the", "only", "answer"), ("is", "the", "correct", "answer"),
     ("as", "required"), ("as", "desired"), ("as", "expected"),
+    ("as", "claimed"), ("as", "needed"),
 )  # fmt: skip
 _RELATING = (
     "=",
@@ -75,7 +81,9 @@ _RELATING = (
     "\\in",
     "?",
 )
-_BOUNDING = (">", "\\ge", "\\geq", "\\geqslant", "\\in")
+_BOUNDING = (">", "\\ge", "\\geq", "\\geqslant", "\\in", "\\ne", "\\neq")
+_SO = ("so", "thus", "hence", "therefore")
+_SUMMING = ("together", "altogether", "overall", "finally", "now", "then", "afterwards", "clearly")
 _LEFT = ("left", "remaining", "altogether", "total", "more", "each")
 # What an amount is of: `a profit of $5`. A sum or product of numbers is another value.
 _AMOUNTS = frozenset(
@@ -104,7 +112,7 @@ _NAMING = ("of", "that", "when", "for", "expression")
 # What something counted is further told by: `12 students in the class`.
 _FURTHER = frozenset(
     names_of(
-        "altogether in of for from on that which who whose such satisfying with at by during among"
+        "altogether every to in of for from on that which who whose such satisfying with at by during among"
         " inside per"
     )
 )
@@ -134,13 +142,38 @@ def core(tokens: list[Token]) -> list[Token]:
     if len(tokens) > LONGEST_SENTENCE:
         return tokens
     tokens = _one_noun(tokens)
+    if len(tokens) > 1 and str(tokens[0]) in ("=", "\\dots", "\\ldots"):
+        tokens = tokens[1:]
     for _ in range(ROUNDS):
         before = tokens
+        tokens = _concluded(tokens)
         tokens = _without_apposed(without_lead(tokens))
         tokens = _without_label(_without_comment(_without_trailing(tokens)))
         if tokens == before:
             break
     return tokens
+
+
+def _concluded(tokens: list[Token]) -> list[Token]:
+    """Without `in total,` before a sentence, and of `..., so she makes 18` what comes behind `so`."""
+    levels = _levels(tokens)
+    commas = [n for n, token in enumerate(tokens) if str(token) == "," and not levels[n]]
+    for place in reversed(commas):
+        words = [token.text.lower() for token in tokens[place + 1 : place + 4]]
+        rest = tokens[place + 2 :]
+        if words[:1] and words[0] in _SO and len(rest) > 1 and _states(rest):
+            return rest
+    front, rest = (tokens[: commas[0]], tokens[commas[0] + 1 :]) if commas else ([], [])
+    if len(front) > 1 and len(rest) > 2 and is_harmless(front) and _states(rest[1:]):
+        return rest
+    if len(front) == 1 and front[0].text.lower() in _SUMMING and _states(rest):
+        return rest
+    return tokens
+
+
+def _states(tokens: Sequence[Token]) -> bool:
+    """Whether a sentence says what something is: it has a verb before its value, or an equation."""
+    return any(_link_at(tokens, n) or str(token) == "=" for n, token in enumerate(tokens))
 
 
 def _one_noun(tokens: list[Token]) -> list[Token]:
@@ -149,7 +182,12 @@ def _one_noun(tokens: list[Token]) -> list[Token]:
     place = 0
     while place < len(tokens):
         words = [token.text.lower() for token in tokens[place : place + 3]]
-        if (
+        half = _half_more(kept, words)
+        if half:
+            worth = NUMBER_WORDS.get(kept[-1].text.lower(), kept[-1].text)
+            kept[-1:] = [Token("number", str(worth), kept[-1].spaced), *half]
+            place += 3
+        elif (
             kept
             and words[:2] == ["out", "of"]
             and {kept[-1].kind, *_kinds(tokens, place + 2)} == {"number"}
@@ -167,6 +205,22 @@ def _one_noun(tokens: list[Token]) -> list[Token]:
             kept.append(tokens[place])
             place += 1
     return kept
+
+
+def _half_more(before: Sequence[Token], words: Sequence[str]) -> list[Token]:
+    """The fraction that `three and a half` adds to its number; nothing for others."""
+    number = before and (before[-1].kind == "number" or before[-1].text.lower() in NUMBER_WORDS)
+    if not number or words[:2] not in (["and", "a"], ["and", "one"]) or words[2:3] == []:
+        return []
+    share = SHARES.get(words[2])
+    if share is None:
+        return []
+    return [
+        Token("symbol", "+"),
+        Token("number", "1"),
+        Token("symbol", "/"),
+        Token("number", str(share)),
+    ]
 
 
 def _kinds(tokens: Sequence[Token], place: int) -> list[str]:
@@ -190,6 +244,7 @@ def _without_apposed(tokens: list[Token]) -> list[Token]:
         place += 1
     noun = place < len(tokens) - 1 and tokens[place].kind == "word" and words[place] in _APPOSED
     amount = words[place : place + 2][-1:] == ["of"] and words[place] in _AMOUNTS
+    amount = amount and not any(_link_at(tokens, n) for n in range(place + 2, len(tokens)))
     if amount and place < len(tokens) - 2 and tokens[place + 2].kind not in ("word", "letter"):
         return tokens[place + 2 :]
     if noun:
@@ -264,9 +319,16 @@ def _without_label(tokens: list[Token]) -> list[Token]:
         if len(head) == 1 and head[0].kind in ("letter", "command"):
             # `x is 5`
             return [*head, Token("symbol", "="), *rest]
-        if _is_subject(head):
+        if _is_subject(_without_percent(head, rest)):
             return rest
     return tokens
+
+
+def _without_percent(head: list[Token], rest: Sequence[Token]) -> list[Token]:
+    """`the percentage` as a subject, of what is said to be so many percent."""
+    if str(rest[-1]) != "%" and rest[-1].text.lower() != "percent":
+        return head
+    return [t for t in head if t.text.lower() not in ("percent", "percentage")] or head
 
 
 def _link_at(tokens: Sequence[Token], place: int) -> int:
@@ -326,13 +388,17 @@ def _without_range(tokens: list[Token]) -> list[Token]:
     """`2^n for all n`: a formula without the numbers for which it holds; a plain number stays as it is."""
     texts = [str(token) for token in tokens]
     place = next((n for n, t in enumerate(tokens) if t.kind == "word" and t.text == "for" and n), 0)
-    if not place and texts.count(",") == 1 and not set(texts[: texts.index(",")]) & set(_BOUNDING):
+    said = texts[: texts.index(",")] if texts.count(",") == 1 else ()
+    if not place and said and not set(said) & (set(_RELATING) - {"="}):
         # `f(n) = 2n - 1, n \\in \\mathbb{N}`
         place = texts.index(",")
     rest = tokens[place + 1 :]
     if not place or len(rest) < 2:
         return tokens
     names = {t.text for t in tokens[:place] if t.kind == "letter"}
+    # Of a relation it would be a part: `x < 5 for x > 0`.
+    if set(texts[:place]) & (set(_RELATING) - {"=", ","}):
+        return tokens
     everywhere = str(rest[0]) in ("all", "every", "any", "each")
     bounded = rest[0].text in names and str(rest[1]) in _BOUNDING
     if (
@@ -352,6 +418,10 @@ def _commented(before: list[Token], inside: list[Token]) -> list[Token] | None:
         return said
     if _starts(inside, _REASONS) and changes_nothing(words):
         return before
+    names = {token.text for token in before if token.kind == "letter"}
+    related = set(map(str, before)) & (set(_RELATING) - {"="})
+    if inside[0].text in names and str(inside[1:2][0] if inside[1:] else "") in _BOUNDING:
+        return None if related else before
     if inside[0].kind != "word":
         return None
     if words[0] == "base":

@@ -56,6 +56,7 @@ class Context:
         is_gold: unknown words behind its number are its unit.
         vectors: i, j and k are unit vectors.
         j_is_imaginary: engineers' j is meant by i.
+        is_point: the gold is a tuple, so that `P(1, 2)` names a point and is no number.
     """
 
     letters: frozenset[str] = frozenset()
@@ -65,4 +66,5 @@ class Context:
     is_gold: bool = False
     vectors: bool = False
     j_is_imaginary: bool = False
+    is_point: bool = False
     unit: Unit | None = None

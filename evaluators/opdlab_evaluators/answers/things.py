@@ -52,6 +52,8 @@ def read(text: str, context: Context | None = None) -> Thing:
         tokens = [_vector(token) for token in tokens]
     if context.j_is_imaginary:
         tokens = [_imaginary(token) for token in tokens]
+    if "p" not in context.letters:
+        tokens = [_typed(token) for token in tokens]
     if not tokens:
         raise Unread("nothing")
     # Bounds of regions are worked out while reading.
@@ -79,6 +81,12 @@ def _imaginary(token: Token) -> Token:
     return replace(token, text="i") if is_j else token
 
 
+def _typed(token: Token) -> Token:
+    """`2pi` as it is typed."""
+    is_pi = token.kind == "word" and token.text == "pi"
+    return Token("command", "pi", token.spaced) if is_pi else token
+
+
 class _Structure(Measures):
     """Reads tokens from the outside in."""
 
@@ -91,6 +99,8 @@ class _Structure(Measures):
             ["all", "reals", "other", "than"],
         ) or lead[:3] == ["real", "numbers", "except"]:
             rest = list(tokens)[4 if lead[0] == "all" else 3 :]
+            if [token.text for token in rest[:2]] == ["those", "in"]:
+                rest = rest[2:]
             shape = as_region(self.thing(rest, depth + 1))
             return Thing("region", region=regions.without(regions.EVERYTHING, shape))
         parts, separators = split(tokens, ",", ";", *OR, *AND)
@@ -148,7 +158,11 @@ class _Structure(Measures):
         if any(shaped) and all(
             s or t.kind == "equation" or _is_real(t) for s, t in zip(shaped, things, strict=True)
         ):
-            return joined(things, ways[: len(things) - 1])
+            ways = ways[: len(things) - 1]
+            if all(enclosed(part) for part in kept):
+                # Intervals beside one another: `(1, 2)` and `(3, 4)`.
+                ways = ["or" if way in AND else way for way in ways]
+            return joined(things, ways)
         things = _with_compounds(things, ways)
         if len(things) == 1:
             return things[0]
@@ -200,7 +214,7 @@ class _Structure(Measures):
             inner = self._bracketed(tokens[1:-1], around, depth)
             if inner is not None:
                 return inner
-        if _is_named_point(tokens):
+        if _is_named_point(tokens, self.context.is_point):
             return self.thing(tokens[1:], depth + 1)
         if texts[0] in ("]", "[") and texts[-1] in ("]", "["):
             inner = self._reversed(tokens, depth)
@@ -220,6 +234,8 @@ class _Structure(Measures):
             things = [self.thing(part, depth + 1) for part in parts]
             items = [i for t in things for i in (t.items if t.kind == "list" else (t,))]
             return Thing("set", items=tuple(items))
+        if opening == "{" and [str(t) for t in inside[1:2]] in (["|"], [":"], ["\\mid"]):
+            return self._builder(inside, depth)
         if opening == "{":
             return self.thing(inside, depth + 1) if closing == "}" else None
         parts, _ = split(inside, ",", ";")
@@ -431,9 +447,10 @@ class _Structure(Measures):
         return Thing("relation", (("add", left, ("minus", right)),), sign=sign)
 
 
-def _is_named_point(tokens: Sequence[Token]) -> bool:
-    """`V(1, -4)`; `C(5, 2)` and `P(5, 2)` are numbers."""
-    named = tokens[0].kind == "letter" and tokens[0].text.isupper() and tokens[0].text not in "CP"
+def _is_named_point(tokens: Sequence[Token], expected: bool) -> bool:
+    """`V(1, -4)`; `C(5, 2)` and `P(5, 2)` are numbers, unless a point is expected."""
+    named = tokens[0].kind == "letter" and tokens[0].text.isupper()
+    named = named and (expected or tokens[0].text not in "CP")
     around = enclosed(tokens[1:]) if named else None
     return around == ("(", ")") and bool(split(tokens[2:-1], ",")[1])
 

@@ -90,6 +90,8 @@ _COMMAND = re.compile(r"\\([a-zA-Z]+\*?|[{}|\\])")
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 PLAIN_WORDS = {"and", "or"}
 # A dot behind a word that no number follows: `sq. units`.
+# `the farmers' market`
+_POSSESSIVE = re.compile(r"(?<=[a-z]{3}s)'(?!')")
 _ABBREVIATED = re.compile(r"(?<=[A-Za-z])\.(?![\d.])")
 
 
@@ -106,6 +108,7 @@ def tokens_of(text: str, grouping: bool = True, e_is_constant: bool = False) -> 
     if len(text) > LONGEST:
         raise Unread(f"longer than {LONGEST} characters")
     found: list[Token] = []
+    text = _POSSESSIVE.sub("", text)
     _scan(text, found, grouping, e_is_constant, 0)
     return found
 

@@ -18,7 +18,10 @@ _LEADS = tuple(
         "answer is", "there are exactly", "there are", "there is", "there will be",
         "there would be", "there would still be", "a total of", "the total is", "total of",
         "total", "we get", "i get", "we have", "we obtain", "it is", "is equal to", "equal to",
-        "equals", "therefore", "thus", "so", "hence", "exactly", "simply", "just", "then", "is",
+        "we conclude that", "we find that", "we see that", "it follows that", "this gives us",
+        "this gives", "this means that", "that leaves", "this leaves", "we end up with", "that makes",
+        "we find", "we conclude", "equals", "therefore",
+        "thus", "so", "hence", "exactly", "simply", "just", "then", "is",
         "answer", "only", "that is", "all", "both", "option", "choice", "in total", "she has",
         "he has", "she makes", "he makes", "they have", "it takes", "it costs",
     )
@@ -57,9 +60,9 @@ NUMBER_WORDS |= {
         names_of("thirty forty fifty sixty seventy eighty ninety"), start=3
     )
 }
-_SHARES = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6}
-_SHARES |= {"seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10}
-_SHARES |= {f"{word}s": parts for word, parts in _SHARES.items() if not word.startswith("hal")}
+SHARES = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6}
+SHARES |= {"seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10}
+SHARES |= {f"{word}s": parts for word, parts in SHARES.items() if not word.startswith("hal")}
 _SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6}
 _SCALES |= {"billion": 10**9, "trillion": 10**12}
 NOTHING = (
@@ -120,13 +123,22 @@ def plain_words(text: str) -> str | None:
     return re.sub(r"\b(?:an?|the)\s", "", folded).strip()
 
 
+_SAID_OF_CHOICE = re.compile(
+    r" is (?:the )?(?:correct|right|answer)(?: (?:answer|option|choice|one))?$", re.IGNORECASE
+)
+
+
 def choice_of(text: str) -> str | None:
     """The letter of an answer that names one of several choices, its text behind it or not."""
     bare = re.sub(r"\\(?:text(?:bf|it|rm)?|mathrm|mbox|mathbf|boldsymbol)\s?(?=\{)", "", tidy(text))
     bare = re.sub(r"\s+", " ", re.sub(r"[{}]", " ", bare)).strip()
-    bare = re.sub(r"^(?:the )?(?:answer|option|choice)(?: is)?:? ", "", bare, flags=re.IGNORECASE)
+    bare = re.sub(r"^(?:therefore|thus|hence|so),? ", "", bare, flags=re.IGNORECASE)
+    bare = re.sub(
+        r"^(?:the )?(?:correct )?(?:answer|option|choice)(?: is)?:? ", "", bare, flags=re.IGNORECASE
+    )
+    bare = _SAID_OF_CHOICE.sub("", bare)
     match = re.fullmatch(
-        r"\( ?([A-Z]) ?\)(?: (?!or\b|and\b).*)?|([A-Z])(?: ?[:.)] ?.*)?", bare, re.DOTALL
+        r"[(\[] ?([A-Z]) ?[)\]](?: (?!or\b|and\b|[,;]).*)?|([A-Z])(?: ?[:.)] ?.*)?", bare, re.DOTALL
     )
     if match is None or re.search(r"\( ?[A-Z] ?\).*\( ?[A-Z] ?\)", bare):
         return None
@@ -168,8 +180,8 @@ def worded(tokens: Sequence[Token]) -> Tree | None:
         rest = rest[1:]
     if rest and found >= 20 and 0 < NUMBER_WORDS.get(rest[0], 0) < 10:
         found, rest = found + NUMBER_WORDS[rest[0]], rest[1:]
-    elif rest and rest[0] in _SHARES and found < 20:
-        found, rest = found / _SHARES[rest[0]], rest[1:]
+    elif rest and rest[0] in SHARES and found < 20:
+        found, rest = found / SHARES[rest[0]], rest[1:]
     if rest in ([], ["(", str(found), ")"]):
         return ("number", found)
     raise Unread(f"the word {tokens[0].text!r}")

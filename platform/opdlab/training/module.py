@@ -378,7 +378,7 @@ class Distillation(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         refuse_non_finite(checkpoint, self.ruled_out)
-        checkpoint["opdlab"] = {"drawn": self.drawn, "random_state": torch.get_rng_state()}
+        checkpoint["opdlab"] = {"drawn": self.drawn, "random_state": random_state(self.device)}
         if self.average:
             checkpoint["opdlab"]["average"] = self.average.state()
 
@@ -393,7 +393,22 @@ class Distillation(L.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Restore torch's random state here: what Lightning does before the first batch uses it."""
         if (state := self.__dict__.pop("random_state", None)) is not None:
-            torch.set_rng_state(state)
+            restore_random_state(state, self.device)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """torch's random state, the host's and the device's, by their kind; dropout draws from the latter."""
+    found = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        found[device.type] = torch.get_device_module(device).get_rng_state(device)
+    return found
+
+
+def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Set what `random_state` found; a device of another kind draws anew."""
+    torch.set_rng_state(state["cpu"])
+    if device.type != "cpu" and device.type in state:
+        torch.get_device_module(device).set_rng_state(state[device.type], device)
 
 
 def average_of(student: PreTrainedModel, settings: Training) -> WeightAverage | None:

@@ -1,0 +1,75 @@
+"""Trainings of a second on random models, on any device."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, final
+
+import torch
+from end_to_end.laboratory import save_model
+
+from opdlab.config import Experiment
+from opdlab.interrupt import StopRequest
+from opdlab.quiet import quieten
+from opdlab.training.fit import fit
+from opdlab.training.module import Distillation
+from opdlab.training.pace import Pace
+from opdlab.training.pair import load_module, load_pair
+
+
+@cache
+def models() -> tuple[Path, Path]:
+    """Folders of a student, with dropout where it is asked for, and a teacher."""
+    place = Path(mkdtemp(prefix="opdlab-gpu-"))
+    student = save_model(place / "student", 16)
+    config = student / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "attention_dropout": 0.3}))
+    return student, save_model(place / "teacher", 32, scale=4.0)
+
+
+def experiment(
+    method: dict[str, Any], dropout: bool = False, longest: int = 6, **training: Any
+) -> Experiment:
+    """An experiment of a few short answers a step."""
+    student, teacher = map(str, models())
+    settings = {"steps": 1, "prompts_per_step": 2, **training}
+    return Experiment.model_validate(
+        {
+            "name": "small",
+            "seed": 3,
+            "student": {"path": student, "dropout": dropout},
+            "teacher": {"path": teacher},
+            "prompts": {"type": "problems", "sources": [{"type": "math", "level": "short"}]},
+            "rollout": {"type": "cached", "max_new_tokens": longest, "group_size": 2},
+            "method": method,
+            "training": settings,
+        }
+    )
+
+
+@final
+class Kept(Pace):
+    """Keeps the figures of each step, and the gradients of the last."""
+
+    def __init__(self, folder: Path, stop: StopRequest) -> None:
+        super().__init__(folder, stop)
+        self.rows: list[dict[str, float]] = []
+        self.gradients: dict[str, torch.Tensor] = {}
+
+    def record(self, module: Distillation, metrics: dict[str, float]) -> None:
+        self.rows.append(metrics)
+        named = module.student.named_parameters()
+        self.gradients = {name: p.grad.detach().cpu() for name, p in named if p.grad is not None}
+
+
+def train(config: Experiment, folder: Path) -> tuple[Distillation, Kept]:
+    """Train as `opdlab train` does, without its records; goes on where the folder has a checkpoint."""
+    quieten()
+    module = load_module(load_pair(config), config)
+    with StopRequest() as stop:
+        kept = Kept(folder, stop)
+        fit(module, config.training, kept)
+    return module, kept

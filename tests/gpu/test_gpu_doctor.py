@@ -1,0 +1,44 @@
+"""`opdlab doctor` runs where training would, and finds nothing wrong there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gpu.small_runs import experiment
+
+from opdlab import doctor_machine
+from opdlab.doctor import diagnose
+from opdlab.doctor_probe import Probe
+from opdlab.quiet import quieten
+
+METHOD = {"type": "lgr", "support": "full", "top_k": 4}
+
+
+@pytest.mark.parametrize("teacher", [None, "cpu"])
+def test_nothing_fails_on_the_device(
+    device: torch.device, teacher: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quieten()
+    config = experiment(METHOD, longest=24, teacher_device=teacher)
+    places: set[tuple[str, str]] = set()
+    scored = Probe.score
+
+    def seen(probe: Probe, *arguments: object) -> object:
+        places.add((probe.student.device.type, probe.teacher.model.device.type))
+        return scored(probe, *arguments)
+
+    monkeypatch.setattr(Probe, "score", seen)
+    lines = list(diagnose(config))
+    assert not [line for line in lines if line.status == "FAIL"]
+    skipped = {line.what for line in lines if line.status == "skip"}
+    assert not skipped & {"tree scoring equals the naive way", "small: the gradient is not zero"}
+    assert places == {(device.type, teacher or device.type)}
+
+
+def test_the_device_is_named(device: torch.device) -> None:
+    line = doctor_machine.device(experiment(METHOD, accelerator="gpu"))
+    assert line.status == "pass"
+    name = torch.cuda.get_device_name(0) if device.type == "cuda" else str(device)
+    assert line.found == f"1 asked for, {name}"
+    line = doctor_machine.device(experiment(METHOD, teacher_device="cuda:91"))
+    assert line.status == "FAIL"

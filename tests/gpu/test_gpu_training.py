@@ -1,0 +1,67 @@
+"""A step on the device is a step on the CPU; half precision trains; a resumed run ends where it would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gpu.small_runs import experiment, train
+
+from opdlab.training.module import Distillation
+
+METHODS: dict[str, dict[str, Any]] = {
+    "opd": {"type": "opd", "support": "full"},
+    "opd, sampled": {"type": "opd", "support": "sampled"},
+    "lgr": {"type": "lgr", "support": "full", "top_k": 4},
+    "lgr, candidates": {"type": "lgr", "variant": "topk", "top_k": 4},
+    "kl_estimator": {"type": "kl_estimator"},
+    "forward_kl": {"type": "forward_kl"},
+    "jsd": {"type": "jsd"},
+    "future_kl": {"type": "future_kl"},
+    "reopold": {"type": "reopold"},
+    "grpo": {"type": "grpo"},
+    "sft": {"type": "sft"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_on_the_device_is_the_step_on_the_cpu(
+    device: torch.device, method: str, tmp_path: Path
+) -> None:
+    settings = METHODS[method]
+    module, here = train(experiment(settings), tmp_path / "device")
+    assert module.rollout is not None
+    assert module.rollout.tokens.device == device
+    _, there = train(experiment(settings, accelerator="cpu"), tmp_path / "cpu")
+    for name, gradient in there.gradients.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(here.gradients[name], gradient, atol=1e-4 * scale, rtol=1e-4)
+    (one,), (other,) = here.rows, there.rows
+    for name in other.keys() - {"time", "tokens_per_second"}:
+        if not name.startswith("seconds/"):
+            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_half_precision_trains(device: torch.device, precision: str, tmp_path: Path) -> None:
+    settings = {"precision": precision, "steps": 6, "learning_rate": 3e-2}
+    module, kept = train(experiment(METHODS["opd"], **settings), tmp_path)
+    assert module.student.dtype == (torch.float32 if "mixed" in precision else torch.bfloat16)
+    assert kept.rows[-1]["reverse_kl"] < kept.rows[0]["reverse_kl"] - 0.2
+
+
+def test_a_resumed_training_ends_bit_for_bit(device: torch.device, tmp_path: Path) -> None:
+    """Dropout included, which draws from the device's random state."""
+
+    def to(steps: int, folder: str) -> Distillation:
+        settings = experiment(METHODS["lgr"], dropout=True, steps=steps, average="ema")
+        return train(settings, tmp_path / folder)[0]
+
+    whole = to(3, "whole")
+    to(2, "stopped")
+    again = to(3, "stopped")
+    found = dict(again.student.named_parameters())
+    for name, weight in whole.student.named_parameters():
+        assert torch.equal(found[name], weight), name
