@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from opdlab.errors import writing_to
-from opdlab.terminal import BOLD, END, YELLOW, console, progress_bar
+from opdlab.terminal import BOLD, DIM, END, YELLOW, console, progress_bar
 from opdlab_dashboards import (
     hub_results,
     measured,
@@ -79,6 +79,8 @@ def write(board: Leaderboard, place: Path) -> None:
         own_files.write_folder(place, content, lambda name: progress.advance(task))
     if entries:
         console.print(f"{len(entries)} rows as .eval_results for the hub: {place}/{HUB}")
+    for why in dict.fromkeys(hub_results.left_out(board)):
+        console.print(f"{DIM}no result for the hub: {why}{END}", soft_wrap=True)
     console.print(f"Tables: {place}/leaderboard.md, .csv, .json", soft_wrap=True)
     page = (place / page_files.PAGE).absolute()
     console.print(f"Page: {BOLD}{page.as_uri()}{END}", soft_wrap=True)

@@ -110,6 +110,7 @@ def content(leaderboard: Leaderboard) -> dict[str, Any]:
                 "setting": one.setting,
                 "benchmark": one.benchmark,
                 "k": one.k,
+                "problems": one.problems,
                 "mean": one.mean,
                 "pass": one.passed,
                 "impossible": one.impossible,

@@ -325,16 +325,24 @@ def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str,
     """Traces and axis titles of every figure that there are data for."""
     training = [(row, training_curves([run.metrics for run in row.runs])) for row in rows]
     for metric, label in CURVES.items():
-        lines = [(row.name, curves[metric]) for row, curves in training if metric in curves]
+        lines = [
+            _line(row.name, curves[metric], n)
+            for n, (row, curves) in enumerate(training)
+            if metric in curves
+        ]
         if lines:
             yield {
                 "title": label,
                 "x": "step",
                 "share": metric in SHARES,
-                "traces": [_line(name, curve, n) for n, (name, curve) in enumerate(lines)],
+                "traces": lines,
             }
     fidelity = [
-        _line(f"{row.name}, {part}", curve, n, "dot" if part == "first steps" else "solid")
+        {
+            **_line(f"{row.name}, {part}", curve, n),
+            "mode": "lines+markers",
+            "line": {"dash": "dot" if part == "first steps" else "solid"},
+        }
         for n, row in enumerate(rows)
         for part, curve in fidelity_curves([run.metrics for run in row.runs]).items()
     ]
@@ -344,17 +352,26 @@ def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str,
             "x": "position in the response, tokens",
             "traces": fidelity,
         }
+    scale = _scale([d for one in pairs for d in one.differences])
     for one in pairs:
         yield {
             "title": f"{one.b.name} minus {one.a.name}, points of mean@k",
             "x": "points, 95 % over problems",
+            "range": scale,
             "traces": [_forest(one.differences)],
         }
 
 
-def _line(name: str, curve: Curve, n: int, dash: str = "solid") -> dict[str, Any]:
+def _scale(differences: Sequence[Difference]) -> list[float]:
+    """One axis for all differences, in points, with 0 on it: what looks alike is alike."""
+    ends = [0.0, *(100 * end for d in differences for end in (d.low, d.high))]
+    margin = 0.05 * (max(ends) - min(ends)) or 1.0
+    return [min(ends) - margin, max(ends) + margin]
+
+
+def _line(name: str, curve: Curve, n: int) -> dict[str, Any]:
     x, y = curve
-    return {"name": name, "x": x, "y": y, "mode": "lines", "colour": n, "line": {"dash": dash}}
+    return {"name": name, "x": x, "y": y, "mode": "lines", "colour": n}
 
 
 def _forest(differences: Sequence[Difference]) -> dict[str, Any]:

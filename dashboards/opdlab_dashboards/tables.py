@@ -47,9 +47,10 @@ def big(number: float | None) -> str:
     """A large number in short."""
     if number is None:
         return "–"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")):
+        # What rounds to a thousand of the smaller unit is one of this.
+        if number >= 0.9995 * size:
+            return f"{float(f'{number / size:.3g}'):.15g}{unit}"
     return f"{number:.3g}"
 
 

@@ -18,6 +18,7 @@ from opdlab.comparison import (
     score_table,
 )
 from opdlab.errors import DataError
+from opdlab.identity import read as read_measurements
 from opdlab.store import SampleSet
 from opdlab.terminal import console
 
@@ -46,6 +47,7 @@ def compare(runs: Sequence[str], output: str) -> None:
         raise DataError(f"{twice[0]} is named twice: a run cannot be compared with itself")
     names = short_names(flat)
     folders = {short: find_run(name, Path(output)) for name, short in names.items()}
+    _require_different(folders)
     sets = {short: last_sets(folder) for short, folder in folders.items()}
     chosen, left_out = comparable(sets)
     measured = {
@@ -59,6 +61,20 @@ def compare(runs: Sequence[str], output: str) -> None:
     first, *others = names.values()
     console.print(difference_table(all_differences(measured, [(first, other) for other in others])))
     console.print(READING)
+
+
+def _require_different(folders: Mapping[str, Path]) -> None:
+    """Refuse, with `DataError`, one run that is given by two spellings, by a link, or as a copy."""
+    known: dict[object, str] = {}
+    for name, folder in folders.items():
+        ids = [one.id for one in read_measurements(folder / "samples")]
+        for key in (folder.resolve(), *ids):
+            other = known.setdefault(key, name)
+            if other != name:
+                raise DataError(
+                    f"{other} and {name} are one run ({folder.resolve()}), or one is a copy of the other: "
+                    "a run cannot be compared with itself"
+                )
 
 
 def comparable(

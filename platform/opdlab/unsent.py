@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,18 @@ def _everything(run: MlflowRun) -> None:
             run.artifact(run.folder / name, place)
 
 
+def _unsent_below(output: Path) -> Iterator[Path]:
+    """Folders with a list, those that links lead to as well, each once."""
+    seen = set()
+    for path, names, files in os.walk(output, followlinks=True):
+        real = os.path.realpath(path)
+        if real in seen:
+            names.clear()
+        elif UNSENT in files:
+            yield Path(path)
+        seen.add(real)
+
+
 def sync(output: str) -> None:
     """Send what the runs below a folder could not send to their MLflow server.
 
@@ -105,7 +117,7 @@ def sync(output: str) -> None:
         TrackingError: the server of some still does not answer; those of others have got theirs.
         DataError: the list of some runs is damaged; what the others have is sent.
     """
-    folders = sorted((path.parent for path in Path(output).rglob(UNSENT)), key=natural)
+    folders = sorted(_unsent_below(Path(output)), key=natural)
     faults, away = [], {}
     for folder in folders:
         try:

@@ -185,6 +185,10 @@ def test_the_keyboard_alone_is_enough(opened: Any, runs: list[Path]) -> None:
     page.keyboard.press("ArrowDown")  # hardest first
     ids = page.locator("#map .row:not(.head)")
     assert ids.count() == 6
+    # Of a problem that was not judged nobody knows how hard it is.
+    page.evaluate("sheet().marks.forEach((run) => { run[1] = MISSING.repeat(run[1].length); })")
+    for order in ("hardest", "easiest"):
+        assert page.evaluate(f"state.order = '{order}', order()")[-1] == 1
 
 
 def test_an_address_opens_its_sample_in_the_dark_on_a_narrow_screen(

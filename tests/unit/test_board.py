@@ -292,6 +292,43 @@ def test_the_hub_reads_what_is_written_for_it(tmp_path: Path) -> None:
     assert "30 problems" in entry.notes
 
 
+@pytest.mark.parametrize(
+    ("options", "problems", "why"),
+    [
+        ({"limit": 5}, 5, "only 5 problems (`limit`)"),
+        ({"path": "mine.jsonl"}, 30, "its data are a file of one's own (`path`)"),
+        ({}, 29, "29 problems, of 30 that the data set has"),
+        ({"limit": 30}, 30, ""),
+    ],
+)
+def test_only_whole_and_known_data_are_a_result_for_the_hub(
+    tmp_path: Path, options: dict[str, Any], problems: int, why: str
+) -> None:
+    evaluator = {"type": "aime_2024", **options}
+    model = tmp_path / "runs" / "evaluations" / "some"
+    write_model(model, {"aime_2024": draws(0.4, problems=problems)}, evaluator=evaluator)
+    board = board_of(tmp_path / "runs")
+    assert bool(hub_results.results(board)) == (not why)
+    assert list(hub_results.left_out(board)) == ([f"some on aime_2024: {why}"] if why else [])
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (999_700, "1M"),
+        (999.7, "1k"),
+        (999_499, "999k"),
+        (1500, "1.5k"),
+        (12, "12"),
+        (0.05, "0.05"),
+        (5e16, "50000T"),
+        (None, "–"),
+    ],
+)
+def test_large_numbers_are_shown_without_an_exponent(number: float | None, shown: str) -> None:
+    assert tables.big(number) == shown
+
+
 def test_curves_average_seeds_and_keep_the_ends() -> None:
     rows = [{"step": s, "reverse_kl": 1.0 * s, "fidelity": 0.9} for s in range(1, 401)]
     other = [{**row, "reverse_kl": row["reverse_kl"] + 2} for row in rows]

@@ -1,5 +1,6 @@
 """Runs side by side: like beside like, and what cannot be compared is said instead of shown."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,12 @@ def test_summaries_of_different_benchmarks_never_share_a_row(output):
     run(output, "b", {"code": RIGHT})
     with pytest.raises(DataError, match=r"different benchmarks \(a: math; b: code\)"):
         comparison.score_table({name: read_run(output / name) for name in "ab"})
+
+
+def test_a_run_under_two_names_is_not_compared_with_itself(output: Path) -> None:
+    folder = run(output, "g/a", {"math": RIGHT})
+    (output / "link").symlink_to(folder)
+    shutil.copytree(folder, output / "copied")
+    for other in (str(folder), "g/../g/a", "link", "copied"):
+        with pytest.raises(DataError, match=r"a run cannot be compared with itself"):
+            compare(["g/a", other], str(output))

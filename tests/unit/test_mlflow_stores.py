@@ -311,3 +311,19 @@ def test_a_run_that_was_scheduled_by_a_process_that_died_does_not_stay_so(runs: 
     client.set_tag(run, "opdlab.pid_started", "12.0")
     assert tracking.reap(client, experiment) == [run]
     assert client.get_run(run).info.status == "KILLED"
+
+
+def test_runs_on_another_disk_to_which_a_link_leads_are_sent_once(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = start(runs)
+    row = {"loss": 3.0, "step": 4, "time": 0.0}
+    told = unsent.empty() | {"rows": [row], "status": "FINISHED", "run_id": tracker.run_id}
+    unsent.keep(runs / "run", told | {"uri": str(tracker.client.tracking_uri)})
+    (runs / "run").rename(tmp_path / "scratch")
+    for name in ("run", "again"):
+        (runs / name).symlink_to(tmp_path / "scratch")
+    (runs / "round").symlink_to(runs)
+    unsent.sync(str(runs))
+    assert capsys.readouterr().out.count("sent 1 records") == 1
+    assert metrics(tracker.client, tracker.run_id, "loss") == [3.0]

@@ -202,3 +202,22 @@ def test_runs_of_different_protocols_are_refused(group: Path) -> None:
         text_of(group, "try-001", "new-001")
     with pytest.raises(DataError, match="there are new-001/opd"):
         text_of(group, "tyr-001")
+
+
+def figures_of(group: Path) -> list[dict[str, Any]]:
+    report(["try-001"], str(group.parent), str(group / "page" / "report.html"))
+    page = (group / "page" / "report.html").read_text()
+    found = re.search(r'<script[^>]* id="data"[^>]*>(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_figures_of_differences_have_one_scale_with_zero_on_it(group: Path) -> None:
+    ranges = [one["range"] for one in figures_of(group) if "range" in one]
+    assert len(ranges) > 2
+    assert all(one == ranges[0] for one in ranges)
+    assert ranges[0][0] < 0 < ranges[0][1]
+
+
+def test_a_short_value_of_a_setting_is_not_broken_at_its_hyphen(group: Path) -> None:
+    assert 'class="value short"' in text_of(group)

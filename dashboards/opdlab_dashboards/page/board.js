@@ -35,7 +35,7 @@ const opdlab = (() => {
   const rank = (standing) => (standing === null ? "?" : standing[0] === standing[1] ? `${standing[0]}` : `${standing[0]}–${standing[1]}`);
   function big(x) {
     if (x === null) return "–";
-    for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) if (x >= size) return `${+(x / size).toPrecision(3)}${unit}`;
+    for (const [size, unit] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) if (x >= 0.9995 * size) return `${+(x / size).toPrecision(3)}${unit}`;
     return `${+x.toPrecision(3)}`;
   }
 
@@ -149,10 +149,11 @@ const opdlab = (() => {
       el("td", {}, big(row.teacherTokens)), el("td", {}, big(row.seconds)));
   }
 
-  // Figures printed elsewhere stand below the measured ones, in the columns that they speak of.
+  // Figures printed elsewhere stand below the measured ones where they are of as many samples and problems.
   function publishedRows() {
     const names = board().benchmarks.map((one) => one.name), groups = new Map();
-    for (const one of data.published.filter((p) => names.includes(p.benchmark))) {
+    const alike = (p) => board().benchmarks.some((one) => one.name === p.benchmark && one.k === p.k && one.n === p.problems);
+    for (const one of data.published.filter(alike)) {
       const key = `${one.model}\n${one.setting}`;
       groups.set(key, [...(groups.get(key) ?? []), one]);
     }
@@ -223,8 +224,8 @@ const opdlab = (() => {
     if (data.leftOut.length) {
       $("left-out").replaceChildren(el("h2", {}, `Left out (${data.leftOut.length})`), el("ul", {}, ...data.leftOut.map(([name, why]) => el("li", {}, el("b", {}, name), `: ${why}`))));
     }
-    const rows = data.published.map((one) => el("tr", {}, el("td", {}, one.model), el("td", {}, one.setting), el("td", {}, one.benchmark), el("td", {}, one.mean), el("td", {}, one.pass ?? "–"), el("td", { class: "warn" }, one.impossible ? `⚠ ${one.impossible}` : "")));
-    const names = ["model", "setting", "benchmark", "mean@8", "pass@8", ""].map((name) => el("th", { scope: "col" }, name));
+    const rows = data.published.map((one) => el("tr", {}, el("td", {}, one.model), el("td", {}, one.setting), el("td", {}, one.benchmark), el("td", {}, one.problems ?? "–"), el("td", {}, one.k), el("td", {}, one.mean), el("td", {}, one.pass ?? "–"), el("td", { class: "warn" }, one.impossible ? `⚠ ${one.impossible}` : "")));
+    const names = ["model", "setting", "benchmark", "problems", "k", "mean@k", "pass@k", ""].map((name) => el("th", { scope: "col" }, name));
     $("published").replaceChildren(el("details", {}, el("summary", {}, `Published figures, not measured here and never ranked (${[...new Set(data.published.map((one) => one.source))].join(", ")})`),
       el("p", { class: "reading" }, "In per cent, as printed. ⚠ marks a figure that cannot be what it is said to be: with n problems and k samples a mean@k is a multiple of 1/(n k)."),
       el("table", { class: "plain" }, el("thead", {}, el("tr", {}, ...names)), el("tbody", {}, ...rows))));

@@ -52,7 +52,8 @@
   function list(problems, others, row, otherRow) {
     const pairs = problems.map((problem, n) => ({ problem, n, other: others?.get(problem.id) }));
     const kept = pairs.filter(({ problem, other }) => (view.keep === "differs" ? other && gap({ problem, other }) !== 0 : KEEP[view.keep](share(problem))));
-    if (view.sort === "score") kept.sort((a, b) => (share(a.problem) || 0) - (share(b.problem) || 0) || a.n - b.n);
+    const ungradedLast = ({ problem }) => (graded(problem).length ? share(problem) : Infinity);
+    if (view.sort === "score") kept.sort((a, b) => ungradedLast(a) - ungradedLast(b) || a.n - b.n);
     if (view.sort === "difference") kept.sort((a, b) => gap(b) - gap(a) || a.n - b.n);
     return [el("p", { class: "reading", role: "status" }, `${kept.length} of ${problems.length} problems`), ...kept.map(({ problem, other }) => line(problem, other, row, otherRow))];
   }

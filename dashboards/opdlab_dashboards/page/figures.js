@@ -100,7 +100,7 @@
     const trace = { type: "scatter", mode: "markers", x: found.map((d) => 100 * d.mean), y: list.map(({ row }) => row.name), error_x: { ...sides, color: styles().getPropertyValue("--dim").trim() }, marker: { size: 9, color: colours },
       hovertemplate: "%{y}: %{x:+.1f} points<extra></extra>" };
     $("figure-differences").style.height = `${Math.max(12, 5 + 1.6 * list.length)}rem`;
-    plot("figure-differences", list.length ? [trace] : [], layout("difference in points", "", { xaxis: { zeroline: true, zerolinewidth: 2, zerolinecolor: styles().getPropertyValue("--dim").trim() }, rest: { showlegend: false, margin: { l: 12, r: 12, t: 8, b: 44 } } }), "There is nothing to compare.");
+    plot("figure-differences", list.length ? [trace] : [], layout("difference in points", "", { xaxis: { rangemode: "tozero", zeroline: true, zerolinewidth: 2, zerolinecolor: styles().getPropertyValue("--dim").trim() }, rest: { showlegend: false, margin: { l: 12, r: 12, t: 8, b: 44 } } }), "There is nothing to compare.");
   }
 
   function fill(id, options, keep) {

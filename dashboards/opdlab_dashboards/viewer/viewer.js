@@ -34,10 +34,15 @@ function score(marks, problems, k) {
 }
 const percent = (value) => (Number.isNaN(value) ? "–" : (100 * value).toFixed(0));
 
+// A problem without a verdict is neither hard nor easy: it comes last.
+const judged = (compare) => (one, two) => {
+  const lacks = [one, two].map((place) => Number.isNaN(mean(place)));
+  return lacks[0] || lacks[1] ? lacks[0] - lacks[1] : compare(one, two);
+};
 const ORDERS = {
   given: ["as given", () => 0],
-  hardest: ["hardest first", (one, two) => mean(one) - mean(two)],
-  easiest: ["easiest first", (one, two) => mean(two) - mean(one)],
+  hardest: ["hardest first", judged((one, two) => mean(one) - mean(two))],
+  easiest: ["easiest first", judged((one, two) => mean(two) - mean(one))],
   longest: ["longest first", (one, two) => tokens(two) - tokens(one)],
   difference: ["largest difference first", (one, two) => gap(two) - gap(one)],
 };

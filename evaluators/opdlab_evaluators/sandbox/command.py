@@ -35,6 +35,7 @@ and bubblewrap: apt install bubblewrap (or dnf, pacman, apk). Where it is instal
   Ubuntu 24.04   sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for bwrap
   other hosts    sysctl user.max_user_namespaces=15000 (and kernel.unprivileged_userns_clone=1)
   Docker         run with --security-opt seccomp=unconfined --security-opt systempaths=unconfined
+                 and, where the host has AppArmor (Debian, Ubuntu), --security-opt apparmor=unconfined
 The option unsafe_run_on_this_machine: true runs them without, with your rights, and marks the result."""
 
 # Before it gives up its rights: into the control groups. After that: a stack for deep recursion.
