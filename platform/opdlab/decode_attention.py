@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from opdlab.attention_hook import MaskFunction, Pass, UnsupportedError
+from opdlab.attention_hook import MaskFunction, Own, Pass, UnsupportedError
 from opdlab.leaf_attention import attention_with_lse, bias_of, flash_takes, rule_of, with_sink
 from opdlab.shapes import Bool, Float, Int, Tensor
 
 # Blocks of threads that keep a large accelerator busy; a row and key head is one, or several parts are.
-_BLOCKS = 264
+_BLOCKS = 132
 # Keys of a part, at least: a part has costs of its own.
 _PART = 256
 
@@ -26,29 +26,48 @@ class Ranges:
     """Cached columns that each row sees, in parts that are computed side by side.
 
     Attributes:
-        visible: `Bool[B S]`
-        first, count: of each part; a part may be empty. `Int[B parts]`
+        columns: of the cache.
+        first, count: of each part; only the first of several is never empty. `Int[B parts]`
+        begin, used: the same in the order of the cache's storage, as kernels take them. `Int[n]`
     """
 
-    visible: Bool[Tensor, "B S"]
+    columns: int
     first: Int[Tensor, "B parts"]
     count: Int[Tensor, "B parts"]
+    begin: Int[Tensor, "n"]
+    used: Int[Tensor, "m"]
+    _queries: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, visible: Bool[Tensor, "B S"], parts: int) -> Ranges:
-        """Of rows that each see at least one column, and none between two that they do not see."""
-        S = visible.shape[1]
-        column = torch.arange(S, device=visible.device)
-        first = torch.where(visible, column, S).amin(-1, keepdim=True)
-        count = torch.where(visible, column, -1).amax(-1, keepdim=True) + 1 - first
-        size = (count + parts - 1) // parts
-        part = torch.arange(parts, device=visible.device)
-        return cls(visible, first + part * size, (count - part * size).clamp_min(0).minimum(size))
+    def of(
+        cls, first: Int[Tensor, "B one"], count: Int[Tensor, "B one"], columns: int, parts: int = 1
+    ) -> Ranges:
+        """Of rows that see so many columns from a first one on, one at least."""
+        if parts > 1:
+            size = (count + parts - 1) // parts
+            start = size * torch.arange(parts, device=first.device)
+            first, count = first + start, (count - start).clamp_min(0).minimum(size)
+        B = len(first)
+        place = torch.arange(B, device=first.device)[:, None] * columns
+        begin = torch.nn.functional.pad((first + place).flatten(), (0, 1), value=B * columns)
+        return cls(columns, first, count, begin.int(), count.flatten().int())
 
-    @property
-    def whole(self) -> bool:
-        """Whether no row sees less than from its first to its last column; waits for the device."""
-        return bool((self.visible.sum(-1) == self.count.sum(-1)).all())
+    def queries(self, each: int) -> Int[Tensor, "n"]:
+        """Where the queries of each part begin, if each has so many."""
+        if each not in self._queries:
+            line = torch.arange(len(self.begin), dtype=torch.int32, device=self.begin.device)
+            self._queries[each] = line * each
+        return self._queries[each]
+
+    def inside(self) -> Bool[Tensor, "B parts S"]:
+        """Which columns are in each part."""
+        column, first = torch.arange(self.columns, device=self.first.device), self.first[..., None]
+        return (column >= first) & (column < first + self.count[..., None])
+
+
+def parts_for(blocks: int, columns: int) -> int:
+    """Parts of a row, where so many blocks would be busy without them."""
+    return max(1, min(_BLOCKS // blocks, columns // _PART))
 
 
 @dataclass(eq=False)
@@ -56,13 +75,15 @@ class DecodePass(Pass):
     """The last token of every row over that row's cached keys, its own included.
 
     Attributes:
+        own: the attention that the model uses by itself.
         start: column of each row's first token. `Int[B one]`
         column: where the token stands. `Int[one]`
     """
 
+    own: Own
     start: Int[Tensor, "B one"]
     column: Int[Tensor, "one"]
-    _ranges: dict[int, tuple[MaskFunction, Ranges]] = field(default_factory=dict)
+    _seen: dict[int, tuple[MaskFunction, Bool[Tensor, "B S"], Ranges]] = field(default_factory=dict)
 
     def mask(self, mask_function: MaskFunction, **options: Any) -> MaskFunction:
         """The model's rule itself: it is evaluated where tokens and keys really stand."""
@@ -81,14 +102,17 @@ class DecodePass(Pass):
         **options: Any,
     ) -> Float[Tensor, "B 1 H D2"]:
         rule = rule_of(mask, options)
-        if id(rule) not in self._ranges:
-            self._ranges[id(rule)] = (rule, self._seen(rule, key, flash_takes(query)))
-        ranges = self._ranges[id(rule)][1]
+        if self.own.name == "sdpa":
+            # It knows neither: it raises, or in older versions leaves them out.
+            softcap = s_aux = None
+        if id(rule) not in self._seen:
+            self._seen[id(rule)] = (rule, *self._ranges(rule, key, flash_takes(query)))
+        ranges = self._seen[id(rule)][2]
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         if softcap is None and key.shape[-1] == value.shape[-1]:
             output, lse = over_ranges(query, key, value, ranges, scale)
         else:
-            bias = bias_of(ranges.visible[:, None], query.dtype)
+            bias = bias_of(ranges.inside().any(1, keepdim=True), query.dtype)
             output, lse = attention_with_lse(query, key, value, bias, scale, softcap)
         if s_aux is not None:
             output = with_sink(output, lse, s_aux)
@@ -100,17 +124,22 @@ class DecodePass(Pass):
         Raises:
             UnsupportedError: so does a layer's.
         """
-        if not all(ranges.whole for _, ranges in self._ranges.values()):
-            raise UnsupportedError("a token attends to columns that are no range")
+        for _, seen, ranges in self._seen.values():
+            if not bool((seen.sum(-1) == ranges.count.sum(-1)).all()):
+                raise UnsupportedError("a token attends to columns that are no range")
 
-    def _seen(self, rule: MaskFunction, key: Float[Tensor, "B Hkv S D"], in_parts: bool) -> Ranges:
+    def _ranges(
+        self, rule: MaskFunction, key: Float[Tensor, "B Hkv S D"], in_parts: bool
+    ) -> tuple[Bool[Tensor, "B S"], Ranges]:
         B, heads, S, _ = key.shape
         zero = self.column.new_zeros(1)
         column = torch.arange(S, device=key.device)
         seen = rule(zero, zero, self.column - self.start, column - self.start)
         seen = seen & (column >= self.start) & (column <= self.column)
-        parts = max(1, min(_BLOCKS // (B * heads), S // _PART)) if in_parts else 1
-        return Ranges.of(seen, parts)
+        first = torch.where(seen, column, S).amin(-1, keepdim=True)
+        last = torch.where(seen, column, -1).amax(-1, keepdim=True)
+        parts = parts_for(B * heads, S) if in_parts else 1
+        return seen, Ranges.of(first, last + 1 - first, S, parts)
 
 
 def over_ranges(
@@ -126,12 +155,14 @@ def over_ranges(
     query = query[:, :, 0].unflatten(1, (heads, -1)).transpose(1, 2)
     several = query[:, None].expand(-1, parts, -1, -1, -1)
     output, lse = part_attention(several, key, value, ranges, scale)
-    weight = lse.softmax(1)[..., None]
-    merged = (output * weight).sum(1).to(query.dtype)
-    whole = lse.logsumexp(1)
+    if parts == 1:
+        output, lse = output[:, 0], lse[:, 0]
+    else:
+        weight = lse.softmax(1)[..., None]
+        output, lse = (output * weight).sum(1).to(query.dtype), lse.logsumexp(1)
     return (
-        merged.transpose(1, 2).reshape(B, H, 1, D),
-        whole.transpose(1, 2).reshape(B, H, 1),
+        output.transpose(1, 2).reshape(B, H, 1, D),
+        lse.transpose(1, 2).reshape(B, H, 1),
     )
 
 
@@ -146,18 +177,18 @@ def part_attention(
     output, lse = (flash_by_parts if flash_takes(query) else _masked)(
         query, key, value, ranges, scale
     )
-    return output, lse.masked_fill((ranges.count == 0)[..., None, None], -torch.inf)
+    if ranges.first.shape[1] > 1:
+        lse = lse.masked_fill((ranges.count == 0)[..., None, None], -torch.inf)
+    return output, lse
 
 
 def _masked(
     query: Tensor, key: Tensor, value: Tensor, ranges: Ranges, scale: float
 ) -> tuple[Tensor, Tensor]:
     parts, G = query.shape[1:3]
-    column, first = torch.arange(key.shape[2], device=key.device), ranges.first[..., None]
-    inside = (column >= first) & (column < first + ranges.count[..., None])
     lines = query.flatten(0, 1).transpose(1, 2).flatten(1, 2)[:, :, None]
     several = (x.repeat_interleave(parts, 0) if parts > 1 else x for x in (key, value))
-    bias = bias_of(inside.flatten(0, 1)[:, None], query.dtype)
+    bias = bias_of(ranges.inside().flatten(0, 1)[:, None], query.dtype)
     output, lse = attention_with_lse(lines, *several, bias, scale)
     output, lse = (x[:, :, 0].unflatten(1, (-1, G)).transpose(1, 2) for x in (output, lse))
     return output.unflatten(0, (-1, parts)), lse.unflatten(0, (-1, parts))
@@ -168,10 +199,6 @@ def flash_by_parts(
 ) -> tuple[Tensor, Tensor]:
     """By the kernel for sequences of unlike length: each part is one, and reads no other keys."""
     B, parts, G, heads, D = query.shape
-    S = key.shape[2]
-    place = torch.arange(B, device=key.device)[:, None] * S
-    begin = torch.cat([(ranges.first + place).flatten(), place.new_full((1,), B * S)])
-    queries = torch.arange(B * parts + 1, device=key.device) * G
     # Keys in the order of their storage: one long sequence of which each part is a stretch.
     flat_key, flat_value = (x.transpose(1, 2).flatten(0, 1) for x in (key, value))
     kernel: Any = torch.ops.aten._flash_attention_forward
@@ -179,15 +206,15 @@ def flash_by_parts(
         query.reshape(-1, heads, D),
         flat_key,
         flat_value,
-        queries.int(),
-        begin.int(),
+        ranges.queries(G),
+        ranges.begin,
         G,
-        S,
+        ranges.columns,
         0.0,
         False,
         False,
         scale=scale,
-        seqused_k=ranges.count.flatten().int(),
+        seqused_k=ranges.used,
     )
     # One line a head in newer versions of the kernel, one a sequence and head in older ones.
     lse = lse.t() if lse.dim() == 2 else lse[..., :G].transpose(1, 2)

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from opdlab.decode_step import ModelStep, cache_argument, last_logits_only
 from opdlab.growing_cache import GrowingCache
+from opdlab.lean_step import LeanStep
 from opdlab.llama_step import LlamaStep
 from opdlab.manner import Manner
 from opdlab.recording import Draw, Watch
@@ -22,7 +23,7 @@ from opdlab.shapes import Float, Int, Tensor
 from opdlab.static_step import COLUMNS, StaticStep
 from opdlab.stretches import forget
 
-_STEPS = {"written": LlamaStep, "static": StaticStep, "plain": ModelStep}
+_STEPS = {"written": LlamaStep, "lean": LeanStep, "static": StaticStep, "plain": ModelStep}
 # Tokens of a prefill's forward.
 _PREFILL_TOKENS = 1 << 14
 # Steps between looks at the places: bounds the table of uniforms, and how late NaN is seen.
@@ -78,7 +79,7 @@ class Decoder:
         self.model, self.prompts, self.draw, self.watch = model, prompts, draw, watch
         self.device = model.device
         self.seeds = torch.tensor(list(seeds), device=self.device)
-        spare = COLUMNS if way.step == "static" else _STRETCH
+        spare = COLUMNS if way.recorded else _STRETCH
         self.cache = GrowingCache(min(draw.max_new_tokens, spare))
         self.room, self.way, self.longest = room, way, stretch
         self.said: defaultdict[int, list[int]] = defaultdict(list)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedModel
 
-from opdlab import llama_step, static_step
+from opdlab import lean_step, llama_step, static_step
 from opdlab.decoder import Decoder, Room
 from opdlab.manner import SAID, Manner, manner
 from opdlab.recording import Decoded, Draw, OnResponse, Records, Unrecorded, Watch
@@ -87,6 +87,8 @@ def _quicker(model: PreTrainedModel) -> list[Manner]:
     if llama_step.fits(model):
         found.append(Manner("written"))
     if static_step.fits(model):
+        if lean_step.fits(model):
+            found.append(Manner("lean"))
         found.append(Manner("static"))
     return found
 
@@ -95,7 +97,7 @@ def _decoded(decoder: Decoder) -> Iterator[tuple[int, list[int]]]:
     left = len(decoder.prompts)
     while left:
         decoder.refill()
-        share = _SHARE_RECORDED if decoder.way.step == "static" and not decoder.queue else _SHARE
+        share = _SHARE_RECORDED if decoder.way.recorded and not decoder.queue else _SHARE
         ended = decoder.stretch(max(1, len(decoder.rows) // share))
         left -= len(ended)
         yield from ended

@@ -66,6 +66,7 @@ class GrowingCache(Cache):
 
     Attributes:
         column: where steps write, for steps of fixed shapes; None for `end`. `Int[one]`
+        dtype: of keys and values; None for the model's.
     """
 
     def __init__(self, columns: int) -> None:
@@ -76,6 +77,7 @@ class GrowingCache(Cache):
         self.columns = columns
         self.start: list[int] = []
         self.column: Tensor | None = None
+        self.dtype: torch.dtype | None = None
 
     def capacity_for(self, used: int) -> int:
         """Columns of buffers that are made anew for so many in use.
@@ -109,7 +111,7 @@ class GrowingCache(Cache):
         for new, old in zip(computed, self.layers, strict=True):
             for theirs, ours in zip((new.keys, new.values), old.buffers, strict=True):
                 laid = theirs.transpose(1, 2)[row, column].transpose(1, 2)
-                ours[place, :, self.end - width : self.end] = laid
+                ours[place, :, self.end - width : self.end] = laid.to(ours.dtype)
         for b, n in zip(places, lengths, strict=True):
             self.start[b] = self.end - n
 
@@ -177,5 +179,5 @@ class GrowingCache(Cache):
         """A buffer for all places; tokens lie one after another where a step reads ranges of them."""
         B, heads, width = len(self.start), like.shape[1], like.shape[3]
         if self.column is None:
-            return like.new_zeros(B, heads, capacity, width)
-        return like.new_zeros(B, capacity, heads, width).transpose(1, 2)
+            return like.new_zeros(B, heads, capacity, width, dtype=self.dtype)
+        return like.new_zeros(B, capacity, heads, width, dtype=self.dtype).transpose(1, 2)

@@ -37,12 +37,18 @@ class Manner:
     """How the rollout engine `cached` decodes a model.
 
     Attributes:
-        step: `written`, by `LlamaStep`; `static`, by `StaticStep`; `plain`, by the model's own forward.
+        step: `written`, by `LlamaStep`; `lean`, by `LeanStep`; `static`, by `StaticStep`; `plain`, by
+            the model's own forward.
         alike: only rows of equal length together.
     """
 
-    step: Literal["written", "static", "plain"]
+    step: Literal["written", "lean", "static", "plain"]
     alike: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        """Whether an accelerator records the step and replays it."""
+        return self.step in ("lean", "static")
 
 
 Trial = Callable[[Manner, list[list[int]]], tuple[list[list[int]], Tensor]]

@@ -25,10 +25,9 @@ COLUMNS = 2048
 
 def fits(model: PreTrainedModel) -> bool:
     """Whether a step may be recorded; that it can be, and is right, is found by trying."""
-    devices = {(p.device, type(p.data)) for p in model.parameters()}
     return (
-        len(devices) == 1
-        and model.device.type == "cuda"
+        model.device.type == "cuda"
+        and len({p.device for p in model.parameters()}) == 1
         and all(type(p.data) is Tensor for p in model.parameters())
         and "position_ids" in inspect.signature(model.forward).parameters
     )
@@ -46,7 +45,7 @@ class StaticStep(DecodeStep):
     def __init__(self, model: PreTrainedModel, cache: GrowingCache) -> None:
         self.model, self.cache = model, cache
         cache.column = self.column = torch.zeros(1, dtype=torch.long, device=model.device)
-        self.replay: Callable[[], Tensor] = self._forward
+        self.replay: Callable[[], Tensor] = self.forward
         self.known: tuple[int, ...] = ()
 
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
@@ -60,9 +59,9 @@ class StaticStep(DecodeStep):
         self.first, self.token = first, torch.zeros_like(first)
         self.column.fill_(cache.end)
         # A first time as it is: libraries choose their kernels then, and make their buffers.
-        self._forward()
-        self.attention.require_ranges()
-        self.replay = _recorded(self._forward) if first.is_cuda else self._forward
+        self.forward()
+        self.check()
+        self.replay = _recorded(self.forward) if first.is_cuda else self.forward
         self.known = now
 
     def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
@@ -72,17 +71,27 @@ class StaticStep(DecodeStep):
         # The next replay writes there; those of other formats are cast by whoever reads them.
         return logits.clone() if logits.dtype == torch.float32 else logits
 
-    def _forward(self) -> Float[Tensor, "B V"]:
-        self.attention = DecodePass(self.first, self.column)
-        with hooked(self.model), running(self.attention):
-            output = self.model(
-                input_ids=self.token,
-                position_ids=self.column - self.first,
-                use_cache=True,
-                **{cache_argument(self.model): self.cache},  # pyright: ignore[reportArgumentType]
-                **last_logits_only(self.model),
-            )
+    def forward(self) -> Float[Tensor, "B V"]:
+        """Next-token logits after `token`, by the model's own forward."""
+        with hooked(self.model) as own:
+            self.attention = DecodePass(own, self.first, self.column)
+            with running(self.attention):
+                output = self.model(
+                    input_ids=self.token,
+                    position_ids=self.column - self.first,
+                    use_cache=True,
+                    **{cache_argument(self.model): self.cache},  # pyright: ignore[reportArgumentType]
+                    **last_logits_only(self.model),
+                )
         return output.logits[:, -1]
+
+    def check(self) -> None:
+        """Refuse what a forward could not have done right.
+
+        Raises:
+            UnsupportedError: a layer's attention is none over a range of columns.
+        """
+        self.attention.require_ranges()
 
 
 def _recorded(run: Callable[[], Tensor]) -> Callable[[], Tensor]:

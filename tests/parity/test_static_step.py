@@ -8,9 +8,10 @@ import pytest
 import torch
 from small_models import FAMILIES, OUT_OF_REACH, small_model
 
-from opdlab.attention_hook import UnsupportedError
+from opdlab.attention_hook import Own, UnsupportedError
 from opdlab.decode_attention import DecodePass, Ranges, flash_by_parts, over_ranges
 from opdlab.decoding import decode
+from opdlab.lean_step import fits
 from opdlab.manner import Manner
 from opdlab.recording import Decoded, Draw
 
@@ -35,6 +36,66 @@ def test_a_static_step_draws_what_the_models_own_draws(family: str) -> None:
             torch.testing.assert_close(getattr(ours.recorded, name), value, rtol=0, atol=2e-5)
 
 
+LEAN: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "tied": ("llama", {"tie_word_embeddings": True}),
+    "one key head": ("llama", {"num_key_value_heads": 1}),
+    "wide heads": ("llama", {"head_dim": 20}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {}),
+}
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_a_lean_step_draws_what_the_models_own_draws(name: str) -> None:
+    family, changes = LEAN[name]
+    model = small_model(family, **changes)
+    assert fits(model)
+    for rows in (3, 7):
+        ours, plain = (decoded(model, Manner(way), rows) for way in ("lean", "plain"))
+        for one, other in zip(ours.responses, plain.responses, strict=True):
+            assert torch.equal(one, other)
+        for name, value in vars(plain.recorded).items():
+            torch.testing.assert_close(getattr(ours.recorded, name), value, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("precision", ["weights", "autocast"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_a_lean_step_in_half_precision_rounds_as_the_models_own_does(
+    family: str, precision: str
+) -> None:
+    model = small_model(family)
+    if precision == "weights":
+        model.bfloat16()
+    exact = small_model(family)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+        ours, plain = (decoded(model, Manner(way), 7) for way in ("lean", "plain"))
+    gaps = []
+    for found in (ours, plain):
+        rows = [[*p, *r.tolist()] for p, r in zip(PROMPTS, found.responses, strict=True)]
+        true = [
+            exact(input_ids=torch.tensor([row]))
+            .logits[0]
+            .log_softmax(-1)[range(len(p) - 1, len(row) - 1), row[len(p) :]]
+            for p, row in zip(PROMPTS, rows, strict=True)
+        ]
+        gaps.append(float((found.recorded.log_prob - torch.cat(true).detach()).abs().mean()))
+    assert 0 < gaps[0] < 1.5 * gaps[1]
+
+
+def test_a_model_that_computes_something_else_is_not_written_out() -> None:
+    for family, changes in (
+        ("llama", {"attention_bias": True}),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 4}),
+        ("mistral", {}),
+        ("gemma3", {}),
+    ):
+        assert not fits(small_model(family, **changes)), family
+    hooked = small_model("llama")
+    hooked.model.layers[1].register_forward_hook(lambda *_: None)
+    assert not fits(hooked)
+
+
 @pytest.mark.parametrize("family", OUT_OF_REACH)
 def test_a_model_that_the_hook_does_not_reach_is_refused_or_right(family: str) -> None:
     model = small_model(family)
@@ -53,10 +114,9 @@ def test_parts_of_what_a_row_sees_are_merged_to_the_whole(parts: int) -> None:
     key, value = (torch.randn(3, 20, 2, 8).transpose(1, 2) for _ in range(2))
     column = torch.arange(20)
     # The last row sees fewer columns than there are parts.
-    visible = (column >= torch.tensor([[2], [9], [13]])) & (
-        column <= torch.tensor([[19], [15], [14]])
-    )
-    output, lse = over_ranges(query, key, value, Ranges.of(visible, parts), 0.3)
+    first, last = torch.tensor([[2], [9], [13]]), torch.tensor([[19], [15], [14]])
+    visible = (column >= first) & (column <= last)
+    output, lse = over_ranges(query, key, value, Ranges.of(first, last + 1 - first, 20, parts), 0.3)
     scores = 0.3 * query @ key.repeat_interleave(2, 1).transpose(2, 3)
     scores = scores.masked_fill(~visible[:, None, None], -torch.inf)
     torch.testing.assert_close(lse, scores.logsumexp(-1))
@@ -64,7 +124,7 @@ def test_parts_of_what_a_row_sees_are_merged_to_the_whole(parts: int) -> None:
 
 
 def test_a_rule_that_skips_columns_is_refused() -> None:
-    attention = DecodePass(torch.zeros(1, 1, dtype=torch.long), torch.tensor([9]))
+    attention = DecodePass(Own("eager"), torch.zeros(1, 1, dtype=torch.long), torch.tensor([9]))
     states = torch.randn(1, 2, 1, 8), torch.randn(1, 2, 16, 8), torch.randn(1, 2, 16, 8)
     module = torch.nn.Module()
     attention.attend(module, *states, lambda b, h, q, k: k <= q)
@@ -80,7 +140,8 @@ def test_cudas_kernel_for_unlike_lengths_is_called_as_torch_declares_it() -> Non
     with torch.device("meta"):
         query = torch.empty(B, parts, groups, heads, width, dtype=torch.bfloat16)
         key = torch.empty(B, S, heads, width, dtype=torch.bfloat16).transpose(1, 2)
-        ranges = Ranges.of(torch.empty(B, S, dtype=torch.bool), parts)
+        place = torch.empty(B, 1, dtype=torch.long)
+        ranges = Ranges.of(place, place, S, parts)
     output, lse = flash_by_parts(query, key, key, ranges, 0.1)
     assert output.shape == query.shape
     assert (lse.shape, lse.dtype) == (query.shape[:-1], torch.float32)

@@ -1,0 +1,192 @@
+"""The decode step of Llama, Qwen2 and Qwen3 in few operations, for a recording on an accelerator.
+
+A replayed operation costs two microseconds however little it does, and a step of the library's forward has
+ninety a layer. Written out it has eighteen, and the products are most of the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear, rms_norm, silu
+from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers.activations import SiLUActivation
+from transformers.models.llama import modeling_llama as llama
+from transformers.models.qwen2 import modeling_qwen2 as qwen2
+from transformers.models.qwen3 import modeling_qwen3 as qwen3
+
+from opdlab.decode_attention import Ranges, over_ranges, parts_for
+from opdlab.growing_cache import GrowingCache
+from opdlab.leaf_attention import flash_takes
+from opdlab.sampling_mode import replaced
+from opdlab.shapes import Float, Tensor
+from opdlab.static_step import StaticStep
+
+_MODELS = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+_PARTS = ("Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
+_KNOWN = {
+    *_MODELS,
+    *(getattr(llama, f"Llama{part}") for part in _PARTS),
+    *(getattr(qwen2, f"Qwen2{part}") for part in _PARTS),
+    *(getattr(qwen3, f"Qwen3{part}") for part in _PARTS),
+    nn.Embedding,
+    nn.Linear,
+    nn.ModuleList,
+    nn.SiLU,
+    SiLUActivation,
+}
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Whether `LeanStep` may compute what this model does: nothing replaced, hooked or windowed.
+
+    That it does is found by trying (`opdlab.manner`).
+    """
+    config: Any = model.config
+    return (
+        isinstance(model, _MODELS)
+        and {type(module) for module in model.modules()} <= _KNOWN
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+        and not any(replaced(m) for m in model.modules())
+        and all(layer.self_attn.o_proj.bias is None for layer in model.model.layers)
+        and all(layer.mlp.down_proj.bias is None for layer in model.model.layers)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """Weights of one layer, in the format of products; `inner` gives queries, keys and values."""
+
+    scaling: float
+    norms: tuple[tuple[Tensor, float], tuple[Tensor, float]]
+    inner: tuple[Tensor, Tensor | None]
+    head_norms: tuple[tuple[Tensor, float], tuple[Tensor, float]] | None
+    outer: Tensor
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+
+
+class LeanStep(StaticStep):
+    """The step of a model that `fits`."""
+
+    def __init__(self, model: PreTrainedModel, cache: GrowingCache) -> None:
+        super().__init__(model, cache)
+        self.decoder: Any = model.base_model
+        first = self.decoder.layers[0].self_attn
+        self.width: int = first.head_dim
+        self.heads: int = self.decoder.config.num_attention_heads
+        self.key_heads: int = self.decoder.config.num_key_value_heads
+        kind = model.device.type
+        autocast = torch.is_autocast_enabled(kind)
+        self.dtype = torch.get_autocast_dtype(kind) if autocast else model.dtype
+        cache.dtype = self.dtype
+        self.head: Tensor = self._short(model.get_output_embeddings().weight)
+        self.layers = [self._weights(layer) for layer in self.decoder.layers]
+
+    def _short(self, weight: Tensor) -> Tensor:
+        return weight.detach().to(self.dtype)
+
+    def _weights(self, layer: Any) -> _Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        inner = [attention.q_proj, attention.k_proj, attention.v_proj]
+        bias = inner[0].bias is not None
+        head_norms = None
+        if hasattr(attention, "q_norm"):
+            head_norms = _norm(attention.q_norm), _norm(attention.k_norm)
+        return _Layer(
+            attention.scaling,
+            (_norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)),
+            (
+                self._short(torch.cat([one.weight for one in inner])),
+                self._short(torch.cat([one.bias for one in inner])) if bias else None,
+            ),
+            head_norms,
+            self._short(attention.o_proj.weight),
+            self._short(mlp.gate_proj.weight),
+            self._short(mlp.up_proj.weight),
+            self._short(mlp.down_proj.weight),
+        )
+
+    def forward(self) -> Float[Tensor, "B V"]:
+        with torch.autocast(self.first.device.type, enabled=False):
+            return self._forward()
+
+    def _forward(self) -> Float[Tensor, "B V"]:
+        x = self.decoder.embed_tokens(self.token[:, 0])
+        position = self.column - self.first
+        cosine, sine = self.decoder.rotary_emb(x, position_ids=position)
+        # Both halves of a head turn by the same angles.
+        turn = tuple(y[..., : self.width // 2].to(self.dtype) for y in (cosine, sine))
+        B, S = len(x), self.cache.capacity
+        parts = parts_for(B * self.key_heads, S) if flash_takes(self._like) else 1
+        ranges = Ranges.of(self.first, position + 1, S, parts)
+        for layer, cached in zip(self.layers, self.cache.layers, strict=True):
+            y = linear(self._normed(x, layer.norms[0]), *layer.inner)
+            attended = self._attend(y.view(B, -1, self.width), layer, cached.buffers, turn, ranges)
+            x = _plus(x, attended, layer.outer)
+            y = self._normed(x, layer.norms[1])
+            x = _plus(x, silu(linear(y, layer.gate)).mul_(linear(y, layer.up)), layer.down)
+        return linear(self._normed(x, _norm(self.decoder.norm)), self.head)
+
+    @property
+    def _like(self) -> Tensor:
+        """A query, for what depends on its format and width."""
+        return self.head.new_empty(1, 1, 1, self.width)
+
+    def check(self) -> None:
+        """Every row sees all of its columns."""
+
+    def _normed(self, x: Float[Tensor, "B H"], norm: tuple[Tensor, float]) -> Float[Tensor, "B H"]:
+        weight, epsilon = norm
+        return rms_norm(x.to(weight.dtype), (x.shape[-1],), weight, epsilon).to(self.dtype)
+
+    def _attend(
+        self,
+        y: Float[Tensor, "B n D"],
+        layer: _Layer,
+        buffers: tuple[Tensor, Tensor],
+        turn: tuple[Tensor, ...],
+        ranges: Ranges,
+    ) -> Float[Tensor, "B H"]:
+        both, value = y.split([self.heads + self.key_heads, self.key_heads], 1)
+        if layer.head_norms is not None:
+            parts = both.split([self.heads, self.key_heads], 1)
+            normed = [self._normed(*each) for each in zip(parts, layer.head_norms, strict=True)]
+            both = torch.cat(normed, 1)
+        query, key = _turned(both, *turn).split([self.heads, self.key_heads], 1)
+        keys, values = buffers
+        keys.index_copy_(2, self.column, key[:, :, None])
+        values.index_copy_(2, self.column, value[:, :, None])
+        output, _ = over_ranges(query[:, :, None], keys, values, ranges, layer.scaling)
+        return output.flatten(1)
+
+
+def _norm(module: Any) -> tuple[Tensor, float]:
+    return module.weight, module.variance_epsilon
+
+
+def _turned(
+    x: Float[Tensor, "B n D"], cosine: Float[Tensor, "B 1 half"], sine: Float[Tensor, "B 1 half"]
+) -> Float[Tensor, "B n D"]:
+    """Rotary positions: halves (a, b) become a cos - b sin, b cos + a sin."""
+    found = torch.empty_like(x)
+    (a, b), (one, other) = x.chunk(2, -1), found.chunk(2, -1)
+    torch.mul(a, cosine, out=one)
+    one.addcmul_(b, sine, value=-1)
+    torch.mul(b, cosine, out=other)
+    other.addcmul_(a, sine)
+    return found
+
+
+def _plus(
+    x: Float[Tensor, "B H"], y: Float[Tensor, "B n"], weight: Float[Tensor, "H n"]
+) -> Float[Tensor, "B H"]:
+    """x with the product added; in one operation where formats are the same."""
+    if x.dtype == weight.dtype:
+        return torch.addmm(x, y, weight.t())
+    return x + linear(y, weight)
