@@ -22,7 +22,7 @@ from opdlab.vocabulary_loss import slices
 _WORTH_A_CALL = 256
 # Leaves of a line that share their other keys, under a mask: more of them compute more that it throws away,
 # and fewer make the products small. An accelerator would wait for so many small products as a CPU likes.
-_STAIR, _STAIR_ON_ACCELERATOR = 128, 1024
+_STAIR, _STAIR_ON_ACCELERATOR = 128, 2048
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,14 +46,14 @@ def fits(model: PreTrainedModel) -> bool:
     That it does is found by trying (`opdlab.manner`).
     """
     config: Any = model.config
+    biased = ("o_proj.bias", "gate_proj.bias", "up_proj.bias", "down_proj.bias", "lm_head.bias")
     return (
         isinstance(model, _MODELS)
         and {type(module) for module in model.modules()} <= _KNOWN
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
         and not any(replaced(m) for m in model.modules())
-        and all(layer.self_attn.o_proj.bias is None for layer in model.model.layers)
-        and all(layer.mlp.down_proj.bias is None for layer in model.model.layers)
+        and not any(name.endswith(biased) for name, _ in model.named_parameters())
     )
 
 
@@ -85,7 +85,8 @@ class LeanStep(StaticStep):
         autocast = torch.is_autocast_enabled(kind)
         self.dtype = torch.get_autocast_dtype(kind) if autocast else model.dtype
         cache.dtype = self.dtype
-        self.head: Tensor = self._short(model.get_output_embeddings().weight)
+        head: Any = model.get_output_embeddings()
+        self.head = self._short(head.weight)
         self.layers = [self._weights(layer) for layer in self.decoder.layers]
 
     def _short(self, weight: Tensor) -> Tensor:

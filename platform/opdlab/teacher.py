@@ -57,7 +57,7 @@ _WORTH_SHARING = 0.1
 # Slots of filler that a rollout may have in all before it goes in several forwards.
 _LITTLE_FILLER = 2048
 # An accelerator does so few as a CPU takes at a time faster than they are launched.
-LEAF_CHUNK, LEAF_CHUNK_ON_ACCELERATOR = 1024, 4096
+LEAF_CHUNK, LEAF_CHUNK_ON_ACCELERATOR = 1024, 8192
 TRUNK_TOKENS = 16384
 Trunk = tuple[Stretch, KeyStore]
 """Keys and values of rows, and the prefixes that they are right for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -118,9 +119,12 @@ def _earlier(to: Path, now: dict[str, Any]) -> dict[str, Any]:
 def _driver(card: Card) -> str:
     if card.device.type != "cuda":
         return "none"
-    from torch._C import _cuda_getDriverVersion  # pyright: ignore[reportAttributeAccessIssue]
-
-    return f"CUDA {torch.version.cuda}, driver for {_cuda_getDriverVersion()}"
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return f"CUDA {torch.version.cuda}"
+    return f"CUDA {torch.version.cuda}, driver {done.stdout.splitlines()[0].strip()}"
 
 
 def _show(found: dict[str, Any], wanted: Sequence[Case]) -> None:
