@@ -187,9 +187,10 @@ def _masked(
 ) -> tuple[Tensor, Tensor]:
     parts, G = query.shape[1:3]
     lines = query.flatten(0, 1).transpose(1, 2).flatten(1, 2)[:, :, None]
-    several = (x.repeat_interleave(parts, 0) if parts > 1 else x for x in (key, value))
+    if parts > 1:
+        key, value = (x.repeat_interleave(parts, 0) for x in (key, value))
     bias = bias_of(ranges.inside().flatten(0, 1)[:, None], query.dtype)
-    output, lse = attention_with_lse(lines, *several, bias, scale)
+    output, lse = attention_with_lse(lines, key, value, bias, scale)
     output, lse = (x[:, :, 0].unflatten(1, (-1, G)).transpose(1, 2) for x in (output, lse))
     return output.unflatten(0, (-1, parts)), lse.unflatten(0, (-1, parts))
 

@@ -7,7 +7,7 @@ keys, merged by log-sum-exp with its own key and value, which are then thrown aw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -45,7 +45,8 @@ class Cut:
     """The keys that the leaves of a pass see.
 
     Leaves stand in order of their columns, so what they see under a causal rule is a staircase: a block
-    that all see, and beside it a few steps, which are cheaper than a masked block of all the rest.
+    that all see, and beside it a few steps, which are cheaper than a masked block of all the rest. Steps
+    of an accelerator are few and each has an unmasked block of its own.
 
     Attributes:
         shared: what all leaves see, where an unmasked call pays for it.
@@ -148,26 +149,34 @@ class LeafPass(Pass):
             return rule(zero, zero, place, key) & (key < place)
 
         # Some leaves at a time: what all see of all keys would grow with the row.
-        stair = _stair(column.device.type == "cpu") if S > _WORTH_A_CALL else self.lines.C
+        on_cpu = column.device.type == "cpu"
+        stair = _stair(on_cpu) if S > _WORTH_A_CALL else self.lines.C
         steps = list(slices(self.lines.C, stair))
-        ends, every = [], torch.ones(S, dtype=torch.bool, device=column.device)
+        extents, every = [], torch.ones(S, dtype=torch.bool, device=column.device)
         for leaves in steps:
             part = seen(leaves, slice(0, S))
-            every &= part.all(1).all(0)
+            all_see = part.all(1).all(0)
+            every &= all_see
+            extents += [_extent(part.any(1).any(0)), _extent(all_see)]
+        extents.append(_extent(every))
+        *ends, whole = torch.stack(extents).tolist()
+        found = []
+        for leaves, some, solid in zip(steps, ends[::2], ends[1::2], strict=True):
             # A leaf that sees no key needs one to be kept from.
-            ends.append(_ends(part.any(1).any(0)) or (0, 1))
-        left, right = _ends(every) or (0, 0)
-        solid = right - left == int(every.sum()) >= _WORTH_A_CALL
-
-        def others(leaves: slice, first: int, last: int) -> list[Stretch]:
-            spans = [(first, left), (right, last)] if solid else [(first, last)]
-            keys = [slice(start, stop) for start, stop in spans if start < stop]
-            return [Stretch(leaves, some, bias_of(seen(leaves, some), dtype)) for some in keys]
-
-        return Cut(
-            Stretch(slice(0, self.lines.C), slice(left, right), None) if solid else None,
-            [(leaves, others(leaves, *span)) for leaves, span in zip(steps, ends, strict=True)],
-        )
+            first, last = some[:2] if some[2] else (0, 1)
+            left, right = _solid(whole if on_cpu else solid)
+            spans = [slice(first, left), slice(right, last)] if right else [slice(first, last)]
+            stretches = [
+                Stretch(leaves, keys, bias_of(seen(leaves, keys), dtype))
+                for keys in spans
+                if keys.start < keys.stop
+            ]
+            if right and not on_cpu:
+                stretches.append(Stretch(leaves, slice(left, right), None))
+            found.append((leaves, stretches))
+        left, right = _solid(whole) if on_cpu else (0, 0)
+        shared = Stretch(slice(0, self.lines.C), slice(left, right), None) if right else None
+        return Cut(shared, found)
 
 
 def rule_of(mask: Any, options: Mapping[str, Any]) -> MaskFunction:
@@ -200,10 +209,17 @@ def _stair(on_cpu: bool) -> int:
     return _STAIR if on_cpu else _STAIR_ON_ACCELERATOR
 
 
-def _ends(some: Bool[Tensor, "S"]) -> tuple[int, int] | None:
-    """The first and one after the last of these."""
-    where = some.nonzero()
-    return (int(where[0]), int(where[-1]) + 1) if len(where) else None
+def _extent(some: Bool[Tensor, "S"]) -> Int[Tensor, "3"]:
+    """The first of these, one after the last, and how many they are."""
+    place, S = torch.arange(len(some), device=some.device), len(some)
+    first, last = torch.where(some, place, S).amin(), torch.where(some, place, -1).amax()
+    return torch.stack([first, last + 1, some.sum()])
+
+
+def _solid(extent: Sequence[int]) -> tuple[int, int]:
+    """A block of keys without a gap that is worth a call of its own; (0, 0) for none."""
+    first, end, count = extent
+    return (first, end) if end - first == count >= _WORTH_A_CALL else (0, 0)
 
 
 def bias_of(seen: Bool[Tensor, "R c s"], dtype: torch.dtype) -> Float[Tensor, "R 1 c s"]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import small_model
+from small_models import random_rollout, small_model
 
-from opdlab import lean_step, static_step
+from opdlab import leaf_attention, lean_step, static_step
 from opdlab.decode_attention import Ranges, over_ranges
 from opdlab.decode_step import ModelStep
 from opdlab.decoder import Decoder, Room
@@ -21,8 +21,10 @@ from opdlab.leaf_attention import attention_with_lse, bias_of
 from opdlab.lean_step import LeanStep
 from opdlab.manner import Manner
 from opdlab.recording import Decoded, Draw, Records
+from opdlab.records import Questions
 from opdlab.sampling_mode import sampling_mode
 from opdlab.static_step import StaticStep
+from opdlab.teacher import Teacher
 from opdlab.vocabulary_loss import _add_product
 
 PROMPTS = [[3 + (i * 7 + n) % 50 for i in range(n)] for n in (1, 2, 5, 9, 17, 5, 3)]
@@ -177,3 +179,20 @@ def test_no_step_waits_for_the_device(card: torch.device) -> None:
                 decoder._step(uniform, 1)
                 decoder._step(uniform, 2)
         assert isinstance(decoder.step, {"plain": ModelStep, "lean": LeanStep}.get(way, StaticStep))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_leaves_of_a_long_row_say_on_the_device_what_they_say_on_the_host(
+    device: torch.device, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long enough for several steps of leaves, each with a block of keys that all of it see."""
+    monkeypatch.setattr(leaf_attention, "_STAIR_ON_ACCELERATOR", 600)
+    rollout = random_rollout([4, 2], [700, 420])
+    there = Teacher(small_model(family).to(device))  # type: ignore[arg-type]
+    here = Teacher(small_model(family))
+    expected = here.score(rollout, Questions(rollout.candidates))
+    found = there.score(rollout.to(device), Questions(rollout.candidates.to(device)))
+    torch.testing.assert_close(
+        found.confidence.cpu(), expected.confidence, rtol=0, atol=2e-5, equal_nan=True
+    )
+    torch.testing.assert_close(found.log_prob.cpu(), expected.log_prob, rtol=0, atol=2e-5)
