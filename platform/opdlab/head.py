@@ -7,8 +7,10 @@ projected in chunks, so that no tensor of all tokens by the whole vocabulary eve
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -142,7 +144,12 @@ def _outermost_called(model: PreTrainedModel, inner: Sequence[nn.Module]) -> nn.
 
 
 def project(model: PreTrainedModel, hidden: Float[Tensor, "T H"]) -> Float[Tensor, "T V"]:
-    """The model's logits for hidden rows, in float32.
+    """The model's logits for hidden rows, in float32."""
+    return in_float32(raw_logits(model, hidden))
+
+
+def raw_logits(model: PreTrainedModel, hidden: Float[Tensor, "T H"]) -> Float[Tensor, "T V"]:
+    """The model's logits for hidden rows, as it gives them.
 
     The causal model's forward runs with its decoder standing aside, so everything that it does to
     logits is done.
@@ -153,7 +160,7 @@ def project(model: PreTrainedModel, hidden: Float[Tensor, "T H"]) -> Float[Tenso
         output = model(inputs_embeds=hidden[None], use_cache=False)
     finally:
         del stem.forward
-    return in_float32(output.logits[0])
+    return output.logits[0]
 
 
 def _parameters(kind: type[PreTrainedModel]) -> set[str]:
@@ -187,7 +194,12 @@ def vocabulary_statistics(
     width = vocabulary or model.config.get_text_config().vocab_size
     together, at_once = rows_at_a_time(width, hidden.device, chunk)
     found = hidden.new_full((4, len(hidden)), torch.nan, dtype=torch.float32)
+    kernel = None if uniform is not None else _row_kernel(hidden.device.type)
     for part in slices(len(hidden), together):
+        if kernel is not None:
+            some = None if targets is None else targets[part]
+            found[:3, part] = kernel(raw_logits(model, hidden[part])[:, :vocabulary], some)
+            continue
         logits = project(model, hidden[part])[:, :vocabulary]
         for block in slices(len(logits), at_once):
             place = slice(part.start + block.start, part.start + block.stop)
@@ -200,6 +212,16 @@ def vocabulary_statistics(
         # Else it would still be there while the next rows are projected.
         del logits
     return VocabularyStatistics(*found)
+
+
+@cache
+def _row_kernel(device: str) -> Callable[[Tensor, Tensor | None], Tensor] | None:
+    """`row_statistics`, where there is a compiler for it."""
+    if device != "cuda" or find_spec("triton") is None:
+        return None
+    from opdlab.row_kernel import row_statistics
+
+    return row_statistics
 
 
 def _statistics(

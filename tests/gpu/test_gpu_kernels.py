@@ -17,9 +17,11 @@ from opdlab.decode_attention import Ranges, over_ranges
 from opdlab.decode_step import ModelStep
 from opdlab.decoder import Decoder, Room
 from opdlab.decoding import decode
+from opdlab.head import _statistics
 from opdlab.leaf_attention import attention_with_lse, bias_of
 from opdlab.lean_step import LeanStep
 from opdlab.manner import Manner
+from opdlab.precision import in_float32
 from opdlab.recording import Decoded, Draw, Records
 from opdlab.records import Questions
 from opdlab.sampling_mode import sampling_mode
@@ -196,3 +198,28 @@ def test_leaves_of_a_long_row_say_on_the_device_what_they_say_on_the_host(
         found.confidence.cpu(), expected.confidence, rtol=0, atol=2e-5, equal_nan=True
     )
     torch.testing.assert_close(found.log_prob.cpu(), expected.log_prob, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [50, 4096, 9001, 151_936])
+def test_rows_read_once_say_what_plain_operations_say(
+    card: torch.device, dtype: torch.dtype, size: int
+) -> None:
+    from opdlab.row_kernel import row_statistics
+
+    logits = (3 * torch.randn(7, size, device=card)).to(dtype)
+    target = torch.randint(0, size, (7,), device=card)
+    logits[1, 3], target[1] = -torch.inf, 3
+    logits[2] -= 40
+    logits[3, -1] = 60
+    # A part of wider rows, as of a vocabulary that two models share.
+    wide = torch.cat([logits, torch.full((7, 13), 99.0, device=card, dtype=dtype)], 1)
+    found = row_statistics(wide[:, :size], target)
+    expected = _statistics(in_float32(logits.clone()).clone(), target, True, None)[:3]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
+    without = row_statistics(logits, None)
+    assert without[0].isnan().all()
+    assert torch.equal(without[1:], found[1:])
+    logits[4, 0] = torch.nan
+    assert row_statistics(logits, target)[1:, 4].isnan().all()
+    assert row_statistics(logits[:0], None).shape == (3, 0)
