@@ -77,17 +77,15 @@ def test_the_tree_is_exact_beside_kernels_of_a_card(device: torch.device, attent
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         teacher = Teacher(model)
-    assert teacher.way == "tree"
-    assert_no_worse(teacher, ragged(device))
+        assert teacher.way == "tree"
+        assert_no_worse(teacher, ragged(device))
 
 
 @pytest.mark.parametrize("family", ROUNDED)
 def test_in_half_precision_the_tree_rounds_no_more_than_whole_forwards(
     device: torch.device, family: str
 ) -> None:
-    teacher = teacher_of(device, family)
-    teacher.model.to(torch.bfloat16)
-    assert_no_worse(teacher, ragged(device))
+    assert_no_worse(Teacher(on(device, family).to(torch.bfloat16)), ragged(device))
 
 
 def assert_no_worse(teacher: Teacher, rollout: Rollout) -> None:
