@@ -89,7 +89,9 @@ def test_thinking_that_was_never_closed_leaves_nothing():
 @pytest.mark.parametrize(
     ("completion", "answer"),
     [
-        ("The answer is 5!", "5"),
+        ("The answer is 5!", "5!"),
+        ("The answer is **5**!", "5"),
+        ("The answer is Friday!", "Friday"),
         ("The answer is $5!$", "5!"),
         ("The answer is 5<|end_of_text|>", "5"),
         ("So \\boxed{5}<|im_end|> and \\boxed{6}", "5"),

@@ -1,17 +1,26 @@
 """Where thinking ends is one rule for evaluation, rewards, regrading and diagnosis."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from opdlab.evaluation import judge
+from opdlab.config import Evaluation
+from opdlab.diagnosis.observation import Tokens
+from opdlab.diagnosis.observe import Asked, Bench, graded
+from opdlab.evaluation import Answer, Measured, draw_missing, grade_missing, judge
 from opdlab.evaluator import Evaluator
+from opdlab.identity.measurement import Measurement
+from opdlab.identity.model_id import ModelId
 from opdlab.own_part import marks_of, own_part, read, text_of, written
-from opdlab.prompts import ProblemSource, rendered
+from opdlab.prompts import ProblemSource
 from opdlab.records import Generation, Problem, Rollout
+from opdlab.regrading import regrade_set
+from opdlab.rollout import CachedEngine
+from opdlab.store import ask
 from opdlab.training.grading import outcomes
 from opdlab_evaluators.answers.grading import grade_answers
 from opdlab_evaluators.benchmarks.gsm8k import Gsm8k
@@ -136,7 +145,7 @@ class Sums(Evaluator):
     grader_version = "1"
 
     def problems(self):
-        return [self.training_problem(0, 1)]
+        return [self.training_problem(0, index) for index in range(2)]
 
     def training_problem(self, seed, index):
         return Problem("sums", str(index), "What is 9+9?", "18")
@@ -145,32 +154,112 @@ class Sums(Evaluator):
         return grade_answers([(problem.gold, completion)])[0]
 
 
-def test_training_pays_for_no_guess_that_an_evaluation_calls_cut_off():
-    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}<think>\n"
-    made = tokenizer_of(special=("<think>", "</think>"), template=template)
+OPENED = "{% for m in messages %}{{ m['content'].split('</ponder>')[-1] }}{% endfor %}<ponder>\n"
+# A template, what the model says, whether it ended by itself, and whether that is right.
+SPOKEN = {
+    "a cut thought that the template opened": (OPENED, f"{SAID} Let me", False, False),
+    "a cut thought that says it ended": (OPENED, f"{SAID} Let me", True, False),
+    "a thought that the template opened": (OPENED, f"{GUESS}</ponder>{SAID}", True, True),
+    "only the thought is right": (OPENED, f"{SAID}</ponder>{GUESS}", True, False),
+    "a thought of its own": (PONDER, f"<ponder>{GUESS}</ponder>{SAID}", True, True),
+    "a cut thought of its own": (PONDER, f"<ponder>{SAID}", False, False),
+    "a thought opened again": (PONDER, f"<ponder>a</ponder>{GUESS}<ponder>{SAID}", True, False),
+    "no thought": (PONDER, SAID, True, True),
+}
+
+
+def rollout_of(prompt, said, ended, made):
+    return Rollout(
+        tokens=torch.tensor([[*prompt, *said]]),
+        prompt_lengths=torch.tensor([len(prompt)]),
+        response_lengths=torch.tensor([len(said)]),
+        ended=torch.tensor([ended]),
+        log_prob=torch.zeros(len(said)),
+        entropy=torch.zeros(len(said)),
+        candidates=torch.zeros(len(said), 0, dtype=torch.long),
+        candidate_log_prob=torch.zeros(len(said), 0),
+        seeds=torch.tensor([0]),
+        eos_ids=(made.eos_token_id,),
+        pad_id=made.pad_token_id,
+    )
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("name", SPOKEN)
+def test_evaluation_training_regrading_and_diagnosis_judge_the_same_part(name, special, tmp_path):
+    template, said, ended, right = SPOKEN[name]
+    marks = ("<ponder>", "</ponder>")
+    made = tokenizer_of(marks if special else (), () if special else marks, template)
     source = ProblemSource([Sums()], made, "auto", 0)
     prompt = source.prompt(0)
-    rewards = []
-    for said in (f"{SAID} Let me", f"{GUESS}</think>{SAID}"):
-        ids = made.encode(said, add_special_tokens=False)
-        rollout = Rollout(
-            tokens=torch.tensor([[*prompt.tokens, *ids]]),
-            prompt_lengths=torch.tensor([len(prompt.tokens)]),
-            response_lengths=torch.tensor([len(ids)]),
-            ended=torch.tensor([False]),
-            log_prob=torch.zeros(len(ids)),
-            entropy=torch.zeros(len(ids)),
-            candidates=torch.zeros(len(ids), 0, dtype=torch.long),
-            candidate_log_prob=torch.zeros(len(ids), 0),
-            seeds=torch.tensor([0]),
-            eos_ids=(made.eos_token_id,),
-            pad_id=made.pad_token_id,
-        )
-        rewards += outcomes(rollout, [prompt.problem], source, made).tolist()
-        shown = rendered(made, prompt.problem.prompt, "auto")
-        row = Generation("1", 0, 0, shown, text_of(made, ids), 9, "length", 0.0)
-        rewards.append(float(judge(Sums(), [(prompt.problem, row)])[0].status == "correct"))
-    assert rewards == [0.0, 0.0, 1.0, 1.0]
+    ids = made.encode(said, add_special_tokens=False)
+    rollout = rollout_of(prompt.tokens, ids, ended, made)
+    training = outcomes(rollout, [prompt.problem], source, made).tolist()
+
+    kept = ask(tmp_path, measurement())
+    settings = Evaluation(samples=1, max_new_tokens=99)
+    answer = Answer(text_of(made, ids), len(ids), "eos" if ended else "length")
+    engine = CachedEngine(max_new_tokens=99)
+    one = Scripted(
+        tokenizer=made, engine=engine, eos_ids=(1,), pad_id=2, template="auto", said=answer
+    )
+    draw_missing(kept, one, settings, [(prompt.problem, 0)])
+    grade_missing(kept, Sums())
+    regraded = regrade_set(kept, Later())
+    grades = [*kept.grades("1").values(), *kept.grades("2").values()]
+
+    asked = Asked(0, 0, prompt.problem, Sums())
+    diagnosed = []
+    for cut in (1, len(ids) // 2):
+        shown = (*prompt.tokens, *ids[:cut])
+        finished = rollout_of(shown, ids[cut:], ended, made)
+        start = Tokens(**dict.fromkeys((f.name for f in fields(Tokens)), np.array(ids)))
+        diagnosed += graded(bench_of(made), [(asked, start)], finished, cut)
+
+    assert training == [float(right)]
+    assert [grade.status == "correct" for grade in grades] == [right, right]
+    assert [found.status == "correct" for found in diagnosed] == [right, right]
+    # Nothing but the thought may have been cut short.
+    assert {found.status for found in (*grades, *diagnosed)} == {grades[0].status}
+    assert regraded.changed == {}
+
+
+@dataclass(frozen=True)
+class Later(Sums):
+    """The same with a newer grader."""
+
+    grader_version = "2"
+
+
+@dataclass(frozen=True)
+class Scripted(Measured):
+    """A model that always says the same."""
+
+    said: Answer
+
+    def identity(self):
+        return ModelId(weights="w", tokenizer="t", template="p", ends=(1,))
+
+    def software(self):
+        return {}
+
+    def answer(self, engine, prompts, seeds, rows, tokens, on_answer, on_tick):
+        for row in range(len(prompts)):
+            on_answer(row, self.said)
+
+
+def measurement():
+    return Measurement(
+        model="m", role="model", subject=ModelId(weights="w", tokenizer="t", template="p", ends=(1,)),
+        benchmark="sums", evaluator={"type": "sums"}, data="d", shown="s", problems=1,
+        template="auto", temperature=1.0, top_p=1.0, max_new_tokens=99, seed=0, samples=1, grader="1",
+        software={},
+    )  # fmt: skip
+
+
+def bench_of(tokenizer):
+    unused = dict.fromkeys((f.name for f in fields(Bench)), None)
+    return Bench(**{**unused, "tokenizer": tokenizer, "template": "auto"})
 
 
 def test_the_next_question_is_cut_off_after_the_thinking():

@@ -38,6 +38,8 @@ _REASONS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _CHECKED = re.compile(r"\s\((?:[a-z]{3,20}\s|[a-z]{3,20},)[^()]{0,200}\)\s*$", re.IGNORECASE)
+# Directly behind a number, a letter or a bracket it is no exclamation.
+_FACTORIAL = re.compile(r"(?:\d|\)|(?<![A-Za-z])[A-Za-z])!$")
 # The answer is spoken of and not named.
 _REMARK = re.compile(
     r"(?:very |also |indeed |now )?(?:helpful|clear|correct|right|wrong|incorrect|reasonable|verified"
@@ -168,10 +170,10 @@ def _phrase(text: str, start: int) -> str | None:
             break
         pieces.append(window[place])
         place += 1
-    while pieces and pieces[-1] in ("!", " ", "*"):
-        # In prose it is an exclamation; a factorial at the end stands in a formula.
-        pieces.pop()
-    return _trimmed("".join(pieces))
+    said = "".join(pieces).rstrip(" *")
+    while said.endswith("!") and not _FACTORIAL.search(said):
+        said = said[:-1].rstrip(" *")
+    return _trimmed(said)
 
 
 def _is_money(window: str, place: int) -> bool:
