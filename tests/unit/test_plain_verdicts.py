@@ -43,6 +43,15 @@ ERRORS = "class Bad(ValueError):\n    def __init__(self, code):\n        super()
 
 # Program and tests; plain Python says what is right.
 CASES = {
+    "a list of the library's own": (
+        "from collections import UserList\nKEPT = UserList([1])\ndef f(n):\n    KEPT.append(n)\n    return KEPT",
+        "x = f(3)\nassert x == [1, 3] and x.data == [1, 3]\nx.append(5)\nassert f(4) == [1, 3, 5, 4]",
+    ),
+    "random numbers that the tests seed": (
+        "import random\ndef f(n): return [random.randint(1, 100) for _ in range(n)]",
+        "import random\nrandom.seed(42)\nassert f(3) == [82, 15, 4]\nrandom.seed(7)\na = f(2)\n"
+        "random.seed(7)\nassert f(2) == a",
+    ),
     "an argument changed in place": ("def f(a): a.sort()", "a = [3, 1]\nassert f(a) is None\nassert a == [1, 3]"),
     "and not changed": ("def f(a): sorted(a)", "a = [3, 1]\nf(a)\nassert a == [1, 3]"),
     "a nested one": ("def f(a): a[0][0] = 9; a.append(a[0])", "a = [[1], 2]\nf(a)\nassert a == [[9], 2, [9]]\nassert a[0] is a[2]"),

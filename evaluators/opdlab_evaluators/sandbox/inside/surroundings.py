@@ -1,9 +1,10 @@
-"""What tests change around a program: where it prints and reads, and the interpreter's own limits."""
+"""What tests change around a program: where it prints and reads, random numbers, Python's own limits."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import random
 import sys
 from collections.abc import Iterator
 from typing import Any, final
@@ -16,6 +17,17 @@ class Surroundings:
     def __init__(self) -> None:
         self.streams = (sys.stdout, sys.stdin)
         self.limits = _limits()
+        self.seeded = False
+
+    def notice_seeds(self) -> None:
+        """From now on, seeds that the tests set are told: the program draws from what they seeded."""
+        seed = random.seed
+
+        def noticed(*args: Any, **kwargs: Any) -> None:
+            seed(*args, **kwargs)
+            self.seeded = True
+
+        random.seed = noticed
 
     def told(self) -> dict[str, Any]:
         """What is otherwise than it was at the beginning; nothing of it leads anywhere."""
@@ -26,6 +38,8 @@ class Surroundings:
             told["given"] = sys.stdin.getvalue()[sys.stdin.tell() :]
         if _limits() != self.limits:
             told["limits"] = self.limits = _limits()
+        if self.seeded:
+            told["drawn"], self.seeded = random.getstate(), False
         return told
 
     def heard(self, message: dict) -> None:
@@ -44,6 +58,9 @@ def applied(told: dict) -> Iterator[dict[str, Any]]:
     if told.get("limits"):
         sys.setrecursionlimit(told["limits"][0])
         sys.set_int_max_str_digits(told["limits"][1])
+    if "drawn" in told:
+        version, state, gauss = told["drawn"]
+        random.setstate((version, tuple(state), gauss))
     printed = io.StringIO() if told.get("prints") else None
     given = io.StringIO(told["given"]) if "given" in told else None
     before = sys.stdout, sys.stdin

@@ -17,7 +17,7 @@ import re
 import sys
 import types
 from array import array
-from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
+from collections import ChainMap, Counter, OrderedDict, UserList, defaultdict, deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -51,6 +51,7 @@ MUTABLE: dict[str, type] = {
     "defaultdict": defaultdict,
     "SimpleNamespace": types.SimpleNamespace,
     "typed array": array,
+    "UserList": UserList,
 }
 MUTABLE_NAMES = {kind: name for name, kind in MUTABLE.items()}
 

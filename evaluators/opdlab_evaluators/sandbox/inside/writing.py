@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from .peer import Peer
 
 COPIED: tuple[type, ...] = (int, float, str, bytes, tuple, frozenset, complex)
-BASES = frozenset(
-    {*COPIED, *wire.MUTABLE_NAMES} - {types.SimpleNamespace, wire.MUTABLE["typed array"]}
-)
+_WHOLE = {types.SimpleNamespace, wire.MUTABLE["typed array"], wire.MUTABLE["UserList"]}
+BASES = frozenset({*COPIED, *wire.MUTABLE_NAMES} - _WHOLE)
 """Types whose content is copied, and whose subclasses' content is."""
 
 
