@@ -3,6 +3,7 @@
 # make check        style, types and import rules
 # make test-newest  some of the tests with the newest versions that pyproject.toml allows
 # make test-oldest  the same with the oldest
+# make gpu          correctness on a card, then what it reaches as shares of its ceilings; GPU=minutes
 # make mutants      breaks the code in listed ways; each must make a test fail
 # make schema       writes the JSON schema of experiment files anew
 # make clean        removes what the targets above made, .venv included; never your runs
@@ -26,7 +27,7 @@ TORCH ?= $(shell grep ^torch== constraints.txt)
 FREELY = $(1)/bin/uv pip install --python $(1)/bin/python --quiet --constraint $(1)/versions.txt --editable '.[dev]'
 PIP = -m pip install --disable-pip-version-check --quiet
 
-.PHONY: quickstart test test-newest test-oldest check mutants schema clean
+.PHONY: quickstart test test-newest test-oldest check gpu mutants schema clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/opdlab train quickstart
@@ -55,6 +56,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/opdlab bench gpu --minutes $(or $(GPU),10)
 
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python tests/mutants $(MUTANTS)

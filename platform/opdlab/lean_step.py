@@ -187,7 +187,7 @@ def _turned(
 def _plus(
     x: Float[Tensor, "B H"], y: Float[Tensor, "B n"], weight: Float[Tensor, "H n"]
 ) -> Float[Tensor, "B H"]:
-    """x with the product added; in one operation where formats are the same."""
+    """x with the product added to it; in one operation where formats are the same."""
     if x.dtype == weight.dtype:
-        return torch.addmm(x, y, weight.t())
-    return x + linear(y, weight)
+        return x.addmm_(y, weight.t())
+    return x.add_(linear(y, weight))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_on_the_device_is_the_step_on_the_cpu(
     device: torch.device, method: str, tmp_path: Path
@@ -52,7 +54,18 @@ def test_half_precision_trains(device: torch.device, precision: str, tmp_path: P
     assert kept.rows[-1]["reverse_kl"] < kept.rows[0]["reverse_kl"] - 0.2
 
 
-def test_a_resumed_training_ends_bit_for_bit(device: torch.device, tmp_path: Path) -> None:
+@pytest.fixture
+def repeatable(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A card adds up in any order unless it is asked not to."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(device.type == "cuda", warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.filterwarnings("ignore:.*deterministic")
+@pytest.mark.usefixtures("repeatable")
+def test_a_resumed_training_ends_bit_for_bit(tmp_path: Path) -> None:
     """Dropout included, which draws from the device's random state."""
 
     def to(steps: int, folder: str) -> Distillation:

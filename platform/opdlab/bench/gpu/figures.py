@@ -109,7 +109,7 @@ class Case:
 
     part: str
     title: str
-    seconds: float
+    seconds: int
     run: Callable[[Card], Sequence[Figure]]
 
     @property

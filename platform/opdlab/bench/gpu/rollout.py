@@ -23,7 +23,7 @@ GOAL = 0.6
 
 
 def cases(
-    name: str, shape: Shape, sizes: Sequence[tuple[int, int]], seconds: float, rivals: int = 0
+    name: str, shape: Shape, sizes: Sequence[tuple[int, int]], seconds: int, rivals: int = 0
 ) -> Iterator[Case]:
     """One for each (rows, tokens of each so far).
 

@@ -17,7 +17,7 @@ K, ACTIVE = 8, 0.15
 PREFILLS = 3
 
 
-def cases(name: str, shape: Shape, lengths: Sequence[int], seconds: float) -> Iterator[Case]:
+def cases(name: str, shape: Shape, lengths: Sequence[int], seconds: int) -> Iterator[Case]:
     """One for each length of an answer, the shortest first."""
     for length in lengths:
         title = f"{name}, L {length:,}, K {K}, {ACTIVE:.0%} active"

@@ -28,7 +28,7 @@ STEPS = 2
 
 
 def cases(
-    name: str, student: Shape, teacher: Shape, seconds: float, rows: int, tokens: int
+    name: str, student: Shape, teacher: Shape, seconds: int, rows: int, tokens: int
 ) -> Iterator[Case]:
     """One: a few steps of each method on the same models."""
     title = f"{name}, {rows} answers of {tokens:,} tokens"
