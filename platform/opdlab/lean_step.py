@@ -7,6 +7,8 @@ ninety a layer. Written out it has eighteen, and the products are most of the ti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from transformers.models.llama import modeling_llama as llama
 from transformers.models.qwen2 import modeling_qwen2 as qwen2
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
-from opdlab.decode_attention import Ranges, over_ranges, parts_for
+from opdlab.decode_attention import Ranges, flash_by_parts, over_ranges, parts_for
 from opdlab.growing_cache import GrowingCache
 from opdlab.leaf_attention import flash_takes
 from opdlab.sampling_mode import replaced
@@ -122,22 +124,22 @@ class LeanStep(StaticStep):
         position = self.column - self.first
         cosine, sine = self.decoder.rotary_emb(x, position_ids=position)
         # Both halves of a head turn by the same angles.
-        turn = tuple(y[..., : self.width // 2].to(self.dtype) for y in (cosine, sine))
+        half = self.width // 2
+        turn = tuple(y[..., :half].to(self.dtype).contiguous() for y in (cosine, sine))
         B, S = len(x), self.cache.capacity
-        parts = parts_for(B * self.key_heads, S) if flash_takes(self._like) else 1
+        flash = flash_takes(self.head.new_empty(1, 1, 1, self.width))
+        self.kernels = _kernels(x.device.type) if flash else None
+        # Merging many parts by one kernel costs no more than laying out one.
+        several = 2 if self.kernels is not None else 1
+        parts = several * parts_for(B * self.key_heads, S // several) if flash else 1
         ranges = Ranges.of(self.first, position + 1, S, parts)
         for layer, cached in zip(self.layers, self.cache.layers, strict=True):
             y = linear(self._normed(x, layer.norms[0]), *layer.inner)
             attended = self._attend(y.view(B, -1, self.width), layer, cached.buffers, turn, ranges)
             x = _plus(x, attended, layer.outer)
             y = self._normed(x, layer.norms[1])
-            x = _plus(x, silu(linear(y, layer.gate)).mul_(linear(y, layer.up)), layer.down)
+            x = _plus(x, self._gated(linear(y, layer.gate), linear(y, layer.up)), layer.down)
         return linear(self._normed(x, _norm(self.decoder.norm)), self.head)
-
-    @property
-    def _like(self) -> Tensor:
-        """A query, for what depends on its format and width."""
-        return self.head.new_empty(1, 1, 1, self.width)
 
     def check(self) -> None:
         """Every row sees all of its columns."""
@@ -154,17 +156,38 @@ class LeanStep(StaticStep):
         turn: tuple[Tensor, ...],
         ranges: Ranges,
     ) -> Float[Tensor, "B H"]:
+        keys, values = buffers
+        if self.kernels is not None:
+            norms = layer.head_norms
+            query = self.kernels.turn_and_write(y, turn, norms, keys, values, self.column)
+            parts = query[:, None].expand(-1, ranges.first.shape[1], -1, -1, -1)
+            output, lse = flash_by_parts(parts, keys, values, ranges, layer.scaling)
+            return self.kernels.merged(output, lse, ranges.count)
         both, value = y.split([self.heads + self.key_heads, self.key_heads], 1)
         if layer.head_norms is not None:
             parts = both.split([self.heads, self.key_heads], 1)
             normed = [self._normed(*each) for each in zip(parts, layer.head_norms, strict=True)]
             both = torch.cat(normed, 1)
         query, key = _turned(both, *turn).split([self.heads, self.key_heads], 1)
-        keys, values = buffers
         keys.index_copy_(2, self.column, key[:, :, None])
         values.index_copy_(2, self.column, value[:, :, None])
         output, _ = over_ranges(query[:, :, None], keys, values, ranges, layer.scaling)
         return output.flatten(1)
+
+    def _gated(self, gate: Float[Tensor, "B n"], up: Float[Tensor, "B n"]) -> Float[Tensor, "B n"]:
+        if self.kernels is not None:
+            return self.kernels.gated(gate, up)
+        return silu(gate).mul_(up)
+
+
+@cache
+def _kernels(device: str) -> Any:
+    """`opdlab.step_kernels`, where there is a compiler for them."""
+    if device != "cuda" or find_spec("triton") is None:
+        return None
+    from opdlab import step_kernels
+
+    return step_kernels
 
 
 def _norm(module: Any) -> tuple[Tensor, float]:

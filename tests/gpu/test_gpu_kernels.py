@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from small_models import random_rollout, small_model
+from torch.nn.functional import rms_norm, silu
 
 from opdlab import leaf_attention, lean_step, static_step
 from opdlab.decode_attention import Ranges, over_ranges
@@ -19,7 +20,7 @@ from opdlab.decoder import Decoder, Room
 from opdlab.decoding import decode
 from opdlab.head import _statistics
 from opdlab.leaf_attention import attention_with_lse, bias_of
-from opdlab.lean_step import LeanStep
+from opdlab.lean_step import LeanStep, _turned
 from opdlab.manner import Manner
 from opdlab.precision import in_float32
 from opdlab.recording import Decoded, Draw, Records
@@ -223,3 +224,64 @@ def test_rows_read_once_say_what_plain_operations_say(
     logits[4, 0] = torch.nan
     assert row_statistics(logits, target)[1:, 4].isnan().all()
     assert row_statistics(logits[:0], None).shape == (3, 0)
+
+
+@pytest.mark.parametrize("width", [20, 64, 128])
+@pytest.mark.parametrize("normed", [False, True])
+def test_kernels_of_a_lean_step_say_what_plain_operations_say(
+    card: torch.device, width: int, normed: bool
+) -> None:
+    from opdlab import step_kernels
+
+    def random(*size: int) -> Any:
+        return torch.randn(*size, device=card)
+
+    rows, heads, groups, columns, parts = 3, 2, 6, 50, 4
+    y, turn = random(rows, heads * (groups + 2), width), (random(rows, 1, width // 2),) * 2
+    keys, values = (
+        torch.zeros(rows, columns, heads, width, device=card).transpose(1, 2) for _ in range(2)
+    )
+    norms = ((random(width), 1e-6), (random(width), 1e-6)) if normed else None
+    place = torch.tensor([7], device=card)
+    found = step_kernels.turn_and_write(y, turn, norms, keys, values, place)
+    query, key, value = y.split([heads * groups, heads, heads], 1)
+    if norms is not None:
+        query, key = (
+            rms_norm(x, (width,), *norm) for x, norm in zip((query, key), norms, strict=True)
+        )
+    laid = _turned(query, *turn).unflatten(1, (heads, groups)).transpose(1, 2)
+    torch.testing.assert_close(found, laid, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(keys[:, :, 7], _turned(key, *turn), rtol=1e-5, atol=1e-5)
+    assert torch.equal(values[:, :, 7], value)
+    assert int((keys != 0).any(-1).any(1).sum()) == rows, "another column was written"
+
+    output, lse = random(rows, parts, groups, heads, width), random(rows, parts, groups, heads)
+    count = torch.tensor([[3, 2, 1, 0], [1, 1, 1, 1], [5, 0, 0, 0]], device=card)
+    empty = (count == 0)[..., None, None]
+    weight = lse.masked_fill(empty, -torch.inf).softmax(1)[..., None]
+    expected = (output * weight).sum(1).transpose(1, 2).reshape(rows, -1)
+    found = step_kernels.merged(output, lse.masked_fill(empty, torch.inf), count)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    gate, up = random(3, 700), random(3, 700)
+    torch.testing.assert_close(step_kernels.gated(gate, up), silu(gate) * up, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("precision", ["weights", "autocast"])
+def test_a_lean_step_in_half_precision_records_what_a_forward_says(
+    card: torch.device, family: str, precision: str
+) -> None:
+    """The kernels, in a step that is recorded; against whole forwards in the same precision."""
+    model: Any = small_model(family, head_dim=16).to(card)
+    if precision == "weights":
+        model.bfloat16()
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "autocast"):
+        found = decoded(model, "lean", 7)
+        gaps = []
+        logs = found.recorded.log_prob.split([len(r) for r in found.responses])
+        for prompt, response, log in zip(PROMPTS, found.responses, logs, strict=True):
+            row = torch.tensor([[*prompt, *response.tolist()]], device=card)
+            with torch.no_grad():
+                said = model(input_ids=row).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+            gaps.append((said.gather(1, response[:, None])[:, 0] - log).abs())
+    assert float(torch.cat(gaps).mean()) < 0.02
