@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from opdlab.head import decoder
 from opdlab.shapes import Float, Int, Tensor
+from opdlab.transfers import to_device
 
 NAME = "opdlab"
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -57,6 +58,10 @@ class Lines:
         filled = token.new_zeros(rows * C)
         filled[slot] = token
         return cls(rows, C, slot, filled)
+
+    def to(self, device: torch.device) -> Lines:
+        """The same on a device."""
+        return replace(self, slot=to_device(self.slot, device), token=to_device(self.token, device))
 
     @property
     def whole(self) -> bool:

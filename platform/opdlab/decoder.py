@@ -22,6 +22,7 @@ from opdlab.sampling import choose, uniforms, weigh
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.static_step import COLUMNS, StaticStep
 from opdlab.stretches import forget
+from opdlab.transfers import sent
 
 _STEPS = {"written": LlamaStep, "lean": LeanStep, "static": StaticStep, "plain": ModelStep}
 # Tokens of a prefill's forward.
@@ -78,7 +79,7 @@ class Decoder:
         """
         self.model, self.prompts, self.draw, self.watch = model, prompts, draw, watch
         self.device = model.device
-        self.seeds = torch.tensor(list(seeds), device=self.device)
+        self.seeds = sent(list(seeds), self.device)
         spare = COLUMNS if way.recorded else _STRETCH
         self.cache = GrowingCache(min(draw.max_new_tokens, spare))
         self.room, self.way, self.longest = room, way, stretch
@@ -116,7 +117,7 @@ class Decoder:
         if places < len(self.rows):
             kept = self.cache.keep(sorted(live + free[: len(coming)]))
             self.rows = [self.rows[b] for b in kept]
-            self.last = self.last[torch.tensor(kept, device=self.device)]
+            self.last = self.last[sent(kept, self.device)]
         elif places > len(self.rows):
             more = places - len(self.rows)
             self.cache.widen(places)
@@ -201,7 +202,7 @@ class Decoder:
         forget(self.model)
         prefilled = Cache(layer_class_to_replicate=DynamicLayer)
         self.model(
-            input_ids=torch.tensor(bodies, device=self.device),
+            input_ids=sent(bodies, self.device),
             use_cache=True,
             **{cache_argument(self.model): prefilled},  # pyright: ignore[reportArgumentType]
             **last_logits_only(self.model),
@@ -210,9 +211,9 @@ class Decoder:
         self.cache.fill(places, prefilled, [unique[tokens] for tokens in known], lengths)
         for place, row in zip(places, rows, strict=True):
             self.rows[place] = row
-        last = torch.tensor([[tokens[-1]] for tokens in known], device=self.device)
+        last = sent([[tokens[-1]] for tokens in known], self.device)
         # Not in place: the tokens of the last step are still to be recorded.
-        self.last = self.last.index_copy(0, torch.tensor(places, device=self.device), last)
+        self.last = self.last.index_copy(0, sent(places, self.device), last)
 
     def stretch(self, enough: int) -> list[tuple[int, list[int]]]:
         """Decode with the same rows in the same places until `enough` have ended.
@@ -225,8 +226,8 @@ class Decoder:
         cache.reserve(draw.max_new_tokens - min(ages))
         limit = min(draw.max_new_tokens - max(ages), cache.capacity - cache.end, self.longest)
         step = torch.arange(limit, device=self.device)
-        seeds = self.seeds[torch.tensor(self.rows, device=self.device)][:, None]
-        uniform = uniforms(seeds, torch.tensor(ages, device=self.device)[:, None] + step)
+        seeds = self.seeds[sent(self.rows, self.device)][:, None]
+        uniform = uniforms(seeds, sent(ages, self.device)[:, None] + step)
         self.step.start(cache.positions() + step)
         valid = [limit] * len(self.rows)
         live = set(range(len(self.rows)))

@@ -9,6 +9,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from opdlab.shapes import Bool, Int, Tensor
+from opdlab.transfers import sent
 
 _SPARE = 8  # of so many columns in use, one to spare
 
@@ -104,9 +105,9 @@ class GrowingCache(Cache):
             self._allocate(computed)
         if self.end < width:
             self._move(width)
-        place = torch.tensor(places, device=device)
-        row = torch.tensor(source, device=device)[:, None]
-        shift = torch.tensor([width - n for n in lengths], device=device)[:, None]
+        place = sent(places, device)
+        row = sent(source, device)[:, None]
+        shift = sent([width - n for n in lengths], device)[:, None]
         column = (torch.arange(width, device=device) - shift).clamp_min(0)
         for new, old in zip(computed, self.layers, strict=True):
             for theirs, ours in zip((new.keys, new.values), old.buffers, strict=True):
@@ -131,14 +132,20 @@ class GrowingCache(Cache):
         gaps = [b for b in kept if b not in stay]
         for gap, b in zip(gaps, late, strict=True):
             kept[gap] = b
+        if gaps:
+            self._move_rows(late, gaps)
         for layer in self.layers:
-            for buffer in layer.buffers:
-                if gaps:
-                    columns = buffer[:, :, self.begin : self.end]
-                    columns[torch.tensor(gaps)] = columns[torch.tensor(late)]
             layer.hold(*(buffer[: len(kept)] for buffer in layer.buffers))
         self.start = [self.start[b] for b in kept]
         return kept
+
+    def _move_rows(self, places: list[int], to: list[int]) -> None:
+        device = self.layers[0].device
+        old, new = sent(places, device), sent(to, device)
+        for layer in self.layers:
+            for buffer in layer.buffers:
+                columns = buffer[:, :, self.begin : self.end]
+                columns[new] = columns[old]
 
     def restrict(self) -> None:
         """Leave out columns that no row has tokens in."""
@@ -147,12 +154,12 @@ class GrowingCache(Cache):
     def visible(self) -> Bool[Tensor, "B capacity"]:
         """Which columns of the buffers each row may attend to, from the next step on."""
         device = self.layers[0].device
-        start = torch.tensor(self.start, device=device)[:, None]
+        start = sent(self.start, device)[:, None]
         return torch.arange(self.capacity, device=device) >= start
 
     def positions(self) -> Int[Tensor, "B one"]:
         """Position, in its own row, of each token that the next step writes."""
-        return self.end - torch.tensor(self.start, device=self.layers[0].device)[:, None]
+        return self.end - sent(self.start, self.layers[0].device)[:, None]
 
     def _allocate(self, like: Sequence[Any]) -> None:
         for layer in like:

@@ -66,6 +66,7 @@ class LeafPass(Pass):
         keys, values: by layer. `Float[R Hkv S D]`
         lines: the leaves in lines.
         column: where the leaves stand. `Int[N]`
+        longest: the last of these columns, where it is known.
     """
 
     own: Own
@@ -73,6 +74,7 @@ class LeafPass(Pass):
     values: Mapping[int, Float[Tensor, "R Hkv S D2"]]
     lines: Lines
     column: Int[Tensor, "N"]
+    longest: int | None = None
     reached: set[int] = field(default_factory=set)
     _cuts: dict[int, tuple[MaskFunction, Cut]] = field(default_factory=dict)
 
@@ -141,7 +143,7 @@ class LeafPass(Pass):
 
     def _cut(self, rule: MaskFunction, dtype: torch.dtype) -> Cut:
         column = self.column[self.lines.token].view(self.lines.R, self.lines.C, 1)
-        zero, S = column.new_zeros(1), int(column.max())
+        zero, S = column.new_zeros(1), self.longest or int(column.max())
 
         def seen(leaves: slice, keys: slice) -> Tensor:
             key = torch.arange(keys.start, keys.stop, device=column.device)

@@ -12,6 +12,7 @@ from opdlab.head import hidden_states
 from opdlab.records import Rollout
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.stretches import Stretch, stretches
+from opdlab.transfers import to_device
 
 # Tokens that one more forward costs, with its share of launching kernels and of the backward pass.
 _COST_OF_A_FORWARD = 256
@@ -53,8 +54,9 @@ def states_before_tokens(
     Raises:
         ModelError: one forward is not enough for this model's rotary frequencies.
     """
-    lengths = rollout.prompt_lengths + rollout.response_lengths
-    return prefix_states(model, rollout.tokens, lengths, rollout.row, rollout.column, grouped)
+    host = rollout.host
+    lengths = host.prompt_lengths + host.response_lengths
+    return prefix_states(model, rollout.tokens, lengths, host.row, host.column, grouped)
 
 
 def prefix_states(
@@ -70,7 +72,8 @@ def prefix_states(
     Args:
         tokens: rows padded on the right.
         lengths: tokens of each row.
-        row, prefix: which states; at least one token each.
+        row, prefix: which states; at least one token each. These three had best be on the host: a device
+            would be waited for.
         grouped: as `states_before_tokens` takes it.
 
     Raises: as `states_before_tokens`.
@@ -101,10 +104,13 @@ def prefix_states(
         if len(mine) == 0 and len(groups) > 1:
             continue
         width = min(int(lengths[rows].max()), span.last)
-        states = hidden_states(model, tokens[rows, :width])
-        found.append(states[place_in[row[mine]], prefix[mine] - 1])
+        states = hidden_states(model, tokens[to_device(rows, tokens.device), :width])
+        wanted = place_in[row[mine]], prefix[mine] - 1
+        found.append(states[tuple(to_device(place, tokens.device) for place in wanted)])
         where.append(mine)
-    return found[0] if len(found) == 1 else torch.cat(found)[torch.cat(where).argsort()]
+    if len(found) == 1:
+        return found[0]
+    return torch.cat(found)[to_device(torch.cat(where).argsort(), tokens.device)]
 
 
 def _groups(lengths: Int[Tensor, "B"], span: Stretch, grouped: bool) -> list[Int[Tensor, "b"]]:

@@ -16,6 +16,10 @@ FLOOR = -1e30
 def in_float32(logits: Float[Tensor, "*n V"]) -> Float[Tensor, "*n V"]:
     """Logits in float32, without minus infinity; gradients flow."""
     logits = logits.float()
+    if logits.device.type != "cpu":
+        # Looking for one would wait for the device. Not a step of autograd: such an entry has no gradient.
+        logits.data.clamp_(min=FLOOR)
+        return logits
     ruled_out = logits.numel() > 0 and bool(logits.detach().amin() == -torch.inf)
     return logits.clamp(min=FLOOR) if ruled_out else logits
 

@@ -12,6 +12,7 @@ import torch
 from opdlab.errors import NonFiniteError
 from opdlab.sampling import Recorded, Weighed, concatenate, record
 from opdlab.shapes import Float, Int, Tensor
+from opdlab.transfers import to_device
 
 OnResponse = Callable[[int, list[int]], None]
 """Takes the row and the tokens of a response that has ended."""
@@ -122,7 +123,7 @@ class Records(Watch):
         row = keys[order] // self.draw.max_new_tokens
         position = keys[order] % self.draw.max_new_tokens
         whole, tokens = concatenate(self.recorded), torch.cat(self.tokens)
-        order = order.to(tokens.device)
+        order = to_device(order, tokens.device)
         recorded = whole[order]
         refuse_non_finite(recorded.log_prob.cpu(), row, position)
         lengths = torch.bincount(row, minlength=rows).tolist()

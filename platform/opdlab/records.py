@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from opdlab.shapes import Bool, Float, Int, Tensor
+from opdlab.transfers import to_device, to_host
 
 
 def option(default: Any, description: str, **limits: Any) -> Any:
@@ -134,6 +135,8 @@ class Rollout:
     @cached_property
     def row(self) -> Int[Tensor, "T"]:
         """Row of `tokens` that each response token stands in."""
+        if self.host is not self:
+            return to_device(self.host.row, self.tokens.device)
         rows = torch.arange(len(self.tokens), device=self.tokens.device)
         return rows.repeat_interleave(self.response_lengths)
 
@@ -164,11 +167,14 @@ class Rollout:
         seeds = ",".join(map(str, self.seeds.tolist()))
         return int.from_bytes(hashlib.blake2b(seeds.encode(), digest_size=8).digest()) >> 1
 
+    @cached_property
+    def host(self) -> Rollout:
+        """The same on the host, read from a device in one copy: for whatever looks at numbers."""
+        return self.to("cpu")
+
     def to(self, device: torch.device | str) -> Rollout:
         """The same rollout with every tensor on `device`."""
-        if self.tokens.device == torch.device(device):
-            return self
-        return replace(self, **_moved(self, device))
+        return _moved(self, self.tokens.device, torch.device(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,15 +220,32 @@ class TeacherScores:
     seconds: Mapping[str, float] = field(default_factory=dict)
     leaves: int = 0
 
+    @cached_property
+    def host(self) -> TeacherScores:
+        """The same on the host, read from a device in one copy, but for `hidden`, which stays there."""
+        if self.log_prob.device.type == "cpu":
+            return self
+        return replace(replace(self, hidden=None).to("cpu"), hidden=self.hidden)
+
     def to(self, device: torch.device | str) -> TeacherScores:
         """The same scores with every tensor on `device`."""
-        return replace(self, **_moved(self, device))
+        return _moved(self, self.log_prob.device, torch.device(device))
 
 
-def _moved(record: Any, device: torch.device | str) -> dict[str, Tensor]:
-    """Its tensors on `device`, by field."""
+def _moved(record: Any, here: torch.device, device: torch.device) -> Any:
+    """A record with its tensors on `device`; one that comes from the host knows what it was there."""
+    if here.type == device.type and device.index in (None, here.index):
+        return record
+    if here.type != "cpu" and device.type != "cpu":
+        return _moved(record.host, torch.device("cpu"), device)
     values = {f.name: getattr(record, f.name) for f in fields(record)}
-    return {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+    values = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    if device.type == "cpu":
+        return replace(record, **dict(zip(values, to_host(list(values.values())), strict=True)))
+    sent = {name: to_device(value, device) for name, value in values.items()}
+    moved = replace(record, **sent)
+    vars(moved)["host"] = record
+    return moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +271,16 @@ class Supervision:
 
     def __len__(self) -> int:
         return len(self.token)
+
+    def to(self, device: torch.device | str) -> Supervision:
+        """What the loss needs of it on `device`."""
+        return Supervision(
+            to_device(self.token, device),
+            to_device(self.log_prob, device),
+            to_device(self.advantage, device),
+            to_device(self.candidates, device),
+            to_device(self.candidate_advantage, device),
+        )
 
     def __getitem__(self, part: slice) -> Supervision:
         """The same for some of the tokens."""

@@ -239,8 +239,9 @@ def sampled(
 ) -> Rollout:
     """What a rollout engine sampled to these prompts."""
     where, rows = f"{name_of(engine)}.sample", len(prompts)
-    _record(rollout, Rollout, where)
+    given_back = _record(rollout, Rollout, where)
     _shaped(f"{where}: tokens", rollout.tokens, (rows, None), integer=True)
+    rollout = rollout.host
     for name in ("prompt_lengths", "response_lengths", "seeds"):
         _shaped(f"{where}: {name}", getattr(rollout, name), (rows,), integer=True)
     _shaped(f"{where}: ended", rollout.ended, (rows,), integer=True)
@@ -274,7 +275,7 @@ def sampled(
     for row, (given, found) in enumerate(zip(prompts, rollout.tokens.tolist(), strict=True)):
         if list(given) != found[: len(given)]:
             raise PluginError(f"{where}: row {row} does not begin with its prompt")
-    return rollout
+    return given_back
 
 
 def _record(found: Any, wanted: type, where: str) -> Any:

@@ -28,6 +28,7 @@ from opdlab.sampling import Recorded, choose, uniforms, weigh
 from opdlab.sampling_mode import packed_weights, sampling_mode
 from opdlab.shapes import Int, Tensor
 from opdlab.stretches import Stretch, forget, stretches
+from opdlab.transfers import to_host
 from opdlab.vocabulary_loss import slices
 
 
@@ -147,25 +148,29 @@ def assemble(
 ) -> Rollout:
     """The record of responses to prompts, rows in the order of the prompts."""
     device = responses[0].device
-    lasts = torch.stack([response[-1] for response in responses]).tolist()
+    numbers = recorded.log_prob, recorded.entropy, recorded.candidates, recorded.candidate_log_prob
+    found, *numbers = to_host([torch.cat(list(responses)), *numbers])
+    # Copies: what was made in inference mode cannot be saved for a backward pass.
+    log_prob, entropy, candidates, candidate_log_prob = (one.clone() for one in numbers)
+    lengths = [len(response) for response in responses]
+    parts = found.split(lengths)
     rows = [
-        torch.cat([torch.tensor(list(prompt), device=device), response])
-        for prompt, response in zip(prompts, responses, strict=True)
+        torch.cat([torch.tensor(list(prompt)), part])
+        for prompt, part in zip(prompts, parts, strict=True)
     ]
     return Rollout(
         tokens=pad_sequence(rows, batch_first=True, padding_value=pad_id),
-        prompt_lengths=torch.tensor([len(prompt) for prompt in prompts], device=device),
-        response_lengths=torch.tensor([len(response) for response in responses], device=device),
-        ended=torch.tensor([last in eos_ids for last in lasts], device=device),
-        # Copies: what was made in inference mode cannot be saved for a backward pass.
-        log_prob=recorded.log_prob.clone(),
-        entropy=recorded.entropy.clone(),
-        candidates=recorded.candidates.clone(),
-        seeds=torch.tensor(list(seeds), device=device),
+        prompt_lengths=torch.tensor([len(prompt) for prompt in prompts]),
+        response_lengths=torch.tensor(lengths),
+        ended=torch.tensor([int(part[-1]) in eos_ids for part in parts]),
+        log_prob=log_prob,
+        entropy=entropy,
+        candidates=candidates,
+        seeds=torch.tensor(list(seeds)),
         eos_ids=tuple(eos_ids),
         pad_id=pad_id,
-        candidate_log_prob=recorded.candidate_log_prob.clone(),
-    )
+        candidate_log_prob=candidate_log_prob,
+    ).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,9 +98,9 @@ class SharedPass(Pass):
         column = self.column[self.responses.token].view(R, 1, C, 1)
         zero = column.new_zeros(1)
         step = max(1, _MASK_ELEMENTS // (R * self.width))
-        blocks = []
-        for part in column.split(step, 2):
-            key = torch.arange(int(part.max()) + 1, device=part.device)
+        blocks, parts = [], column.split(step, 2)
+        for part, last in zip(parts, torch.stack([p.max() for p in parts]).tolist(), strict=True):
+            key = torch.arange(last + 1, device=part.device)
             seen = rule(zero, zero, part, key)
             if self.own.name == "eager":
                 never = torch.finfo(dtype).min

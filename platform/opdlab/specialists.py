@@ -10,6 +10,7 @@ import torch
 
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.teacher import Teacher, join
+from opdlab.transfers import to_host
 from opdlab.tree import part
 
 
@@ -46,13 +47,15 @@ def score_by_domain(
     Raises:
         NonFiniteError, ModelError: as `Teacher.score`.
     """
+    rollout = rollout.host
+    (candidates,) = to_host([questions.candidates])
     patterns = [one.domains for one in specialists]
     mine = [chosen(domain, patterns) for domain in domains]
     pieces = []
     for number in sorted(set(mine), key=lambda n: -1 if n is None else n):
         teacher = general if number is None else specialists[number].teacher
         rows = [row for row, each in enumerate(mine) if each == number]
-        piece, place = part(rollout, torch.tensor(rows, device=rollout.tokens.device))
-        asked = replace(questions, candidates=questions.candidates[place])
+        piece, place = part(rollout, torch.tensor(rows))
+        asked = replace(questions, candidates=candidates[place])
         pieces.append((teacher.score(piece, asked), place))
     return join(pieces)

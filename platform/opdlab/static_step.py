@@ -18,6 +18,7 @@ from opdlab.decode_attention import DecodePass
 from opdlab.decode_step import DecodeStep, cache_argument, last_logits_only
 from opdlab.growing_cache import GrowingCache
 from opdlab.shapes import Float, Int, Tensor
+from opdlab.transfers import sent
 
 COLUMNS = 2048
 """Spare columns of a cache that is decoded so: one that moves must be recorded again."""
@@ -50,7 +51,7 @@ class StaticStep(DecodeStep):
 
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
         cache = self.cache
-        first = torch.tensor(cache.start, device=self.column.device)[:, None]
+        first = sent(cache.start, self.column.device)[:, None]
         buffers = cache.layers[0].buffers
         now = len(first), cache.capacity, *(one.data_ptr() for one in buffers)
         if now == self.known:

@@ -37,6 +37,7 @@ from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.shared_prompts import ANY_MASK
 from opdlab.stretches import Stretch, original_length, rotary, stretches
+from opdlab.transfers import to_device, to_host
 from opdlab.tree import (
     Chunk,
     Draws,
@@ -101,7 +102,8 @@ class Teacher:
         """
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
-        self.leaf_chunk = leaf_chunk or leaves_at_once(model.device.type == "cpu")
+        # Training moves a teacher to its device after this.
+        self._leaf_chunk = leaf_chunk
         self.trunk_chunk = trunk_chunk or trunk_piece(model.config.get_text_config().hidden_size)
         self.trunk_tokens = trunk_tokens
         self.head_chunk = head_chunk
@@ -121,6 +123,10 @@ class Teacher:
             NonFiniteError: a score is NaN or infinite; the message names row and position.
             ModelError: the rollout holds a token outside the shared vocabulary, or an empty prompt.
         """
+        # What to compute is found on the host: on a device, each number that is looked at is waited for.
+        rollout = rollout.host
+        (candidates,) = to_host([questions.candidates])
+        questions = replace(questions, candidates=candidates)
         _check_tokens(rollout, self.vocabulary)
         uniform = draws(rollout, questions)
         prove(self, self._largest_pass(rollout, questions))
@@ -137,14 +143,22 @@ class Teacher:
             scores = join(pieces)
         if finite:
             check_finite(scores, rollout, questions)
-        return scores
+        return scores.to(self.model.device)
 
     def _largest_pass(self, rollout: Rollout, questions: Questions) -> int:
         """Tokens of the largest forward that scoring these takes, at most."""
         lengths = rollout.prompt_lengths + rollout.response_lengths
         together = min(int(lengths.sum()), self.trunk_tokens)
-        leaves_at_once = min(questions.candidates.numel(), self.leaf_chunk)
-        return max(int(lengths.max()), together, leaves_at_once)
+        return max(int(lengths.max()), together, min(questions.candidates.numel(), self.leaf_chunk))
+
+    @property
+    def leaf_chunk(self) -> int:
+        """Leaves computed at a time, where the model is now."""
+        return self._leaf_chunk or leaves_at_once(self.model.device.type == "cpu")
+
+    @leaf_chunk.setter
+    def leaf_chunk(self, size: int) -> None:
+        self._leaf_chunk = size
 
     def _limit(self, tokens: int) -> int:
         return tokens if self.reach is None else min(tokens, self.reach)
@@ -174,7 +188,8 @@ class Teacher:
     def _answer(
         self, rollout: Rollout, questions: Questions, uniform: Draws, own: Own | None
     ) -> TeacherScores:
-        started = _now(rollout.tokens)
+        device = self.model.device
+        started = _now(device)
         tree = leaves(rollout, questions.candidates)
         lengths = rollout.prompt_lengths + rollout.response_lengths
         spans = stretches(self.model, int(lengths.max()))
@@ -183,39 +198,46 @@ class Teacher:
         trunks: list[Trunk] = []
         if own is None:
             row, prefix = states.row[states.index], states.column[states.index] + 1
-            rows = prefix_states(self.model, rollout.tokens, lengths, row, prefix)
+            tokens = to_device(rollout.tokens, device)
+            rows = prefix_states(self.model, tokens, lengths, row, prefix)
         else:
             hidden, trunks = self._run_trunks(own, lengths.tolist(), states, spans, len(tree) > 0)
-            rows = hidden[states.index]
+            rows = hidden[to_device(states.index, device)]
             del hidden
         drawn = torch.zeros_like(states.index, dtype=torch.float32)
         drawn[states.before + 1] = uniform.trunk
         said = vocabulary_statistics(
             self.model,
             rows,
-            states.following,
+            to_device(states.following, device),
             self.vocabulary,
             self.head_chunk,
-            uniform=drawn if questions.measure == "sampled_prob" else None,
+            uniform=to_device(drawn, device) if questions.measure == "sampled_prob" else None,
         )
-        sampled = said.confidence(questions.measure)[states.before + 1]
-        trunk_done = _now(rollout.tokens)
+        trunk_done = _now(device)
         if own is not None:
-            confidence = self._leaf_confidence(own, trunks, tree, questions, uniform)
+            found = self._leaf_confidence(own, trunks, tree, questions, uniform)
         else:
-            confidence = naive_confidence(
-                self.model, rollout, questions, tree.index >= 0, uniform, self.vocabulary
-            )
+            found = self._naive_confidence(rollout, questions, tree, uniform)
+        at_trunk = said.confidence(questions.measure)
+        statistics = [said.log_prob, said.entropy, said.max_log_prob]
+        *statistics, at_trunk, confidence = to_host([*statistics, at_trunk, found])
+        log_prob, entropy, max_log_prob = statistics
+        if own is not None:
+            none = torch.full((), torch.nan)
+            placed = confidence[tree.index] if len(tree) else none
+            confidence = torch.where(tree.index >= 0, placed, none)
+        sampled = at_trunk[states.before + 1]
         is_sampled = questions.candidates == rollout.token[:, None]
-        fidelity = said.max_log_prob[states.before + 1].exp()
+        fidelity = max_log_prob[states.before + 1].exp()
         return TeacherScores(
-            log_prob=said.log_prob[states.before],
-            entropy=said.entropy[states.before],
+            log_prob=log_prob[states.before],
+            entropy=entropy[states.before],
             fidelity=fidelity.masked_fill(rollout.is_eos, torch.nan),
             sampled_confidence=sampled.masked_fill(rollout.is_eos, torch.nan),
             confidence=torch.where(is_sampled, sampled[:, None], confidence),
-            hidden=rows[states.before] if questions.full else None,
-            seconds={"trunk": trunk_done - started, "leaves": _now(rollout.tokens) - trunk_done},
+            hidden=rows[to_device(states.before, device)] if questions.full else None,
+            seconds={"trunk": trunk_done - started, "leaves": _now(device) - trunk_done},
             leaves=len(tree),
         )
 
@@ -224,7 +246,7 @@ class Teacher:
     ) -> tuple[Float[Tensor, "N H"], list[Trunk]]:
         """Last hidden states of all tokens, and a trunk for each stretch; of several, for a row alone."""
         if len(spans) == 1:
-            on_cpu = states.token.device.type == "cpu"
+            on_cpu = self.model.device.type == "cpu"
             piece = self.trunk_chunk if self.pieces and on_cpu else None
             found, store = run_trunk(self.model, own, lengths, states, keep, piece)
             return found, [(spans[0], store)]
@@ -241,11 +263,10 @@ class Teacher:
 
     def _leaf_confidence(
         self, own: Own, trunks: list[Trunk], tree: Leaves, questions: Questions, uniform: Draws
-    ) -> Float[Tensor, "T K"]:
-        if not len(tree):
-            return torch.full_like(uniform.candidate, torch.nan)
-        measured = []
-        drawn = uniform.candidate[tree.place, tree.slot]
+    ) -> Float[Tensor, "N"]:
+        """The measure after each leaf."""
+        measured = [torch.zeros(0, device=self.model.device)]
+        drawn = to_device(uniform.candidate[tree.place, tree.slot], self.model.device)
         for trunk, chunk in self._leaf_chunks(trunks, tree):
             span = slice(chunk.start, chunk.stop)
             said = vocabulary_statistics(
@@ -258,10 +279,27 @@ class Teacher:
                 uniform=drawn[span] if questions.measure == "sampled_prob" else None,
             )
             measured.append(said.confidence(questions.measure))
-        return torch.where(tree.index >= 0, torch.cat(measured)[tree.index], torch.nan)
+        return torch.cat(measured)
+
+    def _naive_confidence(
+        self, rollout: Rollout, questions: Questions, tree: Leaves, uniform: Draws
+    ) -> Float[Tensor, "T K"]:
+        device = self.model.device
+        candidates = to_device(questions.candidates, device)
+        drawn = Draws(to_device(uniform.trunk, device), to_device(uniform.candidate, device))
+        return naive_confidence(
+            self.model,
+            rollout.to(device),
+            replace(questions, candidates=candidates),
+            to_device(tree.index >= 0, device),
+            drawn,
+            self.vocabulary,
+        )
 
     def _leaf_chunks(self, trunks: list[Trunk], tree: Leaves) -> Iterator[tuple[KeyStore, Chunk]]:
         """The leaves in passes, in order, each with the trunk of the stretch that it ends a prefix of."""
+        if not len(tree):
+            return
         size = self._limit(self.leaf_chunk)
         for span, trunk in trunks:
             first, last = 0, len(tree)
@@ -275,14 +313,18 @@ class Teacher:
         self, own: Own, trunk: KeyStore, tree: Leaves, chunk: Chunk
     ) -> Float[Tensor, "N H"]:
         span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
+        device = self.model.device
+        lines = Lines.of(tree.row[span] - chunk.first_row, chunk.last_row - chunk.first_row)
+        column = to_device(tree.column[span], device)
         leaf_pass = LeafPass(
             own,
             *trunk.of(rows),
-            lines=Lines.of(tree.row[span] - chunk.first_row, chunk.last_row - chunk.first_row),
-            column=tree.column[span],
+            lines=lines.to(device),
+            column=column,
+            longest=int(tree.column[span].max()),
         )
         with running(leaf_pass):
-            states = flat_states(self.model, tree.token[span], tree.column[span])
+            states = flat_states(self.model, to_device(tree.token[span], device), column)
         layers = self.model.config.get_text_config().num_hidden_layers
         if len(leaf_pass.reached) != layers:
             reached = f"{len(leaf_pass.reached)} of its {layers} layers"
@@ -304,10 +346,10 @@ def trunk_piece(width: int) -> int:
     return max(1024, 2**19 // width)
 
 
-def _now(tensor: Tensor) -> float:
-    """Seconds on the clock once the tensor's device has done what it was told."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
+def _now(device: torch.device) -> float:
+    """Seconds on the clock once the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return perf_counter()
 
 
@@ -368,11 +410,16 @@ def _cut(unit: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
 
 def join(pieces: list[tuple[TeacherScores, Int[Tensor, "_"]]]) -> TeacherScores:
     """Scores of groups of rows, each with where its tokens were, in the rollout's order."""
+    pieces = [(scores.host, to_host([place])[0]) for scores, place in pieces]
     order = torch.cat([place for _, place in pieces]).argsort()
 
     def all_of(name: str) -> Any:
         parts = [getattr(scores, name) for scores, _ in pieces]
-        return None if parts[0] is None else torch.cat(parts)[order]
+        if parts[0] is None:
+            return None
+        # Of several teachers, each with a device: the first one's.
+        whole = torch.cat([part.to(parts[0].device) for part in parts])
+        return whole[to_device(order, whole.device)]
 
     names = ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence", "hidden")
     return TeacherScores(

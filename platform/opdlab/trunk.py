@@ -18,6 +18,7 @@ from opdlab.head import flat_states
 from opdlab.leaf_attention import LeafPass
 from opdlab.shapes import Float, Tensor
 from opdlab.shared_prompts import SharedPass
+from opdlab.transfers import to_device
 from opdlab.tree import States, chunks
 
 
@@ -57,10 +58,12 @@ def run_trunk(
         lengths: tokens of each row.
         piece: tokens that go through the model at a time; None for all.
     """
+    device = model.device
+    token, column = to_device(states.token, device), to_device(states.column, device)
     if states.prompt is not None:
-        shared = _shared_pass(own, len(lengths), states, keep)
+        shared = _shared_pass(own, len(lengths), states, keep, device)
         with running(shared):
-            found = flat_states(model, states.token, states.column)
+            found = flat_states(model, token, column)
         return found, KeyStore(len(lengths), shared.width, shared.keys, shared.values)
     store = KeyStore(len(lengths), max(lengths))
     parts = chunks(lengths, piece or sum(lengths))
@@ -72,27 +75,30 @@ def run_trunk(
     for part in parts:
         span, rows = slice(part.start, part.stop), slice(part.first_row, part.last_row)
         lines = Lines.of(states.row[span] - part.first_row, part.last_row - part.first_row)
+        lines = lines.to(device)
         before = part.start - (ends[part.first_row] - lengths[part.first_row])
         attention = (
-            _Continuation(own, *store.of(rows), lines, states.column[span], start=before)
+            _Continuation(own, *store.of(rows), lines, column[span], start=before)
             if before
             else PackedPass(own, lines, store if keep else None, part.first_row)
         )
         with running(attention):
-            pieces.append(flat_states(model, states.token[span], states.column[span]))
+            pieces.append(flat_states(model, token[span], column[span]))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces), store
 
 
-def _shared_pass(own: Own, rows: int, states: States, keep: bool) -> SharedPass:
+def _shared_pass(
+    own: Own, rows: int, states: States, keep: bool, device: torch.device
+) -> SharedPass:
     assert states.prompt is not None
     N = states.prompts
     return SharedPass(
         own,
-        prompts=Lines.of(states.row[:N], int(states.prompt.max()) + 1),
-        responses=Lines.of(states.row[N:], rows),
-        prompt=states.prompt,
-        row=states.row[N:],
-        column=states.column[N:],
+        prompts=Lines.of(states.row[:N], int(states.prompt.max()) + 1).to(device),
+        responses=Lines.of(states.row[N:], rows).to(device),
+        prompt=to_device(states.prompt, device),
+        row=to_device(states.row[N:], device),
+        column=to_device(states.column[N:], device),
         width=int(states.column.max()) + 1,
         keep=keep,
     )

@@ -128,7 +128,7 @@ def _processor() -> str:
 
 def ceiling(device: torch.device | str, dtype: torch.dtype) -> float:
     """Operations a second of the best of a few large matrix products: what this machine can do now."""
-    size = _CEILING_SIZE[torch.device(device).type]
+    size = _CEILING_SIZE.get(torch.device(device).type, _CEILING_SIZE["cpu"])
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     taken = [timed(lambda: left @ right, device) for _ in range(_CEILING_ROUNDS)]
     return 2 * size**3 / min(taken)

@@ -35,6 +35,7 @@ from opdlab.training.checkpoint import non_finite, refuse_non_finite
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import SECONDS, Figure, step_metrics, whole_step
 from opdlab.training.weights import token_weights
+from opdlab.transfers import to_device, to_host
 
 SMALLEST_SCALE = 2.0**-10  # of the loss in float16, where it is found by trying
 SMALLEST_SUM = 1e-9  # of weights: a mask may leave no token, and then nothing is trained
@@ -100,22 +101,24 @@ class Distillation(L.LightningModule):
         graded = self.accuracy(self.answers) if self.turn_was_fresh else {}
         self.update_started = perf_counter()
         settings = self.config.training
-        weights = token_weights(rollout, settings.normalisation, settings.mask)
-        losses = self.token_losses(rollout, scores, supervision, weights)
-        check_finite(losses, rollout)
-        loss = (weights * losses.loss).sum()
-        self.weight = self.weight.to(weights.device) + weights.sum()
+        weights = token_weights(rollout.host, settings.normalisation, settings.mask)
+        on_device = to_device(weights, self.device)
+        losses = self.token_losses(rollout, scores, supervision.to(self.device), on_device)
+        loss = (on_device * losses.loss).sum()
+        seen = on_host(losses)
+        check_finite(seen, rollout.host)
+        self.weight = self.weight + weights.sum()
         self.rollout, self.scores = rollout, scores
         self.metrics = step_metrics(
-            rollout,
-            scores,
+            rollout.host,
+            scores.host,
             supervision,
-            losses,
+            seen,
             self.config.rollout.max_new_tokens,
             self.method.sampler,
         )
         weight = max(weights.sum().item(), SMALLEST_SUM)
-        self.metrics["loss"] = (loss.item() / weight, weight)
+        self.metrics["loss"] = (float((weights * seen.loss).sum()) / weight, weight)
         self.metrics |= graded
         self.metrics["loss_share"] = ((weights > 0).float().mean().item(), float(len(weights)))
         # In later epochs nothing is scored: the teacher's work is counted once.
@@ -125,7 +128,9 @@ class Distillation(L.LightningModule):
         return loss
 
     def supervised(self) -> tuple[Rollout, TeacherScores, Supervision]:
-        """A rollout with its scores: fresh ones, or in later epochs those of the first."""
+        """A rollout with its scores, and on the host what is made of them: fresh ones, or in later epochs
+        those of the first.
+        """
         count = self.config.training.accumulate
         self.turn_was_fresh = self.fresh
         if self.turn_was_fresh:
@@ -135,7 +140,7 @@ class Distillation(L.LightningModule):
             self.seconds |= scores.seconds
             rollout = self.answers.rollout
             supervision = returned.supervision(
-                self.method, rollout, scores, self.subject.vocabulary
+                self.method, rollout.host, scores.host, self.subject.vocabulary
             )
             self.kept.append((rollout, scores, supervision))
         else:
@@ -177,8 +182,8 @@ class Distillation(L.LightningModule):
 
     def score(self, answers: Answers) -> TeacherScores:
         """The teacher's answers to the method's questions, each row by the teacher of its domain."""
-        rollout = answers.rollout.to(self.teacher.model.device)
-        questions = returned.questions(self.method, rollout, self.subject.vocabulary)
+        rollout = answers.rollout
+        questions = returned.questions(self.method, rollout.host, self.subject.vocabulary)
         if not self.specialists:
             return self.teacher.score(rollout, questions).to(self.device)
         domains = [problem.benchmark for problem in answers.problems]
@@ -218,14 +223,15 @@ class Distillation(L.LightningModule):
             vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
             max_rows=self.config.training.rollout_rows,
         )
-        rollout = ended_by(rollout, self.subject.eos_ids).to(self.device)
+        rollout = ended_by(rollout.host, self.subject.eos_ids)
         require_shared(rollout, self.subject.vocabulary)
         problems = [prompt.problem for prompt in asked]
         if not self.method.graded:
-            return Answers(rollout, problems, number)
+            return Answers(rollout.to(self.device), problems, number)
         grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
-        rows = torch.arange(count, device=grades.device).repeat_interleave(group)
-        return Answers(replace(rollout, group=rows, outcome=grades), problems, number)
+        rows = torch.arange(count).repeat_interleave(group)
+        rollout = replace(rollout, group=rows, outcome=grades)
+        return Answers(rollout.to(self.device), problems, number)
 
     def teacher_reach(self) -> int | None:
         """Entries that the teacher answers from."""
@@ -235,7 +241,8 @@ class Distillation(L.LightningModule):
     def accuracy(self, answers: Answers) -> dict[str, Figure]:
         """The share of right answers of a fresh rollout, where it is known or it is time to look."""
         every = self.config.training.hacking.grade_every
-        rollout, grades = answers.rollout, answers.rollout.outcome
+        rollout = answers.rollout.host
+        grades = rollout.outcome
         due = every and answers.number // self.config.training.accumulate % every == 0
         if grades is None and due and self.config.prompts.type == "problems":
             with self.clock("grading"):
@@ -270,7 +277,8 @@ class Distillation(L.LightningModule):
         Lightning divided each loss by the number of micro-batches and averaged over devices, which
         would weigh a token of a short micro-batch more than one of a long one.
         """
-        total = self.trainer.strategy.reduce(self.weight, reduce_op="sum")
+        weight = to_device(self.weight, self.device)
+        total = self.trainer.strategy.reduce(weight, reduce_op="sum")
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
         scale = scale / torch.as_tensor(total).clamp(min=SMALLEST_SUM)
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
@@ -456,6 +464,13 @@ def learning_rate_factor(settings: Training, step: int) -> float:
     if settings.schedule == "cosine":
         return 0.5 * (1 + torch.cos(torch.tensor((1 - left) * torch.pi)).item())
     return 1.0
+
+
+def on_host(losses: TokenLosses) -> TokenLosses:
+    """What is looked at of them, without gradient, read in one copy."""
+    kl = losses.reverse_kl
+    loss, entropy, *rest = to_host([losses.loss, losses.entropy, *([] if kl is None else [kl])])
+    return TokenLosses(loss, entropy, rest[0] if rest else None)
 
 
 def check_finite(losses: TokenLosses, rollout: Rollout) -> None:
