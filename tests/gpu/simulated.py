@@ -4,7 +4,8 @@ Tensors on the device `sim` lie in host memory. As on a GPU,
 - an operator that mixes them with tensors of the host raises, numbers and indices apart; so does a
   generator of the host, and `numpy()`;
 - every operator that is launched is counted, and every time that the host waits for the device: reading a
-  number or a list, boolean indices, whatever has a size that depends on values, copies in either direction.
+  number or a list, boolean indices, whatever has a size that depends on values, copies in either direction
+  but for those to the device that are asked not to wait.
 
 What it cannot show: kernels of CUDA alone, their rounding, memory, time, streams. `gpu.registered` makes it
 known to torch. Needs torch 2.13.
@@ -244,10 +245,16 @@ def _count(name: str, args: Sequence[Any], kwargs: dict[str, Any], here: bool) -
 
 
 def to_device(
-    self: torch.Tensor, *, dtype: torch.dtype | None = None, **_options: Any
+    self: torch.Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    non_blocking: bool = False,
+    **_options: Any,
 ) -> Simulated:
     """A copy on the device."""
     if isinstance(self, Simulated):
         return Simulated(self.raw.to(dtype or self.dtype, copy=True))
-    _wait("from the host")
+    # Of no numbers there is no copy.
+    if not non_blocking and self.numel():
+        _wait("from the host")
     return Simulated(self.detach().to(dtype=dtype or self.dtype, copy=True))

@@ -19,7 +19,7 @@ def test_nothing_fails_on_the_device(
     device: torch.device, teacher: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quieten()
-    config = experiment(METHOD, longest=24, teacher_device=teacher)
+    config = experiment(METHOD, longest=12, teacher_device=teacher)
     places: set[tuple[str, str]] = set()
     scored = Probe.score
 

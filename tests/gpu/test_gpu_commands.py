@@ -1,0 +1,68 @@
+"""What commands do, they do on the device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from gpu.small_runs import experiment
+from typer.testing import CliRunner
+
+from opdlab.cli import app
+
+METHOD = {"type": "lgr", "support": "full", "top_k": 4}
+SHAPE = "width=32,layers=2,heads=4,kv=2,intermediate=48,vocabulary=64"
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def run(*words: str | Path) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def written(output: Path, **changes: object) -> Path:
+    """A small experiment as a file."""
+    config = experiment(METHOD, steps=2).model_dump(mode="json")
+    benchmark = {"type": "math", "level": "short", "count": 2}
+    config["evaluation"] = {"benchmarks": [benchmark], "samples": 1, "references": []}
+    config |= {"output": str(output), **changes}
+    path = output / "small.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_a_run_trains_and_is_evaluated_on_the_device(device: torch.device, output: Path) -> None:
+    run("train", written(output), "tracking.samples_every=1", "training.hacking.grade_every=1")
+    rows = (output / "small-001" / "lgr" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(rows[1])["step"] == 2
+    assert run("eval", written(output), "--model", output / "small-001" / "lgr" / "model")
+
+
+def test_a_diagnosis_is_made_on_the_device(device: torch.device, output: Path) -> None:
+    text = run("diagnose", written(output), "--problems", "2", "--cuts", "2", "--bins", "6")
+    assert "findings:" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scoring", "--length", "12", "--top-k", "2", "--ways", "dense,segments,decode,prefill"),
+        ("head", "--tokens", "8"),
+        ("rollout", "--rows", "2", "--new-tokens", "4", "--prompt", "3"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_benchmark_runs_on_the_device(device: torch.device, words: tuple[str, ...]) -> None:
+    if words[0] == "head" and device.type != "cuda":
+        pytest.skip("a process that measures memory does not know the simulated device")
+    rounds = ("--rounds", "1", "--device", device.type)
+    assert run("bench", *words, "--shape", SHAPE, *rounds)
