@@ -27,7 +27,7 @@ TORCH ?= $(shell grep ^torch== constraints.txt)
 FREELY = $(1)/bin/uv pip install --python $(1)/bin/python --quiet --constraint $(1)/versions.txt --editable '.[dev]'
 PIP = -m pip install --disable-pip-version-check --quiet
 
-.PHONY: quickstart test test-newest test-oldest check gpu mutants schema clean
+.PHONY: quickstart test test-newest test-oldest check gpu mutants chaos schema clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/opdlab train quickstart
@@ -63,6 +63,10 @@ gpu: $(VENV)/.installed-dev
 
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python tests/mutants $(MUTANTS)
+
+# All commands in bad weather, as tests/end_to_end/test_chaos.py for longer: CHAOS="--seed 1 --minutes 30"
+chaos: $(VENV)/.installed-dev
+	cd tests && $(abspath $(BIN))/python chaos.py $(CHAOS)
 
 schema: $(VENV)/.installed
 	$(BIN)/opdlab schema > experiments/experiment.schema.json.new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -621,6 +622,10 @@ def _terminate(number: int, frame: Any) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+_OF_THE_DISK |= {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+
+
 def main() -> None:
     """Run a command; an error meant for people is one message on stderr, without a traceback."""
     for name, value in _QUIET.items():
@@ -629,9 +634,22 @@ def main() -> None:
     try:
         app(prog_name=Path(sys.argv[0]).name)
     except OpdlabError as error:
-        from opdlab.terminal import shown
+        _fail(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        place = f"{error.filename} cannot be used: " if error.filename else ""
+        _fail(
+            f"StorageError: {place}{error.strerror}. What was written before is whole: make room or give "
+            "the rights, and run the same command again",
+            1,
+        )
 
-        # https://no-color.org: any text in the variable asks for none.
-        text = shown(f"{type(error).__name__}: {error}")
-        typer.echo(text if os.environ.get("NO_COLOR") else typer.style(text, fg="red"), err=True)
-        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+
+def _fail(message: str, code: int) -> NoReturn:
+    from opdlab.terminal import shown
+
+    # https://no-color.org: any text in the variable asks for none.
+    text = shown(message)
+    typer.echo(text if os.environ.get("NO_COLOR") else typer.style(text, fg="red"), err=True)
+    raise SystemExit(code) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opdlab import credentials
-from opdlab.mlflow_store import open_client, store_uri
+from opdlab.mlflow_store import answering, open_client, store_uri
 from opdlab.terminal import BOLD, END, console
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ VIEW = "mlflow.sharedViewState."
 
 def save_view(client: MlflowClient, experiment: str, key: str, view: Mapping[str, Any]) -> None:
     """Keep a view of an experiment's runs (filter, columns, charts) that `view_link` leads to."""
-    client.set_experiment_tag(experiment, VIEW + key, json.dumps(view, separators=(",", ":")))
+    with answering(str(client.tracking_uri)):
+        client.set_experiment_tag(experiment, VIEW + key, json.dumps(view, separators=(",", ":")))
 
 
 def view_link(experiment: str, key: str, page: str = HERE) -> str:

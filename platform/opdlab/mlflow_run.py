@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from opdlab import credentials
+from opdlab.errors import TrackingError
 from opdlab.mlflow_names import quoted
 from opdlab.mlflow_store import experiment_id
 from opdlab.terminal import END, YELLOW, console
@@ -140,26 +141,15 @@ class MlflowRun:
                 if not _is_refusal(error):
                     raise AwayError(_words(error)) from error
                 try:
-                    if self._is_gone():
+                    if is_gone(self.client, self.run_id):
                         self._replace()
                         call()
                         return True
-                except (MlflowException, OSError) as second:
+                except (MlflowException, OSError, TrackingError) as second:
                     raise AwayError(_words(second)) from second
                 if what is not None:
                     self._tell(f"MLflow refuses {what} ({_words(error)}); {self.folder} keeps it")
                 return False
-            return True
-
-    def _is_gone(self) -> bool:
-        """Whether the run was deleted."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self.client.get_run(self.run_id).info.lifecycle_stage != "active"
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
             return True
 
     def _replace(self) -> None:
@@ -179,6 +169,18 @@ class MlflowRun:
         if message not in self.told:
             self.told.add(message)
             console.print(f"{YELLOW}{message}{END}", soft_wrap=True)
+
+
+def is_gone(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id).info.lifecycle_stage != "active"
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return True
 
 
 def _entities(row: Row) -> Iterator[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,10 +59,8 @@ def open_client(uri: str) -> MlflowClient:
     elif file is not None:
         make_output(file.parent)
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
-    try:
+    with answering(uri):
         if file is not None:
             from opdlab.mlflow_empty import make_store
 
@@ -69,19 +68,37 @@ def open_client(uri: str) -> MlflowClient:
             _bring_home(file)
         client = MlflowClient(uri if is_server(uri) else credentials.whole(uri))
         client.search_experiments(max_results=1)
+        return client
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Say in words where a store does not do what is asked; raises TrackingError."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except TrackingError:
+        raise
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
-        raise TrackingError(_unusable(uri, file, error)) from None
-    return client
+        uri = credentials.cut(uri)
+        raise TrackingError(_unusable(uri, file_of(uri), error)) from None
 
 
 def _unusable(uri: str, file: Path | None, error: Exception) -> str:
-    cause = credentials.hide(str(error.__cause__ or error)).strip().splitlines()[0]
-    remedy = "Start the database, or correct tracking.uri"
+    lines = credentials.hide(str(error.__cause__ or error)).strip().splitlines()
+    # SQLAlchemy may begin with advice to programmers.
+    cause = next((line for line in lines if "Error)" in line), [*lines, type(error).__name__][0])
+    what = "server" if is_server(uri) else "database"
+    remedy = f"Start the {what}, or correct tracking.uri"
     if file is not None:
         remedy = (
             f"If the file is damaged, move it away (mv {file} {file}.damaged): the next command makes a "
             "new one, and the folders of runs keep all that was measured"
         )
+    if "disk" in cause or "File too large" in cause:
+        remedy = "Free space there, and run the same command again"
     if "readonly" in cause.replace("-", "") or isinstance(error, PermissionError):
         remedy = "Make it and its folder writable, or name another output"
     return f"the MLflow store {uri} cannot be used: {cause}. {remedy}"
@@ -176,6 +193,11 @@ def experiment_id(client: MlflowClient, name: str, output: Path) -> str:
     Raises:
         TrackingError: MLflow refuses the name.
     """
+    with answering(str(client.tracking_uri)):
+        return _experiment_id(client, name, output)
+
+
+def _experiment_id(client: MlflowClient, name: str, output: Path) -> str:
     from mlflow.exceptions import MlflowException
 
     for number in range(1, 100):

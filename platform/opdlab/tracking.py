@@ -20,8 +20,15 @@ import psutil
 from opdlab import credentials
 from opdlab.errors import DataError
 from opdlab.metrics_file import METRICS, end_line, read_metrics
-from opdlab.mlflow_run import INSTEAD, TAG_LIMIT, AwayError, MlflowRun
-from opdlab.mlflow_store import experiment_id, import_store, make_output, open_client, store_uri
+from opdlab.mlflow_run import INSTEAD, TAG_LIMIT, AwayError, MlflowRun, is_gone
+from opdlab.mlflow_store import (
+    answering,
+    experiment_id,
+    import_store,
+    make_output,
+    open_client,
+    store_uri,
+)
 from opdlab.natural_order import natural
 from opdlab.row_sender import RowSender
 from opdlab.terminal import END, YELLOW, console
@@ -76,16 +83,17 @@ def reap(client: MlflowClient, experiment: str) -> list[str]:
     Returns:
         Ids of the runs that were marked.
     """
-    unended = [
-        run
-        for status in ("RUNNING", "SCHEDULED")
-        for run in client.search_runs([experiment], f"attributes.status = '{status}'")
-    ]
-    dead = [run.info.run_id for run in unended if _is_dead(run.data.tags)]
-    for run_id in dead:
-        client.set_tag(run_id, "opdlab.ended", "the process died")
-        client.set_terminated(run_id, "KILLED")
-    return dead
+    with answering(str(client.tracking_uri)):
+        unended = [
+            run
+            for status in ("RUNNING", "SCHEDULED")
+            for run in client.search_runs([experiment], f"attributes.status = '{status}'")
+        ]
+        dead = [run.info.run_id for run in unended if _is_dead(run.data.tags)]
+        for run_id in dead:
+            client.set_tag(run_id, "opdlab.ended", "the process died")
+            client.set_terminated(run_id, "KILLED")
+        return dead
 
 
 def _is_dead(tags: Mapping[str, str]) -> bool:
@@ -106,8 +114,11 @@ def start_run(
 ) -> str:
     """Create a run that knows which process writes it."""
     nested = {"mlflow.parentRunId": parent} if parent else {}
-    run = client.create_run(experiment, run_name=name, tags={**process_tags(), **nested, **tags})
-    return run.info.run_id
+    with answering(str(client.tracking_uri)):
+        run = client.create_run(
+            experiment, run_name=name, tags={**process_tags(), **nested, **tags}
+        )
+        return run.info.run_id
 
 
 def run_for(
@@ -119,16 +130,11 @@ def run_for(
     known: str | None,
 ) -> str:
     """The run that is known already, or one in its place where there is none, or it was deleted."""
-    from mlflow.exceptions import MlflowException
-
     if known is None:
         return start_run(client, experiment, name, parent, tags)
-    try:
-        if client.get_run(known).info.lifecycle_stage == "active":
+    with answering(str(client.tracking_uri)):
+        if not is_gone(client, known):
             return known
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
     run = start_run(client, experiment, name, parent, {**tags, INSTEAD: known})
     console.print(f"{YELLOW}the run {name} was deleted in MLflow: {run} takes its place{END}")
     return run

@@ -38,6 +38,8 @@ USED = (
 )
 """What commands import later on."""
 LATE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT",
     "COLUMNS",
     "PYTEST_CURRENT_TEST",
     "PYTORCH_NVML_BASED_CUDA_CHECK",

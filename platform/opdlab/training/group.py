@@ -121,9 +121,9 @@ def last_group(config: Experiment) -> Group:
 
 
 def _differing(folder: Path, config: Experiment) -> list[str]:
-    """Keys in which an execution's configuration is another one."""
+    """Keys in which an execution's configuration is another one; where it lies may have changed."""
     before = loader.load_experiment(folder / CONFIG).model_dump(mode="json")
-    return sorted(differences(before, config.model_dump(mode="json")))
+    return sorted(differences(before, config.model_dump(mode="json")) - {"output"})
 
 
 def differences(before: Any, now: Any, path: str = "") -> set[str]:

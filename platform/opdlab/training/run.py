@@ -69,7 +69,8 @@ class Session:
         known = state.get("run_id")
         run_id = tracking.run_for(self.client, self.experiment, name, self.parent, tags, known)
         if run_id != known:
-            self.client.update_run(run_id, "SCHEDULED")
+            with mlflow_store.answering(str(self.client.tracking_uri)):
+                self.client.update_run(run_id, "SCHEDULED")
             self.group.update(name, run_id=run_id, status="scheduled")
 
     def abandon(self) -> None:
