@@ -341,15 +341,18 @@ def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
         method.full,
         teacher_device.type == "cpu",
     )
+    # Autocast keeps a copy of every weight until the pass ends.
+    casts = student.parameters * working.itemsize if training.precision.endswith("mixed") else 0
     trained = Memory(
         held={"student weights": weights, "gradients": weights, "AdamW, two moments": 2 * weights},
         passing={
             "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length
-            + (packed(config, dtype) if device.type == "cpu" else 0),
+            + (packed(config, dtype) if device.type == "cpu" else casts),
             "updating (activations, logits)": activations(
                 config, rows, length, working, experiment.student.dropout
             )
-            + _VOCABULARY_COPIES * vocabulary,
+            + _VOCABULARY_COPIES * vocabulary
+            + (casts if device.type != "cpu" else 0),
         },
     )
     frozen = Memory(
