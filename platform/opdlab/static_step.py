@@ -52,7 +52,8 @@ class StaticStep(DecodeStep):
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
         cache = self.cache
         first = sent(cache.start, self.column.device)[:, None]
-        buffers = cache.layers[0].buffers
+        # Of every layer: a buffer that moved twice may lie where another one was.
+        buffers = [one for layer in cache.layers for one in layer.buffers]
         now = len(first), cache.capacity, *(one.data_ptr() for one in buffers)
         if now == self.known:
             self.first.copy_(first)

@@ -28,7 +28,8 @@ def decoded(model: Any, way: Manner, max_rows: int, top_p: float = 1.0) -> Decod
 @pytest.mark.parametrize("family", REACHED)
 def test_a_static_step_draws_what_the_models_own_draws(family: str) -> None:
     model = small_model(family)
-    for rows in (3, 7):
+    # Fewer places than rows: they are dropped, refilled and moved.
+    for rows in (3, 7) if family in ("llama", "gemma3") else (3,):
         ours, plain = (decoded(model, Manner(way), rows) for way in ("static", "plain"))
         for one, other in zip(ours.responses, plain.responses, strict=True):
             assert torch.equal(one, other)

@@ -113,3 +113,16 @@ def test_known_shapes_have_the_published_numbers_of_weights(name: str, billions:
     model = KNOWN[name].build("meta", torch.bfloat16, 64)
     assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, abs=1e-3)
     assert Shape.parse(f"{name},layers=2").layers == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.614, "share", "61%"),
+        (2454.4, "x", "2,454 x"),
+        (3.3631, "ms", "3.36 ms"),
+        (0.5, "s", "0.5 s"),
+    ],
+)
+def test_figures_are_told_without_exponents(value: float, unit: str, text: str) -> None:
+    assert Figure("one", value, unit).text() == text

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from opdlab import mlflow_store, tracking
 from opdlab.config import Experiment
 from opdlab.loader import load_experiment
+from opdlab.sweeps import importance as importance_module
 from opdlab.sweeps import report
 from opdlab.sweeps.importance import groups, importance, importance_figure
 from opdlab.sweeps.settings import Sweep
@@ -160,6 +161,13 @@ def cells(study: optuna.Study) -> list[tuple[str, ...]]:
     return list(zip(*(column.cells for column in table.columns), strict=True))
 
 
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at no interval; a hundred take ten seconds."""
+    monkeypatch.setattr(importance_module, "_DRAWS", 6)
+
+
+@pytest.mark.usefixtures("few_draws")
 def test_no_importance_is_claimed_from_fewer_than_ten_trials():
     *_, few = cells(of_methods(opd=20, lgr=9))
     assert few[1:] == ("method = lgr", "9", "too few: 9 trials")
@@ -167,6 +175,7 @@ def test_no_importance_is_claimed_from_fewer_than_ten_trials():
     assert "method.top_k" in importance(of_methods(opd=20, lgr=10))
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_importance_tells_which_shares_belong_together_and_of_how_many_trials():
     study = of_methods(opd=20, lgr=12)
     rows = cells(study)

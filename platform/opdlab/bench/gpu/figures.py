@@ -41,7 +41,8 @@ class Figure:
         """The number as a table shows it."""
         if self.unit == "share":
             return f"{self.value:.0%}"
-        return f"{self.value:,.3g} {self.unit}"
+        digits = ",.0f" if abs(self.value) >= 1000 else ".3g"
+        return f"{self.value:{digits}} {self.unit}"
 
 
 @dataclass

@@ -41,7 +41,7 @@ def html(found: Mapping[str, Any]) -> str:
 
 
 def _line(where: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {where[key]}" for key in ("torch", "driver", "dtype", "opdlab"))
+    return f"{where['driver']}, torch {where['torch']}, {where['dtype']}, opdlab {where['opdlab']}"
 
 
 def _figures(measured: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
