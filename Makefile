@@ -58,7 +58,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 gpu: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python -m pytest tests/gpu --verbose
 	$(BIN)/opdlab bench gpu --minutes $(or $(GPU),10)
 
 mutants: $(VENV)/.installed-dev
