@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from opdlab.attention_hook import MaskFunction, Own, Pass, UnsupportedError
-from opdlab.leaf_attention import attention_with_lse, bias_of, flash_takes, rule_of, with_sink
+from opdlab.attention_hook import MaskFunction, UnsupportedError
+from opdlab.leaf_attention import RulePass, attention_with_lse, bias_of, flash_takes
 from opdlab.shapes import Bool, Float, Int, Tensor
 
 # Blocks of threads that keep a large accelerator busy; a row and key head is one, or several parts are.
@@ -71,52 +71,35 @@ def parts_for(blocks: int, columns: int) -> int:
 
 
 @dataclass(eq=False)
-class DecodePass(Pass):
+class DecodePass(RulePass):
     """The last token of every row over that row's cached keys, its own included.
 
     Attributes:
-        own: the attention that the model uses by itself.
         start: column of each row's first token. `Int[B one]`
         column: where the token stands. `Int[one]`
     """
 
-    own: Own
     start: Int[Tensor, "B one"]
     column: Int[Tensor, "one"]
     _seen: dict[int, tuple[MaskFunction, Bool[Tensor, "B S"], Ranges]] = field(default_factory=dict)
 
-    def mask(self, mask_function: MaskFunction, **options: Any) -> MaskFunction:
-        """The model's rule itself: it is evaluated where tokens and keys really stand."""
-        return mask_function
-
-    def attend(
+    def over_keys(
         self,
         module: torch.nn.Module,
         query: Float[Tensor, "B H 1 D"],
         key: Float[Tensor, "B Hkv S D"],
         value: Float[Tensor, "B Hkv S D2"],
-        mask: Any,
-        scaling: float | None = None,
-        softcap: float | None = None,
-        s_aux: Float[Tensor, "H"] | None = None,
-        **options: Any,
-    ) -> Float[Tensor, "B 1 H D2"]:
-        rule = rule_of(mask, options)
-        if self.own.name == "sdpa":
-            # It knows neither: it raises, or in older versions leaves them out.
-            softcap = s_aux = None
+        rule: MaskFunction,
+        scale: float,
+        softcap: float | None,
+    ) -> tuple[Float[Tensor, "B H 1 D2"], Float[Tensor, "B H 1"]]:
         if id(rule) not in self._seen:
             self._seen[id(rule)] = (rule, *self._ranges(rule, key, flash_takes(query)))
         ranges = self._seen[id(rule)][2]
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         if softcap is None and key.shape[-1] == value.shape[-1]:
-            output, lse = over_ranges(query, key, value, ranges, scale)
-        else:
-            bias = bias_of(ranges.inside().any(1, keepdim=True), query.dtype)
-            output, lse = attention_with_lse(query, key, value, bias, scale, softcap)
-        if s_aux is not None:
-            output = with_sink(output, lse, s_aux)
-        return output.transpose(1, 2).contiguous()
+            return over_ranges(query, key, value, ranges, scale)
+        bias = bias_of(ranges.inside().any(1, keepdim=True), query.dtype)
+        return attention_with_lse(query, key, value, bias, scale, softcap)
 
     def require_ranges(self) -> None:
         """Refuse rules by which a row skips a column between two that it sees; waits for the device.

@@ -7,6 +7,7 @@ keys, merged by log-sum-exp with its own key and value, which are then thrown aw
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -58,18 +59,66 @@ class Cut:
 
 
 @dataclass(eq=False)
-class LeafPass(Pass):
+class RulePass(Pass):
+    """Attention over cached keys, of which the model's rule says who sees which.
+
+    Attributes:
+        own: the attention that the model uses by itself.
+    """
+
+    own: Own
+
+    def mask(self, mask_function: MaskFunction, **options: Any) -> MaskFunction:
+        """The model's rule itself: it is evaluated where tokens and keys really stand."""
+        return mask_function
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: Float[Tensor, "B H n D"],
+        key: Float[Tensor, "B Hkv S D"],
+        value: Float[Tensor, "B Hkv S D2"],
+        mask: Any,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        s_aux: Float[Tensor, "H"] | None = None,
+        **options: Any,
+    ) -> Float[Tensor, "B n H D2"]:
+        rule = rule_of(mask, options)
+        if self.own.name == "sdpa":
+            # It knows neither: it raises, or in older versions leaves them out.
+            softcap = s_aux = None
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        output, lse = self.over_keys(module, query, key, value, rule, scale, softcap)
+        if s_aux is not None:
+            output = with_sink(output, lse, s_aux)
+        return output.transpose(1, 2).contiguous()
+
+    @abstractmethod
+    def over_keys(
+        self,
+        module: torch.nn.Module,
+        query: Float[Tensor, "B H n D"],
+        key: Float[Tensor, "B Hkv S D"],
+        value: Float[Tensor, "B Hkv S D2"],
+        rule: MaskFunction,
+        scale: float,
+        softcap: float | None,
+    ) -> tuple[Float[Tensor, "B H n D2"], Float[Tensor, "B H n"]]:
+        """Attention of a layer, and the log-sum-exp of its scores."""
+
+
+@dataclass(eq=False)
+class LeafPass(RulePass):
     """Leaves of R rows over those rows' cached keys and values.
 
     Attributes:
-        own: the attention that the trunk ran with.
         keys, values: by layer. `Float[R Hkv S D]`
         lines: the leaves in lines.
         column: where the leaves stand. `Int[N]`
         longest: the last of these columns, where it is known.
     """
 
-    own: Own
     keys: Mapping[int, Float[Tensor, "R Hkv S D"]]
     values: Mapping[int, Float[Tensor, "R Hkv S D2"]]
     lines: Lines
@@ -78,38 +127,24 @@ class LeafPass(Pass):
     reached: set[int] = field(default_factory=set)
     _cuts: dict[int, tuple[MaskFunction, Cut]] = field(default_factory=dict)
 
-    def mask(self, mask_function: MaskFunction, **options: Any) -> MaskFunction:
-        """The model's rule itself: it is evaluated where leaves and keys really stand."""
-        return mask_function
-
-    def attend(
+    def over_keys(
         self,
         module: torch.nn.Module,
         query: Float[Tensor, "1 H N D"],
         key: Float[Tensor, "1 Hkv N D"],
         value: Float[Tensor, "1 Hkv N D2"],
-        mask: Any,
-        scaling: float | None = None,
-        softcap: float | None = None,
-        s_aux: Float[Tensor, "H"] | None = None,
-        **options: Any,
-    ) -> Float[Tensor, "1 N H D2"]:
-        rule = rule_of(mask, options)
-        if self.own.name == "sdpa":
-            # It knows neither: it raises, or in older versions leaves them out of the trunk too.
-            softcap = s_aux = None
+        rule: MaskFunction,
+        scale: float,
+        softcap: float | None,
+    ) -> tuple[Float[Tensor, "1 H N D2"], Float[Tensor, "1 H N"]]:
         layer: Any = module.layer_idx
         self.reached.add(layer)
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         output, lse = self._over_trunk(layer, query[0], rule, scale, softcap)
-
         groups = query.shape[1] // key.shape[1]
         own_key, own_value = (x[0].repeat_interleave(groups, 0) for x in (key, value))
         score = _cap((query[0] * own_key).sum(-1, dtype=torch.float32) * scale, softcap)
         output = torch.lerp(output, own_value, share(score - lse, output))
-        if s_aux is not None:
-            output = with_sink(output, torch.logaddexp(lse, score), s_aux)
-        return output.transpose(0, 1)[None].contiguous()
+        return output[None], torch.logaddexp(lse, score)[None]
 
     def _over_trunk(
         self,

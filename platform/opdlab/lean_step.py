@@ -90,6 +90,8 @@ class LeanStep(StaticStep):
         head: Any = model.get_output_embeddings()
         self.head = self._short(head.weight)
         self.layers = [self._weights(layer) for layer in self.decoder.layers]
+        self.flash = flash_takes(self.head.new_empty(1, 1, 1, self.width))
+        self.kernels = _kernels(kind) if self.flash else None
 
     def _short(self, weight: Tensor) -> Tensor:
         return weight.detach().to(self.dtype)
@@ -127,11 +129,9 @@ class LeanStep(StaticStep):
         half = self.width // 2
         turn = tuple(y[..., :half].to(self.dtype).contiguous() for y in (cosine, sine))
         B, S = len(x), self.cache.capacity
-        flash = flash_takes(self.head.new_empty(1, 1, 1, self.width))
-        self.kernels = _kernels(x.device.type) if flash else None
         # Merging many parts by one kernel costs no more than laying out one.
         several = 2 if self.kernels is not None else 1
-        parts = several * parts_for(B * self.key_heads, S // several) if flash else 1
+        parts = several * parts_for(B * self.key_heads, S // several) if self.flash else 1
         ranges = Ranges.of(self.first, position + 1, S, parts)
         for layer, cached in zip(self.layers, self.cache.layers, strict=True):
             y = linear(self._normed(x, layer.norms[0]), *layer.inner)

@@ -213,7 +213,12 @@ def bench_step(
     write(json_file, found)
 
 
-def open_contenders(config: Experiment, folder: Path, stop: StopRequest) -> list[Contender]:
+def open_contenders(
+    config: Experiment,
+    folder: Path,
+    stop: StopRequest,
+    load: Callable[[Experiment], Pair] = load_pair,
+) -> list[Contender]:
     """Every run, ready to take steps, with a tracking store in a folder."""
     client = mlflow_store.open_client(mlflow_store.store_uri(folder, None))
     experiment = mlflow_store.experiment_id(client, "bench", folder)
@@ -221,7 +226,7 @@ def open_contenders(config: Experiment, folder: Path, stop: StopRequest) -> list
     for name, variant in loader.variants(config):
         run = tracking.start_run(client, experiment, name, None, {})
         pace = _Steps(Tracker(client, run, folder / name), stop)
-        contenders.append(Contender(name, variant, load_pair(variant), pace))
+        contenders.append(Contender(name, variant, load(variant), pace))
     return contenders
 
 

@@ -52,13 +52,17 @@ def html(found: Mapping[str, Any]) -> str:
             figure.to_html(full_html=False, include_plotlyjs=script, config={"displaylogo": False})
         )
         script = False
-    body = "\n".join(parts)
+    return document(f"Fidelity of {found['experiment']}", "\n".join(parts))
+
+
+def document(title: str, body: str) -> str:
+    """A page that fetches nothing."""
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='generator' content='opdlab'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         "<link rel='icon' href='data:,'>"
-        f"<title>Fidelity of {escape(found['experiment'])}</title><style>{STYLE}</style></head>"
-        f"<body>{body}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
 
+from opdlab.bench.race import timed
 from opdlab.bench.shapes import Shape
 from opdlab.shapes import Tensor
 
@@ -87,9 +87,7 @@ class Card:
     def once(self, run: Callable[[], Any]) -> float:
         """Seconds of some work."""
         if self.device.type != "cuda":
-            started = perf_counter()
-            run()
-            return perf_counter() - started
+            return timed(run, self.device)
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         begin.record()

@@ -30,13 +30,15 @@ def _case(shape: Shape, rows: int, whole: bool, card: Card) -> list[Figure]:
         Figure("in chunks", taken * 1e3, "ms"),
         Figure("products of the ceiling", operations / taken / card.product, "share"),
     ]
-    if card.device.type == "cuda":
-        found.append(Figure("memory", rise(ours, str(card.device)) / 2**30, "GiB"))
+    on_card = card.device.type == "cuda"
+    held = rise(ours, str(card.device)) if on_card else 0
+    if on_card:
+        found.append(Figure("memory", held / 2**30, "GiB"))
     if whole:
         plain = runs[f"loss {WHOLE}"]
         ratio = taken / card.seconds(plain, 3)
         found.append(Figure("time of the whole product's", ratio, "x", 1.0, at_most=True))
-        if card.device.type == "cuda":
-            share = rise(ours, str(card.device)) / rise(plain, str(card.device))
+        if on_card:
+            share = held / rise(plain, str(card.device))
             found.append(Figure("memory of the whole product's", share, "x", 0.1, at_most=True))
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from opdlab.bench.gpu.figures import Figure
-from opdlab.diagnosis.page import FIGURE, STYLE
+from opdlab.diagnosis.page import FIGURE, document
 
 _BAR = 34
 _MET, _SHORT, _FREE = "#2e7d4f", "#a0392b", "#4a6fa5"
@@ -29,15 +29,7 @@ def html(found: Mapping[str, Any]) -> str:
         *_rows(found["measured"]),
         "</table></div>",
     ]
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='generator' content='opdlab'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        "<link rel='icon' href='data:,'>"
-        f"<title>opdlab on {escape(where['device'])}</title><style>{STYLE}</style></head><body>"
-        + "\n".join(parts)
-        + "</body></html>"
-    )
+    return document(f"opdlab on {where['device']}", "\n".join(parts))
 
 
 def _line(where: Mapping[str, Any]) -> str:

@@ -11,17 +11,16 @@ from typing import Any
 
 import torch
 
-from opdlab import loader, tracking
+from opdlab import loader
 from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.gpu.scoring import ACTIVE, K
 from opdlab.bench.shapes import Shape
-from opdlab.bench.step import Contender, _Steps, part
+from opdlab.bench.step import open_contenders, part
 from opdlab.config import Experiment
 from opdlab.footprint import memory
 from opdlab.interrupt import StopRequest
 from opdlab.models import load_tokenizer
 from opdlab.quiet import quieten
-from opdlab.tracking import Tracker
 from opdlab.training.pair import Pair
 
 STEPS = 2
@@ -47,27 +46,22 @@ def _case(student: Shape, teacher: Shape, rows: int, tokens: int, card: Card) ->
         positions = tokens + 1024
         for role, shape in (("student", student), ("teacher", teacher)):
             shape.config(positions).save_pretrained(folder / role)
-        client = tracking.open_client(tracking.store_uri(folder, None))
-        experiment = tracking.experiment_id(client, "bench", folder)
         taken = {}
         pair = _pair(student, teacher, positions, card)
-        for method in ("opd", "lgr"):
-            config = _experiment(folder, method, rows, tokens, card)
-            run = tracking.start_run(client, experiment, method, None, {})
-            pace = _Steps(Tracker(client, run, folder / method), stop)
-            one = Contender(method, config, pair, pace)
+        config = _experiment(folder, rows, tokens, card)
+        for one in open_contenders(config, folder, stop, lambda _: pair):
             if card.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             one.block(STEPS)
-            records = [part(record) for record in pace.records]
+            records = [part(record) for record in one.pace.records]
             parts = {key: median(each[key] for each in records) for key in records[0]}
-            taken[method] = sum(parts.values())
-            found += _figures(method, parts, rows * tokens)
+            taken[one.name] = sum(parts.values())
+            found += _figures(one.name, parts, rows * tokens)
             if card.device.type == "cuda":
                 held = torch.cuda.max_memory_allocated()
-                planned = memory(config, 64)[""].peak
-                found.append(Figure(f"{method}: memory", held / 2**30, "GiB"))
-                found.append(Figure(f"{method}: `plan` over it", planned / held, "x"))
+                planned = memory(one.config, 64)[""].peak
+                found.append(Figure(f"{one.name}: memory", held / 2**30, "GiB"))
+                found.append(Figure(f"{one.name}: `plan` over it", planned / held, "x"))
     found.append(Figure("LGR's step over OPD's", taken["lgr"] / taken["opd"], "x"))
     return found
 
@@ -93,21 +87,16 @@ def _pair(student: Shape, teacher: Shape, positions: int, card: Card) -> Pair:
     )
 
 
-def _experiment(folder: Path, method: str, rows: int, tokens: int, card: Card) -> Experiment:
-    asked = f", top_k: {K}, active_share: {ACTIVE}"
+def _experiment(folder: Path, rows: int, tokens: int, card: Card) -> Experiment:
+    lgr = f"{{type: lgr, support: full, top_k: {K}, active_share: {ACTIVE}}}"
     return loader.load_experiment(
         "quickstart",
         [
-            "runs=[]",
+            f"runs=[{{name: opd}}, {{name: lgr, set: {{method: {lgr}}}}}]",
             f"student.path={folder / 'student'}",
             f"teacher.path={folder / 'teacher'}",
             f"teacher.dtype={str(card.dtype).removeprefix('torch.')}",
             f"rollout.max_new_tokens={tokens}",
-            "method={type: "
-            + method
-            + ", support: full"
-            + (asked if method == "lgr" else "")
-            + "}",
             f"training.prompts_per_step={rows}",
             "training.precision=bf16-mixed",
             f"training.accelerator={'gpu' if card.device.type == 'cuda' else 'cpu'}",
