@@ -38,6 +38,7 @@ DECIDING = (
     "mpmath",
 )
 _NUMBER = re.compile(r"([-+]?)0*(\d{1,400})(?:\.0*)?")
+_AFTER_VERB = re.compile(r"^(?:[a-z]+ ){1,8}?(?:is|was|be|on|falls on) (?:on )?")
 _CHOICE = re.compile(r"\(?\s?([A-Z])\s?\)?")
 
 
@@ -57,7 +58,7 @@ class Outcome:
 @cache
 def rules() -> str:
     """Version of these rules with those of the libraries that they rest on."""
-    return "+".join(["math-8", *(f"{name}-{version(name)}" for name in DECIDING)])
+    return "+".join(["math-9", *(f"{name}-{version(name)}" for name in DECIDING)])
 
 
 def quick(gold: str, answer: str) -> Outcome | None:
@@ -137,7 +138,7 @@ def decide(
         return Outcome(opinion(gold, answer), "math-verify alone")
     except (Unread, Beyond) as error:
         # A date, a name with a number, or a tower of powers: as text, if at all.
-        if _folded(gold) == _folded(answer):
+        if _folded(gold) in (_folded(answer), _AFTER_VERB.sub("", _folded(answer))):
             return Outcome(True, "same words")
         return Outcome(False, f"the reference answer is not understood: {error}")
     try:

@@ -30,7 +30,7 @@ _INFIX: dict[str, str] = dict.fromkeys(
     ("*", "\\cdot", "\\cdotp", "\\times", "\\ast", "of"), "times"
 )
 _INFIX |= {"/": "over", "\\div": "over", "\\bmod": "modulo", "\\mod": "modulo", "%": "percent"}
-_UNSUPPORTED = ("int", "sum", "prod", "lim", "iint", "oint", "partial", "nabla")
+UNSUPPORTED = ("int", "sum", "prod", "lim", "iint", "oint", "partial", "nabla")
 _OPENING = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _OPENING |= {"\\lvert": "\\rvert", "\\{": "\\}", "\\lbrace": "\\rbrace"}
 _ENDING = ("\\rfloor", "\\rceil", "\\rvert", "\\rVert", "\\rbrace", "\\bmod", "\\mod")
@@ -420,8 +420,9 @@ class _Reader:
     def command(self, name: str) -> Tree:
         if name in _CONSTANTS:
             return ("constant", _CONSTANTS[name])
-        if name == "zeta" and self.peek() == "(" and self.kind(1) == "number":
-            return ("function", "zeta", self.group())
+        called = name == "Gamma" or (name == "zeta" and self.kind(1) == "number")
+        if called and self.peek() == "(":
+            return ("function", name.lower(), self.group())
         if name in _GREEK:
             return self.letter(f"\\{name}")
         if name == "sqrt":
@@ -437,7 +438,7 @@ class _Reader:
         if name in ("overline", "bar") and self.peek() == "{" and self.kind(1) == "letter":
             inside = self.subscript()
             return ("letter", f"over {inside}")
-        if name in _UNSUPPORTED:
+        if name in UNSUPPORTED:
             raise Unsupported(f"\\{name}")
         raise Unread(f"\\{name}")
 

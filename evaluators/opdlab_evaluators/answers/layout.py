@@ -128,8 +128,14 @@ _ALIGNED = re.compile(
 _CURRENCY = re.compile(
     r"(?<![A-Za-z])(?:USD?|\\(?:text|mathrm)\s?\{\s?USD?\s?\})\s?(?=\\dollar|\d)"
 )
+_SCALE = re.compile(
+    r"\s?(?:°|\^\s?\{?\s?\\circ\s?\}?)\s?(?:(?:\\(?:text|mathrm|textrm)\s?\{\s?([CF])\s?\})|([CF])(?![a-zA-Z]))"
+)
+_INTERCEPT = re.compile(r"(^|\s)\$?[xyz]\$?\s?-\s?intercept")
+_FEET = re.compile(r"(?<!\w)(\d+)'\s?(\d+(?:\.\d+)?)\s?(?:''|\")")
+_INCHES = re.compile(r"(?<=\d)\"(?!\w)")
 _THAT_IS = re.compile(r"\bi\.\s?e\.,?")
-_HALF_OF_DAY = re.compile(r"\b([aApP])\.\s?([mM])\.(?=\s|\}|$)")
+_HALF_OF_DAY = re.compile(r"\b([aApP])\.\s?([mM])(?:\.|$)(?=\s|\}|$)")
 _INFIX = re.compile(r"\\(?:over|choose)(?![a-zA-Z])|\\.|[{}]", re.DOTALL)
 _ENDS = " \t\n.,;:"
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+")
@@ -176,11 +182,17 @@ def _rewritten(text: str) -> str:
     """Older or rarer ways to write something, in the usual one."""
     text = _ANGLES.sub(lambda m: "(" if m[1] == "l" else ")", _ROW_SPACE.sub(r"\1", text))
     text = _HALF_OF_DAY.sub(r"\1\2", _CURRENCY.sub("", _DEGREES.sub(r"^\\circ ", text)))
+    text = _INTERCEPT.sub(r"\1intercept", _SCALE.sub(_scale_of, text))
+    text = _INCHES.sub("''", _FEET.sub(r"\1 feet \2 inches", text))
     text = _infix(_THAT_IS.sub("that is ", text.replace("{:}", ":")))
     lines = _ALIGNED.fullmatch(_DELIMITERS.sub(" ", text.strip()))
     if lines and r"\\" not in lines["row"].strip().removesuffix(r"\\"):
         text = lines["row"].replace(r"\&", " ").replace("&", " ")
     return _MARKS.sub(" ", text.strip())
+
+
+def _scale_of(match: re.Match[str]) -> str:
+    return rf"\text{{ {'celsius' if 'C' in (match[1], match[2]) else 'fahrenheit'} }}"
 
 
 def _infix(text: str) -> str:
@@ -232,7 +244,7 @@ def _strip(text: str) -> str:
         if text == before:
             break
     text = _POWER.sub("^", text)
-    return _BOLD.sub("", text)
+    return _BOLD.sub("", text).replace("`", "")
 
 
 def _unicode(text: str) -> str:

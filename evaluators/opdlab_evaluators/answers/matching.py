@@ -67,6 +67,8 @@ class Matching:
             return self._matrices(gold, answer)
         if kinds == ("ratio", "ratio"):
             return self._ratios(gold, answer)
+        if kinds == ("value", "ratio"):
+            return self._fraction(gold, answer)
         if kinds == ("relation", "relation"):
             return gold.sign == answer.sign and self._proportional(
                 gold.trees[0], answer.trees[0], positive=gold.sign != "!="
@@ -324,6 +326,14 @@ class Matching:
             self.equal(("times", a[0], y), ("times", b[0], x))
             for x, y in zip(a[1:], b[1:], strict=True)
         ) and not any(self.equal(x, ("number", Fraction(0))) for x in b)
+
+    def _fraction(self, gold: Thing, answer: Thing) -> bool:
+        """Whether a ratio is the gold, which is written as a fraction of whole numbers."""
+        tree = gold.trees[0]
+        is_whole = tree[0] == "over" and all(part[0] == "number" for part in tree[1:])
+        if not is_whole or gold.unit or gold.percent or answer.unit or len(answer.trees) != 2:
+            return False
+        return self.equal(tree, ("over", *answer.trees))
 
 
 @lru_cache(maxsize=4096)

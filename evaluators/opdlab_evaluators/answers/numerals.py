@@ -56,6 +56,11 @@ _OVER = (
     "\\overset",
 )
 _OF_EVENTS = ("P", "Pr", "E", "Var", "\\Pr", "\\mathbb P", "\\mathbb E", "\\operatorname")
+# `f(g(x))`, `f^{-1}(7)`, `det(A)`, `f(2)`; of one function the inner ones' letters are no factors.
+_APPLIED = re.compile(
+    r"[fgh]\^\{-1\}\(-?\d+\)|(?:[fgh]\()+[a-zA-Z\d]+\)\)+|(?:det|rank|tr|deg|dim|gcd|lcm)\([A-Z]+\)"
+)
+_OF_ANGLES = ("\\sin", "\\cos", "\\tan", "\\cot", "\\sec", "\\csc")
 _DERIVATIVE = re.compile(r"\\frac \{ (?:d ?[a-zA-Z]|d \^ 2 ?[a-zA-Z]) \} \{ d ?[a-z](?: \^ 2)? \}")
 
 
@@ -74,8 +79,12 @@ def is_label(tokens: Sequence[Token]) -> bool:
         ):
             return False  # a function of a letter
         return not {"(", ")", "[", "]"} & set(inside)
+    if _APPLIED.fullmatch("".join(texts)):
+        return True
     if _DERIVATIVE.fullmatch(" ".join(texts)):
         return True
+    if texts[0] in _OF_ANGLES and texts[1:2] == ["\\angle"]:
+        texts, tokens = texts[1:], tokens[1:]
     if texts[:2] == ["m", "\\angle"]:
         texts, tokens = texts[1:], tokens[1:]
     marks = (*_MARKS, *_OVER)

@@ -38,6 +38,18 @@ _ENDING = (
     ["is", "at"],
     ["total", "of"],
     ["profit", "of"],
+    ["area", "of"],
+    ["dropped", "to"],
+    ["rose", "to"],
+    ["fell", "to"],
+    ["increased", "to"],
+    ["decreased", "to"],
+    ["cut", "into"],
+    ["flew", "for"],
+    ["finish", "in"],
+    ["finishes", "in"],
+    ["calls", "for"],
+    ["food", "for"],
 )
 _SAYING = ("is", "are", "was", "were", "has", "have", "had")
 MOST_WORDS = 40
@@ -120,6 +132,8 @@ def outlined(tokens: list[Token]) -> list[Token] | None:
     if not is_harmless(front) or not is_harmless(back[sized:]):
         return None
     before = [token.text.lower() for token in front[-2:]]
+    if before[-1:] == ["in"] and behind in (["ways"], ["different", "ways"]):
+        return tokens[start : end + sized]
     if before and before[-1] in _BINDING and before not in _ENDING:
         return None
     return tokens[start : end + sized]

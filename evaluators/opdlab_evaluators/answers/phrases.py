@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 from opdlab_evaluators.answers.sentences import SAYING
+from opdlab_evaluators.answers.tokens import DENYING
 
 LONGEST = 1000
 """Characters of a phrase that are read."""
+FAREWELL = 4000
+"""Characters at the end of a completion that are looked at for its last statement."""
 
 _ANSWER = re.compile(r"\banswers?\b|\b(?:correct|right) (?:option|choice)\b", re.IGNORECASE)
 _LINK = re.compile(
@@ -32,9 +35,10 @@ _BREAK = re.compile(r"\n|[.。](?=[*_`)]{0,4}(?:\s|$))")
 _PLAIN = re.compile(r"[^\\$\n.。]+")
 # What follows explains the answer and is no part of it.
 _REASONS = re.compile(
-    r"[,;]?\s(?:because|since|as (?:the|we|it|there|shown|required|each)\b|which|where|so (?:that|we are)"
-    r"|given that"
-    r"|by (?:the|symmetry|induction)\b|according to|based on|from (?:the|above|step)\b)\b.*$",
+    r"(?:\s?\((?:which|since|because)"
+    r"|[,;]?\s(?:because|since|as (?:the|we|it|there|shown|required|each)\b|where|so (?:that|we are)"
+    r"|which(?! (?:gives|means|makes|leaves|equals|yields)\b[^.]*[\d\\])|given that|according to|based on"
+    r"|by (?:the|symmetry|induction)\b|from (?:the|above|step)\b))\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
 _CHECKED = re.compile(r"\s\((?:[a-z]{3,20}\s|[a-z]{3,20},)[^()]{0,200}\)\s*$", re.IGNORECASE)
@@ -47,6 +51,12 @@ _REMARK = re.compile(
     r"|below|above|answer)\b",
     re.IGNORECASE,
 )
+# Another value is said of the answer: `the reciprocal of the answer is`.
+_OF_ANSWER = re.compile(
+    r"\b(?:reciprocal|square|cube|half|double|twice|thrice|triple|negative|opposite|inverse|root|complement|negation"
+    r"|digits?|multiple|factors?)(?: of)? (?:the |this |my |our )?(?:final |correct )?\w{0,7}$",
+    re.IGNORECASE,
+)
 _SIGNED = re.compile(r"(?:A|Ans|Result|Solution)\s?[:=]\s{0,5}(?=\S)")
 _OPTIONS = re.compile(r"^\s{0,5}\(?B[).:]", re.MULTILINE)
 _ALONE = re.compile(
@@ -55,7 +65,18 @@ _ALONE = re.compile(
 _STATES = re.compile(
     rf"\b(?:{'|'.join(sorted(SAYING))})\b|=|≈|\\approx|[≤≥<>∈]|\\(?:le|ge|leq|geq|in)(?![a-zA-Z])"
 )
+# A verb that is an answer by itself.
+_VERB_ALONE = re.compile(r"^(?:\w+,? ){0,2}[Tt]he \w+ (?:does not exist|diverges|converges)\W*$")
 _LABELLED = re.compile(r"[A-Z][A-Za-z ]{2,60}[*_]{0,2}:(?=[*_]{0,2}\s)")
+# A sentence in which a value stands, and which may say what it is by any verb.
+_HOLDING = re.compile(r"(?:[A-Z(]|\d+\s[a-z])(?=[^\n]*(?:\d|\\[a-zA-Z]|\$))")
+# It announces a step, or asks, or doubts.
+_OPEN = re.compile(
+    r"(?:\W*)(?:let'?s|let us|next|first|step|wait|hmm|maybe|perhaps|suppose|assume|consider|try|check|note"
+    r"|recall|we (?:need|want|must|have to|can try|will)|i (?:need|want|will|think)"
+    r"|to (?:find|solve|compute|check)|now,? (?:we|let|i)|if|either|otherwise|for example|e\.g)\b",
+    re.IGNORECASE,
+)
 # A formula without a word of prose, or the letter of a choice.
 _BARE = re.compile(
     r"(?=.*[\d\\])(?:\\(?:text|mathrm|textbf|mathbf)\{[^{}]{0,20}\}|\\[a-zA-Z]+|\b[a-zA-Z]\b|[^a-zA-Z\n])+"
@@ -66,6 +87,16 @@ _TASK = re.compile(
     r"|rewrite|what (?:is|are)|give|write|prove|show|state|list|convert|reduce|rationalize|round|estimate"
     r"|approximate|prove|let)\b",
     re.IGNORECASE,
+)
+# Words of farewell, and marks of the end, behind the last statement.
+_FAREWELL = re.compile(
+    r"(?:(?<=[.!?*$)\d])[ \t]+|\s*\n\s*)(?:Let me know|I hope|Hope this|Hope that|Feel free"
+    r"|Would you like|If you (?:have|need|want|would)|Is there anything|Do you (?:want|have|need)"
+    r"|Happy to|Good luck|Q\.?E\.?D)[^\n]*$"
+)
+_DONE = re.compile(r"[\s✓✔✅☑∎■□🎉👍️]+$")
+_THEREFORE = re.compile(
+    r"^(?:\s|[∴⇒→⟹➡👉✅✔️]|\\(?:therefore|Rightarrow|implies|Longrightarrow|to)(?![a-zA-Z]))+"
 )
 _LAST = 40
 """Mentions of an answer that are looked at, from the end."""
@@ -83,8 +114,9 @@ def answer_phrase(text: str) -> str | None:
 
 def last_statement(text: str) -> str | None:
     """What the last line states, where it is set alone, is an equation or says what something is."""
-    line = text.rstrip()
-    line = line[line.rfind("\n", max(0, len(line) - LONGEST)) + 1 :].strip()
+    text = _DONE.sub("", _FAREWELL.sub("", text[-FAREWELL:].rstrip()).rstrip())
+    line = text[text.rfind("\n", max(0, len(text) - LONGEST)) + 1 :].strip()
+    line = _THEREFORE.sub("", line)
     if not line or len(line) >= LONGEST:
         return None
     alone, signed = _ALONE.fullmatch(line), _SIGNED.match(line)
@@ -100,12 +132,27 @@ def last_statement(text: str) -> str | None:
     if formula:
         return _trimmed(next(value for value in formula.groups() if value is not None))
     sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", line)[-1]
+    return _phrase(sentence, 0) if _is_statement(sentence, text) else None
+
+
+def _is_statement(sentence: str, text: str) -> bool:
+    """Whether the last sentence of a text says what something is."""
+    if sentence.endswith("?") or _OPEN.match(sentence):
+        return False
+    if _VERB_ALONE.search(sentence):
+        return True
     states = _STATES.search(sentence)
     if states is None and not _OPTIONS.search(text) and not _TASK.match(sentence):
         states = _LABELLED.match(sentence)
-    if states is None or sentence.endswith("?") or not sentence[states.end() :].strip(" .:*$"):
-        return None
-    return _phrase(sentence, 0)
+        if states is None and _is_sure(sentence):
+            states = _HOLDING.match(sentence)
+    return states is not None and bool(sentence[states.end() :].strip(" .:*$"))
+
+
+def _is_sure(sentence: str) -> bool:
+    words = set(re.findall(r"[a-z']+", sentence.lower()))
+    words -= {"approximately", "about", "roughly"}
+    return not words & DENYING and not any(word.endswith("n't") for word in words)
 
 
 def _is_listed(text: str, line: str) -> bool:
@@ -130,7 +177,7 @@ def _named(text: str, after: int) -> str | None:
         if link.re is _HEADING and not _is_heading(text, place, link["mark"]):
             continue
         phrase = _phrase(text, link.end())
-        if phrase and not _REMARK.match(phrase):
+        if phrase and not _REMARK.match(phrase) and not _OF_ANSWER.search(text[:place][-80:]):
             return phrase
     return None
 

@@ -218,6 +218,14 @@ def _real_only(value: Number) -> Number:
     return mpmath.re(value)
 
 
+def _gamma(value: Any) -> Any:
+    if mpmath.im(value) == 0 and value <= 0 and mpmath.isint(value):
+        raise Undefined("gamma of zero or of a negative whole number")
+    if not mpmath.isfinite(value) or abs(value) > MOST_FACTORIAL:
+        raise Beyond("gamma of a large number")
+    return mpmath.gamma(value)
+
+
 def _zeta(value: Any) -> Any:
     if mpmath.im(value) != 0 or not 1 < value < 1000:
         raise Undefined("zeta of what is not above 1")
@@ -249,5 +257,6 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "ln": mpmath.log,
     "exp": mpmath.exp,
     "zeta": _zeta,
+    "gamma": _gamma,
     "cis": mpmath.expj,
 }

@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from opdlab_evaluators.answers.brackets import CLOSING, OPENING
+from opdlab_evaluators.answers.brackets import CLOSING
+from opdlab_evaluators.answers.clauses import (
+    behind_reason,
+    counted_of,
+    denies,
+    is_named_after,
+    levels,
+    result,
+    rounded,
+    spelled,
+    without_circumstance,
+)
 from opdlab_evaluators.answers.outline import is_harmless
 from opdlab_evaluators.answers.tokens import FUNCTIONS, Token, names_of
 from opdlab_evaluators.answers.units import ADJECTIVES, unit
@@ -21,27 +32,45 @@ _LINKS = tuple(
     for link in (
         "is equal to", "are equal to", "is exactly", "are exactly", "is simply", "is therefore",
         "is given by", "must be", "must equal", "will be", "would be", "should be", "comes to",
-        "turns out to be", "is", "are", "was", "were", "equals", "equal", "becomes", "has",
-        "have", "had", "makes", "make", "made", "earns", "earn", "earned", "costs", "cost",
-        "pays", "paid", "spends", "spent", "needs", "need", "takes", "took", "gets", "got",
-        "sells", "sold", "buys", "bought", "uses", "used", "weighs", "saves", "saved", "eats",
-        "ate", "reads", "walks", "runs", "owes", "contains", "contain", "holds", "received",
-        "receives", "collected", "travels", "traveled", "drives", "drove", "works", "worked",
-        "wins", "won", "lost", "scored", "baked",
+        "turns out to be", "is", "are", "was", "were", "equals", "equal", "becomes", "has", "have",
+        "had", "makes", "make", "made", "earns", "earn", "earned", "costs", "cost", "pays", "paid",
+        "spends", "spent", "needs", "need", "takes", "took", "gets", "got", "sells", "sold", "buys",
+        "bought", "uses", "used", "weighs", "saves", "saved", "eats", "ate", "reads", "walks",
+        "runs", "owes", "contains", "contain", "holds", "received", "receives", "collected",
+        "travels", "traveled", "drives", "drove", "works", "worked", "wins", "won", "lost",
+        "scored", "baked", "drinks", "drank", "ran", "read", "walked", "measures", "measure",
+        "simplifies to", "simplify to", "evaluates to", "converges to", "factors as", "factors to",
+        "factors into", "reduces to", "works out to", "amounts to", "adds up to", "add up to",
+        "comes out to", "can be", "can be written as", "can write it as", "can be expressed as",
+        "holds when", "holds for", "is satisfied when", "is satisfied for", "is true when",
+        "is defined for", "can be simplified to", "is equivalent to", "leaves a remainder of",
+        "has a remainder of", "gives", "yields", "results in", "produces", "reach", "reaches",
+        "reached", "arrives at", "arrive at", "meet at", "meets at", "starts at", "ends at",
+        "leaves at", "falls on", "occurs on", "is located at", "lies at", "is at", "lasts",
+        "lasted", "planted", "picked", "caught", "ordered", "donated", "drink", "finishes at",
+        "finished at", "begins at", "get", "obtain", "find", "is minimized when", "is minimized at",
+        "is maximized when", "is maximized at", "is undefined at", "is undefined when",
+        "can be factored as", "lies in", "is increasing on", "is decreasing on", "ends up with",
+        "end up with", "occurs at", "occurs when", "intersect at", "covers", "sees", "owned",
+        "owns", "grows", "grew",
     )
 )  # fmt: skip
-_LINKS_BY_WORD = {link[0]: tuple(one for one in _LINKS if one[0] == link[0]) for link in _LINKS}
-SAYING = frozenset(link[0] for link in _LINKS) - {"must", "will", "would", "should", "turns"}
-SAYING |= {"must be", "will be", "would be", "take", "get", "gets", "need", "gives"}
+_LINKS_BY_WORD = {
+    link[0]: sorted((one for one in _LINKS if one[0] == link[0]), key=len, reverse=True)
+    for link in _LINKS
+}
+SAYING = frozenset(link[0] for link in _LINKS) - {"must", "will", "would", "should", "turns", "can"}
+SAYING |= {"must be", "will be", "would be", "take", "get", "gets", "need", "gives", "can be"}
 """Words by which a sentence says what something is."""
 # With the verb that follows: `Julie should read 42 pages`.
-_MODALS = ("should", "must", "will", "can")
+_MODALS = ("should", "must", "will", "can", "would")
 # Nouns that label a value although they are not set upright.
 _NOUNS = frozenset(
     names_of(
         "area perimeter volume total sum probability number value answer cost price length width"
         " height radius diameter circumference distance speed time age result solution maximum minimum"
         " difference product quotient remainder ratio average mean median mode range slope angle"
+        " solutions answers values roots zeros quotients digits"
         " profit amount count vertex point center centre midpoint centroid max min gcd lcm expected"
     )
 )
@@ -90,7 +119,7 @@ _AMOUNTS = frozenset(
     names_of(
         "profit total increase distance area perimeter volume length width height radius speed cost"
         " price age weight probability value amount maximum minimum savings discount angle slope"
-        " degree measure"
+        " degree measure count earnings balance score"
     )
 )
 _WORKING = (
@@ -127,8 +156,8 @@ _APPOSED = frozenset(
 )
 _ADJECTIVES = frozenset(
     names_of(
-        "the a an ordered open closed half-open real complex unique only two three all positive"
-        " negative"
+        "the a an final new overall grand combined ordered open closed half-open real"
+        " complex unique only two three all positive negative"
     )
 )
 _SUCH = ("such that", "for which", "with", "where", "satisfying")
@@ -137,18 +166,25 @@ LONGEST_SENTENCE = 300
 """Tokens of a sentence; formulas may be longer and are read as they are."""
 
 
+_DOTS = ("\\dots", "\\ldots")
+_OPENED = ("=", "\\Rightarrow", "\\implies", "\\Longrightarrow", "\\to", "\\therefore")
+
+
 def core(tokens: list[Token]) -> list[Token]:
     """What is said, without leads, labels and comments."""
     if len(tokens) > LONGEST_SENTENCE:
         return tokens
-    tokens = _one_noun(tokens)
-    if len(tokens) > 1 and str(tokens[0]) in ("=", "\\dots", "\\ldots"):
+    tokens = _one_noun(spelled(tokens))
+    while len(tokens) > 1 and str(tokens[0]) in _DOTS:
+        tokens = tokens[1:]
+    if len(tokens) > 1 and str(tokens[0]) in _OPENED:
         tokens = tokens[1:]
     for _ in range(ROUNDS):
         before = tokens
-        tokens = _concluded(tokens)
+        tokens = counted_of(without_lead(_concluded(tokens)))
         tokens = _without_apposed(without_lead(tokens))
         tokens = _without_label(_without_comment(_without_trailing(tokens)))
+        tokens = rounded(tokens)
         if tokens == before:
             break
     return tokens
@@ -156,13 +192,19 @@ def core(tokens: list[Token]) -> list[Token]:
 
 def _concluded(tokens: list[Token]) -> list[Token]:
     """Without `in total,` before a sentence, and of `..., so she makes 18` what comes behind `so`."""
-    levels = _levels(tokens)
-    commas = [n for n, token in enumerate(tokens) if str(token) == "," and not levels[n]]
+    depths = levels(tokens)
+    commas = [n for n, token in enumerate(tokens) if str(token) == "," and not depths[n]]
     for place in reversed(commas):
         words = [token.text.lower() for token in tokens[place + 1 : place + 4]]
         rest = tokens[place + 2 :]
         if words[:1] and words[0] in _SO and len(rest) > 1 and _states(rest):
             return rest
+    ended = result(tokens)
+    if ended is not None and _states(tokens[: len(tokens) - len(ended)]):
+        return ended
+    behind = behind_reason(tokens)
+    if behind is not None and (_states(behind) or without_lead(behind) != behind):
+        return behind
     front, rest = (tokens[: commas[0]], tokens[commas[0] + 1 :]) if commas else ([], [])
     if len(front) > 1 and len(rest) > 2 and is_harmless(front) and _states(rest[1:]):
         return rest
@@ -287,41 +329,69 @@ def _is_phrase(tokens: Sequence[Token]) -> bool:
     return not any(text in _WORKING for text in texts[:naming])
 
 
-def _levels(tokens: Sequence[Token]) -> list[int]:
-    """How many brackets are open at each token."""
-    depth, found = 0, []
-    for token in tokens:
-        text = str(token)
-        depth -= text in CLOSING or text.startswith("\\end ")
-        found.append(depth)
-        depth += text in OPENING or text.startswith("\\begin ")
-    return found
-
-
 def _without_label(tokens: list[Token]) -> list[Token]:
-    levels = _levels(tokens)
+    depths = levels(tokens)
     for place in range(len(tokens) - 1, 0, -1):
-        if levels[place]:
+        if depths[place]:
             continue
         if str(tokens[place]) == ":":
             head, rest = tokens[:place], tokens[place + 1 :]
-            if rest and all(t.kind != "number" for t in head) and names_a_thing(head):
+            if rest and _is_heading(head):
                 return rest
             continue
         link = _link_at(tokens, place)
-        if not link:
-            continue
-        head, rest = tokens[:place], tokens[place + link :]
-        if not rest:
-            continue
-        if str(rest[0]) == ":" and len(rest) > 1:
-            rest = rest[1:]
-        if len(head) == 1 and head[0].kind in ("letter", "command"):
-            # `x is 5`
-            return [*head, Token("symbol", "="), *rest]
-        if _is_subject(_without_percent(head, rest)):
-            return rest
+        found = _said_of(tokens[:place], tokens[place + link :]) if link else None
+        if found is not None:
+            return found
     return tokens
+
+
+_FORMS = ("as", "in", "written", "expressed", "rounded", "putting", "simplified")
+
+
+def _is_heading(head: Sequence[Token]) -> bool:
+    """`Area of the circle`, `As a percentage`: what may stand before a colon."""
+    form = head[0].text.lower() in _FORMS and all(map(_is_word, head)) and not denies(head)
+    if form:
+        return True
+    return all(t.kind != "number" for t in head) and names_a_thing(head)
+
+
+def _said_of(head: list[Token], rest: list[Token]) -> list[Token] | None:
+    """What a link says of its label; None where that is no label."""
+    if not rest:
+        return None
+    if str(rest[0]) == ":" and len(rest) > 1:
+        rest = rest[1:]
+    if is_named_after(rest) and all(token.kind != "word" for token in head):
+        # `24 is the number of zeros`
+        return head
+    if _names_itself(rest) and head[0].kind == "word" and not denies(head):
+        # `the inverse function is f^{-1}(x) = 2x`
+        return rest
+    if len(head) == 1 and head[0].kind in ("letter", "command"):
+        # `x is 5`
+        return [*head, Token("symbol", "="), *_without_apposed(rest)]
+    subject = _without_percent(_without_point(head), rest)
+    return rest if _is_subject(subject) else None
+
+
+def _names_itself(tokens: Sequence[Token]) -> bool:
+    """Whether an equation begins with a letter that it defines."""
+    return tokens[0].kind == "letter" and any(str(t) == "=" for t in tokens[1:])
+
+
+def _without_point(head: list[Token]) -> list[Token]:
+    """`the value of 2x + 3 at x = 4` without the point at which it is taken."""
+    words = [token.text.lower() for token in head]
+    if words[:3] != ["the", "value", "of"]:
+        return head
+    place = next(
+        (n for n, w in enumerate(words) if w in ("at", "when", "where", "for") and n > 3), 0
+    )
+    return (
+        head[:place] if place and [str(t) for t in head[place + 2 : place + 3]] == ["="] else head
+    )
 
 
 def _without_percent(head: list[Token], rest: Sequence[Token]) -> list[Token]:
@@ -335,18 +405,23 @@ def _link_at(tokens: Sequence[Token], place: int) -> int:
     """How many tokens from a place on say that the label has a value; 0 where none do."""
     if tokens[place].kind != "word":
         return 0
-    modal = [token.text.lower() for token in tokens[place : place + 2] if token.kind == "word"]
-    if len(modal) == 2 and modal[0] in _MODALS and modal[1] != "be":
-        return 2
     for link in _LINKS_BY_WORD.get(tokens[place].text.lower(), ()):
         words = tokens[place : place + len(link)]
-        if tuple(t.text.lower() for t in words) == link and all(t.kind == "word" for t in words):
+        if tuple(t.text.lower() for t in words) == link and all(_is_word(t) for t in words):
             return len(link)
-    return 0
+    modal = [token.text.lower() for token in tokens[place : place + 2] if token.kind == "word"]
+    does = len(modal) == 2 and modal[0] in _MODALS and modal[1] != "be"
+    return 2 if does and changes_nothing(modal[1:]) else 0
+
+
+def _is_word(token: Token) -> bool:
+    return token.kind == "word" or token.text == "a"
 
 
 def _is_subject(tokens: Sequence[Token]) -> bool:
     first = tokens[0]
+    if first.text.lower() in NUMBER_WORDS and [t.text for t in tokens[1:2]] == ["of"]:
+        return False
     return _is_phrase(tokens) and (first.kind == "word" or (first.text in "aA" and len(tokens) > 1))
 
 
@@ -362,20 +437,20 @@ def _without_trailing(tokens: list[Token]) -> list[Token]:
 
 
 def _without_comment(tokens: list[Token]) -> list[Token]:
-    levels = _levels(tokens)
+    depths = levels(tokens)
     for place in range(1, len(tokens)):
-        if not levels[place] and tokens[place].kind == "word" and _starts(tokens[place:], _REASONS):
+        if not depths[place] and tokens[place].kind == "word" and _starts(tokens[place:], _REASONS):
             behind = [t.text.lower() for t in tokens[place:]]
             if changes_nothing(behind):
                 end = place - 1 if str(tokens[place - 1]) == "," else place
                 return tokens[:end] if end else tokens
             break
-    tokens = _without_further(_without_range(tokens))
+    tokens = without_circumstance(_without_further(_without_range(tokens)))
     if str(tokens[-1]) != ")" or len(tokens) < 4:
         return tokens
     start = (
-        max(n for n, token in enumerate(tokens) if str(token) == "(" and not levels[n])
-        if any(str(t) == "(" and not levels[n] for n, t in enumerate(tokens))
+        max(n for n, token in enumerate(tokens) if str(token) == "(" and not depths[n])
+        if any(str(t) == "(" and not depths[n] for n, t in enumerate(tokens))
         else 0
     )
     inside = tokens[start + 1 : -1]

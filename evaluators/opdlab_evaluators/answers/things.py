@@ -13,7 +13,14 @@ import mpmath
 
 from opdlab_evaluators.answers import region as regions
 from opdlab_evaluators.answers.brackets import enclosed, readings, split
-from opdlab_evaluators.answers.expression import Tree, Unsupported, letters, mentions, parse
+from opdlab_evaluators.answers.expression import (
+    UNSUPPORTED,
+    Tree,
+    Unsupported,
+    letters,
+    mentions,
+    parse,
+)
 from opdlab_evaluators.answers.inequalities import (
     AND,
     OR,
@@ -401,7 +408,7 @@ class _Structure(Measures):
     def _equation(self, parts: list[list[Token]], depth: int) -> Thing:
         if len(parts) == 2 and _is_point(parts[0]):
             return self.thing(parts[1], depth + 1)
-        if is_label(parts[0]) and all(parts[1:]):
+        if (is_label(parts[0]) or _is_power_of_matrix(parts)) and all(parts[1:]):
             rest = [token for part in parts[1:] for token in (Token("symbol", "="), *part)]
             return self.thing(rest[1:], depth + 1)
         name = named(parts[0])
@@ -412,9 +419,22 @@ class _Structure(Measures):
             return replace(
                 right, kind="equation", name=name, trees=(("letter", name), *right.trees)
             )
+        if not name and any(map(numeral, parts)):
+            return self._in_bases(parts)
+        known = parts if self.context.is_gold else _worked_out(parts)
+        if len(known) < len(parts):
+            joint = [token for part in known for token in (Token("symbol", "="), *part)]
+            return self.thing(joint[1:], depth + 1)
+        return self._chain(parts, name or "")
+
+    def _chain(self, parts: list[list[Token]], name: str) -> Thing:
+        """Sides that are quantities."""
         *others, last = parts
         things = [self.quantity(part) for part in others if named(part) is None]
         end = self.quantity(last)
+        if end.modulus is not None and not name and not any(letters(t.trees) for t in things):
+            # A remainder of a number: `2^{100} \equiv 2 \pmod 7`.
+            return end
         if len(things) == 1 and not name and _is_same_amount(things[0], end):
             # `1.5 hours = 90 minutes`
             return replace(things[0], finest=end.unit)
@@ -424,7 +444,21 @@ class _Structure(Measures):
         trees = (*(t.trees[0] for t in things), end.trees[0])
         if name and things:
             trees = (("letter", name), *trees)
-        return replace(end, kind="equation", name=name or "", trees=trees)
+        return replace(end, kind="equation", name=name, trees=trees)
+
+    def _in_bases(self, parts: list[list[Token]]) -> Thing:
+        """`2516_8 = 1358_{10} = 1358`: the last, if all are the same number."""
+        things = [numeral(part) or self.quantity(part) for part in parts]
+        try:
+            worths = {
+                int(t.name, t.base) if t.kind == "numeral" else number_of(t.trees[0])
+                for t in things
+            }
+        except ValueError as error:
+            raise Unread("a digit that the base does not have") from error
+        if len(worths) != 1:
+            raise Unread("numerals of different numbers")
+        return things[-1]
 
     def _relation(self, parts: list[list[Token]], signs: list[str]) -> Thing:
         trees = [parse(self._unit(part)[0]) for part in parts]
@@ -555,6 +589,41 @@ def _half_of_reals(texts: list[str]) -> regions.Region | None:
     if words in ("nonzero real numbers", "nonzero reals"):
         return regions.without(regions.EVERYTHING, regions.points([mpmath.mpf(0)]))
     return None
+
+
+def _is_power_of_matrix(parts: Sequence[Sequence[Token]]) -> bool:
+    r"""`A^{-1} = \begin{pmatrix} ...`."""
+    named = parts[0] and parts[0][0].kind == "letter" and parts[0][0].text.isupper()
+    raised = [str(token) for token in parts[0][1:2]] == ["^"]
+    return bool(named and raised and parts[1] and str(parts[1][0]).startswith("\\begin "))
+
+
+def _worked_out(parts: list[list[Token]]) -> list[list[Token]]:
+    """The sides of an equation without those of which only the value is read, and the last side."""
+    return [*(part for part in parts[:-1] if not _is_beyond(part)), parts[-1]]
+
+
+def _is_beyond(tokens: Sequence[Token]) -> bool:
+    """Whether an integral, or a sum with dots, which this reader does not work out, stands here."""
+    texts = [str(token) for token in tokens]
+    if not _BEYOND & set(texts):
+        return False
+    dotted = any(
+        text in _DOTS and {*texts[n - 1 : n], *texts[n + 1 : n + 2]} <= _ADDED
+        for n, text in enumerate(texts)
+    )
+    try:
+        parse(tokens)
+    except Unsupported:
+        return True
+    except Unread:
+        return dotted
+    return False
+
+
+_DOTS = ("\\dots", "\\ldots", "\\cdots", "\\dotsb")
+_BEYOND = frozenset((*_DOTS, *(f"\\{name}" for name in UNSUPPORTED)))
+_ADDED = frozenset(("+", "-", "\\cdot", "\\times", "*"))
 
 
 _OUTER = ("=", "(", "[", "\\{", ",", "+", "|", "\\in")

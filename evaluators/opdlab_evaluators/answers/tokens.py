@@ -44,19 +44,22 @@ FUNCTIONS = names_of(
     "arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sin cos tan cot sec csc ln log"
     " lg exp gcd lcm max min Re Im floor ceil sqrt sgn abs cis"
 )
-# Words that may stand beside an answer only where all of it is read.
-CHANGING = frozenset(
+# Words of denial and doubt.
+DENYING = frozenset(
     names_of(
-        # Denial.
         " not no non none never neither nor cannot isn't aren't doesn't don't won't can't wasn't false"
         " wrong incorrect incorrectly invalid impossible untrue except excluding without unless but"
         " instead rather fails failed mistake mistaken error unknown undefined unsolved contradiction"
-        " rejected ruled discarded excluded"
+        " rejected ruled discarded excluded exception exclude reject discard eliminate ignore omit rule"
         # Doubt.
         " or if maybe perhaps possibly probably might may could whether assume assuming assumed"
         " suppose supposing let guess guessed estimate estimated estimates approximation approximate"
         " approximately about roughly nearly almost around near close bound bounds infinitely infinite"
-        # Another value than the one that is named.
+    )
+)
+# Words that may stand beside an answer only where all of it is read: these make another value of it.
+CHANGING = DENYING | frozenset(
+    names_of(
         " twice thrice double triple quadruple half halves reciprocal inverse opposite negation"
         " negative root cubed squared factorial complement conjugate exceeds exceed exceeding times"
         " multiple multiples divisible percent percentage"

@@ -14,16 +14,18 @@ from opdlab_evaluators.answers.tokens import CHANGING, Token, Unread, names_of
 _LEADS = tuple(
     tuple(lead.split())
     for lead in (
-        "the final answer is", "the correct answer is", "the answer is", "the value is",
-        "answer is", "there are exactly", "there are", "there is", "there will be",
-        "there would be", "there would still be", "a total of", "the total is", "total of",
-        "total", "we get", "i get", "we have", "we obtain", "it is", "is equal to", "equal to",
-        "we conclude that", "we find that", "we see that", "it follows that", "this gives us",
-        "this gives", "this means that", "that leaves", "this leaves", "we end up with", "that makes",
-        "we find", "we conclude", "equals", "therefore",
-        "thus", "so", "hence", "exactly", "simply", "just", "then", "is",
-        "answer", "only", "that is", "all", "both", "option", "choice", "in total", "she has",
-        "he has", "she makes", "he makes", "they have", "it takes", "it costs",
+        "my final answer is", "the final answer is", "the correct answer is", "the answer is",
+        "the value is", "answer is", "there are exactly", "there exist exactly",
+        "there exists exactly", "there exist", "there exists", "there are", "there is",
+        "there will be", "there would be", "there would still be", "a total of", "the total is",
+        "total of", "total", "we get", "i get", "we have", "we obtain", "it is", "is equal to",
+        "equal to", "we conclude that", "we find that", "we see that", "it follows that",
+        "this gives us", "this gives", "this means that", "that leaves", "this leaves",
+        "we end up with", "that makes", "we find", "we conclude", "equals", "therefore", "thus",
+        "so", "hence", "exactly", "simply", "just", "then", "is", "answer", "only", "that is",
+        "all", "both", "option", "choice", "in total", "she has", "he has", "she makes", "he makes",
+        "they have", "it takes", "it costs", "now", "still", "also", "currently", "actually", "her",
+        "him", "them", "us",
     )
 )  # fmt: skip
 _LEADS_BY_WORD = {lead[0]: tuple(one for one in _LEADS if one[0] == lead[0]) for lead in _LEADS}
@@ -86,7 +88,9 @@ def changes_nothing(words: Sequence[str]) -> bool:
 
 
 # What the words of an answer may say beside the gold's: `the function is even`, `an even function`.
-_SUBJECT = re.compile(r"(?:it s|[\w ]{1,60}? (?:is|are|was|were|must be|will be)(?: a)?) ")
+_SUBJECT = re.compile(
+    r"(?:it s|[\w ]{1,60}? (?:is|are|was|were|must be|will be|falls|fell|lands|occurs)(?: an?)?) "
+)
 _CONFIRMED = re.compile(r" (?:is|was) (?:correct|(?:correct |right |final )?answer|winner)$")
 _KINDS = frozenset(
     names_of(
@@ -96,14 +100,44 @@ _KINDS = frozenset(
 )
 
 
+_AFTER_SO = re.compile(r"^(?:so|thus|hence|therefore|finally) ")
+# What denies or doubts by itself, as the gold does.
+_SAYS_ALL = {
+    "neither": re.compile(r"(?:[\w ]{1,30} is )?neither(?: \w+ nor \w+)?"),
+    "does not exist": re.compile(r"(?:the )?(?:limit|it|value) does not exist"),
+    "diverges": re.compile(r"(?:the )?(?:limit|it|series|integral|sum|sequence) diverges"),
+    "converges": re.compile(r"(?:the )?(?:limit|it|series|integral|sum|sequence) converges"),
+    "infinitely many": re.compile(r"there are infinitely many(?: (?:such )?\w+)?"),
+}
+_NO_MATCH = re.compile(r"(?!)")
+_OF_MOST = re.compile(
+    r" (?:has|had|is|was|ran|runs|won|got|earned|scored|made)(?: by far)? \w*(?:greatest|highest|fastest"
+    r"|largest|biggest|longest|tallest|oldest|most|best|first|winner)\b"
+)
+
+
+def _is_name_of_most(gold: str, answer: str) -> bool:
+    """`Evelyn has the greatest average speed` of a gold that is one word."""
+    behind = answer.removeprefix(gold)
+    if " " in gold or len(gold) < 3 or behind == answer or not _OF_MOST.match(behind):
+        return False
+    return changes_nothing(behind.split())
+
+
 def says_words(gold: str, answer: str) -> bool:
     """Whether the answer's words, both as `plain_words` gives them, are the gold's in a sentence."""
     answer = _CONFIRMED.sub("", answer)
     if gold in ("yes", "no", "true", "false") and answer.startswith(f"{gold} "):
         return changes_nothing(answer.split()[1:])
+    if " and " in gold and set(gold.split(" and ")) == set(answer.split(" and ")):
+        return True
+    if _SAYS_ALL.get(gold, _NO_MATCH).fullmatch(_AFTER_SO.sub("", answer)):
+        return True
+    if _is_name_of_most(gold, _AFTER_SO.sub("", answer)):
+        return True
     for found in (answer, _SUBJECT.sub("", answer, count=1)):
         head = answer[: len(answer) - len(found)].split()
-        found = found.removeprefix("due ").removeprefix("on ")
+        found = found.removeprefix("due ").removeprefix("on ").removeprefix("a ")
         first, _, last = found.rpartition(" ")
         if found == gold or (first == gold and last in _KINDS and last not in gold.split()):
             return changes_nothing(head)
@@ -115,7 +149,9 @@ def plain_words(text: str) -> str | None:
     bare = re.sub(
         r"\\(?:text(?:bf|it|rm|tt|sf)?|mathrm|mbox|operatorname|mathbf)\s?(?=\{)", "", text
     )
-    bare = re.sub(r"[{}~]", " ", bare.replace("$", " ")).replace("\\ ", " ").replace("\\,", " ")
+    bare = (
+        re.sub(r"[{}~]|\*\*|`", " ", bare.replace("$", " ")).replace("\\ ", " ").replace("\\,", " ")
+    )
     bare = bare.strip().rstrip(".,;!").strip()
     if not re.fullmatch(r"[^\W\d_](?:[^\W\d_]|[\s'’(),/-])*", bare):
         return None
