@@ -253,8 +253,11 @@ def _probability_of_draw(
     p: Float[Tensor, "T V"], total: Float[Tensor, "T"], uniform: Float[Tensor, "T"]
 ) -> Float[Tensor, "T"]:
     """Probability of the token that the inverse of the cumulative distribution picks in each row."""
-    cumulative = p.cumsum(-1)
-    picked = torch.searchsorted(cumulative, (uniform * total)[:, None], right=True)
+    # Of their own sum, in float64: else rounding may carry the largest numbers past the last entry that
+    # has a probability.
+    cumulative = p.cumsum(-1, dtype=torch.float64)
+    reached = uniform.double()[:, None] * cumulative[:, -1:]
+    picked = torch.searchsorted(cumulative, reached, right=True)
     return p.gather(1, picked.clamp_(max=p.shape[1] - 1)).squeeze(1) / total
 
 

@@ -99,7 +99,8 @@ def _confidence(
     if measure == "max_prob":
         return p.amax(-1)
     if measure == "sampled_prob":
-        picked = (p.cumsum(-1) <= uniform[:, None] * p.sum(-1, keepdim=True)).sum(-1)
+        cumulative = p.cumsum(-1, dtype=torch.float64)
+        picked = (cumulative <= uniform.double()[:, None] * cumulative[:, -1:]).sum(-1)
         return p.gather(1, picked[:, None].clamp(max=p.shape[1] - 1)).squeeze(1)
     entropy = _entropy(log_p)
     return -entropy if measure == "entropy" else -entropy.exp()

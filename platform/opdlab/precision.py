@@ -20,8 +20,9 @@ def in_float32(logits: Float[Tensor, "*n V"]) -> Float[Tensor, "*n V"]:
         # Looking for one would wait for the device. Not a step of autograd: such an entry has no gradient.
         logits.data.clamp_(min=FLOOR)
         return logits
-    ruled_out = logits.numel() > 0 and bool(logits.detach().amin() == -torch.inf)
-    return logits.clamp(min=FLOOR) if ruled_out else logits
+    # NaN in one row is the smallest of all, and hides what other rows rule out: it must not spread there.
+    finite = logits.numel() == 0 or bool(logits.detach().amin() > -torch.inf)
+    return logits if finite else logits.clamp(min=FLOOR)
 
 
 def expectation(p: Float[Tensor, "*n V"], x: Float[Tensor, "*n V"]) -> Float[Tensor, "*n"]:

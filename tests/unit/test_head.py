@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from opdlab import plugins
 from opdlab.head import (
+    _probability_of_draw,
     chunked_loss,
     decoder,
     hidden_states,
@@ -21,7 +22,7 @@ from opdlab.head import (
     vocabulary_statistics,
 )
 from opdlab.naive import naive_scores
-from opdlab.precision import expectation
+from opdlab.precision import FLOOR, expectation, in_float32
 from opdlab.records import Questions, Supervision
 from opdlab.rollout import CachedEngine
 from opdlab.teacher import Teacher
@@ -86,6 +87,17 @@ def test_statistics_of_a_distribution_worked_out_by_hand() -> None:
     torch.testing.assert_close(said.confidence("perplexity"), -said.entropy.exp())
     shared = vocabulary_statistics(model, hidden, torch.tensor([0, 1, 0]), vocabulary=2)
     torch.testing.assert_close(shared.log_prob, torch.tensor([2 / 3, 1 / 3, 2 / 3]).log())
+
+
+def test_no_number_draws_an_entry_without_probability() -> None:
+    """Sums of many entries round in different ways: the largest number must not reach beyond the last."""
+    wide = 152_000
+    logits = torch.randn(24, wide, generator=torch.Generator().manual_seed(0)) * 3
+    logits[:, -200:] = FLOOR
+    p = (logits - logits.amax(-1, keepdim=True)).exp()
+    largest = torch.full((24,), 1 - 2**-24)
+    found = _probability_of_draw(p, p.sum(-1), largest)
+    assert (found > 0).all()
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -323,6 +335,17 @@ def test_a_teacher_that_rules_out_tokens_scores_all_others() -> None:
     torch.testing.assert_close(found.entropy, truth.entropy, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.log_prob, truth.log_prob, rtol=1e-4, atol=1e-4)
     assert found.entropy.isfinite().all()
+
+
+def test_a_row_of_nan_leaves_other_rows_what_they_rule_out() -> None:
+    logits = torch.tensor([[1.0, -torch.inf], [torch.nan, 0.0]], requires_grad=True)
+    log_p = in_float32(logits).log_softmax(-1)
+    p = log_p.exp()
+    entropy = -expectation(p, log_p)
+    assert entropy.tolist()[0] == 0.0
+    assert entropy[1].isnan()
+    (gradient,) = torch.autograd.grad(entropy[0], logits)
+    assert gradient[0].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
