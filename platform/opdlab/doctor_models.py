@@ -20,6 +20,7 @@ from opdlab.evaluation import sampling_engine
 from opdlab.head import log_distribution
 from opdlab.length_groups import states_before_tokens
 from opdlab.naive import naive_scores
+from opdlab.precision import expectation
 from opdlab.prompts import LOOKED_AT, PromptSource, encode, open_prompts, unknown
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Tensor
@@ -28,6 +29,7 @@ from opdlab.training.weights import token_weights
 from opdlab.tree import part
 
 TREE_ROWS = 2
+_UNLIKELY = -1e4  # nats
 
 
 def tokenizers(
@@ -175,9 +177,10 @@ def answers_end(probe: Probe) -> Line:
 
 
 def rescored(probe: Probe) -> Line:
-    """Whether the sampler's log-probabilities are those that training computes."""
-    gap = float((probe.rollout.log_prob - training_log_probs(probe)).abs().max())
-    found = f"largest difference {gap:.1e} nats over {len(probe.rollout.token)} tokens"
+    """Whether what the sampler recorded of its distributions is what training computes of them."""
+    gaps = dict(of_the_record(probe.rollout, training_log_probs(probe)))
+    worst, gap = max(gaps.items(), key=itemgetter(1))
+    found = f"largest difference {gap:.1e} nats ({worst}) over {len(probe.rollout.token)} tokens"
     remedy = "use rollout type `generate`, and load the student in float32"
     return judged(
         "sampled log-probabilities equal re-scored ones",
@@ -187,13 +190,34 @@ def rescored(probe: Probe) -> Line:
     )
 
 
+def of_the_record(rollout: Rollout, log_p: Float[Tensor, "T V"]) -> Iterator[tuple[str, float]]:
+    """How far each recorded number is from that of a distribution, in nats."""
+    # An entry that the model rules out is as far away in both.
+    log_p = log_p.clamp(min=_UNLIKELY)
+    yield "token", largest_gap(rollout.log_prob, log_p.gather(-1, rollout.token[:, None])[:, 0])
+    yield "entropy", largest_gap(rollout.entropy, -expectation(log_p.exp(), log_p))
+    count = rollout.candidates.shape[1]
+    if count == 0 or rollout.candidate_log_prob is None:
+        return
+    listed = log_p.gather(-1, rollout.candidates)
+    yield "candidates", largest_gap(listed, log_p.topk(count, -1).values)
+    yield "of candidates", largest_gap(rollout.candidate_log_prob.clamp(min=_UNLIKELY), listed)
+
+
+def largest_gap(one: Float[Tensor, "*n"], other: Float[Tensor, "*n"]) -> float:
+    """Largest difference; infinite where one has a number and the other none."""
+    if one.numel() == 0:
+        return 0.0
+    equal = (one == other) | (one.isnan() & other.isnan())
+    gap = (one - other).abs().masked_fill(equal, 0.0)
+    return float(gap.nan_to_num(torch.inf, torch.inf).max())
+
+
 @torch.no_grad()
-def training_log_probs(probe: Probe) -> Float[Tensor, "T"]:
-    """log pi_S(y_t | s_t) of the probe's tokens by the forward pass that training uses."""
-    rollout = probe.rollout
-    hidden = states_before_tokens(probe.student, rollout)
-    said = log_distribution(probe.student, hidden, probe.vocabulary)
-    return said.gather(-1, rollout.token[:, None])[:, 0]
+def training_log_probs(probe: Probe) -> Float[Tensor, "T V"]:
+    """log pi_S before each of the probe's tokens by the forward pass that training uses."""
+    hidden = states_before_tokens(probe.student, probe.rollout)
+    return log_distribution(probe.student, hidden, probe.vocabulary)
 
 
 def self_teacher(probe: Probe) -> Line:
@@ -271,7 +295,7 @@ def differences(
         one, other = getattr(found, name), getattr(truth, name)
         if name not in ("log_prob", "entropy"):
             one, other = one.log(), other.log()
-        yield name, float((one - other).abs().nan_to_num(0.0).max())
+        yield name, largest_gap(one, other)
     if found.hidden is not None:
         with torch.no_grad():
             said = log_distribution(teacher.model, found.hidden, vocabulary)
@@ -290,8 +314,8 @@ def repeatable(probe: Probe) -> Line:
     asked = Questions(probe.rollout.candidates[:, :CANDIDATES])
     one, two = (probe.teacher.score(probe.rollout, asked) for _ in range(2))
     gap = max(
-        float((getattr(one, name) - getattr(two, name)).abs().nan_to_num(0.0).max())
-        for name in ("log_prob", "fidelity", "confidence")
+        largest_gap(getattr(one, name), getattr(two, name))
+        for name in ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence")
     )
     what = "scoring again gives the same"
     remedy = (

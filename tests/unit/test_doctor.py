@@ -228,6 +228,31 @@ class Starved(Teacher):
         return replace(right, log_prob=right.log_prob.masked_fill(rollout.row > 0, torch.nan))
 
 
+def test_another_record_of_the_students_distribution_is_found(probe: Probe) -> None:
+    right = probe.rollout
+    for wrong in (
+        {"entropy": right.entropy + 0.01},
+        {"candidates": (right.candidates + 1) % probe.vocabulary},
+        {"candidate_log_prob": torch.full_like(right.candidate_log_prob, torch.nan)},
+    ):
+        record = replace(right, **wrong)  # type: ignore[arg-type]
+        assert_fails(doctor_models.rescored(replace(probe, rollout=record)))
+
+
+def test_a_number_that_a_teacher_leaves_out_is_found(probe: Probe) -> None:
+    for name in ("entropy", "fidelity", "sampled_confidence", "confidence"):
+
+        class Silent(Teacher):
+            def score(
+                self, rollout: Rollout, questions: Questions, finite: bool = True
+            ) -> TeacherScores:
+                right = super().score(rollout, questions, finite)
+                return replace(right, **{name: torch.full_like(getattr(right, name), torch.nan)})  # noqa: B023
+
+        probe.teacher.__class__ = Silent
+        assert_fails(doctor_models.tree_is_exact(probe), "inf")
+
+
 def failing(probe: Probe) -> list[str]:
     """The lines about answers and scores that fail."""
     company = replace(cast(), teachers={"teacher": (probe.teacher.model, probe.tokenizer)})
