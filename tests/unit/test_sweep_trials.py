@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -136,7 +137,13 @@ def worked(tmp_path: Path, trials: int, **settings: Any) -> tuple[optuna.Study, 
     for number in range(200):
         place = folder / f"trial-{number:04d}"
         place.mkdir(exist_ok=True)
-        Outcome("complete", "", [{"mean_at_k": number / 200, "loss": 1.0}]).write(place)
+        # Of the second trial one metric has no value.
+        found = {
+            "mean_at_k": number / 200,
+            "loss": 1.0,
+            "fidelity": 0.5 if number != 1 else math.nan,
+        }
+        Outcome("complete", "", [found]).write(place)
     storage = open_storage(config, config.sweep)
     with StopRequest() as stop:
         zygote = cast(Zygote, None)  # nothing is begun
@@ -193,8 +200,19 @@ def test_a_combination_that_is_refused_fails_with_its_reason_and_the_sweep_goes_
 
 
 def test_a_metric_that_no_trial_has_ends_the_sweep_after_a_few(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no metric 'accuracy'; they have: loss, mean_at_k"):
+    with pytest.raises(
+        DataError, match="no metric 'accuracy'; they have: fidelity, loss, mean_at_k"
+    ):
         worked(tmp_path, 9, constraints=[{"metric": "accuracy", "at_least": 0.1}])
+
+
+def test_a_trial_without_a_value_to_compare_fails_with_its_reason_and_is_not_repeated(
+    tmp_path: Path,
+) -> None:
+    study, _ = worked(tmp_path, 3, objectives=[{"metric": "fidelity"}])
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert "'fidelity' of this trial is NaN" in study.trials[1].user_attrs["reason"]
 
 
 def test_another_sweep_of_this_name_in_the_same_folder_is_no_result_of_this_one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -49,6 +50,20 @@ class Outcome:
                 f"the runs of this trial have no metric {metric!r}; they have: {listed}"
             )
         return sum(seed[metric] for seed in self.seeds) / len(self.seeds)
+
+    def number(self, metric: str) -> float:
+        """Mean of a metric that trials are compared by.
+
+        Raises:
+            DataError: a seed has no such metric, or it is NaN, which is neither more nor less than another.
+        """
+        mean = self.mean(metric)
+        if math.isnan(mean):
+            raise DataError(
+                f"the metric {metric!r} of this trial is NaN: where it was last measured there was nothing "
+                "to measure, as in answers of an EOS alone"
+            )
+        return mean
 
     def means(self) -> dict[str, float]:
         """Means of the metrics that every seed has, without those of bins of positions."""

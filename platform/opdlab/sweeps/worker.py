@@ -210,7 +210,7 @@ class Worker:
         try:
             for limit in self.sweep.constraints:
                 trial.set_constraint(str(limit), limit.excess(outcome.mean(limit.metric)))
-            return [outcome.mean(objective.metric) for objective in self.sweep.objectives]
+            return [outcome.number(objective.metric) for objective in self.sweep.objectives]
         except DataError as error:
             trial.set_user_attr(studies.REASON, str(error))
             if self._never_complete():
