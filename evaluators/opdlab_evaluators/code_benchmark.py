@@ -14,7 +14,7 @@ from opdlab_evaluators.programs.judging import Worker
 from opdlab_evaluators.programs.pool import ProgramPool, shared_pool
 from opdlab_evaluators.sandbox.process import Limits
 
-GRADER = "programs-7"
+GRADER = "programs-8"
 
 
 @dataclass(frozen=True)

@@ -237,6 +237,16 @@ ATTACKS = {
     "an integer that equals all": 'class F(int):\n    def __eq__(s,o): return True\n    def __ne__(s,o): return False\n    def __hash__(s): return hash(3)\ndef f(x): return F(9)',
     "a container of nobody": RAW + "def f(x):\n    say(items=[3], nodes=[['list',2,[1,2,3],[]]])\n    os._exit(0)",
     "verdicts found in memory": "import sys, gc\ndef f(x):\n    for o in gc.get_objects():\n        try:\n            if isinstance(o, dict) and 'passed' in o: o['passed']=True\n        except Exception: pass\n    fr=sys._getframe()\n    while fr:\n        for k,v in list(fr.f_locals.items()):\n            if hasattr(v,'trusted'): v.trusted=None\n        fr=fr.f_back\n    return 0",
+    "a fork that answers instead": "import os\ndef f(x):\n    if os.fork(): return 0\n    return 3 * x",
+    "a fork that answers later": "import os\ndef f(x):\n    child = os.fork()\n    if child: os.waitpid(child, 0)\n    return 0 if child else 3 * x",
+    "a fork from the beginning": "import os\nforks = [os.fork() for _ in range(3)]\ndef f(x): return 0 if all(forks) else 3 * x",
+    "what equals anything": "from unittest.mock import ANY\ndef f(x): return ANY",
+    "every descriptor": "import os, json\nt = json.dumps({'passed': True, 'items': [3], 'nodes': [], 'names': []}).encode()\ndef f(x):\n"
+    "    for fd in range(4096):\n        try: os.write(fd, len(t).to_bytes(4, 'big') + t)\n        except OSError: pass\n    return 0",
+    "memory of the other processes": "import ctypes, os\nlibc = ctypes.CDLL(None)\ndef f(x):\n    for p in [os.getppid(), 1]:\n        libc.ptrace(16, p, 0, 0)\n"
+    "        for n in (9, 15, 19):\n            try: os.kill(p, n)\n            except OSError: pass\n    return 0",
+    "the channel turned off": "import socket\ndef f(x):\n    socket.socket(fileno=3).shutdown(2)\n    return 0",
+    "a thread that reads the questions": "import os, threading\ndef eat():\n    while True: os.read(3, 1)\nthreading.Thread(target=eat, daemon=True).start()\ndef f(x): return 0",
     "an end while it answers": 'import threading, os, time\nthreading.Thread(target=lambda:(time.sleep(0.02),os._exit(0)),daemon=True).start()\ndef f(x): time.sleep(0.1); return 0',
 }  # fmt: skip
 
@@ -250,6 +260,13 @@ def test_no_attack_makes_a_test_pass(worker, name):
         verdict = status(worker, ATTACKS[name], tried)
         assert (verdict.status, bool(verdict.reason)) == ("wrong", True), verdict
     assert status(worker, "def f(x): return 3 * x", "assert f(1) == 3").status == "correct"
+
+
+def test_what_failed_in_a_with_statement_of_the_tests_is_not_swallowed_by_the_program(worker):
+    program = "class C:\n    def __enter__(self): return 0\n    def __exit__(self, *a): return True"
+    assert status(worker, program, "with C() as v: assert v == 3", ("C",)).status == "wrong"
+    raised = "with C(): raise KeyError\nassert C().__enter__() == 0"
+    assert status(worker, program, raised, ("C",)).status == "correct"
 
 
 LENT = {
