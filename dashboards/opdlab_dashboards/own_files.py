@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
 
 from opdlab.errors import DataError
-from opdlab.whole_files import read_json, write_whole
+from opdlab.whole_files import read_record, write_whole
 
 MARK = ".opdlab-files.json"
-"""In a folder: the names of all files that opdlab wrote there."""
+"""In a folder: which files opdlab wrote there."""
 LOCK = ".opdlab-files.lock"
 """Held while a command writes into the folder."""
 GENERATOR = '<meta name="generator" content="opdlab">'
@@ -20,24 +22,48 @@ GENERATOR = '<meta name="generator" content="opdlab">'
 _HEAD = 4096
 
 
-def require_own_folder(place: Path) -> list[str]:
-    """What opdlab wrote into a folder, by name; nothing where the folder is empty or not there.
+@dataclass(frozen=True)
+class Mark:
+    """What opdlab wrote into a folder.
+
+    Attributes:
+        files: SHA-256 of each file, by its name below the folder.
+        begun: names that a command began to write; where it was killed, their contents are not known.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
+
+    def holds(self, place: Path, name: str) -> bool:
+        """Whether a file is still as opdlab wrote it, and lies in the folder itself."""
+        path = place / name
+        if not path.resolve().is_relative_to(place.resolve()) or not path.is_file():
+            return False
+        return name in self.begun or _sha256(path.read_bytes()) == self.files.get(name)
+
+    def write(self, place: Path) -> None:
+        write_whole(place / MARK, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+
+
+def require_own_folder(place: Path) -> Mark:
+    """What opdlab wrote into a folder; nothing where the folder is empty or not there.
 
     Raises:
         DataError: it is no folder, or others keep their files in it.
     """
     if not place.exists():
-        return []
+        return Mark()
     if not place.is_dir():
         raise DataError(f"{place} is a file: name a folder by --to")
     if (place / MARK).exists():
-        return [str(name) for name in read_json(place / MARK, "files")["files"]]
+        remedy = f"if nothing in {place} is yours, remove it; else name another folder by --to"
+        return read_record(place / MARK, Mark, remedy=remedy)
     if strange := sorted({path.name for path in place.iterdir()} - {LOCK}):
         raise DataError(
             f"{place} holds {strange[0]} and no file that opdlab wrote: nothing was written, so that "
             "nothing of yours is lost; name a new or empty folder by --to"
         )
-    return []
+    return Mark()
 
 
 def write_folder(
@@ -52,7 +78,7 @@ def write_folder(
         on_file: called with each name when it is written.
 
     Raises:
-        DataError: others keep their files in the folder, or one of theirs has such a name.
+        DataError: others keep their files in the folder, or changed one that would be written over.
     """
     require_own_folder(place)
     place.mkdir(parents=True, exist_ok=True)
@@ -65,34 +91,47 @@ def _write(
     place: Path, content: Mapping[str, Callable[[], str]], on_file: Callable[[str], None]
 ) -> None:
     earlier = require_own_folder(place)
-    for name in content.keys() - set(earlier):
-        if (place / name).exists():
-            raise DataError(f"{place / name} was not written by opdlab: move it away")
+    _refuse_others(place, content, earlier)
     # Named before they are written: what a killed command leaves behind is known as its own.
-    _mark(place, {*earlier, *content})
+    Mark(earlier.files, sorted({*earlier.begun, *content})).write(place)
+    written = {}
     for name, make in content.items():
+        text = make()
         (place / name).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place / name, make())
+        write_whole(place / name, text)
+        written[name] = _sha256(text.encode())
         on_file(name)
-    for name in set(earlier) - content.keys():
-        _remove(place, name)
-    _mark(place, set(content))
+    for name in {*earlier.files, *earlier.begun} - content.keys():
+        # One that a user has changed since is the user's.
+        if earlier.holds(place, name):
+            _remove(place, place / name)
+    Mark(written).write(place)
 
 
-def _mark(place: Path, names: set[str]) -> None:
-    write_whole(place / MARK, json.dumps({"files": sorted(names)}, indent=1) + "\n")
+def _refuse_others(place: Path, names: Iterable[str], earlier: Mark) -> None:
+    for name in names:
+        path = place / name
+        # Written through a link, it would land in a folder of others.
+        if not path.resolve().is_relative_to(place.resolve()) or path.is_symlink():
+            raise DataError(f"{path} leads out of the folder by a link: move the link away")
+        if path.exists() and not earlier.holds(place, name):
+            raise DataError(
+                f"{path} was not written by opdlab, or changed since: move it away, or name another "
+                "folder by --to"
+            )
 
 
-def _remove(place: Path, name: str) -> None:
+def _remove(place: Path, path: Path) -> None:
     """Remove a file below the folder, and the folders that it leaves empty."""
-    path = place / name
-    if not path.resolve().is_relative_to(place.resolve()):
-        return  # a mark that somebody else wrote
-    path.unlink(missing_ok=True)
+    path.unlink()
     for folder in path.parents:
-        if folder == place or not folder.is_dir() or any(folder.iterdir()):
+        if folder == place or any(folder.iterdir()):
             return
         folder.rmdir()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_page(path: Path, page: str) -> None:
@@ -112,6 +151,8 @@ def require_own_page(path: Path) -> None:
         return
     if path.is_dir():
         raise DataError(f"{path} is a folder: name a file by --to")
+    if not path.is_file():
+        raise DataError(f"{path} is a device or a pipe: name a file by --to")
     with path.open("rb") as file:
         if GENERATOR.encode() not in file.read(_HEAD):
             raise DataError(f"{path} was not written by opdlab: name another file by --to")

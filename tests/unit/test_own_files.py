@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -106,7 +108,7 @@ def test_of_two_commands_that_write_one_folder_together_the_later_has_all_of_it(
     write_folder(place, {"a.md": lambda: "1", "b.md": meet})
     later.join()
     left = files(place)
-    assert json.loads(left.pop(MARK))["files"] == sorted(left)
+    assert sorted(json.loads(left.pop(MARK))["files"]) == sorted(left)
     assert left == {"a.md": "2", "c.md": "2"}
 
 
@@ -114,10 +116,63 @@ def test_a_mark_that_names_files_elsewhere_removes_none_of_them(tmp_path: Path) 
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / "place").mkdir()
     absolute = str(tmp_path / "mine.txt")
-    told = json.dumps({"files": ["../mine.txt", absolute, "not-there"]})
+    digest = sha256(b"mine").hexdigest()
+    names = ["../mine.txt", absolute, "not-there", ".", ""]
+    told = json.dumps({"files": dict.fromkeys(names, digest), "begun": names})
     (tmp_path / "place" / MARK).write_text(told)
     write(tmp_path / "place", **{"a.md": "1"})
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_a_file_that_a_user_changed_is_the_users(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    write(place, **{"a.md": "1", "data/b.js": "1", "data/c.js": "1"})
+    (place / "data" / "b.js").write_text("mine")
+    write(place, **{"a.md": "2"})
+    assert (place / "data" / "b.js").read_text() == "mine"
+    assert not (place / "data" / "c.js").exists()
+    (place / "a.md").write_text("mine")
+    with pytest.raises(DataError, match=r"a\.md was not written by opdlab, or changed since"):
+        write(place, **{"a.md": "3"})
+    assert (place / "a.md").read_text() == "mine"
+
+
+def test_a_mark_that_was_copied_makes_nothing_of_others_opdlabs_own(tmp_path: Path) -> None:
+    write(tmp_path / "place", **{"index.html": "1", "data/a.js": "1"})
+    others = tmp_path / "others"
+    (others / "data").mkdir(parents=True)
+    (others / MARK).write_text((tmp_path / "place" / MARK).read_text())
+    (others / "data" / "a.js").write_text("mine")
+    write(others, **{"index.html": "2"})
+    assert (others / "data" / "a.js").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["data", "data/a.js"])
+def test_nothing_is_written_through_a_link_into_another_folder(tmp_path: Path, name: str) -> None:
+    place, others = tmp_path / "place", tmp_path / "others"
+    write(place, **{"data/a.js": "1"})
+    (place / "data" / "a.js").unlink()
+    others.mkdir()
+    if name == "data":
+        (place / "data").rmdir()
+    (place / name).symlink_to(others if name == "data" else others / "a.js")
+    with pytest.raises(DataError, match="leads out of the folder by a link"):
+        write(place, **{"data/a.js": "2"})
+    assert not any(others.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"files": 3}', '{"files": ["a.md"]}'])
+def test_a_damaged_mark_is_named_with_the_remedy(tmp_path: Path, content: str) -> None:
+    write(tmp_path, **{"a.md": "1"})
+    (tmp_path / MARK).write_text(content)
+    with pytest.raises(DataError, match="is damaged.*if nothing in .* is yours, remove it"):
+        write(tmp_path, **{"a.md": "2"})
+
+
+def test_a_pipe_is_no_page(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is a device or a pipe"):
+        write_page(tmp_path / "pipe", "")
 
 
 @pytest.mark.parametrize("command", [report, samples])
