@@ -622,8 +622,9 @@ def _terminate(number: int, frame: Any) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
-_OF_THE_DISK |= {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_OF_THE_DISK |= {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR}
+_OF_THE_DISK |= {errno.ELOOP, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
 
 def main() -> None:
@@ -636,12 +637,14 @@ def main() -> None:
     except OpdlabError as error:
         _fail(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
     except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+        # A file may be taken away from under a command; without a name it is a fault of the program's own.
+        if error.errno not in _OF_THE_DISK and not (error.filename and error.strerror):
             raise
-        place = f"{error.filename} cannot be used: " if error.filename else ""
+        name = error.filename2 or error.filename
+        place = f"{name} cannot be used: " if name else ""
         _fail(
-            f"StorageError: {place}{error.strerror}. What was written before is whole: make room or give "
-            "the rights, and run the same command again",
+            f"StorageError: {place}{error.strerror}. What was written before is whole: make room, give the "
+            "rights or put the file right, and run the same command again",
             1,
         )
 

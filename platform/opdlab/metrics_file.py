@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from opdlab.whole_files import damaged
 
 METRICS = "metrics.jsonl"
 PARTS = ("seconds/rollout", "seconds/teacher", "seconds/update")
@@ -25,14 +29,31 @@ def is_bin(name: str) -> bool:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The metrics of a run, one mapping a step; a line that is none, cut short by a crash, is dropped."""
+    """The metrics of a run, one mapping a step; a line that is none, cut short by a crash, is dropped.
+
+    Raises:
+        DataError: the file cannot be read, or is no text; the message names it.
+    """
     path = folder / METRICS
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
-        with suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("step"), int | float):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        remedy = (
+            "restore it from a copy, or delete it: the run then has no curves, but keeps its scores"
+        )
+        raise damaged(path, str(error), remedy) from error
+    for line in lines:
+        with suppress(ValueError, RecursionError, OverflowError):
+            row = _row(json.loads(line))
+            if math.isfinite(row.get("step", math.nan)) and math.isfinite(row.get("time", 0.0)):
                 rows.append(row)
     return rows
+
+
+def _row(line: Any) -> dict[str, float]:
+    """The numbers in a line."""
+    pairs = line.items() if isinstance(line, dict) else ()
+    return {key: v for key, v in pairs if isinstance(v, int | float) and not isinstance(v, bool)}

@@ -186,7 +186,7 @@ def is_gone(client: MlflowClient, run_id: str) -> bool:
 def _entities(row: Row) -> Iterator[Any]:
     from mlflow.entities import Metric
 
-    stamp, step = int(row["time"] * 1000), int(row["step"])
+    stamp, step = int(row.get("time", 0.0) * 1000), int(row["step"])
     for name, value in row.items():
         if name not in ("step", "time"):
             # MLflow would store infinity as the largest float, which spoils a chart.

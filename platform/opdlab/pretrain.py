@@ -38,6 +38,7 @@ from opdlab.training.checkpoint import (
     refuse_non_finite,
 )
 from opdlab.training.claim import claimed
+from opdlab.whole_files import whole_folder
 
 CONFIG = "pretraining.yaml"
 
@@ -80,6 +81,11 @@ def _pretrain(config: Pretraining, folder: Path) -> Path:
 def claim(folder: Path, config: Pretraining, resume: bool) -> None:
     """Take an unused folder, or one that the same pretraining has begun."""
     path = folder / CONFIG
+    if folder.exists() and not path.exists() and (other := next(folder.iterdir(), None)):
+        raise ResumeError(
+            f"{folder} holds {other.name} and no pretraining: choose another `name` or `output`, so that "
+            "nothing of yours is written over"
+        )
     if not resume:
         if path.exists():
             raise ResumeError(
@@ -309,10 +315,6 @@ def save(
     """Write the model folder: weights, tokenizer, generation settings, configuration, card."""
     target = folder / "model"
     digest = models.weights_sha256(module.model)
-    model: Any = module.model
-    model.to(models.DTYPES[module.config.dtype]).save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    loader.save_resolved(module.config, target / CONFIG)
     facts = {
         "parameters": f"{parameters(module.model):,}",
         "weights, SHA-256": f"{digest} (read as float32)",
@@ -320,7 +322,12 @@ def save(
         "training took": f"{module.cpu_seconds() / 60:.1f} CPU-minutes",
     }
     card = model_card(module.config, CONFIG, facts, metrics)
-    (target / "README.md").write_text(card, encoding="utf-8")
+    model: Any = module.model
+    with whole_folder(target) as partial:
+        model.to(models.DTYPES[module.config.dtype]).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        loader.save_resolved(module.config, partial / CONFIG)
+        (partial / "README.md").write_text(card, encoding="utf-8")
     console.print(card.partition("\n# ")[2])
     console.print(f"model saved to {target}")
     return target

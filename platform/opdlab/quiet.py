@@ -14,9 +14,6 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     disable_progress_bars()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # What it tells, with a traceback, is raised as well, and told in a line.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     # Lightning asks torch in a way that torch has renamed.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # The scaler of `16-mixed` may pass over the first steps, and torch takes that for a mistake.

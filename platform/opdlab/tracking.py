@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -140,13 +140,14 @@ def run_for(
     return run
 
 
-def abandon(client: MlflowClient, run_id: str) -> None:
-    """End a run that was never begun, where the store answers."""
+def abandon(client: MlflowClient, runs: Iterable[str]) -> None:
+    """End runs that were never begun; of a store that does not answer no more is asked."""
     from mlflow.exceptions import MlflowException
 
     with suppress(MlflowException, OSError):
-        client.set_tag(run_id, "opdlab.ended", "never begun")
-        client.set_terminated(run_id, "KILLED")
+        for run_id in runs:
+            client.set_tag(run_id, "opdlab.ended", "never begun")
+            client.set_terminated(run_id, "KILLED")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

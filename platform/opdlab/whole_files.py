@@ -1,4 +1,4 @@
-"""Small files that are whole or not there, and the one way to read those of JSON."""
+"""Small files and folders that are whole or not there, and the one way to read those of JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -21,11 +22,13 @@ RESTORE = "restore it from a copy"
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a machine that went down, finds all of it or the one before.
 
-    Writers of one path at once each write all of theirs; the last to end stays.
+    Writers of one path at once each write all of theirs; the last to end stays. A link stays a link, to
+    the file that is written.
 
     Raises:
         OSError: it cannot be written; the one before is still there.
     """
+    path = path.resolve() if path.is_symlink() else path
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("xb") as file:
@@ -42,6 +45,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextlib.contextmanager
+def whole_folder(place: Path) -> Iterator[Path]:
+    """A folder to fill, which then takes the place of the one before: whole or not there."""
+    partial = place.with_name(f".{place.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
 
 
 def read_json(path: Path, *keys: str, remedy: str = RESTORE) -> dict[str, Any]:

@@ -192,6 +192,14 @@ def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path: Path) -> None:
         pretrain(small(output=str(tmp_path)), resume=True)
 
 
+def test_a_pretraining_takes_no_folder_in_which_others_keep_files(tmp_path: Path) -> None:
+    (tmp_path / "tiny" / "model").mkdir(parents=True)
+    (tmp_path / "tiny" / "model" / "README.md").write_text("mine")
+    with pytest.raises(ResumeError, match="holds model and no pretraining: choose another"):
+        pretrain(small(output=str(tmp_path)))
+    assert (tmp_path / "tiny" / "model" / "README.md").read_text() == "mine"
+
+
 def test_a_pretraining_goes_on_from_another_model(tmp_path: Path) -> None:
     base = pretrain(small(output=str(tmp_path), name="base"))
     rate = {"learning_rate": 1e-9, "warmup_steps": 0, "steps": 1, "seed": 5}

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import write_run
+from run_folders import draws, write_run
 
 from opdlab import metrics_file, models, unsent
 from opdlab.errors import DataError
 from opdlab.identity import EXECUTION, Execution
 from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
 from opdlab.training.group import STATE, Group
-from opdlab.whole_files import read_json, write_whole
+from opdlab.whole_files import read_json, whole_folder, write_whole
+from opdlab_dashboards.measured import find
 
 READERS: dict[str, Callable[[Path], Any]] = {
     EXECUTION: Execution.read,
@@ -46,6 +48,27 @@ def test_writers_at_once_each_leave_a_whole_file_and_nothing_else(tmp_path: Path
         list(writers.map(lambda text: [write_whole(path, text) for _ in range(20)], texts))
     assert path.read_text() in texts
     assert [file.name for file in tmp_path.iterdir()] == ["best.yaml"]
+
+
+def test_a_file_behind_a_link_is_written_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "page.html").symlink_to(tmp_path / "far" / "page.html")
+    write_whole(tmp_path / "page.html", "1")
+    assert (tmp_path / "page.html").is_symlink()
+    assert (tmp_path / "far" / "page.html").read_text() == "1"
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    place = tmp_path / "model"
+    with whole_folder(place) as partial:
+        (partial / "a").write_text("1")
+    with suppress(KeyboardInterrupt), whole_folder(place) as partial:
+        (partial / "b").write_text("2")
+        raise KeyboardInterrupt
+    assert [path.name for path in place.iterdir()] == ["a"]
+    with whole_folder(place) as partial:
+        (partial / "c").write_text("3")
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "c"]
 
 
 def test_a_field_of_another_type_is_named(tmp_path: Path) -> None:
@@ -83,6 +106,27 @@ def test_lines_of_metrics_that_are_none_are_left_out(tmp_path: Path) -> None:
         "{",
         '{"loss": 1}',
         '{"step": 2, "loss": NaN}',
+        '{"step": NaN}',
+        '{"step": true}',
+        '{"step": 3, "time": Infinity}',
+        '{"step": 1' + "0" * 400 + "}",
+        "[" * 99_999,
+        '{"step": 4, "loss": "x", "entropy": null, "seconds": [1], "kl": 2}',
     ]
     (tmp_path / metrics_file.METRICS).write_text("\n".join(lines))
-    assert [row["step"] for row in metrics_file.read_metrics(tmp_path)] == [1, 2]
+    rows = metrics_file.read_metrics(tmp_path)
+    assert [row["step"] for row in rows] == [1, 2, 4]
+    assert rows[-1] == {"step": 4, "kl": 2}
+
+
+def test_a_run_whose_metrics_are_no_text_is_left_out_and_the_others_stay(tmp_path: Path) -> None:
+    for name in ("opd", "lgr"):
+        write_run(tmp_path / "try-001" / name, {"math/short": draws(0.5)})
+    spoilt = tmp_path / "try-001" / "lgr" / metrics_file.METRICS
+    spoilt.write_bytes(b"\xff\xfe\x00\x81" * 9)
+    faults = [one.fault for one in find(tmp_path) if one.fault]
+    spoilt.unlink()
+    spoilt.mkdir()
+    faults += [one.fault for one in find(tmp_path) if one.fault]
+    assert len(faults) == 2
+    assert all("metrics.jsonl is damaged" in fault for fault in faults)

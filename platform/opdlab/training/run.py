@@ -38,6 +38,7 @@ from opdlab.training.group import CONFIG, Group, last_group, open_group
 from opdlab.training.pace import Follow
 from opdlab.training.pair import Pair, load_module, load_pair, require_prompt, working
 from opdlab.training.watch import Watch
+from opdlab.whole_files import whole_folder
 
 
 @dataclass
@@ -75,9 +76,9 @@ class Session:
 
     def abandon(self) -> None:
         """End the runs in MLflow that were never begun; `--resume` takes them up again."""
-        for state in self.group.state()["runs"].values():
-            if state.get("status") == "scheduled":
-                tracking.abandon(self.client, state["run_id"])
+        runs = self.group.state()["runs"].values()
+        scheduled = [one["run_id"] for one in runs if one.get("status") == "scheduled"]
+        tracking.abandon(self.client, scheduled)
 
     @contextmanager
     def tracked(self, name: str) -> Iterator[Tracker]:
@@ -270,9 +271,10 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         with session.phase(f"train {name}"):
             fit(module, config.training, Watch(tracker, session.stop, config.training, owner))
         folder = tracker.folder / "model"
-        pair.student.save_pretrained(folder)
-        pair.tokenizer.save_pretrained(folder)
-        models.sign(folder, execution.id)
+        with whole_folder(folder) as partial:
+            pair.student.save_pretrained(partial)
+            pair.tokenizer.save_pretrained(partial)
+            models.sign(partial, execution.id)
         if config.tracking.weights:
             tracker.artifact(folder, "model")
         if not config.evaluation.benchmarks:

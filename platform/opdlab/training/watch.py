@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from opdlab.tracking import Tracker
 from opdlab.training.hacking import Alarms, unwatched
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace
+from opdlab.whole_files import whole_folder
 
 TABLE_ROWS = 8
 STUDENTS = "students"
@@ -171,10 +171,7 @@ def keep_copy(module: Distillation, folder: Path) -> None:
         NonFiniteError: its weights are not finite.
     """
     module.refuse_non_finite()
-    partial = folder.with_name(f".{folder.name}")
-    for old in (partial, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    with module.averaged():
-        module.student.save_pretrained(partial)
-    module.subject.tokenizer.save_pretrained(partial)
-    partial.rename(folder)
+    with whole_folder(folder) as partial:
+        with module.averaged():
+            module.student.save_pretrained(partial)
+        module.subject.tokenizer.save_pretrained(partial)
