@@ -1,4 +1,4 @@
-"""Files and folders that opdlab may overwrite: those that it wrote, which carry its mark."""
+"""Files in a folder that opdlab may overwrite: those that it wrote, which its mark there names."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ MARK = ".opdlab-files.json"
 """In a folder: which files opdlab wrote there."""
 LOCK = ".opdlab-files.lock"
 """Held while a command writes into the folder."""
-GENERATOR = '<meta name="generator" content="opdlab">'
-"""In the head of a page."""
-_HEAD = 4096
 
 
 @dataclass(frozen=True)
@@ -132,27 +129,3 @@ def _remove(place: Path, path: Path) -> None:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def write_page(path: Path, page: str) -> None:
-    """Write a page in place of one that opdlab wrote.
-
-    Raises:
-        DataError: another file stands there.
-    """
-    require_own_page(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page)
-
-
-def require_own_page(path: Path) -> None:
-    """Refuse, with `DataError`, a path at which something stands that is no page of opdlab."""
-    if not path.exists():
-        return
-    if path.is_dir():
-        raise DataError(f"{path} is a folder: name a file by --to")
-    if not path.is_file():
-        raise DataError(f"{path} is a device or a pipe: name a file by --to")
-    with path.open("rb") as file:
-        if GENERATOR.encode() not in file.read(_HEAD):
-            raise DataError(f"{path} was not written by opdlab: name another file by --to")

@@ -12,10 +12,11 @@ from plotly.offline import get_plotlyjs
 
 import opdlab
 from opdlab.errors import DataError, writing_to
+from opdlab.marked import require_own_page, write_page
 from opdlab.natural_order import natural
 from opdlab.terminal import BOLD, END, console
 from opdlab.tracking import flatten
-from opdlab_dashboards import mlflow_copy, own_files, page_files, swept, tables
+from opdlab_dashboards import mlflow_copy, page_files, swept, tables
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard, build
 from opdlab_dashboards.curves import CURVES, SHARES, Curve, fidelity_curves, training_curves
 from opdlab_dashboards.differences import Difference, pairs
@@ -54,7 +55,7 @@ def report(runs: Sequence[str], output: str, to: str) -> None:
             `to` is a file that opdlab did not write.
         TrackingError: the MLflow store does not answer.
     """
-    own_files.require_own_page(Path(to))
+    require_own_page(Path(to))
     with tempfile.TemporaryDirectory(prefix="opdlab-") as scratch:
         if "://" in output:
             mlflow_copy.copy(output, Path(scratch), below=runs)
@@ -77,7 +78,7 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
     (board,) = leaderboard.boards
     place = Path(to)
     with writing_to(place):
-        own_files.write_page(place, page(board, leaderboard, found, sweeps))
+        write_page(place, page(board, leaderboard, found, sweeps))
     console.print(f"Report: {BOLD}{place.absolute().as_uri()}{END}", soft_wrap=True)
 
 

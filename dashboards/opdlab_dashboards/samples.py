@@ -13,13 +13,13 @@ from typing import Any
 from opdlab import __version__
 from opdlab.comparison import find_run, last_sets
 from opdlab.errors import DataError, PluginError, writing_to
+from opdlab.marked import require_own_page, write_page
 from opdlab.natural_order import natural
 from opdlab.records import Problem, Sample, Verdict
 from opdlab.regrading import evaluator_of
-from opdlab.side_by_side import short_names
+from opdlab.side_by_side import require_different, short_names
 from opdlab.store import SampleSet
 from opdlab.terminal import BOLD, END, console, progress_bar
-from opdlab_dashboards import own_files
 
 TEXT_BUDGET = 40_000_000
 """Characters of completions in one page, so that any browser opens it."""
@@ -60,20 +60,22 @@ def samples(runs: Sequence[str], output: str, to: str | None) -> None:
         to: file to write; `samples.html` in the folder of the first run by default.
 
     Raises:
-        DataError: more than two runs, a run without samples, or two without a common benchmark.
+        DataError: more than two runs, one run twice, one without samples, or two without a common
+            benchmark.
     """
     if len(runs) > 2:
         raise DataError(f"samples shows one run, or two side by side; {len(runs)} were named")
     folders = [find_run(run, Path(output)) for run in runs]
     path = Path(to) if to else folders[0] / PAGE
-    own_files.require_own_page(path)
+    require_own_page(path)
+    require_different(list(zip(runs, folders, strict=True)))
     names = list(short_names(runs).values())
     common = in_common(folders, names)
     with progress_bar() as progress:
         each = progress.track(common.items(), description="read samples")
         sheets = [_sheet(name, sets, names) for name, sets in each]
     with writing_to(path):
-        own_files.write_page(path, page(names, sheets))
+        write_page(path, page(names, sheets))
     console.print(f"Page: {BOLD}{path.absolute().as_uri()}{END}", soft_wrap=True)
 
 

@@ -56,13 +56,14 @@ class PeerError(OpdlabError, RuntimeError):
 
 
 @contextmanager
-def writing_to(place: Path) -> Iterator[None]:
+def writing_to(place: Path, option: str = "--to") -> Iterator[None]:
     """Say in words where a file or folder that the user named cannot be written; raises StorageError."""
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"{place} cannot be written ({error.strerror or error}); name another place with --to"
+            f"{error.filename2 or error.filename or place} cannot be written ({error.strerror or error}); "
+            f"name another place with {option}"
         ) from error
 
 

@@ -47,7 +47,7 @@ def compare(runs: Sequence[str], output: str) -> None:
         raise DataError(f"{twice[0]} is named twice: a run cannot be compared with itself")
     names = short_names(flat)
     folders = {short: find_run(name, Path(output)) for name, short in names.items()}
-    _require_different(folders)
+    require_different(list(folders.items()))
     sets = {short: last_sets(folder) for short, folder in folders.items()}
     chosen, left_out = comparable(sets)
     measured = {
@@ -63,17 +63,17 @@ def compare(runs: Sequence[str], output: str) -> None:
     console.print(READING)
 
 
-def _require_different(folders: Mapping[str, Path]) -> None:
+def require_different(runs: Sequence[tuple[str, Path]]) -> None:
     """Refuse, with `DataError`, one run that is given by two spellings, by a link, or as a copy."""
-    known: dict[object, str] = {}
-    for name, folder in folders.items():
+    known: dict[object, int] = {}
+    for place, (name, folder) in enumerate(runs):
         ids = [one.id for one in read_measurements(folder / "samples")]
         for key in (folder.resolve(), *ids):
-            other = known.setdefault(key, name)
-            if other != name:
+            other = known.setdefault(key, place)
+            if other != place:
                 raise DataError(
-                    f"{other} and {name} are one run ({folder.resolve()}), or one is a copy of the other: "
-                    "a run cannot be compared with itself"
+                    f"{runs[other][0]} and {name} are one run ({folder.resolve()}), or one is a copy of "
+                    "the other: a run cannot be compared with itself"
                 )
 
 

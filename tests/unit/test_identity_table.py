@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,23 @@ def test_grading_again_changes_the_grader_alone(tmp_path: Path) -> None:
     assert one.asked.asked == replace(
         other, model=one.asked.model, grader="grader-1", label=one.asked.label
     )
+
+
+def test_a_run_given_by_two_spellings_is_not_set_beside_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "runs" / "x-001" / "a", {BENCHMARK: np.ones((4, 2), int)})
+    (tmp_path / "link").symlink_to(run)
+    shutil.copytree(run, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    page = tmp_path / "r.html"
+    report(["x-001/a"], "runs", str(page))
+    alone = page.read_text()
+    for other in ("x-001/a", "runs/x-001/a", str(run), "link", "copy"):
+        with pytest.raises(DataError, match="are one run"):
+            samples(["x-001/a", other], "runs", str(tmp_path / "s.html"))
+        report(["x-001/a", other], "runs", str(page))
+        assert page.read_text() == alone
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])

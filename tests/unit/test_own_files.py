@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from run_folders import draws, write_run
 
+from opdlab.bench import race
 from opdlab.errors import DataError
+from opdlab.marked import write_page
 from opdlab_dashboards.leaderboard import leaderboard
-from opdlab_dashboards.own_files import LOCK, MARK, write_folder, write_page
+from opdlab_dashboards.own_files import LOCK, MARK, write_folder
 from opdlab_dashboards.report import report
 from opdlab_dashboards.samples import samples
 
@@ -165,7 +167,7 @@ def test_nothing_is_written_through_a_link_into_another_folder(tmp_path: Path, n
 def test_a_damaged_mark_is_named_with_the_remedy(tmp_path: Path, content: str) -> None:
     write(tmp_path, **{"a.md": "1"})
     (tmp_path / MARK).write_text(content)
-    with pytest.raises(DataError, match="is damaged.*if nothing in .* is yours, remove it"):
+    with pytest.raises(DataError, match=r"is damaged.*if nothing in .* is yours, remove it"):
         write(tmp_path, **{"a.md": "2"})
 
 
@@ -173,6 +175,17 @@ def test_a_pipe_is_no_page(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="is a device or a pipe"):
         write_page(tmp_path / "pipe", "")
+
+
+def test_figures_of_a_benchmark_are_written_over_their_own_alone(tmp_path: Path) -> None:
+    for name, content in [("own.yaml", "a: 1"), ("rows.jsonl", '{"a": 1}'), ("list.json", "[]")]:
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=f"{name} was not written by"):
+            race.write(str(tmp_path / name), {"tables": []})
+        assert (tmp_path / name).read_text() == content
+    for _ in range(2):
+        race.write(str(tmp_path / "new" / "figures.json"), {"tables": [1]})
+    assert json.loads((tmp_path / "new" / "figures.json").read_text())["tables"] == [1]
 
 
 @pytest.mark.parametrize("command", [report, samples])

@@ -14,6 +14,18 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+
+def _not_anothers(path: str | None) -> str | None:
+    """A file for figures, refused before they are measured where it is somebody else's."""
+    if path is not None:
+        from pathlib import Path
+
+        from opdlab.marked import require_own_figures
+
+        require_own_figures(Path(path))
+    return path
+
+
 ShapeText = Annotated[
     str,
     typer.Option(
@@ -26,7 +38,13 @@ Rounds = Annotated[int, typer.Option(min=1, help="Rounds that are measured.")]
 Device = Annotated[str, typer.Option(help="`cpu` or `cuda`.")]
 Dtype = Annotated[str, typer.Option(help="Number format of weights: float32, bfloat16, float16.")]
 Json = Annotated[
-    str | None, typer.Option("--json", help="Also write all figures there.", show_default=False)
+    str | None,
+    typer.Option(
+        "--json",
+        help="Also write all figures there.",
+        show_default=False,
+        callback=_not_anothers,
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of torch.", show_default=False)

@@ -17,7 +17,10 @@ from rich import box
 from rich.table import Table
 
 from opdlab import __version__
+from opdlab.errors import writing_to
+from opdlab.marked import FIGURES, require_own_figures
 from opdlab.terminal import console, progress_bar
+from opdlab.whole_files import write_whole
 
 # Products timed for the ceiling: a few hundred milliseconds on two cores, and large enough for a GPU.
 _CEILING_SIZE = {"cpu": 1536, "cuda": 8192}
@@ -168,13 +171,21 @@ def show_machine(found: Mapping[str, Any]) -> None:
 
 
 def write(path: str | None, found: Mapping[str, Any]) -> None:
-    """All figures as JSON, seconds included."""
+    """All figures as JSON, seconds included.
+
+    Raises:
+        DataError: another file stands there.
+        StorageError: it cannot be written.
+    """
     if path is None:
         return
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(found, indent=1, default=_plain) + "\n", encoding="utf-8")
-    console.print(f"written: {target}")
+    require_own_figures(target)
+    with writing_to(target, "--json"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({FIGURES: __version__, **found}, indent=1, default=_plain)
+        write_whole(target, text + "\n")
+    console.print(f"written: {target}", soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:

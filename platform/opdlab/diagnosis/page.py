@@ -17,6 +17,7 @@ from opdlab.diagnosis.figures import (
     pair_figure,
 )
 from opdlab.diagnosis.report import horizon, number, spanned
+from opdlab.marked import GENERATOR
 
 HEIGHT = 430
 FIGURE = {
@@ -59,6 +60,7 @@ def document(title: str, body: str) -> str:
     """A page that fetches nothing."""
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"{GENERATOR}"
         "<meta name='generator' content='opdlab'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         "<link rel='icon' href='data:,'>"

@@ -20,6 +20,7 @@ from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.race import machine, show_machine
 from opdlab.bench.shapes import KNOWN, Shape
 from opdlab.errors import ConfigError, OpdlabError
+from opdlab.marked import require_own_page, write_page
 from opdlab.models import DTYPES
 from opdlab.terminal import DIM, END, GREEN, RED, YELLOW, console, progress_bar
 from opdlab.whole_files import read_json, write_whole
@@ -33,10 +34,12 @@ def bench_gpu(minutes: float, only: Sequence[str], device: str, dtype: str, to: 
 
     Raises:
         ConfigError: an unknown part; or the file is of another machine.
+        DataError: the file, or the page beside it, is somebody else's.
     """
     started = monotonic()
     if unknown := [part for part in only if part not in PARTS]:
         raise ConfigError(f"--only: {unknown[0]!r} is none of {', '.join(PARTS)}")
+    require_own_page(to.with_suffix(".html"))
     card = Card(torch.device(device), DTYPES[dtype])
     found = _earlier(to, machine(device) | {"driver": _driver(card), "dtype": dtype})
     show_machine(found["machine"])
@@ -60,7 +63,7 @@ def bench_gpu(minutes: float, only: Sequence[str], device: str, dtype: str, to: 
             write_whole(to, json.dumps(found, indent=1) + "\n")
             progress.advance(task)
     _show(found, wanted)
-    write_whole(to.with_suffix(".html"), page.html(found))
+    write_page(to.with_suffix(".html"), page.html(found))
     console.print(f"all figures: {to}; as a page: {to.with_suffix('.html')}")
 
 
