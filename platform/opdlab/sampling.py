@@ -9,6 +9,7 @@ import torch
 
 from opdlab.precision import FLOOR, expectation
 from opdlab.shapes import Float, Int, Tensor
+from opdlab.wide_nucleus import from_wide_nucleus
 
 # splitmix64's constants (Steele, Lea, Flood, OOPSLA 2014), as signed 64-bit numbers.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
@@ -85,7 +86,8 @@ def _from_nucleus(
 ) -> Int[Tensor, "B one"]:
     """A token of the nucleus, most likely entries first and equal ones in their order.
 
-    The largest entries alone are sorted; a row whose nucleus they do not hold is sorted whole.
+    The largest entries alone are sorted. A row whose nucleus they do not hold is sorted whole where that is
+    quick, and searched by the size of its entries on a CPU.
     """
     enough = top_p * weights.sum(-1, keepdim=True)
     if weights.shape[-1] <= _LARGEST:
@@ -96,7 +98,10 @@ def _from_nucleus(
     # Of entries equal to the smallest of them, which are among them is chance: none may be needed.
     clear = largest.masked_fill(largest == largest[:, -1:], 0).sum(-1, True, dtype=torch.float64)
     wider = (clear < enough)[:, 0].nonzero()[:, 0]
-    if len(wider):
+    if weights.device.type == "cpu":
+        for row in wider.tolist():
+            found[row] = from_wide_nucleus(weights[row], uniform[row], enough[row])
+    elif len(wider):
         whole = weights[wider].sort(stable=True, descending=True)
         found[wider] = _from_sorted(*whole, uniform[wider], enough[wider])
     return found
