@@ -28,7 +28,7 @@ from typing import Any
 from end_to_end.laboratory import Laboratory
 from end_to_end.warm import start
 
-from opdlab.mlflow_store import open_client
+from opdlab.tracking.mlflow_store import open_client
 
 NAME = "[bold]o'ps $(x) \u00fc [/data]"
 STEPS = 8

@@ -17,27 +17,27 @@ from jaxtyping import install_import_hook
 
 # Shapes in annotations are checked at every call, and a record's fields against each other.
 CHECKED = [
-    "opdlab.attention_hook",
+    "opdlab.modelling.attention_hook",
     "opdlab.bench",
-    "opdlab.decode_step",
-    "opdlab.decoder",
-    "opdlab.decoding",
-    "opdlab.growing_cache",
-    "opdlab.head",
-    "opdlab.leaf_attention",
-    "opdlab.length_groups",
-    "opdlab.llama_step",
+    "opdlab.sampling.decode_step",
+    "opdlab.sampling.decoder",
+    "opdlab.sampling.decoding",
+    "opdlab.sampling.growing_cache",
+    "opdlab.modelling.head",
+    "opdlab.scoring.leaf_attention",
+    "opdlab.scoring.length_groups",
+    "opdlab.sampling.llama_step",
     "opdlab.methods",
-    "opdlab.naive",
-    "opdlab.recording",
+    "opdlab.scoring.naive",
+    "opdlab.sampling.recording",
     "opdlab.records",
     "opdlab.sampling",
-    "opdlab.shared_prompts",
-    "opdlab.teacher",
+    "opdlab.scoring.shared_prompts",
+    "opdlab.scoring.teacher",
     "opdlab.training.measures",
     "opdlab.training.module",
-    "opdlab.tree",
-    "opdlab.vocabulary_loss",
+    "opdlab.scoring.tree",
+    "opdlab.modelling.vocabulary_loss",
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 
@@ -62,7 +62,7 @@ def environment_kept() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new MLflow store: its migrations take seconds, a copy takes none."""
-    from opdlab import mlflow_store
+    from opdlab.tracking import mlflow_store
 
     place = tmp_path_factory.mktemp("stores")
     with pytest.MonkeyPatch.context() as patch:

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 
-from opdlab import plugins
+from opdlab.plugins import registry as plugins
 from opdlab_evaluators.source import find_local
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

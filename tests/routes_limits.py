@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-from opdlab import loader, models
-from opdlab.comparison import read_run
-from opdlab.config import Experiment
-from opdlab.prompts import encode
+from opdlab.configuration import loader
+from opdlab.configuration.config import Experiment
+from opdlab.evaluation.comparison import read_run
+from opdlab.modelling import models
+from opdlab.prompts.drawn import encode
 from opdlab.records import Sample
 from opdlab_evaluators.embedded.routes import MASTERED, PASSAGE, UNMASTERED
 from opdlab_evaluators.resampling import holm

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from opdlab.evaluation.store import ask
 from opdlab.identity import Execution, Measurement, ModelId, digest
 from opdlab.records import Generation, Grade
-from opdlab.store import ask
 
 WEIGHTS = {"student": "5" * 64, "teacher": "7" * 64}
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Self
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.models import load_model
-from opdlab.rollout import CachedEngine
+from opdlab.modelling.models import load_model
+from opdlab.sampling.rollout import CachedEngine
 
 EOS = 2
 

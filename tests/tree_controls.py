@@ -14,15 +14,15 @@ import torch
 from small_models import FAMILIES, random_rollout, small_model
 from transformers import PreTrainedModel
 
-from opdlab import leaf_attention
-from opdlab.attention_hook import KeyStore, Lines, PackedPass, hooked, running
-from opdlab.head import flat_states, vocabulary_statistics
-from opdlab.leaf_attention import LeafPass
-from opdlab.naive import naive_scores
+from opdlab.modelling.attention_hook import KeyStore, Lines, PackedPass, hooked, running
+from opdlab.modelling.head import flat_states, vocabulary_statistics
 from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.scoring import leaf_attention
+from opdlab.scoring.leaf_attention import LeafPass
+from opdlab.scoring.naive import naive_scores
+from opdlab.scoring.teacher import Teacher
+from opdlab.scoring.tree import leaves, response_states
 from opdlab.shapes import Float, Tensor
-from opdlab.teacher import Teacher
-from opdlab.tree import leaves, response_states
 
 RAGGED = ([3, 5, 1, 9], [17, 9, 14, 1])
 CONTROLS: dict[str, dict[str, Any]] = {

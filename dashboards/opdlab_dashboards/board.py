@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from opdlab.configuration import close
 from opdlab.errors import DataError
-from opdlab.explain import close
 from opdlab_dashboards.measured import REFERENCES, Measured
 from opdlab_dashboards.rows import Cell, Reading, Row, gathered
 from opdlab_evaluators.ranking import Standing, rank

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from opdlab.console import BOLD, DIM, END, YELLOW, console, progress_bar
 from opdlab.errors import writing_to
-from opdlab.terminal import BOLD, DIM, END, YELLOW, console, progress_bar
 from opdlab_dashboards import (
     hub_results,
     measured,

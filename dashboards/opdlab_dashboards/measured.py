@@ -8,12 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from opdlab import store
 from opdlab.errors import DataError
-from opdlab.identity import EXECUTION, MEASUREMENTS, Execution, Measurement, digest
-from opdlab.identity import read as read_measurements
-from opdlab.metrics_file import PARTS, read_metrics
-from opdlab.natural_order import natural
+from opdlab.evaluation import store
+from opdlab.files import PARTS, natural, read_metrics
+from opdlab.identity import (
+    EXECUTION,
+    MEASUREMENTS,
+    Execution,
+    Measurement,
+    digest,
+    read as read_measurements,
+)
 
 SAMPLES = "samples"
 REFERENCES = ("student", "teacher")

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opdlab.errors import DataError, TrackingError
+from opdlab.files import METRICS, PARTS, write_whole
 from opdlab.identity import EXECUTION
-from opdlab.metrics_file import METRICS, PARTS
-from opdlab.mlflow_names import unquoted
-from opdlab.mlflow_store import open_client
-from opdlab.whole_files import write_whole
+from opdlab.tracking import open_client, unquoted
 from opdlab_dashboards.curves import CURVES
 from opdlab_dashboards.measured import SAMPLES
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from opdlab.errors import DataError
-from opdlab.whole_files import read_record, write_whole
+from opdlab.files import read_record, write_whole
 
 MARK = ".opdlab-files.json"
 """In a folder: which files opdlab wrote there."""

@@ -11,10 +11,9 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 import opdlab
+from opdlab.console import BOLD, END, console
 from opdlab.errors import DataError, writing_to
-from opdlab.marked import require_own_page, write_page
-from opdlab.natural_order import natural
-from opdlab.terminal import BOLD, END, console
+from opdlab.files import natural, require_own_page, write_page
 from opdlab.tracking import flatten
 from opdlab_dashboards import mlflow_copy, page_files, swept, tables
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard, build

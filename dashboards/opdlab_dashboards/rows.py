@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from opdlab import store
 from opdlab.errors import DataError
+from opdlab.evaluation import store
 from opdlab.identity import Execution, Measurement
 from opdlab_dashboards.measured import REFERENCES, Measured
 from opdlab_evaluators.intervals import combine, mean_interval

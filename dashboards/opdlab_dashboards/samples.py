@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from opdlab import __version__
-from opdlab.comparison import find_run, last_sets
+from opdlab.console import BOLD, END, console, progress_bar
 from opdlab.errors import DataError, PluginError, writing_to
-from opdlab.marked import require_own_page, write_page
-from opdlab.natural_order import natural
+from opdlab.evaluation import (
+    SampleSet,
+    evaluator_of,
+    find_run,
+    last_sets,
+    require_different,
+    short_names,
+)
+from opdlab.files import natural, require_own_page, write_page
 from opdlab.records import Problem, Sample, Verdict
-from opdlab.regrading import evaluator_of
-from opdlab.side_by_side import require_different, short_names
-from opdlab.store import SampleSet
-from opdlab.terminal import BOLD, END, console, progress_bar
 
 TEXT_BUDGET = 40_000_000
 """Characters of completions in one page, so that any browser opens it."""

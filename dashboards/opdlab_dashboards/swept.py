@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opdlab.whole_files import read_json
+from opdlab.files import read_json
 from opdlab_dashboards.measured import Measured
 
 FINDINGS = "sweep.json"

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from opdlab.comparison import STYLE
-from opdlab.terminal import DIM, END
+from opdlab.console import DIM, END
+from opdlab.evaluation import STYLE
 from opdlab_dashboards.board import AVERAGE, Board, Leaderboard
 from opdlab_dashboards.rows import Row, Score
 from opdlab_dashboards.varied import in_short, varied

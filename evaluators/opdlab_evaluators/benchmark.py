@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from opdlab.datafiles import is_text
 from opdlab.errors import DataError
-from opdlab.evaluator import DataReport, Evaluator
+from opdlab.plugins import DataReport, Evaluator
 from opdlab.records import Problem, option
 from opdlab_evaluators import known
 from opdlab_evaluators.first_use import Seen, compare_or_remember, remembered, today

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from opdlab.evaluator import Trial
+from opdlab.plugins import Trial
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.benchmark import Benchmark
 from opdlab_evaluators.programs.judging import Worker

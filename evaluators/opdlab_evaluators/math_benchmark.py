@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
 from opdlab.errors import DataError
-from opdlab.evaluator import Trial
+from opdlab.plugins import Trial
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.answers.equality import rules
 from opdlab_evaluators.answers.extraction import after_thinking

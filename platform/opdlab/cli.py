@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from opdlab import __version__, credentials
-from opdlab.bench.commands import app as bench_app
+from opdlab.bench import app as bench_app
 from opdlab.errors import ConfigError, OpdlabError
 
 _QUIET = {
@@ -97,8 +97,8 @@ def validate(experiment: File, overrides: Overrides = None) -> None:
 
     Example: [bold]opdlab validate my.yaml training.steps=20[/]
     """
-    from opdlab.loader import load, run_names
-    from opdlab.terminal import shown
+    from opdlab.configuration import load, run_names
+    from opdlab.console import shown
 
     config = load(experiment, overrides or ())
     runs = ", ".join(run_names(config))
@@ -111,8 +111,8 @@ def plan(experiment: File, overrides: Overrides = None) -> None:
 
     No weights are loaded; nothing is trained or written. Example: [bold]opdlab plan quickstart[/]
     """
-    from opdlab.loader import load
-    from opdlab.plan import show
+    from opdlab.configuration import load
+    from opdlab.planning import show
 
     show(load(experiment, overrides or ()))
 
@@ -144,7 +144,7 @@ def train(
 
     [bold]opdlab train my.yaml --resume[/]  # after Ctrl-C, a crash or a kill
     """
-    from opdlab.training.run import train as run
+    from opdlab.training import train as run
 
     run(experiment, overrides or [], resume, seeds)
 
@@ -174,7 +174,7 @@ def sweep(
 
     [bold]opdlab sweep my.yaml --workers 16 --cluster slurm sweep.storage=postgresql+psycopg://me@host/sweeps[/]
     """
-    from opdlab.sweeps.run import sweep as run
+    from opdlab.sweeps import sweep as run
 
     run(experiment, overrides or [], workers, cluster)
 
@@ -185,8 +185,8 @@ def pretrain(experiment: File, overrides: Pretraining = None, resume: Resume = F
 
     Example: [bold]opdlab pretrain pretrain/student[/]
     """
-    from opdlab.loader import load_pretraining
-    from opdlab.pretrain import pretrain as run
+    from opdlab.configuration import load_pretraining
+    from opdlab.pretraining import pretrain as run
 
     run(load_pretraining(experiment, overrides or ()), resume)
 
@@ -223,7 +223,7 @@ def evaluate(
 
     What was sampled is kept: after Ctrl-C or a kill the same command goes on.
     """
-    from opdlab.measuring import evaluate_command
+    from opdlab.evaluation import evaluate_command
 
     evaluate_command(experiment, model, overrides or [], server)
 
@@ -246,7 +246,7 @@ def regrade(
 
     [bold]opdlab regrade runs/evaluations/student-1a2b3c4d[/]  # where a grader had failed
     """
-    from opdlab.regrading import regrade as again
+    from opdlab.evaluation import regrade as again
 
     again(run, output)
 
@@ -298,7 +298,7 @@ def compare(
 
     [bold]opdlab compare seeds-001/opd seeds-001/lgr[/]  # methods, over the seeds of `--seeds`
     """
-    from opdlab.side_by_side import compare as run
+    from opdlab.evaluation import compare as run
 
     run(runs, output)
 
@@ -336,7 +336,7 @@ def doctor(
     [bold]opdlab doctor objective my_method.py weight=0.5[/]
     """
     if words[0] == "objective":
-        from opdlab.doctor_objective import report
+        from opdlab.doctor import report
 
         target, overrides = (words[1], words[2:]) if words[1:] else (None, [])
         healthy = report(target, overrides, markdown)
@@ -398,8 +398,7 @@ def diagnose(
 
     [bold]opdlab diagnose my.yaml --student runs/my-001/opd --student runs/my-001/lgr[/]
     """
-    from opdlab.diagnosis.run import diagnose as run
-    from opdlab.diagnosis.work import Settings
+    from opdlab.diagnosis import Settings, diagnose as run
 
     settings = Settings(problems, samples, cuts, bins, least)
     run(experiment, overrides or [], student or [], teacher, settings)
@@ -430,7 +429,7 @@ def power(
 
     [bold]opdlab power my.yaml --like my-001/opd --like my-001/lgr[/]
     """
-    from opdlab.power import show
+    from opdlab.evaluation import show
 
     show(experiment, overrides or [], accuracy, like or [], output)
 
@@ -506,7 +505,7 @@ def ui(
     ] = None,
 ) -> None:
     """Open the MLflow page on what was tracked; Ctrl-C ends it."""
-    from opdlab.mlflow_page import serve
+    from opdlab.tracking import serve
 
     serve(output, port, uri)
 
@@ -514,7 +513,7 @@ def ui(
 @app.command()
 def sync(output: Output = "runs") -> None:
     """Send to MLflow what could not be sent while its server was away."""
-    from opdlab.unsent import sync as run
+    from opdlab.tracking import sync as run
 
     run(output)
 
@@ -524,8 +523,9 @@ def experiments() -> None:
     """List the experiments that come with the package."""
     from rich.table import Table
 
-    from opdlab import documents, shipped
-    from opdlab.terminal import console
+    from opdlab.configuration import documents
+    from opdlab.console import console
+    from opdlab.files import shipped
 
     table = Table("name", "what it is to find out", box=None, pad_edge=False)
     for name, path in shipped.experiments().items():
@@ -541,7 +541,7 @@ def list_plugins() -> None:
     from rich.table import Table
 
     from opdlab import plugins
-    from opdlab.terminal import END, RED, console
+    from opdlab.console import END, RED, console
 
     table = Table("kind", "type", "package", "what it is", box=None, pad_edge=False)
     for group in (plugins.METHODS, plugins.ROLLOUTS, plugins.EVALUATORS):
@@ -600,7 +600,7 @@ def check_data(
 
     [bold]opdlab data check humaneval --grade --limit 20[/]
     """
-    from opdlab.data_check import check
+    from opdlab.doctor import check
 
     check(benchmarks or [], path, grade, limit)
 
@@ -613,7 +613,7 @@ def schema() -> None:
     """
     import json
 
-    from opdlab.loader import json_schema
+    from opdlab.configuration import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=1, ensure_ascii=False))
 
@@ -650,7 +650,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    from opdlab.terminal import shown
+    from opdlab.console import shown
 
     # https://no-color.org: any text in the variable asks for none.
     text = shown(message)

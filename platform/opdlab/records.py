@@ -306,7 +306,8 @@ class Generation:
         tokens: length in tokens, EOS included.
         stop: `eos` or `length`.
         seconds: its share of the wall time of the sampling.
-        thinking: marks of the chat template around thinking, as `opdlab.own_part.written` writes them.
+        thinking: marks of the chat template around thinking, as
+            `opdlab.modelling.answer_part.written` writes them.
     """
 
     problem: str

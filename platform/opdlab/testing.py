@@ -16,9 +16,9 @@ from itertools import islice, pairwise
 from typing import ClassVar
 
 from opdlab import plugins
-from opdlab.evaluator import Evaluator
+from opdlab.evaluation import data_hash
+from opdlab.plugins import Evaluator
 from opdlab.records import Problem, Verdict
-from opdlab.store import data_hash
 
 HOSTILE = (
     "",

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from opdlab.characters import character_tokenizer
+from opdlab.pretraining.characters import character_tokenizer
 
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz+-*=;#:>,()MRC?"
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from end_to_end.laboratory import Laboratory
 
+from opdlab.evaluation.store import SampleSet, ask, sample_sets
 from opdlab.records import Generation
-from opdlab.store import SampleSet, ask, sample_sets
 
 PROBLEMS, SAMPLES = 60, 8
 LONG = {

@@ -15,7 +15,10 @@ LOOK = """
 import json
 from pathlib import Path
 import opdlab, opdlab_dashboards, opdlab_evaluators
-from opdlab import loader, models, plugins, shipped
+from opdlab import plugins
+from opdlab.configuration import loader
+from opdlab.files import shipped
+from opdlab.modelling import models
 print(json.dumps({
     "homes": [str(Path(m.__file__).parent) for m in (opdlab, opdlab_evaluators, opdlab_dashboards)],
     "experiments": list(shipped.experiments()),

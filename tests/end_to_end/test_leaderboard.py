@@ -12,9 +12,10 @@ from end_to_end.servers import MlflowServer
 from end_to_end.warm import start
 from run_folders import draws, write_model, write_reference, write_run
 
-from opdlab import metrics_file, mlflow_store, tracking
 from opdlab.errors import DataError, TrackingError
-from opdlab.mlflow_run import MlflowRun
+from opdlab.files import metrics_file
+from opdlab.tracking import mlflow_store, session as tracking
+from opdlab.tracking.mlflow_run import MlflowRun
 from opdlab_dashboards.leaderboard import leaderboard
 from opdlab_dashboards.report import report
 

@@ -11,9 +11,9 @@ import pytest
 from end_to_end import warm
 from safetensors.torch import load_file
 
-from opdlab import shipped
-from opdlab.loader import load_pretraining
-from opdlab.models import EMBEDDED, load_model, load_tokenizer, weights_sha256
+from opdlab.configuration.loader import load_pretraining
+from opdlab.files import shipped
+from opdlab.modelling.models import EMBEDDED, load_model, load_tokenizer, weights_sha256
 
 SHORT = (
     "architecture.hidden_size=16",

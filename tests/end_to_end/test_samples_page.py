@@ -13,10 +13,10 @@ import pytest
 import run_folders
 from machine import need_chromium
 
-from opdlab import plugins
 from opdlab.errors import DataError
+from opdlab.evaluation.store import ask, data_hash, sample_sets
+from opdlab.plugins import registry as plugins
 from opdlab.records import Generation, Grade, Problem
-from opdlab.store import ask, data_hash, sample_sets
 from opdlab_dashboards.samples import samples
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -13,15 +13,15 @@ from end_to_end.laboratory import Laboratory
 from end_to_end.model_server import TransformersServer
 from planted import found, planted
 
-from opdlab import models
-from opdlab.config import Evaluation
+from opdlab.configuration.config import Evaluation
 from opdlab.errors import ServerError
-from opdlab.evaluation import Measured, Subject, evaluate
+from opdlab.evaluation.measured import Measured, Subject, evaluate
+from opdlab.evaluation.served import open_served
+from opdlab.evaluation.store import SampleSet, sample_sets
 from opdlab.identity import Owner
-from opdlab.rollout import CachedEngine
+from opdlab.modelling import models
+from opdlab.sampling.rollout import CachedEngine
 from opdlab.serving.engine import OpenAIEngine
-from opdlab.serving.subject import open_served
-from opdlab.store import SampleSet, sample_sets
 
 NEEDED = ("fastapi", "openai", "python_multipart", "uvicorn")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]

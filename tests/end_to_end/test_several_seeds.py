@@ -10,7 +10,7 @@ import pytest
 import torch
 from end_to_end.laboratory import Laboratory, comparable, wait_for_step
 
-from opdlab import loader
+from opdlab.configuration import loader
 from opdlab.errors import ConfigError
 
 RUNS = [

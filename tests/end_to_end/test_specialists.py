@@ -10,12 +10,12 @@ import torch
 from end_to_end.laboratory import Laboratory
 from small_models import VOCABULARY, random_rollout, small_model
 
+from opdlab.configuration.loader import load_experiment
 from opdlab.errors import ConfigError, DataError
-from opdlab.loader import load_experiment
+from opdlab.evaluation.store import sample_sets
 from opdlab.records import Questions
-from opdlab.specialists import Specialist, chosen, score_by_domain
-from opdlab.store import sample_sets
-from opdlab.teacher import Teacher
+from opdlab.scoring.specialists import Specialist, chosen, score_by_domain
+from opdlab.scoring.teacher import Teacher
 from opdlab.training.pair import load_pair
 
 DOMAINS = ["math/short", "code/long", "math/long", "code/short", "poetry"]
@@ -117,9 +117,9 @@ def test_a_method_that_needs_one_distribution_is_refused_with_specialists(
 
 
 def test_a_dataset_names_the_domain_of_each_row(tmp_path: Path) -> None:
-    from opdlab.config import DatasetPrompts
-    from opdlab.models import load_tokenizer
-    from opdlab.prompts import open_prompts
+    from opdlab.configuration.config import DatasetPrompts
+    from opdlab.modelling.models import load_tokenizer
+    from opdlab.prompts.drawn import open_prompts
 
     rows = [{"prompt": f"M{n}", "domain": "code" if n % 2 else "math"} for n in range(6)]
     path = tmp_path / "prompts.jsonl"

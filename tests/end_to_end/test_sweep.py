@@ -27,7 +27,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from planted import found, planted
 
-from opdlab.loader import load_experiment
+from opdlab.configuration.loader import load_experiment
 from opdlab.methods.lgr import LGR
 
 

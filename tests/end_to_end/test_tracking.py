@@ -22,7 +22,8 @@ from end_to_end.laboratory import Laboratory, wait_for_step
 from mlflow import MlflowClient
 from planted import found, planted
 
-from opdlab import metrics_file, mlflow_store, tracking
+from opdlab.files import metrics_file
+from opdlab.tracking import mlflow_store, session as tracking
 from opdlab.training.group import Group
 
 EXPECTED = (

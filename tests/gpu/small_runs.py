@@ -11,9 +11,9 @@ from typing import Any, final
 import torch
 from end_to_end.laboratory import save_model
 
-from opdlab.config import Experiment
-from opdlab.interrupt import StopRequest
-from opdlab.quiet import quieten
+from opdlab.configuration.config import Experiment
+from opdlab.console.interrupt import StopRequest
+from opdlab.console.quiet import quieten
 from opdlab.training.fit import fit
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace

@@ -6,10 +6,10 @@ import pytest
 import torch
 from gpu.small_runs import experiment
 
-from opdlab import doctor_machine
-from opdlab.doctor import diagnose
-from opdlab.doctor_probe import Probe
-from opdlab.quiet import quieten
+from opdlab.console.quiet import quieten
+from opdlab.doctor import machine as doctor_machine
+from opdlab.doctor.checks import diagnose
+from opdlab.doctor.probe import Probe
 
 METHOD = {"type": "lgr", "support": "full", "top_k": 4}
 

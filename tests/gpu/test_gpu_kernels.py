@@ -13,22 +13,23 @@ import torch
 from small_models import random_rollout, small_model
 from torch.nn.functional import rms_norm, silu
 
-from opdlab import leaf_attention, lean_step, static_step
-from opdlab.decode_attention import Ranges, over_ranges
-from opdlab.decode_step import ModelStep
-from opdlab.decoder import Decoder, Room
-from opdlab.decoding import decode
-from opdlab.head import _statistics
-from opdlab.leaf_attention import attention_with_lse, bias_of
-from opdlab.lean_step import LeanStep, _turned
-from opdlab.manner import Manner
-from opdlab.precision import in_float32
-from opdlab.recording import Decoded, Draw, Records
+from opdlab.modelling.eval_mode import sampling_mode
+from opdlab.modelling.head import _statistics
+from opdlab.modelling.precision import in_float32
+from opdlab.modelling.vocabulary_loss import _add_product
 from opdlab.records import Questions
-from opdlab.sampling_mode import sampling_mode
-from opdlab.static_step import StaticStep
-from opdlab.teacher import Teacher
-from opdlab.vocabulary_loss import _add_product
+from opdlab.sampling import lean_step, static_step
+from opdlab.sampling.decode_attention import Ranges, over_ranges
+from opdlab.sampling.decode_step import ModelStep
+from opdlab.sampling.decoder import Decoder, Room
+from opdlab.sampling.decoding import decode
+from opdlab.sampling.lean_step import LeanStep, _turned
+from opdlab.sampling.manner import Manner
+from opdlab.sampling.recording import Decoded, Draw, Records
+from opdlab.sampling.static_step import StaticStep
+from opdlab.scoring import leaf_attention
+from opdlab.scoring.leaf_attention import attention_with_lse, bias_of
+from opdlab.scoring.teacher import Teacher
 
 PROMPTS = [[3 + (i * 7 + n) % 50 for i in range(n)] for n in (1, 2, 5, 9, 17, 5, 3)]
 ROUTED = ("gpt_oss", "deepseek_v3")
@@ -147,8 +148,8 @@ def test_a_recorded_step_draws_what_the_models_own_draws(card: torch.device, fam
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_quickest_manner_on_a_card_is_a_recorded_step(card: torch.device, family: str) -> None:
-    from opdlab import decoding
-    from opdlab.manner import manner
+    from opdlab.sampling import decoding
+    from opdlab.sampling.manner import manner
 
     model: Any = small_model(family).to(card, torch.bfloat16)  # type: ignore[call-overload]
     with sampling_mode(model), torch.no_grad():
@@ -206,7 +207,7 @@ def test_leaves_of_a_long_row_say_on_the_device_what_they_say_on_the_host(
 def test_rows_read_once_say_what_plain_operations_say(
     card: torch.device, dtype: torch.dtype, size: int
 ) -> None:
-    from opdlab.row_kernel import row_statistics
+    from opdlab.modelling.row_kernel import row_statistics
 
     logits = (3 * torch.randn(7, size, device=card)).to(dtype)
     target = torch.randint(0, size, (7,), device=card)
@@ -231,7 +232,7 @@ def test_rows_read_once_say_what_plain_operations_say(
 def test_kernels_of_a_lean_step_say_what_plain_operations_say(
     card: torch.device, width: int, normed: bool
 ) -> None:
-    from opdlab import step_kernels
+    from opdlab.sampling import step_kernels
 
     def random(*size: int) -> Any:
         return torch.randn(*size, device=card)

@@ -9,10 +9,10 @@ import torch
 from small_models import small_model
 from transformers import PreTrainedModel
 
-from opdlab.head import log_distribution
-from opdlab.length_groups import states_before_tokens
+from opdlab.modelling.head import log_distribution
 from opdlab.records import Rollout
-from opdlab.rollout import CachedEngine, GenerateEngine, RolloutEngine
+from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
+from opdlab.scoring.length_groups import states_before_tokens
 
 PROMPTS = [[5], [7, 8, 9, 3, 5], [11, 12], [9] * 9]
 ENGINES = {"cached": CachedEngine, "generate": GenerateEngine}

@@ -12,9 +12,9 @@ from small_models import random_rollout, small_model
 from transformers import PreTrainedModel
 from tree_controls import CONTROLS, NUMBERS, assert_equal, leaf_log_c
 
-from opdlab.naive import naive_scores
 from opdlab.records import Questions, Rollout, TeacherScores
-from opdlab.teacher import Teacher
+from opdlab.scoring.naive import naive_scores
+from opdlab.scoring.teacher import Teacher
 
 FAMILIES = ("llama", "qwen3", "gemma3", "gpt_oss", "deepseek_v3", "qwen3_moe")
 # Half precision is rounded by the CPU here, so two kinds of layers are enough without a card.

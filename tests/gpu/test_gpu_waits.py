@@ -13,11 +13,11 @@ from gpu.simulated import Counts, counted
 from gpu.small_runs import experiment
 from small_models import random_rollout, small_model
 
-from opdlab.interrupt import StopRequest
-from opdlab.quiet import quieten
+from opdlab.console.interrupt import StopRequest
+from opdlab.console.quiet import quieten
 from opdlab.records import Questions
-from opdlab.rollout import CachedEngine
-from opdlab.teacher import Teacher
+from opdlab.sampling.rollout import CachedEngine
+from opdlab.scoring.teacher import Teacher
 from opdlab.training.fit import fit
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace

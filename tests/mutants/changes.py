@@ -52,7 +52,7 @@ GUARDS: dict[str, tuple[str, ...]] = {
             "sft.py": "methods or sft",
         }.items()
     },
-    "platform/opdlab/fidelity.py": DIAGNOSIS,
+    "platform/opdlab/diagnosis/fidelity.py": DIAGNOSIS,
     "platform/opdlab/diagnosis/decay.py": DIAGNOSIS,
     "platform/opdlab/diagnosis/bootstrap.py": DIAGNOSIS,
     "platform/opdlab/training/weights.py": (
@@ -62,8 +62,11 @@ GUARDS: dict[str, tuple[str, ...]] = {
     ),
     "platform/opdlab/training/grading.py": ("tests/unit/test_objectives_train.py", "-k", "grade"),
     "platform/opdlab/training/hacking.py": ("tests/unit/test_hacking.py",),
-    "platform/opdlab/head.py": ("tests/unit/test_head.py", "tests/parity/test_teacher.py"),
-    "platform/opdlab/tree.py": ("tests/unit/test_tree.py", "tests/parity/test_teacher.py"),
+    "platform/opdlab/modelling/head.py": (
+        "tests/unit/test_head.py",
+        "tests/parity/test_teacher.py",
+    ),
+    "platform/opdlab/scoring/tree.py": ("tests/unit/test_tree.py", "tests/parity/test_teacher.py"),
     "evaluators/opdlab_evaluators/scores.py": ("tests/unit/test_scores.py",),
     "evaluators/opdlab_evaluators/sheets.py": ("tests/unit/test_scores.py",),
     "evaluators/opdlab_evaluators/embedded/ledger.py": (

@@ -9,7 +9,7 @@ BY_HAND = "tests/unit/test_methods.py"
 TRAINED = "tests/unit/test_objectives_train.py"
 DIAGNOSED = "tests/unit/test_diagnosis.py"
 HACKING = "tests/unit/test_hacking.py"
-FIDELITY = "platform/opdlab/fidelity.py"
+FIDELITY = "platform/opdlab/diagnosis/fidelity.py"
 DECAY = "platform/opdlab/diagnosis/decay.py"
 OBSERVE = "platform/opdlab/diagnosis/observe.py"
 WEIGHTS = "platform/opdlab/training/weights.py"
@@ -180,7 +180,7 @@ MUTANTS = (
     ),
     Mutant(
         "a policy gradient may be sampled at any temperature",
-        "platform/opdlab/config.py",
+        "platform/opdlab/configuration/config.py",
         "    if not config.method.own_samples:\n        return\n",
         "    return\n",
         (TRAINED, "-k", "does_not_fit"),
@@ -296,21 +296,21 @@ MUTANTS = (
     # Scoring.
     Mutant(
         "head: confidence is of the target and not of the likeliest token",
-        "platform/opdlab/head.py",
+        "platform/opdlab/modelling/head.py",
         "found[1] = -log_total",
         "found[1] = found[0]",
         ("tests/parity/test_teacher.py", "-k", "whole_forward"),
     ),
     Mutant(
         "head: the entropy is not normalised",
-        "platform/opdlab/head.py",
+        "platform/opdlab/modelling/head.py",
         "expectation(p, shifted) / total",
         "expectation(p, shifted)",
         ("tests/parity/test_teacher.py", "-k", "measure"),
     ),
     Mutant(
         "tree: a state's index is one token early",
-        "platform/opdlab/tree.py",
+        "platform/opdlab/scoring/tree.py",
         "index=(lengths.cumsum(0) - lengths)[row] + column,",
         "index=((lengths.cumsum(0) - lengths)[row] + column - 1).clamp(min=0),",
         ("tests/parity/test_teacher.py", "-k", "whole_forward"),

@@ -26,16 +26,17 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 
-from opdlab import loader, models
 from opdlab.bench.race import PROCESSOR, Timing, ceiling, clock_name, machine, show, show_machine
 from opdlab.bench.shapes import Shape
-from opdlab.config import Experiment
-from opdlab.head import chunked_loss
-from opdlab.length_groups import states_before_tokens
-from opdlab.prompts import open_prompts
-from opdlab.quiet import quieten
+from opdlab.configuration import loader
+from opdlab.configuration.config import Experiment
+from opdlab.console.quiet import quieten
+from opdlab.modelling import models
+from opdlab.modelling.head import chunked_loss
+from opdlab.prompts.drawn import open_prompts
 from opdlab.records import Questions, Rollout
-from opdlab.teacher import Teacher
+from opdlab.scoring.length_groups import states_before_tokens
+from opdlab.scoring.teacher import Teacher
 from opdlab.training.module import Distillation
 from opdlab.training.pair import load_pair
 

@@ -6,9 +6,9 @@ import pytest
 from small_models import FAMILIES, OUT_OF_REACH, random_rollout, small_model
 from tree_controls import assert_equal, differences
 
-from opdlab.naive import naive_scores
 from opdlab.records import Questions
-from opdlab.teacher import Teacher
+from opdlab.scoring.naive import naive_scores
+from opdlab.scoring.teacher import Teacher
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in OUT_OF_REACH])

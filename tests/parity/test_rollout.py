@@ -13,10 +13,10 @@ from small_models import FAMILIES, STRETCHED, small_model
 from transformers import GenerationConfig, PreTrainedModel
 
 from opdlab.errors import DataError, ModelError, NonFiniteError
-from opdlab.llama_step import fits
+from opdlab.modelling.eval_mode import packed_weights, quicker_packed
 from opdlab.records import Rollout
-from opdlab.rollout import CachedEngine, GenerateEngine, RolloutEngine
-from opdlab.sampling_mode import packed_weights, quicker_packed
+from opdlab.sampling.llama_step import fits
+from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
 
 EOS = (2, 7, 11, 23)
 STATEFUL = ("mamba", "recurrent_gemma")

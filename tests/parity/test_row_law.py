@@ -14,15 +14,15 @@ from small_models import FAMILIES, OWN_WAYS, STRETCHED, random_rollout, small_mo
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
-from opdlab.head import log_distribution
-from opdlab.length_groups import states_before_tokens
-from opdlab.naive import naive_scores
+from opdlab.modelling.head import log_distribution
 from opdlab.records import Questions, Rollout, TeacherScores
-from opdlab.rollout import CachedEngine, GenerateEngine, RolloutEngine
-from opdlab.sampling import choose, uniforms, weigh
+from opdlab.sampling.draws import choose, uniforms, weigh
+from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
+from opdlab.scoring.length_groups import states_before_tokens
+from opdlab.scoring.naive import naive_scores
+from opdlab.scoring.teacher import Teacher
+from opdlab.scoring.tree import part
 from opdlab.shapes import Tensor
-from opdlab.teacher import Teacher
-from opdlab.tree import part
 
 LISTED = (
     "llama",

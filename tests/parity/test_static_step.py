@@ -8,12 +8,12 @@ import pytest
 import torch
 from small_models import FAMILIES, OUT_OF_REACH, small_model
 
-from opdlab.attention_hook import Own, UnsupportedError
-from opdlab.decode_attention import DecodePass, Ranges, flash_by_parts, over_ranges
-from opdlab.decoding import decode
-from opdlab.lean_step import fits
-from opdlab.manner import Manner
-from opdlab.recording import Decoded, Draw
+from opdlab.modelling.attention_hook import Own, UnsupportedError
+from opdlab.sampling.decode_attention import DecodePass, Ranges, flash_by_parts, over_ranges
+from opdlab.sampling.decoding import decode
+from opdlab.sampling.lean_step import fits
+from opdlab.sampling.manner import Manner
+from opdlab.sampling.recording import Decoded, Draw
 
 PROMPTS = [[3 + (i * 7 + n) % 50 for i in range(n)] for n in (1, 2, 5, 9, 17, 5, 3)]
 REACHED = [name for name in FAMILIES if name not in OUT_OF_REACH]

@@ -10,17 +10,16 @@ import torch
 from small_models import VOCABULARY, random_rollout, small_model
 from tree_controls import CONTROLS, RAGGED, assert_equal, differences
 
-from opdlab import leaf_attention, shared_prompts
-from opdlab import teacher as teacher_module
-from opdlab.attention_hook import Lines
 from opdlab.errors import ModelError, NonFiniteError
-from opdlab.head import project
-from opdlab.leaf_attention import attention_with_lse, flash_on_cuda, masked_on_cuda
-from opdlab.naive import naive_scores
+from opdlab.modelling.attention_hook import Lines
+from opdlab.modelling.head import project
 from opdlab.records import Questions
+from opdlab.scoring import leaf_attention, shared_prompts, teacher as teacher_module
+from opdlab.scoring.leaf_attention import attention_with_lse, flash_on_cuda, masked_on_cuda
+from opdlab.scoring.naive import naive_scores
+from opdlab.scoring.teacher import Teacher, check_finite
+from opdlab.scoring.tree import leaves, response_states
 from opdlab.shapes import Tensor
-from opdlab.teacher import Teacher, check_finite
-from opdlab.tree import leaves, response_states
 
 MAIN = ["llama", "qwen2", "qwen3", "mistral"]
 

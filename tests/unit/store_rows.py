@@ -9,9 +9,9 @@ from typing import Any
 import run_folders
 from sample_rows import LETTERS
 
+from opdlab.evaluation.store import SampleSet, ask
 from opdlab.identity import Measurement
 from opdlab.records import Generation, Grade
-from opdlab.store import SampleSet, ask
 
 
 def asked(**changes: Any) -> Measurement:

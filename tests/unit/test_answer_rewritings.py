@@ -2,8 +2,7 @@
 
 from fractions import Fraction
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from opdlab_evaluators.answers.matching import Matching
 from opdlab_evaluators.answers.thing import Context

@@ -9,21 +9,19 @@ from small_models import random_rollout, small_model
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from opdlab.bench import race as race_module
-from opdlab.bench import whole
+from opdlab.bench import race as race_module, whole
 from opdlab.bench.head import CHUNKS, WHOLE
 from opdlab.bench.race import Side, race
 from opdlab.bench.rivals import Decoder, dense_tree, prefill_each
-from opdlab.bench.shapes import Shape, ask, work
-from opdlab.bench.shapes import random_rollout as rollout_of
+from opdlab.bench.shapes import Shape, ask, random_rollout as rollout_of, work
 from opdlab.cli import app
+from opdlab.configuration.loader import load_experiment
+from opdlab.console.terminal import duration
 from opdlab.errors import ConfigError
-from opdlab.loader import load_experiment
-from opdlab.naive import naive_scores
 from opdlab.records import Questions
-from opdlab.terminal import duration
+from opdlab.scoring.naive import naive_scores
+from opdlab.scoring.tree import leaves
 from opdlab.training.pair import load_pair
-from opdlab.tree import leaves
 
 SMALL = "width=32,layers=2,heads=4,kv=2,intermediate=48,vocabulary=64"
 

@@ -14,9 +14,9 @@ import yaml
 from huggingface_hub import parse_eval_result_entries
 from run_folders import WEIGHTS, draws, write_model, write_reference, write_run
 
+from opdlab.console.terminal import SymbolConsole
 from opdlab.errors import DataError
-from opdlab.metrics_file import is_bin
-from opdlab.terminal import SymbolConsole
+from opdlab.files.metrics_file import is_bin
 from opdlab_dashboards import hub_results, records, tables
 from opdlab_dashboards.board import Leaderboard, build
 from opdlab_dashboards.curves import fidelity_curves, training_curves

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from opdlab.errors import NonFiniteError, ResumeError
+from opdlab.files.claim import claimed
 from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint, refuse_non_finite
-from opdlab.training.claim import claimed
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_no_checkpoint_holds_nan(weight: float, average: float, said: str) -> No
 
 def test_a_folder_in_use_is_refused_by_the_name_of_its_process(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from opdlab.training.claim import claimed\n"
+        "import sys; from pathlib import Path; from opdlab.files import claimed\n"
         "with claimed(Path(sys.argv[1])):\n"
         "    print('mine', flush=True); sys.stdin.read()\n"
     )

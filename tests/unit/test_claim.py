@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from opdlab.configuration.loader import load_experiment
 from opdlab.errors import ResumeError
-from opdlab.loader import load_experiment
-from opdlab.measuring import evaluate_command, open_subject
-from opdlab.training.claim import LOCK, OWNER, claimed
+from opdlab.evaluation.measuring import evaluate_command, open_subject
+from opdlab.files.claim import LOCK, OWNER, claimed
 
 
 def refused(folder: Path) -> str:

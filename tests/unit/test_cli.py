@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from opdlab import __version__, cli, shipped
+from opdlab import __version__, cli
+from opdlab.configuration.loader import json_schema
 from opdlab.errors import ModelError
-from opdlab.loader import json_schema
+from opdlab.files import shipped
 
 HEAVY = ("torch", "transformers", "mlflow", "lightning", "datasets", "numpy", "yaml")
 COMMANDS = (

@@ -10,11 +10,11 @@ import pytest
 from code_rows import ROWS, livecodebench, mbpp, packed, write
 from machine import need_sandbox, no_data, of_own_data
 
-from opdlab import plugins
 from opdlab.errors import DataError
-from opdlab.evaluation import require
+from opdlab.evaluation.measured import require
+from opdlab.evaluation.store import data_hash
+from opdlab.plugins import registry as plugins
 from opdlab.records import Problem
-from opdlab.store import data_hash
 from opdlab.testing import EvaluatorContract
 from opdlab_evaluators import benchmark as benchmark_module
 from opdlab_evaluators.benchmarks.humaneval import HumanEval

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from store_rows import drawn, fill, graded, kept
 
-from opdlab import comparison
-from opdlab.comparison import find_run, last_sets, own_table, read_run, remarks
+from opdlab.console.terminal import console
 from opdlab.errors import DataError
+from opdlab.evaluation import comparison
+from opdlab.evaluation.comparison import find_run, last_sets, own_table, read_run, remarks
+from opdlab.evaluation.side_by_side import comparable, compare
 from opdlab.records import Grade
-from opdlab.side_by_side import comparable, compare
-from opdlab.terminal import console
 
 RIGHT, HALF = {"p0": "11", "p1": "11"}, {"p0": "10", "p1": "01"}
 

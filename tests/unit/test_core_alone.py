@@ -20,10 +20,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.meta_path.insert(0, Missing())
-from opdlab.methods.lgr import LGR
-from opdlab.methods.opd import OPD
-from opdlab.rollout import CachedEngine
-from opdlab.teacher import Teacher
+from opdlab.methods import LGR, OPD
+from opdlab.sampling import CachedEngine
+from opdlab.scoring import Teacher
 
 torch.manual_seed(0)
 shape = dict(vocab_size=20, hidden_size=16, intermediate_size=16, num_hidden_layers=2,

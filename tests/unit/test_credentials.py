@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from opdlab import credentials, loader
+from opdlab import credentials
+from opdlab.configuration import loader
 from opdlab.errors import ConfigError, ServerError
 from opdlab.serving.client import Access, Client
 from opdlab.serving.engine import OpenAIEngine

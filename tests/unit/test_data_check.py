@@ -4,15 +4,14 @@ import json
 import os
 
 import pytest
-from code_rows import ROWS, mbpp
-from code_rows import write as write_programs
+from code_rows import ROWS, mbpp, write as write_programs
 from machine import need_sandbox, own_data
 from typer.testing import CliRunner
 
-from opdlab import plugins
 from opdlab.cli import app
+from opdlab.console.terminal import console
+from opdlab.plugins import registry as plugins
 from opdlab.records import Verdict
-from opdlab.terminal import console
 from opdlab_evaluators import benchmark as benchmark_module
 from opdlab_evaluators.benchmark import question_id
 from opdlab_evaluators.benchmarks.humaneval import HumanEval

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from spoilt import spoilt
 
-from opdlab import declared, posed
 from opdlab.errors import DataError, PluginError
-from opdlab.evaluator import Evaluator, Trial
 from opdlab.methods.opd import OPD
-from opdlab.oracle import examine
+from opdlab.objectives.oracle import examine
+from opdlab.plugins import declared, posed
+from opdlab.plugins.evaluator import Evaluator, Trial
 from opdlab.records import Problem, Verdict
 
 CONTRACT = OPD().contract

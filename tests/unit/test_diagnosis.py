@@ -13,20 +13,20 @@ import pytest
 import torch
 from end_to_end.laboratory import save_model
 
-from opdlab import models
 from opdlab.diagnosis import bootstrap, decay, findings, page, report
+from opdlab.diagnosis.fidelity import Curves
 from opdlab.diagnosis.findings import Observed, find
 from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
 from opdlab.diagnosis.observe import WINDOW, Asked, Bench, hand_over, respond, spread
 from opdlab.diagnosis.run import clean
+from opdlab.diagnosis.sigmoid import sigmoid
 from opdlab.diagnosis.work import CONTROL
 from opdlab.errors import DataError
-from opdlab.evaluator import Evaluator
-from opdlab.fidelity import Curves
+from opdlab.modelling import models
+from opdlab.plugins.evaluator import Evaluator
 from opdlab.records import Problem, Verdict
-from opdlab.rollout import CachedEngine
-from opdlab.sigmoid import sigmoid
-from opdlab.teacher import Teacher
+from opdlab.sampling.rollout import CachedEngine
+from opdlab.scoring.teacher import Teacher
 
 
 @dataclass(frozen=True)

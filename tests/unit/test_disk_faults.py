@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from opdlab import cli, mlflow_store, tracking
+from opdlab import cli
+from opdlab.console.interrupt import StopRequest
 from opdlab.errors import TrackingError
-from opdlab.interrupt import StopRequest
+from opdlab.files.whole_files import write_whole
+from opdlab.tracking import mlflow_store, session as tracking
 from opdlab.training import group
 from opdlab.training.group import Group
 from opdlab.training.run import Session
-from opdlab.whole_files import write_whole
 
 
 def test_a_disk_that_takes_nothing_ends_a_command_in_one_line(
@@ -116,7 +117,7 @@ def test_a_store_on_a_full_disk_is_told_with_the_remedy(
 
 
 def test_runs_that_were_moved_are_gone_on_with(tmp_path: Path) -> None:
-    from opdlab import loader
+    from opdlab.configuration import loader
 
     before = loader.load_experiment("quickstart", [f"output={tmp_path / 'old'}"])
     folder = group.open_group(before).folder

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from sample_rows import rows
 
-from opdlab import disputes
+from opdlab.evaluation import disputes
 
 
 def test_both_scores_and_the_problems_are_told(capsys):

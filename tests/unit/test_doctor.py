@@ -15,25 +15,25 @@ from scipy.stats import kstest
 from spoilt import spoilt
 from typer.testing import CliRunner
 
-from opdlab import (
-    decoder,
-    doctor_draws,
-    doctor_machine,
-    doctor_models,
-    doctor_training,
-    loader,
-    models,
-)
 from opdlab.cli import app
-from opdlab.config import Experiment
-from opdlab.doctor import diagnose, look_at, of_a_teacher
-from opdlab.doctor_lines import Line
-from opdlab.doctor_objective import objectives
-from opdlab.doctor_probe import Cast, Probe, make_probe, share_of_teachers
+from opdlab.configuration import loader
+from opdlab.configuration.config import Experiment
+from opdlab.doctor import (
+    draws as doctor_draws,
+    machine as doctor_machine,
+    models as doctor_models,
+    training as doctor_training,
+)
+from opdlab.doctor.checks import diagnose, look_at, of_a_teacher
+from opdlab.doctor.lines import Line
+from opdlab.doctor.objective import objectives
+from opdlab.doctor.probe import Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import ConfigError
-from opdlab.prompts import open_prompts
+from opdlab.modelling import models
+from opdlab.prompts.drawn import open_prompts
 from opdlab.records import Problem, Questions, Rollout, TeacherScores, Verdict
-from opdlab.teacher import Teacher
+from opdlab.sampling import decoder
+from opdlab.scoring.teacher import Teacher
 from opdlab_evaluators.embedded.routes import Routes
 
 

@@ -17,15 +17,15 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 from unit.test_training import rollout_of
 
-from opdlab import models
-from opdlab.config import Experiment
+from opdlab.configuration.config import Experiment
 from opdlab.errors import ModelError
-from opdlab.head import chunked_loss
-from opdlab.length_groups import states_before_tokens
-from opdlab.models import reach
-from opdlab.prompts import encode
+from opdlab.modelling import models
+from opdlab.modelling.head import chunked_loss
+from opdlab.modelling.models import reach
+from opdlab.prompts.drawn import encode
 from opdlab.records import Questions
-from opdlab.teacher import Teacher
+from opdlab.scoring.length_groups import states_before_tokens
+from opdlab.scoring.teacher import Teacher
 from opdlab.training.module import Distillation, ended_by, require_shared
 from opdlab.training.pair import Pair, load_module, load_pair, require_prompt
 

@@ -10,12 +10,13 @@ import torch
 from small_models import small_model
 from transformers import PreTrainedModel
 
-from opdlab import decoder, models
 from opdlab.errors import NonFiniteError
-from opdlab.evaluation import Answer, Subject
-from opdlab.growing_cache import GrowingCache
+from opdlab.evaluation.measured import Answer, Subject
+from opdlab.modelling import models
 from opdlab.records import Rollout
-from opdlab.rollout import CachedEngine, GenerateEngine, RolloutEngine
+from opdlab.sampling import decoder
+from opdlab.sampling.growing_cache import GrowingCache
+from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
 
 EOS = 2
 LONGEST, SPARE = 60, 8

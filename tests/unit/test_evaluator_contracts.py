@@ -5,8 +5,8 @@ import json
 import pytest
 from machine import of_own_data
 
-from opdlab import plugins
-from opdlab.evaluator import Evaluator
+from opdlab.plugins import registry as plugins
+from opdlab.plugins.evaluator import Evaluator
 from opdlab.records import Verdict
 from opdlab.testing import EvaluatorContract
 from opdlab_evaluators import benchmark as benchmark_module

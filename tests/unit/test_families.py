@@ -10,13 +10,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from opdlab.errors import DataError
-from opdlab.models import load_tokenizer
+from opdlab.evaluation.store import data_hash
+from opdlab.modelling.models import load_tokenizer
 from opdlab.records import Problem
-from opdlab.store import data_hash
 from opdlab_evaluators.embedded.arithmetic import Arithmetic
 from opdlab_evaluators.embedded.chain import OPERATIONS, Chain
 from opdlab_evaluators.embedded.family import Family, is_test

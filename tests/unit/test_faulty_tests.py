@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from code_rows import ROWS
-from code_rows import write as write_programs
+from code_rows import ROWS, write as write_programs
 from machine import need_sandbox
 from typer.testing import CliRunner
 
 from opdlab.cli import app
+from opdlab.console.terminal import console
 from opdlab.errors import DataError
-from opdlab.terminal import console
 from opdlab_evaluators import benchmark as benchmark_module
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.benchmarks.mbpp import Mbpp

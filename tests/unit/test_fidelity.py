@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 from scipy import optimize
 
+from opdlab.diagnosis.fidelity import Curves, effective_horizon, fit, pair_distance, shift
+from opdlab.diagnosis.sigmoid import search, sigmoid
 from opdlab.errors import DataError
-from opdlab.fidelity import (
-    Curves,
-    effective_horizon,
-    fit,
-    pair_distance,
-    shift,
-)
-from opdlab.sigmoid import search, sigmoid
 
 # arXiv:2605.30833, Table 5: before and after training by OPD; t in thousands of tokens.
 TABLE_5 = {

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from opdlab import loader
-from opdlab.config import Experiment
+from opdlab.configuration import loader
+from opdlab.configuration.config import Experiment
 from opdlab.errors import ResumeError, StorageError
-from opdlab.natural_order import natural
+from opdlab.files.natural_order import natural
 from opdlab.training.group import CONFIG, groups, last_group, open_group
 
 

@@ -9,8 +9,8 @@ import pytest
 from end_to_end.laboratory import save_model
 from unit.test_training import build, fit, rollout_of
 
-from opdlab.config import Experiment, HackingWatch
-from opdlab.loader import load_experiment
+from opdlab.configuration.config import Experiment, HackingWatch
+from opdlab.configuration.loader import load_experiment
 from opdlab.training.hacking import Alarms, longest_repeat, unwatched
 
 SETTINGS = HackingWatch(window=5)

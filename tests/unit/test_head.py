@@ -11,8 +11,7 @@ import torch
 from small_models import VOCABULARY, small_model
 from transformers import PreTrainedModel
 
-from opdlab import plugins
-from opdlab.head import (
+from opdlab.modelling.head import (
     _probability_of_draw,
     chunked_loss,
     decoder,
@@ -21,11 +20,12 @@ from opdlab.head import (
     rows_at_a_time,
     vocabulary_statistics,
 )
-from opdlab.naive import naive_scores
-from opdlab.precision import FLOOR, expectation, in_float32
+from opdlab.modelling.precision import FLOOR, expectation, in_float32
+from opdlab.plugins import registry as plugins
 from opdlab.records import Questions, Supervision
-from opdlab.rollout import CachedEngine
-from opdlab.teacher import Teacher
+from opdlab.sampling.rollout import CachedEngine
+from opdlab.scoring.naive import naive_scores
+from opdlab.scoring.teacher import Teacher
 
 # Soft caps, scales, biases, tied weights, and decoders that stand in unusual places.
 HEADS = [

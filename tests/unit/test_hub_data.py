@@ -13,11 +13,11 @@ from code_rows import ROWS
 from hub_server import Hub, served
 from huggingface_hub import constants
 
-from opdlab import plugins
-from opdlab.characters import character_tokenizer
-from opdlab.config import DatasetPrompts
+from opdlab.configuration.config import DatasetPrompts
 from opdlab.errors import DataError
-from opdlab.prompts import DatasetSource, open_prompts
+from opdlab.plugins import registry as plugins
+from opdlab.pretraining.characters import character_tokenizer
+from opdlab.prompts.drawn import DatasetSource, open_prompts
 from opdlab_evaluators import benchmark
 
 SHARD = "00000-of-00001"

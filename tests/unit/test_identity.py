@@ -24,14 +24,14 @@ from run_folders import (
 )
 from store_rows import fill, kept
 
-from opdlab.config import Experiment
+from opdlab.configuration.config import Experiment
+from opdlab.configuration.loader import load_experiment
 from opdlab.errors import DataError, ResumeError
-from opdlab.evaluation import engine_of
+from opdlab.evaluation.measured import engine_of
+from opdlab.evaluation.store import ask, read_samples, sample_sets
 from opdlab.identity import EXECUTION, MEASUREMENTS, Execution, Measurement, learned, roles
-from opdlab.loader import load_experiment
-from opdlab.rollout import CachedEngine
+from opdlab.sampling.rollout import CachedEngine
 from opdlab.serving.engine import OpenAIEngine
-from opdlab.store import ask, read_samples, sample_sets
 from opdlab_dashboards import page_files, records, tables
 from opdlab_dashboards.board import build
 from opdlab_dashboards.leaderboard import gather

@@ -14,14 +14,14 @@ import pytest
 from run_folders import contents, draws, subject, write_model, write_run
 from store_rows import asked, fill, kept
 
-from opdlab import models
+from opdlab.configuration.loader import load_experiment
 from opdlab.diagnosis.work import Settings, Work, what, what_is_asked
 from opdlab.errors import DataError, ResumeError
+from opdlab.evaluation.side_by_side import comparable, compare
+from opdlab.evaluation.store import sample_sets
 from opdlab.identity import Execution, Measurement, ModelId
-from opdlab.loader import load_experiment
+from opdlab.modelling import models
 from opdlab.records import Verdict
-from opdlab.side_by_side import comparable, compare
-from opdlab.store import sample_sets
 from opdlab_dashboards.board import build
 from opdlab_dashboards.measured import find
 from opdlab_dashboards.report import report

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 from store_rows import drawn, kept
 
-from opdlab.evaluation import grade_missing, judge
-from opdlab.evaluator import Evaluator
+from opdlab.evaluation.measured import grade_missing, judge
+from opdlab.plugins.evaluator import Evaluator
 from opdlab.records import Problem, Verdict
 from opdlab_evaluators.answers.grading import grade_answers
 

@@ -11,12 +11,11 @@ import pytest
 from code_rows import write as write_programs
 from machine import own_data
 
-from opdlab import plugins
 from opdlab.datafiles import read_rows
 from opdlab.errors import DataError
-from opdlab.store import data_hash
-from opdlab_evaluators import benchmark as benchmark_module
-from opdlab_evaluators import known
+from opdlab.evaluation.store import data_hash
+from opdlab.plugins import registry as plugins
+from opdlab_evaluators import benchmark as benchmark_module, known
 from opdlab_evaluators.benchmarks.hmmt_feb_2025 import HmmtFeb2025
 from opdlab_evaluators.benchmarks.hmmt_feb_2026 import HmmtFeb2026
 from opdlab_evaluators.benchmarks.humaneval import HumanEval

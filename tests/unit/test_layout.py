@@ -1,5 +1,6 @@
 """The repository's layout: nothing in it stands in the way of another module."""
 
+import ast
 import importlib
 import subprocess
 import sys
@@ -76,3 +77,43 @@ def test_the_tested_set_names_exact_versions_and_no_place():
         assert equals, pin
         assert version.replace(".", "").replace("post", "").isalnum(), pin
     assert "torch==2.13.0" in pins
+
+
+CORE = ROOT / "platform" / "opdlab"
+ROOMS = sorted(path.parent for path in CORE.glob("*/__init__.py"))
+
+
+def imported(path: Path) -> list[tuple[str, ...]]:
+    """Parts of every module that a file names in `from ... import`."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    found = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return [tuple(module.split(".")) for module in found if module]
+
+
+@pytest.mark.parametrize("room", [room.name for room in ROOMS])
+def test_a_room_says_what_it_is_for(room: str):
+    assert importlib.import_module(f"opdlab.{room}").__doc__
+
+
+@pytest.mark.parametrize("room", [room.name for room in ROOMS])
+def test_all_that_the_face_of_a_room_shows_is_there(room: str):
+    face = importlib.import_module(f"opdlab.{room}")
+    assert all(hasattr(face, name) for name in getattr(face, "__all__", []))
+
+
+def test_a_room_is_entered_by_its_face():
+    rooms = {room.name for room in ROOMS}
+    sources = [ROOT / folder for folder in ("platform", "evaluators", "dashboards")]
+    beside = {
+        f"{path.relative_to(ROOT)} imports {'.'.join(module)}"
+        for source in sources
+        for path in source.rglob("*.py")
+        for module in imported(path)
+        if module[0] == "opdlab" and len(module) > 2 and module[1] in rooms
+        if CORE / module[1] not in path.parents
+    }
+    assert not beside
+
+
+def test_few_files_stand_outside_of_rooms():
+    assert len(list(CORE.glob("*.py"))) <= 12

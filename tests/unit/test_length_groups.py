@@ -6,9 +6,9 @@ import pytest
 import torch
 from small_models import random_rollout, small_model
 
-from opdlab import length_groups as module
-from opdlab.head import hidden_states
-from opdlab.length_groups import length_groups, states_before_tokens
+from opdlab.modelling.head import hidden_states
+from opdlab.scoring import length_groups as module
+from opdlab.scoring.length_groups import length_groups, states_before_tokens
 
 
 def cost(groups: list[torch.Tensor], lengths: torch.Tensor) -> int:

@@ -6,13 +6,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
-from opdlab import documents, plugins, shipped
-from opdlab.config import Experiment
-from opdlab.errors import ConfigError
-from opdlab.loader import (
+from opdlab.configuration import documents
+from opdlab.configuration.config import Experiment
+from opdlab.configuration.loader import (
     json_schema,
     load,
     load_experiment,
@@ -21,7 +19,10 @@ from opdlab.loader import (
     save_resolved,
     variants,
 )
-from opdlab.pretrain_config import Pretraining
+from opdlab.configuration.pretrain_config import Pretraining
+from opdlab.errors import ConfigError
+from opdlab.files import shipped
+from opdlab.plugins import registry as plugins
 
 EVALUATORS = ", ".join(plugins.names(plugins.EVALUATORS))
 BASE = """\

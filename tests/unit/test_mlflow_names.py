@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
-from opdlab.mlflow_names import LONGEST, quoted, unquoted
+from opdlab.tracking.mlflow_names import LONGEST, quoted, unquoted
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from opdlab import mlflow_empty, mlflow_store, tracking, unsent
 from opdlab.errors import TrackingError
-from opdlab.mlflow_run import INSTEAD, TAG_LIMIT
-from opdlab.tracking import Tracker
+from opdlab.tracking import mlflow_empty, mlflow_store, session as tracking, unsent
+from opdlab.tracking.mlflow_run import INSTEAD, TAG_LIMIT
+from opdlab.tracking.session import Tracker
 
 
 @pytest.fixture

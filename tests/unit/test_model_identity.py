@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from run_folders import contents, write_run
 
-from opdlab import models
 from opdlab.errors import ResumeError
 from opdlab.identity import Execution, ModelId
+from opdlab.modelling import models
 
 CONFIG, GENERATION, TOKENIZER = (
     "config.json",

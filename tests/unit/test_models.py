@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from opdlab import models
 from opdlab.errors import ModelError, OutOfReachError
-from opdlab.models import (
+from opdlab.modelling import models
+from opdlab.modelling.models import (
     eos_ids,
     load_model,
     load_tokenizer,

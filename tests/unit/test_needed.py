@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from opdlab_evaluators.needed import count_needed, smallest
 from opdlab_evaluators.power import Spread, smallest_difference

@@ -13,13 +13,13 @@ import torch
 from end_to_end.laboratory import save_model
 from unit.test_training import build, fit, rollout_of
 
-from opdlab.config import Mask
+from opdlab.configuration.config import Mask
+from opdlab.configuration.loader import load, load_experiment
 from opdlab.errors import ConfigError, DataError
-from opdlab.loader import load, load_experiment
 from opdlab.methods.divergences import policy_gradient
 from opdlab.methods.grpo import group_advantage
-from opdlab.models import load_tokenizer
-from opdlab.prompts import ProblemSource
+from opdlab.modelling.models import load_tokenizer
+from opdlab.prompts.drawn import ProblemSource
 from opdlab.records import Problem, Rollout, Verdict
 from opdlab.training import grading
 from opdlab.training.pair import load_pair

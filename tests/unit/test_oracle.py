@@ -11,9 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from opdlab import terminal
 from opdlab.cli import app
-from opdlab.doctor_objective import COLUMNS, Examined, installed, show
+from opdlab.console import terminal
+from opdlab.console.terminal import SymbolConsole
+from opdlab.doctor.objective import COLUMNS, Examined, installed, show
 from opdlab.methods.base import Method
 from opdlab.methods.divergences import at, policy_gradient
 from opdlab.methods.forward_kl import ForwardKL
@@ -23,12 +24,11 @@ from opdlab.methods.lgr import LGR
 from opdlab.methods.opd import OPD
 from opdlab.methods.reopold import Reopold
 from opdlab.methods.sampled import supervision_of
-from opdlab.oracle import EXACT, Finding, Setting, examine, expected_gradient
-from opdlab.oracle_controls import CONTROLS, DetachedTopK
+from opdlab.objectives.oracle import EXACT, Finding, Setting, examine, expected_gradient
+from opdlab.objectives.oracle_controls import CONTROLS, DetachedTopK
+from opdlab.objectives.tiny_world import make_world
+from opdlab.objectives.true_gradients import true_gradients
 from opdlab.records import Rollout, Supervision, TeacherScores
-from opdlab.terminal import SymbolConsole
-from opdlab.tiny_world import make_world
-from opdlab.true_gradients import true_gradients
 
 OBJECTIVES = dict(installed())
 

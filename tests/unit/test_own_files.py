@@ -13,7 +13,7 @@ from run_folders import draws, write_run
 
 from opdlab.bench import race
 from opdlab.errors import DataError
-from opdlab.marked import write_page
+from opdlab.files.marked import write_page
 from opdlab_dashboards.leaderboard import leaderboard
 from opdlab_dashboards.own_files import LOCK, MARK, write_folder
 from opdlab_dashboards.report import report

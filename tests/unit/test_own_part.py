@@ -8,19 +8,19 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from opdlab.config import Evaluation
+from opdlab.configuration.config import Evaluation
 from opdlab.diagnosis.observation import Tokens
 from opdlab.diagnosis.observe import Asked, Bench, graded
-from opdlab.evaluation import Answer, Measured, draw_missing, grade_missing, judge
-from opdlab.evaluator import Evaluator
+from opdlab.evaluation.measured import Answer, Measured, draw_missing, grade_missing, judge
+from opdlab.evaluation.regrading import regrade_set
+from opdlab.evaluation.store import ask
 from opdlab.identity.measurement import Measurement
 from opdlab.identity.model_id import ModelId
-from opdlab.own_part import marks_of, own_part, read, text_of, written
-from opdlab.prompts import ProblemSource
+from opdlab.modelling.answer_part import marks_of, own_part, read, text_of, written
+from opdlab.plugins.evaluator import Evaluator
+from opdlab.prompts.drawn import ProblemSource
 from opdlab.records import Generation, Problem, Rollout
-from opdlab.regrading import regrade_set
-from opdlab.rollout import CachedEngine
-from opdlab.store import ask
+from opdlab.sampling.rollout import CachedEngine
 from opdlab.training.grading import outcomes
 from opdlab_evaluators.answers.grading import grade_answers
 from opdlab_evaluators.benchmarks.gsm8k import Gsm8k

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from opdlab.configuration.loader import load_experiment
 from opdlab.errors import ConfigError
-from opdlab.loader import load_experiment
 from opdlab.training.pair import require_within
 
 

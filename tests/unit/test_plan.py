@@ -8,16 +8,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
-from opdlab import models, plan, shipped
-from opdlab.characters import character_tokenizer
-from opdlab.config import DatasetPrompts, Experiment, Model, Specialist
-from opdlab.footprint import activations, footprint, memory
-from opdlab.loader import load_experiment, load_pretraining, variants
+from opdlab.configuration.config import DatasetPrompts, Experiment, Model, Specialist
+from opdlab.configuration.loader import load_experiment, load_pretraining, variants
+from opdlab.console.terminal import SymbolConsole
+from opdlab.files import shipped
 from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.future_kl import FutureKL
 from opdlab.methods.jsd import JSD
+from opdlab.modelling import models
+from opdlab.planning import plan
+from opdlab.planning.footprint import activations, footprint, memory
+from opdlab.pretraining.characters import character_tokenizer
 from opdlab.sweeps.extent import outermost
-from opdlab.terminal import SymbolConsole
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 70}
 LLAMA = LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=160, tie_word_embeddings=True)

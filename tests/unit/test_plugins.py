@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from opdlab import plugins
-from opdlab.config import AnyEngine, AnyEvaluator, AnyMethod, Experiment
+from opdlab.configuration.config import AnyEngine, AnyEvaluator, AnyMethod, Experiment
+from opdlab.configuration.loader import json_schema, load, load_experiment, save_resolved
 from opdlab.errors import ConfigError, PluginError
-from opdlab.loader import json_schema, load, load_experiment, save_resolved
+from opdlab.plugins import registry as plugins
 
 THIRD_PARTY = '''
 from collections.abc import Sequence
 from dataclasses import dataclass
-from opdlab.evaluator import Evaluator
-from opdlab.methods.opd import OPD
+from opdlab.methods import OPD
+from opdlab.plugins import Evaluator
 from opdlab.records import Problem, Verdict, option
-from opdlab.rollout import GenerateEngine
+from opdlab.sampling import GenerateEngine
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ import pytest
 from sample_rows import grid
 from scipy import stats
 
+from opdlab.console.terminal import SymbolConsole
 from opdlab.errors import DataError
-from opdlab.power import table
-from opdlab.terminal import SymbolConsole
+from opdlab.evaluation.power import table
 from opdlab_evaluators.needed import count_needed, factor, smallest
 from opdlab_evaluators.power import Spread, assumed, from_samples, smallest_difference
 

@@ -10,12 +10,12 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from opdlab import models
-from opdlab.characters import EOS_ID, PAD_ID, UNKNOWN_ID, character_tokenizer
+from opdlab.configuration.pretrain_config import Pretraining
 from opdlab.errors import DataError, ModelError, ResumeError
-from opdlab.pretrain import pretrain
-from opdlab.pretrain_config import Pretraining
-from opdlab.traces import IGNORED, TraceBatches, turns
+from opdlab.modelling import models
+from opdlab.pretraining.characters import EOS_ID, PAD_ID, UNKNOWN_ID, character_tokenizer
+from opdlab.pretraining.run import pretrain
+from opdlab.pretraining.traces import IGNORED, TraceBatches, turns
 
 CHARACTERS = "0123456789abcdefghijpqrsMCR+-*=;#(),:>"
 

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from run_folders import write_run
 
-from opdlab import doctor_models, plan
-from opdlab.characters import character_tokenizer
-from opdlab.config import DatasetPrompts
+from opdlab.configuration.config import DatasetPrompts
+from opdlab.configuration.loader import load_experiment, load_pretraining
+from opdlab.doctor import models as doctor_models
 from opdlab.errors import ConfigError, DataError, ResumeError
 from opdlab.identity import Execution
-from opdlab.loader import load_experiment, load_pretraining
-from opdlab.models import load_tokenizer
-from opdlab.prompts import DatasetSource, PromptSource, open_prompts, unknown
+from opdlab.modelling.models import load_tokenizer
+from opdlab.planning import plan
+from opdlab.pretraining.characters import character_tokenizer
+from opdlab.prompts.drawn import DatasetSource, PromptSource, open_prompts, unknown
 from opdlab.training.run import require_all
 
 

@@ -1,8 +1,7 @@
 """Places among many systems: valid for all pairs together, and consistent with one another."""
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from opdlab_evaluators.ranking import LEVEL, _closed, rank

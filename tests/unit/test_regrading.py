@@ -2,9 +2,9 @@
 
 import pytest
 
+from opdlab.console.terminal import console
+from opdlab.evaluation.regrading import WIDTH, Regraded, brief, changes, cut, table
 from opdlab.records import Grade
-from opdlab.regrading import WIDTH, Regraded, brief, changes, cut, table
-from opdlab.terminal import console
 
 PROGRAM = "import math\n\n\ndef area(r):\n    return math.pi * r * r\n"
 

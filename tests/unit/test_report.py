@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from run_folders import draws, write_reference, write_run
 
-from opdlab import comparison
 from opdlab.errors import DataError
+from opdlab.evaluation import comparison
 from opdlab_dashboards import swept
 from opdlab_dashboards.board import build
 from opdlab_dashboards.differences import pair

@@ -6,14 +6,14 @@ import pytest
 import torch
 from spoilt import spoilt
 
-from opdlab import returned
 from opdlab.errors import DataError, PluginError
-from opdlab.evaluator import Evaluator
 from opdlab.methods.opd import OPD
-from opdlab.oracle import examine
+from opdlab.objectives.oracle import examine
+from opdlab.plugins import returned
+from opdlab.plugins.evaluator import Evaluator
+from opdlab.plugins.verdicts import verdicts_on
 from opdlab.records import Problem, Questions, Supervision, Verdict
-from opdlab.rollout import CachedEngine
-from opdlab.verdicts import verdicts_on
+from opdlab.sampling.rollout import CachedEngine
 
 
 @dataclass(frozen=True)

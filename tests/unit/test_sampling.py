@@ -6,11 +6,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy.stats import chi2, kstest
 
-from opdlab.sampling import choose, record, uniforms, weigh
+from opdlab.sampling.draws import choose, record, uniforms, weigh
 
 SEEDS = torch.arange(400)[:, None]
 POSITIONS = torch.arange(300)

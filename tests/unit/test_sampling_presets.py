@@ -2,9 +2,9 @@
 
 import pytest
 
-from opdlab.config import Evaluation
-from opdlab.evaluation import sampling_engine
-from opdlab.rollout import CachedEngine
+from opdlab.configuration.config import Evaluation
+from opdlab.evaluation.measured import sampling_engine
+from opdlab.sampling.rollout import CachedEngine
 
 ENGINE = CachedEngine(max_new_tokens=80, temperature=0.3, top_p=0.5)
 

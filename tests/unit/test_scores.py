@@ -8,12 +8,11 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sample_rows import grid, row, rows, votes
 
-from opdlab import plugins
 from opdlab.errors import DataError
+from opdlab.plugins import registry as plugins
 from opdlab.records import Verdict
 from opdlab_evaluators.intervals import mean_interval
 from opdlab_evaluators.scores import average, granularity_ok, summarise

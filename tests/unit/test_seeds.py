@@ -7,8 +7,8 @@ import optuna
 import pytest
 import torch
 
+from opdlab.configuration.loader import load_experiment
 from opdlab.errors import ConfigError
-from opdlab.loader import load_experiment
 from opdlab.seeds import LARGEST_SEED, row_seeds, small_seed
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import make_sampler

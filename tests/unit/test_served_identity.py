@@ -13,15 +13,15 @@ import torch
 from run_folders import asked
 from token_server import TokenServer
 
-from opdlab import models
 from opdlab.errors import ServerError
+from opdlab.evaluation.known_answers import Prints
+from opdlab.evaluation.served import Served, open_served
+from opdlab.evaluation.store import ask
 from opdlab.identity import MEASUREMENTS
+from opdlab.modelling import models
 from opdlab.serving.client import Client
 from opdlab.serving.dialect import identify
 from opdlab.serving.engine import OpenAIEngine
-from opdlab.serving.known_answers import Prints
-from opdlab.serving.subject import Served, open_served
-from opdlab.store import ask
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
 
@@ -171,8 +171,8 @@ def test_answers_of_a_server_that_got_other_weights_in_between_are_left_out(
 def test_what_a_server_said_before_it_was_last_seen_stays(
     server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opdlab.serving.held.EVERY_S", 0.0)
-    monkeypatch.setattr("opdlab.serving.held.COSTS", 0.0)
+    monkeypatch.setattr("opdlab.evaluation.held.EVERY_S", 0.0)
+    monkeypatch.setattr("opdlab.evaluation.held.COSTS", 0.0)
     who = opened(server, tmp_path)
     swapped_after(server, 9)
     came: list[int] = []

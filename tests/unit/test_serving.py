@@ -17,15 +17,14 @@ from small_models import small_model
 from token_server import EOS, TokenServer
 from transformers import PreTrainedModel
 
-from opdlab import models
 from opdlab.errors import PeerError, ServerError
+from opdlab.modelling import models
 from opdlab.peers import failing_together
 from opdlab.records import Rollout
-from opdlab.rescoring import scored
-from opdlab.rollout import CachedEngine
-from opdlab.sampling import concatenate
-from opdlab.serving import fingerprint as module
-from opdlab.serving import weights
+from opdlab.sampling.draws import concatenate
+from opdlab.sampling.rescoring import scored
+from opdlab.sampling.rollout import CachedEngine
+from opdlab.serving import fingerprint as module, weights
 from opdlab.serving.client import Access, Client
 from opdlab.serving.dialect import Draw, Identity, completion_body, identify, prompt_text
 from opdlab.serving.engine import OpenAIEngine

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from opdlab.config import Experiment
-from opdlab.evaluation import sampling_engine
-from opdlab.loader import load_experiment, variants
+from opdlab.configuration.config import Experiment
+from opdlab.configuration.loader import load_experiment, variants
+from opdlab.evaluation.measured import sampling_engine
 from opdlab.training.hacking import unwatched
 
 SHIPPED = [

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from run_folders import draws, write_run
 
-from opdlab import metrics_file, models, unsent
 from opdlab.errors import DataError
+from opdlab.files import metrics_file
+from opdlab.files.whole_files import read_json, whole_folder, write_whole
 from opdlab.identity import EXECUTION, Execution
+from opdlab.modelling import models
 from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
+from opdlab.tracking import unsent
 from opdlab.training.group import STATE, Group
-from opdlab.whole_files import read_json, whole_folder, write_whole
 from opdlab_dashboards.measured import find
 
 READERS: dict[str, Callable[[Path], Any]] = {

@@ -18,8 +18,8 @@ import pytest
 from store_rows import asked, drawn, fill, graded, kept, many
 
 from opdlab.errors import DataError
+from opdlab.evaluation.store import data_hash, read_samples
 from opdlab.records import Grade, Problem
-from opdlab.store import data_hash, read_samples
 
 WHOLE = {"p0": "10", "p1": "n1"}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from opdlab.configuration.loader import load_experiment
 from opdlab.errors import ConfigError
-from opdlab.loader import load_experiment
-from opdlab.metrics_file import METRICS
+from opdlab.files.metrics_file import METRICS
 from opdlab.sweeps.metrics import almost
 from opdlab.sweeps.study import SweepError, make_sampler, open_study
 from opdlab.sweeps.trial import ended_early

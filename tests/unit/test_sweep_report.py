@@ -10,15 +10,14 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from opdlab import mlflow_store, tracking
-from opdlab.config import Experiment
-from opdlab.loader import load_experiment
-from opdlab.sweeps import importance as importance_module
-from opdlab.sweeps import report
+from opdlab.configuration.config import Experiment
+from opdlab.configuration.loader import load_experiment
+from opdlab.sweeps import importance as importance_module, report
 from opdlab.sweeps.importance import groups, importance, importance_figure
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import SweepError, progress
-from opdlab.tracking import Tracker
+from opdlab.tracking import mlflow_store, session as tracking
+from opdlab.tracking.session import Tracker
 
 Direction = Literal["maximize", "minimize"]
 RATE = "training.learning_rate"

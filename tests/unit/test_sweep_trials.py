@@ -16,11 +16,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from opdlab import models
-from opdlab.config import Experiment
+from opdlab.configuration.config import Experiment
+from opdlab.configuration.loader import load_experiment
+from opdlab.console.interrupt import StopRequest
 from opdlab.errors import DataError
-from opdlab.interrupt import StopRequest
-from opdlab.loader import load_experiment
+from opdlab.modelling import models
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.importance import groups
 from opdlab.sweeps.outcome import OUTCOME, Outcome, last_known, read_stop, write_stop

@@ -12,11 +12,9 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from opdlab import mlflow_store
-from opdlab.config import Experiment
+from opdlab.configuration.config import Experiment
+from opdlab.configuration.loader import load_experiment, with_values
 from opdlab.errors import ConfigError, DataError
-from opdlab.loader import load_experiment, with_values
-from opdlab.mlflow_page import VIEW, save_view
 from opdlab.sweeps import report
 from opdlab.sweeps.importance import importance, of_one_objective
 from opdlab.sweeps.outcome import Outcome, intermediate
@@ -32,6 +30,8 @@ from opdlab.sweeps.settings import (
 from opdlab.sweeps.study import make_pruner, make_sampler, progress, suggest
 from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import Watch, trial_config
+from opdlab.tracking import mlflow_store
+from opdlab.tracking.mlflow_page import VIEW, save_view
 
 METHODS = {"type": "choice", "values": {"opd": {"type": "opd"}, "lgr": {"type": "lgr"}}}
 CONDITIONAL = {

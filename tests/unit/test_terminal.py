@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from opdlab import terminal
+from opdlab.console import terminal
 
 
 class Clock:

@@ -15,13 +15,13 @@ from end_to_end.laboratory import comparable, save_model
 from lightning.pytorch.plugins import MixedPrecision
 from token_server import TokenServer
 
-from opdlab import models
-from opdlab.config import Experiment, Training
+from opdlab.configuration.config import Experiment, Training
 from opdlab.errors import NonFiniteError
-from opdlab.evaluation import Subject
-from opdlab.prompts import open_prompts
+from opdlab.evaluation.measured import Subject
+from opdlab.modelling import models
+from opdlab.prompts.drawn import open_prompts
 from opdlab.records import Rollout
-from opdlab.teacher import Teacher
+from opdlab.scoring.teacher import Teacher
 from opdlab.training.measures import by_position, repetition_rate
 from opdlab.training.module import Distillation, learning_rate_factor
 from opdlab.training.watch import keep_copy, rounded

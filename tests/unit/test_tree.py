@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from small_models import random_rollout
 
 from opdlab.records import Questions
-from opdlab.tree import chunks, draws, leaves, part, response_states, same_prompts
+from opdlab.scoring.tree import chunks, draws, leaves, part, response_states, same_prompts
 
 
 def test_leaves_drop_the_sampled_token_the_missing_and_the_repeated() -> None:

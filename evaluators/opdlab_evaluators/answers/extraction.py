@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from opdlab.own_part import own_part
+from opdlab.modelling import own_part
 from opdlab_evaluators.answers.phrases import answer_phrase, last_statement
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from opdlab.disputes import DISPUTED
+from opdlab.evaluation import DISPUTED
 from opdlab.records import Verdict
 from opdlab_evaluators.answers.equality import Outcome, quick
 from opdlab_evaluators.answers.extraction import Extracted, extract

@@ -11,9 +11,9 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
-from opdlab.disputes import DISPUTED
 from opdlab.errors import ConfigError, DataError
-from opdlab.evaluator import DataReport
+from opdlab.evaluation import DISPUTED
+from opdlab.plugins import DataReport
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.benchmark import Fields, pick
 from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from opdlab.errors import DataError
-from opdlab.evaluator import Evaluator
+from opdlab.plugins import Evaluator
 from opdlab.records import Problem, option
 
 TEST_SHARE = 8

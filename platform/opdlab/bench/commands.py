@@ -20,7 +20,7 @@ def _not_anothers(path: str | None) -> str | None:
     if path is not None:
         from pathlib import Path
 
-        from opdlab.marked import require_own_figures
+        from opdlab.files import require_own_figures
 
         require_own_figures(Path(path))
     return path
@@ -83,7 +83,7 @@ def scoring(
     from opdlab.bench.scoring import bench_scoring
     from opdlab.bench.shapes import Shape
     from opdlab.errors import ConfigError
-    from opdlab.models import use_threads
+    from opdlab.modelling import use_threads
 
     _check(device, dtype)
     use_threads(threads)
@@ -165,7 +165,7 @@ def head(
     """
     from opdlab.bench.head import bench_head
     from opdlab.bench.shapes import Shape
-    from opdlab.models import use_threads
+    from opdlab.modelling import use_threads
 
     _check(device, dtype)
     use_threads(threads)
@@ -191,7 +191,7 @@ def rollout(
     """
     from opdlab.bench.rollout import bench_rollout
     from opdlab.bench.shapes import Shape
-    from opdlab.models import use_threads
+    from opdlab.modelling import use_threads
 
     _check(device, dtype)
     use_threads(threads)
@@ -318,7 +318,7 @@ def _check(device: str, dtype: str) -> None:
     import torch
 
     from opdlab.errors import ConfigError
-    from opdlab.models import DTYPES
+    from opdlab.modelling import DTYPES
 
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype: {dtype!r} is none of {', '.join(DTYPES)}")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from opdlab import plugins
 from opdlab.bench.race import write
-from opdlab.terminal import DIM, END, GREEN, RED, console
+from opdlab.console import DIM, END, GREEN, RED, console
 
 WANTED = 0.93
 

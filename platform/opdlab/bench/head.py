@@ -14,12 +14,11 @@ from transformers import PreTrainedModel
 from opdlab.bench.peak import in_fresh_process, rise
 from opdlab.bench.race import Side, machine, race, show, show_machine, write
 from opdlab.bench.shapes import Shape
-from opdlab.head import chunked_loss, head_parameters, project, vocabulary_statistics
-from opdlab.methods.opd import OPD
-from opdlab.models import DTYPES
+from opdlab.console import console
+from opdlab.methods import OPD
+from opdlab.modelling import DTYPES, chunked_loss, head_parameters, project, vocabulary_statistics
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Tensor
-from opdlab.terminal import console
 
 CHUNKS, WHOLE = "chunks (opdlab)", "whole product"
 

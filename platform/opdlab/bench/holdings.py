@@ -12,9 +12,9 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from opdlab.bench.race import machine, show_machine, write
-from opdlab.footprint import activations, attended, cached, kept_for_backward, sizes
-from opdlab.models import DTYPES, load_config
-from opdlab.terminal import console, progress_bar
+from opdlab.console import console, progress_bar
+from opdlab.modelling import DTYPES, load_config
+from opdlab.planning import activations, attended, cached, kept_for_backward, sizes
 
 
 @dataclass(frozen=True)

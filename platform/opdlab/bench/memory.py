@@ -14,10 +14,10 @@ from rich.table import Table
 from opdlab.bench.peak import in_fresh_process, rise
 from opdlab.bench.race import machine, show_machine, write
 from opdlab.bench.shapes import Shape, ask, nothing, random_rollout
-from opdlab.footprint import scoring, sizes
-from opdlab.models import DTYPES, use_threads
-from opdlab.teacher import Teacher
-from opdlab.terminal import console
+from opdlab.console import console
+from opdlab.modelling import DTYPES, use_threads
+from opdlab.planning import scoring, sizes
+from opdlab.scoring import Teacher
 
 METHODS = ("OPD", "LGR")
 

@@ -17,10 +17,9 @@ from rich import box
 from rich.table import Table
 
 from opdlab import __version__
+from opdlab.console import console, progress_bar
 from opdlab.errors import writing_to
-from opdlab.marked import FIGURES, require_own_figures
-from opdlab.terminal import console, progress_bar
-from opdlab.whole_files import write_whole
+from opdlab.files import FIGURES, require_own_figures, write_whole
 
 # Products timed for the ceiling: a few hundred milliseconds on two cores, and large enough for a GPU.
 _CEILING_SIZE = {"cpu": 1536, "cuda": 8192}

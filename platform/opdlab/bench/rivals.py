@@ -9,10 +9,10 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from opdlab.decode_step import cache_argument
 from opdlab.records import Questions, Rollout
+from opdlab.sampling import cache_argument
+from opdlab.scoring import Leaves, leaves
 from opdlab.shapes import Float, Int, Tensor
-from opdlab.tree import Leaves, leaves
 
 # Vocabulary rows projected at a time: rivals get the chunks, too, so that layouts are compared.
 _ROWS = 256

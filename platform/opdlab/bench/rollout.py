@@ -10,8 +10,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from opdlab.bench.race import Side, machine, race, show, show_machine, write
 from opdlab.bench.shapes import Shape
-from opdlab.models import DTYPES
-from opdlab.rollout import CachedEngine, GenerateEngine
+from opdlab.modelling import DTYPES
+from opdlab.sampling import CachedEngine, GenerateEngine
 
 OURS, PLAIN, REFERENCE = "cached (opdlab)", "generate", "generate, with log-probs"
 

@@ -10,12 +10,11 @@ import torch
 from opdlab.bench.race import Side, Timing, ceiling, machine, race, show, show_machine, write
 from opdlab.bench.rivals import Decoder, dense_tree, prefill_each
 from opdlab.bench.shapes import Shape, ask, nothing, random_rollout, work
-from opdlab.models import DTYPES
+from opdlab.console import console
+from opdlab.modelling import DTYPES
 from opdlab.records import Questions, Rollout
+from opdlab.scoring import Teacher, leaves, same_prompts
 from opdlab.shapes import Float, Int, Tensor
-from opdlab.teacher import Teacher
-from opdlab.terminal import console
-from opdlab.tree import leaves, same_prompts
 
 UNIT = "OPD"
 TREE = "tree (opdlab)"

@@ -17,8 +17,8 @@ from transformers import (
 
 from opdlab.errors import ConfigError
 from opdlab.records import Questions, Rollout
+from opdlab.scoring import same_prompts, within
 from opdlab.shapes import Int, Tensor
-from opdlab.tree import same_prompts, within
 
 
 @dataclass(frozen=True)

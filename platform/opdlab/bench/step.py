@@ -14,21 +14,27 @@ from rich import box
 from rich.table import Table
 from typing_extensions import override
 
-from opdlab import loader, mlflow_store, models, tracking
+from opdlab import tracking
 from opdlab.bench.operators import operator_table, operators
 from opdlab.bench.race import Timing, machine, show, show_machine, timed, write
 from opdlab.bench.whole import Cost, evaluation_seconds, show_sweep, show_whole, times_evaluated
-from opdlab.config import Experiment
+from opdlab.configuration import Experiment, loader
+from opdlab.console import StopRequest, console, progress_bar, quieten
 from opdlab.evaluation import require
-from opdlab.interrupt import StopRequest
-from opdlab.quiet import quieten
-from opdlab.terminal import console, progress_bar
-from opdlab.tracking import Tracker
-from opdlab.training.fit import trainer_of, turns
-from opdlab.training.module import Distillation
-from opdlab.training.pace import Pace, checkpoint_path
-from opdlab.training.pair import Pair, load_module, load_pair
-from opdlab.training.watch import keep_copy, rollout_table
+from opdlab.modelling import models
+from opdlab.tracking import Tracker, mlflow_store
+from opdlab.training import (
+    Distillation,
+    Pace,
+    Pair,
+    checkpoint_path,
+    keep_copy,
+    load_module,
+    load_pair,
+    rollout_table,
+    trainer_of,
+    turns,
+)
 
 OVERLAPPED = "at once with the rollout"
 

@@ -12,13 +12,12 @@ from rich import box
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from opdlab.config import Evaluation, Experiment
-from opdlab.evaluation import Subject, all_answers, asked_of, draw_missing, grade_missing
-from opdlab.evaluator import Evaluator
+from opdlab.configuration import Evaluation, Experiment
+from opdlab.console import BOLD, END, console, duration, progress_bar
+from opdlab.evaluation import SampleSet, Subject, all_answers, asked_of, draw_missing, grade_missing
 from opdlab.identity import Owner
-from opdlab.store import SampleSet
-from opdlab.terminal import BOLD, END, console, duration, progress_bar
-from opdlab.training.pair import Pair, working
+from opdlab.plugins import Evaluator
+from opdlab.training import Pair, working
 
 REMARK = (
     "By the speed of what was measured: later answers may be longer or shorter. Start-up is not in it, "

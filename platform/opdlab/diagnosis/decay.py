@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from opdlab import fidelity, plugins
-from opdlab.diagnosis import bootstrap
+from opdlab import plugins
+from opdlab.diagnosis import bootstrap, fidelity
 from opdlab.diagnosis.bootstrap import interval, resampled, sign_flip, two_sided
+from opdlab.diagnosis.fidelity import Curves
 from opdlab.diagnosis.observation import Tokens
-from opdlab.fidelity import Curves
 from opdlab.shapes import Float
 
 THOUSAND = 1000

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from opdlab.diagnosis.findings import FEWEST_HANDED
 from opdlab.diagnosis.report import horizon
-from opdlab.sigmoid import NAMES, sigmoid
+from opdlab.diagnosis.sigmoid import NAMES, sigmoid
 
 COLOURS = ("#c0392b", "#2c6fbb", "#8e44ad", "#d68910", "#16a085", "#7f8c8d")
 OWN = "#2e8b57"

@@ -14,8 +14,8 @@ import numpy as np
 
 from opdlab import plugins
 from opdlab.diagnosis import decay, scatter
+from opdlab.diagnosis.fidelity import Curves
 from opdlab.diagnosis.observation import HandOvers, Tokens
-from opdlab.fidelity import Curves
 from opdlab.shapes import Bool, Float
 
 FEWEST_CUTS = 4

@@ -12,8 +12,8 @@ from typing import Self, TypeVar
 import numpy as np
 
 from opdlab.errors import DataError, StorageError
+from opdlab.files import write_whole
 from opdlab.shapes import Bool, Float, Int
-from opdlab.whole_files import write_whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,17 +9,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from opdlab import returned
 from opdlab.diagnosis.observation import HandOvers, Tokens
 from opdlab.evaluation import judge, sample_seed
-from opdlab.evaluator import Evaluator
-from opdlab.models import reach
-from opdlab.own_part import marks_of, text_of, written
+from opdlab.modelling import marks_of, reach, text_of, written
+from opdlab.plugins import Evaluator, returned
 from opdlab.prompts import encode, rendered
 from opdlab.records import Generation, Problem, Questions, Rollout, Verdict, is_one_of
-from opdlab.rollout import RolloutEngine
+from opdlab.sampling import RolloutEngine
+from opdlab.scoring import Teacher
 from opdlab.shapes import Float, Int, Tensor
-from opdlab.teacher import Teacher
 
 WINDOW = 8
 """States averaged on each side of a hand-over."""

@@ -17,7 +17,7 @@ from opdlab.diagnosis.figures import (
     pair_figure,
 )
 from opdlab.diagnosis.report import horizon, number, spanned
-from opdlab.marked import GENERATOR
+from opdlab.files import GENERATOR
 
 HEIGHT = 430
 FIGURE = {

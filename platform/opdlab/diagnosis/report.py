@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from opdlab.comparison import STYLE
-from opdlab.terminal import BOLD, DIM, END
+from opdlab.console import BOLD, DIM, END
+from opdlab.evaluation import STYLE
 
 
 def tables(found: Mapping[str, Any]) -> Iterator[Table | str]:

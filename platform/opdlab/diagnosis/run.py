@@ -10,19 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from opdlab import mlflow_store, models, tracking
-from opdlab.config import Model
+from opdlab import tracking
+from opdlab.configuration import Model
+from opdlab.console import BOLD, END, YELLOW, Stopped, StopRequest, console, quieten
 from opdlab.diagnosis import page, report
 from opdlab.diagnosis.findings import find
 from opdlab.diagnosis.observe import WINDOW
 from opdlab.diagnosis.sources import what_to_look_at
 from opdlab.diagnosis.work import SEED, Settings, Work
-from opdlab.interrupt import Stopped, StopRequest
-from opdlab.quiet import quieten
-from opdlab.terminal import BOLD, END, YELLOW, console
-from opdlab.tracking import Tracker
-from opdlab.training.claim import claimed
-from opdlab.whole_files import write_whole
+from opdlab.files import claimed, write_whole
+from opdlab.modelling import models
+from opdlab.tracking import Tracker, mlflow_store
 
 
 def diagnose(

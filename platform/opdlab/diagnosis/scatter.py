@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from opdlab import fidelity
+from opdlab.diagnosis import fidelity
 from opdlab.diagnosis.bootstrap import interval_of
+from opdlab.diagnosis.fidelity import varies
 from opdlab.diagnosis.observation import Tokens
 from opdlab.errors import DataError
-from opdlab.fidelity import varies
 
 ENTROPY_BINS = 8
 SHOWN_TOKENS = 3000

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from opdlab import loader
-from opdlab.config import Experiment, Model
+from opdlab.configuration import Experiment, Model, loader
 from opdlab.errors import ConfigError
-from opdlab.natural_order import natural
-from opdlab.side_by_side import short_names
-from opdlab.training.group import CONFIG, STATE, Group
-from opdlab.training.watch import STUDENTS
+from opdlab.evaluation import short_names
+from opdlab.files import natural
+from opdlab.training import CONFIG, STATE, STUDENTS, Group
 
 
 def what_to_look_at(

@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab import identity, models, plugins, posed
-from opdlab.config import Experiment, Model
+from opdlab import identity, plugins
+from opdlab.configuration import Experiment, Model
+from opdlab.console import progress_bar
 from opdlab.diagnosis.findings import Observed
 from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
 from opdlab.diagnosis.observe import Asked, Bench, hand_over, respond
 from opdlab.errors import DataError
-from opdlab.evaluation import require
-from opdlab.measuring import label_of
+from opdlab.evaluation import label_of, require
+from opdlab.modelling import models
+from opdlab.plugins import posed
 from opdlab.prompts import encode
-from opdlab.serving.engine import OpenAIEngine
-from opdlab.teacher import Teacher
-from opdlab.terminal import progress_bar
+from opdlab.scoring import Teacher
+from opdlab.serving import OpenAIEngine
 
 TOP_K = 8
 ROWS = 64

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, final
 
 from opdlab.errors import ResumeError
+from opdlab.files import read_record, write_whole
 from opdlab.identity.digests import digest, new_id, now
 from opdlab.identity.model_id import network
 from opdlab.identity.roles import learned
-from opdlab.whole_files import read_record, write_whole
 
 EXECUTION = "manifest.json"
 Contents = Mapping[str, Any]
-"""What `opdlab.models.manifest` says of a model."""
+"""What `opdlab.modelling.models.manifest` says of a model."""
 DECISIVE = {
     "weights_sha256": "weights",
     "config_sha256": "architecture settings (config.json)",
@@ -37,7 +37,7 @@ class Execution:
         experiment, run: names; trainings of one run differ in their seed alone.
         method: type of the training method.
         settings: the experiment as it was resolved, every default said.
-        student, teacher, specialists: their contents, see `opdlab.models.manifest`.
+        student, teacher, specialists: their contents, see `opdlab.modelling.models.manifest`.
         prompts: their hash and count.
         code, environment: version, commit, packages and machine.
         trial: of a sweep: its study, number and parameters; empty elsewhere.

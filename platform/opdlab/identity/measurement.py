@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, final
 
+from opdlab.files import built
 from opdlab.identity.digests import digest
 from opdlab.identity.model_id import ModelId
-from opdlab.whole_files import built
 
 Role = Literal["student", "teacher", "run", "model"]
 
@@ -38,7 +38,7 @@ class Measurement:
         label: where it was measured, below the output folder, such as `quickstart-001/lgr`; for people.
         subject: who answered.
         evaluator: type and options of the benchmark, as an experiment writes them.
-        data: hash of the problems (see `opdlab.store.data_hash`).
+        data: hash of the problems (see `opdlab.evaluation.store.data_hash`).
         shown: hash of the prompts as the model reads them.
         problems, samples: how many problems, and k.
         grader: version of the grader whose verdicts count.

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from opdlab.errors import DataError
+from opdlab.files import write_whole
 from opdlab.identity.digests import new_id, now
 from opdlab.identity.measurement import Measurement
-from opdlab.whole_files import write_whole
 
 MEASUREMENTS = "measurements.jsonl"
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, final
 
+from opdlab.files import built
 from opdlab.identity.digests import digest
-from opdlab.whole_files import built
 
 
 def network(weights: str, config: str, tokenizer: str) -> str:

@@ -1,1 +1,5 @@
-"""Training methods: one leaf file each, torch and records only, each readable alone."""
+"""Distillation objectives: a leaf file each, in torch alone."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -25,9 +25,9 @@ class Contract:
         baseline: what is subtracted from a reward, if anything.
         normalisation: what advantages are divided by; the mean over tokens is the trainer's.
         gradient: the sum of true gradients that its expected gradient equals, by their names in
-            `opdlab.true_gradients`; None in place of a factor for one that is positive and differs
-            from prompt to prompt. It must be that of
-            `opdlab.outcome_factor` where that knows it.
+            `opdlab.objectives.true_gradients`; None in place of a factor for one that is positive and
+            differs from prompt to prompt. It must be that of `opdlab.objectives.outcome_factor` where that
+            knows it.
         condition: when it holds, where it does not always.
     """
 

@@ -1,1 +1,5 @@
-"""Models behind a server: vLLM, SGLang, `transformers serve`, anything that speaks OpenAI's API."""
+"""Models behind servers: requests, answers, weights sent."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from opdlab.errors import ServerError
-from opdlab.own_part import text_of
+from opdlab.modelling import text_of
 from opdlab.serving.client import Body, Client
 
 TOKEN_SERVERS = ("vllm", "sglang")

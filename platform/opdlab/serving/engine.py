@@ -11,11 +11,18 @@ from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
 from opdlab.peers import gathered, several_processes
-from opdlab.recording import OnResponse, refuse_non_finite
 from opdlab.records import Rollout, option
-from opdlab.rescoring import scored
-from opdlab.rollout import CachedEngine, RolloutEngine, assemble, check_prompts
-from opdlab.sampling import Recorded
+from opdlab.sampling import (
+    CachedEngine,
+    OnResponse,
+    Recorded,
+    RolloutEngine,
+    assemble,
+    check_prompts,
+    refuse_non_finite,
+    scored,
+)
+from opdlab.scoring import within
 from opdlab.serving import weights
 from opdlab.serving.client import Access, Client
 from opdlab.serving.dialect import (
@@ -28,7 +35,6 @@ from opdlab.serving.dialect import (
     read_reply,
 )
 from opdlab.shapes import Int, Tensor
-from opdlab.tree import within
 
 ROUNDS = 16
 """Answers for each request under way, after which they are seen to be the model's and handed over."""

@@ -24,8 +24,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
-from opdlab.head import hidden_states, log_distribution
-from opdlab.sampling_mode import sampling_mode
+from opdlab.modelling import hidden_states, log_distribution, sampling_mode
 from opdlab.serving.client import Client
 from opdlab.serving.dialect import Identity, read_scores, scoring_body
 from opdlab.serving.fingerprint import fingerprint

@@ -1,1 +1,5 @@
-"""Sweeps: a search over any keys of an experiment, by Optuna, in processes that may die."""
+"""Searches over keys of an experiment: trials, workers, pruning, reports."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

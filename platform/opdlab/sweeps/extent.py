@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from opdlab import loader
-from opdlab.config import Experiment
+from opdlab.configuration import Experiment, loader
 from opdlab.errors import ConfigError
 from opdlab.sweeps.settings import Dimension, Sweep, chosen_values, ends, tries
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from opdlab.sweeps.settings import COSTS, Sweep
 
 if TYPE_CHECKING:
-    from opdlab.config import Experiment
-    from opdlab.documents import Key
+    from opdlab.configuration import Experiment, Key
 
 STEP = [
     "accuracy",

@@ -10,12 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, final
 
-from opdlab import comparison
-from opdlab.config import Experiment
+from opdlab.configuration import Experiment
 from opdlab.errors import DataError
-from opdlab.evaluation import headline
-from opdlab.metrics_file import PARTS, is_bin, read_metrics
-from opdlab.whole_files import read_json, read_record, write_whole
+from opdlab.evaluation import comparison, headline
+from opdlab.files import PARTS, is_bin, read_json, read_metrics, read_record, write_whole
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"

@@ -20,10 +20,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, final
 
-from opdlab.interrupt import dies_with_parent
+from opdlab.console import dies_with_parent
 
 if TYPE_CHECKING:
-    from opdlab.config import Training
+    from opdlab.configuration import Training
 
 PR_SET_NAME = 15
 _library = ctypes.CDLL(None, use_errno=True)

@@ -14,10 +14,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from opdlab import comparison, loader, mlflow_page, plugins
-from opdlab.comparison import STYLE
-from opdlab.config import Experiment
+from opdlab import plugins
+from opdlab.configuration import Experiment, loader
+from opdlab.console import BOLD, DIM, END, RED, YELLOW, console
 from opdlab.errors import DataError
+from opdlab.evaluation import STYLE, comparison
+from opdlab.files import write_whole
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.importance import (
     FEWEST,
@@ -31,9 +33,7 @@ from opdlab.sweeps.importance import (
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import Progress, SweepError
 from opdlab.sweeps.worker import trial_config
-from opdlab.terminal import BOLD, DIM, END, RED, YELLOW, console
-from opdlab.tracking import Tracker
-from opdlab.whole_files import write_whole
+from opdlab.tracking import Tracker, mlflow_page
 
 BEST = "best.yaml"
 SHOWN = 8

@@ -14,21 +14,29 @@ from typing import final
 import optuna
 from mlflow import MlflowClient
 
-from opdlab import loader, mlflow_page, mlflow_store, tracking, unsent
-from opdlab.config import Experiment
+from opdlab import tracking
+from opdlab.configuration import Experiment, loader
+from opdlab.console import (
+    BOLD,
+    END,
+    RED,
+    YELLOW,
+    Stopped,
+    StopRequest,
+    console,
+    progress_bar,
+    quieten,
+)
 from opdlab.errors import ConfigError
-from opdlab.interrupt import Stopped, StopRequest
-from opdlab.natural_order import natural
-from opdlab.quiet import quieten
-from opdlab.sweeps import report
-from opdlab.sweeps import study as studies
+from opdlab.files import natural
+from opdlab.sweeps import report, study as studies
 from opdlab.sweeps.processes import Process, Zygote, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import SweepError, patiently
 from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import HOPELESS, STOP_S, work
-from opdlab.terminal import BOLD, END, RED, YELLOW, console, progress_bar
-from opdlab.training.group import CONFIG
+from opdlab.tracking import mlflow_page, mlflow_store, unsent
+from opdlab.training import CONFIG
 
 POLL_S = 0.5
 REBIRTHS = 3  # of a worker that died

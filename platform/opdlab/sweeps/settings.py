@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from opdlab.section import Section
+from opdlab.configuration import Section
 from opdlab.seeds import LARGEST_SEED
 
 Scalar = bool | int | float | str

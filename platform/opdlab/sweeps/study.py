@@ -20,10 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from opdlab import credentials, loader, models
-from opdlab.config import Experiment
+from opdlab import credentials
+from opdlab.configuration import Experiment, loader
 from opdlab.errors import ConfigError, DataError, OpdlabError
+from opdlab.files import read_json, write_whole
 from opdlab.identity import new_id
+from opdlab.modelling import models
 from opdlab.prompts import open_prompts
 from opdlab.sweeps.pruning import Lagging, by_first_number, first_number
 from opdlab.sweeps.settings import (
@@ -36,8 +38,7 @@ from opdlab.sweeps.settings import (
     identity,
     points,
 )
-from opdlab.training.group import differences
-from opdlab.whole_files import read_json, write_whole
+from opdlab.training import differences
 
 GRACE = 3  # missing signs of life before a trial counts as dead
 OUTAGE_S = 900  # a database that is away for longer ends a worker

@@ -14,16 +14,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from opdlab import loader, metrics_file, mlflow_store, models, tracking
-from opdlab.config import Experiment
+from opdlab import tracking
+from opdlab.configuration import Experiment, loader
+from opdlab.console import Stopped, StopRequest, quieten, shown
 from opdlab.errors import NonFiniteError, OpdlabError, TrackingError
-from opdlab.interrupt import Stopped, StopRequest
-from opdlab.quiet import quieten
+from opdlab.files import metrics_file
+from opdlab.modelling import models
 from opdlab.sweeps.outcome import Outcome, Part, read_stop, run_metrics
-from opdlab.terminal import shown
-from opdlab.training.group import CONFIG, Group
-from opdlab.training.pair import load_pair
-from opdlab.training.run import Session, measure_reference, train_one
+from opdlab.tracking import mlflow_store
+from opdlab.training import CONFIG, Group, Session, load_pair, measure_reference, train_one
 
 TRY_LATER = os.EX_TEMPFAIL
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from opdlab.mlflow_names import quoted
 from opdlab.sweeps.settings import Choice, Sweep
+from opdlab.tracking import quoted
 
 SECTION = "sweep"
 SHOWN_RUNS = 200

@@ -9,9 +9,9 @@ from typing import final
 
 import optuna
 
-from opdlab import comparison
-from opdlab.config import Experiment
-from opdlab.metrics_file import read_metrics
+from opdlab.configuration import Experiment
+from opdlab.evaluation import comparison
+from opdlab.files import read_metrics
 from opdlab.sweeps.outcome import costs, intermediate, mean_over_benchmarks
 from opdlab.sweeps.settings import COSTS, Sweep
 

@@ -24,10 +24,9 @@ from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from opdlab import loader
-from opdlab.config import Experiment, Variant
+from opdlab.configuration import Experiment, Variant, loader
+from opdlab.console import Stopped, StopRequest, shown
 from opdlab.errors import ConfigError, DataError
-from opdlab.interrupt import Stopped, StopRequest
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.outcome import OUTCOME, STOP, Outcome, Part, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
@@ -35,8 +34,7 @@ from opdlab.sweeps.settings import Sweep, chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
 from opdlab.sweeps.trial import TRY_LATER
 from opdlab.sweeps.watch import Watch, broken
-from opdlab.terminal import shown
-from opdlab.training.group import CONFIG, state_of
+from opdlab.training import CONFIG, state_of
 
 POLL_S = 0.5
 STOP_S = 60  # for a trial to write a checkpoint once it was asked to stop

@@ -1,1 +1,5 @@
-"""Training: the Lightning module, what watches it, and the runs of an experiment."""
+"""Distillation: the Lightning module, its loop, runs and how they go on."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

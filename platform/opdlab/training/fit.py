@@ -7,11 +7,10 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from opdlab.config import Training
+from opdlab.configuration import Training
+from opdlab.console import Stopped, console
 from opdlab.errors import ConfigError
-from opdlab.interrupt import Stopped
-from opdlab.metrics_file import read_metrics
-from opdlab.terminal import console
+from opdlab.files import read_metrics
 from opdlab.training import ranks
 from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from opdlab.training.hacking import Alarms

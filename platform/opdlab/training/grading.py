@@ -6,12 +6,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from opdlab.evaluation import decode
-from opdlab.evaluator import Evaluator
-from opdlab.own_part import marks_of, own_part
+from opdlab.modelling import marks_of, own_part
+from opdlab.plugins import Evaluator, verdicts_on
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Rollout, Verdict
 from opdlab.shapes import Float, Tensor
-from opdlab.verdicts import verdicts_on
 
 
 def outcomes(

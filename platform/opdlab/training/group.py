@@ -11,13 +11,11 @@ from typing import Any, final
 
 from filelock import FileLock
 
-from opdlab import loader
-from opdlab.config import Experiment
+from opdlab.configuration import Experiment, loader
 from opdlab.errors import ConfigError, ResumeError
+from opdlab.files import natural, read_json, write_whole
 from opdlab.identity import new_id
-from opdlab.mlflow_store import make_output
-from opdlab.natural_order import natural
-from opdlab.whole_files import read_json, write_whole
+from opdlab.tracking import make_output
 
 STATE = "experiment.json"
 CONFIG = "config.yaml"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean, variance
 from typing import final
 
-from opdlab.config import Experiment, HackingWatch
+from opdlab.configuration import Experiment, HackingWatch
 from opdlab.records import Rollout
 
 WATCHED = ("repetition_rate", "longest_repeat", "response_length", "fidelity", "accuracy")

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from opdlab.errors import PluginError
-from opdlab.head import TokenLosses
-from opdlab.metrics_file import PARTS
+from opdlab.files import PARTS
+from opdlab.modelling import TokenLosses
 from opdlab.records import Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
 from opdlab.training.hacking import longest_repeat

@@ -14,21 +14,17 @@ import lightning as L
 import torch
 from transformers import PreTrainedModel
 
-from opdlab import returned
-from opdlab.config import Experiment, Training
+from opdlab.configuration import Experiment, Training
 from opdlab.errors import ModelError, NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
-from opdlab.head import TokenLosses, chunked_loss
-from opdlab.length_groups import states_before_tokens
-from opdlab.models import reach
+from opdlab.modelling import TokenLosses, chunked_loss, new_tensors_in_float32, reach
 from opdlab.peers import failing_together
-from opdlab.precision import new_tensors_in_float32
+from opdlab.plugins import returned
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Rollout, Supervision, TeacherScores, is_one_of
+from opdlab.scoring import Specialist, Teacher, score_by_domain, states_before_tokens
 from opdlab.seeds import row_seeds
 from opdlab.shapes import Float, Tensor
-from opdlab.specialists import Specialist, score_by_domain
-from opdlab.teacher import Teacher
 from opdlab.training import ranks
 from opdlab.training.averaging import WeightAverage
 from opdlab.training.checkpoint import non_finite, refuse_non_finite

@@ -9,7 +9,7 @@ from typing import Any, final
 import lightning as L
 from typing_extensions import override
 
-from opdlab.interrupt import Stopped, StopRequest
+from opdlab.console import Stopped, StopRequest
 from opdlab.training import ranks
 from opdlab.training.checkpoint import LAST
 from opdlab.training.module import Distillation

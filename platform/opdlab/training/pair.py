@@ -10,15 +10,14 @@ from dataclasses import dataclass
 import lightning as L
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab import loader, models
-from opdlab.config import Experiment, Model
+from opdlab.configuration import Experiment, Model, loader
 from opdlab.errors import ConfigError, ModelError
 from opdlab.evaluation import Subject
+from opdlab.modelling import models
 from opdlab.prompts import open_prompts
+from opdlab.scoring import Specialist, Teacher, chosen
 from opdlab.seeds import small_seed
-from opdlab.serving.engine import OpenAIEngine
-from opdlab.specialists import Specialist, chosen
-from opdlab.teacher import Teacher
+from opdlab.serving import OpenAIEngine
 from opdlab.training.module import Distillation
 
 

@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from opdlab.config import Training
+from opdlab.configuration import Training
 
 Row = TypeVar("Row")
 # Followers wait while the leader evaluates, which may take hours.

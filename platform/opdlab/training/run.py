@@ -17,28 +17,23 @@ import psutil
 from mlflow import MlflowClient
 from transformers import PreTrainedModel
 
-from opdlab import comparison, loader, mlflow_page, mlflow_store, models, over_seeds, tracking
-from opdlab.config import Experiment, Model
+from opdlab import tracking
+from opdlab.configuration import Experiment, Model, Repeat, loader, repeats
+from opdlab.console import BOLD, DIM, END, YELLOW, Stopped, StopRequest, console, die_with, quieten
 from opdlab.errors import NonFiniteError, PeerError
-from opdlab.evaluation import require
-from opdlab.evaluator import Evaluator
+from opdlab.evaluation import comparison, measure, over_seeds, require
+from opdlab.files import claimed, whole_folder
 from opdlab.identity import EXECUTION, Execution, Owner
-from opdlab.interrupt import Stopped, StopRequest, die_with
-from opdlab.measuring import measure
-from opdlab.plugins import METHODS, type_name
+from opdlab.modelling import models
+from opdlab.plugins import METHODS, Evaluator, type_name
 from opdlab.prompts import open_prompts
-from opdlab.quiet import quieten
-from opdlab.repeats import Repeat, repeats
-from opdlab.terminal import BOLD, DIM, END, YELLOW, console
-from opdlab.tracking import Tracker
+from opdlab.tracking import Tracker, mlflow_page, mlflow_store
 from opdlab.training import manifest, ranks
-from opdlab.training.claim import claimed
 from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, Group, last_group, open_group
 from opdlab.training.pace import Follow
 from opdlab.training.pair import Pair, load_module, load_pair, require_prompt, working
 from opdlab.training.watch import Watch
-from opdlab.whole_files import whole_folder
 
 
 @dataclass

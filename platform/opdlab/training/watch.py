@@ -13,19 +13,17 @@ import lightning as L
 from typing_extensions import override
 
 from opdlab import evaluation
-from opdlab.config import Training
+from opdlab.configuration import Training
+from opdlab.console import ALARM, END, YELLOW, StopRequest, progress_bar
 from opdlab.evaluation import decode
+from opdlab.files import read_metrics, whole_folder
 from opdlab.identity import Owner
-from opdlab.interrupt import StopRequest
-from opdlab.metrics_file import read_metrics
 from opdlab.records import Rollout, TeacherScores
 from opdlab.shapes import Bool, Float, Tensor
-from opdlab.terminal import ALARM, END, YELLOW, progress_bar
 from opdlab.tracking import Tracker
 from opdlab.training.hacking import Alarms, unwatched
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace
-from opdlab.whole_files import whole_folder
 
 TABLE_ROWS = 8
 STUDENTS = "students"

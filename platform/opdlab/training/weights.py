@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from opdlab.config import Mask
+from opdlab.configuration import Mask
 from opdlab.records import Rollout
 from opdlab.shapes import Bool, Float, Tensor
 

@@ -9,7 +9,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from opdlab.bench.gpu.figures import Card
 from opdlab.bench.shapes import Shape
-from opdlab.head import rows_at_a_time
+from opdlab.modelling import rows_at_a_time
 
 _PRODUCT = {"cuda": 8192}
 _COPY = {"cuda": 1 << 32}

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from opdlab.bench.gpu.figures import Figure
-from opdlab.diagnosis.page import FIGURE, document
+from opdlab.diagnosis import FIGURE, document
 
 _BAR = 34
 _MET, _SHORT, _FREE = "#2e7d4f", "#a0392b", "#4a6fa5"

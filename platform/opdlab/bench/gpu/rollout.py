@@ -11,10 +11,8 @@ from transformers import GenerationConfig
 
 from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.shapes import Shape
-from opdlab.decoder import Decoder, Room
-from opdlab.manner import Manner
-from opdlab.recording import Draw, Records
-from opdlab.sampling_mode import sampling_mode
+from opdlab.modelling import sampling_mode
+from opdlab.sampling import Decoder, Draw, Manner, Records, Room
 
 STEPS = 256
 """Steps that are timed, after as many that are not."""

@@ -19,11 +19,10 @@ from opdlab.bench.gpu import ceilings, loss, page, rollout, scoring, step
 from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.race import machine, show_machine
 from opdlab.bench.shapes import KNOWN, Shape
+from opdlab.console import DIM, END, GREEN, RED, YELLOW, console, progress_bar
 from opdlab.errors import ConfigError, OpdlabError
-from opdlab.marked import require_own_page, write_page
-from opdlab.models import DTYPES
-from opdlab.terminal import DIM, END, GREEN, RED, YELLOW, console, progress_bar
-from opdlab.whole_files import read_json, write_whole
+from opdlab.files import read_json, require_own_page, write_page, write_whole
+from opdlab.modelling import DTYPES
 
 PARTS = ("scoring", "rollout", "loss", "step")
 _TINY = Shape(64, 2, 4, 2, 128, 512)

@@ -10,8 +10,7 @@ from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.rivals import prefill_each
 from opdlab.bench.scoring import evenly
 from opdlab.bench.shapes import Shape, ask, nothing, random_rollout, work
-from opdlab.teacher import Teacher
-from opdlab.tree import leaves
+from opdlab.scoring import Teacher, leaves
 
 K, ACTIVE = 8, 0.15
 PREFILLS = 3

@@ -11,17 +11,15 @@ from typing import Any
 
 import torch
 
-from opdlab import loader
 from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.gpu.scoring import ACTIVE, K
 from opdlab.bench.shapes import Shape
 from opdlab.bench.step import open_contenders, part
-from opdlab.config import Experiment
-from opdlab.footprint import memory
-from opdlab.interrupt import StopRequest
-from opdlab.models import load_tokenizer
-from opdlab.quiet import quieten
-from opdlab.training.pair import Pair
+from opdlab.configuration import Experiment, loader
+from opdlab.console import StopRequest, quieten
+from opdlab.modelling import load_tokenizer
+from opdlab.planning import memory
+from opdlab.training import Pair
 
 STEPS = 2
 

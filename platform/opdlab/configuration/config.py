@@ -1,0 +1,519 @@
+"""What an experiment file may say: typed, frozen, unknown keys forbidden, one owner for each value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from opdlab import plugins
+from opdlab.configuration.section import Section
+from opdlab.methods import Method
+from opdlab.plugins import Evaluator, declared, valid
+from opdlab.sampling import RolloutEngine
+from opdlab.seeds import LARGEST_SEED, training_name
+from opdlab.serving import OpenAIEngine
+from opdlab.sweeps import Sweep
+
+AnyMethod = Annotated[
+    Method, plugins.OneOf(plugins.METHODS), AfterValidator(valid(declared.method))
+]
+AnyEngine = Annotated[RolloutEngine, plugins.OneOf(plugins.ROLLOUTS)]
+AnyEvaluator = Annotated[
+    Evaluator, plugins.OneOf(plugins.EVALUATORS), AfterValidator(valid(declared.evaluator))
+]
+
+
+RESERVED = (
+    "student",
+    "teacher",
+    "model",
+    "samples",
+    "students",
+    "tables",
+    "checkpoints",
+    "references",
+)
+"""Names in the folder of an execution or of a run."""
+LONGEST_NAME = 100
+SMALLEST_IN_HALF = 1e-5
+"""Learning rate below which next to no weight of 16 bits changes: 162 of 59,568 in 20 steps of 1e-6."""
+OWN_SEEDS = "training.seeds: a sweep names the seeds of each trial in sweep.seeds"
+ONE_DEVICE = "training.devices: a trial of a sweep trains on one device; start a worker for each"
+
+
+def _posing(source: Evaluator) -> Evaluator:
+    if not source.trains():
+        raise ValueError(_lacking(source, "training problems", "trains"))
+    return source
+
+
+def _explaining(source: Evaluator) -> Evaluator:
+    if not source.explains():
+        raise ValueError(_lacking(source, "training problems with worked solutions", "explains"))
+    return source
+
+
+def _lacking(source: Evaluator, what: str, has: str) -> str:
+    found = [name for name, kind in plugins.working(plugins.EVALUATORS) if getattr(kind, has)()]
+    return (
+        f"{source.benchmark} has no {what}; these have: {', '.join(sorted(found)) or 'none'}. Other "
+        "prompts come from a dataset: `prompts: {type: dataset, path: FILE}`"
+    )
+
+
+TrainingSource = Annotated[AnyEvaluator, AfterValidator(_posing)]
+ExplainedSource = Annotated[AnyEvaluator, AfterValidator(_explaining)]
+
+
+class Model(Section):
+    """A causal language model with its tokenizer."""
+
+    path: str
+    """`embedded:NAME` for a model of this package, a folder, or a name on the Hugging Face hub."""
+    revision: str | None = None
+    """Commit or tag on the hub; required there, so that a run can be repeated."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights."""
+
+
+class Student(Model):
+    """The model that is trained."""
+
+    dropout: bool = False
+    """Whether the dropout that the model's own configuration names acts in the loss. Answers are always
+    sampled without it, so with it a student differs from itself: a perfect one has a loss above zero."""
+
+
+class Specialist(Model):
+    """A teacher of some domains."""
+
+    domains: list[str] = Field(min_length=1)
+    """Benchmarks whose prompts it scores (`code/*` for all that begin so), or values of
+    `prompts.domain_column`."""
+
+
+class ProblemPrompts(Section):
+    """Endless training problems of evaluators that can make them; never a test problem."""
+
+    type: Literal["problems"]
+    """Problems of benchmarks, made without end."""
+    sources: list[TrainingSource] = Field(min_length=1)
+    """Each prompt is drawn from one of these, all equally likely."""
+    template: Literal["auto", "none", "chat"] = "auto"
+    """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""
+
+
+class DatasetPrompts(Section):
+    """Prompts from a column of a file, or of a dataset on the hub."""
+
+    type: Literal["dataset"]
+    """Rows of a file or of a dataset on the hub."""
+    path: str
+    """A .jsonl, .json, .csv, .tsv, .parquet, .arrow or .feather file, or a .txt file with a prompt a line
+    (column `text`); texts may be packed (.gz, .bz2, .xz, .zst). Else a name on the Hugging Face hub. A
+    relative file lies beside the experiment file that names it; one of the command line, or of a shipped
+    experiment, in the current folder."""
+    revision: str | None = None
+    """Commit or tag on the hub; required there, and refused beside a file."""
+    config: str | None = None
+    """Configuration of a data set on the hub that has several."""
+    split: str = "train"
+    """Split of the dataset; a file that holds several has them under their names."""
+    column: str = "prompt"
+    """Column that holds the text."""
+    domain_column: str | None = None
+    """Column that names each row's domain, for `specialists`; by default all are of domain `dataset`."""
+    template: Literal["auto", "none", "chat"] = "auto"
+    """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""
+
+
+Prompts = Annotated[ProblemPrompts | DatasetPrompts, Field(discriminator="type")]
+
+
+class Mask(Section):
+    """Response tokens that carry loss; all others have no part in the step's mean."""
+
+    first: int = Field(default=0, ge=0)
+    """Position in the response of the first of them, from 0."""
+    last: int | None = Field(default=None, ge=0)
+    """Position of the last of them; null for no limit."""
+    entropy_above: float | None = Field(default=None, ge=0)
+    """Only where the student's entropy is above this, in nats."""
+    entropy_share: float | None = Field(default=None, gt=0, le=1)
+    """Only this share of a micro-batch's tokens, those of highest student entropy (REOPOLD's mask)."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Mask:
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"last ({self.last}) must not be below first ({self.first})")
+        return self
+
+
+class HackingWatch(Section):
+    """When to raise an alarm that the student earns its reward without getting better."""
+
+    window: int = Field(default=20, ge=1)
+    """Steps averaged: the last ones are held against the first ones. At most half of the training's."""
+    repetition: float = Field(default=0.15, gt=0, le=1)
+    """Rise of the share of repeated 4-grams, or of what one loop takes of an answer."""
+    length_factor: float = Field(default=2.0, gt=1)
+    """Answers so many times longer or shorter."""
+    accuracy_drop: float = Field(default=0.1, gt=0, le=1)
+    """Fall of the share of right answers to training prompts while the teacher grows surer of them; it must
+    exceed two standard errors as well."""
+    grade_every: int = Field(default=5, ge=0)
+    """Steps with fresh answers between gradings of them; 0 for never. Only for prompts of `type:
+    problems`. A window needs two of them."""
+    stop: bool = False
+    """End the training of a run at its first alarm; it is evaluated as it is."""
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Training(Section):
+    """The optimisation loop, run by Lightning."""
+
+    steps: int = Field(ge=1)
+    """Optimizer steps."""
+    seeds: int = Field(default=1, ge=1)
+    """Trainings of each run, with the seeds `seed`, `seed + 1` and so on; tables show them as one method,
+    with the spread between them."""
+    prompts_per_step: int = Field(default=32, ge=1)
+    """Prompts of one micro-batch on one device; each is answered `rollout.group_size` times."""
+    rollout_rows: int | None = Field(default=None, ge=1)
+    """Answers sampled at a time, of which keys and values are held; one that ends frees its place for the
+    next prompt. Null for a whole micro-batch; the answers are the same either way."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches an optimizer step; the loss is the exact mean over all of them together."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """AdamW's, at its highest."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the learning rate after the warm-up; `linear` and `cosine` end at 0."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    average: Literal["none", "ema"] = "none"
+    """Weights that are evaluated, kept and exported: those after the last step, or an exponential moving
+    average over the steps. Rollouts and gradients use the weights themselves either way."""
+    average_decay: float = Field(default=0.99, gt=0, lt=1)
+    """Share of the average that each step keeps; before step 1 / (1 - decay) it is the plain mean."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW's."""
+    gradient_clip: float = Field(default=1.0, ge=0)
+    """Largest gradient norm; 0 for no clipping."""
+    normalisation: Literal["token_mean", "sequence_mean"] = "token_mean"
+    """Mean over all response tokens of the step, or mean of the means of each response."""
+    epochs: int = Field(default=1, ge=1)
+    """Optimizer steps on each rollout; `steps` counts them all. Above 1 the later ones train on answers
+    of an earlier student, so the method must correct for it."""
+    mask: Mask = Mask()
+    """Tokens that carry loss; by default all."""
+    precision: Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Lightning's precision of the student. `bf16-mixed` computes in bfloat16 and keeps the weights of
+    `student.dtype`: in float32 they take small steps; `bf16-true` rounds them to bfloat16."""
+    accelerator: Literal["cpu", "gpu", "auto"] = "auto"
+    """Lightning's; `auto` takes a GPU where there is one."""
+    devices: int = Field(default=1, ge=1)
+    """Devices on each node, each with a copy of student and teacher and prompts of its own; gradients
+    are those of one device that answers all of them (Lightning's DDP)."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines; start the same command on each by torchrun or SLURM."""
+    teacher_device: str | None = None
+    """Device of the teachers, such as `cuda:1`; null for the student's own. For training on one device."""
+    overlap: bool = False
+    """Have the teacher score a micro-batch while the student answers the next one of the same optimizer
+    step, by the same weights: nothing gets stale, results do not change. Needs `accumulate` above 1, and
+    pays where the teacher has a device (`teacher_device`) or processor cores of its own."""
+    checkpoint_every: int = Field(default=25, ge=1)
+    """Optimizer steps between checkpoints, or a few more: one is made when a rollout's epochs are over."""
+    keep_every: int = Field(default=0, ge=0)
+    """Optimizer steps between copies of the student that stay in the run's folder, for `opdlab
+    diagnose` to look at; 0 for none."""
+    hacking: HackingWatch = HackingWatch()
+    """Alarms against reward hacking, in the progress line and as the tag `opdlab.alarms`."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch; null for its own choice. Small models are fastest on one: threads that wait
+    for each other on a busy machine cost far more than they bring."""
+    head_chunk: int = Field(default=1024, ge=1)
+    """Response tokens whose vocabulary rows are held at a time."""
+
+
+class Evaluation(Section):
+    """What is measured, and when."""
+
+    benchmarks: list[AnyEvaluator] = []
+    """Benchmarks; each is sampled and graded whole."""
+    samples: int = Field(default=8, ge=1)
+    """Completions a problem: the k of mean@k."""
+    every: int = Field(default=0, ge=0)
+    """Also evaluate every so many steps; 0 for the end alone."""
+    references: list[Literal["student", "teacher"]] = ["student", "teacher"]
+    """Models evaluated for comparison: the student before training, the teacher."""
+    sampling: Literal["reasoning", "on_policy", "greedy"] = "on_policy"
+    """`reasoning`: temperature 0.6, top-p 0.95, 32,768 tokens. `on_policy`: temperature 1, top-p 1.
+    `greedy`: temperature 0. The three keys below replace single values of it."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Tokens a response; by default those of `sampling`, and where it names none the rollout's."""
+    temperature: float | None = Field(default=None, ge=0)
+    """Of sampling, in place of that of `sampling`; 0 is greedy."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus, in place of that of `sampling`."""
+    seed: int = Field(default=1234, ge=-LARGEST_SEED, le=LARGEST_SEED)
+    """Of sampling. The same for every checkpoint, so that they are compared pairwise."""
+    batch_rows: int = Field(default=512, ge=1)
+    """Responses sampled at a time, at most."""
+    batch_tokens: int = Field(default=262_144, ge=1)
+    """Keys and values held at a time, in tokens with filler, at most or those of one response: as many rows
+    are sampled as what they have said so far leaves room for, and the youngest wait where longer ones need
+    theirs. For models in this process; a server's memory is its own."""
+
+
+class Tracking(Section):
+    """Where runs are recorded."""
+
+    uri: str | None = None
+    """MLflow tracking URI; by default an SQLite file in the output folder. A password in it is saved
+    nowhere: other commands, such as `sync`, read it from MLFLOW_TRACKING_USERNAME and
+    MLFLOW_TRACKING_PASSWORD."""
+    experiment: str = "opdlab"
+    """MLflow experiment."""
+    samples_every: int = Field(default=20, ge=0)
+    """Steps between tables of rollouts; 0 for none."""
+    weights: bool = True
+    """Also copy the trained student to the tracking store; it stays in the output folder anyway."""
+
+
+class Variant(Section):
+    """One of several runs of an experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
+    """Name of the run in tables and folders."""
+    set: dict[str, Any] = {}
+    """What differs: dotted keys and their values, such as `method.reward_weight: 0.3`. A key that names
+    a whole section replaces it."""
+
+
+class Experiment(Section):
+    """An experiment: student, teacher, prompts, rollout, method, training, evaluation."""
+
+    kind: Literal["train"] = "train"
+    """`train` for a distillation; `pretrain` makes a small model from nothing."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
+    """Names the folder and the MLflow runs."""
+    description: str = ""
+    """What the experiment is to find out."""
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    """Of prompts, rollouts and initialisation; several runs of one experiment share it."""
+    student: Student
+    """The model to be trained."""
+    teacher: Model
+    """The model that scores the student's answers."""
+    specialists: list[Specialist] = []
+    """Teachers of single domains; `teacher` scores the prompts of all others. The first that fits
+    counts."""
+    prompts: Prompts
+    """What the student answers in training."""
+    rollout: AnyEngine
+    """How answers are sampled."""
+    method: AnyMethod
+    """How the teacher's scores become a loss."""
+    training: Training
+    """Optimisation: steps, batch, learning rate, devices."""
+    evaluation: Evaluation = Evaluation()
+    """What is measured after training, and how answers are drawn for it."""
+    tracking: Tracking = Tracking()
+    """Where results are sent."""
+    output: str = "runs"
+    """Folder for checkpoints, samples and the default MLflow store."""
+    runs: list[Variant] = []
+    """Several runs that share all but what they `set`; trained one after the other."""
+    sweep: Sweep | None = None
+    """A search over keys of this experiment, for `opdlab sweep`."""
+
+    @model_validator(mode="after")
+    def _seed_of_the_sweep(self) -> Experiment:
+        """A sweep without seeds of its own takes the experiment's."""
+        if self.sweep is not None:
+            # Not before validation: of what passes through Python, lists are no longer taken for tuples.
+            object.__setattr__(self, "sweep", self.sweep.seeded(self.seed))
+        return self
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> Experiment:
+        if self.seed + self.training.seeds - 1 > LARGEST_SEED:
+            raise ValueError(
+                f"training.seeds ({self.training.seeds}) counts up from seed ({self.seed}) to a number "
+                f"above {LARGEST_SEED}, the largest seed; set a lower seed"
+            )
+        names = [run.name for run in self.runs]
+        if self.training.seeds > 1:
+            last = self.seed + self.training.seeds
+            names += [
+                training_name(name, seed) for name in names for seed in range(self.seed, last)
+            ]
+        _check_names(names, [one.benchmark for one in self.evaluation.benchmarks])
+        if self.training.warmup_steps >= self.training.steps:
+            raise ValueError(
+                f"training.warmup_steps ({self.training.warmup_steps}) must be below "
+                f"training.steps ({self.training.steps})"
+            )
+        if faults := list(_misfits(self)):
+            raise ValueError(faults[0])
+        if self.sweep is not None:
+            self._check_sweep(self.sweep)
+        return self
+
+    def measured_by(self) -> dict[str, Any]:
+        """What decides how a run is measured, by key: runs that differ in it cannot be compared."""
+        settings = self.evaluation.model_dump(
+            mode="json", exclude={"every", "references", "batch_rows", "batch_tokens"}
+        )
+        found = {f"evaluation.{key}": value for key, value in settings.items()}
+        if self.evaluation.max_new_tokens is None and self.evaluation.sampling != "reasoning":
+            found["rollout.max_new_tokens"] = self.rollout.max_new_tokens
+        return found | {"prompts.template": self.prompts.template}
+
+    def unfit_trials(self, trial: Experiment) -> list[str]:
+        """What a trial of this sweep has that no trial may: another way of measuring, several devices."""
+        before, now = self.measured_by(), trial.measured_by()
+        faults = []
+        if odd := [key for key in before if before[key] != now.get(key)]:
+            faults.append(
+                f"{', '.join(odd)}: trials would be measured in different ways and could not be compared"
+            )
+        if trial.training.devices * trial.training.nodes > 1:
+            faults.append(ONE_DEVICE)
+        if trial.training.seeds > 1:
+            faults.append(OWN_SEEDS)
+        return faults
+
+    def _check_sweep(self, sweep: Sweep) -> None:
+        if self.runs:
+            raise ValueError(
+                "runs: a sweep varies one run; leave runs out, or make them a choice in it"
+            )
+        if self.training.seeds > 1:
+            raise ValueError(OWN_SEEDS)
+        if self.training.devices * self.training.nodes > 1:
+            raise ValueError(ONE_DEVICE)
+        if not self.evaluation.benchmarks:
+            raise ValueError("evaluation: a sweep compares its trials on benchmarks; name one")
+        varied = any(key in ("rollout", "rollout.max_new_tokens") for key in sweep.space)
+        if varied and "rollout.max_new_tokens" in self.measured_by():
+            raise ValueError(
+                "evaluation.max_new_tokens is missing: without it the benchmarks would be measured at the "
+                "length that the sweep varies, and trials could not be compared"
+            )
+        if sweep.pruner != "none" and not self.evaluation.every and len(sweep.seeds) == 1:
+            raise ValueError(
+                "sweep.pruner needs something to go by before the end: set evaluation.every or more seeds"
+            )
+
+
+def _check_names(runs: list[str], benchmarks: list[str]) -> None:
+    """Refuse names that two share, on a disk that knows no case as well, and those of the layout."""
+    for what, names in (("runs", runs), ("evaluation.benchmarks", benchmarks)):
+        lower = [name.lower() for name in names]
+        twice = next((name for name in names if lower.count(name.lower()) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"{what}: the name {twice!r} is used twice; names must differ, and not in case alone"
+            )
+    for name in runs:
+        if name.lower() in RESERVED:
+            raise ValueError(
+                f"runs: {name!r} is a name of opdlab's own folders ({', '.join(RESERVED)}); take another"
+            )
+
+
+def _misfits(config: Experiment) -> Iterator[str]:
+    """Where the method and what it is given do not fit together."""
+    method, training, mask = config.method, config.training, config.training.mask
+    if training.epochs > 1 and not method.corrected:
+        yield (
+            "training.epochs: steps after the first would train on answers of an earlier student as if "
+            "they were its own; set method.ratio_cap or method.ratio_clip, or another support"
+        )
+    yield from _not_its_own(config)
+    yield from _too_coarse(config)
+    yield from _misplaced(training, method)
+    if method.graded and config.prompts.type != "problems":
+        yield "prompts.type: the method needs graded answers; only `problems` has a grader"
+    if method.graded and config.rollout.group_size < 2:
+        yield (
+            "rollout.group_size: the method compares answers to one prompt with each other; with one "
+            "answer its gradient is zero. Set 2 or more"
+        )
+    if method.sampler == "teacher" and isinstance(config.rollout, OpenAIEngine):
+        yield "rollout.type: a server serves the student, and the method trains on the teacher's answers"
+    if config.specialists and (method.full or method.sampler == "teacher"):
+        yield (
+            "specialists: the method needs one teacher's whole distribution, or its answers; take one that "
+            "asks about tokens (support: sampled), or a single teacher"
+        )
+    if mask.first >= config.rollout.max_new_tokens:
+        yield (
+            f"training.mask.first ({mask.first}) must be below rollout.max_new_tokens "
+            f"({config.rollout.max_new_tokens}): no token would carry loss"
+        )
+    if method.sampler == "teacher" and (mask.entropy_above is not None or mask.entropy_share):
+        yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
+
+
+def _not_its_own(config: Experiment) -> Iterator[str]:
+    """A policy gradient over samples of another distribution than the student's; no ratio sets it right.
+
+    The importance ratio is that of the student now to the student then, both at temperature 1; and what
+    top-p never draws cannot be weighed.
+    """
+    if not config.method.own_samples:
+        return
+    for key in ("temperature", "top_p"):
+        if (value := getattr(config.rollout, key)) != 1:
+            name = plugins.type_name(plugins.METHODS, config.method)
+            yield (
+                f"rollout.{key}: method {name} takes sampled tokens for draws from the student's own "
+                f"distribution, and at {value:g} its gradient is biased. Set it to 1, or take a method "
+                "that differentiates over the whole distribution, such as opd with support: full"
+            )
+
+
+def _too_coarse(config: Experiment) -> Iterator[str]:
+    """Weights in half precision that steps of this size leave as they are."""
+    training, dtype = config.training, config.student.dtype
+    low = training.precision == "bf16-true" or dtype != "float32"
+    if low and training.learning_rate < SMALLEST_IN_HALF:
+        key = "training.precision" if training.precision == "bf16-true" else "student.dtype"
+        yield (
+            f"{key}: weights in half precision do not move in steps of {training.learning_rate:g} "
+            "(training.learning_rate): the next number to 0.02 is 1e-4 away in bfloat16, 1.5e-5 in "
+            "float16. Set student.dtype: float32, and training.precision: bf16-mixed to compute in "
+            f"bfloat16 all the same; or take a rate of {SMALLEST_IN_HALF:g} or more"
+        )
+
+
+def _misplaced(training: Training, method: AnyMethod) -> Iterator[str]:
+    """What cannot be done where or when it is said to be."""
+    if training.overlap and training.accumulate == 1:
+        yield (
+            "training.overlap: answers to the next step's prompts would come from an earlier student; set "
+            "training.accumulate to 2 or more, and the micro-batches of one step overlap"
+        )
+    if training.overlap and method.sampler == "teacher":
+        yield "training.overlap: the teacher writes the answers, so it cannot score others meanwhile"
+    if training.teacher_device and training.devices * training.nodes > 1:
+        yield "training.teacher_device: it is for training on one device; each of several has a teacher"
+    if training.teacher_device and (fault := _no_device(training.teacher_device)):
+        yield f"training.teacher_device: {fault}"
+
+
+def _no_device(name: str) -> str:
+    """Why it does not name a device; empty if it does."""
+    kind, _, number = name.partition(":")
+    if kind in ("cpu", "cuda", "mps", "xpu") and (number.isdigit() or name == kind):
+        return ""
+    return f"{name!r} names no device; write for example cuda:1"

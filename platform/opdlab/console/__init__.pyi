@@ -1,0 +1,22 @@
+from .interrupt import (
+    Stopped as Stopped,
+    StopRequest as StopRequest,
+    die_with as die_with,
+    dies_with_parent as dies_with_parent,
+)
+from .quiet import (
+    quieten as quieten,
+)
+from .terminal import (
+    ALARM as ALARM,
+    BOLD as BOLD,
+    DIM as DIM,
+    END as END,
+    GREEN as GREEN,
+    RED as RED,
+    YELLOW as YELLOW,
+    console as console,
+    duration as duration,
+    progress_bar as progress_bar,
+    shown as shown,
+)

@@ -1,0 +1,10 @@
+from .page import (
+    FIGURE as FIGURE,
+    document as document,
+)
+from .run import (
+    diagnose as diagnose,
+)
+from .work import (
+    Settings as Settings,
+)

@@ -1,0 +1,324 @@
+"""Doctor's look at student and teacher: tokenizers, sampling, scoring."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from operator import itemgetter
+from time import perf_counter
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from opdlab.configuration import Experiment
+from opdlab.doctor.lines import Line, failed, judged, passed, skipped
+from opdlab.doctor.probe import CANDIDATES, SEARCHED, TOKENS, Cast, Probe
+from opdlab.errors import ModelError, OpdlabError
+from opdlab.evaluation import sampling_engine
+from opdlab.modelling import expectation, log_distribution, models
+from opdlab.plugins import posed
+from opdlab.prompts import LOOKED_AT, PromptSource, encode, open_prompts, unknown
+from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.scoring import Teacher, naive_scores, part, states_before_tokens
+from opdlab.shapes import Float, Tensor
+from opdlab.training import token_weights
+
+TREE_ROWS = 2
+_UNLIKELY = -1e4  # nats
+
+
+def tokenizers(
+    student: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase,
+    student_model: PreTrainedModel,
+    teacher_model: PreTrainedModel,
+) -> Line:
+    """Whether both models mean the same strings by their tokens, and read text and chats alike."""
+    what = "student and teacher share tokens and template"
+    try:
+        shared = models.count_shared(student, teacher, student_model, teacher_model)
+    except ModelError as error:
+        return failed(what, str(error), "choose a teacher of the student's family")
+    try:
+        models.require_end(student_model, student, shared)
+    except ModelError as error:
+        return failed(what, str(error), "see the message")
+    different = models.soft_differences(student, teacher)
+    found = "; ".join(different) or f"{shared:,} entries shared"
+    return judged(
+        what, not different, found, "give both the same tokenizer files and chat template"
+    )
+
+
+def prompts_agree(
+    config: Experiment, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase
+) -> Line:
+    """Whether a real prompt comes out of both tokenizers, with their templates, as the same tokens; and
+    whether the student's knows all characters.
+    """
+    what = "a prompt is the same to both"
+    try:
+        prompts = open_prompts(config.prompts, student, config.seed)
+        text = prompts.problem(0).prompt
+        ours = encode(student, text, config.prompts.template)
+        theirs = encode(teacher, text, config.prompts.template)
+        missing = unread(config, prompts, student)
+    except (OpdlabError, NotImplementedError) as error:
+        return failed(what, str(error), "correct the prompts section")
+    if missing:
+        return failed(
+            what,
+            "; ".join(missing),
+            "take text in the model's characters, or a model that knows it",
+        )
+    found = (
+        f"{len(ours)} tokens, none unknown"
+        if ours == theirs
+        else f"{len(ours)} tokens against {len(theirs)}"
+    )
+    remedy = (
+        "use one chat template for both; the teacher would read prompts it was never trained on"
+    )
+    return judged(what, ours == theirs, found, remedy)
+
+
+def unread(
+    config: Experiment, prompts: PromptSource, tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
+    """Where the tokenizer meets text that it does not know, and how much: prompts, benchmarks."""
+    found = {"prompts": prompts.unknown()}
+    for one in config.evaluation.benchmarks:
+        # Whether its data are there is another line's question.
+        with suppress(OpdlabError):
+            texts = [problem.prompt for problem in posed.problems(one)[:LOOKED_AT]]
+            found[one.benchmark] = unknown(tokenizer, texts)
+    return [f"{name}: {share}" for name, share in found.items() if share.bad_tokens]
+
+
+def sampling(*runs: Experiment) -> Line:
+    """Whether the student's answers are samples of its whole distribution, in every run."""
+    drawn = dict.fromkeys((run.rollout.temperature, run.rollout.top_p) for run in runs)
+    found = "; ".join(f"temperature {one[0]:g}, top_p {one[1]:g}" for one in drawn)
+    remedy = (
+        "set rollout.temperature: 1.0 and rollout.top_p: 1.0; else the tokens are not the student's own "
+        "samples, and every expectation over them is another"
+    )
+    return judged("sampling is not truncated", set(drawn) == {(1.0, 1.0)}, found, remedy)
+
+
+def answers_fit(runs: Sequence[Experiment], prompts: PromptSource, cast: Cast) -> Line:
+    """Whether the longest prompt seen and the longest answer allowed are within every model's context."""
+    what = "prompts and answers are within the context"
+    found = {"student": cast.student, **{name: one for name, (one, _) in cast.teachers.items()}}
+    contexts = {name: size for name, one in found.items() if (size := context(one)) is not None}
+    if not contexts:
+        return skipped(what, "the models name no largest number of positions")
+    prompt = max(len(prompts.prompt(index).tokens) for index in range(SEARCHED))
+    key, answer = max((longest_answer(run) for run in runs), key=itemgetter(1))
+    name, least = min(contexts.items(), key=itemgetter(1))
+    said = f"{prompt} tokens of prompt + {key} {answer} = {prompt + answer}, {name} has {least}"
+    remedy = (
+        f"set {key} to {least - prompt} at most: beyond its context a model reads noise"
+        if prompt < least
+        else f"leave out prompts of {least} tokens and more, or take a {name} with more context"
+    )
+    return judged(what, prompt + answer <= least, said, remedy)
+
+
+def longest_answer(run: Experiment) -> tuple[str, int]:
+    """The key that allows the longest answers, in training or evaluation, and how many tokens."""
+    trained = run.rollout.max_new_tokens
+    measured = sampling_engine(run.rollout, run.evaluation).max_new_tokens
+    if run.evaluation.benchmarks and measured > trained:
+        return "evaluation.max_new_tokens", measured
+    return "rollout.max_new_tokens", trained
+
+
+def context(model: PreTrainedModel) -> int | None:
+    """Positions that a model was made for, stretched as its rotary embedding says; None for any number."""
+    config = model.config.get_text_config(decoder=True)
+    size = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    stretched = (rope.get("factor") or 1) * (rope.get("original_max_position_embeddings") or 0)
+    return None if size is None else max(size, int(stretched))
+
+
+def answers_end(probe: Probe) -> Line:
+    """Whether answers end by EOS, and the EOS counts as one of their tokens."""
+    what = "answers end, and their EOS is trained"
+    rollout = probe.rollout
+    last = rollout.response_lengths.cumsum(0) - 1
+    lost = int((rollout.ended & ~rollout.is_eos[last]).sum())
+    if lost:
+        return failed(
+            what, f"{lost} answers ended without their EOS", "give pad and EOS different ids"
+        )
+    share = float(rollout.ended.float().mean())
+    training = probe.config.training
+    weights = token_weights(rollout, training.normalisation, training.mask)
+    if share > 0 and not bool((weights[rollout.is_eos] > 0).any()):
+        return failed(
+            what,
+            f"none of the {int(rollout.is_eos.sum())} EOS tokens of these answers counts in the loss",
+            "change training.mask: a student that is never trained on EOS does not learn to stop",
+        )
+    found = f"{share:.0%} of {len(rollout.ended)} end within {int(rollout.response_lengths.max())} tokens"
+    if share == 0 and probe.config.rollout.max_new_tokens > TOKENS:
+        return skipped(
+            what, f"{found}; the experiment allows {probe.config.rollout.max_new_tokens}"
+        )
+    remedy = "raise rollout.max_new_tokens, or check that the model knows its EOS"
+    return judged(what, share > 0, found, remedy)
+
+
+def rescored(probe: Probe) -> Line:
+    """Whether what the sampler recorded of its distributions is what training computes of them."""
+    gaps = dict(of_the_record(probe.rollout, training_log_probs(probe)))
+    worst, gap = max(gaps.items(), key=itemgetter(1))
+    found = f"largest difference {gap:.1e} nats ({worst}) over {len(probe.rollout.token)} tokens"
+    remedy = "use rollout type `generate`, and load the student in float32"
+    return judged(
+        "sampled log-probabilities equal re-scored ones",
+        gap < probe.student_tolerance,
+        found,
+        remedy,
+    )
+
+
+def of_the_record(rollout: Rollout, log_p: Float[Tensor, "T V"]) -> Iterator[tuple[str, float]]:
+    """How far each recorded number is from that of a distribution, in nats."""
+    # An entry that the model rules out is as far away in both.
+    log_p = log_p.clamp(min=_UNLIKELY)
+    yield "token", largest_gap(rollout.log_prob, log_p.gather(-1, rollout.token[:, None])[:, 0])
+    yield "entropy", largest_gap(rollout.entropy, -expectation(log_p.exp(), log_p))
+    count = rollout.candidates.shape[1]
+    if count == 0 or rollout.candidate_log_prob is None:
+        return
+    listed = log_p.gather(-1, rollout.candidates)
+    yield "candidates", largest_gap(listed, log_p.topk(count, -1).values)
+    yield "of candidates", largest_gap(rollout.candidate_log_prob.clamp(min=_UNLIKELY), listed)
+
+
+def largest_gap(one: Float[Tensor, "*n"], other: Float[Tensor, "*n"]) -> float:
+    """Largest difference; infinite where one has a number and the other none."""
+    if one.numel() == 0:
+        return 0.0
+    equal = (one == other) | (one.isnan() & other.isnan())
+    gap = (one - other).abs().masked_fill(equal, 0.0)
+    return float(gap.nan_to_num(torch.inf, torch.inf).max())
+
+
+@torch.no_grad()
+def training_log_probs(probe: Probe) -> Float[Tensor, "T V"]:
+    """log pi_S before each of the probe's tokens by the forward pass that training uses."""
+    hidden = states_before_tokens(probe.student, probe.rollout)
+    return log_distribution(probe.student, hidden, probe.vocabulary)
+
+
+def self_teacher(probe: Probe) -> Line:
+    """Whether a student that is its own teacher has a KL of zero, and an off-by-one would be seen."""
+    what = "a student is its own perfect teacher"
+    rollout = probe.rollout
+    try:
+        scores = probe.itself.score(rollout, Questions(rollout.candidates[:, :0]))
+    except OpdlabError as error:
+        return failed(what, str(error), "see the message")
+    gap = (rollout.log_prob - scores.log_prob).abs()
+    shifted = (rollout.log_prob - scores.log_prob.roll(1)).abs()
+    found = (
+        f"KL {float((rollout.log_prob - scores.log_prob).mean()):.1e} nats, largest difference "
+        f"{float(gap.max()):.1e}; shifted by one token {float(shifted.mean()):.2g}"
+    )
+    if float(shifted.mean()) < 10 * probe.student_tolerance:
+        return skipped(what, f"{found}: the student's answers are too uniform to tell a shift")
+    remedy = "teacher scores are off: report the model family; rollout type `generate` may help"
+    return judged(what, float(gap.max()) < probe.student_tolerance, found, remedy)
+
+
+def every_token_scored(probe: Probe) -> Line:
+    """Whether every response token gets a finite score from the teacher."""
+    rollout = probe.rollout
+    what = "every response token has a teacher score"
+    try:
+        scores = probe.teacher.score(rollout, Questions(rollout.candidates[:, :0]))
+    except OpdlabError as error:
+        return failed(what, str(error), "see the message")
+    share = float(scores.log_prob.isfinite().float().mean())
+    found = f"{share:.0%}, mean log-probability {float(scores.log_prob.nanmean()):.2f} nats"
+    return judged(what, share == 1.0, found, "load the teacher in bfloat16 or float32")
+
+
+def tree_is_exact(probe: Probe) -> Line:
+    """Whether candidates scored as leaves get what a whole forward for each gives, and how much faster."""
+    what = "tree scoring equals the naive way"
+    if probe.teacher.way == "naive":
+        return skipped(
+            what, "this teacher's attention cannot be hooked; it is scored the slow, exact way"
+        )
+    rollout = first_rows(probe.rollout, TREE_ROWS)
+    asked = Questions(rollout.candidates[:, :CANDIDATES], full=True)
+    probe.teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
+    started = perf_counter()
+    fast = probe.teacher.score(rollout, asked)
+    middle = perf_counter()
+    slow = naive_scores(probe.teacher.model, rollout, asked, probe.vocabulary)
+    ratio = (perf_counter() - middle) / (middle - started)
+    # Sizes at which rows, leaves and vocabulary rows are all cut.
+    small = copy.copy(probe.teacher)
+    small.trunk_chunk, small.leaf_chunk, small.head_chunk = 5, 7, 3
+    gaps = {}
+    for scores in (fast, small.score(rollout, asked)):
+        for name, gap in differences(probe.teacher, rollout, scores, slow, probe.vocabulary):
+            gaps[name] = max(gap, gaps.get(name, 0.0))
+    worst, gap = max(gaps.items(), key=itemgetter(1))
+    found = (
+        f"largest difference {gap:.1e} ({worst}); {ratio:.0f} times faster on {fast.leaves} leaves"
+    )
+    remedy = "report the model family: its attention does something the tree does not know"
+    return judged(what, gap < probe.teacher_tolerance, found, remedy)
+
+
+def differences(
+    teacher: Teacher,
+    rollout: Rollout,
+    found: TeacherScores,
+    truth: TeacherScores,
+    vocabulary: int,
+) -> Iterator[tuple[str, float]]:
+    """How far each of a teacher's numbers is from the reference; confidences by their logarithm."""
+    for name in ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence"):
+        one, other = getattr(found, name), getattr(truth, name)
+        if name not in ("log_prob", "entropy"):
+            one, other = one.log(), other.log()
+        yield name, largest_gap(one, other)
+    if found.hidden is not None:
+        with torch.no_grad():
+            said = log_distribution(teacher.model, found.hidden, vocabulary)
+        own = said.gather(-1, rollout.token[:, None])[:, 0]
+        yield "states", float((own - truth.log_prob).abs().max())
+
+
+def first_rows(rollout: Rollout, count: int) -> Rollout:
+    """The first rows of a rollout."""
+    rows = torch.arange(min(count, len(rollout.tokens)), device=rollout.tokens.device)
+    return part(rollout, rows)[0]
+
+
+def repeatable(probe: Probe) -> Line:
+    """Whether scoring the same answers again gives the same numbers."""
+    asked = Questions(probe.rollout.candidates[:, :CANDIDATES])
+    one, two = (probe.teacher.score(probe.rollout, asked) for _ in range(2))
+    gap = max(
+        largest_gap(getattr(one, name), getattr(two, name))
+        for name in ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence")
+    )
+    what = "scoring again gives the same"
+    remedy = (
+        "dropout or nondeterministic kernels are at work: torch.use_deterministic_algorithms(True)"
+    )
+    found = "bit for bit" if gap == 0 else f"largest difference {gap:.1e}"
+    accelerated = probe.teacher.model.device.type != "cpu"
+    if gap and gap < probe.teacher_tolerance / 10 and accelerated:
+        return passed(what, f"{found}, within rounding")
+    return judged(what, gap == 0, found, remedy)

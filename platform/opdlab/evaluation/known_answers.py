@@ -1,0 +1,161 @@
+"""What a served model says to a few fixed prompts: other weights under the same name show in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from transformers import PreTrainedTokenizerBase
+
+from opdlab import identity
+from opdlab.errors import DataError
+from opdlab.identity import digest
+from opdlab.prompts import encode, rendered
+from opdlab.serving import (
+    TOKEN_SERVERS,
+    Client,
+    Draw,
+    Identity,
+    Reply,
+    completion_body,
+    prompt_text,
+    read_reply,
+)
+
+PROMPTS = ("The capital of France is", "12+7=", "def area(r):\n    return", "Once upon a time")
+TOKENS = 24
+REPEATS = 2
+"""Requests for each prompt that are under way at once when a server's rounding is looked at."""
+SMALLEST_GAP, LARGEST_GAP = 1e-4, 0.05
+"""Differences in nats that are always, and never, laid to rounding."""
+ROUNDINGS = 3.0
+"""The same weights differ by less than so many times what the server differs from itself."""
+PRINTS = "fingerprint"
+
+
+@final
+@dataclass(frozen=True)
+class Prints:
+    """The likeliest answers to the fixed prompts.
+
+    Attributes:
+        texts: one a prompt.
+        tokens, log_probs: their tokens, and how likely each is, nats; empty where the server returns none.
+        rounding: how far the server is from itself, root mean square in nats: with other requests beside it
+            a prompt is computed in another order.
+    """
+
+    texts: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...] = ()
+    log_probs: tuple[tuple[float, ...], ...] = ()
+    rounding: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return digest(asdict(self))
+
+    def plain(self) -> str:
+        """As it is stored."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, stored: str) -> Prints:
+        """Raises ValueError, TypeError or LookupError where it is none."""
+        told = json.loads(stored)
+        ids, values = (tuple(map(tuple, told[name])) for name in ("tokens", "log_probs"))
+        return cls(tuple(map(str, told["texts"])), ids, values, float(told["rounding"]))
+
+    def like(self, other: Prints) -> bool:
+        """Whether the same weights may have said both."""
+        if not (self.log_probs and other.log_probs):
+            return self.texts == other.texts
+        rounding = ROUNDINGS * max(self.rounding, other.rounding)
+        return self.gap(other) <= min(max(SMALLEST_GAP, rounding), LARGEST_GAP)
+
+    def gap(self, other: Prints) -> float:
+        """Root mean square difference of log-probabilities, up to where the answers part, nats.
+
+        Where the same weights part, rounding decided a tie: what each went on with is equally likely.
+        """
+        squares = []
+        for row in zip(self.tokens, other.tokens, self.log_probs, other.log_probs, strict=True):
+            for mine, theirs, a, b in zip(*row, strict=False):
+                squares.append((a - b) ** 2)
+                if mine != theirs:
+                    break
+        return (sum(squares) / len(squares)) ** 0.5
+
+
+def take(
+    client: Client,
+    server: Identity,
+    tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int],
+    alone: bool = False,
+) -> Prints:
+    """Ask a server for its fingerprint: every prompt alone, then all beside each other.
+
+    Args:
+        alone: without the second, so that its rounding is not known.
+
+    Raises:
+        ServerError: it refuses, or does not answer.
+    """
+    draw = Draw(0.0, 1.0, TOKENS, tuple(ends), ends[0])
+    asked = [encode(tokenizer, text, "none") for text in PROMPTS]
+    bodies = []
+    for text, ids in zip(PROMPTS, asked, strict=True):
+        shown = rendered(tokenizer, text, "none")
+        if server.software not in TOKEN_SERVERS:
+            shown = prompt_text(tokenizer, ids, shown)
+        bodies.append(completion_body(server, draw, ids, shown, 0, log_probs=True))
+    url = client.access.api("/completions")
+
+    def read(answers: Iterable[Any]) -> Prints:
+        pairs = zip(answers, asked, strict=True)
+        return _prints([read_reply(answer, ids, draw, tokenizer) for answer, ids in pairs])
+
+    found = read(client.post(url, body) for body in bodies)
+    if alone or not found.log_probs:
+        return found
+    beside: dict[int, Any] = {}
+    client.post_all(url, bodies * REPEATS, beside.__setitem__)
+    ordered = [beside[place] for place in sorted(beside)]
+    rows = [ordered[first : first + len(asked)] for first in range(0, len(ordered), len(asked))]
+    return replace(found, rounding=max(found.gap(read(row)) for row in rows))
+
+
+def _prints(replies: Sequence[Reply]) -> Prints:
+    texts = tuple(reply.text for reply in replies)
+    ids, told = (
+        tuple(row or () for row in column)
+        for column in zip(*((reply.ids, reply.log_probs) for reply in replies), strict=True)
+    )
+    return Prints(texts, ids, told) if all(ids) and all(told) else Prints(texts)
+
+
+def as_known(prints: Prints, server: dict[str, Any], output: Path) -> Prints:
+    """The fingerprint under which the same weights of this server were measured before, or this one.
+
+    Args:
+        server: what it says it is.
+        output: folder of runs; its evaluations are looked through.
+    """
+    return next((one for one in _known(server, output) if one.like(prints)), prints)
+
+
+def _known(server: dict[str, Any], output: Path) -> Iterable[Prints]:
+    for path in sorted((output / "evaluations").glob(f"*/samples/{identity.MEASUREMENTS}")):
+        try:
+            measured = identity.read(path.parent)
+        except DataError:
+            continue  # whoever reads that folder is told
+        for one in measured:
+            theirs = {k: v for k, v in one.subject.server.items() if k != PRINTS}
+            if theirs == server:
+                with suppress(ValueError, TypeError, LookupError):
+                    yield Prints.read(one.software[PRINTS])

@@ -1,0 +1,437 @@
+"""Measure a model: k samples of every problem, graded, stored and summarised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from opdlab import plugins
+from opdlab.errors import PluginError
+from opdlab.evaluation import store
+from opdlab.identity import Measurement, ModelId, Owner, digest, learned
+from opdlab.modelling import marks_of, models, own_part, read, text_of, written
+from opdlab.plugins import name_of, posed, said_by, verdicts_on
+from opdlab.prompts import encode, rendered
+from opdlab.records import Generation, Grade, Problem, Rollout, Sample, Verdict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from opdlab.configuration import Evaluation
+    from opdlab.plugins import Evaluator
+    from opdlab.sampling import RolloutEngine
+
+STORE_ROWS, STORE_SECONDS = 64, 30.0
+"""Completions are written when so many wait, or so much time has passed."""
+GRADE_ROWS = 512
+MAX_SEED_BYTES = 7  # so that a seed fits an int64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn; `max_new_tokens` None leaves the rollout's."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int | None
+
+
+PRESETS = {
+    # What the makers of reasoning models recommend, and papers evaluate with.
+    "reasoning": Sampling(0.6, 0.95, 32_768),
+    "on_policy": Sampling(1.0, 1.0, None),
+    "greedy": Sampling(0.0, 1.0, None),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to a prompt: text (see `own_part.text_of`), length in tokens, `eos` or `length`."""
+
+    text: str
+    tokens: int
+    stop: str
+
+
+OnAnswer = Callable[[int, Answer], None]
+"""Takes the row and the answer that has just ended."""
+OnTick = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(ABC):
+    """Something that answers prompts, with all that decides what it says.
+
+    Attributes:
+        engine: how it samples; an evaluation replaces its lengths, temperature and top-p.
+        template: see `opdlab.prompts.encode`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    engine: RolloutEngine
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    template: str
+
+    @abstractmethod
+    def identity(self) -> ModelId:
+        """Who answers, by contents."""
+
+    @abstractmethod
+    def software(self) -> dict[str, str]:
+        """The model and what runs it, for the record."""
+
+    @abstractmethod
+    def answer(
+        self,
+        engine: RolloutEngine,
+        prompts: Sequence[tuple[Sequence[int], str]],
+        seeds: Sequence[int],
+        rows: int,
+        tokens: int,
+        on_answer: OnAnswer,
+        on_tick: OnTick,
+    ) -> None:
+        """Answer every prompt, in whatever order.
+
+        Args:
+            engine: `engine` with the sampling of the evaluation.
+            prompts: token ids, and the text that they are.
+            seeds: one a prompt.
+            rows: prompts worked on at a time, at most.
+            tokens: of prompts and answers whose keys and values are held at a time, at most or those of one
+                row, where this process holds them.
+            on_tick: called now and then while nothing comes; it may raise to stop, like `on_answer`.
+        """
+
+    def notice(self) -> str:
+        """What is being waited for, in words; empty where nothing is."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject(Measured):
+    """A model in this process."""
+
+    model: PreTrainedModel
+    vocabulary: int | None = None
+
+    def identity(self) -> ModelId:
+        return models.identify(
+            self.model, self.tokenizer, self.template, self.eos_ids, self.vocabulary
+        )
+
+    def software(self) -> dict[str, str]:
+        return {
+            "engine": type(self.engine).__name__,
+            "model": str(self.model.name_or_path),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": self.model.device.type,
+        }
+
+    def answer(
+        self,
+        engine: RolloutEngine,
+        prompts: Sequence[tuple[Sequence[int], str]],
+        seeds: Sequence[int],
+        rows: int,
+        tokens: int,
+        on_answer: OnAnswer,
+        on_tick: OnTick,
+    ) -> None:
+        answered: set[int] = set()
+
+        def ended(row: int, said: list[int]) -> None:
+            answered.add(row)
+            text = text_of(self.tokenizer, said)
+            stop = "eos" if said[-1] in self.eos_ids else "length"
+            on_answer(row, Answer(text, len(said), stop))
+
+        with said_by(engine, "answer"):
+            engine.answer(
+                self.model,
+                [ids for ids, _ in prompts],
+                seeds,
+                eos_ids=self.eos_ids,
+                pad_id=self.pad_id,
+                vocabulary=self.vocabulary,
+                max_rows=rows,
+                max_tokens=tokens,
+                on_response=ended,
+            )
+        if len(answered) < len(prompts):
+            raise PluginError(
+                f"{name_of(engine)}.answer called on_response for {len(answered)} of {len(prompts)} "
+                "rows; it must be called once for each"
+            )
+
+
+def sampling_engine(engine: RolloutEngine, settings: Evaluation) -> RolloutEngine:
+    """The rollout engine with the sampling of the evaluation: its preset, single values replaced."""
+    preset = PRESETS[settings.sampling]
+    longest = settings.max_new_tokens or preset.max_new_tokens or engine.max_new_tokens
+    return replace(
+        engine,
+        max_new_tokens=longest,
+        temperature=preset.temperature if settings.temperature is None else settings.temperature,
+        top_p=preset.top_p if settings.top_p is None else settings.top_p,
+    )
+
+
+def evaluate(
+    subject: Measured,
+    settings: Evaluation,
+    owner: Owner,
+    folder: Path,
+    on_finished: Callable[[int], None] | None = None,
+    on_graded: Callable[[int], None] | None = None,
+) -> list[Sample]:
+    """Sample and grade every benchmark; what an earlier call has stored is not drawn again.
+
+    Args:
+        owner: name and place of what is measured, for the record.
+        folder: where the samples are kept, some at a time, so that an evaluation that was cut short
+            goes on.
+        on_finished: called with the number of responses finished since the last call; it may raise to
+            stop, and what was drawn until then is kept.
+        on_graded: the same for verdicts.
+
+    Raises:
+        OpdlabError: a benchmark has no data, or its answers cannot be graded here.
+    """
+    require(settings.benchmarks)
+    samples: list[Sample] = []
+    who = subject.identity()
+    for benchmark in settings.benchmarks:
+        kept = store.ask(folder, asked_of(benchmark, subject, settings, owner, who))
+        draw_missing(kept, subject, settings, all_answers(benchmark, settings), on_finished)
+        grade_missing(kept, benchmark, on_graded)
+        samples += kept.samples()
+    return samples
+
+
+def require(benchmarks: Sequence[Evaluator]) -> None:
+    """Raise, before any work is done, where a benchmark's problems or its grader are not to be had."""
+    for benchmark in benchmarks:
+        posed.problems(benchmark)
+        with said_by(benchmark, "require_grader"):
+            benchmark.require_grader()
+
+
+def asked_of(
+    benchmark: Evaluator, subject: Measured, settings: Evaluation, owner: Owner, who: ModelId
+) -> Measurement:
+    """What an evaluation asks of a model on a benchmark."""
+    problems = benchmark.problems()
+    engine = sampling_engine(subject.engine, settings)
+    return Measurement(
+        model=owner.model,
+        role=owner.role,
+        step=owner.step,
+        execution=owner.execution,
+        label=owner.label or owner.model,
+        subject=who,
+        benchmark=benchmark.benchmark,
+        evaluator=plugins.describe(benchmark),
+        data=store.data_hash(problems),
+        shown=_shown(problems, subject),
+        problems=len(problems),
+        template=subject.template,
+        temperature=engine.temperature,
+        top_p=engine.top_p,
+        max_new_tokens=engine.max_new_tokens,
+        seed=settings.seed,
+        samples=settings.samples,
+        grader=benchmark.grader_version,
+        engine=engine_of(engine),
+        software={name: metadata.version(name) for name in ("opdlab", "torch", "transformers")}
+        | subject.software(),
+    )
+
+
+def engine_of(engine: RolloutEngine) -> dict[str, Any]:
+    """What samples, with the options of its own that decide what is drawn: an engine of somebody else's may
+    have a top-k."""
+    told = {*Sampling.__annotations__, "group_size"}
+    own = {f.name: getattr(engine, f.name) for f in fields(engine) if f.name not in told}
+    decisive = learned({"rollout": own})["rollout"]
+    return {"type": type(engine).__name__, **json.loads(json.dumps(decisive, default=repr))}
+
+
+def _shown(problems: Sequence[Problem], subject: Measured) -> str:
+    """Hash of the prompts as the model reads them: a template may write the date into them."""
+    tokenizer, template = subject.tokenizer, subject.template
+    ordered = sorted(problems, key=lambda problem: problem.id)
+    return digest([[p.id, encode(tokenizer, p.prompt, template)] for p in ordered])
+
+
+def sample_seed(seed: int, problem: Problem, index: int) -> int:
+    """Seed of one sample, the same for every model and independent of the order of problems."""
+    text = f"{seed}/{problem.benchmark}/{problem.id}/{index}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:MAX_SEED_BYTES])
+
+
+def all_answers(benchmark: Evaluator, settings: Evaluation) -> list[tuple[Problem, int]]:
+    """Every answer of an evaluation: its problem, and which of the problem's answers it is."""
+    return [(p, i) for p in benchmark.problems() for i in range(settings.samples)]
+
+
+def draw_missing(
+    kept: store.SampleSet,
+    subject: Measured,
+    settings: Evaluation,
+    wanted: Sequence[tuple[Problem, int]],
+    on_finished: Callable[[int], None] | None = None,
+) -> None:
+    """Draw those completions that are not there yet, and store them some at a time."""
+    known = kept.generations()
+    missing = [(problem, i) for problem, i in wanted if (problem.id, i) not in known]
+    if on_finished is not None and len(missing) < len(wanted):
+        on_finished(len(wanted) - len(missing))
+    if not missing:
+        return
+    prompts = {problem.id: problem.prompt for problem, _ in missing}
+    tokenizer, template = subject.tokenizer, subject.template
+    encoded = {name: encode(tokenizer, text, template) for name, text in prompts.items()}
+    shown = {name: rendered(tokenizer, text, template) for name, text in prompts.items()}
+    seeds = [sample_seed(settings.seed, problem, i) for problem, i in missing]
+    arrivals, thinking = _Arrivals(kept), written(marks_of(tokenizer))
+
+    def arrived(row: int, answer: Answer) -> None:
+        problem, index = missing[row]
+        arrivals.add(
+            Generation(
+                problem=problem.id,
+                index=index,
+                seed=seeds[row],
+                prompt=shown[problem.id],
+                completion=answer.text,
+                tokens=answer.tokens,
+                stop=answer.stop,
+                seconds=0.0,
+                thinking=thinking,
+            )
+        )
+        if on_finished is not None:
+            on_finished(1)
+
+    def waiting() -> None:
+        arrivals.look()
+        if on_finished is not None:
+            on_finished(0)
+
+    try:
+        subject.answer(
+            sampling_engine(subject.engine, settings),
+            [(encoded[problem.id], shown[problem.id]) for problem, _ in missing],
+            seeds,
+            settings.batch_rows,
+            settings.batch_tokens,
+            arrived,
+            waiting,
+        )
+    finally:
+        # Whatever ended the sampling, what came is kept.
+        arrivals.store()
+
+
+class _Arrivals:
+    """Completions on their way to the disk, written when there are many or some time has passed."""
+
+    def __init__(self, kept: store.SampleSet) -> None:
+        self.kept = kept
+        self.waiting: list[Generation] = []
+        self.since = perf_counter()
+
+    def add(self, generation: Generation) -> None:
+        self.waiting.append(generation)
+        self.look()
+
+    def look(self) -> None:
+        """Write what waits if it is time."""
+        if len(self.waiting) >= STORE_ROWS or perf_counter() - self.since > STORE_SECONDS:
+            self.store()
+
+    def store(self) -> None:
+        """Write what waits; the wall time since the last write is shared by its rows."""
+        now = perf_counter()
+        if self.waiting:
+            share = (now - self.since) / len(self.waiting)
+            self.kept.add_generations([replace(row, seconds=share) for row in self.waiting])
+        self.waiting, self.since = [], now
+
+
+def grade_missing(
+    kept: store.SampleSet,
+    benchmark: Evaluator,
+    on_graded: Callable[[int], None] | None = None,
+) -> None:
+    """Grade the completions that this grader has not judged yet, or could not for a fault of its own."""
+    problems = {problem.id: problem for problem in benchmark.problems()}
+    grader = benchmark.grader_version
+    drawn, judged = kept.generations(), kept.grades(grader)
+    waiting = [
+        row
+        for key, row in drawn.items()
+        if key not in judged or judged[key].status in Verdict.FAULTS
+    ]
+    if on_graded is not None and len(waiting) < len(drawn):
+        on_graded(len(drawn) - len(waiting))
+    for first in range(0, len(waiting), GRADE_ROWS):
+        part = waiting[first : first + GRADE_ROWS]
+        verdicts = judge(benchmark, [(problems[row.problem], row) for row in part], on_graded)
+        kept.add_grades(
+            [
+                Grade(row.problem, row.index, grader, found.status, found.answer, found.reason)
+                for row, found in zip(part, verdicts, strict=True)
+            ]
+        )
+
+
+def judge(
+    benchmark: Evaluator,
+    answers: Sequence[tuple[Problem, Generation]],
+    on_graded: Callable[[int], None] | None = None,
+) -> list[Verdict]:
+    """The grader's verdicts; a response cut at the length limit is `truncated` unless it is right.
+
+    The grader is given the answer's own part: what follows the model's thinking.
+    """
+    texts = [
+        (problem, own_part(row.completion, row.prompt, read(row.thinking)))
+        for problem, row in answers
+    ]
+    verdicts = verdicts_on(benchmark, texts, on_graded)
+    return [
+        replace(verdict, status="truncated")
+        if row.stop == "length" and verdict.status in ("wrong", "no_answer")
+        else verdict
+        for verdict, (_, row) in zip(verdicts, answers, strict=True)
+    ]
+
+
+def decode(rollout: Rollout, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Text of every response; of special tokens only those that mark thinking are kept."""
+    texts = []
+    for row, (start, length) in enumerate(
+        zip(rollout.prompt_lengths.tolist(), rollout.response_lengths.tolist(), strict=True)
+    ):
+        ids = rollout.tokens[row, start : start + length].tolist()
+        texts.append(text_of(tokenizer, ids))
+    return texts
+
+
+def headline(samples: Sequence[Sample]) -> dict[str, float]:
+    """Metrics of a set of samples under the names that MLflow accepts (`math/short/mean_at_8`)."""
+    metrics: dict[str, float] = {}
+    for summary in plugins.load(plugins.STATISTICS, "scores")(samples):
+        for name, value in summary.metrics().items():
+            metrics[f"{summary.benchmark}/{name}"] = value
+    return metrics

@@ -1,0 +1,172 @@
+"""Evaluation with a progress bar, and `opdlab eval`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+from rich.progress import TaskID
+
+from opdlab import tracking
+from opdlab.configuration import Evaluation, Experiment, loader
+from opdlab.console import (
+    BOLD,
+    DIM,
+    END,
+    YELLOW,
+    Stopped,
+    StopRequest,
+    console,
+    progress_bar,
+    quieten,
+)
+from opdlab.errors import ConfigError
+from opdlab.evaluation import comparison, disputes, measured as evaluation
+from opdlab.evaluation.measured import Measured, Subject
+from opdlab.evaluation.served import open_served
+from opdlab.files import claimed
+from opdlab.identity import Owner
+from opdlab.modelling import models
+from opdlab.plugins import posed
+from opdlab.records import Sample
+from opdlab.serving import OpenAIEngine, same_way
+from opdlab.tracking import Tracker, mlflow_store
+
+
+def evaluate_with_progress(
+    subject: Measured, settings: Evaluation, owner: Owner, folder: Path, check: Callable[[], None]
+) -> list[Sample]:
+    """`evaluation.evaluate` with bars of responses and verdicts; `check` may raise to stop it."""
+    label = owner.model
+    count = sum(len(posed.problems(b)) for b in settings.benchmarks) * settings.samples
+    with progress_bar() as progress:
+        tasks = [progress.add_task(f"{what} {label}", total=count) for what in ("sample", "grade")]
+
+        def advance(task: TaskID, rows: int) -> None:
+            progress.advance(task, rows)
+            progress.figures = subject.notice()
+            check()
+
+        callbacks = [partial(advance, task) for task in tasks]
+        return evaluation.evaluate(subject, settings, owner, folder, *callbacks)
+
+
+def measure(
+    subject: Measured,
+    settings: Evaluation,
+    tracker: Tracker,
+    owner: Owner,
+    check: Callable[[], None],
+) -> list[Sample]:
+    """Evaluate a model and record the results of its run."""
+    folder = tracker.folder / "samples"
+    started = perf_counter()
+    samples = evaluate_with_progress(subject, settings, owner, folder, check)
+    if samples:
+        seconds = {"seconds/evaluation": perf_counter() - started}
+        tracker.set(evaluation.headline(samples) | seconds)
+        tracker.artifact(folder, "samples")
+    return samples
+
+
+def evaluate_command(name: str, model: str, overrides: list[str], server: str | None) -> None:
+    """Measure a model on the benchmarks of an experiment and print its scores.
+
+    Args:
+        name: experiment whose benchmarks, sampling and prompt template are used.
+        model: folder of a model, `embedded:NAME`, or the folder of a run with a `model` in it.
+        server: base of OpenAI's API where the model is served; then only its tokenizer is read here.
+
+    What is measured lies in `OUTPUT/evaluations/LABEL`; the same call again goes on where it was stopped.
+    """
+    quieten()
+    config = loader.load_experiment(name, overrides)
+    if not config.evaluation.benchmarks:
+        raise ConfigError(f"{name} has no evaluation.benchmarks, so there is nothing to measure")
+    if server is not None and not server.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"--server {server}: an address begins with http:// or https://, such as http://localhost:8000/v1"
+        )
+    evaluation.require(config.evaluation.benchmarks)
+    models.use_threads(config.training.threads)
+    path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model
+    subject, label = open_subject(config, path, model, server)
+    folder = Path(config.output) / "evaluations" / label
+    mlflow_store.make_output(folder)
+    with claimed(folder):
+        try:
+            samples = _recorded(config, subject, label, folder)
+        except Stopped as stopped:
+            at = [] if server is None else ["--server", server]
+            command = shlex.join(["opdlab", "eval", name, "--model", model, *at, *overrides])
+            console.print(f"{YELLOW}{stopped}; `{command}` goes on from here.", soft_wrap=True)
+            raise SystemExit(stopped.exit_code) from stopped
+    console.print(comparison.own_table(label, samples))
+    comparison.remark(comparison.remarks({label: samples}))
+    disputes.show(label, samples)
+    graders = ", ".join(dict.fromkeys(sample.grader for sample in samples))
+    console.print(
+        f"{DIM}cut: share of answers cut at the length limit. Grader versions: {graders}{END}"
+    )
+    console.print(f"Every sample as a page: {BOLD}opdlab samples {folder}{END}", soft_wrap=True)
+
+
+def _recorded(config: Experiment, subject: Measured, label: str, folder: Path) -> list[Sample]:
+    """Measure into a folder and record it in MLflow."""
+    client = mlflow_store.open_client(
+        mlflow_store.store_uri(Path(config.output), config.tracking.uri)
+    )
+    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, Path(config.output))
+    tracking.reap(client, experiment)
+    run = tracking.start_run(
+        client, experiment, f"eval {label}", None, {"opdlab.role": "evaluation"}
+    )
+    tracker = Tracker(client, run, folder)
+    status = "FAILED"
+    try:
+        with StopRequest() as stop:
+            owner = Owner(label, label=f"evaluations/{label}")
+            samples = measure(subject, config.evaluation, tracker, owner, stop.check)
+        status = "FINISHED"
+    except Stopped:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.close(status)
+    return samples
+
+
+def open_subject(
+    config: Experiment, path: str, model: str, server: str | None
+) -> tuple[Measured, str]:
+    """What is to be measured, in this process or behind a server, and its label."""
+    engine = config.rollout
+    if server is not None:
+        known = engine if isinstance(engine, OpenAIEngine) else OpenAIEngine(url=server)
+        engine = same_way(config.rollout, replace(known, url=server))
+    if isinstance(engine, OpenAIEngine):
+        served = open_served(engine, path, config.prompts.template, Path(config.output))
+        return served, served.label()
+    source = config.student
+    device = models.device(config.training.accelerator)
+    loaded = models.load_model(path, dtype=source.dtype, device=device)
+    tokenizer = models.load_tokenizer(path)
+    subject = Subject(
+        model=loaded,
+        tokenizer=tokenizer,
+        engine=engine,
+        eos_ids=models.eos_ids(loaded, tokenizer),
+        pad_id=models.pad_id(loaded, tokenizer),
+        template=config.prompts.template,
+    )
+    return subject, label_of(model, subject.identity().key)
+
+
+def label_of(model: str, key: str) -> str:
+    """Name of what is measured: where it lies, and the beginning of a hash of its contents."""
+    parts = [part for part in Path(model.replace(":", "-")).parts if part not in ("/", "..", ".")]
+    return "-".join([*parts[-3:], key[:8]])

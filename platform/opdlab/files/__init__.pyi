@@ -1,0 +1,34 @@
+from . import (
+    metrics_file as metrics_file,
+    shipped as shipped,
+)
+from .claim import (
+    claimed as claimed,
+)
+from .marked import (
+    FIGURES as FIGURES,
+    GENERATOR as GENERATOR,
+    require_own_figures as require_own_figures,
+    require_own_page as require_own_page,
+    write_page as write_page,
+)
+from .metrics_file import (
+    METRICS as METRICS,
+    PARTS as PARTS,
+    end_line as end_line,
+    is_bin as is_bin,
+    read_metrics as read_metrics,
+)
+from .natural_order import (
+    natural as natural,
+)
+from .shipped import (
+    find as find,
+)
+from .whole_files import (
+    built as built,
+    read_json as read_json,
+    read_record as read_record,
+    whole_folder as whole_folder,
+    write_whole as write_whole,
+)

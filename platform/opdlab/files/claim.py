@@ -1,0 +1,68 @@
+"""One process at a time works in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from opdlab.errors import DataError, ResumeError
+from opdlab.files.whole_files import read_json, write_whole
+
+LOCK = ".process.lock"
+OWNER = ".process.json"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the system frees it however the process ends.
+
+    Raises:
+        ResumeError: another process works there; the message names it.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ResumeError(
+            f"{folder} is in use by {_owner(folder)}. Wait until it has ended, or stop it, then try again"
+        ) from error
+    owner = folder / OWNER
+    try:
+        write_whole(owner, json.dumps(_who(os.getpid())) + "\n")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(folder: Path) -> str:
+    """Who holds a folder, in words.
+
+    It may not have written its name yet; one that was killed before left its own, and its number may be
+    another program's by now.
+    """
+    try:
+        found = read_json(folder / OWNER, "pid", "host")
+        if found["host"] == socket.gethostname() and found != _who(int(found["pid"])):
+            return "another process"
+        return f"process {found['pid']} on {found['host']}"
+    except (DataError, ValueError, TypeError, psutil.Error):
+        return "another process"
+
+
+def _who(pid: int) -> dict[str, Any]:
+    """A process of this machine; numbers are used again, so it is known by its beginning as well.
+
+    Raises:
+        psutil.Error: it has ended.
+    """
+    started = psutil.Process(pid).create_time()
+    return {"pid": pid, "host": socket.gethostname(), "started": started}

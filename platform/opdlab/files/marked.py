@@ -1,0 +1,54 @@
+"""Pages and figures that opdlab may write over: those that it wrote, which carry its mark."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from opdlab.errors import DataError
+from opdlab.files.whole_files import read_json, write_whole
+
+GENERATOR = '<meta name="generator" content="opdlab">'
+"""In the head of a page."""
+FIGURES = "opdlab"
+"""Key of its version in the figures of a benchmark."""
+_HEAD = 4096
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page in place of one that opdlab wrote.
+
+    Raises:
+        DataError: another file stands there.
+    """
+    require_own_page(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, page)
+
+
+def require_own_page(path: Path) -> None:
+    """Refuse, with `DataError`, a path at which something stands that is no page of opdlab."""
+    if not _is_taken(path):
+        return
+    with path.open("rb") as file:
+        if GENERATOR.encode() not in file.read(_HEAD):
+            raise DataError(f"{path} was not written by opdlab: name another file by --to")
+
+
+def require_own_figures(path: Path) -> None:
+    """Refuse, with `DataError`, a path at which something stands that no benchmark wrote."""
+    if not _is_taken(path):
+        return
+    with suppress(DataError):
+        read_json(path, FIGURES)
+        return
+    raise DataError(f"{path} was not written by `opdlab bench`: name another file")
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether a file stands there; raises DataError where something else does."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a file")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is a device or a pipe: name a file")
+    return path.exists()

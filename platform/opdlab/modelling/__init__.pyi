@@ -1,0 +1,61 @@
+from . import (
+    models as models,
+)
+from .answer_part import (
+    marks_of as marks_of,
+    own_part as own_part,
+    read as read,
+    text_of as text_of,
+    written as written,
+)
+from .attention_hook import (
+    KeyStore as KeyStore,
+    Lines as Lines,
+    MaskFunction as MaskFunction,
+    Own as Own,
+    PackedPass as PackedPass,
+    Pass as Pass,
+    UnsupportedError as UnsupportedError,
+    hooked as hooked,
+    running as running,
+)
+from .eval_mode import (
+    packed_weights as packed_weights,
+    quicker_packed as quicker_packed,
+    replaced as replaced,
+    sampling_mode as sampling_mode,
+)
+from .head import (
+    TokenLosses as TokenLosses,
+    chunked_loss as chunked_loss,
+    flat_states as flat_states,
+    head_parameters as head_parameters,
+    hidden_states as hidden_states,
+    log_distribution as log_distribution,
+    project as project,
+    rows_at_a_time as rows_at_a_time,
+    vocabulary_statistics as vocabulary_statistics,
+)
+from .length_dependence import (
+    Stretch as Stretch,
+    forget as forget,
+    original_length as original_length,
+    rotary as rotary,
+    stretches as stretches,
+    thresholds as thresholds,
+)
+from .models import (
+    DTYPES as DTYPES,
+    load_config as load_config,
+    load_tokenizer as load_tokenizer,
+    reach as reach,
+    use_threads as use_threads,
+)
+from .precision import (
+    FLOOR as FLOOR,
+    expectation as expectation,
+    new_tensors_in_float32 as new_tensors_in_float32,
+)
+from .vocabulary_loss import (
+    slices as slices,
+)

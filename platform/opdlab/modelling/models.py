@@ -1,0 +1,500 @@
+"""Student, teacher and tokenizer: where they are found, what identifies them, what they share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import GENERATION_CONFIG_NAME
+
+from opdlab.errors import DataError, ModelError, OutOfReachError
+from opdlab.files import read_json, shipped, write_whole
+from opdlab.identity import ModelId
+
+EMBEDDED = Path(__file__).parent.parent / "embedded"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TRAINED_BY = "opdlab.json"
+"""Beside the weights of a model that was trained here: the id of the execution."""
+READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+"""Endings of the files of a model that decide what it says."""
+UNTOLD = (
+    *("architectures", "transformers_version", "dtype", "torch_dtype", "use_cache"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "name_or_path"),
+)
+"""Settings of a model that decide nothing, or that the weights, the tokenizer and the end ids tell."""
+_SHOWN = 5
+
+
+def use_threads(count: int | None) -> None:
+    """Give torch so many CPU threads; None leaves its own choice."""
+    if count is not None:
+        torch.set_num_threads(count)
+
+
+def device(accelerator: str) -> str:
+    """Where a model works outside Lightning's loop: a GPU where there is one and it is wanted.
+
+    Apple's lacks float64, which sampling needs.
+    """
+    if accelerator == "cpu" or not torch.accelerator.is_available():
+        return "cpu"
+    found = torch.accelerator.current_accelerator()
+    return "cpu" if found is None or found.type == "mps" else found.type
+
+
+def load_model(
+    path: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: torch.device | str = "cpu",
+) -> PreTrainedModel:
+    """Load a causal language model, in evaluation mode.
+
+    Args:
+        path: `embedded:NAME`, a folder, or a name on the Hugging Face hub.
+        revision: commit or tag; required for the hub.
+        dtype: number format of the weights, one of `DTYPES`.
+
+    Raises:
+        ModelError: nothing there, or not a model.
+        OutOfReachError: a model of the hub that is not here, and no way to the hub.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown number format {dtype!r}; use one of {', '.join(DTYPES)}")
+    source = locate(path, revision)
+    model: Any
+    with _told(path, "no causal language model can be loaded"):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=DTYPES[dtype], output_loading_info=True
+        )
+    # The library makes up what a file lacks, at random, and goes on.
+    if absent := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{path}: {len(absent)} weights are not in its files ({', '.join(absent[:_SHOWN])} ...); "
+            "the folder holds another architecture or was not saved whole"
+        )
+    return model.to(device).eval()
+
+
+def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that stands beside a model; same arguments and errors as `load_model`."""
+    source = locate(path, revision)
+    with _told(path, "no tokenizer can be loaded"):
+        return AutoTokenizer.from_pretrained(**source)
+
+
+def load_config(path: str, revision: str | None = None) -> PretrainedConfig:
+    """The shape of a model, without its weights; same arguments and errors as `load_model`."""
+    source = locate(path, revision)
+    with _told(path, "no model configuration can be read"):
+        return AutoConfig.from_pretrained(**source)
+
+
+@contextmanager
+def _told(path: str, what: str) -> Iterator[None]:
+    """Say of a model's files what the library met in them: it lets errors of every type through.
+
+    Raises:
+        ModelError: in place of whatever was raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = str(error).strip() or "no reason is given"
+        if not isinstance(error, (OSError, ValueError)):
+            # "'nope'" or "Padding_idx must be within num_embeddings" alone would help nobody.
+            said = (
+                f"transformers ends in {type(error).__name__}: {said}. A file there is damaged, or "
+                "config.json does not fit the weights: look at it, or save the model again"
+            )
+        raise ModelError(f"{path}: {what}: {said}") from error
+
+
+def _refuse_revision(path: str, revision: str | None) -> None:
+    """A revision that nothing would look at: only models of the hub have some."""
+    if revision is not None:
+        raise ModelError(
+            f"{path}: the revision {revision!r} names a commit on the hub, and this model lies "
+            "here; leave the revision out"
+        )
+
+
+def locate(path: str, revision: str | None) -> dict[str, Any]:
+    """Arguments of `from_pretrained`.
+
+    Args:
+        path: a folder, `embedded:NAME`, or a name on the hub; there also `NAME@REVISION`.
+    """
+    name, at, tail = path.rpartition("@")
+    if at and name and tail and revision is None and not Path(path).expanduser().exists():
+        path, revision = name, tail
+    if path.startswith("embedded:"):
+        _refuse_revision(path, revision)
+        return {"pretrained_model_name_or_path": str(_embedded(path)), "local_files_only": True}
+    folder = Path(path).expanduser()
+    looks_like_hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path) is not None
+    if folder.exists() or not looks_like_hub:
+        _check_folder(folder)
+        _refuse_revision(path, revision)
+        return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
+    if revision is None:
+        raise ModelError(
+            f"{path}: there is no such folder, and a model of the Hugging Face hub needs a revision "
+            f"(a commit or tag), so that the run can be repeated: write {path}@REVISION, or correct "
+            "the path"
+        )
+    return {
+        "pretrained_model_name_or_path": path,
+        "revision": revision,
+        "local_files_only": not _hub_answers(path, revision),
+    }
+
+
+def _embedded(path: str) -> Path:
+    name = path.removeprefix("embedded:")
+    shipped = sorted(config.parent.name for config in EMBEDDED.glob("*/config.json"))
+    if name not in shipped:
+        known = ", ".join(f"embedded:{model}" for model in shipped) or "none"
+        raise ModelError(f"{path}: no such embedded model; this package has: {known}")
+    return EMBEDDED / name
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        if maker := shipped.maker(folder):
+            raise OutOfReachError(f"{folder} is not made yet: `opdlab pretrain {maker}` makes it")
+        raise ModelError(
+            f"{folder}: no such model folder; give a folder that holds config.json, `embedded:NAME`, "
+            "or a name on the Hugging Face hub with its revision"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder}: the folder has no config.json, so it is not a saved Hugging Face model; "
+            "save one there with save_pretrained, or give the folder that holds it"
+        )
+    settings = folder / GENERATION_CONFIG_NAME
+    if settings.exists():
+        # The library would go on without it, and the model would never end by the tokens it names.
+        try:
+            read_json(settings)
+        except DataError as error:
+            raise ModelError(str(error)) from error
+
+
+def _hub_answers(path: str, revision: str) -> bool:
+    """Whether to ask the hub; False where only what was downloaded before can be used.
+
+    One connection without retries: the hub's own client tries for half a minute.
+    """
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{path.replace('/', '--')}"
+    if not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT):
+        return True
+    if not cached.is_dir():
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "it cannot be reached"
+        raise OutOfReachError(
+            f"{path}@{revision}: not a folder here, not downloaded before (looked in {cached.parent}), "
+            f"and the hub {constants.ENDPOINT} was not asked: {why}. Give the folder of a model on this "
+            "machine, or download it where there is a network"
+        )
+    return False
+
+
+@cache
+def _reachable(endpoint: str) -> bool:
+    try:
+        urllib.request.urlopen(endpoint, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that end a response: the generation settings' and the tokenizer's, ascending."""
+    settings: Any = model.generation_config
+    found = None if settings is None else settings.eos_token_id
+    ids = {*(found if isinstance(found, list) else [found]), _token_id(tokenizer, "eos")} - {None}
+    if not ids:
+        raise ModelError(
+            f"{model.config.name_or_path}: neither the tokenizer nor generation_config.json names an "
+            "EOS token, so no response could end; set eos_token_id in one of them"
+        )
+    return tuple(sorted(ids))
+
+
+def pad_id(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: int | None = None
+) -> int:
+    """Filler for padded rows: the tokenizer's, else an EOS; lengths say what is real.
+
+    Args:
+        vocabulary: entries that every model which reads the rows has; one beyond them is not taken.
+    """
+    pad, ends = _token_id(tokenizer, "pad"), eos_ids(model, tokenizer)
+    known = min(_rows(model), vocabulary or _rows(model))
+    # Any token would do: nothing that is computed depends on it.
+    return next((one for one in (pad, *ends) if one is not None and one < known), 0)
+
+
+def reach(ends: tuple[int, ...], shared: int) -> int | None:
+    """Entries that a teacher answers from: the shared ones, or all where those lack one of its ends."""
+    return shared if max(ends) < shared else None
+
+
+def require_end(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shared: int
+) -> tuple[int, ...]:
+    """End ids of a student that is sampled among the entries it shares with its teacher.
+
+    Raises:
+        ModelError: its EOS is not among them, so that its answers could never end.
+    """
+    ends = eos_ids(model, tokenizer)
+    eos = _token_id(tokenizer, "eos")
+    lost = ends[0] if eos is None else eos
+    if lost >= shared:
+        raise ModelError(
+            f"the student {model.config.name_or_path} ends its answers by "
+            f"{tokenizer.convert_ids_to_tokens(lost)!r} (id {lost}), which is not among the {shared} "
+            "entries that it shares with its teacher, so no answer could end. Take a teacher whose "
+            "vocabulary has it, or let the student end by a shared token: eos_token of its tokenizer and "
+            "eos_token_id of its generation_config.json"
+        )
+    return ends
+
+
+def _token_id(tokenizer: PreTrainedTokenizerBase, role: str) -> Any:
+    return getattr(tokenizer, f"{role}_token_id")
+
+
+def shared_vocabulary(
+    student_tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    student_model: PreTrainedModel,
+    teacher_model: PreTrainedModel,
+) -> int:
+    """Number of leading vocabulary entries in which both models mean the same strings.
+
+    Differences that leave the ids alone (EOS, BOS, chat template, another split of text into tokens) are
+    warned of.
+
+    Raises:
+        ModelError: an id below the cut maps to different strings; the message names the first ones.
+    """
+    shared = count_shared(student_tokenizer, teacher_tokenizer, student_model, teacher_model)
+    for difference in soft_differences(student_tokenizer, teacher_tokenizer):
+        warnings.warn(f"teacher and student tokenizers: {difference}", UserWarning, stacklevel=2)
+    return shared
+
+
+def count_shared(
+    student_tokenizer: PreTrainedTokenizerBase,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    student_model: PreTrainedModel,
+    teacher_model: PreTrainedModel,
+) -> int:
+    """`shared_vocabulary` without its warnings.
+
+    Models of one family pad their embeddings to different sizes and later members add special tokens
+    at the end: logits are cut to the ids that both tokenizers and both models have.
+    """
+    student, teacher = _strings(student_tokenizer), _strings(teacher_tokenizer)
+    shared = min(_rows(student_model), _rows(teacher_model), max(student) + 1, max(teacher) + 1)
+    different = [i for i in range(shared) if student.get(i) != teacher.get(i)]
+    if different:
+        first = "; ".join(
+            f"id {i}: student {student.get(i)!r}, teacher {teacher.get(i)!r}"
+            for i in different[:_SHOWN]
+        )
+        raise ModelError(
+            f"teacher and student do not share a vocabulary: {len(different)} of the first {shared} "
+            f"token ids map to different strings ({first}); choose a teacher of the student's family"
+        )
+    return shared
+
+
+def _strings(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    return {i: token for token, i in tokenizer.get_vocab().items()}
+
+
+def _rows(model: PreTrainedModel) -> int:
+    return model.config.get_text_config().vocab_size
+
+
+_PROBE = "If 3*x = 12, then x = 4.\n\n\tdef f(n):\n        return n**2  # naïve 测试\n"
+
+
+def soft_differences(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase
+) -> list[str]:
+    """What differs between two tokenizers beyond what their ids mean, in words."""
+    found = []
+    uses = {
+        "eos_token": "each ends its own answers by its own",
+        "bos_token": "the student's is used for both",
+    }
+    for name, use in uses.items():
+        ours, theirs = getattr(student, name), getattr(teacher, name)
+        if ours != theirs:
+            found.append(f"{name} is {ours!r} and {theirs!r}; {use}")
+    if student.chat_template != teacher.chat_template:
+        found.append(
+            "chat templates differ; the teacher reads prompts in the student's template, which may "
+            "be foreign to it"
+        )
+    split = [tokenizer.encode(_PROBE, add_special_tokens=False) for tokenizer in (student, teacher)]
+    if split[0] != split[1]:
+        found.append(
+            "they split text into tokens differently, so the student's splits are rare to the teacher"
+        )
+    return found
+
+
+def manifest(
+    model: PreTrainedModel, path: str, revision: str | None = None, template: str = "auto"
+) -> dict[str, Any]:
+    """What identifies a model: a run that resumes compares it and refuses another one.
+
+    Args:
+        template: as `opdlab.prompts.encode` takes it.
+    """
+    tokenizer = load_tokenizer(path, revision)
+    return {
+        "name": path,
+        "revision": revision,
+        "architecture": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "weights_sha256": weights_sha256(model),
+        "config_sha256": config_sha256(model),
+        "tokenizer_sha256": tokenizer_sha256(tokenizer),
+        "template_sha256": template_sha256(tokenizer, template),
+        "ends": list(eos_ids(model, tokenizer)),
+        "trained_by": trained_by(path),
+    }
+
+
+def identify(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    ends: tuple[int, ...],
+    entries: int | None,
+) -> ModelId:
+    """A model in this process, known by its contents.
+
+    Args:
+        template: as `opdlab.prompts.encode` takes it.
+        ends, entries: see `ModelId`.
+    """
+    name = str(model.name_or_path)
+    return ModelId(
+        weights=weights_sha256(model),
+        config=config_sha256(model),
+        tokenizer=tokenizer_sha256(tokenizer),
+        template=template_sha256(tokenizer, template),
+        ends=ends,
+        entries=None if entries is None or entries >= _rows(model) else entries,
+        name=name,
+        trained_by=trained_by(name),
+    )
+
+
+def files_sha256(path: str, revision: str | None = None) -> str:
+    """SHA-256 of a model's files without loading it; of one on the hub, its name and commit."""
+    folder = Path(locate(path, revision)["pretrained_model_name_or_path"])
+    if not folder.is_dir():
+        return f"{path}@{revision}"
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in READ and file.name != TRAINED_BY:
+            with file.open("rb") as content:
+                each = hashlib.file_digest(content, "sha256").hexdigest()
+            digest.update(f"{file.name} {each}\n".encode())
+    return digest.hexdigest()
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of how text becomes tokens: vocabulary, merges, normalisation, special tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        told: Any = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    else:
+        told = json.loads(backend.to_str())
+        # How the last caller had rows filled up or cut.
+        told = {key: told[key] for key in told if key not in ("padding", "truncation")}
+    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
+    text = json.dumps([told, special], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def template_sha256(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+    """SHA-256 of the chat template that prompts are rendered in; of `none` where they are not."""
+    used = None if template == "none" else tokenizer.chat_template
+    text = json.dumps(used, sort_keys=True) if used else "none"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sign(folder: Path, execution: str) -> None:
+    """Write into a saved model which execution trained it."""
+    write_whole(folder / TRAINED_BY, json.dumps({"execution": execution}) + "\n")
+
+
+def trained_by(path: str) -> str:
+    """Id of the execution that trained the model in a folder; empty where none here did.
+
+    Raises:
+        DataError: the record is damaged.
+    """
+    record = Path(path).expanduser() / TRAINED_BY
+    if not record.is_file():
+        return ""
+    remedy = "restore it from a copy, or delete it where the model was not trained by opdlab"
+    return str(read_json(record, "execution", remedy=remedy)["execution"])
+
+
+def config_sha256(model: PreTrainedModel) -> str:
+    """SHA-256 of the architecture and its settings, such as the rotary base, which no weight tells.
+
+    Settings with their default value are left out: a later transformers has more of them.
+    """
+    told = [type(model).__name__, _decisive(model.config.to_diff_dict())]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _decisive(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if not (key in UNTOLD or key.startswith("_"))
+    }
+
+
+def weights_sha256(model: PreTrainedModel) -> str:
+    """SHA-256 over names, types, shapes and bytes of all weights, wherever they were loaded from."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
+    return digest.hexdigest()

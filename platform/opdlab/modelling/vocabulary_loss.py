@@ -1,0 +1,237 @@
+"""Losses over whole next-token distributions without ever holding all of them.
+
+The loss of a token depends on its own vocabulary row alone, so rows are projected, scored and
+differentiated a chunk at a time, in the forward pass: no row is kept, and none is computed twice. What
+remains for the backward pass is to scale finished gradients. The idea is that of fused cross entropies
+(Cut Your Losses, arXiv:2411.09009; Liger Kernel, arXiv:2410.10989), here for any `token_loss` and any head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from opdlab.modelling.precision import expectation
+from opdlab.records import Supervision
+from opdlab.shapes import Float, Tensor
+
+TokenLoss = Callable[[Tensor, Tensor | None, Supervision], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLosses:
+    """What the loss over the vocabulary gives for each response token.
+
+    Attributes:
+        loss: in nats; carries the gradient. `Float[T]`
+        entropy: of the student, nats, detached. `Float[T]`
+        reverse_kl: KL(student || teacher), nats, detached; None without a teacher. `Float[T]`
+    """
+
+    loss: Float[Tensor, "T"]
+    entropy: Float[Tensor, "T"]
+    reverse_kl: Float[Tensor, "T"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Everything that gives the losses of hidden rows.
+
+    Attributes:
+        student, teacher: hidden rows of a slice -> logits over the shared vocabulary, in float32. The
+            student's takes the rows themselves, the teacher's knows its own.
+        weights: what the losses will be multiplied by, up to a factor; at most 1. `Float[T]`
+        at_a_time: vocabulary rows projected together, and those whose loss is computed together.
+        head: the linear layer at the end of the student, where it is no more than that.
+    """
+
+    student: Callable[[Float[Tensor, "C H"]], Float[Tensor, "C V"]]
+    teacher: Callable[[slice], Float[Tensor, "C V"]] | None
+    supervision: Supervision
+    token_loss: TokenLoss
+    weights: Float[Tensor, "T"]
+    at_a_time: tuple[int, int]
+    head: nn.Linear | None = None
+
+    def losses(
+        self, logits: Float[Tensor, "C V"], teacher: Float[Tensor, "C V"] | None, part: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss with its gradient, and what is logged, of some rows."""
+        # Autocast would take products and sums of a method in half precision.
+        with torch.autocast(logits.device.type, enabled=False):
+            log_p = logits.log_softmax(-1)
+            log_q = None if teacher is None else teacher.log_softmax(-1)
+            loss = self.token_loss(log_p, log_q, self.supervision[part])
+        with torch.no_grad():
+            p = log_p.exp()
+            entropy = -expectation(p, log_p)
+            kl = torch.zeros_like(entropy)
+            if log_q is not None:
+                kl = -entropy - expectation(p, log_q)
+        return loss, entropy, kl
+
+    def teacher_logits(self, part: slice) -> Float[Tensor, "C V"] | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            return self.teacher(part)
+
+
+def token_losses(
+    rows: Rows, hidden: Float[Tensor, "T H"], parameters: Sequence[nn.Parameter]
+) -> TokenLosses:
+    """Losses of all rows; gradients flow to `hidden` and to the head's `parameters`."""
+    chunk, few = rows.at_a_time
+    if len(hidden) > few and torch.is_grad_enabled():
+        found = _ChunkedLoss.apply(rows, hidden, *parameters)
+    else:
+        parts = list(slices(len(hidden), chunk)) or [slice(0, 0)]
+        pieces = [
+            rows.losses(rows.student(hidden[part]), rows.teacher_logits(part), part)
+            for part in parts
+        ]
+        found = [torch.cat(column) for column in zip(*pieces, strict=True)]
+    loss, entropy, kl = found
+    return TokenLosses(loss, entropy, None if rows.teacher is None else kl)
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Rows, hidden: Tensor, *parameters: nn.Parameter) -> Any:
+        values, gradients = _run(rows, hidden, parameters, rows.weights)
+        ctx.rows, ctx.parameters, ctx.gradients = rows, parameters, gradients
+        ctx.save_for_backward(hidden)
+        ctx.mark_non_differentiable(*values[1:])
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (hidden,) = ctx.saved_tensors
+        weights = ctx.rows.weights
+        scale = upstream[0].sum() / weights.sum().clamp(min=1e-12)
+        gradients = ctx.gradients
+        if gradients is None or not torch.allclose(upstream[0], scale * weights, rtol=1e-4, atol=0):
+            # A backward pass before took them, or the losses were weighted in another way than announced.
+            gradients = _run(ctx.rows, hidden, ctx.parameters, upstream[0])[1]
+            scale = torch.ones_like(scale)
+        ctx.gradients = None
+        return None, *(None if g is None else g.mul_(scale) for g in gradients)
+
+
+def _run(
+    rows: Rows, hidden: Tensor, parameters: Sequence[nn.Parameter], weights: Float[Tensor, "T"]
+) -> tuple[tuple[Tensor, ...], list[Tensor | None]]:
+    """Losses and logged numbers of all rows, and the gradients of their weighted sum."""
+    values = hidden.new_empty(3, len(hidden), dtype=torch.float32)
+    wanted = [p.requires_grad for p in parameters]
+    for_hidden = torch.empty_like(hidden)
+    # Sums over many chunks, so in float32 whatever the weights are.
+    sums = [
+        torch.zeros_like(p, dtype=torch.float32) if want else None
+        for p, want in zip(parameters, wanted, strict=True)
+    ]
+    trained = [p for p in parameters if p.requires_grad]
+    for part in slices(len(hidden), rows.at_a_time[0]):
+        with torch.enable_grad(), _adding(rows.head, parameters, sums):
+            leaf = hidden[part].detach().requires_grad_()
+            logits = rows.student(leaf)
+        gradient = _logit_gradient(rows, logits.detach(), part, weights, values)
+        found = iter(torch.autograd.grad(logits, [leaf, *trained], gradient, allow_unused=True))
+        for_hidden[part] = next(found)
+        for total in sums:
+            if total is not None and (piece := next(found)) is not None:
+                total += piece
+        # Else they would still be there while the next rows are projected.
+        del logits, gradient, leaf
+    finished = [
+        None if total is None else total.to(p.dtype)
+        for total, p in zip(sums, parameters, strict=True)
+    ]
+    return tuple(values), [for_hidden, *finished]
+
+
+@contextmanager
+def _adding(
+    head: nn.Linear | None, parameters: Sequence[nn.Parameter], sums: Sequence[Tensor | None]
+) -> Iterator[None]:
+    """Within, the head adds its weight's gradient to the sum instead of making one for every chunk.
+
+    Of a large vocabulary that gradient is larger than all else that a chunk needs.
+    """
+    total = next(
+        (
+            total
+            for total, p in zip(sums, parameters, strict=True)
+            if head is not None and p is head.weight
+        ),
+        None,
+    )
+    if head is None or total is None:
+        yield
+        return
+    head.forward = lambda input: _AddingLinear.apply(input, head.weight, head.bias, total)
+    try:
+        yield
+    finally:
+        del head.forward
+
+
+class _AddingLinear(torch.autograd.Function):
+    """A linear layer whose backward pass adds the gradient of its weight to `total`, in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, total: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.biased, ctx.total = bias is not None, total
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        rows = upstream[0].flatten(0, -2)
+        _add_product(ctx.total, rows.t(), x.flatten(0, -2))
+        return upstream[0] @ weight, None, rows.sum(0) if ctx.biased else None, None
+
+
+def _add_product(
+    total: Float[Tensor, "V H"], left: Float[Tensor, "V C"], right: Float[Tensor, "C H"]
+) -> None:
+    """Add a product to a float32 sum, in float32 whatever the factors are."""
+    if total.is_cuda and left.dtype == right.dtype != torch.float32:
+        # Products of short formats with sums in float32: fifteen times as fast as of float32.
+        torch.ops.aten.addmm.dtype_out(total, left, right, torch.float32, out=total)
+    else:
+        total.addmm_(left.float(), right.float())
+
+
+def _logit_gradient(
+    rows: Rows,
+    logits: Float[Tensor, "C V"],
+    part: slice,
+    weights: Float[Tensor, "T"],
+    values: Float[Tensor, "3 T"],
+) -> Float[Tensor, "C V"]:
+    """Gradient of the weighted losses of a chunk; its losses are written into `values`."""
+    teacher = rows.teacher_logits(part)
+    gradient = torch.empty_like(logits)
+    for block in slices(len(logits), rows.at_a_time[1]):
+        place = slice(part.start + block.start, part.start + block.stop)
+        with torch.enable_grad():
+            leaf = logits[block].requires_grad_()
+            numbers = rows.losses(leaf, None if teacher is None else teacher[block], place)
+        (gradient[block],) = torch.autograd.grad(numbers[0], leaf, weights[place])
+        for line, number in zip(values, numbers, strict=True):
+            line[place] = number.detach()
+    return gradient
+
+
+def slices(length: int, size: int) -> Iterator[slice]:
+    """Consecutive parts of at most `size` elements."""
+    for start in range(0, length, size):
+        yield slice(start, min(start + size, length))

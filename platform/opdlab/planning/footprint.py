@@ -1,0 +1,366 @@
+"""How large a model is and what memory its training takes, found without its weights.
+
+The model runs once on tensors that have a shape and no content, so the numbers hold for any architecture
+that transformers has, whatever its layers keep for the backward pass.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, PretrainedConfig, masking_utils
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.initialization import no_init_weights
+
+from opdlab.configuration import Experiment, Model
+from opdlab.modelling import (
+    KeyStore,
+    Lines,
+    PackedPass,
+    UnsupportedError,
+    flat_states,
+    hooked,
+    models,
+    quicker_packed,
+    rotary,
+    rows_at_a_time,
+    running,
+)
+from opdlab.sampling import FAILURES, cache_argument
+from opdlab.scoring import TRUNK_TOKENS, leaves_at_once, staircase, trunk_piece
+from opdlab.shapes import Int, Tensor
+
+# In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
+# the teacher's log-probabilities, the probabilities and a product of two of these.
+_VOCABULARY_COPIES = 7
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Sizes of one model.
+
+    Attributes:
+        kind: class of the model in transformers.
+        parameters: numbers in all weights, tied ones once.
+        bytes: of one weight.
+        cache: numbers that sampling keeps of one token, over all layers.
+        attended: numbers of the keys and values of one token, over all layers, which scoring keeps.
+    """
+
+    kind: str
+    layers: int
+    width: int
+    vocabulary: int
+    parameters: int
+    bytes: int
+    cache: int
+    attended: int
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights."""
+        return self.parameters * self.bytes
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device, by what takes them; `held` throughout, the others one at a time."""
+
+    held: dict[str, int]
+    passing: dict[str, int]
+
+    @property
+    def peak(self) -> int:
+        """The most that is needed at a time."""
+        return sum(self.held.values()) + max(self.passing.values())
+
+
+def footprint(model: Model) -> Footprint:
+    """Sizes of a model that an experiment names.
+
+    Raises:
+        ModelError: its configuration cannot be found.
+    """
+    return sizes(models.load_config(model.path, model.revision), models.DTYPES[model.dtype])
+
+
+def sizes(config: PretrainedConfig, dtype: torch.dtype) -> Footprint:
+    """Sizes of a model of this configuration."""
+    with _without_content():
+        made = _build(config, dtype).eval()
+        parameters = sum(p.numel() for p in made.parameters())
+        cached = _cached_numbers(made)
+        attended = _attended_numbers(made) or cached
+    text = config.get_text_config()
+    return Footprint(
+        kind=type(made).__name__,
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        vocabulary=text.vocab_size,
+        parameters=parameters,
+        bytes=dtype.itemsize,
+        cache=cached,
+        attended=attended,
+    )
+
+
+def _cached_numbers(model: Any) -> int:
+    """Numbers that a model hands to its cache for one token: keys and values, or what makes them."""
+    found = sum(one.numel() for one in cached(model, torch.zeros(1, 1, dtype=torch.long)))
+    if found:
+        return found
+    text = model.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * head
+
+
+def _attended_numbers(model: Any) -> int:
+    """Numbers of one token's keys and values; 0 where the hook does not see them."""
+    return sum(one.numel() for one in attended(model, torch.zeros(1, dtype=torch.long)))
+
+
+@torch.no_grad()
+def cached(model: Any, tokens: Int[Tensor, "B L"]) -> list[Tensor]:
+    """Keys and values that a model hands to its cache; none where it keeps a state of its own."""
+    cache = Cache(layer_class_to_replicate=DynamicLayer)
+    try:
+        model(input_ids=tokens, use_cache=True, **{cache_argument(model): cache})
+    except FAILURES:
+        return []
+    layers: Any = cache.layers
+    held = [one for layer in layers for one in (layer.keys, layer.values)]
+    return held if all(one is not None for one in held) else []
+
+
+@torch.no_grad()
+def attended(model: Any, tokens: Int[Tensor, "L"]) -> list[Tensor]:
+    """Keys and values that scoring keeps of a row; none where the hook does not see them."""
+    count = len(tokens)
+    place = torch.arange(count)
+    store = KeyStore(1, count)
+    try:
+        with hooked(model) as own, running(PackedPass(own, Lines(1, count, place, place), store)):
+            flat_states(model, tokens, place)
+    except (UnsupportedError, *FAILURES):
+        return []
+    return [one for kept in (store.keys, store.values) for one in kept.values()]
+
+
+def kept_for_backward(model: Any, tokens: Int[Tensor, "B L"]) -> int:
+    """Bytes that a forward keeps for its backward pass, weights excluded."""
+    weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+    # Storages are kept alive, else the next one may take over the identity of one.
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model.base_model(input_ids=tokens, use_cache=False)
+    del output
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@contextmanager
+def _without_content() -> Iterator[None]:
+    """Tensors within have a shape and no content, and are treated as those of rows by themselves."""
+    find = masking_utils.find_packed_sequence_indices
+    # Positions without content might be those of several texts in one row, and a mask would be made for it.
+    masking_utils.find_packed_sequence_indices = lambda *_, **__: None
+    try:
+        with FakeTensorMode(), _ExpertProducts():
+            yield
+    finally:
+        masking_utils.find_packed_sequence_indices = find
+
+
+class _ExpertProducts(TorchDispatchMode):
+    """Gives products of experts their shape in any number format; torch knows it in bfloat16 alone."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._grouped_mm.default and args[1].ndim == 3:
+            rows, experts = args[:2]
+            return rows.new_empty(*rows.shape[:-1], experts.shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def activations(
+    config: PretrainedConfig, rows: int, length: int, dtype: torch.dtype, dropout: bool = False
+) -> int:
+    """Bytes that a forward of `rows` times `length` tokens keeps for its backward pass.
+
+    Args:
+        dropout: whether the dropout that the configuration names acts.
+    """
+    with _without_content():
+        model = _build(config, dtype).train(dropout)
+        return kept_for_backward(model, torch.zeros(rows, length, dtype=torch.long))
+
+
+def packed(config: PretrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of the second copy of weights that sampling on a CPU holds."""
+    with _without_content():
+        layers = quicker_packed(_build(config, dtype))
+        return sum(layer.weight.numel() * dtype.itemsize for layer in layers)
+
+
+def _build(config: PretrainedConfig, dtype: torch.dtype) -> Any:
+    with no_init_weights():
+        made: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    made.tie_weights()
+    # Frequencies that look at positions take no memory to speak of, and positions have no content here.
+    for one in rotary(made):
+        kind: Any = one.module
+        if one.layer_type is None:
+            kind.rope_type = "default"
+        else:
+            kind.rope_type = {**kind.rope_type, one.layer_type: "default"}
+    return made
+
+
+def scoring(
+    config: PretrainedConfig,
+    rows: int,
+    length: int,
+    dtype: torch.dtype,
+    candidates: bool,
+    full: bool = False,
+    on_cpu: bool = True,
+) -> int:
+    """Bytes that a teacher takes beside its weights while it scores rows of so many tokens.
+
+    Args:
+        candidates: whether any are asked about, as by LGR.
+        full: whether the loss needs the teacher's states.
+    """
+    size = sizes(config, dtype)
+    device = torch.device("cpu" if on_cpu else "cuda")
+    tokens = length * max(1, min(rows, TRUNK_TOKENS // length))
+    piece = min(tokens, trunk_piece(size.width)) if on_cpu else tokens
+    in_pieces = length > piece
+    store = size.attended * size.bytes * tokens if candidates or in_pieces else 0
+    states = size.width * size.bytes * tokens
+    # Logits in float32, and those that they were made from.
+    logit = 4 if size.bytes == 4 else 4 + size.bytes
+    asked = leaves_at_once(on_cpu) if candidates else 0
+    together = {piece, max(1, asked)}
+    # A piece sees its own tokens through a mask, and leaves those that they stand among.
+    masked = max(piece if in_pieces else 0, asked)
+    mask = staircase(masked, on_cpu) * size.bytes
+    passing = [
+        *(forward_peak(config, count, dtype) + mask for count in together),
+        min(tokens, rows_at_a_time(size.vocabulary, device)[0]) * size.vocabulary * logit,
+        states,
+    ]
+    kept = size.width * size.bytes * rows * length if full else 0
+    return store + states + max(passing) + kept
+
+
+def forward_peak(config: PretrainedConfig, tokens: int, dtype: torch.dtype) -> int:
+    """Bytes that one forward over so many tokens of a row holds at a time, weights excluded."""
+    with _without_content(), torch.no_grad():
+        model = _build(config, dtype).eval()
+        place = torch.arange(tokens)
+        held = _Held({t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())})
+        try:
+            with hooked(model) as own:
+                packed = PackedPass(own, Lines(1, tokens, place, place))
+                with running(packed), held:
+                    flat_states(model, place, place)
+        except UnsupportedError:
+            with held:
+                model.base_model(input_ids=place[None], use_cache=False)
+    return held.peak
+
+
+class _Held(TorchDispatchMode):
+    """Counts the bytes of storages that are alive, but for those of `weights`."""
+
+    def __init__(self, weights: set[int]) -> None:
+        super().__init__()
+        self.weights, self.alive = weights, {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.weights | self.alive.keys():
+                    self.alive[storage._cdata] = storage.nbytes()
+                    weakref.finalize(storage, self.alive.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return output
+
+
+def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
+    """Estimated memory while a run trains, every response at its greatest length.
+
+    Args:
+        longest_prompt: tokens.
+
+    Returns:
+        That of the one device, named "", or of `student's device` and `teacher's device`.
+    """
+    student, teacher = footprint(experiment.student), footprint(experiment.teacher)
+    training = experiment.training
+    low = training.precision == "bf16-true"
+    dtype = torch.bfloat16 if low else models.DTYPES[experiment.student.dtype]
+    weights = student.parameters * dtype.itemsize
+    rows = training.prompts_per_step * experiment.rollout.group_size
+    sampled = min(rows, training.rollout_rows or rows)
+    length = longest_prompt + experiment.rollout.max_new_tokens
+    working = torch.bfloat16 if training.precision.startswith("bf16") else dtype
+    working = torch.float16 if training.precision == "16-mixed" else working
+    config = models.load_config(experiment.student.path, experiment.student.revision)
+    chunk = min(training.head_chunk, rows * experiment.rollout.max_new_tokens)
+    vocabulary = chunk * student.vocabulary * 4
+    method, one = experiment.method, experiment.teacher
+    device = torch.device(models.device(training.accelerator))
+    teacher_device = torch.device(training.teacher_device or device)
+    teacher_config = models.load_config(one.path, one.revision)
+    scored = scoring(
+        teacher_config,
+        rows,
+        length,
+        models.DTYPES[one.dtype],
+        method.group > 0,
+        method.full,
+        teacher_device.type == "cpu",
+    )
+    # Autocast keeps a copy of every weight until the pass ends.
+    casts = student.parameters * working.itemsize if training.precision.endswith("mixed") else 0
+    trained = Memory(
+        held={"student weights": weights, "gradients": weights, "AdamW, two moments": 2 * weights},
+        passing={
+            "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length
+            + (packed(config, dtype) if device.type == "cpu" else casts),
+            "updating (activations, logits)": activations(
+                config, rows, length, working, experiment.student.dropout
+            )
+            + _VOCABULARY_COPIES * vocabulary
+            + (casts if device.type != "cpu" else 0),
+        },
+    )
+    frozen = Memory(
+        held={
+            "teacher weights": teacher.weights
+            + sum(footprint(one).weights for one in experiment.specialists)
+        },
+        passing={"scoring (keys, values, states)": scored},
+    )
+    if (teacher_device.type, teacher_device.index or 0) == (device.type, device.index or 0):
+        return {"": Memory(trained.held | frozen.held, trained.passing | frozen.passing)}
+    return {"student's device": trained, "teacher's device": frozen}

@@ -1,0 +1,413 @@
+"""`opdlab plan`: what an experiment would do, before it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from heapq import nlargest
+from math import ceil
+from operator import or_
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from opdlab.configuration import Evaluation, Experiment, Pretraining, documents, loader, repeats
+from opdlab.console import BOLD, END, YELLOW, console
+from opdlab.errors import DataError, OutOfReachError
+from opdlab.modelling import models
+from opdlab.planning.footprint import Footprint, footprint, memory
+from opdlab.plugins import posed
+from opdlab.pretraining import character_tokenizer
+from opdlab.prompts import DatasetSource, Unknown, encode, open_prompts
+from opdlab.sweeps import Sweep, outermost
+from opdlab.tracking import mlflow_store
+from opdlab.training import CONFIG, next_folder
+
+# Share of positions above the entropy threshold that arXiv:2605.30833 reports: late in training, and
+# the two ends of its range early on.
+ACTIVE_SHARES = (0.10, 0.15, 0.25)
+COST = (
+    "Teacher cost is in units of the scoring pass that OPD needs: 1 + active share x K, with K candidates "
+    "an active position. How many positions are active is an assumption here (arXiv:2605.30833 reports "
+    "15 to 25 % early in training and 10 % later). It is less where the sampled token is among the "
+    "candidates, which saves its leaf, and where prompts are long, which have none."
+)
+TIME = (
+    "How long that takes on this machine: `opdlab bench step` with the same words times some of it."
+)
+Found = TypeVar("Found")
+PROMPTS_READ = 256
+LONGEST_READ = 8
+RUNS_ABREAST = 3
+
+
+def show(config: Experiment | Pretraining, to: Console = console) -> None:
+    """Print the plan of an experiment.
+
+    Raises:
+        ModelError: a model's folder is missing or holds none; nothing was printed.
+    """
+    if isinstance(config, Pretraining):
+        _show_settings(config, to)
+        _show_pretraining(config, to)
+        return
+    runs = loader.variants(config)
+    sizes, why = _known(lambda: _sizes(config))
+    lengths, again = _known(lambda: _prompt_lengths(config))
+    _show_settings(config, to)
+    trials: list[Experiment] = []
+    if config.sweep is None:
+        to.print(f"\n{BOLD}Runs{END}, one after the other")
+        to.print(_runs_table(config))
+    else:
+        trials = outermost(config, config.sweep)
+        to.print(f"\n{BOLD}Sweep{END}, whose trials are each the experiment with other values")
+        to.print(_sweep_table(config, config.sweep, trials))
+    to.print(f"\n{BOLD}Models{END}")
+    to.print(why, end="")
+    if sizes is not None:
+        to.print(_models_table(sizes))
+    to.print("" if again.partition(f"{END} ")[2].strip() in why else again, end="")
+    to.print(f"\n{BOLD}Work, memory of a device (estimated), teacher{END}")
+    worked = [*runs, *(("a trial with the most tokens a step", one) for one in _largest(trials))]
+    for first in range(0, len(worked), RUNS_ABREAST):
+        to.print(_runs_compared(worked[first : first + RUNS_ABREAST], lengths, sizes is not None))
+    if lengths is not None and lengths.unknown.bad_tokens:
+        to.print(f"{YELLOW}prompts:{END} {lengths.unknown}")
+    if any(run.method.group for _, run in worked):
+        to.print(COST)
+    to.print(TIME)
+    to.print(f"\n{BOLD}Evaluation{END}")
+    trainings = [(one.name, one.config) for one in repeats(runs)]
+    names = [name for name, _ in trainings]
+    to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
+    to.print(f"\n{BOLD}Written{END}")
+    student = sizes["student"] if sizes else None
+    to.print(
+        _sweep_files(config, student, trials)
+        if config.sweep
+        else _files_table(config, trainings, student)
+    )
+
+
+def _show_settings(config: Experiment | Pretraining, to: Console) -> None:
+    to.print(f"{BOLD}Configuration, defaults included{END}")
+    to.print(documents.text(config.model_dump(mode="json", exclude={"runs"})), end="")
+
+
+def _known(find: Callable[[], Found]) -> tuple[Found | None, str]:
+    """What can be found out here, or None and the reason: the plan goes on without.
+
+    A model folder that is not there is no such reason but a mistake, and refused.
+    """
+    try:
+        return find(), ""
+    except (OutOfReachError, DataError) as error:
+        return None, f"{YELLOW}not known here:{END} {error}\n"
+
+
+def _sizes(config: Experiment) -> dict[str, Footprint]:
+    """Of every model, by what it is."""
+    asked = {"student": config.student, "teacher": config.teacher}
+    asked |= {f"teacher of {', '.join(one.domains)}": one for one in config.specialists}
+    sizes, missing = {}, []
+    for name, model in asked.items():
+        try:
+            sizes[name] = footprint(model)
+        except OutOfReachError as error:
+            missing.append(str(error))
+    if missing:
+        raise OutOfReachError("\n".join(dict.fromkeys(missing)))
+    return sizes
+
+
+def _runs_table(config: Experiment) -> Table:
+    table = _table("run", "what it sets")
+    for run in config.runs:
+        table.add_row(run.name, documents.text(run.set).strip() if run.set else "nothing")
+    if not config.runs:
+        table.add_row(loader.run_names(config)[0], "the experiment as it stands")
+    return table
+
+
+def _largest(trials: list[Experiment]) -> list[Experiment]:
+    """The trial whose steps need the most memory; none where there is no sweep."""
+    ordered = sorted(
+        trials,
+        key=lambda one: (
+            _rows(one) * one.rollout.max_new_tokens,
+            one.method.full,
+            one.method.group,
+        ),
+    )
+    return ordered[-1:]
+
+
+def _sweep_table(config: Experiment, sweep: Sweep, trials: list[Experiment]) -> Table:
+    """Size of a sweep, were each trial as large as the space allows; the work below is one run's."""
+    runs = sweep.trials * len(sweep.seeds)
+    tokens = max(_rows(one) * one.rollout.max_new_tokens * _rollouts(one) for one in trials)
+    try:
+        problems = sum(len(posed.problems(b)) for b in config.evaluation.benchmarks)
+        answers = (
+            f"{runs * max(map(_evaluations, trials)) * problems * config.evaluation.samples:,}"
+        )
+    except DataError:
+        answers = "not known"
+    table = _table("", "", numbers=1)
+    table.add_row("trials", f"{sweep.trials:,}")
+    table.add_row("seeds a trial", f"{len(sweep.seeds):,}")
+    table.add_row("training runs, at most", f"{runs:,}")
+    table.add_row(
+        "optimizer steps, at most", f"{runs * max(one.training.steps for one in trials):,}"
+    )
+    table.add_row("response tokens, at most", f"{runs * tokens:,}")
+    table.add_row("answers evaluated, at most", answers)
+    if any(one.method.group for one in trials):
+        for quantity in _teacher(config):
+            cost = max(_teacher(one)[quantity] for one in trials)
+            table.add_row(f"{quantity}, at most", f"{cost:.2f}")
+    table.caption = (
+        f"{sweep.sampler} sampler, pruner: {sweep.pruner}, over {', '.join(sweep.space)}"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _evaluations(run: Experiment) -> int:
+    """How often a run is measured."""
+    return 1 + (run.training.steps - 1) // (run.evaluation.every or run.training.steps)
+
+
+def _rows(run: Experiment) -> int:
+    """Responses an optimizer step."""
+    training = run.training
+    rows = training.prompts_per_step * training.accumulate * training.devices * training.nodes
+    return rows * run.rollout.group_size
+
+
+def _rollouts(run: Experiment) -> int:
+    """How often the student answers new prompts."""
+    return ceil(run.training.steps / run.training.epochs)
+
+
+def _copies(run: Experiment) -> int:
+    """Copies of the student that stay, beside the last one."""
+    keep = run.training.keep_every
+    return (run.training.steps - 1) // keep if keep else 0
+
+
+def _models_table(sizes: Mapping[str, Footprint]) -> Table:
+    table = _table("", *sizes)
+    table.add_row("architecture", *(one.kind for one in sizes.values()))
+    table.add_row("parameters", *(f"{one.parameters:,}" for one in sizes.values()))
+    table.add_row("layers x width", *(f"{one.layers} x {one.width}" for one in sizes.values()))
+    table.add_row("vocabulary", *(f"{one.vocabulary:,}" for one in sizes.values()))
+    table.add_row("weights", *(_size(one.weights) for one in sizes.values()))
+    return table
+
+
+def _runs_compared(
+    runs: list[tuple[str, Experiment]], lengths: Lengths | None, sized: bool
+) -> Table:
+    """Work of each run; prompts and memory only where data and sizes are known."""
+    table = _table("", *(name for name, _ in runs), numbers=len(runs))
+    columns = [
+        _work(run)
+        | (_memory(run, lengths) if lengths and sized else {})
+        | {quantity: f"{cost:.2f}" for quantity, cost in _teacher(run).items()}
+        for _, run in runs
+    ]
+    if lengths:
+        table.add_row("prompts looked at", *(lengths.looked_at(run) for _, run in runs))
+        table.add_row("tokens a prompt, mean and most", *([lengths.mean_and_most] * len(runs)))
+    for quantity in reduce(or_, columns):
+        table.add_row(quantity, *(column.get(quantity, "-") for column in columns))
+    return table
+
+
+def _work(run: Experiment) -> dict[str, str]:
+    training, rollout = run.training, run.rollout
+    rows = _rows(run)
+    tokens = rows * rollout.max_new_tokens
+    several = {"trainings, a seed each": f"{training.seeds:,}"} if training.seeds > 1 else {}
+    rollouts = {"rollouts": f"{_rollouts(run):,}"} if training.epochs > 1 else {}
+    return several | {
+        "optimizer steps": f"{training.steps:,}",
+        **rollouts,
+        "responses a step": f"{rows:,}",
+        "response tokens a step, at most": f"{tokens:,}",
+        "response tokens in all, at most": f"{tokens * _rollouts(run):,}",
+    }
+
+
+def _memory(run: Experiment, lengths: Lengths) -> dict[str, str]:
+    needed = memory(run, lengths.most)
+    rows: dict[str, str] = {}
+    for one in needed.values():
+        rows |= {name: _size(size) for name, size in one.held.items()}
+    for one in needed.values():
+        rows |= {f"while {name}": _size(size) for name, size in one.passing.items()}
+    peaks = {f"most at a time, {name}".rstrip(", "): one.peak for name, one in needed.items()}
+    return rows | {name: _size(size) for name, size in peaks.items()}
+
+
+def _teacher(run: Experiment) -> dict[str, float]:
+    """Cost of scoring a step, in passes over the step's tokens."""
+    return {
+        f"teacher cost at {share:.0%} active": 1 + share * run.method.group
+        for share in ACTIVE_SHARES
+    }
+
+
+def _evaluation(settings: Evaluation, who: list[str]) -> Table | str:
+    if not settings.benchmarks:
+        return "none"
+    table, missing = _table("benchmark", "problems", "samples each", "completions", numbers=3), []
+    for benchmark in settings.benchmarks:
+        try:
+            count = len(posed.problems(benchmark))
+        except DataError as error:
+            # The whole reason, once, below the table.
+            missing.append(str(error))
+            table.add_row(benchmark.benchmark, "not known", f"{settings.samples:,}", "not known")
+            continue
+        cells = (count, settings.samples, count * settings.samples)
+        table.add_row(benchmark.benchmark, *(f"{cell:,}" for cell in cells))
+    often = f", and every {settings.every} steps" if settings.every else ""
+    table.caption = f"of {', '.join(who)}{often}"
+    if missing:
+        table.caption += f"\nnot known here: {missing[0]}"
+    table.caption_justify = "left"
+    return table
+
+
+def _files_table(
+    config: Experiment, runs: list[tuple[str, Experiment]], student: Footprint | None
+) -> Table:
+    output = Path(config.output)
+    folder = next_folder(output, config.name)
+    table = _table("where", "what")
+    table.add_row(mlflow_store.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
+    table.add_row(f"{folder}/{CONFIG}", "the configuration above")
+    for name, run in runs:
+        model = f"model ({_size(student.weights)})" if student else "model"
+        last_one = f" (about {_size(3 * student.weights)})" if student else ""
+        what = f"metrics, samples, {model}, last checkpoint{last_one}"
+        if copies := _copies(run):
+            each = f" ({_size(copies * student.weights)} in all)" if student else ""
+            what += f", {copies:,} copies of the student{each}"
+        table.add_row(f"{folder}/{name}/", what)
+    for name in config.evaluation.references:
+        table.add_row(f"{folder}/{name}/", "its samples")
+    return table
+
+
+def _sweep_files(config: Experiment, student: Footprint | None, trials: list[Experiment]) -> Table:
+    assert config.sweep is not None
+    runs = config.sweep.trials * len(config.sweep.seeds)
+    # A model, its last checkpoint, which is three times as large, and the copies that stay.
+    copies = max(map(_copies, trials))
+    size = (4 + copies) * runs * student.weights if student else 0
+    about = f", at most about {_size(size)} in all" if student else ""
+    folder = f"{config.output}/{config.name}-sweep"
+    table = _table("where", "what")
+    table.add_row(mlflow_store.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
+    table.add_row(
+        f"{folder}/trial-*/", f"configuration, metrics, samples, models of each trial{about}"
+    )
+    if references := " and ".join(config.evaluation.references):
+        table.add_row(f"{folder}/references/", f"samples of {references}")
+    table.add_row(f"{folder}/", "what was found: sweep.json, plots, best.yaml")
+    return table
+
+
+def _show_pretraining(config: Pretraining, to: Console) -> None:
+    from opdlab.pretraining import new_model
+
+    tokenizer = character_tokenizer(config.characters, config.architecture.max_positions)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in new_model(config, tokenizer).parameters())
+    table = _table("", "", numbers=1)
+    table.add_row("parameters", f"{parameters:,}")
+    table.add_row("weights", _size(4 * parameters))
+    table.add_row("weights, gradients, AdamW's moments", _size(16 * parameters))
+    table.add_row("optimizer steps", f"{config.steps:,}")
+    table.add_row("traces in all", f"{config.steps * config.batch_size:,}")
+    table.add_row("written to", f"{Path(config.output) / config.name}/")
+    to.print(f"\n{BOLD}Model and work{END}")
+    to.print(table)
+    to.print(f"\n{BOLD}Evaluation{END}")
+    to.print(_evaluation(config.evaluation, [config.name]))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of the prompts that were looked at.
+
+    Attributes:
+        first: of the first prompts.
+        longest: of the rows of a dataset with the most characters; none of prompts without an end.
+        rows: of the dataset; None where there is no end of prompts.
+        unknown: how much of the first prompts the student's tokenizer does not know.
+    """
+
+    first: list[int]
+    longest: list[int]
+    rows: int | None
+    unknown: Unknown
+
+    @property
+    def most(self) -> int:
+        """Tokens of the longest prompt seen."""
+        return max(self.first + self.longest)
+
+    @property
+    def mean_and_most(self) -> str:
+        """Both, as the plan shows them."""
+        return f"{sum(self.first) / len(self.first):.0f}, {self.most}"
+
+    def looked_at(self, run: Experiment) -> str:
+        """How many of the prompts that a run will draw."""
+        drawn = _rollouts(run) * _rows(run) // run.rollout.group_size
+        there = drawn if self.rows is None else self.rows
+        count = min(len(self.first), there)
+        also = " and the longest" if self.longest and count < there else ""
+        return f"{count:,} of {there:,}{also}"
+
+
+def _prompt_lengths(config: Experiment) -> Lengths:
+    """Tokens of the first prompts, and of the longest ones of a dataset."""
+    tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
+    prompts = open_prompts(config.prompts, tokenizer, config.seed)
+    texts = prompts.texts if isinstance(prompts, DatasetSource) else None
+    count = PROMPTS_READ if texts is None else min(PROMPTS_READ, len(texts))
+    longest = nlargest(LONGEST_READ, texts or [], key=len)
+    return Lengths(
+        [len(prompts.prompt(index).tokens) for index in range(count)],
+        [len(encode(tokenizer, text, config.prompts.template)) for text in longest],
+        None if texts is None else len(texts),
+        prompts.unknown(),
+    )
+
+
+def _table(*columns: str, numbers: int = 0) -> Table:
+    """A table whose last `numbers` columns are aligned as numbers."""
+    table = Table(box=None, pad_edge=False, show_header=any(columns))
+    for index, column in enumerate(columns):
+        right = index >= len(columns) - numbers
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _size(size: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"

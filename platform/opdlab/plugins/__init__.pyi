@@ -1,0 +1,39 @@
+from . import (
+    declared as declared,
+    posed as posed,
+    returned as returned,
+)
+from .declared import (
+    valid as valid,
+)
+from .evaluator import (
+    RIGHT_TRIALS as RIGHT_TRIALS,
+    WRONG_TRIALS as WRONG_TRIALS,
+    DataReport as DataReport,
+    Evaluator as Evaluator,
+    Trial as Trial,
+)
+from .registry import (
+    DASHBOARDS as DASHBOARDS,
+    EVALUATORS as EVALUATORS,
+    METHODS as METHODS,
+    ROLLOUTS as ROLLOUTS,
+    STATISTICS as STATISTICS,
+    OneOf as OneOf,
+    PluginError as PluginError,
+    describe as describe,
+    load as load,
+    names as names,
+    options_model as options_model,
+    package as package,
+    summary as summary,
+    type_name as type_name,
+    working as working,
+)
+from .returned import (
+    name_of as name_of,
+    said_by as said_by,
+)
+from .verdicts import (
+    verdicts_on as verdicts_on,
+)

@@ -1,0 +1,90 @@
+"""One step of decoding by a model's own forward: the last token of every row in, logits out."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from opdlab.sampling.growing_cache import GrowingCache
+from opdlab.shapes import Float, Int, Tensor
+
+
+class DecodeStep(ABC):
+    """How a model takes one step, over and over, against one cache."""
+
+    @abstractmethod
+    def start(self, positions: Int[Tensor, "B steps"]) -> None:
+        """Prepare what the next steps need at once: a small model's step is all overhead."""
+
+    @abstractmethod
+    def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
+        """Next-token logits after `tokens`, whose keys and values are written to the cache."""
+
+
+class ModelStep(DecodeStep):
+    """The step of any decoder-only model."""
+
+    def __init__(self, model: PreTrainedModel, cache: GrowingCache) -> None:
+        self.model, self.cache = model, cache
+        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self.last_only = last_logits_only(model)
+        self.takes_cache = cache_argument(model)
+        self.additive = self.takes_positions and _attends_to_all(model)
+
+    def start(self, positions: Int[Tensor, "B steps"]) -> None:
+        self.positions = positions.split(1, -1)
+        self.visible = self.cache.visible()
+        if self.additive:
+            self.visible = additive(self.visible, self.model.dtype)[:, None, None]
+
+    def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
+        cache = self.cache
+        position = {"position_ids": self.positions[step]} if self.takes_positions else {}
+        output = self.model(
+            input_ids=tokens,
+            attention_mask=self.visible[..., cache.begin : cache.end + 1],
+            use_cache=True,
+            **{self.takes_cache: cache},
+            **position,
+            **self.last_only,
+        )
+        return output.logits[:, -1]
+
+
+def cache_argument(model: nn.Module) -> str:
+    """Name of the forward's argument for cached keys and values.
+
+    transformers calls it `cache` from 5.24 on, and models of one's own may go on with the old name.
+    """
+    known = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
+
+
+def last_logits_only(model: PreTrainedModel) -> dict[str, int]:
+    """The argument that spares a forward all vocabulary rows but the last, for models that know it."""
+    known = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return {"logits_to_keep": 1} if known else {}
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what is added to attention scores."""
+    return torch.where(visible, 0.0, -torch.inf).to(dtype)
+
+
+def _attends_to_all(model: PreTrainedModel) -> bool:
+    """Whether every layer sees all of a row's tokens, so that one mask made in advance serves them all.
+
+    Otherwise the model makes its masks itself in each step, which costs a small model a fifth of it.
+    """
+    config = model.config.get_text_config(decoder=True)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        windows = ("sliding_window", "attention_chunk_size", "alibi")
+        full = not any(getattr(config, name, None) for name in windows)
+    else:
+        full = set(kinds) == {"full_attention"}
+    return full and config._attn_implementation in ("sdpa", "eager")

@@ -1,0 +1,259 @@
+"""How a model can be decoded: found by trying, against forwards of whole rows alone.
+
+A model whose layers keep state, count tokens themselves, or have been changed by somebody else does not say
+so anywhere. So a few tokens are sampled, and their log-probabilities held against plain forwards: again
+where a rollout reaches places in a text at which its layers may begin to do something else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from opdlab.errors import ModelError, NonFiniteError
+from opdlab.modelling import (
+    UnsupportedError,
+    hidden_states,
+    log_distribution,
+    original_length,
+    replaced,
+    thresholds,
+)
+from opdlab.shapes import Float, Tensor
+
+# Model code that was not written for a cache of ours can fail in any of these ways.
+FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
+SAID = 3
+"""Tokens that a trial samples."""
+_REMEDY = "set rollout.type to `generate`"
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How the rollout engine `cached` decodes a model.
+
+    Attributes:
+        step: `written`, by `LlamaStep`; `lean`, by `LeanStep`; `static`, by `StaticStep`; `plain`, by
+            the model's own forward.
+        alike: only rows of equal length together.
+    """
+
+    step: Literal["written", "lean", "static", "plain"]
+    alike: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        """Whether an accelerator records the step and replays it."""
+        return self.step in ("lean", "static")
+
+
+Trial = Callable[[Manner, list[list[int]]], tuple[list[list[int]], Tensor]]
+"""Samples `SAID` tokens after each prompt: whole rows, and the log-probabilities recorded."""
+
+_FOUND: WeakKeyDictionary[nn.Module, dict[str, tuple[Any, int, Any]]] = WeakKeyDictionary()
+
+
+def manner(model: PreTrainedModel, longest: int, quicker: Sequence[Manner], trial: Trial) -> Manner:
+    """The quickest manner that is right for rows of so many tokens.
+
+    Args:
+        quicker: to be tried before the model's own forward.
+
+    Raises:
+        ModelError: none is.
+    """
+    original = original_length(model)
+    if original is not None and longest > original:
+        raise ModelError(
+            f"the rotary frequencies of {type(model).__name__} change beyond {original} positions, and "
+            f"prompts and responses may take {longest}: keys cached before would be wrong in the rollout "
+            f"engine `cached`; lower rollout.max_new_tokens, or {_REMEDY}"
+        )
+    before = _known(model, "cached")
+    if before is not None and before[1] >= longest:
+        return before[2]
+    faults: list[str] = []
+    for one in (*quicker, Manner("plain"), Manner("plain", alike=True)):
+        sample = partial(trial, one)
+        fault = _fault(model, longest, sample, unlike=not one.alike)
+        if fault is None:
+            _keep(model, "cached", longest, one)
+            if one.alike:
+                warnings.warn(
+                    f"{type(model).__name__} counts the tokens of its cache itself: only rows of equal "
+                    f"length are decoded together, which is exact but slow ({faults[-1]})",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return one
+        faults.append(fault)
+    raise ModelError(
+        f"{type(model).__name__} cannot be decoded from cached keys and values alone, as the rollout "
+        f"engine `cached` does ({faults[-1]}); {_REMEDY}"
+    )
+
+
+@dataclass(frozen=True)
+class Company:
+    """Which rows the library's `generate` may sample together so that none has a part in another's.
+
+    Attributes:
+        padded: rows of any length; else of equal length alone.
+        several: more than one row.
+        cached: with the model's own cache; else each token takes a forward of all before it.
+    """
+
+    padded: bool
+    several: bool
+    cached: bool
+
+
+def company(model: PreTrainedModel, longest: int) -> Company:
+    """The quickest way to use `generate` that is right for rows of so many tokens.
+
+    Raises:
+        ModelError: none is.
+    """
+    before = _known(model, "generate")
+    if before is not None and before[1] >= longest:
+        return before[2]
+    original, faults = original_length(model), []
+    within = longest if original is None else min(longest, original)
+    for one in (
+        # A padded row takes another forward's length for its own.
+        *([Company(True, True, True)] if within == longest else []),
+        Company(False, True, True),
+        Company(False, False, True),
+        Company(False, False, False),
+    ):
+        fault = _fault(
+            model,
+            within,
+            partial(_generated, model, cached=one.cached),
+            unlike=one.padded,
+            rows=2 if one.several else 1,
+        )
+        if fault is None:
+            _keep(model, "generate", longest, one)
+            return one
+        faults.append(fault)
+    raise ModelError(
+        f"{type(model).__name__} cannot be sampled by transformers' `generate` ({faults[-1]}); choose "
+        "another model, or another version of transformers"
+    )
+
+
+@torch.no_grad()
+def _generated(
+    model: PreTrainedModel, prompts: list[list[int]], cached: bool
+) -> tuple[list[list[int]], Tensor]:
+    width = max(map(len, prompts))
+    padded = [[prompt[0]] * (width - len(prompt)) + prompt for prompt in prompts]
+    real = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    before = model.generation_config
+    # Whatever ends an answer, also what an argument leaves out is taken from there.
+    model.generation_config = GenerationConfig(
+        do_sample=False, max_new_tokens=SAID, pad_token_id=0, use_cache=cached
+    )
+    try:
+        found: Any = model.generate(  # type: ignore[operator]
+            input_ids=torch.tensor(padded, device=model.device),
+            attention_mask=torch.tensor(real, device=model.device),
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    finally:
+        model.generation_config = before
+    said = found.sequences[:, width:]
+    log_p = torch.stack(found.logits, 1).float().log_softmax(-1)
+    rows = [prompt + more for prompt, more in zip(prompts, said.tolist(), strict=True)]
+    return rows, log_p.gather(-1, said[..., None]).flatten()
+
+
+def _fault(
+    model: PreTrainedModel,
+    longest: int,
+    sample: Callable[[list[list[int]]], tuple[list[list[int]], Tensor]],
+    unlike: bool = True,
+    rows: int = 2,
+) -> str | None:
+    """What goes wrong with a way to sample; None if nothing does.
+
+    Args:
+        unlike: whether rows have unequal lengths.
+    """
+    size = model.config.get_text_config().vocab_size
+    places = [] if _sharded(model) else [place for place in thresholds(model) if place < longest]
+    for place in (6, *places):
+        first = max(1, min(place, longest - SAID) - 1)
+        lengths = [first, 2 if unlike else first][:rows]
+        prompts = [
+            [(i * 7919 + row * 31 + 11) % size for i in range(n)] for row, n in enumerate(lengths)
+        ]
+        try:
+            said, log_prob = sample(prompts)
+            gap = float((log_prob - _alone(model, said)).abs().mean())
+        except NonFiniteError:
+            # What is wrong is the weights; who samples will say where.
+            return None
+        except torch.OutOfMemoryError:
+            raise
+        except (UnsupportedError, *FAILURES) as error:
+            return f"{type(error).__name__}: {error}"
+        if not gap <= _tolerance(model):
+            return f"log-probabilities are off by {gap:.2g} nats in a text of {len(said[0])} tokens"
+    return None
+
+
+@torch.no_grad()
+def _alone(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Float[Tensor, "T"]:
+    """Log-probabilities of the last `SAID` tokens of each row, by a forward of it alone."""
+    found = []
+    for row in rows:
+        tokens = torch.tensor(row, device=model.device)
+        states = hidden_states(model, tokens[None])[0, -SAID - 1 : -1]
+        said = log_distribution(model, states, None)
+        found.append(said.gather(-1, tokens[-SAID:, None])[:, 0])
+    return torch.cat(found)
+
+
+def _tolerance(model: PreTrainedModel) -> float:
+    """Mean difference, in nats, that rounding can explain."""
+    whole = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
+    return 1e-4 if whole else 0.1
+
+
+def _sharded(model: nn.Module) -> bool:
+    """Whether several devices must make equally many forwards, however long their rows are."""
+    return any(type(parameter.data) is not Tensor for parameter in model.parameters())
+
+
+def _known(model: nn.Module, kind: str) -> tuple[Any, int, Any] | None:
+    """What was found before, if the model is still made as it was then."""
+    found = _FOUND.get(model, {}).get(kind)
+    return found if found is not None and found[0] == _made(model) else None
+
+
+def _keep(model: nn.Module, kind: str, longest: int, found: Any) -> None:
+    _FOUND.setdefault(model, {})[kind] = (_made(model), longest, found)
+
+
+def _made(model: nn.Module) -> int:
+    """Tells whether modules were replaced, hooked, or given other numbers."""
+    kinds = {parameter.device.type for parameter in model.parameters()}
+    parts: list[Any] = [(kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds)]
+    for module in model.modules():
+        hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
+        numbers = [one for one in vars(module).values() if type(one) is float]
+        parts += [type(module), *hooks, *numbers]
+        if replaced(module):
+            parts.append(vars(module)["forward"])
+    return hash(tuple(parts))

@@ -1,0 +1,116 @@
+"""A decode step of fixed shapes, which an accelerator records once and then replays.
+
+A model's step launches some hundred kernels a layer, and a large card has done each before the host has
+launched the next. Replaying the recorded step is one launch. What changes from step to step (the tokens,
+their column) lies in tensors that stay where they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.modelling import hooked, running
+from opdlab.sampling.decode_attention import DecodePass
+from opdlab.sampling.decode_step import DecodeStep, cache_argument, last_logits_only
+from opdlab.sampling.growing_cache import GrowingCache
+from opdlab.shapes import Float, Int, Tensor
+from opdlab.transfers import sent
+
+COLUMNS = 2048
+"""Spare columns of a cache that is decoded so: one that moves must be recorded again."""
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Whether a step may be recorded; that it can be, and is right, is found by trying."""
+    return (
+        model.device.type == "cuda"
+        and len({p.device for p in model.parameters()}) == 1
+        and all(type(p.data) is Tensor for p in model.parameters())
+        and "position_ids" in inspect.signature(model.forward).parameters
+    )
+
+
+class StaticStep(DecodeStep):
+    """The step of any decoder-only model whose attention can be hooked; on a CPU, without a recording.
+
+    Attributes:
+        token: input of the step. `Int[B one]`
+        column: where it is written. `Int[one]`
+        first: column of each row's first token. `Int[B one]`
+    """
+
+    def __init__(self, model: PreTrainedModel, cache: GrowingCache) -> None:
+        self.model, self.cache = model, cache
+        cache.column = self.column = torch.zeros(1, dtype=torch.long, device=model.device)
+        self.replay: Callable[[], Tensor] = self.forward
+        self.known: tuple[int, ...] = ()
+
+    def start(self, positions: Int[Tensor, "B steps"]) -> None:
+        cache = self.cache
+        first = sent(cache.start, self.column.device)[:, None]
+        # Of every layer: a buffer that moved twice may lie where another one was.
+        buffers = [one for layer in cache.layers for one in layer.buffers]
+        now = len(first), cache.capacity, *(one.data_ptr() for one in buffers)
+        if now == self.known:
+            self.first.copy_(first)
+            return
+        self.first, self.token = first, torch.zeros_like(first)
+        self.column.fill_(cache.end)
+        # A first time as it is: libraries choose their kernels then, and make their buffers.
+        self.forward()
+        self.check()
+        self.replay = _recorded(self.forward) if first.is_cuda else self.forward
+        self.known = now
+
+    def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
+        self.token.copy_(tokens)
+        self.column.fill_(self.cache.end)
+        logits = self.replay()
+        # The next replay writes there; those of other formats are cast by whoever reads them.
+        return logits.clone() if logits.dtype == torch.float32 else logits
+
+    def forward(self) -> Float[Tensor, "B V"]:
+        """Next-token logits after `token`, by the model's own forward."""
+        with hooked(self.model) as own:
+            self.attention = DecodePass(own, self.first, self.column)
+            with running(self.attention):
+                output = self.model(
+                    input_ids=self.token,
+                    position_ids=self.column - self.first,
+                    use_cache=True,
+                    **{cache_argument(self.model): self.cache},  # pyright: ignore[reportArgumentType]
+                    **last_logits_only(self.model),
+                )
+        return output.logits[:, -1]
+
+    def check(self) -> None:
+        """Refuse what a forward could not have done right.
+
+        Raises:
+            UnsupportedError: a layer's attention is none over a range of columns.
+        """
+        self.attention.require_ranges()
+
+
+def _recorded(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """What `run` launches, as one launch; its result is always in the same place."""
+    stream, main = torch.cuda.Stream(), torch.cuda.current_stream()
+    stream.wait_stream(main)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(stream):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            output = run()
+        finally:
+            graph.capture_end()
+    main.wait_stream(stream)
+
+    def replay() -> Tensor:
+        graph.replay()
+        return output
+
+    return replay

@@ -1,0 +1,366 @@
+"""Attention of leaves: candidate tokens that see a cached trunk and themselves.
+
+A leaf is a candidate that stands in for the token at some column of a row. It attends to the row's keys
+before that column and to itself, and no other token sees it. So its attention is attention over cached
+keys, merged by log-sum-exp with its own key and value, which are then thrown away.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import torch
+
+from opdlab.modelling import Lines, MaskFunction, Own, Pass, UnsupportedError, slices
+from opdlab.shapes import Bool, Float, Int, Tensor
+
+# Keys that all leaves of a pass see are worth an unmasked call of their own from this many.
+_WORTH_A_CALL = 256
+# Leaves of a line that share their other keys, under a mask: more of them compute more that it throws away,
+# and fewer make the products small. An accelerator would wait for so many small products as a CPU likes.
+_STAIR, _STAIR_ON_ACCELERATOR = 128, 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Some leaves of every line over some keys.
+
+    Attributes:
+        leaves: places in the lines.
+        keys: columns of the rows.
+        bias: added to the scores, None where all these leaves see all these keys.
+    """
+
+    leaves: slice
+    keys: slice
+    bias: Float[Tensor, "R 1 c s"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """The keys that the leaves of a pass see.
+
+    Leaves stand in order of their columns, so what they see under a causal rule is a staircase: a block
+    that all see, and beside it a few steps, which are cheaper than a masked block of all the rest. Steps
+    of an accelerator are few and each has an unmasked block of its own.
+
+    Attributes:
+        shared: what all leaves see, where an unmasked call pays for it.
+        steps: some leaves each, one after another, and the other keys that they see.
+    """
+
+    shared: Stretch | None
+    steps: list[tuple[slice, list[Stretch]]]
+
+
+@dataclass(eq=False)
+class RulePass(Pass):
+    """Attention over cached keys, of which the model's rule says who sees which.
+
+    Attributes:
+        own: the attention that the model uses by itself.
+    """
+
+    own: Own
+
+    def mask(self, mask_function: MaskFunction, **options: Any) -> MaskFunction:
+        """The model's rule itself: it is evaluated where tokens and keys really stand."""
+        return mask_function
+
+    def attend(
+        self,
+        module: torch.nn.Module,
+        query: Float[Tensor, "B H n D"],
+        key: Float[Tensor, "B Hkv S D"],
+        value: Float[Tensor, "B Hkv S D2"],
+        mask: Any,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        s_aux: Float[Tensor, "H"] | None = None,
+        **options: Any,
+    ) -> Float[Tensor, "B n H D2"]:
+        rule = rule_of(mask, options)
+        if self.own.name == "sdpa":
+            # It knows neither: it raises, or in older versions leaves them out.
+            softcap = s_aux = None
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        output, lse = self.over_keys(module, query, key, value, rule, scale, softcap)
+        if s_aux is not None:
+            output = with_sink(output, lse, s_aux)
+        return output.transpose(1, 2).contiguous()
+
+    @abstractmethod
+    def over_keys(
+        self,
+        module: torch.nn.Module,
+        query: Float[Tensor, "B H n D"],
+        key: Float[Tensor, "B Hkv S D"],
+        value: Float[Tensor, "B Hkv S D2"],
+        rule: MaskFunction,
+        scale: float,
+        softcap: float | None,
+    ) -> tuple[Float[Tensor, "B H n D2"], Float[Tensor, "B H n"]]:
+        """Attention of a layer, and the log-sum-exp of its scores."""
+
+
+@dataclass(eq=False)
+class LeafPass(RulePass):
+    """Leaves of R rows over those rows' cached keys and values.
+
+    Attributes:
+        keys, values: by layer. `Float[R Hkv S D]`
+        lines: the leaves in lines.
+        column: where the leaves stand. `Int[N]`
+        longest: the last of these columns, where it is known.
+    """
+
+    keys: Mapping[int, Float[Tensor, "R Hkv S D"]]
+    values: Mapping[int, Float[Tensor, "R Hkv S D2"]]
+    lines: Lines
+    column: Int[Tensor, "N"]
+    longest: int | None = None
+    reached: set[int] = field(default_factory=set)
+    _cuts: dict[int, tuple[MaskFunction, Cut]] = field(default_factory=dict)
+
+    def over_keys(
+        self,
+        module: torch.nn.Module,
+        query: Float[Tensor, "1 H N D"],
+        key: Float[Tensor, "1 Hkv N D"],
+        value: Float[Tensor, "1 Hkv N D2"],
+        rule: MaskFunction,
+        scale: float,
+        softcap: float | None,
+    ) -> tuple[Float[Tensor, "1 H N D2"], Float[Tensor, "1 H N"]]:
+        layer: Any = module.layer_idx
+        self.reached.add(layer)
+        output, lse = self._over_trunk(layer, query[0], rule, scale, softcap)
+        groups = query.shape[1] // key.shape[1]
+        own_key, own_value = (x[0].repeat_interleave(groups, 0) for x in (key, value))
+        score = _cap((query[0] * own_key).sum(-1, dtype=torch.float32) * scale, softcap)
+        output = torch.lerp(output, own_value, share(score - lse, output))
+        return output[None], torch.logaddexp(lse, score)[None]
+
+    def _over_trunk(
+        self,
+        layer: int,
+        query: Float[Tensor, "H N D"],
+        rule: MaskFunction,
+        scale: float,
+        softcap: float | None,
+    ) -> tuple[Float[Tensor, "H N D2"], Float[Tensor, "H N"]]:
+        if id(rule) not in self._cuts:
+            self._cuts[id(rule)] = (rule, self._cut(rule, query.dtype))
+        cut, lines = self._cuts[id(rule)][1], self.lines.fill(query)
+        keys, values = self.keys[layer], self.values[layer]
+
+        def over(stretch: Stretch) -> tuple[Tensor, Tensor]:
+            some = (keys[:, :, stretch.keys], values[:, :, stretch.keys], stretch.bias)
+            return attention_with_lse(lines[:, :, stretch.leaves], *some, scale, softcap)
+
+        shared = None if cut.shared is None else over(cut.shared)
+        found = []
+        for leaves, stretches in cut.steps:
+            parts = [over(stretch) for stretch in stretches]
+            if shared is not None:
+                parts.append((shared[0][:, :, leaves], shared[1][:, :, leaves]))
+            found.append(reduce(_merge, parts))
+        output, lse = (torch.cat(parts, 2) for parts in zip(*found, strict=True))
+        return (
+            self.lines.empty(output.transpose(1, 2)).transpose(0, 1),
+            self.lines.empty(lse.transpose(1, 2)).transpose(0, 1),
+        )
+
+    def _cut(self, rule: MaskFunction, dtype: torch.dtype) -> Cut:
+        column = self.column[self.lines.token].view(self.lines.R, self.lines.C, 1)
+        zero, S = column.new_zeros(1), self.longest or int(column.max())
+
+        def seen(leaves: slice, keys: slice) -> Tensor:
+            key = torch.arange(keys.start, keys.stop, device=column.device)
+            place = column[:, leaves]
+            return rule(zero, zero, place, key) & (key < place)
+
+        # Some leaves at a time: what all see of all keys would grow with the row.
+        on_cpu = column.device.type == "cpu"
+        stair = _stair(on_cpu) if S > _WORTH_A_CALL else self.lines.C
+        steps = list(slices(self.lines.C, stair))
+        extents, every = [], torch.ones(S, dtype=torch.bool, device=column.device)
+        for leaves in steps:
+            part = seen(leaves, slice(0, S))
+            all_see = part.all(1).all(0)
+            every &= all_see
+            extents += [_extent(part.any(1).any(0)), _extent(all_see)]
+        extents.append(_extent(every))
+        *ends, whole = torch.stack(extents).tolist()
+        found = []
+        for leaves, some, solid in zip(steps, ends[::2], ends[1::2], strict=True):
+            # A leaf that sees no key needs one to be kept from.
+            first, last = some[:2] if some[2] else (0, 1)
+            left, right = _solid(whole if on_cpu else solid)
+            spans = [slice(first, left), slice(right, last)] if right else [slice(first, last)]
+            stretches = [
+                Stretch(leaves, keys, bias_of(seen(leaves, keys), dtype))
+                for keys in spans
+                if keys.start < keys.stop
+            ]
+            if right and not on_cpu:
+                stretches.append(Stretch(leaves, slice(left, right), None))
+            found.append((leaves, stretches))
+        left, right = _solid(whole) if on_cpu else (0, 0)
+        shared = Stretch(slice(0, self.lines.C), slice(left, right), None) if right else None
+        return Cut(shared, found)
+
+
+def rule_of(mask: Any, options: Mapping[str, Any]) -> MaskFunction:
+    """Who sees whom, of a layer that received `mask`.
+
+    Raises:
+        UnsupportedError: the layer's attention depends on more than that.
+    """
+    for name in ("position_bias", "indices", "block_indices"):
+        if options.get(name) is not None:
+            raise UnsupportedError(f"its attention depends on {name}")
+    if not callable(mask):
+        raise UnsupportedError("its attention layers do not receive the rule of their mask")
+    return mask  # type: ignore[no-any-return]
+
+
+def with_sink(
+    output: Float[Tensor, "*b H n D"], lse: Float[Tensor, "*b H n"], sink: Float[Tensor, "H"]
+) -> Float[Tensor, "*b H n D"]:
+    """What is left where a sink takes its share of the weights and gives nothing."""
+    return output * share(lse - sink[:, None].float(), output)
+
+
+def staircase(leaves: int, on_cpu: bool = True) -> int:
+    """Elements under the masks of so many leaves that stand at as many columns, one each."""
+    return sum(step.stop * (step.stop - step.start) for step in slices(leaves, _stair(on_cpu)))
+
+
+def _stair(on_cpu: bool) -> int:
+    return _STAIR if on_cpu else _STAIR_ON_ACCELERATOR
+
+
+def _extent(some: Bool[Tensor, "S"]) -> Int[Tensor, "3"]:
+    """The first of these, one after the last, and how many they are."""
+    place, S = torch.arange(len(some), device=some.device), len(some)
+    first, last = torch.where(some, place, S).amin(), torch.where(some, place, -1).amax()
+    return torch.stack([first, last + 1, some.sum()])
+
+
+def _solid(extent: Sequence[int]) -> tuple[int, int]:
+    """A block of keys without a gap that is worth a call of its own; (0, 0) for none."""
+    first, end, count = extent
+    return (first, end) if end - first == count >= _WORTH_A_CALL else (0, 0)
+
+
+def bias_of(seen: Bool[Tensor, "R c s"], dtype: torch.dtype) -> Float[Tensor, "R 1 c s"]:
+    """What keeps leaves from keys: finite, so that one which sees no key of a stretch gets a weight of
+    exactly 0 in the merge instead of NaN.
+    """
+    size = seen.shape[-1]
+    # CUDA's kernels read aligned lines.
+    wide = size if seen.device.type == "cpu" else size + -size % 16
+    bias = torch.zeros(*seen.shape[:-1], wide, dtype=dtype, device=seen.device)[..., :size]
+    return bias.masked_fill_(~seen, torch.finfo(dtype).min / 2)[:, None]
+
+
+def share(lead: Float[Tensor, "*n"], like: Tensor) -> Float[Tensor, "*n 1"]:
+    """Weight of one of two parts, from the difference of their log-sum-exps."""
+    return torch.sigmoid(lead)[..., None].to(like.dtype)
+
+
+def _merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    output = torch.lerp(one[0], other[0], share(other[1] - one[1], one[0]))
+    return output, torch.logaddexp(one[1], other[1])
+
+
+def _cap(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
+
+
+def attention_with_lse(
+    query: Float[Tensor, "R H C D"],
+    key: Float[Tensor, "R Hkv S D"],
+    value: Float[Tensor, "R Hkv S D2"],
+    bias: Float[Tensor, "R 1 C S"] | None,
+    scale: float,
+    softcap: float | None = None,
+) -> tuple[Float[Tensor, "R H C D2"], Float[Tensor, "R H C"]]:
+    """Attention, and the log-sum-exp of its scores in float32, by which parts are merged."""
+    plain = softcap is None and key.shape[-1] == value.shape[-1]
+    if plain and query.device.type == "cpu":
+        return _flash_on_cpu(query, key, value, bias, scale)
+    if plain and bias is not None and flash_takes(query):
+        return masked_on_cuda(query, key, value, bias, scale)
+    shape = (*query.shape[:-1], value.shape[-1])
+    # Query heads of one key head as more rows: keys are not repeated.
+    query = query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    if plain and bias is None and flash_takes(query):
+        output, lse = flash_on_cuda(query, key, value, scale)
+    else:
+        scores = _cap((query @ key.transpose(-1, -2)).float() * scale, softcap)
+        if bias is not None:
+            scores = scores + bias.repeat(1, 1, scores.shape[2] // bias.shape[2], 1)
+        lse = scores.logsumexp(-1)
+        output = (scores - lse[..., None]).exp_().to(value.dtype) @ value
+    return output.reshape(shape), lse.reshape(shape[:-1])
+
+
+def flash_takes(query: Tensor) -> bool:
+    """Whether CUDA's flash attention computes heads like these."""
+    short = query.dtype in (torch.bfloat16, torch.float16)
+    return query.device.type == "cuda" and short and query.shape[-1] in range(8, 257, 8)
+
+
+def flash_on_cuda(
+    query: Float[Tensor, "R H C D"],
+    key: Float[Tensor, "R H S D"],
+    value: Float[Tensor, "R H S D"],
+    scale: float,
+) -> tuple[Float[Tensor, "R H C D"], Float[Tensor, "R H C"]]:
+    """Every query over every key, by the kernel of torch's own attention; its sums are in float32."""
+    output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+        query, key, value, 0.0, False, False, scale=scale
+    )
+    return output, lse
+
+
+def masked_on_cuda(
+    query: Float[Tensor, "R H C D"],
+    key: Float[Tensor, "R Hkv S D"],
+    value: Float[Tensor, "R Hkv S D"],
+    bias: Float[Tensor, "R 1 C S"],
+    scale: float,
+) -> tuple[Float[Tensor, "R H C D"], Float[Tensor, "R H C"]]:
+    """Attention under a mask, by the kernel of torch's own that takes one; its sums are in float32."""
+    H, C = query.shape[1:3]
+    groups = H // key.shape[1]
+    key, value = (x.repeat_interleave(groups, 1) if groups > 1 else x for x in (key, value))
+    output, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, bias.expand(-1, H, -1, -1), True, scale=scale
+    )
+    return output, lse[..., :C]
+
+
+def _flash_on_cpu(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    # Under autocast rotary positions leave queries and keys in float32 beside values in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    R, H, C, _ = query.shape
+    groups = H // key.shape[1]
+    if R == 1 and groups > 1:
+        # Key heads as the batch: the heads of a group share their keys without a copy.
+        query = query[0].unflatten(0, (-1, groups))
+        key, value = (x[0][:, None].expand(-1, groups, -1, -1) for x in (key, value))
+    elif groups > 1:
+        key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, False, attn_mask=bias, scale=scale
+    )
+    return output.reshape(R, H, C, -1), lse.reshape(R, H, C)

@@ -1,0 +1,61 @@
+"""Teachers of single domains: every response is scored by the teacher of its prompt's domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import torch
+
+from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.scoring.teacher import Teacher, join
+from opdlab.scoring.tree import part
+from opdlab.transfers import to_host
+
+
+@dataclass(frozen=True, eq=False)
+class Specialist:
+    """A teacher with the domains it is asked about, as patterns (`code/*`)."""
+
+    domains: tuple[str, ...]
+    teacher: Teacher
+
+
+def chosen(domain: str, patterns: Sequence[Sequence[str]]) -> int | None:
+    """Number of the first list of patterns that a domain matches; None for the general teacher."""
+    for number, each in enumerate(patterns):
+        if any(fnmatchcase(domain, pattern) for pattern in each):
+            return number
+    return None
+
+
+def score_by_domain(
+    general: Teacher,
+    specialists: Sequence[Specialist],
+    rollout: Rollout,
+    questions: Questions,
+    domains: Sequence[str],
+) -> TeacherScores:
+    """What each row's own teacher answers, in the rollout's order.
+
+    Args:
+        general: scores the rows of domains that no specialist knows.
+        questions: of a method that does not need whole distributions, which differ in their heads.
+        domains: of each row.
+
+    Raises:
+        NonFiniteError, ModelError: as `Teacher.score`.
+    """
+    rollout = rollout.host
+    (candidates,) = to_host([questions.candidates])
+    patterns = [one.domains for one in specialists]
+    mine = [chosen(domain, patterns) for domain in domains]
+    pieces = []
+    for number in sorted(set(mine), key=lambda n: -1 if n is None else n):
+        teacher = general if number is None else specialists[number].teacher
+        rows = [row for row, each in enumerate(mine) if each == number]
+        piece, place = part(rollout, torch.tensor(rows))
+        asked = replace(questions, candidates=candidates[place])
+        pieces.append((teacher.score(piece, asked), place))
+    return join(pieces)

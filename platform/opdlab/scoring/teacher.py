@@ -1,0 +1,484 @@
+"""The teacher's answers about a rollout: log-probabilities, fidelity, confidence after each candidate.
+
+One pass over the rows themselves (the trunk) answers everything about the sampled tokens and leaves its
+keys and values in a cache. Candidates then run as leaves against that cache, in chunks. Results equal
+those of a whole forward for each prefix and candidate (`opdlab.scoring.naive`) up to rounding, whatever
+rows a row is scored with and whatever was scored before: see `opdlab.modelling.length_dependence` for what
+that means where a forward's length changes what it says.
+
+Source of the tree: arXiv:2605.30833, which prefills the trunk once for every segment; here it runs once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.errors import ModelError, NonFiniteError
+from opdlab.modelling import (
+    KeyStore,
+    Lines,
+    Own,
+    Stretch,
+    UnsupportedError,
+    flat_states,
+    hooked,
+    original_length,
+    rotary,
+    running,
+    stretches,
+    vocabulary_statistics,
+)
+from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.scoring.leaf_attention import LeafPass
+from opdlab.scoring.length_groups import prefix_states
+from opdlab.scoring.naive import naive_confidence, naive_scores
+from opdlab.scoring.packing import packs, slots_fit
+from opdlab.scoring.shared_prompts import ANY_MASK
+from opdlab.scoring.tree import (
+    Chunk,
+    Draws,
+    Leaves,
+    States,
+    chunks,
+    draws,
+    leaves,
+    part,
+    response_states,
+    same_prompts,
+)
+from opdlab.scoring.trial import prove, settle
+from opdlab.scoring.trunk import run_trunk
+from opdlab.shapes import Float, Int, Tensor
+from opdlab.transfers import to_device, to_host
+
+# Sharing prompts costs masks; it pays from this part of all tokens.
+_WORTH_SHARING = 0.1
+# Slots of filler that a rollout may have in all before it goes in several forwards.
+_LITTLE_FILLER = 2048
+# An accelerator does so few as a CPU takes at a time faster than they are launched.
+LEAF_CHUNK, LEAF_CHUNK_ON_ACCELERATOR = 1024, 8192
+TRUNK_TOKENS = 16384
+Trunk = tuple[Stretch, KeyStore]
+"""Keys and values of rows, and the prefixes that they are right for."""
+__all__ = ["Teacher", "check_finite", "naive_scores"]
+
+
+class Teacher:
+    """A frozen model that scores rollouts.
+
+    Attributes:
+        way: `tree`, or `naive` for a model whose attention cannot be hooked: exact too, but slow.
+        shares: whether rows of one prompt share its pass.
+        pieces: whether rows may go through the model in pieces.
+        reach: tokens that a pass may take, at most, since the model counts them itself; None for any
+            number. Longer rows are scored by whole forwards.
+        unproven: places in a text from which the tree has not been held against whole forwards yet.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int | None = None,
+        leaf_chunk: int | None = None,
+        trunk_chunk: int | None = None,
+        trunk_tokens: int = TRUNK_TOKENS,
+        head_chunk: int | None = None,
+    ) -> None:
+        """Take over a model and try the tree on it.
+
+        Args:
+            model: any causal language model; it is put in evaluation mode and gets no gradient.
+            vocabulary: entries that student and teacher share; None for all.
+            leaf_chunk: leaves computed at a time, by default `leaves_at_once`.
+            trunk_chunk: tokens of whole rows computed at a time on a CPU, by default `trunk_piece`; an
+                accelerator's kernels take whole rows.
+            trunk_tokens: tokens of whole rows whose keys are kept at a time.
+            head_chunk: vocabulary rows held at a time, at most.
+
+        Raises:
+            ModelError: what the model says at a token depends on later tokens or on filler.
+        """
+        self.model = model.eval().requires_grad_(False)
+        self.vocabulary = vocabulary
+        # Training moves a teacher to its device after this.
+        self._leaf_chunk = leaf_chunk
+        self.trunk_chunk = trunk_chunk or trunk_piece(model.config.get_text_config().hidden_size)
+        self.trunk_tokens = trunk_tokens
+        self.head_chunk = head_chunk
+        self.way, self.shares, self.pieces = "tree", True, True
+        self.reach: int | None = None
+        self.unproven: list[int] = []
+        settle(self)
+
+    @torch.no_grad()
+    def score(self, rollout: Rollout, questions: Questions, finite: bool = True) -> TeacherScores:
+        """Answer the questions; nothing returned carries a gradient.
+
+        Args:
+            finite: refuse scores that are not; a token that nobody drew may be one the model rules out.
+
+        Raises:
+            NonFiniteError: a score is NaN or infinite; the message names row and position.
+            ModelError: the rollout holds a token outside the shared vocabulary, or an empty prompt.
+        """
+        # What to compute is found on the host: on a device, each number that is looked at is waited for.
+        rollout = rollout.host
+        (candidates,) = to_host([questions.candidates])
+        questions = replace(questions, candidates=candidates)
+        _check_tokens(rollout, self.vocabulary)
+        uniform = draws(rollout, questions)
+        prove(self, self._largest_pass(rollout, questions))
+        groups = self._groups(rollout)
+        if len(groups) == 1:
+            scores = self._score(rollout, questions, uniform)
+        else:
+            pieces = []
+            for rows in groups:
+                piece, place = part(rollout, rows)
+                asked = replace(questions, candidates=questions.candidates[place])
+                drawn = Draws(uniform.trunk[place], uniform.candidate[place])
+                pieces.append((self._score(piece, asked, drawn), place))
+            scores = join(pieces)
+        if finite:
+            check_finite(scores, rollout, questions)
+        return scores.to(self.model.device)
+
+    def _largest_pass(self, rollout: Rollout, questions: Questions) -> int:
+        """Tokens of the largest forward that scoring these takes, at most."""
+        lengths = rollout.prompt_lengths + rollout.response_lengths
+        together = min(int(lengths.sum()), self.trunk_tokens)
+        return max(int(lengths.max()), together, min(questions.candidates.numel(), self.leaf_chunk))
+
+    @property
+    def leaf_chunk(self) -> int:
+        """Leaves computed at a time, where the model is now."""
+        return self._leaf_chunk or leaves_at_once(self.model.device.type == "cpu")
+
+    @leaf_chunk.setter
+    def leaf_chunk(self, size: int) -> None:
+        self._leaf_chunk = size
+
+    def _limit(self, tokens: int) -> int:
+        return tokens if self.reach is None else min(tokens, self.reach)
+
+    def _groups(self, rollout: Rollout) -> list[Int[Tensor, "b"]]:
+        """Rows that are scored together; each alone that takes more than one forward, or whole ones."""
+        lengths = rollout.prompt_lengths + rollout.response_lengths
+        longest, tokens = int(lengths.max()), self._limit(self.trunk_tokens)
+        alone = min(original_length(self.model) or longest, self._limit(longest))
+        if self.way == "naive" or longest <= alone:
+            return _rows_by_length(rollout, tokens)
+        near = (lengths <= alone).nonzero().squeeze(1)
+        far = list((lengths > alone).nonzero())
+        if not len(near):
+            return far
+        return [*(near[rows] for rows in _rows_by_length(part(rollout, near)[0], tokens)), *far]
+
+    def _score(self, rollout: Rollout, questions: Questions, uniform: Draws) -> TeacherScores:
+        longest = int((rollout.prompt_lengths + rollout.response_lengths).max())
+        # A tree has one trunk for each stretch; of dynamic frequencies, one for each token.
+        changing = any(one.dynamic and longest > one.original for one in rotary(self.model))
+        if self.way == "naive" or changing or longest > self._limit(longest):
+            return self._answer(rollout, questions, uniform, None)
+        with hooked(self.model) as own:
+            return self._answer(rollout, questions, uniform, own)
+
+    def _answer(
+        self, rollout: Rollout, questions: Questions, uniform: Draws, own: Own | None
+    ) -> TeacherScores:
+        device = self.model.device
+        started = _now(device)
+        tree = leaves(rollout, questions.candidates)
+        lengths = rollout.prompt_lengths + rollout.response_lengths
+        spans = stretches(self.model, int(lengths.max()))
+        sharing = own is not None and own.name in ANY_MASK and self.shares and len(spans) == 1
+        states = response_states(rollout, _WORTH_SHARING if sharing else 1.0)
+        trunks: list[Trunk] = []
+        if own is None:
+            row, prefix = states.row[states.index], states.column[states.index] + 1
+            tokens = to_device(rollout.tokens, device)
+            rows = prefix_states(self.model, tokens, lengths, row, prefix)
+        else:
+            hidden, trunks = self._run_trunks(own, lengths.tolist(), states, spans, len(tree) > 0)
+            rows = hidden[to_device(states.index, device)]
+            del hidden
+        drawn = torch.zeros_like(states.index, dtype=torch.float32)
+        drawn[states.before + 1] = uniform.trunk
+        said = vocabulary_statistics(
+            self.model,
+            rows,
+            to_device(states.following, device),
+            self.vocabulary,
+            self.head_chunk,
+            uniform=to_device(drawn, device) if questions.measure == "sampled_prob" else None,
+        )
+        trunk_done = _now(device)
+        if own is not None:
+            found = self._leaf_confidence(own, trunks, tree, questions, uniform)
+        else:
+            found = self._naive_confidence(rollout, questions, tree, uniform)
+        at_trunk = said.confidence(questions.measure)
+        statistics = [said.log_prob, said.entropy, said.max_log_prob]
+        *statistics, at_trunk, confidence = to_host([*statistics, at_trunk, found])
+        log_prob, entropy, max_log_prob = statistics
+        if own is not None:
+            none = torch.full((), torch.nan)
+            placed = confidence[tree.index] if len(tree) else none
+            confidence = torch.where(tree.index >= 0, placed, none)
+        sampled = at_trunk[states.before + 1]
+        is_sampled = questions.candidates == rollout.token[:, None]
+        fidelity = max_log_prob[states.before + 1].exp()
+        return TeacherScores(
+            log_prob=log_prob[states.before],
+            entropy=entropy[states.before],
+            fidelity=fidelity.masked_fill(rollout.is_eos, torch.nan),
+            sampled_confidence=sampled.masked_fill(rollout.is_eos, torch.nan),
+            confidence=torch.where(is_sampled, sampled[:, None], confidence),
+            hidden=rows[to_device(states.before, device)] if questions.full else None,
+            seconds={"trunk": trunk_done - started, "leaves": _now(device) - trunk_done},
+            leaves=len(tree),
+        )
+
+    def _run_trunks(
+        self, own: Own, lengths: list[int], states: States, spans: list[Stretch], keep: bool
+    ) -> tuple[Float[Tensor, "N H"], list[Trunk]]:
+        """Last hidden states of all tokens, and a trunk for each stretch; of several, for a row alone."""
+        if len(spans) == 1:
+            on_cpu = self.model.device.type == "cpu"
+            piece = self.trunk_chunk if self.pieces and on_cpu else None
+            found, store = run_trunk(self.model, own, lengths, states, keep, piece)
+            return found, [(spans[0], store)]
+        parts, trunks = [], []
+        for span in spans:
+            cut = slice(0, span.last)
+            some = replace(
+                states, token=states.token[cut], row=states.row[cut], column=states.column[cut]
+            )
+            found, store = run_trunk(self.model, own, [span.last], some, keep, None)
+            parts.append(found[span.first - 1 :])
+            trunks.append((span, store))
+        return torch.cat(parts), trunks
+
+    def _leaf_confidence(
+        self, own: Own, trunks: list[Trunk], tree: Leaves, questions: Questions, uniform: Draws
+    ) -> Float[Tensor, "N"]:
+        """The measure after each leaf."""
+        measured = [torch.zeros(0, device=self.model.device)]
+        drawn = to_device(uniform.candidate[tree.place, tree.slot], self.model.device)
+        for trunk, chunk in self._leaf_chunks(trunks, tree):
+            span = slice(chunk.start, chunk.stop)
+            said = vocabulary_statistics(
+                self.model,
+                self._leaf_states(own, trunk, tree, chunk),
+                None,
+                self.vocabulary,
+                self.head_chunk,
+                entropy=questions.measure in ("entropy", "perplexity"),
+                uniform=drawn[span] if questions.measure == "sampled_prob" else None,
+            )
+            measured.append(said.confidence(questions.measure))
+        return torch.cat(measured)
+
+    def _naive_confidence(
+        self, rollout: Rollout, questions: Questions, tree: Leaves, uniform: Draws
+    ) -> Float[Tensor, "T K"]:
+        device = self.model.device
+        candidates = to_device(questions.candidates, device)
+        drawn = Draws(to_device(uniform.trunk, device), to_device(uniform.candidate, device))
+        return naive_confidence(
+            self.model,
+            rollout.to(device),
+            replace(questions, candidates=candidates),
+            to_device(tree.index >= 0, device),
+            drawn,
+            self.vocabulary,
+        )
+
+    def _leaf_chunks(self, trunks: list[Trunk], tree: Leaves) -> Iterator[tuple[KeyStore, Chunk]]:
+        """The leaves in passes, in order, each with the trunk of the stretch that it ends a prefix of."""
+        if not len(tree):
+            return
+        size = self._limit(self.leaf_chunk)
+        for span, trunk in trunks:
+            first, last = 0, len(tree)
+            if len(trunks) > 1:
+                first = int((tree.column + 1 < span.first).sum())
+                last = int((tree.column + 1 <= span.last).sum())
+            for chunk in chunks(torch.bincount(tree.row[first:last]).tolist(), size, even=True):
+                yield trunk, replace(chunk, start=chunk.start + first, stop=chunk.stop + first)
+
+    def _leaf_states(
+        self, own: Own, trunk: KeyStore, tree: Leaves, chunk: Chunk
+    ) -> Float[Tensor, "N H"]:
+        span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
+        device = self.model.device
+        lines = Lines.of(tree.row[span] - chunk.first_row, chunk.last_row - chunk.first_row)
+        column = to_device(tree.column[span], device)
+        leaf_pass = LeafPass(
+            own,
+            *trunk.of(rows),
+            lines=lines.to(device),
+            column=column,
+            longest=int(tree.column[span].max()),
+        )
+        with running(leaf_pass):
+            states = flat_states(self.model, to_device(tree.token[span], device), column)
+        layers = self.model.config.get_text_config().num_hidden_layers
+        if len(leaf_pass.reached) != layers:
+            reached = f"{len(leaf_pass.reached)} of its {layers} layers"
+            raise UnsupportedError(f"only {reached} use transformers' attention interface")
+        return states
+
+
+def leaves_at_once(on_cpu: bool) -> int:
+    """Leaves that go through the model at a time."""
+    return LEAF_CHUNK if on_cpu else LEAF_CHUNK_ON_ACCELERATOR
+
+
+def trunk_piece(width: int) -> int:
+    """Tokens that go through a model of this width at a time, where rows go in pieces.
+
+    Measured on CPU: pieces of 1,024 tokens of width 512 are as fast as whole rows. A forward of a narrow
+    model is overhead for the most part, so it takes more of them.
+    """
+    return max(1024, 2**19 // width)
+
+
+def _now(device: torch.device) -> float:
+    """Seconds on the clock once the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return perf_counter()
+
+
+def _rows_by_length(rollout: Rollout, tokens: int) -> list[Int[Tensor, "b"]]:
+    """Rows in groups of like length, rows of one prompt together; at most so many tokens, or one row.
+
+    Queries and keys stand in lines as long as the longest of a group, so its length must be like the
+    others'. A rollout with little filler in all is one group: more forwards would cost more.
+    """
+    lengths = (rollout.prompt_lengths + rollout.response_lengths).tolist()
+    device = rollout.tokens.device
+    filler = len(lengths) * max(lengths) - sum(lengths)
+    if sum(lengths) <= tokens and (
+        filler <= _LITTLE_FILLER or slots_fit(len(lengths), max(lengths), sum(lengths))
+    ):
+        return [torch.arange(len(lengths), device=device)]
+    units = _units(rollout, tokens)
+    sizes = [(len(unit), max(lengths[row] for row in unit)) for unit in units]
+    groups: list[list[int]] = []
+    total = longest = 0
+    for unit, (count, most) in sorted(zip(units, sizes, strict=True), key=lambda each: -each[1][1]):
+        more = total + sum(lengths[row] for row in unit)
+        fits = groups and more <= tokens and slots_fit(len(groups[-1]) + count, longest, more)
+        if not fits:
+            groups.append([])
+            more, longest = sum(lengths[row] for row in unit), most
+        groups[-1] += unit
+        total = more
+    return [torch.tensor(sorted(group), device=device) for group in groups]
+
+
+def _units(rollout: Rollout, tokens: int) -> list[list[int]]:
+    """Rows that stay together: those of one prompt whose answers are of like length."""
+    answers, prompts = rollout.response_lengths.tolist(), rollout.prompt_lengths.tolist()
+    of_prompt: dict[int, list[int]] = {}
+    for row, number in enumerate(same_prompts(rollout)[0].tolist()):
+        of_prompt.setdefault(number, []).append(row)
+    return [
+        [rows[place] for place in places]
+        for rows in of_prompt.values()
+        for unit in packs([answers[row] for row in rows], tokens)
+        for places in _cut(unit, [prompts[row] + answers[row] for row in rows], tokens)
+    ]
+
+
+def _cut(unit: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
+    """The places of a unit in parts of at most so many tokens, or of one row."""
+    parts: list[list[int]] = []
+    total = tokens + 1
+    for place in unit:
+        total += lengths[place]
+        if total > tokens:
+            parts.append([])
+            total = lengths[place]
+        parts[-1].append(place)
+    return parts
+
+
+def join(pieces: list[tuple[TeacherScores, Int[Tensor, "_"]]]) -> TeacherScores:
+    """Scores of groups of rows, each with where its tokens were, in the rollout's order."""
+    pieces = [(scores.host, to_host([place])[0]) for scores, place in pieces]
+    order = torch.cat([place for _, place in pieces]).argsort()
+
+    def all_of(name: str) -> Any:
+        parts = [getattr(scores, name) for scores, _ in pieces]
+        if parts[0] is None:
+            return None
+        # Of several teachers, each with a device: the first one's.
+        whole = torch.cat([part.to(parts[0].device) for part in parts])
+        return whole[to_device(order, whole.device)]
+
+    names = ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence", "hidden")
+    return TeacherScores(
+        **{name: all_of(name) for name in names},
+        seconds={
+            name: sum(scores.seconds[name] for scores, _ in pieces) for name in ("trunk", "leaves")
+        },
+        leaves=sum(scores.leaves for scores, _ in pieces),
+    )
+
+
+def _check_tokens(rollout: Rollout, vocabulary: int | None) -> None:
+    if int(rollout.prompt_lengths.min()) < 1:
+        row = int(rollout.prompt_lengths.argmin())
+        raise ModelError(f"row {row} has an empty prompt; begin it with a BOS token")
+    if vocabulary is None:
+        return
+    columns = torch.arange(rollout.tokens.shape[1], device=rollout.tokens.device)
+    foreign = (rollout.tokens >= vocabulary) & (columns < rollout.prompt_lengths[:, None])
+    if foreign.any():
+        row, column = foreign.nonzero()[0].tolist()
+        raise ModelError(
+            f"the prompt of row {row} holds token {int(rollout.tokens[row, column])} at place {column}, "
+            f"outside the {vocabulary} entries that student and teacher share, so the teacher cannot read "
+            "it; set prompts.template: none, or choose a teacher whose vocabulary has it"
+        )
+    if int(rollout.token.max()) >= vocabulary:
+        t = int(rollout.token.argmax())
+        raise ModelError(
+            f"row {int(rollout.row[t])} holds token {int(rollout.token[t])} at response position "
+            f"{int(rollout.position[t])}, outside the {vocabulary} entries that student and teacher "
+            "share; sample among those only"
+        )
+
+
+def check_finite(scores: TeacherScores, rollout: Rollout, questions: Questions) -> None:
+    """Refuse scores that are NaN or infinite where a number belongs.
+
+    Raises:
+        NonFiniteError: names the first such row and position.
+    """
+    never = torch.zeros_like(rollout.is_eos)
+    for name, allowed in (
+        ("log_prob", never),
+        ("entropy", never),
+        ("fidelity", rollout.is_eos),
+        ("sampled_confidence", rollout.is_eos),
+        ("confidence", questions.candidates < 0),
+    ):
+        value: Tensor = getattr(scores, name)
+        bad = ~torch.isfinite(value) & ~allowed
+        if bad.any():
+            t = int(bad.nonzero()[0, 0])
+            raise NonFiniteError(
+                f"the teacher's {name} is {value[t].tolist()} in row {int(rollout.row[t])} at response "
+                f"position {int(rollout.position[t])} (token {int(rollout.token[t])}); load the teacher "
+                "in bfloat16 or float32, or check its weights"
+            )

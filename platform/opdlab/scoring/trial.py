@@ -1,0 +1,192 @@
+"""How a teacher is scored is settled at load: each way is held against whole forwards of a few tokens."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.errors import ModelError, NonFiniteError
+from opdlab.modelling import UnsupportedError, thresholds
+from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.scoring.naive import naive_scores
+from opdlab.shapes import Float, Int, Tensor
+
+# Model code that was not written for the hook can fail in any of these ways.
+_FAILURES = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+)
+
+# Tokens of a piece of the trial's rows, which have up to 9.
+_PIECE = 3
+
+# What is tried when a model is loaded: so many tokens of a row, and tokens times weights. Beyond,
+# it is tried when a rollout is that long, on the device that it is scored on.
+_AT_LOAD = 1024
+_WORK_AT_LOAD = 10**10
+
+
+class OnTrial(Protocol):
+    """What is tried: a teacher, with the ways that it can be set to."""
+
+    model: PreTrainedModel
+    vocabulary: int | None
+    trunk_chunk: int
+    way: str
+    pieces: bool
+    shares: bool
+    reach: int | None
+    unproven: list[int]
+
+    def score(
+        self, rollout: Rollout, questions: Questions, finite: bool = True
+    ) -> TeacherScores: ...
+
+
+def settle(teacher: OnTrial) -> None:
+    """Keep the first way that is right: the tree in pieces, the tree, whole forwards; then share prompts
+    where that is right.
+
+    Raises:
+        ModelError: not even the last is right, since the model looks ahead or at filler.
+        NonFiniteError: what it says is NaN.
+    """
+    name = type(teacher.model).__name__
+    rollout, questions = _trial(teacher)
+    truth = naive_scores(teacher.model, rollout, questions, teacher.vocabulary)
+    if (nowhere := truth.log_prob.isnan().nonzero()).numel():
+        first = int(nowhere[0, 0])
+        raise NonFiniteError(
+            f"the teacher's log-probability is NaN in row {int(rollout.row[first])} at response position "
+            f"{int(rollout.position[first])} of a trial; load the teacher in bfloat16 or float32, or check "
+            "its weights"
+        )
+    sampled = questions.candidates == rollout.token[:, None]
+    ahead = _gap(truth.confidence[sampled], truth.sampled_confidence)
+    if ahead > _tolerance(teacher.model):
+        raise ModelError(
+            f"{name} cannot be a teacher: what it says at a token depends on later tokens (by "
+            f"{ahead:.2g} nats); choose a decoder-only model"
+        )
+    faults = []
+    chunk, teacher.trunk_chunk = teacher.trunk_chunk, _PIECE
+    for way, pieces in (("tree", True), ("tree", False), ("naive", False)):
+        teacher.way, teacher.pieces, teacher.shares = way, pieces, False
+        fault = _fault(teacher, rollout, questions, truth)
+        if fault is None:
+            break
+        faults.append(fault)
+    else:
+        raise ModelError(
+            f"{name} cannot be a teacher: rows of unequal length disturb each other ({faults[-1]}); "
+            "choose another model"
+        )
+    teacher.trunk_chunk = chunk
+    teacher.shares = teacher.way == "tree"
+    if teacher.shares and _fault(teacher, rollout, questions, truth) is not None:
+        teacher.shares = False
+    if teacher.way == "tree":
+        teacher.unproven = thresholds(teacher.model)
+        size = sum(weight.numel() for weight in teacher.model.parameters())
+        prove(teacher, min(_AT_LOAD, _WORK_AT_LOAD // size))
+    else:
+        warnings.warn(
+            f"{name} is scored by a whole forward for every candidate, which is exact but slow: "
+            f"{faults[-1]}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def prove(teacher: OnTrial, tokens: int) -> None:
+    """Hold the tree against whole forwards at every place, not yet tried, that passes of so many tokens
+    reach; where it is wrong, keep it to passes that end before.
+
+    It costs the time of three rows that are so long, once.
+    """
+    while teacher.unproven and teacher.unproven[0] <= tokens:
+        place = teacher.unproven.pop(0)
+        rollout, questions = _trial_at(teacher, place)
+        truth = naive_scores(teacher.model, rollout, questions, teacher.vocabulary)
+        fault = _fault(teacher, rollout, questions, truth)
+        if fault is not None:
+            teacher.reach, teacher.unproven = place - 1, []
+            warnings.warn(
+                f"{type(teacher.model).__name__} depends on more than positions from {place} tokens of a "
+                f"forward on ({fault}): a pass of the teacher takes fewer, and longer rows are scored by "
+                "a whole forward for every candidate, which is exact but slow",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _fault(
+    teacher: OnTrial, rollout: Rollout, questions: Questions, truth: TeacherScores
+) -> str | None:
+    """What goes wrong when the teacher scores as it is set now; None if nothing does."""
+    try:
+        found = teacher.score(rollout, questions, finite=False)
+    except UnsupportedError as error:
+        return str(error)
+    except _FAILURES as error:
+        return f"{type(error).__name__}: {error}"
+    gap = max(
+        _gap(found.confidence, truth.confidence),
+        _gap(found.log_prob.exp(), truth.log_prob.exp()),
+    )
+    if not gap <= _tolerance(teacher.model):
+        return f"its scores come out wrong by {gap:.2g} nats"
+    return None
+
+
+def _gap(found: Float[Tensor, "*n"], truth: Float[Tensor, "*n"]) -> float:
+    """Mean difference of the logarithms; none where both are of a token that the model rules out."""
+    difference = (found.log() - truth.log()).masked_fill((found == 0) & (truth == 0), 0.0)
+    return float(difference.abs().mean())
+
+
+def _tolerance(model: PreTrainedModel) -> float:
+    """Mean difference, in nats, that rounding can explain."""
+    return 1e-4 if model.dtype == torch.float32 else 0.05
+
+
+def _trial(teacher: OnTrial) -> tuple[Rollout, Questions]:
+    """Unequal rows, two of one prompt; each position asks for its own token and another."""
+    size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
+    tokens = (torch.arange(3 * 9).reshape(3, 9) * 7919 + 11) % size
+    tokens[2, :6] = tokens[0, :6]
+    rollout = _rollout(teacher, tokens, [6, 2, 6], [2, 5, 3])
+    other = (rollout.token * 31 + 17) % size
+    return rollout, Questions(torch.stack([rollout.token, other], 1))
+
+
+def _trial_at(teacher: OnTrial, place: int) -> tuple[Rollout, Questions]:
+    """A row that ends beyond a place, and a short one that stands behind it in a pass."""
+    size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
+    tokens = (torch.arange(2 * (place + 3)).reshape(2, -1) * 7919 + 11) % size
+    rollout = _rollout(teacher, tokens, [place + 2, 3], [1, 3])
+    return rollout, Questions(((rollout.token * 31 + 17) % size)[:, None])
+
+
+def _rollout(
+    teacher: OnTrial, tokens: Int[Tensor, "B S"], prompts: list[int], responses: list[int]
+) -> Rollout:
+    T = sum(responses)
+    return Rollout(
+        tokens=tokens,
+        prompt_lengths=torch.tensor(prompts),
+        response_lengths=torch.tensor(responses),
+        ended=torch.zeros(len(prompts), dtype=torch.bool),
+        log_prob=torch.zeros(T),
+        entropy=torch.zeros(T),
+        candidates=torch.zeros(T, 0, dtype=torch.long),
+        seeds=torch.zeros(len(prompts), dtype=torch.long),
+        eos_ids=(),
+    ).to(teacher.model.device)

@@ -1,0 +1,49 @@
+from .checkpoint import (
+    LAST as LAST,
+    AtomicCheckpointIO as AtomicCheckpointIO,
+    read_checkpoint as read_checkpoint,
+    refuse_non_finite as refuse_non_finite,
+)
+from .fit import (
+    trainer_of as trainer_of,
+    turns as turns,
+)
+from .grading import (
+    outcomes as outcomes,
+)
+from .group import (
+    CONFIG as CONFIG,
+    STATE as STATE,
+    Group as Group,
+    differences as differences,
+    next_folder as next_folder,
+    state_of as state_of,
+)
+from .module import (
+    Distillation as Distillation,
+)
+from .pace import (
+    Pace as Pace,
+    checkpoint_path as checkpoint_path,
+)
+from .pair import (
+    Pair as Pair,
+    load_module as load_module,
+    load_pair as load_pair,
+    require_within as require_within,
+    working as working,
+)
+from .run import (
+    Session as Session,
+    measure_reference as measure_reference,
+    train as train,
+    train_one as train_one,
+)
+from .watch import (
+    STUDENTS as STUDENTS,
+    keep_copy as keep_copy,
+    rollout_table as rollout_table,
+)
+from .weights import (
+    token_weights as token_weights,
+)
