@@ -31,7 +31,7 @@ CHECKED = [
     "opdlab.scoring.naive",
     "opdlab.sampling.recording",
     "opdlab.records",
-    "opdlab.sampling",
+    "opdlab.sampling.draws",
     "opdlab.scoring.shared_prompts",
     "opdlab.scoring.teacher",
     "opdlab.training.measures",

@@ -20,7 +20,7 @@ SCORED_TOKENS = 16384
 def scored(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    responses: Sequence[Int[Tensor, "length"]],
+    responses: Sequence[Int[Tensor, "_"]],
     vocabulary: int | None,
     top_k: int,
 ) -> Recorded:
