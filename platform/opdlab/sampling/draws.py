@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from opdlab.modelling import FLOOR, expectation
+from opdlab.sampling.wide_nucleus import from_wide_nucleus
 from opdlab.shapes import Float, Int, Tensor
-from opdlab.wide_nucleus import from_wide_nucleus
 
 # splitmix64's constants (Steele, Lea, Flood, OOPSLA 2014), as signed 64-bit numbers.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
