@@ -4,6 +4,7 @@ nothing before. Its company, the order of the rows, and what the model did earli
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import replace
 from functools import cache
@@ -11,10 +12,11 @@ from functools import cache
 import pytest
 import torch
 from small_models import FAMILIES, OWN_WAYS, STRETCHED, random_rollout, small_model
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from opdlab.errors import ModelError
 from opdlab.modelling.head import log_distribution
+from opdlab.modelling.length_dependence import thresholds
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.sampling.draws import choose, uniforms, weigh
 from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
@@ -230,6 +232,34 @@ def test_places_too_far_to_try_at_load_are_tried_when_a_rollout_reaches_them() -
     with pytest.warns(UserWarning, match="from 1100 tokens"):
         found = teacher.score(long, Questions(long.candidates[:, :0]))
     close(found.log_prob, said(model, long).gather(1, long.token[:, None])[:, 0])
+
+
+def test_a_window_of_two_tokens_is_shorter_than_a_row_of_the_trial() -> None:
+    model, rollout = small_model("mistral", sliding_window=2), rollout_of()
+    teacher = Teacher(model)
+    assert (teacher.way, teacher.reach, teacher.unproven) == ("tree", None, [])
+    found = teacher.score(rollout, Questions(rollout.candidates))
+    close(found.log_prob, said(model, rollout).gather(1, rollout.token[:, None])[:, 0])
+    close(found.confidence[:, 1], after_candidates(model, rollout))
+
+
+def test_places_are_read_from_whatever_a_configuration_calls_them() -> None:
+    """By the names that families of transformers have for them."""
+    model = copy.copy(model_of("llama"))
+    model.config = AutoConfig.for_model(
+        "llama",
+        index_topk=31,
+        rel_extent=37,
+        position_bias_max_distance=41,
+        compress_rates={"compressed_sparse_attention": 4, "heavily_compressed_attention": 43},
+        lsh_attn_chunk_length=47,
+        attention_chunk_size=53,
+        floor_scale=59,
+        sliding_window_pattern=6,
+        max_window_layers=7,
+        num_experts_per_tok=8,
+    )
+    assert thresholds(model) == [4, 31, 37, 41, 43, 47, 53, 59]
 
 
 def test_rows_of_unequal_length_cannot_be_one_forward_of_devices_that_share_a_model() -> None:

@@ -98,7 +98,8 @@ def forget(model: PreTrainedModel) -> None:
 
 
 _PLACES = re.compile(
-    r"floor|window(?!.*layers)|chunk_size|original_max_position|block_size|local_attention"
+    r"floor|window(?!.*(layers|pattern))|chunk_(size|length)|original_max_position|block_size|local_attention"
+    r"|index_topk|rel_extent|max_distance|compress_rates|context_length|_attention$"
 )
 
 

@@ -170,8 +170,9 @@ def _trial(teacher: OnTrial) -> tuple[Rollout, Questions]:
 def _trial_at(teacher: OnTrial, place: int) -> tuple[Rollout, Questions]:
     """A row that ends beyond a place, and a short one that stands behind it in a pass."""
     size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
-    tokens = (torch.arange(2 * (place + 3)).reshape(2, -1) * 7919 + 11) % size
-    rollout = _rollout(teacher, tokens, [place + 2, 3], [1, 3])
+    width = max(place + 3, 6)
+    tokens = (torch.arange(2 * width).reshape(2, -1) * 7919 + 11) % size
+    rollout = _rollout(teacher, tokens, [width - 1, 3], [1, 3])
     return rollout, Questions(((rollout.token * 31 + 17) % size)[:, None])
 
 
