@@ -15,7 +15,7 @@ from run_folders import draws, write_run
 from opdlab.errors import DataError
 from opdlab.files import metrics_file
 from opdlab.files.whole_files import read_json, whole_folder, write_whole
-from opdlab.identity import EXECUTION, Execution
+from opdlab.identity import EXECUTION, MEASUREMENTS, Execution
 from opdlab.modelling import models
 from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
 from opdlab.tracking import unsent
@@ -119,6 +119,15 @@ def test_lines_of_metrics_that_are_none_are_left_out(tmp_path: Path) -> None:
     rows = metrics_file.read_metrics(tmp_path)
     assert [row["step"] for row in rows] == [1, 2, 4]
     assert rows[-1] == {"step": 4, "kl": 2}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"\xff\xfe", b"[" * 99_999])
+def test_a_damaged_record_of_measurements_is_named(tmp_path: Path, content: bytes) -> None:
+    run = write_run(tmp_path / "try-001" / "opd", {"math/short": draws(0.5)})
+    write_run(tmp_path / "try-001" / "lgr", {"math/short": draws(0.5)})
+    (run / "samples" / MEASUREMENTS).write_bytes(content)
+    (fault,) = (one.fault for one in find(tmp_path) if one.fault)
+    assert str(run / "samples" / MEASUREMENTS) in fault
 
 
 def test_a_run_whose_metrics_are_no_text_is_left_out_and_the_others_stay(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from opdlab.errors import DataError
-from opdlab.files import write_whole
+from opdlab.files import damaged, write_whole
 from opdlab.identity.digests import new_id, now
 from opdlab.identity.measurement import Measurement
 
@@ -50,6 +50,9 @@ def read(folder: Path) -> list[Measurement]:
         lines = path.read_text().splitlines() if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}): restore it from a copy") from error
+    if path.exists() and not lines:
+        remedy = "restore it from a copy, or move the folder away and evaluate again"
+        raise damaged(path, "it is empty", remedy)
     return sorted(
         (_line(path, number, text) for number, text in enumerate(lines, 1)),
         key=lambda one: one.number,
@@ -59,7 +62,7 @@ def read(folder: Path) -> list[Measurement]:
 def _line(path: Path, number: int, text: str) -> Measurement:
     try:
         return Measurement.read(json.loads(text))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
             f"{path}, line {number}: damaged, or written by another version of opdlab ({error}): restore "
             "it from a copy, or move the folder away and evaluate again"
