@@ -22,8 +22,10 @@ HIDDEN = "***"
 ADDRESS_KEYS = re.compile(r"(^|[._])(url|uri|storage)$")
 """Keys of a configuration whose values are addresses."""
 _ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://\S")
+_NO_SCHEME = re.compile(r"\s*(//)?[^\s/:@]*:[^\s/@]+@\S")
 _SECRET_NAME = re.compile(
-    r"(?i)pass|pwd|secret|token|credential|signature|^sig$|(^|[^a-z])key$|apikey"
+    r"(?i)pass|pwd|secret|token|credential|signature|(^|[^a-z])key$|apikey|odbc_connect|bearer|jwt|"
+    r"^(sig|sas|auth|authorization|access|code|session)$"
 )
 _SHORTEST = 4  # characters of a secret that is looked for in texts
 
@@ -31,8 +33,12 @@ _SHORTEST = 4  # characters of a secret that is looked for in texts
 def cut(address: str) -> str:
     """The address without passwords; of a database the user's name stays, of a server's nothing does.
 
+    One that lacks its scheme loses them as well, before somebody is told that it does.
+
     Of two passwords for one address the later counts.
     """
+    if _NO_SCHEME.match(address):
+        return cut(f"http://{address.strip().removeprefix('//')}").removeprefix("http://")
     if not _ADDRESS.match(address):
         return address
     found, bare = _apart(address.strip())
@@ -102,7 +108,8 @@ def _without(data: Any, section: str, given: dict[str, tuple[str, str]]) -> Any:
 def cut_argument(word: str) -> str:
     """A word of a command line without passwords: an address, `key=value`, or YAML with several."""
     key, equals, value = word.partition("=")
-    if re.fullmatch(r"[\w.-]*", key) and _ADDRESS.match(value):
+    is_address = _ADDRESS.match(value) or (ADDRESS_KEYS.search(key) and _NO_SCHEME.match(value))
+    if re.fullmatch(r"[\w.-]*", key) and is_address:
         return f"{key}{equals}{cut(value)}"
     inside = r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"{}\[\],]+"
     return cut(word) if _ADDRESS.match(word) else re.sub(inside, lambda m: cut(m[0]), word)
@@ -136,10 +143,11 @@ def _apart(address: str) -> tuple[str, str]:
 
 
 def _without_secret_options(address: str) -> tuple[str, bool]:
-    before, mark, query = address.partition("?")
-    parts = query.split("&") if mark else []
-    kept = [part for part in parts if not _is_secret(part.partition("=")[0])]
-    return before + ("?" + "&".join(kept) if kept else ""), len(kept) < len(parts)
+    before, *parts = re.split(r"(?=[?&;#])", address)
+    kept = [part for part in parts if not _is_secret(part[1:].partition("=")[0])]
+    if "?" not in "".join(kept) and kept and kept[0][0] == "&":
+        kept[0] = f"?{kept[0][1:]}"
+    return before + "".join(kept), len(kept) < len(parts)
 
 
 def _is_secret(name: str) -> bool:

@@ -34,6 +34,9 @@ PLANTED = "s3cret-planted"
         ),
         (f"postgresql://host/db?user=me&password={PLANTED}", "postgresql://host/db?user=me"),
         (f"mysql+pymysql://me:{PLANTED}@host/db", "mysql+pymysql://me@host/db"),
+        (f"http://host/v1?auth={PLANTED}&a=1;code={PLANTED}", "http://host/v1?a=1"),
+        (f"http://host/v1#access={PLANTED}", "http://host/v1"),
+        (f"mssql+pyodbc:///?odbc_connect=UID%3Da%3BPWD%3D{PLANTED}", "mssql+pyodbc:///"),
     ],
 )
 def test_an_address_loses_its_password_until_it_is_asked_for(address: str, bare: str) -> None:
@@ -59,6 +62,12 @@ def test_an_address_loses_its_password_until_it_is_asked_for(address: str, bare:
 def test_what_holds_no_password_stays_as_it_is(address: str) -> None:
     assert credentials.cut(address) == address
     assert credentials.VARIABLE not in os.environ
+
+
+@pytest.mark.parametrize("address", [f"a:{PLANTED}@host/x", f"//a:{PLANTED}@host/x"])
+def test_an_address_without_a_scheme_loses_its_password_too(address: str) -> None:
+    assert credentials.cut(address) == "host/x"
+    assert PLANTED not in credentials.cut_argument(f"tracking.uri={address}")
 
 
 def test_no_configuration_holds_a_password(tmp_path: Path) -> None:

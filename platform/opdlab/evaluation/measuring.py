@@ -11,7 +11,7 @@ from time import perf_counter
 
 from rich.progress import TaskID
 
-from opdlab import tracking
+from opdlab import credentials, tracking
 from opdlab.configuration import Evaluation, Experiment, loader
 from opdlab.console import (
     BOLD,
@@ -89,7 +89,7 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
         raise ConfigError(f"{name} has no evaluation.benchmarks, so there is nothing to measure")
     if server is not None and not server.startswith(("http://", "https://")):
         raise ConfigError(
-            f"--server {server}: an address begins with http:// or https://, such as http://localhost:8000/v1"
+            f"--server {credentials.cut(server)}: an address begins with http:// or https://, such as http://localhost:8000/v1"
         )
     evaluation.require(config.evaluation.benchmarks)
     models.use_threads(config.training.threads)
