@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from opdlab.errors import TrackingError
+from opdlab.sweeps.run import send_all
 from opdlab.tracking import mlflow_empty, mlflow_store, session as tracking, unsent
 from opdlab.tracking.mlflow_run import INSTEAD, TAG_LIMIT
 from opdlab.tracking.session import Tracker
@@ -258,13 +259,46 @@ def test_what_was_not_sent_is_sent_from_any_folder_and_after_the_runs_moved(
     moved = runs.rename(tmp_path / "moved")
     monkeypatch.chdir("/")
     with pytest.raises(
-        TrackingError, match=r"moved/away: .*http://127.0.0.1:9 still does not answer"
+        TrackingError, match=r"moved/away: no MLflow server answers at http://127.0.0.1:9"
     ):
         unsent.sync(str(moved))
     run = open_at(moved).get_run(tracker.run_id)
     assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 3.0)
     assert [one.path for one in open_at(moved).list_artifacts(tracker.run_id)] == ["note.txt"]
     assert not runs.exists()
+
+
+def test_why_a_store_takes_nothing_is_said_and_none_is_made_at_an_old_place(
+    runs: Path, tmp_path: Path
+) -> None:
+    told = unsent.empty() | {"run_id": "x"}
+    for place, uri in (("gone", "sqlite:////nowhere/mlflow.db"), ("bad", f"sqlite:///{__file__}")):
+        for name in ("a", "b"):
+            (runs / place / name).mkdir(parents=True)
+            unsent.keep(runs / place / name, told | {"uri": uri})
+    with pytest.raises(
+        TrackingError, match=r"gone/a and 1 more: .* is gone, with its folder"
+    ) as all_:
+        unsent.sync(str(runs))
+    assert "bad/a and 1 more: the MLflow store" in str(all_.value)
+    assert "file is not a database" in str(all_.value)
+    assert not Path("/nowhere").exists()
+
+
+def test_a_sweep_ends_whatever_its_trials_have_left_to_send(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = start(runs)
+    trials = [runs / f"trial-{number}" for number in range(3)]
+    for trial in trials:
+        trial.mkdir()
+    (trials[0] / unsent.UNSENT).write_text("{")
+    told = unsent.empty() | {"run_id": tracker.run_id, "uri": str(tracker.client.tracking_uri)}
+    unsent.keep(trials[1], told)
+    unsent.keep(trials[2], told | {"uri": "http://127.0.0.1:9"})
+    send_all(trials)
+    assert "trial-0/unsent.json is damaged" in "".join(capsys.readouterr().out.split("\n"))
+    assert [(trial / unsent.UNSENT).exists() for trial in trials] == [True, False, True]
 
 
 def test_a_run_that_was_deleted_before_what_it_lacks_is_sent_is_made_again(runs: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
@@ -27,7 +28,7 @@ from opdlab.console import (
     progress_bar,
     quieten,
 )
-from opdlab.errors import ConfigError
+from opdlab.errors import ConfigError, DataError, TrackingError
 from opdlab.files import natural
 from opdlab.sweeps import report, study as studies
 from opdlab.sweeps.processes import Process, Zygote, may_fork, start_afresh
@@ -94,9 +95,19 @@ def _sweep(
             console.print(f"{YELLOW}{stopped}; the same command goes on from here.")
             raise SystemExit(stopped.exit_code) from stopped
         finally:
-            for trial in sorted(folder.glob("trial-*"), key=natural):
-                unsent.send_unsent(trial)
+            send_all(sorted(folder.glob("trial-*"), key=natural))
             record.close(status)
+
+
+def send_all(trials: Sequence[Path]) -> None:
+    """Send what trials could not; what a store does not take now `opdlab sync` sends later."""
+    for trial in trials:
+        try:
+            unsent.send_unsent(trial)
+        except DataError as error:
+            console.print(f"{YELLOW}{error}{END}", soft_wrap=True)
+        except TrackingError:
+            return
 
 
 def _sweep_run(

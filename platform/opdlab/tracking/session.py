@@ -19,7 +19,7 @@ import psutil
 
 from opdlab import credentials
 from opdlab.console import END, YELLOW, console
-from opdlab.errors import DataError
+from opdlab.errors import DataError, TrackingError
 from opdlab.files import METRICS, end_line, natural, read_metrics, write_whole
 from opdlab.tracking.mlflow_run import INSTEAD, TAG_LIMIT, AwayError, MlflowRun, is_gone
 from opdlab.tracking.mlflow_store import (
@@ -273,7 +273,9 @@ class Tracker:
             return
         where = {"run_id": self.run_id, "uri": self.client.tracking_uri, "status": status}
         keep(self.folder, self.unsent | where | {"about": self.run.about})
-        if send_unsent(self.folder, self.client) is None:
+        try:
+            send_unsent(self.folder, self.client)
+        except TrackingError:
             console.print(
                 f"{YELLOW}MLflow at {credentials.cut(self.client.tracking_uri)} did not take everything. "
                 f"Nothing is lost: it is kept in {self.folder}; `opdlab sync --output OUTPUT` sends it."

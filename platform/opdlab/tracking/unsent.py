@@ -59,20 +59,21 @@ def address(folder: Path, uri: str) -> str:
     return uri if file is None else SQLITE + os.path.abspath(folder / file)
 
 
-def send_unsent(folder: Path, client: MlflowClient | None = None) -> int | None:
+def send_unsent(folder: Path, client: MlflowClient | None = None) -> int:
     """Send what a run could not send.
 
     Returns:
-        Rows and artifacts sent; 0 where there was nothing; None when the server still does not answer.
+        Rows and artifacts sent; 0 where there was nothing.
 
     Raises:
         DataError: the list is damaged.
+        TrackingError: the store cannot be used; the message says why.
     """
     unsent = read_unsent(folder)
     if unsent is None:
         return 0
+    client = client or _client(address(folder, unsent["uri"]))
     try:
-        client = client or open_client(address(folder, unsent["uri"]))
         run = MlflowRun(client, unsent["run_id"], folder, unsent.get("about"))
         run.again = lambda: _everything(run)
         run.metrics(unsent["rows"])
@@ -81,10 +82,20 @@ def send_unsent(folder: Path, client: MlflowClient | None = None) -> int | None:
         for artifact, place in unsent["artifacts"]:
             run.artifact(folder / artifact, place)
         run.end(unsent.get("status", "KILLED"))
-    except (AwayError, TrackingError):
-        return None
+    except AwayError as error:
+        raise TrackingError(
+            f"the MLflow store {credentials.cut(str(client.tracking_uri))} does not answer ({error})"
+        ) from error
     (folder / UNSENT).unlink()
     return len(unsent["rows"]) + len(unsent["artifacts"])
+
+
+def _client(uri: str) -> MlflowClient:
+    file = file_of(uri)
+    if file is not None and not file.parent.is_dir():
+        # A store that was moved must not come to life again at its old place.
+        raise TrackingError(f"the MLflow store {uri} is gone, with its folder: put it back")
+    return open_client(uri)
 
 
 def _everything(run: MlflowRun) -> None:
@@ -112,29 +123,31 @@ def sync(output: str) -> None:
     """Send what the runs below a folder could not send to their MLflow server.
 
     Raises:
-        TrackingError: the server of some still does not answer; those of others have got theirs.
+        TrackingError: the store of some cannot be used, and why; those of others have got theirs.
         DataError: the list of some runs is damaged; what the others have is sent.
     """
     folders = sorted(_unsent_below(Path(output)), key=natural)
-    faults, away = [], {}
+    faults: list[str] = []
+    away: dict[str, tuple[TrackingError, list[Path]]] = {}
     for folder in folders:
+        uri = ""
         try:
             unsent = read_unsent(folder)
             uri = "" if unsent is None else address(folder, unsent["uri"])
-            sent = None if uri in away else send_unsent(folder)
+            if uri in away:
+                away[uri][1].append(folder)
+                continue
+            console.print(f"{folder}: sent {send_unsent(folder)} records", soft_wrap=True)
         except DataError as error:
             faults.append(str(error))
-            continue
-        if sent is None:
-            away.setdefault(uri, []).append(folder)
-        else:
-            console.print(f"{folder}: sent {sent} records", soft_wrap=True)
+        except TrackingError as error:
+            away[uri] = error, [folder]
     if not folders:
         console.print(f"nothing to send below {output}")
-    for uri, waiting in away.items():
+    for error, (first, *more) in away.values():
+        others = f" and {len(more)} more" if more else ""
         faults.append(
-            f"{waiting[0]}{f' and {len(waiting) - 1} more' if waiting[1:] else ''}: the MLflow store {uri} "
-            "still does not answer; try again later"
+            f"{first}{others}: {error}. Everything is kept; sync again when that is mended"
         )
     if away:
         raise TrackingError("; ".join(faults))
