@@ -104,7 +104,8 @@ def test_help_of_what_measures_teaches_by_an_example(
 
 def test_a_remark_beside_an_example_is_no_part_of_its_command():
     """Without colour nothing else tells them apart."""
-    text = Path(cli.__file__).read_text(encoding="utf-8")
+    files = Path(cli.__file__).parent.glob("*.py")
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     remarks = re.findall(r"(?m)^ *\[bold\]opdlab .*\[/\](.+)$", text)
     assert remarks
     assert [remark for remark in remarks if not remark.startswith("  # ")] == []

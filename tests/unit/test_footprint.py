@@ -9,8 +9,8 @@ import pytest
 from small_models import FAMILIES, OWN_WAYS, STRETCHED, small_model
 from typer.testing import CliRunner
 
-from opdlab.bench.commands import app
 from opdlab.bench.holdings import measure
+from opdlab.cli.bench import app
 
 ROWS, LENGTH = 2, 24
 CACHED = ("llama", "gemma3", "gpt2", "gpt_bigcode", "qwen3_moe", "deepseek_v3", "llama-dynamic")

@@ -117,3 +117,14 @@ def test_a_room_is_entered_by_its_face():
 
 def test_few_files_stand_outside_of_rooms():
     assert len(list(CORE.glob("*.py"))) <= 12
+
+
+def test_a_command_that_is_not_run_loads_no_room():
+    script = (
+        "import sys, opdlab.cli as cli; cli.main; "
+        "print([name for name in sys.modules if name in ('torch', 'pydantic', 'mlflow', 'optuna')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -16,17 +16,11 @@ from opdlab.configuration.config import Experiment
 from opdlab.configuration.loader import load_experiment, with_values
 from opdlab.errors import ConfigError, DataError
 from opdlab.sweeps import report
+from opdlab.sweeps.goals import Limit
 from opdlab.sweeps.importance import importance, of_one_objective
 from opdlab.sweeps.outcome import Outcome, intermediate
-from opdlab.sweeps.settings import (
-    FloatRange,
-    IntRange,
-    Limit,
-    Sweep,
-    chosen_values,
-    identity,
-    tries,
-)
+from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.space import FloatRange, IntRange, chosen_values, identity, tries
 from opdlab.sweeps.study import make_pruner, make_sampler, progress, suggest
 from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import Watch, trial_config

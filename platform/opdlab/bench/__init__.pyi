@@ -1,3 +1,9 @@
-from .commands import (
-    app as app,
-)
+from .coverage import bench_statistics as bench_statistics
+from .gpu.run import bench_gpu as bench_gpu
+from .head import bench_head as bench_head
+from .holdings import bench_models as bench_models
+from .memory import bench_memory as bench_memory
+from .rollout import bench_rollout as bench_rollout
+from .scoring import bench_scoring as bench_scoring
+from .shapes import Shape as Shape
+from .step import bench_step as bench_step

@@ -17,6 +17,7 @@ from opdlab.console import BOLD, END, console, duration, progress_bar
 from opdlab.evaluation import SampleSet, Subject, all_answers, asked_of, draw_missing, grade_missing
 from opdlab.identity import Owner
 from opdlab.plugins import Evaluator
+from opdlab.sweeps import sweep_of
 from opdlab.training import Pair, working
 
 REMARK = (
@@ -107,8 +108,9 @@ def show_whole(config: Experiment, costs: Mapping[str, Cost]) -> float:
 
 def show_sweep(config: Experiment, run: Cost) -> float:
     """Print what the sweep of an experiment takes at most; returns its seconds by one worker."""
-    assert config.sweep is not None
-    trials, seeds = config.sweep.trials, len(config.sweep.seeds)
+    sweep = sweep_of(config)
+    assert sweep is not None
+    trials, seeds = sweep.trials, len(sweep.seeds)
     seconds = trials * seeds * run.whole
     console.print(
         f"{BOLD}The sweep{END}, {trials} trials of {seeds} seeds, none of them pruned: about "

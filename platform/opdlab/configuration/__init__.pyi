@@ -1,5 +1,6 @@
 from . import (
     documents as documents,
+    explain as explain,
     loader as loader,
 )
 from .config import (
@@ -28,10 +29,14 @@ from .loader import (
 from .pretrain_config import (
     Pretraining as Pretraining,
 )
+from .run_faults import WHOLE as WHOLE
 from .section import (
+    RoomSection as RoomSection,
     Section as Section,
+    replaced as replaced,
 )
 from .several_seeds import (
     Repeat as Repeat,
     repeats as repeats,
 )
+from .source import Source as Source, set_values as set_values

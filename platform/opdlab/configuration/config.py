@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from opdlab import plugins
-from opdlab.configuration.section import Section
+from opdlab.configuration.section import RoomSection, Section
 from opdlab.methods import Method
 from opdlab.plugins import Evaluator, declared, valid
 from opdlab.sampling import RolloutEngine
 from opdlab.seeds import LARGEST_SEED, training_name
 from opdlab.serving import OpenAIEngine
-from opdlab.sweeps import Sweep
 
 AnyMethod = Annotated[
     Method, plugins.OneOf(plugins.METHODS), AfterValidator(valid(declared.method))
@@ -23,6 +22,11 @@ AnyEngine = Annotated[RolloutEngine, plugins.OneOf(plugins.ROLLOUTS)]
 AnyEvaluator = Annotated[
     Evaluator, plugins.OneOf(plugins.EVALUATORS), AfterValidator(valid(declared.evaluator))
 ]
+
+if TYPE_CHECKING:
+    AnySweep = RoomSection
+else:
+    AnySweep = plugins.load(plugins.SECTIONS, "sweep")
 
 
 RESERVED = (
@@ -39,8 +43,6 @@ RESERVED = (
 LONGEST_NAME = 100
 SMALLEST_IN_HALF = 1e-5
 """Learning rate below which next to no weight of 16 bits changes: 162 of 59,568 in 20 steps of 1e-6."""
-OWN_SEEDS = "training.seeds: a sweep names the seeds of each trial in sweep.seeds"
-ONE_DEVICE = "training.devices: a trial of a sweep trains on one device; start a worker for each"
 
 
 def _posing(source: Evaluator) -> Evaluator:
@@ -331,7 +333,7 @@ class Experiment(Section):
     """Folder for checkpoints, samples and the default MLflow store."""
     runs: list[Variant] = []
     """Several runs that share all but what they `set`; trained one after the other."""
-    sweep: Sweep | None = None
+    sweep: AnySweep | None = None
     """A search over keys of this experiment, for `opdlab sweep`."""
 
     @model_validator(mode="after")
@@ -339,7 +341,7 @@ class Experiment(Section):
         """A sweep without seeds of its own takes the experiment's."""
         if self.sweep is not None:
             # Not before validation: of what passes through Python, lists are no longer taken for tuples.
-            object.__setattr__(self, "sweep", self.sweep.seeded(self.seed))
+            object.__setattr__(self, "sweep", self.sweep.filled(self))
         return self
 
     @model_validator(mode="after")
@@ -364,7 +366,7 @@ class Experiment(Section):
         if faults := list(_misfits(self)):
             raise ValueError(faults[0])
         if self.sweep is not None:
-            self._check_sweep(self.sweep)
+            self.sweep.check(self)
         return self
 
     def measured_by(self) -> dict[str, Any]:
@@ -376,42 +378,6 @@ class Experiment(Section):
         if self.evaluation.max_new_tokens is None and self.evaluation.sampling != "reasoning":
             found["rollout.max_new_tokens"] = self.rollout.max_new_tokens
         return found | {"prompts.template": self.prompts.template}
-
-    def unfit_trials(self, trial: Experiment) -> list[str]:
-        """What a trial of this sweep has that no trial may: another way of measuring, several devices."""
-        before, now = self.measured_by(), trial.measured_by()
-        faults = []
-        if odd := [key for key in before if before[key] != now.get(key)]:
-            faults.append(
-                f"{', '.join(odd)}: trials would be measured in different ways and could not be compared"
-            )
-        if trial.training.devices * trial.training.nodes > 1:
-            faults.append(ONE_DEVICE)
-        if trial.training.seeds > 1:
-            faults.append(OWN_SEEDS)
-        return faults
-
-    def _check_sweep(self, sweep: Sweep) -> None:
-        if self.runs:
-            raise ValueError(
-                "runs: a sweep varies one run; leave runs out, or make them a choice in it"
-            )
-        if self.training.seeds > 1:
-            raise ValueError(OWN_SEEDS)
-        if self.training.devices * self.training.nodes > 1:
-            raise ValueError(ONE_DEVICE)
-        if not self.evaluation.benchmarks:
-            raise ValueError("evaluation: a sweep compares its trials on benchmarks; name one")
-        varied = any(key in ("rollout", "rollout.max_new_tokens") for key in sweep.space)
-        if varied and "rollout.max_new_tokens" in self.measured_by():
-            raise ValueError(
-                "evaluation.max_new_tokens is missing: without it the benchmarks would be measured at the "
-                "length that the sweep varies, and trials could not be compared"
-            )
-        if sweep.pruner != "none" and not self.evaluation.every and len(sweep.seeds) == 1:
-            raise ValueError(
-                "sweep.pruner needs something to go by before the end: set evaluation.every or more seeds"
-            )
 
 
 def _check_names(runs: list[str], benchmarks: list[str]) -> None:

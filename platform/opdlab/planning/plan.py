@@ -23,7 +23,7 @@ from opdlab.planning.footprint import Footprint, footprint, memory
 from opdlab.plugins import posed
 from opdlab.pretraining import character_tokenizer
 from opdlab.prompts import DatasetSource, Unknown, encode, open_prompts
-from opdlab.sweeps import Sweep, outermost
+from opdlab.sweeps import Sweep, outermost, sweep_of
 from opdlab.tracking import mlflow_store
 from opdlab.training import CONFIG, next_folder
 
@@ -60,13 +60,14 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     lengths, again = _known(lambda: _prompt_lengths(config))
     _show_settings(config, to)
     trials: list[Experiment] = []
-    if config.sweep is None:
+    sweep = sweep_of(config)
+    if sweep is None:
         to.print(f"\n{BOLD}Runs{END}, one after the other")
         to.print(_runs_table(config))
     else:
-        trials = outermost(config, config.sweep)
+        trials = outermost(config, sweep)
         to.print(f"\n{BOLD}Sweep{END}, whose trials are each the experiment with other values")
-        to.print(_sweep_table(config, config.sweep, trials))
+        to.print(_sweep_table(config, sweep, trials))
     to.print(f"\n{BOLD}Models{END}")
     to.print(why, end="")
     if sizes is not None:
@@ -88,8 +89,8 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     to.print(f"\n{BOLD}Written{END}")
     student = sizes["student"] if sizes else None
     to.print(
-        _sweep_files(config, student, trials)
-        if config.sweep
+        _sweep_files(config, sweep, student, trials)
+        if sweep
         else _files_table(config, trainings, student)
     )
 
@@ -307,9 +308,10 @@ def _files_table(
     return table
 
 
-def _sweep_files(config: Experiment, student: Footprint | None, trials: list[Experiment]) -> Table:
-    assert config.sweep is not None
-    runs = config.sweep.trials * len(config.sweep.seeds)
+def _sweep_files(
+    config: Experiment, sweep: Sweep, student: Footprint | None, trials: list[Experiment]
+) -> Table:
+    runs = sweep.trials * len(sweep.seeds)
     # A model, its last checkpoint, which is three times as large, and the copies that stay.
     copies = max(map(_copies, trials))
     size = (4 + copies) * runs * student.weights if student else 0

@@ -18,6 +18,7 @@ from .registry import (
     EVALUATORS as EVALUATORS,
     METHODS as METHODS,
     ROLLOUTS as ROLLOUTS,
+    SECTIONS as SECTIONS,
     STATISTICS as STATISTICS,
     OneOf as OneOf,
     PluginError as PluginError,

@@ -35,6 +35,7 @@ ROLLOUTS = "opdlab.rollouts"
 EVALUATORS = "opdlab.evaluators"
 STATISTICS = "opdlab.statistics"
 DASHBOARDS = "opdlab.dashboards"
+SECTIONS = "opdlab.sections"
 
 ONE_OF = "one_of"
 """Key of an option's metadata: the group of the plugin that it holds."""

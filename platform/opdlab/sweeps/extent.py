@@ -7,7 +7,8 @@ from typing import Any
 
 from opdlab.configuration import Experiment, loader
 from opdlab.errors import ConfigError
-from opdlab.sweeps.settings import Dimension, Sweep, chosen_values, ends, tries
+from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.space import Dimension, chosen_values, ends, tries
 
 MOST_CORNERS = 64
 """Combinations of ends that are looked at; each is checked as an experiment, which takes a while."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from opdlab.sweeps.settings import COSTS, Sweep
+from opdlab.sweeps.goals import COSTS, Limit, Objective
 
 if TYPE_CHECKING:
     from opdlab.configuration import Experiment, Key
@@ -43,23 +43,24 @@ STEP = [
 NEAR = 0.85
 
 
-def misnamed(config: Experiment, sweep: Sweep) -> Iterator[tuple[tuple[Key, ...], str]]:
-    """Place in the sweep's section, and message, of every metric whose name is almost one that exists."""
+def misnamed(
+    config: Experiment, judged: Mapping[str, Sequence[Objective | Limit]]
+) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """Place in the sweep's section, and message, of every metric whose name is almost one that exists.
+
+    Args:
+        judged: what trials are judged by, by the key of the sweep's section.
+    """
     evaluated = ["mean_at_k", "pass_at_k", *_of_benchmarks(config)]
-    judged = [*COSTS, *STEP, *evaluated]
-    sections = {
-        "objectives": (sweep.objectives, judged),
-        "constraints": (sweep.constraints, judged),
-        "stop_when_beyond": (sweep.stop_when_beyond, judged),
-    }
-    for section, (entries, known) in sections.items():
+    known = [*COSTS, *STEP, *evaluated]
+    for section, entries in judged.items():
         for index, entry in enumerate(entries):
             if near := almost(entry.metric, known):
                 yield (
                     (section, index, "metric"),
                     f"a run has no metric {entry.metric}. Did you mean {near}?",
                 )
-    for index, limit in enumerate(sweep.stop_when_beyond):
+    for index, limit in enumerate(judged["stop_when_beyond"]):
         if limit.metric in evaluated and not config.evaluation.every:
             yield (
                 ("stop_when_beyond", index, "metric"),

@@ -32,7 +32,7 @@ from opdlab.errors import ConfigError, DataError, TrackingError
 from opdlab.files import natural
 from opdlab.sweeps import report, study as studies
 from opdlab.sweeps.processes import Process, Zygote, may_fork, start_afresh
-from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.settings import Sweep, sweep_of
 from opdlab.sweeps.study import SweepError, patiently
 from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import HOPELESS, STOP_S, work
@@ -58,7 +58,7 @@ def sweep(name: str, overrides: list[str], workers: int, cluster: str | None = N
     """
     quieten()
     config = loader.load_experiment(name, overrides)
-    settings = config.sweep
+    settings = sweep_of(config)
     if settings is None:
         raise ConfigError(f"{name} has no `sweep` section, so there is nothing to search")
     mlflow_store.import_store(mlflow_store.store_uri(Path(config.output), config.tracking.uri))

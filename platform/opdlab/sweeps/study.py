@@ -28,11 +28,11 @@ from opdlab.identity import new_id
 from opdlab.modelling import models
 from opdlab.prompts import open_prompts
 from opdlab.sweeps.pruning import Lagging, by_first_number, first_number
-from opdlab.sweeps.settings import (
+from opdlab.sweeps.settings import Sweep, sweep_of
+from opdlab.sweeps.space import (
     Choice,
     Dimension,
     FloatRange,
-    Sweep,
     applies,
     chosen_values,
     identity,
@@ -193,7 +193,8 @@ def contents(config: Experiment) -> dict[str, str]:
     """Hashes of the models' files and of the prompts that trials are made of: the shared and the chosen."""
     hashed = cache(models.files_sha256)
     found = _contents(config, hashed)
-    space = config.sweep.space if config.sweep else {}
+    sweep = sweep_of(config)
+    space = sweep.space if sweep else {}
     for name, one in space.items():
         if name.partition(".")[0] not in MADE_OF or not isinstance(one, Choice):
             continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from opdlab.sweeps.settings import Choice, Sweep
+from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.space import Choice
 from opdlab.tracking import quoted
 
 SECTION = "sweep"

@@ -12,8 +12,9 @@ import optuna
 from opdlab.configuration import Experiment
 from opdlab.evaluation import comparison
 from opdlab.files import read_metrics
+from opdlab.sweeps.goals import COSTS
 from opdlab.sweeps.outcome import costs, intermediate, mean_over_benchmarks
-from opdlab.sweeps.settings import COSTS, Sweep
+from opdlab.sweeps.settings import Sweep
 
 
 @final

@@ -30,9 +30,11 @@ from opdlab.errors import ConfigError, DataError
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.outcome import OUTCOME, STOP, Outcome, Part, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
-from opdlab.sweeps.settings import Sweep, chosen_values
+from opdlab.sweeps.settings import Sweep, sweep_of
+from opdlab.sweeps.space import chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
 from opdlab.sweeps.trial import TRY_LATER
+from opdlab.sweeps.trials import unfit_trials
 from opdlab.sweeps.watch import Watch, broken
 from opdlab.training import CONFIG, state_of
 
@@ -183,7 +185,7 @@ class Worker:
         """The trial's experiment; a combination that the configuration refuses fails with its reason."""
         try:
             experiment = trial_config(self.config, self.sweep, chosen)
-            if faults := self.config.unfit_trials(experiment):
+            if faults := unfit_trials(self.config, experiment):
                 raise ConfigError("; ".join(faults))
         except ConfigError as error:
             reason = " ".join(str(error).split("\n"))
@@ -297,8 +299,8 @@ def mlflow_run(study: optuna.Study) -> str:
 def work(folder: str, deadline: float) -> None:
     """Work on the sweep in a folder until it is done; the entry for processes and for clusters."""
     config = loader.load_experiment(Path(folder) / CONFIG)
-    assert config.sweep is not None
-    sweep = config.sweep
+    sweep = sweep_of(config)
+    assert sweep is not None
     with Zygote() as zygote, StopRequest() as stop:
         threading.excepthook = lambda args: print(
             f"heartbeat: {args.exc_type.__name__}", flush=True

@@ -80,8 +80,7 @@ def scoring(
     [bold]opdlab bench scoring --device cuda --dtype bfloat16 --length 16384 --ways dense --shape
     width=3584,layers=28,heads=28,kv=4,intermediate=18944,vocabulary=152064[/] (a 7B teacher's)
     """
-    from opdlab.bench.scoring import bench_scoring
-    from opdlab.bench.shapes import Shape
+    from opdlab.bench import Shape, bench_scoring
     from opdlab.errors import ConfigError
     from opdlab.modelling import use_threads
 
@@ -137,9 +136,7 @@ def memory(
 
     [bold]opdlab bench memory --model Qwen/Qwen3-0.6B --rows 2 --length 256[/]
     """
-    from opdlab.bench.holdings import bench_models
-    from opdlab.bench.memory import bench_memory
-    from opdlab.bench.shapes import Shape
+    from opdlab.bench import Shape, bench_memory, bench_models
 
     _check(device, dtype)
     if model:
@@ -163,8 +160,7 @@ def head(
 
     Example: [bold]opdlab bench head --tokens 2048[/]
     """
-    from opdlab.bench.head import bench_head
-    from opdlab.bench.shapes import Shape
+    from opdlab.bench import Shape, bench_head
     from opdlab.modelling import use_threads
 
     _check(device, dtype)
@@ -189,8 +185,7 @@ def rollout(
 
     Example: [bold]opdlab bench rollout --rows 32 --new-tokens 256 --dtype bfloat16[/]
     """
-    from opdlab.bench.rollout import bench_rollout
-    from opdlab.bench.shapes import Shape
+    from opdlab.bench import Shape, bench_rollout
     from opdlab.modelling import use_threads
 
     _check(device, dtype)
@@ -241,7 +236,7 @@ def step(
 
     [bold]opdlab bench step quickstart --profile traces[/]
     """
-    from opdlab.bench.step import bench_step
+    from opdlab.bench import bench_step
 
     bench_step(experiment, overrides or [], steps, rounds, evaluation, profile, json_file)
 
@@ -276,7 +271,7 @@ def gpu(
     """
     from pathlib import Path
 
-    from opdlab.bench.gpu.run import bench_gpu
+    from opdlab.bench import bench_gpu
 
     _check(device, dtype)
     parts = [part.strip() for part in only.split(",") if part.strip()]
@@ -303,7 +298,7 @@ def statistics(
 
     Example: [bold]opdlab bench statistics --problems 30 --samples 8[/]
     """
-    from opdlab.bench.coverage import bench_statistics
+    from opdlab.bench import bench_statistics
 
     bench_statistics(
         studies,

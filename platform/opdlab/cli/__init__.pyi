@@ -1,0 +1,1 @@
+from .program import app as app, main as main

@@ -1,0 +1,153 @@
+"""Commands that look for faults, and at how far a teacher can be relied on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from opdlab.cli.arguments import Measuring
+
+
+def doctor(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT | objective [FILE]  [KEY=VALUE ...]",
+            help="An experiment to examine; or `objective`, with a Python file that holds a method, an "
+            "experiment, or nothing for all that is installed.",
+            show_default=False,
+        ),
+    ],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of objectives as Markdown.")
+    ] = False,
+) -> None:
+    """Look for what could spoil an experiment, before it costs anything.
+
+    Packages, versions, device and disk; tokenizers and templates; whether samples, scores and gradients are
+    what they should be. Each line passes, fails with a remedy, or says why it was skipped; the exit
+    status is 1 where one failed.
+
+    `doctor objective` says which true gradient an objective has, by running its own code on every answer of
+    a tiny world, and whether that is what it declares.
+
+    Examples:
+
+    [bold]opdlab doctor quickstart[/]
+
+    [bold]opdlab doctor objective[/]  # for every installed method, and controls that are known to be wrong
+
+    [bold]opdlab doctor objective my_method.py weight=0.5[/]
+    """
+    if words[0] == "objective":
+        from opdlab.doctor import report
+
+        target, overrides = (words[1], words[2:]) if words[1:] else (None, [])
+        healthy = report(target, overrides, markdown)
+    else:
+        from opdlab.doctor import examine
+
+        healthy = examine(words[0], words[1:])
+    if not healthy:
+        raise SystemExit(1)
+
+
+def diagnose(
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT | RUN",
+            help="An experiment; or the folder of a run, for its student before and after training.",
+            show_default=False,
+        ),
+    ],
+    overrides: Measuring = None,
+    student: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model (of the hub: NAME@REVISION), or the folder of a run, in place of the "
+            "experiment's; may be repeated, in the order of training.",
+            show_default=False,
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A model in place of the experiment's teacher.", show_default=False),
+    ] = None,
+    problems: Annotated[
+        int | None,
+        typer.Option(min=2, help="Test problems of each benchmark, at most.", show_default="all"),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each problem.")] = 1,
+    cuts: Annotated[int, typer.Option(min=2, help="Places of hand-over.")] = 7,
+    bins: Annotated[int, typer.Option(min=6, help="Bins of the position, at most.")] = 24,
+    least: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Fidelity that counts for the effective horizon (C_min)."
+        ),
+    ] = 0.8,
+) -> None:
+    """Measure how the teacher's supervision decays along a student's answers, and write a page.
+
+    Fidelity by position against the teacher's own prefixes, accuracy where the teacher takes over, jump of
+    confidence, sigmoid fit, effective horizon, one-step discriminability, pair distance.
+
+    Examples:
+
+    [bold]opdlab diagnose quickstart[/]
+
+    [bold]opdlab diagnose runs/quickstart-001/lgr[/]  # before and after that run's training
+
+    [bold]opdlab diagnose my.yaml --student runs/my-001/opd --student runs/my-001/lgr[/]
+    """
+    from opdlab.diagnosis import Settings, diagnose as run
+
+    settings = Settings(problems, samples, cuts, bins, least)
+    run(experiment, overrides or [], student or [], teacher, settings)
+
+
+def check_data(
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="BENCHMARK",
+            help="Types, as in an experiment; all that have data by default.",
+            show_default=False,
+        ),
+    ] = None,
+    path: Annotated[
+        str | None, typer.Option(help="File or folder with the data, in place of OPDLAB_DATA.")
+    ] = None,
+    grade: Annotated[
+        bool,
+        typer.Option(
+            "--grade",
+            help="Also grade rewritten and wrong answers: other problems' answers, trivial programs.",
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Grade only the first so many problems of each benchmark.", min=1),
+    ] = None,
+) -> None:
+    """Check the data of benchmarks: count, hashes, and that each gold answer is judged right.
+
+    --grade tests the grader on these data, too: the authors' solutions and rewritten answers must be judged
+    right, other problems' answers and trivial programs wrong.
+
+    Data are looked for in --path, in the folder that OPDLAB_DATA names, then on the hub. The exit code is 1
+    if a benchmark fails, or if one that was named is missing.
+
+    Examples:
+
+    [bold]opdlab data check[/]  # for all of them
+
+    [bold]opdlab data check aime_2026 --path downloads/aime_2026.jsonl[/]
+
+    [bold]opdlab data check humaneval --grade --limit 20[/]
+    """
+    from opdlab.doctor import check
+
+    check(benchmarks or [], path, grade, limit)

@@ -1,0 +1,116 @@
+"""Commands that write pages, and serve or fill the store of MLflow."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from opdlab.cli.arguments import Output
+
+
+def samples(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folder of a run, or its name below --output; or of two, side by side.",
+            show_default=False,
+        ),
+    ],
+    output: Output = "runs",
+    to: Annotated[
+        str | None,
+        typer.Option(help="File to write; `samples.html` in the run's folder by default."),
+    ] = None,
+) -> None:
+    """Write every sample of a run, or of two side by side, as a page that needs no server.
+
+    Examples:
+
+    [bold]opdlab samples quickstart-001/opd[/]
+
+    [bold]opdlab samples quickstart-001/opd quickstart-001/lgr --to both.html[/]
+    """
+    from opdlab import plugins
+
+    plugins.load(plugins.DASHBOARDS, "samples")(runs, output, to)
+
+
+def leaderboard(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folders of runs, or addresses of MLflow stores; `runs` by default.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[str, typer.Option(help="Folder to write to.")] = "leaderboard",
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this benchmark; may be repeated.", show_default=False),
+    ] = None,
+) -> None:
+    """Rank everything that was measured, as far as it can be told apart; write a page and tables.
+
+    Examples:
+
+    [bold]opdlab leaderboard[/]
+
+    [bold]opdlab leaderboard http://127.0.0.1:5000 more-runs --to site[/]
+    """
+    from opdlab import plugins
+
+    show = plugins.load(plugins.DASHBOARDS, "leaderboard")
+    show(sources or ["runs"], to, benchmark or [])
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Folders of runs, or of a whole execution, here or below --output; the first run is what "
+            "the others are set against.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option(help="Folder that experiments write to, or address of an MLflow store.")
+    ] = "runs",
+    to: Annotated[str, typer.Option(help="File to write.")] = "report.html",
+) -> None:
+    """Write one page on an experiment: what is shown, what is not, and what it would take.
+
+    Examples:
+
+    [bold]opdlab report quickstart-001[/]
+
+    [bold]opdlab report quickstart-001 --output http://127.0.0.1:5000[/]
+    """
+    from opdlab import plugins
+
+    plugins.load(plugins.DASHBOARDS, "report")(runs, output, to)
+
+
+def ui(
+    output: Output = "runs",
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the page on this machine.")
+    ] = 5000,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow store, where it is not the one in the output folder."),
+    ] = None,
+) -> None:
+    """Open the MLflow page on what was tracked; Ctrl-C ends it."""
+    from opdlab.tracking import serve
+
+    serve(output, port, uri)
+
+
+def sync(output: Output = "runs") -> None:
+    """Send to MLflow what could not be sent while its server was away."""
+    from opdlab.tracking import sync as run
+
+    run(output)

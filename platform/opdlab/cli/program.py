@@ -1,0 +1,123 @@
+"""The command line. Only light modules are imported here, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from opdlab import __version__, credentials
+from opdlab.cli import bench, examinations, files, pages, scores, trainings
+from opdlab.errors import ConfigError, OpdlabError
+
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+app = typer.Typer(
+    help=(
+        "opdlab: the laboratory for on-policy distillation of language models.\n\n"
+        "Begin with [bold]opdlab train quickstart[/], which needs neither a GPU nor a download: it "
+        "trains a small student by OPD and by LGR and compares the two."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    files.validate,
+    files.plan,
+    trainings.train,
+    trainings.sweep,
+    trainings.pretrain,
+    scores.evaluate,
+    scores.regrade,
+    pages.samples,
+    scores.compare,
+    examinations.doctor,
+    examinations.diagnose,
+    scores.power,
+    pages.leaderboard,
+    pages.report,
+    pages.ui,
+    pages.sync,
+    files.experiments,
+    files.list_plugins,
+    files.schema,
+):
+    app.command({"evaluate": "eval", "list_plugins": "plugins"}.get(command.__name__))(command)
+
+data_app = typer.Typer(help="Data of benchmarks.", no_args_is_help=True)
+data_app.command("check")(examinations.check_data)
+app.add_typer(data_app, name="data")
+app.add_typer(bench.app, name="bench")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"opdlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
+    ] = False,
+) -> None:
+    # Training ends at a step of its own choosing, to save a checkpoint first.
+    if context.invoked_subcommand not in ("train", "pretrain", "sweep"):
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_OF_THE_DISK |= {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR}
+_OF_THE_DISK |= {errno.ELOOP, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+
+
+def main() -> None:
+    """Run a command; an error meant for people is one message on stderr, without a traceback."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    sys.argv[1:] = map(credentials.cut_argument, sys.argv[1:])
+    try:
+        app(prog_name=Path(sys.argv[0]).name)
+    except OpdlabError as error:
+        _fail(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:
+        # A file may be taken away from under a command; without a name it is a fault of the program's own.
+        if error.errno not in _OF_THE_DISK and not (error.filename and error.strerror):
+            raise
+        name = error.filename2 or error.filename
+        place = f"{name} cannot be used: " if name else ""
+        _fail(
+            f"StorageError: {place}{error.strerror}. What was written before is whole: make room, give the "
+            "rights or put the file right, and run the same command again",
+            1,
+        )
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    from opdlab.console import shown
+
+    # https://no-color.org: any text in the variable asks for none.
+    text = shown(message)
+    typer.echo(text if os.environ.get("NO_COLOR") else typer.style(text, fg="red"), err=True)
+    raise SystemExit(code) from None

@@ -1,0 +1,119 @@
+"""Commands that measure models, and set what was measured side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from opdlab.cli.arguments import File, Measuring, Output
+
+
+def evaluate(
+    experiment: File,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model folder, `embedded:NAME`, the folder of a run, or of the hub NAME@REVISION.",
+            show_default=False,
+        ),
+    ],
+    overrides: Measuring = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="Base of OpenAI's API where the model is served, such as http://localhost:8000/v1; then "
+            "only its tokenizer is read from --model.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure a model on the benchmarks of an experiment: mean@k, pass@k, intervals.
+
+    Examples:
+
+    [bold]opdlab eval quickstart --model embedded:teacher evaluation.samples=16[/]
+
+    [bold]opdlab eval my.yaml --model runs/my-001/lgr 'evaluation.benchmarks=[{type: gsm8k}]'[/]
+
+    [bold]opdlab eval my.yaml --model Qwen3-1.7B --server http://localhost:8000/v1[/]  # of vLLM, SGLang ...
+
+    What was sampled is kept: after Ctrl-C or a kill the same command goes on.
+    """
+    from opdlab.evaluation import evaluate_command
+
+    evaluate_command(experiment, model, overrides or [], server)
+
+
+def regrade(
+    run: Annotated[
+        str,
+        typer.Argument(help="Folder of a run, or its name below --output.", show_default=False),
+    ],
+    output: Output = "runs",
+) -> None:
+    """Judge a run's stored completions with the grader installed now; show verdicts that changed.
+
+    No completion changes, and older verdicts stay beside the new ones, which count from then on.
+
+    Examples:
+
+    [bold]opdlab regrade quickstart-001/opd[/]  # after an upgrade
+
+    [bold]opdlab regrade runs/evaluations/student-1a2b3c4d[/]  # where a grader had failed
+    """
+    from opdlab.evaluation import regrade as again
+
+    again(run, output)
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Folders of runs, or their names below --output.", show_default=False),
+    ],
+    output: Output = "runs",
+) -> None:
+    """Compare runs problem by problem: paired differences with intervals and p-values.
+
+    The others are set against the first. Runs joined by commas are training seeds of one method, as is the
+    name of a run that was trained with several seeds; each side then needs the same seeds.
+
+    Examples:
+
+    [bold]opdlab compare quickstart-001/opd quickstart-001/lgr[/]
+
+    [bold]opdlab compare seeds-001/opd seeds-001/lgr[/]  # methods, over the seeds of `--seeds`
+    """
+    from opdlab.evaluation import compare as run
+
+    run(runs, output)
+
+
+def power(
+    experiment: File,
+    overrides: Measuring = None,
+    accuracy: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Expected share of correct samples.")
+    ] = 0.5,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An earlier run to take the spread from; twice, for two whose difference is like the "
+            "one looked for.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Output = "runs",
+) -> None:
+    """Say how large a difference must be for an experiment's evaluation to find it; nothing is run.
+
+    Examples:
+
+    [bold]opdlab power my.yaml evaluation.samples=32 --accuracy 0.4[/]
+
+    [bold]opdlab power my.yaml --like my-001/opd --like my-001/lgr[/]
+    """
+    from opdlab.evaluation import show
+
+    show(experiment, overrides or [], accuracy, like or [], output)

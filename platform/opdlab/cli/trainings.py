@@ -1,0 +1,80 @@
+"""Commands that train."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from opdlab.cli.arguments import Cluster, File, Overrides, Pretraining, Resume
+
+
+def train(
+    experiment: File,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train each run so many times, with other seeds, and compare methods over them; the "
+            "same as `training.seeds=N`.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Train, evaluate and compare the runs of an experiment.
+
+    Examples:
+
+    [bold]opdlab train quickstart[/]
+
+    [bold]opdlab train my.yaml training.steps=20 method.reward_weight=0.3[/]
+
+    [bold]opdlab train my.yaml --seeds 5[/]  # is it the method, or the luck of one training?
+
+    [bold]opdlab train my.yaml --resume[/]  # after Ctrl-C, a crash or a kill
+    """
+    from opdlab.training import train as run
+
+    run(experiment, overrides or [], resume, seeds)
+
+
+def sweep(
+    experiment: File,
+    overrides: Overrides = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that work on trials side by side.")
+    ] = 1,
+    cluster: Annotated[
+        Cluster | None,
+        typer.Option(
+            help="Send the workers to a cluster by submitit: `slurm`, or `local` to try that here.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Search over the space of an experiment's `sweep` section, then say what was found.
+
+    Stopped or killed, the same command goes on; on other machines with the same database it joins.
+
+    Examples:
+
+    [bold]opdlab sweep sweeps/lookahead --workers 2[/]
+
+    [bold]opdlab sweep my.yaml --workers 16 --cluster slurm sweep.storage=postgresql+psycopg://me@host/sweeps[/]
+    """
+    from opdlab.sweeps import sweep as run
+
+    run(experiment, overrides or [], workers, cluster)
+
+
+def pretrain(experiment: File, overrides: Pretraining = None, resume: Resume = False) -> None:
+    """Make a small model from nothing, by supervised training on correct traces.
+
+    Example: [bold]opdlab pretrain pretrain/student[/]
+    """
+    from opdlab.configuration import load_pretraining
+    from opdlab.pretraining import pretrain as run
+
+    run(load_pretraining(experiment, overrides or ()), resume)
