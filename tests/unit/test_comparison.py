@@ -97,6 +97,13 @@ def test_summaries_of_different_benchmarks_never_share_a_row(output):
         comparison.score_table({name: read_run(output / name) for name in "ab"})
 
 
+def test_a_comma_in_the_name_of_a_folder_joins_no_seeds(output: Path, capsys) -> None:
+    for name in ("a,b/x", "a,b/y"):
+        run(output, name, {"math": RIGHT})
+    compare([str(output / "a,b" / "x"), "a,b/y"], str(output))
+    assert "y - x" in capsys.readouterr().out
+
+
 def test_a_run_under_two_names_is_not_compared_with_itself(output: Path) -> None:
     folder = run(output, "g/a", {"math": RIGHT})
     (output / "link").symlink_to(folder)

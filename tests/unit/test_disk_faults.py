@@ -12,9 +12,12 @@ import pytest
 from mlflow import MlflowClient
 
 from opdlab import cli
+from opdlab.configuration.loader import load_experiment
 from opdlab.console.interrupt import StopRequest
-from opdlab.errors import TrackingError
+from opdlab.errors import StorageError, TrackingError
 from opdlab.files.whole_files import write_whole
+from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.study import storage_url
 from opdlab.tracking import mlflow_store, session as tracking
 from opdlab.training import group
 from opdlab.training.group import Group
@@ -40,6 +43,19 @@ def test_a_disk_that_takes_nothing_ends_a_command_in_one_line(
     full.filename = None
     with pytest.raises(OSError, match="No space"):
         cli.main()
+
+
+def test_a_folder_that_no_address_can_hold_is_refused_before_anything_is_written_elsewhere(
+    tmp_path: Path,
+) -> None:
+    config = load_experiment("quickstart", [f"output={tmp_path / 'why?' / 'runs'}"])
+    with pytest.raises(StorageError, match=r"runs has a question mark in its name"):
+        mlflow_store.store_uri(Path(config.output), None)
+    with pytest.raises(StorageError, match=r"quickstart-sweep has a question mark in its name"):
+        storage_url(config, Sweep.model_construct(storage=None))
+    odd = tmp_path / "a #&% [x]"
+    mlflow_store.open_client(mlflow_store.store_uri(odd, None))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [odd.name]
 
 
 def test_a_folder_or_nothing_in_place_of_a_file_ends_a_command_in_one_line(

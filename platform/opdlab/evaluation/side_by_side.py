@@ -39,7 +39,7 @@ def compare(runs: Sequence[str], output: str) -> None:
             "compare needs two runs or more; the first is what the others are set against"
         )
     sides = [
-        [run for name in side.split(",") for run in over_seeds.runs_of(name, Path(output))]
+        [run for name in _named(side, output) for run in over_seeds.runs_of(name, Path(output))]
         for side in runs
     ]
     flat = [name for side in sides for name in side]
@@ -61,6 +61,12 @@ def compare(runs: Sequence[str], output: str) -> None:
     first, *others = names.values()
     console.print(difference_table(all_differences(measured, [(first, other) for other in others])))
     console.print(READING)
+
+
+def _named(side: str, output: str) -> list[str]:
+    """The names in a side; of a folder that has a comma in its own name, that one."""
+    whole = any((folder / "samples").is_dir() for folder in (Path(side), Path(output) / side))
+    return [side] if whole else side.split(",")
 
 
 def require_different(runs: Sequence[tuple[str, Path]]) -> None:

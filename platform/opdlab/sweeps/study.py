@@ -38,6 +38,7 @@ from opdlab.sweeps.space import (
     identity,
     points,
 )
+from opdlab.tracking import mlflow_store
 from opdlab.training import differences
 
 GRACE = 3  # missing signs of life before a trial counts as dead
@@ -78,7 +79,7 @@ def folder_of(config: Experiment) -> Path:
 
 def storage_url(config: Experiment, sweep: Sweep) -> str:
     """Optuna's database: the one named, or an SQLite file in the sweep's folder."""
-    return sweep.storage or f"sqlite:///{(folder_of(config) / 'optuna.db').absolute()}"
+    return sweep.storage or mlflow_store.sqlite_uri(folder_of(config) / "optuna.db")
 
 
 def open_storage(config: Experiment, sweep: Sweep) -> RDBStorage:

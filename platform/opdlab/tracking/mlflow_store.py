@@ -28,7 +28,22 @@ USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 
 def store_uri(output: Path, uri: str | None) -> str:
     """Tracking URI: the one given, or an SQLite file in the output folder."""
-    return uri or f"{SQLITE}{(output / STORE).absolute()}"
+    return uri or sqlite_uri(output / STORE)
+
+
+def sqlite_uri(file: Path) -> str:
+    """The address of an SQLite file.
+
+    Raises:
+        StorageError: no address can hold the file's path.
+    """
+    if "?" in str(file.absolute()):
+        # What follows would be options, and the database would lie at the path before it.
+        raise StorageError(
+            f"output: {file.parent.absolute()} has a question mark in its name, which an address of a "
+            "database cannot hold: name another folder"
+        )
+    return f"{SQLITE}{file.absolute()}"
 
 
 def file_of(uri: str) -> Path | None:

@@ -24,32 +24,13 @@ from opdlab.files import METRICS, end_line, natural, read_metrics, write_whole
 from opdlab.tracking.mlflow_run import INSTEAD, TAG_LIMIT, AwayError, MlflowRun, is_gone
 from opdlab.tracking.mlflow_store import (
     answering,
-    experiment_id,
-    import_store,
-    make_output,
-    open_client,
-    store_uri,
 )
 from opdlab.tracking.row_sender import RowSender
-from opdlab.tracking.unsent import KINDS, UNSENT, empty, keep, read_unsent, send_unsent, sync
+from opdlab.tracking.unsent import KINDS, UNSENT, empty, keep, read_unsent, send_unsent
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = [
-    "METRICS",
-    "UNSENT",
-    "Tracker",
-    "experiment_id",
-    "import_store",
-    "make_output",
-    "open_client",
-    "read_metrics",
-    "send_unsent",
-    "start_run",
-    "store_uri",
-    "sync",
-]
 RETRY_AFTER_S = 60  # between attempts to reach a server that went away
 PARAM_LIMIT = 6000  # characters; longer ones are refused by the server
 
