@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -151,6 +151,24 @@ def test_the_small_step_is_not_taken_for_a_model_that_computes_something_else() 
     assert_records_a_full_forward(replaced, PROMPTS, sample(replaced))
     with torch.autocast("cpu", torch.bfloat16):
         assert not fits(small_model("llama"))
+
+
+def _with_a_bias(model: Any) -> None:
+    model.model.layers[1].mlp.down_proj.bias = torch.nn.Parameter(torch.ones(32))
+
+
+def _in_another_order(model: Any) -> None:
+    model.model.layers = torch.nn.ModuleList(list(model.model.layers)[::-1])
+
+
+@pytest.mark.parametrize("change", [_with_a_bias, _in_another_order])
+def test_a_model_that_was_changed_since_it_was_sampled_is_tried_anew(
+    change: Callable[[Any], None],
+) -> None:
+    model = small_model("llama")
+    sample(model)
+    change(model)
+    assert_records_a_full_forward(model, PROMPTS, sample(model))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gpt2", "gemma3", "bloom"])

@@ -247,13 +247,18 @@ def _keep(model: nn.Module, kind: str, longest: int, found: Any) -> None:
 
 
 def _made(model: nn.Module) -> int:
-    """Tells whether modules were replaced, hooked, or given other numbers."""
+    """Tells whether modules were replaced, put elsewhere, hooked, or given other weights or numbers."""
     kinds = {parameter.device.type for parameter in model.parameters()}
     parts: list[Any] = [(kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds)]
     for module in model.modules():
         hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
-        numbers = [one for one in vars(module).values() if type(one) is float]
-        parts += [type(module), *hooks, *numbers]
+        numbers = [
+            one
+            for name, one in vars(module).items()
+            if type(one) in (float, int, bool) and name != "training"
+        ]
+        weights = [name for name, one in module._parameters.items() if one is not None]
+        parts += [id(module), type(module), *hooks, *numbers, *weights]
         if replaced(module):
             parts.append(vars(module)["forward"])
     return hash(tuple(parts))
