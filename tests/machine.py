@@ -17,7 +17,7 @@ from typing import NoReturn
 import pytest
 
 from opdlab.plugins import registry as plugins
-from opdlab_evaluators.source import find_local
+from opdlab_evaluators.data.source import find_local
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

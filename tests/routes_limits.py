@@ -19,8 +19,8 @@ from opdlab.modelling import models
 from opdlab.prompts.drawn import encode
 from opdlab.records import Sample
 from opdlab_evaluators.embedded.routes import MASTERED, PASSAGE, UNMASTERED
-from opdlab_evaluators.resampling import holm
-from opdlab_evaluators.seeds import OverSeeds, paired_over_seeds
+from opdlab_evaluators.statistics.resampling import holm
+from opdlab_evaluators.statistics.seeds import OverSeeds, paired_over_seeds
 
 SEEDS = range(5)
 

@@ -16,8 +16,8 @@ from opdlab.errors import DataError, TrackingError
 from opdlab.files import metrics_file
 from opdlab.tracking import mlflow_store, session as tracking
 from opdlab.tracking.mlflow_run import MlflowRun
-from opdlab_dashboards.leaderboard import leaderboard
-from opdlab_dashboards.report import report
+from opdlab_dashboards.pages.leaderboard import leaderboard
+from opdlab_dashboards.pages.report import report
 
 BOTH = ("math/short", "code/long")
 

@@ -13,11 +13,11 @@ from end_to_end.browser import chromium_page
 from playwright.sync_api import Page
 from run_folders import draws, write_model, write_reference, write_run
 
-from opdlab_dashboards import page_files
-from opdlab_dashboards.board import Leaderboard, board_of, build
-from opdlab_dashboards.measured import find
-from opdlab_dashboards.own_files import write_folder
-from opdlab_dashboards.report import report
+from opdlab_dashboards.pages import page_files
+from opdlab_dashboards.pages.own_files import write_folder
+from opdlab_dashboards.pages.report import report
+from opdlab_dashboards.results.board import Leaderboard, board_of, build
+from opdlab_dashboards.results.measured import find
 
 BENCHMARKS = ("aime_2024", "math/short")
 HOSTILE = "</script><img src=x onerror=alert(1)>"

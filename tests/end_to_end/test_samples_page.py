@@ -17,7 +17,7 @@ from opdlab.errors import DataError
 from opdlab.evaluation.store import ask, data_hash, sample_sets
 from opdlab.plugins import registry as plugins
 from opdlab.records import Generation, Grade, Problem
-from opdlab_dashboards.samples import samples
+from opdlab_dashboards.pages.samples import samples
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 OPTIONS += ["--disable-component-update", "--disable-sync"]
@@ -262,7 +262,7 @@ def test_long_completions_keep_their_ends(
     rows = [replace(row, completion="a" * 1500 + "b" * 1500) for row in kept.generations().values()]
     part.unlink()
     kept.add_generations(rows)
-    monkeypatch.setattr("opdlab_dashboards.samples.TEXT_BUDGET", 1)
+    monkeypatch.setattr("opdlab_dashboards.pages.samples.TEXT_BUDGET", 1)
     page = opened(run)
     page.locator("#map .cell").first.click()
     text = page.locator("#detail .completion").inner_text()

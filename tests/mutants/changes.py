@@ -67,8 +67,8 @@ GUARDS: dict[str, tuple[str, ...]] = {
         "tests/parity/test_teacher.py",
     ),
     "platform/opdlab/scoring/tree.py": ("tests/unit/test_tree.py", "tests/parity/test_teacher.py"),
-    "evaluators/opdlab_evaluators/scores.py": ("tests/unit/test_scores.py",),
-    "evaluators/opdlab_evaluators/sheets.py": ("tests/unit/test_scores.py",),
+    "evaluators/opdlab_evaluators/statistics/scores.py": ("tests/unit/test_scores.py",),
+    "evaluators/opdlab_evaluators/data/answer_sheets.py": ("tests/unit/test_scores.py",),
     "evaluators/opdlab_evaluators/embedded/ledger.py": (
         "tests/unit/test_families.py",
         "-k",

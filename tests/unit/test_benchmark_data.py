@@ -15,10 +15,10 @@ import pytest
 
 from opdlab.errors import DataError
 from opdlab.records import Problem, Verdict
-from opdlab_evaluators import benchmark as benchmark_module
-from opdlab_evaluators.benchmark import Benchmark, hashes, pick
-from opdlab_evaluators.first_use import ledger
-from opdlab_evaluators.source import Source
+from opdlab_evaluators.benchmarks import benchmark as benchmark_module
+from opdlab_evaluators.benchmarks.benchmark import Benchmark, hashes, pick
+from opdlab_evaluators.data.first_use import ledger
+from opdlab_evaluators.data.source import Source
 
 ROWS = [{"problem": "1+1?", "answer": 2}, {"problem": "2+2?", "answer": 4}]
 SUMS = Source("sums", "nobody/sums", count=2, aliases=("sums_v2",))

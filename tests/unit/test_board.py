@@ -17,12 +17,13 @@ from run_folders import WEIGHTS, draws, write_model, write_reference, write_run
 from opdlab.console.terminal import SymbolConsole
 from opdlab.errors import DataError
 from opdlab.files.metrics_file import is_bin
-from opdlab_dashboards import hub_results, records, tables
-from opdlab_dashboards.board import Leaderboard, build
-from opdlab_dashboards.curves import fidelity_curves, training_curves
-from opdlab_dashboards.measured import find
-from opdlab_dashboards.varied import in_short, varied
-from opdlab_evaluators.intervals import mean_interval
+from opdlab_dashboards.pages import hub_results, tables
+from opdlab_dashboards.results import records
+from opdlab_dashboards.results.board import Leaderboard, build
+from opdlab_dashboards.results.curves import fidelity_curves, training_curves
+from opdlab_dashboards.results.measured import find
+from opdlab_dashboards.results.settings import in_short, varied
+from opdlab_evaluators.statistics.intervals import mean_interval
 
 BOTH = ("math/short", "code/long")
 

@@ -16,18 +16,18 @@ from opdlab.evaluation.store import data_hash
 from opdlab.plugins import registry as plugins
 from opdlab.records import Problem
 from opdlab.testing import EvaluatorContract
-from opdlab_evaluators import benchmark as benchmark_module
+from opdlab_evaluators.benchmarks import benchmark as benchmark_module
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.benchmarks.livecodebench import COUNTS, LiveCodeBench
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
 from opdlab_evaluators.benchmarks.mbpp_plus import MbppPlus
+from opdlab_evaluators.data.source import find_local
 from opdlab_evaluators.programs import pool as pool_module
 from opdlab_evaluators.programs.extraction import definitions
 from opdlab_evaluators.programs.judging import Worker
 from opdlab_evaluators.programs.private_tests import unpacked
 from opdlab_evaluators.sandbox import command
 from opdlab_evaluators.sandbox.command import SandboxMissingError
-from opdlab_evaluators.source import find_local
 
 
 class OfPrograms(EvaluatorContract):

@@ -12,15 +12,15 @@ from opdlab.cli import app
 from opdlab.console.terminal import console
 from opdlab.plugins import registry as plugins
 from opdlab.records import Verdict
-from opdlab_evaluators import benchmark as benchmark_module
-from opdlab_evaluators.benchmark import question_id
+from opdlab_evaluators.benchmarks import benchmark as benchmark_module
+from opdlab_evaluators.benchmarks.benchmark import question_id
+from opdlab_evaluators.benchmarks.code_benchmark import fenced
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.benchmarks.livecodebench import LiveCodeBench
-from opdlab_evaluators.code_benchmark import fenced
-from opdlab_evaluators.math_benchmark import REWRITTEN, MathBenchmark
+from opdlab_evaluators.benchmarks.math_benchmark import REWRITTEN, MathBenchmark
+from opdlab_evaluators.data.source import find_local
 from opdlab_evaluators.programs import pool
 from opdlab_evaluators.sandbox import command
-from opdlab_evaluators.source import find_local
 
 OWN = os.environ.get("OPDLAB_DATA")
 

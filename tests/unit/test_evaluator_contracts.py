@@ -9,7 +9,7 @@ from opdlab.plugins import registry as plugins
 from opdlab.plugins.evaluator import Evaluator
 from opdlab.records import Verdict
 from opdlab.testing import EvaluatorContract
-from opdlab_evaluators import benchmark as benchmark_module
+from opdlab_evaluators.benchmarks import benchmark as benchmark_module
 
 MADE_UP = ("aime_2026", "hmmt_feb_2025", "hmmt_feb_2026", "math_500")
 # Made-up rows would be refused.

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from opdlab.cli import app
 from opdlab.console.terminal import console
 from opdlab.errors import DataError
-from opdlab_evaluators import benchmark as benchmark_module
+from opdlab_evaluators.benchmarks import benchmark as benchmark_module
+from opdlab_evaluators.benchmarks.code_benchmark import fenced
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
-from opdlab_evaluators.code_benchmark import fenced
 
 RIGHT = "def add_1(values):\n    return sum(values) + 1"
 WRONG = [

@@ -18,7 +18,7 @@ from opdlab.errors import DataError
 from opdlab.plugins import registry as plugins
 from opdlab.pretraining.characters import character_tokenizer
 from opdlab.prompts.drawn import DatasetSource, open_prompts
-from opdlab_evaluators import benchmark
+from opdlab_evaluators.benchmarks import benchmark
 
 SHARD = "00000-of-00001"
 LAYOUTS = {

@@ -32,12 +32,13 @@ from opdlab.evaluation.store import ask, read_samples, sample_sets
 from opdlab.identity import EXECUTION, MEASUREMENTS, Execution, Measurement, learned, roles
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.serving.engine import OpenAIEngine
-from opdlab_dashboards import page_files, records, tables
-from opdlab_dashboards.board import build
-from opdlab_dashboards.leaderboard import gather
-from opdlab_dashboards.measured import find
-from opdlab_dashboards.report import pairings, report
-from opdlab_dashboards.samples import in_common
+from opdlab_dashboards.pages import page_files, tables
+from opdlab_dashboards.pages.leaderboard import gather
+from opdlab_dashboards.pages.report import pairings, report
+from opdlab_dashboards.pages.samples import in_common
+from opdlab_dashboards.results import records
+from opdlab_dashboards.results.board import build
+from opdlab_dashboards.results.measured import find
 
 SHORT, LONG = "math/short", "code/long"
 WHOLE = {"p0": "10", "p1": "n1"}

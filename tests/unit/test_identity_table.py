@@ -22,10 +22,10 @@ from opdlab.evaluation.store import sample_sets
 from opdlab.identity import Execution, Measurement, ModelId
 from opdlab.modelling import models
 from opdlab.records import Verdict
-from opdlab_dashboards.board import build
-from opdlab_dashboards.measured import find
-from opdlab_dashboards.report import report
-from opdlab_dashboards.samples import in_common, samples
+from opdlab_dashboards.pages.report import report
+from opdlab_dashboards.pages.samples import in_common, samples
+from opdlab_dashboards.results.board import build
+from opdlab_dashboards.results.measured import find
 
 BENCHMARK = "math/short"
 COMPARED: dict[str, Any] = {

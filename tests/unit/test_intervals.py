@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from opdlab_evaluators.coverage import grid, student_t
-from opdlab_evaluators.intervals import (
+from opdlab_evaluators.statistics.coverage import grid, student_t
+from opdlab_evaluators.statistics.intervals import (
     combine,
     difference_interval,
     mean_interval,

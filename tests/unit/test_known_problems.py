@@ -15,17 +15,18 @@ from opdlab.datafiles import read_rows
 from opdlab.errors import DataError
 from opdlab.evaluation.store import data_hash
 from opdlab.plugins import registry as plugins
-from opdlab_evaluators import benchmark as benchmark_module, known
+from opdlab_evaluators.benchmarks import benchmark as benchmark_module
 from opdlab_evaluators.benchmarks.hmmt_feb_2025 import HmmtFeb2025
 from opdlab_evaluators.benchmarks.hmmt_feb_2026 import HmmtFeb2026
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
 from opdlab_evaluators.benchmarks.humaneval_plus import HumanEvalPlus
 from opdlab_evaluators.benchmarks.livecodebench import LiveCodeBench
 from opdlab_evaluators.benchmarks.math_500 import Math500
+from opdlab_evaluators.benchmarks.math_benchmark import MathBenchmark
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
 from opdlab_evaluators.benchmarks.mbpp_plus import MbppPlus
-from opdlab_evaluators.math_benchmark import MathBenchmark
-from opdlab_evaluators.source import find_local
+from opdlab_evaluators.data import known
+from opdlab_evaluators.data.source import find_local
 
 GOLDS = ["8\\sqrt{10}", "\\dfrac{1}{2}", *map(str, range(28))]
 ROWS = [{"problem": f"What is ${n}^2$, said {n}?", "answer": GOLDS[n]} for n in range(30)]

@@ -7,8 +7,8 @@ import pytest
 from sample_rows import votes
 
 from opdlab.errors import DataError
-from opdlab_evaluators.metrics import MajAtK, MeanAtK, PassAtK
-from opdlab_evaluators.scores import summarise
+from opdlab_evaluators.statistics.metrics import MajAtK, MeanAtK, PassAtK
+from opdlab_evaluators.statistics.scores import summarise
 
 ANSWERS = {
     "p0": ["gold", "gold", "b", None],

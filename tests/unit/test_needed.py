@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from opdlab_evaluators.needed import count_needed, smallest
-from opdlab_evaluators.power import Spread, smallest_difference
+from opdlab_evaluators.data.needed import count_needed, smallest
+from opdlab_evaluators.statistics.power import Spread, smallest_difference
 
 
 @given(st.floats(0.02, 1), st.floats(0.005, 0.5))

@@ -14,10 +14,10 @@ from run_folders import draws, write_run
 from opdlab.bench import race
 from opdlab.errors import DataError
 from opdlab.files.marked import write_page
-from opdlab_dashboards.leaderboard import leaderboard
-from opdlab_dashboards.own_files import LOCK, MARK, write_folder
-from opdlab_dashboards.report import report
-from opdlab_dashboards.samples import samples
+from opdlab_dashboards.pages.leaderboard import leaderboard
+from opdlab_dashboards.pages.own_files import LOCK, MARK, write_folder
+from opdlab_dashboards.pages.report import report
+from opdlab_dashboards.pages.samples import samples
 
 
 def files(place: Path) -> dict[str, str]:

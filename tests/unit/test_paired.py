@@ -11,11 +11,11 @@ from sample_rows import grid, rows
 from scipy import stats
 
 from opdlab.errors import DataError
-from opdlab_evaluators.intervals import difference_interval
-from opdlab_evaluators.paired import POOLED, compare
-from opdlab_evaluators.resampling import holm, sign_flip_p
-from opdlab_evaluators.scores import joint_protocol, summarise
-from opdlab_evaluators.seeds import paired_over_seeds
+from opdlab_evaluators.statistics.intervals import difference_interval
+from opdlab_evaluators.statistics.paired import POOLED, compare
+from opdlab_evaluators.statistics.resampling import holm, sign_flip_p
+from opdlab_evaluators.statistics.scores import joint_protocol, summarise
+from opdlab_evaluators.statistics.seeds import paired_over_seeds
 
 A = {"p0": "1100", "p1": "0000", "p2": "1110", "p3": "0100"}
 B = {"p0": "1110", "p1": "1000", "p2": "1111", "p3": "0100"}

@@ -8,8 +8,8 @@ from scipy import stats
 from opdlab.console.terminal import SymbolConsole
 from opdlab.errors import DataError
 from opdlab.evaluation.power import table
-from opdlab_evaluators.needed import count_needed, factor, smallest
-from opdlab_evaluators.power import Spread, assumed, from_samples, smallest_difference
+from opdlab_evaluators.data.needed import count_needed, factor, smallest
+from opdlab_evaluators.statistics.power import Spread, assumed, from_samples, smallest_difference
 
 
 def studies(effect: float, problems: int, samples: int, repeats: int, seed: int) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from opdlab_evaluators.ranking import LEVEL, _closed, rank
-from opdlab_evaluators.resampling import sign_flip_p
+from opdlab_evaluators.statistics.ranking import LEVEL, _closed, rank
+from opdlab_evaluators.statistics.resampling import sign_flip_p
 
 
 def places(*rows: list[float]) -> list[str]:

@@ -7,13 +7,12 @@ import json
 import pytest
 
 from opdlab.errors import DataError
-from opdlab_evaluators import benchmark as benchmark_module
-from opdlab_evaluators.benchmarks import humaneval, mbpp
+from opdlab_evaluators.benchmarks import benchmark as benchmark_module, humaneval, mbpp
 from opdlab_evaluators.benchmarks.aime_2026 import Aime2026
 from opdlab_evaluators.benchmarks.gsm8k import Gsm8k
 from opdlab_evaluators.benchmarks.hmmt_feb_2026 import HmmtFeb2026
+from opdlab_evaluators.benchmarks.math_benchmark import written
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
-from opdlab_evaluators.math_benchmark import written
 
 
 @pytest.fixture(autouse=True)

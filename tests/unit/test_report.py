@@ -11,13 +11,13 @@ from run_folders import draws, write_reference, write_run
 
 from opdlab.errors import DataError
 from opdlab.evaluation import comparison
-from opdlab_dashboards import swept
-from opdlab_dashboards.board import build
-from opdlab_dashboards.differences import pair
-from opdlab_dashboards.measured import find
-from opdlab_dashboards.report import differing, pairings, report
-from opdlab_evaluators.needed import smallest
-from opdlab_evaluators.seeds import paired_over_seeds
+from opdlab_dashboards.pages.report import differing, pairings, report
+from opdlab_dashboards.results import swept
+from opdlab_dashboards.results.board import build
+from opdlab_dashboards.results.differences import pair
+from opdlab_dashboards.results.measured import find
+from opdlab_evaluators.data.needed import smallest
+from opdlab_evaluators.statistics.seeds import paired_over_seeds
 
 BOTH = ("code/long", "math/short")
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from opdlab_evaluators.resampling import FLIPS, bootstrap_interval, holm, shares, sign_flip_p
+from opdlab_evaluators.statistics.resampling import (
+    FLIPS,
+    bootstrap_interval,
+    holm,
+    shares,
+    sign_flip_p,
+)
 
 
 def scipy_p(differences: np.ndarray) -> float:

@@ -20,7 +20,7 @@ from opdlab.modelling import models
 from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
 from opdlab.tracking import unsent
 from opdlab.training.group import STATE, Group
-from opdlab_dashboards.measured import find
+from opdlab_dashboards.results.measured import find
 
 READERS: dict[str, Callable[[Path], Any]] = {
     EXECUTION: Execution.read,

@@ -1,1 +1,1 @@
-"""Public benchmarks, one file each."""
+"""Benchmarks: a file each, on two bases, mathematics and code."""

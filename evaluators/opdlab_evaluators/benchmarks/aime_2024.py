@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from opdlab_evaluators.math_benchmark import Aime
-from opdlab_evaluators.source import Source
+from opdlab_evaluators.benchmarks.math_benchmark import Aime
+from opdlab_evaluators.data import Source
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from opdlab.records import option
-from opdlab_evaluators.math_benchmark import MathBenchmark
-from opdlab_evaluators.source import Source
+from opdlab_evaluators.benchmarks.math_benchmark import MathBenchmark
+from opdlab_evaluators.data import Source
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from opdlab.records import Problem, Verdict, option
-from opdlab_evaluators.benchmark import Fields, numbered, pick
-from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
-from opdlab_evaluators.programs.asserted import bare
-from opdlab_evaluators.programs.extraction import (
+from opdlab_evaluators.benchmarks.benchmark import Fields, numbered, pick
+from opdlab_evaluators.benchmarks.code_benchmark import CodeBenchmark, fenced
+from opdlab_evaluators.data import Source
+from opdlab_evaluators.programs import (
+    Assertions,
+    Worker,
     after_future_imports,
+    bare,
     bound,
     defines,
     function_body,
+    judge,
     last_block,
+    read_tests,
 )
-from opdlab_evaluators.programs.failing_tests import read_tests
-from opdlab_evaluators.programs.judging import Assertions, Worker, judge
-from opdlab_evaluators.source import Source
 
 INSTRUCTION = (
     "Complete the following Python function. Answer with the whole function in one fenced block."

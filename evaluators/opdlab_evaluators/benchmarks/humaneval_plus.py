@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from opdlab.records import Problem
-from opdlab_evaluators import known
-from opdlab_evaluators.benchmark import Fields
+from opdlab_evaluators.benchmarks.benchmark import Fields
 from opdlab_evaluators.benchmarks.humaneval import HumanEval
-from opdlab_evaluators.source import Source
+from opdlab_evaluators.data import Source, known
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,22 @@ from opdlab.errors import ConfigError, DataError
 from opdlab.evaluation import DISPUTED
 from opdlab.plugins import DataReport
 from opdlab.records import Problem, Verdict, option
-from opdlab_evaluators.benchmark import Fields, pick
-from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
-from opdlab_evaluators.programs import rules
-from opdlab_evaluators.programs.brief import brief
-from opdlab_evaluators.programs.extraction import bound, defines, last_two_fences
-from opdlab_evaluators.programs.judging import Answered, Worker, answer_call, answer_stdin
-from opdlab_evaluators.programs.private_tests import Case, cases
-from opdlab_evaluators.source import Source
+from opdlab_evaluators.benchmarks.benchmark import Fields, pick
+from opdlab_evaluators.benchmarks.code_benchmark import CodeBenchmark, fenced
+from opdlab_evaluators.data import Source
+from opdlab_evaluators.programs import (
+    Answered,
+    Case,
+    Worker,
+    answer_call,
+    answer_stdin,
+    bound,
+    brief,
+    cases,
+    defines,
+    last_two_fences,
+    rules,
+)
 
 COUNTS = {"v1": 400, "v2": 111, "v3": 101, "v4": 101, "v5": 167, "v6": 175}
 """Problems that each release added."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from opdlab_evaluators.math_benchmark import MathBenchmark
-from opdlab_evaluators.source import Source
+from opdlab_evaluators.benchmarks.math_benchmark import MathBenchmark
+from opdlab_evaluators.data import Source
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,21 @@ from typing import Any, ClassVar, Literal
 
 from opdlab.errors import DataError
 from opdlab.records import Problem, Verdict, option
-from opdlab_evaluators import known
-from opdlab_evaluators.answers.extraction import after_thinking
-from opdlab_evaluators.benchmark import Fields, numbered, pick, texts
-from opdlab_evaluators.code_benchmark import CodeBenchmark, fenced
-from opdlab_evaluators.programs.asserted import bare
-from opdlab_evaluators.programs.extraction import classes, definitions, last_block
-from opdlab_evaluators.programs.failing_tests import read_tests
-from opdlab_evaluators.programs.judging import Assertions, Worker, judge
-from opdlab_evaluators.programs.names import mentioned
-from opdlab_evaluators.source import Source
+from opdlab_evaluators.answers import after_thinking
+from opdlab_evaluators.benchmarks.benchmark import Fields, numbered, pick, texts
+from opdlab_evaluators.benchmarks.code_benchmark import CodeBenchmark, fenced
+from opdlab_evaluators.data import Source, known
+from opdlab_evaluators.programs import (
+    Assertions,
+    Worker,
+    bare,
+    classes,
+    definitions,
+    judge,
+    last_block,
+    mentioned,
+    read_tests,
+)
 
 TASK = "You are an expert Python programmer, and here is your task: {} Your code should pass these tests:"
 SHOWN_TESTS = 3

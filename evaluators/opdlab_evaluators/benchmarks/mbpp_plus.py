@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from opdlab.records import option
-from opdlab_evaluators.benchmark import Fields, pick, texts
+from opdlab_evaluators.benchmarks.benchmark import Fields, pick, texts
 from opdlab_evaluators.benchmarks.mbpp import Mbpp
-from opdlab_evaluators.programs.failing_tests import read_tests
-from opdlab_evaluators.source import Source
+from opdlab_evaluators.data import Source
+from opdlab_evaluators.programs import read_tests
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache, partial
 
-from opdlab_evaluators.answers.extraction import after_thinking
+from opdlab_evaluators.answers import after_thinking
 
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})(?P<language>[^\n`]*)$", re.MULTILINE

@@ -13,9 +13,7 @@ from typing import final
 from opdlab.records import Verdict
 from opdlab_evaluators.programs.failing_tests import cannot_fail
 from opdlab_evaluators.programs.names import class_names
-from opdlab_evaluators.sandbox.inside import frames, plain
-from opdlab_evaluators.sandbox.inside.clock import Clock, stop
-from opdlab_evaluators.sandbox.process import Ended, Job, Limits, Sandbox
+from opdlab_evaluators.sandbox import Clock, Ended, Job, Limits, Sandbox, frames, plain, stop
 
 JUDGE_LIMITS = Limits(cpu_s=60, wall_s=300)
 """Some tests of HumanEval+ compute their references for half a minute."""

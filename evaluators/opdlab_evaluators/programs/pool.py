@@ -13,8 +13,7 @@ from typing import final
 
 from opdlab.records import Verdict
 from opdlab_evaluators.programs.judging import UnsettledError, Worker
-from opdlab_evaluators.sandbox.command import SandboxMissingError
-from opdlab_evaluators.sandbox.process import SandboxDiedError
+from opdlab_evaluators.sandbox import SandboxDiedError, SandboxMissingError
 
 MOST_WORKERS = 32
 TRIES = 3

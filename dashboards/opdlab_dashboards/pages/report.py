@@ -1,0 +1,406 @@
+"""`opdlab report`: one page on an experiment that says what was found and what was not."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+import opdlab
+from opdlab.console import BOLD, END, console
+from opdlab.errors import DataError, writing_to
+from opdlab.files import natural, require_own_page, write_page
+from opdlab.tracking import flatten
+from opdlab_dashboards.pages import page_files, tables
+from opdlab_dashboards.results import (
+    AVERAGE,
+    CURVES,
+    REFERENCES,
+    SAMPLES,
+    SHARES,
+    Board,
+    Curve,
+    Difference,
+    Leaderboard,
+    Measured,
+    Row,
+    Swept,
+    build,
+    fidelity_curves,
+    find,
+    mlflow_copy,
+    pairs,
+    swept,
+    training_curves,
+    without_copies,
+)
+
+UNTOLD = ("name", "description", "seed", "output", "runs", "sweep", "kind")
+"""Keys that differ between runs without being what is compared; seeds have a place of their own."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What b does differently from a, benchmark by benchmark."""
+
+    a: Row
+    b: Row
+    differences: list[Difference]
+
+    @property
+    def headline(self) -> Difference | None:
+        """Over all benchmarks, or the only one."""
+        return self.differences[-1] if self.differences else None
+
+
+def report(runs: Sequence[str], output: str, to: str) -> None:
+    """Write the page.
+
+    Args:
+        runs: folders of runs, or of whole executions with all their runs; also below `output`. The first
+            run is what the others are set against; of a sweep the best trials are shown, the best first.
+        output: a folder, or the address of an MLflow store, where runs are named as there.
+
+    Raises:
+        DataError: a folder holds nothing that was measured, or the runs were not measured in one way, or
+            `to` is a file that opdlab did not write.
+        TrackingError: the MLflow store does not answer.
+    """
+    require_own_page(Path(to))
+    with tempfile.TemporaryDirectory(prefix="opdlab-") as scratch:
+        if "://" in output:
+            mlflow_copy.copy(output, Path(scratch), below=runs)
+            output, runs = scratch, [scratch]
+        _report(runs, output, to)
+
+
+def _report(runs: Sequence[str], output: str, to: str) -> None:
+    found, sweeps = _gather(runs, Path(output))
+    leaderboard = build(found)
+    if len(leaderboard.boards) > 1:
+        ways = "; ".join(
+            f"{board.protocol[:8]}: {', '.join(row.name for row in board.rows)}"
+            for board in leaderboard.boards
+        )
+        raise DataError(
+            f"these runs were measured in different ways, which one report cannot compare: {ways}. "
+            "Give runs of one protocol, or evaluate the others again"
+        )
+    (board,) = leaderboard.boards
+    place = Path(to)
+    with writing_to(place):
+        write_page(place, page(board, leaderboard, found, sweeps))
+    console.print(f"Report: {BOLD}{place.absolute().as_uri()}{END}", soft_wrap=True)
+
+
+def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swept]]:
+    """What was measured in the folders, with the references beside a run, each once; and the sweeps."""
+    found: list[Measured] = []
+    sweeps: list[Swept] = []
+    for name in runs:
+        folder = _folder(name, output)
+        inside = find(folder)
+        if sweep := swept.read(folder, inside):
+            sweeps.append(sweep)
+            inside = sweep.kept(inside)
+        for one in inside:
+            found += [one, *_beside(one)]
+    return without_copies(found), sweeps
+
+
+def _beside(run: Measured) -> list[Measured]:
+    """The student before training and the teacher that a run's experiment measured."""
+    if run.execution is None:
+        return []
+    group = run.execution.group
+    near = find(run.folder.parent)
+    return [one for one in near if one.role in REFERENCES and one.last.execution == group]
+
+
+def _folder(name: str, output: Path) -> Path:
+    for folder in (Path(name), output / name):
+        if folder.is_dir():
+            return folder
+    runs = (str(path.parent.relative_to(output)) for path in output.glob(f"*/*/{SAMPLES}"))
+    known = sorted(runs, key=natural)
+    raise DataError(
+        f"no run {name!r} here or below {output}"
+        + (f"; there are {', '.join(known)}" if known else "")
+    )
+
+
+def page(
+    board: Board, leaderboard: Leaderboard, order: Sequence[Measured], sweeps: Sequence[Swept]
+) -> str:
+    """The page as one file, with all that it needs.
+
+    Args:
+        order: what was measured, as it was named.
+    """
+    left_out = leaderboard.left_out
+    rows = _ordered(board, order)
+    apart = pairings(rows)
+    trained = [row for row in rows if row.role == "run"]
+    told = [row.runs[0] for row in trained or rows[:1]]
+    return page_files.template("report.html.j2").render(
+        name=_joined([run.config.get("name", run.name) for run in told]),
+        question=_joined([run.config.get("description", "") for run in told], " / "),
+        until=leaderboard.until,
+        version=opdlab.__version__,
+        title=tables.title(board),
+        rows=rows,
+        board=board,
+        standings=_standings(board, rows),
+        pairs=apart,
+        found=[sentence(one) for one in apart if one.headline and one.headline.shown],
+        open=[sentence(one) for one in apart if one.headline and not one.headline.shown],
+        caveats=[*(sweep.caveat for sweep in sweeps), *caveats(rows, apart, left_out)],
+        shares=[share for sweep in sweeps for share in sweep.shares],
+        settings=differing(trained),
+        names=[row.name for row in trained],
+        facts=_facts([run for row in trained for run in row.runs]),
+        figures=page_files.embedded(list(figures(trained, apart))),
+        style=page_files.asset("style.css"),
+        plotly=get_plotlyjs().replace("</script", "<\\/script"),
+        script=page_files.asset("report.js"),
+        percent=tables.percent,
+        big=tables.big,
+        seeds=tables.seeds,
+        points=points,
+        reading=tables.READING,
+    )
+
+
+def _joined(values: Sequence[Any], by: str = " and ") -> str:
+    """Values that differ, each once."""
+    return by.join(dict.fromkeys(text for text in (str(each).strip() for each in values) if text))
+
+
+def _ordered(board: Board, order: Sequence[Measured]) -> list[Row]:
+    """References first, then runs in the order in which they were given."""
+    places = {one.ids: place for place, one in enumerate(order)}
+    first = {row.name: min(places[run.ids] for run in row.runs) for row in board.rows}
+    kinds = {"student": 0, "teacher": 1}
+    return sorted(board.rows, key=lambda row: (kinds.get(row.role, 2), first[row.name]))
+
+
+def _standings(board: Board, rows: Sequence[Row]) -> list[str]:
+    main = board.standings.get(AVERAGE) or next(iter(board.standings.values()))
+    places = {row.name: str(one or "?") for row, one in zip(board.rows, main, strict=True)}
+    return [places[row.name] for row in rows]
+
+
+def pairings(rows: Sequence[Row]) -> list[Pairing]:
+    """Every run against its own student before training, then every other row against the first run.
+
+    The page claims all of them, so they are corrected over all of them.
+    """
+    students = {row.runs[0].last.subject.model: row for row in rows if row.role == "student"}
+    others = [row for row in rows if row.role not in REFERENCES]
+    sides: list[tuple[Row, Row]] = []
+    for row in others:
+        execution = row.runs[0].execution
+        student = students.get(execution.student_model) if execution else None
+        if student is not None:
+            sides.append((student, row))
+    sides += [(others[0], row) for row in others[1:]]
+    return [Pairing(a, b, found) for (a, b), found in zip(sides, pairs(sides), strict=True)]
+
+
+def points(difference: Difference) -> str:
+    """A difference in points with its interval."""
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def sentence(one: Pairing) -> str:
+    """The difference of a pair in words, over problems and over training seeds."""
+    d = one.headline
+    assert d is not None
+    way = "better" if d.value > 0 else "worse"
+    over = f"over {len(one.a.cells)} benchmarks" if len(one.a.cells) > 1 else f"on {d.benchmark}"
+    size = f"{points(d)} points of mean@k {over}, p = {d.p:.2g}"
+    if not d.shown:
+        return f"{one.b.name} and {one.a.name} are not told apart: {size}. {what_it_takes(d)}"
+    words = f"{one.b.name} is {way} than {one.a.name} as they were trained: {size}."
+    if d.seeds is not None and d.seeds.shown:
+        low, high = 100 * d.seeds.low, 100 * d.seeds.high
+        count = len(d.seeds.each)
+        words += f" It holds over {count} training seeds, too: [{low:+.1f}, {high:+.1f}]."
+    return f"{words} {on_single(one.differences)}".rstrip()
+
+
+def on_single(differences: Sequence[Difference]) -> str:
+    """Where the last difference, over all, shows on single benchmarks, and where its opposite does."""
+    if len(differences) == 1:
+        return ""
+    *each, overall = differences
+    shown = [d for d in each if d.shown]
+    same = [_held(d) for d in shown if d.value * overall.value > 0]
+    other = [_held(d) for d in shown if d.value * overall.value < 0]
+    words = f"On single benchmarks it shows on {', '.join(same) or 'none of them'}"
+    return f"{words}; the other way on {', '.join(other)}." if other else f"{words}."
+
+
+def _held(d: Difference) -> str:
+    """A benchmark's name, with a word where its difference does not hold over training seeds."""
+    lucky = d.seeds is not None and not d.seeds.shown
+    return f"{d.benchmark} (not over training seeds)" if lucky else d.benchmark
+
+
+def what_it_takes(d: Difference) -> str:
+    """How much more would find a difference of the size seen."""
+    if d.smallest is None:
+        why = "a single problem shows" if d.fewest < 2 else "problems that all differ alike show"
+        return f"Which differences were to be found is not known: {why} no spread."
+    found = (
+        f"What was run finds differences of {100 * d.smallest:.1f} points or more in 80 % of cases"
+    )
+    if d.needed is None:
+        return f"{found}; a difference this close to nothing would take endlessly many problems."
+    each = "problems in each benchmark" if d.benchmark == AVERAGE else "problems"
+    if d.needed <= d.fewest:
+        # The size seen would be found with what there is; that it was not is the test's caution.
+        return f"{found}; one of the size seen is at the edge of that, and a few more {each} may decide."
+    return f"{found}; one of the size seen, if it is true, takes about {d.needed} {each}."
+
+
+def caveats(
+    rows: Sequence[Row], pairs: Sequence[Pairing], left_out: Sequence[tuple[str, str]]
+) -> Iterator[str]:
+    """What the figures cannot say."""
+    single = [row.name for row in rows if row.role == "run" and len(row.runs) == 1]
+    if single:
+        yield (
+            f"{', '.join(single)}: one training seed. Nothing follows for another training of the same "
+            "configuration; two seeds say something, five say how much they scatter."
+        )
+    for one in pairs:
+        d = one.headline
+        if d is not None and d.seeds is not None and not d.seeds.shown:
+            more = f"about {d.seeds.needed} seeds" if d.seeds.needed else "endlessly many seeds"
+            if not d.seeds.spread:
+                more = "an unknown number of seeds, since these do not differ"
+            spread = ", ".join(f"{100 * x:+.1f}" for x in d.seeds.each)
+            yield (
+                f"{one.b.name} against {one.a.name} over training seeds: {spread} points, interval "
+                f"[{100 * d.seeds.low:+.1f}, {100 * d.seeds.high:+.1f}]. For new training runs no "
+                f"difference is shown; one of this size takes {more}."
+            )
+    for row in rows:
+        cut = row.average_of("truncated")
+        if cut > 0.1:
+            yield (
+                f"{row.name}: {100 * cut:.0f} % of responses were cut at the length limit; its score "
+                "speaks of that, too."
+            )
+        if faults := sum(cell.faults for cell in row.cells.values()):
+            yield f"{row.name}: {faults} samples could not be graded; grade them again before concluding."
+    yield from (f"Left out: {name}: {why}" for name, why in left_out)
+
+
+def differing(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """Keys of the configuration in which the runs differ, with the value of each; "–" for none."""
+    flat = [
+        dict(flatten({k: v for k, v in row.runs[0].config.items() if k not in UNTOLD}))
+        for row in rows
+    ]
+    keys = dict.fromkeys(key for config in flat for key in config)
+    found = ((key, [config.get(key, "–").replace("None", "–") for config in flat]) for key in keys)
+    return [(key, values) for key, values in found if len(set(values)) > 1]
+
+
+def _facts(runs: Sequence[Measured]) -> list[tuple[str, str]]:
+    """Models, code and machine: of each fact all values that the runs have."""
+    found: dict[str, dict[str, None]] = {"student": {}, "teacher": {}, "code": {}, "machine": {}}
+    for execution in filter(None, (run.execution for run in runs)):
+        code, place = execution.code, execution.environment
+        changed = " (changed)" if code.get("changed") else ""
+        commit = str(code.get("commit") or "")[:10]
+        values = {
+            "student": _model(execution.student),
+            "teacher": _model(execution.teacher),
+            "code": f"{code.get('version', '')} {commit}{changed}".strip(),
+            "machine": ", ".join(place.get("devices", [])) or str(place.get("system", "")),
+        }
+        for name, value in values.items():
+            found[name][value] = None
+    return [(name, "; ".join(filter(None, values))) for name, values in found.items() if values]
+
+
+def _model(contents: Mapping[str, Any]) -> str:
+    """A model's name, and the beginning of its weights' hash: a path may hold another one tomorrow."""
+    return f"{contents.get('name')} ({str(contents.get('weights_sha256'))[:8]})"
+
+
+def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str, Any]]:
+    """Traces and axis titles of every figure that there are data for."""
+    training = [(row, training_curves([run.metrics for run in row.runs])) for row in rows]
+    for metric, label in CURVES.items():
+        lines = [
+            _line(row.name, curves[metric], n)
+            for n, (row, curves) in enumerate(training)
+            if metric in curves
+        ]
+        if lines:
+            yield {
+                "title": label,
+                "x": "step",
+                "share": metric in SHARES,
+                "traces": lines,
+            }
+    fidelity = [
+        {
+            **_line(f"{row.name}, {part}", curve, n),
+            "mode": "lines+markers",
+            "line": {"dash": "dot" if part == "first steps" else "solid"},
+        }
+        for n, row in enumerate(rows)
+        for part, curve in fidelity_curves([run.metrics for run in row.runs]).items()
+    ]
+    if fidelity:
+        yield {
+            "title": "fidelity by position, in the first and the last tenth of training",
+            "x": "position in the response, tokens",
+            "traces": fidelity,
+        }
+    scale = _scale([d for one in pairs for d in one.differences])
+    for one in pairs:
+        yield {
+            "title": f"{one.b.name} minus {one.a.name}, points of mean@k",
+            "x": "points, 95 % over problems",
+            "range": scale,
+            "traces": [_forest(one.differences)],
+        }
+
+
+def _scale(differences: Sequence[Difference]) -> list[float]:
+    """One axis for all differences, in points, with 0 on it: what looks alike is alike."""
+    ends = [0.0, *(100 * end for d in differences for end in (d.low, d.high))]
+    margin = 0.05 * (max(ends) - min(ends)) or 1.0
+    return [min(ends) - margin, max(ends) + margin]
+
+
+def _line(name: str, curve: Curve, n: int) -> dict[str, Any]:
+    x, y = curve
+    return {"name": name, "x": x, "y": y, "mode": "lines", "colour": n}
+
+
+def _forest(differences: Sequence[Difference]) -> dict[str, Any]:
+    rows = list(reversed(differences))
+    return {
+        "mode": "markers",
+        "x": [100 * d.value for d in rows],
+        "y": [d.benchmark for d in rows],
+        "marks": [("up" if d.value > 0 else "down") if d.shown else "dim" for d in rows],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [100 * (d.high - d.value) for d in rows],
+            "arrayminus": [100 * (d.value - d.low) for d in rows],
+        },
+    }

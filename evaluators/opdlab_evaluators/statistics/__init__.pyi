@@ -1,0 +1,18 @@
+from .intervals import (
+    ROUNDING as ROUNDING,
+    combine as combine,
+    constant as constant,
+    difference_interval as difference_interval,
+    mean_interval as mean_interval,
+    seed_interval as seed_interval,
+)
+from .metrics import MajAtK as MajAtK, MeanAtK as MeanAtK, PassAtK as PassAtK
+from .ranking import Standing as Standing, rank as rank
+from .resampling import (
+    holm as holm,
+    shares as shares,
+    sign_flip_p as sign_flip_p,
+    together as together,
+)
+from .scores import granularity_ok as granularity_ok, joint_protocol as joint_protocol
+from .seeds import t_test as t_test
