@@ -494,6 +494,12 @@ def test_a_horizon_beyond_what_was_seen_moved_by_that_much_or_more() -> None:
     assert ": at least +" in str(decay.horizon_change(before, after, 0.6, seed=0))
 
 
+def test_two_problems_have_an_interval_and_one_has_none() -> None:
+    low, high = decay.over_problems("difference_interval", np.array([0.1, 0.3]))
+    assert low < 0.2 < high
+    assert np.isnan(decay.over_problems("difference_interval", np.array([0.1]))).all()
+
+
 def test_the_horizon_is_where_fidelity_falls_below_the_limit(found) -> None:
     """F crosses 0.6 where 0.5 / (1 + exp(40 (t - 0.12))) = 0.2, at 0.12 + ln(1.5) / 40 = 0.130."""
     horizon = found["models"]["student-0"]["horizon"]
