@@ -1,5 +1,7 @@
 """Where the final answer of a completion stands."""
 
+from time import process_time
+
 import pytest
 
 from opdlab_evaluators.answers.extraction import after_thinking, extract
@@ -101,3 +103,18 @@ def test_an_exclamation_and_a_mark_of_the_end_are_no_part_of_an_answer(completio
     found = extract(completion)
     assert found is not None
     assert found.text == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" + " \n" * 4000 + "y is 5.",
+        "a . " * 4000 + "5",
+        "\u2713 " * 4000 + "5",
+        " ." * 9000 + "5",
+    ],
+)
+def test_the_last_statement_is_looked_for_in_time_linear_in_its_length(text):
+    began = process_time()
+    extract(text)
+    assert process_time() - began < 1

@@ -17,7 +17,19 @@ from opdlab_evaluators.answers.words import NUMBER_WORDS, changes_nothing
 
 # They begin a clause that gives a reason or names a step; whatever it holds is not the answer.
 _REASONING = ("since", "because", "as", "given", "when")
-_CIRCUMSTANTIAL = ("to", "rounded", "from", "by", "with", "in", "after", "at")
+_CIRCUMSTANTIAL = (
+    "to",
+    "rounded",
+    "from",
+    "by",
+    "with",
+    "in",
+    "after",
+    "at",
+    "on",
+    "during",
+    "over",
+)
 _STEPS = frozenset(
     names_of(
         "adding subtracting multiplying dividing combining substituting solving simplifying converting"
@@ -74,6 +86,13 @@ def levels(tokens: Sequence[Token]) -> list[int]:
 def behind_reason(tokens: list[Token]) -> list[Token] | None:
     """What follows a clause that gives a reason or a step, up to a comma; None without one."""
     first = tokens[0].text.lower() if tokens and tokens[0].kind == "word" else ""
+    later = tokens[: [*map(str, tokens), ","].index(",")]
+    if (
+        later
+        and later[-1].text.lower() in ("now", "later", "ago")
+        and all(token.kind == "word" for token in later)
+    ):
+        return tokens[len(later) + 1 :] or None
     if first not in (*_REASONING, *_CIRCUMSTANTIAL, *_STEPS):
         return None
     if first in _STEPS and len(tokens) > 3 and str(tokens[1]) == ",":
@@ -151,9 +170,17 @@ def _is_circumstance(rest: list[Token]) -> bool:
     if words[0] not in _CIRCUMSTANCE | {"from"} or len(numbers) != 1:
         return False
     (at,) = numbers
+    spent = len(rest) == 3 and at == 1 and _lasts(words[2])
+    if spent:
+        return True
     ended = words[max(at - 4, 0) : at - 1] in (["the", "end", "of"], ["the", "course", "of"])
     known = words[at - 1] in _KNOWN and (words[at - 2] in _CIRCUMSTANCE or ended)
     return at > 1 and known and at + 1 < len(rest) and is_harmless(rest[:at] + rest[at + 1 :])
+
+
+def _lasts(word: str) -> bool:
+    found = unit(word)
+    return found is not None and found.dimension == (("time", 1),)
 
 
 def _is_measured(tokens: Sequence[Token], place: int) -> bool:

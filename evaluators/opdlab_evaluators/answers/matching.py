@@ -383,6 +383,10 @@ def _is_asked(tree: Tree) -> bool:
     if kind == "absolute":
         name = parts[0][1] if parts[0][0] == "letter" else ""
         return name in ("z", "w") or name.isupper() or len(letters(parts[0])) > 1
+    if kind == "root":
+        return len(letters(parts[0])) > 1
+    if kind == "modulo":
+        return True
     if kind in ("add", "over", "minus"):
         return len(letters(tree)) > 1 or all(map(_is_asked, parts))
     return False

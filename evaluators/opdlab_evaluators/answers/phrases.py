@@ -41,6 +41,7 @@ _REASONS = re.compile(
     r"|by (?:the|symmetry|induction)\b|from (?:the|above|step)\b))\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
+_VALUED = re.compile(r"[\d\\]")
 _CHECKED = re.compile(r"\s\((?:[a-z]{3,20}\s|[a-z]{3,20},)[^()]{0,200}\)\s*$", re.IGNORECASE)
 # Directly behind a number, a letter or a bracket it is no exclamation.
 _FACTORIAL = re.compile(r"(?:\d|\)|(?<![A-Za-z])[A-Za-z])!$")
@@ -69,7 +70,7 @@ _STATES = re.compile(
 _VERB_ALONE = re.compile(r"^(?:\w+,? ){0,2}[Tt]he \w+ (?:does not exist|diverges|converges)\W*$")
 _LABELLED = re.compile(r"[A-Z][A-Za-z ]{2,60}[*_]{0,2}:(?=[*_]{0,2}\s)")
 # A sentence in which a value stands, and which may say what it is by any verb.
-_HOLDING = re.compile(r"(?:[A-Z(]|\d+\s[a-z])(?=[^\n]*(?:\d|\\[a-zA-Z]|\$))")
+_HOLDING = re.compile(r"(?:[A-Za-z(]|\d+\s[a-z])(?=[^\n]*(?:\d|\\[a-zA-Z]|\$))")
 # It announces a step, or asks, or doubts.
 _OPEN = re.compile(
     r"(?:\W*)(?:let'?s|let us|next|first|step|wait|hmm|maybe|perhaps|suppose|assume|consider|try|check|note"
@@ -90,11 +91,11 @@ _TASK = re.compile(
 )
 # Words of farewell, and marks of the end, behind the last statement.
 _FAREWELL = re.compile(
-    r"(?:(?<=[.!?*$)\d])[ \t]+|\s*\n\s*)(?:Let me know|I hope|Hope this|Hope that|Feel free"
-    r"|Would you like|If you (?:have|need|want|would)|Is there anything|Do you (?:want|have|need)"
-    r"|Happy to|Good luck|Q\.?E\.?D)[^\n]*$"
+    r"(?:^|(?<=[.!?*$)\d])[ \t]{1,9})(?:Let me know|I hope|Hope this|Hope that|Feel free|Would you like"
+    r"|If you (?:have|need|want|would)|Is there anything|Do you (?:want|have|need)|Happy to|Good luck"
+    r"|Q\.?E\.?D)"
 )
-_DONE = re.compile(r"[\s✓✔✅☑∎■□🎉👍️]+$")
+_DONE = " \t\r\n✓✔✅☑∎■□🎉👍\ufe0f"
 _THEREFORE = re.compile(
     r"^(?:\s|[∴⇒→⟹➡👉✅✔️]|\\(?:therefore|Rightarrow|implies|Longrightarrow|to)(?![a-zA-Z]))+"
 )
@@ -114,7 +115,7 @@ def answer_phrase(text: str) -> str | None:
 
 def last_statement(text: str) -> str | None:
     """What the last line states, where it is set alone, is an equation or says what something is."""
-    text = _DONE.sub("", _FAREWELL.sub("", text[-FAREWELL:].rstrip()).rstrip())
+    text = _without_farewell(text[-FAREWELL:].rstrip()).rstrip(_DONE)
     line = text[text.rfind("\n", max(0, len(text) - LONGEST)) + 1 :].strip()
     line = _THEREFORE.sub("", line)
     if not line or len(line) >= LONGEST:
@@ -135,10 +136,19 @@ def last_statement(text: str) -> str | None:
     return _phrase(sentence, 0) if _is_statement(sentence, text) else None
 
 
+def _without_farewell(text: str) -> str:
+    start = text.rfind("\n") + 1
+    line = text[start:].lstrip()
+    farewell = _FAREWELL.search(line)
+    return text if farewell is None else f"{text[:start]}{line[: farewell.start()]}"
+
+
 def _is_statement(sentence: str, text: str) -> bool:
     """Whether the last sentence of a text says what something is."""
     if sentence.endswith("?") or _OPEN.match(sentence):
         return False
+    if re.fullmatch(r"(?:yes|no|true|false)\W*", sentence, re.IGNORECASE):
+        return True
     if _VERB_ALONE.search(sentence):
         return True
     states = _STATES.search(sentence)
@@ -229,6 +239,8 @@ def _is_money(window: str, place: int) -> bool:
 
 
 def _trimmed(phrase: str) -> str | None:
-    phrase = _REASONS.sub("", phrase)
+    stated = _REASONS.sub("", phrase)
+    # `So, by the end of the week, he has run 28 miles` begins with what tells more.
+    phrase = stated if _VALUED.search(stated) or not _VALUED.search(phrase) else phrase
     phrase = _CHECKED.sub("", phrase)
     return phrase.strip().strip("*_`").rstrip(" .").strip() or None

@@ -22,7 +22,7 @@ from opdlab_evaluators.answers.clauses import (
     spelled,
     without_circumstance,
 )
-from opdlab_evaluators.answers.outline import is_harmless
+from opdlab_evaluators.answers.outline import is_harmless, outlined
 from opdlab_evaluators.answers.tokens import FUNCTIONS, Token, names_of
 from opdlab_evaluators.answers.units import ADJECTIVES, unit
 from opdlab_evaluators.answers.words import NUMBER_WORDS, SHARES, changes_nothing, without_lead
@@ -48,11 +48,13 @@ _LINKS = tuple(
         "reached", "arrives at", "arrive at", "meet at", "meets at", "starts at", "ends at",
         "leaves at", "falls on", "occurs on", "is located at", "lies at", "is at", "lasts",
         "lasted", "planted", "picked", "caught", "ordered", "donated", "drink", "finishes at",
-        "finished at", "begins at", "get", "obtain", "find", "is minimized when", "is minimized at",
-        "is maximized when", "is maximized at", "is undefined at", "is undefined when",
-        "can be factored as", "lies in", "is increasing on", "is decreasing on", "ends up with",
-        "end up with", "occurs at", "occurs when", "intersect at", "covers", "sees", "owned",
-        "owns", "grows", "grew",
+        "come to", "amount to", "passes through", "represents", "finished at", "begins at", "get",
+        "obtain", "find", "is minimized when", "is minimized at", "is maximized when",
+        "is maximized at", "is undefined at", "is undefined when", "can be factored as", "lies in",
+        "is increasing on", "is decreasing on", "ends up with", "end up with", "occurs at",
+        "occurs when", "intersect at", "covers", "sees", "owned", "owns", "grows", "grew",
+        "ran for", "walked for", "flew for", "worked for", "lasted for", "read for", "grew by",
+        "increased by", "decreased by", "rose by", "fell by", "dropped by",
     )
 )  # fmt: skip
 _LINKS_BY_WORD = {
@@ -90,7 +92,8 @@ _ALSO = (("or",), ("=",), ("\\approx",), ("that", "is"), ("equivalently",), ("wh
 _TRAILING = (
     ("only",), ("respectively",), ("exactly",), ("precisely",), ("in", "total"), ("is", "the", "answer"),
     ("is", "the", "only", "solution"), ("is", "the", "solution"), ("is", "the", "final", "answer"),
-    ("is", "the", "only", "answer"), ("is", "the", "correct", "answer"),
+    ("works",), ("satisfies", "the", "equation"), ("satisfies", "the", "original", "equation"),
+    ("satisfies", "the", "condition"), ("is", "the", "only", "answer"), ("is", "the", "correct", "answer"),
     ("as", "required"), ("as", "desired"), ("as", "expected"),
     ("as", "claimed"), ("as", "needed"),
 )  # fmt: skip
@@ -151,7 +154,8 @@ _APPOSED = frozenset(
         "point points interval intervals set line lines vertex pair pairs triple triples tuple"
         " coordinates vector matrix equation function polynomial expression fraction number numbers"
         " integer integers value values prime primes root roots solution solutions zeros zeroes angle"
-        " circle parabola ratio variable union"
+        " circle parabola ratio variable union volume area perimeter radius diameter circumference length"
+        " width height slope measure"
     )
 )
 _ADJECTIVES = frozenset(
@@ -203,7 +207,9 @@ def _concluded(tokens: list[Token]) -> list[Token]:
     if ended is not None and _states(tokens[: len(tokens) - len(ended)]):
         return ended
     behind = behind_reason(tokens)
-    if behind is not None and (_states(behind) or without_lead(behind) != behind):
+    if behind is not None and (
+        _states(behind) or without_lead(behind) != behind or outlined(behind) is not None
+    ):
         return behind
     front, rest = (tokens[: commas[0]], tokens[commas[0] + 1 :]) if commas else ([], [])
     if len(front) > 1 and len(rest) > 2 and is_harmless(front) and _states(rest[1:]):
@@ -372,13 +378,24 @@ def _said_of(head: list[Token], rest: list[Token]) -> list[Token] | None:
     if len(head) == 1 and head[0].kind in ("letter", "command"):
         # `x is 5`
         return [*head, Token("symbol", "="), *_without_apposed(rest)]
-    subject = _without_percent(_without_point(head), rest)
+    subject = _without_sign(_without_percent(_without_point(head), rest), rest)
     return rest if _is_subject(subject) else None
 
 
 def _names_itself(tokens: Sequence[Token]) -> bool:
     """Whether an equation begins with a letter that it defines."""
     return tokens[0].kind == "letter" and any(str(t) == "=" for t in tokens[1:])
+
+
+def _without_sign(head: list[Token], rest: Sequence[Token]) -> list[Token]:
+    """`the negative solution`, of what is negative."""
+    if str(rest[0]) != "-":
+        return head
+    kept = [t for n, t in enumerate(head) if [x.text for x in head[n : n + 2]] not in _NEGATIVE]
+    return kept or head
+
+
+_NEGATIVE = tuple(["negative", noun] for noun in ("solution", "root", "value", "number", "integer"))
 
 
 def _without_point(head: list[Token]) -> list[Token]:

@@ -89,7 +89,8 @@ def changes_nothing(words: Sequence[str]) -> bool:
 
 # What the words of an answer may say beside the gold's: `the function is even`, `an even function`.
 _SUBJECT = re.compile(
-    r"(?:it s|[\w ]{1,60}? (?:is|are|was|were|must be|will be|falls|fell|lands|occurs)(?: an?)?) "
+    r"(?:it s|[\w ]{1,60}? (?:is|are|was|were|must be|will be"
+    r"|falls|fell|lands|occurs|represents)(?: an?)?) "
 )
 _CONFIRMED = re.compile(r" (?:is|was) (?:correct|(?:correct |right |final )?answer|winner)$")
 _KINDS = frozenset(
@@ -110,9 +111,11 @@ _SAYS_ALL = {
     "infinitely many": re.compile(r"there are infinitely many(?: (?:such )?\w+)?"),
 }
 _NO_MATCH = re.compile(r"(?!)")
+_NO = re.compile(r"no (?:it|they|this|that|he|she) (?:(?:is|are|was|does|do|did|can) not|cannot) ")
 _OF_MOST = re.compile(
     r" (?:has|had|is|was|ran|runs|won|got|earned|scored|made)(?: by far)? \w*(?:greatest|highest|fastest"
     r"|largest|biggest|longest|tallest|oldest|most|best|first|winner)\b"
+    r"| (?:(?:wins|won)(?: (?:game|race|contest|match))?)$"
 )
 
 
@@ -127,6 +130,8 @@ def _is_name_of_most(gold: str, answer: str) -> bool:
 def says_words(gold: str, answer: str) -> bool:
     """Whether the answer's words, both as `plain_words` gives them, are the gold's in a sentence."""
     answer = _CONFIRMED.sub("", answer)
+    if gold == "no" and _NO.match(answer):
+        return changes_nothing(answer.replace(" not ", " ").replace(" cannot ", " ").split()[1:])
     if gold in ("yes", "no", "true", "false") and answer.startswith(f"{gold} "):
         return changes_nothing(answer.split()[1:])
     if " and " in gold and set(gold.split(" and ")) == set(answer.split(" and ")):
