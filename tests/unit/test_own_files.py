@@ -126,6 +126,14 @@ def test_a_mark_that_names_files_elsewhere_removes_none_of_them(tmp_path: Path) 
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_a_mark_that_a_killed_command_had_not_written_whole_makes_no_folder_anothers(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / f".{MARK}.0123abcd.partial").write_text("{")
+    write(tmp_path, **{"a.md": "1"})
+    assert (tmp_path / "a.md").read_text() == "1"
+
+
 def test_a_file_that_a_user_changed_is_the_users(tmp_path: Path) -> None:
     place = tmp_path / "place"
     write(place, **{"a.md": "1", "data/b.js": "1", "data/c.js": "1"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,9 @@ def test_a_pretraining_takes_no_folder_in_which_others_keep_files(tmp_path: Path
     with pytest.raises(ResumeError, match="holds model and no pretraining: choose another"):
         pretrain(small(output=str(tmp_path)))
     assert (tmp_path / "tiny" / "model" / "README.md").read_text() == "mine"
+    shutil.rmtree(tmp_path / "tiny" / "model")
+    (tmp_path / "tiny" / ".pretraining.yaml.0123abcd.partial").write_text("killed")
+    pretrain(small(output=str(tmp_path), steps=3, evaluation={}))
 
 
 def test_a_pretraining_goes_on_from_another_model(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from opdlab.errors import DataError
-from opdlab.files import read_record, write_whole
+from opdlab.files import is_partial, read_record, write_whole
 
 MARK = ".opdlab-files.json"
 """In a folder: which files opdlab wrote there."""
@@ -55,7 +55,8 @@ def require_own_folder(place: Path) -> Mark:
     if (place / MARK).exists():
         remedy = f"if nothing in {place} is yours, remove it; else name another folder by --to"
         return read_record(place / MARK, Mark, remedy=remedy)
-    if strange := sorted({path.name for path in place.iterdir()} - {LOCK}):
+    names = {path.name for path in place.iterdir() if not is_partial(path)}
+    if strange := sorted(names - {LOCK}):
         raise DataError(
             f"{place} holds {strange[0]} and no file that opdlab wrote: nothing was written, so that "
             "nothing of yours is lost; name a new or empty folder by --to"

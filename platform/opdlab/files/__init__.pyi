@@ -28,6 +28,7 @@ from .shipped import (
 from .whole_files import (
     built as built,
     damaged as damaged,
+    is_partial as is_partial,
     read_json as read_json,
     read_record as read_record,
     whole_folder as whole_folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,11 @@ from opdlab.errors import DataError
 
 Record = TypeVar("Record")
 RESTORE = "restore it from a copy"
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a writer that was killed left a file behind, which nobody reads."""
+    return re.fullmatch(r"\..*\.[0-9a-f]{8}\.partial", path.name) is not None
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

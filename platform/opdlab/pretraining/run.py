@@ -25,7 +25,7 @@ from opdlab.configuration import Pretraining, loader
 from opdlab.console import BOLD, END, YELLOW, Stopped, StopRequest, console
 from opdlab.errors import ModelError, NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
-from opdlab.files import claimed, whole_folder
+from opdlab.files import claimed, is_partial, whole_folder
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.pretraining.characters import BOS_ID, EOS_ID, PAD_ID, character_tokenizer
@@ -75,7 +75,8 @@ def _pretrain(config: Pretraining, folder: Path) -> Path:
 def claim(folder: Path, config: Pretraining, resume: bool) -> None:
     """Take an unused folder, or one that the same pretraining has begun."""
     path = folder / CONFIG
-    if folder.exists() and not path.exists() and (other := next(folder.iterdir(), None)):
+    found = folder.iterdir() if folder.exists() and not path.exists() else ()
+    if other := next((one for one in found if not is_partial(one)), None):
         raise ResumeError(
             f"{folder} holds {other.name} and no pretraining: choose another `name` or `output`, so that "
             "nothing of yours is written over"

@@ -107,6 +107,10 @@ def open_storage(config: Experiment, sweep: Sweep) -> RDBStorage:
 def unusable(url: str, error: Exception) -> SweepError:
     """What to do about a database that does not answer, does not exist, or lacks its driver."""
     cause = credentials.hide(str(error.__cause__ or error)).strip().splitlines()[0]
+    if "disk" in cause:
+        return SweepError(
+            f"the database {url} cannot be used ({cause}). Free space there, and run the same command again"
+        )
     return SweepError(
         f"the database {url} cannot be used ({cause}). Start it, correct sweep.storage (such as "
         "postgresql+psycopg://user@host/name), or for PostgreSQL install the extra: pip install "
