@@ -13,9 +13,12 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -33,8 +36,14 @@ from opdlab.tracking.mlflow_store import open_client
 NAME = "[bold]o'ps $(x) \u00fc [/data]"
 STEPS = 8
 LIMIT_S = 120
-TRAINS = ("train", "sweep")
+PRETRAINING = ("pretrain/student", "steps=20", "checkpoint_every=4", "evaluation.benchmarks=[]")
+PRETRAINING += tuple(
+    f"architecture.{key}={value}"
+    for key, value in {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16}.items()
+)
 READS = (
+    "diagnose",
+    "doctor",
     "compare",
     "leaderboard",
     "report",
@@ -63,6 +72,7 @@ class Weather:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         }
         self.story: list[str] = []
+        self.made = 0
         self.left: list[Path] = []  # places that the runs were moved away from
 
     def words(self, command: str, *more: str) -> list[str]:
@@ -83,8 +93,13 @@ class Weather:
             "samples": [run],
             "regrade": [run],
             "sync": ["--output", str(laboratory.output)],
+            "pretrain": [*PRETRAINING, "warmup_steps=2", f"output={self._made()}"],
         }
         return [command, *found.get(command, [str(file)]), *more]
+
+    def _made(self) -> Path:
+        """Where the next model is made; one that is done is not made again."""
+        return self.laboratory.output / f"made-{self.made}"
 
     def _evaluated(self) -> Path:
         return next(self.laboratory.output.glob("evaluations/*"), Path("none"))
@@ -106,12 +121,13 @@ class Weather:
 
     def calm(self, command: str) -> None:
         """The command alone ends well."""
-        if command == "train" and list(self.laboratory.output.glob("small-*")):
+        begun = {"train": "small-*", "pretrain": f"{self._made().name}/*"}.get(command)
+        if begun is not None and list(self.laboratory.output.glob(begun)):
             process = self.begin(self.words(command, "--resume"))
             text = self.end(process)
             if process.returncode == 0:
                 return
-            assert "train without --resume first" in text, self.told(text)
+            assert re.search("train without --resume first|begin it without", text), self.told(text)
         process = self.begin(self.words(command))
         text = self.end(process)
         assert process.returncode == 0, self.told(text)
@@ -120,15 +136,18 @@ class Weather:
         """What happens to which command: each kind before any comes again, mostly to those that write."""
         kinds = [self.killed, self.killed, self.twice, self.full_disk, self.full_disk, self.server]
         kinds += [self.moved, self.copied, self.no_folder, self.clock]
+        kinds += [self.small_disk] if may_mount() else []
         while True:
             for kind in self.chance.sample(kinds, len(kinds)):
                 reads = [] if kind in (self.server, self.no_folder) else READS
-                weights = [4, 3, 2, *[0.6] * len(reads)]
-                yield kind, self.chance.choices(["train", "eval", "sweep", *reads], weights)[0]
+                weights = [4, 3, 2, 1.5, *[0.6] * len(reads)]
+                writes = ["train", "eval", "sweep", "pretrain"]
+                yield kind, self.chance.choices([*writes, *reads], weights)[0]
 
     def disturb(self, kind: Callable[[str], object], command: str) -> None:
         """One disturbance of one command, then the command alone, and a look at what is left."""
         self.story.append(f"# {kind.__name__}: {command}")
+        self.made += command == "pretrain"
         kind(command)
         self.calm(command)
         self.look()
@@ -153,6 +172,26 @@ class Weather:
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
         self.end(process)
+
+    def small_disk(self, command: str) -> None:
+        """The runs on a disk of their own, which fills up."""
+        words = self.words(command)
+        self.story.append("opdlab " + " ".join(words))
+        disk, output = self.laboratory.folder / "disk", self.laboratory.output
+        disk.mkdir(exist_ok=True)
+        spare = str(self.chance.choice([0, 16, 256, 1024]))
+        outer = ["unshare", "--map-root-user", "--mount", "bash", "-c", ON_A_DISK, "bash"]
+        inner = [sys.executable, "-c", "from opdlab.cli import main; main()", *words]
+        done = subprocess.run(
+            [*outer, str(disk), str(output), spare, *inner],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            env=self.environment,
+        )
+        text = done.stdout + done.stderr
+        self.story.append(f"  {spare} KiB left, {done.returncode}: {text[-300:]}")
+        assert "Traceback" not in text, self.told(text)
 
     def no_folder(self, command: str) -> None:
         process = self.begin(self.words(command, "output=/proc/none"))
@@ -195,6 +234,8 @@ class Weather:
                     r["step"] for r in self.laboratory.metrics("lgr", group.name) if "loss" in r
                 ]
                 assert steps == list(range(1, STEPS + 1)), self.told(f"{group.name}: {steps}")
+        for model in self.laboratory.output.glob("made-*/student/model"):
+            assert (model / "README.md").read_text(), self.told(f"{model} is not whole")
         open_client(f"sqlite:///{self.laboratory.output / 'mlflow.db'}")
 
     def blow(self, rounds: int, until: float = float("inf")) -> None:
@@ -210,6 +251,28 @@ class Weather:
                 self.disturb(kind, command)
         finally:
             os.chdir(home)
+
+
+ON_A_DISK = """set -e; disk=$1 runs=$2 spare=$3; shift 3
+mount -t tmpfs -o size=512m tmpfs "$disk"
+cp -a "$runs/." "$disk"
+used=$(df --output=used -k "$disk" | tail -1)
+mount -o "remount,size=$((used + spare))k" "$disk"
+mount --bind "$disk" "$runs"
+code=0; "$@" || code=$?
+umount "$runs"
+find "$runs" -mindepth 1 -delete
+cp -a "$disk/." "$runs"
+exit $code"""
+"""Runs a command while the folder of runs lies on a disk with little space left."""
+
+
+def may_mount() -> bool:
+    """Whether this user may mount a disk where nobody else sees it."""
+    words = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return (
+        bool(shutil.which("unshare")) and not subprocess.run(words, capture_output=True).returncode
+    )
 
 
 @contextlib.contextmanager

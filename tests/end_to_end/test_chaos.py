@@ -6,7 +6,7 @@ from pathlib import Path
 
 from chaos import Weather
 
-ROUNDS = 10  # each kind of disturbance comes once, killing and full disks twice
+ROUNDS = 11  # each kind of disturbance comes once, killing and full disks twice
 
 
 def test_every_command_ends_well_after_whatever_happened_to_it(tmp_path: Path, store: Path) -> None:
