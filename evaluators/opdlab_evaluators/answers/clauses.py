@@ -43,6 +43,7 @@ _RESULTING = (
     ("which", "makes"), ("which", "leaves"), ("which", "equals"), ("which", "yields"), ("resulting", "in"),
     ("for", "a", "total", "of"), ("for", "a", "grand", "total", "of"), ("and", "equals"), ("namely",),
 )  # fmt: skip
+_RESULTS = frozenset(words[0] for words in _RESULTING)
 _SHORTENED = {"that's": "that", "it's": "it", "he's": "he", "she's": "she", "there's": "there"}
 # What is known from the question already: `for all 16 glasses`.
 _RELATED = frozenset(("=", "<", ">", "\\le", "\\ge", "\\leq", "\\geq", "\\ne", "\\neq", "\\in"))
@@ -50,6 +51,7 @@ _KNOWN = frozenset(
     ["the", "all", "both", "these", "those", "his", "her", "their", "its", "every", "each"]
 )
 _CIRCUMSTANCE = frozenset(["for", "at", "after", "in", "during", "over", "by", "on"])
+_TELLING = _CIRCUMSTANCE | {"from", "when"}
 _ABOUT = ("approximately", "roughly", "about", "around")
 _POSSESSIVE = frozenset(["his", "her", "their", "the", "my", "our", "your", "its"])
 
@@ -76,6 +78,9 @@ def levels(tokens: Sequence[Token]) -> list[int]:
     """How many brackets are open at each token."""
     depth, found = 0, []
     for token in tokens:
+        if token.kind not in ("symbol", "command"):
+            found.append(depth)
+            continue
         text = str(token)
         depth -= text in CLOSING or text.startswith("\\end ")
         found.append(depth)
@@ -120,8 +125,9 @@ def _begins(tokens: Sequence[Token]) -> bool:
 
 def result(tokens: list[Token]) -> list[Token] | None:
     """What follows the last `giving`, `which means that`, `for a total of` behind a statement."""
-    depths = levels(tokens)
-    for place in range(len(tokens) - 2, 2, -1):
+    places = [n for n, t in enumerate(tokens) if t.kind == "word" and t.text.lower() in _RESULTS]
+    depths = levels(tokens) if places else []
+    for place in reversed([n for n in places if 2 < n < len(tokens) - 1]):
         for words in _RESULTING:
             if depths[place] or _words(tokens, place, len(words)) != words:
                 continue
@@ -145,7 +151,10 @@ def is_named_after(tokens: Sequence[Token]) -> bool:
 def without_circumstance(tokens: list[Token]) -> list[Token]:
     """`$64 for all 16 glasses`, `45 miles at the end of the 4 hours`: without what is known already."""
     for place in range(2, len(tokens)):
-        if tokens[place].kind != "word" or not _is_measured(tokens, place):
+        token = tokens[place]
+        if token.kind != "word" or token.text.lower() not in _TELLING:
+            continue
+        if not _is_measured(tokens, place):
             continue
         if _words(tokens, place, 3) == ("when", "divided", "by") and len(tokens) == place + 4:
             said = " ".join(t.text.lower() for t in tokens[:place])

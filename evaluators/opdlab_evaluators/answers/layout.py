@@ -182,8 +182,12 @@ def _rewritten(text: str) -> str:
     """Older or rarer ways to write something, in the usual one."""
     text = _ANGLES.sub(lambda m: "(" if m[1] == "l" else ")", _ROW_SPACE.sub(r"\1", text))
     text = _HALF_OF_DAY.sub(r"\1\2", _CURRENCY.sub("", _DEGREES.sub(r"^\\circ ", text)))
-    text = _INTERCEPT.sub(r"\1intercept", _SCALE.sub(_scale_of, text))
-    text = _INCHES.sub("''", _FEET.sub(r"\1 feet \2 inches", text))
+    if "circ" in text or "°" in text:
+        text = _SCALE.sub(_scale_of, text)
+    if "intercept" in text:
+        text = _INTERCEPT.sub(r"\1intercept", text)
+    if "'" in text or '"' in text:
+        text = _INCHES.sub("''", _FEET.sub(r"\1 feet \2 inches", text))
     text = _infix(_THAT_IS.sub("that is ", text.replace("{:}", ":")))
     lines = _ALIGNED.fullmatch(_DELIMITERS.sub(" ", text.strip()))
     if lines and r"\\" not in lines["row"].strip().removesuffix(r"\\"):
