@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from opdlab_evaluators.data.needed import count_needed, smallest
+from opdlab_evaluators.statistics.needed import count_needed, smallest
 from opdlab_evaluators.statistics.power import Spread, smallest_difference
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 from opdlab.console.terminal import SymbolConsole
 from opdlab.errors import DataError
 from opdlab.evaluation.power import table
-from opdlab_evaluators.data.needed import count_needed, factor, smallest
+from opdlab_evaluators.statistics.needed import count_needed, factor, smallest
 from opdlab_evaluators.statistics.power import Spread, assumed, from_samples, smallest_difference
 
 

@@ -16,7 +16,7 @@ from opdlab_dashboards.results import swept
 from opdlab_dashboards.results.board import build
 from opdlab_dashboards.results.differences import pair
 from opdlab_dashboards.results.measured import find
-from opdlab_evaluators.data.needed import smallest
+from opdlab_evaluators.statistics.needed import smallest
 from opdlab_evaluators.statistics.seeds import paired_over_seeds
 
 BOTH = ("code/long", "math/short")

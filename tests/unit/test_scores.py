@@ -14,7 +14,7 @@ from sample_rows import grid, row, rows, votes
 from opdlab.errors import DataError
 from opdlab.plugins import registry as plugins
 from opdlab.records import Verdict
-from opdlab_evaluators.data.answer_sheets import pass_at_every_k
+from opdlab_evaluators.statistics.answer_sheets import pass_at_every_k
 from opdlab_evaluators.statistics.intervals import mean_interval
 from opdlab_evaluators.statistics.scores import average, granularity_ok, summarise
 from opdlab_evaluators.statistics.voting import majority, mathematics

@@ -9,15 +9,16 @@ import numpy as np
 
 from opdlab_dashboards.results.board import AVERAGE
 from opdlab_dashboards.results.rows import Cell, Row
-from opdlab_evaluators.data import count_needed, smallest
 from opdlab_evaluators.statistics import (
     combine,
     constant,
+    count_needed,
     difference_interval,
     holm,
     seed_interval,
     shares,
     sign_flip_p,
+    smallest,
     t_test,
     together,
 )

@@ -12,8 +12,14 @@ from opdlab.errors import DataError
 from opdlab.evaluation import store
 from opdlab.identity import Execution, Measurement
 from opdlab_dashboards.results.measured import REFERENCES, Measured
-from opdlab_evaluators.data import Sheet, pass_at_every_k, sheets
-from opdlab_evaluators.statistics import combine, joint_protocol, mean_interval
+from opdlab_evaluators.statistics import (
+    Sheet,
+    combine,
+    joint_protocol,
+    mean_interval,
+    pass_at_every_k,
+    sheets,
+)
 
 ROLES = ("student", "teacher", "model", "run")
 

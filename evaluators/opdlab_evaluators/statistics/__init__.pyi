@@ -1,3 +1,4 @@
+from .answer_sheets import Sheet as Sheet, pass_at_every_k as pass_at_every_k, sheets as sheets
 from .intervals import (
     ROUNDING as ROUNDING,
     combine as combine,
@@ -7,6 +8,7 @@ from .intervals import (
     seed_interval as seed_interval,
 )
 from .metrics import MajAtK as MajAtK, MeanAtK as MeanAtK, PassAtK as PassAtK
+from .needed import count_needed as count_needed, smallest as smallest
 from .ranking import Standing as Standing, rank as rank
 from .resampling import (
     holm as holm,

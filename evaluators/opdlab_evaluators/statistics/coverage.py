@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from opdlab_evaluators.data import pass_at_every_k
+from opdlab_evaluators.statistics.answer_sheets import pass_at_every_k
 from opdlab_evaluators.statistics.intervals import (
     TAIL,
     combine,

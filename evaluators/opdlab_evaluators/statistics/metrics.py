@@ -20,7 +20,7 @@ import evaluate
 import numpy as np
 
 from opdlab.errors import DataError
-from opdlab_evaluators.data import pass_at_every_k
+from opdlab_evaluators.statistics.answer_sheets import pass_at_every_k
 from opdlab_evaluators.statistics.intervals import mean_interval
 from opdlab_evaluators.statistics.voting import Same, majority
 

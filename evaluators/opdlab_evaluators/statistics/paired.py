@@ -10,7 +10,7 @@ import numpy as np
 
 from opdlab.errors import DataError
 from opdlab.records import Sample
-from opdlab_evaluators.data import Sheet, pass_at_every_k, sheets
+from opdlab_evaluators.statistics.answer_sheets import Sheet, pass_at_every_k, sheets
 from opdlab_evaluators.statistics.intervals import combine, difference_interval
 from opdlab_evaluators.statistics.resampling import bootstrap_interval, sign_flip_p, together
 from opdlab_evaluators.statistics.scores import joint_protocol

@@ -13,8 +13,9 @@ import numpy as np
 
 from opdlab.errors import DataError
 from opdlab.records import Sample
-from opdlab_evaluators.data import Sheet, factor, sheets
+from opdlab_evaluators.statistics.answer_sheets import Sheet, sheets
 from opdlab_evaluators.statistics.intervals import ROUNDING
+from opdlab_evaluators.statistics.needed import factor
 from opdlab_evaluators.statistics.paired import Pair, pair_up
 
 LIKENESS = 0.6

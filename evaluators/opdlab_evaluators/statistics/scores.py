@@ -13,7 +13,7 @@ import numpy as np
 
 from opdlab.errors import DataError
 from opdlab.records import Sample, Verdict
-from opdlab_evaluators.data import Sheet, pass_at_every_k, sheets
+from opdlab_evaluators.statistics.answer_sheets import Sheet, pass_at_every_k, sheets
 from opdlab_evaluators.statistics.intervals import combine, mean_interval
 from opdlab_evaluators.statistics.resampling import bootstrap_interval
 from opdlab_evaluators.statistics.voting import majority_bounds

@@ -9,7 +9,7 @@ from . import mirror, wire
 from .wire import NonsenseError
 
 if TYPE_CHECKING:
-    from .peer import Peer
+    from .party import Party
 
 _COPIED = {"int": int, "float": float, "str": str, "bytes": bytes, "complex": complex}
 _SEQUENCES = {"tuple": tuple, "frozenset": frozenset}
@@ -19,7 +19,7 @@ _SEQUENCES = {"tuple": tuple, "frozenset": frozenset}
 class Reading:
     """One message being read: what can change is made empty, then comes the rest, then it is filled."""
 
-    def __init__(self, peer: Peer, nodes: list[list]) -> None:
+    def __init__(self, peer: Party, nodes: list[list]) -> None:
         self.peer, self.nodes = peer, nodes
         self.local: dict[int, Any] = {}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 from . import mirror, wire
 
 if TYPE_CHECKING:
-    from .peer import Peer
+    from .party import Party
 
 COPIED: tuple[type, ...] = (int, float, str, bytes, tuple, frozenset, complex)
 _WHOLE = {types.SimpleNamespace, wire.MUTABLE["typed array"], wire.MUTABLE["UserList"]}
@@ -29,7 +29,7 @@ class Stand:
 class Writing:
     """One message being written. Depth costs no stack, and each object is written once."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Party) -> None:
         self.peer = peer
         self.nodes: list[list] = []
         self.local: dict[int, int] = {}
