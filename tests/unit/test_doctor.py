@@ -253,6 +253,24 @@ def test_a_number_that_a_teacher_leaves_out_is_found(probe: Probe) -> None:
         assert_fails(doctor_models.tree_is_exact(probe), "inf")
 
 
+@pytest.mark.parametrize("measure", ["sampled_prob", "entropy", "perplexity"])
+def test_confidences_are_compared_by_the_measure_that_a_run_asks_for(measure: str) -> None:
+    asking = one_run("method={type: lgr, top_k: 3, confidence: " + measure + "}")
+    probe = make_probe(asking, [asking], cast())
+    assert doctor_models.tree_is_exact(probe).status == "pass"
+
+    class Sure(Teacher):
+        def score(
+            self, rollout: Rollout, questions: Questions, finite: bool = True
+        ) -> TeacherScores:
+            right = super().score(rollout, questions, finite)
+            wrong = right.confidence * (0.9 if questions.measure == measure else 1.0)
+            return replace(right, confidence=wrong)
+
+    probe.teacher.__class__ = Sure
+    assert_fails(doctor_models.tree_is_exact(probe), f"confidence by {measure}")
+
+
 def failing(probe: Probe) -> list[str]:
     """The lines about answers and scores that fail."""
     company = replace(cast(), teachers={"teacher": (probe.teacher.model, probe.tokenizer)})

@@ -46,6 +46,7 @@ class Probe:
         teacher: scores them; `itself` is the student in the teacher's place.
         problems: prompt of each row.
         specialists: score the rows of their domains in the teacher's place.
+        measures: of confidence that the experiment's methods ask for.
     """
 
     config: Experiment
@@ -58,6 +59,7 @@ class Probe:
     problems: list[Prompt]
     rollout: Rollout
     specialists: tuple[Specialist, ...] = ()
+    measures: frozenset[str] = frozenset({"max_prob"})
 
     @property
     def domains(self) -> list[str]:
@@ -149,6 +151,7 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
         asked,
         rollout,
         tuple(specialists),
+        frozenset(returned.questions(run.method, rollout, shared).measure for run in runs),
     )
 
 
