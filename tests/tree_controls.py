@@ -104,7 +104,7 @@ def main() -> None:
         model, rollout = small_model(family), random_rollout(*RAGGED)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            way = Teacher(model).way
+            way = Teacher(model).probe().way
         cells = ["-"] * (1 + len(CONTROLS))
         if way == "tree":
             exact, *wrong = differences(model, rollout)

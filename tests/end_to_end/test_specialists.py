@@ -27,7 +27,9 @@ def test_the_first_pattern_that_fits_counts() -> None:
 
 
 def test_every_row_is_scored_by_the_teacher_of_its_domain() -> None:
-    general, code, poetry = (Teacher(small_model("llama", seed), VOCABULARY) for seed in range(3))
+    general, code, poetry = (
+        Teacher(small_model("llama", seed), VOCABULARY).probe() for seed in range(3)
+    )
     rollout = random_rollout([4, 6, 3, 5, 4], [7, 5, 9, 6, 8])
     asked = Questions(rollout.candidates)
     specialists = [Specialist(("code/*",), code), Specialist(("poetry",), poetry)]
@@ -42,7 +44,7 @@ def test_every_row_is_scored_by_the_teacher_of_its_domain() -> None:
 
 
 def test_one_teacher_for_all_is_the_general_one() -> None:
-    general, code = (Teacher(small_model("llama", seed), VOCABULARY) for seed in range(2))
+    general, code = (Teacher(small_model("llama", seed), VOCABULARY).probe() for seed in range(2))
     rollout = random_rollout([4, 6], [7, 5])
     asked = Questions(rollout.candidates)
     found = score_by_domain(general, [Specialist(("x",), code)], rollout, asked, ["a", "b"])

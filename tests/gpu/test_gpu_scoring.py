@@ -38,7 +38,7 @@ def on(device: torch.device, family: str, attention: str | None = None) -> PreTr
 @cache
 def teacher_of(device: torch.device, family: str, attention: str | None = None) -> Teacher:
     """Settling how a model is scored takes longer than scoring."""
-    return Teacher(on(device, family, attention))
+    return Teacher(on(device, family, attention)).probe()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -76,7 +76,7 @@ def test_the_tree_is_exact_beside_kernels_of_a_card(device: torch.device, attent
     model.set_attn_implementation(attention)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        teacher = Teacher(model)
+        teacher = Teacher(model).probe()
         assert teacher.way == "tree"
         assert_no_worse(teacher, ragged(device))
 
@@ -85,7 +85,7 @@ def test_the_tree_is_exact_beside_kernels_of_a_card(device: torch.device, attent
 def test_in_half_precision_the_tree_rounds_no_more_than_whole_forwards(
     device: torch.device, family: str
 ) -> None:
-    assert_no_worse(Teacher(on(device, family).to(torch.bfloat16)), ragged(device))
+    assert_no_worse(Teacher(on(device, family).to(torch.bfloat16)).probe(), ragged(device))
 
 
 def assert_no_worse(teacher: Teacher, rollout: Rollout) -> None:

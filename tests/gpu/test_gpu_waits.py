@@ -54,7 +54,7 @@ def test_a_decoded_token_waits_an_eighth_of_a_time(
 def test_a_scoring_pass_waits_ten_times_whatever_the_rows(
     device: torch.device, measure: str
 ) -> None:
-    teacher = Teacher(small_model("gemma3").to(device), vocabulary=53)
+    teacher = Teacher(small_model("gemma3").to(device), vocabulary=53).probe()
     waited = []
     for times in (1, 4):
         rollout = random_rollout([3, 5, 1] * times, [4, 9, 13] * times).to(device)

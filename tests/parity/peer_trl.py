@@ -118,7 +118,7 @@ class Ours(L.Callback):
         self.module = Distillation(
             self.config,
             pair.subject(pair.student, self.config),
-            Teacher(pair.teacher, pair.vocabulary),
+            Teacher(pair.teacher, pair.vocabulary).probe(),
             prompts,
         )
 

@@ -16,7 +16,7 @@ def test_the_tree_is_exact_and_its_controls_are_not(family: str) -> None:
     model, rollout = small_model(family), random_rollout([3, 5, 1], [4, 9, 13])
     questions = Questions(rollout.candidates)
     # Two of the rows go through the model in pieces.
-    teacher = Teacher(model, trunk_chunk=6)
+    teacher = Teacher(model, trunk_chunk=6).probe()
     assert (teacher.way, teacher.pieces) == ("tree", True)
     assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions), 2e-5)
     exact, *wrong = differences(model, rollout)
@@ -29,5 +29,5 @@ def test_what_the_tree_cannot_reach_is_scored_by_whole_forwards(family: str) -> 
     model, rollout = small_model(family), random_rollout([3, 5], [4, 9])
     questions = Questions(rollout.candidates)
     with pytest.warns(UserWarning, match="scored by a whole forward for every candidate"):
-        teacher = Teacher(model)
+        teacher = Teacher(model).probe()
     assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions), 2e-5)

@@ -129,7 +129,7 @@ def test_the_losss_states_are_those_of_each_prefix_alone(family: str) -> None:
 @pytest.mark.parametrize("family", LAWS)
 def test_a_teachers_scores_are_those_of_each_prefix_and_candidate_alone(family: str) -> None:
     model, rollout = model_of(family), rollout_of()
-    teacher = Teacher(model)
+    teacher = Teacher(model).probe()
 
     def scores(rollout: Rollout) -> TeacherScores:
         remember(model)
@@ -214,7 +214,7 @@ def test_state_that_the_cache_does_not_hold_is_refused_with_what_to_do(family: s
 def test_a_counter_of_its_own_keeps_the_tree_to_shorter_passes_and_is_said() -> None:
     model = small_model("llama4-floor")
     with pytest.warns(UserWarning, match="depends on more than positions from 16 tokens"):
-        teacher = Teacher(model)
+        teacher = Teacher(model).probe()
     assert (teacher.way, teacher.reach) == ("tree", THRESHOLD - 1)
     with pytest.warns(UserWarning, match="only rows of equal length are decoded together"):
         CachedEngine(max_new_tokens=20).sample(model, [[5, 6]], [0], eos_ids=(), pad_id=0)
@@ -224,7 +224,7 @@ def test_places_too_far_to_try_at_load_are_tried_when_a_rollout_reaches_them() -
     model = small_model("llama4-floor", floor_scale=1100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        teacher = Teacher(model)
+        teacher = Teacher(model).probe()
         rollout = random_rollout([3], [4], top_k=1)
         teacher.score(rollout, Questions(rollout.candidates))
     assert teacher.unproven == [1100]
@@ -236,7 +236,7 @@ def test_places_too_far_to_try_at_load_are_tried_when_a_rollout_reaches_them() -
 
 def test_a_window_of_two_tokens_is_shorter_than_a_row_of_the_trial() -> None:
     model, rollout = small_model("mistral", sliding_window=2), rollout_of()
-    teacher = Teacher(model)
+    teacher = Teacher(model).probe()
     assert (teacher.way, teacher.reach, teacher.unproven) == ("tree", None, [])
     found = teacher.score(rollout, Questions(rollout.candidates))
     close(found.log_prob, said(model, rollout).gather(1, rollout.token[:, None])[:, 0])

@@ -27,7 +27,7 @@ MAIN = ["llama", "qwen2", "qwen3", "mistral"]
 @pytest.mark.parametrize("family", MAIN)
 def test_a_leaf_equals_a_whole_forward(family: str) -> None:
     model, rollout = small_model(family), random_rollout(*RAGGED)
-    teacher = Teacher(model)
+    teacher = Teacher(model).probe()
     found = teacher.score(rollout, Questions(rollout.candidates))
     assert teacher.way == "tree"
     assert found.leaves == int((rollout.candidates != rollout.token[:, None]).sum())
@@ -92,7 +92,7 @@ def test_leaves_compute_little_that_their_mask_throws_away(monkeypatch: pytest.M
     monkeypatch.setattr(leaf_attention, "attention_with_lse", counting)
     model, rollout = small_model("llama"), random_rollout([4], [700])
     tree = leaves(rollout, rollout.candidates)
-    scorer = Teacher(model)
+    scorer = Teacher(model).probe()
     computed = 0
     scorer.score(rollout, Questions(rollout.candidates))
     layers = model.config.num_hidden_layers
@@ -124,7 +124,7 @@ def test_rollouts_of_one_prompt_share_it_exactly(
     prompt = [5, 9, 31, 7, 7, 12, 40, 22, 9]
     rollout = random_rollout([prompt, [8, 3], prompt, prompt, [8, 3]], [6, 4, 11, 3, 14])
     questions = Questions(rollout.candidates)
-    teacher = Teacher(model)
+    teacher = Teacher(model).probe()
     assert teacher.shares
     assert response_states(rollout, 0.1).prompts == len(prompt) + 2
     truth = naive_scores(model, rollout, questions)
@@ -157,7 +157,7 @@ def test_rows_of_very_different_length_cost_little_filler(
         places, tokens = places + len(lines.token), tokens + len(row)
         return lines
 
-    scorer = Teacher(model)
+    scorer = Teacher(model).probe()
     monkeypatch.setattr(Lines, "of", staticmethod(counting))
     found = scorer.score(rollout, questions)
     assert tokens <= places <= 1.35 * tokens
@@ -177,7 +177,7 @@ def test_filler_has_no_influence() -> None:
     filler = torch.arange(tokens.shape[1]) >= lengths[:, None]
     tokens = torch.where(filler, tokens.clamp(min=44), tokens)
     questions = Questions(rollout.candidates)
-    teacher = Teacher(model)
+    teacher = Teacher(model).probe()
     found = teacher.score(replace(rollout, tokens=tokens), questions)
     assert_equal(found, teacher.score(rollout, questions), atol=1e-6)
 
@@ -236,7 +236,7 @@ def test_half_precision_adds_no_more_than_rounding() -> None:
 def test_attention_is_the_models_own_again_afterwards() -> None:
     model, rollout = small_model("gemma2"), random_rollout([3, 4], [5, 6])
     own = model.config._attn_implementation
-    teacher = Teacher(model)
+    teacher = Teacher(model).probe()
     before = model(input_ids=rollout.tokens).logits
     teacher.score(rollout, Questions(rollout.candidates))
     assert model.config._attn_implementation == own
@@ -249,7 +249,7 @@ def test_attention_is_the_models_own_again_afterwards() -> None:
 def test_a_model_out_of_the_trees_reach_is_scored_exactly_with_a_warning() -> None:
     model, rollout = small_model("bloom"), random_rollout([3, 4], [5, 6])
     with pytest.warns(UserWarning, match="BloomForCausalLM is scored by a whole forward"):
-        teacher = Teacher(model)
+        teacher = Teacher(model).probe()
     questions = Questions(rollout.candidates)
     assert teacher.way == "naive"
     assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions))
@@ -257,7 +257,7 @@ def test_a_model_out_of_the_trees_reach_is_scored_exactly_with_a_warning() -> No
 
 def test_wrong_results_of_the_hook_are_found_at_load() -> None:
     with pytest.warns(UserWarning, match="come out wrong by"):
-        assert Teacher(small_model("diffllama")).way == "naive"
+        assert Teacher(small_model("diffllama")).probe().way == "naive"
 
 
 def test_a_model_that_looks_ahead_is_refused_by_name() -> None:
@@ -272,12 +272,12 @@ def test_a_model_that_looks_ahead_is_refused_by_name() -> None:
         initializer_range=0.3,
     )
     with pytest.raises(ModelError, match=r"BertLMHeadModel cannot be a teacher.*later tokens"):
-        Teacher(BertLMHeadModel(config))
+        Teacher(BertLMHeadModel(config)).probe()
 
 
 def test_a_teacher_that_says_nan_is_stopped() -> None:
     model, rollout = small_model("llama"), random_rollout([3, 4], [5, 6])
-    teacher = Teacher(model)
+    teacher = Teacher(model).probe()
     rollout.tokens[rollout.tokens == 52] = 51
     rollout.tokens[1, 4 + 2] = 52
     with torch.no_grad():
@@ -297,10 +297,35 @@ def test_a_score_that_is_no_number_is_named_by_row_and_position(name: str) -> No
 
 
 def test_rollouts_that_the_teacher_cannot_read_are_refused() -> None:
-    teacher = Teacher(small_model("llama"), 40)
+    teacher = Teacher(small_model("llama"), 40).probe()
     rollout = random_rollout([3, 4], [5, 6])
     with pytest.raises(ModelError, match="outside the 40 entries"):
         teacher.score(rollout, Questions(rollout.candidates))
     rollout = random_rollout([3, 0], [5, 6], vocabulary=40)
     with pytest.raises(ModelError, match="row 1 has an empty prompt"):
         teacher.score(rollout, Questions(rollout.candidates))
+
+
+class Thinking(Exception):
+    """A model was run."""
+
+
+def test_a_teacher_is_made_without_a_forward_and_tried_once() -> None:
+    model, rollout = small_model("llama"), random_rollout([3, 4], [5, 6])
+    runs: list[int] = []
+
+    def refuse(*_: object) -> None:
+        raise Thinking
+
+    hook = model.register_forward_pre_hook(refuse)
+    teacher = Teacher(model)
+    with pytest.raises(Thinking):
+        teacher.score(rollout, Questions(rollout.candidates))
+    hook.remove()
+    model.register_forward_pre_hook(lambda *_: runs.append(1))
+    teacher.score(rollout, Questions(rollout.candidates))
+    first = len(runs)
+    teacher.score(rollout, Questions(rollout.candidates))
+    assert len(runs) - first < first
+    teacher.probe()
+    assert len(runs) < 2 * first

@@ -54,7 +54,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, torch.nn.Mod
     asked = [Asked(number, 0, problem, Echo()) for number, problem in enumerate(problems)]
     return (
         Bench(
-            teacher=Teacher(teacher),
+            teacher=Teacher(teacher).probe(),
             engine=CachedEngine(max_new_tokens=40),
             top_k=4,
             tokenizer=tokenizer,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from opdlab import cli
+from opdlab.cli import program as cli
 from opdlab.configuration.loader import load_experiment
 from opdlab.console.interrupt import StopRequest
 from opdlab.errors import StorageError, TrackingError

@@ -379,7 +379,7 @@ def test_a_student_too_uniform_to_show_a_shift_is_said_to_be(probe: Probe) -> No
     with torch.no_grad():
         probe.student.get_output_embeddings().weight.zero_()  # type: ignore[union-attr]
     flat = torch.full_like(probe.rollout.log_prob, -float(torch.tensor(probe.vocabulary).log()))
-    itself = Teacher(copy.deepcopy(probe.student), probe.vocabulary)
+    itself = Teacher(copy.deepcopy(probe.student), probe.vocabulary).probe()
     uniform = replace(probe, itself=itself, rollout=replace(probe.rollout, log_prob=flat))
     line = doctor_models.self_teacher(uniform)
     assert line.status == "skip"

@@ -171,7 +171,7 @@ def test_filler_that_no_model_has_reaches_none() -> None:
     columns = torch.arange(rollout.tokens.shape[1])
     real = columns < (rollout.prompt_lengths + rollout.response_lengths)[:, None]
     odd = replace(rollout, tokens=rollout.tokens.masked_fill(~real, 10**6))
-    teacher = Teacher(small_model("llama"), 48)
+    teacher = Teacher(small_model("llama"), 48).probe()
     keep = replace(rollout, tokens=rollout.tokens % 48)
     odd = replace(odd, tokens=torch.where(real, odd.tokens % 48, odd.tokens))
     asked = Questions(keep.candidates[:, :0])
@@ -179,7 +179,7 @@ def test_filler_that_no_model_has_reaches_none() -> None:
 
 
 def test_a_prompt_token_that_the_teacher_lacks_is_refused() -> None:
-    teacher = Teacher(small_model("llama"), 48)
+    teacher = Teacher(small_model("llama"), 48).probe()
     rollout = random_rollout([4, 9], [5, 2])
     tokens = rollout.tokens % 48
     tokens[1, 3] = 50

@@ -323,7 +323,7 @@ def test_a_token_that_the_student_rules_out_counts_nothing(options: dict[str, An
 
 
 def test_a_teacher_that_rules_out_tokens_scores_all_others() -> None:
-    teacher = Teacher(ruling_out(1))
+    teacher = Teacher(ruling_out(1)).probe()
     assert teacher.way == "tree"
     rollout = CachedEngine(max_new_tokens=12).sample(
         teacher.model, [[7, 8], [9, 10, 11]], [1, 2], eos_ids=(2,), pad_id=0, top_k=4

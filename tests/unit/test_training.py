@@ -70,7 +70,7 @@ def build(
         pad_id=pad,
         template="none",
     )
-    teacher = Teacher(models.load_model(teacher_path))
+    teacher = Teacher(models.load_model(teacher_path)).probe()
     return Distillation(config, subject, teacher, open_prompts(config.prompts, tokenizer, seed))
 
 

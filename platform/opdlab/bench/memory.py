@@ -84,7 +84,7 @@ def main(order: str) -> None:
     shape, lengths, top_k, active, rows, device, dtype = json.loads(order)
     use_threads(1)
     shape = Shape(**shape)
-    teacher = Teacher(shape.build(device, DTYPES[dtype], max(lengths) + 2))
+    teacher = Teacher(shape.build(device, DTYPES[dtype], max(lengths) + 2)).probe()
     found: dict[str, list[int]] = {name: [] for name in METHODS}
     for length in (32, *lengths):
         rollout = random_rollout(shape, [1] * rows, [length] * rows, top_k, device)

@@ -52,7 +52,7 @@ def bench_scoring(
         questions = ask(rollout, active)
         sizes = {"L": length, "K": top_k, "active": active, "rows": rows, "prompt": prompt}
         sizes |= {"ragged": ragged, "shared_prompt": shared_prompt, "dtype": dtype}
-        one = one_length(Teacher(model), shape, rollout, questions, ways, rounds, device)
+        one = one_length(Teacher(model).probe(), shape, rollout, questions, ways, rounds, device)
         found["tables"].append({**sizes, **one})
         _print(sizes, one, top)
     write(json_file, found)
@@ -103,7 +103,7 @@ def one_length(
             rounds=2,
         ),
     }
-    alone = Teacher(model)
+    alone = Teacher(model).probe()
     alone.shares = False
     apart = Side(NOT_SHARED, lambda: alone.score(rollout, nothing(rollout)), rounds=3)
     sides = [

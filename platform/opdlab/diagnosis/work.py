@@ -87,7 +87,7 @@ class Work:
         require(config.evaluation.benchmarks)
         asked = list(what_is_asked(config, settings))
         bench = Bench(
-            teacher=Teacher(teacher),
+            teacher=Teacher(teacher).probe(),
             # A server serves a training student alone.
             engine=engine.in_process() if isinstance(engine, OpenAIEngine) else engine,
             top_k=config.method.group or TOP_K,
@@ -192,7 +192,7 @@ class Work:
         shared = models.shared_vocabulary(tokenizer, self.bench.tokenizer, model, teacher)
         bench = replace(
             self.bench,
-            teacher=Teacher(teacher, shared),
+            teacher=Teacher(teacher, shared).probe(),
             tokenizer=tokenizer,
             eos_ids=models.require_end(model, tokenizer, shared),
             pad_id=models.pad_id(model, tokenizer, shared),

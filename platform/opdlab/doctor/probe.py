@@ -134,12 +134,12 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
     ]
     candidates = max(CANDIDATES, *(run.method.group for run in runs))
     rollout = draw(config, student, tokenizer, asked, range(len(asked)), candidates, shared)
-    general, *others = (Teacher(model, shared) for model, _ in cast.teachers.values())
+    general, *others = (Teacher(model, shared).probe() for model, _ in cast.teachers.values())
     specialists = [
         Specialist(tuple(one.domains), teacher)
         for one, teacher in zip(config.specialists, others, strict=True)
     ]
-    itself = Teacher(copy.deepcopy(student), shared)
+    itself = Teacher(copy.deepcopy(student), shared).probe()
     return Probe(
         config,
         student,

@@ -90,7 +90,7 @@ class Teacher:
         trunk_tokens: int = TRUNK_TOKENS,
         head_chunk: int | None = None,
     ) -> None:
-        """Take over a model and try the tree on it.
+        """Take over a model; `probe` tries on it how it is scored, once it lies where it will be used.
 
         Args:
             model: any causal language model; it is put in evaluation mode and gets no gradient.
@@ -100,9 +100,6 @@ class Teacher:
                 accelerator's kernels take whole rows.
             trunk_tokens: tokens of whole rows whose keys are kept at a time.
             head_chunk: vocabulary rows held at a time, at most.
-
-        Raises:
-            ModelError: what the model says at a token depends on later tokens or on filler.
         """
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
@@ -114,7 +111,23 @@ class Teacher:
         self.way, self.shares, self.pieces = "tree", True, True
         self.reach: int | None = None
         self.unproven: list[int] = []
-        settle(self)
+        self.probed = False
+
+    def probe(self) -> Teacher:
+        """Try how the model can be scored, against whole forwards; only once, by the first scores at last.
+
+        Raises:
+            ModelError: what the model says at a token depends on later tokens or on filler.
+            NonFiniteError: what it says is NaN.
+        """
+        if not self.probed:
+            self.probed = True
+            try:
+                settle(self)
+            except Exception:
+                self.probed = False
+                raise
+        return self
 
     @torch.no_grad()
     def score(self, rollout: Rollout, questions: Questions, finite: bool = True) -> TeacherScores:
@@ -127,6 +140,7 @@ class Teacher:
             NonFiniteError: a score is NaN or infinite; the message names row and position.
             ModelError: the rollout holds a token outside the shared vocabulary, or an empty prompt.
         """
+        self.probe()
         # What to compute is found on the host: on a device, each number that is looked at is waited for.
         rollout = rollout.host
         (candidates,) = to_host([questions.candidates])

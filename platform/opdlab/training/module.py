@@ -342,10 +342,11 @@ class Distillation(L.LightningModule):
         self.student.train(self.config.student.dropout)
 
     def on_fit_start(self) -> None:
-        """Put the teachers where the student is, or on the device of their own."""
+        """Put the teachers where the student is, or on the device of their own, and try them there."""
         device = self.config.training.teacher_device or self.device
         for teacher in (self.teacher, *(one.teacher for one in self.specialists)):
             teacher.model.to(device)  # pyright: ignore[reportArgumentType]
+            teacher.probe()
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

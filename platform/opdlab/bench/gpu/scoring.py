@@ -25,7 +25,7 @@ def cases(name: str, shape: Shape, lengths: Sequence[int], seconds: int) -> Iter
 
 
 def _case(shape: Shape, length: int, longest: int, card: Card) -> list[Figure]:
-    teacher = Teacher(card.model(shape, longest))
+    teacher = Teacher(card.model(shape, longest)).probe()
     rollout = random_rollout(shape, [1], [length], K, card.device)
     questions, none = ask(rollout, ACTIVE), nothing(rollout)
     opd = card.seconds(lambda: teacher.score(rollout, none), 3)
