@@ -406,7 +406,7 @@ def test_leaves_in_the_wrong_place_are_found(probe: Probe) -> None:
     with pytest.warns(
         UserWarning, match="slow"
     ):  # the teacher itself sees it, and takes the slow way
-        misplaced = OffByOne(probe.teacher.model, probe.vocabulary)
+        misplaced = OffByOne(probe.teacher.model, probe.vocabulary).probe()
     assert doctor_models.tree_is_exact(replace(probe, teacher=misplaced)).status == "skip"
     misplaced.way = "tree"
     assert_fails(doctor_models.tree_is_exact(replace(probe, teacher=misplaced)))
