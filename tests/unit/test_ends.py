@@ -27,7 +27,7 @@ from opdlab.records import Questions
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.teacher import Teacher
 from opdlab.training.module import Distillation, ended_by, require_shared
-from opdlab.training.pair import Pair, load_module, load_pair, require_prompt
+from opdlab.training.pair import Pair, load_module, load_pair, require_prompts
 
 
 def experiment(student: Path, teacher: Path, **changes: Any) -> Experiment:
@@ -197,7 +197,23 @@ def test_a_template_of_tokens_that_the_teacher_lacks_is_refused_at_load(
     tokenizer.save_pretrained(more)
     config = experiment(more, teacher)
     with pytest.raises(ModelError, match=r"'<\|more\|>' .*prompts.template: none"):
-        require_prompt(config, pair_of(config))
+        require_prompts(config, pair_of(config))
+
+
+def test_a_later_prompt_of_a_token_that_the_teacher_lacks_is_refused_at_load(
+    folders, tmp_path: Path
+) -> None:
+    student, teacher = folders
+    more = with_token(student, tmp_path / "student", "pad")
+    path = tmp_path / "prompts.jsonl"
+    texts = [*("1+2=" for _ in range(40)), "1+<|more|>="]
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    source = {"type": "dataset", "path": str(path), "template": "none"}
+    config = experiment(
+        more, teacher, prompts=source, training={"steps": 11, "prompts_per_step": 4}
+    )
+    with pytest.raises(ModelError, match=r"prompt 40 of dataset holds .*'<\|more\|>'"):
+        require_prompts(config, pair_of(config))
 
 
 def test_an_answer_of_the_teacher_ends_by_the_students_eos_in_training() -> None:

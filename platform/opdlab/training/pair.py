@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import lightning as L
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab.configuration import Experiment, Model, loader
+from opdlab.configuration import Experiment, Model, Training, loader
 from opdlab.errors import ConfigError, ModelError
 from opdlab.evaluation import Subject
 from opdlab.modelling import models
-from opdlab.prompts import open_prompts
+from opdlab.prompts import LOOKED_AT, open_prompts
 from opdlab.scoring import Specialist, Teacher, chosen
 from opdlab.seeds import small_seed
 from opdlab.serving import OpenAIEngine
@@ -104,22 +104,35 @@ def load_pair(config: Experiment) -> Pair:
     )
 
 
-def require_prompt(config: Experiment, pair: Pair) -> None:
-    """Refuse prompts in a chat template of tokens that the teacher does not have.
+def require_prompts(config: Experiment, pair: Pair) -> None:
+    """Refuse prompts that hold tokens, of a chat template or of their own, that the teacher does not have.
+
+    All that the training asks are looked at; of endless problems the first `LOOKED_AT`.
 
     Raises:
-        ModelError: the first prompt holds one.
+        ModelError: naming the first such prompt and its token.
     """
+    if max(pair.tokenizer.get_vocab().values()) < pair.vocabulary:
+        return
     prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
-    tokens = prompts.prompt(0).tokens
-    foreign = [token for token in tokens if token >= pair.vocabulary]
-    if foreign:
-        shown = pair.tokenizer.convert_ids_to_tokens(foreign[0])
-        raise ModelError(
-            f"prompts hold the student's token {shown!r} (id {foreign[0]}), which is not among the "
-            f"{pair.vocabulary} entries that it shares with its teacher, so the teacher could not read "
-            "them. Set prompts.template: none, or take a teacher whose vocabulary has it"
-        )
+    rows = prompts.manifest()["count"] or LOOKED_AT
+    asked = max(_prompts_asked(run.training) for _, run in loader.variants(config))
+    for index in range(min(rows, asked)):
+        prompt = prompts.prompt(index)
+        foreign = [token for token in prompt.tokens if token >= pair.vocabulary]
+        if foreign:
+            shown = pair.tokenizer.convert_ids_to_tokens(foreign[0])
+            raise ModelError(
+                f"prompt {prompt.problem.id} of {prompt.problem.benchmark} holds the student's token "
+                f"{shown!r} (id {foreign[0]}), which is not among the {pair.vocabulary} entries that it "
+                "shares with its teacher, so the teacher could not read it. Set prompts.template: none "
+                "where the template writes it, take other prompts, or a teacher whose vocabulary has it"
+            )
+
+
+def _prompts_asked(training: Training) -> int:
+    rollouts = math.ceil(training.steps / training.epochs) * training.accumulate
+    return rollouts * training.prompts_per_step * training.devices * training.nodes
 
 
 def require_within(config: Experiment, vocabulary: int) -> None:

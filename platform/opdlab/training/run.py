@@ -32,7 +32,7 @@ from opdlab.training import manifest, ranks
 from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, Group, last_group, open_group
 from opdlab.training.pace import Follow
-from opdlab.training.pair import Pair, load_module, load_pair, require_prompt, working
+from opdlab.training.pair import Pair, load_module, load_pair, require_prompts, working
 from opdlab.training.watch import Watch
 
 
@@ -125,7 +125,7 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
             f"{YELLOW}run {run_id} was left running by a process that died: now marked killed"
         )
     pair = load_pair(config)
-    require_prompt(config, pair)
+    require_prompts(config, pair)
     group = group or open_group(config)
     with claimed(group.folder):
         known = group.state()["parent"]
