@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,8 +40,6 @@ def copy(
         TrackingError: the store does not answer, or an artifact cannot be read.
         DataError: none of its runs has samples, or a name stands for several executions.
     """
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = open_client(uri)
     runs = {run.info.run_id: run for run in _runs(client)}

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
 from opdlab.files import write_whole
-
-LOGS = ("mlflow.store.db.utils", "alembic")
 
 
 def make_store(file: Path, home: str, tag: str) -> None:
@@ -91,19 +87,5 @@ def _copied(source: Path, new: Path) -> bool:
 def _make(new: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    with _quiet():
-        store = SqlAlchemyStore(f"sqlite:///{new}", "./mlruns")
-        store.engine.dispose()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the news of every migration."""
-    before = {name: logging.getLogger(name).level for name in LOGS}
-    for name in before:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+    store = SqlAlchemyStore(f"sqlite:///{new}", "./mlruns")
+    store.engine.dispose()
