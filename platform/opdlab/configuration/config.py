@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -242,6 +243,16 @@ class Training(Section):
     for each other on a busy machine cost far more than they bring."""
     head_chunk: int = Field(default=1024, ge=1)
     """Response tokens whose vocabulary rows are held at a time."""
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of an optimizer step, over all its micro-batches and devices."""
+        return self.prompts_per_step * self.accumulate * self.devices * self.nodes
+
+    @property
+    def rollouts(self) -> int:
+        """How often new prompts are answered."""
+        return ceil(self.steps / self.epochs)
 
 
 class Evaluation(Section):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from heapq import nlargest
-from math import ceil
 from operator import or_
 from pathlib import Path
 from typing import TypeVar
@@ -151,7 +150,7 @@ def _largest(trials: list[Experiment]) -> list[Experiment]:
 def _sweep_table(config: Experiment, sweep: Sweep, trials: list[Experiment]) -> Table:
     """Size of a sweep, were each trial as large as the space allows; the work below is one run's."""
     runs = sweep.trials * len(sweep.seeds)
-    tokens = max(_rows(one) * one.rollout.max_new_tokens * _rollouts(one) for one in trials)
+    tokens = max(_rows(one) * one.rollout.max_new_tokens * one.training.rollouts for one in trials)
     try:
         problems = sum(len(posed.problems(b)) for b in config.evaluation.benchmarks)
         answers = (
@@ -186,14 +185,7 @@ def _evaluations(run: Experiment) -> int:
 
 def _rows(run: Experiment) -> int:
     """Responses an optimizer step."""
-    training = run.training
-    rows = training.prompts_per_step * training.accumulate * training.devices * training.nodes
-    return rows * run.rollout.group_size
-
-
-def _rollouts(run: Experiment) -> int:
-    """How often the student answers new prompts."""
-    return ceil(run.training.steps / run.training.epochs)
+    return run.training.prompts * run.rollout.group_size
 
 
 def _copies(run: Experiment) -> int:
@@ -236,13 +228,13 @@ def _work(run: Experiment) -> dict[str, str]:
     rows = _rows(run)
     tokens = rows * rollout.max_new_tokens
     several = {"trainings, a seed each": f"{training.seeds:,}"} if training.seeds > 1 else {}
-    rollouts = {"rollouts": f"{_rollouts(run):,}"} if training.epochs > 1 else {}
+    rollouts = {"rollouts": f"{training.rollouts:,}"} if training.epochs > 1 else {}
     return several | {
         "optimizer steps": f"{training.steps:,}",
         **rollouts,
         "responses a step": f"{rows:,}",
         "response tokens a step, at most": f"{tokens:,}",
-        "response tokens in all, at most": f"{tokens * _rollouts(run):,}",
+        "response tokens in all, at most": f"{tokens * training.rollouts:,}",
     }
 
 
@@ -375,7 +367,7 @@ class Lengths:
 
     def looked_at(self, run: Experiment) -> str:
         """How many of the prompts that a run will draw."""
-        drawn = _rollouts(run) * _rows(run) // run.rollout.group_size
+        drawn = run.training.rollouts * run.training.prompts
         there = drawn if self.rows is None else self.rows
         count = min(len(self.first), there)
         also = " and the longest" if self.longest and count < there else ""

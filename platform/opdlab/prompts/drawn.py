@@ -113,7 +113,13 @@ def unknown(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Unknown
 
 
 class PromptSource(ABC):
-    """An endless, seeded sequence of prompts."""
+    """An endless, seeded sequence of prompts.
+
+    Attributes:
+        count: how many problems there are before they come again; None where they never do.
+    """
+
+    count: int | None = None
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, seed: int) -> None:
         self.tokenizer = tokenizer
@@ -186,7 +192,12 @@ class ProblemSource(PromptSource):
     def manifest(self) -> dict[str, Any]:
         first = [self.problem(index) for index in range(HASHED_PROBLEMS)]
         listed = [[each.benchmark, each.id, each.prompt, each.gold] for each in first]
-        return {"type": "problems", "count": None, "first": len(first), "sha256": _sha256(listed)}
+        return {
+            "type": "problems",
+            "count": self.count,
+            "first": len(first),
+            "sha256": _sha256(listed),
+        }
 
     def evaluator(self, problem: Problem) -> Evaluator:
         posed = [source for source in self.sources if source.benchmark == problem.benchmark]
@@ -210,7 +221,7 @@ class DatasetSource(PromptSource):
         origin: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(tokenizer, template, seed)
-        self.texts = texts
+        self.texts, self.count = texts, len(texts)
         self.origin = dict(origin or {})
         self.domains = domains or ["dataset"] * len(texts)
         self._order = lru_cache(maxsize=2)(self._shuffled)
@@ -225,7 +236,7 @@ class DatasetSource(PromptSource):
 
     def manifest(self) -> dict[str, Any]:
         rows = [[domain, text] for domain, text in zip(self.domains, self.texts, strict=True)]
-        counted = {"count": len(rows), "sha256": _sha256(rows)}
+        counted = {"count": self.count, "sha256": _sha256(rows)}
         return {"type": "dataset", **self.origin, **counted}
 
 

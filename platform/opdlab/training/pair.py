@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import lightning as L
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab.configuration import Experiment, Model, Training, loader
+from opdlab.configuration import Experiment, Model, loader
 from opdlab.errors import ConfigError, ModelError
 from opdlab.evaluation import Subject
 from opdlab.modelling import models
@@ -115,9 +115,9 @@ def require_prompts(config: Experiment, pair: Pair) -> None:
     if max(pair.tokenizer.get_vocab().values()) < pair.vocabulary:
         return
     prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
-    rows = prompts.manifest()["count"] or LOOKED_AT
-    asked = max(_prompts_asked(run.training) for _, run in loader.variants(config))
-    for index in range(min(rows, asked)):
+    trainings = [run.training for _, run in loader.variants(config)]
+    asked = max(one.prompts * one.rollouts for one in trainings)
+    for index in range(min(prompts.count or LOOKED_AT, asked)):
         prompt = prompts.prompt(index)
         foreign = [token for token in prompt.tokens if token >= pair.vocabulary]
         if foreign:
@@ -128,11 +128,6 @@ def require_prompts(config: Experiment, pair: Pair) -> None:
                 "shares with its teacher, so the teacher could not read it. Set prompts.template: none "
                 "where the template writes it, take other prompts, or a teacher whose vocabulary has it"
             )
-
-
-def _prompts_asked(training: Training) -> int:
-    rollouts = math.ceil(training.steps / training.epochs) * training.accumulate
-    return rollouts * training.prompts_per_step * training.devices * training.nodes
 
 
 def require_within(config: Experiment, vocabulary: int) -> None:
