@@ -45,8 +45,8 @@ _RESULTING = (
 )  # fmt: skip
 _RESULTS = frozenset(words[0] for words in _RESULTING)
 _SHORTENED = {"that's": "that", "it's": "it", "he's": "he", "she's": "she", "there's": "there"}
-# What is known from the question already: `for all 16 glasses`.
 _RELATED = frozenset(("=", "<", ">", "\\le", "\\ge", "\\leq", "\\geq", "\\ne", "\\neq", "\\in"))
+# What is known from the question already: `for all 16 glasses`.
 _KNOWN = frozenset(
     ["the", "all", "both", "these", "those", "his", "her", "their", "its", "every", "each"]
 )

@@ -61,7 +61,6 @@ def document(title: str, body: str) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         f"{GENERATOR}"
-        "<meta name='generator' content='opdlab'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         "<link rel='icon' href='data:,'>"
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"

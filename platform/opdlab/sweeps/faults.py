@@ -13,7 +13,7 @@ from opdlab.errors import ConfigError
 from opdlab.sweeps.goals import Limit, Objective
 from opdlab.sweeps.metrics import misnamed
 from opdlab.sweeps.space import Choice, Dimension, chosen_values, tries
-from opdlab.sweeps.trials import unfit_trials
+from opdlab.sweeps.unfit import unfit_trials
 
 
 def of_metrics(

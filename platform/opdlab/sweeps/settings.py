@@ -11,7 +11,7 @@ from opdlab.configuration import RoomSection, replaced
 from opdlab.seeds import LARGEST_SEED
 from opdlab.sweeps.goals import Limit, Objective
 from opdlab.sweeps.space import DIMENSION_KEYS, Choice, Dimension, in_words
-from opdlab.sweeps.trials import ONE_DEVICE, OWN_SEEDS
+from opdlab.sweeps.unfit import ONE_DEVICE, OWN_SEEDS
 
 if TYPE_CHECKING:
     from opdlab.configuration import Experiment, Source

@@ -34,7 +34,7 @@ from opdlab.sweeps.settings import Sweep, sweep_of
 from opdlab.sweeps.space import chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
 from opdlab.sweeps.trial import TRY_LATER
-from opdlab.sweeps.trials import unfit_trials
+from opdlab.sweeps.unfit import unfit_trials
 from opdlab.sweeps.watch import Watch, broken
 from opdlab.training import CONFIG, state_of
 
