@@ -1,6 +1,5 @@
 from .answer_sheets import Sheet as Sheet, pass_at_every_k as pass_at_every_k, sheets as sheets
 from .intervals import (
-    ROUNDING as ROUNDING,
     combine as combine,
     constant as constant,
     difference_interval as difference_interval,

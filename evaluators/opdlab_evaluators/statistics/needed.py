@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from scipy import optimize, stats
 
-from opdlab_evaluators.statistics import ROUNDING
+from opdlab_evaluators.statistics.intervals import ROUNDING
 
 MOST = 10**7
 POWER = 0.8

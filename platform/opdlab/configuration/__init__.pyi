@@ -1,8 +1,4 @@
-from . import (
-    documents as documents,
-    explain as explain,
-    loader as loader,
-)
+from . import documents as documents, explain as explain, loader as loader
 from .config import (
     DatasetPrompts as DatasetPrompts,
     Evaluation as Evaluation,
@@ -14,29 +10,16 @@ from .config import (
     Training as Training,
     Variant as Variant,
 )
-from .documents import (
-    Key as Key,
-)
-from .explain import (
-    close as close,
-)
+from .documents import Key as Key
+from .explain import close as close
 from .loader import (
     json_schema as json_schema,
     load as load,
     load_pretraining as load_pretraining,
     run_names as run_names,
 )
-from .pretrain_config import (
-    Pretraining as Pretraining,
-)
+from .pretrain_config import Pretraining as Pretraining
 from .run_faults import WHOLE as WHOLE
-from .section import (
-    RoomSection as RoomSection,
-    Section as Section,
-    replaced as replaced,
-)
-from .several_seeds import (
-    Repeat as Repeat,
-    repeats as repeats,
-)
+from .section import RoomSection as RoomSection, Section as Section, replaced as replaced
+from .several_seeds import Repeat as Repeat, repeats as repeats
 from .source import Source as Source, set_values as set_values

@@ -4,9 +4,7 @@ from .interrupt import (
     die_with as die_with,
     dies_with_parent as dies_with_parent,
 )
-from .quiet import (
-    quieten as quieten,
-)
+from .quiet import quieten as quieten
 from .terminal import (
     ALARM as ALARM,
     BOLD as BOLD,

@@ -1,10 +1,3 @@
-from .page import (
-    FIGURE as FIGURE,
-    document as document,
-)
-from .run import (
-    diagnose as diagnose,
-)
-from .work import (
-    Settings as Settings,
-)
+from .page import FIGURE as FIGURE, document as document
+from .run import diagnose as diagnose
+from .work import Settings as Settings

@@ -1,16 +1,6 @@
-from . import (
-    comparison as comparison,
-    over_seeds as over_seeds,
-    store as store,
-)
-from .comparison import (
-    STYLE as STYLE,
-    find_run as find_run,
-    last_sets as last_sets,
-)
-from .disputes import (
-    DISPUTED as DISPUTED,
-)
+from . import comparison as comparison, over_seeds as over_seeds, store as store
+from .comparison import STYLE as STYLE, find_run as find_run, last_sets as last_sets
+from .disputes import DISPUTED as DISPUTED
 from .measured import (
     Subject as Subject,
     all_answers as all_answers,
@@ -30,19 +20,11 @@ from .measuring import (
     label_of as label_of,
     measure as measure,
 )
-from .power import (
-    show as show,
-)
-from .regrading import (
-    evaluator_of as evaluator_of,
-    regrade as regrade,
-)
+from .power import show as show
+from .regrading import evaluator_of as evaluator_of, regrade as regrade
 from .side_by_side import (
     compare as compare,
     require_different as require_different,
     short_names as short_names,
 )
-from .store import (
-    SampleSet as SampleSet,
-    data_hash as data_hash,
-)
+from .store import SampleSet as SampleSet, data_hash as data_hash

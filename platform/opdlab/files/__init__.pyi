@@ -1,10 +1,5 @@
-from . import (
-    metrics_file as metrics_file,
-    shipped as shipped,
-)
-from .claim import (
-    claimed as claimed,
-)
+from . import metrics_file as metrics_file, shipped as shipped
+from .claim import claimed as claimed
 from .marked import (
     FIGURES as FIGURES,
     GENERATOR as GENERATOR,
@@ -19,12 +14,8 @@ from .metrics_file import (
     is_bin as is_bin,
     read_metrics as read_metrics,
 )
-from .natural_order import (
-    natural as natural,
-)
-from .shipped import (
-    find as find,
-)
+from .natural_order import natural as natural
+from .shipped import find as find
 from .whole_files import (
     built as built,
     damaged as damaged,

@@ -1,18 +1,5 @@
-from .base import (
-    Contract as Contract,
-    Method as Method,
-)
-from .divergences import (
-    at as at,
-    policy_gradient as policy_gradient,
-    reverse_kl as reverse_kl,
-)
-from .lgr import (
-    LGR as LGR,
-)
-from .opd import (
-    OPD as OPD,
-)
-from .sampled import (
-    supervision_of as supervision_of,
-)
+from .base import Contract as Contract, Method as Method
+from .divergences import at as at, policy_gradient as policy_gradient, reverse_kl as reverse_kl
+from .lgr import LGR as LGR
+from .opd import OPD as OPD
+from .sampled import supervision_of as supervision_of

@@ -1,6 +1,4 @@
-from . import (
-    models as models,
-)
+from . import models as models
 from .answer_part import (
     marks_of as marks_of,
     own_part as own_part,
@@ -56,6 +54,4 @@ from .precision import (
     expectation as expectation,
     new_tensors_in_float32 as new_tensors_in_float32,
 )
-from .vocabulary_loss import (
-    slices as slices,
-)
+from .vocabulary_loss import slices as slices

@@ -7,6 +7,4 @@ from .footprint import (
     scoring as scoring,
     sizes as sizes,
 )
-from .plan import (
-    show as show,
-)
+from .plan import show as show

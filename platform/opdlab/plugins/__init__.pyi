@@ -1,11 +1,5 @@
-from . import (
-    declared as declared,
-    posed as posed,
-    returned as returned,
-)
-from .declared import (
-    valid as valid,
-)
+from . import declared as declared, posed as posed, returned as returned
+from .declared import valid as valid
 from .evaluator import (
     RIGHT_TRIALS as RIGHT_TRIALS,
     WRONG_TRIALS as WRONG_TRIALS,
@@ -31,10 +25,5 @@ from .registry import (
     type_name as type_name,
     working as working,
 )
-from .returned import (
-    name_of as name_of,
-    said_by as said_by,
-)
-from .verdicts import (
-    verdicts_on as verdicts_on,
-)
+from .returned import name_of as name_of, said_by as said_by
+from .verdicts import verdicts_on as verdicts_on

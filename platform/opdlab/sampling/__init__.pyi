@@ -1,29 +1,14 @@
-from .decode_step import (
-    cache_argument as cache_argument,
-)
-from .decoder import (
-    Decoder as Decoder,
-    Room as Room,
-)
-from .draws import (
-    Recorded as Recorded,
-    mixed as mixed,
-    record as record,
-    weigh as weigh,
-)
-from .manner import (
-    FAILURES as FAILURES,
-    Manner as Manner,
-)
+from .decode_step import cache_argument as cache_argument
+from .decoder import Decoder as Decoder, Room as Room
+from .draws import Recorded as Recorded, mixed as mixed, record as record, weigh as weigh
+from .manner import FAILURES as FAILURES, Manner as Manner
 from .recording import (
     Draw as Draw,
     OnResponse as OnResponse,
     Records as Records,
     refuse_non_finite as refuse_non_finite,
 )
-from .rescoring import (
-    scored as scored,
-)
+from .rescoring import scored as scored
 from .rollout import (
     CachedEngine as CachedEngine,
     GenerateEngine as GenerateEngine,

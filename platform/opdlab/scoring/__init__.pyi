@@ -9,12 +9,8 @@ from .length_groups import (
     prefix_states as prefix_states,
     states_before_tokens as states_before_tokens,
 )
-from .naive import (
-    naive_scores as naive_scores,
-)
-from .packing import (
-    packs as packs,
-)
+from .naive import naive_scores as naive_scores
+from .packing import packs as packs
 from .specialists import (
     Specialist as Specialist,
     chosen as chosen,

@@ -1,6 +1,4 @@
-from .client import (
-    Client as Client,
-)
+from .client import Client as Client
 from .dialect import (
     TOKEN_SERVERS as TOKEN_SERVERS,
     Draw as Draw,
@@ -11,8 +9,4 @@ from .dialect import (
     prompt_text as prompt_text,
     read_reply as read_reply,
 )
-from .engine import (
-    ROUNDS as ROUNDS,
-    OpenAIEngine as OpenAIEngine,
-    same_way as same_way,
-)
+from .engine import ROUNDS as ROUNDS, OpenAIEngine as OpenAIEngine, same_way as same_way

@@ -22,9 +22,7 @@ from opdlab.console import END, YELLOW, console
 from opdlab.errors import DataError, TrackingError
 from opdlab.files import METRICS, end_line, natural, read_metrics, write_whole
 from opdlab.tracking.mlflow_run import INSTEAD, TAG_LIMIT, AwayError, MlflowRun, is_gone
-from opdlab.tracking.mlflow_store import (
-    answering,
-)
+from opdlab.tracking.mlflow_store import answering
 from opdlab.tracking.row_sender import RowSender
 from opdlab.tracking.unsent import KINDS, UNSENT, empty, keep, read_unsent, send_unsent
 

@@ -4,13 +4,8 @@ from .checkpoint import (
     read_checkpoint as read_checkpoint,
     refuse_non_finite as refuse_non_finite,
 )
-from .fit import (
-    trainer_of as trainer_of,
-    turns as turns,
-)
-from .grading import (
-    outcomes as outcomes,
-)
+from .fit import trainer_of as trainer_of, turns as turns
+from .grading import outcomes as outcomes
 from .group import (
     CONFIG as CONFIG,
     STATE as STATE,
@@ -19,13 +14,8 @@ from .group import (
     next_folder as next_folder,
     state_of as state_of,
 )
-from .module import (
-    Distillation as Distillation,
-)
-from .pace import (
-    Pace as Pace,
-    checkpoint_path as checkpoint_path,
-)
+from .module import Distillation as Distillation
+from .pace import Pace as Pace, checkpoint_path as checkpoint_path
 from .pair import (
     Pair as Pair,
     load_module as load_module,
@@ -39,11 +29,5 @@ from .run import (
     train as train,
     train_one as train_one,
 )
-from .watch import (
-    STUDENTS as STUDENTS,
-    keep_copy as keep_copy,
-    rollout_table as rollout_table,
-)
-from .weights import (
-    token_weights as token_weights,
-)
+from .watch import STUDENTS as STUDENTS, keep_copy as keep_copy, rollout_table as rollout_table
+from .weights import token_weights as token_weights
