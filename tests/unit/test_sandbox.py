@@ -44,7 +44,14 @@ def sandbox():
 def inside(sandbox):
     """Processes of a sandbox but for those that manage it."""
     everyone = psutil.Process(sandbox.process.pid).children(recursive=True)
-    return [p for p in everyone if p.name() == "python" and p.parent().name() == "python"]
+    found = []
+    for process in everyone:
+        # One may end while it is looked at: it has no name then, or no parent.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = process.parent()
+            if parent and process.name() == parent.name() == "python":
+                found.append(process)
+    return found
 
 
 def works(sandbox):
