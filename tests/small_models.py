@@ -188,12 +188,23 @@ OWN_WAYS: dict[str, dict[str, Any]] = {
     },
     "lfm2-conv": {"model_type": "lfm2", "layer_types": ["conv", "full_attention", "conv"]},
 }
+# Indexers of so many heads that score keys by sums of what is above 0: of few heads, many scores tie at 0.
+_INDEXED = {**_ROUTED, **_LATENT, "index_topk": 8, "index_head_dim": 16}
+INDEXED: dict[str, dict[str, Any]] = {
+    "deepseek_v32": {**_INDEXED, "index_n_heads": 64},
+    "deepseek_v32-ties": {**_INDEXED, "model_type": "deepseek_v32", "index_n_heads": 2},
+    "glm_moe_dsa-ties": {**_INDEXED, "model_type": "glm_moe_dsa", "index_n_heads": 2},
+}
 OUT_OF_REACH = ("bloom", "mpt", "gptj", "mamba", "recurrent_gemma", "diffllama")
 
 
 def small_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model in evaluation mode; the same for the same arguments."""
-    settings = {"model_type": family, **(FAMILIES | STRETCHED | OWN_WAYS)[family], **changes}
+    settings = {
+        "model_type": family,
+        **(FAMILIES | STRETCHED | OWN_WAYS | INDEXED)[family],
+        **changes,
+    }
     kind = settings.pop("model_type")
     shape = _TOKENS if "n_embd" in settings else _SHAPE
     config = AutoConfig.for_model(kind, **{**shape, **settings})

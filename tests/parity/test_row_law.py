@@ -11,14 +11,24 @@ from functools import cache
 
 import pytest
 import torch
-from small_models import FAMILIES, OWN_WAYS, STRETCHED, random_rollout, small_model
+from small_models import (
+    FAMILIES,
+    INDEXED,
+    OWN_WAYS,
+    STRETCHED,
+    VOCABULARY,
+    random_rollout,
+    small_model,
+)
 from transformers import AutoConfig, PreTrainedModel
 
 from opdlab.errors import ModelError
 from opdlab.modelling.head import log_distribution
 from opdlab.modelling.length_dependence import thresholds
+from opdlab.modelling.prefix_law import check_prefixes
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.sampling.draws import choose, uniforms, weigh
+from opdlab.sampling.rescoring import scored
 from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.naive import naive_scores
@@ -36,7 +46,7 @@ LISTED = (
     "mamba",
     "recurrent_gemma",
 )
-LAWS = (*LISTED, *STRETCHED, *OWN_WAYS)
+LAWS = (*LISTED, *STRETCHED, *OWN_WAYS, "deepseek_v32")
 CACHED = ("llama", "qwen3", "gemma3", "deepseek_v3", "mixtral", "gpt_oss", "llama4-floor")
 # Beyond it the frequencies of STRETCHED change, and Llama 4's attention its temperature.
 THRESHOLD = 16
@@ -49,7 +59,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @cache
 def model_of(family: str) -> PreTrainedModel:
-    assert family in FAMILIES | STRETCHED | OWN_WAYS
+    assert family in FAMILIES | STRETCHED | OWN_WAYS | INDEXED
     return small_model(family)
 
 
@@ -218,6 +228,40 @@ def test_a_counter_of_its_own_keeps_the_tree_to_shorter_passes_and_is_said() -> 
     assert (teacher.way, teacher.reach) == ("tree", THRESHOLD - 1)
     with pytest.warns(UserWarning, match="only rows of equal length are decoded together"):
         CachedEngine(max_new_tokens=20).sample(model, [[5, 6]], [0], eos_ids=(), pad_id=0)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v32-ties", "glm_moe_dsa-ties"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_rows_are_refused_beyond_where_ties_make_a_prefix_depend_on_a_forwards_length(
+    family: str, tied: bool
+) -> None:
+    model = small_model(family, tie_word_embeddings=tied)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.3)
+    short, long = random_rollout([3, 5], [4, 2], top_k=1), rollout_of()
+    teacher = Teacher(model).probe()
+    found = teacher.score(short, Questions(short.candidates[:, :0]))
+    close(found.log_prob, said(model, short).gather(1, short.token[:, None])[:, 0])
+    refusal = "more than 8 tokens depends on how long a forward is.*rollout.max_new_tokens"
+    with pytest.raises(ModelError, match=refusal):
+        teacher.score(long, Questions(long.candidates))
+    asked = {"eos_ids": (), "pad_id": 0}
+    GenerateEngine(max_new_tokens=4).sample(model, [[5, 6, 7, 8]], [0], **asked)
+    for engine in (CachedEngine, GenerateEngine):
+        with pytest.raises(ModelError, match=refusal):
+            engine(max_new_tokens=8).sample(model, [[5, 6, 7]], [0], **asked)
+    with pytest.raises(ModelError, match=refusal):
+        scored(model, [[5, 6, 7]], [torch.arange(8, 16)], None, 0)
+
+
+def test_room_beyond_a_models_positions_is_not_tried() -> None:
+    model = small_model("mistral", max_position_embeddings=32)
+    check_prefixes(model, 10**9)
+    assert CachedEngine(max_new_tokens=40).sample(
+        model, [[5, 6]], [0], eos_ids=tuple(range(VOCABULARY)), pad_id=0
+    ).response_lengths.tolist() == [1]
 
 
 def test_places_too_far_to_try_at_load_are_tried_when_a_rollout_reaches_them() -> None:

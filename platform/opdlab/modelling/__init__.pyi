@@ -54,4 +54,5 @@ from .precision import (
     expectation as expectation,
     new_tensors_in_float32 as new_tensors_in_float32,
 )
+from .prefix_law import check_prefixes as check_prefixes, sharded as sharded
 from .vocabulary_loss import slices as slices

@@ -21,10 +21,12 @@ from transformers import GenerationConfig, PreTrainedModel
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.modelling import (
     UnsupportedError,
+    check_prefixes,
     hidden_states,
     log_distribution,
     original_length,
     replaced,
+    sharded,
     thresholds,
 )
 from opdlab.shapes import Float, Tensor
@@ -68,7 +70,7 @@ def manner(model: PreTrainedModel, longest: int, quicker: Sequence[Manner], tria
         quicker: to be tried before the model's own forward.
 
     Raises:
-        ModelError: none is.
+        ModelError: none is, or `check_prefixes` refuses rows so long.
     """
     original = original_length(model)
     if original is not None and longest > original:
@@ -80,6 +82,7 @@ def manner(model: PreTrainedModel, longest: int, quicker: Sequence[Manner], tria
     before = _known(model, "cached")
     if before is not None and before[1] >= longest:
         return before[2]
+    check_prefixes(model, longest)
     faults: list[str] = []
     for one in (*quicker, Manner("plain"), Manner("plain", alike=True)):
         sample = partial(trial, one)
@@ -120,11 +123,12 @@ def company(model: PreTrainedModel, longest: int) -> Company:
     """The quickest way to use `generate` that is right for rows of so many tokens.
 
     Raises:
-        ModelError: none is.
+        ModelError: none is, or `check_prefixes` refuses rows so long.
     """
     before = _known(model, "generate")
     if before is not None and before[1] >= longest:
         return before[2]
+    check_prefixes(model, longest)
     original, faults = original_length(model), []
     within = longest if original is None else min(longest, original)
     for one in (
@@ -191,7 +195,7 @@ def _fault(
         unlike: whether rows have unequal lengths.
     """
     size = model.config.get_text_config().vocab_size
-    places = [] if _sharded(model) else [place for place in thresholds(model) if place < longest]
+    places = [] if sharded(model) else [place for place in thresholds(model) if place < longest]
     for place in (6, *places):
         first = max(1, min(place, longest - SAID) - 1)
         lengths = [first, 2 if unlike else first][:rows]
@@ -229,11 +233,6 @@ def _tolerance(model: PreTrainedModel) -> float:
     """Mean difference, in nats, that rounding can explain."""
     whole = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
     return 1e-4 if whole else 0.1
-
-
-def _sharded(model: nn.Module) -> bool:
-    """Whether several devices must make equally many forwards, however long their rows are."""
-    return any(type(parameter.data) is not Tensor for parameter in model.parameters())
 
 
 def _known(model: nn.Module, kind: str) -> tuple[Any, int, Any] | None:

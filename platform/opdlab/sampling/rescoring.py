@@ -8,7 +8,14 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from opdlab.modelling import project, rows_at_a_time, sampling_mode, slices, stretches
+from opdlab.modelling import (
+    check_prefixes,
+    project,
+    rows_at_a_time,
+    sampling_mode,
+    slices,
+    stretches,
+)
 from opdlab.sampling.draws import Recorded, concatenate, record, weigh
 from opdlab.scoring import packs, prefix_states, within
 from opdlab.shapes import Int, Tensor
@@ -24,7 +31,11 @@ def scored(
     vocabulary: int | None,
     top_k: int,
 ) -> Recorded:
-    """What the model says of the responses: rows of like length together, vocabulary rows in chunks."""
+    """What the model says of the responses: rows of like length together, vocabulary rows in chunks.
+
+    Raises:
+        ModelError: `check_prefixes` refuses rows so long.
+    """
     width = vocabulary or model.config.get_text_config().vocab_size
     together, _ = rows_at_a_time(width, model.device)
     lengths = [len(prompt) + len(row) for prompt, row in zip(prompts, responses, strict=True)]
@@ -32,6 +43,7 @@ def scored(
     groups = packs(lengths, SCORED_TOKENS)
     of_row: dict[int, Recorded] = {}
     with sampling_mode(model):
+        check_prefixes(model, max(lengths))
         for group in groups:
             rows = [
                 torch.cat([torch.tensor(list(prompts[row]), device=model.device), responses[row]])

@@ -26,6 +26,7 @@ from opdlab.modelling import (
     Own,
     Stretch,
     UnsupportedError,
+    check_prefixes,
     flat_states,
     hooked,
     original_length,
@@ -138,7 +139,8 @@ class Teacher:
 
         Raises:
             NonFiniteError: a score is NaN or infinite; the message names row and position.
-            ModelError: the rollout holds a token outside the shared vocabulary, or an empty prompt.
+            ModelError: the rollout holds a token outside the shared vocabulary, an empty prompt, or rows so
+                long that `check_prefixes` refuses them.
         """
         self.probe()
         # What to compute is found on the host: on a device, each number that is looked at is waited for.
@@ -147,6 +149,7 @@ class Teacher:
         questions = replace(questions, candidates=candidates)
         _check_tokens(rollout, self.vocabulary)
         uniform = draws(rollout, questions)
+        check_prefixes(self.model, int((rollout.prompt_lengths + rollout.response_lengths).max()))
         prove(self, self._largest_pass(rollout, questions))
         groups = self._groups(rollout)
         if len(groups) == 1:

@@ -1,0 +1,80 @@
+"""Whether what a model says after a prefix is the same in forwards of every length: found by trying.
+
+Sampling, loss and scores read a prefix in forwards of different lengths. A model that picks keys by the
+ranks of their scores ("sparse attention") may pick others among equal ones when a forward is longer.
+"""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from opdlab.errors import ModelError
+from opdlab.modelling.head import hidden_states, log_distribution
+from opdlab.modelling.length_dependence import original_length, thresholds
+from opdlab.shapes import Float, Int, Tensor
+
+# Prefixes that are tried, beside those that end just beyond a place named by the configuration.
+_TRIED = 8
+# Rows that are tried together, where they have no more tokens than that.
+_ROWS, _TOKENS = 4, 4096
+
+_HELD: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+
+def sharded(model: nn.Module) -> bool:
+    """Whether several devices must make equally many forwards, however long their rows are."""
+    return any(type(parameter.data) is not Tensor for parameter in model.parameters())
+
+
+@torch.no_grad()
+def check_prefixes(model: PreTrainedModel, longest: int) -> None:
+    """Refuse rows of so many tokens where the length of a forward changes what is said after a prefix.
+
+    Tried once, and again when rows become longer; only beyond the first place at which the configuration
+    says that layers may begin to do something else, and up to where rotary frequencies depend on a
+    forward's length, which `stretches` takes care of.
+
+    Raises:
+        ModelError: it does.
+    """
+    # Answers may end long before the room that they have, and before the model has no more positions.
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    end = min(longest, original_length(model) or longest, room or longest)
+    places = [place for place in thresholds(model) if place < end]
+    if not places or _HELD.get(model, 0) >= end or sharded(model):
+        return
+    first, steps = places[0], range(1, _TRIED + 1)
+    spread = {first + (end - first) * step // (_TRIED + 1) for step in steps}
+    prefixes = sorted(prefix for prefix in spread | {place + 1 for place in places} if prefix < end)
+    rows = max(1, min(_ROWS, _TOKENS // end))
+    size = model.config.get_text_config().vocab_size
+    tokens = ((torch.arange(rows * end).view(rows, end) * 7919 + 11) % size).to(model.device)
+    whole = _said(model, tokens, prefixes)
+    alone = torch.cat([_said(model, tokens[:, :prefix], [prefix]) for prefix in prefixes], 1)
+    gap = float((whole - alone).abs().masked_fill(whole == alone, 0.0).mean())
+    # What is NaN is the weights; who samples or scores says where.
+    if gap > _tolerance(model):
+        raise ModelError(
+            f"what {type(model).__name__} says after a prefix of more than {first} tokens depends on how "
+            f"long a forward is (by {gap:.2g} nats in one of {end} tokens), as when it picks keys by "
+            "scores that tie: such rows cannot be sampled, trained or scored; keep prompt and response to "
+            f"{first} tokens (rollout.max_new_tokens), or choose another model"
+        )
+    _HELD[model] = end
+
+
+def _said(
+    model: PreTrainedModel, tokens: Int[Tensor, "B S"], prefixes: list[int]
+) -> Float[Tensor, "B n V"]:
+    states = hidden_states(model, tokens)[:, [prefix - 1 for prefix in prefixes]]
+    return log_distribution(model, states.flatten(0, 1), None).unflatten(0, states.shape[:2])
+
+
+def _tolerance(model: PreTrainedModel) -> float:
+    """Mean difference, in nats, that rounding can explain."""
+    whole = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
+    return 1e-4 if whole else 0.1
