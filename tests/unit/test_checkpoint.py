@@ -41,6 +41,20 @@ def test_a_changed_bit_in_any_part_of_a_checkpoint_is_noticed(checkpoint: Path) 
             read_checkpoint(checkpoint)
 
 
+def test_a_member_that_a_flipped_bit_makes_a_folder_is_refused(tmp_path: Path) -> None:
+    """Torch would read nothing of it, and take what its memory held for the weights."""
+    path, weight = tmp_path / "last.ckpt", torch.arange(1.0, 7.0)
+    torch.save({"weight": weight}, path)
+    whole, refused = path.read_bytes(), 0
+    for place in range(whole.index(b"PK\x01\x02"), len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        try:
+            assert torch.equal(read_checkpoint(path)["weight"], weight)
+        except ResumeError:
+            refused += 1
+    assert refused > 100
+
+
 @pytest.mark.parametrize("content", [b"", bytes(3000), b"hello world\n" * 50])
 def test_what_is_no_checkpoint_is_refused(checkpoint: Path, content: bytes) -> None:
     checkpoint.write_bytes(content)

@@ -18,6 +18,8 @@ from typing_extensions import override
 from opdlab.errors import NonFiniteError, ResumeError, StorageError
 
 LAST = "last.ckpt"
+_FOLDER = 0x10
+"""The bit of a zip member's attributes by which DOS, and torch's reader, know a folder."""
 
 # What zipfile, pickle and torch make of changed bytes.
 _DAMAGES = (
@@ -79,6 +81,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} in it does not match")
+            # Of what is marked as a folder torch reads nothing, and takes whatever its memory held.
+            for member in archive.infolist():
+                if member.external_attr & _FOLDER:
+                    raise zipfile.BadZipFile(f"{member.filename} in it is marked as a folder")
         found = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGES as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
