@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -162,6 +163,12 @@ def test_where_the_rules_differ_both_modes_say_so(folder):
         assert official.reason == strict.reason
         assert official.reason.startswith("disputed: wrong by the strict rule alone, test 1: ")
     assert LiveCodeBench().grader_version != LiveCodeBench(mode="strict").grader_version
+
+
+def test_the_python_that_programs_run_in_is_in_the_graders_version():
+    major, minor = sys.version_info[:2]
+    for benchmark in (HumanEval(), Mbpp(), LiveCodeBench()):
+        assert f"+python-{major}.{minor}-" in benchmark.grader_version
 
 
 def test_a_wrong_method_says_what_it_gave(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ class CodeBenchmark(Benchmark):
     @property
     def grader_version(self) -> str:
         marked = "+unsafe_run_on_this_machine" if self.unsafe_run_on_this_machine else ""
-        return f"{GRADER}-{self.cpu_limit_s:g}s{marked}"
+        # Programs are read by the Python that runs opdlab: 3.11 refuses what 3.12 takes.
+        python = "python-{}.{}".format(*sys.version_info)
+        return f"{GRADER}+{python}-{self.cpu_limit_s:g}s{marked}"
 
     @property
     def limits(self) -> Limits:
