@@ -12,7 +12,7 @@ from opdlab.configuration import WHOLE, Experiment, Source, explain, set_values
 from opdlab.errors import ConfigError
 from opdlab.sweeps.goals import Limit, Objective
 from opdlab.sweeps.metrics import misnamed
-from opdlab.sweeps.space import Choice, Dimension, chosen_values, tries
+from opdlab.sweeps.space import Choice, Dimension, chosen_values, conditions, tries
 from opdlab.sweeps.unfit import unfit_trials
 
 
@@ -50,6 +50,32 @@ def of_space(
     space = {name: one for name, one in space.items() if not unfit & one.when.keys()}
     for name in space:
         faults += _unusable(source, experiment, space, name)
+        faults += _alike(source, space, name)
+    return faults
+
+
+def _alike(source: Source, space: Mapping[str, Dimension], name: str) -> list[str]:
+    """Names of a choice that stand for the same, so that their trials would come out the same."""
+    dimension = space[name]
+    if not isinstance(dimension, Choice) or not isinstance(dimension.values, dict):
+        return []
+    alone = {key: space[key] for key in (*conditions(space, name), name)}
+    faults: list[str] = []
+    seen: list[tuple[str, Experiment]] = []
+    for value in dimension.values:
+        chosen = chosen_values(alone, {**conditions(space, name), name: value})
+        try:
+            expanded = set_values(source, ("sweep", "space"), chosen)
+            trial = Experiment.model_validate_json(json.dumps(expanded.data), strict=True)
+        except (ConfigError, ValidationError):
+            continue  # told by the check of each value
+        if same := next((earlier for earlier, one in seen if one == trial), None):
+            at = source.where(("sweep", "space", name, "values", value))
+            faults.append(
+                f"{at}: sweep.space: {name}: {value} stands for the same as {same}, so that trials of both "
+                "would come out the same; leave one out"
+            )
+        seen.append((value, trial))
     return faults
 
 

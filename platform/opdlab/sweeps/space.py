@@ -280,7 +280,7 @@ def tries(space: Mapping[str, Dimension], name: str, value: Any) -> Iterator[dic
 
     The others are at their first and last values, all together and one by one, and then at random ends.
     """
-    fixed = {**_conditions(space, name), name: value}
+    fixed = {**conditions(space, name), name: value}
     first = {other: one.ends()[0] for other, one in space.items()}
     last = {other: one.ends()[-1] for other, one in space.items()}
     rest = [first, last]
@@ -297,11 +297,11 @@ def tries(space: Mapping[str, Dimension], name: str, value: Any) -> Iterator[dic
             yield point
 
 
-def _conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
+def conditions(space: Mapping[str, Dimension], name: str) -> dict[str, Any]:
     """What must be chosen for a dimension to exist, and for its conditions to exist."""
     needed: dict[str, Any] = {}
     for other, value in space[name].when.items():
-        needed |= {**_conditions(space, other), other: value}
+        needed |= {**conditions(space, other), other: value}
     return needed
 
 
