@@ -17,7 +17,8 @@ from small_models import small_model
 from token_server import EOS, TokenServer
 from transformers import PreTrainedModel
 
-from opdlab.errors import PeerError, ServerError
+from opdlab.configuration.loader import load_experiment
+from opdlab.errors import ConfigError, PeerError, ServerError
 from opdlab.modelling import models
 from opdlab.peers import failing_together
 from opdlab.records import Rollout
@@ -352,6 +353,12 @@ def test_a_server_that_answers_others_is_not_given_up(vllm: TokenServer) -> None
     client.post_all(client.access.api("/completions"), bodies, lambda row, _: done.append(row))
     assert sorted(done) == list(range(15))
     assert done[-1] == 0
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000/v1", "127.0.0.1:8000", "ftp://host/v1"])
+def test_a_url_without_http_is_refused_at_load(url: str):
+    with pytest.raises(ConfigError, match=r"rollout.url begins with http:// or https://"):
+        load_experiment("quickstart", ["rollout.type=openai", f"rollout.url='{url}'"])
 
 
 @pytest.mark.parametrize("end", ["/", "//", "/#top", " ", "/?version=1"])

@@ -90,6 +90,10 @@ class OpenAIEngine(RolloutEngine):
     )
 
     def __post_init__(self) -> None:
+        if not self.url.strip().startswith(("http://", "https://")):
+            raise ValueError(
+                "url begins with http:// or https://, such as http://localhost:8000/v1"
+            )
         # A key that was written here by mistake must not be repeated, let alone saved.
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
             raise ValueError(
