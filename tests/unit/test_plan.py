@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Con
 from opdlab.configuration.config import DatasetPrompts, Experiment, Model, Specialist
 from opdlab.configuration.loader import load_experiment, load_pretraining, variants
 from opdlab.console.terminal import SymbolConsole
+from opdlab.errors import ModelError
 from opdlab.files import shipped
 from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.future_kl import FutureKL
@@ -246,3 +247,12 @@ def test_the_plan_of_a_pretraining_counts_what_will_be_made():
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert f"parameters {parameters:,}" in lines
     assert f"traces in all {config.steps * config.batch_size:,}" in lines
+
+
+def test_every_model_whose_folder_is_missing_is_named(tmp_path: Path):
+    gone = [f"{who}.path={tmp_path}/{who}" for who in ("student", "teacher")]
+    with pytest.raises(ModelError) as error:
+        plan.show(load_experiment("quickstart", gone))
+    assert [f"{tmp_path}/{who}: no such" in str(error.value) for who in ("student", "teacher")] == [
+        True
+    ] * 2

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from opdlab.configuration import Evaluation, Experiment, Pretraining, documents, loader, repeats
 from opdlab.console import BOLD, END, YELLOW, console
-from opdlab.errors import DataError, OutOfReachError
+from opdlab.errors import DataError, ModelError, OutOfReachError
 from opdlab.modelling import models
 from opdlab.planning.footprint import Footprint, footprint, memory
 from opdlab.plugins import posed
@@ -114,12 +114,16 @@ def _sizes(config: Experiment) -> dict[str, Footprint]:
     """Of every model, by what it is."""
     asked = {"student": config.student, "teacher": config.teacher}
     asked |= {f"teacher of {', '.join(one.domains)}": one for one in config.specialists}
-    sizes, missing = {}, []
+    sizes, missing, wrong = {}, [], []
     for name, model in asked.items():
         try:
             sizes[name] = footprint(model)
         except OutOfReachError as error:
             missing.append(str(error))
+        except ModelError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ModelError("\n".join(dict.fromkeys(wrong)))
     if missing:
         raise OutOfReachError("\n".join(dict.fromkeys(missing)))
     return sizes
