@@ -69,3 +69,7 @@ def writing_to(place: Path, option: str = "--to") -> Iterator[None]:
 
 class ResumeError(OpdlabError, RuntimeError):
     """A run cannot go on: no checkpoint, or the teacher or the configuration changed."""
+
+
+class Terminated(SystemExit):
+    """A signal ends the process, wherever it is; foreign code that calls `sys.exit` raises another."""

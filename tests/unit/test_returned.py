@@ -1,12 +1,13 @@
 """What a plugin returns is checked where it comes in: one line with plugin, function, found and wanted."""
 
+import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
 from spoilt import spoilt
 
-from opdlab.errors import DataError, PluginError
+from opdlab.errors import DataError, PluginError, Terminated
 from opdlab.methods.opd import OPD
 from opdlab.objectives.oracle import examine
 from opdlab.plugins import returned
@@ -29,6 +30,7 @@ class Broken(OPD):
             "measure": spoilt(asked, measure="surprise"),
             "flat candidates": spoilt(asked, candidates=rollout.token),
             "attribute": getattr(rollout, "sed", None),
+            "exit": self.slip == "exit" and sys.exit(3),
             "beyond": spoilt(asked, candidates=rollout.token[:, None] + 1000),
             "below": spoilt(asked, candidates=rollout.token[:, None] - 1000),
             "no full": spoilt(asked, full=None),
@@ -71,6 +73,7 @@ class Broken(OPD):
     ("slip", "words"),
     [
         ("no questions", r"Broken.questions returned None, wanted Questions"),
+        ("exit", r"Broken.questions failed: SystemExit: 3 .test_returned.py, line \d+"),
         ("measure", r"Broken.questions: measure is 'surprise'; use one of max_prob"),
         (
             "flat candidates",
@@ -134,6 +137,10 @@ class Odd(Evaluator):
     def grade(self, problem, completion):
         if completion == "raise":
             raise KeyError("oops")
+        if completion == "exit":
+            sys.exit("bye")
+        if completion == "signal":
+            raise Terminated(143)
         if completion == "stop":
             raise DataError("the tests are not here")
         return {
@@ -146,16 +153,17 @@ class Odd(Evaluator):
 
 def test_a_grader_that_fails_is_no_wrong_answer_and_the_others_keep_their_verdicts() -> None:
     (problem,) = Odd().problems()
-    texts = ["good", "raise", "none", "bool", "number", "surrogate", "good"]
+    texts = ["good", "raise", "none", "bool", "number", "surrogate", "good", "exit"]
     told: list[int] = []
     found = verdicts_on(Odd(), [(problem, text) for text in texts], told.append)
     faults = ["grader_error"] * 4
-    assert [v.status for v in found] == ["correct", *faults, "wrong", "correct"]
+    assert [v.status for v in found] == ["correct", *faults, "wrong", "correct", "grader_error"]
     assert found[1].reason.startswith("Odd.grade failed: KeyError: 'oops' (test_returned.py, line ")
     assert found[2].reason == "Odd.grade returned NoneType, wanted a Verdict"
     assert found[3].reason == "Odd.grade returned bool, wanted a Verdict"
     assert "int and str, wanted text" in found[4].reason
     assert (found[5].answer, found[5].reason) == ("\\ud800", "a \\udfff")
+    assert found[7].reason.startswith("Odd.grade failed: SystemExit: bye (test_returned.py, line ")
     assert sum(told) == len(texts)
 
 
@@ -163,6 +171,8 @@ def test_what_a_grader_says_on_purpose_ends_the_grading() -> None:
     (problem,) = Odd().problems()
     with pytest.raises(DataError, match="the tests are not here"):
         verdicts_on(Odd(), [(problem, "good"), (problem, "stop")])
+    with pytest.raises(Terminated):
+        verdicts_on(Odd(), [(problem, "exit"), (problem, "signal")])
 
 
 def test_too_few_verdicts_name_benchmark_and_problem() -> None:

@@ -13,7 +13,7 @@ import typer
 
 from opdlab import __version__, credentials
 from opdlab.cli import bench, examinations, files, pages, scores, trainings
-from opdlab.errors import ConfigError, OpdlabError
+from opdlab.errors import ConfigError, OpdlabError, Terminated
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -84,7 +84,7 @@ def _before(
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:
-    raise SystemExit(128 + number)
+    raise Terminated(128 + number)
 
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from opdlab.errors import OpdlabError, PluginError
+from opdlab.errors import OpdlabError, PluginError, Terminated
 from opdlab.methods import Method
 from opdlab.records import Questions, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Tensor
@@ -38,9 +38,12 @@ def said_by(plugin: Any, function: str, hint: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (OpdlabError, torch.OutOfMemoryError, MemoryError):
+    except (OpdlabError, torch.OutOfMemoryError, MemoryError, Terminated):
         raise
-    except Exception as error:  # a plugin is foreign code and may fail in any way
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # foreign code may fail in any way, and must not end us
         raise PluginError(
             f"{name_of(plugin)}.{function} failed: {reason(error, plugin)}{hint}"
         ) from error
@@ -77,7 +80,7 @@ def _versions(given: Sequence[Any]) -> Iterator[tuple[str, Tensor, int]]:
                 yield (name if one is value else f"{owner}.{name}"), value, value._version
 
 
-def reason(error: Exception, plugin: Any) -> str:
+def reason(error: BaseException, plugin: Any) -> str:
     """An exception in one line, with the place that it comes from: the plugin's own, where it is there."""
     frames = traceback.extract_tb(error.__traceback__)
     own = getattr(sys.modules.get(type(plugin).__module__), "__file__", None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from opdlab.errors import OpdlabError, PluginError
+from opdlab.errors import OpdlabError, PluginError, Terminated
 from opdlab.plugins.evaluator import Evaluator
 from opdlab.plugins.returned import name_of, reason
 from opdlab.records import Problem, Verdict
@@ -33,9 +33,9 @@ def verdicts_on(
 
     try:
         found: Any = evaluator.grade_all(answers, graded)
-    except OpdlabError:
+    except (OpdlabError, Terminated):
         raise
-    except Exception:  # noqa: BLE001 - one answer of many did this: which one shows when each is graded alone
+    except (Exception, SystemExit):  # noqa: BLE001 - one answer of many did this: which one shows when each is graded alone
         found = [_alone(evaluator, *answer) for answer in answers]
         graded(len(answers) - told)
     if not isinstance(found, Sequence) or len(found) != len(answers):
@@ -54,9 +54,9 @@ def verdicts_on(
 def _alone(evaluator: Evaluator, problem: Problem, completion: str) -> Any:
     try:
         return evaluator.grade(problem, completion)
-    except OpdlabError:
+    except (OpdlabError, Terminated):
         raise
-    except Exception as error:  # noqa: BLE001 - a grader is foreign code and may fail in any way
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a grader is foreign code and may fail in any way
         return Verdict(
             "grader_error", None, f"{name_of(evaluator)}.grade failed: {reason(error, evaluator)}"
         )
