@@ -23,8 +23,9 @@ VERSIONED := tests/unit/test_cli.py tests/unit/test_loader.py tests/unit/test_pl
 	tests/unit/test_serving.py tests/unit/test_sampling.py tests/unit/test_bench.py tests/unit/test_models.py tests/unit/test_store.py \
 	tests/unit/test_doctor.py
 TORCH ?= $(shell grep ^torch== constraints.txt)
-# uv resolves free versions in seconds, where pip tries them for many minutes.
-FREELY = $(1)/bin/uv pip install --python $(1)/bin/python --quiet --constraint $(1)/versions.txt --editable '.[dev]'
+# uv resolves free versions in seconds, where pip tries them for many minutes. Unlike pip it compiles only
+# when told to, and where Python may not write bytecode each start would compile all anew.
+FREELY = $(1)/bin/uv pip install --python $(1)/bin/python --quiet --compile-bytecode --constraint $(1)/versions.txt --editable '.[dev]'
 PIP = -m pip install --disable-pip-version-check --quiet
 
 .PHONY: quickstart test test-newest test-oldest check gpu mutants chaos schema clean
