@@ -256,6 +256,21 @@ def test_rows_are_refused_beyond_where_ties_make_a_prefix_depend_on_a_forwards_l
         scored(model, [[5, 6, 7]], [torch.arange(8, 16)], None, 0)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_a_student_that_looks_ahead_is_refused_however_it_was_sampled(family: str) -> None:
+    changes = {"is_causal": False} if family == "llama" else {"use_bidirectional_attention": True}
+    model = small_model(family, **changes)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.3)
+    for count in (2, 20):
+        with pytest.raises(ModelError, match=r"later tokens|looks ahead"):
+            scored(model, [[5, 6, 7]], [torch.arange(8, 8 + count)], None, 0)
+        with pytest.raises(ModelError, match=r"later tokens|looks ahead"):
+            CachedEngine(max_new_tokens=count).sample(model, [[5, 6]], [0], eos_ids=(), pad_id=0)
+
+
 def test_room_beyond_a_models_positions_is_not_tried() -> None:
     model = small_model("mistral", max_position_embeddings=32)
     check_prefixes(model, 10**9)

@@ -21,6 +21,8 @@ from opdlab.shapes import Float, Int, Tensor
 _TRIED = 8
 # Rows that are tried together, where they have no more tokens than that.
 _ROWS, _TOKENS = 4, 4096
+# Tokens that show whether a model looks ahead, where its configuration names no place.
+_FEW = 9
 
 _HELD: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
@@ -34,9 +36,9 @@ def sharded(model: nn.Module) -> bool:
 def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     """Refuse rows of so many tokens where the length of a forward changes what is said after a prefix.
 
-    Tried once, and again when rows become longer; only beyond the first place at which the configuration
-    says that layers may begin to do something else, and up to where rotary frequencies depend on a
-    forward's length, which `stretches` takes care of.
+    Tried once in a few tokens; and again when rows become longer, beyond the first place at which the
+    configuration says that layers may begin to do something else, and up to where rotary frequencies
+    depend on a forward's length, which `stretches` takes care of.
 
     Raises:
         ModelError: it does.
@@ -45,7 +47,9 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     end = min(longest, original_length(model) or longest, room or longest)
     places = [place for place in thresholds(model) if place < end]
-    if not places or _HELD.get(model, 0) >= end or sharded(model):
+    if not places:
+        end, places = min(end, _FEW), [1]
+    if _HELD.get(model, 0) >= end or sharded(model):
         return
     first, steps = places[0], range(1, _TRIED + 1)
     spread = {first + (end - first) * step // (_TRIED + 1) for step in steps}
@@ -57,12 +61,17 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     alone = torch.cat([_said(model, tokens[:, :prefix], [prefix]) for prefix in prefixes], 1)
     gap = float((whole - alone).abs().masked_fill(whole == alone, 0.0).mean())
     # What is NaN is the weights; who samples or scores says where.
+    if gap > _tolerance(model) and first == 1:
+        raise ModelError(
+            f"what {type(model).__name__} says at a token depends on later tokens (by {gap:.2g} nats), so "
+            "it cannot be sampled, trained or scored; choose a decoder-only model"
+        )
     if gap > _tolerance(model):
         raise ModelError(
             f"what {type(model).__name__} says after a prefix of more than {first} tokens depends on how "
-            f"long a forward is (by {gap:.2g} nats in one of {end} tokens), as when it picks keys by "
-            "scores that tie: such rows cannot be sampled, trained or scored; keep prompt and response to "
-            f"{first} tokens (rollout.max_new_tokens), or choose another model"
+            f"long a forward is (by {gap:.2g} nats in one of {end} tokens), as when it looks ahead or "
+            "picks keys by scores that tie: such rows cannot be sampled, trained or scored; keep prompt "
+            f"and response to {first} tokens (rollout.max_new_tokens), or choose another model"
         )
     _HELD[model] = end
 
