@@ -68,7 +68,7 @@ GUARDS: dict[str, tuple[str, ...]] = {
     ),
     "platform/opdlab/scoring/tree.py": ("tests/unit/test_tree.py", "tests/parity/test_teacher.py"),
     "evaluators/opdlab_evaluators/statistics/scores.py": ("tests/unit/test_scores.py",),
-    "evaluators/opdlab_evaluators.statistics.answer_sheets.py": ("tests/unit/test_scores.py",),
+    "evaluators/opdlab_evaluators/statistics/answer_sheets.py": ("tests/unit/test_scores.py",),
     "evaluators/opdlab_evaluators/embedded/ledger.py": (
         "tests/unit/test_families.py",
         "-k",

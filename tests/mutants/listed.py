@@ -268,15 +268,17 @@ MUTANTS = (
     Mutant(
         "horizon: the change is of problems drawn apart",
         DECAY,
-        "interval(horizons(after, least, seed) - horizons(before, least, seed))",
-        "interval(horizons(after, least, seed + 1) - horizons(before, least, seed))",
+        "first, second = (horizons(one, least, times) for one in (before, after))",
+        "first = horizons(before, least, times)\n"
+        "    other = resampled(len(before.total), seed + 1)\n"
+        "    second = horizons(after, least, np.vstack([times[:1], other]))",
         (DIAGNOSED, "-k", "did_not_change or same_problems"),
     ),
     Mutant(
         "late fidelity: the change is of problems drawn apart",
         DECAY,
-        "replicates.append(mean_of(curves, times, bins))",
-        "replicates.append(mean_of(curves, resampled(len(before.total), len(replicates)), bins))",
+        "apart = (after.each() - before.each())[:, -late:]",
+        "apart = (after.each()[::-1] - before.each())[:, -late:]",
         (DIAGNOSED, "-k", "did_not_change or same_problems"),
     ),
     Mutant(

@@ -487,6 +487,9 @@ def test_changes_between_models_are_over_the_same_problems_so_a_copy_changed_by_
     assert alone["high"] - alone["low"] > 5
     change = decay.horizon_change(one, one, 0.6, 0)
     assert (change.value, change.low, change.high) == (0, 0, 0)
+    late = decay.late_change(one, one)
+    nothing = decay.over_problems("difference_interval", np.zeros(late.problems))
+    assert (late.value, late.low, late.high) == (0, *nothing)
 
 
 def test_a_horizon_beyond_what_was_seen_moved_by_that_much_or_more() -> None:
