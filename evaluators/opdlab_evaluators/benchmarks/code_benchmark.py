@@ -6,12 +6,11 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from opdlab.plugins import Trial
 from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.benchmarks.benchmark import Benchmark
-from opdlab_evaluators.programs import ProgramPool, Worker, shared_pool
+from opdlab_evaluators.programs import ProgramPool, Worker, grade_programs, shared_pool
 from opdlab_evaluators.sandbox import Limits
 
 GRADER = "programs-8"
@@ -83,27 +82,7 @@ class CodeBenchmark(Benchmark):
         answers: Sequence[tuple[Problem, str]],
         on_graded: Callable[[int], None] | None = None,
     ) -> list[Verdict]:
-        programs = [self.program(problem, completion) for problem, completion in answers]
-        rows: dict[tuple[str, str], list[int]] = {}
-        for row, ((problem, _), program) in enumerate(zip(answers, programs, strict=True)):
-            if program is not None:
-                rows.setdefault((problem.id, program), []).append(row)
-        if on_graded is not None and None in programs:
-            on_graded(programs.count(None))
-        asked = list(rows)
-        tasks = [partial(self.judge, answers[rows[key][0]][0], key[1]) for key in asked]
-
-        def judged(index: int) -> None:
-            if on_graded is not None:
-                on_graded(len(rows[asked[index]]))
-
-        verdicts = dict(zip(asked, self.pool.judge(tasks, judged), strict=True))
-        return [
-            Verdict("no_answer", reason="no program in a fenced block")
-            if program is None
-            else verdicts[problem.id, program]
-            for (problem, _), program in zip(answers, programs, strict=True)
-        ]
+        return grade_programs(self.pool, answers, self.program, self.judge, on_graded)
 
 
 BODIES = ("pass", "return True")

@@ -12,6 +12,7 @@ from .extraction import (
     last_two_fences as last_two_fences,
 )
 from .failing_tests import read_tests as read_tests
+from .graded import grade_programs as grade_programs
 from .judging import (
     Answered as Answered,
     Assertions as Assertions,

@@ -7,13 +7,16 @@ from .evaluator import (
     Evaluator as Evaluator,
     Trial as Trial,
 )
+from .grader import Grader as Grader
 from .registry import (
     DASHBOARDS as DASHBOARDS,
     EVALUATORS as EVALUATORS,
+    GRADERS as GRADERS,
     METHODS as METHODS,
     ROLLOUTS as ROLLOUTS,
     SECTIONS as SECTIONS,
     STATISTICS as STATISTICS,
+    Named as Named,
     OneOf as OneOf,
     PluginError as PluginError,
     describe as describe,

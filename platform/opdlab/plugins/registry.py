@@ -33,6 +33,7 @@ from opdlab.errors import PluginError
 METHODS = "opdlab.methods"
 ROLLOUTS = "opdlab.rollouts"
 EVALUATORS = "opdlab.evaluators"
+GRADERS = "opdlab.graders"
 STATISTICS = "opdlab.statistics"
 DASHBOARDS = "opdlab.dashboards"
 SECTIONS = "opdlab.sections"
@@ -208,6 +209,28 @@ class Nested(OneOf):
                 yield name, plugin
 
 
+class Named(OneOf):
+    """The same where the name of a plugin may stand for it, with its default options: `grader: exact`."""
+
+    def _instance(self, base: type, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in names(self.group):
+                close = difflib.get_close_matches(value, names(self.group), 1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise ValueError(
+                    f"{value!r} is none of {', '.join(names(self.group))}, nor a mapping with `type`.{hint}"
+                )
+            value = {"type": value}
+        return super()._instance(base, value)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = super().__get_pydantic_json_schema__(schema, handler)
+        listed = [name for name, _ in self._offered()]
+        return {"oneOf": [{"type": "string", "enum": listed}, *found["oneOf"]]}
+
+
 def _check_contract(name: str, plugin: type, base: type) -> None:
     if not issubclass(plugin, base):
         raise PluginError(f"plugin {name!r} ({plugin.__name__}) must subclass {base.__name__}")
@@ -230,7 +253,7 @@ def type_name(group: str, plugin: Any) -> str:
 
 def describe(plugin: Any) -> dict[str, Any]:
     """A plugin's `type` and options as plain values, as an experiment would write them."""
-    for name, known in working(METHODS, ROLLOUTS, EVALUATORS):
+    for name, known in working(METHODS, ROLLOUTS, EVALUATORS, GRADERS):
         if known is type(plugin):
             options = {f.name: (f, getattr(plugin, f.name)) for f in fields(plugin)}
             return {"type": name, **{key: _plain(*option) for key, option in options.items()}}

@@ -8,12 +8,13 @@ from typing import Any
 
 from opdlab.errors import OpdlabError, PluginError, Terminated
 from opdlab.plugins.evaluator import Evaluator
+from opdlab.plugins.grader import Grader
 from opdlab.plugins.returned import name_of, reason
 from opdlab.records import Problem, Verdict
 
 
 def verdicts_on(
-    evaluator: Evaluator,
+    evaluator: Evaluator | Grader,
     answers: Sequence[tuple[Problem, str]],
     on_graded: Callable[[int], None] | None = None,
 ) -> list[Verdict]:
@@ -44,14 +45,18 @@ def verdicts_on(
         )
         first = f", from problem {answers[0][0].id} on" if answers else ""
         raise PluginError(
-            f"{name_of(evaluator)}.grade_all of {evaluator.benchmark} returned {many} for "
+            f"{name_of(evaluator)}.grade_all{_whose(evaluator)} returned {many} for "
             f"{len(answers)} answers{first}; completions are kept: correct it "
             "and repeat the command"
         )
     return [_checked(evaluator, verdict) for verdict in found]
 
 
-def _alone(evaluator: Evaluator, problem: Problem, completion: str) -> Any:
+def _whose(evaluator: Evaluator | Grader) -> str:
+    return f" of {evaluator.benchmark}" if isinstance(evaluator, Evaluator) else ""
+
+
+def _alone(evaluator: Evaluator | Grader, problem: Problem, completion: str) -> Any:
     try:
         return evaluator.grade(problem, completion)
     except (OpdlabError, Terminated):
@@ -62,7 +67,7 @@ def _alone(evaluator: Evaluator, problem: Problem, completion: str) -> Any:
         )
 
 
-def _checked(evaluator: Evaluator, found: Any) -> Verdict:
+def _checked(evaluator: Evaluator | Grader, found: Any) -> Verdict:
     """A verdict that can be stored; text that UTF-8 cannot hold is escaped."""
     if not isinstance(found, Verdict):
         said = f"{name_of(evaluator)}.grade returned {type(found).__name__}, wanted a Verdict"

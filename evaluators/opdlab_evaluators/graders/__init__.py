@@ -1,0 +1,1 @@
+"""How answers to anybody's data are judged: plugins of `opdlab.graders`."""

@@ -1,0 +1,76 @@
+"""`choice`: the letter of one of several choices."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from opdlab.plugins import Grader
+from opdlab.records import Problem, Verdict
+from opdlab_evaluators.answers import after_thinking
+from opdlab_evaluators.graders.references import last_box
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_FRAMED = re.compile(
+    r"[\s(\[*_`$\"']*(?:\\text\{|\\mathrm\{|\\mathbf\{)?\(?([A-Za-z])\)?\}?[\s)\].,:;*_`$\"']*"
+)
+_NAMED = re.compile(
+    r"(?:answer|choice|option)(?:\s+(?:is|would be|should be))?\s*[:=]?\s*(?:\\boxed\{)?[\s(\[*_`$\"']*"
+    r"(?:option\s+|choice\s+)?[(\[*_`]*([A-Z])(?![A-Za-z'])",
+    re.IGNORECASE,
+)
+_ALONE = re.compile(r"(?:^|[\s(\[*_])([A-Z])(?:[)\].,:*_]|\s|$)")
+
+
+@dataclass(frozen=True)
+class ChoiceLetter(Grader):
+    """A letter: boxed, named as the answer, or alone on the last line."""
+
+    @property
+    def version(self) -> str:
+        return "choice-1"
+
+    def gold(self, value: Any) -> str:
+        """The letter, or the number of the choice from 0."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 0 <= value < len(LETTERS):
+                raise ValueError(f"{value} is the number of no choice")
+            return LETTERS[value]
+        text = str(value).strip()
+        found = _FRAMED.fullmatch(text)
+        if not isinstance(value, str) or (not found and not text.isdecimal()):
+            raise ValueError(f"{value!r:.40} is no letter of a choice")
+        if found:
+            return found[1].upper()
+        return self.gold(int(text))
+
+    def grade(self, problem: Problem, completion: str) -> Verdict:
+        letter = chosen(completion)
+        if letter is None:
+            return Verdict("no_answer", reason="no letter is boxed, named, or alone at the end")
+        return Verdict("correct" if letter == problem.gold else "wrong", letter)
+
+    def right_answer(self, problem: Problem) -> str | None:
+        return f"The answer is {problem.gold}."
+
+
+def chosen(completion: str) -> str | None:
+    """The letter that a completion chooses; the last one that it names counts."""
+    text = after_thinking(completion).strip()
+    inside = last_box(text)
+    if inside is not None and (found := _FRAMED.fullmatch(inside) or _ALONE.search(inside)):
+        return found[1].upper()
+    # `the answer is a hard one` names no choice: a small letter counts at the end of its line alone.
+    named = [m for m in _NAMED.finditer(text) if m[1].isupper() or _ends(text, m.end())]
+    if named:
+        return named[-1][1].upper()
+    lines = [line for line in text.splitlines() if line.strip()]
+    if lines and (found := _FRAMED.fullmatch(lines[-1])):
+        return found[1].upper()
+    found = re.match(r"\s*[(\[]?([A-Z])[)\].:](?:\s|$)", text)
+    return found[1] if found else None
+
+
+def _ends(text: str, place: int) -> bool:
+    return not text[place:].partition("\n")[0].strip(" )].*_`}\"'")

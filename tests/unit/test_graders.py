@@ -1,0 +1,153 @@
+"""Graders of anybody's data: reference answers as data sets write them, answers as models do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from opdlab.plugins import registry as plugins
+from opdlab.plugins.grader import Grader
+from opdlab.plugins.verdicts import verdicts_on
+from opdlab.records import Problem, Verdict
+
+
+def grader(name: str, **options: Any) -> Grader:
+    return plugins.load(plugins.GRADERS, name)(**options)
+
+
+def status(name: str, value: Any, completion: str, **options: Any) -> str:
+    judge = grader(name, **options)
+    gold = json.loads(json.dumps(judge.gold(value)))
+    return verdicts_on(judge, [(Problem("mine", "1", "?", gold), completion)])[0].status
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "completion", "wanted"),
+    [
+        ("math", "\\frac{1}{2}", "It is $\\boxed{0.5}$.", "correct"),
+        ("math", 4, "\\boxed{5}", "wrong"),
+        ("math", "Adding. #### 1,234", "The answer is \\boxed{1234}.", "correct"),
+        ("math", ["34"], "\\boxed{34}", "correct"),
+        ("math", "Thus \\boxed{\\frac{3}{4}}.", "\\boxed{3/4}", "correct"),
+        ("math", "4", "I do not know", "no_answer"),
+        ("exact", "Paris", "<think>Rome?</think>\nThe answer is: paris.", "correct"),
+        ("exact", "Paris", "Rome", "wrong"),
+        ("exact", ["yes", "no doubt"], "Hm.\nNo   doubt", "correct"),
+        ("exact", True, "true", "correct"),
+        ("exact", "a", "  ", "no_answer"),
+        ("choice", "B", "Let me see. **Answer: (B)**", "correct"),
+        ("choice", 1, "\\boxed{\\text{B}}", "correct"),
+        ("choice", "(c)", "The correct answer is C) because A is wrong.", "correct"),
+        ("choice", "A", "The answer is a hard one to find.", "no_answer"),
+        ("choice", "A", "B. It cannot be A.", "wrong"),
+        ("choice", "D", "I think so.\nD", "correct"),
+        ("choice", "A", "", "no_answer"),
+        ("numeric", "3.14159", "about 3.1415901", "correct"),
+        ("numeric", 1000, "The answer is 1,000 dollars.", "correct"),
+        ("numeric", "-2e3", "\\boxed{-2000}", "correct"),
+        ("numeric", 4, "4 or 5", "wrong"),
+        ("numeric", 4, "four", "no_answer"),
+    ],
+)
+def test_answers_are_judged_as_people_would(
+    name: str, value: Any, completion: str, wanted: str
+) -> None:
+    assert status(name, value, completion) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("math", ""),
+        ("math", "nan"),
+        ("math", None),
+        ("math", {"a": 1}),
+        ("exact", []),
+        ("exact", " "),
+        ("choice", "Paris"),
+        ("choice", 40),
+        ("choice", True),
+        ("choice", None),
+        ("numeric", "four"),
+        ("code", ""),
+        ("code", []),
+        ("code", "x ="),
+        ("code", "print(1)"),
+        ("code", "assert True"),
+        ("code", {"inputs": ["1"], "outputs": []}),
+        ("code", [{"input": "1", "output": "2", "testtype": "functional"}]),
+        ("code", 3),
+    ],
+)
+def test_what_is_no_reference_answer_is_refused(name: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        grader(name).gold(value)
+
+
+@pytest.mark.parametrize("name", ["math", "exact", "choice", "numeric"])
+def test_the_right_answer_is_judged_right_and_nothing_is_no_answer(name: str) -> None:
+    judge = grader(name)
+    problem = Problem("mine", "1", "?", judge.gold("7" if name != "choice" else "C"))
+    answer = judge.right_answer(problem)
+    assert answer is not None
+    assert judge.grade(problem, answer).status == "correct"
+    assert judge.grade(problem, "").status == "no_answer"
+
+
+def test_options_of_a_grader_are_part_of_its_version() -> None:
+    versions = {
+        grader("exact").version,
+        grader("exact", case=True).version,
+        grader("numeric").version,
+        grader("numeric", relative=0.1).version,
+        grader("code").version,
+        grader("code", cpu_limit_s=3.0).version,
+        grader("code", unsafe_run_on_this_machine=True).version,
+    }
+    assert len(versions) == 7
+    assert status("numeric", 100, "105", relative=0.1) == "correct"
+    assert status("exact", "Paris", "paris", case=True) == "wrong"
+
+
+SQUARE = "```python\ndef square(x):\n    return x * x\n```"
+PRINTED = "```python\nprint(int(input()) ** 2)\n```"
+
+
+@pytest.mark.parametrize(
+    ("tests", "completion", "wanted"),
+    [
+        (["assert square(3) == 9", "assert square(-1) == 1"], SQUARE, "correct"),
+        ("assert square(3) == 10", SQUARE, "wrong"),
+        ({"inputs": ["3\n", ["4"]], "outputs": ["9\n", "16"]}, PRINTED, "correct"),
+        (json.dumps({"inputs": [[3]], "outputs": [9], "fn_name": "square"}), SQUARE, "correct"),
+        ([{"input": "3", "output": "8", "testtype": "stdin"}], PRINTED, "wrong"),
+        (["assert square(3) == 9"], "no program", "no_answer"),
+    ],
+    ids=range(6),
+)
+def test_programs_are_run_against_tests_of_every_form(
+    tests: Any, completion: str, wanted: str
+) -> None:
+    assert status("code", tests, completion) == wanted
+
+
+class Failing(Grader):
+    """Raises for every answer."""
+
+    @property
+    def version(self) -> str:
+        return "1"
+
+    def gold(self, value: Any) -> Any:
+        return value
+
+    def grade(self, problem: Problem, completion: str) -> Verdict:
+        raise RuntimeError("no")
+
+
+def test_a_grader_that_fails_is_no_wrong_answer() -> None:
+    (verdict,) = verdicts_on(Failing(), [(Problem("mine", "1", "?", "1"), "1")])
+    assert verdict.status == "grader_error"
+    assert "no" in verdict.reason
