@@ -8,7 +8,7 @@ the EOS included and nothing after it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -41,6 +41,7 @@ class Problem:
         id: stable identity within the benchmark; two problems with the same content share it.
         prompt: text for the model, before any chat template.
         gold: what the grader compares with; JSON values only, so that it can be stored.
+        extra: whatever else is known of it; the key `messages` holds a prompt of several turns.
     """
 
     benchmark: str
@@ -48,6 +49,11 @@ class Problem:
     prompt: str
     gold: Any
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> str | Sequence[Mapping[str, str]]:
+        """The prompt as it is put to a model: its text, or the turns of a chat."""
+        return self.extra.get("messages") or self.prompt
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def test_a_method_that_needs_one_distribution_is_refused_with_specialists(
 
 
 def test_a_dataset_names_the_domain_of_each_row(tmp_path: Path) -> None:
-    from opdlab.configuration.config import DatasetPrompts
+    from opdlab.configuration.prompt_settings import DatasetPrompts
     from opdlab.modelling.models import load_tokenizer
     from opdlab.prompts.drawn import open_prompts
 

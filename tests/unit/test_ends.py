@@ -212,7 +212,7 @@ def test_a_later_prompt_of_a_token_that_the_teacher_lacks_is_refused_at_load(
     config = experiment(
         more, teacher, prompts=source, training={"steps": 11, "prompts_per_step": 4}
     )
-    with pytest.raises(ModelError, match=r"prompt 40 of dataset holds .*'<\|more\|>'"):
+    with pytest.raises(ModelError, match=r"prompt 41 of dataset holds .*'<\|more\|>'"):
         require_prompts(config, pair_of(config))
 
 

@@ -137,7 +137,10 @@ def experiment(*overrides: str) -> Experiment:
         (["training.hacking.grade_every=30"], "graded every 30 steps"),
         (["training.steps=12"], "each window of 6 steps needs two gradings"),
         (["training.hacking.window=3"], "each window of 3 steps needs two gradings"),
-        (["prompts={type: dataset, path: prompts.jsonl}"], "of type problems are graded"),
+        (
+            ["prompts={type: dataset, path: prompts.jsonl}"],
+            "answers are not graded (prompts.answer_column",
+        ),
     ],
 )
 def test_what_is_not_watched_is_said_with_the_reason(overrides: list[str], reason: str) -> None:

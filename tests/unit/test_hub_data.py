@@ -13,7 +13,7 @@ from code_rows import ROWS
 from hub_server import Hub, served
 from huggingface_hub import constants
 
-from opdlab.configuration.config import DatasetPrompts
+from opdlab.configuration.prompt_settings import DatasetPrompts
 from opdlab.errors import DataError
 from opdlab.plugins import registry as plugins
 from opdlab.pretraining.characters import character_tokenizer
@@ -207,7 +207,7 @@ def prompts(**options):
     [
         (CARDED, {}, ["a", "b"]),
         (CARDED, {"split": "held"}, ["h"]),
-        (CARDED, {"config": "hard"}, ["d"]),
+        (CARDED, {"name": "hard"}, ["d"]),
         (NAMED, {}, ["0", "1"]),
         (NAMED, {"split": "test"}, ["t"]),
     ],
@@ -227,7 +227,7 @@ def test_prompts_come_from_the_files_that_a_card_or_their_names_say(
     ("files", "options", "said"),
     [
         (CARDED, {"split": "dev"}, "names no split 'dev', only train, held"),
-        (CARDED, {"config": "odd"}, "no configuration 'odd': choose one of easy, hard"),
+        (CARDED, {"name": "odd"}, "no configuration 'odd': choose one of easy, hard"),
         (CARDED, {"split": "train[:5]"}, "is no name of a split"),
         (CARDED, {"column": "text"}, "no column 'text'; it has prompt, n"),
         (CARDED, {"revision": "v9"}, "some/prompts was not fetched from the hub"),

@@ -159,7 +159,7 @@ def test_a_good_file_loads_with_its_defaults():
         (
             "type: problems\n  sources:\n    - {type: math}",
             "type: dataset",
-            "x.yaml:4: missing key prompts.path",
+            "x.yaml:4: prompts: path: missing; name a file, a folder or a data set, or give `sources`",
         ),
         (
             "training:\n",

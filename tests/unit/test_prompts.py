@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from run_folders import write_run
 
-from opdlab.configuration.config import DatasetPrompts
 from opdlab.configuration.loader import load_experiment, load_pretraining
+from opdlab.configuration.prompt_settings import DatasetPrompts
 from opdlab.doctor import models as doctor_models
 from opdlab.errors import ConfigError, DataError, ResumeError
 from opdlab.identity import Execution
@@ -151,7 +151,7 @@ def test_a_file_in_latin_1_is_refused_by_name_and_row(tmp_path: Path) -> None:
     [
         ({"split": "train[:5]"}, "'train\\[:5\\]' is no name of a split: it is read whole"),
         ({"revision": "main"}, "prompts.revision is for a data set on the hub, but .* is a file"),
-        ({"config": "main"}, "prompts.config is for a data set on the hub, but .* is a file"),
+        ({"name": "main"}, "prompts.name is for a data set on the hub, but .* is a file"),
     ],
 )
 def test_what_means_nothing_beside_a_file_is_refused(

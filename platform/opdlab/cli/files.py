@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from opdlab.cli.arguments import File, Overrides
@@ -29,6 +31,24 @@ def plan(experiment: File, overrides: Overrides = None) -> None:
     from opdlab.planning import show
 
     show(load(experiment, overrides or ()))
+
+
+def prompts(
+    experiment: File,
+    overrides: Overrides = None,
+    count: Annotated[int, typer.Option(min=0, help="Prompts that are printed.")] = 3,
+) -> None:
+    """Show prompts as the model reads them: as text with special tokens, lengths, rows that are left out.
+
+    Nothing is trained; only the student's tokenizer is loaded. The exit status is 1 where training would
+    refuse the data.
+
+    Example: [bold]opdlab prompts my.yaml --count 5[/]
+    """
+    from opdlab.prompts import show_prompts
+
+    if not show_prompts(experiment, overrides or (), count):
+        raise SystemExit(1)
 
 
 def experiments() -> None:

@@ -36,6 +36,7 @@ app = typer.Typer(
 for command in (
     files.validate,
     files.plan,
+    files.prompts,
     trainings.train,
     trainings.sweep,
     trainings.pretrain,

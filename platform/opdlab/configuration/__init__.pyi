@@ -1,12 +1,10 @@
 from . import documents as documents, explain as explain, loader as loader
 from .config import (
-    DatasetPrompts as DatasetPrompts,
     Evaluation as Evaluation,
     Experiment as Experiment,
     HackingWatch as HackingWatch,
     Mask as Mask,
     Model as Model,
-    ProblemPrompts as ProblemPrompts,
     Training as Training,
     Variant as Variant,
 )
@@ -19,6 +17,11 @@ from .loader import (
     run_names as run_names,
 )
 from .pretrain_config import Pretraining as Pretraining
+from .prompt_settings import (
+    DatasetPrompts as DatasetPrompts,
+    DataSource as DataSource,
+    ProblemPrompts as ProblemPrompts,
+)
 from .run_faults import WHOLE as WHOLE
 from .section import RoomSection as RoomSection, Section as Section, replaced as replaced
 from .several_seeds import Repeat as Repeat, repeats as repeats

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from opdlab import plugins
+from opdlab.configuration.posing import AnyEvaluator
+from opdlab.configuration.prompt_settings import Prompts
 from opdlab.configuration.section import RoomSection, Section
 from opdlab.methods import Method
-from opdlab.plugins import Evaluator, declared, valid
+from opdlab.plugins import declared, valid
 from opdlab.sampling import RolloutEngine
 from opdlab.seeds import LARGEST_SEED, training_name
 from opdlab.serving import OpenAIEngine
@@ -20,10 +22,6 @@ AnyMethod = Annotated[
     Method, plugins.OneOf(plugins.METHODS), AfterValidator(valid(declared.method))
 ]
 AnyEngine = Annotated[RolloutEngine, plugins.OneOf(plugins.ROLLOUTS)]
-AnyEvaluator = Annotated[
-    Evaluator, plugins.OneOf(plugins.EVALUATORS), AfterValidator(valid(declared.evaluator))
-]
-
 if TYPE_CHECKING:
     AnySweep = RoomSection
 else:
@@ -44,30 +42,6 @@ RESERVED = (
 LONGEST_NAME = 100
 SMALLEST_IN_HALF = 1e-5
 """Learning rate below which next to no weight of 16 bits changes: 162 of 59,568 in 20 steps of 1e-6."""
-
-
-def _posing(source: Evaluator) -> Evaluator:
-    if not source.trains():
-        raise ValueError(_lacking(source, "training problems", "trains"))
-    return source
-
-
-def _explaining(source: Evaluator) -> Evaluator:
-    if not source.explains():
-        raise ValueError(_lacking(source, "training problems with worked solutions", "explains"))
-    return source
-
-
-def _lacking(source: Evaluator, what: str, has: str) -> str:
-    found = [name for name, kind in plugins.working(plugins.EVALUATORS) if getattr(kind, has)()]
-    return (
-        f"{source.benchmark} has no {what}; these have: {', '.join(sorted(found)) or 'none'}. Other "
-        "prompts come from a dataset: `prompts: {type: dataset, path: FILE}`"
-    )
-
-
-TrainingSource = Annotated[AnyEvaluator, AfterValidator(_posing)]
-ExplainedSource = Annotated[AnyEvaluator, AfterValidator(_explaining)]
 
 
 class Model(Section):
@@ -95,44 +69,6 @@ class Specialist(Model):
     domains: list[str] = Field(min_length=1)
     """Benchmarks whose prompts it scores (`code/*` for all that begin so), or values of
     `prompts.domain_column`."""
-
-
-class ProblemPrompts(Section):
-    """Endless training problems of evaluators that can make them; never a test problem."""
-
-    type: Literal["problems"]
-    """Problems of benchmarks, made without end."""
-    sources: list[TrainingSource] = Field(min_length=1)
-    """Each prompt is drawn from one of these, all equally likely."""
-    template: Literal["auto", "none", "chat"] = "auto"
-    """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""
-
-
-class DatasetPrompts(Section):
-    """Prompts from a column of a file, or of a dataset on the hub."""
-
-    type: Literal["dataset"]
-    """Rows of a file or of a dataset on the hub."""
-    path: str
-    """A .jsonl, .json, .csv, .tsv, .parquet, .arrow or .feather file, or a .txt file with a prompt a line
-    (column `text`); texts may be packed (.gz, .bz2, .xz, .zst). Else a name on the Hugging Face hub. A
-    relative file lies beside the experiment file that names it; one of the command line, or of a shipped
-    experiment, in the current folder."""
-    revision: str | None = None
-    """Commit or tag on the hub; required there, and refused beside a file."""
-    config: str | None = None
-    """Configuration of a data set on the hub that has several."""
-    split: str = "train"
-    """Split of the dataset; a file that holds several has them under their names."""
-    column: str = "prompt"
-    """Column that holds the text."""
-    domain_column: str | None = None
-    """Column that names each row's domain, for `specialists`; by default all are of domain `dataset`."""
-    template: Literal["auto", "none", "chat"] = "auto"
-    """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""
-
-
-Prompts = Annotated[ProblemPrompts | DatasetPrompts, Field(discriminator="type")]
 
 
 class Mask(Section):
@@ -167,8 +103,8 @@ class HackingWatch(Section):
     """Fall of the share of right answers to training prompts while the teacher grows surer of them; it must
     exceed two standard errors as well."""
     grade_every: int = Field(default=5, ge=0)
-    """Steps with fresh answers between gradings of them; 0 for never. Only for prompts of `type:
-    problems`. A window needs two of them."""
+    """Steps with fresh answers between gradings of them; 0 for never. Only for prompts that have a grader.
+    A window needs two of them."""
     stop: bool = False
     """End the training of a run at its first alarm; it is evaluated as it is."""
 
@@ -388,7 +324,7 @@ class Experiment(Section):
         found = {f"evaluation.{key}": value for key, value in settings.items()}
         if self.evaluation.max_new_tokens is None and self.evaluation.sampling != "reasoning":
             found["rollout.max_new_tokens"] = self.rollout.max_new_tokens
-        return found | {"prompts.template": self.prompts.template}
+        return found | {"prompts.template": str(self.prompts.wording)}
 
 
 def _check_names(runs: list[str], benchmarks: list[str]) -> None:
@@ -418,8 +354,11 @@ def _misfits(config: Experiment) -> Iterator[str]:
     yield from _not_its_own(config)
     yield from _too_coarse(config)
     yield from _misplaced(training, method)
-    if method.graded and config.prompts.type != "problems":
-        yield "prompts.type: the method needs graded answers; only `problems` has a grader"
+    if method.graded and not config.prompts.graded:
+        yield (
+            "prompts.type: the method needs graded answers, and these prompts have no grader; set "
+            "prompts.answer_column and prompts.grader, or take prompts of `type: problems`"
+        )
     if method.graded and config.rollout.group_size < 2:
         yield (
             "rollout.group_size: the method compares answers to one prompt with each other; with one "

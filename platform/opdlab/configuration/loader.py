@@ -86,11 +86,17 @@ def _placed(data: Any, folder: Path, section: str = "") -> Any:
         return {key: _placed(value, folder, name) for key, (value, name) in inside.items()}
     if isinstance(data, list):
         return [_placed(value, folder, section) for value in data]
-    if not isinstance(data, str) or not has_format(data):
+    if not isinstance(data, str):
         return data
     # Below `sweep.space` the key of a choice stands between, or nothing but a list of them.
-    named = re.search(r"(^|\.)prompts(\.values(\.[^.]+)?)?\.path(\.values(\.[^.]+)?)?$", section)
-    return os.path.abspath(folder / Path(data).expanduser()) if named else data
+    named = re.search(
+        r"(^|\.)prompts(\.values(\.[^.]+)?)?(\.sources(\.\d+)?)?\.path(\.values(\.[^.]+)?)?$",
+        section,
+    )
+    if not named:
+        return data
+    there = folder / Path(data).expanduser()
+    return os.path.abspath(there) if has_format(data) or there.is_dir() else data
 
 
 def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from opdlab.configuration.config import AnyEngine, Beta, Evaluation, ExplainedSource
+from opdlab.configuration.config import AnyEngine, Beta, Evaluation
+from opdlab.configuration.posing import ExplainedSource
 from opdlab.configuration.section import Section
 from opdlab.sampling import CachedEngine
 from opdlab.seeds import LARGEST_SEED

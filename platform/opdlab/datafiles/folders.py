@@ -50,19 +50,42 @@ def read_folder(
     """
     if parts:
         return [row for name in parts for row in read_rows(folder / name)]
+    found: list[Row] = []
+    for file in folder_files(folder, split, config):
+        found += saved_rows(file) if file.is_dir() else read_rows(file, columns, split)
+    return found
+
+
+def folder_files(
+    folder: Path, split: str, config: str | None = None, parts_without_split: bool = False
+) -> list[Path]:
+    """The files that hold one split, or the folder that `save_to_disk` made of it.
+
+    Args:
+        config: configuration, which is the name of a folder in it.
+        parts_without_split: files none of which is named by a split are all of one; none is no fault.
+
+    Raises:
+        DataError: as `read_folder`.
+    """
     if (folder / "dataset_dict.json").exists():
         names = _listed(folder / "dataset_dict.json", "splits")
-        return _saved(folder / _chosen(folder, split, names))
+        return [folder / _chosen(folder, split, names)]
     if (folder / "state.json").exists():
-        return _saved(folder)
+        return [folder]
+    files = _files(folder)
+    named = any(_split_of(folder, file) in (*SPLITS, split) for file in files)
+    if parts_without_split and not (named or config) and not _has_card(folder):
+        require_whole(folder, files)
+        return sorted(files)
     groups: dict[tuple[str, str], list[Path]] = {}
-    for file in _files(folder):
+    for file in files:
         groups.setdefault((_config_of(folder, file), _split_of(folder, file)), []).append(file)
     groups = _of_config(folder, groups, config, split)
     by_split = {name: files for (_, name), files in groups.items()}
     chosen = by_split[_chosen(folder, split, sorted(by_split))]
     require_whole(folder, chosen)
-    return [row for file in sorted(chosen) for row in read_rows(file, columns, split)]
+    return sorted(chosen)
 
 
 def require_whole(folder: Path, files: Sequence[Path]) -> None:
@@ -146,7 +169,8 @@ def _listed(file: Path, key: str) -> list[str]:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def _saved(folder: Path) -> list[Row]:
+def saved_rows(folder: Path) -> list[Row]:
+    """The rows of a data set that `save_to_disk` left; raises DataError."""
     import datasets
 
     try:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opdlab.datafiles.folders import read_folder, require_whole
+from opdlab.datafiles.folders import folder_files, require_whole, saved_rows
 from opdlab.datafiles.reading import SUFFIXES, Row, read_rows
 from opdlab.errors import DataError, MissingDataError
 
@@ -73,17 +73,28 @@ def read_hub(
         MissingDataError: neither the hub nor its cache has the data set.
         DataError: it has no such split or configuration, or a file is malformed or missing.
     """
+    commit, files = hub_files(repository, split, revision, config)
+    rows: list[Row] = []
+    for file in files:
+        rows += saved_rows(file) if file.is_dir() else read_rows(file, columns, split)
+    return commit, rows
+
+
+def hub_files(
+    repository: str, split: str, revision: str, config: str | None = None
+) -> tuple[str, list[Path]]:
+    """Commit of a data set, and the files that hold one split of it; see `read_hub`."""
     commit, folder = download(repository, [CARD], revision)
     files = _on_card(folder / CARD, split, config)
     patterns = files or [f"*{suffix}" for suffix in SUFFIXES]
     _, folder = download(repository, patterns, commit)
     if files is None:
-        return commit, read_folder(folder, split, config, columns=columns)
+        return commit, folder_files(folder, split, config)
     found = [file for file in sorted(folder.rglob("*")) if _matches(file, folder, files)]
     if not found:
         raise DataError(f"{repository} has no file {', '.join(files)} for its split {split!r}")
     require_whole(folder, found)
-    return commit, [row for file in found for row in read_rows(file, columns, split)]
+    return commit, found
 
 
 def _matches(file: Path, folder: Path, patterns: Sequence[str]) -> bool:

@@ -25,10 +25,15 @@ def unpacked(content: bytes) -> bytes:
         return lzma.decompress(content)
     if content.startswith(b"\x28\xb5\x2f\xfd"):
         return _zstandard(content)
+    refuse_archive(content)
+    return content
+
+
+def refuse_archive(content: bytes) -> None:
+    """Raise ValueError for the beginning of an archive of several files."""
     for start, name in _ARCHIVES.items():
         if content.startswith(start):
             raise ValueError(f"it is a {name} archive; unpack it, and name the file in it")
-    return content
 
 
 def _zstandard(content: bytes) -> bytes:

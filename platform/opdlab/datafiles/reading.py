@@ -15,10 +15,10 @@ from opdlab.errors import DataError
 
 _TEXTS = (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
 _LINES = ".txt"
-_TABLES = (".parquet", ".arrow", ".feather")
-SUFFIXES = (*(f"{one}{packed}" for packed in ("", *PACKED) for one in _TEXTS), *_TABLES)
+TABLES = (".parquet", ".arrow", ".feather")
+SUFFIXES = (*(f"{one}{packed}" for packed in ("", *PACKED) for one in _TEXTS), *TABLES)
 """Files with named columns."""
-FORMATS = f"{', '.join((*_TEXTS, _LINES, *_TABLES))}; texts also with {', '.join(PACKED)}"
+FORMATS = f"{', '.join((*_TEXTS, _LINES, *TABLES))}; texts also with {', '.join(PACKED)}"
 """What can be read, for messages."""
 _POINTER = b"version https://git-lfs"
 
@@ -26,11 +26,11 @@ _POINTER = b"version https://git-lfs"
 def has_format(path: str | Path) -> bool:
     """Whether the name ends like that of a file which can be read, in capitals or not."""
     name = str(path).lower()
-    return name.endswith(SUFFIXES) or _bare(name).endswith(_LINES)
+    return name.endswith(SUFFIXES) or bare_name(name).endswith(_LINES)
 
 
-def _bare(name: str) -> str:
-    """The name without what shows that the file is packed."""
+def bare_name(name: str) -> str:
+    """A name without what shows that the file is packed."""
     for packed in PACKED:
         name = name.removesuffix(packed)
     return name
@@ -55,7 +55,7 @@ def read_rows(
     if not has_format(path):
         raise DataError(f"{path} is of no known format; use one of {FORMATS}")
     try:
-        rows = _rows(path.name.lower(), unpacked(path.read_bytes()), columns, split)
+        rows = rows_of_bytes(path.name.lower(), unpacked(path.read_bytes()), columns, split)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error or type(error).__name__}") from error
     if columns is None:
@@ -63,21 +63,26 @@ def read_rows(
     return [{name: row[name] for name in columns if name in row} for row in rows]
 
 
-def _rows(
+def rows_of_bytes(
     name: str, content: bytes, columns: Collection[str] | None, split: str | None
 ) -> list[Row]:
-    """Rows by what the first bytes show, else by the name."""
+    """Rows by what the first bytes show, else by the name; raises ValueError that names the row."""
+    if is_table(name, content):
+        return _table(name, content, columns)
+    text = decoded(content)
+    name = bare_name(name)
+    if name.endswith((".csv", ".tsv")):
+        return csv_rows(text, "\t" if name.endswith(".tsv") else ",")
+    return line_rows(text) if name.endswith(_LINES) else json_rows(text, split)
+
+
+def is_table(name: str, content: bytes) -> bool:
+    """Whether it is Parquet or Arrow, by its first bytes or its name; raises ValueError for a pointer."""
     if content.startswith(_POINTER):
         raise ValueError(
             "it is a pointer of Git LFS, not the file itself; run `git lfs pull` there"
         )
-    if name.endswith(_TABLES) or content.startswith((b"PAR1", b"ARROW1")):
-        return _table(name, content, columns)
-    text = decoded(content)
-    name = _bare(name)
-    if name.endswith((".csv", ".tsv")):
-        return csv_rows(text, "\t" if name.endswith(".tsv") else ",")
-    return line_rows(text) if name.endswith(_LINES) else json_rows(text, split)
+    return name.endswith(TABLES) or content.startswith((b"PAR1", b"ARROW1"))
 
 
 def _table(name: str, content: bytes, columns: Collection[str] | None) -> list[Row]:
@@ -89,18 +94,19 @@ def _table(name: str, content: bytes, columns: Collection[str] | None) -> list[R
     if content.startswith(b"PAR1") or name.endswith(".parquet"):
         file = pq.ParquetFile(stream)
         names = file.schema_arrow.names
-        _require_names(names)
+        require_names(names)
         found = file.read(columns=None if columns is None else [c for c in names if c in columns])
     elif content.startswith((b"ARROW1", b"FEA1")):
         found = feather.read_table(stream)
     else:
         found = pa.ipc.open_stream(stream).read_all()
-    _require_names(found.column_names)
+    require_names(found.column_names)
     kept = [name for name in found.column_names if columns is None or name in columns]
     return [plain(row) for row in found.select(kept).to_pylist()]
 
 
-def _require_names(names: list[str]) -> None:
+def require_names(names: list[str]) -> None:
+    """Refuse a column that is there twice."""
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"it has the column {twice[0]!r} twice")

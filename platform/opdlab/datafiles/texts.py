@@ -41,17 +41,18 @@ def json_rows(text: str, split: str | None = None) -> list[Row]:
     """
     start = text.lstrip()[:1]
     if start == "[":
-        return objects(_parsed(text, "the list"))
+        return objects(parsed(text, "the list"))
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1 and start == "{" and not _is_json(lines[0]) and _is_json(text):
-        return rows_of_object(_parsed(text, "the object"), split)
-    rows = [_parsed(line, f"row {number}") for number, line in enumerate(lines, start=1)]
+        return rows_of_object(parsed(text, "the object"), split)
+    rows = [parsed(line, f"row {number}") for number, line in enumerate(lines, start=1)]
     if len(rows) == 1 and isinstance(rows[0], dict):
         return rows_of_object(rows[0], split)
     return objects(rows)
 
 
-def _parsed(text: str, where: str) -> Any:
+def parsed(text: str, where: str) -> Any:
+    """One JSON value, numbers with all their digits; raises ValueError that says where."""
     try:
         return json.loads(
             text, parse_int=_whole_number, parse_float=_decimal, object_pairs_hook=_named_once

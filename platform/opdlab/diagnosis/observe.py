@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from opdlab.diagnosis.observation import HandOvers, Tokens
 from opdlab.evaluation import judge, sample_seed
-from opdlab.modelling import marks_of, reach, text_of, written
+from opdlab.modelling import Wording, as_wording, marks_of, reach, text_of, written
 from opdlab.plugins import Evaluator, returned
 from opdlab.prompts import encode, rendered
 from opdlab.records import Generation, Problem, Questions, Rollout, Verdict, is_one_of
@@ -42,7 +42,7 @@ class Bench:
     engine: RolloutEngine
     top_k: int
     tokenizer: PreTrainedTokenizerBase
-    template: str
+    template: Wording | str
     eos_ids: tuple[int, ...]
     teacher_ends: tuple[int, ...]
     pad_id: int
@@ -102,7 +102,7 @@ def respond(bench: Bench, model: torch.nn.Module, rows: range, looked_at: int) -
 
 def prompt_of(bench: Bench, asked: Asked) -> tuple[int, ...]:
     """Token ids of a prompt."""
-    return encode(bench.tokenizer, asked.problem.prompt, bench.template)
+    return encode(bench.tokenizer, asked.problem, bench.template)
 
 
 def numbers(values: Tensor) -> Float[np.ndarray, "..."]:
@@ -196,6 +196,7 @@ def graded(
 ) -> list[Verdict]:
     """Verdicts on the whole answers: what was kept, and what the teacher wrote."""
     tokenizer, found = bench.tokenizer, [Verdict("no_answer")] * len(pairs)
+    prefill = as_wording(bench.template).prefill
     by_benchmark: dict[str, list[int]] = {}
     for place, (asked, _) in enumerate(pairs):
         by_benchmark.setdefault(asked.benchmark.benchmark, []).append(place)
@@ -213,8 +214,10 @@ def graded(
                         problem=asked.problem.id,
                         index=asked.sample,
                         seed=0,
-                        prompt=rendered(tokenizer, asked.problem.prompt, bench.template),
-                        completion=text_of(tokenizer, ids),
+                        prompt=rendered(tokenizer, asked.problem, bench.template).removesuffix(
+                            prefill
+                        ),
+                        completion=prefill + text_of(tokenizer, ids),
                         tokens=len(ids),
                         stop="eos" if bool(rollout.ended[place]) else "length",
                         seconds=0.0,

@@ -20,7 +20,7 @@ from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
 from opdlab.diagnosis.observe import Asked, Bench, hand_over, respond
 from opdlab.errors import DataError
 from opdlab.evaluation import label_of, require
-from opdlab.modelling import models
+from opdlab.modelling import Wording, as_wording, models
 from opdlab.plugins import posed
 from opdlab.prompts import encode
 from opdlab.scoring import Teacher
@@ -92,7 +92,7 @@ class Work:
             engine=engine.in_process() if isinstance(engine, OpenAIEngine) else engine,
             top_k=config.method.group or TOP_K,
             tokenizer=tokenizer,
-            template=config.prompts.template,
+            template=config.prompts.wording,
             eos_ids=models.eos_ids(teacher, tokenizer),
             teacher_ends=models.eos_ids(teacher, tokenizer),
             pad_id=models.pad_id(teacher, tokenizer),
@@ -102,12 +102,12 @@ class Work:
         )
         decisive = {
             "teacher": models.identify(
-                teacher, tokenizer, bench.template, bench.teacher_ends, None
+                teacher, tokenizer, config.prompts.template, bench.teacher_ends, None
             ).key,
             "asked": what(asked, tokenizer, bench.template),
             "graders": [one.grader_version for one in config.evaluation.benchmarks],
             "rollout": plugins.describe(config.rollout),
-            "template": config.prompts.template,
+            "template": str(config.prompts.wording),
             "samples": settings.samples,
             "top_k": bench.top_k,
         }
@@ -198,7 +198,9 @@ class Work:
             pad_id=models.pad_id(model, tokenizer, shared),
             vocabulary=shared,
         )
-        who = models.identify(model, tokenizer, bench.template, bench.eos_ids, shared)
+        who = models.identify(
+            model, tokenizer, as_wording(bench.template).template, bench.eos_ids, shared
+        )
         reads = what(bench.asked, tokenizer, bench.template)
         return model, bench, label_of(name, identity.digest([who.key, reads]))
 
@@ -232,11 +234,13 @@ def chunks(count: int) -> Iterator[range]:
         yield range(first, min(first + ROWS, count))
 
 
-def what(asked: Sequence[Asked], tokenizer: PreTrainedTokenizerBase, template: str) -> str:
+def what(
+    asked: Sequence[Asked], tokenizer: PreTrainedTokenizerBase, template: Wording | str
+) -> str:
     """Hash of the problems in their order, by which they are numbered, as a model reads them."""
     first = [(one.benchmark.benchmark, one.problem) for one in asked if one.sample == 0]
     return identity.digest(
-        [[name, p.id, p.gold, encode(tokenizer, p.prompt, template)] for name, p in first]
+        [[name, p.id, p.gold, encode(tokenizer, p, template)] for name, p in first]
     )
 
 

@@ -47,6 +47,7 @@ def diagnose(config: Experiment) -> Iterator[Line]:
         pair = (cast.tokenizer, tokenizer, cast.student, model)
         yield named(name, cast, doctor_models.tokenizers(*pair))
         yield named(name, cast, doctor_models.prompts_agree(config, cast.tokenizer, tokenizer))
+    yield from doctor_models.rows_are_sound(config, cast.tokenizer)
     try:
         probe = make_probe(config, [run for _, run in variants], cast)
     except OpdlabError as error:

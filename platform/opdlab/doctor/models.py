@@ -18,7 +18,16 @@ from opdlab.errors import ModelError, OpdlabError
 from opdlab.evaluation import sampling_engine
 from opdlab.modelling import expectation, log_distribution, models
 from opdlab.plugins import posed
-from opdlab.prompts import LOOKED_AT, PromptSource, encode, open_prompts, unknown
+from opdlab.prompts import (
+    LOOKED_AT,
+    PromptSource,
+    encode,
+    open_dataset,
+    open_prompts,
+    overlap_of,
+    remarks,
+    unknown,
+)
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring import Teacher, naive_scores, part, states_before_tokens
 from opdlab.shapes import Float, Tensor
@@ -59,10 +68,10 @@ def prompts_agree(
     """
     what = "a prompt is the same to both"
     try:
-        prompts = open_prompts(config.prompts, student, config.seed)
-        text = prompts.problem(0).prompt
-        ours = encode(student, text, config.prompts.template)
-        theirs = encode(teacher, text, config.prompts.template)
+        prompts = open_prompts(config.prompts, student, config.seed, config.evaluation.benchmarks)
+        problem = prompts.problem(0)
+        ours = encode(student, problem, config.prompts.wording)
+        theirs = encode(teacher, problem, config.prompts.wording)
         missing = unread(config, prompts, student)
     except (OpdlabError, NotImplementedError) as error:
         return failed(what, str(error), "correct the prompts section")
@@ -81,6 +90,23 @@ def prompts_agree(
         "use one chat template for both; the teacher would read prompts it was never trained on"
     )
     return judged(what, ours == theirs, found, remedy)
+
+
+def rows_are_sound(config: Experiment, tokenizer: PreTrainedTokenizerBase) -> Iterator[Line]:
+    """Whether a data set's rows hold problems that are measured; what else is to be told of them."""
+    if config.prompts.type != "dataset":
+        return
+    what = "the prompts hold no problem that is measured"
+    benchmarks = config.evaluation.benchmarks
+    try:
+        opened = open_dataset(config.prompts, tokenizer, config.seed, benchmarks)
+        shared = "" if config.prompts.decontaminate else overlap_of(opened.source, benchmarks)
+    except OpdlabError as error:
+        yield failed("the prompts can be read", str(error), "correct the prompts section")
+        return
+    found = "; ".join([f"{opened.source.count:,} rows", *remarks(opened)])
+    said, _, remedy = shared.rpartition(". ")
+    yield failed(what, said, remedy) if shared else passed(what, found)
 
 
 def unread(
@@ -111,7 +137,9 @@ def answers_fit(runs: Sequence[Experiment], prompts: PromptSource, cast: Cast) -
     """Whether the longest prompt seen and the longest answer allowed are within every model's context."""
     what = "prompts and answers are within the context"
     found = {"student": cast.student, **{name: one for name, (one, _) in cast.teachers.items()}}
-    contexts = {name: size for name, one in found.items() if (size := context(one)) is not None}
+    contexts = {
+        name: size for name, one in found.items() if (size := models.positions(one)) is not None
+    }
     if not contexts:
         return skipped(what, "the models name no largest number of positions")
     prompt = max(len(prompts.prompt(index).tokens) for index in range(SEARCHED))
@@ -133,15 +161,6 @@ def longest_answer(run: Experiment) -> tuple[str, int]:
     if run.evaluation.benchmarks and measured > trained:
         return "evaluation.max_new_tokens", measured
     return "rollout.max_new_tokens", trained
-
-
-def context(model: PreTrainedModel) -> int | None:
-    """Positions that a model was made for, stretched as its rotary embedding says; None for any number."""
-    config = model.config.get_text_config(decoder=True)
-    size = getattr(config, "max_position_embeddings", None)
-    rope = getattr(config, "rope_parameters", None) or {}
-    stretched = (rope.get("factor") or 1) * (rope.get("original_max_position_embeddings") or 0)
-    return None if size is None else max(size, int(stretched))
 
 
 def answers_end(probe: Probe) -> Line:

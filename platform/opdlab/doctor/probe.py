@@ -125,7 +125,7 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
         for model, theirs in cast.teachers.values()
     )
     require_within(config, shared)
-    prompts = open_prompts(config.prompts, tokenizer, config.seed)
+    prompts = open_prompts(config.prompts, tokenizer, config.seed, config.evaluation.benchmarks)
     group = max(run.rollout.group_size for run in runs)
     asked = [
         prompts.prompt(index)

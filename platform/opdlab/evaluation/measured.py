@@ -16,9 +16,18 @@ from opdlab import plugins
 from opdlab.errors import PluginError
 from opdlab.evaluation import store
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
-from opdlab.modelling import marks_of, models, own_part, read, text_of, written
+from opdlab.modelling import (
+    Wording,
+    as_wording,
+    marks_of,
+    models,
+    own_part,
+    read,
+    text_of,
+    written,
+)
 from opdlab.plugins import name_of, posed, said_by, verdicts_on
-from opdlab.prompts import encode, rendered
+from opdlab.prompts import encode, rendered, require_wording
 from opdlab.records import Generation, Grade, Problem, Rollout, Sample, Verdict
 
 if TYPE_CHECKING:
@@ -78,7 +87,7 @@ class Measured(ABC):
     engine: RolloutEngine
     eos_ids: tuple[int, ...]
     pad_id: int
-    template: str
+    template: Wording | str
 
     @abstractmethod
     def identity(self) -> ModelId:
@@ -125,7 +134,11 @@ class Subject(Measured):
 
     def identity(self) -> ModelId:
         return models.identify(
-            self.model, self.tokenizer, self.template, self.eos_ids, self.vocabulary
+            self.model,
+            self.tokenizer,
+            as_wording(self.template).template,
+            self.eos_ids,
+            self.vocabulary,
         )
 
     def software(self) -> dict[str, str]:
@@ -243,7 +256,7 @@ def asked_of(
         data=store.data_hash(problems),
         shown=_shown(problems, subject),
         problems=len(problems),
-        template=subject.template,
+        template=str(subject.template),
         temperature=engine.temperature,
         top_p=engine.top_p,
         max_new_tokens=engine.max_new_tokens,
@@ -269,7 +282,7 @@ def _shown(problems: Sequence[Problem], subject: Measured) -> str:
     """Hash of the prompts as the model reads them: a template may write the date into them."""
     tokenizer, template = subject.tokenizer, subject.template
     ordered = sorted(problems, key=lambda problem: problem.id)
-    return digest([[p.id, encode(tokenizer, p.prompt, template)] for p in ordered])
+    return digest([[p.id, encode(tokenizer, p, template)] for p in ordered])
 
 
 def sample_seed(seed: int, problem: Problem, index: int) -> int:
@@ -297,10 +310,11 @@ def draw_missing(
         on_finished(len(wanted) - len(missing))
     if not missing:
         return
-    prompts = {problem.id: problem.prompt for problem, _ in missing}
-    tokenizer, template = subject.tokenizer, subject.template
-    encoded = {name: encode(tokenizer, text, template) for name, text in prompts.items()}
-    shown = {name: rendered(tokenizer, text, template) for name, text in prompts.items()}
+    prompts = {problem.id: problem for problem, _ in missing}
+    tokenizer, wording = subject.tokenizer, as_wording(subject.template)
+    require_wording(tokenizer, wording)
+    encoded = {name: encode(tokenizer, one, wording) for name, one in prompts.items()}
+    shown = {name: rendered(tokenizer, one, wording) for name, one in prompts.items()}
     seeds = [sample_seed(settings.seed, problem, i) for problem, i in missing]
     arrivals, thinking = _Arrivals(kept), written(marks_of(tokenizer))
 
@@ -311,8 +325,8 @@ def draw_missing(
                 problem=problem.id,
                 index=index,
                 seed=seeds[row],
-                prompt=shown[problem.id],
-                completion=answer.text,
+                prompt=shown[problem.id].removesuffix(wording.prefill),
+                completion=wording.prefill + answer.text,
                 tokens=answer.tokens,
                 stop=answer.stop,
                 seconds=0.0,

@@ -149,7 +149,7 @@ def open_subject(
         known = engine if isinstance(engine, OpenAIEngine) else OpenAIEngine(url=server)
         engine = same_way(config.rollout, replace(known, url=server))
     if isinstance(engine, OpenAIEngine):
-        served = open_served(engine, path, config.prompts.template, Path(config.output))
+        served = open_served(engine, path, config.prompts.wording, Path(config.output))
         return served, served.label()
     source = config.student
     device = models.device(config.training.accelerator)
@@ -161,7 +161,7 @@ def open_subject(
         engine=engine,
         eos_ids=models.eos_ids(loaded, tokenizer),
         pad_id=models.pad_id(loaded, tokenizer),
-        template=config.prompts.template,
+        template=config.prompts.wording,
     )
     return subject, label_of(model, subject.identity().key)
 

@@ -16,7 +16,7 @@ from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, take
 from opdlab.evaluation.measured import Answer, Measured, OnAnswer, OnTick
 from opdlab.identity import ModelId
-from opdlab.modelling import models
+from opdlab.modelling import Wording, as_wording, models
 from opdlab.sampling import RolloutEngine
 from opdlab.serving import (
     ROUNDS,
@@ -55,7 +55,7 @@ class Served(Measured):
         return ModelId(
             weights="",
             tokenizer=models.tokenizer_sha256(self.tokenizer),
-            template=models.template_sha256(self.tokenizer, self.template),
+            template=models.template_sha256(self.tokenizer, as_wording(self.template).template),
             ends=self.eos_ids,
             server=asdict(self.server) | {PRINTS: self.prints.id},
             name=self.server.model,
@@ -161,7 +161,7 @@ def _later(came: Callable[[int, Any], None], first: int, place: int, answer: Any
 
 
 def open_served(
-    engine: OpenAIEngine, tokenizer_path: str, template: str, output: Path = Path("runs")
+    engine: OpenAIEngine, tokenizer_path: str, template: Wording | str, output: Path = Path("runs")
 ) -> Served:
     """The model that a server serves, known by its fingerprint.
 

@@ -39,7 +39,7 @@ LUCK = ("seed", "training.seeds")
 """Repetitions of one method differ in these alone."""
 CONTENTS = tuple(
     f"{section}.{key}"
-    for section in ("student", "teacher", "specialists", "prompts")
+    for section in ("student", "teacher", "specialists", "prompts", "prompts.sources")
     for key in ("path", "revision")
 )
 """Known by contents instead: a path may hold something else tomorrow."""

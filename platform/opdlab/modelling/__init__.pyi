@@ -56,3 +56,4 @@ from .precision import (
 )
 from .prefix_law import check_prefixes as check_prefixes, sharded as sharded
 from .vocabulary_loss import slices as slices
+from .wording import Wording as Wording, as_wording as as_wording

@@ -370,6 +370,15 @@ def soft_differences(
     return found
 
 
+def positions(model: PreTrainedModel) -> int | None:
+    """Positions that a model was made for, stretched as its rotary embedding says; None for any number."""
+    config = model.config.get_text_config(decoder=True)
+    size = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    stretched = (rope.get("factor") or 1) * (rope.get("original_max_position_embeddings") or 0)
+    return None if size is None else max(size, int(stretched))
+
+
 def manifest(
     model: PreTrainedModel, path: str, revision: str | None = None, template: str = "auto"
 ) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from heapq import nlargest
 from operator import or_
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from opdlab.configuration import Evaluation, Experiment, Pretraining, documents, loader, repeats
@@ -21,10 +21,20 @@ from opdlab.modelling import models
 from opdlab.planning.footprint import Footprint, footprint, memory
 from opdlab.plugins import posed
 from opdlab.pretraining import character_tokenizer
-from opdlab.prompts import DatasetSource, Unknown, encode, open_prompts
+from opdlab.prompts import (
+    DatasetSource,
+    Unknown,
+    open_dataset,
+    open_prompts,
+    overlap_of,
+    remarks,
+)
 from opdlab.sweeps import Sweep, outermost, sweep_of
 from opdlab.tracking import mlflow_store
 from opdlab.training import CONFIG, next_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Share of positions above the entropy threshold that arXiv:2605.30833 reports: late in training, and
 # the two ends of its range early on.
@@ -81,6 +91,9 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     if any(run.method.group for _, run in worked):
         to.print(COST)
     to.print(TIME)
+    if lengths is not None:
+        for said in lengths.remarks:
+            to.print(f"{YELLOW}prompts:{END} {escape(said)}")
     to.print(f"\n{BOLD}Evaluation{END}")
     trainings = [(one.name, one.config) for one in repeats(runs)]
     names = [name for name, _ in trainings]
@@ -352,12 +365,14 @@ class Lengths:
         longest: of the rows of a dataset with the most characters; none of prompts without an end.
         rows: of the dataset; None where there is no end of prompts.
         unknown: how much of the first prompts the student's tokenizer does not know.
+        remarks: on rows that are left out, twice there, or problems of the benchmarks.
     """
 
     first: list[int]
     longest: list[int]
     rows: int | None
     unknown: Unknown
+    remarks: Sequence[str] = ()
 
     @property
     def most(self) -> int:
@@ -381,16 +396,25 @@ class Lengths:
 def _prompt_lengths(config: Experiment) -> Lengths:
     """Tokens of the first prompts, and of the longest ones of a dataset."""
     tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
-    prompts = open_prompts(config.prompts, tokenizer, config.seed)
-    texts = prompts.texts if isinstance(prompts, DatasetSource) else None
-    count = PROMPTS_READ if texts is None else min(PROMPTS_READ, len(texts))
-    longest = nlargest(LONGEST_READ, texts or [], key=len)
+    prompts = open_prompts(config.prompts, tokenizer, config.seed, config.evaluation.benchmarks)
+    count = min(PROMPTS_READ, prompts.count or PROMPTS_READ)
     return Lengths(
         [len(prompts.prompt(index).tokens) for index in range(count)],
-        [len(encode(tokenizer, text, config.prompts.template)) for text in longest],
-        None if texts is None else len(texts),
+        prompts.longest(LONGEST_READ) if isinstance(prompts, DatasetSource) else [],
+        prompts.count,
         prompts.unknown(),
+        _remarks(config, tokenizer),
     )
+
+
+def _remarks(config: Experiment, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a data set's rows need to be told of; reading them a second time costs nothing."""
+    if config.prompts.type != "dataset":
+        return []
+    benchmarks = config.evaluation.benchmarks
+    opened = open_dataset(config.prompts, tokenizer, config.seed, benchmarks)
+    shared = "" if config.prompts.decontaminate else overlap_of(opened.source, benchmarks)
+    return [*remarks(opened), *([shared] if shared else [])]
 
 
 def _table(*columns: str, numbers: int = 0) -> Table:

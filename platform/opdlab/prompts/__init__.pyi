@@ -1,10 +1,19 @@
-from .drawn import (
-    LOOKED_AT as LOOKED_AT,
-    DatasetSource as DatasetSource,
-    PromptSource as PromptSource,
-    Unknown as Unknown,
+from .dataset import DatasetSource as DatasetSource
+from .drawn import Loss as Loss, open_dataset as open_dataset, open_prompts as open_prompts
+from .encoding import (
+    OWN_SYSTEM as OWN_SYSTEM,
     encode as encode,
-    open_prompts as open_prompts,
+    messages_of as messages_of,
+    plain_text as plain_text,
     rendered as rendered,
-    unknown as unknown,
+    require_wording as require_wording,
 )
+from .overlap import Overlap as Overlap, Shared as Shared
+from .prepared import Prepared as Prepared, prepared as prepared
+from .shown import (
+    overlap_of as overlap_of,
+    remarks as remarks,
+    show_prompts as show_prompts,
+)
+from .source import PromptSource as PromptSource
+from .unknown import LOOKED_AT as LOOKED_AT, Unknown as Unknown, unknown as unknown

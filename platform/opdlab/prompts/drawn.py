@@ -1,27 +1,20 @@
-"""Prompts for training: the i-th prompt is a pure function of the seed and i.
-
-So the place in the data is one integer, a run can go on anywhere, and runs that share a seed see the
-same prompts in the same order.
-"""
+"""Prompts as an experiment names them: read, looked through, and in the order of its seed."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from opdlab.datafiles import FORMATS, has_format, is_text, read_hub, read_rows
-from opdlab.errors import DataError, ModelError
-from opdlab.plugins import posed
-from opdlab.records import Problem, Prompt
+from opdlab.errors import DataError
+from opdlab.prompts.dataset import DatasetSource, Part, turns_of
+from opdlab.prompts.encoding import encode, rendered, require_wording
+from opdlab.prompts.overlap import Overlap, Shared
+from opdlab.prompts.prepared import Fault, Prepared, prepared
+from opdlab.prompts.source import SLACK, ProblemSource, PromptSource
+from opdlab.prompts.unknown import LOOKED_AT, Unknown, unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,318 +22,205 @@ if TYPE_CHECKING:
     from opdlab.configuration import DatasetPrompts, ProblemPrompts
     from opdlab.plugins import Evaluator
 
-LOOKED_AT = 256
-"""Prompts whose text is looked at before anything is trained."""
-HASHED_PROBLEMS = 64
-_SPLIT = re.compile(r"\w+([.-]\w+)*")
+__all__ = [
+    "LOOKED_AT",
+    "DatasetSource",
+    "Loss",
+    "ProblemSource",
+    "PromptSource",
+    "Unknown",
+    "encode",
+    "open_dataset",
+    "open_prompts",
+    "rendered",
+    "unknown",
+]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> tuple[int, ...]:
-    """Token ids of a prompt, special tokens included.
-
-    Args:
-        template: `chat` applies the tokenizer's chat template, `none` does not, `auto` does where
-            there is one.
-
-    Raises:
-        ModelError: `chat` without a chat template.
-    """
-    if template == "chat" and not tokenizer.chat_template:
-        raise ModelError(
-            f"the tokenizer {tokenizer.name_or_path} has no chat template; set prompts.template: none"
-        )
-    if template == "none" or not tokenizer.chat_template:
-        return _without_end(tokenizer, text)
-    message = [{"role": "user", "content": text}]
-    ids: Any = tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
-    return tuple(ids)
-
-
-def _without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """Token ids of a text to be gone on with: an EOS that the tokenizer appends would end it."""
-    ids: Any = tokenizer(text)["input_ids"]
-    own: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
-    eos = tokenizer.eos_token_id
-    # An EOS that the text itself ends in stays.
-    kept = next((n for n, token in enumerate(reversed(own)) if token != eos), len(own))
-    added = next((n for n, token in enumerate(reversed(ids)) if token != eos), len(ids) - 1)
-    return tuple(ids[: len(ids) - max(0, added - kept)])
-
-
-def rendered(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> str:
-    """The prompt as the model reads it: with the chat template where `encode` applies it."""
-    if template == "none" or not tokenizer.chat_template:
-        return text
-    message = [{"role": "user", "content": text}]
-    return str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """How much of prompts the tokenizer does not know.
+@dataclass
+class Loss:
+    """Rows that are not drawn, and why.
 
     Attributes:
-        prompts, tokens: how many were looked at.
-        bad_prompts, bad_tokens: how many of them hold, or are, the token for unknown text.
-        example: the first text that holds one; empty for none.
+        first: place of the first of them, and what it is; empty for none.
+        dropped: whether they are left out; else they are told alone.
     """
 
-    prompts: int
-    tokens: int
-    bad_prompts: int
-    bad_tokens: int
-    example: str
-
-    @property
-    def most(self) -> bool:
-        """Whether most of the prompts hold something unknown."""
-        return 2 * self.bad_prompts > self.prompts
-
-    def __str__(self) -> str:
-        share = self.bad_tokens / max(self.tokens, 1)
-        said = f"{self.bad_prompts} of {self.prompts} prompts hold unknown text, {share:.1%} of all tokens"
-        return f"{said}; the first is {self.example[:80]!r}" if self.example else said
+    what: str
+    count: int
+    first: str = ""
+    dropped: bool = True
+    refused: bool = False
 
 
-def unknown(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Unknown:
-    """How much of the texts becomes the tokenizer's token for what it does not know."""
-    listed = list(texts)
-    ids: Any = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in listed]
-    mark = tokenizer.unk_token_id
-    counts = [0 if mark is None else tokens.count(mark) for tokens in ids]
-    bad = [text for text, count in zip(listed, counts, strict=True) if count]
-    return Unknown(len(listed), sum(map(len, ids)), len(bad), sum(counts), bad[0] if bad else "")
+@dataclass
+class Opened:
+    """A data set as it is drawn, with what is left out of it."""
 
-
-class PromptSource(ABC):
-    """An endless, seeded sequence of prompts.
-
-    Attributes:
-        count: how many problems there are before they come again; None where they never do.
-    """
-
-    count: int | None = None
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, seed: int) -> None:
-        self.tokenizer = tokenizer
-        self.template = template
-        self.seed = seed
-
-    def prompt(self, index: int) -> Prompt:
-        """The prompt at a place of the sequence, from 0."""
-        problem = self.problem(index)
-        return Prompt(problem, encode(self.tokenizer, problem.prompt, self.template))
-
-    @abstractmethod
-    def problem(self, index: int) -> Problem:
-        """The problem at a place of the sequence."""
-
-    def unknown(self) -> Unknown:
-        """How much of the first prompts the tokenizer does not know."""
-        return unknown(self.tokenizer, (self.problem(i).prompt for i in range(LOOKED_AT)))
-
-    def require_known(self) -> None:
-        """Refuse prompts that the student could not read.
-
-        Raises:
-            DataError: most of the first ones hold text that the tokenizer does not know.
-        """
-        if (found := self.unknown()).most:
-            raise DataError(
-                f"prompts: {found}. The tokenizer of {self.tokenizer.name_or_path} does not have these "
-                "characters, and the model would read the same mark for each of them; take prompts in "
-                "its characters, or a model that knows them"
-            )
-
-    @abstractmethod
-    def manifest(self) -> dict[str, Any]:
-        """What a run is trained on, by contents: `count` (None for endless ones) and `sha256`."""
-
-    def evaluator(self, problem: Problem) -> Evaluator:
-        """Who can grade an answer to a problem of this source.
-
-        Raises:
-            DataError: nobody can.
-        """
-        raise DataError(
-            f"prompts: answers to problem {problem.id} of {problem.benchmark!r} cannot be graded; take "
-            "prompts of `type: problems`"
-        )
-
-
-class ProblemSource(PromptSource):
-    """Endless problems of evaluators, each place drawn from one of them."""
-
-    def __init__(
-        self,
-        sources: list[Evaluator],
-        tokenizer: PreTrainedTokenizerBase,
-        template: str,
-        seed: int,
-    ) -> None:
-        super().__init__(tokenizer, template, seed)
-        self.sources = sources
-
-    def problem(self, index: int) -> Problem:
-        choice = np.random.default_rng((self.seed, index)).integers(len(self.sources))
-        source = self.sources[choice]
-        try:
-            return posed.training_problem(source, self.seed, index)
-        except NotImplementedError as error:
-            raise DataError(f"prompts.sources: {error}; leave {source.benchmark} out") from error
-
-    def manifest(self) -> dict[str, Any]:
-        first = [self.problem(index) for index in range(HASHED_PROBLEMS)]
-        listed = [[each.benchmark, each.id, each.prompt, each.gold] for each in first]
-        return {
-            "type": "problems",
-            "count": self.count,
-            "first": len(first),
-            "sha256": _sha256(listed),
-        }
-
-    def evaluator(self, problem: Problem) -> Evaluator:
-        posed = [source for source in self.sources if source.benchmark == problem.benchmark]
-        return posed[0] if posed else super().evaluator(problem)
-
-
-class DatasetSource(PromptSource):
-    """Rows of a dataset, shuffled anew in every pass.
-
-    Args:
-        origin: the file or the data set on the hub, and its revision.
-    """
-
-    def __init__(
-        self,
-        texts: list[str],
-        tokenizer: PreTrainedTokenizerBase,
-        template: str,
-        seed: int,
-        domains: list[str] | None = None,
-        origin: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(tokenizer, template, seed)
-        self.texts, self.count = texts, len(texts)
-        self.origin = dict(origin or {})
-        self.domains = domains or ["dataset"] * len(texts)
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.texts))
-
-    def problem(self, index: int) -> Problem:
-        epoch, place = divmod(index, len(self.texts))
-        row = int(self._order(epoch)[place])
-        return Problem(self.domains[row], str(row), self.texts[row], gold=None)
-
-    def manifest(self) -> dict[str, Any]:
-        rows = [[domain, text] for domain, text in zip(self.domains, self.texts, strict=True)]
-        counted = {"count": self.count, "sha256": _sha256(rows)}
-        return {"type": "dataset", **self.origin, **counted}
-
-
-def _sha256(listed: list[list[Any]]) -> str:
-    """Hash of rows in their order, which decides what a seed draws."""
-    digest = hashlib.sha256()
-    for row in listed:
-        digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
-    return digest.hexdigest()
+    source: DatasetSource
+    read: int
+    losses: list[Loss]
 
 
 def open_prompts(
-    config: ProblemPrompts | DatasetPrompts, tokenizer: PreTrainedTokenizerBase, seed: int
+    config: ProblemPrompts | DatasetPrompts,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    benchmarks: Sequence[Evaluator] = (),
 ) -> PromptSource:
     """The prompts that an experiment names.
 
+    Args:
+        benchmarks: those of the experiment, for `decontaminate`.
+
     Raises:
-        DataError: the dataset or its column is missing, or has no text.
+        DataError: the dataset or its column is missing, or a row cannot be used.
+        ModelError: the chat template does not read an option that it is given.
     """
+    require_wording(tokenizer, config.wording)
     if config.type == "problems":
-        return ProblemSource(list(config.sources), tokenizer, config.template, seed)
-    columns = [config.column, *([config.domain_column] if config.domain_column else [])]
-    rows = _rows(config, columns)
-    texts = _texts(rows, config, config.column)
-    domains = _texts(rows, config, config.domain_column) if config.domain_column else None
-    origin = {"path": config.path, "revision": rows.revision}
-    return DatasetSource(texts, tokenizer, config.template, seed, domains, origin)
+        return ProblemSource(list(config.sources), tokenizer, config.wording, seed)
+    return open_dataset(config, tokenizer, seed, benchmarks).source
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows with the columns that are used, the names of all, and the commit on the hub."""
+def open_dataset(
+    config: DatasetPrompts,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    benchmarks: Sequence[Evaluator] = (),
+    lenient: bool = False,
+) -> Opened:
+    """The rows of an experiment's data sets, and what of them is left out.
 
-    rows: Sequence[Mapping[str, Any]]
-    names: Sequence[str]
-    revision: str | None = None
+    Args:
+        lenient: rows that training refuses are told and left out.
 
-
-def _rows(config: DatasetPrompts, columns: Sequence[str]) -> _Rows:
-    if not _SPLIT.fullmatch(config.split):
-        raise DataError(
-            f"prompts.split {config.split!r} is no name of a split: it is read whole; name it alone, or "
-            "write a file with the rows that you want"
+    Raises:
+        DataError: see `open_prompts`.
+    """
+    sources = config.resolved()
+    read = [prepared(source) for source in sources]
+    losses = [loss for one in read for loss in _unusable(one, config, lenient)]
+    kept = _without_duplicates(read, config, losses)
+    if config.decontaminate:
+        kept = _without_overlap(read, kept, Overlap(benchmarks), losses)
+    kept = _without_long(read, kept, config, tokenizer, losses, lenient)
+    parts = [
+        Part(
+            data,
+            rows if source.limit is None else rows[: source.limit],
+            source.weight,
+            source.grader,
         )
-    try:
-        return _read_file(config) if has_format(config.path) else _read_hub(config, columns)
-    except DataError as error:
-        said = str(error)
-        raise DataError(said if said.startswith("prompts") else f"prompts.path: {said}") from error
-
-
-def _read_file(config: DatasetPrompts) -> _Rows:
-    """The rows that are in the file now: no cache, which would know it by its name and time."""
-    if not Path(config.path).is_file():
-        raise DataError(f"prompts.path: there is no file {Path(config.path).absolute()}")
-    for name in ("revision", "config"):
-        if getattr(config, name) is not None:
-            raise DataError(
-                f"prompts.{name} is for a data set on the hub, but prompts.path is a file ({config.path}); "
-                f"remove prompts.{name}"
-            )
-    rows = read_rows(config.path, split=config.split)
-    return _Rows(rows, list(dict.fromkeys(name for row in rows for name in row)))
-
-
-def _read_hub(config: DatasetPrompts, columns: Sequence[str]) -> _Rows:
-    """The rows of a data set on the hub, at a revision; a tag or branch is told as its commit."""
-    if config.revision is None:
-        raise DataError(
-            f"{config.path!r} is no file of a known format ({FORMATS}); a dataset on the hub needs "
-            "prompts.revision, so that the run can be repeated"
-        )
-    asked = (config.path, config.split, config.revision, config.config)
-    commit, rows = read_hub(*asked, columns=columns)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if not {*columns} <= {*names}:
-        # The error tells which columns there are.
-        names = list(dict.fromkeys(name for row in read_hub(*asked)[1] for name in row))
-    return _Rows(rows, names, commit)
-
-
-def _texts(data: _Rows, config: DatasetPrompts, column: str) -> list[str]:
-    """A column that has a text in every row."""
-    if not data.rows:
-        raise DataError(f"prompts.path: {config.path} has no rows")
-    if column not in data.names:
-        raise DataError(
-            f"prompts: {config.path} has no column {column!r}; it has {', '.join(data.names)}"
-        )
-    values: list[Any] = [row.get(column) for row in data.rows]
-    faulty = [
-        n
-        for n, value in enumerate(values, start=1)
-        if not (isinstance(value, str) and value.strip())
+        for source, data, rows in zip(sources, read, kept, strict=True)
     ]
-    if faulty:
-        raise DataError(
-            f"{config.path}: {len(faulty)} of {len(values)} rows have no text in column {column!r}, row "
-            f"{faulty[0]} first; remove or fill them"
-        )
-    torn = [n for n, value in enumerate(values, start=1) if not is_text(value)]
-    if torn:
-        raise DataError(
-            f"{config.path}: row {torn[0]} has half a character in column {column!r} (a lone surrogate, "
-            "which is no text); remove or mend it"
-        )
-    return values
+    for part in parts:
+        if not len(part.rows):
+            told = "; ".join(f"{loss.count} {loss.what}" for loss in losses)
+            raise DataError(f"prompts.path: {part.data.path} has no rows that are kept ({told})")
+    losses += _beyond_limit(kept, parts)
+    source = DatasetSource(parts, tokenizer, config.wording, seed, config.shuffle)
+    return Opened(source, sum(one.read for one in read), losses)
+
+
+def _unusable(data: Prepared, config: DatasetPrompts, lenient: bool) -> list[Loss]:
+    refused = [fault for fault in data.faults if fault.kind not in config.drop]
+    if refused and not lenient:
+        raise DataError(f"{data.path}: {_refusal(data, refused)}")
+    losses = [Loss("left out by `where`", data.left_out)] if data.left_out else []
+    for fault in data.faults:
+        what = f"{fault.kind}: {fault.reason}"
+        losses.append(Loss(what, fault.count, fault.first, refused=fault in refused))
+    return losses
+
+
+def _refusal(data: Prepared, refused: Sequence[Fault]) -> str:
+    reason, first = refused[0].reason, refused[0].first
+    count = sum(fault.count for fault in refused if fault.reason == reason)
+    kinds = ", ".join(dict.fromkeys(fault.kind for fault in refused))
+    said = f"{count} of {data.read} rows have {reason}, {first} first"
+    if count == 1 and not reason.startswith("no text"):
+        said = f"{first} has {reason}"
+    others = sum(fault.count for fault in refused) - count
+    more = f", and {others} rows have other faults" if others else ""
+    return f"{said}{more}; remove or fill them, or leave them out by prompts.drop: [{kinds}]"
+
+
+def _without_duplicates(
+    read: Sequence[Prepared], config: DatasetPrompts, losses: list[Loss]
+) -> list[np.ndarray]:
+    """Rows of each source; those whose text an earlier row of any source has are left out where asked."""
+    keys = np.concatenate([one.keys for one in read])
+    _, firsts = np.unique(keys, return_index=True)
+    ends = np.cumsum([len(one.keys) for one in read])
+    again = np.ones(len(keys), dtype=bool)
+    again[firsts] = False
+    dropped = "duplicate" in config.drop
+    if again.any():
+        first = int(again.argmax())
+        number = int(np.searchsorted(ends, first, side="right"))
+        row = first - int(ends[number] - len(read[number].keys))
+        place, text = read[number].place(row), read[number].value("prompt", row)
+        what = "duplicate: the prompt of an earlier row"
+        losses.append(Loss(what, int(again.sum()), f"{place}, {text[:60]!r}", dropped))
+    kept = np.ones(len(keys), dtype=bool) if not dropped else ~again
+    return [np.flatnonzero(part) for part in np.split(kept, ends[:-1])]
+
+
+def overlapping(data: Prepared, rows: np.ndarray, overlap: Overlap) -> list[tuple[int, Shared]]:
+    """Rows that share long runs of words with benchmarks, and what."""
+    texts = (text for text, _ in data.texts(rows))
+    return [(int(rows[number]), shared) for number, shared in overlap.among(texts)]
+
+
+def _without_overlap(
+    read: Sequence[Prepared], kept: list[np.ndarray], overlap: Overlap, losses: list[Loss]
+) -> list[np.ndarray]:
+    left = []
+    for data, rows in zip(read, kept, strict=True):
+        found = overlapping(data, rows, overlap)
+        if found:
+            first, shared = found[0]
+            said = f"{data.place(first)}, problem {shared.problem} of {shared.benchmark}"
+            losses.append(Loss("holding a benchmark's problem", len(found), said))
+        left.append(rows[~np.isin(rows, [row for row, _ in found])])
+    return left
+
+
+def _without_long(
+    read: Sequence[Prepared],
+    kept: list[np.ndarray],
+    config: DatasetPrompts,
+    tokenizer: PreTrainedTokenizerBase,
+    losses: list[Loss],
+    lenient: bool,
+) -> list[np.ndarray]:
+    most = config.max_prompt_tokens
+    if most is None:
+        return kept
+    around = len(encode(tokenizer, "a", config.wording)) + SLACK
+    left = []
+    for data, rows in zip(read, kept, strict=True):
+        long = []
+        for row, (text, messages) in zip(rows, data.texts(rows), strict=True):
+            if messages is None and text.isascii() and len(text) + around <= most:
+                continue
+            count = len(encode(tokenizer, turns_of(text, messages), config.wording))
+            if count > most:
+                long.append((int(row), count))
+        if long:
+            first = f"{data.place(long[0][0])}, {long[0][1]} tokens"
+            if config.too_long == "error" and not lenient:
+                raise DataError(
+                    f"{data.path}: {len(long)} prompts are longer than prompts.max_prompt_tokens ({most}), "
+                    f"{first} first; raise it, or set prompts.too_long: drop"
+                )
+            what = f"longer than {most} tokens"
+            losses.append(Loss(what, len(long), first, True, config.too_long == "error"))
+        left.append(rows[~np.isin(rows, [row for row, _ in long])])
+    return left
+
+
+def _beyond_limit(kept: Sequence[np.ndarray], parts: Sequence[Part]) -> list[Loss]:
+    beyond = sum(len(rows) - len(part.rows) for rows, part in zip(kept, parts, strict=True))
+    return [Loss("beyond `limit`", beyond)] if beyond else []

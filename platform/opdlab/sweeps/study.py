@@ -221,7 +221,9 @@ def _contents(config: Experiment, hashed: Callable[[str, str | None], str]) -> d
     for number, one in enumerate(config.specialists):
         found[f"specialist {number}"] = hashed(one.path, one.revision)
     tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
-    prompts = open_prompts(config.prompts, tokenizer, config.seed).manifest()
+    prompts = open_prompts(
+        config.prompts, tokenizer, config.seed, config.evaluation.benchmarks
+    ).manifest()
     return {**found, "prompts": str(prompts["sha256"])}
 
 

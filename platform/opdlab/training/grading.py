@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from opdlab.evaluation import decode
 from opdlab.modelling import marks_of, own_part
-from opdlab.plugins import Evaluator, verdicts_on
+from opdlab.plugins import Evaluator, Grader, verdicts_on
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Rollout, Verdict
 from opdlab.shapes import Float, Tensor
@@ -23,14 +23,17 @@ def outcomes(
 
     Judged is what an evaluation would judge: the answer's own part.
     """
-    marks = marks_of(tokenizer)
+    marks, begun = marks_of(tokenizer), prompts.wording.prefill
     answers = [
-        (problem, own_part(text, _prompt(rollout, row, tokenizer), marks))
+        (
+            problem,
+            own_part(begun + text, _prompt(rollout, row, tokenizer).removesuffix(begun), marks),
+        )
         for row, (problem, text) in enumerate(
             zip(problems, decode(rollout, tokenizer), strict=True)
         )
     ]
-    rows: dict[Evaluator, list[int]] = {}
+    rows: dict[Evaluator | Grader, list[int]] = {}
     for row, problem in enumerate(problems):
         rows.setdefault(prompts.evaluator(problem), []).append(row)
     found = torch.zeros(len(problems))

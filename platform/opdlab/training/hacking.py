@@ -121,8 +121,10 @@ def unwatched(config: Experiment) -> Iterator[str]:
         return
     if config.method.graded:
         return
-    if config.prompts.type != "problems":
-        yield "the alarm `confidence`: only answers to prompts of type problems are graded"
+    if not config.prompts.graded:
+        yield (
+            "the alarm `confidence`: answers are not graded (prompts.answer_column and prompts.grader)"
+        )
         return
     if not settings.grade_every:
         yield "the alarm `confidence`: no answers are graded (training.hacking.grade_every: 0)"

@@ -240,7 +240,7 @@ class Distillation(L.LightningModule):
         rollout = answers.rollout.host
         grades = rollout.outcome
         due = every and answers.number // self.config.training.accumulate % every == 0
-        if grades is None and due and self.config.prompts.type == "problems":
+        if grades is None and due and self.prompts.graded:
             with self.clock("grading"):
                 tokenizer = self.subject.tokenizer
                 grades = outcomes(rollout, answers.problems, self.prompts, tokenizer)

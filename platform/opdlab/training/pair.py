@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 
 import lightning as L
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,7 +15,8 @@ from opdlab.configuration import Experiment, Model, loader
 from opdlab.errors import ConfigError, ModelError
 from opdlab.evaluation import Subject
 from opdlab.modelling import models
-from opdlab.prompts import LOOKED_AT, open_prompts
+from opdlab.prompts import PromptSource, open_prompts
+from opdlab.records import Prompt
 from opdlab.scoring import Specialist, Teacher, chosen
 from opdlab.seeds import small_seed
 from opdlab.serving import OpenAIEngine
@@ -62,7 +64,7 @@ class Pair:
             vocabulary=self.vocabulary
             if model is self.student
             else models.reach(ends, self.vocabulary),
-            template=config.prompts.template,
+            template=config.prompts.wording,
         )
 
     def ends(self, model: PreTrainedModel) -> tuple[int, ...]:
@@ -105,29 +107,74 @@ def load_pair(config: Experiment) -> Pair:
 
 
 def require_prompts(config: Experiment, pair: Pair) -> None:
-    """Refuse prompts that hold tokens, of a chat template or of their own, that the teacher does not have.
+    """Refuse prompts that the teacher cannot read, or that leave an answer no room among the positions.
 
     All that the training asks are looked at; of endless problems the first `LOOKED_AT`.
 
     Raises:
-        ModelError: naming the first such prompt and its token.
+        ModelError: naming the first such prompt, and the token or the lengths.
     """
-    if max(pair.tokenizer.get_vocab().values()) < pair.vocabulary:
+    for runs in by_prompts(config):
+        first = runs[0]
+        prompts = open_prompts(
+            first.prompts, pair.tokenizer, first.seed, first.evaluation.benchmarks
+        )
+        asked = max(run.training.prompts * run.training.rollouts for run in runs)
+        _require_prompts(prompts, asked, max(run.rollout.max_new_tokens for run in runs), pair)
+
+
+def by_prompts(config: Experiment) -> list[list[Experiment]]:
+    """The runs of an experiment, those that share their prompts together."""
+    found: list[list[Experiment]] = []
+    for _, run in loader.variants(config):
+        same = [one for one in found if one[0].prompts == run.prompts and one[0].seed == run.seed]
+        if same:
+            same[0].append(run)
+        else:
+            found.append([run])
+    return found
+
+
+def _require_prompts(prompts: PromptSource, asked: int, answer: int, pair: Pair) -> None:
+    room = _room(pair)
+    foreign = max(pair.tokenizer.get_vocab().values()) >= pair.vocabulary
+    most = math.inf if room is None else room[1] - answer
+    if most == math.inf and not foreign:
         return
-    prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
-    trainings = [run.training for _, run in loader.variants(config)]
-    asked = max(one.prompts * one.rollouts for one in trainings)
-    for index in range(min(prompts.count or LOOKED_AT, asked)):
+    for index in prompts.places(asked):
+        if not foreign and prompts.at_most(index) <= most:
+            continue
         prompt = prompts.prompt(index)
-        foreign = [token for token in prompt.tokens if token >= pair.vocabulary]
-        if foreign:
-            shown = pair.tokenizer.convert_ids_to_tokens(foreign[0])
+        _require_shared(prompt, pair)
+        if room is not None and len(prompt.tokens) > most:
+            who, size = room
             raise ModelError(
-                f"prompt {prompt.problem.id} of {prompt.problem.benchmark} holds the student's token "
-                f"{shown!r} (id {foreign[0]}), which is not among the {pair.vocabulary} entries that it "
-                "shares with its teacher, so the teacher could not read it. Set prompts.template: none "
-                "where the template writes it, take other prompts, or a teacher whose vocabulary has it"
+                f"prompt {prompt.problem.id} of {prompt.problem.benchmark} has {len(prompt.tokens)} "
+                f"tokens; with rollout.max_new_tokens ({answer}) these are {len(prompt.tokens) + answer}, "
+                f"and the {who} has {size} positions: beyond them a model reads noise. Leave such ones out "
+                f"by prompts.max_prompt_tokens: {max(1, size - answer)} and prompts.too_long: drop, allow "
+                f"shorter answers, or take a {who} with more context"
             )
+
+
+def _room(pair: Pair) -> tuple[str, int] | None:
+    """Who has the fewest positions, and how many; None where nobody names a number."""
+    found = {"student": pair.student, "teacher": pair.teacher}
+    found |= {f"specialist {number}": one for number, (_, one) in enumerate(pair.specialists)}
+    sizes = [(name, size) for name, one in found.items() if (size := models.positions(one))]
+    return min(sizes, key=itemgetter(1), default=None)
+
+
+def _require_shared(prompt: Prompt, pair: Pair) -> None:
+    foreign = [token for token in prompt.tokens if token >= pair.vocabulary]
+    if foreign:
+        shown = pair.tokenizer.convert_ids_to_tokens(foreign[0])
+        raise ModelError(
+            f"prompt {prompt.problem.id} of {prompt.problem.benchmark} holds the student's token "
+            f"{shown!r} (id {foreign[0]}), which is not among the {pair.vocabulary} entries that it "
+            "shares with its teacher, so the teacher could not read it. Set prompts.template: none "
+            "where the template writes it, take other prompts, or a teacher whose vocabulary has it"
+        )
 
 
 def require_within(config: Experiment, vocabulary: int) -> None:
@@ -191,6 +238,8 @@ def load_module(pair: Pair, config: Experiment) -> Distillation:
     """What is trained, with its teachers and prompts."""
     L.seed_everything(small_seed(config.seed), verbose=False)
     teacher, specialists = pair.scorers()
-    prompts = open_prompts(config.prompts, pair.tokenizer, config.seed)
+    prompts = open_prompts(
+        config.prompts, pair.tokenizer, config.seed, config.evaluation.benchmarks
+    )
     student = pair.subject(pair.student, config)
     return Distillation(config, student, teacher, prompts, specialists, pair.ends(pair.teacher))

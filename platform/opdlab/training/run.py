@@ -32,7 +32,7 @@ from opdlab.training import manifest, ranks
 from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, Group, last_group, open_group
 from opdlab.training.pace import Follow
-from opdlab.training.pair import Pair, load_module, load_pair, require_prompts, working
+from opdlab.training.pair import Pair, by_prompts, load_module, load_pair, require_prompts, working
 from opdlab.training.watch import Watch
 
 
@@ -162,9 +162,14 @@ def require_all(config: Experiment) -> None:
     require(config.evaluation.benchmarks)
     require_accelerator(config.training)
     tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
-    prompts = open_prompts(config.prompts, tokenizer, config.seed)
-    prompts.prompt(0)
-    prompts.require_known()
+    for runs in by_prompts(config):
+        one = runs[0]
+        prompts = open_prompts(one.prompts, tokenizer, one.seed, one.evaluation.benchmarks)
+        prompts.prompt(0)
+        prompts.require_known()
+        graded = any(run.method.graded or run.training.hacking.grade_every for run in runs)
+        if prompts.graded and graded:
+            prompts.require_graders()
 
 
 def follow(config: Experiment, resume: bool) -> None:

@@ -1,0 +1,206 @@
+"""The section `prompts`: what the student is asked, and how it is put to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, JsonValue, model_validator
+
+from opdlab.configuration.posing import AnyGrader, TrainingSource
+from opdlab.configuration.section import Section
+from opdlab.datafiles import condition, wrap
+from opdlab.modelling import Wording
+
+OF_THE_TEMPLATE = frozenset(
+    (
+        *("messages", "conversation", "chat_template", "add_generation_prompt", "tokenize"),
+        *("continue_final_message", "padding", "truncation", "max_length", "return_tensors"),
+        *("return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "template_kwargs"),
+    )
+)
+"""What opdlab itself hands to a chat template."""
+
+
+def _condition(text: str) -> str:
+    condition(text)
+    return text
+
+
+def _wrap(text: str) -> str:
+    wrap(text)
+    return text
+
+
+def _options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    own = sorted(OF_THE_TEMPLATE & options.keys())
+    if own:
+        raise ValueError(f"{own[0]} is set by opdlab; leave it out")
+    return options
+
+
+Where = Annotated[str, AfterValidator(_condition)]
+WrapText = Annotated[str, AfterValidator(_wrap)]
+
+
+class Worded(Section):
+    """How prompts are put to a model, in training and in evaluation."""
+
+    template: Literal["auto", "none", "chat"] = "auto"
+    """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""
+    template_options: Annotated[dict[str, JsonValue], AfterValidator(_options)] = {}
+    """What the chat template is given beside the messages, such as `enable_thinking: false`; one that it
+    does not read is refused."""
+    system: str = ""
+    """System prompt, in place of the data's own; without a chat template it stands before the prompt."""
+    prefill: str = ""
+    """Text with which every answer begins; the model goes on from it, and graders see both."""
+
+    @property
+    def wording(self) -> Wording:
+        """All of them as one value."""
+        return Wording(self.template, self.template_options, self.system, self.prefill)
+
+
+class ProblemPrompts(Worded):
+    """Endless training problems of evaluators that can make them; never a test problem."""
+
+    type: Literal["problems"]
+    """Problems of benchmarks, made without end."""
+    sources: list[TrainingSource] = Field(min_length=1)
+    """Each prompt is drawn from one of these, all equally likely."""
+
+    @property
+    def graded(self) -> bool:
+        """Whether answers can be graded."""
+        return True
+
+
+class DataSource(Section):
+    """One of several data sets; what is null is taken from `prompts` itself."""
+
+    path: str
+    """See `prompts.path`."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the prompts, beside the weights of the other sources; their sizes do not matter."""
+    name: str | None = None
+    """Configuration of a data set on the hub that has several."""
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    split: str | None = None
+    """Split of the data set."""
+    column: str | None = None
+    """Column of the prompts."""
+    domain: str | None = None
+    """Domain of all its rows, for `specialists`."""
+    domain_column: str | None = None
+    """Column that names each row's domain."""
+    answer_column: str | None = None
+    """Column of the reference answers."""
+    grader: AnyGrader | None = None
+    """How answers are graded."""
+    wrap: WrapText | None = None
+    """Text around each prompt."""
+    where: Where | None = None
+    """Which rows."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many of the rows that are kept."""
+
+
+class DatasetPrompts(Worded):
+    """Prompts from files, or from data sets on the hub."""
+
+    type: Literal["dataset"]
+    """Rows of files or of data sets on the hub."""
+    path: str | None = None
+    """A .jsonl, .json, .csv, .tsv, .parquet, .arrow or .feather file, or a .txt file with a prompt a line
+    (column `text`); texts may be packed (.gz, .bz2, .xz, .zst). A pattern of such files (`data/*.jsonl`),
+    or a folder. Else a name on the Hugging Face hub. A relative file lies beside the experiment file that
+    names it; one of the command line, or of a shipped experiment, in the current folder."""
+    sources: list[DataSource] = []
+    """Several data sets in place of `path`, each with its weight; all else is as here where they do not
+    say it."""
+    name: str | None = None
+    """Configuration of a data set on the hub that has several."""
+    revision: str | None = None
+    """Commit or tag on the hub; required there, and refused beside a file."""
+    split: str = "train"
+    """Split of the dataset; a file that holds several has them under their names."""
+    column: str = "prompt"
+    """Column that holds a text or a list of messages; a path leads into structs (`extra_info.question`).
+    The assistant's last turn is no part of the prompt."""
+    domain: str = "dataset"
+    """Domain of all rows, for `specialists`."""
+    domain_column: str | None = None
+    """Column that names each row's domain."""
+    answer_column: str | None = None
+    """Column of the reference answers, by which `grader` judges; for `code` of the tests."""
+    grader: AnyGrader | None = None
+    """How answers are graded: `math`, `exact`, `choice`, `numeric`, `code`, or another plugin of
+    `opdlab.graders`; its options stand in a mapping, `{type: code, cpu_limit_s: 5}`."""
+    wrap: WrapText | None = None
+    """Text around each prompt, such as `"{prompt}\\nAnswer in \\\\boxed{{}}."`; other columns stand in
+    braces too. In a list of messages it is around the user's last turn."""
+    where: Where | None = None
+    """Only rows that fulfil a condition on columns, such as `level >= 3 and source in ["a", "b"]`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many of the rows that are kept, of each source."""
+    shuffle: bool = True
+    """Draw rows in an order of `seed`, another one in each pass; else in that of the file."""
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of the longest prompt, template included; null for what the models' positions leave."""
+    too_long: Literal["error", "drop"] = "error"
+    """What is done with prompts above `max_prompt_tokens`."""
+    drop: list[Literal["empty", "duplicate", "broken"]] = []
+    """Rows that are left out: without a prompt, with the prompt of an earlier row (whitespace aside), or
+    not to be read. Empty and broken rows are an error else; duplicates stay."""
+    decontaminate: bool = False
+    """Leave out prompts that share 13 words in a row with a problem of `evaluation.benchmarks`."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> DatasetPrompts:
+        if self.path is None and not self.sources:
+            raise ValueError(
+                "path: missing; name a file, a folder or a data set, or give `sources`"
+            )
+        if self.path is not None and self.sources:
+            raise ValueError("path: it stands beside `sources`; make it one of them, or remove it")
+        if self.sources and (self.name or self.revision):
+            key = "name" if self.name else "revision"
+            raise ValueError(f"{key}: with several sources it belongs to one of them; put it there")
+        for number, one in enumerate(self.resolved()):
+            where = f"sources.{number}." if self.sources else ""
+            if (one.answer_column is None) != (one.grader is None):
+                lacking = "grader" if one.grader is None else "answer_column"
+                other = "answer_column" if one.grader is None else "grader"
+                raise ValueError(f"{where}{lacking}: missing; {other} needs it")
+        return self
+
+    def resolved(self) -> list[DataSource]:
+        """The sources, each with what it takes from the section."""
+        shared = {name: getattr(self, name) for name in DataSource.model_fields if name in _SHARED}
+        if not self.sources:
+            assert self.path is not None
+            alone = {"path": self.path, "name": self.name, "revision": self.revision}
+            return [DataSource.model_construct(**shared, **alone, weight=1.0)]
+        return [
+            one.model_copy(
+                update={name: value for name, value in shared.items() if getattr(one, name) is None}
+            )
+            for one in self.sources
+        ]
+
+    @property
+    def graded(self) -> bool:
+        """Whether answers to all prompts can be graded."""
+        return all(one.grader is not None for one in self.resolved())
+
+
+_SHARED = frozenset(
+    (
+        *("split", "column", "domain", "domain_column", "answer_column", "grader"),
+        *("wrap", "where", "limit"),
+    )
+)
+"""What sources may leave to the section."""
+Prompts = Annotated[ProblemPrompts | DatasetPrompts, Field(discriminator="type")]

@@ -1,0 +1,69 @@
+"""`wrap: "{prompt}\\nPut the answer in \\\\boxed{{}}."`: a text around a row's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+from opdlab.datafiles.columns import MISSING, value_at
+
+PROMPT = "prompt"
+"""What stands for the text of the prompt itself, whatever its column is called."""
+
+
+@dataclass(frozen=True)
+class Wrap:
+    """A text with places for columns.
+
+    Attributes:
+        parts: literal texts and the paths that follow them; None where nothing follows.
+    """
+
+    parts: tuple[tuple[str, str | None], ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Paths of the columns that it names, the prompt's own text left out."""
+        return tuple(dict.fromkeys(name for _, name in self.parts if name not in (None, PROMPT)))  # pyright: ignore[reportReturnType]
+
+    def __call__(self, prompt: str, row: Mapping[str, Any]) -> str:
+        """The text with a row's values.
+
+        Raises:
+            ValueError: the row has nothing in one of the columns.
+        """
+        return "".join(
+            literal + ("" if name is None else prompt if name == PROMPT else _text(row, name))
+            for literal, name in self.parts
+        )
+
+
+def wrap(text: str) -> Wrap:
+    """Read a text with columns in braces; `{{` and `}}` are braces.
+
+    Raises:
+        ValueError: a brace is open, empty, or holds more than a name.
+    """
+    parts: list[tuple[str, str | None]] = []
+    try:
+        for literal, name, how, conversion in Formatter().parse(text):
+            if name is not None and (how or conversion or not name.strip()):
+                raise ValueError(
+                    f"`{{{name}{'!' + conversion if conversion else ''}}}` names no column"
+                )
+            parts.append((literal, None if name is None else name.strip()))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; write a column in braces, and `{{{{` `}}}}` for braces"
+        ) from error
+    return Wrap(tuple(parts))
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = value_at(row, name)
+    if value is None or value is MISSING:
+        raise ValueError(f"nothing in column {name!r}, which wrap names")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

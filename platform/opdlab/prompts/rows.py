@@ -1,0 +1,145 @@
+"""A row of a data set as a prompt: what is asked, of which domain, and what answers are held against."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opdlab.datafiles import (
+    MISSING,
+    Chat,
+    Message,
+    RowError,
+    chat,
+    condition,
+    is_text,
+    needed,
+    value_at,
+    wrap,
+)
+from opdlab.prompts.encoding import plain_text
+
+if TYPE_CHECKING:
+    from opdlab.configuration import DataSource
+
+HASH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a row asks.
+
+    Attributes:
+        prompt: as one text.
+        messages: its turns as JSON; None where it is one turn of a user.
+        gold: what answers are held against, as JSON; None without a grader.
+        given: an answer that the data give; None without one.
+        key: hash of its text, whitespace aside, before anything is put around it.
+        bare: that text, the user's turns alone.
+    """
+
+    prompt: str
+    messages: str | None
+    domain: str
+    gold: str | None
+    given: str | None
+    key: int
+    bare: str
+
+
+class Reader:
+    """Rows as prompts, by the settings of one source."""
+
+    def __init__(self, source: DataSource) -> None:
+        self.column = source.column or "prompt"
+        self.domain, self.domain_column = source.domain or "dataset", source.domain_column
+        self.answer_column, self.grader = source.answer_column, source.grader
+        self.wrap = wrap(source.wrap) if source.wrap else None
+        self.where = condition(source.where) if source.where else None
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Paths of the columns that are used, and the key that names each."""
+        named = {self.column: "column"}
+        for key in ("domain_column", "answer_column"):
+            if path := getattr(self, key):
+                named.setdefault(path, key)
+        for path in self.wrap.columns if self.wrap else ():
+            named.setdefault(path, "wrap")
+        for path in self.where.columns if self.where else ():
+            named.setdefault(path, "where")
+        return named
+
+    @property
+    def columns(self) -> set[str]:
+        """Columns of the file that may hold them."""
+        return needed(self.paths)
+
+    def wanted(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row fulfils `where`; raises ValueError."""
+        return self.where is None or self.where(row)
+
+    def asked(self, row: Mapping[str, Any]) -> Asked:
+        """What the row asks.
+
+        Raises:
+            RowError: it asks nothing, or nothing that can be used.
+        """
+        found = chat(value_at(row, self.column), self.column)
+        turns = self._wrapped(found, row)
+        alone = len(turns) == 1 and turns[0]["role"] == "user"
+        bare = "\n".join(each["content"] for each in found.messages if each["role"] != "system")
+        return Asked(
+            prompt=plain_text(turns),
+            messages=None if alone else json.dumps(turns, ensure_ascii=False),
+            domain=self._domain(row),
+            gold=self._gold(row),
+            given=found.given,
+            key=key_of(bare),
+            bare=bare,
+        )
+
+    def _wrapped(self, found: Chat, row: Mapping[str, Any]) -> list[Message]:
+        turns = list(found.messages)
+        if self.wrap is None:
+            return turns
+        last = max(place for place, turn in enumerate(turns) if turn["role"] == "user")
+        try:
+            text = self.wrap(turns[last]["content"], row)
+        except ValueError as error:
+            raise RowError("broken", str(error)) from error
+        turns[last] = {"role": "user", "content": text}
+        return turns
+
+    def _domain(self, row: Mapping[str, Any]) -> str:
+        if self.domain_column is None:
+            return self.domain
+        value = value_at(row, self.domain_column)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str) or not value.strip() or not is_text(value):
+            raise RowError("broken", f"no text in column {self.domain_column!r}")
+        return value
+
+    def _gold(self, row: Mapping[str, Any]) -> str | None:
+        if self.answer_column is None or self.grader is None:
+            return None
+        value = value_at(row, self.answer_column)
+        where = f"in column {self.answer_column!r}"
+        if value is None or value is MISSING or (isinstance(value, str) and not value.strip()):
+            raise RowError("broken", f"no answer {where}")
+        try:
+            return json.dumps(self.grader.gold(value), ensure_ascii=False, sort_keys=True)
+        except (ValueError, TypeError) as error:
+            raise RowError(
+                "broken", f"no answer that can be graded {where} ({error})"[:200]
+            ) from error
+
+
+def key_of(text: str) -> int:
+    """Equal for texts that differ in whitespace alone."""
+    joined = " ".join(text.split()).encode()
+    return int.from_bytes(hashlib.blake2b(joined, digest_size=HASH_BYTES).digest())
