@@ -200,6 +200,10 @@ def test_too_few_verdicts_name_benchmark_and_problem() -> None:
         (lambda r: spoilt(r, log_prob=r.log_prob * torch.nan), "log_prob is nan at token 0"),
         (lambda r: spoilt(r, log_prob=-r.log_prob), "a log-probability is 0 or less"),
         (lambda r: spoilt(r, prompt_lengths=r.prompt_lengths + 1), "prompt_lengths are not"),
+        (lambda r: spoilt(r, entropy=r.entropy * torch.nan), r"entropy is nan at token 0"),
+        (lambda r: spoilt(r, entropy=-1 - r.entropy), r"entropy is -\d.* at token \d"),
+        (lambda r: spoilt(r, entropy=r.entropy + torch.inf), r"entropy is inf at token 0"),
+        (lambda r: spoilt(r, candidates=r.token[:, None] + 50), r"candidates: \d+ is no token"),
     ],
 )
 def test_a_slip_of_a_rollout_engine_names_engine_found_and_wanted(wrong, words: str) -> None:

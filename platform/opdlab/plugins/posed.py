@@ -123,6 +123,8 @@ def _check(evaluator: Evaluator, where: str, found: Any) -> Problem:
         if not isinstance(value, str) or not value.strip():
             said = "empty" if isinstance(value, str) else kind_of(value)
             raise PluginError(f"{where}: its {name} is {said}, wanted text that is not empty")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise PluginError(f"{where}: its {name} holds half of a character: {value!a:.80}")
     if found.benchmark != evaluator.benchmark:
         raise PluginError(
             f"{where}: its benchmark is {found.benchmark!r}, wanted {evaluator.benchmark!r}, as the "

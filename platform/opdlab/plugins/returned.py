@@ -261,24 +261,37 @@ def sampled(
     tokens = len(rollout.token)
     for name in ("log_prob", "entropy"):
         _shaped(f"{where}: {name}", getattr(rollout, name), (tokens,))
+    _numbers(where, rollout)
+    shared = vocabulary or torch.iinfo(torch.int64).max
+    _shaped(f"{where}: candidates", rollout.candidates, (tokens, None), integer=True)
+    _within(f"{where}: candidates", rollout.candidates, vocabulary)
+    if rollout.candidates.shape[1] < min(top_k, shared):
+        _shaped(f"{where}: candidates", rollout.candidates, (tokens, top_k), integer=True)
+    if bool((rollout.token < 0).any()) or bool((rollout.token >= shared).any()):
+        entries = (
+            f"the first {vocabulary} entries of the vocabulary" if vocabulary else "the vocabulary"
+        )
+        raise PluginError(f"{where}: tokens outside {entries}")
+    for row, (given, found) in enumerate(zip(prompts, rollout.tokens.tolist(), strict=True)):
+        if list(given) != found[: len(given)]:
+            raise PluginError(f"{where}: row {row} does not begin with its prompt")
+    return given_back
+
+
+def _numbers(where: str, rollout: Rollout) -> None:
+    """Refuse log-probabilities and entropies that none can be."""
     if not bool((rollout.log_prob <= SMALL).all()):  # NaN is not
         worst = rollout.log_prob.nan_to_num(torch.inf).argmax()
         raise PluginError(
             f"{where}: log_prob is {float(rollout.log_prob[worst]):g} at token {int(worst)}; a "
             "log-probability is 0 or less"
         )
-    shared = vocabulary or torch.iinfo(torch.int64).max
-    _shaped(f"{where}: candidates", rollout.candidates, (tokens, None), integer=True)
-    if rollout.candidates.shape[1] < min(top_k, shared):
-        _shaped(f"{where}: candidates", rollout.candidates, (tokens, top_k), integer=True)
-    if bool((rollout.token < 0).any()) or bool((rollout.token >= shared).any()):
+    if not bool(((rollout.entropy >= -SMALL) & (rollout.entropy < torch.inf)).all()):
+        worst = rollout.entropy.nan_to_num(-torch.inf, -torch.inf).argmin()
         raise PluginError(
-            f"{where}: tokens outside the first {vocabulary} entries of the vocabulary"
+            f"{where}: entropy is {float(rollout.entropy[worst]):g} at token {int(worst)}; an entropy is "
+            "0 or more, and finite"
         )
-    for row, (given, found) in enumerate(zip(prompts, rollout.tokens.tolist(), strict=True)):
-        if list(given) != found[: len(given)]:
-            raise PluginError(f"{where}: row {row} does not begin with its prompt")
-    return given_back
 
 
 def _record(found: Any, wanted: type, where: str) -> Any:
