@@ -27,7 +27,7 @@ _SECRET_NAME = re.compile(
     r"(?i)pass|pwd|secret|token|credential|signature|(^|[^a-z])key$|apikey|odbc_connect|bearer|jwt|"
     r"^(sig|sas|auth|authorization|access|code|session)$"
 )
-_SHORTEST = 4  # characters of a secret that is looked for in texts
+SHORTEST = 4  # characters of a secret that is looked for in texts
 
 
 def cut(address: str) -> str:
@@ -125,7 +125,7 @@ def hide(text: str, *others: str | None) -> str:
         secrets |= {password, unquote(password)} if colon else {name}
         secrets.add(b64encode(":".join(login(address) or ()).encode()).decode())
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN) if len(secret) >= _SHORTEST else text
+        text = text.replace(secret, HIDDEN) if len(secret) >= SHORTEST else text
     return text
 
 

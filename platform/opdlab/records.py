@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from opdlab.secret_options import Covered as Covered
 from opdlab.shapes import Bool, Float, Int, Tensor
 from opdlab.transfers import to_device, to_host
 

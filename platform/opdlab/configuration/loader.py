@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 
-from opdlab import credentials, plugins
+from opdlab import credentials, plugins, secret_options
 from opdlab.configuration import documents, explain
 from opdlab.configuration.checking import validate, validate_all
 from opdlab.configuration.config import AnySweep, Experiment
@@ -54,7 +54,8 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     beside = path.parent if Path(name_or_path).is_file() else Path.cwd()
     written = _placed(_bare(document.data, document.name), beside)
     source = _override(Source(written, document), overrides)
-    source = replace(source, data=_placed(_bare(source.data, document.name), Path.cwd()))
+    bare = secret_options.placed(_bare(source.data, document.name))
+    source = replace(source, data=_placed(bare, Path.cwd()))
     model = _kind(source)
     config, found, rest, gone = validate_all(model, source)
     faults = [f"{source.where(path)}: {message}" for path, message in found]
@@ -62,13 +63,14 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     if model is Experiment:
         faults += _faults_of_a_sweep(config, rest, gone)
     if config is None or faults:
-        raise ConfigError("\n".join(sorted(dict.fromkeys(faults), key=_by_line)))
+        told = "\n".join(sorted(dict.fromkeys(faults), key=_by_line))
+        raise ConfigError(credentials.hide(secret_options.hide(told)))
     return config
 
 
 def _bare(data: Any, name: str) -> Any:
     try:
-        return credentials.without(data)
+        return secret_options.cut(credentials.without(data), "")
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
 
@@ -171,7 +173,7 @@ def json_schema() -> dict[str, Any]:
 
 def save_resolved(config: Section, path: Path) -> None:
     """Write a configuration, defaults included, as YAML that `load` reads to an equal one."""
-    write_whole(path, documents.text(config.model_dump(mode="json")))
+    write_whole(path, documents.file_text(config.model_dump(mode="json")))
 
 
 def _kind(source: Source) -> type[Experiment] | type[Pretraining]:

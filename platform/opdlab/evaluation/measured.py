@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from opdlab import plugins
+from opdlab import plugins, secret_options
 from opdlab.errors import PluginError
 from opdlab.evaluation import store
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
@@ -252,7 +252,7 @@ def asked_of(
         label=owner.label or owner.model,
         subject=who,
         benchmark=benchmark.benchmark,
-        evaluator=plugins.describe(benchmark),
+        evaluator=secret_options.unmarked(plugins.describe(benchmark)),
         data=store.data_hash(problems),
         shown=_shown(problems, subject),
         problems=len(problems),
@@ -273,8 +273,12 @@ def engine_of(engine: RolloutEngine) -> dict[str, Any]:
     """What samples, with the options of its own that decide what is drawn: an engine of somebody else's may
     have a top-k."""
     told = {*Sampling.__annotations__, "group_size"}
-    own = {f.name: getattr(engine, f.name) for f in fields(engine) if f.name not in told}
-    decisive = learned({"rollout": own})["rollout"]
+    own = {
+        f.name: secret_options.covered(f.name, getattr(engine, f.name))
+        for f in fields(engine)
+        if f.name not in told
+    }
+    decisive = learned({"rollout": secret_options.unmarked(own)})["rollout"]
     return {"type": type(engine).__name__, **json.loads(json.dumps(decisive, default=repr))}
 
 

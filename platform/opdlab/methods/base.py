@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from opdlab.records import Questions, Rollout, Supervision, TeacherScores
+from opdlab.records import Covered, Questions, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
 
 
@@ -42,7 +42,7 @@ class Contract:
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method(Covered, ABC):
     """A rule that turns a rollout and a teacher's scores into a loss for every response token.
 
     A method is a frozen dataclass: its fields are the options that an experiment may set (declared with

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
-from opdlab.records import Problem, Verdict
+from opdlab.records import Covered, Problem, Verdict
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Evaluator(ABC):
+class Evaluator(Covered, ABC):
     """A benchmark: where its problems come from and how an answer is judged.
 
     An evaluator is a frozen dataclass whose fields are its options (see `opdlab.records.option`).
@@ -78,7 +78,7 @@ class Evaluator(ABC):
     def problems(self) -> Sequence[Problem]:
         """The test problems, in a fixed order."""
 
-    def require_grader(self) -> None:  # noqa: B027 - most graders need nothing of the machine
+    def require_grader(self) -> None:
         """Called before anything is sampled: make sure that answers can be graded here.
 
         Raises:

@@ -28,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
+from opdlab import secret_options
 from opdlab.errors import PluginError
 
 METHODS = "opdlab.methods"
@@ -184,8 +185,12 @@ class OneOf:
             raise PydanticCustomError(
                 "plugin_broken", "{reason}", {"reason": str(error)}
             ) from error
+        try:
+            given = secret_options.restored(value)
+        except ValueError as error:
+            raise PydanticCustomError("secret_gone", "{reason}", {"reason": str(error)}) from error
         # JSON mode is strict about types, yet takes a list for a tuple.
-        parsed = options.model_validate_json(json.dumps(value), strict=True)
+        parsed = options.model_validate_json(json.dumps(given), strict=True)
         return plugin(
             **{name: getattr(parsed, name) for name in options.model_fields if name != "type"}
         )
@@ -252,7 +257,7 @@ def type_name(group: str, plugin: Any) -> str:
 
 
 def describe(plugin: Any) -> dict[str, Any]:
-    """A plugin's `type` and options as plain values, as an experiment would write them."""
+    """A plugin's `type` and options as plain values, as an experiment would write them, without secrets."""
     for name, known in working(METHODS, ROLLOUTS, EVALUATORS, GRADERS):
         if known is type(plugin):
             options = {f.name: (f, getattr(plugin, f.name)) for f in fields(plugin)}
@@ -261,4 +266,6 @@ def describe(plugin: Any) -> dict[str, Any]:
 
 
 def _plain(option: Field[Any], value: Any) -> Any:
-    return describe(value) if ONE_OF in option.metadata and value is not None else value
+    if ONE_OF in option.metadata and value is not None:
+        return describe(value)
+    return secret_options.covered(option.name, value)

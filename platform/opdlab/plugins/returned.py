@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from opdlab import secret_options
 from opdlab.errors import OpdlabError, PluginError, Terminated
 from opdlab.methods import Method
 from opdlab.records import Questions, Rollout, Supervision, TeacherScores
@@ -85,7 +86,7 @@ def reason(error: BaseException, plugin: Any) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = getattr(sys.modules.get(type(plugin).__module__), "__file__", None)
     last = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1])
-    words = " ".join(str(error).split())
+    words = secret_options.hide(" ".join(str(error).split()))
     return f"{type(error).__name__}: {words} ({Path(last.filename).name}, line {last.lineno})"
 
 

@@ -19,7 +19,7 @@ from transformers import (
 
 from opdlab.errors import DataError
 from opdlab.modelling import Stretch, forget, packed_weights, sampling_mode, slices, stretches
-from opdlab.records import Rollout, option
+from opdlab.records import Covered, Rollout, option
 from opdlab.sampling.decoder import Room
 from opdlab.sampling.decoding import answer, decode
 from opdlab.sampling.draws import Recorded, choose, uniforms, weigh
@@ -31,7 +31,7 @@ from opdlab.transfers import to_host
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutEngine(ABC):
+class RolloutEngine(Covered, ABC):
     """Samples responses from a model. Register an engine under the entry point `opdlab.rollouts`."""
 
     max_new_tokens: int = option(128, "Longest response, in tokens, its EOS included.", ge=1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel
 
+from opdlab import credentials
 from opdlab.errors import ServerError
 from opdlab.peers import gathered, several_processes
 from opdlab.records import Rollout, option
@@ -100,6 +101,7 @@ class OpenAIEngine(RolloutEngine):
                 "key_variable is the name of an environment variable, such as OPENAI_API_KEY, which "
                 "holds the key; the key itself does not belong here"
             )
+        object.__setattr__(self, "url", credentials.cut(self.url))
 
     @property
     def access(self) -> Access:

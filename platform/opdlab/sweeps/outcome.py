@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, final
 
+from opdlab import credentials, secret_options
 from opdlab.configuration import Experiment
 from opdlab.errors import DataError
 from opdlab.evaluation import comparison, headline
-from opdlab.files import PARTS, is_bin, read_json, read_metrics, read_record, write_whole
+from opdlab.files import PARTS, is_bin, is_there, read_json, read_metrics, read_record, write_whole
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
@@ -70,7 +71,8 @@ class Outcome:
 
     def write(self, folder: Path) -> None:
         """Keep it in the folder of the trial, whole or not at all."""
-        write_whole(folder / OUTCOME, json.dumps(asdict(self), indent=1) + "\n")
+        told = {**asdict(self), "reason": credentials.hide(secret_options.hide(self.reason))}
+        write_whole(folder / OUTCOME, json.dumps(told, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Outcome | None:
@@ -80,7 +82,7 @@ class Outcome:
             DataError: it is damaged.
         """
         path = folder / OUTCOME
-        return read_record(path, cls, "delete it, and it is made again") if path.exists() else None
+        return read_record(path, cls, "delete it, and it is made again") if is_there(path) else None
 
 
 def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:
@@ -149,7 +151,7 @@ def read_stop(folder: Path) -> str:
     What an earlier worker left for an earlier process says nothing about a signal that comes to this one.
     """
     path = folder / STOP
-    found = read_json(path, "reason", "process") if path.exists() else {}
+    found = read_json(path, "reason", "process") if is_there(path) else {}
     return found["reason"] if found.get("process") == os.getpid() else ""
 
 
@@ -183,7 +185,7 @@ class Part:
         Raises:
             DataError: it belongs to another one.
         """
-        if (folder / CHOSEN).exists() and (other := Part.read(folder)) != self:
+        if is_there(folder / CHOSEN) and (other := Part.read(folder)) != self:
             raise DataError(
                 f"{folder} belongs to {other}, not to {self}: move it away, or give the storage that it "
                 "was begun with"
