@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,38 @@ def test_a_run_that_was_deleted_before_what_it_lacks_is_sent_is_made_again(runs:
     (run,) = tracker.client.search_runs([experiment])
     assert (run.data.tags[INSTEAD], run.info.run_name) == (tracker.run_id, "run")
     assert set(metrics(tracker.client, run.info.run_id, "loss")) == {1.0, 3.0}
+
+
+def test_a_run_that_sync_made_again_is_gone_on_with_and_stands_once(runs: Path) -> None:
+    tracker = start(runs)
+    tracker.close("KILLED")
+    told = unsent.empty() | {"params": {"p": "1"}, "about": tracker.run.about}
+    told |= {"run_id": tracker.run_id, "uri": str(tracker.client.tracking_uri)}
+    unsent.keep(runs / "run", told)
+    experiment = mlflow_store.experiment_id(tracker.client, "e", runs)
+    store = mlflow_store.file_of(str(tracker.client.tracking_uri))
+    assert store is not None
+    with closing(sqlite3.connect(store)) as rows, rows:  # as `mlflow gc` leaves it
+        for table in ("tags", "runs"):
+            rows.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (tracker.run_id,))
+    unsent.sync(str(runs))
+    again = tracking.run_for(tracker.client, experiment, "run", None, {}, tracker.run_id)
+    (run,) = tracker.client.search_runs([experiment])
+    assert (run.info.run_id, run.data.params) == (again, {"p": "1"})
+
+
+def test_a_run_stands_below_the_run_that_took_its_parents_place(runs: Path) -> None:
+    client = open_at(runs)
+    experiment = mlflow_store.experiment_id(client, "e", runs)
+    parent = tracking.start_run(client, experiment, "all", None, {})
+    child = tracking.start_run(client, experiment, "one", parent, {})
+    client.delete_run(parent)
+    instead = tracking.run_for(client, experiment, "all", None, {}, parent)
+    assert tracking.run_for(client, experiment, "one", instead, {}, child) == child
+    assert client.get_run(child).data.tags[tracking.PARENT] == instead
+    # A trial of one seed is a run and its own parent.
+    assert tracking.run_for(client, experiment, "all", instead, {}, instead) == instead
+    assert tracking.PARENT not in client.get_run(instead).data.tags
 
 
 def test_the_tag_of_tables_holds_the_last_ones_whole_however_many_there_are() -> None:

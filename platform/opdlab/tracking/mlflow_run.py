@@ -159,9 +159,12 @@ class MlflowRun:
             self.client, self.about.get("experiment", "opdlab"), self.folder.parent
         )
         tags = {**self.about.get("tags", {}), INSTEAD: self.run_id}
-        run = self.client.create_run(experiment, run_name=name, tags=tags)
-        self._tell(f"the run {name} was deleted in MLflow: {run.info.run_id} takes its place")
-        self.run_id = run.info.run_id
+        instead = replacement(self.client, experiment, self.run_id)
+        if instead is None:
+            run = self.client.create_run(experiment, run_name=name, tags=tags)
+            instead = run.info.run_id
+        self._tell(f"the run {name} was deleted in MLflow: {instead} takes its place")
+        self.run_id = instead
         self.again()
 
     def _tell(self, message: str) -> None:
@@ -181,6 +184,12 @@ def is_gone(client: MlflowClient, run_id: str) -> bool:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return True
+
+
+def replacement(client: MlflowClient, experiment: str, run_id: str) -> str | None:
+    """The run that another command, such as `sync`, began in place of a deleted one; None for none."""
+    found = client.search_runs([experiment], f"tags.`{INSTEAD}` = '{run_id}'", max_results=1)
+    return found[0].info.run_id if found else None
 
 
 def _entities(row: Row) -> Iterator[Any]:

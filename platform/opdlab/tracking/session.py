@@ -21,7 +21,14 @@ from opdlab import credentials
 from opdlab.console import END, YELLOW, console
 from opdlab.errors import DataError, TrackingError
 from opdlab.files import METRICS, end_line, natural, read_metrics, write_whole
-from opdlab.tracking.mlflow_run import INSTEAD, TAG_LIMIT, AwayError, MlflowRun, is_gone
+from opdlab.tracking.mlflow_run import (
+    INSTEAD,
+    TAG_LIMIT,
+    AwayError,
+    MlflowRun,
+    is_gone,
+    replacement,
+)
 from opdlab.tracking.mlflow_store import answering
 from opdlab.tracking.row_sender import RowSender
 from opdlab.tracking.unsent import KINDS, UNSENT, empty, keep, read_unsent, send_unsent
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RETRY_AFTER_S = 60  # between attempts to reach a server that went away
+PARENT = "mlflow.parentRunId"
+"""Tag by which MLflow's page shows a run below another."""
 PARAM_LIMIT = 6000  # characters; longer ones are refused by the server
 
 
@@ -90,7 +99,7 @@ def start_run(
     client: MlflowClient, experiment: str, name: str, parent: str | None, tags: dict[str, str]
 ) -> str:
     """Create a run that knows which process writes it."""
-    nested = {"mlflow.parentRunId": parent} if parent else {}
+    nested = {PARENT: parent} if parent else {}
     with answering(str(client.tracking_uri)):
         run = client.create_run(
             experiment, run_name=name, tags={**process_tags(), **nested, **tags}
@@ -111,10 +120,22 @@ def run_for(
         return start_run(client, experiment, name, parent, tags)
     with answering(str(client.tracking_uri)):
         if not is_gone(client, known):
+            _place_below(client, known, parent)
             return known
+        if (found := replacement(client, experiment, known)) is not None:
+            _place_below(client, found, parent)
+            return found
     run = start_run(client, experiment, name, parent, {**tags, INSTEAD: known})
     console.print(f"{YELLOW}the run {name} was deleted in MLflow: {run} takes its place{END}")
     return run
+
+
+def _place_below(client: MlflowClient, run_id: str, parent: str | None) -> None:
+    """Put a run below its parent, which may be another since the first one was deleted."""
+    if parent is None or parent == run_id:  # a trial of one seed is its own run
+        return
+    if client.get_run(run_id).data.tags.get(PARENT) != parent:
+        client.set_tag(run_id, PARENT, parent)
 
 
 def abandon(client: MlflowClient, runs: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opdlab import credentials
 from opdlab.console import console
 from opdlab.errors import DataError, TrackingError
-from opdlab.files import natural, read_json, read_metrics, write_whole
+from opdlab.files import is_there, natural, read_json, read_metrics, write_whole
 from opdlab.tracking.mlflow_run import AwayError, MlflowRun
 from opdlab.tracking.mlflow_store import SQLITE, file_of, open_client
 
@@ -35,7 +35,7 @@ def read_unsent(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / UNSENT
     remedy = "delete it, and MLflow lacks some of this run's records; those on disk are whole"
-    return read_json(path, *KINDS, "run_id", "uri", remedy=remedy) if path.exists() else None
+    return read_json(path, *KINDS, "run_id", "uri", remedy=remedy) if is_there(path) else None
 
 
 def keep(folder: Path, unsent: Mapping[str, Any]) -> None:
