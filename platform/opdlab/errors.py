@@ -31,6 +31,10 @@ class DataError(OpdlabError, ValueError):
     """Prompts or benchmark problems are missing or malformed."""
 
 
+class DamagedError(DataError):
+    """A file that opdlab wrote is not as it was written; the message names it and says what to do."""
+
+
 class MissingDataError(DataError):
     """A benchmark's data are not here and cannot be fetched; the message says what to put where."""
 
@@ -53,6 +57,15 @@ class StorageError(OpdlabError, OSError):
 
 class PeerError(OpdlabError, RuntimeError):
     """Another of the processes that train together failed; the message has its number and its reason."""
+
+
+def of_the_disk(error: OSError) -> str:
+    """What to say of a file that the system refuses."""
+    name = error.filename2 or error.filename
+    return (
+        f"{f'{name} cannot be used: ' if name else ''}{error.strerror}. What was written before is whole: "
+        "make room, give the rights or put the file right, and run the same command again"
+    )
 
 
 @contextmanager

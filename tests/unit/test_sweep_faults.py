@@ -7,11 +7,19 @@ from pathlib import Path
 import pytest
 
 from opdlab.configuration.loader import load_experiment
-from opdlab.errors import ConfigError
+from opdlab.errors import (
+    ConfigError,
+    DamagedError,
+    ModelError,
+    NonFiniteError,
+    OpdlabError,
+    ResumeError,
+    StorageError,
+)
 from opdlab.files.metrics_file import METRICS
 from opdlab.sweeps.metrics import almost
 from opdlab.sweeps.study import SweepError, make_sampler, open_study
-from opdlab.sweeps.trial import ended_early
+from opdlab.sweeps.trial import _ended_by, ended_early
 from opdlab.sweeps.watch import beyond
 
 RANGE = {"type": "int", "low": 2, "high": 8}
@@ -250,3 +258,11 @@ def test_a_changed_setting_is_named_by_its_key(tmp_path: Path) -> None:
     keys = r"settings of: sweep\.space\.method\.top_k\.high, training\.learning_rate\. "
     with pytest.raises(SweepError, match=keys):
         open_study(changed, changed.sweep)
+
+
+@pytest.mark.parametrize("kind", [DamagedError, ResumeError, StorageError])
+def test_what_lies_on_the_disk_ends_no_trial(tmp_path: Path, kind: type[OpdlabError]) -> None:
+    with pytest.raises(kind):
+        _ended_by(kind("x is damaged"), "seed-3", tmp_path, [])
+    assert _ended_by(ModelError("no"), "seed-3", tmp_path, []).state == "failed"
+    assert _ended_by(NonFiniteError("row 0"), "seed-3", tmp_path, []).state == "pruned"

@@ -6,14 +6,15 @@ import errno
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from opdlab import __version__, credentials
+from opdlab import __version__, credentials, secret_options
 from opdlab.cli import bench, examinations, files, pages, scores, trainings
-from opdlab.errors import ConfigError, OpdlabError, Terminated
+from opdlab.errors import ConfigError, OpdlabError, Terminated, of_the_disk
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -97,7 +98,9 @@ def main() -> None:
     """Run a command; an error meant for people is one message on stderr, without a traceback."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    sys.argv[1:] = map(credentials.cut_argument, sys.argv[1:])
+    bare = map(secret_options.cut_argument, sys.argv[1:])
+    sys.argv[1:] = map(credentials.cut_argument, bare)
+    sys.excepthook = _without_secrets
     try:
         app(prog_name=Path(sys.argv[0]).name)
     except OpdlabError as error:
@@ -106,19 +109,19 @@ def main() -> None:
         # A file may be taken away from under a command; without a name it is a fault of the program's own.
         if error.errno not in _OF_THE_DISK and not (error.filename and error.strerror):
             raise
-        name = error.filename2 or error.filename
-        place = f"{name} cannot be used: " if name else ""
-        _fail(
-            f"StorageError: {place}{error.strerror}. What was written before is whole: make room, give the "
-            "rights or put the file right, and run the same command again",
-            1,
-        )
+        _fail(f"StorageError: {of_the_disk(error)}", 1)
+
+
+def _without_secrets(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Print a traceback, of a fault in a program, without what was cut from its options."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(credentials.hide(secret_options.hide(text)))
 
 
 def _fail(message: str, code: int) -> NoReturn:
     from opdlab.console import shown
 
     # https://no-color.org: any text in the variable asks for none.
-    text = shown(message)
+    text = shown(credentials.hide(secret_options.hide(message)))
     typer.echo(text if os.environ.get("NO_COLOR") else typer.style(text, fg="red"), err=True)
     raise SystemExit(code) from None

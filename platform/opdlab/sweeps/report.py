@@ -274,7 +274,7 @@ def plots(
             # Of many keys the rows would be too low for their titles.
             figure.update_layout(height=max(CONTOUR_ROW * len(sweep.space), 500))
         path = folder / f"{name}.html"
-        figure.write_html(path, include_plotlyjs=True)
+        write_whole(path, figure.to_html(include_plotlyjs=True))
         written.append(path)
     return written
 

@@ -34,8 +34,9 @@ from opdlab.sweeps import report, study as studies
 from opdlab.sweeps.processes import Process, Zygote, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, sweep_of
 from opdlab.sweeps.study import SweepError, patiently
+from opdlab.sweeps.trial import HOPELESS
 from opdlab.sweeps.view import sweep_view
-from opdlab.sweeps.worker import HOPELESS, STOP_S, work
+from opdlab.sweeps.worker import STOP_S, work
 from opdlab.tracking import mlflow_page, mlflow_store, unsent
 from opdlab.training import CONFIG
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from opdlab import credentials
 from opdlab.configuration import Experiment, loader
 from opdlab.errors import ConfigError, DataError, OpdlabError
-from opdlab.files import read_json, write_whole
+from opdlab.files import is_there, read_json, write_whole
 from opdlab.identity import new_id
 from opdlab.modelling import models
 from opdlab.prompts import open_prompts
@@ -107,6 +107,11 @@ def open_storage(config: Experiment, sweep: Sweep) -> RDBStorage:
 def unusable(url: str, error: Exception) -> SweepError:
     """What to do about a database that does not answer, does not exist, or lacks its driver."""
     cause = credentials.hide(str(error.__cause__ or error)).strip().splitlines()[0]
+    if "malformed" in cause or "not a database" in cause:
+        return SweepError(
+            f"the database {url} is damaged ({cause}): restore it from a copy, or move the folder of the "
+            "sweep away and begin again"
+        )
     if "disk" in cause:
         return SweepError(
             f"the database {url} cannot be used ({cause}). Free space there, and run the same command again"
@@ -183,7 +188,7 @@ def _own(folder: Path, study: optuna.Study) -> None:
     """Take the folder for this study; trials of another one of the same name must not count as its own."""
     mark, mine = folder / STUDY, id_of(study)
     remedy = f"move {folder} away"
-    theirs = str(read_json(mark, "study", remedy=remedy)["study"]) if mark.exists() else None
+    theirs = str(read_json(mark, "study", remedy=remedy)["study"]) if is_there(mark) else None
     if theirs is None and any(folder.glob("trial-*")):
         theirs = "an unknown one"
     if theirs not in (None, mine):

@@ -2,7 +2,7 @@
 
 Run as `python -m opdlab.sweeps.trial FOLDER SWEEP_RUN`; the folder holds `config.yaml`. Started again it
 goes on from the checkpoints of the one before. Exit codes: 0 the outcome is written; 128 + signal
-stopped; 75 the tracking server does not answer, try later.
+stopped; 75 the tracking server does not answer, try later; 65 a file or the disk must be put right.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from filelock import FileLock
 from opdlab import tracking
 from opdlab.configuration import Experiment, loader
 from opdlab.console import Stopped, StopRequest, quieten, shown
-from opdlab.errors import NonFiniteError, OpdlabError, TrackingError
+from opdlab.errors import (
+    DamagedError,
+    DataError,
+    NonFiniteError,
+    OpdlabError,
+    ResumeError,
+    StorageError,
+    TrackingError,
+    of_the_disk,
+)
 from opdlab.files import metrics_file
 from opdlab.modelling import models
 from opdlab.sweeps.outcome import Outcome, Part, read_stop, run_metrics
@@ -25,6 +34,9 @@ from opdlab.tracking import mlflow_store
 from opdlab.training import CONFIG, Group, Session, load_pair, measure_reference, train_one
 
 TRY_LATER = os.EX_TEMPFAIL
+HOPELESS = os.EX_DATAERR  # exit code of a process that a new one could not help
+LOG = "log.txt"
+"""Where the process of a trial writes, in the trial's folder."""
 
 
 def run_trial(folder: Path, sweep_run: str) -> Outcome:
@@ -88,19 +100,27 @@ def _run(session: Session, config: Experiment) -> Outcome:
         if session.group.run(name).get("status") != "finished":
             try:
                 train_one(session, name, variant)
-            except Stopped:
-                if not (reason := read_stop(session.group.folder)):
-                    raise
-                return Outcome("pruned", reason, seeds)
-            except NonFiniteError as error:
-                return Outcome("pruned", f"{name}: {error}", seeds)
             except OpdlabError as error:
-                return Outcome("failed", f"{name}: {type(error).__name__}: {error}", seeds)
+                return _ended_by(error, name, session.group.folder, seeds)
         if reason := ended_early(session.group.folder / name, variant):
             return Outcome("pruned", f"{name}: {reason}", seeds)
         seeds.append(run_metrics(session.group.folder / name, variant))
         (session.group.folder / name / "finished").touch()
     return Outcome("complete", "", seeds)
+
+
+def _ended_by(
+    error: OpdlabError, name: str, folder: Path, seeds: list[dict[str, float]]
+) -> Outcome:
+    """What becomes of a trial whose run `name` ended by an error; one that it can outlive is raised."""
+    if isinstance(error, Stopped) and (reason := read_stop(folder)):
+        return Outcome("pruned", reason, seeds)
+    if isinstance(error, NonFiniteError):
+        return Outcome("pruned", f"{name}: {error}", seeds)
+    if isinstance(error, (Stopped, DamagedError, ResumeError, StorageError)):
+        # The trial is none the worse: it goes on when the disk or the file is put right.
+        raise error
+    return Outcome("failed", f"{name}: {type(error).__name__}: {error}", seeds)
 
 
 def ended_early(folder: Path, config: Experiment) -> str:
@@ -143,6 +163,14 @@ def main() -> None:
         except TrackingError as error:
             print(shown(str(error)), file=sys.stderr)
             raise SystemExit(TRY_LATER) from error
+        except (DataError, ResumeError, StorageError) as error:
+            print(shown(" ".join(str(error).split())), file=sys.stderr)
+            raise SystemExit(HOPELESS) from error
+        except OSError as error:
+            if not error.filename:
+                raise
+            print(shown(of_the_disk(error)), file=sys.stderr)
+            raise SystemExit(HOPELESS) from error
 
 
 if __name__ == "__main__":

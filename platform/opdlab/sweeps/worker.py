@@ -7,7 +7,6 @@ the tracking server - the trial goes on from its checkpoints, once.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import subprocess
@@ -26,14 +25,14 @@ from optuna.trial import TrialState
 
 from opdlab.configuration import Experiment, Variant, loader
 from opdlab.console import Stopped, StopRequest, shown
-from opdlab.errors import ConfigError, DataError
+from opdlab.errors import ConfigError, DataError, of_the_disk
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.outcome import OUTCOME, STOP, Outcome, Part, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, sweep_of
 from opdlab.sweeps.space import chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
-from opdlab.sweeps.trial import TRY_LATER
+from opdlab.sweeps.trial import HOPELESS, LOG, TRY_LATER
 from opdlab.sweeps.unfit import unfit_trials
 from opdlab.sweeps.watch import Watch, broken
 from opdlab.training import CONFIG, state_of
@@ -43,7 +42,6 @@ STOP_S = 60  # for a trial to write a checkpoint once it was asked to stop
 REPETITIONS = 20  # of earlier parameters, one after the other, before a point is drawn at random
 MISSES = 3  # trials without a metric that is judged by, before the sweep ends
 RESTARTS = 2  # of a process that was killed, before its trial counts as failed
-HOPELESS = os.EX_DATAERR  # exit code of a worker that a new one could not help
 
 
 @final
@@ -241,9 +239,12 @@ class Worker:
                 time.sleep(5)
                 self._sign_of_life(trial)
                 continue
+            if code == HOPELESS:
+                # What it met lies on the disk: another try, or another trial, would meet it, too.
+                raise DataError((folder / LOG).read_text().strip().splitlines()[-1])
             if code >= 0 and code <= 128:
                 outcome = Outcome(
-                    "failed", f"its process ended with code {code}: see {folder}/log.txt"
+                    "failed", f"its process ended with code {code}: see {folder / LOG}"
                 )
             elif killed == RESTARTS:
                 outcome = Outcome("failed", f"its process was killed {killed + 1} times ({code})")
@@ -264,7 +265,7 @@ class Worker:
         (folder / STOP).unlink(missing_ok=True)
         start = self.zygote.start if may_fork(watch.experiment.training) else start_afresh
         arguments = [str(folder), mlflow_run(self.study)]
-        process = start("opdlab.sweeps.trial", arguments, folder / "log.txt", signal.SIGKILL)
+        process = start("opdlab.sweeps.trial", arguments, folder / LOG, signal.SIGKILL)
         try:
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -320,6 +321,11 @@ def main() -> None:
         raise SystemExit(stopped.exit_code) from stopped
     except (SweepError, DataError) as error:
         print(shown(str(error)), file=sys.stderr)
+        raise SystemExit(HOPELESS) from error
+    except OSError as error:
+        if not error.filename:
+            raise
+        print(shown(of_the_disk(error)), file=sys.stderr)
         raise SystemExit(HOPELESS) from error
 
 
