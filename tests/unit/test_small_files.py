@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from run_folders import draws, write_run
 
-from opdlab.errors import DataError
+from opdlab.configuration import loader
+from opdlab.diagnosis import observation
+from opdlab.diagnosis.observation import HandOvers
+from opdlab.errors import ConfigError, DataError, ModelError
+from opdlab.evaluation import comparison
 from opdlab.files import metrics_file
 from opdlab.files.whole_files import read_json, whole_folder, write_whole
-from opdlab.identity import EXECUTION, MEASUREMENTS, Execution
+from opdlab.identity import EXECUTION, MEASUREMENTS, Execution, read
 from opdlab.modelling import models
 from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
 from opdlab.tracking import unsent
-from opdlab.training.group import STATE, Group
+from opdlab.training.group import STATE, Group, last_group, open_group
 from opdlab_dashboards.results.measured import find
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -41,6 +50,98 @@ def test_a_damaged_file_is_named_by_whoever_reads_it(tmp_path: Path, name: str) 
         with pytest.raises(DataError) as caught:
             READERS[name](tmp_path)
         assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*READERS, MEASUREMENTS, metrics_file.METRICS])
+def test_a_folder_a_pipe_or_a_link_that_leads_round_in_place_of_a_file_is_named(
+    tmp_path: Path, name: str
+) -> None:
+    more = {MEASUREMENTS: read, metrics_file.METRICS: metrics_file.read_metrics}
+    path = tmp_path / name
+    makers = (path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to(name))
+    for make, remove in zip(makers, (path.rmdir, path.unlink, path.unlink), strict=True):
+        make()
+        with pytest.raises(DataError) as caught:
+            {**READERS, **more}[name](tmp_path)
+        assert str(path) in str(caught.value)
+        remove()
+
+
+def test_a_configuration_that_was_cut_at_the_end_of_a_line_is_named(tmp_path: Path) -> None:
+    config = loader.load_experiment("quickstart")
+    loader.save_resolved(config, tmp_path / "config.yaml")
+    lines = (tmp_path / "config.yaml").read_text().splitlines(keepends=True)
+    for count in range(1, len(lines)):
+        (tmp_path / "config.yaml").write_text("".join(lines[:count]))
+        with pytest.raises(ConfigError, match=r"config.yaml: damaged: it was cut.*restore it"):
+            loader.load_experiment(tmp_path / "config.yaml")
+
+
+def test_a_damaged_newest_execution_is_told_and_an_older_one_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = loader.load_experiment("quickstart", [f"output={tmp_path}"])
+    older, newest = (open_group(config) for _ in range(2))
+    (newest.folder / "config.yaml").write_bytes((newest.folder / "config.yaml").read_bytes()[:300])
+    assert last_group(config) == older
+    assert f"left out {newest.folder}" in capsys.readouterr().out
+
+
+def test_a_run_whose_manifest_is_damaged_is_told_beside_its_scores(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "try-001" / name, {"math/short": draws(0.5)}) for name in "abc"]
+    (runs[0] / EXECUTION).write_text("{")
+    shutil.copy(runs[2] / EXECUTION, runs[1] / EXECUTION)
+    told = list(comparison.unknown_trainings(runs))
+    assert [str(run / EXECUTION) in text for run, text in zip(runs, told, strict=False)] == [
+        True
+    ] * 2
+    assert "of another training" in told[1]
+
+
+@pytest.mark.parametrize("kind", ["generations", "grades"])
+def test_samples_of_another_run_in_place_of_its_own_are_refused(tmp_path: Path, kind: str) -> None:
+    places = []
+    for name in ("opd", "lgr"):
+        run = write_run(tmp_path / "try-001" / name, {"math/short": draws(0.5)})
+        places += (run / "samples").glob(f"*/{kind}-00000.parquet")
+    shutil.copy(places[0], places[1])
+    with pytest.raises(DataError, match=re.escape(f"{places[1]} holds samples of ")):
+        comparison.read_run(places[1].parent.parent.parent)
+
+
+def test_samples_whose_record_is_gone_are_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "try-001" / "opd", {"math/short": draws(0.5)})
+    write_run(tmp_path / "try-001" / "lgr", {"math/short": draws(0.5)})
+    (run / "samples" / MEASUREMENTS).unlink()
+    (fault,) = (one.fault for one in find(tmp_path) if one.fault)
+    assert f"{run / 'samples' / MEASUREMENTS} is damaged" in fault
+
+
+def test_the_file_of_a_model_that_is_damaged_is_named(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"):
+        folder = shutil.copytree(models.EMBEDDED / "student", tmp_path / name)
+        (folder / name).write_bytes((folder / name).read_bytes()[:60])
+        load = models.load_tokenizer if name.startswith("tok") else models.load_model
+        with pytest.raises(ModelError, match=re.escape(f"{folder / name} is damaged")):
+            load(str(folder))
+
+
+def test_observations_that_changed_on_disk_are_named_and_never_others(tmp_path: Path) -> None:
+    whole = HandOvers(*(np.arange(3) for _ in fields(HandOvers)))
+    path, other = tmp_path / "student" / "handed-0.npz", tmp_path / "teacher" / "handed-0.npz"
+    for place in (path, other):
+        observation.save(whole, place)
+    content = path.read_bytes()
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 0xFF
+        path.write_bytes(flipped)
+        with suppress(DataError):
+            found = observation.load(HandOvers, path)
+            assert all(map(np.array_equal, vars(found).values(), vars(whole).values()))
+    shutil.copy(other, path)
+    with pytest.raises(DataError, match=r"it is teacher/handed-0.npz"):
+        observation.load(HandOvers, path)
 
 
 def test_writers_at_once_each_leave_a_whole_file_and_nothing_else(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from opdlab.console import BOLD, DIM, END, YELLOW, console, progress_bar
+from opdlab.console import BOLD, DIM, END, console, progress_bar
 from opdlab.errors import writing_to
 from opdlab_dashboards.pages import hub_results, own_files, page_files, tables
 from opdlab_dashboards.results import Leaderboard, Measured, build, measured, mlflow_copy, records
@@ -31,8 +31,7 @@ def leaderboard(sources: Sequence[str], to: str, benchmarks: Sequence[str]) -> N
     with tempfile.TemporaryDirectory(prefix="opdlab-") as scratch:
         board = gather(sources, Path(scratch), benchmarks)
         console.print(tables.terminal(board, console.width))
-        for name, why in board.left_out:
-            console.print(f"{YELLOW}left out{END} {name}: {why}", soft_wrap=True)
+        tables.tell_left_out(board)
         with writing_to(Path(to)):
             write(board, Path(to))
 

@@ -94,6 +94,7 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
     place = Path(to)
     with writing_to(place):
         write_page(place, page(board, leaderboard, found, sweeps))
+    tables.tell_left_out(leaderboard)
     console.print(f"Report: {BOLD}{place.absolute().as_uri()}{END}", soft_wrap=True)
 
 

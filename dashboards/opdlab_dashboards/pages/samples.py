@@ -15,6 +15,7 @@ from opdlab.console import BOLD, END, console, progress_bar
 from opdlab.errors import DataError, PluginError, writing_to
 from opdlab.evaluation import (
     SampleSet,
+    comparison,
     evaluator_of,
     find_run,
     last_sets,
@@ -79,6 +80,7 @@ def samples(runs: Sequence[str], output: str, to: str | None) -> None:
         sheets = [_sheet(name, sets, names) for name, sets in each]
     with writing_to(path):
         write_page(path, page(names, sheets))
+    comparison.remark(comparison.unknown_trainings(folders))
     console.print(f"Page: {BOLD}{path.absolute().as_uri()}{END}", soft_wrap=True)
 
 

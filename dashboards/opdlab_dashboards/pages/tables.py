@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from opdlab.console import DIM, END
+from opdlab.console import DIM, END, YELLOW, console
 from opdlab.evaluation import STYLE
 from opdlab_dashboards.results import AVERAGE, Board, Leaderboard, Row, Score, in_short, varied
 
@@ -50,6 +50,12 @@ def big(number: float | None) -> str:
         if number >= 0.9995 * size:
             return f"{float(f'{number / size:.3g}'):.15g}{unit}"
     return f"{number:.3g}"
+
+
+def tell_left_out(leaderboard: Leaderboard) -> None:
+    """Print what no board has, and why."""
+    for name, why in leaderboard.left_out:
+        console.print(f"{YELLOW}left out{END} {name}: {why}", soft_wrap=True)
 
 
 def overview(board: Board) -> list[list[str]]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from opdlab.errors import DataError
 from opdlab.evaluation import store
-from opdlab.files import PARTS, natural, read_metrics
+from opdlab.files import PARTS, is_there, natural, read_metrics
 from opdlab.identity import (
-    EXECUTION,
     MEASUREMENTS,
     Execution,
     Measurement,
@@ -220,7 +219,7 @@ def _folders(source: Path) -> Iterator[Path]:
         real = here.resolve()
         if real in seen:
             names.clear()
-        elif (here / SAMPLES / MEASUREMENTS).exists():
+        elif is_there(here / SAMPLES / MEASUREMENTS) or store.holds_samples(here / SAMPLES):
             yield here
             names.clear()
         elif next((here / SAMPLES).glob("*/*/*/asked.json"), None):
@@ -247,10 +246,5 @@ def _models(folder: Path) -> Iterator[Measured]:
         if known[-1].role != "run":
             yield Measured(folder, known)
             continue
-        execution = Execution.read(folder)
-        if execution.id != known[-1].execution:
-            raise DataError(
-                f"{folder}: {EXECUTION} is of another training (id {execution.id}) than the samples (id "
-                f"{known[-1].execution}); restore it from a copy"
-            )
+        execution = Execution.behind(folder, known[-1].execution)
         yield Measured(folder, known, execution, read_metrics(folder))

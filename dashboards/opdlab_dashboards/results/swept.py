@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opdlab.files import read_json
+from opdlab.files import damaged, is_there, read_json
 from opdlab_dashboards.results.measured import Measured
 
 FINDINGS = "sweep.json"
+_REMEDY = "run the sweep's command again, which writes it anew"
 SHOWN = 8
 
 
@@ -81,9 +82,16 @@ def read(folder: Path, found: Sequence[Measured]) -> Swept | None:
     Raises:
         DataError: they cannot be read.
     """
-    if not (folder / FINDINGS).exists():
+    if not is_there(folder / FINDINGS):
         return None
-    content = read_json(folder / FINDINGS, "objectives", "trials", remedy="run the sweep again")
+    content = read_json(folder / FINDINGS, "objectives", "trials", remedy=_REMEDY)
+    try:
+        return _of(content, folder, found)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise damaged(folder / FINDINGS, repr(error), _REMEDY) from error
+
+
+def _of(content: Mapping[str, Any], folder: Path, found: Sequence[Measured]) -> Swept | None:
     objective = content["objectives"][0]
     sign = -1 if objective["direction"] == "maximize" else 1
     complete = [trial for trial in content["trials"] if trial["state"] == "complete"]

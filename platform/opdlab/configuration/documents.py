@@ -18,6 +18,7 @@ import yaml
 from yaml.reader import ReaderError
 
 from opdlab.errors import ConfigError
+from opdlab.files import read_file
 
 Key = str | int
 
@@ -28,6 +29,10 @@ MOST_VALUES = 100_000
 """Values of a document, with those that aliases repeat."""
 MOST_DIGITS = 1000
 """Of a whole number; from 4,300 on Python refuses to read or write one."""
+
+WRITTEN = "# Written by opdlab; the last line is `...`\n"
+END = "...\n"
+"""First and last line of what opdlab writes: a part of YAML is YAML as well."""
 
 SHOWN = 40  # characters of a value in a message
 
@@ -124,11 +129,16 @@ def read(path: Path, name: str) -> Document:
         ConfigError: unreadable, no YAML, or a key stands twice; every repeated key is named.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path).decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not a text file in UTF-8 (byte {error.start})") from error
     except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from error
+    if text.startswith(WRITTEN) and not text.endswith(f"\n{END}"):
+        raise ConfigError(
+            f"{name}: damaged: it was cut, for its last line is no longer `...`; restore it from a copy. "
+            "If you changed it yourself, remove its first line"
+        )
     try:
         node, data, faults = _parsed(text)
     except yaml.YAMLError as error:
@@ -190,6 +200,11 @@ def text(data: Any) -> str:
         default_flow_style=None,
         width=72,
     )
+
+
+def file_text(data: Any) -> str:
+    """The same as a file, of which `read` notices where its end got lost."""
+    return WRITTEN + text(data) + END
 
 
 def _said(error: yaml.YAMLError, text: str) -> str:

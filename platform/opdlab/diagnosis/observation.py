@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from opdlab.errors import DataError, StorageError
-from opdlab.files import write_whole
+from opdlab.files import read_file, write_whole
 from opdlab.shapes import Bool, Float, Int
 
 
@@ -93,6 +95,22 @@ class HandOvers(Arrays):
     after: Float[np.ndarray, "N"]
 
 
+_OF = "of"
+"""Beside the arrays in a file: where it belongs."""
+# What numpy and zipfile make of changed bytes.
+_DAMAGES = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    zlib.error,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
 Kind = TypeVar("Kind", bound=Arrays)
 
 
@@ -103,7 +121,7 @@ def save(arrays: Arrays, path: Path) -> None:
         StorageError: the disk is full or not writable.
     """
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **vars(arrays))
+    np.savez_compressed(buffer, **{**vars(arrays), _OF: np.array(_place(path))})  # pyright: ignore[reportArgumentType]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, buffer.getvalue())
@@ -118,12 +136,25 @@ def load(kind: type[Kind], path: Path) -> Kind:
     """Read what `save` wrote.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged, or another one stands in its place.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes())) as file:
-            return kind(**{field.name: file[field.name] for field in fields(kind)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is damaged ({error}): remove it, and the same command makes it again"
-        ) from error
+        with np.load(io.BytesIO(read_file(path))) as file:
+            found = kind(**{field.name: file[field.name] for field in fields(kind)})
+            whose = str(file[_OF])
+    except _DAMAGES as error:
+        raise _damaged(path, error) from error
+    if whose != _place(path):
+        raise _damaged(path, f"it is {whose}")
+    if len({len(values) for values in vars(found).values()}) != 1:
+        raise _damaged(path, "its arrays are not of one length")
+    return found
+
+
+def _damaged(path: Path, why: object) -> DataError:
+    return DataError(f"{path} is damaged ({why}): remove it, and the same command makes it again")
+
+
+def _place(path: Path) -> str:
+    """Whose observations a file holds, and which."""
+    return f"{path.parent.name}/{path.name}"

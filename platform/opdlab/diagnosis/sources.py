@@ -8,7 +8,9 @@ from pathlib import Path
 from opdlab.configuration import Experiment, Model, loader
 from opdlab.errors import ConfigError
 from opdlab.evaluation import short_names
-from opdlab.files import natural
+from opdlab.files import damaged, is_there, natural
+from opdlab.identity import EXECUTION, Execution
+from opdlab.tracking import flatten
 from opdlab.training import CONFIG, STATE, STUDENTS, Group
 
 
@@ -28,6 +30,8 @@ def what_to_look_at(
     # Nothing is trained: what single runs would be refused for, such as a temperature, is no matter here.
     alone = [] if is_run else ["runs=[]"]
     config = loader.load_experiment(folder / CONFIG if is_run else name, [*overrides, *alone])
+    if is_run:
+        require_own_settings(folder)
     if teacher is not None:
         config = config.model_copy(
             update={"teacher": Model(path=teacher, dtype=config.teacher.dtype)}
@@ -42,6 +46,23 @@ def what_to_look_at(
     before = {} if students else {config.student.path: config.student}
     names = short_names([*before, *chosen])
     return config, [(names[path], one) for path, one in {**before, **chosen}.items()]
+
+
+def require_own_settings(run: Path) -> None:
+    """Refuse a run whose configuration is not the one that its training was begun with.
+
+    Raises:
+        DataError: its configuration or its record is damaged.
+    """
+    if not is_there(run / EXECUTION):
+        return
+    began = dict(flatten(Execution.read(run).settings))
+    now = dict(flatten(loader.load_experiment(run / CONFIG).model_dump(mode="json")))
+    # Runs may be moved, and a later version may have other keys.
+    common = (began.keys() & now.keys()) - {"output"}
+    if odd := sorted(key for key in common if began[key] != now[key]):
+        why = f"{EXECUTION} beside it has other values of {', '.join(odd)}"
+        raise damaged(run / CONFIG, why, "restore both from a copy")
 
 
 def trained(run: Path) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
 from opdlab.diagnosis.observe import Asked, Bench, hand_over, respond
 from opdlab.errors import DataError
 from opdlab.evaluation import label_of, require
+from opdlab.files import is_there
 from opdlab.modelling import Wording, as_wording, models
 from opdlab.plugins import posed
 from opdlab.prompts import encode
@@ -207,7 +208,7 @@ class Work:
     def responses(self, bench: Bench, model: PreTrainedModel, label: str, rows: range) -> Tokens:
         """Some responses, from the disk where they are there."""
         path = self.folder / "seen" / label / f"responses-{rows.start:06d}.npz"
-        if not path.exists():
+        if not is_there(path):
             share = math.ceil(LOOKED_AT * len(rows) / len(bench.asked))
             save(respond(bench, model, rows, share), path)
         return load(Tokens, path)
@@ -215,7 +216,7 @@ class Work:
     def handed(self, bench: Bench, tokens: Tokens, label: str, rows: range, cut: int) -> HandOvers:
         """Some hand-overs, from the disk where they are there."""
         path = self.folder / "seen" / label / f"handed-{cut:06d}-{rows.start:06d}.npz"
-        if not path.exists():
+        if not is_there(path):
             save(hand_over(bench, tokens.responses(), rows, cut), path)
         return load(HandOvers, path)
 

@@ -17,6 +17,7 @@ from opdlab.errors import DataError
 from opdlab.evaluation import disputes, store
 from opdlab.evaluation.store import SampleSet
 from opdlab.files import natural, write_whole
+from opdlab.identity import Execution
 from opdlab.records import Sample, Verdict
 
 LEVEL = 0.05
@@ -96,6 +97,17 @@ def last_sets(folder: Path) -> list[SampleSet]:
     finals = [one for one in sets if one.asked.step is None] or sets
     last = finals[-1].asked
     return [one for one in finals if one.asked.subject.key == last.subject.key or last.execution]
+
+
+def unknown_trainings(folders: Iterable[Path]) -> Iterator[str]:
+    """Of which runs nobody can say how they were trained, in words; their scores are read all the same."""
+    for folder in folders:
+        last = last_sets(folder)[-1].asked
+        try:
+            if last.role == "run":
+                Execution.behind(folder, last.execution)
+        except DataError as error:
+            yield f"{error}. Its scores are shown; `leaderboard` and `report` leave it out."
 
 
 def summaries(samples: Sequence[Sample]) -> list[Any]:

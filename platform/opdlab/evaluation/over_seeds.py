@@ -15,7 +15,7 @@ from opdlab.console import BOLD, DIM, END, YELLOW, console
 from opdlab.errors import DataError
 from opdlab.evaluation import comparison
 from opdlab.evaluation.comparison import STYLE, percent, summaries, title
-from opdlab.files import read_json
+from opdlab.files import is_there, read_json
 from opdlab.identity import EXECUTION, Execution
 from opdlab.records import Sample
 
@@ -125,7 +125,7 @@ def _repeated(
 
 def _untrained(side: Mapping[int | str, str], folders: Mapping[str, Path]) -> bool:
     """Whether a side is one model that has no training seed: a reference, or what `eval` measured."""
-    return len(side) == 1 and not (folders[next(iter(side.values()))] / EXECUTION).exists()
+    return len(side) == 1 and not is_there(folders[next(iter(side.values()))] / EXECUTION)
 
 
 def by_seed(names: Sequence[str], folders: Mapping[str, Path]) -> dict[int | str, str]:
@@ -156,7 +156,7 @@ def seed_of(folder: Path) -> int | None:
     Raises:
         DataError: its record is damaged.
     """
-    return Execution.read(folder).seed if (folder / EXECUTION).exists() else None
+    return Execution.read(folder).seed if is_there(folder / EXECUTION) else None
 
 
 def runs_of(name: str, output: Path) -> list[str]:

@@ -39,7 +39,9 @@ def show(
         raise DataError(f"{experiment} has no evaluation.benchmarks, so there is nothing to find")
     if len(like) > 2:
         raise DataError(f"--like takes one run or two, not {len(like)}")
-    runs = [comparison.read_run(comparison.find_run(run, Path(output))) for run in like]
+    folders = [comparison.find_run(run, Path(output)) for run in like]
+    runs = [comparison.read_run(folder) for folder in folders]
+    comparison.remark(comparison.unknown_trainings(folders))
     sizes = {one.benchmark: len(posed.problems(one)) for one in settings.benchmarks}
     spreads = plugins.load(plugins.STATISTICS, "spreads")(list(sizes), runs, accuracy)
     console.print(table(spreads, sizes, settings.samples))

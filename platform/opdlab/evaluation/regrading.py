@@ -14,7 +14,7 @@ from opdlab import plugins
 from opdlab.console import BOLD, DIM, END, StopRequest, console, progress_bar
 from opdlab.errors import DataError
 from opdlab.evaluation import store
-from opdlab.evaluation.comparison import find_run
+from opdlab.evaluation.comparison import find_run, remark, unknown_trainings
 from opdlab.evaluation.measured import grade_missing
 from opdlab.evaluation.store import Key, SampleSet
 from opdlab.plugins import Evaluator, posed
@@ -51,6 +51,7 @@ def regrade(run: str, output: str) -> None:
         PluginError: a benchmark is no longer installed.
     """
     folder = find_run(run, Path(output))
+    remark(unknown_trainings([folder]))
     sets = store.sample_sets(folder / "samples")
     found = []
     with StopRequest() as stop, progress_bar() as progress:

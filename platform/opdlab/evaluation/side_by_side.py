@@ -18,6 +18,7 @@ from opdlab.evaluation.comparison import (
     remark,
     remarks,
     score_table,
+    unknown_trainings,
 )
 from opdlab.evaluation.store import SampleSet
 from opdlab.identity import read as read_measurements
@@ -54,7 +55,7 @@ def compare(runs: Sequence[str], output: str) -> None:
         name: [sample for one in own for sample in one.samples()] for name, own in chosen.items()
     }
     console.print(score_table(measured))
-    remark([left_out, *remarks(measured)])
+    remark([left_out, *remarks(measured), *unknown_trainings(folders.values())])
     if any(len(side) > 1 for side in sides):
         over_seeds.compare([[names[name] for name in side] for side in sides], folders, measured)
         return

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from opdlab import identity
 from opdlab.errors import DataError, StorageError
-from opdlab.files import natural, write_whole
+from opdlab.files import damaged, natural, read_file, write_whole
 from opdlab.identity import Measurement, digest
 from opdlab.records import Generation, Grade, Problem, Sample
 
@@ -39,6 +39,8 @@ TYPES = {
     "str | None": pa.string(),
 }
 LOCK_TIMEOUT_S = 60
+OF = b"opdlab.of"
+"""In a file's metadata: the measurement, as its folder is called, that its rows are of."""
 REMEDY = "move the file away and evaluate again, or restore it from a copy"
 
 
@@ -182,8 +184,18 @@ def sample_sets(folder: Path | str) -> list[SampleSet]:
     found = [SampleSet(place, one) for one in identity.latest(identity.read(place))]
     if not found:
         _refuse_older(place)
+        if holds_samples(place):
+            remedy = "restore it from a copy, or move the folder away and evaluate again"
+            raise damaged(
+                place / identity.MEASUREMENTS, "it is gone, and samples are there", remedy
+            )
         raise DataError(f"{folder} holds no samples: evaluate a checkpoint into it first")
     return found
+
+
+def holds_samples(folder: Path) -> bool:
+    """Whether completions lie in a folder, whatever its record of them says."""
+    return next(folder.glob("*/generations-*.parquet"), None) is not None
 
 
 def _refuse_older(folder: Path) -> None:
@@ -228,7 +240,8 @@ def _add(path: Path, rows: Sequence[Row]) -> None:
     last = max((int(part.stem.rpartition("-")[2]) for part in _parts(path, record)), default=-1)
     name = f"{record.__name__.lower()}s-{last + 1:05d}.parquet"
     sink = pa.BufferOutputStream()
-    pq.write_table(_table(path, rows), sink, compression="zstd", write_page_checksum=True)
+    table = _table(path, rows).replace_schema_metadata({OF: path.name})
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     write_whole(path / name, sink.getvalue().to_pybytes())
 
 
@@ -249,7 +262,9 @@ def _read(path: Path, record: type[Row]) -> list[Row]:
 def _read_part(path: Path, record: type[Row]) -> list[Row]:
     try:
         # Not read_table: it takes a folder named lr=0.1 for a column.
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(
+            pa.BufferReader(read_file(path)), page_checksum_verification=True
+        ) as file:
             # The files are small, and there may be thousands: threads cost more than they bring.
             table = file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
@@ -258,5 +273,11 @@ def _read_part(path: Path, record: type[Row]) -> list[Row]:
         columns = ", ".join(table.schema.names)
         raise DataError(
             f"{path} is no table of this version of opdlab (columns {columns}): {REMEDY}"
+        )
+    whose = (table.schema.metadata or {}).get(OF, b"").decode()
+    if whose != path.parent.name:
+        raise DataError(
+            f"{path} holds samples of {whose or 'an unknown measurement'}, not of {path.parent.name}: "
+            f"{REMEDY}"
         )
     return [record(**row) for row in table.to_pylist()]

@@ -20,6 +20,8 @@ from .whole_files import (
     built as built,
     damaged as damaged,
     is_partial as is_partial,
+    is_there as is_there,
+    read_file as read_file,
     read_json as read_json,
     read_record as read_record,
     whole_folder as whole_folder,

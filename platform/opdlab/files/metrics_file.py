@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from opdlab.files.whole_files import damaged
+from opdlab.files.whole_files import damaged, is_there, read_file
 
 METRICS = "metrics.jsonl"
 PARTS = ("seconds/rollout", "seconds/teacher", "seconds/update")
@@ -18,7 +18,7 @@ PARTS = ("seconds/rollout", "seconds/teacher", "seconds/update")
 
 def end_line(path: Path) -> None:
     """End a line that a crash cut short, so that it does not swallow the next one."""
-    if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n"):
+    if path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n"):
         with path.open("a") as file:
             file.write("\n")
 
@@ -35,11 +35,11 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
         DataError: the file cannot be read, or is no text; the message names it.
     """
     path = folder / METRICS
-    if not path.exists():
+    if not is_there(path):
         return []
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_file(path).decode().split("\n")
     except (OSError, ValueError) as error:
         remedy = (
             "restore it from a copy, or delete it: the run then has no curves, but keeps its scores"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from opdlab.errors import DataError
+from opdlab.errors import DamagedError
 
 Record = TypeVar("Record")
 RESTORE = "restore it from a copy"
@@ -34,7 +35,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: it cannot be written; the one before is still there.
     """
-    path = path.resolve() if path.is_symlink() else path
+    path = _target(path) if path.is_symlink() else path
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("xb") as file:
@@ -53,6 +54,14 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.close(folder)
 
 
+def _target(link: Path) -> Path:
+    """What a link leads to; raises OSError where it leads round."""
+    try:
+        return link.resolve()
+    except RuntimeError as error:  # of Python below 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(link)) from error
+
+
 @contextlib.contextmanager
 def whole_folder(place: Path) -> Iterator[Path]:
     """A folder to fill, which then takes the place of the one before: whole or not there."""
@@ -62,6 +71,22 @@ def whole_folder(place: Path) -> Iterator[Path]:
     yield partial
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
+
+
+def read_file(path: Path) -> bytes:
+    """What a file holds; a pipe or a device in its place is refused, where reading might never end.
+
+    Raises:
+        OSError: it cannot be read; nor can what is there and is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError("it is a folder, a pipe or a device")
+    return path.read_bytes()
+
+
+def is_there(path: Path) -> bool:
+    """Whether something stands at a path, a link that leads nowhere included."""
+    return path.exists() or path.is_symlink()
 
 
 def read_json(path: Path, *keys: str, remedy: str = RESTORE) -> dict[str, Any]:
@@ -75,7 +100,7 @@ def read_json(path: Path, *keys: str, remedy: str = RESTORE) -> dict[str, Any]:
         DataError: there is no sound file; the message names it.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_file(path).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error), remedy) from error
     if not isinstance(found, dict):
@@ -93,9 +118,9 @@ def read_record(path: Path, kind: type[Record], remedy: str = RESTORE) -> Record
         raise damaged(path, str(error), remedy) from error
 
 
-def damaged(path: Path, why: str, remedy: str = RESTORE) -> DataError:
+def damaged(path: Path, why: str, remedy: str = RESTORE) -> DamagedError:
     """What to say of a file that cannot be read."""
-    return DataError(
+    return DamagedError(
         f"{path} is damaged, unreadable or of another version of opdlab ({why}): {remedy}"
     )
 

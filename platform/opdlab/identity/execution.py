@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from opdlab.errors import ResumeError
-from opdlab.files import read_record, write_whole
+from opdlab.errors import DataError, ResumeError
+from opdlab.files import is_there, read_record, write_whole
 from opdlab.identity.digests import digest, new_id, now
 from opdlab.identity.model_id import network
 from opdlab.identity.roles import learned
@@ -89,13 +89,28 @@ class Execution:
         """
         return read_record(folder / EXECUTION, cls, "restore it from a copy, or train anew")
 
+    @classmethod
+    def behind(cls, folder: Path, samples_of: str) -> Execution:
+        """The training that samples in its folder are of, by the id that they name.
+
+        Raises:
+            DataError: there is no sound record of it, or the record is of another training.
+        """
+        found = cls.read(folder)
+        if found.id != samples_of:
+            raise DataError(
+                f"{folder / EXECUTION} is of another training (id {found.id}) than the samples (id "
+                f"{samples_of}): restore it from a copy"
+            )
+        return found
+
     def begun_in(self, folder: Path) -> Execution:
         """This training as it was begun in a folder; it is begun now where it was not.
 
         Raises:
             ResumeError: what is there was begun with other contents; the message names what differs.
         """
-        if not (folder / EXECUTION).exists():
+        if not is_there(folder / EXECUTION):
             self.write(folder)
             return self
         before = Execution.read(folder)

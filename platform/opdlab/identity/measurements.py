@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from opdlab.errors import DataError
-from opdlab.files import damaged, write_whole
+from opdlab.files import damaged, is_there, read_file, write_whole
 from opdlab.identity.digests import new_id, now
 from opdlab.identity.measurement import Measurement
 
 MEASUREMENTS = "measurements.jsonl"
+_REMEDY = "restore it from a copy, or move the folder away and evaluate again"
 
 
 def add(folder: Path, wanted: Measurement) -> Measurement:
@@ -47,12 +48,11 @@ def read(folder: Path) -> list[Measurement]:
     """
     path = folder / MEASUREMENTS
     try:
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = read_file(path).decode().splitlines() if is_there(path) else []
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}): restore it from a copy") from error
-    if path.exists() and not lines:
-        remedy = "restore it from a copy, or move the folder away and evaluate again"
-        raise damaged(path, "it is empty", remedy)
+        raise damaged(path, str(error), _REMEDY) from error
+    if is_there(path) and not lines:
+        raise damaged(path, "it is empty", _REMEDY)
     return sorted(
         (_line(path, number, text) for number, text in enumerate(lines, 1)),
         key=lambda one: one.number,
@@ -64,8 +64,8 @@ def _line(path: Path, number: int, text: str) -> Measurement:
         return Measurement.read(json.loads(text))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
-            f"{path}, line {number}: damaged, or written by another version of opdlab ({error}): restore "
-            "it from a copy, or move the folder away and evaluate again"
+            f"{path}, line {number}: damaged, or written by another version of opdlab ({error}): "
+            f"{_REMEDY}"
         ) from error
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,7 +28,7 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from opdlab.errors import DataError, ModelError, OutOfReachError
-from opdlab.files import read_json, shipped, write_whole
+from opdlab.files import is_there, read_file, read_json, shipped, write_whole
 from opdlab.identity import ModelId
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -126,7 +127,29 @@ def _told(path: str, what: str) -> Iterator[None]:
                 f"transformers ends in {type(error).__name__}: {said}. A file there is damaged, or "
                 "config.json does not fit the weights: look at it, or save the model again"
             )
+        if broken := _broken(Path(path).expanduser()):
+            said = f"{broken}: restore it from a copy, or save the model again"
         raise ModelError(f"{path}: {what}: {said}") from error
+
+
+def _broken(folder: Path) -> str:
+    """The first file of a model's folder that cannot be read, and why; empty where each by itself can."""
+    for file in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
+        try:
+            if file.suffix == ".json":
+                json.loads(read_file(file))
+            else:
+                _open_weights(file)
+        except (OSError, ValueError, RecursionError, SafetensorError) as error:
+            return f"{file} is damaged ({error})"
+    return ""
+
+
+def _open_weights(file: Path) -> None:
+    if not file.is_file():
+        raise OSError("it is no file")
+    with safe_open(file, "pt"):
+        pass
 
 
 def _refuse_revision(path: str, revision: str | None) -> None:
@@ -476,7 +499,7 @@ def trained_by(path: str) -> str:
         DataError: the record is damaged.
     """
     record = Path(path).expanduser() / TRAINED_BY
-    if not record.is_file():
+    if not is_there(record):
         return ""
     remedy = "restore it from a copy, or delete it where the model was not trained by opdlab"
     return str(read_json(record, "execution", remedy=remedy)["execution"])

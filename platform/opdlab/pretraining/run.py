@@ -25,7 +25,7 @@ from opdlab.configuration import Pretraining, loader
 from opdlab.console import BOLD, END, YELLOW, Stopped, StopRequest, console
 from opdlab.errors import ModelError, NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
-from opdlab.files import claimed, is_partial, whole_folder
+from opdlab.files import claimed, is_partial, is_there, whole_folder
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.pretraining.characters import BOS_ID, EOS_ID, PAD_ID, character_tokenizer
@@ -247,7 +247,7 @@ def fit(module: SupervisedTraining, path: Path, stop: StopRequest) -> None:
     """Lightning's loop, from the checkpoint where there is one."""
     config = module.config
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if path.exists():
+    if is_there(path):
         read_checkpoint(path)
         console.print(f"going on from {path}")
     trainer = L.Trainer(
@@ -264,7 +264,7 @@ def fit(module: SupervisedTraining, path: Path, stop: StopRequest) -> None:
     with warnings.catch_warnings():
         # Lightning 2.6 on torch 2.13; nothing that a user could change.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
-        trainer.fit(module, ckpt_path=path if path.exists() else None)
+        trainer.fit(module, ckpt_path=path if is_there(path) else None)
     # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
     stop.check()
     module.model.eval()

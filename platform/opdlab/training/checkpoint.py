@@ -77,6 +77,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ResumeError: the file is missing or damaged, be it by a single bit.
     """
     try:
+        if not path.is_file():
+            raise OSError("it is no file")
         # torch writes checksums and does not look at them.
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:

@@ -10,7 +10,7 @@ import torch
 from opdlab.configuration import Training
 from opdlab.console import Stopped, console
 from opdlab.errors import ConfigError
-from opdlab.files import read_metrics
+from opdlab.files import is_there, read_metrics
 from opdlab.training import ranks
 from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from opdlab.training.hacking import Alarms
@@ -63,12 +63,12 @@ def fit(module: Distillation, settings: Training, pace: Pace) -> None:
     Afterwards the student has the weights that are evaluated and exported (`training.average`).
     """
     path, last = checkpoint_path(pace.folder), settings.steps
-    if path.exists():
+    if is_there(path):
         last = _last_step(settings, pace.folder, int(read_checkpoint(path)["global_step"]))
         if not ranks.rank(settings):
             console.print(f"going on from {path}")
     trainer = trainer_of(settings, pace, last)
-    trainer.fit(module, turns(settings), ckpt_path=path if path.exists() else None)  # pyright: ignore[reportArgumentType]
+    trainer.fit(module, turns(settings), ckpt_path=path if is_there(path) else None)  # pyright: ignore[reportArgumentType]
     # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
     if signum := ranks.agreed(trainer, pace.stop.signum or 0):
         raise Stopped(signum)

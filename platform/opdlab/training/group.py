@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -12,8 +11,9 @@ from typing import Any, final
 from filelock import FileLock
 
 from opdlab.configuration import Experiment, loader
+from opdlab.console import END, YELLOW, console
 from opdlab.errors import ConfigError, ResumeError
-from opdlab.files import natural, read_json, write_whole
+from opdlab.files import is_there, natural, read_json, write_whole
 from opdlab.identity import new_id
 from opdlab.tracking import make_output
 
@@ -65,7 +65,7 @@ def state_of(folder: Path) -> dict[str, Any]:
         DataError: the record is damaged.
     """
     path = folder / STATE
-    if not path.exists():
+    if not is_there(path):
         return {"parent": None, "runs": {}}
     return read_json(path, "parent", "runs")
 
@@ -107,9 +107,11 @@ def last_group(config: Experiment) -> Group:
         raise ResumeError(f"{output} holds no run of {config.name!r}; train without --resume first")
     for folder in reversed(found):
         # One of another version, or cut short at its beginning, hides no older one.
-        with suppress(ConfigError):
+        try:
             if not _differing(folder, config):
                 return Group(folder)
+        except ConfigError as error:
+            console.print(f"{YELLOW}left out{END} {folder}: {error}", soft_wrap=True)
     newest = found[-1]
     raise ResumeError(
         f"{newest} was begun with another configuration; these differ: "
