@@ -150,7 +150,7 @@ def config(seed: int, method: Mapping[str, Any]) -> dict[str, Any]:
         "student": {"path": "hub/student"},
         "teacher": {"path": "hub/teacher"},
         "method": dict(method),
-        "training": {"steps": 20, "accumulate": 2, "learning_rate": 0.001},
+        "training": {"steps": 20, "learning_rate": 0.001},
         "output": "runs",
     }
 

@@ -289,8 +289,8 @@ class Supervision:
             to_device(self.candidate_advantage, device),
         )
 
-    def __getitem__(self, part: slice) -> Supervision:
-        """The same for some of the tokens."""
+    def __getitem__(self, part: slice | Int[Tensor, "t"]) -> Supervision:
+        """The same for some of the tokens, a slice of them or those at these places."""
         return Supervision(
             self.token[part],
             self.log_prob[part],

@@ -215,11 +215,18 @@ MUTANTS = (
         (TRAINED, "-k", "mask or weights"),
     ),
     Mutant(
-        "training: later epochs take another micro-batch",
+        "training: later epochs get answers of their own",
         "platform/opdlab/training/module.py",
-        "self.kept[(self.turn - 1) % count]",
-        "self.kept[self.turn % count]",
+        "if fresh or self.collected is None:",
+        "if True:",
         (TRAINED, "-k", "epoch"),
+    ),
+    Mutant(
+        "training: micro-batches are each a mean of their own",
+        "platform/opdlab/training/module.py",
+        "loss = (batch.weights * losses.loss).sum() * self.trainer.world_size",
+        "loss = (batch.weights * losses.loss).sum() / batch.weights.sum()",
+        ("tests/unit/test_training.py", "-k", "one_gradient"),
     ),
     # Alarms.
     Mutant(

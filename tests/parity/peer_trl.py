@@ -126,7 +126,6 @@ class Ours(L.Callback):
         self.started = now()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self.module.end_micro_batch()
         self.module.step_record()
         self.seconds.append(now() - self.started)
         self.tokens.append(self.module.metrics["response_tokens"][0])
@@ -136,7 +135,6 @@ class Ours(L.Callback):
         before = len(self.seconds)
         trainer = L.Trainer(
             max_steps=self.steps + 1,
-            gradient_clip_val=1.0,
             accelerator="cpu",
             devices=1,
             logger=False,

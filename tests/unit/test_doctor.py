@@ -440,6 +440,14 @@ def test_a_zero_gradient_is_found(probe: Probe) -> None:
     assert_fails(doctor_training.gradient("run", probe), "0 of the student's")
 
 
+def test_steps_that_are_lost_in_the_format_of_the_weights_are_found(probe: Probe) -> None:
+    assert doctor_training.updates("run", probe).status == "pass"
+    slow = replace(probe, config=one_run("training.learning_rate=1.0e-6"))
+    assert "changes 100.0%" in doctor_training.updates("run", slow).found
+    probe.student.bfloat16()
+    assert_fails(doctor_training.updates("run", slow), "changes ")
+
+
 def test_answers_graded_alike_are_no_fault_of_the_gradient() -> None:
     config = one_run("method={type: grpo}", "rollout.group_size=4", "rollout.max_new_tokens=2")
     line = doctor_training.gradient("run", make_probe(config, [config], cast()))
@@ -455,14 +463,14 @@ def test_models_that_cannot_be_loaded_are_all_named_and_the_rest_is_looked_at() 
         assert f"correct {name}.path" in lines[f"{name} can be loaded"].remedy
     assert lines["opd: the objective is what it says"].status == "pass"
     (skipped,) = (line for line in lines.values() if line.status == "skip")
-    assert "tree scoring and gradients" in skipped.what
+    assert "tree scoring, gradients and updates" in skipped.what
     assert skipped.found == "they need the models"
 
 
 def test_prompts_that_are_not_there_leave_a_reason_for_every_line() -> None:
     lines = list(diagnose(one_run("prompts={type: dataset, path: nowhere.jsonl}")))
     assert {line.status for line in lines} == {"pass", "FAIL", "skip"}
-    assert "tree scoring and gradients" in lines[-1].what
+    assert "tree scoring, gradients and updates" in lines[-1].what
     assert_fails(next(line for line in lines if line.status == "FAIL"), "there is no file")
 
 

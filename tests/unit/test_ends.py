@@ -26,7 +26,8 @@ from opdlab.prompts.drawn import encode
 from opdlab.records import Questions
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.teacher import Teacher
-from opdlab.training.module import Distillation, ended_by, require_shared
+from opdlab.training.collect import ended_by, require_shared
+from opdlab.training.module import Distillation
 from opdlab.training.pair import Pair, load_module, load_pair, require_prompts
 
 
@@ -138,15 +139,15 @@ def step(config: Experiment) -> tuple[Distillation, torch.Tensor]:
         pad_id=module.subject.pad_id,
         vocabulary=module.subject.vocabulary,
     )
-    scores = module.teacher.score(rollout, module.method.questions(rollout))
-    supervision = module.method.supervise(rollout, scores)
+    scores = module.teacher.score(rollout, config.method.questions(rollout))
+    supervision = config.method.supervise(rollout, scores)
     losses = chunked_loss(
         module.student,
         states_before_tokens(module.student, rollout),
         module.teacher.model,
         scores.hidden,
         supervision,
-        module.method.token_loss,
+        config.method.token_loss,
         module.subject.vocabulary,
     )
     return module, losses.loss

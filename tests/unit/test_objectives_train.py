@@ -98,37 +98,18 @@ def test_later_epochs_use_the_same_rollout_and_then_a_new_one(folders) -> None:
     method = {"type": "opd", "ratio_clip": 0.2}
     module = build(folders, method, steps=6, epochs=3)
     seen: list[Rollout] = []
-    supervised = module.supervised
+    kept = module.figures
 
-    def spy() -> Any:
-        found = supervised()
-        seen.append(found[0])
-        return found
+    def spy(collected: Any, *rest: Any) -> Any:
+        seen.append(collected.rollout)
+        return kept(collected, *rest)
 
-    module.supervised = spy  # type: ignore[method-assign]
+    module.figures = spy  # type: ignore[method-assign]
     rows = fit(module)
     assert [a is b for a, b in pairwise(seen)] == [True, True, False, True, True]
-    assert module.drawn == 2 * 6
+    assert module.collector.drawn == 2 * 6
     assert rows[1]["seconds/rollout"] == 0.0
     assert rows[3]["seconds/rollout"] > 0.0
-
-
-def test_accumulated_micro_batches_come_back_in_each_epoch(folders) -> None:
-    method = {"type": "opd", "ratio_cap": 2.0}
-    module = build(folders, method, steps=4, epochs=2, accumulate=3, prompts_per_step=2)
-    seen: list[int] = []
-    supervised = module.supervised
-
-    def spy() -> Any:
-        found = supervised()
-        seen.append(int(found[0].seeds[0]))
-        return found
-
-    module.supervised = spy  # type: ignore[method-assign]
-    fit(module)
-    assert len(set(seen)) == 6
-    assert seen[:3] == seen[3:6]
-    assert seen[6:9] == seen[9:12]
 
 
 @pytest.mark.parametrize(
@@ -324,8 +305,27 @@ def test_combinations_known_to_be_wrong_are_refused_with_line_key_and_reason(
     ("method", "override", "reason"),
     [
         ("{type: opd}", "training.epochs=2", "an earlier student"),
-        ("{type: opd}", "training.overlap=true", "training.accumulate to 2"),
-        ("{type: sft}", "training={steps: 9, accumulate: 2, overlap: true}", "writes the answers"),
+        (
+            "{type: opd}",
+            "training.overlap=true",
+            "no key training.overlap any more: set rollout_parts",
+        ),
+        (
+            "{type: opd}",
+            "training.accumulate=2",
+            "no key training.accumulate any more: prompts_per_st",
+        ),
+        (
+            "{type: opd}",
+            "training.rollout_parts=33",
+            "at most the prompts of a step on a device .32",
+        ),
+        ("{type: sft}", "training.rollout_parts=2", "writes the answers"),
+        (
+            "{type: opd}",
+            "training={steps: 9, devices: 3}",
+            "a multiple of the devices .3., which share",
+        ),
         ("{type: opd}", "training.teacher_device=gpu1", "names no device"),
         ("{type: opd}", "training={steps: 9, devices: 2, teacher_device: cpu}", "one device"),
         ("{type: grpo}", "rollout.group_size=1", "its gradient is zero"),

@@ -43,7 +43,7 @@ def test_a_date_seeds_every_sampler_of_a_sweep(sampler: str) -> None:
             "sampler_seed": 20261126,
             "trials": 2,
             "space": {
-                "training.accumulate": {"type": "choice", "values": [1, 2]}
+                "training.update_tokens": {"type": "choice", "values": [100, 200]}
                 if sampler == "grid"
                 else {"type": "float", "low": 0.1, "high": 1.0}
             },

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from opdlab import plugins
 from opdlab.configuration.posing import AnyEvaluator
 from opdlab.configuration.prompt_settings import Prompts
-from opdlab.configuration.section import RoomSection, Section
+from opdlab.configuration.section import RoomSection, Section, moved
 from opdlab.methods import Method
 from opdlab.plugins import declared, valid
 from opdlab.sampling import RolloutEngine
@@ -81,7 +81,7 @@ class Mask(Section):
     entropy_above: float | None = Field(default=None, ge=0)
     """Only where the student's entropy is above this, in nats."""
     entropy_share: float | None = Field(default=None, gt=0, le=1)
-    """Only this share of a micro-batch's tokens, those of highest student entropy (REOPOLD's mask)."""
+    """Only this share of a step's tokens, those of highest student entropy (REOPOLD's mask)."""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Mask:
@@ -115,18 +115,32 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Training(Section):
     """The optimisation loop, run by Lightning."""
 
+    model_config = moved(
+        accumulate="prompts_per_step counts the prompts of a whole optimizer step on all devices, and "
+        "update_tokens how much of it is trained on at a time",
+        overlap="set rollout_parts: 2 or more for what overlap: true did",
+    )
+
     steps: int = Field(ge=1)
     """Optimizer steps."""
     seeds: int = Field(default=1, ge=1)
     """Trainings of each run, with the seeds `seed`, `seed + 1` and so on; tables show them as one method,
     with the spread between them."""
     prompts_per_step: int = Field(default=32, ge=1)
-    """Prompts of one micro-batch on one device; each is answered `rollout.group_size` times."""
+    """Prompts of one optimizer step, over all devices; each is answered `rollout.group_size` times."""
+    update_tokens: int = Field(default=65_536, ge=1)
+    """Tokens, prompts included, that a device trains on at a time, at most, or one answer that is longer.
+    The loss is the exact mean over the step, whatever it is split into; more need more memory."""
+    activation_checkpointing: Literal["none", "layers"] = "none"
+    """`layers` keeps of each layer its input alone and computes the rest again in the backward pass: a
+    third more time, and a fraction of the memory."""
     rollout_rows: int | None = Field(default=None, ge=1)
     """Answers sampled at a time, of which keys and values are held; one that ends frees its place for the
-    next prompt. Null for a whole micro-batch; the answers are the same either way."""
-    accumulate: int = Field(default=1, ge=1)
-    """Micro-batches an optimizer step; the loss is the exact mean over all of them together."""
+    next prompt. Null for all of a step; the answers are the same either way."""
+    rollout_parts: int = Field(default=1, ge=1)
+    """Parts in which a device samples its answers. Above 1 the teacher scores one while the student, with
+    the same weights, answers the next: nothing gets stale. It pays where the teacher has a device
+    (`teacher_device`) or processor cores of its own."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """AdamW's, at its highest."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -157,16 +171,12 @@ class Training(Section):
     accelerator: Literal["cpu", "gpu", "auto"] = "auto"
     """Lightning's; `auto` takes a GPU where there is one."""
     devices: int = Field(default=1, ge=1)
-    """Devices on each node, each with a copy of student and teacher and prompts of its own; gradients
-    are those of one device that answers all of them (Lightning's DDP)."""
+    """Devices on each node, each with a copy of student and teacher; they share the prompts of a step,
+    which is what one device would make of all of them (Lightning's DDP)."""
     nodes: int = Field(default=1, ge=1)
     """Machines; start the same command on each by torchrun or SLURM."""
     teacher_device: str | None = None
     """Device of the teachers, such as `cuda:1`; null for the student's own. For training on one device."""
-    overlap: bool = False
-    """Have the teacher score a micro-batch while the student answers the next one of the same optimizer
-    step, by the same weights: nothing gets stale, results do not change. Needs `accumulate` above 1, and
-    pays where the teacher has a device (`teacher_device`) or processor cores of its own."""
     checkpoint_every: int = Field(default=25, ge=1)
     """Optimizer steps between checkpoints, or a few more: one is made when a rollout's epochs are over."""
     keep_every: int = Field(default=0, ge=0)
@@ -181,9 +191,9 @@ class Training(Section):
     """Response tokens whose vocabulary rows are held at a time."""
 
     @property
-    def prompts(self) -> int:
-        """Prompts of an optimizer step, over all its micro-batches and devices."""
-        return self.prompts_per_step * self.accumulate * self.devices * self.nodes
+    def world(self) -> int:
+        """Devices in all."""
+        return self.devices * self.nodes
 
     @property
     def rollouts(self) -> int:
@@ -414,14 +424,28 @@ def _too_coarse(config: Experiment) -> Iterator[str]:
 
 def _misplaced(training: Training, method: AnyMethod) -> Iterator[str]:
     """What cannot be done where or when it is said to be."""
-    if training.overlap and training.accumulate == 1:
+    if training.prompts_per_step % training.world:
         yield (
-            "training.overlap: answers to the next step's prompts would come from an earlier student; set "
-            "training.accumulate to 2 or more, and the micro-batches of one step overlap"
+            f"training.prompts_per_step ({training.prompts_per_step}) must be a multiple of the devices "
+            f"({training.world}), which share a step's prompts"
         )
-    if training.overlap and method.sampler == "teacher":
-        yield "training.overlap: the teacher writes the answers, so it cannot score others meanwhile"
-    if training.teacher_device and training.devices * training.nodes > 1:
+    share = training.prompts_per_step // training.world
+    if training.rollout_parts > max(1, share):
+        yield (
+            f"training.rollout_parts ({training.rollout_parts}) must be at most the prompts of a step on a "
+            f"device ({share})"
+        )
+    if training.rollout_parts > 1 and method.sampler == "teacher":
+        yield (
+            "training.rollout_parts: the teacher writes the answers, so it cannot score others meanwhile; "
+            "set it to 1"
+        )
+    if training.rollout_parts > 1 and getattr(method, "active_share", None) is not None:
+        yield (
+            "training.rollout_parts: method.active_share picks among all answers of a step before any is "
+            "scored; set rollout_parts to 1, or method.entropy_threshold in place of the share"
+        )
+    if training.teacher_device and training.world > 1:
         yield "training.teacher_device: it is for training on one device; each of several has a teacher"
     if training.teacher_device and (fault := _no_device(training.teacher_device)):
         yield f"training.teacher_device: {fault}"

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from opdlab.configuration.documents import Key
+from opdlab.configuration.section import MOVED
 
 Path = tuple[Key, ...]
 Found = tuple[Path, str]
@@ -104,6 +105,8 @@ def _unknown_key(path: Path, schema: Mapping[str, Any], data: Any) -> str:
     prefix = f"{dotted(parents)}." if parents else ""
     here = _resolve(_schema_at(schema, data, parents), schema, _at(data, parents))
     known = sorted(here.get("properties", {}))
+    if news := here.get(MOVED, {}).get(str(last)):
+        return f"there is no key {dotted(path)} any more: {news}"
     if "type" not in known:
         ending = close(str(last), known, prefix) or f" Known keys: {', '.join(known)}."
         return f"unknown key {dotted(path)}.{ending}"

@@ -20,6 +20,15 @@ class Section(BaseModel):
     )
 
 
+MOVED = "x-moved"
+
+
+def moved(**keys: str) -> ConfigDict:
+    """For `model_config`: keys that a section had once, each with what to write in its place."""
+    news: dict[str, Any] = {MOVED: keys}
+    return ConfigDict(json_schema_extra=news)
+
+
 class RoomSection(Section):
     """A section whose settings live in a room above: it is found by its key in the entry points of
     `opdlab.sections`, and brings its own rules.

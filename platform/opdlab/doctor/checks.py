@@ -24,7 +24,7 @@ from opdlab.doctor.probe import Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import OpdlabError
 from opdlab.modelling import models
 
-WITH_ANSWERS = "log-probabilities, teacher scores, tree scoring and gradients"
+WITH_ANSWERS = "log-probabilities, teacher scores, tree scoring, gradients and updates"
 
 
 def diagnose(config: Experiment) -> Iterator[Line]:
@@ -59,6 +59,7 @@ def diagnose(config: Experiment) -> Iterator[Line]:
     for name, run in variants:
         yield doctor_training.float32_sums(name, replace(probe, config=run))
         yield doctor_training.gradient(name, replace(probe, config=run))
+        yield doctor_training.updates(name, replace(probe, config=run))
 
 
 def look_at(probe: Probe, cast: Cast) -> Iterator[Line]:

@@ -20,7 +20,7 @@ from opdlab.records import Rollout, Supervision
 from opdlab.sampling import record, weigh
 from opdlab.scoring import states_before_tokens
 from opdlab.shapes import Float, Tensor
-from opdlab.training import outcomes, token_weights
+from opdlab.training import outcomes, reached_by_a_step, token_weights
 
 
 def objective(name: str, config: Experiment) -> Line:
@@ -125,6 +125,23 @@ def gradient(name: str, probe: Probe) -> Line:
     if finite and norm > 0:
         return passed(what, found)
     return failed(what, found, remedy)
+
+
+MOST = 0.5
+"""Share of the weights that a step should change."""
+
+
+def updates(name: str, probe: Probe) -> Line:
+    """Whether steps of this size change weights of this format, or are lost in their last digit."""
+    training = probe.config.training
+    share = reached_by_a_step(probe.student, training)
+    return judged(
+        f"{name}: updates reach the weights",
+        share >= MOST,
+        f"a step of {training.learning_rate:g} changes {share:.1%} of them",
+        "set student.dtype: float32 (training.precision: bf16-mixed computes in bfloat16 all the same), or "
+        "a higher training.learning_rate",
+    )
 
 
 def with_grades(probe: Probe) -> Rollout:

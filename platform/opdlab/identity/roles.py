@@ -29,12 +29,14 @@ PACES = (
     "rollout.weights_folder",
     "rollout.largest_gap",
     "training.threads",
-    "training.overlap",
+    "training.update_tokens",
+    "training.activation_checkpointing",
+    "training.rollout_parts",
     "training.head_chunk",
     "training.rollout_rows",
     "training.teacher_device",
 )
-"""How fast it goes, to the bit the same."""
+"""How fast it goes and with how much memory; results are the same but for rounding."""
 LUCK = ("seed", "training.seeds")
 """Repetitions of one method differ in these alone."""
 CONTENTS = tuple(

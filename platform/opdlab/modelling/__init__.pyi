@@ -55,5 +55,6 @@ from .precision import (
     new_tensors_in_float32 as new_tensors_in_float32,
 )
 from .prefix_law import check_prefixes as check_prefixes, sharded as sharded
+from .recomputed import checkpointed as checkpointed, layers_of as layers_of
 from .vocabulary_loss import slices as slices
 from .wording import Wording as Wording, as_wording as as_wording

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -26,8 +26,10 @@ from opdlab.modelling import (
     Lines,
     PackedPass,
     UnsupportedError,
+    checkpointed,
     flat_states,
     hooked,
+    layers_of,
     models,
     quicker_packed,
     rotary,
@@ -197,16 +199,27 @@ class _ExpertProducts(TorchDispatchMode):
 
 
 def activations(
-    config: PretrainedConfig, rows: int, length: int, dtype: torch.dtype, dropout: bool = False
+    config: PretrainedConfig,
+    rows: int,
+    length: int,
+    dtype: torch.dtype,
+    dropout: bool = False,
+    again: Literal["none", "layers"] = "none",
 ) -> int:
     """Bytes that a forward of `rows` times `length` tokens keeps for its backward pass.
 
     Args:
         dropout: whether the dropout that the configuration names acts.
+        again: what is computed again in the backward pass: then it holds one layer's at a time.
     """
     with _without_content():
         model = _build(config, dtype).train(dropout)
-        return kept_for_backward(model, torch.zeros(rows, length, dtype=torch.long))
+        tokens = torch.zeros(rows, length, dtype=torch.long)
+        whole = kept_for_backward(model, tokens)
+        if again == "none":
+            return whole
+        with checkpointed(model, again):
+            return kept_for_backward(model, tokens) + whole // len(layers_of(model))
 
 
 def packed(config: PretrainedConfig, dtype: torch.dtype) -> int:
@@ -319,13 +332,14 @@ def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
     low = training.precision == "bf16-true"
     dtype = torch.bfloat16 if low else models.DTYPES[experiment.student.dtype]
     weights = student.parameters * dtype.itemsize
-    rows = training.prompts_per_step * experiment.rollout.group_size
+    rows = max(1, training.prompts_per_step // training.world) * experiment.rollout.group_size
     sampled = min(rows, training.rollout_rows or rows)
     length = longest_prompt + experiment.rollout.max_new_tokens
+    updated = max(1, min(rows, training.update_tokens // length))
     working = torch.bfloat16 if training.precision.startswith("bf16") else dtype
     working = torch.float16 if training.precision == "16-mixed" else working
     config = models.load_config(experiment.student.path, experiment.student.revision)
-    chunk = min(training.head_chunk, rows * experiment.rollout.max_new_tokens)
+    chunk = min(training.head_chunk, updated * experiment.rollout.max_new_tokens)
     vocabulary = chunk * student.vocabulary * 4
     method, one = experiment.method, experiment.teacher
     device = torch.device(models.device(training.accelerator))
@@ -342,16 +356,26 @@ def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
     )
     # Autocast keeps a copy of every weight until the pass ends.
     casts = student.parameters * working.itemsize if training.precision.endswith("mixed") else 0
+    # Of the teacher, for the whole step: losses over its distribution make its words from them again.
+    width = teacher_config.get_text_config().hidden_size * models.DTYPES[one.dtype].itemsize
+    held_states = width * rows * experiment.rollout.max_new_tokens if method.full else 0
     trained = Memory(
-        held={"student weights": weights, "gradients": weights, "AdamW, two moments": 2 * weights},
+        held={"student weights": weights, "AdamW, two moments": 2 * weights},
         passing={
             "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length
             + (packed(config, dtype) if device.type == "cpu" else casts),
-            "updating (activations, logits)": activations(
-                config, rows, length, working, experiment.student.dropout
+            "updating (gradients, activations, logits)": weights
+            + activations(
+                config,
+                updated,
+                length,
+                working,
+                experiment.student.dropout,
+                training.activation_checkpointing,
             )
             + _VOCABULARY_COPIES * vocabulary
-            + (casts if device.type != "cpu" else 0),
+            + (casts if device.type != "cpu" else 0)
+            + held_states,
         },
     )
     frozen = Memory(

@@ -202,7 +202,7 @@ def _evaluations(run: Experiment) -> int:
 
 def _rows(run: Experiment) -> int:
     """Responses an optimizer step."""
-    return run.training.prompts * run.rollout.group_size
+    return run.training.prompts_per_step * run.rollout.group_size
 
 
 def _copies(run: Experiment) -> int:
@@ -386,7 +386,7 @@ class Lengths:
 
     def looked_at(self, run: Experiment) -> str:
         """How many of the prompts that a run will draw."""
-        drawn = run.training.rollouts * run.training.prompts
+        drawn = run.training.rollouts * run.training.prompts_per_step
         there = drawn if self.rows is None else self.rows
         count = min(len(self.first), there)
         also = " and the longest" if self.longest and count < there else ""

@@ -19,6 +19,7 @@ from .specialists import (
 from .teacher import (
     TRUNK_TOKENS as TRUNK_TOKENS,
     Teacher as Teacher,
+    join as join,
     leaves_at_once as leaves_at_once,
     trunk_piece as trunk_piece,
 )

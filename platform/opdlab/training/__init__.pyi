@@ -23,6 +23,7 @@ from .pair import (
     require_within as require_within,
     working as working,
 )
+from .reached import reached_by_a_step as reached_by_a_step
 from .run import (
     Session as Session,
     measure_reference as measure_reference,

@@ -36,8 +36,6 @@ def trainer_of(settings: Training, pace: Pace, last: int | None = None) -> L.Tra
     """Lightning's trainer, which leaves records and checkpoints to `pace`; it ends after step `last`."""
     return L.Trainer(
         max_steps=settings.steps if last is None else last,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.gradient_clip or None,
         precision=settings.precision,
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -53,8 +51,8 @@ def trainer_of(settings: Training, pace: Pace, last: int | None = None) -> L.Tra
 
 
 def turns(settings: Training) -> range:
-    """What Lightning counts as its data: micro-batches, whose prompts the module draws itself."""
-    return range(settings.steps * settings.accumulate)
+    """What Lightning counts as its data: steps, whose prompts the module draws itself."""
+    return range(settings.steps)
 
 
 def fit(module: Distillation, settings: Training, pace: Pace) -> None:

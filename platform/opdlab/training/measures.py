@@ -1,8 +1,7 @@
-"""What a training step tells about itself, whatever it was split into.
+"""What a training step tells about itself, on however many devices.
 
-A micro-batch gives each figure with its weight: how many tokens, answers or groups it is a mean of. A
-step is the figures of all micro-batches on all devices together, so that the same step has the same
-figures in one piece and in eight.
+A device gives each figure with its weight: how many tokens, answers or groups it is a mean of. A step is
+the figures of all devices together, so that the same step has the same figures on one and on eight.
 """
 
 from __future__ import annotations
@@ -22,31 +21,31 @@ from opdlab.training.hacking import longest_repeat
 POSITION_BINS = 8
 NGRAM = 4
 SUMMED = ("response_tokens", "leaves", "teacher_tokens")
-OF_THE_STEP = ("gradient_norm", "learning_rate")
+OF_THE_STEP = ("gradient_norm", "learning_rate", "updated_share")
 SECONDS = "seconds/"
 OWN = {"loss", "loss_share", "tokens_per_second", "accuracy", *SUMMED, *OF_THE_STEP}
-"""Names of what is recorded beside the figures of a micro-batch."""
+"""Names of what is recorded beside the figures of the answers."""
 
 Figure = tuple[float, float]
 """A number, and how much it weighs in a mean; counts and seconds weigh 1."""
 
 
-def whole_step(batches: Sequence[Mapping[str, Figure]], devices: int) -> dict[str, float]:
-    """The figures of a step from those of all micro-batches on all devices.
+def whole_step(devices: Sequence[Mapping[str, Figure]]) -> dict[str, float]:
+    """The figures of a step from those of its devices.
 
-    Means are weighed, counts are summed; seconds are summed over the micro-batches of a device, and their
-    mean over devices, which work at the same time. NaN where nothing has weight.
+    Means are weighed, counts are summed; of seconds it is the mean, as devices work at the same time. NaN
+    where nothing has weight.
     """
-    names = dict.fromkeys(name for batch in batches for name in batch)
+    names = dict.fromkeys(name for device in devices for name in device)
     record: dict[str, float] = {}
     for name in names:
-        found = [batch[name] for batch in batches if name in batch]
+        found = [device[name] for device in devices if name in device]
         if name in OF_THE_STEP:
             record[name] = found[-1][0]
         elif name in SUMMED:
             record[name] = sum(value for value, _ in found)
         elif name.startswith(SECONDS):
-            record[name] = sum(value for value, _ in found) / devices
+            record[name] = sum(value for value, _ in found) / len(devices)
         else:
             weight = sum(weight for _, weight in found)
             total = sum(value * weight for value, weight in found if weight)
@@ -70,7 +69,7 @@ def step_metrics(
     max_new_tokens: int,
     sampler: str = "student",
 ) -> dict[str, Figure]:
-    """Figures of one micro-batch; on the teacher's answers without what would be the student's word.
+    """Figures of one device's answers; on the teacher's answers without what would be the student's word.
 
     `reverse_kl` is KL(student || teacher) in nats, exact where the method has the teacher's whole
     distribution, else its unbiased estimate from the sampled tokens. `fidelity` is the teacher's largest

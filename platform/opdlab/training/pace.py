@@ -45,9 +45,6 @@ class Pace(L.Callback, ABC):
         batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, Distillation)
-        pl_module.end_micro_batch()
-        if trainer.global_step == self.step:
-            return  # a micro-batch within an optimizer step
         self.step = trainer.global_step
         if pl_module.average:
             pl_module.average.update()

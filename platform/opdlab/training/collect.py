@@ -1,0 +1,264 @@
+"""What a step is trained on: answers to the next prompts, scored, with what the method makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from time import perf_counter
+
+import torch
+
+from opdlab.configuration import Experiment
+from opdlab.errors import ModelError, PluginError
+from opdlab.evaluation import Subject
+from opdlab.modelling import reach
+from opdlab.plugins import returned
+from opdlab.prompts import PromptSource
+from opdlab.records import Problem, Questions, Rollout, Supervision, TeacherScores, is_one_of
+from opdlab.scoring import Specialist, Teacher, score_by_domain
+from opdlab.seeds import row_seeds
+from opdlab.shapes import Float, Tensor
+from opdlab.training.grading import outcomes
+from opdlab.training.measures import Figure
+from opdlab.training.weights import token_weights
+from opdlab.training.whole_step import (
+    Place,
+    joined_rollouts,
+    joined_scores,
+    whole_rollout,
+    whole_scores,
+)
+
+SMALLEST_SUM = 1e-9  # of weights: a mask may leave no token, and then nothing is trained
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Fresh answers of one device, on the host, and the problem of each row."""
+
+    rollout: Rollout
+    problems: list[Problem]
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """A step's answers of one device, ready to be trained on as often as there are epochs.
+
+    Attributes:
+        rollout: on the host.
+        scores: on the host, but for `hidden`, which lies with the student.
+        supervision: on the host; its metrics are those of the whole step.
+        weights: share of each token in the mean over the whole step; 1 over all devices. `Float[T]`
+        seconds: spent, by part.
+        graded: the share of right answers, where it is known.
+    """
+
+    rollout: Rollout
+    scores: TeacherScores
+    supervision: Supervision
+    weights: Float[Tensor, "T"]
+    seconds: dict[str, float]
+    graded: dict[str, Figure]
+
+
+class Collector:
+    """Draws prompts, has the student (or the teacher) answer them and the teacher score the answers.
+
+    What a method asks and what it makes of the scores is found from the answers of all devices
+    together, so that a step is the same on one device and on eight.
+
+    Attributes:
+        drawn: prompts used so far, over all devices; with the seed it decides everything random.
+    """
+
+    def __init__(
+        self,
+        config: Experiment,
+        student: Subject,
+        teacher: Teacher,
+        prompts: PromptSource,
+        specialists: Sequence[Specialist],
+        teacher_ends: tuple[int, ...],
+    ) -> None:
+        self.config, self.subject, self.prompts = config, student, prompts
+        self.teacher, self.specialists, self.teacher_ends = teacher, specialists, teacher_ends
+        self.drawn = 0
+        self.seconds: dict[str, float] = {}
+
+    @property
+    def count(self) -> int:
+        """Prompts of a step, over all devices."""
+        return self.config.training.prompts_per_step
+
+    def collect(self, place: Place) -> Collected:
+        """The next step's answers, those of this device."""
+        self.seconds = {}
+        number = self.drawn // self.count
+        share = self.count // place.world
+        first = self.drawn + place.rank * share
+        self.drawn += self.count
+        parts = self.config.training.rollout_parts
+        cuts = [first + share * part // parts for part in range(parts + 1)]
+        indices = [range(a, b) for a, b in pairwise(cuts)]
+        found = self.in_turn(indices[0], place) if parts == 1 else self.overlapped(indices, place)
+        answers, own_scores = found
+        return self.supervised(answers, own_scores, place, number)
+
+    def supervised(
+        self, answers: Answers, scores: TeacherScores, place: Place, number: int
+    ) -> Collected:
+        """What the method makes of the whole step, and this device's part of it."""
+        settings, method = self.config.training, self.config.method
+        whole, mine = whole_rollout(answers.rollout, place)
+        scores = scores.host
+        supervision = returned.supervision(
+            method, whole, whole_scores(scores, place), self.subject.vocabulary
+        )
+        weights = token_weights(whole, settings.normalisation, settings.mask)
+        weights = weights / weights.sum().clamp(min=SMALLEST_SUM)
+        own = replace(supervision[mine], metrics=supervision.metrics)
+        graded = self.accuracy(answers, number)
+        return Collected(answers.rollout, scores, own, weights[mine], self.seconds, graded)
+
+    def in_turn(self, indices: range, place: Place) -> tuple[Answers, TeacherScores]:
+        """First all are sampled, then all scored."""
+        with self.clock("rollout"):
+            answers = self.sample(indices, place)
+        with self.clock("teacher"):
+            scores = self.score(answers, self.questions(answers, place), place)
+        self.seconds |= scores.seconds
+        return answers, scores
+
+    def overlapped(self, parts: Sequence[range], place: Place) -> tuple[Answers, TeacherScores]:
+        """The same, while the next part is sampled by the same weights.
+
+        `seconds/teacher` is what is then still waited for, `seconds/overlapped` what that saved.
+        """
+        kind = place.device.type
+        mixed = kind, torch.get_autocast_dtype(kind)
+        enabled = torch.is_autocast_enabled(kind)
+
+        def score(answers: Answers, asked: Questions) -> TeacherScores:
+            # Lightning's precision is a setting of this thread alone.
+            with torch.autocast(*mixed, enabled=enabled):
+                return self.score(answers, asked, place)
+
+        sampled, pending, wanted = [], [], []
+        with ThreadPoolExecutor(1) as beside:
+            with self.clock("rollout"):
+                for indices in parts:
+                    sampled.append(self.sample(indices, place))
+                    wanted.append(self.questions(sampled[-1], place))
+                    pending.append(beside.submit(score, sampled[-1], wanted[-1]))
+            with self.clock("teacher"):
+                scored = [one.result() for one in pending]
+        scores = joined_scores(scored)
+        saved = sum(scores.seconds.values()) - self.seconds["teacher"]
+        self.seconds |= {**scores.seconds, "overlapped": max(0.0, saved)}
+        rollout = joined_rollouts([one.rollout for one in sampled])
+        answers = Answers(rollout, [p for one in sampled for p in one.problems])
+        together = torch.cat([asked.candidates for asked in wanted])
+        if not torch.equal(self.questions(answers, place).candidates, together):
+            raise PluginError(
+                f"{returned.name_of(self.config.method)}.questions: what is asked of an answer depends "
+                "on the other answers of the step, which are not there yet when a part of it is scored; set "
+                "training.rollout_parts: 1"
+            )
+        return answers, scores
+
+    def questions(self, answers: Answers, place: Place) -> Questions:
+        """What the method asks of these answers, seen among those of the other devices."""
+        whole, mine = whole_rollout(answers.rollout, place)
+        asked = returned.questions(self.config.method, whole, self.subject.vocabulary)
+        return replace(asked, candidates=asked.candidates[mine])
+
+    def score(self, answers: Answers, asked: Questions, place: Place) -> TeacherScores:
+        """The teacher's answers to the method's questions, each row by the teacher of its domain."""
+        if not self.specialists:
+            return self.teacher.score(answers.rollout, asked).to(place.device)
+        domains = [problem.benchmark for problem in answers.problems]
+        found = score_by_domain(self.teacher, self.specialists, answers.rollout, asked, domains)
+        return found.to(place.device)
+
+    def sample(self, indices: range, place: Place) -> Answers:
+        """Answers to some prompts: the student's own, in this very step, or the teacher's."""
+        group, method = self.config.rollout.group_size, self.config.method
+        prompts = [self.prompts.prompt(index) for index in indices]
+        asked = [prompt for prompt in prompts for _ in range(group)]
+        by_student = method.sampler == "student"
+        rollout = returned.sample(
+            self.config.rollout,
+            self.subject.model if by_student else self.teacher.model,
+            [prompt.tokens for prompt in asked],
+            row_seeds(self.config.seed, range(indices.start * group, indices.stop * group)),
+            eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
+            pad_id=self.subject.pad_id,
+            top_k=method.group,
+            vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
+            max_rows=self.config.training.rollout_rows,
+        )
+        rollout = ended_by(rollout.host, self.subject.eos_ids)
+        require_shared(rollout, self.subject.vocabulary)
+        problems = [prompt.problem for prompt in asked]
+        if method.graded:
+            grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
+            rows = torch.arange(len(prompts)).repeat_interleave(group)
+            rollout = replace(rollout, group=rows, outcome=grades)
+        return Answers(rollout, problems)
+
+    def teacher_reach(self) -> int | None:
+        """Entries that the teacher answers from."""
+        shared = self.subject.vocabulary
+        return None if shared is None else reach(self.teacher_ends, shared)
+
+    def accuracy(self, answers: Answers, number: int) -> dict[str, Figure]:
+        """The share of right answers of a fresh rollout, where it is known or it is time to look."""
+        every = self.config.training.hacking.grade_every
+        grades = answers.rollout.outcome
+        due = every and number % every == 0
+        if grades is None and due and self.prompts.graded:
+            with self.clock("grading"):
+                tokenizer = self.subject.tokenizer
+                grades = outcomes(answers.rollout, answers.problems, self.prompts, tokenizer)
+        known = [] if grades is None else grades[grades.isfinite()].tolist()
+        return {"accuracy": (sum(known) / len(known), float(len(known)))} if known else {}
+
+    @contextmanager
+    def clock(self, part: str) -> Iterator[None]:
+        """Measure the seconds of one part of a step."""
+        started = perf_counter()
+        yield
+        device = self.subject.model.device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.seconds[part] = perf_counter() - started
+
+
+def ended_by(rollout: Rollout, ends: tuple[int, ...]) -> Rollout:
+    """The same answers with the student's EOS at their end: what it has to learn of another model's."""
+    if rollout.eos_ids == ends:
+        return rollout
+    last = (rollout.prompt_lengths + rollout.response_lengths - 1)[:, None]
+    token = rollout.tokens.gather(1, last)
+    foreign = rollout.ended[:, None] & ~is_one_of(token, ends)
+    tokens = rollout.tokens.scatter(1, last, token.masked_fill(foreign, ends[0]))
+    return replace(rollout, tokens=tokens, eos_ids=ends)
+
+
+def require_shared(rollout: Rollout, shared: int | None) -> None:
+    """Refuse answers in tokens that the student does not have.
+
+    Raises:
+        ModelError: the teacher, which answers from its own vocabulary, wrote one.
+    """
+    foreign = rollout.token[rollout.token >= (shared or torch.inf)]
+    if len(foreign):
+        raise ModelError(
+            f"the teacher wrote token {int(foreign[0])}, which is not among the {shared} entries "
+            "that student and teacher share, so the student cannot learn its answers. Take a teacher that "
+            "ends its answers by shared tokens (eos_token_id of its generation_config.json), or a method "
+            "that trains on the student's own answers"
+        )

@@ -1,0 +1,136 @@
+"""The loss of a step's answers, a micro-batch at a time, as the exact mean over the whole step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from opdlab.configuration import Experiment
+from opdlab.errors import NonFiniteError
+from opdlab.evaluation import Subject
+from opdlab.modelling import TokenLosses, checkpointed, chunked_loss
+from opdlab.plugins import returned
+from opdlab.records import Rollout, Supervision
+from opdlab.scoring import Teacher, part, states_before_tokens
+from opdlab.shapes import Float, Int, Tensor
+from opdlab.training.collect import Collected
+from opdlab.transfers import to_device, to_host
+
+
+@dataclass(frozen=True, eq=False)
+class MicroBatch:
+    """Some rows of a step's answers, on the student's device.
+
+    Attributes:
+        place: where its tokens stand among the step's, on the host. `Int[t]`
+        hidden: the teacher's states before them, for losses over its whole distribution. `Float[t H]`
+        weights: share of each token in the step's mean. `Float[t]`
+    """
+
+    rollout: Rollout
+    place: Int[Tensor, "t"]
+    hidden: Float[Tensor, "t H"] | None
+    supervision: Supervision
+    weights: Float[Tensor, "t"]
+
+
+def row_groups(lengths: Int[Tensor, "B"], tokens: int) -> list[Int[Tensor, "b"]]:
+    """Rows that are trained on together: of at most so many tokens, or one row that has more.
+
+    Rows of like length go together, longest first, so that little filler is computed.
+    """
+    if int(lengths.sum()) <= tokens:
+        return [torch.arange(len(lengths))]
+    groups: list[list[int]] = []
+    total = tokens + 1
+    for row in lengths.argsort(descending=True, stable=True).tolist():
+        total += int(lengths[row])
+        if total > tokens:
+            groups.append([])
+            total = int(lengths[row])
+        groups[-1].append(row)
+    return [torch.tensor(sorted(group)) for group in groups]
+
+
+def micro_batches(
+    collected: Collected, tokens: int, device: torch.device
+) -> Iterator[tuple[bool, MicroBatch]]:
+    """A step's answers in parts of at most so many tokens, prompts included; True with the last one."""
+    rollout, hidden = collected.rollout, collected.scores.hidden
+    groups = row_groups(rollout.prompt_lengths + rollout.response_lengths, tokens)
+    for number, rows in enumerate(groups):
+        piece, place = part(rollout, rows)
+        supervision = collected.supervision
+        if len(groups) > 1:
+            supervision = supervision[place]
+            hidden = collected.scores.hidden
+            hidden = None if hidden is None else hidden[to_device(place, hidden.device)]
+        weights = to_device(collected.weights[place], device)
+        parts = (place, hidden, supervision.to(device), weights)
+        yield number == len(groups) - 1, MicroBatch(piece.to(device), *parts)
+
+
+class Objective:
+    """The method's loss on a micro-batch, with the student's gradient."""
+
+    def __init__(self, config: Experiment, student: Subject, teacher: Teacher) -> None:
+        self.training, self.student, self.teacher = config.training, student, teacher
+        self.token_loss = returned.TokenLoss(config.method)
+
+    def losses(self, batch: MicroBatch) -> TokenLosses:
+        """Of every response token."""
+        model = self.student.model
+        with checkpointed(model, self.training.activation_checkpointing):
+            states = states_before_tokens(model, batch.rollout)
+        return chunked_loss(
+            model,
+            states,
+            self.teacher.model,
+            batch.hidden,
+            batch.supervision,
+            self.token_loss,
+            self.student.vocabulary,
+            self.training.head_chunk,
+            batch.weights,
+        )
+
+
+class Seen:
+    """What is looked at of the losses of a step, put together on the host from its micro-batches."""
+
+    def __init__(self, tokens: int, with_teacher: bool) -> None:
+        count = 3 if with_teacher else 2
+        self.values = torch.full((count, tokens), torch.nan, dtype=torch.float32)
+
+    def add(self, batch: MicroBatch, losses: TokenLosses) -> None:
+        """Take in a micro-batch, read from the device in one copy."""
+        columns = [losses.loss, losses.entropy, losses.reverse_kl][: len(self.values)]
+        found = to_host([column for column in columns if column is not None])
+        for line, column in zip(self.values, found, strict=True):
+            line[batch.place] = column.float()
+
+    @property
+    def losses(self) -> TokenLosses:
+        """Of all tokens, without gradient."""
+        loss, entropy, *rest = self.values
+        return TokenLosses(loss, entropy, rest[0] if rest else None)
+
+
+def check_finite(losses: TokenLosses, rollout: Rollout) -> None:
+    """Stop before a loss that is no number reaches the weights.
+
+    Raises:
+        NonFiniteError: naming the row and position of the first such token.
+    """
+    bad = (~losses.loss.isfinite()).nonzero()
+    if len(bad):
+        first = int(bad[0])
+        row, position = int(rollout.row[first]), int(rollout.position[first])
+        raise NonFiniteError(
+            f"the loss is {losses.loss[first].item()} at row {row}, position {position} (token "
+            f"{int(rollout.token[first])}) and at {len(bad)} of {len(losses.loss)} tokens. The weights "
+            "are as they were before this step. A lower training.learning_rate or a gradient_clip "
+            "often helps; precision 32-true rules out overflow"
+        )
