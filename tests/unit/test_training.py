@@ -225,7 +225,7 @@ def test_scoring_beside_sampling_changes_no_result(folders, method) -> None:
 
 def test_a_method_that_picks_among_a_steps_answers_is_not_scored_in_parts(folders) -> None:
     options = {"type": "lgr", "top_k": 4, "active_share": 0.5}
-    with pytest.raises(ValueError, match="rollout_parts: .* picks among all"):
+    with pytest.raises(ValueError, match=r"rollout_parts: .* picks among all"):
         build(folders, options, rollout_parts=2)
     module = build(folders, {"type": "lgr", "top_k": 4}, rollout_parts=2)
     picking = replace(module.config.method, active_share=0.5)

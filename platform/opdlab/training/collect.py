@@ -164,7 +164,7 @@ class Collector:
         if not torch.equal(self.questions(answers, place).candidates, together):
             raise PluginError(
                 f"{returned.name_of(self.config.method)}.questions: what is asked of an answer depends "
-                "on the other answers of the step, which are not there yet when a part of it is scored; set "
+                "on the other answers of the step, which are not there when a part of it is scored; set "
                 "training.rollout_parts: 1"
             )
         return answers, scores
