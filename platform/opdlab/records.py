@@ -192,13 +192,11 @@ class Questions:
         candidates: tokens whose induced confidence is wanted, -1 for none. `Int[T K]`
         measure: `max_prob`, `sampled_prob`, `entropy` or `perplexity`.
         full: whether the loss needs the teacher's whole next-token distribution.
-        seed: of the draw that `sampled_prob` makes.
     """
 
     candidates: Int[Tensor, "T K"]
     measure: str = "max_prob"
     full: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

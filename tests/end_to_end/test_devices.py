@@ -14,7 +14,7 @@ from end_to_end.laboratory import Laboratory, comparable, wait_for_step
 from end_to_end.warm import start
 
 STEPS = 6
-TWO = {"training__devices": 2, "training__accelerator": "cpu", "training__prompts_per_step": 3}
+TWO = {"training__devices": 2, "training__accelerator": "cpu", "training__prompts_per_step": 6}
 
 
 def write(laboratory: Laboratory, **changes: Any) -> Path:

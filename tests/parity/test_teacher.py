@@ -18,7 +18,7 @@ from opdlab.scoring import leaf_attention, shared_prompts, teacher as teacher_mo
 from opdlab.scoring.leaf_attention import attention_with_lse, flash_on_cuda, masked_on_cuda
 from opdlab.scoring.naive import naive_scores
 from opdlab.scoring.teacher import Teacher, check_finite
-from opdlab.scoring.tree import leaves, response_states
+from opdlab.scoring.tree import leaves, part, response_states
 from opdlab.shapes import Tensor
 
 MAIN = ["llama", "qwen2", "qwen3", "mistral"]
@@ -45,12 +45,25 @@ def test_a_leaf_off_by_one_is_seen(family: str) -> None:
 @pytest.mark.parametrize("measure", ["max_prob", "sampled_prob", "entropy", "perplexity"])
 def test_every_measure_over_a_shared_vocabulary_equals_whole_forwards(measure: str) -> None:
     model, rollout = small_model("qwen3"), random_rollout(*RAGGED, vocabulary=50)
-    questions = Questions(rollout.candidates, measure=measure, seed=3)
+    questions = Questions(rollout.candidates, measure=measure)
     found, truth = (
         Teacher(model, 50).score(rollout, questions),
         naive_scores(model, rollout, questions, 50),
     )
     assert_equal(found, truth, atol=1e-4)
+
+
+@pytest.mark.parametrize("measure", ["max_prob", "sampled_prob"])
+def test_a_row_has_the_same_scores_in_every_company(measure: str) -> None:
+    model, rollout = small_model("qwen3"), random_rollout(*RAGGED, vocabulary=50)
+    teacher = Teacher(model, 50)
+    whole = teacher.score(rollout, Questions(rollout.candidates, measure))
+    for rows in ([0], [1], list(range(1, len(rollout.tokens)))):
+        piece, place = part(rollout, torch.tensor(rows))
+        alone = teacher.score(piece, Questions(piece.candidates, measure))
+        for name in ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence"):
+            one, other = getattr(alone, name), getattr(whole, name)[place]
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5, equal_nan=True)
 
 
 def test_chunks_of_any_size_give_the_same_scores() -> None:

@@ -397,9 +397,8 @@ def test_an_override_below_a_run_leaves_the_rest_of_the_section_as_it_is():
     [
         (["training.precision=bf16-true"], "training.precision"),
         (["student.dtype=bfloat16", "training.precision=bf16-mixed"], "student.dtype"),
-        (["student.dtype=float16"], "student.dtype"),
     ],
-    ids=["true", "mixed", "float16"],
+    ids=["true", "mixed"],
 )
 def test_weights_that_steps_of_this_size_cannot_move_are_refused(overrides: list[str], key: str):
     small = "training.learning_rate=9e-6"

@@ -14,6 +14,7 @@ from opdlab.methods.jsd import JSD
 from opdlab.methods.lgr import LGR
 from opdlab.methods.opd import OPD
 from opdlab.records import Rollout, TeacherScores
+from opdlab.scoring.tree import draws
 
 EOS = 9
 
@@ -267,7 +268,7 @@ def test_what_is_drawn_beside_the_tokens_depends_on_the_training_seed():
     asked, rewards = set(), set()
     for seed in range(5):
         rollout, scores = drawn_positions(3, [seed * 2**40 + row for row in (0, 1)], each=50)
-        asked.add(method.questions(rollout).seed)
+        asked.add(float(draws(rollout, rollout.candidates).trunk[0]))
         rewards.add(tuple(method.supervise(rollout, scores).advantage.tolist()))
     assert len(asked) == len(rewards) == 5
 

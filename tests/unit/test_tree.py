@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, strategies as st
 from small_models import random_rollout
 
-from opdlab.records import Questions
 from opdlab.scoring.tree import chunks, draws, leaves, part, response_states, same_prompts
 
 
@@ -42,11 +41,23 @@ def test_equal_tokens_of_a_position_share_one_draw() -> None:
     candidates = rollout.candidates.clone()
     candidates[1, 3] = candidates[1, 1]
     candidates[2, 2] = rollout.token[2]
-    drawn = draws(rollout, Questions(candidates, seed=5))
+    drawn = draws(rollout, candidates)
     assert drawn.candidate[1, 3] == drawn.candidate[1, 1]
     assert drawn.candidate[2, 2] == drawn.trunk[2]
-    assert torch.equal(drawn.trunk, draws(rollout, Questions(candidates, seed=5)).trunk)
-    assert not torch.equal(drawn.trunk, draws(rollout, Questions(candidates, seed=6)).trunk)
+    assert torch.equal(drawn.trunk, draws(rollout, candidates).trunk)
+
+
+def test_a_draw_depends_on_its_row_position_and_slot_alone() -> None:
+    rollout = random_rollout([2, 3, 4], [5, 2, 3], top_k=4)
+    # No two candidates alike, none the sampled token: those share a draw.
+    candidates = 10_000 + torch.arange(rollout.candidates.numel()).view(rollout.candidates.shape)
+    whole = draws(rollout, candidates)
+    assert len(set(whole.candidate.flatten().tolist()) | set(whole.trunk.tolist())) == 10 * 5
+    for rows in ([0], [1], [2], [0, 2]):
+        piece, place = part(rollout, torch.tensor(rows))
+        found = draws(piece, candidates[place, :2])
+        assert torch.equal(found.trunk, whole.trunk[place])
+        assert torch.equal(found.candidate, whole.candidate[place, :2])
 
 
 @given(st.lists(st.integers(0, 12), max_size=12), st.integers(1, 9))

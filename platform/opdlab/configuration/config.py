@@ -411,6 +411,12 @@ def _not_its_own(config: Experiment) -> Iterator[str]:
 def _too_coarse(config: Experiment) -> Iterator[str]:
     """Weights in half precision that steps of this size leave as they are."""
     training, dtype = config.training, config.student.dtype
+    if dtype == "float16":
+        yield (
+            "student.dtype: in float16 the squares that AdamW keeps of gradients are 0, and its steps no "
+            "numbers. Set float32, and training.precision: 16-mixed to compute in float16 all the same"
+        )
+        return
     low = training.precision == "bf16-true" or dtype != "float32"
     if low and training.learning_rate < SMALLEST_IN_HALF:
         key = "training.precision" if training.precision == "bf16-true" else "student.dtype"

@@ -100,7 +100,7 @@ class LGR(RewardedMethod):
         asked = self.active(rollout)[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids)
         asked = asked & lookahead.within_mass(rollout, self.probability_mass)
         candidates = rollout.candidates.masked_fill(~asked, -1)
-        return Questions(candidates, self.confidence, self.full, rollout.stream)
+        return Questions(candidates, self.confidence, self.full)
 
     def active(self, rollout: Rollout) -> Bool[Tensor, "T"]:
         """Positions where the student is uncertain and somebody could get the reward."""

@@ -109,9 +109,8 @@ def questions(method: Method, rollout: Rollout, vocabulary: int | None = None) -
     _record(found, Questions, where)
     _shaped(f"{where}: candidates", found.candidates, (len(rollout.token), None), integer=True)
     _within(f"{where}: candidates", found.candidates, vocabulary)
-    for name, kind in (("full", bool), ("seed", int)):
-        if not isinstance(value := getattr(found, name), kind):
-            raise PluginError(f"{where}: {name} is {kind_of(value)}, wanted {kind.__name__}")
+    if not isinstance(found.full, bool):
+        raise PluginError(f"{where}: full is {kind_of(found.full)}, wanted bool")
     if not isinstance(found.measure, str) or found.measure not in MEASURES:
         raise PluginError(
             f"{where}: measure is {found.measure!r}; use one of {', '.join(MEASURES)}"

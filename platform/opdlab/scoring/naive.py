@@ -25,7 +25,7 @@ def naive_scores(
     vocabulary: int | None = None,
 ) -> TeacherScores:
     """What `Teacher.score` gives, without `hidden`; costs candidates times length squared."""
-    uniform = draws(rollout, questions)
+    uniform = draws(rollout, questions.candidates)
     log_prob, entropy, after = [], [], []
     for row in range(len(rollout.tokens)):
         prompt, response = int(rollout.prompt_lengths[row]), int(rollout.response_lengths[row])

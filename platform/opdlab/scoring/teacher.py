@@ -148,7 +148,7 @@ class Teacher:
         (candidates,) = to_host([questions.candidates])
         questions = replace(questions, candidates=candidates)
         _check_tokens(rollout, self.vocabulary)
-        uniform = draws(rollout, questions)
+        uniform = draws(rollout, questions.candidates)
         check_prefixes(self.model, int((rollout.prompt_lengths + rollout.response_lengths).max()))
         prove(self, self._largest_pass(rollout, questions))
         groups = self._groups(rollout)

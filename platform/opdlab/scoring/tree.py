@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 
-from opdlab.records import Questions, Rollout
+from opdlab.records import Rollout
 from opdlab.scoring.packing import slots_fit
 from opdlab.shapes import Float, Int, Tensor
 
@@ -67,7 +68,10 @@ def first_of_equals(candidates: Int[Tensor, "T K"]) -> Int[Tensor, "T K"]:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Uniform numbers for the `sampled_prob` measure; they depend on nothing but the seed and the shape.
+    """Uniform numbers for the `sampled_prob` measure.
+
+    Each depends on its row's seed, its position and its slot alone, so that a score is the same whatever
+    is scored with it.
 
     Attributes:
         trunk: one for each response token. `Float[T]`
@@ -78,16 +82,28 @@ class Draws:
     candidate: Float[Tensor, "T K"]
 
 
-def draws(rollout: Rollout, questions: Questions) -> Draws:
+def draws(rollout: Rollout, candidates: Int[Tensor, "T K"]) -> Draws:
     """Equal tokens at one position share one draw, so that it does not matter who computes them."""
-    generator = torch.Generator().manual_seed(questions.seed)
-    T, K = questions.candidates.shape
-    device = rollout.tokens.device
-    trunk = torch.rand(T, generator=generator, dtype=torch.float32).to(device)
-    candidate = torch.rand(T, K, generator=generator, dtype=torch.float32).to(device)
-    candidate = candidate.gather(1, first_of_equals(questions.candidates))
-    is_sampled = questions.candidates == rollout.token[:, None]
+    slots = 1 + candidates.shape[1]
+    numbers = torch.cat(
+        [
+            torch.rand(slots, length, generator=_generator(seed), dtype=torch.float32)
+            for seed, length in zip(
+                rollout.seeds.tolist(), rollout.response_lengths.tolist(), strict=True
+            )
+        ],
+        dim=1,
+    ).to(rollout.tokens.device)
+    trunk = numbers[0]
+    candidate = numbers[1:].T.gather(1, first_of_equals(candidates))
+    is_sampled = candidates == rollout.token[:, None]
     return Draws(trunk, torch.where(is_sampled, trunk[:, None], candidate))
+
+
+def _generator(seed: int) -> torch.Generator:
+    """Of a row, apart from the one that its answer was drawn by."""
+    mixed = hashlib.blake2b(f"draws {seed}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(mixed) >> 1)
 
 
 @dataclass(frozen=True, eq=False)

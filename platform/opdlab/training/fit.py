@@ -19,12 +19,18 @@ from opdlab.training.pace import Pace, checkpoint_path
 
 
 def require_accelerator(settings: Training) -> None:
-    """Refuse `accelerator: gpu` where there are too few.
+    """Refuse `accelerator: gpu` where there are too few, and a precision that the device does not have.
 
     Raises:
-        ConfigError: fewer are here than `devices` asks for.
+        ConfigError: fewer are here than `devices` asks for; or Lightning would take another precision.
     """
     found = torch.accelerator.device_count()
+    on_cpu = settings.accelerator == "cpu" or not torch.accelerator.is_available()
+    if settings.precision == "16-mixed" and on_cpu:
+        raise ConfigError(
+            "training.precision: 16-mixed needs a GPU, and this training would run on the CPU; set "
+            "bf16-mixed"
+        )
     if settings.accelerator == "gpu" and found < settings.devices:
         raise ConfigError(
             f"training.accelerator: gpu asks for {settings.devices}, and torch finds {found} here; set "

@@ -119,7 +119,7 @@ def require_prompts(config: Experiment, pair: Pair) -> None:
         prompts = open_prompts(
             first.prompts, pair.tokenizer, first.seed, first.evaluation.benchmarks
         )
-        asked = max(run.training.prompts * run.training.rollouts for run in runs)
+        asked = max(run.training.prompts_per_step * run.training.rollouts for run in runs)
         _require_prompts(prompts, asked, max(run.rollout.max_new_tokens for run in runs), pair)
 
 
