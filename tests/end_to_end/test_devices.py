@@ -14,7 +14,11 @@ from end_to_end.laboratory import Laboratory, comparable, wait_for_step
 from end_to_end.warm import start
 
 STEPS = 6
-TWO = {"training__devices": 2, "training__accelerator": "cpu", "training__prompts_per_step": 6}
+TWO = {
+    "training__devices": 2,
+    "training__accelerator": "cpu",
+    "training__update_tokens": 40,  # other numbers of micro-batches on each
+}
 
 
 def write(laboratory: Laboratory, **changes: Any) -> Path:

@@ -35,7 +35,7 @@ def test_a_step_on_the_device_is_the_step_on_the_cpu(
     settings = METHODS[method]
     module, here = train(experiment(settings), tmp_path / "device")
     assert module.rollout is not None
-    assert module.rollout.tokens.device == device
+    assert module.student.device == device
     _, there = train(experiment(settings, accelerator="cpu"), tmp_path / "cpu")
     for name, gradient in there.gradients.items():
         scale = float(gradient.abs().max())

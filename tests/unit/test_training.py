@@ -15,6 +15,7 @@ import pytest
 import torch
 from end_to_end.laboratory import comparable, save_model
 from lightning.pytorch.plugins import MixedPrecision
+from small_models import random_rollout
 from token_server import TokenServer
 
 from opdlab.configuration.config import Experiment, Training
@@ -26,10 +27,12 @@ from opdlab.modelling.recomputed import checkpointed
 from opdlab.prompts.drawn import open_prompts
 from opdlab.records import Rollout
 from opdlab.scoring.teacher import Teacher
+from opdlab.scoring.tree import part
 from opdlab.training.measures import by_position, repetition_rate
 from opdlab.training.module import Distillation, learning_rate_factor
 from opdlab.training.reached import ReachedWeights
 from opdlab.training.watch import keep_copy, rounded
+from opdlab.training.whole_step import joined_rollouts
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +336,33 @@ def test_repetition_counts_four_grams_seen_before_in_the_same_response() -> None
     rollout = rollout_of([[5] * 6, [1, 2, 3, 4, 5], [5, 5, 5]])
     assert repetition_rate(rollout) == (pytest.approx(1 - 3 / 5), 5.0)
     assert repetition_rate(rollout_of([[1, 2]])) == (0.0, 0.0)
+
+
+def test_parts_of_a_step_seen_together_are_the_step() -> None:
+    """As on several devices: the answers of each, one below the other, with groups numbered on."""
+    whole = random_rollout([2, 3, 4, 2], [5, 2, 3, 4], top_k=3)
+    whole = replace(whole, group=torch.tensor([0, 0, 1, 2]), outcome=torch.rand(4))
+    pieces = []
+    for rows in ([0, 1], [2], [3]):
+        piece, _ = part(whole, torch.tensor(rows))
+        pieces.append(
+            replace(piece, group=torch.zeros(len(rows)).long(), outcome=whole.outcome[rows])
+        )
+    joined = joined_rollouts(pieces)
+    for name in (
+        "token",
+        "row",
+        "position",
+        "column",
+        "log_prob",
+        "entropy",
+        "candidates",
+        "seeds",
+    ):
+        assert torch.equal(getattr(joined, name), getattr(whole, name)), name
+    for name in ("prompt_lengths", "response_lengths", "ended", "group", "outcome"):
+        assert torch.equal(getattr(joined, name), getattr(whole, name)), name
+    assert joined.stream == whole.stream
 
 
 def test_position_bins_hold_the_means_of_their_tokens() -> None:

@@ -107,7 +107,7 @@ class Distillation(L.LightningModule):
         self.metrics = {}
         seen = self.accumulate_gradients(collected)
         self.reached.before()
-        optimizer.step()
+        optimizer.step()  # pyright: ignore[reportCallIssue]
         schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
         schedule.step()
