@@ -107,10 +107,10 @@ class Distillation(L.LightningModule):
         self.metrics = {}
         seen = self.accumulate_gradients(collected)
         self.reached.before()
-        optimizer.step()  # pyright: ignore[reportCallIssue]
+        optimizer.step()
         schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
-        schedule.step()
+        schedule.step()  # pyright: ignore[reportCallIssue]
         self.metrics["updated_share"] = (self.reached.share(), 1.0)
         self.turn += 1
         self.metrics |= self.figures(collected, seen, fresh)
