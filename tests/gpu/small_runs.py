@@ -58,9 +58,11 @@ class Kept(Pace):
         super().__init__(folder, stop)
         self.rows: list[dict[str, float]] = []
         self.gradients: dict[str, torch.Tensor] = {}
+        self.device = torch.device("meta")
 
     def record(self, module: Distillation, metrics: dict[str, float]) -> None:
         self.rows.append(metrics)
+        self.device = module.student.device
         named = module.student.named_parameters()
         self.gradients = {name: p.grad.detach().cpu() for name, p in named if p.grad is not None}
 

@@ -37,10 +37,17 @@ SMALLEST_SUM = 1e-9  # of weights: a mask may leave no token, and then nothing i
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Fresh answers of one device, on the host, and the problem of each row."""
+    """Fresh answers of one device, on the host, and the problem of each row.
+
+    Attributes:
+        whole: the answers of all devices to the same part of a step.
+        mine: which of their tokens are this device's.
+    """
 
     rollout: Rollout
     problems: list[Problem]
+    whole: Rollout
+    mine: slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +119,7 @@ class Collector:
     ) -> Collected:
         """What the method makes of the whole step, and this device's part of it."""
         settings, method = self.config.training, self.config.method
-        whole, mine = whole_rollout(answers.rollout, place)
-        scores = scores.host
+        whole, mine, scores = answers.whole, answers.mine, scores.host
         supervision = returned.supervision(
             method, whole, whole_scores(scores, place), self.subject.vocabulary
         )
@@ -128,7 +134,7 @@ class Collector:
         with self.clock("rollout"):
             answers = self.sample(indices, place)
         with self.clock("teacher"):
-            scores = self.score(answers, self.questions(answers, place), place)
+            scores = self.score(answers, self.questions(answers), place)
         self.seconds |= scores.seconds
         return answers, scores
 
@@ -151,7 +157,7 @@ class Collector:
             with self.clock("rollout"):
                 for indices in parts:
                     sampled.append(self.sample(indices, place))
-                    wanted.append(self.questions(sampled[-1], place))
+                    wanted.append(self.questions(sampled[-1]))
                     pending.append(beside.submit(score, sampled[-1], wanted[-1]))
             with self.clock("teacher"):
                 scored = [one.result() for one in pending]
@@ -159,9 +165,10 @@ class Collector:
         saved = sum(scores.seconds.values()) - self.seconds["teacher"]
         self.seconds |= {**scores.seconds, "overlapped": max(0.0, saved)}
         rollout = joined_rollouts([one.rollout for one in sampled])
-        answers = Answers(rollout, [p for one in sampled for p in one.problems])
+        problems = [problem for one in sampled for problem in one.problems]
+        answers = Answers(rollout, problems, *whole_rollout(rollout, place))
         together = torch.cat([asked.candidates for asked in wanted])
-        if not torch.equal(self.questions(answers, place).candidates, together):
+        if not torch.equal(self.questions(answers).candidates, together):
             raise PluginError(
                 f"{returned.name_of(self.config.method)}.questions: what is asked of an answer depends "
                 "on the other answers of the step, which are not there when a part of it is scored; set "
@@ -169,11 +176,10 @@ class Collector:
             )
         return answers, scores
 
-    def questions(self, answers: Answers, place: Place) -> Questions:
+    def questions(self, answers: Answers) -> Questions:
         """What the method asks of these answers, seen among those of the other devices."""
-        whole, mine = whole_rollout(answers.rollout, place)
-        asked = returned.questions(self.config.method, whole, self.subject.vocabulary)
-        return replace(asked, candidates=asked.candidates[mine])
+        asked = returned.questions(self.config.method, answers.whole, self.subject.vocabulary)
+        return replace(asked, candidates=asked.candidates[answers.mine])
 
     def score(self, answers: Answers, asked: Questions, place: Place) -> TeacherScores:
         """The teacher's answers to the method's questions, each row by the teacher of its domain."""
@@ -207,7 +213,7 @@ class Collector:
             grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
             rows = torch.arange(len(prompts)).repeat_interleave(group)
             rollout = replace(rollout, group=rows, outcome=grades)
-        return Answers(rollout, problems)
+        return Answers(rollout, problems, *whole_rollout(rollout, place))
 
     def teacher_reach(self) -> int | None:
         """Entries that the teacher answers from."""
