@@ -111,7 +111,8 @@ class Distillation(L.LightningModule):
         schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
         schedule.step()  # pyright: ignore[reportCallIssue]
-        self.metrics["updated_share"] = (self.reached.share(), 1.0)
+        if not math.isnan(share := self.reached.share()):
+            self.metrics["updated_share"] = (share, 1.0)
         self.turn += 1
         self.metrics |= self.figures(collected, seen, fresh)
         self.metrics[SECONDS + "update"] = (perf_counter() - started, 1.0)
