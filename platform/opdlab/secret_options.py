@@ -17,7 +17,7 @@ from typing import Any
 
 from opdlab import credentials
 
-VARIABLE = "OPDLAB_SECRETS"
+VARIABLE = "OPDLAB_SECRET_OPTIONS"
 """Environment variable: JSON of marks, and the secrets that they stand for."""
 COMMAND = "command"
 """First part of the mark of what a command line gave, until its place is known."""

@@ -6,6 +6,7 @@ import copy
 import platform
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,16 @@ def cast() -> Cast:
     return Cast(*load("student"), {"teacher": load("teacher")})
 
 
-@pytest.fixture
-def probe() -> Probe:
+@cache
+def healthy_probe() -> Probe:
     config = one_run()
     return make_probe(config, [config], cast())
+
+
+@pytest.fixture
+def probe() -> Probe:
+    """One of one's own, to be spoilt."""
+    return copy.deepcopy(healthy_probe())
 
 
 def assert_fails(line: Line, found: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,11 @@ def small(run: Experiment, folder: Path) -> dict[str, Any]:
 
 
 def runs_of(path: Path, folder: Path) -> Iterator[Experiment]:
-    """The runs of a file that differ in more than their seed."""
+    """The runs of a file that differ in more than a number, such as a rate or a weight."""
     known = set()
     for _, run in variants(load_experiment(str(path), [])):
         settings = small(run, folder)
-        written = json.dumps(settings, sort_keys=True)
+        written = re.sub(r": -?[\d.e-]+", ": 0", json.dumps(settings, sort_keys=True))
         if written not in known:
             known.add(written)
             yield Experiment.model_validate(settings)

@@ -165,13 +165,14 @@ def test_a_step_has_one_gradient_however_it_is_split(folders, method) -> None:
     options |= {"prompts_per_step": 3, "gradient_clip": 0}
     whole = gradients(folders, **options)
     counts = [int(whole.pop("micro-batches"))]
-    for limit in (140, 50):
+    for limit in (140, 50) if method in METHODS[:5:4] else (60,):
         parts = gradients(folders, update_tokens=limit, **options)
         counts.append(int(parts.pop("micro-batches")))
         for name, gradient in whole.items():
             scale = float(gradient.abs().max())
             torch.testing.assert_close(parts[name], gradient, rtol=1e-4, atol=1e-5 * scale)
-    assert counts[0] == 1 < counts[1] < counts[2]
+    assert counts == sorted(set(counts))
+    assert counts[0] == 1
 
 
 @pytest.mark.parametrize("method", [METHODS[0], METHODS[4]], ids=str)
