@@ -34,9 +34,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/opdlab train quickstart
 
 # tests/gpu takes a process of its own: torch would give its simulated device to all others.
+# Tests wait for servers and signals a third of their time, so two cores take three processes.
 test: check
 	$(if $(PYTEST),,$(BIN)/python -m pytest tests/gpu --numprocesses 2)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(PYTEST)
 
 test-newest:
 	$(PYTHON) -m venv --clear $(VENV)-newest
