@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from opdlab.plugins import Trial
-from opdlab.records import Problem, Verdict, option
+from opdlab.records import Problem
 from opdlab_evaluators.benchmarks.benchmark import Benchmark
-from opdlab_evaluators.programs import ProgramPool, Worker, grade_programs, shared_pool
-from opdlab_evaluators.sandbox import Limits
+from opdlab_evaluators.programs import RunsPrograms
 
 GRADER = "programs-8"
 
 
 @dataclass(frozen=True)
-class CodeBenchmark(Benchmark):
-    """Problems that are solved by a program, which is run in a sandbox.
-
-    A subclass says which program a completion holds (`program`) and how it is judged (`judge`).
-    """
-
-    cpu_limit_s: float = option(10.0, "Processor time of a program, in seconds.", gt=0, le=3600)
-    unsafe_run_on_this_machine: bool = option(
-        False, "Run programs without a sandbox, with your own rights; the result is marked."
-    )
+class CodeBenchmark(RunsPrograms, Benchmark):
+    """Problems that are solved by a program."""
 
     @property
     def grader_version(self) -> str:
-        marked = "+unsafe_run_on_this_machine" if self.unsafe_run_on_this_machine else ""
-        # Programs are read by the Python that runs opdlab: 3.11 refuses what 3.12 takes.
-        python = "python-{}.{}".format(*sys.version_info)
-        return f"{GRADER}+{python}-{self.cpu_limit_s:g}s{marked}"
-
-    @property
-    def limits(self) -> Limits:
-        """Limits of one run of a program."""
-        return Limits(cpu_s=self.cpu_limit_s, wall_s=5 * self.cpu_limit_s + 5)
-
-    @abstractmethod
-    def program(self, problem: Problem, completion: str) -> str | None:
-        """The program that a completion holds; None if it holds none."""
-
-    @abstractmethod
-    def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
-        """Run and judge a program; raises SandboxDiedError and UnsettledError, which are tried again."""
+        return self.version_of(GRADER)
 
     @abstractmethod
     def asked_names(self, problem: Problem) -> Sequence[str]:
@@ -67,22 +41,7 @@ class CodeBenchmark(Benchmark):
 
     def require_grader(self) -> None:
         """See `Evaluator.require_grader`; raises SandboxMissingError."""
-        self.pool.workers[0].start()
-
-    @property
-    def pool(self) -> ProgramPool:
-        """Where programs run."""
-        return shared_pool(not self.unsafe_run_on_this_machine)
-
-    def grade(self, problem: Problem, completion: str) -> Verdict:
-        return self.grade_all([(problem, completion)])[0]
-
-    def grade_all(
-        self,
-        answers: Sequence[tuple[Problem, str]],
-        on_graded: Callable[[int], None] | None = None,
-    ) -> list[Verdict]:
-        return grade_programs(self.pool, answers, self.program, self.judge, on_graded)
+        self.require_sandbox()
 
 
 BODIES = ("pass", "return True")

@@ -22,12 +22,10 @@ from opdlab_evaluators.programs import (
     Answered,
     Case,
     Worker,
-    answer_call,
+    answer_named,
     answer_stdin,
-    bound,
     brief,
     cases,
-    defines,
     last_two_fences,
     rules,
 )
@@ -201,15 +199,7 @@ class LiveCodeBench(CodeBenchmark):
             official, strict = rules.official_text, rules.strict_text
         else:
             official, strict = rules.official_value, rules.strict_value
-            method = defines(program, "Solution")
-            target = f"Solution().{function}" if method else str(function)
-            if target == function and not {function, "*"} & {*bound(program)}:
-                # The preamble's own functions, such as `add`, are no answer.
-                answered = Answered(error=f"the program defines no {function}")
-            else:
-                answered = answer_call(
-                    worker, program, target, case.input, self.limits, rules.PREAMBLE
-                )
+            answered = answer_named(worker, program, str(function), case.input, self.limits)
         return answered, {
             "official": official(answered, case.output),
             "strict": strict(answered, case.output),

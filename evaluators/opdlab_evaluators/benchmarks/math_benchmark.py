@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
 from opdlab.errors import DataError
 from opdlab.plugins import Trial
-from opdlab.records import Problem, Verdict, option
-from opdlab_evaluators.answers import after_thinking, grade_answers, rules, tidy_gold
+from opdlab.records import Problem, option
+from opdlab_evaluators.answers import ComparedAsMathematics, after_thinking, rules, tidy_gold
 from opdlab_evaluators.benchmarks.benchmark import Benchmark, Fields, pick, question_id
 from opdlab_evaluators.data import ask
 
 
 @dataclass(frozen=True)
-class MathBenchmark(Benchmark):
+class MathBenchmark(ComparedAsMathematics, Benchmark):
     """Questions with a gold answer in LaTeX."""
 
     wording: Literal["matharena", "step_by_step", "question_answer", "plain"] = option(
@@ -72,25 +72,11 @@ class MathBenchmark(Benchmark):
         extra = {} if solution is None else {"solution": solution}
         return Problem(self.benchmark, fields["id"], prompt, fields["gold"], extra)
 
-    def grade(self, problem: Problem, completion: str) -> Verdict:
-        return self.grade_all([(problem, completion)])[0]
-
-    def grade_all(
-        self,
-        answers: Sequence[tuple[Problem, str]],
-        on_graded: Callable[[int], None] | None = None,
-    ) -> list[Verdict]:
-        pairs = [(problem.gold, self.own_part(completion)) for problem, completion in answers]
-        return grade_answers(pairs, on_graded=on_graded)
-
     def own_part(self, completion: str) -> str:
         """The completion without what a base model makes up after it: the next question."""
         if self.wording != "question_answer":
             return completion
         return after_thinking(completion).split("Question:")[0]
-
-    def right_answer(self, problem: Problem) -> str | None:
-        return f"The answer is \\boxed{{{problem.gold}}}."
 
     def trials(self, problems: Sequence[Problem]) -> Iterator[Trial]:
         """See `Evaluator.trials`; a neighbour is the next problem whose answer reads otherwise."""

@@ -4,59 +4,44 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from opdlab.errors import DataError
 from opdlab.plugins import Grader
-from opdlab.records import Problem, Verdict, option
+from opdlab.records import Problem, Verdict
 from opdlab_evaluators.programs import (
     Answered,
     Assertions,
+    RunsPrograms,
     Worker,
-    answer_call,
+    answer_named,
     answer_stdin,
-    bound,
     brief,
     cases,
-    defines,
-    grade_programs,
     judge,
     last_block,
     mentioned,
     read_tests,
     rules,
-    shared_pool,
 )
-from opdlab_evaluators.sandbox import Limits
 
 VERSION = "code-1"
 SETUP = "import math"
 
 
 @dataclass(frozen=True)
-class ProgramTests(Grader):
+class ProgramTests(RunsPrograms, Grader):
     """A program in a fenced block that passes every test.
 
     Tests are assertions (a text or a list of them), `check(candidate)` functions, or inputs with the
     outputs that they ask for, of standard input or of a function's arguments.
     """
 
-    cpu_limit_s: float = option(10.0, "Processor time of a program, in seconds.", gt=0, le=3600)
-    unsafe_run_on_this_machine: bool = option(
-        False, "Run programs without a sandbox, with your own rights; the result is marked."
-    )
-
     @property
     def version(self) -> str:
-        marked = "+unsafe_run_on_this_machine" if self.unsafe_run_on_this_machine else ""
-        return f"{VERSION}-{self.cpu_limit_s:g}s{marked}"
-
-    @property
-    def limits(self) -> Limits:
-        """Limits of one run of a program."""
-        return Limits(cpu_s=self.cpu_limit_s, wall_s=5 * self.cpu_limit_s + 5)
+        return self.version_of(VERSION)
 
     def gold(self, value: Any) -> dict[str, Any]:
         """The tests: assertions, or cases with the function that they call.
@@ -77,23 +62,13 @@ class ProgramTests(Grader):
         return {"cases": listed, "function": function}
 
     def require(self) -> None:
-        self._pool.workers[0].start()
+        self.require_sandbox()
 
-    @property
-    def _pool(self) -> Any:
-        return shared_pool(not self.unsafe_run_on_this_machine)
+    def program(self, problem: Problem, completion: str) -> str | None:
+        names = problem.gold.get("names") or [problem.gold.get("function")]
+        return last_block(completion, [name for name in names if name])
 
-    def grade(self, problem: Problem, completion: str) -> Verdict:
-        return self.grade_all([(problem, completion)])[0]
-
-    def grade_all(
-        self,
-        answers: Sequence[tuple[Problem, str]],
-        on_graded: Callable[[int], None] | None = None,
-    ) -> list[Verdict]:
-        return grade_programs(self._pool, answers, _program, self._judge, on_graded)
-
-    def _judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
+    def judge(self, problem: Problem, program: str, worker: Worker) -> Verdict:
         gold = problem.gold
         if "tests" in gold:
             names = {name: name for name in gold["names"]}
@@ -111,16 +86,7 @@ class ProgramTests(Grader):
     def _answered(self, worker: Worker, program: str, function: str | None, given: Any) -> Answered:
         if function is None:
             return answer_stdin(worker, program, given, self.limits, rules.PREAMBLE)
-        method = defines(program, "Solution")
-        if not method and not {function, "*"} & {*bound(program)}:
-            return Answered(error=f"the program defines no {function}")
-        target = f"Solution().{function}" if method else function
-        return answer_call(worker, program, target, given, self.limits, rules.PREAMBLE)
-
-
-def _program(problem: Problem, completion: str) -> str | None:
-    names = problem.gold.get("names") or [problem.gold.get("function")]
-    return last_block(completion, [name for name in names if name])
+        return answer_named(worker, program, function, given, self.limits)
 
 
 def _opened(value: Any) -> Any:

@@ -24,3 +24,4 @@ from .judging import (
 from .names import mentioned as mentioned
 from .pool import ProgramPool as ProgramPool, shared_pool as shared_pool
 from .private_tests import Case as Case, cases as cases
+from .running import RunsPrograms as RunsPrograms, answer_named as answer_named

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
+from typing import Any, BinaryIO
 
+_PACKINGS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+}
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 _ARCHIVES = {b"PK\x03\x04": "zip", b"7z\xbc\xaf\x27\x1c": "7z"}
 
@@ -17,16 +25,38 @@ def unpacked(content: bytes) -> bytes:
         ValueError: an archive of several files, or Zstandard without a library for it.
         OSError, EOFError, zlib.error, lzma.LZMAError: the file is damaged or was cut.
     """
-    if content.startswith(b"\x1f\x8b"):
-        return gzip.decompress(content)
-    if content.startswith(b"BZh"):
-        return bz2.decompress(content)
-    if content.startswith(b"\xfd7zXZ\x00"):
-        return lzma.decompress(content)
-    if content.startswith(b"\x28\xb5\x2f\xfd"):
-        return _zstandard(content)
-    refuse_archive(content)
-    return content
+    match packing(content):
+        case "gzip":
+            return gzip.decompress(content)
+        case "bzip2":
+            return bz2.decompress(content)
+        case "xz":
+            return lzma.decompress(content)
+        case "zstandard":
+            return _zstandard(content)
+        case _:
+            refuse_archive(content)
+            return content
+
+
+def opened(raw: BinaryIO, start: bytes) -> Any:
+    """The same as a stream, of a file that begins so; raises ValueError without a library for Zstandard."""
+    match packing(start):
+        case "gzip":
+            return gzip.open(raw)
+        case "bzip2":
+            return bz2.open(raw)
+        case "xz":
+            return lzma.open(raw)
+        case "zstandard":
+            return _zstandard_stream(raw)
+        case _:
+            return raw
+
+
+def packing(start: bytes) -> str | None:
+    """How a file that begins so is packed; None where it is not."""
+    return next((name for mark, name in _PACKINGS.items() if start.startswith(mark)), None)
 
 
 def refuse_archive(content: bytes) -> None:
@@ -37,9 +67,14 @@ def refuse_archive(content: bytes) -> None:
 
 
 def _zstandard(content: bytes) -> bytes:
+    with _zstandard_stream(io.BytesIO(content)) as stream:
+        return stream.read()
+
+
+def _zstandard_stream(raw: BinaryIO) -> Any:
+    """What Zstandard made of a stream; raises ValueError without a library for it."""
     import pyarrow as pa
 
     if not pa.Codec.is_available("zstd"):
         raise ValueError("this pyarrow reads no Zstandard; unpack it by `zstd -d`")
-    with pa.CompressedInputStream(pa.BufferReader(content), "zstd") as stream:
-        return stream.read()
+    return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
 import io
 import itertools
 import json
@@ -12,10 +10,10 @@ import lzma
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from opdlab.datafiles.json_tables import Row
-from opdlab.datafiles.packed import refuse_archive
+from opdlab.datafiles.packed import opened, refuse_archive
 from opdlab.datafiles.reading import (
     FORMATS,
     bare_name,
@@ -71,7 +69,7 @@ def _rows(
             yield from _table(path, start, columns)
             return
         raw.seek(0)
-        stream = _unpacked(raw, start)
+        stream = opened(raw, start)
         content = stream.read(whole + 1)
         lines = len(content) > whole and _by_lines(bare_name(name), content)
         if not lines:
@@ -80,9 +78,7 @@ def _rows(
         yield from rows_of_bytes(name, content, columns, split)
         return
     with path.open("rb") as raw:
-        yield from _streamed(
-            bare_name(name), _unpacked(raw, start), json.detect_encoding(content[:4])
-        )
+        yield from _streamed(bare_name(name), opened(raw, start), json.detect_encoding(content[:4]))
 
 
 def _by_lines(name: str, content: bytes) -> bool:
@@ -96,22 +92,6 @@ def _by_lines(name: str, content: bytes) -> bool:
         return isinstance(json.loads(first, parse_int=str), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _unpacked(raw: BinaryIO, start: bytes) -> Any:
-    if start.startswith(b"\x1f\x8b"):
-        return gzip.open(raw)
-    if start.startswith(b"BZh"):
-        return bz2.open(raw)
-    if start.startswith(b"\xfd7zXZ\x00"):
-        return lzma.open(raw)
-    if start.startswith(b"\x28\xb5\x2f\xfd"):
-        import pyarrow as pa
-
-        if not pa.Codec.is_available("zstd"):
-            raise ValueError("this pyarrow reads no Zstandard; unpack it by `zstd -d`")
-        return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
-    return raw
 
 
 def _streamed(name: str, stream: Any, encoding: str) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
+from opdlab.plugins.grader import one_by_one
 from opdlab.records import Covered, Problem, Verdict
 
 
@@ -99,12 +100,7 @@ class Evaluator(Covered, ABC):
         Args:
             on_graded: called with the number of verdicts reached since the last call.
         """
-        verdicts = []
-        for problem, completion in answers:
-            verdicts.append(self.grade(problem, completion))
-            if on_graded is not None:
-                on_graded(1)
-        return verdicts
+        return one_by_one(self.grade, answers, on_graded)
 
     def data(self) -> DataReport | None:
         """What the problems were read from, checked; None where they are generated.

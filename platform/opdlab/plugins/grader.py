@@ -10,6 +10,20 @@ from typing import Any
 from opdlab.records import Problem, Verdict
 
 
+def one_by_one(
+    grade: Callable[[Problem, str], Verdict],
+    answers: Sequence[tuple[Problem, str]],
+    on_graded: Callable[[int], None] | None,
+) -> list[Verdict]:
+    """Verdicts on many completions, each judged alone; see `Evaluator.grade_all`."""
+    verdicts = []
+    for problem, completion in answers:
+        verdicts.append(grade(problem, completion))
+        if on_graded is not None:
+            on_graded(1)
+    return verdicts
+
+
 @dataclass(frozen=True)
 class Grader(ABC):
     """How answers are held against the reference answers that a data set gives.
@@ -41,14 +55,9 @@ class Grader(ABC):
         on_graded: Callable[[int], None] | None = None,
     ) -> list[Verdict]:
         """Judge many completions, in the order given; see `Evaluator.grade_all`."""
-        verdicts = []
-        for problem, completion in answers:
-            verdicts.append(self.grade(problem, completion))
-            if on_graded is not None:
-                on_graded(1)
-        return verdicts
+        return one_by_one(self.grade, answers, on_graded)
 
-    def require(self) -> None:  # noqa: B027 - most graders need nothing of the machine
+    def require(self) -> None:
         """Called before anything is sampled; raises OpdlabError where answers cannot be graded here."""
 
     def right_answer(self, problem: Problem) -> str | None:

@@ -137,12 +137,6 @@ class DatasetSource(PromptSource):
         """The prompts of all rows, in the order of the files."""
         return [text for part in self.parts for text, _ in part.data.texts(part.rows)]
 
-    def lengths(self) -> Iterator[tuple[int, int, int]]:
-        """Part, row of its data, and tokens of every prompt."""
-        for number, part in enumerate(self.parts):
-            for row, asked in zip(part.rows, part.data.texts(part.rows), strict=True):
-                yield number, int(row), len(encode(self.tokenizer, turns_of(*asked), self.wording))
-
     def longest(self, count: int) -> list[int]:
         """Tokens of the prompts with the most characters, so many of them."""
         sizes = [

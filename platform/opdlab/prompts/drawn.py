@@ -13,7 +13,7 @@ from opdlab.prompts.dataset import DatasetSource, Part, turns_of
 from opdlab.prompts.encoding import encode, rendered, require_wording
 from opdlab.prompts.overlap import Overlap, Shared
 from opdlab.prompts.prepared import Fault, Prepared, prepared
-from opdlab.prompts.source import SLACK, ProblemSource, PromptSource
+from opdlab.prompts.source import ProblemSource, PromptSource, room_around
 from opdlab.prompts.unknown import LOOKED_AT, Unknown, unknown
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _without_long(
     most = config.max_prompt_tokens
     if most is None:
         return kept
-    around = len(encode(tokenizer, "a", config.wording)) + SLACK
+    around = room_around(tokenizer, config.wording)
     left = []
     for data, rows in zip(read, kept, strict=True):
         long = []

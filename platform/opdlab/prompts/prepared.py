@@ -88,11 +88,6 @@ class Prepared:
             columns = (part.column(name).to_pylist() for name in ("prompt", "messages"))
             yield from zip(*columns, strict=True)
 
-    @property
-    def unusable(self) -> int:
-        """Rows that are empty or broken."""
-        return sum(fault.count for fault in self.faults)
-
 
 _KNOWN: dict[str, Prepared] = {}
 

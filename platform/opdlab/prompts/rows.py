@@ -38,7 +38,6 @@ class Asked:
         gold: what answers are held against, as JSON; None without a grader.
         given: an answer that the data give; None without one.
         key: hash of its text, whitespace aside, before anything is put around it.
-        bare: that text, the user's turns alone.
     """
 
     prompt: str
@@ -47,7 +46,6 @@ class Asked:
     gold: str | None
     given: str | None
     key: int
-    bare: str
 
 
 class Reader:
@@ -99,7 +97,6 @@ class Reader:
             gold=self._gold(row),
             given=found.given,
             key=key_of(bare),
-            bare=bare,
         )
 
     def _wrapped(self, found: Chat, row: Mapping[str, Any]) -> list[Message]:

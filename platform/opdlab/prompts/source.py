@@ -72,7 +72,7 @@ class PromptSource(ABC):
 
     @cached_property
     def _around(self) -> int:
-        return len(encode(self.tokenizer, "a", self.wording)) + SLACK
+        return room_around(self.tokenizer, self.wording)
 
     def unknown(self) -> Unknown:
         """How much of the first prompts the tokenizer does not know."""
@@ -114,6 +114,11 @@ class PromptSource(ABC):
         Raises:
             OpdlabError: they cannot, such as programs where there is no sandbox.
         """
+
+
+def room_around(tokenizer: PreTrainedTokenizerBase, wording: Wording) -> int:
+    """Tokens of a prompt beside those of its plain text, which are no more than its letters."""
+    return len(encode(tokenizer, "a", wording)) + SLACK
 
 
 class ProblemSource(PromptSource):

@@ -10,7 +10,7 @@ from .length_groups import (
     states_before_tokens as states_before_tokens,
 )
 from .naive import naive_scores as naive_scores
-from .packing import packs as packs
+from .packing import packs as packs, parts_of as parts_of
 from .specialists import (
     Specialist as Specialist,
     chosen as chosen,

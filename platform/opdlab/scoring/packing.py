@@ -27,3 +27,20 @@ def packs(lengths: Sequence[int], tokens: int) -> list[list[int]]:
         groups[-1].append(row)
         total = more
     return groups
+
+
+def parts_of(rows: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Rows, in their order, in parts of at most so many tokens, or of one row.
+
+    Args:
+        lengths: of every row, by its number.
+    """
+    parts: list[list[int]] = []
+    total = tokens + 1
+    for row in rows:
+        total += lengths[row]
+        if total > tokens:
+            parts.append([])
+            total = lengths[row]
+        parts[-1].append(row)
+    return parts

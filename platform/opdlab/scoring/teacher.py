@@ -39,7 +39,7 @@ from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring.leaf_attention import LeafPass
 from opdlab.scoring.length_groups import prefix_states
 from opdlab.scoring.naive import naive_confidence, naive_scores
-from opdlab.scoring.packing import packs, slots_fit
+from opdlab.scoring.packing import packs, parts_of, slots_fit
 from opdlab.scoring.shared_prompts import ANY_MASK
 from opdlab.scoring.tree import (
     Chunk,
@@ -412,21 +412,8 @@ def _units(rollout: Rollout, tokens: int) -> list[list[int]]:
         [rows[place] for place in places]
         for rows in of_prompt.values()
         for unit in packs([answers[row] for row in rows], tokens)
-        for places in _cut(unit, [prompts[row] + answers[row] for row in rows], tokens)
+        for places in parts_of(unit, [prompts[row] + answers[row] for row in rows], tokens)
     ]
-
-
-def _cut(unit: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
-    """The places of a unit in parts of at most so many tokens, or of one row."""
-    parts: list[list[int]] = []
-    total = tokens + 1
-    for place in unit:
-        total += lengths[place]
-        if total > tokens:
-            parts.append([])
-            total = lengths[place]
-        parts[-1].append(place)
-    return parts
 
 
 def join(pieces: list[tuple[TeacherScores, Int[Tensor, "_"]]]) -> TeacherScores:

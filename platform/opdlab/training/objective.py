@@ -13,7 +13,7 @@ from opdlab.evaluation import Subject
 from opdlab.modelling import TokenLosses, checkpointed, chunked_loss
 from opdlab.plugins import returned
 from opdlab.records import Rollout, Supervision
-from opdlab.scoring import Teacher, part, states_before_tokens
+from opdlab.scoring import Teacher, part, parts_of, states_before_tokens
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.training.collect import Collected
 from opdlab.transfers import to_device, to_host
@@ -43,14 +43,8 @@ def row_groups(lengths: Int[Tensor, "B"], tokens: int) -> list[Int[Tensor, "b"]]
     """
     if int(lengths.sum()) <= tokens:
         return [torch.arange(len(lengths))]
-    groups: list[list[int]] = []
-    total = tokens + 1
-    for row in lengths.argsort(descending=True, stable=True).tolist():
-        total += int(lengths[row])
-        if total > tokens:
-            groups.append([])
-            total = int(lengths[row])
-        groups[-1].append(row)
+    longest_first = lengths.argsort(descending=True, stable=True).tolist()
+    groups = parts_of(longest_first, lengths.tolist(), tokens)
     return [torch.tensor(sorted(group)) for group in groups]
 
 
@@ -58,14 +52,13 @@ def micro_batches(
     collected: Collected, tokens: int, device: torch.device
 ) -> Iterator[tuple[bool, MicroBatch]]:
     """A step's answers in parts of at most so many tokens, prompts included; True with the last one."""
-    rollout, hidden = collected.rollout, collected.scores.hidden
+    rollout = collected.rollout
     groups = row_groups(rollout.prompt_lengths + rollout.response_lengths, tokens)
     for number, rows in enumerate(groups):
         piece, place = part(rollout, rows)
-        supervision = collected.supervision
+        supervision, hidden = collected.supervision, collected.scores.hidden
         if len(groups) > 1:
             supervision = supervision[place]
-            hidden = collected.scores.hidden
             hidden = None if hidden is None else hidden[to_device(place, hidden.device)]
         weights = to_device(collected.weights[place], device)
         parts = (place, hidden, supervision.to(device), weights)

@@ -22,8 +22,7 @@ class ReachedWeights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
-        self.weights = trained[:: max(1, len(trained) // LOOKED_AT)]
+        self.weights = _looked_at(model)
         self.found = self.moved = torch.zeros(0)
 
     def before(self) -> None:
@@ -43,8 +42,7 @@ def reached_by_a_step(model: nn.Module, training: Training) -> float:
 
     Its step is about the learning rate in size, so what it reaches is a matter of the weights' format.
     """
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    before = _sample(trained[:: max(1, len(trained) // LOOKED_AT)])
+    before = _sample(_looked_at(model))
     if training.precision == "bf16-true":
         before = before.bfloat16()
     weights = nn.Parameter(before.clone())
@@ -52,6 +50,11 @@ def reached_by_a_step(model: nn.Module, training: Training) -> float:
     weights.grad[::2] = -1
     torch.optim.AdamW([weights], lr=training.learning_rate, weight_decay=0.0).step()
     return float((weights.detach() != before).float().mean())
+
+
+def _looked_at(model: nn.Module) -> list[nn.Parameter]:
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    return trained[:: max(1, len(trained) // LOOKED_AT)]
 
 
 @torch.no_grad()
