@@ -17,7 +17,11 @@ from opdlab import secret_options
 from opdlab.configuration import loader
 from opdlab.errors import ConfigError
 from opdlab.evaluation.measured import engine_of
+from opdlab.methods.base import Method
+from opdlab.plugins.evaluator import Evaluator
+from opdlab.plugins.grader import Grader
 from opdlab.records import Covered
+from opdlab.sampling.rollout import RolloutEngine
 
 ENGINE = '''
 from dataclasses import dataclass
@@ -163,3 +167,8 @@ def test_the_text_of_a_plugin_that_nobody_loaded_shows_no_secret() -> None:
     text = repr(Mine(SECRET, headers={"Authorization": SECRET}))
     assert SECRET not in text
     assert "level='short'" in text
+
+
+@pytest.mark.parametrize("kind", [Evaluator, Grader, Method, RolloutEngine])
+def test_every_kind_of_plugin_hides_secrets_in_its_text(kind: type) -> None:
+    assert issubclass(kind, Covered)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opdlab.records import Problem, Verdict
+from opdlab.records import Covered, Problem, Verdict
 
 
 def one_by_one(
@@ -25,7 +25,7 @@ def one_by_one(
 
 
 @dataclass(frozen=True)
-class Grader(ABC):
+class Grader(Covered, ABC):
     """How answers are held against the reference answers that a data set gives.
 
     A grader is a frozen dataclass whose fields are its options (see `opdlab.records.option`). Register it
