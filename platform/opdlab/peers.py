@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,12 +28,25 @@ def gathered(value: Any, alone: bool) -> list[Any]:
     return [value] if alone else _exchanged("", value)
 
 
+def meet(value: bool) -> None:
+    """Tell the others, where they are in `failing_together` as well, that a forward follows.
+
+    Raises:
+        PeerError: another process has failed before it came here.
+    """
+    if several_processes():
+        _exchanged("", value)
+
+
 @contextmanager
-def failing_together() -> Iterator[None]:
+def failing_together(still: Callable[[], None] | None = None) -> Iterator[None]:
     """What fails within in one process fails in all of them: else the others would wait for ever.
 
     Every process must come here equally often. They may gather values within: a process that fails goes on
     to its last exchange, and the others receive its fault in whichever exchange they are.
+
+    Args:
+        still: done at the end as often as others still `meet` within; then they may do so unequally often.
 
     Raises:
         PeerError: in place of what was raised, but for the first process, which raises its own.
@@ -52,7 +65,8 @@ def failing_together() -> Iterator[None]:
             setattr(error, _TOLD, True)
             raise
         raise _peer_error(rank, fault) from error
-    _exchanged("", None)
+    while any(_exchanged("", None)) and still is not None:
+        still()
 
 
 def _exchanged(fault: str, value: Any) -> list[Any]:

@@ -173,6 +173,10 @@ class Training(Section):
     devices: int = Field(default=1, ge=1)
     """Devices on each node, each with a copy of student and teacher; they share the prompts of a step,
     which is what one device would make of all of them (Lightning's DDP)."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices hold the models. `ddp` (`auto`): each has student, teachers and the optimizer's
+    state whole. `fsdp`: each has a part of every weight and gathers a layer for as long as it is computed
+    (FSDP2), for models that are too large for one."""
     nodes: int = Field(default=1, ge=1)
     """Machines; start the same command on each by torchrun or SLURM."""
     teacher_device: str | None = None
@@ -363,7 +367,7 @@ def _misfits(config: Experiment) -> Iterator[str]:
         )
     yield from _not_its_own(config)
     yield from _too_coarse(config)
-    yield from _misplaced(training, method)
+    yield from _misplaced(training, method, config.rollout)
     if method.graded and not config.prompts.graded:
         yield (
             "prompts.type: the method needs graded answers, and these prompts have no grader; set "
@@ -428,7 +432,32 @@ def _too_coarse(config: Experiment) -> Iterator[str]:
         )
 
 
-def _misplaced(training: Training, method: AnyMethod) -> Iterator[str]:
+def _not_sharded(training: Training, engine: AnyEngine) -> Iterator[str]:
+    """What FSDP rules out, where weights lie in parts on all devices."""
+    instead = "or take training.strategy: ddp"
+    if training.rollout_parts > 1:
+        yield (
+            "training.rollout_parts: with strategy: fsdp all devices gather weights in one order, so "
+            f"student and teacher cannot work at the same time; set it to 1, {instead}"
+        )
+    if training.precision == "16-mixed":
+        yield (
+            "training.precision: 16-mixed looks for its scale on each device alone, but with strategy: "
+            "fsdp each has a part of the gradient; set bf16-mixed, or take training.strategy: ddp"
+        )
+    if training.teacher_device:
+        yield (
+            "training.teacher_device: with strategy: fsdp every device has a part of the teacher; leave it "
+            f"out, {instead}"
+        )
+    if isinstance(engine, OpenAIEngine):
+        yield (
+            "rollout: a server gets the student's weights from one process, and with strategy: fsdp none "
+            f"has them; take an engine in this process, {instead}"
+        )
+
+
+def _misplaced(training: Training, method: AnyMethod, engine: AnyEngine) -> Iterator[str]:
     """What cannot be done where or when it is said to be."""
     if training.prompts_per_step % training.world:
         yield (
@@ -451,6 +480,10 @@ def _misplaced(training: Training, method: AnyMethod) -> Iterator[str]:
             "training.rollout_parts: method.active_share picks among all answers of a step before any is "
             "scored; set rollout_parts to 1, or method.entropy_threshold in place of the share"
         )
+    if training.strategy == "ddp" and training.world == 1:
+        yield "training.strategy: ddp is for several devices; set training.devices, or leave it out"
+    if training.strategy == "fsdp":
+        yield from _not_sharded(training, engine)
     if training.teacher_device and training.world > 1:
         yield "training.teacher_device: it is for training on one device; each of several has a teacher"
     if training.teacher_device and (fault := _no_device(training.teacher_device)):

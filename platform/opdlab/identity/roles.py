@@ -35,6 +35,7 @@ PACES = (
     "training.head_chunk",
     "training.rollout_rows",
     "training.teacher_device",
+    "training.strategy",
 )
 """How fast it goes and with how much memory; results are the same but for rounding."""
 LUCK = ("seed", "training.seeds")

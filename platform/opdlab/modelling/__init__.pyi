@@ -54,7 +54,12 @@ from .precision import (
     expectation as expectation,
     new_tensors_in_float32 as new_tensors_in_float32,
 )
-from .prefix_law import check_prefixes as check_prefixes, sharded as sharded
+from .prefix_law import check_prefixes as check_prefixes
 from .recomputed import checkpointed as checkpointed, layers_of as layers_of
+from .shards import (
+    ShardedWeights as ShardedWeights,
+    Weights as Weights,
+    WholeWeights as WholeWeights,
+)
 from .vocabulary_loss import slices as slices
 from .wording import Wording as Wording, as_wording as as_wording

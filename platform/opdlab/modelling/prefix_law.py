@@ -27,11 +27,6 @@ _FEW = 9
 _HELD: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
-def sharded(model: nn.Module) -> bool:
-    """Whether several devices must make equally many forwards, however long their rows are."""
-    return any(type(parameter.data) is not Tensor for parameter in model.parameters())
-
-
 @torch.no_grad()
 def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     """Refuse rows of so many tokens where the length of a forward changes what is said after a prefix.
@@ -49,7 +44,7 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     places = [place for place in thresholds(model) if place < end]
     if not places:
         end, places = min(end, _FEW), [1]
-    if _HELD.get(model, 0) >= end or sharded(model):
+    if _HELD.get(model, 0) >= end:
         return
     first, steps = places[0], range(1, _TRIED + 1)
     spread = {first + (end - first) * step // (_TRIED + 1) for step in steps}

@@ -26,7 +26,6 @@ from opdlab.modelling import (
     log_distribution,
     original_length,
     replaced,
-    sharded,
     thresholds,
 )
 from opdlab.shapes import Float, Tensor
@@ -195,7 +194,7 @@ def _fault(
         unlike: whether rows have unequal lengths.
     """
     size = model.config.get_text_config().vocab_size
-    places = [] if sharded(model) else [place for place in thresholds(model) if place < longest]
+    places = [place for place in thresholds(model) if place < longest]
     for place in (6, *places):
         first = max(1, min(place, longest - SAID) - 1)
         lengths = [first, 2 if unlike else first][:rows]

@@ -48,7 +48,7 @@ def states_before_tokens(
 
     Args:
         grouped: whether rows of unlike length may take forwards of their own. Without, there is exactly
-            one forward: what sharded models need, whose ranks must make equally many.
+            one forward: what sharded models need, whose processes go backward together.
 
     Raises:
         ModelError: one forward is not enough for this model's rotary frequencies.

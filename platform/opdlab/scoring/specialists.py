@@ -52,9 +52,12 @@ def score_by_domain(
     patterns = [one.domains for one in specialists]
     mine = [chosen(domain, patterns) for domain in domains]
     pieces = []
-    for number in sorted(set(mine), key=lambda n: -1 if n is None else n):
+    for number in (None, *range(len(specialists))):
         teacher = general if number is None else specialists[number].teacher
         rows = [row for row, each in enumerate(mine) if each == number]
+        if not rows:
+            teacher.stand_by()
+            continue
         piece, place = part(rollout, torch.tensor(rows))
         asked = replace(questions, candidates=candidates[place])
         pieces.append((teacher.score(piece, asked), place))

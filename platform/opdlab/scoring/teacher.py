@@ -26,6 +26,8 @@ from opdlab.modelling import (
     Own,
     Stretch,
     UnsupportedError,
+    Weights,
+    WholeWeights,
     check_prefixes,
     flat_states,
     hooked,
@@ -80,6 +82,8 @@ class Teacher:
         reach: tokens that a pass may take, at most, since the model counts them itself; None for any
             number. Longer rows are scored by whole forwards.
         unproven: places in a text from which the tree has not been held against whole forwards yet.
+        weights: where the model's are. Of sharded ones every process scores equally often, each rows of its
+            own; `stand_by` where it has none.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Teacher:
         self.reach: int | None = None
         self.unproven: list[int] = []
         self.probed = False
+        self.weights: Weights = WholeWeights()
 
     def probe(self) -> Teacher:
         """Try how the model can be scored, against whole forwards; only once, by the first scores at last.
@@ -124,7 +129,8 @@ class Teacher:
         if not self.probed:
             self.probed = True
             try:
-                settle(self)
+                with self.weights.together():
+                    settle(self)
             except Exception:
                 self.probed = False
                 raise
@@ -143,6 +149,16 @@ class Teacher:
                 long that `check_prefixes` refuses them.
         """
         self.probe()
+        with self.weights.together():
+            return self._scores(rollout, questions, finite)
+
+    def stand_by(self) -> None:
+        """Take part in the forwards by which others score."""
+        self.probe()
+        with self.weights.together():
+            pass
+
+    def _scores(self, rollout: Rollout, questions: Questions, finite: bool) -> TeacherScores:
         # What to compute is found on the host: on a device, each number that is looked at is waited for.
         rollout = rollout.host
         (candidates,) = to_host([questions.candidates])

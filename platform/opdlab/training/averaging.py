@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, final
 
 import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from opdlab.errors import ResumeError
 from opdlab.shapes import Tensor
@@ -33,7 +34,7 @@ class WeightAverage:
         """Take in the weights after an optimizer step."""
         self.steps += 1
         if not self.mean:
-            self.mean = [weight.detach().to(_format(weight), copy=True) for weight in self.weights]
+            self.mean = [weight.detach().to(kept_in(weight), copy=True) for weight in self.weights]
             return
         # A checkpoint's are on the CPU.
         self.mean = [m.to(w.device) for m, w in zip(self.mean, self.weights, strict=True)]
@@ -74,8 +75,17 @@ class WeightAverage:
             raise ResumeError(
                 "the checkpoint holds no average of these weights (training.average); start a new run"
             )
-        self.steps, self.mean = state["steps"], state["mean"]
+        self.steps = state["steps"]
+        self.mean = [_like(m, w) for m, w in zip(state["mean"], self.weights)]  # noqa: B905 - or none
 
 
-def _format(weight: Tensor) -> torch.dtype:
+def kept_in(weight: Tensor) -> torch.dtype:
+    """The format in which the average of a weight is kept."""
     return torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
+
+
+def _like(mean: Tensor, weight: Tensor) -> Tensor:
+    """An average as the weight is held: whole, or in parts."""
+    if isinstance(weight, DTensor) and not isinstance(mean, DTensor):
+        return distribute_tensor(mean.to(weight.device), weight.device_mesh, weight.placements)
+    return mean

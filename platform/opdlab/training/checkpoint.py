@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from typing_extensions import override
 
 from opdlab.errors import NonFiniteError, ResumeError, StorageError
+from opdlab.training.reached import local
 
 LAST = "last.ckpt"
+SHARDS = "shards"
+"""Key, and beginning of a folder's name, of tensors that lie beside a checkpoint (`training.sharded`)."""
 _FOLDER = 0x10
 """The bit of a zip member's attributes by which DOS, and torch's reader, know a folder."""
 
@@ -59,12 +64,86 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             partial.unlink(missing_ok=True)
             kept = f"the checkpoint before it, {target}, is whole" if target.exists() else "none"
             raise StorageError(
-                f"a checkpoint could not be written to {target.parent}: {_reason(error)}. Free space "
+                f"a checkpoint could not be written to {target.parent}: {reason(error)}. Free space "
                 f"there and go on with --resume ({kept})"
             ) from error
 
+    @override
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """A whole checkpoint, whatever number of devices wrote it."""
+        checkpoint = read_checkpoint(Path(path))
+        if SHARDS in checkpoint:
+            require_shards(Path(path), checkpoint)
+            return _assembled(Path(path), checkpoint)
+        return checkpoint
 
-def _reason(error: BaseException) -> str:
+
+def _assembled(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """With the tensors that several processes wrote, as one would have written it."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as room:
+        whole = Path(room) / "whole"
+        dcp_to_torch_save(path.parent / checkpoint[SHARDS]["folder"], whole)
+        tensors = torch.load(whole, map_location="cpu", weights_only=True)
+    if "average" in tensors:
+        checkpoint["opdlab"]["average"]["mean"] = list(tensors["average"].values())
+    del checkpoint[SHARDS]
+    optimizer = as_counted(tensors["optimizer"])
+    return {**checkpoint, "state_dict": tensors["state_dict"], "optimizer_states": [optimizer]}
+
+
+def as_counted(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an optimizer whose weights are known by names, by their places."""
+    (group,) = optimizer["param_groups"]
+    state = {place: optimizer["state"][name] for place, name in enumerate(group["params"])}
+    return {"state": state, "param_groups": [{**group, "params": list(range(len(state)))}]}
+
+
+def as_named(optimizer: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The state of an optimizer whose weights are known by their places, by names."""
+    (group,) = optimizer["param_groups"]
+    state = {names[place]: each for place, each in optimizer["state"].items()}
+    return {"state": state, "param_groups": [{**group, "params": list(names)}]}
+
+
+def as_numbered(tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A list as a distributed checkpoint takes it, in order."""
+    return {f"{number:06d}": tensor for number, tensor in enumerate(tensors)}
+
+
+def shard_checksums(folder: Path) -> dict[str, int]:
+    """Of each file in a folder of shards."""
+    return {file.name: _checksum(file) for file in sorted(folder.iterdir())}
+
+
+def require_shards(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose tensors are not those that it was written with.
+
+    Raises:
+        ResumeError: naming the file that is missing or changed.
+    """
+    folder = path.parent / checkpoint[SHARDS]["folder"]
+    for name, known in checkpoint[SHARDS]["files"].items():
+        file = folder / name
+        if not file.is_file() or _checksum(file) != known:
+            raise ResumeError(
+                f"{file}, which belongs to the checkpoint {path}, is "
+                f"{'damaged' if file.is_file() else 'missing'}. Put back a copy of the folder, or remove "
+                "the checkpoint to train from the beginning"
+            )
+
+
+def _checksum(file: Path) -> int:
+    found = 0
+    with file.open("rb") as content:
+        while piece := content.read(1 << 22):
+            found = zlib.crc32(piece, found)
+    return found
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what went wrong, as the system said it where it did."""
     while error.__context__ is not None and not isinstance(error, OSError):
         error = error.__context__
     return str(error).splitlines()[0]
@@ -102,7 +181,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def non_finite(state: Mapping[str, Any]) -> dict[str, int]:
     """How many entries of each weight are NaN or infinite, where there are any."""
     counts = {
-        name: int((~value.isfinite()).sum())
+        name: int((~local(value).isfinite()).sum())
         for name, value in state.items()
         if isinstance(value, torch.Tensor) and value.is_floating_point()
     }

@@ -14,7 +14,7 @@ import torch
 from opdlab.configuration import Experiment
 from opdlab.errors import ModelError, PluginError
 from opdlab.evaluation import Subject
-from opdlab.modelling import reach
+from opdlab.modelling import Weights, WholeWeights, reach
 from opdlab.plugins import returned
 from opdlab.prompts import PromptSource
 from opdlab.records import Problem, Questions, Rollout, Supervision, TeacherScores, is_one_of
@@ -79,6 +79,7 @@ class Collector:
 
     Attributes:
         drawn: prompts used so far, over all devices; with the seed it decides everything random.
+        weights: where the student's are.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Collector:
         self.config, self.subject, self.prompts = config, student, prompts
         self.teacher, self.specialists, self.teacher_ends = teacher, specialists, teacher_ends
         self.drawn = 0
+        self.weights: Weights = WholeWeights()
         self.seconds: dict[str, float] = {}
 
     @property
@@ -195,17 +197,19 @@ class Collector:
         prompts = [self.prompts.prompt(index) for index in indices]
         asked = [prompt for prompt in prompts for _ in range(group)]
         by_student = method.sampler == "student"
-        rollout = returned.sample(
-            self.config.rollout,
-            self.subject.model if by_student else self.teacher.model,
-            [prompt.tokens for prompt in asked],
-            row_seeds(self.config.seed, range(indices.start * group, indices.stop * group)),
-            eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
-            pad_id=self.subject.pad_id,
-            top_k=method.group,
-            vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
-            max_rows=self.config.training.rollout_rows,
-        )
+        weights = self.weights if by_student else self.teacher.weights
+        with weights.sampling():
+            rollout = returned.sample(
+                self.config.rollout,
+                self.subject.model if by_student else self.teacher.model,
+                [prompt.tokens for prompt in asked],
+                row_seeds(self.config.seed, range(indices.start * group, indices.stop * group)),
+                eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
+                pad_id=self.subject.pad_id,
+                top_k=method.group,
+                vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
+                max_rows=self.config.training.rollout_rows,
+            )
         rollout = ended_by(rollout.host, self.subject.eos_ids)
         require_shared(rollout, self.subject.vocabulary)
         problems = [prompt.problem for prompt in asked]

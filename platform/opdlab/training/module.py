@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment, Training
 from opdlab.errors import NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
-from opdlab.modelling import new_tensors_in_float32
+from opdlab.modelling import ShardedWeights, Weights, WholeWeights, new_tensors_in_float32
 from opdlab.peers import failing_together
 from opdlab.prompts import PromptSource
 from opdlab.records import Rollout, TeacherScores
@@ -27,8 +30,14 @@ from opdlab.training.averaging import WeightAverage
 from opdlab.training.checkpoint import non_finite, refuse_non_finite
 from opdlab.training.collect import SMALLEST_SUM, Collected, Collector
 from opdlab.training.measures import SECONDS, Figure, step_metrics, whole_step
-from opdlab.training.objective import Objective, Seen, check_finite, micro_batches
-from opdlab.training.reached import ReachedWeights
+from opdlab.training.objective import (
+    Objective,
+    Seen,
+    check_finite,
+    micro_batches,
+    rows_in_parts,
+)
+from opdlab.training.reached import ReachedWeights, local
 from opdlab.training.whole_step import Place
 
 SMALLEST_SCALE = 2.0**-10  # of the loss in float16, where it is found by trying
@@ -69,6 +78,25 @@ class Distillation(L.LightningModule):
         self.average = average_of(self.student, config.training)
         self.reached = ReachedWeights(self.student)
         self.ruled_out = non_finite(self.state_dict())
+        self.weights: Weights = WholeWeights()
+        self.exported: dict[str, Tensor] | None = None
+        """After the last step of a sharded student: its weights, on the first process's host."""
+
+    def configure_model(self) -> None:
+        """Shard student and teachers where the strategy is FSDP; Lightning calls it on every device."""
+        if self.config.training.strategy != "fsdp" or self.weights.spread:
+            return
+        mesh, policy = self.device_mesh["data_parallel"], mixed_precision(self.config.training)  # pyright: ignore
+        for teacher in self.teachers():
+            teacher.weights = ShardedWeights(teacher.model, mesh, MixedPrecisionPolicy())
+        self.weights = ShardedWeights(self.student, mesh, policy)
+        self.collector.weights = self.objective.weights = self.weights
+        self.average = average_of(self.student, self.config.training)
+        self.reached = ReachedWeights(self.student)
+
+    def teachers(self) -> list[Teacher]:
+        """All of them, the general one first."""
+        return [self.teacher, *(one.teacher for one in self.specialists)]
 
     @property
     def rollout(self) -> Rollout | None:
@@ -122,17 +150,20 @@ class Distillation(L.LightningModule):
 
         Devices exchange gradients once, with the last one; before, each may do as many as it likes.
         """
-        seen = Seen(len(collected.rollout.token), collected.scores.hidden is not None)
+        whole = collected.scores.hidden is not None
+        seen = Seen(len(collected.rollout.token), whole)
         strategy: Any = self.trainer.strategy
         quiet = getattr(strategy, "block_backward_sync", nullcontext)
-        limit = self.config.training.update_tokens
+        groups = rows_in_parts(collected.rollout, self.config.training.update_tokens)
+        # Sharded weights are gathered by all devices in one order.
+        count = ranks.agreed(self.trainer, len(groups)) if self.weights.spread else len(groups)
         loss: Tensor | None = None
-        with failing_together():
-            for last, batch in micro_batches(collected, limit, self.device):
-                losses = self.objective.losses(batch)
+        with self.teacher.weights.head() if whole else nullcontext(), failing_together():
+            for last, batch in micro_batches(collected, groups, self.device, count):
+                share, losses = self.objective.loss(batch)
                 seen.add(batch, losses)
                 # Lightning takes the mean over devices.
-                loss = (batch.weights * losses.loss).sum() * self.trainer.world_size
+                loss = share * self.trainer.world_size
                 if not last:
                     with quiet():
                         self.backward_of(loss)
@@ -173,6 +204,7 @@ class Distillation(L.LightningModule):
         """Look at the gradient, which is the step's own by now, and clip it."""
         weights = [p for p in self.student.parameters() if p.grad is not None]
         total = torch.nn.utils.get_total_norm([p.grad for p in weights])  # pyright: ignore[reportArgumentType]
+        total = total.full_tensor() if isinstance(total, DTensor) else total
         norm = float(total)
         self.metrics["gradient_norm"] = (norm, 1.0)
         self.metrics["learning_rate"] = (float(optimizer.param_groups[0]["lr"]), 1.0)
@@ -203,7 +235,7 @@ class Distillation(L.LightningModule):
         broken = [
             name
             for name, p in self.student.named_parameters()
-            if p.grad is not None and not bool(p.grad.isfinite().all())
+            if p.grad is not None and not bool(local(p.grad).isfinite().all())
         ]
         return f"{broken[0]} and {len(broken) - 1} others" if broken else ""
 
@@ -221,7 +253,7 @@ class Distillation(L.LightningModule):
     def on_fit_start(self) -> None:
         """Put the teachers where the student is, or on the device of their own, and try them there."""
         device = self.config.training.teacher_device or self.device
-        for teacher in (self.teacher, *(one.teacher for one in self.specialists)):
+        for teacher in self.teachers():
             teacher.model.to(device)  # pyright: ignore[reportArgumentType]
             teacher.probe()
 
@@ -231,10 +263,21 @@ class Distillation(L.LightningModule):
         with self.average.applied() if self.average else nullcontext():
             yield
 
+    @contextmanager
+    def whole_student(self) -> Iterator[None]:
+        """For a while the leader may evaluate the student in this process; every process comes here."""
+        with self.averaged(), self.weights.whole():
+            yield
+
+    def save(self, folder: Path) -> None:
+        """Write the student as transformers reads it; of a sharded one what was `exported`."""
+        self.student.save_pretrained(folder, state_dict=self.exported)
+
     def settle(self) -> None:
         """After the last step: give the student the weights that are evaluated and exported."""
         if self.average:
             self.average.apply()
+        self.exported = self.weights.exported()
 
     def configure_optimizers(self) -> Any:
         settings = self.config.training
@@ -256,10 +299,12 @@ class Distillation(L.LightningModule):
     def refuse_non_finite(self) -> None:
         """Stop where the last step has made weights that are no numbers, before they are used or kept."""
         state = {"state_dict": self.state_dict(), "global_step": self.trainer.global_step}
-        refuse_non_finite(state, self.ruled_out)
+        with failing_together():
+            refuse_non_finite(state, self.ruled_out)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        refuse_non_finite(checkpoint, self.ruled_out)
+        with failing_together():
+            refuse_non_finite(checkpoint, self.ruled_out)
         checkpoint["opdlab"] = {
             "drawn": self.collector.drawn,
             "random_state": random_state(self.device),
@@ -294,6 +339,12 @@ def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None
     torch.set_rng_state(state["cpu"])
     if device.type != "cpu" and device.type in state:
         torch.get_device_module(device).set_rng_state(state[device.type], device)
+
+
+def mixed_precision(settings: Training) -> MixedPrecisionPolicy:
+    """What a sharded student is gathered and its gradients are summed in; weights stay as they are."""
+    low = torch.bfloat16 if settings.precision == "bf16-mixed" else None
+    return MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
 
 
 def average_of(student: PreTrainedModel, settings: Training) -> WeightAverage | None:

@@ -10,7 +10,7 @@ import torch
 from opdlab.configuration import Experiment
 from opdlab.errors import NonFiniteError
 from opdlab.evaluation import Subject
-from opdlab.modelling import TokenLosses, checkpointed, chunked_loss
+from opdlab.modelling import TokenLosses, Weights, WholeWeights, checkpointed, chunked_loss
 from opdlab.plugins import returned
 from opdlab.records import Rollout, Supervision
 from opdlab.scoring import Teacher, part, parts_of, states_before_tokens
@@ -48,21 +48,31 @@ def row_groups(lengths: Int[Tensor, "B"], tokens: int) -> list[Int[Tensor, "b"]]
     return [torch.tensor(sorted(group)) for group in groups]
 
 
+def rows_in_parts(rollout: Rollout, tokens: int) -> list[Int[Tensor, "b"]]:
+    """Rows of a step's answers in parts of at most so many tokens, prompts included."""
+    return row_groups(rollout.prompt_lengths + rollout.response_lengths, tokens)
+
+
 def micro_batches(
-    collected: Collected, tokens: int, device: torch.device
+    collected: Collected, groups: list[Int[Tensor, "b"]], device: torch.device, count: int
 ) -> Iterator[tuple[bool, MicroBatch]]:
-    """A step's answers in parts of at most so many tokens, prompts included; True with the last one."""
+    """A step's answers in parts; True with the last one.
+
+    Args:
+        groups: rows of each part.
+        count: parts that are wanted; those beyond have one row, which no token weighs anything in.
+    """
     rollout = collected.rollout
-    groups = row_groups(rollout.prompt_lengths + rollout.response_lengths, tokens)
-    for number, rows in enumerate(groups):
+    for number in range(count):
+        rows = groups[number] if number < len(groups) else groups[0][:1]
         piece, place = part(rollout, rows)
         supervision, hidden = collected.supervision, collected.scores.hidden
-        if len(groups) > 1:
+        if count > 1:
             supervision = supervision[place]
             hidden = None if hidden is None else hidden[to_device(place, hidden.device)]
-        weights = to_device(collected.weights[place], device)
+        weights = to_device(collected.weights[place], device) * (number < len(groups))
         parts = (place, hidden, supervision.to(device), weights)
-        yield number == len(groups) - 1, MicroBatch(piece.to(device), *parts)
+        yield number == count - 1, MicroBatch(piece.to(device), *parts)
 
 
 class Objective:
@@ -70,13 +80,23 @@ class Objective:
 
     def __init__(self, config: Experiment, student: Subject, teacher: Teacher) -> None:
         self.training, self.student, self.teacher = config.training, student, teacher
+        self.weights: Weights = WholeWeights()
         self.token_loss = returned.TokenLoss(config.method)
+
+    def loss(self, batch: MicroBatch) -> tuple[Float[Tensor, ""], TokenLosses]:
+        """The batch's share of the step's mean, with the gradient, and what every token has of it."""
+
+        def work() -> tuple[Tensor, TokenLosses]:
+            losses = self.losses(batch)
+            return (batch.weights * losses.loss).sum(), losses
+
+        return self.weights.run(work)
 
     def losses(self, batch: MicroBatch) -> TokenLosses:
         """Of every response token."""
         model = self.student.model
         with checkpointed(model, self.training.activation_checkpointing):
-            states = states_before_tokens(model, batch.rollout)
+            states = states_before_tokens(model, batch.rollout, grouped=not self.weights.spread)
         return chunked_loss(
             model,
             states,

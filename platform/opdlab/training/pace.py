@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, final
 
@@ -21,7 +22,7 @@ class Pace(L.Callback, ABC):
     def __init__(self, folder: Path, stop: StopRequest) -> None:
         self.folder = folder
         self.stop = stop
-        self.step = self.saved = 0
+        self.step = self.saved = self.steps = 0
         self.enough = False
         """Whether training is to end after this step for what was seen in it."""
 
@@ -29,11 +30,21 @@ class Pace(L.Callback, ABC):
     def record(self, module: Distillation, metrics: dict[str, float]) -> None:
         """Take note of an optimizer step."""
 
+    @abstractmethod
+    def keep(self, module: Distillation) -> None:
+        """Save a copy of the student."""
+
+    def due(self, every: int) -> bool:
+        """Whether something that is done every so many steps, but for the last, is to be done now."""
+        return bool(every) and self.step % every == 0 and self.step < self.steps
+
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # By now Lightning has put its own handlers in place, which end a fit after any step.
         self.stop.listen()
         self.step = self.saved = trainer.global_step
+        assert isinstance(pl_module, Distillation)
+        self.steps = pl_module.config.training.steps
 
     @override
     def on_train_batch_end(
@@ -48,7 +59,19 @@ class Pace(L.Callback, ABC):
         self.step = trainer.global_step
         if pl_module.average:
             pl_module.average.update()
-        self.record(pl_module, pl_module.step_record())
+        metrics = pl_module.step_record()
+        with (
+            pl_module.whole_student()
+            if self.due(pl_module.config.evaluation.every)
+            else nullcontext()
+        ):
+            self.record(pl_module, metrics)
+        if self.due(pl_module.config.training.keep_every):
+            pl_module.refuse_non_finite()
+            with pl_module.averaged():
+                pl_module.exported = pl_module.weights.exported()
+                self.keep(pl_module)
+            pl_module.exported = None
         if not pl_module.whole:
             return  # a checkpoint now would lose the epochs that a rollout still has
         signum = ranks.agreed(trainer, self.stop.signum or 0)
@@ -68,6 +91,10 @@ class Follow(Pace):
 
     @override
     def record(self, module: Distillation, metrics: dict[str, float]) -> None:
+        pass
+
+    @override
+    def keep(self, module: Distillation) -> None:
         pass
 
 

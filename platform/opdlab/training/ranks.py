@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from opdlab.configuration import Training
+from opdlab.training.sharded import ShardedStrategy
 
 Row = TypeVar("Row")
 # Followers wait while the leader evaluates, which may take hours.
@@ -35,6 +36,8 @@ def rank(training: Training) -> int:
 
 def strategy(training: Training) -> Strategy | str:
     """Lightning's way to the devices that are asked for."""
+    if training.strategy == "fsdp":
+        return ShardedStrategy(training.world, PATIENCE)
     several = training.devices * training.nodes > 1
     return DDPStrategy(timeout=PATIENCE) if several else "auto"
 

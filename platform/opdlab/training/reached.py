@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from opdlab.configuration import Training
 from opdlab.shapes import Tensor
@@ -57,8 +58,13 @@ def _looked_at(model: nn.Module) -> list[nn.Parameter]:
     return trained[:: max(1, len(trained) // LOOKED_AT)]
 
 
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 @torch.no_grad()
 def _sample(tensors: Sequence[Tensor]) -> Tensor:
     """A copy of some of their entries."""
-    flat = [one.detach().flatten() for one in tensors]
+    flat = [local(one.detach()).flatten() for one in tensors]
     return torch.cat([one[:: max(1, len(one) // OF_EACH)][:OF_EACH] for one in flat])

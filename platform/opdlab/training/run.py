@@ -8,7 +8,7 @@ import shlex
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any
@@ -272,15 +272,19 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
             fit(module, config.training, Watch(tracker, session.stop, config.training, owner))
         folder = tracker.folder / "model"
         with whole_folder(folder) as partial:
-            pair.student.save_pretrained(partial)
+            module.save(partial)
             pair.tokenizer.save_pretrained(partial)
             models.sign(partial, execution.id)
         if config.tracking.weights:
             tracker.artifact(folder, "model")
         if not config.evaluation.benchmarks:
             return
-        with session.phase(f"evaluate {name}"), working(pair.student, config):
-            measure(module.subject, config.evaluation, tracker, owner, session.stop.check)
+        student, subject = pair.student, module.subject
+        if module.exported is not None:
+            student = models.load_model(str(folder), None, config.student.dtype)
+            subject = replace(subject, model=student)
+        with session.phase(f"evaluate {name}"), working(student, config):
+            measure(subject, config.evaluation, tracker, owner, session.stop.check)
 
 
 def describe(

@@ -83,17 +83,16 @@ class Watch(Pace):
         self.progress.figures = figures(metrics)
         self._alarm(metrics)
         self.progress.update(self.task, completed=self.step)
-        every, evaluated = module.config.evaluation.every, 0.0
-        if every and self.step % every == 0 and self.step < module.config.training.steps:
+        evaluated = 0.0
+        if self.due(module.config.evaluation.every):
             began = perf_counter()
-            with module.averaged():
-                samples = evaluation.evaluate(
-                    module.subject,
-                    module.config.evaluation,
-                    replace(self.owner, step=self.step),
-                    self.tracker.folder / "samples",
-                    self.stop.check,
-                )
+            samples = evaluation.evaluate(
+                module.subject,
+                module.config.evaluation,
+                replace(self.owner, step=self.step),
+                self.tracker.folder / "samples",
+                self.stop.check,
+            )
             evaluated = perf_counter() - began
             metrics |= evaluation.headline(samples) | {"seconds/evaluation": evaluated}
         self.tracker.log(metrics, self.step)
@@ -101,10 +100,11 @@ class Watch(Pace):
         if tables and self.step % tables == 0 and module.rollout and module.scores:
             columns = rollout_table(module.rollout, module.scores, module)
             self.tracker.table(columns, f"rollouts-{self.step:06d}.json")
-        keep, last = module.config.training.keep_every, module.config.training.steps
-        if keep and self.step % keep == 0 and self.step < last:
-            keep_copy(module, self.folder / STUDENTS / f"step-{self.step:06d}")
         self.logging = perf_counter() - started - evaluated
+
+    @override
+    def keep(self, module: Distillation) -> None:
+        keep_copy(module, self.folder / STUDENTS / f"step-{self.step:06d}")
 
 
 def figures(metrics: Mapping[str, float]) -> str:
@@ -163,13 +163,7 @@ def rounded(values: Any) -> list[float | str | None]:
 
 
 def keep_copy(module: Distillation, folder: Path) -> None:
-    """Save the student as it is now; the folder is whole or not there.
-
-    Raises:
-        NonFiniteError: its weights are not finite.
-    """
-    module.refuse_non_finite()
+    """Save the student as it is now; the folder is whole or not there."""
     with whole_folder(folder) as partial:
-        with module.averaged():
-            module.student.save_pretrained(partial)
+        module.save(partial)
         module.subject.tokenizer.save_pretrained(partial)
