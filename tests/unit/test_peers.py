@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from datetime import timedelta
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-import torch
+from two_processes import TWO, in_two_processes
 
 from opdlab.errors import ServerError
-from opdlab.peers import failing_together, gathered, several_processes
+from opdlab.peers import failing_together, gathered, meet, several_processes
 
-TWO = 2
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
@@ -46,56 +42,57 @@ def first(rank: int) -> None:
     broken(1 - rank)
 
 
-def take_part(rank: int, place: Path, work: Callable[[int], None], said: Connection) -> None:
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{place}",
-        rank=rank,
-        world_size=TWO,
-        timeout=timedelta(seconds=60),
-    )
-    try:
+def told(work: Callable[[int], None]) -> Callable[[int], str]:
+    """What a process says at its end."""
+
+    def at_the_end(rank: int) -> str:
         assert several_processes()
         with failing_together():
             work(rank)
-        said.send("went on")
-    except Exception as error:  # noqa: BLE001 - what it raised is what is looked at
-        said.send(f"{type(error).__name__}: {error}")
-    finally:
-        torch.distributed.destroy_process_group()
+        return "went on"
 
-
-def together(place: Path, work: Callable[[int], None]) -> list[str]:
-    """What each of two processes ended with."""
-    fork = multiprocessing.get_context("fork")
-    pipes = [fork.Pipe(duplex=False) for _ in range(TWO)]
-    processes = [
-        fork.Process(target=take_part, args=(rank, place / "store", work, pipe[1]))
-        for rank, pipe in enumerate(pipes)
-    ]
-    for process in processes:
-        process.start()
-    found = [pipe[0].recv() for pipe in pipes]
-    for process in processes:
-        process.join()
-    return found
+    return at_the_end
 
 
 @pytest.mark.parametrize("work", [at_the_end, before_others_gather, inside])
 def test_all_processes_end_by_the_fault_of_one(tmp_path: Path, work: Callable[[int], None]) -> None:
     reason = "ServerError: the server has other weights"
     everywhere = f"PeerError: training process 1 failed, and all end with it: {reason}"
-    assert together(tmp_path, work) == [everywhere] * TWO
+    assert in_two_processes(tmp_path, told(work)) == [everywhere] * TWO
 
 
 def test_the_first_process_raises_its_own_fault(tmp_path: Path) -> None:
-    own, other = together(tmp_path, first)
+    own, other = in_two_processes(tmp_path, told(first))
     assert own == "ServerError: the server has other weights"
     assert other.startswith("PeerError: training process 0 failed")
 
 
 def test_where_nothing_fails_all_go_on(tmp_path: Path) -> None:
-    assert together(tmp_path, lambda rank: None) == ["went on"] * TWO
+    assert in_two_processes(tmp_path, told(lambda rank: None)) == ["went on"] * TWO
+
+
+def unequally_often(rank: int) -> None:
+    """As forwards of which each process has as many as its rows take, but all take part in every one."""
+    made = []
+    with failing_together(still=lambda: made.append("with another")):
+        for _ in range(1 + 3 * rank):
+            meet(True)
+            made.append("own")
+    assert made == (["own"] + ["with another"] * 3 if rank == 0 else ["own"] * 4)
+
+
+def in_the_midst(rank: int) -> None:
+    with failing_together(still=lambda: None):
+        meet(True)
+        if rank == 1:
+            meet(True)
+            broken(rank)
+
+
+def test_a_process_that_is_ready_takes_part_in_what_others_still_do(tmp_path: Path) -> None:
+    assert in_two_processes(tmp_path, told(unequally_often)) == ["went on"] * TWO
+    found = in_two_processes(tmp_path, told(in_the_midst))
+    assert all(one.startswith("PeerError: training process 1 failed") for one in found), found
 
 
 def test_one_process_alone_raises_what_it_raises() -> None:
