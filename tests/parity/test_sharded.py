@@ -5,6 +5,7 @@ The processes have rows of unequal number and length, so they make unequal numbe
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any

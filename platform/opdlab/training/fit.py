@@ -72,12 +72,14 @@ def fit(module: Distillation, settings: Training, pace: Pace) -> None:
         if not ranks.rank(settings):
             console.print(f"going on from {path}")
     trainer = trainer_of(settings, pace, last)
-    trainer.fit(module, turns(settings), ckpt_path=path if is_there(path) else None)  # pyright: ignore[reportArgumentType]
-    # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
-    if signum := ranks.agreed(trainer, pace.stop.signum or 0):
-        raise Stopped(signum)
-    trainer.save_checkpoint(path)
-    module.settle()
+    begun = path if is_there(path) else None
+    with ranks.naming_the_lost(settings.world > 1) as pace.over:
+        trainer.fit(module, turns(settings), ckpt_path=begun)  # pyright: ignore[reportArgumentType]
+        # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
+        if signum := ranks.agreed(trainer, pace.stop.signum or 0):
+            raise Stopped(signum)
+        trainer.save_checkpoint(path)
+        module.settle()
 
 
 def _last_step(settings: Training, folder: Path, reached: int) -> int:

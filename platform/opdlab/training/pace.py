@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from pathlib import Path
+from threading import Event
 from typing import Any, final
 
 import lightning as L
@@ -25,6 +26,8 @@ class Pace(L.Callback, ABC):
         self.step = self.saved = self.steps = 0
         self.enough = False
         """Whether training is to end after this step for what was seen in it."""
+        self.over = Event()
+        """Set when the training has ended, however."""
 
     @abstractmethod
     def record(self, module: Distillation, metrics: dict[str, float]) -> None:
@@ -42,6 +45,7 @@ class Pace(L.Callback, ABC):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # By now Lightning has put its own handlers in place, which end a fit after any step.
         self.stop.listen()
+        ranks.give_time(self.over)
         self.step = self.saved = trainer.global_step
         assert isinstance(pl_module, Distillation)
         self.steps = pl_module.config.training.steps

@@ -19,7 +19,18 @@ from transformers import PreTrainedModel
 
 from opdlab import tracking
 from opdlab.configuration import Experiment, Model, Repeat, loader, repeats
-from opdlab.console import BOLD, DIM, END, YELLOW, Stopped, StopRequest, console, die_with, quieten
+from opdlab.console import (
+    ALARM,
+    BOLD,
+    DIM,
+    END,
+    YELLOW,
+    Stopped,
+    StopRequest,
+    console,
+    die_with,
+    quieten,
+)
 from opdlab.errors import NonFiniteError, PeerError
 from opdlab.evaluation import comparison, measure, over_seeds, require
 from opdlab.files import claimed, whole_folder
@@ -189,6 +200,13 @@ def follow(config: Experiment, resume: bool) -> None:
                 # The leader meets the same and says why. It would be killed if a process that it started
                 # ended with an error.
                 return
+            except Exception as error:
+                # The leader finds the connection closed.
+                number = ranks.rank(config.training)
+                console.print(
+                    f"{ALARM}training process {number}: {type(error).__name__}: {error}{END}"
+                )
+                raise
 
 
 def run_all(session: Session, config: Experiment, pair: Pair) -> None:
