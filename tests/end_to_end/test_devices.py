@@ -12,6 +12,7 @@ import pytest
 import torch
 from end_to_end.laboratory import Laboratory, comparable, wait_for_step
 from end_to_end.warm import start
+from transformers import LlamaForCausalLM
 
 STEPS = 6
 TWO = {
@@ -19,12 +20,16 @@ TWO = {
     "training__accelerator": "cpu",
     "training__update_tokens": 40,  # other numbers of micro-batches on each
 }
+SHARDED = {**TWO, "training__strategy": "fsdp"}
 
 
 def write(laboratory: Laboratory, **changes: Any) -> Path:
     """An experiment of two runs, so that the second training finds the processes of the first."""
-    shared = {"training__steps": STEPS, "training__gradient_clip": 0, "method__support": "sampled"}
-    runs = [{"name": "opd", "set": {"method": {"type": "opd"}}}, {"name": "lgr", "set": {}}]
+    shared = {"training__steps": STEPS, "training__gradient_clip": 0, "training__average": "ema"}
+    runs = [
+        {"name": "opd", "set": {"method": {"type": "opd"}}},
+        {"name": "lgr", "set": {"method.support": "sampled"}},
+    ]
     return laboratory.write(**shared, runs=runs, **changes)
 
 
@@ -41,20 +46,63 @@ def two(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Laboratory:
     return laboratory
 
 
-def test_two_devices_train_what_one_trains_on_all_their_prompts(
-    two: Laboratory, laboratory: Laboratory
-) -> None:
-    laboratory.run("train", write(laboratory))
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Laboratory:
+    laboratory = Laboratory(tmp_path_factory.mktemp("one") / "laboratory", store)
+    finish(start("train", write(laboratory)))
+    return laboratory
+
+
+def require_same(one: Laboratory, several: Laboratory) -> None:
+    """Weights and records of one device, but for rounding."""
     for run in ("opd", "lgr"):
-        one_weights, two_weights = laboratory.weights(run), two.weights(run)
+        one_weights, weights = one.weights(run), several.weights(run)
+        assert one_weights.keys() == weights.keys()
         for name, weight in one_weights.items():
-            torch.testing.assert_close(two_weights[name], weight, rtol=1e-3, atol=1e-5)
-        rows = zip(laboratory.metrics(run), two.metrics(run), strict=True)
-        for one, both in rows:
-            assert both["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-3)
-            for name in one.keys() - {"step", "time", "tokens_per_second"}:
+            torch.testing.assert_close(weights[name], weight, rtol=1e-3, atol=1e-5)
+        rows = zip(one.metrics(run), several.metrics(run), strict=True)
+        for alone, all_ in rows:
+            assert all_["gradient_norm"] == pytest.approx(alone["gradient_norm"], rel=1e-3)
+            for name in alone.keys() - {"step", "time", "tokens_per_second"}:
                 if not name.startswith("seconds/"):
-                    assert both[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), name
+                    assert all_[name] == pytest.approx(alone[name], rel=1e-3, abs=1e-5), name
+
+
+def test_two_devices_train_what_one_trains_on_all_their_prompts(
+    two: Laboratory, one: Laboratory
+) -> None:
+    require_same(one, two)
+
+
+def test_a_sharded_training_goes_on_on_another_number_of_devices(
+    one: Laboratory, laboratory: Laboratory
+) -> None:
+    often = {
+        "training__checkpoint_every": 1,
+        "training__keep_every": 2,
+        "training__accelerator": "cpu",
+        "evaluation__every": 2,
+    }
+    process = start("train", write(laboratory, **{**often, **SHARDED}))
+    wait_for_step(laboratory, 2, process)
+    (follower,) = psutil.Process(process.pid).children()
+    follower.kill()
+    assert "training process 1" in finish(process, 1)
+
+    process = start("train", write(laboratory, **often), "--resume")
+    wait_for_step(laboratory, 4, process)
+    process.send_signal(signal.SIGTERM)
+    finish(process, 143)
+
+    finish(start("train", write(laboratory, **{**often, **SHARDED}), "--resume"))
+    metrics = laboratory.metrics("lgr")
+    assert [row["step"] for row in metrics if "math/short/mean_at_2" in row] == [2, 4]
+    kept = laboratory.output / "small-001" / "lgr" / "students" / "step-000002"
+    assert LlamaForCausalLM.from_pretrained(kept).dtype == torch.float32
+    for run in ("opd", "lgr"):
+        one_weights, weights = one.weights(run), laboratory.weights(run)
+        for name, weight in one_weights.items():
+            torch.testing.assert_close(weights[name], weight, rtol=1e-3, atol=1e-5)
 
 
 def test_only_the_leader_writes(two: Laboratory) -> None:

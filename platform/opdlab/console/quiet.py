@@ -13,7 +13,8 @@ def quieten() -> None:
 
     transformers_logging.disable_progress_bar()
     disable_progress_bars()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning asks torch in a way that torch has renamed.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # The scaler of `16-mixed` may pass over the first steps, and torch takes that for a mistake.

@@ -10,11 +10,12 @@ from opdlab.identity.execution import EXECUTION, Execution
 from opdlab.identity.measurement import Measurement, Owner
 from opdlab.identity.measurements import MEASUREMENTS, add, latest, read
 from opdlab.identity.model_id import ModelId
-from opdlab.identity.roles import learned
+from opdlab.identity.roles import PACES, learned
 
 __all__ = [
     "EXECUTION",
     "MEASUREMENTS",
+    "PACES",
     "Execution",
     "Measurement",
     "ModelId",

@@ -36,6 +36,8 @@ PACES = (
     "training.rollout_rows",
     "training.teacher_device",
     "training.strategy",
+    "training.devices",
+    "training.nodes",
 )
 """How fast it goes and with how much memory; results are the same but for rounding."""
 LUCK = ("seed", "training.seeds")

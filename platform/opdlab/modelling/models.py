@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from opdlab.errors import DataError, ModelError, OutOfReachError
 from opdlab.files import is_there, read_file, read_json, shipped, write_whole
 from opdlab.identity import ModelId
+from opdlab.shapes import Tensor
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -522,11 +524,21 @@ def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _state(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """What `state_dict` holds; asked for that, a sharded model that was gathered would be parted again."""
+    yield from model.named_parameters(remove_duplicate=False)
+    for prefix, module in model.named_modules():
+        for name, buffer in module.named_buffers(prefix, recurse=False):
+            if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                yield name, buffer
+
+
 def weights_sha256(model: PreTrainedModel) -> str:
     """SHA-256 over names, types, shapes and bytes of all weights, wherever they were loaded from."""
     digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
+    for name, weight in sorted(_state(model), key=itemgetter(0)):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-        flat = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        # A copy: memory that numpy has seen cannot be given back, as that of gathered weights is.
+        flat = weight.detach().to("cpu", copy=True).contiguous().reshape(-1).view(torch.uint8)
         digest.update(flat.numpy().data)
     return digest.hexdigest()

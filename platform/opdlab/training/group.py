@@ -14,7 +14,7 @@ from opdlab.configuration import Experiment, loader
 from opdlab.console import END, YELLOW, console
 from opdlab.errors import ConfigError, ResumeError
 from opdlab.files import is_there, natural, read_json, write_whole
-from opdlab.identity import new_id
+from opdlab.identity import PACES, new_id
 from opdlab.tracking import make_output
 
 STATE = "experiment.json"
@@ -121,9 +121,12 @@ def last_group(config: Experiment) -> Group:
 
 
 def _differing(folder: Path, config: Experiment) -> list[str]:
-    """Keys in which an execution's configuration is another one; where it lies may have changed."""
+    """Keys in which an execution's configuration is another one.
+
+    Where it lies may have changed, and on how many devices and with how much memory it trains.
+    """
     before = loader.load_experiment(folder / CONFIG).model_dump(mode="json")
-    return sorted(differences(before, config.model_dump(mode="json")) - {"output"})
+    return sorted(differences(before, config.model_dump(mode="json")) - {"output", *PACES})
 
 
 def differences(before: Any, now: Any, path: str = "") -> set[str]:

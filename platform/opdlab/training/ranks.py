@@ -77,10 +77,7 @@ def naming_the_lost(several: bool) -> Iterator[Event]:
     except RuntimeError as error:
         if not several or isinstance(error, OpdlabError) or not _of_the_group(error):
             raise
-        first = str(error).partition("\n")[0]
-        raise PeerError(
-            f"{_lost()}; --resume goes on from the last checkpoint ({first})"
-        ) from error
+        raise PeerError(f"{_lost()}; --resume goes on from the last checkpoint") from error
     finally:
         over.set()
 
