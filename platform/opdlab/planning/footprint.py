@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.initialization import no_init_weights
 
 from opdlab.configuration import Experiment, Model
+from opdlab.errors import ModelError
 from opdlab.modelling import (
     KeyStore,
     Lines,
@@ -52,6 +53,7 @@ class Footprint:
     Attributes:
         kind: class of the model in transformers.
         parameters: numbers in all weights, tied ones once.
+        layered: those of them in layers, which training that is sharded gathers one at a time.
         bytes: of one weight.
         cache: numbers that sampling keeps of one token, over all layers.
         attended: numbers of the keys and values of one token, over all layers, which scoring keeps.
@@ -62,6 +64,7 @@ class Footprint:
     width: int
     vocabulary: int
     parameters: int
+    layered: int
     bytes: int
     cache: int
     attended: int
@@ -70,6 +73,11 @@ class Footprint:
     def weights(self) -> int:
         """Bytes of all weights."""
         return self.parameters * self.bytes
+
+    @property
+    def gathered(self) -> int:
+        """Numbers that a device has whole at a time where weights are sharded: two layers, and the rest."""
+        return self.parameters - self.layered + 2 * self.layered // self.layers
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ def sizes(config: PretrainedConfig, dtype: torch.dtype) -> Footprint:
     with _without_content():
         made = _build(config, dtype).eval()
         parameters = sum(p.numel() for p in made.parameters())
+        layered = sum(p.numel() for layer in _layers(made) for p in layer.parameters())
         cached = _cached_numbers(made)
         attended = _attended_numbers(made) or cached
     text = config.get_text_config()
@@ -108,10 +117,18 @@ def sizes(config: PretrainedConfig, dtype: torch.dtype) -> Footprint:
         width=text.hidden_size,
         vocabulary=text.vocab_size,
         parameters=parameters,
+        layered=layered,
         bytes=dtype.itemsize,
         cache=cached,
         attended=attended,
     )
+
+
+def _layers(model: Any) -> list[torch.nn.Module]:
+    try:
+        return layers_of(model)
+    except ModelError:
+        return []
 
 
 def _cached_numbers(model: Any) -> int:
@@ -359,12 +376,19 @@ def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
     # Of the teacher, for the whole step: losses over its distribution make its words from them again.
     width = teacher_config.get_text_config().hidden_size * models.DTYPES[one.dtype].itemsize
     held_states = width * rows * experiment.rollout.max_new_tokens if method.full else 0
+    sharded = training.strategy == "fsdp"
+    parts = training.world if sharded else 1
     trained = Memory(
-        held={"student weights": weights, "AdamW, two moments": 2 * weights},
+        held={
+            "student weights": weights // parts,
+            "AdamW, two moments": 2 * weights // parts,
+        },
         passing={
             "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length
+            + (student.parameters * working.itemsize if sharded else 0)
             + (packed(config, dtype) if device.type == "cpu" else casts),
-            "updating (gradients, activations, logits)": weights
+            "updating (gradients, activations, logits)": weights // parts
+            + (2 * student.gathered * working.itemsize if sharded else 0)
             + activations(
                 config,
                 updated,
@@ -378,12 +402,15 @@ def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
             + held_states,
         },
     )
+    teachers = [teacher, *(footprint(one) for one in experiment.specialists)]
     frozen = Memory(
         held={
-            "teacher weights": teacher.weights
-            + sum(footprint(one).weights for one in experiment.specialists)
+            "teacher weights": sum(one.weights for one in teachers) // parts,
         },
-        passing={"scoring (keys, values, states)": scored},
+        passing={
+            "scoring (keys, values, states)": scored
+            + (max(one.gathered * one.bytes for one in teachers) if sharded else 0)
+        },
     )
     if (teacher_device.type, teacher_device.index or 0) == (device.type, device.index or 0):
         return {"": Memory(trained.held | frozen.held, trained.passing | frozen.passing)}

@@ -299,8 +299,7 @@ class Distillation(L.LightningModule):
     def refuse_non_finite(self) -> None:
         """Stop where the last step has made weights that are no numbers, before they are used or kept."""
         state = {"state_dict": self.state_dict(), "global_step": self.trainer.global_step}
-        with failing_together():
-            refuse_non_finite(state, self.ruled_out)
+        refuse_non_finite(state, self.ruled_out)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         with failing_together():

@@ -12,6 +12,7 @@ import lightning as L
 from typing_extensions import override
 
 from opdlab.console import Stopped, StopRequest
+from opdlab.peers import failing_together
 from opdlab.training import ranks
 from opdlab.training.checkpoint import LAST
 from opdlab.training.module import Distillation
@@ -71,7 +72,8 @@ class Pace(L.Callback, ABC):
         ):
             self.record(pl_module, metrics)
         if self.due(pl_module.config.training.keep_every):
-            pl_module.refuse_non_finite()
+            with failing_together():
+                pl_module.refuse_non_finite()
             with pl_module.averaged():
                 pl_module.exported = pl_module.weights.exported()
                 self.keep(pl_module)

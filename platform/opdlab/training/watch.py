@@ -163,7 +163,12 @@ def rounded(values: Any) -> list[float | str | None]:
 
 
 def keep_copy(module: Distillation, folder: Path) -> None:
-    """Save the student as it is now; the folder is whole or not there."""
+    """Save the student as it is now; the folder is whole or not there.
+
+    Raises:
+        NonFiniteError: its weights are not finite.
+    """
+    module.refuse_non_finite()
     with whole_folder(folder) as partial:
         module.save(partial)
         module.subject.tokenizer.save_pretrained(partial)
