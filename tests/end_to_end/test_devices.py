@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,29 @@ def one(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Laboratory:
     return laboratory
 
 
+def two_nodes(file: Path, *arguments: str) -> None:
+    """Train as two machines with a device each do, started by torchrun."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    command = ["--no-python", "opdlab", "train", str(file), "training.nodes=2", *arguments]
+    folder = Path(sys.executable).parent
+    path = os.pathsep.join([str(folder), os.environ["PATH"]])
+    nodes = [
+        subprocess.Popen(
+            [folder / "torchrun", *place, f"--node-rank={rank}", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PATH": path},
+        )
+        for rank in range(2)
+    ]
+    for node in nodes:
+        finish(node)
+
+
 def require_same(one: Laboratory, several: Laboratory) -> None:
     """Weights and records of one device, but for rounding."""
     for run in ("opd", "lgr"):
@@ -94,7 +120,7 @@ def test_a_sharded_training_goes_on_on_another_number_of_devices(
     process.send_signal(signal.SIGTERM)
     finish(process, 143)
 
-    finish(start("train", write(laboratory, **{**often, **SHARDED}), "--resume"))
+    two_nodes(write(laboratory, **{**often, **SHARDED, "training__devices": 1}), "--resume")
     metrics = laboratory.metrics("lgr")
     assert [row["step"] for row in metrics if "math/short/mean_at_2" in row] == [2, 4]
     kept = laboratory.output / "small-001" / "lgr" / "students" / "step-000002"

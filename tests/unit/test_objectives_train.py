@@ -328,6 +328,18 @@ def test_combinations_known_to_be_wrong_are_refused_with_line_key_and_reason(
         ),
         ("{type: opd}", "training.teacher_device=gpu1", "names no device"),
         ("{type: opd}", "training={steps: 9, devices: 2, teacher_device: cpu}", "one device"),
+        ("{type: opd}", "training={steps: 9, strategy: ddp}", "for several devices"),
+        (
+            "{type: opd}",
+            "training={steps: 9, strategy: fsdp, rollout_parts: 2}",
+            "at the same time",
+        ),
+        (
+            "{type: opd}",
+            "training={steps: 9, strategy: fsdp, precision: 16-mixed}",
+            "set bf16-mixed",
+        ),
+        ("{type: opd}", "training={steps: 9, strategy: fsdp, teacher_device: cpu}", "a part of"),
         ("{type: grpo}", "rollout.group_size=1", "its gradient is zero"),
         ("{type: sft}", "training.mask.entropy_share=0.5", "the answers are the teacher's"),
         ("{type: opd}", "training.mask={first: 5, last: 2}", "must not be below"),
@@ -361,6 +373,13 @@ def test_what_does_not_fit_the_method_is_refused(
     path.write_text(BASE.replace("METHOD", method))
     with pytest.raises(ConfigError, match=reason):
         load(path, [override])
+
+
+def test_a_student_in_parts_is_not_sampled_by_a_server(tmp_path: Path) -> None:
+    path = tmp_path / "refused.yaml"
+    path.write_text(BASE.replace("METHOD", "{type: opd}"))
+    with pytest.raises(ConfigError, match="with strategy: fsdp none has them"):
+        load(path, ["rollout={type: openai}", "training.strategy=fsdp"])
 
 
 @pytest.mark.parametrize(

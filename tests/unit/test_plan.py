@@ -90,6 +90,24 @@ def test_memory_is_held_and_passing(experiment: Experiment):
     assert needed.peak == sum(needed.held.values()) + max(needed.passing.values())
 
 
+def test_devices_that_hold_parts_of_the_weights_are_counted_so(experiment: Experiment):
+    parts = {"strategy": "fsdp", "devices": 2}
+    sharded = experiment.model_copy(
+        update={"training": experiment.training.model_copy(update=parts)}
+    )
+    (whole,) = memory(experiment, longest_prompt=30).values()
+    (shared,) = memory(sharded, longest_prompt=30).values()
+    for what, size in whole.held.items():
+        assert shared.held[what] == size // 2, what
+    student = footprint(experiment.student)
+    one_layer = student.layered // student.layers
+    assert student.gathered == student.parameters - student.layered + 2 * one_layer
+    assert 0 < student.gathered < student.parameters
+    # To sample, each has the student whole.
+    sampling = "sampling (keys and values)"
+    assert shared.passing[sampling] == whole.passing[sampling] / 2 + student.weights
+
+
 def test_a_teacher_on_a_device_of_its_own_is_counted_there(experiment: Experiment):
     apart = experiment.training.model_copy(
         update={"accelerator": "cpu", "teacher_device": "cuda:1"}
