@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,9 @@ import torch
 from opdlab.secret_options import Covered as Covered
 from opdlab.shapes import Bool, Float, Int, Tensor
 from opdlab.transfers import to_device, to_host
+
+REQUIRED: Any = MISSING
+"""Default of an option that experiments must set."""
 
 
 def option(default: Any, description: str, **limits: Any) -> Any:
@@ -42,7 +45,8 @@ class Problem:
         id: stable identity within the benchmark; two problems with the same content share it.
         prompt: text for the model, before any chat template.
         gold: what the grader compares with; JSON values only, so that it can be stored.
-        extra: whatever else is known of it; the key `messages` holds a prompt of several turns.
+        extra: whatever else is known of it; the key `messages` holds a prompt of several turns, `weighed`
+            the texts whose log-probabilities are the answer.
     """
 
     benchmark: str
@@ -55,6 +59,11 @@ class Problem:
     def asked(self) -> str | Sequence[Mapping[str, str]]:
         """The prompt as it is put to a model: its text, or the turns of a chat."""
         return self.extra.get("messages") or self.prompt
+
+    @property
+    def weighed(self) -> Sequence[str]:
+        """Texts among which the model's own probabilities choose; empty where the model answers."""
+        return self.extra.get("weighed") or ()
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,8 @@ class EvaluatorContract:
 
     def test_is_made_again_from_its_options(self) -> None:
         evaluator = self.make()
-        options = plugins.describe(evaluator)
-        name = options.pop("type")
-        options = json.loads(json.dumps(options))
-        assert type(evaluator)(**options) == evaluator
-        assert plugins.load(plugins.EVALUATORS, name) is type(evaluator)
+        described = json.loads(json.dumps(plugins.describe(evaluator)))
+        assert plugins.made(plugins.EVALUATORS, described) == evaluator
 
     def test_problems_are_the_same_every_time_and_in_order(self) -> None:
         first, second = self.make().problems(), self.make().problems()

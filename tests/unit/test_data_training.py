@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
+import tiny_chat
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from opdlab.configuration.config import Experiment
 from opdlab.configuration.loader import load_experiment
@@ -27,34 +26,12 @@ from opdlab.records import Problem, Rollout, Verdict
 from opdlab.training.grading import outcomes
 from opdlab.training.pair import load_module, load_pair, require_prompts
 
-LETTERS = "".join(sorted(set(string.printable) - set("\x0b\x0c\r")))
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}[assistant]{% endif %}"
-)
 POSITIONS = 128
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = character_tokenizer(LETTERS, POSITIONS)
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        vocab_size=max(tokenizer.get_vocab().values()) + 1,
-        max_position_embeddings=POSITIONS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return tiny_chat.save(tmp_path_factory.mktemp("model"), POSITIONS)
 
 
 def experiment(model: str, path: Path, **prompts: Any) -> Experiment:

@@ -13,12 +13,13 @@ from code_rows import ROWS
 from hub_server import Hub, served
 from huggingface_hub import constants
 
+from opdlab.configuration.loader import load_experiment
 from opdlab.configuration.prompt_settings import DatasetPrompts
 from opdlab.errors import DataError
 from opdlab.plugins import registry as plugins
 from opdlab.pretraining.characters import character_tokenizer
 from opdlab.prompts.drawn import DatasetSource, open_prompts
-from opdlab_evaluators.benchmarks import benchmark
+from opdlab_evaluators.benchmarks import benchmark, dataset
 
 SHARD = "00000-of-00001"
 LAYOUTS = {
@@ -243,3 +244,87 @@ def test_what_the_hub_does_not_have_is_told_in_words(laboratory, files, options,
     with pytest.raises(DataError, match=said) as caught:
         prompts(**{"revision": "v1", **options})
     assert str(caught.value).startswith("prompts")
+
+
+def test_prompts_of_a_hub_that_is_away_come_from_its_cache_or_it_is_said_what_to_do(
+    laboratory, monkeypatch
+):
+    commit = laboratory.hub.push("some/prompts", CARDED, "v1")
+    assert prompts(revision="v1") == (["a", "b"], commit)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert prompts(revision="v1") == (["a", "b"], commit)
+    remedy = "prompts.path: some/prompts was not fetched.*`hf download some/prompts .* v2`"
+    with pytest.raises(DataError, match=remedy):
+        prompts(revision="v2")
+
+
+ARC = {
+    "id": "q1",
+    "question": "What melts?",
+    "choices": {"text": ["Ice", "Air", "Light"], "label": ["1", "2", "3"]},
+    "answerKey": "1",
+}
+ARC_CARD = b"""---
+configs:
+- config_name: ARC-Challenge
+  data_files: [{split: train, path: ARC-Challenge/train-*}, {split: test, path: ARC-Challenge/test-*}]
+- config_name: ARC-Easy
+  data_files: [{split: train, path: ARC-Easy/train-*}, {split: test, path: ARC-Easy/test-*}]
+---
+"""
+PRO = {
+    "question_id": 70,
+    "question": "Which of these?",
+    "options": [f"choice {n}" for n in range(10)],
+    "answer": "I",
+    "answer_index": 8,
+    "cot_content": "",
+    "category": "business",
+    "src": "ori_mmlu-business_ethics",
+}
+GPQA = (
+    b"Record ID,Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3\r\n"
+    + b"".join(b'r%d,"Which, of %d?",yes %d,"no\n",never,"1, 2"\r\n' % (n, n, n) for n in range(12))
+)
+GPQA_CARD = b"---\nconfigs:\n- config_name: gpqa_diamond\n  data_files: gpqa_diamond.csv\n---\n"
+CHOSEN = {
+    "gpqa": ("Idavidrein/gpqa", {"README.md": GPQA_CARD, "gpqa_diamond.csv": GPQA}, 12),
+    "mmlu-pro": (
+        "TIGER-Lab/MMLU-Pro",
+        {f"data/test-{SHARD}.parquet": file("a.parquet", [PRO, PRO])},
+        1,
+    ),
+    "arc": (
+        "allenai/ai2_arc",
+        {"README.md": ARC_CARD}
+        | {
+            f"{part}/test-{SHARD}.parquet": file("a.parquet", [ARC])
+            for part in ("ARC-Challenge", "ARC-Easy")
+        },
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_shipped_benchmarks_of_choices_read_the_columns_that_the_cards_of_their_sets_name(
+    laboratory, name
+):
+    repository, files, count = CHOSEN[name]
+    laboratory.hub.push(repository, files)
+    dataset._problems.cache_clear()
+    for one in load_experiment(f"benchmarks/{name}").evaluation.benchmarks:
+        problems = one.problems()
+        assert len(problems) == count
+        report = one.data()
+        assert report is not None
+        assert report.origin.startswith(f"hub:{repository}@")
+        first = problems[0]
+        if name == "arc":
+            assert first.gold == {"right": 0, "choices": ["Ice", "Air", "Light"]}
+            assert first.prompt == "Question: What melts?\nAnswer:"
+        elif name == "mmlu-pro":
+            assert (first.gold, "\nJ. choice 9\n" in first.prompt) == ("I", True)
+        else:
+            assert len({problem.gold for problem in problems}) > 1
+            assert f"\n{first.gold}. yes 0\n" in first.prompt

@@ -1,3 +1,4 @@
+from .cells import MISSING as MISSING, written as written
 from .equality import Outcome as Outcome, rules as rules
 from .extraction import after_thinking as after_thinking
 from .golds import tidy_gold as tidy_gold

@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
 from opdlab.errors import DataError
 from opdlab.plugins import Trial
 from opdlab.records import Problem, option
-from opdlab_evaluators.answers import ComparedAsMathematics, after_thinking, rules, tidy_gold
+from opdlab_evaluators.answers import (
+    MISSING,
+    ComparedAsMathematics,
+    after_thinking,
+    rules,
+    tidy_gold,
+    written,
+)
 from opdlab_evaluators.benchmarks.benchmark import Benchmark, Fields, pick, question_id
 from opdlab_evaluators.data import ask
 
@@ -112,49 +118,6 @@ _FRAME = re.compile(
     r"|(?<!\\)[{}$.]|[\s\u200b-\u200f\u2060\ufeff]+"
 )
 """What holds an answer and is none."""
-MISSING = (
-    "nan",
-    "nat",
-    "none",
-    "null",
-    "n/a",
-    "na",
-    "<na>",
-    "-",
-    "--",
-    "?",
-    "unknown",
-    "tbd",
-    "todo",
-)
-"""What programs and people write for a value that is not there."""
-
-
-def written(value: Any) -> str:
-    """A value of a data file as a text, numbers with all their digits.
-
-    Raises:
-        ValueError: it is no text and no number, or a number whose last digits were lost.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ValueError(f"a {type(value).__name__} is no answer")
-    if isinstance(value, int):
-        return str(value)
-    exact = Decimal(repr(value)) if isinstance(value, float) else value
-    if (
-        isinstance(value, float)
-        and abs(value) > LARGEST_EXACT
-        and len(exact.as_tuple().digits) > 15
-    ):
-        raise ValueError("a decimal of this size has lost its last digits: write it as a text")
-    if not exact.is_finite():
-        raise ValueError("it is no number")
-    return f"{exact:f}".removesuffix(".0")
-
-
-LARGEST_EXACT = 2.0**53
 LARGEST_ANSWER = 999
 INTEGER_HINT = "The answer is an integer between 0 and 999 inclusive."
 

@@ -6,8 +6,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from opdlab_evaluators.answers import after_thinking
-from opdlab_evaluators.benchmarks.math_benchmark import MISSING, written
+from opdlab_evaluators.answers import MISSING, after_thinking, written
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _NUMBER = re.compile(

@@ -113,7 +113,7 @@ def check_data(
         list[str] | None,
         typer.Argument(
             metavar="BENCHMARK",
-            help="Types, as in an experiment; all that have data by default.",
+            help="Types, as in an experiment, or experiment files; all that have data by default.",
             show_default=False,
         ),
     ] = None,
@@ -147,6 +147,8 @@ def check_data(
     [bold]opdlab data check aime_2026 --path downloads/aime_2026.jsonl[/]
 
     [bold]opdlab data check humaneval --grade --limit 20[/]
+
+    [bold]opdlab data check my.yaml --grade[/]  # the benchmarks of an experiment
     """
     from opdlab.doctor import check
 

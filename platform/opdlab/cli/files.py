@@ -68,14 +68,14 @@ def experiments() -> None:
 
 
 def list_plugins() -> None:
-    """List installed methods, rollout engines and evaluators, and those that cannot be used."""
+    """List installed methods, rollout engines, evaluators and graders, and those that cannot be used."""
     from rich.table import Table
 
     from opdlab import plugins
     from opdlab.console import END, RED, console
 
     table = Table("kind", "type", "package", "what it is", box=None, pad_edge=False)
-    for group in (plugins.METHODS, plugins.ROLLOUTS, plugins.EVALUATORS):
+    for group in (plugins.METHODS, plugins.ROLLOUTS, plugins.EVALUATORS, plugins.GRADERS):
         for name in plugins.names(group):
             try:
                 text = plugins.summary(plugins.load(group, name))

@@ -84,6 +84,8 @@ def _placed(data: Any, folder: Path, section: str = "") -> Any:
         section: dotted key of `data`.
     """
     if isinstance(data, Mapping):
+        if section.endswith(".benchmarks") and data.get("type") == "dataset":
+            section += ".DATASET"
         inside = {key: (value, f"{section}.{key}") for key, value in data.items()}
         return {key: _placed(value, folder, name) for key, (value, name) in inside.items()}
     if isinstance(data, list):
@@ -92,7 +94,8 @@ def _placed(data: Any, folder: Path, section: str = "") -> Any:
         return data
     # Below `sweep.space` the key of a choice stands between, or nothing but a list of them.
     named = re.search(
-        r"(^|\.)prompts(\.values(\.[^.]+)?)?(\.sources(\.\d+)?)?\.path(\.values(\.[^.]+)?)?$",
+        r"(^|\.)(prompts(\.values(\.[^.]+)?)?(\.sources(\.\d+)?)?|benchmarks\.DATASET)"
+        r"\.path(\.values(\.[^.]+)?)?$",
         section,
     )
     if not named:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from opdlab.datafiles.hub import hub_files
 from opdlab.datafiles.json_tables import Row
 from opdlab.datafiles.reading import FORMATS, has_format
 from opdlab.datafiles.streams import iter_rows
-from opdlab.errors import DataError
+from opdlab.errors import DataError, MissingDataError
 
 _PATTERN = "*?["
 _SPLIT = re.compile(r"\w+([.-]\w+)*")
@@ -51,29 +51,38 @@ class Placed:
                 yield file, number, row
 
 
-def placed(path: str, split: str, name: str | None = None, revision: str | None = None) -> Placed:
+def placed(
+    path: str,
+    split: str,
+    name: str | None = None,
+    revision: str | None = None,
+    section: str = "prompts",
+    configuration: str = "name",
+) -> Placed:
     """Find the files of a data set.
 
     Args:
         path: what lies there comes first; with a revision it is a name on the hub.
         name: configuration.
+        section: dotted key of the settings, for messages.
+        configuration: key below it that holds `name`.
 
     Raises:
         DataError: there is nothing, or more than one thing that it could be.
     """
     if not _SPLIT.fullmatch(split):
         raise DataError(
-            f"prompts.split {split!r} is no name of a split: it is read whole; name it alone, or write a "
+            f"{section}.split {split!r} is no name of a split: it is read whole; name it alone, or write a "
             "file with the rows that you want"
         )
     here = Path(path).expanduser()
     if here.is_file():
-        _refuse(path, "file", revision=revision, name=name)
+        _refuse(section, path, "file", {"revision": revision, configuration: name})
         return Placed((here,), split=split)
     if here.is_dir() and revision is None:
         return Placed(tuple(_in_folder(here, split, name)), split=split)
     if any(mark in path for mark in _PATTERN):
-        _refuse(path, "pattern", revision=revision, name=name)
+        _refuse(section, path, "pattern", {"revision": revision, configuration: name})
         found = sorted(Path(each) for each in glob.glob(str(here), recursive=True))
         files = [each for each in found if each.is_file() and has_format(each)]
         if not files:
@@ -84,18 +93,25 @@ def placed(path: str, split: str, name: str | None = None, revision: str | None 
     if revision is None:
         raise DataError(
             f"{path!r} is no file of a known format ({FORMATS}) and no folder; a dataset on the hub needs "
-            "prompts.revision, so that the run can be repeated"
+            f"{section}.revision, so that the run can be repeated"
         )
-    commit, files = hub_files(path, split, revision, name)
+    try:
+        commit, files = hub_files(path, split, revision, name)
+    except MissingDataError as error:
+        raise MissingDataError(
+            f"{error}. Where the hub can be reached, `hf download {path} --repo-type dataset --revision "
+            f"{revision}` fetches it into the hub's cache (HF_HOME), which is enough here; or name a file "
+            f"or folder as {section}.path"
+        ) from error
     return Placed(tuple(files), commit, split)
 
 
-def _refuse(path: str, what: str, **given: str | None) -> None:
+def _refuse(section: str, path: str, what: str, given: Mapping[str, str | None]) -> None:
     for key, value in given.items():
         if value is not None:
             raise DataError(
-                f"prompts.{key} is for a data set on the hub, but prompts.path is a {what} ({path}); "
-                f"remove prompts.{key}"
+                f"{section}.{key} is for a data set on the hub, but {section}.path is a {what} ({path}); "
+                f"remove {section}.{key}"
             )
 
 

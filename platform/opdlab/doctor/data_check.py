@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 
 from rich import box
 from rich.progress import Progress
 from rich.table import Table
 
 from opdlab import plugins
+from opdlab.configuration import loader
 from opdlab.console import DIM, END, GREEN, RED, YELLOW, console, progress_bar, quieten
-from opdlab.errors import DataError, MissingDataError, OpdlabError
+from opdlab.errors import ConfigError, DataError, MissingDataError, OpdlabError
 from opdlab.plugins import (
     RIGHT_TRIALS,
     WRONG_TRIALS,
@@ -51,6 +52,7 @@ def check(
     """Check benchmarks by type, all that have data by default, and print a table.
 
     Args:
+        names: types, or experiment files for the benchmarks that they hold.
         grade: also grade completions that must be judged right or wrong, of every kind.
         limit: grade only the first so many problems.
 
@@ -59,9 +61,7 @@ def check(
         PluginError: a type is not installed.
     """
     quieten()
-    known = names or plugins.names(plugins.EVALUATORS)
-    chosen = [(name, _make(name, path)) for name in known]
-    chosen = [(name, one) for name, one in chosen if names or _reads_data(one)]
+    chosen = [one for name in names for one in _named(name, path)] or _with_data(path)
     found = []
     with progress_bar() as progress:
         task = progress.add_task("check", total=len(chosen))
@@ -79,15 +79,39 @@ def check(
         raise SystemExit(1)
 
 
+def _named(name: str, path: str | None) -> list[tuple[str, Evaluator]]:
+    """The benchmark of a type, or those of an experiment file."""
+    if not name.endswith((".yaml", ".yml")):
+        return [(name, _make(name, path))]
+    found = loader.load_experiment(name).evaluation.benchmarks
+    if not found:
+        raise ConfigError(f"{name} has no evaluation.benchmarks")
+    return [(one.benchmark, one) for one in found]
+
+
+def _with_data(path: str | None) -> list[tuple[str, Evaluator]]:
+    """The benchmarks that read data and need no options."""
+    known = plugins.names(plugins.EVALUATORS)
+    made = [(name, _make(name, path)) for name in known if not _required(name)]
+    return [(name, one) for name, one in made if type(one).data is not Evaluator.data]
+
+
+def _required(name: str) -> list[str]:
+    """Options that have no default."""
+    found = fields(plugins.load(plugins.EVALUATORS, name))
+    return [f.name for f in found if f.default is MISSING and f.default_factory is MISSING]
+
+
 def _make(name: str, path: str | None) -> Evaluator:
     """The evaluator with its defaults, and the path where it takes one."""
+    if required := _required(name):
+        raise ConfigError(
+            f"{name} needs the options {', '.join(required)}: name the experiment file that has them, as "
+            "`opdlab data check my.yaml` does"
+        )
     evaluator = plugins.load(plugins.EVALUATORS, name)()
     takes_path = any(field.name == "path" for field in fields(evaluator))
     return replace(evaluator, path=path) if path is not None and takes_path else evaluator
-
-
-def _reads_data(evaluator: Evaluator) -> bool:
-    return type(evaluator).data is not Evaluator.data
 
 
 def check_one(

@@ -13,8 +13,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from opdlab import plugins, secret_options
-from opdlab.errors import PluginError
+from opdlab.errors import ConfigError, PluginError
 from opdlab.evaluation import store
+from opdlab.evaluation.weighing import log_probs, weighed
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
 from opdlab.modelling import (
     Wording,
@@ -149,6 +150,10 @@ class Subject(Measured):
             "device": self.model.device.type,
         }
 
+    def weigh(self, problems: Sequence[Problem]) -> list[list[float]]:
+        """Log-probability of each text of each problem's `weighed` after its prompt, in nats."""
+        return log_probs(self.model, self.tokenizer, problems, self.template, self.vocabulary)
+
     def answer(
         self,
         engine: RolloutEngine,
@@ -220,6 +225,12 @@ def evaluate(
         OpdlabError: a benchmark has no data, or its answers cannot be graded here.
     """
     require(settings.benchmarks)
+    for benchmark in settings.benchmarks:
+        if not isinstance(subject, Subject) and benchmark.problems()[0].weighed:
+            raise ConfigError(
+                f"evaluation.benchmarks: {benchmark.benchmark} asks for the probabilities of given texts, "
+                "which not all servers tell; measure the model in this process, without a server"
+            )
     samples: list[Sample] = []
     who = subject.identity()
     for benchmark in settings.benchmarks:
@@ -322,6 +333,19 @@ def draw_missing(
     seeds = [sample_seed(settings.seed, problem, i) for problem, i in missing]
     arrivals, thinking = _Arrivals(kept), written(marks_of(tokenizer))
 
+    def weighed_one(generation: Generation) -> None:
+        arrivals.add(generation)
+        if on_finished is not None:
+            on_finished(1)
+
+    if missing[0][0].weighed:
+        assert isinstance(subject, Subject)
+        try:
+            weighed(missing, seeds, lambda one: shown[one.id], subject.weigh, weighed_one)
+        finally:
+            arrivals.store()
+        return
+
     def arrived(row: int, answer: Answer) -> None:
         problem, index = missing[row]
         arrivals.add(
@@ -423,7 +447,12 @@ def judge(
     The grader is given the answer's own part: what follows the model's thinking.
     """
     texts = [
-        (problem, own_part(row.completion, row.prompt, read(row.thinking)))
+        (
+            problem,
+            row.completion
+            if problem.weighed
+            else own_part(row.completion, row.prompt, read(row.thinking)),
+        )
         for problem, row in answers
     ]
     verdicts = verdicts_on(benchmark, texts, on_graded)

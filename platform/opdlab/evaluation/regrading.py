@@ -82,9 +82,7 @@ def evaluator_of(kept: SampleSet) -> Evaluator:
     Raises:
         DataError: its problems are others now.
     """
-    options = dict(kept.asked.evaluator)
-    name = options.pop("type")
-    evaluator = plugins.load(plugins.EVALUATORS, name)(**options)
+    evaluator = plugins.made(plugins.EVALUATORS, kept.asked.evaluator)
     if store.data_hash(posed.problems(evaluator)) != kept.asked.data:
         raise DataError(
             f"the problems of {kept.asked.benchmark} are no longer those that {kept.checkpoint} was "

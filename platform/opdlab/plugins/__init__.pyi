@@ -21,6 +21,7 @@ from .registry import (
     PluginError as PluginError,
     describe as describe,
     load as load,
+    made as made,
     names as names,
     options_model as options_model,
     package as package,

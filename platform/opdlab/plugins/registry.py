@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
@@ -137,7 +137,7 @@ def _annotation(hint: Any, option: Field[Any]) -> Any:
     if group is None:
         return hint
     (base,) = (kind for kind in get_args(hint) if kind is not NoneType)
-    plugin: Any = Annotated[base, Nested(group)]
+    plugin: Any = Annotated[base, Named(group) if group == GRADERS else Nested(group)]
     return plugin | None
 
 
@@ -189,11 +189,7 @@ class OneOf:
             given = secret_options.restored(value)
         except ValueError as error:
             raise PydanticCustomError("secret_gone", "{reason}", {"reason": str(error)}) from error
-        # JSON mode is strict about types, yet takes a list for a tuple.
-        parsed = options.model_validate_json(json.dumps(given), strict=True)
-        return plugin(
-            **{name: getattr(parsed, name) for name in options.model_fields if name != "type"}
-        )
+        return _with_options(plugin, options, given)
 
     def _offered(self) -> Iterator[tuple[str, Any]]:
         yield from sorted(working(self.group))
@@ -215,9 +211,14 @@ class Nested(OneOf):
 
 
 class Named(OneOf):
-    """The same where the name of a plugin may stand for it, with its default options: `grader: exact`."""
+    """The same where the name of a plugin may stand for it, with its default options (`grader: exact`), or
+    over them (`grader: {judge: {url: ...}}`), or over its first option (`grader: {evaluate: rouge}`)."""
 
     def _instance(self, base: type, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) == 1 and "type" not in value:
+            ((name, options),) = value.items()
+            if name in names(self.group):
+                value = {"type": name, **self._options(name, options)}
         if isinstance(value, str):
             if value not in names(self.group):
                 close = difflib.get_close_matches(value, names(self.group), 1)
@@ -228,12 +229,50 @@ class Named(OneOf):
             value = {"type": value}
         return super()._instance(base, value)
 
+    def _options(self, name: str, given: Any) -> dict[str, Any]:
+        """What stands below a plugin's name: its options, or its first one."""
+        if isinstance(given, dict):
+            return given
+        found = fields(load(self.group, name))
+        if not found:
+            raise ValueError(f"{name} has no options; write its name alone")
+        return {found[0].name: given}
+
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         found = super().__get_pydantic_json_schema__(schema, handler)
         listed = [name for name, _ in self._offered()]
-        return {"oneOf": [{"type": "string", "enum": listed}, *found["oneOf"]]}
+        below: dict[str, Any] = {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": False,
+            "properties": {name: {} for name in listed},
+        }
+        return {"oneOf": [{"type": "string", "enum": listed}, below, *found["oneOf"]]}
+
+
+def made(group: str, described: Mapping[str, Any]) -> Any:
+    """The plugin that `describe` described, those inside it too.
+
+    Raises:
+        PluginError: it is not installed, or takes these options no more.
+    """
+    name = described["type"]
+    plugin = load(group, name)
+    try:
+        return _with_options(plugin, options_model(name, plugin), described)
+    except ValueError as error:
+        raise PluginError(f"{name} takes the options {dict(described)} no more: {error}") from error
+
+
+def _with_options(plugin: Any, options: type[BaseModel], given: Any) -> Any:
+    # JSON mode is strict about types, yet takes a list for a tuple.
+    parsed = options.model_validate_json(json.dumps(given), strict=True)
+    return plugin(
+        **{name: getattr(parsed, name) for name in options.model_fields if name != "type"}
+    )
 
 
 def _check_contract(name: str, plugin: type, base: type) -> None:

@@ -9,7 +9,13 @@ from .encoding import (
     require_wording as require_wording,
 )
 from .overlap import Overlap as Overlap, Shared as Shared
-from .prepared import Prepared as Prepared, prepared as prepared
+from .prepared import (
+    Fault as Fault,
+    Prepared as Prepared,
+    prepared as prepared,
+    prepared_by as prepared_by,
+)
+from .rows import Asked as Asked, Reader as Reader
 from .shown import (
     overlap_of as overlap_of,
     remarks as remarks,

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from opdlab.datafiles import MISSING, Placed, RowError, names_of, placed, value_at
-from opdlab.errors import DataError
+from opdlab.errors import DataError, MissingDataError
 from opdlab.prompts.rows import Asked, Reader
 from opdlab.prompts.spilled import IN_MEMORY, Spilled
 
@@ -101,20 +101,45 @@ def prepared(source: DataSource, in_memory: int = IN_MEMORY) -> Prepared:
     Raises:
         DataError: there are no such files, no rows, no such columns, or a file is malformed.
     """
-    try:
+    with _told("prompts", source):
         files = placed(source.path, source.split or "train", source.name, source.revision)
         key = _contents(files, source)
         if key not in _KNOWN:
-            found = _read(files, source, in_memory)
+            found = _read(files, Reader(source), in_memory, "prompts")
             while len(_KNOWN) >= KEPT_SOURCES:
                 del _KNOWN[next(iter(_KNOWN))]
             _KNOWN[key] = found
+    return _KNOWN[key]
+
+
+def prepared_by(reader: Reader, section: str, configuration: str) -> Prepared:
+    """Read a source with a reader of its own; nothing is remembered.
+
+    Args:
+        section: dotted key of the settings, for messages.
+        configuration: key below it that holds `source.name`.
+
+    Raises:
+        DataError: see `prepared`.
+    """
+    source = reader.source
+    with _told(section, source):
+        where = (source.split or "train", source.name, source.revision, section, configuration)
+        return _read(placed(source.path, *where), reader, IN_MEMORY, section)
+
+
+@contextlib.contextmanager
+def _told(section: str, source: DataSource) -> Iterator[None]:
+    """Errors that name the section."""
+    try:
+        yield
+    except MissingDataError as error:
+        raise MissingDataError(f"{section}.path: {error}") from error
     except DataError as error:
         said = str(error)
-        raise DataError(said if said.startswith("prompts") else f"prompts.path: {said}") from error
+        raise DataError(said if said.startswith(section) else f"{section}.path: {said}") from error
     except OSError as error:
-        raise DataError(f"prompts.path: {source.path} cannot be read: {error}") from error
-    return _KNOWN[key]
+        raise DataError(f"{section}.path: {source.path} cannot be read: {error}") from error
 
 
 def _contents(files: Placed, source: DataSource) -> str:
@@ -130,8 +155,8 @@ def _contents(files: Placed, source: DataSource) -> str:
     return digest.hexdigest()
 
 
-def _read(files: Placed, source: DataSource, in_memory: int) -> Prepared:
-    reader, kept = Reader(source), _Kept(files.files, in_memory)
+def _read(files: Placed, reader: Reader, in_memory: int, section: str) -> Prepared:
+    source, kept = reader.source, _Kept(files.files, in_memory)
     seen = dict.fromkeys(reader.paths, False)
     read = left_out = 0
     try:
@@ -145,16 +170,15 @@ def _read(files: Placed, source: DataSource, in_memory: int) -> Prepared:
                     left_out += 1
                     continue
             except ValueError as error:
-                raise DataError(f"prompts.where: {source.path}: {place}: {error}") from error
+                raise DataError(f"{section}.where: {source.path}: {place}: {error}") from error
             try:
                 kept.add(file, number, reader.asked(row))
             except RowError as error:
                 kept.refuse(error, place)
         if not read:
             raise DataError(f"{source.path} has no rows")
-        _require_columns(
-            files, source, {path: reader.paths[path] for path in seen if not seen[path]}
-        )
+        missing = {path: reader.paths[path] for path in seen if not seen[path]}
+        _require_columns(files, source, missing, section)
         table = kept.spilled.table()
     finally:
         kept.spilled.discard()
@@ -216,13 +240,15 @@ def _place(files: Sequence[Path], file: int, row: int) -> str:
     return f"{files[file] if shared else name} row {row}"
 
 
-def _require_columns(files: Placed, source: DataSource, missing: Mapping[str, str]) -> None:
+def _require_columns(
+    files: Placed, source: DataSource, missing: Mapping[str, str], section: str
+) -> None:
     if not missing:
         return
     path, key = next(iter(missing.items()))
     with contextlib.closing(files.rows()) as rows:
         names = names_of(row for _, _, row in islice(rows, LOOKED_FOR_NAMES))
-    named = "prompts" if key == "column" else f"prompts.{key}"
+    named = section if key == "column" else f"{section}.{key}"
     raise DataError(
         f"{named}: {source.path} has no column {path!r}; it has {', '.join(names)[:2000]}"
     )

@@ -52,6 +52,7 @@ class Reader:
     """Rows as prompts, by the settings of one source."""
 
     def __init__(self, source: DataSource) -> None:
+        self.source = source
         self.column = source.column or "prompt"
         self.domain, self.domain_column = source.domain or "dataset", source.domain_column
         self.answer_column, self.grader = source.answer_column, source.grader
