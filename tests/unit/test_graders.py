@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import datasets.config
+import evaluate.config
 import pytest
+from huggingface_hub import constants
+from pydantic import TypeAdapter
 
+from opdlab.configuration.posing import AnyGrader
+from opdlab.errors import ConfigError, MissingDataError
 from opdlab.plugins import registry as plugins
 from opdlab.plugins.grader import Grader
 from opdlab.plugins.verdicts import verdicts_on
 from opdlab.records import Problem, Verdict
+from opdlab_evaluators.graders import evaluate_metric
 
 
 def grader(name: str, **options: Any) -> Grader:
@@ -151,3 +159,83 @@ def test_a_grader_that_fails_is_no_wrong_answer() -> None:
     (verdict,) = verdicts_on(Failing(), [(Problem("mine", "1", "?", "1"), "1")])
     assert verdict.status == "grader_error"
     assert "no" in verdict.reason
+
+
+METRIC = """
+import datasets
+import evaluate
+
+
+class Shared(evaluate.Metric):
+    def _info(self):
+        names = ("predictions", "references")
+        texts = datasets.Features({name: datasets.Value("string") for name in names})
+        return evaluate.MetricInfo(description="", citation="", features=texts)
+
+    def _compute(self, predictions, references):
+        said, gold = set(predictions[0].split()), set(references[0].split())
+        share = len(said & gold) / len(gold)
+        return {"share": share, "missing": 1 - share, "words": ["a"]}
+"""
+
+
+@pytest.fixture
+def metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "shared.py").write_text(METRIC)
+    return str(folder)
+
+
+def test_a_metric_of_evaluate_judges_texts_from_a_value_on(metric: str) -> None:
+    found = grader("evaluate", metric=metric, key="share")
+    found.require()
+    problem = Problem("mine", "1", "?", found.gold(["red blue green", "one two"]))
+    for answer, wanted, value in (
+        ("<think>red</think>one", "correct", "share 0.5000"),
+        ("red", "wrong", "share 0.3333"),
+        ("green blue red", "correct", "share 1.0000"),
+    ):
+        verdict = found.grade(problem, answer)
+        assert (verdict.status, verdict.reason) == (wanted, value)
+    assert found.grade(problem, " ").status == "no_answer"
+    fewest = grader("evaluate", metric=metric, key="missing", at_most=0.4)
+    assert fewest.grade(problem, "red blue").status == "correct"
+    assert fewest.grade(problem, "red").status == "wrong"
+    versions = {found.version, fewest.version, grader("evaluate", metric=metric).version}
+    (Path(metric) / "shared.py").write_text(METRIC + "\n# changed\n")
+    assert len({*versions, found.version}) == 4
+
+
+def test_a_metric_that_cannot_be_used_is_told_before_anything_is_sampled(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="several values; choose of share, missing"):
+        grader("evaluate", metric=metric).require()
+    with pytest.raises(ConfigError, match="gives no 'rouge', but share, missing"):
+        grader("evaluate", metric=metric, key="rouge").require()
+    (Path(metric) / "shared.py").write_text("import nothing_of_this_name")
+    evaluate_metric._loaded.cache_clear()
+    with pytest.raises(ConfigError, match="nothing_of_this_name"):
+        grader("evaluate", metric=metric).require()
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingDataError, match=r"'rouge' is in no folder.*where the hub can be"):
+        grader("evaluate", metric="rouge").require()
+    with pytest.raises(ValueError, match="at_most: it stands beside"):
+        grader("evaluate", metric=metric, at_least=0.1, at_most=0.2)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"evaluate": "rouge"},
+        {"evaluate": {"metric": "rouge"}},
+        {"type": "evaluate", "metric": "rouge"},
+    ],
+    ids=["first option", "name", "type"],
+)
+def test_a_grader_is_named_by_its_type_or_stands_over_its_options(written: Any) -> None:
+    found = TypeAdapter(AnyGrader).validate_python(written)
+    assert found == grader("evaluate", metric="rouge")

@@ -98,6 +98,9 @@ def _placed(data: Any, folder: Path, section: str = "") -> Any:
         r"\.path(\.values(\.[^.]+)?)?$",
         section,
     )
+    if re.search(r"(^|\.)grader\.(evaluate|metric|evaluate\.metric)$", section):
+        there = folder / Path(data).expanduser()
+        return os.path.abspath(there) if there.exists() else data
     if not named:
         return data
     there = folder / Path(data).expanduser()
