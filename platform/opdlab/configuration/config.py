@@ -380,6 +380,7 @@ def _misfits(config: Experiment) -> Iterator[str]:
         )
     if method.sampler == "teacher" and isinstance(config.rollout, OpenAIEngine):
         yield "rollout.type: a server serves the student, and the method trains on the teacher's answers"
+    yield from _given(config)
     if config.specialists and (method.full or method.sampler == "teacher"):
         yield (
             "specialists: the method needs one teacher's whole distribution, or its answers; take one that "
@@ -392,6 +393,25 @@ def _misfits(config: Experiment) -> Iterator[str]:
         )
     if method.sampler == "teacher" and (mask.entropy_above is not None or mask.entropy_share):
         yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
+
+
+def _given(config: Experiment) -> Iterator[str]:
+    """Given answers where a method cannot use them."""
+    if config.prompts.type != "dataset" or not config.prompts.given:
+        return
+    if config.method.own_samples or config.method.graded:
+        name = plugins.type_name(plugins.METHODS, config.method)
+        yield (
+            f"prompts.given: method {name} trains on samples of the student's own and can use no given "
+            "answers. Take sft, or a method over whole distributions (opd with support: full, jsd, "
+            "forward_kl); or set prompts.given to 0"
+        )
+    if config.rollout.group_size > 1:
+        yield (
+            f"rollout.group_size ({config.rollout.group_size}): a prompt has one given answer; set it to 1"
+        )
+    if config.training.rollout_parts > 1:
+        yield "training.rollout_parts: given answers are not sampled in parts; set it to 1"
 
 
 def _not_its_own(config: Experiment) -> Iterator[str]:

@@ -99,6 +99,8 @@ class DataSource(Section):
     """Column of the reference answers."""
     grader: AnyGrader | None = None
     """How answers are graded."""
+    completion_column: str | None = None
+    """Column of given answers."""
     wrap: WrapText | None = None
     """Text around each prompt."""
     where: Where | None = None
@@ -138,6 +140,12 @@ class DatasetPrompts(Worded):
     grader: AnyGrader | None = None
     """How answers are graded: `math`, `exact`, `choice`, `numeric`, `code`, or another plugin of
     `opdlab.graders`; its options stand in a mapping, `{type: code, cpu_limit_s: 5}`."""
+    completion_column: str | None = None
+    """Column of given answers, for `given`; by default the assistant's last turn in `column`."""
+    given: float = Field(default=0.0, ge=0, le=1)
+    """Share of the prompts whose given answer is trained on in place of a sampled one, always the same
+    prompts. 1 with method `sft` is supervised fine-tuning on the data; methods that compare whole
+    distributions take any mixture."""
     wrap: WrapText | None = None
     """Text around each prompt, such as `"{prompt}\\nAnswer in \\\\boxed{{}}."`; other columns stand in
     braces too. In a list of messages it is around the user's last turn."""
@@ -165,6 +173,13 @@ class DatasetPrompts(Worded):
             )
         if self.path is not None and self.sources:
             raise ValueError("path: it stands beside `sources`; make it one of them, or remove it")
+        if self.given and self.prefill:
+            raise ValueError("prefill: it does not go with `given` answers; remove it")
+        if not self.given and any(one.completion_column for one in self.resolved()):
+            raise ValueError(
+                "completion_column: given answers are used where `given` is above 0; set `given: 1` for "
+                "all of them"
+            )
         if self.sources and (self.name or self.revision):
             key = "name" if self.name else "revision"
             raise ValueError(f"{key}: with several sources it belongs to one of them; put it there")
@@ -199,7 +214,7 @@ class DatasetPrompts(Worded):
 _SHARED = frozenset(
     (
         *("split", "column", "domain", "domain_column", "answer_column", "grader"),
-        *("wrap", "where", "limit"),
+        *("completion_column", "wrap", "where", "limit"),
     )
 )
 """What sources may leave to the section."""

@@ -102,6 +102,7 @@ def open_dataset(
     read = [prepared(source) for source in sources]
     losses = [loss for one in read for loss in _unusable(one, config, lenient)]
     kept = _without_duplicates(read, config, losses)
+    kept = _with_answers(read, kept, config, losses, lenient)
     if config.decontaminate:
         kept = _without_overlap(read, kept, Overlap(benchmarks), losses)
     kept = _without_long(read, kept, config, tokenizer, losses, lenient)
@@ -165,6 +166,33 @@ def _without_duplicates(
         losses.append(Loss(what, int(again.sum()), f"{place}, {text[:60]!r}", dropped))
     kept = np.ones(len(keys), dtype=bool) if not dropped else ~again
     return [np.flatnonzero(part) for part in np.split(kept, ends[:-1])]
+
+
+def _with_answers(
+    read: Sequence[Prepared],
+    kept: list[np.ndarray],
+    config: DatasetPrompts,
+    losses: list[Loss],
+    lenient: bool,
+) -> list[np.ndarray]:
+    """Rows that give an answer, where given answers are trained on."""
+    if not config.given:
+        return kept
+    left = []
+    for data, rows in zip(read, kept, strict=True):
+        there = data.table.column("given").is_valid().to_numpy()[rows]
+        if not there.all():
+            first, count = data.place(int(rows[~there][0])), int((~there).sum())
+            refused = "empty" not in config.drop
+            if refused and not lenient:
+                raise DataError(
+                    f"{data.path}: {count} rows give no answer, {first} first, and prompts.given is "
+                    f"{config.given:g}; name prompts.completion_column, or leave them out by prompts.drop: "
+                    "[empty]"
+                )
+            losses.append(Loss("empty: no given answer", count, first, refused=refused))
+        left.append(rows[there])
+    return left
 
 
 def overlapping(data: Prepared, rows: np.ndarray, overlap: Overlap) -> list[tuple[int, Shared]]:

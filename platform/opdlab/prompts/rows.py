@@ -56,6 +56,7 @@ class Reader:
         self.column = source.column or "prompt"
         self.domain, self.domain_column = source.domain or "dataset", source.domain_column
         self.answer_column, self.grader = source.answer_column, source.grader
+        self.completion_column = source.completion_column
         self.wrap = wrap(source.wrap) if source.wrap else None
         self.where = condition(source.where) if source.where else None
 
@@ -63,7 +64,7 @@ class Reader:
     def paths(self) -> dict[str, str]:
         """Paths of the columns that are used, and the key that names each."""
         named = {self.column: "column"}
-        for key in ("domain_column", "answer_column"):
+        for key in ("domain_column", "answer_column", "completion_column"):
             if path := getattr(self, key):
                 named.setdefault(path, key)
         for path in self.wrap.columns if self.wrap else ():
@@ -96,7 +97,7 @@ class Reader:
             messages=None if alone else json.dumps(turns, ensure_ascii=False),
             domain=self._domain(row),
             gold=self._gold(row),
-            given=found.given,
+            given=self._given(row, found),
             key=key_of(bare),
         )
 
@@ -120,6 +121,18 @@ class Reader:
             value = str(value)
         if not isinstance(value, str) or not value.strip() or not is_text(value):
             raise RowError("broken", f"no text in column {self.domain_column!r}")
+        return value
+
+    def _given(self, row: Mapping[str, Any], found: Chat) -> str | None:
+        if self.completion_column is None:
+            return found.given
+        value = value_at(row, self.completion_column)
+        if isinstance(value, list):
+            # The assistant's turns alone, as TRL writes them.
+            turns = [one for one in value if isinstance(one, Mapping)]
+            value = turns[0].get("content") if len(turns) == len(value) == 1 else None
+        if not isinstance(value, str) or not value.strip() or not is_text(value):
+            raise RowError("broken", f"no text of an answer in column {self.completion_column!r}")
         return value
 
     def _gold(self, row: Mapping[str, Any]) -> str | None:

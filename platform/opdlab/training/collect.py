@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from time import perf_counter
@@ -17,10 +17,19 @@ from opdlab.evaluation import Subject
 from opdlab.modelling import Weights, WholeWeights, reach
 from opdlab.plugins import returned
 from opdlab.prompts import PromptSource
-from opdlab.records import Problem, Questions, Rollout, Supervision, TeacherScores, is_one_of
+from opdlab.records import (
+    Problem,
+    Prompt,
+    Questions,
+    Rollout,
+    Supervision,
+    TeacherScores,
+    is_one_of,
+)
 from opdlab.scoring import Specialist, Teacher, score_by_domain
 from opdlab.seeds import row_seeds
 from opdlab.shapes import Float, Tensor
+from opdlab.training.given import given_rollout, is_given, share_of
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import Figure
 from opdlab.training.weights import token_weights
@@ -42,12 +51,14 @@ class Answers:
     Attributes:
         whole: the answers of all devices to the same part of a step.
         mine: which of their tokens are this device's.
+        drawn: how many of the answers were sampled; the rows after them hold given ones.
     """
 
     rollout: Rollout
     problems: list[Problem]
     whole: Rollout
     mine: slice
+    drawn: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +179,8 @@ class Collector:
         self.seconds |= {**scores.seconds, "overlapped": max(0.0, saved)}
         rollout = joined_rollouts([one.rollout for one in sampled])
         problems = [problem for one in sampled for problem in one.problems]
-        answers = Answers(rollout, problems, *whole_rollout(rollout, place))
+        # With answers that are given there is one part.
+        answers = Answers(rollout, problems, *whole_rollout(rollout, place), len(problems))
         together = torch.cat([asked.candidates for asked in wanted])
         if not torch.equal(self.questions(answers).candidates, together):
             raise PluginError(
@@ -192,32 +204,51 @@ class Collector:
         return found.to(place.device)
 
     def sample(self, indices: range, place: Place) -> Answers:
-        """Answers to some prompts: the student's own, in this very step, or the teacher's."""
+        """Answers to some prompts: the student's own, in this very step, the teacher's, or given ones."""
         group, method = self.config.rollout.group_size, self.config.method
-        prompts = [self.prompts.prompt(index) for index in indices]
+        share = share_of(self.config)
+        # Given answers stand last: the order of rows is no part of a step.
+        ordered = sorted(indices, key=lambda index: is_given(index, share))
+        prompts = [self.prompts.prompt(index) for index in ordered]
         asked = [prompt for prompt in prompts for _ in range(group)]
+        seeds = row_seeds(self.config.seed, [n * group + k for n in ordered for k in range(group)])
+        drawn = sum(not is_given(index, share) for index in ordered) * group
+        parts = []
         by_student = method.sampler == "student"
-        weights = self.weights if by_student else self.teacher.weights
-        with weights.sampling():
-            rollout = returned.sample(
-                self.config.rollout,
-                self.subject.model if by_student else self.teacher.model,
-                [prompt.tokens for prompt in asked],
-                row_seeds(self.config.seed, range(indices.start * group, indices.stop * group)),
-                eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
-                pad_id=self.subject.pad_id,
-                top_k=method.group,
-                vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
-                max_rows=self.config.training.rollout_rows,
-            )
-        rollout = ended_by(rollout.host, self.subject.eos_ids)
-        require_shared(rollout, self.subject.vocabulary)
+        # Every device gathers the weights, whatever its own rows are.
+        with (self.weights if by_student else self.teacher.weights).sampling():
+            if drawn:
+                parts.append(self.drawn_answers(asked[:drawn], seeds[:drawn]))
+        with self.weights.sampling() if share else nullcontext():
+            if drawn < len(asked):
+                most = self.config.rollout.max_new_tokens
+                rest = asked[drawn:], self.subject, seeds[drawn:], most, method.group
+                parts.append(given_rollout(*rest))
+        rollout = joined_rollouts(parts)
         problems = [prompt.problem for prompt in asked]
         if method.graded:
             grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
             rows = torch.arange(len(prompts)).repeat_interleave(group)
             rollout = replace(rollout, group=rows, outcome=grades)
-        return Answers(rollout, problems, *whole_rollout(rollout, place))
+        return Answers(rollout, problems, *whole_rollout(rollout, place), drawn)
+
+    def drawn_answers(self, asked: Sequence[Prompt], seeds: Sequence[int]) -> Rollout:
+        """Answers that the student, or the teacher, samples."""
+        by_student = self.config.method.sampler == "student"
+        rollout = returned.sample(
+            self.config.rollout,
+            self.subject.model if by_student else self.teacher.model,
+            [prompt.tokens for prompt in asked],
+            seeds,
+            eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
+            pad_id=self.subject.pad_id,
+            top_k=self.config.method.group,
+            vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
+            max_rows=self.config.training.rollout_rows,
+        )
+        rollout = ended_by(rollout.host, self.subject.eos_ids)
+        require_shared(rollout, self.subject.vocabulary)
+        return rollout
 
     def teacher_reach(self) -> int | None:
         """Entries that the teacher answers from."""
@@ -228,7 +259,7 @@ class Collector:
         """The share of right answers of a fresh rollout, where it is known or it is time to look."""
         every = self.config.training.hacking.grade_every
         grades = answers.rollout.outcome
-        due = every and number % every == 0
+        due = every and number % every == 0 and answers.drawn == len(answers.problems)
         if grades is None and due and self.prompts.graded:
             with self.clock("grading"):
                 tokenizer = self.subject.tokenizer

@@ -29,6 +29,7 @@ from opdlab.training import ranks
 from opdlab.training.averaging import WeightAverage
 from opdlab.training.checkpoint import non_finite, refuse_non_finite
 from opdlab.training.collect import SMALLEST_SUM, Collected, Collector
+from opdlab.training.given import share_of
 from opdlab.training.measures import SECONDS, Figure, step_metrics, whole_step
 from opdlab.training.objective import (
     Objective,
@@ -186,7 +187,7 @@ class Distillation(L.LightningModule):
             collected.supervision,
             seen.losses,
             self.config.rollout.max_new_tokens,
-            self.config.method.sampler,
+            "teacher" if share_of(self.config) else self.config.method.sampler,
         )
         weight = max(weights.sum().item(), SMALLEST_SUM)
         found["loss"] = (float((weights * seen.losses.loss).sum()) / weight, weight)

@@ -20,6 +20,7 @@ from opdlab.records import Prompt
 from opdlab.scoring import Specialist, Teacher, chosen
 from opdlab.seeds import small_seed
 from opdlab.serving import OpenAIEngine
+from opdlab.training.given import answer_ids, share_of
 from opdlab.training.module import Distillation
 
 
@@ -120,7 +121,10 @@ def require_prompts(config: Experiment, pair: Pair) -> None:
             first.prompts, pair.tokenizer, first.seed, first.evaluation.benchmarks
         )
         asked = max(run.training.prompts_per_step * run.training.rollouts for run in runs)
-        _require_prompts(prompts, asked, max(run.rollout.max_new_tokens for run in runs), pair)
+        lengths = [run.rollout.max_new_tokens for run in runs]
+        if share_of(first):
+            _require_given(prompts, asked, min(lengths), pair)
+        _require_prompts(prompts, asked, max(lengths), pair)
 
 
 def by_prompts(config: Experiment) -> list[list[Experiment]]:
@@ -133,6 +137,13 @@ def by_prompts(config: Experiment) -> list[list[Experiment]]:
         else:
             found.append([run])
     return found
+
+
+def _require_given(prompts: PromptSource, asked: int, answer: int, pair: Pair) -> None:
+    """Refuse given answers that cannot be trained on whole; a row may be drawn again where its is taken."""
+    ends = pair.ends(pair.student)
+    for index in prompts.places(asked):
+        answer_ids(prompts.prompt(index), pair.tokenizer, ends, answer, pair.vocabulary)
 
 
 def _require_prompts(prompts: PromptSource, asked: int, answer: int, pair: Pair) -> None:
