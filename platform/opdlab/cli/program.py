@@ -42,6 +42,7 @@ for command in (
     trainings.sweep,
     trainings.pretrain,
     scores.evaluate,
+    scores.rate,
     scores.regrade,
     pages.samples,
     scores.compare,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from opdlab.cli.arguments import File, Measuring, Output
+from opdlab.cli.arguments import File, Measuring, Output, Overrides
 
 
 def evaluate(
@@ -65,6 +65,33 @@ def regrade(
     from opdlab.evaluation import regrade as again
 
     again(run, output)
+
+
+def rate(
+    experiment: File,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="JSON Lines file to write: the rows with `pass_rate`.", show_default=False
+        ),
+    ],
+    overrides: Overrides = None,
+    samples: Annotated[int, typer.Option(help="Answers to each prompt.", min=1)] = 8,
+) -> None:
+    """Measure how often the student answers each training prompt rightly, to train on those between.
+
+    The prompts are a data set with a grader. Answers are drawn as in training and kept beside the file:
+    after Ctrl-C or a kill the same command goes on.
+
+    Examples:
+
+    [bold]opdlab rate my.yaml --to rated.jsonl[/]
+
+    [bold]opdlab train my.yaml prompts.path=rated.jsonl 'prompts.where=pass_rate < 0.9'[/]  # not the easy ones
+    """
+    from opdlab.evaluation import rate as run
+
+    run(experiment, overrides or [], to, samples)
 
 
 def compare(

@@ -21,6 +21,7 @@ from .measuring import (
     measure as measure,
 )
 from .power import show as show
+from .rating import rate as rate, rates_of as rates_of
 from .regrading import evaluator_of as evaluator_of, regrade as regrade
 from .side_by_side import (
     compare as compare,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -250,9 +250,18 @@ def require(benchmarks: Sequence[Evaluator]) -> None:
 
 
 def asked_of(
-    benchmark: Evaluator, subject: Measured, settings: Evaluation, owner: Owner, who: ModelId
+    benchmark: Evaluator,
+    subject: Measured,
+    settings: Evaluation,
+    owner: Owner,
+    who: ModelId,
+    described: Mapping[str, Any] | None = None,
 ) -> Measurement:
-    """What an evaluation asks of a model on a benchmark."""
+    """What an evaluation asks of a model on a benchmark.
+
+    Args:
+        described: type and options of a benchmark that is no plugin.
+    """
     problems = benchmark.problems()
     engine = sampling_engine(subject.engine, settings)
     return Measurement(
@@ -263,7 +272,7 @@ def asked_of(
         label=owner.label or owner.model,
         subject=who,
         benchmark=benchmark.benchmark,
-        evaluator=secret_options.unmarked(plugins.describe(benchmark)),
+        evaluator=secret_options.unmarked(described or plugins.describe(benchmark)),
         data=store.data_hash(problems),
         shown=_shown(problems, subject),
         problems=len(problems),

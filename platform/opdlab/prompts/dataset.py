@@ -133,6 +133,12 @@ class DatasetSource(PromptSource):
                 yield index
 
     @property
+    def problems(self) -> list[Problem]:
+        """All rows, in the order of the files."""
+        parts = enumerate(self.parts)
+        return [self._problem(part, int(row)) for part, each in parts for row in each.rows]
+
+    @property
     def texts(self) -> list[str]:
         """The prompts of all rows, in the order of the files."""
         return [text for part in self.parts for text, _ in part.data.texts(part.rows)]

@@ -1,0 +1,104 @@
+"""How hard prompts are for the student: measured once, resumed, written as a column, filtered by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from opdlab.configuration.loader import load_experiment
+from opdlab.errors import ConfigError
+from opdlab.evaluation import rating, store
+from opdlab.evaluation.rating import rate, rates_of
+from opdlab.modelling.models import load_tokenizer
+from opdlab.prompts.drawn import open_dataset
+from opdlab.records import Sample
+
+ROWS = [{"q": f"M{n}a+3b+2c-1=", "a": str((n + 4) % 10), "n": n} for n in range(9)]
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> str:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    prompts = {"type": "dataset", "path": "a.jsonl", "column": "q", "answer_column": "a"}
+    found = {
+        "name": "mine",
+        "student": {"path": "embedded:student"},
+        "teacher": {"path": "embedded:teacher"},
+        "prompts": {**prompts, "grader": "numeric", "where": "n < 6"},
+        "rollout": {"type": "cached", "max_new_tokens": 32},
+        "method": {"type": "opd"},
+        "training": {"steps": 1, "threads": 1, "accelerator": "cpu"},
+    }
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(found))
+    return str(tmp_path / "e.yaml")
+
+
+def test_pass_rates_are_those_of_the_stored_answers_and_nothing_is_drawn_twice(
+    tmp_path: Path, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "rated.jsonl"
+    rate(experiment, [], str(target), 4)
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [{key: row[key] for key in ("q", "a", "n")} for row in rows] == ROWS[:6]
+    samples = store.read_samples(tmp_path / "rated.samples")
+    assert len(samples) == 24
+    by_row = {int(name) - 1: value for name, value in rates_of(samples).items()}
+    assert [row["pass_rate"] for row in rows] == [by_row[n] for n in range(6)]
+    for sample in samples:
+        gold = ROWS[int(sample.problem) - 1]["a"]
+        assert (sample.status == "correct") == (sample.answer == gold)
+    written = target.read_text()
+
+    def never(*given: object) -> None:
+        raise AssertionError("an answer was drawn again")
+
+    monkeypatch.setattr("opdlab.evaluation.measured.Subject.answer", never)
+    rate(experiment, [], str(target), 4)
+    assert target.read_text() == written
+    low, high = sorted({row["pass_rate"] for row in rows})[0], 1.0
+    config = load_experiment(
+        experiment,
+        [f"prompts.path={target}", f"prompts.where=pass_rate > {low} and pass_rate <= {high}"],
+    )
+    assert config.prompts.type == "dataset"
+    left = [row["q"] for row in rows if row["pass_rate"] > low]
+    if left:
+        source = open_dataset(config.prompts, load_tokenizer("embedded:student"), 0).source
+        assert source.texts == left
+
+
+def test_no_file_of_somebody_elses_is_written_over(tmp_path: Path, experiment: str) -> None:
+    (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
+    for name, said in (
+        ("a.jsonl", "another file, without pass_rate"),
+        ("other.jsonl", "another file, without pass_rate"),
+        ("rated.csv", "ends in .jsonl"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            rate(experiment, [], str(tmp_path / name), 4)
+    (tmp_path / "a.jsonl").write_text(json.dumps({**ROWS[0], "pass_rate": 0.5}) + "\n")
+    with pytest.raises(ConfigError, match="the prompts themselves"):
+        rate(experiment, [], str(tmp_path / "a.jsonl"), 4)
+
+
+def test_prompts_without_a_grader_have_no_pass_rate(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"prompts.answer_column and prompts.grader"):
+        rate("quickstart", [], str(tmp_path / "x.jsonl"), 2)
+
+
+def test_an_answer_that_could_not_be_graded_counts_for_nothing() -> None:
+    base = {"checkpoint": "m", "benchmark": "b", "seed": 0, "prompt": "", "completion": ""}
+    base |= {
+        "tokens": 1,
+        "stop": "eos",
+        "answer": None,
+        "reason": "",
+        "grader": "g",
+        "protocol": "",
+    }
+    given = [("1", "correct"), ("1", "grader_error"), ("2", "grader_error"), ("3", "wrong")]
+    samples = [Sample(problem=p, index=n, status=s, **base) for n, (p, s) in enumerate(given)]
+    assert rating.rates_of(samples) == {"1": 1.0, "3": 0.0}
