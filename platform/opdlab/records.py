@@ -75,6 +75,8 @@ class Prompt:
 
 
 LONGEST_REASON = 2000
+JUDGED = "judge-"
+"""How the version of a grader begins whose verdicts are a model's opinion: averaged with no exact ones."""
 
 
 def storable(text: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from opdlab.configuration import close
 from opdlab.errors import DataError
+from opdlab.records import JUDGED
 from opdlab_dashboards.results.measured import REFERENCES, Measured
 from opdlab_dashboards.results.rows import Cell, Reading, Row, gathered
 from opdlab_evaluators.statistics import Standing, rank
@@ -80,12 +81,12 @@ def build(
         if one not in kept:
             continue
         try:
-            readings.append(Reading.of(one, benchmarks))
+            readings += [Reading.of(one, names) for names in _apart(one, benchmarks)]
         except DataError as error:
             left_out.append((one.name, str(error)))
     groups: dict[tuple[str, str], list[Reading]] = {}
     for reading in readings:
-        identity = reading.measured.identity(benchmarks)
+        identity = reading.measured.identity(list(reading.cells))
         groups.setdefault((reading.protocol, identity), []).append(reading)
     rows = [gathered(group) for group in groups.values()]
     if not rows:
@@ -97,6 +98,14 @@ def build(
     made = [board_of(protocol, rows) for protocol, rows in boards.items()]
     order = sorted(made, key=lambda board: (-len(board.rows), board.protocol))
     return Leaderboard(order, left_out)
+
+
+def _apart(one: Measured, benchmarks: Sequence[str]) -> list[list[str]]:
+    """Names of benchmarks that may share a board: a model's opinions stand beside no exact verdicts."""
+    found: dict[bool, list[str]] = {False: [], True: []}
+    for kept in one.chosen(benchmarks):
+        found[kept.asked.grader.startswith(JUDGED)].append(kept.asked.benchmark)
+    return [names for names in found.values() if names] or [list(benchmarks)]
 
 
 def _require(benchmarks: Sequence[str], known: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from opdlab.errors import DataError
-from opdlab.records import Sample
+from opdlab.records import JUDGED, Sample
 from opdlab_evaluators.statistics.answer_sheets import Sheet, pass_at_every_k, sheets
 from opdlab_evaluators.statistics.intervals import combine, difference_interval
 from opdlab_evaluators.statistics.resampling import bootstrap_interval, sign_flip_p, together
@@ -86,7 +86,7 @@ class Pair:
 def compare(a: Sequence[Sample], b: Sequence[Sample]) -> list[Paired]:
     """b against a, paired by problem: one result a benchmark, then one over all if there are several.
 
-    Differences are b - a. Over all, benchmarks weigh the same.
+    Differences are b - a. Over all, benchmarks weigh the same; those that a model judged are left out.
 
     Raises:
         DataError: a side holds no samples or several checkpoints, or the sides differ in benchmarks,
@@ -94,8 +94,9 @@ def compare(a: Sequence[Sample], b: Sequence[Sample]) -> list[Paired]:
     """
     pairs = pair_up(a, b)
     each = [_paired(pair.a.benchmark, pair.a.protocol, [pair]) for pair in pairs]
-    if len(pairs) > 1:
-        each.append(_paired(POOLED, joint_protocol([pair.a for pair in pairs]), pairs))
+    exact = [pair for pair in pairs if not pair.a.grader.startswith(JUDGED)]
+    if len(exact) > 1:
+        each.append(_paired(POOLED, joint_protocol([pair.a for pair in exact]), exact))
     means, passes = _corrected([r.mean for r in each]), _corrected([r.pass_at for r in each])
     return [
         replace(result, mean=mean, pass_at=passed)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from opdlab.errors import DataError
-from opdlab.records import Sample
+from opdlab.records import JUDGED, Sample
 from opdlab_evaluators.statistics.intervals import ROUNDING, constant, seed_interval
 from opdlab_evaluators.statistics.paired import POOLED, Pair, check_comparable, pair_up
 from opdlab_evaluators.statistics.resampling import together
@@ -70,8 +70,9 @@ def paired_over_seeds(
         _check_seed(number, pairs, seeds[0])
     benchmarks = list(zip(*seeds, strict=True))
     results = [_over_seeds(column[0].a.benchmark, [column]) for column in benchmarks]
-    if len(benchmarks) > 1:
-        results.append(_over_seeds(POOLED, benchmarks))
+    exact = [column for column in benchmarks if not column[0].a.grader.startswith(JUDGED)]
+    if len(exact) > 1:
+        results.append(_over_seeds(POOLED, exact))
     overall = [one.benchmark == POOLED for one in results]
     adjusted = together([one.p for one in results], overall)
     return [replace(one, p_holm=p) for one, p in zip(results, adjusted, strict=True)]

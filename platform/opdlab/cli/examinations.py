@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from opdlab.cli.arguments import Measuring
+from opdlab.cli.arguments import File, Measuring, Overrides
 
 
 def doctor(
@@ -153,3 +153,33 @@ def check_data(
     from opdlab.doctor import check
 
     check(benchmarks or [], path, grade, limit)
+
+
+def check_judge(
+    experiment: File,
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="File with the columns prompt, answer, reference and label (correct or wrong).",
+            show_default=False,
+        ),
+    ],
+    overrides: Overrides = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="JSON Lines file for the judge's verdicts and replies.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Measure how far the judge of an experiment agrees with people's labels: share, kappa, disagreements.
+
+    Examples:
+
+    [bold]opdlab judge check my.yaml --labels labels.jsonl[/]
+
+    [bold]opdlab judge check my.yaml --labels labels.csv --to judged.jsonl[/]
+    """
+    from opdlab.doctor import check_judge as run
+
+    run(experiment, labels, overrides or [], to)

@@ -62,6 +62,9 @@ for command in (
 data_app = typer.Typer(help="Data of benchmarks.", no_args_is_help=True)
 data_app.command("check")(examinations.check_data)
 app.add_typer(data_app, name="data")
+judge_app = typer.Typer(help="Models as judges.", no_args_is_help=True)
+judge_app.command("check")(examinations.check_judge)
+app.add_typer(judge_app, name="judge")
 app.add_typer(bench.app, name="bench")
 
 

@@ -87,7 +87,7 @@ def rate(
 
     [bold]opdlab rate my.yaml --to rated.jsonl[/]
 
-    [bold]opdlab train my.yaml prompts.path=rated.jsonl 'prompts.where=pass_rate < 0.9'[/]  # not the easy ones
+    [bold]opdlab train my.yaml prompts.path=rated.jsonl 'prompts.where=pass_rate < 0.9'[/]
     """
     from opdlab.evaluation import rate as run
 

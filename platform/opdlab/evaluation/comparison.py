@@ -18,7 +18,7 @@ from opdlab.evaluation import disputes, store
 from opdlab.evaluation.store import SampleSet
 from opdlab.files import natural, write_whole
 from opdlab.identity import Execution
-from opdlab.records import Sample, Verdict
+from opdlab.records import JUDGED, Sample, Verdict
 
 LEVEL = 0.05
 MOST_COLUMNS = 4
@@ -111,9 +111,10 @@ def unknown_trainings(folders: Iterable[Path]) -> Iterator[str]:
 
 
 def summaries(samples: Sequence[Sample]) -> list[Any]:
-    """Scores a benchmark, then over all where there are several."""
+    """Scores a benchmark, then over all where there are several; a model's opinions are in no average."""
     each = plugins.load(plugins.STATISTICS, "scores")(samples)
-    over_all = plugins.load(plugins.STATISTICS, "average")(each) if len(each) > 1 else []
+    exact = [one for one in each if not one.grader.startswith(JUDGED)]
+    over_all = plugins.load(plugins.STATISTICS, "average")(exact) if len(exact) > 1 else []
     return [*each, *over_all]
 
 
@@ -165,7 +166,7 @@ def own_table(label: str, samples: Sequence[Sample]) -> Table:
     for one in found:
         cells = [f"{one.problems:,}", percent(one.mean), percent(one.pass_at[k])]
         cells.append("" if one.maj is None else percent(one.maj).partition(" [")[0])
-        if one is not found[-1] or len(found) == 1:
+        if hasattr(one, "benchmark"):
             cells += [f"{100 * one.truncated_share:.0f}", f"{one.mean_tokens:,.0f}"]
         table.add_row(f"{BOLD}{title(one)}{END}", *cells)
     return table

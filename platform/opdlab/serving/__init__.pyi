@@ -1,4 +1,4 @@
-from .client import Client as Client
+from .client import Access as Access, Client as Client, check_access as check_access
 from .dialect import (
     TOKEN_SERVERS as TOKEN_SERVERS,
     Draw as Draw,

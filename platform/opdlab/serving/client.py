@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,23 @@ class Access:
     def beside_api(self, path: str) -> str:
         """Address of a path beyond OpenAI's API, such as `/version`."""
         return join_url(self.root, path)
+
+
+def check_access(url: str, key_variable: str) -> str:
+    """The address without its password.
+
+    Raises:
+        ValueError: it is none, or the key stands where its variable should.
+    """
+    if not url.strip().startswith(("http://", "https://")):
+        raise ValueError("url begins with http:// or https://, such as http://localhost:8000/v1")
+    # A key that was written here by mistake must not be repeated, let alone saved.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key_variable):
+        raise ValueError(
+            "key_variable is the name of an environment variable, such as OPENAI_API_KEY, which "
+            "holds the key; the key itself does not belong here"
+        )
+    return credentials.cut(url)
 
 
 def join_url(base: str, path: str) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
 
-from opdlab import credentials
 from opdlab.errors import ServerError
 from opdlab.peers import gathered, several_processes
 from opdlab.records import Rollout, option
@@ -25,7 +23,7 @@ from opdlab.sampling import (
 )
 from opdlab.scoring import within
 from opdlab.serving import weights
-from opdlab.serving.client import Access, Client
+from opdlab.serving.client import Access, Client, check_access
 from opdlab.serving.dialect import (
     TOKEN_SERVERS,
     Draw,
@@ -91,17 +89,7 @@ class OpenAIEngine(RolloutEngine):
     )
 
     def __post_init__(self) -> None:
-        if not self.url.strip().startswith(("http://", "https://")):
-            raise ValueError(
-                "url begins with http:// or https://, such as http://localhost:8000/v1"
-            )
-        # A key that was written here by mistake must not be repeated, let alone saved.
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
-            raise ValueError(
-                "key_variable is the name of an environment variable, such as OPENAI_API_KEY, which "
-                "holds the key; the key itself does not belong here"
-            )
-        object.__setattr__(self, "url", credentials.cut(self.url))
+        object.__setattr__(self, "url", check_access(self.url, self.key_variable))
 
     @property
     def access(self) -> Access:
