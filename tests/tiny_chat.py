@@ -6,10 +6,12 @@ import string
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from opdlab.pretraining.characters import character_tokenizer
+from opdlab.training.module import Distillation
 
 LETTERS = "".join(sorted(set(string.printable) - set("\x0b\x0c\r")))
 TEMPLATE = (
@@ -37,3 +39,18 @@ def save(folder: Path, positions: int, template: str | None = TEMPLATE) -> str:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def fit(module: Distillation, *callbacks: L.Callback) -> None:
+    """Train for the steps of its experiment."""
+    steps = module.config.training.steps
+    trainer = L.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(module, range(steps))  # pyright: ignore[reportArgumentType]

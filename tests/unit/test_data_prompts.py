@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from public_rows import PUBLIC
 
 from opdlab.configuration.loader import load_experiment
 from opdlab.configuration.prompt_settings import DatasetPrompts
@@ -59,71 +60,13 @@ def seen(tokenizer: Any, source: DatasetSource, index: int = 0) -> str:
     return str(tokenizer.decode(list(source.prompt(index).tokens)))
 
 
-PUBLIC: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "DAPO-Math-17k": (
-        {
-            "data_source": "math_dapo",
-            "prompt": [{"role": "user", "content": "2+2?"}],
-            "reward_model": {"ground_truth": "4", "style": "rule-lighteval/MATH_v2"},
-            "extra_info": {"index": "9a"},
-        },
-        {"answer_column": "reward_model.ground_truth", "grader": "math"},
-        "4",
-    ),
-    "OpenR1-Math": (
-        {
-            "problem": "2+2?",
-            "solution": "Adding. \\boxed{4}",
-            "answer": "4",
-            "messages": [
-                {"role": "user", "content": "2+2?"},
-                {"role": "assistant", "content": "<think>4</think>4"},
-            ],
-        },
-        {"column": "messages", "answer_column": "answer", "grader": "math"},
-        "4",
-    ),
-    "DeepMath": (
-        {"question": "2+2?", "final_answer": "4", "difficulty": 4.5, "topic": "Arithmetic"},
-        {
-            "column": "question",
-            "answer_column": "final_answer",
-            "grader": "numeric",
-            "where": "difficulty >= 4",
-        },
-        "4",
-    ),
-    "NuminaMath": (
-        {"source": "cn", "problem": "2+2?", "solution": "It is $\\boxed{4}$."},
-        {"column": "problem", "answer_column": "solution", "grader": "math"},
-        "4",
-    ),
-    "UltraChat": (
-        {
-            "prompt": "2+2?",
-            "prompt_id": "ab",
-            "messages": [
-                {"content": "2+2?", "role": "user"},
-                {"content": "4", "role": "assistant"},
-            ],
-        },
-        {"column": "messages"},
-        None,  # type: ignore[dict-item]
-    ),
-    "GSM8K": (
-        {"question": "2+2?", "answer": "It is <<2+2=4>>4.\n#### 4"},
-        {"column": "question", "answer_column": "answer", "grader": "math"},
-        "4",
-    ),
-}
-
-
 @pytest.mark.parametrize("name", PUBLIC)
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_public_sets_are_read_by_the_columns_that_their_cards_name(
     tmp_path: Path, tokenizer: Any, name: str, form: str
 ) -> None:
-    row, options, gold = PUBLIC[name]
+    public = PUBLIC[name]
+    row, options = public.row(2), public.prompts
     path = tmp_path / f"a.{form}"
     if form == "jsonl":
         lines(path, [row])
@@ -131,7 +74,7 @@ def test_public_sets_are_read_by_the_columns_that_their_cards_name(
         pq.write_table(pa.Table.from_pylist([row]), path)
     source = opened(tokenizer, path=str(path), **options)
     assert seen(tokenizer, source) == "<bos>[user]2+2?\n[assistant]"
-    assert source.problem(0).gold == gold
+    assert source.problem(0).gold == public.gold
 
 
 def test_structs_that_are_written_as_json_texts_are_looked_into(

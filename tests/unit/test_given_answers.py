@@ -62,16 +62,7 @@ def trained(config: Experiment) -> tuple[Distillation, list[float]]:
         def on_train_batch_end(self, *_: Any) -> None:
             losses.append(module.metrics["loss"][0])
 
-    trainer = L.Trainer(
-        max_steps=config.training.steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[Losses()],
-    )
-    trainer.fit(module, range(config.training.steps))  # pyright: ignore[reportArgumentType]
+    tiny_chat.fit(module, Losses())
     return module, losses
 
 
