@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import constants
 from pydantic import TypeAdapter
 
+from opdlab.configuration.loader import load_experiment
 from opdlab.configuration.posing import AnyGrader
 from opdlab.errors import ConfigError, MissingDataError
 from opdlab.plugins import registry as plugins
@@ -239,3 +240,41 @@ def test_a_metric_that_cannot_be_used_is_told_before_anything_is_sampled(
 def test_a_grader_is_named_by_its_type_or_stands_over_its_options(written: Any) -> None:
     found = TypeAdapter(AnyGrader).validate_python(written)
     assert found == grader("evaluate", metric="rouge")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{judge: {url: 'http://a/v1'}}", "e.yaml:10: missing key .*grader.judge.model"),
+        (
+            "{evaluate: {metric: a, at_lest: 1}}",
+            "e.yaml:10: unknown key .*evaluate.at_lest.*at_least",
+        ),
+        ("{evaluate: {metric: a, at_least: b}}", "e.yaml:10: .*evaluate.at_least must be a number"),
+        ("{evaluate: 3}", "e.yaml:10: .*grader.evaluate.* must be text"),
+        ("{juge: {}}", "e.yaml:10: missing key .*grader.type; choose one of choice, code"),
+        ("{type: juge}", "e.yaml:10: .*grader.type must be one of .*Did you mean .*judge"),
+        ("{judge: {url: x, model: y}}", "e.yaml:10: .*url begins with http"),
+        ("3", "e.yaml:10: .*grader must be a mapping"),
+    ],
+    ids=range(8),
+)
+def test_a_fault_in_a_grader_is_told_with_its_line_and_key(
+    tmp_path: Path, written: str, said: str
+) -> None:
+    head = """name: mine
+student: {path: "embedded:student"}
+teacher: {path: "embedded:teacher"}
+prompts: {type: problems, sources: [{type: math}]}
+rollout: {type: cached}
+method: {type: opd}
+training: {steps: 2}
+evaluation:
+  benchmarks:
+"""
+    path = tmp_path / "e.yaml"
+    path.write_text(
+        f"{head}  - {{type: dataset, name: a, path: a.csv, answer_column: a, grader: {written}}}\n"
+    )
+    with pytest.raises(ConfigError, match=said):
+        load_experiment(path)

@@ -110,7 +110,7 @@ def _unknown_key(path: Path, schema: Mapping[str, Any], data: Any) -> str:
     if "type" not in known:
         ending = close(str(last), known, prefix) or f" Known keys: {', '.join(known)}."
         return f"unknown key {dotted(path)}.{ending}"
-    name = _at(data, parents)["type"]
+    name = _at(data, parents).get("type", parents[-1])
     options = [option for option in known if option != "type"]
     owners = [
         other
@@ -190,6 +190,8 @@ def _resolve(
         for name, one in _alternatives(node, schema):
             if name == data.get("type"):
                 return one
+            if list(data) == [name]:
+                return {"properties": {name: one}}
     return node
 
 
@@ -203,7 +205,9 @@ def _alternatives(
     node: Mapping[str, Any], schema: Mapping[str, Any]
 ) -> list[tuple[str, Mapping[str, Any]]]:
     members = [_resolve(member, schema) for member in _given(node).get("oneOf", ())]
-    return [(one["properties"]["type"]["const"], one) for one in members]
+    # A plugin may be named in other ways, too.
+    named = [(one.get("properties", {}).get("type", {}).get("const"), one) for one in members]
+    return [(name, one) for name, one in named if name is not None]
 
 
 def _types(schema: Mapping[str, Any], data: Any, path: Path) -> list[str]:

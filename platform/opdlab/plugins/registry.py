@@ -24,6 +24,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PydanticUserError,
+    ValidationError,
     create_model,
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
@@ -218,7 +219,10 @@ class Named(OneOf):
         if isinstance(value, dict) and len(value) == 1 and "type" not in value:
             ((name, options),) = value.items()
             if name in names(self.group):
-                value = {"type": name, **self._options(name, options)}
+                try:
+                    return super()._instance(base, {"type": name, **self._options(name, options)})
+                except ValidationError as error:
+                    raise _below(error, name) from error
         if isinstance(value, str):
             if value not in names(self.group):
                 close = difflib.get_close_matches(value, names(self.group), 1)
@@ -251,6 +255,20 @@ class Named(OneOf):
             "properties": {name: {} for name in listed},
         }
         return {"oneOf": [{"type": "string", "enum": listed}, below, *found["oneOf"]]}
+
+
+def _below(error: ValidationError, name: str) -> ValidationError:
+    """The same faults, one key deeper."""
+    faults: list[Any] = [
+        {
+            "type": one["type"],
+            "loc": (name, *one["loc"]),
+            "input": one["input"],
+            "ctx": one.get("ctx", {}),
+        }
+        for one in error.errors(include_url=False)
+    ]
+    return ValidationError.from_exception_data(error.title, faults)
 
 
 def made(group: str, described: Mapping[str, Any]) -> Any:
