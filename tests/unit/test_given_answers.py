@@ -46,7 +46,10 @@ def experiment(
             "prompts": {"type": "dataset", "path": str(path), **given},
             "rollout": {"type": "cached", "max_new_tokens": 6},
             "method": method,
-            "training": {"steps": 3, "prompts_per_step": 4, "accelerator": "cpu", "threads": 1},
+            "training": {
+                **{"steps": 3, "prompts_per_step": 4, "accelerator": "cpu", "threads": 1},
+                "hacking": {"grade_every": 1},
+            },
         }
     )
 
