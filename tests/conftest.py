@@ -59,6 +59,15 @@ def environment_kept() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(autouse=True)
+def signals_kept() -> Iterator[None]:
+    """Commands take signals over, and would keep them after they ran in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new MLflow store: its migrations take seconds, a copy takes none."""

@@ -53,7 +53,7 @@ def no_sandbox() -> tuple[str, str] | None:
         return None
     return (
         f"bubblewrap is refused ({tried.stderr.strip()})",
-        "allow user namespaces (INSTALL in opdlab_evaluators/sandbox/command.py says how)",
+        "allow user namespaces (INSTALL in opdlab_evaluators/sandbox/refusal.py says how)",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,6 +37,9 @@ from opdlab.records import Problem, Questions, Rollout, TeacherScores, Verdict
 from opdlab.sampling import decoder
 from opdlab.scoring.teacher import Teacher
 from opdlab_evaluators.embedded.routes import Routes
+from opdlab_evaluators.programs.pool import shared_pool
+from opdlab_evaluators.sandbox import command
+from opdlab_evaluators.sandbox.refusal import Host
 
 
 def experiment(*overrides: str) -> Experiment:
@@ -635,3 +639,30 @@ def test_what_no_grader_can_judge_here_is_no_fault_of_a_grader() -> None:
     for benchmarks in ("[]", "[{type: gsm8k, path: nowhere.jsonl}]"):
         line = doctor_machine.graders(one_run(f"evaluation.benchmarks={benchmarks}"))
         assert line.status == "skip"
+
+
+def test_a_sandbox_that_is_refused_is_told_with_what_to_allow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    refuses = tmp_path / "bwrap"
+    refuses.write_text(
+        "#!/bin/sh\n[ $1 = --version ] && echo bubblewrap 0.8.0 && exit\n"
+        "echo 'bwrap: Failed to make / slave: Permission denied' >&2; exit 1\n"
+    )
+    refuses.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(Host, "here", lambda: Host(profile="docker-default (enforce)"))
+    shared_pool(protected=True).close()  # one that an earlier test started would be taken
+    command.find_bwrap.cache_clear()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "1+1=", "tests": ["assert f() == 2"]}\n')
+    code = f"{{type: dataset, path: {rows}, column: prompt, answer_column: tests, grader: code}}"
+    benchmarks = "evaluation.benchmarks=[{type: humaneval, path: nowhere.jsonl}, {type: routes}]"
+    graded = one_run(f"prompts={code}", benchmarks, "method={type: grpo}", "rollout.group_size=2")
+    line = doctor_machine.graders_start(graded)
+    assert_fails(line, "not that of humaneval, grader code: the sandbox does not start")
+    assert "AppArmor profile docker-default" in line.found
+    assert "--security-opt apparmor=unconfined" in line.found
+    assert doctor_machine.graders_start(one_run(f"prompts={code}")).status == "pass"
+    assert doctor_machine.graders(graded).status == "pass"
+    command.find_bwrap.cache_clear()

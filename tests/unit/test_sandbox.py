@@ -17,13 +17,14 @@ from pathlib import Path
 import psutil
 import pytest
 from hostile_programs import ATTEMPT, LIMITED, REFUSED
-from machine import need_sandbox
+from machine import missing, need_sandbox
 
 from opdlab_evaluators.sandbox import command, system_calls
 from opdlab_evaluators.sandbox.cgroup import Groups, parents
 from opdlab_evaluators.sandbox.command import SandboxMissingError
 from opdlab_evaluators.sandbox.inside import reach
 from opdlab_evaluators.sandbox.process import Ended, Limits, Sandbox, SandboxDiedError
+from opdlab_evaluators.sandbox.refusal import Host, remedy
 
 TIGHT = Limits(cpu_s=1.0, wall_s=4.0, memory=256 << 20)
 
@@ -311,6 +312,92 @@ def test_a_machine_that_refuses_namespaces_is_told_so_with_its_own_words(monkeyp
     with pytest.raises(SandboxMissingError, match=r"(?s)uid map: Permission denied.*apparmor"):
         Sandbox().start()
     command.find_bwrap.cache_clear()
+
+
+REFUSALS = {
+    "bwrap: setting up uid map: Permission denied": (
+        Host(restricted=True),
+        "kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted": (
+        Host(restricted=True),
+        "kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    "bwrap: Failed to make / slave: Permission denied": (
+        Host(profile="docker-default (enforce)"),
+        "apparmor=unconfined",
+    ),
+    "bwrap: Can't mount proc on /newroot/proc: Operation not permitted": (
+        Host(),
+        "systempaths=unconfined",
+    ),
+    "bwrap: Creating new namespace failed: Operation not permitted": (
+        Host(filtered=True),
+        "seccomp=unconfined",
+    ),
+    "bwrap: No permissions to create new namespace, likely because the kernel": (
+        Host(closed=True),
+        "kernel.unprivileged_userns_clone=1",
+    ),
+    "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces": (
+        Host(most=0),
+        "user.max_user_namespaces=15000",
+    ),
+}
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_a_refusal_is_told_by_its_cause_alone(said):
+    host, wanted = REFUSALS[said]
+    text = remedy(said, host)
+    assert wanted in text
+    assert "unsafe_run_on_this_machine" in text
+    others = {needed for _, needed in REFUSALS.values()} - {wanted}
+    assert not [other for other in others if other in text]
+
+
+def test_a_refusal_of_unknown_cause_is_told_with_all_that_helps():
+    text = remedy("bwrap: something new", Host())
+    assert all(needed in text for needed in ("apt install", "sysctl", "--security-opt"))
+
+
+def test_what_the_kernel_tells_of_a_container_is_read(tmp_path):
+    told = {
+        "self/status": "Name:\tx\nCapEff:\t0000000000000000\nSeccomp:\t2\n",
+        "self/attr/current": "docker-default (enforce)\n",
+        "self/uid_map": "         0       1000          1\n",
+        "sys/kernel/apparmor_restrict_unprivileged_userns": "1\n",
+        "sys/kernel/unprivileged_userns_clone": "0\n",
+        "sys/user/max_user_namespaces": "7\n",
+    }
+    for name, text in told.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    label = "docker-default (enforce)"
+    assert Host.here(tmp_path) == Host(label, True, True, True, True, 7, os.geteuid() == 0)
+    (tmp_path / "self/attr/current").write_text("system_u:system_r:container_t:s0")
+    assert Host.here(tmp_path).profile == ""
+
+
+NESTED = "from opdlab_evaluators.sandbox import Sandbox\nSandbox().start()\nprint('started')"
+
+
+@pytest.mark.parametrize(
+    ("outer", "said"),
+    [
+        (["unshare", "--map-root-user", "--mount"], "started"),
+        (
+            ["bwrap", "--unshare-user", "--disable-userns", "--dev-bind", "/", "/", "--"],
+            "itself inside a sandbox or a rootless container",
+        ),
+    ],
+)
+def test_inside_a_user_namespace_a_sandbox_starts_or_says_that_it_is_nested(outer, said):
+    need_sandbox()
+    if subprocess.run([*outer, "true"], capture_output=True).returncode:
+        missing("no user namespace can be made", "allow them, see evaluators/.../refusal.py")
+    found = subprocess.run([*outer, sys.executable, "-c", NESTED], capture_output=True, text=True)
+    assert said in found.stdout + found.stderr
 
 
 def test_without_protection_programs_still_end_with_all_their_processes():

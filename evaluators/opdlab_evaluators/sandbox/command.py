@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from opdlab.errors import OpdlabError
+from opdlab_evaluators.sandbox.refusal import INSTALL, UNSAFE
 
 OLDEST_BWRAP = (0, 5, 0)
 SCRATCH_BYTES, SHARED_BYTES = 64 << 20, 4 << 20
@@ -29,14 +30,6 @@ HOST_FACTS = (
     *("/proc/partitions", "/proc/diskstats", "/proc/swaps", "/proc/keys"),
 )
 """What tells of the machine, and is empty inside."""
-
-INSTALL = """Code benchmarks run programs that a model wrote, and do so in a sandbox only. It needs Linux
-and bubblewrap: apt install bubblewrap (or dnf, pacman, apk). Where it is installed and refused:
-  Ubuntu 24.04   sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for bwrap
-  other hosts    sysctl user.max_user_namespaces=15000 (and kernel.unprivileged_userns_clone=1)
-  Docker         run with --security-opt seccomp=unconfined --security-opt systempaths=unconfined
-                 and, where the host has AppArmor (Debian, Ubuntu), --security-opt apparmor=unconfined
-The option unsafe_run_on_this_machine: true runs them without, with your rights, and marks the result."""
 
 # Before it gives up its rights: into the control groups. After that: a stack for deep recursion.
 _LAUNCH = f"""
@@ -86,12 +79,12 @@ def find_bwrap() -> Bwrap:
     """
     path = shutil.which("bwrap")
     if path is None or sys.platform != "linux":
-        raise SandboxMissingError(f"bubblewrap (bwrap) was not found. {INSTALL}")
+        raise SandboxMissingError(f"bubblewrap (bwrap) was not found. {INSTALL}\n{UNSAFE}")
     said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     digits = [part for part in said.split()[-1].split(".") if part.isdigit()] if said else []
     found = Bwrap(path, tuple(map(int, digits)))
     if found.version < OLDEST_BWRAP:
-        raise SandboxMissingError(f"{path} is too old ({said.strip()}). {INSTALL}")
+        raise SandboxMissingError(f"{path} is too old ({said.strip()}). {INSTALL}\n{UNSAFE}")
     return found
 
 
@@ -104,9 +97,10 @@ def sandboxed(
 ) -> list[str]:
     """Command that starts a zygote in a sandbox.
 
-    As root it first makes a private view of the files, in which the interpreter stands at a neutral
-    path, and then becomes a user that owns nothing: root's processes are bound by no limit on their
-    number, and an interpreter in root's home could not be seen by anyone else.
+    As root, but not as root of a user namespace alone, it first makes a private view of the files, in
+    which the interpreter stands at a neutral path, and then becomes a user that owns nothing: root's
+    processes are bound by no limit on their number, and an interpreter in root's home could not be seen
+    by anyone else.
 
     Args:
         control: file descriptor of the zygote's socket.
@@ -119,7 +113,7 @@ def sandboxed(
     outer: list[str] = []
     uid = 0
     python = str(interpreter())
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and may_become_others():
         uid = UNPRIVILEGED + (os.getpid() % 100_000) * 1000 + number % 1000
         neutral = {target: NEUTRAL / target.lstrip("/") for target in binds}
         outer = [bwrap.path, "--dev-bind", "/", "/", "--tmpfs", str(NEUTRAL)]
@@ -137,6 +131,15 @@ def sandboxed(
         inner += ["--ro-bind-data", str(content), target]
     inner += ["--remount-ro", "/", "--"]
     return [*outer, *launch, *inner, *_zygote("/python/bin/python", control, "/tmp:/dev/shm", "/")]
+
+
+def may_become_others(proc: Path = Path("/proc/self")) -> bool:
+    """Whether root is root of the machine: that of a rootless container is a user by another name."""
+    for name in ("uid_map", "gid_map"):
+        ranges = [tuple(map(int, li.split())) for li in (proc / name).read_text().splitlines()]
+        if not any(first <= UNPRIVILEGED < first + count for first, _, count in ranges):
+            return False
+    return True
 
 
 def unprotected(control: int, scratch: str) -> list[str]:

@@ -21,9 +21,10 @@ from typing import Any, final
 
 from opdlab_evaluators.sandbox import command, system_calls
 from opdlab_evaluators.sandbox.cgroup import Groups
-from opdlab_evaluators.sandbox.command import ENVIRONMENT, INSTALL, SandboxMissingError
+from opdlab_evaluators.sandbox.command import ENVIRONMENT, SandboxMissingError
 from opdlab_evaluators.sandbox.inside import reach
 from opdlab_evaluators.sandbox.inside.zygote import BUSY_FACTOR
+from opdlab_evaluators.sandbox.refusal import remedy
 
 START_LIMIT_S = 180.0
 GRACE_S = 20.0
@@ -177,7 +178,7 @@ class Sandbox:
             ready = b""
         if not ready:
             text = os.pread(said, STDERR_KEPT, 0).decode(errors="replace").strip()
-            raise SandboxMissingError(f"the sandbox does not start: {text}. {INSTALL}")
+            raise SandboxMissingError(f"the sandbox does not start: {text}. {remedy(text)}")
 
     @property
     def connected(self) -> socket.socket:

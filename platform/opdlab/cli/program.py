@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -14,6 +15,7 @@ import typer
 
 from opdlab import __version__, credentials, secret_options
 from opdlab.cli import bench, examinations, files, pages, scores, trainings
+from opdlab.console import Stopped
 from opdlab.errors import ConfigError, OpdlabError, Terminated, of_the_disk
 
 _QUIET = {
@@ -84,13 +86,17 @@ def _before(
         ),
     ] = False,
 ) -> None:
-    # Training ends at a step of its own choosing, to save a checkpoint first.
-    if context.invoked_subcommand not in ("train", "pretrain", "sweep"):
-        signal.signal(signal.SIGTERM, _terminate)
+    # What has something to finish first, such as a step and its checkpoint, takes them over meanwhile.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _terminate)
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:
     raise Terminated(128 + number)
+
+
+_GOES_ON = ("eval", "regrade", "diagnose", "sweep", "sync", "gpu")
+"""Commands that keep what they have done; others begin again."""
 
 
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -107,6 +113,10 @@ def main() -> None:
     sys.excepthook = _without_secrets
     try:
         app(prog_name=Path(sys.argv[0]).name)
+    except Terminated as ended:
+        _stopped(int(str(ended.code)))
+    except Stopped as stopped:
+        _stopped(stopped.exit_code)
     except OpdlabError as error:
         _fail(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
     except OSError as error:
@@ -122,10 +132,18 @@ def _without_secrets(kind: type[BaseException], error: BaseException, trace: Any
     sys.stderr.write(credentials.hide(secret_options.hide(text)))
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _stopped(code: int) -> NoReturn:
+    """Say which command takes it up again, and end with the exit code of the signal."""
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    kept = {*_GOES_ON, "--resume"} & {*sys.argv[1:]}
+    what = "goes on from here" if kept else "begins again"
+    _fail(f"stopped by {signal.Signals(code - 128).name}; `{command}` {what}.", code, "yellow")
+
+
+def _fail(message: str, code: int, colour: str = "red") -> NoReturn:
     from opdlab.console import shown
 
     # https://no-color.org: any text in the variable asks for none.
     text = shown(credentials.hide(secret_options.hide(message)))
-    typer.echo(text if os.environ.get("NO_COLOR") else typer.style(text, fg="red"), err=True)
+    typer.echo(text if os.environ.get("NO_COLOR") else typer.style(text, fg=colour), err=True)
     raise SystemExit(code) from None

@@ -12,7 +12,7 @@ from typing import Any
 
 from opdlab import tracking
 from opdlab.configuration import Model
-from opdlab.console import BOLD, END, YELLOW, Stopped, StopRequest, console, quieten
+from opdlab.console import BOLD, END, Stopped, StopRequest, console, quieten
 from opdlab.diagnosis import page, report
 from opdlab.diagnosis.findings import find
 from opdlab.diagnosis.observe import WINDOW
@@ -39,7 +39,7 @@ def diagnose(
         teacher: a model to take instead of the experiment's.
 
     Raises:
-        SystemExit: a signal stopped it; the same command goes on.
+        Stopped: a signal came; the same command goes on.
     """
     quieten()
     config, sources = what_to_look_at(name, overrides, students, teacher)
@@ -72,10 +72,9 @@ def measured(work: Work, sources: Sequence[tuple[str, Model]]) -> Path:
         findings = work.folder / f"{stem(sources)}.json"
         keep(found, findings, tracker)
         status = "FINISHED"
-    except Stopped as stopped:
+    except Stopped:
         status = "KILLED"
-        console.print(f"{YELLOW}{stopped}; the same command goes on from here.")
-        raise SystemExit(stopped.exit_code) from stopped
+        raise
     finally:
         tracker.close(status)
     return findings

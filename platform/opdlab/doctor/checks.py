@@ -34,6 +34,7 @@ def diagnose(config: Experiment) -> Iterator[Line]:
     yield doctor_machine.versions()
     yield doctor_machine.device(config)
     yield doctor_machine.benchmarks(config)
+    yield doctor_machine.graders_start(*(run for _, run in variants))
     yield doctor_machine.graders(config)
     yield doctor_models.sampling(*(run for _, run in variants))
     for name, run in variants:

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from opdlab.doctor.data_check import as_expected
 from opdlab.doctor.lines import Line, judged, skipped
 from opdlab.errors import DataError, OpdlabError
 from opdlab.modelling import models
-from opdlab.plugins import posed, verdicts_on
+from opdlab.plugins import GRADERS, posed, type_name, verdicts_on
 
 PACKAGES = ("opdlab", "opdlab_evaluators", "opdlab_dashboards")
 GRADED = 4
@@ -145,6 +145,32 @@ def benchmarks(config: Experiment) -> Line:
     return judged(what, not missing, found, remedy)
 
 
+def graders_start(*runs: Experiment) -> Line:
+    """Whether all that judges answers can work here, such as a sandbox for programs."""
+    what = "the graders can work here"
+    asked: dict[str, Callable[[], None]] = {}
+    for run in runs:
+        asked |= {one.benchmark: one.require_grader for one in run.evaluation.benchmarks}
+        if not (run.method.graded or run.training.hacking.grade_every):
+            continue  # nobody asks whether answers to the prompts are right
+        if run.prompts.type == "problems":
+            asked |= {one.benchmark: one.require_grader for one in run.prompts.sources}
+        else:
+            own = (one.grader for one in run.prompts.resolved())
+            asked |= {f"grader {type_name(GRADERS, one)}": one.require for one in own if one}
+    if not asked:
+        return skipped(what, "nothing is graded")
+    refused: dict[str, list[str]] = {}
+    for name, require in asked.items():
+        try:
+            require()
+        except OpdlabError as error:
+            refused.setdefault(str(error), []).append(name)
+    found = "; ".join(f"not that of {', '.join(names)}: {said}" for said, names in refused.items())
+    remedy = "allow what is named there, or leave out what needs it"
+    return judged(what, not refused, found or f"{len(asked)} of {len(asked)}", remedy)
+
+
 def graders(config: Experiment) -> Line:
     """Whether each grader, with the libraries that are here, judges what is known as it must."""
     what = "the graders judge known answers rightly"
@@ -152,11 +178,14 @@ def graders(config: Experiment) -> Line:
     for one in config.evaluation.benchmarks:
         try:
             one.require_grader()
+        except OpdlabError:
+            continue  # told by the line before
+        try:
             sound = [p for p in posed.problems(one) if posed.known_fault(one, p) is None]
             trials = list(posed.trials(one, sound[:GRADED]))
             verdicts = verdicts_on(one, [(trial.problem, trial.completion) for trial in trials])
         except DataError:
-            continue  # told by the line before
+            continue  # told by the line on problems
         except OpdlabError as error:
             wrong.append(f"{one.benchmark}: {error}")
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,6 @@ from opdlab.console import (
     BOLD,
     DIM,
     END,
-    YELLOW,
     Stopped,
     StopRequest,
     console,
@@ -82,6 +80,9 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
         server: base of OpenAI's API where the model is served; then only its tokenizer is read here.
 
     What is measured lies in `OUTPUT/evaluations/LABEL`; the same call again goes on where it was stopped.
+
+    Raises:
+        Stopped: a signal came.
     """
     quieten()
     config = loader.load_experiment(name, overrides)
@@ -98,13 +99,7 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     folder = Path(config.output) / "evaluations" / label
     mlflow_store.make_output(folder)
     with claimed(folder):
-        try:
-            samples = _recorded(config, subject, label, folder)
-        except Stopped as stopped:
-            at = [] if server is None else ["--server", server]
-            command = shlex.join(["opdlab", "eval", name, "--model", model, *at, *overrides])
-            console.print(f"{YELLOW}{stopped}; `{command}` goes on from here.", soft_wrap=True)
-            raise SystemExit(stopped.exit_code) from stopped
+        samples = _recorded(config, subject, label, folder)
     console.print(comparison.own_table(label, samples))
     comparison.remark(comparison.remarks({label: samples}))
     disputes.show(label, samples)

@@ -55,7 +55,7 @@ def sweep(name: str, overrides: list[str], workers: int, cluster: str | None = N
         ConfigError: the experiment has no `sweep` section.
         SweepError: the database does not answer, the sweep was begun with other settings, or no trial was
             completed.
-        SystemExit: a signal stopped it (128 + signal); the same command goes on.
+        Stopped: a signal came; the same command goes on.
     """
     quieten()
     config = loader.load_experiment(name, overrides)
@@ -91,10 +91,9 @@ def _sweep(
             (crew.submit if cluster else crew.work)(workers, cluster or "")
             report.write(config, settings, study, record, experiment)
             status = "FINISHED"
-        except Stopped as stopped:
+        except Stopped:
             status = "KILLED"
-            console.print(f"{YELLOW}{stopped}; the same command goes on from here.")
-            raise SystemExit(stopped.exit_code) from stopped
+            raise
         finally:
             send_all(sorted(folder.glob("trial-*"), key=natural))
             record.close(status)

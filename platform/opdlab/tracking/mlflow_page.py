@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opdlab import credentials
-from opdlab.console import BOLD, END, console
+from opdlab.console import BOLD, END, console, dies_with_parent
+from opdlab.errors import TrackingError
 from opdlab.tracking.mlflow_store import answering, open_client, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PORT = 5000
+END_S = 10.0
+"""For a server to end by itself."""
 HERE = f"http://127.0.0.1:{PORT}"
 VIEW = "mlflow.sharedViewState."
 """Tags of an experiment in which MLflow's page keeps views that its "Share" button made links to."""
@@ -64,7 +70,12 @@ def show_link(
 
 
 def serve(output: str, port: int = PORT, uri: str | None = None) -> None:
-    """Run the MLflow page on the store of an output folder until Ctrl-C."""
+    """Run the MLflow page on the store of an output folder until Ctrl-C.
+
+    Raises:
+        TrackingError: the store cannot be used, the port is taken, or the server ended.
+    """
+    _require_free(port)
     store = store_uri(Path(output), uri)
     client = open_client(store)
     experiments = client.search_experiments()
@@ -79,4 +90,33 @@ def serve(output: str, port: int = PORT, uri: str | None = None) -> None:
     }
     command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    subprocess.run(command, env=environment, check=True)
+    # In a session of its own: a signal at the terminal would reach its processes in any order.
+    arrange = dies_with_parent(signal.SIGTERM)
+    with subprocess.Popen(
+        command, env=environment, start_new_session=True, preexec_fn=arrange
+    ) as server:
+        try:
+            code = server.wait()
+        finally:
+            _end(server)
+    raise TrackingError(f"the server of MLflow's page ended with exit code {code}: see above")
+
+
+def _require_free(port: int) -> None:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise TrackingError(
+            f"port {port} of this machine cannot be used ({why}): name another with --port"
+        ) from error
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End a server and the processes that it began."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(END_S)

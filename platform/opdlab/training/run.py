@@ -31,7 +31,7 @@ from opdlab.console import (
     die_with,
     quieten,
 )
-from opdlab.errors import NonFiniteError, PeerError
+from opdlab.errors import NonFiniteError, PeerError, Terminated
 from opdlab.evaluation import comparison, measure, over_seeds, require
 from opdlab.files import claimed, whole_folder
 from opdlab.identity import EXECUTION, Execution, Owner
@@ -96,7 +96,7 @@ class Session:
         try:
             yield tracker
         except BaseException as error:
-            interrupted = isinstance(error, (Stopped, KeyboardInterrupt))
+            interrupted = isinstance(error, (Stopped, Terminated))
             self.group.update(name, status="stopped" if interrupted else "failed")
             tracker.close("KILLED" if interrupted else "FAILED")
             raise

@@ -19,7 +19,7 @@ from opdlab.bench.gpu import ceilings, loss, page, rollout, scoring, step
 from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.race import machine, show_machine
 from opdlab.bench.shapes import KNOWN, Shape
-from opdlab.console import DIM, END, GREEN, RED, YELLOW, console, progress_bar
+from opdlab.console import DIM, END, GREEN, RED, YELLOW, Stopped, console, progress_bar
 from opdlab.errors import ConfigError, OpdlabError
 from opdlab.files import read_json, require_own_page, write_page, write_whole
 from opdlab.modelling import DTYPES
@@ -95,6 +95,8 @@ def _measured(one: Case, card: Card) -> dict[str, Any]:
     began = monotonic()
     try:
         figures = [asdict(figure) for figure in one.run(card)]
+    except Stopped:
+        raise
     except (RuntimeError, ValueError, TypeError, LookupError, OSError, OpdlabError) as error:
         # A case that does not fit, or a kernel that is not there, costs no other its turn.
         card.drop()
