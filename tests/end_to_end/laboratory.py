@@ -111,7 +111,8 @@ class Laboratory:
 
     def metrics(self, run: str = "lgr", group: str = "small-001") -> list[dict[str, float]]:
         path = self.output / group / run / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines() if line]
+        rows = (json.loads(line) for line in path.read_text().splitlines() if line)
+        return [row for row in rows if "step" in row]  # the first says whose they are
 
     def weights(self, run: str = "lgr", group: str = "small-001") -> dict[str, torch.Tensor]:
         return load_file(self.output / group / run / "model" / "model.safetensors")
@@ -124,7 +125,7 @@ def wait_for_step(
     path = laboratory.output / "small-001" / run / "metrics.jsonl"
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
-        if path.exists() and path.read_text().count("\n") >= step:
+        if path.exists() and path.read_text().count("\n") > step:
             return
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -16,6 +15,8 @@ import psutil
 from end_to_end.laboratory import Laboratory
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
+
+from opdlab.files import read_metrics
 
 STEPS = 12
 SPACE = {
@@ -85,7 +86,7 @@ def training(laboratory: Laboratory) -> list[Path]:
     return [
         path
         for path in (laboratory.output / "small-sweep").glob("trial-*/seed-*/metrics.jsonl")
-        if path.read_text().count("\n") >= 3 and not (path.parent / "finished").exists()
+        if path.read_text().count("\n") > 3 and not (path.parent / "finished").exists()
     ]
 
 
@@ -114,8 +115,7 @@ def assert_whole(laboratory: Laboratory, trials: int, storage: str | None = None
     folders = sorted((laboratory.output / "small-sweep").glob("trial-*"))
     assert [int(folder.name[6:]) for folder in folders] == sorted(complete)
     for folder in folders:
-        rows = (folder / "seed-0" / "metrics.jsonl").read_text().splitlines()
-        steps = [json.loads(row)["step"] for row in rows if row]
+        steps = [row["step"] for row in read_metrics(folder / "seed-0")]
         assert steps == list(range(1, STEPS + 1)), folder
     assert processes(laboratory) == []
 

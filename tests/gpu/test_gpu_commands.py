@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from gpu.small_runs import experiment
 from typer.testing import CliRunner
 
 from opdlab.cli import app
+from opdlab.files import read_metrics
 
 METHOD = {"type": "lgr", "support": "full", "top_k": 4}
 SHAPE = "width=32,layers=2,heads=4,kv=2,intermediate=48,vocabulary=64"
@@ -42,8 +42,7 @@ def written(output: Path, **changes: object) -> Path:
 
 def test_a_run_trains_and_is_evaluated_on_the_device(device: torch.device, output: Path) -> None:
     run("train", written(output), "tracking.samples_every=1", "training.hacking.grade_every=1")
-    rows = (output / "small-001" / "lgr" / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(rows[1])["step"] == 2
+    assert read_metrics(output / "small-001" / "lgr")[1]["step"] == 2
     assert run("eval", written(output), "--model", output / "small-001" / "lgr" / "model")
 
 

@@ -14,7 +14,12 @@ import torch
 
 from opdlab.errors import NonFiniteError, ResumeError
 from opdlab.files.claim import claimed
-from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint, refuse_non_finite
+from opdlab.training.checkpoint import (
+    AtomicCheckpointIO,
+    read_checkpoint,
+    refuse_non_finite,
+    require_own,
+)
 
 
 @pytest.fixture
@@ -120,3 +125,12 @@ def test_a_folder_in_use_is_refused_by_the_name_of_its_process(tmp_path: Path) -
         assert json.loads((tmp_path / ".process.json").read_text())["pid"] == os.getpid()
     with claimed(tmp_path):
         pass
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    require_own({"opdlab": {"execution": "a"}}, "a", path)
+    require_own({"opdlab": {}}, "a", path)  # of an earlier version
+    require_own({"opdlab": {"execution": "a"}}, "", path)
+    with pytest.raises(ResumeError, match=f"{path} is of the training b, not of this one .a."):
+        require_own({"opdlab": {"execution": "b"}}, "a", path)

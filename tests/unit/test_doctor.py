@@ -663,6 +663,7 @@ def test_a_sandbox_that_is_refused_is_told_with_what_to_allow(
     assert_fails(line, "not that of humaneval, grader code: the sandbox does not start")
     assert "AppArmor profile docker-default" in line.found
     assert "--security-opt apparmor=unconfined" in line.found
-    assert doctor_machine.graders_start(one_run(f"prompts={code}")).status == "pass"
+    ungraded = one_run(f"prompts={code}", "training.hacking.grade_every=0")
+    assert doctor_machine.graders_start(ungraded).status == "pass"
     assert doctor_machine.graders(graded).status == "pass"
     command.find_bwrap.cache_clear()

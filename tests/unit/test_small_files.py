@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,7 @@ from opdlab.files.whole_files import read_json, whole_folder, write_whole
 from opdlab.identity import EXECUTION, MEASUREMENTS, Execution, read
 from opdlab.modelling import models
 from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
+from opdlab.sweeps.processes import Zygote, start_afresh
 from opdlab.tracking import unsent
 from opdlab.training.group import STATE, Group, last_group, open_group
 from opdlab_dashboards.results.measured import find
@@ -172,6 +174,44 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
     with whole_folder(place) as partial:
         (partial / "c").write_text("3")
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "c"]
+
+
+def test_metrics_of_another_run_in_place_of_its_own_are_named(tmp_path: Path) -> None:
+    for name in ("opd", "lgr"):
+        run = write_run(tmp_path / "try-001" / name, {"math/short": draws(0.5)})
+        told = (run / metrics_file.METRICS).read_text()
+        (run / metrics_file.METRICS).unlink()
+        metrics_file.begin_metrics(run, Execution.read(run).id)
+        with (run / metrics_file.METRICS).open("a") as file:
+            file.write(told)
+    run, other = (tmp_path / "try-001" / name for name in ("opd", "lgr"))
+    assert not [one.fault for one in find(tmp_path) if one.fault]
+    shutil.copy(other / metrics_file.METRICS, run / metrics_file.METRICS)
+    (fault,) = (one.fault for one in find(tmp_path) if one.fault)
+    assert f"{run / metrics_file.METRICS} is damaged" in fault
+    assert f"of the training {Execution.read(other).id}" in fault
+    with pytest.raises(DataError, match="delete it: the run then has no curves"):
+        metrics_file.begin_metrics(run, Execution.read(run).id)
+
+
+def test_an_outcome_of_another_trial_is_named(tmp_path: Path) -> None:
+    for number in range(2):
+        folder = tmp_path / f"trial-{number}"
+        folder.mkdir()
+        Part("study", number, {"k": number}).claim(folder)
+        Outcome("complete", seeds=[{"loss": float(number)}]).write(folder)
+        assert Outcome.read(folder) is not None
+    shutil.copy(tmp_path / "trial-0" / OUTCOME, tmp_path / "trial-1" / OUTCOME)
+    with pytest.raises(DataError, match=r"is of trial 0 of study study.*delete it, and it is made"):
+        Outcome.read(tmp_path / "trial-1")
+
+
+def test_a_folder_in_place_of_a_log_is_named_before_a_process_begins(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").mkdir()
+    with Zygote() as zygote:
+        for start in (zygote.start, start_afresh):
+            with pytest.raises(IsADirectoryError, match=r"log\.txt"):
+                start("none", [], tmp_path / "log.txt", signal.SIGKILL)
 
 
 def test_a_field_of_another_type_is_named(tmp_path: Path) -> None:

@@ -247,4 +247,4 @@ def _models(folder: Path) -> Iterator[Measured]:
             yield Measured(folder, known)
             continue
         execution = Execution.behind(folder, known[-1].execution)
-        yield Measured(folder, known, execution, read_metrics(folder))
+        yield Measured(folder, known, execution, read_metrics(folder, execution.id))

@@ -10,6 +10,7 @@ from .marked import (
 from .metrics_file import (
     METRICS as METRICS,
     PARTS as PARTS,
+    begin_metrics as begin_metrics,
     end_line as end_line,
     is_bin as is_bin,
     read_metrics as read_metrics,

@@ -12,8 +12,12 @@ from typing import Any
 from opdlab.files.whole_files import damaged, is_there, read_file
 
 METRICS = "metrics.jsonl"
+OWNER = "execution"
+"""Key of the first line, which says whose metrics these are."""
 PARTS = ("seconds/rollout", "seconds/teacher", "seconds/update")
 """Metrics that add up to the seconds of a step of training."""
+
+WITHOUT = "restore it from a copy, or delete it: the run then has no curves, but keeps its scores"
 
 
 def end_line(path: Path) -> None:
@@ -23,16 +27,35 @@ def end_line(path: Path) -> None:
             file.write("\n")
 
 
+def begin_metrics(folder: Path, execution: str) -> None:
+    """Write whose metrics follow, where none are there yet.
+
+    Args:
+        execution: id of the training.
+
+    Raises:
+        DataError: those that are there are another's.
+    """
+    path = folder / METRICS
+    if is_there(path):
+        read_metrics(folder, execution)
+    else:
+        path.write_text(json.dumps({OWNER: execution}) + "\n")
+
+
 def is_bin(name: str) -> bool:
     """Whether a metric is that of a bin of positions, such as `fidelity/t0000-0015`."""
     return re.search(r"/t\d+-\d+$", name) is not None
 
 
-def read_metrics(folder: Path) -> list[dict[str, float]]:
+def read_metrics(folder: Path, execution: str | None = None) -> list[dict[str, float]]:
     """The metrics of a run, one mapping a step; a line that is none, cut short by a crash, is dropped.
 
+    Args:
+        execution: id of the training that they must be of, where they say whose they are.
+
     Raises:
-        DataError: the file cannot be read, or is no text; the message names it.
+        DataError: the file cannot be read, is no text, or is another training's; the message names it.
     """
     path = folder / METRICS
     if not is_there(path):
@@ -41,19 +64,23 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     try:
         lines = read_file(path).decode().split("\n")
     except (OSError, ValueError) as error:
-        remedy = (
-            "restore it from a copy, or delete it: the run then has no curves, but keeps its scores"
-        )
-        raise damaged(path, str(error), remedy) from error
+        raise damaged(path, str(error), WITHOUT) from error
     for line in lines:
-        with suppress(ValueError, RecursionError, OverflowError):
-            row = _row(json.loads(line))
-            if math.isfinite(row.get("step", math.nan)) and math.isfinite(row.get("time", 0.0)):
-                rows.append(row)
+        row: dict[str, Any] = {}
+        with suppress(ValueError, RecursionError):
+            told = json.loads(line)
+            row = told if isinstance(told, dict) else {}
+        if execution and row.get(OWNER, execution) != execution:
+            why = f"it is of the training {row[OWNER]}, not {execution}"
+            raise damaged(path, why, WITHOUT)
+        with suppress(OverflowError):
+            found = _numbers(row)
+            if math.isfinite(found.get("step", math.nan)) and math.isfinite(found.get("time", 0.0)):
+                rows.append(found)
     return rows
 
 
-def _row(line: Any) -> dict[str, float]:
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
     """The numbers in a line."""
-    pairs = line.items() if isinstance(line, dict) else ()
+    pairs = row.items()
     return {key: v for key, v in pairs if isinstance(v, int | float) and not isinstance(v, bool)}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from opdlab.configuration import Evaluation, Experiment, Pretraining, documents, loader, repeats
@@ -93,7 +92,7 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     to.print(TIME)
     if lengths is not None:
         for said in lengths.remarks:
-            to.print(f"{YELLOW}prompts:{END} {escape(said)}")
+            to.print(f"{YELLOW}prompts:{END} {said}")
     to.print(f"\n{BOLD}Evaluation{END}")
     trainings = [(one.name, one.config) for one in repeats(runs)]
     names = [name for name, _ in trainings]

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
 from opdlab.configuration import Experiment, loader
@@ -53,7 +52,7 @@ def show_prompts(name: str, overrides: Sequence[str], count: int) -> bool:
         _show_prompt(prompts, index)
     _show_lengths(prompts, config)
     if (found := prompts.unknown()).bad_tokens:
-        console.print(f"{YELLOW}unknown text:{END} {escape(str(found))}")
+        console.print(f"{YELLOW}unknown text:{END} {found}")
     return not any(loss.refused for loss in losses)
 
 
@@ -62,13 +61,13 @@ def _show_prompt(prompts: PromptSource, index: int) -> None:
     problem = prompt.problem
     where = f"row {problem.id}" if isinstance(prompts, DatasetSource) else problem.id
     head = f"prompt {index}: {problem.benchmark}, {where}, {len(prompt.tokens)} tokens"
-    console.print(f"{BOLD}{escape(head)}{END}")
+    console.print(f"{BOLD}{head}{END}")
     text = prompts.tokenizer.decode(list(prompt.tokens), clean_up_tokenization_spaces=False)
-    console.print(str(text), markup=False, highlight=False, soft_wrap=True)
+    console.print(str(text), soft_wrap=True)
     if problem.gold is not None:
-        console.print(f"{DIM}answer:{END} {escape(str(problem.gold)[:500])}", soft_wrap=True)
+        console.print(f"{DIM}answer:{END} {str(problem.gold)[:500]}", soft_wrap=True)
     if "given" in problem.extra:
-        given = escape(str(problem.extra["given"])[:500])
+        given = str(problem.extra["given"])[:500]
         console.print(f"{DIM}given answer:{END} {given}", soft_wrap=True)
     console.print()
 
@@ -78,7 +77,7 @@ def _show_rows(opened: Opened) -> None:
     table.add_row(f"{opened.read:,}", "read", "")
     for loss in opened.losses:
         mark = f"{RED}refused{END} " if loss.refused else "dropped: " if loss.dropped else "kept: "
-        table.add_row(f"{loss.count:,}", f"{mark}{escape(loss.what)}", escape(loss.first))
+        table.add_row(f"{loss.count:,}", f"{mark}{loss.what}", loss.first)
     table.add_row(f"{opened.source.count:,}", "drawn from", "")
     console.print(table)
     if any(loss.refused for loss in opened.losses):
@@ -93,7 +92,7 @@ def _show_overlap(config: DatasetPrompts, opened: Opened, benchmarks: Sequence[E
     if config.decontaminate or not benchmarks:
         return
     if said := overlap_of(opened.source, benchmarks):
-        console.print(f"{YELLOW}benchmarks:{END} {escape(said)}", soft_wrap=True)
+        console.print(f"{YELLOW}benchmarks:{END} {said}", soft_wrap=True)
 
 
 def remarks(opened: Opened) -> list[str]:

@@ -14,7 +14,17 @@ from opdlab import credentials, secret_options
 from opdlab.configuration import Experiment
 from opdlab.errors import DataError
 from opdlab.evaluation import comparison, headline
-from opdlab.files import PARTS, is_bin, is_there, read_json, read_metrics, read_record, write_whole
+from opdlab.files import (
+    PARTS,
+    damaged,
+    is_bin,
+    is_there,
+    read_json,
+    read_metrics,
+    read_record,
+    write_whole,
+)
+from opdlab.identity import Execution
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
@@ -30,11 +40,13 @@ class Outcome:
         state: `complete`; `pruned`, by the pruner or an alarm; `failed`, with an error.
         reason: why it did not complete.
         seeds: metrics of each seed that was finished, in order.
+        trial: the `Part` that it is of, in words; written with it.
     """
 
     state: Literal["complete", "pruned", "failed"]
     reason: str = ""
     seeds: list[dict[str, float]] = field(default_factory=list)
+    trial: str = ""
 
     def mean(self, metric: str) -> float:
         """Mean of a metric over the seeds.
@@ -72,6 +84,7 @@ class Outcome:
     def write(self, folder: Path) -> None:
         """Keep it in the folder of the trial, whole or not at all."""
         told = {**asdict(self), "reason": credentials.hide(secret_options.hide(self.reason))}
+        told["trial"] = _trial_of(folder)
         write_whole(folder / OUTCOME, json.dumps(told, indent=1) + "\n")
 
     @classmethod
@@ -79,10 +92,20 @@ class Outcome:
         """What an earlier process left; None where there is nothing.
 
         Raises:
-            DataError: it is damaged.
+            DataError: it is damaged, or another trial's.
         """
-        path = folder / OUTCOME
-        return read_record(path, cls, "delete it, and it is made again") if is_there(path) else None
+        path, remedy = folder / OUTCOME, "delete it, and it is made again"
+        if not is_there(path):
+            return None
+        found = read_record(path, cls, remedy)
+        if found.trial not in ("", own := _trial_of(folder)):
+            raise damaged(path, f"it is of {found.trial}, not of {own}", remedy)
+        return found
+
+
+def _trial_of(folder: Path) -> str:
+    """What trial a folder is of; empty where it does not say."""
+    return str(Part.read(folder)) if is_there(folder / CHOSEN) else ""
 
 
 def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:
@@ -91,7 +114,7 @@ def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:
     Raises:
         DataError: samples that could not be graded; such a run must not count as a bad one.
     """
-    rows = read_metrics(folder)
+    rows = read_metrics(folder, Execution.read(folder).id)
     samples = comparison.read_run(folder)
     overall = comparison.summaries(samples)[-1]
     mean, solved = overall.mean.value, overall.pass_at[overall.k].value

@@ -100,6 +100,8 @@ class Zygote:
         self, module: str, arguments: Sequence[str], log: Path, orphaned: signal.Signals
     ) -> Process:
         """Begin `module.main()` as `start_afresh` would, and that where the zygote has been killed."""
+        with log.open("ab"):
+            pass  # what cannot be written is told here, where somebody reads it
         with contextlib.suppress(OSError):
             self._near.send((module, list(arguments), str(log), orphaned))
         while self.alive:

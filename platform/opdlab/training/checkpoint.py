@@ -178,6 +178,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return found
 
 
+def require_own(checkpoint: Mapping[str, Any], execution: str, path: Path) -> None:
+    """Refuse a checkpoint that says that it is another training's.
+
+    Args:
+        execution: id of the training that is to go on; empty where it has none.
+
+    Raises:
+        ResumeError: it is another's; the message names it.
+    """
+    whose = checkpoint.get("opdlab", {}).get("execution", "")
+    if execution and whose not in ("", execution):
+        raise ResumeError(
+            f"{path} is of the training {whose}, not of this one ({execution}): put back its own, or "
+            "remove it to train from the beginning"
+        )
+
+
 def non_finite(state: Mapping[str, Any]) -> dict[str, int]:
     """How many entries of each weight are NaN or infinite, where there are any."""
     counts = {

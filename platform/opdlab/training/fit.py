@@ -12,7 +12,7 @@ from opdlab.console import Stopped, console
 from opdlab.errors import ConfigError
 from opdlab.files import is_there, read_metrics
 from opdlab.training import ranks
-from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from opdlab.training.checkpoint import AtomicCheckpointIO, read_checkpoint, require_own
 from opdlab.training.hacking import Alarms
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace, checkpoint_path
@@ -68,7 +68,9 @@ def fit(module: Distillation, settings: Training, pace: Pace) -> None:
     """
     path, last = checkpoint_path(pace.folder), settings.steps
     if is_there(path):
-        last = _last_step(settings, pace.folder, int(read_checkpoint(path)["global_step"]))
+        found = read_checkpoint(path)
+        require_own(found, module.execution, path)
+        last = _last_step(settings, pace.folder, int(found["global_step"]))
         if not ranks.rank(settings):
             console.print(f"going on from {path}")
     trainer = trainer_of(settings, pace, last)

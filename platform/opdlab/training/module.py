@@ -76,6 +76,8 @@ class Distillation(L.LightningModule):
         self.turn = 0
         """Optimizer steps since the last checkpoint that was gone on from."""
         self.metrics: dict[str, Figure] = {}
+        self.execution = ""
+        """Id of the training that checkpoints are of; empty where it has none."""
         self.average = average_of(self.student, config.training)
         self.reached = ReachedWeights(self.student)
         self.ruled_out = non_finite(self.state_dict())
@@ -306,6 +308,7 @@ class Distillation(L.LightningModule):
         with failing_together():
             refuse_non_finite(checkpoint, self.ruled_out)
         checkpoint["opdlab"] = {
+            "execution": self.execution,
             "drawn": self.collector.drawn,
             "random_state": random_state(self.device),
         }

@@ -33,7 +33,7 @@ from opdlab.console import (
 )
 from opdlab.errors import NonFiniteError, PeerError, Terminated
 from opdlab.evaluation import comparison, measure, over_seeds, require
-from opdlab.files import claimed, whole_folder
+from opdlab.files import begin_metrics, claimed, whole_folder
 from opdlab.identity import EXECUTION, Execution, Owner
 from opdlab.modelling import models
 from opdlab.plugins import METHODS, Evaluator, type_name
@@ -281,6 +281,8 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
     with session.tracked(name) as tracker:
         module = load_module(pair, config)
         execution = describe(session, name, config, pair, module.prompts.manifest())
+        begin_metrics(tracker.folder, execution.id)
+        module.execution = execution.id
         tracker.artifact(tracker.folder / EXECUTION)
         tracker.artifact(tracker.folder / CONFIG)
         tracker.params(config.model_dump(mode="json"))
