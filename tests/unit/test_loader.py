@@ -534,8 +534,10 @@ def test_a_fault_of_a_run_points_at_its_line(old: str, new: str, message: str):
     assert message in refusal(with_line(old, new, RUNS))
 
 
-@pytest.mark.parametrize("name", ["student", "Teacher", "model", "checkpoints", "references"])
-def test_a_run_called_as_the_layout_calls_its_own_folders_is_refused(name: str):
+@pytest.mark.parametrize(
+    "name", ["student", "Teacher", "model", "references", "config.yaml", "results.json"]
+)
+def test_a_run_called_as_the_layout_calls_what_it_writes_is_refused(name: str):
     (message,) = refusal(with_line("name: far", f"name: {name}", RUNS))
     assert f"{name!r} is a name of opdlab's own folders" in message
 

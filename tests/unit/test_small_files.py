@@ -241,6 +241,11 @@ def test_what_one_run_cannot_tell_keeps_no_other_from_being_sent(tmp_path: Path)
     assert unsent.read_unsent(tmp_path) == told
 
 
+def test_a_folder_that_is_not_there_is_no_folder_with_nothing_to_send(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="rnus is no folder"):
+        unsent.sync(str(tmp_path / "rnus"))
+
+
 def test_lines_of_metrics_that_are_none_are_left_out(tmp_path: Path) -> None:
     lines = [
         '{"step": 1, "loss": 2.0}',

@@ -37,6 +37,12 @@ RESERVED = (
     "tables",
     "checkpoints",
     "references",
+    "config.yaml",
+    "experiment.json",
+    "results.json",
+    "metrics.jsonl",
+    "unsent.json",
+    "samples.html",
 )
 """Names in the folder of an execution or of a run."""
 LONGEST_NAME = 100
@@ -353,7 +359,8 @@ def _check_names(runs: list[str], benchmarks: list[str]) -> None:
     for name in runs:
         if name.lower() in RESERVED:
             raise ValueError(
-                f"runs: {name!r} is a name of opdlab's own folders ({', '.join(RESERVED)}); take another"
+                f"runs: {name!r} is a name of opdlab's own folders and files ({', '.join(RESERVED)}); take "
+                "another"
             )
 
 

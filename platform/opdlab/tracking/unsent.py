@@ -124,8 +124,12 @@ def sync(output: str) -> None:
 
     Raises:
         TrackingError: the store of some cannot be used, and why; those of others have got theirs.
-        DataError: the list of some runs is damaged; what the others have is sent.
+        DataError: there is no such folder, or the list of some runs is damaged; the others' are sent.
     """
+    if not Path(output).is_dir():
+        raise DataError(
+            f"{output} is no folder: name the one that experiments write to by --output"
+        )
     folders = sorted(_unsent_below(Path(output)), key=natural)
     faults: list[str] = []
     away: dict[str, tuple[TrackingError, list[Path]]] = {}
