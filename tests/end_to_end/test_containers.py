@@ -23,6 +23,7 @@ import requests
 import yaml
 from end_to_end.laboratory import Laboratory
 from end_to_end.servers import Postgres, free_port, postgres_missing
+from machine import need_sandbox
 from mlflow import MlflowClient
 
 DOCKER = Path(__file__).parents[2] / "docker"
@@ -206,6 +207,42 @@ def test_workers_and_a_trainer_record_behind_the_password(
     assert PASSWORD not in str([run.data.params | run.data.tags for run in runs])
     written = [p for p in laboratory.folder.rglob("*.yaml") if PASSWORD in p.read_text()]
     assert not written, "the password stands in no file of a run"
+
+
+INSIDE = """set -e
+[[ $(id -u) == 10001 && $(stat --format %a "$PGPASSFILE") == 600 ]]
+cat "$PGPASSFILE"; echo "$MLFLOW_TRACKING_USERNAME $MLFLOW_TRACKING_PASSWORD"
+! touch /usr/mine 2> /dev/null
+opdlab --version
+healthy process bin/bash"""
+
+
+def test_the_entry_point_works_as_the_images_user_who_may_write_in_few_places(
+    tmp_path: Path,
+) -> None:
+    """In bubblewrap: user 10001 without rights or home, all else read-only, few files open."""
+    need_sandbox()
+    (tmp_path / "secrets").mkdir()
+    for name in ("postgres_password", "mlflow_password"):
+        (tmp_path / "secrets" / name).write_text(PASSWORD + "\n")
+        (tmp_path / "secrets" / name).chmod(0o400)
+    outer = "bwrap --unshare-user --uid 10001 --gid 10001 --cap-drop ALL --ro-bind / / --dev /dev"
+    outer += " --tmpfs /tmp --setenv HOME /home/opdlab --setenv PYTHONDONTWRITEBYTECODE 1"
+    binaries = f"{DOCKER}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    given = {"PATH": binaries, "OPDLAB_SECRETS": str(tmp_path / "secrets"), "COLUMNS": "200"}
+    words = [*outer.split(), "--bind", str(tmp_path), str(tmp_path), "--chdir", str(tmp_path)]
+    done = subprocess.run(
+        [*words, "prlimit", "--nofile=256", "run", "/bin/bash", "-c", INSIDE],
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert told[0] == "*:*:*:*:a\\:b\\\\c of sixteen"
+    assert told[1] == f"opdlab {PASSWORD}"
+    assert told[2].startswith("opdlab ")
 
 
 def test_what_is_not_there_is_not_well(deployment: Deployment) -> None:
