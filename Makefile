@@ -28,16 +28,20 @@ TORCH ?= $(shell grep ^torch== constraints.txt)
 FREELY = $(1)/bin/uv pip install --python $(1)/bin/python --quiet --compile-bytecode --constraint $(1)/versions.txt --editable '.[dev]'
 PIP = -m pip install --disable-pip-version-check --quiet
 
-.PHONY: quickstart test test-newest test-oldest check gpu mutants chaos schema clean
+.PHONY: quickstart test simulated test-newest test-oldest check gpu mutants chaos schema clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/opdlab train quickstart
 
-# tests/gpu takes a process of its own: torch would give its simulated device to all others.
-# Tests wait for servers and signals a third of their time, so two cores take three processes.
-test: check
-	$(if $(PYTEST),,$(BIN)/python -m pytest tests/gpu --numprocesses 2)
+# Tests wait for servers and signals a third of their time, so two cores take three processes. Types are
+# checked on one core, beside the tests on a simulated device.
+test: $(VENV)/.installed-dev
+	$(MAKE) --no-print-directory --jobs 2 check $(if $(PYTEST),,simulated)
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(PYTEST)
+
+# They take a process of their own: torch would give the simulated device to all others.
+simulated: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/gpu --numprocesses 2
 
 test-newest:
 	$(PYTHON) -m venv --clear $(VENV)-newest

@@ -419,11 +419,6 @@ def _given(config: Experiment) -> Iterator[str]:
         )
     if config.training.rollout_parts > 1:
         yield "training.rollout_parts: given answers are not sampled in parts; set it to 1"
-    if config.training.strategy == "fsdp":
-        yield (
-            "training.strategy: with fsdp every device makes as many forwards as the others, and given "
-            "answers make as many as their lengths need; take ddp, or set prompts.given to 0"
-        )
 
 
 def _not_its_own(config: Experiment) -> Iterator[str]:
