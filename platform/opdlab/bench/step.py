@@ -59,10 +59,6 @@ class _Steps(Pace):
             self.records.append(metrics)
 
     @override
-    def keep(self, module: Distillation) -> None:
-        pass  # `shares` measures a copy
-
-    @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Distillation)
         if self.last:

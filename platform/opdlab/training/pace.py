@@ -24,7 +24,7 @@ class Pace(L.Callback, ABC):
     def __init__(self, folder: Path, stop: StopRequest) -> None:
         self.folder = folder
         self.stop = stop
-        self.step = self.saved = self.steps = 0
+        self.step = self.saved = self.final = 0
         self.enough = False
         """Whether training is to end after this step for what was seen in it."""
         self.over = Event()
@@ -34,13 +34,12 @@ class Pace(L.Callback, ABC):
     def record(self, module: Distillation, metrics: dict[str, float]) -> None:
         """Take note of an optimizer step."""
 
-    @abstractmethod
     def keep(self, module: Distillation) -> None:
         """Save a copy of the student."""
 
     def due(self, every: int) -> bool:
         """Whether something that is done every so many steps, but for the last, is to be done now."""
-        return bool(every) and self.step % every == 0 and self.step < self.steps
+        return bool(every) and self.step % every == 0 and self.step < self.final
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -49,7 +48,7 @@ class Pace(L.Callback, ABC):
         ranks.give_time(self.over)
         self.step = self.saved = trainer.global_step
         assert isinstance(pl_module, Distillation)
-        self.steps = pl_module.config.training.steps
+        self.final = pl_module.config.training.steps
 
     @override
     def on_train_batch_end(
@@ -97,10 +96,6 @@ class Follow(Pace):
 
     @override
     def record(self, module: Distillation, metrics: dict[str, float]) -> None:
-        pass
-
-    @override
-    def keep(self, module: Distillation) -> None:
         pass
 
 
