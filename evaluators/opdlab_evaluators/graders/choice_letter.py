@@ -15,11 +15,13 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FRAMED = re.compile(
     r"[\s(\[*_`$\"']*(?:\\text\{|\\mathrm\{|\\mathbf\{)?\(?([A-Za-z])\)?\}?[\s)\].,:;*_`$\"']*"
 )
+_LETTER = r"[\s(\[*_`$\"']*(?:option\s+|choice\s+)?[(\[*_`]*([A-Z])(?![A-Za-z'])"
 _NAMED = re.compile(
-    r"(?:answer|choice|option)(?:\s+(?:is|would be|should be))?\s*[:=]?\s*(?:\\boxed\{)?[\s(\[*_`$\"']*"
-    r"(?:option\s+|choice\s+)?[(\[*_`]*([A-Z])(?![A-Za-z'])",
+    r"(?:answer(?:\s+(?:is|would be|should be))?|(?:choice|option)\s*(?:is|would be|should be|(?=[:=])))"
+    r"\s*[:=]?\s*(?:\\boxed\{)?" + _LETTER,
     re.IGNORECASE,
 )
+_MENTIONED = re.compile(r"(?:choice|option)" + _LETTER, re.IGNORECASE)
 _ALONE = re.compile(r"(?:^|[\s(\[*_])([A-Z])(?:[)\].,:*_]|\s|$)")
 
 
@@ -29,7 +31,7 @@ class ChoiceLetter(Grader):
 
     @property
     def version(self) -> str:
-        return "choice-1"
+        return "choice-2"
 
     def gold(self, value: Any) -> str:
         """The letter, or the number of the choice from 0."""
@@ -61,15 +63,22 @@ def chosen(completion: str) -> str | None:
     inside = last_box(text)
     if inside is not None and (found := _FRAMED.fullmatch(inside) or _ALONE.search(inside)):
         return found[1].upper()
-    # `the answer is a hard one` names no choice: a small letter counts at the end of its line alone.
-    named = [m for m in _NAMED.finditer(text) if m[1].isupper() or _ends(text, m.end())]
-    if named:
-        return named[-1][1].upper()
+    if (named := _last(_NAMED, text)) is not None:
+        return named
     lines = [line for line in text.splitlines() if line.strip()]
     if lines and (found := _FRAMED.fullmatch(lines[-1])):
         return found[1].upper()
+    # `Option A is wrong` names no answer where another letter is named as one.
+    if (mentioned := _last(_MENTIONED, text)) is not None:
+        return mentioned
     found = re.match(r"\s*[(\[]?([A-Z])[)\].:](?:\s|$)", text)
     return found[1] if found else None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> str | None:
+    # `the answer is a hard one` names no choice: a small letter counts at the end of its line alone.
+    named = [m for m in pattern.finditer(text) if m[1].isupper() or _ends(text, m.end())]
+    return named[-1][1].upper() if named else None
 
 
 def _ends(text: str, place: int) -> bool:

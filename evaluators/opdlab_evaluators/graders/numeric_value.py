@@ -20,7 +20,7 @@ class NumericValue(Grader):
 
     @property
     def version(self) -> str:
-        return f"numeric-1-{self.relative:g}-{self.absolute:g}"
+        return f"numeric-2-{self.relative:g}-{self.absolute:g}"
 
     def gold(self, value: Any) -> str:
         """The reference number, or a text that ends in it."""

@@ -12,6 +12,12 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _NUMBER = re.compile(
     r"(?:(?<![\w.)])[-+\u2212])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,4})?"
 )
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([-+\d.,\u2212]+)\s*\}\s*\{\s*([\d.,]+)\s*\}")
+_POWER = re.compile(
+    r"(?<=\d)\s*(?:\\times|\\cdot|[*\u00d7\u00b7])\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+\u2212]?\d{1,4})\s*\}?"
+)
+_UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*\{?[-+\u2212]?\d+\}?")
+_RATIO = re.compile(rf"({_NUMBER.pattern})(?:\s*/\s*({_NUMBER.pattern}))?")
 _NAMED = re.compile(r"(?:final\s+)?answer\s*(?:is|:)\s*:?\s*(.+)", re.IGNORECASE)
 
 
@@ -66,8 +72,15 @@ def said(completion: str) -> str:
 
 
 def last_number(text: str) -> Decimal | None:
-    """The last number of a text, commas between thousands left out; a percent or a unit is no part."""
-    found = _NUMBER.findall(text)
+    r"""The last number of a text, commas between thousands left out; a percent or a unit is no part.
+
+    Fractions are divided; `2 \times 10^5` is 200000, and the power of a unit (`12 m^2`) is no number.
+    """
+    text = _POWER.sub(lambda m: "e" + m[1], _FRACTION.sub(r"\1/\2", text))
+    found = _RATIO.findall(_UNIT_POWER.sub("", text))
     if not found:
         return None
-    return Decimal(found[-1].replace(",", "").replace("\u2212", "-"))
+    above, below = (one.replace(",", "").replace("\u2212", "-") for one in found[-1])
+    if not below:
+        return Decimal(above)
+    return Decimal(above) / Decimal(below) if Decimal(below) else None
