@@ -24,9 +24,11 @@ from opdlab.identity.measurement import Owner
 from opdlab.modelling.models import load_model, load_tokenizer
 from opdlab.plugins.evaluator import Evaluator
 from opdlab.prompts.encoding import messages_of
+from opdlab.records import Problem
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.testing import EvaluatorContract
 from opdlab_evaluators.benchmarks import dataset
+from opdlab_evaluators.benchmarks.choices import likeliest
 
 ROWS = [{"q": f"{n}+{n}?", "a": {"value": 2 * n}, "level": n} for n in range(6)]
 
@@ -341,3 +343,10 @@ def test_a_server_that_tells_no_probabilities_is_refused_before_anything_is_samp
     made = choice(lines(tmp_path / "a.jsonl", CHOICES), shuffle_seed=0, choose="likelihood")
     with pytest.raises(OpdlabError, match="without a server"):
         evaluate(away, Evaluation(benchmarks=[made]), Owner("m"), tmp_path / "s")
+
+
+@pytest.mark.parametrize("said", ["nan\tx\n-1\ty", "-inf\tx\n-inf\ty"])
+def test_log_probabilities_that_order_nothing_are_a_fault_and_no_answer(said: str) -> None:
+    problem = Problem("mine", "1", "?", {"choices": ["x", "y"], "right": 0}, {})
+    assert likeliest(problem, said, per_byte=False).status == "grader_error"
+    assert likeliest(problem, "-1\tx\n-inf\ty", per_byte=False).status == "correct"

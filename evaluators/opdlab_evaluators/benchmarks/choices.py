@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -176,6 +177,8 @@ def likeliest(problem: Problem, completion: str, per_byte: bool) -> Verdict:
         found = []
     if len(found) != len(choices):
         return Verdict("no_answer", reason="no log-probability for each choice")
+    if any(math.isnan(value) for value in found) or not any(map(math.isfinite, found)):
+        return Verdict("grader_error", reason=f"log-probabilities that order nothing: {found}")
     sizes = [len(text.encode()) if per_byte else 1 for text in choices]
     scores = [value / size for value, size in zip(found, sizes, strict=True)]
     best = max(range(len(scores)), key=scores.__getitem__)
