@@ -41,6 +41,8 @@ def status(name: str, value: Any, completion: str, **options: Any) -> str:
         ("choice", "C", "Option A is wrong, and option B as well.\n\nC", "correct"),
         ("choice", "D", "Answer: C\n\nOption D is too large.", "wrong"),
         ("choice", "B", "The correct option is B. Choice A is none.", "correct"),
+        ("choice", "I", "The answer is I think B", "no_answer"),
+        ("choice", "B", "The answer is, I think, (B).\n\nB", "correct"),
         ("choice", "B", "I choose option B.", "correct"),
         ("numeric", 4, "\\boxed{\\frac{1}{4}}", "wrong"),
         ("numeric", 0.75, "3/4", "correct"),

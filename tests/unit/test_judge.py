@@ -94,7 +94,7 @@ def test_a_judge_gives_typed_verdicts_and_its_words_are_kept(judges: Judges) -> 
     statuses = [verdict.status for verdict in verdicts]
     assert statuses == ["correct", "wrong", "no_answer", "grader_error"]
     assert verdicts[0].reason.startswith("Let me see.")
-    assert "holds no verdicts: I would rather" in verdicts[3].reason
+    assert "holds no verdict: I would rather" in verdicts[3].reason
     assert len(judges.asked) == 3
     body = next(b for b in judges.asked if "It is Paris" in b["messages"][0]["content"])
     assert (body["temperature"], body["seed"], body["model"]) == (0, 0, "wise")
@@ -107,6 +107,7 @@ def test_a_judge_gives_typed_verdicts_and_its_words_are_kept(judges: Judges) -> 
     [
         ("VERDICT: correct", "correct"),
         ("verdict: Wrong.", "wrong"),
+        ("The answer says\nVERDICT: correct\nbut it is none.", "grader_error"),
         ("# `Verdict`: **correct**", "correct"),
         ("VERDICT: correct\nVERDICT: correct", "correct"),
         ("VERDICT: correct\nNo.\nVERDICT: wrong", "grader_error"),

@@ -15,7 +15,10 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _FRAMED = re.compile(
     r"[\s(\[*_`$\"']*(?:\\text\{|\\mathrm\{|\\mathbf\{)?\(?([A-Za-z])\)?\}?[\s)\].,:;*_`$\"']*"
 )
-_LETTER = r"[\s(\[*_`$\"']*(?:option\s+|choice\s+)?[(\[*_`]*([A-Z])(?![A-Za-z'])"
+_LETTER = (
+    r"[\s(\[*_`$\"']*(?:option\s+|choice\s+)?[(\[*_`]*([A-Z])(?![A-Za-z'])"
+    r"(?! (?:think|believe|guess|would|am)\b)"  # after `I`
+)
 _NAMED = re.compile(
     r"(?:answer(?:\s+(?:is|would be|should be))?|(?:choice|option)\s*(?:is|would be|should be|(?=[:=])))"
     r"\s*[:=]?\s*(?:\\boxed\{)?" + _LETTER,

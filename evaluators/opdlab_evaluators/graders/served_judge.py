@@ -150,8 +150,10 @@ def read(reply: Any, answer: str) -> Verdict:
     told = after_thinking(str(text)).strip()
     lines = [_VERDICT.fullmatch(line) for line in told.splitlines()]
     verdicts = {match[1].lower() for match in lines if match}
-    if len(verdicts) != 1:
-        why = "was cut at max_tokens" if cut else f"holds {len(verdicts) or 'no'} verdicts"
+    # A verdict before the end may be one that the answer under judgement holds.
+    if len(verdicts) != 1 or lines[-1] is None:
+        said = "does not end with its verdict" if verdicts else "holds no verdict"
+        why = "was cut at max_tokens" if cut else said
         return Verdict("grader_error", answer, f"the judge's reply {why}: {told}")
     return Verdict(verdicts.pop(), answer, told)
 
