@@ -223,9 +223,9 @@ MUTANTS = (
     ),
     Mutant(
         "training: micro-batches are each a mean of their own",
-        "platform/opdlab/training/module.py",
-        "loss = (batch.weights * losses.loss).sum() * self.trainer.world_size",
-        "loss = (batch.weights * losses.loss).sum() / batch.weights.sum()",
+        "platform/opdlab/training/objective.py",
+        "return (batch.weights * losses.loss).sum(), losses",
+        "return (batch.weights * losses.loss).sum() / batch.weights.sum(), losses",
         ("tests/unit/test_training.py", "-k", "one_gradient"),
     ),
     # Alarms.

@@ -80,13 +80,13 @@ def assert_fails(line: Line, found: str = "") -> None:
 def test_a_healthy_experiment_passes_every_line() -> None:
     lines = list(diagnose(experiment()))
     assert [line for line in lines if line.status != "pass"] == []
-    assert len(lines) == 25
+    assert len(lines) == 26
 
 
 def test_the_exit_status_tells_health() -> None:
     healthy = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]"])
     assert healthy.exit_code == 0, healthy.output
-    assert "21 passed, 0 failed" in healthy.output
+    assert "22 passed, 0 failed" in healthy.output
     ill = CliRunner().invoke(app, ["doctor", "quickstart", "runs=[]", "rollout.top_p=0.9"])
     assert ill.exit_code == 1
     assert "FAIL  sampling is not truncated" in ill.output
