@@ -28,14 +28,14 @@ def gathered(value: Any, alone: bool) -> list[Any]:
     return [value] if alone else _exchanged("", value)
 
 
-def meet(value: bool) -> None:
+def meet() -> None:
     """Tell the others, where they are in `failing_together` as well, that a forward follows.
 
     Raises:
         PeerError: another process has failed before it came here.
     """
     if several_processes():
-        _exchanged("", value)
+        _exchanged("", True)
 
 
 @contextmanager

@@ -76,16 +76,16 @@ def unequally_often(rank: int) -> None:
     made = []
     with failing_together(still=lambda: made.append("with another")):
         for _ in range(1 + 3 * rank):
-            meet(True)
+            meet()
             made.append("own")
     assert made == (["own"] + ["with another"] * 3 if rank == 0 else ["own"] * 4)
 
 
 def in_the_midst(rank: int) -> None:
     with failing_together(still=lambda: None):
-        meet(True)
+        meet()
         if rank == 1:
-            meet(True)
+            meet()
             broken(rank)
 
 

@@ -152,8 +152,8 @@ def read(reply: Any, answer: str) -> Verdict:
     verdicts = {match[1].lower() for match in lines if match}
     # A verdict before the end may be one that the answer under judgement holds.
     if len(verdicts) != 1 or lines[-1] is None:
-        said = "does not end with its verdict" if verdicts else "holds no verdict"
-        why = "was cut at max_tokens" if cut else said
+        why = "does not end with its verdict" if verdicts else "holds no verdict"
+        why = "was cut at max_tokens" if cut else why
         return Verdict("grader_error", answer, f"the judge's reply {why}: {told}")
     return Verdict(verdicts.pop(), answer, told)
 

@@ -177,8 +177,8 @@ class Training(Section):
     accelerator: Literal["cpu", "gpu", "auto"] = "auto"
     """Lightning's; `auto` takes a GPU where there is one."""
     devices: int = Field(default=1, ge=1)
-    """Devices on each node, each with a copy of student and teacher; they share the prompts of a step,
-    which is what one device would make of all of them (Lightning's DDP)."""
+    """Devices on each node; they share the prompts of a step, which is what one device would make of all
+    of them."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several devices hold the models. `ddp` (`auto`): each has student, teachers and the optimizer's
     state whole. `fsdp`: each has a part of every weight and gathers a layer for as long as it is computed

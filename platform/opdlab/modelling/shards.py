@@ -193,7 +193,7 @@ class ShardedWeights(Weights):
         self.gathering, first = True, self.layers[0]
         with self.head(), torch.no_grad():
             # Before the layer's own hook, which gathers its weights.
-            handle = first.register_forward_pre_hook(lambda *_: _meet_others(), prepend=True)
+            handle = first.register_forward_pre_hook(lambda *_: meet(), prepend=True)
             try:
                 with failing_together(still=self._follow):
                     try:
@@ -230,7 +230,3 @@ def as_sharded(module: nn.Module) -> FSDPModule:
     """The module by what FSDP made of it."""
     assert isinstance(module, FSDPModule)
     return module
-
-
-def _meet_others() -> None:
-    meet(True)

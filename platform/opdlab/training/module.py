@@ -20,7 +20,7 @@ from opdlab.configuration import Experiment, Training
 from opdlab.errors import NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
 from opdlab.modelling import ShardedWeights, Weights, WholeWeights, new_tensors_in_float32
-from opdlab.peers import failing_together
+from opdlab.peers import failing_together, gathered
 from opdlab.prompts import PromptSource
 from opdlab.records import Rollout, TeacherScores
 from opdlab.scoring import Specialist, Teacher
@@ -244,7 +244,7 @@ class Distillation(L.LightningModule):
 
     def step_record(self) -> dict[str, float]:
         """Figures of the optimizer step that just ended, over all devices."""
-        return whole_step(ranks.gathered(self.trainer, [self.metrics]))
+        return whole_step(gathered(self.metrics, alone=self.trainer.world_size == 1))
 
     def on_train_start(self) -> None:
         """Dropout acts only where it is asked for: without it, a student equal to its teacher has no loss.

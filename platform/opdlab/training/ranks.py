@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from threading import Event, enumerate as enumerate_threads
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning as L
 import torch
@@ -26,7 +26,6 @@ from opdlab.console import ALARM, END, console
 from opdlab.errors import OpdlabError, PeerError
 from opdlab.training.sharded import ShardedStrategy
 
-Row = TypeVar("Row")
 OBSERVER = "child-process-observer"
 """Lightning's thread that looks at the processes it started."""
 WORDS, GRACE = 5.0, 40.0
@@ -118,12 +117,3 @@ def _lost() -> str:
                     return f"training process {rank} (pid {process.pid}) ended: {how}"
         sleep(0.1)
     return "another of the processes that train together ended"
-
-
-def gathered(trainer: L.Trainer, rows: list[Row]) -> list[Row]:
-    """The rows of all ranks, on each of them."""
-    if trainer.world_size == 1:
-        return rows
-    found: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(found, rows)
-    return [row for each in found for row in each]
