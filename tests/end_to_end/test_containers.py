@@ -228,6 +228,8 @@ def test_the_entry_point_works_as_the_images_user_who_may_write_in_few_places(
         (tmp_path / "secrets" / name).chmod(0o400)
     outer = "bwrap --unshare-user --uid 10001 --gid 10001 --cap-drop ALL --ro-bind / / --dev /dev"
     outer += " --tmpfs /tmp --setenv HOME /home/opdlab --setenv PYTHONDONTWRITEBYTECODE 1"
+    # The environment and the checkout may lie under /tmp, too.
+    outer += "".join(f" --ro-bind {path} {path}" for path in (sys.prefix, DOCKER.parent))
     binaries = f"{DOCKER}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     given = {"PATH": binaries, "OPDLAB_SECRETS": str(tmp_path / "secrets"), "COLUMNS": "200"}
     words = [*outer.split(), "--bind", str(tmp_path), str(tmp_path), "--chdir", str(tmp_path)]

@@ -104,6 +104,8 @@ def test_a_metric_that_no_run_has_ends_the_sweep_with_those_that_exist(laborator
 
 
 def test_a_time_budget_ends_a_sweep_that_says_so_and_goes_on(laboratory: Laboratory):
+    text = laboratory.run("sweep", sweep_file(laboratory, trials=50, time_budget_s=0.001))
+    assert "ended the sweep after 0 of 50 trials" in " ".join(text.split())
     text = laboratory.run("sweep", sweep_file(laboratory, trials=50, time_budget_s=1))
     begun = len(trials_of(laboratory))
     assert begun < 50

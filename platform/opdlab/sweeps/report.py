@@ -79,7 +79,7 @@ def write(
     """Print the findings, and keep them in the sweep's folder and in MLflow.
 
     Raises:
-        SweepError: no trial was completed.
+        SweepError: trials ended, and none was completed.
     """
     state = studies.progress(study)
     folder = studies.folder_of(config)
@@ -112,6 +112,8 @@ def write(
             f"{YELLOW}The time budget ended the sweep after {run} of {sweep.trials} trials{END}; "
             "the same command goes on."
         )
+    if not state.finished:
+        return
     say_failures(state, folder)
     if not trials:
         raise SweepError(f"no trial was completed; {results} has all of them")
