@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,8 +56,43 @@ class StorageError(OpdlabError, OSError):
     """A checkpoint or a result could not be written; what was there before is still whole."""
 
 
+class OutOfRoomError(OpdlabError, MemoryError):
+    """A device's memory did not suffice.
+
+    Attributes:
+        phase: sampling, scoring, updating or stepping.
+        said: by whoever could not get it.
+    """
+
+    def __init__(self, phase: str, said: str) -> None:
+        super().__init__(f"the memory did not suffice while {phase}: {said}")
+        self.phase, self.said = phase, said
+
+
 class PeerError(OpdlabError, RuntimeError):
     """Another of the processes that train together failed; the message has its number and its reason."""
+
+
+_NO_MEMORY = re.compile(
+    r"out of memory|(can't|cannot) allocate memory|not enough memory", re.IGNORECASE
+)
+
+
+@contextmanager
+def needing_room(phase: str) -> Iterator[None]:
+    """Say in which phase of a step the memory did not suffice; raises OutOfRoomError.
+
+    torch has a class for that of accelerators alone; its allocator for the host raises RuntimeError.
+    """
+    try:
+        yield
+    except OutOfRoomError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise OutOfRoomError(phase, said) from error
 
 
 def of_the_disk(error: OSError) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gpu.small_runs import experiment, train
 
+from opdlab.scoring.teacher import Teacher
 from opdlab.training.module import Distillation
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -77,3 +78,33 @@ def test_a_resumed_training_ends_bit_for_bit(tmp_path: Path) -> None:
     found = dict(again.student.named_parameters())
     for name, weight in whole.student.named_parameters():
         assert torch.equal(found[name], weight), name
+
+
+OFFLOADED: dict[str, dict[str, Any]] = {
+    "scores": METHODS["lgr"],
+    "whole distributions": METHODS["jsd"],
+    "the teacher's answers": METHODS["sft"],
+}
+
+
+@pytest.mark.parametrize("method", OFFLOADED.values(), ids=OFFLOADED)
+def test_a_teacher_on_the_host_teaches_the_same(
+    device: torch.device, method: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    score = Teacher._scores
+
+    def watched(teacher: Teacher, *rest: Any) -> Any:
+        seen.append(teacher.model.device)
+        return score(teacher, *rest)
+
+    config = experiment(method, steps=2)
+    _, stays = train(config, tmp_path / "stays")
+    away = config.teacher.model_copy(update={"offload": True})
+    monkeypatch.setattr(Teacher, "_scores", watched)
+    module, goes = train(config.model_copy(update={"teacher": away}), tmp_path / "goes")
+    assert set(seen) == {device}
+    for name, gradient in stays.gradients.items():
+        assert torch.equal(gradient, goes.gradients[name]), name
+    for tensor in (*module.teacher.model.parameters(), *module.teacher.model.buffers()):
+        assert tensor.device.type == "cpu"

@@ -19,14 +19,15 @@ from opdlab.methods.future_kl import FutureKL
 from opdlab.methods.jsd import JSD
 from opdlab.modelling import models
 from opdlab.planning import plan
-from opdlab.planning.footprint import activations, footprint, memory
+from opdlab.planning.footprint import activations, footprint
+from opdlab.planning.memory import memory
 from opdlab.pretraining.characters import character_tokenizer
 from opdlab.sweeps.extent import outermost
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 70}
 LLAMA = LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=160, tie_word_embeddings=True)
 QWEN = Qwen3Config(**SHAPE, num_key_value_heads=4, intermediate_size=256, head_dim=16)
-UNKNOWN_STUDENTS = ("not known here: deepseek-ai/", "not known here: Qwen/")
+UNKNOWN = ("not known here: deepseek-ai/", "not known here: Qwen/")
 GPT2 = GPT2Config(n_embd=64, n_layer=2, n_head=4, vocab_size=70)
 
 
@@ -222,11 +223,17 @@ def test_a_plan_says_what_cannot_be_known_here_and_goes_on(
         text = StringIO()
         plan.show(load_experiment(name), SymbolConsole(file=text, width=80))
         lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
-        assert sum(line.startswith(UNKNOWN_STUDENTS) for line in lines) == 1
+        # Of tokenizers; the models' shapes come with the package.
+        assert sum(line.startswith(UNKNOWN) for line in lines) == 1
         assert any(line.startswith("optimizer steps 200") for line in lines)
         assert not any("student weights" in line for line in lines)
-        # Nothing beyond a model's name is made up.
-        assert not any(line.startswith("parameters") for line in lines)
+        assert any(line.startswith("parameters") for line in lines)
+    text = StringIO()
+    unknown = load_experiment("paper/7b", ["teacher.path=nobody/nothing"])
+    plan.show(unknown, SymbolConsole(file=text, width=80))
+    # Nothing beyond a model's name is made up.
+    assert "parameters" not in text.getvalue()
+    assert "nobody/nothing" in text.getvalue()
 
 
 def test_the_papers_settings_are_those_of_the_paper():

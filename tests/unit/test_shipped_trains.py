@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,7 @@ def small(run: Experiment, folder: Path) -> dict[str, Any]:
     mask |= {key: int(share * mask[key]) for key in ("first", "last") if mask[key]}
     scaled = {"steps": STEPS, "warmup_steps": min(1, settings["training"]["warmup_steps"])}
     settings["training"] |= {**scaled, "prompts_per_step": 2, "seeds": 1, "accelerator": "cpu"}
+    settings["training"] |= {"devices": 1, "nodes": 1}
     settings["training"]["hacking"]["grade_every"] = 0
     return {**settings, "seed": 0, "name": "small", "description": ""}
 
@@ -58,14 +62,29 @@ def runs_of(path: Path, folder: Path) -> Iterator[Experiment]:
             yield Experiment.model_validate(settings)
 
 
+def rows_of(run: Experiment, folder: Path) -> list[dict[str, float]]:
+    """What a training records; a sharded one leaves its process in a group of processes."""
+    if run.training.strategy != "fsdp":
+        return train(run, folder)[1].rows
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(
+        1, mp_context=fork, initializer=partial(torch.set_num_threads, 1)
+    ) as one:
+        return one.submit(recorded, run, folder).result()
+
+
+def recorded(run: Experiment, folder: Path) -> list[dict[str, float]]:
+    return train(run, folder)[1].rows
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: "-".join(path.parts[-2:]))
 def test_every_shipped_run_trains(path: Path, tmp_path: Path) -> None:
     rows = [{"prompt": "12+3=", "domain": "math"}, {"prompt": "f(x)", "domain": "code"}]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for number, run in enumerate(runs_of(path, tmp_path)):
-        _, kept = train(run, tmp_path / str(number))
-        assert len(kept.rows) == STEPS
-        for row in kept.rows:
+        rows = rows_of(run, tmp_path / str(number))
+        assert len(rows) == STEPS
+        for row in rows:
             assert row["gradient_norm"] > 0, run.method
             assert row["updated_share"] > 0.9, run.method
 

@@ -22,15 +22,62 @@ def validate(experiment: File, overrides: Overrides = None) -> None:
     typer.echo(shown(f"{experiment} is valid: {config.kind} {config.name}, runs: {runs}"))
 
 
-def plan(experiment: File, overrides: Overrides = None) -> None:
+def plan(
+    experiment: File,
+    overrides: Overrides = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan for such cards: h100, h200, a100-80, a100-40, 4090, l40s, b200, mi300x; another "
+            "name with --memory.",
+            show_default=False,
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many, eight a machine.", show_default="the experiment's devices"
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Memory of a card, such as 24GB or 80GiB.", show_default=False),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Of a card and hour: what all costs.", show_default=False),
+    ] = None,
+    apply: Annotated[
+        bool,
+        typer.Option(
+            "--apply", help="Print nothing but the settings that fit, as commands take them."
+        ),
+    ] = False,
+) -> None:
     """Show what an experiment would do: settings, sizes, memory, teacher cost, folders.
 
-    No weights are loaded; nothing is trained or written. Example: [bold]opdlab plan quickstart[/]
+    No weights are loaded; nothing is trained or written. With --gpu, or --memory for a card that is not
+    listed: memory by phase, time and cost there, and settings that fit, from the models' shapes alone.
+
+    Examples:
+
+    [bold]opdlab plan quickstart[/]
+
+    [bold]opdlab plan paper/7b --gpu h100 --gpus 8 --price 2.5[/]
+
+    [bold]opdlab train my.yaml $(opdlab plan my.yaml --gpu 4090 --apply)[/]
     """
     from opdlab.configuration import load
-    from opdlab.planning import show
+    from opdlab.errors import ConfigError
+    from opdlab.planning import Asked, card_of, show, show_on
 
-    show(load(experiment, overrides or ()))
+    if gpu is None and memory is None:
+        if gpus or apply or price is not None:
+            raise ConfigError("--gpus, --price and --apply are for a plan with --gpu or --memory")
+        show(load(experiment, overrides or ()))
+        return
+    asked = Asked(card_of(gpu, memory), gpus, price, apply)
+    show_on(asked, load(experiment, overrides or ()))
 
 
 def prompts(

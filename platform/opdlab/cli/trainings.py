@@ -22,6 +22,10 @@ def train(
             show_default=False,
         ),
     ] = None,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Train even if the memory does not suffice by the plan."),
+    ] = False,
 ) -> None:
     """Train, evaluate and compare the runs of an experiment.
 
@@ -35,9 +39,13 @@ def train(
 
     [bold]opdlab train my.yaml --resume[/]  # after Ctrl-C, a crash or a kill
     """
+    from opdlab.planning import explaining, require_room
     from opdlab.training import train as run
 
-    run(experiment, overrides or [], resume, seeds)
+    if not anyway:
+        require_room(experiment, overrides or [])
+    with explaining(experiment, overrides or []):
+        run(experiment, overrides or [], resume, seeds)
 
 
 def sweep(

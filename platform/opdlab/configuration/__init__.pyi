@@ -5,6 +5,7 @@ from .config import (
     HackingWatch as HackingWatch,
     Mask as Mask,
     Model as Model,
+    Teacher as Teacher,
     Training as Training,
     Variant as Variant,
 )

@@ -69,6 +69,14 @@ class Student(Model):
     sampled without it, so with it a student differs from itself: a perfect one has a loss above zero."""
 
 
+class Teacher(Model):
+    """The model that teaches."""
+
+    offload: bool = False
+    """Whether this teacher and all specialists lie on the host, and on the device only while they answer or
+    score: room for the student at the cost of a copy of their weights a step."""
+
+
 class Specialist(Model):
     """A teacher of some domains."""
 
@@ -279,7 +287,7 @@ class Experiment(Section):
     """Of prompts, rollouts and initialisation; several runs of one experiment share it."""
     student: Student
     """The model to be trained."""
-    teacher: Model
+    teacher: Teacher
     """The model that scores the student's answers."""
     specialists: list[Specialist] = []
     """Teachers of single domains; `teacher` scores the prompts of all others. The first that fits
@@ -375,6 +383,8 @@ def _misfits(config: Experiment) -> Iterator[str]:
     yield from _not_its_own(config)
     yield from _too_coarse(config)
     yield from _misplaced(training, method, config.rollout)
+    if config.teacher.offload:
+        yield from _not_offloaded(training)
     if method.graded and not config.prompts.graded:
         yield (
             "prompts.type: the method needs graded answers, and these prompts have no grader; set "
@@ -481,6 +491,20 @@ def _not_sharded(training: Training, engine: AnyEngine) -> Iterator[str]:
         yield (
             "rollout: a server gets the student's weights from one process, and with strategy: fsdp none "
             f"has them; take an engine in this process, {instead}"
+        )
+
+
+def _not_offloaded(training: Training) -> Iterator[str]:
+    """What rules out a teacher that is not on the device all the time."""
+    if training.strategy == "fsdp":
+        yield (
+            "teacher.offload: with strategy: fsdp every device holds a part of the teacher all the time; "
+            "set it to false, or take training.strategy: ddp"
+        )
+    if training.rollout_parts > 1:
+        yield (
+            "teacher.offload: with training.rollout_parts above 1 the teacher scores while the student "
+            "samples, so both need their room at once; set one of them to its default"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from opdlab.configuration import Experiment, Model, loader
+from opdlab.configuration import Experiment, Model, Teacher, loader
 from opdlab.errors import ConfigError
 from opdlab.evaluation import short_names
 from opdlab.files import damaged, is_there, natural
@@ -34,7 +34,7 @@ def what_to_look_at(
         require_own_settings(folder)
     if teacher is not None:
         config = config.model_copy(
-            update={"teacher": Model(path=teacher, dtype=config.teacher.dtype)}
+            update={"teacher": Teacher(path=teacher, dtype=config.teacher.dtype)}
         )
     if not config.evaluation.benchmarks:
         raise ConfigError(

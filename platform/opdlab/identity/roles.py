@@ -34,6 +34,7 @@ PACES = (
     "training.rollout_parts",
     "training.head_chunk",
     "training.rollout_rows",
+    "teacher.offload",
     "training.teacher_device",
     "training.strategy",
     "training.devices",

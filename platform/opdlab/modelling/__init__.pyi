@@ -49,6 +49,7 @@ from .models import (
     reach as reach,
     use_threads as use_threads,
 )
+from .offload import OffloadedWeights as OffloadedWeights
 from .precision import (
     FLOOR as FLOOR,
     expectation as expectation,

@@ -9,18 +9,20 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 from transformers import AutoModelForCausalLM, PretrainedConfig, masking_utils
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.initialization import no_init_weights
 
-from opdlab.configuration import Experiment, Model
+from opdlab.configuration import Model
 from opdlab.errors import ModelError
 from opdlab.modelling import (
     KeyStore,
@@ -37,13 +39,10 @@ from opdlab.modelling import (
     rows_at_a_time,
     running,
 )
+from opdlab.planning.hub_shapes import shape_of
 from opdlab.sampling import FAILURES, cache_argument
 from opdlab.scoring import TRUNK_TOKENS, leaves_at_once, staircase, trunk_piece
 from opdlab.shapes import Int, Tensor
-
-# In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
-# the teacher's log-probabilities, the probabilities and a product of two of these.
-_VOCABULARY_COPIES = 7
 
 
 @dataclass(frozen=True)
@@ -80,30 +79,36 @@ class Footprint:
         return self.parameters - self.layered + 2 * self.layered // self.layers
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes on one device, by what takes them; `held` throughout, the others one at a time."""
-
-    held: dict[str, int]
-    passing: dict[str, int]
-
-    @property
-    def peak(self) -> int:
-        """The most that is needed at a time."""
-        return sum(self.held.values()) + max(self.passing.values())
-
-
 def footprint(model: Model) -> Footprint:
     """Sizes of a model that an experiment names.
 
     Raises:
         ModelError: its configuration cannot be found.
     """
-    return sizes(models.load_config(model.path, model.revision), models.DTYPES[model.dtype])
+    return sizes(shape_of(model), models.DTYPES[model.dtype])
 
 
 def sizes(config: PretrainedConfig, dtype: torch.dtype) -> Footprint:
     """Sizes of a model of this configuration."""
+    return _sizes(Shape.of(config), dtype)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A configuration, equal to others of the same content."""
+
+    text: str
+    config: PretrainedConfig = field(compare=False)
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> Shape:
+        return cls(f"{type(config).__name__} {config.to_json_string(use_diff=False)}", config)
+
+
+# It takes seconds for a model of many layers, and is asked for again and again.
+@cache
+def _sizes(shape: Shape, dtype: torch.dtype) -> Footprint:
+    config = shape.config
     with _without_content():
         made = _build(config, dtype).eval()
         parameters = sum(p.numel() for p in made.parameters())
@@ -301,7 +306,7 @@ def scoring(
 def forward_peak(config: PretrainedConfig, tokens: int, dtype: torch.dtype) -> int:
     """Bytes that one forward over so many tokens of a row holds at a time, weights excluded."""
     with _without_content(), torch.no_grad():
-        model = _build(config, dtype).eval()
+        model = _shortened(_build(config, dtype).eval())
         place = torch.arange(tokens)
         held = _Held({t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())})
         try:
@@ -313,6 +318,23 @@ def forward_peak(config: PretrainedConfig, tokens: int, dtype: torch.dtype) -> i
             with held:
                 model.base_model(input_ids=place[None], use_cache=False)
     return held.peak
+
+
+def _shortened(model: Any) -> Any:
+    """The model with two layers of each kind: what it holds at a time is the same, and found sooner."""
+    layers = _layers(model)
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or [None] * len(layers)
+    kept: dict[str, list[Any]] = {}
+    for layer, kind in zip(layers, kinds, strict=False):
+        alike = kept.setdefault(f"{kind} {layer}", [])
+        alike.extend([layer] if len(alike) < 2 else [])
+    few = {id(layer) for alike in kept.values() for layer in alike}
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList) and layers and module[0] is layers[0]:
+            for place in reversed(range(len(module))):
+                if id(module[place]) not in few:
+                    del module[place]
+    return model
 
 
 class _Held(TorchDispatchMode):
@@ -335,83 +357,32 @@ class _Held(TorchDispatchMode):
         return output
 
 
-def memory(experiment: Experiment, longest_prompt: int) -> dict[str, Memory]:
-    """Estimated memory while a run trains, every response at its greatest length.
+def operations(config: PretrainedConfig, tokens: int) -> int:
+    """Of the products of one forward over a row of so many tokens, vocabulary projection excluded.
 
-    Args:
-        longest_prompt: tokens.
-
-    Returns:
-        That of the one device, named "", or of `student's device` and `teacher's device`.
+    Of attention the half that looks back is counted; of experts those that a token asks.
     """
-    student, teacher = footprint(experiment.student), footprint(experiment.teacher)
-    training = experiment.training
-    low = training.precision == "bf16-true"
-    dtype = torch.bfloat16 if low else models.DTYPES[experiment.student.dtype]
-    weights = student.parameters * dtype.itemsize
-    rows = max(1, training.prompts_per_step // training.world) * experiment.rollout.group_size
-    sampled = min(rows, training.rollout_rows or rows)
-    length = longest_prompt + experiment.rollout.max_new_tokens
-    updated = max(1, min(rows, training.update_tokens // length))
-    working = torch.bfloat16 if training.precision.startswith("bf16") else dtype
-    working = torch.float16 if training.precision == "16-mixed" else working
-    config = models.load_config(experiment.student.path, experiment.student.revision)
-    chunk = min(training.head_chunk, updated * experiment.rollout.max_new_tokens)
-    vocabulary = chunk * student.vocabulary * 4
-    method, one = experiment.method, experiment.teacher
-    device = torch.device(models.device(training.accelerator))
-    teacher_device = torch.device(training.teacher_device or device)
-    teacher_config = models.load_config(one.path, one.revision)
-    scored = scoring(
-        teacher_config,
-        rows,
-        length,
-        models.DTYPES[one.dtype],
-        method.group > 0,
-        method.full,
-        teacher_device.type == "cpu",
-    )
-    # Autocast keeps a copy of every weight until the pass ends.
-    casts = student.parameters * working.itemsize if training.precision.endswith("mixed") else 0
-    # Of the teacher, for the whole step: losses over its distribution make its words from them again.
-    width = teacher_config.get_text_config().hidden_size * models.DTYPES[one.dtype].itemsize
-    held_states = width * rows * experiment.rollout.max_new_tokens if method.full else 0
-    sharded = training.strategy == "fsdp"
-    parts = training.world if sharded else 1
-    trained = Memory(
-        held={
-            "student weights": weights // parts,
-            "AdamW, two moments": 2 * weights // parts,
-        },
-        passing={
-            "sampling (keys and values)": student.cache * dtype.itemsize * sampled * length
-            + (student.parameters * working.itemsize if sharded else 0)
-            + (packed(config, dtype) if device.type == "cpu" else casts),
-            "updating (gradients, activations, logits)": weights // parts
-            + (2 * student.gathered * working.itemsize if sharded else 0)
-            + activations(
-                config,
-                updated,
-                length,
-                working,
-                experiment.student.dropout,
-                training.activation_checkpointing,
-            )
-            + _VOCABULARY_COPIES * vocabulary
-            + (casts if device.type != "cpu" else 0)
-            + held_states,
-        },
-    )
-    teachers = [teacher, *(footprint(one) for one in experiment.specialists)]
-    frozen = Memory(
-        held={
-            "teacher weights": sum(one.weights for one in teachers) // parts,
-        },
-        passing={
-            "scoring (keys, values, states)": scored
-            + (max(one.gathered * one.bytes for one in teachers) if sharded else 0)
-        },
-    )
-    if (teacher_device.type, teacher_device.index or 0) == (device.type, device.index or 0):
-        return {"": Memory(trained.held | frozen.held, trained.passing | frozen.passing)}
-    return {"student's device": trained, "teacher's device": frozen}
+    with _without_content(), torch.no_grad():
+        model = _build(config, torch.bfloat16).eval()
+        counted = _Counted()
+        with counted:
+            model.base_model(input_ids=torch.zeros(1, tokens, dtype=torch.long), use_cache=False)
+    return counted.operations
+
+
+class _Counted(TorchDispatchMode):
+    """Adds up multiplications and additions of matrix products."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if "scaled_dot_product" in packet.__name__:
+            query, key = args[:2]
+            self.operations += 2 * query.numel() * key.shape[-2]
+        elif packet is torch.ops.aten._grouped_mm:
+            self.operations += 2 * output.numel() * args[0].shape[-1]
+        elif packet in flop_registry:
+            self.operations += flop_registry[packet](*args, **(kwargs or {}), out_val=output)
+        return output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -10,30 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from opdlab.configuration import Evaluation, Experiment, Pretraining, documents, loader, repeats
 from opdlab.console import BOLD, END, YELLOW, console
-from opdlab.errors import DataError, ModelError, OutOfReachError
-from opdlab.modelling import models
-from opdlab.planning.footprint import Footprint, footprint, memory
+from opdlab.errors import ConfigError, DataError, ModelError, OutOfReachError
+from opdlab.planning.cards import Card
+from opdlab.planning.footprint import Footprint, footprint
+from opdlab.planning.lengths import Lengths, assumed, prompt_lengths
+from opdlab.planning.memory import memory
+from opdlab.planning.on_cards import overrides, show_cards
 from opdlab.plugins import posed
 from opdlab.pretraining import character_tokenizer
-from opdlab.prompts import (
-    DatasetSource,
-    Unknown,
-    open_dataset,
-    open_prompts,
-    overlap_of,
-    remarks,
-)
 from opdlab.sweeps import Sweep, outermost, sweep_of
 from opdlab.tracking import mlflow_store
 from opdlab.training import CONFIG, next_folder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 # Share of positions above the entropy threshold that arXiv:2605.30833 reports: late in training, and
 # the two ends of its range early on.
@@ -45,12 +41,52 @@ COST = (
     "candidates, which saves its leaf, and where prompts are long, which have none."
 )
 TIME = (
-    "How long that takes on this machine: `opdlab bench step` with the same words times some of it."
+    "How long that takes on this machine: `opdlab bench step` with the same words times some of it. "
+    "On other cards: --gpu h100."
 )
 Found = TypeVar("Found")
-PROMPTS_READ = 256
-LONGEST_READ = 8
 RUNS_ABREAST = 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Cards that an experiment would run on.
+
+    Attributes:
+        count: how many; None for the devices that the experiment names.
+        price: of a card and hour; None for no costs.
+        apply: print nothing but the values with which it fits.
+    """
+
+    card: Card
+    count: int | None = None
+    price: float | None = None
+    apply: bool = False
+
+
+def show_on(asked: Asked, config: Experiment | Pretraining) -> None:
+    """Print the plan of an experiment on cards.
+
+    Raises:
+        ConfigError: of a pretraining on cards; or nothing makes it fit, and its settings are asked for.
+        ModelError: a model's folder is missing or holds none; nothing was printed.
+    """
+    if isinstance(config, Pretraining):
+        raise ConfigError("--gpu: a pretraining makes a small model; its plan needs no card")
+    lengths, _ = _known(lambda: prompt_lengths(config))
+    longest = lengths.most if lengths else assumed(config)
+    if asked.apply:
+        typer.echo(overrides(config, longest, asked.card, asked.count))
+        return
+    sizes, why = _known(lambda: _sizes(config))
+    console.print(why, end="")
+    if sizes is None:
+        raise ConfigError("--gpu: without the models' shapes there is nothing to plan")
+    console.print(f"{BOLD}Models{END}")
+    console.print(_models_table(sizes))
+    why = "" if lengths else " (assumed: the prompts, or the student's tokenizer, are not here)"
+    console.print(f"longest prompt: {longest:,} tokens{why}")
+    show_cards(config, longest, asked.card, asked.count, asked.price, console)
 
 
 def show(config: Experiment | Pretraining, to: Console = console) -> None:
@@ -65,7 +101,7 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
         return
     runs = loader.variants(config)
     sizes, why = _known(lambda: _sizes(config))
-    lengths, again = _known(lambda: _prompt_lengths(config))
+    lengths, again = _known(lambda: prompt_lengths(config))
     _show_settings(config, to)
     trials: list[Experiment] = []
     sweep = sweep_of(config)
@@ -353,67 +389,6 @@ def _show_pretraining(config: Pretraining, to: Console) -> None:
     to.print(table)
     to.print(f"\n{BOLD}Evaluation{END}")
     to.print(_evaluation(config.evaluation, [config.name]))
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of the prompts that were looked at.
-
-    Attributes:
-        first: of the first prompts.
-        longest: of the rows of a dataset with the most characters; none of prompts without an end.
-        rows: of the dataset; None where there is no end of prompts.
-        unknown: how much of the first prompts the student's tokenizer does not know.
-        remarks: on rows that are left out, twice there, or problems of the benchmarks.
-    """
-
-    first: list[int]
-    longest: list[int]
-    rows: int | None
-    unknown: Unknown
-    remarks: Sequence[str] = ()
-
-    @property
-    def most(self) -> int:
-        """Tokens of the longest prompt seen."""
-        return max(self.first + self.longest)
-
-    @property
-    def mean_and_most(self) -> str:
-        """Both, as the plan shows them."""
-        return f"{sum(self.first) / len(self.first):.0f}, {self.most}"
-
-    def looked_at(self, run: Experiment) -> str:
-        """How many of the prompts that a run will draw."""
-        drawn = run.training.rollouts * run.training.prompts_per_step
-        there = drawn if self.rows is None else self.rows
-        count = min(len(self.first), there)
-        also = " and the longest" if self.longest and count < there else ""
-        return f"{count:,} of {there:,}{also}"
-
-
-def _prompt_lengths(config: Experiment) -> Lengths:
-    """Tokens of the first prompts, and of the longest ones of a dataset."""
-    tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
-    prompts = open_prompts(config.prompts, tokenizer, config.seed, config.evaluation.benchmarks)
-    count = min(PROMPTS_READ, prompts.count or PROMPTS_READ)
-    return Lengths(
-        [len(prompts.prompt(index).tokens) for index in range(count)],
-        prompts.longest(LONGEST_READ) if isinstance(prompts, DatasetSource) else [],
-        prompts.count,
-        prompts.unknown(),
-        _remarks(config, tokenizer),
-    )
-
-
-def _remarks(config: Experiment, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What a data set's rows need to be told of; reading them a second time costs nothing."""
-    if config.prompts.type != "dataset":
-        return []
-    benchmarks = config.evaluation.benchmarks
-    opened = open_dataset(config.prompts, tokenizer, config.seed, benchmarks)
-    shared = "" if config.prompts.decontaminate else overlap_of(opened.source, benchmarks)
-    return [*remarks(opened), *([shared] if shared else [])]
 
 
 def _table(*columns: str, numbers: int = 0) -> Table:

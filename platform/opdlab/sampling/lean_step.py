@@ -28,6 +28,8 @@ from opdlab.scoring import flash_takes
 from opdlab.shapes import Float, Tensor
 
 _MODELS = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+LEAN = tuple(one.__name__ for one in _MODELS)
+"""Classes of models that an accelerator decodes so, with keys and values in the format of products."""
 _PARTS = ("Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
 _KNOWN = {
     *_MODELS,

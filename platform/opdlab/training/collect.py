@@ -12,7 +12,7 @@ from time import perf_counter
 import torch
 
 from opdlab.configuration import Experiment
-from opdlab.errors import ModelError, PluginError
+from opdlab.errors import ModelError, PluginError, needing_room
 from opdlab.evaluation import Subject
 from opdlab.modelling import Weights, WholeWeights, reach
 from opdlab.plugins import returned
@@ -195,6 +195,7 @@ class Collector:
         asked = returned.questions(self.config.method, answers.whole, self.subject.vocabulary)
         return replace(asked, candidates=asked.candidates[answers.mine])
 
+    @needing_room("scoring")
     def score(self, answers: Answers, asked: Questions, place: Place) -> TeacherScores:
         """The teacher's answers to the method's questions, each row by the teacher of its domain."""
         if not self.specialists:
@@ -203,6 +204,7 @@ class Collector:
         found = score_by_domain(self.teacher, self.specialists, answers.rollout, asked, domains)
         return found.to(place.device)
 
+    @needing_room("sampling")
     def sample(self, indices: range, place: Place) -> Answers:
         """Answers to some prompts: the student's own, in this very step, the teacher's, or given ones."""
         group, method = self.config.rollout.group_size, self.config.method

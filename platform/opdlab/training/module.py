@@ -17,9 +17,15 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment, Training
-from opdlab.errors import NonFiniteError, ResumeError
+from opdlab.errors import NonFiniteError, ResumeError, needing_room
 from opdlab.evaluation import Subject
-from opdlab.modelling import ShardedWeights, Weights, WholeWeights, new_tensors_in_float32
+from opdlab.modelling import (
+    OffloadedWeights,
+    ShardedWeights,
+    Weights,
+    WholeWeights,
+    new_tensors_in_float32,
+)
 from opdlab.peers import failing_together, gathered
 from opdlab.prompts import PromptSource
 from opdlab.records import Rollout, TeacherScores
@@ -138,7 +144,8 @@ class Distillation(L.LightningModule):
         self.metrics = {}
         seen = self.accumulate_gradients(collected)
         self.reached.before()
-        optimizer.step()
+        with needing_room("stepping"):
+            optimizer.step()
         schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
         schedule.step()  # pyright: ignore[reportCallIssue]
@@ -148,6 +155,7 @@ class Distillation(L.LightningModule):
         self.metrics |= self.figures(collected, seen, fresh)
         self.metrics[SECONDS + "update"] = (perf_counter() - started, 1.0)
 
+    @needing_room("updating")
     def accumulate_gradients(self, collected: Collected) -> Seen:
         """The gradient of the exact mean over the step: micro-batches weigh what their tokens weigh.
 
@@ -255,9 +263,12 @@ class Distillation(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Put the teachers where the student is, or on the device of their own, and try them there."""
-        device = self.config.training.teacher_device or self.device
+        device = torch.device(self.config.training.teacher_device or self.device)
         for teacher in self.teachers():
-            teacher.model.to(device)  # pyright: ignore[reportArgumentType]
+            if self.config.teacher.offload:
+                teacher.weights = OffloadedWeights(teacher.model, device)
+            else:
+                teacher.model.to(device)  # pyright: ignore[reportArgumentType]
             teacher.probe()
 
     @contextmanager

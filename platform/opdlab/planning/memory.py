@@ -1,0 +1,236 @@
+"""What memory a run takes while it trains, on each device, phase by phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any, Literal
+
+import torch
+from transformers import PretrainedConfig
+
+from opdlab.configuration import Experiment, Training
+from opdlab.modelling import models
+from opdlab.planning.footprint import Shape, activations, footprint, packed, scoring
+from opdlab.planning.hub_shapes import shape_of
+from opdlab.sampling import LEAN
+
+SAMPLING = "sampling (keys and values)"
+UPDATING = "updating (gradients, activations, logits)"
+SCORING = "scoring (keys, values, states)"
+STEPPING = "stepping (gradients, what AdamW computes)"
+# In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
+# the teacher's log-probabilities, the probabilities and a product of two of these.
+_VOCABULARY_COPIES = 7
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device, by what takes them; `held` throughout, the others one at a time."""
+
+    held: dict[str, int]
+    passing: dict[str, int]
+
+    @property
+    def peak(self) -> int:
+        """The most that is needed at a time."""
+        return sum(self.held.values()) + max(self.passing.values())
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a run would train.
+
+    Attributes:
+        device: the student's.
+        teachers: all teachers'.
+    """
+
+    device: torch.device
+    teachers: torch.device
+
+    @classmethod
+    def here(cls, training: Training) -> Site:
+        """What this machine has."""
+        return cls.on(models.device(training.accelerator), training)
+
+    @classmethod
+    def on(cls, kind: str, training: Training) -> Site:
+        """Devices of a kind, such as `cuda`, whether this machine has them or not."""
+        return cls(torch.device(kind), torch.device(training.teacher_device or kind))
+
+    @property
+    def apart(self) -> bool:
+        """Whether the teachers have a device of their own."""
+        one, other = self.device, self.teachers
+        return (one.type, one.index or 0) != (other.type, other.index or 0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step is split into on a device, every response at its greatest length.
+
+    Attributes:
+        rows: answers of the device.
+        sampled: of them, at a time.
+        updated: of them, at a time.
+        length: tokens of a row, prompt included.
+        parts: devices that a weight is split over.
+        working: number format of the student's products.
+        stored: that of its weights.
+    """
+
+    rows: int
+    sampled: int
+    updated: int
+    length: int
+    parts: int
+    working: torch.dtype
+    stored: torch.dtype
+    training: Training = field(repr=False)
+
+    @classmethod
+    def of(cls, experiment: Experiment, longest_prompt: int) -> Step:
+        """That of an experiment whose longest prompt has so many tokens."""
+        training = experiment.training
+        rows = max(1, training.prompts_per_step // training.world) * experiment.rollout.group_size
+        length = longest_prompt + experiment.rollout.max_new_tokens
+        low = training.precision == "bf16-true"
+        stored = torch.bfloat16 if low else models.DTYPES[experiment.student.dtype]
+        working = torch.bfloat16 if training.precision.startswith("bf16") else stored
+        return cls(
+            rows=rows,
+            sampled=min(rows, training.rollout_rows or rows),
+            updated=max(1, min(rows, training.update_tokens // length)),
+            length=length,
+            parts=training.world if training.strategy == "fsdp" else 1,
+            working=torch.float16 if training.precision == "16-mixed" else working,
+            stored=stored,
+            training=training,
+        )
+
+    @property
+    def mixed(self) -> bool:
+        """Whether products are of other numbers than the weights, which autocast copies."""
+        return self.training.precision.endswith("mixed")
+
+
+def memory(
+    experiment: Experiment, longest_prompt: int, site: Site | None = None
+) -> dict[str, Memory]:
+    """Estimated memory while a run trains, every response at its greatest length.
+
+    Args:
+        longest_prompt: tokens.
+        site: where; None for this machine.
+
+    Returns:
+        That of the one device, named "", or of `student's device` and `teacher's device`.
+    """
+    site = site or Site.here(experiment.training)
+    step = Step.of(experiment, longest_prompt)
+    trained = _student(experiment, step, site.device)
+    frozen = _teachers(experiment, step, site.teachers)
+    if not site.apart:
+        return {"": Memory(trained.held | frozen.held, trained.passing | frozen.passing)}
+    return {"student's device": trained, "teacher's device": frozen}
+
+
+def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory:
+    model = experiment.student
+    student, config = footprint(model), shape_of(model)
+    weights = student.parameters * step.stored.itemsize // step.parts
+    on_cpu, sharded = device.type == "cpu", step.training.strategy == "fsdp"
+    # Autocast keeps a copy of every weight until the pass ends; parts are gathered as such copies.
+    casts = student.parameters * step.working.itemsize if step.mixed and not sharded else 0
+    whole = student.parameters * step.working.itemsize if sharded else 0
+    gathered = 2 * student.gathered * step.working.itemsize if sharded else 0
+    chunk = min(step.training.head_chunk, step.updated * experiment.rollout.max_new_tokens)
+    kept = _kept(config, step, model.dropout, step.training.activation_checkpointing)
+    short = sharded or (not on_cpu and student.kind in LEAN)
+    cached = student.cache * (step.working if short else step.stored).itemsize
+    passing = {
+        SAMPLING: cached * step.sampled * step.length
+        + whole
+        + (_packed(Shape.of(config), step.stored) if on_cpu else casts),
+        UPDATING: weights
+        + gathered
+        + kept
+        + _VOCABULARY_COPIES * chunk * student.vocabulary * 4
+        + (0 if on_cpu else casts)
+        + _states(experiment, step.rows)
+        + _teachers_head(experiment),
+    }
+    if not on_cpu:
+        # All weights at a time; a CPU takes one after the other.
+        passing[STEPPING] = 2 * weights
+    return Memory(
+        held={"student weights": weights, "AdamW, two moments": 2 * weights}, passing=passing
+    )
+
+
+def _states(experiment: Experiment, rows: int) -> int:
+    """Bytes of the teacher's states of a step: losses over its distribution make its words from them."""
+    if not experiment.method.full:
+        return 0
+    width = shape_of(experiment.teacher).get_text_config().hidden_size
+    each = width * models.DTYPES[experiment.teacher.dtype].itemsize
+    return each * rows * experiment.rollout.max_new_tokens
+
+
+def _teachers_head(experiment: Experiment) -> int:
+    """Bytes of a whole teacher that the loss needs back on the device for its vocabulary projection."""
+    needed = experiment.teacher.offload and experiment.method.full
+    return footprint(experiment.teacher).weights if needed else 0
+
+
+def _kept(
+    config: PretrainedConfig, step: Step, dropout: bool, again: Literal["none", "layers"]
+) -> int:
+    """Bytes that a micro-batch keeps for its backward pass; each row as many as the one before."""
+    of = partial(
+        _activations,
+        Shape.of(config),
+        length=step.length,
+        dtype=step.working,
+        dropout=dropout,
+        again=again,
+    )
+    one = of(rows=1)
+    return one if step.updated == 1 else one + (step.updated - 1) * (of(rows=2) - one)
+
+
+def _teachers(experiment: Experiment, step: Step, device: torch.device) -> Memory:
+    method, one = experiment.method, experiment.teacher
+    teachers = [footprint(each) for each in (one, *experiment.specialists)]
+    scored = _scoring(
+        Shape.of(shape_of(one)),
+        rows=step.rows,
+        length=step.length,
+        dtype=models.DTYPES[one.dtype],
+        candidates=method.group > 0,
+        full=method.full,
+        on_cpu=device.type == "cpu",
+    )
+    weights = [each.weights // step.parts for each in teachers]
+    if step.training.strategy == "fsdp":
+        scored += max(each.gathered * each.bytes for each in teachers)
+    if experiment.teacher.offload and device.type != "cpu":
+        return Memory(held={"teacher weights": 0}, passing={SCORING: scored + max(weights)})
+    return Memory(held={"teacher weights": sum(weights)}, passing={SCORING: scored})
+
+
+# Each takes seconds for a model of many layers, and a search for settings asks often.
+@cache
+def _activations(shape: Shape, **rest: Any) -> int:
+    return activations(shape.config, **rest)
+
+
+@cache
+def _scoring(shape: Shape, **rest: Any) -> int:
+    return scoring(shape.config, **rest)
+
+
+@cache
+def _packed(shape: Shape, dtype: torch.dtype) -> int:
+    return packed(shape.config, dtype)
