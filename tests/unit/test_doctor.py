@@ -26,7 +26,7 @@ from opdlab.doctor import (
     models as doctor_models,
     training as doctor_training,
 )
-from opdlab.doctor.checks import diagnose, look_at, of_a_teacher
+from opdlab.doctor.checks import diagnose, look_at, of_a_teacher, of_all
 from opdlab.doctor.lines import Line
 from opdlab.doctor.objective import objectives
 from opdlab.doctor.probe import Cast, Probe, make_probe, share_of_teachers
@@ -130,8 +130,56 @@ def test_a_missing_device_is_found() -> None:
 
 
 def test_a_full_disk_is_found(probe: Probe) -> None:
-    assert_fails(doctor_machine.disk(probe.config, 2, probe.student, free=10_000))
-    assert doctor_machine.disk(probe.config, 2, probe.student).status == "pass"
+    needed = doctor_machine.to_write([probe.config] * 2, probe.student)
+    assert_fails(doctor_machine.disk(probe.config, needed, free=10_000))
+    assert doctor_machine.disk(probe.config, needed).status == "pass"
+
+
+def test_copies_that_stay_are_counted_among_what_fits_on_the_disk(probe: Probe) -> None:
+    weights = sum(4 * p.numel() for p in probe.student.parameters())
+    kept = one_run("training.keep_every=1", "training.steps=100")
+    assert doctor_machine.to_write([kept], probe.student) == (5 + 99) * weights
+
+
+def with_a_run_that_sets(key: str) -> Experiment:
+    runs = f"runs=[{{name: a, set: {{}}}}, {{name: b, set: {{{key}}}}}]"
+    return experiment(runs, "evaluation.benchmarks=[]")
+
+
+OF_ONE_RUN = {
+    "training.mask: {last: 0}": "answers end, and their EOS is trained",
+    "teacher.path: no/such/folder/here": "b: teacher can be loaded",
+}
+
+
+@pytest.mark.parametrize("key", OF_ONE_RUN)
+def test_what_one_of_several_runs_sets_fails_its_line_alone(key: str) -> None:
+    lines = list(diagnose(with_a_run_that_sets(key)))
+    assert [line.what for line in lines if line.status == "FAIL"] == [OF_ONE_RUN[key]]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize(
+    "key", ["training.teacher_device: 'cuda:91'", "training.precision: 16-mixed"]
+)
+def test_a_device_that_one_of_several_runs_does_not_find_is_found(key: str) -> None:
+    runs = loader.variants(with_a_run_that_sets(key))
+    assert_fails(of_all(runs, doctor_machine.device), f"run b: {key.partition(':')[0]}")
+
+
+def test_every_engine_and_teacher_of_several_runs_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choose = decoder.choose
+    monkeypatch.setattr(decoder, "choose", lambda w, u, *_: choose(w, u, 1.5, 1.0))
+    a = "{name: a, set: {rollout: {type: generate, max_new_tokens: 96}, teacher.path: embedded:student}}"
+    b = "{name: b, set: {method: {type: opd}}}"
+    lines = list(diagnose(experiment(f"runs=[{a}, {b}]", "evaluation.benchmarks=[]")))
+    ill = [line.what for line in lines if line.status == "FAIL"]
+    assert ill == ["b: tokens are samples of the student's distribution"]
+    said = [line.what for line in lines]
+    assert "a: tree scoring equals the naive way" in said
+    assert "b: the gradient is not zero" in said
 
 
 def test_differing_tokenizers_and_templates_are_found() -> None:

@@ -218,6 +218,11 @@ class Training(Section):
         """How often new prompts are answered."""
         return ceil(self.steps / self.epochs)
 
+    @property
+    def copies(self) -> int:
+        """Copies of the student that stay, beside the last one."""
+        return (self.steps - 1) // self.keep_every if self.keep_every else 0
+
 
 class Evaluation(Section):
     """What is measured, and when."""

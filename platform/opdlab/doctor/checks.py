@@ -5,8 +5,9 @@ Every line passes, fails with a remedy, or says why it was skipped.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from rich.table import Table
@@ -20,10 +21,12 @@ from opdlab.doctor import (
     training as doctor_training,
 )
 from opdlab.doctor.lines import Line, failed, skipped
-from opdlab.doctor.probe import Cast, Probe, make_probe, share_of_teachers
+from opdlab.doctor.probe import TOKENS, Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import OpdlabError
 from opdlab.modelling import models
 
+Runs = Sequence[tuple[str, Experiment]]
+Found = TypeVar("Found")
 WITH_ANSWERS = "log-probabilities, teacher scores, tree scoring, gradients and updates"
 
 
@@ -32,42 +35,98 @@ def diagnose(config: Experiment) -> Iterator[Line]:
     variants = loader.variants(config)
     yield doctor_machine.one_origin()
     yield doctor_machine.versions()
-    yield doctor_machine.device(config)
+    yield of_all(variants, doctor_machine.device)
     yield doctor_machine.benchmarks(config)
     yield doctor_machine.graders_start(*(run for _, run in variants))
     yield doctor_machine.graders(config)
     yield doctor_models.sampling(*(run for _, run in variants))
     for name, run in variants:
         yield doctor_training.objective(name, run)
-    cast = yield from load(config)
-    if cast is None:
-        yield skipped(f"disk, tokenizers, prompts, {WITH_ANSWERS}", "they need the models")
-        return
-    yield doctor_machine.disk(config, len(repeats(variants)), cast.student)
+    written, scenes = 0, alike(variants)
+    for runs in scenes:
+        cast = yield from before_name(runs, scenes, load(runs[0][1]))
+        if cast is None:
+            what = f"disk, tokenizers, prompts, {WITH_ANSWERS}"
+            yield from before_name(runs, scenes, iter([skipped(what, "they need the models")]))
+            continue
+        written += doctor_machine.to_write([one.config for one in repeats(runs)], cast.student)
+        yield from before_name(runs, scenes, of_a_cast(runs, cast, written))
+
+
+def of_a_cast(runs: Runs, cast: Cast, written: int) -> Iterator[Line]:
+    """The lines of runs that share models, prompts and the rollout engine.
+
+    Args:
+        written: bytes that they will write, and those that come before them.
+    """
+    config = runs[0][1]
+    yield doctor_machine.disk(config, written)
     for name, (model, tokenizer) in cast.teachers.items():
         pair = (cast.tokenizer, tokenizer, cast.student, model)
         yield named(name, cast, doctor_models.tokenizers(*pair))
         yield named(name, cast, doctor_models.prompts_agree(config, cast.tokenizer, tokenizer))
     yield from doctor_models.rows_are_sound(config, cast.tokenizer)
     try:
-        probe = make_probe(config, [run for _, run in variants], cast)
+        probe = make_probe(config, [run for _, run in runs], cast)
     except OpdlabError as error:
         yield failed("the student answers prompts", str(error), "see the message")
         yield skipped(WITH_ANSWERS, "they need answers to prompts")
         return
-    yield doctor_models.answers_fit([run for _, run in variants], probe.prompts, cast)
-    yield from look_at(probe, cast)
-    for name, run in variants:
+    yield doctor_models.answers_fit([run for _, run in runs], probe.prompts, cast)
+    yield from look_at(probe, cast, runs)
+    for name, run in runs:
         yield doctor_training.float32_sums(name, replace(probe, config=run))
         yield doctor_training.gradient(name, replace(probe, config=run))
         yield doctor_training.updates(name, replace(probe, config=run))
 
 
-def look_at(probe: Probe, cast: Cast) -> Iterator[Line]:
-    """What the student's answers show of it, and of every teacher."""
+def alike(runs: Runs) -> list[Runs]:
+    """Runs by what doctor lets answer and score: the same models on the same devices, prompts, engine."""
+    found: dict[str, list[tuple[str, Experiment]]] = {}
+    for name, run in runs:
+        rollout = replace(
+            run.rollout, group_size=1, max_new_tokens=min(TOKENS, run.rollout.max_new_tokens)
+        )
+        keys = {"student", "teacher", "specialists", "prompts"}
+        seen = run.model_copy(update={"rollout": rollout}).model_dump_json(
+            include=keys | {"rollout"}
+        )
+        found.setdefault(f"{seen} {doctor_machine.places(run)}", []).append((name, run))
+    return list(found.values())
+
+
+def before_name(
+    runs: Runs, scenes: Sequence[Runs], lines: Generator[Line, None, Found] | Iterator[Line]
+) -> Generator[Line, None, Found]:
+    """Lines with the name of the first run that they are of in front, where not all runs share them."""
+    while True:
+        try:
+            line = next(lines)
+        except StopIteration as end:
+            return end.value
+        own = len(scenes) == 1 or line.what.startswith(tuple(f"{name}: " for name, _ in runs))
+        yield line if own else replace(line, what=f"{runs[0][0]}: {line.what}")
+
+
+def of_all(runs: Runs, check: Callable[[Experiment], Line]) -> Line:
+    """A check of every run: the first that fails, with the run's name, else what is said of the first."""
+    lines = [(name, check(run)) for name, run in runs]
+    for name, line in lines:
+        if line.status == "FAIL":
+            return line if len(runs) == 1 else replace(line, found=f"run {name}: {line.found}")
+    return lines[0][1]
+
+
+def look_at(probe: Probe, cast: Cast, runs: Runs = ()) -> Iterator[Line]:
+    """What the student's answers show of it, and of every teacher.
+
+    Args:
+        runs: that would train on them; by default the probe's own experiment.
+    """
     if probe.specialists:
         yield from share_of_teachers(probe)
-    yield doctor_models.answers_end(probe)
+    trained = runs or [("", probe.config)]
+    yield of_all(trained, lambda run: doctor_models.answers_end(replace(probe, config=run)))
     yield doctor_models.rescored(probe)
     yield doctor_draws.drawn_as_recorded(probe)
     yield doctor_models.self_teacher(probe)

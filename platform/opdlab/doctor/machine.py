@@ -17,10 +17,11 @@ from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment
 from opdlab.doctor.data_check import as_expected
-from opdlab.doctor.lines import Line, judged, skipped
-from opdlab.errors import DataError, OpdlabError
+from opdlab.doctor.lines import Line, failed, judged, skipped
+from opdlab.errors import ConfigError, DataError, OpdlabError
 from opdlab.modelling import models
 from opdlab.plugins import GRADERS, posed, type_name, verdicts_on
+from opdlab.training import require_accelerator
 
 PACKAGES = ("opdlab", "opdlab_evaluators", "opdlab_dashboards")
 GRADED = 4
@@ -105,6 +106,10 @@ def device(config: Experiment) -> Line:
         return judged(
             "the device is there", count >= needed, f"{needed} asked for, {names}", remedy
         )
+    try:
+        require_accelerator(config.training)
+    except ConfigError as error:
+        return failed("the device is there", str(error), "see the message")
     use = f"cpu, {torch.get_num_threads()} threads" if asked == "cpu" or not count else names
     return judged("the device is there", True, f"{asked}: {use}", "")
 
@@ -203,15 +208,27 @@ def graders(config: Experiment) -> Line:
     return judged(what, not wrong, found, remedy)
 
 
-def disk(config: Experiment, runs: int, student: PreTrainedModel, free: int | None = None) -> Line:
-    """Whether what the runs will write fits on the disk."""
+def to_write(runs: Sequence[Experiment], student: PreTrainedModel) -> int:
+    """Bytes of weights that trainings of a student write, the copies that stay included."""
+    weights = sum(p.numel() * max(p.element_size(), 4) for p in student.parameters())
+    return weights * sum(WEIGHTS_KEPT + run.training.copies for run in runs)
+
+
+def disk(config: Experiment, needed: int, free: int | None = None) -> Line:
+    """Whether what the runs will write fits on the disk.
+
+    Args:
+        needed: bytes.
+        free: bytes, by default what is free where the results go.
+    """
     folder = Path(config.output).absolute()
     while not folder.exists():
         folder = folder.parent
     if free is None:
         free = shutil.disk_usage(folder).free
-    weights = sum(p.numel() * max(p.element_size(), 4) for p in student.parameters())
-    needed = runs * WEIGHTS_KEPT * weights
     found = f"{free / 1e9:.1f} GB free in {folder}, about {needed / 1e9:.3g} GB needed"
-    remedy = "free some space, or set output to another disk; tracking.weights: false saves a copy"
+    remedy = (
+        "free some space, or set output to another disk; tracking.weights: false saves a copy of each "
+        "run, a larger training.keep_every those that stay"
+    )
     return judged("the results fit on the disk", free > needed, found, remedy)

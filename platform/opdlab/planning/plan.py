@@ -240,12 +240,6 @@ def _rows(run: Experiment) -> int:
     return run.training.prompts_per_step * run.rollout.group_size
 
 
-def _copies(run: Experiment) -> int:
-    """Copies of the student that stay, beside the last one."""
-    keep = run.training.keep_every
-    return (run.training.steps - 1) // keep if keep else 0
-
-
 def _models_table(sizes: Mapping[str, Footprint]) -> Table:
     table = _table("", *sizes)
     table.add_row("architecture", *(one.kind for one in sizes.values()))
@@ -343,7 +337,7 @@ def _files_table(
         model = f"model ({_size(student.weights)})" if student else "model"
         last_one = f" (about {_size(3 * student.weights)})" if student else ""
         what = f"metrics, samples, {model}, last checkpoint{last_one}"
-        if copies := _copies(run):
+        if copies := run.training.copies:
             each = f" ({_size(copies * student.weights)} in all)" if student else ""
             what += f", {copies:,} copies of the student{each}"
         table.add_row(f"{folder}/{name}/", what)
@@ -357,7 +351,7 @@ def _sweep_files(
 ) -> Table:
     runs = sweep.trials * len(sweep.seeds)
     # A model, its last checkpoint, which is three times as large, and the copies that stay.
-    copies = max(map(_copies, trials))
+    copies = max(trial.training.copies for trial in trials)
     size = (4 + copies) * runs * student.weights if student else 0
     about = f", at most about {_size(size)} in all" if student else ""
     folder = f"{config.output}/{config.name}-sweep"

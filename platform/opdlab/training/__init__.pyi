@@ -4,7 +4,11 @@ from .checkpoint import (
     read_checkpoint as read_checkpoint,
     refuse_non_finite as refuse_non_finite,
 )
-from .fit import trainer_of as trainer_of, turns as turns
+from .fit import (
+    require_accelerator as require_accelerator,
+    trainer_of as trainer_of,
+    turns as turns,
+)
 from .grading import outcomes as outcomes
 from .group import (
     CONFIG as CONFIG,
