@@ -336,8 +336,14 @@ def failing(probe: Probe) -> list[str]:
     return [line.what for line in look_at(probe, company) if line.status == "FAIL"]
 
 
-def changed(name: str) -> Any:
-    """A teacher one of whose numbers is another."""
+WRONG = {
+    "another": lambda value: value.roll(1, 0) if value.ndim == 2 else value / 2 - 1e-3,
+    "no number": lambda value: value * torch.nan,
+}
+
+
+def changed(name: str, how: str) -> Any:
+    """A teacher one of whose numbers is wrong in the last row."""
 
     class Changed(Teacher):
         def score(
@@ -347,19 +353,27 @@ def changed(name: str) -> Any:
             value = getattr(right, name)
             if value is None:
                 return right
-            wrong = value.roll(1, 0) if name == "hidden" else value + 9 * (name == "entropy")
-            return replace(right, **{name: wrong if name in ("hidden", "entropy") else value / 2})
+            last = (rollout.row == rollout.row.max()).view(-1, *[1] * (value.ndim - 1))
+            return replace(right, **{name: torch.where(last, WRONG[how](value), value)})
 
     return Changed
 
 
+@pytest.mark.parametrize("how", WRONG)
 @pytest.mark.parametrize(
-    "name", ["entropy", "fidelity", "sampled_confidence", "confidence", "hidden"]
+    "name", ["log_prob", "entropy", "fidelity", "sampled_confidence", "confidence", "hidden"]
 )
-def test_a_teachers_number_that_is_another_fails_the_line_of_the_reference_alone(
-    probe: Probe, name: str
+def test_a_teachers_number_that_is_wrong_in_one_row_fails_the_line_of_the_reference(
+    probe: Probe, name: str, how: str
 ) -> None:
-    probe.teacher.__class__ = changed(name)
+    probe.teacher.__class__ = changed(name, how)
+    assert_fails(doctor_models.tree_is_exact(probe))
+
+
+def test_a_teachers_number_that_is_another_fails_the_line_of_the_reference_alone(
+    probe: Probe,
+) -> None:
+    probe.teacher.__class__ = changed("entropy", "another")
     assert failing(probe) == ["tree scoring equals the naive way"]
 
 
@@ -621,15 +635,16 @@ def test_sums_of_half_precision_are_those_of_float64(probe: Probe, precision: st
     assert line.status == "pass", line
 
 
+@pytest.mark.parametrize("change", [lambda x: x.bfloat16().float(), lambda x: x * torch.nan])
 @pytest.mark.parametrize("name", ["chunked_loss", "vocabulary_statistics", "record"])
-def test_sums_that_are_rounded_are_found(
-    monkeypatch: pytest.MonkeyPatch, probe: Probe, name: str
+def test_sums_that_are_rounded_or_no_number_are_found(
+    monkeypatch: pytest.MonkeyPatch, probe: Probe, name: str, change: Any
 ) -> None:
     honest = getattr(doctor_training, name)
 
     def rounded(*arguments: Any) -> Any:
         found = honest(*arguments)
-        return spoilt(found, entropy=found.entropy.bfloat16().float())
+        return spoilt(found, entropy=change(found.entropy))
 
     monkeypatch.setattr(doctor_training, name, rounded)
     assert_fails(doctor_training.float32_sums("opd", probe), "to float64")

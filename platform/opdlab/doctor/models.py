@@ -29,11 +29,12 @@ from opdlab.prompts import (
     unknown,
 )
 from opdlab.records import Questions, Rollout, TeacherScores
-from opdlab.scoring import Teacher, naive_scores, part, states_before_tokens
-from opdlab.shapes import Float, Tensor
+from opdlab.scoring import Teacher, naive_scores, states_before_tokens
+from opdlab.shapes import Float, Int, Tensor
 from opdlab.training import token_weights
 
 TREE_ROWS = 2
+"""Rows whose candidates would be as many as the reference is asked about."""
 _UNLIKELY = -1e4  # nats
 
 
@@ -275,11 +276,11 @@ def tree_is_exact(probe: Probe) -> Line:
         return skipped(
             what, "this teacher's attention cannot be hooked; it is scored the slow, exact way"
         )
-    rollout = first_rows(probe.rollout, TREE_ROWS)
+    rollout = probe.rollout
     gaps: dict[str, float] = {}
     ratio, leaves = 0.0, 0
     for measure in sorted(probe.measures):
-        asked = Questions(rollout.candidates[:, :CANDIDATES], measure, full=True)
+        asked = Questions(of_a_few(rollout), measure, full=True)
         probe.teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
         started = perf_counter()
         fast = probe.teacher.score(rollout, asked)
@@ -321,7 +322,7 @@ def differences(
         with torch.no_grad():
             said = log_distribution(teacher.model, found.hidden, vocabulary)
         own = said.gather(-1, rollout.token[:, None])[:, 0]
-        yield "states", float((own - truth.log_prob).abs().max())
+        yield "states", largest_gap(own, truth.log_prob)
 
 
 def _in_nats(confidence: Float[Tensor, "*n"], measure: str) -> Float[Tensor, "*n"]:
@@ -330,10 +331,13 @@ def _in_nats(confidence: Float[Tensor, "*n"], measure: str) -> Float[Tensor, "*n
     return (-confidence if measure == "perplexity" else confidence).log()
 
 
-def first_rows(rollout: Rollout, count: int) -> Rollout:
-    """The first rows of a rollout."""
-    rows = torch.arange(min(count, len(rollout.tokens)), device=rollout.tokens.device)
-    return part(rollout, rows)[0]
+def of_a_few(rollout: Rollout) -> Int[Tensor, "T K"]:
+    """Candidates at every few positions of every row: each costs the reference a forward."""
+    candidates = rollout.candidates[:, :CANDIDATES]
+    apart = max(1, len(rollout.tokens) // TREE_ROWS)
+    return candidates.masked_fill(
+        (torch.arange(len(candidates)) % apart != 0)[:, None].to(candidates.device), -1
+    )
 
 
 def repeatable(probe: Probe) -> Line:

@@ -69,7 +69,7 @@ def float32_sums(name: str, probe: Probe) -> Line:
     gaps = [one + truth for one in (found.loss,)]
     gaps += [one - truth for one in (said.log_prob, drawn.log_prob)]
     gaps += [one - entropy for one in (found.entropy, said.entropy, drawn.entropy)]
-    gap = max(float(one.abs().max()) for one in gaps)
+    gap = float(torch.stack(gaps).abs().nan_to_num(torch.inf, torch.inf).max())
     return judged(
         what,
         gap < PRECISE,
