@@ -43,6 +43,14 @@ def test_the_average_of_bfloat16_weights_keeps_updates_that_bfloat16_would_round
     assert 1.0005 < average.mean[0][0].item() < 1.0078
 
 
+def test_a_token_that_is_ruled_out_is_so_in_the_average():
+    bias = torch.nn.Parameter(torch.tensor([-torch.inf, 0.5]))
+    average = WeightAverage([bias], decay=0.9)
+    for _ in range(3):
+        average.update()
+    assert average.mean[0].tolist() == [-torch.inf, 0.5]
+
+
 def test_a_student_has_its_own_weights_again_after_it_was_looked_at():
     weight, values = walk(20)
     average = averaged(weight, values, decay=0.9)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import VOCABULARY, small_model
+from small_models import VOCABULARY, random_rollout, small_model
 from transformers import PreTrainedModel
 
+from opdlab.errors import ModelError
 from opdlab.modelling.head import (
     _probability_of_draw,
     chunked_loss,
@@ -337,6 +338,55 @@ def test_a_teacher_that_rules_out_tokens_scores_all_others() -> None:
     assert found.entropy.isfinite().all()
 
 
+def losses_of(student: PreTrainedModel, teacher: PreTrainedModel, name: str, **options: Any) -> Any:
+    """Losses of a method on random answers, by chunks."""
+    rollout = random_rollout([2, 3], [6, 5])
+    method = plugins.load(plugins.METHODS, name)(**options)
+    scores = Teacher(teacher).score(rollout, method.questions(rollout), finite=False)
+    hidden = hidden_states(student, rollout.tokens)[rollout.row, rollout.column - 1]
+    asked = method.supervise(rollout, scores)
+    found = chunked_loss(student, hidden, teacher, scores.hidden, asked, method.token_loss, chunk=3)
+    return found, hidden
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "infinite"),
+    [
+        ("opd", {"support": "full"}, "teacher"),
+        ("opd", {"support": "top_k", "top_k": 52}, "teacher"),
+        ("forward_kl", {}, "student"),
+        ("jsd", {}, "neither"),
+    ],
+)
+def test_a_divergence_is_infinite_where_one_model_alone_rules_out_a_token(
+    name: str, options: dict[str, Any], infinite: str
+) -> None:
+    models = small_model("phi", 0), small_model("phi", 1)
+    for who, pair in {
+        "student": (ruling_out(0), models[1]),
+        "teacher": (models[0], ruling_out(1)),
+        "both": (ruling_out(0), ruling_out(1)),
+    }.items():
+        losses, _ = losses_of(*pair, name, **options)
+        finite = losses.loss.isfinite()
+        assert (not finite.any()) if who == infinite else bool(finite.all()), who
+        assert bool(losses.reverse_kl.isfinite().all()) == (who != "teacher")
+
+
+def test_a_row_that_rules_out_everything_is_no_distribution() -> None:
+    logits = torch.full((2, 4), -torch.inf)
+    logits[0, 1] = 0.5
+    log_p = in_float32(logits).log_softmax(-1)
+    assert log_p[0].isfinite().all()
+    assert log_p[1].isnan().all()
+
+
+def test_a_second_derivative_is_refused_in_words() -> None:
+    losses, hidden = losses_of(small_model("phi", 0), small_model("phi", 1), "jsd")
+    with pytest.raises(ModelError, match="create_graph"):
+        torch.autograd.grad(losses.loss.sum(), hidden, create_graph=True)
+
+
 def test_a_row_of_nan_leaves_other_rows_what_they_rule_out() -> None:
     logits = torch.tensor([[1.0, -torch.inf], [torch.nan, 0.0]], requires_grad=True)
     log_p = in_float32(logits).log_softmax(-1)
@@ -355,3 +405,31 @@ def test_autocast_leaves_sums_over_the_vocabulary_in_float32(dtype: torch.dtype)
     with torch.autocast("cpu", dtype=dtype):
         found = expectation(log_p.exp(), log_p)
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_tokens_that_weigh_little_keep_their_gradient_in_float16() -> None:
+    student, teacher = small_model("llama", 0), small_model("llama", 1)
+    hidden, other = torch.randn(2, 70, 32)
+    weights = torch.cat([torch.full((20,), 1.0), torch.full((50,), 1e-5)])
+    nothing = torch.zeros(70)
+    method = plugins.load(plugins.METHODS, "jsd")()
+    asked = Supervision(
+        nothing.long(), nothing, nothing, nothing.long()[:, None][:, :0], nothing[:, None][:, :0]
+    )
+
+    def gradients(half: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = hidden.to(torch.float16 if half else torch.float32, copy=True).requires_grad_()
+        with torch.autocast("cpu", torch.float16, enabled=half):
+            found = chunked_loss(
+                student, rows, teacher, other, asked, method.token_loss, chunk=10, weights=weights
+            )
+        (found.loss * weights * 65536).sum().backward()
+        head: Any = student.get_output_embeddings().weight
+        gradient, head.grad = head.grad, None
+        assert rows.grad is not None
+        return rows.grad.float(), gradient
+
+    for exact, found in zip(gradients(half=False), gradients(half=True), strict=True):
+        torch.testing.assert_close(
+            found[20:], exact[20:], rtol=0.02, atol=0.003 * float(exact[20:].abs().max())
+        )

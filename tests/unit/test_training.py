@@ -24,12 +24,14 @@ from opdlab.evaluation.measured import Subject
 from opdlab.modelling import models
 from opdlab.modelling.head import hidden_states
 from opdlab.modelling.recomputed import checkpointed
+from opdlab.modelling.vocabulary_loss import TokenLosses
 from opdlab.prompts.drawn import open_prompts
 from opdlab.records import Rollout
 from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import part
 from opdlab.training.measures import by_position, repetition_rate
 from opdlab.training.module import Distillation, learning_rate_factor
+from opdlab.training.objective import check_finite
 from opdlab.training.reached import ReachedWeights
 from opdlab.training.watch import keep_copy, rounded
 from opdlab.training.whole_step import joined_rollouts
@@ -526,3 +528,15 @@ def test_figures_of_a_step_in_bfloat16_are_in_float32(folders, precision: str, m
     for values in (rollout.log_prob, rollout.entropy, scores.log_prob, scores.entropy):
         assert values.dtype == torch.float32
         assert not torch.equal(values, values.bfloat16().float())
+
+
+def test_a_loss_without_bound_is_told_with_what_makes_it_so() -> None:
+    rollout = random_rollout([2, 3], [4, 5])
+    zero = torch.zeros(9)
+    for value, said in (
+        (torch.inf, "row 1, position 2 .* logit of minus infinity"),
+        (torch.nan, "gradient_clip"),
+    ):
+        losses = TokenLosses(zero.index_fill(0, torch.tensor(6), value), zero, None)
+        with pytest.raises(NonFiniteError, match=said):
+            check_finite(losses, rollout)

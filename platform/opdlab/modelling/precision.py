@@ -9,12 +9,18 @@ import torch
 
 from opdlab.shapes import Float, Tensor
 
-FLOOR = -1e30
+FLOOR = -1e37
 """Stands for a logit of minus infinity: its probability is 0, and 0 times it is 0."""
+
+LARGEST = 1e9
+"""Nats that no loss of finite logits reaches; `FLOOR` times a probability above 1e-28 does."""
 
 
 def in_float32(logits: Float[Tensor, "*n V"]) -> Float[Tensor, "*n V"]:
-    """Logits in float32, without minus infinity; gradients flow."""
+    """Logits in float32, without minus infinity; gradients flow.
+
+    A row that rules out every entry is no distribution, and NaN.
+    """
     logits = logits.float()
     if logits.device.type != "cpu":
         # Looking for one would wait for the device. Not a step of autograd: such an entry has no gradient.
@@ -22,7 +28,15 @@ def in_float32(logits: Float[Tensor, "*n V"]) -> Float[Tensor, "*n V"]:
         return logits
     # NaN in one row is the smallest of all, and hides what other rows rule out: it must not spread there.
     finite = logits.numel() == 0 or bool(logits.detach().amin() > -torch.inf)
-    return logits if finite else logits.clamp(min=FLOOR)
+    if finite:
+        return logits
+    nothing = logits.detach().amax(-1, keepdim=True) == -torch.inf
+    return logits.clamp(min=FLOOR).masked_fill(nothing, torch.nan)
+
+
+def unbounded(nats: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Infinite where one distribution rules out what the other does not, and a divergence has no bound."""
+    return nats.masked_fill(nats.detach() > LARGEST, torch.inf)
 
 
 def expectation(p: Float[Tensor, "*n V"], x: Float[Tensor, "*n V"]) -> Float[Tensor, "*n"]:

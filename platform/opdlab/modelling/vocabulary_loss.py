@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from opdlab.modelling.precision import expectation
+from opdlab.errors import ModelError
+from opdlab.modelling.precision import expectation, unbounded
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Tensor
 
@@ -29,7 +30,8 @@ class TokenLosses:
     """What the loss over the vocabulary gives for each response token.
 
     Attributes:
-        loss: in nats; carries the gradient. `Float[T]`
+        loss: in nats; carries the gradient; infinite where one model rules out a token that the other does
+            not, and the loss has no bound. `Float[T]`
         entropy: of the student, nats, detached. `Float[T]`
         reverse_kl: KL(student || teacher), nats, detached; None without a teacher. `Float[T]`
     """
@@ -67,13 +69,13 @@ class Rows:
         with torch.autocast(logits.device.type, enabled=False):
             log_p = logits.log_softmax(-1)
             log_q = None if teacher is None else teacher.log_softmax(-1)
-            loss = self.token_loss(log_p, log_q, self.supervision[part])
+            loss = unbounded(self.token_loss(log_p, log_q, self.supervision[part]))
         with torch.no_grad():
             p = log_p.exp()
             entropy = -expectation(p, log_p)
             kl = torch.zeros_like(entropy)
             if log_q is not None:
-                kl = -entropy - expectation(p, log_q)
+                kl = unbounded(-entropy - expectation(p, log_q))
         return loss, entropy, kl
 
     def teacher_logits(self, part: slice) -> Float[Tensor, "C V"] | None:
@@ -112,6 +114,11 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise ModelError(
+                "the loss over the vocabulary is made in chunks, whose gradient cannot be differentiated "
+                "again; leave out create_graph=True"
+            )
         (hidden,) = ctx.saved_tensors
         weights = ctx.rows.weights
         scale = upstream[0].sum() / weights.sum().clamp(min=1e-12)
@@ -121,7 +128,9 @@ class _ChunkedLoss(torch.autograd.Function):
             gradients = _run(ctx.rows, hidden, ctx.parameters, upstream[0])[1]
             scale = torch.ones_like(scale)
         ctx.gradients = None
-        return None, *(None if g is None else g.mul_(scale) for g in gradients)
+        for_hidden, *others = (None if g is None else g.mul_(scale) for g in gradients)
+        assert for_hidden is not None
+        return None, for_hidden.to(hidden.dtype), *others
 
 
 def _run(
@@ -130,7 +139,8 @@ def _run(
     """Losses and logged numbers of all rows, and the gradients of their weighted sum."""
     values = hidden.new_empty(3, len(hidden), dtype=torch.float32)
     wanted = [p.requires_grad for p in parameters]
-    for_hidden = torch.empty_like(hidden)
+    small = _in_float16(hidden)
+    for_hidden = torch.empty_like(hidden, dtype=torch.float32 if small else hidden.dtype)
     # Sums over many chunks, so in float32 whatever the weights are.
     sums = [
         torch.zeros_like(p, dtype=torch.float32) if want else None
@@ -142,11 +152,12 @@ def _run(
             leaf = hidden[part].detach().requires_grad_()
             logits = rows.student(leaf)
         gradient = _logit_gradient(rows, logits.detach(), part, weights, values)
+        scale = _to_one(gradient) if small else None
         found = iter(torch.autograd.grad(logits, [leaf, *trained], gradient, allow_unused=True))
-        for_hidden[part] = next(found)
+        for_hidden[part] = _unscaled(next(found), scale)
         for total in sums:
             if total is not None and (piece := next(found)) is not None:
-                total += piece
+                total += _unscaled(piece, scale)
         # Else they would still be there while the next rows are projected.
         del logits, gradient, leaf
     finished = [
@@ -154,6 +165,28 @@ def _run(
         for total, p in zip(sums, parameters, strict=True)
     ]
     return tuple(values), [for_hidden, *finished]
+
+
+def _in_float16(hidden: Tensor) -> bool:
+    """Whether the head computes in float16, where what is below 6e-8 is 0."""
+    kind = hidden.device.type
+    mixed = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    return mixed or hidden.dtype == torch.float16
+
+
+def _to_one(gradient: Float[Tensor, "C V"]) -> Float[Tensor, ""]:
+    """Scale a gradient so that its largest entry is about 1; the power of two that does it.
+
+    Rows of one step may weigh a thousandth of others; scaling the whole loss does not help them.
+    """
+    power = torch.exp2(-gradient.abs().amax().clamp(min=2.0**-100).log2().ceil())
+    scale = torch.where(power.isfinite(), power, 1.0)
+    gradient.mul_(scale)
+    return scale
+
+
+def _unscaled(gradient: Tensor, scale: Float[Tensor, ""] | None) -> Tensor:
+    return gradient if scale is None else gradient.float() / scale
 
 
 @contextmanager

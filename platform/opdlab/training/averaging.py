@@ -40,7 +40,9 @@ class WeightAverage:
         self.mean = [m.to(w.device) for m, w in zip(self.mean, self.weights, strict=True)]
         share = max(1 - self.decay, 1 / self.steps)
         for mean, weight in zip(self.mean, self.weights, strict=True):
-            mean.lerp_(weight.detach().to(mean.dtype), share)
+            new = weight.detach().to(mean.dtype)
+            # A bias of minus infinity stays: between two of them there is no number.
+            mean.copy_(torch.where(mean == new, mean, mean.lerp(new, share)))
 
     @torch.no_grad()
     def apply(self) -> None:

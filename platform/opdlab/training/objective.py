@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -144,6 +145,18 @@ def check_finite(losses: TokenLosses, rollout: Rollout) -> None:
         raise NonFiniteError(
             f"the loss is {losses.loss[first].item()} at row {row}, position {position} (token "
             f"{int(rollout.token[first])}) and at {len(bad)} of {len(losses.loss)} tokens. The weights "
-            "are as they were before this step. A lower training.learning_rate or a gradient_clip "
-            "often helps; precision 32-true rules out overflow"
+            f"are as they were before this step. {_remedy(float(losses.loss[first]))}"
         )
+
+
+def _remedy(loss: float) -> str:
+    if loss == math.inf:
+        return (
+            "A divergence is infinite where one model gives a token no probability at all (a logit of "
+            "minus infinity) and the other does: rule out the same tokens in both, or take a method "
+            "that stays finite, jsd or `support: sampled`"
+        )
+    return (
+        "A lower training.learning_rate or a gradient_clip often helps; precision 32-true rules out "
+        "overflow"
+    )
