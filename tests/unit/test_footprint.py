@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_models import FAMILIES, OWN_WAYS, STRETCHED, small_model
+import torch
+from small_models import FAMILIES, INDEXED, OWN_WAYS, STRETCHED, small_model
 from typer.testing import CliRunner
 
 from opdlab.bench.holdings import measure
 from opdlab.cli.bench import app
+from opdlab.errors import OutOfReachError
+from opdlab.planning.footprint import activations, sizes
+from opdlab.sampling.decoder import most_columns
+from opdlab.sampling.growing_cache import GrowingCache
+from opdlab.sampling.rollout import CachedEngine
 
-ROWS, LENGTH = 2, 24
+ROWS, LENGTH = 2, 150
 CACHED = ("llama", "gemma3", "gpt2", "gpt_bigcode", "qwen3_moe", "deepseek_v3", "llama-dynamic")
-ALL = (*FAMILIES, *STRETCHED, *OWN_WAYS)
+ALL = (*FAMILIES, *STRETCHED, *OWN_WAYS, *INDEXED)
 
 
 @pytest.mark.parametrize("family", ALL)
@@ -26,6 +33,65 @@ def test_what_a_model_of_any_family_holds_is_planned_within_a_tenth(family: str)
         assert one.planned == pytest.approx(one.measured, rel=0.1), one
     if family in CACHED:
         assert len(found) == 4 + (family in ("gpt2", "gpt_bigcode")), found
+
+
+def held_by_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+    model: Any,
+    prompts: list[int],
+    new: int,
+    places: int,
+    eos_ids: tuple[int, ...] = (),
+) -> int:
+    """Bytes of the buffers for keys and values, at most, while answers of so many tokens are sampled."""
+    held: list[int] = []
+    move = GrowingCache._move
+
+    def moved(cache: GrowingCache, *where: Any) -> None:
+        move(cache, *where)
+        buffers = (one for layer in cache.layers for one in layer.buffers)
+        held.append(sum(one.untyped_storage().nbytes() for one in buffers))
+
+    monkeypatch.setattr(GrowingCache, "_move", moved)
+    asked = [[3 + place % 50 for place in range(n)] for n in prompts]
+    CachedEngine(max_new_tokens=new).sample(
+        model, asked, range(len(asked)), eos_ids=eos_ids, pad_id=0, max_rows=places
+    )
+    return max(held)
+
+
+@pytest.mark.parametrize("family", ["llama", "deepseek_v3"])
+def test_keys_and_values_that_the_engine_holds_are_planned(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    model = small_model(family)
+    each = sizes(model.config, torch.float32).cache * 4
+    # All at once, they grow to the known end: also where an eighth of the prompt is more than the answer.
+    for prompts, new in (([20] * 4, 200), ([200, 9], 8)):
+        held = held_by_the_engine(monkeypatch, model, prompts, new, len(prompts))
+        assert held == pytest.approx(each * len(prompts) * (max(prompts) + new), rel=0.02)
+    # Answers that end at different times leave places, which are filled again.
+    held = held_by_the_engine(monkeypatch, model, [20, 60] * 5, 90, 3, (2,))
+    assert each * 3 * 150 < held <= each * 3 * most_columns(150, 90, on_cpu=True)
+
+
+def test_frequencies_that_look_at_positions_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = STRETCHED["phi3-longrope"]
+    scales = {"short_mscale": 1.1, "long_mscale": 1.3}
+    settings = {"model_type": "phimoe", "num_local_experts": 4, "num_experts_per_tok": 2}
+    settings |= {"rope_parameters": known["rope_parameters"] | scales}
+    monkeypatch.setitem(FAMILIES, "phimoe", known | settings)
+    for one in measure(small_model("phimoe"), ROWS, LENGTH):
+        assert one.planned == pytest.approx(one.measured, rel=0.1), one
+
+
+def test_a_model_that_looks_at_values_is_not_known_to_a_plan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}
+    monkeypatch.setitem(FAMILIES, "jetmoe", settings)
+    with pytest.raises(OutOfReachError, match="which a plan does not know"):
+        activations(small_model("jetmoe").config, ROWS, LENGTH, torch.float32)
 
 
 def test_the_command_shows_what_a_model_holds(tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def build(config: PretrainedConfig, dtype: str) -> PreTrainedModel:
 def measure(model: PreTrainedModel, rows: int, length: int) -> Iterator[Holding]:
     """Weights, and what is held of rows of so many tokens; nothing of what a model does not have."""
     dtype = model.dtype
-    plan, tokens = sizes(model.config, dtype), torch.full((rows, length), 3)
+    plan = sizes(model.config, dtype)
+    # Of unlike tokens, which experts of a model share among them.
+    tokens = torch.arange(rows * length).view(rows, length) * 7919 % plan.vocabulary
     weights = sum(weight.numel() for weight in model.parameters()) * dtype.itemsize
     yield Holding("weights", weights, plan.weights)
     planned = activations(model.config, rows, length, dtype)

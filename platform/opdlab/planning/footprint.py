@@ -6,6 +6,7 @@ that transformers has, whatever its layers keep for the backward pass.
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -23,7 +24,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.initialization import no_init_weights
 
 from opdlab.configuration import Model
-from opdlab.errors import ModelError
+from opdlab.errors import ModelError, OutOfReachError
 from opdlab.modelling import (
     KeyStore,
     Lines,
@@ -200,14 +201,27 @@ def kept_for_backward(model: Any, tokens: Int[Tensor, "B L"]) -> int:
 @contextmanager
 def _without_content() -> Iterator[None]:
     """Tensors within have a shape and no content, and are treated as those of rows by themselves."""
-    find = masking_utils.find_packed_sequence_indices
-    # Positions without content might be those of several texts in one row, and a mask would be made for it.
+    find, ignore = (
+        masking_utils.find_packed_sequence_indices,
+        masking_utils._ignore_causal_mask_sdpa,
+    )
+    # Positions without content might be those of several texts in one row, and a mask without content might
+    # hide filler: masks would be made for both.
     masking_utils.find_packed_sequence_indices = lambda *_, **__: None
+    masking_utils._ignore_causal_mask_sdpa = lambda padding_mask, *rest, **named: ignore(
+        None, *rest, **named
+    )
     try:
         with FakeTensorMode(), _ExpertProducts():
             yield
+    except DataDependentOutputException as error:
+        raise OutOfReachError(
+            "what this model computes depends on what its tensors hold, which a plan does not know "
+            f"({error})"
+        ) from error
     finally:
         masking_utils.find_packed_sequence_indices = find
+        masking_utils._ignore_causal_mask_sdpa = ignore
 
 
 class _ExpertProducts(TorchDispatchMode):
@@ -260,6 +274,9 @@ def _build(config: PretrainedConfig, dtype: torch.dtype) -> Any:
         kind: Any = one.module
         if one.layer_type is None:
             kind.rope_type = "default"
+            # Some look there, in place of what they are told to be.
+            kind.config = copy.copy(kind.config)
+            kind.config.rope_parameters = {**kind.config.rope_parameters, "rope_type": "default"}
         else:
             kind.rope_type = {**kind.rope_type, one.layer_type: "default"}
     return made

@@ -13,7 +13,7 @@ from opdlab.configuration import Experiment, Training
 from opdlab.modelling import models
 from opdlab.planning.footprint import Shape, activations, footprint, packed, scoring
 from opdlab.planning.hub_shapes import shape_of
-from opdlab.sampling import LEAN
+from opdlab.sampling import LEAN, most_columns
 
 SAMPLING = "sampling (keys and values)"
 UPDATING = "updating (gradients, activations, logits)"
@@ -149,8 +149,12 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
     kept = _kept(config, step, model.dropout, step.training.activation_checkpointing)
     short = sharded or (not on_cpu and student.kind in LEAN)
     cached = student.cache * (step.working if short else step.stored).itemsize
+    columns = step.length
+    if step.sampled < step.rows:
+        # Where places are filled again, what they hold is not bounded by what is still to come.
+        columns = most_columns(step.length, experiment.rollout.max_new_tokens, on_cpu)
     passing = {
-        SAMPLING: cached * step.sampled * step.length
+        SAMPLING: cached * step.sampled * columns
         + whole
         + (_packed(Shape.of(config), step.stored) if on_cpu else casts),
         UPDATING: weights

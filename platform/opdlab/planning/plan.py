@@ -285,7 +285,10 @@ def _work(run: Experiment) -> dict[str, str]:
 
 
 def _memory(run: Experiment, lengths: Lengths) -> dict[str, str]:
-    needed = memory(run, lengths.most)
+    try:
+        needed = memory(run, lengths.most)
+    except OutOfReachError as error:
+        return {"memory": f"not known: {error}"}
     rows: dict[str, str] = {}
     for one in needed.values():
         rows |= {name: _size(size) for name, size in one.held.items()}

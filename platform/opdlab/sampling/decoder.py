@@ -33,6 +33,21 @@ _STRETCH = 256
 _ACCELERATOR_INTERVAL = 8
 
 
+def spare_columns(new_tokens: int, recorded: bool) -> int:
+    """Columns to spare, at least, of buffers that are made anew, for answers of so many tokens."""
+    return min(new_tokens, COLUMNS if recorded else _STRETCH)
+
+
+def most_columns(length: int, new_tokens: int, on_cpu: bool) -> int:
+    """Columns held at most while free places are filled again.
+
+    Args:
+        length: tokens of the longest row, its answer included.
+        new_tokens: of an answer, at most.
+    """
+    return GrowingCache(spare_columns(new_tokens, not on_cpu)).capacity_for(length)
+
+
 @dataclass(frozen=True)
 class Room:
     """What may be held of the rows being decoded.
@@ -80,8 +95,7 @@ class Decoder:
         self.model, self.prompts, self.draw, self.watch = model, prompts, draw, watch
         self.device = model.device
         self.seeds = sent(list(seeds), self.device)
-        spare = COLUMNS if way.recorded else _STRETCH
-        self.cache = GrowingCache(min(draw.max_new_tokens, spare))
+        self.cache = GrowingCache(spare_columns(draw.max_new_tokens, way.recorded))
         self.room, self.way, self.longest = room, way, stretch
         self.said: defaultdict[int, list[int]] = defaultdict(list)
         self.queue: deque[int] = deque()
@@ -208,7 +222,8 @@ class Decoder:
             **last_logits_only(self.model),
         )
         lengths = [len(tokens) - 1 for tokens in known]
-        self.cache.fill(places, prefilled, [unique[tokens] for tokens in known], lengths)
+        coming = self.draw.max_new_tokens - min(len(self.said[row]) for row in rows)
+        self.cache.fill(places, prefilled, [unique[tokens] for tokens in known], lengths, coming)
         for place, row in zip(places, rows, strict=True):
             self.rows[place] = row
         last = sent([[tokens[-1]] for tokens in known], self.device)

@@ -96,15 +96,24 @@ class GrowingCache(Cache):
             self._move(self.end - self.begin)
 
     def fill(
-        self, places: Sequence[int], prefilled: Cache, source: Sequence[int], lengths: Sequence[int]
+        self,
+        places: Sequence[int],
+        prefilled: Cache,
+        source: Sequence[int],
+        lengths: Sequence[int],
+        coming: int | None = None,
     ) -> None:
-        """Lay the first `lengths[i]` columns of row `source[i]` of `prefilled` into `places[i]`."""
+        """Lay the first `lengths[i]` columns of row `source[i]` of `prefilled` into `places[i]`.
+
+        Args:
+            coming: columns that these rows will take beyond, at most.
+        """
         computed: list[Any] = prefilled.layers
         width, device = computed[0].keys.shape[-2], computed[0].keys.device
         if not self.layers:
             self._allocate(computed)
         if self.end < width:
-            self._move(width)
+            self._move(width, coming)
         place = sent(places, device)
         row = sent(source, device)[:, None]
         shift = sent([width - n for n in lengths], device)[:, None]
