@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 import string
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from public_rows import PUBLIC
 
 from opdlab.configuration.loader import load_experiment
-from opdlab.configuration.prompt_settings import DatasetPrompts
+from opdlab.configuration.prompt_settings import DatasetPrompts, DataSource
 from opdlab.datafiles.conditions import condition
 from opdlab.datafiles.reading import read_rows
 from opdlab.datafiles.streams import iter_rows
@@ -150,6 +152,7 @@ def test_options_of_a_template_change_what_the_model_reads_and_unknown_ones_are_
         ("wrap", "'{prompt'"),
         ("wrap", "'{prompt!r}'"),
         ("wrap", "'{}'"),
+        ("wrap", "'Put the answer in a box.'"),
         ("where", "'level >= '"),
         ("where", "__import__('os')"),
         ("where", "'[].__class__ == 1'"),
@@ -197,6 +200,51 @@ def test_a_condition_compares_columns(text: str, kept: list[int]) -> None:
     ]
     wanted = condition(text)
     assert [number for number, row in enumerate(rows) if wanted(row)] == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("level >= 3", ["b"]),
+        ("level != 3", ["nan", "b", "low"]),
+        ("solved", ["nan", "b"]),
+        ("not solved", ["low"]),
+        ("solved == True", ["nan", "b"]),
+        ("solved != True", ["low"]),
+        ("price == 0.1", ["b"]),
+        ('when >= "2024-06-01"', ["b", "low"]),
+        ("[1] in info", []),
+    ],
+)
+def test_a_condition_reads_values_as_tables_hold_them(text: str, kept: list[str]) -> None:
+    day, tenth = datetime.date, Decimal("0.1")
+    rows: list[dict[str, Any]] = [
+        {"id": "nan", "level": "nan", "solved": "True", "price": Decimal(1)},
+        {"id": "b", "level": 4, "solved": True, "price": tenth, "when": day(2024, 6, 2)},
+        {"id": "low", "level": float("nan"), "solved": "false", "info": {"a": 1}, "price": 2.0},
+    ]
+    rows[2]["when"] = datetime.datetime(2025, 1, 1, 12)
+    assert [row["id"] for row in rows if condition(text)(row)] == kept
+    truths = ["0", "0.0", "", " ", "FALSE", "nan", "1", "no", "true"]
+    assert [condition("level")({"level": one}) for one in truths] == [False] * 6 + [True] * 3
+    for odd in ("sNaN", "-inf", "NaN"):
+        assert not condition("level >= 3")({"level": odd})
+    assert not condition("level >= '3'")({"level": float("nan")})
+
+
+def test_half_a_character_in_an_answer_or_a_wrap_is_a_broken_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "a", "answer": "\\ud800"}\n{"prompt": "b", "answer": "1"}\n')
+    for options in (
+        {"answer_column": "answer", "grader": "exact"},
+        {"answer_column": "answer", "grader": {"type": "exact", "case": True}},
+        {"wrap": "{prompt} {answer}"},
+    ):
+        settings = DatasetPrompts.model_validate({"type": "dataset", "path": str(path), **options})
+        found = prepared(settings.resolved()[0])
+        assert [fault.kind for fault in found.faults] == ["broken"]
+        assert "half a character" in found.faults[0].reason
+        assert len(found.keys) == 1
 
 
 def test_rows_whose_values_cannot_be_compared_are_named(tmp_path: Path, tokenizer: Any) -> None:
@@ -386,7 +434,7 @@ def test_streamed_rows_are_those_of_a_file_that_is_read_at_once(tmp_path: Path, 
             f"{text}{mark}{n}\r\n" for n, text in enumerate(quoted)
         )
     elif ".txt" in name:
-        content = "\r\n\n".join(texts)
+        content = "\r\n\n".join([*texts, "form\x0cfeed", "next\x85line", "old\rmac"])
     else:
         content = "".join(json.dumps({"text": text, "n": 10**30}) + "\r\n" for text in texts)
     packing = {".gz": gzip.compress, ".bz2": __import__("bz2").compress}
@@ -432,6 +480,8 @@ def test_a_problem_tells_what_it_asks_as_text_or_as_turns() -> None:
 
 
 def test_weights_become_whole_places_of_a_block() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        DataSource(path="a.jsonl", weight=float("inf"))
     from opdlab.prompts.dataset import shares
 
     assert shares([1]) == [1000]

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from opdlab.datafiles import is_dataset_folder, read_folder, read_rows
+from opdlab.datafiles.folders import saved_rows
 from opdlab.errors import DataError
 
 ROWS = [{"q": 'a, "b"\n', "a": 12345678901234567}, {"q": "ü\u2028", "a": 0.5}]
@@ -166,6 +167,8 @@ SINGLE = [
     {"q": "x", "tests": [{"input": 1}]},
     {"q": "x", "tests": ["a", "b"]},
     {"q": "x", "reward": {"truth": "7"}},
+    {"q": "x", "examples": [{"input": "1", "output": "2"}]},
+    {"q": "x", "data": {"a": ["b"]}},
 ]
 
 
@@ -186,6 +189,8 @@ def test_numbers_keep_all_their_digits(tmp_path):
 def test_a_text_file_has_a_row_a_line_and_is_no_table_of_a_folder(tmp_path):
     (tmp_path / "a.txt").write_text("one\n\n  two \r\n", newline="")
     assert read_rows(tmp_path / "a.txt") == [{"text": "one"}, {"text": "  two "}]
+    (tmp_path / "b.txt").write_text("a\u2028b\x0cc\x85d\re", newline="")
+    assert read_rows(tmp_path / "b.txt") == [{"text": "a\u2028b\x0cc\x85d"}, {"text": "e"}]
     write(tmp_path, "anything.jsonl")
     assert read_folder(tmp_path, "test") == [{"file": "anything.jsonl"}]
 
@@ -300,6 +305,16 @@ def test_saved_splits_may_have_any_name_where_there_is_one(tmp_path):
     (tmp_path / "one" / "dataset_dict.json").write_text("[]")
     with pytest.raises(DataError, match=r"dataset_dict.json cannot be read"):
         read_folder(tmp_path / "one", "test")
+
+
+def test_a_saved_data_set_is_read_row_by_row(tmp_path):
+    datasets.Dataset.from_list([{"a": n} for n in range(3)]).save_to_disk(str(tmp_path / "s"))
+    rows = saved_rows(tmp_path / "s")
+    assert next(rows) == {"a": 0}
+    assert list(rows) == [{"a": 1}, {"a": 2}]
+    (tmp_path / "s" / "state.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        list(saved_rows(tmp_path / "s"))
 
 
 def test_a_folder_of_several_benchmarks_is_no_data_set(tmp_path):

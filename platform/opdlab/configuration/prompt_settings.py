@@ -81,7 +81,7 @@ class DataSource(Section):
 
     path: str
     """See `prompts.path`."""
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Share of the prompts, beside the weights of the other sources; their sizes do not matter."""
     name: str | None = None
     """Configuration of a data set on the hub that has several."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import datetime
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ _ORDERS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
+_TRUTHS = {"true": True, "false": False}
 KNOWN = "columns, numbers, texts, lists, True, False, None, == != < <= > >=, in, and, or, not"
 
 
@@ -41,7 +44,7 @@ class Condition:
         Raises:
             ValueError: values cannot be compared, such as a text that is no number with a number.
         """
-        return bool(_value(self._tree, row))
+        return _truth(_value(self._tree, row))
 
 
 def condition(text: str) -> Condition:
@@ -99,18 +102,26 @@ def _value(node: ast.expr, row: Mapping[str, Any]) -> Any:
         case ast.Constant(value=value):
             return value
         case ast.UnaryOp(op=ast.Not(), operand=inside):
-            return not _value(inside, row)
+            return not _truth(_value(inside, row))
         case ast.UnaryOp(operand=ast.Constant(value=int() | float() as number)):
             return -number
         case ast.BoolOp(op=ast.And(), values=parts):
-            return all(_value(part, row) for part in parts)
+            return all(_truth(_value(part, row)) for part in parts)
         case ast.BoolOp(values=parts):
-            return any(_value(part, row) for part in parts)
+            return any(_truth(_value(part, row)) for part in parts)
         case ast.Compare():
             return _compared(node, row)
         case ast.List(elts=parts) | ast.Tuple(elts=parts):
             return [_value(part, row) for part in parts]
     raise AssertionError(node)  # `condition` has let nothing else in
+
+
+def _truth(value: Any) -> bool:
+    """What a column alone says: a table in CSV holds `False` and `0` as texts."""
+    if isinstance(value, str):
+        number = _number(value)
+        value = _TRUTHS.get(value.strip().lower(), value.strip()) if number is None else number
+    return bool(value) and not _is_nan(value)
 
 
 def _compared(node: ast.Compare, row: Mapping[str, Any]) -> bool:
@@ -152,21 +163,46 @@ def _contains(whole: Any, part: Any) -> bool:
         return isinstance(part, str) and part in whole
     if isinstance(whole, list):
         return any(_equal(part, each) for each in whole)
-    return isinstance(whole, Mapping) and part in whole
+    return isinstance(whole, Mapping) and isinstance(part, str) and part in whole
 
 
 def _alike(left: Any, right: Any) -> tuple[Any, Any]:
-    """Both as numbers where one is: a table in CSV holds its numbers as texts."""
-    for one, other, turned in ((left, right, False), (right, left, True)):
-        if isinstance(one, str) and _is_number(other):
-            try:
-                number = Decimal(one.strip())
-            except InvalidOperation:
-                continue
-            other = Decimal(repr(other)) if isinstance(other, float) else other
-            return (other, number) if turned else (number, other)
-    return left, right
+    """Both as what one of them is: a table in CSV holds numbers and truths as texts, and dates are written
+    as texts. NaN equals nothing and fulfils no order."""
+    one, other = _like(left, right), _like(right, left)
+    if _is_nan(one) or _is_nan(other):
+        return (math.nan, math.nan) if _is_number(one) and _is_number(other) else (one, other)
+    if isinstance(one, Decimal) != isinstance(other, Decimal):
+        return _exact(one), _exact(other)
+    return one, other
+
+
+def _like(value: Any, other: Any) -> Any:
+    if isinstance(value, datetime.date | datetime.time) and isinstance(other, str):
+        return value.isoformat()
+    if not isinstance(value, str):
+        return value
+    if isinstance(other, bool):
+        return _TRUTHS.get(value.strip().lower(), value)
+    number = _number(value) if _is_number(other) else None
+    return value if number is None else number
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        return Decimal(text.strip())
+    except InvalidOperation:
+        return None
+
+
+def _exact(value: Any) -> Any:
+    """A float with the digits that it is written with."""
+    return Decimal(repr(value)) if isinstance(value, float) else value
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def _is_nan(value: Any) -> bool:
+    return value.is_nan() if isinstance(value, Decimal) else value != value

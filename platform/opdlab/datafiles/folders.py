@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +169,13 @@ def _listed(file: Path, key: str) -> list[str]:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def saved_rows(folder: Path) -> list[Row]:
-    """The rows of a data set that `save_to_disk` left; raises DataError."""
+def saved_rows(folder: Path) -> Iterator[Row]:
+    """The rows of a data set that `save_to_disk` left, mapped from disk; raises DataError at the first."""
     import datasets
 
     try:
         rows: Any = datasets.load_from_disk(str(folder))
-        return [plain(dict(row)) for row in rows]
+        yield from (plain(dict(row)) for row in rows)
     except Exception as error:
         # Any: the library raises what its readers do.
         raise DataError(f"{folder} cannot be read: {error}") from error

@@ -15,6 +15,7 @@ from opdlab.errors import DataError
 
 _TEXTS = (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
 _LINES = ".txt"
+_JSON_LINES = (".jsonl", ".ndjson")
 TABLES = (".parquet", ".arrow", ".feather")
 SUFFIXES = (*(f"{one}{packed}" for packed in ("", *PACKED) for one in _TEXTS), *TABLES)
 """Files with named columns."""
@@ -73,7 +74,9 @@ def rows_of_bytes(
     name = bare_name(name)
     if name.endswith((".csv", ".tsv")):
         return csv_rows(text, "\t" if name.endswith(".tsv") else ",")
-    return line_rows(text) if name.endswith(_LINES) else json_rows(text, split)
+    if name.endswith(_LINES):
+        return line_rows(text)
+    return json_rows(text, split, name.endswith(_JSON_LINES))
 
 
 def is_table(name: str, content: bytes) -> bool:

@@ -23,7 +23,7 @@ from opdlab.datafiles.reading import (
     require_names,
     rows_of_bytes,
 )
-from opdlab.datafiles.texts import parsed
+from opdlab.datafiles.texts import parsed, rows_of_lines
 from opdlab.errors import DataError
 
 WHOLE = 8 << 20
@@ -128,8 +128,7 @@ def _json_rows(text: io.TextIOWrapper, _: str) -> Iterator[Row]:
 
 
 def _line_rows(text: io.TextIOWrapper, _: str) -> Iterator[Row]:
-    for line in text:
-        yield from ({"text": each} for each in line.splitlines() if each.strip())
+    yield from rows_of_lines(text)
 
 
 def _csv_rows(text: io.TextIOWrapper, delimiter: str) -> Iterator[Row]:

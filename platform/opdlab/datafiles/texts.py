@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -33,8 +34,11 @@ def decoded(content: bytes) -> str:
         ) from error
 
 
-def json_rows(text: str, split: str | None = None) -> list[Row]:
+def json_rows(text: str, split: str | None = None, by_lines: bool = False) -> list[Row]:
     """Rows of JSON Lines, of a list of objects, or of one object that holds them (`rows_of_object`).
+
+    Args:
+        by_lines: the file is called JSON Lines: an object alone on its line is a row.
 
     Raises:
         ValueError: a row is no JSON or no object, has a name twice, or the split is not there.
@@ -46,7 +50,7 @@ def json_rows(text: str, split: str | None = None) -> list[Row]:
     if len(lines) > 1 and start == "{" and not _is_json(lines[0]) and _is_json(text):
         return rows_of_object(parsed(text, "the object"), split)
     rows = [parsed(line, f"row {number}") for number, line in enumerate(lines, start=1)]
-    if len(rows) == 1 and isinstance(rows[0], dict):
+    if len(rows) == 1 and isinstance(rows[0], dict) and not by_lines:
         return rows_of_object(rows[0], split)
     return objects(rows)
 
@@ -116,5 +120,13 @@ def csv_rows(text: str, delimiter: str) -> list[Row]:
 
 
 def line_rows(text: str) -> list[Row]:
-    """One row for each line that is not blank, with the column `text`."""
-    return [{"text": line} for line in text.splitlines() if line.strip()]
+    """One row for each line that is not blank, with the column `text`.
+
+    Lines end as files' lines do: U+2028, a form feed and their like are part of a text.
+    """
+    return list(rows_of_lines(io.StringIO(text, newline=None)))
+
+
+def rows_of_lines(lines: Iterable[str]) -> Iterator[Row]:
+    """The same of lines that end in `\\n`."""
+    return ({"text": line.removesuffix("\n")} for line in lines if line.strip())

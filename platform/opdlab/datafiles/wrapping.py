@@ -45,7 +45,7 @@ def wrap(text: str) -> Wrap:
     """Read a text with columns in braces; `{{` and `}}` are braces.
 
     Raises:
-        ValueError: a brace is open, empty, or holds more than a name.
+        ValueError: a brace is open, empty, or holds more than a name; or no column is named.
     """
     parts: list[tuple[str, str | None]] = []
     try:
@@ -59,6 +59,10 @@ def wrap(text: str) -> Wrap:
         raise ValueError(
             f"{error}; write a column in braces, and `{{{{` `}}}}` for braces"
         ) from error
+    if all(name is None for _, name in parts):
+        raise ValueError(
+            f"{text[:60]!r} names no column, so every prompt would be the same; write `{{prompt}}`"
+        )
     return Wrap(tuple(parts))
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from opdlab.configuration import DataSource
 
 HASH_BYTES = 8
+HALF = "half a character (a lone surrogate, which is no text)"
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ class Reader:
             text = self.wrap(turns[last]["content"], row)
         except ValueError as error:
             raise RowError("broken", str(error)) from error
+        if not is_text(text):
+            raise RowError("broken", f"{HALF} in a column that wrap names")
         turns[last] = {"role": "user", "content": text}
         return turns
 
@@ -143,11 +146,14 @@ class Reader:
         if value is None or value is MISSING or (isinstance(value, str) and not value.strip()):
             raise RowError("broken", f"no answer {where}")
         try:
-            return json.dumps(self.grader.gold(value), ensure_ascii=False, sort_keys=True)
+            gold = json.dumps(self.grader.gold(value), ensure_ascii=False, sort_keys=True)
         except (ValueError, TypeError) as error:
             raise RowError(
                 "broken", f"no answer that can be graded {where} ({error})"[:200]
             ) from error
+        if not is_text(gold):
+            raise RowError("broken", f"{HALF} {where}")
+        return gold
 
 
 def key_of(text: str) -> int:
