@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
 from opdlab.plugins import Grader
 from opdlab.records import Problem, Verdict
 from opdlab_evaluators.answers import after_thinking
-from opdlab_evaluators.graders.references import last_box
+from opdlab_evaluators.graders.references import last_box, text_list
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_FRAMED = re.compile(
-    r"[\s(\[*_`$\"']*(?:\\text\{|\\mathrm\{|\\mathbf\{)?\(?([A-Za-z])\)?\}?[\s)\].,:;*_`$\"']*"
-)
+# No two parts that follow each other take the same character: time is linear in what a model wrote.
+_OPEN = r"(?:[\s(\[{<*_`$\"']|\\(?:text|textbf|mathrm|mathbf|mbox|boxed)\{|\\\()*"
+_FRAMED = re.compile(_OPEN + r"([A-Za-z])(?:[\s)\]}>.,:;*_`$\"']|\\\))*")
 _LETTER = (
-    r"[\s(\[*_`$\"']*(?:option\s+|choice\s+)?[(\[*_`]*([A-Z])(?![A-Za-z'])"
+    rf"{_OPEN}(?:(?:option|choice)\b{_OPEN})?([A-Z])(?![^\W_]|['\u2019]\w)"
     r"(?! (?:think|believe|guess|would|am)\b)"  # after `I`
 )
+_IS = r"(?:is|would be|should be|must be)\b"
 _NAMED = re.compile(
-    r"(?:answer(?:\s+(?:is|would be|should be))?|(?:choice|option)\s*(?:is|would be|should be|(?=[:=])))"
-    r"\s*[:=]?\s*(?:\\boxed\{)?" + _LETTER,
+    rf"(?:answer|choice|option)[*_`]*(?:\s*[:=\u2013\u2014-]|\s+{_IS}(?:\s*:)?){_LETTER}",
     re.IGNORECASE,
 )
-_MENTIONED = re.compile(r"(?:choice|option)" + _LETTER, re.IGNORECASE)
+_JUDGED = re.compile(
+    r"(?<![\w'\u2019])([A-Z])[)\]}>*_`.:]*\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+)
+_TAKEN = re.compile(
+    rf"\b(?:go(?:ing)? with|choose|chose|pick|select|it is|it's|it\u2019s|it must be)\s{_LETTER}"
+)
+_MENTIONED = re.compile(rf"(?:answer|choice|option){_LETTER}", re.IGNORECASE)
 _ALONE = re.compile(r"(?:^|[\s(\[*_])([A-Z])(?:[)\].,:*_]|\s|$)")
 
 
@@ -34,10 +41,16 @@ class ChoiceLetter(Grader):
 
     @property
     def version(self) -> str:
-        return "choice-2"
+        return "choice-3"
 
     def gold(self, value: Any) -> str:
-        """The letter, or the number of the choice from 0."""
+        """The letter, or the number of the choice from 0; also as the one item of a list."""
+        value = text_list(value)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, float) and value.is_integer():
+            # A table with a missing value holds its whole numbers as decimals.
+            value = int(value)
         if isinstance(value, int) and not isinstance(value, bool):
             if not 0 <= value < len(LETTERS):
                 raise ValueError(f"{value} is the number of no choice")
@@ -62,7 +75,7 @@ class ChoiceLetter(Grader):
 
 def chosen(completion: str) -> str | None:
     """The letter that a completion chooses; the last one that it names counts."""
-    text = after_thinking(completion).strip()
+    text = unicodedata.normalize("NFC", after_thinking(completion)).strip()
     inside = last_box(text)
     if inside is not None and (found := _FRAMED.fullmatch(inside) or _ALONE.search(inside)):
         return found[1].upper()
@@ -72,8 +85,9 @@ def chosen(completion: str) -> str | None:
     if lines and (found := _FRAMED.fullmatch(lines[-1])):
         return found[1].upper()
     # `Option A is wrong` names no answer where another letter is named as one.
-    if (mentioned := _last(_MENTIONED, text)) is not None:
-        return mentioned
+    for pattern in (_JUDGED, _TAKEN, _MENTIONED):
+        if (named := _last(pattern, text)) is not None:
+            return named
     found = re.match(r"\s*[(\[]?([A-Z])[)\].:](?:\s|$)", text)
     return found[1] if found else None
 

@@ -14,7 +14,7 @@ from opdlab.errors import ConfigError, MissingDataError, OpdlabError
 from opdlab.plugins import Grader
 from opdlab.records import REQUIRED, Problem, Verdict, option
 from opdlab_evaluators.answers import after_thinking
-from opdlab_evaluators.graders.references import number_text
+from opdlab_evaluators.graders.references import number_text, text_list
 
 PROBE = "a text"
 
@@ -57,8 +57,9 @@ class EvaluateMetric(Grader):
     @property
     def version(self) -> str:
         way = "at-most" if self.at_most is not None else "at-least"
-        which = f"{Path(self.metric).stem}{'' if self.key is None else f'.{self.key}'}"
-        return f"evaluate-1-{which}-{way}-{self.limit:g}-{self._code}"
+        named = Path(self.metric).stem if Path(self.metric).exists() else self.metric
+        which = f"{named}{'' if self.key is None else f'.{self.key}'}"
+        return f"evaluate-1-{which}-{way}-{self.limit!r}-{self._code}"
 
     @property
     def _code(self) -> str:
@@ -73,6 +74,7 @@ class EvaluateMetric(Grader):
 
     def gold(self, value: Any) -> list[str]:
         """The reference text, or a list of them, of which the one that fits best counts."""
+        value = text_list(value)
         listed = value if isinstance(value, list) else [value]
         texts = [number_text(one) for one in listed]
         if not texts or not all(text.strip() for text in texts):

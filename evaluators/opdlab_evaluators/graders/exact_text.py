@@ -8,12 +8,12 @@ from typing import Any
 
 from opdlab.plugins import Grader
 from opdlab.records import Problem, Verdict, option
-from opdlab_evaluators.graders.references import number_text, said
+from opdlab_evaluators.graders.references import bare_text, number_text, said, text_list
 
 
 @dataclass(frozen=True)
 class ExactText(Grader):
-    """A text, equal but for whitespace, case and a final full stop."""
+    """A text, equal but for whitespace, case, a final full stop and marks around it (`**`, quotes, `$`)."""
 
     whole: bool = option(
         False, "Compare the whole completion, not what it names as its answer or its last line."
@@ -22,10 +22,11 @@ class ExactText(Grader):
 
     @property
     def version(self) -> str:
-        return f"exact-1{'-whole' if self.whole else ''}{'-case' if self.case else ''}"
+        return f"exact-2{'-whole' if self.whole else ''}{'-case' if self.case else ''}"
 
     def gold(self, value: Any) -> list[str]:
         """The reference answer, or a list of those that are all right."""
+        value = text_list(value)
         listed = value if isinstance(value, list) else [value]
         texts = [str(one).lower() if isinstance(one, bool) else number_text(one) for one in listed]
         if not texts or not all(text.strip() for text in texts):
@@ -36,7 +37,12 @@ class ExactText(Grader):
         answer = completion.strip() if self.whole else said(completion)
         if not answer:
             return Verdict("no_answer", reason="nothing is said")
-        right = self._plain(answer) in {self._plain(gold) for gold in problem.gold}
+        told = {self._plain(answer)}
+        wanted = {self._plain(gold) for gold in problem.gold}
+        if not self.whole:
+            told.add(self._plain(bare_text(answer)))
+            wanted |= {self._plain(bare_text(gold)) for gold in problem.gold}
+        right = not told.isdisjoint(wanted)
         return Verdict("correct" if right else "wrong", answer)
 
     def _plain(self, text: str) -> str:

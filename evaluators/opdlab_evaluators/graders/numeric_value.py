@@ -8,7 +8,8 @@ from typing import Any
 
 from opdlab.plugins import Grader
 from opdlab.records import Problem, Verdict, option
-from opdlab_evaluators.graders.references import last_number, number_text, said, solution_answer
+from opdlab_evaluators.graders.plain_numbers import last_number
+from opdlab_evaluators.graders.references import number_text, said, solution_answer
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class NumericValue(Grader):
 
     @property
     def version(self) -> str:
-        return f"numeric-2-{self.relative:g}-{self.absolute:g}"
+        return f"numeric-3-{float(self.relative)!r}-{float(self.absolute)!r}"
 
     def gold(self, value: Any) -> str:
         """The reference number, or a text that ends in it."""
         found = last_number(solution_answer(number_text(value)))
         if found is None:
-            raise ValueError("it holds no number")
+            raise ValueError("it names no number")
         return str(found)
 
     def grade(self, problem: Problem, completion: str) -> Verdict:

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Any
 
+from opdlab.datafiles import opened
 from opdlab_evaluators.answers import MISSING, after_thinking, written
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_NUMBER = re.compile(
-    r"(?:(?<![\w.)])[-+\u2212])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,4})?"
+_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_PAIRS = (
+    *(("**", "**"), ("*", "*"), ("`", "`"), ("$", "$"), ('"', '"'), ("'", "'")),
+    *(("\u201c", "\u201d"), ("\u2018", "\u2019"), ("\u00ab", "\u00bb"), ("\\(", "\\)")),
 )
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([-+\d.,\u2212]+)\s*\}\s*\{\s*([\d.,]+)\s*\}")
-_POWER = re.compile(
-    r"(?<=\d)\s*(?:\\times|\\cdot|[*\u00d7\u00b7])\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+\u2212]?\d{1,4})\s*\}?"
-)
-_UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*\{?[-+\u2212]?\d+\}?")
-_RATIO = re.compile(rf"({_NUMBER.pattern})(?:\s*/\s*({_NUMBER.pattern}))?")
 _NAMED = re.compile(r"(?:final\s+)?answer\s*(?:is|:)\s*:?\s*(.+)", re.IGNORECASE)
 
 
 def number_text(value: Any) -> str:
-    """A value as a text: of a list of one item that item.
+    """A value as a text: of a list of one item that item, also where a text holds the list (`["34"]`).
 
     Raises:
         ValueError: it is none, or stands for a missing one.
     """
+    value = text_list(value)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     text = written(value)
     if text.strip().casefold() in MISSING:
         raise ValueError(f"{text!r} stands for none")
     return text
+
+
+def text_list(value: Any) -> Any:
+    """The list of texts that a text holds as JSON, as Skywork-OR1 writes its answers; else the value.
+
+    `[3]` and `[1, 2]` stay texts: they are mathematics.
+    """
+    found = opened(value)
+    is_list = isinstance(found, list) and bool(found)
+    return found if is_list and all(isinstance(one, str) for one in found) else value
 
 
 def solution_answer(text: str) -> str:
@@ -66,21 +73,28 @@ def said(completion: str) -> str:
         return inside.strip()
     named = _NAMED.findall(text)
     if named:
-        return named[-1].strip().strip("*").strip()
+        return _unmarked(named[-1])
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return _unmarked(lines[-1]) if lines else ""
 
 
-def last_number(text: str) -> Decimal | None:
-    r"""The last number of a text, commas between thousands left out; a percent or a unit is no part.
+def _unmarked(text: str) -> str:
+    """A part of a line without the half of a bold mark that it holds: `** Paris` of `**Answer:** Paris`."""
+    text = text.strip()
+    if text.count("**") == 1:
+        text = text.removeprefix("**").removesuffix("**").strip()
+    return text
 
-    Fractions are divided; `2 \times 10^5` is 200000, and the power of a unit (`12 m^2`) is no number.
-    """
-    text = _POWER.sub(lambda m: "e" + m[1], _FRACTION.sub(r"\1/\2", text))
-    found = _RATIO.findall(_UNIT_POWER.sub("", text))
-    if not found:
-        return None
-    above, below = (one.replace(",", "").replace("\u2212", "-") for one in found[-1])
-    if not below:
-        return Decimal(above)
-    return Decimal(above) / Decimal(below) if Decimal(below) else None
+
+def bare_text(text: str) -> str:
+    r"""A text without marks around it: `**Paris**.`, `"Paris"`, `$\text{Paris}$` and `Paris` are one."""
+    before = None
+    while text != before:
+        before, text = text, text.strip().removesuffix(".").strip()
+        if found := _COMMAND.fullmatch(text):
+            text = found[1]
+        for start, end in _PAIRS:
+            inside = text[len(start) : len(text) - len(end)]
+            if text.startswith(start) and text.endswith(end) and inside and end not in inside:
+                text = inside
+    return text
