@@ -247,8 +247,18 @@ def test_choices_are_shuffled_by_seed_and_the_letter_goes_with_them(tmp_path: Pa
         ({"c": {"text": ["x", "y"], "label": ["1", "2"]}, "a": "2"},
          {"choices": ["c.text"], "labels": "c.label"}, "B"),
         ({"a": "yes", "b": "no"}, {"choices": ["b", "a"]}, "B"),
+        ({"c": [1.5, 2.5], "a": 1.5}, {}, "A"),
+        ({"c": [True, False], "a": False}, {}, "B"),
+        ({"c": ["x", "y"], "a": 1.0}, {}, "B"),
+        ({"c": ["x", "y"], "a": ["B"]}, {}, "B"),
+        ({"c": ['{"a": 1}', "y"], "a": '{"a": 1}'}, {}, "A"),
+        ({"c": {"A": "x", "B": "y", "E": None}, "a": "B"}, {}, "B"),
+        ({"c": json.dumps({"1": "x", "2": "y"}), "a": 1}, {}, "A"),
+        ({"c": [{"label": "1", "text": "x"}, {"label": "2", "text": "y"}], "a": "2"}, {}, "B"),
+        ({"c": {"A": "x", "B": "y"}, "a": "y"}, {}, "B"),
+        ({"c": {"A": "B", "B": "A"}, "a": "A"}, {"answer_is": "letter"}, "A"),
     ],
-    ids=range(8),
+    ids=range(18),
 )  # fmt: skip
 def test_the_right_choice_is_named_by_letter_number_text_label_or_column(
     tmp_path: Path, row: dict[str, Any], options: dict[str, Any], right: str
@@ -275,8 +285,11 @@ def test_the_right_choice_is_named_by_letter_number_text_label_or_column(
             "no list of choices in column 'c', but text; name one",
         ),
         ({"c": "x", "a": "A"}, "no list of choices"),
+        ({"c": {"A": "B", "B": "A"}, "a": "A"}, "text of one choice and names another"),
+        ({"c": [{"key": 1}, {"key": 2}], "a": "A"}, "neither a text nor a number"),
+        ({"c": ["x", "y"], "a": True}, "none of the choices"),
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_choices_that_cannot_be_graded_are_named(
     tmp_path: Path, row: dict[str, Any], said: str
@@ -284,6 +297,14 @@ def test_choices_that_cannot_be_graded_are_named(
     path = lines(tmp_path / "a.jsonl", [{"q": "?", **row}])
     with pytest.raises(DataError, match=said):
         choice(path, choices=["c"]).problems()
+
+
+def test_numbers_with_all_their_digits_are_choices(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"q": "?", "c": [0.1000000000000000055, 2], "a": 0.1000000000000000055}\n')
+    (problem,) = choice(str(path), choices=["c"]).problems()
+    assert problem.gold == "A"
+    assert "A. 0.1000000000000000055\n" in problem.prompt
 
 
 def slowly(model: str, prompt: str, text: str) -> float:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from opdlab.configuration import DataSource
@@ -69,8 +70,8 @@ class ChoiceReader(Reader):
         return named
 
     def asked(self, row: Mapping[str, Any]) -> Asked:
-        texts = self._texts(row)
-        right = self._right(row, texts)
+        texts, labels = self._choices(row)
+        right = self._right(row, texts, labels)
         if texts.count(texts[right]) > 1:
             raise RowError("broken", "a right choice that is there twice")
         order = list(range(len(texts)))
@@ -91,41 +92,50 @@ class ChoiceReader(Reader):
     def _gold(self, row: Mapping[str, Any]) -> str | None:
         return self._gold_of_row
 
-    def _texts(self, row: Mapping[str, Any]) -> list[str]:
-        values = [value_at(row, path) for path in self.columns_of]
+    def _choices(self, row: Mapping[str, Any]) -> tuple[list[str], Any]:
+        """Texts of the choices and their labels, None where they have none."""
+        values: Any = [value_at(row, path) for path in self.columns_of]
         where = f"in column {self.columns_of[0]!r}"
+        labels = value_at(row, self.labels) if self.labels else None
         if len(values) == 1:
             values = opened(values[0])
             if isinstance(values, Mapping):
-                raise RowError(
-                    "broken",
-                    f"no list of choices {where}, but {', '.join(map(str, values))}; name one",
-                )
+                values, labels = _of_labels(values, labels, where)
+        if isinstance(values, list) and values and all(map(_has_text, values)):
+            names = [one.get("label", one.get("key")) for one in values]
+            labels = names if labels is None and None not in names else labels
+            values = [one["text"] for one in values]
         if not isinstance(values, list) or any(one is None or one is MISSING for one in values):
             raise RowError("broken", f"no list of choices {where}")
-        texts = [one if isinstance(one, str) else json.dumps(one) for one in values]
-        if not 2 <= len(texts) <= len(LETTERS):
-            raise RowError("broken", f"{len(texts)} choices {where}, wanted 2 to {len(LETTERS)}")
-        if not all(text.strip() and is_text(text) for text in texts):
+        if not 2 <= len(values) <= len(LETTERS):
+            raise RowError("broken", f"{len(values)} choices {where}, wanted 2 to {len(LETTERS)}")
+        texts = [_text(one) for one in values]
+        if None in texts:
+            raise RowError("broken", f"a choice {where} that is neither a text nor a number")
+        if not all(text and text.strip() and is_text(text) for text in texts):
             raise RowError("broken", f"an empty choice {where}")
-        return [text.strip() for text in texts]
+        return [str(text).strip() for text in texts], labels
 
-    def _right(self, row: Mapping[str, Any], texts: Sequence[str]) -> int:
+    def _right(self, row: Mapping[str, Any], texts: Sequence[str], labels: Any) -> int:
         """Place of the right choice, from 0."""
         if self.source.answer_column in self.columns_of and len(self.columns_of) > 1:
             return self.columns_of.index(self.source.answer_column)
         value = value_at(row, self.source.answer_column or "")
+        if isinstance(listed := opened(value), list) and len(listed) == 1:
+            value = listed[0]
         where = f"in column {self.source.answer_column!r}"
-        if value is None or value is MISSING or isinstance(value, bool | float | list | Mapping):
+        said = None if value is None or value is MISSING else _text(value)
+        if said is None or not said.strip():
             raise RowError("broken", f"no answer {where}")
-        said = str(value).strip()
-        if self.labels:
-            labels = value_at(row, self.labels)
-            if not isinstance(labels, list) or len(labels) != len(texts):
-                raise RowError("broken", f"not as many labels in column {self.labels!r} as choices")
-            places = {n for n, label in enumerate(labels) if str(label).strip() == said}
-        else:
-            places = _places(said, texts, self.answer_is)
+        said = said.strip()
+        if isinstance(value, float) and value.is_integer() and said not in texts:
+            # A table with a missing value holds its whole numbers as decimals.
+            said = str(int(value))
+        if self.labels and (not isinstance(labels, list) or len(labels) != len(texts)):
+            raise RowError("broken", f"not as many labels in column {self.labels!r} as choices")
+        places = {n for n, label in enumerate(labels or ()) if str(label).strip() == said}
+        if not self.labels:
+            places = _places(said, texts, self.answer_is, places if labels else None)
         if len(places) > 1:
             raise RowError(
                 "broken",
@@ -136,15 +146,45 @@ class ChoiceReader(Reader):
         return places.pop()
 
 
-def _places(said: str, texts: Sequence[str], answer_is: str) -> set[int]:
-    """Choices that an answer names, by each way of naming them that is allowed."""
+def _of_labels(choices: Mapping[str, Any], labels: Any, where: str) -> tuple[Any, Any]:
+    """Choices that stand under their labels, as MedQA has them; null ones are those of other rows."""
+    held = {name: one for name, one in choices.items() if one is not None}
+    if any(isinstance(one, list | Mapping) for one in held.values()):
+        raise RowError(
+            "broken", f"no list of choices {where}, but {', '.join(map(str, choices))}; name one"
+        )
+    return list(held.values()), list(held) if labels is None else labels
+
+
+def _has_text(choice: Any) -> bool:
+    return isinstance(choice, Mapping) and "text" in choice
+
+
+def _text(value: Any) -> str | None:
+    """A choice as it is shown; None for what is neither a text, a number nor a truth."""
+    if isinstance(value, bool | str):
+        return value if isinstance(value, str) else json.dumps(value)
+    return str(value) if isinstance(value, int | float | Decimal) else None
+
+
+def _places(
+    said: str, texts: Sequence[str], answer_is: str, labelled: set[int] | None = None
+) -> set[int]:
+    """Choices that an answer names, by each way of naming them that is allowed.
+
+    Args:
+        labelled: those whose own label it is, which stand for letters; None where they have no labels.
+    """
     found = set()
     if answer_is in ("any", "text") and said in texts:
         found.add(texts.index(said))
     letter = said.strip("().").upper()
-    if answer_is in ("any", "letter") and len(letter) == 1 and letter in LETTERS[: len(texts)]:
+    if answer_is in ("any", "letter") and labelled is not None:
+        found |= labelled
+    elif answer_is in ("any", "letter") and len(letter) == 1 and letter in LETTERS[: len(texts)]:
         found.add(LETTERS.index(letter))
-    if answer_is in ("any", "index") and said.isdecimal() and int(said) < len(texts):
+    by_number = answer_is == "index" or (answer_is == "any" and not labelled)
+    if by_number and said.isdecimal() and int(said) < len(texts):
         found.add(int(said))
     return found
 
