@@ -22,6 +22,7 @@ from opdlab.configuration.prompt_settings import DatasetPrompts, DataSource
 from opdlab.datafiles.conditions import condition
 from opdlab.datafiles.reading import read_rows
 from opdlab.datafiles.streams import iter_rows
+from opdlab.datafiles.wrapping import wrap
 from opdlab.errors import ConfigError, DataError, ModelError
 from opdlab.modelling.wording import Wording
 from opdlab.pretraining.characters import character_tokenizer
@@ -245,6 +246,13 @@ def test_half_a_character_in_an_answer_or_a_wrap_is_a_broken_row(tmp_path: Path)
         assert [fault.kind for fault in found.faults] == ["broken"]
         assert "half a character" in found.faults[0].reason
         assert len(found.keys) == 1
+
+
+def test_columns_in_a_wrap_are_written_as_people_read_them() -> None:
+    row = {"n": Decimal("1.10"), "day": datetime.date(2024, 1, 2), "list": [Decimal(2), "é"]}
+    assert wrap("{prompt} {n} {day} {list}")("a", row) == 'a 1.10 2024-01-02 [2, "é"]'
+    with pytest.raises(ValueError, match="a value of type bytes, which is no text, in column 'x'"):
+        wrap("{x}")("a", {"x": [b"\xff"]})
 
 
 def test_rows_whose_values_cannot_be_compared_are_named(tmp_path: Path, tokenizer: Any) -> None:

@@ -185,6 +185,21 @@ def test_prompts_that_hold_a_measured_problem_are_found_and_left_out(
     assert not Overlap(benchmarks).of(" ".join(words_of(SEEN)[:12]))
 
 
+WORDING = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+@pytest.mark.parametrize("count", [2, 60])
+def test_wording_that_prompts_and_problems_share_is_no_overlap(count: int) -> None:
+    asked = [f"Alpha{n} beta{n} gamma{n} delta{n}, how many kind{n}" for n in range(count)]
+    overlap = Overlap([Measured(tuple(f"{text}\n{WORDING}" for text in asked))])
+    others = [f"Something{n} of another kind, namely of so many kind{n}" for n in range(9)]
+    assert not [*overlap.among(f"{text} {WORDING}" for text in others)]
+    for around in ("", f"\n{WORDING}", "\nThink first."):
+        assert len([*overlap.among(text + around for text in asked)]) == count
+    tale = " ".join(f"word{n}" for n in range(20))
+    assert Overlap([Measured((f"{tale} {WORDING}", f"x {WORDING}"))]).of(f"{tale}! Answer: ")
+
+
 def test_words_of_languages_without_blanks_are_their_characters() -> None:
     assert words_of("Ab, c-d 日本 x²") == ["ab", "c", "d", "日", "本", "x²"]
 

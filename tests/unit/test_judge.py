@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import store_rows
 import yaml
 from run_folders import draws, write_model
 from sample_rows import rows
@@ -18,6 +19,7 @@ from sample_rows import rows
 from opdlab.doctor.judge_check import Agreement, agreement, check_judge
 from opdlab.errors import ConfigError, DataError, ServerError
 from opdlab.evaluation.comparison import summaries
+from opdlab.evaluation.measured import grade_missing
 from opdlab.plugins import registry as plugins
 from opdlab.plugins.verdicts import verdicts_on
 from opdlab.records import Problem, Verdict
@@ -168,6 +170,30 @@ LABELS = [
 ]
 
 
+def test_verdicts_of_a_judge_are_stored_before_many_are_lost(
+    tmp_path: Path, judges: Judges
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"{n}?", "a": "x"}) + "\n" for n in range(30)))
+    mine = plugins.load(plugins.EVALUATORS, "dataset")(
+        name="mine", path=str(path), answer_column="a", grader=judge(judges.url, concurrency=2)
+    )
+    kept = store_rows.kept(tmp_path / "s", benchmark="mine", problems=30, samples=1)
+    kept.add_generations([store_rows.drawn(problem.id) for problem in mine.problems()])
+
+    def stop(count: int) -> None:
+        if len(judges.asked) > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grade_missing(kept, mine, stop)
+    assert len(kept.grades(mine.grader_version)) >= 16
+    asked = len(judges.asked)
+    grade_missing(kept, mine)
+    # Two may have been under way when it was stopped.
+    assert len(judges.asked) - asked <= 14 + 2
+
+
 def experiment(folder: Path, url: str, count: int = 1) -> str:
     one = {"type": "dataset", "path": "a.jsonl", "answer_column": "a"}
     benchmarks = [
@@ -204,6 +230,10 @@ def test_the_agreement_with_peoples_labels_is_measured(
     assert "row 3: people correct, judge wrong: Let me see." in said
     kept = [json.loads(line) for line in told.read_text().splitlines()]
     assert [row["verdict"] for row in kept][2:4] == ["wrong", "wrong"]
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "City?"}]
+    labels.write_text(json.dumps({**LABELS[0], "prompt": asked, "label": 1.0}) + "\n")
+    check_judge(experiment(tmp_path, judges.url), str(labels), [], None)
+    assert "Be brief.\n\nCity?" in judges.asked[-1]["messages"][0]["content"]
     labels.write_text(json.dumps({**LABELS[0], "label": "maybe"}) + "\n")
     with pytest.raises(DataError, match="row 1 has the label 'maybe'"):
         check_judge(experiment(tmp_path, judges.url), str(labels), [], None)

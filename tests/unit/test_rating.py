@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from opdlab.configuration.loader import load_experiment
-from opdlab.errors import ConfigError
+from opdlab.datafiles import iter_rows, json_line
+from opdlab.errors import ConfigError, DataError
 from opdlab.evaluation import rating, store
 from opdlab.evaluation.rating import rate, rates_of
 from opdlab.modelling.models import load_tokenizer
@@ -82,6 +88,61 @@ def test_no_file_of_somebody_elses_is_written_over(tmp_path: Path, experiment: s
     (tmp_path / "a.jsonl").write_text(json.dumps({**ROWS[0], "pass_rate": 0.5}) + "\n")
     with pytest.raises(ConfigError, match="the prompts themselves"):
         rate(experiment, [], str(tmp_path / "a.jsonl"), 4)
+
+
+def test_rows_are_written_as_they_were_or_refused_before_anything_is_sampled(
+    tmp_path: Path, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    when = datetime.datetime(2024, 1, 1, 12)
+    more = {
+        "price": Decimal("0.1000000000000000055"),
+        "when": when,
+        "bad": "\ud800",
+        "deep": {"n": [Decimal(10**30)]},
+    }
+    line = json_line({**ROWS[0], **more})
+    (tmp_path / "b.jsonl").write_text(line)
+    (row,) = iter_rows(tmp_path / "b.jsonl")
+    assert row == {**ROWS[0], **more, "when": when.isoformat()}
+    assert '"price": 0.1000000000000000055' in line
+    picture = {"q": [row["q"] for row in ROWS], "a": [row["a"] for row in ROWS]}
+    pq.write_table(
+        pa.table({**picture, "n": range(9), "image": [None] * 8 + [b"\xff"]}),
+        tmp_path / "a.parquet",
+    )
+
+    def never(*given: object) -> None:
+        raise AssertionError("something was sampled")
+
+    monkeypatch.setattr("opdlab.evaluation.measured.Subject.answer", never)
+    with pytest.raises(DataError, match=r"row 9: column 'image' holds a value of type bytes"):
+        rate(
+            experiment,
+            ["prompts.path=" + str(tmp_path / "a.parquet")],
+            str(tmp_path / "r.jsonl"),
+            2,
+        )
+
+
+def test_rates_are_not_written_beside_rows_that_came_meanwhile(
+    tmp_path: Path, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graded = rating.grade_missing
+    file, target = tmp_path / "a.jsonl", tmp_path / "rated.jsonl"
+    before = file.read_text()
+
+    def and_insert(*given: Any) -> None:
+        graded(*given)
+        file.write_text(json.dumps({**ROWS[8], "n": 99}) + "\n" + before)
+
+    monkeypatch.setattr(rating, "grade_missing", and_insert)
+    with pytest.raises(DataError, match="changed while its prompts were answered"):
+        rate(experiment, ["rollout.max_new_tokens=2"], str(target), 1)
+    assert not target.exists()
+    file.write_text(before)
+    monkeypatch.setattr(rating, "grade_missing", graded)
+    rate(experiment, ["rollout.max_new_tokens=2"], str(target), 1)
+    assert len(target.read_text().splitlines()) == 6
 
 
 def test_prompts_without_a_grader_have_no_pass_rate(tmp_path: Path) -> None:

@@ -141,6 +141,10 @@ class DatasetBenchmark(Evaluator):
     def grader_version(self) -> str:
         return LIKELIHOODS[self.choose] if self.judge is None else self.judge.version
 
+    @property
+    def graded_at_once(self) -> int:
+        return super().graded_at_once if self.judge is None else self.judge.graded_at_once
+
     def problems(self) -> Sequence[Problem]:
         """See `Evaluator.problems`; raises DataError for rows that cannot be used."""
         return _problems(self)[0]

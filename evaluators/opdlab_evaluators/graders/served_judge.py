@@ -58,7 +58,7 @@ class ServedJudge(Grader):
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", check_access(self.url, self.key_variable))
         try:
-            named = [name for _, name in wrap(self.prompt).parts if name]
+            named = [name for _, name in wrap(self.prompt, constant=True).parts if name]
         except ValueError as error:
             raise ValueError(f"prompt: {error}") from error
         if "answer" not in named or not set(named) <= set(PLACES):
@@ -79,6 +79,10 @@ class ServedJudge(Grader):
         if not text.strip() or value is None:
             raise ValueError("it is empty")
         return text
+
+    @property
+    def graded_at_once(self) -> int:
+        return 4 * self.concurrency
 
     def require(self) -> None:
         """See `Grader.require`; raises ServerError or ConfigError."""

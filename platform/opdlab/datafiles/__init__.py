@@ -9,6 +9,7 @@ from opdlab.datafiles.places import Placed, placed
 from opdlab.datafiles.reading import FORMATS, SUFFIXES, has_format, is_text, read_rows
 from opdlab.datafiles.streams import iter_rows
 from opdlab.datafiles.wrapping import Wrap, wrap
+from opdlab.datafiles.writing import json_line
 
 __all__ = [
     "FORMATS",
@@ -27,6 +28,7 @@ __all__ = [
     "is_dataset_folder",
     "is_text",
     "iter_rows",
+    "json_line",
     "names_of",
     "needed",
     "opened",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
 from opdlab.datafiles.columns import MISSING, value_at
+from opdlab.datafiles.writing import value_text
 
 PROMPT = "prompt"
 """What stands for the text of the prompt itself, whatever its column is called."""
@@ -41,8 +41,11 @@ class Wrap:
         )
 
 
-def wrap(text: str) -> Wrap:
+def wrap(text: str, constant: bool = False) -> Wrap:
     """Read a text with columns in braces; `{{` and `}}` are braces.
+
+    Args:
+        constant: a text that names no column is taken as well.
 
     Raises:
         ValueError: a brace is open, empty, or holds more than a name; or no column is named.
@@ -59,7 +62,7 @@ def wrap(text: str) -> Wrap:
         raise ValueError(
             f"{error}; write a column in braces, and `{{{{` `}}}}` for braces"
         ) from error
-    if all(name is None for _, name in parts):
+    if not constant and all(name is None for _, name in parts):
         raise ValueError(
             f"{text[:60]!r} names no column, so every prompt would be the same; write `{{prompt}}`"
         )
@@ -70,4 +73,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     value = value_at(row, name)
     if value is None or value is MISSING:
         raise ValueError(f"nothing in column {name!r}, which wrap names")
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return value_text(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, in column {name!r}, which wrap names") from error

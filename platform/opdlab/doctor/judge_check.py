@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,10 +13,11 @@ from rich.markup import escape
 from opdlab import plugins
 from opdlab.configuration import Experiment, loader
 from opdlab.console import BOLD, DIM, END, YELLOW, console, progress_bar, quieten
-from opdlab.datafiles import MISSING, iter_rows, value_at
+from opdlab.datafiles import MISSING, chat, iter_rows, json_line, value_at
 from opdlab.errors import ConfigError, DataError
 from opdlab.files import write_whole
 from opdlab.plugins import Grader, verdicts_on
+from opdlab.prompts import plain_text
 from opdlab.records import JUDGED, Problem, Verdict
 
 RIGHT, WRONG = ("correct", "right", "true", "yes", "1"), ("wrong", "incorrect", "false", "no", "0")
@@ -85,8 +85,7 @@ def check_judge(name: str, labels: str, overrides: Sequence[str], to: str | None
             {**row, "verdict": one.status, "reply": one.reason}
             for row, one in zip(rows, verdicts, strict=True)
         ]
-        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in told)
-        write_whole(Path(to), "".join(lines))
+        write_whole(Path(to), "".join(map(json_line, told)))
     _show(judge, agreement(right, verdicts), right, verdicts)
 
 
@@ -130,7 +129,7 @@ def _read(
                 raise DataError(
                     f"{file}: row {number} has nothing in column {name!r}; wanted are {', '.join(COLUMNS)}"
                 )
-        label = str(values["label"]).strip().lower()
+        label = str(values["label"]).strip().lower().removesuffix(".0")
         if label not in RIGHT + WRONG:
             raise DataError(
                 f"{file}: row {number} has the label {values['label']!r}; write correct or wrong"
@@ -139,12 +138,17 @@ def _read(
             gold = judge.gold(values["reference"])
         except ValueError as error:
             raise DataError(f"{file}: row {number} has no reference ({error})") from error
-        problems.append(Problem("labels", str(number), str(values["prompt"]), gold))
+        problems.append(Problem("labels", str(number), _asked(values["prompt"]), gold))
         answers.append(str(values["answer"]))
         right.append(label in RIGHT)
     if not rows:
         raise DataError(f"{file} has no rows")
     return problems, answers, right
+
+
+def _asked(prompt: Any) -> str:
+    """A prompt as the judge of an evaluation reads it: messages as one text."""
+    return plain_text(chat(prompt, "prompt").messages) if isinstance(prompt, list) else str(prompt)
 
 
 def _show(

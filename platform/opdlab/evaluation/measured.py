@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 STORE_ROWS, STORE_SECONDS = 64, 30.0
 """Completions are written when so many wait, or so much time has passed."""
-GRADE_ROWS = 512
 MAX_SEED_BYTES = 7  # so that a seed fits an int64
 
 
@@ -435,8 +434,8 @@ def grade_missing(
     ]
     if on_graded is not None and len(waiting) < len(drawn):
         on_graded(len(drawn) - len(waiting))
-    for first in range(0, len(waiting), GRADE_ROWS):
-        part = waiting[first : first + GRADE_ROWS]
+    for first in range(0, len(waiting), benchmark.graded_at_once):
+        part = waiting[first : first + benchmark.graded_at_once]
         verdicts = judge(benchmark, [(problems[row.problem], row) for row in part], on_graded)
         kept.add_grades(
             [

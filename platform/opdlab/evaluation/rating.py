@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +16,8 @@ from rich.progress import TaskID
 
 from opdlab.configuration import DatasetPrompts, Experiment, loader
 from opdlab.console import BOLD, END, YELLOW, Stopped, StopRequest, console, progress_bar, quieten
-from opdlab.datafiles import iter_rows, placed
-from opdlab.errors import ConfigError
+from opdlab.datafiles import Placed, iter_rows, json_line, placed
+from opdlab.errors import ConfigError, DataError
 from opdlab.evaluation import store
 from opdlab.evaluation.measured import (
     Measured,
@@ -32,7 +31,7 @@ from opdlab.files import write_whole
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.plugins import Evaluator, Grader
-from opdlab.prompts import DatasetSource, open_dataset
+from opdlab.prompts import DatasetSource, open_dataset, prepared
 from opdlab.records import Problem, Sample, Verdict
 
 COLUMN = "pass_rate"
@@ -54,6 +53,10 @@ class Rated(Evaluator):
     @property
     def grader_version(self) -> str:
         return self.grader.version
+
+    @property
+    def graded_at_once(self) -> int:
+        return self.grader.graded_at_once
 
     def problems(self) -> Sequence[Problem]:
         return self.asked
@@ -97,6 +100,8 @@ def rate(name: str, overrides: list[str], to: str, count: int) -> None:
     grader.require()
     if target.resolve() in [file.resolve() for file in source.parts[0].data.files]:
         raise ConfigError(f"--to {target}: these are the prompts themselves; give a new name")
+    files = _files(prompts)
+    _require_lines(files)
     asked = Rated([replace(one, benchmark=NAME) for one in source.problems], grader)
     try:
         samples = _measured(config, asked, subject, Owner(label, label=str(target)), target, count)
@@ -107,7 +112,8 @@ def rate(name: str, overrides: list[str], to: str, count: int) -> None:
         )
         raise SystemExit(stopped.exit_code) from stopped
     rates = rates_of(samples)
-    _write(prompts, source, rates, target)
+    _require_same(prompts, source)
+    _write(files, source, rates, target)
     _tell(rates, len(asked.asked), target)
 
 
@@ -177,12 +183,42 @@ def rates_of(samples: Sequence[Sample]) -> dict[str, float]:
     return {problem: right[problem] / count for problem, count in known.items()}
 
 
-def _write(
-    prompts: DatasetPrompts, source: DatasetSource, rates: Mapping[str, float], target: Path
-) -> None:
-    """The rows that have a rate, as they stand in the data set."""
+def _files(prompts: DatasetPrompts) -> Placed:
     (one,) = prompts.resolved()
-    files = placed(one.path, one.split or "train", one.name, one.revision)
+    return placed(one.path, one.split or "train", one.name, one.revision)
+
+
+def _require_lines(files: Placed) -> None:
+    """Refuse rows that JSON Lines cannot hold, before anything is sampled.
+
+    Raises:
+        DataError: naming the row and the column.
+    """
+    for file, number, row in files.rows():
+        try:
+            json_line(row)
+        except ValueError as error:
+            raise DataError(
+                f"{file}: row {number}: {error}; write the data without that column"
+            ) from error
+
+
+def _require_same(prompts: DatasetPrompts, source: DatasetSource) -> None:
+    """Refuse to write rates beside rows that are no longer those that were answered.
+
+    Raises:
+        DataError: the data have changed.
+    """
+    (one,) = prompts.resolved()
+    if not prepared(one).table.equals(source.parts[0].data.table):
+        raise DataError(
+            f"prompts.path: {one.path} changed while its prompts were answered, and nothing was written. "
+            "The answers are kept: restore the file, or run the command again to rate the new rows"
+        )
+
+
+def _write(files: Placed, source: DatasetSource, rates: Mapping[str, float], target: Path) -> None:
+    """The rows that have a rate, as they stand in the data set."""
     data = source.parts[0].data
     number_of = {file: number for number, file in enumerate(data.files)}
     places = zip(
@@ -193,7 +229,7 @@ def _write(
     for file, number, row in files.rows():
         rate = rates.get(named.get((number_of[file], number), ""))
         if rate is not None:
-            lines.append(json.dumps({**row, COLUMN: rate}, ensure_ascii=False, default=str) + "\n")
+            lines.append(json_line({**row, COLUMN: rate}))
     write_whole(target, "".join(lines))
 
 

@@ -102,6 +102,11 @@ class Evaluator(Covered, ABC):
         """
         return one_by_one(self.grade, answers, on_graded)
 
+    @property
+    def graded_at_once(self) -> int:
+        """Answers after which verdicts are stored: a kill costs no more. Few where each is dear."""
+        return 512
+
     def data(self) -> DataReport | None:
         """What the problems were read from, checked; None where they are generated.
 

@@ -57,6 +57,11 @@ class Grader(Covered, ABC):
         """Judge many completions, in the order given; see `Evaluator.grade_all`."""
         return one_by_one(self.grade, answers, on_graded)
 
+    @property
+    def graded_at_once(self) -> int:
+        """Answers after which verdicts are stored: a kill costs no more. Few where each is dear."""
+        return 512
+
     def require(self) -> None:
         """Called before anything is sampled; raises OpdlabError where answers cannot be graded here."""
 

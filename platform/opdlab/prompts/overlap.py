@@ -14,7 +14,8 @@ WORDS = 13
 SHORTEST = 6
 """Words of a line that is compared as one, because it has no run of `WORDS`; of a whole problem any."""
 WORDING_SHARE, WORDING_LEAST = 0.05, 3
-"""A run that so many problems of one benchmark share is its wording, and no problem."""
+"""Words that so many problems of one benchmark share are its wording, and no problem: runs of `WORDS`, and
+runs of `SHORTEST`, of which at most half of a longer run may consist."""
 _WORD = re.compile(
     "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|[^\\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+"
 )
@@ -49,12 +50,16 @@ class Overlap:
 
     def _add(self, benchmark: Evaluator) -> None:
         problems = posed.problems(benchmark)
-        listed = [(problem.id, list(_parts(problem.prompt))) for problem in problems]
-        counts = Counter(run for _, parts in listed for run in set(parts))
-        most = max(WORDING_LEAST, WORDING_SHARE * len(listed))
-        for name, parts in listed:
+        listed = [(one.id, [*_parts(one.prompt)], words_of(one.prompt)) for one in problems]
+        # Two of two problems may share their wording, but one alone tells nothing of it.
+        most = max(2, min(WORDING_LEAST, len(listed)), WORDING_SHARE * len(listed))
+        counts = Counter(run for _, parts, _ in listed for run in set(parts))
+        short = Counter(run for _, _, words in listed for run in {*_runs(words, SHORTEST)})
+        wording = {run for run, count in short.items() if count >= most}
+        for name, parts, words in listed:
             for run in parts:
-                if counts[run] < most:
+                own = len(run) - _covered(run, wording)
+                if run == tuple(words) or (counts[run] < most and 2 * own > len(run)):
                     self.runs.setdefault(run, (benchmark.benchmark, name))
 
     def __bool__(self) -> bool:
@@ -75,12 +80,25 @@ class Overlap:
 
 
 def _parts(text: str) -> Iterator[tuple[str, ...]]:
-    """Every run of `WORDS`; a shorter text as a whole, and its shorter lines."""
+    """Every run of `WORDS`, the text as a whole, and its shorter lines."""
     words = words_of(text)
-    yield from (tuple(words[first : first + WORDS]) for first in range(len(words) - WORDS + 1))
-    if 0 < len(words) < WORDS:
+    yield from _runs(words, WORDS)
+    if words:
         yield tuple(words)
     lines = text.splitlines()
     for line in lines if len(lines) > 1 else ():
         if SHORTEST <= len(short := words_of(line)) < WORDS:
             yield tuple(short)
+
+
+def _runs(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
+    return (tuple(words[first : first + length]) for first in range(len(words) - length + 1))
+
+
+def _covered(run: Sequence[str], wording: set[tuple[str, ...]]) -> int:
+    """How many words of a run lie in runs that are wording."""
+    covered = set()
+    for first, part in enumerate(_runs(run, SHORTEST)):
+        if part in wording:
+            covered.update(range(first, first + SHORTEST))
+    return len(covered)
