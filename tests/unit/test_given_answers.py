@@ -10,10 +10,15 @@ import lightning as L
 import pytest
 import tiny_chat
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from opdlab.configuration.config import Experiment
 from opdlab.errors import DataError
-from opdlab.training.given import is_given
+from opdlab.modelling.models import load_tokenizer
+from opdlab.prompts.encoding import continued, rendered
+from opdlab.records import Problem, Prompt
+from opdlab.training.given import answer_ids, is_given
 from opdlab.training.module import Distillation
 from opdlab.training.pair import load_module, load_pair, require_prompts
 from opdlab.training.whole_step import Place
@@ -25,6 +30,17 @@ ROWS = [
     for n in range(8)
 ]  # fmt: skip
 
+VOCABULARY = {
+    "?": 0,
+    "a": 1,
+    "\u2581a": 2,
+    "b": 3,
+    "\u2581b": 4,
+    "\u2581": 5,
+    "<u>": 6,
+    "<a>": 7,
+    "</s>": 9,
+}
 HERE = Place(0, 1, torch.device("cpu"))
 
 
@@ -122,6 +138,33 @@ def test_a_share_of_given_answers_mixes_with_sampled_ones_and_is_graded_by_neith
         assert mine.tolist() == alone.rollout.token[alone.rollout.row == place].tolist()
 
 
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+@pytest.mark.parametrize(
+    "template", [None, "{% for m in messages %}<u>{{ m.content }}{% endfor %}<a>"]
+)
+def test_an_answer_has_the_tokens_that_it_has_after_its_prompt(
+    scheme: Any, template: str | None
+) -> None:
+    raw = Tokenizer(models.WordLevel(VOCABULARY, "?"))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        unk_token="?",
+        eos_token="</s>",
+        additional_special_tokens=["<u>", "<a>"],
+    )
+    tokenizer.chat_template = template
+    shown = rendered(tokenizer, "a b", "auto")
+    text = "b a" if template else " b a"
+    first = "\u2581b" if scheme == "always" or not template else "b"
+    wanted = [VOCABULARY[first], VOCABULARY["\u2581a"]]
+    assert continued(tokenizer, shown, text) == wanted
+    for given in (text, text + "</s>"):
+        problem = Problem("d", "1", "a b", None, {"given": given})
+        ids = answer_ids(Prompt(problem, ()), tokenizer, [9], 5, None, "auto")
+        assert ids == [*wanted, 9]
+
+
 def test_any_places_in_a_row_have_their_share_of_given_answers() -> None:
     for share in (0.0, 0.25, 0.3, 1.0):
         taken = [is_given(n, share) for n in range(1000)]
@@ -153,13 +196,16 @@ def test_given_answers_are_refused_where_they_cannot_be_used(
         ({"q": "?", "a": None}, {}, "1 of 9 rows have no text of an answer in column 'a', row 9"),
         ({"chat": "?"}, {"column": "chat", "completion_column": None}, "1 rows give no answer, row 9"),
         ({"q": "?", "a": "1234567"}, {}, "prompt 9 of dataset has 8 tokens, EOS included"),
+        ({"q": "?", "a": "1EOS2"}, {}, "prompt 9 of dataset goes on after a token that ends answers"),
     ],
-    ids=range(3),
+    ids=range(4),
 )  # fmt: skip
 def test_a_row_whose_answer_cannot_be_trained_on_is_named_at_load(
     tmp_path: Path, model: str, row: Any, options: dict[str, Any], said: str
 ) -> None:
     path = tmp_path / "a.jsonl"
+    if "a" in row:
+        row = {**row, "a": row["a"] and row["a"].replace("EOS", load_tokenizer(model).eos_token)}
     config = experiment(model, path, {"type": "sft"}, [*ROWS, row], **options)
     with pytest.raises(DataError, match=said):
         require_prompts(config, load_pair(config))

@@ -25,7 +25,7 @@ WORDINGS = {
     "likelihood_per_byte": "Question: {prompt}\nAnswer:",
 }
 """Wordings by way of choosing, where the options name none."""
-LIKELIHOODS = {"likelihood": "likelihood-1", "likelihood_per_byte": "likelihood-per-byte-1"}
+LIKELIHOODS = {"likelihood": "likelihood-2", "likelihood_per_byte": "likelihood-per-byte-2"}
 VARIED = 10
 """Problems of which not all can have the same letter by chance."""
 

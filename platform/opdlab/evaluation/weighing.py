@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from opdlab.modelling import as_wording
-from opdlab.prompts import encode, rendered
+from opdlab.prompts import continued, encode, rendered
 from opdlab.records import Generation, Problem
 from opdlab.sampling import scored
 
@@ -36,11 +36,11 @@ def log_probs(
     templated = bool(tokenizer.chat_template) and as_wording(template).template != "none"
     for problem in problems:
         ids = encode(tokenizer, problem, template)
-        ends = rendered(tokenizer, problem, template)[-1:].isspace()
-        blank = "" if templated or ends else " "
+        shown = rendered(tokenizer, problem, template)
+        blank = "" if templated or shown[-1:].isspace() else " "
         for text in problem.weighed:
             prompts.append(ids)
-            said = tokenizer(blank + text, add_special_tokens=False)["input_ids"]
+            said = continued(tokenizer, shown, blank + text)
             texts.append(torch.tensor(said, device=model.device))
     found = scored(model, prompts, texts, vocabulary, 0).log_prob.double().cpu()
     sums = [float(part.sum()) for part in found.split([len(text) for text in texts])]

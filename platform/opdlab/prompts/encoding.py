@@ -43,6 +43,22 @@ def encode(
     return _one_bos(tokenizer, tuple(ids))
 
 
+def continued(tokenizer: PreTrainedTokenizerBase, shown: str, text: str) -> list[int]:
+    """Token ids of a text that follows a prompt, as the tokens of both together have them.
+
+    Alone a text may have others: SentencePiece's puts a blank before its first word. Where a token of both
+    reaches over the end of the prompt, whose tokens are fixed, the text has those of its own.
+
+    Args:
+        shown: the prompt as `rendered` gives it.
+    """
+    both, before, alone = (
+        list(map(int, tokenizer(each, add_special_tokens=False)["input_ids"]))  # pyright: ignore[reportArgumentType]
+        for each in (shown + text, shown, text)
+    )
+    return both[len(before) :] if both[: len(before)] == before else alone
+
+
 def rendered(tokenizer: PreTrainedTokenizerBase, asked: Asked, template: Wording | str) -> str:
     """The prompt as the model reads it: with the chat template where `encode` applies it.
 

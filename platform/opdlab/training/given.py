@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from opdlab.errors import DataError
+from opdlab.prompts import continued, rendered
 from opdlab.records import Prompt, Rollout
 from opdlab.sampling import assemble, scored
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from opdlab.configuration import Experiment
     from opdlab.evaluation import Subject
+    from opdlab.modelling import Wording
 
 
 def share_of(config: Experiment) -> float:
@@ -39,20 +41,29 @@ def answer_ids(
     eos_ids: Sequence[int],
     most: int,
     vocabulary: int | None,
+    template: Wording | str,
 ) -> list[int]:
-    """Tokens of a given answer, with the EOS that ends it.
+    """Tokens of a given answer as it follows its prompt, with the EOS that ends it.
 
     Args:
         most: `rollout.max_new_tokens`.
         vocabulary: entries that student and teacher share.
 
     Raises:
-        DataError: it is longer, or holds a token that the teacher does not have.
+        DataError: it is longer, goes on after an EOS, or holds a token that the teacher does not have.
     """
     problem, eos = prompt.problem, tokenizer.eos_token_id
-    found = tokenizer(str(problem.extra["given"]), add_special_tokens=False)["input_ids"]
-    ids = [*map(int, found), eos if isinstance(eos, int) and eos in eos_ids else eos_ids[0]]  # pyright: ignore[reportArgumentType]
+    shown = rendered(tokenizer, problem, template)
+    ids = continued(tokenizer, shown, str(problem.extra["given"]))
+    if not ids or ids[-1] not in eos_ids:
+        ids.append(eos if isinstance(eos, int) and eos in eos_ids else eos_ids[0])
     whose = f"the given answer to prompt {problem.id} of {problem.benchmark}"
+    if not set(eos_ids).isdisjoint(ids[:-1]):
+        mark = tokenizer.convert_ids_to_tokens(next(one for one in ids if one in eos_ids))
+        raise DataError(
+            f"{whose} goes on after a token that ends answers ({mark}); cut the text there, or leave such "
+            "rows out by prompts.where"
+        )
     if len(ids) > most:
         raise DataError(
             f"{whose} has {len(ids)} tokens, EOS included, and rollout.max_new_tokens is {most}; raise it, "
@@ -72,7 +83,14 @@ def given_rollout(
     """Given answers as a rollout, with what the student says of them."""
     responses = [
         torch.tensor(
-            answer_ids(prompt, subject.tokenizer, subject.eos_ids, most, subject.vocabulary),
+            answer_ids(
+                prompt,
+                subject.tokenizer,
+                subject.eos_ids,
+                most,
+                subject.vocabulary,
+                subject.template,
+            ),
             device=subject.model.device,
         )
         for prompt in prompts

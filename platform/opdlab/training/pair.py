@@ -143,7 +143,9 @@ def _require_given(prompts: PromptSource, asked: int, answer: int, pair: Pair) -
     """Refuse given answers that cannot be trained on whole; a row may be drawn again where its is taken."""
     ends = pair.ends(pair.student)
     for index in prompts.places(asked):
-        answer_ids(prompts.prompt(index), pair.tokenizer, ends, answer, pair.vocabulary)
+        answer_ids(
+            prompts.prompt(index), pair.tokenizer, ends, answer, pair.vocabulary, prompts.wording
+        )
 
 
 def _require_prompts(prompts: PromptSource, asked: int, answer: int, pair: Pair) -> None:
