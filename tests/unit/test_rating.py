@@ -15,9 +15,10 @@ import yaml
 
 from opdlab.configuration.loader import load_experiment
 from opdlab.datafiles import iter_rows, json_line
-from opdlab.errors import ConfigError, DataError
+from opdlab.errors import ConfigError, DataError, ResumeError
 from opdlab.evaluation import rating, store
 from opdlab.evaluation.rating import rate, rates_of
+from opdlab.files.claim import claimed
 from opdlab.modelling.models import load_tokenizer
 from opdlab.prompts.drawn import open_dataset
 from opdlab.records import Sample
@@ -135,6 +136,9 @@ def test_rates_are_not_written_beside_rows_that_came_meanwhile(
         graded(*given)
         file.write_text(json.dumps({**ROWS[8], "n": 99}) + "\n" + before)
 
+    (tmp_path / "rated.samples").mkdir()
+    with claimed(tmp_path / "rated.samples"), pytest.raises(ResumeError, match="is in use by"):
+        rate(experiment, [], str(target), 1)
     monkeypatch.setattr(rating, "grade_missing", and_insert)
     with pytest.raises(DataError, match="changed while its prompts were answered"):
         rate(experiment, ["rollout.max_new_tokens=2"], str(target), 1)

@@ -27,7 +27,7 @@ from opdlab.evaluation.measured import (
     grade_missing,
 )
 from opdlab.evaluation.measuring import open_subject
-from opdlab.files import write_whole
+from opdlab.files import claimed, write_whole
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.plugins import Evaluator, Grader
@@ -84,6 +84,7 @@ def rate(name: str, overrides: list[str], to: str, count: int) -> None:
 
     Raises:
         ConfigError: the prompts are no single data set with a grader.
+        ResumeError: another process answers them into the same folder.
     """
     quieten()
     config = loader.load_experiment(name, overrides)
@@ -103,8 +104,13 @@ def rate(name: str, overrides: list[str], to: str, count: int) -> None:
     files = _files(prompts)
     _require_lines(files)
     asked = Rated([replace(one, benchmark=NAME) for one in source.problems], grader)
+    kept = target.with_suffix(".samples")
+    kept.mkdir(parents=True, exist_ok=True)
     try:
-        samples = _measured(config, asked, subject, Owner(label, label=str(target)), target, count)
+        with claimed(kept):
+            samples = _measured(
+                config, asked, subject, Owner(label, label=str(target)), kept, count
+            )
     except Stopped as stopped:
         words = ["opdlab", "rate", name, "--to", to, "--samples", str(count), *overrides]
         console.print(
@@ -134,7 +140,7 @@ def _require_free(target: Path) -> None:
 
 
 def _measured(
-    config: Experiment, asked: Rated, subject: Measured, owner: Owner, target: Path, count: int
+    config: Experiment, asked: Rated, subject: Measured, owner: Owner, folder: Path, count: int
 ) -> list[Sample]:
     """Answers drawn as in training, graded and stored; those that are there are not drawn again."""
     engine = config.rollout
@@ -147,7 +153,7 @@ def _measured(
     settings = config.evaluation.model_copy(update=drawn)
     described = {"type": NAME}
     wanted = asked_of(asked, subject, settings, owner, subject.identity(), described)
-    kept = store.ask(target.with_suffix(".samples"), wanted)
+    kept = store.ask(folder, wanted)
     total = len(asked.asked) * count
     with StopRequest() as stop, progress_bar() as progress:
         tasks = [progress.add_task(f"{what} prompts", total=total) for what in ("sample", "grade")]
