@@ -143,9 +143,9 @@ class DatasetPrompts(Worded):
     completion_column: str | None = None
     """Column of given answers, for `given`; by default the assistant's last turn in `column`."""
     given: float = Field(default=0.0, ge=0, le=1)
-    """Share of the prompts whose given answer is trained on in place of a sampled one, at the same places of
-    the sequence in every run. 1 with method `sft` is supervised fine-tuning on the data; methods that compare whole
-    distributions take any mixture."""
+    """Share of the prompts whose given answer is trained on in place of a sampled one, at the same places
+    of the sequence in every run. 1 with method `sft` is supervised fine-tuning on the data; methods that
+    compare whole distributions take any mixture."""
     wrap: WrapText | None = None
     """Text around each prompt, such as `"{prompt}\\nAnswer in \\\\boxed{{}}."`; other columns stand in
     braces too. In a list of messages it is around the user's last turn."""
