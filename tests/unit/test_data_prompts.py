@@ -30,6 +30,7 @@ from opdlab.prompts.dataset import BLOCK, DatasetSource
 from opdlab.prompts.drawn import open_dataset, open_prompts
 from opdlab.prompts.encoding import encode, rendered, require_wording
 from opdlab.prompts.prepared import _KNOWN, prepared
+from opdlab.prompts.spilled import Spilled
 from opdlab.records import Problem
 
 TEMPLATE = (
@@ -479,6 +480,18 @@ def test_rows_that_lie_in_a_mapped_file_are_drawn_as_those_in_memory(
     assert [held.problem(n).gold for n in (0, 4999, 5001)] == [
         opened(tokenizer, **options).problem(n).gold for n in (0, 4999, 5001)
     ]
+
+
+def test_few_rows_of_many_characters_are_put_away_as_many_rows_are() -> None:
+    kept = Spilled(in_memory=1 << 20)
+    text = "x" * (1 << 20)
+    for row in range(6):
+        kept.add({"file": 0, "row": row, "prompt": text, "domain": "d"})
+    assert len(kept.rows) == 2
+    assert kept.path
+    table = kept.table()
+    assert table.column("row").to_pylist() == [*range(6)]
+    assert table.column("prompt")[5].as_py() == text
 
 
 def test_a_problem_tells_what_it_asks_as_text_or_as_turns() -> None:

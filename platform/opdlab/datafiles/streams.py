@@ -28,7 +28,8 @@ from opdlab.errors import DataError
 
 WHOLE = 8 << 20
 """Bytes up to which a file of text is read at once."""
-BATCH = 1024
+BATCH = 128
+"""Rows of a table that are held at a time: a row may have a megabyte."""
 
 
 def iter_rows(

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 IN_MEMORY = 64 << 20
 """Bytes of rows that are held; more lie in a temporary file."""
-BATCH_ROWS = 2048
+BATCH_ROWS, BATCH_CHARACTERS = 2048, 4 << 20
+"""Rows are put away when there are so many, or so many characters in them."""
 LARGE_FILES = "/var/tmp"
 """Where temporary files lie on a disk: /tmp may be a part of the memory. TMPDIR is another place."""
 SCHEMA = pa.schema(
@@ -41,18 +42,19 @@ class Spilled:
         self.in_memory = in_memory
         self.rows: list[Mapping[str, Any]] = []
         self.batches: list[pa.RecordBatch] = []
-        self.size, self.path = 0, ""
+        self.size, self.characters, self.path = 0, 0, ""
         self.writer: Any = None
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One more row; raises OSError where the disk is full."""
         self.rows.append(row)
-        if len(self.rows) >= BATCH_ROWS:
+        self.characters += sum(len(value) for value in row.values() if isinstance(value, str))
+        if len(self.rows) >= BATCH_ROWS or self.characters >= BATCH_CHARACTERS:
             self._batch()
 
     def _batch(self) -> None:
         batch = pa.RecordBatch.from_pylist(self.rows, SCHEMA)
-        self.rows = []
+        self.rows, self.characters = [], 0
         self.size += batch.nbytes
         if self.writer is None and self.size > self.in_memory:
             self._open()
