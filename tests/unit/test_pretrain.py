@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from opdlab.configuration.loader import save_resolved
 from opdlab.configuration.pretrain_config import Pretraining
 from opdlab.errors import DataError, ModelError, ResumeError
+from opdlab.files import claimed
 from opdlab.modelling import models
 from opdlab.pretraining.characters import EOS_ID, PAD_ID, UNKNOWN_ID, character_tokenizer
-from opdlab.pretraining.run import pretrain
+from opdlab.pretraining.run import CONFIG, pretrain
 from opdlab.pretraining.traces import IGNORED, TraceBatches, turns
 
 CHARACTERS = "0123456789abcdefghijpqrsMCR+-*=;#(),:>"
@@ -202,6 +205,21 @@ def test_a_pretraining_takes_no_folder_in_which_others_keep_files(tmp_path: Path
     shutil.rmtree(tmp_path / "tiny" / "model")
     (tmp_path / "tiny" / ".pretraining.yaml.0123abcd.partial").write_text("killed")
     pretrain(small(output=str(tmp_path), steps=3, evaluation={}))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_pretraining_of_a_folder_names_the_first_and_changes_nothing(
+    tmp_path: Path, resume: bool
+) -> None:
+    """Not that the folder could be removed, from under the process that works there."""
+    (tmp_path / "tiny").mkdir()
+    with claimed(tmp_path / "tiny"):
+        if resume:
+            save_resolved(small(output=str(tmp_path)), tmp_path / "tiny" / CONFIG)
+        before = sorted(path.name for path in (tmp_path / "tiny").iterdir())
+        with pytest.raises(ResumeError, match=f"in use by process {os.getpid()} on "):
+            pretrain(small(output=str(tmp_path), seed=3), resume)
+        assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == before
 
 
 def test_a_pretraining_goes_on_from_another_model(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from opdlab.configuration import explain
 from opdlab.configuration.config import Experiment
 from opdlab.configuration.pretrain_config import Pretraining
 from opdlab.configuration.source import Source
+from opdlab.plugins import strictly
 
 _STAND_INS: dict[tuple[str, ...], Any] = {
     ("name",): "x",
@@ -33,8 +33,7 @@ def validate(
     model: type[Experiment] | type[Pretraining], source: Source
 ) -> tuple[Experiment | Pretraining | None, list[explain.Found]]:
     try:
-        # JSON mode is strict about types, yet takes a list for a tuple.
-        return model.model_validate_json(json.dumps(source.data), strict=True), []
+        return strictly(model, source.data), []
     except ValidationError as error:
         return None, explain.faults(error, model, source.data)
 

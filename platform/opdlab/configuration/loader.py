@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -224,7 +223,7 @@ def _faults_of_a_sweep(config: Any, rest: Source, gone: set[str]) -> list[str]:
     alone = {key: value for key, value in rest.data.items() if key not in ("sweep", "runs")}
     base, *_ = validate_all(Experiment, Source(alone, rest.document, rest.moved))
     try:
-        sweep = AnySweep.model_validate_json(json.dumps(rest.data.get("sweep")), strict=True)
+        sweep = plugins.strictly(AnySweep, rest.data.get("sweep"))
     except ValidationError:
         return []
     return sweep.faults(rest, base, gone) if isinstance(base, Experiment) else []

@@ -1,5 +1,5 @@
 from . import metrics_file as metrics_file, shipped as shipped
-from .claim import claimed as claimed
+from .claim import LOCK as LOCK, OWNER as OWNER, claimed as claimed
 from .marked import (
     FIGURES as FIGURES,
     GENERATOR as GENERATOR,

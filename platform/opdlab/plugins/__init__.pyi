@@ -30,4 +30,5 @@ from .registry import (
     working as working,
 )
 from .returned import name_of as name_of, said_by as said_by
+from .strict import strictly as strictly
 from .verdicts import verdicts_on as verdicts_on

@@ -7,7 +7,6 @@ an option that belongs to another type is an error at load.
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -31,6 +30,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from opdlab import secret_options
 from opdlab.errors import PluginError
+from opdlab.plugins.strict import strictly
 
 METHODS = "opdlab.methods"
 ROLLOUTS = "opdlab.rollouts"
@@ -286,8 +286,7 @@ def made(group: str, described: Mapping[str, Any]) -> Any:
 
 
 def _with_options(plugin: Any, options: type[BaseModel], given: Any) -> Any:
-    # JSON mode is strict about types, yet takes a list for a tuple.
-    parsed = options.model_validate_json(json.dumps(given), strict=True)
+    parsed = strictly(options, given)
     return plugin(
         **{name: getattr(parsed, name) for name in options.model_fields if name != "type"}
     )

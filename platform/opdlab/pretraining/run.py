@@ -25,7 +25,7 @@ from opdlab.configuration import Pretraining, loader
 from opdlab.console import BOLD, END, YELLOW, Stopped, StopRequest, console
 from opdlab.errors import ModelError, NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
-from opdlab.files import claimed, is_partial, is_there, whole_folder
+from opdlab.files import LOCK, OWNER, claimed, is_partial, is_there, whole_folder
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.pretraining.characters import BOS_ID, EOS_ID, PAD_ID, character_tokenizer
@@ -48,8 +48,12 @@ def pretrain(config: Pretraining, resume: bool = False) -> Path:
         SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
     """
     folder = Path(config.output) / config.name
-    claim(folder, config, resume)
+    _refuse_others(folder)
+    if resume and not (folder / CONFIG).exists():
+        raise ResumeError(f"{folder} holds no pretraining; begin it without --resume")
+    folder.mkdir(parents=True, exist_ok=True)
     with claimed(folder):
+        _begin(folder, config, resume)
         return _pretrain(config, folder)
 
 
@@ -72,26 +76,28 @@ def _pretrain(config: Pretraining, folder: Path) -> Path:
     return save(module, tokenizer, folder, metrics)
 
 
-def claim(folder: Path, config: Pretraining, resume: bool) -> None:
-    """Take an unused folder, or one that the same pretraining has begun."""
-    path = folder / CONFIG
-    found = folder.iterdir() if folder.exists() and not path.exists() else ()
-    if other := next((one for one in found if not is_partial(one)), None):
+def _refuse_others(folder: Path) -> None:
+    """Refuse a folder that holds something and no pretraining."""
+    found = folder.iterdir() if folder.exists() and not (folder / CONFIG).exists() else ()
+    ours = (LOCK, OWNER)
+    if other := next((one for one in found if not is_partial(one) and one.name not in ours), None):
         raise ResumeError(
             f"{folder} holds {other.name} and no pretraining: choose another `name` or `output`, so that "
             "nothing of yours is written over"
         )
+
+
+def _begin(folder: Path, config: Pretraining, resume: bool) -> None:
+    """Note what is begun in an unused folder, or see that it is the same one; this process holds it."""
+    path = folder / CONFIG
     if not resume:
         if path.exists():
             raise ResumeError(
                 f"{folder} holds a pretraining already: go on with --resume, choose another `name` or "
                 "`output`, or remove the folder"
             )
-        folder.mkdir(parents=True, exist_ok=True)
         loader.save_resolved(config, path)
         return
-    if not path.exists():
-        raise ResumeError(f"{folder} holds no pretraining; begin it without --resume")
     before = loader.load_pretraining(path).model_dump(mode="json")
     now = config.model_dump(mode="json")
     differing = [key for key in now if before[key] != now[key]]

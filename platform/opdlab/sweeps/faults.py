@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from opdlab.configuration import WHOLE, Experiment, Source, explain, set_values
 from opdlab.errors import ConfigError
+from opdlab.plugins import strictly
 from opdlab.sweeps.goals import Limit, Objective
 from opdlab.sweeps.metrics import misnamed
 from opdlab.sweeps.space import Choice, Dimension, chosen_values, conditions, tries
@@ -66,7 +66,7 @@ def _alike(source: Source, space: Mapping[str, Dimension], name: str) -> list[st
         chosen = chosen_values(alone, {**conditions(space, name), name: value})
         try:
             expanded = set_values(source, ("sweep", "space"), chosen)
-            trial = Experiment.model_validate_json(json.dumps(expanded.data), strict=True)
+            trial = strictly(Experiment, expanded.data)
         except (ConfigError, ValidationError):
             continue  # told by the check of each value
         if same := next((earlier for earlier, one in seen if one == trial), None):
@@ -116,7 +116,7 @@ def _refusals(
             place, _, text = str(error).partition(": ")
             return [f"{place}: sweep.space: {text}"], False
         try:
-            trial = Experiment.model_validate_json(json.dumps(expanded.data), strict=True)
+            trial = strictly(Experiment, expanded.data)
         except ValidationError as error:
             if not told:
                 by_rule = all(one["type"] == "value_error" for one in error.errors())
