@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -262,6 +263,8 @@ def shape_of(model: Any) -> Shape:
 
 def main(size: str = "embedded", steps: str = "3", rounds: str = "4") -> None:
     """Race OPD and LGR of opdlab against TRL's OPD."""
+    if find_spec("trl") is None:
+        raise SystemExit("the comparison needs TRL: pip install -e '.[compare]'")
     quieten()
     folder = Path(tempfile.mkdtemp())
     configs = {

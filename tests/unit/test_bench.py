@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from parity import peer_trl
 from small_models import random_rollout, small_model
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
@@ -279,3 +280,9 @@ def test_bench_statistics_prints_the_grid_and_writes_every_world(tmp_path: Path)
     kinds = {one["kind"] for one in json.loads(out.read_text())["worlds"]}
     assert {"mean@k", "pass@k/2", "difference", "mean over benchmarks", "over seeds"} < kinds
     assert all(kind in text for kind in kinds)
+
+
+def test_the_comparison_with_trl_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_trl, "find_spec", lambda _: None)
+    with pytest.raises(SystemExit, match=r"needs TRL: pip install -e '\.\[compare\]'"):
+        peer_trl.main("embedded")

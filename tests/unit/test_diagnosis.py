@@ -319,6 +319,18 @@ def test_whoever_still_writes_is_no_decay() -> None:
     assert not decay.sigmoid_of(curves[1], 0)["identified"]
 
 
+def test_an_answer_falls_from_two_tokens_on() -> None:
+    """Problems 0 and 1 have two known tokens each, problem 2 one."""
+    problem = np.array([0, 0, 1, 1, 1, 2])
+    fidelity = np.array([0.9, 0.5, 0.8, np.nan, 0.6, 0.1])
+    zeros, numbers = np.zeros(6), np.zeros(6, int)
+    position = np.array([0, 1, 0, 1, 2, 0])
+    tokens = Tokens(problem, numbers, position, numbers, zeros, zeros, zeros, fidelity, zeros)
+    found = decay.fall(tokens)
+    assert (found["problems"], found["value"]) == (2, pytest.approx(0.3))
+    assert (found["early"], found["late"]) == (pytest.approx(0.85), pytest.approx(0.55))
+
+
 def test_hard_problems_with_long_answers_end_no_horizon_and_make_no_correlation() -> None:
     """The teacher is as sure of a problem, and as often right, from any cut on; hard ones take longer."""
     levels, lengths = np.linspace(0.5, 0.98, 48), np.linspace(280, 50, 48).astype(int)

@@ -219,6 +219,16 @@ def test_grpo_limits_the_teachers_part_alone():
     assert method.supervise(rollout, far).advantage.tolist() == pytest.approx([-0.5, 0.5])
 
 
+def test_grpo_without_distillation_asks_nothing_of_the_teacher():
+    rollout = replace(
+        rollout_of([3, 4], [[], []], [1.0] * 2),
+        group=torch.tensor([0]),
+        outcome=torch.tensor([1.0]),
+    )
+    never = replace(scores_of([[], []], [0.5, 0.5]), log_prob=torch.tensor([-math.inf, math.nan]))
+    assert GRPO(scale="none").supervise(rollout, never).advantage.tolist() == [0.0, 0.0]
+
+
 def drawn_positions(top_k: int, seeds: list[int], each: int = 4000):
     """Rows of tokens sampled from random distributions, with a teacher's confidence in every token."""
     draw = torch.Generator().manual_seed(1)
