@@ -72,12 +72,12 @@ GUARDS: dict[str, tuple[str, ...]] = {
     "evaluators/opdlab_evaluators/embedded/ledger.py": (
         "tests/unit/test_families.py",
         "-k",
-        "ledger",
+        "ledger or traces",
     ),
     "evaluators/opdlab_evaluators/embedded/routes.py": (
         "tests/unit/test_families.py",
         "-k",
-        "route",
+        "route or traces",
     ),
 }
 

@@ -11,9 +11,10 @@ import pytest
 from filelock import FileLock
 
 from opdlab.configuration.loader import load_experiment
-from opdlab.errors import ResumeError
+from opdlab.errors import ModelError, ResumeError
 from opdlab.evaluation.measuring import evaluate_command, open_subject
-from opdlab.files.claim import LOCK, OWNER, claimed
+from opdlab.files.claim import LOCK, OWNER, claimed, unfinished
+from opdlab.modelling import models
 
 
 def refused(folder: Path) -> str:
@@ -51,3 +52,19 @@ def test_a_second_evaluation_of_a_model_waits_for_nothing_and_draws_nothing(tmp_
         evaluate_command("quickstart", "embedded:student", changes, None)
     assert not (folder / "samples").exists()
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_run_without_its_model_says_who_trains_it(tmp_path: Path) -> None:
+    run = tmp_path / "group" / "opd"
+    run.mkdir(parents=True)
+    assert unfinished(run) == ""
+    (run / "config.yaml").write_text("name: x\n")
+    with pytest.raises(ModelError, match=r"opd holds no trained model.*began it and --resume"):
+        models.locate(str(run), None)
+    left = {"pid": os.getpid(), "host": socket.gethostname(), "started": 1.0}
+    (run.parent / OWNER).write_text(json.dumps(left))
+    assert "--resume" in unfinished(run)
+    with claimed(run.parent), pytest.raises(ModelError, match=f"process {os.getpid()} on .* has"):
+        models.locate(str(run), None)
+    (run / "model").mkdir()
+    assert unfinished(run) == ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import optimize
 
-from opdlab.diagnosis.fidelity import Curves, effective_horizon, fit, pair_distance, shift
+from opdlab.diagnosis.fidelity import Curves, Shift, effective_horizon, fit, pair_distance, shift
 from opdlab.diagnosis.sigmoid import search, sigmoid
 from opdlab.errors import DataError
 
@@ -149,6 +150,14 @@ def test_a_boundary_that_moved_is_found_and_one_that_did_not_is_not() -> None:
     assert str(inwards).endswith("inwards")
     still = shift(before, simulate(STEEP, seed=4), 200)
     assert str(still).endswith("no shift is shown")
+
+
+def test_a_shift_is_shown_by_its_p_over_all_that_is_claimed_and_its_interval_both() -> None:
+    sure = fit(simulate(STEEP), 50)
+    shown = Shift(1.0, (0.5, 1.5), sure, sure, p=0.01)
+    assert str(shown).endswith("outwards")
+    for doubt in (replace(shown, claims=9), replace(shown, interval=(-0.5, 1.5))):
+        assert str(doubt).endswith("no shift is shown")
 
 
 def test_a_shift_between_curves_of_which_one_is_flat_is_not_identified() -> None:

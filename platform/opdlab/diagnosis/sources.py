@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from opdlab.configuration import Experiment, Model, Teacher, loader
+from opdlab.console import END, YELLOW, console
 from opdlab.errors import ConfigError
 from opdlab.evaluation import short_names
-from opdlab.files import damaged, is_there, natural
+from opdlab.files import damaged, is_there, natural, unfinished
 from opdlab.identity import EXECUTION, Execution
 from opdlab.tracking import flatten
 from opdlab.training import CONFIG, STATE, STUDENTS, Group
@@ -42,6 +43,8 @@ def what_to_look_at(
             "graded on; add one, such as 'evaluation.benchmarks=[{type: math}]'"
         )
     during = [str(path) for path in trained(folder)] if is_run else []
+    if is_run and not students and (why := unfinished(folder)):
+        console.print(f"{YELLOW}{why}{END}; until then what is there is looked at", soft_wrap=True)
     chosen = {path: source(path, config) for path in [*students] or during}
     before = {} if students else {config.student.path: config.student}
     names = short_names([*before, *chosen])

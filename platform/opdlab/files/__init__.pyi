@@ -1,5 +1,10 @@
 from . import metrics_file as metrics_file, shipped as shipped
-from .claim import LOCK as LOCK, OWNER as OWNER, claimed as claimed
+from .claim import (
+    LOCK as LOCK,
+    OWNER as OWNER,
+    claimed as claimed,
+    unfinished as unfinished,
+)
 from .marked import (
     FIGURES as FIGURES,
     GENERATOR as GENERATOR,

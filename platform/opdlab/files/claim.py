@@ -14,10 +14,13 @@ import psutil
 from filelock import FileLock, Timeout
 
 from opdlab.errors import DataError, ResumeError
+from opdlab.files.metrics_file import METRICS
 from opdlab.files.whole_files import read_json, write_whole
 
 LOCK = ".process.lock"
 OWNER = ".process.json"
+BEGUN = ("config.yaml", "pretraining.yaml", METRICS)
+"""Files of a run that has begun, whichever kind it is."""
 
 
 @contextmanager
@@ -56,6 +59,19 @@ def _owner(folder: Path) -> str:
         return f"process {found['pid']} on {found['host']}"
     except (DataError, ValueError, TypeError, psutil.Error):
         return "another process"
+
+
+def unfinished(run: Path) -> str:
+    """Why a run's folder holds no trained model, and what to do; empty where it has one or is no run."""
+    is_run = any((run / name).is_file() for name in BEGUN)
+    if not is_run or (run / "model").is_dir():
+        return ""
+    holders = [_owner(one) for one in (run, run.parent) if (one / OWNER).is_file()]
+    remedy = "go on by the command that began it and --resume"
+    # Nothing is known of a name that a killed process left.
+    if holders and holders[0].startswith("process"):
+        remedy = f"wait until {holders[0]} has ended, which works there"
+    return f"{run} holds no trained model: its training has not ended; {remedy}"
 
 
 def _who(pid: int) -> dict[str, Any]:

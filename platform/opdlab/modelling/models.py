@@ -29,7 +29,7 @@ from transformers import (
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from opdlab.errors import DataError, ModelError, OutOfReachError
-from opdlab.files import is_there, read_file, read_json, shipped, write_whole
+from opdlab.files import is_there, read_file, read_json, shipped, unfinished, write_whole
 from opdlab.identity import ModelId
 from opdlab.shapes import Tensor
 
@@ -213,7 +213,8 @@ def _check_folder(folder: Path) -> None:
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"{folder}: the folder has no config.json, so it is not a saved Hugging Face model; "
+            unfinished(folder)
+            or f"{folder}: the folder has no config.json, so it is not a saved Hugging Face model; "
             "save one there with save_pretrained, or give the folder that holds it"
         )
     settings = folder / GENERATION_CONFIG_NAME
