@@ -319,6 +319,17 @@ def test_whoever_still_writes_is_no_decay() -> None:
     assert not decay.sigmoid_of(curves[1], 0)["identified"]
 
 
+def test_p_of_a_mean_and_of_replicates_are_those_worked_out_by_hand() -> None:
+    signs = 2 * 2.0**-10  # all ten alike, by chance
+    assert bootstrap.sign_flip(np.full(10, 0.3), 0) == pytest.approx(signs, abs=0.0015)
+    assert bootstrap.sign_flip(np.full(200, 0.3), 0) == 1 / (1 + bootstrap.FLIPS)
+    assert bootstrap.sign_flip(np.tile([0.3, -0.3], 10), 0) == 1.0
+    below = np.arange(1000) < 30
+    assert bootstrap.two_sided(below, ~below) == bootstrap.two_sided(~below, below) == 0.06
+    assert bootstrap.two_sided(below[:10], ~below[:10]) == 0.1
+    assert bootstrap.two_sided(np.ones(10, bool), np.ones(10, bool)) == 1.0
+
+
 def test_an_answer_falls_from_two_tokens_on() -> None:
     """Problems 0 and 1 have two known tokens each, problem 2 one."""
     problem = np.array([0, 0, 1, 1, 1, 2])

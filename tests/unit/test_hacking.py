@@ -169,6 +169,8 @@ def test_a_resumed_run_knows_how_it_began() -> None:
 def test_the_longest_loop_is_measured_by_hand() -> None:
     # 5 5 5 5: one loop of period 1, three tokens repeat; of 4 tokens.
     assert longest_repeat(rollout_of([[5, 5, 5, 5]])) == pytest.approx(3 / 4)
+    # 9 8 7 1 2 1 3 4: one token repeats the second before it, which is no whole turn.
+    assert longest_repeat(rollout_of([[9, 8, 7, 1, 2, 1, 3, 4]])) == 0
     # 1 2 1 2 1 2 7: four tokens repeat the two before them; of 7.
     assert longest_repeat(rollout_of([[1, 2, 1, 2, 1, 2, 7]])) == pytest.approx(4 / 7)
     # 1 2 3 1 4: one token comes again, no whole turn does.

@@ -8,11 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from opdlab.methods.base import Method
 from opdlab.methods.divergences import at, policy_gradient, reverse_kl
 from opdlab.methods.grpo import GRPO
 from opdlab.methods.jsd import JSD
+from opdlab.methods.kl_estimator import KLEstimator
 from opdlab.methods.lgr import LGR
 from opdlab.methods.opd import OPD
+from opdlab.methods.sft import SFT
 from opdlab.records import Rollout, TeacherScores
 from opdlab.scoring.tree import draws
 
@@ -217,6 +220,54 @@ def test_grpo_limits_the_teachers_part_alone():
     far = replace(scores_of([[], []], [0.5, 0.5]), log_prob=torch.tensor([-9.0, 0.0]))
     method = GRPO(scale="none", distillation_weight=2.0, advantage_clip=0.25)
     assert method.supervise(rollout, far).advantage.tolist() == pytest.approx([-0.5, 0.5])
+
+
+SAMPLED = ("sampled", "log pi_T - log pi_S (k1)", "policy gradient")
+WHOLE = ("full", "exact", "back-propagation")
+GRADE = "grade of the whole answer"
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        (OPD(), SAMPLED),
+        (OPD(support="full"), WHOLE),
+        (OPD(support="top_k", top_k=3), ("top-k with tail", "exact over K + 1 buckets", WHOLE[2])),
+        (GRPO(), ("none", GRADE, SAMPLED[2])),
+        (GRPO(distillation_weight=1.0), ("sampled", f"{GRADE} + k1", SAMPLED[2])),
+        (GRPO(distillation_weight=1.0, support="full"), ("full", GRADE, "both")),
+        (LGR(), (SAMPLED[0], f"{SAMPLED[1]}, confidence one step ahead", SAMPLED[2])),
+        (LGR(support="full"), ("full", "exact, confidence one step ahead", "both")),
+        (LGR(variant="topk"), (SAMPLED[0], f"{SAMPLED[1]}, confidence one step ahead", "both")),
+        (SFT(), ("sampled", "negative log-likelihood", WHOLE[2])),
+        (SFT(support="full"), WHOLE),
+        (KLEstimator(), ("sampled", "k2", WHOLE[2])),
+        (KLEstimator(estimator="k1", delivery="policy_gradient"), ("sampled", "k1", SAMPLED[2])),
+    ],
+)
+def test_what_a_method_says_of_itself(method: Method, says: tuple[str, str, str]):
+    said = method.contract
+    assert (said.support, said.estimator, said.delivery) == says
+
+
+def test_what_rewards_are_measured_against_is_said():
+    said = {
+        name: (method.contract.baseline, method.contract.normalisation)
+        for name, method in {
+            "opd": OPD(),
+            "grpo": GRPO(),
+            "dr": GRPO(scale="none"),
+            "group": LGR(),
+            "potential": LGR(reward="potential"),
+        }.items()
+    }
+    assert said == {
+        "opd": ("none", "none"),
+        "grpo": ("mean of the group", "deviation of the group"),
+        "dr": ("mean of the group", "none"),
+        "group": ("mean of the group", "deviation of the group"),
+        "potential": ("confidence before", "none"),
+    }
 
 
 def test_grpo_without_distillation_asks_nothing_of_the_teacher():
