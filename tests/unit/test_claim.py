@@ -13,6 +13,7 @@ from filelock import FileLock
 from opdlab.configuration.loader import load_experiment
 from opdlab.errors import ModelError, ResumeError
 from opdlab.evaluation.measuring import evaluate_command, open_subject
+from opdlab.evaluation.rating import rate
 from opdlab.files.claim import LOCK, OWNER, claimed, unfinished
 from opdlab.modelling import models
 
@@ -52,6 +53,17 @@ def test_a_second_evaluation_of_a_model_waits_for_nothing_and_draws_nothing(tmp_
         evaluate_command("quickstart", "embedded:student", changes, None)
     assert not (folder / "samples").exists()
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_second_rating_into_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"q": "12+3=", "a": "15"}\n')
+    prompts = (
+        f"{{type: dataset, path: {tmp_path}/p.jsonl, column: q, answer_column: a, grader: exact}}"
+    )
+    (tmp_path / "r.samples").mkdir()
+    with claimed(tmp_path / "r.samples"), pytest.raises(ResumeError, match="is in use by process"):
+        rate("quickstart", [f"prompts={prompts}", "runs=[]"], str(tmp_path / "r.jsonl"), 1)
+    assert not (tmp_path / "r.jsonl").exists()
 
 
 def test_a_run_without_its_model_says_who_trains_it(tmp_path: Path) -> None:

@@ -751,3 +751,9 @@ def test_every_key_of_the_schema_has_a_description() -> None:
         if "description" not in value
     ]
     assert not bare
+
+
+def test_a_step_that_overflows_the_optimizer_is_refused() -> None:
+    """AdamW would end in a traceback: it divides the rate by 1 - beta, and the weights hold up to 3e38."""
+    (line,) = refusal(BASE, "training.learning_rate=3e38")
+    assert line == "command line: training.learning_rate must be at most 1e+30, not 3e+38"

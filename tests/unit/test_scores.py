@@ -16,7 +16,7 @@ from opdlab.plugins import registry as plugins
 from opdlab.records import Verdict
 from opdlab_evaluators.statistics.answer_sheets import pass_at_every_k
 from opdlab_evaluators.statistics.intervals import mean_interval
-from opdlab_evaluators.statistics.scores import average, granularity_ok, summarise
+from opdlab_evaluators.statistics.scores import Estimate, average, granularity_ok, summarise
 from opdlab_evaluators.statistics.voting import majority, mathematics
 
 
@@ -212,6 +212,30 @@ def test_the_average_is_blocked_by_one_fault_and_shows_bounds():
     (result,) = average(summarise([*rows({"p0": "11"}), *rows({"p0": "1x"}, benchmark="code")]))
     assert result.mean.value is None
     assert (result.mean.worst, result.mean.best) == (0.75, 1)
+
+
+def test_the_average_of_majorities_needs_that_of_every_benchmark():
+    (known,) = average(
+        summarise([*votes({"p0": ["gold"] * 3}), *votes({"p0": ["1", "1", "gold"]}, benchmark="b")])
+    )
+    assert known.maj.value == 0.5
+    (unknown,) = average(
+        summarise([*votes({"p0": ["gold"] * 3}), row("p0", answer=None, benchmark="b")])
+    )
+    assert unknown.maj is None
+
+
+def test_a_score_without_an_interval_is_recorded_by_its_bounds_alone():
+    bounds = {"x_worst": 0.25, "x_best": 0.75}
+    known = {"value": 0.5, "low": 0.3, "high": 0.7}
+    assert Estimate(**known, problems=4, worst=0.5, best=0.5).metrics("x") == {
+        "x": 0.5,
+        "x_low": 0.3,
+        "x_high": 0.7,
+    }
+    for missing in known:
+        found = Estimate(**(known | {missing: None}), problems=4, worst=0.25, best=0.75)
+        assert found.metrics("x") == bounds
 
 
 def test_averages_over_different_benchmarks_differ_in_protocol():

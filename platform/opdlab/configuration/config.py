@@ -155,7 +155,7 @@ class Training(Section):
     """Parts in which a device samples its answers. Above 1 the teacher scores one while the student, with
     the same weights, answers the next: nothing gets stale. It pays where the teacher has a device
     (`teacher_device`) or processor cores of its own."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1e30)
     """AdamW's, at its highest."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Course of the learning rate after the warm-up; `linear` and `cosine` end at 0."""

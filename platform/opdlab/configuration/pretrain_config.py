@@ -66,7 +66,7 @@ class Pretraining(Section):
     """Optimizer steps."""
     batch_size: int = Field(default=48, ge=1)
     """Traces a step."""
-    learning_rate: float = Field(default=4e-3, gt=0)
+    learning_rate: float = Field(default=4e-3, gt=0, le=1e30)
     """AdamW's, at its highest; falls to 0 along a cosine."""
     warmup_steps: int = Field(default=50, ge=0)
     """Steps over which the learning rate rises from 0."""

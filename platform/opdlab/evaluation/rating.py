@@ -111,15 +111,15 @@ def rate(name: str, overrides: list[str], to: str, count: int) -> None:
             samples = _measured(
                 config, asked, subject, Owner(label, label=str(target)), kept, count
             )
+            rates = rates_of(samples)
+            _require_same(prompts, source)
+            _write(files, source, rates, target)
     except Stopped as stopped:
         words = ["opdlab", "rate", name, "--to", to, "--samples", str(count), *overrides]
         console.print(
             f"{YELLOW}{stopped}; `{shlex.join(words)}` goes on from here.", soft_wrap=True
         )
         raise SystemExit(stopped.exit_code) from stopped
-    rates = rates_of(samples)
-    _require_same(prompts, source)
-    _write(files, source, rates, target)
     _tell(rates, len(asked.asked), target)
 
 
