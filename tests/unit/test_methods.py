@@ -250,6 +250,13 @@ def test_what_a_method_says_of_itself(method: Method, says: tuple[str, str, str]
     assert (said.support, said.estimator, said.delivery) == says
 
 
+def test_only_what_needs_no_draws_of_the_student_is_correct_without_a_ratio():
+    assert OPD(support="full").corrected
+    assert OPD(support="top_k", top_k=3).corrected
+    assert not OPD().corrected
+    assert OPD(ratio_clip=0.2).corrected
+
+
 def test_what_rewards_are_measured_against_is_said():
     said = {
         name: (method.contract.baseline, method.contract.normalisation)

@@ -218,6 +218,7 @@ def test_the_average_of_majorities_needs_that_of_every_benchmark():
     (known,) = average(
         summarise([*votes({"p0": ["gold"] * 3}), *votes({"p0": ["1", "1", "gold"]}, benchmark="b")])
     )
+    assert known.maj is not None
     assert known.maj.value == 0.5
     (unknown,) = average(
         summarise([*votes({"p0": ["gold"] * 3}), row("p0", answer=None, benchmark="b")])
