@@ -189,8 +189,9 @@ def test_a_group_of_one_is_no_group():
     assert supervision.advantage.tolist() == [0.0]
 
 
-def test_shuffled_confidences_are_a_permutation_within_each_group():
-    rollout = rollout_of([3] * 200, [[3, 4, EOS, 5]] * 200, [1.0] * 200)
+@pytest.mark.parametrize("other", [4, 0])
+def test_shuffled_confidences_are_a_permutation_within_each_group(other: int):
+    rollout = rollout_of([3] * 200, [[3, other, EOS, 5]] * 200, [1.0] * 200)
     nan = math.nan
     scores = scores_of([[0.9, 0.4, nan, 0.1]] * 200, [0.9] * 200)
     method = LGR(top_k=4, support="full", variant="topk")

@@ -32,9 +32,10 @@ def strictly(model: type[Checked], data: Any) -> Checked:
                 raise
 
 
-def _make_whole(data: Any, location: Sequence[str | int]) -> bool:
+def _make_whole(data: Any, location: Sequence[Any]) -> bool:
     """Write a number at a location of pydantic's without its `.0`; False where it has another fraction."""
-    above, last = None, None
+    above: Any = None
+    last: Any = None
     for key in location:
         # Names of union members are no keys.
         inside = isinstance(data, dict) and key in data
