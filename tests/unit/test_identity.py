@@ -410,7 +410,7 @@ def test_a_training_goes_on_with_what_it_began_with_alone(
 def test_every_key_with_a_role_is_one_of_an_experiment() -> None:
     settings = load_experiment("quickstart").model_dump(mode="json")
     engine = {option.name for option in fields(OpenAIEngine)}
-    sections = {"training": settings["training"], "rollout": engine}
+    sections = {**settings, "rollout": engine}
     for key in roles.UNLEARNED:
         section, _, name = key.partition(".")
         assert section in Experiment.model_fields
