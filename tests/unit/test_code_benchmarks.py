@@ -405,7 +405,15 @@ def test_every_solution_of_a_real_copy_passes_and_mutated_ones_fail(kind, mutant
     problems, verdicts = own(benchmark)
     missing = {p.id for p in problems if p.gold.get("missing")}
     faults = {p.id: v for p, v in zip(problems, verdicts, strict=True) if v.status != "correct"}
-    assert faults.keys() == missing, faults
+    # A machine that is too busy for a program is the grader's fault, and such are graded again.
+    unsettled = [p for p in problems if p.id not in missing and p.id in faults]
+    unsettled = [p for p in unsettled if faults[p.id].status.startswith("grader")]
+    assert len(unsettled) <= 1, faults
+    for one in unsettled:
+        (verdict,) = benchmark.grade_all([(one, benchmark.right_answer(one))])
+        if verdict.status == "correct":
+            del faults[one.id]
+    assert faults.keys() == missing, {k: v for k, v in faults.items() if k not in missing}
     mutants = [(p, mutated(benchmark.right_answer(p))) for p in problems if p.id not in missing]
     asked = [(p, answer) for p, answer in mutants if answer is not None]
     assert len(asked) > 0.7 * len(problems)
