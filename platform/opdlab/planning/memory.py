@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Literal
@@ -35,6 +36,16 @@ class Memory:
     def peak(self) -> int:
         """The most that is needed at a time."""
         return sum(self.held.values()) + max(self.passing.values())
+
+
+def by_name(found: Mapping[str, Memory]) -> dict[str, int]:
+    """Bytes of all devices by what takes them, as a table shows them, and the most at a time of each."""
+    rows: dict[str, int] = {}
+    for one in found.values():
+        rows |= one.held
+    for one in found.values():
+        rows |= {f"while {name}": size for name, size in one.passing.items()}
+    return rows | {f"most at a time, {name}".rstrip(", "): one.peak for name, one in found.items()}
 
 
 @dataclass(frozen=True)

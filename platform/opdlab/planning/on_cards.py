@@ -9,6 +9,7 @@ from opdlab.configuration import Experiment
 from opdlab.console import BOLD, END, YELLOW
 from opdlab.errors import ConfigError
 from opdlab.planning.cards import Card
+from opdlab.planning.memory import by_name
 from opdlab.planning.proposal import Setting, as_written, proposed
 from opdlab.planning.timing import (
     ACTIVE,
@@ -102,17 +103,8 @@ def _memory_table(settings: dict[str, Setting]) -> Table:
 
 
 def _memory_rows(setting: Setting, run: Experiment) -> dict[str, str]:
-    rows: dict[str, str] = {}
-    found = setting.memory(run)
-    for one in found.values():
-        rows |= {name: _size(size) for name, size in one.held.items()}
-    for one in found.values():
-        rows |= {f"while {name}": _size(size) for name, size in one.passing.items()}
-    for name, one in found.items():
-        rows[f"most at a time, {name}".rstrip(", ")] = _size(one.peak)
-    peak = max(one.peak for one in found.values())
-    rows["of what is planned with"] = f"{peak / setting.card.room:.0%}"
-    return rows
+    rows = {name: _size(size) for name, size in by_name(setting.memory(run)).items()}
+    return rows | {"of what is planned with": f"{setting.peak(run) / setting.card.room:.0%}"}
 
 
 def _time_table(setting: Setting, price: float | None) -> Table:
@@ -139,11 +131,11 @@ def _times(run: Experiment, took: Seconds, price: float | None) -> list[str]:
 
 def _hopeless(written: Setting) -> str:
     name, run = written.largest
-    needed = max(one.peak for one in written.memory(run).values())
     return (
-        f"run {name} does not fit: as written it needs {_size(needed)} of {_size(written.card.room)} a "
-        "device, and no strategy, micro-batch, checkpointing or offload makes it fit. More or larger cards "
-        "(--gpus, --gpu), a shorter rollout.max_new_tokens, or smaller models do"
+        f"run {name} does not fit: as written it needs {_size(written.peak(run))} of "
+        f"{_size(written.card.room)} a device, and no strategy, micro-batch, checkpointing or "
+        "offload makes it fit. More or larger cards (--gpus, --gpu), a shorter "
+        "rollout.max_new_tokens, or smaller models do"
     )
 
 

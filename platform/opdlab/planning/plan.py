@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 import typer
@@ -20,16 +20,13 @@ from opdlab.errors import ConfigError, DataError, ModelError, OutOfReachError
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import Footprint, footprint
 from opdlab.planning.lengths import Lengths, assumed, prompt_lengths
-from opdlab.planning.memory import memory
+from opdlab.planning.memory import by_name, memory
 from opdlab.planning.on_cards import overrides, show_cards
 from opdlab.plugins import posed
 from opdlab.pretraining import character_tokenizer
 from opdlab.sweeps import Sweep, outermost, sweep_of
 from opdlab.tracking import mlflow_store
 from opdlab.training import CONFIG, next_folder
-
-if TYPE_CHECKING:
-    pass
 
 # Share of positions above the entropy threshold that arXiv:2605.30833 reports: late in training, and
 # the two ends of its range early on.
@@ -289,13 +286,7 @@ def _memory(run: Experiment, lengths: Lengths) -> dict[str, str]:
         needed = memory(run, lengths.most)
     except OutOfReachError as error:
         return {"memory": f"not known: {error}"}
-    rows: dict[str, str] = {}
-    for one in needed.values():
-        rows |= {name: _size(size) for name, size in one.held.items()}
-    for one in needed.values():
-        rows |= {f"while {name}": _size(size) for name, size in one.passing.items()}
-    peaks = {f"most at a time, {name}".rstrip(", "): one.peak for name, one in needed.items()}
-    return rows | {name: _size(size) for name, size in peaks.items()}
+    return {name: _size(size) for name, size in by_name(needed).items()}
 
 
 def _teacher(run: Experiment) -> dict[str, float]:

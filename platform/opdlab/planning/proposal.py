@@ -34,18 +34,19 @@ class Setting:
     @property
     def largest(self) -> tuple[str, Experiment]:
         """The run that needs most."""
-        return max(self.runs, key=lambda named: self._peak(named[1]))
+        return max(self.runs, key=lambda named: self.peak(named[1]))
 
     @property
     def fits(self) -> bool:
         """Whether every run does."""
-        return self._peak(self.largest[1]) <= self.card.room
+        return self.peak(self.largest[1]) <= self.card.room
 
     def memory(self, run: Experiment) -> dict[str, Memory]:
         """Of one run, on each device."""
         return memory(run, self.longest_prompt, Site.on(self.card.kind, run.training))
 
-    def _peak(self, run: Experiment) -> int:
+    def peak(self, run: Experiment) -> int:
+        """Bytes that a run needs at a time, on the device that needs most."""
         return max(one.peak for one in self.memory(run).values())
 
     @property
@@ -107,8 +108,7 @@ def proposed(written: Setting, experiment: Experiment) -> Setting | None:
 
     Only what decides pace and place is changed, never what is learned.
     """
-    world = written.runs[0][1].training.world
-    trials = sorted(_trials(written, experiment, world), key=lambda one: one[0])
+    trials = sorted(_trials(written, experiment), key=lambda one: one[0])
     for _, values in trials:
         copied = [
             (name, _copied(run, _own(experiment, name, values))) for name, run in written.runs
@@ -124,14 +124,14 @@ def proposed(written: Setting, experiment: Experiment) -> Setting | None:
 
 
 def _trials(
-    written: Setting, experiment: Experiment, world: int
+    written: Setting, experiment: Experiment
 ) -> Iterator[tuple[tuple[float, int], dict[str, Any]]]:
     """Values to try, with the time they take and how many they are."""
     _, run = written.largest
     training = experiment.training
     step = Step.of(run, written.longest_prompt)
     updated = min(training.update_tokens, step.rows * step.length)
-    strategies = ["auto"] if world == 1 else ["ddp", "fsdp"]
+    strategies = ["auto"] if run.training.world == 1 else ["ddp", "fsdp"]
     updates = [training.update_tokens, *_halves(updated, step.length)]
     sampled = [training.rollout_rows, *_halves(step.sampled, 1)]
     again = dict.fromkeys([training.activation_checkpointing, "layers"])

@@ -56,7 +56,7 @@ def require_room(name: str, overrides: Sequence[str]) -> None:
         if written.fits:
             return
         run, config = written.largest
-        needed = max(one.peak for one in written.memory(config).values())
+        needed = written.peak(config)
         found = proposed(written, experiment)
     except (OutOfReachError, DataError):
         # Training names what is missing.
@@ -99,9 +99,10 @@ def explaining(name: str, overrides: Sequence[str]) -> Iterator[None]:
 def _foreseen(experiment: Experiment, phase: str) -> str:
     """Of the run that needs most in a phase."""
     longest = prompt_lengths(experiment).most
-    found = {name: _needed(run, longest, phase) for name, run in loader.variants(experiment)}
+    runs = dict(loader.variants(experiment))
+    found = {name: _needed(run, longest, phase) for name, run in runs.items()}
     run = max(found, key=lambda name: found[name])
-    config = dict(loader.variants(experiment))[run]
+    config = runs[run]
     now = f"The plan counts {found[run] / _GIB:,.2f} GiB while {phase} (run {run})"
     helped = [
         f"{key}={value} ({after / _GIB:,.2f} GiB)"
