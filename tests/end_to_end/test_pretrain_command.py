@@ -21,9 +21,9 @@ SHORT = (
     "architecture.heads=2",
     "architecture.intermediate_size=16",
     "batch_size=8",
-    "steps=60",
+    "steps=150",
     "warmup_steps=5",
-    "checkpoint_every=7",
+    "checkpoint_every=15",
     "evaluation.benchmarks=[]",
 )
 
@@ -47,6 +47,15 @@ def wait_for_checkpoint(output: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+def wait_for_words(words: str, process: warm.Command | subprocess.Popen[str]) -> None:
+    assert process.stdout
+    seen = ""
+    while words not in seen:
+        line = process.stdout.readline()
+        assert line, seen
+        seen += line
+
+
 def test_a_pretraining_stopped_by_signals_ends_bit_equal_to_one_never_stopped(
     tmp_path: Path,
 ) -> None:
@@ -58,8 +67,7 @@ def test_a_pretraining_stopped_by_signals_ends_bit_equal_to_one_never_stopped(
     finish(whole)
 
     resumed = start(tmp_path / "broken", "--resume")
-    resumed.stdout.readline() if resumed.stdout else None
-    time.sleep(0.1)
+    wait_for_words("going on from", resumed)
     resumed.send_signal(signal.SIGTERM)
     assert "--resume" in finish(resumed, 128 + signal.SIGTERM)
 
