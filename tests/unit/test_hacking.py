@@ -14,6 +14,12 @@ from opdlab.configuration.loader import load_experiment
 from opdlab.training.hacking import Alarms, longest_repeat, unwatched
 
 SETTINGS = HackingWatch(window=5)
+GRPO = "method={type: grpo, ratio_clip: 0.2}"
+FULL = "method={type: opd, support: full}"
+GIVEN = (
+    "prompts={type: dataset, path: p.jsonl, completion_column: c, answer_column: a, grader: exact, "
+    "given: %s}"
+)
 HEALTHY = {
     "repetition_rate": 0.05,
     "longest_repeat": 0.05,
@@ -141,6 +147,11 @@ def experiment(*overrides: str) -> Experiment:
             ["prompts={type: dataset, path: prompts.jsonl}"],
             "answers are not graded (prompts.answer_column",
         ),
+        ([GRPO, "rollout.group_size=4", "training.epochs=11"], "graded every 11 steps"),
+        (["method={type: opd, ratio_cap: 2}", "training.epochs=5"], "graded every 25 steps"),
+        (["method={type: sft}"], "the answers are the teacher's, and not the student's"),
+        ([FULL, GIVEN % 1.0], "the answers are those of the data (prompts.given)"),
+        ([FULL, GIVEN % 0.1], "steps with answers of the data are not graded, and all have"),
     ],
 )
 def test_what_is_not_watched_is_said_with_the_reason(overrides: list[str], reason: str) -> None:

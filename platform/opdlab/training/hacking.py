@@ -14,6 +14,7 @@ from typing import final
 
 from opdlab.configuration import Experiment, HackingWatch
 from opdlab.records import Rollout
+from opdlab.training.given import share_of
 
 WATCHED = ("repetition_rate", "longest_repeat", "response_length", "fidelity", "accuracy")
 LONGEST_PERIOD = 16
@@ -119,22 +120,37 @@ def unwatched(config: Experiment) -> Iterator[str]:
             f"{min(settings.window, FEWEST_STEPS)} steps or more (training.hacking.window)"
         )
         return
-    if config.method.graded:
+    given = share_of(config)
+    if config.method.sampler == "teacher" or given == 1:
+        whose = "those of the data (prompts.given)" if given == 1 else "the teacher's"
+        yield f"no alarm of reward hacking: the answers are {whose}, and not the student's"
         return
-    if not config.prompts.graded:
-        yield (
-            "the alarm `confidence`: answers are not graded (prompts.answer_column and prompts.grader)"
-        )
+    if (why := _ungraded(config, given)) is not None:
+        yield f"the alarm `confidence`: {why}"
         return
-    if not settings.grade_every:
-        yield "the alarm `confidence`: no answers are graded (training.hacking.grade_every: 0)"
-        return
-    between = settings.grade_every * training.epochs
+    # Answers are graded when they are new.
+    between = training.epochs * (1 if config.method.graded else settings.grade_every)
     if 2 * between > alarms.window:
+        remedy = "raise training.steps or lower training.epochs"
+        if settings.grade_every > 1 and not config.method.graded:
+            remedy = "lower training.hacking.grade_every"
         yield (
             f"the alarm `confidence`: answers are graded every {between} steps, and each window of "
-            f"{alarms.window} steps needs two gradings; lower training.hacking.grade_every"
+            f"{alarms.window} steps needs two gradings; {remedy}"
         )
+
+
+def _ungraded(config: Experiment, given: float) -> str | None:
+    """Why no step's answers are graded; None where they are."""
+    if config.method.graded:
+        return None
+    if not config.prompts.graded:
+        return "answers are not graded (prompts.answer_column and prompts.grader)"
+    if not config.training.hacking.grade_every:
+        return "no answers are graded (training.hacking.grade_every: 0)"
+    if given * config.training.prompts_per_step >= 1:
+        return "steps with answers of the data are not graded, and all have some (prompts.given)"
+    return None
 
 
 def longest_repeat(rollout: Rollout) -> float:
