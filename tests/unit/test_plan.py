@@ -19,6 +19,7 @@ from opdlab.methods.jsd import JSD
 from opdlab.modelling import models
 from opdlab.planning import plan
 from opdlab.planning.footprint import activations, footprint
+from opdlab.planning.lengths import longest_prompt
 from opdlab.planning.memory import memory
 from opdlab.pretraining.characters import character_tokenizer
 from opdlab.sweeps.extent import outermost
@@ -207,6 +208,26 @@ def test_a_plan_says_how_many_prompts_it_looked_at_and_finds_the_longest(
     assert "prompts looked at 256 of 3,000 and the longest" in lines
     (tokens,) = (line for line in lines if line.startswith("tokens a prompt"))
     assert int(tokens.rpartition(" ")[2]) >= 300
+
+
+def test_a_plan_counts_the_prompts_and_models_of_each_run(tmp_path: Path):
+    for name, rows in {"short": ["1+2="] * 20, "long": ["1" * 120 + "="] * 7}.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"prompt": row}) + "\n" for row in rows))
+    runs = (
+        f"runs=[{{name: a}}, {{name: b, set: {{prompts.path: {tmp_path}/long.jsonl}}}}, "
+        "{name: c, set: {student.path: 'embedded:teacher'}}]"
+    )
+    prompts = f"prompts={{type: dataset, path: {tmp_path}/short.jsonl}}"
+    config = load_experiment("quickstart", [prompts, "method={type: opd}", runs])
+    lines = lines_of(config)
+    assert "prompts looked at 20 of 20 7 of 7 20 of 20" in lines
+    assert "tokens a prompt, mean and most 5, 5 122, 122 5, 5" in lines
+    (models_of,) = (line for line in lines if line.startswith("student teacher"))
+    assert models_of == "student teacher student (c)"
+    weights = [str(line) for line in lines if "model (" in line]
+    assert ["897 KiB" in line for line in weights] == [False, False, True]
+    assert longest_prompt(config) == 122
 
 
 def test_a_plan_says_what_cannot_be_known_here_and_goes_on(

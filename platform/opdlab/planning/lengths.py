@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from opdlab.configuration import Experiment
+from opdlab.configuration import Experiment, loader
 from opdlab.modelling import models
 from opdlab.prompts import (
     DatasetSource,
@@ -66,17 +66,37 @@ def assumed(config: Experiment) -> int:
     return getattr(config.prompts, "max_prompt_tokens", None) or ASSUMED
 
 
-def prompt_lengths(config: Experiment) -> Lengths:
-    """Tokens of the first prompts, and of the longest ones of a dataset."""
-    tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
-    prompts = open_prompts(config.prompts, tokenizer, config.seed, config.evaluation.benchmarks)
+def longest_prompt(config: Experiment) -> int:
+    """Tokens of the longest prompt that was seen, over all runs."""
+    return max(one.most for one in prompt_lengths(loader.variants(config)).values())
+
+
+def prompt_lengths(runs: Sequence[tuple[str, Experiment]]) -> dict[str, Lengths]:
+    """What each run will ask, by its name; prompts that several ask are read once."""
+    read: list[tuple[Experiment, Lengths]] = []
+    found: dict[str, Lengths] = {}
+    for name, run in runs:
+        shared = (lengths for other, lengths in read if _asks_the_same(run, other))
+        found[name] = next(shared, None) or _read(run)
+        read.append((run, found[name]))
+    return found
+
+
+def _asks_the_same(run: Experiment, other: Experiment) -> bool:
+    return (run.prompts, run.seed, run.student) == (other.prompts, other.seed, other.student)
+
+
+def _read(run: Experiment) -> Lengths:
+    """Of the first prompts, and of the longest ones of a dataset."""
+    tokenizer = models.load_tokenizer(run.student.path, run.student.revision)
+    prompts = open_prompts(run.prompts, tokenizer, run.seed, run.evaluation.benchmarks)
     count = min(PROMPTS_READ, prompts.count or PROMPTS_READ)
     return Lengths(
         [len(prompts.prompt(index).tokens) for index in range(count)],
         prompts.longest(LONGEST_READ) if isinstance(prompts, DatasetSource) else [],
         prompts.count,
         prompts.unknown(),
-        _remarks(config, tokenizer),
+        _remarks(run, tokenizer),
     )
 
 

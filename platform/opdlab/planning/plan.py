@@ -14,12 +14,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from opdlab.configuration import Evaluation, Experiment, Pretraining, documents, loader, repeats
+from opdlab.configuration import (
+    Evaluation,
+    Experiment,
+    Model,
+    Pretraining,
+    documents,
+    loader,
+    repeats,
+)
 from opdlab.console import BOLD, END, YELLOW, console
 from opdlab.errors import ConfigError, DataError, ModelError, OutOfReachError
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import Footprint, footprint
-from opdlab.planning.lengths import Lengths, assumed, prompt_lengths
+from opdlab.planning.lengths import Lengths, assumed, longest_prompt, prompt_lengths
 from opdlab.planning.memory import by_name, memory
 from opdlab.planning.on_cards import overrides, show_cards
 from opdlab.plugins import posed
@@ -70,8 +78,8 @@ def show_on(asked: Asked, config: Experiment | Pretraining) -> None:
     """
     if isinstance(config, Pretraining):
         raise ConfigError("--gpu: a pretraining makes a small model; its plan needs no card")
-    lengths, _ = _known(lambda: prompt_lengths(config))
-    longest = lengths.most if lengths else assumed(config)
+    seen, _ = _known(lambda: longest_prompt(config))
+    longest = seen or assumed(config)
     if asked.apply:
         typer.echo(overrides(config, longest, asked.card, asked.count))
         return
@@ -81,7 +89,7 @@ def show_on(asked: Asked, config: Experiment | Pretraining) -> None:
         raise ConfigError("--gpu: without the models' shapes there is nothing to plan")
     console.print(f"{BOLD}Models{END}")
     console.print(_models_table(sizes))
-    why = "" if lengths else " (assumed: the prompts, or the student's tokenizer, are not here)"
+    why = "" if seen else " (assumed: the prompts, or the student's tokenizer, are not here)"
     console.print(f"longest prompt: {longest:,} tokens{why}")
     show_cards(config, longest, asked.card, asked.count, asked.price, console)
 
@@ -98,15 +106,15 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
         return
     runs = loader.variants(config)
     sizes, why = _known(lambda: _sizes(config))
-    lengths, again = _known(lambda: prompt_lengths(config))
-    _show_settings(config, to)
-    trials: list[Experiment] = []
     sweep = sweep_of(config)
+    trials = outermost(config, sweep) if sweep else []
+    worked = [*runs, *(("a trial with the most tokens a step", one) for one in _largest(trials))]
+    lengths, again = _known(lambda: prompt_lengths(worked))
+    _show_settings(config, to)
     if sweep is None:
         to.print(f"\n{BOLD}Runs{END}, one after the other")
         to.print(_runs_table(config))
     else:
-        trials = outermost(config, sweep)
         to.print(f"\n{BOLD}Sweep{END}, whose trials are each the experiment with other values")
         to.print(_sweep_table(config, sweep, trials))
     to.print(f"\n{BOLD}Models{END}")
@@ -115,28 +123,33 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
         to.print(_models_table(sizes))
     to.print("" if again.partition(f"{END} ")[2].strip() in why else again, end="")
     to.print(f"\n{BOLD}Work, memory of a device (estimated), teacher{END}")
-    worked = [*runs, *(("a trial with the most tokens a step", one) for one in _largest(trials))]
     for first in range(0, len(worked), RUNS_ABREAST):
         to.print(_runs_compared(worked[first : first + RUNS_ABREAST], lengths, sizes is not None))
-    if lengths is not None and lengths.unknown.bad_tokens:
-        to.print(f"{YELLOW}prompts:{END} {lengths.unknown}")
+    remarks = _remarks(lengths or {})
+    for said in remarks["unknown"]:
+        to.print(f"{YELLOW}prompts:{END} {said}")
     if any(run.method.group for _, run in worked):
         to.print(COST)
     to.print(TIME)
-    if lengths is not None:
-        for said in lengths.remarks:
-            to.print(f"{YELLOW}prompts:{END} {said}")
+    for said in remarks["rows"]:
+        to.print(f"{YELLOW}prompts:{END} {said}")
     to.print(f"\n{BOLD}Evaluation{END}")
     trainings = [(one.name, one.config) for one in repeats(runs)]
     names = [name for name, _ in trainings]
     to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
     to.print(f"\n{BOLD}Written{END}")
-    student = sizes["student"] if sizes else None
     to.print(
-        _sweep_files(config, sweep, student, trials)
+        _sweep_files(config, sweep, sizes["student"] if sizes else None, trials)
         if sweep
-        else _files_table(config, trainings, student)
+        else _files_table(config, trainings, sizes is not None)
     )
+
+
+def _remarks(lengths: Mapping[str, Lengths]) -> dict[str, list[str]]:
+    """What is to be said of the prompts of all runs, each once."""
+    unknown = [str(one.unknown) for one in lengths.values() if one.unknown.bad_tokens]
+    rows = [said for one in lengths.values() for said in one.remarks]
+    return {"unknown": list(dict.fromkeys(unknown)), "rows": list(dict.fromkeys(rows))}
 
 
 def _show_settings(config: Experiment | Pretraining, to: Console) -> None:
@@ -156,9 +169,11 @@ def _known(find: Callable[[], Found]) -> tuple[Found | None, str]:
 
 
 def _sizes(config: Experiment) -> dict[str, Footprint]:
-    """Of every model, by what it is."""
-    asked = {"student": config.student, "teacher": config.teacher}
-    asked |= {f"teacher of {', '.join(one.domains)}": one for one in config.specialists}
+    """Of every model, by what it is; those of a run that has others by its name as well."""
+    asked = _models(config)
+    for name, run in loader.variants(config):
+        own = _models(run).items()
+        asked |= {f"{what} ({name})": one for what, one in own if one != asked.get(what)}
     sizes, missing, wrong = {}, [], []
     for name, model in asked.items():
         try:
@@ -172,6 +187,11 @@ def _sizes(config: Experiment) -> dict[str, Footprint]:
     if missing:
         raise OutOfReachError("\n".join(dict.fromkeys(missing)))
     return sizes
+
+
+def _models(run: Experiment) -> dict[str, Model]:
+    specialists = {f"teacher of {', '.join(one.domains)}": one for one in run.specialists}
+    return {"student": run.student, "teacher": run.teacher, **specialists}
 
 
 def _runs_table(config: Experiment) -> Table:
@@ -248,19 +268,20 @@ def _models_table(sizes: Mapping[str, Footprint]) -> Table:
 
 
 def _runs_compared(
-    runs: list[tuple[str, Experiment]], lengths: Lengths | None, sized: bool
+    runs: list[tuple[str, Experiment]], lengths: Mapping[str, Lengths] | None, sized: bool
 ) -> Table:
     """Work of each run; prompts and memory only where data and sizes are known."""
     table = _table("", *(name for name, _ in runs), numbers=len(runs))
     columns = [
         _work(run)
-        | (_memory(run, lengths) if lengths and sized else {})
+        | (_memory(run, lengths[name]) if lengths and sized else {})
         | {quantity: f"{cost:.2f}" for quantity, cost in _teacher(run).items()}
-        for _, run in runs
+        for name, run in runs
     ]
     if lengths:
-        table.add_row("prompts looked at", *(lengths.looked_at(run) for _, run in runs))
-        table.add_row("tokens a prompt, mean and most", *([lengths.mean_and_most] * len(runs)))
+        table.add_row("prompts looked at", *(lengths[name].looked_at(run) for name, run in runs))
+        longest = (lengths[name].mean_and_most for name, _ in runs)
+        table.add_row("tokens a prompt, mean and most", *longest)
     for quantity in reduce(or_, columns):
         table.add_row(quantity, *(column.get(quantity, "-") for column in columns))
     return table
@@ -319,20 +340,19 @@ def _evaluation(settings: Evaluation, who: list[str]) -> Table | str:
     return table
 
 
-def _files_table(
-    config: Experiment, runs: list[tuple[str, Experiment]], student: Footprint | None
-) -> Table:
+def _files_table(config: Experiment, runs: list[tuple[str, Experiment]], sized: bool) -> Table:
     output = Path(config.output)
     folder = next_folder(output, config.name)
     table = _table("where", "what")
     table.add_row(mlflow_store.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
     table.add_row(f"{folder}/{CONFIG}", "the configuration above")
     for name, run in runs:
-        model = f"model ({_size(student.weights)})" if student else "model"
-        last_one = f" (about {_size(3 * student.weights)})" if student else ""
+        weights = footprint(run.student).weights if sized else 0
+        model = f"model ({_size(weights)})" if sized else "model"
+        last_one = f" (about {_size(3 * weights)})" if sized else ""
         what = f"metrics, samples, {model}, last checkpoint{last_one}"
         if copies := run.training.copies:
-            each = f" ({_size(copies * student.weights)} in all)" if student else ""
+            each = f" ({_size(copies * weights)} in all)" if sized else ""
             what += f", {copies:,} copies of the student{each}"
         table.add_row(f"{folder}/{name}/", what)
     for name in config.evaluation.references:

@@ -14,7 +14,7 @@ from opdlab.errors import ConfigError, DataError, OutOfReachError, OutOfRoomErro
 from opdlab.modelling import models
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import footprint
-from opdlab.planning.lengths import assumed, prompt_lengths
+from opdlab.planning.lengths import assumed, longest_prompt
 from opdlab.planning.memory import SAMPLING, SCORING, UPDATING, Site, Step, memory
 from opdlab.planning.proposal import as_written, proposed
 from opdlab.training import ranks
@@ -51,7 +51,7 @@ def require_room(name: str, overrides: Sequence[str]) -> None:
         runs = [run for _, run in loader.variants(experiment)]
         if max(_roughly(run, assumed(run)) for run in runs) < _SMALL * card.memory:
             return
-        longest = prompt_lengths(experiment).most
+        longest = longest_prompt(experiment)
         written = as_written(experiment, longest, card, None)
         if written.fits:
             return
@@ -98,7 +98,7 @@ def explaining(name: str, overrides: Sequence[str]) -> Iterator[None]:
 
 def _foreseen(experiment: Experiment, phase: str) -> str:
     """Of the run that needs most in a phase."""
-    longest = prompt_lengths(experiment).most
+    longest = longest_prompt(experiment)
     runs = dict(loader.variants(experiment))
     found = {name: _needed(run, longest, phase) for name, run in runs.items()}
     run = max(found, key=lambda name: found[name])
