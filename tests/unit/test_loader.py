@@ -1,6 +1,7 @@
 """Experiment files: what is accepted, what is said about what is not, and what is saved."""
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from opdlab.configuration import documents
 from opdlab.configuration.config import Experiment
+from opdlab.configuration.explain import capped
 from opdlab.configuration.loader import (
     json_schema,
     load,
@@ -255,6 +257,7 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, message: str):
         ("!!map x", "!!map is no type of a single value"),
         ("!!str [x]", "!!str is no type of a mapping or list"),
         ("{!!int x: 1}", "'x' is no !!int"),
+        ("1" * 26, "a number of 26 digits is more than any key takes"),
         ("1" * 5000, "a number of 5,000 digits is more than any key takes"),
         ("0x" + "f" * 5000, "a number of 5,002 digits is more than any key takes"),
         ("[" * 3000 + "]" * 3000, "no YAML: more than 100 levels inside each other"),
@@ -265,7 +268,46 @@ def test_what_no_key_can_hold_is_told_with_its_line(value: str, message: str):
     (fault,) = refusal(f"{BASE}description: {value}\n")
     assert fault.startswith(f"x.yaml:{BASE.count(chr(10)) + 1}: {message}")
     (fault,) = refusal(BASE, f"description={value}")
-    assert fault.startswith(f"command line: description={value}: {message}")
+    assert fault.startswith(f"command line: description={value[:20]}")
+    assert f": {message}" in fault
+    assert len(fault) < 300
+
+
+LONGEST = "".join(chr(ord("a") + n % 26) for n in range(10_000))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "name: {long}",
+        "name: a b {long}",
+        "seed: {long}",
+        "seed: '{long} and more'",
+        "method: {{type: {long}}}",
+        "method: {{type: lgr, {long}: 1}}",
+        "training: {{steps: 3, normalisation: {long}}}",
+        "{long}: 1",
+        "runs: [{{name: {long}}}, {{name: {long}}}]",
+        "runs: [{{name: a, set: {{{long}: 1}}}}]",
+        "teacher: {{path: x, {long}: 1}}",
+        "rollout: {{type: openai, url: {long}}}",
+        "{long}: 1\n{long}: 2",
+        "sweep: {{space: {{{long}: {{type: int, low: 1, high: 2}}}}, trials: 2}}",
+        "description: {{{long}: 1",
+    ],
+)
+def test_a_value_that_is_too_long_is_not_repeated_whole(written: str):
+    key = written.partition(":")[0]
+    rest = re.sub(rf"^{key}:.*\n( .*\n)*", "", BASE, flags=re.MULTILINE)
+    for fault in refusal(f"{rest}{written.format(long=LONGEST)}\n"):
+        assert len(fault) < 1300
+        assert fault.startswith("x.yaml:")
+
+
+def test_the_ends_of_a_fault_that_is_too_long_are_told():
+    told = capped("a" * 5000 + "b" * 5000)
+    assert told == "a" * 800 + " ... (8,800 characters) ... " + "b" * 400
+    assert capped("c" * 1200) == "c" * 1200
 
 
 def test_aliases_that_repeat_each_other_end_in_words():

@@ -27,14 +27,15 @@ DEEPEST = 100
 """Levels of mappings and lists inside each other; Python's own stack holds a few times as many."""
 MOST_VALUES = 100_000
 """Values of a document, with those that aliases repeat."""
-MOST_DIGITS = 1000
-"""Of a whole number; from 4,300 on Python refuses to read or write one."""
+MOST_DIGITS = 25
+"""Of a whole number; seeds have up to 19, and a few hundred are more than a float holds."""
 
 WRITTEN = "# Written by opdlab; the last line is `...`\n"
 END = "...\n"
 """First and last line of what opdlab writes: a part of YAML is YAML as well."""
 
-SHOWN = 40  # characters of a value in a message
+LONG, SHOWN = 200, 40
+"""Characters of a text from which on a message cuts it, and of what it then shows."""
 
 _TAG = "tag:yaml.org,2002:"
 _INT = r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+"
@@ -223,6 +224,11 @@ def _said(error: yaml.YAMLError, text: str) -> str:
     return f"{mark.line + 1 if mark else 1}: no YAML: {words}{hint}"
 
 
+def short(text: str) -> str:
+    """The beginning of a text that is too long for a message."""
+    return text if len(text) <= LONG else f"{text[:SHOWN]}... ({len(text):,} characters)"
+
+
 def _code(character: str | int) -> str:
     return f"U+{character if isinstance(character, int) else ord(character):04X}"
 
@@ -262,7 +268,7 @@ def _key_faults(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
         if not isinstance(key, yaml.ScalarNode):
             continue  # PyYAML refuses it
         if key.value in seen:
-            yield line, f"key {key.value} stands twice, first in line {seen[key.value]}"
+            yield line, f"key {short(key.value)} stands twice, first in line {seen[key.value]}"
         seen.setdefault(key.value, line)
         if fault := _no_plain_value(key):
             yield line, fault
@@ -282,7 +288,7 @@ def _no_plain_value(node: yaml.Node) -> str:
         return "" if node.tag == _TAG + kind else f"{tag} is no type of a mapping or list"
     if node.tag in (f"{_TAG}map", f"{_TAG}seq"):
         return f"{tag} is no type of a single value"
-    shown = node.value if len(node.value) <= SHOWN else f"{node.value[:SHOWN]}..."
+    shown = short(node.value)
     if node.tag == f"{_TAG}int" and len(node.value) > MOST_DIGITS:
         return f"a number of {len(node.value):,} digits is more than any key takes"
     forms = [node.tag] if node.tag != f"{_TAG}float" else [node.tag, f"{_TAG}int"]

@@ -8,12 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from opdlab.configuration.documents import Key
+from opdlab.configuration.documents import LONG, Key, short
 from opdlab.configuration.section import MOVED
 
 Path = tuple[Key, ...]
 Found = tuple[Path, str]
 """A place in the configuration and the message about it."""
+
+ENDS_SHOWN = 800, 400
+"""Characters of the two ends of a fault that is too long."""
 
 _WANTED = {
     "bool_type": "true or false",
@@ -47,12 +50,12 @@ def faults(error: ValidationError, model: type[BaseModel], data: Any) -> list[Fo
 
 def dotted(path: Sequence[Key]) -> str:
     """A path as it is written on the command line: `evaluation.benchmarks.0.level`."""
-    return ".".join(str(key) for key in path)
+    return ".".join(short(str(key)) for key in path)
 
 
 def close(word: str, known: Sequence[str], prefix: str = "") -> str:
     """` Did you mean ...?`, or nothing where no known word is near."""
-    match = difflib.get_close_matches(word, known, 1)
+    match = difflib.get_close_matches(word, known, 1) if len(word) <= LONG else []
     return f" Did you mean {prefix}{match[0]}?" if match else ""
 
 
@@ -227,6 +230,15 @@ def _is_group(value: Any) -> bool:
     return isinstance(value, (dict, list))
 
 
+def capped(fault: str) -> str:
+    """A fault without the midst of what is too long to be read, whoever repeats it."""
+    if len(fault) <= sum(ENDS_SHOWN):
+        return fault
+    first, last = ENDS_SHOWN
+    left = len(fault) - first - last
+    return f"{fault[:first]} ... ({left:,} characters) ... {fault[-last:]}"
+
+
 def show(value: Any) -> str:
     """A value as messages show it."""
     if isinstance(value, dict):
@@ -237,7 +249,7 @@ def show(value: Any) -> str:
         return "empty"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"'{value}'" if isinstance(value, str) else str(value)
+    return f"'{short(value)}'" if isinstance(value, str) else str(value)
 
 
 def _number(limit: float) -> str:

@@ -43,6 +43,14 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment 
     Raises:
         ConfigError: every fault, one a line: file, line, key, and the key that was likely meant.
     """
+    try:
+        return _load(name_or_path, overrides)
+    except ConfigError as error:
+        told = "\n".join(map(explain.capped, str(error).split("\n")))
+        raise (error if told == str(error) else ConfigError(told)) from error.__cause__
+
+
+def _load(name_or_path: str | Path, overrides: Sequence[str]) -> Experiment | Pretraining:
     path = find(str(name_or_path))
     document = documents.read(path, _shown(path))
     if document.data is None:
@@ -205,7 +213,7 @@ def _override(source: Source, overrides: Sequence[str]) -> Source:
                 raise ValueError(f"{later[0]} would replace it; write {key} after it")
             moved[assign(data, key, documents.value(text))] = _LINE
         except ValueError as error:
-            faults.append(f"{_LINE}: {override}: {error}")
+            faults.append(f"{_LINE}: {documents.short(override)}: {error}")
     if faults:
         raise ConfigError("\n".join(faults))
     return Source(data, source.document, moved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from random import Random
@@ -14,6 +15,8 @@ from opdlab.configuration import Section
 Scalar = bool | int | float | str
 PARTS = 8  # of a range, between which values are tried when the file is checked
 RANDOM_TRIES = 16
+MOST_STEPS = 2**53
+"""Of a range, and the largest whole number in one: samplers and databases reckon in floating point."""
 SAME_STEP = 1e-6
 """How far from a step of a range, in steps, a number still is that step: it may be rounded differently."""
 
@@ -23,11 +26,11 @@ class IntRange(Section):
 
     type: Literal["int"]
     """Whole numbers of a range."""
-    low: int
+    low: int = Field(ge=-MOST_STEPS, le=MOST_STEPS)
     """Smallest value."""
-    high: int
+    high: int = Field(ge=-MOST_STEPS, le=MOST_STEPS)
     """Largest value."""
-    step: int = Field(default=1, ge=1)
+    step: int = Field(default=1, ge=1, le=MOST_STEPS)
     """Distance between neighbours."""
     log: bool = False
     """Search on a logarithmic scale."""
@@ -92,6 +95,13 @@ class FloatRange(Section):
         _check_range(self.low, self.high, self.log)
         if self.log and self.step is not None:
             raise ValueError("step and log exclude each other; leave step out")
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(f"from low ({self.low:g}) to high ({self.high:g}) is too far")
+        if self.step is not None and (self.high - self.low) / self.step > MOST_STEPS:
+            raise ValueError(
+                f"step ({self.step:g}) is so small that neighbours are not told apart; leave it out, and "
+                "every number counts"
+            )
         return self
 
     @property
