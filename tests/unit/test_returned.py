@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from spoilt import spoilt
@@ -47,6 +48,8 @@ class Broken(OPD):
             "no candidates": {"candidates": None},
             "metric": {"metrics": {"all": found.advantage[:, None]}},
             "metric's name": {"metrics": {"all $": 1.0}},
+            "meta": {"advantage": found.advantage.to("meta")},
+            "sparse": {"advantage": found.advantage.to_sparse()},
             "nan": {"advantage": found.advantage * torch.nan},
             "others' tokens": {"token": found.token + 1},
         }
@@ -91,6 +94,8 @@ class Broken(OPD):
         ("beyond", r"Broken.questions: candidates: 100\d is no token; tokens are from 0 to 3"),
         ("below", r"Broken.questions: candidates: -99\d is no token"),
         ("no full", r"Broken.questions: full is None, wanted bool"),
+        ("meta", r"Broken.supervise: advantage: found .* without values \(device meta\), wanted"),
+        ("sparse", r"Broken.supervise: advantage: found .* in the layout sparse_coo, wanted"),
         ("metric's name", r"Broken.supervise: 'all \$' is no name of a metric"),
         ("nan", r"Broken.supervise: advantage is NaN at \d+ of \d+ tokens, token 0 first"),
         ("others' tokens", r"Broken.supervise: token holds others than the sampled ones"),
@@ -110,6 +115,51 @@ def test_a_slip_of_a_method_names_method_function_found_and_wanted(slip: str, wo
     with pytest.raises(PluginError, match=words) as caught:
         examine(Broken(slip=slip))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "0.5",
+        [0.5],
+        10**400,
+        np.ones(3),
+        torch.ones(3, 1),
+        torch.ones(3, dtype=torch.complex64),
+        torch.ones(3).to_sparse(),
+        torch.ones(3, device="meta"),
+    ],
+    ids=lambda value: returned.kind_of(value).replace(" ", "_"),
+)
+def test_what_is_no_number_is_no_metric(value) -> None:
+    with pytest.raises(PluginError, match=r"M.supervise: metric 'mine' is a|None, wanted one"):
+        returned._check_metrics("M.supervise", {"mine": value})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1, True, 0.5, np.float32(1), np.array(2.0), torch.ones(()), torch.ones(3), torch.ones(0)],
+)
+def test_numbers_of_every_library_are_metrics(value) -> None:
+    returned._check_metrics("M.supervise", {"mine": value, "own/part": value, "step_size": value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "step",
+        "time",
+        "seconds/update",
+        "fidelity/t0000-0015",
+        "math/short/mean_at_8",
+        "pass_at_2_low",
+    ],
+)
+def test_a_metric_with_the_name_of_an_own_one_is_refused(name: str) -> None:
+    """It would be lost, or stand in the place of a score that trials are pruned by."""
+    with pytest.raises(PluginError, match="opdlab measures itself"):
+        returned._check_metrics("M.supervise", {name: 1.0})
 
 
 def test_a_method_that_needs_the_whole_distribution_must_ask_for_it() -> None:

@@ -25,6 +25,8 @@ from opdlab.shapes import Tensor
 
 MEASURES = ("max_prob", "sampled_prob", "entropy", "perplexity")
 METRIC = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
+RESERVED = re.compile(r"(step|time)|seconds/.*|.*/t\d+-\d+|.*(mean|pass|maj)_at_\d+(_low|_high)?")
+"""Names of a step's own numbers, parts, bins of positions and scores of benchmarks."""
 SMALL = 1e-3  # of a log-probability above 0, by rounding
 INDEPENDENT = 1e-3
 """Largest difference of a token's loss, in nats, between a batch and a piece of it; rounding is less."""
@@ -163,11 +165,33 @@ def _check_metrics(where: str, metrics: Any) -> None:
             raise PluginError(
                 f"{where}: {name!r} is no name of a metric; take letters, digits and _ - . / alone"
             )
-        if not isinstance(value, int | float) and getattr(value, "ndim", 2) > 1:
+        if RESERVED.fullmatch(name):
+            raise PluginError(
+                f"{where}: {name!r} is the name of something that opdlab measures itself; take another"
+            )
+        if not _is_metric(value):
             raise PluginError(
                 f"{where}: metric {name!r} is {kind_of(value)}, wanted one number, or one for each "
                 "token or answer"
             )
+
+
+def _is_metric(value: Any) -> bool:
+    """Whether it is a number, or a plain tensor of numbers that are averaged."""
+    if isinstance(value, Tensor):
+        return value.ndim <= 1 and not value.is_complex() and _is_plain(value)
+    if not isinstance(value, int | float) and getattr(value, "ndim", 1) != 0:
+        return False
+    try:
+        float(value)
+    except (OverflowError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether its numbers lie in memory, one beside the other."""
+    return value.layout == torch.strided and not value.is_meta
 
 
 class TokenLoss:
@@ -320,6 +344,7 @@ def _shaped(where: str, found: Any, wanted: tuple[int | None, ...], integer: boo
         and found.dim() == len(wanted)
         and all(n is None or n == m for n, m in zip(wanted, found.shape, strict=True))
         and found.is_floating_point() != integer
+        and _is_plain(found)
     )
     if not fits:
         raise PluginError(
@@ -331,5 +356,10 @@ def kind_of(found: Any) -> str:
     """What something is, in words."""
     if isinstance(found, Tensor):
         size = ", ".join(map(str, found.shape))
-        return f"a tensor of shape [{size}] of {str(found.dtype).removeprefix('torch.')}"
+        kind = str(found.dtype).removeprefix("torch.")
+        if found.is_meta:
+            kind += " without values (device meta)"
+        elif found.layout != torch.strided:
+            kind += f" in the layout {str(found.layout).removeprefix('torch.')}"
+        return f"a tensor of shape [{size}] of {kind}"
     return "None" if found is None else f"a {type(found).__name__}"
