@@ -61,11 +61,15 @@ class Posed(Evaluator):
 
     @property
     def benchmark(self) -> Any:
-        return {"no name": None, "blank": " "}.get(self.slip, "posed")
+        return {"no name": None, "blank": " ", "half name": "a\ud800"}.get(self.slip, "posed")
 
     @property
     def grader_version(self) -> Any:
         return {"version": 1}.get(self.slip, "1")
+
+    @property
+    def graded_at_once(self) -> Any:
+        return {"none at once": 0, "no count": None, "half count": 0.5}.get(self.slip, 5)
 
     def problems(self) -> Any:
         good = GOOD
@@ -105,6 +109,10 @@ class Posed(Evaluator):
     [
         ("no name", "Posed.benchmark is None, wanted text that is not empty"),
         ("blank", "Posed.benchmark is ' ', wanted text"),
+        ("half name", r"Posed.benchmark is 'a.ud800', wanted text without half characters"),
+        ("none at once", "Posed.graded_at_once is 0, wanted a whole number of 1 or more"),
+        ("no count", "Posed.graded_at_once is None, wanted a whole number"),
+        ("half count", "Posed.graded_at_once is 0.5, wanted a whole number"),
         ("version", "Posed.grader_version is 1, wanted text"),
         ("nothing", "Posed.problems returned None, wanted a list of Problem"),
         ("generator", "Posed.problems returned a generator, wanted a list"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,15 @@ from pydantic import TypeAdapter
 
 from opdlab.configuration.loader import load_experiment
 from opdlab.configuration.posing import AnyGrader
-from opdlab.errors import ConfigError, MissingDataError
+from opdlab.configuration.prompt_settings import DatasetPrompts
+from opdlab.datafiles import RowError
+from opdlab.errors import ConfigError, MissingDataError, PluginError
 from opdlab.plugins import registry as plugins
 from opdlab.plugins.grader import Grader
 from opdlab.plugins.verdicts import verdicts_on
+from opdlab.prompts.rows import Reader
 from opdlab.records import Problem, Verdict
+from opdlab_evaluators.benchmarks.dataset import DatasetBenchmark
 from opdlab_evaluators.graders import evaluate_metric
 
 
@@ -222,6 +229,45 @@ def test_a_grader_that_fails_is_no_wrong_answer() -> None:
     (verdict,) = verdicts_on(Failing(), [(Problem("mine", "1", "?", "1"), "1")])
     assert verdict.status == "grader_error"
     assert "no" in verdict.reason
+
+
+@dataclass(frozen=True)
+class Slipping(Failing):
+    """A grader with one slip beside its verdicts."""
+
+    slip: str = ""
+
+    @property
+    def version(self) -> Any:
+        return None if self.slip == "version" else "1"
+
+    def gold(self, value: Any) -> Any:
+        if self.slip == "exit":
+            sys.exit(2)
+        return {"raises": lambda: 1 / 0, "nan": lambda: math.nan}.get(self.slip, lambda: value)()
+
+    def require(self) -> None:
+        if self.slip == "require":
+            raise KeyError("oops")
+
+
+@pytest.mark.parametrize(
+    ("slip", "words"),
+    [
+        ("exit", r"Slipping.gold failed: SystemExit: 2 .test_graders.py, line \d+"),
+        ("raises", r"Slipping.gold failed: ZeroDivisionError: .*test_graders.py, line \d+"),
+        ("nan", "no answer that can be graded in column 'a' .*JSON compliant"),
+        ("require", r"Slipping.require failed: KeyError: 'oops' .test_graders.py, line \d+"),
+    ],
+)
+def test_a_slip_of_a_grader_names_it_wherever_it_is_used(slip: str, words: str) -> None:
+    """`sys.exit` in one ended the command without a word, anything else in a traceback."""
+    columns = {"path": "p.jsonl", "column": "q", "answer_column": "a", "grader": Slipping(slip)}
+    benchmark = DatasetBenchmark(name="own", **columns)
+    for reader in (Reader(DatasetPrompts(type="dataset", **columns)), benchmark.reader()):
+        with pytest.raises((PluginError, RowError), match=words):  # noqa: PT012 - one of them raises
+            reader.asked({"q": "1+2=", "a": "3"})
+            benchmark.require_grader()
 
 
 METRIC = """

@@ -154,7 +154,8 @@ class DatasetBenchmark(Evaluator):
 
     def require_grader(self) -> None:
         if self.judge is not None:
-            self.judge.require()
+            with plugins.said_by(self.judge, "require"):
+                self.judge.require()
 
     def grade(self, problem: Problem, completion: str) -> Verdict:
         if self.judge is None:

@@ -27,7 +27,7 @@ from opdlab.modelling import (
     text_of,
     written,
 )
-from opdlab.plugins import name_of, posed, said_by, verdicts_on
+from opdlab.plugins import declared, name_of, posed, said_by, verdicts_on
 from opdlab.prompts import encode, rendered, require_wording
 from opdlab.records import Generation, Grade, Problem, Rollout, Sample, Verdict
 
@@ -424,6 +424,7 @@ def grade_missing(
     on_graded: Callable[[int], None] | None = None,
 ) -> None:
     """Grade the completions that this grader has not judged yet, or could not for a fault of its own."""
+    declared.evaluator(benchmark)
     problems = {problem.id: problem for problem in benchmark.problems()}
     grader = benchmark.grader_version
     drawn, judged = kept.generations(), kept.grades(grader)

@@ -30,7 +30,7 @@ from opdlab.evaluation.measuring import open_subject
 from opdlab.files import claimed, write_whole
 from opdlab.identity import Owner
 from opdlab.modelling import models
-from opdlab.plugins import Evaluator, Grader
+from opdlab.plugins import Evaluator, Grader, declared, said_by
 from opdlab.prompts import DatasetSource, open_dataset, prepared
 from opdlab.records import Problem, Sample, Verdict
 
@@ -98,12 +98,14 @@ def rate(name: str, overrides: list[str], to: str, count: int) -> None:
     source = opened.source
     grader = source.parts[0].grader
     assert grader is not None  # `_single` has seen to it
-    grader.require()
+    with said_by(grader, "require"):
+        grader.require()
     if target.resolve() in [file.resolve() for file in source.parts[0].data.files]:
         raise ConfigError(f"--to {target}: these are the prompts themselves; give a new name")
     files = _files(prompts)
     _require_lines(files)
     asked = Rated([replace(one, benchmark=NAME) for one in source.problems], grader)
+    declared.evaluator(asked)
     kept = target.with_suffix(".samples")
     kept.mkdir(parents=True, exist_ok=True)
     try:

@@ -76,12 +76,17 @@ def evaluator(found: Evaluator) -> None:
     """Check the names that an evaluator gives to its benchmark and to its grader.
 
     Raises:
-        PluginError: one is no text, or empty.
+        PluginError: one is no text, or empty, or it does not say how many answers are graded at once.
     """
     for name in NAMED:
         value = _said(found, name)
         if not isinstance(value, str) or not value.strip():
             raise _wrong(found, name, value, "text that is not empty")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise _wrong(found, name, value, "text without half characters")
+    at_once = _said(found, "graded_at_once")
+    if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
+        raise _wrong(found, "graded_at_once", at_once, "a whole number of 1 or more")
     for name in ("trains", "explains"):
         with said_by(found, name):
             value = getattr(found, name)()

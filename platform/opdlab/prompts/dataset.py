@@ -13,6 +13,7 @@ import numpy as np
 
 from opdlab.errors import DataError
 from opdlab.modelling import Wording
+from opdlab.plugins import said_by
 from opdlab.prompts.encoding import encode
 from opdlab.prompts.prepared import Prepared
 from opdlab.prompts.source import PromptSource
@@ -170,7 +171,8 @@ class DatasetSource(PromptSource):
     def require_graders(self) -> None:
         for part in self.parts:
             if part.grader is not None:
-                part.grader.require()
+                with said_by(part.grader, "require"):
+                    part.grader.require()
 
 
 def turns_of(prompt: str, messages: str | None) -> Any:

@@ -20,6 +20,7 @@ from opdlab.datafiles import (
     value_at,
     wrap,
 )
+from opdlab.plugins import said_by
 from opdlab.prompts.encoding import plain_text
 
 if TYPE_CHECKING:
@@ -145,12 +146,15 @@ class Reader:
         where = f"in column {self.answer_column!r}"
         if value is None or value is MISSING or (isinstance(value, str) and not value.strip()):
             raise RowError("broken", f"no answer {where}")
-        try:
-            gold = json.dumps(self.grader.gold(value), ensure_ascii=False, sort_keys=True)
-        except (ValueError, TypeError) as error:
-            raise RowError(
-                "broken", f"no answer that can be graded {where} ({error})"[:200]
-            ) from error
+        gold, unfit = "", None
+        with said_by(self.grader, "gold"):
+            try:
+                found = self.grader.gold(value)
+                gold = json.dumps(found, ensure_ascii=False, sort_keys=True, allow_nan=False)
+            except (ValueError, TypeError) as error:
+                unfit = error
+        if unfit is not None:
+            raise RowError("broken", f"no answer that can be graded {where} ({unfit})"[:200])
         if not is_text(gold):
             raise RowError("broken", f"{HALF} {where}")
         return gold

@@ -17,7 +17,7 @@ import numpy as np
 
 from opdlab.errors import DataError
 from opdlab.modelling import Wording, as_wording
-from opdlab.plugins import posed
+from opdlab.plugins import posed, said_by
 from opdlab.prompts.encoding import encode, messages_of, plain_text
 from opdlab.prompts.unknown import LOOKED_AT, Unknown, unknown
 from opdlab.records import Problem, Prompt
@@ -160,7 +160,8 @@ class ProblemSource(PromptSource):
 
     def require_graders(self) -> None:
         for source in self.sources:
-            source.require_grader()
+            with said_by(source, "require_grader"):
+                source.require_grader()
 
 
 def sha256_of(listed: Iterable[Any]) -> str:
