@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -78,5 +79,24 @@ def test_a_run_without_its_model_says_who_trains_it(tmp_path: Path) -> None:
     assert "--resume" in unfinished(run)
     with claimed(run.parent), pytest.raises(ModelError, match=f"process {os.getpid()} on .* has"):
         models.locate(str(run), None)
+    (run.parent / "trial.json").write_text("{}")
+    # A sweep has no such option.
+    assert unfinished(run).endswith("go on by the command that began it")
     (run / "model").mkdir()
     assert unfinished(run) == ""
+
+
+def test_a_patient_process_holds_a_folder_when_it_is_free(tmp_path: Path) -> None:
+    held, entered = FileLock(tmp_path / LOCK), threading.Event()
+
+    def wait() -> None:
+        with claimed(tmp_path, patient=True):
+            entered.set()
+
+    held.acquire()
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert not entered.is_set()
+    held.release()
+    waiting.join(30)
+    assert entered.is_set()

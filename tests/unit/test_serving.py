@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from opdlab.configuration.loader import load_experiment
 from opdlab.errors import ConfigError, PeerError, ServerError
+from opdlab.evaluation.measuring import evaluate_command
 from opdlab.modelling import models
 from opdlab.peers import failing_together
 from opdlab.records import Rollout
@@ -359,6 +360,28 @@ def test_a_server_that_answers_others_is_not_given_up(vllm: TokenServer) -> None
 def test_a_url_without_http_is_refused_at_load(url: str):
     with pytest.raises(ConfigError, match=r"rollout.url begins with http:// or https://"):
         load_experiment("quickstart", ["rollout.type=openai", f"rollout.url='{url}'"])
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://", "url has no host, or no number as its port"),
+        ("http:///v1", "url has no host"),
+        ("http://host:port/v1", "url has no host, or no number as its port"),
+        ("http://host:99999/v1", "url has no host, or no number as its port"),
+        ("http://a host/v1", "url has no host"),
+        (
+            "http://host/v1/completions/",
+            "url ends where OpenAI's API begins: leave /completions out",
+        ),
+        ("http://host/v1/models", "url ends where .* leave /models out"),
+    ],
+)
+def test_a_url_that_no_server_can_have_is_refused_at_load(url: str, words: str):
+    with pytest.raises(ConfigError, match=rf"rollout.{words}"):
+        load_experiment("quickstart", ["rollout.type=openai", f"rollout.url='{url}'"])
+    with pytest.raises(ConfigError, match=rf"--server .*: the .*{words[4:]}"):
+        evaluate_command("quickstart", "embedded:student", [], url)
 
 
 @pytest.mark.parametrize("end", ["/", "//", "/#top", " ", "/?version=1"])

@@ -31,7 +31,7 @@ from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.plugins import posed
 from opdlab.records import Sample
-from opdlab.serving import OpenAIEngine, same_way
+from opdlab.serving import OpenAIEngine, same_way, unreadable
 from opdlab.tracking import Tracker, mlflow_store
 
 
@@ -88,10 +88,8 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     config = loader.load_experiment(name, overrides)
     if not config.evaluation.benchmarks:
         raise ConfigError(f"{name} has no evaluation.benchmarks, so there is nothing to measure")
-    if server is not None and not server.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"--server {credentials.cut(server)}: an address begins with http:// or https://, such as http://localhost:8000/v1"
-        )
+    if server is not None and (fault := unreadable(credentials.cut(server))):
+        raise ConfigError(f"--server {credentials.cut(server)}: the url {fault}")
     evaluation.require(config.evaluation.benchmarks)
     models.use_threads(config.training.threads)
     path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model

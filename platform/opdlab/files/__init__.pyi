@@ -2,6 +2,7 @@ from . import metrics_file as metrics_file, shipped as shipped
 from .claim import (
     LOCK as LOCK,
     OWNER as OWNER,
+    TRIAL as TRIAL,
     claimed as claimed,
     unfinished as unfinished,
 )

@@ -19,18 +19,23 @@ from opdlab.files.whole_files import read_json, write_whole
 
 LOCK = ".process.lock"
 OWNER = ".process.json"
+TRIAL = "trial.json"
+"""In the folder of a sweep's trial: which one it is."""
 BEGUN = ("config.yaml", "pretraining.yaml", METRICS)
 """Files of a run that has begun, whichever kind it is."""
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, patient: bool = False) -> Iterator[None]:
     """Hold a folder for this process; the system frees it however the process ends.
+
+    Args:
+        patient: wait for another process that works there.
 
     Raises:
         ResumeError: another process works there; the message names it.
     """
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=-1 if patient else 0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -67,7 +72,8 @@ def unfinished(run: Path) -> str:
     if not is_run or (run / "model").is_dir():
         return ""
     holders = [_owner(one) for one in (run, run.parent) if (one / OWNER).is_file()]
-    remedy = "go on by the command that began it and --resume"
+    trial = (run.parent / TRIAL).is_file()
+    remedy = "go on by the command that began it" + ("" if trial else " and --resume")
     # Nothing is known of a name that a killed process left.
     if holders and holders[0].startswith("process"):
         remedy = f"wait until {holders[0]} has ended, which works there"

@@ -1,4 +1,9 @@
-from .client import Access as Access, Client as Client, check_access as check_access
+from .client import (
+    Access as Access,
+    Client as Client,
+    check_access as check_access,
+    unreadable as unreadable,
+)
 from .dialect import (
     TOKEN_SERVERS as TOKEN_SERVERS,
     Draw as Draw,

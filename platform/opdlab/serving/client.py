@@ -76,8 +76,8 @@ def check_access(url: str, key_variable: str) -> str:
     Raises:
         ValueError: it is none, or the key stands where its variable should.
     """
-    if not url.strip().startswith(("http://", "https://")):
-        raise ValueError("url begins with http:// or https://, such as http://localhost:8000/v1")
+    if fault := unreadable(credentials.cut(url)):
+        raise ValueError(f"url {fault}")
     # A key that was written here by mistake must not be repeated, let alone saved.
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key_variable):
         raise ValueError(
@@ -85,6 +85,24 @@ def check_access(url: str, key_variable: str) -> str:
             "holds the key; the key itself does not belong here"
         )
     return credentials.cut(url)
+
+
+def unreadable(url: str) -> str:
+    """Why an address is none of OpenAI's API; empty where it is one."""
+    if not url.strip().startswith(("http://", "https://")):
+        return "begins with http:// or https://, such as http://localhost:8000/v1"
+    nowhere = "has no host, or no number as its port; write it such as http://localhost:8000/v1"
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        return nowhere
+    if not parts.hostname or " " in parts.netloc or port == 0:
+        return nowhere
+    for path in ("/completions", "/models"):
+        if parts.path.rstrip("/").endswith(path):
+            return f"ends where OpenAI's API begins: leave {path} out"
+    return ""
 
 
 def join_url(base: str, path: str) -> str:

@@ -16,6 +16,7 @@ from opdlab.errors import DataError
 from opdlab.evaluation import comparison, headline
 from opdlab.files import (
     PARTS,
+    TRIAL,
     damaged,
     is_bin,
     is_there,
@@ -28,7 +29,7 @@ from opdlab.identity import Execution
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
-CHOSEN = "trial.json"
+CHOSEN = TRIAL
 
 
 @final

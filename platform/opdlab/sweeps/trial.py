@@ -12,8 +12,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from filelock import FileLock
-
 from opdlab import tracking
 from opdlab.configuration import Experiment, loader
 from opdlab.console import Stopped, StopRequest, quieten, shown
@@ -27,7 +25,7 @@ from opdlab.errors import (
     TrackingError,
     of_the_disk,
 )
-from opdlab.files import metrics_file
+from opdlab.files import claimed, metrics_file
 from opdlab.modelling import models
 from opdlab.sweeps.outcome import Outcome, Part, read_stop, run_metrics
 from opdlab.tracking import mlflow_store
@@ -151,26 +149,26 @@ def main() -> None:
     """Entry of the process."""
     folder, sweep_run = Path(sys.argv[1]), sys.argv[2]
     quieten()
-    # The process of a worker that died may need a moment to die as well.
-    with FileLock(folder / ".process.lock"):
-        try:
+    try:
+        # The process of a worker that died may need a moment to die as well.
+        with claimed(folder, patient=True):
             if folder.name == "references":
                 run_references(folder, sweep_run)
             else:
                 run_trial(folder, sweep_run)
-        except Stopped as stopped:
-            raise SystemExit(stopped.exit_code) from stopped
-        except TrackingError as error:
-            print(shown(str(error)), file=sys.stderr)
-            raise SystemExit(TRY_LATER) from error
-        except (DataError, ResumeError, StorageError) as error:
-            print(shown(" ".join(str(error).split())), file=sys.stderr)
-            raise SystemExit(HOPELESS) from error
-        except OSError as error:
-            if not error.filename:
-                raise
-            print(shown(of_the_disk(error)), file=sys.stderr)
-            raise SystemExit(HOPELESS) from error
+    except Stopped as stopped:
+        raise SystemExit(stopped.exit_code) from stopped
+    except TrackingError as error:
+        print(shown(str(error)), file=sys.stderr)
+        raise SystemExit(TRY_LATER) from error
+    except (DataError, ResumeError, StorageError) as error:
+        print(shown(" ".join(str(error).split())), file=sys.stderr)
+        raise SystemExit(HOPELESS) from error
+    except OSError as error:
+        if not error.filename:
+            raise
+        print(shown(of_the_disk(error)), file=sys.stderr)
+        raise SystemExit(HOPELESS) from error
 
 
 if __name__ == "__main__":
