@@ -520,6 +520,29 @@ def test_a_horizon_beyond_what_was_seen_moved_by_that_much_or_more() -> None:
     assert ": at least +" in str(decay.horizon_change(before, after, 0.6, seed=0))
 
 
+def steps(places: Sequence[int]) -> Curves:
+    """Problems that the teacher is sure of up to a token each."""
+    position = np.arange(20)
+    sure = np.where(position < np.array(places)[:, None], 1.0, 0.0)
+    return Curves((position + 0.5) / 1000, sure, np.ones_like(sure))
+
+
+@pytest.mark.parametrize("signs", [1, -1])
+def test_p_of_a_moved_horizon_counts_the_replicates_that_did_not_move_so(signs: int) -> None:
+    R = bootstrap.REPLICATES
+    still, further = steps([8] * 9), steps([9] * 9)
+    both = (still, further)[::signs]
+    assert decay.horizon_change(*both, 0.5, seed=0).p == 1 / R  # by a single token
+    assert decay.horizon_change(still, still, 0.5, seed=0).p == 1.0
+    # Four of nine problems move further: where more than half of a replicate are of these, all do.
+    some = (still, steps([9] * 4 + [8] * 5))[::signs]
+    times = bootstrap.resampled(9, 0)
+    moved = times[:, :4].sum(1) / times.sum(1) > 0.5
+    assert not moved[0]  # the first one counts
+    assert 0.2 < (~moved).mean() < 0.9
+    assert decay.horizon_change(*some, 0.5, seed=0).p == min(1.0, 2 * (~moved).sum() / R)
+
+
 def test_two_problems_have_an_interval_and_one_has_none() -> None:
     low, high = decay.over_problems("difference_interval", np.array([0.1, 0.3]))
     assert low < 0.2 < high

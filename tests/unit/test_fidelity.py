@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from opdlab.diagnosis.fidelity import Curves, Shift, effective_horizon, fit, pair_distance, shift
-from opdlab.diagnosis.sigmoid import search, sigmoid
+from opdlab.diagnosis.fidelity import (
+    Curves,
+    Shift,
+    _doubts,
+    effective_horizon,
+    fit,
+    pair_distance,
+    shift,
+)
+from opdlab.diagnosis.sigmoid import ranges, search, sigmoid
 from opdlab.errors import DataError
 
 # arXiv:2605.30833, Table 5: before and after training by OPD; t in thousands of tokens.
@@ -193,3 +201,30 @@ def test_numbers_that_differ_by_rounding_have_no_correlation(noise: float) -> No
     flat = (0.1 + noise * draw.random(3000)).astype(np.float32)
     with pytest.raises(DataError, match="differing log-probabilities"):
         pair_distance(flat, draw.random(3000))
+
+
+def doubts(eps: float, drawn: Any) -> list[str]:
+    """Why a steep curve, of which all else is known well, is not determined."""
+    values = {**STEEP, "eps": eps}
+    spread = np.tile(list(STEEP.values()), (len(drawn), 1))
+    known = {"t_star": (5.9, 6.1)}
+    return _doubts(simulate(STEEP), values, known, spread, drawn, 1.0, STEEP["t_star"])
+
+
+def test_the_noise_of_a_fall_is_that_of_the_difference_between_its_ends() -> None:
+    """What moves both ends together, and what happens between them, makes no fall less certain."""
+    draw = np.random.default_rng(0)
+    drawn = draw.standard_normal((200, len(T)))
+    drawn[:, -1] = drawn[:, 0]
+    assert doubts(1.0, drawn) == []
+    drawn[:, -1] += 0.2 * draw.standard_normal(200)
+    (why,) = doubts(1.0, drawn)
+    assert why.startswith("flat: the fitted curve falls by 0.39")
+    assert why.endswith("standard error of 0.21")
+
+
+def test_a_slope_near_the_sharpest_that_is_looked_for_is_a_step() -> None:
+    sharpest, still = ranges(T)[1], np.zeros((2, len(T)))
+    assert [doubts(share * sharpest, still) for share in (0.97, 0.98)] == [[], []]
+    (why,) = doubts(0.99 * sharpest, still)
+    assert why.startswith("eps is at its upper bound")

@@ -281,6 +281,13 @@ def test_a_mean_that_some_count_of_samples_gives_passes(value):
     assert granularity_ok(value, n=30, k=8)
 
 
+@pytest.mark.parametrize("value", ["12", "13", "62", "63"])
+def test_a_mean_that_lies_between_two_digits_may_be_rounded_either_way(value: str):
+    """1 of 8 is 12.5: by half to even 12, by half up 13."""
+    assert granularity_ok(value, n=8, k=1)
+    assert not granularity_ok(f"{value}.0", n=8, k=1)
+
+
 @pytest.mark.parametrize(("grader", "score"), [("math-4+sympy-1", 0.5), ("math-mine-1", 1.0)])
 def test_somebody_elses_answers_are_not_joined_by_our_rules(grader: str, score: float):
     statuses = {"3": "correct", "0.5": "wrong", r"\frac12": "wrong"}

@@ -176,7 +176,7 @@ def _shared(
     lengths = rollout.prompt_lengths[first]
     of, column = within(lengths)
     # A response's first state follows the last token of its prompt.
-    index = torch.full_like(step, -1)
+    index = torch.empty_like(step)
     index[step > 0] = len(of) + torch.arange(len(rollout.row), device=step.device)
     index[step == 0] = (lengths.cumsum(0) - 1)[prompt]
     return States(
