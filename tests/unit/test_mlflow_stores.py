@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from opdlab.errors import TrackingError
 from opdlab.sweeps.run import send_all
 from opdlab.tracking import mlflow_empty, mlflow_store, session as tracking, unsent
-from opdlab.tracking.mlflow_run import INSTEAD, TAG_LIMIT
+from opdlab.tracking.mlflow_run import INSTEAD, TAG_LIMIT, MlflowRun
 from opdlab.tracking.session import Tracker
 
 
@@ -316,6 +316,26 @@ def test_a_run_that_was_deleted_before_what_it_lacks_is_sent_is_made_again(runs:
     (run,) = tracker.client.search_runs([experiment])
     assert (run.data.tags[INSTEAD], run.info.run_name) == (tracker.run_id, "run")
     assert set(metrics(tracker.client, run.info.run_id, "loss")) == {1.0, 3.0}
+
+
+def test_two_syncs_at_once_send_the_same_and_neither_fails(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = start(runs)
+    tracker.close("KILLED")
+    row = {"loss": 3.0, "step": 4, "time": 0.0}
+    told = unsent.empty() | {"rows": [row], "run_id": tracker.run_id}
+    unsent.keep(runs / "run", told | {"uri": str(tracker.client.tracking_uri)})
+    end = MlflowRun.end
+
+    def end_after_another(run: MlflowRun, status: str) -> None:
+        monkeypatch.setattr(MlflowRun, "end", end)
+        assert unsent.send_unsent(runs / "run") == 1
+        end(run, status)
+
+    monkeypatch.setattr(MlflowRun, "end", end_after_another)
+    assert unsent.send_unsent(runs / "run") == 1
+    assert metrics(tracker.client, tracker.run_id, "loss") == [3.0]
 
 
 def test_a_run_that_sync_made_again_is_gone_on_with_and_stands_once(runs: Path) -> None:

@@ -86,7 +86,7 @@ def send_unsent(folder: Path, client: MlflowClient | None = None) -> int:
         raise TrackingError(
             f"the MLflow store {credentials.cut(str(client.tracking_uri))} does not answer ({error})"
         ) from error
-    (folder / UNSENT).unlink()
+    (folder / UNSENT).unlink(missing_ok=True)  # another sync may have been quicker
     return len(unsent["rows"]) + len(unsent["artifacts"])
 
 
