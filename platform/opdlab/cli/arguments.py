@@ -40,3 +40,11 @@ class Cluster(StrEnum):
 
     SLURM = "slurm"
     LOCAL = "local"
+
+
+class Dtype(StrEnum):
+    """Number formats of weights."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"

@@ -43,6 +43,7 @@ for command in (
     trainings.train,
     trainings.sweep,
     trainings.pretrain,
+    trainings.merge,
     scores.evaluate,
     scores.rate,
     scores.regrade,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from opdlab.cli.arguments import Cluster, File, Overrides, Pretraining, Resume
+from opdlab.cli.arguments import Cluster, Dtype, File, Overrides, Pretraining, Resume
 
 
 def train(
@@ -86,3 +87,33 @@ def pretrain(experiment: File, overrides: Pretraining = None, resume: Resume = F
     from opdlab.pretraining import pretrain as run
 
     run(load_pretraining(experiment, overrides or ()), resume)
+
+
+def merge(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="A run that trained adapters (`student.lora`), or a folder that holds some.",
+            show_default=False,
+        ),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Where the model is written.", show_default=False),
+    ],
+    dtype: Annotated[
+        Dtype,
+        typer.Option(help="Number format of its weights; half precision rounds small changes away."),
+    ] = Dtype.FLOAT32,
+) -> None:
+    """Write a whole model from a student's adapters and the model that they were trained on.
+
+    `eval`, `diagnose` and teachers take adapters as they are; a model of its own is for other programs, and
+    for training on.
+
+    Example: [bold]opdlab merge runs/quickstart-001/lgr merged[/]
+    """
+    from opdlab.modelling import merge as run
+
+    typer.echo(f"written: {run(str(source), folder, dtype.value)}")

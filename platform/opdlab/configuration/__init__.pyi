@@ -1,10 +1,12 @@
 from . import documents as documents, explain as explain, loader as loader
+from .adapter_settings import Lora as Lora
 from .config import (
     Evaluation as Evaluation,
     Experiment as Experiment,
     HackingWatch as HackingWatch,
     Mask as Mask,
     Model as Model,
+    Student as Student,
     Teacher as Teacher,
     Training as Training,
     Variant as Variant,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from opdlab import plugins
+from opdlab.configuration.adapter_settings import Lora
 from opdlab.configuration.posing import AnyEvaluator
 from opdlab.configuration.prompt_settings import Prompts
 from opdlab.configuration.section import RoomSection, Section, moved
@@ -67,6 +68,17 @@ class Student(Model):
     dropout: bool = False
     """Whether the dropout that the model's own configuration names acts in the loss. Answers are always
     sampled without it, so with it a student differs from itself: a perfect one has a loss above zero."""
+    lora: Lora | None = None
+    """Train low-rank adapters in place of the weights themselves; null for these."""
+
+    @model_validator(mode="after")
+    def _dropout_acts(self) -> Student:
+        if self.lora is not None and self.lora.dropout and not self.dropout:
+            raise ValueError(
+                "lora.dropout acts in training mode alone; set student.dropout: true as well, or "
+                "lora.dropout: 0"
+            )
+        return self
 
 
 class Teacher(Model):
@@ -349,6 +361,19 @@ class Experiment(Section):
             self.sweep.check(self)
         return self
 
+    @property
+    def one_model(self) -> bool:
+        """Whether the teacher is the model that the student's adapters belong to, where both find it: its
+        weights are then in memory once."""
+        student, teacher, training = self.student, self.teacher, self.training
+        if student.lora is None or student.lora.quantize != "none":
+            return False
+        same = all(getattr(student, k) == getattr(teacher, k) for k in ("path", "revision", "dtype"))
+        apart = teacher.offload or training.teacher_device or training.strategy == "fsdp"
+        # Lightning rounds all that the student is made of.
+        rounded = training.precision == "bf16-true" and student.dtype != "bfloat16"
+        return same and not apart and not rounded
+
     def measured_by(self) -> dict[str, Any]:
         """What decides how a run is measured, by key: runs that differ in it cannot be compared."""
         settings = self.evaluation.model_dump(
@@ -463,7 +488,8 @@ def _too_coarse(config: Experiment) -> Iterator[str]:
             "numbers. Set float32, and training.precision: 16-mixed to compute in float16 all the same"
         )
         return
-    low = training.precision == "bf16-true" or dtype != "float32"
+    # Adapters are in float32 whatever the model is in, unless Lightning rounds all there is.
+    low = training.precision == "bf16-true" or (dtype != "float32" and config.student.lora is None)
     if low and training.learning_rate < SMALLEST_IN_HALF:
         key = "training.precision" if training.precision == "bf16-true" else "student.dtype"
         yield (

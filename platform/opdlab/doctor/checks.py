@@ -24,6 +24,7 @@ from opdlab.doctor.lines import Line, failed, skipped
 from opdlab.doctor.probe import TOKENS, Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import OpdlabError
 from opdlab.modelling import models
+from opdlab.training import adapt, load_source
 
 Runs = Sequence[tuple[str, Experiment]]
 Found = TypeVar("Found")
@@ -161,8 +162,10 @@ def load(config: Experiment) -> Generator[Line, None, Cast | None]:
     for name, source in sources.items():
         device = own if name == "student" else others
         try:
-            model = models.load_model(source.path, source.revision, source.dtype, device)
-            loaded[name] = (model, models.load_tokenizer(source.path, source.revision))
+            model, tokenizer = load_source(source)
+            if name == "student":
+                adapt(model, config)
+            loaded[name] = (model.to(device), tokenizer)  # pyright: ignore[reportArgumentType]
         except torch.OutOfMemoryError as error:
             remedy = f"take a smaller one or a lower {name}.dtype, or set training.teacher_device"
             yield failed(f"{name} fits on {device}", str(error), remedy)

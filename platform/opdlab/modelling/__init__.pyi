@@ -1,4 +1,4 @@
-from . import models as models
+from . import adapters as adapters, models as models
 from .answer_part import (
     marks_of as marks_of,
     own_part as own_part,
@@ -42,6 +42,7 @@ from .length_dependence import (
     stretches as stretches,
     thresholds as thresholds,
 )
+from .merging import merge as merge
 from .models import (
     DTYPES as DTYPES,
     load_config as load_config,

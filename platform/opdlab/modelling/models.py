@@ -31,6 +31,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from opdlab.errors import DataError, ModelError, OutOfReachError
 from opdlab.files import is_there, read_file, read_json, shipped, unfinished, write_whole
 from opdlab.identity import ModelId
+from opdlab.modelling import adapters
 from opdlab.shapes import Tensor
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -69,13 +70,16 @@ def load_model(
     revision: str | None = None,
     dtype: str = "float32",
     device: torch.device | str = "cpu",
+    quantize: str = "none",
 ) -> PreTrainedModel:
     """Load a causal language model, in evaluation mode.
 
     Args:
-        path: `embedded:NAME`, a folder, or a name on the Hugging Face hub.
+        path: `embedded:NAME`, a folder, or a name on the Hugging Face hub; a folder with adapters gives the
+            model that they belong to, with them.
         revision: commit or tag; required for the hub.
         dtype: number format of the weights, one of `DTYPES`.
+        quantize: `nf4` for linear layers of four bits a weight (`opdlab.modelling.adapters`).
 
     Raises:
         ModelError: nothing there, or not a model.
@@ -83,7 +87,12 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"unknown number format {dtype!r}; use one of {', '.join(DTYPES)}")
+    if (folder := adapted(path)) is not None:
+        return _with_adapters(folder, dtype, device)
     source = locate(path, revision)
+    if quantize != "none":
+        source |= {"quantization_config": adapters.quantization(DTYPES[dtype])}
+        source |= {"device_map": {"": str(device)}}
     model: Any
     with _told(path, "no causal language model can be loaded"):
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -98,8 +107,53 @@ def load_model(
     return model.to(device).eval()
 
 
+def adapted(path: str) -> Path | None:
+    """The folder at a path, if it holds adapters and no model."""
+    folder = Path(path).expanduser()
+    alone = (folder / adapters.CONFIG).is_file() and not (folder / "config.json").is_file()
+    return folder if alone else None
+
+
+def _base(folder: Path) -> tuple[str, str | None]:
+    """Path and revision of the model that a folder's adapters belong to."""
+    told = read_json(folder / adapters.CONFIG)
+    path = told.get("base_model_name_or_path")
+    if not isinstance(path, str) or not path:
+        raise ModelError(
+            f"{folder / adapters.CONFIG}: base_model_name_or_path names no model; write there which one "
+            "the adapters were trained on"
+        )
+    return path, told.get("revision")
+
+
+def _with_adapters(folder: Path, dtype: str, device: torch.device | str) -> PreTrainedModel:
+    """The model that a folder's adapters belong to, with them, held as it was while they were trained."""
+    path, revision = _base(folder)
+    told = read_json(folder / adapters.BASE) if is_there(folder / adapters.BASE) else {}
+    where = f"base_model_name_or_path in {folder / adapters.CONFIG}"
+    try:
+        now = files_sha256(path, revision)
+        if told.get("files_sha256", now) != now:
+            raise ModelError(
+                f"{path} holds another model than the adapters were trained on: its files have changed "
+                "since; name the right one"
+            )
+        model = load_model(path, revision, dtype, device, told.get("quantize", "none"))
+    except ModelError as error:
+        raise type(error)(f"{where}: {error}") from error
+    with _told(str(folder), "its adapters cannot be loaded"):
+        adapters.load_onto(model, folder)
+    model.config._name_or_path = str(folder)
+    return model.to(device)  # pyright: ignore[reportArgumentType]
+
+
 def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that stands beside a model; same arguments and errors as `load_model`."""
+    """Load the tokenizer that stands beside a model; same arguments and errors as `load_model`.
+
+    Adapters without one have their model's.
+    """
+    if (folder := adapted(path)) is not None and not (folder / "tokenizer_config.json").exists():
+        return load_tokenizer(*_base(folder))
     source = locate(path, revision)
     with _told(path, "no tokenizer can be loaded"):
         return AutoTokenizer.from_pretrained(**source)
@@ -107,6 +161,8 @@ def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenize
 
 def load_config(path: str, revision: str | None = None) -> PretrainedConfig:
     """The shape of a model, without its weights; same arguments and errors as `load_model`."""
+    if (folder := adapted(path)) is not None:
+        return load_config(*_base(folder))
     source = locate(path, revision)
     with _told(path, "no model configuration can be read"):
         return AutoConfig.from_pretrained(**source)
@@ -211,7 +267,7 @@ def _check_folder(folder: Path) -> None:
             f"{folder}: no such model folder; give a folder that holds config.json, `embedded:NAME`, "
             "or a name on the Hugging Face hub with its revision"
         )
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and adapted(str(folder)) is None:
         raise ModelError(
             unfinished(folder)
             or f"{folder}: the folder has no config.json, so it is not a saved Hugging Face model; "
@@ -461,6 +517,8 @@ def files_sha256(path: str, revision: str | None = None) -> str:
     if not folder.is_dir():
         return f"{path}@{revision}"
     digest = hashlib.sha256()
+    if adapted(path) is not None:
+        digest.update(f"{files_sha256(*_base(folder))}\n".encode())
     for file in sorted(folder.iterdir()):
         if file.suffix in READ and file.name != TRAINED_BY:
             with file.open("rb") as content:
@@ -513,7 +571,9 @@ def config_sha256(model: PreTrainedModel) -> str:
 
     Settings with their default value are left out: a later transformers has more of them.
     """
-    told = [type(model).__name__, _decisive(model.config.to_diff_dict())]
+    told: list[Any] = [type(model).__name__, _decisive(model.config.to_diff_dict())]
+    if kept := adapters.settings(model):
+        told.append(kept)
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -23,13 +23,14 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, masking_utils
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.initialization import no_init_weights
 
-from opdlab.configuration import Model
+from opdlab.configuration import Lora, Model
 from opdlab.errors import ModelError, OutOfReachError
 from opdlab.modelling import (
     KeyStore,
     Lines,
     PackedPass,
     UnsupportedError,
+    adapters,
     checkpointed,
     flat_states,
     hooked,
@@ -241,21 +242,60 @@ def activations(
     dtype: torch.dtype,
     dropout: bool = False,
     again: Literal["none", "layers"] = "none",
+    lora: Lora | None = None,
 ) -> int:
     """Bytes that a forward of `rows` times `length` tokens keeps for its backward pass.
 
     Args:
+        lora: adapters that are trained in place of the weights.
         dropout: whether the dropout that the configuration names acts.
         again: what is computed again in the backward pass: then it holds one layer's at a time.
     """
     with _without_content():
-        model = _build(config, dtype).train(dropout)
+        model = _build(config, dtype)
+        _adapt(model, lora)
+        model.train(dropout)
         tokens = torch.zeros(rows, length, dtype=torch.long)
         whole = kept_for_backward(model, tokens)
         if again == "none":
             return whole
         with checkpointed(model, again):
             return kept_for_backward(model, tokens) + whole // len(layers_of(model))
+
+
+@cache
+def trained(shape: Shape, lora: Lora) -> tuple[int, int]:
+    """Numbers in the adapters of a model, and in the weights of the layers that have them."""
+    with _without_content():
+        layers = adapters.chosen(_build(shape.config, torch.float32), lora.targets).values()
+        sizes = [one.weight.shape for one in layers]
+    return sum(lora.rank * sum(size) for size in sizes), sum(size.numel() for size in sizes)
+
+
+class _Adapted(torch.nn.Module):
+    """A layer with an adapter that computes as peft's does; peft itself moves weights, which fakes cannot."""
+
+    def __init__(self, base: torch.nn.Module, lora: Lora) -> None:
+        super().__init__()
+        self.base, self.dropout = base, torch.nn.Dropout(lora.dropout)
+        weight: Any = base.weight
+        outer, inner = weight.shape if isinstance(base, torch.nn.Linear) else weight.shape[::-1]
+        self.first = torch.nn.Linear(inner, lora.rank, bias=False, dtype=torch.float32)
+        self.second = torch.nn.Linear(lora.rank, outer, bias=False, dtype=torch.float32)
+        self.scale = lora.alpha / lora.rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        base = self.base(x)
+        added = self.second(self.first(self.dropout(x.float()))) * self.scale
+        return (base + added).to(base.dtype)
+
+
+def _adapt(model: Any, lora: Lora | None) -> None:
+    if lora is None:
+        return
+    model.requires_grad_(False)
+    for name, layer in adapters.chosen(model, lora.targets).items():
+        model.set_submodule(name, _Adapted(layer, lora))
 
 
 def packed(config: PretrainedConfig, dtype: torch.dtype) -> int:

@@ -10,9 +10,17 @@ from typing import Any, Literal
 import torch
 from transformers import PretrainedConfig
 
-from opdlab.configuration import Experiment, Training
+from opdlab.configuration import Experiment, Student, Training
 from opdlab.modelling import models
-from opdlab.planning.footprint import Shape, activations, footprint, packed, scoring
+from opdlab.planning.footprint import (
+    Footprint,
+    Shape,
+    activations,
+    footprint,
+    packed,
+    scoring,
+    trained,
+)
 from opdlab.planning.hub_shapes import shape_of
 from opdlab.sampling import LEAN, most_columns
 
@@ -23,6 +31,8 @@ STEPPING = "stepping (gradients, what AdamW computes)"
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
 # the teacher's log-probabilities, the probabilities and a product of two of these.
 _VOCABULARY_COPIES = 7
+NF4_BYTES = 0.5 + 4 / 64
+"""Of a weight in four bits, with its share of the float32 scale of 64."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +160,14 @@ def memory(
 def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory:
     model = experiment.student
     student, config = footprint(model), shape_of(model)
-    weights = student.parameters * step.stored.itemsize // step.parts
+    weights, trained = _weights(model, student, step)
     on_cpu, sharded = device.type == "cpu", step.training.strategy == "fsdp"
     # Autocast keeps a copy of every weight until the pass ends; parts are gathered as such copies.
     casts = student.parameters * step.working.itemsize if step.mixed and not sharded else 0
     whole = student.parameters * step.working.itemsize if sharded else 0
     gathered = 2 * student.gathered * step.working.itemsize if sharded else 0
     chunk = min(step.training.head_chunk, step.updated * experiment.rollout.max_new_tokens)
-    kept = _kept(config, step, model.dropout, step.training.activation_checkpointing)
+    kept = _kept(config, step, model, step.training.activation_checkpointing)
     short = sharded or (not on_cpu and student.kind in LEAN)
     cached = student.cache * (step.working if short else step.stored).itemsize
     columns = step.length
@@ -168,7 +178,7 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
         SAMPLING: cached * step.sampled * columns
         + whole
         + (_packed(Shape.of(config), step.stored) if on_cpu else casts),
-        UPDATING: weights
+        UPDATING: trained
         + gathered
         + kept
         + _VOCABULARY_COPIES * chunk * student.vocabulary * 4
@@ -178,10 +188,22 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
     }
     if not on_cpu:
         # All weights at a time; a CPU takes one after the other.
-        passing[STEPPING] = 2 * weights
+        passing[STEPPING] = 2 * trained
     return Memory(
-        held={"student weights": weights, "AdamW, two moments": 2 * weights}, passing=passing
+        held={"student weights": weights, "AdamW, two moments": 2 * trained}, passing=passing
     )
+
+
+def _weights(model: Student, size: Footprint, step: Step) -> tuple[int, int]:
+    """Bytes of a student's weights on a device, and of those that are trained."""
+    whole = size.parameters * step.stored.itemsize
+    if model.lora is None:
+        return whole // step.parts, whole // step.parts
+    numbers, wrapped = trained(Shape.of(shape_of(model)), model.lora)
+    if model.lora.quantize == "nf4":
+        whole += int(wrapped * (NF4_BYTES - step.stored.itemsize))
+    added = 4 * numbers
+    return (whole + added) // step.parts, added // step.parts
 
 
 def _states(experiment: Experiment, rows: int) -> int:
@@ -200,7 +222,7 @@ def _teachers_head(experiment: Experiment) -> int:
 
 
 def _kept(
-    config: PretrainedConfig, step: Step, dropout: bool, again: Literal["none", "layers"]
+    config: PretrainedConfig, step: Step, model: Student, again: Literal["none", "layers"]
 ) -> int:
     """Bytes that a micro-batch keeps for its backward pass; each row as many as the one before."""
     of = partial(
@@ -208,8 +230,9 @@ def _kept(
         Shape.of(config),
         length=step.length,
         dtype=step.working,
-        dropout=dropout,
+        dropout=model.dropout,
         again=again,
+        lora=model.lora,
     )
     one = of(rows=1)
     return one if step.updated == 1 else one + (step.updated - 1) * (of(rows=2) - one)
@@ -218,6 +241,7 @@ def _kept(
 def _teachers(experiment: Experiment, step: Step, device: torch.device) -> Memory:
     method, one = experiment.method, experiment.teacher
     teachers = [footprint(each) for each in (one, *experiment.specialists)]
+    held = teachers[1:] if experiment.one_model else teachers
     scored = _scoring(
         Shape.of(shape_of(one)),
         rows=step.rows,
@@ -232,7 +256,8 @@ def _teachers(experiment: Experiment, step: Step, device: torch.device) -> Memor
         scored += max(each.gathered * each.bytes for each in teachers)
     if experiment.teacher.offload and device.type != "cpu":
         return Memory(held={"teacher weights": 0}, passing={SCORING: scored + max(weights)})
-    return Memory(held={"teacher weights": sum(weights)}, passing={SCORING: scored})
+    here = sum(each.weights // step.parts for each in held)
+    return Memory(held={"teacher weights": here}, passing={SCORING: scored})
 
 
 # Each takes seconds for a model of many layers, and a search for settings asks often.

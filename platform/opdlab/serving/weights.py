@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
-from opdlab.modelling import hidden_states, log_distribution, sampling_mode
+from opdlab.modelling import adapters, hidden_states, log_distribution, sampling_mode
 from opdlab.serving.client import Client
 from opdlab.serving.dialect import Identity, read_scores, scoring_body
 from opdlab.serving.fingerprint import fingerprint
@@ -107,7 +107,9 @@ def _saved(model: PreTrainedModel, parent: Path) -> tuple[Path, FileLock]:
     try:
         # The server may run as somebody else.
         part.chmod(0o755)
-        model.save_pretrained(part)
+        # A server gets a model as it knows it, adapters merged.
+        state = adapters.merged(model) if adapters.has(model) else None
+        model.save_pretrained(part, state_dict=state)
         return part.rename(parent / part.name.removesuffix(_PART)), lock
     except BaseException:
         _remove(part, lock)

@@ -22,8 +22,10 @@ from .module import Distillation as Distillation
 from .pace import Pace as Pace, checkpoint_path as checkpoint_path
 from .pair import (
     Pair as Pair,
+    adapt as adapt,
     load_module as load_module,
     load_pair as load_pair,
+    load_source as load_source,
     require_within as require_within,
     working as working,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
@@ -24,6 +24,7 @@ from opdlab.modelling import (
     ShardedWeights,
     Weights,
     WholeWeights,
+    adapters,
     new_tensors_in_float32,
 )
 from opdlab.peers import failing_together, gathered
@@ -84,6 +85,10 @@ class Distillation(L.LightningModule):
         self.metrics: dict[str, Figure] = {}
         self.execution = ""
         """Id of the training that checkpoints are of; empty where it has none."""
+        self.base: Mapping[str, Any] | None = None
+        """Of a student with adapters, what `adapters.save` tells of the model they belong to."""
+        # Of such a student a checkpoint holds the adapters alone.
+        self.strict_loading = config.student.lora is None
         self.average = average_of(self.student, config.training)
         self.reached = ReachedWeights(self.student)
         self.ruled_out = non_finite(self.state_dict())
@@ -284,8 +289,11 @@ class Distillation(L.LightningModule):
             yield
 
     def save(self, folder: Path) -> None:
-        """Write the student as transformers reads it; of a sharded one what was `exported`."""
-        self.student.save_pretrained(folder, state_dict=self.exported)
+        """Write the student as transformers reads it, or its adapters; of a sharded one what was `exported`."""
+        if self.base is None:
+            self.student.save_pretrained(folder, state_dict=self.exported)
+        else:
+            adapters.save(self.student, folder, self.base, self.exported)
 
     def settle(self) -> None:
         """After the last step: give the student the weights that are evaluated and exported."""
@@ -296,7 +304,7 @@ class Distillation(L.LightningModule):
     def configure_optimizers(self) -> Any:
         settings = self.config.training
         optimizer = torch.optim.AdamW(
-            self.student.parameters(),
+            [weight for weight in self.student.parameters() if weight.requires_grad],
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -315,9 +323,14 @@ class Distillation(L.LightningModule):
         state = {"state_dict": self.state_dict(), "global_step": self.trainer.global_step}
         refuse_non_finite(state, self.ruled_out)
 
+    def kept(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint holds of the module's state: all, or the adapters alone."""
+        return dict(state) if self.strict_loading else adapters.trained(self, state)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         with failing_together():
             refuse_non_finite(checkpoint, self.ruled_out)
+        checkpoint["state_dict"] = self.kept(checkpoint["state_dict"])
         checkpoint["opdlab"] = {
             "execution": self.execution,
             "drawn": self.collector.drawn,
@@ -329,6 +342,13 @@ class Distillation(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "opdlab" not in checkpoint:
             raise ResumeError("the checkpoint was not written by opdlab; start a new run")
+        found = checkpoint.get("state_dict")
+        if not self.strict_loading and found is not None:
+            if found.keys() != self.kept(self.state_dict()).keys():
+                raise ResumeError(
+                    "the checkpoint holds other weights than the adapters of this student (student.lora); "
+                    "start a new run"
+                )
         self.collector.drawn = checkpoint["opdlab"]["drawn"]
         self.random_state = checkpoint["opdlab"]["random_state"]
         if self.average:

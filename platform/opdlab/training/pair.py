@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import lightning as L
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab.configuration import Experiment, Model, loader
+from opdlab.configuration import Experiment, Model, Student, loader
 from opdlab.errors import ConfigError, ModelError
 from opdlab.evaluation import Subject
-from opdlab.modelling import models
+from opdlab.modelling import adapters, models
 from opdlab.prompts import PromptSource, open_prompts
 from opdlab.records import Prompt
 from opdlab.scoring import Specialist, Teacher, chosen
@@ -85,12 +86,15 @@ def load_pair(config: Experiment) -> Pair:
         ModelError: a model cannot be loaded, or the pair does not fit together.
         ConfigError: a method asks for more than the vocabulary has.
     """
-    student, tokenizer = load(config.student)
-    teacher, teacher_tokenizer = load(config.teacher)
+    student, tokenizer = load_source(config.student)
+    if config.one_model:
+        teacher, teacher_tokenizer = adapters.twin(student), tokenizer
+    else:
+        teacher, teacher_tokenizer = load_source(config.teacher)
     shared = models.shared_vocabulary(tokenizer, teacher_tokenizer, student, teacher)
     specialists, tokenizers = [], []
     for one in config.specialists:
-        model, theirs = load(one)
+        model, theirs = load_source(one)
         shared = min(shared, models.shared_vocabulary(tokenizer, theirs, student, model))
         specialists.append((tuple(one.domains), model))
         tokenizers.append(theirs)
@@ -231,10 +235,42 @@ def beyond(config: Experiment, vocabulary: int) -> Iterator[str]:
             )
 
 
-def load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer."""
-    model = models.load_model(source.path, source.revision, source.dtype)
+def load_source(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer.
+
+    Raises:
+        ModelError: it cannot be loaded; or adapters, which are trained no further, are to be the student.
+    """
+    lora = getattr(source, "lora", None)
+    if isinstance(source, Student) and models.adapted(source.path) is not None:
+        raise ModelError(
+            f"student.path: {source.path} holds adapters; `opdlab merge {source.path} FOLDER` makes a whole "
+            "model of them and theirs, which can be a student"
+        )
+    model = models.load_model(
+        source.path,
+        source.revision,
+        source.dtype,
+        quantize="none" if lora is None else lora.quantize,
+    )
     return model, models.load_tokenizer(source.path, source.revision)
+
+
+def adapt(student: PreTrainedModel, config: Experiment) -> None:
+    """Give a student the adapters that its experiment asks for, if any.
+
+    Raises:
+        ModelError: the layers that are to have some are not there.
+    """
+    if (lora := config.student.lora) is not None:
+        adapters.add(
+            student,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            targets=lora.targets,
+            dropout=lora.dropout,
+            seed=small_seed(config.seed),
+        )
 
 
 @contextmanager
@@ -254,5 +290,21 @@ def load_module(pair: Pair, config: Experiment) -> Distillation:
     prompts = open_prompts(
         config.prompts, pair.tokenizer, config.seed, config.evaluation.benchmarks
     )
+    adapt(pair.student, config)
     student = pair.subject(pair.student, config)
-    return Distillation(config, student, teacher, prompts, specialists, pair.ends(pair.teacher))
+    ends = pair.ends(pair.teacher)
+    module = Distillation(config, student, teacher, prompts, specialists, ends)
+    if config.student.lora is not None:
+        module.base = _base(config.student)
+    return module
+
+
+def _base(source: Student) -> dict[str, Any]:
+    lora = source.lora
+    return {
+        "path": source.path,
+        "revision": source.revision,
+        "dtype": source.dtype,
+        "quantize": "none" if lora is None else lora.quantize,
+        "files_sha256": models.files_sha256(source.path, source.revision),
+    }

@@ -279,8 +279,9 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
     gc.collect()
     pair = load_pair(config)
     with session.tracked(name) as tracker:
+        contents = contents_of(pair, config)
         module = load_module(pair, config)
-        execution = describe(session, name, config, pair, module.prompts.manifest())
+        execution = describe(session, name, config, contents, module.prompts.manifest())
         begin_metrics(tracker.folder, execution.id)
         module.execution = execution.id
         tracker.artifact(tracker.folder / EXECUTION)
@@ -307,19 +308,38 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
             measure(subject, config.evaluation, tracker, owner, session.stop.check)
 
 
+def contents_of(pair: Pair, config: Experiment) -> dict[str, Any]:
+    """What identifies the models of a training, before it gives the student adapters."""
+
+    def contents(model: PreTrainedModel, one: Model) -> dict[str, Any]:
+        return models.manifest(model, one.path, one.revision, config.prompts.template)
+
+    return {
+        "student": contents(pair.student, config.student),
+        "teacher": contents(pair.teacher, config.teacher),
+        "specialists": [
+            contents(model, one)
+            for one, (_, model) in zip(config.specialists, pair.specialists, strict=True)
+        ],
+    }
+
+
 def describe(
-    session: Session, name: str, config: Experiment, pair: Pair, prompts: dict[str, Any]
+    session: Session,
+    name: str,
+    config: Experiment,
+    contents: dict[str, Any],
+    prompts: dict[str, Any],
 ) -> Execution:
     """Write down what a training is made of, or check that it still is what it was begun with.
+
+    Args:
+        contents: of its models, see `contents_of`.
 
     Raises:
         ResumeError: a model or the prompts changed since.
     """
     folder = session.group.folder / name
-
-    def contents(model: PreTrainedModel, one: Model) -> dict[str, Any]:
-        return models.manifest(model, one.path, one.revision, config.prompts.template)
-
     wanted = Execution(
         group=session.group.id,
         label=session.group.label(name, config.output),
@@ -328,12 +348,7 @@ def describe(
         method=type_name(METHODS, config.method),
         seed=config.seed,
         settings=config.model_dump(mode="json"),
-        student=contents(pair.student, config.student),
-        teacher=contents(pair.teacher, config.teacher),
-        specialists=[
-            contents(model, one)
-            for one, (_, model) in zip(config.specialists, pair.specialists, strict=True)
-        ],
+        **contents,
         prompts=prompts,
         code=manifest.code_version(),
         environment=manifest.environment(),
