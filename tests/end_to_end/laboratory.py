@@ -115,7 +115,9 @@ class Laboratory:
         return [row for row in rows if "step" in row]  # the first says whose they are
 
     def weights(self, run: str = "lgr", group: str = "small-001") -> dict[str, torch.Tensor]:
-        return load_file(self.output / group / run / "model" / "model.safetensors")
+        folder = self.output / group / run / "model"
+        (file,) = folder.glob("*.safetensors")  # of adapters, or of a whole model
+        return load_file(file)
 
 
 def wait_for_step(

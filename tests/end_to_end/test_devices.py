@@ -30,7 +30,7 @@ def write(laboratory: Laboratory, **changes: Any) -> Path:
     """An experiment of two runs, so that the second training finds the processes of the first."""
     shared = {"training__steps": STEPS, "training__gradient_clip": 0, "training__average": "ema"}
     runs = [
-        {"name": "opd", "set": {"method": {"type": "opd"}}},
+        {"name": "opd", "set": {"method": {"type": "opd"}, "student.lora": {"rank": 4}}},
         {"name": "lgr", "set": {"method.support": "sampled"}},
     ]
     return laboratory.write(**shared, runs=runs, **changes)

@@ -31,7 +31,11 @@ def models() -> tuple[Path, Path]:
 
 
 def experiment(
-    method: dict[str, Any], dropout: bool = False, longest: int = 6, **training: Any
+    method: dict[str, Any],
+    dropout: bool = False,
+    longest: int = 6,
+    lora: dict[str, Any] | None = None,
+    **training: Any,
 ) -> Experiment:
     """An experiment of a few short answers a step."""
     student, teacher = map(str, models())
@@ -40,7 +44,7 @@ def experiment(
         {
             "name": "small",
             "seed": 3,
-            "student": {"path": student, "dropout": dropout},
+            "student": {"path": student, "dropout": dropout, "lora": lora},
             "teacher": {"path": teacher},
             "prompts": {"type": "problems", "sources": [{"type": "math", "level": "short"}]},
             "rollout": {"type": "cached", "max_new_tokens": longest, "group_size": 2},

@@ -46,6 +46,21 @@ def test_a_step_on_the_device_is_the_step_on_the_cpu(
             assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
 
 
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
+def test_adapters_train_on_the_device_as_on_the_cpu(device: torch.device, tmp_path: Path) -> None:
+    lora = {"rank": 4}
+    module, here = train(experiment(METHODS["lgr"], lora=lora, steps=2), tmp_path / "device")
+    assert {one.device.type for one in module.student.parameters()} == {"cpu"}  # after training
+    assert here.device == device
+    _, there = train(
+        experiment(METHODS["lgr"], lora=lora, steps=2, accelerator="cpu"), tmp_path / "cpu"
+    )
+    assert here.gradients.keys() == there.gradients.keys()
+    for name, gradient in there.gradients.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(here.gradients[name], gradient, atol=1e-3 * scale, rtol=1e-3)
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision_trains(device: torch.device, precision: str, tmp_path: Path) -> None:
     settings = {"precision": precision, "steps": 6, "learning_rate": 3e-2}

@@ -104,7 +104,9 @@ def merge(
     ],
     dtype: Annotated[
         Dtype,
-        typer.Option(help="Number format of its weights; half precision rounds small changes away."),
+        typer.Option(
+            help="Number format of its weights; half precision rounds small changes away."
+        ),
     ] = Dtype.FLOAT32,
 ) -> None:
     """Write a whole model from a student's adapters and the model that they were trained on.

@@ -368,7 +368,9 @@ class Experiment(Section):
         student, teacher, training = self.student, self.teacher, self.training
         if student.lora is None or student.lora.quantize != "none":
             return False
-        same = all(getattr(student, k) == getattr(teacher, k) for k in ("path", "revision", "dtype"))
+        same = all(
+            getattr(student, k) == getattr(teacher, k) for k in ("path", "revision", "dtype")
+        )
         apart = teacher.offload or training.teacher_device or training.strategy == "fsdp"
         # Lightning rounds all that the student is made of.
         rounded = training.precision == "bf16-true" and student.dtype != "bfloat16"

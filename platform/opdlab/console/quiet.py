@@ -15,6 +15,8 @@ def quieten() -> None:
     disable_progress_bars()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Of kernels for a CPU that can be had beside it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Lightning asks torch in a way that torch has renamed.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # The scaler of `16-mixed` may pass over the first steps, and torch takes that for a mistake.

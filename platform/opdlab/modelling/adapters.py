@@ -1,15 +1,15 @@
-"""Low-rank adapters (LoRA, arXiv:2106.09685) in the layers of a model, made by peft and kept as it keeps them.
+"""Low-rank adapters (LoRA, arXiv:2106.09685) in the layers of a model, made and kept by peft.
 
-A model with adapters stays what it is, class and interface; its chosen linear layers are wrapped. So all that
-samples, scores and trains takes it like any other, and nothing is merged while it learns: a merged weight in
-half precision would lose what small updates say.
+A model with adapters stays what it is, class and interface; its chosen linear layers are wrapped. So all
+that samples, scores and trains takes it like any other. Nothing is merged while it learns: a merged weight
+in half precision would lose what small updates say.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
+from opdlab.files import read_json
 from opdlab.shapes import Tensor
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
@@ -82,7 +83,7 @@ def chosen(model: PreTrainedModel, asked: str | Sequence[str]) -> dict[str, nn.M
     vocabulary = {id(model.get_output_embeddings()), id(model.get_input_embeddings())}
     layers = {name: one for name, one in model.named_modules() if _linear(one)}
     heads = {name for name, one in layers.items() if id(one) in vocabulary}
-    known = sorted({_last(name) for name in layers.keys() - heads})
+    known = sorted({_last(name) for name in layers.keys() - heads} - _of_experts(model, layers))
     wanted = known if asked == ALL_LINEAR else list(asked)
     of = f"{type(model).__name__} has the linear layers {', '.join(known[:_SHOWN]) or 'none'}"
     if missing := [name for name in wanted if name not in known]:
@@ -113,7 +114,7 @@ def settings(model: nn.Module) -> dict[str, Any]:
 
 
 def twin(model: PreTrainedModel) -> PreTrainedModel:
-    """A second model with the same weights in memory: adapters that the first gets later are not its own."""
+    """A second model with the same weights in memory, which has no part in adapters that the first gets."""
     shared: dict[int, Any] = {id(weight): weight for weight in model.parameters()}
     return copy.deepcopy(model, shared)
 
@@ -172,22 +173,28 @@ def load_onto(model: PreTrainedModel, folder: Path) -> None:
         set_peft_model_state_dict,
     )
 
+    kind = read_json(folder / CONFIG).get("peft_type")
+    if kind != "LORA":
+        raise ModelError(f"{folder}: adapters of type {kind}; only LORA is read")
     config: Any = PeftConfig.from_pretrained(str(folder))
-    if str(getattr(config.peft_type, "value", config.peft_type)) != "LORA":
-        raise ModelError(f"{folder}: adapters of type {config.peft_type}; only LORA is read")
     if config.modules_to_save or getattr(config, "trainable_token_indices", None):
         raise ModelError(
             f"{folder}: {CONFIG} names whole layers or tokens that were trained beside the adapters "
             "(modules_to_save); merge them by the tool that made them, and give the merged model"
         )
     if not (folder / WEIGHTS).is_file():
-        raise ModelError(f"{folder}: {CONFIG} is there, and {WEIGHTS} is not; save the adapters again")
+        raise ModelError(
+            f"{folder}: {CONFIG} is there, and {WEIGHTS} is not; save the adapters again"
+        )
     # Leaves what the adapters are filled with to the file, and torch's random state as it was.
     with torch.random.fork_rng(devices=[]):
         inject_adapter_in_model(config, model, adapter_name=_NAME)
-    state = {
-        name.removeprefix(_PREFIX): one for name, one in load_file(folder / WEIGHTS).items()
-    }
+    if config.target_parameters:
+        raise ModelError(
+            f"{folder}: {CONFIG} names weights of experts ({', '.join(sorted(config.target_parameters))}), "
+            "which are no layers here; merge them by the tool that made them, and give the merged model"
+        )
+    state = {name.removeprefix(_PREFIX): one for name, one in load_file(folder / WEIGHTS).items()}
     wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
     odd = sorted(
         (wanted.keys() ^ state.keys())
@@ -203,21 +210,39 @@ def load_onto(model: PreTrainedModel, folder: Path) -> None:
     model.requires_grad_(False).eval()
 
 
-def merged(model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """Weights of the model without adapters that says the same: each product added to its layer.
+def whole(model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The model without adapters that says the same: each product added to its layer, on the host.
 
     Args:
-        dtype: of the result, None for that of each layer; sums are made in float32.
+        dtype: of its weights, None for the model's own; sums are made in float32.
 
-    Returns:
-        The state of a model of this class, on the host.
+    Raises:
+        ModelError: its adapters do more than add a product.
     """
-    from peft.tuners.lora import LoraLayer
-
     if _config(model).use_dora:
         raise ModelError(
             f"{model.name_or_path}: its adapters also scale whole columns (DoRA), which peft alone merges"
         )
+    config: Any = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    kind: Any = type(model)
+    with torch.device("meta"):
+        made = kind(config)
+    state = _merged(model, dtype or model.dtype)
+    made.load_state_dict(state, strict=False, assign=True)
+    made.tie_weights()
+    if absent := sorted(made.state_dict().keys() - state.keys()):
+        raise ModelError(f"{model.name_or_path}: {absent[0]} is not among the merged weights")
+    made.config.dtype = dtype or model.dtype
+    made.generation_config = model.generation_config
+    return made
+
+
+def _merged(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The state of the model without adapters that says the same."""
+    from peft.tuners.lora import LoraLayer
+
     layers = {name: one for name, one in model.named_modules() if isinstance(one, LoraLayer)}
     found: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
@@ -249,6 +274,17 @@ def quantization(dtype: torch.dtype) -> Any:
     )
 
 
+def plain_products(model: nn.Module) -> None:
+    """Let layers of four bits compute alike in training and in evaluation.
+
+    On some CPUs bitsandbytes repacks weights at the first evaluation, and then multiplies in bfloat16.
+    """
+    for module in model.modules():
+        layer: Any = module
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+
+
 def _config(model: Any) -> Any:
     return model.peft_config[_NAME]
 
@@ -260,6 +296,17 @@ def _widen(model: nn.Module) -> None:
             weight.data = weight.data.float()
 
 
+def _of_experts(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
+    """Last names among these that peft takes for those of experts, which are no layers of their own."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    asked = {_last(name) for name in names}
+    config = LoraConfig(target_modules=sorted(asked))
+    convert_peft_config_for_transformers(config, model, None)
+    return asked - set(config.target_modules or ())
+
+
 def _linear(module: nn.Module) -> bool:
     # transformers' Conv1D is a linear layer of GPT-2 whose weight is turned; quantised ones are subclasses.
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
@@ -269,7 +316,7 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _sum(layer: Any, last: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _sum(layer: Any, last: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     """Weight or bias of an adapted layer, with the adapter's product."""
     base = layer.get_base_layer()
     if last == "bias":
@@ -281,8 +328,8 @@ def _sum(layer: Any, last: str, value: Tensor, dtype: torch.dtype | None) -> Ten
     else:
         own = value
     product = layer.get_delta_weight(_NAME).float().to(own.device)
-    return (own.float() + product).to(dtype or own.dtype).cpu()
+    return (own.float() + product).to(dtype).cpu()
 
 
-def _as(value: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu()
+def _as(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return (value.to(dtype) if value.is_floating_point() else value).detach().cpu()

@@ -32,13 +32,11 @@ def merge(source: str, target: Path, dtype: str) -> Path:
     if is_there(target) and (not target.is_dir() or any(target.iterdir())):
         raise ModelError(f"{target} is there already; name a new folder")
     quieten()
-    model = models.load_model(str(folder))
+    model = adapters.whole(models.load_model(str(folder)), models.DTYPES[dtype])
     tokenizer = models.load_tokenizer(str(folder))
-    state = adapters.merged(model, models.DTYPES[dtype])
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(target) as partial:
-        model.config.dtype = models.DTYPES[dtype]
-        model.save_pretrained(partial, state_dict=state)
+        model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if execution := models.trained_by(str(folder)):
             models.sign(partial, execution)

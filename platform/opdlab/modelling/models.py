@@ -104,6 +104,8 @@ def load_model(
             f"{path}: {len(absent)} weights are not in its files ({', '.join(absent[:_SHOWN])} ...); "
             "the folder holds another architecture or was not saved whole"
         )
+    if quantize != "none":
+        adapters.plain_products(model)
     return model.to(device).eval()
 
 

@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
+from opdlab.modelling import adapters
 from opdlab.modelling.head import decoder, hidden_states
 from opdlab.modelling.recomputed import layers_of
 from opdlab.peers import failing_together, gathered, meet, several_processes
@@ -210,7 +211,10 @@ class ShardedWeights(Weights):
         hidden_states(self.model, torch.zeros(1, 1, dtype=torch.long, device=device))
 
     def exported(self) -> dict[str, Tensor]:
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        # Of adapters alone, where there are some: nothing else is written of a student with them.
+        options = StateDictOptions(
+            full_state_dict=True, cpu_offload=True, ignore_frozen_params=adapters.has(self.model)
+        )
         found: dict[str, Any] = get_model_state_dict(self.model, options=options)
         return found
 

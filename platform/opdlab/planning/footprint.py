@@ -267,13 +267,13 @@ def activations(
 def trained(shape: Shape, lora: Lora) -> tuple[int, int]:
     """Numbers in the adapters of a model, and in the weights of the layers that have them."""
     with _without_content():
-        layers = adapters.chosen(_build(shape.config, torch.float32), lora.targets).values()
+        layers: Any = adapters.chosen(_build(shape.config, torch.float32), lora.targets).values()
         sizes = [one.weight.shape for one in layers]
     return sum(lora.rank * sum(size) for size in sizes), sum(size.numel() for size in sizes)
 
 
 class _Adapted(torch.nn.Module):
-    """A layer with an adapter that computes as peft's does; peft itself moves weights, which fakes cannot."""
+    """A layer with an adapter, as peft computes it; its own moves weights, which need content for it."""
 
     def __init__(self, base: torch.nn.Module, lora: Lora) -> None:
         super().__init__()

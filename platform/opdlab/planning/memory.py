@@ -199,7 +199,8 @@ def _weights(model: Student, size: Footprint, step: Step) -> tuple[int, int]:
     whole = size.parameters * step.stored.itemsize
     if model.lora is None:
         return whole // step.parts, whole // step.parts
-    numbers, wrapped = trained(Shape.of(shape_of(model)), model.lora)
+    lora: Any = model.lora  # frozen, so it can be looked up
+    numbers, wrapped = trained(Shape.of(shape_of(model)), lora)
     if model.lora.quantize == "nf4":
         whole += int(wrapped * (NF4_BYTES - step.stored.itemsize))
     added = 4 * numbers
@@ -225,6 +226,7 @@ def _kept(
     config: PretrainedConfig, step: Step, model: Student, again: Literal["none", "layers"]
 ) -> int:
     """Bytes that a micro-batch keeps for its backward pass; each row as many as the one before."""
+    lora: Any = model.lora
     of = partial(
         _activations,
         Shape.of(config),
@@ -232,7 +234,7 @@ def _kept(
         dtype=step.working,
         dropout=model.dropout,
         again=again,
-        lora=model.lora,
+        lora=lora,
     )
     one = of(rows=1)
     return one if step.updated == 1 else one + (step.updated - 1) * (of(rows=2) - one)

@@ -108,8 +108,8 @@ def _saved(model: PreTrainedModel, parent: Path) -> tuple[Path, FileLock]:
         # The server may run as somebody else.
         part.chmod(0o755)
         # A server gets a model as it knows it, adapters merged.
-        state = adapters.merged(model) if adapters.has(model) else None
-        model.save_pretrained(part, state_dict=state)
+        whole = adapters.whole(model) if adapters.has(model) else model
+        whole.save_pretrained(part)
         return part.rename(parent / part.name.removesuffix(_PART)), lock
     except BaseException:
         _remove(part, lock)

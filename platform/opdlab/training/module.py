@@ -289,7 +289,7 @@ class Distillation(L.LightningModule):
             yield
 
     def save(self, folder: Path) -> None:
-        """Write the student as transformers reads it, or its adapters; of a sharded one what was `exported`."""
+        """Write the student, or its adapters, for transformers; of a sharded one what was `exported`."""
         if self.base is None:
             self.student.save_pretrained(folder, state_dict=self.exported)
         else:
@@ -327,6 +327,18 @@ class Distillation(L.LightningModule):
         """What a checkpoint holds of the module's state: all, or the adapters alone."""
         return dict(state) if self.strict_loading else adapters.trained(self, state)
 
+    def require_kept(self, state: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of other adapters.
+
+        Raises:
+            ResumeError: it holds other weights than this student trains.
+        """
+        if state.keys() != self.kept(self.state_dict()).keys():
+            raise ResumeError(
+                "the checkpoint holds other weights than the adapters of this student "
+                "(student.lora); start a new run"
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         with failing_together():
             refuse_non_finite(checkpoint, self.ruled_out)
@@ -343,12 +355,8 @@ class Distillation(L.LightningModule):
         if "opdlab" not in checkpoint:
             raise ResumeError("the checkpoint was not written by opdlab; start a new run")
         found = checkpoint.get("state_dict")
-        if not self.strict_loading and found is not None:
-            if found.keys() != self.kept(self.state_dict()).keys():
-                raise ResumeError(
-                    "the checkpoint holds other weights than the adapters of this student (student.lora); "
-                    "start a new run"
-                )
+        if found is not None and not self.strict_loading:
+            self.require_kept(found)
         self.collector.drawn = checkpoint["opdlab"]["drawn"]
         self.random_state = checkpoint["opdlab"]["random_state"]
         if self.average:

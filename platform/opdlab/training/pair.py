@@ -244,8 +244,8 @@ def load_source(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
     lora = getattr(source, "lora", None)
     if isinstance(source, Student) and models.adapted(source.path) is not None:
         raise ModelError(
-            f"student.path: {source.path} holds adapters; `opdlab merge {source.path} FOLDER` makes a whole "
-            "model of them and theirs, which can be a student"
+            f"student.path: {source.path} holds adapters; `opdlab merge {source.path} FOLDER` "
+            "makes of them and their model one that can be a student"
         )
     model = models.load_model(
         source.path,

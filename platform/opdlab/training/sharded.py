@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from opdlab.errors import StorageError
+from opdlab.modelling import adapters
 from opdlab.peers import failing_together
 from opdlab.training.averaging import kept_in
 from opdlab.training.checkpoint import (
@@ -95,14 +96,14 @@ class ShardedStrategy(ModelParallelStrategy):
         if SHARDS in checkpoint:
             tensors = self._placed(checkpoint)
             distributed.load(tensors, checkpoint_id=path.parent / checkpoint[SHARDS]["folder"])
-            options = StateDictOptions()
+            options = StateDictOptions(strict=not _frozen(module))
         else:
             names = _names(module, optimizer)
             tensors = {
                 "state_dict": checkpoint.pop("state_dict"),
                 "optimizer": as_named(checkpoint.pop("optimizer_states")[0], names),
             }
-            options = StateDictOptions(full_state_dict=True)
+            options = StateDictOptions(full_state_dict=True, strict=not _frozen(module))
         set_model_state_dict(module, tensors["state_dict"], options=options)
         set_optimizer_state_dict(module, optimizer, tensors["optimizer"], options=options)
         if "average" in tensors:
@@ -113,8 +114,9 @@ class ShardedStrategy(ModelParallelStrategy):
         """Where what the shards hold belongs on this device."""
         module, optimizer = self.model, self.optimizers[0]
         assert module is not None
+        state = get_model_state_dict(module)
         placed: dict[str, Any] = {
-            "state_dict": get_model_state_dict(module),
+            "state_dict": adapters.trained(module, state) if _frozen(module) else state,
             "optimizer": get_optimizer_state_dict(module, optimizer),
         }
         if "average" in checkpoint["opdlab"]:
@@ -123,6 +125,11 @@ class ShardedStrategy(ModelParallelStrategy):
                 [torch.empty_like(w, dtype=kept_in(w)) for w in weights]
             )
         return placed
+
+
+def _frozen(module: torch.nn.Module) -> bool:
+    """Whether some weights are not trained, which no checkpoint holds."""
+    return not all(weight.requires_grad for weight in module.parameters())
 
 
 def _names(module: torch.nn.Module, optimizer: Optimizer) -> list[str]:
