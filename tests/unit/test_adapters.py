@@ -158,6 +158,13 @@ def test_adapters_that_cannot_be_read_right_are_refused(adapted, change, said: s
         models.load_model(str(folder))
 
 
+def test_a_folder_with_a_model_and_adapters_is_refused(adapted) -> None:
+    _, folder = adapted
+    shutil.copy(folders()[0] / "config.json", folder)
+    with pytest.raises(ModelError, match=r"a model .* and adapters"):
+        models.load_model(str(folder))
+
+
 def test_adapters_of_a_model_whose_files_changed_are_refused(adapted, tmp_path: Path) -> None:
     _, folder = adapted
     other = tmp_path / "other"

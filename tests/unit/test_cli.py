@@ -23,6 +23,7 @@ COMMANDS = (
     "plan",
     "train",
     "pretrain",
+    "merge",
     "eval",
     "compare",
     "leaderboard",

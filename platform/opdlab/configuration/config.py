@@ -415,6 +415,12 @@ def _misfits(config: Experiment) -> Iterator[str]:
     yield from _not_its_own(config)
     yield from _too_coarse(config)
     yield from _misplaced(training, method, config.rollout)
+    lora = config.student.lora
+    if lora is not None and lora.quantize != "none" and training.strategy == "fsdp":
+        yield (
+            "student.lora.quantize: with training.strategy: fsdp weights are parted, and the blocks of "
+            "four bits are not; set it to none, or take training.strategy: ddp"
+        )
     if config.teacher.offload:
         yield from _not_offloaded(training)
     if method.graded and not config.prompts.graded:

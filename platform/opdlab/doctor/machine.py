@@ -210,7 +210,9 @@ def graders(config: Experiment) -> Line:
 
 def to_write(runs: Sequence[Experiment], student: PreTrainedModel) -> int:
     """Bytes of weights that trainings of a student write, the copies that stay included."""
-    weights = sum(p.numel() * max(p.element_size(), 4) for p in student.parameters())
+    weights = sum(
+        p.numel() * max(p.element_size(), 4) for p in student.parameters() if p.requires_grad
+    )
     return weights * sum(WEIGHTS_KEPT + run.training.copies for run in runs)
 
 

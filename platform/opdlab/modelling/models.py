@@ -96,7 +96,11 @@ def load_model(
     model: Any
     with _told(path, "no causal language model can be loaded"):
         model, report = AutoModelForCausalLM.from_pretrained(
-            **source, dtype=DTYPES[dtype], output_loading_info=True
+            **source,
+            dtype=DTYPES[dtype],
+            output_loading_info=True,
+            # With peft the library also looks for adapters there, by settings of their own.
+            adapter_kwargs={"local_files_only": source["local_files_only"]},
         )
     # The library makes up what a file lacks, at random, and goes on.
     if absent := sorted(report["missing_keys"]):
@@ -274,6 +278,11 @@ def _check_folder(folder: Path) -> None:
             unfinished(folder)
             or f"{folder}: the folder has no config.json, so it is not a saved Hugging Face model; "
             "save one there with save_pretrained, or give the folder that holds it"
+        )
+    if (folder / adapters.CONFIG).is_file() and (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder}: it holds a model (config.json) and adapters ({adapters.CONFIG}), so which is "
+            "meant is not known; move one of them to a folder of its own"
         )
     settings = folder / GENERATION_CONFIG_NAME
     if settings.exists():

@@ -194,6 +194,14 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
     )
 
 
+def written(model: Student) -> int:
+    """Bytes of a student on the disk: of all its weights, or of its adapters alone."""
+    if model.lora is None:
+        return footprint(model).weights
+    lora: Any = model.lora
+    return 4 * trained(Shape.of(shape_of(model)), lora)[0]
+
+
 def _weights(model: Student, size: Footprint, step: Step) -> tuple[int, int]:
     """Bytes of a student's weights on a device, and of those that are trained."""
     whole = size.parameters * step.stored.itemsize

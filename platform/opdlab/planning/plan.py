@@ -28,7 +28,7 @@ from opdlab.errors import ConfigError, DataError, ModelError, OutOfReachError
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import Footprint, footprint
 from opdlab.planning.lengths import Lengths, assumed, longest_prompt, prompt_lengths
-from opdlab.planning.memory import by_name, memory
+from opdlab.planning.memory import by_name, memory, written
 from opdlab.planning.on_cards import overrides, show_cards
 from opdlab.plugins import posed
 from opdlab.pretraining import character_tokenizer
@@ -139,7 +139,7 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     to.print(_evaluation(config.evaluation, [*config.evaluation.references, *names]))
     to.print(f"\n{BOLD}Written{END}")
     to.print(
-        _sweep_files(config, sweep, sizes["student"] if sizes else None, trials)
+        _sweep_files(config, sweep, sizes is not None, trials)
         if sweep
         else _files_table(config, trainings, sizes is not None)
     )
@@ -347,12 +347,13 @@ def _files_table(config: Experiment, runs: list[tuple[str, Experiment]], sized: 
     table.add_row(mlflow_store.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
     table.add_row(f"{folder}/{CONFIG}", "the configuration above")
     for name, run in runs:
-        weights = footprint(run.student).weights if sized else 0
-        model = f"model ({_size(weights)})" if sized else "model"
-        last_one = f" (about {_size(3 * weights)})" if sized else ""
+        size = written(run.student) if sized else 0
+        kind = "model" if run.student.lora is None else "adapters"
+        model = f"{kind} ({_size(size)})" if sized else kind
+        last_one = f" (about {_size(3 * size)})" if sized else ""
         what = f"metrics, samples, {model}, last checkpoint{last_one}"
         if copies := run.training.copies:
-            each = f" ({_size(copies * weights)} in all)" if sized else ""
+            each = f" ({_size(copies * size)} in all)" if sized else ""
             what += f", {copies:,} copies of the student{each}"
         table.add_row(f"{folder}/{name}/", what)
     for name in config.evaluation.references:
@@ -360,14 +361,12 @@ def _files_table(config: Experiment, runs: list[tuple[str, Experiment]], sized: 
     return table
 
 
-def _sweep_files(
-    config: Experiment, sweep: Sweep, student: Footprint | None, trials: list[Experiment]
-) -> Table:
+def _sweep_files(config: Experiment, sweep: Sweep, sized: bool, trials: list[Experiment]) -> Table:
     runs = sweep.trials * len(sweep.seeds)
     # A model, its last checkpoint, which is three times as large, and the copies that stay.
     copies = max(trial.training.copies for trial in trials)
-    size = (4 + copies) * runs * student.weights if student else 0
-    about = f", at most about {_size(size)} in all" if student else ""
+    size = (4 + copies) * runs * max(written(one.student) for one in trials) if sized else 0
+    about = f", at most about {_size(size)} in all" if sized else ""
     folder = f"{config.output}/{config.name}-sweep"
     table = _table("where", "what")
     table.add_row(mlflow_store.store_uri(Path(config.output), config.tracking.uri), "MLflow runs")
