@@ -57,6 +57,20 @@ def test_a_sweep_finds_its_trials_and_a_configuration_that_trains(laboratory: La
     assert "begun with other settings of: training" in text
 
 
+def test_trials_train_on_several_devices_and_go_on_where_one_is_lost(laboratory: Laboratory):
+    file = sweep_file(laboratory, trials=1)
+    devices = ["training.devices=2", "training.accelerator=cpu", "training.strategy=fsdp"]
+    with sweeping(laboratory, file, *devices) as sweep:
+        wait_until(lambda: training(laboratory), "a trial in training")
+        writing = processes(laboratory)
+        (follower,) = (one for one in writing if one.environ().get("LOCAL_RANK") == "1")
+        follower.kill()
+        finish(sweep)
+    assert_whole(laboratory, 1)
+    log = (laboratory.output / "small-sweep" / "trial-0000" / "log.txt").read_text()
+    assert "training process 1" in log
+
+
 def test_a_worker_and_a_trial_that_are_killed_and_a_stop_lose_nothing(laboratory: Laboratory):
     file = sweep_file(laboratory, trials=4)
     with sweeping(laboratory, file, "--workers", "2") as sweep:

@@ -229,7 +229,9 @@ def test_values_that_no_combination_makes_good_are_refused() -> None:
     (fault,) = told(*sweep(space={"prompts.template": template}))
     assert fault.startswith("sweep.space: prompts.template: trials would be measured in different")
     (fault,) = told(*sweep(space={"training.devices": {"type": "int", "low": 1, "high": 2}}))
-    assert "a trial of a sweep trains on one device" in fault
+    assert "training.devices: workers have devices as the experiment's own trials need" in fault
+    (fault,) = told(*sweep(), "training.nodes=2")
+    assert "training.nodes: a trial of a sweep trains on one machine" in fault
     (fault,) = told(*sweep(), "sweep.space={training.mask.last: {type: choice, values: [null, 3]}}")
     assert "give each a name, such as `values: {none: null" in fault
     (fault,) = told(*sweep(stop_when_beyond=[{"metric": "mean_at_k", "at_least": 0.1}]))

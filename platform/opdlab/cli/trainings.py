@@ -55,6 +55,15 @@ def sweep(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that work on trials side by side.")
     ] = 1,
+    devices_per_worker: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="GPUs that each worker has for itself. By default as many as a trial trains on "
+            "(`training.devices`); workers share GPUs where there are fewer.",
+            show_default=False,
+        ),
+    ] = None,
     cluster: Annotated[
         Cluster | None,
         typer.Option(
@@ -71,11 +80,13 @@ def sweep(
 
     [bold]opdlab sweep sweeps/lookahead --workers 2[/]
 
+    [bold]opdlab sweep my.yaml --workers 4 training.devices=2[/]  # on eight GPUs, two a trial
+
     [bold]opdlab sweep my.yaml --workers 16 --cluster slurm sweep.storage=postgresql+psycopg://me@host/sweeps[/]
     """
     from opdlab.sweeps import sweep as run
 
-    run(experiment, overrides or [], workers, cluster)
+    run(experiment, overrides or [], workers, cluster, devices_per_worker)
 
 
 def pretrain(experiment: File, overrides: Pretraining = None, resume: Resume = False) -> None:

@@ -53,9 +53,14 @@ class Process(Protocol):
 
 
 def may_fork(training: Training) -> bool:
-    """Whether trials of these settings can be forked from a process that imported everything."""
+    """Whether trials of these settings can be forked from a process that imported everything.
+
+    Those on several devices cannot: Lightning starts their other processes by the command of the first.
+    """
     import torch
 
+    if training.devices > 1:
+        return False
     return training.accelerator == "cpu" or not torch.accelerator.is_available()
 
 

@@ -30,7 +30,7 @@ from opdlab.console import (
 )
 from opdlab.errors import ConfigError, DataError, TrackingError
 from opdlab.files import natural
-from opdlab.sweeps import report, study as studies
+from opdlab.sweeps import cards, report, study as studies
 from opdlab.sweeps.processes import Process, Zygote, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, sweep_of
 from opdlab.sweeps.study import SweepError, patiently
@@ -44,15 +44,23 @@ POLL_S = 0.5
 REBIRTHS = 3  # of a worker that died
 
 
-def sweep(name: str, overrides: list[str], workers: int, cluster: str | None = None) -> None:
+def sweep(
+    name: str,
+    overrides: list[str],
+    workers: int,
+    cluster: str | None = None,
+    devices: int | None = None,
+) -> None:
     """Search over an experiment's space; the same command again, here or elsewhere, joins or goes on.
 
     Args:
         workers: processes on this machine, or tasks of an array on a cluster.
         cluster: `slurm` sends the workers there by submitit, `local` runs them through submitit here.
+        devices: GPUs of each worker that no other has; None for as many as a trial trains on, shared where
+            there are fewer.
 
     Raises:
-        ConfigError: the experiment has no `sweep` section.
+        ConfigError: the experiment has no `sweep` section, or there are too few devices.
         SweepError: the database does not answer, the sweep was begun with other settings, or no trial was
             completed.
         Stopped: a signal came; the same command goes on.
@@ -62,14 +70,26 @@ def sweep(name: str, overrides: list[str], workers: int, cluster: str | None = N
     settings = sweep_of(config)
     if settings is None:
         raise ConfigError(f"{name} has no `sweep` section, so there is nothing to search")
+    if cluster and config.training.devices > 1:
+        raise ConfigError(
+            "training.devices: on a cluster a trial trains on one device; set it to 1, or start `opdlab "
+            "sweep` on each machine without --cluster"
+        )
     mlflow_store.import_store(mlflow_store.store_uri(Path(config.output), config.tracking.uri))
     with Zygote() as zygote:
-        _sweep(config, settings, workers, cluster, zygote)
+        _sweep(config, settings, workers, cluster, devices, zygote)
 
 
 def _sweep(
-    config: Experiment, settings: Sweep, workers: int, cluster: str | None, zygote: Zygote
+    config: Experiment,
+    settings: Sweep,
+    workers: int,
+    cluster: str | None,
+    devices: int | None,
+    zygote: Zygote,
 ) -> None:
+    here = [] if cluster else cards.here(config.training)
+    places = cards.shared_out(here, workers, devices, config.training)
     folder = studies.folder_of(config)
     output = Path(config.output)
     client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
@@ -88,7 +108,10 @@ def _sweep(
         crew = Crew(folder, deadline, stop, study, settings, zygote)
         try:
             crew.references(config, run_id)
-            (crew.submit if cluster else crew.work)(workers, cluster or "")
+            if cluster:
+                crew.submit(workers, cluster, devices)
+            else:
+                crew.work(places)
             report.write(config, settings, study, record, experiment)
             status = "FINISHED"
         except Stopped:
@@ -134,6 +157,7 @@ class Crew:
     study: optuna.Study
     settings: Sweep
     zygote: Zygote
+    places: list[str] = field(default_factory=list)
     workers: dict[int, Process] = field(default_factory=dict)
     deaths: int = 0
     said: str = ""
@@ -160,9 +184,14 @@ class Crew:
             raise SweepError(f"measuring student and teacher failed: see {folder}/log.txt")
         (folder / "done").touch()
 
-    def work(self, workers: int, _: str) -> None:
-        """Run workers here until all trials of the sweep have ended, on this machine and others."""
-        for index in range(min(workers, self.settings.trials)):
+    def work(self, places: list[str]) -> None:
+        """Run workers here until all trials of the sweep have ended, on this machine and others.
+
+        Args:
+            places: cards of each, see `cards.shared_out`.
+        """
+        self.places = places[: self.settings.trials]
+        for index in range(len(self.places)):
             self._hire(index)
         try:
             with progress_bar() as bar:
@@ -177,7 +206,7 @@ class Crew:
         finally:
             self._dismiss()
 
-    def submit(self, workers: int, cluster: str) -> None:
+    def submit(self, workers: int, cluster: str, devices: int | None) -> None:
         """Send workers to a cluster as one array, and wait for them."""
         try:
             import submitit
@@ -188,6 +217,8 @@ class Crew:
         executor = submitit.AutoExecutor(folder=self.folder / "cluster", cluster=cluster)
         minutes = int((self.settings.time_budget_s or 24 * 3600) // 60) + 1
         executor.update_parameters(timeout_min=minutes, name=self.folder.name)
+        if devices is not None:
+            executor.update_parameters(gpus_per_node=devices)
         jobs = executor.map_array(work, [str(self.folder)] * workers, [self.deadline] * workers)
         console.print(f"workers: {', '.join(job.job_id for job in jobs)}")
         try:
@@ -215,7 +246,7 @@ class Crew:
         # Ctrl-C reaches the command alone, which then asks the workers; so does its death.
         self.workers[index] = self.zygote.start(
             "opdlab.sweeps.worker",
-            [str(self.folder), str(self.deadline)],
+            [str(self.folder), str(self.deadline), self.places[index]],
             log,
             signal.SIGTERM,
         )

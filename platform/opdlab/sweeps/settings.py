@@ -11,7 +11,7 @@ from opdlab.configuration import RoomSection, replaced
 from opdlab.seeds import LARGEST_SEED
 from opdlab.sweeps.goals import Limit, Objective
 from opdlab.sweeps.space import DIMENSION_KEYS, Choice, Dimension, in_words
-from opdlab.sweeps.unfit import ONE_DEVICE, OWN_SEEDS
+from opdlab.sweeps.unfit import ONE_MACHINE, OWN_SEEDS
 
 if TYPE_CHECKING:
     from opdlab.configuration import Experiment, Source
@@ -83,8 +83,8 @@ class Sweep(RoomSection):
             )
         if experiment.training.seeds > 1:
             raise ValueError(OWN_SEEDS)
-        if experiment.training.devices * experiment.training.nodes > 1:
-            raise ValueError(ONE_DEVICE)
+        if experiment.training.nodes > 1:
+            raise ValueError(ONE_MACHINE)
         if not experiment.evaluation.benchmarks:
             raise ValueError("evaluation: a sweep compares its trials on benchmarks; name one")
         varied = any(key in ("rollout", "rollout.max_new_tokens") for key in self.space)

@@ -2,12 +2,14 @@
 
 Run as `python -m opdlab.sweeps.trial FOLDER SWEEP_RUN`; the folder holds `config.yaml`. Started again it
 goes on from the checkpoints of the one before. Exit codes: 0 the outcome is written; 128 + signal
-stopped; 75 the tracking server does not answer, try later; 65 a file or the disk must be put right.
+stopped or killed; 75 the tracking server does not answer, try later; 65 a file or the disk must be put
+right.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +22,7 @@ from opdlab.errors import (
     DataError,
     NonFiniteError,
     OpdlabError,
+    PeerError,
     ResumeError,
     StorageError,
     TrackingError,
@@ -29,10 +32,21 @@ from opdlab.files import claimed, metrics_file
 from opdlab.modelling import models
 from opdlab.sweeps.outcome import Outcome, Part, read_stop, run_metrics
 from opdlab.tracking import mlflow_store
-from opdlab.training import CONFIG, Group, Session, load_pair, measure_reference, train_one
+from opdlab.training import (
+    CONFIG,
+    Group,
+    Session,
+    follow_group,
+    load_pair,
+    measure_reference,
+    rank,
+    train_one,
+)
 
 TRY_LATER = os.EX_TEMPFAIL
 HOPELESS = os.EX_DATAERR  # exit code of a process that a new one could not help
+LOST = 128 + signal.SIGKILL
+"""Exit code where a process that trained with this one was killed: as if this one had been."""
 LOG = "log.txt"
 """Where the process of a trial writes, in the trial's folder."""
 
@@ -115,8 +129,9 @@ def _ended_by(
         return Outcome("pruned", reason, seeds)
     if isinstance(error, NonFiniteError):
         return Outcome("pruned", f"{name}: {error}", seeds)
-    if isinstance(error, (Stopped, DamagedError, ResumeError, StorageError)):
-        # The trial is none the worse: it goes on when the disk or the file is put right.
+    if isinstance(error, (Stopped, DamagedError, PeerError, ResumeError, StorageError)):
+        # The trial is none the worse: it goes on when the disk or the file is put right, or with new
+        # processes where one of several was killed.
         raise error
     return Outcome("failed", f"{name}: {type(error).__name__}: {error}", seeds)
 
@@ -149,6 +164,11 @@ def main() -> None:
     """Entry of the process."""
     folder, sweep_run = Path(sys.argv[1]), sys.argv[2]
     quieten()
+    follower = loader.load_experiment(folder / CONFIG)
+    if rank(follower.training):
+        models.use_threads(follower.training.threads)
+        follow_group(Group(folder), follower)
+        return
     try:
         # The process of a worker that died may need a moment to die as well.
         with claimed(folder, patient=True):
@@ -158,6 +178,9 @@ def main() -> None:
                 run_trial(folder, sweep_run)
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from stopped
+    except PeerError as error:
+        print(shown(str(error)), file=sys.stderr)
+        raise SystemExit(LOST) from error
     except TrackingError as error:
         print(shown(str(error)), file=sys.stderr)
         raise SystemExit(TRY_LATER) from error

@@ -1,12 +1,13 @@
 """A worker of a sweep: asks for a trial, runs it in a process of its own, reports, tells, asks again.
 
-Run as `python -m opdlab.sweeps.worker FOLDER`. Whatever dies - a trial's process, a worker, the database,
-the tracking server - the trial goes on from its checkpoints, once.
+Run as `python -m opdlab.sweeps.worker FOLDER DEADLINE CARDS`. Whatever dies - a trial's process, a worker,
+the database, the tracking server - the trial goes on from its checkpoints, once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from opdlab.configuration import Experiment, Variant, loader
 from opdlab.console import Stopped, StopRequest, shown
 from opdlab.errors import ConfigError, DataError, of_the_disk
 from opdlab.sweeps import study as studies
+from opdlab.sweeps.cards import VISIBLE
 from opdlab.sweeps.outcome import OUTCOME, STOP, Outcome, Part, write_stop
 from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, sweep_of
@@ -315,6 +317,9 @@ def work(folder: str, deadline: float) -> None:
 
 def main() -> None:
     """Entry of the process."""
+    if visible := sys.argv[3]:
+        # Before anybody looks: of its cards alone, its trials are told.
+        os.environ[VISIBLE] = visible
     try:
         work(sys.argv[1], float(sys.argv[2]))
     except Stopped as stopped:

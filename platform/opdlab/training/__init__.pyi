@@ -29,9 +29,11 @@ from .pair import (
     require_within as require_within,
     working as working,
 )
+from .ranks import rank as rank
 from .reached import reached_by_a_step as reached_by_a_step
 from .run import (
     Session as Session,
+    follow_group as follow_group,
     measure_reference as measure_reference,
     train as train,
     train_one as train_one,

@@ -185,8 +185,12 @@ def require_all(config: Experiment) -> None:
 
 def follow(config: Experiment, resume: bool) -> None:
     """Take part in every training of the leader's, in another process and on another device."""
+    follow_group(last_group(config) if resume else None, config)
+
+
+def follow_group(group: Group | None, config: Experiment) -> None:
+    """Take part in every training of a group that is not finished; None for those of a new one."""
     die_with(os.getppid(), signal.SIGKILL)
-    group = last_group(config) if resume else None
     with StopRequest() as stop:
         for one in repeats(loader.variants(config)):
             if group and group.run(one.name).get("status") == "finished":

@@ -1,0 +1,54 @@
+"""Which cards each worker of a sweep has: by the environment that its processes inherit."""
+
+from __future__ import annotations
+
+import os
+
+from opdlab.configuration import Training
+from opdlab.errors import ConfigError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def here(training: Training) -> list[str]:
+    """Names of the CUDA devices that trainings may use here; none where they would run on a CPU."""
+    import torch
+
+    if training.accelerator == "cpu" or not torch.cuda.is_available():
+        return []
+    named = os.environ.get(VISIBLE)
+    if named is None:
+        return [str(number) for number in range(torch.cuda.device_count())]
+    return [name.strip() for name in named.split(",") if name.strip()]
+
+
+def shared_out(cards: list[str], workers: int, each: int | None, training: Training) -> list[str]:
+    """The cards of every worker, as `CUDA_VISIBLE_DEVICES` names them; "" for whatever there is.
+
+    Args:
+        cards: that are here.
+        each: cards of a worker, of which no other has any; None for what a trial trains on, and where there
+            are fewer cards in all, several workers share some.
+
+    Raises:
+        ConfigError: there are too few, or a trial trains on more than its worker has.
+    """
+    wanted = training.devices if each is None else each
+    if each is not None and training.devices > each:
+        raise ConfigError(
+            f"--devices-per-worker: a trial trains on {training.devices} devices (training.devices), and "
+            f"its worker would have {each}; give each as many"
+        )
+    if not cards:
+        return [""] * workers
+    if wanted > len(cards) or (each is not None and workers * wanted > len(cards)):
+        raise ConfigError(
+            f"{workers} workers with {wanted} devices each need {workers * wanted}, and {len(cards)} are "
+            f"here ({', '.join(cards)}); start at most {len(cards) // wanted} workers, or leave "
+            "--devices-per-worker out to let them share devices"
+            if wanted <= len(cards)
+            else f"training.devices: a trial trains on {wanted} devices, and {len(cards)} are here "
+            f"({', '.join(cards)})"
+        )
+    groups = len(cards) // wanted
+    return [",".join(cards[number % groups * wanted :][:wanted]) for number in range(workers)]

@@ -1,0 +1,91 @@
+"""Cards of a sweep's workers: each has its own where there are enough."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from opdlab.configuration.config import Training
+from opdlab.errors import ConfigError
+from opdlab.sweeps import worker
+from opdlab.sweeps.cards import VISIBLE, here, shared_out
+from opdlab.sweeps.processes import may_fork
+
+
+def training(devices: int = 1, **more: Any) -> Training:
+    return Training(steps=1, devices=devices, **more)
+
+
+@pytest.mark.parametrize(
+    ("cards", "workers", "each", "devices", "found"),
+    [
+        ([], 3, None, 1, ["", "", ""]),
+        ([], 2, 4, 1, ["", ""]),
+        (["0", "1", "2", "3"], 4, None, 1, ["0", "1", "2", "3"]),
+        (["4", "GPU-a"], 2, 1, 1, ["4", "GPU-a"]),
+        (["0", "1", "2", "3"], 2, None, 2, ["0,1", "2,3"]),
+        (["0", "1", "2"], 2, None, 1, ["0", "1"]),
+        (["0", "1", "2", "3", "4"], 2, 2, 1, ["0,1", "2,3"]),
+        # Fewer than are asked for by default: some are shared.
+        (["0"], 3, None, 1, ["0", "0", "0"]),
+        (["0", "1", "2"], 3, None, 2, ["0,1", "0,1", "0,1"]),
+    ],
+)
+def test_workers_have_cards_of_their_own_where_there_are_enough(
+    cards: list[str], workers: int, each: int | None, devices: int, found: list[str]
+) -> None:
+    assert shared_out(cards, workers, each, training(devices)) == found
+
+
+@pytest.mark.parametrize(
+    ("workers", "each", "devices", "said"),
+    [
+        (
+            3,
+            1,
+            1,
+            "3 workers with 1 devices each need 3, and 2 are here .*; start at most 2 workers",
+        ),
+        (2, 2, 2, "start at most 1 workers"),
+        (1, None, 3, "a trial trains on 3 devices, and 2 are here"),
+        (1, 1, 2, "a trial trains on 2 devices .* its worker would have 1"),
+    ],
+)
+def test_too_few_cards_are_told_with_what_is_possible(
+    workers: int, each: int | None, devices: int, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        shared_out(["0", "1"], workers, each, training(devices))
+
+
+def test_a_command_hands_out_the_cards_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv(VISIBLE, raising=False)
+    assert here(training()) == ["0", "1"]
+    monkeypatch.setenv(VISIBLE, "5, 7,")
+    assert here(training()) == ["5", "7"]
+    assert here(training(accelerator="cpu")) == []
+
+
+def test_trials_on_several_devices_are_not_forked() -> None:
+    """Lightning starts their other processes by the command of the first."""
+    assert may_fork(training(accelerator="cpu"))
+    assert not may_fork(training(2, accelerator="cpu"))
+
+
+@pytest.mark.parametrize(("cards", "said"), [("2,3", "2,3"), ("", "1")])
+def test_a_worker_tells_its_trials_of_its_cards_alone(
+    monkeypatch: pytest.MonkeyPatch, cards: str, said: str
+) -> None:
+    seen = []
+    monkeypatch.setenv(VISIBLE, "1")
+    monkeypatch.setattr(worker, "work", lambda *_: seen.append(os.environ[VISIBLE]))
+    monkeypatch.setattr(sys, "argv", ["worker", "folder", "0", cards])
+    worker.main()
+    assert seen == [said]
