@@ -16,13 +16,14 @@ from opdlab.errors import ModelError
 from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.future_kl import FutureKL
 from opdlab.methods.jsd import JSD
-from opdlab.modelling import models
+from opdlab.modelling import DTYPES, models
 from opdlab.planning import plan
 from opdlab.planning.footprint import activations, footprint
 from opdlab.planning.lengths import longest_prompt
 from opdlab.planning.memory import memory
 from opdlab.pretraining.characters import character_tokenizer
 from opdlab.sweeps.extent import outermost
+from opdlab.training.averaging import WeightAverage
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 70}
 LLAMA = LlamaConfig(**SHAPE, num_key_value_heads=2, intermediate_size=160, tie_word_embeddings=True)
@@ -89,6 +90,21 @@ def test_memory_is_held_and_passing(experiment: Experiment):
     assert needed.held["student weights"] == weights
     assert needed.held["AdamW, two moments"] == 2 * weights
     assert needed.peak == sum(needed.held.values()) + max(needed.passing.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_average_of_the_weights_is_held_as_training_keeps_it(experiment: Experiment, dtype: str):
+    student = experiment.student.model_copy(update={"dtype": dtype})
+    averaging = experiment.training.model_copy(update={"average": "ema"})
+    without = experiment.model_copy(update={"student": student})
+    (needed,) = memory(without.model_copy(update={"training": averaging}), 30).values()
+    weights = [torch.nn.Parameter(torch.zeros(5, dtype=DTYPES[dtype]))]
+    kept = WeightAverage(weights, 0.9)
+    kept.update()
+    each = kept.mean[0].itemsize
+    assert needed.held["average of the weights"] == each * footprint(student).parameters
+    (less,) = memory(without, 30).values()
+    assert needed.peak - less.peak == each * footprint(student).parameters
 
 
 def test_devices_that_hold_parts_of_the_weights_are_counted_so(experiment: Experiment):

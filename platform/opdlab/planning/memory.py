@@ -189,9 +189,17 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
     if not on_cpu:
         # All weights at a time; a CPU takes one after the other.
         passing[STEPPING] = 2 * trained
-    return Memory(
-        held={"student weights": weights, "AdamW, two moments": 2 * trained}, passing=passing
-    )
+    held = {"student weights": weights, "AdamW, two moments": 2 * trained}
+    if step.training.average != "none":
+        # Adapters are in float32 as they are.
+        each = 1 if model.lora else averaged(step.stored) / step.stored.itemsize
+        held["average of the weights"] = int(trained * each)
+    return Memory(held=held, passing=passing)
+
+
+def averaged(stored: torch.dtype) -> int:
+    """Bytes of one weight's average: in float32, whatever the weight is stored in."""
+    return max(stored.itemsize, torch.float32.itemsize)
 
 
 def written(model: Student) -> int:

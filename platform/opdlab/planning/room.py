@@ -15,7 +15,7 @@ from opdlab.modelling import models
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import footprint
 from opdlab.planning.lengths import assumed, longest_prompt
-from opdlab.planning.memory import SAMPLING, SCORING, UPDATING, Site, Step, memory
+from opdlab.planning.memory import SAMPLING, SCORING, UPDATING, Site, Step, averaged, memory
 from opdlab.planning.proposal import as_written, proposed
 from opdlab.training import ranks
 
@@ -74,6 +74,8 @@ def _roughly(run: Experiment, longest: int) -> int:
     step, student = Step.of(run, longest), footprint(run.student)
     teachers = [footprint(one) for one in (run.teacher, *run.specialists)]
     weights = 4 * student.weights + sum(one.weights for one in teachers)
+    if run.training.average != "none":
+        weights += student.parameters * averaged(step.stored)
     passing = [
         step.sampled * student.cache,
         step.updated * _KEPT * student.width * student.layers,
