@@ -64,8 +64,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 gpu: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/gpu --verbose
-	$(BIN)/opdlab bench gpu --minutes $(or $(GPU),10)
+	status=0; $(BIN)/python -m pytest tests/gpu --verbose || status=$$?; \
+	$(BIN)/opdlab bench gpu --minutes $(or $(GPU),10) && exit $$status
 
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python tests/mutants $(MUTANTS)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 
@@ -78,6 +78,10 @@ _NO_MEMORY = re.compile(
 )
 
 
+watching: list[Callable[[str], AbstractContextManager[None]]] = []
+"""Entered around each phase of a step, by name: for what measures phases."""
+
+
 @contextmanager
 def needing_room(phase: str) -> Iterator[None]:
     """Say in which phase of a step the memory did not suffice; raises OutOfRoomError.
@@ -85,7 +89,10 @@ def needing_room(phase: str) -> Iterator[None]:
     torch has a class for that of accelerators alone; its allocator for the host raises RuntimeError.
     """
     try:
-        yield
+        with ExitStack() as around:
+            for watch in watching:
+                around.enter_context(watch(phase))
+            yield
     except OutOfRoomError:
         raise
     except (MemoryError, RuntimeError) as error:

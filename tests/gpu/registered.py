@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,16 @@ _AUTOCAST = (
     *("mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "einsum"),
     *("scaled_dot_product_attention", "conv1d"),
 )
+
+
+class _Stream:
+    """The only one: all is done when it is launched."""
+
+    def synchronize(self) -> None:
+        pass
+
+
+_STREAM = _Stream()
 
 
 class _Module:
@@ -50,6 +61,12 @@ class _Module:
 
     def set_device(self, device: Any) -> None:
         pass
+
+    def current_stream(self, device: Any = None) -> _Stream:
+        return _STREAM
+
+    def stream(self, stream: Any) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def get_rng_state(self, device: Any = None) -> torch.Tensor:
         return torch.get_rng_state()

@@ -34,7 +34,7 @@ _MIXES = {"copy_", "_to_copy", "index", "index_put", "index_put_", "_index_put_i
 _INDEXES = _MIXES - {"copy_", "_to_copy"}
 
 
-@dataclass
+@dataclass(eq=False)
 class Counts:
     """What was counted, by operator and by the line that caused it."""
 
@@ -112,6 +112,10 @@ class Simulated(torch.Tensor):
         # In a file it is the host's, as checkpoints are read.
         return self.raw.detach().__reduce_ex__(protocol)
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """Where the values lie, by which tensors that share them are known."""
+        return self.raw.untyped_storage()
+
     def tolist(self) -> Any:
         _wait("tolist")
         return self.raw.detach().tolist()
@@ -156,7 +160,8 @@ def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         before = known.get(id(one))
         if before is not None:
             return before
-        return Simulated(one) if _is_host(one) else one
+        # What is conjugated later is no property of the wrapper, which would lose it.
+        return Simulated(one.resolve_conj().resolve_neg()) if _is_host(one) else one
 
     return _mapped(wrapped, found)
 

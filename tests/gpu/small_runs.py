@@ -18,6 +18,7 @@ from opdlab.training.fit import fit
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace
 from opdlab.training.pair import load_module, load_pair
+from opdlab.training.reached import local
 
 
 @cache
@@ -68,7 +69,9 @@ class Kept(Pace):
         self.rows.append(metrics)
         self.device = module.student.device
         named = module.student.named_parameters()
-        self.gradients = {name: p.grad.detach().cpu() for name, p in named if p.grad is not None}
+        self.gradients = {
+            name: local(p.grad).detach().cpu() for name, p in named if p.grad is not None
+        }
 
 
 def train(config: Experiment, folder: Path) -> tuple[Distillation, Kept]:

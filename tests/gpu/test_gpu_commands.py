@@ -46,6 +46,28 @@ def test_a_run_trains_and_is_evaluated_on_the_device(device: torch.device, outpu
     assert run("eval", written(output), "--model", output / "small-001" / "lgr" / "model")
 
 
+def test_a_sweep_is_searched_on_the_device(device: torch.device, output: Path) -> None:
+    space = {"training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}}
+    sweep = {"trials": 1, "space": space}
+    text = run("sweep", written(output, name="searched", sweep=sweep), "training.steps=1")
+    (trial,) = output.glob("searched-sweep/*/*/metrics.jsonl")
+    assert read_metrics(trial.parent)[0]["step"] == 1, text
+
+
+def test_steps_are_timed_on_the_device(device: torch.device, output: Path) -> None:
+    text = run("bench", "step", written(output), "--steps", "1", "--rounds", "1", "--no-evaluation")
+    assert "share of a step" in text
+
+
+def test_the_quickstart_takes_a_step_on_the_device(device: torch.device, tmp_path: Path) -> None:
+    """Its own models, prompts and methods, on which the shipped file rests."""
+    small = ("training.steps=1", "training.prompts_per_step=2", "rollout.max_new_tokens=8")
+    less = ("evaluation.benchmarks=[{type: math, level: short, count: 1}]", "evaluation.samples=1")
+    run("train", "quickstart", *small, *less, f"output={tmp_path}")
+    for name in ("opd", "lgr"):
+        assert read_metrics(tmp_path / "quickstart-001" / name)[0]["step"] == 1
+
+
 def test_a_diagnosis_is_made_on_the_device(device: torch.device, output: Path) -> None:
     text = run("diagnose", written(output), "--problems", "2", "--cuts", "2", "--bins", "6")
     assert "findings:" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from tree_controls import CONTROLS, NUMBERS, assert_equal, leaf_log_c
 
 from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.scoring.leaf_attention import LeafPass
 from opdlab.scoring.naive import naive_scores
 from opdlab.scoring.teacher import Teacher
 
@@ -107,3 +109,42 @@ def assert_no_worse(teacher: Teacher, rollout: Rollout) -> None:
 def error(found: TeacherScores, truth: TeacherScores, name: str) -> float:
     gap = (getattr(found, name) - getattr(truth, name)).abs()
     return float(gap[~gap.isnan()].median())
+
+
+@pytest.mark.filterwarnings("ignore:.*whole forward:UserWarning")
+@pytest.mark.parametrize("family", ["lfm2-conv"])
+def test_a_hybrid_is_scored_the_exact_way_that_it_has(device: torch.device, family: str) -> None:
+    """A layer that keeps a state has no tree; whole forwards take its place, and the scores are theirs."""
+    teacher, rollout = teacher_of(device, family), ragged(device)
+    assert teacher.way == "naive"
+    questions = Questions(rollout.candidates)
+    assert_equal(
+        teacher.score(rollout, questions), naive_scores(teacher.model, rollout, questions), 2e-5
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_no_layer_of_a_leaf_pass_waits_for_the_card(
+    device: torch.device, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulated device counts; a card raises."""
+    if device.type != "cuda":
+        pytest.skip("counted in test_gpu_waits")
+    teacher, rollout = teacher_of(device, family), ragged(device)
+    questions = Questions(rollout.candidates)
+    teacher.score(rollout, questions)
+    attend = LeafPass.attend
+
+    def watched(leaf_pass: LeafPass, *arguments: Any, **options: Any) -> Any:
+        # The first layer of a window asks once what its leaves see.
+        known = len(leaf_pass.reached) > 1 or family == "llama"
+        torch.cuda.set_sync_debug_mode("error" if known else "default")
+        try:
+            return attend(leaf_pass, *arguments, **options)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(LeafPass, "attend", watched)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is a prototype
+        teacher.score(rollout, questions)

@@ -8,11 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from gpu.small_runs import experiment, train
+from gpu.small_runs import Kept, experiment, train
 
 from opdlab.scoring.teacher import Teacher
 from opdlab.training.module import Distillation
 
+SMALLER: dict[str, dict[str, Any]] = {
+    "layers computed again, a row at a time": {
+        "activation_checkpointing": "layers",
+        "update_tokens": 1,
+    },
+    "sampled and scored in parts": {"rollout_parts": 2, "rollout_rows": 1, "head_chunk": 3},
+}
 METHODS: dict[str, dict[str, Any]] = {
     "opd": {"type": "opd", "support": "full"},
     "opd, sampled": {"type": "opd", "support": "sampled"},
@@ -61,6 +68,22 @@ def test_adapters_train_on_the_device_as_on_the_cpu(device: torch.device, tmp_pa
         torch.testing.assert_close(here.gradients[name], gradient, atol=1e-3 * scale, rtol=1e-3)
 
 
+def test_a_rotation_by_complex_numbers_has_its_gradient_on_the_device(
+    device: torch.device,
+) -> None:
+    """As Llama 4 turns queries and keys."""
+
+    def gradient(place: torch.device) -> torch.Tensor:
+        pairs = torch.arange(6.0).view(3, 2).to(place).requires_grad_()
+        turn = torch.polar(torch.ones(3), torch.arange(3.0)).to(place)
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * turn)
+        (turned * turned[:, :1]).sum().backward()
+        assert pairs.grad is not None
+        return pairs.grad.cpu()
+
+    torch.testing.assert_close(gradient(device), gradient(torch.device("cpu")))
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision_trains(device: torch.device, precision: str, tmp_path: Path) -> None:
     settings = {"precision": precision, "steps": 6, "learning_rate": 3e-2}
@@ -93,6 +116,38 @@ def test_a_resumed_training_ends_bit_for_bit(tmp_path: Path) -> None:
     found = dict(again.student.named_parameters())
     for name, weight in whole.student.named_parameters():
         assert torch.equal(found[name], weight), name
+
+
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_in_parts_on_one_device_train_the_same(
+    device: torch.device, tmp_path: Path
+) -> None:
+    """FSDP2, checkpoint and resume included; by the CPU where the device has no process group."""
+    place = "auto" if device.type == "cuda" else "cpu"
+
+    def to(steps: int, strategy: str) -> Kept:
+        config = experiment(METHODS["lgr"], accelerator=place, steps=steps, strategy=strategy)
+        return train(config, tmp_path / strategy)[1]
+
+    whole = to(2, "auto")
+    to(1, "fsdp")
+    parts = to(2, "fsdp")
+    for name, gradient in whole.gradients.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(parts.gradients[name], gradient, atol=1e-4 * scale, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", SMALLER.values(), ids=SMALLER)
+def test_settings_of_a_smaller_step_change_no_gradient(
+    device: torch.device, options: dict[str, Any], tmp_path: Path
+) -> None:
+    _, plain = train(experiment(METHODS["lgr"]), tmp_path / "plain")
+    _, small = train(experiment(METHODS["lgr"], **options), tmp_path / "small")
+    assert small.device == device
+    for name, gradient in plain.gradients.items():
+        scale = float(gradient.abs().max())
+        torch.testing.assert_close(small.gradients[name], gradient, atol=1e-4 * scale, rtol=1e-4)
 
 
 OFFLOADED: dict[str, dict[str, Any]] = {

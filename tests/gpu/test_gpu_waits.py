@@ -15,7 +15,11 @@ from small_models import random_rollout, small_model
 
 from opdlab.console.interrupt import StopRequest
 from opdlab.console.quiet import quieten
+from opdlab.modelling.eval_mode import sampling_mode
 from opdlab.records import Questions
+from opdlab.sampling.decoder import Decoder, Room
+from opdlab.sampling.manner import Manner
+from opdlab.sampling.recording import Draw, Records
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.teacher import Teacher
 from opdlab.training.fit import fit
@@ -66,6 +70,67 @@ def test_a_scoring_pass_waits_ten_times_whatever_the_rows(
         waited.append(counts.waited)
         assert counts.waited <= 10, counts.lines()
     assert waited[0] == waited[1]
+
+
+@pytest.mark.parametrize(("family", "rules"), [("qwen3", 0), ("gemma3", 1), ("gpt_oss", 1)])
+def test_a_leaf_pass_waits_once_at_most_for_each_window(
+    device: torch.device, family: str, rules: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What leaves see of a plain causal row is known on the host; of a window the device is asked once."""
+    teacher = Teacher(small_model(family).to(device), vocabulary=53).probe()
+    rollout = random_rollout([3, 5, 1], [4, 9, 13]).to(device)
+    questions = Questions(to_device(rollout.candidates, device))
+    waited: list[Counts] = []
+    states = Teacher._leaf_states
+
+    def watched(*arguments: Any) -> Any:
+        with counted() as counts:
+            found = states(*arguments)
+        waited.append(counts)
+        return found
+
+    teacher.score(rollout, questions)
+    monkeypatch.setattr(Teacher, "_leaf_states", watched)
+    teacher.score(rollout, questions)
+    assert waited
+    for counts in waited:
+        assert counts.waited == rules, counts.lines()
+
+
+@pytest.mark.parametrize("way", ["plain", "static", "lean"])
+def test_a_decode_step_waits_for_nothing_and_launches_little_beside_the_model(
+    device: torch.device, way: Any
+) -> None:
+    """A card replays `static` and `lean` by one launch; what lies around them is launched each time."""
+    model: Any = small_model("qwen3").to(device)  # pyright: ignore[reportArgumentType]
+    draw = Draw(1.0, 1.0, 4, None, 24, ())
+    records = Records(draw)
+    with sampling_mode(model), torch.no_grad():
+        decoder = Decoder(model, PROMPTS, range(4), draw, Room(4), records, Manner(way))
+        decoder.refill()
+        decoder.cache.restrict()
+        decoder.cache.reserve(20)
+        step = torch.arange(4, device=device)
+        decoder.step.start(decoder.cache.positions() + step)
+        uniform = torch.rand(4, 1, device=device, dtype=torch.float64)
+        decoder._step(uniform, 0)
+        forward = decoder.step.logits
+        inner = Counts()
+
+        def logits(*arguments: Any) -> Any:
+            with counted() as counts:
+                found = forward(*arguments)
+            inner.launches.update(counts.launches)
+            return found
+
+        decoder.step.logits = logits  # pyright: ignore[reportAttributeAccessIssue]
+        with counted() as whole:
+            decoder._step(uniform, 1)
+    assert whole.waited == 0, whole.lines()
+    beside = whole.launches.total() - inner.launches.total()
+    layers = model.config.num_hidden_layers
+    assert inner.launches.total() > layers
+    assert beside <= 3 * layers, whole.launches
 
 
 @final

@@ -32,16 +32,26 @@ def in_fresh_process(module: str, order: Any) -> Any:
 
 def rise(run: Callable[[], Any], device: str) -> int:
     """Bytes that were held at a time beyond those held before."""
+    before = begin(device)
+    run()
+    return highest(device) - before
+
+
+def begin(device: torch.device | str) -> int:
+    """Forget what was held before; bytes that are held now."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return torch.cuda.max_memory_allocated(device) - before
+        return torch.cuda.memory_allocated(device)
     # Linux forgets the highest mark of this process.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    run()
-    return _status("VmHWM") - before
+    return _status("VmRSS")
+
+
+def highest(device: torch.device | str) -> int:
+    """Bytes that were held at a time since `begin`; off an accelerator, all of the process."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:

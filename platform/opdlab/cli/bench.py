@@ -244,10 +244,11 @@ def step(
 @app.command()
 def gpu(
     minutes: Annotated[
-        float, typer.Option(min=0.1, help="Begin nothing that would end later.")
+        float, typer.Option(min=0.1, help="Begin nothing that would end later, and end what does.")
     ] = 10,
     only: Annotated[
-        str, typer.Option(help="Parts, by commas: scoring, rollout, loss, step; empty for all.")
+        str,
+        typer.Option(help="Parts, by commas: scoring, rollout, loss, step, memory; empty for all."),
     ] = "",
     device: Annotated[
         str, typer.Option(help="`cuda`; `cpu` measures tiny models, to try the command.")
@@ -259,9 +260,11 @@ def gpu(
 ) -> None:
     """What this card reaches, as shares of what it can do: one table, one JSON file, one page with plots.
 
-    Ceilings are a large matrix product and a large copy, measured in the same run. Models have the shapes
-    of Qwen2.5 1.5B and 7B and of Qwen3 1.7B, 8B and 32B, with random weights made on the card: nothing is
-    downloaded. The most telling cases come first; interrupt it as you like, the same command goes on.
+    Ceilings are a large matrix product, a large copy and one from the host, measured in the same run.
+    Models have the shapes of Qwen2.5 1.5B and 7B and of Qwen3 1.7B, 8B and 32B, with random weights made
+    on the card: nothing is downloaded. The most telling cases come first; interrupt it as you like, the
+    same command continues. A case that hangs is ended and costs no other. TRL and vLLM are measured
+    beside it where they are installed.
 
     Examples:
 

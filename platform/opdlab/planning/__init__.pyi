@@ -1,4 +1,4 @@
-from .cards import card_of as card_of
+from .cards import Card as Card, card_of as card_of, known_card as known_card
 from .footprint import (
     activations as activations,
     attended as attended,
@@ -7,6 +7,7 @@ from .footprint import (
     scoring as scoring,
     sizes as sizes,
 )
-from .memory import memory as memory
+from .memory import PHASES as PHASES, memory as memory
 from .plan import Asked as Asked, show as show, show_on as show_on
 from .room import explaining as explaining, require_room as require_room
+from .timing import seconds as seconds

@@ -91,6 +91,12 @@ def card_of(name: str | None, memory: str | None) -> Card:
     return Card(**{**vars(known or Card(name, 0)), "memory": size(memory)})
 
 
+def known_card(device: str, memory: int) -> Card | None:
+    """The card of the list that torch calls so, such as `NVIDIA A100-SXM4-80GB`; None for another."""
+    alike = [one for one in CARDS.values() if one.name.partition("-")[0] in device.lower()]
+    return min(alike, key=lambda one: abs(one.memory - memory), default=None)
+
+
 def size(text: str) -> int:
     """Bytes from `24GB` or `80GiB`.
 

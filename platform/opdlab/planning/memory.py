@@ -28,6 +28,8 @@ SAMPLING = "sampling (keys and values)"
 UPDATING = "updating (gradients, activations, logits)"
 SCORING = "scoring (keys, values, states)"
 STEPPING = "stepping (gradients, what AdamW computes)"
+PHASES = {"sampling": SAMPLING, "scoring": SCORING, "updating": UPDATING, "stepping": STEPPING}
+"""Of a step, as training names them where the memory ends."""
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
 # the teacher's log-probabilities, the probabilities and a product of two of these.
 _VOCABULARY_COPIES = 7

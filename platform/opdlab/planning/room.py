@@ -15,7 +15,7 @@ from opdlab.modelling import models
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import footprint
 from opdlab.planning.lengths import assumed, longest_prompt
-from opdlab.planning.memory import SAMPLING, SCORING, UPDATING, Site, Step, averaged, memory
+from opdlab.planning.memory import PHASES, Site, Step, averaged, memory
 from opdlab.planning.proposal import as_written, proposed
 from opdlab.training import ranks
 
@@ -24,7 +24,6 @@ _GIB = 1 << 30
 _SMALL = 0.02
 # Numbers that a layer keeps of a token for the backward pass, in units of its width: more than any does.
 _KEPT = 64
-_PHASES = {"sampling": SAMPLING, "scoring": SCORING, "updating": UPDATING}
 
 
 def this_card(experiment: Experiment) -> Card:
@@ -125,7 +124,7 @@ def _with(config: Experiment, values: dict[str, Any]) -> Experiment:
 
 def _needed(run: Experiment, longest: int, phase: str) -> int:
     """Bytes of a phase, with what is held throughout."""
-    name = _PHASES.get(phase)
+    name = PHASES.get(phase)
     found = memory(run, longest, Site.here(run.training)).values()
     return max(
         sum(one.held.values()) + one.passing.get(name or "", max(one.passing.values()))

@@ -1,4 +1,5 @@
 from .leaf_attention import (
+    LeafPass as LeafPass,
     RulePass as RulePass,
     attention_with_lse as attention_with_lse,
     bias_of as bias_of,

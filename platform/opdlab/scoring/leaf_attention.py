@@ -8,12 +8,13 @@ keys, merged by log-sum-exp with its own key and value, which are then thrown aw
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
 import torch
+from transformers.masking_utils import causal_mask_function
 
 from opdlab.modelling import Lines, MaskFunction, Own, Pass, UnsupportedError, slices
 from opdlab.shapes import Bool, Float, Int, Tensor
@@ -115,14 +116,14 @@ class LeafPass(RulePass):
         keys, values: by layer. `Float[R Hkv S D]`
         lines: the leaves in lines.
         column: where the leaves stand. `Int[N]`
-        longest: the last of these columns, where it is known.
+        places: the same in the lines, on the host; else it waits for a device once for each rule.
     """
 
     keys: Mapping[int, Float[Tensor, "R Hkv S D"]]
     values: Mapping[int, Float[Tensor, "R Hkv S D2"]]
     lines: Lines
     column: Int[Tensor, "N"]
-    longest: int | None = None
+    places: Int[Tensor, "R C"] | None = None
     reached: set[int] = field(default_factory=set)
     _cuts: dict[int, tuple[MaskFunction, Cut]] = field(default_factory=dict)
 
@@ -177,7 +178,8 @@ class LeafPass(RulePass):
 
     def _cut(self, rule: MaskFunction, dtype: torch.dtype) -> Cut:
         column = self.column[self.lines.token].view(self.lines.R, self.lines.C, 1)
-        zero, S = column.new_zeros(1), self.longest or int(column.max())
+        zero = column.new_zeros(1)
+        S = int((column if self.places is None else self.places).max())
 
         def seen(leaves: slice, keys: slice) -> Tensor:
             key = torch.arange(keys.start, keys.stop, device=column.device)
@@ -188,14 +190,12 @@ class LeafPass(RulePass):
         on_cpu = column.device.type == "cpu"
         stair = _stair(on_cpu) if S > _WORTH_A_CALL else self.lines.C
         steps = list(slices(self.lines.C, stair))
-        extents, every = [], torch.ones(S, dtype=torch.bool, device=column.device)
-        for leaves in steps:
-            part = seen(leaves, slice(0, S))
-            all_see = part.all(1).all(0)
-            every &= all_see
-            extents += [_extent(part.any(1).any(0)), _extent(all_see)]
-        extents.append(_extent(every))
-        *ends, whole = torch.stack(extents).tolist()
+        if rule is causal_mask_function and self.places is not None:
+            extents = _all_before(self.places, steps)
+        else:
+            seen_parts = (seen(leaves, slice(0, S)) for leaves in steps)
+            extents = _extents(seen_parts, torch.ones(S, dtype=torch.bool, device=column.device))
+        *ends, whole = extents
         found = []
         for leaves, some, solid in zip(steps, ends[::2], ends[1::2], strict=True):
             # A leaf that sees no key needs one to be kept from.
@@ -243,6 +243,28 @@ def staircase(leaves: int, on_cpu: bool = True) -> int:
 
 def _stair(on_cpu: bool) -> int:
     return _STAIR if on_cpu else _STAIR_ON_ACCELERATOR
+
+
+def _all_before(places: Int[Tensor, "R C"], steps: Sequence[slice]) -> list[list[int]]:
+    """What `_extents` finds where leaves see all keys before their columns."""
+    columns = [places[:, leaves] for leaves in steps]
+    ends = [int(of(part)) for part in columns for of in (torch.max, torch.min)]
+    return [[0, end, end] for end in (*ends, int(places.min()))]
+
+
+def _extents(parts: Iterable[Tensor], every: Bool[Tensor, "S"]) -> list[list[int]]:
+    """Of each part, leaves by keys, the extents of what a leaf sees and of what all see; last, of all.
+
+    Args:
+        parts: `Bool[R c S]` each, c unequal.
+    """
+    found = []
+    for part in parts:
+        all_see = part.all(1).all(0)
+        every = every & all_see
+        found += [_extent(part.any(1).any(0)), _extent(all_see)]
+    found.append(_extent(every))
+    return torch.stack(found).tolist()
 
 
 def _extent(some: Bool[Tensor, "S"]) -> Int[Tensor, "3"]:

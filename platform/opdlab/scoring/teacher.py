@@ -352,13 +352,14 @@ class Teacher:
         span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
         device = self.model.device
         lines = Lines.of(tree.row[span] - chunk.first_row, chunk.last_row - chunk.first_row)
-        column = to_device(tree.column[span], device)
+        here = tree.column[span]
+        column = to_device(here, device)
         leaf_pass = LeafPass(
             own,
             *trunk.of(rows),
             lines=lines.to(device),
             column=column,
-            longest=int(tree.column[span].max()),
+            places=here[lines.token].view(lines.R, lines.C),
         )
         with running(leaf_pass):
             states = flat_states(self.model, to_device(tree.token[span], device), column)

@@ -14,6 +14,7 @@ from opdlab.modelling import rows_at_a_time
 _PRODUCT = {"cuda": 8192}
 _COPY = {"cuda": 1 << 32}
 _SMALL_PRODUCT, _SMALL_COPY = 256, 1 << 20
+_FROM_HOST = 1 << 27
 
 
 def measure(card: Card) -> None:
@@ -25,6 +26,9 @@ def measure(card: Card) -> None:
     source = torch.empty(count, dtype=torch.bfloat16, device=card.device).fill_(1.5)
     target = torch.empty_like(source)
     card.bandwidth = 4 * count / card.seconds(lambda: target.copy_(source), 9)
+    some = torch.empty(min(count, _FROM_HOST), dtype=torch.bfloat16, pin_memory=kind == "cuda")
+    place = target[: len(some)]
+    card.host = 2 * len(some) / card.seconds(lambda: place.copy_(some, non_blocking=True), 5)
 
 
 def linear_products(card: Card, shape: Shape, tokens: int) -> float:

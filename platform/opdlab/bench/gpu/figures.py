@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import psutil
 import torch
 
 from opdlab.bench.race import timed
@@ -22,6 +24,7 @@ class Figure:
         unit: `share` of a ceiling, `x` for a ratio, or what it is counted in.
         goal: None where there is none.
         at_most: whether the goal is a greatest value.
+        within: how far the value may be from the goal on either side; None where one side is free.
     """
 
     name: str
@@ -29,12 +32,15 @@ class Figure:
     unit: str
     goal: float | None = None
     at_most: bool = False
+    within: float | None = None
 
     @property
     def met(self) -> bool | None:
         """Whether the goal is reached; None without one."""
         if self.goal is None:
             return None
+        if self.within is not None:
+            return abs(self.value - self.goal) <= self.within
         return self.value <= self.goal if self.at_most else self.value >= self.goal
 
     def text(self) -> str:
@@ -44,6 +50,15 @@ class Figure:
         digits = ",.0f" if abs(self.value) >= 1000 else ".3g"
         return f"{self.value:{digits}} {self.unit}"
 
+    def goal_text(self) -> str:
+        """The goal as a table shows it; empty without one."""
+        if self.goal is None:
+            return ""
+        goal = Figure("", self.goal, self.unit).text()
+        if self.within is not None:
+            return f"{goal} \N{PLUS-MINUS SIGN} {self.within:.0%}"
+        return f"{'<=' if self.at_most else '>='} {goal}"
+
 
 @dataclass
 class Card:
@@ -52,12 +67,14 @@ class Card:
     Attributes:
         product: operations a second of a large matrix product.
         bandwidth: bytes read and written a second by a large copy.
+        host: bytes a second from the host's pinned memory.
     """
 
     device: torch.device
     dtype: torch.dtype
     product: float = float("nan")
     bandwidth: float = float("nan")
+    host: float = float("nan")
     _made: dict[tuple[Shape, int], Any] = field(default_factory=dict)
 
     def model(self, shape: Shape, positions: int) -> Any:
@@ -72,8 +89,22 @@ class Card:
     def drop(self) -> None:
         """Give the models' memory back."""
         self._made.clear()
+        # Trainers and their modules hold each other.
+        gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    @property
+    def total(self) -> int:
+        """Bytes of the card; of the host where there is none."""
+        if self.device.type != "cuda":
+            return psutil.virtual_memory().total
+        return torch.cuda.get_device_properties(self.device).total_memory
+
+    @property
+    def accelerator(self) -> str:
+        """What an experiment calls it."""
+        return {"cuda": "gpu", "cpu": "cpu"}.get(self.device.type, "auto")
 
     def random(self, *size: int) -> Tensor:
         """Random numbers: zeros would be multiplied faster."""
@@ -97,19 +128,25 @@ class Card:
         return begin.elapsed_time(end) / 1000
 
 
+PARTS = ("scoring", "rollout", "loss", "step", "memory")
+
+
 @dataclass(frozen=True)
 class Case:
     """Something to measure.
 
     Attributes:
-        part: `scoring`, `rollout`, `loss`, `step` or `memory`.
-        seconds: that it may take on a large card: none is begun that would end too late.
+        part: one of `PARTS`.
+        seconds: that it may take on a large card: none is begun that would end too late, and one that takes
+            several times as long is ended.
+        needs: a library that may be missing.
     """
 
     part: str
     title: str
     seconds: int
     run: Callable[[Card], Sequence[Figure]]
+    needs: str = ""
 
     @property
     def key(self) -> str:

@@ -10,15 +10,21 @@ from opdlab.bench.head import CHUNKS, WHOLE, ways
 from opdlab.bench.peak import rise
 from opdlab.bench.shapes import Shape
 
+# Bytes of a logit that the whole product and its gradient hold at a time: seen on one card.
+_WHOLE = 20
+_ROOM = 0.8
 
-def cases(name: str, shape: Shape, rows: tuple[int, ...], whole_up_to: int) -> Iterator[Case]:
-    """One for each number of rows; the whole product only where its memory is there."""
+
+def cases(name: str, shape: Shape, rows: tuple[int, ...], seconds: int) -> Iterator[Case]:
+    """One for each number of rows."""
     for count in rows:
-        run = partial(_case, shape, count, count <= whole_up_to)
-        yield Case("loss", f"head of {name}, {count:,} rows", 15, run)
+        run = partial(_case, shape, count)
+        yield Case("loss", f"head of {name}, {count:,} rows", seconds, run)
 
 
-def _case(shape: Shape, rows: int, whole: bool, card: Card) -> list[Figure]:
+def _case(shape: Shape, rows: int, card: Card) -> list[Figure]:
+    """The whole product only where its memory is there."""
+    whole = _WHOLE * rows * shape.vocabulary < _ROOM * card.total
     card.drop()
     dtype = str(card.dtype).removeprefix("torch.")
     runs = ways(shape, rows, str(card.device), dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -11,21 +11,26 @@ import plotly.graph_objects as go
 from opdlab.bench.gpu.figures import Figure
 from opdlab.diagnosis import FIGURE, document
 
-_BAR = 34
+# Pixels of a bar with its two lines of text, and of what surrounds all of them.
+_BAR, _AROUND, _LETTERS = 54, 90, 12
 _MET, _SHORT, _FREE = "#2e7d4f", "#a0392b", "#4a6fa5"
+_PARTS = ("#4a6fa5", "#2e7d4f", "#7fb08f", "#b9d3c1", "#a0392b", "#8a94a3")
+_OF_STEP = "of the step"
+_WRAPPED = "style='white-space: normal; text-align: left'"
 
 
 def html(found: Mapping[str, Any]) -> str:
-    """The whole page: shares of ceilings as bars, then every figure."""
+    """The whole page: shares of ceilings and parts of steps as bars, then every figure."""
     where, top = found["machine"], found["ceilings"]
     parts = [
         f"<h1>{escape(where['device'])}</h1><p class='why'>{escape(_line(where))}; a large product: "
         f"{top['product'] / 1e12:,.3g} TFLOP/s, a large copy: {top['bandwidth'] / 1e12:,.3g} TB/s</p>",
         "<h2>Shares of what the card can do</h2><p class='why'>green: the goal is reached; red: it is "
-        "not; blue: no goal</p>",
-        _shares(found["measured"]),
-        "<h2>All figures</h2><div class='scroll'><table><tr><th>case</th><th>figure</th><th>goal</th>"
-        "<th></th></tr>",
+        "not; blue: no goal. A line marks the goal.</p>",
+        _drawn(_shares(found["measured"]), script=True),
+        "<h2>Where the time of a training step goes</h2>",
+        _drawn(_steps(found["measured"])),
+        "<h2>All figures</h2><div class='scroll'><table><tr><th>figure</th><th>goal</th><th></th></tr>",
         *_rows(found["measured"]),
         "</table></div>",
     ]
@@ -42,41 +47,87 @@ def _figures(measured: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
             yield key, Figure(**told)
 
 
-def _shares(measured: Mapping[str, Any]) -> str:
+def _shares(measured: Mapping[str, Any]) -> go.Figure:
     shown = [(key, one) for key, one in _figures(measured) if one.unit == "share"]
     colors = {True: _MET, False: _SHORT, None: _FREE}
-    figure = go.Figure(
-        go.Bar(
-            x=[one.value for _, one in shown],
-            y=[f"{key}<br>{one.name}" for key, one in shown],
-            text=[one.text() for _, one in shown],
-            marker_color=[colors[one.met] for _, one in shown],
+    figure = go.Figure()
+    figure.add_bar(
+        x=[one.value for _, one in shown],
+        y=list(range(len(shown))),
+        width=0.3,
+        marker_color=[colors[one.met] for _, one in shown],
+        orientation="h",
+        hoverinfo="x",
+    )
+    for place, (_, one) in enumerate(shown):
+        if one.goal is not None:
+            ends = {"y0": place - 0.22, "y1": place + 0.22}
+            figure.add_shape(type="line", x0=one.goal, x1=one.goal, **ends, line_color="#1c2430")
+    return _laid(figure, [f"{key}<br>{one.name}: <b>{one.text()}</b>" for key, one in shown])
+
+
+def _steps(measured: Mapping[str, Any]) -> go.Figure:
+    """Each method's step as one bar of its parts."""
+    steps: dict[str, dict[str, float]] = {}
+    for key, one in _figures(measured):
+        if one.unit == _OF_STEP:
+            method, _, part = one.name.partition(": ")
+            steps.setdefault(f"{key}<br><b>{method}</b>", {})[part] = one.value
+    figure = go.Figure()
+    names = list(dict.fromkeys(part for parts in steps.values() for part in parts))
+    for number, name in enumerate(names):
+        figure.add_bar(
+            x=[parts.get(name, 0.0) for parts in steps.values()],
+            y=list(range(len(steps))),
+            width=0.3,
+            name=name,
+            marker_color=_PARTS[number % len(_PARTS)],
             orientation="h",
         )
+    figure.update_layout(barmode="stack")
+    return _laid(figure, list(steps), legend=True)
+
+
+def _laid(figure: go.Figure, labels: Sequence[str], legend: bool = False) -> go.Figure:
+    """Labels above their bars, so that they have room on a narrow screen."""
+    for place, label in enumerate(labels):
+        figure.add_annotation(
+            text=label,
+            x=0,
+            y=place - 0.18,
+            xref="paper",
+            showarrow=False,
+            align="left",
+            font_size=_LETTERS,
+            xanchor="left",
+            yanchor="bottom",
+        )
+    height = _AROUND + _BAR * len(labels) + (_BAR if legend else 0)
+    figure.update_layout(**{**FIGURE, "height": height, "showlegend": legend})
+    figure.update_layout(margin={"l": 4, "r": 4, "t": 10, "b": 40})
+    below = {"orientation": "h", "y": 0, "yanchor": "bottom", "yref": "container"}
+    figure.update_layout(legend={**below, "traceorder": "normal"})
+    figure.update_xaxes(range=[0, 1.05], tickformat=".0%", fixedrange=True)
+    figure.update_yaxes(range=[len(labels) - 0.5, -1], visible=False, fixedrange=True)
+    return figure
+
+
+def _drawn(figure: go.Figure, script: bool = False) -> str:
+    return figure.to_html(
+        full_html=False, include_plotlyjs=script, config={"displayModeBar": False}
     )
-    goals = [(f"{key}<br>{one.name}", one.goal) for key, one in shown if one.goal is not None]
-    figure.add_scatter(
-        x=[goal for _, goal in goals],
-        y=[name for name, _ in goals],
-        mode="markers",
-        marker={"symbol": "line-ns-open", "size": 18, "color": "#1c2430"},
-        name="goal",
-    )
-    figure.update_layout(**FIGURE, height=120 + _BAR * len(shown), showlegend=False)
-    figure.update_xaxes(range=[0, 1.05], tickformat=".0%")
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    return figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
 
 
 def _rows(measured: Mapping[str, Any]) -> Iterator[str]:
+    """Each case as a line of its own, and below it its figures, so that all fits a narrow screen."""
     for key, one in measured.items():
+        yield f"<tr><th colspan='3' {_WRAPPED}>{escape(key)}</th></tr>"
         if "error" in one:
-            yield f"<tr><td>{escape(key)}</td><td class='no'>{escape(one['error'])}</td></tr>"
-    for key, figure in _figures(measured):
-        sign = "" if figure.goal is None else "&le; " if figure.at_most else "&ge; "
-        goal = "" if figure.goal is None else Figure("", figure.goal, figure.unit).text()
-        mark = {True: "yes", False: "no", None: ""}[figure.met]
-        yield (
-            f"<tr><td>{escape(key)}</td><td>{escape(figure.name)}</td><td>{sign}{goal}</td>"
-            f"<td class='{mark}'>{figure.text()}</td></tr>"
-        )
+            yield f"<tr><td colspan='3' class='no' {_WRAPPED}>{escape(one['error'])}</td></tr>"
+        for told in one["figures"]:
+            figure = Figure(**told)
+            mark = {True: "yes", False: "no", None: ""}[figure.met]
+            yield (
+                f"<tr><td {_WRAPPED}>{escape(figure.name)}</td><td>{escape(figure.goal_text())}</td>"
+                f"<td class='{mark}'>{figure.text()}</td></tr>"
+            )

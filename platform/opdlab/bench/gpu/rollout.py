@@ -14,9 +14,11 @@ from opdlab.bench.shapes import Shape
 from opdlab.modelling import sampling_mode
 from opdlab.sampling import Decoder, Draw, Manner, Records, Room
 
-STEPS = 256
+STEPS = {"cuda": 256}
 """Steps that are timed, after as many that are not."""
-PLAIN_STEPS = 32
+PLAIN_STEPS = {"cuda": 32}
+FEW = 8
+"""Where there is no card."""
 GOAL = 0.6
 
 
@@ -28,7 +30,7 @@ def cases(
     Args:
         rivals: rows at which the library's `generate` and the model's own step are timed, too.
     """
-    longest = max(tokens for _, tokens in sizes) + 2 * STEPS + 2
+    longest = max(tokens for _, tokens in sizes) + 2 * STEPS["cuda"] + 2
     for rows, tokens in sizes:
         title = f"{name}, {rows} rows after {tokens:,} tokens"
         run = partial(_case, shape, rows, tokens, longest, rows == rivals)
@@ -41,9 +43,10 @@ def _case(
 ) -> list[Figure]:
     model = card.model(shape, longest)
     prompts = torch.randint(3, shape.vocabulary, (rows, tokens)).tolist()
+    steps, few = (of.get(card.device.type, FEW) for of in (STEPS, PLAIN_STEPS))
     with sampling_mode(model):
-        step = _step(card, model, prompts, Manner("lean"), STEPS)
-        floor = _bytes(model, shape, rows, tokens + STEPS * 3 // 2) / card.bandwidth
+        step = _step(card, model, prompts, Manner("lean"), steps)
+        floor = _bytes(model, shape, rows, tokens + steps * 3 // 2) / card.bandwidth
         goal = GOAL if rows == 64 else None
         found = [
             Figure("a token of every row", step * 1e3, "ms"),
@@ -53,10 +56,20 @@ def _case(
         if rivals:
             ways = {"its own step, recorded": Manner("static"), "its own step": Manner("plain")}
             for name, way in ways.items():
-                other = _step(card, model, prompts, way, PLAIN_STEPS)
+                other = _step(card, model, prompts, way, few)
                 found.append(Figure(f"{name} over it", other / step, "x"))
-            found.append(Figure("`generate` over it", _generate(card, model, prompts) / step, "x"))
+            theirs = _generate(card, model, prompts, few)
+            found.append(Figure("`generate` over it", theirs / step, "x"))
     return found
+
+
+@torch.no_grad()
+def lean_step_seconds(card: Card, shape: Shape, rows: int, tokens: int, steps: int) -> float:
+    """Seconds of a step by the quickest manner."""
+    model = card.model(shape, tokens + 2 * steps + 2)
+    prompts = torch.randint(3, shape.vocabulary, (rows, tokens)).tolist()
+    with sampling_mode(model):
+        return _step(card, model, prompts, Manner("lean"), steps)
 
 
 def _step(card: Card, model: Any, prompts: list[list[int]], way: Manner, steps: int) -> float:
@@ -70,7 +83,7 @@ def _step(card: Card, model: Any, prompts: list[list[int]], way: Manner, steps: 
     return card.once(lambda: decoder.stretch(len(prompts))) / steps
 
 
-def _generate(card: Card, model: Any, prompts: list[list[int]]) -> float:
+def _generate(card: Card, model: Any, prompts: list[list[int]], steps: int) -> float:
     ids = torch.tensor(prompts, device=card.device)
 
     def sample(count: int) -> None:
@@ -82,10 +95,10 @@ def _generate(card: Card, model: Any, prompts: list[list[int]]) -> float:
     before, model.generation_config = model.generation_config, GenerationConfig()
     try:
         sample(2)
-        short, long = (card.once(partial(sample, count)) for count in (2, 2 + PLAIN_STEPS))
+        short, long = (card.once(partial(sample, count)) for count in (2, 2 + steps))
     finally:
         model.generation_config = before
-    return (long - short) / PLAIN_STEPS
+    return (long - short) / steps
 
 
 def _bytes(model: Any, shape: Shape, rows: int, tokens: int) -> int:

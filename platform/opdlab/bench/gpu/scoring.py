@@ -14,6 +14,8 @@ from opdlab.scoring import Teacher, leaves
 
 K, ACTIVE = 8, 0.15
 PREFILLS = 3
+PAPER = 900.0
+"""What arXiv:2605.30833 says that its tree gains over a prefill for each candidate."""
 
 
 def cases(name: str, shape: Shape, lengths: Sequence[int], seconds: int) -> Iterator[Case]:
@@ -55,5 +57,5 @@ def _case(shape: Shape, length: int, longest: int, card: Card) -> list[Figure]:
         ),
         Figure("trunk of the ceiling", todo.trunk / opd / card.product, "share", 0.6),
         Figure("leaves of the ceiling", todo.leaves / (lgr - opd) / card.product, "share", 0.4),
-        Figure("a prefill per candidate over LGR", each * len(tree) / lgr, "x"),
+        Figure("a prefill per candidate over LGR", each * len(tree) / lgr, "x", PAPER),
     ]

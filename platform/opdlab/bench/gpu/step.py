@@ -1,8 +1,9 @@
-"""A training step by its parts, OPD's and LGR's, and its memory beside what `opdlab plan` says."""
+"""A training step by its parts, OPD's and LGR's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -14,14 +15,16 @@ import torch
 from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.gpu.scoring import ACTIVE, K
 from opdlab.bench.shapes import Shape
-from opdlab.bench.step import open_contenders, part
+from opdlab.bench.step import Contender, open_contenders, part
 from opdlab.configuration import Experiment, loader
 from opdlab.console import StopRequest, quieten
-from opdlab.modelling import load_tokenizer
-from opdlab.planning import memory
+from opdlab.modelling import DTYPES, load_tokenizer
 from opdlab.training import Pair
 
 STEPS = 2
+_LGR = f"{{type: lgr, support: full, top_k: {K}, active_share: {ACTIVE}}}"
+METHODS = {"opd": "{name: opd}", "lgr": f"{{name: lgr, set: {{method: {_LGR}}}}}"}
+"""Runs of an experiment of OPD."""
 
 
 def cases(
@@ -33,9 +36,31 @@ def cases(
 
 
 def _case(student: Shape, teacher: Shape, rows: int, tokens: int, card: Card) -> list[Figure]:
-    quieten()
     card.drop()
     found: list[Figure] = []
+    taken = {}
+    with opened(student, teacher, rows, tokens, card, list(METHODS)) as contenders:
+        for one in contenders:
+            one.block(STEPS)
+            parts = medians(one)
+            taken[one.name] = sum(parts.values())
+            found += _figures(one.name, parts, rows * tokens)
+    found.append(Figure("LGR's step over OPD's", taken["lgr"] / taken["opd"], "x"))
+    return found
+
+
+@contextmanager
+def opened(
+    student: Shape,
+    teacher: Shape,
+    rows: int,
+    tokens: int,
+    card: Card,
+    methods: Sequence[str],
+    settings: Sequence[str] = (),
+) -> Iterator[list[Contender]]:
+    """A run of each method on the same random models, ready to take steps."""
+    quieten()
     with (
         TemporaryDirectory(prefix="opdlab-", ignore_cleanup_errors=True) as name,
         StopRequest() as stop,
@@ -44,24 +69,15 @@ def _case(student: Shape, teacher: Shape, rows: int, tokens: int, card: Card) ->
         positions = tokens + 1024
         for role, shape in (("student", student), ("teacher", teacher)):
             shape.config(positions).save_pretrained(folder / role)
-        taken = {}
-        pair = _pair(student, teacher, positions, card)
-        config = _experiment(folder, rows, tokens, card)
-        for one in open_contenders(config, folder, stop, lambda _: pair):
-            if card.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            one.block(STEPS)
-            records = [part(record) for record in one.pace.records]
-            parts = {key: median(each[key] for each in records) for key in records[0]}
-            taken[one.name] = sum(parts.values())
-            found += _figures(one.name, parts, rows * tokens)
-            if card.device.type == "cuda":
-                held = torch.cuda.max_memory_allocated()
-                planned = memory(one.config, 64)[""].peak
-                found.append(Figure(f"{one.name}: memory", held / 2**30, "GiB"))
-                found.append(Figure(f"{one.name}: `plan` over it", planned / held, "x"))
-    found.append(Figure("LGR's step over OPD's", taken["lgr"] / taken["opd"], "x"))
-    return found
+        config = _experiment(folder, rows, tokens, card, methods, settings)
+        pair = _pair(student, teacher, positions, card, DTYPES[config.student.dtype])
+        yield open_contenders(config, folder, stop, lambda _: pair)
+
+
+def medians(one: Contender) -> dict[str, float]:
+    """Median seconds of each part of the steps that were taken."""
+    records = [part(record) for record in one.pace.records]
+    return {key: median(each[key] for each in records) for key in records[0]}
 
 
 def _figures(method: str, parts: dict[str, float], tokens: int) -> Iterator[Figure]:
@@ -73,9 +89,9 @@ def _figures(method: str, parts: dict[str, float], tokens: int) -> Iterator[Figu
             yield Figure(f"{method}: {name}", taken / whole, "of the step")
 
 
-def _pair(student: Shape, teacher: Shape, positions: int, card: Card) -> Pair:
+def _pair(student: Shape, teacher: Shape, positions: int, card: Card, dtype: torch.dtype) -> Pair:
     tokenizer = load_tokenizer("embedded:student")
-    learner: Any = student.build(card.device, torch.float32, positions)
+    learner: Any = student.build(card.device, dtype, positions)
     return Pair(
         learner.requires_grad_(True),
         teacher.build(card.device, card.dtype, positions, seed=1),
@@ -85,19 +101,27 @@ def _pair(student: Shape, teacher: Shape, positions: int, card: Card) -> Pair:
     )
 
 
-def _experiment(folder: Path, rows: int, tokens: int, card: Card) -> Experiment:
-    lgr = f"{{type: lgr, support: full, top_k: {K}, active_share: {ACTIVE}}}"
+def _experiment(
+    folder: Path,
+    rows: int,
+    tokens: int,
+    card: Card,
+    methods: Sequence[str],
+    settings: Sequence[str],
+) -> Experiment:
+    runs = ", ".join(METHODS[name] for name in methods)
     return loader.load_experiment(
         "quickstart",
         [
-            f"runs=[{{name: opd}}, {{name: lgr, set: {{method: {lgr}}}}}]",
+            f"runs=[{runs}]",
             f"student.path={folder / 'student'}",
             f"teacher.path={folder / 'teacher'}",
             f"teacher.dtype={str(card.dtype).removeprefix('torch.')}",
             f"rollout.max_new_tokens={tokens}",
             f"training.prompts_per_step={rows}",
             "training.precision=bf16-mixed",
-            f"training.accelerator={'gpu' if card.device.type == 'cuda' else 'cpu'}",
+            f"training.accelerator={card.accelerator}",
             f"output={folder / 'runs'}",
+            *settings,
         ],
     )

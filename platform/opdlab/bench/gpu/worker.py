@@ -1,0 +1,104 @@
+"""The process that measures: one that fails, hangs or is killed costs no figure of another case.
+
+After an error of a kernel a process can do nothing more on a card, and nothing but its end frees what a
+hung one holds. So the suite measures in a process of its own, and begins another after a case that failed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from time import monotonic
+from typing import Any
+
+import torch
+
+from opdlab.bench.gpu import ceilings
+from opdlab.bench.gpu.figures import Card, Case
+from opdlab.console import Stopped, die_with
+from opdlab.errors import OpdlabError
+
+Cases = Callable[[Card], Iterable[Case]]
+_FAILURES = (
+    *(RuntimeError, ValueError, TypeError, LookupError, OSError, MemoryError, OpdlabError),
+    # Of a rival of another version.
+    *(AttributeError, AssertionError, ArithmeticError, ImportError),
+)
+_PATIENCE = 10
+"""Seconds for which the end of a process is waited for that was killed."""
+
+
+class Worker:
+    """A process that measures one case after another; it ends with the block.
+
+    Attributes:
+        process: until it has ended.
+    """
+
+    def __init__(self, cases: Cases, device: str, dtype: torch.dtype) -> None:
+        # A fork would inherit a device that is in use.
+        context = multiprocessing.get_context("spawn")
+        self._near, self._far = context.Pipe()
+        arguments = (self._far, os.getpid(), cases, device, dtype)
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
+
+    def __enter__(self) -> Worker:
+        self.process.start()
+        self._far.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.join(_PATIENCE)
+        self._near.close()
+
+    def begin(self, seconds: float) -> dict[str, Any]:
+        """The card's ceilings, for which libraries are loaded first; or why there are none."""
+        return self._answer(seconds)
+
+    def measure(self, key: str, seconds: float) -> dict[str, Any]:
+        """What the case with this key found, or why not; after that nothing more can be asked."""
+        self._near.send(key)
+        return self._answer(seconds)
+
+    def _answer(self, seconds: float) -> dict[str, Any]:
+        try:
+            if self._near.poll(max(0.0, seconds)):
+                return self._near.recv()
+        except (EOFError, ConnectionError):
+            self.process.join(_PATIENCE)
+            return failed(f"its process ended with exit code {self.process.exitcode}")
+        return failed(f"it was ended after {seconds:,.0f} s")
+
+
+def _work(far: Connection, parent: int, cases: Cases, device: str, dtype: torch.dtype) -> None:
+    die_with(parent, signal.SIGKILL)
+    # Ctrl-C is for the one who began this process, and ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    card = Card(torch.device(device), dtype)
+    ceilings.measure(card)
+    far.send({"product": card.product, "bandwidth": card.bandwidth, "host": card.host})
+    known = {one.key: one for one in cases(card)}
+    while True:
+        far.send(measured(known[far.recv()], card))
+
+
+def measured(one: Case, card: Card) -> dict[str, Any]:
+    """The figures of a case, or why there are none."""
+    began = monotonic()
+    try:
+        figures = [asdict(figure) for figure in one.run(card)]
+    except Stopped:
+        raise
+    except _FAILURES as error:
+        return failed(f"{type(error).__name__}: {error}")
+    return {"figures": figures, "taken": monotonic() - began}
+
+
+def failed(why: str) -> dict[str, Any]:
+    """What stands in the place of a case's figures."""
+    return {"error": why[:400], "figures": []}
