@@ -20,13 +20,15 @@ from unit.test_training import rollout_of
 from opdlab.configuration.config import Experiment
 from opdlab.errors import ModelError
 from opdlab.modelling import models
+from opdlab.modelling.ends import closing
 from opdlab.modelling.head import chunked_loss
 from opdlab.modelling.models import reach
 from opdlab.prompts.drawn import encode
-from opdlab.records import Questions
+from opdlab.records import Problem, Prompt, Questions
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.teacher import Teacher
 from opdlab.training.collect import ended_by, require_shared
+from opdlab.training.given import answer_ids
 from opdlab.training.module import Distillation
 from opdlab.training.pair import Pair, load_module, load_pair, require_prompts
 
@@ -127,6 +129,68 @@ def test_a_student_that_could_never_end_is_refused_at_load(folders, tmp_path: Pa
         pair_of(config)
 
 
+TURNS = "{% for turn in messages %}{{ turn.content }}<|more|>\n{% endfor %}"
+
+
+def ending(source: Path, folder: Path, ends: list[int], template: str | None = None) -> Path:
+    """A copy of a model that also has `<|more|>`, its last token, with these ends; its EOS stays."""
+    model, tokenizer = models.load_model(str(source)), models.load_tokenizer(str(source))
+    tokenizer.add_tokens(["<|more|>"], special_tokens=True)
+    any_model: Any = model
+    any_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tokenizer.chat_template = template
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ends}))
+    return folder
+
+
+def test_an_end_that_the_teacher_lacks_is_refused_where_the_student_was_trained_to_use_it(
+    folders, tmp_path: Path
+) -> None:
+    student, teacher = folders
+    eos, more = 2, len(models.load_tokenizer(str(student)))
+    for name, ends, template in (("own", [more], None), ("turn", [eos, more], TURNS)):
+        made = ending(student, tmp_path / name, ends, template)
+        with pytest.raises(ModelError, match=r"ends its answers by '<\|more\|>' .*chat template"):
+            pair_of(experiment(made, teacher))
+    # Where its template is not applied, it answers as the tokenizer says.
+    source = {"type": "problems", "sources": [{"type": "math"}], "template": "none"}
+    pair_of(experiment(tmp_path / "turn", teacher, prompts=source))
+
+
+def test_of_several_ends_one_that_the_teacher_lacks_is_warned_of(folders, tmp_path: Path) -> None:
+    student, teacher = folders
+    more = len(models.load_tokenizer(str(student)))
+    made = ending(student, tmp_path / "student", [2, more])
+    with pytest.warns(UserWarning, match=r"may end its answers by '<\|more\|>' .*end by '<eos>'"):
+        load_pair(experiment(made, teacher))
+
+
+@pytest.mark.parametrize("wrong", [-1, 5000])
+def test_an_end_that_a_model_does_not_have_is_refused(folders, tmp_path: Path, wrong: int) -> None:
+    made = changed(folders[0], tmp_path / "model", eos_token_id=[2, wrong])
+    model, tokenizer = models.load_model(str(made)), models.load_tokenizer(str(made))
+    with pytest.raises(ModelError, match=rf"eos_token_id in .* is \[2, {wrong}\]"):
+        models.eos_ids(model, tokenizer)
+
+
+def test_an_answer_without_an_end_gets_the_one_that_closes_a_turn(folders, tmp_path: Path) -> None:
+    student = folders[0]
+    more = len(models.load_tokenizer(str(student)))
+    turned = models.load_tokenizer(str(ending(student, tmp_path / "m", [2, more], TURNS)))
+    assert closing(turned, (2, more)) == more
+    assert closing(turned, (2, more), "none") == 2
+    # One that is no end of the model closes nothing; without an EOS among the ends, the first does.
+    assert [closing(turned, ends) for ends in ((2,), (1, 5))] == [2, 1]
+    turned.chat_template = "{{ raise_exception('users alone') }}"
+    assert closing(turned, (2, more)) == 2
+    prompt = Prompt(Problem("d", "1", "1", None, {"given": "2"}), ())
+    turned.chat_template = TURNS
+    assert answer_ids(prompt, turned, (2, more), 5, None, "auto")[-1] == more
+
+
 def step(config: Experiment) -> tuple[Distillation, torch.Tensor]:
     """A module, and the losses of one rollout."""
     module = load_module(pair_of(config), config)
@@ -219,12 +283,13 @@ def test_a_later_prompt_of_a_token_that_the_teacher_lacks_is_refused_at_load(
 
 def test_an_answer_of_the_teacher_ends_by_the_students_eos_in_training() -> None:
     rollout = random_rollout([4, 9], [5, 2])
+    rollout.tokens[0, 8] = 7
     ended = replace(rollout, ended=torch.tensor([True, False]), eos_ids=(7,))
-    found = ended_by(ended, (2, 3))
+    found = ended_by(ended, (2, 3), 3)
     assert found.eos_ids == (2, 3)
-    assert int(found.tokens[0, 8]) == 2
+    assert int(found.tokens[0, 8]) == 3
     assert torch.equal(found.tokens[1], ended.tokens[1])
-    assert ended_by(found, (2, 3)) is found
+    assert ended_by(found, (2, 3), 3) is found
 
 
 @pytest.mark.parametrize("form", ["<bos> $A <eos>", "$A <eos>", "<bos> $A <eos> <eos>"])

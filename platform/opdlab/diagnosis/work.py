@@ -195,7 +195,7 @@ class Work:
             self.bench,
             teacher=Teacher(teacher, shared).probe(),
             tokenizer=tokenizer,
-            eos_ids=models.require_end(model, tokenizer, shared),
+            eos_ids=models.require_end(model, tokenizer, shared, self.bench.template),
             pad_id=models.pad_id(model, tokenizer, shared),
             vocabulary=shared,
         )

@@ -64,7 +64,7 @@ def of_a_cast(runs: Runs, cast: Cast, written: int) -> Iterator[Line]:
     yield doctor_machine.disk(config, written)
     for name, (model, tokenizer) in cast.teachers.items():
         pair = (cast.tokenizer, tokenizer, cast.student, model)
-        yield named(name, cast, doctor_models.tokenizers(*pair))
+        yield named(name, cast, doctor_models.tokenizers(*pair, config.prompts.wording))
         yield named(name, cast, doctor_models.prompts_agree(config, cast.tokenizer, tokenizer))
     yield from doctor_models.rows_are_sound(config, cast.tokenizer)
     try:

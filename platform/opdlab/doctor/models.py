@@ -16,7 +16,7 @@ from opdlab.doctor.lines import Line, failed, judged, passed, skipped
 from opdlab.doctor.probe import CANDIDATES, SEARCHED, TOKENS, Cast, Probe
 from opdlab.errors import ModelError, OpdlabError
 from opdlab.evaluation import sampling_engine
-from opdlab.modelling import expectation, log_distribution, models
+from opdlab.modelling import Wording, expectation, log_distribution, models
 from opdlab.plugins import posed
 from opdlab.prompts import (
     LOOKED_AT,
@@ -43,6 +43,7 @@ def tokenizers(
     teacher: PreTrainedTokenizerBase,
     student_model: PreTrainedModel,
     teacher_model: PreTrainedModel,
+    template: Wording | str = "auto",
 ) -> Line:
     """Whether both models mean the same strings by their tokens, and read text and chats alike."""
     what = "student and teacher share tokens and template"
@@ -51,7 +52,7 @@ def tokenizers(
     except ModelError as error:
         return failed(what, str(error), "choose a teacher of the student's family")
     try:
-        models.require_end(student_model, student, shared)
+        models.require_end(student_model, student, shared, template)
     except ModelError as error:
         return failed(what, str(error), "see the message")
     different = models.soft_differences(student, teacher)

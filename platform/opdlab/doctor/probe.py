@@ -170,7 +170,7 @@ def draw(
         student,
         [prompt.tokens for prompt in asked],
         list(seeds),
-        eos_ids=models.require_end(student, tokenizer, vocabulary),
+        eos_ids=models.require_end(student, tokenizer, vocabulary, config.prompts.wording),
         pad_id=models.pad_id(student, tokenizer, vocabulary),
         top_k=candidates,
         vocabulary=vocabulary,

@@ -17,6 +17,7 @@ from .attention_hook import (
     hooked as hooked,
     running as running,
 )
+from .ends import closing as closing
 from .eval_mode import (
     packed_weights as packed_weights,
     quicker_packed as quicker_packed,
@@ -56,7 +57,11 @@ from .precision import (
     expectation as expectation,
     new_tensors_in_float32 as new_tensors_in_float32,
 )
-from .prefix_law import check_prefixes as check_prefixes
+from .prefix_law import (
+    check_prefixes as check_prefixes,
+    prefixes_tried as prefixes_tried,
+    said_after as said_after,
+)
 from .recomputed import checkpointed as checkpointed, layers_of as layers_of
 from .shards import (
     ShardedWeights as ShardedWeights,

@@ -32,6 +32,8 @@ from opdlab.errors import DataError, ModelError, OutOfReachError
 from opdlab.files import is_there, read_file, read_json, shipped, unfinished, write_whole
 from opdlab.identity import ModelId
 from opdlab.modelling import adapters
+from opdlab.modelling.ends import closing
+from opdlab.modelling.wording import Wording
 from opdlab.shapes import Tensor
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -323,10 +325,22 @@ def _reachable(endpoint: str) -> bool:
 
 
 def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that end a response: the generation settings' and the tokenizer's, ascending."""
+    """Tokens that end a response: the generation settings' and the tokenizer's, ascending.
+
+    Raises:
+        ModelError: there are none, or the settings name one that the model does not have.
+    """
     settings: Any = model.generation_config
     found = None if settings is None else settings.eos_token_id
-    ids = {*(found if isinstance(found, list) else [found]), _token_id(tokenizer, "eos")} - {None}
+    named = [one for one in (found if isinstance(found, list) else [found]) if one is not None]
+    for one in named:
+        if not 0 <= one < _rows(model):
+            raise ModelError(
+                f"{model.config.name_or_path}: eos_token_id in generation_config.json is {found}, but the "
+                f"model has {_rows(model)} tokens, from 0; correct it there (or in config.json, if it has "
+                "no generation_config.json)"
+            )
+    ids = {*named, _token_id(tokenizer, "eos")} - {None}
     if not ids:
         raise ModelError(
             f"{model.config.name_or_path}: neither the tokenizer nor generation_config.json names an "
@@ -355,24 +369,47 @@ def reach(ends: tuple[int, ...], shared: int) -> int | None:
 
 
 def require_end(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shared: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    shared: int,
+    template: Wording | str = "auto",
 ) -> tuple[int, ...]:
     """End ids of a student that is sampled among the entries it shares with its teacher.
 
+    Of several ends that not all are shared, the others are warned of.
+
+    Args:
+        template: how prompts are put to the student.
+
     Raises:
-        ModelError: its EOS is not among them, so that its answers could never end.
+        ModelError: an end that it was trained to use is not among them: the tokenizer's EOS, the one by
+            which the chat template closes an answer, or all that its generation settings name.
     """
     ends = eos_ids(model, tokenizer)
-    eos = _token_id(tokenizer, "eos")
-    lost = ends[0] if eos is None else eos
-    if lost >= shared:
+    lost = [end for end in ends if end >= shared]
+    if not lost:
+        return ends
+    settings: Any = model.generation_config
+    named = None if settings is None else settings.eos_token_id
+    own = named if isinstance(named, list) else [named]
+    closes, eos = closing(tokenizer, ends, template), _token_id(tokenizer, "eos")
+    needed = [end for end in (closes, eos) if end in lost]
+    needed += lost if all(end in lost for end in own) else []
+    words = {end: f"{tokenizer.convert_ids_to_tokens(end)!r} (id {end})" for end in lost}
+    if needed:
         raise ModelError(
-            f"the student {model.config.name_or_path} ends its answers by "
-            f"{tokenizer.convert_ids_to_tokens(lost)!r} (id {lost}), which is not among the {shared} "
-            "entries that it shares with its teacher, so no answer could end. Take a teacher whose "
-            "vocabulary has it, or let the student end by a shared token: eos_token of its tokenizer and "
-            "eos_token_id of its generation_config.json"
+            f"the student {model.config.name_or_path} ends its answers by {words[needed[0]]}, which is not "
+            f"among the {shared} entries that it shares with its teacher, so none could end. Take "
+            "a teacher whose vocabulary has it, or let the student end by a shared token: eos_token of its "
+            "tokenizer, eos_token_id of its generation_config.json, and its chat template"
         )
+    warnings.warn(
+        f"the student {model.config.name_or_path} may end its answers by {', '.join(words.values())} too, "
+        f"which is not among the {shared} entries that it shares with its teacher: in training its answers "
+        f"end by {tokenizer.convert_ids_to_tokens(closes)!r}",
+        UserWarning,
+        stacklevel=2,
+    )
     return ends
 
 

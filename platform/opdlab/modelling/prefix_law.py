@@ -6,6 +6,7 @@ ranks of their scores ("sparse attention") may pick others among equal ones when
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,6 +28,36 @@ _FEW = 9
 _HELD: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What `check_prefixes` holds against forwards of prefixes alone.
+
+    Attributes:
+        rows, end: rows of so many tokens, in one forward.
+        first: the first place at which something may change.
+        prefixes: ascending, tokens of each.
+    """
+
+    rows: int
+    end: int
+    first: int
+    prefixes: list[int]
+
+
+def prefixes_tried(model: PreTrainedModel, longest: int) -> Tried:
+    """What is tried of a model whose rows have so many tokens."""
+    # Answers may end long before the room that they have, and before the model has no more positions.
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    end = min(longest, original_length(model) or longest, room or longest)
+    places = [place for place in thresholds(model) if place < end]
+    if not places:
+        end, places = min(end, _FEW), [1]
+    first, steps = places[0], range(1, _TRIED + 1)
+    spread = {first + (end - first) * step // (_TRIED + 1) for step in steps}
+    prefixes = sorted(prefix for prefix in spread | {place + 1 for place in places} if prefix < end)
+    return Tried(max(1, min(_ROWS, _TOKENS // end)), end, first, prefixes)
+
+
 @torch.no_grad()
 def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     """Refuse rows of so many tokens where the length of a forward changes what is said after a prefix.
@@ -38,22 +69,15 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     Raises:
         ModelError: it does.
     """
-    # Answers may end long before the room that they have, and before the model has no more positions.
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    end = min(longest, original_length(model) or longest, room or longest)
-    places = [place for place in thresholds(model) if place < end]
-    if not places:
-        end, places = min(end, _FEW), [1]
-    if _HELD.get(model, 0) >= end:
+    tried = prefixes_tried(model, longest)
+    if _HELD.get(model, 0) >= tried.end:
         return
-    first, steps = places[0], range(1, _TRIED + 1)
-    spread = {first + (end - first) * step // (_TRIED + 1) for step in steps}
-    prefixes = sorted(prefix for prefix in spread | {place + 1 for place in places} if prefix < end)
-    rows = max(1, min(_ROWS, _TOKENS // end))
+    first, prefixes = tried.first, tried.prefixes
     size = model.config.get_text_config().vocab_size
-    tokens = ((torch.arange(rows * end).view(rows, end) * 7919 + 11) % size).to(model.device)
-    whole = _said(model, tokens, prefixes)
-    alone = torch.cat([_said(model, tokens[:, :prefix], [prefix]) for prefix in prefixes], 1)
+    count = tried.rows * tried.end
+    tokens = ((torch.arange(count).view(tried.rows, -1) * 7919 + 11) % size).to(model.device)
+    whole = said_after(model, tokens, prefixes)
+    alone = torch.cat([said_after(model, tokens[:, :n], [n]) for n in prefixes], 1)
     gap = float((whole - alone).abs().masked_fill(whole == alone, 0.0).mean())
     # What is NaN is the weights; who samples or scores says where.
     if gap > _tolerance(model) and first == 1:
@@ -64,16 +88,17 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     if gap > _tolerance(model):
         raise ModelError(
             f"what {type(model).__name__} says after a prefix of more than {first} tokens depends on how "
-            f"long a forward is (by {gap:.2g} nats in one of {end} tokens), as when it looks ahead or "
-            "picks keys by scores that tie: such rows cannot be sampled, trained or scored; keep prompt "
+            f"long a forward is (by {gap:.2g} nats in one of {tried.end} tokens), as when it looks ahead "
+            "or picks keys by scores that tie: such rows cannot be sampled, trained or scored; keep prompt "
             f"and response to {first} tokens (rollout.max_new_tokens), or choose another model"
         )
-    _HELD[model] = end
+    _HELD[model] = tried.end
 
 
-def _said(
+def said_after(
     model: PreTrainedModel, tokens: Int[Tensor, "B S"], prefixes: list[int]
 ) -> Float[Tensor, "B n V"]:
+    """Log-probabilities after prefixes of so many tokens, from one forward of the rows."""
     states = hidden_states(model, tokens)[:, [prefix - 1 for prefix in prefixes]]
     return log_distribution(model, states.flatten(0, 1), None).unflatten(0, states.shape[:2])
 

@@ -14,7 +14,7 @@ import torch
 from opdlab.configuration import Experiment
 from opdlab.errors import ModelError, PluginError, needing_room
 from opdlab.evaluation import Subject
-from opdlab.modelling import Weights, WholeWeights, reach
+from opdlab.modelling import Weights, WholeWeights, closing, reach
 from opdlab.plugins import returned
 from opdlab.prompts import PromptSource
 from opdlab.records import (
@@ -248,9 +248,12 @@ class Collector:
             vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
             max_rows=self.config.training.rollout_rows,
         )
-        rollout = ended_by(rollout.host, self.subject.eos_ids)
-        require_shared(rollout, self.subject.vocabulary)
-        return rollout
+        own = self.subject
+        if not by_student:
+            end = closing(own.tokenizer, own.eos_ids, own.template)
+            rollout = ended_by(rollout.host, own.eos_ids, end)
+        require_shared(rollout.host, own.vocabulary)
+        return rollout.host
 
     def teacher_reach(self) -> int | None:
         """Entries that the teacher answers from."""
@@ -280,14 +283,19 @@ class Collector:
         self.seconds[part] = perf_counter() - started
 
 
-def ended_by(rollout: Rollout, ends: tuple[int, ...]) -> Rollout:
-    """The same answers with the student's EOS at their end: what it has to learn of another model's."""
+def ended_by(rollout: Rollout, ends: tuple[int, ...], end: int) -> Rollout:
+    """The same answers with the student's own end: what it has to learn of another model's.
+
+    Args:
+        ends: tokens by which it may end.
+        end: stands in place of any other.
+    """
     if rollout.eos_ids == ends:
         return rollout
     last = (rollout.prompt_lengths + rollout.response_lengths - 1)[:, None]
     token = rollout.tokens.gather(1, last)
     foreign = rollout.ended[:, None] & ~is_one_of(token, ends)
-    tokens = rollout.tokens.scatter(1, last, token.masked_fill(foreign, ends[0]))
+    tokens = rollout.tokens.scatter(1, last, token.masked_fill(foreign, end))
     return replace(rollout, tokens=tokens, eos_ids=ends)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from opdlab.errors import DataError
+from opdlab.modelling import closing
 from opdlab.prompts import continued, rendered
 from opdlab.records import Prompt, Rollout
 from opdlab.sampling import assemble, scored
@@ -52,11 +53,11 @@ def answer_ids(
     Raises:
         DataError: it is longer, goes on after an EOS, or holds a token that the teacher does not have.
     """
-    problem, eos = prompt.problem, tokenizer.eos_token_id
+    problem = prompt.problem
     shown = rendered(tokenizer, problem, template)
     ids = continued(tokenizer, shown, str(problem.extra["given"]))
     if not ids or ids[-1] not in eos_ids:
-        ids.append(eos if isinstance(eos, int) and eos in eos_ids else eos_ids[0])
+        ids.append(closing(tokenizer, eos_ids, template))
     whose = f"the given answer to prompt {problem.id} of {problem.benchmark}"
     if not set(eos_ids).isdisjoint(ids[:-1]):
         mark = tokenizer.convert_ids_to_tokens(next(one for one in ids if one in eos_ids))
@@ -71,8 +72,9 @@ def answer_ids(
         )
     if vocabulary is not None and max(ids) >= vocabulary:
         raise DataError(
-            f"{whose} holds token {max(ids)}, which is not among the {vocabulary} entries that student and "
-            "teacher share"
+            f"{whose} holds token {tokenizer.convert_ids_to_tokens(max(ids))!r} (id {max(ids)}), which is "
+            f"not among the {vocabulary} entries that student and teacher share; leave such rows out by "
+            "prompts.where, or take a teacher whose vocabulary has it"
         )
     return ids
 

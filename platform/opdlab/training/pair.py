@@ -99,7 +99,7 @@ def load_pair(config: Experiment) -> Pair:
         specialists.append((tuple(one.domains), model))
         tokenizers.append(theirs)
     require_within(config, shared)
-    models.require_end(student, tokenizer, shared)
+    models.require_end(student, tokenizer, shared, config.prompts.wording)
     return Pair(
         student,
         teacher,
