@@ -88,7 +88,7 @@ def test_keys_that_leaves_see_are_cut_into_a_block_and_steps_without_loss(
     model, rollout = small_model(family), random_rollout([9, 12], [20, 24])
     questions = Questions(rollout.candidates)
     truth = naive_scores(model, rollout, questions)
-    monkeypatch.setattr(leaf_attention, "_WORTH_A_CALL", 2)
+    monkeypatch.setattr(leaf_attention, "WORTH_A_CALL", 2)
     monkeypatch.setattr(leaf_attention, "_STAIR", 3)
     for sizes in ({"leaf_chunk": 8}, {"leaf_chunk": 1000}, {"leaf_chunk": 8, "trunk_chunk": 7}):
         assert_equal(Teacher(model, **sizes).score(rollout, questions), truth)

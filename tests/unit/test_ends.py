@@ -93,7 +93,7 @@ def test_each_model_of_a_pair_ends_by_its_own_tokens(folders, tmp_path: Path) ->
         specialists=[{"path": str(code), "domains": ["code/*"]}],
     )
     pair = pair_of(config)
-    eos = pair.tokenizer.eos_token_id
+    eos: Any = pair.tokenizer.eos_token_id
     ends = [pair.subject(one, config).eos_ids for one in (pair.student, pair.teacher)]
     assert ends == [(eos,), tuple(sorted((eos, 7, 9)))]
     specialist = pair.teacher_of("code/short")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from small_models import FAMILIES, INDEXED, OWN_WAYS, STRETCHED, small_model
 from typer.testing import CliRunner
 
-from opdlab.bench.holdings import measure
+from opdlab.bench.holdings import measure, scored
 from opdlab.cli.bench import app
 from opdlab.errors import OutOfReachError
 from opdlab.planning.footprint import activations, sizes
+from opdlab.planning.scored_rows import ScoredRows
 from opdlab.sampling.decoder import most_columns
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.sampling.rollout import CachedEngine
@@ -33,6 +35,45 @@ def test_what_a_model_of_any_family_holds_is_planned_within_a_tenth(family: str)
         assert one.planned == pytest.approx(one.measured, rel=0.1), one
     if family in CACHED:
         assert len(found) == 4 + (family in ("gpt2", "gpt_bigcode")), found
+
+
+LOW = torch.bfloat16
+# Whole rows and rows in pieces, none, few and all positions asked about, alone and of one prompt; a tree,
+# one of several stretches, and whole forwards.
+SCORED = [
+    ("llama", torch.float32, ScoredRows(2, 10, 600)),
+    ("llama", LOW, ScoredRows(5, 10, 100, top_k=4)),
+    ("gemma3", torch.float32, ScoredRows(2, 10, 300, top_k=4, active=0.05)),
+    ("deepseek_v3", torch.float32, ScoredRows(2, 10, 600)),
+    ("bloom", torch.float32, ScoredRows(2, 10, 600)),
+    ("qwen3_moe", LOW, ScoredRows(4, 60, 40, group=2, top_k=3, active=0.3)),
+    ("phi3-longrope", torch.float32, ScoredRows(2, 10, 90, top_k=2, active=0.5)),
+    ("gpt2", torch.float32, ScoredRows(3, 20, 100, group=3, top_k=2, active=0.2, full=True)),
+    ("llama-dynamic", torch.float32, ScoredRows(1, 10, 40, top_k=2, active=0.2)),
+]
+
+
+@pytest.mark.parametrize(("family", "dtype", "asked"), SCORED)
+def test_what_a_teacher_holds_while_it_scores_is_planned_within_a_tenth(
+    family: str, dtype: torch.dtype, asked: ScoredRows
+) -> None:
+    room = "n_positions" if family == "gpt2" else "max_position_embeddings"
+    model: Any = small_model(family, **({} if family in STRETCHED else {room: 1024}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "BloomForCausalLM is scored by a whole forward")
+        one = scored(model.to(dtype), asked)
+    assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
+
+
+@pytest.mark.parametrize("active", [0.05, 1.0])
+def test_the_plan_counts_the_pieces_of_a_long_row(
+    monkeypatch: pytest.MonkeyPatch, active: float
+) -> None:
+    for module in ("scoring.teacher", "planning.passes"):
+        monkeypatch.setattr(f"opdlab.{module}.trunk_piece", lambda width: 300)
+    asked = ScoredRows(2, 5, 900, top_k=3, active=active)
+    one = scored(small_model("qwen3", max_position_embeddings=1024), asked)
+    assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
 
 
 def held_by_the_engine(
@@ -102,4 +143,7 @@ def test_the_command_shows_what_a_model_holds(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "keys and values while scoring a row" in done.output
     (holdings,) = json.loads(found.read_text())["models"].values()
-    assert len(holdings) == 5
+    assert [one["what"] for one in holdings[5:]] == [
+        "scoring",
+        "scoring, 4 candidates a position",
+    ]

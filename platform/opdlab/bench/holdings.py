@@ -14,7 +14,21 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from opdlab.bench.race import machine, show_machine, write
 from opdlab.console import console, progress_bar
 from opdlab.modelling import DTYPES, load_config
-from opdlab.planning import activations, attended, cached, kept_for_backward, sizes
+from opdlab.planning import (
+    Held,
+    ScoredRows,
+    activations,
+    attended,
+    cached,
+    kept_for_backward,
+    scoring,
+    sizes,
+)
+from opdlab.records import Questions
+from opdlab.scoring import Teacher
+
+TOP_K = 4
+"""Candidates at every position that scoring is measured with."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,10 @@ def bench_models(
         table.add_column(name, justify="right")
     with progress_bar() as progress:
         for path in progress.track(paths, description="building models"):
-            holdings = list(measure(build(load_config(path), dtype), rows, length))
+            model = build(load_config(path), dtype)
+            holdings = list(measure(model, rows, length))
+            for top_k in (0, TOP_K):
+                holdings.append(scored(model, ScoredRows(rows, 1, length - 1, top_k=top_k)))
             found["models"][path] = [asdict(one) for one in holdings]
             for place, one in enumerate(holdings):
                 sizes_in_mb = (f"{size / 1e6:,.3f}" for size in (one.measured, one.planned))
@@ -95,3 +112,14 @@ def measure(model: PreTrainedModel, rows: int, length: int) -> Iterator[Holding]
     if held := sum(one.nbytes for one in attended(model, tokens[0])):
         planned = plan.attended * dtype.itemsize * length
         yield Holding("keys and values while scoring a row", held, planned)
+
+
+def scored(model: PreTrainedModel, asked: ScoredRows) -> Holding:
+    """What a teacher holds beside its weights, at most, from when it is tried to its first scores."""
+    planned = scoring(model.config, model.dtype, asked)
+    rollout = asked.rollout(asked.rows)
+    with Held(model) as held:
+        teacher = Teacher(model).probe()
+        teacher.score(rollout, Questions(rollout.candidates, full=asked.full))
+    of = f", {asked.top_k} candidates a position" if asked.top_k else ""
+    return Holding(f"scoring{of}", held.peak, planned)

@@ -16,7 +16,7 @@ from opdlab.bench.race import machine, show_machine, write
 from opdlab.bench.shapes import Shape, ask, nothing, random_rollout
 from opdlab.console import console
 from opdlab.modelling import DTYPES, use_threads
-from opdlab.planning import scoring, sizes
+from opdlab.planning import ScoredRows, scoring, sizes
 from opdlab.scoring import Teacher
 
 METHODS = ("OPD", "LGR")
@@ -38,7 +38,8 @@ def bench_memory(
     order = [asdict(shape), lengths, top_k, active, rows, device, dtype]
     measured: dict[str, list[int]] = in_fresh_process("opdlab.bench.memory", order)
     predicted = {
-        name: [plan(shape, n, rows, device, dtype, name) for n in lengths] for name in METHODS
+        name: [plan(shape, ScoredRows(rows, 1, n, 1, k, share), device, dtype) for n in lengths]
+        for name, k, share in (("OPD", 0, 0.0), ("LGR", top_k, active))
     }
     found |= {"measured": measured, "predicted": predicted}
     weights = sizes(shape.config(max(lengths) + 2), DTYPES[dtype]).weights
@@ -72,11 +73,9 @@ def bench_memory(
     write(json_file, found)
 
 
-def plan(shape: Shape, length: int, rows: int, device: str, dtype: str, method: str) -> int:
+def plan(shape: Shape, asked: ScoredRows, device: str, dtype: str) -> int:
     """Bytes that `opdlab plan` predicts."""
-    config = shape.config(length + 2)
-    on_cpu = device == "cpu"
-    return scoring(config, rows, length + 1, DTYPES[dtype], method == "LGR", on_cpu=on_cpu)
+    return scoring(shape.config(asked.length + 1), DTYPES[dtype], asked, device == "cpu")
 
 
 def main(order: str) -> None:

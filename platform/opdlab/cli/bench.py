@@ -127,8 +127,8 @@ def memory(
 ) -> None:
     """Peak memory of a scoring pass by length, of OPD and of LGR, beside what `opdlab plan` predicts.
 
-    With `--model`: weights, activations, and keys and values of models with random weights, beside what
-    `plan` counts.
+    With `--model`: weights, activations, keys and values, and what scoring holds, of models with random
+    weights, beside what `plan` counts.
 
     Examples:
 

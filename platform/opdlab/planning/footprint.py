@@ -38,12 +38,10 @@ from opdlab.modelling import (
     models,
     quicker_packed,
     rotary,
-    rows_at_a_time,
     running,
 )
 from opdlab.planning.hub_shapes import shape_of
 from opdlab.sampling import FAILURES, cache_argument
-from opdlab.scoring import TRUNK_TOKENS, leaves_at_once, staircase, trunk_piece
 from opdlab.shapes import Int, Tensor
 
 
@@ -111,12 +109,12 @@ class Shape:
 @cache
 def _sizes(shape: Shape, dtype: torch.dtype) -> Footprint:
     config = shape.config
-    with _without_content():
-        made = _build(config, dtype).eval()
+    with contentless():
+        made = build(config, dtype).eval()
         parameters = sum(p.numel() for p in made.parameters())
-        layered = sum(p.numel() for layer in _layers(made) for p in layer.parameters())
+        layered = sum(p.numel() for layer in layers(made) for p in layer.parameters())
         cached = _cached_numbers(made)
-        attended = _attended_numbers(made) or cached
+        attended = kept_of_a_token(made) or cached
     text = config.get_text_config()
     return Footprint(
         kind=type(made).__name__,
@@ -131,7 +129,7 @@ def _sizes(shape: Shape, dtype: torch.dtype) -> Footprint:
     )
 
 
-def _layers(model: Any) -> list[torch.nn.Module]:
+def layers(model: Any) -> list[torch.nn.Module]:
     try:
         return layers_of(model)
     except ModelError:
@@ -149,7 +147,7 @@ def _cached_numbers(model: Any) -> int:
     return 2 * text.num_hidden_layers * heads * head
 
 
-def _attended_numbers(model: Any) -> int:
+def kept_of_a_token(model: Any) -> int:
     """Numbers of one token's keys and values; 0 where the hook does not see them."""
     return sum(one.numel() for one in attended(model, torch.zeros(1, dtype=torch.long)))
 
@@ -200,7 +198,7 @@ def kept_for_backward(model: Any, tokens: Int[Tensor, "B L"]) -> int:
 
 
 @contextmanager
-def _without_content() -> Iterator[None]:
+def contentless() -> Iterator[None]:
     """Tensors within have a shape and no content, and are treated as those of rows by themselves."""
     find, ignore = (
         masking_utils.find_packed_sequence_indices,
@@ -213,7 +211,7 @@ def _without_content() -> Iterator[None]:
         None, *rest, **named
     )
     try:
-        with FakeTensorMode(), _ExpertProducts():
+        with FakeTensorMode(allow_non_fake_inputs=True), _ExpertProducts():
             yield
     except DataDependentOutputException as error:
         raise OutOfReachError(
@@ -251,8 +249,8 @@ def activations(
         dropout: whether the dropout that the configuration names acts.
         again: what is computed again in the backward pass: then it holds one layer's at a time.
     """
-    with _without_content():
-        model = _build(config, dtype)
+    with contentless():
+        model = build(config, dtype)
         _adapt(model, lora)
         model.train(dropout)
         tokens = torch.zeros(rows, length, dtype=torch.long)
@@ -266,8 +264,8 @@ def activations(
 @cache
 def trained(shape: Shape, lora: Lora) -> tuple[int, int]:
     """Numbers in the adapters of a model, and in the weights of the layers that have them."""
-    with _without_content():
-        layers: Any = adapters.chosen(_build(shape.config, torch.float32), lora.targets).values()
+    with contentless():
+        layers: Any = adapters.chosen(build(shape.config, torch.float32), lora.targets).values()
         sizes = [one.weight.shape for one in layers]
     return sum(lora.rank * sum(size) for size in sizes), sum(size.numel() for size in sizes)
 
@@ -300,12 +298,12 @@ def _adapt(model: Any, lora: Lora | None) -> None:
 
 def packed(config: PretrainedConfig, dtype: torch.dtype) -> int:
     """Bytes of the second copy of weights that sampling on a CPU holds."""
-    with _without_content():
-        layers = quicker_packed(_build(config, dtype))
+    with contentless():
+        layers = quicker_packed(build(config, dtype))
         return sum(layer.weight.numel() * dtype.itemsize for layer in layers)
 
 
-def _build(config: PretrainedConfig, dtype: torch.dtype) -> Any:
+def build(config: PretrainedConfig, dtype: torch.dtype) -> Any:
     with no_init_weights():
         made: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     made.tie_weights()
@@ -322,96 +320,50 @@ def _build(config: PretrainedConfig, dtype: torch.dtype) -> Any:
     return made
 
 
-def scoring(
-    config: PretrainedConfig,
-    rows: int,
-    length: int,
-    dtype: torch.dtype,
-    candidates: bool,
-    full: bool = False,
-    on_cpu: bool = True,
-) -> int:
-    """Bytes that a teacher takes beside its weights while it scores rows of so many tokens.
-
-    Args:
-        candidates: whether any are asked about, as by LGR.
-        full: whether the loss needs the teacher's states.
-    """
-    size = sizes(config, dtype)
-    device = torch.device("cpu" if on_cpu else "cuda")
-    tokens = length * max(1, min(rows, TRUNK_TOKENS // length))
-    piece = min(tokens, trunk_piece(size.width)) if on_cpu else tokens
-    in_pieces = length > piece
-    store = size.attended * size.bytes * tokens if candidates or in_pieces else 0
-    states = size.width * size.bytes * tokens
-    # Logits in float32, and those that they were made from.
-    logit = 4 if size.bytes == 4 else 4 + size.bytes
-    asked = leaves_at_once(on_cpu) if candidates else 0
-    together = {piece, max(1, asked)}
-    # A piece sees its own tokens through a mask, and leaves those that they stand among.
-    masked = max(piece if in_pieces else 0, asked)
-    mask = staircase(masked, on_cpu) * size.bytes
-    passing = [
-        *(forward_peak(config, count, dtype) + mask for count in together),
-        min(tokens, rows_at_a_time(size.vocabulary, device)[0]) * size.vocabulary * logit,
-        states,
-    ]
-    kept = size.width * size.bytes * rows * length if full else 0
-    return store + states + max(passing) + kept
-
-
-def forward_peak(config: PretrainedConfig, tokens: int, dtype: torch.dtype) -> int:
-    """Bytes that one forward over so many tokens of a row holds at a time, weights excluded."""
-    with _without_content(), torch.no_grad():
-        model = _shortened(_build(config, dtype).eval())
-        place = torch.arange(tokens)
-        held = _Held({t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())})
-        try:
-            with hooked(model) as own:
-                packed = PackedPass(own, Lines(1, tokens, place, place))
-                with running(packed), held:
-                    flat_states(model, place, place)
-        except UnsupportedError:
-            with held:
-                model.base_model(input_ids=place[None], use_cache=False)
-    return held.peak
-
-
-def _shortened(model: Any) -> Any:
+def shortened(model: Any) -> Any:
     """The model with two layers of each kind: what it holds at a time is the same, and found sooner."""
-    layers = _layers(model)
-    kinds = getattr(model.config.get_text_config(), "layer_types", None) or [None] * len(layers)
+    found = layers(model)
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or [None] * len(found)
     kept: dict[str, list[Any]] = {}
-    for layer, kind in zip(layers, kinds, strict=False):
+    for layer, kind in zip(found, kinds, strict=False):
         alike = kept.setdefault(f"{kind} {layer}", [])
         alike.extend([layer] if len(alike) < 2 else [])
     few = {id(layer) for alike in kept.values() for layer in alike}
     for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and layers and module[0] is layers[0]:
+        if isinstance(module, torch.nn.ModuleList) and found and module[0] is found[0]:
             for place in reversed(range(len(module))):
                 if id(module[place]) not in few:
                     del module[place]
     return model
 
 
-class _Held(TorchDispatchMode):
-    """Counts the bytes of storages that are alive, but for those of `weights`."""
+class Held(TorchDispatchMode):
+    """Counts the bytes that are alive at a time, but for those of a model."""
 
-    def __init__(self, weights: set[int]) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.weights, self.alive = weights, {}
-        self.peak = 0
+        weights = (*model.parameters(), *model.buffers())
+        self.weights = {weight.untyped_storage()._cdata for weight in weights}
+        self.alive: dict[int, int] = {}
+        self.now = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(output):
             if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self.weights | self.alive.keys():
-                    self.alive[storage._cdata] = storage.nbytes()
-                    weakref.finalize(storage, self.alive.pop, storage._cdata)
-        self.peak = max(self.peak, sum(self.alive.values()))
+                self._take(tensor.untyped_storage())
+        self.peak = max(self.peak, self.now)
         return output
+
+    def _take(self, storage: Any) -> None:
+        name = storage._cdata
+        if name not in self.weights and name not in self.alive:
+            self.alive[name] = storage.nbytes()
+            self.now += self.alive[name]
+            weakref.finalize(storage, self._leave, name)
+
+    def _leave(self, name: int) -> None:
+        self.now -= self.alive.pop(name)
 
 
 def operations(config: PretrainedConfig, tokens: int) -> int:
@@ -419,8 +371,8 @@ def operations(config: PretrainedConfig, tokens: int) -> int:
 
     Of attention the half that looks back is counted; of experts those that a token asks.
     """
-    with _without_content(), torch.no_grad():
-        model = _build(config, torch.bfloat16).eval()
+    with contentless(), torch.no_grad():
+        model = build(config, torch.bfloat16).eval()
         counted = _Counted()
         with counted:
             model.base_model(input_ids=torch.zeros(1, tokens, dtype=torch.long), use_cache=False)

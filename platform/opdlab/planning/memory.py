@@ -12,16 +12,10 @@ from transformers import PretrainedConfig
 
 from opdlab.configuration import Experiment, Student, Training
 from opdlab.modelling import models
-from opdlab.planning.footprint import (
-    Footprint,
-    Shape,
-    activations,
-    footprint,
-    packed,
-    scoring,
-    trained,
-)
+from opdlab.planning.footprint import Footprint, Shape, activations, footprint, packed, trained
 from opdlab.planning.hub_shapes import shape_of
+from opdlab.planning.passes import scoring
+from opdlab.planning.scored_rows import ScoredRows
 from opdlab.sampling import LEAN, most_columns
 
 SAMPLING = "sampling (keys and values)"
@@ -262,14 +256,17 @@ def _teachers(experiment: Experiment, step: Step, device: torch.device) -> Memor
     method, one = experiment.method, experiment.teacher
     teachers = [footprint(each) for each in (one, *experiment.specialists)]
     held = teachers[1:] if experiment.one_model else teachers
-    scored = _scoring(
-        Shape.of(shape_of(one)),
-        rows=step.rows,
-        length=step.length,
-        dtype=models.DTYPES[one.dtype],
-        candidates=method.group > 0,
+    new = experiment.rollout.max_new_tokens
+    asked = ScoredRows(
+        step.rows,
+        prompt=step.length - new,
+        response=new,
+        group=experiment.rollout.group_size,
+        top_k=method.group,
         full=method.full,
-        on_cpu=device.type == "cpu",
+    )
+    scored = _scoring(
+        Shape.of(shape_of(one)), models.DTYPES[one.dtype], asked, device.type == "cpu"
     )
     weights = [each.weights // step.parts for each in teachers]
     if step.training.strategy == "fsdp":
@@ -287,8 +284,8 @@ def _activations(shape: Shape, **rest: Any) -> int:
 
 
 @cache
-def _scoring(shape: Shape, **rest: Any) -> int:
-    return scoring(shape.config, **rest)
+def _scoring(shape: Shape, dtype: torch.dtype, asked: ScoredRows, on_cpu: bool) -> int:
+    return scoring(shape.config, dtype, asked, on_cpu)
 
 
 @cache

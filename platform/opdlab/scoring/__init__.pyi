@@ -1,17 +1,19 @@
 from .leaf_attention import (
+    WORTH_A_CALL as WORTH_A_CALL,
+    Cut as Cut,
     LeafPass as LeafPass,
     RulePass as RulePass,
     attention_with_lse as attention_with_lse,
     bias_of as bias_of,
     flash_takes as flash_takes,
-    staircase as staircase,
 )
 from .length_groups import (
     prefix_states as prefix_states,
     states_before_tokens as states_before_tokens,
 )
-from .naive import naive_scores as naive_scores
+from .naive import log_probs as log_probs, naive_scores as naive_scores
 from .packing import packs as packs, parts_of as parts_of
+from .shared_prompts import ANY_MASK as ANY_MASK, SharedPass as SharedPass
 from .specialists import (
     Specialist as Specialist,
     chosen as chosen,
@@ -19,15 +21,22 @@ from .specialists import (
 )
 from .teacher import (
     TRUNK_TOKENS as TRUNK_TOKENS,
+    WORTH_SHARING as WORTH_SHARING,
     Teacher as Teacher,
     join as join,
     leaves_at_once as leaves_at_once,
     trunk_piece as trunk_piece,
 )
 from .tree import (
+    Chunk as Chunk,
     Leaves as Leaves,
+    States as States,
+    chunks as chunks,
+    draws as draws,
     leaves as leaves,
     part as part,
+    response_states as response_states,
     same_prompts as same_prompts,
     within as within,
 )
+from .trunk import Continuation as Continuation, shared_pass as shared_pass

@@ -20,7 +20,7 @@ from opdlab.modelling import Lines, MaskFunction, Own, Pass, UnsupportedError, s
 from opdlab.shapes import Bool, Float, Int, Tensor
 
 # Keys that all leaves of a pass see are worth an unmasked call of their own from this many.
-_WORTH_A_CALL = 256
+WORTH_A_CALL = 256
 # Leaves of a line that share their other keys, under a mask: more of them compute more that it throws away,
 # and fewer make the products small. An accelerator would wait for so many small products as a CPU likes.
 _STAIR, _STAIR_ON_ACCELERATOR = 128, 2048
@@ -127,6 +127,11 @@ class LeafPass(RulePass):
     reached: set[int] = field(default_factory=set)
     _cuts: dict[int, tuple[MaskFunction, Cut]] = field(default_factory=dict)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether leaves are cut as a CPU likes them."""
+        return self.column.device.type == "cpu"
+
     def over_keys(
         self,
         module: torch.nn.Module,
@@ -187,8 +192,8 @@ class LeafPass(RulePass):
             return rule(zero, zero, place, key) & (key < place)
 
         # Some leaves at a time: what all see of all keys would grow with the row.
-        on_cpu = column.device.type == "cpu"
-        stair = _stair(on_cpu) if S > _WORTH_A_CALL else self.lines.C
+        on_cpu = self.on_cpu
+        stair = _stair(on_cpu) if S > WORTH_A_CALL else self.lines.C
         steps = list(slices(self.lines.C, stair))
         if rule is causal_mask_function and self.places is not None:
             extents = _all_before(self.places, steps)
@@ -236,11 +241,6 @@ def with_sink(
     return output * share(lse - sink[:, None].float(), output)
 
 
-def staircase(leaves: int, on_cpu: bool = True) -> int:
-    """Elements under the masks of so many leaves that stand at as many columns, one each."""
-    return sum(step.stop * (step.stop - step.start) for step in slices(leaves, _stair(on_cpu)))
-
-
 def _stair(on_cpu: bool) -> int:
     return _STAIR if on_cpu else _STAIR_ON_ACCELERATOR
 
@@ -277,7 +277,7 @@ def _extent(some: Bool[Tensor, "S"]) -> Int[Tensor, "3"]:
 def _solid(extent: Sequence[int]) -> tuple[int, int]:
     """A block of keys without a gap that is worth a call of its own; (0, 0) for none."""
     first, end, count = extent
-    return (first, end) if end - first == count >= _WORTH_A_CALL else (0, 0)
+    return (first, end) if end - first == count >= WORTH_A_CALL else (0, 0)
 
 
 def bias_of(seen: Bool[Tensor, "R c s"], dtype: torch.dtype) -> Float[Tensor, "R 1 c s"]:

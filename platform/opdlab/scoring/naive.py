@@ -62,7 +62,7 @@ def naive_confidence(
         candidates = questions.candidates[t, wanted[t]]
         prefix = rollout.tokens[rollout.row[t], : rollout.column[t]].expand(len(candidates), -1)
         rows = torch.cat([prefix, candidates[:, None]], dim=1)
-        log_p = _log_probs(model, rows, vocabulary)[:, -1]
+        log_p = log_probs(model, rows, vocabulary, last=True)[:, -1]
         confidence[t, wanted[t]] = _confidence(
             log_p, questions.measure, uniform.candidate[t, wanted[t]]
         )
@@ -75,16 +75,22 @@ def _after_prefixes(
     """What is said after the first `first` tokens, after one more, and so on to all of them."""
     whole = original_length(model)
     if whole is None or len(tokens) <= whole:
-        return _log_probs(model, tokens[None], vocabulary)[0, first - 1 :]
+        return log_probs(model, tokens[None], vocabulary)[0, first - 1 :]
     ends = range(first, len(tokens) + 1)
-    return torch.cat([_log_probs(model, tokens[None, :n], vocabulary)[:, -1] for n in ends])
+    return torch.cat([log_probs(model, tokens[None, :n], vocabulary, last=True)[0] for n in ends])
 
 
-def _log_probs(
-    model: PreTrainedModel, tokens: Int[Tensor, "B S"], vocabulary: int | None
-) -> Float[Tensor, "B S V"]:
+def log_probs(
+    model: PreTrainedModel, tokens: Int[Tensor, "B S"], vocabulary: int | None, last: bool = False
+) -> Float[Tensor, "B n V"]:
+    """What is said after each token of rows of equal length, by a forward of the model's own.
+
+    Args:
+        last: after the last token alone.
+    """
     forget(model)
     logits = model(input_ids=tokens, use_cache=False).logits
+    logits = logits[:, -1:] if last else logits
     return logits[..., :vocabulary].float().log_softmax(-1)
 
 

@@ -61,7 +61,7 @@ from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device, to_host
 
 # Sharing prompts costs masks; it pays from this part of all tokens.
-_WORTH_SHARING = 0.1
+WORTH_SHARING = 0.1
 # Slots of filler that a rollout may have in all before it goes in several forwards.
 _LITTLE_FILLER = 2048
 # An accelerator does so few as a CPU takes at a time faster than they are launched.
@@ -231,7 +231,7 @@ class Teacher:
         lengths = rollout.prompt_lengths + rollout.response_lengths
         spans = stretches(self.model, int(lengths.max()))
         sharing = own is not None and own.name in ANY_MASK and self.shares and len(spans) == 1
-        states = response_states(rollout, _WORTH_SHARING if sharing else 1.0)
+        states = response_states(rollout, WORTH_SHARING if sharing else 1.0)
         trunks: list[Trunk] = []
         if own is None:
             row, prefix = states.row[states.index], states.column[states.index] + 1

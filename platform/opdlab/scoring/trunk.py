@@ -22,7 +22,7 @@ from opdlab.transfers import to_device
 
 
 @dataclass(eq=False)
-class _Continuation(LeafPass):
+class Continuation(LeafPass):
     """The next tokens of one row: each sees the keys before it, which are cached first, and itself."""
 
     start: int = 0
@@ -60,7 +60,7 @@ def run_trunk(
     device = model.device
     token, column = to_device(states.token, device), to_device(states.column, device)
     if states.prompt is not None:
-        shared = _shared_pass(own, len(lengths), states, keep, device)
+        shared = shared_pass(own, len(lengths), states, keep, device)
         with running(shared):
             found = flat_states(model, token, column)
         return found, KeyStore(len(lengths), shared.width, shared.keys, shared.values)
@@ -77,7 +77,7 @@ def run_trunk(
         lines = lines.to(device)
         before = part.start - (ends[part.first_row] - lengths[part.first_row])
         attention = (
-            _Continuation(own, *store.of(rows), lines, column[span], start=before)
+            Continuation(own, *store.of(rows), lines, column[span], start=before)
             if before
             else PackedPass(own, lines, store if keep else None, part.first_row)
         )
@@ -86,12 +86,18 @@ def run_trunk(
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces), store
 
 
-def _shared_pass(
-    own: Own, rows: int, states: States, keep: bool, device: torch.device
+def shared_pass(
+    own: Own,
+    rows: int,
+    states: States,
+    keep: bool,
+    device: torch.device,
+    kind: type[SharedPass] = SharedPass,
 ) -> SharedPass:
+    """The pass of so many rows that share prompts."""
     assert states.prompt is not None
     N = states.prompts
-    return SharedPass(
+    return kind(
         own,
         prompts=Lines.of(states.row[:N], int(states.prompt.max()) + 1).to(device),
         responses=Lines.of(states.row[N:], rows).to(device),

@@ -1,0 +1,356 @@
+"""What a teacher holds while it scores: its own passes, on tensors without content.
+
+What is computed many times alike (pieces of a row, leaves, rows of the vocabulary) is computed once here,
+beside all that is held then. So nothing is estimated but how a model is scored: whether it can be hooked
+is found out; whether its scores then come out right is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PretrainedConfig, PreTrainedModel
+
+from opdlab.modelling import (
+    KeyStore,
+    Lines,
+    MaskFunction,
+    Own,
+    PackedPass,
+    Stretch,
+    UnsupportedError,
+    flat_states,
+    hidden_states,
+    hooked,
+    original_length,
+    prefixes_tried,
+    project,
+    rotary,
+    rows_at_a_time,
+    running,
+    said_after,
+    stretches,
+    thresholds,
+)
+from opdlab.planning.footprint import (
+    Held,
+    Shape,
+    build,
+    contentless,
+    kept_of_a_token,
+    layers,
+    shortened,
+    sizes,
+)
+from opdlab.planning.scored_rows import ScoredRows, beside, costly
+from opdlab.records import Rollout
+from opdlab.sampling import FAILURES
+from opdlab.scoring import (
+    ANY_MASK,
+    WORTH_SHARING,
+    Chunk,
+    Continuation,
+    LeafPass,
+    Leaves,
+    SharedPass,
+    States,
+    chunks,
+    draws,
+    leaves,
+    leaves_at_once,
+    log_probs,
+    response_states,
+    shared_pass,
+    trunk_piece,
+)
+from opdlab.shapes import Float, Tensor
+
+_LONG = 256
+"""Tokens of the longest row whose whole forward is looked at itself."""
+
+
+def scoring(
+    config: PretrainedConfig, dtype: torch.dtype, asked: ScoredRows, on_cpu: bool = True
+) -> int:
+    """Bytes that a teacher takes beside its weights, from its first scores on."""
+    whole, tree = sizes(config, dtype).attended, _is_hooked(Shape.of(config))
+    with contentless(), torch.no_grad(), _Numbers():
+        model = build(config, dtype).eval()
+        original = original_length(model)
+        plan = _Plan(shortened(model), whole, on_cpu, tree)
+        if tree or asked.length <= _LONG:
+            peak = max(plan.held(asked), plan.tried(asked))
+        else:
+            peak = _of_long_rows(plan, asked)
+    groups = -(-asked.rows // asked.together(original))
+    if not asked.full or groups == 1:
+        return peak
+    # Of all groups, while they are put together: theirs, in one, and in order.
+    kept = config.get_text_config().hidden_size * dtype.itemsize * asked.rows * asked.response
+    return max(peak + kept * (groups - 1) // groups, 3 * kept)
+
+
+def _of_long_rows(plan: _Plan, asked: ScoredRows) -> int:
+    """By whole forwards of two lengths: what grows with the tokens of a row, and with their square.
+
+    Layers that keep a state may compute token by token, which would take minutes here.
+    """
+    (short, least), (long, more) = (
+        (length, plan.held(asked.of_length(length))) for length in (_LONG // 2, _LONG)
+    )
+    square = (more / long - least / short) / (long - short)
+    each = least / short - square * short
+    return round(asked.length * (each + square * asked.length))
+
+
+class _Numbers(TorchDispatchMode):
+    """Answers what a tensor without content is looked at for: every number is finite, none is above 0."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        looked = func is torch.ops.aten._local_scalar_dense.default
+        if looked and isinstance(args[0], FakeTensor):
+            return True if args[0].dtype == torch.bool else args[0].dtype.is_floating_point * 0.0
+        return func(*args, **(kwargs or {}))
+
+
+class _RealRule:
+    """Finds by real numbers who sees whom: where tokens stand is known."""
+
+    on_cpu = True
+
+    def _cut(self, rule: MaskFunction, dtype: torch.dtype) -> Any:
+        with unset_fake_temporarily():
+            return super()._cut(rule, dtype)  # type: ignore[misc]
+
+
+class _LeafPass(_RealRule, LeafPass): ...
+
+
+class _LeafPassOfAccelerator(_LeafPass):
+    on_cpu = False
+
+
+class _Continuation(_RealRule, Continuation): ...
+
+
+class _SharedPass(_RealRule, SharedPass): ...
+
+
+@cache
+def _is_hooked(shape: Shape) -> bool:
+    """Whether a model's attention can be that of a tree."""
+    with contentless(), torch.no_grad(), _Numbers():
+        model = shortened(build(shape.config, torch.float32).eval())
+        try:
+            _Plan(model, 0, on_cpu=True, hooked=True).held(ScoredRows(1, 2, 2, top_k=1))
+        except (UnsupportedError, *FAILURES):
+            return False
+    return True
+
+
+@dataclass(eq=False)
+class _Plan:
+    """How a model without content is scored.
+
+    Attributes:
+        whole: numbers of the keys and values of a token, over all layers; the model may have fewer.
+        hooked: whether as a tree, else by whole forwards.
+    """
+
+    model: PreTrainedModel
+    whole: int
+    on_cpu: bool
+    hooked: bool
+
+    def __post_init__(self) -> None:
+        text = self.model.config.get_text_config()
+        kind = torch.device("cpu" if self.on_cpu else "cuda")
+        self.head_rows, self.block = rows_at_a_time(text.vocab_size, kind)
+        self.piece = trunk_piece(text.hidden_size) if self.on_cpu else None
+        self.leaf_chunk = leaves_at_once(self.on_cpu)
+        self.layers, self.width = layers(self.model), text.hidden_size
+        of_these = kept_of_a_token(self.model) if self.hooked else 0
+        self.missing = max(0, self.whole - of_these)
+
+    def held(self, asked: ScoredRows) -> int:
+        """Bytes while rows are scored that are scored together."""
+        with Held(self.model) as held:
+            count = asked.together(original_length(self.model))
+            with unset_fake_temporarily():
+                rollout = asked.rollout(count)
+            others = beside(asked, count)
+            far = [one for one in rotary(self.model) if asked.length > one.original]
+            if not self.hooked or any(one.dynamic for one in far):
+                self._whole_forwards(rollout, asked)
+            else:
+                with hooked(self.model) as own:
+                    self._tree(own, rollout, asked)
+            del others
+        return held.peak
+
+    def tried(self, asked: ScoredRows) -> int:
+        """Bytes while it is tried, once, whether the model can be scored at such lengths."""
+        largest = max(asked.length, asked.together(None) * asked.length if self.hooked else 0)
+        if asked.top_k:
+            asked_in_all = asked.rows * asked.response * asked.top_k
+            largest = max(largest, min(asked_in_all, self.leaf_chunk))
+        places = [place for place in thresholds(self.model) if place <= largest]
+        with Held(self.model) as held:
+            self._check_prefixes(asked.length)
+            if places and self.hooked:
+                log_probs(self.model, self._tokens(1, max(places) + 3), None)
+        if not places or not self.hooked:
+            return held.peak
+        return max(held.peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
+
+    def _check_prefixes(self, longest: int) -> None:
+        tried = prefixes_tried(self.model, longest)
+        if not tried.prefixes:
+            return
+        whole = said_after(self.model, self._tokens(tried.rows, tried.end), tried.prefixes)
+        last = tried.prefixes[-1:]
+        alone = [said_after(self.model, self._tokens(tried.rows, last[0]), last)]
+        alone += [torch.empty_like(alone[0]) for _ in tried.prefixes[1:]]
+        both = torch.cat(alone, 1)
+        (whole - both).abs().masked_fill(whole == both, 0.0).mean()
+
+    def _tokens(self, rows: int, length: int) -> Tensor:
+        return torch.zeros(rows, length, dtype=torch.long)
+
+    def _whole_forwards(self, rollout: Rollout, asked: ScoredRows) -> None:
+        with unset_fake_temporarily():
+            tree = leaves(rollout, rollout.candidates)
+            known = draws(rollout, rollout.candidates), tree, response_states(rollout)
+            longest = int(tree.column.max()) + 1 if len(tree) else 0
+        # Of frequencies that change with every token each state has a forward; those before are kept.
+        before = torch.empty(
+            len(rollout.token) if self.hooked else 0, self.width, dtype=self.model.dtype
+        )
+        states = hidden_states(self.model, self._tokens(len(rollout.tokens), asked.length))
+        found = states[:, asked.prompt - 1 :].flatten(0, 1).clone()
+        del states, before
+        self._vocabulary(found)
+        if len(tree):
+            log_probs(self.model, self._tokens(asked.top_k, longest), None, last=True)
+        del known
+
+    def _tree(self, own: Own, rollout: Rollout, asked: ScoredRows) -> None:
+        with unset_fake_temporarily():
+            drawn = draws(rollout, rollout.candidates)
+            tree = leaves(rollout, rollout.candidates)
+            lengths = (rollout.prompt_lengths + rollout.response_lengths).tolist()
+            spans = stretches(self.model, asked.length)
+            sharing = own.name in ANY_MASK and len(spans) == 1
+            states = response_states(rollout, WORTH_SHARING if sharing else 1.0)
+            parts = costly(
+                chunks(torch.bincount(tree.row).tolist(), self.leaf_chunk, even=True), tree
+            )
+        keep = len(tree) > 0
+        if states.prompt is not None:
+            hidden, trunks = self._shared(own, lengths, states, keep)
+        elif len(spans) > 1:
+            hidden, trunks = self._stretches(own, lengths, spans, keep)
+        else:
+            hidden, trunks = self._pieces(own, lengths, keep)
+        rows = hidden[states.index]
+        del hidden
+        self._vocabulary(rows)
+        if keep:
+            for part in parts:
+                self._vocabulary(self._leaf_states(own, trunks[-1][0], tree, part))
+        del drawn
+        if asked.full:
+            kept = rows[states.before]
+            del kept
+        del rows, trunks
+
+    def _store(self, rows: int, length: int, keep: bool) -> tuple[KeyStore, Tensor]:
+        """Room for keys and values, and in place of that for layers that this model does not have."""
+        others = self.missing * rows * length if keep else 0
+        return KeyStore(rows, length), torch.empty(others, dtype=self.model.dtype)
+
+    def _pieces(
+        self, own: Own, lengths: list[int], keep: bool
+    ) -> tuple[Float[Tensor, "N H"], list[tuple[KeyStore, Tensor]]]:
+        """Whole rows; of equal pieces the first and the last."""
+        total = sum(lengths)
+        parts = chunks(lengths, self.piece or total)
+        first = parts[0]
+        of_row = [part for part in parts if part.first_row == 0]
+        store = self._store(len(lengths), lengths[0], keep or len(of_row) > 1)
+        rows = first.last_row
+        count = first.stop if len(of_row) > 1 else lengths[0]
+        with unset_fake_temporarily():
+            lines = Lines.of(torch.arange(rows).repeat_interleave(count), rows)
+            place = torch.arange(count).repeat(rows)
+        keeping = store[0] if keep or len(of_row) > 1 else None
+        with running(PackedPass(own, lines, keeping)):
+            found = [flat_states(self.model, place, place)]
+        if len(of_row) > 1:
+            last = of_row[-1]
+            size = last.stop - last.start
+            found.append(found[0].new_empty(total - len(found[0]) - size, found[0].shape[1]))
+            with unset_fake_temporarily():
+                lines = Lines.of(torch.zeros(size, dtype=torch.long), 1)
+                place = torch.arange(last.start, last.stop)
+            pair = store[0].of(slice(0, 1))
+            with running(_Continuation(own, *pair, lines, place, start=last.start)):
+                found.append(flat_states(self.model, place, place))
+        elif len(parts) > 1:
+            found.append(found[0].new_empty(total - len(found[0]), found[0].shape[1]))
+        return found[0] if len(found) == 1 else torch.cat(found), [store]
+
+    def _stretches(
+        self, own: Own, lengths: list[int], spans: list[Stretch], keep: bool
+    ) -> tuple[Float[Tensor, "N H"], list[tuple[KeyStore, Tensor]]]:
+        found, stores = [], []
+        for span in spans:
+            store = self._store(1, span.last, keep)
+            with unset_fake_temporarily():
+                place = torch.arange(span.last)
+                lines = Lines.of(torch.zeros_like(place), 1)
+            with running(PackedPass(own, lines, store[0] if keep else None)):
+                found.append(flat_states(self.model, place, place)[span.first - 1 :])
+            stores.append(store)
+        return torch.cat(found), stores
+
+    def _shared(
+        self, own: Own, lengths: list[int], states: States, keep: bool
+    ) -> tuple[Float[Tensor, "N H"], list[tuple[KeyStore, Tensor]]]:
+        """Rows that share prompts."""
+        with unset_fake_temporarily():
+            shared = shared_pass(own, len(lengths), states, keep, torch.device("cpu"), _SharedPass)
+        store = self._store(len(lengths), shared.width, keep)
+        with running(shared):
+            found = flat_states(self.model, states.token, states.column)
+        kept = KeyStore(len(lengths), shared.width, shared.keys, shared.values)
+        return found, [(kept, store[1])]
+
+    def _leaf_states(
+        self, own: Own, trunk: KeyStore, tree: Leaves, part: Chunk
+    ) -> Float[Tensor, "N H"]:
+        span, rows = slice(part.start, part.stop), slice(part.first_row, part.last_row)
+        with unset_fake_temporarily():
+            lines = Lines.of(tree.row[span] - part.first_row, part.last_row - part.first_row)
+            column = tree.column[span]
+            places = column[lines.token].view(lines.R, lines.C)
+        kind = _LeafPass if self.on_cpu else _LeafPassOfAccelerator
+        leaf_pass = kind(own, *trunk.of(rows), lines=lines, column=column, places=places)
+        with running(leaf_pass):
+            states = flat_states(self.model, tree.token[span], column)
+        if self.layers and len(leaf_pass.reached) != len(self.layers):
+            raise UnsupportedError("its layers do not use transformers' attention interface")
+        return states
+
+    def _vocabulary(self, rows: Float[Tensor, "n H"]) -> None:
+        """Numbers of the first rows that are worked on together, and what is found of all."""
+        found = rows.new_empty(4, len(rows), dtype=torch.float32)
+        logits = project(self.model, rows[: self.head_rows])
+        if self.on_cpu:
+            logits[: self.block].exp()
+        del found
