@@ -55,6 +55,7 @@ def test_a_step_on_the_device_is_the_step_on_the_cpu(
 
 @pytest.mark.filterwarnings("ignore:GPU available but not used")
 def test_adapters_train_on_the_device_as_on_the_cpu(device: torch.device, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
     lora = {"rank": 4}
     module, here = train(experiment(METHODS["lgr"], lora=lora, steps=2), tmp_path / "device")
     assert {one.device.type for one in module.student.parameters()} == {"cpu"}  # after training
