@@ -16,7 +16,7 @@ import torch
 from opdlab.configuration.config import Evaluation
 from opdlab.configuration.loader import load_experiment
 from opdlab.doctor.data_check import check
-from opdlab.errors import ConfigError, DataError, OpdlabError
+from opdlab.errors import ConfigError, DataError, ModelError, OpdlabError
 from opdlab.evaluation import store
 from opdlab.evaluation.measured import Measured, Subject, evaluate
 from opdlab.evaluation.regrading import evaluator_of, regrade_set
@@ -205,6 +205,16 @@ def test_it_is_stored_resumed_and_graded_again_like_any_other(tmp_path: Path, mo
     dataset._problems.cache_clear()
     with pytest.raises(DataError, match="no longer those"):
         evaluator_of(kept)
+
+
+def test_a_prompt_beyond_the_models_positions_is_refused_before_anything_is_sampled(
+    tmp_path: Path, model: str
+) -> None:
+    path = lines(tmp_path / "a.jsonl", [*ROWS, {"q": "7" * 300, "a": {"value": 1}, "level": 9}])
+    settings = Evaluation(benchmarks=[benchmark(path)], samples=1)
+    with pytest.raises(ModelError, match=r"problem \S+ of mine has 30\d tokens, .* 256 positions"):
+        evaluate(subject(model), settings, Owner("m"), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 CHOICES = [

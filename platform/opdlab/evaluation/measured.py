@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from opdlab import plugins, secret_options
-from opdlab.errors import ConfigError, PluginError
+from opdlab.errors import ConfigError, ModelError, PluginError
 from opdlab.evaluation import store
 from opdlab.evaluation.weighing import log_probs, weighed
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
@@ -149,6 +149,24 @@ class Subject(Measured):
             "device": self.model.device.type,
         }
 
+    def require_room(self, problems: Sequence[Problem]) -> None:
+        """Refuse problems that leave an answer no place among the model's positions.
+
+        Raises:
+            ModelError: naming the first.
+        """
+        size = models.positions(self.model)
+        if size is None:
+            return
+        for problem in problems:
+            length = len(encode(self.tokenizer, problem, self.template))
+            if length >= size:
+                raise ModelError(
+                    f"problem {problem.id} of {problem.benchmark} has {length} tokens, and "
+                    f"{self.model.name_or_path} has {size} positions: beyond them a model reads noise. "
+                    "Leave the benchmark out, or measure a model with more context"
+                )
+
     def weigh(self, problems: Sequence[Problem]) -> list[list[float]]:
         """Log-probability of each text of each problem's `weighed` after its prompt, in nats."""
         return log_probs(self.model, self.tokenizer, problems, self.template, self.vocabulary)
@@ -230,6 +248,8 @@ def evaluate(
                 f"evaluation.benchmarks: {benchmark.benchmark} asks for the probabilities of given texts, "
                 "which not all servers tell; measure the model in this process, without a server"
             )
+        if isinstance(subject, Subject):
+            subject.require_room(benchmark.problems())
     samples: list[Sample] = []
     who = subject.identity()
     for benchmark in settings.benchmarks:
