@@ -23,7 +23,7 @@ from opdlab.configuration import (
     loader,
     repeats,
 )
-from opdlab.console import BOLD, END, YELLOW, console
+from opdlab.console import BOLD, END, YELLOW, console, quieten
 from opdlab.errors import ConfigError, DataError, ModelError, OutOfReachError
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import Footprint, footprint
@@ -76,6 +76,7 @@ def show_on(asked: Asked, config: Experiment | Pretraining) -> None:
         ConfigError: of a pretraining on cards; or nothing makes it fit, and its settings are asked for.
         ModelError: a model's folder is missing or holds none; nothing was printed.
     """
+    quieten()
     if isinstance(config, Pretraining):
         raise ConfigError("--gpu: a pretraining makes a small model; its plan needs no card")
     seen, _ = _known(lambda: longest_prompt(config))
@@ -100,6 +101,7 @@ def show(config: Experiment | Pretraining, to: Console = console) -> None:
     Raises:
         ModelError: a model's folder is missing or holds none; nothing was printed.
     """
+    quieten()
     if isinstance(config, Pretraining):
         _show_settings(config, to)
         _show_pretraining(config, to)

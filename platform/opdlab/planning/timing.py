@@ -10,7 +10,7 @@ from opdlab.modelling import models
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import Shape, footprint, operations
 from opdlab.planning.hub_shapes import shape_of
-from opdlab.planning.memory import Step
+from opdlab.planning.memory import Step, written
 from opdlab.scoring import TRUNK_TOKENS
 
 # Of the data sheet's rates. On one H200 decoding reached 40 to 61 % of what a copy does, which is 87 % of
@@ -87,8 +87,12 @@ def _scoring(experiment: Experiment, step: Step, card: Card) -> float:
 
 
 def _updating(experiment: Experiment, step: Step, card: Card) -> float:
-    """A forward and a backward pass, which costs two; layers that are computed again cost one more."""
-    passes = 4 if step.training.activation_checkpointing == "layers" else 3
+    """A forward and a backward pass, which costs two, or one where weights are frozen.
+
+    Layers that are computed again cost one more.
+    """
+    passes = 3 if experiment.student.lora is None else 2
+    passes += step.training.activation_checkpointing == "layers"
     row = _operations(experiment.student, step.length, experiment.rollout.max_new_tokens)
     return step.rows * passes * row / (card.operations(step.working) * OF_PRODUCTS_UPDATING)
 
@@ -106,12 +110,13 @@ def _moving(experiment: Experiment, step: Step, card: Card, fresh: float) -> flo
         return moved
     # What a ring sends of a tensor to give all devices all of it.
     share = (world - 1) / world / card.link
+    whole = student.parameters * step.stored.itemsize
+    gradients = whole if experiment.student.lora is None else written(experiment.student)
     if step.parts == 1:
-        return moved + 2 * share * student.parameters * step.stored.itemsize
+        return moved + 2 * share * gradients
     micro_batches = -(-step.rows // step.updated)
     passes = -(-step.rows * step.length // TRUNK_TOKENS)
     working = student.parameters * step.working.itemsize
-    gradients = student.parameters * step.stored.itemsize
     sent = micro_batches * 2 * working + gradients
     return moved + share * (sent + fresh * (working + passes * max(teachers)))
 
