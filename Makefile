@@ -21,7 +21,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --con
 # What rests on other libraries most. torch is the one of constraints.txt unless TORCH names another.
 VERSIONED := tests/unit/test_cli.py tests/unit/test_loader.py tests/unit/test_plugins.py tests/unit/test_answer_equality.py \
 	tests/unit/test_serving.py tests/unit/test_sampling.py tests/unit/test_bench.py tests/unit/test_models.py tests/unit/test_store.py \
-	tests/unit/test_doctor.py
+	tests/unit/test_doctor.py tests/unit/test_adapters.py
 TORCH ?= $(shell grep ^torch== constraints.txt)
 # uv resolves free versions in seconds, where pip tries them for many minutes. Unlike pip it compiles only
 # when told to, and where Python may not write bytecode each start would compile all anew.
