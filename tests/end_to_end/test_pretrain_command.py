@@ -21,9 +21,9 @@ SHORT = (
     "architecture.heads=2",
     "architecture.intermediate_size=16",
     "batch_size=8",
-    "steps=150",
+    "steps=90",
     "warmup_steps=5",
-    "checkpoint_every=15",
+    "checkpoint_every=10",
     "evaluation.benchmarks=[]",
 )
 

@@ -154,7 +154,7 @@ def test_chunks_of_the_vocabulary_need_a_fraction_of_the_memory(tmp_path: Path) 
         assert memory[f"{part} {CHUNKS}"] < 0.25 * memory[f"{part} {WHOLE}"]
 
 
-def test_memory_is_linear_in_length_with_the_slope_of_the_plan(tmp_path: Path) -> None:
+def test_memory_is_linear_in_length_and_is_what_is_planned(tmp_path: Path) -> None:
     file = tmp_path / "memory.json"
     shape = "width=512,layers=2,heads=4,kv=4,intermediate=512,vocabulary=200"
     # With the prompt's one token, rows of two, three and four whole pieces.
@@ -164,8 +164,12 @@ def test_memory_is_linear_in_length_with_the_slope_of_the_plan(tmp_path: Path) -
     for name in ("OPD", "LGR"):
         for first, middle, last in (found["measured"][name], found["predicted"][name]):
             assert middle == pytest.approx((first + last) / 2, rel=0.05)
+        for measured, planned in zip(
+            found["measured"][name], found["predicted"][name], strict=True
+        ):
+            assert planned == pytest.approx(measured, rel=0.1)
         measured, planned = found["slopes"][name]
-        assert planned == pytest.approx(measured, rel=0.15)
+        assert planned == pytest.approx(measured, rel=0.25)
     for opd, lgr in zip(*(found["measured"][name] for name in ("OPD", "LGR")), strict=True):
         assert lgr < 1.2 * opd
 

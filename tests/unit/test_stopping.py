@@ -53,7 +53,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("sync",), "_unsent_below", KEPT),
     (("data", "check", "gsm8k"), "check_one", ANEW),
     (STEP, "on_train_batch_end", ANEW),
-    (GPU, "on_train_batch_end", KEPT),
+    (GPU, "measure", KEPT),
     (("pretrain", "pretrain/student", "output=made"), "new_model", ANEW),
 )
 

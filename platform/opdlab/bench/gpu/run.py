@@ -58,7 +58,7 @@ def bench_gpu(
         _measure(cases, here, card, to, found, end)
     finally:
         # Also where it is interrupted.
-        if "ceilings" not in found:
+        if "ceilings" not in found or not found["measured"]:
             console.print(f"{YELLOW}nothing was measured in time{END}")
         else:
             _show(found, here)
