@@ -23,7 +23,7 @@ from opdlab.errors import ModelError, ResumeError
 from opdlab.modelling import adapters, models
 from opdlab.modelling.merging import merge
 from opdlab.planning.footprint import Shape, activations, kept_for_backward, trained
-from opdlab.planning.memory import memory
+from opdlab.planning.phases import memory
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.serving.weights import written
 from opdlab.training.checkpoint import read_checkpoint

@@ -29,7 +29,7 @@ from opdlab.pretraining.characters import character_tokenizer
 from opdlab.prompts.dataset import BLOCK, DatasetSource
 from opdlab.prompts.drawn import open_dataset, open_prompts
 from opdlab.prompts.encoding import encode, rendered, require_wording
-from opdlab.prompts.prepared import _KNOWN, prepared
+from opdlab.prompts.preparing import _KNOWN, prepared
 from opdlab.prompts.spilled import Spilled
 from opdlab.records import Problem
 

@@ -115,6 +115,25 @@ def test_a_room_is_entered_by_its_face():
     assert not beside
 
 
+def test_no_face_names_something_as_one_of_its_files_is_called():
+    """Whoever had imported the file would find that under the name."""
+    faces = [
+        path
+        for source in ("platform", "evaluators", "dashboards")
+        for path in (ROOT / source).rglob("__init__.pyi")
+    ]
+    assert len(faces) > 15
+    hidden = {
+        f"{path.relative_to(ROOT)}: {name.asname or name.name}"
+        for path in faces
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+        for name in node.names
+        if (path.parent / f"{name.asname or name.name}.py").exists()
+    }
+    assert not hidden
+
+
 def test_few_files_stand_outside_of_rooms():
     assert len(list(CORE.glob("*.py"))) <= 12
 

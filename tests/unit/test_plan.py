@@ -20,7 +20,7 @@ from opdlab.modelling import DTYPES, models
 from opdlab.planning import plan
 from opdlab.planning.footprint import activations, footprint
 from opdlab.planning.lengths import longest_prompt
-from opdlab.planning.memory import memory
+from opdlab.planning.phases import memory
 from opdlab.pretraining.characters import character_tokenizer
 from opdlab.sweeps.extent import outermost
 from opdlab.training.averaging import WeightAverage

@@ -21,7 +21,7 @@ from opdlab.planning import room
 from opdlab.planning.cards import CARDS, Card, card_of
 from opdlab.planning.footprint import footprint, operations
 from opdlab.planning.hub_shapes import shipped_shape
-from opdlab.planning.memory import SCORING, Site, memory
+from opdlab.planning.phases import SCORING, Site, memory
 from opdlab.planning.proposal import as_written, proposed
 from opdlab.planning.timing import seconds
 from opdlab.training.collect import Collector

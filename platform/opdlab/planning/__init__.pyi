@@ -7,8 +7,8 @@ from .footprint import (
     kept_for_backward as kept_for_backward,
     sizes as sizes,
 )
-from .memory import PHASES as PHASES, memory as memory
 from .passes import scoring as scoring
+from .phases import PHASES as PHASES, memory as memory
 from .plan import Asked as Asked, show as show, show_on as show_on
 from .room import explaining as explaining, require_room as require_room
 from .scored_rows import ScoredRows as ScoredRows

@@ -9,7 +9,7 @@ from opdlab.configuration import Experiment
 from opdlab.console import BOLD, END, YELLOW
 from opdlab.errors import ConfigError
 from opdlab.planning.cards import Card
-from opdlab.planning.memory import by_name
+from opdlab.planning.phases import by_name
 from opdlab.planning.proposal import Setting, as_written, proposed
 from opdlab.planning.timing import (
     ACTIVE,

@@ -28,8 +28,8 @@ from opdlab.errors import ConfigError, DataError, ModelError, OutOfReachError
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import Footprint, footprint
 from opdlab.planning.lengths import Lengths, assumed, longest_prompt, prompt_lengths
-from opdlab.planning.memory import by_name, memory, written
 from opdlab.planning.on_cards import overrides, show_cards
+from opdlab.planning.phases import by_name, memory, written
 from opdlab.plugins import posed
 from opdlab.pretraining import character_tokenizer
 from opdlab.sweeps import Sweep, outermost, sweep_of

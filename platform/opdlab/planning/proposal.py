@@ -10,7 +10,7 @@ from typing import Any
 from opdlab.configuration import Experiment, loader
 from opdlab.errors import ConfigError
 from opdlab.planning.cards import Card
-from opdlab.planning.memory import Memory, Site, Step, memory
+from opdlab.planning.phases import Memory, Site, Step, memory
 from opdlab.planning.timing import seconds
 
 LARGEST_NODE = 8

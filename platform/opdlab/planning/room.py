@@ -15,7 +15,7 @@ from opdlab.modelling import models
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import footprint
 from opdlab.planning.lengths import assumed, longest_prompt
-from opdlab.planning.memory import PHASES, Site, Step, averaged, memory
+from opdlab.planning.phases import PHASES, Site, Step, averaged, memory
 from opdlab.planning.proposal import as_written, proposed
 from opdlab.training import ranks
 

@@ -10,7 +10,7 @@ from opdlab.modelling import models
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import Shape, footprint, operations
 from opdlab.planning.hub_shapes import shape_of
-from opdlab.planning.memory import Step, written
+from opdlab.planning.phases import Step, written
 from opdlab.scoring import TRUNK_TOKENS
 
 # Of the data sheet's rates. On one H200 decoding reached 40 to 61 % of what a copy does, which is 87 % of

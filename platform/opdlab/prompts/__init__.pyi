@@ -10,7 +10,7 @@ from .encoding import (
     require_wording as require_wording,
 )
 from .overlap import Overlap as Overlap, Shared as Shared
-from .prepared import (
+from .preparing import (
     Fault as Fault,
     Prepared as Prepared,
     prepared as prepared,
@@ -23,4 +23,4 @@ from .shown import (
     show_prompts as show_prompts,
 )
 from .source import PromptSource as PromptSource
-from .unknown import LOOKED_AT as LOOKED_AT, Unknown as Unknown, unknown as unknown
+from .unknown_text import LOOKED_AT as LOOKED_AT, Unknown as Unknown, unknown as unknown

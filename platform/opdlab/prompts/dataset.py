@@ -15,7 +15,7 @@ from opdlab.errors import DataError
 from opdlab.modelling import Wording
 from opdlab.plugins import said_by
 from opdlab.prompts.encoding import encode
-from opdlab.prompts.prepared import Prepared
+from opdlab.prompts.preparing import Prepared
 from opdlab.prompts.source import PromptSource
 from opdlab.records import Problem
 

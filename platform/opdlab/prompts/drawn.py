@@ -12,9 +12,9 @@ from opdlab.errors import DataError
 from opdlab.prompts.dataset import DatasetSource, Part, turns_of
 from opdlab.prompts.encoding import encode, rendered, require_wording
 from opdlab.prompts.overlap import Overlap, Shared
-from opdlab.prompts.prepared import Fault, Prepared, prepared
+from opdlab.prompts.preparing import Fault, Prepared, prepared
 from opdlab.prompts.source import ProblemSource, PromptSource, room_around
-from opdlab.prompts.unknown import LOOKED_AT, Unknown, unknown
+from opdlab.prompts.unknown_text import LOOKED_AT, Unknown, unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,7 +19,7 @@ from opdlab.errors import DataError
 from opdlab.modelling import Wording, as_wording
 from opdlab.plugins import posed, said_by
 from opdlab.prompts.encoding import encode, messages_of, plain_text
-from opdlab.prompts.unknown import LOOKED_AT, Unknown, unknown
+from opdlab.prompts.unknown_text import LOOKED_AT, Unknown, unknown
 from opdlab.records import Problem, Prompt
 
 if TYPE_CHECKING:
