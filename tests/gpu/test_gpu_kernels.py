@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from gpu.decoding import begun
 from small_models import random_rollout, small_model
 from torch.nn.functional import rms_norm, silu
 
@@ -172,13 +173,7 @@ def test_no_step_waits_for_the_device(card: torch.device) -> None:
                 Records(draw),
                 Manner(way),  # type: ignore[arg-type]
             )
-            decoder.refill()
-            decoder.cache.restrict()
-            decoder.cache.reserve(20)
-            step = torch.arange(4, device=card)
-            decoder.step.start(decoder.cache.positions() + step)
-            uniform = torch.rand(7, 1, device=card, dtype=torch.float64)
-            decoder._step(uniform, 0)
+            uniform = begun(decoder, 7, card)
             with waiting_refused():
                 decoder._step(uniform, 1)
                 decoder._step(uniform, 2)

@@ -9,6 +9,7 @@ from typing import Any, final
 import pytest
 import torch
 from gpu import simulated
+from gpu.decoding import begun
 from gpu.simulated import Counts, counted
 from gpu.small_runs import experiment
 from small_models import random_rollout, small_model
@@ -107,13 +108,7 @@ def test_a_decode_step_waits_for_nothing_and_launches_little_beside_the_model(
     records = Records(draw)
     with sampling_mode(model), torch.no_grad():
         decoder = Decoder(model, PROMPTS, range(4), draw, Room(4), records, Manner(way))
-        decoder.refill()
-        decoder.cache.restrict()
-        decoder.cache.reserve(20)
-        step = torch.arange(4, device=device)
-        decoder.step.start(decoder.cache.positions() + step)
-        uniform = torch.rand(4, 1, device=device, dtype=torch.float64)
-        decoder._step(uniform, 0)
+        uniform = begun(decoder, 4, device)
         forward = decoder.step.logits
         inner = Counts()
 

@@ -202,8 +202,13 @@ def written(model: Student) -> int:
     """Bytes of a student on the disk: of all its weights, or of its adapters alone."""
     if model.lora is None:
         return footprint(model).weights
-    lora: Any = model.lora
-    return 4 * trained(Shape.of(shape_of(model)), lora)[0]
+    return 4 * _adapters(model)[0]
+
+
+def _adapters(model: Student) -> tuple[int, int]:
+    """Numbers in a student's adapters, and in the weights of the layers that have them."""
+    lora: Any = model.lora  # frozen, so it can be looked up
+    return trained(Shape.of(shape_of(model)), lora)
 
 
 def _weights(model: Student, size: Footprint, step: Step) -> tuple[int, int]:
@@ -211,11 +216,9 @@ def _weights(model: Student, size: Footprint, step: Step) -> tuple[int, int]:
     whole = size.parameters * step.stored.itemsize
     if model.lora is None:
         return whole // step.parts, whole // step.parts
-    lora: Any = model.lora  # frozen, so it can be looked up
-    numbers, wrapped = trained(Shape.of(shape_of(model)), lora)
     if model.lora.quantize == "nf4":
-        whole += int(wrapped * (NF4_BYTES - step.stored.itemsize))
-    added = 4 * numbers
+        whole += int(_adapters(model)[1] * (NF4_BYTES - step.stored.itemsize))
+    added = written(model)
     return (whole + added) // step.parts, added // step.parts
 
 

@@ -41,14 +41,14 @@ def shared_out(cards: list[str], workers: int, each: int | None, training: Train
         )
     if not cards:
         return [""] * workers
-    if wanted > len(cards) or (each is not None and workers * wanted > len(cards)):
+    found = f"{len(cards)} are here ({', '.join(cards)})"
+    if wanted > len(cards):
+        raise ConfigError(f"training.devices: a trial trains on {wanted} devices, and {found}")
+    if each is not None and workers * wanted > len(cards):
         raise ConfigError(
-            f"{workers} workers with {wanted} devices each need {workers * wanted}, and {len(cards)} are "
-            f"here ({', '.join(cards)}); start at most {len(cards) // wanted} workers, or leave "
-            "--devices-per-worker out to let them share devices"
-            if wanted <= len(cards)
-            else f"training.devices: a trial trains on {wanted} devices, and {len(cards)} are here "
-            f"({', '.join(cards)})"
+            f"{workers} workers with {wanted} devices each need {workers * wanted}, and {found}; start at "
+            f"most {len(cards) // wanted} workers, or leave --devices-per-worker out to let them share "
+            "devices"
         )
     groups = len(cards) // wanted
     return [",".join(cards[number % groups * wanted :][:wanted]) for number in range(workers)]

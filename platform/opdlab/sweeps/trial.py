@@ -51,15 +51,13 @@ LOG = "log.txt"
 """Where the process of a trial writes, in the trial's folder."""
 
 
-def run_trial(folder: Path, sweep_run: str) -> Outcome:
+def run_trial(config: Experiment, folder: Path, sweep_run: str) -> Outcome:
     """Train the seeds of a trial that are not finished yet.
 
     Raises:
         Stopped: a signal came; the trial can go on later.
         TrackingError: the tracking server does not answer.
     """
-    config = loader.load_experiment(folder / CONFIG)
-    models.use_threads(config.training.threads)
     output = Path(config.output)
     client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
     experiment = mlflow_store.experiment_id(client, config.tracking.experiment, output)
@@ -145,10 +143,8 @@ def ended_early(folder: Path, config: Experiment) -> str:
     return f"an alarm ended it at step {last:.0f} of {steps} (training.hacking.stop)"
 
 
-def run_references(folder: Path, sweep_run: str) -> None:
+def run_references(config: Experiment, folder: Path, sweep_run: str) -> None:
     """Measure the student before training, and the teacher, once for the whole sweep."""
-    config = loader.load_experiment(folder / CONFIG)
-    models.use_threads(config.training.threads)
     output = Path(config.output)
     client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
     experiment = mlflow_store.experiment_id(client, config.tracking.experiment, output)
@@ -164,18 +160,18 @@ def main() -> None:
     """Entry of the process."""
     folder, sweep_run = Path(sys.argv[1]), sys.argv[2]
     quieten()
-    follower = loader.load_experiment(folder / CONFIG)
-    if rank(follower.training):
-        models.use_threads(follower.training.threads)
-        follow_group(Group(folder), follower)
-        return
     try:
+        config = loader.load_experiment(folder / CONFIG)
+        models.use_threads(config.training.threads)
+        if rank(config.training):
+            follow_group(Group(folder), config)
+            return
         # The process of a worker that died may need a moment to die as well.
         with claimed(folder, patient=True):
             if folder.name == "references":
-                run_references(folder, sweep_run)
+                run_references(config, folder, sweep_run)
             else:
-                run_trial(folder, sweep_run)
+                run_trial(config, folder, sweep_run)
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from stopped
     except PeerError as error:

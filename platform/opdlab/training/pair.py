@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
 
 import lightning as L
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -294,17 +293,13 @@ def load_module(pair: Pair, config: Experiment) -> Distillation:
     student = pair.subject(pair.student, config)
     ends = pair.ends(pair.teacher)
     module = Distillation(config, student, teacher, prompts, specialists, ends)
-    if config.student.lora is not None:
-        module.base = _base(config.student)
+    source = config.student
+    if source.lora is not None:
+        module.base = {
+            "path": source.path,
+            "revision": source.revision,
+            "dtype": source.dtype,
+            "quantize": source.lora.quantize,
+            "files_sha256": models.files_sha256(source.path, source.revision),
+        }
     return module
-
-
-def _base(source: Student) -> dict[str, Any]:
-    lora = source.lora
-    return {
-        "path": source.path,
-        "revision": source.revision,
-        "dtype": source.dtype,
-        "quantize": "none" if lora is None else lora.quantize,
-        "files_sha256": models.files_sha256(source.path, source.revision),
-    }
