@@ -108,20 +108,16 @@ def install(folder: Path, name: str, points: str, **modules: str) -> None:
 
 @pytest.fixture
 def add_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    def forget() -> None:
-        plugins._points.cache_clear()
-        plugins.load.cache_clear()
-
     def add(name: str, points: str, **modules: str) -> None:
         install(tmp_path, name, points, **modules)
         for module in modules:
             monkeypatch.delitem(plugins.sys.modules, module, raising=False)
-        forget()
+        plugins.forget()
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield add
-    forget()
+    plugins.forget()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from opdlab import __version__, credentials, secret_options
 from opdlab.cli import bench, examinations, files, pages, scores, trainings
 from opdlab.console import Stopped
 from opdlab.errors import ConfigError, OpdlabError, Terminated, of_the_disk
+from opdlab.postponed import postpone
 
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -109,6 +110,7 @@ def main() -> None:
     """Run a command; an error meant for people is one message on stderr, without a traceback."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    postpone("torch")
     bare = map(secret_options.cut_argument, sys.argv[1:])
     sys.argv[1:] = map(credentials.cut_argument, bare)
     sys.excepthook = _without_secrets

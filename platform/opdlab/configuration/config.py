@@ -17,7 +17,6 @@ from opdlab.methods import Method
 from opdlab.plugins import declared, valid
 from opdlab.sampling import RolloutEngine
 from opdlab.seeds import LARGEST_SEED, training_name
-from opdlab.serving import OpenAIEngine
 
 AnyMethod = Annotated[
     Method, plugins.OneOf(plugins.METHODS), AfterValidator(valid(declared.method))
@@ -433,7 +432,7 @@ def _misfits(config: Experiment) -> Iterator[str]:
             "rollout.group_size: the method compares answers to one prompt with each other; with one "
             "answer its gradient is zero. Set 2 or more"
         )
-    if method.sampler == "teacher" and isinstance(config.rollout, OpenAIEngine):
+    if method.sampler == "teacher" and config.rollout.served:
         yield "rollout.type: a server serves the student, and the method trains on the teacher's answers"
     yield from _given(config)
     if config.specialists and (method.full or method.sampler == "teacher"):
@@ -526,7 +525,7 @@ def _not_sharded(training: Training, engine: AnyEngine) -> Iterator[str]:
             "training.teacher_device: with strategy: fsdp every device has a part of the teacher; leave it "
             f"out, {instead}"
         )
-    if isinstance(engine, OpenAIEngine):
+    if engine.served:
         yield (
             "rollout: a server gets the student's weights from one process, and with strategy: fsdp none "
             f"has them; take an engine in this process, {instead}"

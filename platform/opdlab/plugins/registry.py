@@ -45,9 +45,22 @@ ONE_OF = "one_of"
 
 
 @cache
-def _points(group: str) -> tuple[EntryPoint, ...]:
-    """Entry points of a group; reading the metadata of every package takes a while, so only once."""
-    return tuple(sorted(entry_points(group=group), key=lambda point: point.name))
+def _installed() -> Any:
+    """All entry points; reading the metadata of every package takes a while, so only once.
+
+    Their type is another in Python 3.11, where it can be asked for a group as well.
+    """
+    return entry_points()
+
+
+def _points(group: str) -> list[EntryPoint]:
+    return sorted(_installed().select(group=group), key=lambda point: point.name)
+
+
+def forget() -> None:
+    """Look again for what is installed, and import it again where it is chosen."""
+    for known in (_installed, load, options_model):
+        known.cache_clear()
 
 
 def names(group: str) -> list[str]:
@@ -105,6 +118,7 @@ def _import(point: EntryPoint) -> Any:
         ) from error
 
 
+@cache
 def options_model(name: str, plugin: type) -> type[BaseModel]:
     """Pydantic model of a plugin's options, with the `type` key that selects it.
 

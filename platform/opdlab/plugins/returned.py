@@ -230,7 +230,6 @@ class TokenLoss:
             )
         return loss
 
-    @torch.no_grad()
     def _depends_on_its_own_token(
         self, loss: Tensor, student: Tensor, teacher: Tensor | None, supervision: Supervision
     ) -> None:
@@ -238,8 +237,9 @@ class TokenLoss:
         third = len(student) // 3
         part = slice(third, 2 * third)
         there = None if teacher is None else teacher[part]
-        alone = self._loss(student[part], there, supervision[part])
-        gap = (alone - loss[part]).abs().nan_to_num()
+        with torch.no_grad():
+            alone = self._loss(student[part], there, supervision[part])
+        gap = (alone - loss[part].detach()).abs().nan_to_num()
         if bool((gap > INDEPENDENT * loss[part].abs().clamp(min=1)).any()):
             raise PluginError(
                 f"{name_of(self.method)}.token_loss: the loss of a token depends on other tokens of the "

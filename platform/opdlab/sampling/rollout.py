@@ -1,4 +1,7 @@
-"""Student sampling: prompts in, a `Rollout` with log-probabilities, entropy and candidates out."""
+"""Student sampling: prompts in, a `Rollout` with log-probabilities, entropy and candidates out.
+
+An experiment is checked by the engine that it names, so what samples is imported when it does.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,21 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-)
 
 from opdlab.errors import DataError
-from opdlab.modelling import Stretch, forget, packed_weights, sampling_mode, slices, stretches
 from opdlab.records import Covered, Rollout, option
-from opdlab.sampling.decoder import Room
-from opdlab.sampling.decoding import answer, decode
-from opdlab.sampling.draws import Recorded, choose, uniforms, weigh
-from opdlab.sampling.manner import company
-from opdlab.sampling.recording import Draw, OnResponse, refuse_non_finite
-from opdlab.sampling.rescoring import scored
 from opdlab.shapes import Int, Tensor
 from opdlab.transfers import to_host
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from opdlab.modelling import Stretch
+    from opdlab.sampling.draws import Recorded
+    from opdlab.sampling.recording import OnResponse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +37,11 @@ class RolloutEngine(Covered, ABC):
         1.0, "Nucleus; below 1 the samples are no longer the student's own.", gt=0, le=1
     )
     group_size: int = option(1, "Responses to each prompt.", ge=1)
+
+    @property
+    def served(self) -> bool:
+        """Whether a server samples, so from the one model that it was given and not from any in memory."""
+        return False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -145,6 +147,8 @@ def assemble(
     pad_id: int,
 ) -> Rollout:
     """The record of responses to prompts, rows in the order of the prompts."""
+    from torch.nn.utils.rnn import pad_sequence
+
     device = responses[0].device
     numbers = recorded.log_prob, recorded.entropy, recorded.candidates, recorded.candidate_log_prob
     found, *numbers = to_host([torch.cat(list(responses)), *numbers])
@@ -188,6 +192,10 @@ class CachedEngine(RolloutEngine):
         max_rows: int | None = None,
         on_response: OnResponse | None = None,
     ) -> Rollout:
+        from opdlab.modelling import packed_weights, sampling_mode
+        from opdlab.sampling.decoding import decode
+        from opdlab.sampling.recording import Draw
+
         check_prompts(prompts, seeds)
         draw = Draw(
             self.temperature, self.top_p, top_k, vocabulary, self.max_new_tokens, tuple(eos_ids)
@@ -209,34 +217,17 @@ class CachedEngine(RolloutEngine):
         max_tokens: int,
         on_response: OnResponse,
     ) -> None:
+        from opdlab.modelling import packed_weights, sampling_mode
+        from opdlab.sampling.decoder import Room
+        from opdlab.sampling.decoding import answer
+        from opdlab.sampling.recording import Draw
+
         check_prompts(prompts, seeds)
         draw = Draw(
             self.temperature, self.top_p, 0, vocabulary, self.max_new_tokens, tuple(eos_ids)
         )
         with sampling_mode(model), packed_weights(model):
             answer(model, prompts, seeds, draw, Room(max_rows, max_tokens), on_response)
-
-
-class _Seeded(LogitsProcessor):
-    """Makes `generate` draw as every engine here does: each row from its own seed and position.
-
-    It leaves one finite logit a row, so the greedy search that follows takes the token drawn.
-    """
-
-    def __init__(
-        self, engine: RolloutEngine, seeds: Int[Tensor, "B"], prompt: int, vocabulary: int | None
-    ) -> None:
-        self.engine, self.seeds, self.prompt, self.vocabulary = engine, seeds, prompt, vocabulary
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
-        position = torch.full_like(self.seeds, input_ids.shape[1] - self.prompt)[:, None]
-        token = choose(
-            weigh(scores[:, : self.vocabulary].clone()),
-            uniforms(self.seeds[:, None], position),
-            self.engine.temperature,
-            self.engine.top_p,
-        )
-        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +247,10 @@ class GenerateEngine(RolloutEngine):
         max_rows: int | None = None,
         on_response: OnResponse | None = None,
     ) -> Rollout:
+        from opdlab.modelling import sampling_mode
+        from opdlab.sampling.recording import refuse_non_finite
+        from opdlab.sampling.rescoring import scored
+
         check_prompts(prompts, seeds)
         rows, found = max_rows or len(prompts), {}
         with (
@@ -285,6 +280,8 @@ class GenerateEngine(RolloutEngine):
         max_tokens: int,
         on_response: OnResponse,
     ) -> None:
+        from opdlab.modelling import sampling_mode
+
         check_prompts(prompts, seeds)
         rows = rows_of(prompts, self.max_new_tokens, max_rows, max_tokens)
         with (
@@ -303,6 +300,9 @@ class GenerateEngine(RolloutEngine):
         rows: int,
     ) -> Iterator[tuple[int, Int[Tensor, "_"]]]:
         """Row and tokens of each response, so many rows at a time."""
+        from opdlab.modelling import slices, stretches
+        from opdlab.sampling.manner import company
+
         longest = max(map(len, prompts)) + self.max_new_tokens
         spans = stretches(model, longest)
         together = [list(range(len(prompts)))]
@@ -365,6 +365,12 @@ class GenerateEngine(RolloutEngine):
         Args:
             tokens: how many at most, and how many were said before.
         """
+        from torch.nn.utils.rnn import pad_sequence
+        from transformers import LogitsProcessorList
+
+        from opdlab.modelling import forget
+        from opdlab.sampling.seeded import Seeded
+
         count, done = tokens
         rows = [torch.tensor(prompt) for prompt in prompts]
         padded = pad_sequence(rows, batch_first=True, padding_side="left")
@@ -372,7 +378,8 @@ class GenerateEngine(RolloutEngine):
             [torch.ones_like(row) for row in rows], batch_first=True, padding_side="left"
         )
         width = padded.shape[1]
-        seeded = _Seeded(self, torch.tensor(seeds, device=model.device), width - done, vocabulary)
+        own = torch.tensor(seeds, device=model.device)
+        seeded = Seeded(self.temperature, self.top_p, own, width - done, vocabulary)
         forget(model)
         produced = model.generate(  # type: ignore[operator]
             input_ids=padded.to(model.device),
@@ -393,6 +400,8 @@ def _own_generation_config(
     model: PreTrainedModel, eos_ids: tuple[int, ...], pad_id: int, max_new_tokens: int
 ) -> Iterator[None]:
     """Plain greedy search; what a checkpoint says of sampling would silently be mixed in."""
+    from transformers import GenerationConfig
+
     before = model.generation_config
     model.generation_config = GenerationConfig(
         do_sample=False,

@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from opdlab.errors import ServerError
 from opdlab.modelling import text_of
 from opdlab.serving.client import Body, Client
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TOKEN_SERVERS = ("vllm", "sglang")
 """Servers that take and return token ids."""

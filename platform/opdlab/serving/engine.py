@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
 from opdlab.peers import gathered, several_processes
 from opdlab.records import Rollout, option
-from opdlab.sampling import (
-    CachedEngine,
-    OnResponse,
-    Recorded,
-    RolloutEngine,
-    assemble,
-    check_prompts,
-    refuse_non_finite,
-    scored,
-)
-from opdlab.scoring import within
-from opdlab.serving import weights
+from opdlab.sampling import CachedEngine, RolloutEngine, assemble, check_prompts
 from opdlab.serving.client import Access, Client, check_access
 from opdlab.serving.dialect import (
     TOKEN_SERVERS,
@@ -34,6 +23,11 @@ from opdlab.serving.dialect import (
     read_reply,
 )
 from opdlab.shapes import Int, Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from opdlab.sampling import OnResponse, Recorded
 
 ROUNDS = 16
 """Answers for each request under way, after which they are seen to be the model's and handed over."""
@@ -90,6 +84,10 @@ class OpenAIEngine(RolloutEngine):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", check_access(self.url, self.key_variable))
+
+    @property
+    def served(self) -> bool:
+        return True
 
     @property
     def access(self) -> Access:
@@ -167,6 +165,8 @@ class OpenAIEngine(RolloutEngine):
         Raises:
             ServerError: the server has other weights than the model.
         """
+        from opdlab.sampling import refuse_non_finite, scored
+
         client = Client(self.access)
         server = identify(client, self.served_model)
         if self.weights_folder is not None:
@@ -206,6 +206,8 @@ class OpenAIEngine(RolloutEngine):
         self, client: Client, server: Identity, model: PreTrainedModel, ours: _Prompts
     ) -> float:
         """How far the server is from the model on a few short answers of temperature 1, nats."""
+        from opdlab.sampling import scored
+
         prompts = list(dict.fromkeys(map(tuple, ours.prompts)))[:PROBED]
         few = replace(ours, prompts=prompts, seeds=list(ours.seeds[: len(prompts)]), top_k=0)
         length = min(self.max_new_tokens, PROBE_TOKENS)
@@ -229,6 +231,8 @@ class OpenAIEngine(RolloutEngine):
         Raises:
             ServerError: on every process, the server did not take them.
         """
+        from opdlab.serving import weights
+
         fault = ""
         if alone or torch.distributed.get_rank() == 0:
             try:
@@ -244,6 +248,8 @@ class OpenAIEngine(RolloutEngine):
     def _send(
         self, client: Client, server: Identity, model: PreTrainedModel, prompt: list[int]
     ) -> None:
+        from opdlab.serving import weights
+
         assert self.weights_folder is not None
         weights.send(client, server, model, self.weights_folder)
         if server.software != "vllm" or len(prompt) < 2:
@@ -303,6 +309,8 @@ def _gap(recorded: Recorded, replies: Sequence[Reply]) -> float:
 
 def _places(responses: Sequence[Int[Tensor, "_"]]) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"]]:
     """Row and position of each token of responses that are laid end to end."""
+    from opdlab.scoring import within
+
     lengths = torch.tensor([len(response) for response in responses])
     return within(lengths)
 

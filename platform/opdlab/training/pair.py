@@ -19,7 +19,6 @@ from opdlab.prompts import PromptSource, open_prompts
 from opdlab.records import Prompt
 from opdlab.scoring import Specialist, Teacher, chosen
 from opdlab.seeds import small_seed
-from opdlab.serving import OpenAIEngine
 from opdlab.training.given import answer_ids, share_of
 from opdlab.training.module import Distillation
 
@@ -53,7 +52,7 @@ class Pair:
         """A model of the pair with the sampling that the experiment uses."""
         engine = config.rollout
         # A server serves the student alone.
-        if isinstance(engine, OpenAIEngine) and model is not self.student:
+        if engine.served and model is not self.student:
             engine = engine.in_process()
         ends = self.ends(model)
         return Subject(

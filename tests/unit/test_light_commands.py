@@ -1,0 +1,108 @@
+"""Commands that look at files answer at once: what they import."""
+
+import subprocess
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+import pytest
+
+from opdlab.files import shipped
+from opdlab.postponed import is_postponed, postpone
+
+HEAVY = [
+    "transformers",
+    "lightning",
+    "mlflow",
+    "optuna",
+    "datasets",
+    "evaluate",
+    "scipy",
+    "sympy",
+    "pandas",
+    "matplotlib",
+]
+"""None of these is imported, and of torch nothing is used."""
+LIGHT = f"""
+import sys, types
+from opdlab.cli import main
+for command in sys.argv[1:]:
+    sys.argv = ["opdlab", *command.split()]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, (command, ended.code)
+    assert type(sys.modules["torch"]) is not types.ModuleType, (command, "torch")
+    found = [name for name in {HEAVY} if name in sys.modules]
+    assert not found, (command, found)
+"""
+
+
+def test_what_looks_at_files_alone_imports_no_torch():
+    checked = [f"validate {name}" for name in shipped.experiments()]
+    commands = ["experiments", *checked, "plugins", "schema"]
+    done = subprocess.run([sys.executable, "-c", LIGHT, *commands], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+LIBRARY = {
+    "__init__.py": "run = ['library']\nfrom . import inner\n",
+    "inner.py": "from {name} import run\nrun.append('inner')\n",
+    "below/__init__.py": "from {name} import run\nrun.append('below')\n",
+}
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+    """Name of a package of a name of its own; what was imported of it is forgotten."""
+    name = f"heavy_{abs(hash(request.node.name))}"
+    for path, text in LIBRARY.items():
+        file = tmp_path / name / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text.replace("{name}", name))
+    monkeypatch.syspath_prepend(tmp_path)
+    finders = list(sys.meta_path)
+    yield name
+    sys.meta_path[:] = finders
+    for found in [one for one in sys.modules if one.split(".")[0] == name]:
+        del sys.modules[found]
+
+
+def test_a_postponed_library_runs_when_something_of_it_is_used(library):
+    postpone(library)
+    module = __import__(library)
+    assert hasattr(module, "__file__")  # as `inspect` asks every module
+    assert is_postponed(module)
+    assert f"{library}.inner" not in sys.modules
+    assert module.run == ["library", "inner"]
+    assert not is_postponed(module)
+    assert sys.modules[library] is module
+
+
+@pytest.mark.parametrize("first", ["inner", "below"])
+def test_a_module_below_a_postponed_library_runs_once(library, first):
+    postpone(library)
+    below = __import__(f"{library}.{first}", fromlist=["run"])
+    module = sys.modules[library]
+    assert below is getattr(module, first)
+    assert module.run == ["library", *dict.fromkeys(["inner", first])]
+    assert module.inner is sys.modules[f"{library}.inner"]
+    assert module.inner.__spec__.loader.path.endswith("inner.py")
+
+
+def test_a_library_whose_import_fails_says_why_each_time(library, tmp_path):
+    (tmp_path / library / "inner.py").write_text("raise OSError('no device')\n")
+    PathFinder.invalidate_caches()
+    postpone(library)
+    module = __import__(library)
+    with pytest.raises(OSError, match="no device"):
+        module.run  # noqa: B018
+    with pytest.raises(OSError, match="no device"):
+        __import__(library)
+
+
+def test_what_is_not_installed_or_there_already_is_left_alone():
+    before = dict(sys.modules)
+    postpone("no_such_library")
+    postpone("json")
+    assert sys.modules == before
