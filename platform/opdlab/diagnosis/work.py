@@ -25,7 +25,6 @@ from opdlab.modelling import Wording, as_wording, models
 from opdlab.plugins import posed
 from opdlab.prompts import encode
 from opdlab.scoring import Teacher
-from opdlab.serving import OpenAIEngine
 
 TOP_K = 8
 ROWS = 64
@@ -90,7 +89,7 @@ class Work:
         bench = Bench(
             teacher=Teacher(teacher).probe(),
             # A server serves a training student alone.
-            engine=engine.in_process() if isinstance(engine, OpenAIEngine) else engine,
+            engine=engine.in_process(),
             top_k=config.method.group or TOP_K,
             tokenizer=tokenizer,
             template=config.prompts.wording,

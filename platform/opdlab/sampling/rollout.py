@@ -43,6 +43,10 @@ class RolloutEngine(Covered, ABC):
         """Whether a server samples, so from the one model that it was given and not from any in memory."""
         return False
 
+    def in_process(self) -> RolloutEngine:
+        """An engine that samples in the same way from any model in memory."""
+        return self
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         # An engine that samples in a way of its own must not be measured by the way that it inherits.

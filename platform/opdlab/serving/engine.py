@@ -97,7 +97,6 @@ class OpenAIEngine(RolloutEngine):
         )
 
     def in_process(self) -> CachedEngine:
-        """An engine that samples in the same way from a model that the server does not serve."""
         return CachedEngine(
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,

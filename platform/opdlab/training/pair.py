@@ -50,10 +50,8 @@ class Pair:
 
     def subject(self, model: PreTrainedModel, config: Experiment) -> Subject:
         """A model of the pair with the sampling that the experiment uses."""
-        engine = config.rollout
         # A server serves the student alone.
-        if engine.served and model is not self.student:
-            engine = engine.in_process()
+        engine = config.rollout if model is self.student else config.rollout.in_process()
         ends = self.ends(model)
         return Subject(
             model=model,
