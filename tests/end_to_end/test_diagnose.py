@@ -33,7 +33,9 @@ def found_in(findings: Path) -> dict[str, Any]:
 def test_an_experiment_is_diagnosed_and_what_is_not_there_is_not_identified(
     laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    findings = diagnose(str(laboratory.write(**WHOLE)), [], [], None, SMALL)
+    diagnosis = diagnose(str(laboratory.write(**WHOLE)), [], [], None, SMALL)
+    diagnosis.show()
+    findings = diagnosis.findings
     said = capsys.readouterr().out
     assert "n = 6 problems" in said
     assert "not identified (n = 6 problems" in said
@@ -67,12 +69,12 @@ def test_a_stopped_diagnosis_goes_on_and_finds_the_same(laboratory: Laboratory) 
     assert files
 
     settings = Settings(problems=None, samples=1, cuts=2, bins=8, least=0.8)
-    findings = diagnose(str(file), [], [], None, settings)
+    findings = diagnose(str(file), [], [], None, settings).findings
     assert findings.parent == folder
     assert {path: path.stat().st_mtime_ns for path in files} == files
     resumed = found_in(findings)
     (folder / "seen").rename(laboratory.folder / "away")
-    assert found_in(diagnose(str(file), [], [], None, settings)) == resumed
+    assert found_in(diagnose(str(file), [], [], None, settings).findings) == resumed
 
 
 def test_a_run_is_looked_at_before_during_and_after_its_training(
@@ -81,7 +83,9 @@ def test_a_run_is_looked_at_before_during_and_after_its_training(
     laboratory.run("train", laboratory.write(training__steps=4, training__keep_every=2))
     run = laboratory.output / "small-001" / "lgr"
     assert [path.name for path in (run / "students").iterdir()] == ["step-000002"]
-    found = found_in(diagnose(str(run), [], [], None, SMALL))
+    diagnosis = diagnose(str(run), [], [], None, SMALL)
+    diagnosis.show()
+    found = found_in(diagnosis.findings)
     assert found["students"] == ["student", "step-000002", "lgr"]
     assert list(found["shifts"]) == found["students"][1:]
     assert "the shift is not identified" in " ".join(capsys.readouterr().out.split())
@@ -95,7 +99,10 @@ def test_diagnoses_of_other_students_stand_side_by_side_and_share_what_was_seen(
     laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, other = str(laboratory.write(**WHOLE)), str(laboratory.teacher)
-    first, second = (diagnose(file, [], chosen, None, SMALL) for chosen in ([], [other]))
+    both = [diagnose(file, [], chosen, None, SMALL) for chosen in ([], [other])]
+    for one in both:
+        one.show()
+    first, second = (one.findings for one in both)
     assert first != second
     assert first.parent == second.parent
     said = capsys.readouterr().out
@@ -107,7 +114,7 @@ def test_diagnoses_of_other_students_stand_side_by_side_and_share_what_was_seen(
 
 def test_models_may_be_named_and_one_that_does_not_fit_is_refused(laboratory: Laboratory) -> None:
     file, itself = str(laboratory.write(**WHOLE)), str(laboratory.student)
-    found = found_in(diagnose(file, [], [itself], itself, SMALL))
+    found = found_in(diagnose(file, [], [itself], itself, SMALL).findings)
     (student,) = found["students"]
     assert found["models"][student]["pair"]["r"] > 0.9999  # its own teacher
     foreign = save_model(laboratory.folder / "foreign", 16, characters="abcdefgh0123456789+-*=;#M")

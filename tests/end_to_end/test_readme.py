@@ -93,3 +93,14 @@ def test_plugins_of_the_examples_are_listed(examples: Path) -> None:
     text = opdlab(examples, "plugins")
     assert "opdlab-final" in text
     assert "opdlab-jeffreys" in text
+
+
+def test_the_example_in_python_runs(examples: Path) -> None:
+    text = (examples / "study.py").read_text()
+    small = '"training.steps=2", "evaluation.benchmarks.0.count=2", "evaluation.samples=2"'
+    (examples / "small_study.py").write_text(text.replace('"training.steps=20"', small))
+    done = subprocess.run(
+        [sys.executable, "small_study.py"], cwd=examples, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lgr - opd" in done.stdout

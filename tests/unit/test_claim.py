@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from opdlab.configuration.loader import load_experiment
 from opdlab.errors import ModelError, ResumeError
-from opdlab.evaluation.measuring import evaluate_command, open_subject
+from opdlab.evaluation.measuring import evaluate_alone, open_subject
 from opdlab.evaluation.rating import rate
 from opdlab.files.claim import LOCK, OWNER, claimed, unfinished
 from opdlab.modelling import models
@@ -51,7 +51,7 @@ def test_a_second_evaluation_of_a_model_waits_for_nothing_and_draws_nothing(tmp_
     folder = tmp_path / "evaluations" / label
     folder.mkdir(parents=True)
     with claimed(folder), pytest.raises(ResumeError, match="is in use by process"):
-        evaluate_command("quickstart", "embedded:student", changes, None)
+        evaluate_alone(config, "embedded:student")
     assert not (folder / "samples").exists()
     assert not (tmp_path / "mlflow.db").exists()
 

@@ -32,7 +32,7 @@ def run(output: Path, name: str, scores: dict[str, dict[str, str]], **asked) -> 
 def test_benchmarks_that_one_run_measured_in_another_order_stand_beside_their_own(output, capsys):
     run(output, "a", {"math": RIGHT, "code": HALF})
     run(output, "b", {"code": HALF, "math": RIGHT})
-    compare(["a", "b"], str(output))
+    compare(["a", "b"], str(output)).show()
     lines = capsys.readouterr().out.splitlines()
     for name, score in (("math", "100.0"), ("code", "50.0")):
         (row,) = [i for i, line in enumerate(lines) if line.strip().startswith(f"{name} n=2")]
@@ -45,7 +45,7 @@ def test_a_benchmark_not_measured_by_all_in_one_way_is_left_out_and_named(output
     run(output, "b", {"math": RIGHT})
     run(output, "b", {"code": HALF}, temperature=0.5)
     run(output, "b", {"more": HALF})
-    compare(["a", "b"], str(output))
+    compare(["a", "b"], str(output)).show()
     said = capsys.readouterr().out
     assert "code (measured in different ways: temperature 1.0 and 0.5)" in said
     assert "more (not measured by a)" in said
@@ -100,7 +100,7 @@ def test_summaries_of_different_benchmarks_never_share_a_row(output):
 def test_a_comma_in_the_name_of_a_folder_joins_no_seeds(output: Path, capsys) -> None:
     for name in ("a,b/x", "a,b/y"):
         run(output, name, {"math": RIGHT})
-    compare([str(output / "a,b" / "x"), "a,b/y"], str(output))
+    compare([str(output / "a,b" / "x"), "a,b/y"], str(output)).show()
     assert "y - x" in capsys.readouterr().out
 
 

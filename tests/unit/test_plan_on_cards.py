@@ -220,14 +220,13 @@ def test_a_training_that_cannot_fit_is_refused_with_what_fits(
     tiny: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = max(peak(run, of(1)) for _, run in variants(tiny))
-    monkeypatch.setattr(room.loader, "load_experiment", lambda *_: tiny)
     for share, said in ((0.85, r"with .*=.* it fits"), (1e-4, "no other settings make it fit")):
         card = of(share * needed)
         monkeypatch.setattr(room, "this_card", lambda _, card=card: card)
         with pytest.raises(ConfigError, match=rf"run jsd needs .* by its plan, .*{said}.*--anyway"):
-            room.require_room("tiny", [])
+            room.require_room(tiny)
     monkeypatch.setattr(room, "this_card", lambda _: of(2 * needed))
-    room.require_room("tiny", [])
+    room.require_room(tiny)
 
 
 NO_MEMORY: Mapping[str, Exception] = {
@@ -255,8 +254,7 @@ def test_a_training_without_memory_ends_with_phase_plan_and_remedy(
         raise NO_MEMORY["accelerator"]
 
     monkeypatch.setattr(Collector, "drawn_answers", fail)
-    monkeypatch.setattr(room.loader, "load_experiment", lambda *_: run)
-    with pytest.raises(OutOfRoomError) as told, room.explaining("tiny", []):
+    with pytest.raises(OutOfRoomError) as told, room.explaining(run):
         train(run, tmp_path)
     said = str(told.value)
     assert "did not suffice while sampling: CUDA out of memory" in said

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from opdlab.configuration.loader import load_experiment
 from opdlab.errors import ConfigError, PeerError, ServerError
-from opdlab.evaluation.measuring import evaluate_command
+from opdlab.evaluation.measuring import evaluate_alone
 from opdlab.modelling import models
 from opdlab.peers import failing_together
 from opdlab.records import Rollout
@@ -381,7 +381,7 @@ def test_a_url_that_no_server_can_have_is_refused_at_load(url: str, words: str):
     with pytest.raises(ConfigError, match=rf"rollout.{words}"):
         load_experiment("quickstart", ["rollout.type=openai", f"rollout.url='{url}'"])
     with pytest.raises(ConfigError, match=rf"--server .*: the .*{words[4:]}"):
-        evaluate_command("quickstart", "embedded:student", [], url)
+        evaluate_alone(load_experiment("quickstart"), "embedded:student", url)
 
 
 @pytest.mark.parametrize("end", ["/", "//", "/#top", " ", "/?version=1"])

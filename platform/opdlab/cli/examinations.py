@@ -105,7 +105,7 @@ def diagnose(
     from opdlab.diagnosis import Settings, diagnose as run
 
     settings = Settings(problems, samples, cuts, bins, least)
-    run(experiment, overrides or [], student or [], teacher, settings)
+    run(experiment, overrides or [], student or [], teacher, settings).show()
 
 
 def check_data(

@@ -40,9 +40,10 @@ def evaluate(
 
     What was sampled is kept: after Ctrl-C or a kill the same command goes on.
     """
-    from opdlab.evaluation import evaluate_command
+    from opdlab import api
 
-    evaluate_command(experiment, model, overrides or [], server)
+    config = api.load(experiment, *overrides or ())
+    api.evaluate(model, config, server=server).show()
 
 
 def regrade(
@@ -112,9 +113,9 @@ def compare(
 
     [bold]opdlab compare seeds-001/opd seeds-001/lgr[/]  # methods, over the seeds of `--seeds`
     """
-    from opdlab.evaluation import compare as run
+    from opdlab import api
 
-    run(runs, output)
+    api.compare(*runs, output=output).show()
 
 
 def power(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -40,13 +41,11 @@ def train(
 
     [bold]opdlab train my.yaml --resume[/]  # after Ctrl-C, a crash or a kill
     """
-    from opdlab.planning import explaining, require_room
-    from opdlab.training import train as run
+    from opdlab import api
 
-    if not anyway:
-        require_room(experiment, overrides or [])
-    with explaining(experiment, overrides or []):
-        run(experiment, overrides or [], resume, seeds)
+    words = [*(overrides or []), *([f"training.seeds={seeds}"] if seeds else [])]
+    again = shlex.join(["opdlab", "train", experiment, *words, "--resume"])
+    api.train(api.load(experiment, *words), resume=resume, anyway=anyway, again=f"`{again}`")
 
 
 def sweep(

@@ -5,6 +5,7 @@ from .interrupt import (
     dies_with_parent as dies_with_parent,
 )
 from .quiet import quieten as quieten
+from .result import Result as Result
 from .terminal import (
     ALARM as ALARM,
     BOLD as BOLD,
@@ -13,6 +14,7 @@ from .terminal import (
     GREEN as GREEN,
     RED as RED,
     YELLOW as YELLOW,
+    SymbolConsole as SymbolConsole,
     console as console,
     duration as duration,
     progress_bar as progress_bar,

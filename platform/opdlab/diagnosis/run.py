@@ -6,13 +6,16 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+
 from opdlab import tracking
 from opdlab.configuration import Model
-from opdlab.console import BOLD, END, Stopped, StopRequest, console, quieten
+from opdlab.console import BOLD, END, Result, Stopped, StopRequest, console, quieten
 from opdlab.diagnosis import page, report
 from opdlab.diagnosis.findings import find
 from opdlab.diagnosis.observe import WINDOW
@@ -23,14 +26,40 @@ from opdlab.modelling import models
 from opdlab.tracking import Tracker, mlflow_store
 
 
+@dataclass(frozen=True)
+class Diagnosis(Result):
+    """How a teacher's supervision decays along students' answers.
+
+    Attributes:
+        found: all measurements, as `findings` holds them.
+        findings: their JSON file.
+    """
+
+    found: Mapping[str, Any]
+    findings: Path
+
+    @property
+    def page(self) -> Path:
+        """The page with all figures."""
+        return self.findings.with_suffix(".html")
+
+    def rows(self) -> list[Mapping[str, Any]]:
+        """One for each model: what the findings say of it, with its name as `model`."""
+        return [{"model": name, **one} for name, one in self.found["models"].items()]
+
+    def shown(self) -> Iterator[RenderableType]:
+        yield from report.tables(self.found)
+        yield f"page: {self.page}\nfindings: {self.findings}"
+
+
 def diagnose(
     name: str,
     overrides: list[str],
     students: Sequence[str],
     teacher: str | None,
     settings: Settings,
-) -> Path:
-    """Measure, write page and findings, print them; returns the findings' path, beside which is the page.
+) -> Diagnosis:
+    """Measure, and write page and findings.
 
     Args:
         name: an experiment, or the folder of a run: then its student before and after training, and the
@@ -52,7 +81,7 @@ def diagnose(
         return measured(work, sources)
 
 
-def measured(work: Work, sources: Sequence[tuple[str, Model]]) -> Path:
+def measured(work: Work, sources: Sequence[tuple[str, Model]]) -> Diagnosis:
     """Look at the models, and record what is found; see `diagnose`."""
     config, settings = work.config, work.settings
     client = mlflow_store.open_client(
@@ -77,7 +106,7 @@ def measured(work: Work, sources: Sequence[tuple[str, Model]]) -> Path:
         raise
     finally:
         tracker.close(status)
-    return findings
+    return Diagnosis(found, findings)
 
 
 def stem(sources: Sequence[tuple[str, Model]]) -> str:
@@ -89,16 +118,13 @@ def stem(sources: Sequence[tuple[str, Model]]) -> str:
 
 
 def keep(found: dict[str, Any], findings: Path, tracker: Tracker) -> None:
-    """Write the findings as JSON and as a page, send both to MLflow, print the gist."""
+    """Write the findings as JSON and as a page, and send both to MLflow."""
     shown = findings.with_suffix(".html")
     write_whole(findings, json.dumps(clean(found), indent=1) + "\n")
     write_whole(shown, page.html(found))
     for path in (findings, shown):
         tracker.artifact(path)
     tracker.set(report.metrics(found))
-    for part in report.tables(found):
-        console.print(part)
-    console.print(f"page: {shown}\nfindings: {findings}", soft_wrap=True)
 
 
 def clean(value: Any) -> Any:

@@ -16,13 +16,14 @@ from .measured import (
     sampling_engine as sampling_engine,
 )
 from .measuring import (
-    evaluate_command as evaluate_command,
+    evaluate_alone as evaluate_alone,
     label_of as label_of,
     measure as measure,
 )
 from .power import show as show
 from .rating import rate as rate, rates_of as rates_of
 from .regrading import evaluator_of as evaluator_of, regrade as regrade
+from .results import Comparison as Comparison, Scores as Scores
 from .side_by_side import (
     compare as compare,
     require_different as require_different,

@@ -49,7 +49,8 @@ def report(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]], place:
 def keep(measured: Mapping[str, Sequence[Sample]], found: Mapping[str, Any], place: Path) -> None:
     """Show what graders disagreed on, and write scores and what was found of them as `results.json`."""
     for name, samples in measured.items():
-        disputes.show(name, samples)
+        for line in disputes.told(name, samples):
+            console.print(line)
     scores = [asdict(s) for samples in measured.values() for s in summaries(samples)]
     content = {"scores": scores, **found}
     write_whole(place / RESULTS, json.dumps(content, indent=1) + "\n")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from opdlab import plugins
-from opdlab.console import DIM, END, console
+from opdlab.console import DIM, END
 from opdlab.files import natural
 from opdlab.records import Sample
 
@@ -57,12 +57,12 @@ def _mean(samples: Sequence[Sample]) -> str:
     return "?" if mean.value is None else f"{100 * mean.value:.1f}"
 
 
-def show(label: str, samples: Sequence[Sample]) -> None:
-    """Print a line for each benchmark with disputed verdicts, and nothing where there are none."""
+def told(label: str, samples: Sequence[Sample]) -> Iterator[str]:
+    """A line for each benchmark with disputed verdicts, and nothing where there are none."""
     for one in disputes(samples):
         more = len(one.problems) - SHOWN
         listed = ", ".join(one.problems[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-        console.print(
+        yield (
             f"{DIM}{label} on {one.benchmark}: {one.samples} of {one.total} verdicts are "
             f"disputed; turned round they make mean@k {one.other} instead of {one.score}. "
             f"Problems: {listed}{END}"

@@ -11,20 +11,12 @@ from time import perf_counter
 from rich.progress import TaskID
 
 from opdlab import credentials, tracking
-from opdlab.configuration import Evaluation, Experiment, loader
-from opdlab.console import (
-    BOLD,
-    DIM,
-    END,
-    Stopped,
-    StopRequest,
-    console,
-    progress_bar,
-    quieten,
-)
+from opdlab.configuration import Evaluation, Experiment
+from opdlab.console import Stopped, StopRequest, progress_bar, quieten
 from opdlab.errors import ConfigError
-from opdlab.evaluation import comparison, disputes, measured as evaluation
+from opdlab.evaluation import measured as evaluation
 from opdlab.evaluation.measured import Measured, Subject
+from opdlab.evaluation.results import Scores
 from opdlab.evaluation.served import open_served
 from opdlab.files import claimed
 from opdlab.identity import Owner
@@ -71,23 +63,25 @@ def measure(
     return samples
 
 
-def evaluate_command(name: str, model: str, overrides: list[str], server: str | None) -> None:
-    """Measure a model on the benchmarks of an experiment and print its scores.
+def evaluate_alone(config: Experiment, model: str, server: str | None = None) -> Scores:
+    """Measure a model on the benchmarks of an experiment.
 
     Args:
-        name: experiment whose benchmarks, sampling and prompt template are used.
+        config: whose benchmarks, sampling and prompt template are used.
         model: folder of a model, `embedded:NAME`, or the folder of a run with a `model` in it.
         server: base of OpenAI's API where the model is served; then only its tokenizer is read here.
 
     What is measured lies in `OUTPUT/evaluations/LABEL`; the same call again goes on where it was stopped.
 
     Raises:
+        ConfigError: there are no benchmarks, or the server's url is none.
         Stopped: a signal came.
     """
     quieten()
-    config = loader.load_experiment(name, overrides)
     if not config.evaluation.benchmarks:
-        raise ConfigError(f"{name} has no evaluation.benchmarks, so there is nothing to measure")
+        raise ConfigError(
+            f"{config.name} has no evaluation.benchmarks, so there is nothing to measure"
+        )
     if server is not None and (fault := unreadable(credentials.cut(server))):
         raise ConfigError(f"--server {credentials.cut(server)}: the url {fault}")
     evaluation.require(config.evaluation.benchmarks)
@@ -97,15 +91,7 @@ def evaluate_command(name: str, model: str, overrides: list[str], server: str | 
     folder = Path(config.output) / "evaluations" / label
     mlflow_store.make_output(folder)
     with claimed(folder):
-        samples = _recorded(config, subject, label, folder)
-    console.print(comparison.own_table(label, samples))
-    comparison.remark(comparison.remarks({label: samples}))
-    disputes.show(label, samples)
-    graders = ", ".join(dict.fromkeys(sample.grader for sample in samples))
-    console.print(
-        f"{DIM}cut: share of answers cut at the length limit. Grader versions: {graders}{END}"
-    )
-    console.print(f"Every sample as a page: {BOLD}opdlab samples {folder}{END}", soft_wrap=True)
+        return Scores(label, _recorded(config, subject, label, folder), folder)
 
 
 def _recorded(config: Experiment, subject: Measured, label: str, folder: Path) -> list[Sample]:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from opdlab import plugins
-from opdlab.console import BOLD, DIM, END, YELLOW, console
+from opdlab.console import BOLD, DIM, END, console
 from opdlab.errors import DataError
 from opdlab.evaluation import comparison
 from opdlab.evaluation.comparison import STYLE, percent, summaries, title
@@ -75,8 +75,8 @@ def together(found: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
 
 def compare(
     sides: Sequence[Sequence[str]], folders: Mapping[str, Path], measured: Measured
-) -> None:
-    """Print each side after the first against the first, seed by seed.
+) -> tuple[dict[str, list[Any]], list[str]]:
+    """Each side after the first against the first, seed by seed; and what is to be said of them.
 
     A side of one model that was not trained stands against every seed of the others.
 
@@ -88,11 +88,9 @@ def compare(
         DataError: two sides were trained with different seeds.
     """
     ordered = _repeated([by_seed(side, folders) for side in sides], folders)
-    known = [list(runs) for runs in ordered]
+    known, notes = [list(runs) for runs in ordered], []
     if any(isinstance(seed, str) for side in known for seed in side):
-        console.print(
-            f"{YELLOW}Seeds of some runs are unknown: runs are paired as they stand.{END}"
-        )
+        notes = ["Seeds of some runs are unknown: runs are paired as they stand."]
         known = [list(range(len(side))) for side in known]
     for side, names in zip(known[1:], sides[1:], strict=True):
         if side != known[0]:
@@ -107,9 +105,7 @@ def compare(
         )
         for side, group in zip(sides[1:], others, strict=True)
     }
-    for name, rows in together(found).items():
-        console.print(seed_table(name, rows))
-    console.print(READING)
+    return together(found), notes
 
 
 def _repeated(

@@ -6,25 +6,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from opdlab.console import console
 from opdlab.errors import DataError
 from opdlab.evaluation import over_seeds
 from opdlab.evaluation.comparison import (
-    READING,
     all_differences,
-    difference_table,
     find_run,
     last_sets,
-    remark,
     remarks,
-    score_table,
     unknown_trainings,
 )
+from opdlab.evaluation.results import Comparison
 from opdlab.evaluation.store import SampleSet
 from opdlab.identity import read as read_measurements
 
 
-def compare(runs: Sequence[str], output: str) -> None:
+def compare(runs: Sequence[str], output: str) -> Comparison:
     """Compare runs by name or folder; each one after the first is set against the first.
 
     A side may be several runs, `a,b,c`, that differ in their training seed alone, or a method that was
@@ -54,14 +50,14 @@ def compare(runs: Sequence[str], output: str) -> None:
     measured = {
         name: [sample for one in own for sample in one.samples()] for name, own in chosen.items()
     }
-    console.print(score_table(measured))
-    remark([left_out, *remarks(measured), *unknown_trainings(folders.values())])
+    notes = [left_out, *remarks(measured), *unknown_trainings(folders.values())]
     if any(len(side) > 1 for side in sides):
-        over_seeds.compare([[names[name] for name in side] for side in sides], folders, measured)
-        return
+        short = [[names[name] for name in side] for side in sides]
+        found, more = over_seeds.compare(short, folders, measured)
+        return Comparison(measured, found, True, (*notes, *more))
     first, *others = names.values()
-    console.print(difference_table(all_differences(measured, [(first, other) for other in others])))
-    console.print(READING)
+    found = all_differences(measured, [(first, other) for other in others])
+    return Comparison(measured, found, notes=tuple(notes))
 
 
 def _named(side: str, output: str) -> list[str]:

@@ -9,7 +9,12 @@ from .footprint import (
 )
 from .passes import scoring as scoring
 from .phases import PHASES as PHASES, memory as memory
-from .plan import Asked as Asked, show as show, show_on as show_on
+from .plan import (
+    Asked as Asked,
+    memory_of_runs as memory_of_runs,
+    show as show,
+    show_on as show_on,
+)
 from .room import explaining as explaining, require_room as require_room
 from .scored_rows import ScoredRows as ScoredRows
 from .timing import seconds as seconds

@@ -30,6 +30,7 @@ from opdlab.planning.footprint import Footprint, footprint
 from opdlab.planning.lengths import Lengths, assumed, longest_prompt, prompt_lengths
 from opdlab.planning.on_cards import overrides, show_cards
 from opdlab.planning.phases import by_name, memory, written
+from opdlab.planning.proposal import as_written
 from opdlab.plugins import posed
 from opdlab.pretraining import character_tokenizer
 from opdlab.sweeps import Sweep, outermost, sweep_of
@@ -69,7 +70,7 @@ class Asked:
     apply: bool = False
 
 
-def show_on(asked: Asked, config: Experiment | Pretraining) -> None:
+def show_on(asked: Asked, config: Experiment | Pretraining, to: Console = console) -> None:
     """Print the plan of an experiment on cards.
 
     Raises:
@@ -85,14 +86,27 @@ def show_on(asked: Asked, config: Experiment | Pretraining) -> None:
         typer.echo(overrides(config, longest, asked.card, asked.count))
         return
     sizes, why = _known(lambda: _sizes(config))
-    console.print(why, end="")
+    to.print(why, end="")
     if sizes is None:
         raise ConfigError("--gpu: without the models' shapes there is nothing to plan")
-    console.print(f"{BOLD}Models{END}")
-    console.print(_models_table(sizes))
+    to.print(f"{BOLD}Models{END}")
+    to.print(_models_table(sizes))
     why = "" if seen else " (assumed: the prompts, or the student's tokenizer, are not here)"
-    console.print(f"longest prompt: {longest:,} tokens{why}")
-    show_cards(config, longest, asked.card, asked.count, asked.price, console)
+    to.print(f"longest prompt: {longest:,} tokens{why}")
+    show_cards(config, longest, asked.card, asked.count, asked.price, to)
+
+
+def memory_of_runs(config: Experiment, asked: Asked | None = None) -> dict[str, dict[str, int]]:
+    """Bytes of a device by run, by what takes them; on this machine where no cards are asked for.
+
+    Raises:
+        OutOfReachError: a model's shape is not here.
+    """
+    longest = _known(lambda: longest_prompt(config))[0] or assumed(config)
+    if asked is None:
+        return {name: by_name(memory(run, longest)) for name, run in loader.variants(config)}
+    written = as_written(config, longest, asked.card, asked.count)
+    return {name: by_name(written.memory(run)) for name, run in written.runs}
 
 
 def show(config: Experiment | Pretraining, to: Console = console) -> None:

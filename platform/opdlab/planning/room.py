@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,13 +36,12 @@ def this_card(experiment: Experiment) -> Card:
     return Card("CPU", psutil.virtual_memory().total // training.devices, kind="cpu")
 
 
-def require_room(name: str, overrides: Sequence[str]) -> None:
+def require_room(experiment: Experiment) -> None:
     """Refuse to begin a training that cannot fit by its plan.
 
     Raises:
         ConfigError: naming what is needed, what there is, and settings that fit.
     """
-    experiment = loader.load_experiment(name, overrides)
     if ranks.rank(experiment.training):
         return
     try:
@@ -63,7 +62,7 @@ def require_room(name: str, overrides: Sequence[str]) -> None:
     fitting = f"with {' '.join(found.words)} it fits" if found else "no other settings make it fit"
     raise ConfigError(
         f"{experiment.name}: run {run} needs {needed / _GIB:,.1f} GiB by its plan, and {card.name} has "
-        f"{card.room / _GIB:,.1f} GiB for it; {fitting}. `opdlab plan {name}` shows where the memory goes; "
+        f"{card.room / _GIB:,.1f} GiB for it; {fitting}. `opdlab plan` shows where the memory goes; "
         "--anyway trains all the same"
     )
 
@@ -84,7 +83,7 @@ def _roughly(run: Experiment, longest: int) -> int:
 
 
 @contextmanager
-def explaining(name: str, overrides: Sequence[str]) -> Iterator[None]:
+def explaining(experiment: Experiment) -> Iterator[None]:
     """Where the memory does not suffice, say what the plan foresaw and what would have helped.
 
     Raises:
@@ -93,7 +92,7 @@ def explaining(name: str, overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except OutOfRoomError as error:
-        said = _foreseen(loader.load_experiment(name, overrides), error.phase)
+        said = _foreseen(experiment, error.phase)
         raise OutOfRoomError(error.phase, f"{error.said}\n{said}") from error
 
 

@@ -9,6 +9,7 @@ from .encoding import (
     rendered as rendered,
     require_wording as require_wording,
 )
+from .listed import ListedPrompts as ListedPrompts, Text as Text
 from .overlap import Overlap as Overlap, Shared as Shared
 from .preparing import (
     Fault as Fault,

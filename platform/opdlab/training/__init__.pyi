@@ -31,6 +31,7 @@ from .pair import (
 )
 from .ranks import rank as rank
 from .reached import reached_by_a_step as reached_by_a_step
+from .results import Run as Run, Trained as Trained
 from .run import (
     Session as Session,
     follow_group as follow_group,

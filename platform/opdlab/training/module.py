@@ -112,6 +112,10 @@ class Distillation(L.LightningModule):
         """All of them, the general one first."""
         return [self.teacher, *(one.teacher for one in self.specialists)]
 
+    def train_dataloader(self) -> range:
+        """What Lightning counts as its data: steps, whose prompts are drawn here."""
+        return range(self.config.training.steps)
+
     @property
     def rollout(self) -> Rollout | None:
         """This device's answers that were trained on last."""
@@ -159,6 +163,11 @@ class Distillation(L.LightningModule):
         self.turn += 1
         self.metrics |= self.figures(collected, seen, fresh)
         self.metrics[SECONDS + "update"] = (perf_counter() - started, 1.0)
+        if self.average:
+            self.average.update()
+        # Here there is none; somebody's own trainer may have one.
+        if self.trainer.loggers:
+            self.log_dict(self.step_record())
 
     @needing_room("updating")
     def accumulate_gradients(self, collected: Collected) -> Seen:

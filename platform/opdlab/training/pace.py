@@ -61,8 +61,6 @@ class Pace(L.Callback, ABC):
     ) -> None:
         assert isinstance(pl_module, Distillation)
         self.step = trainer.global_step
-        if pl_module.average:
-            pl_module.average.update()
         metrics = pl_module.step_record()
         with (
             pl_module.whole_student()

@@ -22,6 +22,9 @@ from opdlab.seeds import small_seed
 from opdlab.training.given import answer_ids, share_of
 from opdlab.training.module import Distillation
 
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+"""A model with its tokenizer."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -75,18 +78,29 @@ class Pair:
         return models.eos_ids(model, tokenizers[number])
 
 
-def load_pair(config: Experiment) -> Pair:
+def load_pair(
+    config: Experiment, student: Loaded | None = None, teacher: Loaded | None = None
+) -> Pair:
     """Load all models and refuse teachers whose vocabulary differs from the student's.
+
+    Args:
+        student, teacher: in place of those that the experiment names.
 
     Raises:
         ModelError: a model cannot be loaded, or the pair does not fit together.
         ConfigError: a method asks for more than the vocabulary has.
     """
-    student, tokenizer = load_source(config.student)
-    if config.one_model:
-        teacher, teacher_tokenizer = adapters.twin(student), tokenizer
-    else:
-        teacher, teacher_tokenizer = load_source(config.teacher)
+    given = student is not None or teacher is not None
+    own, tokenizer = student or load_source(config.student)
+    if config.one_model and not given:
+        teacher = adapters.twin(own), tokenizer
+    return _fitting(config, (own, tokenizer), teacher or load_source(config.teacher))
+
+
+def _fitting(config: Experiment, trained: Loaded, taught: Loaded) -> Pair:
+    """The pair with the experiment's specialists; see `load_pair`."""
+    student, tokenizer = trained
+    teacher, teacher_tokenizer = taught
     shared = models.shared_vocabulary(tokenizer, teacher_tokenizer, student, teacher)
     specialists, tokenizers = [], []
     for one in config.specialists:
@@ -279,13 +293,19 @@ def working(model: PreTrainedModel, config: Experiment) -> Iterator[None]:
         model.cpu()
 
 
-def load_module(pair: Pair, config: Experiment) -> Distillation:
-    """What is trained, with its teachers and prompts."""
+def load_module(
+    pair: Pair, config: Experiment, prompts: PromptSource | None = None
+) -> Distillation:
+    """What is trained, with its teachers and prompts.
+
+    Args:
+        prompts: in place of those that the experiment names.
+    """
     L.seed_everything(small_seed(config.seed), verbose=False)
     teacher, specialists = pair.scorers()
-    prompts = open_prompts(
-        config.prompts, pair.tokenizer, config.seed, config.evaluation.benchmarks
-    )
+    if prompts is None:
+        benchmarks = config.evaluation.benchmarks
+        prompts = open_prompts(config.prompts, pair.tokenizer, config.seed, benchmarks)
     adapt(pair.student, config)
     student = pair.subject(pair.student, config)
     ends = pair.ends(pair.teacher)

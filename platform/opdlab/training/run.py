@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -44,6 +43,7 @@ from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, Group, last_group, open_group
 from opdlab.training.pace import Follow
 from opdlab.training.pair import Pair, by_prompts, load_module, load_pair, require_prompts, working
+from opdlab.training.results import Trained
 from opdlab.training.watch import Watch
 
 
@@ -104,26 +104,22 @@ class Session:
         self.group.update(name, status="finished", run_id=tracker.run_id)
 
 
-def train(name: str, overrides: list[str], resume: bool = False, seeds: int | None = None) -> None:
+def train(config: Experiment, resume: bool = False, again: str = "the same call") -> Trained:
     """Train and evaluate every run of an experiment, then compare them.
 
     Args:
-        name: path or shipped name of the experiment.
-        overrides: `key.path=value` settings.
         resume: go on with the newest execution that has this configuration.
-        seeds: trainings of each run; the same as `training.seeds=...`.
+        again: what goes on where a signal stopped it, for the message.
 
     Raises:
         ResumeError: another process trains in the folder that `resume` would take up.
         SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
     """
     quieten()
-    overrides = overrides if seeds is None else [*overrides, f"training.seeds={seeds}"]
-    config = loader.load_experiment(name, overrides)
     models.use_threads(config.training.threads)
     if ranks.rank(config.training):
         follow(config, resume)
-        return
+        return Trained.of(last_group(config).folder)
     for _, variant in loader.variants(config):
         require_all(variant)
     group = last_group(config) if resume else None
@@ -155,12 +151,12 @@ def train(name: str, overrides: list[str], resume: bool = False, seeds: int | No
                 status = "FINISHED"
             except Stopped as stopped:
                 status = "KILLED"
-                command = shlex.join(["opdlab", "train", name, *overrides, "--resume"])
-                console.print(f"{YELLOW}{stopped}; `{command}` goes on from here.", soft_wrap=True)
+                console.print(f"{YELLOW}{stopped}; {again} goes on from here.", soft_wrap=True)
                 raise SystemExit(stopped.exit_code) from stopped
             finally:
                 session.abandon()
                 record.close(status)
+    return Trained.of(group.folder)
 
 
 def require_all(config: Experiment) -> None:

@@ -1,0 +1,239 @@
+"""A teacher for a trainer of one's own: what it says of answers, and of what could have been said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from opdlab.console import quieten
+from opdlab.errors import DataError
+from opdlab.modelling import log_distribution, models
+from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.scoring import Teacher as Scorer
+from opdlab.shapes import Float, Int, Tensor
+
+Measure = Literal["max_prob", "entropy", "perplexity"]
+Ids = Sequence[int] | Int[Tensor, "n"]
+_ROWS = 1024
+"""Positions whose whole distribution is held at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a teacher says of one answer, before and after each of its tokens; T tokens, nats.
+
+    Attributes:
+        log_prob: of each token. `Float[T]`
+        entropy: of the distribution that the token was taken from. `Float[T]`
+        fidelity: largest probability of the distribution after the token. `Float[T]`
+        top_log_prob: of the likeliest entries at each token, likeliest first; K is 0 where none were
+            asked for. `Float[T K]`
+        top_ids: which they are. `Int[T K]`
+        confidence: of the distribution after each candidate, by the measure asked for; NaN where the
+            candidate is -1. Only of `look_ahead`; else it has no columns. `Float[T K]`
+    """
+
+    log_prob: Float[Tensor, "T"]
+    entropy: Float[Tensor, "T"]
+    fidelity: Float[Tensor, "T"]
+    top_log_prob: Float[Tensor, "T K"]
+    top_ids: Int[Tensor, "T K"]
+    confidence: Float[Tensor, "T K"]
+
+
+@final
+class Teacher:
+    """A frozen causal language model that scores token ids.
+
+    Rows of any lengths go together, and no row's numbers depend on the others. Candidates are scored by one
+    pass for all of them (tree attention) where the model's attention can be hooked, which is tried when the
+    teacher is made; else by a forward for each, which gives the same numbers.
+
+    Example:
+        >>> teacher = Teacher("embedded:teacher")
+        >>> prompt, answer = teacher.encode("12+3="), teacher.encode("15")
+        >>> (said,) = teacher.score([prompt], [answer], top_k=4)
+        >>> said.top_ids.shape == (len(answer), 4)
+        True
+    """
+
+    def __init__(
+        self,
+        model: str | Path | PreTrainedModel,
+        *,
+        revision: str | None = None,
+        dtype: str = "float32",
+        device: str | torch.device | None = None,
+        vocabulary: int | None = None,
+    ) -> None:
+        """Load the model, or take one over.
+
+        Args:
+            model: a folder, `embedded:NAME`, a name on the hub, or a model in memory, which is put in
+                evaluation mode and gets no gradient.
+            revision: commit or tag on the hub; required there.
+            dtype: of the weights where they are loaded: `float32`, `bfloat16`, `float16`.
+            device: where it works; None for a GPU where there is one, and for a model's own place.
+            vocabulary: how many entries count, those that the student has as well; None for all.
+
+        Raises:
+            ModelError: it cannot be loaded, or what it says at a token depends on later ones.
+        """
+        if isinstance(model, PreTrainedModel):
+            loaded = model if device is None else model.to(device)  # pyright: ignore[reportArgumentType]
+            self.path = None
+        else:
+            quieten()
+            where = models.device("auto") if device is None else device
+            self.path = str(model)
+            loaded = models.load_model(self.path, revision, dtype, where)
+        self.revision = revision
+        self.vocabulary = vocabulary or int(loaded.config.get_text_config().vocab_size)
+        self.scorer = Scorer(loaded, vocabulary).probe()
+
+    @property
+    def way(self) -> str:
+        """`tree`, or `naive` for a model whose attention cannot be hooked."""
+        return self.scorer.way
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens, by the tokenizer beside the model.
+
+        Raises:
+            DataError: the teacher was made from a model in memory, which has none.
+        """
+        if self.path is None:
+            raise DataError("Teacher.encode: a model in memory has no tokenizer; give token ids")
+        tokenizer = models.load_tokenizer(self.path, self.revision)
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def score(
+        self, prompts: Sequence[Ids], answers: Sequence[Ids], *, top_k: int = 0
+    ) -> list[Scored]:
+        """What the teacher says of each token of answers.
+
+        Args:
+            prompts: token ids, at least one each.
+            answers: token ids that follow them, at least one each; T of a row.
+            top_k: likeliest entries to return at each token.
+
+        Raises:
+            DataError: another number of answers than of prompts, an empty one, or what is no token id.
+            ModelError: a row beyond the model's positions.
+        """
+        rollout = self._rollout(prompts, answers)
+        none = torch.empty(len(rollout.row), 0, dtype=torch.long)
+        scores = self.scorer.score(rollout, Questions(none, full=top_k > 0))
+        return self._by_row(rollout, scores, top_k)
+
+    def look_ahead(
+        self,
+        prompts: Sequence[Ids],
+        answers: Sequence[Ids],
+        candidates: Sequence[Int[Tensor, "T K"]],
+        *,
+        measure: Measure = "max_prob",
+    ) -> list[Scored]:
+        """How sure the teacher would be one step later, had another token been said: LGR's question.
+
+        Args:
+            prompts, answers: as in `score`.
+            candidates: for each answer `Int[T K]`: tokens in place of each of its tokens, -1 for none; K is
+                the same for all answers.
+            measure: of confidence, higher is surer: `max_prob`, or the negative of `entropy` or
+                `perplexity`.
+
+        Returns:
+            For each answer also `confidence`, `Float[T K]`.
+
+        Raises:
+            DataError: as in `score`, or candidates of another shape than their answer.
+        """
+        rollout = self._rollout(prompts, answers)
+        lengths = rollout.response_lengths.tolist()
+        shapes = [tuple(torch.as_tensor(one).shape) for one in candidates]
+        width = shapes[0][1] if shapes and len(shapes[0]) == 2 else 0
+        if shapes != [(length, width) for length in lengths]:
+            raise DataError(
+                f"look_ahead: candidates have the shapes {shapes}; give one row a token and equally many "
+                f"columns: {[(length, width or 'K') for length in lengths]}"
+            )
+        rows = [self._ids(f"candidates {i}", one, -1) for i, one in enumerate(candidates)]
+        scores = self.scorer.score(rollout, Questions(torch.cat(rows), measure), finite=False)
+        return self._by_row(rollout, scores, 0)
+
+    def _by_row(self, rollout: Rollout, scores: TeacherScores, top_k: int) -> list[Scored]:
+        device, tokens = scores.log_prob.device, len(rollout.row)
+        kept = (
+            torch.empty(tokens, 0, device=device),
+            torch.empty(tokens, 0, dtype=torch.long, device=device),
+        )
+        if top_k and scores.hidden is not None:
+            with torch.no_grad():
+                parts = [
+                    log_distribution(self.scorer.model, rows, self.scorer.vocabulary).topk(top_k)
+                    for rows in scores.hidden.split(_ROWS)
+                ]
+            kept = (
+                torch.cat([one.values for one in parts]),
+                torch.cat([one.indices for one in parts]),
+            )
+        columns = (
+            scores.log_prob,
+            scores.entropy,
+            scores.fidelity,
+            *kept,
+            scores.confidence,
+        )
+        lengths = rollout.response_lengths.tolist()
+        rows = zip(*(one.split(lengths) for one in columns), strict=True)
+        return [Scored(*row) for row in rows]
+
+    def _ids(self, name: str, given: object, least: int = 0) -> Int[Tensor, "*n"]:
+        """Token ids on the host.
+
+        Raises:
+            DataError: they are no whole numbers, or the model has no such entry.
+        """
+        found = torch.as_tensor(given)
+        if found.numel() and (found.is_floating_point() or found.dtype == torch.bool):
+            raise DataError(f"{name} holds {found.dtype}; give token ids, which are whole numbers")
+        found = found.long().cpu()
+        wrong = found[(found < least) | (found >= self.vocabulary)]
+        if wrong.numel():
+            raise DataError(
+                f"{name} holds the token id {int(wrong[0])}; the teacher has 0 to {self.vocabulary - 1}"
+            )
+        return found
+
+    def _rollout(self, prompts: Sequence[Ids], answers: Sequence[Ids]) -> Rollout:
+        """Answers to prompts as a rollout, of which nobody asks what their student thought."""
+        if len(prompts) != len(answers) or not len(prompts):
+            raise DataError(f"{len(prompts)} prompts and {len(answers)} answers; give one for each")
+        asked = [self._ids(f"prompt {i}", one) for i, one in enumerate(prompts)]
+        said = [self._ids(f"answer {i}", one) for i, one in enumerate(answers)]
+        for name, rows in (("prompt", asked), ("answer", said)):
+            for place, row in enumerate(rows):
+                if row.ndim != 1 or not len(row):
+                    raise DataError(f"{name} {place} has no tokens in a row; give one or more")
+        lengths = torch.tensor([len(one) for one in said])
+        total = int(lengths.sum())
+        nothing = torch.zeros(total)
+        both = [torch.cat(pair) for pair in zip(asked, said, strict=True)]
+        return Rollout(
+            tokens=pad_sequence(both, batch_first=True),
+            prompt_lengths=torch.tensor([len(one) for one in asked]),
+            response_lengths=lengths,
+            ended=torch.zeros(len(both), dtype=torch.bool),
+            log_prob=nothing,
+            entropy=nothing,
+            candidates=torch.empty(total, 0, dtype=torch.long),
+            seeds=torch.arange(len(both)),
+            eos_ids=(),
+        )

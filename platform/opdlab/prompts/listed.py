@@ -1,0 +1,74 @@
+"""Prompts that a program has in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from opdlab.errors import DataError
+from opdlab.modelling import Wording
+from opdlab.prompts.source import PromptSource
+from opdlab.records import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Text = str | Sequence[Mapping[str, str]]
+"""A prompt: its text, or the turns of a chat (`role`, `content`)."""
+
+
+class ListedPrompts(PromptSource):
+    """Texts, or chats, shuffled anew in every pass.
+
+    Raises:
+        DataError: there are none, or one is neither.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Text],
+        tokenizer: PreTrainedTokenizerBase,
+        template: Wording | str,
+        seed: int,
+    ) -> None:
+        super().__init__(tokenizer, template, seed)
+        self.prompts = list(prompts)
+        if not self.prompts:
+            raise DataError("prompts: the list is empty; give at least one")
+        for place, one in enumerate(self.prompts):
+            if not one or not (isinstance(one, str) or _is_chat(one)):
+                raise DataError(
+                    f"prompts: number {place} is {one!r:.80}; give a text that is not empty, or a list of "
+                    'turns such as {"role": "user", "content": "..."}'
+                )
+        self.count = len(self.prompts)
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self.prompts))
+
+    def problem(self, index: int) -> Problem:
+        epoch, place = divmod(index, len(self.prompts))
+        number = int(self._order(epoch)[place])
+        one = self.prompts[number]
+        if isinstance(one, str):
+            return Problem("prompts", str(number), one, None)
+        messages = [dict(turn) for turn in one]
+        return Problem(
+            "prompts", str(number), messages[-1]["content"], None, {"messages": messages}
+        )
+
+    def manifest(self) -> dict[str, Any]:
+        texts = json.dumps([one if isinstance(one, str) else list(one) for one in self.prompts])
+        return {"count": self.count, "sha256": hashlib.sha256(texts.encode()).hexdigest()}
+
+
+def _is_chat(one: object) -> bool:
+    return isinstance(one, Sequence) and all(
+        isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in one
+    )
