@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from opdlab.cli import completion
+
 File = Annotated[
     str,
     typer.Argument(
         metavar="EXPERIMENT",
         help="A YAML file, or the name of a shipped one (see `opdlab experiments`).",
         show_default=False,
+        autocompletion=completion.experiments,
     ),
 ]
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from opdlab.cli import completion
 from opdlab.cli.arguments import File, Measuring, Overrides
 
 
@@ -60,6 +61,7 @@ def diagnose(
             metavar="EXPERIMENT | RUN",
             help="An experiment; or the folder of a run, for its student before and after training.",
             show_default=False,
+            autocompletion=completion.experiments_or_runs,
         ),
     ],
     overrides: Measuring = None,

@@ -12,12 +12,16 @@ from opdlab.cli.arguments import File, Overrides
 def validate(experiment: File, overrides: Overrides = None) -> None:
     """Check an experiment and say every fault in it, with file, line and key.
 
+    Models and files of prompts that lie here must be there; nothing of them is loaded.
+
     Example: [bold]opdlab validate my.yaml training.steps=20[/]
     """
-    from opdlab.configuration import load, run_names
-    from opdlab.console import shown
+    from opdlab.configuration import Experiment, load, moving, run_names
+    from opdlab.console import END, YELLOW, console, shown
 
-    config = load(experiment, overrides or ())
+    config = load(experiment, overrides or (), there=True)
+    for note in moving(config) if isinstance(config, Experiment) else ():
+        console.print(f"{YELLOW}{note}{END}", soft_wrap=True)
     runs = ", ".join(run_names(config))
     typer.echo(shown(f"{experiment} is valid: {config.kind} {config.name}, runs: {runs}"))
 

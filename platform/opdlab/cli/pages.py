@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from opdlab.cli import completion
 from opdlab.cli.arguments import Output
 
 
@@ -15,6 +16,7 @@ def samples(
         typer.Argument(
             help="Folder of a run, or its name below --output; or of two, side by side.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ],
     output: Output = "runs",
@@ -73,6 +75,7 @@ def report(
             help="Folders of runs, or of a whole execution, here or below --output; the first run is what "
             "the others are set against.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ],
     output: Annotated[

@@ -32,7 +32,6 @@ app = typer.Typer(
         "trains a small student by OPD and by LGR and compares the two."
     ),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from opdlab.cli import completion
 from opdlab.cli.arguments import File, Measuring, Output, Overrides
 
 
@@ -49,7 +50,11 @@ def evaluate(
 def regrade(
     run: Annotated[
         str,
-        typer.Argument(help="Folder of a run, or its name below --output.", show_default=False),
+        typer.Argument(
+            help="Folder of a run, or its name below --output.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
     ],
     output: Output = "runs",
 ) -> None:
@@ -98,7 +103,11 @@ def rate(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Folders of runs, or their names below --output.", show_default=False),
+        typer.Argument(
+            help="Folders of runs, or their names below --output.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
     ],
     output: Output = "runs",
 ) -> None:

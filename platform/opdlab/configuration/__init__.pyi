@@ -1,4 +1,5 @@
 from . import documents as documents, explain as explain, loader as loader
+from .absent import moving as moving
 from .adapter_settings import Lora as Lora
 from .config import (
     Evaluation as Evaluation,

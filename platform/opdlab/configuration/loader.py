@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from opdlab import credentials, plugins, secret_options
 from opdlab.configuration import documents, explain
+from opdlab.configuration.absent import absent
 from opdlab.configuration.checking import validate, validate_all
 from opdlab.configuration.config import AnySweep, Experiment
 from opdlab.configuration.pretrain_config import Pretraining
@@ -33,24 +34,29 @@ KINDS: dict[str, type[Experiment] | type[Pretraining]] = {
 _LINE = "command line"
 
 
-def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment | Pretraining:
+def load(
+    name_or_path: str | Path, overrides: Sequence[str] = (), there: bool = False
+) -> Experiment | Pretraining:
     """Read an experiment file and check all of it.
 
     Args:
         name_or_path: a file, or the name of a shipped experiment (`quickstart`).
         overrides: `key.path=value`, the value in YAML; list items by their number from 0.
+        there: whether models and files that it names must be there, too.
 
     Raises:
         ConfigError: every fault, one a line: file, line, key, and the key that was likely meant.
     """
     try:
-        return _load(name_or_path, overrides)
+        return _load(name_or_path, overrides, there)
     except ConfigError as error:
         told = "\n".join(map(explain.capped, str(error).split("\n")))
         raise (error if told == str(error) else ConfigError(told)) from error.__cause__
 
 
-def _load(name_or_path: str | Path, overrides: Sequence[str]) -> Experiment | Pretraining:
+def _load(
+    name_or_path: str | Path, overrides: Sequence[str], there: bool
+) -> Experiment | Pretraining:
     path = find(str(name_or_path))
     document = documents.read(path, _shown(path))
     if document.data is None:
@@ -69,6 +75,8 @@ def _load(name_or_path: str | Path, overrides: Sequence[str]) -> Experiment | Pr
     faults += run_faults(source, overrides, set(faults))
     if model is Experiment:
         faults += _faults_of_a_sweep(config, rest, gone)
+    if there and isinstance(config, Experiment):
+        faults += [f"{source.where(path)}: {message}" for path, message in absent(config)]
     if config is None or faults:
         told = "\n".join(sorted(dict.fromkeys(faults), key=_by_line))
         raise ConfigError(credentials.hide(secret_options.hide(told)))

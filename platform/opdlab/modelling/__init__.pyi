@@ -52,6 +52,7 @@ from .models import (
     use_threads as use_threads,
 )
 from .offload import OffloadedWeights as OffloadedWeights
+from .places import place_of as place_of
 from .precision import (
     FLOOR as FLOOR,
     expectation as expectation,

@@ -21,9 +21,10 @@ from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
 from opdlab.files import read_json
+from opdlab.modelling.places import ADAPTERS
 from opdlab.shapes import Tensor
 
-CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
+CONFIG, WEIGHTS, BASE = ADAPTERS, "adapter_model.safetensors", "base.json"
 """Files of a folder with adapters: peft's two, and how the model that they were trained on was held."""
 ALL_LINEAR = "all-linear"
 _NAME = "default"

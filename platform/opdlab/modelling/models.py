@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import urllib.error
 import urllib.request
 import warnings
@@ -26,17 +25,16 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import GENERATION_CONFIG_NAME
 
-from opdlab.errors import DataError, ModelError, OutOfReachError
-from opdlab.files import is_there, read_file, read_json, shipped, unfinished, write_whole
+from opdlab.errors import ModelError, OutOfReachError
+from opdlab.files import is_there, read_file, read_json, write_whole
 from opdlab.identity import ModelId
 from opdlab.modelling import adapters
 from opdlab.modelling.ends import closing
+from opdlab.modelling.places import EMBEDDED as EMBEDDED, adapted as adapted, place_of
 from opdlab.modelling.wording import Wording
 from opdlab.shapes import Tensor
 
-EMBEDDED = Path(__file__).parent.parent / "embedded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TRAINED_BY = "opdlab.json"
 """Beside the weights of a model that was trained here: the id of the execution."""
@@ -113,13 +111,6 @@ def load_model(
     if quantize != "none":
         adapters.plain_products(model)
     return model.to(device).eval()
-
-
-def adapted(path: str) -> Path | None:
-    """The folder at a path, if it holds adapters and no model."""
-    folder = Path(path).expanduser()
-    alone = (folder / adapters.CONFIG).is_file() and not (folder / "config.json").is_file()
-    return folder if alone else None
 
 
 def _base(folder: Path) -> tuple[str, str | None]:
@@ -218,81 +209,21 @@ def _open_weights(file: Path) -> None:
         pass
 
 
-def _refuse_revision(path: str, revision: str | None) -> None:
-    """A revision that nothing would look at: only models of the hub have some."""
-    if revision is not None:
-        raise ModelError(
-            f"{path}: the revision {revision!r} names a commit on the hub, and this model lies "
-            "here; leave the revision out"
-        )
-
-
 def locate(path: str, revision: str | None) -> dict[str, Any]:
     """Arguments of `from_pretrained`.
 
     Args:
         path: a folder, `embedded:NAME`, or a name on the hub; there also `NAME@REVISION`.
     """
-    name, at, tail = path.rpartition("@")
-    if at and name and tail and revision is None and not Path(path).expanduser().exists():
-        path, revision = name, tail
-    if path.startswith("embedded:"):
-        _refuse_revision(path, revision)
-        return {"pretrained_model_name_or_path": str(_embedded(path)), "local_files_only": True}
-    folder = Path(path).expanduser()
-    looks_like_hub = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path) is not None
-    if folder.exists() or not looks_like_hub:
-        _check_folder(folder)
-        _refuse_revision(path, revision)
+    folder, path, revision = place_of(path, revision)
+    if folder is not None:
         return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
-    if revision is None:
-        raise ModelError(
-            f"{path}: there is no such folder, and a model of the Hugging Face hub needs a revision "
-            f"(a commit or tag), so that the run can be repeated: write {path}@REVISION, or correct "
-            "the path"
-        )
+    assert revision is not None
     return {
         "pretrained_model_name_or_path": path,
         "revision": revision,
         "local_files_only": not _hub_answers(path, revision),
     }
-
-
-def _embedded(path: str) -> Path:
-    name = path.removeprefix("embedded:")
-    shipped = sorted(config.parent.name for config in EMBEDDED.glob("*/config.json"))
-    if name not in shipped:
-        known = ", ".join(f"embedded:{model}" for model in shipped) or "none"
-        raise ModelError(f"{path}: no such embedded model; this package has: {known}")
-    return EMBEDDED / name
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        if maker := shipped.maker(folder):
-            raise OutOfReachError(f"{folder} is not made yet: `opdlab pretrain {maker}` makes it")
-        raise ModelError(
-            f"{folder}: no such model folder; give a folder that holds config.json, `embedded:NAME`, "
-            "or a name on the Hugging Face hub with its revision"
-        )
-    if not (folder / "config.json").is_file() and adapted(str(folder)) is None:
-        raise ModelError(
-            unfinished(folder)
-            or f"{folder}: the folder has no config.json, so it is not a saved Hugging Face model; "
-            "save one there with save_pretrained, or give the folder that holds it"
-        )
-    if (folder / adapters.CONFIG).is_file() and (folder / "config.json").is_file():
-        raise ModelError(
-            f"{folder}: it holds a model (config.json) and adapters ({adapters.CONFIG}), so which is "
-            "meant is not known; move one of them to a folder of its own"
-        )
-    settings = folder / GENERATION_CONFIG_NAME
-    if settings.exists():
-        # The library would go on without it, and the model would never end by the tokens it names.
-        try:
-            read_json(settings)
-        except DataError as error:
-            raise ModelError(str(error)) from error
 
 
 def _hub_answers(path: str, revision: str) -> bool:

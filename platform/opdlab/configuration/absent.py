@@ -1,0 +1,55 @@
+"""What an experiment names and is not there, told without loading any of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from opdlab.configuration.config import Experiment, Model
+from opdlab.configuration.explain import Found
+from opdlab.configuration.prompt_settings import DatasetPrompts
+from opdlab.datafiles import has_format
+from opdlab.errors import ModelError, OutOfReachError
+from opdlab.modelling import place_of
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def absent(config: Experiment) -> Iterator[Found]:
+    """Key and message of each model folder and file of prompts that is missing."""
+    for key, model in _models(config):
+        try:
+            place_of(model.path, model.revision)
+        except (ModelError, OutOfReachError) as error:
+            yield (*key, "path"), f"{'.'.join(map(str, key))}.path: {error}"
+    if not isinstance(config.prompts, DatasetPrompts):
+        return
+    for number, source in enumerate(config.prompts.resolved()):
+        here, path = Path(source.path).expanduser(), source.path
+        named = has_format(path) or here.is_absolute() or path.startswith((".", "~"))
+        if named and not here.exists() and not set(path) & set("*?["):
+            key = ("prompts", "sources", number) if config.prompts.sources else ("prompts",)
+            where = ".".join(map(str, key))
+            yield (*key, "path"), f"{where}.path: there is no file {here.absolute()}"
+
+
+def moving(config: Experiment) -> Iterator[str]:
+    """A note on each revision that may be another one tomorrow."""
+    named = [(key, one.revision) for key, one in _models(config)]
+    if isinstance(config.prompts, DatasetPrompts):
+        named += [(("prompts",), one.revision) for one in config.prompts.resolved()]
+    for key, revision in named:
+        if revision is not None and not _COMMIT.fullmatch(revision):
+            yield (
+                f"{'.'.join(map(str, key))}.revision: {revision!r} is no commit (40 hexadecimal digits), "
+                "so it may name other files tomorrow; put the commit there before a run that counts"
+            )
+
+
+def _models(config: Experiment) -> list[tuple[tuple[str | int, ...], Model]]:
+    found: list[tuple[tuple[str | int, ...], Model]] = [
+        (("student",), config.student),
+        (("teacher",), config.teacher),
+    ]
+    return found + [(("specialists", i), one) for i, one in enumerate(config.specialists)]
