@@ -1,5 +1,6 @@
 """Commands that look at files answer at once: what they import."""
 
+import os
 import subprocess
 import sys
 from importlib.machinery import PathFinder
@@ -106,3 +107,29 @@ def test_what_is_not_installed_or_there_already_is_left_alone():
     postpone("no_such_library")
     postpone("json")
     assert sys.modules == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("opdlab tra", {"train"}),
+        ("opdlab train quick", {"quickstart"}),
+        ("opdlab train my", {"my.yaml"}),
+        ("opdlab compare small-001/", {"small-001/lgr", "small-001/opd"}),
+        ("opdlab train quickstart --res", {"--resume"}),
+    ],
+)
+def test_a_shell_is_offered_what_can_follow(typed, offered, tmp_path):
+    (tmp_path / "my.yaml").touch()
+    for run in ("lgr", "opd"):
+        (tmp_path / "runs" / "small-001" / run / "samples").mkdir(parents=True)
+    asked = {"_OPDLAB_COMPLETE": "complete_bash", "COMP_WORDS": typed}
+    asked["COMP_CWORD"] = str(len(typed.split()) - 1)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("opdlab")],
+        cwd=tmp_path,
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+    )
+    assert set(done.stdout.split()) == offered, done.stderr
