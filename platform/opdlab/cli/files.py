@@ -2,11 +2,58 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from opdlab.cli.arguments import File, Overrides
+
+
+def init(
+    name: Annotated[
+        str | None, typer.Argument(help="Of a new experiment.", show_default=False)
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Begin a method of this name.", show_default=False)
+    ] = None,
+    evaluator: Annotated[
+        str | None, typer.Option(help="Begin an evaluator of this name.", show_default=False)
+    ] = None,
+    rollout: Annotated[
+        str | None, typer.Option(help="Begin a rollout engine of this name.", show_default=False)
+    ] = None,
+) -> None:
+    """Begin an experiment, or a package with a plugin of your own and its test; both work as they are.
+
+    Examples:
+
+    [bold]opdlab init my-study[/]  # writes my-study.yaml; its comments say what to change
+
+    [bold]opdlab init --method jeffreys[/]  # writes opdlab-jeffreys/
+
+    [bold]opdlab init --evaluator sums[/]
+    """
+    from opdlab.errors import ConfigError
+    from opdlab.files import begin_experiment, begin_plugin
+
+    asked = {"method": method, "evaluator": evaluator, "rollout": rollout}
+    plugins = {kind: one for kind, one in asked.items() if one is not None}
+    if len(plugins) + (name is not None) != 1:
+        raise ConfigError(
+            "init: say one thing to begin: a NAME for an experiment, --method, --evaluator or --rollout"
+        )
+    here = Path()
+    if name is not None:
+        file = begin_experiment(name, here)
+        typer.echo(f"{file}: now `opdlab validate {file}`, then `opdlab train {file}`")
+        return
+    ((kind, called),) = plugins.items()
+    folder = begin_plugin(kind, str(called), here)
+    typer.echo(
+        f"{folder}: now `pip install --editable ./{folder}`, `pytest {folder}`, then use the type "
+        f"{str(called).replace('-', '_')}"
+    )
 
 
 def validate(experiment: File, overrides: Overrides = None) -> None:

@@ -37,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
+    files.init,
     files.validate,
     files.plan,
     files.prompts,

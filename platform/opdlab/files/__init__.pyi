@@ -23,6 +23,7 @@ from .metrics_file import (
 )
 from .natural_order import natural as natural
 from .shipped import find as find
+from .templates import begin_experiment as begin_experiment, begin_plugin as begin_plugin
 from .whole_files import (
     built as built,
     damaged as damaged,
