@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from opdlab.files import natural, shipped
-
 MOST = 200
 """Names offered; more would fill the screen."""
 
 
 def experiments(incomplete: str) -> list[str]:
     """Shipped experiments, files, and folders on the way to one."""
+    from opdlab.files import shipped
+
     named = [name for name in shipped.experiments() if name.startswith(incomplete)]
     return [*named, *_beside(incomplete, shipped.SUFFIX)][:MOST]
 
@@ -32,6 +32,8 @@ def experiments_or_runs(incomplete: str) -> list[str]:
 
 def _below(output: Path, incomplete: str) -> Iterator[str]:
     """Runs by their names below the output folder: `quickstart-001/lgr`."""
+    from opdlab.files import natural
+
     for group in sorted(_folders(output), key=natural, reverse=True):
         for run in sorted(_folders(group), key=natural):
             name = f"{group.name}/{run.name}"
