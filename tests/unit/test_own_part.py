@@ -105,6 +105,8 @@ def test_a_mark_in_quotes_is_one_that_the_answer_speaks_of():
     program = "MARK = '</think>'\nOPEN = \"<think>\""
     assert own_part(program) == program
     assert own_part(f"<think>it ends with `</think>` I know</think>{program}") == program
+    # A fence that closes in front of a mark is no quote.
+    assert own_part("<think>```\nx\n```</think>```\ny\n```") == "```\ny\n```"
 
 
 @pytest.mark.parametrize("special", [True, False])

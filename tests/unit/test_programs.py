@@ -273,6 +273,8 @@ BLOCKS = [
     ("```python\n'''\n```python\nf()\n```\n'''\nx = 1\n```", "'''\n```python\nf()\n```\n'''\nx = 1\n"),
     ('```python\ns = """lost\n```\nAgain:\n```python\nx = 1\n```', "x = 1\n"),
     ('```python\ns = """lost\n```\nAgain:\n```python\nx = """1"""\n```', 'x = """1"""\n'),
+    ("<think>```python\nx\n```</think>```python\ny\n```", "y\n"),
+    ("> ```python\n> x = 1\n> ```", "x = 1\n"),
     ("no code", None),
     ("```", None),
 ]  # fmt: skip
@@ -302,6 +304,14 @@ def test_what_follows_a_block_with_the_asked_names_does_not_replace_it(after):
     assert last_block(DEFINED + second + after, ["f"]) == "def f(x):\n    return 2\n"
     for block in ("f = len", "from os import getcwd as f", "if True:\n    def f(): pass"):
         assert last_block(f"```\n{block}\n```\n{after}", ["f"]) == f"{block}\n"
+
+
+def test_a_block_of_tests_that_imports_the_program_does_not_replace_it():
+    tests = "Tests:\n```python\nfrom solution import f\nassert f(1) == 1\n```"
+    assert last_block(DEFINED + tests, ["f"]) == "def f(x):\n    return 1\n"
+    assert (
+        last_block("```\nfrom os import getcwd as f\n```", ["f"]) == "from os import getcwd as f\n"
+    )
 
 
 def test_livecodebench_takes_what_is_between_the_last_two_fences():

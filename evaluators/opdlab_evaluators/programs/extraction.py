@@ -12,6 +12,9 @@ from opdlab_evaluators.answers import after_thinking
 _FENCE = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})(?P<language>[^\n`]*)$", re.MULTILINE
 )
+# A block in a quotation: each of its lines begins with `>`.
+_QUOTED_FENCE = re.compile(r"^> ?(?:`{3}|~{3})", re.MULTILINE)
+_QUOTE = re.compile(r"^> ?", re.MULTILINE)
 LATER_FENCES = 8
 # Where a base model begins something new. Source: arXiv:2107.03374, section 2.
 _STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@", "\n```", "\n<")
@@ -24,6 +27,8 @@ def blocks(completion: str) -> list[str]:
     such as its documentation, ends nothing.
     """
     text = after_thinking(completion).replace("\r\n", "\n")
+    if _QUOTED_FENCE.search(text):
+        text = _QUOTE.sub("", text)
     found: list[str] = []
     opened = None
     fences = list(_FENCE.finditer(text))
@@ -77,11 +82,14 @@ def last_block(completion: str, names: Iterable[str] = ()) -> str | None:
     """
     found = blocks(completion)
     wanted = set(names)
-    defined = [sum(map(partial(defines, block), wanted)) for block in found]
-    most = max(defined, default=0)
-    return next(
-        (b for b, n in zip(reversed(found), reversed(defined), strict=True) if n == most), None
-    )
+    # A block of tests may import what an earlier one defines.
+    ranks = [(_count(b, wanted - _only_imported(b)), _count(b, wanted)) for b in found]
+    most = max(ranks, default=(0, 0))
+    return next((b for b, rank in zip(found[::-1], ranks[::-1], strict=True) if rank == most), None)
+
+
+def _count(block: str, names: set[str]) -> int:
+    return sum(map(partial(defines, block), names))
 
 
 def last_two_fences(completion: str) -> str | None:
@@ -104,6 +112,13 @@ def defines(program: str, name: str) -> bool:
         # For what cannot be parsed, and will fail with its own error.
         re.search(rf"^(?:async\s+)?(?:def|class)\s+{re.escape(name)}\b", program, re.MULTILINE)
     )
+
+
+def _only_imported(block: str) -> set[str]:
+    imports = [each for each in _statements(block) if isinstance(each, ast.ImportFrom)]
+    others = [each for each in _statements(block) if not isinstance(each, ast.ImportFrom)]
+    kept = {name for statement in others for name in bound_by(statement)}
+    return {name for statement in imports for name in bound_by(statement)} - kept
 
 
 def definitions(program: str) -> list[str]:

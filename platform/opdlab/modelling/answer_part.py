@@ -101,6 +101,9 @@ def _opened(prompt: str, opening: re.Pattern[str]) -> bool:
 
 def _quoted(text: str, match: re.Match[str]) -> bool:
     before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
+    if text[max(match.start() - 3, 0) : match.start()] == "```":
+        # A fence that closes in front of it quotes nothing.
+        return False
     return bool(before and after) and before in _QUOTES and after in _QUOTES
 
 
