@@ -3,6 +3,7 @@
 from time import process_time
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from opdlab_evaluators.answers.extraction import after_thinking, extract
 
@@ -31,7 +32,7 @@ CASES = {
     "**Final Answer:** $\\frac{1}{2}$.": r"\frac{1}{2}",
     "The answer is (B).": "(B)",
     "The answer is Friday. I am sure.": "Friday",
-    "The answer is $18.00 a day": "$18.00 a day",
+    "The answer is $18.00 a day": "$18.00",
     "I do not know, perhaps 17": None,
     "": None,
 }
@@ -47,7 +48,7 @@ CASES |= {
     "## Final Answer\n73": "73",
     "The answer is 5 or 6.": "5 or 6",
     "The answer is 10 - 3 = 7.": "10 - 3 = 7",
-    "The answer is: A total of 12.": "A total of 12",
+    "The answer is: A total of 12.": "12",
     "The final answer is 15.\n\n#### Check": "15",
     "#### Step 1: add\n3+4\n#### Step 2": None,
     "#### 18\nI hope that this answer is helpful.": "18",
@@ -62,6 +63,24 @@ CASES |= {
     "**Simplify** $x$. What is\n$$2 + 3$$": None,
     "Compute the sum:\n\\[2 + 3 = 5\\]": "2 + 3 = 5",
     "Evaluate it step by step. We get\n\\[\\frac{1}{2}\\]": r"\frac{1}{2}",
+    # Tags, keys, tables, lists and displays are closings as a sentence is.
+    "So.\n<answer>\n37\n</answer>": "37",
+    "[ANSWER] 52 [/ANSWER]": "52",
+    '```json\n{"steps": "3+4", "final_answer": "81"}\n```': "81",
+    "```\n42\n```": "42",
+    "| Pens | $6 |\n| **Total** | **$20** |": "$20",
+    "| Pens | $6 |\n| Books | $14 |": None,
+    "- Apples: 3\n- Total fruit: 7": "7",
+    "- Apples: 3\n- Pears: 4": None,
+    "Final Answer:\n\n  1. $x = 3$": "x = 3",
+    "Final Answer:\n1. $x = 3$\n2. $x = 5$": None,
+    "So we get\n$$\nn = 2^5 = 32.\n$$": "n = 2^5 = 32",
+    "\\begin{align*}\nx + 5 &= 12\\\\\nx &= 7\n\\end{align*}": "x = 7",
+    "He has 22 toys now. That's it!": "22",
+    "So it takes 14 days.\n\n---\n*Would you like to see another method?*": "14 days",
+    "答案是 42。": "42",
+    "Ответ: 45": "45",
+    "He thought the answer was 5.": None,
     "Simplifying, this is\n\\[\\frac{1}{2}\\]": r"\frac{1}{2}",
 }
 
@@ -75,7 +94,9 @@ def test_the_final_answer_is_found_where_it_stands(completion):
 def test_a_long_completion_without_end_of_boxes_is_read_in_linear_time():
     assert extract("\\boxed{" * 50_000) is None
     assert extract("answer is " * 50_000) is None
-    assert extract(r"\boxed{1} and " * 20_000).text == "1"
+    many = extract(r"\boxed{1} and " * 20_000)
+    assert many is not None
+    assert many.text == "1"
     for blank in ("\n", " ", "\t", "\u00a0"):
         assert extract("I think so." + blank * 500_000) is None
         assert extract("The answer is" + blank * 500_000) is None
@@ -118,3 +139,100 @@ def test_the_last_statement_is_looked_for_in_time_linear_in_its_length(text):
     began = process_time()
     extract(text)
     assert process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("| a | b |\n", "<b>", "</answer>", '{"answer": 1} ', "$$\n", "\\end{align}\n", "1. x\n"),
+        *("答案是 4 ", "so 5, ", "((5) ", "which is 5, ", "five hundred ", "1 000 ", "x = 5 ", "~5 "),
+    ],
+)  # fmt: skip
+def test_a_closing_is_read_in_time_linear_in_its_length(piece):
+    began = process_time()
+    for tail in ("", "\nThe answer is 5.", "\nSo " + piece * 20):
+        extract(piece * (80_000 // len(piece)) + tail)
+    assert process_time() - began < 1
+
+
+WORDS = [
+    "5",
+    "$5",
+    "5%",
+    "1/2",
+    "$x=5$",
+    "$$",
+    ",",
+    ";",
+    ":",
+    ".",
+    "-",
+    "—",
+    "(",
+    ")",
+    "[",
+    "]",
+    "!",
+    "?",
+    "=",
+    "apples",
+    "Tom",
+    "miles",
+    "twenty",
+    "hundred",
+    "and",
+    "a",
+    "x",
+    "≈",
+    "**",
+    "→",
+    "i.e.",
+    "p.m.",
+    "3:45",
+    "~",
+    "is",
+    "are",
+    "if",
+    "when",
+    "unless",
+    "so",
+    "thus",
+    "therefore",
+    "which",
+    "means",
+    "leaving",
+    "for",
+    "total",
+    "of",
+    "than",
+    "more",
+    "not",
+    "or",
+    "rather",
+    "instead",
+    "in",
+    "all",
+    "the",
+    "another",
+    "remaining",
+    "half",
+    "twice",
+    "each",
+    "every",
+    "to",
+    "be",
+    "that",
+    "because",
+    "since",
+    "given",
+    "with",
+    "by",
+    "up",
+]
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12).map(" ".join))
+@settings(max_examples=300, deadline=None)
+def test_no_order_of_words_breaks_the_reader(sentence):
+    extract(sentence)
+    extract(f"The answer is {sentence}")

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from opdlab.modelling import own_part
+from opdlab_evaluators.answers.closings import untagged
 from opdlab_evaluators.answers.phrases import answer_phrase, last_statement
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
@@ -17,7 +18,8 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 # What may stand between two boxes that together are one answer.
 _JOINT = re.compile(r"(?:[\s$,;]|\\[()\[\] ,;]|\\text\{\s*(?:and|or)\s*\}|\band\b|\bor\b)*")
 _PLACEHOLDER = re.compile(
-    r"(?:\.{2,4}|…|\\[lc]?dots|_+|\\(?:text|mathrm)\{(?:\s|\.{2,4}|your |final |the )*(?:answer)?\s*\}"
+    r"(?:(?:\\[;,:! ]|~)+|\.{2,4}|…|\\[lc]?dots|_+"
+    r"|\\(?:text|mathrm)\{(?:\s|\.{2,4}|your |final |the )*(?:answer)?\s*\}"
     r"|(?:your |final |the )*answer)?",
     re.IGNORECASE,
 )
@@ -78,6 +80,7 @@ def _extracted(text: str, named: bool = False) -> Extracted | None:
         # Beside boxes with braces a bare one is a word of the text.
         boxes = [box for box in boxes if box.braced]
     if not boxes:
+        text = untagged(text)
         phrase = answer_phrase(text) or (None if named else last_statement(text))
         return None if phrase is None else Extracted(phrase, "words")
     if not boxes[-1].closed:

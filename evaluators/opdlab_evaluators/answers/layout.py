@@ -188,7 +188,7 @@ def _rewritten(text: str) -> str:
         text = _INTERCEPT.sub(r"\1intercept", text)
     if "'" in text or '"' in text:
         text = _INCHES.sub("''", _FEET.sub(r"\1 feet \2 inches", text))
-    text = _infix(_THAT_IS.sub("that is ", text.replace("{:}", ":")))
+    text = _infix(_THAT_IS.sub("that is ", text.replace("{:}", ":").replace("\\colon", ":")))
     lines = _ALIGNED.fullmatch(_DELIMITERS.sub(" ", text.strip()))
     if lines and r"\\" not in lines["row"].strip().removesuffix(r"\\"):
         text = lines["row"].replace(r"\&", " ").replace("&", " ")
@@ -242,7 +242,7 @@ def _strip(text: str) -> str:
         if text.endswith("\\\\"):
             text = text[:-2]
         if not re.search(r"\.\.\.?$", text):
-            text = text.rstrip(_ENDS)
+            text = text.rstrip(_ENDS).removesuffix("\\")
         text = re.sub(r"\\text\s?\{\s?[.,;]\s?\}$", "", text)
         text = re.sub(r"(?<=[\w)])[.,;](?=\s?\}$)", "", text)
         if text == before:

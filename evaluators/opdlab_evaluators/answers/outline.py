@@ -149,6 +149,8 @@ def outlined(tokens: list[Token]) -> list[Token] | None:
     if not is_harmless(front) or not is_harmless(back[sized:]):
         return None
     before = [token.text.lower() for token in front[-2:]]
+    if before == ["ends", "in"]:
+        return None
     if before[-1:] == ["in"] and behind in (["ways"], ["different", "ways"]):
         return tokens[start : end + sized]
     if before and before[-1] in _BINDING and before not in _ENDING:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import re
 
+from opdlab_evaluators.answers.closings import last_line, last_sentence, listed, without_farewell
 from opdlab_evaluators.answers.sentences import SAYING
+from opdlab_evaluators.answers.statements import CLOSE, OPEN, stated
 from opdlab_evaluators.answers.tokens import DENYING
 
 LONGEST = 1000
 """Characters of a phrase that are read."""
 FAREWELL = 4000
 """Characters at the end of a completion that are looked at for its last statement."""
-
 _ANSWER = re.compile(r"\banswers?\b|\b(?:correct|right) (?:option|choice)\b", re.IGNORECASE)
 _LINK = re.compile(
     r"(?P<mark>[*_`]{0,4})(?P<of>\s{1,3}(?:to|of|for)\s[^.\n:=]{1,80}?)?[*_`]{0,4}\s{0,3}[*_`]{0,4}"
-    r"(?:(?:is|are|was|equals|would be|should be|must be|will be|comes to|becomes|comes out to)\b"
+    r"(?:\b(?:is|are|was|equals|would be|should be|must be|will be|comes to|becomes|comes out to)\b"
     r"(?:\s{1,3}(?:therefore|thus|hence|then|so|simply|just|equal to|given by))?\s{0,3}[:=]?|[:=：])",
+    re.IGNORECASE,
+)
+# The answer in other languages, of which a bare value is read.
+_FOREIGN = re.compile(
+    r"(?:答案|答え|正解|정답|답|答|ответ|antwort|lösung|respuesta|réponse|risposta|resposta)"
+    r"(?:\s(?:final|finale|correcta|correta|lautet))?[*_]{0,3}\s?"
+    r"(?:[:：=]|是|为|為|は|은|는|ist|lautet|es|est|è|é)\s?[:：]?[*_\s]{0,5}"
+    r"(?P<value>\$[^$\n]{1,200}\$|\\\([^\n]{1,200}?\\\)|[-−]?[€$¥]?\d[\d.,]{0,30}\d(?:/\d{1,9})?%?|\d%?)"
+    r"(?=[*_]{0,3}\s?(?:です|입니다|이다)?[.。!！]?[*_]{0,3}\s*(?:\n|$))",
     re.IGNORECASE,
 )
 _HEADING = re.compile(r"(?P<mark>[*_]{0,4})\s{0,3}[:.]?[*_]{0,4}[ \t]{0,5}\n")
@@ -31,14 +41,17 @@ _STEP = re.compile(
     re.DOTALL,
 )
 _BREAK = re.compile(r"\n|[.。](?=[*_`)]{0,4}(?:\s|$))")
+_ABBREVIATED = re.compile(r"(?<![A-Za-z])(?:i\.e|e\.g|Rs|Mr|Mrs|Ms|Dr|vs|approx|St)$")
 # No formula begins, and no sentence ends, in such a run.
-_PLAIN = re.compile(r"[^\\$\n.。]+")
+_PLAIN = re.compile(r"[^\\$\n.。~]+")
 # What follows explains the answer and is no part of it.
 _REASONS = re.compile(
     r"(?:\s?\((?:which|since|because)"
     r"|[,;]?\s(?:because|since|as (?:the|we|it|there|shown|required|each)\b|where|so (?:that|we are)"
-    r"|which(?! (?:gives|means|makes|leaves|equals|yields)\b[^.]*[\d\\])|given that|according to|based on"
-    r"|by (?:the|symmetry|induction)\b|from (?:the|above|step)\b))\b.*$",
+    r"|which(?! (?:is|are|was|were|does|do|can) ?(?:not|n't|impossible|wrong|incorrect|false))"
+    r"(?! (?:contradicts|violates|fails))"
+    r"(?! (?:gives|means|makes|leaves|equals|yields)\b[^.]*[\d\\])|given that|according to|based on"
+    r"|by (?:the|symmetry|induction)\b|from (?:the|above|step)\b(?!.* and .*\d)))\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
 _VALUED = re.compile(r"[\d\\]")
@@ -58,6 +71,22 @@ _OF_ANSWER = re.compile(
     r"|digits?|multiple|factors?)(?: of)? (?:the |this |my |our )?(?:final |correct )?\w{0,7}$",
     re.IGNORECASE,
 )
+# Spoken of in doubt, or as a case that is tried: `suppose the answer is`, `not sure if the answer is`.
+_DOUBTED = re.compile(
+    r"\b(?:suppose|supposing|assume|assuming|if|whether|unless|unsure|not sure|doubt|thought"
+    r"|(?:might|would|could) think)\b[^.!?\n]*$",
+    re.IGNORECASE,
+)
+# It announces a step, or asks, or doubts; of one's need it may state how much: `we need 7 buses`.
+_ANNOUNCING = re.compile(
+    r"\W*(?:say|imagine|plug|insert"
+    r"|substitute|add|subtract|multiply|divide|let(?:'?s| us)?|next|first|step|wait"
+    r"|hmm|maybe|perhaps|suppose|assume|consider|try|check|note|recall|see|hint|case|either|otherwise"
+    r"|we (?:(?:still )?(?:need|want|have) to|must|can try|will)"
+    r"|i (?:(?:still )?(?:need|want) to|will|think)"
+    r"|to (?:find|solve|compute|check)|now,? (?:we|let|i)|for example|e\.g)\b",
+    re.IGNORECASE,
+)
 _SIGNED = re.compile(r"(?:A|Ans|Result|Solution)\s?[:=]\s{0,5}(?=\S)")
 _OPTIONS = re.compile(r"^\s{0,5}\(?B[).:]", re.MULTILINE)
 _ALONE = re.compile(
@@ -73,10 +102,7 @@ _LABELLED = re.compile(r"[A-Z][A-Za-z ]{2,60}[*_]{0,2}:(?=[*_]{0,2}\s)")
 _HOLDING = re.compile(r"(?:[A-Za-z(]|\d+\s[a-z])(?=[^\n]*(?:\d|\\[a-zA-Z]|\$))")
 # It announces a step, or asks, or doubts.
 _OPEN = re.compile(
-    r"(?:\W*)(?:let'?s|let us|next|first|step|wait|hmm|maybe|perhaps|suppose|assume|consider|try|check|note"
-    r"|recall|we (?:need|want|must|have to|can try|will)|i (?:need|want|will|think)"
-    r"|to (?:find|solve|compute|check)|now,? (?:we|let|i)|if|either|otherwise|for example|e\.g)\b",
-    re.IGNORECASE,
+    _ANNOUNCING.pattern + r"|\W*(?:if|we (?:need|want)|i (?:need|want))\b", re.IGNORECASE
 )
 # A formula without a word of prose, or the letter of a choice.
 _BARE = re.compile(
@@ -89,12 +115,16 @@ _TASK = re.compile(
     r"|approximate|prove|let)\b",
     re.IGNORECASE,
 )
-# Words of farewell, and marks of the end, behind the last statement.
-_FAREWELL = re.compile(
-    r"(?:^|(?<=[.!?*$)\d])[ \t]{1,9})(?:Let me know|I hope|Hope this|Hope that|Feel free|Would you like"
-    r"|If you (?:have|need|want|would)|Is there anything|Do you (?:want|have|need)|Happy to|Good luck"
-    r"|Q\.?E\.?D)"
+_SUPPOSED = re.compile(
+    r"\b(?:should|would|could|might) have been\b|\b(?:thought|(?:might|would|could) think)\b"
+    r"|\b[Ss]o far\b|\b[Ww]ith luck\b"
+    r"|\b(?:doubt|unsure|not sure|unclear|uncertain)\b|\bfor every \d"
+    r"|\b(?:[Ii]ts|[Tt]heir) (?:square|cube|reciprocal|inverse|double|half|opposite) (?:is|equals)\b"
+    r"|\b(?:remains?|must|needs?|has|have)(?: to)? be"
+    r" (?:checked|found|computed|determined|shown|added|removed)\b"
 )
+_ANNOUNCED = re.compile(r"(?:to (?:find|get|answer)|now,? we can|we can now)\b", re.IGNORECASE)
+_WORDS = re.compile(r"[A-Za-z]{3,}.*[\s:]\S")
 _DONE = " \t\r\n✓✔✅☑∎■□🎉👍\ufe0f"
 _THEREFORE = re.compile(
     r"^(?:\s|[∴⇒→⟹➡👉✅✔️]|\\(?:therefore|Rightarrow|implies|Longrightarrow|to)(?![a-zA-Z]))+"
@@ -105,6 +135,10 @@ _LAST = 40
 
 def answer_phrase(text: str) -> str | None:
     """The last phrase that is said to be the answer; None where nothing is."""
+    if not text.isascii():
+        foreign = list(_FOREIGN.finditer(text, max(0, len(text) - LONGEST)))
+        if foreign:
+            return _trimmed(foreign[-1]["value"])
     hashes = [m for m in _HASHES.finditer(text) if _VALUE_LINE.match(m["line"])]
     line = hashes[-1] if hashes else None
     found = _named(text, line.start() if line else -1)
@@ -115,32 +149,41 @@ def answer_phrase(text: str) -> str | None:
 
 def last_statement(text: str) -> str | None:
     """What the last line states, where it is set alone, is an equation or says what something is."""
-    text = _without_farewell(text[-FAREWELL:].rstrip()).rstrip(_DONE)
-    line = text[text.rfind("\n", max(0, len(text) - LONGEST)) + 1 :].strip()
+    text = without_farewell(text[-FAREWELL:].rstrip()).rstrip(_DONE)
+    before, line = last_line(text)
     line = _THEREFORE.sub("", line)
     if not line or len(line) >= LONGEST:
         return None
     alone, signed = _ALONE.fullmatch(line), _SIGNED.match(line)
-    if alone:
+    if alone and not _WORDS.search(alone["inside"] or ""):
         return _trimmed((alone["inside"] or line).rstrip("."))
+    if alone:
+        line = alone["inside"].strip()
     if signed:
         return None if _OPTIONS.search(text) else _phrase(line, signed.end())
     formula = _STEP.fullmatch(line.rstrip("."))
-    if formula is None and _BARE.fullmatch(line) and not _is_listed(text, line):
+    listed = "boxed" in line or bool(_OPTIONS.search(text)) or _is_task(before, line)
+    if formula is None and _BARE.fullmatch(line) and not listed:
         return _phrase(line, 0)
-    if formula and _is_task(text.rstrip()[: -len(line)], line):
-        return None
     if formula:
-        return _trimmed(next(value for value in formula.groups() if value is not None))
-    sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", line)[-1]
-    return _phrase(sentence, 0) if _is_statement(sentence, text) else None
+        inside = next(value for value in formula.groups() if value is not None)
+        return None if _is_task(before, line) else _trimmed(inside)
+    return _last_sentence(line, text)
 
 
-def _without_farewell(text: str) -> str:
-    start = text.rfind("\n") + 1
-    line = text[start:].lstrip()
-    farewell = _FAREWELL.search(line)
-    return text if farewell is None else f"{text[:start]}{line[: farewell.start()]}"
+def _last_sentence(line: str, text: str) -> str | None:
+    """What the last sentence of a line states."""
+    sentence = last_sentence(line)
+    if _SUPPOSED.search(sentence):
+        return None
+    announced, _, rest = sentence.partition(": ")
+    if rest and _ANNOUNCED.match(announced):
+        # `To find the total we add: 31 + 19 = 50 shells.`
+        sentence = rest
+    value = None
+    if not _ANNOUNCING.match(sentence) and not _OPTIONS.search(text):
+        value = stated(_marked(sentence, 0))
+    return value or (_phrase(sentence, 0) if _is_statement(sentence, text) else None)
 
 
 def _is_statement(sentence: str, text: str) -> bool:
@@ -165,12 +208,6 @@ def _is_sure(sentence: str) -> bool:
     return not words & DENYING and not any(word.endswith("n't") for word in words)
 
 
-def _is_listed(text: str, line: str) -> bool:
-    """Whether a last line is one of several choices, an empty box, or what the words before it ask for."""
-    before = text.rstrip()[: -len(line)]
-    return "boxed" in line or bool(_OPTIONS.search(text)) or _is_task(before, line)
-
-
 def _is_task(before: str, formula: str) -> bool:
     """Whether a formula is what the words before it ask to work out: a question that was copied."""
     sentence = re.split(r"[.!?:]\s|\n\s*\n", before[-LONGEST:].rstrip(" \n:"))[-1]
@@ -186,9 +223,13 @@ def _named(text: str, after: int) -> str | None:
             continue
         if link.re is _HEADING and not _is_heading(text, place, link["mark"]):
             continue
-        phrase = _phrase(text, link.end())
-        if phrase and not _REMARK.match(phrase) and not _OF_ANSWER.search(text[:place][-80:]):
-            return phrase
+        start = listed(text, link.end())
+        phrase = None if start is None else _phrase(text, start)
+        before = text[max(0, place - 80) : place]
+        if phrase and not _REMARK.match(phrase) and not _OF_ANSWER.search(before):
+            if _DOUBTED.search(before):
+                continue
+            return stated(_marked(text, start or 0), named=True) or phrase
     return None
 
 
@@ -200,8 +241,16 @@ def _is_heading(text: str, place: int, mark: str) -> bool:
 
 def _phrase(text: str, start: int) -> str | None:
     """From a place to the end of the sentence; formulas are whole, whatever they contain."""
-    window = text[start : start + LONGEST]
-    lead = re.match(r"(?:[\s*_`:=>}]|-{3,}(?=\n)){0,40}", window)
+    said = _marked(text, start).replace(OPEN, " ").replace(CLOSE, " ").rstrip(" *")
+    while said.endswith("!") and not _FACTORIAL.search(said):
+        said = said[:-1].rstrip(" *")
+    return _trimmed(said)
+
+
+def _marked(text: str, start: int) -> str:
+    """From a place to the end of the sentence, with OPEN and CLOSE around formulas."""
+    window = text[start : start + LONGEST].replace(OPEN, " ").replace(CLOSE, " ")
+    lead = re.match(r"(?:[\s*_`:=>}]|-{3,}(?=\n)|(?:…|\.{3})(?=\s*\n)){0,40}", window)
     place = lead.end() if lead else 0
     # Behind an emphasis that was opened for the answer its end is cut off again by `tidy`.
     pieces: list[str] = []
@@ -215,7 +264,7 @@ def _phrase(text: str, start: int) -> str | None:
         if formula:
             inside = next(value for value in formula.groups() if value is not None)
             if formula.group("dollar") is None or not _is_money(window, place):
-                pieces.append(f" {inside} ")
+                pieces.append(f"{OPEN}{inside}{CLOSE}")
                 place = formula.end()
                 if formula["square"] is not None or formula["double"] is not None:
                     rest = window[place : place + 40].lstrip(" \t*.,")
@@ -223,14 +272,18 @@ def _phrase(text: str, start: int) -> str | None:
                         break
                 continue
         stop = _BREAK.match(window, place)
-        if stop and not (stop[0] != "\n" and re.match(r"[.。]\s[a-z]", window[place : place + 3])):
+        if stop and not (stop[0] != "\n" and _goes_on(window, place)):
             break
-        pieces.append(window[place])
+        about = window[place] == "~" and window[place + 1 : place + 2].isdigit()
+        pieces.append(" about " if about else window[place])
         place += 1
-    said = "".join(pieces).rstrip(" *")
-    while said.endswith("!") and not _FACTORIAL.search(said):
-        said = said[:-1].rstrip(" *")
-    return _trimmed(said)
+    return "".join(pieces)
+
+
+def _goes_on(window: str, place: int) -> bool:
+    """Whether a dot ends no sentence: a small letter follows, or it ends an abbreviation."""
+    small = re.match(r"[.。]\s[a-z]", window[place : place + 3])
+    return bool(small or _ABBREVIATED.search(window[max(place - 8, 0) : place]))
 
 
 def _is_money(window: str, place: int) -> bool:
@@ -243,4 +296,8 @@ def _trimmed(phrase: str) -> str | None:
     # `So, by the end of the week, he has run 28 miles` begins with what tells more.
     phrase = stated if _VALUED.search(stated) or not _VALUED.search(phrase) else phrase
     phrase = _CHECKED.sub("", phrase)
-    return phrase.strip().strip("*_`").rstrip(" .").strip() or None
+    phrase = phrase.strip().rstrip(_DONE).strip("*_`").rstrip(" .").strip()
+    if phrase.endswith(")") and phrase.count(")") > phrase.count("(") + phrase.count("["):
+        # `(Answer: 44)`
+        phrase = phrase[:-1].strip()
+    return phrase or None

@@ -439,7 +439,25 @@ def _is_subject(tokens: Sequence[Token]) -> bool:
     first = tokens[0]
     if first.text.lower() in NUMBER_WORDS and [t.text for t in tokens[1:2]] == ["of"]:
         return False
+    if _says_another(tokens):
+        return False
     return _is_phrase(tokens) and (first.kind == "word" or (first.text in "aA" and len(tokens) > 1))
+
+
+def _says_another(tokens: Sequence[Token]) -> bool:
+    """Whether a first statement stands in front of `and`: `Tom has 5 and Ann`."""
+    texts = [str(token) for token in tokens]
+    if "and" not in texts:
+        return False
+    front = tokens[: texts.index("and")]
+    links = [
+        n for n in range(1, len(front)) if _link_at(front, n) and texts[n - 1] not in _NAMED_BY
+    ]
+    return bool(links) and any(token.kind == "number" for token in front[links[0] :])
+
+
+# Before a noun that may be a verb as well: `the total cost of 3 pens and 2 books`.
+_NAMED_BY = ("the", "The", "total", "a", "each")
 
 
 def _without_trailing(tokens: list[Token]) -> list[Token]:

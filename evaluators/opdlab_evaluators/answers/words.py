@@ -108,7 +108,7 @@ _SAYS_ALL = {
     "does not exist": re.compile(r"(?:the )?(?:limit|it|value) does not exist"),
     "diverges": re.compile(r"(?:the )?(?:limit|it|series|integral|sum|sequence) diverges"),
     "converges": re.compile(r"(?:the )?(?:limit|it|series|integral|sum|sequence) converges"),
-    "infinitely many": re.compile(r"there are infinitely many(?: (?:such )?\w+)?"),
+    "infinitely many": re.compile(r"(?:there are )?infinitely many(?: (?:such )?\w+)?"),
 }
 _NO_MATCH = re.compile(r"(?!)")
 _NO = re.compile(r"no (?:it|they|this|that|he|she) (?:(?:is|are|was|does|do|did|can) not|cannot) ")
@@ -179,7 +179,9 @@ def choice_of(text: str) -> str | None:
     )
     bare = _SAID_OF_CHOICE.sub("", bare)
     match = re.fullmatch(
-        r"[(\[] ?([A-Z]) ?[)\]](?: (?!or\b|and\b|[,;]).*)?|([A-Z])(?: ?[:.)] ?.*)?", bare, re.DOTALL
+        r"[(\[] ?([A-Z]) ?[)\]](?: (?!or\b|and\b|[,;]).*)?|([A-Z])(?: ?[:.)] ?.*| \([^()]*\))?",
+        bare,
+        re.DOTALL,
     )
     if match is None or re.search(r"\( ?[A-Z] ?\).*\( ?[A-Z] ?\)", bare):
         return None
