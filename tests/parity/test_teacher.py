@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from small_models import VOCABULARY, random_rollout, small_model
+from torch.nn.functional import pad
 from tree_controls import CONTROLS, RAGGED, assert_equal, differences
 
 from opdlab.errors import ModelError, NonFiniteError
@@ -269,7 +270,19 @@ def test_a_model_out_of_the_trees_reach_is_scored_exactly_with_a_warning() -> No
 
 
 def test_wrong_results_of_the_hook_are_found_at_load() -> None:
+    model: Any = small_model("llama")
+
+    def look_back(_module: Any, _inputs: Any, output: Any) -> Any:
+        return output + pad(output, (0, 0, 1, 0))[:, :-1]
+
+    # By the token before, which stands elsewhere in a tree.
+    model.model.layers[0].mlp.register_forward_hook(look_back)
     with pytest.warns(UserWarning, match="come out wrong by"):
+        assert Teacher(model).probe().way == "naive"
+
+
+def test_layers_that_attend_to_several_values_are_scored_by_whole_forwards() -> None:
+    with pytest.warns(UserWarning, match="its layers attend more than once"):
         assert Teacher(small_model("diffllama")).probe().way == "naive"
 
 

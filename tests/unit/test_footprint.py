@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,13 @@ import pytest
 import torch
 from small_models import FAMILIES, INDEXED, OWN_WAYS, STRETCHED, small_model
 from typer.testing import CliRunner
+from unit.test_ends import experiment
 
 from opdlab.bench.holdings import measure, scored
 from opdlab.cli.bench import app
 from opdlab.errors import OutOfReachError
-from opdlab.planning.footprint import activations, sizes
+from opdlab.planning.footprint import activations, packed, sizes
+from opdlab.planning.phases import SAMPLING, Site, memory
 from opdlab.planning.scored_rows import ScoredRows
 from opdlab.sampling.decoder import most_columns
 from opdlab.sampling.growing_cache import GrowingCache
@@ -50,18 +51,24 @@ SCORED = [
     ("phi3-longrope", torch.float32, ScoredRows(2, 10, 90, top_k=2, active=0.5)),
     ("gpt2", torch.float32, ScoredRows(3, 20, 100, group=3, top_k=2, active=0.2, full=True)),
     ("llama-dynamic", torch.float32, ScoredRows(1, 10, 40, top_k=2, active=0.2)),
+    # A forward for each token; layers that attend twice; trials of longer rows than scored; chunks.
+    ("llama-dynamic", torch.float32, ScoredRows(2, 1, 79)),
+    ("diffllama", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
+    ("minimax", torch.float32, ScoredRows(2, 10, 290, top_k=2, active=0.05)),
+    ("llama4", torch.float32, ScoredRows(2, 1, 149, top_k=4)),
+    ("phi3-longrope", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
 ]
+WHOLE = "ignore:(Bloom|DiffLlama|MiniMax)ForCausalLM is scored by a whole forward"
 
 
+@pytest.mark.filterwarnings(WHOLE)
 @pytest.mark.parametrize(("family", "dtype", "asked"), SCORED)
 def test_what_a_teacher_holds_while_it_scores_is_planned_within_a_tenth(
     family: str, dtype: torch.dtype, asked: ScoredRows
 ) -> None:
     room = "n_positions" if family == "gpt2" else "max_position_embeddings"
     model: Any = small_model(family, **({} if family in STRETCHED else {room: 1024}))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "BloomForCausalLM is scored by a whole forward")
-        one = scored(model.to(dtype), asked)
+    one = scored(model.to(dtype), asked)
     assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
 
 
@@ -114,6 +121,21 @@ def test_keys_and_values_that_the_engine_holds_are_planned(
     # Answers that end at different times leave places, which are filled again.
     held = held_by_the_engine(monkeypatch, model, [20, 60] * 5, 90, 3, (2,))
     assert each * 3 * 150 < held <= each * 3 * most_columns(150, 90, on_cpu=True)
+
+
+@pytest.mark.filterwarnings("ignore:Llama4ForCausalLM counts the tokens")
+def test_rows_that_go_together_for_their_length_hold_what_is_planned(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = small_model("llama4-floor")
+    model.config.save_pretrained(tmp_path)
+    held = held_by_the_engine(monkeypatch, model, [20] * 6, 30, 3, (2,))
+    engine = {"type": "cached", "max_new_tokens": 30}
+    settings = {"steps": 1, "prompts_per_step": 6, "rollout_rows": 3}
+    config = experiment(tmp_path, tmp_path, rollout=engine, training=settings)
+    (plan,) = memory(config, 20, Site.on("cpu", config.training)).values()
+    weights = packed(model.config, torch.float32)
+    assert held == pytest.approx(plan.passing[SAMPLING] - weights, rel=0.1)
 
 
 def test_frequencies_that_look_at_positions_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,7 @@ from .precision import (
     new_tensors_in_float32 as new_tensors_in_float32,
 )
 from .prefix_law import (
+    Tried as Tried,
     check_prefixes as check_prefixes,
     prefixes_tried as prefixes_tried,
     said_after as said_after,

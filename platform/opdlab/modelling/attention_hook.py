@@ -159,12 +159,17 @@ class PackedPass(Pass):
     Attributes:
         store: where keys and values are kept, None for nowhere.
         first_row: of these lines in the store.
+        kept: layers whose keys and values are there already.
+
+    Raises:
+        UnsupportedError: a layer attends to more than one set of keys or values, of which a store has one.
     """
 
     own: Own
     lines: Lines
     store: KeyStore | None = None
     first_row: int = 0
+    kept: set[int] = field(default_factory=set)
 
     def mask(self, mask_function: MaskFunction, **options: Any) -> Any:
         return self.own.mask(self.lines, mask_function, options)
@@ -181,6 +186,9 @@ class PackedPass(Pass):
         query, key, value = (self.lines.fill(x[0]) for x in (query, key, value))
         if self.store is not None:
             layer: Any = module.layer_idx
+            if layer in self.kept:
+                raise UnsupportedError("its layers attend more than once")
+            self.kept.add(layer)
             rows = slice(self.first_row, self.first_row + self.lines.R)
             self.store.write(layer, rows, key, value)
         output = self.own.attend(module, query, key, value, mask, **options)

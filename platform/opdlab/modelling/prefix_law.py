@@ -6,7 +6,7 @@ ranks of their scores ("sparse attention") may pick others among equal ones when
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -42,6 +42,11 @@ class Tried:
     end: int
     first: int
     prefixes: list[int]
+
+    def of_length(self, end: int) -> Tried:
+        """As many rows of so many tokens, fewer than now, with as large prefixes of them."""
+        prefixes = [max(1, prefix * end // self.end) for prefix in self.prefixes]
+        return replace(self, end=end, prefixes=prefixes)
 
 
 def prefixes_tried(model: PreTrainedModel, longest: int) -> Tried:

@@ -15,7 +15,11 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -200,16 +204,18 @@ def kept_for_backward(model: Any, tokens: Int[Tensor, "B L"]) -> int:
 @contextmanager
 def contentless() -> Iterator[None]:
     """Tensors within have a shape and no content, and are treated as those of rows by themselves."""
-    find, ignore = (
+    find, ignore, chunked = (
         masking_utils.find_packed_sequence_indices,
         masking_utils._ignore_causal_mask_sdpa,
+        masking_utils.chunked_overlay,
     )
     # Positions without content might be those of several texts in one row, and a mask without content might
-    # hide filler: masks would be made for both.
+    # hide filler: masks would be made for both, and where chunks begin would not be known.
     masking_utils.find_packed_sequence_indices = lambda *_, **__: None
     masking_utils._ignore_causal_mask_sdpa = lambda padding_mask, *rest, **named: ignore(
         None, *rest, **named
     )
+    masking_utils.chunked_overlay = lambda size, padding: chunked(size, _zeros(len(padding)))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), _ExpertProducts():
             yield
@@ -221,6 +227,13 @@ def contentless() -> Iterator[None]:
     finally:
         masking_utils.find_packed_sequence_indices = find
         masking_utils._ignore_causal_mask_sdpa = ignore
+        masking_utils.chunked_overlay = chunked
+
+
+def _zeros(count: int) -> Tensor:
+    """Numbers with content."""
+    with unset_fake_temporarily():
+        return torch.zeros(count, dtype=torch.long)
 
 
 class _ExpertProducts(TorchDispatchMode):

@@ -7,6 +7,7 @@ is found out; whether its scores then come out right is not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,6 +24,7 @@ from opdlab.modelling import (
     Own,
     PackedPass,
     Stretch,
+    Tried,
     UnsupportedError,
     flat_states,
     hidden_states,
@@ -61,6 +63,7 @@ from opdlab.scoring import (
     States,
     chunks,
     draws,
+    leaf_chunks,
     leaves,
     leaves_at_once,
     log_probs,
@@ -83,10 +86,13 @@ def scoring(
         model = build(config, dtype).eval()
         original = original_length(model)
         plan = _Plan(shortened(model), whole, on_cpu, tree)
-        if tree or asked.length <= _LONG:
+        tried = prefixes_tried(model, asked.length)
+        if tree or max(asked.length, tried.end) <= _LONG:
             peak = max(plan.held(asked), plan.tried(asked))
         else:
-            peak = _of_long_rows(plan, asked)
+            peak = _of_long_rows(lambda length: plan.held(asked.of_length(length)), asked.length)
+            found = _of_long_rows(lambda length: plan.checked(tried.of_length(length)), tried.end)
+            peak = max(peak, found)
     groups = -(-asked.rows // asked.together(original))
     if not asked.full or groups == 1:
         return peak
@@ -95,17 +101,17 @@ def scoring(
     return max(peak + kept * (groups - 1) // groups, 3 * kept)
 
 
-def _of_long_rows(plan: _Plan, asked: ScoredRows) -> int:
+def _of_long_rows(held: Callable[[int], int], length: int) -> int:
     """By whole forwards of two lengths: what grows with the tokens of a row, and with their square.
 
     Layers that keep a state may compute token by token, which would take minutes here.
     """
-    (short, least), (long, more) = (
-        (length, plan.held(asked.of_length(length))) for length in (_LONG // 2, _LONG)
-    )
+    if length <= _LONG:
+        return held(length)
+    (short, least), (long, more) = ((some, held(some)) for some in (_LONG // 2, _LONG))
     square = (more / long - least / short) / (long - short)
     each = least / short - square * short
-    return round(asked.length * (each + square * asked.length))
+    return round(length * (each + square * length))
 
 
 class _Numbers(TorchDispatchMode):
@@ -201,15 +207,20 @@ class _Plan:
             largest = max(largest, min(asked_in_all, self.leaf_chunk))
         places = [place for place in thresholds(self.model) if place <= largest]
         with Held(self.model) as held:
-            self._check_prefixes(asked.length)
+            self._check_prefixes(prefixes_tried(self.model, asked.length))
             if places and self.hooked:
                 log_probs(self.model, self._tokens(1, max(places) + 3), None)
         if not places or not self.hooked:
             return held.peak
         return max(held.peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
 
-    def _check_prefixes(self, longest: int) -> None:
-        tried = prefixes_tried(self.model, longest)
+    def checked(self, tried: Tried) -> int:
+        """Bytes while forwards of prefixes are held against whole ones."""
+        with Held(self.model) as held:
+            self._check_prefixes(tried)
+        return held.peak
+
+    def _check_prefixes(self, tried: Tried) -> None:
         if not tried.prefixes:
             return
         whole = said_after(self.model, self._tokens(tried.rows, tried.end), tried.prefixes)
@@ -247,9 +258,7 @@ class _Plan:
             spans = stretches(self.model, asked.length)
             sharing = own.name in ANY_MASK and len(spans) == 1
             states = response_states(rollout, WORTH_SHARING if sharing else 1.0)
-            parts = costly(
-                chunks(torch.bincount(tree.row).tolist(), self.leaf_chunk, even=True), tree
-            )
+            passes = leaf_chunks(tree, [span.last for span in spans], self.leaf_chunk)
         keep = len(tree) > 0
         if states.prompt is not None:
             hidden, trunks = self._shared(own, lengths, states, keep)
@@ -260,9 +269,9 @@ class _Plan:
         rows = hidden[states.index]
         del hidden
         self._vocabulary(rows)
-        if keep:
-            for part in parts:
-                self._vocabulary(self._leaf_states(own, trunks[-1][0], tree, part))
+        for (trunk, _), mine in zip(trunks, passes, strict=True):
+            for part in costly(mine, tree):
+                self._vocabulary(self._leaf_states(own, trunk, tree, part))
         del drawn
         if asked.full:
             kept = rows[states.before]

@@ -167,7 +167,7 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
     short = sharded or (not on_cpu and student.kind in LEAN)
     cached = student.cache * (step.working if short else step.stored).itemsize
     columns = step.length
-    if step.sampled < step.rows:
+    if step.sampled < step.rows and not _in_equal_rows(config, step.length):
         # Where places are filled again, what they hold is not bounded by what is still to come.
         columns = most_columns(step.length, experiment.rollout.max_new_tokens, on_cpu)
     passing = {
@@ -191,6 +191,16 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
         each = 1 if model.lora else averaged(step.stored) / step.stored.itemsize
         held["average of the weights"] = int(trained * each)
     return Memory(held=held, passing=passing)
+
+
+def _in_equal_rows(config: PretrainedConfig, length: int) -> bool:
+    """Whether only rows of equal length are decoded together, which all end at a known column.
+
+    Training finds that by trying, for which a plan has no weights. Of the models that it can find it of,
+    Llama 4's attention counts the cached tokens for its temperature, from so many on.
+    """
+    text = config.get_text_config()
+    return bool(getattr(text, "attn_temperature_tuning", 0)) and text.floor_scale < length
 
 
 def averaged(stored: torch.dtype) -> int:

@@ -33,6 +33,7 @@ from .tree import (
     States as States,
     chunks as chunks,
     draws as draws,
+    leaf_chunks as leaf_chunks,
     leaves as leaves,
     part as part,
     response_states as response_states,

@@ -107,6 +107,8 @@ def prefix_states(
         wanted = place_in[row[mine]], prefix[mine] - 1
         found.append(states[tuple(to_device(place, tokens.device) for place in wanted)])
         where.append(mine)
+        # Else it would still be there while the next forward runs.
+        del states
     if len(found) == 1:
         return found[0]
     return torch.cat(found)[to_device(torch.cat(where).argsort(), tokens.device)]

@@ -11,7 +11,6 @@ Source of the tree: arXiv:2605.30833, which prefills the trunk once for every se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -48,8 +47,8 @@ from opdlab.scoring.tree import (
     Draws,
     Leaves,
     States,
-    chunks,
     draws,
+    leaf_chunks,
     leaves,
     part,
     response_states,
@@ -304,7 +303,11 @@ class Teacher:
         """The measure after each leaf."""
         measured = [torch.zeros(0, device=self.model.device)]
         drawn = to_device(uniform.candidate[tree.place, tree.slot], self.model.device)
-        for trunk, chunk in self._leaf_chunks(trunks, tree):
+        ends = [span.last for span, _ in trunks]
+        parts = leaf_chunks(tree, ends, self._limit(self.leaf_chunk))
+        for trunk, chunk in (
+            (trunk, one) for (_, trunk), some in zip(trunks, parts, strict=True) for one in some
+        ):
             span = slice(chunk.start, chunk.stop)
             said = vocabulary_statistics(
                 self.model,
@@ -332,19 +335,6 @@ class Teacher:
             drawn,
             self.vocabulary,
         )
-
-    def _leaf_chunks(self, trunks: list[Trunk], tree: Leaves) -> Iterator[tuple[KeyStore, Chunk]]:
-        """The leaves in passes, in order, each with the trunk of the stretch that it ends a prefix of."""
-        if not len(tree):
-            return
-        size = self._limit(self.leaf_chunk)
-        for span, trunk in trunks:
-            first, last = 0, len(tree)
-            if len(trunks) > 1:
-                first = int((tree.column + 1 < span.first).sum())
-                last = int((tree.column + 1 <= span.last).sum())
-            for chunk in chunks(torch.bincount(tree.row[first:last]).tolist(), size, even=True):
-                yield trunk, replace(chunk, start=chunk.start + first, stop=chunk.stop + first)
 
     def _leaf_states(
         self, own: Own, trunk: KeyStore, tree: Leaves, chunk: Chunk

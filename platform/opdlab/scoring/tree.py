@@ -249,6 +249,23 @@ def chunks(leaves_in_row: list[int], size: int, even: bool = False) -> list[Chun
     return found
 
 
+def leaf_chunks(tree: Leaves, ends: list[int], size: int) -> list[list[Chunk]]:
+    """Passes of at most `size` leaves, in order: those of each stretch of prefixes.
+
+    Args:
+        ends: tokens of the last prefix of each stretch; of several, the leaves are of one row.
+    """
+    found, first = [], 0
+    for end in ends:
+        last = int((tree.column < end).sum())
+        passes = chunks(torch.bincount(tree.row[first:last]).tolist(), size, even=True)
+        found.append(
+            [replace(one, start=one.start + first, stop=one.stop + first) for one in passes]
+        )
+        first = last
+    return found
+
+
 def part(rollout: Rollout, rows: Int[Tensor, "b"]) -> tuple[Rollout, Int[Tensor, "t"]]:
     """Some rows of a rollout as a rollout, without needless filler, and where its tokens were.
 
