@@ -7,6 +7,8 @@ keys, merged by log-sum-exp with its own key and value, which are then thrown aw
 
 from __future__ import annotations
 
+import inspect
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from functools import reduce
 from typing import Any
 
 import torch
-from transformers.masking_utils import causal_mask_function
+from transformers.masking_utils import and_masks, causal_mask_function, sliding_window_overlay
 
 from opdlab.modelling import Lines, MaskFunction, Own, Pass, UnsupportedError, slices
 from opdlab.shapes import Bool, Float, Int, Tensor
@@ -24,6 +26,8 @@ WORTH_A_CALL = 256
 # Leaves of a line that share their other keys, under a mask: more of them compute more that it throws away,
 # and fewer make the products small. An accelerator would wait for so many small products as a CPU likes.
 _STAIR, _STAIR_ON_ACCELERATOR = 128, 2048
+# The library's rules that are known without being asked.
+_WINDOW, _AND = sliding_window_overlay(1).__code__, and_masks().__code__
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +120,8 @@ class LeafPass(RulePass):
         keys, values: by layer. `Float[R Hkv S D]`
         lines: the leaves in lines.
         column: where the leaves stand. `Int[N]`
-        places: the same in the lines, on the host; else it waits for a device once for each rule.
+        places: the same in the lines, on the host; without, and for rules other than of causal rows and
+            windows, it waits for a device once for each rule.
     """
 
     keys: Mapping[int, Float[Tensor, "R Hkv S D"]]
@@ -195,12 +200,12 @@ class LeafPass(RulePass):
         on_cpu = self.on_cpu
         stair = _stair(on_cpu) if S > WORTH_A_CALL else self.lines.C
         steps = list(slices(self.lines.C, stair))
-        if rule is causal_mask_function and self.places is not None:
-            extents = _all_before(self.places, steps)
+        reach = reach_of(rule)
+        if reach is not None and self.places is not None:
+            known = (_seen_within(self.places[:, leaves], reach, S) for leaves in steps)
         else:
-            seen_parts = (seen(leaves, slice(0, S)) for leaves in steps)
-            extents = _extents(seen_parts, torch.ones(S, dtype=torch.bool, device=column.device))
-        *ends, whole = extents
+            known = (_seen_by(seen(leaves, slice(0, S))) for leaves in steps)
+        *ends, whole = _extents(known)
         found = []
         for leaves, some, solid in zip(steps, ends[::2], ends[1::2], strict=True):
             # A leaf that sees no key needs one to be kept from.
@@ -245,26 +250,46 @@ def _stair(on_cpu: bool) -> int:
     return _STAIR if on_cpu else _STAIR_ON_ACCELERATOR
 
 
-def _all_before(places: Int[Tensor, "R C"], steps: Sequence[slice]) -> list[list[int]]:
-    """What `_extents` finds where leaves see all keys before their columns."""
-    columns = [places[:, leaves] for leaves in steps]
-    ends = [int(of(part)) for part in columns for of in (torch.max, torch.min)]
-    return [[0, end, end] for end in (*ends, int(places.min()))]
-
-
-def _extents(parts: Iterable[Tensor], every: Bool[Tensor, "S"]) -> list[list[int]]:
-    """Of each part, leaves by keys, the extents of what a leaf sees and of what all see; last, of all.
-
-    Args:
-        parts: `Bool[R c S]` each, c unequal.
+def reach_of(rule: MaskFunction) -> int | None:
+    """Columns that a token sees at most, itself included, by the library's rules of rows and windows;
+    None where only the rule itself knows.
     """
-    found = []
-    for part in parts:
-        all_see = part.all(1).all(0)
-        every = every & all_see
-        found += [_extent(part.any(1).any(0)), _extent(all_see)]
-    found.append(_extent(every))
-    return torch.stack(found).tolist()
+    if rule is causal_mask_function:
+        return sys.maxsize
+    code = getattr(rule, "__code__", None)
+    if code not in (_WINDOW, _AND):
+        return None
+    (inside,) = inspect.getclosurevars(rule).nonlocals.values()
+    if code is _WINDOW:
+        return inside if isinstance(inside, int) else None
+    found = [reach_of(one) for one in inside]
+    return None if None in found else min(one for one in found if one is not None)
+
+
+def _seen_within(
+    places: Int[Tensor, "R c"], reach: int, keys: int
+) -> tuple[Bool[Tensor, "S"], Bool[Tensor, "S"]]:
+    """As `_seen_by`, of leaves that see so many columns, their own included."""
+    ends = places.flatten()
+    one = torch.ones_like(ends)
+    change = one.new_zeros(keys + 1).index_add_(0, (ends - reach + 1).clamp(min=0), one)
+    seeing = change.index_add_(0, ends, -one)[:keys].cumsum(0)
+    return seeing > 0, seeing == len(ends)
+
+
+def _seen_by(seen: Bool[Tensor, "R c S"]) -> tuple[Bool[Tensor, "S"], Bool[Tensor, "S"]]:
+    """Keys that a leaf sees, and keys that all see."""
+    return seen.any(1).any(0), seen.all(1).all(0)
+
+
+def _extents(parts: Iterable[tuple[Bool[Tensor, "S"], Bool[Tensor, "S"]]]) -> list[list[int]]:
+    """Of each part, the extents of what a leaf sees and of what all see; last, of what those of all see."""
+    found, every = [], None
+    for some, all_see in parts:
+        every = all_see if every is None else every & all_see
+        found += [_extent(some), _extent(all_see)]
+    assert every is not None
+    return torch.stack([*found, _extent(every)]).tolist()
 
 
 def _extent(some: Bool[Tensor, "S"]) -> Int[Tensor, "3"]:
