@@ -18,19 +18,30 @@ from transformers import AutoTokenizer
 from unit.test_training import rollout_of
 
 from opdlab.configuration.config import Experiment
+from opdlab.diagnosis.observe import respond
+from opdlab.diagnosis.work import Settings, Work
+from opdlab.doctor.models import tokenizers
 from opdlab.errors import ModelError
+from opdlab.evaluation.measured import evaluate
+from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.modelling.ends import closing
 from opdlab.modelling.head import chunked_loss
-from opdlab.modelling.models import reach
+from opdlab.modelling.models import common_end, reach
 from opdlab.prompts.drawn import encode
-from opdlab.records import Problem, Prompt, Questions
+from opdlab.records import Problem, Prompt, Questions, Rollout
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.teacher import Teacher
 from opdlab.training.collect import ended_by, require_shared
 from opdlab.training.given import answer_ids
 from opdlab.training.module import Distillation
-from opdlab.training.pair import Pair, load_module, load_pair, require_prompts
+from opdlab.training.pair import (
+    Pair,
+    load_module,
+    load_pair,
+    load_source,
+    require_prompts,
+)
 
 
 def experiment(student: Path, teacher: Path, **changes: Any) -> Experiment:
@@ -124,9 +135,15 @@ def test_an_answer_of_the_teacher_in_tokens_that_the_student_lacks_is_refused() 
 
 def test_a_student_that_could_never_end_is_refused_at_load(folders, tmp_path: Path) -> None:
     student, teacher = folders
-    config = experiment(with_token(student, tmp_path / "student", "eos"), teacher)
+    more = with_token(student, tmp_path / "student", "eos")
+    tokenizer = models.load_tokenizer(str(more))
+    tokenizer.chat_template = "{% for turn in messages %}{{ turn.content }}<eos>{% endfor %}"
+    tokenizer.save_pretrained(more)
+    path = more / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [2, len(tokenizer) - 1]}))
+    # Its template ends a turn by a token that both have: its EOS cannot be that one, too.
     with pytest.raises(ModelError, match=r"ends its answers by '<\|more\|>' .*Take a teacher"):
-        pair_of(config)
+        pair_of(experiment(more, teacher))
 
 
 TURNS = "{% for turn in messages %}{{ turn.content }}<|more|>\n{% endfor %}"
@@ -146,18 +163,88 @@ def ending(source: Path, folder: Path, ends: list[int], template: str | None = N
     return folder
 
 
-def test_an_end_that_the_teacher_lacks_is_refused_where_the_student_was_trained_to_use_it(
+ANSWERS = (
+    "{% for turn in messages %}{{ turn.content }}{% if turn.role == 'assistant' %}<|more|>{% endif %}"
+    "{% endfor %}"
+)
+MAPPED = r"ends its answers by '<\|more\|>' .* the teacher's own end, '<eos>' \(id 2\)"
+
+
+def with_rows_exchanged(source: Path, folder: Path) -> Path:
+    """A copy of a model that ends by `<eos>` as it does by `<|more|>`, its last token."""
+    shutil.copytree(source, folder)
+    model: Any = models.load_model(str(folder))
+    model.lm_head.weight.data[[2, -1]] = model.lm_head.weight.data[[-1, 2]]
+    model.generation_config.eos_token_id = [2]
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:teacher and student tokenizers")
+@pytest.mark.parametrize("engine", ["cached", "generate"])
+def test_an_end_that_the_teacher_lacks_is_the_teachers_own(
+    folders, tmp_path: Path, engine: str
+) -> None:
+    student, teacher = folders
+    more = len(models.load_tokenizer(str(student)))
+    made = ending(student, tmp_path / "student", [2, more], ANSWERS)
+    changes = {"rollout": {"type": engine, "max_new_tokens": 40}}
+    with pytest.warns(UserWarning, match=MAPPED):
+        load_pair(experiment(made, teacher, **changes))
+    module, losses, rollout = step(experiment(made, teacher, **changes))
+    twin = experiment(with_rows_exchanged(made, tmp_path / "twin"), teacher, **changes)
+    other, expected, same = step(twin)
+    assert module.subject.eos_ids == (2,)
+    assert int(rollout.ended.sum()) > 0
+    assert torch.equal(rollout.tokens, same.tokens)
+    torch.testing.assert_close(rollout.log_prob, same.log_prob)
+    torch.testing.assert_close(losses, expected)
+    found = []
+    for one, loss in ((module, losses), (other, expected)):
+        loss.sum().backward()
+        model: Any = one.student
+        found.append(model.lm_head.weight.grad)
+    found[1][[2, -1]] = found[1][[-1, 2]]
+    torch.testing.assert_close(*found)
+
+
+def test_doctor_evaluation_and_diagnosis_know_the_end_that_was_mapped(
     folders, tmp_path: Path
 ) -> None:
     student, teacher = folders
-    eos, more = 2, len(models.load_tokenizer(str(student)))
-    for name, ends, template in (("own", [more], None), ("turn", [eos, more], TURNS)):
-        made = ending(student, tmp_path / name, ends, template)
-        with pytest.raises(ModelError, match=r"ends its answers by '<\|more\|>' .*chat template"):
-            pair_of(experiment(made, teacher))
-    # Where its template is not applied, it answers as the tokenizer says.
-    source = {"type": "problems", "sources": [{"type": "math"}], "template": "none"}
-    pair_of(experiment(tmp_path / "turn", teacher, prompts=source))
+    more = len(models.load_tokenizer(str(student)))
+    made = ending(student, tmp_path / "student", [more])
+    few = {"benchmarks": [{"type": "math", "count": 4}], "samples": 2}
+    engine = {"type": "cached", "max_new_tokens": 40}
+    config = experiment(made, teacher, evaluation=few, rollout=engine, output=str(tmp_path))
+    both = [load_source(one) for one in (config.student, config.teacher)]
+    (model, tokenizer), (judge, theirs) = both
+    line = tokenizers(tokenizer, theirs, model, judge, "auto", 2)
+    assert "is the teacher's own end, '<eos>' (id 2)" in line.found
+    pair = pair_of(config)
+    subject = pair.subject(pair.student, config)
+    owner = Owner("student")
+    samples = evaluate(subject, config.evaluation, owner, tmp_path / "samples")
+    assert {one.stop for one in samples} == {"eos", "length"}
+    work = Work.begin(config, Settings(problems=4, samples=2, cuts=2, bins=2, least=0.5))
+    with pytest.warns(UserWarning, match=MAPPED):
+        model, bench, _ = work.load("student", config.student)
+    assert bench.eos_ids == (2,)
+    seen = respond(bench, model, range(8), 8)
+    assert 2 in seen.token
+
+
+def test_ends_are_mapped_to_one_that_all_teachers_have(folders, tmp_path: Path) -> None:
+    student, teacher = folders
+    more = len(models.load_tokenizer(str(student)))
+    made = ending(student, tmp_path / "student", [more])
+    one, other = [load_source(experiment(teacher, teacher).teacher) for _ in range(2)]
+    assert common_end([one, other]) == 2
+    other[1].chat_template = "{% for turn in messages %}{{ turn.content }}3{% endfor %}"
+    other[0].generation_config.eos_token_id = other[1].convert_tokens_to_ids("3")
+    assert common_end([one, other]) is None
+    with pytest.raises(ModelError, match=r"ends its answers by '<\|more\|>' .*chat template"):
+        models.require_end(*load_source(experiment(made, teacher).student), more, "auto", None)
 
 
 def test_of_several_ends_one_that_the_teacher_lacks_is_warned_of(folders, tmp_path: Path) -> None:
@@ -191,8 +278,8 @@ def test_an_answer_without_an_end_gets_the_one_that_closes_a_turn(folders, tmp_p
     assert answer_ids(prompt, turned, (2, more), 5, None, "auto")[-1] == more
 
 
-def step(config: Experiment) -> tuple[Distillation, torch.Tensor]:
-    """A module, and the losses of one rollout."""
+def step(config: Experiment) -> tuple[Distillation, torch.Tensor, Rollout]:
+    """A module, the losses of one rollout, and the rollout."""
     module = load_module(pair_of(config), config)
     prompts = [module.prompts.prompt(i).tokens for i in range(4)]
     rollout = config.rollout.sample(
@@ -214,7 +301,7 @@ def step(config: Experiment) -> tuple[Distillation, torch.Tensor]:
         config.method.token_loss,
         module.subject.vocabulary,
     )
-    return module, losses.loss
+    return module, losses.loss, rollout
 
 
 @pytest.mark.parametrize("engine", ["cached", "generate"])
@@ -224,7 +311,7 @@ def test_a_pad_token_that_the_teacher_lacks_changes_nothing(
     student, teacher = folders
     padded = with_token(student, tmp_path / "student", "pad")
     changes = {"rollout": {"type": engine, "max_new_tokens": 12}}
-    (_, plain), (module, found) = (
+    (_, plain, _), (module, found, _) = (
         step(experiment(one, teacher, **changes)) for one in (student, padded)
     )
     assert module.subject.tokenizer.pad_token_id == module.subject.vocabulary

@@ -190,11 +190,12 @@ class Work:
         model = models.load_model(source.path, source.revision, source.dtype, self.device)
         tokenizer = models.load_tokenizer(source.path, source.revision)
         shared = models.shared_vocabulary(tokenizer, self.bench.tokenizer, model, teacher)
+        end = models.common_end([(teacher, self.bench.tokenizer)], self.bench.template)
         bench = replace(
             self.bench,
             teacher=Teacher(teacher, shared).probe(),
             tokenizer=tokenizer,
-            eos_ids=models.require_end(model, tokenizer, shared, self.bench.template),
+            eos_ids=models.require_end(model, tokenizer, shared, self.bench.template, end),
             pad_id=models.pad_id(model, tokenizer, shared),
             vocabulary=shared,
         )

@@ -24,7 +24,7 @@ from opdlab.doctor.lines import Line, failed, skipped
 from opdlab.doctor.probe import TOKENS, Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import OpdlabError
 from opdlab.modelling import models
-from opdlab.training import adapt, load_source
+from opdlab.training import adapt, load_source, teachers_end
 
 Runs = Sequence[tuple[str, Experiment]]
 Found = TypeVar("Found")
@@ -62,9 +62,10 @@ def of_a_cast(runs: Runs, cast: Cast, written: int) -> Iterator[Line]:
     """
     config = runs[0][1]
     yield doctor_machine.disk(config, written)
+    end = teachers_end(config, list(cast.teachers.values()))
     for name, (model, tokenizer) in cast.teachers.items():
         pair = (cast.tokenizer, tokenizer, cast.student, model)
-        yield named(name, cast, doctor_models.tokenizers(*pair, config.prompts.wording))
+        yield named(name, cast, doctor_models.tokenizers(*pair, config.prompts.wording, end))
         yield named(name, cast, doctor_models.prompts_agree(config, cast.tokenizer, tokenizer))
     yield from doctor_models.rows_are_sound(config, cast.tokenizer)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from operator import itemgetter
@@ -44,19 +45,27 @@ def tokenizers(
     student_model: PreTrainedModel,
     teacher_model: PreTrainedModel,
     template: Wording | str = "auto",
+    end: int | None = None,
 ) -> Line:
-    """Whether both models mean the same strings by their tokens, and read text and chats alike."""
+    """Whether both models mean the same strings by their tokens, and read text and chats alike.
+
+    Args:
+        end: of the teachers, that an end may be mapped to which the student alone has.
+    """
     what = "student and teacher share tokens and template"
     try:
         shared = models.count_shared(student, teacher, student_model, teacher_model)
     except ModelError as error:
         return failed(what, str(error), "choose a teacher of the student's family")
     try:
-        models.require_end(student_model, student, shared, template)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            models.require_end(student_model, student, shared, template, end)
     except ModelError as error:
         return failed(what, str(error), "see the message")
     different = models.soft_differences(student, teacher)
-    found = "; ".join(different) or f"{shared:,} entries shared"
+    told = [*different, *(str(one.message) for one in said)]
+    found = "; ".join(told) or f"{shared:,} entries shared"
     return judged(
         what, not different, found, "give both the same tokenizer files and chat template"
     )

@@ -7,7 +7,7 @@ import json
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from operator import itemgetter
@@ -30,6 +30,7 @@ from opdlab.errors import ModelError, OutOfReachError
 from opdlab.files import is_there, read_file, read_json, write_whole
 from opdlab.identity import ModelId
 from opdlab.modelling import adapters
+from opdlab.modelling.end_mapping import map_end, mapped_ends
 from opdlab.modelling.ends import closing
 from opdlab.modelling.places import EMBEDDED as EMBEDDED, adapted as adapted, place_of
 from opdlab.modelling.wording import Wording
@@ -256,11 +257,14 @@ def _reachable(endpoint: str) -> bool:
 
 
 def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that end a response: the generation settings' and the tokenizer's, ascending.
+    """Tokens that end a response: the generation settings' and the tokenizer's, ascending; or what these
+    were mapped to.
 
     Raises:
         ModelError: there are none, or the settings name one that the model does not have.
     """
+    if (mapped := mapped_ends(model)) is not None:
+        return mapped
     settings: Any = model.generation_config
     found = None if settings is None else settings.eos_token_id
     named = [one for one in (found if isinstance(found, list) else [found]) if one is not None]
@@ -304,13 +308,16 @@ def require_end(
     tokenizer: PreTrainedTokenizerBase,
     shared: int,
     template: Wording | str = "auto",
+    teachers: int | None = None,
 ) -> tuple[int, ...]:
     """End ids of a student that is sampled among the entries it shares with its teacher.
 
-    Of several ends that not all are shared, the others are warned of.
+    One that it was trained to use and its teacher does not have is mapped to the teacher's, which is warned
+    of; so is, of several, an end that is left out.
 
     Args:
         template: how prompts are put to the student.
+        teachers: token by which the teachers end their answers; None where it is not to be mapped to.
 
     Raises:
         ModelError: an end that it was trained to use is not among them: the tokenizer's EOS, the one by
@@ -327,6 +334,18 @@ def require_end(
     needed = [end for end in (closes, eos) if end in lost]
     needed += lost if all(end in lost for end in own) else []
     words = {end: f"{tokenizer.convert_ids_to_tokens(end)!r} (id {end})" for end in lost}
+    # An end that both have keeps its meaning.
+    own_end = closes if closes in lost else next(iter(needed), None) if eos not in needed else None
+    if own_end is not None and teachers is not None and teachers < shared:
+        others = tuple(end for end in ends if end not in lost)
+        warnings.warn(
+            f"the student {model.config.name_or_path} ends its answers by {words[own_end]}, which "
+            "its teacher does not have: in training and in comparisons it is the teacher's own end, "
+            f"{tokenizer.convert_ids_to_tokens(teachers)!r} (id {teachers})",
+            UserWarning,
+            stacklevel=2,
+        )
+        return map_end(model, own_end, teachers, others)
     if needed:
         raise ModelError(
             f"the student {model.config.name_or_path} ends its answers by {words[needed[0]]}, which is not "
@@ -342,6 +361,17 @@ def require_end(
         stacklevel=2,
     )
     return ends
+
+
+def common_end(
+    teachers: Sequence[tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    template: Wording | str = "auto",
+) -> int | None:
+    """The token by which all of some models are trained to end their answers; None where they differ."""
+    found = {
+        closing(tokenizer, eos_ids(model, tokenizer), template) for model, tokenizer in teachers
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def _token_id(tokenizer: PreTrainedTokenizerBase, role: str) -> Any:

@@ -27,6 +27,7 @@ from .pair import (
     load_pair as load_pair,
     load_source as load_source,
     require_within as require_within,
+    teachers_end as teachers_end,
     working as working,
 )
 from .ranks import rank as rank

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
@@ -109,7 +109,10 @@ def _fitting(config: Experiment, trained: Loaded, taught: Loaded) -> Pair:
         specialists.append((tuple(one.domains), model))
         tokenizers.append(theirs)
     require_within(config, shared)
-    models.require_end(student, tokenizer, shared, config.prompts.wording)
+    teachers = [(teacher, teacher_tokenizer)]
+    teachers += [(one[1], theirs) for one, theirs in zip(specialists, tokenizers, strict=True)]
+    end = teachers_end(config, teachers)
+    models.require_end(student, tokenizer, shared, config.prompts.wording, end)
     return Pair(
         student,
         teacher,
@@ -119,6 +122,15 @@ def _fitting(config: Experiment, trained: Loaded, taught: Loaded) -> Pair:
         tuple(specialists),
         tuple(tokenizers),
     )
+
+
+def teachers_end(
+    config: Experiment, teachers: Sequence[tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+) -> int | None:
+    """The end that a student's own may be mapped to: that of all teachers, where one process samples."""
+    # A server samples by the student's files, which say nothing of another model's end.
+    served = config.rollout.in_process() is not config.rollout
+    return None if served else models.common_end(teachers, config.prompts.wording)
 
 
 def require_prompts(config: Experiment, pair: Pair) -> None:
