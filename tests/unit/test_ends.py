@@ -190,7 +190,14 @@ def test_an_end_that_the_teacher_lacks_is_the_teachers_own(
     made = ending(student, tmp_path / "student", [2, more], ANSWERS)
     changes = {"rollout": {"type": engine, "max_new_tokens": 40}}
     with pytest.warns(UserWarning, match=MAPPED):
-        load_pair(experiment(made, teacher, **changes))
+        pair = load_pair(experiment(made, teacher, **changes))
+    # Again with another teacher, whose end is another.
+    with pytest.warns(UserWarning, match=r"the teacher's own end, '1'"):
+        found = models.require_end(pair.student, pair.tokenizer, more, "auto", 5)
+    assert found == (2, 5)
+    assert models.eos_ids(pair.student, pair.tokenizer) == found
+    head: Any = pair.student.get_output_embeddings()
+    assert len(head._forward_hooks) == 1
     module, losses, rollout = step(experiment(made, teacher, **changes))
     twin = experiment(with_rows_exchanged(made, tmp_path / "twin"), teacher, **changes)
     other, expected, same = step(twin)

@@ -177,6 +177,9 @@ class Training(Section):
     average over the steps. Rollouts and gradients use the weights themselves either way."""
     average_decay: float = Field(default=0.99, gt=0, lt=1)
     """Share of the average that each step keeps; before step 1 / (1 - decay) it is the plain mean."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """`adamw-8bit` keeps AdamW's two averages in 8 bits each (arXiv:2110.02861): 2 bytes a weight in place
+    of 8, of tensors of 4,096 numbers or more. Needs bitsandbytes."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -519,6 +522,11 @@ def _not_sharded(training: Training, engine: AnyEngine) -> Iterator[str]:
         yield (
             "training.precision: 16-mixed looks for its scale on each device alone, but with strategy: "
             "fsdp each has a part of the gradient; set bf16-mixed, or take training.strategy: ddp"
+        )
+    if training.optimizer != "adamw":
+        yield (
+            "training.optimizer: adamw-8bit has one scale for 256 numbers that lie together, and with "
+            f"strategy: fsdp each device has a part of a weight; set adamw, {instead}"
         )
     if training.teacher_device:
         yield (

@@ -12,20 +12,27 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from opdlab.shapes import Tensor
 
-_ENDS: WeakKeyDictionary[nn.Module, tuple[int, ...]] = WeakKeyDictionary()
+_MAPPED: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], RemovableHandle]] = WeakKeyDictionary()
 
 
 def mapped_ends(model: PreTrainedModel) -> tuple[int, ...] | None:
     """Ends of a model whose own was mapped; None for any other model."""
-    return _ENDS.get(model)
+    return _MAPPED[model][0] if model in _MAPPED else None
+
+
+def unmap_end(model: PreTrainedModel) -> None:
+    """Let a model end its answers by its own tokens again."""
+    if model in _MAPPED:
+        _MAPPED.pop(model)[1].remove()
 
 
 def map_end(model: PreTrainedModel, own: int, end: int, others: tuple[int, ...]) -> tuple[int, ...]:
-    """Let a model end its answers by `end` as it would by `own`, from now on.
+    """Let a model end its answers by `end` as it would by `own`, until it is unmapped.
 
     Args:
         own: beyond the entries that are sampled from.
@@ -42,6 +49,6 @@ def map_end(model: PreTrainedModel, own: int, end: int, others: tuple[int, ...])
         logits[..., end] = logits[..., own]
         return logits
 
-    head.register_forward_hook(put)
-    _ENDS[model] = tuple(sorted({end, *others}))
-    return _ENDS[model]
+    ends = tuple(sorted({end, *others}))
+    _MAPPED[model] = ends, head.register_forward_hook(put)
+    return ends

@@ -30,7 +30,7 @@ from opdlab.errors import ModelError, OutOfReachError
 from opdlab.files import is_there, read_file, read_json, write_whole
 from opdlab.identity import ModelId
 from opdlab.modelling import adapters
-from opdlab.modelling.end_mapping import map_end, mapped_ends
+from opdlab.modelling.end_mapping import map_end, mapped_ends, unmap_end
 from opdlab.modelling.ends import closing
 from opdlab.modelling.places import EMBEDDED as EMBEDDED, adapted as adapted, place_of
 from opdlab.modelling.wording import Wording
@@ -323,6 +323,9 @@ def require_end(
         ModelError: an end that it was trained to use is not among them: the tokenizer's EOS, the one by
             which the chat template closes an answer, or all that its generation settings name.
     """
+    if teachers is not None:
+        # Of a model in memory: to the end of other teachers.
+        unmap_end(model)
     ends = eos_ids(model, tokenizer)
     lost = [end for end in ends if end >= shared]
     if not lost:

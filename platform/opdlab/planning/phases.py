@@ -27,6 +27,8 @@ PHASES = {"sampling": SAMPLING, "scoring": SCORING, "updating": UPDATING, "stepp
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
 # the teacher's log-probabilities, the probabilities and a product of two of these.
 _VOCABULARY_COPIES = 7
+EIGHT_BITS = 2 * (1 + 4 / 256)
+"""Bytes of both averages of a weight in 8 bits, with its share of the float32 scale of 256."""
 NF4_BYTES = 0.5 + 4 / 64
 """Of a weight in four bits, with its share of the float32 scale of 64."""
 
@@ -157,6 +159,7 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
     model = experiment.student
     student, config = footprint(model), shape_of(model)
     weights, trained = _weights(model, student, step)
+    in_bytes = step.training.optimizer == "adamw-8bit"
     on_cpu, sharded = device.type == "cpu", step.training.strategy == "fsdp"
     # Autocast keeps a copy of every weight until the pass ends; parts are gathered as such copies.
     casts = student.parameters * step.working.itemsize if step.mixed and not sharded else 0
@@ -183,9 +186,11 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
         + _teachers_head(experiment),
     }
     if not on_cpu:
-        # All weights at a time; a CPU takes one after the other.
-        passing[STEPPING] = 2 * trained
-    held = {"student weights": weights, "AdamW, two moments": 2 * trained}
+        # All weights at a time; a CPU, and AdamW in 8 bits, take one after the other.
+        passing[STEPPING] = trained if in_bytes else 2 * trained
+    number = 4 if model.lora else step.stored.itemsize
+    moments = int(trained / number * EIGHT_BITS) if in_bytes else 2 * trained
+    held = {"student weights": weights, "AdamW, two moments": moments}
     if step.training.average != "none":
         # Adapters are in float32 as they are.
         each = 1 if model.lora else averaged(step.stored) / step.stored.itemsize

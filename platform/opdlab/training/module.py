@@ -45,6 +45,7 @@ from opdlab.training.objective import (
     micro_batches,
     rows_in_parts,
 )
+from opdlab.training.optimizers import make_optimizer
 from opdlab.training.reached import ReachedWeights, local
 from opdlab.training.whole_step import Place
 
@@ -312,12 +313,7 @@ class Distillation(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.config.training
-        optimizer = torch.optim.AdamW(
-            [weight for weight in self.student.parameters() if weight.requires_grad],
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = make_optimizer(self.student.parameters(), settings)
         # A plain function: of any other callable a checkpoint would keep the attributes.
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(settings, step)

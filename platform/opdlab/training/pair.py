@@ -21,6 +21,7 @@ from opdlab.scoring import Specialist, Teacher, chosen
 from opdlab.seeds import small_seed
 from opdlab.training.given import answer_ids, share_of
 from opdlab.training.module import Distillation
+from opdlab.training.optimizers import require_optimizer
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A model with its tokenizer."""
@@ -87,9 +88,11 @@ def load_pair(
         student, teacher: in place of those that the experiment names.
 
     Raises:
-        ModelError: a model cannot be loaded, or the pair does not fit together.
+        ModelError: a model cannot be loaded, the pair does not fit together, or the optimizer's library is
+            not here.
         ConfigError: a method asks for more than the vocabulary has.
     """
+    require_optimizer(config.training)
     given = student is not None or teacher is not None
     own, tokenizer = student or load_source(config.student)
     if config.one_model and not given:
