@@ -20,8 +20,8 @@ from opdlab.evaluation.store import ask
 from opdlab.identity import MEASUREMENTS
 from opdlab.modelling import models
 from opdlab.serving.client import Client
-from opdlab.serving.dialect import identify
 from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.identify import identify
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
 
