@@ -34,7 +34,7 @@ from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.prompts import open_prompts
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.serving import client as client_module, health, weights
+from opdlab.serving import client as client_module, crew, health, weights
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine
@@ -361,13 +361,11 @@ def test_no_key_is_printed_and_no_other_login_sent(
 
 def test_more_connections_than_files_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [(256, 300)]
-    monkeypatch.setattr(client_module.resource, "getrlimit", lambda _: limits[-1])
-    monkeypatch.setattr(
-        client_module.resource, "setrlimit", lambda _, values: limits.append(values)
-    )
-    assert client_module.within_files(100) == 100
+    monkeypatch.setattr(crew.resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(crew.resource, "setrlimit", lambda _, values: limits.append(values))
+    assert crew.within_files(100) == 100
     assert len(limits) == 1
-    assert client_module.within_files(1024) == 300 - client_module.SPARE_FILES
+    assert crew.within_files(1024) == 300 - crew.SPARE_FILES
     assert limits[-1] == (300, 300)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import random
-import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
@@ -14,6 +13,7 @@ from typing import Any, final
 from opdlab.console import check_stop
 from opdlab.errors import RefusedError, ServerError
 from opdlab.serving.access import Access
+from opdlab.serving.crew import Crew, within_files
 from opdlab.serving.health import Pulse
 from opdlab.serving.transport import LONGEST_PAUSE_S, Answered, Body, Refused, Transport
 
@@ -24,12 +24,8 @@ SILENT_S = 30.0
 FIRST_PAUSE_S = 0.25
 TICK_S = 0.25
 """How often the caller is woken while no answer comes."""
-SPARE_FILES = 64
-"""Of the files that a process may have open, those that are not for connections."""
 HOPELESS = 8
 """So many refusals, and no answer: the rest would be refused as well."""
-MOST_TRIES = 4
-"""Of a request whose answer came, and says to try again."""
 LET_IN = (401, 403, 407)
 UNKNOWN = (404, 405, 501)
 """Statuses of a path that a server does not have."""
@@ -131,7 +127,7 @@ class Client:
             Stopped: a signal came.
         """
         threads = within_files(min(at_once or self.access.concurrency, len(bodies)))
-        crew = _Crew(self, url, bodies, threads)
+        crew = Crew(lambda place, stop: self.post(url, bodies[place], stop), len(bodies), threads)
         refused: dict[int, str] = {}
         good = 0
         try:
@@ -155,7 +151,7 @@ class Client:
             raise RefusedError(refused, len(bodies), ended=crew.left > 0)
 
     def _received(
-        self, crew: _Crew, count: int, on_tick: Callable[[], None] | None
+        self, crew: Crew, count: int, on_tick: Callable[[], None] | None
     ) -> Iterator[tuple[int, Any]]:
         last, silent = monotonic(), SILENT_S
         while crew.left:
@@ -235,68 +231,6 @@ class Client:
                 refused,
                 self.pulse.said(refused),
             )
-
-
-@final
-class _Crew:
-    """Threads that work off requests.
-
-    Attributes:
-        left: requests that are not done with.
-        done: places and answers, or what was raised instead.
-        stop: set when nothing is wanted any more.
-    """
-
-    def __init__(self, client: Client, url: str, bodies: Sequence[Body], threads: int) -> None:
-        self.client, self.url, self.bodies = client, url, bodies
-        self.left = len(bodies)
-        self.todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-        self.tries: dict[int, int] = {}
-        self.stop = threading.Event()
-        for place in range(len(bodies)):
-            self.todo.put(place)
-        # Daemons: a thread that waits for a server that hangs must not keep the process.
-        for _ in range(threads):
-            threading.Thread(target=self.work, daemon=True).start()
-
-    def again(self, place: int) -> bool:
-        """Ask once more; False where that was done often enough."""
-        self.tries[place] = self.tries.get(place, 1) + 1
-        if self.tries[place] <= MOST_TRIES:
-            self.todo.put(place)
-        return self.tries[place] <= MOST_TRIES
-
-    def work(self) -> None:
-        while not self.stop.is_set():
-            try:
-                place = self.todo.get(timeout=TICK_S)
-            except queue.Empty:
-                continue
-            try:
-                answer = self.client.post(self.url, self.bodies[place], self.stop.is_set)
-            except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
-                answer = error
-            self.done.put((place, answer))
-
-
-def within_files(threads: int) -> int:
-    """Connections that this process may have open, at most so many; the soft limit is raised for them."""
-    wanted = threads + SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        if most > soft:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        if most < wanted:
-            threads = max(1, most - SPARE_FILES)
-            LOG.warning(
-                "%d requests at once, not %d: this process may open %d files (ulimit -Hn)",
-                threads,
-                wanted - SPARE_FILES,
-                most,
-            )
-    return threads
 
 
 def check_stop_and_go() -> bool:

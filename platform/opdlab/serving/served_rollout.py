@@ -111,8 +111,8 @@ class ServedRollout:
             self.sync(asked)
         elif weights.changed(self.link, self.model):
             raise ServerError(
-                f"{self.how.access.url}: the student's weights have changed, and the server is sent none: set "
-                "rollout.weights_folder, a folder that it sees under the same name"
+                f"{self.how.access.url}: the student's weights have changed, and the server is sent none: "
+                "set rollout.weights_folder, a folder that it sees under the same name"
             )
         found = self.once(asked)
         usual = self.link.usual
@@ -201,9 +201,9 @@ class ServedRollout:
         """Raises ServerError where the server has other weights than the model."""
         if not found.fits:
             raise ServerError(
-                f"{self.how.access.url} does not serve the student: its log-probabilities of what it sampled "
-                f"are {found.likeness.worst:.2g} nats off (root mean square over uncertain tokens; the "
-                f"same weights would be {found.limit:.2g} off at most). Give it the student's weights "
+                f"{self.how.access.url} does not serve the student: its log-probabilities of what it "
+                f"sampled are {found.likeness.worst:.2g} nats off (root mean square over uncertain tokens; "
+                f"the same weights would be {found.limit:.2g} off at most). Give it the student's weights "
                 "(weights_folder), or serve the model that is trained; a wider number format lowers what "
                 "rounding leaves"
             )
@@ -266,7 +266,7 @@ class ServedRollout:
 
     def lacks(self, missing: str) -> ServerError:
         return ServerError(
-            f"{self.how.access.url} ({self.session.server.software}) returns no {missing}: training needs the "
-            f"very tokens that were sampled and how likely they were, which {' and '.join(TOKEN_SERVERS)} "
-            "return; another server is good for `opdlab eval --server` alone"
+            f"{self.how.access.url} ({self.session.server.software}) returns no {missing}: training needs "
+            "the very tokens that were sampled and how likely they were, which "
+            f"{' and '.join(TOKEN_SERVERS)} return; another server is good for `opdlab eval --server` alone"
         )
