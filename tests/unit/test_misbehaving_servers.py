@@ -603,6 +603,7 @@ def test_the_last_answers_are_looked_at_by_themselves() -> None:
     found = likeness(theirs, ours, rows, range(80))
     assert found.gap < 0.06
     assert found.worst > 0.2
+    assert not found.within(0.1)
     back = likeness(theirs, ours, rows, list(reversed(range(80))))
     assert back.worst == pytest.approx(found.worst)
 

@@ -66,7 +66,8 @@ class Client:
         """What the server says of itself at a path beyond its API; None if it says nothing, or no JSON.
 
         Args:
-            tries: how often it is asked before a failure of its own (status 500) is raised.
+            tries: how often it is asked before a failure of its own (status 500) is raised; 1 for whoever
+                can do without an answer, and takes the failure for none.
 
         Raises:
             ServerError: it did not answer at all for the whole of the patience, or failed each time, or
@@ -77,14 +78,13 @@ class Client:
             try:
                 return self._persist("GET", url, None, check_stop_and_go)
             except Answered as answered:
+                failed = answered.status >= 500 and answered.status not in UNKNOWN
                 guarded = answered.status in LET_IN and "/models" in path
-                if guarded or (
-                    answered.status >= 500 and answered.status not in UNKNOWN and not left
-                ):
+                if guarded or (failed and tries > 1 and not left):
                     raise ServerError(f"{url}: {answered}") from answered
-                if answered.status < 500 or answered.status in UNKNOWN:
+                if not failed:
                     return None
-            _sleep(FIRST_PAUSE_S, lambda: False)
+            _sleep(FIRST_PAUSE_S if left else 0.0, lambda: False)
         return None
 
     def post(self, url: str, body: Body, stopped: Callable[[], bool] | None = None) -> Any:
