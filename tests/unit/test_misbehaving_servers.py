@@ -259,6 +259,12 @@ def test_a_failure_at_a_question_is_no_answer(server: MisbehavingServer, path: s
         identify(client(server), None)
 
 
+def test_a_server_that_is_away_is_asked_for_nothing_else() -> None:
+    away = Client(Access("http://127.0.0.1:9/v1", "NO_SUCH_KEY", 1, 0.2, 5.0))
+    with pytest.raises(ServerError, match=r"/v1/models: no answer .*connection refused"):
+        identify(away, None)
+
+
 def test_an_address_without_v1_is_told_with_it(server: MisbehavingServer) -> None:
     server.gone = ("/models",)
     bare = Client(Access(server.url.removesuffix("/v1"), "NO_SUCH_KEY", 1, 1.0, 5.0))

@@ -31,6 +31,10 @@ UNKNOWN = (404, 405, 501)
 """Statuses of a path that a server does not have."""
 
 
+class FailedError(ServerError):
+    """A server is there, and fails at each question."""
+
+
 class ReplyError(ServerError):
     """An answer that cannot be used.
 
@@ -81,7 +85,8 @@ class Client:
                 failed = answered.status >= 500 and answered.status not in UNKNOWN
                 guarded = answered.status in LET_IN and "/models" in path
                 if guarded or (failed and tries > 1 and not left):
-                    raise ServerError(f"{url}: {answered}") from answered
+                    kind = FailedError if failed else ServerError
+                    raise kind(f"{url}: {answered}") from answered
                 if not failed:
                     return None
             _sleep(FIRST_PAUSE_S if left else 0.0, lambda: False)

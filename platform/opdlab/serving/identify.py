@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from opdlab.errors import ServerError
-from opdlab.serving.client import Client
+from opdlab.serving.client import Client, FailedError
 
 TOKEN_SERVERS = ("vllm", "sglang")
 """Servers that take and return token ids."""
@@ -52,7 +52,7 @@ def identify(client: Client, wanted: str | None, usual: str | None = None) -> Id
     path, fault = f"{api}/models", None
     try:
         told = client.ask(path, TRIES)
-    except ServerError as error:
+    except FailedError as error:
         # `transformers serve` fails at the list of models that were ever downloaded.
         told, fault = None, error
         if not _is_transformers(client):

@@ -230,7 +230,7 @@ def check(model: PreTrainedModel, session: Session) -> None:
             f"weights cannot be sent to a server of kind {session.server.software!r}; vLLM and SGLang take "
             "them"
         )
-    if not all(type(weight.data) is Tensor for weight in model.parameters()):
+    if not all(type(weight.data) is torch.Tensor for weight in model.parameters()):
         raise ServerError(
             "weights are sent to a rollout server by a process that holds all of them, and these are "
             "sharded; use rollout type `cached`"
