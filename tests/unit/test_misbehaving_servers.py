@@ -425,6 +425,7 @@ def stopping(check: Callable[[], bool]) -> StopRequest:
     return stop
 
 
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize("fault", ["hangs", "is away"])
 def test_a_rollout_that_waits_stops_when_it_is_told_to(
     server: MisbehavingServer, student: PreTrainedModel, fault: str
