@@ -378,6 +378,7 @@ def test_more_connections_than_files_are_fewer(monkeypatch: pytest.MonkeyPatch) 
 # Waiting
 
 
+@pytest.mark.timeout(30)
 def test_an_engine_that_died_behind_an_open_port_is_told_within_seconds(
     server: MisbehavingServer, student: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +389,7 @@ def test_an_engine_that_died_behind_an_open_port_is_told_within_seconds(
         engine(server, patience_s=600.0).sample(student, PROMPTS[:2], [0, 1], **ENDS)
 
 
+@pytest.mark.timeout(30)
 def test_the_last_words_of_a_dead_engine_are_told(
     server: MisbehavingServer, student: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +442,7 @@ def test_a_rollout_that_waits_stops_when_it_is_told_to(
         asked.sample(student, PROMPTS, list(range(6)), **ENDS)
 
 
+@pytest.mark.timeout(30)
 def test_how_many_answers_came_is_told_while_none_comes(
     server: MisbehavingServer,
     student: PreTrainedModel,
