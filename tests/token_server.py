@@ -30,8 +30,10 @@ class TokenServer:
         kind: `vllm` or `sglang`.
         seen: requests by path.
         bodies: completion requests as they came.
+        headers_seen: of all requests.
         failures: so many completion requests are answered with `status` first.
         refuses: completion requests that are answered with `status`.
+        tag: of the weights; None for a server that has no tags.
         stumbles: so many questions after a path are answered with status 500 first.
         hides: keys left out of answers.
         busiest: completion requests under way at once, at most.
@@ -39,27 +41,30 @@ class TokenServer:
 
     def __init__(self, folder: Path | str, kind: str = "vllm") -> None:
         self.folder, self.kind = Path(folder), kind
+        self.handler: type[Handler] = Handler
         self.model: PreTrainedModel = load_model(str(folder))
         self.seen: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
+        self.headers_seen: list[dict[str, str]] = []
         self.failures, self.status, self.headers = 0, 503, {}
         self.refuses: Callable[[dict[str, Any]], bool] = lambda body: False
         self.stumbles: Counter[str] = Counter()
         self.hides: tuple[str, ...] = ()
         self.extra_prompt: list[int] = []
         self.deaf = False
+        self.tag: str | None = "default"
         self.lock, self.under_way, self.busiest = threading.Lock(), 0, 0
         self.pause = threading.Event()
 
     def forget(self) -> None:
         """As if it had been started again: the weights are those of its folder."""
-        self.model = load_model(str(self.folder))
+        self.model, self.tag = load_model(str(self.folder)), self.tag and "default"
 
     def __enter__(self) -> Self:
-        handler = type("Handler", (_Handler,), {"server_state": self})
+        handler = type("Handler", (self.handler,), {"server_state": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,6 +79,10 @@ class TokenServer:
             return {"version": "0.33.0"}
         if path == "/server_info" and self.kind == "sglang":
             return {"version": "0.5.9"}
+        if path == {"vllm": "/weight_info", "sglang": "/model_info"}.get(self.kind) and self.tag:
+            return {"weight_version": self.tag}
+        if path == "/health":
+            return {}
         return None
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
@@ -85,8 +94,12 @@ class TokenServer:
             return {"results": [None]}
         if path == "/reset_prefix_cache" and self.kind == "vllm":
             return {}
+        if path == "/update_weight_version" and self.kind == "vllm" and self.tag:
+            self.tag = body["new_version"]
+            return {"success": True, "new_version": self.tag}
         if path == "/update_weights_from_disk" and self.kind == "sglang":
             self._take(body["model_path"])
+            self.tag = self.tag and body["weight_version"]
             return {"success": True, "message": "Succeeded to update model weights."}
         return None
 
@@ -141,11 +154,12 @@ class TokenServer:
         return self._answer(choice, {"prompt_tokens": len(prompt), "completion_tokens": 1})
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server_state: ClassVar[TokenServer]
 
     def do_GET(self) -> None:
         path, state = self.path.split("?")[0], self.server_state
+        state.headers_seen.append(dict(self.headers))
         if state.stumbles[path] > 0:
             state.stumbles[path] -= 1
             self._send({"error": {"message": "a fault"}}, 500)
@@ -154,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         state = self.server_state
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self._read())
         path = self.path.split("?")[0]
         state.seen[path] += 1
         with state.lock:
@@ -168,6 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
         with state.lock:
             state.under_way -= 1
         self._send(answer, *((state.status, state.headers) if fails else ()))
+
+    def _read(self) -> bytes:
+        return self.rfile.read(int(self.headers["Content-Length"]))
 
     def _send(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(content).encode()

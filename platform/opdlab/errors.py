@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
@@ -50,6 +50,32 @@ class TrackingError(OpdlabError, ConnectionError):
 
 class ServerError(OpdlabError, ConnectionError):
     """A model's server cannot be reached, refuses a request, or does not give what is needed."""
+
+
+class RefusedError(ServerError):
+    """A server gave some requests no answer that can be used; all others were answered and handed over.
+
+    Attributes:
+        rows: why, by the place of the request.
+        count: requests in all.
+        ended: whether the rest was not asked, since none was answered.
+    """
+
+    def __init__(
+        self, rows: Mapping[int, str], count: int, named: str = "", ended: bool = False
+    ) -> None:
+        self.rows, self.count, self.ended = dict(sorted(rows.items())), count, ended
+        first, why = next(iter(self.rows.items()))
+        others = f", and {len(rows) - 1} others likewise" if len(rows) > 1 else ""
+        rest = (
+            "no more were asked"
+            if ended
+            else "all others were answered, and answers that are kept are"
+        )
+        super().__init__(
+            f"{len(rows)} of {count} requests got no answer that can be used: {named or f'row {first}'}: "
+            f"{why}{others}; {rest}"
+        )
 
 
 class StorageError(OpdlabError, OSError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,14 +39,22 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+# By these the server would sample where a request does not say otherwise.
+ODD = {"repetition_penalty": 1.3, "min_p": 0.2, "no_repeat_ngram_size": 2, "min_length": 40}
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[TransformersServer]:
-    with TransformersServer(STUDENT) as server:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TransformersServer]:
+    model = tmp_path_factory.mktemp("served") / "student"
+    shutil.copytree(STUDENT, model)
+    settings = json.loads((model / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps(settings | ODD))
+    with TransformersServer(model) as server:
         yield server
 
 
 def served(server: TransformersServer) -> Measured:
-    engine = OpenAIEngine(url=server.url, served_model=str(STUDENT), max_new_tokens=LENGTH)
+    engine = OpenAIEngine(url=server.url, served_model=str(server.model), max_new_tokens=LENGTH)
     return open_served(engine, "embedded:student", "auto")
 
 
@@ -79,11 +89,11 @@ def test_greedy_answers_of_a_server_are_those_of_the_process(
     assert content(theirs) == content(ours)
     assert theirs.asked.protocol == ours.asked.protocol
     assert theirs.asked.software["server_software"] == "transformers"
-    assert theirs.asked.software["server_model"] == str(STUDENT)
+    assert theirs.asked.software["server_model"] == str(server.model)
 
 
 def test_rollouts_from_a_server_without_token_ids_are_refused(server: TransformersServer) -> None:
-    engine = OpenAIEngine(url=server.url, served_model=str(STUDENT))
+    engine = OpenAIEngine(url=server.url, served_model=str(server.model))
     model = models.load_model(str(STUDENT))
     with pytest.raises(ServerError, match=r"returns no token ids.*opdlab eval --server"):
         engine.sample(model, [[1, 5]], [0], eos_ids=(2,), pad_id=0)
@@ -96,7 +106,7 @@ def test_a_server_and_a_client_that_are_killed_lose_and_repeat_nothing(
     changes = {f"evaluation__{key}": value for key, value in SETTINGS.items()}
     file = laboratory.write(rollout__max_new_tokens=LENGTH, **changes)
     address = planted(server.url)
-    command = ("eval", file, "--model", "embedded:student", "--server", address)
+    command = ("eval", file, "--model", server.model, "--server", address)
 
     client = laboratory.start(*command)
     wait_for_samples(laboratory, client)

@@ -14,11 +14,17 @@ DECAY = "platform/opdlab/diagnosis/decay.py"
 OBSERVE = "platform/opdlab/diagnosis/observe.py"
 WEIGHTS = "platform/opdlab/training/weights.py"
 ALARMS = "platform/opdlab/training/hacking.py"
+MISBEHAVING = "tests/unit/test_misbehaving_servers.py"
 LEDGER = "evaluators/opdlab_evaluators/embedded/ledger.py"
 
 
 def _contract(word: str) -> tuple[str, ...]:
     return ORACLE, "-k", f"declares and {word}"
+
+
+def _served(name: str, file: str, before: str, after: str, tests: str) -> Mutant:
+    file = f"platform/opdlab/serving/{file}".replace("serving/../", "")
+    return Mutant(f"server: {name}", file, before, after, (MISBEHAVING, "-k", tests))
 
 
 MUTANTS = (
@@ -345,5 +351,111 @@ MUTANTS = (
         "if piece[:1] != number:",
         "if not number:",
         ("tests/unit/test_families.py", "-k", "skips_rounds"),
+    ),
+    # Servers.
+    _served(
+        "an answer that a server cut counts as cut by the evaluation",
+        "replies.py",
+        'if reason == "length" and count < draw.max_new_tokens',
+        'if reason == "length" and count < 0',
+        "cannot_be_used",
+    ),
+    _served(
+        "the first refused request ends all",
+        "client.py",
+        "                    refused[place] = str(error)\n",
+        "                    raise\n",
+        "longer_than_the_context",
+    ),
+    _served(
+        "an aborted answer is refused",
+        "replies.py",
+        '(finish_reason: abort)", again=True)',
+        '(finish_reason: abort)", again=False)',
+        "aborted",
+    ),
+    _served(
+        "a login of ~/.netrc goes along",
+        "transport.py",
+        "            session.trust_env = False\n",
+        "",
+        "proxy or no_key",
+    ),
+    _served(
+        "a key keeps its end of line",
+        "transport.py",
+        'os.environ.get(self.access.key_variable, "").strip()',
+        'os.environ.get(self.access.key_variable, "")',
+        "no_key",
+    ),
+    _served(
+        "the mean over a whole round tells whose weights it had",
+        "likeness.py",
+        "return self.worst <= limit",
+        "return self.gap <= limit",
+        "looked_at_by_themselves",
+    ),
+    _served(
+        "certain tokens count as well",
+        "likeness.py",
+        "~(torch.minimum(theirs, ours) >= -UNCERTAIN)",
+        "~(torch.minimum(theirs, ours) >= 1)",
+        "from_one_that_rounds",
+    ),
+    _served(
+        "NaN is alike",
+        "likeness.py",
+        "return self.worst <= limit and math.isfinite(self.gap)",
+        "return not self.worst > limit",
+        "numbers_that_are_none",
+    ),
+    _served(
+        "the weights of another training are taken for one's own",
+        "weights.py",
+        "if tag != self.tag and tag.startswith(TAGGED):",
+        "if False:",
+        "another_training_replaced",
+    ),
+    _served(
+        "no tag is asked",
+        "weights.py",
+        "        tag = read_tag(session)\n        if tag is None:",
+        "        tag = self.tag\n        if tag is None:",
+        "lost_the_weights or another_training_replaced",
+    ),
+    _served(
+        "nobody takes a server",
+        "weights.py",
+        "        take(session, Path(folder))\n",
+        "",
+        "taken_by_one",
+    ),
+    _served(
+        "a signal waits for the server",
+        "client.py",
+        "            check_stop()\n            try:",
+        "            try:",
+        "told_to and hangs",
+    ),
+    _served(
+        "a dead engine is slow",
+        "health.py",
+        "if refused.status == 503:",
+        "if refused.status == 599:",
+        "engine_that_died",
+    ),
+    _served(
+        "a slow engine is dead",
+        "health.py",
+        "            self._dead = None\n        except Refused",
+        "            self._dead = self._dead or monotonic()\n        except Refused",
+        "slow_server",
+    ),
+    _served(
+        "a file's server answers for every model",
+        "../evaluation/measuring.py",
+        "    engine = engine.in_process()\n",
+        "",
+        "measured_without_a_server",
     ),
 )

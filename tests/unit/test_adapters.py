@@ -25,7 +25,7 @@ from opdlab.modelling.merging import merge
 from opdlab.planning.footprint import Shape, activations, kept_for_backward, trained
 from opdlab.planning.phases import memory
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.serving.weights import written
+from opdlab.serving.copies import written
 from opdlab.training.checkpoint import read_checkpoint
 from opdlab.training.pair import load_module, load_pair
 

@@ -14,7 +14,8 @@ import pytest
 from opdlab import credentials
 from opdlab.configuration import loader
 from opdlab.errors import ConfigError, ServerError
-from opdlab.serving.client import Access, Client
+from opdlab.serving.access import Access
+from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine
 
 PLANTED = "s3cret-planted"

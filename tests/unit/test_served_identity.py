@@ -20,8 +20,8 @@ from opdlab.evaluation.store import ask
 from opdlab.identity import MEASUREMENTS
 from opdlab.modelling import models
 from opdlab.serving.client import Client
-from opdlab.serving.dialect import identify
 from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.identify import identify
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
 
@@ -228,8 +228,11 @@ def test_whoever_stops_an_evaluation_keeps_what_came(server: TokenServer, tmp_pa
     server.refuses = lambda body: body["max_tokens"] == 4 and len(server.bodies) >= first + 3
     came: list[int] = []
 
+    before = server.seen["/v1/completions"]
+
     def stop() -> None:
-        if len(server.bodies) >= first + 3:
+        # The fourth is asked when the third was answered.
+        if server.seen["/v1/completions"] >= before + 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -26,11 +27,13 @@ from opdlab.records import Rollout
 from opdlab.sampling.draws import concatenate
 from opdlab.sampling.rescoring import scored
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.serving import fingerprint as module, weights
-from opdlab.serving.client import Access, Client
-from opdlab.serving.dialect import Draw, Identity, completion_body, identify, prompt_text
+from opdlab.serving import copies, fingerprint as module
+from opdlab.serving.access import Access
+from opdlab.serving.client import Client
+from opdlab.serving.dialect import Draw, completion_body, prompt_text
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.serving.fingerprint import fingerprint
+from opdlab.serving.identify import Identity, identify
 
 PROMPTS = [[1, 5, 9, 12], [1, 7], [1, 20, 21, 22, 23, 24]]
 SEEDS = [3, 4, 5]
@@ -166,9 +169,9 @@ def test_weights_are_sent_when_they_changed_and_only_then(
             for name, weight in student.state_dict().items():
                 assert torch.equal(served[name], weight)
             assert_same(found, sample(CachedEngine(max_new_tokens=TOKENS), student))
-    (copy,) = (tmp_path / "weights").iterdir()
+    (copy,) = (tmp_path / "weights").glob("weights-*")
     before = {path.name: path.stat().st_ino for path in copy.iterdir()}
-    assert weights.written(student, copy.parent, fingerprint(student)) == str(copy)
+    assert copies.written(student, copy.parent, fingerprint(student)) == str(copy)
     assert {path.name: path.stat().st_ino for path in copy.iterdir()} == before
 
 
@@ -269,8 +272,10 @@ def test_a_key_goes_along_where_there_is_one(
 ) -> None:
     monkeypatch.setenv("MY_KEY", "secret")
     client = Client(Access(vllm.url, "MY_KEY", 1, 1.0, 1.0))
-    assert client._session().headers["Authorization"] == "Bearer secret"
-    assert "Authorization" not in Client(access(vllm.url))._session().headers
+    client.ask("/version")
+    assert vllm.headers_seen[-1]["Authorization"] == "Bearer secret"
+    Client(access(vllm.url)).ask("/version")
+    assert "Authorization" not in vllm.headers_seen[-1]
 
 
 def test_a_server_says_what_it_is(server: TokenServer, folder: Path) -> None:
@@ -299,14 +304,20 @@ def test_every_sampling_setting_is_said_because_servers_have_defaults_of_their_o
     draw = Draw(0.6, 0.95, 100, (2, 7), 0)
     by_kind = {
         kind: completion_body(Identity(kind, "", "m", ""), draw, [1, 5], "text", 11)
-        for kind in ("vllm", "sglang", "transformers", "unknown")
+        for kind in ("vllm", "sglang", "transformers", "llama.cpp", "unknown")
     }
     common = {"model": "m", "max_tokens": 100, "temperature": 0.6, "top_p": 0.95, "seed": 11}
-    assert by_kind["unknown"] == {**common, "prompt": "text"}
+    none = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+    assert by_kind["unknown"] == {**common, **none, "prompt": "text"}
     tokens = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": [2, 7]}
-    assert by_kind["vllm"] == {**common, **tokens, "prompt": [1, 5], "return_token_ids": True}
-    assert by_kind["sglang"] == {**by_kind["vllm"], "no_stop_trim": True}
-    assert '"top_k": 0' in by_kind["transformers"]["generation_config"]
+    tokens |= {"min_tokens": 0, "stop": [], "ignore_eos": False, "skip_special_tokens": True}
+    asked = {**common, **none, **tokens, "prompt": [1, 5], "return_token_ids": True}
+    assert by_kind["vllm"] == asked
+    assert by_kind["sglang"] == {**asked, "no_stop_trim": True}
+    assert by_kind["llama.cpp"].items() >= {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0}.items()
+    told = json.loads(by_kind["transformers"]["generation_config"])
+    assert told.items() >= {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}.items()
+    assert told.items() >= {"no_repeat_ngram_size": 0, "typical_p": 1.0, "min_length": 0}.items()
     greedy = completion_body(
         Identity("transformers", "", "m", ""), Draw(0, 1, 9, (2,), 0), [1], "t", 1
     )
@@ -432,7 +443,7 @@ def test_copies_of_killed_processes_are_removed(tmp_path: Path, student: PreTrai
     kept = {f"weights-{host}-{os.getppid()}-abc", "mine", f"weights-{host}-999999999-7-abc"}
     for name in gone | kept:
         (tmp_path / name).mkdir()
-    weights.written(student, tmp_path, "now")
+    copies.written(student, tmp_path, "now")
     left = {path.name for path in tmp_path.iterdir()}
     assert not gone & left
     assert kept < left
@@ -443,20 +454,20 @@ def test_a_copy_in_use_stays_whatever_the_id_of_its_process(
     tmp_path: Path, student: PreTrainedModel
 ) -> None:
     """Containers may share a host's name and not its ids of processes, and an id comes again."""
-    copy = Path(weights.written(student, tmp_path, "now"))
+    copy = Path(copies.written(student, tmp_path, "now"))
     elsewhere = re.sub(r"-\d+-(\w+)$", r"-999999999-\1", copy.name)
     copy.rename(tmp_path / elsewhere)
     left = tmp_path / f"weights-{socket.gethostname()}-{os.getppid()}-abc"
     left.mkdir()
-    (left / weights.LOCK).touch()
-    weights._clear(tmp_path)
+    (left / copies.LOCK).touch()
+    copies._clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [elsewhere]
 
 
 def test_a_copy_of_weights_stays_until_the_next_one_is_whole(
     tmp_path: Path, student: PreTrainedModel
 ) -> None:
-    first = Path(weights.written(student, tmp_path, "first"))
+    first = Path(copies.written(student, tmp_path, "first"))
     save: Any = student.save_pretrained
 
     def looks(folder: Path) -> None:
@@ -469,11 +480,11 @@ def test_a_copy_of_weights_stays_until_the_next_one_is_whole(
 
     student.save_pretrained = fails  # type: ignore[method-assign]
     with pytest.raises(OSError, match="no space"):
-        weights.written(student, tmp_path, "second")
+        copies.written(student, tmp_path, "second")
     assert list(tmp_path.iterdir()) == [first]
-    assert weights.written(student, tmp_path, "first") == str(first)
+    assert copies.written(student, tmp_path, "first") == str(first)
     student.save_pretrained = looks  # type: ignore[method-assign]
-    second = Path(weights.written(student, tmp_path, "second"))
+    second = Path(copies.written(student, tmp_path, "second"))
     assert list(tmp_path.iterdir()) == [second]
     assert second != first
 
@@ -541,4 +552,4 @@ def test_processes_that_train_together_sample_on_one_server_that_the_first_keeps
     start = torch.multiprocessing.start_processes
     start(one_of_two, args=(vllm.url, tmp_path), nprocs=2, start_method="spawn")
     assert vllm.seen["/collective_rpc"] == 1
-    assert not list((tmp_path / "weights").iterdir())
+    assert not list((tmp_path / "weights").glob("weights-*"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from small_models import random_rollout
 from token_server import TokenServer
 
 from opdlab.configuration.config import Experiment, Training
+from opdlab.console import Stopped, StopRequest
 from opdlab.errors import NonFiniteError, PluginError
 from opdlab.evaluation.measured import Subject
 from opdlab.modelling import models
@@ -29,9 +32,11 @@ from opdlab.prompts.drawn import open_prompts
 from opdlab.records import Rollout
 from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import part
+from opdlab.training.fit import fit as run_steps
 from opdlab.training.measures import by_position, repetition_rate
 from opdlab.training.module import Distillation, learning_rate_factor
 from opdlab.training.objective import check_finite
+from opdlab.training.pace import Pace
 from opdlab.training.reached import ReachedWeights
 from opdlab.training.watch import keep_copy, rounded
 from opdlab.training.whole_step import joined_rollouts
@@ -448,11 +453,83 @@ def test_training_on_rollouts_of_a_server_is_training_on_ones_own(folders, tmp_p
         engine = {"type": "openai", "url": server.url, "weights_folder": str(tmp_path)}
         through = fit(build(folders, lgr, engine=engine, steps=steps, learning_rate=0.01))
         assert server.seen["/collective_rpc"] == steps  # the weights of every step, and none twice
+    for row in through:
+        shown = {name: row.pop(name) for name in list(row) if name.startswith("server_")}
+        assert shown.keys() == {"server_gap", "server_kl", "server_gap_high"}
+        assert max(map(abs, shown.values())) < 1e-4
+        assert row.pop("seconds/weights") > 0
     own = fit(build(folders, lgr, steps=steps, learning_rate=0.01))
     assert len(own) == len(through) == steps
     for one, other in zip(comparable(through), comparable(own), strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
     assert own[0]["reverse_kl"] != pytest.approx(own[-1]["reverse_kl"], rel=0.01)
+
+
+class Noting(Pace):
+    """Notes the figures of each step, and is told to stop when a server has hung."""
+
+    def __init__(self, folder: Path, stop: StopRequest) -> None:
+        super().__init__(folder, stop)
+        self.rows: list[dict[str, float]] = []
+
+    def record(self, module: Distillation, metrics: dict[str, float]) -> None:
+        kept = (
+            one
+            for one in metrics.items()
+            if not one[0].startswith(("seconds/", "server_", "tokens_per"))
+        )
+        self.rows.append(dict(kept))
+
+
+# Lightning cannot know that prompts are drawn by their number.
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
+def test_a_training_that_is_stopped_while_its_server_hangs_goes_on_from_the_step_before(
+    folders, tmp_path: Path
+) -> None:
+    steps = 4
+
+    def trained(folder: Path, hangs_after: int | None) -> list[dict[str, float]]:
+        module = build(folders, OPD, engine=engine, steps=steps, learning_rate=0.01)
+        with StopRequest() as stop:
+            pace = Noting(folder, stop)
+            server.hangs_after = hangs_after
+            stop.check = lambda *_: server.hung.is_set() and stop_now()  # type: ignore[method-assign]
+            try:
+                run_steps(module, module.config.training, pace)
+            except Stopped:
+                assert hangs_after is not None
+        return pace.rows
+
+    def stop_now() -> None:
+        raise Stopped(signal.SIGTERM)
+
+    with Hanging(folders[0]) as server:
+        engine = {"type": "openai", "url": server.url, "weights_folder": str(tmp_path / "weights")}
+        whole = trained(tmp_path / "whole", None)
+        begun = trained(tmp_path / "stopped", 2 * 6)
+        assert len(begun) == 2
+        server.released.set()
+        server.hung.clear()
+        rest = trained(tmp_path / "stopped", None)
+    for one, other in zip([*begun, *rest], whole, strict=True):
+        assert {k: (v, other[k]) for k, v in one.items() if v != other[k]} == {}
+
+
+class Hanging(TokenServer):
+    """Answers no completion after so many."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.hangs_after: int | None = None
+        self.hung, self.released = threading.Event(), threading.Event()
+
+    def complete(self, body: dict[str, Any]) -> Any:
+        if self.hangs_after is not None and "prompt_logprobs" not in body:
+            self.hangs_after -= 1
+            if self.hangs_after < 0:
+                self.hung.set()
+                self.released.wait()
+        return super().complete(body)
 
 
 def with_dropout(source: Path, folder: Path) -> Path:

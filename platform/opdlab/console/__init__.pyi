@@ -1,6 +1,7 @@
 from .interrupt import (
     Stopped as Stopped,
     StopRequest as StopRequest,
+    check_stop as check_stop,
     die_with as die_with,
     dies_with_parent as dies_with_parent,
 )

@@ -24,6 +24,15 @@ class Stopped(OpdlabError):
         self.exit_code = 128 + signum
 
 
+_LISTENING: list[StopRequest] = []
+
+
+def check_stop() -> None:
+    """Raise `Stopped` if a signal has come: for what waits deep within, where no `check` is handed down."""
+    for one in _LISTENING:
+        one.check()
+
+
 @final
 class StopRequest:
     """Catches the first SIGINT or SIGTERM for `check`; a second one ends the process at once."""
@@ -37,6 +46,7 @@ class StopRequest:
     def __enter__(self) -> Self:
         self.before = {signum: signal.getsignal(signum) for signum in self.SIGNALS}
         self.listen()
+        _LISTENING.append(self)
         return self
 
     def listen(self) -> None:
@@ -55,6 +65,7 @@ class StopRequest:
             raise Stopped(self.signum)
 
     def __exit__(self, *_: object) -> None:
+        _LISTENING.remove(self)
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
 

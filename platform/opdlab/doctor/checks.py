@@ -74,6 +74,7 @@ def of_a_cast(runs: Runs, cast: Cast, written: int) -> Iterator[Line]:
         yield failed("the student answers prompts", str(error), "see the message")
         yield skipped(WITH_ANSWERS, "they need answers to prompts")
         return
+    yield from doctor_models.rollout_server(probe)
     yield doctor_models.answers_fit([run for _, run in runs], probe.prompts, cast)
     yield from look_at(probe, cast, runs)
     for name, run in runs:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from opdlab.configuration import Experiment
 from opdlab.doctor.lines import Line, failed, judged, passed, skipped
 from opdlab.doctor.probe import CANDIDATES, SEARCHED, TOKENS, Cast, Probe
-from opdlab.errors import ModelError, OpdlabError
+from opdlab.errors import ModelError, OpdlabError, ServerError
 from opdlab.evaluation import sampling_engine
 from opdlab.modelling import Wording, expectation, log_distribution, models
 from opdlab.plugins import posed
@@ -31,6 +31,7 @@ from opdlab.prompts import (
 )
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring import Teacher, naive_scores, states_before_tokens
+from opdlab.serving import OpenAIEngine
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.training import token_weights
 
@@ -131,6 +132,22 @@ def unread(
             texts = [problem.prompt for problem in posed.problems(one)[:LOOKED_AT]]
             found[one.benchmark] = unknown(tokenizer, texts)
     return [f"{name}: {share}" for name, share in found.items() if share.bad_tokens]
+
+
+def rollout_server(probe: Probe) -> Iterator[Line]:
+    """Whether the server that rollouts are to come from is there, and good for them; it is sent nothing."""
+    engine, what = probe.config.rollout, "the rollout server answers"
+    if not isinstance(engine, OpenAIEngine):
+        return
+    ends = probe.rollout.eos_ids, probe.rollout.pad_id, probe.vocabulary
+    names = "eos_ids", "pad_id", "vocabulary"
+    prompt = probe.problems[0].tokens
+    try:
+        found = engine.look(probe.student, prompt, **dict(zip(names, ends, strict=True)))  # pyright: ignore
+    except ServerError as error:
+        yield failed(what, str(error), "start the server, or correct rollout.url")
+        return
+    yield passed(what, found)
 
 
 def sampling(*runs: Experiment) -> Line:

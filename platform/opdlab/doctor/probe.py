@@ -164,9 +164,13 @@ def draw(
     candidates: int,
     vocabulary: int,
 ) -> Rollout:
-    """Short answers to prompts, by the experiment's engine."""
+    """Short answers to prompts, by the experiment's engine; in this process where that is a server.
+
+    A server may be training another student now, whose weights must stay.
+    """
+    engine = config.rollout.in_process()
     return returned.sample(
-        replace(config.rollout, max_new_tokens=min(TOKENS, config.rollout.max_new_tokens)),
+        replace(engine, max_new_tokens=min(TOKENS, config.rollout.max_new_tokens)),
         student,
         [prompt.tokens for prompt in asked],
         list(seeds),

@@ -15,16 +15,7 @@ from opdlab import identity
 from opdlab.errors import DataError
 from opdlab.identity import digest
 from opdlab.prompts import encode, rendered
-from opdlab.serving import (
-    TOKEN_SERVERS,
-    Client,
-    Draw,
-    Identity,
-    Reply,
-    completion_body,
-    prompt_text,
-    read_reply,
-)
+from opdlab.serving import Ask, Draw, Reply, Session, prompt_text
 
 PROMPTS = ("The capital of France is", "12+7=", "def area(r):\n    return", "Once upon a time")
 TOKENS = 24
@@ -91,11 +82,7 @@ class Prints:
 
 
 def take(
-    client: Client,
-    server: Identity,
-    tokenizer: PreTrainedTokenizerBase,
-    ends: Sequence[int],
-    alone: bool = False,
+    session: Session, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int], alone: bool = False
 ) -> Prints:
     """Ask a server for its fingerprint: every prompt alone, then all beside each other.
 
@@ -106,27 +93,26 @@ def take(
         ServerError: it refuses, or does not answer.
     """
     draw = Draw(0.0, 1.0, TOKENS, tuple(ends), ends[0])
-    asked = [encode(tokenizer, text, "none") for text in PROMPTS]
-    bodies = []
-    for text, ids in zip(PROMPTS, asked, strict=True):
-        shown = rendered(tokenizer, text, "none")
-        if server.software not in TOKEN_SERVERS:
+    asks = []
+    for text in PROMPTS:
+        ids, shown = encode(tokenizer, text, "none"), rendered(tokenizer, text, "none")
+        if not session.takes_tokens:
             shown = prompt_text(tokenizer, ids, shown)
-        bodies.append(completion_body(server, draw, ids, shown, 0, log_probs=True))
-    url = client.access.api("/completions")
+        asks.append(Ask(ids, 0, shown))
 
-    def read(answers: Iterable[Any]) -> Prints:
-        pairs = zip(answers, asked, strict=True)
-        return _prints([read_reply(answer, ids, draw, tokenizer) for answer, ids in pairs])
+    def answers(some: Sequence[Ask], at_once: int | None = None) -> list[Reply]:
+        found: dict[int, Reply] = {}
+        session.complete(
+            draw, some, found.__setitem__, tokenizer=tokenizer, log_probs=True, at_once=at_once
+        )
+        return [found[place] for place in range(len(some))]
 
-    found = read(client.post(url, body) for body in bodies)
+    found = _prints(answers(asks, at_once=1))
     if alone or not found.log_probs:
         return found
-    beside: dict[int, Any] = {}
-    client.post_all(url, bodies * REPEATS, beside.__setitem__)
-    ordered = [beside[place] for place in sorted(beside)]
-    rows = [ordered[first : first + len(asked)] for first in range(0, len(ordered), len(asked))]
-    return replace(found, rounding=max(found.gap(read(row)) for row in rows))
+    beside = answers(asks * REPEATS)
+    rows = [beside[first : first + len(asks)] for first in range(0, len(beside), len(asks))]
+    return replace(found, rounding=max(found.gap(_prints(row)) for row in rows))
 
 
 def _prints(replies: Sequence[Reply]) -> Prints:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from opdlab import plugins, secret_options
-from opdlab.errors import ConfigError, ModelError, PluginError
+from opdlab.errors import ConfigError, ModelError, PluginError, RefusedError
 from opdlab.evaluation import store
 from opdlab.evaluation.weighing import log_probs, weighed
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
@@ -119,6 +120,10 @@ class Measured(ABC):
                 row, where this process holds them.
             on_tick: called now and then while nothing comes; it may raise to stop, like `on_answer`.
         """
+
+    def sampled_with(self) -> dict[str, Any]:
+        """What else is known of the sampling; scores with other values do not compare."""
+        return {}
 
     def notice(self) -> str:
         """What is being waited for, in words; empty where nothing is."""
@@ -302,7 +307,7 @@ def asked_of(
         seed=settings.seed,
         samples=settings.samples,
         grader=benchmark.grader_version,
-        engine=engine_of(engine),
+        engine=engine_of(engine) | subject.sampled_with(),
         software={name: metadata.version(name) for name in ("opdlab", "torch", "transformers")}
         | subject.software(),
     )
@@ -337,6 +342,17 @@ def sample_seed(seed: int, problem: Problem, index: int) -> int:
 def all_answers(benchmark: Evaluator, settings: Evaluation) -> list[tuple[Problem, int]]:
     """Every answer of an evaluation: its problem, and which of the problem's answers it is."""
     return [(p, i) for p in benchmark.problems() for i in range(settings.samples)]
+
+
+@contextmanager
+def _naming_the_problem(missing: Sequence[tuple[Problem, int]]) -> Iterator[None]:
+    """Say of requests that a server refused which problem the first of them asks."""
+    try:
+        yield
+    except RefusedError as error:
+        problem, index = missing[next(iter(error.rows))]
+        named = f"problem {problem.id} of {problem.benchmark} (sample {index})"
+        raise RefusedError(error.rows, error.count, named, error.ended) from error
 
 
 def draw_missing(
@@ -398,15 +414,16 @@ def draw_missing(
             on_finished(0)
 
     try:
-        subject.answer(
-            sampling_engine(subject.engine, settings),
-            [(encoded[problem.id], shown[problem.id]) for problem, _ in missing],
-            seeds,
-            settings.batch_rows,
-            settings.batch_tokens,
-            arrived,
-            waiting,
-        )
+        with _naming_the_problem(missing):
+            subject.answer(
+                sampling_engine(subject.engine, settings),
+                [(encoded[problem.id], shown[problem.id]) for problem, _ in missing],
+                seeds,
+                settings.batch_rows,
+                settings.batch_tokens,
+                arrived,
+                waiting,
+            )
     finally:
         # Whatever ended the sampling, what came is kept.
         arrivals.store()

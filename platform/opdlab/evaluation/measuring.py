@@ -127,9 +127,10 @@ def open_subject(
     if server is not None:
         known = engine if isinstance(engine, OpenAIEngine) else OpenAIEngine(url=server)
         engine = same_way(config.rollout, replace(known, url=server))
-    if isinstance(engine, OpenAIEngine):
         served = open_served(engine, path, config.prompts.wording, Path(config.output))
         return served, served.label()
+    # The file's rollouts may be served: what serves a student says nothing of this model.
+    engine = engine.in_process()
     source = config.student
     device = models.device(config.training.accelerator)
     loaded = models.load_model(path, dtype=source.dtype, device=device)

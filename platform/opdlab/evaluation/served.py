@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from opdlab.errors import ModelError, ServerError
+from opdlab.errors import ModelError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, take
 from opdlab.evaluation.measured import Answer, Measured, OnAnswer, OnTick
@@ -19,16 +19,16 @@ from opdlab.identity import ModelId
 from opdlab.modelling import Wording, as_wording, models
 from opdlab.sampling import RolloutEngine
 from opdlab.serving import (
+    KNOWN,
     ROUNDS,
-    TOKEN_SERVERS,
+    Ask,
     Client,
     Draw,
     Identity,
     OpenAIEngine,
-    completion_body,
-    identify,
+    Reply,
+    Session,
     prompt_text,
-    read_reply,
 )
 
 STOPPED_S = 10.0
@@ -40,16 +40,28 @@ class Served(Measured):
     """A model on a server that speaks OpenAI's API.
 
     Attributes:
-        server, prints: what it says it is, and the fingerprint that it is known by.
+        session: who answers, asked by the one way there is.
+        prints: the fingerprint that it is known by.
         seen: the fingerprint that was taken now.
         trained_by: id of the execution that made the model whose tokenizer this is; empty for none here.
+        vocabulary: entries of the model, as far as its folder tells.
     """
 
-    client: Client
-    server: Identity
+    session: Session
     prints: Prints
     seen: Prints
     trained_by: str = ""
+    vocabulary: int | None = None
+
+    @property
+    def server(self) -> Identity:
+        """What the server says it is."""
+        return self.session.server
+
+    @property
+    def client(self) -> Client:
+        """What speaks to it."""
+        return self.session.client
 
     def identity(self) -> ModelId:
         return ModelId(
@@ -67,6 +79,12 @@ class Served(Measured):
             self.server.record() | {PRINTS: self.prints.plain()}
         )
 
+    def sampled_with(self) -> dict[str, Any]:
+        if self.server.software in KNOWN:
+            return {}
+        # It fills in what is not sent, and nobody can send what is not known.
+        return {"server_defaults": "not known"}
+
     def answer(
         self,
         engine: RolloutEngine,
@@ -78,18 +96,18 @@ class Served(Measured):
         on_tick: OnTick,
     ) -> None:
         draw = Draw(
-            engine.temperature, engine.top_p, engine.max_new_tokens, self.eos_ids, self.pad_id
+            engine.temperature,
+            engine.top_p,
+            engine.max_new_tokens,
+            self.eos_ids,
+            self.pad_id,
+            self.vocabulary,
         )
         texts = self._texts(prompts)
-        bodies = [
-            completion_body(self.server, draw, ids, texts[shown], seed)
-            for (ids, shown), seed in zip(prompts, seeds, strict=True)
+        asks = [
+            Ask(ids, seed, texts[shown]) for (ids, shown), seed in zip(prompts, seeds, strict=True)
         ]
         held = Held(self.prove, on_answer)
-
-        def came(row: int, answer: Any) -> None:
-            reply = read_reply(answer, prompts[row][0], draw, self.tokenizer)
-            held.add(row, Answer(reply.text, reply.tokens, reply.stop))
 
         def tick() -> None:
             held.look()
@@ -97,27 +115,36 @@ class Served(Measured):
 
         # What others return depends on what else is under way, so they are looked at in between.
         at_once = self._at_once(rows)
-        busy = self.server.software in TOKEN_SERVERS
-        held.waits = not busy
-        size = len(bodies) if busy else ROUNDS * at_once
-        url = self.client.access.api("/completions")
-        for first in range(0, len(bodies), size):
-            part = bodies[first : first + size]
+        held.waits = not self.session.takes_tokens
+        size = len(asks) if self.session.takes_tokens else ROUNDS * at_once
+        refused: dict[int, str] = {}
+        for first in range(0, len(asks), size):
+
+            def came(place: int, reply: Reply, first: int = first) -> None:
+                held.add(first + place, Answer(reply.text, reply.tokens, reply.stop))
+
+            part = asks[first : first + size]
             try:
-                self.client.post_all(url, part, partial(_later, came, first), tick, at_once)
-            except ServerError:
-                raise
+                self.session.complete(
+                    draw, part, came, tokenizer=self.tokenizer, at_once=at_once, on_tick=tick
+                )
+            except RefusedError as error:
+                refused |= {first + place: why for place, why in error.rows.items()}
+                if error.ended:
+                    raise RefusedError(refused, len(asks), ended=True) from error
             except BaseException:
-                # Whoever stops it keeps what came, and waits for no server that is away.
+                # Whoever stops it waits for no server that is away; nor is one given up twice.
                 held.prove = self._hasty().prove
                 with suppress(ServerError):
                     held.hand_on()
                 raise
             held.hand_on()
+        if refused:
+            raise RefusedError(refused, len(asks))
 
     def _hasty(self) -> Served:
         access = replace(self.client.access, patience_s=0.0, timeout_s=STOPPED_S)
-        return replace(self, client=Client(access))
+        return replace(self, session=Session(Client(access), self.server))
 
     def prove(self) -> None:
         """See that the server still has the weights that it began with.
@@ -125,7 +152,7 @@ class Served(Measured):
         Raises:
             ServerError: it has others, or does not answer.
         """
-        asked = self.client, self.server, self.tokenizer, self.eos_ids
+        asked = self.session, self.tokenizer, self.eos_ids
         if self.seen.like(take(*asked, alone=True)) or self.seen.like(take(*asked)):
             return
         raise ServerError(
@@ -136,16 +163,12 @@ class Served(Measured):
 
     def _texts(self, prompts: Sequence[tuple[Sequence[int], str]]) -> dict[str, str]:
         """What is sent for each prompt to a server that takes text only."""
-        if self.server.software in TOKEN_SERVERS:
+        if self.session.takes_tokens:
             return {shown: shown for _, shown in prompts}
         return {shown: prompt_text(self.tokenizer, ids, shown) for ids, shown in prompts}
 
     def _at_once(self, rows: int) -> int:
-        # It works on one request at a time, and its seed is the whole process's: a request that arrives
-        # while another is sampled would change what that one draws.
-        if self.server.software == "transformers":
-            return 1
-        return min(rows, self.client.access.concurrency)
+        return 1 if self.session.alone else min(rows, self.client.access.concurrency)
 
     def notice(self) -> str:
         return self.client.notice
@@ -154,10 +177,6 @@ class Served(Measured):
         """Name of what is measured: the model, and the beginning of a hash of who answers."""
         name = self.server.model.rstrip("/").split("/")[-1]
         return f"{name}-{self.server.software}-{self.identity().key[:8]}"
-
-
-def _later(came: Callable[[int, Any], None], first: int, place: int, answer: Any) -> None:
-    came(first + place, answer)
 
 
 def open_served(
@@ -173,35 +192,52 @@ def open_served(
         ServerError: nobody answers, or the model is not served.
         ModelError: there is no tokenizer, or it names no EOS.
     """
-    tokenizer = models.load_tokenizer(tokenizer_path)
-    place = models.locate(tokenizer_path, None)["pretrained_model_name_or_path"]
-    client = Client(engine.access)
+    tokenizer = models.load_tokenizer(tokenizer_path, alone=True)
+    place = str(Path(tokenizer_path).expanduser())
+    if not models.holds_tokenizer_alone(Path(place)):
+        place = str(models.locate(tokenizer_path, None)["pretrained_model_name_or_path"])
     ends = _ends(place, tokenizer)
     pad = tokenizer.pad_token_id
-    server = identify(client, engine.served_model, str(place))
-    seen = take(client, server, tokenizer, ends)
+    session = Session.open(engine.access, engine.served_model, place)
+    seen = take(session, tokenizer, ends)
     return Served(
         tokenizer=tokenizer,
         engine=engine,
         eos_ids=ends,
         pad_id=ends[0] if pad is None else int(pad),  # pyright: ignore[reportArgumentType]
         template=template,
-        client=client,
-        server=server,
-        prints=as_known(seen, asdict(server), output),
+        session=session,
+        prints=as_known(seen, asdict(session.server), output),
         seen=seen,
-        trained_by=models.trained_by(str(place)),
+        trained_by=models.trained_by(place),
+        vocabulary=_vocabulary(place, tokenizer),
     )
 
 
 def _ends(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokenizer's EOS and those of the model's generation settings, ascending."""
-    try:
-        found = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id
-    except OSError:
-        found = None
+    """The tokenizer's EOS and those of the model's generation settings, ascending; without these those of
+    its configuration, as `transformers` has it."""
+    found = None
+    for kind in (GenerationConfig, AutoConfig):
+        try:
+            found = kind.from_pretrained(path, local_files_only=True).eos_token_id
+            break
+        except (OSError, ValueError, AttributeError):
+            continue
     listed = found if isinstance(found, list) else [found]
     ids = {end for end in [*listed, tokenizer.eos_token_id] if isinstance(end, int)}
     if not ids:
-        raise ModelError(f"{path}: neither the tokenizer nor generation_config.json names an EOS")
+        raise ModelError(
+            f"{path}: neither the tokenizer nor generation_config.json or config.json names an EOS"
+        )
     return tuple(sorted(ids))
+
+
+def _vocabulary(path: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Entries of the model: it may have more than its tokenizer names."""
+    try:
+        told = json.loads((Path(path) / "config.json").read_text())
+        size = told.get("vocab_size") or told.get("text_config", {}).get("vocab_size") or 0
+    except (OSError, ValueError, AttributeError):
+        size = 0
+    return max(int(size), len(tokenizer))

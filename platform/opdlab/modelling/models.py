@@ -147,16 +147,33 @@ def _with_adapters(folder: Path, dtype: str, device: torch.device | str) -> PreT
     return model.to(device)  # pyright: ignore[reportArgumentType]
 
 
-def load_tokenizer(path: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    path: str, revision: str | None = None, alone: bool = False
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer that stands beside a model; same arguments and errors as `load_model`.
 
     Adapters without one have their model's.
+
+    Args:
+        alone: a folder may hold a tokenizer and no model.
     """
+    if alone and holds_tokenizer_alone(Path(path).expanduser()):
+        with _told(path, "no tokenizer can be loaded"):
+            return AutoTokenizer.from_pretrained(
+                str(Path(path).expanduser()), local_files_only=True
+            )
     if (folder := adapted(path)) is not None and not (folder / "tokenizer_config.json").exists():
         return load_tokenizer(*_base(folder))
     source = locate(path, revision)
     with _told(path, "no tokenizer can be loaded"):
         return AutoTokenizer.from_pretrained(**source)
+
+
+def holds_tokenizer_alone(folder: Path) -> bool:
+    """Whether a folder has a tokenizer's files and no model's."""
+    return (folder / "tokenizer_config.json").is_file() and not (
+        (folder / "config.json").is_file() or (folder / adapters.CONFIG).is_file()
+    )
 
 
 def load_config(path: str, revision: str | None = None) -> PretrainedConfig:

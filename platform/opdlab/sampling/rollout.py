@@ -116,6 +116,10 @@ class RolloutEngine(Covered, ABC):
             on_response=on_response,
         )
 
+    def figures(self, model: PreTrainedModel) -> dict[str, float]:
+        """What the rollouts of a model showed since they were last asked for, for the record of a step."""
+        return {}
+
 
 def rows_of(
     prompts: Sequence[Sequence[int]], max_new_tokens: int, max_rows: int, max_tokens: int

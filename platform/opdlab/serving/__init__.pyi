@@ -1,17 +1,7 @@
-from .client import (
-    Access as Access,
-    Client as Client,
-    check_access as check_access,
-    unreadable as unreadable,
-)
-from .dialect import (
-    TOKEN_SERVERS as TOKEN_SERVERS,
-    Draw as Draw,
-    Identity as Identity,
-    Reply as Reply,
-    completion_body as completion_body,
-    identify as identify,
-    prompt_text as prompt_text,
-    read_reply as read_reply,
-)
+from .access import Access as Access, check_access as check_access, unreadable as unreadable
+from .client import Client as Client, ReplyError as ReplyError
+from .dialect import Draw as Draw, prompt_text as prompt_text
 from .engine import ROUNDS as ROUNDS, OpenAIEngine as OpenAIEngine, same_way as same_way
+from .identify import KNOWN as KNOWN, TOKEN_SERVERS as TOKEN_SERVERS, Identity as Identity
+from .replies import Reply as Reply
+from .session import Ask as Ask, Session as Session

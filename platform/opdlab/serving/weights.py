@@ -2,188 +2,249 @@
 
 vLLM reads a checkpoint into the model it serves by the worker method `reload_weights` with `weights_path`,
 which `/collective_rpc` calls in its development mode (`VLLM_SERVER_DEV_MODE=1`); SGLang by
-`/update_weights_from_disk`. Neither server could be run where this was written: the calls follow their
-documentation, and the tests speak to a stand-in that obeys it.
+`/update_weights_from_disk`. Weights carry a tag (vLLM's `/update_weight_version`, SGLang's
+`weight_version`) that is asked before each use. `tests/served` does this with a real vLLM; SGLang could not
+be run where this was written: its calls follow its documentation, and the tests speak to a stand-in that
+obeys it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import re
-import socket
-from dataclasses import dataclass
+import secrets
+from hashlib import sha256
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
-from typing import Any
-from weakref import WeakKeyDictionary, finalize
+from time import perf_counter
+from typing import Any, final
+from weakref import WeakKeyDictionary
 
-import psutil
 import torch
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
-from opdlab.modelling import adapters, hidden_states, log_distribution, sampling_mode
-from opdlab.serving.client import Client
-from opdlab.serving.dialect import Identity, read_scores, scoring_body
+from opdlab.sampling import scored
+from opdlab.serving.copies import written
+from opdlab.serving.dialect import scoring_body
 from opdlab.serving.fingerprint import fingerprint
+from opdlab.serving.likeness import Likeness, allowed, likeness
+from opdlab.serving.replies import read_scores
+from opdlab.serving.session import Session
 from opdlab.shapes import Tensor
 
-_SENT: WeakKeyDictionary[PreTrainedModel, dict[str, str]] = WeakKeyDictionary()
-"""Fingerprint of a model's weights that each server has, by its address."""
-LOCK = ".lock"
-"""In a copy: held by the process that wrote it, as long as it lives."""
-_PREFIX, _PART = f"weights-{socket.gethostname()}-", ".part"
+LOG = logging.getLogger("opdlab")
+TAGGED = "opdlab-"
+_TRAINER = secrets.token_hex(4)
+"""Of this process, in the tags of what it sends."""
+SAME = 0.02
+"""A server without tags says log-probabilities of one text twice alike but for less, in nats."""
+_TAKEN: dict[Path, tuple[int, FileLock]] = {}
+"""Servers that this process sends weights to, each with the process's id: a fork has none."""
+_LINKS: WeakKeyDictionary[PreTrainedModel, dict[str, Link]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, eq=False)
-class _Copy:
-    """A model's weights on disk; calling `remove` or the end of the model or process removes them."""
+@final
+class Link:
+    """What one server has of one model's weights.
 
-    folder: Path
-    fingerprint: str
-    remove: finalize[Any, Any]
+    Attributes:
+        sent: fingerprint of the weights that the server was given; None before.
+        first: fingerprint of the weights at the first rollout, of a model whose weights are not sent.
+        usual: how far the server's log-probabilities were from the model's at most, where they were right.
+        figures: of the last rollout, for the record.
+    """
+
+    def __init__(self) -> None:
+        self.sent: str | None = None
+        self.first: str | None = None
+        self.usual: float | None = None
+        self.figures: dict[str, float] = {}
+        self.tag = ""
+        self._said: tuple[list[int], Tensor] | None = None
+        """Of a server without tags: a text, and its log-probabilities after the weights were sent."""
+
+    def outdated(self, session: Session, now: str) -> bool:
+        """Whether the server lacks the weights: they changed, were never sent, or it has others now.
+
+        Args:
+            now: fingerprint of the model's weights.
+
+        Raises:
+            ServerError: another training has sent its own since.
+        """
+        if self.sent != now:
+            return True
+        tag = read_tag(session)
+        if tag is None:
+            return self._says_otherwise(session)
+        if tag != self.tag and tag.startswith(TAGGED):
+            raise ServerError(
+                f"{session.client.access.root} has the weights of another training ({tag}), which were "
+                "sent after this one's: a server serves one student. Stop the other training, or give it a "
+                "server of its own"
+            )
+        if tag != self.tag:
+            LOG.warning(
+                "%s lost the weights it was sent; they are sent again", session.client.access.root
+            )
+        return tag != self.tag
+
+    def _says_otherwise(self, session: Session) -> bool:
+        if self._said is None:
+            return False
+        ids, before = self._said
+        now = torch.tensor(_scores(session, ids))
+        return not bool(((now - before).abs() <= SAME).all())
+
+    def send(
+        self, session: Session, model: PreTrainedModel, folder: str, now: str, text: list[int]
+    ) -> Likeness | None:
+        """Make the server serve the model's weights, and see that it does.
+
+        Args:
+            text: tokens that the server is asked about then.
+
+        Returns:
+            How far it is from the model on the text; None where it cannot be asked.
+
+        Raises:
+            ServerError: the server cannot, or has other weights still.
+        """
+        started = perf_counter()
+        take(session, Path(folder))
+        place = written(model, Path(folder), now)
+        self.sent, self.tag = None, f"{TAGGED}{_TRAINER}-{now[:16]}"
+        handed_over(session, place, self.tag)
+        said = read_tag(session)
+        if said is not None and not said.startswith(TAGGED):
+            self.tag = said  # it takes none
+        found = None
+        if session.server.software == "vllm" and len(text) > 1:
+            found = self._proved(session, model, text)
+        self.sent = now
+        self.figures["seconds/weights"] = perf_counter() - started
+        return found
+
+    def _proved(self, session: Session, model: PreTrainedModel, text: list[int]) -> Likeness:
+        theirs = torch.tensor(_scores(session, text))
+        self._said = text, theirs
+        prompts, rest = [text[:1]], [torch.tensor(text[1:], device=model.device)]
+        ours = scored(model, prompts, rest, None, 0).log_prob
+        found = likeness(theirs, ours, [len(theirs)], [0])
+        limit = allowed(model, prompts, rest, None, ours)
+        if not found.within(limit):
+            raise ServerError(
+                f"{session.client.access.url} still answers with other weights after it was sent the "
+                f"student's: its log-probabilities of a prompt are {found.worst:.2g} nats off (root mean "
+                f"square; rounding explains {limit:.2g})"
+            )
+        return found
 
 
-_COPIES: WeakKeyDictionary[PreTrainedModel, _Copy] = WeakKeyDictionary()
+def link_to(model: PreTrainedModel, session: Session) -> Link:
+    """What a server has of a model, as far as this process knows."""
+    return _LINKS.setdefault(model, {}).setdefault(session.client.access.root, Link())
 
 
-def send(client: Client, server: Identity, model: PreTrainedModel, folder: str) -> None:
-    """Make the server serve the model's weights.
+def figures_of(model: PreTrainedModel) -> dict[str, float]:
+    """What the last rollout of a model from a server showed, once."""
+    found: dict[str, float] = {}
+    for link in _LINKS.get(model, {}).values():
+        found |= link.figures
+        link.figures = {}
+    return found
+
+
+def take(session: Session, folder: Path) -> None:
+    """Take a server for this process, as long as it lives: nobody else sends it weights by the same folder.
 
     Raises:
-        ServerError: the server cannot.
+        ServerError: another process has it.
     """
-    now = fingerprint(model)
-    place = written(model, Path(folder), now)
-    root = client.access.root
-    if server.software == "vllm":
-        call = {"method": "reload_weights", "kwargs": {"weights_path": place}}
-        client.post(client.access.beside_api("/collective_rpc"), call)
-        # What was cached was computed with the weights before.
-        client.post(client.access.beside_api("/reset_prefix_cache"), {})
-    else:
-        url = client.access.beside_api("/update_weights_from_disk")
-        done = client.post(url, {"model_path": place})
-        if not done.get("success"):
-            raise ServerError(
-                f"{root} did not take the weights in {place}: {done.get('message', done)}. The folder "
-                "must be visible to the server under the same name"
-            )
-    _SENT.setdefault(model, {})[root] = now
-
-
-def written(model: PreTrainedModel, parent: Path, now: str) -> str:
-    """Folder with the model's weights, which is written only where they changed since it was.
-
-    It stays for a server that is started again, until the weights change or this process ends. The next
-    copy is whole before the last one goes, so there is room for two.
-
-    Args:
-        now: fingerprint of the weights.
-    """
-    copy = _COPIES.get(model)
-    known = copy is not None and copy.folder.is_dir() and copy.folder.parent == parent
-    if copy is not None and known and copy.fingerprint == now:
-        return str(copy.folder)
-    parent.mkdir(parents=True, exist_ok=True)
-    _clear(parent)
-    folder, lock = _saved(model, parent)
-    _COPIES[model] = _Copy(folder, now, finalize(model, _remove, folder, lock))
-    if copy is not None:
-        copy.remove()
-    return str(folder)
-
-
-def _saved(model: PreTrainedModel, parent: Path) -> tuple[Path, FileLock]:
-    """A new copy, which has its name once it is whole, and the lock that says that it is in use."""
-    # A name of its own each time: a reader may keep files of the last one open or cached.
-    new = Path(mkdtemp(prefix=".new-", dir=parent))
-    # It is locked before it has a name by which another process may take it for left behind.
-    lock = _lock(new)
-    lock.acquire()
-    part = new.rename(parent / f"{_PREFIX}{os.getpid()}-{new.name.removeprefix('.new-')}{_PART}")
-    try:
-        # The server may run as somebody else.
-        part.chmod(0o755)
-        # A server gets a model as it knows it, adapters merged.
-        whole = adapters.whole(model) if adapters.has(model) else model
-        whole.save_pretrained(part)
-        return part.rename(parent / part.name.removesuffix(_PART)), lock
-    except BaseException:
-        _remove(part, lock)
-        raise
-
-
-def _lock(copy: Path) -> FileLock:
-    # A copy goes when its model does, in whichever thread that is.
-    return FileLock(copy / LOCK, timeout=0, thread_local=False)
-
-
-def _remove(folder: Path, lock: FileLock) -> None:
-    rmtree(folder, ignore_errors=True)
-    lock.release()
-
-
-def _clear(parent: Path) -> None:
-    """Remove what processes of this machine that were killed left behind: each copy is a whole model."""
-    # A longer name of another machine may begin like this one's.
-    ours = re.compile(rf"{re.escape(_PREFIX)}(\d+)-\w+({re.escape(_PART)})?")
-    for left in parent.iterdir():
-        found = ours.fullmatch(left.name)
-        if found and not _in_use(left, int(found[1])):
-            rmtree(left, ignore_errors=True)
-
-
-def _in_use(copy: Path, process: int) -> bool:
-    """Whether the process that wrote a copy lives.
-
-    Its lock tells, in whichever container with this host's name it is; ids of processes are others there,
-    and come again.
-    """
-    if not (copy / LOCK).exists():
-        return psutil.pid_exists(process)
-    lock = _lock(copy)
+    folder.mkdir(parents=True, exist_ok=True)
+    root = session.client.access.root
+    path = folder / f".server-{sha256(root.encode()).hexdigest()[:12]}.lock"
+    if path in _TAKEN and _TAKEN[path][0] == os.getpid():
+        return
+    lock = FileLock(path, timeout=0, thread_local=False)
     try:
         lock.acquire()
-    except (Timeout, OSError):
-        return True
-    lock.release()
-    return False
+    except Timeout:
+        raise ServerError(
+            f"{root} is taken by another training, which sends its student's weights through {folder}: a "
+            "server serves one student. Wait for its end, or give each training (and each worker of a "
+            "sweep) a server of its own"
+        ) from None
+    _TAKEN[path] = os.getpid(), lock
 
 
-def outdated(client: Client, model: PreTrainedModel) -> bool:
-    """Whether the weights changed since they were sent, or never were."""
-    return _SENT.get(model, {}).get(client.access.root) != fingerprint(model)
+def handed_over(session: Session, place: str, tag: str) -> None:
+    """Have the server read the weights in a folder, and tag them; raises ServerError."""
+    client, root = session.client, session.client.access.root
+    if session.server.software == "vllm":
+        call = {"method": "reload_weights", "kwargs": {"weights_path": place}}
+        try:
+            done = client.post(client.access.beside_api("/collective_rpc"), call)
+        except ServerError as error:
+            raise ServerError(
+                f"{error}. vLLM takes weights in its development mode alone: start it with "
+                "VLLM_SERVER_DEV_MODE=1; and it must see the folder under the same name"
+            ) from error
+        if not isinstance(done, dict) or "results" not in done:
+            raise ServerError(f"{root} did not take the weights in {place}: {str(done)[:300]}")
+        # What was cached was computed with the weights before.
+        client.post(client.access.beside_api("/reset_prefix_cache"), {})
+        try:
+            client.post(client.access.beside_api("/update_weight_version"), {"new_version": tag})
+        except ServerError as error:
+            # Versions before 0.32 have no tags: what they say of a text stands for one.
+            LOG.debug("no tag: %s", error)
+        return
+    url = client.access.beside_api("/update_weights_from_disk")
+    done = client.post(url, {"model_path": place, "weight_version": tag})
+    if not isinstance(done, dict) or not done.get("success"):
+        said = done.get("message", done) if isinstance(done, dict) else done
+        raise ServerError(
+            f"{root} did not take the weights in {place}: {said}. The folder must be visible to the server "
+            "under the same name"
+        )
 
 
-def check(model: PreTrainedModel, server: Identity) -> None:
+def read_tag(session: Session) -> str | None:
+    """The tag of a server's weights; None where it has none to tell."""
+    path = "/weight_info" if session.server.software == "vllm" else "/model_info"
+    told: Any = session.client.ask(path)
+    found = told.get("weight_version") if isinstance(told, dict) else None
+    return None if found is None else str(found)
+
+
+def check(model: PreTrainedModel, session: Session) -> None:
     """Refuse weights that cannot be sent.
 
     Raises:
         ServerError: the server takes none, or the weights are sharded.
     """
-    if server.software not in ("vllm", "sglang"):
+    if not session.takes_tokens:
         raise ServerError(
-            f"weights cannot be sent to a server of kind {server.software!r}; vLLM and SGLang take them"
+            f"weights cannot be sent to a server of kind {session.server.software!r}; vLLM and SGLang take "
+            "them"
         )
-    if not all(type(weight.data) is Tensor for weight in model.parameters()):
+    if not all(type(weight.data) is torch.Tensor for weight in model.parameters()):
         raise ServerError(
             "weights are sent to a rollout server by a process that holds all of them, and these are "
             "sharded; use rollout type `cached`"
         )
 
 
-def gap(client: Client, server: Identity, model: PreTrainedModel, ids: list[int]) -> float:
-    """Mean absolute difference between the server's and the model's log-probabilities of a text, nats.
+def _scores(session: Session, ids: list[int]) -> list[float]:
+    """What a vLLM server says of a text; SGLang has no `prompt_logprobs` behind OpenAI's interface."""
+    url = session.client.access.api("/completions")
+    return read_scores(session.client.post(url, scoring_body(session.server, ids)), ids)
 
-    vLLM only: SGLang has no `prompt_logprobs` behind OpenAI's interface.
-    """
-    answer = client.post(client.access.api("/completions"), scoring_body(server, ids))
-    theirs = torch.tensor(read_scores(answer, ids))
-    with sampling_mode(model):
-        tokens = torch.tensor([ids], device=model.device)
-        said = log_distribution(model, hidden_states(model, tokens)[0, :-1], None)
-        ours = said.gather(-1, tokens[0, 1:, None])[:, 0].cpu()
-    return float((theirs - ours).abs().mean())
+
+def changed(link: Link, model: PreTrainedModel) -> bool:
+    """Whether the model's weights changed since the first rollout, of one that sends none."""
+    now = fingerprint(model)
+    link.first = link.first or now
+    return link.first != now

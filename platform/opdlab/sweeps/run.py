@@ -60,7 +60,8 @@ def sweep(
             there are fewer.
 
     Raises:
-        ConfigError: the experiment has no `sweep` section, or there are too few devices.
+        ConfigError: the experiment has no `sweep` section, there are too few devices, or the workers would
+            train at one rollout server.
         SweepError: the database does not answer, the sweep was begun with other settings, or no trial was
             completed.
         Stopped: a signal came; the same command goes on.
@@ -74,6 +75,11 @@ def sweep(
         raise ConfigError(
             "training.devices: on a cluster a trial trains on one device; set it to 1, or start `opdlab "
             "sweep` on each machine without --cluster"
+        )
+    if workers > 1 and getattr(config.rollout, "weights_folder", None):
+        raise ConfigError(
+            f"rollout.url: {workers} workers would send the weights of {workers} students to one server, "
+            "and it serves one; take --workers 1, or an engine in this process"
         )
     mlflow_store.import_store(mlflow_store.store_uri(Path(config.output), config.tracking.uri))
     with Zygote() as zygote:

@@ -107,6 +107,8 @@ class Collector:
         self.drawn = 0
         self.weights: Weights = WholeWeights()
         self.seconds: dict[str, float] = {}
+        self.showed: dict[str, float] = {}
+        """What the engine says of the last rollouts."""
 
     @property
     def count(self) -> int:
@@ -115,17 +117,19 @@ class Collector:
 
     def collect(self, place: Place) -> Collected:
         """The next step's answers, those of this device."""
-        self.seconds = {}
+        self.seconds, self.showed = {}, {}
         number = self.drawn // self.count
         share = self.count // place.world
         first = self.drawn + place.rank * share
-        self.drawn += self.count
         parts = self.config.training.rollout_parts
         cuts = [first + share * part // parts for part in range(parts + 1)]
         indices = [range(a, b) for a, b in pairwise(cuts)]
         found = self.in_turn(indices[0], place) if parts == 1 else self.overlapped(indices, place)
         answers, own_scores = found
-        return self.supervised(answers, own_scores, place, number)
+        collected = self.supervised(answers, own_scores, place, number)
+        # Not before: who stops while answers are waited for has drawn nothing.
+        self.drawn += self.count
+        return collected
 
     def supervised(
         self, answers: Answers, scores: TeacherScores, place: Place, number: int
@@ -140,6 +144,7 @@ class Collector:
         weights = weights / weights.sum().clamp(min=SMALLEST_SUM)
         own = replace(supervision[mine], metrics=supervision.metrics)
         graded = self.accuracy(answers, number)
+        graded |= {name: (value, 1.0) for name, value in self.showed.items()}
         return Collected(answers.rollout, scores, own, weights[mine], self.seconds, graded)
 
     def in_turn(self, indices: range, place: Place) -> tuple[Answers, TeacherScores]:
@@ -248,6 +253,7 @@ class Collector:
             vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
             max_rows=self.config.training.rollout_rows,
         )
+        self.showed |= self.config.rollout.figures(self.subject.model)
         own = self.subject
         if not by_student:
             end = closing(own.tokenizer, own.eos_ids, own.template)

@@ -81,6 +81,8 @@ class Distillation(L.LightningModule):
         self.collector = Collector(config, student, teacher, prompts, specialists, ends)
         self.objective = Objective(config, student, teacher)
         self.collected: Collected | None = None
+        self.collecting = False
+        """Whether a step's answers are on their way, so that nothing of the step is done."""
         self.turn = 0
         """Optimizer steps since the last checkpoint that was gone on from."""
         self.metrics: dict[str, Figure] = {}
@@ -148,7 +150,9 @@ class Distillation(L.LightningModule):
                 # Before new answers come, those of the last step need not be held.
                 self.collected = None
                 place = Place(self.global_rank, self.trainer.world_size, self.device)
+                self.collecting = True
                 self.collected = self.collector.collect(place)
+                self.collecting = False
             collected = self.collected
         started = perf_counter()
         self.metrics = {}

@@ -87,6 +87,20 @@ class Pace(L.Callback, ABC):
         if ranks.agreed(trainer, self.enough):
             trainer.should_stop = True
 
+    @override
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Keep the steps until here where a signal came while a server was waited for: none is half done.
+
+        Of several processes the others may be elsewhere; they go on from the checkpoint before.
+        """
+        assert isinstance(pl_module, Distillation)
+        waiting = isinstance(exception, Stopped) and pl_module.collecting
+        if waiting and trainer.world_size == 1 and self.step > self.saved:
+            trainer.save_checkpoint(checkpoint_path(self.folder))
+            self.saved = self.step
+
 
 @final
 class Follow(Pace):

@@ -1,0 +1,99 @@
+"""What a server is: its software, version and model, by what it says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from opdlab.errors import ServerError
+from opdlab.serving.client import Client, FailedError
+
+TOKEN_SERVERS = ("vllm", "sglang")
+"""Servers that take and return token ids."""
+KNOWN = (*TOKEN_SERVERS, "transformers", "llama.cpp")
+"""Servers whose every sampling setting can be said in a request."""
+TRIES = 4
+"""Questions after what a server is, until a failure of its own is an error: it must not make it another."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a server says it is.
+
+    Attributes:
+        software: `vllm`, `sglang`, `transformers`, `llama.cpp` or `unknown`.
+        version: of the software; empty where it does not say.
+        model: name under which the model is served.
+        root: where its weights come from; empty where it does not say.
+    """
+
+    software: str
+    version: str
+    model: str
+    root: str
+
+    def record(self) -> dict[str, str]:
+        """For the record that is stored beside the samples."""
+        return {f"server_{name}": value or "not told" for name, value in asdict(self).items()}
+
+
+def identify(client: Client, wanted: str | None, usual: str | None = None) -> Identity:
+    """Ask the server for its software, version and model.
+
+    Args:
+        wanted: name of the model; None takes the only one that is served.
+        usual: name to take where the server does not list what it serves.
+
+    Raises:
+        ServerError: nobody is there, it lets nobody in or fails each time, or the model is not served or
+            must be named.
+    """
+    api = "/v1" if client.access.root != client.access.url else ""
+    path, fault = f"{api}/models", None
+    try:
+        told = client.ask(path, TRIES)
+    except FailedError as error:
+        # `transformers serve` fails at the list of models that were ever downloaded.
+        told, fault = None, error
+        if not _is_transformers(client):
+            raise
+    listed = told.get("data") or [] if isinstance(told, dict) else []
+    listed = [card for card in listed if isinstance(card, dict) and "id" in card]
+    if told is None and not api and fault is None and client.ask("/v1/models", TRIES) is not None:
+        raise ServerError(
+            f"{client.access.url}: OpenAI's API begins at {client.access.beside_api('/v1')}; write that as "
+            "the url"
+        )
+    software, version = _software(client, str(listed[0].get("owned_by", "")) if listed else "")
+    # `transformers serve` lists what was ever downloaded, which is not what it serves.
+    served = [] if software == "transformers" else listed
+    cards = {str(card["id"]): card for card in served}
+    name = wanted or (next(iter(cards)) if len(cards) == 1 else None if cards else usual)
+    if name is None or (cards and name not in cards):
+        problem = f"no model {name!r} is served" if name else "several models are served, or none"
+        raise ServerError(
+            f"{client.access.url}: {problem}; the server lists {', '.join(cards) or 'none'}. Name one: "
+            "rollout={type: openai, served_model: NAME}, with the rollout's other keys"
+        )
+    client.pulse.tells = software == "vllm"
+    return Identity(software, version, name, str(cards.get(name, {}).get("root") or ""))
+
+
+def _software(client: Client, owner: str) -> tuple[str, str]:
+    if owner == "llamacpp":
+        told = client.ask("/props", TRIES)
+        return "llama.cpp", str(told.get("build_info", "")) if isinstance(told, dict) else ""
+    told = client.ask("/version", TRIES)
+    if owner == "vllm" or (isinstance(told, dict) and owner != "sglang" and "version" in told):
+        return "vllm", str((told or {}).get("version", ""))
+    if owner == "sglang":
+        info = client.ask("/server_info", TRIES) or client.ask("/get_server_info", TRIES) or {}
+        return "sglang", str(info.get("version", ""))
+    return ("transformers" if _is_transformers(client) else "unknown"), ""
+
+
+def _is_transformers(client: Client) -> bool:
+    told: Any = client.ask("/openapi.json", TRIES)
+    paths = told.get("paths", {}) if isinstance(told, dict) else {}
+    # It does not tell its version. vLLM has `/v1/systemone` as well, and says before that it is vLLM.
+    return "/load_model" in paths or "/v1/systemone" in paths

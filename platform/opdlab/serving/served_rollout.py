@@ -1,0 +1,272 @@
+"""Answers of a server that serves the student: weights sent, answers compared, rows recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from transformers import PreTrainedModel
+
+from opdlab.errors import RefusedError, ServerError
+from opdlab.peers import gathered
+from opdlab.sampling import Recorded, refuse_non_finite, scored
+from opdlab.scoring import within
+from opdlab.serving import weights
+from opdlab.serving.access import Access
+from opdlab.serving.dialect import Draw
+from opdlab.serving.fingerprint import fingerprint
+from opdlab.serving.identify import TOKEN_SERVERS
+from opdlab.serving.likeness import Likeness, allowed, likeness
+from opdlab.serving.replies import Reply
+from opdlab.serving.session import Ask, Session
+from opdlab.shapes import Int, Tensor
+
+PROBED, PROBE_TOKENS = 8, 32
+"""Prompts, and tokens of each answer, by which a server is looked at whose own are not at temperature 1."""
+LOOKED_AT = 8
+"""Tokens of the answer by which a server is only looked at."""
+JUMP, JUMPS = 3e-4, 3.0
+"""Nats, and times what was usual, by which a server that was sent the weights is off when it is sent them
+again: of a server in float32 that is one step of training, which bfloat16 would hide."""
+
+
+@final
+@dataclass(frozen=True)
+class Sampling:
+    """How a server is asked: see `OpenAIEngine`, whose options these are."""
+
+    access: Access
+    served_model: str | None
+    weights_folder: str | None
+    largest_gap: float | None
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+
+@final
+@dataclass(frozen=True)
+class Asked:
+    """What is sampled from, and how its responses end and are recorded: see `RolloutEngine.sample`."""
+
+    prompts: Sequence[Sequence[int]]
+    seeds: Sequence[int]
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    top_k: int
+    vocabulary: int | None
+
+    def only(self, rows: Sequence[int]) -> Asked:
+        """Some of them."""
+        prompts, seeds = ([all_[row] for row in rows] for all_ in (self.prompts, self.seeds))
+        return replace(self, prompts=prompts, seeds=seeds)
+
+
+@final
+@dataclass(frozen=True)
+class Drawn:
+    """What a server answered, and what the student says of it.
+
+    Attributes:
+        rows: those that were answered.
+        refused: why the others were not.
+        limit: what the same weights may differ by.
+    """
+
+    rows: list[int]
+    refused: dict[int, str]
+    responses: list[Int[Tensor, "_"]]
+    recorded: Recorded
+    likeness: Likeness
+    limit: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the server may have the student's weights."""
+        return self.likeness.within(self.limit)
+
+
+@final
+class ServedRollout:
+    """A model that answers through a server which has its weights, or is refused."""
+
+    def __init__(
+        self, how: Sampling, model: PreTrainedModel, max_rows: int | None, alone: bool
+    ) -> None:
+        self.how, self.model, self.max_rows, self.alone = how, model, max_rows, alone
+        self.session = Session.open(how.access, how.served_model)
+        self.link = weights.link_to(model, self.session)
+
+    def drawn(self, asked: Asked) -> Drawn:
+        """Responses of the server, and what the model says of them.
+
+        Raises:
+            RefusedError: none of the prompts was answered.
+            ServerError: the server has other weights than the model.
+        """
+        sends = self.how.weights_folder is not None
+        if sends:
+            self.sync(asked)
+        elif weights.changed(self.link, self.model):
+            raise ServerError(
+                f"{self.how.access.url}: the student's weights have changed, and the server is sent none: "
+                "set rollout.weights_folder, a folder that it sees under the same name"
+            )
+        found = self.once(asked)
+        usual = self.link.usual
+        jumped = usual is not None and not found.likeness.within(max(JUMP, JUMPS * usual))
+        if sends and any(gathered(jumped or not found.fits, self.alone)):
+            # A server that was started again in between has the weights it began with.
+            self.sync(asked, again=True)
+            found = self.once(asked)
+        self.require(found)
+        self.link.usual = max(usual or 0.0, found.likeness.worst)
+        self.link.figures |= found.likeness.figures()
+        return found
+
+    def look(self, asked: Asked) -> str:
+        """What the server is, in words, by one short answer; see `OpenAIEngine.look`."""
+        if self.how.weights_folder is not None:
+            weights.check(self.model, self.session)
+        like, limit = self.probed(asked, LOOKED_AT)
+        state = "has the student's weights" if like.within(limit) else "has other weights now"
+        said = self.session.server
+        return (
+            f"{said.software} {said.version or '(version not told)'} serves {said.model} and {state} "
+            f"({like.worst:.1e} nats off)"
+        )
+
+    def once(self, asked: Asked) -> Drawn:
+        """One round of answers, looked at."""
+        replies, refused = self.replies(asked, self.how)
+        rows = sorted(replies)
+        asked = asked.only(rows)
+        responses, found = self.scored(asked, replies)
+        # Servers differ in whether theirs are those before temperature and top-p.
+        if (self.how.temperature, self.how.top_p) == (1.0, 1.0):
+            like, limit = self.compared(asked, replies, responses, found)
+        else:
+            like, limit = self.probed(asked)
+        return Drawn(rows, refused, responses, found, like, limit)
+
+    def scored(
+        self, asked: Asked, replies: Mapping[int, Reply]
+    ) -> tuple[list[Int[Tensor, "_"]], Recorded]:
+        """Responses on the model's device, and what the model says of them."""
+        device = self.model.device
+        responses = [torch.tensor(replies[row].ids, device=device) for row in sorted(replies)]
+        found = scored(self.model, asked.prompts, responses, asked.vocabulary, asked.top_k)
+        refuse_non_finite(
+            found.log_prob, *within(torch.tensor([len(response) for response in responses]))
+        )
+        return responses, found
+
+    def compared(
+        self,
+        asked: Asked,
+        replies: Mapping[int, Reply],
+        responses: Sequence[Int[Tensor, "_"]],
+        found: Recorded,
+    ) -> tuple[Likeness, float]:
+        """How far the server is from the model, and how far it may be.
+
+        Args:
+            replies: by row, in the order in which they came.
+        """
+        rows = sorted(replies)
+        place = {row: number for number, row in enumerate(rows)}
+        said = [value for row in rows for value in replies[row].log_probs or ()]
+        lengths = [len(response) for response in responses]
+        came = [place[row] for row in replies]
+        like = likeness(torch.tensor(said), found.log_prob, lengths, came)
+        if self.how.largest_gap is not None:
+            return like, self.how.largest_gap
+        if like.within(JUMP):
+            return like, JUMP
+        return like, allowed(self.model, asked.prompts, responses, asked.vocabulary, found.log_prob)
+
+    def probed(self, asked: Asked, tokens: int = PROBE_TOKENS) -> tuple[Likeness, float]:
+        """The same by a few short answers of temperature 1."""
+        prompts = list(dict.fromkeys(map(tuple, asked.prompts)))[:PROBED]
+        few = replace(asked, prompts=prompts, seeds=list(asked.seeds[: len(prompts)]), top_k=0)
+        length = min(self.how.max_new_tokens, tokens)
+        plain = replace(self.how, temperature=1.0, top_p=1.0, max_new_tokens=length)
+        replies, _ = self.replies(few, plain)
+        few = few.only(sorted(replies))
+        return self.compared(few, replies, *self.scored(few, replies))
+
+    def require(self, found: Drawn) -> None:
+        """Raises ServerError where the server has other weights than the model."""
+        if not found.fits:
+            raise ServerError(
+                f"{self.how.access.url} does not serve the student: its log-probabilities of what it "
+                f"sampled are {found.likeness.worst:.2g} nats off (root mean square over uncertain tokens; "
+                f"the same weights would be {found.limit:.2g} off at most). Give it the student's weights "
+                "(weights_folder), or serve the model that is trained; a wider number format lowers what "
+                "rounding leaves"
+            )
+
+    def sync(self, asked: Asked, again: bool = False) -> None:
+        """Give the server the weights if it lacks them; of several processes, the first does it for all.
+
+        Raises:
+            ServerError: on every process, the server did not take them.
+        """
+        folder, fault = self.how.weights_folder, ""
+        if self.alone or torch.distributed.get_rank() == 0:
+            assert folder is not None
+            try:
+                weights.check(self.model, self.session)
+                now = fingerprint(self.model)
+                if again or self.link.outdated(self.session, now):
+                    text = list(asked.prompts[0])
+                    self.link.send(self.session, self.model, folder, now, text)
+            except ServerError as error:
+                # The others wait to hear.
+                fault = str(error)
+        if said := "".join(gathered(fault, self.alone)):
+            raise ServerError(said)
+
+    def replies(self, asked: Asked, how: Sampling) -> tuple[dict[int, Reply], dict[int, str]]:
+        """The completions by row, in the order in which they came, and why rows have none.
+
+        Raises:
+            RefusedError: no row has one.
+        """
+        if not self.session.takes_tokens:
+            raise self.lacks("token ids")
+        draw = Draw(
+            how.temperature,
+            how.top_p,
+            how.max_new_tokens,
+            asked.eos_ids,
+            asked.pad_id,
+            asked.vocabulary,
+        )
+        found: dict[int, Reply] = {}
+
+        def arrived(row: int, reply: Reply) -> None:
+            if reply.ids is None or reply.log_probs is None:
+                missing = "token ids" if reply.ids is None else "log-probabilities"
+                raise self.lacks(missing)
+            found[row] = reply
+
+        asks = [Ask(ids, seed) for ids, seed in zip(asked.prompts, asked.seeds, strict=True)]
+        most = how.access.concurrency
+        at_once = min(most, self.max_rows or most)
+        try:
+            self.session.complete(draw, asks, arrived, log_probs=True, at_once=at_once)
+        except RefusedError as error:
+            if not found:
+                raise
+            return found, error.rows
+        return found, {}
+
+    def lacks(self, missing: str) -> ServerError:
+        return ServerError(
+            f"{self.how.access.url} ({self.session.server.software}) returns no {missing}: training needs "
+            "the very tokens that were sampled and how likely they were, which "
+            f"{' and '.join(TOKEN_SERVERS)} return; another server is good for `opdlab eval --server` alone"
+        )

@@ -1,0 +1,273 @@
+"""One request to a server: key, proxies and redirects, and what each kind of failure means.
+
+Nothing of the environment is used that was not meant for this server: no `~/.netrc`, and no proxy for a
+server on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, final
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.auth import AuthBase, HTTPBasicAuth
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.exceptions import NewConnectionError
+
+from opdlab import credentials
+from opdlab.errors import ServerError
+from opdlab.serving.access import Access
+
+Body = Mapping[str, Any]
+
+CONNECT_S = 10.0
+LONGEST_PAUSE_S = 30.0
+WORTH_RETRYING = {"GET": (429, 502, 503, 504), "POST": (408, 425, 429, 500, 502, 503, 504)}
+"""Statuses that may pass. `transformers serve` answers 500 to a list of models that it cannot make."""
+KEPT_VERB, CHANGED_VERB = (307, 308), (301, 302, 303)
+"""Redirects after which a request is asked again as it was, and after which it would become another."""
+REDIRECTS = 5
+_SHOWN = 400
+
+
+class Refused(Exception):
+    """A failure that may pass.
+
+    Attributes:
+        pause_s: the pause that the server asks for.
+        reached: whether the server took the request over before it failed.
+        status: of the answer; 0 where there was none.
+    """
+
+    def __init__(
+        self, reason: str, pause_s: float = 0.0, reached: bool = True, status: int = 0
+    ) -> None:
+        super().__init__(reason)
+        self.pause_s, self.reached, self.status = pause_s, reached, status
+
+
+class Answered(Exception):
+    """The server answered, but not with what was asked for; `status` is that of its answer."""
+
+    def __init__(self, said: str, status: int = 200) -> None:
+        super().__init__(said)
+        self.status = status
+
+
+@final
+class Transport:
+    """Requests to one server, from any thread."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.answered = False
+        """Whether the server has answered anything: before, a failure to reach it is one of its address."""
+        self._local = threading.local()
+
+    def once(self, verb: str, url: str, body: Body | None, timeout_s: float | None = None) -> Any:
+        """What the server answers to a request.
+
+        Raises:
+            Refused: it failed, and may not the next time.
+            Answered: the server refused it.
+            ServerError: no request to this address can succeed.
+        """
+        response = self._sent(verb, url, body, timeout_s or self.access.timeout_s)
+        self.answered = True
+        status = response.status_code
+        if status in WORTH_RETRYING[verb]:
+            # A proxy that finds no server answers in its place.
+            by = self._by_proxy(url) if status in (502, 503, 504) else ""
+            said = f"status {status}{by}: {self._said(response)}"
+            raise Refused(said, _asked(response), status=status)
+        if status in (401, 403, 407):
+            raise Answered(f"status {status}: {self._said(response)}{self._of_the_key()}", status)
+        if not response.ok:
+            raise Answered(f"status {status}: {self._said(response)}", status)
+        try:
+            return response.json() if response.content else {}
+        except ValueError as error:
+            if not ({"Content-Length", "Transfer-Encoding"} & set(response.headers)):
+                # Nothing says where such an answer ends, so one that is cut looks whole.
+                raise Refused("the connection broke in the middle of an answer") from error
+            raise Answered(f"no JSON: {self._hidden(response.text)!r}") from error
+
+    def _sent(self, verb: str, url: str, body: Body | None, timeout_s: float) -> requests.Response:
+        try:
+            for _ in range(REDIRECTS):
+                response = self._session().request(
+                    verb,
+                    url,
+                    json=body,
+                    timeout=(CONNECT_S, timeout_s),
+                    auth=self._login(),
+                    params=credentials.options(self.access.url),
+                    allow_redirects=False,
+                )
+                if response.status_code not in (*KEPT_VERB, *CHANGED_VERB):
+                    return response
+                url = self._redirected(url, response)
+            raise ServerError(f"{self.access.url}: it redirects in a circle; correct the url")
+        except requests.exceptions.SSLError as error:
+            raise ServerError(self._untrusted(url, error)) from None
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise self._unanswered(url, error) from error
+        except requests.exceptions.ChunkedEncodingError as error:
+            raise Refused("the connection broke in the middle of an answer") from error
+        except requests.RequestException as error:
+            raise ServerError(f"{url}: {self._hidden(str(error))}; check the address") from None
+
+    def _redirected(self, url: str, response: requests.Response) -> str:
+        """Where the same request is to go instead."""
+        place = urljoin(url, response.headers.get("Location", ""))
+        same = urlsplit(place).hostname == urlsplit(url).hostname
+        safe = url.startswith("http:") or place.startswith("https:")
+        if response.status_code in CHANGED_VERB or not (same and safe):
+            base = credentials.cut(place)
+            for path in ("/completions", "/models"):
+                base = base.removesuffix(path)
+            raise ServerError(
+                f"{url} answers with a redirect (status {response.status_code}) to "
+                f"{credentials.cut(place)}, which changes the request or leaves the host: write that "
+                f"address as the url ({base})"
+            )
+        return place
+
+    def _unanswered(self, url: str, error: requests.RequestException) -> Exception:
+        """What became of a request without an answer: worth another try, or hopeless."""
+        if isinstance(error, requests.ReadTimeout):
+            return Refused("no answer within the time limit of one request")
+        if isinstance(error, requests.ConnectTimeout):
+            return Refused(f"it cannot be reached{self._by_proxy(url)}", reached=False)
+        causes = list(_causes(error))
+        reached = not any(isinstance(one, NewConnectionError) for one in causes)
+        if found := next((one for one in causes if isinstance(one, socket.gaierror)), None):
+            host = urlsplit(url).hostname
+            why = f"the host {host!r} has no address ({found.strerror or found})"
+            return self._hopeless(url, f"{why}: correct the name, or the name server", why)
+        if isinstance(error, requests.exceptions.ProxyError):
+            why = f"the proxy does not connect{self._by_proxy(url)}"
+            host = urlsplit(url).hostname
+            return self._hopeless(url, f"{why}: correct it, or set NO_PROXY={host}", why)
+        refused = any("refused" in str(one) for one in causes)
+        return Refused("connection refused" if refused else "the connection broke", reached=reached)
+
+    def _hopeless(self, url: str, said: str, why: str) -> Exception:
+        """Told at once, unless the server was reached before."""
+        if self.answered:
+            return Refused(why, reached=False)
+        return ServerError(f"{url}: {said}")
+
+    def _untrusted(self, url: str, error: Exception) -> str:
+        """What is wrong with an encrypted connection, which no waiting changes."""
+        found = next((one for one in _causes(error) if isinstance(one, ssl.SSLError)), error)
+        said = self._hidden(str(found))
+        if isinstance(found, ssl.SSLCertVerificationError):
+            remedy = "name the file of its authority in REQUESTS_CA_BUNDLE"
+            return f"{url}: its certificate is not trusted ({said}); {remedy}"
+        remedy = "a server without encryption has an address that begins with http://"
+        return f"{url}: no encrypted connection ({said}); {remedy}"
+
+    def _session(self) -> requests.Session:
+        """One a thread: sessions are not made to be shared."""
+        if not hasattr(self._local, "session"):
+            session = requests.Session()
+            # Else requests sends what ~/.netrc has for this host in place of the key.
+            session.trust_env = False
+            session.proxies = self._proxies()
+            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+            session.verify = bundle or True
+            self._local.session = session
+        return self._local.session
+
+    def _proxies(self) -> dict[str, str]:
+        return {} if self.access.is_here else dict(get_environ_proxies(self.access.url))
+
+    def _by_proxy(self, url: str) -> str:
+        """Through which proxy, without its password; empty without one."""
+        proxy = select_proxy(url, self._proxies())
+        if not proxy:
+            return ""
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return f" (through the proxy {parts.hostname}:{parts.port}, of the environment)"
+
+    def key(self) -> str:
+        """The API key, without the end of line that a mounted secret often has; empty for none.
+
+        Raises:
+            ServerError: it holds what no header can.
+        """
+        key = os.environ.get(self.access.key_variable, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ServerError(
+                f"the key in {self.access.key_variable} holds a character that no key has; set it anew"
+            )
+        return key
+
+    def _login(self) -> AuthBase:
+        """What is sent to be let in: the address's own password, else the key."""
+        login = credentials.login(self.access.url)
+        return HTTPBasicAuth(*login) if login else _Bearer(self.key())
+
+    def _of_the_key(self) -> str:
+        """What to look at where a server lets nobody in."""
+        name = self.access.key_variable
+        if credentials.login(self.access.url):
+            return "; the password of the url was sent, and no key"
+        state = "is refused: correct it" if self.key() else "is not set: it would hold the key"
+        return f"; the environment variable {name} {state}"
+
+    def _said(self, response: requests.Response) -> str:
+        """The message of an error answer."""
+        try:
+            said = response.json()
+        except ValueError:
+            return self._hidden(response.text)
+        if isinstance(said, dict):
+            said = said.get("error", said.get("detail", said.get("message", said)))
+        if isinstance(said, dict):
+            said = said.get("message", said)
+        return self._hidden(str(said))
+
+    def _hidden(self, text: str) -> str:
+        """A server may repeat what it was sent, the key too."""
+        key = os.environ.get(self.access.key_variable)
+        return credentials.hide(text, key, key and key.strip())[:_SHOWN]
+
+
+@final
+class _Bearer(AuthBase):
+    """Any object as `auth` keeps requests from looking for a login elsewhere; an empty key sends none."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self.key:
+            request.headers["Authorization"] = f"Bearer {self.key}"
+        return request
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error with all that it wraps."""
+    seen: list[BaseException | None] = []
+    todo: list[BaseException | None] = [error]
+    while todo:
+        one = todo.pop()
+        if not isinstance(one, BaseException) or one in seen:
+            continue
+        seen.append(one)
+        yield one
+        todo += [getattr(one, "reason", None), one.__cause__, one.__context__]
+        todo += [inner for inner in one.args if isinstance(inner, BaseException)]
+
+
+def _asked(response: requests.Response) -> float:
+    """The pause that the server asks for, in seconds."""
+    wanted = response.headers.get("Retry-After", "")
+    return min(float(wanted), 10 * LONGEST_PAUSE_S) if wanted.isdigit() else 0.0

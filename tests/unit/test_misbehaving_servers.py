@@ -1,0 +1,659 @@
+"""Servers that misbehave: nothing is lost, nothing wrong is counted, and it is said what to do.
+
+Rollouts and evaluations ask through the same session; where they go on from there by themselves, both are
+tried. Diagnoses sample in this process, whatever the experiment's rollouts come from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from misbehaving_server import REPLIES, MisbehavingServer
+from transformers import PreTrainedModel
+
+from opdlab.configuration.config import Evaluation
+from opdlab.configuration.loader import load_experiment
+from opdlab.console import Stopped, StopRequest
+from opdlab.doctor.probe import draw
+from opdlab.errors import ConfigError, RefusedError, ServerError
+from opdlab.evaluation.known_answers import Prints
+from opdlab.evaluation.measured import Subject, asked_of, engine_of, evaluate
+from opdlab.evaluation.measuring import open_subject
+from opdlab.evaluation.served import Served, open_served
+from opdlab.evaluation.store import sample_sets
+from opdlab.identity import Owner
+from opdlab.modelling import models
+from opdlab.prompts import open_prompts
+from opdlab.sampling.rollout import CachedEngine
+from opdlab.serving import client as client_module, crew, health, weights
+from opdlab.serving.access import Access
+from opdlab.serving.client import Client
+from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.identify import Identity, identify
+from opdlab.serving.likeness import BLOCK, likeness
+from opdlab.serving.served_rollout import JUMP, Asked
+from opdlab.serving.session import Session
+from opdlab.sweeps.run import sweep
+
+STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
+PROMPTS = [[1, 5, 9, 12 + row] for row in range(6)]
+LENGTH = 8
+ENDS: dict[str, Any] = {"eos_ids": (2,), "pad_id": 0}
+
+
+@pytest.fixture(scope="module")
+def student() -> PreTrainedModel:
+    return models.load_model(str(STUDENT))
+
+
+@pytest.fixture
+def server() -> Iterator[MisbehavingServer]:
+    with MisbehavingServer(STUDENT) as server:
+        yield server
+        server.released.set()
+
+
+def engine(server: MisbehavingServer, **changes: Any) -> OpenAIEngine:
+    values = {"max_new_tokens": LENGTH, "patience_s": 1.0, **changes}
+    return OpenAIEngine(url=server.url, **values)
+
+
+def client(server: MisbehavingServer, **changes: Any) -> Client:
+    values = {"concurrency": 4, "patience_s": 1.0, "timeout_s": 5.0, **changes}
+    return Client(Access(server.url, "NO_SUCH_KEY", **values))
+
+
+Came = dict[int, Any]
+
+
+def evaluated(server: MisbehavingServer, student: PreTrainedModel) -> Came:
+    """An evaluation of what a server serves, its fingerprint aside."""
+    session = Session(client(server), Identity(server.kind, "", "the-model", ""))
+    served = Served(
+        tokenizer=models.load_tokenizer(str(STUDENT)),
+        engine=engine(server),
+        template="none",
+        session=session,
+        prints=Prints(("",)),
+        seen=Prints(("",)),
+        vocabulary=42,
+        **ENDS,
+    )
+    came: Came = {}
+    asked = [(ids, "") for ids in PROMPTS]
+    seeds = range(len(PROMPTS))
+    try:
+        served.answer(engine(server), asked, list(seeds), 4, 99, came.__setitem__, lambda: None)
+    except RefusedError as error:
+        came["refused"] = error
+    return came
+
+
+def rolled_out(server: MisbehavingServer, student: PreTrainedModel) -> Came:
+    """An evaluation of the student on its rollout server, as within a training."""
+    came: Came = {}
+    try:
+        engine(server).answer(
+            student,
+            PROMPTS,
+            list(range(len(PROMPTS))),
+            **ENDS,
+            vocabulary=42,
+            max_rows=4,
+            max_tokens=99,
+            on_response=came.__setitem__,
+        )
+    except RefusedError as error:
+        came["refused"] = error
+    return came
+
+
+WAYS: dict[str, Callable[[MisbehavingServer, PreTrainedModel], Came]] = {
+    "evaluation": evaluated,
+    "rollout": rolled_out,
+}
+
+
+@pytest.fixture(autouse=True)
+def no_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server says to fixed prompts is the matter of `test_served_identity`."""
+    monkeypatch.setattr(Served, "prove", lambda self: None)
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Any:
+    return WAYS[request.param]
+
+
+# Evaluations ask for no log-probabilities, and rollouts take no text.
+REFUSED = [
+    (way, name)
+    for name, mode in REPLIES.items()
+    for way in WAYS
+    if not (mode.text_only if way == "rollout" else mode.log_probs)
+]
+
+
+@pytest.mark.parametrize(("chosen_way", "name"), REFUSED)
+def test_an_answer_that_cannot_be_used_is_refused_in_words_and_the_others_are_kept(
+    server: MisbehavingServer, student: PreTrainedModel, chosen_way: str, name: str
+) -> None:
+    mode = REPLIES[name]
+
+    def alter(body: dict[str, Any], choice: Any, usage: Any) -> bool:
+        chosen = body["prompt"] == PROMPTS[2]
+        if chosen:
+            mode.change(choice, usage)
+        return chosen
+
+    server.alter = alter
+    came = WAYS[chosen_way](server, student)
+    refused = came.pop("refused")
+    assert sorted(came) == [0, 1, 3, 4, 5]
+    assert list(refused.rows) == [2]
+    with pytest.raises(RefusedError, match=mode.words):
+        raise refused
+
+
+def test_a_server_that_refuses_everything_is_not_asked_everything(
+    server: MisbehavingServer, student: PreTrainedModel, way: Callable[..., Came]
+) -> None:
+    server.refuses_for_ever = lambda body: True
+    many = PROMPTS * 20
+    with pytest.raises(RefusedError, match="no more were asked"):
+        engine(server, concurrency=2).answer(
+            student,
+            many,
+            list(range(len(many))),
+            **ENDS,
+            max_rows=64,
+            max_tokens=99,
+            on_response=print,
+        )
+    assert server.seen["/v1/completions"] < 20
+
+
+def test_a_prompt_longer_than_the_context_ends_no_other(
+    server: MisbehavingServer, student: PreTrainedModel, way: Callable[..., Came]
+) -> None:
+    server.refuses_for_ever = lambda body: body["prompt"] == PROMPTS[0]
+    came = way(server, student)
+    assert sorted(map(str, came)) == ["1", "2", "3", "4", "5", "refused"]
+    assert "status 400: maximum context length is 8 tokens" in str(came["refused"])
+
+
+def test_an_aborted_answer_is_asked_for_again(
+    server: MisbehavingServer, student: PreTrainedModel, way: Callable[..., Came]
+) -> None:
+    whole = way(server, student)
+    left = itertools.count()
+
+    def alter(body: dict[str, Any], choice: Any, usage: Any) -> bool:
+        aborts = body["prompt"] == PROMPTS[1] and next(left) < 2
+        if aborts:
+            choice["finish_reason"] = "abort"
+        return aborts
+
+    server.alter = alter
+    assert way(server, student) == whole
+    server.alter = lambda body, choice, usage: choice.update(finish_reason="abort") or True
+    assert "aborted" in str(way(server, student)["refused"])
+
+
+def test_a_body_that_is_cut_without_a_length_is_asked_for_again(
+    server: MisbehavingServer, student: PreTrainedModel, way: Callable[..., Came]
+) -> None:
+    whole = way(server, student)
+    server.cuts = 2
+    assert way(server, student) == whole
+
+
+def test_a_problem_is_named_where_its_request_is_refused(
+    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opdlab.evaluation.known_answers.TOKENS", 2)
+    served = open_served(engine(server, max_new_tokens=4), "embedded:student", "none", tmp_path)
+    settings = Evaluation.model_validate(
+        {"benchmarks": [{"type": "math", "level": "short", "count": 3}], "samples": 1}
+    )
+    (benchmark,) = settings.benchmarks
+    last = benchmark.problems()[-1]
+    ids = models.load_tokenizer(str(STUDENT))(last.prompt)["input_ids"]
+    server.refuses_for_ever = lambda body: body["prompt"][-3:] == list(ids)[-3:]
+    with pytest.raises(RefusedError, match=f"problem {last.id} of math/short"):
+        evaluate(served, settings, Owner("x"), tmp_path)
+    (kept,) = sample_sets(tmp_path)
+    assert len(kept.generations()) == 2
+
+
+# What a server is
+
+
+def test_a_key_that_is_refused_is_told_at_once_with_its_variable(
+    server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.key = "right"
+    for key, said in (("wrong", "is refused: correct it"), ("", "is not set")):
+        monkeypatch.setenv("NO_SUCH_KEY", key)
+        with pytest.raises(ServerError, match=f"401: who are you; .* NO_SUCH_KEY {said}"):
+            identify(client(server), None)
+    monkeypatch.setenv("NO_SUCH_KEY", "right\n")
+    assert identify(client(server), None).model == "the-model"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/version"])
+def test_a_failure_at_a_question_is_no_answer(server: MisbehavingServer, path: str) -> None:
+    server.statuses = {path: [500, 500]}
+    assert identify(client(server), None) == Identity("vllm", "0.33.0", "the-model", str(STUDENT))
+    server.statuses = {path: [500] * 9}
+    with pytest.raises(ServerError, match=f"{path}: status 500: not well"):
+        identify(client(server), None)
+
+
+def test_a_server_that_is_away_is_asked_for_nothing_else() -> None:
+    away = Client(Access("http://127.0.0.1:9/v1", "NO_SUCH_KEY", 1, 0.2, 5.0))
+    with pytest.raises(ServerError, match=r"/v1/models: no answer .*connection refused"):
+        identify(away, None)
+
+
+def test_an_address_without_v1_is_told_with_it(server: MisbehavingServer) -> None:
+    server.gone = ("/models",)
+    bare = Client(Access(server.url.removesuffix("/v1"), "NO_SUCH_KEY", 1, 1.0, 5.0))
+    with pytest.raises(ServerError, match=rf"OpenAI's API begins at {server.url}; write that"):
+        identify(bare, None)
+
+
+def test_what_an_unknown_server_fills_in_is_not_known_and_compares_with_nothing(
+    server: MisbehavingServer,
+) -> None:
+    def record(kind: str) -> dict[str, Any]:
+        session = Session(client(server), Identity(kind, "", "the-model", ""))
+        served = Served(
+            tokenizer=models.load_tokenizer(str(STUDENT)),
+            engine=engine(server),
+            template="none",
+            session=session,
+            prints=Prints(("",)),
+            seen=Prints(("",)),
+            **ENDS,
+        )
+        (benchmark,) = load_experiment("quickstart", []).evaluation.benchmarks[:1]
+        settings = load_experiment("quickstart", []).evaluation
+        asked = asked_of(benchmark, served, settings, Owner("x"), served.identity())
+        return {"protocol": asked.protocol, "options": asked.options}
+
+    assert record("unknown")["options"]["server_defaults"] == "not known"
+    assert record("unknown")["protocol"] != record("llama.cpp")["protocol"]
+    assert record("vllm")["protocol"] == record("transformers")["protocol"]
+
+
+# On the way
+
+
+def test_a_redirect_that_would_change_the_request_is_told_with_its_place(
+    server: MisbehavingServer,
+) -> None:
+    asked = client(server)
+    url, body = asked.access.api("/completions"), {"prompt": [1, 5], "max_tokens": 2}
+    for status in (301, 302):
+        server.redirect = status, ""
+        with pytest.raises(ServerError, match=rf"redirect \(status {status}\).*write that"):
+            asked.post(url, body)
+    server.redirect = 307, "http://elsewhere.invalid"
+    with pytest.raises(ServerError, match="leaves the host"):
+        asked.post(url, body)
+    server.redirect = 308, ""
+    whole = {"temperature": 1.0, "top_p": 1.0, "seed": 0, "stop_token_ids": [2]}
+    assert asked.post(url, {**body, **whole})["choices"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://no-such-host.invalid/v1", "the host 'no-such-host.invalid' has no address"),
+        ("https://127.0.0.1:{port}/v1", "no encrypted connection .*begins with http://"),
+    ],
+)
+def test_what_no_waiting_cures_is_told_at_once(
+    server: MisbehavingServer, url: str, said: str
+) -> None:
+    started = time.monotonic()
+    address = url.format(port=server.http.server_port)
+    with pytest.raises(ServerError, match=said):
+        Client(Access(address, "NO_SUCH_KEY", 1, 600.0, 5.0)).ask("/version")
+    assert time.monotonic() - started < 20
+
+
+def test_a_proxy_is_named_and_not_used_for_this_machine(
+    server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    assert identify(client(server), None).model == "the-model"
+    with pytest.raises(
+        ServerError, match=r"through the proxy 127\.0\.0\.1:9.*NO_PROXY=a\.server"
+    ) as told:
+        Client(Access("http://a.server/v1", "NO_SUCH_KEY", 1, 600.0, 5.0)).ask("/version")
+    assert "secret" not in str(told.value)
+
+
+def test_no_key_is_printed_and_no_other_login_sent(
+    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login joe password hunter2\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    for key, sent in (("", None), (" sk-topsecret\r\n", "Bearer sk-topsecret")):
+        monkeypatch.setenv("NO_SUCH_KEY", key)
+        client(server).ask("/version")
+        assert server.headers_seen[-1].get("Authorization") == sent
+    for key in ("sk-töpsecret", "sk-top\nsecret"):
+        monkeypatch.setenv("NO_SUCH_KEY", key)
+        with pytest.raises(ServerError, match="the key in NO_SUCH_KEY holds a character") as told:
+            client(server).ask("/version")
+        assert "secret" not in str(told.value)
+
+
+def test_more_connections_than_files_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [(256, 300)]
+    monkeypatch.setattr(crew.resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(crew.resource, "setrlimit", lambda _, values: limits.append(values))
+    assert crew.within_files(100) == 100
+    assert len(limits) == 1
+    assert crew.within_files(1024) == 300 - crew.SPARE_FILES
+    assert limits[-1] == (300, 300)
+
+
+# Waiting
+
+
+@pytest.mark.timeout(30)
+def test_an_engine_that_died_behind_an_open_port_is_told_within_seconds(
+    server: MisbehavingServer, student: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "ASKED_AFTER_S", 0.1)
+    monkeypatch.setattr(health, "DEAD_S", 0.3)
+    server.hangs, server.healthy = True, False
+    with pytest.raises(ServerError, match="its engine is dead, says /health"):
+        engine(server, patience_s=600.0).sample(student, PROMPTS[:2], [0, 1], **ENDS)
+
+
+@pytest.mark.timeout(30)
+def test_the_last_words_of_a_dead_engine_are_told(
+    server: MisbehavingServer, student: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "ASKED_AFTER_S", 0.1)
+    monkeypatch.setattr(health, "DEAD_S", 0.3)
+    server.statuses, server.healthy = {"/v1/completions": [500] * 99}, False
+    with pytest.raises(ServerError, match="last words: status 500: not well"):
+        engine(server, patience_s=600.0).sample(student, PROMPTS[:2], [0, 1], **ENDS)
+
+
+def test_a_slow_server_and_one_that_loads_are_not_called_dead(
+    server: MisbehavingServer, student: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "ASKED_AFTER_S", 0.05)
+    monkeypatch.setattr(health, "DEAD_S", 0.1)
+    for kind, healthy in (("vllm", True), ("sglang", False)):
+        server.kind, server.healthy, server.hangs = kind, healthy, True
+        server.released.clear()
+        asked = client(server)
+        identify(asked, None)
+        for _ in range(8):
+            asked.pulse.require(1.0)
+            time.sleep(0.05)
+
+
+def stopping(check: Callable[[], bool]) -> StopRequest:
+    """A request to stop that comes when a condition holds."""
+    stop = StopRequest()
+
+    def look(*_: object) -> None:
+        if check():
+            raise Stopped(signal.SIGTERM)
+
+    stop.check = look  # type: ignore[method-assign]
+    return stop
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("fault", ["hangs", "is away"])
+def test_a_rollout_that_waits_stops_when_it_is_told_to(
+    server: MisbehavingServer, student: PreTrainedModel, fault: str
+) -> None:
+    asked = engine(server, patience_s=600.0, timeout_s=600.0)
+    if fault == "hangs":
+        server.hangs = True
+    else:
+        server.statuses = {"/v1/completions": [503] * 999}
+    counted = itertools.count()
+    with stopping(lambda: next(counted) > 2), pytest.raises(Stopped):
+        asked.sample(student, PROMPTS, list(range(6)), **ENDS)
+
+
+@pytest.mark.timeout(30)
+def test_how_many_answers_came_is_told_while_none_comes(
+    server: MisbehavingServer,
+    student: PreTrainedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(client_module, "SILENT_S", 0.05)
+    server.hangs = True
+    caplog.set_level(logging.WARNING, "opdlab")
+    with stopping(lambda: "0 of 6 answers came" in caplog.text), pytest.raises(Stopped):
+        engine(server).sample(student, PROMPTS, list(range(6)), **ENDS)
+
+
+def test_a_server_with_room_for_few_is_not_given_up_while_it_works(
+    server: MisbehavingServer,
+) -> None:
+    """Its one place is taken for longer than the patience: the others are refused all the time."""
+    server.status, taken = 429, []
+
+    def refuses(body: dict[str, Any]) -> bool:
+        return bool(taken) and body["number"] != taken[0]
+
+    def work(path: str, body: dict[str, Any]) -> Any:
+        taken.append(body["number"])
+        server.pause.wait(1.5)
+        taken.clear()
+        return {}
+
+    server.refuses, server.post = refuses, work  # type: ignore[method-assign]
+    asked, done = client(server, patience_s=0.4, concurrency=2), []
+    bodies = [{"number": number} for number in range(2)]
+    asked.post_all(asked.access.api("/completions"), bodies, lambda row, _: done.append(row))
+    assert sorted(done) == [0, 1]
+
+
+# Whose weights
+
+
+def moved(model: PreTrainedModel, by: float) -> PreTrainedModel:
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(by * torch.randn(weight.shape, generator=noise))
+    return model
+
+
+def sampled(server: MisbehavingServer, model: PreTrainedModel, **changes: Any) -> Any:
+    return engine(server, **changes).sample(model, PROMPTS, list(range(6)), **ENDS)
+
+
+def test_a_student_whose_weights_another_training_replaced_is_not_sampled(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    student = models.load_model(str(STUDENT))
+    sampled(server, student, weights_folder=str(tmp_path))
+    server.model, server.tag = moved(models.load_model(str(STUDENT)), 1e-4), "opdlab-other-1"
+    with pytest.raises(ServerError, match=r"weights of another training \(opdlab-other-1\)"):
+        sampled(server, student, weights_folder=str(tmp_path))
+
+
+@pytest.mark.parametrize("tag", ["default", None])
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_a_server_that_lost_the_weights_gets_them_again_with_tags_and_without(
+    server: MisbehavingServer, tmp_path: Path, kind: str, tag: str | None
+) -> None:
+    server.kind, server.tag = kind, tag
+    student = moved(models.load_model(str(STUDENT)), 0.05)
+    own = CachedEngine(max_new_tokens=LENGTH).sample(student, PROMPTS, list(range(6)), **ENDS)
+    path = "/collective_rpc" if kind == "vllm" else "/update_weights_from_disk"
+    for sent in (1, 1, 2):
+        if sent == 2:
+            server.forget()
+        found = sampled(server, student, weights_folder=str(tmp_path))
+        assert torch.equal(found.tokens, own.tokens)
+        assert server.seen[path] == sent
+
+
+def test_a_server_is_taken_by_one_training_at_a_time(
+    server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    sampled(server, student, weights_folder=str(tmp_path))
+    (path,) = tmp_path.glob(".server-*")
+    weights._TAKEN.pop(path)[1].release()
+    with (
+        FileLock(path),
+        pytest.raises(ServerError, match="is taken by another training"),
+    ):
+        sampled(server, moved(models.load_model(str(STUDENT)), 1e-3), weights_folder=str(tmp_path))
+
+
+def test_workers_of_a_sweep_do_not_share_a_server(tmp_path: Path) -> None:
+    engine = f"rollout={{type: openai, url: 'http://127.0.0.1:9/v1', weights_folder: {tmp_path}}}"
+    with pytest.raises(ConfigError, match="2 workers would send the weights of 2 students"):
+        sweep("sweeps/lookahead", [engine, f"output={tmp_path}"], workers=2)
+
+
+def test_vllm_without_development_mode_is_told_how_to_get_it(
+    server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    server.gone = ("/collective_rpc",)
+    with pytest.raises(ServerError, match="start it with VLLM_SERVER_DEV_MODE=1"):
+        sampled(server, student, weights_folder=str(tmp_path))
+
+
+def test_a_student_that_is_trained_while_its_server_gets_nothing_is_refused(
+    server: MisbehavingServer,
+) -> None:
+    student = models.load_model(str(STUDENT))
+    sampled(server, student)
+    with pytest.raises(ServerError, match=r"have changed, .* set rollout.weights_folder"):
+        sampled(server, moved(student, 1e-6))
+
+
+def stepped(model: PreTrainedModel, steps: int, rate: float) -> PreTrainedModel:
+    """After steps of AdamW on a loss over its own prompts."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    ids = torch.tensor(PROMPTS)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("dtype", "older", "temperature", "told"),
+    [
+        ("float32", "same", 1.0, False),
+        ("float32", "one step of 1e-5", 1.0, True),
+        ("float32", "one step of 1e-5", 0.6, True),
+        ("bfloat16", "same", 1.0, False),
+        ("bfloat16", "same", 0.6, False),
+        ("bfloat16", "teacher", 1.0, True),
+        ("bfloat16", "ten steps of 1e-3", 1.0, True),
+    ],
+)
+def test_a_server_of_other_weights_is_told_from_one_that_rounds(
+    server: MisbehavingServer,
+    dtype: str,
+    older: str,
+    temperature: float,
+    told: bool,
+) -> None:
+    """In float32 by one step; bfloat16 hides that, and neither ten larger ones nor a teacher."""
+    served = models.load_model(str(TEACHER if older == "teacher" else STUDENT))
+    student = models.load_model(str(STUDENT))
+    if "step" in older:
+        count, rate = {"one": 1, "ten": 10}[older.split()[0]], float(older.split()[-1])
+        student = stepped(student, count, rate)
+    server.model = served.to(getattr(torch, dtype))
+    config = load_experiment("quickstart", ["prompts.sources=[{type: math, level: short}]"])
+    tokenizer = models.load_tokenizer(str(STUDENT))
+    prompts = open_prompts(config.prompts, tokenizer, 0)
+    asked = [list(prompts.prompt(row).tokens) for row in range(16)]
+    through = engine(server, max_new_tokens=20, temperature=temperature, largest_gap=None)
+    rollout = through._rollout(student, None, alone=True)
+    found = rollout.once(Asked(asked, range(16), (2,), 0, 0, None))
+    jumped = dtype == "float32" and not found.likeness.within(JUMP)
+    assert (jumped or not found.fits) == told, found.likeness
+
+
+def test_the_last_answers_are_looked_at_by_themselves() -> None:
+    """A server that was started again at the end of a long round: the mean over all hides it."""
+    ours = torch.full((20 * BLOCK,), -1.0)
+    theirs = ours.clone()
+    theirs[-BLOCK // 2 :] += 0.3
+    rows = [BLOCK // 4] * 80
+    found = likeness(theirs, ours, rows, range(80))
+    assert found.gap < 0.06
+    assert found.worst > 0.2
+    assert not found.within(0.1)
+    back = likeness(theirs, ours, rows, list(reversed(range(80))))
+    assert back.worst == pytest.approx(found.worst)
+
+
+def test_numbers_that_are_none_are_never_alike() -> None:
+    ours = torch.full((9,), -1.0)
+    theirs = ours.clone()
+    theirs[4] = torch.nan
+    assert not likeness(theirs, ours, [9], [0]).within(1e9)
+
+
+# What a file's rollouts decide
+
+
+def test_a_model_that_is_measured_without_a_server_is_not_that_of_the_files_server() -> None:
+    config = load_experiment(
+        "quickstart", ["rollout={type: openai, url: 'http://127.0.0.1:9/v1', max_new_tokens: 8}"]
+    )
+    for name in ("student", "teacher"):
+        subject, label = open_subject(config, f"embedded:{name}", f"embedded:{name}", None)
+        assert isinstance(subject, Subject)
+        assert engine_of(subject.engine)["type"] == "CachedEngine"
+        assert name in label
+
+
+def test_doctor_asks_no_server_for_the_answers_it_looks_at(student: PreTrainedModel) -> None:
+    config = load_experiment(
+        "quickstart", ["rollout={type: openai, url: 'http://127.0.0.1:9/v1', max_new_tokens: 8}"]
+    )
+    tokenizer = models.load_tokenizer(str(STUDENT))
+    asked = [open_prompts(config.prompts, tokenizer, 0).prompt(0)]
+    assert draw(config, student, tokenizer, asked, [0], 0, 42).tokens.shape[0] == 1
+
+
+def test_a_look_at_a_server_sends_it_nothing(
+    server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    through = engine(server, weights_folder=str(tmp_path))
+    assert "has the student's weights" in through.look(student, PROMPTS[0], **ENDS)
+    server.model = models.load_model(str(TEACHER))
+    assert "has other weights now" in through.look(student, PROMPTS[0], **ENDS)
+    assert not server.seen["/collective_rpc"]
+    assert not list(tmp_path.iterdir())
