@@ -1,5 +1,6 @@
 """Commands that look at files answer at once: what they import."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -133,3 +134,37 @@ def test_a_shell_is_offered_what_can_follow(typed, offered, tmp_path):
         text=True,
     )
     assert set(done.stdout.split()) == offered, done.stderr
+
+
+def _runtime_uses(file: Path) -> list[int]:
+    """Lines where `Tensor` is a value and not the second argument of `isinstance`, nor an annotation."""
+    tree = ast.parse(file.read_text())
+    annotations = {
+        id(node)
+        for owner in ast.walk(tree)
+        for field in ("annotation", "returns")
+        if (annotation := getattr(owner, field, None)) is not None
+        for node in ast.walk(annotation)
+    }
+    asked = {
+        id(node)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "isinstance"
+        for node in ast.walk(call.args[1])
+    }
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare | ast.Call)
+        for part in ast.iter_child_nodes(node)
+        if isinstance(part, ast.Name)
+        and part.id == "Tensor"
+        and id(part) not in annotations | asked
+    ]
+
+
+def test_what_stands_for_a_tensor_is_compared_with_nothing():
+    """In a command `opdlab.shapes.Tensor` is a stand-in: `type(x) is Tensor` would be false there."""
+    package = Path(__file__).parents[2] / "platform"
+    found = {str(file): lines for file in package.rglob("*.py") if (lines := _runtime_uses(file))}
+    assert not found, "write torch.Tensor there"

@@ -27,7 +27,7 @@ def sampling_mode(model: PreTrainedModel) -> Iterator[None]:
     model.eval()
     # Inference mode saves a small model a seventh of each step. Sharded parameters (FSDP) would gather
     # into tensors that can never carry a gradient again, so they go without.
-    plain = all(type(parameter.data) is Tensor for parameter in model.parameters())
+    plain = all(type(parameter.data) is torch.Tensor for parameter in model.parameters())
     try:
         with torch.inference_mode() if plain else torch.no_grad():
             yield

@@ -324,7 +324,7 @@ def _plain_head(model: PreTrainedModel) -> nn.Linear | None:
         return None
     hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks)
     # Sharded weights are gathered by whoever sharded them.
-    plain = type(head.weight.data) is Tensor and "forward" not in vars(head)
+    plain = type(head.weight.data) is torch.Tensor and "forward" not in vars(head)
     return head if plain and not any(hooks) else None
 
 

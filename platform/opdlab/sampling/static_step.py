@@ -29,7 +29,7 @@ def fits(model: PreTrainedModel) -> bool:
     return (
         model.device.type == "cuda"
         and len({p.device for p in model.parameters()}) == 1
-        and all(type(p.data) is Tensor for p in model.parameters())
+        and all(type(p.data) is torch.Tensor for p in model.parameters())
         and "position_ids" in inspect.signature(model.forward).parameters
     )
 
