@@ -65,10 +65,16 @@ from .prefix_law import (
     said_after as said_after,
 )
 from .recomputed import checkpointed as checkpointed, layers_of as layers_of
+from .recurrent_layers import (
+    RecurrentLayer as RecurrentLayer,
+    recurrent_layers as recurrent_layers,
+    select as select,
+)
 from .shards import (
     ShardedWeights as ShardedWeights,
     Weights as Weights,
     WholeWeights as WholeWeights,
 )
+from .state_store import StateStore as StateStore
 from .vocabulary_loss import slices as slices
 from .wording import Wording as Wording, as_wording as as_wording

@@ -1,0 +1,337 @@
+"""Layers that keep a recurrent state instead of keys: found in any model, and run from a state that is given.
+
+Every such layer of transformers (gated delta nets, Mamba, short convolutions, linear attention) reads its
+state from a cache and writes it back, and takes one step from it when it is given one token. So a stand-in
+for the cache is all that is needed to run the layer's own forward from any state. A few layers keep the
+state in attributes of their own instead.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from opdlab.shapes import Float, Int, Tensor
+
+State = dict[Any, Tensor]
+"""What a layer keeps of the past, by name; each tensor has one row for each row of the batch."""
+
+_CACHES = ("past_key_values", "cache_params", "cache", "past_key_value")
+_WRITES = {"update_conv_state", "update_recurrent_state", "set_linear_cache"}
+# Tokens by which it is tried whether a layer goes on from a state with several tokens at a time.
+_TRIED = 8
+_GOES_ON: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def select(state: State, index: Int[Tensor, "n"]) -> State:
+    """Some rows of a state, as tensors of their own."""
+    return {name: part.index_select(0, index) for name, part in state.items()}
+
+
+def row_bytes(state: State) -> int:
+    """Bytes of one row of a state."""
+    return sum(part[:1].numel() * part.element_size() for part in state.values())
+
+
+@final
+class StateCache:
+    """Stands in for a cache during the forward of one layer.
+
+    It has the methods by which layers read and write states, and none for keys. A layer may also change the
+    tensors of the state in place.
+    """
+
+    def __init__(self, state: State | None) -> None:
+        self.state: State = {} if state is None else state
+
+    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        """The last inputs of a convolution; None at the beginning of a text."""
+        return self.state.get(("convolution", state_idx))
+
+    def update_conv_state(
+        self,
+        conv_states: Float[Tensor, "B D S"],
+        layer_idx: int,
+        state_idx: int = 0,
+        conv_kernel_size: int | None = None,
+        **_options: Any,
+    ) -> Float[Tensor, "B D S2"]:
+        """Keep as many inputs as the convolution is wide; return the kept ones before, and the new."""
+        before = self.get_conv_state(layer_idx, state_idx)
+        known = conv_states if before is None else torch.cat([before, conv_states], -1)
+        width = conv_kernel_size or known.shape[-1]
+        known = nn.functional.pad(known, (max(0, width - known.shape[-1]), 0))
+        self.state["convolution", state_idx] = known[..., -width:].clone()
+        return known
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
+        """The state after the last token; None at the beginning of a text."""
+        return self.state.get(("recurrent", state_idx))
+
+    def update_recurrent_state(
+        self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_options: Any
+    ) -> Tensor:
+        """Keep the state after the last token."""
+        self.state["recurrent", state_idx] = recurrent_states
+        return recurrent_states
+
+    def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
+        """Whether this is not the beginning of a text."""
+        return bool(self.state)
+
+    def is_recording_past(self, layer_idx: int) -> bool:
+        """No inputs but the last ones are kept."""
+        return False
+
+    def get_linear_cache(self, layer_idx: int) -> Tensor | None:
+        """The sum of keys times values; None at the beginning of a text."""
+        return self.state.get("linear")
+
+    def set_linear_cache(self, layer_idx: int, linear_cache: Tensor) -> None:
+        """Keep the sum of keys times values."""
+        self.state["linear"] = linear_cache
+
+
+@dataclass(eq=False)
+class RecurrentLayer(ABC):
+    """A layer of a model that keeps a state.
+
+    Attributes:
+        module: the layer.
+        index: of this layer among those of the model that keep a state.
+        count: of all these layers.
+        outputs: that its forward returns, the first of which is what later layers read.
+    """
+
+    module: nn.Module
+    index: int
+    count: int = 1
+    outputs: int = 1
+    _own: Callable[..., Any] = field(init=False)
+    _signature: inspect.Signature = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._own = self.module.forward
+        self._signature = inspect.signature(self._own)
+
+    @abstractmethod
+    def _run(
+        self,
+        inputs: Float[Tensor, "B S H"],
+        state: State | None,
+        column: Int[Tensor, "B S"],
+        arguments: dict[str, Any],
+    ) -> tuple[Any, State]:
+        """What the module's own forward returns, and the state afterwards."""
+
+    def arguments(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by name, and the inputs under the name of the first one."""
+        bound = self._signature.bind(*args, **options)
+        found = dict(bound.arguments)
+        for name, parameter in self._signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                found |= found.pop(name, {})
+        return found
+
+    @property
+    def first(self) -> str:
+        """Name of the argument that holds the inputs."""
+        return next(iter(self._signature.parameters))
+
+    def run(
+        self,
+        inputs: Float[Tensor, "B S H"],
+        state: State | None,
+        column: Int[Tensor, "B S"],
+        arguments: dict[str, Any],
+    ) -> tuple[Float[Tensor, "B S H"], State]:
+        """Outputs of some tokens after a state, and the state after them; `state` may be overwritten.
+
+        Args:
+            state: None at the beginning of a text.
+            column: where the tokens stand in their text.
+            arguments: of the module's forward; inputs, state and mask of padding are replaced.
+        """
+        if state is None or inputs.shape[1] == 1 or self._goes_on(inputs, column, arguments):
+            output, after = self._run(inputs, state, column, arguments)
+            if isinstance(output, tuple):
+                self.outputs = len(output)
+            return _first(output), after
+        found = []
+        for token, place in zip(inputs.split(1, 1), column.split(1, 1), strict=True):
+            output, state = self.run(token, state, place, arguments)
+            found.append(output)
+        return torch.cat(found, 1), state
+
+    def _goes_on(
+        self, inputs: Float[Tensor, "B S H"], column: Int[Tensor, "B S"], arguments: dict[str, Any]
+    ) -> bool:
+        """Whether several tokens may go on from a state; some layers begin anew with several.
+
+        Tried on the first inputs that come: against the same tokens from their beginning on, and one by one.
+        """
+        if self.module not in _GOES_ON:
+            count = min(_TRIED, inputs.shape[1])
+            if inputs.device.type == "meta":
+                return True
+            at = torch.arange(count, device=inputs.device)[None]
+            _GOES_ON[self.module] = self._try(inputs[:1, :count], at, arguments)
+        return _GOES_ON[self.module]
+
+    def _try(
+        self, inputs: Float[Tensor, "B S H"], column: Int[Tensor, "B S"], arguments: dict[str, Any]
+    ) -> bool:
+        half = inputs.shape[1] // 2
+        first, second = slice(0, half), slice(half, None)
+        rest = inputs[:, second], column[:, second]
+        whole = self._run(inputs, None, column, arguments)
+        state = self._run(inputs[:, first], None, column[:, first], arguments)[1]
+        again = {name: part.clone() for name, part in state.items()}
+        together = self._run(rest[0], again, rest[1], arguments)
+        singly = []
+        for token, place in zip(*(part.split(1, 1) for part in rest), strict=True):
+            output, state = self._run(token, state, place, arguments)
+            singly.append(_first(output))
+        truth = _first(whole[0])[:, second].float()
+        gaps = [
+            float((found.float() - truth).norm())
+            for found in (_first(together[0]), torch.cat(singly, 1))
+        ]
+        rounding = 1e-5 if inputs.dtype == torch.float32 else 1e-2
+        return gaps[0] <= 4 * gaps[1] + rounding * float(truth.norm())
+
+    def blank(
+        self, inputs: Float[Tensor, "B S H"], column: Int[Tensor, "B S"], arguments: dict[str, Any]
+    ) -> State:
+        """The state before the first token, as zeros for every row."""
+        _, state = self._run(inputs[:1, :1], None, column[:1, :1] * 0, arguments)
+        rows = len(inputs)
+        return {name: part.new_zeros(rows, *part.shape[1:]) for name, part in state.items()}
+
+
+@final
+class CachedLayer(RecurrentLayer):
+    """A layer that keeps its state in the cache."""
+
+    def _run(
+        self,
+        inputs: Float[Tensor, "B S H"],
+        state: State | None,
+        column: Int[Tensor, "B S"],
+        arguments: dict[str, Any],
+    ) -> tuple[Any, State]:
+        cache = StateCache(state)
+        given = {self.first: inputs, _cache_of(self._signature): cache}
+        if "attention_mask" in self._signature.parameters:
+            given["attention_mask"] = None
+        return self._own(**arguments | given), cache.state
+
+
+@final
+class OwnStateLayer(RecurrentLayer):
+    """A layer that keeps its state in attributes, its own or of modules within."""
+
+    def _run(
+        self,
+        inputs: Float[Tensor, "B S H"],
+        state: State | None,
+        column: Int[Tensor, "B S"],
+        arguments: dict[str, Any],
+    ) -> tuple[Any, State]:
+        places = [(part, name) for part in self.module.modules() for name in _kept_by(part)]
+        before = [getattr(part, name) for part, name in places]
+        try:
+            for number, (part, name) in enumerate(places):
+                setattr(part, name, None if state is None else state[number])
+            given = {self.first: inputs, "use_cache": True, "position_ids": column}
+            output = self._own(**arguments | given)
+            kept = {number: getattr(part, name) for number, (part, name) in enumerate(places)}
+        finally:
+            for (part, name), value in zip(places, before, strict=True):
+                setattr(part, name, value)
+        return output, kept
+
+
+def recurrent_layers(model: PreTrainedModel) -> list[RecurrentLayer]:
+    """The layers of a model that keep a state, by what their forward does; none for most models."""
+    found: list[RecurrentLayer] = []
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) or isinstance(module, nn.ModuleList):
+            continue
+        if _names(module) & _WRITES and _cache_of(inspect.signature(module.forward)):
+            found.append(CachedLayer(module, len(found)))
+        elif "use_cache" in _arguments(module) and any(map(_kept_by, module.modules())):
+            within = [part for part in module.modules() if part is not module]
+            if not any("use_cache" in _arguments(part) for part in within):
+                found.append(OwnStateLayer(module, len(found)))
+    for layer in found:
+        layer.count = len(found)
+    return found
+
+
+@contextmanager
+def taken_over(
+    layers: list[RecurrentLayer],
+    mix: Callable[[RecurrentLayer, Float[Tensor, "B S H"], dict[str, Any]], Tensor],
+) -> Iterator[None]:
+    """Within, `mix` does what these layers do to their inputs."""
+    try:
+        for layer in layers:
+            layer.module.forward = _forward(layer, mix)  # type: ignore[method-assign]
+        yield
+    finally:
+        for layer in layers:
+            vars(layer.module).pop("forward", None)
+
+
+def _forward(
+    layer: RecurrentLayer,
+    mix: Callable[[RecurrentLayer, Float[Tensor, "B S H"], dict[str, Any]], Tensor],
+) -> Callable[..., Any]:
+    def forward(*args: Any, **options: Any) -> Any:
+        arguments = layer.arguments(args, options)
+        output = mix(layer, arguments[layer.first], arguments)
+        return output if layer.outputs == 1 else (output, *[None] * (layer.outputs - 1))
+
+    return forward
+
+
+def _first(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _cache_of(signature: inspect.Signature) -> str:
+    return next((name for name in _CACHES if name in signature.parameters), "")
+
+
+def _code(module: nn.Module) -> Any:
+    return getattr(inspect.unwrap(type(module).forward), "__code__", None)
+
+
+def _names(module: nn.Module) -> set[str]:
+    code = _code(module)
+    return set() if code is None else set(code.co_names)
+
+
+def _arguments(module: nn.Module) -> set[str]:
+    code = _code(module)
+    return set() if code is None else set(code.co_varnames[: code.co_argcount])
+
+
+def _kept_by(module: nn.Module) -> list[str]:
+    """Attributes that a module's forward assigns, and that are no parts of it."""
+    code = _code(module)
+    if code is None or isinstance(module, PreTrainedModel):
+        return []
+    assigned = {one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR"}
+    return sorted(name for name in assigned if name in vars(module))
