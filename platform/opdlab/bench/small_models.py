@@ -20,6 +20,7 @@ from opdlab.bench.architectures import (
 )
 from opdlab.records import Rollout
 
+
 def small_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model in evaluation mode; the same for the same arguments."""
     settings = {

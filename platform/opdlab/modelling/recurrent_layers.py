@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dis
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
@@ -85,7 +87,9 @@ class StateCache:
         self.state["recurrent", state_idx] = recurrent_states
         return recurrent_states
 
-    def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
+    def has_previous_state(
+        self, layer_idx: int | None = None, state_idx: int | None = None
+    ) -> bool:
         """Whether this is not the beginning of a text."""
         return bool(self.state)
 
@@ -266,7 +270,7 @@ def recurrent_layers(model: PreTrainedModel) -> list[RecurrentLayer]:
     """The layers of a model that keep a state, by what their forward does; none for most models."""
     found: list[RecurrentLayer] = []
     for module in model.modules():
-        if isinstance(module, PreTrainedModel) or isinstance(module, nn.ModuleList):
+        if isinstance(module, (PreTrainedModel, nn.ModuleList)):
             continue
         if _names(module) & _WRITES and _cache_of(inspect.signature(module.forward)):
             found.append(CachedLayer(module, len(found)))
@@ -285,6 +289,55 @@ def taken_over(
     mix: Callable[[RecurrentLayer, Float[Tensor, "B S H"], dict[str, Any]], Tensor],
 ) -> Iterator[None]:
     """Within, `mix` does what these layers do to their inputs."""
+    with limited_steps(layers):
+        yield from _taken_over(layers, mix)
+
+
+@contextmanager
+def limited_steps(layers: list[RecurrentLayer]) -> Iterator[None]:
+    """Within, a single token keeps to the limits of time steps, as several tokens do.
+
+    Mamba-2 limits its time steps, but transformers' update of a single token does not. The time step is a
+    softplus, which is monotone, so its limits are limits of what the projection gives.
+    """
+    handles = []
+    for layer in layers:
+        module: Any = layer.module
+        low, high = getattr(module, "time_step_limit", (0.0, torch.inf))
+        if (low, high) != (0.0, torch.inf) and not hasattr(module, "mup_vector"):
+            hook = partial(_limit, module.dt_bias, float(low), float(high))
+            handles.append(module.in_proj.register_forward_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _limit(
+    bias: Float[Tensor, "heads"],
+    low: float,
+    high: float,
+    _module: nn.Module,
+    _inputs: Any,
+    projected: Float[Tensor, "*b D"],
+) -> Float[Tensor, "*b D"]:
+    *others, step = projected.split([projected.shape[-1] - len(bias), len(bias)], -1)
+    if low > 0:
+        step = torch.maximum(step, (_before_softplus(low) - bias).to(step.dtype))
+    if high < torch.inf:
+        step = torch.minimum(step, (_before_softplus(high) - bias).to(step.dtype))
+    return torch.cat([*others, step], -1)
+
+
+def _before_softplus(value: float) -> float:
+    return value + math.log(-math.expm1(-value))
+
+
+def _taken_over(
+    layers: list[RecurrentLayer],
+    mix: Callable[[RecurrentLayer, Float[Tensor, "B S H"], dict[str, Any]], Tensor],
+) -> Iterator[None]:
     try:
         for layer in layers:
             layer.module.forward = _forward(layer, mix)  # type: ignore[method-assign]

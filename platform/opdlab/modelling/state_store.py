@@ -1,4 +1,4 @@
-"""States of recurrent layers along whole rows: kept at the starts of segments, between which they are run again."""
+"""States of recurrent layers along whole rows, kept at the starts of segments that are run again."""
 
 from __future__ import annotations
 

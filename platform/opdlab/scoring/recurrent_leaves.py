@@ -67,7 +67,9 @@ class RecurrentLeaves:
         self, layer: RecurrentLayer, inputs: Float[Tensor, "N H"], arguments: dict[str, Any]
     ) -> Float[Tensor, "N H"]:
         """Outputs of a layer for the leaves."""
-        branching = int(torch.unique(self.row * self.store.S + self.column, return_counts=True)[1].max())
+        branching = int(
+            torch.unique(self.row * self.store.S + self.column, return_counts=True)[1].max()
+        )
         size = max(1, GROUP_BYTES // (self.store.bytes_of(layer) * (1 + branching)))
         if size not in self._groups:
             self._groups[size] = self._cut(size, inputs.device)
@@ -117,9 +119,11 @@ class RecurrentLeaves:
             mine = late[first : first + size]
             leaves = ((rank[pair] >= first) & (rank[pair] < first + size)).nonzero().squeeze(1)
             steps = self._steps(leaves, offset[leaves], rank[pair[leaves]] - first, last[mine])
-            here = [to_device(part, device) for part in (segments[mine], row[segments[mine]])]
-            begin = to_device(start[segments[mine]], device)
-            groups.append(_Group(*here, begin, _sent(steps, device)))
+            chosen = segments[mine]
+            here, of, begin = (
+                to_device(part, device) for part in (chosen, row[chosen], start[chosen])
+            )
+            groups.append(_Group(here, of, begin, _sent(steps, device)))
         return groups
 
     def _steps(
