@@ -1,4 +1,4 @@
-"""Layers with a recurrent state are scored by the tree: a leaf takes one step from the state before it."""
+"""Layers with a recurrent state: leaves and decoded tokens take one step from the state before them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tree_controls import assert_equal, leaf_log_c
 from opdlab.modelling import state_store
 from opdlab.modelling.recurrent_layers import recurrent_layers
 from opdlab.records import Questions, Rollout
+from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring import recurrent_leaves
 from opdlab.scoring.naive import naive_scores
 from opdlab.scoring.teacher import Teacher
@@ -27,12 +28,41 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("family", RECURRENT)
 def test_candidates_after_recurrent_layers_equal_whole_forwards(family: str) -> None:
-    model, rollout = small_model(family), random_rollout([2, 5, 1], [3, 7, 10], top_k=2)
+    model, rollout = small_model(family), random_rollout([2, 5, 1], [2, 4, 8], top_k=2)
     questions = Questions(rollout.candidates)
     # Two of the rows go through the model in pieces.
     teacher = Teacher(model, trunk_chunk=6).probe()
     assert (teacher.way, teacher.pieces) == ("tree", True)
     assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions), 2e-5)
+
+
+@pytest.mark.parametrize("family", RECURRENT)
+def test_cached_rollouts_say_what_generate_says_and_record_what_a_forward_says(
+    family: str,
+) -> None:
+    model, ends = small_model(family), (9, 11, 12, 13, 14, 15)
+    prompts = [[5, 6, 7], [*range(3, 17)], [8], [5, 6, 7]]
+    # One row waits for a place, and rows that end early leave theirs.
+    rollout = CachedEngine(max_new_tokens=6, temperature=0.0).sample(
+        model, prompts, [0, 1, 2, 3], eos_ids=ends, pad_id=0, max_rows=3
+    )
+    for row, prompt in enumerate(prompts):
+        wanted = model.generate(  # type: ignore[operator]
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt)),
+            do_sample=False,
+            max_new_tokens=6,
+            eos_token_id=list(ends),
+            pad_token_id=0,
+        )[0]
+        end = len(prompt) + int(rollout.response_lengths[row])
+        assert rollout.tokens[row, :end].tolist() == wanted.tolist()
+        with torch.no_grad():
+            said = model(input_ids=wanted[None], use_cache=False).logits[0].log_softmax(-1)
+        place = torch.arange(len(prompt), end)
+        torch.testing.assert_close(
+            rollout.log_prob[rollout.row == row], said[place - 1, wanted[place]], atol=1e-4, rtol=0
+        )
 
 
 @pytest.mark.parametrize("family", KINDS)

@@ -67,8 +67,10 @@ from .prefix_law import (
 from .recomputed import checkpointed as checkpointed, layers_of as layers_of
 from .recurrent_layers import (
     RecurrentLayer as RecurrentLayer,
+    State as State,
     recurrent_layers as recurrent_layers,
     select as select,
+    taken_over as taken_over,
 )
 from .shards import (
     ShardedWeights as ShardedWeights,

@@ -5,7 +5,7 @@ model calls them in place of its own attention, and they ask the `Pass` that is 
 gets queries, keys and values after rotary embedding, and the model's own rule of who sees whom (causal,
 sliding window, chunks ...), so nothing here knows any model family.
 
-Layers that keep a recurrent state are handed to the running pass, too (`opdlab.modelling.recurrent_layers`).
+Layers that keep a recurrent state go to the running pass, too (`opdlab.modelling.recurrent_layers`).
 
 Tokens travel as one flat row without filler. Attention needs them in lines, one a row of the batch; `Lines`
 goes there and back.
@@ -157,7 +157,7 @@ class Pass(ABC):
 
 @dataclass(eq=False)
 class KeyStore:
-    """Keys and values of whole rows by layer, `[B Hkv S D]`; a filler's are 0. And states along the rows."""
+    """Keys and values of whole rows by layer, `[B Hkv S D]`, a filler's are 0; states along the rows."""
 
     B: int
     S: int

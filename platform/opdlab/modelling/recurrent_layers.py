@@ -1,4 +1,4 @@
-"""Layers that keep a recurrent state instead of keys: found in any model, and run from a state that is given.
+"""Layers that keep a recurrent state instead of keys: found in any model, and run from any state.
 
 Every such layer of transformers (gated delta nets, Mamba, short convolutions, linear attention) reads its
 state from a cache and writes it back, and takes one step from it when it is given one token. So a stand-in
@@ -182,7 +182,7 @@ class RecurrentLayer(ABC):
     ) -> bool:
         """Whether several tokens may go on from a state; some layers begin anew with several.
 
-        Tried on the first inputs that come: against the same tokens from their beginning on, and one by one.
+        Tried on the first inputs that come: against the same tokens in one call, and one by one.
         """
         if self.module not in _GOES_ON:
             count = min(_TRIED, inputs.shape[1])
