@@ -8,7 +8,7 @@ from small_models import RECURRENT, random_rollout, small_model
 from tree_controls import assert_equal, leaf_log_c
 
 from opdlab.modelling import state_store
-from opdlab.modelling.recurrent_layers import recurrent_layers
+from opdlab.modelling.recurrent_layers import CachedLayer, recurrent_layers
 from opdlab.records import Questions, Rollout
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring import recurrent_leaves
@@ -77,14 +77,24 @@ def test_a_leaf_that_branches_off_one_token_late_is_seen(family: str) -> None:
     assert gap(leaf_log_c(model, rollout, mask_shift=-1)) > 0.05
 
 
-@pytest.mark.parametrize("count", [1, 32])
+@pytest.mark.parametrize(("family", "count"), [("qwen3_5", 32), ("lfm2-conv", 1)])
 def test_groups_of_segments_that_are_bounded_by_bytes_give_the_same(
-    count: int, monkeypatch: pytest.MonkeyPatch
+    family: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, rollout = small_model("qwen3_5"), random_rollout([2, 6], [9, 5], top_k=count)
+    model, rollout = small_model(family), random_rollout([2, 6], [9, 5], top_k=count)
     whole = Teacher(model).score(rollout, Questions(rollout.candidates))
     monkeypatch.setattr(recurrent_leaves, "GROUP_BYTES", 1)
     assert_equal(Teacher(model).score(rollout, Questions(rollout.candidates)), whole, 2e-5)
+
+
+@pytest.mark.parametrize("family", ["qwen3_next", "olmo_hybrid", "bamba", "falcon_h1"])
+def test_sums_are_read_as_steps_read_them(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rollout = small_model(family), random_rollout([2, 6], [5, 3], top_k=2)
+    asked = Questions(rollout.candidates)
+    assert all(layer.rule for layer in recurrent_layers(model) if isinstance(layer, CachedLayer))
+    found = Teacher(model).score(rollout, asked)
+    monkeypatch.setattr(CachedLayer, "rule", None)
+    assert_equal(found, Teacher(model).score(rollout, asked), 5e-5)
 
 
 @pytest.mark.parametrize("family", KINDS)

@@ -30,13 +30,13 @@ from opdlab.shapes import Float, Tensor
 NAMES = (*RECURRENT, *FAMILIES, "rwkv")
 PROMPTS, RESPONSES, CANDIDATES = (3, 5, 1, 9), (4, 9, 13, 2), 4
 # What is timed: one answer, of which these share of positions have so many candidates each.
-LENGTH, ACTIVE, TOP_K = 512, 0.15, 8
-_ROUNDS = 3
+LENGTH, ACTIVE, TOP_K = 256, 0.15, 8
+_ROUNDS = 2
 _HEAD = ("family", "states", "tree", "cached", "gradient", "time", "naive")
 _LEGEND = (
     "states: layers that keep a recurrent state. tree, cached: largest difference from whole forwards, in "
-    "nats; naive: scored by these. gradient: difference from that of rows alone, a share. time: "
-    f"of scoring an answer of {LENGTH} tokens, {ACTIVE:.0%} of positions with {TOP_K} candidates each, over "
+    "nats; naive: scored by these. gradient: difference from that of rows alone, as a share. time: of "
+    f"scoring an answer of {LENGTH} tokens, {ACTIVE:.0%} of positions with {TOP_K} candidates each, over "
     "plain forwards of as many tokens; naive: whole forwards for each candidate, over scoring."
 )
 

@@ -43,6 +43,7 @@ from .length_dependence import (
     stretches as stretches,
     thresholds as thresholds,
 )
+from .linear_rules import Segments as Segments
 from .merging import merge as merge
 from .models import (
     DTYPES as DTYPES,
@@ -66,8 +67,10 @@ from .prefix_law import (
 )
 from .recomputed import checkpointed as checkpointed, layers_of as layers_of
 from .recurrent_layers import (
+    CachedLayer as CachedLayer,
     RecurrentLayer as RecurrentLayer,
     State as State,
+    StateCache as StateCache,
     recurrent_layers as recurrent_layers,
     select as select,
     taken_over as taken_over,

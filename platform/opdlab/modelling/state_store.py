@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from opdlab.modelling.recurrent_layers import RecurrentLayer, State, row_bytes, select
+from opdlab.modelling.linear_rules import Rule, Segments, Sum, segment
+from opdlab.modelling.recurrent_layers import (
+    CachedLayer,
+    RecurrentLayer,
+    State,
+    StateCache,
+    row_bytes,
+    select,
+)
 from opdlab.modelling.vocabulary_loss import slices
 from opdlab.shapes import Float, Int, Tensor
 
@@ -23,7 +32,9 @@ class StateStore:
 
     Attributes:
         B, S: rows, and columns of the widest.
-        inputs: of the layers, by their index. `Float[B S H]`
+        inputs: of layers that are run again, by their index. `Float[B S H]`
+        convolved, sums: of layers whose states are sums, inputs of the convolution, `Float[B D S]`, and
+            the terms.
         row, column: where segments begin, the same for all layers.
         length: tokens of a segment; None before the first layer has told how large its states are.
     """
@@ -31,6 +42,8 @@ class StateStore:
     B: int
     S: int
     inputs: dict[int, Tensor] = field(default_factory=dict)
+    convolved: dict[int, Tensor] = field(default_factory=dict)
+    sums: dict[int, list[Segments]] = field(default_factory=dict)
     row: list[int] = field(default_factory=list)
     column: list[int] = field(default_factory=list)
     length: int | None = None
@@ -52,18 +65,21 @@ class StateStore:
             first: the first of these columns; from the second piece of a row on, the row stands alone.
         """
         C, device = inputs.shape[1], inputs.device
-        if layer.index not in self.inputs:
-            self.inputs[layer.index] = inputs.new_zeros(self.B, self.S, inputs.shape[2])
-        self.inputs[layer.index][rows, first : first + C] = inputs
         column = torch.arange(first, first + C, device=device).expand(inputs.shape[:2])
         state = self._last.get(layer.index) if first else None
         blank = layer.blank(inputs, column, arguments) if state is None else {}
-        segments = list(slices(C, self._length(layer, blank or state or {})))
+        length = self._length(layer, blank or state or {})
+        segments = list(slices(C, length))
         if (rows.start, first) not in self._pieces:
             self._pieces.add((rows.start, first))
             for segment in segments:
                 self.row += range(rows.start, rows.stop)
                 self.column += [first + segment.start] * (rows.stop - rows.start)
+        if isinstance(layer, CachedLayer) and (rule := layer.rule) is not None:
+            return self._run_by(rule, layer, inputs, rows, first, state, segments, arguments)
+        if layer.index not in self.inputs:
+            self.inputs[layer.index] = inputs.new_zeros(self.B, self.S, inputs.shape[2])
+        self.inputs[layer.index][rows, first : first + C] = inputs
         found, kept = [], self._states.setdefault(layer.index, [])
         for segment in segments:
             kept.append({name: part.clone() for name, part in (state or blank).items()})
@@ -73,6 +89,42 @@ class StateStore:
         self._last[layer.index] = state
         return torch.cat(found, 1)
 
+    def _run_by(
+        self,
+        rule: Rule,
+        layer: CachedLayer,
+        inputs: Float[Tensor, "R C H"],
+        rows: slice,
+        first: int,
+        state: State | None,
+        segments: list[slice],
+        arguments: dict[str, Any],
+    ) -> Float[Tensor, "R C H"]:
+        """The same by a layer whose states are sums: its terms are kept, in one call for all columns."""
+        assert self.length is not None
+        terms: list[Sum] = []
+        before = None if state is None else state["recurrent", 0]
+
+        def many(function: Callable[..., Any], call: dict[str, Any]) -> Any:
+            terms.append(rule.terms(call))
+            return function(**call)
+
+        cache = StateCache(state, whole=True)
+        output = layer.run_with(inputs, cache, arguments, {rule.many: many})
+        (sums,), new = terms, cache.inputs
+        assert new is not None
+        if layer.index not in self.convolved:
+            self.convolved[layer.index] = new.new_zeros(self.B, new.shape[1], self.S)
+        self.convolved[layer.index][rows, :, first : first + new.shape[2]] = new
+        at = sums.value.new_zeros(*sums.key.shape[:2], sums.key.shape[3], sums.value.shape[3])
+        at = at if before is None else rule.state(before)
+        kept = self.sums.setdefault(layer.index, [])
+        for part in segments:
+            one, at = segment(sums.part(part), at, self.length)
+            kept.append(one)
+        self._last[layer.index] = cache.state
+        return output
+
     def at(self, layer: RecurrentLayer, segments: Int[Tensor, "P"]) -> State:
         """A layer's states at the starts of some segments."""
         kept = self._states[layer.index]
@@ -80,6 +132,22 @@ class StateStore:
             whole = {name: torch.cat([one[name] for one in kept]) for name in kept[0]}
             self._states[layer.index] = kept = [whole]
         return select(kept[0], segments)
+
+    def summed(self, layer: RecurrentLayer) -> Segments:
+        """The terms of all segments, of a layer whose states are sums."""
+        kept = self.sums[layer.index]
+        if len(kept) > 1:
+            self.sums[layer.index] = kept = [Segments.of(kept)]
+        return kept[0]
+
+    def window(
+        self, layer: RecurrentLayer, row: Int[Tensor, "N"], column: Int[Tensor, "N"]
+    ) -> Float[Tensor, "N D K"]:
+        """The last inputs of a layer's convolution before these columns, of such a layer."""
+        width = self._last[layer.index]["convolution", 0].shape[-1]
+        place = column[:, None] - width + torch.arange(width, device=column.device)
+        found = self.convolved[layer.index][row[:, None], :, place.clamp_min(0)]
+        return found.masked_fill((place < 0)[..., None], 0).transpose(1, 2).contiguous()
 
     def bytes_of(self, layer: RecurrentLayer) -> int:
         """Bytes of one state of a layer."""

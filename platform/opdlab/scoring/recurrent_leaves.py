@@ -1,6 +1,8 @@
 """Leaves of recurrent layers: each takes one step from the state before it, which no other token sees.
 
-States are kept at the starts of segments. From there all segments that have leaves are run again side by
+Where states are sums (`opdlab.modelling.linear_rules`), leaves read from them by products, all at once.
+
+Of other layers states are kept at the starts of segments. From there all segments that have leaves are run again side by
 side, a token at a time, and the leaves at each place branch off. So a layer makes as many short calls as a
 segment has tokens, whatever the number of segments and leaves, and few states exist at a time.
 """
@@ -8,11 +10,21 @@ segment has tokens, whatever the number of segments and leaves, and few states e
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
-from opdlab.modelling import RecurrentLayer, StateStore, select
+from opdlab.modelling import (
+    CachedLayer,
+    Lines,
+    RecurrentLayer,
+    Segments,
+    StateCache,
+    StateStore,
+    select,
+    slices,
+)
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device
 
@@ -50,6 +62,65 @@ class _Group:
     steps: list[_Step]
 
 
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where leaves stand in their segments, in lines of one segment each.
+
+    Attributes:
+        row, column: of each leaf. `Int[N]`
+        segment: of each line. `Int[P]`
+        seen: tokens of the segment before the leaf, in lines. `Int[P M]`
+    """
+
+    row: Int[Tensor, "N"]
+    column: Int[Tensor, "N"]
+    lines: Lines
+    segment: Int[Tensor, "P"]
+    seen: Int[Tensor, "P M"]
+
+    @classmethod
+    def of(
+        cls,
+        store: StateStore,
+        row: Int[Tensor, "N"],
+        column: Int[Tensor, "N"],
+        device: torch.device,
+    ) -> _Places:
+        """Of leaves in the order of rows and columns."""
+        order, at = _segments(store, row, column)
+        lines_of, pair = torch.unique(at, return_inverse=True)
+        lines = Lines.of(pair, len(lines_of))
+        segment = order[lines_of]
+        seen = (column - torch.tensor(store.column)[segment[pair]])[lines.token]
+        sent = (to_device(part, device) for part in (segment, seen.view(lines.R, lines.C)))
+        return cls(to_device(row, device), to_device(column, device), lines.to(device), *sent)
+
+    def read(self, sums: Segments, query: Float[Tensor, "N H n K"]) -> Float[Tensor, "N H n D"]:
+        """What queries read of the states before their leaves."""
+        _, H, n, K = query.shape
+        (P, M), c = self.seen.shape, sums.key.shape[2]
+        lined = query[self.lines.token].view(P, M, H, n, K).transpose(1, 2).flatten(2, 3)
+        seen = self.seen.repeat_interleave(n, 1)
+        size = max(1, GROUP_BYTES // (4 * H * (M * n * 2 * c + K * sums.value.shape[3])))
+        found = [
+            sums.select(self.segment[some]).read(lined[some], seen[some])
+            for some in slices(P, size)
+        ]
+        lines = torch.cat(found).unflatten(2, (M, n)).transpose(1, 2)
+        return self.lines.empty(lines)
+
+
+def _segments(
+    store: StateStore, row: Int[Tensor, "N"], column: Int[Tensor, "N"]
+) -> tuple[Int[Tensor, "S"], Int[Tensor, "N"]]:
+    """The store's segments in the order of rows and columns, and which of these each leaf stands in."""
+    start = torch.tensor(store.row) * store.S + torch.tensor(store.column)
+    order = start.argsort()
+    # The last segment that begins at or before the leaf.
+    at = torch.searchsorted(start[order], row * store.S + column, right=True) - 1
+    return order, at
+
+
 @dataclass(eq=False)
 class RecurrentLeaves:
     """Where leaves branch off.
@@ -62,11 +133,14 @@ class RecurrentLeaves:
     row: Int[Tensor, "N"]
     column: Int[Tensor, "N"]
     _groups: dict[int, list[_Group]] = field(default_factory=dict)
+    _places: _Places | None = None
 
     def run(
         self, layer: RecurrentLayer, inputs: Float[Tensor, "N H"], arguments: dict[str, Any]
     ) -> Float[Tensor, "N H"]:
         """Outputs of a layer for the leaves."""
+        if isinstance(layer, CachedLayer) and layer.index in self.store.sums:
+            return self._read(layer, inputs, arguments)
         branching = int(
             torch.unique(self.row * self.store.S + self.column, return_counts=True)[1].max()
         )
@@ -77,6 +151,24 @@ class RecurrentLeaves:
         for group in self._groups[size]:
             self._run(layer, group, inputs, arguments, found)
         return found
+
+    def _read(
+        self, layer: CachedLayer, inputs: Float[Tensor, "N H"], arguments: dict[str, Any]
+    ) -> Float[Tensor, "N H"]:
+        """The same where states are sums: a leaf's own queries read from them."""
+        rule, device = layer.rule, inputs.device
+        assert rule is not None
+        if self._places is None:
+            self._places = _Places.of(self.store, self.row, self.column, device)
+        places = self._places
+
+        def one(_function: Any, call: dict[str, Any]) -> Any:
+            return rule.leaves(partial(places.read, self.store.summed(layer)), call)
+
+        window = self.store.window(layer, places.row, places.column)
+        blank = {("convolution", 0): window, ("recurrent", 0): window.new_zeros(0)}
+        calls = {rule.one: one}
+        return layer.run_with(inputs[:, None], StateCache(blank), arguments, calls)[:, 0]
 
     def _run(
         self,
@@ -104,10 +196,7 @@ class RecurrentLeaves:
     def _cut(self, size: int, device: torch.device) -> list[_Group]:
         store = self.store
         row, start = torch.tensor(store.row), torch.tensor(store.column)
-        order = (row * store.S + start).argsort()
-        places = (row * store.S + start)[order]
-        # The last segment that begins at or before the leaf.
-        at = torch.searchsorted(places, self.row * store.S + self.column, right=True) - 1
+        order, at = _segments(store, self.row, self.column)
         segments, pair = torch.unique(order[at], return_inverse=True)
         offset = self.column - start[segments[pair]]
         last = torch.zeros_like(segments).scatter_reduce(0, pair, offset, "amax")
