@@ -8,6 +8,7 @@ from small_models import RECURRENT, random_rollout, small_model
 from tree_controls import assert_equal, leaf_log_c
 
 from opdlab.modelling import state_store
+from opdlab.modelling.linear_rules import Segments
 from opdlab.modelling.recurrent_layers import CachedLayer, recurrent_layers
 from opdlab.records import Questions, Rollout
 from opdlab.sampling.rollout import CachedEngine
@@ -95,6 +96,18 @@ def test_sums_are_read_as_steps_read_them(family: str, monkeypatch: pytest.Monke
     found = Teacher(model).score(rollout, asked)
     monkeypatch.setattr(CachedLayer, "rule", None)
     assert_equal(found, Teacher(model).score(rollout, asked), 5e-5)
+
+
+def test_a_layer_whose_sums_come_out_wrong_is_run_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = Segments.read
+    monkeypatch.setattr(Segments, "read", lambda *args: 1.1 * read(*args))
+    model, rollout = small_model("bamba"), random_rollout([2, 6], [3, 2], top_k=2)
+    teacher = Teacher(model).probe()
+    assert teacher.way == "tree"
+    questions = Questions(rollout.candidates)
+    assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions), 2e-5)
 
 
 @pytest.mark.parametrize("family", KINDS)

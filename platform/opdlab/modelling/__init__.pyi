@@ -73,6 +73,7 @@ from .recurrent_layers import (
     StateCache as StateCache,
     recurrent_layers as recurrent_layers,
     select as select,
+    step_by_step as step_by_step,
     taken_over as taken_over,
 )
 from .shards import (

@@ -195,7 +195,10 @@ class SsdRule(Rule):
         step = _step(call["dt"][..., 0].float(), some)[..., None]
         before = read(query[:, :, None])[:, :, 0] * (call["A"][:, 0, :1].float() * step).exp()
         own = (query * key).sum(-1, keepdim=True) * step * inputs.float()
-        return (before + own + call["D"] * inputs).to(inputs.dtype)
+        output = before + own + call["D"] * inputs
+        if call.get("z") is not None:
+            output = output * torch.nn.functional.silu(call["z"])
+        return output.to(inputs.dtype)
 
 
 def _step(step: Float[Tensor, "*b H"], call: dict[str, Any]) -> Float[Tensor, "*b H"]:

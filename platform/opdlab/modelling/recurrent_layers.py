@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import FunctionType
 from typing import Any, final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
@@ -35,6 +35,7 @@ _WRITES = {"update_conv_state", "update_recurrent_state", "set_linear_cache"}
 # Tokens by which it is tried whether a layer goes on from a state with several tokens at a time.
 _TRIED = 8
 _GOES_ON: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_STEPWISE: WeakSet[nn.Module] = WeakSet()
 
 
 def select(state: State, index: Int[Tensor, "n"]) -> State:
@@ -237,6 +238,8 @@ class CachedLayer(RecurrentLayer):
     @property
     def rule(self) -> Rule | None:
         """How its state is a sum, where its forward calls functions that are known here."""
+        if self.module in _STEPWISE:
+            return None
         names = _names(self.module)
         plain = not any(hasattr(part, "_hf_hook") for part in self.module.modules())
         return next((rule for rule in RULES if plain and {rule.many, rule.one} <= names), None)
@@ -319,6 +322,17 @@ def recurrent_layers(model: PreTrainedModel) -> list[RecurrentLayer]:
     for layer in found:
         layer.count = len(found)
     return found
+
+
+def step_by_step(model: PreTrainedModel) -> bool:
+    """Run layers whose states are sums step by step, too, from now on; whether there are any."""
+    sums = [
+        one
+        for one in recurrent_layers(model)
+        if isinstance(one, CachedLayer) and one.rule is not None
+    ]
+    _STEPWISE.update(layer.module for layer in sums)
+    return bool(sums)
 
 
 @contextmanager

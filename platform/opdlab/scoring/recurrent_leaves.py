@@ -2,9 +2,10 @@
 
 Where states are sums (`opdlab.modelling.linear_rules`), leaves read from them by products, all at once.
 
-Of other layers states are kept at the starts of segments. From there all segments that have leaves are run again side by
-side, a token at a time, and the leaves at each place branch off. So a layer makes as many short calls as a
-segment has tokens, whatever the number of segments and leaves, and few states exist at a time.
+Of other layers states are kept at the starts of segments. From there all segments that have leaves are run
+again side by side, a token at a time, and the leaves at each place branch off. So a layer makes as many
+short calls as a segment has tokens, however many segments and leaves there are, and few states exist at a
+time.
 """
 
 from __future__ import annotations
