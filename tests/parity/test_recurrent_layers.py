@@ -9,7 +9,7 @@ from tree_controls import assert_equal, leaf_log_c
 
 from opdlab.modelling import state_store
 from opdlab.modelling.linear_rules import Segments
-from opdlab.modelling.recurrent_layers import CachedLayer, recurrent_layers
+from opdlab.modelling.stateful_layers import CachedLayer, recurrent_layers
 from opdlab.records import Questions, Rollout
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring import recurrent_leaves

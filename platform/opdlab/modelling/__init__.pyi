@@ -35,6 +35,7 @@ from .head import (
     rows_at_a_time as rows_at_a_time,
     vocabulary_statistics as vocabulary_statistics,
 )
+from .layer_takeover import taken_over as taken_over
 from .length_dependence import (
     Stretch as Stretch,
     forget as forget,
@@ -66,21 +67,18 @@ from .prefix_law import (
     said_after as said_after,
 )
 from .recomputed import checkpointed as checkpointed, layers_of as layers_of
-from .recurrent_layers import (
-    CachedLayer as CachedLayer,
-    RecurrentLayer as RecurrentLayer,
-    State as State,
-    StateCache as StateCache,
-    recurrent_layers as recurrent_layers,
-    select as select,
-    step_by_step as step_by_step,
-    taken_over as taken_over,
-)
 from .shards import (
     ShardedWeights as ShardedWeights,
     Weights as Weights,
     WholeWeights as WholeWeights,
 )
+from .state_cache import State as State, StateCache as StateCache, select as select
 from .state_store import StateStore as StateStore
+from .stateful_layers import (
+    CachedLayer as CachedLayer,
+    RecurrentLayer as RecurrentLayer,
+    recurrent_layers as recurrent_layers,
+    step_by_step as step_by_step,
+)
 from .vocabulary_loss import slices as slices
 from .wording import Wording as Wording, as_wording as as_wording

@@ -5,7 +5,7 @@ model calls them in place of its own attention, and they ask the `Pass` that is 
 gets queries, keys and values after rotary embedding, and the model's own rule of who sees whom (causal,
 sliding window, chunks ...), so nothing here knows any model family.
 
-Layers that keep a recurrent state go to the running pass, too (`opdlab.modelling.recurrent_layers`).
+Layers that keep a recurrent state go to the running pass, too (`opdlab.modelling.stateful_layers`).
 
 Tokens travel as one flat row without filler. Attention needs them in lines, one a row of the batch; `Lines`
 goes there and back.
@@ -25,8 +25,9 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from opdlab.modelling.head import decoder
-from opdlab.modelling.recurrent_layers import RecurrentLayer, recurrent_layers, taken_over
+from opdlab.modelling.layer_takeover import taken_over
 from opdlab.modelling.state_store import StateStore
+from opdlab.modelling.stateful_layers import RecurrentLayer, recurrent_layers
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device
 

@@ -9,14 +9,8 @@ from typing import Any
 import torch
 
 from opdlab.modelling.linear_rules import Rule, Segments, Sum, segment
-from opdlab.modelling.recurrent_layers import (
-    CachedLayer,
-    RecurrentLayer,
-    State,
-    StateCache,
-    row_bytes,
-    select,
-)
+from opdlab.modelling.state_cache import State, StateCache, row_bytes, select
+from opdlab.modelling.stateful_layers import CachedLayer, RecurrentLayer
 from opdlab.modelling.vocabulary_loss import slices
 from opdlab.shapes import Float, Int, Tensor
 

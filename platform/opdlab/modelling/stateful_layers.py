@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import dis
 import inspect
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import FunctionType
@@ -25,10 +23,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from opdlab.modelling.linear_rules import RULES, Rule
+from opdlab.modelling.state_cache import State, StateCache
 from opdlab.shapes import Float, Int, Tensor
-
-State = dict[Any, Tensor]
-"""What a layer keeps of the past, by name; each tensor has one row for each row of the batch."""
 
 _CACHES = ("past_key_values", "cache_params", "cache", "past_key_value")
 _WRITES = {"update_conv_state", "update_recurrent_state", "set_linear_cache"}
@@ -36,83 +32,6 @@ _WRITES = {"update_conv_state", "update_recurrent_state", "set_linear_cache"}
 _TRIED = 8
 _GOES_ON: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _STEPWISE: WeakSet[nn.Module] = WeakSet()
-
-
-def select(state: State, index: Int[Tensor, "n"]) -> State:
-    """Some rows of a state, as tensors of their own."""
-    return {name: part.index_select(0, index) for name, part in state.items()}
-
-
-def row_bytes(state: State) -> int:
-    """Bytes of one row of a state."""
-    return sum(part[:1].numel() * part.element_size() for part in state.values())
-
-
-@final
-class StateCache:
-    """Stands in for a cache during the forward of one layer.
-
-    It has the methods by which layers read and write states, and none for keys. A layer may also change the
-    tensors of the state in place.
-    """
-
-    def __init__(self, state: State | None, whole: bool = False) -> None:
-        """Args:
-        whole: a single token is convolved as several are, so that its inputs are seen here.
-        """
-        self.state: State = {} if state is None else state
-        self.whole = whole
-        self.inputs: Tensor | None = None
-
-    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
-        """The last inputs of a convolution; None at the beginning of a text."""
-        return self.state.get(("convolution", state_idx))
-
-    def update_conv_state(
-        self,
-        conv_states: Float[Tensor, "B D S"],
-        layer_idx: int,
-        state_idx: int = 0,
-        conv_kernel_size: int | None = None,
-        **_options: Any,
-    ) -> Float[Tensor, "B D S2"]:
-        """Keep as many inputs as the convolution is wide; return the kept ones before, and the new."""
-        before = self.get_conv_state(layer_idx, state_idx)
-        self.inputs = conv_states
-        known = conv_states if before is None else torch.cat([before, conv_states], -1)
-        width = conv_kernel_size or known.shape[-1]
-        known = nn.functional.pad(known, (max(0, width - known.shape[-1]), 0))
-        self.state["convolution", state_idx] = known[..., -width:].clone()
-        return known
-
-    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
-        """The state after the last token; None at the beginning of a text."""
-        return self.state.get(("recurrent", state_idx))
-
-    def update_recurrent_state(
-        self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_options: Any
-    ) -> Tensor:
-        """Keep the state after the last token."""
-        self.state["recurrent", state_idx] = recurrent_states
-        return recurrent_states
-
-    def has_previous_state(
-        self, layer_idx: int | None = None, state_idx: int | None = None
-    ) -> bool:
-        """Whether this is not the beginning of a text."""
-        return bool(self.state)
-
-    def is_recording_past(self, layer_idx: int) -> bool:
-        """Whether a single token is convolved as several are."""
-        return self.whole
-
-    def get_linear_cache(self, layer_idx: int) -> Tensor | None:
-        """The sum of keys times values; None at the beginning of a text."""
-        return self.state.get("linear")
-
-    def set_linear_cache(self, layer_idx: int, linear_cache: Tensor) -> None:
-        """Keep the sum of keys times values."""
-        self.state["linear"] = linear_cache
 
 
 @dataclass(eq=False)
@@ -333,82 +252,6 @@ def step_by_step(model: PreTrainedModel) -> bool:
     ]
     _STEPWISE.update(layer.module for layer in sums)
     return bool(sums)
-
-
-@contextmanager
-def taken_over(
-    layers: list[RecurrentLayer],
-    mix: Callable[[RecurrentLayer, Float[Tensor, "B S H"], dict[str, Any]], Tensor],
-) -> Iterator[None]:
-    """Within, `mix` does what these layers do to their inputs."""
-    with limited_steps(layers):
-        yield from _taken_over(layers, mix)
-
-
-@contextmanager
-def limited_steps(layers: list[RecurrentLayer]) -> Iterator[None]:
-    """Within, a single token keeps to the limits of time steps, as several tokens do.
-
-    Mamba-2 limits its time steps, but transformers' update of a single token does not. The time step is a
-    softplus, which is monotone, so its limits are limits of what the projection gives.
-    """
-    handles = []
-    for layer in layers:
-        module: Any = layer.module
-        low, high = getattr(module, "time_step_limit", (0.0, torch.inf))
-        if (low, high) != (0.0, torch.inf) and not hasattr(module, "mup_vector"):
-            hook = partial(_limit, module.dt_bias, float(low), float(high))
-            handles.append(module.in_proj.register_forward_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _limit(
-    bias: Float[Tensor, "heads"],
-    low: float,
-    high: float,
-    _module: nn.Module,
-    _inputs: Any,
-    projected: Float[Tensor, "*b D"],
-) -> Float[Tensor, "*b D"]:
-    *others, step = projected.split([projected.shape[-1] - len(bias), len(bias)], -1)
-    if low > 0:
-        step = torch.maximum(step, (_before_softplus(low) - bias).to(step.dtype))
-    if high < torch.inf:
-        step = torch.minimum(step, (_before_softplus(high) - bias).to(step.dtype))
-    return torch.cat([*others, step], -1)
-
-
-def _before_softplus(value: float) -> float:
-    return value + math.log(-math.expm1(-value))
-
-
-def _taken_over(
-    layers: list[RecurrentLayer],
-    mix: Callable[[RecurrentLayer, Float[Tensor, "B S H"], dict[str, Any]], Tensor],
-) -> Iterator[None]:
-    try:
-        for layer in layers:
-            layer.module.forward = _forward(layer, mix)  # type: ignore[method-assign]
-        yield
-    finally:
-        for layer in layers:
-            vars(layer.module).pop("forward", None)
-
-
-def _forward(
-    layer: RecurrentLayer,
-    mix: Callable[[RecurrentLayer, Float[Tensor, "B S H"], dict[str, Any]], Tensor],
-) -> Callable[..., Any]:
-    def forward(*args: Any, **options: Any) -> Any:
-        arguments = layer.arguments(args, options)
-        output = mix(layer, arguments[layer.first], arguments)
-        return output if layer.outputs == 1 else (output, *[None] * (layer.outputs - 1))
-
-    return forward
 
 
 def _called(
