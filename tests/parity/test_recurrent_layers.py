@@ -78,7 +78,7 @@ def test_a_leaf_that_branches_off_one_token_late_is_seen(family: str) -> None:
     assert gap(leaf_log_c(model, rollout, mask_shift=-1)) > 0.05
 
 
-@pytest.mark.parametrize(("family", "count"), [("qwen3_5", 32), ("lfm2-conv", 1)])
+@pytest.mark.parametrize(("family", "count"), [("qwen3_5", 32), ("minimax", 1)])
 def test_groups_of_segments_that_are_bounded_by_bytes_give_the_same(
     family: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,8 @@ _LEGEND = (
     "states: layers that keep a recurrent state. tree, cached: largest difference from whole forwards, in "
     "nats; naive: scored by these. gradient: difference from that of rows alone, as a share. time: of "
     f"scoring an answer of {LENGTH} tokens, {ACTIVE:.0%} of positions with {TOP_K} candidates each, over "
-    "plain forwards of as many tokens; naive: whole forwards for each candidate, over scoring."
+    "plain forwards of as many tokens; naive: whole forwards for each candidate, over scoring. "
+    "Models of width 32 are overhead for the most part."
 )
 
 
@@ -75,7 +76,7 @@ class Tried:
             "refused" if self.cached is None else f"{self.cached:.0e}",
             f"{self.gradient:.0e}",
             f"{self.time:.2f}" if self.way == "tree" else "-",
-            f"{self.forwards:,.0f}" if self.way == "tree" else "-",
+            f"{self.forwards:.2g}" if self.way == "tree" else "-",
         ]
 
 

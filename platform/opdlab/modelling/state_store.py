@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from opdlab.modelling.linear_rules import Rule, Segments, Sum, segment
+from opdlab.modelling.linear_rules import Segments, Sum, segment
 from opdlab.modelling.state_cache import State, StateCache, row_bytes, select
 from opdlab.modelling.stateful_layers import CachedLayer, RecurrentLayer
 from opdlab.modelling.vocabulary_loss import slices
@@ -69,8 +69,9 @@ class StateStore:
             for segment in segments:
                 self.row += range(rows.start, rows.stop)
                 self.column += [first + segment.start] * (rows.stop - rows.start)
-        if isinstance(layer, CachedLayer) and (rule := layer.rule) is not None:
-            return self._run_by(rule, layer, inputs, rows, first, state, segments, arguments)
+        if _at_once(layer, blank or state):
+            assert isinstance(layer, CachedLayer)
+            return self._run_whole(layer, inputs, rows, first, state, segments, arguments)
         if layer.index not in self.inputs:
             self.inputs[layer.index] = inputs.new_zeros(self.B, self.S, inputs.shape[2])
         self.inputs[layer.index][rows, first : first + C] = inputs
@@ -83,9 +84,8 @@ class StateStore:
         self._last[layer.index] = state
         return torch.cat(found, 1)
 
-    def _run_by(
+    def _run_whole(
         self,
-        rule: Rule,
         layer: CachedLayer,
         inputs: Float[Tensor, "R C H"],
         rows: slice,
@@ -94,29 +94,34 @@ class StateStore:
         segments: list[slice],
         arguments: dict[str, Any],
     ) -> Float[Tensor, "R C H"]:
-        """The same by a layer whose states are sums: its terms are kept, in one call for all columns."""
+        """The same in one call for all columns, by a layer of which inputs of its convolution are kept, and
+        the terms of its state, which is a sum, if it has another one.
+        """
         assert self.length is not None
-        terms: list[Sum] = []
-        before = None if state is None else state["recurrent", 0]
+        rule, terms = layer.rule, list[Sum]()
+        before = None if state is None else state.get(("recurrent", 0))
 
         def many(function: Callable[..., Any], call: dict[str, Any]) -> Any:
+            assert rule is not None
             terms.append(rule.terms(call))
             return function(**call)
 
         cache = StateCache(state, whole=True)
-        output = layer.run_with(inputs, cache, arguments, {rule.many: many})
-        (sums,), new = terms, cache.inputs
+        calls = {} if rule is None else {rule.many: many}
+        output = layer.run_with(inputs, cache, arguments, calls)
+        self._last[layer.index], new = cache.state, cache.inputs
         assert new is not None
         if layer.index not in self.convolved:
             self.convolved[layer.index] = new.new_zeros(self.B, new.shape[1], self.S)
         self.convolved[layer.index][rows, :, first : first + new.shape[2]] = new
-        at = sums.value.new_zeros(*sums.key.shape[:2], sums.key.shape[3], sums.value.shape[3])
-        at = at if before is None else rule.state(before)
-        kept = self.sums.setdefault(layer.index, [])
-        for part in segments:
-            one, at = segment(sums.part(part), at, self.length)
-            kept.append(one)
-        self._last[layer.index] = cache.state
+        for sums in terms:
+            assert rule is not None
+            at = sums.value.new_zeros(*sums.key.shape[:2], sums.key.shape[3], sums.value.shape[3])
+            at = at if before is None else rule.state(before)
+            kept = self.sums.setdefault(layer.index, [])
+            for part in segments:
+                one, at = segment(sums.part(part), at, self.length)
+                kept.append(one)
         return output
 
     def at(self, layer: RecurrentLayer, segments: Int[Tensor, "P"]) -> State:
@@ -154,3 +159,10 @@ class StateStore:
             while self.length < self.S and every // self.length > KEPT_BYTES:
                 self.length *= 2
         return self.length
+
+
+def _at_once(layer: RecurrentLayer, state: State | None) -> bool:
+    """Whether a layer's states are known sums, or a convolution's inputs alone: leaves need no steps."""
+    if not isinstance(layer, CachedLayer) or layer.stepwise:
+        return False
+    return layer.rule is not None or set(state or {}) == {("convolution", 0)}

@@ -155,9 +155,14 @@ class CachedLayer(RecurrentLayer):
     """A layer that keeps its state in the cache."""
 
     @property
+    def stepwise(self) -> bool:
+        """Whether it is run token by token though it could be otherwise."""
+        return self.module in _STEPWISE
+
+    @property
     def rule(self) -> Rule | None:
         """How its state is a sum, where its forward calls functions that are known here."""
-        if self.module in _STEPWISE:
+        if self.stepwise:
             return None
         names = _names(self.module)
         plain = not any(hasattr(part, "_hf_hook") for part in self.module.modules())
@@ -244,14 +249,12 @@ def recurrent_layers(model: PreTrainedModel) -> list[RecurrentLayer]:
 
 
 def step_by_step(model: PreTrainedModel) -> bool:
-    """Run layers whose states are sums step by step, too, from now on; whether there are any."""
-    sums = [
-        one
-        for one in recurrent_layers(model)
-        if isinstance(one, CachedLayer) and one.rule is not None
+    """Run all recurrent layers token by token where leaves branch off; whether some were not before."""
+    quicker = [
+        one for one in recurrent_layers(model) if isinstance(one, CachedLayer) and not one.stepwise
     ]
-    _STEPWISE.update(layer.module for layer in sums)
-    return bool(sums)
+    _STEPWISE.update(layer.module for layer in quicker)
+    return bool(quicker)
 
 
 def _called(

@@ -1,6 +1,7 @@
 """Leaves of recurrent layers: each takes one step from the state before it, which no other token sees.
 
-Where states are sums (`opdlab.modelling.linear_rules`), leaves read from them by products, all at once.
+Where states are sums (`opdlab.modelling.linear_rules`), leaves read from them by products, all at once; a
+convolution needs the last inputs alone.
 
 Of other layers states are kept at the starts of segments. From there all segments that have leaves are run
 again side by side, a token at a time, and the leaves at each place branch off. So a layer makes as many
@@ -140,7 +141,7 @@ class RecurrentLeaves:
         self, layer: RecurrentLayer, inputs: Float[Tensor, "N H"], arguments: dict[str, Any]
     ) -> Float[Tensor, "N H"]:
         """Outputs of a layer for the leaves."""
-        if isinstance(layer, CachedLayer) and layer.index in self.store.sums:
+        if isinstance(layer, CachedLayer) and layer.index in self.store.convolved:
             return self._read(layer, inputs, arguments)
         branching = int(
             torch.unique(self.row * self.store.S + self.column, return_counts=True)[1].max()
@@ -156,19 +157,19 @@ class RecurrentLeaves:
     def _read(
         self, layer: CachedLayer, inputs: Float[Tensor, "N H"], arguments: dict[str, Any]
     ) -> Float[Tensor, "N H"]:
-        """The same where states are sums: a leaf's own queries read from them."""
+        """The same where states are sums, from which a leaf's own queries read, or convolutions alone."""
         rule, device = layer.rule, inputs.device
-        assert rule is not None
         if self._places is None:
             self._places = _Places.of(self.store, self.row, self.column, device)
         places = self._places
 
         def one(_function: Any, call: dict[str, Any]) -> Any:
+            assert rule is not None
             return rule.leaves(partial(places.read, self.store.summed(layer)), call)
 
         window = self.store.window(layer, places.row, places.column)
         blank = {("convolution", 0): window, ("recurrent", 0): window.new_zeros(0)}
-        calls = {rule.one: one}
+        calls = {} if rule is None else {rule.one: one}
         return layer.run_with(inputs[:, None], StateCache(blank), arguments, calls)[:, 0]
 
     def _run(
