@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from small_models import FAMILIES, random_rollout, small_model
+from small_models import FAMILIES, RECURRENT, random_rollout, small_model
 from transformers import PreTrainedModel
 
 from opdlab.modelling.attention_hook import KeyStore, Lines, PackedPass, hooked, running
@@ -20,6 +20,7 @@ from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring import leaf_attention
 from opdlab.scoring.leaf_attention import LeafPass
 from opdlab.scoring.naive import naive_scores
+from opdlab.scoring.recurrent_leaves import RecurrentLeaves
 from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import leaves, response_states
 from opdlab.shapes import Float, Tensor
@@ -49,7 +50,9 @@ def leaf_log_c(
         with running(PackedPass(own, Lines.of(states.row, rows), trunk)):
             flat_states(model, states.token, states.column)
         lines = Lines.of(tree.row, rows)
-        leaf = LeafPass(own, trunk.keys, trunk.values, lines, tree.column + mask_shift)
+        column = tree.column + mask_shift
+        recurrent = RecurrentLeaves(trunk.states, tree.row, column)
+        leaf = LeafPass(own, trunk.keys, trunk.values, lines, column, recurrent=recurrent)
         with running(leaf), contextlib.nullcontext() if own_key else _own_key_unseen():
             hidden = flat_states(model, tree.token, tree.column + position_shift)
     log_c = vocabulary_statistics(model, hidden, None).max_log_prob
@@ -100,7 +103,7 @@ def main() -> None:
     """Print the table of parity for a document."""
     print("| family | way | largest difference in log c |", " | ".join(CONTROLS), "|")
     print("| --- " * (3 + len(CONTROLS)) + "|")
-    for family in FAMILIES:
+    for family in FAMILIES | RECURRENT:
         model, rollout = small_model(family), random_rollout(*RAGGED)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

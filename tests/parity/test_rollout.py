@@ -19,7 +19,6 @@ from opdlab.sampling.llama_step import fits
 from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
 
 EOS = (2, 7, 11, 23)
-STATEFUL = ("mamba", "recurrent_gemma")
 ENGINES = (CachedEngine, GenerateEngine)
 
 
@@ -79,7 +78,7 @@ def assert_records_a_full_forward(
     assert start == len(rollout.log_prob)
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in STATEFUL])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_recorded_equals_a_full_forward_for_every_row(family: str) -> None:
     model = small_model(family)
     rollout = sample(model, top_k=4, max_rows=3)
@@ -435,12 +434,6 @@ def test_logits_that_are_not_numbers_stop_with_row_and_position(
     prompts = [[5, 6], [5, 51, 6]]
     with pytest.raises(NonFiniteError, match="prompt 1 at response position 0 is nan"):
         sample(model, prompts, engine(max_new_tokens=4), vocabulary=40)
-
-
-@pytest.mark.parametrize("family", STATEFUL)
-def test_a_model_with_other_state_than_keys_is_refused_with_a_remedy(family: str) -> None:
-    with pytest.raises(ModelError, match=r"set rollout\.type to `generate`"):
-        sample(small_model(family))
 
 
 @pytest.mark.parametrize("family", STRETCHED)

@@ -1,4 +1,5 @@
 from .coverage import bench_statistics as bench_statistics
+from .families import bench_families as bench_families
 from .gpu.run import bench_gpu as bench_gpu
 from .head import bench_head as bench_head
 from .holdings import bench_models as bench_models

@@ -312,6 +312,32 @@ def statistics(
     )
 
 
+@app.command()
+def families(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="An architecture; repeatable.", show_default="all that are built here"),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model of your own instead: a folder or a name on the hub.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Also write the table here, as Markdown.")] = None,
+    json_file: Json = None,
+) -> None:
+    """Architectures of transformers, tried: candidates by the tree, cached rollouts, gradients, time.
+
+    Each is built small with random weights. Differences are the largest from whole forwards of each row and
+    candidate alone; times are over those of plain forwards of as many tokens. Takes some minutes.
+
+    Example: [bold]opdlab bench families --only qwen3_5 --only nemotron_h[/]
+
+    Example: [bold]opdlab bench families --model Qwen/Qwen3.5-0.8B[/]
+    """
+    from opdlab.bench import bench_families
+
+    bench_families(only or [], model, to, json_file)
+
+
 def _check(device: str, dtype: str) -> None:
     import torch
 

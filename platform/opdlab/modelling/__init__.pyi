@@ -35,6 +35,7 @@ from .head import (
     rows_at_a_time as rows_at_a_time,
     vocabulary_statistics as vocabulary_statistics,
 )
+from .layer_takeover import taken_over as taken_over
 from .length_dependence import (
     Stretch as Stretch,
     forget as forget,
@@ -43,6 +44,7 @@ from .length_dependence import (
     stretches as stretches,
     thresholds as thresholds,
 )
+from .linear_rules import Segments as Segments
 from .merging import merge as merge
 from .models import (
     DTYPES as DTYPES,
@@ -69,6 +71,14 @@ from .shards import (
     ShardedWeights as ShardedWeights,
     Weights as Weights,
     WholeWeights as WholeWeights,
+)
+from .state_cache import State as State, StateCache as StateCache, select as select
+from .state_store import StateStore as StateStore
+from .stateful_layers import (
+    CachedLayer as CachedLayer,
+    RecurrentLayer as RecurrentLayer,
+    recurrent_layers as recurrent_layers,
+    step_by_step as step_by_step,
 )
 from .vocabulary_loss import slices as slices
 from .wording import Wording as Wording, as_wording as as_wording

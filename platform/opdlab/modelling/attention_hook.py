@@ -5,6 +5,8 @@ model calls them in place of its own attention, and they ask the `Pass` that is 
 gets queries, keys and values after rotary embedding, and the model's own rule of who sees whom (causal,
 sliding window, chunks ...), so nothing here knows any model family.
 
+Layers that keep a recurrent state go to the running pass, too (`opdlab.modelling.stateful_layers`).
+
 Tokens travel as one flat row without filler. Attention needs them in lines, one a row of the batch; `Lines`
 goes there and back.
 """
@@ -23,6 +25,9 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from opdlab.modelling.head import decoder
+from opdlab.modelling.layer_takeover import taken_over
+from opdlab.modelling.state_store import StateStore
+from opdlab.modelling.stateful_layers import RecurrentLayer, recurrent_layers
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device
 
@@ -82,9 +87,14 @@ class Lines:
 
 @dataclass(frozen=True)
 class Own:
-    """The attention that a model uses by itself."""
+    """The attention that a model uses by itself.
+
+    Attributes:
+        recurrent: layers of the model that keep a state.
+    """
 
     name: str
+    recurrent: int = 0
 
     def mask(self, lines: Lines, rule: MaskFunction, options: dict[str, Any]) -> Any:
         """What its layers would receive as `attention_mask` for rows in lines."""
@@ -129,15 +139,35 @@ class Pass(ABC):
     ) -> Float[Tensor, "1 N H D2"]:
         """Attention of one layer."""
 
+    def recur(
+        self,
+        layer: RecurrentLayer,
+        inputs: Float[Tensor, "1 N H"],
+        arguments: dict[str, Any],
+    ) -> Float[Tensor, "1 N H"]:
+        """What a layer makes of its inputs that keeps a state.
+
+        Args:
+            arguments: of its forward.
+
+        Raises:
+            UnsupportedError: this pass has no states.
+        """
+        raise UnsupportedError("its layers keep a recurrent state")
+
 
 @dataclass(eq=False)
 class KeyStore:
-    """Keys and values of whole rows by layer, `[B Hkv S D]`; a filler's are 0."""
+    """Keys and values of whole rows by layer, `[B Hkv S D]`, a filler's are 0; states along the rows."""
 
     B: int
     S: int
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
+    states: StateStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.states = StateStore(self.B, self.S)
 
     def write(self, layer: int, rows: slice, key: Tensor, value: Tensor) -> None:
         """Keep the first columns of some rows."""
@@ -194,6 +224,22 @@ class PackedPass(Pass):
         output = self.own.attend(module, query, key, value, mask, **options)
         return self.lines.empty(output)[None]
 
+    def recur(
+        self,
+        layer: RecurrentLayer,
+        inputs: Float[Tensor, "1 N H"],
+        arguments: dict[str, Any],
+    ) -> Float[Tensor, "1 N H"]:
+        # Filler stands behind the tokens of its line, so no state of a token has seen it.
+        lines = self.lines.fill(inputs)[:, 0]
+        if self.store is None:
+            column = torch.arange(lines.shape[1], device=lines.device).expand(lines.shape[:2])
+            output, _ = layer.run(lines, None, column, arguments)
+        else:
+            rows = slice(self.first_row, self.first_row + self.lines.R)
+            output = self.store.states.run(layer, lines, rows, 0, arguments)
+        return self.lines.empty(output)[None]
+
 
 _RUNNING: ContextVar[Pass] = ContextVar("pass")
 
@@ -207,11 +253,15 @@ def hooked(model: PreTrainedModel) -> Iterator[Own]:
     """
     before: Any = model.config.get_text_config()._attn_implementation
     decoder(model)  # Found by a forward of the model's own, so before the hook.
+    layers = recurrent_layers(model)
     model.set_attn_implementation(NAME)
     try:
-        if model.config.get_text_config()._attn_implementation != NAME:
-            raise UnsupportedError("its attention does not use transformers' attention interface")
-        yield Own(before)
+        with taken_over(layers, _recur):
+            if model.config.get_text_config()._attn_implementation != NAME:
+                raise UnsupportedError(
+                    "its attention does not use transformers' attention interface"
+                )
+            yield Own(before, len(layers))
     finally:
         model.set_attn_implementation(before)
 
@@ -239,6 +289,10 @@ def _attend(
     **options: Any,
 ) -> tuple[Tensor, None]:
     return _RUNNING.get().attend(module, query, key, value, attention_mask, **options), None
+
+
+def _recur(layer: RecurrentLayer, inputs: Tensor, arguments: dict[str, Any]) -> Tensor:
+    return _RUNNING.get().recur(layer, inputs, arguments)
 
 
 AttentionInterface.register(NAME, _attend)

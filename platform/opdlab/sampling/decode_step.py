@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.shapes import Float, Int, Tensor
@@ -32,7 +36,6 @@ class ModelStep(DecodeStep):
         self.model, self.cache = model, cache
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self.last_only = last_logits_only(model)
-        self.takes_cache = cache_argument(model)
         self.additive = self.takes_positions and _attends_to_all(model)
 
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
@@ -44,15 +47,42 @@ class ModelStep(DecodeStep):
     def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
         cache = self.cache
         position = {"position_ids": self.positions[step]} if self.takes_positions else {}
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=self.visible[..., cache.begin : cache.end + 1],
-            use_cache=True,
-            **{self.takes_cache: cache},
-            **position,
-            **self.last_only,
-        )
+        with cached(self.model, cache, self.positions[step]) as given:
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=self.visible[..., cache.begin : cache.end + 1],
+                **given,
+                **position,
+                **self.last_only,
+            )
         return output.logits[:, -1]
+
+
+@contextmanager
+def cached(
+    model: PreTrainedModel, cache: GrowingCache, column: Int[Tensor, "B one"]
+) -> Iterator[dict[str, Any]]:
+    """Within, a forward takes its past from the cache; these are the arguments that give it.
+
+    Args:
+        column: where in its row each token stands.
+    """
+    if cache.states is None:
+        yield {"use_cache": True, cache_argument(model): cache}
+        return
+    with cache.states.stepping(column):
+        yield without_states(model, cache)
+
+
+def without_states(model: PreTrainedModel, cache: Cache) -> dict[str, Any]:
+    """Arguments of a forward whose recurrent layers find their states elsewhere.
+
+    `use_cache` is off: models may refuse a cache that does not keep states as theirs does, though their
+    attention would use it.
+    """
+    name = cache_argument(model)
+    known = inspect.signature(model.forward).parameters
+    return {"use_cache": False, **({name: cache} if name in known else {})}
 
 
 def cache_argument(model: nn.Module) -> str:

@@ -6,20 +6,25 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import final
+from typing import Any, final
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
 
 from opdlab.modelling import forget
-from opdlab.sampling.decode_step import ModelStep, cache_argument, last_logits_only
+from opdlab.sampling.decode_step import (
+    ModelStep,
+    cache_argument,
+    last_logits_only,
+    without_states,
+)
 from opdlab.sampling.draws import choose, uniforms, weigh
-from opdlab.sampling.growing_cache import GrowingCache
+from opdlab.sampling.growing_cache import GrowingCache, PrefilledCache
 from opdlab.sampling.lean_step import LeanStep
 from opdlab.sampling.llama_step import LlamaStep
 from opdlab.sampling.manner import Manner
 from opdlab.sampling.recording import Draw, Watch
+from opdlab.sampling.row_states import RowStates
 from opdlab.sampling.static_step import COLUMNS, StaticStep
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import sent
@@ -95,7 +100,10 @@ class Decoder:
         self.model, self.prompts, self.draw, self.watch = model, prompts, draw, watch
         self.device = model.device
         self.seeds = sent(list(seeds), self.device)
-        self.cache = GrowingCache(spare_columns(draw.max_new_tokens, way.recorded))
+        states = RowStates(model)
+        self.cache = GrowingCache(
+            spare_columns(draw.max_new_tokens, way.recorded), states if states.layers else None
+        )
         self.room, self.way, self.longest = room, way, stretch
         self.said: defaultdict[int, list[int]] = defaultdict(list)
         self.queue: deque[int] = deque()
@@ -214,13 +222,8 @@ class Decoder:
         width = max(1, max(len(tokens) for tokens in unique) - 1)
         bodies = [(*tokens[:-1], *tokens[:1] * (width + 1 - len(tokens))) for tokens in unique]
         forget(self.model)
-        prefilled = Cache(layer_class_to_replicate=DynamicLayer)
-        self.model(
-            input_ids=sent(bodies, self.device),
-            use_cache=True,
-            **{cache_argument(self.model): prefilled},  # pyright: ignore[reportArgumentType]
-            **last_logits_only(self.model),
-        )
+        prefilled = PrefilledCache(width, self.device)
+        self._fill(prefilled, sent(bodies, self.device), [len(tokens) - 1 for tokens in unique])
         lengths = [len(tokens) - 1 for tokens in known]
         coming = self.draw.max_new_tokens - min(len(self.said[row]) for row in rows)
         self.cache.fill(places, prefilled, [unique[tokens] for tokens in known], lengths, coming)
@@ -229,6 +232,18 @@ class Decoder:
         last = sent([[tokens[-1]] for tokens in known], self.device)
         # Not in place: the tokens of the last step are still to be recorded.
         self.last = self.last.index_copy(0, sent(places, self.device), last)
+
+    def _fill(
+        self, prefilled: PrefilledCache, bodies: Int[Tensor, "B S"], lengths: list[int]
+    ) -> None:
+        model, states = self.model, self.cache.states
+        if states is None:
+            given: dict[str, Any] = {"use_cache": True, cache_argument(model): prefilled}
+            model(input_ids=bodies, **given, **last_logits_only(model))
+            return
+        with states.prefilled(lengths) as prefilled.states:
+            given = without_states(model, prefilled)
+            model(input_ids=bodies, **given, **last_logits_only(model))
 
     def stretch(self, enough: int) -> list[tuple[int, list[int]]]:
         """Decode with the same rows in the same places until `enough` have ended.

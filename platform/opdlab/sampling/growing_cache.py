@@ -8,10 +8,35 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from opdlab.modelling import State
+from opdlab.sampling.row_states import RowStates
 from opdlab.shapes import Bool, Int, Tensor
 from opdlab.transfers import sent
 
 _SPARE = 8  # of so many columns in use, one to spare
+
+
+class PrefilledCache(Cache):
+    """What a forward of whole rows computes for the places that these rows will take.
+
+    Attributes:
+        width: columns of the rows, filler included.
+        states: after each row's last token, by recurrent layer.
+    """
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        super().__init__(layer_class_to_replicate=DynamicLayer)
+        self.width, self.device = width, device
+        self.states: dict[int, State] = {}
+
+
+class KeylessLayer:
+    """Stands for a layer that keeps no keys."""
+
+    buffers: tuple[Tensor, ...] = ()
+
+    def hold(self, *_buffers: Tensor) -> None:
+        """There are none."""
 
 
 class GrowingLayer(DynamicLayer):
@@ -68,17 +93,28 @@ class GrowingCache(Cache):
     Attributes:
         column: where steps write, for steps of fixed shapes; None for `end`. `Int[one]`
         dtype: of keys and values; None for the model's.
+        states: of recurrent layers, for models that have such.
     """
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, states: RowStates | None = None) -> None:
         """Without places; buffers have at least so many columns to spare whenever they are made anew."""
         super().__init__(layers=[])
+        self.states = states
+        self.device = torch.device("cpu")
         self.layers: list[Any]
         self.begin = self.end = self.capacity = 0
         self.columns = columns
         self.start: list[int] = []
         self.column: Tensor | None = None
         self.dtype: torch.dtype | None = None
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns in use before the current step, also where the first layers keep no keys."""
+        return self.end - self.begin
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Columns that the model's mask spans, and the first of them; the same for all layers."""
+        return self.get_seq_length() + query_length, 0
 
     def capacity_for(self, used: int) -> int:
         """Columns of buffers that are made anew for so many in use.
@@ -91,14 +127,16 @@ class GrowingCache(Cache):
     def widen(self, places: int) -> None:
         """Add free places at the back, so that there are so many."""
         self.start += [self.end] * (places - len(self.start))
-        if self.layers:
+        if self.states is not None:
+            self.states.widen(places)
+        if self.capacity:
             self.restrict()
             self._move(self.end - self.begin)
 
     def fill(
         self,
         places: Sequence[int],
-        prefilled: Cache,
+        prefilled: PrefilledCache,
         source: Sequence[int],
         lengths: Sequence[int],
         coming: int | None = None,
@@ -109,7 +147,8 @@ class GrowingCache(Cache):
             coming: columns that these rows will take beyond, at most.
         """
         computed: list[Any] = prefilled.layers
-        width, device = computed[0].keys.shape[-2], computed[0].keys.device
+        width, device = prefilled.width, prefilled.device
+        self.device = device
         if not self.layers:
             self._allocate(computed)
         if self.end < width:
@@ -119,9 +158,11 @@ class GrowingCache(Cache):
         shift = sent([width - n for n in lengths], device)[:, None]
         column = (torch.arange(width, device=device) - shift).clamp_min(0)
         for new, old in zip(computed, self.layers, strict=True):
-            for theirs, ours in zip((new.keys, new.values), old.buffers, strict=True):
+            for theirs, ours in zip((new.keys, new.values), old.buffers, strict=False):
                 laid = theirs.transpose(1, 2)[row, column].transpose(1, 2)
                 ours[place, :, self.end - width : self.end] = laid.to(ours.dtype)
+        if self.states is not None:
+            self.states.fill(place, prefilled.states, row[:, 0], len(self.start))
         for b, n in zip(places, lengths, strict=True):
             self.start[b] = self.end - n
 
@@ -145,12 +186,15 @@ class GrowingCache(Cache):
             self._move_rows(late, gaps)
         for layer in self.layers:
             layer.hold(*(buffer[: len(kept)] for buffer in layer.buffers))
+        if self.states is not None:
+            self.states.keep(len(kept))
         self.start = [self.start[b] for b in kept]
         return kept
 
     def _move_rows(self, places: list[int], to: list[int]) -> None:
-        device = self.layers[0].device
-        old, new = sent(places, device), sent(to, device)
+        old, new = sent(places, self.device), sent(to, self.device)
+        if self.states is not None:
+            self.states.move(old, new)
         for layer in self.layers:
             for buffer in layer.buffers:
                 columns = buffer[:, :, self.begin : self.end]
@@ -162,16 +206,18 @@ class GrowingCache(Cache):
 
     def visible(self) -> Bool[Tensor, "B capacity"]:
         """Which columns of the buffers each row may attend to, from the next step on."""
-        device = self.layers[0].device
-        start = sent(self.start, device)[:, None]
-        return torch.arange(self.capacity, device=device) >= start
+        start = sent(self.start, self.device)[:, None]
+        return torch.arange(self.capacity, device=self.device) >= start
 
     def positions(self) -> Int[Tensor, "B one"]:
         """Position, in its own row, of each token that the next step writes."""
-        return self.end - sent(self.start, self.layers[0].device)[:, None]
+        return self.end - sent(self.start, self.device)[:, None]
 
     def _allocate(self, like: Sequence[Any]) -> None:
         for layer in like:
+            if not layer.is_initialized:
+                self.layers.append(KeylessLayer())
+                continue
             empty = [self._zeros(buffer, 0) for buffer in (layer.keys, layer.values)]
             self.layers.append(GrowingLayer(self, *empty))
 

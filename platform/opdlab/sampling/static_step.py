@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.modelling import hooked, running
+from opdlab.modelling import hooked, recurrent_layers, running
 from opdlab.sampling.decode_attention import DecodePass
 from opdlab.sampling.decode_step import DecodeStep, cache_argument, last_logits_only
 from opdlab.sampling.growing_cache import GrowingCache
@@ -31,6 +31,7 @@ def fits(model: PreTrainedModel) -> bool:
         and len({p.device for p in model.parameters()}) == 1
         and all(type(p.data) is torch.Tensor for p in model.parameters())
         and "position_ids" in inspect.signature(model.forward).parameters
+        and not recurrent_layers(model)
     )
 
 

@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from transformers.masking_utils import and_masks, causal_mask_function, sliding_window_overlay
 
-from opdlab.modelling import Lines, MaskFunction, Own, Pass, UnsupportedError, slices
+from opdlab.modelling import (
+    Lines,
+    MaskFunction,
+    Own,
+    Pass,
+    RecurrentLayer,
+    UnsupportedError,
+    slices,
+)
+from opdlab.scoring.recurrent_leaves import RecurrentLeaves
 from opdlab.shapes import Bool, Float, Int, Tensor
 
 # Keys that all leaves of a pass see are worth an unmasked call of their own from this many.
@@ -122,6 +131,8 @@ class LeafPass(RulePass):
         column: where the leaves stand. `Int[N]`
         places: the same in the lines, on the host; without, and for rules other than of causal rows and
             windows, it waits for a device once for each rule.
+        recurrent: the same leaves for layers that keep a state, of models that have such.
+        reached, recurred: layers that have attended here, and those that have taken a step.
     """
 
     keys: Mapping[int, Float[Tensor, "R Hkv S D"]]
@@ -129,7 +140,9 @@ class LeafPass(RulePass):
     lines: Lines
     column: Int[Tensor, "N"]
     places: Int[Tensor, "R C"] | None = None
+    recurrent: RecurrentLeaves | None = None
     reached: set[int] = field(default_factory=set)
+    recurred: set[int] = field(default_factory=set)
     _cuts: dict[int, tuple[MaskFunction, Cut]] = field(default_factory=dict)
 
     @property
@@ -155,6 +168,17 @@ class LeafPass(RulePass):
         score = _cap((query[0] * own_key).sum(-1, dtype=torch.float32) * scale, softcap)
         output = torch.lerp(output, own_value, share(score - lse, output))
         return output[None], torch.logaddexp(lse, score)[None]
+
+    def recur(
+        self,
+        layer: RecurrentLayer,
+        inputs: Float[Tensor, "1 N H"],
+        arguments: dict[str, Any],
+    ) -> Float[Tensor, "1 N H"]:
+        if self.recurrent is None:
+            return super().recur(layer, inputs, arguments)
+        self.recurred.add(layer.index)
+        return self.recurrent.run(layer, inputs[0], arguments)[None]
 
     def _over_trunk(
         self,

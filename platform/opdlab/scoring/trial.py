@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError, NonFiniteError
-from opdlab.modelling import UnsupportedError, thresholds
+from opdlab.modelling import UnsupportedError, step_by_step, thresholds
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring.naive import naive_scores
 from opdlab.shapes import Float, Int, Tensor
@@ -51,8 +52,8 @@ class OnTrial(Protocol):
 
 
 def settle(teacher: OnTrial) -> None:
-    """Keep the first way that is right: the tree in pieces, the tree, whole forwards; then share prompts
-    where that is right.
+    """Keep the first way that is right: the tree in pieces, the tree, both with layers step by step whose
+    states are sums, whole forwards; then share prompts where that is right.
 
     Raises:
         ModelError: not even the last is right, since the model looks ahead or at filler.
@@ -77,7 +78,7 @@ def settle(teacher: OnTrial) -> None:
         )
     faults = []
     chunk, teacher.trunk_chunk = teacher.trunk_chunk, _PIECE
-    for way, pieces in (("tree", True), ("tree", False), ("naive", False)):
+    for way, pieces in _attempts(teacher.model):
         teacher.way, teacher.pieces, teacher.shares = way, pieces, False
         fault = _fault(teacher, rollout, questions, truth)
         if fault is None:
@@ -103,6 +104,14 @@ def settle(teacher: OnTrial) -> None:
             UserWarning,
             stacklevel=3,
         )
+
+
+def _attempts(model: PreTrainedModel) -> Iterator[tuple[str, bool]]:
+    """Ways, and whether rows go in pieces, the quickest first."""
+    yield from (("tree", True), ("tree", False))
+    if step_by_step(model):
+        yield from (("tree", True), ("tree", False))
+    yield "naive", False
 
 
 def prove(teacher: OnTrial, tokens: int) -> None:

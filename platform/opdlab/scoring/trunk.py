@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.modelling import KeyStore, Lines, Own, PackedPass, flat_states, running
+from opdlab.modelling import (
+    KeyStore,
+    Lines,
+    Own,
+    PackedPass,
+    RecurrentLayer,
+    flat_states,
+    running,
+)
 from opdlab.scoring.leaf_attention import LeafPass
 from opdlab.scoring.shared_prompts import SharedPass
 from opdlab.scoring.tree import States, chunks
@@ -23,8 +31,14 @@ from opdlab.transfers import to_device
 
 @dataclass(eq=False)
 class Continuation(LeafPass):
-    """The next tokens of one row: each sees the keys before it, which are cached first, and itself."""
+    """The next tokens of one row: each sees the keys before it, which are cached first, and itself.
 
+    Attributes:
+        row, start: which row of the store, and the first of these columns.
+    """
+
+    store: KeyStore | None = None
+    row: int = 0
     start: int = 0
 
     def attend(
@@ -41,6 +55,17 @@ class Continuation(LeafPass):
         self.keys[layer][:, :, part] = key
         self.values[layer][:, :, part] = value
         return super().attend(module, query, key, value, *inputs, **options)
+
+    def recur(
+        self,
+        layer: RecurrentLayer,
+        inputs: Float[Tensor, "1 N H"],
+        arguments: dict[str, Any],
+    ) -> Float[Tensor, "1 N H"]:
+        if self.store is None:
+            return super().recur(layer, inputs, arguments)
+        row = slice(self.row, self.row + 1)
+        return self.store.states.run(layer, inputs, row, self.start, arguments)
 
 
 def run_trunk(
@@ -77,7 +102,15 @@ def run_trunk(
         lines = lines.to(device)
         before = part.start - (ends[part.first_row] - lengths[part.first_row])
         attention = (
-            Continuation(own, *store.of(rows), lines, column[span], start=before)
+            Continuation(
+                own,
+                *store.of(rows),
+                lines,
+                column[span],
+                store=store,
+                row=part.first_row,
+                start=before,
+            )
             if before
             else PackedPass(own, lines, store if keep else None, part.first_row)
         )
