@@ -111,12 +111,14 @@ def error(found: TeacherScores, truth: TeacherScores, name: str) -> float:
     return float(gap[~gap.isnan()].median())
 
 
-@pytest.mark.filterwarnings("ignore:.*whole forward:UserWarning")
-@pytest.mark.parametrize("family", ["lfm2-conv"])
-def test_a_hybrid_is_scored_the_exact_way_that_it_has(device: torch.device, family: str) -> None:
-    """A layer that keeps a state has no tree; whole forwards take its place, and the scores are theirs."""
+HYBRIDS = ["qwen3_5", "bamba", "lfm2-conv", "minimax", "jamba", "recurrent_gemma"]
+"""One for each kind of layer that keeps a state."""
+
+
+@pytest.mark.parametrize("family", HYBRIDS)
+def test_a_hybrid_is_scored_by_the_tree(device: torch.device, family: str) -> None:
     teacher, rollout = teacher_of(device, family), ragged(device)
-    assert teacher.way == "naive"
+    assert teacher.way == "tree"
     questions = Questions(rollout.candidates)
     assert_equal(
         teacher.score(rollout, questions), naive_scores(teacher.model, rollout, questions), 2e-5
