@@ -115,6 +115,9 @@ _TASK = re.compile(
     r"|approximate|prove|let)\b",
     re.IGNORECASE,
 )
+_REACHED = re.compile(
+    r"\b(?:to (?:get|obtain|reach|give|yield|find)|gives|yields|we (?:get|obtain|have))\b"
+)
 _SUPPOSED = re.compile(
     r"\b(?:should|would|could|might) have been\b|\b(?:thought|(?:might|would|could) think)\b"
     r"|\b[Ss]o far\b|\b[Ww]ith luck\b"
@@ -174,7 +177,7 @@ def last_statement(text: str) -> str | None:
 def _last_sentence(line: str, text: str) -> str | None:
     """What the last sentence of a line states."""
     sentence = last_sentence(line)
-    if _SUPPOSED.search(sentence):
+    if _SUPPOSED.search(sentence) or _is_asked(sentence):
         return None
     announced, _, rest = sentence.partition(": ")
     if rest and _ANNOUNCED.match(announced):
@@ -212,6 +215,12 @@ def _is_task(before: str, formula: str) -> bool:
     """Whether a formula is what the words before it ask to work out: a question that was copied."""
     sentence = re.split(r"[.!?:]\s|\n\s*\n", before[-LONGEST:].rstrip(" \n:"))[-1]
     return bool(_TASK.match(sentence.lstrip(" \n*_#>"))) and "=" not in formula
+
+
+def _is_asked(sentence: str) -> bool:
+    """Whether a sentence asks for its formula to be worked out: a question that was copied."""
+    task = _TASK.match(sentence.lstrip(" \n*_#>"))
+    return task is not None and "=" not in sentence and _REACHED.search(sentence) is None
 
 
 def _named(text: str, after: int) -> str | None:
