@@ -143,3 +143,21 @@ def test_segments_are_longer_where_states_would_take_too_much(
     layer.count = 3
     monkeypatch.setattr(state_store, "KEPT_BYTES", 400 * 3 * 2 * 64 // 16)
     assert store._length(layer, state) == 16
+
+
+class _Flagged(torch.nn.Linear):
+    """As layers of four bits a weight: a flag is set at the first call."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, size)
+        self.ready = False
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.ready = True
+        return super().forward(inputs)
+
+
+def test_a_flag_that_a_layer_sets_is_no_state() -> None:
+    model = small_model("llama")
+    model.model.layers[0].mlp.down_proj = _Flagged(8)
+    assert not recurrent_layers(model)

@@ -292,9 +292,13 @@ def _arguments(module: nn.Module) -> set[str]:
 
 
 def _kept_by(module: nn.Module) -> list[str]:
-    """Attributes that a module's forward assigns, and that are no parts of it."""
+    """Attributes that a module's forward assigns and that may hold a state: tensors, or nothing yet.
+
+    A flag is none, as layers of four bits a weight set one at their first call.
+    """
     code = _code(module)
     if code is None or isinstance(module, PreTrainedModel):
         return []
     assigned = {one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR"}
-    return sorted(name for name in assigned if name in vars(module))
+    kept = {name: value for name, value in vars(module).items() if name in assigned}
+    return sorted(name for name, one in kept.items() if one is None or isinstance(one, Tensor))
