@@ -97,7 +97,8 @@ def test_plugins_of_the_examples_are_listed(examples: Path) -> None:
 
 def test_the_example_in_python_runs(examples: Path) -> None:
     text = (examples / "study.py").read_text()
-    small = '"training.steps=2", "evaluation.benchmarks.0.count=2", "evaluation.samples=2"'
+    few = "evaluation.benchmarks=[{type: math, level: short, count: 2}]"
+    small = f'"training.steps=2", "{few}", "evaluation.samples=2"'
     (examples / "small_study.py").write_text(text.replace('"training.steps=20"', small))
     done = subprocess.run(
         [sys.executable, "small_study.py"], cwd=examples, capture_output=True, text=True
