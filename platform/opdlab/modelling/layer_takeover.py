@@ -19,13 +19,16 @@ Mix = Callable[[RecurrentLayer, Float[Tensor, "B S H"], dict[str, Any]], Tensor]
 
 
 @contextmanager
-def taken_over(
-    layers: list[RecurrentLayer],
-    mix: Mix,
-) -> Iterator[None]:
+def taken_over(layers: list[RecurrentLayer], mix: Mix) -> Iterator[None]:
     """Within, `mix` does what these layers do to their inputs."""
     with limited_steps(layers):
-        yield from _taken_over(layers, mix)
+        try:
+            for layer in layers:
+                layer.module.forward = _forward(layer, mix)  # type: ignore[method-assign]
+            yield
+        finally:
+            for layer in layers:
+                vars(layer.module).pop("forward", None)
 
 
 @contextmanager
@@ -69,23 +72,7 @@ def _before_softplus(value: float) -> float:
     return value + math.log(-math.expm1(-value))
 
 
-def _taken_over(
-    layers: list[RecurrentLayer],
-    mix: Mix,
-) -> Iterator[None]:
-    try:
-        for layer in layers:
-            layer.module.forward = _forward(layer, mix)  # type: ignore[method-assign]
-        yield
-    finally:
-        for layer in layers:
-            vars(layer.module).pop("forward", None)
-
-
-def _forward(
-    layer: RecurrentLayer,
-    mix: Mix,
-) -> Callable[..., Any]:
+def _forward(layer: RecurrentLayer, mix: Mix) -> Callable[..., Any]:
     def forward(*args: Any, **options: Any) -> Any:
         arguments = layer.arguments(args, options)
         output = mix(layer, arguments[layer.first], arguments)

@@ -13,8 +13,8 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from types import FunctionType
+from functools import cache, partial
+from types import CodeType, FunctionType
 from typing import Any, final
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -291,6 +291,13 @@ def _arguments(module: nn.Module) -> set[str]:
     return set() if code is None else set(code.co_varnames[: code.co_argcount])
 
 
+@cache
+def _assigned(code: CodeType) -> frozenset[str]:
+    """Attributes that a function assigns: the same for every layer of a kind, at each pass."""
+    found = (one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR")
+    return frozenset(found)
+
+
 def _kept_by(module: nn.Module) -> list[str]:
     """Attributes that a module's forward assigns and that may hold a state: tensors, or nothing yet.
 
@@ -299,6 +306,6 @@ def _kept_by(module: nn.Module) -> list[str]:
     code = _code(module)
     if code is None or isinstance(module, PreTrainedModel):
         return []
-    assigned = {one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR"}
+    assigned = _assigned(code)
     kept = {name: value for name, value in vars(module).items() if name in assigned}
     return sorted(name for name, one in kept.items() if one is None or isinstance(one, Tensor))

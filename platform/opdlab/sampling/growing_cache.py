@@ -158,7 +158,9 @@ class GrowingCache(Cache):
         shift = sent([width - n for n in lengths], device)[:, None]
         column = (torch.arange(width, device=device) - shift).clamp_min(0)
         for new, old in zip(computed, self.layers, strict=True):
-            for theirs, ours in zip((new.keys, new.values), old.buffers, strict=False):
+            if isinstance(old, KeylessLayer):
+                continue
+            for theirs, ours in zip((new.keys, new.values), old.buffers, strict=True):
                 laid = theirs.transpose(1, 2)[row, column].transpose(1, 2)
                 ours[place, :, self.end - width : self.end] = laid.to(ours.dtype)
         if self.states is not None:
