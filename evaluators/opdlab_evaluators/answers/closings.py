@@ -58,10 +58,7 @@ _REST = 4000
 def untagged(text: str) -> str:
     """A text without tags that set it, and with what is marked as the answer in words: `Answer: 37`."""
     if "</" in text or "<br" in text or "[/" in text:
-        text = _TAGGED.sub(
-            lambda m: f"\n\nAnswer: {(m['inside'] or m['bracketed']).strip()}\n\n",
-            _TAG.sub(" ", text),
-        )
+        text = _TAGGED.sub(_as_words, _TAG.sub(" ", text))
     is_object = text.rstrip("` \n").endswith("}") and '"' in text
     keyed = _KEYED.search(text, max(0, len(text) - _REST)) if is_object else None
     if keyed and not text[keyed.end() :].strip("` \n"):

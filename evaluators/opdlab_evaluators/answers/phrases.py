@@ -214,13 +214,16 @@ def _is_sure(sentence: str) -> bool:
 def _is_task(before: str, formula: str) -> bool:
     """Whether a formula is what the words before it ask to work out: a question that was copied."""
     sentence = re.split(r"[.!?:]\s|\n\s*\n", before[-LONGEST:].rstrip(" \n:"))[-1]
-    return bool(_TASK.match(sentence.lstrip(" \n*_#>"))) and "=" not in formula
+    return _sets_task(sentence) and "=" not in formula
 
 
 def _is_asked(sentence: str) -> bool:
     """Whether a sentence asks for its formula to be worked out: a question that was copied."""
-    task = _TASK.match(sentence.lstrip(" \n*_#>"))
-    return task is not None and "=" not in sentence and _REACHED.search(sentence) is None
+    return _sets_task(sentence) and "=" not in sentence and _REACHED.search(sentence) is None
+
+
+def _sets_task(sentence: str) -> bool:
+    return _TASK.match(sentence.lstrip(" \n*_#>")) is not None
 
 
 def _named(text: str, after: int) -> str | None:
