@@ -12,15 +12,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from opdlab.configuration import Experiment, loader
-from opdlab.console import Result, SymbolConsole
+from opdlab.console import WIDTH, Result, SymbolConsole
 from opdlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from opdlab.diagnosis import Diagnosis
     from opdlab.evaluation import Comparison, Scores
     from opdlab.training import Trained
-
-_WIDTH = 120
 
 
 def load(name_or_path: str | Path, *overrides: str) -> Experiment:
@@ -223,7 +221,7 @@ def plan(
     from opdlab.planning import Asked, card_of, memory_of_runs, show, show_on
 
     config = as_experiment(experiment)
-    told = SymbolConsole(file=io.StringIO(), width=_WIDTH, record=True)
+    told = SymbolConsole(file=io.StringIO(), width=WIDTH, record=True)
     asked = None if gpu is None and memory is None else Asked(card_of(gpu, memory), gpus, price)
     if asked is None:
         show(config, told)

@@ -33,7 +33,6 @@ from opdlab.training import (
     load_pair,
     rollout_table,
     trainer_of,
-    turns,
 )
 
 OVERLAPPED = "at once with the rollout"
@@ -115,7 +114,7 @@ class Contender:
         self.module.turn = 0
         # Lightning warns of a model that an earlier block left in evaluation mode.
         self.module.train()
-        timed(lambda: trainer.fit(self.module, turns(settings)), self.module.device)  # pyright: ignore[reportArgumentType]
+        timed(lambda: trainer.fit(self.module, range(settings.steps)), self.module.device)  # pyright: ignore[reportArgumentType]
 
     @property
     def constant(self) -> dict[str, float]:

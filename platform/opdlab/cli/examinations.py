@@ -104,10 +104,19 @@ def diagnose(
 
     [bold]opdlab diagnose my.yaml --student runs/my-001/opd --student runs/my-001/lgr[/]
     """
-    from opdlab.diagnosis import Settings, diagnose as run
+    from opdlab import api
 
-    settings = Settings(problems, samples, cuts, bins, least)
-    run(experiment, overrides or [], student or [], teacher, settings).show()
+    api.diagnose(
+        experiment,
+        *overrides or (),
+        students=student or (),
+        teacher=teacher,
+        problems=problems,
+        samples=samples,
+        cuts=cuts,
+        bins=bins,
+        least=least,
+    ).show()
 
 
 def check_data(

@@ -9,7 +9,7 @@ from pathlib import Path
 from opdlab.configuration.config import Experiment, Model
 from opdlab.configuration.explain import Found
 from opdlab.configuration.prompt_settings import DatasetPrompts
-from opdlab.datafiles import has_format
+from opdlab.datafiles import is_pattern, names_file
 from opdlab.errors import ModelError, OutOfReachError
 from opdlab.modelling import place_of
 
@@ -27,8 +27,7 @@ def absent(config: Experiment) -> Iterator[Found]:
         return
     for number, source in enumerate(config.prompts.resolved()):
         here, path = Path(source.path).expanduser(), source.path
-        named = has_format(path) or here.is_absolute() or path.startswith((".", "~"))
-        if named and not here.exists() and not set(path) & set("*?["):
+        if names_file(path) and not here.exists() and not is_pattern(path):
             key = ("prompts", "sources", number) if config.prompts.sources else ("prompts",)
             where = ".".join(map(str, key))
             yield (*key, "path"), f"{where}.path: there is no file {here.absolute()}"

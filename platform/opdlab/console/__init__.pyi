@@ -6,7 +6,7 @@ from .interrupt import (
     dies_with_parent as dies_with_parent,
 )
 from .quiet import quieten as quieten
-from .result import Result as Result
+from .result import WIDTH as WIDTH, Result as Result
 from .terminal import (
     ALARM as ALARM,
     BOLD as BOLD,

@@ -14,7 +14,7 @@ from opdlab.console.terminal import SymbolConsole, console
 if TYPE_CHECKING:
     import pandas
 
-_WIDTH = 120
+WIDTH = 120
 """Columns of a view in a notebook."""
 _CODE = '<pre style="white-space: pre; overflow-x: auto; font-family: monospace">{code}</pre>'
 
@@ -43,7 +43,7 @@ class Result(ABC):
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        page = SymbolConsole(record=True, file=io.StringIO(), width=_WIDTH, force_jupyter=False)
+        page = SymbolConsole(record=True, file=io.StringIO(), width=WIDTH, force_jupyter=False)
         for part in self.shown():
             page.print(part)
         return page.export_html(inline_styles=True, code_format=_CODE)

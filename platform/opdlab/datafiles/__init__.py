@@ -5,7 +5,7 @@ from opdlab.datafiles.columns import MISSING, names_of, needed, opened, value_at
 from opdlab.datafiles.conditions import Condition, condition
 from opdlab.datafiles.folders import is_dataset_folder, read_folder
 from opdlab.datafiles.hub import download, read_hub
-from opdlab.datafiles.places import Placed, placed
+from opdlab.datafiles.places import Placed, is_pattern, names_file, placed
 from opdlab.datafiles.reading import FORMATS, SUFFIXES, has_format, is_text, read_rows
 from opdlab.datafiles.streams import iter_rows
 from opdlab.datafiles.wrapping import Wrap, wrap
@@ -26,9 +26,11 @@ __all__ = [
     "download",
     "has_format",
     "is_dataset_folder",
+    "is_pattern",
     "is_text",
     "iter_rows",
     "json_line",
+    "names_file",
     "names_of",
     "needed",
     "opened",

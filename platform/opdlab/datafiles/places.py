@@ -51,6 +51,18 @@ class Placed:
                 yield file, number, row
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path stands for whatever files fit it."""
+    return any(mark in path for mark in _PATTERN)
+
+
+def names_file(path: str) -> bool:
+    """Whether a path can be no name on the hub."""
+    here = Path(path).expanduser()
+    named = has_format(path) or here.is_absolute()
+    return named or path.startswith((".", "~")) or path.count("/") > 1
+
+
 def placed(
     path: str,
     split: str,
@@ -81,14 +93,14 @@ def placed(
         return Placed((here,), split=split)
     if here.is_dir() and revision is None:
         return Placed(tuple(_in_folder(here, split, name)), split=split)
-    if any(mark in path for mark in _PATTERN):
+    if is_pattern(path):
         _refuse(section, path, "pattern", {"revision": revision, configuration: name})
         found = sorted(Path(each) for each in glob.glob(str(here), recursive=True))
         files = [each for each in found if each.is_file() and has_format(each)]
         if not files:
             raise DataError(f"no file of a known format ({FORMATS}) fits the pattern {path}")
         return Placed(tuple(files), split=split)
-    if has_format(path) or here.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
+    if names_file(path):
         raise DataError(f"there is no file {here.absolute()}")
     if revision is None:
         raise DataError(

@@ -7,7 +7,6 @@ from .checkpoint import (
 from .fit import (
     require_accelerator as require_accelerator,
     trainer_of as trainer_of,
-    turns as turns,
 )
 from .grading import outcomes as outcomes
 from .group import (

@@ -56,11 +56,6 @@ def trainer_of(settings: Training, pace: Pace, last: int | None = None) -> L.Tra
     )
 
 
-def turns(settings: Training) -> range:
-    """What Lightning counts as its data: steps, whose prompts the module draws itself."""
-    return range(settings.steps)
-
-
 def fit(module: Distillation, settings: Training, pace: Pace) -> None:
     """Train to the last step, from the newest checkpoint where there is one; on every rank.
 
@@ -76,7 +71,7 @@ def fit(module: Distillation, settings: Training, pace: Pace) -> None:
     trainer = trainer_of(settings, pace, last)
     begun = path if is_there(path) else None
     with ranks.naming_the_lost(settings.world > 1) as pace.over:
-        trainer.fit(module, turns(settings), ckpt_path=begun)  # pyright: ignore[reportArgumentType]
+        trainer.fit(module, ckpt_path=begun)
         # A signal in the moment before ours replaced Lightning's handlers makes `fit` return early.
         if signum := ranks.agreed(trainer, pace.stop.signum or 0):
             raise Stopped(signum)
