@@ -61,6 +61,10 @@ CASES |= {
     "Put it in \\boxed{}.\n\nEvaluate\n\\[\\sin 0 + 5.\\]": None,
     "Please compute the product:\n\n$$2 + 3$$": None,
     "**Simplify** $x$. What is\n$$2 + 3$$": None,
+    "Let us see. Compute\n\n$$\n\\sum_{j=-9}^{9}\\left\\lfloor\\frac{2025}{j+0.5}\\right\\rfloor\n$$": None,
+    "Evaluate $\\sum_{k=1}^{n_{k=2}} k$.": None,
+    "Evaluate $\\sum_k=1^9 k$.": None,
+    "Evaluate it: $\\sum_{k=1}^{9} k = 45$.": "\\sum_{k=1}^{9} k = 45",
     "Compute the sum:\n\\[2 + 3 = 5\\]": "2 + 3 = 5",
     "Evaluate it step by step. We get\n\\[\\frac{1}{2}\\]": r"\frac{1}{2}",
     # Tags, keys, tables, lists and displays are closings as a sentence is.

@@ -128,6 +128,7 @@ _SUPPOSED = re.compile(
 )
 _ANNOUNCED = re.compile(r"(?:to (?:find|get|answer)|now,? we can|we can now)\b", re.IGNORECASE)
 _WORDS = re.compile(r"[A-Za-z]{3,}.*[\s:]\S")
+_BRACED = re.compile(r"\{[^{}]*\}")
 _DONE = " \t\r\n✓✔✅☑∎■□🎉👍\ufe0f"
 _THEREFORE = re.compile(
     r"^(?:\s|[∴⇒→⟹➡👉✅✔️]|\\(?:therefore|Rightarrow|implies|Longrightarrow|to)(?![a-zA-Z]))+"
@@ -214,12 +215,20 @@ def _is_sure(sentence: str) -> bool:
 def _is_task(before: str, formula: str) -> bool:
     """Whether a formula is what the words before it ask to work out: a question that was copied."""
     sentence = re.split(r"[.!?:]\s|\n\s*\n", before[-LONGEST:].rstrip(" \n:"))[-1]
-    return _sets_task(sentence) and "=" not in formula
+    return _sets_task(sentence) and not _equates(formula)
 
 
 def _is_asked(sentence: str) -> bool:
     """Whether a sentence asks for its formula to be worked out: a question that was copied."""
-    return _sets_task(sentence) and "=" not in sentence and _REACHED.search(sentence) is None
+    return _sets_task(sentence) and not _equates(sentence) and _REACHED.search(sentence) is None
+
+
+def _equates(text: str) -> bool:
+    """Whether something equals something; the bounds of `\\sum_{j=1}^{9}` and of `\\sum_j=1^9` are none."""
+    inner = None
+    while inner != text:
+        inner, text = text, _BRACED.sub("", text)
+    return "=" in re.sub(r"_\s*\w\s*=", "", text)
 
 
 def _sets_task(sentence: str) -> bool:
