@@ -1,5 +1,6 @@
 """Settings that every test needs."""
 
+import ast
 import os
 import signal
 
@@ -13,7 +14,17 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from jaxtyping import _import_hook, config, install_import_hook
+
+
+class Outermost(_import_hook.JaxtypingTransformer):
+    """Leaves functions within functions alone: each definition of one, at each call, would take 3 ms."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802
+        if any(isinstance(parent, ast.FunctionDef) for parent in self._parents):
+            return node
+        return super().visit_FunctionDef(node)
+
 
 # Shapes in annotations are checked at every call, and a record's fields against each other.
 CHECKED = [
@@ -39,7 +50,17 @@ CHECKED = [
     "opdlab.scoring.tree",
     "opdlab.modelling.vocabulary_loss",
 ]
+_import_hook.JaxtypingTransformer = Outermost
 install_import_hook(CHECKED, "beartype.beartype")
+UNCHECKED = {
+    "test_bench",
+    "test_doctor",
+    "test_footprint",
+    "test_plan_on_cards",
+    "test_shipped_trains",
+}
+"""Files that run whole commands; others check the shapes of all that these do."""
+SHAPES = pytest.StashKey[bool]()
 
 # Examples are the same in every run, and a slow machine is no failure.
 settings.register_profile("opdlab", deadline=None, derandomize=True)
@@ -47,6 +68,23 @@ settings.load_profile("opdlab")
 
 # A test run in the background inherits that Ctrl-C is ignored, and hands that on to what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Choose where shapes are checked, which takes half of the time: of a unit test in its first case."""
+    seen: set[str] = set()
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        unit = item.path.parent.name == "unit"
+        item.stash[SHAPES] = not unit or (item.path.stem not in UNCHECKED and function not in seen)
+        seen.add(function)
+
+
+@pytest.fixture(autouse=True)
+def shapes(request: pytest.FixtureRequest) -> Iterator[None]:
+    config.update("jaxtyping_disable", not request.node.stash[SHAPES])
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)
