@@ -16,6 +16,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	&& command -v "$$p" && break; done)
 BIN := $(VENV)/bin
 PACKAGES := pyproject.toml constraints.txt
+# Each process that a test starts would compile the whole project.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 # What rests on other libraries most. torch is the one of constraints.txt unless TORCH names another.
