@@ -1,6 +1,5 @@
 """Settings that every test needs."""
 
-import ast
 import os
 import signal
 
@@ -13,20 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import shape_checks
 from hypothesis import settings
-from jaxtyping import _import_hook, config, install_import_hook
 
-
-class Outermost(_import_hook.JaxtypingTransformer):
-    """Leaves functions within functions alone: each definition of one, at each call, would take 3 ms."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802
-        if any(isinstance(parent, ast.FunctionDef) for parent in self._parents):
-            return node
-        return super().visit_FunctionDef(node)
-
-
-# Shapes in annotations are checked at every call, and a record's fields against each other.
+# A record's fields are checked against each other, too.
 CHECKED = [
     "opdlab.modelling.attention_hook",
     "opdlab.bench",
@@ -50,17 +39,7 @@ CHECKED = [
     "opdlab.scoring.tree",
     "opdlab.modelling.vocabulary_loss",
 ]
-_import_hook.JaxtypingTransformer = Outermost
-install_import_hook(CHECKED, "beartype.beartype")
-UNCHECKED = {
-    "test_bench",
-    "test_doctor",
-    "test_footprint",
-    "test_plan_on_cards",
-    "test_shipped_trains",
-}
-"""Files that run whole commands; others check the shapes of all that these do."""
-SHAPES = pytest.StashKey[bool]()
+shape_checks.install(CHECKED)
 
 # Examples are the same in every run, and a slow machine is no failure.
 settings.register_profile("opdlab", deadline=None, derandomize=True)
@@ -70,21 +49,9 @@ settings.load_profile("opdlab")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Choose where shapes are checked, which takes half of the time: of a unit test in its first case."""
-    seen: set[str] = set()
-    for item in items:
-        function = item.nodeid.partition("[")[0]
-        unit = item.path.parent.name == "unit"
-        item.stash[SHAPES] = not unit or (item.path.stem not in UNCHECKED and function not in seen)
-        seen.add(function)
-
-
 @pytest.fixture(autouse=True)
-def shapes(request: pytest.FixtureRequest) -> Iterator[None]:
-    config.update("jaxtyping_disable", not request.node.stash[SHAPES])
-    yield
-    config.update("jaxtyping_disable", False)
+def shapes() -> None:
+    shape_checks.begin_test()
 
 
 @pytest.fixture(autouse=True)
