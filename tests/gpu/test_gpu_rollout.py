@@ -40,7 +40,11 @@ def gap(model: PreTrainedModel, rollout: Rollout) -> float:
     return float((rollout.log_prob - log_prob).abs().max())
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "gpt_oss", "qwen3_moe"])
+ATTENTION = ["llama", "qwen3", "gemma3", "gpt_oss", "qwen3_moe"]
+STATES = ["qwen3_5", "bamba", "lfm2-conv", "minimax", "jamba", "recurrent_gemma"]
+
+
+@pytest.mark.parametrize("family", [*ATTENTION, *STATES])
 def test_what_is_recorded_is_what_a_forward_says(device: torch.device, family: str) -> None:
     model = on(device, family)
     rollout = sample(model)
