@@ -54,7 +54,8 @@ class Model(Section):
     """A causal language model with its tokenizer."""
 
     path: str
-    """`embedded:NAME` for a model of this package, a folder, or a name on the Hugging Face hub."""
+    """`embedded:NAME` for a model of this package, a folder, a GGUF file, or a name on the Hugging Face
+    hub. A relative path that is not here is looked for in the folders that OPDLAB_MODELS names."""
     revision: str | None = None
     """Commit or tag on the hub; required there, so that a run can be repeated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

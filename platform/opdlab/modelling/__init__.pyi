@@ -24,6 +24,7 @@ from .eval_mode import (
     replaced as replaced,
     sampling_mode as sampling_mode,
 )
+from .fetching import Fetched as Fetched, fetch as fetch
 from .head import (
     TokenLosses as TokenLosses,
     chunked_loss as chunked_loss,
