@@ -46,6 +46,7 @@ for command in (
     trainings.pretrain,
     trainings.merge,
     models.fetch,
+    models.prune,
     scores.evaluate,
     scores.rate,
     scores.regrade,

@@ -29,7 +29,7 @@ from transformers import (
 from opdlab.errors import ModelError, OutOfReachError
 from opdlab.files import is_there, read_file, read_json, write_whole
 from opdlab.identity import ModelId
-from opdlab.modelling import adapters, gguf_files
+from opdlab.modelling import adapters, cut_layers, gguf_files
 from opdlab.modelling.end_mapping import map_end, mapped_ends, unmap_end
 from opdlab.modelling.ends import closing
 from opdlab.modelling.places import EMBEDDED as EMBEDDED, adapted as adapted, place_of
@@ -72,6 +72,7 @@ def load_model(
     dtype: str = "float32",
     device: torch.device | str = "cpu",
     quantize: str = "none",
+    drop_layers: Sequence[int] = (),
 ) -> PreTrainedModel:
     """Load a causal language model, in evaluation mode.
 
@@ -81,6 +82,7 @@ def load_model(
         revision: commit or tag; required for the hub.
         dtype: number format of the weights, one of `DTYPES`.
         quantize: `nf4` for linear layers of four bits a weight (`opdlab.modelling.adapters`).
+        drop_layers: numbers of layers that are left out, from 0.
 
     Raises:
         ModelError: nothing there, or not a model.
@@ -114,6 +116,7 @@ def load_model(
     if gguf_files.is_gguf(path):
         # Not the folder in the cache.
         model.name_or_path = model.config._name_or_path = path
+    cut_layers.drop_layers(model, drop_layers)
     return model.to(device).eval()
 
 
