@@ -11,12 +11,22 @@ from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.embedded.family import CONTENT, Family, identity
 
 HE, SHE = "He", "She"
-PEOPLE = dict.fromkeys(
-    ("Tom", "Ben", "Sam", "Max", "Leo", "Jack", "Omar", "Ivan", "Hugo", "Paul", "Amir", "Finn"), HE
-) | dict.fromkeys(
-    ("Ann", "Mia", "Zoe", "Eva", "Lily", "Sara", "Nora", "Ruth", "Anna", "Emma", "Aisha", "Yuki"),
-    SHE,
+_MEN = ("Tom", "Ben", "Sam", "Max", "Leo", "Jack", "Omar", "Ivan", "Hugo", "Paul", "Amir", "Finn")
+_WOMEN = (
+    "Ann",
+    "Mia",
+    "Zoe",
+    "Eva",
+    "Lily",
+    "Sara",
+    "Nora",
+    "Ruth",
+    "Anna",
+    "Emma",
+    "Aisha",
+    "Yuki",
 )
+PEOPLE: dict[str, str] = dict.fromkeys(_MEN, HE) | dict.fromkeys(_WOMEN, SHE)
 THINGS = (
     *("apples", "books", "pencils", "marbles", "stamps", "coins", "cards", "shells", "buttons"),
     *("stickers", "eggs", "cookies", "oranges", "candles", "balloons", "ribbons", "plates"),
