@@ -11,8 +11,21 @@ from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.embedded.family import CONTENT, Family, identity
 
 HE, SHE = "He", "She"
-_MEN = ("Tom", "Ben", "Sam", "Max", "Leo", "Jack", "Omar", "Ivan", "Hugo", "Paul", "Amir", "Finn")
-_WOMEN = (
+_MEN: tuple[str, ...] = (
+    "Tom",
+    "Ben",
+    "Sam",
+    "Max",
+    "Leo",
+    "Jack",
+    "Omar",
+    "Ivan",
+    "Hugo",
+    "Paul",
+    "Amir",
+    "Finn",
+)
+_WOMEN: tuple[str, ...] = (
     "Ann",
     "Mia",
     "Zoe",
