@@ -1,4 +1,4 @@
-"""A hub of data sets on this machine, with what `huggingface_hub` asks of the real one."""
+"""A hub of data sets and models on this machine, with what `huggingface_hub` asks of the real one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 
@@ -39,19 +40,29 @@ class Hub:
         """Body and headers; None for what is not there."""
         self.asked.append(path)
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "datasets"] and parts[4:5] == ["tree"]:
+        if parts[:1] == ["api"] and parts[4:5] == ["tree"]:
             return self._tree("/".join(parts[2:4]), parts[5])
-        if parts[:2] == ["api", "datasets"]:
+        if parts[:1] == ["api"]:
             return self._info("/".join(parts[2:4]), "/".join(parts[5:]) or "main")
         if parts[:1] == ["datasets"] and parts[3:4] == ["resolve"]:
             return self._file("/".join(parts[1:3]), parts[4], "/".join(parts[5:]))
+        if parts[2:3] == ["resolve"]:
+            return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         return None
+
+    def lacks(self, path: str) -> str:
+        """What the real hub calls the fault of a path that is not there."""
+        parts = path.strip("/").split("/")
+        if parts[0] != "api":
+            return "EntryNotFound"
+        known = any(repository == "/".join(parts[2:4]) for repository, _ in self.names)
+        return "RevisionNotFound" if known else "RepoNotFound"
 
     def _info(self, repository: str, revision: str) -> tuple[bytes, dict[str, str]] | None:
         commit = self.names.get((repository, revision))
         if commit is None:
             return None
-        files = [{"rfilename": name} for name in self.commits[repository, commit]]
+        files = [_sibling(name, data) for name, data in self.commits[repository, commit].items()]
         told = {
             "id": repository,
             "sha": commit,
@@ -81,6 +92,19 @@ class Hub:
         return data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}
 
 
+def _sibling(name: str, data: bytes) -> dict[str, Any]:
+    """A file as the hub lists it; weights lie in its store for large files."""
+    told: dict[str, Any] = {
+        "rfilename": name,
+        "size": len(data),
+        "blobId": hashlib.sha1(data).hexdigest(),
+    }
+    if name.endswith(".safetensors"):
+        digest = hashlib.sha256(data).hexdigest()
+        told["lfs"] = {"size": len(data), "sha256": digest, "pointerSize": 134}
+    return told
+
+
 @contextmanager
 def served(hub: Hub) -> Iterator[str]:
     """The address at which the hub answers."""
@@ -92,8 +116,9 @@ def served(hub: Hub) -> Iterator[str]:
             pass
 
         def do_GET(self) -> None:
-            found = hub.answer(unquote(urlparse(self.path).path))
-            body, headers = found or (b"{}", {"X-Error-Code": "EntryNotFound"})
+            path = unquote(urlparse(self.path).path)
+            found = hub.answer(path)
+            body, headers = found or (b"{}", {"X-Error-Code": hub.lacks(path)})
             self.send_response(200 if found else 404)
             for name, value in (headers | {"Content-Length": str(len(body))}).items():
                 self.send_header(name, value)

@@ -16,6 +16,8 @@ from typing import NoReturn
 
 import pytest
 
+from opdlab.errors import OutOfReachError
+from opdlab.modelling import place_of
 from opdlab.plugins import registry as plugins
 from opdlab_evaluators.data.source import find_local
 
@@ -34,6 +36,18 @@ def need_chromium() -> str:
     if CHROMIUM is None:
         missing("Chromium is not installed", "apt install chromium")
     return CHROMIUM
+
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def need_smollm2() -> str:
+    """The path of a real language model."""
+    try:
+        place_of(SMOLLM2, None)
+    except OutOfReachError:
+        missing(f"{SMOLLM2} is not here", f"opdlab fetch {SMOLLM2}")
+    return SMOLLM2
 
 
 def need_sandbox() -> None:

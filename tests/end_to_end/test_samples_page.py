@@ -140,6 +140,107 @@ def test_what_a_model_writes_is_shown_and_never_run(opened: Any, runs: list[Path
     assert page.title() == "Samples of one"
 
 
+CHATS = (
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
+)
+INJECTIONS = (
+    "<script>document.title='broken'</script>",
+    "</script><script>document.title='broken'</script>",
+    "<img src=x onerror=\"document.title='broken'\">",
+    "![seen](http://127.0.0.1:9/seen.png)",
+    "[click](javascript:document.title='broken')",
+    "<a href=http://127.0.0.1:9/>here</a>",
+    "<style>body { display: none }</style>",
+    "<link rel=stylesheet href=http://127.0.0.1:9/x.css>",
+    "<iframe srcdoc='<script>parent.document.title=1</script>'></iframe>",
+    "<svg onload=\"document.title='broken'\"></svg>",
+    "<meta http-equiv=refresh content='0; url=http://127.0.0.1:9/'>",
+    "<base href=http://127.0.0.1:9/>",
+    "<form action=http://127.0.0.1:9/><input autofocus onfocus=\"document.title='broken'\"></form>",
+    "<math><mtext></mtext><mglyph><style><img src=x onerror=alert(1)></style></mglyph></math>",
+)
+PLAIN = (
+    "pre",
+    "p",
+    "div",
+    "span",
+    "strong",
+    "code",
+    "h2",
+    "h3",
+    "dl",
+    "dt",
+    "dd",
+    "button",
+    "mark",
+)
+
+
+def chats(folder: Path, prompts: list[str], completions: list[str]) -> Path:
+    """A run of one sample a problem, with these prompts and completions in turn."""
+    run = store(folder, "chats", ["correct"], k=1)
+    (part,) = run.glob("samples/*/generations-00000.parquet")
+    (kept,) = sample_sets(run / "samples")
+    rows = [
+        replace(row, prompt=prompts[n % len(prompts)], completion=completions[n % len(completions)])
+        for n, row in enumerate(kept.generations().values())
+    ]
+    part.unlink()
+    kept.add_generations(rows)
+    return run
+
+
+def test_a_chat_is_shown_as_a_chat_and_its_raw_text_is_one_click_away(
+    opened: Any, tmp_path: Path
+) -> None:
+    said = "# Plan\n\nSum **both**:\n- 12 + 7 = 19\n\n```python\nx = 12 + 7\n```\nAnswer: `19`"
+    prompts = [one.format("How many?") for one in CHATS]
+    page = opened(chats(tmp_path, prompts, [said]))
+    roles = (["system", "user", "assistant"], ["user", "assistant"], ["user", "assistant"])
+    for number, (prompt, expected) in enumerate(zip(prompts, roles, strict=True)):
+        page.locator("#map .cell").nth(number).click()
+        assert page.locator("#detail .role").all_inner_texts() == expected
+        assert "<" not in page.locator("#detail .chat").inner_text()
+        completion = page.locator("#detail .completion")
+        assert completion.locator("pre.code").inner_text() == "x = 12 + 7"
+        assert completion.locator("strong").all_inner_texts() == ["Plan", "both"]
+        assert "• 12 + 7 = 19" in completion.inner_text()
+        page.click("#detail .raw")
+        assert page.locator("#detail .prompt").text_content() == prompt
+        assert completion.text_content() == said
+        page.click("#detail .raw")
+    page.fill("#text", "12 + 7 =")
+    page.evaluate("search()")
+    page.locator("#map .cell").first.click()
+    assert page.locator("#detail mark").all_inner_texts() == ["12 + 7 ="]
+
+
+@pytest.mark.parametrize("place", ["text", "code", "prompt"])
+def test_nothing_that_a_chat_model_writes_loads_runs_or_leads_anywhere(
+    opened: Any, tmp_path: Path, place: str
+) -> None:
+    hostile = "\n\n".join(INJECTIONS)
+    said = {"text": hostile, "code": f"```html\n{hostile}\n```", "prompt": "ok"}[place]
+    asked = hostile if place == "prompt" else "Hello?"
+    page = opened(chats(tmp_path, [CHATS[0].format(asked)], [said]))
+    page.locator("#map .cell").first.click()
+    shown = page.locator("#detail .chat" if place == "prompt" else "#detail .completion")
+    for one in INJECTIONS:
+        assert one in shown.text_content()
+    kinds = page.evaluate("[...document.querySelectorAll('#detail *')].map((one) => one.localName)")
+    assert set(kinds) <= set(PLAIN)
+    named = "[...document.querySelectorAll('#detail *')].flatMap((one) => one.getAttributeNames())"
+    assert set(page.evaluate(named)) <= {"class", "title", "type", "hidden", "aria-pressed"}
+    page.click("#detail .raw")
+    assert page.locator("#detail .completion").text_content() == said
+    assert page.title() == "Samples of chats"
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_verdicts_and_text_filter_and_both_runs_stand_side_by_side(
     opened: Any, runs: list[Path]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from tiny_chat import save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from opdlab.configuration.loader import save_resolved
@@ -19,7 +21,7 @@ from opdlab.files import claimed
 from opdlab.modelling import models
 from opdlab.pretraining.characters import EOS_ID, PAD_ID, UNKNOWN_ID, character_tokenizer
 from opdlab.pretraining.run import CONFIG, pretrain
-from opdlab.pretraining.traces import IGNORED, TraceBatches, turns
+from opdlab.pretraining.traces import IGNORED, Reading, TraceBatches, turns
 
 CHARACTERS = "0123456789abcdefghijpqrsMCR+-*=;#(),:>"
 
@@ -139,6 +141,51 @@ def test_a_missing_character_and_a_short_model_are_named() -> None:
 def test_contradictions_are_refused_at_load(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         small(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"characters": None}, "characters: a new model needs it beside architecture"),
+        ({"architecture": None}, "architecture: a new model needs it beside characters"),
+        ({"characters": None, "architecture": None}, "name the model to go on from in `start`"),
+    ],
+)
+def test_a_model_is_new_or_goes_on_from_another(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        small(**change)
+
+
+def going_on(start: str, **values: Any) -> Pretraining:
+    sources = [{"type": "word_problems", "steps": steps} for steps in (1, 2)]
+    shape = {"characters": None, "architecture": None, "weights": []}
+    return small(start=start, sources=sources, precision="bf16-mixed", **shape, **values)
+
+
+def test_a_chat_model_is_trained_in_its_template_and_ends_as_it_does(tmp_path: Path) -> None:
+    start = save(tmp_path / "chat", 640)
+    tokenizer = models.load_tokenizer(start)
+    config = going_on(start, output=str(tmp_path), name="more", steps=2, warmup_steps=0)
+    reading = Reading.of_model(models.load_model(start), tokenizer)
+    batch = TraceBatches(config, tokenizer, reading).batch(1)
+    for tokens, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        answered = labels != IGNORED
+        shown = tokenizer.decode(tokens[: int(answered.nonzero()[0])])
+        assert shown.startswith("<bos>[user]")
+        assert shown.endswith("'Answer: ' and the number.\n[assistant]")
+        said = tokenizer.decode(tokens[answered])
+        assert re.search(r" = (\d+)\.\nAnswer: \1<eos>\Z", said)
+        assert labels[answered].equal(tokens[answered])
+    folder = pretrain(config)
+    after, before = models.load_model(str(folder)), models.load_model(start)
+    assert after.dtype == torch.float32
+    assert not torch.equal(after.lm_head.weight, before.lm_head.weight)
+    assert models.load_tokenizer(str(folder)).chat_template == tokenizer.chat_template
+    card = (folder / "README.md").read_text()
+    assert f"Made from `{start}`" in card
+    assert "license" not in card
+    with pytest.raises(DataError, match="and the model takes 64: raise"):
+        pretrain(going_on(save(tmp_path / "short", 64), output=str(tmp_path), name="other"))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -34,7 +34,7 @@ def small(run: Experiment, folder: Path) -> dict[str, Any]:
     """A run's settings with random models, few steps and short answers; all else is its own."""
     settings = run.model_dump(mode="json", exclude={"runs", "sweep", "evaluation", "tracking"})
     student, teacher = map(str, models())
-    settings["student"] |= {"path": student, "revision": None}
+    settings["student"] |= {"path": student, "revision": None, "drop_layers": []}
     settings["teacher"] |= {"path": teacher, "revision": None}
     for one in settings["specialists"]:
         one |= {"path": teacher, "revision": None}

@@ -171,7 +171,7 @@ def page(names: Sequence[str], sheets: Sequence[Sheet]) -> str:
         "VERSION": escape(__version__),
         "OVERVIEW": _block("overview", overview),
         "PROBLEMS": "\n".join(blocks),
-        "SCRIPT": _file("viewer.js"),
+        "SCRIPT": _file("chat.js") + _file("viewer.js"),
     }
     text = _file("viewer.html")
     for key, value in values.items():

@@ -4,7 +4,7 @@ const read = (id) => JSON.parse($(id).textContent);
 const all = read("overview");
 const SIGNS = ["✓", "✗", "–", "…", "!", "!", "!"];
 const MISSING = ".";
-const state = { sheet: 0, hidden: new Set(), text: "", order: "given", chosen: null, cell: null, hits: null };
+const state = { sheet: 0, hidden: new Set(), text: "", order: "given", chosen: null, cell: null, hits: null, raw: false };
 const kept = new Map();
 
 function element(tag, properties = {}, ...children) {
@@ -128,13 +128,20 @@ function openDetail(key) {
   const found = detail(place);
   const close = element("button", { type: "button", className: "close", textContent: "✕", title: "close (Esc)" });
   close.onclick = closeDetail;
-  const sides = element("div", { className: "sides" });
-  all.runs.forEach((name, each) => sides.append(side(found, name, each, place, index)));
   const first = found.samples[run][index];
   const prompt = found.prompts[first ? first.prompt : 0] ?? "";
+  const turns = chatTurns(prompt);
+  const chat = turns && !state.raw;
+  const sides = element("div", { className: "sides" });
+  all.runs.forEach((name, each) => sides.append(side(found, name, each, place, index, chat)));
+  const raw = element("button", { type: "button", className: "raw", textContent: "raw text", hidden: !turns });
+  raw.setAttribute("aria-pressed", String(state.raw));
+  raw.onclick = () => { state.raw = !state.raw; openDetail(key); $("detail").querySelector(".raw").focus(); };
+  const asked = chat ? element("div", { className: "chat" }, ...turns.map(({ role, said }) => turn(role, said)))
+    : element("pre", { className: "prompt" }, marked(prompt));
   $("detail").replaceChildren(
-    element("h2", {}, sheet().problems[place], element("span", { className: "name", textContent: `sample ${index}` }), close),
-    element("h3", { textContent: "Prompt" }), element("pre", { className: "prompt" }, marked(prompt)),
+    element("h2", {}, sheet().problems[place], element("span", { className: "name", textContent: `sample ${index}` }), raw, close),
+    element("h3", { textContent: "Prompt" }), asked,
     element("h3", { textContent: "Gold" }), element("pre", { className: "gold", textContent: gold(found.gold) }),
     sides,
   );
@@ -149,7 +156,7 @@ function gold(value) {
   const shown = (each) => (typeof each === "string" && each.includes("\n") ? `\n${each.trim()}\n` : JSON.stringify(each));
   return Object.entries(value).map(([name, each]) => `${name}: ${shown(each)}`).join("\n");
 }
-function side(found, name, run, place, index) {
+function side(found, name, run, place, index, chat) {
   const mark = sheet().marks[run][place][index];
   const swatch = element("span", { className: `swatch ${mark === MISSING ? "missing" : `s${mark}`}`, textContent: SIGNS[mark] ?? "" });
   const made = element("div", { className: "side" }, element("strong", {}, swatch, `${name}: ${label(mark)}`));
@@ -162,8 +169,9 @@ function side(found, name, run, place, index) {
   add("tokens", `${sample.tokens}, ended by ${sample.stop === "eos" ? "its end" : "the length limit"}`, "tokens");
   add("seed", sample.seed);
   if (sample.seconds) add("seconds", sample.seconds);
-  const text = element("pre", { className: "completion" });
-  if (Array.isArray(sample.text)) {
+  const text = element(chat ? "div" : "pre", { className: "completion" });
+  if (chat && !Array.isArray(sample.text)) text.append(turn("assistant", sample.text));
+  else if (Array.isArray(sample.text)) {
     const [begin, left, end] = sample.text;
     text.append(marked(begin), element("span", { className: "gap", textContent: `… ${left} characters left out …` }), marked(end));
   } else text.append(marked(sample.text));

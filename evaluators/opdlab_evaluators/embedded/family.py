@@ -16,6 +16,8 @@ from opdlab.errors import DataError
 from opdlab.plugins import Evaluator
 from opdlab.records import Problem, option
 
+CONTENT = "content"
+"""Key of a problem's `extra` that holds what decides its side, where that is not its prompt."""
 TEST_SHARE = 8
 """One in so many problems is a test problem."""
 FEWEST_DRAWS = 10_000
@@ -26,7 +28,8 @@ the last one is missed with a chance of exp(-20)."""
 
 @dataclass(frozen=True)
 class Family(Evaluator):
-    """A family of generated problems. A prompt is one letter for the family, then the content."""
+    """A family of generated problems. A prompt is one letter for the family, then the content; of one in
+    words, the content is in `extra`."""
 
     count: int = option(64, "Test problems.", ge=1, le=4096)
     seed: int = option(0, "Of the draw of the test problems.", ge=0)
@@ -77,4 +80,5 @@ def identity(prompt: str) -> str:
 def is_test(problem: Problem) -> bool:
     """Side of a problem. The family's letter is left out: families that share their content share
     its side, so one of them never trains on what another is tested with."""
-    return hashlib.sha256(problem.prompt[1:].encode()).digest()[0] % TEST_SHARE == 0
+    content = problem.extra.get(CONTENT, problem.prompt[1:])
+    return hashlib.sha256(content.encode()).digest()[0] % TEST_SHARE == 0

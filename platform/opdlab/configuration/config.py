@@ -54,7 +54,8 @@ class Model(Section):
     """A causal language model with its tokenizer."""
 
     path: str
-    """`embedded:NAME` for a model of this package, a folder, or a name on the Hugging Face hub."""
+    """`embedded:NAME` for a model of this package, a folder, a GGUF file, or a name on the Hugging Face
+    hub. A relative path that is not here is looked for in the folders that OPDLAB_MODELS names."""
     revision: str | None = None
     """Commit or tag on the hub; required there, so that a run can be repeated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -69,6 +70,19 @@ class Student(Model):
     sampled without it, so with it a student differs from itself: a perfect one has a loss above zero."""
     lora: Lora | None = None
     """Train low-rank adapters in place of the weights themselves; null for these."""
+    drop_layers: list[Annotated[int, Field(ge=0)]] = []
+    """Numbers, from 0, of layers that are left out; `opdlab prune` finds those that matter least."""
+
+    @model_validator(mode="after")
+    def _layers_once(self) -> Student:
+        if len(set(self.drop_layers)) < len(self.drop_layers):
+            raise ValueError(f"drop_layers ({self.drop_layers}): a layer is named twice")
+        if self.drop_layers and self.lora is not None:
+            raise ValueError(
+                "drop_layers: adapters remember their model by its path, where no layer is missing; write "
+                "the pruned model by `opdlab prune MODEL FOLDER --drop NUMBERS` and take that folder"
+            )
+        return self
 
     @model_validator(mode="after")
     def _dropout_acts(self) -> Student:

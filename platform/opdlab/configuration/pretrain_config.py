@@ -44,20 +44,21 @@ class Pretraining(Section):
     """Supervised training of a small model, from nothing or from another, on evaluators' traces."""
 
     kind: Literal["pretrain"]
-    """`pretrain` makes a small model from nothing; `train` is a distillation."""
+    """`pretrain` makes a model by supervised training on traces; `train` is a distillation."""
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Names the folder."""
     description: str = ""
     """What the model is for."""
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Of weights and problems."""
-    characters: str = Field(min_length=1)
-    """The tokenizer's characters, each a token; a student and its teacher need the same ones."""
-    architecture: Architecture
+    characters: str | None = Field(default=None, min_length=1)
+    """The tokenizer's characters, each a token; a student and its teacher need the same ones. Null, as
+    `architecture`, for the tokenizer and the shape of `start`."""
+    architecture: Architecture | None = None
     """Shape of the model."""
     start: str | None = None
-    """A model to begin from, of the same architecture and characters: `embedded:NAME` or a folder; by
-    default weights are random."""
+    """A model to begin from, as `student.path` names it; where characters and architecture are given it
+    must have the same ones. By default weights are random."""
     sources: list[ExplainedSource] = Field(min_length=1)
     """Where traces come from; one source a batch, in turn, `weights` times each."""
     weights: list[int] = []
@@ -80,6 +81,8 @@ class Pretraining(Section):
     """How responses are sampled in the evaluation at the end."""
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     """Lightning's; the smallest models are fastest on a processor."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Lightning's; `bf16-mixed` computes in bfloat16 and keeps weights in float32."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights in the finished model's file; what is measured are the weights rounded
     to it."""
@@ -91,8 +94,24 @@ class Pretraining(Section):
     """Folder for checkpoints and the finished model."""
 
     @model_validator(mode="after")
+    def _from_nothing_or_from_a_model(self) -> Pretraining:
+        if (self.characters is None) != (self.architecture is None):
+            given, missing = ("architecture", "characters")[:: 1 if self.architecture else -1]
+            raise ValueError(
+                f"{missing}: a new model needs it beside {given}; give both, or neither to go on from "
+                "`start` as it is"
+            )
+        if self.characters is None and self.start is None:
+            raise ValueError(
+                "characters and architecture: a new model needs both; or name the model to go on from in "
+                "`start`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _cross_checks(self) -> Pretraining:
-        twice = sorted({c for c in self.characters if self.characters.count(c) > 1})
+        characters = self.characters or ""
+        twice = sorted({c for c in characters if characters.count(c) > 1})
         if twice:
             raise ValueError(f"characters: {twice[0]!r} stands there twice")
         if self.weights and len(self.weights) != len(self.sources):

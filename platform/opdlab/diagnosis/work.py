@@ -187,7 +187,13 @@ class Work:
     def load(self, name: str, source: Model) -> tuple[PreTrainedModel, Bench, str]:
         """A student, the bench with the vocabulary it shares with the teacher, and its name in files."""
         teacher = self.bench.teacher.model
-        model = models.load_model(source.path, source.revision, source.dtype, self.device)
+        model = models.load_model(
+            source.path,
+            source.revision,
+            source.dtype,
+            self.device,
+            drop_layers=getattr(source, "drop_layers", ()),
+        )
         tokenizer = models.load_tokenizer(source.path, source.revision)
         shared = models.shared_vocabulary(tokenizer, self.bench.tokenizer, model, teacher)
         end = models.common_end([(teacher, self.bench.tokenizer)], self.bench.template)

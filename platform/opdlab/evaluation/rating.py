@@ -92,6 +92,11 @@ def rate(name: str, overrides: list[str], to: str, count: int) -> None:
     _require_free(target)
     models.use_threads(config.training.threads)
     student = config.student
+    if student.drop_layers:
+        raise ConfigError(
+            "student.drop_layers: `rate` asks a model as it lies in its folder; write the pruned one by "
+            "`opdlab prune MODEL FOLDER --drop NUMBERS` and set student.path to that folder"
+        )
     path = f"{student.path}@{student.revision}" if student.revision else student.path
     subject, label = open_subject(config, path, path, None)
     opened = open_dataset(prompts, subject.tokenizer, config.seed, config.evaluation.benchmarks)

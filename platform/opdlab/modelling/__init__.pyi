@@ -17,6 +17,14 @@ from .attention_hook import (
     hooked as hooked,
     running as running,
 )
+from .cut_layers import (
+    drop_layers as drop_layers,
+    keep_layers as keep_layers,
+    layer_list as layer_list,
+    left_out as left_out,
+    require_readable as require_readable,
+    without_layers as without_layers,
+)
 from .ends import closing as closing
 from .eval_mode import (
     packed_weights as packed_weights,
@@ -24,6 +32,7 @@ from .eval_mode import (
     replaced as replaced,
     sampling_mode as sampling_mode,
 )
+from .fetching import Fetched as Fetched, fetch as fetch
 from .head import (
     TokenLosses as TokenLosses,
     chunked_loss as chunked_loss,

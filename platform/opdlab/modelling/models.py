@@ -29,7 +29,7 @@ from transformers import (
 from opdlab.errors import ModelError, OutOfReachError
 from opdlab.files import is_there, read_file, read_json, write_whole
 from opdlab.identity import ModelId
-from opdlab.modelling import adapters
+from opdlab.modelling import adapters, cut_layers, gguf_files
 from opdlab.modelling.end_mapping import map_end, mapped_ends, unmap_end
 from opdlab.modelling.ends import closing
 from opdlab.modelling.places import EMBEDDED as EMBEDDED, adapted as adapted, place_of
@@ -72,15 +72,17 @@ def load_model(
     dtype: str = "float32",
     device: torch.device | str = "cpu",
     quantize: str = "none",
+    drop_layers: Sequence[int] = (),
 ) -> PreTrainedModel:
     """Load a causal language model, in evaluation mode.
 
     Args:
-        path: `embedded:NAME`, a folder, or a name on the Hugging Face hub; a folder with adapters gives the
-            model that they belong to, with them.
+        path: `embedded:NAME`, a folder, a GGUF file, or a name on the Hugging Face hub; a folder with
+            adapters gives the model that they belong to, with them.
         revision: commit or tag; required for the hub.
         dtype: number format of the weights, one of `DTYPES`.
         quantize: `nf4` for linear layers of four bits a weight (`opdlab.modelling.adapters`).
+        drop_layers: numbers of layers that are left out, from 0.
 
     Raises:
         ModelError: nothing there, or not a model.
@@ -111,6 +113,10 @@ def load_model(
         )
     if quantize != "none":
         adapters.plain_products(model)
+    if gguf_files.is_gguf(path):
+        # Not the folder in the cache.
+        model.name_or_path = model.config._name_or_path = path
+    cut_layers.drop_layers(model, drop_layers)
     return model.to(device).eval()
 
 
@@ -202,12 +208,12 @@ def _told(path: str, what: str) -> Iterator[None]:
                 f"transformers ends in {type(error).__name__}: {said}. A file there is damaged, or "
                 "config.json does not fit the weights: look at it, or save the model again"
             )
-        if broken := _broken(Path(path).expanduser()):
-            said = f"{broken}: restore it from a copy, or save the model again"
+        if fault := broken(Path(path).expanduser()):
+            said = f"{fault}: restore it from a copy, or save the model again"
         raise ModelError(f"{path}: {what}: {said}") from error
 
 
-def _broken(folder: Path) -> str:
+def broken(folder: Path) -> str:
     """The first file of a model's folder that cannot be read, and why; empty where each by itself can."""
     for file in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
         try:
@@ -231,10 +237,12 @@ def locate(path: str, revision: str | None) -> dict[str, Any]:
     """Arguments of `from_pretrained`.
 
     Args:
-        path: a folder, `embedded:NAME`, or a name on the hub; there also `NAME@REVISION`.
+        path: a folder, `embedded:NAME`, or a name on the hub; there also `NAME@REVISION`. A GGUF file
+            is dequantised when it is first used.
     """
     folder, path, revision = place_of(path, revision)
     if folder is not None:
+        folder = gguf_files.dequantised(folder) if folder.is_file() else folder
         return {"pretrained_model_name_or_path": str(folder), "local_files_only": True}
     assert revision is not None
     return {
@@ -511,6 +519,7 @@ def manifest(
         "template_sha256": template_sha256(tokenizer, template),
         "ends": list(eos_ids(model, tokenizer)),
         "trained_by": trained_by(path),
+        **gguf_files.told(path),
     }
 
 

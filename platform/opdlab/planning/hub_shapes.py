@@ -12,7 +12,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from opdlab.configuration import Model
 from opdlab.errors import OutOfReachError
-from opdlab.modelling import models
+from opdlab.modelling import models, without_layers
 
 _SHIPPED = Path(__file__).parent / "hub_shapes.json"
 
@@ -30,11 +30,13 @@ def shape_of(model: Model) -> PretrainedConfig:
     except OSError:
         changed = 0
     try:
-        return _loaded(os.path.abspath(file), changed, model.path, model.revision)
+        found = _loaded(os.path.abspath(file), changed, model.path, model.revision)
     except OutOfReachError:
-        if (found := shipped_shape(model.path)) is None:
+        if (shipped := shipped_shape(model.path)) is None:
             raise
-        return found
+        found = shipped
+    dropped = getattr(model, "drop_layers", ())
+    return without_layers(found, dropped) if dropped else found
 
 
 @cache

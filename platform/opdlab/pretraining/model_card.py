@@ -33,8 +33,10 @@ def model_card(
         "made with": ", ".join(f"{name} {number}" for name, number in software.items()),
     }
     beginning = "nothing" if config.start is None else f"`{config.start}`"
+    # One that goes on from another has that one's licence.
+    licence = "" if config.architecture is None else "license: apache-2.0\n"
     parts = [
-        "---\nlibrary_name: transformers\nlicense: apache-2.0\npipeline_tag: text-generation\n---\n",
+        f"---\nlibrary_name: transformers\n{licence}pipeline_tag: text-generation\n---\n",
         f"# {config.name}\n",
         f"{config.description.strip()}\n",
         f"Made from {beginning}, by supervised training on generated traces, with the file beside this "

@@ -1,4 +1,4 @@
-"""`opdlab pretrain`: make a small model from nothing, by supervised training on correct traces."""
+"""`opdlab pretrain`: make a model from nothing, or go on from one, by supervised training on traces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 from typing_extensions import override
 
 from opdlab import evaluation
 from opdlab.configuration import Pretraining, loader
-from opdlab.console import BOLD, END, YELLOW, Stopped, StopRequest, console
+from opdlab.console import BOLD, END, YELLOW, Stopped, StopRequest, console, quieten
 from opdlab.errors import ModelError, NonFiniteError, ResumeError
 from opdlab.evaluation import Subject
 from opdlab.files import LOCK, OWNER, claimed, is_partial, is_there, whole_folder
@@ -30,7 +32,7 @@ from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.pretraining.characters import BOS_ID, EOS_ID, PAD_ID, character_tokenizer
 from opdlab.pretraining.model_card import model_card
-from opdlab.pretraining.traces import TraceBatches
+from opdlab.pretraining.traces import Reading, TraceBatches
 from opdlab.shapes import Float, Tensor
 from opdlab.training import LAST, AtomicCheckpointIO, read_checkpoint, refuse_non_finite
 
@@ -59,21 +61,37 @@ def pretrain(config: Pretraining, resume: bool = False) -> Path:
 
 def _pretrain(config: Pretraining, folder: Path) -> Path:
     """`pretrain`, in a folder that is this process's own."""
-    tokenizer = character_tokenizer(config.characters, config.architecture.max_positions)
-    model = new_model(config, tokenizer)
-    if config.start is not None:
-        take_over(model, tokenizer, config.start)
-    module = SupervisedTraining(model, TraceBatches(config, tokenizer))
+    model, tokenizer, batches = _opened(config)
+    module = SupervisedTraining(model, batches)
     console.print(f"{BOLD}{config.name}{END}: {parameters(module.model):,} parameters -> {folder}")
     with StopRequest() as stop:
         try:
             fit(module, folder / "checkpoints" / LAST, stop)
             round_to(module.model, config.dtype)
-            metrics = measure(module.model, tokenizer, config, folder / "samples", stop)
+            metrics = measure(
+                module.model, tokenizer, batches.reading, config, folder / "samples", stop
+            )
         except Stopped as stopped:
             console.print(f"{YELLOW}{stopped}; the same command with --resume goes on from here.")
             raise SystemExit(stopped.exit_code) from stopped
     return save(module, tokenizer, folder, metrics)
+
+
+def _opened(
+    config: Pretraining,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, TraceBatches]:
+    """What is trained: a new model, with the weights of `start` if there is one; or `start` as it is."""
+    if config.characters is None or config.architecture is None:
+        assert config.start is not None
+        quieten()
+        going_on, own = models.load_model(config.start), models.load_tokenizer(config.start)
+        batches = TraceBatches(config, own, Reading.of_model(going_on, own))
+        return going_on.train(), own, batches
+    tokenizer = character_tokenizer(config.characters, config.architecture.max_positions)
+    model = new_model(config, tokenizer)
+    if config.start is not None:
+        take_over(model, tokenizer, config.start)
+    return model, tokenizer, TraceBatches(config, tokenizer)
 
 
 def _refuse_others(folder: Path) -> None:
@@ -111,6 +129,7 @@ def _begin(folder: Path, config: Pretraining, resume: bool) -> None:
 def new_model(config: Pretraining, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A Llama with random weights that `seed` decides; torch's own random state stays as it was."""
     shape = config.architecture
+    assert shape is not None
     special: dict[str, Any] = {
         "pad_token_id": PAD_ID,
         "bos_token_id": BOS_ID,
@@ -156,7 +175,7 @@ def take_over(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, path:
 class SupervisedTraining(L.LightningModule):
     """Next-token cross-entropy on traces and their EOS, AdamW, a cosine to 0."""
 
-    def __init__(self, model: LlamaForCausalLM, batches: TraceBatches) -> None:
+    def __init__(self, model: PreTrainedModel, batches: TraceBatches) -> None:
         super().__init__()
         self.model = model
         self.batches = batches
@@ -183,7 +202,8 @@ class SupervisedTraining(L.LightningModule):
 
     @override
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Float[Tensor, ""]:
-        loss = self.model(**batch, use_cache=False).loss
+        model: Any = self.model
+        loss = model(**batch, use_cache=False).loss
         if not loss.isfinite():
             raise NonFiniteError(
                 f"the loss is {loss.item()} at step {self.global_step}; lower learning_rate"
@@ -258,6 +278,7 @@ def fit(module: SupervisedTraining, path: Path, stop: StopRequest) -> None:
         console.print(f"going on from {path}")
     trainer = L.Trainer(
         max_steps=config.steps,
+        precision=config.precision,
         gradient_clip_val=config.gradient_clip or None,
         accelerator=config.accelerator,
         devices=1,
@@ -276,15 +297,16 @@ def fit(module: SupervisedTraining, path: Path, stop: StopRequest) -> None:
     module.model.eval()
 
 
-def round_to(model: LlamaForCausalLM, dtype: str) -> None:
+def round_to(model: PreTrainedModel, dtype: str) -> None:
     """Give a model, in float32, the weights that its file will hold."""
     any_model: Any = model  # whose `to` the library decorates out of its type
     any_model.to(models.DTYPES[dtype]).float()
 
 
 def measure(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    reading: Reading,
     config: Pretraining,
     folder: Path,
     stop: StopRequest,
@@ -299,7 +321,7 @@ def measure(
         eos_ids=models.eos_ids(model, tokenizer),
         pad_id=models.pad_id(model, tokenizer),
         vocabulary=len(tokenizer),
-        template="none",
+        template=reading.template,
     )
     samples = evaluation.evaluate(
         subject, config.evaluation, Owner("final"), folder, lambda _: stop.check()
@@ -309,7 +331,7 @@ def measure(
 
 def save(
     module: SupervisedTraining,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     metrics: dict[str, float],
 ) -> Path:
@@ -334,6 +356,6 @@ def save(
     return target
 
 
-def parameters(model: LlamaForCausalLM) -> int:
+def parameters(model: PreTrainedModel) -> int:
     """Number of weights."""
     return sum(parameter.numel() for parameter in model.parameters())

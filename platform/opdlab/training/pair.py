@@ -277,6 +277,7 @@ def load_source(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         source.revision,
         source.dtype,
         quantize="none" if lora is None else lora.quantize,
+        drop_layers=getattr(source, "drop_layers", ()),
     )
     return model, models.load_tokenizer(source.path, source.revision)
 
