@@ -19,7 +19,7 @@ from opdlab.training import Trained
 
 SMALL = (
     "training.steps=2",
-    "evaluation.benchmarks=[{type: math, level: short, count: 3}]",
+    "evaluation.benchmarks=[{type: math, level: short, limit: 3}]",
     "evaluation.samples=2",
 )
 PROMPTS, ANSWERS = [[1, 5, 9], [1, 7]], [[3, 4, 8, 2], [6]]
@@ -79,7 +79,7 @@ def test_a_notebook_shows_what_the_terminal_shows(trained, capsys):
 
 def test_a_model_is_measured_on_benchmarks_that_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = {"benchmarks": [{"type": "math", "level": "short", "count": 3}], "samples": 2}
+    asked = {"benchmarks": [{"type": "math", "level": "short", "limit": 3}], "samples": 2}
     scores = opdlab.evaluate("embedded:teacher", **asked, max_new_tokens=48)
     assert list(scores.to_dataframe()["benchmark"]) == ["math/short"]
     assert scores.folder.is_dir()

@@ -76,7 +76,7 @@ def test_training_and_test_problems_never_meet(family: Family) -> None:
     tests = {
         problem.prompt
         for seed in range(5)
-        for problem in kind(**{**vars(family), "count": 256, "seed": seed}).problems()
+        for problem in kind(**{**vars(family), "limit": 256, "seed": seed}).problems()
     }
     trained = {problem.prompt for seed in range(3) for problem in training(family, 1000, seed)}
     assert not tests & trained
@@ -85,7 +85,7 @@ def test_training_and_test_problems_never_meet(family: Family) -> None:
 
 
 def test_every_problem_of_the_smallest_size_has_one_side() -> None:
-    family = Routes(longest=2, count=400)
+    family = Routes(longest=2, limit=400)
     tests = {problem.prompt for problem in family.problems()}
     trained = {problem.prompt for problem in training(family, 12_000)}
     assert not tests & trained
@@ -95,7 +95,7 @@ def test_every_problem_of_the_smallest_size_has_one_side() -> None:
 
 
 def test_families_that_share_their_content_share_its_side() -> None:
-    tests = {problem.prompt[1:] for problem in Arithmetic(count=512).problems()}
+    tests = {problem.prompt[1:] for problem in Arithmetic(limit=512).problems()}
     trained = {problem.prompt[1:] for problem in training(Routes(longest=6), 5000)}
     assert not tests & trained
 
@@ -137,11 +137,11 @@ class Digits(Arithmetic):
 
 def test_more_test_problems_than_exist_are_refused_with_their_number() -> None:
     there = sum(is_test(Problem("digits", "", f"M{n}", gold="")) for n in range(40))
-    assert len(Digits(count=there).problems()) == there > 0
+    assert len(Digits(limit=there).problems()) == there > 0
     with pytest.raises(
-        DataError, match=f"has {there} test problems, not {there + 1}; set count to"
+        DataError, match=f"has {there} test problems, not {there + 1}; set limit to"
     ):
-        Digits(count=there + 1).problems()
+        Digits(limit=there + 1).problems()
 
 
 def test_routes_of_two_steps_are_counted_when_the_file_is_read() -> None:
@@ -149,8 +149,8 @@ def test_routes_of_two_steps_are_counted_when_the_file_is_read() -> None:
     chains = (Chain(start, two) for start in range(10) for two in product(operations, repeat=2))
     problems = (Problem("routes", "", f"R{chain.content}", gold="") for chain in chains)
     assert sum(map(is_test, problems)) == OF_TWO_STEPS
-    with pytest.raises(ValueError, match=r"^count \(574\) is more than the 573 test problems"):
-        Routes(longest=2, count=574)
+    with pytest.raises(ValueError, match=r"^limit \(574\) is more than the 573 test problems"):
+        Routes(longest=2, limit=574)
 
 
 @ANY_FAMILY

@@ -28,7 +28,7 @@ TINY = (
     "rollout.max_new_tokens=8",
     "output=runs",
 )
-FEW = ("evaluation.benchmarks=[{type: math, level: short, count: 2}]", "evaluation.samples=2")
+FEW = ("evaluation.benchmarks=[{type: math, level: short, limit: 2}]", "evaluation.samples=2")
 STEP = ("bench", "step", "quickstart", *TINY, *FEW, "--rounds", "1", "--steps", "1")
 GPU = ("bench", "gpu", "--device", "cpu", "--only", "step", "--dtype", "float32")
 EVAL = ("eval", "quickstart", "--model", "embedded:student", *TINY, *FEW)

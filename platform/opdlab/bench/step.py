@@ -105,6 +105,7 @@ class Contender:
 
     def __post_init__(self) -> None:
         self.module = load_module(self.pair, self.config)
+        self.module.own_trainer = False
 
     def block(self, steps: int) -> None:
         """A fit of so many steps; the first one, which warms up, is not counted."""

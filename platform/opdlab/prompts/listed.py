@@ -41,7 +41,7 @@ class ListedPrompts(PromptSource):
         if not self.prompts:
             raise DataError("prompts: the list is empty; give at least one")
         for place, one in enumerate(self.prompts):
-            if not one or not (isinstance(one, str) or _is_chat(one)):
+            if not (one.strip() if isinstance(one, str) else _is_chat(one)):
                 raise DataError(
                     f"prompts: number {place} is {one!r:.80}; give a text that is not empty, or a list of "
                     'turns such as {"role": "user", "content": "..."}'
@@ -69,6 +69,11 @@ class ListedPrompts(PromptSource):
 
 
 def _is_chat(one: object) -> bool:
-    return isinstance(one, Sequence) and all(
-        isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in one
+    """Whether it is turns with text, of which there are some."""
+    return isinstance(one, Sequence) and bool(one) and all(map(_is_turn, one))
+
+
+def _is_turn(one: object) -> bool:
+    return isinstance(one, Mapping) and all(
+        isinstance(one.get(key), str) for key in ("role", "content")
     )
