@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from opdlab.errors import DataError
+from opdlab import plugins
+from opdlab.configuration.loader import load_experiment
+from opdlab.errors import ConfigError, DataError
 from opdlab.evaluation.store import data_hash
 from opdlab.modelling.models import load_tokenizer
+from opdlab.prompts import open_prompts
 from opdlab.records import Problem
 from opdlab_evaluators.embedded.arithmetic import Arithmetic
 from opdlab_evaluators.embedded.chain import OPERATIONS, Chain
@@ -142,6 +145,27 @@ def test_more_test_problems_than_exist_are_refused_with_their_number() -> None:
         DataError, match=f"has {there} test problems, not {there + 1}; set limit to"
     ):
         Digits(limit=there + 1).problems()
+
+
+def test_an_option_that_was_renamed_is_told_by_its_new_name_and_read_in_records() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no key evaluation\.benchmarks\.0\.count any more: write limit"
+    ):
+        load_experiment("quickstart", ["evaluation.benchmarks=[{type: math, count: 3}]"])
+    recorded = {"type": "math", "count": 3, "seed": 0, "level": "short"}
+    assert plugins.made(plugins.EVALUATORS, recorded) == Arithmetic(limit=3)
+
+
+def test_a_limit_of_training_problems_lets_them_come_again() -> None:
+    config = load_experiment("quickstart", ["prompts.limit=3"])
+    endless = load_experiment("quickstart", [])
+    tokenizer = load_tokenizer("embedded:student")
+    few, all_of_them = (
+        open_prompts(one.prompts, tokenizer, one.seed, []) for one in (config, endless)
+    )
+    assert [few.prompt(i) for i in range(7)] == [all_of_them.prompt(i % 3) for i in range(7)]
+    assert (few.count, len(few.places(100))) == (3, 3)
+    assert few.manifest()["sha256"] != all_of_them.manifest()["sha256"]
 
 
 def test_routes_of_two_steps_are_counted_when_the_file_is_read() -> None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from opdlab.api.commands import as_experiment
 from opdlab.api.in_memory import require_apart, require_model, with_student
 from opdlab.configuration import require_fitting
+from opdlab.console import quieten
 from opdlab.errors import ConfigError, DataError, ModelError
 from opdlab.methods import Method
 from opdlab.plugins import declared
@@ -61,13 +62,10 @@ def distillation(
         >>> import lightning
         >>> lightning.Trainer(max_steps=10).fit(module)  # doctest: +SKIP
     """
-    from opdlab.configuration import Pretraining, loader
+    from opdlab.configuration import loader
 
+    quieten()
     config = as_experiment(experiment)
-    if isinstance(config, Pretraining):
-        raise ConfigError(
-            f"distillation: {config.name} is a pretraining; give an experiment of kind train"
-        )
     config = loader.variants(config)[0][1]
     if method is not None:
         config = _with_method(config, method)

@@ -113,8 +113,6 @@ class Contender:
         settings = self.config.training.model_copy(update=once)
         trainer = trainer_of(settings, self.pace)
         self.module.turn = 0
-        # Lightning warns of a model that an earlier block left in evaluation mode.
-        self.module.train()
         timed(lambda: trainer.fit(self.module, range(settings.steps)), self.module.device)  # pyright: ignore[reportArgumentType]
 
     @property

@@ -47,14 +47,10 @@ class ListedPrompts(PromptSource):
                     'turns such as {"role": "user", "content": "..."}'
                 )
         self.count = len(self.prompts)
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.prompts))
 
     def problem(self, index: int) -> Problem:
         epoch, place = divmod(index, len(self.prompts))
-        number = int(self._order(epoch)[place])
+        number = int(_shuffled(self.seed, epoch, len(self.prompts))[place])
         one = self.prompts[number]
         if isinstance(one, str):
             return Problem("prompts", str(number), one, None)
@@ -66,6 +62,12 @@ class ListedPrompts(PromptSource):
     def manifest(self) -> dict[str, Any]:
         texts = json.dumps([one if isinstance(one, str) else list(one) for one in self.prompts])
         return {"count": self.count, "sha256": hashlib.sha256(texts.encode()).hexdigest()}
+
+
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of a pass."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def _is_chat(one: object) -> bool:

@@ -47,7 +47,7 @@ from opdlab.training.objective import (
     rows_in_parts,
 )
 from opdlab.training.optimizers import make_optimizer
-from opdlab.training.own_trainer import require_trainer
+from opdlab.training.own_trainer import require_no_data, require_trainer
 from opdlab.training.reached import ReachedWeights, local
 from opdlab.training.whole_step import Place
 
@@ -144,6 +144,8 @@ class Distillation(L.LightningModule):
     @new_tensors_in_float32()
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One optimizer step, whatever it is split into."""
+        if self.own_trainer:
+            require_no_data(batch)
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         # While answers are sampled and scored, gradients would only take room.
@@ -296,6 +298,8 @@ class Distillation(L.LightningModule):
         """Put the teachers where the student is, or on the device of their own, and try them there."""
         if self.own_trainer:
             require_trainer(self.config, self.trainer)
+        # Lightning warns of a model that an earlier fit left in evaluation mode.
+        self.student.train()
         device = torch.device(self.config.training.teacher_device or self.device)
         for teacher in self.teachers():
             if self.config.teacher.offload:

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from opdlab.configuration import Experiment, Training, require_fitting
-from opdlab.errors import ConfigError
+from opdlab.errors import ConfigError, DataError
 from opdlab.training.sharded import ShardedStrategy
 
 PRECISIONS = get_args(Training.model_fields["precision"].annotation)
@@ -48,3 +48,16 @@ def require_trainer(config: Experiment, trainer: L.Trainer) -> None:
     }
     settings = training.model_copy(update=given)
     require_fitting(config.model_copy(update={"training": settings}))
+
+
+def require_no_data(batch: object) -> None:
+    """Refuse batches of somebody's own: the module draws its prompts itself.
+
+    Raises:
+        DataError: it is no number of a step.
+    """
+    if not isinstance(batch, int):
+        raise DataError(
+            f"fit(module, data): a step draws its prompts itself and would not read a "
+            f"{type(batch).__name__}; give the data as distillation(prompts=...), and none to fit"
+        )

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from opdlab.console import BOLD, END, Result
+from opdlab.errors import DataError
 from opdlab.evaluation import STYLE, Scores, comparison
 from opdlab.files import is_there, read_metrics
 from opdlab.records import Sample
@@ -32,10 +33,23 @@ class Run(Result):
     name: str
     folder: Path
 
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
     @property
     def model(self) -> Path:
-        """Folder of the trained model, in the form of Hugging Face."""
-        return self.folder / "model"
+        """Folder of the trained model, in the form of Hugging Face.
+
+        Raises:
+            DataError: nothing was trained here, as of a reference, or not to the end.
+        """
+        folder = self.folder / "model"
+        if not folder.is_dir():
+            raise DataError(
+                f"{self.folder} holds no trained model: it is a reference, which the experiment names, "
+                "or its training has not ended"
+            )
+        return folder
 
     def rows(self) -> list[Mapping[str, Any]]:
         """Metrics of each step: as in `metrics.jsonl`."""
