@@ -122,7 +122,7 @@ def test_a_model_is_measured_on_benchmarks_that_are_named(tmp_path, monkeypatch)
     assert scores.folder.is_dir()
     with pytest.raises(ConfigError, match=r"say benchmarks=\[...\] and max_new_tokens"):
         opdlab.evaluate("embedded:teacher", **asked)
-    with pytest.raises(DataError, match="LlamaForCausalLM lies in no folder.*save_pretrained"):
+    with pytest.raises(DataError, match=r"LlamaForCausalLM lies in no folder.*save_pretrained"):
         opdlab.evaluate(small_model("llama"), **asked, max_new_tokens=48)  # pyright: ignore[reportArgumentType]
 
 
@@ -218,7 +218,7 @@ def test_what_is_no_row_of_token_ids_is_told_by_its_place(asked, message):
 
 def test_candidates_that_cannot_be_looked_ahead_to_are_refused():
     teacher = opdlab.Teacher(small_model("llama"))
-    with pytest.raises(DataError, match="candidates 0 is .*equally many a row"):
+    with pytest.raises(DataError, match=r"candidates 0 is .*equally many a row"):
         teacher.look_ahead([[1]], [[2, 3]], [[[4], [5, 6]]])
     with pytest.raises(DataError, match="measure='maxp'; choose one of max_prob"):
         teacher.look_ahead([[1]], [[2]], [[[4]]], measure="maxp")  # pyright: ignore[reportArgumentType]
@@ -282,5 +282,5 @@ def test_prompts_in_memory_that_cannot_be_used_are_refused():
         opdlab.distillation("quickstart", prompts=[])
     with pytest.raises(DataError, match="no column 'prompt'; its columns: q"):
         opdlab.distillation("quickstart", prompts=Dataset.from_dict({"q": ["1+2="]}))
-    with pytest.raises(ModelError, match="need their tokenizer"):
+    with pytest.raises(ModelError, match="belong together"):
         opdlab.distillation("quickstart", student=small_model("llama"))
