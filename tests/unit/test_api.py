@@ -56,6 +56,9 @@ def test_a_training_returns_its_runs(trained):
     assert len(run.samples) == 6
     with pytest.raises(KeyError, match="there are opd, lgr"):
         trained["other"]
+    assert Trained.of(trained.folder) == trained
+    with pytest.raises(DataError, match="is no folder of a training"):
+        Trained.of(run.folder)
 
 
 def test_runs_and_scores_stand_for_their_folders(trained):

@@ -16,7 +16,7 @@ from opdlab.errors import DataError
 from opdlab.evaluation import STYLE, Scores, comparison
 from opdlab.files import is_there, read_metrics
 from opdlab.records import Sample
-from opdlab.training.group import state_of
+from opdlab.training.group import STATE, state_of
 
 LOSS = "loss"
 
@@ -96,8 +96,10 @@ class Trained(Result, Mapping[str, Run]):
         """What an execution in a folder left behind.
 
         Raises:
-            DataError: its record is damaged.
+            DataError: there is none, or its record is damaged.
         """
+        if not is_there(folder / STATE):
+            raise DataError(f"{folder} is no folder of a training: it holds no {STATE}")
         runs = state_of(folder)["runs"]
         names = tuple(name for name, one in runs.items() if "repeats" in one)
         return cls(folder, names, tuple(name for name in runs if name not in names))
