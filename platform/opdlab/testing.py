@@ -4,7 +4,7 @@ from opdlab.testing import EvaluatorContract
 
 class TestMine(EvaluatorContract):
     def make(self):
-        return Mine(count=5)
+        return Mine(limit=5)
 """
 
 from __future__ import annotations

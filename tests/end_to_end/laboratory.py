@@ -68,7 +68,7 @@ class Laboratory:
             "method": {"type": "lgr", "support": "full", "top_k": 4},
             "training": {"steps": 60, "prompts_per_step": 6, "checkpoint_every": 10},
             "evaluation": {
-                "benchmarks": [{"type": "math", "level": "short", "count": 3}],
+                "benchmarks": [{"type": "math", "level": "short", "limit": 3}],
                 "samples": 2,
                 "references": [],
             },

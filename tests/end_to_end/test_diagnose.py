@@ -18,7 +18,7 @@ from opdlab.errors import ConfigError, ModelError
 
 COUNT = ROWS + 6
 SMALL = Settings(problems=6, samples=1, cuts=2, bins=8, least=0.8)
-WHOLE = {"evaluation__benchmarks": [{"type": "math", "level": "short", "count": COUNT}]}
+WHOLE = {"evaluation__benchmarks": [{"type": "math", "level": "short", "limit": COUNT}]}
 
 
 @pytest.fixture(autouse=True)

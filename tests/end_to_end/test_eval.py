@@ -17,7 +17,7 @@ from opdlab.records import Generation
 
 PROBLEMS, SAMPLES = 60, 8
 LONG = {
-    "evaluation__benchmarks": [{"type": "math", "level": "long", "count": PROBLEMS}],
+    "evaluation__benchmarks": [{"type": "math", "level": "long", "limit": PROBLEMS}],
     "evaluation__samples": SAMPLES,
     "evaluation__batch_rows": 16,
     "rollout__max_new_tokens": 200,

@@ -85,7 +85,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Iterator[Swe
         rollout={"type": "cached", "max_new_tokens": 32},
         training={"steps": 3, "prompts_per_step": 6, "learning_rate": 1e-3},
         evaluation={
-            "benchmarks": [{"type": "math", "level": "short", "count": 8}],
+            "benchmarks": [{"type": "math", "level": "short", "limit": 8}],
             "samples": 2,
             "references": ["student"],
         },

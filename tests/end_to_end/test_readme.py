@@ -49,7 +49,7 @@ SHORT = ["training.steps=2", "training.prompts_per_step=4", "evaluation.samples=
 
 
 def test_the_example_experiment_trains_both_of_its_runs(examples: Path) -> None:
-    text = opdlab(examples, "train", "my.yaml", *SHORT, "evaluation.benchmarks.0.count=2")
+    text = opdlab(examples, "train", "my.yaml", *SHORT, "evaluation.benchmarks.0.limit=2")
     assert "heavy - light" in text
     assert "mean@2" in text
 
@@ -70,7 +70,7 @@ def test_the_example_evaluator_is_found_and_run(examples: Path) -> None:
         "my.yaml",
         "--model",
         "embedded:teacher",
-        "evaluation.benchmarks=[{type: final, count: 4}]",
+        "evaluation.benchmarks=[{type: final, limit: 4}]",
     )
     assert re.search(r"^ *final +4 +100\.0 ", text, re.MULTILINE), text
 
@@ -83,7 +83,7 @@ def test_the_example_method_is_found_and_trained(examples: Path) -> None:
         *SHORT,
         "method={type: jeffreys, forward_weight: 0.5}",
         "runs=[]",
-        "evaluation.benchmarks.0.count=2",
+        "evaluation.benchmarks.0.limit=2",
         "name=jeffreys",
     )
     assert "jeffreys - student" in text
@@ -97,7 +97,7 @@ def test_plugins_of_the_examples_are_listed(examples: Path) -> None:
 
 def test_the_example_in_python_runs(examples: Path) -> None:
     text = (examples / "study.py").read_text()
-    few = "evaluation.benchmarks=[{type: math, level: short, count: 2}]"
+    few = "evaluation.benchmarks=[{type: math, level: short, limit: 2}]"
     small = f'"training.steps=2", "{few}", "evaluation.samples=2"'
     (examples / "small_study.py").write_text(text.replace('"training.steps=20"', small))
     done = subprocess.run(

@@ -21,7 +21,7 @@ from opdlab_dashboards.pages.samples import samples
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 OPTIONS += ["--disable-component-update", "--disable-sync"]
-EVALUATOR = {"type": "math", "level": "short", "count": 6}
+EVALUATOR = {"type": "math", "level": "short", "limit": 6}
 HOSTILE = "</script><script>document.title='broken'</script><!--SCRIPT--> & \u2028 <b>bold</b>"
 
 
@@ -114,7 +114,7 @@ def test_a_click_on_a_cell_shows_all_of_its_sample(opened: Any, runs: list[Path]
     assert page.locator("#map .cell.s1").count() == 6
     assert page.locator("#graders").inner_text() == "graded by 1"
     page.locator("#map .cell.s1").first.click()
-    problem = plugins.load(plugins.EVALUATORS, "math")(level="short", count=6).problems()[0]
+    problem = plugins.load(plugins.EVALUATORS, "math")(level="short", limit=6).problems()[0]
     shown = {part: page.locator(f"#detail .{part}").inner_text() for part in PARTS}
     assert shown == {
         "prompt": problem.prompt,
@@ -312,7 +312,7 @@ def test_an_address_opens_its_sample_in_the_dark_on_a_narrow_screen(
 def test_five_hundred_problems_by_eight_of_two_runs_answer_at_once(
     opened: Any, tmp_path: Path
 ) -> None:
-    options = {"count": 500, "level": "long"}
+    options = {"limit": 500, "level": "long"}
     many = [
         store(tmp_path, name, ["correct", "wrong"], 8, evaluator=options) for name in ("a", "b")
     ]

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 STUDENT = models.EMBEDDED / "student"
 PROBLEMS, SAMPLES, LENGTH = 20, 6, 48
 SETTINGS: dict[str, Any] = {
-    "benchmarks": [{"type": "math", "level": "short", "count": PROBLEMS}],
+    "benchmarks": [{"type": "math", "level": "short", "limit": PROBLEMS}],
     "samples": SAMPLES,
 }
 

@@ -59,7 +59,7 @@ def two_teachers(laboratory: Laboratory, **changes) -> Path:
         method={"type": "lgr", "top_k": 4},
         training={"steps": 3, "prompts_per_step": 8},
         evaluation={
-            "benchmarks": [{"type": name, "count": 3} for name in ("math", "code")],
+            "benchmarks": [{"type": name, "limit": 3} for name in ("math", "code")],
             "samples": 2,
             "references": ["teacher"],
         },

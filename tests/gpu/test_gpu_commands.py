@@ -32,7 +32,7 @@ def run(*words: str | Path) -> str:
 def written(output: Path, **changes: object) -> Path:
     """A small experiment as a file."""
     config = experiment(METHOD, steps=2).model_dump(mode="json")
-    benchmark = {"type": "math", "level": "short", "count": 2}
+    benchmark = {"type": "math", "level": "short", "limit": 2}
     config["evaluation"] = {"benchmarks": [benchmark], "samples": 1, "references": []}
     config |= {"output": str(output), **changes}
     path = output / "small.yaml"
@@ -62,7 +62,7 @@ def test_steps_are_timed_on_the_device(device: torch.device, output: Path) -> No
 def test_the_quickstart_takes_a_step_on_the_device(device: torch.device, tmp_path: Path) -> None:
     """Its own models, prompts and methods, on which the shipped file rests."""
     small = ("training.steps=1", "training.prompts_per_step=2", "rollout.max_new_tokens=8")
-    less = ("evaluation.benchmarks=[{type: math, level: short, count: 1}]", "evaluation.samples=1")
+    less = ("evaluation.benchmarks=[{type: math, level: short, limit: 1}]", "evaluation.samples=1")
     run("train", "quickstart", *small, *less, f"output={tmp_path}")
     for name in ("opd", "lgr"):
         assert read_metrics(tmp_path / "quickstart-001" / name)[0]["step"] == 1

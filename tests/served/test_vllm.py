@@ -65,7 +65,7 @@ def served(server: VllmServer, folder: Path, output: Path) -> Measured:
 
 
 def measure(subject: Measured, folder: Path, **changes: Any) -> SampleSet:
-    settings = {"benchmarks": [{"type": "math", "level": "short", "count": 8}], "samples": 2}
+    settings = {"benchmarks": [{"type": "math", "level": "short", "limit": 8}], "samples": 2}
     evaluate(subject, Evaluation.model_validate(settings | changes), Owner("x"), folder)
     (found,) = sample_sets(folder)
     return found

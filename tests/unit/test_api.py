@@ -1,6 +1,7 @@
 """What a program calls: values that hold what the commands print, and pieces for a trainer of one's own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,15 @@ from lightning.pytorch.loggers import CSVLogger
 from small_models import small_model
 
 import opdlab
+from opdlab.diagnosis.sources import what_to_look_at
 from opdlab.errors import ConfigError, DataError, ModelError
 from opdlab.modelling import models
 from opdlab.training import Trained
+from opdlab_evaluators.embedded.arithmetic import Arithmetic
 
 SMALL = (
     "training.steps=2",
-    "evaluation.benchmarks=[{type: math, level: short, count: 3}]",
+    "evaluation.benchmarks=[{type: math, level: short, limit: 3}]",
     "evaluation.samples=2",
 )
 PROMPTS, ANSWERS = [[1, 5, 9], [1, 7]], [[3, 4, 8, 2], [6]]
@@ -53,6 +56,41 @@ def test_a_training_returns_its_runs(trained):
     assert len(run.samples) == 6
     with pytest.raises(KeyError, match="there are opd, lgr"):
         trained["other"]
+    assert Trained.of(trained.folder) == trained
+    with pytest.raises(DataError, match="is no folder of a training"):
+        Trained.of(run.folder)
+
+
+def test_runs_and_scores_stand_for_their_folders(trained):
+    by_folder = opdlab.compare(trained["opd"].folder, trained["lgr"].folder)
+    assert opdlab.compare(*trained.values()) == by_folder
+    assert str(trained["opd"].folder) == os.fspath(trained["opd"].scores)
+    with pytest.raises(DataError, match="DataFrame lies in no folder; give a run"):
+        opdlab.compare(trained["opd"], trained.to_dataframe())
+    with pytest.raises(DataError, match="holds no trained model: it is a reference"):
+        trained["student"].model  # noqa: B018
+
+
+def test_a_result_tells_what_it_is_in_a_line(trained):
+    for one in (trained["opd"].scores, opdlab.compare(*trained.values()), trained):
+        assert len(repr(one)) < 500
+
+
+def test_what_is_no_experiment_is_refused():
+    with pytest.raises(ConfigError, match="dict is no experiment; give what `load` returned"):
+        opdlab.train({"name": "x"})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="load: dict is no text"):
+        opdlab.load("quickstart", {"training.steps": 3})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        ConfigError, match="this experiment is loaded; give the overrides to `load`"
+    ):
+        opdlab.diagnose(opdlab.load("quickstart"), "seed=3")
+
+
+def test_a_diagnosis_takes_an_experiment_that_is_loaded():
+    named, models_named = what_to_look_at("quickstart", ["seed=3"], [], None)
+    given, models_given = what_to_look_at(opdlab.load("quickstart", "seed=3"), [], [], None)
+    assert (named, models_named) == (given, models_given)
 
 
 def test_scores_and_differences_are_those_that_the_experiment_wrote(trained):
@@ -79,12 +117,16 @@ def test_a_notebook_shows_what_the_terminal_shows(trained, capsys):
 
 def test_a_model_is_measured_on_benchmarks_that_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = {"benchmarks": [{"type": "math", "level": "short", "count": 3}], "samples": 2}
-    scores = opdlab.evaluate("embedded:teacher", **asked, max_new_tokens=48)
+    asked = {"benchmarks": [{"type": "math", "level": "short", "limit": 3}], "samples": 2}
+    (benchmark,) = asked["benchmarks"]
+    for one in (benchmark, Arithmetic(level="short", limit=3)):
+        scores = opdlab.evaluate("embedded:teacher", benchmarks=one, samples=2, max_new_tokens=48)
     assert list(scores.to_dataframe()["benchmark"]) == ["math/short"]
     assert scores.folder.is_dir()
     with pytest.raises(ConfigError, match=r"say benchmarks=\[...\] and max_new_tokens"):
         opdlab.evaluate("embedded:teacher", **asked)
+    with pytest.raises(DataError, match=r"LlamaForCausalLM lies in no folder.*save_pretrained"):
+        opdlab.evaluate(small_model("llama"), **asked, max_new_tokens=48)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_plan_has_bytes_by_run():
@@ -157,6 +199,58 @@ def test_what_a_teacher_cannot_score_is_refused():
         teacher.encode("1+2=")
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"top_k": 54}, "top_k=54; give a whole number from 0 to 53"),
+        ({"top_k": -1}, "top_k=-1"),
+        ({"top_k": 2.0}, "top_k=2.0"),
+        ({"prompts": {"input_ids": [[1]]}}, "prompts are a dict.*give its input_ids"),
+        ({"prompts": None}, "prompts are a NoneType"),
+        ({"prompts": ["1+2="]}, "prompt 0 is '1.2='.*Teacher.encode or a tokenizer"),
+        ({"prompts": [None]}, "prompt 0 is None; give token ids"),
+        ({"answers": [[1, [2, 3]]]}, "answer 0 is .*equally many a row"),
+        ({"answers": [[1] * 256]}, "have 257 tokens, and the teacher 256 positions"),
+    ],
+)
+def test_what_is_no_row_of_token_ids_is_told_by_its_place(asked, message):
+    teacher = opdlab.Teacher(small_model("llama"))
+    with pytest.raises((DataError, ModelError), match=message):
+        teacher.score(**{"prompts": [[1]], "answers": [[2]], **asked})
+
+
+def test_candidates_that_cannot_be_looked_ahead_to_are_refused():
+    teacher = opdlab.Teacher(small_model("llama"))
+    with pytest.raises(DataError, match=r"candidates 0 is .*equally many a row"):
+        teacher.look_ahead([[1]], [[2, 3]], [[[4], [5, 6]]])
+    with pytest.raises(DataError, match="measure='maxp'; choose one of max_prob"):
+        teacher.look_ahead([[1]], [[2]], [[[4]]], measure="maxp")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"vocabulary": 0}, "vocabulary=0; give a whole number from 1 to 53"),
+        ({"vocabulary": 54}, "vocabulary=54"),
+        ({"device": "banana"}, "device 'banana' cannot be used here"),
+        ({"model": None}, "NoneType is no causal language model"),
+        ({"model": small_model("llama").base_model}, "has no head over a vocabulary"),
+        ({"model": torch.nn.Linear(2, 2)}, "Linear is no causal language model"),
+    ],
+)
+def test_what_can_be_no_teacher_is_refused(given, message):
+    with pytest.raises((DataError, ModelError), match=message):
+        opdlab.Teacher(**{"model": small_model("llama"), **given})
+
+
+def test_rows_may_come_from_anything_that_yields_them():
+    teacher = opdlab.Teacher(small_model("llama"))
+    listed = teacher.score(PROMPTS, ANSWERS)
+    found = teacher.score((one for one in PROMPTS), map(torch.tensor, ANSWERS))
+    for one, other in zip(listed, found, strict=True):
+        assert torch.equal(one.log_prob, other.log_prob)
+
+
 @pytest.mark.parametrize("form", ["texts", "chats", "data set"])
 def test_a_trainer_of_ones_own_trains_models_and_prompts_in_memory(tmp_path, form):
     prompts = {
@@ -191,5 +285,5 @@ def test_prompts_in_memory_that_cannot_be_used_are_refused():
         opdlab.distillation("quickstart", prompts=[])
     with pytest.raises(DataError, match="no column 'prompt'; its columns: q"):
         opdlab.distillation("quickstart", prompts=Dataset.from_dict({"q": ["1+2="]}))
-    with pytest.raises(ModelError, match="need their tokenizer"):
+    with pytest.raises(ModelError, match="belong together"):
         opdlab.distillation("quickstart", student=small_model("llama"))

@@ -215,7 +215,7 @@ def test_the_parts_of_a_step_add_up_to_it(tmp_path: Path) -> None:
 
 def test_the_whole_experiment_is_told_with_its_evaluations_and_its_sweep(tmp_path: Path) -> None:
     file = tmp_path / "step.json"
-    few = ("evaluation.benchmarks=[{type: routes, count: 4}]", "evaluation.samples=3")
+    few = ("evaluation.benchmarks=[{type: routes, limit: 4}]", "evaluation.samples=3")
     settings = (*few, "evaluation.batch_rows=5", "evaluation.every=100", f"output={tmp_path}")
     space = "{training.learning_rate: {type: float, low: 1e-4, high: 1e-2}}"
     sweep = f"sweep={{trials: 7, seeds: [0, 1], space: {space}}}"
@@ -239,7 +239,7 @@ def test_a_part_of_the_answers_stands_for_all(
 ) -> None:
     config = load_experiment(
         "quickstart",
-        ["evaluation.benchmarks=[{type: routes, count: 40}]", "evaluation.batch_rows=100"],
+        ["evaluation.benchmarks=[{type: routes, limit: 40}]", "evaluation.batch_rows=100"],
     )
     pair = load_pair(config)
     drawn: list[int] = []

@@ -221,7 +221,7 @@ def test_doctor_evaluation_and_diagnosis_know_the_end_that_was_mapped(
     student, teacher = folders
     more = len(models.load_tokenizer(str(student)))
     made = ending(student, tmp_path / "student", [more])
-    few = {"benchmarks": [{"type": "math", "count": 4}], "samples": 2}
+    few = {"benchmarks": [{"type": "math", "limit": 4}], "samples": 2}
     engine = {"type": "cached", "max_new_tokens": 40}
     config = experiment(made, teacher, evaluation=few, rollout=engine, output=str(tmp_path))
     both = [load_source(one) for one in (config.student, config.teacher)]

@@ -27,15 +27,15 @@ class OfOurs(EvaluatorContract):
 
 
 class TestMath(OfOurs):
-    name, options = "math", {"count": 16, "level": "long"}
+    name, options = "math", {"limit": 16, "level": "long"}
 
 
 class TestCode(OfOurs):
-    name, options = "code", {"count": 16}
+    name, options = "code", {"limit": 16}
 
 
 class TestRoutes(OfOurs):
-    name, options = "routes", {"count": 16}
+    name, options = "routes", {"limit": 16}
 
 
 class WithData(OfOurs):
@@ -72,7 +72,7 @@ for benchmark in (*MADE_UP, *KNOWN_ANSWERS):
 
 
 class Broken(OfOurs):
-    name, options = "math", {"count": 4}
+    name, options = "math", {"limit": 4}
 
 
 @pytest.mark.parametrize(

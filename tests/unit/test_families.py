@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from opdlab.errors import DataError
+from opdlab import plugins
+from opdlab.configuration.loader import load_experiment
+from opdlab.errors import ConfigError, DataError
 from opdlab.evaluation.store import data_hash
 from opdlab.modelling.models import load_tokenizer
+from opdlab.prompts import open_prompts
 from opdlab.records import Problem
 from opdlab_evaluators.embedded.arithmetic import Arithmetic
 from opdlab_evaluators.embedded.chain import OPERATIONS, Chain
@@ -76,7 +79,7 @@ def test_training_and_test_problems_never_meet(family: Family) -> None:
     tests = {
         problem.prompt
         for seed in range(5)
-        for problem in kind(**{**vars(family), "count": 256, "seed": seed}).problems()
+        for problem in kind(**{**vars(family), "limit": 256, "seed": seed}).problems()
     }
     trained = {problem.prompt for seed in range(3) for problem in training(family, 1000, seed)}
     assert not tests & trained
@@ -85,7 +88,7 @@ def test_training_and_test_problems_never_meet(family: Family) -> None:
 
 
 def test_every_problem_of_the_smallest_size_has_one_side() -> None:
-    family = Routes(longest=2, count=400)
+    family = Routes(longest=2, limit=400)
     tests = {problem.prompt for problem in family.problems()}
     trained = {problem.prompt for problem in training(family, 12_000)}
     assert not tests & trained
@@ -95,7 +98,7 @@ def test_every_problem_of_the_smallest_size_has_one_side() -> None:
 
 
 def test_families_that_share_their_content_share_its_side() -> None:
-    tests = {problem.prompt[1:] for problem in Arithmetic(count=512).problems()}
+    tests = {problem.prompt[1:] for problem in Arithmetic(limit=512).problems()}
     trained = {problem.prompt[1:] for problem in training(Routes(longest=6), 5000)}
     assert not tests & trained
 
@@ -137,11 +140,32 @@ class Digits(Arithmetic):
 
 def test_more_test_problems_than_exist_are_refused_with_their_number() -> None:
     there = sum(is_test(Problem("digits", "", f"M{n}", gold="")) for n in range(40))
-    assert len(Digits(count=there).problems()) == there > 0
+    assert len(Digits(limit=there).problems()) == there > 0
     with pytest.raises(
-        DataError, match=f"has {there} test problems, not {there + 1}; set count to"
+        DataError, match=f"has {there} test problems, not {there + 1}; set limit to"
     ):
-        Digits(count=there + 1).problems()
+        Digits(limit=there + 1).problems()
+
+
+def test_an_option_that_was_renamed_is_told_by_its_new_name_and_read_in_records() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no key evaluation\.benchmarks\.0\.count any more: write limit"
+    ):
+        load_experiment("quickstart", ["evaluation.benchmarks=[{type: math, count: 3}]"])
+    recorded = {"type": "math", "count": 3, "seed": 0, "level": "short"}
+    assert plugins.made(plugins.EVALUATORS, recorded) == Arithmetic(limit=3)
+
+
+def test_a_limit_of_training_problems_lets_them_come_again() -> None:
+    config = load_experiment("quickstart", ["prompts.limit=3"])
+    endless = load_experiment("quickstart", [])
+    tokenizer = load_tokenizer("embedded:student")
+    few, all_of_them = (
+        open_prompts(one.prompts, tokenizer, one.seed, []) for one in (config, endless)
+    )
+    assert [few.prompt(i) for i in range(7)] == [all_of_them.prompt(i % 3) for i in range(7)]
+    assert (few.count, len(few.places(100))) == (3, 3)
+    assert few.manifest()["sha256"] != all_of_them.manifest()["sha256"]
 
 
 def test_routes_of_two_steps_are_counted_when_the_file_is_read() -> None:
@@ -149,8 +173,8 @@ def test_routes_of_two_steps_are_counted_when_the_file_is_read() -> None:
     chains = (Chain(start, two) for start in range(10) for two in product(operations, repeat=2))
     problems = (Problem("routes", "", f"R{chain.content}", gold="") for chain in chains)
     assert sum(map(is_test, problems)) == OF_TWO_STEPS
-    with pytest.raises(ValueError, match=r"^count \(574\) is more than the 573 test problems"):
-        Routes(longest=2, count=574)
+    with pytest.raises(ValueError, match=r"^limit \(574\) is more than the 573 test problems"):
+        Routes(longest=2, limit=574)
 
 
 @ANY_FAMILY

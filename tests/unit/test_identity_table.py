@@ -168,8 +168,8 @@ def test_runs_of_two_ways_have_nothing_in_common_but_the_rest(tmp_path: Path) ->
 CHANGES = [
     "rollout.max_new_tokens=50",
     "teacher.path=embedded:student",
-    "evaluation.benchmarks=[{type: math, level: long, count: 3}, {type: math, level: short, count: 3}]",
-    "evaluation.benchmarks=[{type: math, level: short, count: 4}]",
+    "evaluation.benchmarks=[{type: math, level: long, limit: 3}, {type: math, level: short, limit: 3}]",
+    "evaluation.benchmarks=[{type: math, level: short, limit: 4}]",
 ]
 
 
@@ -177,7 +177,7 @@ def test_a_diagnosis_takes_up_what_was_seen_in_the_same_way_alone(tmp_path: Path
     few = Settings(problems=None, samples=1, cuts=2, bins=4, least=0.8)
     usual = [
         f"output={tmp_path}",
-        "evaluation.benchmarks=[{type: math, level: short, count: 3}, {type: math, level: long, count: 3}]",
+        "evaluation.benchmarks=[{type: math, level: short, limit: 3}, {type: math, level: long, limit: 3}]",
     ]
     begun = [Work.begin(load_experiment("quickstart", [*usual, *more]), few) for more in ([], [])]
     assert begun[0].folder == begun[1].folder
@@ -190,7 +190,7 @@ def test_a_diagnosis_takes_up_what_was_seen_in_the_same_way_alone(tmp_path: Path
 
 def test_problems_are_known_by_their_order_and_as_a_model_reads_them() -> None:
     """What was seen of a problem is kept under its number."""
-    changes = ["evaluation.benchmarks=[{type: math, level: short, count: 4}]"]
+    changes = ["evaluation.benchmarks=[{type: math, level: short, limit: 4}]"]
     few = Settings(problems=None, samples=2, cuts=2, bins=4, least=0.8)
     listed = list(what_is_asked(load_experiment("quickstart", changes), few))
     tokenizer = models.load_tokenizer("embedded:student")

@@ -1,5 +1,6 @@
 """What `opdlab init` writes works as it is."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def test_a_new_experiment_is_valid_and_is_not_written_over(tmp_path):
     assert file.read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["", "My Study", "../up", "-x", "a--b", "x.yaml"])
+@pytest.mark.parametrize("name", ["", "My Study", "../up", "-x", "a--b", "x.yaml", "true", "no"])
 def test_a_name_that_would_be_none_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="cannot be a name"):
         begin_experiment(name, tmp_path)
@@ -53,6 +54,33 @@ def test_new_plugins_pass_their_own_tests_and_are_found(tmp_path):
     assert " passed" in done.stdout
     with pytest.raises(ConfigError, match="is there already"):
         begin_plugin("method", "my-method", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("method", "lgr"), ("rollout", "cached"), ("evaluator", "evaluators")]
+)
+def test_a_plugin_that_would_stand_in_the_way_of_one_that_is_installed_is_refused(
+    kind, name, tmp_path
+):
+    with pytest.raises(ConfigError, match="is installed already"):
+        begin_plugin(kind, name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("method", "questions"), ("evaluator", "problem"), ("rollout", "cached-engine")],
+)
+def test_a_class_hides_nothing_that_its_file_uses(kind, name, tmp_path):
+    folder = begin_plugin(kind, name, tmp_path)
+    (module,) = folder.glob("*.py")
+    tree = ast.parse(module.read_text())
+    imported = {
+        one.name for node in tree.body if isinstance(node, ast.ImportFrom) for one in node.names
+    }
+    (defined,) = (node.name for node in tree.body if isinstance(node, ast.ClassDef))
+    assert defined not in imported
+    assert f"{module.stem}:{defined}" in (folder / "pyproject.toml").read_text()
 
 
 def test_the_command_says_what_comes_next(tmp_path):

@@ -47,6 +47,24 @@ def test_what_looks_at_files_alone_imports_no_torch():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+PLANNED = """
+import sys
+from opdlab.cli import main
+sys.argv = ["opdlab", "plan", "quickstart"]
+main()
+found = {name.split(".")[0] for name in sys.modules} & set(sys.stdin.read().split())
+assert not found, found
+"""
+
+
+def test_a_plan_imports_nothing_that_trains_or_tracks():
+    """A plan runs models without content, which needs torch and transformers, and what these import."""
+    unneeded = "lightning mlflow optuna datasets evaluate pandas matplotlib peft plotly sqlalchemy"
+    code = [sys.executable, "-c", PLANNED]
+    done = subprocess.run(code, input=unneeded, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 LIBRARY = {
     "__init__.py": "run = ['library']\nfrom . import inner\n",
     "inner.py": "from {name} import run\nrun.append('inner')\n",

@@ -223,7 +223,7 @@ def test_a_problem_is_named_where_its_request_is_refused(
     monkeypatch.setattr("opdlab.evaluation.known_answers.TOKENS", 2)
     served = open_served(engine(server, max_new_tokens=4), "embedded:student", "none", tmp_path)
     settings = Evaluation.model_validate(
-        {"benchmarks": [{"type": "math", "level": "short", "count": 3}], "samples": 1}
+        {"benchmarks": [{"type": "math", "level": "short", "limit": 3}], "samples": 1}
     )
     (benchmark,) = settings.benchmarks
     last = benchmark.problems()[-1]

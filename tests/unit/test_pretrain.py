@@ -193,7 +193,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_pretraining_makes_a_model_folder_that_others_can_load(tmp_path: Path) -> None:
-    benchmarks = [{"type": "math", "count": 4}, {"type": "routes", "count": 4}]
+    benchmarks = [{"type": "math", "limit": 4}, {"type": "routes", "limit": 4}]
     config = small(
         output=str(tmp_path),
         description="For a test.",

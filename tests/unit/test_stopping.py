@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from run_folders import draws, write_run
 
 from opdlab.cli import program
+from opdlab.console import StopRequest
 from opdlab.errors import TrackingError
 from opdlab.tracking import mlflow_page
 
@@ -28,7 +30,7 @@ TINY = (
     "rollout.max_new_tokens=8",
     "output=runs",
 )
-FEW = ("evaluation.benchmarks=[{type: math, level: short, count: 2}]", "evaluation.samples=2")
+FEW = ("evaluation.benchmarks=[{type: math, level: short, limit: 2}]", "evaluation.samples=2")
 STEP = ("bench", "step", "quickstart", *TINY, *FEW, "--rounds", "1", "--steps", "1")
 GPU = ("bench", "gpu", "--device", "cpu", "--only", "step", "--dtype", "float32")
 EVAL = ("eval", "quickstart", "--model", "embedded:student", *TINY, *FEW)
@@ -83,6 +85,19 @@ def signalled(words: tuple[str, ...], number: int, inside: str) -> int:
     with pytest.raises(SystemExit) as ended:
         program.main()
     return int(str(ended.value.code))
+
+
+def test_a_thread_beside_takes_no_signals_and_works_all_the_same() -> None:
+    """As `opdlab.train` in a program that keeps its main thread for itself."""
+
+    def beside() -> Any:
+        with StopRequest() as stop:
+            stop.listen()
+            stop.check()
+            return signal.getsignal(signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(beside).result() == signal.getsignal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(

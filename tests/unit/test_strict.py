@@ -72,7 +72,7 @@ prompts: {type: problems, sources: [{type: math}]}
 rollout: {type: cached, max_new_tokens: 8e1}
 method: {type: lgr, top_k: 8.0, base: {type: opd, support: top_k, top_k: 4.0}}
 training: {steps: 1e3}
-evaluation: {benchmarks: [{type: routes, count: 8.0}], samples: 2.0}
+evaluation: {benchmarks: [{type: routes, limit: 8.0}], samples: 2.0}
 sweep:
   trials: 3.0
   seeds: [0.0, 1.0]

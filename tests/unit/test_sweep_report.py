@@ -37,7 +37,7 @@ def experiment(tmp_path: Path) -> Experiment:
         "rollout: {type: cached, max_new_tokens: 24}\n"
         "method: {type: lgr}\n"
         "training: {steps: 10}\n"
-        "evaluation: {benchmarks: [{type: routes, count: 4}], samples: 2}\n"
+        "evaluation: {benchmarks: [{type: routes, limit: 4}], samples: 2}\n"
     )
     (tmp_path / "search-sweep").mkdir()
     return load_experiment(path)

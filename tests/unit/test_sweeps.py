@@ -50,7 +50,7 @@ def file(tmp_path: Path) -> Path:
         "rollout: {type: cached, max_new_tokens: 24}\n"
         "method: {type: lgr}\n"
         "training: {steps: 10}\n"
-        "evaluation: {benchmarks: [{type: routes, count: 4}], samples: 2, every: 5}\n"
+        "evaluation: {benchmarks: [{type: routes, limit: 4}], samples: 2, every: 5}\n"
         "sweep:\n"
         "  trials: 4\n"
         "  seeds: [0, 1]\n"

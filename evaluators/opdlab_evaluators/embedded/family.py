@@ -31,7 +31,8 @@ class Family(Evaluator):
     """A family of generated problems. A prompt is one letter for the family, then the content; of one in
     words, the content is in `extra`."""
 
-    count: int = option(64, "Test problems.", ge=1, le=4096)
+    renamed = {"count": "limit"}
+    limit: int = option(64, "Test problems; training problems have no end.", ge=1, le=4096)
     seed: int = option(0, "Of the draw of the test problems.", ge=0)
 
     @abstractmethod
@@ -43,11 +44,11 @@ class Family(Evaluator):
         """A worked solution to learn from."""
 
     def problems(self) -> Sequence[Problem]:
-        """The first `count` different test problems of the seed's stream; DataError where fewer exist."""
+        """The first `limit` different test problems of the seed's stream; DataError where fewer exist."""
         rng = Random(f"{self.benchmark} test {self.seed}")
         found: dict[str, Problem] = {}
         in_vain = 0
-        while len(found) < self.count:
+        while len(found) < self.limit:
             problem = self.draw(rng)
             in_vain += 1
             if is_test(problem) and problem.id not in found:
@@ -56,7 +57,7 @@ class Family(Evaluator):
             if in_vain > max(FEWEST_DRAWS, PATIENCE * len(found)):
                 raise DataError(
                     f"{self.benchmark} with these options has {len(found)} test problems, not "
-                    f"{self.count}; set count to {len(found)} or less, or allow longer problems"
+                    f"{self.limit}; set limit to {len(found)} or less, or allow longer problems"
                 )
         return list(found.values())
 

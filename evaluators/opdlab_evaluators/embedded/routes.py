@@ -22,7 +22,7 @@ from opdlab_evaluators.embedded.family import Family, identity
 
 MASTERED, UNMASTERED = ">", ":"
 OF_TWO_STEPS = 573
-"""Test problems of two steps; of three steps there are more than `count` allows."""
+"""Test problems of two steps; of three steps there are more than `limit` allows."""
 
 PASSAGE = "pqrs(),"
 """What stands between route and steps, as far as `delay` goes; each token says which one follows."""
@@ -44,9 +44,9 @@ class Routes(Family):
     )
 
     def __post_init__(self) -> None:
-        if self.longest == 2 and self.count > OF_TWO_STEPS:
+        if self.longest == 2 and self.limit > OF_TWO_STEPS:
             raise ValueError(
-                f"count ({self.count}) is more than the {OF_TWO_STEPS} test problems that two steps make; "
+                f"limit ({self.limit}) is more than the {OF_TWO_STEPS} test problems that two steps make; "
                 f"set {OF_TWO_STEPS} or less, or longest to 3 or more"
             )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -13,12 +15,17 @@ from rich.text import Text
 
 from opdlab.configuration import Experiment, loader
 from opdlab.console import WIDTH, Result, SymbolConsole
-from opdlab.errors import ConfigError
+from opdlab.errors import ConfigError, DataError
+from opdlab.plugins import Evaluator, describe
 
 if TYPE_CHECKING:
     from opdlab.diagnosis import Diagnosis
     from opdlab.evaluation import Comparison, Scores
     from opdlab.training import Trained
+
+Place = str | os.PathLike[str]
+"""A path or a name; or a run or scores, which know their folder."""
+Benchmark = str | Mapping[str, Any] | Evaluator
 
 
 def load(name_or_path: str | Path, *overrides: str) -> Experiment:
@@ -35,12 +42,43 @@ def load(name_or_path: str | Path, *overrides: str) -> Experiment:
         >>> load("quickstart", "training.steps=20").training.steps
         20
     """
+    for word in (name_or_path, *overrides):
+        if not isinstance(word, str | Path):
+            raise ConfigError(
+                f"load: {type(word).__name__} is no text; give a name or file, and overrides as "
+                '"key.path=value"'
+            )
     return loader.load_experiment(name_or_path, overrides)
 
 
 def as_experiment(experiment: Experiment | str | Path) -> Experiment:
-    """An experiment, whether it is given or named."""
-    return experiment if isinstance(experiment, Experiment) else load(experiment)
+    """An experiment, whether it is given or named.
+
+    Raises:
+        ConfigError: it is neither, or what is named is at fault.
+    """
+    if isinstance(experiment, str | Path):
+        return load(experiment)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(
+            f"{type(experiment).__name__} is no experiment; give what `load` returned, a name or a file"
+        )
+    return experiment
+
+
+def as_path(what: str, given: Place) -> str:
+    """Where a run, scores or a model lie.
+
+    Raises:
+        DataError: it is no path and nothing with a folder.
+    """
+    try:
+        return os.fspath(given)
+    except TypeError:
+        raise DataError(
+            f"{what}: {type(given).__name__} lies in no folder; give a run, a folder or a name. A model in "
+            "memory is written by its save_pretrained(folder)"
+        ) from None
 
 
 def train(
@@ -65,21 +103,23 @@ def train(
         ResumeError: there is nothing to go on with, or another process trains there.
         SystemExit: a signal stopped it (128 + signal).
     """
+    began = time()
+    config = as_experiment(experiment)
+
     from opdlab.planning import explaining, require_room
     from opdlab.training import train as run
 
-    config = as_experiment(experiment)
     if not anyway:
         require_room(config)
     with explaining(config):
-        return run(config, resume, again)
+        return run(config, resume, again, began)
 
 
 def evaluate(
-    model: str | Path,
+    model: Place,
     experiment: Experiment | str | Path | None = None,
     *,
-    benchmarks: Sequence[str | Mapping[str, Any]] = (),
+    benchmarks: Benchmark | Sequence[Benchmark] = (),
     samples: int | None = None,
     max_new_tokens: int | None = None,
     server: str | None = None,
@@ -89,15 +129,17 @@ def evaluate(
     What was sampled is kept: the same call again goes on where it was stopped.
 
     Args:
-        model: a folder, the folder of a run, `embedded:NAME`, or of the hub `NAME@REVISION`.
+        model: a folder, a run or its folder, `embedded:NAME`, or of the hub `NAME@REVISION`.
         experiment: whose benchmarks, sampling and prompts are used; the quickstart's where none is given.
-        benchmarks: names (`"gsm8k"`), or mappings as in an experiment, in place of the experiment's.
+        benchmarks: names (`"gsm8k"`), mappings as in an experiment, or evaluators of plugins, in place of
+            the experiment's.
         samples: answers to each problem, in place of the experiment's.
         max_new_tokens: longest answer; needed where no experiment is given.
         server: base of OpenAI's API where the model is served; then only its tokenizer is read here.
 
     Raises:
         ConfigError: there is no benchmark, or no longest answer.
+        DataError: `model` is one in memory, of which nobody could say later what was measured.
 
     Example:
         >>> scores = evaluate("embedded:teacher", benchmarks=["math"], samples=2, max_new_tokens=64)
@@ -105,6 +147,7 @@ def evaluate(
     """
     from opdlab.evaluation import evaluate_alone
 
+    path = as_path("evaluate", model)
     if experiment is None and (not benchmarks or max_new_tokens is None):
         raise ConfigError(
             "evaluate: without an experiment, say benchmarks=[...] and max_new_tokens=...: a shorter limit "
@@ -112,8 +155,10 @@ def evaluate(
         )
     values: dict[str, Any] = {}
     if benchmarks:
-        each = [{"type": one} if isinstance(one, str) else dict(one) for one in benchmarks]
-        values["evaluation.benchmarks"] = each
+        alone = isinstance(benchmarks, str | Mapping | Evaluator)
+        values["evaluation.benchmarks"] = [
+            _described(one) for one in ([benchmarks] if alone else benchmarks)
+        ]
     if samples is not None:
         values["evaluation.samples"] = samples
     if max_new_tokens is not None:
@@ -122,32 +167,39 @@ def evaluate(
     config = as_experiment("quickstart" if experiment is None else experiment)
     if experiment is None:
         values |= {"name": "evaluation", "runs": []}
-    return evaluate_alone(
-        loader.with_values(config, values) if values else config, str(model), server
-    )
+    return evaluate_alone(loader.with_values(config, values) if values else config, path, server)
 
 
-def compare(*runs: str | Path, output: str | Path = "runs") -> Comparison:
+def _described(benchmark: Benchmark) -> dict[str, Any]:
+    """A benchmark as an experiment names it."""
+    if isinstance(benchmark, Evaluator):
+        return describe(benchmark)
+    return {"type": benchmark} if isinstance(benchmark, str) else dict(benchmark)
+
+
+def compare(*runs: Place, output: str | Path = "runs") -> Comparison:
     """Set runs against the first of them, problem by problem: paired differences with intervals and p.
 
     Args:
-        runs: folders, or their names below `output`; joined by commas, training seeds of one method.
+        runs: values of what `train` returned, scores, folders, or names below `output`; names joined by
+            commas are training seeds of one method.
 
     Raises:
         DataError: fewer than two, one named twice, or no benchmark that all measured in one way.
 
     Example:
-        >>> compare("quickstart-001/opd", "quickstart-001/lgr").to_dataframe()  # doctest: +SKIP
+        >>> runs = train("quickstart")  # doctest: +SKIP
+        >>> compare(runs["opd"], runs["lgr"]).to_dataframe()  # doctest: +SKIP
     """
     from opdlab.evaluation import compare as run
 
-    return run([str(one) for one in runs], str(output))
+    return run([as_path("compare", one) for one in runs], str(output))
 
 
 def diagnose(
-    experiment: str | Path,
+    experiment: Experiment | Place,
     *overrides: str,
-    students: Sequence[str | Path] = (),
+    students: Sequence[Place] = (),
     teacher: str | Path | None = None,
     problems: int | None = None,
     samples: int = 1,
@@ -158,8 +210,9 @@ def diagnose(
     """Measure how the teacher's supervision decays along a student's answers.
 
     Args:
-        experiment: a name or file; or the folder of a run, for its student before and after training.
-        overrides: `key.path=value`.
+        experiment: one that is loaded, a name or file; or a run or its folder, for its student before and
+            after training.
+        overrides: `key.path=value`, for what is named.
         students, teacher: models to take instead.
         problems: of each benchmark, at most; None for all.
         samples: answers to each problem.
@@ -168,13 +221,19 @@ def diagnose(
         least: fidelity that counts for the effective horizon.
 
     Raises:
-        ConfigError: there are no benchmarks to take problems from.
+        ConfigError: there are no benchmarks to take problems from, or overrides of a loaded experiment.
     """
     from opdlab.diagnosis import Settings, diagnose as run
 
     settings = Settings(problems, samples, cuts, bins, least)
     named = None if teacher is None else str(teacher)
-    return run(str(experiment), [*overrides], [str(one) for one in students], named, settings)
+    if isinstance(experiment, Experiment):
+        if overrides:
+            raise ConfigError("diagnose: this experiment is loaded; give the overrides to `load`")
+        asked = experiment
+    else:
+        asked = as_path("diagnose", experiment)
+    return run(asked, [*overrides], [as_path("students", one) for one in students], named, settings)
 
 
 @dataclass(frozen=True)

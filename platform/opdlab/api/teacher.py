@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import Literal, final, get_args
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from opdlab.api.in_memory import require_model
+from opdlab.api.token_rows import rows_of, token_ids, usable, whole
 from opdlab.console import quieten
-from opdlab.errors import DataError
+from opdlab.errors import DataError, ModelError
 from opdlab.modelling import log_distribution, models
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring import Teacher as Scorer
@@ -83,18 +85,25 @@ class Teacher:
             vocabulary: how many entries count, those that the student has as well; None for all.
 
         Raises:
-            ModelError: it cannot be loaded, or what it says at a token depends on later ones.
+            DataError: the model has no such vocabulary.
+            ModelError: it cannot be loaded or is no causal language model, there is no such device, or what
+                it says at a token depends on later ones.
         """
-        if isinstance(model, PreTrainedModel):
-            loaded = model if device is None else model.to(device)  # pyright: ignore[reportArgumentType]
-            self.path = None
-        else:
+        where = None if device is None else usable(device)
+        if isinstance(model, str | Path):
             quieten()
-            where = models.device("auto") if device is None else device
             self.path = str(model)
-            loaded = models.load_model(self.path, revision, dtype, where)
+            loaded = models.load_model(self.path, revision, dtype, where or models.device("auto"))
+        else:
+            loaded = require_model("Teacher", model)
+            self.path = None
+            # Models of four bits cannot be moved, not even to where they are.
+            if where is not None and where != loaded.device:
+                loaded = loaded.to(where)  # pyright: ignore[reportArgumentType]
         self.revision = revision
-        self.vocabulary = vocabulary or int(loaded.config.get_text_config().vocab_size)
+        known = int(loaded.config.get_text_config().vocab_size)
+        self.vocabulary = known if vocabulary is None else whole("vocabulary", vocabulary, 1, known)
+        self.positions = models.positions(loaded)
         self.scorer = Scorer(loaded, vocabulary).probe()
 
     @property
@@ -110,23 +119,30 @@ class Teacher:
         """
         if self.path is None:
             raise DataError("Teacher.encode: a model in memory has no tokenizer; give token ids")
+        if not isinstance(text, str):
+            raise DataError(
+                f"Teacher.encode: {type(text).__name__} is no text; give one text at a time"
+            )
         tokenizer = models.load_tokenizer(self.path, self.revision)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def score(
-        self, prompts: Sequence[Ids], answers: Sequence[Ids], *, top_k: int = 0
+        self, prompts: Iterable[Ids], answers: Iterable[Ids], *, top_k: int = 0
     ) -> list[Scored]:
         """What the teacher says of each token of answers.
 
         Args:
-            prompts: token ids, at least one each.
+            prompts: token ids, at least one each. Filler is read as any other token: of padded tensors give
+                the rows without it, `[row[mask.bool()] for row, mask in zip(ids, masks)]`.
             answers: token ids that follow them, at least one each; T of a row.
             top_k: likeliest entries to return at each token.
 
         Raises:
-            DataError: another number of answers than of prompts, an empty one, or what is no token id.
+            DataError: another number of answers than of prompts, an empty one, what is no token id, or a
+                `top_k` beyond the vocabulary.
             ModelError: a row beyond the model's positions.
         """
+        whole("top_k", top_k, 0, self.vocabulary)
         rollout = self._rollout(prompts, answers)
         none = torch.empty(len(rollout.row), 0, dtype=torch.long)
         scores = self.scorer.score(rollout, Questions(none, full=top_k > 0))
@@ -134,9 +150,9 @@ class Teacher:
 
     def look_ahead(
         self,
-        prompts: Sequence[Ids],
-        answers: Sequence[Ids],
-        candidates: Sequence[Int[Tensor, "T K"]],
+        prompts: Iterable[Ids],
+        answers: Iterable[Ids],
+        candidates: Iterable[Int[Tensor, "T K"] | Sequence[Sequence[int]]],
         *,
         measure: Measure = "max_prob",
     ) -> list[Scored]:
@@ -153,18 +169,25 @@ class Teacher:
             For each answer also `confidence`, `Float[T K]`.
 
         Raises:
-            DataError: as in `score`, or candidates of another shape than their answer.
+            DataError: as in `score`, candidates of another shape than their answer, or an unknown measure.
         """
+        if measure not in get_args(Measure):
+            raise DataError(
+                f"look_ahead: measure={measure!r}; choose one of {', '.join(get_args(Measure))}"
+            )
         rollout = self._rollout(prompts, answers)
         lengths = rollout.response_lengths.tolist()
-        shapes = [tuple(torch.as_tensor(one).shape) for one in candidates]
+        rows = [
+            token_ids(f"candidates {i}", one, self.vocabulary, -1)
+            for i, one in enumerate(rows_of("candidates", candidates))
+        ]
+        shapes = [tuple(one.shape) for one in rows]
         width = shapes[0][1] if shapes and len(shapes[0]) == 2 else 0
         if shapes != [(length, width) for length in lengths]:
             raise DataError(
                 f"look_ahead: candidates have the shapes {shapes}; give one row a token and equally many "
                 f"columns: {[(length, width or 'K') for length in lengths]}"
             )
-        rows = [self._ids(f"candidates {i}", one, -1) for i, one in enumerate(candidates)]
         scores = self.scorer.score(rollout, Questions(torch.cat(rows), measure), finite=False)
         return self._by_row(rollout, scores, 0)
 
@@ -195,33 +218,27 @@ class Teacher:
         rows = zip(*(one.split(lengths) for one in columns), strict=True)
         return [Scored(*row) for row in rows]
 
-    def _ids(self, name: str, given: object, least: int = 0) -> Int[Tensor, "*n"]:
-        """Token ids on the host.
-
-        Raises:
-            DataError: they are no whole numbers, or the model has no such entry.
-        """
-        found = torch.as_tensor(given)
-        if found.numel() and (found.is_floating_point() or found.dtype == torch.bool):
-            raise DataError(f"{name} holds {found.dtype}; give token ids, which are whole numbers")
-        found = found.long().cpu()
-        wrong = found[(found < least) | (found >= self.vocabulary)]
-        if wrong.numel():
-            raise DataError(
-                f"{name} holds the token id {int(wrong[0])}; the teacher has 0 to {self.vocabulary - 1}"
-            )
-        return found
-
-    def _rollout(self, prompts: Sequence[Ids], answers: Sequence[Ids]) -> Rollout:
+    def _rollout(self, prompts: Iterable[Ids], answers: Iterable[Ids]) -> Rollout:
         """Answers to prompts as a rollout, of which nobody asks what their student thought."""
-        if len(prompts) != len(answers) or not len(prompts):
-            raise DataError(f"{len(prompts)} prompts and {len(answers)} answers; give one for each")
-        asked = [self._ids(f"prompt {i}", one) for i, one in enumerate(prompts)]
-        said = [self._ids(f"answer {i}", one) for i, one in enumerate(answers)]
+        asked, said = (
+            [
+                token_ids(f"{name} {i}", one, self.vocabulary)
+                for i, one in enumerate(rows_of(f"{name}s", given))
+            ]
+            for name, given in (("prompt", prompts), ("answer", answers))
+        )
+        if len(asked) != len(said) or not asked:
+            raise DataError(f"{len(asked)} prompts and {len(said)} answers; give one for each")
         for name, rows in (("prompt", asked), ("answer", said)):
             for place, row in enumerate(rows):
                 if row.ndim != 1 or not len(row):
                     raise DataError(f"{name} {place} has no tokens in a row; give one or more")
+        for place, pair in enumerate(zip(asked, said, strict=True)):
+            if self.positions is not None and (length := sum(map(len, pair))) > self.positions:
+                raise ModelError(
+                    f"prompt and answer {place} have {length} tokens, and the teacher {self.positions} "
+                    "positions: beyond them it reads noise; shorten them"
+                )
         lengths = torch.tensor([len(one) for one in said])
         total = int(lengths.sum())
         nothing = torch.zeros(total)

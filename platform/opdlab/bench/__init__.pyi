@@ -7,4 +7,5 @@ from .memory import bench_memory as bench_memory
 from .rollout import bench_rollout as bench_rollout
 from .scoring import bench_scoring as bench_scoring
 from .shapes import Shape as Shape
+from .start import bench_start as bench_start
 from .step import bench_step as bench_step

@@ -105,6 +105,7 @@ class Contender:
 
     def __post_init__(self) -> None:
         self.module = load_module(self.pair, self.config)
+        self.module.own_trainer = False
 
     def block(self, steps: int) -> None:
         """A fit of so many steps; the first one, which warms up, is not counted."""
@@ -112,8 +113,6 @@ class Contender:
         settings = self.config.training.model_copy(update=once)
         trainer = trainer_of(settings, self.pace)
         self.module.turn = 0
-        # Lightning warns of a model that an earlier block left in evaluation mode.
-        self.module.train()
         timed(lambda: trainer.fit(self.module, range(settings.steps)), self.module.device)  # pyright: ignore[reportArgumentType]
 
     @property

@@ -338,6 +338,20 @@ def families(
     bench_families(only or [], model, to, json_file)
 
 
+@app.command()
+def start(
+    repeats: Annotated[int, typer.Option(min=1, help="Of each command; the best counts.")] = 3,
+    json_file: Json = None,
+) -> None:
+    """Commands that answer at once: seconds from the shell, on the clock and of the processor.
+
+    Example: [bold]opdlab bench start --repeats 5[/]
+    """
+    from opdlab.bench import bench_start
+
+    bench_start(repeats, json_file)
+
+
 def _check(device: str, dtype: str) -> None:
     import torch
 

@@ -11,6 +11,7 @@ from .config import (
     Teacher as Teacher,
     Training as Training,
     Variant as Variant,
+    require_fitting as require_fitting,
 )
 from .documents import Key as Key
 from .explain import close as close

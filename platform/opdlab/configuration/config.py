@@ -13,6 +13,7 @@ from opdlab.configuration.adapter_settings import Lora
 from opdlab.configuration.posing import AnyEvaluator
 from opdlab.configuration.prompt_settings import Prompts
 from opdlab.configuration.section import RoomSection, Section, moved
+from opdlab.errors import ConfigError
 from opdlab.methods import Method
 from opdlab.plugins import declared, valid
 from opdlab.sampling import RolloutEngine
@@ -371,7 +372,7 @@ class Experiment(Section):
                 f"training.warmup_steps ({self.training.warmup_steps}) must be below "
                 f"training.steps ({self.training.steps})"
             )
-        if faults := list(_misfits(self)):
+        if faults := list(misfits(self)):
             raise ValueError(faults[0])
         if self.sweep is not None:
             self.sweep.check(self)
@@ -420,7 +421,7 @@ def _check_names(runs: list[str], benchmarks: list[str]) -> None:
             )
 
 
-def _misfits(config: Experiment) -> Iterator[str]:
+def misfits(config: Experiment) -> Iterator[str]:
     """Where the method and what it is given do not fit together."""
     method, training, mask = config.method, config.training, config.training.mask
     if training.epochs > 1 and not method.corrected:
@@ -466,12 +467,30 @@ def _misfits(config: Experiment) -> Iterator[str]:
         yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
 
 
+def _called(method: AnyMethod) -> str:
+    """A method as experiments name it, or its class where it is no plugin."""
+    try:
+        return plugins.type_name(plugins.METHODS, method)
+    except plugins.PluginError:
+        return type(method).__name__
+
+
+def require_fitting(config: Experiment) -> None:
+    """Refuse an experiment of which parts were exchanged and do not fit together.
+
+    Raises:
+        ConfigError: naming the first such key.
+    """
+    for fault in misfits(config):
+        raise ConfigError(f"{config.name}: {fault}")
+
+
 def _given(config: Experiment) -> Iterator[str]:
     """Given answers where a method cannot use them."""
     if config.prompts.type != "dataset" or not config.prompts.given:
         return
     if config.method.own_samples or config.method.graded:
-        name = plugins.type_name(plugins.METHODS, config.method)
+        name = _called(config.method)
         yield (
             f"prompts.given: method {name} trains on samples of the student's own and can use no given "
             "answers. Take sft, or a method over whole distributions (opd with support: full, jsd, "
@@ -495,7 +514,7 @@ def _not_its_own(config: Experiment) -> Iterator[str]:
         return
     for key in ("temperature", "top_p"):
         if (value := getattr(config.rollout, key)) != 1:
-            name = plugins.type_name(plugins.METHODS, config.method)
+            name = _called(config.method)
             yield (
                 f"rollout.{key}: method {name} takes sampled tokens for draws from the student's own "
                 f"distribution, and at {value:g} its gradient is biased. Set it to 1, or take a method "

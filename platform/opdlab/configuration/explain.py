@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from opdlab.configuration.documents import LONG, Key, short
-from opdlab.configuration.section import MOVED
+from opdlab.plugins import MOVED
 
 Path = tuple[Key, ...]
 Found = tuple[Path, str]

@@ -69,6 +69,8 @@ class ProblemPrompts(Worded):
     """Problems of benchmarks, made without end."""
     sources: list[TrainingSource] = Field(min_length=1)
     """Each prompt is drawn from one of these, all equally likely."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many problems, which come again in the same order; null for ever new ones."""
 
     @property
     def graded(self) -> bool:

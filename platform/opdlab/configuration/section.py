@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from opdlab.plugins import MOVED
+
 
 class Section(BaseModel):
     """Frozen; unknown keys are refused; the docstring under a field is its description in the schema."""
@@ -18,9 +20,6 @@ class Section(BaseModel):
         arbitrary_types_allowed=True,
         allow_inf_nan=False,
     )
-
-
-MOVED = "x-moved"
 
 
 def moved(**keys: str) -> ConfigDict:

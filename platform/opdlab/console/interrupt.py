@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Callable
+from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, Self, final
 
@@ -35,7 +36,10 @@ def check_stop() -> None:
 
 @final
 class StopRequest:
-    """Catches the first SIGINT or SIGTERM for `check`; a second one ends the process at once."""
+    """Catches the first SIGINT or SIGTERM for `check`; a second one ends the process at once.
+
+    In another thread than the main one, where Python lets nobody take signals, it catches none.
+    """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,14 +48,15 @@ class StopRequest:
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self.before = {signum: signal.getsignal(signum) for signum in self.SIGNALS}
+        if current_thread() is main_thread():
+            self.before = {signum: signal.getsignal(signum) for signum in self.SIGNALS}
         self.listen()
         _LISTENING.append(self)
         return self
 
     def listen(self) -> None:
         """Take the signals; again where a library has put its own handlers in between."""
-        for signum in self.SIGNALS:
+        for signum in self.before:
             signal.signal(signum, self._note)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:

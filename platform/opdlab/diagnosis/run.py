@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from opdlab import tracking
-from opdlab.configuration import Model
+from opdlab.configuration import Experiment, Model
 from opdlab.console import BOLD, END, Result, Stopped, StopRequest, console, quieten
 from opdlab.diagnosis import page, report
 from opdlab.diagnosis.findings import find
@@ -53,7 +53,7 @@ class Diagnosis(Result):
 
 
 def diagnose(
-    name: str,
+    asked: str | Experiment,
     overrides: list[str],
     students: Sequence[str],
     teacher: str | None,
@@ -62,8 +62,8 @@ def diagnose(
     """Measure, and write page and findings.
 
     Args:
-        name: an experiment, or the folder of a run: then its student before and after training, and the
-            copies kept in between.
+        asked: an experiment or its name, or the folder of a run: then its student before and after
+            training, and the copies kept in between.
         students: models or folders of runs to take instead, in the order of their training.
         teacher: a model to take instead of the experiment's.
 
@@ -71,7 +71,7 @@ def diagnose(
         Stopped: a signal came; the same command goes on.
     """
     quieten()
-    config, sources = what_to_look_at(name, overrides, students, teacher)
+    config, sources = what_to_look_at(asked, overrides, students, teacher)
     models.use_threads(config.training.threads)
     work = Work.begin(config, settings)
     console.print(

@@ -16,21 +16,26 @@ from opdlab.training import CONFIG, STATE, STUDENTS, Group
 
 
 def what_to_look_at(
-    name: str, overrides: list[str], students: Sequence[str], teacher: str | None
+    asked: str | Experiment, overrides: list[str], students: Sequence[str], teacher: str | None
 ) -> tuple[Experiment, list[tuple[str, Model]]]:
     """The experiment, and students by name in the order of their training.
 
     Raises:
         ConfigError: no benchmarks to take problems from, or a folder of several runs.
     """
+    loaded = isinstance(asked, Experiment)
+    name = asked.name if loaded else asked
     folder = Path(name)
-    is_run = (folder / CONFIG).is_file()
-    if (folder / STATE).is_file() and not students:
+    is_run = not loaded and (folder / CONFIG).is_file()
+    if not loaded and (folder / STATE).is_file() and not students:
         runs = ", ".join(str(folder / run) for run in Group(folder).state()["runs"])
         raise ConfigError(f"{name} is no run, but the folder of several; name one: {runs}")
     # Nothing is trained: what single runs would be refused for, such as a temperature, is no matter here.
     alone = [] if is_run else ["runs=[]"]
-    config = loader.load_experiment(folder / CONFIG if is_run else name, [*overrides, *alone])
+    if loaded:
+        config = asked.model_copy(update={"runs": []})
+    else:
+        config = loader.load_experiment(folder / CONFIG if is_run else name, [*overrides, *alone])
     if is_run:
         require_own_settings(folder)
     if teacher is not None:

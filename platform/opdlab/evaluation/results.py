@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,11 @@ class Scores(Result):
     """
 
     label: str
-    samples: Sequence[Sample]
+    samples: Sequence[Sample] = field(repr=False)
     folder: Path
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
 
     def rows(self) -> list[Mapping[str, Any]]:
         """One for each benchmark, then one over all where there are several: as in `results.json`."""
@@ -54,8 +57,8 @@ class Comparison(Result):
         notes: what they are to be read with.
     """
 
-    measured: Mapping[str, Sequence[Sample]]
-    differences: Mapping[str, Sequence[Any]]
+    measured: Mapping[str, Sequence[Sample]] = field(repr=False)
+    differences: Mapping[str, Sequence[Any]] = field(repr=False)
     over_seeds: bool = False
     notes: tuple[str, ...] = ()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -10,6 +12,7 @@ from opdlab.errors import ConfigError
 
 FOLDER = Path(__file__).parent.parent / "templates"
 PLUGINS = ("method", "evaluator", "rollout")
+_NO_TEXT = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 
@@ -26,16 +29,13 @@ def begin_plugin(kind: str, name: str, folder: Path) -> Path:
     """Write a package with a plugin of one of `PLUGINS`; returns its folder.
 
     Raises:
-        ConfigError: the name cannot be one, or the folder is there.
+        ConfigError: the name cannot be one, or is taken, or the folder is there.
     """
     plain = _checked(name).replace("-", "_")
-    package = f"opdlab-{plain.replace('_', '-')}"
-    values = {
-        "name": plain,
-        "package": package,
-        "module": f"opdlab_{plain}",
-        "class": "".join(part.capitalize() for part in plain.split("_")),
-    }
+    package, module = f"opdlab-{plain.replace('_', '-')}", f"opdlab_{plain}"
+    if plain in entry_points(group=f"opdlab.{kind}s").names or find_spec(module) is not None:
+        raise ConfigError(f"{kind} {plain!r} is installed already ({module}); take another name")
+    values = {"name": plain, "package": package, "module": module, "class": _class(kind, plain)}
     place = folder / package
     if place.exists():
         raise ConfigError(f"{place} is there already; take another name, or move it away")
@@ -47,11 +47,20 @@ def begin_plugin(kind: str, name: str, folder: Path) -> Path:
     return place
 
 
+def _class(kind: str, plain: str) -> str:
+    """Name of a plugin's class: none that its file uses for something else."""
+    name = "".join(part.capitalize() for part in plain.split("_"))
+    used = re.findall(r"\w+", (FOLDER / kind / "module.txt").read_text(encoding="utf-8"))
+    return f"{name}{kind.capitalize()}" if name in used else name
+
+
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot be a name: take small letters, digits, and - or _ between them"
         )
+    if name in _NO_TEXT:
+        raise ConfigError(f"{name!r} cannot be a name: in YAML it is no text; take another")
     return name
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import ClassVar, Literal
 
 from opdlab.plugins.grader import one_by_one
 from opdlab.records import Covered, Problem, Verdict
@@ -63,7 +63,13 @@ class Evaluator(Covered, ABC):
     An evaluator is a frozen dataclass whose fields are its options (see `opdlab.records.option`).
     Register it under the entry point `opdlab.evaluators`. Sampling is not its business: the platform
     samples k completions a problem and hands them to `grade`.
+
+    Attributes:
+        renamed: options that had another name once, with today's: an experiment that uses the old one is
+            told so, and records with it can be read.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     @property
     @abstractmethod

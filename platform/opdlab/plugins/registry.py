@@ -40,6 +40,8 @@ STATISTICS = "opdlab.statistics"
 DASHBOARDS = "opdlab.dashboards"
 SECTIONS = "opdlab.sections"
 
+MOVED = "x-moved"
+"""Key of a schema: keys that were here once, each with what to write in its place."""
 ONE_OF = "one_of"
 """Key of an option's metadata: the group of the plugin that it holds."""
 
@@ -136,14 +138,25 @@ def options_model(name: str, plugin: type) -> type[BaseModel]:
             default = f.default_factory() if f.default_factory is not MISSING else f.default
             value = ... if default is MISSING else default
             declared[f.name] = (_annotation(hints[f.name], f), Declared(value, **_limits(f)))
+        news: dict[str, Any] = {old: f"write {new}" for old, new in renamed(plugin).items()}
         return create_model(
             plugin.__name__,
-            __config__=ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False),
+            __config__=ConfigDict(
+                extra="forbid",
+                frozen=True,
+                allow_inf_nan=False,
+                json_schema_extra={MOVED: news} if news else None,
+            ),
             __doc__=plugin.__doc__,
             **declared,
         )
     except (NameError, TypeError, PydanticUserError) as error:
         raise PluginError(f"the options of plugin {name!r} cannot be read: {error}") from error
+
+
+def renamed(plugin: type) -> Mapping[str, str]:
+    """Options that a plugin had under other names once, with today's: its class attribute `renamed`."""
+    return getattr(plugin, "renamed", {})
 
 
 def _annotation(hint: Any, option: Field[Any]) -> Any:
@@ -293,8 +306,11 @@ def made(group: str, described: Mapping[str, Any]) -> Any:
     """
     name = described["type"]
     plugin = load(group, name)
+    today = renamed(plugin)
+    # Records of before are records; an experiment is told what to write.
+    options = {today.get(key, key): value for key, value in described.items()}
     try:
-        return _with_options(plugin, options_model(name, plugin), described)
+        return _with_options(plugin, options_model(name, plugin), options)
     except ValueError as error:
         raise PluginError(f"{name} takes the options {dict(described)} no more: {error}") from error
 

@@ -79,7 +79,7 @@ def open_prompts(
     """
     require_wording(tokenizer, config.wording)
     if config.type == "problems":
-        return ProblemSource(list(config.sources), tokenizer, config.wording, seed)
+        return ProblemSource(list(config.sources), tokenizer, config.wording, seed, config.limit)
     return open_dataset(config, tokenizer, seed, benchmarks).source
 
 

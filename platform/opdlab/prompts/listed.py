@@ -41,20 +41,16 @@ class ListedPrompts(PromptSource):
         if not self.prompts:
             raise DataError("prompts: the list is empty; give at least one")
         for place, one in enumerate(self.prompts):
-            if not one or not (isinstance(one, str) or _is_chat(one)):
+            if not (one.strip() if isinstance(one, str) else _is_chat(one)):
                 raise DataError(
                     f"prompts: number {place} is {one!r:.80}; give a text that is not empty, or a list of "
                     'turns such as {"role": "user", "content": "..."}'
                 )
         self.count = len(self.prompts)
-        self._order = lru_cache(maxsize=2)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.prompts))
 
     def problem(self, index: int) -> Problem:
         epoch, place = divmod(index, len(self.prompts))
-        number = int(self._order(epoch)[place])
+        number = int(_shuffled(self.seed, epoch, len(self.prompts))[place])
         one = self.prompts[number]
         if isinstance(one, str):
             return Problem("prompts", str(number), one, None)
@@ -68,7 +64,18 @@ class ListedPrompts(PromptSource):
         return {"count": self.count, "sha256": hashlib.sha256(texts.encode()).hexdigest()}
 
 
+@lru_cache(maxsize=4)
+def _shuffled(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of a pass."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
 def _is_chat(one: object) -> bool:
-    return isinstance(one, Sequence) and all(
-        isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in one
+    """Whether it is turns with text, of which there are some."""
+    return isinstance(one, Sequence) and bool(one) and all(map(_is_turn, one))
+
+
+def _is_turn(one: object) -> bool:
+    return isinstance(one, Mapping) and all(
+        isinstance(one.get(key), str) for key in ("role", "content")
     )

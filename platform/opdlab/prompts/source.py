@@ -122,7 +122,7 @@ def room_around(tokenizer: PreTrainedTokenizerBase, wording: Wording) -> int:
 
 
 class ProblemSource(PromptSource):
-    """Endless problems of evaluators, each place drawn from one of them."""
+    """Endless problems of evaluators, each place drawn from one of them; or the first `limit` of these."""
 
     graded = True
 
@@ -132,11 +132,13 @@ class ProblemSource(PromptSource):
         tokenizer: PreTrainedTokenizerBase,
         template: Wording | str,
         seed: int,
+        limit: int | None = None,
     ) -> None:
         super().__init__(tokenizer, template, seed)
-        self.sources = sources
+        self.sources, self.count = sources, limit
 
     def problem(self, index: int) -> Problem:
+        index = index % self.count if self.count else index
         choice = np.random.default_rng((self.seed, index)).integers(len(self.sources))
         source = self.sources[choice]
         try:

@@ -20,11 +20,13 @@ from .group import (
 from .module import Distillation as Distillation
 from .pace import Pace as Pace, checkpoint_path as checkpoint_path
 from .pair import (
+    Loaded as Loaded,
     Pair as Pair,
     adapt as adapt,
     load_module as load_module,
     load_pair as load_pair,
     load_source as load_source,
+    require_askable as require_askable,
     require_within as require_within,
     teachers_end as teachers_end,
     working as working,

@@ -62,6 +62,7 @@ def fit(module: Distillation, settings: Training, pace: Pace) -> None:
     Afterwards the student has the weights that are evaluated and exported (`training.average`).
     """
     path, last = checkpoint_path(pace.folder), settings.steps
+    module.own_trainer = False  # `pace` takes the figures
     if is_there(path):
         found = read_checkpoint(path)
         require_own(found, module.execution, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -46,6 +47,7 @@ from opdlab.training.objective import (
     rows_in_parts,
 )
 from opdlab.training.optimizers import make_optimizer
+from opdlab.training.own_trainer import require_no_data, require_trainer
 from opdlab.training.reached import ReachedWeights, local
 from opdlab.training.whole_step import Place
 
@@ -86,6 +88,8 @@ class Distillation(L.LightningModule):
         self.turn = 0
         """Optimizer steps since the last checkpoint that was gone on from."""
         self.metrics: dict[str, Figure] = {}
+        self.own_trainer = True
+        """Whether the Trainer is somebody's own, which is checked and told the figures of each step."""
         self.execution = ""
         """Id of the training that checkpoints are of; empty where it has none."""
         self.base: Mapping[str, Any] | None = None
@@ -140,6 +144,8 @@ class Distillation(L.LightningModule):
     @new_tensors_in_float32()
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One optimizer step, whatever it is split into."""
+        if self.own_trainer:
+            require_no_data(batch)
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         # While answers are sampled and scored, gradients would only take room.
@@ -170,9 +176,17 @@ class Distillation(L.LightningModule):
         self.metrics[SECONDS + "update"] = (perf_counter() - started, 1.0)
         if self.average:
             self.average.update()
-        # Here there is none; somebody's own trainer may have one.
-        if self.trainer.loggers:
-            self.log_dict(self.step_record())
+        if self.own_trainer:
+            self.report()
+
+    def report(self) -> None:
+        """Hand the figures of a step to Lightning's loggers and callbacks, and end after the last step."""
+        record = self.step_record()
+        self.log("loss", record.pop("loss"), prog_bar=True)
+        self.log_dict(record)
+        # A Trainer that was told no number of steps would go through them again and again.
+        if self.trainer.global_step >= self.config.training.steps:
+            self.trainer.should_stop = True
 
     @needing_room("updating")
     def accumulate_gradients(self, collected: Collected) -> Seen:
@@ -282,6 +296,10 @@ class Distillation(L.LightningModule):
 
     def on_fit_start(self) -> None:
         """Put the teachers where the student is, or on the device of their own, and try them there."""
+        if self.own_trainer:
+            require_trainer(self.config, self.trainer)
+        # Lightning warns of a model that an earlier fit left in evaluation mode.
+        self.student.train()
         device = torch.device(self.config.training.teacher_device or self.device)
         for teacher in self.teachers():
             if self.config.teacher.offload:
@@ -349,6 +367,14 @@ class Distillation(L.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not self.whole:
+            warnings.warn(
+                "this checkpoint lies between two epochs of a rollout, which it does not hold: who resumes "
+                f"there samples a new one. Save after a multiple of {self.config.training.epochs} steps "
+                "(training.epochs)",
+                UserWarning,
+                stacklevel=2,
+            )
         with failing_together():
             refuse_non_finite(checkpoint, self.ruled_out)
         checkpoint["state_dict"] = self.kept(checkpoint["state_dict"])

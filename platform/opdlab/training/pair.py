@@ -177,6 +177,18 @@ def _require_given(prompts: PromptSource, asked: int, answer: int, pair: Pair) -
         )
 
 
+def require_askable(prompts: PromptSource, config: Experiment, pair: Pair) -> None:
+    """Refuse prompts of a source that a run cannot be trained on, as `require_prompts` does.
+
+    Raises:
+        DataError: the student does not know most of what they are written in.
+        ModelError: naming the first such prompt, and the token or the lengths.
+    """
+    prompts.require_known()
+    asked = config.training.prompts_per_step * config.training.rollouts
+    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair)
+
+
 def _require_prompts(prompts: PromptSource, asked: int, answer: int, pair: Pair) -> None:
     room = _room(pair)
     foreign = max(pair.tokenizer.get_vocab().values()) >= pair.vocabulary
@@ -323,6 +335,7 @@ def load_module(
         benchmarks = config.evaluation.benchmarks
         prompts = open_prompts(config.prompts, pair.tokenizer, config.seed, benchmarks)
     adapt(pair.student, config)
+    require_trained(pair.student)
     student = pair.subject(pair.student, config)
     ends = pair.ends(pair.teacher)
     module = Distillation(config, student, teacher, prompts, specialists, ends)
@@ -336,3 +349,16 @@ def load_module(
             "files_sha256": models.files_sha256(source.path, source.revision),
         }
     return module
+
+
+def require_trained(student: PreTrainedModel) -> None:
+    """Refuse a student of which no weight is trained.
+
+    Raises:
+        ModelError: `requires_grad` is off for all of them.
+    """
+    if not any(weight.requires_grad for weight in student.parameters()):
+        raise ModelError(
+            "no weight of the student is trained (requires_grad is off for all of them); turn it on for "
+            "those that are to be: student.requires_grad_(True)"
+        )

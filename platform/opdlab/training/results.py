@@ -12,10 +12,11 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from opdlab.console import BOLD, END, Result
+from opdlab.errors import DataError
 from opdlab.evaluation import STYLE, Scores, comparison
 from opdlab.files import is_there, read_metrics
 from opdlab.records import Sample
-from opdlab.training.group import state_of
+from opdlab.training.group import STATE, state_of
 
 LOSS = "loss"
 
@@ -32,10 +33,23 @@ class Run(Result):
     name: str
     folder: Path
 
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
     @property
     def model(self) -> Path:
-        """Folder of the trained model, in the form of Hugging Face."""
-        return self.folder / "model"
+        """Folder of the trained model, in the form of Hugging Face.
+
+        Raises:
+            DataError: nothing was trained here, as of a reference, or not to the end.
+        """
+        folder = self.folder / "model"
+        if not folder.is_dir():
+            raise DataError(
+                f"{self.folder} holds no trained model: it is a reference, which the experiment names, "
+                "or its training has not ended"
+            )
+        return folder
 
     def rows(self) -> list[Mapping[str, Any]]:
         """Metrics of each step: as in `metrics.jsonl`."""
@@ -82,8 +96,10 @@ class Trained(Result, Mapping[str, Run]):
         """What an execution in a folder left behind.
 
         Raises:
-            DataError: its record is damaged.
+            DataError: there is none, or its record is damaged.
         """
+        if not is_there(folder / STATE):
+            raise DataError(f"{folder} is no folder of a training: it holds no {STATE}")
         runs = state_of(folder)["runs"]
         names = tuple(name for name, one in runs.items() if "repeats" in one)
         return cls(folder, names, tuple(name for name in runs if name not in names))

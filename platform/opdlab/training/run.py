@@ -12,7 +12,6 @@ from pathlib import Path
 from time import perf_counter, time
 from typing import Any
 
-import psutil
 from mlflow import MlflowClient
 from transformers import PreTrainedModel
 
@@ -104,17 +103,24 @@ class Session:
         self.group.update(name, status="finished", run_id=tracker.run_id)
 
 
-def train(config: Experiment, resume: bool = False, again: str = "the same call") -> Trained:
+def train(
+    config: Experiment,
+    resume: bool = False,
+    again: str = "the same call",
+    began: float | None = None,
+) -> Trained:
     """Train and evaluate every run of an experiment, then compare them.
 
     Args:
         resume: go on with the newest execution that has this configuration.
         again: what goes on where a signal stopped it, for the message.
+        began: when it was asked for, in seconds since 1970: imports take some; None for now.
 
     Raises:
         ResumeError: another process trains in the folder that `resume` would take up.
         SystemExit: a signal stopped the run (code 128 + signal); `resume` goes on.
     """
+    began = began or time()
     quieten()
     models.use_threads(config.training.threads)
     if ranks.rank(config.training):
@@ -144,8 +150,7 @@ def train(config: Experiment, resume: bool = False, again: str = "the same call"
         status = "FAILED"
         with StopRequest() as stop:
             session = Session(group, client, experiment, parent, stop, resume)
-            # Imports come before this function, and take seconds.
-            session.seconds["start"] = time() - psutil.Process().create_time()
+            session.seconds["start"] = time() - began
             try:
                 run_all(session, config, pair)
                 status = "FINISHED"
