@@ -13,7 +13,7 @@ from opdlab.plugins import registry as plugins
 from opdlab_evaluators.embedded.family import CONTENT, is_test
 from opdlab_evaluators.embedded.word_problems import LARGEST, WordProblems
 
-FAMILIES = [WordProblems(steps=steps, count=200) for steps in (1, 2, 3)]
+FAMILIES = [WordProblems(steps=steps, limit=200) for steps in (1, 2, 3)]
 LEVELS = pytest.mark.parametrize("family", FAMILIES, ids=["1", "2", "3"])
 WORDS = {"two": 2, "twice": 2, "three times": 3, "four times": 4}
 
