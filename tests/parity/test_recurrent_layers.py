@@ -134,6 +134,16 @@ def _joined(one: Rollout, other: Rollout) -> Rollout:
     return found
 
 
+@pytest.mark.parametrize("family", ["qwen3_5", "nemotron_h"])
+def test_leaves_of_a_row_alone_are_laid_out_as_a_models_own_functions_lay_them_out(
+    family: str,
+) -> None:
+    model, rollout = small_model(family), random_rollout([2], [2], top_k=1)
+    asked = Questions((rollout.token[:, None] + 1) % 53)
+    found = Teacher(model).probe().score(rollout, asked).confidence
+    torch.testing.assert_close(found, naive_scores(model, rollout, asked).confidence)
+
+
 def test_segments_are_longer_where_states_would_take_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,12 +162,43 @@ class _Flagged(torch.nn.Linear):
         super().__init__(size, size)
         self.ready = False
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         self.ready = True
-        return super().forward(inputs)
+        return super().forward(input)
 
 
 def test_a_flag_that_a_layer_sets_is_no_state() -> None:
     model = small_model("llama")
     model.model.layers[0].mlp.down_proj = _Flagged(8)
     assert not recurrent_layers(model)
+
+
+class _Watched(torch.nn.Linear):
+    """Keeps its last inputs to be looked at, and counts what it has seen."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, size)
+        self.last: torch.Tensor | None = None
+        self.seen = torch.zeros(size)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        self.last = input.detach()
+        self.seen = self.seen + input.detach().flatten(0, -2).abs().sum(0)
+        return super().forward(input)
+
+
+def test_what_a_layer_keeps_and_never_reads_is_no_state() -> None:
+    model = small_model("llama")
+    for layer in model.model.layers:
+        layer.self_attn.o_proj = _Watched(32)
+    assert not recurrent_layers(model)
+    assert model.model.layers[0].self_attn.o_proj.last is None
+    prompts = [[5, 6, 7], [4, 9]]
+    CachedEngine(max_new_tokens=4).sample(model, prompts, [0, 1], eos_ids=(), pad_id=0)
+
+
+def test_a_state_in_attributes_is_known_by_what_other_values_in_its_place_change() -> None:
+    model = small_model("recurrent_gemma")
+    assert len(recurrent_layers(model)) == 2
+    for layer in recurrent_layers(model):
+        assert layer.module.conv1d_state is None

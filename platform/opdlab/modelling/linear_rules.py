@@ -135,7 +135,10 @@ class Rule(ABC):
 
     @abstractmethod
     def leaves(self, read: Read, call: dict[str, Any]) -> Any:
-        """What `one` returns for tokens of which each takes a step from a state of its own."""
+        """What `one` returns for tokens of which each takes a step from a state of its own.
+
+        In the order of its axes in memory, as what follows in the layer's forward may rely on.
+        """
 
 
 @final
@@ -156,7 +159,7 @@ class DeltaRule(Rule):
         of_query, of_key = (read(torch.cat([query, key], 2)) * decay.exp()[..., None]).split(1, 2)
         change = rate[..., None] * (value - of_key)
         output = of_query + (query * key).sum(-1, keepdim=True) * change
-        return output.transpose(1, 2).to(call["query"].dtype), None
+        return output.transpose(1, 2).to(call["query"].dtype).contiguous(), None
 
     def _heads(self, call: dict[str, Any]) -> tuple[Tensor, ...]:
         query, key, value = call["query"], call["key"], call["value"]
@@ -198,7 +201,7 @@ class SsdRule(Rule):
         output = before + own + call["D"] * inputs
         if call.get("z") is not None:
             output = output * torch.nn.functional.silu(call["z"])
-        return output.to(inputs.dtype)
+        return output.to(inputs.dtype).contiguous()
 
 
 def _step(step: Float[Tensor, "*b H"], call: dict[str, Any]) -> Float[Tensor, "*b H"]:

@@ -8,13 +8,12 @@ state in attributes of their own instead.
 
 from __future__ import annotations
 
-import dis
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
-from types import CodeType, FunctionType
+from functools import partial
+from types import FunctionType
 from typing import Any, final
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -22,8 +21,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from opdlab.modelling.forward_code import Places, arguments_of, kept_by, named_in, places_of
 from opdlab.modelling.linear_rules import RULES, Rule
 from opdlab.modelling.state_cache import State, StateCache
+from opdlab.modelling.state_probe import states_among
 from opdlab.shapes import Float, Int, Tensor
 
 _CACHES = ("past_key_values", "cache_params", "cache", "past_key_value")
@@ -164,7 +165,7 @@ class CachedLayer(RecurrentLayer):
         """How its state is a sum, where its forward calls functions that are known here."""
         if self.stepwise:
             return None
-        names = _names(self.module)
+        names = named_in(self.module)
         plain = not any(hasattr(part, "_hf_hook") for part in self.module.modules())
         return next((rule for rule in RULES if plain and {rule.many, rule.one} <= names), None)
 
@@ -217,7 +218,7 @@ class OwnStateLayer(RecurrentLayer):
         column: Int[Tensor, "B S"],
         arguments: dict[str, Any],
     ) -> tuple[Any, State]:
-        places = [(part, name) for part in self.module.modules() for name in _kept_by(part)]
+        places = places_of(self.module)
         before = [getattr(part, name) for part, name in places]
         try:
             for number, (part, name) in enumerate(places):
@@ -234,17 +235,21 @@ class OwnStateLayer(RecurrentLayer):
 def recurrent_layers(model: PreTrainedModel) -> list[RecurrentLayer]:
     """The layers of a model that keep a state, by what their forward does; none for most models."""
     found: list[RecurrentLayer] = []
+    own: dict[nn.Module, Places] = {}
     for module in model.modules():
         if isinstance(module, (PreTrainedModel, nn.ModuleList)):
             continue
-        if _names(module) & _WRITES and _cache_of(inspect.signature(module.forward)):
+        if named_in(module) & _WRITES and _cache_of(inspect.signature(module.forward)):
             found.append(CachedLayer(module, len(found)))
-        elif "use_cache" in _arguments(module) and any(map(_kept_by, module.modules())):
+        elif "use_cache" in arguments_of(module) and any(map(kept_by, module.modules())):
             within = [part for part in module.modules() if part is not module]
-            if not any("use_cache" in _arguments(part) for part in within):
+            if not any("use_cache" in arguments_of(part) for part in within):
+                own[module] = places_of(module)
                 found.append(OwnStateLayer(module, len(found)))
-    for layer in found:
-        layer.count = len(found)
+    states = states_among(model, own) if own else {}
+    found = [one for one in found if one.module in states or one.module not in own]
+    for index, layer in enumerate(found):
+        layer.index, layer.count = index, len(found)
     return found
 
 
@@ -275,37 +280,3 @@ def _first(output: Any) -> Tensor:
 
 def _cache_of(signature: inspect.Signature) -> str:
     return next((name for name in _CACHES if name in signature.parameters), "")
-
-
-def _code(module: nn.Module) -> Any:
-    return getattr(inspect.unwrap(type(module).forward), "__code__", None)
-
-
-def _names(module: nn.Module) -> set[str]:
-    code = _code(module)
-    return set() if code is None else set(code.co_names)
-
-
-def _arguments(module: nn.Module) -> set[str]:
-    code = _code(module)
-    return set() if code is None else set(code.co_varnames[: code.co_argcount])
-
-
-@cache
-def _assigned(code: CodeType) -> frozenset[str]:
-    """Attributes that a function assigns: the same for every layer of a kind, at each pass."""
-    found = (one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR")
-    return frozenset(found)
-
-
-def _kept_by(module: nn.Module) -> list[str]:
-    """Attributes that a module's forward assigns and that may hold a state: tensors, or nothing yet.
-
-    A flag is none, as layers of four bits a weight set one at their first call.
-    """
-    code = _code(module)
-    if code is None or isinstance(module, PreTrainedModel):
-        return []
-    assigned = _assigned(code)
-    kept = {name: value for name, value in vars(module).items() if name in assigned}
-    return sorted(name for name, one in kept.items() if one is None or isinstance(one, Tensor))
