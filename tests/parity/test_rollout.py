@@ -10,7 +10,13 @@ import pytest
 import torch
 from scipy.stats import chi2
 from small_models import FAMILIES, STRETCHED, small_model
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    GenerationConfig,
+    PreTrainedModel,
+)
+from transformers.models.llama import modeling_llama
 
 from opdlab.errors import DataError, ModelError, NonFiniteError
 from opdlab.modelling.eval_mode import packed_weights, quicker_packed
@@ -167,6 +173,25 @@ def test_a_model_that_was_changed_since_it_was_sampled_is_tried_anew(
     model = small_model("llama")
     sample(model)
     change(model)
+    assert_records_a_full_forward(model, PROMPTS, sample(model))
+
+
+@pytest.mark.parametrize("patched", ["LlamaMLP.forward", "apply_rotary_pos_emb", "attention"])
+def test_code_that_was_patched_since_a_model_was_sampled_is_tried_anew(
+    monkeypatch: pytest.MonkeyPatch, patched: str
+) -> None:
+    model = small_model("llama")
+    sample(model)
+    mlp = modeling_llama.LlamaMLP.forward
+    if patched == "LlamaMLP.forward":
+        monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", lambda self, x: 2 * mlp(self, x))
+    elif patched == "attention":
+        attend = AttentionInterface()["sdpa"]
+        AttentionInterface.register("doubled", lambda *a, **k: (2 * attend(*a, **k)[0], None))
+        AttentionMaskInterface.register("doubled", AttentionMaskInterface()["sdpa"])
+        model.set_attn_implementation("doubled")
+    else:
+        monkeypatch.setattr(modeling_llama, patched, lambda query, key, *_, **__: (query, key))
     assert_records_a_full_forward(model, PROMPTS, sample(model))
 
 

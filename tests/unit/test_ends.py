@@ -270,6 +270,26 @@ def test_an_end_that_a_model_does_not_have_is_refused(folders, tmp_path: Path, w
         models.eos_ids(model, tokenizer)
 
 
+def test_an_eos_that_a_tokenizer_got_and_its_model_did_not_is_refused(folders) -> None:
+    model, tokenizer = models.load_model(str(folders[0])), models.load_tokenizer(str(folders[0]))
+    tokenizer.add_special_tokens({"eos_token": "<|more|>"})
+    with pytest.raises(
+        ModelError, match=r"tokenizer is '<\|more\|>' \(id .*resize_token_embeddings"
+    ):
+        models.eos_ids(model, tokenizer)
+
+
+def test_ends_beside_the_one_that_is_mapped_are_said_to_be_left_out(folders) -> None:
+    model, tokenizer = models.load_model(str(folders[0])), models.load_tokenizer(str(folders[0]))
+    any_model: Any = model
+    shared = len(tokenizer)
+    tokenizer.add_tokens(["<|a|>", "<|b|>"], special_tokens=True)
+    any_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.generation_config.eos_token_id = [shared, shared + 1]  # type: ignore[union-attr]
+    with pytest.warns(UserWarning, match=r"by '<\|a\|>'.*own end.*; '<\|b\|>' .*left out"):
+        assert models.require_end(model, tokenizer, shared, "none", 2) == (2,)
+
+
 def test_an_answer_without_an_end_gets_the_one_that_closes_a_turn(folders, tmp_path: Path) -> None:
     student = folders[0]
     more = len(models.load_tokenizer(str(student)))

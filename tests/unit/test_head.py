@@ -11,7 +11,7 @@ import torch
 from small_models import VOCABULARY, random_rollout, small_model
 from transformers import PreTrainedModel
 
-from opdlab.errors import ModelError
+from opdlab.errors import ModelError, NonFiniteError
 from opdlab.modelling.head import (
     _probability_of_draw,
     chunked_loss,
@@ -24,6 +24,7 @@ from opdlab.modelling.head import (
 from opdlab.modelling.precision import FLOOR, expectation, in_float32
 from opdlab.plugins import registry as plugins
 from opdlab.records import Questions, Supervision
+from opdlab.sampling.rescoring import scored
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.naive import naive_scores
 from opdlab.scoring.teacher import Teacher
@@ -336,6 +337,17 @@ def test_a_teacher_that_rules_out_tokens_scores_all_others() -> None:
     torch.testing.assert_close(found.entropy, truth.entropy, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.log_prob, truth.log_prob, rtol=1e-4, atol=1e-4)
     assert found.entropy.isfinite().all()
+
+
+def test_a_token_of_an_answer_that_a_model_rules_out_is_recorded_and_refused_as_that() -> None:
+    model = ruling_out(1)
+    said = scored(model, [[7, 8]], [torch.tensor([9, 5, 2])], None, 2)
+    assert said.log_prob.isneginf().tolist() == [False, True, False]
+    assert said.entropy.isfinite().all()
+    rollout = random_rollout([3], [4])
+    rollout.tokens[0, 4] = 5
+    with pytest.raises(NonFiniteError, match=r"log_prob is -inf in row 0 .* no probability at all"):
+        Teacher(model).score(rollout, Questions(rollout.candidates))
 
 
 def losses_of(student: PreTrainedModel, teacher: PreTrainedModel, name: str, **options: Any) -> Any:

@@ -67,6 +67,7 @@ from .places import place_of as place_of
 from .precision import (
     FLOOR as FLOOR,
     expectation as expectation,
+    log_prob as log_prob,
     new_tensors_in_float32 as new_tensors_in_float32,
 )
 from .prefix_law import (

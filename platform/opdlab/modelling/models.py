@@ -286,7 +286,7 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
     were mapped to.
 
     Raises:
-        ModelError: there are none, or the settings name one that the model does not have.
+        ModelError: there are none, or the settings or the tokenizer name one that the model does not have.
     """
     if (mapped := mapped_ends(model)) is not None:
         return mapped
@@ -300,7 +300,15 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
                 f"model has {_rows(model)} tokens, from 0; correct it there (or in config.json, if it has "
                 "no generation_config.json)"
             )
-    ids = {*named, _token_id(tokenizer, "eos")} - {None}
+    own = _token_id(tokenizer, "eos")
+    if own is not None and own >= _rows(model):
+        raise ModelError(
+            f"{model.config.name_or_path}: the EOS of its tokenizer is {tokenizer.eos_token!r} (id {own}), "
+            f"but the model has {_rows(model)} tokens, from 0: its embeddings did not grow with it; "
+            "call resize_token_embeddings(len(tokenizer)) before it is trained to end by it, or "
+            "restore eos_token in tokenizer_config.json"
+        )
+    ids = {*named, own} - {None}
     if not ids:
         raise ModelError(
             f"{model.config.name_or_path}: neither the tokenizer nor generation_config.json names an "
@@ -366,10 +374,12 @@ def require_end(
     own_end = closes if closes in lost else next(iter(needed), None) if eos not in needed else None
     if own_end is not None and teachers is not None and teachers < shared:
         others = tuple(end for end in ends if end not in lost)
+        unused = ", ".join(words[end] for end in lost if end != own_end)
+        also = f"; {unused}, by which it may end too, is left out" if unused else ""
         warnings.warn(
             f"the student {model.config.name_or_path} ends its answers by {words[own_end]}, which "
             "its teacher does not have: in training and in comparisons it is the teacher's own end, "
-            f"{tokenizer.convert_ids_to_tokens(teachers)!r} (id {teachers})",
+            f"{tokenizer.convert_ids_to_tokens(teachers)!r} (id {teachers}){also}",
             UserWarning,
             stacklevel=2,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from opdlab.modelling import FLOOR, expectation
+from opdlab.modelling import FLOOR, expectation, log_prob
 from opdlab.sampling.wide_nucleus import from_wide_nucleus
 from opdlab.shapes import Float, Int, Tensor
 
@@ -192,7 +192,7 @@ def record(weighed: Weighed, tokens: Int[Tensor, "T one"], top_k: int) -> Record
     log_total = total.log()
     candidates = _most_likely(shifted, top_k)
     return Recorded(
-        shifted.gather(-1, tokens)[:, 0] - log_total,
+        log_prob(shifted.gather(-1, tokens)[:, 0], log_total),
         log_total - expectation(weights, shifted) / total,
         candidates,
         shifted.gather(-1, candidates) - log_total[:, None],

@@ -7,8 +7,9 @@ where a rollout reaches places in a text at which its layers may begin to do som
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -244,10 +245,15 @@ def _keep(model: nn.Module, kind: str, longest: int, found: Any) -> None:
     _FOUND.setdefault(model, {})[kind] = (_made(model), longest, found)
 
 
-def _made(model: nn.Module) -> int:
-    """Tells whether modules were replaced, put elsewhere, hooked, or given other weights or numbers."""
+def _made(model: Any) -> int:
+    """Tells whether modules or what they call were replaced, put elsewhere, hooked, or given other weights
+    or numbers.
+    """
     kinds = {parameter.device.type for parameter in model.parameters()}
     parts: list[Any] = [(kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds)]
+    classes = dict.fromkeys(type(module) for module in model.modules())
+    parts += [id(one) for each in classes for one in _code(each)]
+    parts.append(model.config.get_text_config()._attn_implementation)
     for module in model.modules():
         hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
         numbers = [
@@ -260,3 +266,12 @@ def _made(model: nn.Module) -> int:
         if replaced(module):
             parts.append(vars(module)["forward"])
     return hash(tuple(parts))
+
+
+def _code(kind: type[nn.Module]) -> Iterator[Any]:
+    """The forward of a class, and the functions that it calls by name: libraries patch either."""
+    forward: Any = kind.forward
+    yield forward
+    bare: Any = inspect.unwrap(forward)
+    known, code = getattr(bare, "__globals__", {}), getattr(bare, "__code__", None)
+    yield from (known[name] for name in getattr(code, "co_names", ()) if name in known)

@@ -493,6 +493,16 @@ def check_finite(scores: TeacherScores, rollout: Rollout, questions: Questions) 
             t = int(bad.nonzero()[0, 0])
             raise NonFiniteError(
                 f"the teacher's {name} is {value[t].tolist()} in row {int(rollout.row[t])} at response "
-                f"position {int(rollout.position[t])} (token {int(rollout.token[t])}); load the teacher "
-                "in bfloat16 or float32, or check its weights"
+                f"position {int(rollout.position[t])} (token {int(rollout.token[t])}); "
+                f"{_remedy(name, value[t])}"
             )
+
+
+def _remedy(name: str, value: Tensor) -> str:
+    if name == "log_prob" and float(value) == -torch.inf:
+        return (
+            "it gives this token no probability at all (a logit of minus infinity), which the student did "
+            "not rule out, so their divergence is infinite: rule the token out in both, or take another "
+            "teacher"
+        )
+    return "load the teacher in bfloat16 or float32, or check its weights"
