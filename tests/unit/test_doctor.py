@@ -237,6 +237,15 @@ def test_an_eos_that_is_lost_is_found(probe: Probe) -> None:
     assert doctor_models.answers_end(replace(probe, rollout=never)).status == "skip"
 
 
+def test_answers_that_an_engine_cuts_fail_the_line_of_eos(probe: Probe) -> None:
+    rollout = probe.rollout
+    end = rollout.prompt_lengths + rollout.response_lengths
+    rollout.tokens[0, int(end[0]) - 1] = (int(rollout.eos_ids[0]) + 1) % probe.vocabulary
+    cut = replace(rollout, ended=rollout.ended & (torch.arange(len(end)) > 0))
+    line = doctor_models.answers_end(replace(probe, rollout=cut))
+    assert_fails(line, "1 of 8 answers stop before an EOS and before 64 tokens")
+
+
 def test_log_probabilities_of_another_moment_are_found(probe: Probe) -> None:
     assert doctor_models.rescored(probe).status == "pass"
     shifted = replace(probe.rollout, log_prob=probe.rollout.log_prob.roll(1))
@@ -511,6 +520,22 @@ def test_a_zero_gradient_is_found(probe: Probe) -> None:
     assert_fails(doctor_training.gradient("run", masked), "norm 0 ")
     probe.student.requires_grad_(False)
     assert_fails(doctor_training.gradient("run", probe), "0 of the student's")
+
+
+def test_a_gradient_of_rounding_or_of_the_head_alone_is_found(
+    monkeypatch: pytest.MonkeyPatch, probe: Probe
+) -> None:
+    alike = replace(probe, teacher=probe.itself)
+    assert_fails(doctor_training.gradient("run", alike), "as rounding gives")
+    rewarded = replace(alike, config=one_run("method={type: grpo}", "rollout.group_size=2"))
+    grades = torch.arange(len(probe.problems)) % 2.0
+    same = torch.arange(len(probe.problems)) // 2
+    graded = replace(probe.rollout, outcome=grades, group=same)
+    monkeypatch.setattr(doctor_training, "with_grades", lambda probe: graded)
+    assert doctor_training.gradient("run", rewarded).status == "pass"
+    honest = doctor_training.states_before_tokens
+    monkeypatch.setattr(doctor_training, "states_before_tokens", lambda *one: honest(*one).detach())
+    assert_fails(doctor_training.gradient("run", probe), "none of them in its layers")
 
 
 def test_steps_that_are_lost_in_the_format_of_the_weights_are_found(probe: Probe) -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, strategies as st
 from scipy.stats import chi2, kstest
 
+from opdlab.errors import DataError
 from opdlab.sampling.draws import choose, record, uniforms, weigh
 
 SEEDS = torch.arange(400)[:, None]
@@ -213,3 +214,8 @@ def test_ties_at_the_edge_of_what_is_sorted_first_keep_their_order() -> None:
         uniform = torch.tensor([[at]], dtype=torch.float64)
         expected = by_whole_sort(logits, uniform, 0.5)
         assert torch.equal(choose(weigh(logits.clone()), uniform, 1.0, 0.5), expected)
+
+
+def test_more_candidates_than_tokens_are_refused_in_words() -> None:
+    with pytest.raises(DataError, match=r"6 candidates \(top_k\) .* there are 5 tokens"):
+        record(weigh(torch.zeros(1, 5)), torch.zeros(1, 1, dtype=torch.long), 6)

@@ -201,6 +201,16 @@ def answers_end(probe: Probe) -> Line:
         return failed(
             what, f"{lost} answers ended without their EOS", "give pad and EOS different ids"
         )
+    allowed = min(TOKENS, probe.config.rollout.max_new_tokens)
+    open_end = ~rollout.ended & ~rollout.is_eos[last]
+    short = int((open_end & (rollout.response_lengths < allowed)).sum())
+    if short:
+        return failed(
+            what,
+            f"{short} of {len(rollout.ended)} answers stop before an EOS and before {allowed} tokens",
+            "the rollout engine cuts answers, which would be trained as if they were whole: look for a "
+            "limit of its own, or use another",
+        )
     share = float(rollout.ended.float().mean())
     training = probe.config.training
     weights = token_weights(rollout, training.normalisation, training.mask)

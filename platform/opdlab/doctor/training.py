@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment
-from opdlab.doctor.lines import Line, failed, judged, passed, skipped
+from opdlab.doctor.lines import Line, failed, judged, skipped
 from opdlab.doctor.objective import setting_of
 from opdlab.doctor.probe import Probe
 from opdlab.errors import OpdlabError
-from opdlab.modelling import chunked_loss, project, vocabulary_statistics
+from opdlab.modelling import chunked_loss, head_parameters, project, vocabulary_statistics
 from opdlab.objectives import oracle
 from opdlab.plugins import returned
 from opdlab.records import Rollout, Supervision
@@ -103,14 +104,36 @@ def as_in_training(probe: Probe) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+"""Share of the gradient of the answers' own log-probability that a difference of rounding can have."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Of one step's loss.
+
+    Attributes:
+        norm: for a token.
+        moved: weight tensors that it reaches.
+        inner: whether some of these are in the student's layers, or none there is trained.
+        usual: norm of the gradient of the answers' log-probability.
+    """
+
+    norm: float
+    moved: int
+    inner: bool
+    usual: float
+
+
 def gradient(name: str, probe: Probe) -> Line:
-    """Whether one step would move the student."""
+    """Whether one step would move the student, in its layers too, and by more than rounding."""
     what = f"{name}: the gradient is not zero"
     try:
         rollout = with_grades(probe)
-        norm, moved = gradient_norm(probe, rollout)
+        found = gradient_of(probe, rollout)
     except OpdlabError as error:
         return failed(what, str(error), "see the message")
+    norm = found.norm
     finite = norm == norm and norm != float("inf")
     if finite and norm == 0 and rollout.outcome is not None:
         same = len(rollout.outcome.unique()) == 1
@@ -118,13 +141,25 @@ def gradient(name: str, probe: Probe) -> Line:
             return skipped(
                 what, "all answers of this small sample got the same grade: nothing to compare"
             )
-    found = f"norm {norm:.3g} over {moved} of the student's tensors"
+    told = f"norm {norm:.3g} over {found.moved} of the student's tensors"
+    formats = [probe.student.dtype, probe.teacher.model.dtype]
+    formats += [one.teacher.model.dtype for one in probe.specialists]
+    if finite and 0 < norm <= max(ROUNDING[one] for one in formats) * found.usual:
+        return failed(
+            what,
+            f"{told}, as rounding gives: that of their own log-probability has {found.usual:.3g}",
+            "teacher and student say the same of these answers: name another teacher, or another method",
+        )
+    if finite and norm > 0 and not found.inner:
+        return failed(
+            what,
+            f"{told}, none of them in its layers",
+            "the hidden states carry no gradient: look at what was frozen or replaced in the student",
+        )
     remedy = (
         "the loss does not reach the weights, or is no number: look at the method, mask and models"
     )
-    if finite and norm > 0:
-        return passed(what, found)
-    return failed(what, found, remedy)
+    return judged(what, finite and norm > 0, told, remedy)
 
 
 MOST = 0.5
@@ -156,28 +191,51 @@ def with_grades(probe: Probe) -> Rollout:
     return replace(probe.rollout, group=group, outcome=grades)
 
 
-def gradient_norm(probe: Probe, rollout: Rollout) -> tuple[float, int]:
-    """Norm of the gradient of one step's loss, and how many weight tensors it reaches."""
+def gradient_of(probe: Probe, rollout: Rollout) -> Gradient:
+    """The gradient of one step's loss."""
     method, training = probe.config.method, probe.config.training
     scores = probe.score(returned.questions(method, rollout, probe.vocabulary))
     supervision = returned.supervision(method, rollout, scores, probe.vocabulary)
     weights = token_weights(rollout, training.normalisation, training.mask)
-    trained = [weight for weight in probe.student.parameters() if weight.requires_grad]
-    losses = chunked_loss(
-        probe.student,
-        states_before_tokens(probe.student, rollout),
-        probe.teacher.model,
-        scores.hidden,
-        supervision,
-        returned.TokenLoss(method),
-        probe.vocabulary,
-        training.head_chunk,
-        weights,
+    states = states_before_tokens(probe.student, rollout)
+    share = max(float(weights.sum()), 1e-9)
+    norms = []
+    for loss, teacher in (
+        (returned.TokenLoss(method), scores.hidden),
+        (_surprise, None),
+    ):
+        losses = chunked_loss(
+            probe.student,
+            states,
+            None if teacher is None else probe.teacher.model,
+            teacher,
+            supervision,
+            loss,
+            probe.vocabulary,
+            training.head_chunk,
+            weights,
+        )
+        norms.append(_norms(probe.student, (weights * losses.loss).sum()))
+    found, usual = norms
+    head = {id(weight) for weight in head_parameters(probe.student)}
+    inner = [weight for weight in found if id(weight) not in head]
+    return Gradient(
+        _together(found.values()) / share,
+        sum(norm > 0 for norm in found.values()),
+        not inner or any(found[weight] > 0 for weight in inner),
+        _together(usual.values()) / share,
     )
-    total = (weights * losses.loss).sum()
+
+
+def _norms(student: PreTrainedModel, total: Tensor) -> dict[Tensor, float]:
+    """Norm of the gradient of each weight that is trained."""
+    trained = [weight for weight in student.parameters() if weight.requires_grad]
     if not total.requires_grad:
-        return 0.0, 0
-    found = torch.autograd.grad(total, trained, allow_unused=True)
-    norms = torch.stack([g.norm() for g in found if g is not None]).tolist()
-    norm = sum(n * n for n in norms) ** 0.5
-    return norm / max(float(weights.sum()), 1e-9), sum(n > 0 for n in norms)
+        return dict.fromkeys(trained, 0.0)
+    found = torch.autograd.grad(total, trained, allow_unused=True, retain_graph=True)
+    norms = torch.stack([total.new_zeros(()) if g is None else g.norm().to(total) for g in found])
+    return dict(zip(trained, norms.tolist(), strict=True))
+
+
+def _together(norms: Iterable[float]) -> float:
+    return sum(norm * norm for norm in norms) ** 0.5

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from opdlab.errors import DataError
 from opdlab.modelling import FLOOR, expectation, log_prob
 from opdlab.sampling.wide_nucleus import from_wide_nucleus
 from opdlab.shapes import Float, Int, Tensor
@@ -186,7 +187,11 @@ class Recorded:
 
 
 def record(weighed: Weighed, tokens: Int[Tensor, "T one"], top_k: int) -> Recorded:
-    """Log-probability, entropy and candidates at temperature 1; overwrites entries of minus infinity."""
+    """Log-probability, entropy and candidates at temperature 1; overwrites entries of minus infinity.
+
+    Raises:
+        DataError: more candidates are asked for than there are entries.
+    """
     shifted, weights = weighed.shifted.clamp_(min=FLOOR), weighed.weights
     total = weights.sum(-1)
     log_total = total.log()
@@ -200,7 +205,13 @@ def record(weighed: Weighed, tokens: Int[Tensor, "T one"], top_k: int) -> Record
 
 
 def _most_likely(shifted: Float[Tensor, "T V"], top_k: int) -> Int[Tensor, "T K"]:
-    if shifted.shape[-1] <= max(_WIDE, top_k * _BLOCK):
+    size = shifted.shape[-1]
+    if top_k > size:
+        raise DataError(
+            f"rollout: {top_k} candidates (top_k) are asked for, but there are {size} tokens to choose "
+            f"from; ask for {size} at most"
+        )
+    if size <= max(_WIDE, top_k * _BLOCK):
         return shifted.topk(top_k, -1).indices
     # The K largest entries are in the K blocks with the largest maxima.
     columns = _columns(_by_block(shifted, torch.amax).topk(top_k, -1).indices)
