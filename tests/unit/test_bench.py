@@ -10,7 +10,7 @@ from small_models import random_rollout, small_model
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from opdlab.bench import race as race_module, whole
+from opdlab.bench import race as race_module, start, whole
 from opdlab.bench.head import CHUNKS, WHOLE
 from opdlab.bench.race import Side, race
 from opdlab.bench.rivals import Decoder, dense_tree, prefill_each
@@ -284,6 +284,20 @@ def test_bench_statistics_prints_the_grid_and_writes_every_world(tmp_path: Path)
     kinds = {one["kind"] for one in json.loads(out.read_text())["worlds"]}
     assert {"mean@k", "pass@k/2", "difference", "mean over benchmarks", "over seeds"} < kinds
     assert all(kind in text for kind in kinds)
+
+
+def test_bench_start_times_processes_of_their_own_and_tells_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "start.json"
+    monkeypatch.setattr(start, "COMMANDS", (("--version",),))
+    assert "opdlab --version" in run("start", "--repeats", "2", "--json", str(out))
+    (found,) = json.loads(out.read_text())["commands"]
+    assert len(found["seconds"]) == 2
+    assert all(time > 0 for time in found["processor_seconds"])
+    monkeypatch.setattr(start, "COMMANDS", (("validate", "nowhere"),))
+    with pytest.raises(ConfigError, match=r"`.*opdlab validate nowhere` failed: .*no such file"):
+        run("start", "--repeats", "1")
 
 
 def test_the_comparison_with_trl_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

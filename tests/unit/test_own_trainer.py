@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from opdlab.configuration import Experiment
 from opdlab.errors import ConfigError, DataError, ModelError
 from opdlab.methods.grpo import GRPO
 from opdlab.methods.lgr import LGR
+from opdlab.methods.opd import OPD
 from opdlab.modelling import models
 from opdlab.training import Distillation
 from opdlab.training.own_trainer import require_trainer
@@ -204,6 +206,23 @@ def test_a_tokenizer_without_models_is_refused():
 def test_a_method_that_the_experiment_could_not_have_is_refused(method, message):
     with pytest.raises(ConfigError, match=message):
         module(method=method)
+
+
+@dataclass(frozen=True)
+class Unregistered(OPD):
+    """A method that a notebook defines."""
+
+
+def test_a_method_that_is_no_plugin_is_trained_and_checked_like_others():
+    found = module(method=Unregistered())
+    trainer(max_steps=1).fit(found)
+    assert type(found.config.method) is Unregistered
+    with pytest.raises(ConfigError, match=r"method Unregistered takes sampled tokens for draws"):
+        module("rollout.temperature=0.5", method=Unregistered(support="sampled"))
+    with pytest.raises(
+        ConfigError, match=r"method\.top_k is 1000, but student and teacher share 42"
+    ):
+        module(method=Unregistered(support="top_k", top_k=1000))
 
 
 def texts() -> Iterator[str]:

@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 
 from opdlab.bench.race import write
+from opdlab.configuration import explain
 from opdlab.console import DIM, END, console, progress_bar
 from opdlab.errors import ConfigError
 
@@ -86,7 +87,7 @@ def _timed(words: Sequence[str]) -> tuple[float, float]:
     done = subprocess.run(words, capture_output=True, text=True)
     seconds = perf_counter() - started
     if done.returncode:
-        raise ConfigError(f"bench start: `{' '.join(words)}` failed: {done.stderr[-500:]}")
+        raise ConfigError(f"bench start: `{' '.join(words)}` failed: {explain.capped(done.stderr)}")
     return seconds, _processor() - before
 
 

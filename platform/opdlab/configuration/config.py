@@ -467,14 +467,6 @@ def misfits(config: Experiment) -> Iterator[str]:
         yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
 
 
-def _called(method: AnyMethod) -> str:
-    """A method as experiments name it, or its class where it is no plugin."""
-    try:
-        return plugins.type_name(plugins.METHODS, method)
-    except plugins.PluginError:
-        return type(method).__name__
-
-
 def require_fitting(config: Experiment) -> None:
     """Refuse an experiment of which parts were exchanged and do not fit together.
 
@@ -490,7 +482,7 @@ def _given(config: Experiment) -> Iterator[str]:
     if config.prompts.type != "dataset" or not config.prompts.given:
         return
     if config.method.own_samples or config.method.graded:
-        name = _called(config.method)
+        name = plugins.called(plugins.METHODS, config.method)
         yield (
             f"prompts.given: method {name} trains on samples of the student's own and can use no given "
             "answers. Take sft, or a method over whole distributions (opd with support: full, jsd, "
@@ -514,7 +506,7 @@ def _not_its_own(config: Experiment) -> Iterator[str]:
         return
     for key in ("temperature", "top_p"):
         if (value := getattr(config.rollout, key)) != 1:
-            name = _called(config.method)
+            name = plugins.called(plugins.METHODS, config.method)
             yield (
                 f"rollout.{key}: method {name} takes sampled tokens for draws from the student's own "
                 f"distribution, and at {value:g} its gradient is biased. Set it to 1, or take a method "

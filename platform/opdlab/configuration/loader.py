@@ -145,7 +145,7 @@ def variants(experiment: Experiment) -> list[tuple[str, Experiment]]:
         ConfigError: a run sets what cannot be set; `load` has found that already.
     """
     if not experiment.runs:
-        return [(plugins.type_name(plugins.METHODS, experiment.method), experiment)]
+        return [(plugins.called(plugins.METHODS, experiment.method), experiment)]
     source = Source(experiment.model_dump(mode="json"), None)
     expanded = []
     for index, run in enumerate(experiment.runs):

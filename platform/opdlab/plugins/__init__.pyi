@@ -20,6 +20,7 @@ from .registry import (
     Named as Named,
     OneOf as OneOf,
     PluginError as PluginError,
+    called as called,
     describe as describe,
     load as load,
     made as made,

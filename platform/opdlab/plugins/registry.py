@@ -342,6 +342,14 @@ def type_name(group: str, plugin: Any) -> str:
     raise PluginError(f"{type(plugin).__name__} is not registered under {group}")
 
 
+def called(group: str, plugin: Any) -> str:
+    """A plugin instance as experiments name it, or its class where it is registered nowhere."""
+    try:
+        return type_name(group, plugin)
+    except PluginError:
+        return type(plugin).__name__
+
+
 def describe(plugin: Any) -> dict[str, Any]:
     """A plugin's `type` and options as plain values, as an experiment would write them, without secrets."""
     for name, known in working(METHODS, ROLLOUTS, EVALUATORS, GRADERS):
