@@ -70,7 +70,9 @@ class RefusedError(ServerError):
         rest = (
             "no more were asked"
             if ended
-            else "all others were answered, and answers that are kept are"
+            else "the answers to the others are kept"
+            if len(rows) < count
+            else "none was answered"
         )
         super().__init__(
             f"{len(rows)} of {count} requests got no answer that can be used: {named or f'row {first}'}: "

@@ -7,7 +7,9 @@ tried. Diagnoses sample in this process, whatever the experiment's rollouts come
 from __future__ import annotations
 
 import itertools
+import json
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -235,6 +237,33 @@ def test_a_problem_is_named_where_its_request_is_refused(
     assert len(kept.generations()) == 2
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama", "eos_token_id": [2, 7]},
+        {"model_type": "a-newer-one", "eos_token_id": [2, 7]},
+        {"model_type": "gemma3", "text_config": {"eos_token_id": [2, 7], "vocab_size": 42}},
+        {"model_type": "a-newer-one", "text_config": {"eos_token_id": [2, 7]}},
+        None,
+    ],
+)
+def test_the_ends_of_a_models_configuration_are_known_without_the_model(
+    server: MisbehavingServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, Any] | None,
+) -> None:
+    monkeypatch.setattr("opdlab.evaluation.known_answers.TOKENS", 2)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(STUDENT / name, tmp_path / name)
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    served = open_served(engine(server), str(tmp_path), "none", tmp_path)
+    assert served.eos_ids == ((2,) if config is None else (2, 7))
+    assert served.vocabulary == 42
+    assert server.bodies[-1]["stop_token_ids"] == list(served.eos_ids)
+
+
 # What a server is
 
 
@@ -257,6 +286,28 @@ def test_a_failure_at_a_question_is_no_answer(server: MisbehavingServer, path: s
     server.statuses = {path: [500] * 9}
     with pytest.raises(ServerError, match=f"{path}: status 500: not well"):
         identify(client(server), None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("vllm", "/v1/models"),
+        ("vllm", "/version"),
+        ("sglang", "/server_info"),
+        ("llamacpp", "/props"),
+    ],
+)
+@pytest.mark.parametrize("said", ["text", 5, [], {"data": 5, "version": None}])
+def test_what_a_server_says_of_itself_may_be_anything(
+    server: MisbehavingServer, kind: str, path: str, said: Any
+) -> None:
+    server.kind, server.says = kind, {path: said}
+    if path == "/v1/models":
+        with pytest.raises(ServerError, match="the server lists none"):
+            identify(client(server), None)
+        return
+    found = identify(client(server), None)
+    assert (found.software.replace(".", ""), found.version) == (kind, "")
 
 
 def test_a_server_that_is_away_is_asked_for_nothing_else() -> None:
@@ -365,6 +416,23 @@ def test_no_key_is_printed_and_no_other_login_sent(
         assert "secret" not in str(told.value)
 
 
+def test_no_key_is_printed_that_a_server_repeats(
+    server: MisbehavingServer,
+    student: PreTrainedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-topsecret")
+    server.echoes = True
+    with pytest.raises(RefusedError, match=r"is no completion: .*Bearer \*\*\*") as told:
+        sampled(server, student)
+    assert "secret" not in str(told.value)
+    server.echoes, server.says = False, {"/collective_rpc": {"sent": "Bearer sk-topsecret"}}
+    with pytest.raises(ServerError, match=r"did not take the weights .*Bearer \*\*\*") as failed:
+        sampled(server, student, weights_folder=str(tmp_path))
+    assert "secret" not in str(failed.value)
+
+
 def test_more_connections_than_files_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [(256, 300)]
     monkeypatch.setattr(crew.resource, "getrlimit", lambda _: limits[-1])
@@ -443,6 +511,18 @@ def test_a_rollout_that_waits_stops_when_it_is_told_to(
 
 
 @pytest.mark.timeout(30)
+@pytest.mark.parametrize("path", ["/v1/models", "/version", "/weight_info", "/collective_rpc"])
+def test_a_single_request_that_waits_stops_when_it_is_told_to(
+    server: MisbehavingServer, tmp_path: Path, path: str
+) -> None:
+    asked = engine(server, patience_s=600.0, timeout_s=600.0, weights_folder=str(tmp_path))
+    server.hangs_at = path
+    counted = itertools.count()
+    with stopping(lambda: next(counted) > 8), pytest.raises(Stopped):
+        asked.sample(models.load_model(str(STUDENT)), PROMPTS, list(range(6)), **ENDS)
+
+
+@pytest.mark.timeout(30)
 def test_how_many_answers_came_is_told_while_none_comes(
     server: MisbehavingServer,
     student: PreTrainedModel,
@@ -518,6 +598,43 @@ def test_a_server_that_lost_the_weights_gets_them_again_with_tags_and_without(
         found = sampled(server, student, weights_folder=str(tmp_path))
         assert torch.equal(found.tokens, own.tokens)
         assert server.seen[path] == sent
+
+
+@pytest.mark.parametrize("tag", ["default", None])
+def test_a_server_that_lost_the_weights_during_a_round_answers_it_anew(
+    server: MisbehavingServer, tmp_path: Path, tag: str | None
+) -> None:
+    """What it answered with the weights before is too like to be told by its answers, in bfloat16."""
+    server.tag = tag
+    exact = server._take
+
+    def take(folder: str) -> None:
+        exact(folder)
+        server.model = server.model.to(torch.bfloat16)
+
+    def alter(body: dict[str, Any], choice: Any, usage: Any) -> bool:
+        if next(came) == 2:
+            server.forget()
+            server.model = server.model.to(torch.bfloat16)
+        return False
+
+    server._take = take  # type: ignore[method-assign]
+    student = moved(models.load_model(str(STUDENT)), 1e-3)
+    sampled(server, student, weights_folder=str(tmp_path))
+    server.alter, came = alter, itertools.count()
+    sampled(server, moved(student, 1e-3), weights_folder=str(tmp_path), concurrency=1)
+    assert server.seen["/collective_rpc"] == 3
+    assert next(came) == 2 * len(PROMPTS)
+
+
+def test_a_server_that_shows_no_tag_any_more_has_lost_its_weights(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    student = models.load_model(str(STUDENT))
+    sampled(server, student, weights_folder=str(tmp_path))
+    server.statuses = {"/weight_info": [500]}
+    sampled(server, student, weights_folder=str(tmp_path))
+    assert server.seen["/collective_rpc"] == 2
 
 
 def test_a_server_is_taken_by_one_training_at_a_time(
@@ -604,6 +721,24 @@ def test_a_server_of_other_weights_is_told_from_one_that_rounds(
     assert (jumped or not found.fits) == told, found.likeness
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_server_that_rounds_is_let_in_by_a_single_answer(
+    server: MisbehavingServer, dtype: torch.dtype
+) -> None:
+    """Few tokens may be off by more than many are on average: an evaluation may lack one answer."""
+    server.model = models.load_model(str(TEACHER)).to(torch.bfloat16)
+    teacher = models.load_model(str(TEACHER)).to(dtype)
+    config = load_experiment("quickstart", ["prompts.sources=[{type: routes}]"])
+    prompts = open_prompts(config.prompts, models.load_tokenizer(str(TEACHER)), 0)
+    through = engine(server)._rollout(teacher, None, alone=True)
+    asked = [list(prompts.prompt(row).tokens) for row in (1, 9, 33, 40)]
+    for ids in asked:
+        found = through.once(Asked([ids], [0], (2,), 0, 0, None))
+        assert found.fits, (found.likeness, found.limit)
+    student = engine(server)._rollout(models.load_model(str(STUDENT)), None, alone=True)
+    assert not student.once(Asked(asked, range(4), (2,), 0, 0, None)).fits
+
+
 def test_the_last_answers_are_looked_at_by_themselves() -> None:
     """A server that was started again at the end of a long round: the mean over all hides it."""
     ours = torch.full((20 * BLOCK,), -1.0)
@@ -652,8 +787,12 @@ def test_a_look_at_a_server_sends_it_nothing(
     server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
 ) -> None:
     through = engine(server, weights_folder=str(tmp_path))
-    assert "has the student's weights" in through.look(student, PROMPTS[0], **ENDS)
+    fits, said = through.look(student, PROMPTS[0], **ENDS)
+    assert fits
+    assert "has the student's weights" in said
     server.model = models.load_model(str(TEACHER))
-    assert "has other weights now" in through.look(student, PROMPTS[0], **ENDS)
+    fits, said = through.look(student, PROMPTS[0], **ENDS)
+    assert not fits
+    assert "has other weights now" in said
     assert not server.seen["/collective_rpc"]
     assert not list(tmp_path.iterdir())

@@ -234,10 +234,13 @@ class Transport:
             said = said.get("message", said)
         return self._hidden(str(said))
 
-    def _hidden(self, text: str) -> str:
-        """A server may repeat what it was sent, the key too."""
+    def hidden(self, text: str) -> str:
+        """A text of the server's without the key: it may repeat what it was sent."""
         key = os.environ.get(self.access.key_variable)
-        return credentials.hide(text, key, key and key.strip())[:_SHOWN]
+        return credentials.hide(text, key, key and key.strip())
+
+    def _hidden(self, text: str) -> str:
+        return self.hidden(text)[:_SHOWN]
 
 
 @final
