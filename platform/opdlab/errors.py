@@ -66,7 +66,8 @@ class RefusedError(ServerError):
     ) -> None:
         self.rows, self.count, self.ended = dict(sorted(rows.items())), count, ended
         first, why = next(iter(self.rows.items()))
-        others = f", and {len(rows) - 1} others likewise" if len(rows) > 1 else ""
+        many = len(rows) - 1
+        others = f", and {many} other{'s' * (many > 1)} likewise" if many else ""
         rest = (
             "no more were asked"
             if ended

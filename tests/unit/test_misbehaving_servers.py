@@ -6,9 +6,12 @@ tried. Diagnoses sample in this process, whatever the experiment's rollouts come
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
+import os
+import resource
 import shutil
 import signal
 import time
@@ -45,6 +48,7 @@ from opdlab.serving.likeness import BLOCK, likeness
 from opdlab.serving.served_rollout import JUMP, Asked
 from opdlab.serving.session import Session
 from opdlab.sweeps.run import sweep
+from opdlab.training.run import train
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
 PROMPTS = [[1, 5, 9, 12 + row] for row in range(6)]
@@ -224,17 +228,16 @@ def test_a_problem_is_named_where_its_request_is_refused(
 ) -> None:
     monkeypatch.setattr("opdlab.evaluation.known_answers.TOKENS", 2)
     served = open_served(engine(server, max_new_tokens=4), "embedded:student", "none", tmp_path)
-    settings = Evaluation.model_validate(
-        {"benchmarks": [{"type": "math", "level": "short", "count": 3}], "samples": 1}
-    )
-    (benchmark,) = settings.benchmarks
-    last = benchmark.problems()[-1]
+    both = [{"type": "math", "level": "short", "count": 3}, {"type": "routes", "count": 2}]
+    settings = Evaluation.model_validate({"benchmarks": both, "samples": 1})
+    last = settings.benchmarks[0].problems()[-1]
     ids = models.load_tokenizer(str(STUDENT))(last.prompt)["input_ids"]
     server.refuses_for_ever = lambda body: body["prompt"][-3:] == list(ids)[-3:]
     with pytest.raises(RefusedError, match=f"problem {last.id} of math/short"):
         evaluate(served, settings, Owner("x"), tmp_path)
-    (kept,) = sample_sets(tmp_path)
-    assert len(kept.generations()) == 2
+    kept = sample_sets(tmp_path)
+    assert [len(one.generations()) for one in kept] == [2, 2]
+    assert [len(one.samples(partial=True)) for one in kept] == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -443,6 +446,24 @@ def test_more_connections_than_files_are_fewer(monkeypatch: pytest.MonkeyPatch) 
     assert limits[-1] == (300, 300)
 
 
+def test_a_process_without_free_files_says_so_at_once(server: MisbehavingServer) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    asked, opened = client(server, patience_s=600.0), []
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 16, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(ServerError) as told:
+            asked.ask("/version")
+    finally:
+        for one in opened:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "may open no more files: raise its limit (ulimit -n)" in str(told.value)
+
+
 # Waiting
 
 
@@ -619,10 +640,10 @@ def test_a_server_that_lost_the_weights_during_a_round_answers_it_anew(
         return False
 
     server._take = take  # type: ignore[method-assign]
-    student = moved(models.load_model(str(STUDENT)), 1e-3)
+    student = moved(models.load_model(str(STUDENT)), 1e-4)
     sampled(server, student, weights_folder=str(tmp_path))
     server.alter, came = alter, itertools.count()
-    sampled(server, moved(student, 1e-3), weights_folder=str(tmp_path), concurrency=1)
+    sampled(server, moved(student, 1e-4), weights_folder=str(tmp_path), concurrency=1)
     assert server.seen["/collective_rpc"] == 3
     assert next(came) == 2 * len(PROMPTS)
 
@@ -671,6 +692,16 @@ def test_a_student_that_is_trained_while_its_server_gets_nothing_is_refused(
     sampled(server, student)
     with pytest.raises(ServerError, match=r"have changed, .* set rollout.weights_folder"):
         sampled(server, moved(student, 1e-6))
+
+
+def test_a_training_whose_server_would_get_no_weights_is_refused_before_it_begins(
+    tmp_path: Path,
+) -> None:
+    served = "rollout={type: openai, url: 'http://127.0.0.1:9/v1', max_new_tokens: 8}"
+    config = load_experiment("quickstart", [served, f"output={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"rollout.weights_folder is missing"):
+        train(config)
+    assert not list(tmp_path.iterdir())
 
 
 def stepped(model: PreTrainedModel, steps: int, rate: float) -> PreTrainedModel:
