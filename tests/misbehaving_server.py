@@ -106,6 +106,9 @@ class MisbehavingServer(TokenServer):
         redirect: status and beginning of the address of another place, for all completions.
         cuts: so many completions end in the middle, without a length.
         hangs: whether completions are answered when `released` is set.
+        hangs_at: a path that is answered then.
+        says: what is answered at a path in place of the right thing.
+        echoes: whether completions are answered by the headers of the request.
         healthy: whether `/health` says that the engine lives.
         key: without which nobody is let in.
         gone: paths that are not there.
@@ -119,6 +122,9 @@ class MisbehavingServer(TokenServer):
         self.redirect: tuple[int, str] | None = None
         self.cuts = 0
         self.hangs, self.released = False, threading.Event()
+        self.hangs_at = ""
+        self.says: dict[str, Any] = {}
+        self.echoes = False
         self.healthy = True
         self.key = ""
         self.gone: tuple[str, ...] = ()
@@ -147,6 +153,8 @@ class _Misbehaving(Handler):
             self._send({"error": {"message": "not well"}}, first.pop(0))
         elif path == "/health" and not state.healthy:
             self._send({}, 503)
+        elif path in state.says:
+            self._send(state.says[path])
         else:
             return False
         return True
@@ -155,6 +163,7 @@ class _Misbehaving(Handler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         self.server_state.headers_seen.append(dict(self.headers))
+        self._hang(path)
         if not self._strange(path):
             super().do_GET()
 
@@ -165,6 +174,7 @@ class _Misbehaving(Handler):
         self.raw = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(self.raw)
         completion = path.endswith("/completions")
+        self._hang(path)
         if completion and state.hangs:
             state.seen[path] += 1
             state.released.wait()
@@ -178,9 +188,15 @@ class _Misbehaving(Handler):
             state.cuts -= 1
             self.wfile.write(b'HTTP/1.0 200 OK\r\n\r\n{"choices": [{"te')
             self.close_connection = True
+        elif completion and state.echoes:
+            self._send({"headers": dict(self.headers)})
         elif not self._strange(path):
             self.path = path.removeprefix("/there")
             super().do_POST()
+
+    def _hang(self, path: str) -> None:
+        if path == self.server_state.hangs_at:
+            self.server_state.released.wait()
 
     def _read(self) -> bytes:
         return self.raw

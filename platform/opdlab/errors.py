@@ -66,11 +66,14 @@ class RefusedError(ServerError):
     ) -> None:
         self.rows, self.count, self.ended = dict(sorted(rows.items())), count, ended
         first, why = next(iter(self.rows.items()))
-        others = f", and {len(rows) - 1} others likewise" if len(rows) > 1 else ""
+        many = len(rows) - 1
+        others = f", and {many} other{'s' * (many > 1)} likewise" if many else ""
         rest = (
             "no more were asked"
             if ended
-            else "all others were answered, and answers that are kept are"
+            else "the answers to the others are kept"
+            if len(rows) < count
+            else "none was answered"
         )
         super().__init__(
             f"{len(rows)} of {count} requests got no answer that can be used: {named or f'row {first}'}: "

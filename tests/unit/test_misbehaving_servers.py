@@ -6,8 +6,13 @@ tried. Diagnoses sample in this process, whatever the experiment's rollouts come
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import logging
+import os
+import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +48,7 @@ from opdlab.serving.likeness import BLOCK, likeness
 from opdlab.serving.served_rollout import JUMP, Asked
 from opdlab.serving.session import Session
 from opdlab.sweeps.run import sweep
+from opdlab.training.run import train
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
 PROMPTS = [[1, 5, 9, 12 + row] for row in range(6)]
@@ -222,17 +228,43 @@ def test_a_problem_is_named_where_its_request_is_refused(
 ) -> None:
     monkeypatch.setattr("opdlab.evaluation.known_answers.TOKENS", 2)
     served = open_served(engine(server, max_new_tokens=4), "embedded:student", "none", tmp_path)
-    settings = Evaluation.model_validate(
-        {"benchmarks": [{"type": "math", "level": "short", "limit": 3}], "samples": 1}
-    )
-    (benchmark,) = settings.benchmarks
-    last = benchmark.problems()[-1]
+    both = [{"type": "math", "level": "short", "limit": 3}, {"type": "routes", "limit": 2}]
+    settings = Evaluation.model_validate({"benchmarks": both, "samples": 1})
+    last = settings.benchmarks[0].problems()[-1]
     ids = models.load_tokenizer(str(STUDENT))(last.prompt)["input_ids"]
     server.refuses_for_ever = lambda body: body["prompt"][-3:] == list(ids)[-3:]
     with pytest.raises(RefusedError, match=f"problem {last.id} of math/short"):
         evaluate(served, settings, Owner("x"), tmp_path)
-    (kept,) = sample_sets(tmp_path)
-    assert len(kept.generations()) == 2
+    kept = sample_sets(tmp_path)
+    assert [len(one.generations()) for one in kept] == [2, 2]
+    assert [len(one.samples(partial=True)) for one in kept] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama", "eos_token_id": [2, 7]},
+        {"model_type": "a-newer-one", "eos_token_id": [2, 7]},
+        {"model_type": "gemma3", "text_config": {"eos_token_id": [2, 7], "vocab_size": 42}},
+        {"model_type": "a-newer-one", "text_config": {"eos_token_id": [2, 7]}},
+        None,
+    ],
+)
+def test_the_ends_of_a_models_configuration_are_known_without_the_model(
+    server: MisbehavingServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, Any] | None,
+) -> None:
+    monkeypatch.setattr("opdlab.evaluation.known_answers.TOKENS", 2)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(STUDENT / name, tmp_path / name)
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    served = open_served(engine(server), str(tmp_path), "none", tmp_path)
+    assert served.eos_ids == ((2,) if config is None else (2, 7))
+    assert served.vocabulary == 42
+    assert server.bodies[-1]["stop_token_ids"] == list(served.eos_ids)
 
 
 # What a server is
@@ -257,6 +289,28 @@ def test_a_failure_at_a_question_is_no_answer(server: MisbehavingServer, path: s
     server.statuses = {path: [500] * 9}
     with pytest.raises(ServerError, match=f"{path}: status 500: not well"):
         identify(client(server), None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("vllm", "/v1/models"),
+        ("vllm", "/version"),
+        ("sglang", "/server_info"),
+        ("llamacpp", "/props"),
+    ],
+)
+@pytest.mark.parametrize("said", ["text", 5, [], {"data": 5, "version": None}])
+def test_what_a_server_says_of_itself_may_be_anything(
+    server: MisbehavingServer, kind: str, path: str, said: Any
+) -> None:
+    server.kind, server.says = kind, {path: said}
+    if path == "/v1/models":
+        with pytest.raises(ServerError, match="the server lists none"):
+            identify(client(server), None)
+        return
+    found = identify(client(server), None)
+    assert (found.software.replace(".", ""), found.version) == (kind, "")
 
 
 def test_a_server_that_is_away_is_asked_for_nothing_else() -> None:
@@ -365,6 +419,23 @@ def test_no_key_is_printed_and_no_other_login_sent(
         assert "secret" not in str(told.value)
 
 
+def test_no_key_is_printed_that_a_server_repeats(
+    server: MisbehavingServer,
+    student: PreTrainedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-topsecret")
+    server.echoes = True
+    with pytest.raises(RefusedError, match=r"is no completion: .*Bearer \*\*\*") as told:
+        sampled(server, student)
+    assert "secret" not in str(told.value)
+    server.echoes, server.says = False, {"/collective_rpc": {"sent": "Bearer sk-topsecret"}}
+    with pytest.raises(ServerError, match=r"did not take the weights .*Bearer \*\*\*") as failed:
+        sampled(server, student, weights_folder=str(tmp_path))
+    assert "secret" not in str(failed.value)
+
+
 def test_more_connections_than_files_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = [(256, 300)]
     monkeypatch.setattr(crew.resource, "getrlimit", lambda _: limits[-1])
@@ -373,6 +444,24 @@ def test_more_connections_than_files_are_fewer(monkeypatch: pytest.MonkeyPatch) 
     assert len(limits) == 1
     assert crew.within_files(1024) == 300 - crew.SPARE_FILES
     assert limits[-1] == (300, 300)
+
+
+def test_a_process_without_free_files_says_so_at_once(server: MisbehavingServer) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    asked, opened = client(server, patience_s=600.0), []
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 16, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(ServerError) as told:
+            asked.ask("/version")
+    finally:
+        for one in opened:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "may open no more files: raise its limit (ulimit -n)" in str(told.value)
 
 
 # Waiting
@@ -440,6 +529,18 @@ def test_a_rollout_that_waits_stops_when_it_is_told_to(
     counted = itertools.count()
     with stopping(lambda: next(counted) > 2), pytest.raises(Stopped):
         asked.sample(student, PROMPTS, list(range(6)), **ENDS)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("path", ["/v1/models", "/version", "/weight_info", "/collective_rpc"])
+def test_a_single_request_that_waits_stops_when_it_is_told_to(
+    server: MisbehavingServer, tmp_path: Path, path: str
+) -> None:
+    asked = engine(server, patience_s=600.0, timeout_s=600.0, weights_folder=str(tmp_path))
+    server.hangs_at = path
+    counted = itertools.count()
+    with stopping(lambda: next(counted) > 8), pytest.raises(Stopped):
+        asked.sample(models.load_model(str(STUDENT)), PROMPTS, list(range(6)), **ENDS)
 
 
 @pytest.mark.timeout(30)
@@ -520,6 +621,43 @@ def test_a_server_that_lost_the_weights_gets_them_again_with_tags_and_without(
         assert server.seen[path] == sent
 
 
+@pytest.mark.parametrize("tag", ["default", None])
+def test_a_server_that_lost_the_weights_during_a_round_answers_it_anew(
+    server: MisbehavingServer, tmp_path: Path, tag: str | None
+) -> None:
+    """What it answered with the weights before is too like to be told by its answers, in bfloat16."""
+    server.tag = tag
+    exact = server._take
+
+    def take(folder: str) -> None:
+        exact(folder)
+        server.model = server.model.to(torch.bfloat16)
+
+    def alter(body: dict[str, Any], choice: Any, usage: Any) -> bool:
+        if next(came) == 2:
+            server.forget()
+            server.model = server.model.to(torch.bfloat16)
+        return False
+
+    server._take = take  # type: ignore[method-assign]
+    student = moved(models.load_model(str(STUDENT)), 1e-4)
+    sampled(server, student, weights_folder=str(tmp_path))
+    server.alter, came = alter, itertools.count()
+    sampled(server, moved(student, 1e-4), weights_folder=str(tmp_path), concurrency=1)
+    assert server.seen["/collective_rpc"] == 3
+    assert next(came) == 2 * len(PROMPTS)
+
+
+def test_a_server_that_shows_no_tag_any_more_has_lost_its_weights(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    student = models.load_model(str(STUDENT))
+    sampled(server, student, weights_folder=str(tmp_path))
+    server.statuses = {"/weight_info": [500]}
+    sampled(server, student, weights_folder=str(tmp_path))
+    assert server.seen["/collective_rpc"] == 2
+
+
 def test_a_server_is_taken_by_one_training_at_a_time(
     server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
 ) -> None:
@@ -554,6 +692,16 @@ def test_a_student_that_is_trained_while_its_server_gets_nothing_is_refused(
     sampled(server, student)
     with pytest.raises(ServerError, match=r"have changed, .* set rollout.weights_folder"):
         sampled(server, moved(student, 1e-6))
+
+
+def test_a_training_whose_server_would_get_no_weights_is_refused_before_it_begins(
+    tmp_path: Path,
+) -> None:
+    served = "rollout={type: openai, url: 'http://127.0.0.1:9/v1', max_new_tokens: 8}"
+    config = load_experiment("quickstart", [served, f"output={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"rollout.weights_folder is missing"):
+        train(config)
+    assert not list(tmp_path.iterdir())
 
 
 def stepped(model: PreTrainedModel, steps: int, rate: float) -> PreTrainedModel:
@@ -604,6 +752,24 @@ def test_a_server_of_other_weights_is_told_from_one_that_rounds(
     assert (jumped or not found.fits) == told, found.likeness
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_server_that_rounds_is_let_in_by_a_single_answer(
+    server: MisbehavingServer, dtype: torch.dtype
+) -> None:
+    """Few tokens may be off by more than many are on average: an evaluation may lack one answer."""
+    server.model = models.load_model(str(TEACHER)).to(torch.bfloat16)
+    teacher = models.load_model(str(TEACHER)).to(dtype)
+    config = load_experiment("quickstart", ["prompts.sources=[{type: routes}]"])
+    prompts = open_prompts(config.prompts, models.load_tokenizer(str(TEACHER)), 0)
+    through = engine(server)._rollout(teacher, None, alone=True)
+    asked = [list(prompts.prompt(row).tokens) for row in (1, 9, 33, 40)]
+    for ids in asked:
+        found = through.once(Asked([ids], [0], (2,), 0, 0, None))
+        assert found.fits, (found.likeness, found.limit)
+    student = engine(server)._rollout(models.load_model(str(STUDENT)), None, alone=True)
+    assert not student.once(Asked(asked, range(4), (2,), 0, 0, None)).fits
+
+
 def test_the_last_answers_are_looked_at_by_themselves() -> None:
     """A server that was started again at the end of a long round: the mean over all hides it."""
     ours = torch.full((20 * BLOCK,), -1.0)
@@ -652,8 +818,12 @@ def test_a_look_at_a_server_sends_it_nothing(
     server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
 ) -> None:
     through = engine(server, weights_folder=str(tmp_path))
-    assert "has the student's weights" in through.look(student, PROMPTS[0], **ENDS)
+    fits, said = through.look(student, PROMPTS[0], **ENDS)
+    assert fits
+    assert "has the student's weights" in said
     server.model = models.load_model(str(TEACHER))
-    assert "has other weights now" in through.look(student, PROMPTS[0], **ENDS)
+    fits, said = through.look(student, PROMPTS[0], **ENDS)
+    assert not fits
+    assert "has other weights now" in said
     assert not server.seen["/collective_rpc"]
     assert not list(tmp_path.iterdir())

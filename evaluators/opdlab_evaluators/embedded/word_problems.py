@@ -39,7 +39,7 @@ _WOMEN: tuple[str, ...] = (
     "Aisha",
     "Yuki",
 )
-PEOPLE: dict[str, str] = dict.fromkeys(_MEN, HE) | dict.fromkeys(_WOMEN, SHE)
+PEOPLE = {**{name: HE for name in _MEN}, **{name: SHE for name in _WOMEN}}
 THINGS = (
     *("apples", "books", "pencils", "marbles", "stamps", "coins", "cards", "shells", "buttons"),
     *("stickers", "eggs", "cookies", "oranges", "candles", "balloons", "ribbons", "plates"),

@@ -143,11 +143,14 @@ def rollout_server(probe: Probe) -> Iterator[Line]:
     names = "eos_ids", "pad_id", "vocabulary"
     prompt = probe.problems[0].tokens
     try:
-        found = engine.look(probe.student, prompt, **dict(zip(names, ends, strict=True)))  # pyright: ignore
+        fits, found = engine.look(probe.student, prompt, **dict(zip(names, ends, strict=True)))  # pyright: ignore
     except ServerError as error:
         yield failed(what, str(error), "start the server, or correct rollout.url")
         return
-    yield passed(what, found)
+    remedy = (
+        "serve the student, or set rollout.weights_folder, a folder that the server sees as well"
+    )
+    yield judged(what, fits or engine.keeps_up, found, remedy)
 
 
 def sampling(*runs: Experiment) -> Line:

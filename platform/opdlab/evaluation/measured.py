@@ -244,6 +244,7 @@ def evaluate(
         on_graded: the same for verdicts.
 
     Raises:
+        RefusedError: a server gave some answers that cannot be used; all others are drawn and graded then.
         OpdlabError: a benchmark has no data, or its answers cannot be graded here.
     """
     require(settings.benchmarks)
@@ -255,14 +256,22 @@ def evaluate(
             )
         if isinstance(subject, Subject):
             subject.require_room(benchmark.problems())
-    samples: list[Sample] = []
+    measured: list[store.SampleSet] = []
+    refused: list[RefusedError] = []
     who = subject.identity()
     for benchmark in settings.benchmarks:
         kept = store.ask(folder, asked_of(benchmark, subject, settings, owner, who))
-        draw_missing(kept, subject, settings, all_answers(benchmark, settings), on_finished)
+        try:
+            draw_missing(kept, subject, settings, all_answers(benchmark, settings), on_finished)
+        except RefusedError as error:
+            if error.ended:
+                raise
+            refused.append(error)
         grade_missing(kept, benchmark, on_graded)
-        samples += kept.samples()
-    return samples
+        measured.append(kept)
+    if refused:
+        raise refused[0]
+    return [sample for kept in measured for sample in kept.samples()]
 
 
 def require(benchmarks: Sequence[Evaluator]) -> None:

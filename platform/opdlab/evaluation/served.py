@@ -217,13 +217,10 @@ def open_served(
 def _ends(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The tokenizer's EOS and those of the model's generation settings, ascending; without these those of
     its configuration, as `transformers` has it."""
-    found = None
-    for kind in (GenerationConfig, AutoConfig):
-        try:
-            found = kind.from_pretrained(path, local_files_only=True).eos_token_id
-            break
-        except (OSError, ValueError, AttributeError):
-            continue
+    try:
+        found = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id
+    except (OSError, ValueError):
+        found = _configured_end(path)
     listed = found if isinstance(found, list) else [found]
     ids = {end for end in [*listed, tokenizer.eos_token_id] if isinstance(end, int)}
     if not ids:
@@ -233,11 +230,25 @@ def _ends(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(sorted(ids))
 
 
-def _vocabulary(path: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Entries of the model: it may have more than its tokenizer names."""
+def _configured_end(path: str) -> int | list[int] | None:
+    """The EOS of a model's configuration, which may be of a kind that only the server knows."""
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        return GenerationConfig.from_model_config(config).eos_token_id
+    except (OSError, ValueError, AttributeError):
+        return _written(path, "eos_token_id")
+
+
+def _written(path: str, key: str) -> Any:
+    """A value of `config.json`, of its part about text where it has one; None where there is none."""
     try:
         told = json.loads((Path(path) / "config.json").read_text())
-        size = told.get("vocab_size") or told.get("text_config", {}).get("vocab_size") or 0
+        return (told.get("text_config") or {}).get(key) or told.get(key)
     except (OSError, ValueError, AttributeError):
-        size = 0
-    return max(int(size), len(tokenizer))
+        return None
+
+
+def _vocabulary(path: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Entries of the model: it may have more than its tokenizer names."""
+    size = _written(path, "vocab_size")
+    return max(size if isinstance(size, int) else 0, len(tokenizer))

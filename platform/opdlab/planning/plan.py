@@ -395,12 +395,20 @@ def _sweep_files(config: Experiment, sweep: Sweep, sized: bool, trials: list[Exp
     return table
 
 
-def _show_pretraining(config: Pretraining, to: Console) -> None:
+def _pretrained(config: Pretraining) -> torch.nn.Module:
+    """What a pretraining trains, of the same size: a new model, or another one that it goes on from."""
     from opdlab.pretraining import new_model
 
+    if config.characters is None or config.architecture is None:
+        assert config.start is not None
+        return AutoModelForCausalLM.from_config(models.load_config(config.start))
     tokenizer = character_tokenizer(config.characters, config.architecture.max_positions)
+    return new_model(config, tokenizer)
+
+
+def _show_pretraining(config: Pretraining, to: Console) -> None:
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in new_model(config, tokenizer).parameters())
+        parameters = sum(p.numel() for p in _pretrained(config).parameters())
     table = _table("", "", numbers=1)
     table.add_row("parameters", f"{parameters:,}")
     table.add_row("weights", _size(4 * parameters))

@@ -43,6 +43,11 @@ class RolloutEngine(Covered, ABC):
         """Whether a server samples, so from the one model that it was given and not from any in memory."""
         return False
 
+    @property
+    def keeps_up(self) -> bool:
+        """Whether it samples from a model in training as that is now, whatever its weights were before."""
+        return True
+
     def in_process(self) -> RolloutEngine:
         """An engine that samples in the same way from any model in memory."""
         return self

@@ -80,7 +80,7 @@ class Client:
         url = self.access.beside_api(path)
         for left in reversed(range(tries)):
             try:
-                return self._persist("GET", url, None, check_stop_and_go)
+                return self._apart("GET", url, None)
             except Answered as answered:
                 failed = answered.status >= 500 and answered.status not in UNKNOWN
                 guarded = answered.status in LET_IN and "/models" in path
@@ -92,7 +92,7 @@ class Client:
             _sleep(FIRST_PAUSE_S if left else 0.0, lambda: False)
         return None
 
-    def post(self, url: str, body: Body, stopped: Callable[[], bool] | None = None) -> Any:
+    def post(self, url: str, body: Body) -> Any:
         """The answer to one request.
 
         Raises:
@@ -100,13 +100,27 @@ class Client:
             Stopped: a signal came.
         """
         try:
-            return self._persist("POST", url, body, stopped or check_stop_and_go)
+            return self._apart("POST", url, body)
         except Answered as answered:
-            said = f"{url} refused a request: {answered}{_without_v1(url)}"
-            # Nobody is let in with this key, and nothing is at this address: so with all others.
-            if answered.status in (*LET_IN, *UNKNOWN):
-                raise ServerError(said) from answered
-            raise ReplyError(said) from answered
+            raise _refusal(url, answered) from answered
+
+    def _apart(self, verb: str, url: str, body: Body | None) -> Any:
+        """One request by a thread of its own, so that a signal ends the wait for it at once."""
+        crew = Crew(lambda _, stopped: self._persist(verb, url, body, stopped), 1, 1)
+        try:
+            _, answer = next(self._received(crew, 1, None))
+        finally:
+            crew.stop.set()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _post(self, url: str, body: Body, stopped: Callable[[], bool]) -> Any:
+        """What `post` does, in the caller's thread until it is stopped."""
+        try:
+            return self._persist("POST", url, body, stopped)
+        except Answered as answered:
+            raise _refusal(url, answered) from answered
 
     def post_all(
         self,
@@ -132,7 +146,7 @@ class Client:
             Stopped: a signal came.
         """
         threads = within_files(min(at_once or self.access.concurrency, len(bodies)))
-        crew = Crew(lambda place, stop: self.post(url, bodies[place], stop), len(bodies), threads)
+        crew = Crew(lambda place, stop: self._post(url, bodies[place], stop), len(bodies), threads)
         refused: dict[int, str] = {}
         good = 0
         try:
@@ -145,7 +159,7 @@ class Client:
                 except ReplyError as error:
                     if error.again and crew.again(place):
                         continue
-                    refused[place] = str(error)
+                    refused[place] = self.hidden(str(error))
                 crew.left -= 1
                 if len(refused) >= HOPELESS and not good:
                     break
@@ -154,6 +168,10 @@ class Client:
             self.notice = ""
         if refused:
             raise RefusedError(refused, len(bodies), ended=crew.left > 0)
+
+    def hidden(self, text: str) -> str:
+        """A text that may repeat what the server was sent, without the key."""
+        return self.transport.hidden(text)
 
     def _received(
         self, crew: Crew, count: int, on_tick: Callable[[], None] | None
@@ -238,18 +256,20 @@ class Client:
             )
 
 
-def check_stop_and_go() -> bool:
-    """For whoever waits in the main thread: ends the waiting by `Stopped`, never by itself."""
-    check_stop()
-    return False
-
-
 def _sleep(seconds: float, stopped: Callable[[], bool]) -> float:
     """Seconds slept."""
     started = monotonic()
     while (left := started + seconds - monotonic()) > 0 and not stopped():
         threading.Event().wait(min(TICK_S, left))
     return monotonic() - started
+
+
+def _refusal(url: str, answered: Answered) -> ServerError:
+    """What is raised where a server refuses a request."""
+    said = f"{url} refused a request: {answered}{_without_v1(url)}"
+    # Nobody is let in with this key, and nothing is at this address: so with all others.
+    alike = answered.status in (*LET_IN, *UNKNOWN)
+    return ServerError(said) if alike else ReplyError(said)
 
 
 def _without_v1(url: str) -> str:

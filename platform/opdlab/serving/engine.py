@@ -70,6 +70,10 @@ class OpenAIEngine(RolloutEngine):
         return True
 
     @property
+    def keeps_up(self) -> bool:
+        return self.weights_folder is not None
+
+    @property
     def access(self) -> Access:
         """Where the server is and how patiently it is spoken to."""
         return Access(
@@ -150,8 +154,8 @@ class OpenAIEngine(RolloutEngine):
         eos_ids: tuple[int, ...],
         pad_id: int,
         vocabulary: int | None = None,
-    ) -> str:
-        """What the server is, in words, by one short answer; no weights are sent.
+    ) -> tuple[bool, str]:
+        """Whether the server has the model's weights now, and what it is, in words; none are sent.
 
         Raises:
             ServerError: it is away, or good for no rollouts.

@@ -57,8 +57,9 @@ def identify(client: Client, wanted: str | None, usual: str | None = None) -> Id
         told, fault = None, error
         if not _is_transformers(client):
             raise
-    listed = told.get("data") or [] if isinstance(told, dict) else []
-    listed = [card for card in listed if isinstance(card, dict) and "id" in card]
+    listed = told.get("data") if isinstance(told, dict) else None
+    listed = listed if isinstance(listed, list) else []
+    listed = [card for card in listed if isinstance(card, dict) and isinstance(card.get("id"), str)]
     if told is None and not api and fault is None and client.ask("/v1/models", TRIES) is not None:
         raise ServerError(
             f"{client.access.url}: OpenAI's API begins at {client.access.beside_api('/v1')}; write that as "
@@ -81,19 +82,23 @@ def identify(client: Client, wanted: str | None, usual: str | None = None) -> Id
 
 def _software(client: Client, owner: str) -> tuple[str, str]:
     if owner == "llamacpp":
-        told = client.ask("/props", TRIES)
-        return "llama.cpp", str(told.get("build_info", "")) if isinstance(told, dict) else ""
-    told = client.ask("/version", TRIES)
-    if owner == "vllm" or (isinstance(told, dict) and owner != "sglang" and "version" in told):
-        return "vllm", str((told or {}).get("version", ""))
+        return "llama.cpp", str(_told(client, "/props").get("build_info") or "")
+    told = _told(client, "/version")
+    if owner == "vllm" or (owner != "sglang" and "version" in told):
+        return "vllm", str(told.get("version") or "")
     if owner == "sglang":
-        info = client.ask("/server_info", TRIES) or client.ask("/get_server_info", TRIES) or {}
-        return "sglang", str(info.get("version", ""))
+        info = _told(client, "/server_info") or _told(client, "/get_server_info")
+        return "sglang", str(info.get("version") or "")
     return ("transformers" if _is_transformers(client) else "unknown"), ""
 
 
+def _told(client: Client, path: str) -> dict[str, Any]:
+    """What a server says at a path; empty where that is no object."""
+    told = client.ask(path, TRIES)
+    return told if isinstance(told, dict) else {}
+
+
 def _is_transformers(client: Client) -> bool:
-    told: Any = client.ask("/openapi.json", TRIES)
-    paths = told.get("paths", {}) if isinstance(told, dict) else {}
+    paths = _told(client, "/openapi.json").get("paths") or {}
     # It does not tell its version. vLLM has `/v1/systemone` as well, and says before that it is vLLM.
     return "/load_model" in paths or "/v1/systemone" in paths

@@ -28,6 +28,9 @@ ROUNDINGS = 3.0
 """Another engine in bfloat16 differs by less than so many times what bfloat16 does here."""
 IN_HALF = 0.1
 """The same where the student's own weights have no more digits to compare with."""
+ONE_TOKEN = 0.25
+"""What bfloat16 was seen to do to one token, in nats: few tokens may be off by their share of it, for the
+same rounding hits some and misses others."""
 HIGH = 0.99
 
 
@@ -41,12 +44,14 @@ class Likeness:
         worst: the same of the block where it is largest.
         kl: mean over all tokens, nats: what the server's distribution diverges by from the student's.
         high: the absolute difference that one in a hundred exceeds, nats.
+        tokens: how many count, of a block at most.
     """
 
     gap: float
     worst: float
     kl: float
     high: float
+    tokens: int
 
     def within(self, limit: float) -> bool:
         """Whether the same weights may differ by so much; never where something is no number."""
@@ -81,7 +86,8 @@ def likeness(
     rows = [torch.arange(len(ours)).split(list(lengths))[row] for row in came]
     order = torch.cat(rows)
     ordered = squares[order][counts[order]]
-    return Likeness(total, _worst(ordered), difference.mean().item(), high)
+    count = min(len(ordered), BLOCK)
+    return Likeness(total, _worst(ordered), difference.mean().item(), high, count)
 
 
 def _worst(squares: Float[Tensor, "T"]) -> float:
@@ -104,12 +110,13 @@ def allowed(
     Args:
         ours: the model's log-probabilities of the responses, as recorded.
     """
+    lengths = [len(response) for response in responses]
     if next(model.parameters()).dtype != torch.float32:
-        return IN_HALF
+        count = likeness(ours, ours, lengths, range(len(lengths))).tokens
+        return max(IN_HALF, ONE_TOKEN / math.sqrt(count))
     kind = model.device.type
     rounded = not torch.is_autocast_enabled(kind)
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=rounded):
         other = scored(model, prompts, responses, vocabulary, 0).log_prob
-    lengths = [len(response) for response in responses]
     found = likeness(other, ours, lengths, range(len(lengths)))
-    return max(EXACT, ROUNDINGS * found.worst)
+    return max(EXACT, ROUNDINGS * found.worst, ONE_TOKEN / math.sqrt(found.tokens))

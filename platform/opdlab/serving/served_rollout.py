@@ -117,23 +117,29 @@ class ServedRollout:
         found = self.once(asked)
         usual = self.link.usual
         jumped = usual is not None and not found.likeness.within(max(JUMP, JUMPS * usual))
-        if sends and any(gathered(jumped or not found.fits, self.alone)):
-            # A server that was started again in between has the weights it began with.
-            self.sync(asked, again=True)
+        # A server that was started again in between has the weights it began with: its tag says so, or its
+        # answers do.
+        if sends and self.sync(asked, any(gathered(jumped or not found.fits, self.alone))):
             found = self.once(asked)
+            if self.sync(asked):
+                raise ServerError(
+                    f"{self.how.access.root}: it lost the student's weights twice while it answered one "
+                    "rollout; look at its log"
+                )
         self.require(found)
         self.link.usual = max(usual or 0.0, found.likeness.worst)
         self.link.figures |= found.likeness.figures()
         return found
 
-    def look(self, asked: Asked) -> str:
-        """What the server is, in words, by one short answer; see `OpenAIEngine.look`."""
+    def look(self, asked: Asked) -> tuple[bool, str]:
+        """Whether it has the model's weights, and what it is: see `OpenAIEngine.look`."""
         if self.how.weights_folder is not None:
             weights.check(self.model, self.session)
         like, limit = self.probed(asked, LOOKED_AT)
-        state = "has the student's weights" if like.within(limit) else "has other weights now"
+        fits = like.within(limit)
+        state = "has the student's weights" if fits else "has other weights now"
         said = self.session.server
-        return (
+        return fits, (
             f"{said.software} {said.version or '(version not told)'} serves {said.model} and {state} "
             f"({like.worst:.1e} nats off)"
         )
@@ -200,34 +206,45 @@ class ServedRollout:
     def require(self, found: Drawn) -> None:
         """Raises ServerError where the server has other weights than the model."""
         if not found.fits:
+            remedy = (
+                "It was sent the student's weights, and answers with others still: look at its log; of "
+                "servers of fewer bits than bfloat16 rollout.largest_gap says how far they may be off"
+                if self.how.weights_folder is not None
+                else "Give it the student's weights (weights_folder), or serve the model that is trained; "
+                "a wider number format lowers what rounding leaves"
+            )
             raise ServerError(
                 f"{self.how.access.url} does not serve the student: its log-probabilities of what it "
                 f"sampled are {found.likeness.worst:.2g} nats off (root mean square over uncertain tokens; "
-                f"the same weights would be {found.limit:.2g} off at most). Give it the student's weights "
-                "(weights_folder), or serve the model that is trained; a wider number format lowers what "
-                "rounding leaves"
+                f"the same weights would be {found.limit:.2g} off at most). {remedy}"
             )
 
-    def sync(self, asked: Asked, again: bool = False) -> None:
+    def sync(self, asked: Asked, again: bool = False) -> bool:
         """Give the server the weights if it lacks them; of several processes, the first does it for all.
+
+        Returns:
+            Whether they were given, on every process.
 
         Raises:
             ServerError: on every process, the server did not take them.
         """
-        folder, fault = self.how.weights_folder, ""
+        folder, fault, sent = self.how.weights_folder, "", False
         if self.alone or torch.distributed.get_rank() == 0:
             assert folder is not None
             try:
                 weights.check(self.model, self.session)
                 now = fingerprint(self.model)
-                if again or self.link.outdated(self.session, now):
+                sent = again or self.link.outdated(self.session, now)
+                if sent:
                     text = list(asked.prompts[0])
                     self.link.send(self.session, self.model, folder, now, text)
             except ServerError as error:
                 # The others wait to hear.
                 fault = str(error)
-        if said := "".join(gathered(fault, self.alone)):
+        told = gathered((fault, sent), self.alone)
+        if said := "".join(one for one, _ in told):
             raise ServerError(said)
+        return any(given for _, given in told)
 
     def replies(self, asked: Asked, how: Sampling) -> tuple[dict[int, Reply], dict[int, str]]:
         """The completions by row, in the order in which they came, and why rows have none.

@@ -6,6 +6,7 @@ server on this machine.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -32,6 +33,7 @@ WORTH_RETRYING = {"GET": (429, 502, 503, 504), "POST": (408, 425, 429, 500, 502,
 KEPT_VERB, CHANGED_VERB = (307, 308), (301, 302, 303)
 """Redirects after which a request is asked again as it was, and after which it would become another."""
 REDIRECTS = 5
+NO_FILES = (errno.EMFILE, errno.ENFILE)
 _SHOWN = 400
 
 
@@ -150,6 +152,11 @@ class Transport:
             host = urlsplit(url).hostname
             why = f"the host {host!r} has no address ({found.strerror or found})"
             return self._hopeless(url, f"{why}: correct the name, or the name server", why)
+        if any(isinstance(one, OSError) and one.errno in NO_FILES for one in causes):
+            why = "this process may open no more files"
+            return self._hopeless(
+                url, f"{why}: raise its limit (ulimit -n), or ask less at once", why
+            )
         if isinstance(error, requests.exceptions.ProxyError):
             why = f"the proxy does not connect{self._by_proxy(url)}"
             host = urlsplit(url).hostname
@@ -234,10 +241,13 @@ class Transport:
             said = said.get("message", said)
         return self._hidden(str(said))
 
-    def _hidden(self, text: str) -> str:
-        """A server may repeat what it was sent, the key too."""
+    def hidden(self, text: str) -> str:
+        """A text of the server's without the key: it may repeat what it was sent."""
         key = os.environ.get(self.access.key_variable)
-        return credentials.hide(text, key, key and key.strip())[:_SHOWN]
+        return credentials.hide(text, key, key and key.strip())
+
+    def _hidden(self, text: str) -> str:
+        return self.hidden(text)[:_SHOWN]
 
 
 @final

@@ -24,11 +24,9 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
-from opdlab.sampling import scored
 from opdlab.serving.copies import written
 from opdlab.serving.dialect import scoring_body
 from opdlab.serving.fingerprint import fingerprint
-from opdlab.serving.likeness import Likeness, allowed, likeness
 from opdlab.serving.replies import read_scores
 from opdlab.serving.session import Session
 from opdlab.shapes import Tensor
@@ -61,6 +59,8 @@ class Link:
         self.usual: float | None = None
         self.figures: dict[str, float] = {}
         self.tag = ""
+        self._tells = False
+        """Whether the server shows the tag that it was given."""
         self._said: tuple[list[int], Tensor] | None = None
         """Of a server without tags: a text, and its log-probabilities after the weights were sent."""
 
@@ -76,19 +76,18 @@ class Link:
         if self.sent != now:
             return True
         tag = read_tag(session)
-        if tag is None:
-            return self._says_otherwise(session)
-        if tag != self.tag and tag.startswith(TAGGED):
+        if tag is not None and tag != self.tag and tag.startswith(TAGGED):
             raise ServerError(
                 f"{session.client.access.root} has the weights of another training ({tag}), which were "
                 "sent after this one's: a server serves one student. Stop the other training, or give it a "
                 "server of its own"
             )
-        if tag != self.tag:
+        lost = tag != self.tag if self._tells else self._says_otherwise(session)
+        if lost:
             LOG.warning(
                 "%s lost the weights it was sent; they are sent again", session.client.access.root
             )
-        return tag != self.tag
+        return lost
 
     def _says_otherwise(self, session: Session) -> bool:
         if self._said is None:
@@ -99,47 +98,26 @@ class Link:
 
     def send(
         self, session: Session, model: PreTrainedModel, folder: str, now: str, text: list[int]
-    ) -> Likeness | None:
-        """Make the server serve the model's weights, and see that it does.
+    ) -> None:
+        """Have the server take the model's weights; whether it answers with them, its answers show.
 
         Args:
-            text: tokens that the server is asked about then.
-
-        Returns:
-            How far it is from the model on the text; None where it cannot be asked.
+            text: tokens by which a server without tags is known again.
 
         Raises:
-            ServerError: the server cannot, or has other weights still.
+            ServerError: the server cannot.
         """
         started = perf_counter()
         take(session, Path(folder))
         place = written(model, Path(folder), now)
         self.sent, self.tag = None, f"{TAGGED}{_TRAINER}-{now[:16]}"
         handed_over(session, place, self.tag)
-        said = read_tag(session)
-        if said is not None and not said.startswith(TAGGED):
-            self.tag = said  # it takes none
-        found = None
-        if session.server.software == "vllm" and len(text) > 1:
-            found = self._proved(session, model, text)
+        self._tells = read_tag(session) == self.tag
+        self._said = None
+        if not self._tells and session.server.software == "vllm" and len(text) > 1:
+            self._said = text, torch.tensor(_scores(session, text))
         self.sent = now
         self.figures["seconds/weights"] = perf_counter() - started
-        return found
-
-    def _proved(self, session: Session, model: PreTrainedModel, text: list[int]) -> Likeness:
-        theirs = torch.tensor(_scores(session, text))
-        self._said = text, theirs
-        prompts, rest = [text[:1]], [torch.tensor(text[1:], device=model.device)]
-        ours = scored(model, prompts, rest, None, 0).log_prob
-        found = likeness(theirs, ours, [len(theirs)], [0])
-        limit = allowed(model, prompts, rest, None, ours)
-        if not found.within(limit):
-            raise ServerError(
-                f"{session.client.access.url} still answers with other weights after it was sent the "
-                f"student's: its log-probabilities of a prompt are {found.worst:.2g} nats off (root mean "
-                f"square; rounding explains {limit:.2g})"
-            )
-        return found
 
 
 def link_to(model: PreTrainedModel, session: Session) -> Link:
@@ -192,7 +170,8 @@ def handed_over(session: Session, place: str, tag: str) -> None:
                 "VLLM_SERVER_DEV_MODE=1; and it must see the folder under the same name"
             ) from error
         if not isinstance(done, dict) or "results" not in done:
-            raise ServerError(f"{root} did not take the weights in {place}: {str(done)[:300]}")
+            said = client.hidden(str(done))[:300]
+            raise ServerError(f"{root} did not take the weights in {place}: {said}")
         # What was cached was computed with the weights before.
         client.post(client.access.beside_api("/reset_prefix_cache"), {})
         try:
@@ -204,7 +183,7 @@ def handed_over(session: Session, place: str, tag: str) -> None:
     url = client.access.beside_api("/update_weights_from_disk")
     done = client.post(url, {"model_path": place, "weight_version": tag})
     if not isinstance(done, dict) or not done.get("success"):
-        said = done.get("message", done) if isinstance(done, dict) else done
+        said = client.hidden(str(done.get("message", done) if isinstance(done, dict) else done))
         raise ServerError(
             f"{root} did not take the weights in {place}: {said}. The folder must be visible to the server "
             "under the same name"
@@ -240,7 +219,11 @@ def check(model: PreTrainedModel, session: Session) -> None:
 def _scores(session: Session, ids: list[int]) -> list[float]:
     """What a vLLM server says of a text; SGLang has no `prompt_logprobs` behind OpenAI's interface."""
     url = session.client.access.api("/completions")
-    return read_scores(session.client.post(url, scoring_body(session.server, ids)), ids)
+    answer = session.client.post(url, scoring_body(session.server, ids))
+    try:
+        return read_scores(answer, ids)
+    except ServerError as error:
+        raise ServerError(session.client.hidden(str(error))) from None
 
 
 def changed(link: Link, model: PreTrainedModel) -> bool:

@@ -29,7 +29,7 @@ from opdlab.console import (
     die_with,
     quieten,
 )
-from opdlab.errors import NonFiniteError, PeerError, Terminated
+from opdlab.errors import ConfigError, NonFiniteError, PeerError, Terminated
 from opdlab.evaluation import comparison, measure, over_seeds, require
 from opdlab.files import begin_metrics, claimed, whole_folder
 from opdlab.identity import EXECUTION, Execution, Owner
@@ -164,6 +164,21 @@ def train(
     return Trained.of(group.folder)
 
 
+def _require_weights_sent(config: Experiment) -> None:
+    """Refuse a server that would be asked for answers of weights that it does not get.
+
+    Raises:
+        ConfigError: the student is sampled after a step of training.
+    """
+    later = config.training.rollouts > 1 or bool(config.evaluation.benchmarks)
+    if later and not config.rollout.keeps_up:
+        raise ConfigError(
+            f"{config.name}: rollout.weights_folder is missing: the student is sampled after its weights "
+            "have changed, and the server would have the old ones. Set it to a folder that the server sees "
+            "under the same name"
+        )
+
+
 def require_all(config: Experiment) -> None:
     """Refuse to begin where what a run needs only later is not there.
 
@@ -173,6 +188,7 @@ def require_all(config: Experiment) -> None:
     """
     require(config.evaluation.benchmarks)
     require_accelerator(config.training)
+    _require_weights_sent(config)
     tokenizer = models.load_tokenizer(config.student.path, config.student.revision)
     for runs in by_prompts(config):
         one = runs[0]
