@@ -11,35 +11,17 @@ from opdlab.records import Problem, Verdict, option
 from opdlab_evaluators.embedded.family import CONTENT, Family, identity
 
 HE, SHE = "He", "She"
-_MEN: tuple[str, ...] = (
-    "Tom",
-    "Ben",
-    "Sam",
-    "Max",
-    "Leo",
-    "Jack",
-    "Omar",
-    "Ivan",
-    "Hugo",
-    "Paul",
-    "Amir",
-    "Finn",
-)
-_WOMEN: tuple[str, ...] = (
-    "Ann",
-    "Mia",
-    "Zoe",
-    "Eva",
-    "Lily",
-    "Sara",
-    "Nora",
-    "Ruth",
-    "Anna",
-    "Emma",
-    "Aisha",
-    "Yuki",
-)
-PEOPLE = {**{name: HE for name in _MEN}, **{name: SHE for name in _WOMEN}}
+_NAMES: dict[str, tuple[str, ...]] = {
+    HE: (
+        *("Tom", "Ben", "Sam", "Max", "Leo", "Jack"),
+        *("Omar", "Ivan", "Hugo", "Paul", "Amir", "Finn"),
+    ),
+    SHE: (
+        *("Ann", "Mia", "Zoe", "Eva", "Lily", "Sara"),
+        *("Nora", "Ruth", "Anna", "Emma", "Aisha", "Yuki"),
+    ),
+}
+PEOPLE: dict[str, str] = {name: pronoun for pronoun, names in _NAMES.items() for name in names}
 THINGS = (
     *("apples", "books", "pencils", "marbles", "stamps", "coins", "cards", "shells", "buttons"),
     *("stickers", "eggs", "cookies", "oranges", "candles", "balloons", "ribbons", "plates"),

@@ -13,6 +13,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from transformers import AutoModelForCausalLM
 
 from opdlab.configuration import (
     Evaluation,
@@ -25,6 +26,7 @@ from opdlab.configuration import (
 )
 from opdlab.console import BOLD, END, YELLOW, console, quieten
 from opdlab.errors import ConfigError, DataError, ModelError, OutOfReachError
+from opdlab.modelling import models
 from opdlab.planning.cards import Card
 from opdlab.planning.footprint import Footprint, footprint
 from opdlab.planning.lengths import Lengths, assumed, longest_prompt, prompt_lengths
