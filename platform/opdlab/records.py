@@ -203,11 +203,42 @@ class Questions:
         candidates: tokens whose induced confidence is wanted, -1 for none. `Int[T K]`
         measure: `max_prob`, `sampled_prob`, `entropy` or `perplexity`.
         full: whether the loss needs the teacher's whole next-token distribution.
+        top_k: of the distribution, how many of the teacher's likeliest tokens are wanted where it is not
+            wanted whole; the others count as one.
     """
 
     candidates: Int[Tensor, "T K"]
     measure: str = "max_prob"
     full: bool = False
+    top_k: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Distributions:
+    """A teacher's next-token distributions as it keeps them; `Scorer.logits` makes them of it again.
+
+    Attributes:
+        hidden: its last hidden states, from which all of each distribution follows. `Float[T H]`
+        top_ids, top_log_prob: instead, its likeliest tokens, -1 for none, and their log-probabilities in
+            nats; the rest of the probability is that of all others. `Int[T K]`, `Float[T K]`
+    """
+
+    hidden: Float[Tensor, "T H"] | None = None
+    top_ids: Int[Tensor, "T K"] | None = None
+    top_log_prob: Float[Tensor, "T K"] | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of each distribution is known."""
+        return self.hidden is not None
+
+    def at(self, place: Int[Tensor, "t"]) -> Distributions:
+        """Those at some places."""
+
+        def taken(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[to_device(place, values.device)]
+
+        return Distributions(taken(self.hidden), taken(self.top_ids), taken(self.top_log_prob))
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,13 +247,15 @@ class TeacherScores:
 
     Attributes:
         log_prob: log pi_T(y_t | s_t), nats. `Float[T]`
-        entropy: of pi_T(. | s_t), nats. `Float[T]`
+        entropy: of pi_T(. | s_t), nats; NaN where the teacher cannot tell. `Float[T]`
         fidelity: F(t) = max_u pi_T(u | x, y_<=t), the largest probability *after* y_t; NaN after an
             EOS, where there is no next step. `Float[T]`
         sampled_confidence: the asked measure of the distribution after y_t; NaN after an EOS. `Float[T]`
         confidence: the asked measure of the distribution after each candidate; NaN where the
             candidate is -1. `Float[T K]`
         hidden: the teacher's last hidden states at s_t, for losses over the whole vocabulary. `Float[T H]`
+        top_ids, top_log_prob: of a teacher that tells no more, its likeliest tokens at s_t and their
+            log-probabilities; see `Distributions`. `Int[T K]`, `Float[T K]`
         seconds: time spent, by part (`trunk`, `leaves`).
         leaves: candidates that were scored by a leaf of their own.
     """
@@ -233,8 +266,22 @@ class TeacherScores:
     sampled_confidence: Float[Tensor, "T"]
     confidence: Float[Tensor, "T K"]
     hidden: Float[Tensor, "T H"] | None = None
+    top_ids: Int[Tensor, "T K"] | None = None
+    top_log_prob: Float[Tensor, "T K"] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     leaves: int = 0
+
+    @property
+    def distributions(self) -> Distributions | None:
+        """The distributions at s_t, where they were asked for."""
+        if self.hidden is None and self.top_ids is None:
+            return None
+        return Distributions(self.hidden, self.top_ids, self.top_log_prob)
+
+    @property
+    def numbers(self) -> TeacherScores:
+        """The same without distributions."""
+        return replace(self, hidden=None, top_ids=None, top_log_prob=None)
 
     @cached_property
     def host(self) -> TeacherScores:

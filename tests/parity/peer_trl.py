@@ -227,8 +227,7 @@ def our_loss(ours: Ours, rollout: Rollout) -> torch.Tensor:
     losses = chunked_loss(
         ours.module.student,
         states_before_tokens(ours.module.student, rollout),
-        teacher.model,
-        scores.hidden,
+        teacher.logits(scores.distributions) if scores.distributions else None,
         method.supervise(rollout, scores),
         method.token_loss,
         ours.pair.vocabulary,

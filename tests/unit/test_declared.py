@@ -9,6 +9,7 @@ import pytest
 from spoilt import spoilt
 
 from opdlab.errors import DataError, PluginError
+from opdlab.methods.needs import Needs
 from opdlab.methods.opd import OPD
 from opdlab.objectives.oracle import examine
 from opdlab.plugins import declared, posed
@@ -28,7 +29,13 @@ def raising(_: Any) -> Any:
         ("group", None, "Mine.group is None, wanted a whole number of 0 or more"),
         ("group", 2.0, "Mine.group is 2.0, wanted a whole number"),
         ("group", -1, "Mine.group is -1, wanted a whole number"),
-        ("full", None, "Mine.full is None, wanted True or False"),
+        ("full", True, "Mine.full is True, and follows from `needs`: leave it out"),
+        ("needs", None, "Mine.needs returned None, wanted Needs"),
+        ("needs", spoilt(Needs(), support="all"), "Mine.needs.support is 'all', wanted 'none' or"),
+        ("needs", spoilt(Needs(), confidence="size"), "Mine.needs.confidence is 'size', wanted"),
+        ("needs", Needs("top-k"), "Mine.needs.top_k is 0, wanted the tokens of support 'top-k'"),
+        ("needs", Needs(top_k=3), "Mine.needs.top_k is 3, wanted"),
+        ("needs", Needs(answers=True), "Mine.needs.answers is True, wanted whether `sampler` is"),
         ("graded", "yes", "Mine.graded is 'yes', wanted True or False"),
         ("sampler", "studnt", "Mine.sampler is 'studnt', wanted 'student' or 'teacher'"),
         ("contract", None, "Mine.contract returned None, wanted Contract"),
@@ -40,7 +47,8 @@ def raising(_: Any) -> Any:
         ("corrected", property(raising), r"failed: KeyError: 'oops' .test_declared"),
         ("contract", OPD.contract.fget, "a method, wanted Contract"),
     ],
-    ids=str.split("none float negative empty text typo no_contract no_gradient factor term literal "
+    ids=str.split("none float negative derived no_needs support measure no_k k answers "
+        "text typo no_contract no_gradient factor term literal "
         "number raises method"),
 )  # fmt: skip
 def test_a_property_of_a_method_that_cannot_be_is_named(name: str, value: Any, words: str) -> None:

@@ -322,8 +322,7 @@ def step(config: Experiment) -> tuple[Distillation, torch.Tensor, Rollout]:
     losses = chunked_loss(
         module.student,
         states_before_tokens(module.student, rollout),
-        module.teacher.model,
-        scores.hidden,
+        module.teacher.logits(scores.distributions) if scores.distributions else None,
         supervision,
         config.method.token_loss,
         module.subject.vocabulary,

@@ -17,6 +17,7 @@ from opdlab.modelling.head import (
     chunked_loss,
     decoder,
     hidden_states,
+    logits_of,
     project,
     rows_at_a_time,
     vocabulary_statistics,
@@ -146,8 +147,7 @@ def case(family: str, name: str, chunk: int | None, weights: str, vocabulary: in
     found = chunked_loss(
         student,
         hidden,
-        teacher if full else None,
-        seen if full else None,
+        logits_of(teacher, seen) if full else None,
         supervision,
         losses_by(name),
         vocabulary,
@@ -179,7 +179,7 @@ def test_a_second_backward_pass_gives_the_gradient_again() -> None:
     asked = Supervision(
         torch.full((T,), 7), nothing, nothing + 1, torch.zeros(T, 0).long(), torch.zeros(T, 0)
     )
-    found = chunked_loss(model, hidden, None, None, asked, losses_by("sampled"), chunk=5)
+    found = chunked_loss(model, hidden, None, asked, losses_by("sampled"), chunk=5)
     loss = found.loss.sum()
     loss.backward(retain_graph=True)
     once = hidden.grad.clone()  # type: ignore[union-attr]
@@ -216,7 +216,7 @@ def test_no_tokens_give_no_losses() -> None:
         none, none.float(), none.float(), none[:, None], none[:, None].float()
     )
     hidden = torch.zeros(0, 32, requires_grad=True)
-    found = chunked_loss(model, hidden, None, None, supervision, losses_by("sampled"))
+    found = chunked_loss(model, hidden, None, supervision, losses_by("sampled"))
     assert found.loss.shape == (0,)
 
 
@@ -243,9 +243,7 @@ def test_no_tensor_of_all_tokens_by_the_vocabulary_ever_exists() -> None:
     none = token[:, None][:, :0]
     supervision = Supervision(token, torch.zeros(tokens), torch.ones(tokens), none, none.float())
     with _Largest() as seen:
-        found = chunked_loss(
-            model, hidden, None, None, supervision, losses_by("sampled"), None, chunk
-        )
+        found = chunked_loss(model, hidden, None, supervision, losses_by("sampled"), None, chunk)
         found.loss.mean().backward()
         vocabulary_statistics(model, hidden, token, chunk=chunk)
     # The head's own weights and their gradient are the largest that may be.
@@ -276,7 +274,7 @@ def test_chunks_add_to_one_gradient_of_the_head_instead_of_making_one_each() -> 
     head = model.get_output_embeddings()
     with _Products(V * 32) as seen:
         chunked_loss(
-            model, hidden, None, None, supervision, losses_by("sampled"), None, 16
+            model, hidden, None, supervision, losses_by("sampled"), None, 16
         ).loss.mean().backward()
     assert head.weight.grad is not None
     assert seen.storages - {head.weight.data_ptr()} == {head.weight.grad.data_ptr()}
@@ -311,8 +309,7 @@ def test_a_token_that_the_student_rules_out_counts_nothing(options: dict[str, An
         losses = chunked_loss(
             student,
             hidden,
-            teacher,
-            scores.hidden,
+            None if scores.hidden is None else logits_of(teacher, scores.hidden),
             method.supervise(rollout, scores),
             method.token_loss,
             chunk=chunk,
@@ -357,7 +354,9 @@ def losses_of(student: PreTrainedModel, teacher: PreTrainedModel, name: str, **o
     scores = Teacher(teacher).score(rollout, method.questions(rollout), finite=False)
     hidden = hidden_states(student, rollout.tokens)[rollout.row, rollout.column - 1]
     asked = method.supervise(rollout, scores)
-    found = chunked_loss(student, hidden, teacher, scores.hidden, asked, method.token_loss, chunk=3)
+    assert scores.hidden is not None
+    said = logits_of(teacher, scores.hidden)
+    found = chunked_loss(student, hidden, said, asked, method.token_loss, chunk=3)
     return found, hidden
 
 
@@ -433,7 +432,13 @@ def test_tokens_that_weigh_little_keep_their_gradient_in_float16() -> None:
         rows = hidden.to(torch.float16 if half else torch.float32, copy=True).requires_grad_()
         with torch.autocast("cpu", torch.float16, enabled=half):
             found = chunked_loss(
-                student, rows, teacher, other, asked, method.token_loss, chunk=10, weights=weights
+                student,
+                rows,
+                logits_of(teacher, other),
+                asked,
+                method.token_loss,
+                chunk=10,
+                weights=weights,
             )
         (found.loss * weights * 65536).sum().backward()
         head: Any = student.get_output_embeddings().weight

@@ -21,6 +21,7 @@ from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.future_kl import FutureKL, discounted_sum
 from opdlab.methods.grpo import GRPO, group_advantage
 from opdlab.methods.lgr import LGR
+from opdlab.methods.needs import Needs
 from opdlab.methods.opd import OPD
 from opdlab.methods.reopold import Reopold
 from opdlab.methods.sampled import supervision_of
@@ -111,7 +112,7 @@ def test_a_detached_top_k_subtracted_from_the_advantage_adds_nothing() -> None:
 class Halves(OPD):
     """Half of one divergence, a third of another, claimed to be the reverse KL alone."""
 
-    full = True
+    needs = Needs("full")
 
     def token_loss(self, student, teacher, supervision):
         forward = ForwardKL().token_loss(student, teacher, supervision)

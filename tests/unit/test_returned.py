@@ -9,6 +9,7 @@ import torch
 from spoilt import spoilt
 
 from opdlab.errors import DataError, PluginError, Terminated
+from opdlab.methods.needs import Needs
 from opdlab.methods.opd import OPD
 from opdlab.objectives.oracle import examine
 from opdlab.plugins import returned
@@ -108,7 +109,7 @@ class Broken(OPD):
         ("detached", r"Broken.token_loss: the loss carries no gradient to the student"),
         ("number", r"Broken.token_loss: found a float, wanted a tensor"),
         ("others", r"Broken.token_loss: the loss of a token depends on other tokens"),
-        ("teacher", r"Broken.token_loss failed: .*'NoneType'.*full = True"),
+        ("teacher", r"Broken.token_loss failed: .*'NoneType'.*needs = Needs"),
     ],
 )
 def test_a_slip_of_a_method_names_method_function_found_and_wanted(slip: str, words: str) -> None:
@@ -165,12 +166,12 @@ def test_a_metric_with_the_name_of_an_own_one_is_refused(name: str) -> None:
 def test_a_method_that_needs_the_whole_distribution_must_ask_for_it() -> None:
     @dataclass(frozen=True)
     class Forgetful(OPD):
-        full = True
+        needs = Needs("full")
 
         def questions(self, rollout):
             return Questions(rollout.candidates[:, :0])
 
-    with pytest.raises(PluginError, match=r"Forgetful.questions: full is False"):
+    with pytest.raises(PluginError, match=r"Forgetful.questions: full is False and top_k 0"):
         examine(Forgetful())
 
 

@@ -15,7 +15,7 @@ from opdlab.api.in_memory import require_model
 from opdlab.api.token_rows import rows_of, token_ids, usable, whole
 from opdlab.console import quieten
 from opdlab.errors import DataError, ModelError
-from opdlab.modelling import log_distribution, models
+from opdlab.modelling import models
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring import Teacher as Scorer
 from opdlab.shapes import Float, Int, Tensor
@@ -54,8 +54,8 @@ class Teacher:
     """A frozen causal language model that scores token ids.
 
     Rows of any lengths go together, and no row's numbers depend on the others. Candidates are scored by one
-    pass for all of them (tree attention) where the model's attention can be hooked, which is tried when the
-    teacher is made; else by a forward for each, which gives the same numbers.
+    pass for all of them (tree attention) where the model's attention can be hooked, which is tried before
+    it scores first; else by a forward for each, which gives the same numbers.
 
     Example:
         >>> teacher = Teacher("embedded:teacher")
@@ -104,12 +104,12 @@ class Teacher:
         known = int(loaded.config.get_text_config().vocab_size)
         self.vocabulary = known if vocabulary is None else whole("vocabulary", vocabulary, 1, known)
         self.positions = models.positions(loaded)
-        self.scorer = Scorer(loaded, vocabulary).probe()
+        self.scorer = Scorer(loaded, vocabulary)
 
     @property
     def way(self) -> str:
         """`tree`, or `naive` for a model whose attention cannot be hooked."""
-        return self.scorer.way
+        return self.scorer.probe().way
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens, by the tokenizer beside the model.
@@ -200,8 +200,7 @@ class Teacher:
         if top_k and scores.hidden is not None:
             with torch.no_grad():
                 parts = [
-                    log_distribution(self.scorer.model, rows, self.scorer.vocabulary).topk(top_k)
-                    for rows in scores.hidden.split(_ROWS)
+                    self.scorer.log_probs(rows).topk(top_k) for rows in scores.hidden.split(_ROWS)
                 ]
             kept = (
                 torch.cat([one.values for one in parts]),

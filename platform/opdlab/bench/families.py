@@ -24,7 +24,7 @@ from opdlab.files import write_whole
 from opdlab.modelling import forget, log_distribution, models, recurrent_layers, use_threads
 from opdlab.records import Questions, Rollout
 from opdlab.sampling import CachedEngine
-from opdlab.scoring import Teacher, naive_scores, states_before_tokens
+from opdlab.scoring import Teacher, states_before_tokens
 from opdlab.shapes import Float, Tensor
 
 NAMES = (*RECURRENT, *FAMILIES, "rwkv")
@@ -140,7 +140,7 @@ def tried(name: str, model: PreTrainedModel) -> Tried:
         warnings.simplefilter("ignore", UserWarning)
         teacher = Teacher(model).probe()
         tree = tree_gap(teacher, rollout)
-        time, forwards = times(teacher, size) if teacher.way == "tree" else (1.0, 1.0)
+        time, forwards = times(model, teacher, size) if teacher.way == "tree" else (1.0, 1.0)
         try:
             cached, refused = rollout_gap(model, size), ""
         except OpdlabError as error:
@@ -154,7 +154,7 @@ def tree_gap(teacher: Teacher, rollout: Rollout) -> float:
     """Largest difference from whole forwards, in nats."""
     questions = Questions(rollout.candidates)
     found = teacher.score(rollout, questions)
-    truth = naive_scores(teacher.model, rollout, questions)
+    truth = teacher.reference(rollout, questions)
     gaps = (
         (found.confidence.log() - truth.confidence.log()).nan_to_num(),
         found.log_prob - truth.log_prob,
@@ -218,12 +218,12 @@ def _alone(model: PreTrainedModel, rollout: Rollout, row: int) -> Float[Tensor, 
 
 
 @torch.no_grad()
-def times(teacher: Teacher, size: int) -> tuple[float, float]:
+def times(model: PreTrainedModel, teacher: Teacher, size: int) -> tuple[float, float]:
     """Time of scoring over that of as many tokens, and of whole forwards over that of scoring."""
     rollout = random_rollout([1], [LENGTH - 1], TOP_K, vocabulary=size)
     active = torch.rand(LENGTH - 1, generator=torch.Generator().manual_seed(0)) < ACTIVE
     questions = Questions(rollout.candidates.masked_fill(~active[:, None], -1))
-    model, rows, mean = teacher.model, 4, LENGTH // 2
+    rows, mean = 4, LENGTH // 2
     batch = rollout.tokens.expand(rows, -1).contiguous()
     ways: dict[str, Callable[[], Any]] = {
         "tree": lambda: teacher.score(rollout, questions),

@@ -16,7 +16,14 @@ from opdlab.bench.race import Side, machine, race, show, show_machine, write
 from opdlab.bench.shapes import Shape
 from opdlab.console import console
 from opdlab.methods import OPD
-from opdlab.modelling import DTYPES, chunked_loss, head_parameters, project, vocabulary_statistics
+from opdlab.modelling import (
+    DTYPES,
+    chunked_loss,
+    head_parameters,
+    logits_of,
+    project,
+    vocabulary_statistics,
+)
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Tensor
 
@@ -41,7 +48,8 @@ def ways(shape: Shape, tokens: int, device: str, dtype: str) -> dict[str, Callab
         model.zero_grad()
         leaf = hidden.clone().requires_grad_()
         method = OPD(support="full")
-        found = chunked_loss(model, leaf, teacher, hidden, supervision, method.token_loss)
+        said = logits_of(teacher, hidden)
+        found = chunked_loss(model, leaf, said, supervision, method.token_loss)
         found.loss.mean().backward()
 
     def loss_whole() -> None:

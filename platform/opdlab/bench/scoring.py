@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from opdlab.bench.race import Side, Timing, ceiling, machine, race, show, show_machine, write
 from opdlab.bench.rivals import Decoder, dense_tree, prefill_each
@@ -52,14 +53,14 @@ def bench_scoring(
         questions = ask(rollout, active)
         sizes = {"L": length, "K": top_k, "active": active, "rows": rows, "prompt": prompt}
         sizes |= {"ragged": ragged, "shared_prompt": shared_prompt, "dtype": dtype}
-        one = one_length(Teacher(model).probe(), shape, rollout, questions, ways, rounds, device)
+        one = one_length(model, shape, rollout, questions, ways, rounds, device)
         found["tables"].append({**sizes, **one})
         _print(sizes, one, top)
     write(json_file, found)
 
 
 def one_length(
-    teacher: Teacher,
+    model: PreTrainedModel,
     shape: Shape,
     rollout: Rollout,
     questions: Questions,
@@ -68,7 +69,7 @@ def one_length(
     device: str,
 ) -> dict[str, Any]:
     """Timings, largest difference in log c to the tree's, and what arithmetic says."""
-    model, results = teacher.model, {}
+    teacher, results = Teacher(model).probe(), {}
     tree = leaves(rollout, questions.candidates)
     some, few = (evenly(len(tree), n).to(tree.row.device) for n in (_DECODED, _PREFILLED))
 

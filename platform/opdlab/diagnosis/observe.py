@@ -16,7 +16,7 @@ from opdlab.plugins import Evaluator, returned
 from opdlab.prompts import encode, rendered
 from opdlab.records import Generation, Problem, Questions, Rollout, Verdict, is_one_of
 from opdlab.sampling import RolloutEngine
-from opdlab.scoring import Teacher
+from opdlab.scoring import Scorer
 from opdlab.shapes import Float, Int, Tensor
 
 WINDOW = 8
@@ -31,6 +31,7 @@ class Bench:
         engine: samples responses, as training does.
         top_k: candidates that D_ahead compares.
         tokenizer, template: how a prompt is written.
+        context: positions that the teacher has; None for any number.
         eos_ids: by which the model that is looked at ends its answers.
         teacher_ends: by which the teacher ends what it goes on with.
         pad_id, vocabulary: as of the pair of student and teacher.
@@ -38,7 +39,8 @@ class Bench:
         seed: of all sampling.
     """
 
-    teacher: Teacher
+    teacher: Scorer
+    context: int | None
     engine: RolloutEngine
     top_k: int
     tokenizer: PreTrainedTokenizerBase
@@ -144,16 +146,17 @@ def hand_over(bench: Bench, responses: Sequence[Tokens], rows: range, cut: int) 
         return HandOvers(*[np.zeros(0, int)] * 3, *[np.zeros(0)] * 4)
     prompts = [(*prompt_of(bench, asked), *one.token[:cut].tolist()) for asked, one in pairs]
     longest = room(bench, max(map(len, prompts)))
-    rollout = returned.sample(
-        replace(bench.engine, max_new_tokens=longest),
-        bench.teacher.model,
-        prompts,
-        [sample_seed(bench.seed + 1, asked.problem, asked.sample) for asked, _ in pairs],
-        eos_ids=bench.teacher_ends,
-        pad_id=bench.pad_id,
-        top_k=1,
-        vocabulary=bench.vocabulary and reach(bench.teacher_ends, bench.vocabulary),
-    )
+    with bench.teacher.answering() as model:
+        rollout = returned.sample(
+            replace(bench.engine, max_new_tokens=longest),
+            model,
+            prompts,
+            [sample_seed(bench.seed + 1, asked.problem, asked.sample) for asked, _ in pairs],
+            eos_ids=bench.teacher_ends,
+            pad_id=bench.pad_id,
+            top_k=1,
+            vocabulary=bench.vocabulary and reach(bench.teacher_ends, bench.vocabulary),
+        )
     verdicts = graded(bench, pairs, rollout, cut)
     before = [
         float(np.mean(one.fidelity[cut - WINDOW : cut])) if cut >= WINDOW else np.nan
@@ -175,9 +178,8 @@ def hand_over(bench: Bench, responses: Sequence[Tokens], rows: range, cut: int) 
 
 def room(bench: Bench, prompt: int) -> int:
     """Tokens that the teacher may write: those of a whole response, or what its context leaves."""
-    context = getattr(bench.teacher.model.config.get_text_config(), "max_position_embeddings", None)
     longest = bench.engine.max_new_tokens
-    return longest if context is None else max(1, min(longest, context - prompt))
+    return longest if bench.context is None else max(1, min(longest, bench.context - prompt))
 
 
 def confidence_after(rollout: Rollout) -> Float[np.ndarray, "N"]:

@@ -62,11 +62,13 @@ class Work:
 
     Attributes:
         folder: `OUTPUT/diagnoses/NAME-HASH`; the hash is of all that decides what is seen of a model.
+        teacher: its model, which writes answers of its own as well.
         problems: how many.
     """
 
     folder: Path
     bench: Bench
+    teacher: PreTrainedModel
     problems: int
     config: Experiment
     settings: Settings
@@ -88,6 +90,7 @@ class Work:
         asked = list(what_is_asked(config, settings))
         bench = Bench(
             teacher=Teacher(teacher).probe(),
+            context=getattr(teacher.config.get_text_config(), "max_position_embeddings", None),
             # A server serves a training student alone.
             engine=engine.in_process(),
             top_k=config.method.group or TOP_K,
@@ -115,7 +118,7 @@ class Work:
         folder = Path(config.output) / "diagnoses" / f"{config.name}-{digest}"
         folder.mkdir(parents=True, exist_ok=True)
         problems = max(one.number for one in asked) + 1
-        return cls(folder, bench, problems, config, settings, device)
+        return cls(folder, bench, teacher, problems, config, settings, device)
 
     def look(
         self, sources: Sequence[tuple[str, Model]], check: Callable[[], None]
@@ -129,8 +132,7 @@ class Work:
             seen[name] = self.all_responses(bench, model, name, label, check)
         bench = self.control(benches[sources[0][0]][0])
         benches[CONTROL] = bench, f"teacher-{bench.vocabulary}"
-        teacher = self.bench.teacher.model
-        seen[CONTROL] = self.all_responses(bench, teacher, CONTROL, benches[CONTROL][1], check)
+        seen[CONTROL] = self.all_responses(bench, self.teacher, CONTROL, benches[CONTROL][1], check)
         cuts = self.cuts(Tokens.join(seen[sources[0][0]]))
         observed = []
         for name, (bench, label) in benches.items():
@@ -186,7 +188,7 @@ class Work:
 
     def load(self, name: str, source: Model) -> tuple[PreTrainedModel, Bench, str]:
         """A student, the bench with the vocabulary it shares with the teacher, and its name in files."""
-        teacher = self.bench.teacher.model
+        teacher = self.teacher
         model = models.load_model(
             source.path,
             source.revision,

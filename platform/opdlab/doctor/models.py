@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -30,7 +29,7 @@ from opdlab.prompts import (
     unknown,
 )
 from opdlab.records import Questions, Rollout, TeacherScores
-from opdlab.scoring import Teacher, naive_scores, states_before_tokens
+from opdlab.scoring import Teacher, states_before_tokens
 from opdlab.serving import OpenAIEngine
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.training import token_weights
@@ -312,26 +311,27 @@ def every_token_scored(probe: Probe) -> Line:
 def tree_is_exact(probe: Probe) -> Line:
     """Whether candidates scored as leaves get what a whole forward for each gives, and how much faster."""
     what = "tree scoring equals the naive way"
-    if probe.teacher.way == "naive":
+    teacher, rollout = probe.teacher, probe.rollout
+    if not isinstance(teacher, Teacher):
+        return skipped(what, "this teacher is a server, which scores in its own way")
+    if teacher.way == "naive":
         return skipped(
             what, "this teacher's attention cannot be hooked; it is scored the slow, exact way"
         )
-    rollout = probe.rollout
     gaps: dict[str, float] = {}
     ratio, leaves = 0.0, 0
     for measure in sorted(probe.measures):
         asked = Questions(of_a_few(rollout), measure, full=True)
-        probe.teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
+        teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
         started = perf_counter()
-        fast = probe.teacher.score(rollout, asked)
+        fast = teacher.score(rollout, asked)
         middle = perf_counter()
-        slow = naive_scores(probe.teacher.model, rollout, asked, probe.vocabulary)
+        slow = teacher.reference(rollout, asked)
         ratio, leaves = (perf_counter() - middle) / (middle - started), fast.leaves
         # Sizes at which rows, leaves and vocabulary rows are all cut.
-        small = copy.copy(probe.teacher)
-        small.trunk_chunk, small.leaf_chunk, small.head_chunk = 5, 7, 3
+        small = teacher.in_pieces(trunk=5, leaf=7, head=3)
         for scores in (fast, small.score(rollout, asked)):
-            found = differences(probe.teacher, rollout, scores, slow, probe.vocabulary, measure)
+            found = differences(teacher, rollout, scores, slow, measure)
             gaps |= {name: max(gap, gaps.get(name, 0.0)) for name, gap in found}
     worst, gap = max(gaps.items(), key=itemgetter(1))
     told = f"largest difference {gap:.1e} ({worst}); {ratio:.0f} times faster on {leaves} leaves"
@@ -344,7 +344,6 @@ def differences(
     rollout: Rollout,
     found: TeacherScores,
     truth: TeacherScores,
-    vocabulary: int,
     measure: str,
 ) -> Iterator[tuple[str, float]]:
     """How far each of a teacher's numbers is from the reference, in nats.
@@ -360,7 +359,7 @@ def differences(
         yield f"{name} by {measure}", largest_gap(one, other)
     if found.hidden is not None:
         with torch.no_grad():
-            said = log_distribution(teacher.model, found.hidden, vocabulary)
+            said = teacher.log_probs(found.hidden)
         own = said.gather(-1, rollout.token[:, None])[:, 0]
         yield "states", largest_gap(own, truth.log_prob)
 
@@ -393,7 +392,7 @@ def repeatable(probe: Probe) -> Line:
         "dropout or nondeterministic kernels are at work: torch.use_deterministic_algorithms(True)"
     )
     found = "bit for bit" if gap == 0 else f"largest difference {gap:.1e}"
-    accelerated = probe.teacher.model.device.type != "cpu"
+    accelerated = probe.teacher.device.type != "cpu"
     if gap and gap < probe.teacher_tolerance / 10 and accelerated:
         return passed(what, f"{found}, within rounding")
     return judged(what, gap == 0, found, remedy)

@@ -15,7 +15,7 @@ from opdlab.modelling import models
 from opdlab.plugins import returned
 from opdlab.prompts import PromptSource, open_prompts
 from opdlab.records import Prompt, Questions, Rollout, TeacherScores
-from opdlab.scoring import Specialist, Teacher, chosen, part, score_by_domain
+from opdlab.scoring import Scorer, Specialist, Teacher, chosen, part, score_by_domain
 from opdlab.training import require_within
 
 ROWS, TOKENS, CANDIDATES = 8, 64, 4
@@ -52,8 +52,8 @@ class Probe:
     config: Experiment
     student: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    teacher: Teacher
-    itself: Teacher
+    teacher: Scorer
+    itself: Scorer
     vocabulary: int
     prompts: PromptSource
     problems: list[Prompt]
@@ -72,11 +72,11 @@ class Probe:
 
     @property
     def teacher_tolerance(self) -> float:
-        return TOLERANCE[self.teacher.model.dtype]
+        return TOLERANCE[self.teacher.dtype]
 
     def score(self, questions: Questions) -> TeacherScores:
         """Every row's own teacher's answers, as in training."""
-        teacher = self.teacher.model.device
+        teacher = self.teacher.device
         rollout = self.rollout.to(teacher)
         questions = replace(questions, candidates=questions.candidates.to(teacher))
         if not self.specialists:
@@ -105,10 +105,10 @@ class Probe:
             probes.append(self.only(rows, teacher) if rows else None)
         return probes
 
-    def only(self, rows: Sequence[int], teacher: Teacher) -> Probe:
+    def only(self, rows: Sequence[int], teacher: Scorer) -> Probe:
         """Some rows, and one teacher for them, on its device."""
         chosen_rows = torch.tensor(rows, device=self.rollout.tokens.device)
-        rollout = part(self.rollout, chosen_rows)[0].to(teacher.model.device)
+        rollout = part(self.rollout, chosen_rows)[0].to(teacher.device)
         problems = [self.problems[row] for row in rows]
         return replace(self, teacher=teacher, specialists=(), problems=problems, rollout=rollout)
 

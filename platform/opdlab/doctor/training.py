@@ -60,7 +60,7 @@ def float32_sums(name: str, probe: Probe) -> Line:
             rollout.token, nothing, nothing, rollout.candidates[:, :0], nothing[:, None][:, :0]
         )
         found = chunked_loss(
-            student, hidden, None, None, asked, _surprise, probe.vocabulary, TRAINED_CHUNK
+            student, hidden, None, asked, _surprise, probe.vocabulary, TRAINED_CHUNK
         )
         said = vocabulary_statistics(student, hidden, rollout.token, probe.vocabulary)
         drawn = record(weigh(_logits(probe, hidden)), rollout.token[:, None], 0)
@@ -200,15 +200,14 @@ def gradient_of(probe: Probe, rollout: Rollout) -> Gradient:
     states = states_before_tokens(probe.student, rollout)
     share = max(float(weights.sum()), 1e-9)
     norms = []
-    for loss, teacher in (
-        (returned.TokenLoss(method), scores.hidden),
+    for loss, said in (
+        (returned.TokenLoss(method), scores.distributions),
         (_surprise, None),
     ):
         losses = chunked_loss(
             probe.student,
             states,
-            None if teacher is None else probe.teacher.model,
-            teacher,
+            None if said is None else probe.teacher.logits(said),
             supervision,
             loss,
             probe.vocabulary,

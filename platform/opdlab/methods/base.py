@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, final
 
+from opdlab.methods.needs import Needs
 from opdlab.records import Covered, Questions, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
 
@@ -61,9 +62,15 @@ class Method(Covered, ABC):
         return 0
 
     @property
+    def needs(self) -> Needs:
+        """What it asks of a teacher; by default the log-probability of the sampled tokens."""
+        return Needs()
+
+    @final
+    @property
     def full(self) -> bool:
-        """Whether `token_loss` needs the teacher's whole next-token distribution."""
-        return False
+        """Whether `token_loss` is given the teacher's next-token distribution, by its `needs`."""
+        return self.needs.distribution
 
     @property
     def sampler(self) -> Literal["student", "teacher"]:
@@ -91,9 +98,10 @@ class Method(Covered, ABC):
         sampled = contract.support == "sampled" or contract.delivery != "back-propagation"
         return self.sampler == "student" and sampled
 
-    @abstractmethod
     def questions(self, rollout: Rollout) -> Questions:
-        """What to ask the teacher about this rollout."""
+        """What to ask the teacher about this rollout; by default its `needs`, and about no candidates."""
+        needs = self.needs
+        return Questions(rollout.candidates[:, :0], full=needs.support == "full", top_k=needs.top_k)
 
     @abstractmethod
     def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
@@ -110,7 +118,8 @@ class Method(Covered, ABC):
 
         Args:
             student: log-probabilities of the student's next-token distribution; carries the gradient.
-            teacher: the teacher's, detached; given when `full`, else None.
+            teacher: the teacher's, detached; given when its `needs` are `full` or `top-k`, else None. Of
+                `top-k` it is right for the teacher's k likeliest tokens and for the sum of all others.
             supervision: of the same tokens. Called on pieces of a batch, so nothing here may
                 depend on other tokens.
         """

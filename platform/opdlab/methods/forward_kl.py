@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from opdlab.methods.base import Contract, Method
 from opdlab.methods.divergences import forward_kl
+from opdlab.methods.needs import Needs
 from opdlab.methods.sampled import supervision_of
-from opdlab.records import Questions, Rollout, Supervision, TeacherScores
+from opdlab.records import Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
 
 
@@ -20,8 +21,8 @@ class ForwardKL(Method):
     """On-policy distillation by forward KL over the whole vocabulary."""
 
     @property
-    def full(self) -> bool:
-        return True
+    def needs(self) -> Needs:
+        return Needs("full")
 
     @property
     def corrected(self) -> bool:
@@ -32,9 +33,6 @@ class ForwardKL(Method):
         return Contract(
             "forward KL", "full", "exact", "back-propagation", gradient={"forward_kl": 1.0}
         )
-
-    def questions(self, rollout: Rollout) -> Questions:
-        return Questions(rollout.candidates[:, :0], full=True)
 
     def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
         return supervision_of(rollout, scores.log_prob - rollout.log_prob)

@@ -21,6 +21,7 @@ import torch
 
 from opdlab.methods.base import Contract
 from opdlab.methods.divergences import clip_advantage, reverse_kl
+from opdlab.methods.needs import Needs
 from opdlab.methods.sampled import SampledMethod, supervision_of
 from opdlab.records import Rollout, Supervision, TeacherScores, option
 from opdlab.shapes import Float, Int, Tensor
@@ -59,8 +60,8 @@ class GRPO(SampledMethod):
             raise ValueError("advantage_clip: `support: full` has no sampled log-ratio to limit")
 
     @property
-    def full(self) -> bool:
-        return self.support == "full" and self.distillation_weight > 0
+    def needs(self) -> Needs:
+        return Needs(self.support if self.distillation_weight > 0 else "none")
 
     @property
     def graded(self) -> bool:

@@ -23,11 +23,12 @@ Source: arXiv:2605.30833, section 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from opdlab.methods import lookahead
 from opdlab.methods.base import Contract
+from opdlab.methods.needs import Needs
 from opdlab.methods.rewarded import RewardedMethod
 from opdlab.records import Questions, Rollout, Supervision, TeacherScores, is_one_of, option
 from opdlab.shapes import Bool, Float, Tensor
@@ -77,6 +78,10 @@ class LGR(RewardedMethod):
         return 0 if self.reward == "potential" else self.top_k
 
     @property
+    def needs(self) -> Needs:
+        return replace(self.below.needs, confidence=self.confidence)
+
+    @property
     def weighs_sampled(self) -> bool:
         return self.variant == "sampled"  # else it is an expectation over the group
 
@@ -100,7 +105,7 @@ class LGR(RewardedMethod):
         asked = self.active(rollout)[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids)
         asked = asked & lookahead.within_mass(rollout, self.probability_mass)
         candidates = rollout.candidates.masked_fill(~asked, -1)
-        return Questions(candidates, self.confidence, self.full)
+        return replace(super().questions(rollout), candidates=candidates, measure=self.confidence)
 
     def active(self, rollout: Rollout) -> Bool[Tensor, "T"]:
         """Positions where the student is uncertain and somebody could get the reward."""

@@ -24,6 +24,7 @@ from typing import Literal
 
 from opdlab.methods.base import Contract
 from opdlab.methods.divergences import clip_advantage, reverse_kl, top_k_with_tail
+from opdlab.methods.needs import Needs
 from opdlab.methods.sampled import SampledMethod, supervision_of
 from opdlab.records import Rollout, Supervision, TeacherScores, option
 from opdlab.shapes import Float, Tensor
@@ -55,8 +56,8 @@ class OPD(SampledMethod):
             self.refuse_limits(f"`support: {self.support}` has no sampled term that it could limit")
 
     @property
-    def full(self) -> bool:
-        return self.support != "sampled"
+    def needs(self) -> Needs:
+        return Needs("sampled" if self.support == "sampled" else "full")
 
     @property
     def corrected(self) -> bool:

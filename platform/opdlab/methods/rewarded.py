@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from opdlab.methods.base import Method
+from opdlab.methods.needs import Needs
 from opdlab.methods.opd import OPD
 from opdlab.methods.sampled import SampledMethod
 from opdlab.records import Rollout, Supervision, TeacherScores, option
@@ -64,8 +65,8 @@ class RewardedMethod(SampledMethod):
         return self.below.contract.delivery == "back-propagation"
 
     @property
-    def full(self) -> bool:
-        return self.below.full
+    def needs(self) -> Needs:
+        return self.below.needs
 
     @property
     def graded(self) -> bool:

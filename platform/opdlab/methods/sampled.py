@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from opdlab.methods.base import Method
 from opdlab.methods.divergences import at, policy_gradient
-from opdlab.records import Questions, Rollout, Supervision, option
+from opdlab.records import Rollout, Supervision, option
 from opdlab.shapes import Float, Tensor
 
 
@@ -41,9 +41,6 @@ class SampledMethod(Method):
     @property
     def corrected(self) -> bool:
         return self.ratio_cap is not None or self.ratio_clip is not None
-
-    def questions(self, rollout: Rollout) -> Questions:
-        return Questions(rollout.candidates[:, :0], full=self.full)
 
     def sampled_loss(
         self, student: Float[Tensor, "T V"], supervision: Supervision

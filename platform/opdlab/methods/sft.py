@@ -17,8 +17,9 @@ from typing import Literal
 
 from opdlab.methods.base import Contract, Method
 from opdlab.methods.divergences import at, forward_kl
+from opdlab.methods.needs import Needs
 from opdlab.methods.sampled import supervision_of
-from opdlab.records import Questions, Rollout, Supervision, TeacherScores, option
+from opdlab.records import Rollout, Supervision, TeacherScores, option
 from opdlab.shapes import Float, Tensor
 
 
@@ -36,8 +37,8 @@ class SFT(Method):
         return "teacher"
 
     @property
-    def full(self) -> bool:
-        return self.support == "full"
+    def needs(self) -> Needs:
+        return Needs(self.support, answers=True)
 
     @property
     def corrected(self) -> bool:
@@ -55,9 +56,6 @@ class SFT(Method):
             if self.full
             else "KL to the distribution that answers are drawn from: temperature and top-p included",
         )
-
-    def questions(self, rollout: Rollout) -> Questions:
-        return Questions(rollout.candidates[:, :0], full=self.full)
 
     def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
         return supervision_of(rollout, rollout.log_prob.new_ones(len(rollout.log_prob)))

@@ -34,12 +34,14 @@ from .eval_mode import (
 )
 from .fetching import Fetched as Fetched, fetch as fetch
 from .head import (
+    TeacherLogits as TeacherLogits,
     TokenLosses as TokenLosses,
     chunked_loss as chunked_loss,
     flat_states as flat_states,
     head_parameters as head_parameters,
     hidden_states as hidden_states,
     log_distribution as log_distribution,
+    logits_of as logits_of,
     project as project,
     rows_at_a_time as rows_at_a_time,
     vocabulary_statistics as vocabulary_statistics,

@@ -261,11 +261,19 @@ def _probability_of_draw(
     return p.gather(1, picked.clamp_(max=p.shape[1] - 1)).squeeze(1) / total
 
 
+TeacherLogits = Callable[[slice], Tensor]
+"""Logits of a teacher at a slice of the response tokens. `slice -> Float[C V]`"""
+
+
+def logits_of(model: PreTrainedModel, hidden: Float[Tensor, "T H"]) -> TeacherLogits:
+    """A model's logits for its hidden rows, which may lie on another device."""
+    return lambda part: project(model, hidden[part].to(model.device))
+
+
 def chunked_loss(
     student_model: PreTrainedModel,
     student_hidden: Float[Tensor, "T H"],
-    teacher_model: PreTrainedModel | None,
-    teacher_hidden: Float[Tensor, "T H2"] | None,
+    teacher: TeacherLogits | None,
     supervision: Supervision,
     token_loss: TokenLoss,
     vocabulary: int | None = None,
@@ -277,7 +285,8 @@ def chunked_loss(
     Args:
         student_hidden: the student's hidden state before each response token; gradients flow to it and
             to the head's weights.
-        teacher_hidden: the teacher's, or None for losses that need no teacher distribution.
+        teacher: gives the teacher's logits at a slice of the tokens, on any device; None for losses that
+            need no teacher distribution.
         token_loss: `Method.token_loss`: log-probabilities of student and teacher, supervision -> losses.
         chunk: vocabulary rows held at a time, at most.
         weights: what the losses will be multiplied by, up to a factor; None for all the same. Others
@@ -285,16 +294,13 @@ def chunked_loss(
     """
     width = vocabulary or student_model.config.get_text_config().vocab_size
 
-    def teacher(part: slice) -> Float[Tensor, "C V"]:
-        assert teacher_model is not None
-        assert teacher_hidden is not None
-        # The teacher may have a device of its own.
-        rows = teacher_hidden[part].to(teacher_model.device)
-        return project(teacher_model, rows)[:, :vocabulary].to(student_hidden.device)
+    def said(part: slice) -> Float[Tensor, "C V"]:
+        assert teacher is not None
+        return teacher(part)[:, :vocabulary].to(student_hidden.device)
 
     rows = Rows(
         student=lambda hidden: _shared_entries(project(student_model, hidden), vocabulary),
-        teacher=None if teacher_model is None or teacher_hidden is None else teacher,
+        teacher=None if teacher is None else said,
         supervision=supervision,
         token_loss=token_loss,
         weights=student_hidden.new_ones(len(student_hidden), dtype=torch.float32)

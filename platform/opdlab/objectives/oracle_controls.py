@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from opdlab.methods import LGR, OPD, Contract, Method, at, policy_gradient, supervision_of
+from opdlab.methods import LGR, OPD, Contract, Method, Needs, at, policy_gradient, supervision_of
 from opdlab.records import Rollout, Supervision, TeacherScores
 from opdlab.shapes import Float, Tensor
 
@@ -27,8 +27,8 @@ class _Wrong(OPD):
 @dataclass(frozen=True)
 class _WrongFull(_Wrong):
     @property
-    def full(self) -> bool:
-        return True
+    def needs(self) -> Needs:
+        return Needs("full")
 
 
 @dataclass(frozen=True)

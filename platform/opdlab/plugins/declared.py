@@ -8,11 +8,11 @@ from dataclasses import fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from opdlab.errors import PluginError
-from opdlab.methods import Contract, Method
+from opdlab.methods import MEASURES, SUPPORTS, Contract, Method, Needs
 from opdlab.plugins.evaluator import Evaluator
 from opdlab.plugins.returned import kind_of, name_of, said_by
 
-SWITCHES = ("full", "graded", "corrected", "own_samples")
+SWITCHES = ("graded", "corrected", "own_samples")
 SAMPLERS = ("student", "teacher")
 NAMED = ("benchmark", "grader_version")
 Plugin = TypeVar("Plugin", bound=Method | Evaluator)
@@ -39,7 +39,9 @@ def method(found: Method) -> None:
     """
     if (sampler := _said(found, "sampler")) not in SAMPLERS:
         raise _wrong(found, "sampler", sampler, "'student' or 'teacher'")
-    contract(found)  # by which, and by the sampler, other properties may go
+    # By these, and by the sampler, other properties may go.
+    needs(found)
+    contract(found)
     group = _said(found, "group")
     if not isinstance(group, int) or isinstance(group, bool) or group < 0:
         raise _wrong(found, "group", group, "a whole number of 0 or more")
@@ -69,6 +71,34 @@ def contract(found: Method) -> Contract:
     if not isinstance(said.gradient, Mapping) or not all(map(_is_term, said.gradient.items())):
         wanted = "a mapping from names of true gradients to numbers or None"
         raise _wrong(found, "contract.gradient", said.gradient, wanted)
+    return said
+
+
+def needs(found: Method) -> Needs:
+    """What a method says that it needs of a teacher.
+
+    Raises:
+        PluginError: it is no `Needs`, or a part of it is not what it must be.
+    """
+    said = _said(found, "needs")
+    if not isinstance(said, Needs):
+        raise PluginError(f"{name_of(found)}.needs returned {kind_of(said)}, wanted Needs")
+    if said.support not in SUPPORTS:
+        raise _wrong(found, "needs.support", said.support, " or ".join(map(repr, SUPPORTS)))
+    if said.confidence is not None and said.confidence not in MEASURES:
+        wanted = " or ".join(map(repr, (*MEASURES, None)))
+        raise _wrong(found, "needs.confidence", said.confidence, wanted)
+    whole = isinstance(said.top_k, int) and not isinstance(said.top_k, bool)
+    if not whole or said.top_k < 0 or (said.top_k > 0) != (said.support == "top-k"):
+        wanted = "the tokens of support 'top-k', 1 or more, and 0 with any other"
+        raise _wrong(found, "needs.top_k", said.top_k, wanted)
+    if not isinstance(said.answers, bool) or said.answers != (found.sampler == "teacher"):
+        raise _wrong(found, "needs.answers", said.answers, "whether `sampler` is 'teacher'")
+    if found.full is not said.distribution:
+        raise PluginError(
+            f"{name_of(found)}.full is {found.full!r}, and follows from `needs`: leave it out, and write "
+            'needs = Needs("full") where the loss takes the whole distribution'
+        )
     return said
 
 

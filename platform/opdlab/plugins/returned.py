@@ -19,11 +19,10 @@ import torch
 
 from opdlab import secret_options
 from opdlab.errors import OpdlabError, PluginError, Terminated
-from opdlab.methods import Method
+from opdlab.methods import MEASURES, Method
 from opdlab.records import Questions, Rollout, Supervision, TeacherScores
 from opdlab.shapes import Tensor
 
-MEASURES = ("max_prob", "sampled_prob", "entropy", "perplexity")
 METRIC = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 RESERVED = re.compile(r"(step|time)|seconds/.*|.*/t\d+-\d+|.*(mean|pass|maj)_at_\d+(_low|_high)?")
 """Names of a step's own numbers, parts, bins of positions and scores of benchmarks."""
@@ -117,12 +116,26 @@ def questions(method: Method, rollout: Rollout, vocabulary: int | None = None) -
         raise PluginError(
             f"{where}: measure is {found.measure!r}; use one of {', '.join(MEASURES)}"
         )
-    if method.full and not found.full:
-        raise PluginError(
-            f"{where}: full is False, yet the method says `full`: return Questions(..., full=True), or "
-            "leave `full` out of the method"
-        )
+    _as_needed(method, found, where)
     return found
+
+
+def _as_needed(method: Method, found: Questions, where: str) -> None:
+    """Refuse questions after more or less than the method's `needs`, by which a teacher was chosen."""
+    needs = method.needs
+    if not isinstance(found.top_k, int) or isinstance(found.top_k, bool) or found.top_k < 0:
+        raise PluginError(f"{where}: top_k is {found.top_k!r}, wanted a whole number of 0 or more")
+    if (needs.support == "full") != found.full or needs.top_k != found.top_k:
+        raise PluginError(
+            f"{where}: full is {found.full} and top_k {found.top_k}, yet the method's `needs` are "
+            f"support={needs.support!r}, top_k={needs.top_k}: ask for what is needed "
+            "(super().questions(rollout) does), or correct `needs`"
+        )
+    if needs.confidence != found.measure and bool((found.candidates >= 0).any()):
+        raise PluginError(
+            f"{where}: it asks about candidates by {found.measure}, yet the method's `needs` have "
+            f"confidence={needs.confidence!r}; name the measure there"
+        )
 
 
 def supervision(
@@ -208,7 +221,7 @@ class TokenLoss:
         return loss
 
     def _loss(self, student: Tensor, teacher: Tensor | None, supervision: Supervision) -> Tensor:
-        missing = "; `teacher` is None, since the method does not say `full = True`"
+        missing = """; `teacher` is None: the method does not say `needs = Needs("full")`"""
         hint = missing if teacher is None else ""
         given = (student, teacher, supervision)
         with (

@@ -1,3 +1,4 @@
+from .checks import check_finite as check_finite, check_tokens as check_tokens
 from .leaf_attention import (
     WORTH_A_CALL as WORTH_A_CALL,
     Cut as Cut,
@@ -13,6 +14,8 @@ from .length_groups import (
 )
 from .naive import log_probs as log_probs, naive_scores as naive_scores
 from .packing import packs as packs, parts_of as parts_of
+from .pieces import join as join
+from .scorer import Scorer as Scorer
 from .shared_prompts import ANY_MASK as ANY_MASK, SharedPass as SharedPass
 from .specialists import (
     Specialist as Specialist,
@@ -23,7 +26,6 @@ from .teacher import (
     TRUNK_TOKENS as TRUNK_TOKENS,
     WORTH_SHARING as WORTH_SHARING,
     Teacher as Teacher,
-    join as join,
     leaves_at_once as leaves_at_once,
     trunk_piece as trunk_piece,
 )

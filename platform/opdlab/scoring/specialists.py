@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 import torch
 
 from opdlab.records import Questions, Rollout, TeacherScores
-from opdlab.scoring.teacher import Teacher, join
+from opdlab.scoring.pieces import join
+from opdlab.scoring.scorer import Scorer
 from opdlab.scoring.tree import part
 from opdlab.transfers import to_host
 
@@ -19,7 +20,7 @@ class Specialist:
     """A teacher with the domains it is asked about, as patterns (`code/*`)."""
 
     domains: tuple[str, ...]
-    teacher: Teacher
+    teacher: Scorer
 
 
 def chosen(domain: str, patterns: Sequence[Sequence[str]]) -> int | None:
@@ -31,7 +32,7 @@ def chosen(domain: str, patterns: Sequence[Sequence[str]]) -> int | None:
 
 
 def score_by_domain(
-    general: Teacher,
+    general: Scorer,
     specialists: Sequence[Specialist],
     rollout: Rollout,
     questions: Questions,
@@ -45,7 +46,7 @@ def score_by_domain(
         domains: of each row.
 
     Raises:
-        NonFiniteError, ModelError: as `Teacher.score`.
+        NonFiniteError, ModelError: as `Scorer.score`.
     """
     rollout = rollout.host
     (candidates,) = to_host([questions.candidates])

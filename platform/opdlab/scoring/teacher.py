@@ -11,36 +11,47 @@ Source of the tree: arXiv:2605.30833, which prefills the trunk once for every se
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PreTrainedModel
 
-from opdlab.errors import ModelError, NonFiniteError
+from opdlab.methods import EVERYTHING, Offers
 from opdlab.modelling import (
     KeyStore,
     Lines,
+    OffloadedWeights,
     Own,
+    ShardedWeights,
     Stretch,
+    TeacherLogits,
     UnsupportedError,
     Weights,
     WholeWeights,
     check_prefixes,
     flat_states,
     hooked,
+    log_distribution,
+    logits_of,
     original_length,
     rotary,
     running,
     stretches,
     vocabulary_statistics,
 )
-from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.records import Distributions, Questions, Rollout, TeacherScores
+from opdlab.scoring.checks import check_finite, check_tokens
 from opdlab.scoring.leaf_attention import LeafPass
 from opdlab.scoring.length_groups import prefix_states
 from opdlab.scoring.naive import naive_confidence, naive_scores
 from opdlab.scoring.packing import packs, parts_of, slots_fit
+from opdlab.scoring.pieces import join
 from opdlab.scoring.recurrent_leaves import RecurrentLeaves
 from opdlab.scoring.shared_prompts import ANY_MASK
 from opdlab.scoring.tree import (
@@ -73,7 +84,7 @@ __all__ = ["Teacher", "check_finite", "naive_scores"]
 
 
 class Teacher:
-    """A frozen model that scores rollouts.
+    """A frozen model in this process that scores rollouts: a `Scorer`.
 
     Attributes:
         way: `tree`, or `naive` for a model whose attention cannot be hooked: exact too, but slow.
@@ -119,6 +130,63 @@ class Teacher:
         self.probed = False
         self.weights: Weights = WholeWeights()
 
+    @property
+    def offers(self) -> Offers:
+        return EVERYTHING
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    def place(self, device: torch.device, offload: bool = False) -> None:
+        """Put it on the device that it will be used on; see `Scorer.place`."""
+        if offload:
+            self.weights = OffloadedWeights(self.model, device)
+        else:
+            self.model.to(device)  # pyright: ignore[reportArgumentType]
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Part its weights over the processes of a mesh."""
+        self.weights = ShardedWeights(self.model, mesh, MixedPrecisionPolicy())
+
+    def head(self) -> AbstractContextManager[None]:
+        """Within, its vocabulary projection is whole and where it is used."""
+        return self.weights.head()
+
+    def logits(self, said: Distributions) -> TeacherLogits:
+        """Logits of its last hidden states, over the shared vocabulary."""
+        assert said.hidden is not None
+        of_all = logits_of(self.model, said.hidden)
+        return lambda part: of_all(part)[:, : self.vocabulary]
+
+    def log_probs(self, hidden: Float[Tensor, "T H"]) -> Float[Tensor, "T V"]:
+        """Log-probabilities by its last hidden states, nats."""
+        return log_distribution(self.model, hidden, self.vocabulary)
+
+    @contextmanager
+    def answering(self) -> Iterator[PreTrainedModel]:
+        """Within, its model may sample; every process comes here, whatever its own rows are."""
+        with self.weights.sampling():
+            yield self.model
+
+    def within(self, vocabulary: int | None) -> Teacher:
+        """The same model, not probed yet, beside a student with which it shares other entries."""
+        return Teacher(self.model, vocabulary)
+
+    def in_pieces(self, trunk: int, leaf: int, head: int) -> Teacher:
+        """The same teacher as it is set now, with other sizes of what is computed at a time."""
+        small = copy.copy(self)
+        small.trunk_chunk, small.leaf_chunk, small.head_chunk = trunk, leaf, head
+        return small
+
+    def reference(self, rollout: Rollout, questions: Questions) -> TeacherScores:
+        """The same scores by a whole plain forward for every candidate, without `hidden`."""
+        return naive_scores(self.model, rollout, questions, self.vocabulary)
+
     def probe(self) -> Teacher:
         """Try how the model can be scored, against whole forwards; only once, by the first scores at last.
 
@@ -163,7 +231,7 @@ class Teacher:
         rollout = rollout.host
         (candidates,) = to_host([questions.candidates])
         questions = replace(questions, candidates=candidates)
-        _check_tokens(rollout, self.vocabulary)
+        check_tokens(rollout, self.vocabulary)
         uniform = draws(rollout, questions.candidates)
         check_prefixes(self.model, int((rollout.prompt_lengths + rollout.response_lengths).max()))
         prove(self, self._largest_pass(rollout, questions))
@@ -273,7 +341,9 @@ class Teacher:
             fidelity=fidelity.masked_fill(rollout.is_eos, torch.nan),
             sampled_confidence=sampled.masked_fill(rollout.is_eos, torch.nan),
             confidence=torch.where(is_sampled, sampled[:, None], confidence),
-            hidden=rows[to_device(states.before, device)] if questions.full else None,
+            hidden=rows[to_device(states.before, device)]
+            if questions.full or questions.top_k
+            else None,
             seconds={"trunk": trunk_done - started, "leaves": _now(device) - trunk_done},
             leaves=len(tree),
         )
@@ -424,85 +494,3 @@ def _units(rollout: Rollout, tokens: int) -> list[list[int]]:
         for unit in packs([answers[row] for row in rows], tokens)
         for places in parts_of(unit, [prompts[row] + answers[row] for row in rows], tokens)
     ]
-
-
-def join(pieces: list[tuple[TeacherScores, Int[Tensor, "_"]]]) -> TeacherScores:
-    """Scores of groups of rows, each with where its tokens were, in the rollout's order."""
-    pieces = [(scores.host, to_host([place])[0]) for scores, place in pieces]
-    order = torch.cat([place for _, place in pieces]).argsort()
-
-    def all_of(name: str) -> Any:
-        parts = [getattr(scores, name) for scores, _ in pieces]
-        if parts[0] is None:
-            return None
-        # Of several teachers, each with a device: the first one's.
-        whole = torch.cat([part.to(parts[0].device) for part in parts])
-        return whole[to_device(order, whole.device)]
-
-    names = ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence", "hidden")
-    return TeacherScores(
-        **{name: all_of(name) for name in names},
-        seconds={
-            name: sum(scores.seconds[name] for scores, _ in pieces) for name in ("trunk", "leaves")
-        },
-        leaves=sum(scores.leaves for scores, _ in pieces),
-    )
-
-
-def _check_tokens(rollout: Rollout, vocabulary: int | None) -> None:
-    if int(rollout.prompt_lengths.min()) < 1:
-        row = int(rollout.prompt_lengths.argmin())
-        raise ModelError(f"row {row} has an empty prompt; begin it with a BOS token")
-    if vocabulary is None:
-        return
-    columns = torch.arange(rollout.tokens.shape[1], device=rollout.tokens.device)
-    foreign = (rollout.tokens >= vocabulary) & (columns < rollout.prompt_lengths[:, None])
-    if foreign.any():
-        row, column = foreign.nonzero()[0].tolist()
-        raise ModelError(
-            f"the prompt of row {row} holds token {int(rollout.tokens[row, column])} at place {column}, "
-            f"outside the {vocabulary} entries that student and teacher share, so the teacher cannot read "
-            "it; set prompts.template: none, or choose a teacher whose vocabulary has it"
-        )
-    if int(rollout.token.max()) >= vocabulary:
-        t = int(rollout.token.argmax())
-        raise ModelError(
-            f"row {int(rollout.row[t])} holds token {int(rollout.token[t])} at response position "
-            f"{int(rollout.position[t])}, outside the {vocabulary} entries that student and teacher "
-            "share; sample among those only"
-        )
-
-
-def check_finite(scores: TeacherScores, rollout: Rollout, questions: Questions) -> None:
-    """Refuse scores that are NaN or infinite where a number belongs.
-
-    Raises:
-        NonFiniteError: names the first such row and position.
-    """
-    never = torch.zeros_like(rollout.is_eos)
-    for name, allowed in (
-        ("log_prob", never),
-        ("entropy", never),
-        ("fidelity", rollout.is_eos),
-        ("sampled_confidence", rollout.is_eos),
-        ("confidence", questions.candidates < 0),
-    ):
-        value: Tensor = getattr(scores, name)
-        bad = ~torch.isfinite(value) & ~allowed
-        if bad.any():
-            t = int(bad.nonzero()[0, 0])
-            raise NonFiniteError(
-                f"the teacher's {name} is {value[t].tolist()} in row {int(rollout.row[t])} at response "
-                f"position {int(rollout.position[t])} (token {int(rollout.token[t])}); "
-                f"{_remedy(name, value[t])}"
-            )
-
-
-def _remedy(name: str, value: Tensor) -> str:
-    if name == "log_prob" and float(value) == -torch.inf:
-        return (
-            "it gives this token no probability at all (a logit of minus infinity), which the student did "
-            "not rule out, so their divergence is infinite: rule the token out in both, or take another "
-            "teacher"
-        )
-    return "load the teacher in bfloat16 or float32, or check its weights"

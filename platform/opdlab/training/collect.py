@@ -10,6 +10,7 @@ from itertools import pairwise
 from time import perf_counter
 
 import torch
+from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment
 from opdlab.errors import ModelError, PluginError, needing_room
@@ -26,7 +27,7 @@ from opdlab.records import (
     TeacherScores,
     is_one_of,
 )
-from opdlab.scoring import Specialist, Teacher, score_by_domain
+from opdlab.scoring import Scorer, Specialist, score_by_domain
 from opdlab.seeds import row_seeds
 from opdlab.shapes import Float, Tensor
 from opdlab.training.given import given_rollout, is_given, share_of
@@ -97,7 +98,7 @@ class Collector:
         self,
         config: Experiment,
         student: Subject,
-        teacher: Teacher,
+        teacher: Scorer,
         prompts: PromptSource,
         specialists: Sequence[Specialist],
         teacher_ends: tuple[int, ...],
@@ -221,11 +222,10 @@ class Collector:
         seeds = row_seeds(self.config.seed, [n * group + k for n in ordered for k in range(group)])
         drawn = sum(not is_given(index, share) for index in ordered) * group
         parts = []
-        by_student = method.sampler == "student"
         # Every device gathers the weights, whatever its own rows are.
-        with (self.weights if by_student else self.teacher.weights).sampling():
+        with self.answering() as model:
             if drawn:
-                parts.append(self.drawn_answers(asked[:drawn], seeds[:drawn]))
+                parts.append(self.drawn_answers(model, asked[:drawn], seeds[:drawn]))
         with self.weights.sampling() if share else nullcontext():
             if drawn < len(asked):
                 most = self.config.rollout.max_new_tokens
@@ -239,12 +239,24 @@ class Collector:
             rollout = replace(rollout, group=rows, outcome=grades)
         return Answers(rollout, problems, *whole_rollout(rollout, place), drawn)
 
-    def drawn_answers(self, asked: Sequence[Prompt], seeds: Sequence[int]) -> Rollout:
+    @contextmanager
+    def answering(self) -> Iterator[PreTrainedModel]:
+        """Within, the model that writes the answers: the student's, or the teacher's."""
+        if self.config.method.sampler == "student":
+            with self.weights.sampling():
+                yield self.subject.model
+        else:
+            with self.teacher.answering() as model:
+                yield model
+
+    def drawn_answers(
+        self, model: PreTrainedModel, asked: Sequence[Prompt], seeds: Sequence[int]
+    ) -> Rollout:
         """Answers that the student, or the teacher, samples."""
         by_student = self.config.method.sampler == "student"
         rollout = returned.sample(
             self.config.rollout,
-            self.subject.model if by_student else self.teacher.model,
+            model,
             [prompt.tokens for prompt in asked],
             seeds,
             eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,

@@ -21,7 +21,6 @@ from opdlab.configuration import Experiment, Training
 from opdlab.errors import NonFiniteError, ResumeError, needing_room
 from opdlab.evaluation import Subject
 from opdlab.modelling import (
-    OffloadedWeights,
     ShardedWeights,
     Weights,
     WholeWeights,
@@ -31,7 +30,7 @@ from opdlab.modelling import (
 from opdlab.peers import failing_together, gathered
 from opdlab.prompts import PromptSource
 from opdlab.records import Rollout, TeacherScores
-from opdlab.scoring import Specialist, Teacher
+from opdlab.scoring import Scorer, Specialist
 from opdlab.shapes import Float, Tensor
 from opdlab.training import ranks
 from opdlab.training.averaging import WeightAverage
@@ -68,7 +67,7 @@ class Distillation(L.LightningModule):
         self,
         config: Experiment,
         student: Subject,
-        teacher: Teacher,
+        teacher: Scorer,
         prompts: PromptSource,
         specialists: Sequence[Specialist] = (),
         teacher_ends: tuple[int, ...] | None = None,
@@ -109,13 +108,13 @@ class Distillation(L.LightningModule):
             return
         mesh, policy = self.device_mesh["data_parallel"], mixed_precision(self.config.training)  # pyright: ignore
         for teacher in self.teachers():
-            teacher.weights = ShardedWeights(teacher.model, mesh, MixedPrecisionPolicy())
+            teacher.shard(mesh)
         self.weights = ShardedWeights(self.student, mesh, policy)
         self.collector.weights = self.objective.weights = self.weights
         self.average = average_of(self.student, self.config.training)
         self.reached = ReachedWeights(self.student)
 
-    def teachers(self) -> list[Teacher]:
+    def teachers(self) -> list[Scorer]:
         """All of them, the general one first."""
         return [self.teacher, *(one.teacher for one in self.specialists)]
 
@@ -194,15 +193,15 @@ class Distillation(L.LightningModule):
 
         Devices exchange gradients once, with the last one; before, each may do as many as it likes.
         """
-        whole = collected.scores.hidden is not None
-        seen = Seen(len(collected.rollout.token), whole)
+        said = collected.scores.distributions
+        seen = Seen(len(collected.rollout.token), said is not None and said.whole)
         strategy: Any = self.trainer.strategy
         quiet = getattr(strategy, "block_backward_sync", nullcontext)
         groups = rows_in_parts(collected.rollout, self.config.training.update_tokens)
         # Sharded weights are gathered by all devices in one order.
         count = ranks.agreed(self.trainer, len(groups)) if self.weights.spread else len(groups)
         loss: Tensor | None = None
-        with self.teacher.weights.head() if whole else nullcontext(), failing_together():
+        with self.teacher.head() if said else nullcontext(), failing_together():
             for last, batch in micro_batches(collected, groups, self.device, count):
                 share, losses = self.objective.loss(batch)
                 seen.add(batch, losses)
@@ -302,10 +301,7 @@ class Distillation(L.LightningModule):
         self.student.train()
         device = torch.device(self.config.training.teacher_device or self.device)
         for teacher in self.teachers():
-            if self.config.teacher.offload:
-                teacher.weights = OffloadedWeights(teacher.model, device)
-            else:
-                teacher.model.to(device)  # pyright: ignore[reportArgumentType]
+            teacher.place(device, self.config.teacher.offload)
             teacher.probe()
 
     @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,8 +13,8 @@ from opdlab.errors import NonFiniteError
 from opdlab.evaluation import Subject
 from opdlab.modelling import TokenLosses, Weights, WholeWeights, checkpointed, chunked_loss
 from opdlab.plugins import returned
-from opdlab.records import Rollout, Supervision
-from opdlab.scoring import Teacher, part, parts_of, states_before_tokens
+from opdlab.records import Distributions, Rollout, Supervision
+from opdlab.scoring import Scorer, part, parts_of, states_before_tokens
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.training.collect import Collected
 from opdlab.transfers import to_device, to_host
@@ -26,13 +26,13 @@ class MicroBatch:
 
     Attributes:
         place: where its tokens stand among the step's, on the host. `Int[t]`
-        hidden: the teacher's states before them, for losses over its whole distribution. `Float[t H]`
+        said: the teacher's distributions before them, for losses over these.
         weights: share of each token in the step's mean. `Float[t]`
     """
 
     rollout: Rollout
     place: Int[Tensor, "t"]
-    hidden: Float[Tensor, "t H"] | None
+    said: Distributions | None
     supervision: Supervision
     weights: Float[Tensor, "t"]
 
@@ -67,19 +67,19 @@ def micro_batches(
     for number in range(count):
         rows = groups[number] if number < len(groups) else groups[0][:1]
         piece, place = part(rollout, rows)
-        supervision, hidden = collected.supervision, collected.scores.hidden
+        supervision, said = collected.supervision, collected.scores.distributions
         if count > 1:
             supervision = supervision[place]
-            hidden = None if hidden is None else hidden[to_device(place, hidden.device)]
+            said = None if said is None else said.at(place)
         weights = to_device(collected.weights[place], device) * (number < len(groups))
-        parts = (place, hidden, supervision.to(device), weights)
+        parts = (place, said, supervision.to(device), weights)
         yield number == count - 1, MicroBatch(piece.to(device), *parts)
 
 
 class Objective:
     """The method's loss on a micro-batch, with the student's gradient."""
 
-    def __init__(self, config: Experiment, student: Subject, teacher: Teacher) -> None:
+    def __init__(self, config: Experiment, student: Subject, teacher: Scorer) -> None:
         self.training, self.student, self.teacher = config.training, student, teacher
         self.weights: Weights = WholeWeights()
         self.token_loss = returned.TokenLoss(config.method)
@@ -95,20 +95,21 @@ class Objective:
 
     def losses(self, batch: MicroBatch) -> TokenLosses:
         """Of every response token."""
-        model = self.student.model
+        model, said = self.student.model, batch.said
         with checkpointed(model, self.training.activation_checkpointing):
             states = states_before_tokens(model, batch.rollout, grouped=not self.weights.spread)
-        return chunked_loss(
+        found = chunked_loss(
             model,
             states,
-            self.teacher.model,
-            batch.hidden,
+            None if said is None else self.teacher.logits(said),
             batch.supervision,
             self.token_loss,
             self.student.vocabulary,
             self.training.head_chunk,
             batch.weights,
         )
+        # Of distributions in part the divergence is not known; `step_metrics` estimates it.
+        return found if said is None or said.whole else replace(found, reverse_kl=None)
 
 
 class Seen:

@@ -17,7 +17,7 @@ from opdlab.evaluation import Subject
 from opdlab.modelling import adapters, models
 from opdlab.prompts import PromptSource, open_prompts
 from opdlab.records import Prompt
-from opdlab.scoring import Specialist, Teacher, chosen
+from opdlab.scoring import Scorer, Specialist, Teacher, chosen
 from opdlab.seeds import small_seed
 from opdlab.training.given import answer_ids, share_of
 from opdlab.training.module import Distillation
@@ -40,7 +40,7 @@ class Pair:
     """Teachers of single domains, by patterns."""
     specialist_tokenizers: tuple[PreTrainedTokenizerBase, ...] = ()
 
-    def scorers(self) -> tuple[Teacher, list[Specialist]]:
+    def scorers(self) -> tuple[Scorer, list[Specialist]]:
         """The teachers as scorers, the general one first."""
         return Teacher(self.teacher, self.vocabulary), [
             Specialist(domains, Teacher(model, self.vocabulary))

@@ -31,8 +31,8 @@ def whole_rollout(rollout: Rollout, place: Place) -> tuple[Rollout, slice]:
 
 
 def whole_scores(scores: TeacherScores, place: Place) -> TeacherScores:
-    """The teacher's words on them, in the same order, without its hidden states."""
-    own = replace(scores.host, hidden=None) if place.world > 1 else scores.host
+    """The teacher's words on them, in the same order, without its distributions."""
+    own = scores.host.numbers if place.world > 1 else scores.host
     return joined_scores(gathered(own, alone=place.world == 1))
 
 

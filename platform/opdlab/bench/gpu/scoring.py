@@ -27,7 +27,8 @@ def cases(name: str, shape: Shape, lengths: Sequence[int], seconds: int) -> Iter
 
 
 def _case(shape: Shape, length: int, longest: int, card: Card) -> list[Figure]:
-    teacher = Teacher(card.model(shape, longest)).probe()
+    model = card.model(shape, longest)
+    teacher = Teacher(model).probe()
     rollout = random_rollout(shape, [1], [length], K, card.device)
     questions, none = ask(rollout, ACTIVE), nothing(rollout)
     opd = card.seconds(lambda: teacher.score(rollout, none), 3)
@@ -46,7 +47,7 @@ def _case(shape: Shape, length: int, longest: int, card: Card) -> list[Figure]:
         + head_products(card, shape, size)
     )
     few = evenly(len(tree), PREFILLS).to(card.device)
-    each = card.seconds(lambda: prefill_each(teacher.model, rollout, tree, few), 1) / PREFILLS
+    each = card.seconds(lambda: prefill_each(model, rollout, tree, few), 1) / PREFILLS
     return [
         Figure("OPD's pass", opd * 1e3, "ms"),
         Figure("LGR over OPD", lgr / opd, "x"),
