@@ -101,6 +101,7 @@ class MisbehavingServer(TokenServer):
 
     Attributes:
         alter: changes a completion's choice and usage; returns whether it did.
+        alter_scores: the same of an answer to a teacher's question.
         statuses: by path, statuses that are answered first, one a request.
         refuses_for_ever: completion requests that are answered with status 400.
         redirect: status and beginning of the address of another place, for all completions.
@@ -117,6 +118,7 @@ class MisbehavingServer(TokenServer):
     def __init__(self, folder: Path | str, kind: str = "vllm") -> None:
         super().__init__(folder, kind)
         self.alter: Callable[[dict[str, Any], Choice, Usage], bool] = lambda *_: False
+        self.alter_scores: Callable[[dict[str, Any], Choice, Usage], object] = lambda *_: False
         self.statuses: dict[str, list[int]] = {}
         self.refuses_for_ever: Callable[[dict[str, Any]], bool] = lambda body: False
         self.redirect: tuple[int, str] | None = None
@@ -133,8 +135,9 @@ class MisbehavingServer(TokenServer):
     def complete(self, body: dict[str, Any]) -> Any:
         answer = super().complete(body)
         choice = answer["choices"][0]
-        if "prompt_logprobs" not in body:
-            self.alter(body, choice, answer["usage"])
+        scored = "prompt_logprobs" in body or body.get("return_tokens_as_token_ids")
+        change = self.alter_scores if scored else self.alter
+        change(body, choice, answer["usage"])
         return answer
 
 

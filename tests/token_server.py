@@ -111,8 +111,8 @@ class TokenServer:
         with self.lock:
             self.bodies.append(body)
             prompt = [*self.extra_prompt, *body["prompt"]]
-            if "prompt_logprobs" in body:
-                return self._scored(prompt)
+            if "prompt_logprobs" in body or body.get("return_tokens_as_token_ids"):
+                return self._scored(prompt, body)
             rollout = CachedEngine(
                 max_new_tokens=body["max_tokens"],
                 temperature=body["temperature"],
@@ -144,14 +144,35 @@ class TokenServer:
         return {"choices": [shown], "usage": {} if "usage" in self.hides else usage}
 
     @torch.no_grad()
-    def _scored(self, prompt: list[int]) -> Any:
+    def _scored(self, prompt: list[int], body: dict[str, Any]) -> Any:
+        """The log-probabilities of a prompt's tokens, with the likeliest at each place, and those after."""
         said = self.model(input_ids=torch.tensor([prompt])).logits[0].log_softmax(-1)
-        rows = [None] + [
-            {str(token): {"logprob": float(said[place, token]), "rank": 1}}
-            for place, token in enumerate(prompt[1:])
-        ]
-        choice = {"text": "", "finish_reason": "length", "prompt_logprobs": rows}
+        choice: dict[str, Any] = {"text": "", "finish_reason": "length"}
+        choice["prompt_token_ids"] = prompt
+        if (top := body.get("prompt_logprobs")) is not None:
+            rows = [_told(said[place], top, token) for place, token in enumerate(prompt[1:])]
+            choice["prompt_logprobs"] = [None, *rows]
+        if (top := body.get("logprobs")) is not None:
+            next_token = int(said[-1].argmax())
+            row = _told(said[-1], top, next_token)
+            named = {f"token_id:{token}": cell["logprob"] for token, cell in row.items()}
+            choice["logprobs"] = {"top_logprobs": [named], "tokens": [f"token_id:{next_token}"]}
         return self._answer(choice, {"prompt_tokens": len(prompt), "completion_tokens": 1})
+
+
+def _told(said: torch.Tensor, top: int, token: int) -> dict[str, dict[str, Any]]:
+    """What vLLM tells of one place: the likeliest tokens by rank, and the one that stands there."""
+    order = said.argsort(descending=True)
+    ranks = {int(one): rank + 1 for rank, one in enumerate(order)}
+    wanted = dict.fromkeys([*order[:top].tolist(), token])
+    return {
+        str(one): {
+            "logprob": max(float(said[one]), -9999.0),
+            "rank": ranks[one],
+            "decoded_token": "same",
+        }
+        for one in wanted
+    }
 
 
 class Handler(BaseHTTPRequestHandler):

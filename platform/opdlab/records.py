@@ -220,12 +220,12 @@ class Distributions:
     Attributes:
         hidden: its last hidden states, from which all of each distribution follows. `Float[T H]`
         top_ids, top_log_prob: instead, its likeliest tokens, -1 for none, and their log-probabilities in
-            nats; the rest of the probability is that of all others. `Int[T K]`, `Float[T K]`
+            nats; the rest of the probability is that of all others. `Int[T M]`, `Float[T M]`
     """
 
     hidden: Float[Tensor, "T H"] | None = None
-    top_ids: Int[Tensor, "T K"] | None = None
-    top_log_prob: Float[Tensor, "T K"] | None = None
+    top_ids: Int[Tensor, "T M"] | None = None
+    top_log_prob: Float[Tensor, "T M"] | None = None
 
     @property
     def whole(self) -> bool:
@@ -255,7 +255,7 @@ class TeacherScores:
             candidate is -1. `Float[T K]`
         hidden: the teacher's last hidden states at s_t, for losses over the whole vocabulary. `Float[T H]`
         top_ids, top_log_prob: of a teacher that tells no more, its likeliest tokens at s_t and their
-            log-probabilities; see `Distributions`. `Int[T K]`, `Float[T K]`
+            log-probabilities; see `Distributions`. `Int[T M]`, `Float[T M]`
         seconds: time spent, by part (`trunk`, `leaves`).
         leaves: candidates that were scored by a leaf of their own.
     """
@@ -266,8 +266,8 @@ class TeacherScores:
     sampled_confidence: Float[Tensor, "T"]
     confidence: Float[Tensor, "T K"]
     hidden: Float[Tensor, "T H"] | None = None
-    top_ids: Int[Tensor, "T K"] | None = None
-    top_log_prob: Float[Tensor, "T K"] | None = None
+    top_ids: Int[Tensor, "T M"] | None = None
+    top_log_prob: Float[Tensor, "T M"] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     leaves: int = 0
 

@@ -8,6 +8,7 @@ from .config import (
     Mask as Mask,
     Model as Model,
     Student as Student,
+    Taught as Taught,
     Teacher as Teacher,
     Training as Training,
     Variant as Variant,

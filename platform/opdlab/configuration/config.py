@@ -13,11 +13,13 @@ from opdlab.configuration.adapter_settings import Lora
 from opdlab.configuration.posing import AnyEvaluator
 from opdlab.configuration.prompt_settings import Prompts
 from opdlab.configuration.section import RoomSection, Section, moved
+from opdlab.configuration.server_settings import Server
 from opdlab.errors import ConfigError
-from opdlab.methods import Method
+from opdlab.methods import EVERYTHING, Method, Offers, unmet
 from opdlab.plugins import declared, valid
 from opdlab.sampling import RolloutEngine
 from opdlab.seeds import LARGEST_SEED, training_name
+from opdlab.serving import SERVED_OFFERS
 
 AnyMethod = Annotated[
     Method, plugins.OneOf(plugins.METHODS), AfterValidator(valid(declared.method))
@@ -95,7 +97,20 @@ class Student(Model):
         return self
 
 
-class Teacher(Model):
+class Taught(Model):
+    """A model that teaches, in this process or behind a server."""
+
+    server: Server | None = None
+    """Where it is served by a vLLM; null for a teacher in this process. `path` then names its tokenizer and
+    shape alone, which are read here, and `dtype` says nothing."""
+
+    @property
+    def offers(self) -> Offers:
+        """What it can tell of an answer."""
+        return EVERYTHING if self.server is None else SERVED_OFFERS
+
+
+class Teacher(Taught):
     """The model that teaches."""
 
     offload: bool = False
@@ -103,7 +118,7 @@ class Teacher(Model):
     score: room for the student at the cost of a copy of their weights a step."""
 
 
-class Specialist(Model):
+class Specialist(Taught):
     """A teacher of some domains."""
 
     domains: list[str] = Field(min_length=1)
@@ -379,6 +394,11 @@ class Experiment(Section):
         return self
 
     @property
+    def taught_here(self) -> list[Taught]:
+        """The teachers in this process, whose weights take room."""
+        return [one for one in (self.teacher, *self.specialists) if one.server is None]
+
+    @property
     def one_model(self) -> bool:
         """Whether the teacher is the model that the student's adapters belong to, where both find it: its
         weights are then in memory once."""
@@ -388,7 +408,12 @@ class Experiment(Section):
         same = all(
             getattr(student, k) == getattr(teacher, k) for k in ("path", "revision", "dtype")
         )
-        apart = teacher.offload or training.teacher_device or training.strategy == "fsdp"
+        apart = (
+            teacher.server
+            or teacher.offload
+            or training.teacher_device
+            or training.strategy == "fsdp"
+        )
         # Lightning rounds all that the student is made of.
         rounded = training.precision == "bf16-true" and student.dtype != "bfloat16"
         return same and not apart and not rounded
@@ -429,6 +454,7 @@ def misfits(config: Experiment) -> Iterator[str]:
             "training.epochs: steps after the first would train on answers of an earlier student as if "
             "they were its own; set method.ratio_cap or method.ratio_clip, or another support"
         )
+    yield from _not_offered(config)
     yield from _not_its_own(config)
     yield from _too_coarse(config)
     yield from _misplaced(training, method, config.rollout)
@@ -475,6 +501,38 @@ def require_fitting(config: Experiment) -> None:
     """
     for fault in misfits(config):
         raise ConfigError(f"{config.name}: {fault}")
+
+
+def _not_offered(config: Experiment) -> Iterator[str]:
+    """What the method needs of a teacher that cannot tell it, and settings of one that is elsewhere."""
+    method, training = config.method, config.training
+    teachers = [("teacher", config.teacher)]
+    teachers += [(f"specialists.{n}", one) for n, one in enumerate(config.specialists)]
+    keys = _keys_of_needs(method)
+    for name, one in teachers:
+        for what, why in unmet(method.needs, one.offers):
+            yield f"{keys[what]}: {name} is behind a server ({name}.server); {why}"
+    if config.taught_here:
+        return
+    for key, is_set in (
+        ("teacher.offload", config.teacher.offload),
+        ("training.teacher_device", training.teacher_device),
+    ):
+        if is_set:
+            yield f"{key}: the teacher is behind a server and takes no room here; leave it out"
+
+
+def _keys_of_needs(method: AnyMethod) -> dict[str, str]:
+    """The keys of a method by what they make it need."""
+    base = getattr(method, "base", None)
+    where, own = ("method.base", base) if base is not None else ("method", method)
+    support = "support" if hasattr(own, "support") else "type"
+    confidence = "confidence" if hasattr(method, "confidence") else "type"
+    return {
+        "support": f"{where}.{support}",
+        "confidence": f"method.{confidence}",
+        "answers": "method.type",
+    }
 
 
 def _given(config: Experiment) -> Iterator[str]:

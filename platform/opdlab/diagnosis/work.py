@@ -18,7 +18,7 @@ from opdlab.console import progress_bar
 from opdlab.diagnosis.findings import Observed
 from opdlab.diagnosis.observation import HandOvers, Tokens, load, save
 from opdlab.diagnosis.observe import Asked, Bench, hand_over, respond
-from opdlab.errors import DataError
+from opdlab.errors import ConfigError, DataError
 from opdlab.evaluation import label_of, require
 from opdlab.files import is_there
 from opdlab.modelling import Wording, as_wording, models
@@ -84,6 +84,12 @@ class Work:
         """
         device = models.device(config.training.accelerator)
         source, engine = config.teacher, config.rollout
+        if source.server is not None:
+            raise ConfigError(
+                f"{config.name}: a diagnosis lets the teacher finish answers and asks for the whole of its "
+                "distributions, which a server (teacher.server) does not give; override "
+                "teacher.server=null where the model fits into this process"
+            )
         teacher = models.load_model(source.path, source.revision, source.dtype, device)
         tokenizer = models.load_tokenizer(source.path, source.revision)
         require(config.evaluation.benchmarks)

@@ -167,7 +167,9 @@ def load(config: Experiment) -> Generator[Line, None, Cast | None]:
             model, tokenizer = load_source(source)
             if name == "student":
                 adapt(model, config)
-            loaded[name] = (model.to(device), tokenizer)  # pyright: ignore[reportArgumentType]
+            if getattr(source, "server", None) is None:
+                model = model.to(device)  # pyright: ignore[reportArgumentType]
+            loaded[name] = model, tokenizer
         except torch.OutOfMemoryError as error:
             remedy = f"take a smaller one or a lower {name}.dtype, or set training.teacher_device"
             yield failed(f"{name} fits on {device}", str(error), remedy)

@@ -25,6 +25,7 @@ VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "opd": (
         {},
         {"support": "top_k", "top_k": 2},
+        {"support": "top_k", "top_k": 2, "top_k_of": "teacher"},
         {"support": "full"},
         {"advantage_clip": 0.5},
         {"ratio_clip": 0.2},
@@ -34,7 +35,8 @@ VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"estimator": "k2"},
         {"estimator": "k3", "direction": "forward"},
     ),
-    "jsd": ({"beta": 0.1}, {"beta": 0.5}, {"beta": 0.9}),
+    "jsd": ({"beta": 0.1}, {"beta": 0.5}, {"beta": 0.9}, {"support": "top_k", "top_k": 2}),
+    "forward_kl": ({}, {"support": "top_k", "top_k": 2}),
     "future_kl": ({"discount": 0.0}, {"discount": 0.99}, {"discount": 1.0}),
     "grpo": (
         {},

@@ -16,7 +16,7 @@ from opdlab.plugins import returned
 from opdlab.prompts import PromptSource, open_prompts
 from opdlab.records import Prompt, Questions, Rollout, TeacherScores
 from opdlab.scoring import Scorer, Specialist, Teacher, chosen, part, score_by_domain
-from opdlab.training import require_within
+from opdlab.training import make_scorer, require_within
 
 ROWS, TOKENS, CANDIDATES = 8, 64, 4
 SEARCHED = 512
@@ -134,7 +134,11 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
     ]
     candidates = max(CANDIDATES, *(run.method.group for run in runs))
     rollout = draw(config, student, tokenizer, asked, range(len(asked)), candidates, shared)
-    general, *others = (Teacher(model, shared).probe() for model, _ in cast.teachers.values())
+    sources = (config.teacher, *config.specialists)
+    general, *others = (
+        make_scorer(source, model, shared).probe()
+        for source, (model, _) in zip(sources, cast.teachers.values(), strict=True)
+    )
     specialists = [
         Specialist(tuple(one.domains), teacher)
         for one, teacher in zip(config.specialists, others, strict=True)

@@ -2,6 +2,7 @@ from . import comparison as comparison, over_seeds as over_seeds, store as store
 from .comparison import STYLE as STYLE, find_run as find_run, last_sets as last_sets
 from .disputes import DISPUTED as DISPUTED
 from .measured import (
+    Measured as Measured,
     Subject as Subject,
     all_answers as all_answers,
     asked_of as asked_of,
@@ -24,6 +25,7 @@ from .power import show as show
 from .rating import rate as rate, rates_of as rates_of
 from .regrading import evaluator_of as evaluator_of, regrade as regrade
 from .results import Comparison as Comparison, Scores as Scores
+from .served import open_served as open_served
 from .side_by_side import (
     compare as compare,
     require_different as require_different,

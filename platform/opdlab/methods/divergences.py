@@ -8,6 +8,9 @@ import torch
 
 from opdlab.shapes import Float, Int, Tensor
 
+SMALLEST_TAIL = 1e-4
+"""Probability of all tokens outside a teacher's top K, at least: it is known to about 1e-7."""
+
 
 def reverse_kl(student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"]) -> Float[Tensor, "T"]:
     """KL(student || teacher) at each position, in nats, from log-probabilities.
@@ -45,6 +48,21 @@ def top_k_with_tail(
     """
     places = student.detach().topk(min(top_k, student.shape[-1] - 1), dim=-1).indices
     return _with_tail(student, places), _with_tail(teacher, places)
+
+
+def teachers_top_k_with_tail(
+    student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"], top_k: int
+) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T K"]]:
+    """The same by the teacher's most likely tokens, all that a teacher behind a server tells.
+
+    A divergence between these is never above that of the whole distributions: what is moved among the
+    tokens of the tail costs nothing. A tail of less than `SMALLEST_TAIL` counts as that much, since a
+    server's tail is 1 minus a sum of float32 numbers, whose logarithm would be rounding.
+    """
+    places = teacher.topk(min(top_k, teacher.shape[-1] - 1), dim=-1).indices
+    found = _with_tail(teacher, places)
+    tail = found[:, -1:].clamp(min=math.log(SMALLEST_TAIL))
+    return _with_tail(student, places), torch.cat([found[:, :-1], tail], dim=-1)
 
 
 def _with_tail(log_probs: Float[Tensor, "T V"], places: Int[Tensor, "T k"]) -> Tensor:

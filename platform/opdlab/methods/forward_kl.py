@@ -7,22 +7,35 @@ failing on long answers: the teacher's log-probability of what the student write
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from opdlab.methods.base import Contract, Method
-from opdlab.methods.divergences import forward_kl
+from opdlab.methods.divergences import forward_kl, teachers_top_k_with_tail
 from opdlab.methods.needs import Needs
 from opdlab.methods.sampled import supervision_of
-from opdlab.records import Rollout, Supervision, TeacherScores
+from opdlab.records import Rollout, Supervision, TeacherScores, option
 from opdlab.shapes import Float, Tensor
 
 
 @dataclass(frozen=True)
 class ForwardKL(Method):
-    """On-policy distillation by forward KL over the whole vocabulary."""
+    """On-policy distillation by forward KL."""
+
+    support: Literal["full", "top_k"] = option(
+        "full",
+        "How much of the teacher's distribution is used: all of it, or the teacher's likeliest tokens with "
+        "all others as one, which a teacher behind a server can tell: a lower bound that does not see how "
+        "the student shares out the rest.",
+    )
+    top_k: int | None = option(None, "Tokens of `support: top_k` (K).", ge=1)
+
+    def __post_init__(self) -> None:
+        if (self.support == "top_k") != (self.top_k is not None):
+            raise ValueError("top_k: set it with `support: top_k`, and with that alone")
 
     @property
     def needs(self) -> Needs:
-        return Needs("full")
+        return Needs("full") if self.top_k is None else Needs("top-k", self.top_k)
 
     @property
     def corrected(self) -> bool:
@@ -30,9 +43,15 @@ class ForwardKL(Method):
 
     @property
     def contract(self) -> Contract:
-        return Contract(
-            "forward KL", "full", "exact", "back-propagation", gradient={"forward_kl": 1.0}
-        )
+        return self.contract_of("forward KL", "forward_kl")
+
+    def contract_of(self, direction: str, gradient: str) -> Contract:
+        """The contract of a divergence, whose true gradient has this name over the whole distribution."""
+        if self.top_k is None:
+            how = ("full", "exact", "back-propagation")
+            return Contract(direction, *how, gradient={gradient: 1.0})
+        how = ("top-k with tail", "exact over K + 1 buckets", "back-propagation")
+        return Contract(direction, *how, gradient={f"teachers_top_k_{gradient}": 1.0})
 
     def supervise(self, rollout: Rollout, scores: TeacherScores) -> Supervision:
         return supervision_of(rollout, scores.log_prob - rollout.log_prob)
@@ -43,5 +62,13 @@ class ForwardKL(Method):
         teacher: Float[Tensor, "T V"] | None,
         supervision: Supervision,
     ) -> Float[Tensor, "T"]:
+        return forward_kl(*self.compared(student, teacher))
+
+    def compared(
+        self, student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"] | None
+    ) -> tuple[Float[Tensor, "T N"], Float[Tensor, "T N"]]:
+        """What the divergence is taken between: N entries of the vocabulary, or K of them and the rest."""
         assert teacher is not None
-        return forward_kl(student, teacher)
+        if self.top_k is None:
+            return student, teacher
+        return teachers_top_k_with_tail(student, teacher, self.top_k)

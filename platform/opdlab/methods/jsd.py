@@ -19,7 +19,7 @@ from opdlab.shapes import Float, Tensor
 
 @dataclass(frozen=True)
 class JSD(ForwardKL):
-    """On-policy distillation by generalised Jensen-Shannon divergence over the whole vocabulary."""
+    """On-policy distillation by generalised Jensen-Shannon divergence."""
 
     beta: float = option(
         0.5, "The teacher's part of the mixture; near 1 it resembles the reverse KL.", gt=0, lt=1
@@ -27,8 +27,7 @@ class JSD(ForwardKL):
 
     @property
     def contract(self) -> Contract:
-        name = f"generalised JSD, beta {self.beta:g}"
-        return Contract(name, "full", "exact", "back-propagation", gradient={"jsd": 1.0})
+        return self.contract_of(f"generalised JSD, beta {self.beta:g}", "jsd")
 
     def token_loss(
         self,
@@ -36,5 +35,4 @@ class JSD(ForwardKL):
         teacher: Float[Tensor, "T V"] | None,
         supervision: Supervision,
     ) -> Float[Tensor, "T"]:
-        assert teacher is not None
-        return generalised_jsd(student, teacher, self.beta)
+        return generalised_jsd(*self.compared(student, teacher), self.beta)

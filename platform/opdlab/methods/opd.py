@@ -23,7 +23,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from opdlab.methods.base import Contract
-from opdlab.methods.divergences import clip_advantage, reverse_kl, top_k_with_tail
+from opdlab.methods.divergences import (
+    clip_advantage,
+    reverse_kl,
+    teachers_top_k_with_tail,
+    top_k_with_tail,
+)
 from opdlab.methods.needs import Needs
 from opdlab.methods.sampled import SampledMethod, supervision_of
 from opdlab.records import Rollout, Supervision, TeacherScores, option
@@ -40,6 +45,11 @@ class OPD(SampledMethod):
         "tokens with all others as one, or all of it.",
     )
     top_k: int | None = option(None, "Tokens of `support: top_k` (K).", ge=1)
+    top_k_of: Literal["student", "teacher"] = option(
+        "student",
+        "Whose likeliest tokens `support: top_k` looks at. A teacher behind a server tells its own alone; "
+        "the KL is then a lower bound, which does not see what the student moves among all other tokens.",
+    )
     tail: Literal["bucket", "renormalised", "dropped"] = option(
         "bucket",
         "What becomes of the tokens outside the top K: one bucket of their whole probability. The other "
@@ -50,6 +60,8 @@ class OPD(SampledMethod):
         super().__post_init__()
         if (self.support == "top_k") != (self.top_k is not None):
             raise ValueError("top_k: set it with `support: top_k`, and with that alone")
+        if self.top_k_of == "teacher" and self.support != "top_k":
+            raise ValueError("top_k_of: it is of `support: top_k`; set that, and top_k")
         if self.tail != "bucket":
             raise ValueError(f"tail: {NO_TAIL[self.tail]}; use bucket")
         if self.support != "sampled":
@@ -57,6 +69,8 @@ class OPD(SampledMethod):
 
     @property
     def needs(self) -> Needs:
+        if self.top_k is not None and self.top_k_of == "teacher":
+            return Needs("top-k", self.top_k)
         return Needs("sampled" if self.support == "sampled" else "full")
 
     @property
@@ -70,7 +84,8 @@ class OPD(SampledMethod):
             return Contract("reverse KL", *how, gradient={"reverse_kl": 1.0})
         if self.support == "top_k":
             how = ("top-k with tail", "exact over K + 1 buckets", "back-propagation")
-            return Contract("reverse KL", *how, gradient={"top_k_reverse_kl": 1.0})
+            name = "teachers_" if self.top_k_of == "teacher" else ""
+            return Contract("reverse KL", *how, gradient={f"{name}top_k_reverse_kl": 1.0})
         name = "reverse_kl" if self.advantage_clip is None else "bounded_log_ratio"
         how = ("sampled", "log pi_T - log pi_S (k1)", "policy gradient")
         on = "the student's own samples" if not self.corrected else "ratios within their limit"
@@ -89,7 +104,8 @@ class OPD(SampledMethod):
         if teacher is None:
             return self.sampled_loss(student, supervision)
         if self.top_k is not None:
-            return reverse_kl(*top_k_with_tail(student, teacher, self.top_k))
+            split = teachers_top_k_with_tail if self.top_k_of == "teacher" else top_k_with_tail
+            return reverse_kl(*split(student, teacher, self.top_k))
         return reverse_kl(student, teacher)
 
 

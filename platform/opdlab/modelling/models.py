@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
@@ -21,6 +21,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -189,6 +190,20 @@ def load_config(path: str, revision: str | None = None) -> PretrainedConfig:
     source = locate(path, revision)
     with _told(path, "no model configuration can be read"):
         return AutoConfig.from_pretrained(**source)
+
+
+def load_shell(path: str, revision: str | None = None) -> PreTrainedModel:
+    """A model without its weights, for what its shape and settings say; same errors as `load_model`."""
+    if (folder := adapted(path)) is not None:
+        return load_shell(*_base(folder))
+    source = locate(path, revision)
+    with _told(path, "no causal language model can be made"), torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(load_config(path, revision))
+    name = source.pop("pretrained_model_name_or_path")
+    with suppress(OSError):  # a folder may have none
+        model.generation_config = GenerationConfig.from_pretrained(name, **source)
+    model.name_or_path = path
+    return model.eval()
 
 
 @contextmanager

@@ -22,6 +22,9 @@ LABELS = {
     "forward_kl": "forward KL",
     "jsd": "generalised JSD",
     "top_k_reverse_kl": "reverse KL of top-k and tail",
+    "teachers_top_k_reverse_kl": "reverse KL of the teacher's top-k and tail",
+    "teachers_top_k_forward_kl": "forward KL of the teacher's top-k and tail",
+    "teachers_top_k_jsd": "generalised JSD of the teacher's top-k and tail",
     "bounded_log_ratio": "reverse KL with a bounded log-ratio",
     "future_reverse_kl": "reverse KL to come",
     "teacher_forward_kl": "forward KL on the teacher's answers",
@@ -113,6 +116,20 @@ def _top_k(log_p: Tensor, log_q: Tensor, world: World, method: Any) -> Tensor:
     return (p * (p / q).log()).sum(-1) + p_rest * (p_rest / q_rest).log()
 
 
+def _of_teachers_top(local: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A divergence between the teacher's K likeliest tokens and all others as one."""
+
+    def split(log_p: Tensor, top: Tensor) -> Tensor:
+        p = log_p.exp().gather(-1, top)
+        return torch.cat([p, 1 - p.sum(-1, keepdim=True)], -1).log()
+
+    def found(log_p: Tensor, log_q: Tensor, world: World, method: Any) -> Tensor:
+        top = log_q.topk(min(_of(method, "top_k", 2), world.vocabulary - 1), -1).indices
+        return local(split(log_p, top), split(log_q, top), world, method)
+
+    return found
+
+
 def _to_sampler(log_p: Tensor, _log_q: Tensor, world: World, _method: Any) -> Tensor:
     return (log_p.exp() * (log_p - world.sampler)).sum(-1)
 
@@ -146,6 +163,9 @@ _LOCAL: Mapping[str, _Local] = {
     "forward_kl": _forward,
     "jsd": _jsd,
     "top_k_reverse_kl": _top_k,
+    "teachers_top_k_reverse_kl": _of_teachers_top(_reverse),
+    "teachers_top_k_forward_kl": _of_teachers_top(_forward),
+    "teachers_top_k_jsd": _of_teachers_top(_jsd),
     "kl_to_sampler": _to_sampler,
     "negative_entropy": _negative_entropy,
     "raise_lookahead": _lookahead,

@@ -27,6 +27,8 @@ PHASES = {"sampling": SAMPLING, "scoring": SCORING, "updating": UPDATING, "stepp
 # In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
 # the teacher's log-probabilities, the probabilities and a product of two of these.
 _VOCABULARY_COPIES = 7
+_TOLD = 12
+"""Bytes of a token that a served teacher tells: its id, and its log-probability."""
 EIGHT_BITS = 2 * (1 + 4 / 256)
 """Bytes of both averages of a weight in 8 bits, with its share of the float32 scale of 256."""
 NF4_BYTES = 0.5 + 4 / 64
@@ -239,8 +241,12 @@ def _weights(model: Student, size: Footprint, step: Step) -> tuple[int, int]:
 
 def _states(experiment: Experiment, rows: int) -> int:
     """Bytes of the teacher's states of a step: losses over its distribution make its words from them."""
-    if not experiment.method.full:
+    method = experiment.method
+    if not method.full:
         return 0
+    if experiment.teacher.server is not None:
+        each = method.needs.top_k * _TOLD
+        return each * rows * experiment.rollout.max_new_tokens
     width = shape_of(experiment.teacher).get_text_config().hidden_size
     each = width * models.DTYPES[experiment.teacher.dtype].itemsize
     return each * rows * experiment.rollout.max_new_tokens
@@ -248,7 +254,8 @@ def _states(experiment: Experiment, rows: int) -> int:
 
 def _teachers_head(experiment: Experiment) -> int:
     """Bytes of a whole teacher that the loss needs back on the device for its vocabulary projection."""
-    needed = experiment.teacher.offload and experiment.method.full
+    here = experiment.teacher.server is None
+    needed = here and experiment.teacher.offload and experiment.method.full
     return footprint(experiment.teacher).weights if needed else 0
 
 
@@ -272,7 +279,9 @@ def _kept(
 
 def _teachers(experiment: Experiment, step: Step, device: torch.device) -> Memory:
     method, one = experiment.method, experiment.teacher
-    teachers = [footprint(each) for each in (one, *experiment.specialists)]
+    teachers = [footprint(each) for each in experiment.taught_here]
+    if not teachers:
+        return Memory(held={"teacher weights": 0}, passing={SCORING: 0})
     held = teachers[1:] if experiment.one_model else teachers
     new = experiment.rollout.max_new_tokens
     asked = ScoredRows(

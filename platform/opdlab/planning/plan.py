@@ -33,6 +33,7 @@ from opdlab.planning.lengths import Lengths, assumed, longest_prompt, prompt_len
 from opdlab.planning.on_cards import overrides, show_cards
 from opdlab.planning.phases import by_name, memory, written
 from opdlab.planning.proposal import as_written
+from opdlab.planning.served_teacher import asked_of_servers
 from opdlab.plugins import posed
 from opdlab.pretraining import character_tokenizer
 from opdlab.sweeps import Sweep, outermost, sweep_of
@@ -294,6 +295,7 @@ def _runs_compared(
         _work(run)
         | (_memory(run, lengths[name]) if lengths and sized else {})
         | {quantity: f"{cost:.2f}" for quantity, cost in _teacher(run).items()}
+        | asked_of_servers(run, _rows(run), lengths[name].most if lengths else None)
         for name, run in runs
     ]
     if lengths:

@@ -70,7 +70,7 @@ def require_room(experiment: Experiment) -> None:
 def _roughly(run: Experiment, longest: int) -> int:
     """Bytes of a training, counted in no time."""
     step, student = Step.of(run, longest), footprint(run.student)
-    teachers = [footprint(one) for one in (run.teacher, *run.specialists)]
+    teachers = [footprint(one) for one in run.taught_here]
     weights = 4 * student.weights + sum(one.weights for one in teachers)
     if run.training.average != "none":
         weights += student.parameters * averaged(step.stored)

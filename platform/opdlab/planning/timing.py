@@ -77,13 +77,15 @@ def _scoring(experiment: Experiment, step: Step, card: Card) -> float:
     """One pass, and a leaf for each candidate of an active position; by the teacher that takes longest."""
     responses = experiment.rollout.max_new_tokens
     leaves = ACTIVE * experiment.method.group * responses / step.length
-    return max(
+    each = [
         step.rows
         * (1 + leaves)
         * _operations(one, step.length, responses)
         / (card.operations(models.DTYPES[one.dtype]) * OF_PRODUCTS)
-        for one in (experiment.teacher, *experiment.specialists)
-    )
+        for one in experiment.taught_here
+    ]
+    # How long a server takes is not known here.
+    return max(each, default=0.0)
 
 
 def _updating(experiment: Experiment, step: Step, card: Card) -> float:
@@ -101,10 +103,10 @@ def _moving(experiment: Experiment, step: Step, card: Card, fresh: float) -> flo
     """Weights and gradients between devices; teachers from the host."""
     world = step.training.world
     student = footprint(experiment.student)
-    teachers = [footprint(one).weights for one in (experiment.teacher, *experiment.specialists)]
+    teachers = [footprint(one).weights for one in experiment.taught_here]
     moved = 0.0
     if experiment.teacher.offload:
-        again = teachers[0] if experiment.method.full else 0
+        again = teachers[0] if experiment.method.full and teachers else 0
         moved += (fresh * sum(teachers) + again) / card.host
     if world == 1:
         return moved
@@ -118,7 +120,7 @@ def _moving(experiment: Experiment, step: Step, card: Card, fresh: float) -> flo
     passes = -(-step.rows * step.length // TRUNK_TOKENS)
     working = student.parameters * step.working.itemsize
     sent = micro_batches * 2 * working + gradients
-    return moved + share * (sent + fresh * (working + passes * max(teachers)))
+    return moved + share * (sent + fresh * (working + passes * max(teachers, default=0)))
 
 
 def _operations(model: Model, length: int, responses: int) -> float:

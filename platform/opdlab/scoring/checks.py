@@ -38,8 +38,16 @@ def check_tokens(rollout: Rollout, vocabulary: int | None) -> None:
         )
 
 
-def check_finite(scores: TeacherScores, rollout: Rollout, questions: Questions) -> None:
+def check_finite(
+    scores: TeacherScores,
+    rollout: Rollout,
+    questions: Questions,
+    not_told: frozenset[str] = frozenset(),
+) -> None:
     """Refuse scores that are NaN or infinite where a number belongs.
+
+    Args:
+        not_told: names of those that this teacher cannot tell.
 
     Raises:
         NonFiniteError: names the first such row and position.
@@ -52,6 +60,8 @@ def check_finite(scores: TeacherScores, rollout: Rollout, questions: Questions) 
         ("sampled_confidence", rollout.is_eos),
         ("confidence", questions.candidates < 0),
     ):
+        if name in not_told:
+            continue
         value: Tensor = getattr(scores, name)
         bad = ~torch.isfinite(value) & ~allowed
         if bad.any():

@@ -4,4 +4,6 @@ from .dialect import Draw as Draw, prompt_text as prompt_text
 from .engine import ROUNDS as ROUNDS, OpenAIEngine as OpenAIEngine, same_way as same_way
 from .identify import KNOWN as KNOWN, TOKEN_SERVERS as TOKEN_SERVERS, Identity as Identity
 from .replies import Reply as Reply
+from .served_offers import SERVED_OFFERS as SERVED_OFFERS
+from .served_teacher import ServedTeacher as ServedTeacher
 from .session import Ask as Ask, Session as Session

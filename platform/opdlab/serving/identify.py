@@ -12,6 +12,7 @@ TOKEN_SERVERS = ("vllm", "sglang")
 """Servers that take and return token ids."""
 KNOWN = (*TOKEN_SERVERS, "transformers", "llama.cpp")
 """Servers whose every sampling setting can be said in a request."""
+NAMING = "Name one: rollout={type: openai, served_model: NAME}, with the rollout's other keys"
 TRIES = 4
 """Questions after what a server is, until a failure of its own is an error: it must not make it another."""
 
@@ -37,12 +38,15 @@ class Identity:
         return {f"server_{name}": value or "not told" for name, value in asdict(self).items()}
 
 
-def identify(client: Client, wanted: str | None, usual: str | None = None) -> Identity:
+def identify(
+    client: Client, wanted: str | None, usual: str | None = None, naming: str = NAMING
+) -> Identity:
     """Ask the server for its software, version and model.
 
     Args:
         wanted: name of the model; None takes the only one that is served.
         usual: name to take where the server does not list what it serves.
+        naming: how a model is named, for the message.
 
     Raises:
         ServerError: nobody is there, it lets nobody in or fails each time, or the model is not served or
@@ -73,8 +77,7 @@ def identify(client: Client, wanted: str | None, usual: str | None = None) -> Id
     if name is None or (cards and name not in cards):
         problem = f"no model {name!r} is served" if name else "several models are served, or none"
         raise ServerError(
-            f"{client.access.url}: {problem}; the server lists {', '.join(cards) or 'none'}. Name one: "
-            "rollout={type: openai, served_model: NAME}, with the rollout's other keys"
+            f"{client.access.url}: {problem}; the server lists {', '.join(cards) or 'none'}. {naming}"
         )
     client.pulse.tells = software == "vllm"
     return Identity(software, version, name, str(cards.get(name, {}).get("root") or ""))

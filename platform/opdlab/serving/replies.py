@@ -57,7 +57,7 @@ def read_reply(
         raise ReplyError(f"the server's answer is no completion: {_short(answer)}") from error
     if reason == "abort":
         raise ReplyError("the server aborted it (finish_reason: abort)", again=True)
-    _check_prompt(choice.get("prompt_token_ids"), told, ids)
+    check_prompt(choice.get("prompt_token_ids"), told, ids)
     tokens = _token_ids(choice.get("token_ids"), draw)
     if tokens is not None and tokenizer is not None:
         text = text_of(tokenizer, tokens)
@@ -126,7 +126,17 @@ def _check_length(count: int, reason: str, tokens: list[int] | None, draw: Draw)
         )
 
 
-def _check_prompt(returned: Any, count: Any, ids: Sequence[int]) -> None:
+def check_prompt(returned: Any, count: Any, ids: Sequence[int]) -> None:
+    """See that a server read what it was sent.
+
+    Args:
+        returned: the prompt's tokens as it tells them; None where it does not.
+        count: how many it says they were; None where it does not.
+        ids: what was sent.
+
+    Raises:
+        ReplyError: it read something else, or says nothing of it.
+    """
     if returned is None and count is None:
         raise ReplyError(
             "the server does not say how many tokens it read the prompt as, so that it cannot be known "

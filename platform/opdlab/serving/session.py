@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.dialect import Draw, completion_body
-from opdlab.serving.identify import TOKEN_SERVERS, Identity, identify
+from opdlab.serving.identify import NAMING, TOKEN_SERVERS, Identity, identify
 from opdlab.serving.replies import Reply, read_reply
 
 
@@ -33,10 +33,16 @@ class Session:
     server: Identity
 
     @classmethod
-    def open(cls, access: Access, wanted: str | None, usual: str | None = None) -> Session:
+    def open(
+        cls,
+        access: Access,
+        wanted: str | None,
+        usual: str | None = None,
+        naming: str = NAMING,
+    ) -> Session:
         """Ask who is there (see `identify`); raises ServerError."""
         client = Client(access)
-        return cls(client, identify(client, wanted, usual))
+        return cls(client, identify(client, wanted, usual, naming))
 
     @property
     def takes_tokens(self) -> bool:

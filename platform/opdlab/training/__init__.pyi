@@ -41,5 +41,6 @@ from .run import (
     train as train,
     train_one as train_one,
 )
+from .teachers import make_scorer as make_scorer
 from .watch import STUDENTS as STUDENTS, keep_copy as keep_copy, rollout_table as rollout_table
 from .weights import token_weights as token_weights

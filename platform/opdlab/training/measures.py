@@ -79,11 +79,11 @@ def step_metrics(
     sampled_kl = rollout.log_prob - scores.log_prob
     kl = losses.reverse_kl if losses.reverse_kl is not None else sampled_kl
     T, B = float(len(rollout.token)), float(len(rollout.response_lengths))
+    told = mean_of(scores.entropy)
     metrics: dict[str, Figure] = {
         "reverse_kl": (float(kl.mean()), T),
         "reverse_kl_sampled": (float(sampled_kl.mean()), T),
         "entropy": (float(rollout.entropy.mean()), T),
-        "teacher_entropy": (float(scores.entropy.mean()), T),
         "fidelity": mean_of(scores.fidelity),
         "response_length": (float(rollout.response_lengths.float().mean()), B),
         "truncated_share": (float((~rollout.ended).float().mean()), B),
@@ -93,6 +93,8 @@ def step_metrics(
         "teacher_score_share": (float(scores.log_prob.isfinite().float().mean()), T),
         "response_tokens": (T, 1.0),
     }
+    if told[1]:  # a teacher behind a server does not tell it
+        metrics["teacher_entropy"] = (float(scores.entropy.mean()), T)
     if taken := sorted({*OWN, *metrics} & supervision.metrics.keys()):
         raise PluginError(
             f"the method's metric {taken[0]!r} has the name of one that every training records; give it "

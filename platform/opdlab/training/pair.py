@@ -11,17 +11,18 @@ from operator import itemgetter
 import lightning as L
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab.configuration import Experiment, Model, Student, loader
+from opdlab.configuration import Experiment, Model, Student, Taught, loader
 from opdlab.errors import ConfigError, ModelError
 from opdlab.evaluation import Subject
 from opdlab.modelling import adapters, models
 from opdlab.prompts import PromptSource, open_prompts
 from opdlab.records import Prompt
-from opdlab.scoring import Scorer, Specialist, Teacher, chosen
+from opdlab.scoring import Scorer, Specialist, chosen
 from opdlab.seeds import small_seed
 from opdlab.training.given import answer_ids, share_of
 from opdlab.training.module import Distillation
 from opdlab.training.optimizers import require_optimizer
+from opdlab.training.teachers import make_scorer
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A model with its tokenizer."""
@@ -40,12 +41,17 @@ class Pair:
     """Teachers of single domains, by patterns."""
     specialist_tokenizers: tuple[PreTrainedTokenizerBase, ...] = ()
 
-    def scorers(self) -> tuple[Scorer, list[Specialist]]:
+    def scorers(self, config: Experiment) -> tuple[Scorer, list[Specialist]]:
         """The teachers as scorers, the general one first."""
-        return Teacher(self.teacher, self.vocabulary), [
-            Specialist(domains, Teacher(model, self.vocabulary))
-            for domains, model in self.specialists
+        return make_scorer(config.teacher, self.teacher, self.vocabulary), [
+            Specialist(domains, make_scorer(source, model, self.vocabulary))
+            for source, (domains, model) in zip(config.specialists, self.specialists, strict=True)
         ]
+
+    def sources(self, config: Experiment) -> list[tuple[PreTrainedModel, Taught]]:
+        """Each teacher's model with its section of the experiment, the general one first."""
+        own = zip(self.specialists, config.specialists, strict=True)
+        return [(self.teacher, config.teacher), *((model, one) for (_, model), one in own)]
 
     def teacher_of(self, benchmark: str) -> PreTrainedModel:
         """Who teaches a benchmark."""
@@ -273,7 +279,7 @@ def beyond(config: Experiment, vocabulary: int) -> Iterator[str]:
 
 
 def load_source(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer.
+    """A model and its tokenizer; of a teacher behind a server a model without weights.
 
     Raises:
         ModelError: it cannot be loaded; or adapters, which are trained no further, are to be the student.
@@ -284,6 +290,9 @@ def load_source(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
             f"student.path: {source.path} holds adapters; `opdlab merge {source.path} FOLDER` "
             "makes of them and their model one that can be a student"
         )
+    if isinstance(source, Taught) and source.server is not None:
+        shell = models.load_shell(source.path, source.revision)
+        return shell, models.load_tokenizer(source.path, source.revision)
     model = models.load_model(
         source.path,
         source.revision,
@@ -330,7 +339,7 @@ def load_module(
         prompts: in place of those that the experiment names.
     """
     L.seed_everything(small_seed(config.seed), verbose=False)
-    teacher, specialists = pair.scorers()
+    teacher, specialists = pair.scorers(config)
     if prompts is None:
         benchmarks = config.evaluation.benchmarks
         prompts = open_prompts(config.prompts, pair.tokenizer, config.seed, benchmarks)

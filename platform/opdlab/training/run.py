@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from transformers import PreTrainedModel
 
 from opdlab import tracking
-from opdlab.configuration import Experiment, Model, Repeat, loader, repeats
+from opdlab.configuration import Experiment, Repeat, loader, repeats
 from opdlab.console import (
     ALARM,
     BOLD,
@@ -37,7 +37,7 @@ from opdlab.modelling import models
 from opdlab.plugins import METHODS, Evaluator, type_name
 from opdlab.prompts import open_prompts
 from opdlab.tracking import Tracker, mlflow_page, mlflow_store
-from opdlab.training import manifest, ranks
+from opdlab.training import manifest, ranks, teachers
 from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, Group, last_group, open_group
 from opdlab.training.pace import Follow
@@ -285,11 +285,17 @@ def measure_reference(session: Session, config: Experiment, pair: Pair, name: st
     for one in settings.benchmarks:
         model = pair.student if name == "student" else pair.teacher_of(one.benchmark)
         benchmarks.setdefault(model, []).append(one)
+    sources = dict(pair.sources(config))
     label = session.group.label(name, config.output)
     owner = Owner(name, role=name, execution=session.group.id, label=label)  # type: ignore[arg-type]
     with session.tracked(name) as tracker:
         for model, mine in benchmarks.items():
             part = settings.model_copy(update={"benchmarks": mine})
+            source = sources.get(model)
+            if source is not None and source.server is not None:
+                subject = teachers.measured(source, config)
+                measure(subject, part, tracker, owner, session.stop.check)
+                continue
             with working(model, config):
                 measure(pair.subject(model, config), part, tracker, owner, session.stop.check)
 
@@ -332,16 +338,14 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
 def contents_of(pair: Pair, config: Experiment) -> dict[str, Any]:
     """What identifies the models of a training, before it gives the student adapters."""
 
-    def contents(model: PreTrainedModel, one: Model) -> dict[str, Any]:
-        return models.manifest(model, one.path, one.revision, config.prompts.template)
-
+    student, template = config.student, config.prompts.template
+    general, *others = (
+        teachers.contents(source, model, template) for model, source in pair.sources(config)
+    )
     return {
-        "student": contents(pair.student, config.student),
-        "teacher": contents(pair.teacher, config.teacher),
-        "specialists": [
-            contents(model, one)
-            for one, (_, model) in zip(config.specialists, pair.specialists, strict=True)
-        ],
+        "student": models.manifest(pair.student, student.path, student.revision, template),
+        "teacher": general,
+        "specialists": others,
     }
 
 

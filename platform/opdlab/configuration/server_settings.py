@@ -1,0 +1,37 @@
+"""Where a teacher's server is, and how patiently it is asked."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from opdlab.configuration.section import Section
+from opdlab.serving import Access, check_access
+
+
+class Server(Section):
+    """A vLLM that serves a teacher: it scores there, and no weights of it are loaded here."""
+
+    url: str = "http://localhost:8000/v1"
+    """Base of OpenAI's API, `/v1` included."""
+    served_model: str | None = None
+    """Name under which the model is served; null takes the only one."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable with the API key, if any."""
+    concurrency: int = Field(default=64, ge=1, le=4096)
+    """Requests under way at once."""
+    patience_s: float = Field(default=600.0, ge=0)
+    """Seconds for which a request that fails is tried again, ever more slowly."""
+    timeout_s: float = Field(default=3600.0, gt=0)
+    """Longest wait for one answer, in seconds."""
+
+    @model_validator(mode="after")
+    def _an_address(self) -> Server:
+        object.__setattr__(self, "url", check_access(self.url, self.key_variable))
+        return self
+
+    @property
+    def access(self) -> Access:
+        """Where the server is and how patiently it is spoken to."""
+        return Access(
+            self.url, self.key_variable, self.concurrency, self.patience_s, self.timeout_s
+        )

@@ -1,0 +1,35 @@
+"""What a step asks of teachers behind servers: requests, and the tokens in them."""
+
+from __future__ import annotations
+
+from opdlab.configuration import Experiment
+
+SHOWN_SHARE = 0.2
+"""Of positions that are active where a method looks ahead, for an estimate."""
+
+
+def asked_of_servers(run: Experiment, rows: int, prompt: int | None) -> dict[str, str]:
+    """Requests and tokens of a step, at most; nothing where all teachers are in this process.
+
+    Args:
+        rows: answers of a step.
+        prompt: tokens of the longest prompt; None where it is not known, and is left out.
+    """
+    if len(run.taught_here) == 1 + len(run.specialists):
+        return {}
+    answer = run.rollout.max_new_tokens
+    length = (prompt or 0) + answer
+    found = {
+        "requests to the teacher a step": f"{rows + 1:,}",
+        "tokens that these hold, at most": f"{rows * length:,}",
+    }
+    if candidates := run.method.group:
+        each = round(SHOWN_SHARE * answer * candidates)
+        half = (prompt or 0) + answer // 2
+        found |= {
+            f"requests for candidates at {SHOWN_SHARE:.0%} active": f"{rows * each:,}",
+            "tokens that these hold, from the server's prefix cache but for one each": (
+                f"{rows * each * half:,}"
+            ),
+        }
+    return found

@@ -1,0 +1,26 @@
+"""What a teacher behind a server can tell, and why it cannot tell more."""
+
+from __future__ import annotations
+
+from opdlab.methods import Offers
+
+_CONFIDENCE = (
+    "it needs all of the distribution after a candidate, and a server tells the likeliest tokens alone. "
+    "Set confidence: max_prob"
+)
+SERVED_OFFERS = Offers(
+    supports=frozenset({"none", "sampled", "top-k"}),
+    confidences=frozenset({"max_prob"}),
+    answers=False,
+    why_not={
+        "full": "the method needs the teacher's whole distribution, or its log-probabilities of tokens "
+        "that the student chooses, and a server tells its own likeliest tokens alone. Take the sampled "
+        "token (support: sampled), the teacher's likeliest tokens (support: top_k of forward_kl and jsd; "
+        "of opd also top_k_of: teacher), or a teacher in this process",
+        "sampled_prob": _CONFIDENCE,
+        "entropy": _CONFIDENCE,
+        "perplexity": _CONFIDENCE,
+        "answers": "the method trains on answers that the teacher writes in this process. Take a method on "
+        "the student's own answers, or a teacher in this process",
+    },
+)

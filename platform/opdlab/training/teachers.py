@@ -1,0 +1,71 @@
+"""The teachers of an experiment as scorers: models in this process, or servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from opdlab.configuration import Experiment, Taught
+from opdlab.evaluation import Measured, open_served
+from opdlab.modelling import models
+from opdlab.scoring import Scorer, Teacher
+from opdlab.serving import OpenAIEngine, ServedTeacher, Session, same_way
+
+
+def make_scorer(source: Taught, model: PreTrainedModel, vocabulary: int | None) -> Scorer:
+    """A teacher as everything else speaks to it; nothing is computed, or asked of a server, yet.
+
+    Args:
+        model: the teacher's; of one behind a server without weights.
+        vocabulary: entries that student and teacher share.
+    """
+    server = source.server
+    if server is None:
+        return Teacher(model, vocabulary)
+    entries = int(model.config.get_text_config().vocab_size)
+    return ServedTeacher(server.access, server.served_model, vocabulary, entries)
+
+
+def contents(source: Taught, model: PreTrainedModel, template: str) -> dict[str, Any]:
+    """What identifies a teacher: a run that resumes refuses another one.
+
+    Raises:
+        ServerError: it is behind a server, which does not answer.
+    """
+    if source.server is None:
+        return models.manifest(model, source.path, source.revision, template)
+    tokenizer = models.load_tokenizer(source.path, source.revision)
+    session = Session.open(source.server.access, source.server.served_model)
+    return {
+        "name": source.path,
+        "revision": source.revision,
+        "architecture": type(model).__name__,
+        **session.server.record(),
+        "config_sha256": models.config_sha256(model),
+        "tokenizer_sha256": models.tokenizer_sha256(tokenizer),
+        "template_sha256": models.template_sha256(tokenizer, template),
+        "ends": list(models.eos_ids(model, tokenizer)),
+    }
+
+
+def measured(source: Taught, config: Experiment) -> Measured:
+    """A teacher behind a server, to be evaluated there.
+
+    Raises:
+        ServerError: nobody answers, or the model is not served.
+    """
+    assert source.server is not None
+    server = source.server
+    engine = OpenAIEngine(
+        max_new_tokens=config.rollout.max_new_tokens,
+        url=server.url,
+        served_model=server.served_model,
+        key_variable=server.key_variable,
+        concurrency=server.concurrency,
+        patience_s=server.patience_s,
+        timeout_s=server.timeout_s,
+    )
+    how = same_way(config.rollout, engine)
+    return open_served(how, source.path, config.prompts.wording, Path(config.output))
