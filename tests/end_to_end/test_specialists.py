@@ -90,7 +90,7 @@ def test_rows_of_a_domain_whose_teacher_is_the_student_have_no_kl(laboratory: La
     config = load_experiment(two_teachers(laboratory))
     pair = load_pair(config)
     assert pair.teacher_of("code/short") is not pair.teacher_of("math/short")
-    general, (specialist,) = pair.scorers()
+    general, (specialist,) = pair.scorers(config)
     rollout = config.rollout.sample(
         pair.student,
         [[1, 5, 6], [1, 7, 8]],

@@ -36,6 +36,7 @@ from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import part
 from opdlab.serving.access import Access
 from opdlab.serving.served_teacher import PRINT_TOKENS, ServedTeacher, spread_out
+from opdlab.training import teachers
 from opdlab.training.teachers import make_scorer
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
@@ -74,9 +75,9 @@ def served(server: MisbehavingServer, shared: int = ENTRIES, **changes: Any) -> 
 
 
 def ask(rollout: Rollout, top_k: int = 0, every: int = 2) -> Questions:
-    """About the candidates at every few positions, but for those that end an answer."""
-    wanted = (torch.arange(len(rollout.token)) % every == 0)[:, None] & (rollout.candidates != 2)
-    return Questions(rollout.candidates.masked_fill(~wanted, -1), top_k=top_k)
+    """About the candidates at every few positions, and where an answer ended."""
+    wanted = (torch.arange(len(rollout.token)) % every == 0) | rollout.is_eos
+    return Questions(rollout.candidates.masked_fill(~wanted[:, None], -1), top_k=top_k)
 
 
 NUMBERS = ("log_prob", "fidelity", "sampled_confidence", "confidence")
@@ -339,6 +340,23 @@ def test_a_server_that_is_started_again_goes_on_and_one_with_another_model_does_
     server.model = models.load_model(str(STUDENT))
     with pytest.raises(ServerError, match=r"serves another model .* nats off"):
         teacher.score(rollout, ask(rollout))
+
+
+def test_a_teacher_is_known_again_by_what_the_record_of_its_training_says(
+    server: MisbehavingServer,
+) -> None:
+    source = Taught(path=str(TEACHER), server=Server(url=server.url, patience_s=1.0))
+    shell = models.load_shell(str(TEACHER))
+    record = teachers.contents(source, shell, "none")
+    assert record["server_model"] == "the-model"
+    again = make_scorer(source, shell, 40)
+    teachers.expect([again], [record])
+    again.probe()
+    server.model = models.load_model(str(STUDENT))
+    other = make_scorer(source, shell, ENTRIES)
+    teachers.expect([other], [record])
+    with pytest.raises(ServerError, match="serves another model than when the training began"):
+        other.probe()
 
 
 def test_a_server_that_is_away_or_no_vllm_is_no_teacher(rollout: Rollout) -> None:

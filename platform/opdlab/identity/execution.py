@@ -148,14 +148,18 @@ class Execution:
 
 def _contents(one: Contents) -> dict[str, Any]:
     """What decides what a model learns and says, by the words for it."""
-    return {word: one.get(key) for key, word in DECISIVE.items()}
+    found = {word: one.get(key) for key, word in DECISIVE.items()}
+    # Of one behind a server no weights are known.
+    return found | ({"served as": one["server_model"]} if "server_model" in one else {})
 
 
 def _named(before: Contents, now_: Contents) -> tuple[str, str]:
     """What differs between two models, as it was and as it is, in words; empty where nothing does."""
     was, is_now = _contents(before), _contents(now_)
-    odd = [word for word in was if was[word] != is_now[word]]
-    old, new = (", ".join(f"{word} {str(one[word])[:12]}" for word in odd) for one in (was, is_now))
+    odd = [word for word in was | is_now if was.get(word) != is_now.get(word)]
+    old, new = (
+        ", ".join(f"{word} {str(one.get(word))[:12]}" for word in odd) for one in (was, is_now)
+    )
     return old, new
 
 

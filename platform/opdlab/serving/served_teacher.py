@@ -9,9 +9,9 @@ to those that the student lacks counts to the tail.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, final
 
@@ -44,6 +44,8 @@ SPARE = 4
 """Tokens asked for beyond those wanted, where the teacher has entries that the student lacks."""
 PRINT_TOKENS = 32
 """Tokens of the text by which a server is known again."""
+PRINT = "server_print"
+"""Key of what a server says of that text in the record of a training."""
 NOT_TOLD = frozenset({"entropy"})
 """Of the scores, what no server tells."""
 NAMING = "Name one by served_model, beside the server's url"
@@ -130,13 +132,22 @@ class ServedTeacher:
                     f"{self.access.url} is of kind {session.server.software!r}: a teacher must be a vLLM, "
                     "which returns prompt_logprobs of token ids"
                 )
-            self.first = self._print(session)
+            found = self._print(session)
+            self.first = found if self.first is None else self.first
+            self._require_same(found)
             self.session = session
         return self
 
-    def identity(self) -> dict[str, str]:
-        """What the server says it is."""
-        return asdict(self._opened().server)
+    def record(self) -> dict[str, Any]:
+        """What the server says it is, and what it says of a fixed text: by this it is known again."""
+        session = self._opened()
+        assert self.first is not None
+        return {**session.server.record(), PRINT: [round(v, 4) for v in self.first.tolist()]}
+
+    def expect(self, record: Mapping[str, Any]) -> None:
+        """Take what a record says of it for what it must go on saying; before `probe`."""
+        if PRINT in record:
+            self.first = torch.tensor(record[PRINT])
 
     def score(self, rollout: Rollout, questions: Questions, finite: bool = True) -> TeacherScores:
         """Answer the questions; see `Scorer.score`.
@@ -155,7 +166,7 @@ class ServedTeacher:
         middle = perf_counter()
         tree = leaves(rollout, candidates)
         after = self._candidates(session, rollout, tree)
-        self._require_same(session)
+        self._require_same(self._print(session))
         seconds = {"trunk": middle - started, "leaves": perf_counter() - middle}
         scores = self._scores(rollout, candidates, said, tree, after, questions.top_k)
         scores = replace(scores, seconds=seconds)
@@ -249,7 +260,8 @@ class ServedTeacher:
             log_prob += one.log_prob
             fidelity += [self._confidence(top) for top in one.tops[1:]]
             tops += [self._shared(top)[:top_k] for top in one.tops[:-1]]
-        sure = torch.tensor(fidelity).masked_fill(rollout.is_eos, torch.nan)
+        after_sampled = torch.tensor(fidelity)
+        sure = after_sampled.masked_fill(rollout.is_eos, torch.nan)
         none = torch.full((), torch.nan)
         placed = after[tree.index] if len(tree) else none
         confidence = torch.where(tree.index >= 0, placed, none)
@@ -260,7 +272,7 @@ class ServedTeacher:
             entropy=torch.full_like(sure, torch.nan),
             fidelity=sure,
             sampled_confidence=sure,
-            confidence=torch.where(is_sampled, sure[:, None], confidence),
+            confidence=torch.where(is_sampled, after_sampled[:, None], confidence),
             top_ids=torch.tensor([[i for i, _ in top] for top in filled]) if top_k else None,
             top_log_prob=torch.tensor([[v for _, v in top] for top in filled]) if top_k else None,
             leaves=len(tree),
@@ -268,15 +280,15 @@ class ServedTeacher:
 
     def _print(self, session: Session) -> Float[Tensor, "n"]:
         """What the server says of a fixed text, which differs from model to model."""
-        ids = [(11 + 7919 * place) % self.shared for place in range(PRINT_TOKENS)]
+        ids = [(11 + 7919 * place) % self.entries for place in range(PRINT_TOKENS)]
         url = self.access.api("/completions")
         answer = session.client.post(url, scoring_body(session.server, ids, 1))
         return torch.tensor(read_said(answer, ids, 1, 1).log_prob)
 
-    def _require_same(self, session: Session) -> None:
+    def _require_same(self, said: Float[Tensor, "n"]) -> None:
         """Raises ServerError where the server has other weights than at first; asked after all else."""
         assert self.first is not None
-        found = likeness(self._print(session), self.first, [len(self.first)], [0])
+        found = likeness(said, self.first, [len(self.first)], [0])
         if not found.within(IN_HALF):
             raise ServerError(
                 f"{self.access.url} serves another model than when the training began: its "

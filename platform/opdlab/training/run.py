@@ -309,6 +309,7 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         contents = contents_of(pair, config)
         module = load_module(pair, config)
         execution = describe(session, name, config, contents, module.prompts.manifest())
+        teachers.expect(module.teachers(), [execution.teacher, *execution.specialists])
         begin_metrics(tracker.folder, execution.id)
         module.execution = execution.id
         tracker.artifact(tracker.folder / EXECUTION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from opdlab.configuration import Experiment, Taught
 from opdlab.evaluation import Measured, open_served
 from opdlab.modelling import models
 from opdlab.scoring import Scorer, Teacher
-from opdlab.serving import OpenAIEngine, ServedTeacher, Session, same_way
+from opdlab.serving import OpenAIEngine, ServedTeacher, same_way
 
 
 def make_scorer(source: Taught, model: PreTrainedModel, vocabulary: int | None) -> Scorer:
@@ -37,17 +38,26 @@ def contents(source: Taught, model: PreTrainedModel, template: str) -> dict[str,
     if source.server is None:
         return models.manifest(model, source.path, source.revision, template)
     tokenizer = models.load_tokenizer(source.path, source.revision)
-    session = Session.open(source.server.access, source.server.served_model)
+    scorer = make_scorer(source, model, None)
+    assert isinstance(scorer, ServedTeacher)
     return {
         "name": source.path,
         "revision": source.revision,
         "architecture": type(model).__name__,
-        **session.server.record(),
+        **scorer.record(),
         "config_sha256": models.config_sha256(model),
         "tokenizer_sha256": models.tokenizer_sha256(tokenizer),
         "template_sha256": models.template_sha256(tokenizer, template),
         "ends": list(models.eos_ids(model, tokenizer)),
     }
+
+
+def expect(scorers: Sequence[Scorer], records: Sequence[Mapping[str, Any]]) -> None:
+    """Hold teachers behind servers to what the record of a training says of them; models are compared by
+    their contents."""
+    for scorer, record in zip(scorers, records, strict=True):
+        if isinstance(scorer, ServedTeacher):
+            scorer.expect(record)
 
 
 def measured(source: Taught, config: Experiment) -> Measured:
