@@ -180,23 +180,28 @@ class Served(Measured):
 
 
 def open_served(
-    engine: OpenAIEngine, tokenizer_path: str, template: Wording | str, output: Path = Path("runs")
+    engine: OpenAIEngine,
+    tokenizer_path: str,
+    template: Wording | str,
+    output: Path = Path("runs"),
+    revision: str | None = None,
 ) -> Served:
     """The model that a server serves, known by its fingerprint.
 
     Args:
         tokenizer_path: where its tokenizer is (see `opdlab.modelling.models.load_tokenizer`).
         output: folder of runs, where it may have been measured before.
+        revision: of the tokenizer, where its path names the hub.
 
     Raises:
         ServerError: nobody answers, or the model is not served.
         ModelError: there is no tokenizer, or it names no EOS.
     """
-    tokenizer = models.load_tokenizer(tokenizer_path, alone=True)
+    tokenizer = models.load_tokenizer(tokenizer_path, revision, alone=True)
     place = str(Path(tokenizer_path).expanduser())
     if not models.holds_tokenizer_alone(Path(place)):
-        place = str(models.locate(tokenizer_path, None)["pretrained_model_name_or_path"])
-    ends = _ends(place, tokenizer)
+        place = str(models.locate(tokenizer_path, revision)["pretrained_model_name_or_path"])
+    ends = _ends(place, tokenizer, revision)
     pad = tokenizer.pad_token_id
     session = Session.open(engine.access, engine.served_model, place)
     seen = take(session, tokenizer, ends)
@@ -214,11 +219,13 @@ def open_served(
     )
 
 
-def _ends(path: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def _ends(path: str, tokenizer: PreTrainedTokenizerBase, revision: str | None) -> tuple[int, ...]:
     """The tokenizer's EOS and those of the model's generation settings, ascending; without these those of
     its configuration, as `transformers` has it."""
     try:
-        found = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id
+        found = GenerationConfig.from_pretrained(
+            path, local_files_only=True, revision=revision
+        ).eos_token_id
     except (OSError, ValueError):
         found = _configured_end(path)
     listed = found if isinstance(found, list) else [found]

@@ -9,7 +9,7 @@ to those that the student lacks counts to the tail.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from time import perf_counter
@@ -30,6 +30,7 @@ from opdlab.serving.likeness import IN_HALF, likeness
 from opdlab.serving.served_offers import SERVED_OFFERS
 from opdlab.serving.session import Session
 from opdlab.serving.teacher_requests import (
+    Bodies,
     Said,
     Top,
     after_body,
@@ -207,21 +208,26 @@ class ServedTeacher:
         def came(row: int, answer: Any) -> None:
             found[row] = read_said(answer, tokens[row], prompts[row], many)
 
-        self._ask(session, [scoring_body(session.server, ids, many) for ids in tokens], came)
+        bodies = Bodies(len(tokens), lambda row: scoring_body(session.server, tokens[row], many))
+        self._ask(session, bodies, came)
         return [found[row] for row in range(len(tokens))]
 
     def _candidates(self, session: Session, rollout: Rollout, tree: Leaves) -> Float[Tensor, "N"]:
         """Confidence after each candidate that is none of the sampled tokens."""
         rows = rollout.tokens.tolist()
-        where = zip(tree.row.tolist(), tree.column.tolist(), tree.token.tolist(), strict=True)
-        asked = [[*rows[row][:column], token] for row, column, token in where]
-        found, many = torch.full((len(asked),), torch.nan), min(1 + self.spare, self.entries)
+        where = list(zip(tree.row.tolist(), tree.column.tolist(), tree.token.tolist(), strict=True))
+        found, many = torch.full((len(tree),), torch.nan), min(1 + self.spare, self.entries)
+
+        def ids(leaf: int) -> list[int]:
+            row, column, token = where[leaf]
+            return [*rows[row][:column], token]
 
         def came(leaf: int, answer: Any) -> None:
-            found[leaf] = self._confidence(read_after(answer, asked[leaf], many))
+            found[leaf] = self._confidence(read_after(answer, ids(leaf), many))
 
+        bodies = Bodies(len(tree), lambda leaf: after_body(session.server, ids(leaf), many))
         try:
-            self._ask(session, [after_body(session.server, ids, many) for ids in asked], came)
+            self._ask(session, bodies, came)
         except RefusedError as error:
             of_rows = {int(tree.row[leaf]): why for leaf, why in error.rows.items()}
             first = next(iter(of_rows))
@@ -229,7 +235,7 @@ class ServedTeacher:
             raise RefusedError(of_rows, error.count, named, error.ended) from error
         return found
 
-    def _ask(self, session: Session, bodies: Sequence[dict[str, Any]], came: Any) -> None:
+    def _ask(self, session: Session, bodies: Bodies, came: Any) -> None:
         if bodies:
             session.client.post_all(self.access.api("/completions"), bodies, came)
 

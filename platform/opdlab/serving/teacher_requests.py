@@ -7,9 +7,9 @@ vLLM's `prompt_logprobs` are those of the tokens of a prompt, with the likeliest
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final, overload
 
 from opdlab.serving.client import ReplyError
 from opdlab.serving.dialect import NO_PENALTY, OFF
@@ -38,6 +38,26 @@ class Said:
 
     log_prob: list[float]
     tops: list[Top]
+
+
+@final
+class Bodies(Sequence[dict[str, Any]]):
+    """Requests that are made when they are sent: a step's candidates hold its answers many times over."""
+
+    def __init__(self, size: int, make: Callable[[int], dict[str, Any]]) -> None:
+        self.size, self.make = size, make
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[dict[str, Any]]: ...
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | Sequence[dict[str, Any]]:
+        if isinstance(place, slice):
+            return [self.make(one) for one in range(self.size)[place]]
+        return self.make(range(self.size)[place])
 
 
 def scoring_body(server: Identity, ids: Sequence[int], top: int) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def step_metrics(
         "response_tokens": (T, 1.0),
     }
     if told[1]:  # a teacher behind a server does not tell it
-        metrics["teacher_entropy"] = (float(scores.entropy.mean()), T)
+        metrics["teacher_entropy"] = told
     if taken := sorted({*OWN, *metrics} & supervision.metrics.keys()):
         raise PluginError(
             f"the method's metric {taken[0]!r} has the name of one that every training records; give it "

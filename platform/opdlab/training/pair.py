@@ -96,9 +96,14 @@ def load_pair(
     Raises:
         ModelError: a model cannot be loaded, the pair does not fit together, or the optimizer's library is
             not here.
-        ConfigError: a method asks for more than the vocabulary has.
+        ConfigError: a method asks for more than the vocabulary has, or a teacher is given and named.
     """
     require_optimizer(config.training)
+    if teacher is not None and config.teacher.server is not None:
+        raise ConfigError(
+            f"{config.name}: teacher.server names a teacher, and a model in memory was given as well; "
+            "leave one of them out"
+        )
     given = student is not None or teacher is not None
     own, tokenizer = student or load_source(config.student)
     if config.one_model and not given:

@@ -78,4 +78,5 @@ def measured(source: Taught, config: Experiment) -> Measured:
         timeout_s=server.timeout_s,
     )
     how = same_way(config.rollout, engine)
-    return open_served(how, source.path, config.prompts.wording, Path(config.output))
+    output = Path(config.output)
+    return open_served(how, source.path, config.prompts.wording, output, source.revision)
