@@ -28,6 +28,7 @@ from opdlab.methods.opd import OPD
 from opdlab.modelling import models
 from opdlab.modelling.head import chunked_loss
 from opdlab.modelling.vocabulary_loss import TokenLosses
+from opdlab.planning.served_teacher import asked_of_servers
 from opdlab.records import Questions, Rollout
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.length_groups import states_before_tokens
@@ -36,7 +37,9 @@ from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import part
 from opdlab.serving.access import Access
 from opdlab.serving.served_teacher import PRINT_TOKENS, ServedTeacher, spread_out
+from opdlab.serving.teacher_requests import Bodies
 from opdlab.training import teachers
+from opdlab.training.pair import load_pair
 from opdlab.training.teachers import make_scorer
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
@@ -452,3 +455,44 @@ def test_no_weights_of_a_served_teacher_are_loaded() -> None:
     assert isinstance(teacher, ServedTeacher)
     assert (teacher.shared, teacher.entries, teacher.spare) == (40, ENTRIES, 4)
     assert math.isfinite(teacher.access.patience_s)
+
+
+def test_requests_are_made_when_they_are_sent() -> None:
+    """A step's candidates hold its answers many times over: all at once they would fill the memory."""
+    made: list[int] = []
+
+    def make(place: int) -> dict[str, Any]:
+        made.append(place)
+        return {"place": place}
+
+    bodies = Bodies(10**6, make)
+    assert len(bodies) == 10**6
+    assert not made
+    assert bodies[7] == {"place": 7}
+    assert made == [7]
+
+
+def test_a_teacher_is_given_or_named() -> None:
+    config = load_experiment("quickstart", ["runs=[]", "method={type: opd}", SERVED])
+    teacher = models.load_model(str(TEACHER)), models.load_tokenizer(str(TEACHER))
+    with pytest.raises(ConfigError, match=r"teacher.server names a teacher, and a model in memory"):
+        load_pair(config, teacher=teacher)
+    pair = load_pair(config)
+    assert all(one.is_meta for one in pair.teacher.parameters())
+    assert pair.vocabulary == ENTRIES
+
+
+def test_a_plan_tells_requests_and_tokens_of_a_step_and_no_memory_of_the_teacher() -> None:
+    changes = ["runs=[]", "training.prompts_per_step=8", "rollout.max_new_tokens=50"]
+    lgr = "method={type: lgr, top_k: 4}"
+    run = load_experiment("quickstart", [*changes, lgr, SERVED])
+    found = asked_of_servers(run, 8, prompt=30)
+    assert list(found.values()) == [
+        "9",
+        "640",
+        "320",
+        "17,600",
+    ]  # 8 x 0.2 x 50 x 4, each of 30 + 25
+    plain = load_experiment("quickstart", [*changes, "method={type: opd}", SERVED])
+    assert list(asked_of_servers(plain, 8, prompt=30).values()) == ["9", "640"]
+    assert not asked_of_servers(load_experiment("quickstart", [*changes, lgr]), 8, 30)
