@@ -55,6 +55,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, torch.nn.Mod
     return (
         Bench(
             teacher=Teacher(teacher).probe(),
+            context=models.positions(teacher),
             engine=CachedEngine(max_new_tokens=40),
             top_k=4,
             tokenizer=tokenizer,
