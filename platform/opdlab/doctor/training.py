@@ -142,8 +142,8 @@ def gradient(name: str, probe: Probe) -> Line:
                 what, "all answers of this small sample got the same grade: nothing to compare"
             )
     told = f"norm {norm:.3g} over {found.moved} of the student's tensors"
-    formats = [probe.student.dtype, probe.teacher.model.dtype]
-    formats += [one.teacher.model.dtype for one in probe.specialists]
+    formats = [probe.student.dtype, probe.teacher.dtype]
+    formats += [one.teacher.dtype for one in probe.specialists]
     if finite and 0 < norm <= max(ROUNDING[one] for one in formats) * found.usual:
         return failed(
             what,
