@@ -224,7 +224,7 @@ def _ends(path: str, tokenizer: PreTrainedTokenizerBase, revision: str | None) -
     its configuration, as `transformers` has it."""
     try:
         found = GenerationConfig.from_pretrained(
-            path, local_files_only=True, revision=revision
+            path, local_files_only=True, revision=revision or "main"
         ).eos_token_id
     except (OSError, ValueError):
         found = _configured_end(path)
