@@ -363,7 +363,7 @@ MUTANTS = (
     _served(
         "the first refused request ends all",
         "client.py",
-        "                    refused[place] = str(error)\n",
+        "                    refused[place] = self.hidden(str(error))\n",
         "                    raise\n",
         "longer_than_the_context",
     ),
@@ -412,15 +412,15 @@ MUTANTS = (
     _served(
         "the weights of another training are taken for one's own",
         "weights.py",
-        "if tag != self.tag and tag.startswith(TAGGED):",
+        "if tag is not None and tag != self.tag and tag.startswith(TAGGED):",
         "if False:",
         "another_training_replaced",
     ),
     _served(
         "no tag is asked",
         "weights.py",
-        "        tag = read_tag(session)\n        if tag is None:",
-        "        tag = self.tag\n        if tag is None:",
+        "        tag = read_tag(session)\n        if tag is not None and",
+        "        tag = self.tag\n        if tag is not None and",
         "lost_the_weights or another_training_replaced",
     ),
     _served(

@@ -180,10 +180,12 @@ class _Watched(torch.nn.Linear):
         super().__init__(size, size)
         self.last: torch.Tensor | None = None
         self.seen = torch.zeros(size)
+        self.calls = torch.zeros(())
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         self.last = input.detach()
         self.seen = self.seen + input.detach().flatten(0, -2).abs().sum(0)
+        self.calls += 1
         return super().forward(input)
 
 
@@ -192,7 +194,9 @@ def test_what_a_layer_keeps_and_never_reads_is_no_state() -> None:
     for layer in model.model.layers:
         layer.self_attn.o_proj = _Watched(32)
     assert not recurrent_layers(model)
-    assert model.model.layers[0].self_attn.o_proj.last is None
+    watched = model.model.layers[0].self_attn.o_proj
+    assert watched.last is None
+    assert watched.calls == 0
     prompts = [[5, 6, 7], [4, 9]]
     CachedEngine(max_new_tokens=4).sample(model, prompts, [0, 1], eos_ids=(), pad_id=0)
 

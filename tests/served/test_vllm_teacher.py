@@ -22,6 +22,7 @@ if missing := vllm_missing():
     pytest.skip(missing, allow_module_level=True)
 pytestmark = pytest.mark.timeout(1200)
 ENTRIES = 42
+TEXT = [(11 + 5 * place) % ENTRIES for place in range(32)]
 PROMPTS = [[1, 5, 9, 12 + row] + [7] * (row % 3) for row in range(8)]
 
 
@@ -45,7 +46,7 @@ def rollout(folder: Path) -> Rollout:
 
 def served(server: VllmServer) -> ServedTeacher:
     access = Access(server.url, "NO_SUCH_KEY", 16, 60.0, 300.0)
-    return ServedTeacher(access, None, ENTRIES, ENTRIES)
+    return ServedTeacher(access, None, ENTRIES, ENTRIES, TEXT)
 
 
 def test_scores_of_vllm_are_those_of_the_process(
@@ -70,6 +71,6 @@ def test_what_vllm_refuses_is_told(server: VllmServer, rollout: Rollout) -> None
     teacher = served(server)
     with pytest.raises(RefusedError, match=r"status 400.*logprobs"):
         teacher.score(rollout, Questions(rollout.candidates[:, :0], top_k=30))
-    named = ServedTeacher(teacher.access, "no-such", ENTRIES, ENTRIES)
+    named = ServedTeacher(teacher.access, "no-such", ENTRIES, ENTRIES, TEXT)
     with pytest.raises(ServerError, match="no model 'no-such'"):
         named.probe()

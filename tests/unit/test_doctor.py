@@ -176,7 +176,9 @@ def test_every_engine_and_teacher_of_several_runs_is_looked_at(
     b = "{name: b, set: {method: {type: opd}}}"
     lines = list(diagnose(experiment(f"runs=[{a}, {b}]", "evaluation.benchmarks=[]")))
     ill = [line.what for line in lines if line.status == "FAIL"]
-    assert ill == ["b: tokens are samples of the student's distribution"]
+    # The teacher of `a` is its student, whose numbers differ by rounding alone.
+    where = ["a: the gradient is not zero", "b: tokens are samples of the student's distribution"]
+    assert ill == where
     said = [line.what for line in lines]
     assert "a: tree scoring equals the naive way" in said
     assert "b: the gradient is not zero" in said

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from opdlab.configuration.config import Taught
 from opdlab.configuration.loader import load_experiment
 from opdlab.configuration.server_settings import Server
 from opdlab.errors import ConfigError, ModelError, NonFiniteError, RefusedError, ServerError
+from opdlab.identity.roles import PACES
 from opdlab.methods.divergences import SMALLEST_TAIL
 from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.jsd import JSD
@@ -36,14 +38,17 @@ from opdlab.scoring.scorer import Scorer
 from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import part
 from opdlab.serving.access import Access
-from opdlab.serving.served_teacher import PRINT_TOKENS, ServedTeacher, spread_out
+from opdlab.serving.crew import Crew
+from opdlab.serving.served_teacher import ServedTeacher, spread_out
 from opdlab.serving.teacher_requests import Bodies
 from opdlab.training import teachers
+from opdlab.training.group import differences
 from opdlab.training.pair import load_pair
 from opdlab.training.teachers import make_scorer
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
 ENTRIES = 42
+TEXT = [(11 + 5 * place) % ENTRIES for place in range(32)]
 PROMPTS = [[1, 5, 9, 12 + row] + [7] * (row % 3) for row in range(6)]
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4, "equal_nan": True}
 
@@ -74,7 +79,7 @@ def server() -> Iterator[MisbehavingServer]:
 def served(server: MisbehavingServer, shared: int = ENTRIES, **changes: Any) -> ServedTeacher:
     values: dict[str, Any] = {"concurrency": 4, "patience_s": 1.0, "timeout_s": 5.0, **changes}
     access = Access(server.url, "NO_SUCH_KEY", **values)
-    return ServedTeacher(access, None, shared, ENTRIES)
+    return ServedTeacher(access, None, shared, ENTRIES, TEXT)
 
 
 def ask(rollout: Rollout, top_k: int = 0, every: int = 2) -> Questions:
@@ -301,7 +306,7 @@ def test_a_token_that_the_teacher_rules_out_is_said_so(
     """JSON has no infinity: vLLM writes -9999."""
     teacher = served(server).probe()
     never = _of_token(-9999.0)
-    server.alter_scores = lambda *said: len(said[0]["prompt"]) != PRINT_TOKENS and never(*said)
+    server.alter_scores = lambda *said: said[0]["prompt"] != TEXT and never(*said)
     with pytest.raises(NonFiniteError, match="log_prob is -inf"):
         teacher.score(rollout, Questions(rollout.candidates[:, :0]))
 
@@ -319,11 +324,12 @@ def test_what_passes_is_waited_for(
     elif trouble == "cut":
         server.cuts = 2
     else:
-        left = [3]
+        others, text = [2], [1]
 
         def abort(body: dict[str, Any], choice: dict[str, Any], usage: dict[str, Any]) -> None:
+            left = text if body["prompt"] == TEXT else others
             left[0] -= 1
-            if left[0] > 0 and len(body["prompt"]) != PRINT_TOKENS:
+            if left[0] >= 0:
                 choice["finish_reason"] = "abort"
 
         server.alter_scores = abort
@@ -362,12 +368,49 @@ def test_a_teacher_is_known_again_by_what_the_record_of_its_training_says(
         other.probe()
 
 
+def test_a_token_of_the_fixed_text_that_a_teacher_rules_out_is_no_other_model(
+    server: MisbehavingServer, rollout: Rollout
+) -> None:
+    never = _of_token(-9999.0)
+    server.alter_scores = lambda *said: said[0]["prompt"] == TEXT and never(*said)
+    teacher = served(server).probe()
+    assert teacher.first is not None
+    assert teacher.first.isinf().any()
+    teacher.score(rollout, Questions(rollout.candidates[:, :0]))
+    server.alter_scores = lambda *said: None
+    with pytest.raises(ServerError, match="serves another model"):
+        teacher.score(rollout, Questions(rollout.candidates[:, :0]))
+
+
+def test_where_a_teacher_is_served_and_how_fast_decides_nothing_that_is_learned() -> None:
+    keys = {
+        f"{who}.server.{key}" for who in ("teacher", "specialists") for key in Server.model_fields
+    }
+    assert keys <= {*PACES}
+    before = {"specialists": [{"path": "a", "server": {"url": "http://a"}}], "seed": 1}
+    now = {"specialists": [{"path": "b", "server": {"url": "http://b"}}], "seed": 1}
+    assert differences(before, now) == {"specialists.path", "specialists.server.url"}
+    assert differences(before, {**now, "specialists": []}) == {"specialists"}
+
+
+def test_no_more_answers_wait_than_are_under_way() -> None:
+    asked: list[int] = []
+    crew = Crew(lambda place, _: asked.append(place), 100, 3)
+    while len(asked) < 6:
+        sleep(0.01)
+    assert crew.done.qsize() <= 3
+    assert len(asked) <= 6
+    taken = [crew.done.get(timeout=30) for _ in range(100)]
+    assert sorted(place for place, _ in taken) == list(range(100))
+    crew.stop.set()
+
+
 def test_a_server_that_is_away_or_no_vllm_is_no_teacher(rollout: Rollout) -> None:
     with MisbehavingServer(TEACHER, "sglang") as other:
         with pytest.raises(ServerError, match="'sglang': a teacher must be a vLLM"):
             served(other).probe()
         gone = served(other, patience_s=0.1)
-        named = ServedTeacher(gone.access, "no-such", ENTRIES, ENTRIES)
+        named = ServedTeacher(gone.access, "no-such", ENTRIES, ENTRIES, TEXT)
         with pytest.raises(ServerError, match=r"no model 'no-such'.*beside the server's url"):
             named.probe()
     with pytest.raises(ServerError, match="no answer after waiting"):

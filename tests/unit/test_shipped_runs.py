@@ -28,7 +28,7 @@ def runs_of(path: Path) -> list[Experiment]:
 @each_file
 def test_every_sign_of_hacking_is_watched_or_it_is_said(path: Path) -> None:
     for run in runs_of(path):
-        graded = run.prompts.type == "problems"
+        graded = run.prompts.type == "problems" and run.method.sampler == "student"
         assert bool(list(unwatched(run))) is not graded
 
 

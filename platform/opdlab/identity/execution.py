@@ -149,8 +149,8 @@ class Execution:
 def _contents(one: Contents) -> dict[str, Any]:
     """What decides what a model learns and says, by the words for it."""
     found = {word: one.get(key) for key, word in DECISIVE.items()}
-    # Of one behind a server no weights are known.
-    return found | ({"served as": one["server_model"]} if "server_model" in one else {})
+    # Of one behind a server no weights are known, but where they come from.
+    return found | ({"served from": one["server_root"]} if "server_root" in one else {})
 
 
 def _named(before: Contents, now_: Contents) -> tuple[str, str]:

@@ -34,6 +34,11 @@ PACES = (
     "training.rollout_parts",
     "training.head_chunk",
     "training.rollout_rows",
+    *(
+        f"{section}.server.{key}"
+        for section in ("teacher", "specialists")
+        for key in ("url", "served_model", "key_variable", "concurrency", "patience_s", "timeout_s")
+    ),
     "teacher.offload",
     "training.teacher_device",
     "training.strategy",

@@ -92,9 +92,14 @@ def _other(value: Tensor | None) -> Tensor | None:
 
 @contextmanager
 def _restored(places: Places) -> Iterator[None]:
+    """What the attributes hold is theirs again afterwards, also where it was changed in its place."""
     before = [getattr(part, name) for part, name in places]
+    contents = [_same(value) for value in before]
     try:
         yield
     finally:
-        for (part, name), value in zip(places, before, strict=True):
+        for (part, name), value, content in zip(places, before, contents, strict=True):
+            if value is not None and content is not None:
+                with torch.no_grad():
+                    value.copy_(content)
             setattr(part, name, value)

@@ -33,7 +33,8 @@ class Crew:
     ) -> None:
         self.ask, self.left = ask, count
         self.todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        # An answer may be large: no more of them wait than are under way.
+        self.done: queue.Queue[tuple[int, Any]] = queue.Queue(max(1, threads))
         self.tries: dict[int, int] = {}
         self.stop = threading.Event()
         for place in range(count):
@@ -60,7 +61,16 @@ class Crew:
                 answer = self.ask(place, self.stop.is_set)
             except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
                 answer = error
-            self.done.put((place, answer))
+            self.hand_over(place, answer)
+
+    def hand_over(self, place: int, answer: Any) -> None:
+        """Wait until there is room for an answer, or nothing is wanted any more."""
+        while not self.stop.is_set():
+            try:
+                self.done.put((place, answer), timeout=TICK_S)
+                return
+            except queue.Full:
+                continue
 
 
 def within_files(threads: int) -> int:

@@ -9,7 +9,7 @@ to those that the student lacks counts to the tail.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from time import perf_counter
@@ -43,8 +43,6 @@ from opdlab.transfers import to_host
 
 SPARE = 4
 """Tokens asked for beyond those wanted, where the teacher has entries that the student lacks."""
-PRINT_TOKENS = 32
-"""Tokens of the text by which a server is known again."""
 PRINT = "server_print"
 """Key of what a server says of that text in the record of a training."""
 NOT_TOLD = frozenset({"entropy"})
@@ -58,6 +56,7 @@ class ServedTeacher:
 
     Attributes:
         entries: of the teacher's vocabulary.
+        text: token ids by which the server is known again.
         session: who answers; None before `probe`.
         first: what the server said of a fixed text at first; it must go on saying so.
     """
@@ -70,13 +69,16 @@ class ServedTeacher:
         served_model: str | None,
         vocabulary: int | None,
         entries: int,
+        text: Sequence[int],
     ) -> None:
         """Nothing is asked yet; see `probe`.
 
         Args:
             served_model: name of the model; None takes the only one that is served.
             vocabulary: entries that student and teacher share.
+            text: two tokens at least that the model thinks likely: rounding changes unlikely ones most.
         """
+        self.text = list(text)
         self.access, self.served_model = access, served_model
         self.vocabulary, self.entries = vocabulary, entries
         self.session: Session | None = None
@@ -286,16 +288,35 @@ class ServedTeacher:
 
     def _print(self, session: Session) -> Float[Tensor, "n"]:
         """What the server says of a fixed text, which differs from model to model."""
-        ids = [(11 + 7919 * place) % self.entries for place in range(PRINT_TOKENS)]
-        url = self.access.api("/completions")
-        answer = session.client.post(url, scoring_body(session.server, ids, 1))
-        return torch.tensor(read_said(answer, ids, 1, 1).log_prob)
+        found: list[float] = []
+
+        def came(_: int, answer: Any) -> None:
+            found[:] = read_said(answer, self.text, 1, 1).log_prob
+
+        try:
+            session.client.post_all(
+                self.access.api("/completions"), [scoring_body(session.server, self.text, 1)], came
+            )
+        except RefusedError as error:
+            why = next(iter(error.rows.values()))
+            raise ServerError(
+                f"{self.access.url} scores no fixed text, by which it is known again: {why}"
+            ) from error
+        return torch.tensor(found)
 
     def _require_same(self, said: Float[Tensor, "n"]) -> None:
         """Raises ServerError where the server has other weights than at first; asked after all else."""
         assert self.first is not None
-        found = likeness(said, self.first, [len(self.first)], [0])
-        if not found.within(IN_HALF):
+        if len(said) != len(self.first):
+            raise ServerError(
+                f"{self.access.url} cannot be known again: the record of the training is of a text of "
+                f"{len(self.first) + 1} tokens, not of {len(self.text)}. Begin anew without --resume"
+            )
+        # What both rule out is the same.
+        apart = ~(said.isinf() & self.first.isinf())
+        count = int(apart.sum())
+        found = likeness(said[apart], self.first[apart], [count], [0]) if count else None
+        if found is not None and not found.within(IN_HALF):
             raise ServerError(
                 f"{self.access.url} serves another model than when the training began: its "
                 f"log-probabilities of a fixed text are {found.worst:.2g} nats off (root mean square). "

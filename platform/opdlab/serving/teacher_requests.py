@@ -150,7 +150,7 @@ def _by_id(row: Any) -> dict[int, float]:
     for name, cell in row.items():
         number = str(name).removeprefix(MARK)
         value: Any = cell.get("logprob") if isinstance(cell, dict) else None
-        if not number.isdigit():
+        if not (number.isascii() and number.isdigit()):
             raise ReplyError(f"the server names a token {name!r}, not by its id")
         fine = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not fine or not math.isfinite(value) or value > ROUNDING:

@@ -130,7 +130,10 @@ def _differing(folder: Path, config: Experiment) -> list[str]:
 
 
 def differences(before: Any, now: Any, path: str = "") -> set[str]:
-    """Dotted keys in which two configurations, as plain values, differ."""
+    """Dotted keys in which two configurations, as plain values, differ; items of a list share its key."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = zip(before, now, strict=True)
+        return {found for one, other in pairs for found in differences(one, other, path)}
     if isinstance(before, dict) and isinstance(now, dict):
         return {
             found

@@ -6,13 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opdlab.configuration import Experiment, Taught
 from opdlab.evaluation import Measured, open_served
 from opdlab.modelling import models
 from opdlab.scoring import Scorer, Teacher
 from opdlab.serving import OpenAIEngine, ServedTeacher, same_way
+
+TEXT = (
+    "Question: A shop sells pencils at 3 for 2 dollars. Anna buys 12 pencils and pays with a 20 dollar "
+    "bill. How much change does she get?\nAnswer: She buys 12 / 3 = 4 sets of pencils, and each set "
+    "costs 2 dollars, so she pays 4 * 2 = 8 dollars. Her change is 20 - 8 = 12 dollars. The answer is 12.\n"
+)
+"""Ordinary words, whose probability rounding hardly changes, whatever the model."""
+
+LONGEST_TEXT = 128
+"""Tokens of it, at most: where each is a letter, it is long."""
 
 
 def make_scorer(source: Taught, model: PreTrainedModel, vocabulary: int | None) -> Scorer:
@@ -26,7 +36,16 @@ def make_scorer(source: Taught, model: PreTrainedModel, vocabulary: int | None) 
     if server is None:
         return Teacher(model, vocabulary)
     entries = int(model.config.get_text_config().vocab_size)
-    return ServedTeacher(server.access, server.served_model, vocabulary, entries)
+    tokenizer = models.load_tokenizer(source.path, source.revision)
+    return ServedTeacher(
+        server.access, server.served_model, vocabulary, entries, _known_by(tokenizer, entries)
+    )
+
+
+def _known_by(tokenizer: PreTrainedTokenizerBase, entries: int) -> list[int]:
+    """Tokens of `TEXT` that a model has; two of any where it has none of its words."""
+    found = [token for token in tokenizer.encode(TEXT) if token < entries][:LONGEST_TEXT]
+    return found if len(found) > 1 else [0, 1]
 
 
 def contents(source: Taught, model: PreTrainedModel, template: str) -> dict[str, Any]:
