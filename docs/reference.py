@@ -1,7 +1,7 @@
 """Reference pages made from the program at every build: a hook of MkDocs (`hooks` in mkdocs.yml).
 
-Keys, and options of plugins, come from the JSON schema of the models that validate experiment files; commands
-from the objects that print `--help`. Nothing here repeats a default or a range.
+Keys, and options of plugins, come from the JSON schema of the models that validate experiment files;
+commands from the objects that print `--help`. Nothing here repeats a default or a range.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def commands() -> Iterator[str]:
 
     from opdlab.cli.program import app
 
-    yield "# Commands\n\nThe text of `opdlab COMMAND --help`. `KEY.PATH=VALUE` arguments set any key of the file.\n"
+    yield "# Commands\n\nThe text of `opdlab COMMAND --help`. `KEY.PATH=VALUE` sets a key of the file.\n"
     yield from group(typer.main.get_command(app), "opdlab")
 
 
