@@ -91,7 +91,7 @@ schema: $(VENV)/.installed
 	mv experiments/experiment.schema.json.new experiments/experiment.schema.json
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "opdlab needs Python 3.11, 3.12 or 3.13; none was found. \

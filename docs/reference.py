@@ -254,17 +254,25 @@ def group(command: Any, name: str) -> Iterator[str]:
 
 
 def described(text: str) -> str:
-    """Help as Markdown: lines in bold are commands."""
-    lines = []
+    """Help as Markdown: what stands in bold is a command, what follows it a comment."""
+    parts: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
-        plain = re.sub(r"\[/?[a-z]*\]", "", " ".join(paragraph.split()))
-        if paragraph.strip().startswith("[bold]"):
-            lines.append(f"```console\n$ {plain}\n```")
-        elif (found := re.match(r"Example: (.*)", plain)) and "[bold]" in paragraph:
-            lines.append(f"Example:\n\n```console\n$ {found[1]}\n```")
-        else:
-            lines.append(cell(plain))
-    return "\n\n".join(lines).replace("\n```\n\n```console\n", "\n") + "\n"
+        line = " ".join(paragraph.split())
+        found = re.match(r"(?:Example: )?\[bold\](.*?)\[/\]\s*(.*)", line)
+        if found is None:
+            parts.append(cell(plain(line)))
+            continue
+        if line.startswith("Example: "):
+            parts.append("Example:")
+        comment = plain(found[2]).lstrip("# ")
+        shown = f"$ {found[1]}" + (f"  # {comment}" if comment else "")
+        parts.append(f"```console\n{shown}\n```")
+    return "\n\n".join(parts).replace("\n```\n\n```console\n", "\n") + "\n"
+
+
+def plain(text: str) -> str:
+    """Without rich's markup."""
+    return re.sub(r"\[/?[a-z]*\]", "", text)
 
 
 def parameters(command: Any) -> str:
