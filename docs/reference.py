@@ -67,6 +67,7 @@ def pages() -> dict[str, str]:
         "pretraining": "# Pretraining files\n\nFiles with `kind: pretrain`, for `opdlab pretrain`.\n\n"
         + "\n".join(Keys(defs).of(pretraining)),
         "commands": "\n".join(commands()),
+        "shipped": "\n".join(shipped()),
     }
     unions = {
         "methods": experiment["properties"]["method"],
@@ -230,6 +231,19 @@ def cell(text: str | None) -> str:
         else part.replace("|", "\\|").replace("<", "&lt;").replace("$", "&#36;")
         for part in parts
     )
+
+
+def shipped() -> Iterator[str]:
+    """The experiments that come with the package, each with its question."""
+    from opdlab.configuration import documents
+    from opdlab.files import shipped as files
+
+    yield "# Shipped experiments\n"
+    yield "Use the name wherever a command takes a file: `opdlab train quickstart`. `opdlab experiments` lists them."
+    yield "\n| name | kind | what it is to find out |\n| --- | --- | --- |"
+    for name, path in files.experiments().items():
+        told = documents.read(path, str(path)).data
+        yield f"| `{name}` | {told.get('kind', 'train')} | {cell(told.get('description'))} |"
 
 
 def commands() -> Iterator[str]:
