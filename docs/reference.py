@@ -239,7 +239,7 @@ def shipped() -> Iterator[str]:
     from opdlab.files import shipped as files
 
     yield "# Shipped experiments\n"
-    yield "Use the name wherever a command takes a file: `opdlab train quickstart`. `opdlab experiments` lists them."
+    yield "Every command that takes a file takes such a name as well: `opdlab train quickstart`."
     yield "\n| name | kind | what it is to find out |\n| --- | --- | --- |"
     for name, path in files.experiments().items():
         told = documents.read(path, str(path)).data
