@@ -6,6 +6,7 @@ commands from the objects that print `--help`. Nothing here repeats a default or
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -204,6 +205,8 @@ def code(value: Any, schema: Schema) -> str:
     if value is None and "default" not in schema:
         return ""
     words = {None: "null", True: "true", False: "false", "": '""'}
+    if isinstance(value, str) and "\n" in value:
+        return f"`{json.dumps(value)}`"
     if isinstance(value, str | bool) or value is None:
         return f"`{words.get(value, value)}`"
     if isinstance(value, int | float):
