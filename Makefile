@@ -6,6 +6,7 @@
 # make test-oldest  the same with the oldest
 # make gpu          correctness on a card, then what it reaches as shares of its ceilings; GPU=minutes
 # make mutants      breaks the code in listed ways; each must make a test fail
+# make docs         builds the documentation site in build/docs, strictly
 # make schema       writes the JSON schema of experiment files anew
 # make clean        removes what the targets above made, .venv included; never your runs
 #
@@ -31,7 +32,7 @@ TORCH ?= $(shell grep ^torch== constraints.txt)
 FREELY = $(1)/bin/uv pip install --python $(1)/bin/python --quiet --compile-bytecode --constraint $(1)/versions.txt --editable '.[dev]'
 PIP = -m pip install --disable-pip-version-check --quiet
 
-.PHONY: quickstart real test simulated test-newest test-oldest check gpu mutants chaos schema clean
+.PHONY: quickstart real test simulated test-newest test-oldest check gpu mutants chaos schema docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/opdlab train quickstart
@@ -89,6 +90,9 @@ schema: $(VENV)/.installed
 	$(BIN)/opdlab schema > experiments/experiment.schema.json.new
 	mv experiments/experiment.schema.json.new experiments/experiment.schema.json
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "opdlab needs Python 3.11, 3.12 or 3.13; none was found. \
 	Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -102,6 +106,10 @@ $(VENV)/.installed: $(PACKAGES) | $(BIN)/python
 $(VENV)/.installed-dev: $(PACKAGES) | $(BIN)/python
 	@echo "Installing into $(VENV), with the tools of development."
 	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(PACKAGES) | $(BIN)/python
+	$(INSTALL) --editable '.[docs]'
 	@touch $@ $(VENV)/.installed
 
 clean:
