@@ -26,6 +26,7 @@ from store_rows import fill, kept
 
 from opdlab.configuration.config import Experiment
 from opdlab.configuration.loader import load_experiment
+from opdlab.configuration.server_settings import Server
 from opdlab.errors import DataError, ResumeError
 from opdlab.evaluation.measured import engine_of
 from opdlab.evaluation.store import ask, read_samples, sample_sets
@@ -410,7 +411,9 @@ def test_a_training_goes_on_with_what_it_began_with_alone(
 def test_every_key_with_a_role_is_one_of_an_experiment() -> None:
     settings = load_experiment("quickstart").model_dump(mode="json")
     engine = {option.name for option in fields(OpenAIEngine)}
-    sections = {**settings, "rollout": engine}
+    served = {f"server.{key}" for key in Server.model_fields}
+    sections = {**settings, "rollout": engine, "specialists": served}
+    sections["teacher"] = {*settings["teacher"], *served}
     for key in roles.UNLEARNED:
         section, _, name = key.partition(".")
         assert section in Experiment.model_fields
