@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
@@ -120,17 +121,25 @@ def changes(model: PreTrainedModel, sample: Sample) -> list[float]:
 
         return hook
 
-    handles = [
-        layer.register_forward_hook(seen(place), with_kwargs=True)
-        for place, layer in enumerate(layers)
-    ]
+    _run_hooked(
+        model,
+        sample,
+        [
+            layer.register_forward_hook(seen(place), with_kwargs=True)
+            for place, layer in enumerate(layers)
+        ],
+    )
+    return [one / tokens for one in sums]
+
+
+def _run_hooked(model: PreTrainedModel, sample: Sample, handles: Sequence[RemovableHandle]) -> None:
+    """Run the sample through a model whose hooks look on; they are gone afterwards."""
     try:
         for row in sample:
             hidden_states(model, row)
     finally:
         for handle in handles:
             handle.remove()
-    return [one / tokens for one in sums]
 
 
 @torch.no_grad()
@@ -160,15 +169,11 @@ def cut_width(model: PreTrainedModel, sample: Sample, width: int) -> float:
 
         return hook
 
-    handles = [
-        mlp.down_proj.register_forward_pre_hook(seen(place)) for place, mlp in enumerate(mlps)
-    ]
-    try:
-        for row in sample:
-            hidden_states(model, row)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _run_hooked(
+        model,
+        sample,
+        [mlp.down_proj.register_forward_pre_hook(seen(place)) for place, mlp in enumerate(mlps)],
+    )
     for mlp, activation in zip(mlps, sums, strict=True):
         weight = activation.to(mlp.down_proj.weight.device) * mlp.down_proj.weight.float().norm(
             dim=0

@@ -49,27 +49,24 @@ def read_reply(
     Raises:
         ReplyError: the server read another prompt, or its answer is not whole.
     """
-    try:
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
-        text, reason = choice.get("text"), choice["finish_reason"]
-        told, count = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ReplyError(f"the server's answer is no completion: {_short(answer)}") from error
-    if reason == "abort":
-        raise ReplyError("the server aborted it (finish_reason: abort)", again=True)
-    check_prompt(choice.get("prompt_token_ids"), told, ids)
+    choice, usage = completion(answer, ids)
+    text, reason, count = (
+        choice.get("text"),
+        choice["finish_reason"],
+        usage.get("completion_tokens"),
+    )
     tokens = _token_ids(choice.get("token_ids"), draw)
     if tokens is not None and tokenizer is not None:
         text = text_of(tokenizer, tokens)
     if not isinstance(text, str):
-        raise ReplyError(f"the server's answer has no text: {_short(answer)}")
+        raise ReplyError(f"the server's answer has no text: {short(answer)}")
     if reason not in ("stop", "length"):
         raise ReplyError(
             f"an answer ended by {reason!r}, neither at its end nor at the length limit"
         )
     count = len(tokens) if tokens is not None else count
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise ReplyError(f"the server does not say how many tokens it answered: {_short(answer)}")
+        raise ReplyError(f"the server does not say how many tokens it answered: {short(answer)}")
     _check_length(count, reason, tokens, draw)
     # The length limit may fall on the EOS.
     ended = reason == "stop" or bool(tokens and tokens[-1] in draw.eos_ids)
@@ -82,12 +79,33 @@ def read_reply(
     )
 
 
+def completion(answer: Any, ids: Sequence[int]) -> tuple[Any, Any]:
+    """The one completion in an answer, and its `usage`.
+
+    Args:
+        ids: the prompt's tokens.
+
+    Raises:
+        ReplyError: there is none, the server aborted it, or it read another prompt.
+    """
+    try:
+        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        given, reason = choice.get("prompt_token_ids"), choice["finish_reason"]
+        told = usage.get("prompt_tokens")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ReplyError(f"the server's answer is no completion: {short(answer)}") from error
+    if reason == "abort":
+        raise ReplyError("the server aborted it (finish_reason: abort)", again=True)
+    check_prompt(given, told, ids)
+    return choice, usage
+
+
 def _token_ids(found: Any, draw: Draw) -> list[int] | None:
     """The tokens of an answer; None where the server does not return them."""
     if found is None:
         return None
     if not isinstance(found, list) or not found:
-        raise ReplyError(f"the server's answer has no tokens: token_ids is {_short(found)}")
+        raise ReplyError(f"the server's answer has no tokens: token_ids is {short(found)}")
     for token in found:
         if isinstance(token, bool) or not isinstance(token, int) or token < 0:
             raise ReplyError(f"the server answered token {token!r}, which is no token's number")
@@ -192,8 +210,9 @@ def read_scores(answer: Any, ids: Sequence[int]) -> list[float]:
         pairs = zip(listed[1:], ids[1:], strict=True)
         return [float(row[str(token)]["logprob"]) for row, token in pairs]
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise ServerError(f"the server's prompt_logprobs are none: {_short(answer)}") from error
+        raise ServerError(f"the server's prompt_logprobs are none: {short(answer)}") from error
 
 
-def _short(answer: Any) -> str:
+def short(answer: Any) -> str:
+    """The beginning of something that a server said, for a message."""
     return str(answer)[:_SHOWN]

@@ -14,14 +14,13 @@ from typing import Any, final, overload
 from opdlab.serving.client import ReplyError
 from opdlab.serving.dialect import NO_PENALTY, OFF
 from opdlab.serving.identify import Identity
-from opdlab.serving.replies import check_prompt
+from opdlab.serving.replies import completion, short
 
 NEVER = -9990.0
 """vLLM writes -9999 for a token that the model rules out: JSON has no infinity."""
 ROUNDING = 1e-2
 """Nats above zero that a log-probability, and that of all told tokens together, may be."""
 MARK = "token_id:"
-_SHOWN = 300
 
 Top = list[tuple[int, float]]
 """Tokens and log-probabilities, likeliest first."""
@@ -94,7 +93,7 @@ def read_said(answer: Any, ids: Sequence[int], first: int, top: int) -> Said:
     Raises:
         ReplyError: the server read other tokens, or its answer is not whole.
     """
-    choice = _choice(answer, ids)
+    choice, _ = completion(answer, ids)
     listed = choice.get("prompt_logprobs")
     if not isinstance(listed, list) or len(listed) != len(ids):
         size = len(listed) if isinstance(listed, list) else "no"
@@ -118,19 +117,7 @@ def read_after(answer: Any, ids: Sequence[int], top: int) -> Top:
     Raises:
         ReplyError: the server read other tokens, or its answer is not whole.
     """
-    return _after(_choice(answer, ids), top)
-
-
-def _choice(answer: Any, ids: Sequence[int]) -> Mapping[str, Any]:
-    try:
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
-        reason, told = choice.get("finish_reason"), usage.get("prompt_tokens")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ReplyError(f"the server's answer is no completion: {_short(answer)}") from error
-    if reason == "abort":
-        raise ReplyError("the server aborted it (finish_reason: abort)", again=True)
-    check_prompt(choice.get("prompt_token_ids"), told, ids)
-    return choice
+    return _after(completion(answer, ids)[0], top)
 
 
 def _after(choice: Mapping[str, Any], top: int) -> Top:
@@ -145,7 +132,7 @@ def _after(choice: Mapping[str, Any], top: int) -> Top:
 def _by_id(row: Any) -> dict[int, float]:
     """Log-probabilities by token id; raises ReplyError where they are none."""
     if not isinstance(row, dict) or not row:
-        raise ReplyError(f"the server's log-probabilities of a place are {_short(row)}")
+        raise ReplyError(f"the server's log-probabilities of a place are {short(row)}")
     found: dict[int, float] = {}
     for name, cell in row.items():
         number = str(name).removeprefix(MARK)
@@ -167,7 +154,3 @@ def _likeliest(row: Mapping[int, float], top: int) -> Top:
     if sum(math.exp(value) for _, value in ordered) > 1 + ROUNDING:
         raise ReplyError("the server's probabilities of the likeliest tokens exceed 1 together")
     return ordered
-
-
-def _short(value: Any) -> str:
-    return str(value)[:_SHOWN]

@@ -86,15 +86,9 @@ def measured(source: Taught, config: Experiment) -> Measured:
         ServerError: nobody answers, or the model is not served.
     """
     assert source.server is not None
-    server = source.server
+    # Its keys are the engine's.
     engine = OpenAIEngine(
-        max_new_tokens=config.rollout.max_new_tokens,
-        url=server.url,
-        served_model=server.served_model,
-        key_variable=server.key_variable,
-        concurrency=server.concurrency,
-        patience_s=server.patience_s,
-        timeout_s=server.timeout_s,
+        max_new_tokens=config.rollout.max_new_tokens, **source.server.model_dump()
     )
     how = same_way(config.rollout, engine)
     output = Path(config.output)
