@@ -155,7 +155,8 @@ class Evaluator(Covered, ABC):
     def training_problem(self, seed: int, index: int) -> Problem:
         """Problem `index` of an endless stream, none of which is a test problem.
 
-        A function of `seed` and `index` alone, so a place in the stream is one integer.
+        A function of `seed` and `index` alone, so a place in the stream is one integer. The next step's
+        are asked for by a thread of their own, while this one is trained on.
 
         Raises:
             NotImplementedError: the benchmark has test problems only.

@@ -30,6 +30,7 @@ from opdlab.records import (
 from opdlab.scoring import Scorer, Specialist, score_by_domain
 from opdlab.seeds import row_seeds
 from opdlab.shapes import Float, Tensor
+from opdlab.training.ahead import PromptsAhead
 from opdlab.training.given import given_rollout, is_given, share_of
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import Figure
@@ -104,6 +105,7 @@ class Collector:
         teacher_ends: tuple[int, ...],
     ) -> None:
         self.config, self.subject, self.prompts = config, student, prompts
+        self.ahead = PromptsAhead(prompts)
         self.teacher, self.specialists, self.teacher_ends = teacher, specialists, teacher_ends
         self.drawn = 0
         self.weights: Weights = WholeWeights()
@@ -120,17 +122,24 @@ class Collector:
         """The next step's answers, those of this device."""
         self.seconds, self.showed = {}, {}
         number = self.drawn // self.count
-        share = self.count // place.world
-        first = self.drawn + place.rank * share
+        mine = self.places(number, place)
         parts = self.config.training.rollout_parts
-        cuts = [first + share * part // parts for part in range(parts + 1)]
-        indices = [range(a, b) for a, b in pairwise(cuts)]
+        cuts = [len(mine) * part // parts for part in range(parts + 1)]
+        indices = [mine[a:b] for a, b in pairwise(cuts)]
         found = self.in_turn(indices[0], place) if parts == 1 else self.overlapped(indices, place)
         answers, own_scores = found
         collected = self.supervised(answers, own_scores, place, number)
         # Not before: who stops while answers are waited for has drawn nothing.
         self.drawn += self.count
+        if number + 1 < self.config.training.rollouts:
+            self.ahead.begin(self.places(number + 1, place))
         return collected
+
+    def places(self, number: int, place: Place) -> range:
+        """Places of a step's prompts, of those that this device answers."""
+        share = self.count // place.world
+        first = number * self.count + place.rank * share
+        return range(first, first + share)
 
     def supervised(
         self, answers: Answers, scores: TeacherScores, place: Place, number: int
@@ -217,7 +226,7 @@ class Collector:
         share = share_of(self.config)
         # Given answers stand last: the order of rows is no part of a step.
         ordered = sorted(indices, key=lambda index: is_given(index, share))
-        prompts = [self.prompts.prompt(index) for index in ordered]
+        prompts = [self.ahead.prompt(index) for index in ordered]
         asked = [prompt for prompt in prompts for _ in range(group)]
         seeds = row_seeds(self.config.seed, [n * group + k for n in ordered for k in range(group)])
         drawn = sum(not is_given(index, share) for index in ordered) * group
