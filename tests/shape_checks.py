@@ -20,7 +20,7 @@ import jaxtyping
 from beartype import beartype
 from jaxtyping import _import_hook
 
-FIRST = 25
+FIRST = 8
 """Calls that are checked, of each function in each test."""
 
 _test = [0]

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from opdlab.configuration.config import Experiment
 from opdlab.configuration.loader import load_experiment
-from opdlab.sweeps import importance as importance_module, report
+from opdlab.sweeps import report
 from opdlab.sweeps.importance import groups, importance, importance_figure
 from opdlab.sweeps.settings import Sweep
 from opdlab.sweeps.study import SweepError, progress
@@ -152,29 +152,24 @@ def of_methods(opd: int, lgr: int) -> optuna.Study:
     return study
 
 
+FEW = 6  # draws, for tests that look at no interval: a hundred take ten seconds
+
+
 def cells(study: optuna.Study) -> list[tuple[str, ...]]:
     sweep = Sweep.model_validate({"space": METHOD_SPACE, "trials": 40})
     table = report.importance_table(
-        {"mean_at_k": importance(study)}, groups(study), report.conditions(sweep)
+        {"mean_at_k": importance(study, FEW)}, groups(study), report.conditions(sweep)
     )
     return list(zip(*(column.cells for column in table.columns), strict=True))
 
 
-@pytest.fixture
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests that look at no interval; a hundred take ten seconds."""
-    monkeypatch.setattr(importance_module, "_DRAWS", 6)
-
-
-@pytest.mark.usefixtures("few_draws")
 def test_no_importance_is_claimed_from_fewer_than_ten_trials():
     *_, few = cells(of_methods(opd=20, lgr=9))
     assert few[1:] == ("method = lgr", "9", "too few: 9 trials")
-    assert importance(of_methods(opd=0, lgr=9)) == {}
-    assert "method.top_k" in importance(of_methods(opd=20, lgr=10))
+    assert importance(of_methods(opd=0, lgr=9), FEW) == {}
+    assert "method.top_k" in importance(of_methods(opd=20, lgr=10), FEW)
 
 
-@pytest.mark.usefixtures("few_draws")
 def test_importance_tells_which_shares_belong_together_and_of_how_many_trials():
     study = of_methods(opd=20, lgr=12)
     rows = cells(study)
@@ -184,7 +179,7 @@ def test_importance_tells_which_shares_belong_together_and_of_how_many_trials():
         ("method.top_k", "method = lgr", "12"),
         ("method.reward_weight", "method = lgr", "12"),
     ]
-    shares = importance(study)
+    shares = importance(study, FEW)
     sweep = Sweep.model_validate({"space": METHOD_SPACE, "trials": 40})
     figure = importance_figure(shares, "mean_at_k", report.conditions(sweep))
     assert "method.top_k<br>of trials with method = lgr" in figure.data[0].y

@@ -323,7 +323,7 @@ def test_no_key_matters_where_all_trials_came_out_alike_or_it_varies_alone():
     assert importance(finished([[0.5]] * 12)) == {}
     assert importance(finished([[number / 12] for number in range(12)])) == {}
     assert importance(study_of(12, lambda trial: 0 * sum(two(trial)))) == {}
-    assert set(importance(study_of(12, lambda trial: sum(two(trial))))) == {"x", "y"}
+    assert set(importance(study_of(12, lambda trial: sum(two(trial))), draws=5)) == {"x", "y"}
 
 
 def two(trial: optuna.Trial) -> tuple[float, float]:
@@ -342,7 +342,7 @@ def test_importance_finds_the_key_that_decides_and_says_how_sure_that_is():
         # Not monotonic, as most settings are: its best lies in the middle.
         return x**2 + 0.1 * y
 
-    few, many = (importance(study_of(trials, quarrel)) for trials in (12, 50))
+    few, many = (importance(study_of(trials, quarrel), draws=40) for trials in (12, 50))
     assert list(many) == ["x", "y"]
     assert many["x"].low > 0.7
     assert many["y"].high < 0.3
@@ -359,7 +359,7 @@ def test_a_key_that_some_trials_lack_is_judged_by_those_that_have_it():
             return 0.5
         return trial.suggest_float("weight", 0, 1) ** 2 + 0.01 * trial.suggest_float("cap", 0, 1)
 
-    shares = importance(study_of(40, conditional))
+    shares = importance(study_of(40, conditional), draws=5)
     # All trials of `opd` have equal parameters, and count once.
     assert shares["method"].trials == shares["weight"].trials + 1
     assert 5 < shares["weight"].trials < 35
@@ -389,7 +389,7 @@ def test_in_optunas_plots_dark_is_best_of_each_objective(tmp_path: Path):
     study.tell(study.ask(), state=TrialState.FAIL)
     sweep = parsed(X, objectives=SCORE_AND_COST)
     shares = {
-        metric: importance(of_one_objective(study, index))
+        metric: importance(of_one_objective(study, index), draws=5)
         for index, metric in enumerate(("mean_at_k", "seconds"))
     }
     drawn = {path.stem: path for path in report.plots(study, sweep, shares, tmp_path / "plots")}

@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 # Trees of the forest that the shares come from, and of those that only tell how much they vary.
 _TREES, _TREES_OF_A_DRAW = 64, 16
-_DRAWS = 100
 
 FEWEST = 10
 """Trials that a share takes; of fewer the interval of a bootstrap is too narrow to be believed."""
@@ -79,7 +78,7 @@ def _point(trial: FrozenTrial) -> frozenset[tuple[str, str]]:
     return frozenset((name, repr(value)) for name, value in found.items())
 
 
-def importance(study: optuna.Study) -> dict[str, Share]:
+def importance(study: optuna.Study, draws: int = 100) -> dict[str, Share]:
     """Shares of a study of one objective, by group, the largest first; empty where that is unknown.
 
     By functional ANOVA on a random forest (Hutter, Hoos, Leyton-Brown, ICML 2014), which looks at all
@@ -87,18 +86,21 @@ def importance(study: optuna.Study) -> dict[str, Share]:
     thirty, and where a sampler looked most often that says more about the sampler. The interval is that of
     a bootstrap over trials. A key that some trials lack is judged by those which have it; one that varies
     alone, or that fewer than `FEWEST` trials have, has no share.
+
+    Args:
+        draws: of the bootstrap.
     """
     found: dict[str, Share] = {}
     for group in groups(study):
         if len(group.trials) >= FEWEST:
-            found |= _of_group(group)
+            found |= _of_group(group, draws)
     return found
 
 
-def _of_group(group: Group) -> dict[str, Share]:
+def _of_group(group: Group, count: int) -> dict[str, Share]:
     some = group.trials
     shares = _shares(some, _TREES, seed=0)
-    picks = np.random.default_rng(0).integers(len(some), size=(_DRAWS, len(some)))
+    picks = np.random.default_rng(0).integers(len(some), size=(count, len(some)))
     draws = [
         _shares([some[n] for n in pick], _TREES_OF_A_DRAW, seed)
         for seed, pick in enumerate(picks)
