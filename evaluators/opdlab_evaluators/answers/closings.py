@@ -26,7 +26,9 @@ _HEADING = re.compile(
     r"\W{0,6}(?:the )?(?:final |overall )?(?:answer|result|conclusion|solution)\W{0,6}",
     re.IGNORECASE,
 )
-_SAYING = re.compile(r"\b(?:is|are|was|were|equals)\b")
+_SAYING = re.compile(
+    r"\b(?:is|are|was|were|equals)\b|(?i:(?:then|so|thus|therefore|hence|finally|lastly)\b)"
+)
 _CELL = re.compile(r"(?<!\\)\|")
 _DISPLAYED = (("$$", "$$"), ("\\[", "\\]"))
 _ENVIRONMENT = re.compile(

@@ -152,14 +152,14 @@ def _linked(pieces: Sequence[Piece], place: int) -> bool:
     if pieces[at].word == "=" and _is_term(pieces[:at]):
         return False
     word, between = pieces[at].word, [piece.word for piece in pieces[at + 1 : place]]
-    if word in ("comes", "come") and "to" not in between:
+    if word in ("comes", "come", "came") and "to" not in between:
         return False
     before_of = between[between.index("of") - 1 : between.index("of")] if "of" in between else []
     if "of" in between and not set(before_of) & TOTALS:
         return False
     if "of" in between and word in ("has", "have", "had"):
         return True
-    if "to" in between and word not in ("comes", "come"):
+    if "to" in between and word not in ("comes", "come", "came"):
         return between[between.index("to") - 1 : between.index("to")] == ["equal"] and word in LINKS
     return word in LINKS
 

@@ -170,6 +170,9 @@ def _compares_nothing(tail: Sequence[Piece], words: Sequence[str]) -> bool:
 def _is_circumstance(tail: Sequence[Piece], place: int) -> bool:
     """Whether an amount behind the value tells when, where or for whom: `34 dollars for 2 children`."""
     front = [piece.word for piece in tail[:place]]
+    if front[1:] == ["per"] and tail[place].amount and tail[place].text in ("100", "1000", "1,000"):
+        # `5 liters per 100 km`
+        return bool(unit_behind(tail, place)) and unit(front[0]) is not None
     known = front[-1:] in (["all"], ["the"], ["both"]) and front[-2:-1] != ["to"]
     if known and not {"of", "each", "every", "per"} & set(front):
         return True

@@ -7,7 +7,7 @@ from opdlab_evaluators.answers.tokens import DENYING, names_of
 LINKS = frozenset(
     names_of(
         "is are was were be equals equal becomes become gives yields makes totals totalled"
-        " totaled remains = → ⇒ it's that's there's comes come :"
+        " totaled remains = → ⇒ it's that's there's comes come came :"
     )
 )
 
@@ -115,7 +115,7 @@ DENIED_IN_SUBJECT = (
 HARMLESS = frozenset(
     names_of(
         "square day number factor factors divisors multiples pair pairs digit digits year week"
-        " should past other"
+        " should past other next"
     )
 )
 

@@ -36,6 +36,7 @@ from opdlab_evaluators.answers.statement_places import (
     place_of,
     strong,
 )
+from opdlab_evaluators.answers.statement_plain import plainer
 from opdlab_evaluators.answers.statement_values import RARE_MONEY, is_plain_formula, value_of
 from opdlab_evaluators.answers.statement_words import (
     CHANGING,
@@ -69,13 +70,15 @@ def stated(sentence: str, named: bool = False) -> str | None:
     """
     if len(sentence) > LONGEST or sentence.rstrip().endswith("?"):
         return None
-    sentence = _SET.sub(" ", sentence)
+    sentence = plainer(_SET.sub(" ", sentence))
     if _NOTHING_LEFT.fullmatch(sentence.strip()):
         return "0"
     if _COMMAND.search(re.sub(f"{OPEN}[^{CLOSE}]*{CLOSE}", "", sentence)):
         return None
     pieces = without_remarks(pieces_of(sentence))
     if pieces is None or not any(piece.amount for piece in pieces):
+        return None
+    if any(piece.word == "nothing" for piece in pieces[:-1]) and "left" not in words_of(pieces):
         return None
     only = pieces[0].text if len(pieces) == 1 else ""
     if not any(piece.amount is None and piece.word[0].isalpha() for piece in pieces):
@@ -85,7 +88,7 @@ def stated(sentence: str, named: bool = False) -> str | None:
     clauses = clauses_of([Piece("is"), *pieces] if named else pieces)
     found = _stating(clauses)
     if found is None:
-        return (
+        return _multiplied(clauses) or (
             None
             if any(set(c.words) & DENIED_IN_SUBJECT for c in clauses)
             else _worked_out(clauses[1:])
@@ -96,6 +99,20 @@ def stated(sentence: str, named: bool = False) -> str | None:
     if value is None:
         return _worked_out(after)
     return value if _is_undisputed(clause, place, after) else None
+
+
+_MULTIPLES = frozenset(("twice", "thrice", "double", "triple", "half"))
+
+
+def _multiplied(clauses: Sequence[Clause]) -> str | None:
+    """The value of a multiple that is given behind it: `twice as many cats, or 18`."""
+    if len(clauses) != 2 or clauses[0].has_amount or clauses[1].words[:1] != ["or"]:
+        return None
+    words, given = set(clauses[0].words), clauses[1].pieces[1:]
+    if not words & _MULTIPLES or words & ((CHANGING | DENYING_BEHIND) - _MULTIPLES):
+        return None
+    plain = len(given) <= 2 and given and given[0].amount
+    return value_of(Clause("again", given), 0) if plain else None
 
 
 def _worked_out(after: Sequence[Clause]) -> str | None:
@@ -192,6 +209,8 @@ def _is_undisputed(clause: Clause, place: int, after: Sequence[Clause]) -> bool:
         again = each.pieces[0].amount if len(each.pieces) == 1 else None
         if amount and again and again.worth is not None and again.worth == amount.worth:
             continue
+        if amount and each.kind == "again" and _rounds(each, amount):
+            continue
         if each.kind == "condition" or (each.kind == "main" and _rules_out(each, amount)):
             continue
         if set(each.words) & (DENIED_IN_SUBJECT | {"times", "minus", "plus"}) - {"or"}:
@@ -239,13 +258,27 @@ def _rules_out(clause: Clause, amount: Amount | None) -> bool:
     )
 
 
+def _rounds(again: Clause, one: Amount) -> bool:
+    """Whether a clause gives the value in decimals: `5/6, or about 0.83`."""
+    rounding = {"about", "approximately", "roughly"} & set(again.words)
+    other = again.pieces[-1].amount
+    if not rounding or other is None or len(again.pieces) > 4:
+        return False
+    _, _, decimals = other.text.rstrip("%\\ ").partition(".")
+    if one.worth is None or other.worth is None or not decimals.isdigit():
+        return False
+    return abs(one.worth - other.worth) * 2 * 10 ** len(decimals) <= 1
+
+
 def _says_again(clause: Clause, place: int, again: Clause) -> bool:
     """Whether a clause gives the same value, as `or 1.5 hours` does, or none: `which is 5 more`."""
     amounts = [n for n, piece in enumerate(again.pieces) if piece.amount]
     if again.words[:1] == ["which"]:
-        return set(again.words) & CHANGING != set() or strong(again.pieces) is None
+        return bool(set(again.words) & (CHANGING | {"more"})) or strong(again.pieces) is None
     one, other = clause.pieces[place].amount, again.pieces[amounts[0]].amount
-    if len(amounts) != 1 or one is None or other is None or (set(again.words) - {"or"}) & CHANGING:
+    if len(amounts) != 1 or one is None or other is None:
+        return False
+    if (set(again.words) - {"or"}) & CHANGING:
         return False
     behind = unit_behind(again.pieces, amounts[0])
     mine = unit_behind(clause.pieces, place)
