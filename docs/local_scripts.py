@@ -1,4 +1,4 @@
-"""Mermaid and KaTeX as files of the site itself, so that no page loads anything from elsewhere: a hook of MkDocs.
+"""Mermaid and KaTeX as files of the site: a hook of MkDocs, by which no page loads anything from elsewhere.
 
 Both come from npm at the versions below, once, into `build/npm`, and are checked against their hashes. A
 page that has no diagram and no formula loads neither.
@@ -6,7 +6,6 @@ page that has no diagram and no formula loads neither.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import shutil
@@ -18,10 +17,10 @@ from typing import Any
 from mkdocs.exceptions import PluginError
 
 PACKAGES = {
-    "mermaid-11.17.2": "V6K3C8EBdEsPFZXSKMJe6ppQOENxuHARr9GvHX4hh47lAbhMRD9qf4oEK7LoaRQxULMa80/qt5gHO73aCleBBg==",
-    "katex-0.16.47": "Eeo8Ys1doU1z+x8AZsPpQu+p/QcZBI5PeOo7QGQdy2x2m0MU/hYagBbGOmXwr5KVbEfVuWv9LpnQWeehogurjg==",
+    "mermaid-11.17.2": "6ad2f42c3fc26bbf9e45cbb6d11898972573ea52b33a5f4ff51952899f950ffd",
+    "katex-0.16.47": "ad2d1ab2f7fcc227019784320e8a2c5218ff6bb333b36df4136d10365ae29375",
 }
-"""Name and version on npm, and npm's own SHA-512 of the archive."""
+"""Name and version on npm, and the SHA-256 of the archive."""
 FILES = re.compile(
     r"package/dist/(mermaid\.min\.js|katex\.min\.(js|css)|fonts/.*\.woff2|contrib/auto-render\.min\.js)"
 )
@@ -71,7 +70,7 @@ def unpacked(package: str, digest: str) -> Path:
     asked = subprocess.run([npm, "pack", "--silent", name], cwd=NPM, capture_output=True, text=True)
     if asked.returncode:
         raise PluginError(f"npm could not fetch {name}: {(asked.stderr or asked.stdout).strip()}")
-    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != digest:
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != digest:
         raise PluginError(f"{archive} is not the {name} that docs/local_scripts.py names")
     unfinished = NPM / f"{package}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)

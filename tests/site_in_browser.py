@@ -13,12 +13,13 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from end_to_end.browser import chromium_page
+from playwright.sync_api import TimeoutError
 
 SITE = Path(__file__).parents[1] / "build" / "docs"
-DRAWN = """() => [
-    ...[...document.querySelectorAll(".arithmatex")].filter(one => !one.querySelector(".katex")).map(one => one.textContent),
-    ...[...document.querySelectorAll(".katex-error, pre.mermaid")].map(one => one.textContent),
-]"""
+UNDRAWN = """() => [
+    ...[...document.querySelectorAll(".arithmatex")].filter(one => !one.querySelector(".katex")),
+    ...document.querySelectorAll(".katex-error, pre.mermaid"),
+].map(one => one.textContent)"""
 TOO_WIDE = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 
@@ -41,10 +42,10 @@ def main() -> int:
             page.goto(f"{address}/{name}/" if name != "." else f"{address}/")
             page.wait_for_load_state("load")
             try:
-                page.wait_for_function(f"({DRAWN})().length === 0", timeout=20_000)
+                page.wait_for_function(f"({UNDRAWN})().length === 0", timeout=20_000)
                 found = []
-            except Exception:
-                found = page.evaluate(DRAWN)
+            except TimeoutError:
+                found = page.evaluate(UNDRAWN)
             if page.evaluate(TOO_WIDE):
                 found.append("wider than 390 pixels")
             for fault in found:
