@@ -43,13 +43,13 @@ class Benchmark(Evaluator):
 
     path: str | None = option(
         None,
-        "File or folder with the data; by default what the folder OPDLAB_DATA holds, else the hub.",
+        "File or folder with the data; by default the folder OPDLAB_DATA, else the hub.",
     )
     revision: str | None = option(
-        None, "Commit or tag on the hub; by default the one that was used here first."
+        None, "Commit or tag on the hub; by default the one first used on this machine."
     )
     limit: int | None = option(
-        None, "Only so many problems, the first in the order of their ids; null for all.", ge=1
+        None, "Use only the first N problems, in the order of their ids; null for all.", ge=1
     )
 
     source: ClassVar[Source]

@@ -32,9 +32,12 @@ class RolloutEngine(Covered, ABC):
     """Samples responses from a model. Register an engine under the entry point `opdlab.rollouts`."""
 
     max_new_tokens: int = option(128, "Longest response, in tokens, its EOS included.", ge=1)
-    temperature: float = option(1.0, "Of sampling; 0 is greedy.", ge=0)
+    temperature: float = option(1.0, "Sampling temperature; 0 is greedy.", ge=0)
     top_p: float = option(
-        1.0, "Nucleus; below 1 the samples are no longer the student's own.", gt=0, le=1
+        1.0,
+        "Top-p of nucleus sampling; below 1, samples are not from the student's own distribution.",
+        gt=0,
+        le=1,
     )
     group_size: int = option(1, "Responses to each prompt.", ge=1)
 
