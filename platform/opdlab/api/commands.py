@@ -91,6 +91,7 @@ def train(
     """Train, evaluate and compare the runs of an experiment.
 
     Args:
+        experiment: a loaded experiment, a name or a file.
         resume: continue the newest execution of this experiment.
         anyway: train even if the plan says that memory does not suffice.
         again: how to continue after a signal, for the message.
@@ -183,6 +184,7 @@ def compare(*runs: Place, output: str | Path = "runs") -> Comparison:
     Args:
         runs: values of what `train` returned, scores, folders, or names below `output`; names joined by
             commas are training seeds of one method.
+        output: folder in which names are looked up.
 
     Raises:
         DataError: fewer than two runs, one of them twice, or no benchmark that all measured by one
@@ -214,7 +216,8 @@ def diagnose(
         experiment: a loaded experiment, a name or a file; or a run or its folder, for its student
             before and after training.
         overrides: `key.path=value`, for a name or file.
-        students, teacher: models to take instead.
+        students: models, or runs in the order of training, instead of the experiment's student.
+        teacher: a model instead of the experiment's teacher.
         problems: most problems per benchmark; None for all.
         samples: answers to each problem.
         cuts: places of hand-over.
@@ -265,13 +268,14 @@ def plan(
     memory: str | None = None,
     price: float | None = None,
 ) -> Plan:
-    """What an experiment would do: sizes, memory, teacher cost, folders; nothing is trained or written.
+    """Plan an experiment: sizes, memory, teacher cost, folders; nothing is trained or written.
 
     Args:
-        gpu: for such cards (`h100`); None for this machine.
-        gpus: how many; None for the experiment's devices.
-        memory: of a card that is not listed, such as `24GB`.
-        price: of a card and hour.
+        experiment: a loaded experiment, a name or a file.
+        gpu: card to plan for (`h100`); None for this machine.
+        gpus: number of cards; None for the experiment's devices.
+        memory: memory of a card that is not listed, such as `24GB`.
+        price: per card and hour.
 
     Raises:
         ConfigError: no such card.

@@ -156,13 +156,14 @@ class Teacher:
         *,
         measure: Measure = "max_prob",
     ) -> list[Scored]:
-        """How sure the teacher would be one step later, had another token been said: LGR's question.
+        """Score with the teacher one step after each candidate, as LGR does.
 
         Args:
-            prompts, answers: as in `score`.
-            candidates: for each answer `Int[T K]`: tokens in place of each of its tokens, -1 for none;
-                K is the same for all answers.
-            measure: of confidence, higher is surer: `max_prob`, or the negative of `entropy` or
+            prompts: as in `score`.
+            answers: as in `score`.
+            candidates: for each answer `Int[T K]`: tokens instead of each of its tokens, -1 for none; K
+                is the same for all answers.
+            measure: of confidence, higher is more certain: `max_prob`, or the negative of `entropy` or
                 `perplexity`.
 
         Returns:

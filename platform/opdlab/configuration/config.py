@@ -340,7 +340,7 @@ class Experiment(Section):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Seed of prompts, rollouts and initialisation; the runs of an experiment share it."""
     student: Student
-    """The model that is trained."""
+    """The model to train."""
     teacher: Teacher
     """The model that scores the student's answers."""
     specialists: list[Specialist] = []
