@@ -193,7 +193,7 @@ def _compared(benchmark: Benchmark, found: Rows, fields: Sequence[Fields]) -> st
     answers = hashes(fields)[1]
     if source.answers is not None and answers != source.answers:
         raise DataError(
-            f"{where}: its gold answers have the hash {answers}, the benchmark's are known to have "
+            f"{where}: its reference answers have the hash {answers}, the benchmark's are known to have "
             f"{source.answers}; some were changed, or it is another data set. Take another copy"
         )
     return said

@@ -143,7 +143,7 @@ def check_data(
     ] = False,
     limit: Annotated[
         int | None,
-        typer.Option(help="Grade only the first so many problems of each benchmark.", min=1),
+        typer.Option(help="Grade only the first N problems of each benchmark.", min=1),
     ] = None,
 ) -> None:
     """Check the data of benchmarks: count, hashes, and whether each reference answer is judged correct.

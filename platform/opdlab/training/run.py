@@ -156,7 +156,7 @@ def train(
                 status = "FINISHED"
             except Stopped as stopped:
                 status = "KILLED"
-                console.print(f"{YELLOW}{stopped}; {again} goes on from here.", soft_wrap=True)
+                console.print(f"{YELLOW}{stopped}; {again} continues from here.", soft_wrap=True)
                 raise SystemExit(stopped.exit_code) from stopped
             finally:
                 session.abandon()
