@@ -1,12 +1,12 @@
 # make quickstart   the main job, from nothing: creates .venv, trains, evaluates, compares
 # make real         a pruned SmolLM2-135M healed by distillation, a small edition; fetches 93 MB
 # make test         every check and test, from nothing
-# make check        style, types and import rules
+# make check        style, types, import rules, and a strict build of the documentation
 # make test-newest  some of the tests with the newest versions that pyproject.toml allows
 # make test-oldest  the same with the oldest
 # make gpu          correctness on a card, then what it reaches as shares of its ceilings; GPU=minutes
 # make mutants      breaks the code in listed ways; each must make a test fail
-# make docs         builds the documentation site in build/docs, strictly
+# make docs         the documentation site in build/docs, each page opened in a browser without a network
 # make schema       writes the JSON schema of experiment files anew
 # make clean        removes what the targets above made, .venv included; never your runs
 #
@@ -21,6 +21,9 @@ PACKAGES := pyproject.toml constraints.txt
 # Each process that a test starts would compile the whole project.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+# A broken link ends a strict build.
+SITE = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # What rests on other libraries most. torch is the one of constraints.txt unless TORCH names another.
 VERSIONED := tests/unit/test_cli.py tests/unit/test_loader.py tests/unit/test_plugins.py tests/unit/test_answer_equality.py \
@@ -74,6 +77,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(SITE)
 
 gpu: $(VENV)/.installed-dev
 	status=0; $(BIN)/python -m pytest tests/gpu --verbose || status=$$?; \
@@ -90,8 +94,9 @@ schema: $(VENV)/.installed
 	$(BIN)/opdlab schema > experiments/experiment.schema.json.new
 	mv experiments/experiment.schema.json.new experiments/experiment.schema.json
 
-docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+docs: $(VENV)/.installed-dev
+	$(SITE)
+	$(BIN)/python tests/site_in_browser.py
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "opdlab needs Python 3.11, 3.12 or 3.13; none was found. \
@@ -105,11 +110,7 @@ $(VENV)/.installed: $(PACKAGES) | $(BIN)/python
 
 $(VENV)/.installed-dev: $(PACKAGES) | $(BIN)/python
 	@echo "Installing into $(VENV), with the tools of development."
-	$(INSTALL) --editable '.[dev]'
-	@touch $@ $(VENV)/.installed
-
-$(VENV)/.installed-docs: $(PACKAGES) | $(BIN)/python
-	$(INSTALL) --editable '.[docs]'
+	$(INSTALL) --editable '.[dev,docs]'
 	@touch $@ $(VENV)/.installed
 
 clean:

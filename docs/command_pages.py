@@ -29,7 +29,21 @@ def commands() -> Iterator[str]:
     from opdlab.cli.program import app
 
     yield "# Commands\n\nThe text of `opdlab COMMAND --help`. `KEY.PATH=VALUE` sets a key of the file.\n"
-    yield from group(typer.main.get_command(app), "opdlab")
+    root = typer.main.get_command(app)
+    yield "| command | what it does |\n| --- | --- |"
+    yield from glance(root, "opdlab")
+    yield from group(root, "opdlab")
+
+
+def glance(command: Any, name: str) -> Iterator[str]:
+    """A row for each command, with the first sentence of its help."""
+    for word, one in command.commands.items():
+        if getattr(one, "commands", None):
+            yield from glance(one, f"{name} {word}")
+        elif not one.hidden:
+            first = plain(" ".join((one.help or "").split("\n\n")[0].split()))
+            link = f"#{name.replace(' ', '-')}-{word}"
+            yield f"| [`{name} {word}`]({link}) | {cell(first)} |"
 
 
 def group(command: Any, name: str) -> Iterator[str]:

@@ -19,19 +19,23 @@ ARGUMENTS = [
 
 
 @contextmanager
-def chromium_page(served_by: str = "", **context: Any) -> Iterator[Page]:
+def chromium_page(served_by: str = "", own: bool = False, **context: Any) -> Iterator[Page]:
     """A page whose errors and requests are held against it at the end.
 
     Args:
         served_by: address of a foreign program whose page this is. What it says to its console is its own
             affair, and it may ask that address.
+        own: the program at that address is not foreign; other names are not resolved.
     """
     allowed = ("file:", "data:", "blob:", *([f"{served_by}/"] if served_by else []))
     faults: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=need_chromium(), args=ARGUMENTS)
+        alone = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"] if own else []
+        browser = playwright.chromium.launch(
+            executable_path=need_chromium(), args=[*ARGUMENTS, *alone]
+        )
         page = browser.new_context(**context).new_page()
-        if not served_by:
+        if own or not served_by:
             page.on("pageerror", lambda error: faults.append(f"error: {error}"))
             page.on(
                 "console", lambda said: faults.append(said.text) if said.type == "error" else None

@@ -62,7 +62,7 @@ def test_a_stopped_diagnosis_goes_on_and_finds_the_same(laboratory: Laboratory) 
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 130, text
-    assert "goes on from here" in text
+    assert "continues from here" in text
     (folder,) = laboratory.output.glob("diagnoses/*")
     assert not list(folder.glob("*.json"))
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}

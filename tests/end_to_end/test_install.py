@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from opdlab import __version__ as VERSION
 
 ROOT = Path(__file__).parents[2]
 LOOK = """
@@ -45,11 +48,35 @@ def environment(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the source distribution."""
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
-    return next(folder.glob("*.whl"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    return next(dist.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def sdist(dist: Path) -> Path:
+    return next(dist.glob("*.tar.gz"))
+
+
+def test_an_index_would_take_both_files(wheel: Path, sdist: Path):
+    told = run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist, cwd=wheel.parent)
+    assert told.count("PASSED") == 2
+    assert wheel.name.split("-")[1] == VERSION
+    assert sdist.name == f"opdlab-{VERSION}.tar.gz"
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f"## [{VERSION}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
 
 
 def test_the_wheel_holds_the_packages_and_the_experiments_alone(wheel: Path):
@@ -71,16 +98,16 @@ def test_the_wheel_holds_the_packages_and_the_experiments_alone(wheel: Path):
     assert not [name for name in names if "__pycache__" in name]
 
 
-@pytest.mark.parametrize("kind", ["wheel", "editable"])
+@pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
 def test_everything_is_found_from_another_folder(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ):
-    what = [request.getfixturevalue("wheel")] if kind == "wheel" else ["--editable", ROOT]
+    what = ["--editable", ROOT] if kind == "editable" else [request.getfixturevalue(kind)]
     there = environment(tmp_path / "venv")
     pip = (sys.executable, "-m", "pip", "--python", there / "python", "--disable-pip-version-check")
     run(*pip, "install", "--no-deps", "--no-index", "--no-build-isolation", *what, cwd=tmp_path)
     found = json.loads(run(there / "python", "-c", LOOK, cwd=tmp_path))
-    home = tmp_path / "venv" if kind == "wheel" else ROOT
+    home = ROOT if kind == "editable" else tmp_path / "venv"
     assert all(Path(path).is_relative_to(home) for path in found["homes"])
     files = sorted((ROOT / "experiments").rglob("*.yaml"))
     assert found["experiments"] == sorted(

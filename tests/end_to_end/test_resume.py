@@ -57,7 +57,7 @@ def test_a_signal_ends_the_run_after_its_step_with_the_signals_exit_code(
     process.send_signal(signum)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == code, text
-    advice = re.search("`opdlab (train .*--resume)` goes on", text)
+    advice = re.search("`opdlab (train .*--resume)` continues", text)
     assert advice, text
     assert {run.info.status for run in laboratory.mlflow_runs().values()} == {"KILLED"}
 

@@ -121,7 +121,7 @@ def test_a_click_on_a_cell_shows_all_of_its_sample(opened: Any, runs: list[Path]
         "gold": json.dumps(problem.gold, separators=(",", ":")),
         "answer": "answer-1",
         "reason": "reason-1",
-        "tokens": "7, ended by its end",
+        "tokens": "7, with end token",
         "completion": f"one says 1 to {problem.id}",
     }
     assert "one: wrong" in page.locator("#detail").inner_text()
@@ -340,7 +340,7 @@ def test_what_cannot_be_compared_or_shown_is_said(opened: Any, tmp_path: Path) -
     note = page.locator("#note").inner_text()
     assert "temperature 0.5 and 1.0" in note
     assert "cold is not finished: 6 of 24 samples" in note
-    assert "Gold answers are not shown" in note
+    assert "Reference answers are not shown" in note
     page.locator("#map .cell").first.click()
     assert page.locator("#detail .gold").inner_text() == "not known here"
 

@@ -54,7 +54,7 @@ def test_a_sweep_finds_its_trials_and_a_configuration_that_trains(laboratory: La
     assert {"optimization_history", "parallel_coordinate", "slice", "contour"} <= drawn
 
     text = laboratory.run("sweep", file, "training.learning_rate=0.5", code=1)
-    assert "begun with other settings of: training" in text
+    assert "already exists with different values of: training" in text
 
 
 def test_trials_train_on_several_devices_and_go_on_where_one_is_lost(laboratory: Laboratory):

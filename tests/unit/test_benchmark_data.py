@@ -188,7 +188,7 @@ def test_known_answers_are_checked_and_a_change_of_a_known_copy_is_seen(tmp_path
     with pytest.raises(DataError, match="has changed since it was first used"):
         again(path)
     wrong = write_jsonl(tmp_path / "wrong.jsonl", [ROWS[0], {"problem": "2+2?", "answer": 5}])
-    with pytest.raises(DataError, match="its gold answers have the hash"):
+    with pytest.raises(DataError, match="its reference answers have the hash"):
         Sums(path=wrong).problems()
 
 

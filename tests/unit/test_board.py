@@ -297,7 +297,7 @@ def test_the_hub_reads_what_is_written_for_it(tmp_path: Path) -> None:
     ("options", "problems", "why"),
     [
         ({"limit": 5}, 5, "only 5 problems (`limit`)"),
-        ({"path": "mine.jsonl"}, 30, "its data are a file of one's own (`path`)"),
+        ({"path": "mine.jsonl"}, 30, "its data are a file of your own (`path`)"),
         ({}, 29, "29 problems, of 30 that the data set has"),
         ({"limit": 30}, 30, ""),
     ],

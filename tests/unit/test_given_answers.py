@@ -196,7 +196,7 @@ def test_given_answers_are_refused_where_they_cannot_be_used(
         ({"q": "?", "a": None}, {}, "1 of 9 rows have no text of an answer in column 'a', row 9"),
         ({"chat": "?"}, {"column": "chat", "completion_column": None}, "1 rows give no answer, row 9"),
         ({"q": "?", "a": "1234567"}, {}, "prompt 9 of dataset has 8 tokens, EOS included"),
-        ({"q": "?", "a": "1EOS2"}, {}, "prompt 9 of dataset goes on after a token that ends answers"),
+        ({"q": "?", "a": "1EOS2"}, {}, "prompt 9 of dataset continues after a token that ends answers"),
     ],
     ids=range(4),
 )  # fmt: skip

@@ -27,7 +27,7 @@ def test_the_newest_execution_with_the_same_configuration_goes_on(tmp_path: Path
 def test_differences_are_those_from_the_newest_execution(tmp_path: Path) -> None:
     open_group(experiment(tmp_path, "seed=98", "training.steps=7"))
     open_group(experiment(tmp_path, "seed=99"))
-    with pytest.raises(ResumeError, match=r"-002 was begun .* these differ: seed\. "):
+    with pytest.raises(ResumeError, match=r"-002 already exists .* these differ: seed\. "):
         last_group(experiment(tmp_path))
 
 

@@ -121,7 +121,7 @@ def test_every_benchmark_is_read_from_the_layout_of_its_data_set(laboratory, tmp
     )
     for (name, source), (count, origin, *_) in zip(sources.items(), online, strict=True):
         if name in KNOWN_ANSWERS:
-            assert "its gold answers have the hash" in origin
+            assert "its reference answers have the hash" in origin
         else:
             commit = laboratory.hub.names[source.hub, "main"]
             assert (count, origin) == (source.count, f"hub:{source.hub}@{commit}")

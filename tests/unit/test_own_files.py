@@ -13,7 +13,7 @@ from run_folders import draws, write_run
 
 from opdlab.bench import race
 from opdlab.errors import DataError
-from opdlab.files.marked import write_page
+from opdlab.files.marked import GENERATOR, keep_older, write_page
 from opdlab_dashboards.pages.leaderboard import leaderboard
 from opdlab_dashboards.pages.own_files import LOCK, MARK, write_folder
 from opdlab_dashboards.pages.report import report
@@ -211,3 +211,16 @@ def test_pages_are_written_over_pages_alone(tmp_path: Path, runs: Path, command)
         command(run, str(runs), str(page))
     assert "</html>" in page.read_text()
     write_page(page, page.read_text())
+
+
+def test_a_page_that_another_replaces_is_kept_beside_it(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    first, second = (f"<head>{GENERATOR}</head>{text}" for text in ("first", "second"))
+    assert keep_older(page, first) is None
+    write_page(page, first)
+    os.utime(page, (1_800_000_000, 1_800_000_000))
+    assert keep_older(page, first) is None
+    older = keep_older(page, second)
+    write_page(page, second)
+    assert older == tmp_path / "report-20270115-080000.html"
+    assert (older.read_text(), page.read_text()) == (first, second)

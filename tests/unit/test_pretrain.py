@@ -148,7 +148,7 @@ def test_contradictions_are_refused_at_load(change: dict[str, Any], message: str
     [
         ({"characters": None}, "characters: a new model needs it beside architecture"),
         ({"architecture": None}, "architecture: a new model needs it beside characters"),
-        ({"characters": None, "architecture": None}, "name the model to go on from in `start`"),
+        ({"characters": None, "architecture": None}, "name the model to continue from in `start`"),
     ],
 )
 def test_a_model_is_new_or_goes_on_from_another(change: dict[str, Any], message: str) -> None:

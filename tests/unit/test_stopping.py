@@ -23,7 +23,7 @@ from opdlab.console import StopRequest
 from opdlab.errors import TrackingError
 from opdlab.tracking import mlflow_page
 
-KEPT, ANEW = "goes on from here", "begins again"
+KEPT, ANEW = "continues from here", "begins again"
 TINY = (
     "training.steps=2",
     "training.prompts_per_step=2",

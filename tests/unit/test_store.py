@@ -364,5 +364,5 @@ def test_the_data_hash_changes_with_every_part_of_a_problem(change):
 def test_problems_that_cannot_be_told_apart_or_stored_have_no_hash():
     with pytest.raises(DataError, match="the problem id 'p0' is used twice"):
         data_hash([PROBLEMS[0], PROBLEMS[0]])
-    with pytest.raises(DataError, match="a gold answer of math cannot be stored"):
+    with pytest.raises(DataError, match="a reference answer of math cannot be stored"):
         data_hash([replace(PROBLEMS[0], gold={1, 2})])

@@ -74,7 +74,7 @@ def why_not(cell: Cell) -> str:
     if cell.mean.value is None:
         return "some samples were not graded"
     if options.get("path") is not None:
-        return "its data are a file of one's own (`path`)"
+        return "its data are a file of your own (`path`)"
     if options.get("limit") is not None and (count is None or options["limit"] < count):
         return f"only {len(cell.problems)} problems (`limit`)"
     if count is not None and len(cell.problems) != count:

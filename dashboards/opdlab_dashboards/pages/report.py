@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 import opdlab
 from opdlab.console import BOLD, END, console
 from opdlab.errors import DataError, writing_to
-from opdlab.files import natural, require_own_page, write_page
+from opdlab.files import keep_older, natural, require_own_page, write_page
 from opdlab.tracking import flatten
 from opdlab_dashboards.pages import page_files, tables
 from opdlab_dashboards.results import (
@@ -93,9 +93,13 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
     (board,) = leaderboard.boards
     place = Path(to)
     with writing_to(place):
-        write_page(place, page(board, leaderboard, found, sweeps))
+        text = page(board, leaderboard, found, sweeps)
+        older = keep_older(place, text)
+        write_page(place, text)
     tables.tell_left_out(leaderboard)
     console.print(f"Report: {BOLD}{place.absolute().as_uri()}{END}", soft_wrap=True)
+    if older:
+        console.print(f"The report that was there is kept as {older}", soft_wrap=True)
 
 
 def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swept]]:

@@ -120,7 +120,7 @@ def _sheet(name: str, sets: Sequence[SampleSet], names: Sequence[str]) -> Sheet:
             known.append({p.id: p for p in evaluator_of(one).problems()})
         except (DataError, PluginError, TypeError) as error:
             known.append({})
-            notes.append(f"Gold answers are not shown: {error}")
+            notes.append(f"Reference answers are not shown: {error}")
     # Every sample is on the page, whatever problems the other run was asked.
     listed = dict.fromkeys(name for each in known for name in each)
     listed |= dict.fromkeys(sorted({key[0] for own in found for key in own}, key=natural))

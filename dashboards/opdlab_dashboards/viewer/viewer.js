@@ -142,7 +142,7 @@ function openDetail(key) {
   $("detail").replaceChildren(
     element("h2", {}, sheet().problems[place], element("span", { className: "name", textContent: `sample ${index}` }), raw, close),
     element("h3", { textContent: "Prompt" }), asked,
-    element("h3", { textContent: "Gold" }), element("pre", { className: "gold", textContent: gold(found.gold) }),
+    element("h3", { textContent: "Reference answer" }), element("pre", { className: "gold", textContent: gold(found.gold) }),
     sides,
   );
   document.querySelector("main").classList.remove("closed");
@@ -165,8 +165,8 @@ function side(found, name, run, place, index, chat) {
   const facts = element("dl");
   const add = (term, value, kind) => facts.append(element("dt", { textContent: term }), element("dd", { className: kind ?? "" }, marked(String(value))));
   if (sample.reason) add("grader", sample.reason, "reason");
-  add("extracted", sample.answer ?? "nothing", "answer");
-  add("tokens", `${sample.tokens}, ended by ${sample.stop === "eos" ? "its end" : "the length limit"}`, "tokens");
+  add("answer", sample.answer ?? "nothing", "answer");
+  add("tokens", `${sample.tokens}, ${sample.stop === "eos" ? "with end token" : "cut at the length limit"}`, "tokens");
   add("seed", sample.seed);
   if (sample.seconds) add("seconds", sample.seconds);
   const text = element(chat ? "div" : "pre", { className: "completion" });

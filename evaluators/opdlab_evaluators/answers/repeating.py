@@ -19,7 +19,7 @@ def repeating(token: Token, tokens: Sequence[Token], place: int) -> tuple[Fracti
         token: the number; what follows it begins at `place`.
 
     Raises:
-        Unread: digits that go on in a way that nobody can know.
+        Unread: digits whose continuation is unknown.
     """
     text = str(token)
     after = str(tokens[place]) if place < len(tokens) else ""
@@ -76,7 +76,7 @@ def _argument(tokens: Sequence[Token], place: int) -> tuple[str, int]:
 def _typed(text: str) -> Fraction:
     whole, point, digits = text.partition(".")
     if not point or len(digits) > LONGEST:
-        raise Unread("digits that go on in a way that nobody can know")
+        raise Unread("digits whose continuation is unknown")
     for period in range(1, len(digits) // 2 + 1):
         # The end is whole periods, two at least; a single digit three times, or from the point on.
         least = 3 * period if period == 1 else 2 * period
@@ -87,7 +87,7 @@ def _typed(text: str) -> Fraction:
         fixed = digits[: len(digits) - count * period]
         if count * period >= least or (count > 1 and not fixed):
             return _value(whole, fixed, block)
-    raise Unread("digits that go on in a way that nobody can know")
+    raise Unread("digits whose continuation is unknown")
 
 
 def _value(whole: str, fixed: str, block: str) -> Fraction:

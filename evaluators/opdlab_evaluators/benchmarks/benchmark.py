@@ -43,13 +43,13 @@ class Benchmark(Evaluator):
 
     path: str | None = option(
         None,
-        "File or folder with the data; by default what the folder OPDLAB_DATA holds, else the hub.",
+        "File or folder with the data; by default the folder OPDLAB_DATA, else the hub.",
     )
     revision: str | None = option(
-        None, "Commit or tag on the hub; by default the one that was used here first."
+        None, "Commit or tag on the hub; by default the one first used on this machine."
     )
     limit: int | None = option(
-        None, "Only so many problems, the first in the order of their ids; null for all.", ge=1
+        None, "Use only the first N problems, in the order of their ids; null for all.", ge=1
     )
 
     source: ClassVar[Source]
@@ -193,7 +193,7 @@ def _compared(benchmark: Benchmark, found: Rows, fields: Sequence[Fields]) -> st
     answers = hashes(fields)[1]
     if source.answers is not None and answers != source.answers:
         raise DataError(
-            f"{where}: its gold answers have the hash {answers}, the benchmark's are known to have "
+            f"{where}: its reference answers have the hash {answers}, the benchmark's are known to have "
             f"{source.answers}; some were changed, or it is another data set. Take another copy"
         )
     return said

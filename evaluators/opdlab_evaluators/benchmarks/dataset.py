@@ -69,9 +69,9 @@ class DatasetBenchmark(Evaluator):
         "the listed choices.",
     )
     where: str | None = option(
-        None, "Only rows that fulfil a condition on columns, as in `prompts.where`."
+        None, "Use only rows that meet a condition on columns, as in `prompts.where`."
     )
-    limit: int | None = option(None, "Only the first so many of the rows that are kept.", ge=1)
+    limit: int | None = option(None, "Use only the first N remaining rows.", ge=1)
     drop: tuple[Literal["empty", "broken", "duplicate"], ...] = option(
         (), "Rows that are left out, where they would be an error: `empty`, `broken`, `duplicate`."
     )

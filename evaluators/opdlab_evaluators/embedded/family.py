@@ -32,8 +32,10 @@ class Family(Evaluator):
     words, the content is in `extra`."""
 
     renamed = {"count": "limit"}
-    limit: int = option(64, "Test problems; training problems have no end.", ge=1, le=4096)
-    seed: int = option(0, "Of the draw of the test problems.", ge=0)
+    limit: int = option(
+        64, "Number of test problems; training problems are unlimited.", ge=1, le=4096
+    )
+    seed: int = option(0, "Seed of the test problems.", ge=0)
 
     @abstractmethod
     def draw(self, rng: Random) -> Problem:

@@ -21,21 +21,21 @@ PROBE = "a text"
 
 @dataclass(frozen=True)
 class EvaluateMetric(Grader):
-    """A metric of `evaluate` by its name; an answer is right from a value of it on.
+    """A metric of `evaluate`, with a threshold from which an answer is correct.
 
-    The metric is a program that the hub holds (`evaluate-metric/NAME`): give a `revision`, or a folder that
-    you have read.
+    The metric is a program that the hub holds (`evaluate-metric/NAME`): give a `revision`, or a folder
+    that you have read.
     """
 
     metric: str = option(
         REQUIRED, "Name of a metric on the hub, such as `rouge`, or a folder that holds one."
     )
     key: str | None = option(
-        None, "Which of several values counts, such as `rougeL`; null where there is one."
+        None, "Which of several values counts, such as `rougeL`; null if there is only one."
     )
-    at_least: float | None = option(None, "Value from which an answer is right; 0.5 by default.")
+    at_least: float | None = option(None, "Smallest value that counts as correct; by default 0.5.")
     at_most: float | None = option(
-        None, "Value up to which an answer is right, for metrics of errors; in place of `at_least`."
+        None, "Largest value that counts as correct, for metrics of errors; instead of `at_least`."
     )
     revision: str | None = option(
         None, "Commit or tag of the metric; by default the tag of the installed `evaluate`."

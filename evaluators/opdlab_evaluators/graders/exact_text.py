@@ -18,7 +18,7 @@ class ExactText(Grader):
     whole: bool = option(
         False, "Compare the whole completion, not what it names as its answer or its last line."
     )
-    case: bool = option(False, "Tell capitals from small letters.")
+    case: bool = option(False, "Compare case-sensitively.")
 
     @property
     def version(self) -> str:

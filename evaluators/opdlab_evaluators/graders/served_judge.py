@@ -31,10 +31,10 @@ _VERDICT = re.compile(
 
 @dataclass(frozen=True)
 class ServedJudge(Grader):
-    """A model as a judge. Its scores stand on boards of their own; `opdlab judge check` measures how far it
-    agrees with people."""
+    """A model as a judge. Its scores are ranked on separate boards; `opdlab judge check` measures how
+    far it agrees with people."""
 
-    url: str = option(REQUIRED, "Base of OpenAI's API, `/v1` included.")
+    url: str = option(REQUIRED, "Base URL of the OpenAI API, including `/v1`.")
     model: str = option(REQUIRED, "Name under which the judge is served.")
     prompt: str = option(
         "Is the answer to this question correct? The reference answer is right; an answer may say it in "
@@ -49,9 +49,9 @@ class ServedJudge(Grader):
         0, "Of the judge's sampling, which is greedy where the server is exact.", ge=0
     )
     key_variable: str = option("OPENAI_API_KEY", "Environment variable with the API key, if any.")
-    concurrency: int = option(16, "Requests under way at once.", ge=1, le=4096)
+    concurrency: int = option(16, "Concurrent requests.", ge=1, le=4096)
     patience_s: float = option(
-        600.0, "Seconds for which a request that fails is tried again, ever more slowly.", ge=0
+        600.0, "Seconds for which a failed request is retried, with growing delays.", ge=0
     )
     timeout_s: float = option(600.0, "Longest wait for one reply, in seconds.", gt=0)
 

@@ -76,9 +76,10 @@ def _sheet(checkpoint: str, benchmark: str, problems: dict[str, dict[int, Sample
 
 
 def pass_at_every_k(correct: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """1 - C(n - c, k) / C(n, k) of each problem, for k = 1 to the smallest n. `[problems, k]`
+    """pass@k of each problem, for k = 1 to the smallest n.
 
-    Unbiased for the chance that k fresh samples hold a correct one. Source: arXiv:2107.03374, eq. 1.
+    1 - C(n - c, k) / C(n, k), `[problems, k]`: unbiased for the probability that k fresh samples hold a
+    correct one. Source: arXiv:2107.03374, eq. 1.
     """
     drawn = np.arange(total.min())
     # Once the wrong samples are used up a factor is 0, and so is every later product.

@@ -100,11 +100,14 @@ def grid(
     problems: Sequence[int] = PROBLEMS,
     samples: Sequence[int] = SAMPLES,
 ) -> Iterator[Coverage]:
-    """Every interval in every world, each world as soon as it was studied.
+    """Coverage of every interval in every world, yielded as soon as a world was simulated.
 
     Args:
-        studies: of each world. With 2,000 a coverage of 95 % is told to 1 point (two standard errors).
-        problems, samples: n and k of the worlds.
+        studies: simulated studies per world. 2,000 give a coverage of 95 % to within 1 point (two
+            standard errors).
+        seed: of the simulation.
+        problems: numbers n of problems.
+        samples: numbers k of samples per problem.
     """
     for n in problems:
         for k in samples:

@@ -20,17 +20,26 @@ def mean_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interval for the mean of numbers between 0 and 1, such as mean@k, pass@k or maj@k.
 
-    Student's t over the problems and two imaginary ones, one scored 0 and one scored 1. A spread that
-    the sample happened not to show is thus never taken for none: if all n problems are solved, about
-    4 / n may still not be. The interval lies in [0, 1] and holds the plain mean.
+    Student's t over the problems and two imaginary ones, one scored 0 and one scored 1, so that a spread
+    which the sample happened not to show is not taken for no spread: if all n problems are solved, about
+    4 / n may still not be. The interval lies in [0, 1] and contains the plain mean.
 
-    `opdlab bench statistics` prints how often this and other intervals hold the truth. For problems
-    that are each right or wrong it is at least 93 % whatever their share (by enumeration).
+    `opdlab bench statistics` prints the coverage of this and other intervals. For problems that are each
+    right or wrong it is at least 93 %, whatever their share (by enumeration).
 
     Args:
+        values: one per problem, between 0 and 1. `[..., problems]`
         weights: of each problem in the mean, such as its tokens; equal by default.
 
+    Returns:
+        Lower and upper limits of the 95 % interval.
+
     Source: the idea of Agresti and Coull, The American Statistician 52, 1998, with problems for trials.
+
+    Example:
+        >>> low, high = mean_interval(np.ones(30))
+        >>> round(float(low), 3), float(high)
+        (0.905, 1.0)
     """
     return with_imaginary(values, weights, 0.0, 1.0)
 

@@ -44,11 +44,13 @@ def factor(freedom: float, power: float = POWER, level: float = LEVEL) -> float:
 def smallest(
     deviation: float | None, count: int, power: float = POWER, level: float = LEVEL
 ) -> float | None:
-    """The smallest true difference that `count` problems, or seeds, find; None where that is not known.
+    """The smallest true difference that `count` problems or seeds can show; None if that is unknown.
 
     Args:
         deviation: standard deviation of the paired differences of single problems, or seeds.
-        count: of them.
+        count: number of problems, or seeds.
+        power: probability to show a difference of that size.
+        level: of the test.
     """
     if deviation is None or not math.isfinite(deviation) or deviation < ROUNDING or count < 2:
         return None

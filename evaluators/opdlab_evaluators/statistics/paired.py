@@ -84,7 +84,7 @@ class Pair:
 
 
 def compare(a: Sequence[Sample], b: Sequence[Sample]) -> list[Paired]:
-    """b against a, paired by problem: one result a benchmark, then one over all if there are several.
+    """Compare b with a, paired by problem: one result per benchmark, then one over all of several.
 
     Differences are b - a. Over all, benchmarks weigh the same; those that a model judged are left out.
 

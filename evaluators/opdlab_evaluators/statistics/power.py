@@ -66,7 +66,8 @@ def assumed(accuracy: float, effect_spread: float = EFFECT_SPREAD) -> Spread:
     are solved and k = 8 this gives a paired standard error of 3.6 points.
 
     Args:
-        accuracy: about what share of samples is correct, on both sides.
+        accuracy: expected share of correct samples, on both sides.
+        effect_spread: standard deviation of the true difference over problems.
     """
     within = accuracy * (1 - accuracy) * (1 - LIKENESS)
     return Spread(2 * within, effect_spread**2, f"assumed, accuracy {accuracy:g}")
@@ -134,14 +135,15 @@ def smallest_difference(
     power: float = 0.8,
     level: float = 0.05,
 ) -> Detectable:
-    """For one benchmark, or for the mean over several.
+    """The smallest difference that can be shown on one benchmark, or in the mean over several.
 
     Student's t over problems, two-sided, by the noncentral t. What is not known is None.
 
     Args:
-        problems: of each benchmark.
+        spreads: one per benchmark.
+        problems: number of problems of each benchmark.
         samples: k, on both sides.
-        power: chance to find a difference of that size.
+        power: probability to show a difference of that size.
         level: of the test; divide by the number of tests to correct for several.
     """
     (error, difference), (_, floor) = (

@@ -64,7 +64,7 @@ def rank(benchmarks: Sequence[np.ndarray]) -> list[Standing]:
 
 
 def _shown(values: np.ndarray) -> np.ndarray:
-    """Whether row i is shown to be better than row j. `[systems, systems]`"""
+    """Whether row i is shown to be better than row j, `[systems, systems]`."""
     # The sum of flipped differences is the difference of flipped sums: one product serves all pairs.
     totals = values.sum(1)
     lengths = _distances(values)

@@ -70,11 +70,16 @@ def bootstrap_interval(benchmarks: Sequence[np.ndarray]) -> tuple[float, float]:
 def holm(
     p_values: Sequence[float | None], weights: Sequence[float] | None = None
 ) -> list[float | None]:
-    """Holm's step-down adjustment, in the order given; a test that gave no p still counts as made.
+    """Holm's step-down adjustment, in the given order; a test without a p-value still counts.
 
     Args:
-        weights: of the tests, equal where they are left out; a test with a greater share of them needs less
-            of a p (Holm 1979, section 3). The chance of any false claim stays the same.
+        p_values: one per test.
+        weights: of the tests, equal by default. A test with a larger weight is adjusted less (Holm 1979,
+            section 3); the probability of any false claim stays the same.
+
+    Example:
+        >>> holm([0.01, 0.04, None])
+        [0.03, 0.08, None]
     """
     weights = [1.0] * len(p_values) if weights is None else weights
     order = sorted(range(len(p_values)), key=lambda i: _or_one(p_values[i]) / weights[i])
@@ -88,8 +93,11 @@ def holm(
 
 
 def shares(overall: Sequence[bool]) -> list[float]:
-    """Weights of tests that are claimed together: half for those over all benchmarks, which are the main
-    claims, half for those on one; each half in equal parts."""
+    """Weights of tests that are claimed together.
+
+    Half for those over all benchmarks, which are the main claims, half for those on one; each half in
+    equal parts.
+    """
     kinds = {kind: overall.count(kind) for kind in set(overall)}
     return [1 / len(kinds) / kinds[kind] for kind in overall]
 

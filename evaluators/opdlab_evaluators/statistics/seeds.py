@@ -145,6 +145,7 @@ def _noise(pair: Pair) -> float:
 
 
 def t_test(differences: np.ndarray) -> float:
+    """Two-sided p-value of Student's t for paired differences, one per seed."""
     if constant(differences):
         # No spread to divide by: the sign test, all of one sign.
         return 1.0 if abs(differences[0]) < ROUNDING else 2.0 ** (1 - len(differences))

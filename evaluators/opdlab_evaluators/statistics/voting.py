@@ -1,6 +1,6 @@
-"""The most frequent answer of a problem, answers counted by what they mean.
+r"""The most frequent answer of a problem, answers counted by what they mean.
 
-`1/2`, `\\frac{1}{2}` and `0.5` are one answer, so they vote together. What means the same is said by the
+`1/2`, `\frac{1}{2}` and `0.5` are one answer, so they vote together. What means the same is said by the
 grader's own equality. It is asked only where it can change the score: answers that were judged correct
 are all the gold, and of the others it matters only whether together they are as many.
 """
@@ -34,8 +34,10 @@ def same_of(grader: str) -> Same | None:
 
 
 def mathematics(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether answers are equal by the rules of `opdlab_evaluators.answers`, bounded in time and memory;
-    what could not be worked out is not the same."""
+    """Whether answers are equal by the rules of `opdlab_evaluators.answers`, bounded in time and memory.
+
+    What could not be decided is not equal.
+    """
     from opdlab_evaluators.answers import Outcome, shared_pool
 
     found = shared_pool().decide(list(pairs)) if pairs else []
@@ -50,7 +52,8 @@ def majority(votes: Sequence[Vote], same: Same | None = None) -> float:
     at the answer alone. Without any answer the score is 0.
 
     Args:
-        same: what means the same; by the text, where it is left out.
+        votes: one per sample.
+        same: which answers mean the same; by default those with the same text.
     """
     if same is not None:
         right = sum(correct for answer, correct in votes if answer is not None)

@@ -1,4 +1,4 @@
-"""What the commands do, on experiments that are in memory."""
+"""The commands as functions, for experiments in memory."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Benchmark = str | Mapping[str, Any] | Evaluator
 
 
 def load(name_or_path: str | Path, *overrides: str) -> Experiment:
-    """Read an experiment and check all of it.
+    """Load an experiment and validate it.
 
     Args:
         name_or_path: a YAML file, or the name of a shipped experiment (`quickstart`).
         overrides: `key.path=value`, the value in YAML.
 
     Raises:
-        ConfigError: every fault, one a line: file, line, key, and the key that was likely meant.
+        ConfigError: all mistakes, one per line: file, line, key, and the key that was probably meant.
 
     Example:
         >>> load("quickstart", "training.steps=20").training.steps
@@ -52,10 +52,10 @@ def load(name_or_path: str | Path, *overrides: str) -> Experiment:
 
 
 def as_experiment(experiment: Experiment | str | Path) -> Experiment:
-    """An experiment, whether it is given or named.
+    """An experiment, given or by its name.
 
     Raises:
-        ConfigError: it is neither, or what is named is at fault.
+        ConfigError: it is neither, or the named file is invalid.
     """
     if isinstance(experiment, str | Path):
         return load(experiment)
@@ -67,10 +67,10 @@ def as_experiment(experiment: Experiment | str | Path) -> Experiment:
 
 
 def as_path(what: str, given: Place) -> str:
-    """Where a run, scores or a model lie.
+    """The folder of a run, of scores or of a model.
 
     Raises:
-        DataError: it is no path and nothing with a folder.
+        DataError: it is neither a path nor an object with a folder.
     """
     try:
         return os.fspath(given)
@@ -91,16 +91,17 @@ def train(
     """Train, evaluate and compare the runs of an experiment.
 
     Args:
-        resume: go on with the newest execution of this experiment.
-        anyway: train even if the memory does not suffice by the plan.
-        again: what goes on where a signal stopped it, for the message.
+        experiment: a loaded experiment, a name or a file.
+        resume: continue the newest execution of this experiment.
+        anyway: train even if the plan says that memory does not suffice.
+        again: how to continue after a signal, for the message.
 
     Returns:
         The runs by name, with their metrics, models and scores.
 
     Raises:
         ConfigError: it does not fit.
-        ResumeError: there is nothing to go on with, or another process trains there.
+        ResumeError: there is nothing to continue, or another process trains there.
         SystemExit: a signal stopped it (128 + signal).
     """
     began = time()
@@ -126,20 +127,20 @@ def evaluate(
 ) -> Scores:
     """Measure a model: mean@k, pass@k, with intervals over problems.
 
-    What was sampled is kept: the same call again goes on where it was stopped.
+    Samples are stored as they come: repeat the call to continue after an interruption.
 
     Args:
-        model: a folder, a run or its folder, `embedded:NAME`, or of the hub `NAME@REVISION`.
-        experiment: whose benchmarks, sampling and prompts are used; the quickstart's where none is given.
-        benchmarks: names (`"gsm8k"`), mappings as in an experiment, or evaluators of plugins, in place of
-            the experiment's.
-        samples: answers to each problem, in place of the experiment's.
-        max_new_tokens: longest answer; needed where no experiment is given.
-        server: base of OpenAI's API where the model is served; then only its tokenizer is read here.
+        model: a folder, a run or its folder, `embedded:NAME`, or `NAME@REVISION` on the hub.
+        experiment: provides benchmarks, sampling and prompts; by default the quickstart.
+        benchmarks: names (`"gsm8k"`), mappings as in an experiment, or evaluators, instead of the
+            experiment's.
+        samples: answers per problem, instead of the experiment's.
+        max_new_tokens: longest answer in tokens; required without an experiment.
+        server: base URL of the OpenAI API that serves the model; only the tokenizer is then read here.
 
     Raises:
         ConfigError: there is no benchmark, or no longest answer.
-        DataError: `model` is one in memory, of which nobody could say later what was measured.
+        DataError: `model` is in memory, so that the record could not say what was measured.
 
     Example:
         >>> scores = evaluate("embedded:teacher", benchmarks=["math"], samples=2, max_new_tokens=64)
@@ -178,14 +179,16 @@ def _described(benchmark: Benchmark) -> dict[str, Any]:
 
 
 def compare(*runs: Place, output: str | Path = "runs") -> Comparison:
-    """Set runs against the first of them, problem by problem: paired differences with intervals and p.
+    """Compare runs with the first of them, problem by problem: paired differences, intervals, p-values.
 
     Args:
         runs: values of what `train` returned, scores, folders, or names below `output`; names joined by
             commas are training seeds of one method.
+        output: folder in which names are looked up.
 
     Raises:
-        DataError: fewer than two, one named twice, or no benchmark that all measured in one way.
+        DataError: fewer than two runs, one of them twice, or no benchmark that all measured by one
+            protocol.
 
     Example:
         >>> runs = train("quickstart")  # doctest: +SKIP
@@ -210,18 +213,19 @@ def diagnose(
     """Measure how the teacher's supervision decays along a student's answers.
 
     Args:
-        experiment: one that is loaded, a name or file; or a run or its folder, for its student before and
-            after training.
-        overrides: `key.path=value`, for what is named.
-        students, teacher: models to take instead.
-        problems: of each benchmark, at most; None for all.
+        experiment: a loaded experiment, a name or a file; or a run or its folder, for its student
+            before and after training.
+        overrides: `key.path=value`, for a name or file.
+        students: models, or runs in the order of training, instead of the experiment's student.
+        teacher: a model instead of the experiment's teacher.
+        problems: most problems per benchmark; None for all.
         samples: answers to each problem.
         cuts: places of hand-over.
         bins: of the position, at most.
         least: fidelity that counts for the effective horizon.
 
     Raises:
-        ConfigError: there are no benchmarks to take problems from, or overrides of a loaded experiment.
+        ConfigError: the experiment has no benchmarks, or overrides are given for a loaded experiment.
     """
     from opdlab.diagnosis import Settings, diagnose as run
 
@@ -264,13 +268,14 @@ def plan(
     memory: str | None = None,
     price: float | None = None,
 ) -> Plan:
-    """What an experiment would do: sizes, memory, teacher cost, folders; nothing is trained or written.
+    """Plan an experiment: sizes, memory, teacher cost, folders; nothing is trained or written.
 
     Args:
-        gpu: for such cards (`h100`); None for this machine.
-        gpus: how many; None for the experiment's devices.
-        memory: of a card that is not listed, such as `24GB`.
-        price: of a card and hour.
+        experiment: a loaded experiment, a name or a file.
+        gpu: card to plan for (`h100`); None for this machine.
+        gpus: number of cards; None for the experiment's devices.
+        memory: memory of a card that is not listed, such as `24GB`.
+        price: per card and hour.
 
     Raises:
         ConfigError: no such card.

@@ -1,4 +1,4 @@
-"""A teacher for a trainer of one's own: what it says of answers, and of what could have been said."""
+"""A teacher for your own trainer: scores of answers, and of candidates that could have been sampled."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _ROWS = 1024
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """What a teacher says of one answer, before and after each of its tokens; T tokens, nats.
+    """A teacher's scores of one answer of T tokens, in nats.
 
     Attributes:
         log_prob: of each token. `Float[T]`
-        entropy: of the distribution that the token was taken from. `Float[T]`
+        entropy: of the distribution from which the token was sampled. `Float[T]`
         fidelity: largest probability of the distribution after the token. `Float[T]`
-        top_log_prob: of the likeliest entries at each token, likeliest first; K is 0 where none were
-            asked for. `Float[T K]`
-        top_ids: which they are. `Int[T K]`
-        confidence: of the distribution after each candidate, by the measure asked for; NaN where the
-            candidate is -1. Only of `look_ahead`; else it has no columns. `Float[T K]`
+        top_log_prob: of the K most likely entries at each token, most likely first; K is 0 if none were
+            requested. `Float[T K]`
+        top_ids: ids of these entries. `Int[T K]`
+        confidence: of the distribution after each candidate, by the requested measure; NaN where the
+            candidate is -1. Only from `look_ahead`; otherwise it has no columns. `Float[T K]`
     """
 
     log_prob: Float[Tensor, "T"]
@@ -53,9 +53,9 @@ class Scored:
 class Teacher:
     """A frozen causal language model that scores token ids.
 
-    Rows of any lengths go together, and no row's numbers depend on the others. Candidates are scored by one
-    pass for all of them (tree attention) where the model's attention can be hooked, which is tried before
-    it scores first; else by a forward for each, which gives the same numbers.
+    Rows may have different lengths, and no row's numbers depend on the others. All candidates are
+    scored in one pass (tree attention) if the model's attention can be hooked, which is tested before
+    the first scores; otherwise by one forward per candidate, with the same numbers.
 
     Example:
         >>> teacher = Teacher("embedded:teacher")
@@ -74,20 +74,20 @@ class Teacher:
         device: str | torch.device | None = None,
         vocabulary: int | None = None,
     ) -> None:
-        """Load the model, or take one over.
+        """Load the model, or use one in memory.
 
         Args:
             model: a folder, `embedded:NAME`, a name on the hub, or a model in memory, which is put in
                 evaluation mode and gets no gradient.
             revision: commit or tag on the hub; required there.
             dtype: of the weights where they are loaded: `float32`, `bfloat16`, `float16`.
-            device: where it works; None for a GPU where there is one, and for a model's own place.
-            vocabulary: how many entries count, those that the student has as well; None for all.
+            device: where it runs; None uses a GPU if there is one, or the device of a model in memory.
+            vocabulary: number of entries that count, those that the student has as well; None for all.
 
         Raises:
             DataError: the model has no such vocabulary.
-            ModelError: it cannot be loaded or is no causal language model, there is no such device, or what
-                it says at a token depends on later ones.
+            ModelError: it cannot be loaded, is not a causal language model, the device does not exist,
+                or its output at a token depends on later tokens.
         """
         where = None if device is None else usable(device)
         if isinstance(model, str | Path):
@@ -115,7 +115,7 @@ class Teacher:
         """Token ids of a text, without special tokens, by the tokenizer beside the model.
 
         Raises:
-            DataError: the teacher was made from a model in memory, which has none.
+            DataError: the teacher is a model in memory, which has no tokenizer.
         """
         if self.path is None:
             raise DataError("Teacher.encode: a model in memory has no tokenizer; give token ids")
@@ -129,17 +129,17 @@ class Teacher:
     def score(
         self, prompts: Iterable[Ids], answers: Iterable[Ids], *, top_k: int = 0
     ) -> list[Scored]:
-        """What the teacher says of each token of answers.
+        """Score each token of answers.
 
         Args:
-            prompts: token ids, at least one each. Filler is read as any other token: of padded tensors give
-                the rows without it, `[row[mask.bool()] for row, mask in zip(ids, masks)]`.
+            prompts: token ids, at least one each. Padding is read like any other token; pass the rows
+                of padded tensors without it, `[row[mask.bool()] for row, mask in zip(ids, masks)]`.
             answers: token ids that follow them, at least one each; T of a row.
-            top_k: likeliest entries to return at each token.
+            top_k: number of most likely entries to return at each token.
 
         Raises:
-            DataError: another number of answers than of prompts, an empty one, what is no token id, or a
-                `top_k` beyond the vocabulary.
+            DataError: answers and prompts differ in number, one is empty, something is not a token id,
+                or `top_k` exceeds the vocabulary.
             ModelError: a row beyond the model's positions.
         """
         whole("top_k", top_k, 0, self.vocabulary)
@@ -156,20 +156,22 @@ class Teacher:
         *,
         measure: Measure = "max_prob",
     ) -> list[Scored]:
-        """How sure the teacher would be one step later, had another token been said: LGR's question.
+        """Score with the teacher one step after each candidate, as LGR does.
 
         Args:
-            prompts, answers: as in `score`.
-            candidates: for each answer `Int[T K]`: tokens in place of each of its tokens, -1 for none; K is
-                the same for all answers.
-            measure: of confidence, higher is surer: `max_prob`, or the negative of `entropy` or
+            prompts: as in `score`.
+            answers: as in `score`.
+            candidates: for each answer `Int[T K]`: tokens instead of each of its tokens, -1 for none; K
+                is the same for all answers.
+            measure: of confidence, higher is more certain: `max_prob`, or the negative of `entropy` or
                 `perplexity`.
 
         Returns:
             For each answer also `confidence`, `Float[T K]`.
 
         Raises:
-            DataError: as in `score`, candidates of another shape than their answer, or an unknown measure.
+            DataError: as in `score`, candidates of another shape than their answer, or an unknown
+                measure.
         """
         if measure not in get_args(Measure):
             raise DataError(

@@ -35,22 +35,22 @@ def distillation(
     prompts: Iterable[Text] | Dataset | None = None,
     column: str = "prompt",
 ) -> Distillation:
-    """The LightningModule that an experiment trains, with models and prompts of one's own if wanted.
+    """The LightningModule that an experiment trains, optionally with your own models and prompts.
 
-    `lightning.Trainer().fit(module)` trains it for `training.steps`, or `max_steps` where these are fewer;
-    metrics go to the trainer's loggers and callbacks. `fit(module, ckpt_path=...)` resumes. After the last
-    step `module.settle()` gives the student the averaged weights, where `training.average` asks for some,
-    and `module.save(folder)` writes it. Devices and precision are the Trainer's; clipping is
-    `training.gradient_clip`, and a step is `training.prompts_per_step` prompts on whatever devices.
+    `lightning.Trainer().fit(module)` trains it for `training.steps`, or for `max_steps` if that is fewer;
+    metrics go to the Trainer's loggers and callbacks. `fit(module, ckpt_path=...)` resumes. After the last
+    step `module.settle()` gives the student the averaged weights, if `training.average` asks for them, and
+    `module.save(folder)` writes it. Devices and precision are the Trainer's; clipping is
+    `training.gradient_clip`, and a step has `training.prompts_per_step` prompts over all devices.
 
     Args:
-        experiment: its first run: method, sampling and settings of training.
-        method: in place of the experiment's; it need not be installed as a plugin.
-        student, teacher: models in memory, in place of the experiment's; they are used as they are, and the
-            student is trained in place.
-        tokenizer: theirs; needed with either.
-        prompts: texts or chats, or a data set or table with a `column` of them, in place of the
-            experiment's. They cannot be graded.
+        experiment: its first run provides method, sampling and training settings.
+        method: instead of the experiment's; it does not have to be installed as a plugin.
+        student: a model in memory, instead of the experiment's; it is trained in place.
+        teacher: a model in memory, instead of the experiment's; it is used unchanged.
+        tokenizer: of these models; required with either.
+        prompts: texts or chats, or a data set or table, instead of the experiment's. They cannot be graded.
+        column: name of the prompts' column in a data set or table.
 
     Raises:
         ConfigError: the method, or the number format of the student, does not fit the experiment.

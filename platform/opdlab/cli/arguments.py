@@ -33,7 +33,7 @@ Overrides = Annotated[list[str] | None, overrides_like("training.steps=20")]
 Measuring = Annotated[list[str] | None, overrides_like("evaluation.samples=16")]
 Pretraining = Annotated[list[str] | None, overrides_like("steps=20")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from the last checkpoint of the same experiment.")
+    bool, typer.Option("--resume", help="Continue from the last checkpoint of the same experiment.")
 ]
 Output = Annotated[str, typer.Option(help="Folder that experiments write to.")]
 

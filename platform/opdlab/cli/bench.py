@@ -34,14 +34,14 @@ ShapeText = Annotated[
         "vocabulary=32000`; what is left out keeps these values.",
     ),
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds that are measured.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Measured rounds.")]
 Device = Annotated[str, typer.Option(help="`cpu` or `cuda`.")]
 Dtype = Annotated[str, typer.Option(help="Number format of weights: float32, bfloat16, float16.")]
 Json = Annotated[
     str | None,
     typer.Option(
         "--json",
-        help="Also write all figures there.",
+        help="Also write all numbers to this file.",
         show_default=False,
         callback=_not_anothers,
     ),
@@ -60,11 +60,13 @@ def scoring(
     active: Annotated[float, typer.Option(min=0.001, max=1, help="Active share.")] = 0.15,
     rows: Annotated[int, typer.Option(min=1, help="Responses.")] = 1,
     prompt: Annotated[int, typer.Option(min=1, help="Prompt tokens.")] = 1,
-    ragged: Annotated[bool, typer.Option("--ragged", help="Responses of unlike length.")] = False,
+    ragged: Annotated[
+        bool, typer.Option("--ragged", help="Responses of different lengths.")
+    ] = False,
     shared_prompt: Annotated[
         bool, typer.Option("--shared-prompt", help="All responses answer one prompt.")
     ] = False,
-    ways: Annotated[str, typer.Option(help="Rivals to run; empty for none.")] = WAYS,
+    ways: Annotated[str, typer.Option(help="Alternatives to time; empty for none.")] = WAYS,
     rounds: Rounds = 5,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -202,9 +204,7 @@ def step(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", show_default=False)
     ] = None,
-    steps: Annotated[
-        int, typer.Option(min=1, help="Steps of a run before the next one's turn.")
-    ] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a run per turn.")] = 4,
     rounds: Rounds = 5,
     evaluation: Annotated[
         bool,
@@ -217,18 +217,19 @@ def step(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Run more steps under torch's profiler: print the operators that take most, and write a "
-            "trace of each run there, which ui.perfetto.dev draws as a flame chart.",
+            help="Run more steps under torch's profiler: print the operators that take most, and "
+            "write a trace of each run there, which ui.perfetto.dev shows as a flame chart.",
             show_default=False,
         ),
     ] = None,
     json_file: Json = None,
 ) -> None:
-    """Where the time of a training step goes, for every run in turn, and what the whole would take.
+    """Where the time of a training step goes for each run, and how long the whole experiment would
+    take.
 
-    Trains some steps of every run, records and checkpoints included, and keeps nothing of it. From their
-    speed, and that of an evaluation, it tells about how long the experiment takes on this machine, and
-    its sweep.
+    Trains some steps of every run, records and checkpoints included, and keeps nothing. From their
+    speed, and that of an evaluation, it estimates how long the experiment and its sweep take on this
+    machine.
 
     Examples:
 
@@ -244,27 +245,34 @@ def step(
 @app.command()
 def gpu(
     minutes: Annotated[
-        float, typer.Option(min=0.1, help="Begin nothing that would end later, and end what does.")
+        float,
+        typer.Option(
+            min=0.1,
+            help="Time limit; a case that would exceed it is not started, one that does is ended.",
+        ),
     ] = 10,
     only: Annotated[
         str,
-        typer.Option(help="Parts, by commas: scoring, rollout, loss, step, memory; empty for all."),
+        typer.Option(
+            help="Comma-separated parts: scoring, rollout, loss, step, memory; empty for all."
+        ),
     ] = "",
     device: Annotated[
         str, typer.Option(help="`cuda`; `cpu` measures tiny models, to try the command.")
     ] = "cuda",
     dtype: Dtype = "bfloat16",
     to: Annotated[
-        str, typer.Option(help="JSON file of the figures; those in it are not measured again.")
+        str,
+        typer.Option(help="JSON file of the numbers; cases already in it are not measured again."),
     ] = "gpu.json",
 ) -> None:
-    """What this card reaches, as shares of what it can do: one table, one JSON file, one page with plots.
+    """What this card reaches, as shares of its ceilings: one table, one JSON file, one page with plots.
 
     Ceilings are a large matrix product, a large copy and one from the host, measured in the same run.
-    Models have the shapes of Qwen2.5 1.5B and 7B and of Qwen3 1.7B, 8B and 32B, with random weights made
-    on the card: nothing is downloaded. The most telling cases come first; interrupt it as you like, the
-    same command continues. A case that hangs is ended and costs no other. TRL and vLLM are measured
-    beside it where they are installed.
+    Models have the shapes of Qwen2.5 1.5B and 7B and of Qwen3 1.7B, 8B and 32B, with random weights
+    made on the card: nothing is downloaded. The most informative cases come first; after an
+    interruption, run the same command again to continue. A case that hangs is ended and does not affect
+    the others. TRL and vLLM are measured beside it where they are installed.
 
     Examples:
 
@@ -284,7 +292,7 @@ def gpu(
 @app.command()
 def statistics(
     studies: Annotated[int, typer.Option(min=100, help="Studies of each world.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")] = 0,
     problems: Annotated[
         list[int] | None,
         typer.Option(min=2, help="Problems n; repeatable.", show_default="5 to 512"),
@@ -294,7 +302,7 @@ def statistics(
     ] = None,
     json_file: Json = None,
 ) -> None:
-    """How often 95 % intervals hold the truth, and how long they are, over a grid of simulated worlds.
+    """Coverage and length of 95 % intervals, over a grid of simulated worlds.
 
     Scores, pass@k, means over benchmarks, paired differences and differences over training seeds: the
     intervals that are used beside others that were considered. Takes three minutes of processor time.
@@ -324,10 +332,10 @@ def families(
     to: Annotated[str | None, typer.Option(help="Also write the table here, as Markdown.")] = None,
     json_file: Json = None,
 ) -> None:
-    """Architectures of transformers, tried: candidates by the tree, cached rollouts, gradients, time.
+    """Try architectures of transformers: tree scoring, cached rollouts, gradients, time.
 
-    Each is built small with random weights. Differences are the largest from whole forwards of each row and
-    candidate alone; times are over those of plain forwards of as many tokens. Takes some minutes.
+    Each is built small with random weights. Differences are the largest from whole forwards of each row
+    and candidate alone; times are over those of plain forwards of as many tokens. Takes some minutes.
 
     Example: [bold]opdlab bench families --only qwen3_5 --only nemotron_h[/]
 
@@ -340,10 +348,10 @@ def families(
 
 @app.command()
 def start(
-    repeats: Annotated[int, typer.Option(min=1, help="Of each command; the best counts.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each command; the best counts.")] = 3,
     json_file: Json = None,
 ) -> None:
-    """Commands that answer at once: seconds from the shell, on the clock and of the processor.
+    """Startup time of commands, in wall and processor seconds.
 
     Example: [bold]opdlab bench start --repeats 5[/]
     """

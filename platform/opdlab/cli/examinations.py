@@ -24,14 +24,14 @@ def doctor(
         bool, typer.Option("--markdown", help="Print the table of objectives as Markdown.")
     ] = False,
 ) -> None:
-    """Look for what could spoil an experiment, before it costs anything.
+    """Check models, tokenizers, sampling, scores and gradients of an experiment before training.
 
-    Packages, versions, device and disk; tokenizers and templates; whether samples, scores and gradients are
-    what they should be. Each line passes, fails with a remedy, or says why it was skipped; the exit
+    Packages, versions, device and disk; tokenizers and templates; whether samples, scores and gradients
+    are what they should be. Each line passes, fails with a remedy, or says why it was skipped; the exit
     status is 1 where one failed.
 
-    `doctor objective` says which true gradient an objective has, by running its own code on every answer of
-    a tiny world, and whether that is what it declares.
+    `doctor objective` says which true gradient an objective has, by running its own code on every
+    answer of a tiny world, and whether that is what it declares.
 
     Examples:
 
@@ -75,26 +75,29 @@ def diagnose(
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(help="A model in place of the experiment's teacher.", show_default=False),
+        typer.Option(help="A model instead of the experiment's teacher.", show_default=False),
     ] = None,
     problems: Annotated[
         int | None,
-        typer.Option(min=2, help="Test problems of each benchmark, at most.", show_default="all"),
+        typer.Option(min=2, help="Most test problems per benchmark.", show_default="all"),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Answers to each problem.")] = 1,
-    cuts: Annotated[int, typer.Option(min=2, help="Places of hand-over.")] = 7,
-    bins: Annotated[int, typer.Option(min=6, help="Bins of the position, at most.")] = 24,
+    cuts: Annotated[
+        int, typer.Option(min=2, help="Prefix lengths from which the teacher completes answers.")
+    ] = 7,
+    bins: Annotated[int, typer.Option(min=6, help="Most bins of the position.")] = 24,
     least: Annotated[
         float,
         typer.Option(
-            min=0.0, max=1.0, help="Fidelity that counts for the effective horizon (C_min)."
+            min=0.0, max=1.0, help="Threshold of fidelity for the effective horizon (C_min)."
         ),
     ] = 0.8,
 ) -> None:
     """Measure how the teacher's supervision decays along a student's answers, and write a page.
 
-    Fidelity by position against the teacher's own prefixes, accuracy where the teacher takes over, jump of
-    confidence, sigmoid fit, effective horizon, one-step discriminability, pair distance.
+    Fidelity by position against the teacher's own prefixes, accuracy when the teacher completes
+    answers, jump of confidence, sigmoid fit, effective horizon, one-step discriminability, pair
+    distance.
 
     Examples:
 
@@ -140,16 +143,16 @@ def check_data(
     ] = False,
     limit: Annotated[
         int | None,
-        typer.Option(help="Grade only the first so many problems of each benchmark.", min=1),
+        typer.Option(help="Grade only the first N problems of each benchmark.", min=1),
     ] = None,
 ) -> None:
-    """Check the data of benchmarks: count, hashes, and that each gold answer is judged right.
+    """Check the data of benchmarks: count, hashes, and whether each reference answer is judged correct.
 
-    --grade tests the grader on these data, too: the authors' solutions and rewritten answers must be judged
-    right, other problems' answers and trivial programs wrong.
+    --grade tests the grader on these data, too: the authors' solutions and rewritten answers must be
+    judged correct, other problems' answers and trivial programs wrong.
 
-    Data are looked for in --path, in the folder that OPDLAB_DATA names, then on the hub. The exit code is 1
-    if a benchmark fails, or if one that was named is missing.
+    Data are looked for in --path, in the folder that OPDLAB_DATA names, then on the hub. The exit code
+    is 1 if a benchmark fails, or if one that was named is missing.
 
     Examples:
 
@@ -183,7 +186,7 @@ def check_judge(
         ),
     ] = None,
 ) -> None:
-    """Measure how far the judge of an experiment agrees with people's labels: share, kappa, disagreements.
+    """Measure how well an experiment's judge agrees with human labels: agreement, kappa, disagreements.
 
     Examples:
 

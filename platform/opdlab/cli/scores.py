@@ -23,8 +23,8 @@ def evaluate(
     server: Annotated[
         str | None,
         typer.Option(
-            help="Base of OpenAI's API where the model is served, such as http://localhost:8000/v1; then "
-            "only its tokenizer is read from --model.",
+            help="Base URL of the OpenAI API that serves the model, such as "
+            "http://localhost:8000/v1; only the tokenizer is then read from --model.",
             show_default=False,
         ),
     ] = None,
@@ -39,7 +39,7 @@ def evaluate(
 
     [bold]opdlab eval my.yaml --model Qwen3-1.7B --server http://localhost:8000/v1[/]  # of vLLM, SGLang ...
 
-    What was sampled is kept: after Ctrl-C or a kill the same command goes on.
+    Samples are stored as they come. After an interruption, run the same command again to continue.
     """
     from opdlab import api
 
@@ -84,10 +84,11 @@ def rate(
     overrides: Overrides = None,
     samples: Annotated[int, typer.Option(help="Answers to each prompt.", min=1)] = 8,
 ) -> None:
-    """Measure how often the student answers each training prompt rightly, to train on those between.
+    """Measure how often the student answers each training prompt correctly, to select prompts of medium
+    difficulty.
 
-    The prompts are a data set with a grader. Answers are drawn as in training and kept beside the file:
-    after Ctrl-C or a kill the same command goes on.
+    The prompts must be a data set with a grader. Answers are sampled as in training and stored beside
+    the file. After an interruption, run the same command again to continue.
 
     Examples:
 
@@ -136,14 +137,14 @@ def power(
     like: Annotated[
         list[str] | None,
         typer.Option(
-            help="An earlier run to take the spread from; twice, for two whose difference is like the "
-            "one looked for.",
+            help="An earlier run whose spread is used; give two runs whose difference resembles "
+            "the expected one.",
             show_default=False,
         ),
     ] = None,
     output: Output = "runs",
 ) -> None:
-    """Say how large a difference must be for an experiment's evaluation to find it; nothing is run.
+    """Compute the smallest difference that an experiment's evaluation can show; nothing is run.
 
     Examples:
 

@@ -19,14 +19,14 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Train each run so many times, with other seeds, and compare methods over them; the "
+            help="Train each run N times with different seeds, and compare methods over seeds; the "
             "same as `training.seeds=N`.",
             show_default=False,
         ),
     ] = None,
     anyway: Annotated[
         bool,
-        typer.Option("--anyway", help="Train even if the memory does not suffice by the plan."),
+        typer.Option("--anyway", help="Train even if the plan says that memory does not suffice."),
     ] = False,
 ) -> None:
     """Train, evaluate and compare the runs of an experiment.
@@ -52,28 +52,30 @@ def sweep(
     experiment: File,
     overrides: Overrides = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that work on trials side by side.")
+        int, typer.Option(min=1, help="Worker processes; each runs one trial at a time.")
     ] = 1,
     devices_per_worker: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="GPUs that each worker has for itself. By default as many as a trial trains on "
-            "(`training.devices`); workers share GPUs where there are fewer.",
+            help="GPUs for each worker. By default as many as a trial trains on "
+            "(`training.devices`); workers share GPUs if there are fewer.",
             show_default=False,
         ),
     ] = None,
     cluster: Annotated[
         Cluster | None,
         typer.Option(
-            help="Send the workers to a cluster by submitit: `slurm`, or `local` to try that here.",
+            help="Run the workers on a cluster with submitit: `slurm`, or `local` to try it on "
+            "this machine.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Search over the space of an experiment's `sweep` section, then say what was found.
 
-    Stopped or killed, the same command goes on; on other machines with the same database it joins.
+    After an interruption, run the same command again to continue. On other machines with the same
+    database, the command joins the sweep.
 
     Examples:
 
@@ -89,7 +91,7 @@ def sweep(
 
 
 def pretrain(experiment: File, overrides: Pretraining = None, resume: Resume = False) -> None:
-    """Make a small model from nothing, by supervised training on correct traces.
+    """Train a small model on correct traces, from scratch or from a language model.
 
     Example: [bold]opdlab pretrain pretrain/student[/]
     """
@@ -121,8 +123,8 @@ def merge(
 ) -> None:
     """Write a whole model from a student's adapters and the model that they were trained on.
 
-    `eval`, `diagnose` and teachers take adapters as they are; a model of its own is for other programs, and
-    for training on.
+    `eval`, `diagnose` and teachers accept adapters; a whole model is for other programs and for further
+    training.
 
     Example: [bold]opdlab merge runs/quickstart-001/lgr merged[/]
     """

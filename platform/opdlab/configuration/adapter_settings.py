@@ -12,18 +12,18 @@ from opdlab.configuration.section import Section
 class Lora(Section):
     """Low-rank adapters (LoRA, arXiv:2106.09685): two small matrices beside each of the chosen layers.
 
-    Their product is added to what the layer does. They alone are trained, in float32; the model stays as it
-    is."""
+    Their product is added to the layer's output. Only the adapters are trained, in float32; the model
+    stays unchanged."""
 
     rank: int = Field(default=16, ge=1)
-    """Numbers between the two matrices of an adapter: the more, the more it can change."""
+    """Inner dimension of an adapter's two matrices; a larger rank can change the layer more."""
     alpha: float = Field(default=32.0, gt=0)
-    """An adapter's product counts `alpha / rank` times."""
+    """The product of an adapter is scaled by `alpha / rank`."""
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Layers that get one: all linear ones, or those of these names, such as `q_proj`. The vocabulary's
-    gets none, nor do experts, whose weights are no layers of their own."""
+    """Layers that get adapters: all linear layers, or those with these names, such as `q_proj`. The
+    vocabulary projection gets none, and neither do experts whose weights are not separate layers."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of an adapter's inputs that is left out in the loss; acts only with `student.dropout: true`."""
+    """Dropout on an adapter's inputs in the loss; applies only with `student.dropout: true`."""
     quantize: Literal["none", "nf4"] = "none"
-    """Format of the frozen layers: that of `student.dtype`, or four bits a weight, which are widened to
-    `student.dtype` for each product (QLoRA, arXiv:2305.14314). Needs bitsandbytes."""
+    """Format of the frozen layers: `student.dtype`, or 4 bits per weight, converted to `student.dtype`
+    for each product (QLoRA, arXiv:2305.14314). Needs bitsandbytes."""

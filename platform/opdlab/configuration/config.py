@@ -58,9 +58,10 @@ class Model(Section):
 
     path: str
     """`embedded:NAME` for a model of this package, a folder, a GGUF file, or a name on the Hugging Face
-    hub. A relative path that is not here is looked for in the folders that OPDLAB_MODELS names."""
+    hub. A relative path that does not exist here is looked up in the folders that OPDLAB_MODELS
+    names."""
     revision: str | None = None
-    """Commit or tag on the hub; required there, so that a run can be repeated."""
+    """Commit or tag on the hub; required for models from the hub, so that a run can be repeated."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights."""
 
@@ -69,12 +70,12 @@ class Student(Model):
     """The model that is trained."""
 
     dropout: bool = False
-    """Whether the dropout that the model's own configuration names acts in the loss. Answers are always
-    sampled without it, so with it a student differs from itself: a perfect one has a loss above zero."""
+    """Apply the dropout of the model's own configuration in the loss. Answers are always sampled
+    without dropout, so even a perfect student then has a loss above zero."""
     lora: Lora | None = None
-    """Train low-rank adapters in place of the weights themselves; null for these."""
+    """Train low-rank adapters instead of all weights; null trains all weights."""
     drop_layers: list[Annotated[int, Field(ge=0)]] = []
-    """Numbers, from 0, of layers that are left out; `opdlab prune` finds those that matter least."""
+    """Layers to leave out, numbered from 0; `opdlab prune` finds those that matter least."""
 
     @model_validator(mode="after")
     def _layers_once(self) -> Student:
@@ -101,8 +102,8 @@ class Taught(Model):
     """A model that teaches, in this process or behind a server."""
 
     server: Server | None = None
-    """Where it is served by a vLLM; null for a teacher in this process. `path` then names its tokenizer and
-    shape alone, which are read here, and `dtype` says nothing."""
+    """A vLLM server that serves the teacher; null for a teacher in this process. With a server, only
+    tokenizer and shape are read from `path`, and `dtype` has no effect."""
 
     @property
     def offers(self) -> Offers:
@@ -114,25 +115,25 @@ class Teacher(Taught):
     """The model that teaches."""
 
     offload: bool = False
-    """Whether this teacher and all specialists lie on the host, and on the device only while they answer or
-    score: room for the student at the cost of a copy of their weights a step."""
+    """Keep this teacher and all specialists in host memory, and on the device only while they answer or
+    score. This frees device memory for the student and costs one copy of their weights per step."""
 
 
 class Specialist(Taught):
-    """A teacher of some domains."""
+    """A teacher for some domains."""
 
     domains: list[str] = Field(min_length=1)
-    """Benchmarks whose prompts it scores (`code/*` for all that begin so), or values of
+    """Benchmarks whose prompts it scores (`code/*` for all that start with `code/`), or values of
     `prompts.domain_column`."""
 
 
 class Mask(Section):
-    """Response tokens that carry loss; all others have no part in the step's mean."""
+    """Response tokens that carry loss; all others do not enter the step's mean."""
 
     first: int = Field(default=0, ge=0)
-    """Position in the response of the first of them, from 0."""
+    """First position in the response that carries loss, from 0."""
     last: int | None = Field(default=None, ge=0)
-    """Position of the last of them; null for no limit."""
+    """Last position that carries loss; null for no limit."""
     entropy_above: float | None = Field(default=None, ge=0)
     """Only where the student's entropy is above this, in nats."""
     entropy_share: float | None = Field(default=None, gt=0, le=1)
@@ -149,19 +150,20 @@ class HackingWatch(Section):
     """When to raise an alarm that the student earns its reward without getting better."""
 
     window: int = Field(default=20, ge=1)
-    """Steps averaged: the last ones are held against the first ones. At most half of the training's."""
+    """Steps in a window: the last window is compared with the first. At most half of the training's
+    steps."""
     repetition: float = Field(default=0.15, gt=0, le=1)
-    """Rise of the share of repeated 4-grams, or of what one loop takes of an answer."""
+    """Increase in the share of repeated 4-grams, or of the part of an answer that one loop takes."""
     length_factor: float = Field(default=2.0, gt=1)
-    """Answers so many times longer or shorter."""
+    """Factor by which answers get longer or shorter."""
     accuracy_drop: float = Field(default=0.1, gt=0, le=1)
-    """Fall of the share of right answers to training prompts while the teacher grows surer of them; it must
-    exceed two standard errors as well."""
+    """Decrease in accuracy on training prompts while the teacher's confidence in the answers rises; it
+    must also exceed two standard errors."""
     grade_every: int = Field(default=5, ge=0)
-    """Steps with fresh answers between gradings of them; 0 for never. Only for prompts that have a grader.
-    A window needs two of them."""
+    """Rollouts between gradings of training answers; 0 for never. Only for prompts with a grader. A
+    window needs two gradings."""
     stop: bool = False
-    """End the training of a run at its first alarm; it is evaluated as it is."""
+    """End a run's training at its first alarm; the student is then evaluated."""
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -179,37 +181,38 @@ class Training(Section):
     steps: int = Field(ge=1)
     """Optimizer steps."""
     seeds: int = Field(default=1, ge=1)
-    """Trainings of each run, with the seeds `seed`, `seed + 1` and so on; tables show them as one method,
-    with the spread between them."""
+    """Number of trainings of each run, with the seeds `seed`, `seed + 1` and so on; tables show them as
+    one method, with its spread over seeds."""
     prompts_per_step: int = Field(default=32, ge=1)
     """Prompts of one optimizer step, over all devices; each is answered `rollout.group_size` times."""
     update_tokens: int = Field(default=65_536, ge=1)
-    """Tokens, prompts included, that a device trains on at a time, at most, or one answer that is longer.
-    The loss is the exact mean over the step, whatever it is split into; more need more memory."""
+    """Most tokens, prompts included, that a device trains on at a time; a longer answer is trained on
+    alone. The loss is the exact mean over the step however it is split. Larger values need more
+    memory."""
     activation_checkpointing: Literal["none", "layers"] = "none"
-    """`layers` keeps of each layer its input alone and computes the rest again in the backward pass: a
-    third more time, and a fraction of the memory."""
+    """`layers` keeps only each layer's input and recomputes the rest in the backward pass: about a
+    third more time, a fraction of the memory."""
     rollout_rows: int | None = Field(default=None, ge=1)
-    """Answers sampled at a time, of which keys and values are held; one that ends frees its place for the
-    next prompt. Null for all of a step; the answers are the same either way."""
+    """Answers sampled at a time, whose keys and values are in memory; a finished one makes room for the
+    next prompt. Null samples all of a step at once; the answers are the same either way."""
     rollout_parts: int = Field(default=1, ge=1)
-    """Parts in which a device samples its answers. Above 1 the teacher scores one while the student, with
-    the same weights, answers the next: nothing gets stale. It pays where the teacher has a device
-    (`teacher_device`) or processor cores of its own."""
+    """Parts in which a device samples its answers. Above 1, the teacher scores one part while the
+    student samples the next with the same weights, so nothing is stale. Useful if the teacher has a
+    device (`teacher_device`) or CPU cores of its own."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1e30)
     """AdamW's, at its highest."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Course of the learning rate after the warm-up; `linear` and `cosine` end at 0."""
+    """Learning rate after the warm-up; `linear` and `cosine` end at 0."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from 0."""
     average: Literal["none", "ema"] = "none"
-    """Weights that are evaluated, kept and exported: those after the last step, or an exponential moving
-    average over the steps. Rollouts and gradients use the weights themselves either way."""
+    """Weights that are evaluated, stored and exported: those after the last step, or an exponential
+    moving average over the steps. Rollouts and gradients always use the current weights."""
     average_decay: float = Field(default=0.99, gt=0, lt=1)
     """Share of the average that each step keeps; before step 1 / (1 - decay) it is the plain mean."""
     optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
-    """`adamw-8bit` keeps AdamW's two averages in 8 bits each (arXiv:2110.02861): 2 bytes a weight in place
-    of 8, of tensors of 4,096 numbers or more. Needs bitsandbytes."""
+    """`adamw-8bit` keeps AdamW's two averages in 8 bits each (arXiv:2110.02861): 2 bytes per weight
+    instead of 8, for tensors of 4,096 numbers or more. Needs bitsandbytes."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -224,33 +227,35 @@ class Training(Section):
     mask: Mask = Mask()
     """Tokens that carry loss; by default all."""
     precision: Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Lightning's precision of the student. `bf16-mixed` computes in bfloat16 and keeps the weights of
-    `student.dtype`: in float32 they take small steps; `bf16-true` rounds them to bfloat16."""
+    """Lightning's precision of the student. `bf16-mixed` computes in bfloat16 and keeps the weights in
+    `student.dtype`, so that in float32 small steps are not lost; `bf16-true` rounds them to
+    bfloat16."""
     accelerator: Literal["cpu", "gpu", "auto"] = "auto"
-    """Lightning's; `auto` takes a GPU where there is one."""
+    """Lightning's accelerator; `auto` uses a GPU if there is one."""
     devices: int = Field(default=1, ge=1)
-    """Devices on each node; they share the prompts of a step, which is what one device would make of all
-    of them."""
+    """Devices on each node; they share the prompts of a step, and the result is that of one device."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How several devices hold the models. `ddp` (`auto`): each has student, teachers and the optimizer's
-    state whole. `fsdp`: each has a part of every weight and gathers a layer for as long as it is computed
-    (FSDP2), for models that are too large for one."""
+    """How several devices hold the models. `ddp` (also `auto`): each holds student, teachers and
+    optimizer state. `fsdp` (FSDP2): each holds a shard of every weight and gathers a layer while it is
+    computed, for models too large for one device."""
     nodes: int = Field(default=1, ge=1)
-    """Machines; start the same command on each by torchrun or SLURM."""
+    """Number of machines; start the same command on each with torchrun or SLURM."""
     teacher_device: str | None = None
-    """Device of the teachers, such as `cuda:1`; null for the student's own. For training on one device."""
+    """Device of the teachers, such as `cuda:1`; null for the student's own. Only for training on one
+    device."""
     checkpoint_every: int = Field(default=25, ge=1)
-    """Optimizer steps between checkpoints, or a few more: one is made when a rollout's epochs are over."""
+    """Optimizer steps between checkpoints. With several epochs, a checkpoint waits until the rollout's
+    epochs are over."""
     keep_every: int = Field(default=0, ge=0)
-    """Optimizer steps between copies of the student that stay in the run's folder, for `opdlab
-    diagnose` to look at; 0 for none."""
+    """Optimizer steps between copies of the student that are kept in the run's folder, for `opdlab
+    diagnose`; 0 for none."""
     hacking: HackingWatch = HackingWatch()
     """Alarms against reward hacking, in the progress line and as the tag `opdlab.alarms`."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of torch; null for its own choice. Small models are fastest on one: threads that wait
-    for each other on a busy machine cost far more than they bring."""
+    """CPU threads for torch; null leaves the choice to torch. Small models are fastest with 1: on a
+    busy machine, threads that wait for each other cost more than they gain."""
     head_chunk: int = Field(default=1024, ge=1)
-    """Response tokens whose vocabulary rows are held at a time."""
+    """Response tokens whose vocabulary rows are in memory at a time."""
 
     @property
     def world(self) -> int:
@@ -272,45 +277,45 @@ class Evaluation(Section):
     """What is measured, and when."""
 
     benchmarks: list[AnyEvaluator] = []
-    """Benchmarks; each is sampled and graded whole."""
+    """Benchmarks to sample and grade."""
     samples: int = Field(default=8, ge=1)
-    """Completions a problem: the k of mean@k."""
+    """Completions per problem: the k of mean@k."""
     every: int = Field(default=0, ge=0)
-    """Also evaluate every so many steps; 0 for the end alone."""
+    """Also evaluate every N steps; 0 evaluates only at the end."""
     references: list[Literal["student", "teacher"]] = ["student", "teacher"]
     """Models evaluated for comparison: the student before training, the teacher."""
     sampling: Literal["reasoning", "on_policy", "greedy"] = "on_policy"
     """`reasoning`: temperature 0.6, top-p 0.95, 32,768 tokens. `on_policy`: temperature 1, top-p 1.
-    `greedy`: temperature 0. The three keys below replace single values of it."""
+    `greedy`: temperature 0. The three keys below override single values."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Tokens a response; by default those of `sampling`, and where it names none the rollout's."""
+    """Longest response in tokens; by default that of `sampling`, else that of the rollout."""
     temperature: float | None = Field(default=None, ge=0)
-    """Of sampling, in place of that of `sampling`; 0 is greedy."""
+    """Sampling temperature, instead of that of `sampling`; 0 is greedy."""
     top_p: float | None = Field(default=None, gt=0, le=1)
-    """Nucleus, in place of that of `sampling`."""
+    """Top-p of nucleus sampling, instead of that of `sampling`."""
     seed: int = Field(default=1234, ge=-LARGEST_SEED, le=LARGEST_SEED)
-    """Of sampling. The same for every checkpoint, so that they are compared pairwise."""
+    """Seed of sampling. The same for every checkpoint, so that they are compared pairwise."""
     batch_rows: int = Field(default=512, ge=1)
-    """Responses sampled at a time, at most."""
+    """Most responses sampled at a time."""
     batch_tokens: int = Field(default=262_144, ge=1)
-    """Keys and values held at a time, in tokens with filler, at most or those of one response: as many rows
-    are sampled as what they have said so far leaves room for, and the youngest wait where longer ones need
-    theirs. For models in this process; a server's memory is its own."""
+    """Most tokens, padding included, whose keys and values are in memory at a time; a longer response
+    is sampled alone. Rows are sampled as long as there is room for what they have produced; the newest
+    wait if longer ones need the room. Only for models in this process."""
 
 
 class Tracking(Section):
     """Where runs are recorded."""
 
     uri: str | None = None
-    """MLflow tracking URI; by default an SQLite file in the output folder. A password in it is saved
-    nowhere: other commands, such as `sync`, read it from MLFLOW_TRACKING_USERNAME and
+    """MLflow tracking URI; by default an SQLite file in the output folder. A password in it is not
+    stored: other commands, such as `sync`, read it from MLFLOW_TRACKING_USERNAME and
     MLFLOW_TRACKING_PASSWORD."""
     experiment: str = "opdlab"
     """MLflow experiment."""
     samples_every: int = Field(default=20, ge=0)
     """Steps between tables of rollouts; 0 for none."""
     weights: bool = True
-    """Also copy the trained student to the tracking store; it stays in the output folder anyway."""
+    """Also copy the trained student to the tracking store; it is always kept in the output folder."""
 
 
 class Variant(Section):
@@ -327,20 +332,20 @@ class Experiment(Section):
     """An experiment: student, teacher, prompts, rollout, method, training, evaluation."""
 
     kind: Literal["train"] = "train"
-    """`train` for a distillation; `pretrain` makes a small model from nothing."""
+    """`train` distils a student; `pretrain` trains a small model on correct traces."""
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
     """Names the folder and the MLflow runs."""
     description: str = ""
     """What the experiment is to find out."""
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
-    """Of prompts, rollouts and initialisation; several runs of one experiment share it."""
+    """Seed of prompts, rollouts and initialisation; the runs of an experiment share it."""
     student: Student
-    """The model to be trained."""
+    """The model to train."""
     teacher: Teacher
     """The model that scores the student's answers."""
     specialists: list[Specialist] = []
-    """Teachers of single domains; `teacher` scores the prompts of all others. The first that fits
-    counts."""
+    """Teachers for single domains; `teacher` scores the prompts of all others. The first match is
+    used."""
     prompts: Prompts
     """What the student answers in training."""
     rollout: AnyEngine
@@ -350,13 +355,13 @@ class Experiment(Section):
     training: Training
     """Optimisation: steps, batch, learning rate, devices."""
     evaluation: Evaluation = Evaluation()
-    """What is measured after training, and how answers are drawn for it."""
+    """What is measured after training, and how answers are sampled for it."""
     tracking: Tracking = Tracking()
     """Where results are sent."""
     output: str = "runs"
     """Folder for checkpoints, samples and the default MLflow store."""
     runs: list[Variant] = []
-    """Several runs that share all but what they `set`; trained one after the other."""
+    """Several runs that share everything except what they `set`; trained one after the other."""
     sweep: AnySweep | None = None
     """A search over keys of this experiment, for `opdlab sweep`."""
 

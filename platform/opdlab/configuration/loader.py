@@ -45,7 +45,7 @@ def load(
         there: whether models and files that it names must be there, too.
 
     Raises:
-        ConfigError: every fault, one a line: file, line, key, and the key that was likely meant.
+        ConfigError: all mistakes, one per line: file, line, key, and the key that was probably meant.
     """
     try:
         return _load(name_or_path, overrides, there)

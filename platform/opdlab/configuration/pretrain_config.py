@@ -98,12 +98,13 @@ class Pretraining(Section):
         if (self.characters is None) != (self.architecture is None):
             given, missing = ("architecture", "characters")[:: 1 if self.architecture else -1]
             raise ValueError(
-                f"{missing}: a new model needs it beside {given}; give both, or neither to go on from "
-                "`start` as it is"
+                f"{missing}: a new model needs it beside {given}; give both, or neither to "
+                f"continue from `start` unchanged"
             )
         if self.characters is None and self.start is None:
             raise ValueError(
-                "characters and architecture: a new model needs both; or name the model to go on from in "
+                "characters and architecture: a new model needs both; or name the model to "
+                "continue from in "
                 "`start`"
             )
         return self

@@ -47,14 +47,14 @@ class Worded(Section):
     """How prompts are put to a model, in training and in evaluation."""
 
     template: Literal["auto", "none", "chat"] = "auto"
-    """`chat` applies the tokenizer's chat template, `auto` does so where it has one."""
+    """`chat` applies the tokenizer's chat template, `auto` does so if there is one."""
     template_options: Annotated[dict[str, JsonValue], AfterValidator(_options)] = {}
-    """What the chat template is given beside the messages, such as `enable_thinking: false`; one that it
-    does not read is refused."""
+    """Arguments for the chat template, such as `enable_thinking: false`; one that the template does not
+    use is refused."""
     system: str = ""
-    """System prompt, in place of the data's own; without a chat template it stands before the prompt."""
+    """System prompt, instead of the data's own; without a chat template it is put before the prompt."""
     prefill: str = ""
-    """Text with which every answer begins; the model goes on from it, and graders see both."""
+    """Text with which every answer begins; the model continues it, and graders see both."""
 
     @property
     def wording(self) -> Wording:
@@ -63,14 +63,15 @@ class Worded(Section):
 
 
 class ProblemPrompts(Worded):
-    """Endless training problems of evaluators that can make them; never a test problem."""
+    """Unlimited training problems from evaluators that can generate them; none is a test problem."""
 
     type: Literal["problems"]
-    """Problems of benchmarks, made without end."""
+    """Generated problems of evaluators."""
     sources: list[TrainingSource] = Field(min_length=1)
     """Each prompt is drawn from one of these, all equally likely."""
     limit: int | None = Field(default=None, ge=1)
-    """Only the first so many problems, which come again in the same order; null for ever new ones."""
+    """Use only the first N problems, repeated in the same order; null generates new ones without
+    end."""
 
     @property
     def graded(self) -> bool:
@@ -79,12 +80,12 @@ class ProblemPrompts(Worded):
 
 
 class DataSource(Section):
-    """One of several data sets; what is null is taken from `prompts` itself."""
+    """One of several data sets; keys that are null are taken from `prompts`."""
 
     path: str
     """See `prompts.path`."""
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    """Share of the prompts, beside the weights of the other sources; their sizes do not matter."""
+    """Share of the prompts, relative to the weights of the other sources; sizes do not matter."""
     name: str | None = None
     """Configuration of a data set on the hub that has several."""
     revision: str | None = None
@@ -106,9 +107,9 @@ class DataSource(Section):
     wrap: WrapText | None = None
     """Text around each prompt."""
     where: Where | None = None
-    """Which rows."""
+    """Condition on rows."""
     limit: int | None = Field(default=None, ge=1)
-    """Only the first so many of the rows that are kept."""
+    """Use only the first N remaining rows."""
 
 
 class DatasetPrompts(Worded):
@@ -117,53 +118,54 @@ class DatasetPrompts(Worded):
     type: Literal["dataset"]
     """Rows of files or of data sets on the hub."""
     path: str | None = None
-    """A .jsonl, .json, .csv, .tsv, .parquet, .arrow or .feather file, or a .txt file with a prompt a line
-    (column `text`); texts may be packed (.gz, .bz2, .xz, .zst). A pattern of such files (`data/*.jsonl`),
-    or a folder. Else a name on the Hugging Face hub. A relative file lies beside the experiment file that
-    names it; one of the command line, or of a shipped experiment, in the current folder."""
+    """A .jsonl, .json, .csv, .tsv, .parquet, .arrow or .feather file, or a .txt file with one prompt
+    per line (column `text`); text files may be compressed (.gz, .bz2, .xz, .zst). A pattern of such
+    files (`data/*.jsonl`), or a folder. Else a name on the Hugging Face hub. A relative path starts at
+    the experiment file; one from the command line, or from a shipped experiment, at the current
+    folder."""
     sources: list[DataSource] = []
-    """Several data sets in place of `path`, each with its weight; all else is as here where they do not
-    say it."""
+    """Several data sets instead of `path`, each with a weight; keys that they leave out are taken from
+    here."""
     name: str | None = None
     """Configuration of a data set on the hub that has several."""
     revision: str | None = None
-    """Commit or tag on the hub; required there, and refused beside a file."""
+    """Commit or tag on the hub; required for the hub, refused for a file."""
     split: str = "train"
-    """Split of the dataset; a file that holds several has them under their names."""
+    """Split of the data set; a file may hold several splits by name."""
     column: str = "prompt"
-    """Column that holds a text or a list of messages; a path leads into structs (`extra_info.question`).
-    The assistant's last turn is no part of the prompt."""
+    """Column with a text or a list of messages; a dotted path reads inside structs
+    (`extra_info.question`). The assistant's last turn is not part of the prompt."""
     domain: str = "dataset"
     """Domain of all rows, for `specialists`."""
     domain_column: str | None = None
     """Column that names each row's domain."""
     answer_column: str | None = None
-    """Column of the reference answers, by which `grader` judges; for `code` of the tests."""
+    """Column with the reference answers for `grader`; for `code`, with the tests."""
     grader: AnyGrader | None = None
     """How answers are graded: `math`, `exact`, `choice`, `numeric`, `code`, or another plugin of
-    `opdlab.graders`; its options stand in a mapping, `{type: code, cpu_limit_s: 5}`."""
+    `opdlab.graders`; options are given in a mapping, `{type: code, cpu_limit_s: 5}`."""
     completion_column: str | None = None
     """Column of given answers, for `given`; by default the assistant's last turn in `column`."""
     given: float = Field(default=0.0, ge=0, le=1)
-    """Share of the prompts whose given answer is trained on in place of a sampled one, at the same places
-    of the sequence in every run. 1 with method `sft` is supervised fine-tuning on the data; methods that
-    compare whole distributions take any mixture."""
+    """Share of the prompts that train on the given answer instead of a sampled one, at the same places
+    of the sequence in every run. 1 with method `sft` is supervised fine-tuning on the data; methods
+    that compare whole distributions accept any share."""
     wrap: WrapText | None = None
-    """Text around each prompt, such as `"{prompt}\\nAnswer in \\\\boxed{{}}."`; other columns stand in
-    braces too. In a list of messages it is around the user's last turn."""
+    """Text around each prompt, such as `"{prompt}\\nAnswer in \\\\boxed{{}}."`; other columns can be
+    used in braces as well. In a list of messages it wraps the user's last turn."""
     where: Where | None = None
-    """Only rows that fulfil a condition on columns, such as `level >= 3 and source in ["a", "b"]`."""
+    """Use only rows that meet a condition on columns, such as `level >= 3 and source in ["a", "b"]`."""
     limit: int | None = Field(default=None, ge=1)
-    """Only the first so many of the rows that are kept, of each source."""
+    """Use only the first N remaining rows of each source."""
     shuffle: bool = True
-    """Draw rows in an order of `seed`, another one in each pass; else in that of the file."""
+    """Shuffle rows by `seed`, in a new order in each pass; otherwise keep the file's order."""
     max_prompt_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of the longest prompt, template included; null for what the models' positions leave."""
+    """Longest prompt in tokens, template included; null for as many as the models' positions allow."""
     too_long: Literal["error", "drop"] = "error"
-    """What is done with prompts above `max_prompt_tokens`."""
+    """What to do with prompts above `max_prompt_tokens`."""
     drop: list[Literal["empty", "duplicate", "broken"]] = []
-    """Rows that are left out: without a prompt, with the prompt of an earlier row (whitespace aside), or
-    not to be read. Empty and broken rows are an error else; duplicates stay."""
+    """Rows to leave out: `empty` (no prompt), `duplicate` (the prompt of an earlier row, whitespace
+    aside), `broken` (unreadable). Otherwise empty and broken rows are errors, and duplicates stay."""
     decontaminate: bool = False
     """Leave out prompts that share 13 words in a row with a problem of `evaluation.benchmarks`."""
 

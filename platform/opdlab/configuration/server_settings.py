@@ -9,18 +9,18 @@ from opdlab.serving import Access, check_access
 
 
 class Server(Section):
-    """A vLLM that serves a teacher: it scores there, and no weights of it are loaded here."""
+    """A vLLM server that scores with the teacher; no teacher weights are loaded here."""
 
     url: str = "http://localhost:8000/v1"
-    """Base of OpenAI's API, `/v1` included."""
+    """Base URL of the OpenAI API, including `/v1`."""
     served_model: str | None = None
-    """Name under which the model is served; null takes the only one."""
+    """Name of the model on the server; null uses the only one."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the API key, if any."""
     concurrency: int = Field(default=64, ge=1, le=4096)
-    """Requests under way at once."""
+    """Concurrent requests."""
     patience_s: float = Field(default=600.0, ge=0)
-    """Seconds for which a request that fails is tried again, ever more slowly."""
+    """Seconds for which a failed request is retried, with growing delays."""
     timeout_s: float = Field(default=3600.0, gt=0)
     """Longest wait for one answer, in seconds."""
 

@@ -68,7 +68,7 @@ def diagnose(
         teacher: a model to take instead of the experiment's.
 
     Raises:
-        Stopped: a signal came; the same command goes on.
+        Stopped: a signal came; run the same command again to continue.
     """
     quieten()
     config, sources = what_to_look_at(asked, overrides, students, teacher)

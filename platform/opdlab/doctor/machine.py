@@ -178,7 +178,7 @@ def graders_start(*runs: Experiment) -> Line:
 
 def graders(config: Experiment) -> Line:
     """Whether each grader, with the libraries that are here, judges what is known as it must."""
-    what = "the graders judge known answers rightly"
+    what = "the graders judge known answers correctly"
     count, wrong = 0, []
     for one in config.evaluation.benchmarks:
         try:

@@ -69,9 +69,10 @@ def evaluate_alone(config: Experiment, model: str, server: str | None = None) ->
     Args:
         config: whose benchmarks, sampling and prompt template are used.
         model: folder of a model, `embedded:NAME`, or the folder of a run with a `model` in it.
-        server: base of OpenAI's API where the model is served; then only its tokenizer is read here.
+        server: base URL of the OpenAI API that serves the model; only the tokenizer is then read here.
 
-    What is measured lies in `OUTPUT/evaluations/LABEL`; the same call again goes on where it was stopped.
+    What is measured lies in `OUTPUT/evaluations/LABEL`; the same call again goes on where it was
+    stopped.
 
     Raises:
         ConfigError: there are no benchmarks, or the server's url is none.

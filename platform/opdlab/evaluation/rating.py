@@ -124,7 +124,7 @@ def rate(name: str, overrides: list[str], to: str, count: int) -> None:
     except Stopped as stopped:
         words = ["opdlab", "rate", name, "--to", to, "--samples", str(count), *overrides]
         console.print(
-            f"{YELLOW}{stopped}; `{shlex.join(words)}` goes on from here.", soft_wrap=True
+            f"{YELLOW}{stopped}; `{shlex.join(words)}` continues from here.", soft_wrap=True
         )
         raise SystemExit(stopped.exit_code) from stopped
     _tell(rates, len(asked.asked), target)
@@ -250,7 +250,7 @@ def _tell(rates: Mapping[str, float], asked: int, target: Path) -> None:
     values = list(rates.values())
     never, always = values.count(0.0), values.count(1.0)
     console.print(
-        f"{len(values)} prompts: {never} never answered rightly, {always} always, "
+        f"{len(values)} prompts: {never} never answered correctly, {always} always, "
         f"{len(values) - never - always} in between; mean {sum(values) / max(1, len(values)):.3f}"
     )
     if len(values) < asked:

@@ -49,7 +49,7 @@ def regrade(run: str, output: str) -> None:
     Raises:
         DataError: no such run, or the problems are no longer those that were asked.
         PluginError: a benchmark is no longer installed.
-        Stopped: a signal came; the same command goes on.
+        Stopped: a signal came; run the same command again to continue.
     """
     folder = find_run(run, Path(output))
     remark(unknown_trainings([folder]))

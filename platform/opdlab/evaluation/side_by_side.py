@@ -32,9 +32,7 @@ def compare(runs: Sequence[str], output: str) -> Comparison:
             all measured in one way.
     """
     if len(runs) < 2:
-        raise DataError(
-            "compare needs two runs or more; the first is what the others are set against"
-        )
+        raise DataError("compare needs two runs or more; the others are compared with the first")
     sides = [
         [run for name in _named(side, output) for run in over_seeds.runs_of(name, Path(output))]
         for side in runs

@@ -69,7 +69,7 @@ def data_hash(problems: Sequence[Problem]) -> str:
         return digest(listed)
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"a gold answer of {problems[0].benchmark} cannot be stored ({error}); use JSON values"
+            f"a reference answer of {problems[0].benchmark} cannot be stored ({error}); use JSON values"
         ) from error
 
 
@@ -133,8 +133,8 @@ class SampleSet:
         if not partial and len(graded) < total:
             raise DataError(
                 f"the evaluation of {self.checkpoint} on {asked.benchmark} is not finished: "
-                f"{len(graded)} of {total} samples are drawn and graded ({self.path}). The command that "
-                "began it goes on where it stopped"
+                f"{len(graded)} of {total} samples are drawn and graded ({self.path}). Run the "
+                f"same command again to finish it"
             )
         protocol = asked.protocol
         return [self._sample(drawn[key], grades[key], protocol) for key in graded]

@@ -9,6 +9,7 @@ from .claim import (
 from .marked import (
     FIGURES as FIGURES,
     GENERATOR as GENERATOR,
+    keep_older as keep_older,
     require_own_figures as require_own_figures,
     require_own_page as require_own_page,
     write_page as write_page,

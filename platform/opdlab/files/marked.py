@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from opdlab.errors import DataError
@@ -24,6 +25,21 @@ def write_page(path: Path, page: str) -> None:
     require_own_page(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page)
+
+
+def keep_older(path: Path, page: str) -> Path | None:
+    """Keep a page that another one is about to replace, beside it under the time at which it was written.
+
+    Returns:
+        Where it is kept; None if there is none, or the new one is the same.
+    """
+    require_own_page(path)
+    if not path.exists() or path.read_text() == page:
+        return None
+    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    older = path.with_name(f"{path.stem}-{written:%Y%m%d-%H%M%S}{path.suffix}")
+    write_whole(older, path.read_text())
+    return older
 
 
 def require_own_page(path: Path) -> None:

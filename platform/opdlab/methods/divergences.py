@@ -29,8 +29,9 @@ def forward_kl(student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"]) -> 
 def generalised_jsd(
     student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"], beta: float
 ) -> Float[Tensor, "T"]:
-    """beta KL(teacher || m) + (1 - beta) KL(student || m), m = beta teacher + (1 - beta) student; nats.
+    """Generalised Jensen-Shannon divergence at each token, in nats.
 
+    beta KL(teacher || m) + (1 - beta) KL(student || m), with m = beta teacher + (1 - beta) student.
     Divided by beta it tends to the forward KL for small beta, by 1 - beta to the reverse KL for beta
     near 1. Source: GKD, arXiv:2306.13649, eq. 1.
     """

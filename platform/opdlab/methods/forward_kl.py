@@ -23,11 +23,12 @@ class ForwardKL(Method):
 
     support: Literal["full", "top_k"] = option(
         "full",
-        "How much of the teacher's distribution is used: all of it, or the teacher's likeliest tokens with "
-        "all others as one, which a teacher behind a server can tell: a lower bound that does not see how "
-        "the student shares out the rest.",
+        "How much of the teacher's distribution is used: all of it, or the teacher's most likely "
+        "tokens with all others merged into one. The latter also works with a served teacher; it "
+        "is a lower bound that does not see how the student distributes probability among the "
+        "merged tokens.",
     )
-    top_k: int | None = option(None, "Tokens of `support: top_k` (K).", ge=1)
+    top_k: int | None = option(None, "K of `support: top_k`.", ge=1)
 
     def __post_init__(self) -> None:
         if (self.support == "top_k") != (self.top_k is not None):

@@ -24,7 +24,7 @@ from opdlab.shapes import Float, Tensor
 class FutureKL(SampledMethod):
     """Reverse KL of each token and, discounted, of all that follow it."""
 
-    discount: float = option(0.99, "Weight of one token further on.", ge=0, le=1)
+    discount: float = option(0.99, "Discount per token.", ge=0, le=1)
 
     @property
     def contract(self) -> Contract:

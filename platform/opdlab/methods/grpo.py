@@ -31,18 +31,19 @@ SMALLEST_DEVIATION = 1e-6  # of a group's grades: below, they agree
 
 @dataclass(frozen=True)
 class GRPO(SampledMethod):
-    """Group-relative policy optimisation of graded answers, with distillation where wanted."""
+    """Group-relative policy optimisation of graded answers, optionally with distillation."""
 
     scale: Literal["group", "none", "batch"] = option(
         "group",
-        "What an outcome's advantage is divided by: its group's deviation, nothing, or the deviation of "
-        "the whole batch.",
+        "What an outcome's advantage is divided by: the standard deviation of its group, nothing, "
+        "or that of the whole batch.",
     )
     distillation_weight: float = option(
-        0.0, "Weight of the reverse KL to the teacher; 0 for the outcome alone.", ge=0
+        0.0, "Weight of the reverse KL to the teacher; 0 uses the outcome only.", ge=0
     )
     support: Literal["sampled", "full"] = option(
-        "sampled", "Of the distillation: by the sampled token, or the teacher's whole distribution."
+        "sampled",
+        "For the distillation term: the sampled token, or the teacher's whole distribution.",
     )
 
     def __post_init__(self) -> None:

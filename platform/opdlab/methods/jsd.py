@@ -22,7 +22,7 @@ class JSD(ForwardKL):
     """On-policy distillation by generalised Jensen-Shannon divergence."""
 
     beta: float = option(
-        0.5, "The teacher's part of the mixture; near 1 it resembles the reverse KL.", gt=0, lt=1
+        0.5, "The teacher's share of the mixture; near 1 it resembles the reverse KL.", gt=0, lt=1
     )
 
     @property

@@ -54,7 +54,7 @@ class KLEstimator(SampledMethod):
     estimator: Literal["k1", "k2", "k3", "top_k"] = option("k2", "What is computed at a token.")
     delivery: Literal["policy_gradient", "backpropagation"] = option(
         "backpropagation",
-        "`policy_gradient` takes it, detached, as a reward; `backpropagation` differentiates it.",
+        "`policy_gradient` uses it, detached, as a reward; `backpropagation` differentiates it.",
     )
 
     def __post_init__(self) -> None:

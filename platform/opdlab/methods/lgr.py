@@ -43,7 +43,10 @@ class LGR(RewardedMethod):
     )
     top_k: int = option(8, "Candidates at each active position (K).", ge=2)
     probability_mass: float | None = option(
-        None, "Fewer candidates where so much of the student's probability is on fewer.", gt=0, le=1
+        None,
+        "Use fewer candidates where fewer already hold this much of the student's probability.",
+        gt=0,
+        le=1,
     )
     entropy_threshold: float = option(
         0.2, "Positions with a student entropy above this are active, in nats (tau).", ge=0
@@ -52,15 +55,16 @@ class LGR(RewardedMethod):
         None, "Instead of tau: the share of the batch's positions that are active.", gt=0, le=1
     )
     reward: Literal["group", "potential"] = option(
-        "group", "Confidence within the group, or its rise over the confidence before the token."
+        "group",
+        "Confidence relative to the group, or its increase over the confidence before the token.",
     )
     reward_weight: float = option(1.0, "Weight of the reward (gamma).")
-    reward_clip: float | None = option(None, "Keep the reward within +- this.", gt=0)
+    reward_clip: float | None = option(None, "Clip the reward to +- this.", gt=0)
     confidence: Literal["max_prob", "sampled_prob", "entropy", "perplexity"] = option(
         "max_prob", "How the teacher's confidence is measured."
     )
     deviation_floor: float = option(
-        0.05, "Smallest deviation a group's confidences are divided by.", gt=0
+        0.05, "Smallest standard deviation by which a group's confidences are divided.", gt=0
     )
     control: Literal["none", "shuffled"] = option(
         "none", "`shuffled` permutes each group's confidences: the reward without its signal."

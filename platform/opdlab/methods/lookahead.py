@@ -72,7 +72,10 @@ def group_rewards(
     The deviation is the population's. A group of fewer than two earns 0; so does NaN (no next step).
 
     Args:
-        floor: smallest deviation divided by, so that agreement is not amplified to noise.
+        confidence: of each candidate.
+        sampled: confidence of the sampled token.
+        grouped: which candidates belong to the group.
+        floor: smallest deviation to divide by, so that agreement is not amplified to noise.
     """
     active = grouped.sum(-1) >= 2
     group = confidence.where(grouped, torch.nan)

@@ -41,19 +41,20 @@ class OPD(SampledMethod):
 
     support: Literal["sampled", "top_k", "full"] = option(
         "sampled",
-        "How much of the teacher's distribution is used: the sampled token, the student's likeliest "
-        "tokens with all others as one, or all of it.",
+        "How much of the teacher's distribution is used: the sampled token, the student's most "
+        "likely tokens with all others merged into one, or all of it.",
     )
-    top_k: int | None = option(None, "Tokens of `support: top_k` (K).", ge=1)
+    top_k: int | None = option(None, "K of `support: top_k`.", ge=1)
     top_k_of: Literal["student", "teacher"] = option(
         "student",
-        "Whose likeliest tokens `support: top_k` looks at. A teacher behind a server tells its own alone; "
-        "the KL is then a lower bound, which does not see what the student moves among all other tokens.",
+        "Whose most likely tokens `support: top_k` uses. A served teacher offers only its own; the "
+        "KL is then a lower bound that does not see how the student distributes probability among "
+        "all other tokens.",
     )
     tail: Literal["bucket", "renormalised", "dropped"] = option(
         "bucket",
-        "What becomes of the tokens outside the top K: one bucket of their whole probability. The other "
-        "two exist in other frameworks and are refused with the reason.",
+        "How tokens outside the top K are treated: `bucket` merges them into one. The other two "
+        "exist in other frameworks and are refused, with the reason.",
     )
 
     def __post_init__(self) -> None:

@@ -25,10 +25,10 @@ class RewardedMethod(SampledMethod):
     """Base of methods that reward tokens on top of OPD or of another objective."""
 
     support: Literal["sampled", "full"] = option(
-        "sampled", "OPD's own term: by the sampled token, or the teacher's whole distribution."
+        "sampled", "OPD's term: the sampled token, or the teacher's whole distribution."
     )
     base: Method | None = option(
-        None, "Another objective in the place of OPD, with its options.", one_of="opdlab.methods"
+        None, "Another objective instead of OPD, with its options.", one_of="opdlab.methods"
     )
 
     def __post_init__(self) -> None:

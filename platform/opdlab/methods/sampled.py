@@ -16,20 +16,21 @@ class SampledMethod(Method):
 
     advantage_clip: float | None = option(
         None,
-        "Keep the sampled token's log-ratio of teacher to student within +- this, in nats.",
+        "Clip the sampled token's log-ratio of teacher to student to +- this, in nats.",
         gt=0,
     )
     ratio_cap: float | None = option(
         None,
-        "Weigh the sampled token's term by the importance ratio of the student now to the one that "
-        "sampled, cut here: for `training.epochs` above 1. Null is right where the student itself "
-        "samples in the step; below 1 it would shrink the gradient of the student's own samples.",
+        "Weight the sampled token's term by the importance ratio of the current student to the one "
+        "that sampled, capped at this value; for `training.epochs` above 1. Null is correct if the "
+        "student samples in the same step; values below 1 would shrink the gradient of the "
+        "student's own samples.",
         ge=1,
     )
     ratio_clip: float | None = option(
         None,
-        "The same by PPO's rule: a token whose importance ratio has left 1 +- this in the direction of "
-        "its advantage gets no gradient. Instead of ratio_cap.",
+        "PPO's rule: a token whose importance ratio has left 1 +- this in the direction of its "
+        "advantage gets no gradient. Instead of ratio_cap.",
         gt=0,
         lt=1,
     )

@@ -233,8 +233,8 @@ def _unreached(name: str, revision: str, error: Exception) -> OutOfReachError:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else first
     return OutOfReachError(
-        f"{name}@{revision} was not fetched from {constants.ENDPOINT} ({why}). Run the command again to go "
-        f"on where it stopped. Where there is no network: on another machine run `opdlab fetch "
+        f"{name}@{revision} was not fetched from {constants.ENDPOINT} ({why}). Run the command "
+        f"again to continue. Where there is no network: on another machine run `opdlab fetch "
         f"{name}@{revision} --to FOLDER`, bring FOLDER here, and set {FOLDERS}=FOLDER; or set "
         "HF_ENDPOINT to a mirror"
     )

@@ -101,16 +101,17 @@ class Evaluator(Covered, ABC):
         answers: Sequence[tuple[Problem, str]],
         on_graded: Callable[[int], None] | None = None,
     ) -> list[Verdict]:
-        """Judge many completions, in the order given; a benchmark may do so in several processes.
+        """Judge many completions, in the given order; a benchmark may use several processes.
 
         Args:
+            answers: problems with a completion each.
             on_graded: called with the number of verdicts reached since the last call.
         """
         return one_by_one(self.grade, answers, on_graded)
 
     @property
     def graded_at_once(self) -> int:
-        """Answers after which verdicts are stored: a kill costs no more. Few where each is dear."""
+        """Answers after which verdicts are stored; a kill loses no more. Small if grading is slow."""
         return 512
 
     def data(self) -> DataReport | None:

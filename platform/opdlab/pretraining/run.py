@@ -72,7 +72,7 @@ def _pretrain(config: Pretraining, folder: Path) -> Path:
                 module.model, tokenizer, batches.reading, config, folder / "samples", stop
             )
         except Stopped as stopped:
-            console.print(f"{YELLOW}{stopped}; the same command with --resume goes on from here.")
+            console.print(f"{YELLOW}{stopped}; the same command with --resume continues from here.")
             raise SystemExit(stopped.exit_code) from stopped
     return save(module, tokenizer, folder, metrics)
 
@@ -111,7 +111,7 @@ def _begin(folder: Path, config: Pretraining, resume: bool) -> None:
     if not resume:
         if path.exists():
             raise ResumeError(
-                f"{folder} holds a pretraining already: go on with --resume, choose another `name` or "
+                f"{folder} already holds a pretraining: continue with --resume, choose another `name` or "
                 "`output`, or remove the folder"
             )
         loader.save_resolved(config, path)
@@ -121,7 +121,8 @@ def _begin(folder: Path, config: Pretraining, resume: bool) -> None:
     differing = [key for key in now if before[key] != now[key]]
     if differing:
         raise ResumeError(
-            f"{folder} was begun with another configuration; these differ: {', '.join(differing)}. "
+            f"{folder} already exists with a different configuration; these differ: "
+            f"{', '.join(differing)}. "
             "Give the same file and overrides, or start anew without --resume"
         )
 

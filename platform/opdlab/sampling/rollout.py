@@ -32,9 +32,12 @@ class RolloutEngine(Covered, ABC):
     """Samples responses from a model. Register an engine under the entry point `opdlab.rollouts`."""
 
     max_new_tokens: int = option(128, "Longest response, in tokens, its EOS included.", ge=1)
-    temperature: float = option(1.0, "Of sampling; 0 is greedy.", ge=0)
+    temperature: float = option(1.0, "Sampling temperature; 0 is greedy.", ge=0)
     top_p: float = option(
-        1.0, "Nucleus; below 1 the samples are no longer the student's own.", gt=0, le=1
+        1.0,
+        "Top-p of nucleus sampling; below 1, samples are not from the student's own distribution.",
+        gt=0,
+        le=1,
     )
     group_size: int = option(1, "Responses to each prompt.", ge=1)
 
@@ -72,18 +75,19 @@ class RolloutEngine(Covered, ABC):
         max_rows: int | None = None,
         on_response: OnResponse | None = None,
     ) -> Rollout:
-        """One response to each prompt (`group_size` is the caller's to unfold).
+        """Sample one response to each prompt; the caller repeats prompts for `group_size`.
 
         Args:
-            prompts: token ids, ragged.
-            seeds: one a row; the same seed and prompt give the same response whatever else is in
-                the batch.
+            model: the student.
+            prompts: token ids, of any lengths.
+            seeds: one per row; the same seed and prompt give the same response whatever else is in the
+                batch.
             eos_ids: tokens that end a response.
-            pad_id: filler for the right of the returned rows.
-            top_k: candidates to return with every sampled token.
-            vocabulary: sample among the first so many entries only (the part that student and teacher
-                share); None for all.
-            max_rows: rows decoded at a time; a finished row frees its place for the next prompt.
+            pad_id: padding on the right of the returned rows.
+            top_k: number of candidates to return with every sampled token.
+            vocabulary: sample only among the first N entries (the part that student and teacher share);
+                None for all.
+            max_rows: rows decoded at a time; a finished row makes room for the next prompt.
             on_response: called with the row and the tokens of each response, its EOS included, when it
                 ends; what it raises ends the sampling.
 

@@ -36,29 +36,30 @@ class OpenAIEngine(RolloutEngine):
     shows whether it serves the student.
     """
 
-    url: str = option("http://localhost:8000/v1", "Base of OpenAI's API, `/v1` included.")
+    url: str = option("http://localhost:8000/v1", "Base URL of the OpenAI API, including `/v1`.")
     served_model: str | None = option(
-        None, "Name under which the model is served; null takes the only one."
+        None, "Name of the model on the server; null uses the only one."
     )
     key_variable: str = option("OPENAI_API_KEY", "Environment variable with the API key, if any.")
-    concurrency: int = option(64, "Requests under way at once.", ge=1, le=4096)
+    concurrency: int = option(64, "Concurrent requests.", ge=1, le=4096)
     patience_s: float = option(
         600.0,
-        "Seconds for which a request that fails is tried again, ever more slowly; the time that the server "
-        "worked on it does not count, and each answer to another request begins them anew.",
+        "Seconds for which a failed request is retried, with growing delays. The time that the "
+        "server spent on it does not count, and any other answer restarts the clock.",
         ge=0,
     )
     timeout_s: float = option(3600.0, "Longest wait for one answer, in seconds.", gt=0)
     weights_folder: str | None = option(
         None,
-        "Folder that the server sees under the same name, through which it gets the student's weights "
-        "before each rollout; null where nothing is trained.",
+        "Folder, under the same path on the server, through which the server gets the student's "
+        "weights before each rollout; null if nothing is trained.",
     )
     largest_gap: float | None = option(
         None,
-        "Difference between the server's log-probabilities and the student's, in nats (root mean square "
-        "over uncertain tokens), above which a rollout is refused: the server has other weights. null "
-        "takes three times what bfloat16 does to the student's own; set it for servers of fewer bits.",
+        "Difference between the server's log-probabilities and the student's, in nats (root mean "
+        "square over uncertain tokens), above which a rollout is refused because the server has "
+        "other weights. Null uses three times the effect of bfloat16 on the student's own "
+        "log-probabilities; set it for servers with fewer bits.",
         gt=0,
     )
 

@@ -66,8 +66,8 @@ class Pulse:
             words = f"; its last words: {self.last_words.rstrip('.')}" if self.last_words else ""
             raise ServerError(
                 f"{self.transport.access.root}: its engine is dead, says /health (status 503){words}. Look "
-                "at the server's log and start it again; what was answered before is kept, and the same "
-                "command goes on"
+                "at the server's log and start it again; answers so far are kept; run the same "
+                "command again to continue"
             )
         if monotonic() - self._asked >= ASKED_AFTER_S and self._asking.acquire(blocking=False):
             self._asked = monotonic()

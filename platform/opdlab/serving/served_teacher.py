@@ -320,7 +320,7 @@ class ServedTeacher:
             raise ServerError(
                 f"{self.access.url} serves another model than when the training began: its "
                 f"log-probabilities of a fixed text are {found.worst:.2g} nats off (root mean square). "
-                "What it said since is left out. Serve the first model again and go on with --resume"
+                "What it said since is left out. Serve the first model again and continue with --resume"
             )
 
 

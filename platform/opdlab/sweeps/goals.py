@@ -14,7 +14,7 @@ COSTS = ("teacher_tokens", "seconds")
 
 
 class Objective(Section):
-    """A number that trials are compared by; the mean over the seeds of a trial."""
+    """A metric by which trials are compared, averaged over the seeds of a trial."""
 
     metric: str = "mean_at_k"
     """`mean_at_k` and `pass_at_k` average over the benchmarks; `teacher_tokens` (tokens that the teacher

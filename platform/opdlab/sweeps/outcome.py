@@ -211,8 +211,8 @@ class Part:
         """
         if is_there(folder / CHOSEN) and (other := Part.read(folder)) != self:
             raise DataError(
-                f"{folder} belongs to {other}, not to {self}: move it away, or give the storage that it "
-                "was begun with"
+                f"{folder} belongs to {other}, not to {self}: move it away, or give the storage "
+                f"that it was started with"
             )
         write_whole(folder / CHOSEN, json.dumps(asdict(self)) + "\n")
 

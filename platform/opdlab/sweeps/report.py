@@ -110,7 +110,7 @@ def write(
     elif run < sweep.trials:
         console.print(
             f"{YELLOW}The time budget ended the sweep after {run} of {sweep.trials} trials{END}; "
-            "the same command goes on."
+            f"run the same command again to continue."
         )
     if not state.finished:
         return

@@ -64,7 +64,7 @@ def sweep(
             train at one rollout server.
         SweepError: the database does not answer, the sweep was begun with other settings, or no trial was
             completed.
-        Stopped: a signal came; the same command goes on.
+        Stopped: a signal came; run the same command again to continue.
     """
     quieten()
     config = loader.load_experiment(name, overrides)
@@ -272,7 +272,7 @@ class Crew:
                 if self.deaths > REBIRTHS * len(self.workers):
                     raise SweepError(f"workers keep dying; the last words of this one are in {log}")
                 console.print(
-                    f"{YELLOW}worker {index} died (exit code {process.returncode}); a new one goes on"
+                    f"{YELLOW}worker {index} died (exit code {process.returncode}); a new one continues"
                 )
                 self._hire(index)
 

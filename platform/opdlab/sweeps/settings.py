@@ -28,35 +28,35 @@ class Sweep(RoomSection):
     space: dict[str, Dimension] = Field(min_length=1)
     """What varies: dotted keys of the experiment, such as `method.reward_weight`."""
     trials: int = Field(ge=1)
-    """Trials in all, over all workers."""
+    """Total number of trials, over all workers."""
     seeds: list[Annotated[int, Field(ge=0, le=LARGEST_SEED)]] = Field(default=[], min_length=1)
     """Training seeds of each trial; it is judged by their mean. By default `seed` of the experiment."""
     objectives: list[Objective] = Field(default=[Objective()], min_length=1)
-    """What is sought; of several the Pareto front."""
+    """What to optimise; several objectives give a Pareto front."""
     constraints: list[Limit] = []
-    """Trials beyond these are kept but never called best."""
+    """Trials that violate these are kept but never reported as best."""
     stop_when_beyond: list[Limit] = []
-    """A trial that goes beyond one of these while it trains is ended at once and called pruned. Scores of
-    benchmarks are looked at every `evaluation.every` steps, the two costs as they add up."""
+    """A trial that violates one of these while it trains is ended at once and counts as pruned.
+    Benchmark scores are checked every `evaluation.every` steps, the two costs as they add up."""
     sampler: Literal["tpe", "gp", "random", "grid", "cmaes"] = "tpe"
-    """Chooses values. `gp` needs the fewest trials where each is expensive; `grid` tries all."""
+    """How values are chosen. `gp` needs the fewest trials, which suits expensive ones; `grid` tries
+    all."""
     sampler_seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     """The same seed and one worker give the same trials. By default the experiment's `seed`."""
     startup_trials: int = Field(default=8, ge=1)
-    """Trials at random before the sampler learns from what it has seen; these first ones are never
-    pruned."""
+    """Random trials before the sampler uses results; they are never pruned."""
     pruner: Literal["none", "median", "halving"] = "none"
-    """Ends trials whose mean@k lags behind that of more than half of the others at the same point; those
-    that were ended before count as behind. `median` looks every `evaluation.every` steps and after each
+    """Ends trials whose mean@k is below that of more than half of the others at the same point; trials
+    that ended earlier count as below. `median` checks every `evaluation.every` steps and after each
     seed, `halving` at the first of these points and at each doubling of its step."""
     time_budget_s: float | None = Field(default=None, gt=0)
-    """No trial begins later than this many seconds after the command did."""
+    """No trial starts later than this many seconds after the command."""
     storage: str | None = None
     """Optuna's database URL, such as `postgresql+psycopg://user@host/name`; workers on several machines
-    need one. By default an SQLite file in the output folder, for one machine. A password in it is
-    saved nowhere; PGPASSWORD and `~/.pgpass` hold one as well."""
+    need one. By default an SQLite file in the output folder, for one machine. A password in it is not
+    stored; PGPASSWORD and `~/.pgpass` work as well."""
     heartbeat_s: int = Field(default=10, ge=1)
-    """Seconds between signs of life of a trial; after three missing ones it is begun again."""
+    """Seconds between heartbeats of a trial; after three missing ones it is started again."""
 
     @field_validator("storage")
     @classmethod

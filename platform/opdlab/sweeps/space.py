@@ -25,7 +25,7 @@ class IntRange(Section):
     """Whole numbers from `low` to `high`, both included."""
 
     type: Literal["int"]
-    """Whole numbers of a range."""
+    """Whole numbers in a range."""
     low: int = Field(ge=-MOST_STEPS, le=MOST_STEPS)
     """Smallest value."""
     high: int = Field(ge=-MOST_STEPS, le=MOST_STEPS)
@@ -35,7 +35,7 @@ class IntRange(Section):
     log: bool = False
     """Search on a logarithmic scale."""
     when: dict[str, Scalar] = {}
-    """Only in trials where these other keys of the space were given these values."""
+    """Use this key only in trials in which these other keys of the space have these values."""
 
     @model_validator(mode="after")
     def _check(self) -> IntRange:
@@ -78,17 +78,17 @@ class FloatRange(Section):
     """Numbers from `low` to `high`."""
 
     type: Literal["float"]
-    """Any numbers of a range."""
+    """Real numbers in a range."""
     low: float
     """Smallest value."""
     high: float
     """Largest value."""
     step: float | None = Field(default=None, gt=0)
-    """Distance between neighbours; without it every number counts."""
+    """Distance between neighbours; null for any number."""
     log: bool = False
     """Search on a logarithmic scale."""
     when: dict[str, Scalar] = {}
-    """Only in trials where these other keys of the space were given these values."""
+    """Use this key only in trials in which these other keys of the space have these values."""
 
     @model_validator(mode="after")
     def _check(self) -> FloatRange:
@@ -160,7 +160,7 @@ class Choice(Section):
     values: list[Scalar] | dict[str, Any] = Field(min_length=1)
     """A list of plain values, or names with the value (a method with its options) that each stands for."""
     when: dict[str, Scalar] = {}
-    """Only in trials where these other keys of the space were given these values."""
+    """Use this key only in trials in which these other keys of the space have these values."""
 
     @model_validator(mode="before")
     @classmethod

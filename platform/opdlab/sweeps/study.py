@@ -147,8 +147,8 @@ def open_study(config: Experiment, sweep: Sweep) -> optuna.Study:
         elif before != wanted:
             changed = ", ".join(sorted(differences(before, wanted)))
             raise SweepError(
-                f"the sweep {config.name} was begun with other settings of: {changed}. Give the same "
-                "ones to go on, or another name to begin a new sweep"
+                f"the sweep {config.name} already exists with different values of: {changed}. Use "
+                f"the same values to continue, or another name for a new sweep"
             )
         _same_contents(config, study)
         _own(folder_of(config), study)
@@ -164,7 +164,7 @@ def id_of(study: optuna.Study) -> str:
     known = study.user_attrs.get(ID)
     if known is None:
         raise SweepError(
-            f"the sweep {study.study_name} was begun by an earlier opdlab: give it another name"
+            f"the sweep {study.study_name} was started by an earlier opdlab: give it another name"
         )
     return known
 
@@ -194,7 +194,7 @@ def _own(folder: Path, study: optuna.Study) -> None:
     if theirs not in (None, mine):
         raise SweepError(
             f"{folder} holds trials of another study (there {theirs}, in sweep.storage {mine}): move the "
-            "folder away, or give the sweep.storage that it was begun with"
+            "folder away, or give the sweep.storage that it was started with"
         )
     write_whole(mark, json.dumps({"study": mine}) + "\n")
 

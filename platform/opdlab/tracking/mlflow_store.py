@@ -168,7 +168,7 @@ def _check_server(uri: str) -> None:
     except requests.RequestException as error:
         if error.response is not None and error.response.status_code in (401, 403):
             raise TrackingError(
-                f"the MLflow server at {uri} lets nobody in with this name and password: set {USER} and "
+                f"the MLflow server at {uri} refuses this name and password: set {USER} and "
                 f"{PASSWORD}"
             ) from None
         raise TrackingError(

@@ -305,7 +305,7 @@ class Tracker:
     def _fell_silent(self, error: Exception) -> None:
         if self.silent_until == 0:
             console.print(
-                f"{YELLOW}MLflow does not answer ({error}); the run goes on and keeps its records in "
+                f"{YELLOW}MLflow does not answer ({error}); the run continues and keeps its records in "
                 f"{self.folder}.",
                 soft_wrap=True,
             )

@@ -64,8 +64,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             partial.unlink(missing_ok=True)
             kept = f"the checkpoint before it, {target}, is whole" if target.exists() else "none"
             raise StorageError(
-                f"a checkpoint could not be written to {target.parent}: {reason(error)}. Free space "
-                f"there and go on with --resume ({kept})"
+                f"a checkpoint could not be written to {target.parent}: {reason(error)}. Free "
+                f"space there and continue with --resume ({kept})"
             ) from error
 
     @override

@@ -62,7 +62,8 @@ def answer_ids(
     if not set(eos_ids).isdisjoint(ids[:-1]):
         mark = tokenizer.convert_ids_to_tokens(next(one for one in ids if one in eos_ids))
         raise DataError(
-            f"{whose} goes on after a token that ends answers ({mark}); cut the text there, or leave such "
+            f"{whose} continues after a token that ends answers ({mark}); cut the text there, or "
+            f"leave such "
             "rows out by prompts.where"
         )
     if len(ids) > most:

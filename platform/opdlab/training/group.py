@@ -114,7 +114,7 @@ def last_group(config: Experiment) -> Group:
             console.print(f"{YELLOW}left out{END} {folder}: {error}", soft_wrap=True)
     newest = found[-1]
     raise ResumeError(
-        f"{newest} was begun with another configuration; these differ: "
+        f"{newest} already exists with a different configuration; these differ: "
         f"{', '.join(_differing(newest, config))}. "
         "Give the same file and overrides, or start anew without --resume"
     )

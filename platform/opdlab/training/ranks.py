@@ -76,7 +76,7 @@ def naming_the_lost(several: bool) -> Iterator[Event]:
     except RuntimeError as error:
         if not several or isinstance(error, OpdlabError) or not _of_the_group(error):
             raise
-        raise PeerError(f"{_lost()}; --resume goes on from the last checkpoint") from error
+        raise PeerError(f"{_lost()}; --resume continues from the last checkpoint") from error
     finally:
         over.set()
 
@@ -93,7 +93,9 @@ def give_time(over: Event) -> None:
 
 def _end(observer: Any, over: Event) -> None:
     if not over.wait(GRACE):
-        console.print(f"{ALARM}{_lost()}, and this one hangs: it is killed; --resume goes on{END}")
+        console.print(
+            f"{ALARM}{_lost()}, and this one hangs: it is killed; --resume continues{END}"
+        )
         type(observer)._terminate_all(observer)
 
 

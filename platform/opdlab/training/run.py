@@ -113,7 +113,7 @@ def train(
 
     Args:
         resume: go on with the newest execution that has this configuration.
-        again: what goes on where a signal stopped it, for the message.
+        again: how to continue after a signal, for the message.
         began: when it was asked for, in seconds since 1970: imports take some; None for now.
 
     Raises:
@@ -156,7 +156,7 @@ def train(
                 status = "FINISHED"
             except Stopped as stopped:
                 status = "KILLED"
-                console.print(f"{YELLOW}{stopped}; {again} goes on from here.", soft_wrap=True)
+                console.print(f"{YELLOW}{stopped}; {again} continues from here.", soft_wrap=True)
                 raise SystemExit(stopped.exit_code) from stopped
             finally:
                 session.abandon()

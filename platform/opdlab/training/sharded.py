@@ -72,8 +72,8 @@ class ShardedStrategy(ModelParallelStrategy):
             except (OSError, RuntimeError, distributed.CheckpointException) as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise StorageError(
-                    f"a checkpoint could not be written to {path.parent}: {reason(error)}. Free space "
-                    "there and go on with --resume (the checkpoint before it, if any, is whole)"
+                    f"a checkpoint could not be written to {path.parent}: {reason(error)}. Free "
+                    f"space there and continue with --resume (the checkpoint before it, if any, is whole)"
                 ) from error
         if self.global_rank == 0:
             checkpoint[SHARDS] = {"folder": name, "files": shard_checksums(folder)}

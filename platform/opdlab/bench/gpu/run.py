@@ -159,7 +159,8 @@ def _show(found: dict[str, Any], wanted: Sequence[Case]) -> None:
     console.print(table)
     if late:
         console.print(
-            f"{YELLOW}{late} cases were not begun in time{END}; the same command goes on with them"
+            f"{YELLOW}{late} cases were not started in time{END}; run the same command again to "
+            f"measure them"
         )
 
 

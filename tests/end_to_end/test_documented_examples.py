@@ -1,4 +1,4 @@
-"""The README's worked examples, taken from its text and run as a reader would."""
+"""Worked examples of the README and of the site, taken from their text and run as a reader would."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLE = re.compile(r"<!-- example: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
+
+
+def shown() -> list[tuple[str, str]]:
+    """Name and text of every example, on whatever page."""
+    return [example for page in PAGES for example in EXAMPLE.findall(page.read_text())]
 
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
-    """The README's files in a folder, its packages installed beside them."""
-    folder = tmp_path_factory.mktemp("readme")
-    for name, text in EXAMPLE.findall(README.read_text()):
+    """The files in a folder, the packages installed beside them."""
+    folder = tmp_path_factory.mktemp("examples")
+    for name, text in shown():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
@@ -55,12 +61,19 @@ def test_the_example_experiment_trains_both_of_its_runs(examples: Path) -> None:
 
 
 def test_folders_that_the_text_names_are_those_of_its_experiment() -> None:
-    text = README.read_text()
-    config = yaml.safe_load(dict(EXAMPLE.findall(text))["my.yaml"])
+    config = yaml.safe_load(dict(shown())["my.yaml"])
     runs = {f"{config['name']}-001/{run['name']}" for run in config["runs"]}
-    named = set(re.findall(r"runs/([\w-]+-\d{3}/\w+)", text))
-    assert named
-    assert named <= runs
+    for page in (ROOT / "README.md", ROOT / "docs" / "start" / "first-experiment.md"):
+        named = set(re.findall(r"([\w-]+-\d{3}/\w+)", page.read_text()))
+        assert named
+        assert named <= runs
+
+
+def test_an_example_on_two_pages_is_the_same_on_both() -> None:
+    texts: dict[str, set[str]] = {}
+    for name, text in shown():
+        texts.setdefault(name, set()).add(text)
+    assert {name for name, found in texts.items() if len(found) > 1} == set()
 
 
 def test_the_example_evaluator_is_found_and_run(examples: Path) -> None:
