@@ -77,7 +77,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(SITE)
+	CHECK=1 $(SITE) --site-dir build/checked-docs
 
 gpu: $(VENV)/.installed-dev
 	status=0; $(BIN)/python -m pytest tests/gpu --verbose || status=$$?; \
