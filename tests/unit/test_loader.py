@@ -151,12 +151,12 @@ def test_a_good_file_loads_with_its_defaults():
         (
             "  type: problems\n",
             "",
-            "x.yaml:4: missing key prompts.type; choose one of dataset, problems",
+            "x.yaml:4: missing key prompts.type; choose one of dataset, problems, scored",
         ),
         (
             "type: problems\n  sources:\n    - {type: math}",
             "type: problem\n  path: a.jsonl",
-            "x.yaml:5: prompts.type must be one of dataset, problems, not 'problem'. "
+            "x.yaml:5: prompts.type must be one of dataset, problems, scored, not 'problem'. "
             "Did you mean problems?",
         ),
         (
