@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ import torch
 
 from opdlab.errors import ConfigError, DamagedError, DataError, ResumeError
 from opdlab.offline import plan, request
+from opdlab.offline.page import band
 from opdlab.offline.request import Asked, prepared
 from opdlab.scores.kinds import Kind
 from opdlab.scores.manifest import read_manifest
@@ -148,6 +151,17 @@ def test_a_store_opens_as_a_dataset_and_row_by_row(whole: Path) -> None:
     assert scores[-1].place == 11
     text = scores.tokenizer().decode(scores[4].response, skip_special_tokens=True)
     assert text == stores.ROWS[4]["a"]
+
+
+def test_a_page_shows_each_token_with_the_teachers_probability(whole: Path) -> None:
+    text = (whole / "answers.html").read_text()
+    answer = Scores(whole)[0]
+    spans = re.findall(r"<span class='b\d' title='([\d.]+)%'>", text)
+    probabilities = answer.numbers["log_prob"].exp().tolist()
+    assert [float(one) for one in spans[: len(probabilities)]] == pytest.approx(
+        [100 * one for one in probabilities], abs=0.006
+    )
+    assert [band(math.log(p)) for p in (0.95, 0.6, 0.2, 0.05, 0.001)] == [0, 1, 2, 3, 4]
 
 
 def test_right_answers_alone_are_kept_and_the_others_counted(folder: Path, tmp_path: Path) -> None:

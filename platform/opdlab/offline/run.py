@@ -13,6 +13,7 @@ from opdlab.configuration import Experiment
 from opdlab.console import BOLD, END, StopRequest, console, duration, progress_bar, quieten
 from opdlab.identity import now
 from opdlab.modelling import models
+from opdlab.offline.page import write_answers
 from opdlab.offline.request import (
     Asked,
     candidates_of,
@@ -84,6 +85,8 @@ def score(config: Experiment, asked: Asked, out: Path) -> Stored:
         with StopRequest() as stop:
             _work(job, writer, stop)
     notes, done = writer.written, writer.finish()
+    if done and any(note.answers for note in notes):
+        write_answers(Scores(folder))
     return Stored(
         folder,
         sum(note.answers for note in notes),

@@ -204,6 +204,10 @@ class Scores(Sequence[StoredAnswer]):
     def __iter__(self) -> Iterator[StoredAnswer]:
         return (self[row] for row in range(len(self)))
 
+    def close(self) -> None:
+        """Unmap all shards; one that is read again is mapped again."""
+        self._shard.cache_clear()
+
     def read_ahead(self, rows: Sequence[int]) -> None:
         """Ask the system to have these answers in its memory soon; nobody waits for it."""
         if not hasattr(os, "posix_fadvise"):

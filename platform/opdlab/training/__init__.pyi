@@ -20,6 +20,7 @@ from .group import (
     state_of as state_of,
 )
 from .module import Distillation as Distillation
+from .objective import micro_batches as micro_batches, rows_in_parts as rows_in_parts
 from .pace import Pace as Pace, checkpoint_path as checkpoint_path
 from .pair import (
     Loaded as Loaded,
