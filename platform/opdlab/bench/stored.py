@@ -9,6 +9,7 @@ from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from random import Random
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -56,18 +57,30 @@ def bench_stored(
     with TemporaryDirectory() as name:
         folder = Path(name)
         _models_and_rows(folder, shape, tokens)
-        sides, stores = [], {}
+        sides: list[Side] = []
+        stores: dict[str, Scores] = {}
+        read: dict[str, list[float]] = {}
         for way, (kind, method) in WAYS.items():
             out = folder / kind.replace(":", "-")
             score(_experiment(folder, rows, tokens, device), Asked(kind=Kind.read(kind)), out)
             stores[way] = Scores(out)
             module = _module(folder, rows, tokens, device, method, out)
-            sides.append(Side(way, _step(module, device)))
+            read[way] = []
+            sides.append(Side(way, _step(module, device, read[way])))
         store, method = folder / "hidden-float32", WAYS[HIDDEN][1]
         cold = _module(folder, rows, tokens, device, method, store)
-        sides.append(Side(COLD, _step(cold, device, cold=True)))
+        read[COLD] = []
+        sides.append(Side(COLD, _step(cold, device, read[COLD], cold=True)))
         timings = race(sides, rounds, device)
-        each = {way: f"{one.bytes / one.tokens:,.0f} bytes a token" for way, one in stores.items()}
+        each = {
+            way: f"{median(seconds) / median(timings[way].seconds):.2%} of it reading"
+            + (
+                f", {stores[way].bytes / stores[way].tokens:,.0f} bytes a token"
+                if way != COLD
+                else ""
+            )
+            for way, seconds in read.items()
+        }
     title = f"a step of {rows} answers of {tokens} tokens"
     show(title, SFT, timings, each)
     write(json_file, {**found, "rows": rows, "tokens": tokens, "timings": timings})
@@ -127,10 +140,13 @@ def _module(
     return module
 
 
-def _step(module: Distillation, device: str, cold: bool = False) -> Callable[[], None]:
+def _step(
+    module: Distillation, device: str, read: list[float], cold: bool = False
+) -> Callable[[], None]:
     """Updates the student once, and reads the next answers with their scores.
 
     Args:
+        read: gets the seconds of reading scores, by the clock, of each step.
         cold: nothing of the store is in the system's memory when the step begins.
     """
     optimizer = torch.optim.AdamW(module.student.parameters(), lr=1e-6)
@@ -150,6 +166,7 @@ def _step(module: Distillation, device: str, cold: bool = False) -> Callable[[],
             module.objective.loss(batch)[0].backward()
         optimizer.step()
         kept.append(module.collector.collect(place))
+        read.append(kept[0].seconds["teacher"])
 
     return run
 
