@@ -16,7 +16,7 @@ from opdlab.offline.run import Stored
 from opdlab.records import Supervision
 from opdlab.training.module import Distillation
 from opdlab.training.objective import micro_batches, rows_in_parts
-from opdlab.training.pair import load_module, load_pair
+from opdlab.training.pair import load_module, load_pair, load_source as load_source
 from opdlab.training.whole_step import Place
 
 HERE = Place(0, 1, torch.device("cpu"))

@@ -17,6 +17,7 @@ import pytest
 import stores
 import torch
 
+from opdlab.doctor.stored import stored
 from opdlab.errors import ConfigError, DamagedError, DataError, ResumeError
 from opdlab.offline import plan, request
 from opdlab.offline.page import band
@@ -131,6 +132,17 @@ def test_a_changed_manifest_and_a_foreign_shard_are_refused(store: Path, whole: 
 def test_a_folder_of_other_scores_is_not_gone_on_with(folder: Path, store: Path) -> None:
     with pytest.raises(ResumeError, match=r"made of something else \(kind: .*\); name another"):
         stores.made(folder, "drawn:4", str(store))
+
+
+def test_doctor_looks_at_the_store_in_the_teachers_place(folder: Path, store: Path) -> None:
+    config = stores.from_store(folder, store)
+    student, tokenizer = stores.load_source(config.student)
+    found = [line.status for line in stored(config, student, tokenizer)]
+    assert found == ["pass", "pass", "skip"]
+    changed(store / "shards" / "00000.arrow")
+    (line,) = stored(config, student, tokenizer)
+    assert line.status == "FAIL"
+    assert "00000.arrow has changed since it was written" in line.found
 
 
 def test_no_store_is_refused_with_the_command_that_makes_one(folder: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def _models_and_rows(folder: Path, shape: Shape, tokens: int) -> None:
 def _experiment(folder: Path, rows: int, tokens: int, device: str, **own: Any) -> Experiment:
     data = {"type": "dataset", "path": str(folder / "rows.jsonl"), "given": 1}
     accelerator = "gpu" if device == "cuda" else "cpu"
-    training = {"steps": 1, "prompts_per_step": rows, "accelerator": accelerator}
+    training = {"steps": 1_000_000, "prompts_per_step": rows, "accelerator": accelerator}
     return Experiment.model_validate(
         {
             "name": "bench",
