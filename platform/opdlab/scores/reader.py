@@ -146,16 +146,18 @@ class Scores(Sequence[StoredAnswer]):
         return columns_of(told.kind_of, told.candidates_of, told.student_told)
 
     @cached_property
-    def keys(self) -> dict[int, int]:
-        """The answer of each hash of tokens; of equal answers the first."""
-        found: dict[int, int] = {}
-        for row, key in enumerate(self._whole_column("key").tolist()):
-            found.setdefault(key, row)
-        return found
-
-    def _whole_column(self, name: str) -> np.ndarray:
+    def _keys(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of all answers' tokens in their order, and the answer of each: 16 bytes an answer."""
         shards = map(self._shard, range(len(self.notes)))
-        return np.concatenate([shard.of_answers(name) for shard in shards])
+        keys = np.concatenate([shard.of_answers("key") for shard in shards])
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
+
+    def find(self, key: int) -> int | None:
+        """The answer whose tokens have this hash, of equal ones the first; None where there is none."""
+        keys, order = self._keys
+        place = int(np.searchsorted(keys, key))
+        return int(order[place]) if place < len(keys) and keys[place] == key else None
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0

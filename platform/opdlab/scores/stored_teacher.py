@@ -130,7 +130,7 @@ class StoredTeacher:
 
     def _row(self, rollout: Rollout, row: int) -> int:
         prompt, response = tokens_of(rollout, row)
-        found = self.scores.keys.get(key_of(prompt, response))
+        found = self.scores.find(key_of(prompt, response))
         if found is None:
             raise ModelError(
                 f"{self.scores.folder} holds no scores of the answer in row {row} "
