@@ -27,6 +27,7 @@ def score(
     The same call again goes on where it was stopped; `teacher: {scores: FOLDER}` trains on what is there.
 
     Args:
+        experiment: one that is loaded, a name or a file.
         out: the folder.
         answers: `given` by the data, or samples of the `teacher` or of the `student`.
         kind: what is kept of the teacher's distribution before each token: `hidden`, `hidden:float32`,
