@@ -7,8 +7,11 @@ from .api import (
     evaluate as evaluate,
     load as load,
     plan as plan,
+    plan_scores as plan_scores,
+    score as score,
     train as train,
 )
+from .scores import Scores as Scores
 from .training import Distillation as Distillation
 
 __version__: str

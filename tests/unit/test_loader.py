@@ -114,7 +114,7 @@ def test_a_good_file_loads_with_its_defaults():
             "{path: embedded:teacher}",
             "{path: embedded:teacher, zzz: 1}",
             "x.yaml:3: unknown key teacher.zzz. Known keys: dtype, offload, path, revision, "
-            "server.",
+            "scores, server.",
         ),
         ("steps: 10", "steps: ten", "x.yaml:15: training.steps must be a whole number, not 'ten'"),
         ("steps: 10", "steps: true", "x.yaml:15: training.steps must be a whole number, not true"),
@@ -151,12 +151,12 @@ def test_a_good_file_loads_with_its_defaults():
         (
             "  type: problems\n",
             "",
-            "x.yaml:4: missing key prompts.type; choose one of dataset, problems",
+            "x.yaml:4: missing key prompts.type; choose one of dataset, problems, scored",
         ),
         (
             "type: problems\n  sources:\n    - {type: math}",
             "type: problem\n  path: a.jsonl",
-            "x.yaml:5: prompts.type must be one of dataset, problems, not 'problem'. "
+            "x.yaml:5: prompts.type must be one of dataset, problems, scored, not 'problem'. "
             "Did you mean problems?",
         ),
         (

@@ -15,6 +15,7 @@ import pytest
 import torch
 from gpu.small_runs import experiment, models, train
 
+from opdlab.api.stored_scores import score
 from opdlab.configuration.config import Experiment, Training
 from opdlab.configuration.loader import load_experiment, variants
 from opdlab.errors import ConfigError
@@ -38,6 +39,8 @@ def small(run: Experiment, folder: Path) -> dict[str, Any]:
     settings["teacher"] |= {"path": teacher, "revision": None}
     for one in settings["specialists"]:
         one |= {"path": teacher, "revision": None}
+    if settings["teacher"].get("scores") or settings["prompts"]["type"] == "scored":
+        stored(settings, folder)
     if settings["prompts"]["type"] == "dataset":
         settings["prompts"] |= {"path": str(folder / "prompts.jsonl"), "template": "none"}
     share = LONGEST / settings["rollout"]["max_new_tokens"]
@@ -49,6 +52,20 @@ def small(run: Experiment, folder: Path) -> dict[str, Any]:
     settings["training"] |= {"devices": 1, "nodes": 1}
     settings["training"]["hacking"]["grade_every"] = 0
     return {**settings, "seed": 0, "name": "small", "description": ""}
+
+
+def stored(settings: dict[str, Any], folder: Path) -> None:
+    """Have a run that trains from scores on disk find some, of its own random models."""
+    whole = settings["method"]["type"] != "sft"
+    live = {key: settings[key] for key in ("student", "rollout", "training")}
+    live |= {"name": "small", "method": {"type": "forward_kl" if whole else "sft"}}
+    live["teacher"] = {**settings["teacher"], "scores": None}
+    live["rollout"] = {**live["rollout"], "max_new_tokens": LONGEST, "group_size": 1}
+    live["prompts"] = {"type": "problems", "sources": [{"type": "math"}]}
+    found = score(Experiment.model_validate(live), folder / "scores", answers="teacher", prompts=4)
+    settings["prompts"]["path"] = str(found.folder)
+    if settings["teacher"]["scores"]:
+        settings["teacher"] |= {"scores": str(found.folder), "path": str(found.folder / "teacher")}
 
 
 def runs_of(path: Path, folder: Path) -> Iterator[Experiment]:

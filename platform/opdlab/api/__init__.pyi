@@ -6,5 +6,6 @@ from .commands import (
     plan as plan,
     train as train,
 )
+from .stored_scores import plan_scores as plan_scores, score as score
 from .teacher import Scored as Scored, Teacher as Teacher
 from .trainer import distillation as distillation

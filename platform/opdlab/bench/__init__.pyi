@@ -9,3 +9,4 @@ from .scoring import bench_scoring as bench_scoring
 from .shapes import Shape as Shape
 from .start import bench_start as bench_start
 from .step import bench_step as bench_step
+from .stored import bench_stored as bench_stored

@@ -53,6 +53,24 @@ WAYS = "dense,segments,decode,prefill"
 
 
 @app.command()
+def scores(
+    shape: ShapeText = "",
+    rows: Annotated[int, typer.Option(min=1, max=64, help="Answers of a step.")] = 8,
+    length: Annotated[int, typer.Option(min=2, help="Response tokens.")] = 256,
+    rounds: Rounds = 9,
+    device: Device = "cpu",
+    threads: Threads = None,
+    json_file: Json = None,
+) -> None:
+    """Training steps from scores on disk, by kind, beside SFT on the same rows."""
+    from opdlab.bench import Shape, bench_stored
+    from opdlab.modelling import use_threads
+
+    use_threads(threads)
+    bench_stored(Shape.parse(shape), rows, length, rounds, device, json_file)
+
+
+@app.command()
 def scoring(
     shape: ShapeText = "",
     length: Annotated[list[int] | None, typer.Option(help="Response tokens; repeatable.")] = None,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from opdlab import __version__, credentials, secret_options
-from opdlab.cli import bench, examinations, files, models, pages, scores, trainings
+from opdlab.cli import bench, examinations, files, models, pages, scores, teachers_scores, trainings
 from opdlab.console import Stopped
 from opdlab.errors import ConfigError, OpdlabError, Terminated, of_the_disk
 from opdlab.postponed import postpone
@@ -45,6 +45,7 @@ for command in (
     trainings.sweep,
     trainings.pretrain,
     trainings.merge,
+    teachers_scores.score,
     models.fetch,
     models.prune,
     scores.evaluate,
@@ -99,7 +100,7 @@ def _terminate(number: int, frame: Any) -> NoReturn:
     raise Terminated(128 + number)
 
 
-_GOES_ON = ("eval", "fetch", "regrade", "diagnose", "sweep", "sync", "gpu")
+_GOES_ON = ("eval", "fetch", "regrade", "diagnose", "score", "sweep", "sync", "gpu")
 """Commands that keep what they have done; others begin again."""
 
 

@@ -27,8 +27,10 @@ from .prompt_settings import (
     DatasetPrompts as DatasetPrompts,
     DataSource as DataSource,
     ProblemPrompts as ProblemPrompts,
+    ScoredPrompts as ScoredPrompts,
 )
 from .run_faults import WHOLE as WHOLE
 from .section import RoomSection as RoomSection, Section as Section, replaced as replaced
 from .several_seeds import Repeat as Repeat, repeats as repeats
 from .source import Source as Source, set_values as set_values
+from .stored_scores import stored as stored

@@ -6,19 +6,27 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from opdlab.configuration.config import Experiment, Model
+from opdlab.configuration.config import Experiment, Model, Teacher
 from opdlab.configuration.explain import Found
 from opdlab.configuration.prompt_settings import DatasetPrompts
 from opdlab.datafiles import is_pattern, names_file
-from opdlab.errors import ModelError, OutOfReachError
+from opdlab.errors import DataError, ModelError, OutOfReachError
 from opdlab.modelling import place_of
+from opdlab.scores import read_manifest
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def absent(config: Experiment) -> Iterator[Found]:
     """Key and message of each model folder and file of prompts that is missing."""
+    if config.teacher.scores is not None:
+        try:
+            read_manifest(Path(config.teacher.scores).expanduser())
+        except DataError as error:
+            yield ("teacher", "scores"), f"teacher.scores: {error}"
     for key, model in _models(config):
+        if isinstance(model, Teacher) and model.scores is not None:
+            continue
         try:
             place_of(model.path, model.revision)
         except (ModelError, OutOfReachError) as error:

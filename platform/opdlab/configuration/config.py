@@ -11,9 +11,15 @@ from pydantic import AfterValidator, Field, model_validator
 from opdlab import plugins
 from opdlab.configuration.adapter_settings import Lora
 from opdlab.configuration.posing import AnyEvaluator
-from opdlab.configuration.prompt_settings import Prompts
+from opdlab.configuration.prompt_settings import Prompts, ScoredPrompts
 from opdlab.configuration.section import RoomSection, Section, moved
 from opdlab.configuration.server_settings import Server
+from opdlab.configuration.stored_scores import (
+    offers,
+    own_samples,
+    stored_misfits,
+    teachers_files,
+)
 from opdlab.errors import ConfigError
 from opdlab.methods import EVERYTHING, Method, Offers, unmet
 from opdlab.plugins import declared, valid
@@ -110,6 +116,11 @@ class Taught(Model):
         """What it can tell of an answer."""
         return EVERYTHING if self.server is None else SERVED_OFFERS
 
+    @property
+    def is_here(self) -> bool:
+        """Whether its weights are in this process."""
+        return self.server is None
+
 
 class Teacher(Taught):
     """The model that teaches."""
@@ -117,6 +128,22 @@ class Teacher(Taught):
     offload: bool = False
     """Keep this teacher and all specialists in host memory, and on the device only while they answer or
     score. This frees device memory for the student and costs one copy of their weights per step."""
+    scores: str | None = None
+    """Folder of its scores on disk, made by `opdlab score`, in place of `path`: no teacher is loaded, and
+    the answers trained on are those of the folder (`prompts: {type: scored}`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_store(cls, data: Any) -> Any:
+        return teachers_files(data)
+
+    @property
+    def offers(self) -> Offers:
+        return super().offers if self.scores is None else offers(self.scores)
+
+    @property
+    def is_here(self) -> bool:
+        return self.server is None and self.scores is None
 
 
 class Specialist(Taught):
@@ -366,6 +393,14 @@ class Experiment(Section):
     """A search over keys of this experiment, for `opdlab sweep`."""
 
     @model_validator(mode="after")
+    def _prompts_of_the_store(self) -> Experiment:
+        """Prompts of a store that name none are those of the teacher's."""
+        prompts, scores = self.prompts, self.teacher.scores
+        if isinstance(prompts, ScoredPrompts) and not prompts.path and scores is not None:
+            object.__setattr__(self, "prompts", prompts.model_copy(update={"path": scores}))
+        return self
+
+    @model_validator(mode="after")
     def _seed_of_the_sweep(self) -> Experiment:
         """A sweep without seeds of its own takes the experiment's."""
         if self.sweep is not None:
@@ -401,7 +436,7 @@ class Experiment(Section):
     @property
     def taught_here(self) -> list[Taught]:
         """The teachers in this process, whose weights take room."""
-        return [one for one in (self.teacher, *self.specialists) if one.server is None]
+        return [one for one in (self.teacher, *self.specialists) if one.is_here]
 
     @property
     def one_model(self) -> bool:
@@ -414,7 +449,7 @@ class Experiment(Section):
             getattr(student, k) == getattr(teacher, k) for k in ("path", "revision", "dtype")
         )
         apart = (
-            teacher.server
+            not teacher.is_here
             or teacher.offload
             or training.teacher_device
             or training.strategy == "fsdp"
@@ -460,6 +495,7 @@ def misfits(config: Experiment) -> Iterator[str]:
             "they were its own; set method.ratio_cap or method.ratio_clip, or another support"
         )
     yield from _not_offered(config)
+    yield from stored_misfits(config)
     yield from _not_its_own(config)
     yield from _too_coarse(config)
     yield from _misplaced(training, method, config.rollout)
@@ -471,17 +507,8 @@ def misfits(config: Experiment) -> Iterator[str]:
         )
     if config.teacher.offload:
         yield from _not_offloaded(training)
-    if method.graded and not config.prompts.graded:
-        yield (
-            "prompts.type: the method needs graded answers, and these prompts have no grader; set "
-            "prompts.answer_column and prompts.grader, or take prompts of `type: problems`"
-        )
-    if method.graded and config.rollout.group_size < 2:
-        yield (
-            "rollout.group_size: the method compares answers to one prompt with each other; with one "
-            "answer its gradient is zero. Set 2 or more"
-        )
-    if method.sampler == "teacher" and config.rollout.served:
+    yield from _graded(config)
+    if method.sampler == "teacher" and config.rollout.served and config.prompts.given < 1:
         yield "rollout.type: a server serves the student, and the method trains on the teacher's answers"
     yield from _given(config)
     if config.specialists and (method.full or method.sampler == "teacher"):
@@ -496,6 +523,23 @@ def misfits(config: Experiment) -> Iterator[str]:
         )
     if method.sampler == "teacher" and (mask.entropy_above is not None or mask.entropy_share):
         yield "training.mask: the answers are the teacher's, so there is no student entropy to mask by"
+
+
+def _graded(config: Experiment) -> Iterator[str]:
+    """Answers that a method needs graded, and cannot have."""
+    method = config.method
+    if method.graded and config.prompts.type == "scored":
+        yield "method.type: it compares fresh graded answers with each other, and a store has none"
+    elif method.graded and not config.prompts.graded:
+        yield (
+            "prompts.type: the method needs graded answers, and these prompts have no grader; set "
+            "prompts.answer_column and prompts.grader, or take prompts of `type: problems`"
+        )
+    if method.graded and config.rollout.group_size < 2:
+        yield (
+            "rollout.group_size: the method compares answers to one prompt with each other; with one "
+            "answer its gradient is zero. Set 2 or more"
+        )
 
 
 def require_fitting(config: Experiment) -> None:
@@ -516,15 +560,19 @@ def _not_offered(config: Experiment) -> Iterator[str]:
     keys = _keys_of_needs(method)
     for name, one in teachers:
         for what, why in unmet(method.needs, one.offers):
-            yield f"{keys[what]}: {name} is behind a server ({name}.server); {why}"
+            where = f"is behind a server ({name}.server)"
+            if getattr(one, "scores", None) is not None:
+                where = f"is scores on disk ({name}.scores)"
+            yield f"{keys[what]}: {name} {where}; {why}"
     if config.taught_here:
         return
+    where = "behind a server" if config.teacher.scores is None else "scores on disk"
     for key, is_set in (
         ("teacher.offload", config.teacher.offload),
         ("training.teacher_device", training.teacher_device),
     ):
         if is_set:
-            yield f"{key}: the teacher is behind a server and takes no room here; leave it out"
+            yield f"{key}: the teacher is {where} and takes no room here; leave it out"
 
 
 def _keys_of_needs(method: AnyMethod) -> dict[str, str]:
@@ -542,15 +590,18 @@ def _keys_of_needs(method: AnyMethod) -> dict[str, str]:
 
 def _given(config: Experiment) -> Iterator[str]:
     """Given answers where a method cannot use them."""
-    if config.prompts.type != "dataset" or not config.prompts.given:
+    prompts, method = config.prompts, config.method
+    if not prompts.given:
         return
-    if config.method.own_samples or config.method.graded:
-        name = plugins.called(plugins.METHODS, config.method)
+    if method.graded or (method.own_samples and prompts.type == "dataset"):
+        name = plugins.called(plugins.METHODS, method)
         yield (
             f"prompts.given: method {name} trains on samples of the student's own and can use no given "
             "answers. Take sft, or a method over whole distributions (opd with support: full, jsd, "
             "forward_kl); or set prompts.given to 0"
         )
+    elif isinstance(prompts, ScoredPrompts) and method.own_samples and prompts.path:
+        yield from _not_sampled_now(config, prompts.path)
     if config.rollout.group_size > 1:
         yield (
             f"rollout.group_size ({config.rollout.group_size}): a prompt has one given answer; set it to 1"
@@ -559,13 +610,34 @@ def _given(config: Experiment) -> Iterator[str]:
         yield "training.rollout_parts: given answers are not sampled in parts; set it to 1"
 
 
+def _not_sampled_now(config: Experiment, path: str) -> Iterator[str]:
+    """Why a policy gradient cannot use the answers of a store, where it cannot."""
+    if config.method.corrected and own_samples(path):
+        return
+    name = plugins.called(plugins.METHODS, config.method)
+    others = (
+        "take a method over whole distributions (opd with support: full, jsd, forward_kl), or sft"
+    )
+    if own_samples(path):
+        yield (
+            f"method: {name} trains on fresh samples of the student's own, and those of {path} are of the "
+            f"student as it was; set method.ratio_cap or method.ratio_clip, which weigh them, or {others}"
+        )
+    else:
+        yield (
+            f"method: {name} trains on samples of the student's own, with their log-probabilities, and "
+            f"{path} holds other answers; make a store by --answers student at temperature 1 and top-p 1 "
+            f"with all of them kept, or {others}"
+        )
+
+
 def _not_its_own(config: Experiment) -> Iterator[str]:
     """A policy gradient over samples of another distribution than the student's; no ratio sets it right.
 
     The importance ratio is that of the student now to the student then, both at temperature 1; and what
     top-p never draws cannot be weighed.
     """
-    if not config.method.own_samples:
+    if not config.method.own_samples or config.prompts.given == 1:
         return
     for key in ("temperature", "top_p"):
         if (value := getattr(config.rollout, key)) != 1:

@@ -116,6 +116,9 @@ def _placed(data: Any, folder: Path, section: str = "") -> Any:
     if re.search(r"(^|\.)grader\.(evaluate|metric|evaluate\.metric)$", section):
         there = folder / Path(data).expanduser()
         return os.path.abspath(there) if there.exists() else data
+    if re.search(r"(^|\.)teacher\.scores$", section):
+        there = folder / Path(data).expanduser()
+        return os.path.abspath(there) if there.is_dir() else data
     if not named:
         return data
     there = folder / Path(data).expanduser()

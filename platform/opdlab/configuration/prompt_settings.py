@@ -78,6 +78,31 @@ class ProblemPrompts(Worded):
         """Whether answers can be graded."""
         return True
 
+    @property
+    def given(self) -> float:
+        """Share of the prompts with given answers."""
+        return 0.0
+
+
+class ScoredPrompts(Worded):
+    """Prompts and given answers of a folder that `opdlab score` made."""
+
+    type: Literal["scored"]
+    """Answers whose scores are on disk."""
+    path: str = ""
+    """The folder; by default that of `teacher.scores`. Beside a teacher that is there its answers alone are
+    used."""
+    given: float = Field(default=1.0, gt=0, le=1)
+    """Share of the prompts whose answer in the folder is trained on; the student answers the others, and
+    the teacher, which then has to be there, scores both."""
+    shuffle: bool = True
+    """Draw answers in an order of `seed`, another one in each pass; else in that of the folder."""
+
+    @property
+    def graded(self) -> bool:
+        """Whether answers can be graded."""
+        return False
+
 
 class DataSource(Section):
     """One of several data sets; keys that are null are taken from `prompts`."""
@@ -222,4 +247,4 @@ _SHARED = frozenset(
     )
 )
 """What sources may leave to the section."""
-Prompts = Annotated[ProblemPrompts | DatasetPrompts, Field(discriminator="type")]
+Prompts = Annotated[ProblemPrompts | DatasetPrompts | ScoredPrompts, Field(discriminator="type")]

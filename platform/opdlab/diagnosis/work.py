@@ -90,6 +90,12 @@ class Work:
                 "distributions, which a server (teacher.server) does not give; override "
                 "teacher.server=null where the model fits into this process"
             )
+        if not source.is_here:
+            raise ConfigError(
+                f"{config.name}: a diagnosis lets the teacher finish answers, and scores on disk "
+                "(teacher.scores) finish none; override teacher with a model, such as "
+                "'teacher={path: MODEL}'"
+            )
         teacher = models.load_model(source.path, source.revision, source.dtype, device)
         tokenizer = models.load_tokenizer(source.path, source.revision)
         require(config.evaluation.benchmarks)

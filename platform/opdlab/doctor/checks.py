@@ -22,6 +22,7 @@ from opdlab.doctor import (
 )
 from opdlab.doctor.lines import Line, failed, skipped
 from opdlab.doctor.probe import TOKENS, Cast, Probe, make_probe, share_of_teachers
+from opdlab.doctor.stored import stored
 from opdlab.errors import OpdlabError
 from opdlab.modelling import models
 from opdlab.training import adapt, load_source, teachers_end
@@ -67,6 +68,9 @@ def of_a_cast(runs: Runs, cast: Cast, written: int) -> Iterator[Line]:
         pair = (cast.tokenizer, tokenizer, cast.student, model)
         yield named(name, cast, doctor_models.tokenizers(*pair, config.prompts.wording, end))
         yield named(name, cast, doctor_models.prompts_agree(config, cast.tokenizer, tokenizer))
+    if config.teacher.scores is not None:
+        yield from stored(config, cast.student, cast.tokenizer)
+        return
     yield from doctor_models.rows_are_sound(config, cast.tokenizer)
     try:
         probe = make_probe(config, [run for _, run in runs], cast)
@@ -167,7 +171,7 @@ def load(config: Experiment) -> Generator[Line, None, Cast | None]:
             model, tokenizer = load_source(source)
             if name == "student":
                 adapt(model, config)
-            if getattr(source, "server", None) is None:
+            if getattr(source, "is_here", True):
                 model = model.to(device)  # pyright: ignore[reportArgumentType]
             loaded[name] = model, tokenizer
         except torch.OutOfMemoryError as error:

@@ -160,7 +160,7 @@ def graders_start(*runs: Experiment) -> Line:
             continue  # nobody asks whether answers to the prompts are right
         if run.prompts.type == "problems":
             asked |= {one.benchmark: one.require_grader for one in run.prompts.sources}
-        else:
+        elif run.prompts.type == "dataset":
             own = (one.grader for one in run.prompts.resolved())
             asked |= {f"grader {type_name(GRADERS, one)}": one.require for one in own if one}
     if not asked:

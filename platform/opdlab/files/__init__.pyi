@@ -33,6 +33,7 @@ from .whole_files import (
     read_file as read_file,
     read_json as read_json,
     read_record as read_record,
+    whole_file as whole_file,
     whole_folder as whole_folder,
     write_whole as write_whole,
 )

@@ -54,6 +54,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.close(folder)
 
 
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to fill, which then takes its place; one that was not filled to its end is not there."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _target(link: Path) -> Path:
     """What a link leads to; raises OSError where it leads round."""
     try:

@@ -13,3 +13,4 @@ from .needs import (
 )
 from .opd import OPD as OPD
 from .sampled import supervision_of as supervision_of
+from .sft import SFT as SFT

@@ -36,7 +36,9 @@ class ForwardKL(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs("full") if self.top_k is None else Needs("top-k", self.top_k)
+        if self.top_k is None:
+            return Needs("full", linear=True)
+        return Needs("top-k", self.top_k)
 
     @property
     def corrected(self) -> bool:

@@ -8,11 +8,12 @@ to an end, the smaller its gradient, by a factor of beta or 1 - beta. Source: GK
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opdlab.methods.base import Contract
 from opdlab.methods.divergences import generalised_jsd
 from opdlab.methods.forward_kl import ForwardKL
+from opdlab.methods.needs import Needs
 from opdlab.records import Supervision, option
 from opdlab.shapes import Float, Tensor
 
@@ -24,6 +25,10 @@ class JSD(ForwardKL):
     beta: float = option(
         0.5, "The teacher's share of the mixture; near 1 it resembles the reverse KL.", gt=0, lt=1
     )
+
+    @property
+    def needs(self) -> Needs:
+        return replace(super().needs, linear=False)
 
     @property
     def contract(self) -> Contract:

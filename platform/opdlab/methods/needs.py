@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Support = Literal["none", "sampled", "top-k", "full"]
+Support = Literal["none", "sampled", "top-k", "full", "drawn"]
 Measure = Literal["max_prob", "sampled_prob", "entropy", "perplexity"]
 SUPPORTS: tuple[Support, ...] = get_args(Support)
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -22,12 +22,15 @@ class Needs:
         top_k: how many tokens, of `top-k`; else 0.
         confidence: measure of the teacher's confidence after candidates; None where none are asked about.
         answers: whether the teacher writes the answers.
+        linear: whether the gradient is linear in the probabilities of a `full` distribution: then tokens
+            `drawn` from it, each with its share of the draws, give the same gradient on average.
     """
 
     support: Support = "sampled"
     top_k: int = 0
     confidence: Measure | None = None
     answers: bool = False
+    linear: bool = False
 
     @property
     def distribution(self) -> bool:
@@ -58,7 +61,8 @@ EVERYTHING = Offers(frozenset(SUPPORTS), frozenset(MEASURES), True)
 
 def unmet(needs: Needs, offers: Offers) -> Iterator[tuple[str, str]]:
     """What is needed and not offered (`support`, `confidence`, `answers`), with reason and remedy."""
-    if needs.support not in offers.supports:
+    estimated = needs.support == "full" and needs.linear and "drawn" in offers.supports
+    if needs.support not in offers.supports and not estimated:
         yield "support", offers.why_not[needs.support]
     if needs.confidence is not None and needs.confidence not in offers.confidences:
         yield "confidence", offers.why_not[needs.confidence]

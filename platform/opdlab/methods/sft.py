@@ -38,7 +38,7 @@ class SFT(Method):
 
     @property
     def needs(self) -> Needs:
-        return Needs(self.support, answers=True)
+        return Needs(self.support, answers=True, linear=True)
 
     @property
     def corrected(self) -> bool:

@@ -37,6 +37,7 @@ from .head import (
     TeacherLogits as TeacherLogits,
     TokenLosses as TokenLosses,
     chunked_loss as chunked_loss,
+    decoder as decoder,
     flat_states as flat_states,
     head_parameters as head_parameters,
     hidden_states as hidden_states,

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 from transformers import PretrainedConfig
 
-from opdlab.configuration import Experiment, Student, Training
+from opdlab.configuration import Experiment, Student, Teacher, Training, stored
 from opdlab.modelling import models
 from opdlab.planning.footprint import Footprint, Shape, activations, footprint, packed, trained
 from opdlab.planning.hub_shapes import shape_of
 from opdlab.planning.passes import scoring
 from opdlab.planning.scored_rows import ScoredRows
+from opdlab.planning.stored_teacher import head_bytes
 from opdlab.sampling import LEAN, most_columns
 
 SAMPLING = "sampling (keys and values)"
@@ -239,12 +240,18 @@ def _weights(model: Student, size: Footprint, step: Step) -> tuple[int, int]:
     return (whole + added) // step.parts, added // step.parts
 
 
+def _reads_states(teacher: Teacher) -> bool:
+    """Whether its hidden states come from a store."""
+    manifest = None if teacher.scores is None else stored(teacher.scores)
+    return manifest is not None and manifest.kind_of.name == "hidden"
+
+
 def _states(experiment: Experiment, rows: int) -> int:
     """Bytes of the teacher's states of a step: losses over its distribution make its words from them."""
     method = experiment.method
     if not method.full:
         return 0
-    if experiment.teacher.server is not None:
+    if not experiment.teacher.is_here and not _reads_states(experiment.teacher):
         each = method.needs.top_k * _TOLD
         return each * rows * experiment.rollout.max_new_tokens
     width = shape_of(experiment.teacher).get_text_config().hidden_size
@@ -254,8 +261,7 @@ def _states(experiment: Experiment, rows: int) -> int:
 
 def _teachers_head(experiment: Experiment) -> int:
     """Bytes of a whole teacher that the loss needs back on the device for its vocabulary projection."""
-    here = experiment.teacher.server is None
-    needed = here and experiment.teacher.offload and experiment.method.full
+    needed = experiment.teacher.is_here and experiment.teacher.offload and experiment.method.full
     return footprint(experiment.teacher).weights if needed else 0
 
 
@@ -281,7 +287,7 @@ def _teachers(experiment: Experiment, step: Step, device: torch.device) -> Memor
     method, one = experiment.method, experiment.teacher
     teachers = [footprint(each) for each in experiment.taught_here]
     if not teachers:
-        return Memory(held={"teacher weights": 0}, passing={SCORING: 0})
+        return Memory(held={"teacher weights": head_bytes(experiment)}, passing={SCORING: 0})
     held = teachers[1:] if experiment.one_model else teachers
     new = experiment.rollout.max_new_tokens
     asked = ScoredRows(

@@ -34,6 +34,7 @@ from opdlab.planning.on_cards import overrides, show_cards
 from opdlab.planning.phases import by_name, memory, written
 from opdlab.planning.proposal import as_written
 from opdlab.planning.served_teacher import asked_of_servers
+from opdlab.planning.stored_teacher import FREED, freed_bytes
 from opdlab.plugins import posed
 from opdlab.pretraining import character_tokenizer
 from opdlab.sweeps import Sweep, outermost, sweep_of
@@ -296,6 +297,7 @@ def _runs_compared(
         | (_memory(run, lengths[name]) if lengths and sized else {})
         | {quantity: f"{cost:.2f}" for quantity, cost in _teacher(run).items()}
         | asked_of_servers(run, _rows(run), lengths[name].most if lengths else None)
+        | ({FREED: _size(freed_bytes(run))} if run.teacher.scores is not None else {})
         for name, run in runs
     ]
     if lengths:

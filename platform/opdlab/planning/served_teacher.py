@@ -15,7 +15,7 @@ def asked_of_servers(run: Experiment, rows: int, prompt: int | None) -> dict[str
         rows: answers of a step.
         prompt: tokens of the longest prompt; None where it is not known, and is left out.
     """
-    if len(run.taught_here) == 1 + len(run.specialists):
+    if all(one.server is None for one in (run.teacher, *run.specialists)):
         return {}
     answer = run.rollout.max_new_tokens
     length = (prompt or 0) + answer

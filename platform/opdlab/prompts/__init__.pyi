@@ -18,6 +18,7 @@ from .preparing import (
     prepared_by as prepared_by,
 )
 from .rows import Asked as Asked, Reader as Reader
+from .scored import ScoredSource as ScoredSource
 from .shown import (
     overlap_of as overlap_of,
     remarks as remarks,

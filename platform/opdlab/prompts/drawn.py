@@ -13,13 +13,15 @@ from opdlab.prompts.dataset import DatasetSource, Part, turns_of
 from opdlab.prompts.encoding import encode, rendered, require_wording
 from opdlab.prompts.overlap import Overlap, Shared
 from opdlab.prompts.preparing import Fault, Prepared, prepared
+from opdlab.prompts.scored import ScoredSource
 from opdlab.prompts.source import ProblemSource, PromptSource, room_around
 from opdlab.prompts.unknown_text import LOOKED_AT, Unknown, unknown
+from opdlab.scores import Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from opdlab.configuration import DatasetPrompts, ProblemPrompts
+    from opdlab.configuration import DatasetPrompts, ProblemPrompts, ScoredPrompts
     from opdlab.plugins import Evaluator
 
 __all__ = [
@@ -63,7 +65,7 @@ class Opened:
 
 
 def open_prompts(
-    config: ProblemPrompts | DatasetPrompts,
+    config: ProblemPrompts | DatasetPrompts | ScoredPrompts,
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
     benchmarks: Sequence[Evaluator] = (),
@@ -80,6 +82,8 @@ def open_prompts(
     require_wording(tokenizer, config.wording)
     if config.type == "problems":
         return ProblemSource(list(config.sources), tokenizer, config.wording, seed, config.limit)
+    if config.type == "scored":
+        return ScoredSource(Scores(config.path), tokenizer, config.wording, seed, config.shuffle)
     return open_dataset(config, tokenizer, seed, benchmarks).source
 
 

@@ -63,6 +63,9 @@ class PromptSource(ABC):
         """Places among the first `asked` that hold what no earlier one does; of endless ones the first."""
         return range(min(self.count or LOOKED_AT, asked))
 
+    def expect(self, places: Iterable[int]) -> None:  # noqa: B027 - most are in memory
+        """These are read soon: whoever reads from a disk may begin."""
+
     def at_most(self, index: int) -> int:
         """Tokens of the prompt at a place, at most: told without splitting it where its text is short."""
         problem = self.problem(index)

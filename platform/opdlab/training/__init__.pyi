@@ -4,10 +4,12 @@ from .checkpoint import (
     read_checkpoint as read_checkpoint,
     refuse_non_finite as refuse_non_finite,
 )
+from .collect import Collector as Collector
 from .fit import (
     require_accelerator as require_accelerator,
     trainer_of as trainer_of,
 )
+from .given import given_responses as given_responses
 from .grading import outcomes as outcomes
 from .group import (
     CONFIG as CONFIG,
@@ -18,6 +20,7 @@ from .group import (
     state_of as state_of,
 )
 from .module import Distillation as Distillation
+from .objective import micro_batches as micro_batches, rows_in_parts as rows_in_parts
 from .pace import Pace as Pace, checkpoint_path as checkpoint_path
 from .pair import (
     Loaded as Loaded,
@@ -41,6 +44,8 @@ from .run import (
     train as train,
     train_one as train_one,
 )
-from .teachers import make_scorer as make_scorer
+from .stored_answers import require_ends as require_ends
+from .teachers import contents as contents, make_scorer as make_scorer
 from .watch import STUDENTS as STUDENTS, keep_copy as keep_copy, rollout_table as rollout_table
 from .weights import token_weights as token_weights
+from .whole_step import Place as Place

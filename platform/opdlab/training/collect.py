@@ -17,7 +17,7 @@ from opdlab.errors import ModelError, PluginError, needing_room
 from opdlab.evaluation import Subject
 from opdlab.modelling import Weights, WholeWeights, closing, reach
 from opdlab.plugins import returned
-from opdlab.prompts import PromptSource
+from opdlab.prompts import PromptSource, ScoredSource
 from opdlab.records import (
     Problem,
     Prompt,
@@ -34,6 +34,7 @@ from opdlab.training.ahead import PromptsAhead
 from opdlab.training.given import given_rollout, is_given, share_of
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import Figure
+from opdlab.training.stored_answers import stored_rollout
 from opdlab.training.weights import token_weights
 from opdlab.training.whole_step import (
     Place,
@@ -132,7 +133,9 @@ class Collector:
         # Not before: who stops while answers are waited for has drawn nothing.
         self.drawn += self.count
         if number + 1 < self.config.training.rollouts:
-            self.ahead.begin(self.places(number + 1, place))
+            following = self.places(number + 1, place)
+            self.prompts.expect(following)
+            self.ahead.begin(following)
         return collected
 
     def places(self, number: int, place: Place) -> range:
@@ -232,14 +235,12 @@ class Collector:
         drawn = sum(not is_given(index, share) for index in ordered) * group
         parts = []
         # Every device gathers the weights, whatever its own rows are.
-        with self.answering() as model:
-            if drawn:
+        with self.answering() if share < 1 else nullcontext() as model:
+            if model is not None and drawn:
                 parts.append(self.drawn_answers(model, asked[:drawn], seeds[:drawn]))
         with self.weights.sampling() if share else nullcontext():
             if drawn < len(asked):
-                most = self.config.rollout.max_new_tokens
-                rest = asked[drawn:], self.subject, seeds[drawn:], most, method.group
-                parts.append(given_rollout(*rest))
+                parts.append(self.given_answers(asked[drawn:], seeds[drawn:]))
         rollout = joined_rollouts(parts)
         problems = [prompt.problem for prompt in asked]
         if method.graded:
@@ -247,6 +248,14 @@ class Collector:
             rows = torch.arange(len(prompts)).repeat_interleave(group)
             rollout = replace(rollout, group=rows, outcome=grades)
         return Answers(rollout, problems, *whole_rollout(rollout, place), drawn)
+
+    def given_answers(self, asked: Sequence[Prompt], seeds: Sequence[int]) -> Rollout:
+        """Answers of the data, or of a store of scores."""
+        group = self.config.method.group
+        if isinstance(self.prompts, ScoredSource):
+            return stored_rollout(self.prompts, asked, self.subject, seeds, group)
+        most = self.config.rollout.max_new_tokens
+        return given_rollout(asked, self.subject, seeds, most, group)
 
     @contextmanager
     def answering(self) -> Iterator[PreTrainedModel]:

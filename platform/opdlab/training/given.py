@@ -17,6 +17,7 @@ from opdlab.modelling import closing
 from opdlab.prompts import continued, rendered
 from opdlab.records import Prompt, Rollout
 from opdlab.sampling import assemble, scored
+from opdlab.shapes import Int, Tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def share_of(config: Experiment) -> float:
     """Share of the prompts whose given answers are trained on."""
-    return config.prompts.given if config.prompts.type == "dataset" else 0.0
+    return config.prompts.given
 
 
 def is_given(index: int, share: float) -> bool:
@@ -80,24 +81,20 @@ def answer_ids(
     return ids
 
 
+def given_responses(
+    prompts: Sequence[Prompt], subject: Subject, most: int
+) -> list[Int[Tensor, "_"]]:
+    """Tokens of given answers."""
+    own = (subject.tokenizer, subject.eos_ids, most, subject.vocabulary, subject.template)
+    return [torch.tensor(answer_ids(prompt, *own)) for prompt in prompts]
+
+
 def given_rollout(
     prompts: Sequence[Prompt], subject: Subject, seeds: Sequence[int], most: int, top_k: int
 ) -> Rollout:
     """Given answers as a rollout, with what the student says of them."""
-    responses = [
-        torch.tensor(
-            answer_ids(
-                prompt,
-                subject.tokenizer,
-                subject.eos_ids,
-                most,
-                subject.vocabulary,
-                subject.template,
-            ),
-            device=subject.model.device,
-        )
-        for prompt in prompts
-    ]
+    device = subject.model.device
+    responses = [one.to(device) for one in given_responses(prompts, subject, most)]
     asked = [prompt.tokens for prompt in prompts]
     recorded = scored(subject.model, asked, responses, subject.vocabulary, top_k)
     return assemble(asked, responses, recorded, seeds, subject.eos_ids, subject.pad_id)

@@ -7,21 +7,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
+from pathlib import Path
 
 import lightning as L
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab.configuration import Experiment, Model, Student, Taught, loader
+from opdlab.configuration import Experiment, Model, Student, Taught, Teacher, loader
 from opdlab.errors import ConfigError, ModelError
 from opdlab.evaluation import Subject
 from opdlab.modelling import adapters, models
-from opdlab.prompts import PromptSource, open_prompts
+from opdlab.prompts import PromptSource, ScoredSource, open_prompts
 from opdlab.records import Prompt
+from opdlab.scores import read_manifest
 from opdlab.scoring import Scorer, Specialist, chosen
 from opdlab.seeds import small_seed
 from opdlab.training.given import answer_ids, share_of
 from opdlab.training.module import Distillation
 from opdlab.training.optimizers import require_optimizer
+from opdlab.training.stored_answers import require_ends
 from opdlab.training.teachers import make_scorer
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -99,9 +102,10 @@ def load_pair(
         ConfigError: a method asks for more than the vocabulary has, or a teacher is given and named.
     """
     require_optimizer(config.training)
-    if teacher is not None and config.teacher.server is not None:
+    if teacher is not None and not config.teacher.is_here:
+        key = "server" if config.teacher.server is not None else "scores"
         raise ConfigError(
-            f"{config.name}: teacher.server names a teacher, and a model in memory was given as well; "
+            f"{config.name}: teacher.{key} names a teacher, and a model in memory was given as well; "
             "leave one of them out"
         )
     given = student is not None or teacher is not None
@@ -182,6 +186,9 @@ def by_prompts(config: Experiment) -> list[list[Experiment]]:
 def _require_given(prompts: PromptSource, asked: int, answer: int, pair: Pair) -> None:
     """Refuse given answers that cannot be trained on whole; a row may be drawn again where its is taken."""
     ends = pair.ends(pair.student)
+    if isinstance(prompts, ScoredSource):
+        require_ends(prompts, ends)
+        return
     for index in prompts.places(asked):
         answer_ids(
             prompts.prompt(index), pair.tokenizer, ends, answer, pair.vocabulary, prompts.wording
@@ -284,7 +291,7 @@ def beyond(config: Experiment, vocabulary: int) -> Iterator[str]:
 
 
 def load_source(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer; of a teacher behind a server a model without weights.
+    """A model and its tokenizer; of a teacher that is elsewhere a model without weights.
 
     Raises:
         ModelError: it cannot be loaded; or adapters, which are trained no further, are to be the student.
@@ -295,7 +302,9 @@ def load_source(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
             f"student.path: {source.path} holds adapters; `opdlab merge {source.path} FOLDER` "
             "makes of them and their model one that can be a student"
         )
-    if isinstance(source, Taught) and source.server is not None:
+    if isinstance(source, Taught) and not source.is_here:
+        if isinstance(source, Teacher) and source.scores is not None:
+            read_manifest(Path(source.scores).expanduser())  # its absence is said in its own words
         shell = models.load_shell(source.path, source.revision)
         return shell, models.load_tokenizer(source.path, source.revision)
     model = models.load_model(

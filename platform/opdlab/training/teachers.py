@@ -1,4 +1,4 @@
-"""The teachers of an experiment as scorers: models in this process, or servers."""
+"""The teachers of an experiment as scorers: models in this process, servers, or scores on disk."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from opdlab.configuration import Experiment, Taught
+from opdlab.configuration import Experiment, Taught, Teacher
 from opdlab.evaluation import Measured, open_served
 from opdlab.modelling import models
-from opdlab.scoring import Scorer, Teacher
+from opdlab.scores import StoredTeacher, read_manifest
+from opdlab.scoring import Scorer, Teacher as TeacherHere
 from opdlab.serving import OpenAIEngine, ServedTeacher, same_way
 
 TEXT = (
@@ -29,12 +30,14 @@ def make_scorer(source: Taught, model: PreTrainedModel, vocabulary: int | None) 
     """A teacher as everything else speaks to it; nothing is computed, or asked of a server, yet.
 
     Args:
-        model: the teacher's; of one behind a server without weights.
+        model: the teacher's; of one that is elsewhere without weights.
         vocabulary: entries that student and teacher share.
     """
     server = source.server
+    if isinstance(source, Teacher) and source.scores is not None:
+        return StoredTeacher(Path(source.scores).expanduser(), vocabulary)
     if server is None:
-        return Teacher(model, vocabulary)
+        return TeacherHere(model, vocabulary)
     entries = int(model.config.get_text_config().vocab_size)
     tokenizer = models.load_tokenizer(source.path, source.revision)
     return ServedTeacher(
@@ -53,7 +56,11 @@ def contents(source: Taught, model: PreTrainedModel, template: str) -> dict[str,
 
     Raises:
         ServerError: it is behind a server, which does not answer.
+        DataError: it is scores on disk, which are damaged.
     """
+    if isinstance(source, Teacher) and source.scores is not None:
+        manifest = read_manifest(Path(source.scores).expanduser())
+        return {**manifest.teacher, "scores": manifest.id}
     if source.server is None:
         return models.manifest(model, source.path, source.revision, template)
     tokenizer = models.load_tokenizer(source.path, source.revision)

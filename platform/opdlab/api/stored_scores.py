@@ -1,0 +1,71 @@
+"""What `opdlab score` does, on experiments that are in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from opdlab.api.commands import as_experiment
+from opdlab.configuration import Experiment
+
+if TYPE_CHECKING:
+    from opdlab.offline import Asked, ScorePlan, Stored
+
+
+def score(
+    experiment: Experiment | str | Path,
+    out: str | Path,
+    *,
+    answers: Any = "given",
+    kind: str = "hidden",
+    samples: int = 1,
+    keep: Any = "all",
+    prompts: int | None = None,
+) -> Stored:
+    """Score answers with an experiment's teacher and keep the scores in a folder.
+
+    The same call again goes on where it was stopped; `teacher: {scores: FOLDER}` trains on what is there.
+
+    Args:
+        experiment: one that is loaded, a name or a file.
+        out: the folder.
+        answers: `given` by the data, or samples of the `teacher` or of the `student`.
+        kind: what is kept of the teacher's distribution before each token: `hidden`, `hidden:float32`,
+            `drawn:12`, `top_k:64` or `sampled`.
+        samples: answers to each prompt.
+        keep: `all` answers, or those that are `correct`.
+        prompts: how many; None for all of a data set, each once.
+
+    Raises:
+        ConfigError: the experiment does not go with what is asked.
+        ResumeError: the folder holds other scores.
+    """
+    from opdlab.offline import score as run
+
+    config = as_experiment(experiment)
+    return run(config, _asked(answers, kind, samples, keep, prompts), Path(out))
+
+
+def plan_scores(
+    experiment: Experiment | str | Path,
+    *,
+    answers: Any = "given",
+    kind: str = "hidden",
+    samples: int = 1,
+    keep: Any = "all",
+    prompts: int | None = None,
+) -> ScorePlan:
+    """How many bytes and hours `score` would take, from the first answers; nothing is written.
+
+    Args: as those of `score`.
+    """
+    from opdlab.offline import plan
+
+    return plan(as_experiment(experiment), _asked(answers, kind, samples, keep, prompts))
+
+
+def _asked(answers: Any, kind: str, samples: int, keep: Any, prompts: int | None) -> Asked:
+    from opdlab.offline import Asked
+    from opdlab.scores import Kind
+
+    return Asked(answers, Kind.read(kind), samples, keep, prompts)

@@ -1,0 +1,111 @@
+"""An experiment whose teacher is a store of scores, or whose prompts are those of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from opdlab.methods import EVERYTHING, Method, Offers
+from opdlab.scores import TEACHER, Manifest, has_store, read_manifest, too_many
+
+
+def stored(folder: str) -> Manifest | None:
+    """What a store is of; None where none is there yet, which is refused when a training begins.
+
+    Raises:
+        DataError: its manifest is damaged.
+    """
+    place = Path(folder).expanduser()
+    return read_manifest(place) if has_store(place) else None
+
+
+def offers(folder: str) -> Offers:
+    """What a store can tell; of one that is not there yet, everything."""
+    manifest = stored(folder)
+    return EVERYTHING if manifest is None else manifest.offers(f"teacher.scores ({folder})")
+
+
+def teachers_files(data: Any) -> Any:
+    """The section `teacher`, with the place of a stored teacher's shape and tokenizer as its path.
+
+    Raises:
+        ValueError: it names a model as well.
+    """
+    if not isinstance(data, Mapping) or not isinstance(scores := data.get("scores"), str):
+        return data
+    place = os.path.join(scores, TEACHER)
+    for key in ("path", "server", "revision"):
+        if data.get(key) not in (None, place):
+            raise ValueError(
+                f"{key}: `scores` names a teacher whose scores are on disk; leave {key} out"
+            )
+    return {**data, "path": place}
+
+
+def stored_misfits(config: Any) -> Iterator[str]:
+    """Where an experiment and the store of its teacher do not fit together."""
+    scores, prompts = config.teacher.scores, config.prompts
+    if prompts.type == "scored" and not prompts.path:
+        yield "prompts.path: missing; name a folder that `opdlab score` made, or set teacher.scores to it"
+        return
+    if scores is None:
+        return
+    if prompts.type != "scored":
+        yield (
+            "prompts.type: teacher.scores are scores of certain answers to certain prompts; write "
+            "`prompts: {type: scored}` to train on those"
+        )
+        return
+    if os.path.abspath(prompts.path) != os.path.abspath(scores):
+        yield (
+            f"prompts.path: {prompts.path} is another folder than teacher.scores ({scores}); leave it out"
+        )
+    if prompts.given < 1:
+        yield (
+            "prompts.given: fresh answers need a teacher that scores them, and teacher.scores holds none "
+            "of them; set it to 1, or name a model or a server as teacher and the store in prompts.path"
+        )
+    if config.specialists:
+        yield "specialists: teacher.scores are of one teacher; leave specialists out"
+    if config.evaluation.benchmarks and "teacher" in config.evaluation.references:
+        yield (
+            "evaluation.references: the teacher is scores on disk and answers nothing; set "
+            "`references: [student]`"
+        )
+    manifest = stored(scores)
+    if manifest is not None:
+        yield from _beyond(config.method, config.rollout, manifest, scores)
+
+
+def _beyond(method: Method, rollout: Any, manifest: Manifest, where: str) -> Iterator[str]:
+    """More than a store holds."""
+    needs = method.needs
+    for fault in too_many(manifest.kind_of, manifest.candidates_of, needs.top_k, method.group):
+        yield f"method.top_k: it asks for {fault} ({where}); set it lower, or score again"
+    candidates, threshold = manifest.candidates_of, getattr(method, "entropy_threshold", None)
+    if candidates is not None and needs.confidence is not None:
+        if getattr(method, "active_share", None) is not None:
+            yield (
+                "method.active_share: it picks positions among all answers of a step, and a store holds "
+                "confidences where the student's entropy was above a threshold; set "
+                f"entropy_threshold: {candidates.entropy_threshold:g} or more"
+            )
+        elif threshold is not None and threshold < candidates.entropy_threshold:
+            yield (
+                f"method.entropy_threshold: {where} holds confidences where the student's entropy was "
+                f"above {candidates.entropy_threshold:g} nats; set that or more"
+            )
+    longest = manifest.answers["max_new_tokens"]
+    if longest > rollout.max_new_tokens:
+        yield (
+            f"rollout.max_new_tokens ({rollout.max_new_tokens}): answers in {where} have up to {longest} "
+            "tokens; set that"
+        )
+
+
+def own_samples(path: str) -> bool:
+    """Whether a store's answers are draws of a student whose log-probabilities it holds."""
+    manifest = stored(path)
+    return manifest is None or manifest.own_samples

@@ -1,0 +1,3 @@
+from .reckoning import ScorePlan as ScorePlan, plan as plan
+from .request import Asked as Asked
+from .run import Stored as Stored, score as score

@@ -1,0 +1,118 @@
+"""How many bytes and hours it takes to score answers, from the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from opdlab.configuration import Experiment
+from opdlab.console import Result, duration, quieten
+from opdlab.modelling import models
+from opdlab.offline.request import Asked, prepared
+from opdlab.offline.run import describe, load, make_job
+from opdlab.scores import Kind, columns_of
+from opdlab.training import require_accelerator
+
+TRIED = 8
+"""Prompts that are answered and scored for a plan."""
+KINDS = ("sampled", "drawn:12", "top_k:64", "hidden:bfloat16", "hidden:float32")
+
+
+@dataclass(frozen=True)
+class ScorePlan(Result):
+    """What scoring would take.
+
+    Attributes:
+        answers: asked for.
+        tokens: of all responses, as long as those that were tried.
+        most_tokens: were all as long as `rollout.max_new_tokens` allows.
+        seconds: on this device.
+        by_kind: bytes of each kind of store, for that many tokens.
+    """
+
+    kind: str
+    answers: int
+    tokens: int
+    most_tokens: int
+    seconds: float
+    by_kind: Mapping[str, int]
+
+    @property
+    def bytes(self) -> int:
+        return self.by_kind[self.kind]
+
+    def rows(self) -> list[Mapping[str, Any]]:
+        return [{"kind": name, "bytes": size} for name, size in self.by_kind.items()]
+
+    def shown(self) -> Iterable[RenderableType]:
+        table = Table(box=None, pad_edge=False)
+        for name in ("kind", "bytes a token", "in all", "at most"):
+            table.add_column(name, justify="left" if name == "kind" else "right")
+        for name, size in self.by_kind.items():
+            each = size / max(1, self.tokens)
+            mark = " (asked for)" if name == self.kind else ""
+            most = each * self.most_tokens
+            table.add_row(f"{name}{mark}", f"{each:,.0f}", _size(size), _size(most))
+        yield table
+        yield (
+            f"{self.answers:,} answers of {self.tokens / max(1, self.answers):,.0f} tokens on average: "
+            f"about {duration(self.seconds)} on this device, at "
+            f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens a second (the first were tried)"
+        )
+
+
+def plan(config: Experiment, asked: Asked) -> ScorePlan:
+    """Answer and score the first prompts, and reckon from them; nothing is written.
+
+    Raises: as `score`.
+    """
+    quieten()
+    models.use_threads(config.training.threads)
+    require_accelerator(config.training)
+    config = prepared(config, asked)
+    pair, with_student = load(config, asked)
+    job = make_job(config, asked, pair, with_student)
+    manifest, _ = describe(job, pair)
+    job.teacher.probe()
+    tried = min(TRIED * asked.samples, manifest.count)
+    started = perf_counter()
+    kept = job.shard(manifest, range(tried))
+    took = perf_counter() - started
+    tokens = sum(len(one.columns["response"]) for one in kept)
+    scale = manifest.count / tried
+    extra = 0
+    if kept:
+        beside = set(columns_of(manifest.kind_of, manifest.candidates_of, manifest.student_told))
+        beside -= {"prompt", "response", "log_prob", *_own(manifest.kind_of)}
+        extra = sum(
+            one.columns[name].numel() * one.columns[name].element_size()
+            for one in kept
+            for name in beside
+        )
+    names = dict.fromkeys([*KINDS, str(asked.kind)])
+    vocabulary, width = manifest.vocabulary, manifest.width
+    by_kind = {
+        name: round(scale * (tokens * Kind.read(name).bytes_a_token(vocabulary, width) + extra))
+        for name in names
+    }
+    longest = manifest.count * config.rollout.max_new_tokens
+    return ScorePlan(
+        str(asked.kind), manifest.count, round(scale * tokens), longest, scale * took, by_kind
+    )
+
+
+def _own(kind: Kind) -> list[str]:
+    return [name for name in columns_of(kind, None, False) if name not in ("prompt", "response")]
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.3g} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

@@ -1,0 +1,144 @@
+"""What is to be scored, and an experiment as that needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from opdlab.configuration import Experiment
+from opdlab.errors import ConfigError
+from opdlab.methods import OPD, SFT, Method
+from opdlab.prompts import DatasetSource, PromptSource
+from opdlab.scores import Candidates, Kind
+
+Writer = Literal["given", "teacher", "student"]
+WRITERS: tuple[Writer, ...] = get_args(Writer)
+Kept = Literal["all", "correct"]
+DEFAULT = Kind()
+MOST_ROWS = 256
+SHARD_BYTES = 128 << 20
+"""Of a shard, about: as much is lost by a kill, and held while it is written."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be scored.
+
+    Attributes:
+        answers: whose: those of the data, or samples of the teacher or of the student.
+        kind: what is kept of the teacher's distributions.
+        samples: answers to each prompt, where they are sampled.
+        keep: all answers, or those that the grader calls correct.
+        prompts: how many; None for all of a data set once.
+    """
+
+    answers: Writer = "given"
+    kind: Kind = DEFAULT
+    samples: int = 1
+    keep: Kept = "all"
+    prompts: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.answers not in WRITERS:
+            raise ConfigError(f"--answers {self.answers}: it is one of {', '.join(WRITERS)}")
+        if self.answers == "given" and self.samples > 1:
+            raise ConfigError("--samples: a prompt has one given answer; leave it out")
+
+
+def prepared(config: Experiment, asked: Asked) -> Experiment:
+    """The experiment by which answers are sampled and scored.
+
+    Raises:
+        ConfigError: it cannot be done with this experiment.
+    """
+    if config.teacher.scores is not None:
+        raise ConfigError(
+            f"{config.name}: teacher.scores are scores already; name a model or a server as teacher"
+        )
+    if config.specialists:
+        raise ConfigError(
+            f"{config.name}: a store holds the scores of one teacher, and there are specialists; score "
+            "with each of them as teacher, into a folder of its own"
+        )
+    if config.teacher.server is not None and asked.kind.name in ("hidden", "drawn"):
+        raise ConfigError(
+            f"--kind {asked.kind}: a server tells the likeliest tokens alone; take top_k:64 or sampled, or "
+            "a teacher in this process"
+        )
+    prompts, needs_given = config.prompts, asked.answers == "given"
+    if needs_given and prompts.type != "dataset":
+        raise ConfigError(
+            f"{config.name}: --answers given takes answers from prompts of `type: dataset`; take --answers "
+            "teacher or student, or such prompts"
+        )
+    if prompts.type == "scored":
+        raise ConfigError(f"{config.name}: prompts.type scored is of scores that are there already")
+    if prompts.type == "dataset":
+        if len(prompts.resolved()) > 1:
+            raise ConfigError(
+                f"{config.name}: prompts.sources are mixed by weights, so some rows come twice and some "
+                "never; score each source by itself"
+            )
+        prompts = prompts.model_copy(update={"given": float(needs_given), "shuffle": False})
+    if asked.keep == "correct" and not prompts.graded:
+        raise ConfigError(
+            f"{config.name}: --keep correct needs prompts that can be graded; set prompts.answer_column "
+            "and prompts.grader"
+        )
+    method = method_for(config.method, asked.answers)
+    update: dict[str, Any] = {
+        "runs": [],
+        "sweep": None,
+        "prompts": prompts,
+        "method": method,
+        "rollout": replace(config.rollout, group_size=asked.samples),
+    }
+    return config.model_copy(update=update)
+
+
+def method_for(method: Method, answers: Writer) -> Method:
+    """The method that decides who writes the answers, and which candidates are asked about."""
+    if answers == "teacher":
+        return SFT()
+    return OPD() if method.sampler == "teacher" else method
+
+
+def candidates_of(method: Method) -> Candidates | None:
+    """The candidates whose confidences are kept with the answers; None where the method asks about none.
+
+    Raises:
+        ConfigError: which are asked about depends on all answers of a step.
+    """
+    if method.needs.confidence is None or not method.group:
+        return None
+    if getattr(method, "active_share", None) is not None:
+        raise ConfigError(
+            "method.active_share: it picks positions among all answers of a step, and there are no steps "
+            "here; set method.entropy_threshold in place of the share"
+        )
+    threshold = float(getattr(method, "entropy_threshold", 0.0))
+    return Candidates(method.group, method.needs.confidence, threshold)
+
+
+def count_of(prompts: PromptSource, asked: Asked, name: str) -> int:
+    """Prompts that are answered.
+
+    Raises:
+        ConfigError: there are fewer than are asked for, or without end and no number is given.
+    """
+    if prompts.count is None or not isinstance(prompts, DatasetSource):
+        if asked.prompts is None:
+            raise ConfigError(f"{name}: its prompts have no end; say how many by --prompts")
+        return asked.prompts
+    if asked.prompts is not None and asked.prompts > prompts.count:
+        raise ConfigError(
+            f"--prompts {asked.prompts}: {name} has {prompts.count} prompts; leave it out for all of them"
+        )
+    return asked.prompts or prompts.count
+
+
+def rows_a_shard(kind: Kind, vocabulary: int, width: int, longest: int, samples: int) -> int:
+    """Answers of a shard: whole prompts, and about `SHARD_BYTES` where all answers are the longest."""
+    rows = SHARD_BYTES // max(1, kind.bytes_a_token(vocabulary, width) * longest)
+    rows = min(max(rows, 1), MOST_ROWS)
+    return max(1, rows // samples) * samples

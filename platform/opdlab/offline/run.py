@@ -1,0 +1,200 @@
+"""`opdlab score`: the teacher's scores of many answers, into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from opdlab.configuration import Experiment
+from opdlab.console import BOLD, END, StopRequest, console, duration, progress_bar, quieten
+from opdlab.identity import now
+from opdlab.modelling import models
+from opdlab.offline.page import write_answers
+from opdlab.offline.request import (
+    Asked,
+    candidates_of,
+    count_of,
+    prepared,
+    rows_a_shard,
+)
+from opdlab.offline.scoring import Job
+from opdlab.prompts import open_prompts
+from opdlab.scores import Manifest, Scores, Writer, begin, save_teacher
+from opdlab.training import Collector, Loaded, Pair, contents, load_pair, require_accelerator
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is in the folder now.
+
+    Attributes:
+        answers, left_out, tokens, bytes: of all shards that are there.
+        finished: whether all are there; else other processes still work on some.
+        seconds: this process took.
+    """
+
+    folder: Path
+    answers: int
+    left_out: int
+    tokens: int
+    bytes: int
+    finished: bool
+    seconds: float
+
+    @property
+    def scores(self) -> Scores:
+        """The store, where it is finished."""
+        return Scores(self.folder)
+
+    @property
+    def told(self) -> str:
+        """What is there, in a sentence."""
+        left = f" ({self.left_out:,} left out)" if self.left_out else ""
+        each = self.bytes / max(1, self.tokens)
+        end = "" if self.finished else "; other processes still work on the rest"
+        return (
+            f"{self.folder}: {self.answers:,} answers{left}, {self.tokens:,} tokens, "
+            f"{self.bytes / 1e6:,.1f} MB, {each:,.0f} bytes a token{end}"
+        )
+
+
+def score(config: Experiment, asked: Asked, out: Path) -> Stored:
+    """Score answers and keep the scores in a folder; the same call again goes on.
+
+    Raises:
+        ConfigError: the experiment does not go with what is asked.
+        ResumeError: the folder holds other scores.
+        ModelError, DataError, ServerError: models or answers cannot be used.
+    """
+    quieten()
+    begun = perf_counter()
+    models.use_threads(config.training.threads)
+    require_accelerator(config.training)
+    config = prepared(config, asked)
+    pair, with_student = load(config, asked)
+    job = make_job(config, asked, pair, with_student)
+    manifest, save = describe(job, pair)
+    folder = out.expanduser()
+    manifest = begin(folder, manifest, save)
+    writer = Writer(folder, manifest)
+    if not writer.finish():
+        with StopRequest() as stop:
+            _work(job, writer, stop)
+    notes, done = writer.written, writer.finish()
+    if done and any(note.answers for note in notes):
+        write_answers(Scores(folder))
+    return Stored(
+        folder,
+        sum(note.answers for note in notes),
+        sum(note.left_out for note in notes),
+        sum(note.tokens for note in notes),
+        sum(note.bytes for note in notes),
+        done,
+        perf_counter() - begun,
+    )
+
+
+def load(config: Experiment, asked: Asked) -> tuple[Pair, bool]:
+    """The models; the student without weights where nobody asks it anything."""
+    with_student = asked.answers == "student" or candidates_of(config.method) is not None
+    student: Loaded | None = None
+    if not with_student:
+        path, revision = config.student.path, config.student.revision
+        student = models.load_shell(path, revision), models.load_tokenizer(path, revision)
+    return load_pair(config, student), with_student
+
+
+def make_job(config: Experiment, asked: Asked, pair: Pair, with_student: bool) -> Job:
+    """What shards are made with, each model where it works."""
+    prompts = open_prompts(
+        config.prompts, pair.tokenizer, config.seed, config.evaluation.benchmarks
+    )
+    if asked.keep == "correct":
+        prompts.require_graders()
+    device = torch.device(models.device(config.training.accelerator))
+    teacher, _ = pair.scorers(config)
+    if with_student:
+        pair.student.to(device)  # pyright: ignore[reportArgumentType]
+    teacher.place(torch.device(config.training.teacher_device or device), config.teacher.offload)
+    student = pair.subject(pair.student, config)
+    collector = Collector(config, student, teacher, prompts, (), pair.ends(pair.teacher))
+    return Job(config, asked, collector, teacher, prompts, device, with_student)
+
+
+def describe(job: Job, pair: Pair) -> tuple[Manifest, Callable[[Path], None]]:
+    """What the store is of, and what writes the teacher's files into it."""
+    config, asked = job.config, job.asked
+    prompts = count_of(job.prompts, asked, config.name)
+    width = int(pair.teacher.config.get_text_config().hidden_size)
+    candidates = candidates_of(config.method)
+    sampled = {"temperature": config.rollout.temperature, "top_p": config.rollout.top_p}
+    answers = {
+        "from": asked.answers,
+        "count": prompts * asked.samples,
+        "samples": asked.samples,
+        "keep": asked.keep,
+        "seed": config.seed,
+        "max_new_tokens": config.rollout.max_new_tokens,
+        "precision": config.training.precision,
+        **({} if asked.answers == "given" else sampled),
+    }
+    template = config.prompts.template
+    source = config.student
+    known = [source.path, source.revision, template]
+    student = models.manifest(pair.student, *known) if job.with_student else told_of(pair, config)
+    longest = config.rollout.max_new_tokens
+    manifest = Manifest(
+        id="",
+        begun=now(),
+        kind=asdict(asked.kind),
+        candidates=None if candidates is None else asdict(candidates),
+        answers=answers,
+        vocabulary=pair.vocabulary,
+        width=width,
+        rows=rows_a_shard(asked.kind, pair.vocabulary, width, longest, asked.samples),
+        student_told=job.with_student,
+        teacher=contents(config.teacher, pair.teacher, template),
+        student=student,
+        prompts=job.prompts.manifest(),
+        wording=str(config.prompts.wording),
+        eos_ids=list(job.subject.eos_ids),
+        pad_id=job.subject.pad_id,
+    )
+    head = asked.kind.name == "hidden"
+    return manifest, lambda folder: save_teacher(folder, pair.teacher, pair.teacher_tokenizer, head)
+
+
+def told_of(pair: Pair, config: Experiment) -> dict[str, str]:
+    """What identifies a student that is asked nothing: how it reads texts."""
+    tokenizer, template = pair.tokenizer, config.prompts.template
+    return {
+        "tokenizer_sha256": models.tokenizer_sha256(tokenizer),
+        "template_sha256": models.template_sha256(tokenizer, template),
+    }
+
+
+def _work(job: Job, writer: Writer, stop: StopRequest) -> None:
+    """Make the shards that nobody has made, one after the other."""
+    count = writer.manifest.count
+    console.print(f"{BOLD}{job.config.name}{END} -> {writer.folder}", soft_wrap=True)
+    tokens, begun = 0, perf_counter()
+    with progress_bar() as bar:
+        there = sum(note.answers + note.left_out for note in writer.written)
+        task = bar.add_task("answers", total=count, completed=there)
+        for number in writer.missing():
+            stop.check()
+            started, places = perf_counter(), writer.places(number)
+            answers = job.shard(writer.manifest, places)
+            note = writer.write(number, answers, perf_counter() - started)
+            tokens += note.tokens
+            bar.figures = f"{tokens / (perf_counter() - begun):,.0f} tokens a second"
+            bar.advance(task, len(places))
+        stop.check()
+    took = perf_counter() - begun
+    console.print(
+        f"{tokens:,} tokens in {duration(took)}: {tokens / max(took, 1e-9):,.0f} tokens a second"
+    )

@@ -1,0 +1,13 @@
+from .head import save_teacher as save_teacher
+from .kinds import Candidates as Candidates, Kind as Kind, too_many as too_many
+from .manifest import (
+    TEACHER as TEACHER,
+    Manifest as Manifest,
+    has_store as has_store,
+    read_manifest as read_manifest,
+)
+from .packing import asked_for as asked_for, columns_of as columns_of, packed as packed
+from .reader import Scores as Scores, StoredAnswer as StoredAnswer
+from .shards import Answer as Answer, key_of as key_of
+from .stored_teacher import StoredTeacher as StoredTeacher
+from .writer import Note as Note, Writer as Writer, begin as begin

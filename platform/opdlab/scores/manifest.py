@@ -1,0 +1,140 @@
+"""What a store is of: read before anything else of it, and without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from opdlab.errors import DataError
+from opdlab.files import built, damaged, is_there, read_json, write_whole
+from opdlab.methods import Offers
+from opdlab.scores.kinds import Candidates, Kind, offers_of
+
+MANIFEST, TEACHER, SHARDS = "scores.json", "teacher", "shards"
+"""Of a store's folder: the manifest, the teacher's shape with its tokenizer, and the answers."""
+FORMAT = 1
+AGAIN = "score the answers again into an empty folder"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds, and by what it was made.
+
+    Attributes:
+        id: of this store; every shard names it.
+        kind, candidates: what is kept of each token, see `kind_of` and `candidates_of`.
+        answers: `from` (given, teacher, student), `count` asked for, `keep` (all, correct), and how they
+            were sampled.
+        vocabulary: entries that student and teacher share.
+        width: of the teacher's hidden states.
+        rows: answers a shard, those left out included.
+        student_told: whether the log-probabilities of the student that wrote, or read, them are kept.
+        teacher, student, prompts: identities by contents.
+        wording: how prompts were put to a model.
+        files: SHA-256 of each file in the folder `teacher`.
+        eos_ids, pad_id: of the student.
+    """
+
+    id: str
+    begun: str
+    kind: Mapping[str, Any]
+    candidates: Mapping[str, Any] | None
+    answers: Mapping[str, Any]
+    vocabulary: int
+    width: int
+    rows: int
+    student_told: bool
+    teacher: Mapping[str, Any]
+    student: Mapping[str, Any]
+    prompts: Mapping[str, Any]
+    wording: str
+    eos_ids: list[int]
+    pad_id: int
+    files: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @cached_property
+    def kind_of(self) -> Kind:
+        return Kind(**self.kind)
+
+    @cached_property
+    def candidates_of(self) -> Candidates | None:
+        return None if self.candidates is None else Candidates(**self.candidates)
+
+    @property
+    def count(self) -> int:
+        """Answers that were asked for."""
+        return int(self.answers["count"])
+
+    @property
+    def shards(self) -> int:
+        return -(-self.count // self.rows)
+
+    @property
+    def own_samples(self) -> bool:
+        """Whether the answers are draws from the whole distribution of a student that is recorded."""
+        told = self.answers
+        whole = told.get("temperature") == 1 and told.get("top_p") == 1
+        return told["from"] == "student" and told["keep"] == "all" and whole and self.student_told
+
+    @property
+    def imitable(self) -> bool:
+        """Whether the answers are such as a student is to imitate."""
+        return self.answers["from"] in ("given", "teacher") or self.answers["keep"] == "correct"
+
+    def offers(self, where: str) -> Offers:
+        return offers_of(self.kind_of, self.candidates_of, self.imitable, where)
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """All that decides what is in it: who goes on with a store must have the same."""
+        told = asdict(self)
+        return {name: told[name] for name in told if name not in ("id", "begun", "files")}
+
+    def write(self, folder: Path) -> None:
+        write_whole(folder / MANIFEST, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+
+
+def has_store(folder: Path) -> bool:
+    return is_there(folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the store in a folder.
+
+    Raises:
+        DataError: there is no store, or its manifest is damaged or of another version.
+    """
+    if not has_store(folder):
+        raise DataError(
+            f"{folder.absolute()} holds no scores ({MANIFEST} is not there); make them by `opdlab score "
+            f"EXPERIMENT --out {folder}`"
+        )
+    told = read_json(folder / MANIFEST, "format", remedy=AGAIN)
+    if told["format"] != FORMAT:
+        raise damaged(folder / MANIFEST, f"format {told['format']}, not {FORMAT}", AGAIN)
+    try:
+        found = built(Manifest, told)
+        _ = found.kind_of, found.candidates_of
+    except TypeError as error:
+        raise damaged(folder / MANIFEST, str(error), AGAIN) from error
+    return found
+
+
+def differences(one: Manifest, other: Manifest) -> list[str]:
+    """Names of what two stores are made of that differ, with both values."""
+    mine, theirs = one.made_of, other.made_of
+    return [
+        f"{name}: {_short(theirs[name])} there, {_short(mine[name])} now"
+        for name in mine
+        if mine[name] != theirs[name]
+    ]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 160 else f"{text[:157]}..."

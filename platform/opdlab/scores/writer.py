@@ -1,0 +1,189 @@
+"""Writing a store: shards whole or not there, shared among processes, taken up where one was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from opdlab.errors import ResumeError
+from opdlab.files import is_partial, read_record, write_whole
+from opdlab.identity import digest, now
+from opdlab.scores.manifest import (
+    AGAIN,
+    MANIFEST,
+    SHARDS,
+    TEACHER,
+    Manifest,
+    differences,
+    has_store,
+    read_manifest,
+)
+from opdlab.scores.packing import columns_of
+from opdlab.scores.shards import Answer, write_shard
+
+REDO = "remove it and its .arrow file, and run the command again that made them"
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a shard's file must be; written after it.
+
+    Attributes:
+        store: the id of the store.
+        answers, left_out: how many are in it, and how many were not kept.
+        tokens: of the responses in it.
+    """
+
+    store: str
+    bytes: int
+    sha256: str
+    answers: int
+    left_out: int
+    tokens: int
+    seconds: float
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / SHARDS / f"{number:05}.arrow"
+
+
+def note_path(folder: Path, number: int) -> Path:
+    return shard_path(folder, number).with_suffix(".json")
+
+
+def read_note(folder: Path, number: int) -> Note | None:
+    """What is told of a shard; None where it is not written yet."""
+    path = note_path(folder, number)
+    return read_record(path, Note, remedy=REDO) if path.exists() else None
+
+
+def sealed(manifest: Manifest) -> Manifest:
+    """The manifest with the id that follows from all else in it."""
+    told = {name: value for name, value in asdict(manifest).items() if name not in ("id", "begun")}
+    return replace(manifest, id=digest(told))
+
+
+def begin(folder: Path, manifest: Manifest, save_teacher: Callable[[Path], None]) -> Manifest:
+    """Make a store in a folder, or go on with the one that is there.
+
+    Args:
+        save_teacher: writes the teacher's shape, tokenizer and, where it is kept, its head.
+
+    Returns:
+        The manifest as it is in the folder.
+
+    Raises:
+        ResumeError: the store there was made of something else, or the folder holds other files.
+    """
+    (folder / SHARDS).mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".store.lock"):
+        # The values as JSON gives them again: lists, not tuples.
+        manifest = Manifest(**json.loads(json.dumps(asdict(manifest))))
+        if has_store(folder):
+            found = read_manifest(folder)
+            if odd := differences(manifest, found):
+                raise ResumeError(
+                    f"{folder} holds scores that were made of something else ({'; '.join(odd)}); name "
+                    "another folder with --out"
+                )
+            return found
+        save_teacher(folder / TEACHER)
+        files = sorted(path for path in (folder / TEACHER).rglob("*") if path.is_file())
+        told = {str(path.relative_to(folder / TEACHER)): _sha256(path) for path in files}
+        manifest = sealed(replace(manifest, files=told, begun=now()))
+        manifest.write(folder)
+        return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Writer:
+    """Writes the shards that are missing; several processes may do so in one folder."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.names = columns_of(
+            manifest.kind_of, manifest.candidates_of, bool(manifest.student_told)
+        )
+
+    def places(self, number: int) -> range:
+        """Places of the answers of a shard, those left out included."""
+        first = number * self.manifest.rows
+        return range(first, min(first + self.manifest.rows, self.manifest.count))
+
+    def missing(self) -> Generator[int, None, None]:
+        """Numbers of shards that nobody has written and no other process works on, each held meanwhile.
+
+        Raises:
+            ResumeError: a shard there is of another store.
+        """
+        for number in range(self.manifest.shards):
+            if self.is_written(number):
+                continue
+            lock = FileLock(self.folder / SHARDS / f".{number:05}.lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            try:
+                if not self.is_written(number):
+                    self._tidy(number)
+                    yield number
+            finally:
+                lock.release()
+
+    def is_written(self, number: int) -> bool:
+        note = read_note(self.folder, number)
+        if note is not None and note.store != self.manifest.id:
+            raise ResumeError(
+                f"{note_path(self.folder, number)} is of another store ({note.store}, not "
+                f"{self.manifest.id}); {REDO}"
+            )
+        return note is not None
+
+    @property
+    def written(self) -> list[Note]:
+        """What is told of the shards that are there."""
+        found = (read_note(self.folder, number) for number in range(self.manifest.shards))
+        return [note for note in found if note is not None]
+
+    def write(self, number: int, answers: Sequence[Answer], seconds: float) -> Note:
+        """Write a shard, then that it is there: who is killed between the two writes it again."""
+        path = shard_path(self.folder, number)
+        write_shard(path, answers, self.names, self.manifest.vocabulary)
+        note = Note(
+            store=self.manifest.id,
+            bytes=path.stat().st_size,
+            sha256=_sha256(path),
+            answers=len(answers),
+            left_out=len(self.places(number)) - len(answers),
+            tokens=sum(len(one.columns["response"]) for one in answers),
+            seconds=round(seconds, 3),
+        )
+        write_whole(note_path(self.folder, number), json.dumps(asdict(note)) + "\n")
+        return note
+
+    def _tidy(self, number: int) -> None:
+        """Remove what a writer of this shard left behind that was killed."""
+        for path in (self.folder / SHARDS).iterdir():
+            if is_partial(path) and f"{number:05}." in path.name:
+                path.unlink(missing_ok=True)
+
+    def finish(self) -> bool:
+        """Whether all shards are there; then locks are cleared away."""
+        if len(self.written) < self.manifest.shards:
+            return False
+        for path in (self.folder / SHARDS).glob(".*.lock"):
+            path.unlink(missing_ok=True)
+        return True
+
+
+__all__ = ["AGAIN", "MANIFEST", "Note", "Writer", "begin", "read_note"]

@@ -1,0 +1,246 @@
+"""The folder of a store: taken up after a kill, shared among processes, refused where it was changed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stores
+import torch
+
+from opdlab.doctor.stored import stored
+from opdlab.errors import ConfigError, DamagedError, DataError, ResumeError
+from opdlab.offline import plan, request
+from opdlab.offline.page import band
+from opdlab.offline.request import Asked, prepared
+from opdlab.scores.kinds import Kind
+from opdlab.scores.manifest import read_manifest
+from opdlab.scores.reader import Scores
+from opdlab.scores.writer import Writer
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("folders")
+    stores.models(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """A store of four shards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(request, "MOST_ROWS", 3)
+        return stores.made(folder, "drawn:3", "whole")
+
+
+@pytest.fixture
+def store(whole: Path, tmp_path: Path) -> Path:
+    """A copy that may be spoilt."""
+    return Path(shutil.copytree(whole, tmp_path / "store"))
+
+
+def hashes(store: Path) -> list[Any]:
+    return [json.loads(path.read_text())["sha256"] for path in sorted(store.glob("shards/*.json"))]
+
+
+def test_scoring_that_was_killed_goes_on_and_loses_or_doubles_nothing(
+    folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when a shard is written and not yet told of, with what an earlier kill left in the middle."""
+    out = tmp_path / "killed"
+    command = [sys.executable, str(TESTS / "killed_scoring.py"), str(folder), str(out)]
+    ended = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert len(hashes(out)) == 1
+    assert (out / "shards" / "00001.arrow").is_file()
+    (out / "shards" / ".00001.arrow.0123abcd.partial").write_bytes(b"cut")
+    with pytest.raises(DataError, match="is not finished: 3 of 4 shards are missing"):
+        Scores(out)
+    monkeypatch.setattr(request, "MOST_ROWS", 3)
+    stores.made(folder, "drawn:3", str(out))
+    assert hashes(out) == hashes(whole)
+    assert not list(out.glob("shards/.*"))
+    places = [answer.place for answer in Scores(out)]
+    assert places == list(range(len(stores.ROWS)))
+
+
+def test_two_processes_share_the_shards_and_take_none_twice(store: Path) -> None:
+    for path in store.glob("shards/*"):
+        path.unlink()
+    manifest = read_manifest(store)
+    one, other = Writer(store, manifest).missing(), Writer(store, manifest).missing()
+    assert [next(one), next(other), next(one), next(other)] == [0, 1, 2, 3]
+    assert list(other) == []
+    one.close()
+    other.close()
+
+
+def changed(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_cut_file_is_refused_by_name(store: Path) -> None:
+    shard = store / "shards" / "00002.arrow"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    with pytest.raises(DamagedError, match=r"00002\.arrow has \d+ bytes, and \d+ were written"):
+        Scores(store)
+    shard.unlink()
+    with pytest.raises(DamagedError, match=r"00002\.arrow is not there"):
+        Scores(store)
+
+
+@pytest.mark.parametrize("name", ["shards/00001.arrow", "teacher/tokenizer.json"])
+def test_a_changed_file_is_refused_by_name_before_the_first_step(
+    folder: Path, store: Path, name: str
+) -> None:
+    config = stores.from_store(folder, store)
+    changed(store / name)
+    with pytest.raises((DamagedError, ValueError), match=Path(name).name):
+        stores.first_step(config)
+
+
+def test_a_changed_manifest_and_a_foreign_shard_are_refused(store: Path, whole: Path) -> None:
+    path = store / "scores.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"vocabulary": told["vocabulary"] - 1}))
+    with pytest.raises(DamagedError, match=r"scores\.json has changed since it was written"):
+        Scores(store)
+    path.write_text(json.dumps(told | {"format": 2}))
+    with pytest.raises(DamagedError, match="format 2, not 1"):
+        Scores(store)
+    path.write_text(json.dumps(told))
+    note = store / "shards" / "00003.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"store": "another"}))
+    with pytest.raises(DamagedError, match=r"00003\.json is of another store"):
+        Scores(store)
+
+
+def test_a_folder_of_other_scores_is_not_gone_on_with(folder: Path, store: Path) -> None:
+    with pytest.raises(ResumeError, match=r"made of something else \(kind: .*\); name another"):
+        stores.made(folder, "drawn:4", str(store))
+
+
+def test_doctor_looks_at_the_store_in_the_teachers_place(folder: Path, store: Path) -> None:
+    config = stores.from_store(folder, store)
+    student, tokenizer = stores.load_source(config.student)
+    found = [line.status for line in stored(config, student, tokenizer)]
+    assert found == ["pass", "pass", "skip"]
+    changed(store / "shards" / "00000.arrow")
+    (line,) = stored(config, student, tokenizer)
+    assert line.status == "FAIL"
+    assert "00000.arrow has changed since it was written" in line.found
+
+
+def test_no_store_is_refused_with_the_command_that_makes_one(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="make them by `opdlab score EXPERIMENT --out"):
+        stores.module_of(stores.from_store(folder, tmp_path / "none"))
+
+
+def test_a_store_opens_as_a_dataset_and_row_by_row(whole: Path) -> None:
+    scores = Scores(whole)
+    dataset = scores.dataset()
+    assert len(dataset) == len(scores) == len(stores.ROWS)
+    for row in (0, 5, 11):
+        answer, told = scores[row], dataset[row]
+        assert answer.response == told["response"]
+        assert answer.numbers["drawn"].flatten().tolist() == told["drawn"]
+        assert answer.numbers["log_prob"].tolist() == told["log_prob"]
+    assert [one.place for one in scores[2:5]] == [2, 3, 4]
+    assert scores[-1].place == 11
+    text = scores.tokenizer().decode(scores[4].response, skip_special_tokens=True)
+    assert text == stores.ROWS[4]["a"]
+
+
+def test_a_page_shows_each_token_with_the_teachers_probability(whole: Path) -> None:
+    text = (whole / "answers.html").read_text()
+    answer = Scores(whole)[0]
+    spans = re.findall(r"<span class='b\d' title='([\d.]+)%'>", text)
+    probabilities = answer.numbers["log_prob"].exp().tolist()
+    assert [float(one) for one in spans[: len(probabilities)]] == pytest.approx(
+        [100 * one for one in probabilities], abs=0.006
+    )
+    assert [band(math.log(p)) for p in (0.95, 0.6, 0.2, 0.05, 0.001)] == [0, 1, 2, 3, 4]
+
+
+def test_right_answers_alone_are_kept_and_the_others_counted(folder: Path, tmp_path: Path) -> None:
+    rows = [{"q": "1+1?", "a": text, "right": "2"} for text in ("2", "3", "2", "5")]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    graded = {"type": "dataset", "path": str(path), "column": "q", "completion_column": "a"}
+    graded |= {"given": 1, "answer_column": "right", "grader": "exact"}
+    config = stores.experiment(folder, prompts=graded)
+    found = stores.score(config, tmp_path / "right", kind="sampled", keep="correct")
+    assert (found.answers, found.left_out) == (2, 2)
+    assert [(one.place, one.verdict) for one in found.scores] == [(0, "correct"), (2, "correct")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"answers": "teacher", "samples": 2, "keep": "correct"}, "needs prompts that can be graded"),
+        ({"answers": "given", "samples": 2}, "a prompt has one given answer"),
+        ({"answers": "nobody"}, "it is one of given, teacher, student"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_scored_is_refused(folder: Path, asked: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        prepared(stores.experiment(folder), Asked(**asked))
+
+
+def test_a_server_keeps_no_whole_distributions(folder: Path) -> None:
+    config = stores.experiment(folder, "sft")
+    served = {"path": str(folder / "teacher"), "server": {"url": "http://localhost:1/v1"}}
+    method = {"type": "forward_kl", "support": "top_k", "top_k": 2}
+    config = stores.experiment(folder, method, teacher=served)
+    with pytest.raises(ConfigError, match="a server tells the likeliest tokens alone"):
+        prepared(config, Asked(kind=Kind("hidden")))
+
+
+def test_a_plan_tells_the_bytes_that_are_written(folder: Path, whole: Path) -> None:
+    told = plan(stores.experiment(folder), Asked(kind=Kind("drawn", 3)))
+    scores = Scores(whole)
+    assert told.answers == len(scores)
+    assert told.seconds > 0
+    columns = sum(
+        shard.values[name].nbytes
+        for number in range(4)
+        for shard in [scores._shard(number)]
+        for name in scores.columns
+        if name != "prompt"
+    )
+    assert told.bytes == pytest.approx(columns, rel=0.3)  # from the first answers
+    assert told.by_kind["hidden:float32"] > told.by_kind["hidden:bfloat16"] > told.bytes
+
+
+def test_numbers_of_half_precision_are_kept_bit_for_bit(tmp_path: Path) -> None:
+    from opdlab.scores.shards import Answer, Shard, write_shard
+
+    values = torch.randn(6, 2).to(torch.bfloat16)
+    parts = [values[:2], values[2:2], values[2:]]
+    answers = [
+        Answer(n, n, n, "b", "p", None, {"hidden": part, "response": torch.arange(len(part))})
+        for n, part in enumerate(parts)
+    ]
+    write_shard(tmp_path / "x.arrow", answers, ("response", "hidden"), 70_000)
+    shard = Shard(tmp_path / "x.arrow")
+    found = [shard.tensor("hidden", row).view(-1, 2) for row in range(3)]
+    assert all(torch.equal(a, b) for a, b in zip(found, parts, strict=True))
+    assert shard.values["response"].dtype == np.uint32
+    first, length = shard.where("hidden", 2)
+    assert (tmp_path / "x.arrow").read_bytes()[first : first + length] == parts[2].view(
+        torch.int16
+    ).numpy().tobytes()
