@@ -50,6 +50,7 @@ from opdlab.serving.likeness import BLOCK, likeness
 from opdlab.serving.served_rollout import JUMP, Asked
 from opdlab.serving.session import Session
 from opdlab.sweeps.run import sweep
+from opdlab.training.pair import load_module, load_pair
 from opdlab.training.run import train
 from opdlab_evaluators.statistics.scores import summarise
 
@@ -281,6 +282,30 @@ def test_what_a_server_refuses_is_a_fault_with_its_problem_and_is_asked_again(
     assert not {one.status for one in samples} & {*Verdict.FAULTS}
     assert summarise(samples)[0].mean.value is not None
     assert refusals.exists()
+
+
+def test_a_fixed_prompt_that_is_refused_is_named(server: MisbehavingServer, tmp_path: Path) -> None:
+    server.refuses_for_ever = lambda body: len(body["prompt"]) < 8
+    with pytest.raises(RefusedError, match=r"the fixed prompt '12\+7='"):
+        open_served(engine(server), "embedded:student", "none", tmp_path)
+
+
+def test_a_prompt_that_is_refused_in_training_is_named(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    config = load_experiment(
+        "quickstart",
+        [
+            f"rollout={{type: openai, url: '{server.url}', max_new_tokens: 8, patience_s: 1}}",
+            f"rollout.weights_folder={tmp_path}",
+            "training.prompts_per_step=4",
+        ],
+    )
+    module = load_module(load_pair(config), config)
+    asked = [module.prompts.prompt(row) for row in range(3)]
+    server.refuses_for_ever = lambda body: body["prompt"] == list(asked[1].tokens)
+    with pytest.raises(RefusedError, match=f"{asked[1].problem.named}: .*the others were answered"):
+        module.collector.drawn_answers(module.student, asked, [1, 2, 3])
 
 
 @pytest.mark.parametrize(
@@ -758,6 +783,12 @@ def test_workers_of_a_sweep_do_not_share_a_server(tmp_path: Path) -> None:
     engine = f"rollout={{type: openai, url: 'http://127.0.0.1:9/v1', weights_folder: {tmp_path}}}"
     with pytest.raises(ConfigError, match="2 workers would send the weights of 2 students"):
         sweep("sweeps/lookahead", [engine, f"output={tmp_path}"], workers=2)
+
+
+def test_a_sweep_whose_server_would_get_no_weights_is_refused_when_its_file_is_read() -> None:
+    served = "rollout={type: openai, url: 'http://127.0.0.1:9/v1', max_new_tokens: 8}"
+    with pytest.raises(ConfigError, match=r"rollout.weights_folder is missing: a trial samples"):
+        load_experiment("sweeps/lookahead", [served])
 
 
 def test_vllm_without_development_mode_is_told_how_to_get_it(
