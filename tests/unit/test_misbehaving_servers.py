@@ -769,14 +769,18 @@ def test_a_server_that_shows_no_tag_any_more_has_lost_its_weights(
 def test_a_server_is_taken_by_one_training_at_a_time(
     server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
 ) -> None:
-    sampled(server, student, weights_folder=str(tmp_path))
-    (path,) = tmp_path.glob(".server-*")
-    weights._TAKEN.pop(path)[1].release()
-    with (
-        FileLock(path),
-        pytest.raises(ServerError, match="is taken by another training"),
-    ):
-        sampled(server, moved(models.load_model(str(STUDENT)), 1e-3), weights_folder=str(tmp_path))
+    sampled(server, student, weights_folder=str(tmp_path / "w"))
+    (beside,) = (tmp_path / "w").glob(".server-*")
+    locks = [path for path in weights._TAKEN if path.name.endswith(beside.name[1:])]
+    assert len(locks) == 2  # the other is this machine's
+    for path in locks:
+        weights._TAKEN.pop(path)[1].release()
+        other = moved(models.load_model(str(STUDENT)), 1e-3)
+        with (
+            FileLock(path),
+            pytest.raises(ServerError, match="is taken by another training"),
+        ):
+            sampled(server, other, weights_folder=str(tmp_path / "w"))
 
 
 def test_workers_of_a_sweep_do_not_share_a_server(tmp_path: Path) -> None:
