@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 # Tensors are small here: on a busy machine, threads that wait for each other cost five times the work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,6 +72,15 @@ def signals_kept() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def servers_are_not_taken_by_other_suites(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ports come again, and a process keeps the servers that it took."""
+    if module := sys.modules.get("opdlab.serving.weights"):
+        monkeypatch.setattr(module, "LOCKS", tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

@@ -59,26 +59,43 @@ class RefusedError(ServerError):
         rows: why, by the place of the request.
         count: requests in all.
         ended: whether the rest was not asked, since none was answered.
+        part: of a row, if not all of it was asked, such as `a candidate of `.
     """
 
     def __init__(
-        self, rows: Mapping[int, str], count: int, named: str = "", ended: bool = False
+        self,
+        rows: Mapping[int, str],
+        count: int,
+        named: str = "",
+        ended: bool = False,
+        part: str = "",
     ) -> None:
         self.rows, self.count, self.ended = dict(sorted(rows.items())), count, ended
+        self.part = part
         first, why = next(iter(self.rows.items()))
         many = len(rows) - 1
         others = f", and {many} other{'s' * (many > 1)} likewise" if many else ""
         rest = (
             "no more were asked"
             if ended
-            else "the answers to the others are kept"
+            else "the others were answered"
             if len(rows) < count
             else "none was answered"
         )
         super().__init__(
-            f"{len(rows)} of {count} requests got no answer that can be used: {named or f'row {first}'}: "
-            f"{why}{others}; {rest}"
+            f"{len(rows)} of {count} requests got no answer that can be used: "
+            f"{part}{named or f'row {first}'}: {why}{others}; {rest}"
         )
+
+
+@contextmanager
+def naming_requests(name: Callable[[int], str]) -> Iterator[None]:
+    """Say of requests that a server refused what the first of them asks, by its row."""
+    try:
+        yield
+    except RefusedError as error:
+        named = name(next(iter(error.rows)))
+        raise RefusedError(error.rows, error.count, named, error.ended, error.part) from error
 
 
 class StorageError(OpdlabError, OSError):

@@ -56,6 +56,11 @@ class Problem:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def named(self) -> str:
+        """In messages: which problem of what."""
+        return f"problem {self.id} of {self.benchmark}"
+
+    @property
     def asked(self) -> str | Sequence[Mapping[str, str]]:
         """The prompt as it is put to a model: its text, or the turns of a chat."""
         return self.extra.get("messages") or self.prompt
@@ -75,6 +80,8 @@ class Prompt:
 
 
 LONGEST_REASON = 2000
+REFUSED = "refused"
+"""The stop of a sample that has no completion (see `Refusal`)."""
 JUDGED = "judge-"
 """How the version of a grader begins whose verdicts are a model's opinion: averaged with no exact ones."""
 
@@ -89,8 +96,9 @@ class Verdict:
     """What a grader says of one completion.
 
     `status` is one of `correct`, `wrong`, `no_answer`, `truncated`, `grader_timeout`,
-    `grader_error`, `sandbox_error`. The last three are faults of the infrastructure: they are never
-    counted as wrong. `answer` and `reason` are made `storable`, for they hold a model's words.
+    `grader_error`, `sandbox_error`, `server_error`. The last four are faults of the infrastructure: they
+    are never counted as wrong. `server_error` is no grader's: a server gave no usable answer (see
+    `Refusal`). `answer` and `reason` are made `storable`, for they hold a model's words.
     """
 
     status: str
@@ -105,8 +113,9 @@ class Verdict:
         "grader_timeout",
         "grader_error",
         "sandbox_error",
+        "server_error",
     )
-    FAULTS = STATUSES[-3:]
+    FAULTS = STATUSES[-4:]
 
     def __post_init__(self) -> None:
         if self.status not in self.STATUSES:
@@ -390,6 +399,22 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A sample that a server refused, or answered in a way that cannot be used: it has no completion.
+
+    Attributes:
+        problem, index, seed, prompt: as in `Generation`.
+        reason: the server's words, or what is wrong with its answer.
+    """
+
+    problem: str
+    index: int
+    seed: int
+    prompt: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Grade:
     """One version of a grader's `Verdict` on one completion."""
 
@@ -408,8 +433,9 @@ class Sample:
     Attributes:
         checkpoint: what produced it (`student`, `teacher`, `step-80`).
         benchmark, problem: the problem's benchmark and id.
-        index, seed, prompt, completion, tokens, stop, seconds: the `Generation`.
-        status, answer, reason: the grader's `Verdict`.
+        index, seed, prompt, completion, tokens, stop, seconds: the `Generation`. A `Refusal` has an empty
+            completion of 0 tokens and the stop `REFUSED`.
+        status, answer, reason: the grader's `Verdict`; of a `Refusal` `server_error` and its reason.
         grader: version of the grader.
         protocol: hash of all that makes two scores comparable, the grader included.
     """
@@ -429,6 +455,11 @@ class Sample:
     grader: str
     protocol: str
     seconds: float = 0.0
+
+    @property
+    def answered(self) -> bool:
+        """Whether it has a completion."""
+        return self.stop != REFUSED
 
 
 def is_one_of(tokens: Int[Tensor, "*n"], values: tuple[int, ...]) -> Bool[Tensor, "*n"]:

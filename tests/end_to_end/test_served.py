@@ -40,7 +40,17 @@ SETTINGS: dict[str, Any] = {
 
 
 # By these the server would sample where a request does not say otherwise.
-ODD = {"repetition_penalty": 1.3, "min_p": 0.2, "no_repeat_ngram_size": 2, "min_length": 40}
+ODD = {
+    "repetition_penalty": 1.3,
+    "min_p": 0.2,
+    "no_repeat_ngram_size": 2,
+    "min_length": 40,
+    "bad_words_ids": [[token] for token in range(5, 24)],
+    "sequence_bias": [[[token], 4.0] for token in range(5, 9)],
+    "exponential_decay_length_penalty": [2, 1.8],
+    "max_time": 1e-4,
+    "penalty_alpha": 0.6,
+}
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from opdlab.records import Sample
+from opdlab.records import REFUSED, Sample
 
 LETTERS = {
     "1": "correct",
@@ -16,11 +16,13 @@ LETTERS = {
     "x": "grader_timeout",
     "e": "grader_error",
     "s": "sandbox_error",
+    "r": "server_error",
 }
 
 
 def row(problem: str = "p0", index: int = 0, status: str = "correct", **changes: object) -> Sample:
     """One sample; `changes` are fields of `Sample`."""
+    refused = status == "server_error"
     values: dict[str, object] = {
         "checkpoint": "student",
         "benchmark": "math",
@@ -29,8 +31,8 @@ def row(problem: str = "p0", index: int = 0, status: str = "correct", **changes:
         "seed": 7,
         "prompt": f"question {problem}",
         "completion": f"completion {index} of {problem}",
-        "tokens": 10,
-        "stop": "length" if status == "truncated" else "eos",
+        "tokens": 0 if refused else 10,
+        "stop": REFUSED if refused else "length" if status == "truncated" else "eos",
         "status": status,
         "answer": {"correct": "gold", "wrong": "junk"}.get(status),
         "reason": "",

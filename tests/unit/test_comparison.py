@@ -9,9 +9,16 @@ from store_rows import drawn, fill, graded, kept
 from opdlab.console.terminal import console
 from opdlab.errors import DataError
 from opdlab.evaluation import comparison
-from opdlab.evaluation.comparison import find_run, last_sets, own_table, read_run, remarks
+from opdlab.evaluation.comparison import (
+    find_run,
+    last_sets,
+    own_table,
+    read_run,
+    remarks,
+    unanswered,
+)
 from opdlab.evaluation.side_by_side import comparable, compare
-from opdlab.records import Grade
+from opdlab.records import Grade, Refusal
 
 RIGHT, HALF = {"p0": "11", "p1": "11"}, {"p0": "10", "p1": "01"}
 
@@ -88,6 +95,29 @@ def test_a_score_is_not_shown_without_what_it_must_be_read_with(output):
         console.print(own_table("a", samples))
     (row,) = [line for line in shown.get().splitlines() if line.strip().startswith("math")]
     assert row.split() == ["math", "2", "50", "to", "75?", "50", "to", "100?", "25", "80"]
+
+
+def test_what_a_server_refused_is_shown_as_bounds_until_it_is_answered(output):
+    one = kept(output / "a" / "samples", "a", benchmark="math")
+    one.add_generations([drawn("p0", 0), drawn("p0", 1), drawn("p1", 0)])
+    one.add_grades(
+        [g for g in graded({"p0": "11", "p1": "10"}) if (g.problem, g.index) != ("p1", 1)]
+    )
+    for _ in range(2):
+        one.add_refusals([Refusal("p1", 1, 7, "question p1", "too long")])
+    assert len(list(one.path.glob("refusals-*"))) == 1
+    samples = read_run(output / "a")
+    assert [sample.status for sample in samples] == ["correct"] * 3 + ["server_error"]
+    (told,) = remarks({"a": samples})
+    assert "a on math: 1 of 4 answers are missing" in told
+    assert "--resume" in told
+    assert unanswered(output / "a")
+    one.add_generations([drawn("p1", 1)])
+    assert not unanswered(output / "a")
+    with pytest.raises(DataError, match="3 of 4 samples are drawn and graded"):
+        read_run(output / "a")
+    one.add_grades(graded({"p1": "10"}))
+    assert [sample.status for sample in read_run(output / "a")] == ["correct"] * 3 + ["wrong"]
 
 
 def test_summaries_of_different_benchmarks_never_share_a_row(output):

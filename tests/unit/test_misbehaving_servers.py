@@ -23,7 +23,7 @@ import pytest
 import torch
 from filelock import FileLock
 from misbehaving_server import REPLIES, MisbehavingServer
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from opdlab.configuration.config import Evaluation
 from opdlab.configuration.loader import load_experiment
@@ -33,22 +33,26 @@ from opdlab.errors import ConfigError, RefusedError, ServerError
 from opdlab.evaluation.known_answers import Prints
 from opdlab.evaluation.measured import Subject, asked_of, engine_of, evaluate
 from opdlab.evaluation.measuring import open_subject
-from opdlab.evaluation.served import Served, open_served
+from opdlab.evaluation.served import Served, _require_plain, open_served
 from opdlab.evaluation.store import sample_sets
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.prompts import open_prompts
+from opdlab.records import Verdict
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.serving import client as client_module, crew, health, weights
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client
+from opdlab.serving.dialect import TRANSFORMERS_FIXED, Draw, completion_body
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.serving.identify import Identity, identify
 from opdlab.serving.likeness import BLOCK, likeness
 from opdlab.serving.served_rollout import JUMP, Asked
 from opdlab.serving.session import Session
 from opdlab.sweeps.run import sweep
+from opdlab.training.pair import load_module, load_pair
 from opdlab.training.run import train
+from opdlab_evaluators.statistics.scores import summarise
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
 PROMPTS = [[1, 5, 9, 12 + row] for row in range(6)]
@@ -223,8 +227,31 @@ def test_a_body_that_is_cut_without_a_length_is_asked_for_again(
     assert way(server, student) == whole
 
 
-def test_a_problem_is_named_where_its_request_is_refused(
-    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_prompt_that_is_refused_first_and_often_ends_no_other(
+    server: MisbehavingServer, student: PreTrainedModel
+) -> None:
+    """An evaluation asks k times for the first problem before it asks for another."""
+    server.refuses_for_ever = lambda body: body["prompt"] in PROMPTS[:2]
+    came: Came = {}
+    prompts = [ids for ids in PROMPTS[:4] for _ in range(16)]
+    with pytest.raises(RefusedError, match=r"32 of 64 requests .*the others were answered"):
+        engine(server, concurrency=2).answer(
+            student,
+            prompts,
+            list(range(64)),
+            **ENDS,
+            max_rows=64,
+            max_tokens=99,
+            on_response=came.__setitem__,
+        )
+    assert sorted(came) == list(range(32, 64))
+
+
+def test_what_a_server_refuses_is_a_fault_with_its_problem_and_is_asked_again(
+    server: MisbehavingServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("opdlab.evaluation.known_answers.TOKENS", 2)
     served = open_served(engine(server, max_new_tokens=4), "embedded:student", "none", tmp_path)
@@ -233,11 +260,52 @@ def test_a_problem_is_named_where_its_request_is_refused(
     last = settings.benchmarks[0].problems()[-1]
     ids = models.load_tokenizer(str(STUDENT))(last.prompt)["input_ids"]
     server.refuses_for_ever = lambda body: body["prompt"][-3:] == list(ids)[-3:]
-    with pytest.raises(RefusedError, match=f"problem {last.id} of math/short"):
-        evaluate(served, settings, Owner("x"), tmp_path)
-    kept = sample_sets(tmp_path)
-    assert [len(one.generations()) for one in kept] == [2, 2]
-    assert [len(one.samples(partial=True)) for one in kept] == [2, 2]
+    for _ in range(2):
+        samples = evaluate(served, settings, Owner("x"), tmp_path)
+        assert f"problem {last.id} of math/short" in caplog.text
+        assert len(samples) == 5
+        (fault,) = [one for one in samples if one.status in Verdict.FAULTS]
+        assert (fault.problem, fault.status, fault.answered) == (last.id, "server_error", False)
+        assert (fault.completion, fault.tokens) == ("", 0)
+        assert fault.prompt == last.prompt
+        assert "maximum context length is 8 tokens" in fault.reason
+        first, _ = summarise(samples)
+        assert first.mean.value is None
+        assert first.mean.best == pytest.approx(first.mean.worst + 1 / 3)
+        assert first.mean_tokens == sum(one.tokens for one in samples[:3]) / 2
+        assert [len(one.generations()) for one in sample_sets(tmp_path)] == [2, 2]
+    (refusals,) = tmp_path.glob("*/refusals-*")
+    asked = server.seen["/v1/completions"]
+    server.refuses_for_ever = lambda body: False
+    samples = evaluate(served, settings, Owner("x"), tmp_path)
+    assert server.seen["/v1/completions"] == asked + 1
+    assert not {one.status for one in samples} & {*Verdict.FAULTS}
+    assert summarise(samples)[0].mean.value is not None
+    assert refusals.exists()
+
+
+def test_a_fixed_prompt_that_is_refused_is_named(server: MisbehavingServer, tmp_path: Path) -> None:
+    server.refuses_for_ever = lambda body: len(body["prompt"]) < 8
+    with pytest.raises(RefusedError, match=r"the fixed prompt '12\+7='"):
+        open_served(engine(server), "embedded:student", "none", tmp_path)
+
+
+def test_a_prompt_that_is_refused_in_training_is_named(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    config = load_experiment(
+        "quickstart",
+        [
+            f"rollout={{type: openai, url: '{server.url}', max_new_tokens: 8, patience_s: 1}}",
+            f"rollout.weights_folder={tmp_path}",
+            "training.prompts_per_step=4",
+        ],
+    )
+    module = load_module(load_pair(config), config)
+    asked = [module.prompts.prompt(row) for row in range(3)]
+    server.refuses_for_ever = lambda body: body["prompt"] == list(asked[1].tokens)
+    with pytest.raises(RefusedError, match=f"{asked[1].problem.named}: .*the others were answered"):
+        module.collector.drawn_answers(module.student, asked, [1, 2, 3])
 
 
 @pytest.mark.parametrize(
@@ -348,6 +416,46 @@ def test_what_an_unknown_server_fills_in_is_not_known_and_compares_with_nothing(
     assert record("unknown")["options"]["server_defaults"] == "not known"
     assert record("unknown")["protocol"] != record("llama.cpp")["protocol"]
     assert record("vllm")["protocol"] == record("transformers")["protocol"]
+
+
+HARMLESS = {
+    *("max_length", "use_cache", "cache_config", "max_cache_len", "bos_token_id", "low_memory"),
+    *("decoder_start_token_id", "compile_config", "disable_compile", "prefill_chunk_size"),
+    # Of searches by beams and of helpers that one of the settings above begins.
+    *("early_stopping", "length_penalty", "diversity_penalty", "num_beam_groups"),
+    *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+    *("max_matching_ngram_size", "assistant_lookbehind", "target_lookbehind"),
+    *("assistant_ensemble_weight", "speculation_type", "continuous_batching_config"),
+    # What else is returned.
+    *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+    *("return_dict_in_generate", "transformers_version"),
+}
+
+
+def test_each_generation_setting_is_sent_or_refused_or_known_to_change_nothing() -> None:
+    draw = Draw(1.0, 1.0, 8, (2,), 0, 42)
+    body = completion_body(Identity("transformers", "", "m", ""), draw, [1, 5], "5", 0)
+    sent = {*json.loads(body["generation_config"])}
+    known = sent | {*TRANSFORMERS_FIXED} | HARMLESS | {"cache_implementation"}
+    fields = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
+    assert fields <= known, fields - known
+    assert not sent & {*TRANSFORMERS_FIXED}
+
+
+def test_settings_of_a_models_folder_that_no_request_switches_off_are_refused_by_name(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    session = Session(client(server), Identity("transformers", "", str(tmp_path), ""))
+    assert not _require_plain(session, str(tmp_path / "none"), None)
+    for odd in ({}, {"top_k": 3, "repetition_penalty": 1.5}):
+        (tmp_path / "generation_config.json").write_text(json.dumps(odd))
+        assert _require_plain(session, str(tmp_path), None)
+    odd = {"top_h": 0.3, "stop_strings": ["1"], "cache_implementation": "quantized"}
+    (tmp_path / "generation_config.json").write_text(json.dumps(odd))
+    with pytest.raises(ServerError, match=r"stop_strings, top_h, cache_implementation\. Remove"):
+        _require_plain(session, str(tmp_path), None)
+    vllm = Session(client(server), Identity("vllm", "", str(tmp_path), ""))
+    assert _require_plain(vllm, str(tmp_path), None)
 
 
 # On the way
@@ -661,20 +769,30 @@ def test_a_server_that_shows_no_tag_any_more_has_lost_its_weights(
 def test_a_server_is_taken_by_one_training_at_a_time(
     server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
 ) -> None:
-    sampled(server, student, weights_folder=str(tmp_path))
-    (path,) = tmp_path.glob(".server-*")
-    weights._TAKEN.pop(path)[1].release()
-    with (
-        FileLock(path),
-        pytest.raises(ServerError, match="is taken by another training"),
-    ):
-        sampled(server, moved(models.load_model(str(STUDENT)), 1e-3), weights_folder=str(tmp_path))
+    sampled(server, student, weights_folder=str(tmp_path / "w"))
+    (beside,) = (tmp_path / "w").glob(".server-*")
+    locks = [path for path in weights._TAKEN if path.name.endswith(beside.name[1:])]
+    assert len(locks) == 2  # the other is this machine's
+    for path in locks:
+        weights._TAKEN.pop(path)[1].release()
+        other = moved(models.load_model(str(STUDENT)), 1e-3)
+        with (
+            FileLock(path),
+            pytest.raises(ServerError, match="is taken by another training"),
+        ):
+            sampled(server, other, weights_folder=str(tmp_path / "w"))
 
 
 def test_workers_of_a_sweep_do_not_share_a_server(tmp_path: Path) -> None:
     engine = f"rollout={{type: openai, url: 'http://127.0.0.1:9/v1', weights_folder: {tmp_path}}}"
     with pytest.raises(ConfigError, match="2 workers would send the weights of 2 students"):
         sweep("sweeps/lookahead", [engine, f"output={tmp_path}"], workers=2)
+
+
+def test_a_sweep_whose_server_would_get_no_weights_is_refused_when_its_file_is_read() -> None:
+    served = "rollout={type: openai, url: 'http://127.0.0.1:9/v1', max_new_tokens: 8}"
+    with pytest.raises(ConfigError, match=r"rollout.weights_folder is missing: a trial samples"):
+        load_experiment("sweeps/lookahead", [served])
 
 
 def test_vllm_without_development_mode_is_told_how_to_get_it(

@@ -161,9 +161,18 @@ def test_truncation_stands_beside_the_score():
 
 
 def test_every_verdict_is_counted_also_those_that_did_not_occur():
-    verdicts = only(rows({"p0": "10ntxes", "p1": "1111111"})).verdicts
+    verdicts = only(rows({"p0": "10ntxesr", "p1": "11111111"})).verdicts
     assert set(verdicts) == set(Verdict.STATUSES)
-    assert (verdicts["correct"], verdicts["wrong"], verdicts["sandbox_error"]) == (8, 1, 1)
+    assert (verdicts["correct"], verdicts["wrong"], verdicts["sandbox_error"]) == (9, 1, 1)
+
+
+def test_what_a_server_refused_is_no_answer_of_no_length():
+    summary = only(rows({"p0": "1r", "p1": "rr", "p2": "t0"}))
+    assert summary.mean.value is None
+    assert (summary.mean.worst, summary.mean.best) == (pytest.approx(1 / 6), pytest.approx(2 / 3))
+    assert (summary.mean_tokens, summary.truncated_share) == (10, 1 / 3)
+    none = only(rows({"p0": "rr"}))
+    assert (none.mean.worst, none.mean.best, none.mean_tokens, none.truncated_share) == (0, 1, 0, 0)
 
 
 def test_one_summary_for_each_checkpoint_and_benchmark():

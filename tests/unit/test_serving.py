@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from small_models import small_model
 from token_server import EOS, TokenServer
 from transformers import PreTrainedModel
@@ -462,6 +463,23 @@ def test_a_copy_in_use_stays_whatever_the_id_of_its_process(
     (left / copies.LOCK).touch()
     copies._clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [elsewhere]
+
+
+def test_copies_of_killed_containers_go_and_those_of_other_machines_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each container has its own name and process ids; locks are those of the kernel that they share."""
+    here, elsewhere = (f"weights-pod-{boot}-7-abc" for boot in (copies._boot(), "01234567"))
+    used = f"weights-other-{copies._boot()}-{os.getpid()}-abc"
+    for name in (here, f"{here}.part", elsewhere, used):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / copies.LOCK).touch()
+    with FileLock(tmp_path / used / copies.LOCK):
+        for _ in range(2):
+            copies._clear(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {elsewhere, used}
+    assert caplog.text.count("copies of weights by other machines") == 1
+    assert elsewhere in caplog.text
 
 
 def test_a_copy_of_weights_stays_until_the_next_one_is_whole(

@@ -304,7 +304,10 @@ def caveats(
                 "speaks of that, too."
             )
         if faults := sum(cell.faults for cell in row.cells.values()):
-            yield f"{row.name}: {faults} samples could not be graded; grade them again before concluding."
+            yield (
+                f"{row.name}: {faults} samples have no verdict; before you conclude, run `opdlab regrade`, "
+                "or the evaluation again where a server refused them."
+            )
     yield from (f"Left out: {name}: {why}" for name, why in left_out)
 
 

@@ -216,7 +216,8 @@ def _mark(sample: Sample | None) -> str:
 
 
 def _mean_tokens(own: Mapping[tuple[str, int], Sample], problem: str, k: int) -> int:
-    lengths = [own[problem, i].tokens for i in range(k) if (problem, i) in own]
+    there = [own[problem, i] for i in range(k) if (problem, i) in own]
+    lengths = [sample.tokens for sample in there if sample.answered]
     return round(sum(lengths) / len(lengths)) if lengths else 0
 
 

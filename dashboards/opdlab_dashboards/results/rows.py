@@ -45,8 +45,8 @@ class Cell:
     Attributes:
         problems: their ids, in the order of `correct` and `passed`: mean@k and pass@k of each.
         each_seed: mean@k of each seed.
-        tokens: mean length of a response; `truncated`: share cut at the limit; of all `samples`.
-        faults: samples that could not be graded.
+        tokens: mean length of a response; `truncated`: share cut at the limit; of those that were answered.
+        faults: samples that could not be graded, or that a server refused.
         measured: where the samples lie, one a seed.
     """
 
@@ -149,6 +149,8 @@ class Reading:
 def _cell(measured: Measured, one: store.SampleSet) -> Cell:
     samples = one.samples()
     (sheet,) = sheets(samples)
+    answered = [s for s in samples if s.answered]
+    count = max(len(answered), 1)
     worst, passed_worst = _per_problem(sheet, sheet.correct)
     best, passed_best = _per_problem(sheet, sheet.correct + sheet.faults)
     return Cell(
@@ -163,9 +165,9 @@ def _cell(measured: Measured, one: store.SampleSet) -> Cell:
         mean=_score(worst, best),
         pass_at=_score(passed_worst, passed_best),
         each_seed=(float(worst.mean()),),
-        tokens=sum(s.tokens for s in samples) / len(samples),
-        truncated=sum(s.stop == "length" for s in samples) / len(samples),
-        seconds=sum(s.seconds for s in samples) / len(samples),
+        tokens=sum(s.tokens for s in answered) / count,
+        truncated=sum(s.stop == "length" for s in answered) / count,
+        seconds=sum(s.seconds for s in answered) / count,
         faults=int(sheet.faults.sum()),
         measured=(measured,),
     )

@@ -2,7 +2,7 @@
 const $ = (id) => document.getElementById(id);
 const read = (id) => JSON.parse($(id).textContent);
 const all = read("overview");
-const SIGNS = ["✓", "✗", "–", "…", "!", "!", "!"];
+const SIGNS = ["✓", "✗", "–", "…", "!", "!", "!", "!"];
 const MISSING = ".";
 const state = { sheet: 0, hidden: new Set(), text: "", order: "given", chosen: null, cell: null, hits: null, raw: false };
 const kept = new Map();
@@ -19,7 +19,7 @@ function detail(place) {
   if (!kept.has(key)) kept.set(key, read(key));
   return kept.get(key);
 }
-// Faults of the grader are no answers: as in the tables, they are not counted as wrong.
+// Faults of the grader or the server are no answers: as in the tables, they are not counted as wrong.
 function share(marks) {
   const judged = [...marks].filter((mark) => mark !== MISSING && mark < 4);
   return judged.length ? judged.filter((mark) => mark === "0").length / judged.length : NaN;
@@ -164,10 +164,13 @@ function side(found, name, run, place, index, chat) {
   if (!sample) return made;
   const facts = element("dl");
   const add = (term, value, kind) => facts.append(element("dt", { textContent: term }), element("dd", { className: kind ?? "" }, marked(String(value))));
-  if (sample.reason) add("grader", sample.reason, "reason");
-  add("answer", sample.answer ?? "nothing", "answer");
-  add("tokens", `${sample.tokens}, ${sample.stop === "eos" ? "with end token" : "cut at the length limit"}`, "tokens");
+  const answered = sample.stop !== "refused";
+  if (sample.reason) add(answered ? "grader" : "server", sample.reason, "reason");
+  if (answered) add("answer", sample.answer ?? "nothing", "answer");
+  if (answered) add("tokens", `${sample.tokens}, ${sample.stop === "eos" ? "with end token" : "cut at the length limit"}`, "tokens");
   add("seed", sample.seed);
+  made.append(facts);
+  if (!answered) return made;
   if (sample.seconds) add("seconds", sample.seconds);
   const text = element(chat ? "div" : "pre", { className: "completion" });
   if (chat && !Array.isArray(sample.text)) text.append(turn("assistant", sample.text));
@@ -175,7 +178,7 @@ function side(found, name, run, place, index, chat) {
     const [begin, left, end] = sample.text;
     text.append(marked(begin), element("span", { className: "gap", textContent: `… ${left} characters left out …` }), marked(end));
   } else text.append(marked(sample.text));
-  made.append(facts, element("h3", { textContent: "Completion" }), text);
+  made.append(element("h3", { textContent: "Completion" }), text);
   return made;
 }
 function marked(text) {

@@ -59,10 +59,10 @@ class Summary:
         maj: score of the most frequent answer of each problem, by meaning (see `voting`); None where a
             correct sample has no extracted answer, for then there is nothing to vote on.
         verdicts: samples with each verdict.
-        truncated: samples cut at the length limit, of `samples`; `truncated_share` with its interval
-            over problems.
-        mean_tokens, most_tokens: tokens of a response, over `samples`.
-        mean_seconds: wall time of the sampling, over `samples`.
+        truncated: samples cut at the length limit; `truncated_share` of those that were answered, with its
+            interval over problems.
+        mean_tokens, most_tokens: tokens of a response, over the samples that were answered; 0 for none.
+        mean_seconds: wall time of the sampling, likewise.
     """
 
     checkpoint: str
@@ -152,9 +152,13 @@ def _summary(sheet: Sheet) -> Summary:
         pass_at_every_k(sheet.correct + sheet.faults, sheet.total),
     )
     graded = not sheet.faults.any()
-    truncated = sum(s.stop == "length" for s in samples)
-    cut = [[s.stop == "length" for s in rows.values()] for rows in sheet.samples.values()]
-    low, high = mean_interval(np.array([np.mean(row) for row in cut]))
+    answered = [s for s in samples if s.answered]
+    count = max(len(answered), 1)
+    truncated = sum(s.stop == "length" for s in answered)
+    cut = [
+        [s.stop == "length" for s in rows.values() if s.answered] for rows in sheet.samples.values()
+    ]
+    low, high = mean_interval(np.array([np.mean(row) for row in cut if row] or [0.0]))
     verdicts = Counter(s.status for s in samples)
     return Summary(
         checkpoint=sheet.checkpoint,
@@ -171,11 +175,11 @@ def _summary(sheet: Sheet) -> Summary:
         maj=_maj(sheet, graded),
         verdicts={status: verdicts[status] for status in Verdict.STATUSES},
         truncated=truncated,
-        truncated_share=truncated / len(samples),
+        truncated_share=truncated / count,
         truncated_interval=(float(low), float(high)),
-        mean_tokens=sum(s.tokens for s in samples) / len(samples),
-        most_tokens=max(s.tokens for s in samples),
-        mean_seconds=sum(s.seconds for s in samples) / len(samples),
+        mean_tokens=sum(s.tokens for s in answered) / count,
+        most_tokens=max((s.tokens for s in answered), default=0),
+        mean_seconds=sum(s.seconds for s in answered) / count,
     )
 
 

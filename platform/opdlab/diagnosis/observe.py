@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from opdlab.diagnosis.observation import HandOvers, Tokens
+from opdlab.errors import naming_requests
 from opdlab.evaluation import judge, sample_seed
 from opdlab.modelling import Wording, as_wording, marks_of, reach, text_of, written
 from opdlab.plugins import Evaluator, returned
@@ -87,7 +88,8 @@ def respond(bench: Bench, model: torch.nn.Module, rows: range, looked_at: int) -
     )
     draw = np.random.default_rng((bench.seed, rows.start))
     candidates = some_candidates(rollout, looked_at, draw)
-    scores = bench.teacher.score(rollout, Questions(candidates))
+    with naming_requests(lambda row: f"the answer to {asked[row].problem.named}"):
+        scores = bench.teacher.score(rollout, Questions(candidates))
     row = rollout.row.cpu().numpy()
     return Tokens(
         problem=np.array([one.number for one in asked])[row],

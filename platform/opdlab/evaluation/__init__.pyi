@@ -1,5 +1,10 @@
 from . import comparison as comparison, over_seeds as over_seeds, store as store
-from .comparison import STYLE as STYLE, find_run as find_run, last_sets as last_sets
+from .comparison import (
+    STYLE as STYLE,
+    find_run as find_run,
+    last_sets as last_sets,
+    unanswered as unanswered,
+)
 from .disputes import DISPUTED as DISPUTED
 from .measured import (
     Measured as Measured,

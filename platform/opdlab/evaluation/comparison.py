@@ -100,6 +100,14 @@ def last_sets(folder: Path) -> list[SampleSet]:
     return [one for one in finals if one.asked.subject.key == last.subject.key or last.execution]
 
 
+def unanswered(folder: Path) -> bool:
+    """Whether a server refused some samples of a run's last evaluation, and was not asked again since."""
+    if not store.holds_samples(folder / "samples"):
+        return False
+    sets = last_sets(folder)
+    return any(row.index < one.asked.samples for one in sets for row in one.refusals().values())
+
+
 def unknown_trainings(folders: Iterable[Path]) -> Iterator[str]:
     """Of which runs nobody can say how they were trained, in words; their scores are read all the same."""
     for folder in folders:
@@ -178,17 +186,29 @@ def remarks(measured: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
     for run, samples in measured.items():
         found = plugins.load(plugins.STATISTICS, "scores")(samples)
         for one in found:
-            failed = {s: n for s, n in one.verdicts.items() if s in Verdict.FAULTS and n}
-            if failed:
-                listed = ", ".join(f"{count} {status}" for status, count in failed.items())
-                yield (
-                    f"{run} on {one.benchmark}: {sum(failed.values())} of {one.samples} answers could not "
-                    f"be judged ({listed}), so only bounds are known. `opdlab regrade` tries again."
-                )
+            yield from _faults(run, one)
         cut = [s for s in found if s.truncated_share >= MANY_TRUNCATED]
         if cut:
             shares = ", ".join(f"{100 * s.truncated_share:.0f} % on {s.benchmark}" for s in cut)
             yield f"{run}: answers cut at the length limit: {shares}."
+
+
+def _faults(run: str, one: Any) -> Iterator[str]:
+    """What has no verdict, and what gives it one."""
+    failed = {s: n for s, n in one.verdicts.items() if s in Verdict.FAULTS and n}
+    refused = failed.pop("server_error", 0)
+    if failed:
+        listed = ", ".join(f"{count} {status}" for status, count in failed.items())
+        yield (
+            f"{run} on {one.benchmark}: {sum(failed.values())} of {one.samples} answers could not "
+            f"be judged ({listed}), so only bounds are known. `opdlab regrade` tries again."
+        )
+    if refused:
+        yield (
+            f"{run} on {one.benchmark}: {refused} of {one.samples} answers are missing, for the server "
+            "refused them (server_error), so only bounds are known. `opdlab samples` shows why; the "
+            "command that measured it (train: with --resume) asks for them again."
+        )
 
 
 def remark(lines: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, final
 from transformers import PreTrainedTokenizerBase
 
 from opdlab import identity
-from opdlab.errors import DataError
+from opdlab.errors import DataError, naming_requests
 from opdlab.identity import digest
 from opdlab.prompts import encode, rendered
 from opdlab.serving import Ask, Draw, Reply, Session, prompt_text
@@ -102,9 +102,10 @@ def take(
 
     def answers(some: Sequence[Ask], at_once: int | None = None) -> list[Reply]:
         found: dict[int, Reply] = {}
-        session.complete(
-            draw, some, found.__setitem__, tokenizer=tokenizer, log_probs=True, at_once=at_once
-        )
+        with naming_requests(lambda row: f"the fixed prompt {PROMPTS[row % len(PROMPTS)]!r}"):
+            session.complete(
+                draw, some, found.__setitem__, tokenizer=tokenizer, log_probs=True, at_once=at_once
+            )
         return [found[place] for place in range(len(some))]
 
     found = _prints(answers(asks, at_once=1))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from opdlab import plugins, secret_options
-from opdlab.errors import ConfigError, ModelError, PluginError, RefusedError
+from opdlab.errors import ConfigError, ModelError, PluginError, RefusedError, naming_requests
 from opdlab.evaluation import store
 from opdlab.evaluation.weighing import log_probs, weighed
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
@@ -30,7 +30,17 @@ from opdlab.modelling import (
 )
 from opdlab.plugins import declared, name_of, posed, said_by, verdicts_on
 from opdlab.prompts import encode, rendered, require_wording
-from opdlab.records import Generation, Grade, Problem, Rollout, Sample, Verdict
+from opdlab.records import (
+    LONGEST_REASON,
+    Generation,
+    Grade,
+    Problem,
+    Refusal,
+    Rollout,
+    Sample,
+    Verdict,
+    storable,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -39,6 +49,7 @@ if TYPE_CHECKING:
     from opdlab.plugins import Evaluator
     from opdlab.sampling import RolloutEngine
 
+LOG = logging.getLogger("opdlab")
 STORE_ROWS, STORE_SECONDS = 64, 30.0
 """Completions are written when so many wait, or so much time has passed."""
 MAX_SEED_BYTES = 7  # so that a seed fits an int64
@@ -235,6 +246,8 @@ def evaluate(
 ) -> list[Sample]:
     """Sample and grade every benchmark; what an earlier call has stored is not drawn again.
 
+    What a server refuses is stored as a fault, and asked again by the next call.
+
     Args:
         owner: name and place of what is measured, for the record.
         folder: where the samples are kept, some at a time, so that an evaluation that was cut short
@@ -244,7 +257,7 @@ def evaluate(
         on_graded: the same for verdicts.
 
     Raises:
-        RefusedError: a server gave some answers that cannot be used; all others are drawn and graded then.
+        RefusedError: a server gave no answer that can be used.
         OpdlabError: a benchmark has no data, or its answers cannot be graded here.
     """
     require(settings.benchmarks)
@@ -257,20 +270,12 @@ def evaluate(
         if isinstance(subject, Subject):
             subject.require_room(benchmark.problems())
     measured: list[store.SampleSet] = []
-    refused: list[RefusedError] = []
     who = subject.identity()
     for benchmark in settings.benchmarks:
         kept = store.ask(folder, asked_of(benchmark, subject, settings, owner, who))
-        try:
-            draw_missing(kept, subject, settings, all_answers(benchmark, settings), on_finished)
-        except RefusedError as error:
-            if error.ended:
-                raise
-            refused.append(error)
+        draw_missing(kept, subject, settings, all_answers(benchmark, settings), on_finished)
         grade_missing(kept, benchmark, on_graded)
         measured.append(kept)
-    if refused:
-        raise refused[0]
     return [sample for kept in measured for sample in kept.samples()]
 
 
@@ -353,17 +358,6 @@ def all_answers(benchmark: Evaluator, settings: Evaluation) -> list[tuple[Proble
     return [(p, i) for p in benchmark.problems() for i in range(settings.samples)]
 
 
-@contextmanager
-def _naming_the_problem(missing: Sequence[tuple[Problem, int]]) -> Iterator[None]:
-    """Say of requests that a server refused which problem the first of them asks."""
-    try:
-        yield
-    except RefusedError as error:
-        problem, index = missing[next(iter(error.rows))]
-        named = f"problem {problem.id} of {problem.benchmark} (sample {index})"
-        raise RefusedError(error.rows, error.count, named, error.ended) from error
-
-
 def draw_missing(
     kept: store.SampleSet,
     subject: Measured,
@@ -371,71 +365,125 @@ def draw_missing(
     wanted: Sequence[tuple[Problem, int]],
     on_finished: Callable[[int], None] | None = None,
 ) -> None:
-    """Draw those completions that are not there yet, and store them some at a time."""
+    """Draw those completions that are not there yet, and store them some at a time.
+
+    What a server refuses is stored, too, and drawn by the next call.
+
+    Raises:
+        RefusedError: a server gave no answer that can be used.
+    """
     known = kept.generations()
     missing = [(problem, i) for problem, i in wanted if (problem.id, i) not in known]
-    if on_finished is not None and len(missing) < len(wanted):
-        on_finished(len(wanted) - len(missing))
+    finished = on_finished or (lambda rows: None)
+    if len(missing) < len(wanted):
+        finished(len(wanted) - len(missing))
     if not missing:
         return
-    prompts = {problem.id: problem for problem, _ in missing}
-    tokenizer, wording = subject.tokenizer, as_wording(subject.template)
-    require_wording(tokenizer, wording)
-    encoded = {name: encode(tokenizer, one, wording) for name, one in prompts.items()}
-    shown = {name: rendered(tokenizer, one, wording) for name, one in prompts.items()}
-    seeds = [sample_seed(settings.seed, problem, i) for problem, i in missing]
-    arrivals, thinking = _Arrivals(kept), written(marks_of(tokenizer))
+    asked = _Asked(kept, subject, settings, missing, finished)
+    try:
+        if missing[0][0].weighed:
+            assert isinstance(subject, Subject)
+            shown = asked.shown
+            weighed(missing, asked.seeds, lambda one: shown[one.id], subject.weigh, asked.add)
+            return
+        with naming_requests(asked.named):
+            subject.answer(
+                sampling_engine(subject.engine, settings),
+                [(asked.encoded[problem.id], asked.shown[problem.id]) for problem, _ in missing],
+                asked.seeds,
+                settings.batch_rows,
+                settings.batch_tokens,
+                asked.arrived,
+                asked.waiting,
+            )
+    except RefusedError as error:
+        asked.arrivals.store()
+        _keep_refused(kept, [asked.refusal(*one) for one in error.rows.items()], wanted, error)
+    finally:
+        # Whatever ended the sampling, what came is kept.
+        asked.arrivals.store()
 
-    def weighed_one(generation: Generation) -> None:
-        arrivals.add(generation)
-        if on_finished is not None:
-            on_finished(1)
 
-    if missing[0][0].weighed:
-        assert isinstance(subject, Subject)
-        try:
-            weighed(missing, seeds, lambda one: shown[one.id], subject.weigh, weighed_one)
-        finally:
-            arrivals.store()
-        return
+@final
+class _Asked:
+    """What is asked for, and what becomes of each answer as it comes.
 
-    def arrived(row: int, answer: Answer) -> None:
-        problem, index = missing[row]
-        arrivals.add(
+    Attributes:
+        missing: problem of each answer, and which of the problem's answers it is.
+        encoded, shown: each problem's prompt, as tokens and as text.
+    """
+
+    def __init__(
+        self,
+        kept: store.SampleSet,
+        subject: Measured,
+        settings: Evaluation,
+        missing: Sequence[tuple[Problem, int]],
+        finished: Callable[[int], None],
+    ) -> None:
+        problems = {problem.id: problem for problem, _ in missing}
+        tokenizer, self.wording = subject.tokenizer, as_wording(subject.template)
+        require_wording(tokenizer, self.wording)
+        self.missing, self.finished, self.arrivals = missing, finished, _Arrivals(kept)
+        self.encoded = {k: encode(tokenizer, one, self.wording) for k, one in problems.items()}
+        self.shown = {k: rendered(tokenizer, one, self.wording) for k, one in problems.items()}
+        self.seeds = [sample_seed(settings.seed, problem, i) for problem, i in missing]
+        self.thinking = written(marks_of(tokenizer))
+
+    def add(self, generation: Generation) -> None:
+        self.arrivals.add(generation)
+        self.finished(1)
+
+    def arrived(self, row: int, answer: Answer) -> None:
+        problem, index = self.missing[row]
+        self.add(
             Generation(
                 problem=problem.id,
                 index=index,
-                seed=seeds[row],
-                prompt=shown[problem.id].removesuffix(wording.prefill),
-                completion=wording.prefill + answer.text,
+                seed=self.seeds[row],
+                prompt=self._prompt(problem),
+                completion=self.wording.prefill + answer.text,
                 tokens=answer.tokens,
                 stop=answer.stop,
                 seconds=0.0,
-                thinking=thinking,
+                thinking=self.thinking,
             )
         )
-        if on_finished is not None:
-            on_finished(1)
 
-    def waiting() -> None:
-        arrivals.look()
-        if on_finished is not None:
-            on_finished(0)
+    def waiting(self) -> None:
+        self.arrivals.look()
+        self.finished(0)
 
-    try:
-        with _naming_the_problem(missing):
-            subject.answer(
-                sampling_engine(subject.engine, settings),
-                [(encoded[problem.id], shown[problem.id]) for problem, _ in missing],
-                seeds,
-                settings.batch_rows,
-                settings.batch_tokens,
-                arrived,
-                waiting,
-            )
-    finally:
-        # Whatever ended the sampling, what came is kept.
-        arrivals.store()
+    def named(self, row: int) -> str:
+        problem, index = self.missing[row]
+        return f"{problem.named} (sample {index})"
+
+    def refusal(self, row: int, reason: str) -> Refusal:
+        problem, index = self.missing[row]
+        why = storable(reason)[:LONGEST_REASON]
+        return Refusal(problem.id, index, self.seeds[row], self._prompt(problem), why)
+
+    def _prompt(self, problem: Problem) -> str:
+        return self.shown[problem.id].removesuffix(self.wording.prefill)
+
+
+def _keep_refused(
+    kept: store.SampleSet,
+    rows: Sequence[Refusal],
+    wanted: Sequence[tuple[Problem, int]],
+    error: RefusedError,
+) -> None:
+    """Store what a server refused; raises `error` where it answered nothing, or was not asked all."""
+    drawn, refused = kept.generations(), {(row.problem, row.index) for row in rows}
+    known = {*drawn, *refused, *kept.refusals()}
+    if not drawn or any((problem.id, index) not in known for problem, index in wanted):
+        raise error
+    kept.add_refusals(rows)
+    LOG.warning(
+        "%s. What is missing is stored as server_error and not counted as wrong; run the same command "
+        "again (train: with --resume) to ask for it again",
+        error,
+    )
 
 
 class _Arrivals:

@@ -28,7 +28,9 @@ from opdlab.serving import (
     OpenAIEngine,
     Reply,
     Session,
+    in_rounds,
     prompt_text,
+    require_plain,
 )
 
 STOPPED_S = 10.0
@@ -45,6 +47,7 @@ class Served(Measured):
         seen: the fingerprint that was taken now.
         trained_by: id of the execution that made the model whose tokenizer this is; empty for none here.
         vocabulary: entries of the model, as far as its folder tells.
+        defaults_known: whether nothing that the server fills in decides what is drawn.
     """
 
     session: Session
@@ -52,6 +55,7 @@ class Served(Measured):
     seen: Prints
     trained_by: str = ""
     vocabulary: int | None = None
+    defaults_known: bool = True
 
     @property
     def server(self) -> Identity:
@@ -80,7 +84,7 @@ class Served(Measured):
         )
 
     def sampled_with(self) -> dict[str, Any]:
-        if self.server.software in KNOWN:
+        if self.server.software in KNOWN and self.defaults_known:
             return {}
         # It fills in what is not sent, and nobody can send what is not known.
         return {"server_defaults": "not known"}
@@ -117,21 +121,19 @@ class Served(Measured):
         at_once = self._at_once(rows)
         held.waits = not self.session.takes_tokens
         size = len(asks) if self.session.takes_tokens else ROUNDS * at_once
-        refused: dict[int, str] = {}
-        for first in range(0, len(asks), size):
 
-            def came(place: int, reply: Reply, first: int = first) -> None:
-                held.add(first + place, Answer(reply.text, reply.tokens, reply.stop))
+        def one_round(rows: range) -> None:
+            def came(place: int, reply: Reply) -> None:
+                held.add(rows[place], Answer(reply.text, reply.tokens, reply.stop))
 
-            part = asks[first : first + size]
+            some = [asks[row] for row in rows]
             try:
                 self.session.complete(
-                    draw, part, came, tokenizer=self.tokenizer, at_once=at_once, on_tick=tick
+                    draw, some, came, tokenizer=self.tokenizer, at_once=at_once, on_tick=tick
                 )
-            except RefusedError as error:
-                refused |= {first + place: why for place, why in error.rows.items()}
-                if error.ended:
-                    raise RefusedError(refused, len(asks), ended=True) from error
+            except RefusedError:
+                held.hand_on()
+                raise
             except BaseException:
                 # Whoever stops it waits for no server that is away; nor is one given up twice.
                 held.prove = self._hasty().prove
@@ -139,8 +141,8 @@ class Served(Measured):
                     held.hand_on()
                 raise
             held.hand_on()
-        if refused:
-            raise RefusedError(refused, len(asks))
+
+        in_rounds(len(asks), size, one_round)
 
     def _hasty(self) -> Served:
         access = replace(self.client.access, patience_s=0.0, timeout_s=STOPPED_S)
@@ -204,6 +206,7 @@ def open_served(
     ends = _ends(place, tokenizer, revision)
     pad = tokenizer.pad_token_id
     session = Session.open(engine.access, engine.served_model, place)
+    defaults_known = _require_plain(session, place, revision)
     seen = take(session, tokenizer, ends)
     return Served(
         tokenizer=tokenizer,
@@ -216,18 +219,53 @@ def open_served(
         seen=seen,
         trained_by=models.trained_by(place),
         vocabulary=_vocabulary(place, tokenizer),
+        defaults_known=defaults_known,
     )
+
+
+def _require_plain(session: Session, place: str, revision: str | None) -> bool:
+    """Refuse settings of a model's folder that decide what is drawn; whether there are none is returned.
+
+    `transformers serve` does not tell them: they are those of the served model where it is on this machine,
+    else of the folder beside the tokenizer.
+
+    Raises:
+        ServerError: there are some.
+    """
+    if session.server.software != "transformers":
+        return True
+    name, _, commit = session.server.model.partition("@")
+    for path, of in ((name, commit or None), (place, revision)):
+        settings = _generation(path, of)
+        if settings is not None:
+            require_plain(settings, path)
+            return True
+    return False
+
+
+def _generation(path: str, revision: str | None) -> dict[str, Any] | None:
+    """Generation settings of a model on this machine, as `transformers` has them; None where it is not."""
+    try:
+        found = GenerationConfig.from_pretrained(
+            path, local_files_only=True, revision=revision or "main"
+        )
+        return found.to_dict()
+    except (OSError, ValueError):
+        pass
+    try:
+        config = AutoConfig.from_pretrained(
+            path, local_files_only=True, revision=revision or "main"
+        )
+        return GenerationConfig.from_model_config(config).to_dict()
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _ends(path: str, tokenizer: PreTrainedTokenizerBase, revision: str | None) -> tuple[int, ...]:
     """The tokenizer's EOS and those of the model's generation settings, ascending; without these those of
     its configuration, as `transformers` has it."""
-    try:
-        found = GenerationConfig.from_pretrained(
-            path, local_files_only=True, revision=revision or "main"
-        ).eos_token_id
-    except (OSError, ValueError):
-        found = _configured_end(path)
+    settings = _generation(path, revision)
+    found = settings["eos_token_id"] if settings else _written(path, "eos_token_id")
     listed = found if isinstance(found, list) else [found]
     ids = {end for end in [*listed, tokenizer.eos_token_id] if isinstance(end, int)}
     if not ids:
@@ -235,15 +273,6 @@ def _ends(path: str, tokenizer: PreTrainedTokenizerBase, revision: str | None) -
             f"{path}: neither the tokenizer nor generation_config.json or config.json names an EOS"
         )
     return tuple(sorted(ids))
-
-
-def _configured_end(path: str) -> int | list[int] | None:
-    """The EOS of a model's configuration, which may be of a kind that only the server knows."""
-    try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
-        return GenerationConfig.from_model_config(config).eos_token_id
-    except (OSError, ValueError, AttributeError):
-        return _written(path, "eos_token_id")
 
 
 def _written(path: str, key: str) -> Any:

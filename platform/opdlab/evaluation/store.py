@@ -3,6 +3,7 @@
     FOLDER/measurements.jsonl                     what was asked for, and of whom (`opdlab.identity`)
            3f2a.../generations-00000.parquet      completions, as they came
                    grades-00000.parquet           verdicts, by version of the grader
+                   refusals-00000.parquet         what a server gave no usable answer to, and why
 
 A folder of files holds what one model drew under one prompt template, sampling, seed and set of problems.
 Every file is written whole beside its place and renamed, so a kill at any moment leaves complete files.
@@ -26,9 +27,9 @@ from opdlab import identity
 from opdlab.errors import DataError, StorageError
 from opdlab.files import damaged, natural, read_file, write_whole
 from opdlab.identity import Measurement, digest
-from opdlab.records import Generation, Grade, Problem, Sample
+from opdlab.records import REFUSED, Generation, Grade, Problem, Refusal, Sample
 
-Row = TypeVar("Row", Generation, Grade)
+Row = TypeVar("Row", Generation, Grade, Refusal)
 Key = tuple[str, int]
 """Problem and index of a sample."""
 
@@ -95,6 +96,12 @@ class SampleSet:
         rows = (row for row in _read(self.path, Grade) if row.grader == grader)
         return {(row.problem, row.index): row for row in rows}
 
+    def refusals(self) -> dict[Key, Refusal]:
+        """What a server refused last and nobody has answered since; raises as `generations`."""
+        found = {(row.problem, row.index): row for row in _read(self.path, Refusal)}
+        drawn = self.generations() if found else {}
+        return {key: row for key, row in found.items() if key not in drawn}
+
     def add_generations(self, rows: Sequence[Generation]) -> None:
         """Add completions; the same ones again are left out.
 
@@ -119,8 +126,16 @@ class SampleSet:
         with _writing(self.path):
             _add(self.path, rows)
 
+    def add_refusals(self, rows: Sequence[Refusal]) -> None:
+        """Add what a server refused; the same reason again is left out. Raises as `add_generations`."""
+        with _writing(self.path):
+            known = self.refusals()
+            _add(self.path, [row for row in rows if known.get((row.problem, row.index)) != row])
+
     def samples(self, partial: bool = False) -> list[Sample]:
         """The samples asked for with the grades that count, in order of problem and index.
+
+        What a server refused is among them, as a fault.
 
         Raises:
             DataError: some are missing or not graded, unless `partial`; or a file is damaged.
@@ -128,16 +143,24 @@ class SampleSet:
         asked = self.asked
         drawn = {k: row for k, row in self.generations().items() if row.index < asked.samples}
         grades = self.grades(asked.grader)
-        total = asked.problems * asked.samples
-        graded = sorted(key for key in drawn if key in grades)
-        if not partial and len(graded) < total:
+        total, protocol = asked.problems * asked.samples, asked.protocol
+        found = {
+            key: self._sample(row, grades[key], protocol)
+            for key, row in drawn.items()
+            if key in grades
+        }
+        found |= {
+            key: self._refused(row, protocol)
+            for key, row in self.refusals().items()
+            if row.index < asked.samples
+        }
+        if not partial and len(found) < total:
             raise DataError(
                 f"the evaluation of {self.checkpoint} on {asked.benchmark} is not finished: "
-                f"{len(graded)} of {total} samples are drawn and graded ({self.path}). Run the "
+                f"{len(found)} of {total} samples are drawn and graded ({self.path}). Run the "
                 f"same command again to finish it"
             )
-        protocol = asked.protocol
-        return [self._sample(drawn[key], grades[key], protocol) for key in graded]
+        return [found[key] for key in sorted(found)]
 
     def _sample(self, row: Generation, grade: Grade, protocol: str) -> Sample:
         return Sample(
@@ -155,6 +178,24 @@ class SampleSet:
             answer=grade.answer,
             reason=grade.reason,
             grader=grade.grader,
+            protocol=protocol,
+        )
+
+    def _refused(self, row: Refusal, protocol: str) -> Sample:
+        return Sample(
+            checkpoint=self.checkpoint,
+            benchmark=self.asked.benchmark,
+            problem=row.problem,
+            index=row.index,
+            seed=row.seed,
+            prompt=row.prompt,
+            completion="",
+            tokens=0,
+            stop=REFUSED,
+            status="server_error",
+            answer=None,
+            reason=row.reason,
+            grader=self.asked.grader,
             protocol=protocol,
         )
 

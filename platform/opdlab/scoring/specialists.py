@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import torch
 
+from opdlab.errors import RefusedError
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring.pieces import join
 from opdlab.scoring.scorer import Scorer
@@ -46,7 +47,7 @@ def score_by_domain(
         domains: of each row.
 
     Raises:
-        NonFiniteError, ModelError: as `Scorer.score`.
+        NonFiniteError, ModelError, RefusedError: as `Scorer.score`.
     """
     rollout = rollout.host
     (candidates,) = to_host([questions.candidates])
@@ -61,5 +62,9 @@ def score_by_domain(
             continue
         piece, place = part(rollout, torch.tensor(rows))
         asked = replace(questions, candidates=candidates[place])
-        pieces.append((teacher.score(piece, asked), place))
+        try:
+            pieces.append((teacher.score(piece, asked), place))
+        except RefusedError as error:
+            why = {rows[row]: why for row, why in error.rows.items()}
+            raise RefusedError(why, error.count, ended=error.ended, part=error.part) from error
     return join(pieces)

@@ -1,7 +1,12 @@
 from .access import Access as Access, check_access as check_access, unreadable as unreadable
 from .client import Client as Client, ReplyError as ReplyError
-from .dialect import Draw as Draw, prompt_text as prompt_text
-from .engine import ROUNDS as ROUNDS, OpenAIEngine as OpenAIEngine, same_way as same_way
+from .dialect import Draw as Draw, prompt_text as prompt_text, require_plain as require_plain
+from .engine import (
+    ROUNDS as ROUNDS,
+    OpenAIEngine as OpenAIEngine,
+    in_rounds as in_rounds,
+    same_way as same_way,
+)
 from .identify import KNOWN as KNOWN, TOKEN_SERVERS as TOKEN_SERVERS, Identity as Identity
 from .replies import Reply as Reply
 from .served_offers import SERVED_OFFERS as SERVED_OFFERS

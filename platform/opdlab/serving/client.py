@@ -7,6 +7,7 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from time import monotonic
 from typing import Any, final
 
@@ -25,7 +26,7 @@ FIRST_PAUSE_S = 0.25
 TICK_S = 0.25
 """How often the caller is woken while no answer comes."""
 HOPELESS = 8
-"""So many refusals, and no answer: the rest would be refused as well."""
+"""So many refusals, and then so many different prompts refused, and no answer: so would be the rest."""
 LET_IN = (401, 403, 407)
 UNKNOWN = (404, 405, 501)
 """Statuses of a path that a server does not have."""
@@ -141,33 +142,35 @@ class Client:
             at_once: requests under way at a time, if fewer than the access allows.
 
         Raises:
-            RefusedError: some were refused; or the first, so that the rest was not asked.
+            RefusedError: some were refused; or all of the first, so that the rest was not asked.
             ServerError: a request failed for the whole of the patience, or the server's engine is dead.
             Stopped: a signal came.
         """
         threads = within_files(min(at_once or self.access.concurrency, len(bodies)))
         crew = Crew(lambda place, stop: self._post(url, bodies[place], stop), len(bodies), threads)
         refused: dict[int, str] = {}
-        good = 0
+        in_vain: list[str] | None = []
         try:
             for place, answer in self._received(crew, len(bodies), on_tick):
                 try:
                     if isinstance(answer, Exception):
                         raise answer
                     on_answer(place, answer)
-                    good += 1
+                    in_vain = None
+                    crew.go_on(crew.held)
                 except ReplyError as error:
                     if error.again and crew.again(place):
                         continue
                     refused[place] = self.hidden(str(error))
+                    if in_vain is not None:
+                        in_vain.append(_prompt_of(bodies[place]))
+                        _try_others(crew, bodies, in_vain)
                 crew.left -= 1
-                if len(refused) >= HOPELESS and not good:
-                    break
         finally:
             crew.stop.set()
             self.notice = ""
         if refused:
-            raise RefusedError(refused, len(bodies), ended=crew.left > 0)
+            raise RefusedError(refused, len(bodies), ended=bool(crew.held))
 
     def hidden(self, text: str) -> str:
         """A text that may repeat what the server was sent, without the key."""
@@ -254,6 +257,20 @@ class Client:
                 refused,
                 self.pulse.said(refused),
             )
+
+
+def _try_others(crew: Crew, bodies: Sequence[Body], in_vain: Sequence[str]) -> None:
+    """After many refusals and no answer, ask for one prompt after another that was not refused yet."""
+    if len(in_vain) < HOPELESS:
+        return
+    crew.hold()
+    if crew.left == 1 and len(set(in_vain)) < HOPELESS:
+        others = (place for place in crew.held if _prompt_of(bodies[place]) not in in_vain)
+        crew.go_on([*islice(others, 1)])
+
+
+def _prompt_of(body: Body) -> str:
+    return str(body.get("prompt"))
 
 
 def _sleep(seconds: float, stopped: Callable[[], bool]) -> float:

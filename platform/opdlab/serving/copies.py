@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -18,9 +21,13 @@ from transformers import PreTrainedModel
 
 from opdlab.modelling import adapters
 
+LOG = logging.getLogger("opdlab")
 LOCK = ".lock"
 """In a copy: held by the process that wrote it, as long as it lives."""
-_PREFIX, _PART = f"weights-{socket.gethostname()}-", ".part"
+_PART = ".part"
+_NAME = re.compile(
+    rf"weights-(?P<host>.+?)-((?P<boot>[0-9a-f]{{8}})-)?(?P<process>\d+)-\w+({re.escape(_PART)})?"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +39,7 @@ class _Copy:
     remove: finalize[Any, Any]
 
 
+_TOLD: set[Path] = set()
 _COPIES: WeakKeyDictionary[PreTrainedModel, _Copy] = WeakKeyDictionary()
 
 
@@ -64,7 +72,8 @@ def _saved(model: PreTrainedModel, parent: Path) -> tuple[Path, FileLock]:
     # It is locked before it has a name by which another process may take it for left behind.
     lock = _lock(new)
     lock.acquire()
-    part = new.rename(parent / f"{_PREFIX}{os.getpid()}-{new.name.removeprefix('.new-')}{_PART}")
+    writer = f"{socket.gethostname()}-{_boot()}-{os.getpid()}"
+    part = new.rename(parent / f"weights-{writer}-{new.name.removeprefix('.new-')}{_PART}")
     try:
         # The server may run as somebody else.
         part.chmod(0o755)
@@ -88,20 +97,44 @@ def _remove(folder: Path, lock: FileLock) -> None:
 
 
 def _clear(parent: Path) -> None:
-    """Remove what processes of this machine that were killed left behind: each copy is a whole model."""
-    # A longer name of another machine may begin like this one's.
-    ours = re.compile(rf"{re.escape(_PREFIX)}(\d+)-\w+({re.escape(_PART)})?")
-    for left in parent.iterdir():
-        found = ours.fullmatch(left.name)
-        if found and not _in_use(left, int(found[1])):
+    """Remove what processes of this machine that were killed left behind: each copy is a whole model.
+
+    A container has a name of its own each time, and the kernel of its machine, whose locks tell whether a
+    copy is in use. Locks of other machines may not be seen here: their copies stay, and are told.
+    """
+    foreign = []
+    for left in sorted(parent.iterdir()):
+        found = _NAME.fullmatch(left.name)
+        if not found:
+            continue
+        if found["host"] != socket.gethostname() and found["boot"] != _boot():
+            foreign += [left.name] if left not in _TOLD else []
+            _TOLD.add(left)
+        elif not _in_use(left, int(found["process"])):
             rmtree(left, ignore_errors=True)
+    if foreign:
+        LOG.warning(
+            "%s holds copies of weights by other machines, or from before this one was started anew: %s. "
+            "Delete those that no training uses",
+            parent,
+            ", ".join(foreign),
+        )
+
+
+@cache
+def _boot() -> str:
+    """Of the running kernel, which containers of one machine share."""
+    try:
+        found = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        found = str(psutil.boot_time())
+    return sha256(found.encode()).hexdigest()[:8]
 
 
 def _in_use(copy: Path, process: int) -> bool:
     """Whether the process that wrote a copy lives.
 
-    Its lock tells, in whichever container with this host's name it is; ids of processes are others there,
-    and come again.
+    Its lock tells, in whichever container it is; ids of processes are others there, and come again.
     """
     if not (copy / LOCK).exists():
         return psutil.pid_exists(process)

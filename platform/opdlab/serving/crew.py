@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 LOG = logging.getLogger("opdlab")
@@ -23,7 +24,8 @@ class Crew:
     """Threads that work off requests.
 
     Attributes:
-        left: requests that are not done with.
+        left: requests that are not done with, but for those held back.
+        held: requests that are not asked for now.
         done: places and answers, or what was raised instead.
         stop: set when nothing is wanted any more.
     """
@@ -36,6 +38,7 @@ class Crew:
         # An answer may be large: no more of them wait than are under way.
         self.done: queue.Queue[tuple[int, Any]] = queue.Queue(max(1, threads))
         self.tries: dict[int, int] = {}
+        self.held: list[int] = []
         self.stop = threading.Event()
         for place in range(count):
             self.todo.put(place)
@@ -49,6 +52,21 @@ class Crew:
         if self.tries[place] <= MOST_TRIES:
             self.todo.put(place)
         return self.tries[place] <= MOST_TRIES
+
+    def hold(self) -> None:
+        """Ask for nothing but what is under way."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.held.append(self.todo.get_nowait())
+                self.left -= 1
+
+    def go_on(self, places: Sequence[int]) -> None:
+        """Ask for some of what was held back."""
+        for place in places:
+            self.todo.put(place)
+        self.left += len(places)
+        asked = {*places}
+        self.held = [place for place in self.held if place not in asked]
 
     def work(self) -> None:
         """Until there is nothing to do any more."""

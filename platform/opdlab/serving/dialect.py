@@ -9,7 +9,7 @@ llama.cpp's server.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +77,30 @@ TRANSFORMERS_OFF: dict[str, Any] = {
     "remove_invalid_values": False,
     "renormalize_logits": False,
     "token_healing": False,
+    "penalty_alpha": 0.0,
+    "use_mtp": False,
+    "is_assistant": False,
+    # Of these, None would be off, and is filled in: nothing is what these values do.
+    "exponential_decay_length_penalty": [1_000_000_000, 1.0],
+    "max_time": 1e9,
 }
 """`generate` fills in what is None from the generation settings in the model's folder."""
 TRANSFORMERS_WIDE = {"top_k": 0, "min_p": 0.0, "typical_p": 1.0}
 TRANSFORMERS_WIDE |= {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
 """The same where it samples."""
+TRANSFORMERS_FIXED = (
+    "assistant_early_exit",
+    "constraints",
+    "dola_layers",
+    "force_words_ids",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "prompt_lookup_num_tokens",
+    "stop_strings",
+    "top_h",
+    "watermarking_config",
+)
+"""Settings of the model's folder that no request can switch off, since only None does."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +159,35 @@ def _generation_config(draw: Draw) -> str:
         "max_new_tokens": draw.max_new_tokens,
         "eos_token_id": list(draw.eos_ids),
         "pad_token_id": draw.pad_id,
+        # No bias of one token, and a forbidden one that is skipped because it is an EOS.
+        "sequence_bias": [[[draw.eos_ids[0]], 0.0]],
+        "bad_words_ids": [[draw.eos_ids[0]]],
         **TRANSFORMERS_OFF,
     }
     if draw.temperature > 0:
         settings |= {"temperature": draw.temperature, "top_p": draw.top_p, **TRANSFORMERS_WIDE}
     return json.dumps(settings)
+
+
+def require_plain(settings: Mapping[str, Any], where: str) -> None:
+    """Refuse a model whose folder has `transformers serve` sample in ways that nobody can switch off.
+
+    Args:
+        settings: generation settings of the served model.
+        where: they stand, for the message.
+
+    Raises:
+        ServerError: naming them.
+    """
+    odd = [name for name in TRANSFORMERS_FIXED if settings.get(name) not in (None, [], {})]
+    if settings.get("cache_implementation") == "quantized":
+        odd.append("cache_implementation")
+    if odd:
+        raise ServerError(
+            f"`transformers serve` generates by settings of {where} that no request can switch off: "
+            f"{', '.join(odd)}. Remove them from its generation_config.json and start the server again, or "
+            "use another server (vLLM, SGLang)"
+        )
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], shown: str) -> str:

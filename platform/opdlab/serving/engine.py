@@ -5,7 +5,7 @@ An experiment is checked by its options, so what samples (`served_rollout`) is i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -135,17 +135,16 @@ class OpenAIEngine(RolloutEngine):
 
         # Keys and values are the server's: `max_tokens` says nothing to it.
         check_prompts(prompts, seeds)
-        size = ROUNDS * min(self.concurrency, max_rows)
-        refused: dict[int, str] = {}
-        for first in range(0, len(prompts), size):
-            rows = slice(first, first + size)
-            part = Asked(prompts[rows], seeds[rows], tuple(eos_ids), pad_id, 0, vocabulary)
-            found = self._rollout(model, max_rows, alone=True).drawn(part)
+        whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, 0, vocabulary)
+
+        def one_round(rows: range) -> None:
+            found = self._rollout(model, max_rows, alone=True).drawn(whole.only(rows))
             for place, response in zip(found.rows, found.responses, strict=True):
-                on_response(first + place, response.tolist())
-            refused |= {first + place: why for place, why in found.refused.items()}
-        if refused:
-            raise RefusedError(refused, len(prompts))
+                on_response(rows[place], response.tolist())
+            if found.refused:
+                raise RefusedError(found.refused, len(rows))
+
+        in_rounds(len(prompts), ROUNDS * min(self.concurrency, max_rows), one_round)
 
     def look(
         self,
@@ -185,6 +184,31 @@ class OpenAIEngine(RolloutEngine):
         from opdlab.serving.weights import figures_of
 
         return figures_of(model)
+
+
+def in_rounds(count: int, size: int, ask: Callable[[range], None]) -> None:
+    """Ask for some rows after another, each time for rows from everywhere: neighbours have one prompt.
+
+    Args:
+        size: rows at a time, at most.
+        ask: raises RefusedError, by the place among its rows.
+
+    Raises:
+        RefusedError: for what all rounds were refused; at once where the first gets no answer at all.
+    """
+    refused: dict[int, str] = {}
+    several, ended = -(-count // size), False
+    for first in range(several):
+        rows = range(first, count, several)
+        try:
+            ask(rows)
+        except RefusedError as error:
+            refused |= {rows[place]: why for place, why in error.rows.items()}
+            ended |= error.ended
+            if error.ended and not first:
+                break
+    if refused:
+        raise RefusedError(refused, count, ended=ended)
 
 
 def same_way(engine: RolloutEngine, server: OpenAIEngine) -> OpenAIEngine:

@@ -232,9 +232,8 @@ class ServedTeacher:
             self._ask(session, bodies, came)
         except RefusedError as error:
             of_rows = {int(tree.row[leaf]): why for leaf, why in error.rows.items()}
-            first = next(iter(of_rows))
-            named = f"a candidate of row {first}"
-            raise RefusedError(of_rows, error.count, named, error.ended) from error
+            part = "a candidate of "
+            raise RefusedError(of_rows, error.count, ended=error.ended, part=part) from error
         return found
 
     def _ask(self, session: Session, bodies: Bodies, came: Any) -> None:

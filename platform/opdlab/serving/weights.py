@@ -15,6 +15,7 @@ import os
 import secrets
 from hashlib import sha256
 from pathlib import Path
+from tempfile import gettempdir
 from time import perf_counter
 from typing import Any, final
 from weakref import WeakKeyDictionary
@@ -33,6 +34,8 @@ from opdlab.shapes import Tensor
 
 LOG = logging.getLogger("opdlab")
 TAGGED = "opdlab-"
+LOCKS = Path(gettempdir())
+"""Where the trainings of this machine tell each other which servers they have."""
 _TRAINER = secrets.token_hex(4)
 """Of this process, in the tags of what it sends."""
 SAME = 0.02
@@ -135,26 +138,31 @@ def figures_of(model: PreTrainedModel) -> dict[str, float]:
 
 
 def take(session: Session, folder: Path) -> None:
-    """Take a server for this process, as long as it lives: nobody else sends it weights by the same folder.
+    """Take a server for this process, as long as it lives.
+
+    Nobody else sends it weights through the same folder, or from this machine under the same user. Of a
+    training elsewhere its tag tells.
 
     Raises:
         ServerError: another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = session.client.access.root
-    path = folder / f".server-{sha256(root.encode()).hexdigest()[:12]}.lock"
-    if path in _TAKEN and _TAKEN[path][0] == os.getpid():
-        return
-    lock = FileLock(path, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ServerError(
-            f"{root} is taken by another training, which sends its student's weights through {folder}: a "
-            "server serves one student. Wait for its end, or give each training (and each worker of a "
-            "sweep) a server of its own"
-        ) from None
-    _TAKEN[path] = os.getpid(), lock
+    server = sha256(root.encode()).hexdigest()[:12]
+    here = LOCKS / f".opdlab-{os.getuid()}-server-{server}.lock"
+    for path in (folder / f".server-{server}.lock", here):
+        if path in _TAKEN and _TAKEN[path][0] == os.getpid():
+            continue
+        lock = FileLock(path, timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ServerError(
+                f"{root} is taken by another training, which sends it its student's weights ({path} is "
+                "locked): a server serves one student. Wait for its end, or give each training (and each "
+                "worker of a sweep) a server of its own"
+            ) from None
+        _TAKEN[path] = os.getpid(), lock
 
 
 def handed_over(session: Session, place: str, tag: str) -> None:

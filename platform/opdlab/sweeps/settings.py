@@ -87,6 +87,12 @@ class Sweep(RoomSection):
             raise ValueError(ONE_MACHINE)
         if not experiment.evaluation.benchmarks:
             raise ValueError("evaluation: a sweep compares its trials on benchmarks; name one")
+        if not experiment.rollout.keeps_up:
+            raise ValueError(
+                "rollout.weights_folder is missing: a trial samples the student after its weights have "
+                "changed, and the server would have the old ones. Set it to a folder that the server sees "
+                "under the same name"
+            )
         varied = any(key in ("rollout", "rollout.max_new_tokens") for key in self.space)
         if varied and "rollout.max_new_tokens" in experiment.measured_by():
             raise ValueError(

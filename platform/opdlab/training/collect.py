@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment
-from opdlab.errors import ModelError, PluginError, needing_room
+from opdlab.errors import ModelError, PluginError, naming_requests, needing_room
 from opdlab.evaluation import Subject
 from opdlab.modelling import Weights, WholeWeights, closing, reach
 from opdlab.plugins import returned
@@ -216,11 +216,12 @@ class Collector:
     @needing_room("scoring")
     def score(self, answers: Answers, asked: Questions, place: Place) -> TeacherScores:
         """The teacher's answers to the method's questions, each row by the teacher of its domain."""
-        if not self.specialists:
-            return self.teacher.score(answers.rollout, asked).to(place.device)
         domains = [problem.benchmark for problem in answers.problems]
-        found = score_by_domain(self.teacher, self.specialists, answers.rollout, asked, domains)
-        return found.to(place.device)
+        with naming_requests(lambda row: f"the answer to {answers.problems[row].named}"):
+            if not self.specialists:
+                return self.teacher.score(answers.rollout, asked).to(place.device)
+            found = score_by_domain(self.teacher, self.specialists, answers.rollout, asked, domains)
+            return found.to(place.device)
 
     @needing_room("sampling")
     def sample(self, indices: range, place: Place) -> Answers:
@@ -272,17 +273,18 @@ class Collector:
     ) -> Rollout:
         """Answers that the student, or the teacher, samples."""
         by_student = self.config.method.sampler == "student"
-        rollout = returned.sample(
-            self.config.rollout,
-            model,
-            [prompt.tokens for prompt in asked],
-            seeds,
-            eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
-            pad_id=self.subject.pad_id,
-            top_k=self.config.method.group,
-            vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
-            max_rows=self.config.training.rollout_rows,
-        )
+        with naming_requests(lambda row: asked[row].problem.named):
+            rollout = returned.sample(
+                self.config.rollout,
+                model,
+                [prompt.tokens for prompt in asked],
+                seeds,
+                eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
+                pad_id=self.subject.pad_id,
+                top_k=self.config.method.group,
+                vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
+                max_rows=self.config.training.rollout_rows,
+            )
         self.showed |= self.config.rollout.figures(self.subject.model)
         own = self.subject
         if not by_student:

@@ -30,7 +30,7 @@ from opdlab.console import (
     quieten,
 )
 from opdlab.errors import ConfigError, NonFiniteError, PeerError, Terminated
-from opdlab.evaluation import comparison, measure, over_seeds, require
+from opdlab.evaluation import comparison, measure, over_seeds, require, unanswered
 from opdlab.files import begin_metrics, claimed, whole_folder
 from opdlab.identity import EXECUTION, Execution, Owner
 from opdlab.modelling import models
@@ -100,7 +100,9 @@ class Session:
             tracker.close("KILLED" if interrupted else "FAILED")
             raise
         tracker.close("FINISHED")
-        self.group.update(name, status="finished", run_id=tracker.run_id)
+        # `resume` takes up again what is not finished: a server is asked once more.
+        status = "unanswered" if unanswered(tracker.folder) else "finished"
+        self.group.update(name, status=status, run_id=tracker.run_id)
 
 
 def train(
