@@ -72,6 +72,14 @@ def test_what_a_teacher_holds_while_it_scores_is_planned_within_a_tenth(
     assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
 
 
+@pytest.mark.parametrize(
+    "asked", [ScoredRows(1, 1, 7), ScoredRows(1, 8, 192), ScoredRows(1, 8, 32, top_k=4)]
+)
+def test_what_is_said_over_a_wide_vocabulary_is_planned(asked: ScoredRows) -> None:
+    one = scored(small_model("llama", vocab_size=8000), asked)
+    assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
+
+
 @pytest.mark.parametrize("active", [0.05, 1.0])
 def test_the_plan_counts_the_pieces_of_a_long_row(
     monkeypatch: pytest.MonkeyPatch, active: float

@@ -30,14 +30,15 @@ from opdlab.modelling import (
     hidden_states,
     hooked,
     original_length,
+    prefix_gap,
     prefixes_tried,
     project,
     rotary,
     rows_at_a_time,
     running,
-    said_after,
     stretches,
     thresholds,
+    vocabulary_statistics,
 )
 from opdlab.planning.footprint import (
     Held,
@@ -54,6 +55,7 @@ from opdlab.records import Rollout
 from opdlab.sampling import FAILURES
 from opdlab.scoring import (
     ANY_MASK,
+    TRIAL_ROWS,
     WORTH_SHARING,
     Chunk,
     Continuation,
@@ -68,11 +70,17 @@ from opdlab.scoring import (
     leaves_at_once,
     log_probs,
     response_states,
+    row_scores,
     shared_pass,
     trunk_piece,
 )
 from opdlab.shapes import Float, Tensor
 
+_OF_TRIAL = ScoredRows(
+    len(TRIAL_ROWS), *(sum(each) // len(each) for each in zip(*TRIAL_ROWS, strict=True)), top_k=1
+)
+"""As many tokens as a trial has, in rows of one length; of two candidates one is the sampled token."""
+_LONGEST_TRIED = max(map(sum, TRIAL_ROWS))
 _LONG = 256
 """Tokens of the longest row whose whole forward is looked at itself."""
 
@@ -176,7 +184,7 @@ class _Plan:
     def __post_init__(self) -> None:
         text = self.model.config.get_text_config()
         kind = torch.device("cpu" if self.on_cpu else "cuda")
-        self.head_rows, self.block = rows_at_a_time(text.vocab_size, kind)
+        self.head_rows, _ = rows_at_a_time(text.vocab_size, kind)
         self.piece = trunk_piece(text.hidden_size) if self.on_cpu else None
         self.leaf_chunk = leaves_at_once(self.on_cpu)
         self.layers, self.width = layers(self.model), text.hidden_size
@@ -207,12 +215,17 @@ class _Plan:
             largest = max(largest, min(asked_in_all, self.leaf_chunk))
         places = [place for place in thresholds(self.model) if place <= largest]
         with Held(self.model) as held:
-            self._check_prefixes(prefixes_tried(self.model, asked.length))
+            longest = max(asked.length, _LONGEST_TRIED, *(place + 3 for place in places))
+            self._check_prefixes(prefixes_tried(self.model, longest))
+            for prompt, response in TRIAL_ROWS:
+                tokens = self._tokens(1, prompt + response)[0]
+                row_scores(self.model, tokens, torch.zeros(response), "max_prob")
             if places and self.hooked:
                 log_probs(self.model, self._tokens(1, max(places) + 3), None)
+        peak = max(held.peak, self.held(_OF_TRIAL))
         if not places or not self.hooked:
-            return held.peak
-        return max(held.peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
+            return peak
+        return max(peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
 
     def checked(self, tried: Tried) -> int:
         """Bytes while forwards of prefixes are held against whole ones."""
@@ -221,14 +234,9 @@ class _Plan:
         return held.peak
 
     def _check_prefixes(self, tried: Tried) -> None:
-        if not tried.prefixes:
-            return
-        whole = said_after(self.model, self._tokens(tried.rows, tried.end), tried.prefixes)
-        last = tried.prefixes[-1:]
-        alone = [said_after(self.model, self._tokens(tried.rows, last[0]), last)]
-        alone += [torch.empty_like(alone[0]) for _ in tried.prefixes[1:]]
-        both = torch.cat(alone, 1)
-        (whole - both).abs().masked_fill(whole == both, 0.0).mean()
+        if tried.prefixes:
+            # What is done for each is over before the next.
+            prefix_gap(self.model, self._tokens(tried.rows, tried.end), tried.prefixes[-1:])
 
     def _tokens(self, rows: int, length: int) -> Tensor:
         return torch.zeros(rows, length, dtype=torch.long)
@@ -247,7 +255,7 @@ class _Plan:
         del states, before
         self._vocabulary(found)
         if len(tree):
-            log_probs(self.model, self._tokens(asked.top_k, longest), None, last=True)
+            log_probs(self.model, self._tokens(asked.top_k, longest), None, -1)
         del known
 
     def _tree(self, own: Own, rollout: Rollout, asked: ScoredRows) -> None:
@@ -271,7 +279,7 @@ class _Plan:
         self._vocabulary(rows)
         for (trunk, _), mine in zip(trunks, passes, strict=True):
             for part in costly(mine, tree):
-                self._vocabulary(self._leaf_states(own, trunk, tree, part))
+                self._vocabulary(self._leaf_states(own, trunk, tree, part), entropy=False)
         del drawn
         if asked.full:
             kept = rows[states.before]
@@ -356,10 +364,12 @@ class _Plan:
             raise UnsupportedError("its layers do not use transformers' attention interface")
         return states
 
-    def _vocabulary(self, rows: Float[Tensor, "n H"]) -> None:
+    def _vocabulary(self, rows: Float[Tensor, "n H"], entropy: bool = True) -> None:
         """Numbers of the first rows that are worked on together, and what is found of all."""
         found = rows.new_empty(4, len(rows), dtype=torch.float32)
-        logits = project(self.model, rows[: self.head_rows])
+        first = rows[: self.head_rows]
         if self.on_cpu:
-            logits[: self.block].exp()
+            vocabulary_statistics(self.model, first, None, entropy=entropy)
+        else:
+            project(self.model, first)
         del found
