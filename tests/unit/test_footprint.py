@@ -57,6 +57,8 @@ SCORED = [
     ("minimax", torch.float32, ScoredRows(2, 10, 290, top_k=2, active=0.05)),
     ("llama4", torch.float32, ScoredRows(2, 1, 149, top_k=4)),
     ("phi3-longrope", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
+    # States that are sums.
+    ("qwen3_5", torch.float32, ScoredRows(2, 5, 35, top_k=4)),
 ]
 WHOLE = "ignore:(Bloom|DiffLlama|MiniMax)ForCausalLM is scored by a whole forward"
 

@@ -19,6 +19,7 @@ from .naive import (
 )
 from .packing import packs as packs, parts_of as parts_of
 from .pieces import join as join
+from .recurrent_leaves import RecurrentLeaves as RecurrentLeaves
 from .scorer import Scorer as Scorer
 from .shared_prompts import ANY_MASK as ANY_MASK, SharedPass as SharedPass
 from .specialists import (
