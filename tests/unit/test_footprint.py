@@ -57,6 +57,8 @@ SCORED = [
     ("minimax", torch.float32, ScoredRows(2, 10, 290, top_k=2, active=0.05)),
     ("llama4", torch.float32, ScoredRows(2, 1, 149, top_k=4)),
     ("phi3-longrope", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
+    # States that are sums.
+    ("qwen3_5", torch.float32, ScoredRows(2, 5, 35, top_k=4)),
 ]
 WHOLE = "ignore:(Bloom|DiffLlama|MiniMax)ForCausalLM is scored by a whole forward"
 
@@ -69,6 +71,14 @@ def test_what_a_teacher_holds_while_it_scores_is_planned_within_a_tenth(
     room = "n_positions" if family == "gpt2" else "max_position_embeddings"
     model: Any = small_model(family, **({} if family in STRETCHED else {room: 1024}))
     one = scored(model.to(dtype), asked)
+    assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
+
+
+@pytest.mark.parametrize(
+    "asked", [ScoredRows(1, 1, 7), ScoredRows(1, 8, 192), ScoredRows(1, 8, 32, top_k=4)]
+)
+def test_what_is_said_over_a_wide_vocabulary_is_planned(asked: ScoredRows) -> None:
+    one = scored(small_model("llama", vocab_size=8000), asked)
     assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
 
 

@@ -76,8 +76,8 @@ from .precision import (
 from .prefix_law import (
     Tried as Tried,
     check_prefixes as check_prefixes,
+    prefix_gap as prefix_gap,
     prefixes_tried as prefixes_tried,
-    said_after as said_after,
 )
 from .recomputed import checkpointed as checkpointed, layers_of as layers_of
 from .shards import (

@@ -7,6 +7,7 @@ ranks of their scores ("sparse attention") may pick others among equal ones when
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import fmean
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from opdlab.errors import ModelError
 from opdlab.modelling.head import hidden_states, log_distribution
 from opdlab.modelling.length_dependence import original_length, thresholds
-from opdlab.shapes import Float, Int, Tensor
+from opdlab.shapes import Int, Tensor
 
 # Prefixes that are tried, beside those that end just beyond a place named by the configuration.
 _TRIED = 8
@@ -81,9 +82,7 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     size = model.config.get_text_config().vocab_size
     count = tried.rows * tried.end
     tokens = ((torch.arange(count).view(tried.rows, -1) * 7919 + 11) % size).to(model.device)
-    whole = said_after(model, tokens, prefixes)
-    alone = torch.cat([said_after(model, tokens[:, :n], [n]) for n in prefixes], 1)
-    gap = float((whole - alone).abs().masked_fill(whole == alone, 0.0).mean())
+    gap = prefix_gap(model, tokens, prefixes) if prefixes else 0.0
     # What is NaN is the weights; who samples or scores says where.
     if gap > _tolerance(model) and first == 1:
         raise ModelError(
@@ -100,12 +99,18 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     _HELD[model] = tried.end
 
 
-def said_after(
-    model: PreTrainedModel, tokens: Int[Tensor, "B S"], prefixes: list[int]
-) -> Float[Tensor, "B n V"]:
-    """Log-probabilities after prefixes of so many tokens, from one forward of the rows."""
-    states = hidden_states(model, tokens)[:, [prefix - 1 for prefix in prefixes]]
-    return log_distribution(model, states.flatten(0, 1), None).unflatten(0, states.shape[:2])
+def prefix_gap(model: PreTrainedModel, tokens: Int[Tensor, "B S"], prefixes: list[int]) -> float:
+    """Mean difference, in nats, of what is said after prefixes in one forward of rows and in their own.
+
+    Each prefix alone: a teacher's scores should take more memory than what is tried before.
+    """
+    states = hidden_states(model, tokens)
+    gaps = []
+    for prefix in prefixes:
+        whole = log_distribution(model, states[:, prefix - 1], None)
+        alone = log_distribution(model, hidden_states(model, tokens[:, :prefix])[:, -1], None)
+        gaps.append(float((whole - alone).abs_().masked_fill_(whole == alone, 0.0).mean()))
+    return fmean(gaps)
 
 
 def _tolerance(model: PreTrainedModel) -> float:

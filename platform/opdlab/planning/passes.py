@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PretrainedConfig, PreTrainedModel
 
 from opdlab.modelling import (
+    CachedLayer,
     KeyStore,
     Lines,
     MaskFunction,
@@ -30,14 +31,16 @@ from opdlab.modelling import (
     hidden_states,
     hooked,
     original_length,
+    prefix_gap,
     prefixes_tried,
     project,
+    recurrent_layers,
     rotary,
     rows_at_a_time,
     running,
-    said_after,
     stretches,
     thresholds,
+    vocabulary_statistics,
 )
 from opdlab.planning.footprint import (
     Held,
@@ -54,11 +57,13 @@ from opdlab.records import Rollout
 from opdlab.sampling import FAILURES
 from opdlab.scoring import (
     ANY_MASK,
+    TRIAL_ROWS,
     WORTH_SHARING,
     Chunk,
     Continuation,
     LeafPass,
     Leaves,
+    RecurrentLeaves,
     SharedPass,
     States,
     chunks,
@@ -68,13 +73,19 @@ from opdlab.scoring import (
     leaves_at_once,
     log_probs,
     response_states,
+    row_scores,
     shared_pass,
     trunk_piece,
 )
 from opdlab.shapes import Float, Tensor
 
+_OF_TRIAL = ScoredRows(
+    len(TRIAL_ROWS), *(sum(each) // len(each) for each in zip(*TRIAL_ROWS, strict=True)), top_k=1
+)
+"""As many tokens as a trial has, in rows of one length; of two candidates one is the sampled token."""
+_LONGEST_TRIED = max(map(sum, TRIAL_ROWS))
 _LONG = 256
-"""Tokens of the longest row whose whole forward is looked at itself."""
+"""Tokens of the longest row that is looked at itself, of models that may compute token by token."""
 
 
 def scoring(
@@ -85,7 +96,10 @@ def scoring(
     with contentless(), torch.no_grad(), _Numbers():
         model = build(config, dtype).eval()
         original = original_length(model)
-        plan = _Plan(shortened(model), whole, on_cpu, tree)
+        recurrent = recurrent_layers(model)
+        # A tree of other layers, step by step, would take minutes here: whole forwards are counted.
+        tree = tree and all(isinstance(one, CachedLayer) and one.rule for one in recurrent)
+        plan = _Plan(shortened(model), whole, on_cpu, tree, len(recurrent))
         tried = prefixes_tried(model, asked.length)
         if tree or max(asked.length, tried.end) <= _LONG:
             peak = max(plan.held(asked), plan.tried(asked))
@@ -102,7 +116,7 @@ def scoring(
 
 
 def _of_long_rows(held: Callable[[int], int], length: int) -> int:
-    """By whole forwards of two lengths: what grows with the tokens of a row, and with their square.
+    """By rows of two lengths: what grows with the tokens of a row, and with their square.
 
     Layers that keep a state may compute token by token, which would take minutes here.
     """
@@ -144,6 +158,22 @@ class _LeafPassOfAccelerator(_LeafPass):
 class _Continuation(_RealRule, Continuation): ...
 
 
+class _RecurrentLeaves(RecurrentLeaves):
+    """Finds by real numbers where leaves branch off."""
+
+    def _branching(self) -> int:
+        with unset_fake_temporarily():
+            return super()._branching()
+
+    def _find(self, device: torch.device) -> Any:
+        with unset_fake_temporarily():
+            return super()._find(device)
+
+    def _cut(self, size: int, device: torch.device) -> Any:
+        with unset_fake_temporarily():
+            return super()._cut(size, device)
+
+
 class _SharedPass(_RealRule, SharedPass): ...
 
 
@@ -166,17 +196,19 @@ class _Plan:
     Attributes:
         whole: numbers of the keys and values of a token, over all layers; the model may have fewer.
         hooked: whether as a tree, else by whole forwards.
+        recurrent: layers that keep a state; the model may have fewer.
     """
 
     model: PreTrainedModel
     whole: int
     on_cpu: bool
     hooked: bool
+    recurrent: int = 0
 
     def __post_init__(self) -> None:
         text = self.model.config.get_text_config()
         kind = torch.device("cpu" if self.on_cpu else "cuda")
-        self.head_rows, self.block = rows_at_a_time(text.vocab_size, kind)
+        self.head_rows, _ = rows_at_a_time(text.vocab_size, kind)
         self.piece = trunk_piece(text.hidden_size) if self.on_cpu else None
         self.leaf_chunk = leaves_at_once(self.on_cpu)
         self.layers, self.width = layers(self.model), text.hidden_size
@@ -185,6 +217,7 @@ class _Plan:
 
     def held(self, asked: ScoredRows) -> int:
         """Bytes while rows are scored that are scored together."""
+        missing = 0
         with Held(self.model) as held:
             count = asked.together(original_length(self.model))
             with unset_fake_temporarily():
@@ -195,9 +228,9 @@ class _Plan:
                 self._whole_forwards(rollout, asked)
             else:
                 with hooked(self.model) as own:
-                    self._tree(own, rollout, asked)
+                    missing = self._tree(own, rollout, asked)
             del others
-        return held.peak
+        return held.peak + missing
 
     def tried(self, asked: ScoredRows) -> int:
         """Bytes while it is tried, once, whether the model can be scored at such lengths."""
@@ -207,12 +240,16 @@ class _Plan:
             largest = max(largest, min(asked_in_all, self.leaf_chunk))
         places = [place for place in thresholds(self.model) if place <= largest]
         with Held(self.model) as held:
-            self._check_prefixes(prefixes_tried(self.model, asked.length))
+            longest = max(asked.length, _LONGEST_TRIED, *(place + 3 for place in places))
+            self._check_prefixes(prefixes_tried(self.model, longest))
+            drawn = torch.zeros(max(response for _, response in TRIAL_ROWS))
+            row_scores(self.model, self._tokens(1, _LONGEST_TRIED)[0], drawn, "max_prob")
             if places and self.hooked:
                 log_probs(self.model, self._tokens(1, max(places) + 3), None)
+        peak = max(held.peak, self.held(_OF_TRIAL))
         if not places or not self.hooked:
-            return held.peak
-        return max(held.peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
+            return peak
+        return max(peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
 
     def checked(self, tried: Tried) -> int:
         """Bytes while forwards of prefixes are held against whole ones."""
@@ -221,14 +258,9 @@ class _Plan:
         return held.peak
 
     def _check_prefixes(self, tried: Tried) -> None:
-        if not tried.prefixes:
-            return
-        whole = said_after(self.model, self._tokens(tried.rows, tried.end), tried.prefixes)
-        last = tried.prefixes[-1:]
-        alone = [said_after(self.model, self._tokens(tried.rows, last[0]), last)]
-        alone += [torch.empty_like(alone[0]) for _ in tried.prefixes[1:]]
-        both = torch.cat(alone, 1)
-        (whole - both).abs().masked_fill(whole == both, 0.0).mean()
+        if tried.prefixes:
+            # What is done for each is over before the next.
+            prefix_gap(self.model, self._tokens(tried.rows, tried.end), tried.prefixes[-1:])
 
     def _tokens(self, rows: int, length: int) -> Tensor:
         return torch.zeros(rows, length, dtype=torch.long)
@@ -247,16 +279,17 @@ class _Plan:
         del states, before
         self._vocabulary(found)
         if len(tree):
-            log_probs(self.model, self._tokens(asked.top_k, longest), None, last=True)
+            log_probs(self.model, self._tokens(asked.top_k, longest), None, -1)
         del known
 
-    def _tree(self, own: Own, rollout: Rollout, asked: ScoredRows) -> None:
+    def _tree(self, own: Own, rollout: Rollout, asked: ScoredRows) -> int:
+        """Pass trunk and leaves; bytes of states of layers that this model does not have."""
         with unset_fake_temporarily():
             drawn = draws(rollout, rollout.candidates)
             tree = leaves(rollout, rollout.candidates)
             lengths = (rollout.prompt_lengths + rollout.response_lengths).tolist()
             spans = stretches(self.model, asked.length)
-            sharing = own.name in ANY_MASK and len(spans) == 1
+            sharing = own.name in ANY_MASK and len(spans) == 1 and not own.recurrent
             states = response_states(rollout, WORTH_SHARING if sharing else 1.0)
             passes = leaf_chunks(tree, [span.last for span in spans], self.leaf_chunk)
         keep = len(tree) > 0
@@ -271,12 +304,14 @@ class _Plan:
         self._vocabulary(rows)
         for (trunk, _), mine in zip(trunks, passes, strict=True):
             for part in costly(mine, tree):
-                self._vocabulary(self._leaf_states(own, trunk, tree, part))
+                self._vocabulary(self._leaf_states(own, trunk, tree, part), entropy=False)
         del drawn
         if asked.full:
-            kept = rows[states.before]
-            del kept
-        del rows, trunks
+            said = rows[states.before]
+            del said
+        kept = [one for store, _ in trunks for one in store.states.kept]
+        here = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in kept}
+        return sum(here.values()) * (self.recurrent - own.recurrent) // max(1, own.recurrent)
 
     def _store(self, rows: int, length: int, keep: bool) -> tuple[KeyStore, Tensor]:
         """Room for keys and values, and in place of that for layers that this model does not have."""
@@ -308,7 +343,8 @@ class _Plan:
                 lines = Lines.of(torch.zeros(size, dtype=torch.long), 1)
                 place = torch.arange(last.start, last.stop)
             pair = store[0].of(slice(0, 1))
-            with running(_Continuation(own, *pair, lines, place, start=last.start)):
+            part = _Continuation(own, *pair, lines, place, store=store[0], start=last.start)
+            with running(part):
                 found.append(flat_states(self.model, place, place))
         elif len(parts) > 1:
             found.append(found[0].new_empty(total - len(found[0]), found[0].shape[1]))
@@ -348,18 +384,28 @@ class _Plan:
             lines = Lines.of(tree.row[span] - part.first_row, part.last_row - part.first_row)
             column = tree.column[span]
             places = column[lines.token].view(lines.R, lines.C)
+            recurrent = _RecurrentLeaves(trunk.states, tree.row[span], column)
         kind = _LeafPass if self.on_cpu else _LeafPassOfAccelerator
-        leaf_pass = kind(own, *trunk.of(rows), lines=lines, column=column, places=places)
+        leaf_pass = kind(
+            own,
+            *trunk.of(rows),
+            lines=lines,
+            column=column,
+            places=places,
+            recurrent=recurrent,
+        )
         with running(leaf_pass):
             states = flat_states(self.model, tree.token[span], column)
-        if self.layers and len(leaf_pass.reached) != len(self.layers):
+        if self.layers and not own.recurrent and len(leaf_pass.reached) != len(self.layers):
             raise UnsupportedError("its layers do not use transformers' attention interface")
         return states
 
-    def _vocabulary(self, rows: Float[Tensor, "n H"]) -> None:
+    def _vocabulary(self, rows: Float[Tensor, "n H"], entropy: bool = True) -> None:
         """Numbers of the first rows that are worked on together, and what is found of all."""
         found = rows.new_empty(4, len(rows), dtype=torch.float32)
-        logits = project(self.model, rows[: self.head_rows])
+        first = rows[: self.head_rows]
         if self.on_cpu:
-            logits[: self.block].exp()
+            vocabulary_statistics(self.model, first, None, entropy=entropy)
+        else:
+            project(self.model, first)
         del found

@@ -12,9 +12,14 @@ from .length_groups import (
     prefix_states as prefix_states,
     states_before_tokens as states_before_tokens,
 )
-from .naive import log_probs as log_probs, naive_scores as naive_scores
+from .naive import (
+    log_probs as log_probs,
+    naive_scores as naive_scores,
+    row_scores as row_scores,
+)
 from .packing import packs as packs, parts_of as parts_of
 from .pieces import join as join
+from .recurrent_leaves import RecurrentLeaves as RecurrentLeaves
 from .scorer import Scorer as Scorer
 from .shared_prompts import ANY_MASK as ANY_MASK, SharedPass as SharedPass
 from .specialists import (
@@ -42,4 +47,5 @@ from .tree import (
     same_prompts as same_prompts,
     within as within,
 )
+from .trial import TRIAL_ROWS as TRIAL_ROWS
 from .trunk import Continuation as Continuation, shared_pass as shared_pass

@@ -26,24 +26,45 @@ def naive_scores(
 ) -> TeacherScores:
     """What `Teacher.score` gives, without `hidden`; costs candidates times length squared."""
     uniform = draws(rollout, questions.candidates)
-    log_prob, entropy, after = [], [], []
-    for row in range(len(rollout.tokens)):
-        prompt, response = int(rollout.prompt_lengths[row]), int(rollout.response_lengths[row])
-        tokens = rollout.tokens[row, : prompt + response]
-        log_p = _after_prefixes(model, tokens, prompt, vocabulary)
-        log_prob.append(log_p[:-1].gather(1, tokens[prompt:, None]).squeeze(1))
-        entropy.append(_entropy(log_p[:-1]))
-        after.append(log_p[1:])
-    next_step = torch.cat(after)
-    sampled = _confidence(next_step, questions.measure, uniform.trunk)
+    said = [
+        row_scores(
+            model, rollout.tokens[row, : prompt + len(drawn)], drawn, questions.measure, vocabulary
+        )
+        for row, (prompt, drawn) in enumerate(
+            zip(
+                rollout.prompt_lengths.tolist(),
+                uniform.trunk.split(rollout.response_lengths.tolist()),
+                strict=True,
+            )
+        )
+    ]
+    log_prob, entropy, fidelity, sampled = torch.cat(said, 1)
     return TeacherScores(
-        log_prob=torch.cat(log_prob),
-        entropy=torch.cat(entropy),
-        fidelity=next_step.exp().amax(-1).masked_fill(rollout.is_eos, torch.nan),
+        log_prob=log_prob,
+        entropy=entropy,
+        fidelity=fidelity.masked_fill(rollout.is_eos, torch.nan),
         sampled_confidence=sampled.masked_fill(rollout.is_eos, torch.nan),
         confidence=naive_confidence(
             model, rollout, questions, questions.candidates >= 0, uniform, vocabulary
         ),
+    )
+
+
+@torch.no_grad()
+def row_scores(
+    model: PreTrainedModel,
+    tokens: Int[Tensor, "S"],
+    drawn: Float[Tensor, "t"],
+    measure: str,
+    vocabulary: int | None = None,
+) -> Float[Tensor, "4 t"]:
+    """Log-probability, entropy, fidelity and the sampled tokens' measure of a row with a response of t."""
+    prompt = len(tokens) - len(drawn)
+    log_p = _after_prefixes(model, tokens, prompt, vocabulary)
+    log_prob = log_p[:-1].gather(1, tokens[prompt:, None]).squeeze(1)
+    fidelity = log_p[1:].amax(-1).exp()
+    return torch.stack(
+        [log_prob, _entropy(log_p[:-1]), fidelity, _confidence(log_p[1:], measure, drawn)]
     )
 
 
@@ -62,7 +83,7 @@ def naive_confidence(
         candidates = questions.candidates[t, wanted[t]]
         prefix = rollout.tokens[rollout.row[t], : rollout.column[t]].expand(len(candidates), -1)
         rows = torch.cat([prefix, candidates[:, None]], dim=1)
-        log_p = log_probs(model, rows, vocabulary, last=True)[:, -1]
+        log_p = log_probs(model, rows, vocabulary, -1)[:, 0]
         confidence[t, wanted[t]] = _confidence(
             log_p, questions.measure, uniform.candidate[t, wanted[t]]
         )
@@ -75,22 +96,21 @@ def _after_prefixes(
     """What is said after the first `first` tokens, after one more, and so on to all of them."""
     whole = original_length(model)
     if whole is None or len(tokens) <= whole:
-        return log_probs(model, tokens[None], vocabulary)[0, first - 1 :]
+        return log_probs(model, tokens[None], vocabulary, first - 1)[0]
     ends = range(first, len(tokens) + 1)
-    return torch.cat([log_probs(model, tokens[None, :n], vocabulary, last=True)[0] for n in ends])
+    return torch.cat([log_probs(model, tokens[None, :n], vocabulary, -1)[0] for n in ends])
 
 
 def log_probs(
-    model: PreTrainedModel, tokens: Int[Tensor, "B S"], vocabulary: int | None, last: bool = False
+    model: PreTrainedModel, tokens: Int[Tensor, "B S"], vocabulary: int | None, first: int = 0
 ) -> Float[Tensor, "B n V"]:
     """What is said after each token of rows of equal length, by a forward of the model's own.
 
     Args:
-        last: after the last token alone.
+        first: the token from which on this is wanted; -1 for the last.
     """
     forget(model)
-    logits = model(input_ids=tokens, use_cache=False).logits
-    logits = logits[:, -1:] if last else logits
+    logits = model(input_ids=tokens, use_cache=False).logits[:, first:]
     return logits[..., :vocabulary].float().log_softmax(-1)
 
 
@@ -102,9 +122,9 @@ def _entropy(log_p: Float[Tensor, "N V"]) -> Float[Tensor, "N"]:
 def _confidence(
     log_p: Float[Tensor, "N V"], measure: str, uniform: Float[Tensor, "N"]
 ) -> Float[Tensor, "N"]:
-    p = log_p.exp()
     if measure == "max_prob":
-        return p.amax(-1)
+        return log_p.amax(-1).exp()
+    p = log_p.exp()
     if measure == "sampled_prob":
         cumulative = p.cumsum(-1, dtype=torch.float64)
         picked = (cumulative <= uniform.double()[:, None] * cumulative[:, -1:]).sum(-1)

@@ -143,10 +143,7 @@ class RecurrentLeaves:
         """Outputs of a layer for the leaves."""
         if isinstance(layer, CachedLayer) and layer.index in self.store.convolved:
             return self._read(layer, inputs, arguments)
-        branching = int(
-            torch.unique(self.row * self.store.S + self.column, return_counts=True)[1].max()
-        )
-        size = max(1, GROUP_BYTES // (self.store.bytes_of(layer) * (1 + branching)))
+        size = max(1, GROUP_BYTES // (self.store.bytes_of(layer) * (1 + self._branching())))
         if size not in self._groups:
             self._groups[size] = self._cut(size, inputs.device)
         found = torch.empty_like(inputs)
@@ -154,13 +151,21 @@ class RecurrentLeaves:
             self._run(layer, group, inputs, arguments, found)
         return found
 
+    def _branching(self) -> int:
+        """Leaves of the place that has most."""
+        place = self.row * self.store.S + self.column
+        return int(torch.unique(place, return_counts=True)[1].max())
+
+    def _find(self, device: torch.device) -> _Places:
+        return _Places.of(self.store, self.row, self.column, device)
+
     def _read(
         self, layer: CachedLayer, inputs: Float[Tensor, "N H"], arguments: dict[str, Any]
     ) -> Float[Tensor, "N H"]:
         """The same where states are sums, from which a leaf's own queries read, or convolutions alone."""
         rule, device = layer.rule, inputs.device
         if self._places is None:
-            self._places = _Places.of(self.store, self.row, self.column, device)
+            self._places = self._find(device)
         places = self._places
 
         def one(_function: Any, call: dict[str, Any]) -> Any:

@@ -25,7 +25,9 @@ _FAILURES = (
     AssertionError,
 )
 
-# Tokens of a piece of the trial's rows, which have up to 9.
+TRIAL_ROWS = ((6, 2), (2, 5), (6, 3))
+"""Tokens of prompt and response of each row that is tried."""
+# Tokens of a piece of these rows.
 _PIECE = 3
 
 # What is tried when a model is loaded: so many tokens of a row, and tokens times weights. Beyond,
@@ -171,7 +173,8 @@ def _trial(teacher: OnTrial) -> tuple[Rollout, Questions]:
     size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
     tokens = (torch.arange(3 * 9).reshape(3, 9) * 7919 + 11) % size
     tokens[2, :6] = tokens[0, :6]
-    rollout = _rollout(teacher, tokens, [6, 2, 6], [2, 5, 3])
+    prompts, responses = map(list, zip(*TRIAL_ROWS, strict=True))
+    rollout = _rollout(teacher, tokens, prompts, responses)
     other = (rollout.token * 31 + 17) % size
     return rollout, Questions(torch.stack([rollout.token, other], 1))
 
