@@ -67,15 +67,10 @@ def group_rewards(
     grouped: Bool[Tensor, "T K"],
     floor: float,
 ) -> Earned:
-    """Confidences standardised within their group.
+    """Confidences, and the sampled token's, standardised within the groups that `grouped` marks.
 
-    The deviation is the population's. A group of fewer than two earns 0; so does NaN (no next step).
-
-    Args:
-        confidence: of each candidate.
-        sampled: confidence of the sampled token.
-        grouped: which candidates belong to the group.
-        floor: smallest deviation to divide by, so that agreement is not amplified to noise.
+    The deviation is the population's, and at least `floor`, so that agreement is not amplified to noise. A
+    group of fewer than two earns 0; so does NaN (no next step).
     """
     active = grouped.sum(-1) >= 2
     group = confidence.where(grouped, torch.nan)
