@@ -21,6 +21,7 @@ from opdlab.records import Questions
 from opdlab.sampling.decoder import Decoder, Room
 from opdlab.sampling.manner import Manner
 from opdlab.sampling.recording import Draw, Records
+from opdlab.sampling.rescoring import scored
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.teacher import Teacher
 from opdlab.training.fit import fit
@@ -38,11 +39,15 @@ def counting(device: torch.device) -> None:
         pytest.skip("a card does not count")
 
 
-@pytest.mark.parametrize("eos", [(), (2, 7)], ids=["no end", "some end"])
+@pytest.mark.parametrize(
+    ("family", "eos"),
+    [("qwen3", ()), ("qwen3", (2, 7)), ("bamba", ()), ("nemotron_h", ()), ("falcon_h1", ())],
+    ids=["no end", "some end", "mamba", "kinds of layers", "both in a layer"],
+)
 def test_a_decoded_token_waits_an_eighth_of_a_time(
-    device: torch.device, eos: tuple[int, ...]
+    device: torch.device, family: str, eos: tuple[int, ...]
 ) -> None:
-    model = small_model("qwen3").to(device)
+    model = small_model(family).to(device)
     engine = CachedEngine(max_new_tokens=32)
 
     def sample() -> int:
@@ -164,6 +169,34 @@ def test_a_training_step_waits_twenty_times(
         fit(module, config.training, seen)
     second = seen.steps[2] - seen.steps[1]
     assert second.total() <= 20, Counts(waits=second).lines()
+
+
+def test_micro_batches_are_looked_at_together(device: torch.device, tmp_path: Path) -> None:
+    """transformers itself looks at the positions of each forward: that wait is not ours."""
+    quieten()
+    config = experiment({"type": "opd", "support": "full"}, steps=2, update_tokens=1)
+    module = load_module(load_pair(config), config)
+    with StopRequest() as stop, counted() as counts:
+        seen = Waits(tmp_path, stop, counts)
+        fit(module, config.training, seen)
+    second = seen.steps[2] - seen.steps[1]
+    forwards = sum(count for line, count in second.items() if "/modelling/head.py" in line)
+    assert forwards == config.training.prompts_per_step * config.rollout.group_size
+    assert second.total() - forwards < 10, Counts(waits=second).lines()
+
+
+def test_answers_from_elsewhere_are_read_as_often_whatever_the_rows(device: torch.device) -> None:
+    model: Any = small_model("qwen3").to(device)  # pyright: ignore[reportArgumentType]
+    waited: list[Counts] = []
+    for times in (1, 1, 4):
+        answers = [to_device(torch.tensor(prompt), device) for prompt in PROMPTS * times]
+        with counted() as counts:
+            scored(model, PROMPTS * times, answers, None, 3)
+        waited.append(counts)
+    # The first tries how the model reads prefixes.
+    for counts in waited[1:]:
+        assert counts.waited <= 5, counts.lines()
+    assert waited[1].waited == waited[2].waited
 
 
 def test_many_tensors_are_read_in_one_copy(device: torch.device) -> None:

@@ -379,12 +379,30 @@ def start(
 
 
 def _check(device: str, dtype: str) -> None:
-    import torch
-
     from opdlab.errors import ConfigError
     from opdlab.modelling import DTYPES
 
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype: {dtype!r} is none of {', '.join(DTYPES)}")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device: torch finds no CUDA device here; use cpu")
+    if why := _unusable(device):
+        raise ConfigError(f"--device: {why}")
+
+
+def _unusable(device: str) -> str:
+    """Why torch can compute nothing there; empty where it can."""
+    import torch
+
+    try:
+        place = torch.device(device)
+        if place.type != "cuda":
+            torch.zeros(1, device=place).item()
+            return ""
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return f"torch cannot compute on {device!r} here; use cpu or cuda"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device here; use cpu"
+    # Asked for without a tensor there, whose memory this process would keep.
+    count = torch.cuda.device_count()
+    if (place.index or 0) < count:
+        return ""
+    return f"there is no {device} here; the last one is cuda:{count - 1}"

@@ -41,7 +41,7 @@ def log_probs(
         for text in problem.weighed:
             prompts.append(ids)
             said = continued(tokenizer, shown, blank + text)
-            texts.append(torch.tensor(said, device=model.device))
+            texts.append(torch.tensor(said))
     found = scored(model, prompts, texts, vocabulary, 0).log_prob.double().cpu()
     sums = [float(part.sum()) for part in found.split([len(text) for text in texts])]
     counts = [len(problem.weighed) for problem in problems]

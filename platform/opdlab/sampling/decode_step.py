@@ -16,6 +16,10 @@ from transformers.cache_utils import Cache
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.shapes import Float, Int, Tensor
 
+# Kinds of layers of which some attend to all of a row, and those that take no mask in a step.
+_FULL = {"full_attention", "hybrid"}
+_WITHOUT = {"linear_attention", "conv", "mlp", "moe"}
+
 
 class DecodeStep(ABC):
     """How a model takes one step, over and over, against one cache."""
@@ -108,7 +112,8 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
 def _attends_to_all(model: PreTrainedModel) -> bool:
     """Whether every layer sees all of a row's tokens, so that one mask made in advance serves them all.
 
-    Otherwise the model makes its masks itself in each step, which costs a small model a fifth of it.
+    Otherwise the model makes its masks itself in each step, which costs a small model a fifth of it and
+    has the host wait for the device. Recurrent layers take no mask in a step of one token.
     """
     config = model.config.get_text_config(decoder=True)
     kinds = getattr(config, "layer_types", None)
@@ -116,5 +121,5 @@ def _attends_to_all(model: PreTrainedModel) -> bool:
         windows = ("sliding_window", "attention_chunk_size", "alibi")
         full = not any(getattr(config, name, None) for name in windows)
     else:
-        full = set(kinds) == {"full_attention"}
+        full = bool(_FULL & set(kinds)) and set(kinds) <= _FULL | _WITHOUT
     return full and config._attn_implementation in ("sdpa", "eager")

@@ -19,6 +19,7 @@ from opdlab.modelling import (
 from opdlab.sampling.draws import Recorded, concatenate, record, weigh
 from opdlab.scoring import packs, prefix_states, within
 from opdlab.shapes import Int, Tensor
+from opdlab.transfers import to_device, to_host
 
 SCORED_TOKENS = 16384
 """Tokens of a forward, at most, or one row."""
@@ -42,25 +43,24 @@ def scored(
     # Filler stands on the right, where it is read last.
     groups = packs(lengths, SCORED_TOKENS)
     of_row: dict[int, Recorded] = {}
+    # Rows are laid out on the host, so that a device is waited for once, however many they are.
+    texts = to_host(responses)
     with sampling_mode(model):
         check_prefixes(model, max(lengths))
         for group in groups:
-            rows = [
-                torch.cat([torch.tensor(list(prompts[row]), device=model.device), responses[row]])
-                for row in group
-            ]
-            counts = torch.tensor([len(responses[row]) for row in group], device=model.device)
+            rows = [torch.cat([torch.tensor(list(prompts[row])), texts[row]]) for row in group]
+            counts = torch.tensor([len(texts[row]) for row in group])
             place, step = within(counts)
-            starts = torch.tensor([len(prompts[row]) for row in group], device=model.device)
+            starts = torch.tensor([len(prompts[row]) for row in group])
             hidden = prefix_states(
                 model,
-                pad_sequence(rows, batch_first=True),
+                to_device(pad_sequence(rows, batch_first=True), model.device),
                 starts + counts,
                 place,
                 starts[place] + step,
                 grouped=len(stretches(model, max(lengths))) > 1,
             )
-            tokens = torch.cat([responses[row] for row in group])[:, None]
+            tokens = to_device(torch.cat([texts[row] for row in group]), model.device)[:, None]
             found = concatenate(
                 record(weigh(project(model, hidden[part])[:, :vocabulary]), tokens[part], top_k)
                 for part in slices(len(hidden), together)

@@ -17,7 +17,7 @@ import torch
 from opdlab.errors import DataError
 from opdlab.records import Covered, Rollout, option
 from opdlab.shapes import Int, Tensor
-from opdlab.transfers import to_host
+from opdlab.transfers import sent, to_host
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -366,7 +366,7 @@ class GenerateEngine(RolloutEngine):
             for row, tokens in zip(live, fresh, strict=True):
                 said[row] += tokens
             live = [row for row in live if said[row][-1] not in eos]
-        return [torch.tensor(tokens, device=model.device) for tokens in said]
+        return [sent(tokens, model.device) for tokens in said]
 
     def _generate(
         self,

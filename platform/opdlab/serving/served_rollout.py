@@ -22,6 +22,7 @@ from opdlab.serving.likeness import Likeness, allowed, likeness
 from opdlab.serving.replies import Reply
 from opdlab.serving.session import Ask, Session
 from opdlab.shapes import Int, Tensor
+from opdlab.transfers import to_device
 
 PROBED, PROBE_TOKENS = 8, 32
 """Prompts, and tokens of each answer, by which a server is looked at whose own are not at temperature 1."""
@@ -162,7 +163,7 @@ class ServedRollout:
     ) -> tuple[list[Int[Tensor, "_"]], Recorded]:
         """Responses on the model's device, and what the model says of them."""
         device = self.model.device
-        responses = [torch.tensor(replies[row].ids, device=device) for row in sorted(replies)]
+        responses = [to_device(torch.tensor(replies[row].ids), device) for row in sorted(replies)]
         found = scored(self.model, asked.prompts, responses, asked.vocabulary, asked.top_k)
         refuse_non_finite(
             found.log_prob, *within(torch.tensor([len(response) for response in responses]))

@@ -18,6 +18,7 @@ from opdlab.prompts import continued, rendered
 from opdlab.records import Prompt, Rollout
 from opdlab.sampling import assemble, scored
 from opdlab.shapes import Int, Tensor
+from opdlab.transfers import to_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,7 +95,7 @@ def given_rollout(
 ) -> Rollout:
     """Given answers as a rollout, with what the student says of them."""
     device = subject.model.device
-    responses = [one.to(device) for one in given_responses(prompts, subject, most)]
+    responses = [to_device(one, device) for one in given_responses(prompts, subject, most)]
     asked = [prompt.tokens for prompt in prompts]
     recorded = scored(subject.model, asked, responses, subject.vocabulary, top_k)
     return assemble(asked, responses, recorded, seeds, subject.eos_ids, subject.pad_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -113,23 +114,33 @@ class Objective:
 
 
 class Seen:
-    """What is looked at of the losses of a step, put together on the host from its micro-batches."""
+    """What is looked at of the losses of a step, put together from its micro-batches.
+
+    Until then it stays on the device: reading each micro-batch would wait for it before its backward pass.
+    """
 
     def __init__(self, tokens: int, with_teacher: bool) -> None:
-        count = 3 if with_teacher else 2
-        self.values = torch.full((count, tokens), torch.nan, dtype=torch.float32)
+        self.tokens, self.count = tokens, 3 if with_teacher else 2
+        self.places: list[Int[Tensor, "t"]] = []
+        self.columns: list[Float[Tensor, "t"]] = []
 
     def add(self, batch: MicroBatch, losses: TokenLosses) -> None:
-        """Take in a micro-batch, read from the device in one copy."""
-        columns = [losses.loss, losses.entropy, losses.reverse_kl][: len(self.values)]
-        found = to_host([column for column in columns if column is not None])
-        for line, column in zip(self.values, found, strict=True):
-            line[batch.place] = column.float()
+        """Take in a micro-batch."""
+        columns = [losses.loss, losses.entropy, losses.reverse_kl][: self.count]
+        found = [column.detach() for column in columns if column is not None]
+        assert len(found) == self.count
+        self.places.append(batch.place)
+        self.columns += found
 
-    @property
+    @cached_property
     def losses(self) -> TokenLosses:
-        """Of all tokens, without gradient."""
-        loss, entropy, *rest = self.values
+        """Of all tokens, without gradient, read from the device in one copy once all are taken in."""
+        values = torch.full((self.count, self.tokens), torch.nan, dtype=torch.float32)
+        read = iter(to_host(self.columns))
+        for place in self.places:
+            for line in values:
+                line[place] = next(read).float()
+        loss, entropy, *rest = values
         return TokenLosses(loss, entropy, rest[0] if rest else None)
 
 

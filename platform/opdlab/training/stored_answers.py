@@ -12,6 +12,7 @@ from opdlab.prompts import ScoredSource
 from opdlab.records import Prompt, Rollout
 from opdlab.sampling import Recorded, assemble, scored
 from opdlab.scores import Scores
+from opdlab.transfers import to_device
 
 
 def require_ends(prompts: ScoredSource, ends: Sequence[int]) -> None:
@@ -48,7 +49,7 @@ def stored_rollout(
     rows = [int(prompt.problem.extra["stored"]) for prompt in asked]
     device, scores = subject.model.device, prompts.scores
     tokens = [prompt.tokens for prompt in asked]
-    responses = [scores.tensor("response", row).to(device) for row in rows]
+    responses = [to_device(scores.tensor("response", row), device) for row in rows]
     if scores.manifest.student_told:
         recorded = recorded_of(scores, rows, group)
     else:

@@ -17,11 +17,12 @@ from rich.table import Table
 from opdlab.bench.gpu import page
 from opdlab.bench.gpu.cases import cases as all_cases
 from opdlab.bench.gpu.figures import PARTS, Card, Case, Figure
+from opdlab.bench.gpu.kept import earlier, held, page_of
 from opdlab.bench.gpu.worker import Cases, Worker
 from opdlab.bench.race import machine, show_machine
 from opdlab.console import DIM, END, GREEN, RED, YELLOW, console, progress_bar
 from opdlab.errors import ConfigError, OpdlabError
-from opdlab.files import read_json, require_own_page, write_page, write_whole
+from opdlab.files import write_page, write_whole
 from opdlab.modelling import DTYPES
 
 # A case that takes so many times as long as it may on a large card hangs, or the card is no such card.
@@ -42,18 +43,28 @@ def bench_gpu(
 
     Raises:
         ConfigError: an unknown part; or the file is of another machine.
-        DataError: the file, or the page beside it, is somebody else's.
+        DataError: the file is damaged; or it, or the page beside it, is somebody else's.
+        ResumeError: another process measures into the file.
         OpdlabError: nothing at all can be measured.
     """
     end = monotonic() + 60 * minutes
     if unknown := [part for part in only if part not in PARTS]:
         raise ConfigError(f"--only: {unknown[0]!r} is none of {', '.join(PARTS)}")
-    require_own_page(to.with_suffix(".html"))
     card = Card(torch.device(device), DTYPES[dtype])
-    found = _earlier(to, machine(device) | {"driver": _driver(card), "dtype": dtype})
-    show_machine(found["machine"])
+    now = machine(device) | {"driver": _driver(card), "dtype": dtype}
     wanted = [one for one in cases(card) if not only or one.part in only]
     here = [one for one in wanted if not one.needs or find_spec(one.needs)]
+    with held(to):
+        _measure_and_show(cases, here, card, to, earlier(to, now), end)
+    for name in sorted({one.needs for one in wanted if one not in here}):
+        count = sum(one.needs == name for one in wanted)
+        console.print(f"{name} is not installed here: cases beside it are left out ({count})")
+
+
+def _measure_and_show(
+    cases: Cases, here: Sequence[Case], card: Card, to: Path, found: dict[str, Any], end: float
+) -> None:
+    show_machine(found["machine"])
     try:
         _measure(cases, here, card, to, found, end)
     finally:
@@ -62,11 +73,8 @@ def bench_gpu(
             console.print(f"{YELLOW}nothing was measured in time{END}")
         else:
             _show(found, here)
-            write_page(to.with_suffix(".html"), page.html(found))
-            console.print(f"all figures: {to}; as a page: {to.with_suffix('.html')}")
-    for name in sorted({one.needs for one in wanted if one not in here}):
-        count = sum(one.needs == name for one in wanted)
-        console.print(f"{name} is not installed here: cases beside it are left out ({count})")
+            write_page(page_of(to), page.html(found))
+            console.print(f"all figures: {to}; as a page: {page_of(to)}")
 
 
 def _measure(
@@ -93,6 +101,8 @@ def _measure(
                     progress.update(task, description=one.key)
                     most = min(max(_LEAST, _OVERDUE * one.seconds), end - now)
                     known[one.key] = worker.measure(one.key, most)
+                    if "error" in known[one.key] and monotonic() >= end:
+                        known[one.key]["error"] += ", when --minutes were over"
                     write_whole(to, json.dumps(found, indent=1) + "\n")
                     left.remove(one)
                     progress.advance(task)
@@ -104,23 +114,6 @@ def unmeasured(wanted: Sequence[Case], known: Mapping[str, Any]) -> list[Case]:
     """What is left of the cases: first what was never begun, then what failed."""
     fresh = [one for one in wanted if one.key not in known]
     return fresh + [one for one in wanted if "error" in known.get(one.key, ())]
-
-
-def _earlier(to: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """What was measured before on such a machine."""
-    fresh = {"machine": now, "measured": {}}
-    if not to.exists():
-        return fresh
-    found = read_json(to, "machine", "measured", remedy="name another file by --to")
-    same = ("device", "torch", "opdlab", "dtype")
-    if changed := [key for key in same if found["machine"].get(key) != now[key]]:
-        raise ConfigError(
-            f"{to} was measured with {changed[0]} {found['machine'].get(changed[0])}, this is "
-            f"{now[changed[0]]}: name another file by --to, so that figures do not mix"
-        )
-    # Without new ones the page tells the ceilings that these figures are shares of.
-    top = {"ceilings": {"host": 0.0, **found["ceilings"]}} if "ceilings" in found else {}
-    return {**fresh, **top, "measured": found["measured"]}
 
 
 def _driver(card: Card) -> str:

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from math import isfinite
 from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any
@@ -92,6 +93,9 @@ def measured(one: Case, card: Card) -> dict[str, Any]:
     began = monotonic()
     try:
         figures = [asdict(figure) for figure in one.run(card)]
+        if broken := [told["name"] for told in figures if not isfinite(told["value"])]:
+            # JSON has no such numbers.
+            raise ArithmeticError(f"{broken[0]} is not finite")
     except Stopped:
         raise
     except _FAILURES as error:

@@ -1,0 +1,102 @@
+"""The file of a suite's figures: read where it is sound, and written by one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from opdlab.bench.gpu.figures import Figure
+from opdlab.errors import ConfigError, ResumeError, writing_to
+from opdlab.files import built, damaged, read_json, require_own_page
+
+_REMEDY = "name another file by --to"
+_SAME = ("device", "torch", "opdlab", "dtype")
+_CEILINGS = ("product", "bandwidth", "host")
+
+
+def page_of(to: Path) -> Path:
+    """Where the page of these figures lies."""
+    return to.with_suffix(".html")
+
+
+@contextmanager
+def held(to: Path) -> Iterator[None]:
+    """Hold the file for this process, with its folder; the system frees it however the process ends.
+
+    Raises:
+        ConfigError: the page would take the file's place.
+        DataError: the page beside it is somebody else's.
+        StorageError: its folder cannot be made or written.
+        ResumeError: another process measures into it.
+    """
+    if page_of(to) == to:
+        raise ConfigError(f"--to: {to} is where the page goes; name the figures {to.stem}.json")
+    require_own_page(page_of(to))
+    lock = FileLock(to.with_name(f".{to.name}.lock"), timeout=0)
+    with writing_to(to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ResumeError(
+                f"{to}: another process measures into it; wait until it has ended, or {_REMEDY}"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def earlier(to: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """What was measured before on such a machine.
+
+    Raises:
+        ConfigError: it was another machine.
+        DataError: the file is damaged.
+    """
+    fresh = {"machine": now, "measured": {}}
+    if not to.exists():
+        return fresh
+    found = read_json(to, "machine", "measured", remedy=_REMEDY)
+    try:
+        machine = _object(found["machine"], "machine")
+        top = dict.fromkeys(_CEILINGS, 0.0) | _object(found.get("ceilings", {}), "ceilings")
+        if wrong := [name for name, value in top.items() if not _is_number(value)]:
+            raise TypeError(f"ceilings: {wrong[0]} is no number")
+        for key, one in _object(found["measured"], "measured").items():
+            _require_case(key, _object(one, key))
+    except TypeError as error:
+        raise damaged(to, str(error), _REMEDY) from error
+    if changed := [key for key in _SAME if machine.get(key) != now[key]]:
+        raise ConfigError(
+            f"{to} was measured with {changed[0]} {machine.get(changed[0])}, this is "
+            f"{now[changed[0]]}: {_REMEDY}, so that figures do not mix"
+        )
+    # Without new ones the page tells the ceilings that these figures are shares of.
+    tops = {"ceilings": top} if "ceilings" in found else {}
+    return {**fresh, **tops, "measured": found["measured"]}
+
+
+def _require_case(key: str, one: Mapping[str, Any]) -> None:
+    """Refuse, with TypeError, what no case wrote."""
+    if not isinstance(one.get("error", ""), str) or not isinstance(one.get("figures"), list):
+        raise TypeError(f"{key} holds no figures")
+    for told in one["figures"]:
+        try:
+            built(Figure, _object(told, "a figure"))
+        except TypeError as error:
+            raise TypeError(f"{key}: {error}") from error
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} is no object")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

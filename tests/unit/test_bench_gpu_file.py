@@ -1,0 +1,101 @@
+"""The file of `opdlab bench gpu`: what is damaged is named before anything is measured, and one process
+writes at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from opdlab.bench.gpu.figures import Card, Case, Figure
+from opdlab.bench.gpu.kept import earlier, held
+from opdlab.bench.gpu.run import bench_gpu
+from opdlab.bench.gpu.worker import measured
+from opdlab.cli.bench import _check
+from opdlab.errors import ConfigError, DataError, OpdlabError, ResumeError, StorageError
+
+NOW = {"device": "a card", "torch": "t", "opdlab": "o", "dtype": "f"}
+
+
+def sound() -> dict[str, Any]:
+    one = {"figures": [vars(Figure("speed", 0.5, "share", 0.6))], "taken": 1.0}
+    tops = {"product": 1e12, "bandwidth": 1e9, "host": 1e9}
+    return {"machine": NOW, "ceilings": tops, "measured": {"loss: one": one}}
+
+
+def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
+    to = tmp_path / "gpu.json"
+    to.write_text(json.dumps(sound()))
+    assert earlier(to, NOW) == sound()
+
+
+def of_case(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda found: found["measured"]["loss: one"].update(changes)
+
+
+def of_figure(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda found: found["measured"]["loss: one"]["figures"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda found: found.update(machine=[]), "machine is no object"),
+        (lambda found: found.update(ceilings="x"), "ceilings is no object"),
+        (lambda found: found["ceilings"].update(product=None), "product is no number"),
+        (lambda found: found.update(measured=[]), "measured is no object"),
+        (lambda found: found["measured"].update({"loss: one": 3}), "loss: one is no object"),
+        (of_case(figures=None), "loss: one holds no figures"),
+        (of_case(error=3), "loss: one holds no figures"),
+        (of_case(figures=[7]), "loss: one: a figure is no object"),
+        (of_figure(value="1"), "loss: one: value is '1'"),
+        (of_figure(value=None), "loss: one: value is None"),
+        (of_figure(other=1), "loss: one: .*other"),
+    ],
+)
+def test_a_damaged_file_is_named(
+    damage: Callable[[dict[str, Any]], object], named: str, tmp_path: Path
+) -> None:
+    found, to = sound(), tmp_path / "gpu.json"
+    damage(found)
+    to.write_text(json.dumps(found))
+    with pytest.raises(DataError, match=f"(?s){to}.*{named}.*another file by --to"):
+        earlier(to, NOW)
+
+
+def test_two_do_not_measure_into_one_file(tmp_path: Path) -> None:
+    to = tmp_path / "gpu.json"
+    with (
+        held(to),
+        held(tmp_path / "other.json"),
+        pytest.raises(ResumeError, match="another process"),
+    ):
+        bench_gpu(0.0, (), "cpu", "float32", to, lambda card: [])
+    with held(to):
+        pass
+
+
+def test_figures_have_a_place_before_they_are_measured(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gpu\.json"), held(tmp_path / "gpu.html"):
+        pass
+    with held(tmp_path / "new" / "gpu.json"):
+        assert (tmp_path / "new").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="--to"), held(tmp_path / "file" / "gpu.json"):
+        pass
+
+
+def test_a_figure_that_json_has_no_number_for_is_a_failure() -> None:
+    one = Case("loss", "one", 1, lambda card: [Figure("speed", float("nan"), "x")])
+    found = measured(one, Card(torch.device("cpu"), torch.float32))
+    assert found == {"error": "ArithmeticError: speed is not finite", "figures": []}
+
+
+@pytest.mark.parametrize("device", ["tpu", "", "meta", "cuda:91"])
+def test_a_device_that_cannot_compute_is_refused(device: str) -> None:
+    with pytest.raises(OpdlabError, match="--device: "):
+        _check(device, "float32")
