@@ -187,7 +187,7 @@ MUTANTS = (
     Mutant(
         "a policy gradient may be sampled at any temperature",
         "platform/opdlab/configuration/config.py",
-        "    if not config.method.own_samples:\n        return\n",
+        "    if not config.method.own_samples or config.prompts.given == 1:\n        return\n",
         "    return\n",
         (TRAINED, "-k", "does_not_fit"),
     ),

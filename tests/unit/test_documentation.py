@@ -55,7 +55,9 @@ def merged(fragment: dict[str, Any]) -> str:
     whole = {**yaml.safe_load(example), "method": {"type": "opd"}}
     del whole["runs"]
     for key, value in fragment.items():
-        adds = key in whole and isinstance(value, dict) and not {"type", "path"} & set(value)
+        adds = (
+            key in whole and isinstance(value, dict) and not {"type", "path", "scores"} & set(value)
+        )
         whole[key] = {**whole[key], **value} if adds else value
     return yaml.safe_dump(whole)
 

@@ -257,7 +257,7 @@ def test_a_changed_setting_is_named_by_its_key(tmp_path: Path) -> None:
     changes = ["sweep.space.method.top_k.high=9", "training.learning_rate=0.5"]
     changed = load_experiment("quickstart", [*sweep(), f"output={tmp_path}", *changes])
     assert changed.sweep is not None
-    keys = r"settings of: sweep\.space\.method\.top_k\.high, training\.learning_rate\. "
+    keys = r"values of: sweep\.space\.method\.top_k\.high, training\.learning_rate\. "
     with pytest.raises(SweepError, match=keys):
         open_study(changed, changed.sweep)
 
