@@ -40,6 +40,10 @@ class MissingDataError(DataError):
     """A benchmark's data are not here and cannot be fetched; the message says what to put where."""
 
 
+class UngradedError(DataError):
+    """Samples have no verdict, since a grader failed or a server refused them, so a score is not known."""
+
+
 class NonFiniteError(OpdlabError, ArithmeticError):
     """A loss or a teacher score is NaN or infinite; the message names row and position."""
 

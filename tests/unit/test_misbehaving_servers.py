@@ -781,6 +781,17 @@ def test_a_server_is_taken_by_one_training_at_a_time(
             pytest.raises(ServerError, match="is taken by another training"),
         ):
             sampled(server, other, weights_folder=str(tmp_path / "w"))
+    assert not set(locks) & set(weights._TAKEN), "of a server that is not taken nothing is kept"
+
+
+@pytest.mark.parametrize(
+    "other", ["http://localhost:8000", "http://LOCALHOST:8000/v1/", "http://[::1]:8000"]
+)
+def test_a_server_is_the_same_under_every_name_of_this_machine(other: str) -> None:
+    here = Access("http://127.0.0.1:8000/v1", "NO_SUCH_KEY", 1, 1.0, 5.0)
+    assert Access(other, "NO_SUCH_KEY", 1, 1.0, 5.0).server == here.server
+    for elsewhere in ("http://127.0.0.1:8001", "http://gpu7:8000", "http://127.0.0.1:8000/b/v1"):
+        assert Access(elsewhere, "NO_SUCH_KEY", 1, 1.0, 5.0).server != here.server
 
 
 def test_workers_of_a_sweep_do_not_share_a_server(tmp_path: Path) -> None:

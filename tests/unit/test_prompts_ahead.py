@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -67,3 +69,30 @@ def test_after_its_first_step_a_training_finds_its_prompts_ready(folders) -> Non
     assert sorted(made) == list(range(12))  # and none for a step after the last
     assert all(made[place] == [here] for place in range(4))
     assert all(len(names) == 1 and names != [here] for names in list(made.values())[4:])
+
+
+def test_a_process_that_ends_waits_for_one_prompt_at_most() -> None:
+    script = """
+import time
+from opdlab.training.ahead import PromptsAhead
+class Slow:
+    def prompt(self, place):
+        print(place, flush=True)
+        time.sleep(0.2)
+prompts = PromptsAhead(Slow())
+prompts.begin(range(1000))
+prompts.prompt(0)
+raise SystemExit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert len(done.stdout.split()) < 5
+
+
+def test_places_that_nobody_asked_for_are_not_made_when_others_are_wanted() -> None:
+    source = Numbers()
+    prompts = ahead(source)
+    prompts.begin(range(5000))
+    prompts.begin([7000])
+    assert prompts.prompt(7000) == 7000
+    assert len(source.made) < 5000

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from opdlab.errors import DataError
+from opdlab.errors import DataError, UngradedError
 from opdlab.records import JUDGED, Sample
 from opdlab_evaluators.statistics.intervals import ROUNDING, constant, seed_interval
 from opdlab_evaluators.statistics.paired import POOLED, Pair, check_comparable, pair_up
@@ -58,8 +58,9 @@ def paired_over_seeds(
     One result a benchmark, then one over all if there are several, benchmarks weighing the same.
 
     Raises:
-        DataError: fewer than two seeds, sides of different length, a sample that could not be graded,
-            or what `compare` refuses, between the sides or between the seeds.
+        UngradedError: a sample without a verdict.
+        DataError: fewer than two seeds, sides of different length, or what `compare` refuses, between the
+            sides or between the seeds.
     """
     if len(runs_a) != len(runs_b) or len(runs_a) < 2:
         raise DataError(
@@ -87,9 +88,10 @@ def _check_seed(number: int, pairs: Sequence[Pair], first: Sequence[Pair]) -> No
     for pair, reference in zip(pairs, first, strict=True):
         check_comparable(pair.a, reference.a)
         if not pair.graded:
-            raise DataError(
-                f"seed {number} on {pair.a.benchmark}: the grader failed on some samples; "
-                "grade them again before comparing"
+            raise UngradedError(
+                f"seed {number} on {pair.a.benchmark}: some samples have no verdict (`opdlab samples` "
+                "shows why). `opdlab regrade` judges again what a grader failed at; the command that "
+                "measured them (train: with --resume) asks a server again for what it refused"
             )
 
 

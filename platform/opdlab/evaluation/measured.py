@@ -479,10 +479,11 @@ def _keep_refused(
     if not drawn or any((problem.id, index) not in known for problem, index in wanted):
         raise error
     kept.add_refusals(rows)
+    again = "run the same command again (train: with --resume) to ask for it again"
+    if kept.asked.step is not None:
+        again = "of this evaluation within a training only bounds remain"
     LOG.warning(
-        "%s. What is missing is stored as server_error and not counted as wrong; run the same command "
-        "again (train: with --resume) to ask for it again",
-        error,
+        "%s. What is missing is stored as server_error and not counted as wrong; %s", error, again
     )
 
 

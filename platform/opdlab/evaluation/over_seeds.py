@@ -12,7 +12,7 @@ from rich.table import Table
 
 from opdlab import plugins
 from opdlab.console import BOLD, DIM, END, console
-from opdlab.errors import DataError
+from opdlab.errors import DataError, UngradedError
 from opdlab.evaluation import comparison
 from opdlab.evaluation.comparison import STYLE, percent, summaries, title
 from opdlab.files import is_there, read_json
@@ -48,11 +48,16 @@ def report(
     comparison.remark(comparison.remarks(everything))
     found = {}
     first, *others = trained.items()
-    for method, runs in others:
-        found[f"{method} minus {first[0]}"] = differences(first[1], runs)
+    pairs = {f"{method} minus {first[0]}": (first[1], runs) for method, runs in others}
     if "student" in fixed and not others:
         same = dict.fromkeys(first[1], fixed["student"])
-        found[f"{first[0]} minus student"] = differences(same, first[1])
+        pairs[f"{first[0]} minus student"] = same, first[1]
+    for name, (a, b) in pairs.items():
+        try:
+            found[name] = differences(a, b)
+        except UngradedError as error:
+            # Scores are kept all the same, as bounds.
+            console.print(f"{name} is not known. {error}.")
     found = together(found)
     for name, rows in found.items():
         console.print(seed_table(name, rows))

@@ -157,7 +157,8 @@ class Evaluator(Covered, ABC):
         """Problem `index` of an endless stream, none of which is a test problem.
 
         A function of `seed` and `index` alone, so a place in the stream is one integer. The next step's
-        are asked for by a thread of their own, while this one is trained on.
+        are asked for by a thread of their own, while this one is trained on: draw from a generator of
+        your own (`random.Random`), never from those that all share.
 
         Raises:
             NotImplementedError: the benchmark has test problems only.

@@ -116,10 +116,10 @@ def _attends_to_all(model: PreTrainedModel) -> bool:
     has the host wait for the device. Recurrent layers take no mask in a step of one token.
     """
     config = model.config.get_text_config(decoder=True)
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        windows = ("sliding_window", "attention_chunk_size", "alibi")
-        full = not any(getattr(config, name, None) for name in windows)
-    else:
-        full = bool(_FULL & set(kinds)) and set(kinds) <= _FULL | _WITHOUT
+    kinds = set(getattr(config, "layer_types", None) or ())
+    windows = ("sliding_window", "attention_chunk_size", "alibi")
+    full = not any(getattr(config, name, None) for name in windows)
+    if kinds:
+        # Beside recurrent layers `full_attention` may have a window all the same (MiniMax).
+        full = bool(_FULL & kinds) and kinds <= _FULL | (_WITHOUT if full else set())
     return full and config._attn_implementation in ("sdpa", "eager")

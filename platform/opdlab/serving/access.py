@@ -50,6 +50,14 @@ class Access:
             return False
         return address.is_loopback or address.is_unspecified
 
+    @property
+    def server(self) -> str:
+        """The server itself, the same under every name of this machine."""
+        parts = urlsplit(self.root)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        host = "localhost" if self.is_here else (parts.hostname or "").lower()
+        return f"{host}:{port}{parts.path.rstrip('/')}"
+
     def api(self, path: str) -> str:
         """Address of a path of OpenAI's API, such as `/completions`."""
         return join_url(self.url, path)

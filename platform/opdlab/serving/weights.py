@@ -148,8 +148,9 @@ def take(session: Session, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = session.client.access.root
-    server = sha256(root.encode()).hexdigest()[:12]
+    server = sha256(session.client.access.server.encode()).hexdigest()[:12]
     here = LOCKS / f".opdlab-{os.getuid()}-server-{server}.lock"
+    new: list[Path] = []
     for path in (folder / f".server-{server}.lock", here):
         if path in _TAKEN and _TAKEN[path][0] == os.getpid():
             continue
@@ -157,12 +158,15 @@ def take(session: Session, folder: Path) -> None:
         try:
             lock.acquire()
         except Timeout:
+            for taken in new:
+                _TAKEN.pop(taken)[1].release()
             raise ServerError(
                 f"{root} is taken by another training, which sends it its student's weights ({path} is "
                 "locked): a server serves one student. Wait for its end, or give each training (and each "
                 "worker of a sweep) a server of its own"
             ) from None
         _TAKEN[path] = os.getpid(), lock
+        new.append(path)
 
 
 def handed_over(session: Session, place: str, tag: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal, final
 
 from opdlab import credentials, secret_options
 from opdlab.configuration import Experiment
-from opdlab.errors import DataError
+from opdlab.errors import DataError, UngradedError
 from opdlab.evaluation import comparison, headline
 from opdlab.files import (
     PARTS,
@@ -26,6 +27,7 @@ from opdlab.files import (
     write_whole,
 )
 from opdlab.identity import Execution
+from opdlab.records import Verdict
 
 OUTCOME = "outcome.json"
 STOP = "stop.json"
@@ -113,16 +115,18 @@ def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:
     """Everything a finished run can be judged by.
 
     Raises:
-        DataError: samples that could not be graded; such a run must not count as a bad one.
+        UngradedError: samples without a verdict; such a run must not count as a bad one.
     """
     rows = read_metrics(folder, Execution.read(folder).id)
     samples = comparison.read_run(folder)
     overall = comparison.summaries(samples)[-1]
     mean, solved = overall.mean.value, overall.pass_at[overall.k].value
     if mean is None or solved is None:
-        raise DataError(
-            f"{folder}: some answers could not be graded, so the trial has no score; "
-            "see the verdicts in its samples"
+        counted = Counter(sample.status for sample in samples)
+        lacking = ", ".join(f"{counted[s]} {s}" for s in Verdict.FAULTS if counted[s])
+        raise UngradedError(
+            f"some answers have no verdict ({lacking}), so the trial has no score; `opdlab samples` shows "
+            "why"
         )
     return {
         **last_known(rows),

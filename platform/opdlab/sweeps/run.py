@@ -29,6 +29,7 @@ from opdlab.console import (
     quieten,
 )
 from opdlab.errors import ConfigError, DataError, TrackingError
+from opdlab.evaluation import unanswered
 from opdlab.files import natural
 from opdlab.sweeps import cards, report, study as studies
 from opdlab.sweeps.processes import Process, Zygote, may_fork, start_afresh
@@ -188,7 +189,9 @@ class Crew:
             self.stop.check()
         if process.returncode:
             raise SweepError(f"measuring student and teacher failed: see {folder}/log.txt")
-        (folder / "done").touch()
+        # What a server refused is asked for again when the sweep goes on.
+        if not any(unanswered(folder / name) for name in config.evaluation.references):
+            (folder / "done").touch()
 
     def work(self, places: list[str]) -> None:
         """Run workers here until all trials of the sweep have ended, on this machine and others.

@@ -26,6 +26,7 @@ from opdlab.errors import (
     ResumeError,
     StorageError,
     TrackingError,
+    UngradedError,
     of_the_disk,
 )
 from opdlab.files import claimed, metrics_file
@@ -114,7 +115,10 @@ def _run(session: Session, config: Experiment) -> Outcome:
                 return _ended_by(error, name, session.group.folder, seeds)
         if reason := ended_early(session.group.folder / name, variant):
             return Outcome("pruned", f"{name}: {reason}", seeds)
-        seeds.append(run_metrics(session.group.folder / name, variant))
+        try:
+            seeds.append(run_metrics(session.group.folder / name, variant))
+        except UngradedError as error:
+            return Outcome("failed", f"{name}: {error}", seeds)
         (session.group.folder / name / "finished").touch()
     return Outcome("complete", "", seeds)
 

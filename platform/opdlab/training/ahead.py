@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread, main_thread
 
 from opdlab.prompts import PromptSource
 from opdlab.records import Prompt
@@ -19,17 +20,29 @@ class PromptsAhead:
     def __init__(self, source: PromptSource) -> None:
         self.source = source
         self.pending: dict[int, Future[Prompt]] = {}
-        self.beside: ThreadPoolExecutor | None = None
+        self.beside: Thread | None = None
 
     def begin(self, places: Iterable[int]) -> None:
         """Start with these; earlier ones that nobody asked for are dropped."""
         for forgotten in self.pending.values():
             forgotten.cancel()
-        self.pending = {}
-        if self.beside is None:
-            self.beside = ThreadPoolExecutor(1, thread_name_prefix="prompts")
-        for place in places:
-            self.pending[place] = self.beside.submit(self.source.prompt, place)
+        if self.beside is not None:
+            # One prompt at most is under way; never two at a time from one source.
+            self.beside.join()
+        self.pending = {place: Future() for place in places}
+        self.beside = Thread(target=self._make, args=(dict(self.pending),), name="prompts")
+        self.beside.start()
+
+    def _make(self, wanted: dict[int, Future[Prompt]]) -> None:
+        for place, future in wanted.items():
+            if not main_thread().is_alive():
+                return  # the process ends, and waits for one prompt at most
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self.source.prompt(place))
+            except BaseException as error:  # noqa: BLE001 - told where the prompt is asked for
+                future.set_exception(error)
 
     def prompt(self, place: int) -> Prompt:
         """The prompt at a place, waited for where it is being made.
