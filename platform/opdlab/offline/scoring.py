@@ -19,6 +19,7 @@ from opdlab.sampling import Recorded, assemble
 from opdlab.scores import Answer, Manifest, asked_for, columns_of, packed
 from opdlab.scoring import Scorer, part
 from opdlab.seeds import row_seeds
+from opdlab.shapes import Int, Tensor
 from opdlab.training import Collector, Place, given_responses, outcomes
 
 
@@ -58,7 +59,7 @@ class Job:
             )
         ]
         if len(rows) < len(known):
-            rollout, _ = part(rollout.host, torch.tensor(rows))
+            rollout = _rows_of(rollout.host, torch.tensor(rows))
             known = [known[row] for row in rows]
         questions = self.questions(rollout)
         with needing_room("scoring"), self.precision():
@@ -126,3 +127,10 @@ class Job:
         chosen = formats.get(self.config.training.precision)
         kind = self.device.type
         return torch.autocast(kind, dtype=chosen, enabled=chosen is not None)
+
+
+def _rows_of(rollout: Rollout, rows: Int[Tensor, "b"]) -> Rollout:
+    """Some rows of a rollout, with what the student said of its candidates there."""
+    found, place = part(rollout, rows)
+    said = rollout.candidate_log_prob
+    return found if said is None else replace(found, candidate_log_prob=said[place])

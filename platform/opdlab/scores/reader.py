@@ -116,10 +116,13 @@ class Scores(Sequence[StoredAnswer]):
         for name, sha256 in self.manifest.files.items():
             path = self.folder / TEACHER / name
             if not path.is_file():
-                raise DamagedError(f"{path} is not there: restore it from a copy, or {AGAIN}")
+                raise DamagedError(
+                    f"{path} is not there: restore it from a copy, or run the command again that made it"
+                )
             require_whole(path, sha256)
         for number, note in enumerate(self.notes):
-            require_whole(shard_path(self.folder, number), note.sha256)
+            path = shard_path(self.folder, number)
+            require_whole(path, note.sha256, note_path(self.folder, number).name)
         return self
 
     def _open(self, number: int) -> Shard:

@@ -152,8 +152,11 @@ class Shard:
         return int(start + first * values.itemsize), int((last - first) * values.itemsize)
 
 
-def require_whole(path: Path, sha256: str) -> None:
+def require_whole(path: Path, sha256: str, also: str = "") -> None:
     """Refuse a file that is not the one that was written.
+
+    Args:
+        also: another file that has to be removed for this one to be made again.
 
     Raises:
         DamagedError: naming it.
@@ -163,5 +166,6 @@ def require_whole(path: Path, sha256: str) -> None:
     if found != sha256:
         raise DamagedError(
             f"{path} has changed since it was written (SHA-256 {found[:12]}, not {sha256[:12]}): restore "
-            "it from a copy, or remove it and run the command again that made it"
+            f"it from a copy, or remove it{f' and {also},' if also else ''} and run the command again that "
+            "made it"
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Sequence
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from opdlab.errors import ResumeError
+from opdlab.errors import DamagedError, ResumeError
 from opdlab.files import is_partial, read_record, write_whole
 from opdlab.identity import digest, now
 from opdlab.scores.manifest import (
@@ -26,6 +28,8 @@ from opdlab.scores.manifest import (
 from opdlab.scores.packing import columns_of
 from opdlab.scores.shards import Answer, write_shard
 
+LOCK, DRAFT = ".store.lock", ".store.teacher"
+"""Of who begins a store; the second is the folder `teacher` before it takes its place."""
 REDO = "remove it and its .arrow file, and run the command again that made them"
 
 
@@ -79,9 +83,11 @@ def begin(folder: Path, manifest: Manifest, save_teacher: Callable[[Path], None]
 
     Raises:
         ResumeError: the store there was made of something else, or the folder holds other files.
+        DamagedError: a file of the teacher is missing and cannot be made again.
     """
+    _require_free(folder)
     (folder / SHARDS).mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".store.lock"):
+    with FileLock(folder / LOCK):
         # The values as JSON gives them again: lists, not tuples.
         manifest = Manifest(**json.loads(json.dumps(asdict(manifest))))
         if has_store(folder):
@@ -91,13 +97,68 @@ def begin(folder: Path, manifest: Manifest, save_teacher: Callable[[Path], None]
                     f"{folder} holds scores that were made of something else ({'; '.join(odd)}); name "
                     "another folder with --out"
                 )
+            _mend(folder, found, save_teacher)
             return found
-        save_teacher(folder / TEACHER)
-        files = sorted(path for path in (folder / TEACHER).rglob("*") if path.is_file())
-        told = {str(path.relative_to(folder / TEACHER)): _sha256(path) for path in files}
-        manifest = sealed(replace(manifest, files=told, begun=now()))
-        manifest.write(folder)
+        with _drafted(folder, save_teacher) as (draft, files):
+            manifest = sealed(replace(manifest, files=files, begun=now()))
+            # Who is killed between the two leaves files that are missing, which `_mend` writes.
+            manifest.write(folder)
+            draft.rename(folder / TEACHER)
         return manifest
+
+
+def _require_free(folder: Path) -> None:
+    """Refuse a folder in which there is no store and something else.
+
+    Raises:
+        ResumeError: naming what is there.
+    """
+    places = [folder, folder / SHARDS]
+    there = [path for place in places if place.is_dir() for path in sorted(place.iterdir())]
+    own = [folder / SHARDS, folder / LOCK, folder / DRAFT]
+    odd = [path for path in there if path not in own and not is_partial(path)]
+    # Not before: another process may begin a store meanwhile, and its manifest comes first.
+    if odd and not has_store(folder):
+        raise ResumeError(
+            f"{folder} holds other files ({odd[0].relative_to(folder)}) and no scores ({MANIFEST}); name an "
+            "empty folder with --out"
+        )
+
+
+@contextmanager
+def _drafted(
+    folder: Path, save_teacher: Callable[[Path], None]
+) -> Iterator[tuple[Path, Mapping[str, str]]]:
+    """The teacher's files in a folder of their own, and the hash of each."""
+    draft = folder / DRAFT
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        save_teacher(draft)
+        files = sorted(path for path in draft.rglob("*") if path.is_file())
+        yield draft, {str(path.relative_to(draft)): _sha256(path) for path in files}
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _mend(folder: Path, manifest: Manifest, save_teacher: Callable[[Path], None]) -> None:
+    """Write files of the teacher again that are missing.
+
+    Raises:
+        DamagedError: one comes out as another than the one that was there.
+    """
+    places = {name: folder / TEACHER / name for name in manifest.files}
+    missing = {name: path for name, path in places.items() if not path.is_file()}
+    if not missing:
+        return
+    with _drafted(folder, save_teacher) as (draft, files):
+        for name, path in missing.items():
+            if files.get(name) != manifest.files[name]:
+                raise DamagedError(
+                    f"{path} is not there, and this teacher's is another than it was (of other versions "
+                    f"of its libraries, say): restore it from a copy, or {AGAIN}"
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (draft / name).replace(path)
 
 
 def _sha256(path: Path) -> str:
@@ -174,7 +235,7 @@ class Writer:
     def _tidy(self, number: int) -> None:
         """Remove what a writer of this shard left behind that was killed."""
         for path in (self.folder / SHARDS).iterdir():
-            if is_partial(path) and f"{number:05}." in path.name:
+            if is_partial(path) and path.name.startswith(f".{number:05}."):
                 path.unlink(missing_ok=True)
 
     def finish(self) -> bool:

@@ -1,0 +1,123 @@
+"""What a store's folder refuses, and what the same command mends there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stores
+import torch
+
+from opdlab.errors import DamagedError, ResumeError
+from opdlab.offline import request
+from opdlab.scores.reader import Scores
+
+LGR = {"type": "lgr", "ratio_cap": 2.0, "top_k": 4, "entropy_threshold": 0.5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("repair")
+    stores.models(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """A store of four shards, with a head."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(request, "MOST_ROWS", 3)
+        return stores.made(folder, "hidden", "whole")
+
+
+@pytest.fixture
+def store(whole: Path, tmp_path: Path) -> Path:
+    """A copy that may be spoilt."""
+    return Path(shutil.copytree(whole, tmp_path / "store"))
+
+
+@pytest.fixture
+def again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command that made the store, once more."""
+    monkeypatch.setattr(request, "MOST_ROWS", 3)
+    return lambda store: stores.made(folder, "hidden", str(store))
+
+
+def graded(folder: Path, right: list[str], method: Any = LGR) -> Any:
+    """An experiment on answers that the student writes, with what is right."""
+    path = folder / "graded.jsonl"
+    rows = [{"q": f"{n}+1?", "right": text} for n, text in enumerate(right)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = {"type": "dataset", "path": str(path), "column": "q"}
+    prompts |= {"answer_column": "right", "grader": "exact"}
+    return stores.experiment(folder, method, prompts=prompts, given=False)
+
+
+def test_right_answers_are_kept_with_their_candidates(folder: Path, tmp_path: Path) -> None:
+    asked = {"kind": "sampled", "answers": "student"}
+    all_of = stores.score(graded(folder, ["2"] * 4), tmp_path / "all", **asked).scores
+    tokenizer = all_of.tokenizer()
+    texts = [tokenizer.decode(one.response, skip_special_tokens=True) for one in all_of]
+    texts = [text if row in (0, 2) else f"not {text}" for row, text in enumerate(texts)]
+    config = graded(folder, texts)
+    right = stores.score(config, tmp_path / "right", keep="correct", **asked).scores
+    assert [one.place for one in right] == [0, 2]
+    for one in right:
+        for name, numbers in one.numbers.items():
+            torch.testing.assert_close(numbers, all_of[one.place].numbers[name])
+    assert right[0].numbers["candidate_log_prob"].numel()
+
+
+@pytest.mark.parametrize("name", ["teacher/config.json", "notes.txt", "shards/00000.arrow"])
+def test_a_folder_with_other_files_is_refused_and_left_as_it_is(
+    again: Any, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("mine")
+    with pytest.raises(ResumeError, match="holds other files .*name an empty folder"):
+        again(out)
+    assert [one for one in out.rglob("*") if one.is_file()] == [out / name]
+    assert (out / name).read_text() == "mine"
+
+
+def test_what_a_killed_command_left_is_no_part_of_the_store(
+    again: Any, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / ".store.teacher").mkdir(parents=True)
+    (out / "shards").mkdir()
+    for name in (".store.lock", ".store.teacher/cut.json", ".scores.json.0123abcd.partial"):
+        (out / name).write_text("cut")
+    again(out)
+    assert Scores(out).verify().manifest.files == Scores(whole).manifest.files
+
+
+def test_a_file_of_the_teacher_that_was_removed_is_written_again(again: Any, store: Path) -> None:
+    paths = [store / "teacher" / "head.safetensors", store / "teacher" / "tokenizer.json"]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.write_bytes(b"changed")
+    with pytest.raises(DamagedError, match="remove it and run the command again that made it"):
+        Scores(store).verify()
+    for path in paths:
+        path.unlink()
+    again(store)
+    assert [path.read_bytes() for path in paths] == before
+    Scores(store).verify()
+
+
+def test_the_remedy_for_a_changed_shard_makes_it_again(again: Any, store: Path) -> None:
+    path = store / "shards" / "00001.arrow"
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(DamagedError, match=r"remove it and 00001\.json, and run the command again"):
+        Scores(store).verify()
+    path.unlink()
+    path.with_suffix(".json").unlink()
+    again(store)
+    assert path.read_bytes() == before
+    Scores(store).verify()
