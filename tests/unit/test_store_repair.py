@@ -57,7 +57,7 @@ def graded(folder: Path, right: list[str], method: Any = LGR) -> Any:
 
 
 def test_right_answers_are_kept_with_their_candidates(folder: Path, tmp_path: Path) -> None:
-    asked = {"kind": "sampled", "answers": "student"}
+    asked: dict[str, Any] = {"kind": "sampled", "answers": "student"}
     all_of = stores.score(graded(folder, ["2"] * 4), tmp_path / "all", **asked).scores
     tokenizer = all_of.tokenizer()
     texts = [tokenizer.decode(one.response, skip_special_tokens=True) for one in all_of]
@@ -78,7 +78,7 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_is(
     out = tmp_path / "out"
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("mine")
-    with pytest.raises(ResumeError, match="holds other files .*name an empty folder"):
+    with pytest.raises(ResumeError, match=r"holds other files .*name an empty folder"):
         again(out)
     assert [one for one in out.rglob("*") if one.is_file()] == [out / name]
     assert (out / name).read_text() == "mine"

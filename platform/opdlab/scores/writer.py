@@ -120,8 +120,8 @@ def _require_free(folder: Path) -> None:
     # Not before: another process may begin a store meanwhile, and its manifest comes first.
     if odd and not has_store(folder):
         raise ResumeError(
-            f"{folder} holds other files ({odd[0].relative_to(folder)}) and no scores ({MANIFEST}); name an "
-            "empty folder with --out"
+            f"{folder} holds other files ({odd[0].relative_to(folder)}) and no scores ({MANIFEST}); "
+            "name an empty folder with --out"
         )
 
 

@@ -252,10 +252,9 @@ class Collector:
 
     def given_answers(self, asked: Sequence[Prompt], seeds: Sequence[int]) -> Rollout:
         """Answers of the data, or of a store of scores."""
-        group = self.config.method.group
         if isinstance(self.prompts, ScoredSource):
-            return stored_rollout(self.prompts, asked, self.subject, seeds, group)
-        most = self.config.rollout.max_new_tokens
+            return stored_rollout(self.prompts, asked, self.subject, seeds, self.config)
+        most, group = self.config.rollout.max_new_tokens, self.config.method.group
         return given_rollout(asked, self.subject, seeds, most, group)
 
     @contextmanager

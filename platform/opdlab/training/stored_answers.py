@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
+from opdlab.configuration import Experiment
 from opdlab.errors import DataError
 from opdlab.evaluation import Subject
 from opdlab.prompts import ScoredSource
 from opdlab.records import Prompt, Rollout
 from opdlab.sampling import Recorded, assemble, scored
 from opdlab.scores import Scores
+from opdlab.shapes import Float, Tensor
 from opdlab.transfers import to_device
 
 
@@ -35,26 +38,45 @@ def stored_rollout(
     asked: Sequence[Prompt],
     subject: Subject,
     seeds: Sequence[int],
-    group: int,
+    config: Experiment,
 ) -> Rollout:
-    """Answers of a store as a rollout.
-
-    Where the store holds what the student said of them when it wrote them, that is taken; else it is what
-    the student says of them now.
-
-    Args:
-        group: candidates at each position.
-    """
+    """Answers of a store as a rollout, with what a student says of them, see `said_of`."""
     require_ends(prompts, subject.eos_ids)
     rows = [int(prompt.problem.extra["stored"]) for prompt in asked]
-    device, scores = subject.model.device, prompts.scores
     tokens = [prompt.tokens for prompt in asked]
-    responses = [to_device(scores.tensor("response", row), device) for row in rows]
-    if scores.manifest.student_told:
-        recorded = recorded_of(scores, rows, group)
-    else:
-        recorded = scored(subject.model, tokens, responses, subject.vocabulary, group)
+    recorded = said_of(prompts.scores, rows, tokens, subject, config)
+    device = subject.model.device
+    responses = [to_device(prompts.scores.tensor("response", row), device) for row in rows]
     return assemble(tokens, responses, recorded, seeds, subject.eos_ids, subject.pad_id)
+
+
+def said_of(
+    scores: Scores,
+    rows: Sequence[int],
+    prompts: Sequence[tuple[int, ...]],
+    subject: Subject,
+    config: Experiment,
+) -> Recorded:
+    """What a student says of answers of a store.
+
+    That of the student that trains, but for two things, where the store has them: a method that takes the
+    answers for samples weighs them by what the student said that wrote them, and a teacher whose scores
+    are on disk knows no other candidates than those of that student.
+    """
+    told, method, mask = scores.manifest, config.method, config.training.mask
+    weighed = told.student_told and method.own_samples
+    candidates = told.candidates_of
+    if method.group and config.teacher.scores is not None:
+        if told.student_told and candidates is not None and method.group <= candidates.top_k:
+            return recorded_of(scores, rows, method.group)
+    elif not method.group and weighed and mask.entropy_above is None and not mask.entropy_share:
+        return recorded_of(scores, rows, 0)
+    responses = [scores.tensor("response", row) for row in rows]
+    found = scored(subject.model, prompts, responses, subject.vocabulary, method.group)
+    if not weighed:
+        return found
+    before = to_device(_whole(scores, "student_log_prob", rows), found.log_prob.device)
+    return replace(found, log_prob=before)
 
 
 def recorded_of(scores: Scores, rows: Sequence[int], group: int) -> Recorded:
@@ -63,11 +85,7 @@ def recorded_of(scores: Scores, rows: Sequence[int], group: int) -> Recorded:
     Args:
         group: candidates at each position; where the store holds none, they are -1.
     """
-
-    def whole(name: str) -> torch.Tensor:
-        return torch.cat([scores.tensor(name, row) for row in rows])
-
-    log_prob = whole("student_log_prob")
+    log_prob = _whole(scores, "student_log_prob", rows)
     ids = torch.full((len(log_prob), group), -1)
     values = torch.full((len(log_prob), group), -torch.inf)
     start = 0
@@ -76,4 +94,8 @@ def recorded_of(scores: Scores, rows: Sequence[int], group: int) -> Recorded:
         ids[places] = scores.tensor("candidates", row)[:, :group]
         values[places] = scores.tensor("candidate_log_prob", row)[:, :group]
         start += len(scores.tensor("student_log_prob", row))
-    return Recorded(log_prob, whole("student_entropy"), ids, values)
+    return Recorded(log_prob, _whole(scores, "student_entropy", rows), ids, values)
+
+
+def _whole(scores: Scores, name: str, rows: Sequence[int]) -> Float[Tensor, "T"]:
+    return torch.cat([scores.tensor(name, row) for row in rows])

@@ -1,0 +1,83 @@
+"""Which experiments a store fits: the others are refused when they are read, or ask the models that are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import stores
+import torch
+
+from opdlab.configuration import loader
+from opdlab.configuration.config import Experiment
+from opdlab.errors import ConfigError, DamagedError
+from opdlab.offline.request import Asked, prepared
+from opdlab.scores.kinds import Kind
+from opdlab.scores.reader import Scores
+
+LGR = {"type": "lgr", "ratio_cap": 2.0, "top_k": 4, "entropy_threshold": 0.5}
+STUDENTS = {"answers": "student", "prompts": 12}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("fitting")
+    stores.models(found)
+    stores.made(found, "sampled", "given")
+    stores.made(found, "top_k:6", "own", method="opd", **STUDENTS)
+    stores.made(found, "sampled", "candidates", method=LGR, **STUDENTS)
+    return found
+
+
+@pytest.fixture
+def moved(folder: Path, tmp_path: Path) -> Path:
+    """The same models, but the student has other weights than when its answers were scored."""
+    stores.models(tmp_path)
+    model = stores.AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    torch.manual_seed(11)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    model.save_pretrained(tmp_path / "student")
+    return tmp_path
+
+
+def rollout_of(config: Experiment) -> tuple[Any, Scores, list[int]]:
+    """Answers of a step, the store, and their numbers there."""
+    module = stores.module_of(config)
+    found = module.collector.sample(range(4), stores.HERE)
+    rows = [problem.extra["stored"] for problem in found.problems]
+    return found.rollout.host, module.prompts.scores, rows  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def stored(scores: Scores, rows: list[int], name: str) -> torch.Tensor:
+    return torch.cat([scores.tensor(name, row) for row in rows])
+
+
+@pytest.mark.parametrize("store", ["own", "candidates"])
+def test_a_live_teacher_is_asked_about_the_candidates_of_the_student_that_trains(
+    folder: Path, moved: Path, store: str
+) -> None:
+    """And the weights of a ratio stay those of the student that wrote the answers."""
+    method = LGR | {"top_k": 5, "entropy_threshold": 0.0}
+    config = stores.with_live_teacher(moved, folder / store, method)
+    rollout, scores, rows = rollout_of(config)
+    assert (rollout.candidates >= 0).all()
+    torch.testing.assert_close(rollout.log_prob, stored(scores, rows, "student_log_prob"))
+    assert (rollout.entropy - stored(scores, rows, "student_entropy")).abs().max() > 1e-3
+    gradient, _ = stores.first_step(config)
+    assert gradient.isfinite().all()
+
+
+def test_a_divergence_takes_the_word_of_the_student_that_trains(folder: Path, moved: Path) -> None:
+    config = stores.with_live_teacher(moved, folder / "own")
+    rollout, scores, rows = rollout_of(config)
+    assert (rollout.entropy - stored(scores, rows, "student_entropy")).abs().max() > 1e-3
+    masked = {"mask": {"entropy_share": 0.5}}
+    method = {"type": "opd", "ratio_clip": 0.2}
+    config = stores.with_live_teacher(moved, folder / "own", method, training=masked)
+    rollout, _, _ = rollout_of(config)
+    assert (rollout.entropy - stored(scores, rows, "student_entropy")).abs().max() > 1e-3
+    torch.testing.assert_close(rollout.log_prob, stored(scores, rows, "student_log_prob"))
