@@ -57,7 +57,7 @@ def experiment(
             "student": {"path": str(folder / "student")},
             "teacher": teacher or {"path": str(folder / "teacher")},
             "prompts": prompts or data,
-            "rollout": {"type": "cached", "max_new_tokens": LONGEST},
+            "rollout": rest.pop("rollout", {"type": "cached", "max_new_tokens": LONGEST}),
             "method": {"type": method} if isinstance(method, str) else method,
             "training": training | rest.pop("training", {}),
             **rest,

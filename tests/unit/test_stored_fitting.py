@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,59 @@ def test_a_divergence_takes_the_word_of_the_student_that_trains(folder: Path, mo
     rollout, _, _ = rollout_of(config)
     assert (rollout.entropy - stored(scores, rows, "student_entropy")).abs().max() > 1e-3
     torch.testing.assert_close(rollout.log_prob, stored(scores, rows, "student_log_prob"))
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (
+            {"variant": "topk"},
+            r"method\.variant: .* holds no confidences at tokens that end an answer",
+        ),
+        ({"probability_mass": 0.9}, ""),
+        ({"top_k": 3}, ""),
+    ],
+)
+def test_candidates_that_were_never_stored_are_refused(
+    folder: Path, more: dict[str, Any], why: str
+) -> None:
+    store = folder / "candidates"
+    if why:
+        with pytest.raises(ValueError, match=why):
+            stores.from_store(folder, store, LGR | more)
+    else:
+        stores.first_step(stores.from_store(folder, store, LGR | more))
+    stores.with_live_teacher(folder, store, LGR | more)  # who is there is asked about them
+
+
+def test_a_store_of_a_smaller_mass_holds_too_few_candidates(folder: Path, tmp_path: Path) -> None:
+    method = LGR | {"probability_mass": 0.5, "variant": "topk"}
+    store = stores.made(folder, "sampled", str(tmp_path / "mass"), method=method, **STUDENTS)
+    for more in ({"probability_mass": 0.5}, {"probability_mass": 0.3, "variant": "sampled"}):
+        stores.first_step(stores.from_store(folder, store, method | more))
+    for mass in (0.6, None):
+        with pytest.raises(ValueError, match=r"method\.probability_mass: .*0\.5; set that or less"):
+            stores.from_store(folder, store, method | {"probability_mass": mass})
+
+
+def test_answers_are_checked_whoever_teaches(folder: Path) -> None:
+    with pytest.raises(ValueError, match="the method imitates answers, and those of"):
+        stores.with_live_teacher(folder, folder / "own", "sft")
+    shorter = {"type": "cached", "max_new_tokens": stores.LONGEST - 1}
+    with pytest.raises(ValueError, match=r"rollout\.max_new_tokens \(7\): answers in"):
+        stores.with_live_teacher(folder, folder / "own", rollout=shorter)
+    top_k = {"type": "forward_kl", "support": "top_k", "top_k": 7}
+    stores.with_live_teacher(folder, folder / "own", top_k)  # the store's own six are not asked
+
+
+def test_a_changed_file_is_refused_beside_a_live_teacher(folder: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(folder / "own", tmp_path / "store"))
+    module = stores.module_of(stores.with_live_teacher(folder, store))
+    module.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module.on_fit_start()
+    path = store / "shards" / "00000.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=r"00000\.arrow has changed since it was written"):
+        module.on_fit_start()

@@ -176,7 +176,8 @@ LGR = {"type": "lgr", "ratio_cap": 2.0, "top_k": 4, "entropy_threshold": 0.5}
 @pytest.fixture(scope="module")
 def sampled(folder: Path) -> Path:
     """Answers that the student wrote, with its candidates."""
-    return stores.made(folder, "sampled", "own", method=LGR, **STUDENTS)
+    method = LGR | {"variant": "topk"}  # which asks at ends, too
+    return stores.made(folder, "sampled", "own", method=method, **STUDENTS)
 
 
 @pytest.mark.parametrize("more", [{}, {"variant": "topk", "top_k": 3}, {"entropy_threshold": 2.0}])

@@ -33,4 +33,4 @@ from .run_faults import WHOLE as WHOLE
 from .section import RoomSection as RoomSection, Section as Section, replaced as replaced
 from .several_seeds import Repeat as Repeat, repeats as repeats
 from .source import Source as Source, set_values as set_values
-from .stored_scores import stored as stored
+from .stored_scores import asks_at_ends as asks_at_ends, stored as stored

@@ -50,6 +50,8 @@ def stored_misfits(config: Any) -> Iterator[str]:
     if prompts.type == "scored" and not prompts.path:
         yield "prompts.path: missing; name a folder that `opdlab score` made, or set teacher.scores to it"
         return
+    if prompts.type == "scored":
+        yield from _answers_misfit(config, prompts.path)
     if scores is None:
         return
     if prompts.type != "scored":
@@ -76,11 +78,31 @@ def stored_misfits(config: Any) -> Iterator[str]:
         )
     manifest = stored(scores)
     if manifest is not None:
-        yield from _beyond(config.method, config.rollout, manifest, scores)
+        yield from _beyond(config.method, manifest, scores)
 
 
-def _beyond(method: Method, rollout: Any, manifest: Manifest, where: str) -> Iterator[str]:
-    """More than a store holds."""
+def _answers_misfit(config: Any, where: str) -> Iterator[str]:
+    """Why the answers of a store cannot be trained on, whoever scores them."""
+    manifest = stored(where)
+    if manifest is None:
+        return
+    # Of a teacher whose scores these are, its offers say so.
+    if config.teacher.scores is None and config.method.needs.answers and not manifest.imitable:
+        yield f"method.type: {manifest.offers(where).why_not['answers']}"
+    longest, most = manifest.answers["max_new_tokens"], config.rollout.max_new_tokens
+    if longest > most:
+        yield (
+            f"rollout.max_new_tokens ({most}): answers in {where} have up to {longest} tokens; set that"
+        )
+
+
+def asks_at_ends(method: Method) -> bool:
+    """Whether a method asks about candidates where the token ends the answer, too."""
+    return getattr(method, "variant", None) != "sampled"
+
+
+def _beyond(method: Method, manifest: Manifest, where: str) -> Iterator[str]:
+    """More than a store holds of the teacher whose scores are all there is."""
     needs = method.needs
     for fault in too_many(manifest.kind_of, manifest.candidates_of, needs.top_k, method.group):
         yield f"method.top_k: it asks for {fault} ({where}); set it lower, or score again"
@@ -97,12 +119,17 @@ def _beyond(method: Method, rollout: Any, manifest: Manifest, where: str) -> Ite
                 f"method.entropy_threshold: {where} holds confidences where the student's entropy was "
                 f"above {candidates.entropy_threshold:g} nats; set that or more"
             )
-    longest = manifest.answers["max_new_tokens"]
-    if longest > rollout.max_new_tokens:
-        yield (
-            f"rollout.max_new_tokens ({rollout.max_new_tokens}): answers in {where} have up to {longest} "
-            "tokens; set that"
-        )
+        if asks_at_ends(method) and not candidates.ends:
+            yield (
+                f"method.variant: {where} holds no confidences at tokens that end an answer, which were "
+                "not asked for; set variant: sampled, or score again with this method in the experiment"
+            )
+        had, mass = candidates.probability_mass, getattr(method, "probability_mass", None)
+        if had is not None and (mass is None or mass > had):
+            yield (
+                f"method.probability_mass: {where} holds confidences of the likeliest candidates that hold "
+                f"{had:g}; set that or less, or score again"
+            )
 
 
 def own_samples(path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from opdlab.configuration import Experiment
+from opdlab.configuration import Experiment, asks_at_ends
 from opdlab.errors import ConfigError
 from opdlab.methods import OPD, SFT, Method
 from opdlab.prompts import DatasetSource, PromptSource
@@ -117,7 +117,8 @@ def candidates_of(method: Method) -> Candidates | None:
             "here; set method.entropy_threshold in place of the share"
         )
     threshold = float(getattr(method, "entropy_threshold", 0.0))
-    return Candidates(method.group, method.needs.confidence, threshold)
+    mass = getattr(method, "probability_mass", None)
+    return Candidates(method.group, method.needs.confidence, threshold, asks_at_ends(method), mass)
 
 
 def count_of(prompts: PromptSource, asked: Asked, name: str) -> int:

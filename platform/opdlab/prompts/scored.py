@@ -97,6 +97,9 @@ class ScoredSource(PromptSource):
     def require_known(self) -> None:
         """Its tokens are known: they are not read from a text."""
 
+    def require_whole(self) -> None:
+        self.scores.verify()
+
     def expect(self, places: Iterable[int]) -> None:
         self.scores.read_ahead([self.row(index) for index in places])
 

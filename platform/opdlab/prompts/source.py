@@ -66,6 +66,13 @@ class PromptSource(ABC):
     def expect(self, places: Iterable[int]) -> None:  # noqa: B027 - most are in memory
         """These are read soon: whoever reads from a disk may begin."""
 
+    def require_whole(self) -> None:  # noqa: B027 - most are read when they are opened
+        """Hold what is read later against its hashes.
+
+        Raises:
+            DamagedError: naming a file that has changed.
+        """
+
     def at_most(self, index: int) -> int:
         """Tokens of the prompt at a place, at most: told without splitting it where its text is short."""
         problem = self.problem(index)

@@ -90,11 +90,15 @@ class Candidates:
         top_k: at each position.
         measure: of the teacher's confidence after them.
         entropy_threshold: of the student, nats: positions above it have theirs.
+        ends: whether positions whose token ends the answer have theirs, too.
+        probability_mass: of the student: the likeliest that hold so much have confidences; None: all.
     """
 
     top_k: int
     measure: Measure
     entropy_threshold: float
+    ends: bool
+    probability_mass: float | None
 
 
 def supports_of(kind: Kind) -> frozenset[Support]:

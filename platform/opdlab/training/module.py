@@ -303,6 +303,8 @@ class Distillation(L.LightningModule):
         for teacher in self.teachers():
             teacher.place(device, self.config.teacher.offload)
             teacher.probe()
+        if self.config.teacher.scores is None and self.trainer.is_global_zero:
+            self.prompts.require_whole()  # else the teacher looks at the same files
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
