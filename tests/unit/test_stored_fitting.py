@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from opdlab.configuration import loader
 from opdlab.configuration.config import Experiment
-from opdlab.errors import ConfigError, DamagedError
+from opdlab.errors import ConfigError, DamagedError, DataError, ModelError
 from opdlab.offline.request import Asked, prepared
 from opdlab.scores.kinds import Kind
 from opdlab.scores.reader import Scores
@@ -138,3 +139,44 @@ def test_a_changed_file_is_refused_beside_a_live_teacher(folder: Path, tmp_path:
     path.write_bytes(content)
     with pytest.raises(DamagedError, match=r"00000\.arrow has changed since it was written"):
         module.on_fit_start()
+
+
+def written(folder: Path, turns: list[str], **prompts: Any) -> Experiment:
+    """An experiment on chats of a user's and an assistant's turn, without given answers."""
+    roles = [
+        {"role": role, "content": text}
+        for role, text in zip(("user", "assistant"), turns, strict=True)
+    ]
+    path = folder / "chats.jsonl"
+    path.write_text(json.dumps({"prompt": roles}) + "\n")
+    data = {"type": "dataset", "path": str(path)}
+    return stores.experiment(folder, "opd", prompts=data | prompts)
+
+
+@pytest.mark.parametrize(
+    ("turns", "why"),
+    [
+        (["1+" * 60, "2"], r"tokens; with rollout\.max_new_tokens \(8\) these are"),
+        (["好" * 9, "2"], "The tokenizer of .* does not have these characters"),
+        (["1+1?", "2" * 9], r"has 10 tokens, EOS included, and rollout\.max_new_tokens is 8"),
+    ],
+)
+def test_answers_that_no_training_could_use_are_not_scored(
+    folder: Path, tmp_path: Path, turns: list[str], why: str
+) -> None:
+    with pytest.raises((DataError, ModelError), match=why):
+        stores.score(written(folder, turns), tmp_path / "out", kind="sampled")
+    assert not (tmp_path / "out").exists()
+
+
+def test_given_answers_after_a_prefill_and_a_teacher_behind_the_students_server_are_refused(
+    folder: Path,
+) -> None:
+    begun = written(folder, ["1+1?", "2"], prefill="So ")
+    with pytest.raises(ConfigError, match=r"prompts\.prefill: it does not go with given answers"):
+        prepared(begun, Asked(kind=Kind("sampled")))
+    prepared(begun, Asked("student", Kind("sampled")))
+    served = {"type": "openai", "url": "http://localhost:1/v1", "max_new_tokens": 8}
+    config = stores.experiment(folder, "opd", given=False, rollout=served)
+    with pytest.raises(ConfigError, match=r"rollout\.type: a server serves the student"):
+        prepared(config, Asked("teacher", Kind("sampled")))

@@ -79,7 +79,16 @@ def prepared(config: Experiment, asked: Asked) -> Experiment:
                 f"{config.name}: prompts.sources are mixed by weights, so some rows come twice and some "
                 "never; score each source by itself"
             )
+        if needs_given and prompts.prefill:
+            raise ConfigError(
+                f"{config.name}: prompts.prefill: it does not go with given answers; remove it"
+            )
         prompts = prompts.model_copy(update={"given": float(needs_given), "shuffle": False})
+    if asked.answers == "teacher" and config.rollout.served:
+        raise ConfigError(
+            f"{config.name}: rollout.type: a server serves the student, and --answers teacher are the "
+            "teacher's; take an engine in this process"
+        )
     if asked.keep == "correct" and not prompts.graded:
         raise ConfigError(
             f"{config.name}: --keep correct needs prompts that can be graded; set prompts.answer_column "

@@ -24,7 +24,15 @@ from opdlab.offline.request import (
 from opdlab.offline.scoring import Job
 from opdlab.prompts import open_prompts
 from opdlab.scores import Manifest, Scores, Writer, begin, save_teacher
-from opdlab.training import Collector, Loaded, Pair, contents, load_pair, require_accelerator
+from opdlab.training import (
+    Collector,
+    Loaded,
+    Pair,
+    contents,
+    load_pair,
+    require_accelerator,
+    require_answered,
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,7 @@ def make_job(config: Experiment, asked: Asked, pair: Pair, with_student: bool) -
     )
     if asked.keep == "correct":
         prompts.require_graders()
+    require_answered(prompts, count_of(prompts, asked, config.name), config, pair)
     device = torch.device(models.device(config.training.accelerator))
     teacher, _ = pair.scorers(config)
     if with_student:

@@ -30,6 +30,7 @@ from .pair import (
     load_pair as load_pair,
     load_source as load_source,
     require_askable as require_askable,
+    require_answered as require_answered,
     require_within as require_within,
     teachers_end as teachers_end,
     working as working,

@@ -207,6 +207,23 @@ def require_askable(prompts: PromptSource, config: Experiment, pair: Pair) -> No
     _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair)
 
 
+def require_answered(prompts: PromptSource, asked: int, config: Experiment, pair: Pair) -> None:
+    """Refuse prompts of a source, or given answers to them, that no run could be trained on.
+
+    Args:
+        asked: how many prompts.
+
+    Raises:
+        DataError: the student does not know most of them, or a given answer is too long or goes on after
+            its end.
+        ModelError: see `require_prompts`.
+    """
+    prompts.require_known()
+    if share_of(config):
+        _require_given(prompts, asked, config.rollout.max_new_tokens, pair)
+    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair)
+
+
 def _require_prompts(prompts: PromptSource, asked: int, answer: int, pair: Pair) -> None:
     room = _room(pair)
     foreign = max(pair.tokenizer.get_vocab().values()) >= pair.vocabulary
