@@ -1,4 +1,4 @@
-"""Which experiments a store fits: the others are refused when they are read, or ask the models that are there."""
+"""Which experiments a store fits: others are refused when they are read, or ask the models there."""
 
 from __future__ import annotations
 
@@ -180,3 +180,30 @@ def test_given_answers_after_a_prefill_and_a_teacher_behind_the_students_server_
     config = stores.experiment(folder, "opd", given=False, rollout=served)
     with pytest.raises(ConfigError, match=r"rollout\.type: a server serves the student"):
         prepared(config, Asked("teacher", Kind("sampled")))
+
+
+def test_the_potential_reward_comes_from_a_store_with_candidates_and_no_other(folder: Path) -> None:
+    method = LGR | {"reward": "potential"}
+    stored_one, _ = stores.first_step(stores.from_store(folder, folder / "candidates", method))
+    live, made = stores.first_step(stores.with_live_teacher(folder, folder / "candidates", method))
+    assert made.advantage.abs().max() > 1e-3
+    torch.testing.assert_close(stored_one, live, atol=1e-5, rtol=1e-4)
+    with pytest.raises(
+        ValueError, match=r"method\.confidence: .* reward: group in the experiment, whose store"
+    ):
+        stores.from_store(folder, folder / "own", method)
+
+
+def test_runs_of_one_experiment_train_from_several_stores(folder: Path, tmp_path: Path) -> None:
+    """Of a run's store all follows that followed from the first one; also when the file is read again."""
+    told = stores.from_store(folder, folder / "top").model_dump(mode="json")
+    del told["teacher"]["path"], told["prompts"]["path"]
+    other = str(folder / "other")
+    told["runs"] = [{"name": "one", "set": {}}, {"name": "two", "set": {"teacher.scores": other}}]
+    loader.save_resolved(Experiment.model_validate(told), tmp_path / "config.yaml")
+    config = loader.load_experiment(tmp_path / "config.yaml")
+    one, two = (dict(loader.variants(config))[name] for name in ("one", "two"))
+    assert [run.teacher.path for run in (one, two)] == [f"{folder}/top/teacher", f"{other}/teacher"]
+    assert [run.prompts.model_dump()["path"] for run in (one, two)] == [f"{folder}/top", other]
+    with pytest.raises(ValueError, match=r"path: `scores` names a teacher"):
+        stores.experiment(folder, teacher={"scores": other, "path": str(folder / "teacher")})

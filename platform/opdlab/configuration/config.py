@@ -15,6 +15,7 @@ from opdlab.configuration.prompt_settings import Prompts, ScoredPrompts
 from opdlab.configuration.section import RoomSection, Section, moved
 from opdlab.configuration.server_settings import Server
 from opdlab.configuration.stored_scores import (
+    WITH_A_GROUP,
     offers,
     own_samples,
     stored_misfits,
@@ -559,9 +560,11 @@ def _not_offered(config: Experiment) -> Iterator[str]:
     teachers += [(f"specialists.{n}", one) for n, one in enumerate(config.specialists)]
     keys = _keys_of_needs(method)
     for name, one in teachers:
-        for what, why in unmet(method.needs, one.offers):
+        for what, told in unmet(method.needs, one.offers):
+            stored = getattr(one, "scores", None) is not None
+            why = WITH_A_GROUP if stored and what == "confidence" and not method.group else told
             where = f"is behind a server ({name}.server)"
-            if getattr(one, "scores", None) is not None:
+            if stored:
                 where = f"is scores on disk ({name}.scores)"
             yield f"{keys[what]}: {name} {where}; {why}"
     if config.taught_here:

@@ -23,6 +23,7 @@ from opdlab.configuration.run_faults import run_faults
 from opdlab.configuration.section import Section, replaced
 from opdlab.configuration.several_seeds import repeats
 from opdlab.configuration.source import Source, assign, set_values
+from opdlab.configuration.stored_scores import as_written
 from opdlab.datafiles import has_format
 from opdlab.errors import ConfigError
 from opdlab.files import find, write_whole
@@ -149,7 +150,7 @@ def variants(experiment: Experiment) -> list[tuple[str, Experiment]]:
     """
     if not experiment.runs:
         return [(plugins.called(plugins.METHODS, experiment.method), experiment)]
-    source = Source(experiment.model_dump(mode="json"), None)
+    source = Source(as_written(experiment.model_dump(mode="json")), None)
     expanded = []
     for index, run in enumerate(experiment.runs):
         config, found = validate(Experiment, set_values(source, ("runs", index, "set"), run.set))
@@ -165,7 +166,7 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
     Raises:
         ConfigError: a value cannot be used; `load` has found that for the ends of every range.
     """
-    source = Source(experiment.model_dump(mode="json"), None)
+    source = Source(as_written(experiment.model_dump(mode="json")), None)
     config, found = validate(Experiment, set_values(source, (), values))
     if not isinstance(config, Experiment):
         raise ConfigError("\n".join(message for _, message in found))
@@ -197,7 +198,8 @@ def json_schema() -> dict[str, Any]:
 
 def save_resolved(config: Section, path: Path) -> None:
     """Write a configuration, defaults included, as YAML that `load` reads to an equal one."""
-    write_whole(path, documents.file_text(config.model_dump(mode="json")))
+    told = config.model_dump(mode="json")
+    write_whole(path, documents.file_text(as_written(told) if "teacher" in told else told))
 
 
 def _kind(source: Source) -> type[Experiment] | type[Pretraining]:

@@ -10,6 +10,12 @@ from typing import Any
 from opdlab.methods import EVERYTHING, Method, Offers
 from opdlab.scores import TEACHER, Manifest, has_store, read_manifest, too_many
 
+WITH_A_GROUP = (
+    "the method looks ahead without candidates (reward: potential), and confidences are kept with those; "
+    "score the answers again with reward: group in the experiment, whose store has what is needed, or name "
+    "a model as teacher"
+)
+
 
 def stored(folder: str) -> Manifest | None:
     """What a store is of; None where none is there yet, which is refused when a training begins.
@@ -42,6 +48,17 @@ def teachers_files(data: Any) -> Any:
                 f"{key}: `scores` names a teacher whose scores are on disk; leave {key} out"
             )
     return {**data, "path": place}
+
+
+def as_written(data: dict[str, Any]) -> dict[str, Any]:
+    """Values of an experiment without those that follow from `teacher.scores`, which a run may set."""
+    teacher, prompts = data["teacher"], data["prompts"]
+    if (scores := teacher.get("scores")) is None:
+        return data
+    data = {**data, "teacher": {key: teacher[key] for key in teacher if key != "path"}}
+    if prompts.get("type") == "scored" and prompts.get("path") == scores:
+        data["prompts"] = {key: prompts[key] for key in prompts if key != "path"}
+    return data
 
 
 def stored_misfits(config: Any) -> Iterator[str]:

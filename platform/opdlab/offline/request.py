@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -51,49 +52,12 @@ def prepared(config: Experiment, asked: Asked) -> Experiment:
     Raises:
         ConfigError: it cannot be done with this experiment.
     """
-    if config.teacher.scores is not None:
-        raise ConfigError(
-            f"{config.name}: teacher.scores are scores already; name a model or a server as teacher"
-        )
-    if config.specialists:
-        raise ConfigError(
-            f"{config.name}: a store holds the scores of one teacher, and there are specialists; score "
-            "with each of them as teacher, into a folder of its own"
-        )
-    if config.teacher.server is not None and asked.kind.name in ("hidden", "drawn"):
-        raise ConfigError(
-            f"--kind {asked.kind}: a server tells the likeliest tokens alone; take top_k:64 or sampled, or "
-            "a teacher in this process"
-        )
-    prompts, needs_given = config.prompts, asked.answers == "given"
-    if needs_given and prompts.type != "dataset":
-        raise ConfigError(
-            f"{config.name}: --answers given takes answers from prompts of `type: dataset`; take --answers "
-            "teacher or student, or such prompts"
-        )
-    if prompts.type == "scored":
-        raise ConfigError(f"{config.name}: prompts.type scored is of scores that are there already")
+    for fault in _unfit(config, asked):
+        raise ConfigError(f"{config.name}: {fault}")
+    prompts = config.prompts
     if prompts.type == "dataset":
-        if len(prompts.resolved()) > 1:
-            raise ConfigError(
-                f"{config.name}: prompts.sources are mixed by weights, so some rows come twice and some "
-                "never; score each source by itself"
-            )
-        if needs_given and prompts.prefill:
-            raise ConfigError(
-                f"{config.name}: prompts.prefill: it does not go with given answers; remove it"
-            )
-        prompts = prompts.model_copy(update={"given": float(needs_given), "shuffle": False})
-    if asked.answers == "teacher" and config.rollout.served:
-        raise ConfigError(
-            f"{config.name}: rollout.type: a server serves the student, and --answers teacher are the "
-            "teacher's; take an engine in this process"
-        )
-    if asked.keep == "correct" and not prompts.graded:
-        raise ConfigError(
-            f"{config.name}: --keep correct needs prompts that can be graded; set prompts.answer_column "
-            "and prompts.grader"
-        )
+        given = float(asked.answers == "given")
+        prompts = prompts.model_copy(update={"given": given, "shuffle": False})
     method = method_for(config.method, asked.answers)
     update: dict[str, Any] = {
         "runs": [],
@@ -103,6 +67,50 @@ def prepared(config: Experiment, asked: Asked) -> Experiment:
         "rollout": replace(config.rollout, group_size=asked.samples),
     }
     return config.model_copy(update=update)
+
+
+def _unfit(config: Experiment, asked: Asked) -> Iterator[str]:
+    """Why it cannot be done with this experiment."""
+    if config.teacher.scores is not None:
+        yield "teacher.scores are scores already; name a model or a server as teacher"
+    if config.specialists:
+        yield (
+            "a store holds the scores of one teacher, and there are specialists; score with each of them "
+            "as teacher, into a folder of its own"
+        )
+    if config.teacher.server is not None and asked.kind.name in ("hidden", "drawn"):
+        yield (
+            f"--kind {asked.kind}: a server tells the likeliest tokens alone; take top_k:64 or sampled, or "
+            "a teacher in this process"
+        )
+    if asked.answers == "teacher" and config.rollout.served:
+        yield (
+            "rollout.type: a server serves the student, and --answers teacher are the teacher's; take an "
+            "engine in this process"
+        )
+    yield from _unfit_prompts(config.prompts, asked)
+
+
+def _unfit_prompts(prompts: Any, asked: Asked) -> Iterator[str]:
+    """Why answers to these prompts cannot be scored."""
+    if asked.answers == "given" and prompts.type != "dataset":
+        yield (
+            "--answers given takes answers from prompts of `type: dataset`; take --answers teacher or "
+            "student, or such prompts"
+        )
+    if prompts.type == "scored":
+        yield "prompts.type scored is of scores that are there already"
+    if asked.answers == "given" and prompts.prefill:
+        yield "prompts.prefill: it does not go with given answers; remove it"
+    if prompts.type == "dataset" and len(prompts.resolved()) > 1:
+        yield (
+            "prompts.sources are mixed by weights, so some rows come twice and some never; score each "
+            "source by itself"
+        )
+    if asked.keep == "correct" and not prompts.graded:
+        yield (
+            "--keep correct needs prompts that can be graded; set prompts.answer_column and prompts.grader"
+        )
 
 
 def method_for(method: Method, answers: Writer) -> Method:
