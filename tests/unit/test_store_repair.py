@@ -13,7 +13,11 @@ import torch
 
 from opdlab.errors import DamagedError, ResumeError
 from opdlab.offline import request
+from opdlab.records import Problem, Verdict
+from opdlab.scores.manifest import read_manifest
 from opdlab.scores.reader import Scores
+from opdlab.scores.writer import Writer
+from opdlab_evaluators.graders.exact_text import ExactText
 
 LGR = {"type": "lgr", "ratio_cap": 2.0, "top_k": 4, "entropy_threshold": 0.5}
 
@@ -121,3 +125,38 @@ def test_the_remedy_for_a_changed_shard_makes_it_again(again: Any, store: Path) 
     again(store)
     assert path.read_bytes() == before
     Scores(store).verify()
+
+
+def test_a_shard_whose_grader_failed_is_asked_for_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request, "MOST_ROWS", 2)
+    config, out = graded(folder, ["2"] * 4), tmp_path / "out"
+    asked: dict[str, Any] = {"kind": "sampled", "answers": "student", "keep": "correct"}
+
+    def failing(self: ExactText, problem: Problem, completion: str) -> Verdict:
+        if "3+1" in str(problem.asked):
+            raise OSError("no room on the disk")
+        return Verdict("correct", completion, "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ExactText, "grade", failing)
+        found = stores.score(config, out, **asked)
+    assert (found.finished, found.missing, found.faults) == (False, 1, 1)
+    assert "not finished, missing shards: 1 (answers whose grader failed: 1;" in found.told
+    again = stores.score(config, out, **asked)
+    assert (again.finished, again.faults, again.answers + again.left_out) == (True, 0, 4)
+
+
+def test_a_command_that_leaves_shards_to_others_says_so_and_fails(
+    folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request, "MOST_ROWS", 3)
+    for path in store.glob("shards/00002.*"):
+        path.unlink()
+    other = Writer(store, read_manifest(store)).missing()
+    assert next(other) == 2
+    found = stores.score(stores.experiment(folder), store)
+    assert (found.finished, found.missing) == (False, 1)
+    assert "missing shards: 1 (other processes held them" in found.told
+    other.close()

@@ -80,3 +80,5 @@ def score(
     with writing_to(out, "--out"):
         found = api.score(config, out, prompts=prompts, **asked)
     typer.echo(found.told)
+    if not found.finished:
+        raise typer.Exit(1)

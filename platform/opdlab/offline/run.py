@@ -41,7 +41,8 @@ class Stored:
 
     Attributes:
         answers, left_out, tokens, bytes: of all shards that are there.
-        finished: whether all are there; else other processes still work on some.
+        missing: shards that are not there yet.
+        faults: answers that this process could not grade; it wrote none of their shards.
         seconds: this process took.
     """
 
@@ -50,8 +51,14 @@ class Stored:
     left_out: int
     tokens: int
     bytes: int
-    finished: bool
+    missing: int
+    faults: int
     seconds: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether all shards are there."""
+        return not self.missing
 
     @property
     def scores(self) -> Scores:
@@ -63,7 +70,10 @@ class Stored:
         """What is there, in a sentence."""
         left = f" ({self.left_out:,} left out)" if self.left_out else ""
         each = self.bytes / max(1, self.tokens)
-        end = "" if self.finished else "; other processes still work on the rest"
+        why = "other processes held them; where one was stopped, run the same command again"
+        if self.faults:
+            why = f"answers whose grader failed: {self.faults:,}; run the same command again"
+        end = f"; not finished, missing shards: {self.missing:,} ({why})" if self.missing else ""
         return (
             f"{self.folder}: {self.answers:,} answers{left}, {self.tokens:,} tokens, "
             f"{self.bytes / 1e6:,.1f} MB, {each:,.0f} bytes a token{end}"
@@ -89,11 +99,12 @@ def score(config: Experiment, asked: Asked, out: Path) -> Stored:
     folder = out.expanduser()
     manifest = begin(folder, manifest, save)
     writer = Writer(folder, manifest)
+    faults = 0
     if not writer.finish():
         with StopRequest() as stop:
-            _work(job, writer, stop)
-    notes, done = writer.written, writer.finish()
-    if done and any(note.answers for note in notes):
+            faults = _work(job, writer, stop)
+    notes = writer.written
+    if writer.finish() and any(note.answers for note in notes):
         write_answers(Scores(folder))
     return Stored(
         folder,
@@ -101,7 +112,8 @@ def score(config: Experiment, asked: Asked, out: Path) -> Stored:
         sum(note.left_out for note in notes),
         sum(note.tokens for note in notes),
         sum(note.bytes for note in notes),
-        done,
+        manifest.shards - len(notes),
+        faults,
         perf_counter() - begun,
     )
 
@@ -186,18 +198,24 @@ def told_of(pair: Pair, config: Experiment) -> dict[str, str]:
     }
 
 
-def _work(job: Job, writer: Writer, stop: StopRequest) -> None:
-    """Make the shards that nobody has made, one after the other."""
+def _work(job: Job, writer: Writer, stop: StopRequest) -> int:
+    """Make the shards that nobody has made, one after the other; how many answers could not be graded.
+
+    A shard with such an answer is not written, so that the same command asks the grader again.
+    """
     count = writer.manifest.count
     console.print(f"{BOLD}{job.config.name}{END} -> {writer.folder}", soft_wrap=True)
-    tokens, begun = 0, perf_counter()
+    tokens, faults, begun = 0, 0, perf_counter()
     with progress_bar() as bar:
         there = sum(note.answers + note.left_out for note in writer.written)
         task = bar.add_task("answers", total=count, completed=there)
         for number in writer.missing():
             stop.check()
             started, places = perf_counter(), writer.places(number)
-            answers = job.shard(writer.manifest, places)
+            answers, failed = job.shard(writer.manifest, places)
+            if failed:
+                faults += failed
+                continue
             note = writer.write(number, answers, perf_counter() - started)
             tokens += note.tokens
             bar.figures = f"{tokens / (perf_counter() - begun):,.0f} tokens a second"
@@ -207,3 +225,4 @@ def _work(job: Job, writer: Writer, stop: StopRequest) -> None:
     console.print(
         f"{tokens:,} tokens in {duration(took)}: {tokens / max(took, 1e-9):,.0f} tokens a second"
     )
+    return faults

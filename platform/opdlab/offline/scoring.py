@@ -22,6 +22,9 @@ from opdlab.seeds import row_seeds
 from opdlab.shapes import Int, Tensor
 from opdlab.training import Collector, Place, given_responses, outcomes
 
+FAULT = "fault"
+"""In place of the verdict on an answer whose grader failed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -45,10 +48,21 @@ class Job:
     def subject(self) -> Subject:
         return self.collector.subject
 
-    def shard(self, manifest: Manifest, places: range) -> list[Answer]:
-        """The answers of a shard that are kept, scored."""
+    def shard(self, manifest: Manifest, places: range) -> tuple[list[Answer], int]:
+        """The answers of a shard that are kept, scored; and how many could not be graded."""
         rollout, problems = self.answers(places)
         verdicts = self.verdicts(rollout, problems)
+        return self.scored(manifest, places, rollout, problems, verdicts), verdicts.count(FAULT)
+
+    def scored(
+        self,
+        manifest: Manifest,
+        places: range,
+        rollout: Rollout,
+        problems: Sequence[Problem],
+        verdicts: Sequence[str | None],
+    ) -> list[Answer]:
+        """Those of some answers that are kept, with their scores."""
         rows = [row for row, verdict in enumerate(verdicts) if verdict in (None, "correct")]
         if not rows:
             return []
@@ -112,7 +126,7 @@ class Job:
             return [None] * len(problems)
         grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer).tolist()
         words = {1.0: "correct", 0.0: "wrong"}
-        return [words.get(grade, "fault") for grade in grades]
+        return [words.get(grade, FAULT) for grade in grades]
 
     def questions(self, rollout: Rollout) -> Questions:
         """What the experiment's method asks about candidates."""
