@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from opdlab.errors import DamagedError, ResumeError
 from opdlab.offline import request
 from opdlab.records import Problem, Verdict
-from opdlab.scores.manifest import read_manifest
+from opdlab.scores.manifest import differences, read_manifest
 from opdlab.scores.reader import Scores
 from opdlab.scores.writer import Writer
 from opdlab_evaluators.graders.exact_text import ExactText
@@ -50,7 +52,7 @@ def again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda store: stores.made(folder, "hidden", str(store))
 
 
-def graded(folder: Path, right: list[str], method: Any = LGR) -> Any:
+def graded(folder: Path, right: Sequence[Any], method: Any = LGR) -> Any:
     """An experiment on answers that the student writes, with what is right."""
     path = folder / "graded.jsonl"
     rows = [{"q": f"{n}+1?", "right": text} for n, text in enumerate(right)]
@@ -160,3 +162,14 @@ def test_a_command_that_leaves_shards_to_others_says_so_and_fails(
     assert (found.finished, found.missing) == (False, 1)
     assert "missing shards: 1 (other processes held them" in found.told
     other.close()
+
+
+def test_a_servers_version_and_rounding_do_not_make_it_another_teacher(store: Path) -> None:
+    served = {"name": "big", "server_version": "1", "server_print": [-1.25, -0.5]}
+    manifest = replace(read_manifest(store), teacher=served)
+    again = replace(
+        manifest, teacher=served | {"server_version": "2", "server_print": [-1.2501, -0.5]}
+    )
+    assert differences(again, manifest) == []
+    (odd,) = differences(replace(manifest, teacher=served | {"name": "other"}), manifest)
+    assert odd.startswith("teacher: ")

@@ -29,6 +29,7 @@ from opdlab.training import (
     Loaded,
     Pair,
     contents,
+    expect,
     load_pair,
     require_accelerator,
     require_answered,
@@ -98,6 +99,7 @@ def score(config: Experiment, asked: Asked, out: Path) -> Stored:
     manifest, save = describe(job, pair)
     folder = out.expanduser()
     manifest = begin(folder, manifest, save)
+    expect([job.teacher], [manifest.teacher])
     writer = Writer(folder, manifest)
     faults = 0
     if not writer.finish():

@@ -17,6 +17,8 @@ from opdlab.scores.kinds import Candidates, Kind, offers_of
 MANIFEST, TEACHER, SHARDS = "scores.json", "teacher", "shards"
 """Of a store's folder: the manifest, the teacher's shape with its tokenizer, and the answers."""
 FORMAT = 1
+SAID = ("server_print", "server_version")
+"""Of a teacher behind a server, which is known again by likeness: these differ from day to day."""
 AGAIN = "score the answers again into an empty folder"
 
 
@@ -93,6 +95,7 @@ class Manifest:
     def made_of(self) -> dict[str, Any]:
         """All that decides what is in it: who goes on with a store must have the same."""
         told = asdict(self)
+        told["teacher"] = {key: told["teacher"][key] for key in told["teacher"] if key not in SAID}
         return {name: told[name] for name in told if name not in ("id", "begun", "files")}
 
     def write(self, folder: Path) -> None:
