@@ -220,9 +220,8 @@ def test_a_plan_tells_the_bytes_that_are_written(folder: Path, whole: Path) -> N
         for number in range(4)
         for shard in [scores._shard(number)]
         for name in scores.columns
-        if name != "prompt"
     )
-    assert told.bytes == pytest.approx(columns, rel=0.3)  # from the first answers
+    assert told.bytes == pytest.approx(columns, rel=0.1)  # from the first answers
     assert told.by_kind["hidden:float32"] > told.by_kind["hidden:bfloat16"] > told.bytes
 
 

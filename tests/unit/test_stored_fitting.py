@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from opdlab.configuration import loader
 from opdlab.configuration.config import Experiment
 from opdlab.errors import ConfigError, DamagedError, DataError, ModelError
+from opdlab.offline import plan
 from opdlab.offline.request import Asked, prepared
 from opdlab.scores.kinds import Kind
 from opdlab.scores.reader import Scores
@@ -207,3 +209,33 @@ def test_runs_of_one_experiment_train_from_several_stores(folder: Path, tmp_path
     assert [run.prompts.model_dump()["path"] for run in (one, two)] == [f"{folder}/top", other]
     with pytest.raises(ValueError, match=r"path: `scores` names a teacher"):
         stores.experiment(folder, teacher={"scores": other, "path": str(folder / "teacher")})
+
+
+@pytest.mark.parametrize("kind", ["top_k:6", "drawn:4"])
+def test_tokens_of_a_store_are_spread_out_on_the_device_of_the_student(
+    folder: Path, kind: str
+) -> None:
+    store = stores.made(folder, kind, f"spread-{kind}")
+    top_k = {"support": "top_k", "top_k": 6} if kind == "top_k:6" else {}
+    module = stores.module_of(stores.from_store(folder, store, {"type": "forward_kl"} | top_k))
+    said = module.collector.collect(stores.HERE).scores.distributions
+    assert said is not None
+    module.teacher.place(torch.device("meta"))
+    assert module.teacher.logits(said)(slice(0, 2)).device.type == "meta"
+
+
+def test_the_width_of_hidden_states_is_that_of_what_was_written(folder: Path) -> None:
+    scores = Scores(stores.made(folder, "hidden", "width"))
+    before = scores.tensor("hidden", 3)
+    scores.manifest = replace(scores.manifest, width=5)
+    assert scores.tensor("hidden", 3).equal(before)
+
+
+def test_a_plan_counts_prompts_and_the_head(folder: Path) -> None:
+    scores = Scores(stores.made(folder, "hidden:float32", "planned"))
+    shard, _ = scores.at(0)
+    written = sum(shard.values[name].nbytes for name in scores.columns)
+    head = (scores.folder / "teacher" / "head.safetensors").stat().st_size
+    told = plan(stores.experiment(folder), Asked(kind=Kind.read("hidden:float32")))
+    assert told.bytes == pytest.approx(written + head, rel=0.05)
+    assert told.head == pytest.approx(head, rel=0.05)

@@ -15,7 +15,7 @@ from opdlab.console import Result, duration, quieten
 from opdlab.modelling import models
 from opdlab.offline.request import Asked, prepared
 from opdlab.offline.run import describe, load, make_job
-from opdlab.scores import Kind, columns_of
+from opdlab.scores import Kind, bytes_of, columns_of, head_bytes
 from opdlab.training import require_accelerator
 
 TRIED = 8
@@ -33,6 +33,7 @@ class ScorePlan(Result):
         most_tokens: were all as long as `rollout.max_new_tokens` allows.
         seconds: on this device.
         by_kind: bytes of each kind of store, for that many tokens.
+        head: bytes of the vocabulary projection, which are in those of `hidden` once.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class ScorePlan(Result):
     most_tokens: int
     seconds: float
     by_kind: Mapping[str, int]
+    head: int
 
     @property
     def bytes(self) -> int:
@@ -54,9 +56,10 @@ class ScorePlan(Result):
         for name in ("kind", "bytes a token", "in all", "at most"):
             table.add_column(name, justify="left" if name == "kind" else "right")
         for name, size in self.by_kind.items():
-            each = size / max(1, self.tokens)
+            once = self.head if name.startswith("hidden") else 0
+            each = (size - once) / max(1, self.tokens)
             mark = " (asked for)" if name == self.kind else ""
-            most = each * self.most_tokens
+            most = each * self.most_tokens + once
             table.add_row(f"{name}{mark}", f"{each:,.0f}", _size(size), _size(most))
         yield table
         yield (
@@ -85,24 +88,18 @@ def plan(config: Experiment, asked: Asked) -> ScorePlan:
     took = perf_counter() - started
     tokens = sum(len(one.columns["response"]) for one in kept)
     scale = manifest.count / tried
-    extra = 0
-    if kept:
-        beside = set(columns_of(manifest.kind_of, manifest.candidates_of, manifest.student_told))
-        beside -= {"prompt", "response", "log_prob", *_own(manifest.kind_of)}
-        extra = sum(
-            one.columns[name].numel() * one.columns[name].element_size()
-            for one in kept
-            for name in beside
-        )
-    names = dict.fromkeys([*KINDS, str(asked.kind)])
+    beside = set(columns_of(manifest.kind_of, manifest.candidates_of, manifest.student_told))
+    beside -= {"response", "log_prob", *_own(manifest.kind_of)}
     vocabulary, width = manifest.vocabulary, manifest.width
-    by_kind = {
-        name: round(scale * (tokens * Kind.read(name).bytes_a_token(vocabulary, width) + extra))
-        for name in names
-    }
+    extra = sum(bytes_of(one, beside, vocabulary) for one in kept)
+    head = head_bytes(pair.teacher)
+    by_kind = {}
+    for name in dict.fromkeys([*KINDS, str(asked.kind)]):
+        size = scale * (tokens * Kind.read(name).bytes_a_token(vocabulary, width) + extra)
+        by_kind[name] = round(size) + (head if name.startswith("hidden") else 0)
     longest = manifest.count * config.rollout.max_new_tokens
     return ScorePlan(
-        str(asked.kind), manifest.count, round(scale * tokens), longest, scale * took, by_kind
+        str(asked.kind), manifest.count, round(scale * tokens), longest, scale * took, by_kind, head
     )
 
 

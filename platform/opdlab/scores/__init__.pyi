@@ -1,4 +1,4 @@
-from .head import save_teacher as save_teacher
+from .head import head_bytes as head_bytes, save_teacher as save_teacher
 from .kinds import Candidates as Candidates, Kind as Kind, too_many as too_many
 from .manifest import (
     TEACHER as TEACHER,
@@ -8,6 +8,6 @@ from .manifest import (
 )
 from .packing import asked_for as asked_for, columns_of as columns_of, packed as packed
 from .reader import Scores as Scores, StoredAnswer as StoredAnswer
-from .shards import Answer as Answer, key_of as key_of
+from .shards import Answer as Answer, bytes_of as bytes_of, key_of as key_of
 from .stored_teacher import StoredTeacher as StoredTeacher
 from .writer import Note as Note, Writer as Writer, begin as begin

@@ -33,12 +33,21 @@ def save_teacher(
 
 
 def head_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Weights that turn hidden states into logits, by name: all that do not belong to the decoder alone."""
+    """Weights that turn hidden states into logits, by name, on the host."""
+    return {name: value.detach().cpu().contiguous() for name, value in _outside(model).items()}
+
+
+def head_bytes(model: PreTrainedModel) -> int:
+    """Of those weights."""
+    return sum(value.numel() * value.element_size() for value in _outside(model).values())
+
+
+def _outside(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Weights that do not belong to the decoder alone, by name."""
     stem = decoder(model)
     inside = next(name for name, module in model.named_modules() if module is stem)
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
-    found = {name: value for name, value in named if not name.startswith(f"{inside}.")}
-    return {name: value.detach().cpu().contiguous() for name, value in found.items()}
+    return {name: value for name, value in named if not name.startswith(f"{inside}.")}
 
 
 @final

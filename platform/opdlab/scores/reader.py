@@ -175,14 +175,14 @@ class Scores(Sequence[StoredAnswer]):
         """A column's part of an answer: a row a token, or a position with candidates."""
         shard, place = self.at(row)
         found = shard.tensor(name, place)
+        if name == "hidden":
+            return found.view(len(shard.ids("response", place)), -1)
         size = self._width(name)
         return found if size is None else found.view(-1, size)
 
     def _width(self, name: str) -> int | None:
-        """Numbers a token in a column; None for one."""
+        """Numbers a token in a column, but of hidden states; None for one."""
         told = self.manifest
-        if name == "hidden":
-            return told.width
         if name in ("top_ids", "top_log_prob"):
             return min(told.kind_of.size, told.vocabulary - 1)
         if name == "drawn":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,15 @@ def key_of(prompt: Sequence[int], response: Sequence[int]) -> int:
     """Hash of an answer's tokens, 63 bits."""
     text = f"{','.join(map(str, prompt))};{','.join(map(str, response))}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def bytes_of(answer: Answer, names: Iterable[str], entries: int) -> int:
+    """Bytes that columns of an answer take in a shard; see `write_shard`."""
+    columns = answer.columns
+    return sum(
+        columns[name].numel() * (id_bytes(entries) if name in IDS else columns[name].element_size())
+        for name in names
+    )
 
 
 def write_shard(path: Path, answers: Sequence[Answer], names: Sequence[str], entries: int) -> None:

@@ -24,7 +24,7 @@ from opdlab.scores.shards import key_of
 from opdlab.scores.spread import dense_draws, dense_top
 from opdlab.scoring import check_finite, check_tokens
 from opdlab.shapes import Int, Tensor
-from opdlab.transfers import to_host
+from opdlab.transfers import to_device, to_host
 
 NOT_TOLD = frozenset({"entropy", "fidelity", "sampled_confidence"})
 
@@ -57,6 +57,7 @@ class StoredTeacher:
         hidden = told.kind_of.name == "hidden"
         self.whole_head = Head(self.scores.folder / TEACHER) if hidden else None
         self.probed = False
+        self.placed: torch.device | None = None
 
     @property
     def offers(self) -> Offers:
@@ -71,7 +72,9 @@ class StoredTeacher:
         return torch.float32 if self.whole_head is None else self.whole_head.dtype
 
     def place(self, device: torch.device, offload: bool = False) -> None:
-        """Its head goes where losses are computed; scores stay on the disk."""
+        """Its head goes where losses are computed, and tokens when they are asked for; scores stay on the
+        disk."""
+        self.placed = device
         if self.whole_head is not None:
             self.whole_head.place(device)
 
@@ -216,7 +219,8 @@ class StoredTeacher:
             return self.whole_head.logits(said.hidden, entries)
         assert said.top_ids is not None
         assert said.top_log_prob is not None
-        ids, values = said.top_ids, said.top_log_prob
+        device = self.placed or said.top_ids.device
+        ids, values = (to_device(one, device) for one in (said.top_ids, said.top_log_prob))
         if self.scores.kind.name == "drawn":
             return lambda part: dense_draws(ids[part], values[part], entries)
         return lambda part: dense_top(ids[part], values[part], entries)
