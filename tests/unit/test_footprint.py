@@ -30,7 +30,9 @@ ALL = (*FAMILIES, *STRETCHED, *OWN_WAYS, *INDEXED)
 @pytest.mark.parametrize("family", ALL)
 def test_what_a_model_of_any_family_holds_is_planned_within_a_tenth(family: str) -> None:
     model = small_model(family)
-    found = {one.what: one for one in measure(model, ROWS, LENGTH)}
+    # A loop over tokens takes a second for ten of them.
+    length = 40 if family == "rwkv" else LENGTH
+    found = {one.what: one for one in measure(model, ROWS, length)}
     assert {"weights", "activations of a step"} <= set(found)
     for one in found.values():
         assert one.planned == pytest.approx(one.measured, rel=0.1), one
@@ -54,7 +56,7 @@ SCORED = [
     # A forward for each token; layers that attend twice; trials of longer rows than scored; chunks.
     ("llama-dynamic", torch.float32, ScoredRows(2, 1, 79)),
     ("diffllama", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
-    ("minimax", torch.float32, ScoredRows(2, 10, 290, top_k=2, active=0.05)),
+    ("minimax", torch.float32, ScoredRows(2, 10, 140, top_k=2, active=0.05)),
     ("llama4", torch.float32, ScoredRows(2, 1, 149, top_k=4)),
     ("phi3-longrope", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
     # States that are sums.
