@@ -88,7 +88,7 @@ def test_ctrl_c_keeps_what_was_drawn(laboratory: Laboratory) -> None:
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 130, text
     command = f"opdlab eval {file} --model {laboratory.student}"
-    assert f"`{command}` continues from here" in text
+    assert f"`{command}` continues from here" in text, text
     kept = content(laboratory)
     assert 0 < len(kept) < PROBLEMS * SAMPLES
     laboratory.run("eval", file, "--model", laboratory.student)
