@@ -11,12 +11,10 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from opdlab.configuration import Experiment
-from opdlab.console import Result, duration, quieten
-from opdlab.modelling import models
-from opdlab.offline.request import Asked, prepared
-from opdlab.offline.run import describe, load, make_job
+from opdlab.console import Result, duration
+from opdlab.offline.request import Asked
+from opdlab.offline.run import describe, opened
 from opdlab.scores import Kind, bytes_of, columns_of, head_bytes
-from opdlab.training import require_accelerator
 
 TRIED = 8
 """Prompts that are answered and scored for a plan."""
@@ -74,12 +72,7 @@ def plan(config: Experiment, asked: Asked) -> ScorePlan:
 
     Raises: as `score`.
     """
-    quieten()
-    models.use_threads(config.training.threads)
-    require_accelerator(config.training)
-    config = prepared(config, asked)
-    pair, with_student = load(config, asked)
-    job = make_job(config, asked, pair, with_student)
+    job, pair = opened(config, asked)
     manifest, _ = describe(job, pair)
     job.teacher.probe()
     tried = min(TRIED * asked.samples, manifest.count)
@@ -97,7 +90,7 @@ def plan(config: Experiment, asked: Asked) -> ScorePlan:
     for name in dict.fromkeys([*KINDS, str(asked.kind)]):
         size = scale * (tokens * Kind.read(name).bytes_a_token(vocabulary, width) + extra)
         by_kind[name] = round(size) + (head if name.startswith("hidden") else 0)
-    longest = manifest.count * config.rollout.max_new_tokens
+    longest = manifest.count * job.config.rollout.max_new_tokens
     return ScorePlan(
         str(asked.kind), manifest.count, round(scale * tokens), longest, scale * took, by_kind, head
     )

@@ -89,13 +89,8 @@ def score(config: Experiment, asked: Asked, out: Path) -> Stored:
         ResumeError: the folder holds other scores.
         ModelError, DataError, ServerError: models or answers cannot be used.
     """
-    quieten()
     begun = perf_counter()
-    models.use_threads(config.training.threads)
-    require_accelerator(config.training)
-    config = prepared(config, asked)
-    pair, with_student = load(config, asked)
-    job = make_job(config, asked, pair, with_student)
+    job, pair = opened(config, asked)
     manifest, save = describe(job, pair)
     folder = out.expanduser()
     manifest = begin(folder, manifest, save)
@@ -118,6 +113,16 @@ def score(config: Experiment, asked: Asked, out: Path) -> Stored:
         faults,
         perf_counter() - begun,
     )
+
+
+def opened(config: Experiment, asked: Asked) -> tuple[Job, Pair]:
+    """What scores the answers, ready to work."""
+    quieten()
+    models.use_threads(config.training.threads)
+    require_accelerator(config.training)
+    config = prepared(config, asked)
+    pair, with_student = load(config, asked)
+    return make_job(config, asked, pair, with_student), pair
 
 
 def load(config: Experiment, asked: Asked) -> tuple[Pair, bool]:
