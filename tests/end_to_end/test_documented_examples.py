@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from end_to_end.warm import start
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -40,15 +42,11 @@ def examples(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
 def opdlab(folder: Path, *arguments: str) -> str:
     """Run the command in a folder that is not the repository."""
     environment = {**os.environ, "PYTHONPATH": str(folder / "site"), "COLUMNS": "100"}
-    done = subprocess.run(
-        [Path(sys.executable).with_name("opdlab"), *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    with contextlib.chdir(folder):
+        process = start(*arguments, environment=environment)
+    text, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, text
+    return text
 
 
 SHORT = ["training.steps=2", "training.prompts_per_step=4", "evaluation.samples=2"]

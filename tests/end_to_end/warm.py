@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from opdlab.plugins.registry import forget
+
 PACKAGES = ("opdlab", "opdlab_evaluators", "opdlab_dashboards")
 """All their modules are imported."""
 USED = (
@@ -42,10 +44,14 @@ LATE = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT",
     "COLUMNS",
     "PYTEST_CURRENT_TEST",
+    "PYTHONPATH",
     "PYTORCH_NVML_BASED_CUDA_CHECK",
     "TORCHINDUCTOR_CACHE_DIR",
 }
-"""Variables of the environment that nothing here reads while it is imported; some are set by imports."""
+"""Variables of the environment that nothing here reads while it is imported; some are set by imports.
+
+Folders of PYTHONPATH are searched by the command; they may not hold what is imported already.
+"""
 
 
 class Command:
@@ -195,6 +201,10 @@ def serve(orders: socket.socket) -> list[str] | None:
                     os.chdir(folder)
                     os.environ.clear()
                     os.environ.update(environment)
+                    places = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p]
+                    if new := [place for place in places if place not in sys.path]:
+                        sys.path[1:1] = new
+                        forget()
                     return arguments
                 os.close(printed)
                 report.sendall(pid.to_bytes(4, "little"))

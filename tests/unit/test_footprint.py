@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,19 @@ from unit.test_ends import experiment
 from opdlab.bench.holdings import measure, scored
 from opdlab.cli.bench import app
 from opdlab.errors import OutOfReachError
-from opdlab.planning.footprint import activations, packed, sizes
+from opdlab.planning.footprint import (
+    activations,
+    alike,
+    build,
+    cached,
+    contentless,
+    kept_for_backward,
+    kept_of_a_token,
+    layers,
+    over_layers,
+    packed,
+    sizes,
+)
 from opdlab.planning.phases import SAMPLING, Site, memory
 from opdlab.planning.scored_rows import ScoredRows
 from opdlab.sampling.decoder import most_columns
@@ -38,6 +51,27 @@ def test_what_a_model_of_any_family_holds_is_planned_within_a_tenth(family: str)
         assert one.planned == pytest.approx(one.measured, rel=0.1), one
     if family in CACHED:
         assert len(found) == 4 + (family in ("gpt2", "gpt_bigcode")), found
+
+
+@pytest.mark.parametrize(
+    "family", ["gpt2", "gemma3", "deepseek_v3", "modernbert-decoder", "qwen3_5"]
+)
+def test_few_layers_of_each_kind_tell_what_all_hold(family: str) -> None:
+    config: Any = copy.deepcopy(small_model(family).config)
+    text = config.get_text_config()
+    if types := getattr(text, "layer_types", None):
+        text.layer_types = [*types, *types]
+    text.num_hidden_layers *= 2
+    with contentless():
+        model, tokens = build(config, torch.float32).eval(), torch.zeros(2, 17, dtype=torch.long)
+        assert len(layers(model)) > 1 + len(alike(model))
+        for measured in (
+            kept_of_a_token,
+            lambda some: kept_for_backward(some, tokens),
+            lambda some: sum(one.numel() for one in cached(some, tokens)),
+        ):
+            assert over_layers(model, measured) == measured(model)
+        assert kept_for_backward(model, tokens) > 0
 
 
 LOW = torch.bfloat16

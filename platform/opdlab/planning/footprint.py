@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -117,8 +117,8 @@ def _sizes(shape: Shape, dtype: torch.dtype) -> Footprint:
         made = build(config, dtype).eval()
         parameters = sum(p.numel() for p in made.parameters())
         layered = sum(p.numel() for layer in layers(made) for p in layer.parameters())
-        cached = _cached_numbers(made)
-        attended = kept_of_a_token(made) or cached
+        cached = over_layers(made, _handed_to_cache) or _keys_and_values(config)
+        attended = over_layers(made, kept_of_a_token) or cached
     text = config.get_text_config()
     return Footprint(
         kind=type(made).__name__,
@@ -140,12 +140,30 @@ def layers(model: Any) -> list[torch.nn.Module]:
         return []
 
 
-def _cached_numbers(model: Any) -> int:
+def over_layers(model: Any, measured: Callable[[Any], int]) -> int:
+    """What is measured of a model, as the sum over its layers that it is, found by a few of them.
+
+    Layers of a kind add alike: one of each is looked at, and for each kind another one.
+    """
+    kinds = alike(model)
+    first = [one[0] for one in kinds]
+    with reduced_to(model, first):
+        once = measured(model)
+    total = once
+    for one in kinds:
+        if len(one) > 1:
+            with reduced_to(model, [*first, one[1]]):
+                total += (len(one) - 1) * (measured(model) - once)
+    return total
+
+
+def _handed_to_cache(model: Any) -> int:
     """Numbers that a model hands to its cache for one token: keys and values, or what makes them."""
-    found = sum(one.numel() for one in cached(model, torch.zeros(1, 1, dtype=torch.long)))
-    if found:
-        return found
-    text = model.config.get_text_config()
+    return sum(one.numel() for one in cached(model, torch.zeros(1, 1, dtype=torch.long)))
+
+
+def _keys_and_values(config: PretrainedConfig) -> int:
+    text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return 2 * text.num_hidden_layers * heads * head
@@ -164,7 +182,8 @@ def cached(model: Any, tokens: Int[Tensor, "B L"]) -> list[Tensor]:
         model(input_ids=tokens, use_cache=True, **{cache_argument(model): cache})
     except FAILURES:
         return []
-    layers: Any = cache.layers
+    called = {getattr(one, "layer_idx", None) for one in model.modules()}
+    layers: Any = [layer for place, layer in enumerate(cache.layers) if place in called]
     held = [one for layer in layers for one in (layer.keys, layer.values)]
     return held if all(one is not None for one in held) else []
 
@@ -267,11 +286,16 @@ def activations(
         _adapt(model, lora)
         model.train(dropout)
         tokens = torch.zeros(rows, length, dtype=torch.long)
-        whole = kept_for_backward(model, tokens)
+        whole = over_layers(model, lambda some: kept_for_backward(some, tokens))
         if again == "none":
             return whole
-        with checkpointed(model, again):
-            return kept_for_backward(model, tokens) + whole // len(layers_of(model))
+        count = len(layers_of(model))
+
+        def inputs(some: Any) -> int:
+            with checkpointed(some, again):
+                return kept_for_backward(some, tokens)
+
+        return over_layers(model, inputs) + whole // count
 
 
 @cache
@@ -333,21 +357,52 @@ def build(config: PretrainedConfig, dtype: torch.dtype) -> Any:
     return made
 
 
-def shortened(model: Any) -> Any:
-    """The model with two layers of each kind: what it holds at a time is the same, and found sooner."""
+def alike(model: Any) -> list[list[torch.nn.Module]]:
+    """Layers by kind; none where they are not known."""
     found = layers(model)
     kinds = getattr(model.config.get_text_config(), "layer_types", None) or [None] * len(found)
-    kept: dict[str, list[Any]] = {}
+    by_kind: dict[str, list[torch.nn.Module]] = {}
     for layer, kind in zip(found, kinds, strict=False):
-        alike = kept.setdefault(f"{kind} {layer}", [])
-        alike.extend([layer] if len(alike) < 2 else [])
-    few = {id(layer) for alike in kept.values() for layer in alike}
-    for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and found and module[0] is found[0]:
-            for place in reversed(range(len(module))):
-                if id(module[place]) not in few:
-                    del module[place]
+        by_kind.setdefault(f"{kind} {layer}", []).append(layer)
+    return list(by_kind.values())
+
+
+@contextmanager
+def reduced_to(model: Any, some: list[torch.nn.Module]) -> Iterator[None]:
+    """The model has these layers only, in their order; all of them where there are none to choose."""
+    text, found = model.config.get_text_config(), layers(model)
+    types, left_out = getattr(text, "layer_types", None), _leave(model, some)
+    if types and found:
+        # Some models find a layer's mask by its place.
+        text.layer_types = [kind for kind, one in zip(types, found, strict=False) if one in some]
+    try:
+        yield
+    finally:
+        for one, modules in left_out:
+            one._modules = modules
+        if types and found:
+            text.layer_types = types
+
+
+def shortened(model: Any) -> Any:
+    """The model with two layers of each kind: what it holds at a time is the same, and found sooner."""
+    _leave(model, [layer for kind in alike(model) for layer in kind[:2]])
     return model
+
+
+def _leave(model: Any, some: list[torch.nn.Module]) -> list[tuple[torch.nn.ModuleList, Any]]:
+    """Take all other layers out of their lists; returns these lists and all that they had."""
+    found, chosen = layers(model), {id(layer) for layer in some}
+    lists = [
+        one
+        for one in model.modules()
+        if isinstance(one, torch.nn.ModuleList) and found and len(one) and one[0] is found[0]
+    ]
+    whole = [(one, one._modules) for one in lists]
+    for one in lists:
+        kept = [layer for layer in one if id(layer) in chosen]
+        one._modules = {str(place): layer for place, layer in enumerate(kept)}
+    return whole
 
 
 class Held(TorchDispatchMode):
