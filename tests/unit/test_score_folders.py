@@ -81,7 +81,7 @@ def test_two_processes_share_the_shards_and_take_none_twice(store: Path) -> None
         path.unlink()
     manifest = read_manifest(store)
     one, other = Writer(store, manifest).missing(), Writer(store, manifest).missing()
-    assert [next(one), next(other), next(one), next(other)] == [0, 1, 2, 3]
+    assert [next(one), next(other), next(one), next(other)] == [[0], [1], [2], [3]]
     assert list(other) == []
     one.close()
     other.close()

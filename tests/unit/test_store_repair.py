@@ -157,7 +157,7 @@ def test_a_command_that_leaves_shards_to_others_says_so_and_fails(
     for path in store.glob("shards/00002.*"):
         path.unlink()
     other = Writer(store, read_manifest(store)).missing()
-    assert next(other) == 2
+    assert next(other) == [2]
     found = stores.score(stores.experiment(folder), store)
     assert (found.finished, found.missing) == (False, 1)
     assert "missing shards: 1 (other processes held them" in found.told

@@ -77,7 +77,7 @@ def plan(config: Experiment, asked: Asked) -> ScorePlan:
     job.teacher.probe()
     tried = min(TRIED * asked.samples, manifest.count)
     started = perf_counter()
-    kept, _ = job.shard(manifest, range(tried))
+    kept = job.scored(manifest, job.drawn(range(tried)), range(tried))
     took = perf_counter() - started
     tokens = sum(len(one.columns["response"]) for one in kept)
     scale = manifest.count / tried

@@ -59,12 +59,15 @@ def prepared(config: Experiment, asked: Asked) -> Experiment:
         given = float(asked.answers == "given")
         prompts = prompts.model_copy(update={"given": given, "shuffle": False})
     method = method_for(config.method, asked.answers)
+    # Of one prompt more answers may be asked for than a step of training has in memory.
+    rows = config.training.rollout_rows or _rows_of_a_step(config)
     update: dict[str, Any] = {
         "runs": [],
         "sweep": None,
         "prompts": prompts,
         "method": method,
         "rollout": replace(config.rollout, group_size=asked.samples),
+        "training": config.training.model_copy(update={"rollout_rows": rows}),
     }
     return config.model_copy(update=update)
 
@@ -156,7 +159,19 @@ def count_of(prompts: PromptSource, asked: Asked, name: str) -> int:
 
 
 def rows_a_shard(kind: Kind, vocabulary: int, width: int, longest: int, samples: int) -> int:
-    """Answers of a shard: whole prompts, and about `SHARD_BYTES` where all answers are the longest."""
+    """Answers of a shard: about `SHARD_BYTES` where all are the longest; whole prompts, or an equal part of
+    the answers to one."""
     rows = SHARD_BYTES // max(1, kind.bytes_a_token(vocabulary, width) * longest)
     rows = min(max(rows, 1), MOST_ROWS)
-    return max(1, rows // samples) * samples
+    if rows >= samples:
+        return rows // samples * samples
+    return max(part for part in range(1, rows + 1) if samples % part == 0)
+
+
+def rows_together(config: Experiment, samples: int) -> int:
+    """Answers that are sampled together: whole prompts, and as many as a step of training samples."""
+    return max(1, _rows_of_a_step(config) // samples) * samples
+
+
+def _rows_of_a_step(config: Experiment) -> int:
+    return config.training.prompts_per_step * config.rollout.group_size

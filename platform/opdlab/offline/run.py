@@ -20,6 +20,7 @@ from opdlab.offline.request import (
     count_of,
     prepared,
     rows_a_shard,
+    rows_together,
 )
 from opdlab.offline.scoring import Job
 from opdlab.prompts import open_prompts
@@ -120,9 +121,10 @@ def opened(config: Experiment, asked: Asked) -> tuple[Job, Pair]:
     quieten()
     models.use_threads(config.training.threads)
     require_accelerator(config.training)
+    together = rows_together(config, asked.samples)
     config = prepared(config, asked)
     pair, with_student = load(config, asked)
-    return make_job(config, asked, pair, with_student), pair
+    return make_job(config, asked, pair, with_student, together), pair
 
 
 def load(config: Experiment, asked: Asked) -> tuple[Pair, bool]:
@@ -135,7 +137,9 @@ def load(config: Experiment, asked: Asked) -> tuple[Pair, bool]:
     return load_pair(config, student), with_student
 
 
-def make_job(config: Experiment, asked: Asked, pair: Pair, with_student: bool) -> Job:
+def make_job(
+    config: Experiment, asked: Asked, pair: Pair, with_student: bool, together: int
+) -> Job:
     """What shards are made with, each model where it works."""
     prompts = open_prompts(
         config.prompts, pair.tokenizer, config.seed, config.evaluation.benchmarks
@@ -150,7 +154,7 @@ def make_job(config: Experiment, asked: Asked, pair: Pair, with_student: bool) -
     teacher.place(torch.device(config.training.teacher_device or device), config.teacher.offload)
     student = pair.subject(pair.student, config)
     collector = Collector(config, student, teacher, prompts, (), pair.ends(pair.teacher))
-    return Job(config, asked, collector, teacher, prompts, device, with_student)
+    return Job(config, asked, collector, teacher, prompts, together, device, with_student)
 
 
 def describe(job: Job, pair: Pair) -> tuple[Manifest, Callable[[Path], None]]:
@@ -216,17 +220,20 @@ def _work(job: Job, writer: Writer, stop: StopRequest) -> int:
     with progress_bar() as bar:
         there = sum(note.answers + note.left_out for note in writer.written)
         task = bar.add_task("answers", total=count, completed=there)
-        for number in writer.missing():
+        for numbers in writer.missing(job.shards_together(writer.manifest)):
             stop.check()
-            started, places = perf_counter(), writer.places(number)
-            answers, failed = job.shard(writer.manifest, places)
-            if failed:
-                faults += failed
-                continue
-            note = writer.write(number, answers, perf_counter() - started)
-            tokens += note.tokens
-            bar.figures = f"{tokens / (perf_counter() - begun):,.0f} tokens a second"
-            bar.advance(task, len(places))
+            places, started = [writer.places(number) for number in numbers], perf_counter()
+            made = job.shards(writer.manifest, places)
+            for number, (answers, failed) in zip(numbers, made, strict=True):
+                if failed:
+                    faults += failed
+                    continue
+                note = writer.write(number, answers, perf_counter() - started)
+                tokens += note.tokens
+                bar.figures = f"{tokens / (perf_counter() - begun):,.0f} tokens a second"
+                bar.advance(task, len(writer.places(number)))
+                started = perf_counter()
+                stop.check()
         stop.check()
     took = perf_counter() - begun
     console.print(
