@@ -8,10 +8,11 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment
 from opdlab.console import BOLD, END, StopRequest, console, duration, progress_bar, quieten
-from opdlab.identity import now
+from opdlab.identity import learned, now
 from opdlab.modelling import models
 from opdlab.offline.page import write_answers
 from opdlab.offline.request import (
@@ -161,9 +162,13 @@ def describe(job: Job, pair: Pair) -> tuple[Manifest, Callable[[Path], None]]:
     """What the store is of, and what writes the teacher's files into it."""
     config, asked = job.config, job.asked
     prompts = count_of(job.prompts, asked, config.name)
-    width = int(pair.teacher.config.get_text_config().hidden_size)
+    width = width_of(pair.teacher)
     candidates = candidates_of(config.method)
-    sampled = {"temperature": config.rollout.temperature, "top_p": config.rollout.top_p}
+    sampled = {
+        "temperature": config.rollout.temperature,
+        "top_p": config.rollout.top_p,
+        "engine": learned(config.model_dump(mode="json"))["rollout"],
+    }
     answers = {
         "from": asked.answers,
         "count": prompts * asked.samples,
@@ -173,6 +178,7 @@ def describe(job: Job, pair: Pair) -> tuple[Manifest, Callable[[Path], None]]:
         "max_new_tokens": config.rollout.max_new_tokens,
         "precision": config.training.precision,
         **({} if asked.answers == "given" else sampled),
+        **({"graders": job.prompts.graders} if asked.keep == "correct" else {}),
     }
     template = config.prompts.template
     source = config.student
@@ -186,7 +192,6 @@ def describe(job: Job, pair: Pair) -> tuple[Manifest, Callable[[Path], None]]:
         candidates=None if candidates is None else asdict(candidates),
         answers=answers,
         vocabulary=pair.vocabulary,
-        width=width,
         rows=rows_a_shard(asked.kind, pair.vocabulary, width, longest, asked.samples),
         student_told=job.with_student,
         teacher=contents(config.teacher, pair.teacher, template),
@@ -198,6 +203,14 @@ def describe(job: Job, pair: Pair) -> tuple[Manifest, Callable[[Path], None]]:
     )
     head = asked.kind.name == "hidden"
     return manifest, lambda folder: save_teacher(folder, pair.teacher, pair.teacher_tokenizer, head)
+
+
+def width_of(model: PreTrainedModel) -> int:
+    """Numbers of a hidden state as the vocabulary projection takes it."""
+    head = model.get_output_embeddings()
+    if isinstance(head, torch.nn.Linear):
+        return head.in_features
+    return int(model.config.get_text_config().hidden_size)
 
 
 def told_of(pair: Pair, config: Experiment) -> dict[str, str]:

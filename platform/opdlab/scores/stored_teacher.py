@@ -20,7 +20,6 @@ from opdlab.scores.head import Head
 from opdlab.scores.manifest import TEACHER
 from opdlab.scores.packing import tokens_of
 from opdlab.scores.reader import Scores
-from opdlab.scores.shards import key_of
 from opdlab.scores.spread import counted, dense_draws, dense_top
 from opdlab.scoring import check_finite, check_tokens
 from opdlab.shapes import Int, Tensor
@@ -133,7 +132,7 @@ class StoredTeacher:
 
     def _row(self, rollout: Rollout, row: int) -> int:
         prompt, response = tokens_of(rollout, row)
-        found = self.scores.find(key_of(prompt, response))
+        found = self.scores.find(prompt, response)
         if found is None:
             raise ModelError(
                 f"{self.scores.folder} holds no scores of the answer in row {row} "
