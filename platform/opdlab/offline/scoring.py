@@ -20,7 +20,7 @@ from opdlab.scores import Answer, Manifest, asked_for, columns_of, packed
 from opdlab.scoring import Scorer, part
 from opdlab.seeds import row_seeds
 from opdlab.shapes import Int, Tensor
-from opdlab.training import Collector, Place, given_responses, outcomes
+from opdlab.training import Collector, Place, given_responses, given_rollout, outcomes
 
 FAULT = "fault"
 """In place of the verdict on an answer whose grader failed."""
@@ -145,7 +145,7 @@ class Job:
         """Answers at some places, prompt by prompt."""
         samples = self.asked.samples
         numbers = range(places.start // samples, -(-places.stop // samples))
-        if self.asked.answers == "given" and not self.with_student:
+        if not self.asked.sampled and (self.asked.answers == "run" or not self.with_student):
             prompts = [self.prompts.prompt(number) for number in numbers]
             rollout, problems = self.read(prompts, numbers), [one.problem for one in prompts]
         else:
@@ -155,8 +155,13 @@ class Job:
         return Drawn(places, rollout, problems, self.verdicts(rollout, problems))
 
     def read(self, prompts: Sequence[Prompt], numbers: Sequence[int]) -> Rollout:
-        """Given answers, without a student's word on them."""
-        responses = given_responses(prompts, self.subject, self.config.rollout.max_new_tokens)
+        """Given answers, with the student's word on them where it is there."""
+        most, seeds = self.config.rollout.max_new_tokens, row_seeds(self.config.seed, list(numbers))
+        if self.with_student:
+            group = self.config.method.group
+            with self.precision():
+                return given_rollout(prompts, self.subject, seeds, most, group).host
+        responses = given_responses(prompts, self.subject, most)
         tokens = sum(map(len, responses))
         none = torch.full((tokens,), torch.nan)
         recorded = Recorded(
@@ -166,7 +171,7 @@ class Job:
             [prompt.tokens for prompt in prompts],
             responses,
             recorded,
-            row_seeds(self.config.seed, list(numbers)),
+            seeds,
             self.subject.eos_ids,
             self.subject.pad_id,
         )
@@ -175,6 +180,8 @@ class Job:
         """What the grader says of each answer; None where nobody asked."""
         if self.asked.keep == "all":
             return [None] * len(problems)
+        if self.asked.answers == "run":
+            return [one.extra["status"] for one in problems]
         grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer).tolist()
         words = {1.0: "correct", 0.0: "wrong"}
         return [words.get(grade, FAULT) for grade in grades]

@@ -32,7 +32,7 @@ class Manifest:
     Attributes:
         id: of this store; every shard names it.
         kind, candidates: what is kept of each token, see `kind_of` and `candidates_of`.
-        answers: `from` (given, teacher, student), `count` asked for, `keep` (all, correct) and by which
+        answers: `from` (given, teacher, student, run), `count` asked for, `keep` (all, correct) with the
             `graders`, and how they were sampled.
         vocabulary: entries that student and teacher share.
         rows: answers a shard, those left out included.
@@ -87,7 +87,9 @@ class Manifest:
     @property
     def imitable(self) -> bool:
         """Whether the answers are such as a student is to imitate."""
-        return self.answers["from"] in ("given", "teacher") or self.answers["keep"] == "correct"
+        told = self.answers
+        by_teacher = told["from"] in ("given", "teacher") or told.get("by_teacher")
+        return bool(by_teacher) or told["keep"] == "correct"
 
     def offers(self, where: str) -> Offers:
         return offers_of(self.kind_of, self.candidates_of, self.imitable, where)
