@@ -32,7 +32,7 @@ padding: 0 1rem; } h1 { font-size: 1.5rem; margin-bottom: 0; }
 h2 { font-size: 1rem; margin: 1.8rem 0 .2rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f8fa; padding: .6rem; margin: .3rem 0;
 color: #1c2430; } .why { color: #56606e; } .key span { padding: 0 .4rem; margin-right: .3rem;
-white-space: nowrap; }
+display: inline-block; }
 .b0 { background: #e3f4e8; } .b1 { background: #f4f6d8; } .b2 { background: #fdeac4; }
 .b3 { background: #fbd0b5; } .b4 { background: #f2a3a0; }
 """
