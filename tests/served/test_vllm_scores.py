@@ -38,7 +38,7 @@ def server(folder: Path) -> Iterator[VllmServer]:
         yield server
 
 
-def experiment(folder: Path, url: str | None) -> Experiment:
+def experiment(folder: Path, url: str | None, **own: Any) -> Experiment:
     teacher: dict[str, Any] = {"path": str(folder / "teacher")}
     if url is not None:
         teacher["server"] = {"url": url, "patience_s": 15.0}
@@ -51,7 +51,7 @@ def experiment(folder: Path, url: str | None) -> Experiment:
         "rollout": {"type": "cached", "max_new_tokens": 12},
         "training": {"steps": 2, "prompts_per_step": 4, "accelerator": "cpu", "threads": 1},
     }
-    return Experiment.model_validate(told | rest)
+    return Experiment.model_validate(told | rest | own)
 
 
 def test_a_store_of_a_served_teacher_is_gone_on_with_and_refuses_another(
@@ -79,13 +79,8 @@ def test_a_store_of_a_served_teacher_is_gone_on_with_and_refuses_another(
         torch.testing.assert_close(
             one.numbers["log_prob"], other.numbers["log_prob"], atol=1e-4, rtol=0
         )
-    config = stores.experiment(
-        folder,
-        experiment(folder, None).method,
-        teacher={"scores": str(out)},
-        prompts={"type": "scored", "template": "none"},
-        rollout={"type": "cached", "max_new_tokens": 12},
-    )
+    own = {"teacher": {"scores": str(out)}, "prompts": {"type": "scored", "template": "none"}}
+    config = experiment(folder, None, **own)
     gradient, _ = stores.first_step(config)
     assert gradient.isfinite().all()
     for path in out.glob("shards/00001.*"):

@@ -88,6 +88,17 @@ def test_shards_that_are_missing_alone_are_made_again(
     assert drawn == [range(12), range(12, 24)]
 
 
+def test_a_store_is_gone_on_with_by_the_shards_that_it_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, _ = made(folder, "by-three", monkeypatch, 3)
+    for path in small.folder.glob("shards/00003.*"):
+        path.unlink()
+    again, drawn = made(folder, "by-three", monkeypatch, 24)
+    assert [note.sha256 for note in again.notes] == [note.sha256 for note in small.notes]
+    assert drawn == [range(12)]
+
+
 def test_shards_of_a_batch_that_another_process_holds_are_left_to_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,7 +100,8 @@ class Manifest:
         told = asdict(self)
         for name in ("teacher", "student", "prompts"):
             told[name] = _by_contents(told[name])
-        return {name: told[name] for name in told if name not in ("id", "begun", "files")}
+        # How it is cut into shards is no part of what it says; who goes on keeps to it.
+        return {name: told[name] for name in told if name not in ("id", "begun", "files", "rows")}
 
     def write(self, folder: Path) -> None:
         write_whole(folder / MANIFEST, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
