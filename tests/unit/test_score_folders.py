@@ -20,7 +20,7 @@ import torch
 from opdlab.doctor.stored import stored
 from opdlab.errors import ConfigError, DamagedError, DataError, ResumeError
 from opdlab.offline import plan, request
-from opdlab.offline.page import band
+from opdlab.offline.page import CUT, band, pieces
 from opdlab.offline.request import Asked, prepared
 from opdlab.scores.kinds import Kind
 from opdlab.scores.manifest import read_manifest
@@ -81,7 +81,7 @@ def test_two_processes_share_the_shards_and_take_none_twice(store: Path) -> None
         path.unlink()
     manifest = read_manifest(store)
     one, other = Writer(store, manifest).missing(), Writer(store, manifest).missing()
-    assert [next(one), next(other), next(one), next(other)] == [0, 1, 2, 3]
+    assert [next(one), next(other), next(one), next(other)] == [[0], [1], [2], [3]]
     assert list(other) == []
     one.close()
     other.close()
@@ -174,6 +174,24 @@ def test_a_page_shows_each_token_with_the_teachers_probability(whole: Path) -> N
         [100 * one for one in probabilities], abs=0.006
     )
     assert [band(math.log(p)) for p in (0.95, 0.6, 0.2, 0.05, 0.001)] == [0, 1, 2, 3, 4]
+
+
+def test_tokens_are_shown_as_they_stand_in_the_text() -> None:
+    """Parts of a character as one, and with the blank that a word of SentencePiece has before it."""
+    text = "a né 😀!"
+    byte = list(text.encode())
+    found = list(pieces(byte, lambda ids: bytes(ids).decode(errors="replace")))
+    assert [piece for _, piece in found] == list(text)
+    assert [len(places) for places, _ in found] == [len(one.encode()) for one in text]
+    cut = list(pieces(byte[:-2], lambda ids: bytes(ids).decode(errors="replace")))
+    assert cut[-1] == (range(6, 9), CUT)
+    words = ["▁The", "▁end", "s", "▁.", "\n"]
+
+    def joined(ids: Any) -> str:
+        return "".join(words[one] for one in ids).replace("▁", " ").removeprefix(" ")
+
+    found = list(pieces(range(len(words)), joined))
+    assert [piece for _, piece in found] == ["The", " end", "s", " .", "\n"]
 
 
 def test_right_answers_alone_are_kept_and_the_others_counted(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import stores
 import torch
@@ -157,7 +158,7 @@ def test_a_command_that_leaves_shards_to_others_says_so_and_fails(
     for path in store.glob("shards/00002.*"):
         path.unlink()
     other = Writer(store, read_manifest(store)).missing()
-    assert next(other) == 2
+    assert next(other) == [2]
     found = stores.score(stores.experiment(folder), store)
     assert (found.finished, found.missing) == (False, 1)
     assert "missing shards: 1 (other processes held them" in found.told
@@ -173,3 +174,54 @@ def test_a_servers_version_and_rounding_do_not_make_it_another_teacher(store: Pa
     assert differences(again, manifest) == []
     (odd,) = differences(replace(manifest, teacher=served | {"name": "other"}), manifest)
     assert odd.startswith("teacher: ")
+
+
+def test_a_store_is_gone_on_with_where_models_and_data_were_moved(
+    folder: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request, "MOST_ROWS", 3)
+    for path in store.glob("shards/00002.*"):
+        path.unlink()
+    moved = Path(shutil.copytree(folder, tmp_path / "moved"))
+    assert stores.score(stores.experiment(moved), store).finished
+    Scores(store).verify()
+    rows = stores.ROWS
+    monkeypatch.setattr(stores, "ROWS", [*rows[:-1], rows[-1] | {"a": "0"}])
+    with pytest.raises(ResumeError, match=r"made of something else \(prompts: "):
+        stores.score(stores.experiment(moved), store)
+
+
+def test_another_grader_or_engine_is_another_store(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = graded(folder, ["2"] * 4, "forward_kl")
+    asked: dict[str, Any] = {"kind": "sampled", "answers": "student", "keep": "correct"}
+    found = stores.score(config, tmp_path / "out", **asked)
+    answers = read_manifest(found.folder).answers
+    assert answers["graders"] == [f"ExactText {ExactText().version}"]
+    assert answers["engine"]["type"] == "cached"
+    monkeypatch.setattr(ExactText, "version", "another")
+    with pytest.raises(ResumeError, match=r"made of something else \(answers: "):
+        stores.score(config, tmp_path / "out", **asked)
+
+
+def test_an_answer_is_found_by_its_tokens_and_not_by_a_hash_alone(store: Path) -> None:
+    scores = Scores(store)
+    keys, order = scores._keys
+    first, second = scores[0], scores[1]
+    assert scores.find(first.prompt, first.response) == 0
+    # The other answer is said to have the same hash, as it might.
+    at = {int(row): place for place, row in enumerate(order)}
+    keys = keys.copy()
+    keys[at[1]] = keys[at[0]]
+    again = np.argsort(keys, kind="stable")
+    scores.__dict__["_keys"] = keys[again], order[again]
+    assert scores.find(first.prompt, first.response) == 0
+    assert scores.find(second.prompt, second.response) is None  # by a key that is not its own
+
+
+def test_what_is_trained_on_is_known_by_its_shards(store: Path) -> None:
+    scores = Scores(store)
+    note = store / "shards" / "00001.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"sha256": "0" * 64}))
+    assert Scores(store).sha256 != scores.sha256

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,13 +221,6 @@ def test_tokens_of_a_store_are_spread_out_on_the_device_of_the_student(
     assert said is not None
     module.teacher.place(torch.device("meta"))
     assert module.teacher.logits(said)(slice(0, 2)).device.type == "meta"
-
-
-def test_the_width_of_hidden_states_is_that_of_what_was_written(folder: Path) -> None:
-    scores = Scores(stores.made(folder, "hidden", "width"))
-    before = scores.tensor("hidden", 3)
-    scores.manifest = replace(scores.manifest, width=5)
-    assert scores.tensor("hidden", 3).equal(before)
 
 
 def test_a_plan_counts_prompts_and_the_head(folder: Path) -> None:

@@ -301,10 +301,11 @@ def test_another_kind_is_refused(text: str) -> None:
 
 
 def test_bytes_a_token_are_what_a_shard_takes(folder: Path) -> None:
+    width = Scores(folder / "hidden-float32-given").tensor("hidden", 0).shape[-1]
     for kind in ("sampled", "top_k:6", "drawn:4", "hidden:float32", "hidden:bfloat16"):
         scores = Scores(folder / f"{kind.replace(':', '-')}-given")
         told = scores.manifest
-        each = Kind.read(kind).bytes_a_token(told.vocabulary, told.width)
+        each = Kind.read(kind).bytes_a_token(told.vocabulary, width)
         shard, _ = scores.at(0)
         taken = sum(shard.values[name].nbytes for name in scores.columns if name != "prompt")
         assert taken == each * scores.tokens

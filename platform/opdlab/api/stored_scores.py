@@ -16,7 +16,7 @@ def score(
     experiment: Experiment | str | Path,
     out: str | Path,
     *,
-    answers: Any = "given",
+    answers: str | Path = "given",
     kind: str = "hidden",
     samples: int = 1,
     keep: Any = "all",
@@ -29,7 +29,8 @@ def score(
     Args:
         experiment: one that is loaded, a name or a file.
         out: the folder.
-        answers: `given` by the data, or samples of the `teacher` or of the `student`.
+        answers: `given` by the data, samples of the `teacher` or of the `student`, or a run: its folder, or
+            its name below the experiment's `output`, whose last evaluation's answers are scored.
         kind: what is kept of the teacher's distribution before each token: `hidden`, `hidden:float32`,
             `drawn:12`, `top_k:64` or `sampled`.
         samples: answers to each prompt.
@@ -43,13 +44,13 @@ def score(
     from opdlab.offline import score as run
 
     config = as_experiment(experiment)
-    return run(config, _asked(answers, kind, samples, keep, prompts), Path(out))
+    return run(config, _asked(config, answers, kind, samples, keep, prompts), Path(out))
 
 
 def plan_scores(
     experiment: Experiment | str | Path,
     *,
-    answers: Any = "given",
+    answers: str | Path = "given",
     kind: str = "hidden",
     samples: int = 1,
     keep: Any = "all",
@@ -61,11 +62,15 @@ def plan_scores(
     """
     from opdlab.offline import plan
 
-    return plan(as_experiment(experiment), _asked(answers, kind, samples, keep, prompts))
+    config = as_experiment(experiment)
+    return plan(config, _asked(config, answers, kind, samples, keep, prompts))
 
 
-def _asked(answers: Any, kind: str, samples: int, keep: Any, prompts: int | None) -> Asked:
-    from opdlab.offline import Asked
+def _asked(
+    config: Experiment, answers: str | Path, kind: str, samples: int, keep: Any, prompts: int | None
+) -> Asked:
+    from opdlab.offline import asked_of
     from opdlab.scores import Kind
 
-    return Asked(answers, Kind.read(kind), samples, keep, prompts)
+    more = {"kind": Kind.read(kind), "samples": samples, "keep": keep, "prompts": prompts}
+    return asked_of(str(answers), Path(config.output), **more)

@@ -11,14 +11,6 @@ import typer
 from opdlab.cli.arguments import File, Overrides
 
 
-class Writer(StrEnum):
-    """Whose answers are scored."""
-
-    GIVEN = "given"
-    TEACHER = "teacher"
-    STUDENT = "student"
-
-
 class Keep(StrEnum):
     """Which answers are kept."""
 
@@ -30,11 +22,13 @@ def score(
     experiment: File,
     overrides: Overrides = None,
     answers: Annotated[
-        Writer,
+        str,
         typer.Option(
-            help="Whose answers are scored: those of the data, or samples of the teacher or of the student."
+            help="Whose answers are scored: `given` by the data, samples of the `teacher` or of the "
+            "`student`, or a run (its folder, or its name below `output`): those of its last evaluation.",
+            metavar="given|teacher|student|RUN",
         ),
-    ] = Writer.GIVEN,
+    ] = "given",
     out: Annotated[
         Path, typer.Option(help="Folder that gets the scores.", show_default=False)
     ] = Path("scores"),
@@ -67,13 +61,15 @@ def score(
 
     [bold]opdlab score my.yaml --answers teacher --samples 4 --keep correct --kind drawn:12[/]
 
+    [bold]opdlab score my.yaml --answers my-001/opd --keep correct --kind top_k:64[/]
+
     [bold]opdlab score my.yaml --answers student --prompts 1000 --kind top_k:64 --plan[/]
     """
     from opdlab import api
     from opdlab.errors import writing_to
 
     config = api.load(experiment, *(overrides or []))
-    asked = {"answers": answers.value, "kind": kind, "samples": samples, "keep": keep.value}
+    asked = {"answers": answers, "kind": kind, "samples": samples, "keep": keep.value}
     if plan:
         api.plan_scores(config, prompts=prompts, **asked).show()
         return

@@ -123,3 +123,28 @@ class Method(Covered, ABC):
             supervision: of the same tokens. Called on pieces of a batch, so nothing here may
                 depend on other tokens.
         """
+
+    @final
+    @property
+    def listed(self) -> bool:
+        """Whether its `listed_loss` goes with its `token_loss`: of the same class, or of one below."""
+        own = next(kind for kind in type(self).__mro__ if "listed_loss" in vars(kind))
+        whole = next(kind for kind in type(self).__mro__ if "token_loss" in vars(kind))
+        return issubclass(own, whole)
+
+    def listed_loss(
+        self,
+        student: Float[Tensor, "T N"],
+        teacher: Float[Tensor, "T N"],
+        supervision: Supervision,
+    ) -> Float[Tensor, "T"]:
+        """What `token_loss` gives of a teacher that tells some tokens alone, by these alone.
+
+        Optional, and quicker: else `token_loss` gets the tokens spread over a whole vocabulary.
+
+        Args:
+            student: log-probabilities of these; of a teacher's top-k, of all others together, too, last.
+            teacher: the teacher's; where `needs` are `full` and `linear`, shares of draws.
+            supervision: as in `token_loss`.
+        """
+        raise NotImplementedError

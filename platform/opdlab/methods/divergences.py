@@ -61,9 +61,13 @@ def teachers_top_k_with_tail(
     server's tail is 1 minus a sum of float32 numbers, whose logarithm would be rounding.
     """
     places = teacher.topk(min(top_k, teacher.shape[-1] - 1), dim=-1).indices
-    found = _with_tail(teacher, places)
-    tail = found[:, -1:].clamp(min=math.log(SMALLEST_TAIL))
-    return _with_tail(student, places), torch.cat([found[:, :-1], tail], dim=-1)
+    return _with_tail(student, places), no_smaller_tail(_with_tail(teacher, places))
+
+
+def no_smaller_tail(teacher: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
+    """A teacher's likeliest tokens with its tail, last, of `SMALLEST_TAIL` at least."""
+    tail = teacher[:, -1:].clamp(min=math.log(SMALLEST_TAIL))
+    return torch.cat([teacher[:, :-1], tail], dim=-1)
 
 
 def _with_tail(log_probs: Float[Tensor, "T V"], places: Int[Tensor, "T k"]) -> Tensor:

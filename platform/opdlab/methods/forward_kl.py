@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from opdlab.methods.base import Contract, Method
-from opdlab.methods.divergences import forward_kl, teachers_top_k_with_tail
+from opdlab.methods.divergences import (
+    forward_kl,
+    no_smaller_tail,
+    teachers_top_k_with_tail,
+)
 from opdlab.methods.needs import Needs
 from opdlab.methods.sampled import supervision_of
 from opdlab.records import Rollout, Supervision, TeacherScores, option
@@ -65,13 +69,21 @@ class ForwardKL(Method):
         teacher: Float[Tensor, "T V"] | None,
         supervision: Supervision,
     ) -> Float[Tensor, "T"]:
-        return forward_kl(*self.compared(student, teacher))
-
-    def compared(
-        self, student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"] | None
-    ) -> tuple[Float[Tensor, "T N"], Float[Tensor, "T N"]]:
-        """What the divergence is taken between: N entries of the vocabulary, or K of them and the rest."""
         assert teacher is not None
         if self.top_k is None:
-            return student, teacher
-        return teachers_top_k_with_tail(student, teacher, self.top_k)
+            return self.divergence(student, teacher)
+        return self.divergence(*teachers_top_k_with_tail(student, teacher, self.top_k))
+
+    def listed_loss(
+        self,
+        student: Float[Tensor, "T N"],
+        teacher: Float[Tensor, "T N"],
+        supervision: Supervision,
+    ) -> Float[Tensor, "T"]:
+        return self.divergence(student, teacher if self.top_k is None else no_smaller_tail(teacher))
+
+    def divergence(
+        self, student: Float[Tensor, "T N"], teacher: Float[Tensor, "T N"]
+    ) -> Float[Tensor, "T"]:
+        """Between N entries of the vocabulary, or K of them and the rest."""
+        return forward_kl(student, teacher)

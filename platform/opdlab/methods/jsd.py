@@ -14,7 +14,7 @@ from opdlab.methods.base import Contract
 from opdlab.methods.divergences import generalised_jsd
 from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.needs import Needs
-from opdlab.records import Supervision, option
+from opdlab.records import option
 from opdlab.shapes import Float, Tensor
 
 
@@ -34,10 +34,7 @@ class JSD(ForwardKL):
     def contract(self) -> Contract:
         return self.contract_of(f"generalised JSD, beta {self.beta:g}", "jsd")
 
-    def token_loss(
-        self,
-        student: Float[Tensor, "T V"],
-        teacher: Float[Tensor, "T V"] | None,
-        supervision: Supervision,
+    def divergence(
+        self, student: Float[Tensor, "T N"], teacher: Float[Tensor, "T N"]
     ) -> Float[Tensor, "T"]:
-        return generalised_jsd(*self.compared(student, teacher), self.beta)
+        return generalised_jsd(student, teacher, self.beta)

@@ -25,6 +25,7 @@ from typing import Literal
 from opdlab.methods.base import Contract
 from opdlab.methods.divergences import (
     clip_advantage,
+    no_smaller_tail,
     reverse_kl,
     teachers_top_k_with_tail,
     top_k_with_tail,
@@ -108,6 +109,14 @@ class OPD(SampledMethod):
             split = teachers_top_k_with_tail if self.top_k_of == "teacher" else top_k_with_tail
             return reverse_kl(*split(student, teacher, self.top_k))
         return reverse_kl(student, teacher)
+
+    def listed_loss(
+        self,
+        student: Float[Tensor, "T N"],
+        teacher: Float[Tensor, "T N"],
+        supervision: Supervision,
+    ) -> Float[Tensor, "T"]:
+        return reverse_kl(student, no_smaller_tail(teacher))
 
 
 NO_TAIL = {

@@ -69,3 +69,11 @@ class SFT(Method):
         if teacher is not None:
             return forward_kl(student, teacher)
         return -at(student, supervision.token)
+
+    def listed_loss(
+        self,
+        student: Float[Tensor, "T N"],
+        teacher: Float[Tensor, "T N"],
+        supervision: Supervision,
+    ) -> Float[Tensor, "T"]:
+        return forward_kl(student, teacher)

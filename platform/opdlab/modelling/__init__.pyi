@@ -57,6 +57,7 @@ from .length_dependence import (
     thresholds as thresholds,
 )
 from .linear_rules import Segments as Segments
+from .listed import NEVER as NEVER, Listed as Listed
 from .merging import merge as merge
 from .models import (
     DTYPES as DTYPES,

@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 
 from opdlab.errors import ModelError
 from opdlab.modelling.length_dependence import forget
+from opdlab.modelling.listed import Listed
 from opdlab.modelling.precision import expectation, in_float32, log_prob
 from opdlab.modelling.vocabulary_loss import Rows, TokenLoss, TokenLosses, slices, token_losses
 from opdlab.records import Supervision
@@ -273,7 +274,7 @@ def logits_of(model: PreTrainedModel, hidden: Float[Tensor, "T H"]) -> TeacherLo
 def chunked_loss(
     student_model: PreTrainedModel,
     student_hidden: Float[Tensor, "T H"],
-    teacher: TeacherLogits | None,
+    teacher: TeacherLogits | Listed | None,
     supervision: Supervision,
     token_loss: TokenLoss,
     vocabulary: int | None = None,
@@ -285,9 +286,10 @@ def chunked_loss(
     Args:
         student_hidden: the student's hidden state before each response token; gradients flow to it and
             to the head's weights.
-        teacher: gives the teacher's logits at a slice of the tokens, on any device; None for losses that
-            need no teacher distribution.
-        token_loss: `Method.token_loss`: log-probabilities of student and teacher, supervision -> losses.
+        teacher: gives the teacher's logits at a slice of the tokens, on any device; of one that tells some
+            tokens alone these; None for losses that need no teacher distribution.
+        token_loss: `Method.token_loss`: log-probabilities of student and teacher, supervision -> losses;
+            `Method.listed_loss` of a teacher that tells some tokens alone.
         chunk: vocabulary rows held at a time, at most.
         weights: what the losses will be multiplied by, up to a factor; None for all the same. Others
             are right too, but cost the forward pass of the head again.
@@ -295,12 +297,13 @@ def chunked_loss(
     width = vocabulary or student_model.config.get_text_config().vocab_size
 
     def said(part: slice) -> Float[Tensor, "C V"]:
-        assert teacher is not None
+        assert callable(teacher)
         return teacher(part)[:, :vocabulary].to(student_hidden.device)
 
     rows = Rows(
         student=lambda hidden: _shared_entries(project(student_model, hidden), vocabulary),
-        teacher=None if teacher is None else said,
+        teacher=said if callable(teacher) else None,
+        listed=teacher.to(student_hidden.device) if isinstance(teacher, Listed) else None,
         supervision=supervision,
         token_loss=token_loss,
         weights=student_hidden.new_ones(len(student_hidden), dtype=torch.float32)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from opdlab.errors import ModelError
+from opdlab.modelling.listed import Listed
 from opdlab.modelling.precision import expectation, unbounded
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Tensor
@@ -33,7 +34,8 @@ class TokenLosses:
         loss: in nats; carries the gradient; infinite where one model rules out a token that the other does
             not, and the loss has no bound. `Float[T]`
         entropy: of the student, nats, detached. `Float[T]`
-        reverse_kl: KL(student || teacher), nats, detached; None without a teacher. `Float[T]`
+        reverse_kl: KL(student || teacher), nats, detached; None without a teacher, and of one that lists
+            some tokens alone. `Float[T]`
     """
 
     loss: Float[Tensor, "T"]
@@ -48,6 +50,7 @@ class Rows:
     Attributes:
         student, teacher: hidden rows of a slice -> logits over the shared vocabulary, in float32. The
             student's takes the rows themselves, the teacher's knows its own.
+        listed: instead of `teacher`, of one that tells some tokens alone.
         weights: what the losses will be multiplied by, up to a factor; at most 1. `Float[T]`
         at_a_time: vocabulary rows projected together, and those whose loss is computed together.
         head: the linear layer at the end of the student, where it is no more than that.
@@ -55,6 +58,7 @@ class Rows:
 
     student: Callable[[Float[Tensor, "C H"]], Float[Tensor, "C V"]]
     teacher: Callable[[slice], Float[Tensor, "C V"]] | None
+    listed: Listed | None
     supervision: Supervision
     token_loss: TokenLoss
     weights: Float[Tensor, "T"]
@@ -67,6 +71,10 @@ class Rows:
         """Loss with its gradient, and what is logged, of some rows."""
         # Autocast would take products and sums of a method in half precision.
         with torch.autocast(logits.device.type, enabled=False):
+            if self.listed is not None:
+                student, said, entropy = self.listed.compared(logits, part)
+                loss = unbounded(self.token_loss(student, said, self.supervision[part]))
+                return loss, entropy, torch.zeros_like(entropy)
             log_p = logits.log_softmax(-1)
             log_q = None if teacher is None else teacher.log_softmax(-1)
             loss = unbounded(self.token_loss(log_p, log_q, self.supervision[part]))

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from opdlab.errors import PluginError
 from opdlab.methods import Method
+from opdlab.modelling import Listed
 from opdlab.objectives.outcome_factor import outcome_factor
 from opdlab.objectives.tiny_world import World, make_world
 from opdlab.objectives.true_gradients import LABELS, true_gradients
@@ -48,6 +49,8 @@ class Setting:
             groups: in one, the deviation of a batch is that of its group.
         stale: how far, in logits, the student has moved since it wrote the answers.
         temperature, top_p: how answers are drawn.
+        listed: whether the teacher tells some tokens alone, which a method may take without the vocabulary:
+            all that it needs.
         sequence_mean: the trainer's `normalisation: sequence_mean`. Its other one, the mean over all
             tokens, is taken as a sum here: where batches are large, their number is constant.
     """
@@ -62,6 +65,7 @@ class Setting:
     sequence_mean: bool = False
     temperature: float = 1.0
     top_p: float = 1.0
+    listed: bool = False
 
     def made(self, method: Method) -> Iterator[tuple[World, Setting]]:
         """The worlds for a method, each with its setting."""
@@ -147,15 +151,29 @@ def expected_gradient(method: Method, world: World, setting: Setting) -> Float[T
             weight = weight / rollout.response_lengths[rollout.row]
         weights.append(weight)
     state = torch.cat(states)
-    student = world.student.log_softmax(-1)[state]
-    teacher = world.teacher[state] if method.full else None
-    losses = returned.TokenLoss(method)(student, teacher, _together(pieces))
+    losses = _losses(method, world, state, _together(pieces), setting.listed)
     if not bool(losses.isfinite().all()):
         where = f"{returned.name_of(method)}.token_loss"
         count = int((~losses.isfinite()).sum())
         raise PluginError(f"{where}: {count} of {len(losses)} losses are not finite")
     (gradient,) = torch.autograd.grad((torch.cat(weights) * losses).sum(), world.student)
     return gradient.flatten()
+
+
+def _losses(
+    method: Method, world: World, state: Tensor, supervision: Supervision, listed: bool
+) -> Float[Tensor, "T"]:
+    """The method's own, of tokens in these states."""
+    if not listed:
+        student = world.student.log_softmax(-1)[state]
+        teacher = world.teacher[state] if method.full else None
+        return returned.TokenLoss(method)(student, teacher, supervision)
+    top = world.teacher[state].topk(world.vocabulary, -1)
+    told = Listed(top.indices, top.values)
+    if top_k := method.needs.top_k:
+        told = told.likeliest(top_k)
+    student, teacher, _ = told.compared(world.student[state], slice(None))
+    return returned.TokenLoss(method, "listed_loss")(student, teacher, supervision)
 
 
 def _together(pieces: Sequence[Supervision]) -> Supervision:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 from opdlab.files import GENERATOR, write_page
@@ -15,12 +16,23 @@ SHOWN = 20
 """Answers of a page, spread over the store."""
 BANDS = (0.9, 0.5, 0.1, 0.01)
 """Probabilities of the teacher at which the colour changes, from sure to surprised."""
+WRITTEN = {
+    "given": "given by the data",
+    "teacher": "by the teacher",
+    "student": "by the student",
+    "run": "of a run",
+}
+CUT = "\N{REPLACEMENT CHARACTER}"
+"""What stands for a part of a character."""
+MOST_PARTS = 8
+"""Tokens that are shown as one, at most: a character has up to four bytes."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 62rem; margin: 2rem auto;
 padding: 0 1rem; } h1 { font-size: 1.5rem; margin-bottom: 0; }
 h2 { font-size: 1rem; margin: 1.8rem 0 .2rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f8fa; padding: .6rem; margin: .3rem 0;
-color: #1c2430; } .why { color: #56606e; } .key span { padding: 0 .4rem; margin-right: .3rem; }
+color: #1c2430; } .why { color: #56606e; } .key span { padding: 0 .4rem; margin-right: .3rem;
+display: inline-block; }
 .b0 { background: #e3f4e8; } .b1 { background: #f4f6d8; } .b2 { background: #fdeac4; }
 .b3 { background: #fbd0b5; } .b4 { background: #f2a3a0; }
 """
@@ -41,24 +53,28 @@ def page(scores: Scores, shown: int = SHOWN) -> str:
     """The whole page; nothing is fetched when it is opened."""
     told, count = scores.manifest, len(scores)
     tokenizer = scores.tokenizer()
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
     parts = [
         f"<h1>{escape(scores.folder.name)}</h1>",
-        f"<p class='why'>{count:,} answers ({escape(str(told.answers['from']))}), "
-        f"{scores.tokens:,} tokens, {escape(str(scores.kind))}; teacher "
-        f"{escape(str(told.teacher.get('name')))}. Point at a token for its probability.</p>",
+        f"<p class='why'>{count:,} answers {WRITTEN[told.answers['from']]}, {scores.tokens:,} tokens, "
+        f"{escape(str(scores.kind))}. Each token is coloured by the probability that the teacher "
+        f"({escape(str(told.teacher.get('name')))}) gives it; point at one for the number.</p>",
         f"<p class='key'>{_key()}</p>",
     ]
     chosen = sorted({number * count // shown for number in range(min(shown, count))})
     for row in chosen if count > shown else range(count):
         answer = scores[row]
-        prompt = str(tokenizer.decode(answer.prompt))
-        mean = float(answer.numbers["log_prob"].mean())
+        prompt = decode(answer.prompt)
+        mean = -float(answer.numbers["log_prob"].mean())
         verdict = f", {answer.verdict}" if answer.verdict else ""
         parts += [
             f"<h2>{escape(answer.benchmark)} {escape(answer.problem)}{escape(verdict)}</h2>",
-            f"<p class='why'>mean log-probability {mean:.3f} nats</p>",
+            f"<p class='why'>{len(answer.response):,} tokens, on average {mean:.3f} nats of surprise</p>",
             f"<pre>{escape(prompt)}</pre>",
-            f"<pre>{''.join(_tokens(answer, tokenizer.decode))}</pre>",
+            f"<pre>{''.join(_tokens(answer, decode))}</pre>",
         ]
     title = f"<title>Scores {escape(scores.folder.name)}</title>"
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -74,12 +90,30 @@ def band(log_prob: float) -> int:
 
 
 def _key() -> str:
-    names = [f"above {BANDS[0]:.0%}", *(f"below {limit:.0%}" for limit in BANDS)]
+    limits = (1.0, *BANDS, 0.0)
+    names = [f"{low:.0%} to {high:.0%}" for high, low in pairwise(limits)]
     return "".join(f"<span class='b{number}'>{name}</span>" for number, name in enumerate(names))
 
 
-def _tokens(answer: StoredAnswer, decode: object) -> Iterator[str]:
-    assert callable(decode)
-    for token, value in zip(answer.response, answer.numbers["log_prob"].tolist(), strict=True):
-        text = escape(str(decode([token])))
-        yield f"<span class='b{band(value)}' title='{math.exp(value):.2%}'>{text}</span>"
+def _tokens(answer: StoredAnswer, decode: Callable[[Sequence[int]], str]) -> Iterator[str]:
+    values = answer.numbers["log_prob"].tolist()
+    for places, text in pieces(answer.response, decode):
+        own = [values[place] for place in places]
+        told = ", ".join(f"{math.exp(value):.2%}" for value in own)
+        yield f"<span class='b{band(min(own))}' title='{told}'>{escape(text)}</span>"
+
+
+def pieces(
+    ids: Sequence[int], decode: Callable[[Sequence[int]], str]
+) -> Iterator[tuple[range, str]]:
+    """Tokens with their text as it stands in the whole: several where they are one character together.
+
+    Alone a token of SentencePiece has no blank before it, and one of bytes may be a part of a character.
+    """
+    before, begun = 0, 0
+    for place in range(len(ids)):
+        known, text = decode(ids[before:begun]), decode(ids[before : place + 1])
+        whole = text.startswith(known) and not text.endswith(CUT)
+        if whole or place + 1 - begun == MOST_PARTS or place + 1 == len(ids):
+            yield range(begun, place + 1), text[len(known) :]
+            before, begun = begun, place + 1

@@ -13,7 +13,7 @@ from rich.table import Table
 from opdlab.configuration import Experiment
 from opdlab.console import Result, duration
 from opdlab.offline.request import Asked
-from opdlab.offline.run import describe, opened
+from opdlab.offline.run import describe, opened, width_of
 from opdlab.scores import Kind, bytes_of, columns_of, head_bytes
 
 TRIED = 8
@@ -77,13 +77,13 @@ def plan(config: Experiment, asked: Asked) -> ScorePlan:
     job.teacher.probe()
     tried = min(TRIED * asked.samples, manifest.count)
     started = perf_counter()
-    kept, _ = job.shard(manifest, range(tried))
+    kept = job.scored(manifest, job.drawn(range(tried)), range(tried))
     took = perf_counter() - started
     tokens = sum(len(one.columns["response"]) for one in kept)
     scale = manifest.count / tried
     beside = set(columns_of(manifest.kind_of, manifest.candidates_of, manifest.student_told))
     beside -= {"response", "log_prob", *_own(manifest.kind_of)}
-    vocabulary, width = manifest.vocabulary, manifest.width
+    vocabulary, width = manifest.vocabulary, width_of(pair.teacher)
     extra = sum(bytes_of(one, beside, vocabulary) for one in kept)
     head = head_bytes(pair.teacher)
     by_kind = {}

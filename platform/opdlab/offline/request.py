@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from opdlab.configuration import Experiment, asks_at_ends
-from opdlab.errors import ConfigError
+from opdlab.errors import ConfigError, DataError
+from opdlab.evaluation import find_run
 from opdlab.methods import OPD, SFT, Method
+from opdlab.offline.recorded import RecordedAnswers
 from opdlab.prompts import DatasetSource, PromptSource
 from opdlab.scores import Candidates, Kind
 
-Writer = Literal["given", "teacher", "student"]
+Writer = Literal["given", "teacher", "student", "run"]
 WRITERS: tuple[Writer, ...] = get_args(Writer)
 Kept = Literal["all", "correct"]
 DEFAULT = Kind()
@@ -26,11 +29,12 @@ class Asked:
     """What is to be scored.
 
     Attributes:
-        answers: whose: those of the data, or samples of the teacher or of the student.
+        answers: whose: those of the data, samples of the teacher or of the student, or those of a run.
         kind: what is kept of the teacher's distributions.
         samples: answers to each prompt, where they are sampled.
         keep: all answers, or those that the grader calls correct.
-        prompts: how many; None for all of a data set once.
+        prompts: how many; None for all of a data set, or of a run, once.
+        run: folder of the run whose answers they are.
     """
 
     answers: Writer = "given"
@@ -38,12 +42,40 @@ class Asked:
     samples: int = 1
     keep: Kept = "all"
     prompts: int | None = None
+    run: Path | None = None
 
     def __post_init__(self) -> None:
         if self.answers not in WRITERS:
             raise ConfigError(f"--answers {self.answers}: it is one of {', '.join(WRITERS)}")
         if self.answers == "given" and self.samples > 1:
             raise ConfigError("--samples: a prompt has one given answer; leave it out")
+        if self.answers == "run" and self.samples > 1:
+            raise ConfigError("--samples: all answers of the run are scored; leave it out")
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the answers are sampled now."""
+        return self.answers in ("teacher", "student")
+
+
+def asked_of(answers: str, output: Path, **more: Any) -> Asked:
+    """What is to be scored, where a run may be named in place of who writes the answers.
+
+    Args:
+        answers: `given`, `teacher`, `student`, or the folder of a run.
+        output: where runs are looked for by name.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if answers in WRITERS and answers != "run":
+        return Asked(answers=answers, **more)  # pyright: ignore[reportArgumentType]
+    try:
+        folder = find_run(answers, output)
+    except DataError as error:
+        names = ", ".join(name for name in WRITERS if name != "run")
+        raise ConfigError(f"--answers {answers}: it is none of {names}, and {error}") from error
+    return Asked(answers="run", run=folder, **more)
 
 
 def prepared(config: Experiment, asked: Asked) -> Experiment:
@@ -59,12 +91,15 @@ def prepared(config: Experiment, asked: Asked) -> Experiment:
         given = float(asked.answers == "given")
         prompts = prompts.model_copy(update={"given": given, "shuffle": False})
     method = method_for(config.method, asked.answers)
+    # Of one prompt more answers may be asked for than a step of training has in memory.
+    rows = config.training.rollout_rows or _rows_of_a_step(config)
     update: dict[str, Any] = {
         "runs": [],
         "sweep": None,
         "prompts": prompts,
         "method": method,
         "rollout": replace(config.rollout, group_size=asked.samples),
+        "training": config.training.model_copy(update={"rollout_rows": rows}),
     }
     return config.model_copy(update=update)
 
@@ -98,6 +133,10 @@ def _unfit_prompts(prompts: Any, asked: Asked) -> Iterator[str]:
             "--answers given takes answers from prompts of `type: dataset`; take --answers teacher or "
             "student, or such prompts"
         )
+    if asked.answers == "run":
+        if prompts.prefill:
+            yield "prompts.prefill: it does not go with the answers of a run; remove it"
+        return
     if prompts.type == "scored":
         yield "prompts.type scored is of scores that are there already"
     if asked.answers == "given" and prompts.prefill:
@@ -144,7 +183,7 @@ def count_of(prompts: PromptSource, asked: Asked, name: str) -> int:
     Raises:
         ConfigError: there are fewer than are asked for, or without end and no number is given.
     """
-    if prompts.count is None or not isinstance(prompts, DatasetSource):
+    if prompts.count is None or not isinstance(prompts, DatasetSource | RecordedAnswers):
         if asked.prompts is None:
             raise ConfigError(f"{name}: its prompts have no end; say how many by --prompts")
         return asked.prompts
@@ -156,7 +195,19 @@ def count_of(prompts: PromptSource, asked: Asked, name: str) -> int:
 
 
 def rows_a_shard(kind: Kind, vocabulary: int, width: int, longest: int, samples: int) -> int:
-    """Answers of a shard: whole prompts, and about `SHARD_BYTES` where all answers are the longest."""
+    """Answers of a shard: about `SHARD_BYTES` where all are the longest; whole prompts, or an equal part of
+    the answers to one."""
     rows = SHARD_BYTES // max(1, kind.bytes_a_token(vocabulary, width) * longest)
     rows = min(max(rows, 1), MOST_ROWS)
-    return max(1, rows // samples) * samples
+    if rows >= samples:
+        return rows // samples * samples
+    return max(part for part in range(1, rows + 1) if samples % part == 0)
+
+
+def rows_together(config: Experiment, samples: int) -> int:
+    """Answers that are sampled together: whole prompts, and as many as a step of training samples."""
+    return max(1, _rows_of_a_step(config) // samples) * samples
+
+
+def _rows_of_a_step(config: Experiment) -> int:
+    return config.training.prompts_per_step * config.rollout.group_size

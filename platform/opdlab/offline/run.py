@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
+from warnings import warn
 
 import torch
+from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment
 from opdlab.console import BOLD, END, StopRequest, console, duration, progress_bar, quieten
-from opdlab.identity import now
+from opdlab.identity import learned, now
 from opdlab.modelling import models
 from opdlab.offline.page import write_answers
+from opdlab.offline.recorded import RecordedAnswers
 from opdlab.offline.request import (
     Asked,
     candidates_of,
     count_of,
     prepared,
     rows_a_shard,
+    rows_together,
 )
 from opdlab.offline.scoring import Job
-from opdlab.prompts import open_prompts
+from opdlab.prompts import PromptSource, open_prompts
 from opdlab.scores import Manifest, Scores, Writer, begin, save_teacher
 from opdlab.training import (
     Collector,
@@ -120,9 +125,10 @@ def opened(config: Experiment, asked: Asked) -> tuple[Job, Pair]:
     quieten()
     models.use_threads(config.training.threads)
     require_accelerator(config.training)
+    together = rows_together(config, asked.samples)
     config = prepared(config, asked)
     pair, with_student = load(config, asked)
-    return make_job(config, asked, pair, with_student), pair
+    return make_job(config, asked, pair, with_student, together), pair
 
 
 def load(config: Experiment, asked: Asked) -> tuple[Pair, bool]:
@@ -135,14 +141,15 @@ def load(config: Experiment, asked: Asked) -> tuple[Pair, bool]:
     return load_pair(config, student), with_student
 
 
-def make_job(config: Experiment, asked: Asked, pair: Pair, with_student: bool) -> Job:
+def make_job(
+    config: Experiment, asked: Asked, pair: Pair, with_student: bool, together: int
+) -> Job:
     """What shards are made with, each model where it works."""
-    prompts = open_prompts(
-        config.prompts, pair.tokenizer, config.seed, config.evaluation.benchmarks
-    )
+    prompts = opened_prompts(config, asked, pair)
     if asked.keep == "correct":
         prompts.require_graders()
-    require_answered(prompts, count_of(prompts, asked, config.name), config, pair)
+    count = count_of(prompts, asked, config.name)
+    require_answered(prompts, count, config, pair, not asked.sampled)
     device = torch.device(models.device(config.training.accelerator))
     teacher, _ = pair.scorers(config)
     if with_student:
@@ -150,27 +157,34 @@ def make_job(config: Experiment, asked: Asked, pair: Pair, with_student: bool) -
     teacher.place(torch.device(config.training.teacher_device or device), config.teacher.offload)
     student = pair.subject(pair.student, config)
     collector = Collector(config, student, teacher, prompts, (), pair.ends(pair.teacher))
-    return Job(config, asked, collector, teacher, prompts, device, with_student)
+    return Job(config, asked, collector, teacher, prompts, together, device, with_student)
+
+
+def opened_prompts(config: Experiment, asked: Asked, pair: Pair) -> PromptSource:
+    """The prompts of the experiment, or those of a run with its answers."""
+    if asked.run is None:
+        benchmarks = config.evaluation.benchmarks
+        return open_prompts(config.prompts, pair.tokenizer, config.seed, benchmarks)
+    correct = asked.keep == "correct"
+    wording = config.prompts.wording
+    found = RecordedAnswers(asked.run, pair.tokenizer, wording, config.seed, correct)
+    if found.retokenised:
+        warn(
+            f"{asked.run}: {found.retokenised} of its {found.count} answers have other tokens than those "
+            "that were drawn, since a run holds texts; they are scored as this tokenizer reads them",
+            stacklevel=2,
+        )
+    return found
 
 
 def describe(job: Job, pair: Pair) -> tuple[Manifest, Callable[[Path], None]]:
     """What the store is of, and what writes the teacher's files into it."""
     config, asked = job.config, job.asked
     prompts = count_of(job.prompts, asked, config.name)
-    width = int(pair.teacher.config.get_text_config().hidden_size)
+    width = width_of(pair.teacher)
     candidates = candidates_of(config.method)
-    sampled = {"temperature": config.rollout.temperature, "top_p": config.rollout.top_p}
-    answers = {
-        "from": asked.answers,
-        "count": prompts * asked.samples,
-        "samples": asked.samples,
-        "keep": asked.keep,
-        "seed": config.seed,
-        "max_new_tokens": config.rollout.max_new_tokens,
-        "precision": config.training.precision,
-        **({} if asked.answers == "given" else sampled),
-    }
     template = config.prompts.template
+    teacher = contents(config.teacher, pair.teacher, template)
     source = config.student
     known = [source.path, source.revision, template]
     student = models.manifest(pair.student, *known) if job.with_student else told_of(pair, config)
@@ -180,12 +194,11 @@ def describe(job: Job, pair: Pair) -> tuple[Manifest, Callable[[Path], None]]:
         begun=now(),
         kind=asdict(asked.kind),
         candidates=None if candidates is None else asdict(candidates),
-        answers=answers,
+        answers=answers_told(job, prompts, teacher),
         vocabulary=pair.vocabulary,
-        width=width,
         rows=rows_a_shard(asked.kind, pair.vocabulary, width, longest, asked.samples),
         student_told=job.with_student,
-        teacher=contents(config.teacher, pair.teacher, template),
+        teacher=teacher,
         student=student,
         prompts=job.prompts.manifest(),
         wording=str(config.prompts.wording),
@@ -194,6 +207,42 @@ def describe(job: Job, pair: Pair) -> tuple[Manifest, Callable[[Path], None]]:
     )
     head = asked.kind.name == "hidden"
     return manifest, lambda folder: save_teacher(folder, pair.teacher, pair.teacher_tokenizer, head)
+
+
+def answers_told(job: Job, prompts: int, teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """Whose the answers are, and how they come about."""
+    config, asked = job.config, job.asked
+    sampled = {
+        "temperature": config.rollout.temperature,
+        "top_p": config.rollout.top_p,
+        "engine": learned(config.model_dump(mode="json"))["rollout"],
+    }
+    return {
+        "from": asked.answers,
+        "count": prompts * asked.samples,
+        "samples": asked.samples,
+        "keep": asked.keep,
+        "seed": config.seed,
+        "max_new_tokens": config.rollout.max_new_tokens,
+        "precision": config.training.precision,
+        **(sampled if asked.sampled else {}),
+        **({"by_teacher": _by_teacher(job, teacher)} if asked.answers == "run" else {}),
+        **({"graders": job.prompts.graders} if asked.keep == "correct" else {}),
+    }
+
+
+def _by_teacher(job: Job, teacher: Mapping[str, Any]) -> bool:
+    """Whether the answers of a run are the teacher's own."""
+    weights = teacher.get("weights_sha256")
+    return isinstance(job.prompts, RecordedAnswers) and bool(weights) and job.prompts.by(weights)
+
+
+def width_of(model: PreTrainedModel) -> int:
+    """Numbers of a hidden state as the vocabulary projection takes it."""
+    head = model.get_output_embeddings()
+    if isinstance(head, torch.nn.Linear):
+        return head.in_features
+    return int(model.config.get_text_config().hidden_size)
 
 
 def told_of(pair: Pair, config: Experiment) -> dict[str, str]:
@@ -216,17 +265,20 @@ def _work(job: Job, writer: Writer, stop: StopRequest) -> int:
     with progress_bar() as bar:
         there = sum(note.answers + note.left_out for note in writer.written)
         task = bar.add_task("answers", total=count, completed=there)
-        for number in writer.missing():
+        for numbers in writer.missing(job.shards_together(writer.manifest)):
             stop.check()
-            started, places = perf_counter(), writer.places(number)
-            answers, failed = job.shard(writer.manifest, places)
-            if failed:
-                faults += failed
-                continue
-            note = writer.write(number, answers, perf_counter() - started)
-            tokens += note.tokens
-            bar.figures = f"{tokens / (perf_counter() - begun):,.0f} tokens a second"
-            bar.advance(task, len(places))
+            places, started = [writer.places(number) for number in numbers], perf_counter()
+            made = job.shards(writer.manifest, places)
+            for number, (answers, failed) in zip(numbers, made, strict=True):
+                if failed:
+                    faults += failed
+                    continue
+                note = writer.write(number, answers, perf_counter() - started)
+                tokens += note.tokens
+                bar.figures = f"{tokens / (perf_counter() - begun):,.0f} tokens a second"
+                bar.advance(task, len(writer.places(number)))
+                started = perf_counter()
+                stop.check()
         stop.check()
     took = perf_counter() - begun
     console.print(

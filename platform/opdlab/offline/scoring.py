@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -20,10 +20,30 @@ from opdlab.scores import Answer, Manifest, asked_for, columns_of, packed
 from opdlab.scoring import Scorer, part
 from opdlab.seeds import row_seeds
 from opdlab.shapes import Int, Tensor
-from opdlab.training import Collector, Place, given_responses, outcomes
+from opdlab.training import Collector, Place, given_responses, given_rollout, outcomes
 
 FAULT = "fault"
 """In place of the verdict on an answer whose grader failed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Answers that were sampled, or read, together.
+
+    Attributes:
+        places: their numbers among those that were asked for; a row each.
+        rollout: on the host.
+        verdicts: of the grader, or `FAULT`; None where nobody asked.
+    """
+
+    places: range
+    rollout: Rollout
+    problems: Sequence[Problem]
+    verdicts: Sequence[str | None]
+
+    def faults(self, places: range) -> int:
+        """How many at some places could not be graded."""
+        return sum(self.verdicts[self.places.index(place)] == FAULT for place in places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +52,7 @@ class Job:
 
     Attributes:
         collector: samples answers as a training does.
+        together: answers that are sampled together; whole prompts.
         device: where models are.
         with_student: whether the student is there: it writes the answers, or has candidates there.
     """
@@ -41,6 +62,7 @@ class Job:
     collector: Collector
     teacher: Scorer
     prompts: PromptSource
+    together: int
     device: torch.device
     with_student: bool
 
@@ -48,33 +70,60 @@ class Job:
     def subject(self) -> Subject:
         return self.collector.subject
 
-    def shard(self, manifest: Manifest, places: range) -> tuple[list[Answer], int]:
-        """The answers of a shard that are kept, scored; and how many could not be graded."""
-        rollout, problems = self.answers(places)
-        verdicts = self.verdicts(rollout, problems)
-        return self.scored(manifest, places, rollout, problems, verdicts), verdicts.count(FAULT)
+    def shards_together(self, manifest: Manifest) -> int:
+        """Shards that follow each other whose answers are sampled together."""
+        return max(1, self.together // manifest.rows)
 
-    def scored(
-        self,
-        manifest: Manifest,
-        places: range,
-        rollout: Rollout,
-        problems: Sequence[Problem],
-        verdicts: Sequence[str | None],
-    ) -> list[Answer]:
-        """Those of some answers that are kept, with their scores."""
-        rows = [row for row, verdict in enumerate(verdicts) if verdict in (None, "correct")]
+    def shards(
+        self, manifest: Manifest, wanted: Iterable[range]
+    ) -> Iterator[tuple[list[Answer], int]]:
+        """The answers of each shard that are kept, scored; and how many could not be graded.
+
+        Args:
+            wanted: places of the shards; of what is sampled together, one after the other.
+        """
+        drawn: Drawn | None = None
+        for places in wanted:
+            kept, failed = list[Answer](), 0
+            for batch in self.batches(manifest, places):
+                if drawn is None or drawn.places != batch:
+                    drawn = self.drawn(batch)
+                mine = range(max(batch.start, places.start), min(batch.stop, places.stop))
+                failed += drawn.faults(mine)
+                if not failed:
+                    kept += self.scored(manifest, drawn, mine)
+            yield kept, failed
+
+    def batches(self, manifest: Manifest, places: range) -> Iterator[range]:
+        """Places that are sampled together, some of which are a shard's."""
+        unit = self.shards_together(manifest) * manifest.rows
+        first = places.start // unit * unit
+        last = min(first + unit, manifest.count)
+        for start in range(first, last, self.together):
+            batch = range(start, min(start + self.together, last))
+            if batch.start < places.stop and places.start < batch.stop:
+                yield batch
+
+    def scored(self, manifest: Manifest, drawn: Drawn, places: range) -> list[Answer]:
+        """Those at some places that are kept, with their scores."""
+        at = [drawn.places.index(place) for place in places]
+        rows = [row for row in at if drawn.verdicts[row] in (None, "correct")]
         if not rows:
             return []
+        seeds = drawn.rollout.seeds.tolist()
         known = [
-            (place, seed, problem.benchmark, problem.id, verdict)
-            for place, seed, problem, verdict in zip(
-                places, rollout.seeds.tolist(), problems, verdicts, strict=True
+            (
+                drawn.places[row],
+                seeds[row],
+                drawn.problems[row].benchmark,
+                drawn.problems[row].id,
+                drawn.verdicts[row],
             )
+            for row in rows
         ]
-        if len(rows) < len(known):
-            rollout = _rows_of(rollout.host, torch.tensor(rows))
-            known = [known[row] for row in rows]
+        rollout = drawn.rollout
+        if len(rows) < len(seeds):
+            rollout = _rows_of(rollout, torch.tensor(rows))
         questions = self.questions(rollout)
         with needing_room("scoring"), self.precision():
             scores = self.teacher.score(rollout, asked_for(manifest.kind_of, questions))
@@ -92,20 +141,27 @@ class Job:
                 kept,
             )
 
-    def answers(self, places: range) -> tuple[Rollout, list[Problem]]:
-        """Answers at some places, prompt by prompt, on the host, with the problem of each."""
+    def drawn(self, places: range) -> Drawn:
+        """Answers at some places, prompt by prompt."""
         samples = self.asked.samples
         numbers = range(places.start // samples, -(-places.stop // samples))
-        if self.asked.answers == "given" and not self.with_student:
+        if not self.asked.sampled and (self.asked.answers == "run" or not self.with_student):
             prompts = [self.prompts.prompt(number) for number in numbers]
-            return self.read(prompts, numbers), [prompt.problem for prompt in prompts]
-        with self.precision():
-            found = self.collector.sample(numbers, Place(0, 1, self.device))
-        return found.rollout.host, found.problems
+            rollout, problems = self.read(prompts, numbers), [one.problem for one in prompts]
+        else:
+            with self.precision():
+                found = self.collector.sample(numbers, Place(0, 1, self.device))
+            rollout, problems = found.rollout.host, found.problems
+        return Drawn(places, rollout, problems, self.verdicts(rollout, problems))
 
     def read(self, prompts: Sequence[Prompt], numbers: Sequence[int]) -> Rollout:
-        """Given answers, without a student's word on them."""
-        responses = given_responses(prompts, self.subject, self.config.rollout.max_new_tokens)
+        """Given answers, with the student's word on them where it is there."""
+        most, seeds = self.config.rollout.max_new_tokens, row_seeds(self.config.seed, list(numbers))
+        if self.with_student:
+            group = self.config.method.group
+            with self.precision():
+                return given_rollout(prompts, self.subject, seeds, most, group).host
+        responses = given_responses(prompts, self.subject, most)
         tokens = sum(map(len, responses))
         none = torch.full((tokens,), torch.nan)
         recorded = Recorded(
@@ -115,7 +171,7 @@ class Job:
             [prompt.tokens for prompt in prompts],
             responses,
             recorded,
-            row_seeds(self.config.seed, list(numbers)),
+            seeds,
             self.subject.eos_ids,
             self.subject.pad_id,
         )
@@ -124,6 +180,8 @@ class Job:
         """What the grader says of each answer; None where nobody asked."""
         if self.asked.keep == "all":
             return [None] * len(problems)
+        if self.asked.answers == "run":
+            return [one.extra["status"] for one in problems]
         grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer).tolist()
         words = {1.0: "correct", 0.0: "wrong"}
         return [words.get(grade, FAULT) for grade in grades]

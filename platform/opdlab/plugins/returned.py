@@ -208,10 +208,11 @@ def _is_plain(value: Tensor) -> bool:
 
 
 class TokenLoss:
-    """A method's `token_loss`; its shape and gradient are checked at each call, its independence once."""
+    """A method's `token_loss`, or its `listed_loss`: its shape and gradient are checked at each call, its
+    independence once."""
 
-    def __init__(self, method: Method) -> None:
-        self.method, self.looked = method, False
+    def __init__(self, method: Method, name: str = "token_loss") -> None:
+        self.method, self.name, self.looked = method, name, False
 
     def __call__(self, student: Tensor, teacher: Tensor | None, supervision: Supervision) -> Tensor:
         loss = self._loss(student, teacher, supervision)
@@ -225,11 +226,11 @@ class TokenLoss:
         hint = missing if teacher is None else ""
         given = (student, teacher, supervision)
         with (
-            said_by(self.method, "token_loss", hint),
-            unchanged(self.method, "token_loss", *given),
+            said_by(self.method, self.name, hint),
+            unchanged(self.method, self.name, *given),
         ):
-            loss = self.method.token_loss(student, teacher, supervision)
-        where = f"{name_of(self.method)}.token_loss"
+            loss = getattr(self.method, self.name)(student, teacher, supervision)
+        where = f"{name_of(self.method)}.{self.name}"
         _shaped(where, loss, (len(student),))
         if loss.dtype.itemsize < student.dtype.itemsize:
             raise PluginError(
@@ -255,7 +256,7 @@ class TokenLoss:
         gap = (alone - loss[part].detach()).abs().nan_to_num()
         if bool((gap > INDEPENDENT * loss[part].abs().clamp(min=1)).any()):
             raise PluginError(
-                f"{name_of(self.method)}.token_loss: the loss of a token depends on other tokens of the "
+                f"{name_of(self.method)}.{self.name}: the loss of a token depends on other tokens of the "
                 f"batch (alone it differs by {float(gap.max()):.2g}), so training.mask would not hold; "
                 "compare tokens in `supervise`, which sees all of them"
             )

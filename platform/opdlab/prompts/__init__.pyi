@@ -2,6 +2,7 @@ from .dataset import DatasetSource as DatasetSource
 from .drawn import Loss as Loss, open_dataset as open_dataset, open_prompts as open_prompts
 from .encoding import (
     OWN_SYSTEM as OWN_SYSTEM,
+    as_tokens as as_tokens,
     continued as continued,
     encode as encode,
     messages_of as messages_of,

@@ -168,6 +168,11 @@ class DatasetSource(PromptSource):
         grader = self.parts[problem.extra["part"]].grader if "part" in problem.extra else None
         return super().evaluator(problem) if grader is None else grader
 
+    @property
+    def graders(self) -> list[str]:
+        found = (part.grader for part in self.parts if part.grader is not None)
+        return sorted({f"{type(one).__name__} {one.version}" for one in found})
+
     def require_graders(self) -> None:
         for part in self.parts:
             if part.grader is not None:

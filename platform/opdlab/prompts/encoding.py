@@ -36,8 +36,14 @@ def encode(
         raise ModelError(
             f"the tokenizer {tokenizer.name_or_path} has no chat template; set prompts.template: none"
         )
-    text = rendered(tokenizer, asked, wording)
-    if not _templated(tokenizer, wording):
+    return as_tokens(tokenizer, rendered(tokenizer, asked, wording), wording)
+
+
+def as_tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, template: Wording | str
+) -> tuple[int, ...]:
+    """Token ids of a prompt as `rendered` gives it; see `encode`."""
+    if not _templated(tokenizer, as_wording(template)):
         return _one_bos(tokenizer, _without_end(tokenizer, text))
     ids: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
     return _one_bos(tokenizer, tuple(ids))

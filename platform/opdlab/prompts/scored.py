@@ -109,6 +109,6 @@ class ScoredSource(PromptSource):
             "type": "scored",
             "path": str(self.scores.folder),
             "count": self.count,
-            "sha256": told.id,
+            "sha256": self.scores.sha256,
             "kind": str(told.kind_of),
         }

@@ -118,6 +118,11 @@ class PromptSource(ABC):
             "prompts.answer_column and prompts.grader, or take prompts of `type: problems`"
         )
 
+    @property
+    def graders(self) -> list[str]:
+        """Who grades answers, with the version of each."""
+        return []
+
     def require_graders(self) -> None:  # noqa: B027 - without graders nothing is needed
         """Make sure that answers can be graded on this machine.
 
@@ -169,6 +174,10 @@ class ProblemSource(PromptSource):
     def evaluator(self, problem: Problem) -> Evaluator | Grader:
         posed = [source for source in self.sources if source.benchmark == problem.benchmark]
         return posed[0] if posed else super().evaluator(problem)
+
+    @property
+    def graders(self) -> list[str]:
+        return sorted({f"{each.benchmark} {each.grader_version}" for each in self.sources})
 
     def require_graders(self) -> None:
         for source in self.sources:

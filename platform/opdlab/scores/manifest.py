@@ -19,6 +19,9 @@ MANIFEST, TEACHER, SHARDS = "scores.json", "teacher", "shards"
 FORMAT = 1
 SAID = ("server_print", "server_version")
 """Of a teacher behind a server, which is known again by likeness: these differ from day to day."""
+NAMED = ("name", "revision", "trained_by", "path", "sources")
+"""Where something lay whose contents are known by a hash: it may lie elsewhere now."""
+HASHES = ("weights_sha256", "sha256")
 AGAIN = "score the answers again into an empty folder"
 
 
@@ -29,10 +32,9 @@ class Manifest:
     Attributes:
         id: of this store; every shard names it.
         kind, candidates: what is kept of each token, see `kind_of` and `candidates_of`.
-        answers: `from` (given, teacher, student), `count` asked for, `keep` (all, correct), and how they
-            were sampled.
+        answers: `from` (given, teacher, student, run), `count` asked for, `keep` (all, correct) with the
+            `graders`, and how they were sampled.
         vocabulary: entries that student and teacher share.
-        width: of the teacher's hidden states.
         rows: answers a shard, those left out included.
         student_told: whether the log-probabilities of the student that wrote, or read, them are kept.
         teacher, student, prompts: identities by contents.
@@ -47,7 +49,6 @@ class Manifest:
     candidates: Mapping[str, Any] | None
     answers: Mapping[str, Any]
     vocabulary: int
-    width: int
     rows: int
     student_told: bool
     teacher: Mapping[str, Any]
@@ -86,7 +87,9 @@ class Manifest:
     @property
     def imitable(self) -> bool:
         """Whether the answers are such as a student is to imitate."""
-        return self.answers["from"] in ("given", "teacher") or self.answers["keep"] == "correct"
+        told = self.answers
+        by_teacher = told["from"] in ("given", "teacher") or told.get("by_teacher")
+        return bool(by_teacher) or told["keep"] == "correct"
 
     def offers(self, where: str) -> Offers:
         return offers_of(self.kind_of, self.candidates_of, self.imitable, where)
@@ -95,11 +98,19 @@ class Manifest:
     def made_of(self) -> dict[str, Any]:
         """All that decides what is in it: who goes on with a store must have the same."""
         told = asdict(self)
-        told["teacher"] = {key: told["teacher"][key] for key in told["teacher"] if key not in SAID}
-        return {name: told[name] for name in told if name not in ("id", "begun", "files")}
+        for name in ("teacher", "student", "prompts"):
+            told[name] = _by_contents(told[name])
+        # How it is cut into shards is no part of what it says; who goes on keeps to it.
+        return {name: told[name] for name in told if name not in ("id", "begun", "files", "rows")}
 
     def write(self, folder: Path) -> None:
         write_whole(folder / MANIFEST, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+
+
+def _by_contents(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies something, without names where its contents do."""
+    left_out = {*SAID, *(NAMED if any(name in told for name in HASHES) else ())}
+    return {key: value for key, value in told.items() if key not in left_out}
 
 
 def has_store(folder: Path) -> bool:

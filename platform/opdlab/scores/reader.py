@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opdlab.errors import DamagedError, DataError
+from opdlab.identity import digest
 from opdlab.scores.kinds import Kind
 from opdlab.scores.manifest import AGAIN, TEACHER, Manifest, read_manifest
 from opdlab.scores.packing import columns_of
-from opdlab.scores.shards import Shard, require_whole
+from opdlab.scores.shards import Shard, key_of, require_whole
 from opdlab.scores.writer import Note, note_path, read_note, sealed, shard_path
 from opdlab.shapes import Tensor
 
@@ -143,6 +144,11 @@ class Scores(Sequence[StoredAnswer]):
         return sum(note.bytes for note in self.notes)
 
     @cached_property
+    def sha256(self) -> str:
+        """Of all that is in the store: what it is of, and every shard."""
+        return digest([self.manifest.id, *(note.sha256 for note in self.notes)])
+
+    @cached_property
     def columns(self) -> list[str]:
         """Names of the ragged columns."""
         told = self.manifest
@@ -156,11 +162,20 @@ class Scores(Sequence[StoredAnswer]):
         order = np.argsort(keys, kind="stable")
         return keys[order], order
 
-    def find(self, key: int) -> int | None:
-        """The answer whose tokens have this hash, of equal ones the first; None where there is none."""
+    def find(self, prompt: Sequence[int], response: Sequence[int]) -> int | None:
+        """The answer of these tokens, of equal ones the first; None where there is none."""
         keys, order = self._keys
-        place = int(np.searchsorted(keys, key))
-        return int(order[place]) if place < len(keys) and keys[place] == key else None
+        key = key_of(prompt, response)
+        for place in range(int(np.searchsorted(keys, key)), len(keys)):
+            if keys[place] != key:
+                return None
+            row = int(order[place])
+            shard, at = self.at(row)
+            # Different tokens may have one hash, and a hash may be of other tokens than it says.
+            told = (shard.ids(name, at).tolist() for name in ("prompt", "response"))
+            if list(told) == [list(prompt), list(response)]:
+                return row
+        return None
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0

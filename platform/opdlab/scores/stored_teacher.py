@@ -14,14 +14,13 @@ from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
 from opdlab.methods import Offers
-from opdlab.modelling import TeacherLogits
+from opdlab.modelling import Listed, TeacherLogits
 from opdlab.records import Distributions, Questions, Rollout, TeacherScores
 from opdlab.scores.head import Head
 from opdlab.scores.manifest import TEACHER
 from opdlab.scores.packing import tokens_of
 from opdlab.scores.reader import Scores
-from opdlab.scores.shards import key_of
-from opdlab.scores.spread import dense_draws, dense_top
+from opdlab.scores.spread import counted, dense_draws, dense_top
 from opdlab.scoring import check_finite, check_tokens
 from opdlab.shapes import Int, Tensor
 from opdlab.transfers import to_device, to_host
@@ -133,7 +132,7 @@ class StoredTeacher:
 
     def _row(self, rollout: Rollout, row: int) -> int:
         prompt, response = tokens_of(rollout, row)
-        found = self.scores.find(key_of(prompt, response))
+        found = self.scores.find(prompt, response)
         if found is None:
             raise ModelError(
                 f"{self.scores.folder} holds no scores of the answer in row {row} "
@@ -224,3 +223,11 @@ class StoredTeacher:
         if self.scores.kind.name == "drawn":
             return lambda part: dense_draws(ids[part], values[part], entries)
         return lambda part: dense_top(ids[part], values[part], entries)
+
+    def listed(self, said: Distributions) -> Listed | None:
+        """The tokens that the store holds, and the rest as one; None of hidden states."""
+        if said.top_ids is None or said.top_log_prob is None:
+            return None
+        if self.scores.kind.name == "drawn":
+            return Listed(*counted(said.top_ids))
+        return Listed(said.top_ids[:, :-1], said.top_log_prob[:, :-1], said.top_log_prob[:, -1])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -180,26 +180,36 @@ class Writer:
         first = number * self.manifest.rows
         return range(first, min(first + self.manifest.rows, self.manifest.count))
 
-    def missing(self) -> Generator[int, None, None]:
+    def missing(self, together: int = 1) -> Generator[list[int], None, None]:
         """Numbers of shards that nobody has written and no other process works on, each held meanwhile.
+
+        Args:
+            together: of how many that follow each other those that are missing are held at a time.
 
         Raises:
             ResumeError: a shard there is of another store.
         """
-        for number in range(self.manifest.shards):
-            if self.is_written(number):
-                continue
-            lock = FileLock(self.folder / SHARDS / f".{number:05}.lock", timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                continue
-            try:
-                if not self.is_written(number):
-                    self._tidy(number)
-                    yield number
-            finally:
-                lock.release()
+        for first in range(0, self.manifest.shards, together):
+            numbers = range(first, min(first + together, self.manifest.shards))
+            with ExitStack() as held:
+                found = [number for number in numbers if self._hold(number, held)]
+                if found:
+                    yield found
+
+    def _hold(self, number: int, held: ExitStack) -> bool:
+        """Hold a shard, where it is missing and nobody else holds it."""
+        if self.is_written(number):
+            return False
+        lock = FileLock(self.folder / SHARDS / f".{number:05}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
+        held.callback(lock.release)
+        if self.is_written(number):
+            return False
+        self._tidy(number)
+        return True
 
     def is_written(self, number: int) -> bool:
         note = read_note(self.folder, number)

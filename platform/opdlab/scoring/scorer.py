@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 
 from opdlab.methods import Offers
-from opdlab.modelling import TeacherLogits
+from opdlab.modelling import Listed, TeacherLogits
 from opdlab.records import Distributions, Questions, Rollout, TeacherScores
 
 
@@ -86,6 +86,10 @@ class Scorer(Protocol):
 
     def logits(self, said: Distributions) -> TeacherLogits:
         """The logits of distributions that its scores hold, over the shared vocabulary."""
+        ...
+
+    def listed(self, said: Distributions) -> Listed | None:
+        """The same by the tokens that it knows alone; None where `logits` tell more, or are as cheap."""
         ...
 
     def answering(self) -> AbstractContextManager[PreTrainedModel]:

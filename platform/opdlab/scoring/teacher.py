@@ -163,6 +163,9 @@ class Teacher:
         of_all = logits_of(self.model, said.hidden)
         return lambda part: of_all(part)[:, : self.vocabulary]
 
+    def listed(self, said: Distributions) -> None:
+        """It tells whole distributions."""
+
     def log_probs(self, hidden: Float[Tensor, "T H"]) -> Float[Tensor, "T V"]:
         """Log-probabilities by its last hidden states, nats."""
         return log_distribution(self.model, hidden, self.vocabulary)

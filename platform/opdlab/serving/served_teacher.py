@@ -185,6 +185,9 @@ class ServedTeacher:
         ids, log_prob = said.top_ids, said.top_log_prob
         return lambda part: spread_out(ids[part], log_prob[part], self.shared)
 
+    def listed(self, said: Distributions) -> None:
+        """What a server tells need not leave a rest that is no likelier, which `logits` see to."""
+
     def _opened(self) -> Session:
         session = self.probe().session
         assert session is not None

@@ -46,7 +46,7 @@ def answer_ids(
     vocabulary: int | None,
     template: Wording | str,
 ) -> list[int]:
-    """Tokens of a given answer as it follows its prompt, with the EOS that ends it.
+    """Tokens of a given answer as it follows its prompt, with the EOS that ends it, unless it was `cut`.
 
     Args:
         most: `rollout.max_new_tokens`.
@@ -56,9 +56,9 @@ def answer_ids(
         DataError: it is longer, goes on after an EOS, or holds a token that the teacher does not have.
     """
     problem = prompt.problem
-    shown = rendered(tokenizer, problem, template)
+    shown = problem.extra.get("shown") or rendered(tokenizer, problem, template)
     ids = continued(tokenizer, shown, str(problem.extra["given"]))
-    if not ids or ids[-1] not in eos_ids:
+    if not problem.extra.get("cut") and (not ids or ids[-1] not in eos_ids):
         ids.append(closing(tokenizer, eos_ids, template))
     whose = f"the given answer to prompt {problem.id} of {problem.benchmark}"
     if not set(eos_ids).isdisjoint(ids[:-1]):

@@ -12,7 +12,14 @@ import torch
 from opdlab.configuration import Experiment
 from opdlab.errors import NonFiniteError
 from opdlab.evaluation import Subject
-from opdlab.modelling import TokenLosses, Weights, WholeWeights, checkpointed, chunked_loss
+from opdlab.modelling import (
+    Listed,
+    TokenLosses,
+    Weights,
+    WholeWeights,
+    checkpointed,
+    chunked_loss,
+)
 from opdlab.plugins import returned
 from opdlab.records import Distributions, Rollout, Supervision
 from opdlab.scoring import Scorer, part, parts_of, states_before_tokens
@@ -83,7 +90,9 @@ class Objective:
     def __init__(self, config: Experiment, student: Subject, teacher: Scorer) -> None:
         self.training, self.student, self.teacher = config.training, student, teacher
         self.weights: Weights = WholeWeights()
+        self.method = config.method
         self.token_loss = returned.TokenLoss(config.method)
+        self.listed_loss = returned.TokenLoss(config.method, "listed_loss")
 
     def loss(self, batch: MicroBatch) -> tuple[Float[Tensor, ""], TokenLosses]:
         """The batch's share of the step's mean, with the gradient, and what every token has of it."""
@@ -99,18 +108,25 @@ class Objective:
         model, said = self.student.model, batch.said
         with checkpointed(model, self.training.activation_checkpointing):
             states = states_before_tokens(model, batch.rollout, grouped=not self.weights.spread)
+        listed = None if said is None else self.listed(said)
         found = chunked_loss(
             model,
             states,
-            None if said is None else self.teacher.logits(said),
+            listed or (None if said is None else self.teacher.logits(said)),
             batch.supervision,
-            self.token_loss,
+            self.token_loss if listed is None else self.listed_loss,
             self.student.vocabulary,
             self.training.head_chunk,
             batch.weights,
         )
         # Of distributions in part the divergence is not known; `step_metrics` estimates it.
         return found if said is None or said.whole else replace(found, reverse_kl=None)
+
+    def listed(self, said: Distributions) -> Listed | None:
+        """The tokens that the teacher knows, where the method takes these alone."""
+        found = self.teacher.listed(said) if self.method.listed else None
+        top_k = self.method.needs.top_k
+        return found.likeliest(top_k) if found is not None and top_k else found
 
 
 class Seen:

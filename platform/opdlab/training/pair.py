@@ -207,11 +207,14 @@ def require_askable(prompts: PromptSource, config: Experiment, pair: Pair) -> No
     _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair)
 
 
-def require_answered(prompts: PromptSource, asked: int, config: Experiment, pair: Pair) -> None:
+def require_answered(
+    prompts: PromptSource, asked: int, config: Experiment, pair: Pair, given: bool
+) -> None:
     """Refuse prompts of a source, or given answers to them, that no run could be trained on.
 
     Args:
         asked: how many prompts.
+        given: whether their given answers are taken.
 
     Raises:
         DataError: the student does not know most of them, or a given answer is too long or goes on after
@@ -219,7 +222,7 @@ def require_answered(prompts: PromptSource, asked: int, config: Experiment, pair
         ModelError: see `require_prompts`.
     """
     prompts.require_known()
-    if share_of(config):
+    if given:
         _require_given(prompts, asked, config.rollout.max_new_tokens, pair)
     _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair)
 
