@@ -171,18 +171,18 @@ def test_a_training_step_waits_twenty_times(
     assert second.total() <= 20, Counts(waits=second).lines()
 
 
-def test_micro_batches_are_looked_at_together(device: torch.device, tmp_path: Path) -> None:
-    """transformers itself looks at the positions of each forward: that wait is not ours."""
+def test_sixteen_micro_batches_wait_no_more_than_one(device: torch.device, tmp_path: Path) -> None:
+    """transformers would look at the positions of each forward (`opdlab.modelling.unpacked`)."""
     quieten()
-    config = experiment({"type": "opd", "support": "full"}, steps=2, update_tokens=1)
+    method = {"type": "opd", "support": "full"}
+    config = experiment(method, steps=2, prompts_per_step=8, update_tokens=1)
+    assert config.training.prompts_per_step * config.rollout.group_size == 16
     module = load_module(load_pair(config), config)
     with StopRequest() as stop, counted() as counts:
         seen = Waits(tmp_path, stop, counts)
         fit(module, config.training, seen)
     second = seen.steps[2] - seen.steps[1]
-    forwards = sum(count for line, count in second.items() if "/modelling/head.py" in line)
-    assert forwards == config.training.prompts_per_step * config.rollout.group_size
-    assert second.total() - forwards < 10, Counts(waits=second).lines()
+    assert second.total() <= 20, Counts(waits=second).lines()
 
 
 def test_answers_from_elsewhere_are_read_as_often_whatever_the_rows(device: torch.device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from own_forward import assert_hidden_states_are_its_own
 from small_models import FAMILIES, OUT_OF_REACH, random_rollout, small_model
 from tree_controls import assert_equal, differences
 
@@ -22,6 +23,7 @@ def test_the_tree_is_exact_and_its_controls_are_not(family: str) -> None:
     exact, *wrong = differences(model, rollout)
     assert exact < 2e-5
     assert min(wrong) > 0.1
+    assert_hidden_states_are_its_own(model)
 
 
 @pytest.mark.parametrize("family", OUT_OF_REACH)
@@ -31,3 +33,4 @@ def test_what_the_tree_cannot_reach_is_scored_by_whole_forwards(family: str) -> 
     with pytest.warns(UserWarning, match="scored by a whole forward for every candidate"):
         teacher = Teacher(model).probe()
     assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions), 2e-5)
+    assert_hidden_states_are_its_own(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from own_forward import assert_hidden_states_are_its_own
 from small_models import RECURRENT, random_rollout, small_model
 from tree_controls import assert_equal, leaf_log_c
 
@@ -35,6 +36,7 @@ def test_candidates_after_recurrent_layers_equal_whole_forwards(family: str) -> 
     teacher = Teacher(model, trunk_chunk=6).probe()
     assert (teacher.way, teacher.pieces) == ("tree", True)
     assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions), 2e-5)
+    assert_hidden_states_are_its_own(model)
 
 
 @pytest.mark.parametrize("family", RECURRENT)

@@ -23,6 +23,7 @@ from opdlab.errors import ModelError
 from opdlab.modelling.length_dependence import forget
 from opdlab.modelling.listed import Listed
 from opdlab.modelling.precision import expectation, in_float32, log_prob
+from opdlab.modelling.unpacked import unpacked_rows
 from opdlab.modelling.vocabulary_loss import Rows, TokenLoss, TokenLosses, slices, token_losses
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Int, Tensor
@@ -75,8 +76,8 @@ def hidden_states(
     """Last hidden states, after the final norm; with a gradient where gradients are enabled.
 
     Rows are padded on the right: under causal attention no real token sees the filler, so no mask is
-    needed. Forwards before this one have no influence; the length of this one may have
-    (`opdlab.modelling.length_dependence`). `options` go to the model's forward.
+    needed. Each row is one text, whatever its positions. Forwards before this one have no influence; the
+    length of this one may have (`opdlab.modelling.length_dependence`). `options` go to the model's forward.
     """
     kept: list[Tensor] = []
 
@@ -90,7 +91,8 @@ def hidden_states(
     forget(model)
     handle = decoder(model).register_forward_hook(keep)
     try:
-        model(input_ids=tokens, **{"use_cache": False, **options})
+        with unpacked_rows():
+            model(input_ids=tokens, **{"use_cache": False, **options})
     finally:
         handle.remove()
     return kept[0]
