@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from opdlab.bench.gpu import ceilings
 from opdlab.bench.gpu.cases import tiny
 from opdlab.bench.gpu.figures import Card, Case
+from opdlab.bench.gpu.kept import measured_alone
+from opdlab.bench.gpu.run import bench_gpu
 from opdlab.bench.gpu.worker import measured
+from opdlab.errors import ResumeError
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +21,14 @@ def card(device: torch.device) -> Card:
     card = Card(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
     ceilings.measure(card)
     return card
+
+
+def test_a_card_that_is_being_measured_is_refused(device: torch.device, tmp_path: Path) -> None:
+    with (
+        measured_alone(Card(device, torch.float32)),
+        pytest.raises(ResumeError, match=f"{device}: another `opdlab bench gpu`"),
+    ):
+        bench_gpu(0.0, (), str(device), "float32", tmp_path / "gpu.json", lambda card: [])
 
 
 # What the CPU tries as well, or the simulated device cannot: flex attention, a process group.

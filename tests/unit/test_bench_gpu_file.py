@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from opdlab.bench.gpu.figures import Card, Case, Figure
-from opdlab.bench.gpu.kept import earlier, held
+from opdlab.bench.gpu.kept import earlier, held, measured_alone
 from opdlab.bench.gpu.run import bench_gpu
-from opdlab.bench.gpu.worker import measured
+from opdlab.bench.gpu.worker import measured, measured_ceilings
 from opdlab.cli.bench import _check
 from opdlab.errors import ConfigError, DataError, OpdlabError, ResumeError, StorageError
 
@@ -46,7 +46,13 @@ def of_figure(**changes: Any) -> Callable[[dict[str, Any]], object]:
     [
         (lambda found: found.update(machine=[]), "machine is no object"),
         (lambda found: found.update(ceilings="x"), "ceilings is no object"),
-        (lambda found: found["ceilings"].update(product=None), "product is no number"),
+        (lambda found: found["ceilings"].update(product=None), "product is None, which is no rate"),
+        (
+            lambda found: found["ceilings"].update(bandwidth=0.0),
+            "bandwidth is 0.0, which is no rate",
+        ),
+        (lambda found: found["ceilings"].update(host=float("inf")), "host is inf"),
+        (lambda found: found["ceilings"].pop("host"), "host is None"),
         (lambda found: found.update(measured=[]), "measured is no object"),
         (lambda found: found["measured"].update({"loss: one": 3}), "loss: one is no object"),
         (of_case(figures=None), "loss: one holds no figures"),
@@ -54,6 +60,7 @@ def of_figure(**changes: Any) -> Callable[[dict[str, Any]], object]:
         (of_case(figures=[7]), "loss: one: a figure is no object"),
         (of_figure(value="1"), "loss: one: value is '1'"),
         (of_figure(value=None), "loss: one: value is None"),
+        (of_figure(value=float("nan")), "speed is nan"),
         (of_figure(other=1), "loss: one: .*other"),
     ],
 )
@@ -77,6 +84,50 @@ def test_two_do_not_measure_into_one_file(tmp_path: Path) -> None:
         bench_gpu(0.0, (), "cpu", "float32", to, lambda card: [])
     with held(to):
         pass
+
+
+class Known(Card):
+    """A card that is not here."""
+
+    number = 1
+
+    @property
+    def serial(self) -> str:
+        return f"GPU-{self.number}"
+
+
+def test_two_do_not_measure_one_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    one, same, other = (Known(torch.device("cuda", n), torch.float32) for n in range(3))
+    other.number = 2
+    with (
+        measured_alone(one),
+        measured_alone(other),
+        pytest.raises(ResumeError, match=r"cuda:1: .*measures this card .*GPU-1.*--device"),
+        measured_alone(same),
+    ):
+        pass
+    with measured_alone(same):
+        pass
+
+
+def test_a_ceiling_that_is_no_rate_is_measured_again_and_then_refused() -> None:
+    card = Card(torch.device("cpu"), torch.float32)
+    rates = iter([float("nan"), 0.0, 3.0, float("inf"), 0.0])
+
+    def measure(card: Card) -> None:
+        card.product, card.bandwidth, card.host = next(rates), 2.0, 1.0
+
+    assert measured_ceilings(card, measure)["error"] == (
+        "product is 0.0, which is no rate, measured twice"
+    )
+    assert measured_ceilings(card, measure) == {"product": 3.0, "bandwidth": 2.0, "host": 1.0}
+    assert "product is 0.0" in measured_ceilings(card, measure)["error"]
+
+    def full(card: Card) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert "OutOfMemoryError: CUDA" in measured_ceilings(card, full)["error"]
 
 
 def test_figures_have_a_place_before_they_are_measured(tmp_path: Path) -> None:

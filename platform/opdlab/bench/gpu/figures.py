@@ -102,6 +102,13 @@ class Card:
         return torch.cuda.get_device_properties(self.device).total_memory
 
     @property
+    def serial(self) -> str:
+        """By which the card is known whatever number a process calls it by."""
+        if self.device.type != "cuda":
+            return self.device.type
+        return str(torch.cuda.get_device_properties(self.device).uuid)
+
+    @property
     def accelerator(self) -> str:
         """What an experiment calls it."""
         return {"cuda": "gpu", "cpu": "cpu"}.get(self.device.type, "auto")

@@ -1,21 +1,25 @@
-"""The file of a suite's figures: read where it is sound, and written by one process at a time."""
+"""The file of a suite's figures: read where it is sound, and written by one process at a time, which has
+the card to itself."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from tempfile import gettempdir
+from typing import Any, TypeGuard
 
 from filelock import FileLock, Timeout
 
-from opdlab.bench.gpu.figures import Figure
+from opdlab.bench.gpu.figures import Card, Figure
 from opdlab.errors import ConfigError, ResumeError, writing_to
 from opdlab.files import built, damaged, read_json, require_own_page
 
 _REMEDY = "name another file by --to"
 _SAME = ("device", "torch", "opdlab", "dtype")
-_CEILINGS = ("product", "bandwidth", "host")
+CEILINGS = ("product", "bandwidth", "host")
 
 
 def page_of(to: Path) -> Path:
@@ -51,6 +55,32 @@ def held(to: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def measured_alone(card: Card) -> Iterator[None]:
+    """Keep other suites of this user from the card; the system frees it however the process ends.
+
+    Raises:
+        ResumeError: another process measures it.
+    """
+    if card.device.type == "cpu":
+        # Where the command is only tried.
+        yield
+        return
+    path = Path(gettempdir()) / f".opdlab-{os.getuid()}-card-{card.serial}.lock"
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ResumeError(
+            f"{card.device}: another `opdlab bench gpu` measures this card ({path} is locked), and the two "
+            "would measure one another; wait until it has ended, or name another card by --device"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def earlier(to: Path, now: dict[str, Any]) -> dict[str, Any]:
     """What was measured before on such a machine.
 
@@ -64,9 +94,9 @@ def earlier(to: Path, now: dict[str, Any]) -> dict[str, Any]:
     found = read_json(to, "machine", "measured", remedy=_REMEDY)
     try:
         machine = _object(found["machine"], "machine")
-        top = dict.fromkeys(_CEILINGS, 0.0) | _object(found.get("ceilings", {}), "ceilings")
-        if wrong := [name for name, value in top.items() if not _is_number(value)]:
-            raise TypeError(f"ceilings: {wrong[0]} is no number")
+        top = _object(found.get("ceilings", dict.fromkeys(CEILINGS, 1.0)), "ceilings")
+        if wrong := unsound(top):
+            raise TypeError(f"ceilings: {wrong}")
         for key, one in _object(found["measured"], "measured").items():
             _require_case(key, _object(one, key))
     except TypeError as error:
@@ -81,13 +111,24 @@ def earlier(to: Path, now: dict[str, Any]) -> dict[str, Any]:
     return {**fresh, **tops, "measured": found["measured"]}
 
 
+def unsound(ceilings: Mapping[str, Any]) -> str:
+    """Which ceiling nothing can be a share of, and why; empty where all are sound."""
+    for name in CEILINGS:
+        value = ceilings.get(name)
+        if not _is_number(value) or value <= 0:
+            return f"{name} is {value}, which is no rate"
+    return ""
+
+
 def _require_case(key: str, one: Mapping[str, Any]) -> None:
     """Refuse, with TypeError, what no case wrote."""
     if not isinstance(one.get("error", ""), str) or not isinstance(one.get("figures"), list):
         raise TypeError(f"{key} holds no figures")
     for told in one["figures"]:
         try:
-            built(Figure, _object(told, "a figure"))
+            figure = built(Figure, _object(told, "a figure"))
+            if not _is_number(figure.value):
+                raise TypeError(f"{figure.name} is {figure.value}")
         except TypeError as error:
             raise TypeError(f"{key}: {error}") from error
 
@@ -98,5 +139,5 @@ def _object(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)

@@ -17,7 +17,7 @@ from rich.table import Table
 from opdlab.bench.gpu import page
 from opdlab.bench.gpu.cases import cases as all_cases
 from opdlab.bench.gpu.figures import PARTS, Card, Case, Figure
-from opdlab.bench.gpu.kept import earlier, held, page_of
+from opdlab.bench.gpu.kept import earlier, held, measured_alone, page_of
 from opdlab.bench.gpu.worker import Cases, Worker
 from opdlab.bench.race import machine, show_machine
 from opdlab.console import DIM, END, GREEN, RED, YELLOW, console, progress_bar
@@ -44,7 +44,7 @@ def bench_gpu(
     Raises:
         ConfigError: an unknown part; or the file is of another machine.
         DataError: the file is damaged; or it, or the page beside it, is somebody else's.
-        ResumeError: another process measures into the file.
+        ResumeError: another process measures into the file, or this card.
         OpdlabError: nothing at all can be measured.
     """
     end = monotonic() + 60 * minutes
@@ -54,7 +54,7 @@ def bench_gpu(
     now = machine(device) | {"driver": _driver(card), "dtype": dtype}
     wanted = [one for one in cases(card) if not only or one.part in only]
     here = [one for one in wanted if not one.needs or find_spec(one.needs)]
-    with held(to):
+    with held(to), measured_alone(card):
         _measure_and_show(cases, here, card, to, earlier(to, now), end)
     for name in sorted({one.needs for one in wanted if one not in here}):
         count = sum(one.needs == name for one in wanted)

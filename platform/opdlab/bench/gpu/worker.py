@@ -20,6 +20,7 @@ import torch
 
 from opdlab.bench.gpu import ceilings
 from opdlab.bench.gpu.figures import Card, Case
+from opdlab.bench.gpu.kept import CEILINGS, unsound
 from opdlab.console import Stopped, die_with
 from opdlab.errors import OpdlabError
 
@@ -81,11 +82,34 @@ def _work(far: Connection, parent: int, cases: Cases, device: str, dtype: torch.
     # Ctrl-C is for the one who began this process, and ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     card = Card(torch.device(device), dtype)
-    ceilings.measure(card)
-    far.send({"product": card.product, "bandwidth": card.bandwidth, "host": card.host})
+    far.send(top := measured_ceilings(card))
+    if "error" in top:
+        return
     known = {one.key: one for one in cases(card)}
     while True:
         far.send(measured(known[far.recv()], card))
+
+
+def measured_ceilings(
+    card: Card, measure: Callable[[Card], None] = ceilings.measure
+) -> dict[str, Any]:
+    """What the card can do, for the file; or why that is unknown.
+
+    A rate of nothing or without end, which a clock that stood still would give, is measured once more.
+    """
+    wrong = ""
+    for _ in range(2):
+        try:
+            measure(card)
+        except Stopped:
+            raise
+        except _FAILURES as error:
+            wrong = _named(error)
+            continue
+        top = {name: getattr(card, name) for name in CEILINGS}
+        if not (wrong := unsound(top)):
+            return top
+    return failed(f"{wrong}, measured twice")
 
 
 def measured(one: Case, card: Card) -> dict[str, Any]:
@@ -99,8 +123,12 @@ def measured(one: Case, card: Card) -> dict[str, Any]:
     except Stopped:
         raise
     except _FAILURES as error:
-        return failed(f"{type(error).__name__}: {error}")
+        return failed(_named(error))
     return {"figures": figures, "taken": monotonic() - began}
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def failed(why: str) -> dict[str, Any]:
