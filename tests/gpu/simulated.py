@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -96,7 +96,7 @@ class Simulated(torch.Tensor):
             strides=raw.stride(),
             storage_offset=raw.storage_offset(),
             dtype=raw.dtype,
-            device=f"{NAME}:0",
+            device=torch.device(NAME, 0),
         )
         self.raw = raw
         return self
@@ -135,35 +135,20 @@ def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     Raises:
         RuntimeError: it mixes tensors, or takes a generator, of both sides.
     """
-    name = _name(func)
-    flat = list(_flat(args))
-    flat += _flat(kwargs.values())
-    ours = [one for one in flat if isinstance(one, Simulated)]
-    _refuse_mixtures(func, name, args, kwargs, flat, ours)
+    name, found = _name(func), _Arguments()
+    raw = [found.raw(one) for one in args]
+    options = {key: found.raw(one) for key, one in kwargs.items()}
+    _refuse_mixtures(func, name, args, kwargs, found)
     if _counting:
-        _count(name, args, kwargs, bool(ours))
-    stays = isinstance(args[0], Simulated) if name == "copy_" else bool(ours)
-    raw = [_mapped(_raw, one) for one in args]
-    options = {key: _mapped(_raw, one) for key, one in kwargs.items()}
+        _count(name, args, kwargs, bool(found.ours))
+    stays = type(args[0]) is Simulated if name == "copy_" else bool(found.ours)
     if kwargs.get("device") is not None:
         stays = _is_ours(kwargs["device"])
         options["device"] = torch.device("cpu")
     if "pin_memory" in options:
         options["pin_memory"] = False
-    with torch.no_grad():
-        found = _as_on_a_card(func, name, raw, options)
-    if not stays:
-        return found
-    known = {id(one.raw): one for one in ours}
-
-    def wrapped(one: Any) -> Any:
-        before = known.get(id(one))
-        if before is not None:
-            return before
-        # What is conjugated later is no property of the wrapper, which would lose it.
-        return Simulated(one.resolve_conj().resolve_neg()) if _is_host(one) else one
-
-    return _mapped(wrapped, found)
+    result = _as_on_a_card(func, name, raw, options)
+    return _wrapped(result, {id(one.raw): one for one in found.ours}) if stays else result
 
 
 @cache
@@ -171,23 +156,49 @@ def _name(func: Any) -> str:
     return func._schema.name.rpartition("::")[2]
 
 
-def _flat(some: Iterable[Any]) -> Iterator[Any]:
-    """Arguments, those in lists too."""
-    for one in some:
-        if isinstance(one, (list, tuple)):
-            yield from _flat(one)
-        else:
-            yield one
+class _Arguments:
+    """Tensors and generators among an operator's arguments, those in lists too."""
+
+    def __init__(self) -> None:
+        self.ours: list[Simulated] = []
+        self.hosts: list[torch.Tensor] = []
+        self.generators: list[torch.Generator] = []
+
+    def raw(self, one: Any) -> Any:
+        """The argument as the host computes with it."""
+        kind = _kind(type(one))
+        if kind is Simulated:
+            self.ours.append(one)
+            return one.raw
+        if kind is list:
+            return type(one)([self.raw(each) for each in one])
+        if kind is torch.Tensor:
+            self.hosts.append(one)
+        elif kind is torch.Generator:
+            self.generators.append(one)
+        return one
 
 
-def _mapped(function: Callable[[Any], Any], one: Any) -> Any:
-    if isinstance(one, (list, tuple)):
-        return type(one)([_mapped(function, each) for each in one])
-    return function(one)
+@cache
+def _kind(of: type) -> type | None:
+    """Known once a type: asking whether something is a tensor takes as long as some operators."""
+    if issubclass(of, (list, tuple)):
+        return list
+    return next((k for k in (Simulated, torch.Tensor, torch.Generator) if issubclass(of, k)), None)
 
 
-def _raw(one: Any) -> Any:
-    return one.raw if isinstance(one, Simulated) else one
+def _wrapped(one: Any, known: dict[int, Simulated]) -> Any:
+    """A result as the device has it; a tensor that was an argument stays that one."""
+    kind = _kind(type(one))
+    if kind is list:
+        return type(one)([_wrapped(each, known) for each in one])
+    if kind is not torch.Tensor:
+        return one
+    before = known.get(id(one))
+    if before is not None:
+        return before
+    # What is conjugated later is no property of the wrapper, which would lose it.
+    return Simulated(one.resolve_conj().resolve_neg() if one.is_conj() or one.is_neg() else one)
 
 
 def _as_on_a_card(func: Any, name: str, args: list[Any], options: dict[str, Any]) -> Any:
@@ -202,30 +213,25 @@ def _is_ours(device: Any) -> bool:
 
 
 def _is_host(one: Any) -> bool:
-    return isinstance(one, torch.Tensor) and not isinstance(one, Simulated)
+    return _kind(type(one)) is torch.Tensor
 
 
 def _refuse_mixtures(
-    func: Any,
-    name: str,
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    flat: Sequence[Any],
-    ours: Sequence[Any],
+    func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any], found: _Arguments
 ) -> None:
-    if name in _INDEXES and _is_host(args[0]) and any(isinstance(i, Simulated) for i in args[1]):
+    if name in _INDEXES and _is_host(args[0]) and any(type(i) is Simulated for i in args[1]):
         raise RuntimeError(
             "indices should be either on cpu or on the same device as the indexed tensor (cpu)"
         )
-    if ours and name not in _MIXES:
-        hosts = [tuple(one.shape) for one in flat if _is_host(one) and one.dim()]
+    if found.ours and found.hosts and name not in _MIXES:
+        hosts = [tuple(one.shape) for one in found.hosts if one.dim()]
         if hosts:
             raise RuntimeError(
                 f"Expected all tensors to be on the same device, but found {NAME}:0 and cpu: {func}, on "
                 f"the cpu {hosts}"
             )
-    if any(isinstance(one, torch.Generator) and one.device.type == "cpu" for one in flat) and (
-        ours or _is_ours(kwargs.get("device"))
+    if any(one.device.type == "cpu" for one in found.generators) and (
+        found.ours or _is_ours(kwargs.get("device"))
     ):
         raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu': {func}")
 

@@ -41,8 +41,14 @@ def counting(device: torch.device) -> None:
 
 @pytest.mark.parametrize(
     ("family", "eos"),
-    [("qwen3", ()), ("qwen3", (2, 7)), ("bamba", ()), ("nemotron_h", ()), ("falcon_h1", ())],
-    ids=["no end", "some end", "mamba", "kinds of layers", "both in a layer"],
+    [
+        *(("qwen3", ()), ("qwen3", (2, 7)), ("gemma3", ()), ("llama4", ())),
+        *(("bamba", ()), ("nemotron_h", ()), ("falcon_h1", ())),
+    ],
+    ids=[
+        *("no end", "some end", "windows", "chunks"),
+        *("mamba", "kinds of layers", "both in a layer"),
+    ],
 )
 def test_a_decoded_token_waits_an_eighth_of_a_time(
     device: torch.device, family: str, eos: tuple[int, ...]
@@ -172,7 +178,7 @@ def test_a_training_step_waits_twenty_times(
 
 
 def test_sixteen_micro_batches_wait_no_more_than_one(device: torch.device, tmp_path: Path) -> None:
-    """transformers would look at the positions of each forward (`opdlab.modelling.unpacked`)."""
+    """transformers would look at the positions of each forward (`opdlab.modelling.unasked`)."""
     quieten()
     method = {"type": "opd", "support": "full"}
     config = experiment(method, steps=2, prompts_per_step=8, update_tokens=1)

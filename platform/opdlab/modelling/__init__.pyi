@@ -94,5 +94,6 @@ from .stateful_layers import (
     recurrent_layers as recurrent_layers,
     step_by_step as step_by_step,
 )
+from .unasked import masked_rows as masked_rows, unpacked_rows as unpacked_rows
 from .vocabulary_loss import slices as slices
 from .wording import Wording as Wording, as_wording as as_wording

@@ -23,7 +23,7 @@ from opdlab.errors import ModelError
 from opdlab.modelling.length_dependence import forget
 from opdlab.modelling.listed import Listed
 from opdlab.modelling.precision import expectation, in_float32, log_prob
-from opdlab.modelling.unpacked import unpacked_rows
+from opdlab.modelling.unasked import unpacked_rows
 from opdlab.modelling.vocabulary_loss import Rows, TokenLoss, TokenLosses, slices, token_losses
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Int, Tensor

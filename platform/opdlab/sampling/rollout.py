@@ -249,7 +249,10 @@ class CachedEngine(RolloutEngine):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateEngine(RolloutEngine):
-    """The library's own `generate`, then one forward for the log-probabilities: slow, for reference."""
+    """The library's own `generate`, then one forward for the log-probabilities: slow, for reference.
+
+    On a GPU the library has the host wait twice a token, to see which rows have ended.
+    """
 
     def sample(
         self,

@@ -1,4 +1,4 @@
-"""That rows are not packed is known within a block and a thread, and nowhere else."""
+"""What is known of rows is known within a block and a thread, and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import masking_utils
 
-from opdlab.modelling.unpacked import unpacked_rows
+from opdlab.modelling.unasked import masked_rows, unpacked_rows
 
 PACKED = torch.tensor([[0, 1, 2, 0, 1]])
 
@@ -26,3 +26,17 @@ def test_elsewhere_packed_rows_are_told_apart() -> None:
         thread.join()
     elsewhere()
     assert [one.tolist() for one in found] == [[[0, 0, 0, 1, 1]]] * 2
+
+
+def test_within_its_block_a_mask_of_nothing_is_made() -> None:
+    ones = torch.ones(1, 4, dtype=torch.bool)
+
+    def made() -> torch.Tensor | None:
+        return masking_utils.sdpa_mask(1, 1, 4, 3, attention_mask=ones)
+
+    assert made() is None
+    with masked_rows():
+        mask = made()
+    assert mask is not None
+    assert mask.all()
+    assert made() is None

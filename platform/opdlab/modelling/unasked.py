@@ -1,0 +1,61 @@
+"""What transformers asks the device about rows, each time making the host wait, though it is known here.
+
+- Where a forward has neither mask nor cache: whether the positions of a row jump, as those of several texts
+  packed into one row do (`masking_utils.find_packed_sequence_indices`). No row here is packed.
+- Where a forward has a mask: whether it hides anything (`masking_utils._ignore_causal_mask_sdpa`), so that
+  attention could do without it. It may always have it.
+
+A transformers that does not ask in this way, or asks elsewhere, is left as it is: it may wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, wraps
+from typing import Any
+
+from transformers import masking_utils
+
+_UNPACKED: ContextVar[bool] = ContextVar("rows_are_unpacked", default=False)
+_MASKED: ContextVar[bool] = ContextVar("masks_are_made", default=False)
+
+
+@contextmanager
+def unpacked_rows() -> Iterator[None]:
+    """Forwards within, of this thread, take each row for one text without looking at its positions."""
+    # None says that no row is packed.
+    with _known("find_packed_sequence_indices", _UNPACKED, None):
+        yield
+
+
+@contextmanager
+def masked_rows() -> Iterator[None]:
+    """Forwards within, of this thread, make the mask of `sdpa` without looking whether one is needed."""
+    with _known("_ignore_causal_mask_sdpa", _MASKED, False):
+        yield
+
+
+@contextmanager
+def _known(question: str, known: ContextVar[bool], answer: Any) -> Iterator[None]:
+    _teach(question, known, answer)
+    before = known.set(True)
+    try:
+        yield
+    finally:
+        known.reset(before)
+
+
+@cache
+def _teach(question: str, known: ContextVar[bool], answer: Any) -> None:
+    """Let a question of the library be answered by who knows, once for all."""
+    asked: Any = getattr(masking_utils, question, None)
+    if asked is None:
+        return
+
+    @wraps(asked)
+    def known_or_asked(*arguments: Any, **named: Any) -> Any:
+        return answer if known.get() else asked(*arguments, **named)
+
+    setattr(masking_utils, question, known_or_asked)
