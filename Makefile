@@ -54,9 +54,10 @@ test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory --jobs 2 check $(if $(PYTEST),,simulated)
 	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(PYTEST)
 
-# They take a process of their own: torch would give the simulated device to all others.
+# They take processes of their own: torch would give the simulated device to all others. Tests of a file share
+# models that were tried and a store.
 simulated: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/gpu --numprocesses 2
+	$(BIN)/python -m pytest tests/gpu --numprocesses 2 --dist loadfile
 
 test-newest:
 	$(PYTHON) -m venv --clear $(VENV)-newest

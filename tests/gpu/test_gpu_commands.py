@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from gpu.small_runs import experiment
+from gpu.simulated import counted
+from gpu.small_runs import experiment, train
 from typer.testing import CliRunner
 
 from opdlab.cli import app
+from opdlab.configuration.config import Experiment
 from opdlab.files import read_metrics
 
 METHOD = {"type": "lgr", "support": "full", "top_k": 4}
@@ -27,6 +31,20 @@ def run(*words: str | Path) -> str:
     result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
+
+
+@contextmanager
+def worked_on(device: torch.device) -> Iterator[None]:
+    """Something is computed there meanwhile."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield
+        assert torch.cuda.max_memory_allocated(device) > before
+        return
+    with counted() as counts:
+        yield
+    assert counts.launches["mm"] + counts.launches["addmm"] > 0
 
 
 def written(output: Path, **changes: object) -> Path:
@@ -59,13 +77,38 @@ def test_steps_are_timed_on_the_device(device: torch.device, output: Path) -> No
     assert "share of a step" in text
 
 
-def test_the_quickstart_takes_a_step_on_the_device(device: torch.device, tmp_path: Path) -> None:
+def test_scores_are_put_on_disk_and_trained_from_on_the_device(
+    device: torch.device, output: Path
+) -> None:
+    place = output / "scores"
+    few = ("--answers", "student", "--prompts", "2", "--kind", "hidden:float32", "--out", place)
+    with worked_on(device):
+        run("score", written(output), *few)
+    stored = {"teacher": {"scores": str(place)}, "prompts": {"type": "scored"}}
+    config = {**experiment({"type": "jsd"}).model_dump(mode="json"), **stored}
+    config["rollout"]["group_size"] = 1
+    _, kept = train(Experiment.model_validate(config), output / "from-scores")
+    assert kept.device == device
+    assert kept.rows
+
+
+def test_a_model_is_pretrained_on_the_device(device: torch.device, output: Path) -> None:
+    small = ("steps=1", "batch_size=2", "warmup_steps=0", "accelerator=auto")
+    less = ("evaluation.benchmarks=[{type: math, level: short, limit: 1}]", "evaluation.samples=1")
+    short = "rollout={type: cached, max_new_tokens: 8}"
+    place = (f"output={output}", "name=pretrained")
+    with worked_on(device):
+        run("pretrain", "pretrain/student", *small, *less, short, *place)
+    assert (output / "pretrained" / "model").is_dir()
+
+
+def test_the_quickstart_takes_a_step_on_the_device(device: torch.device, output: Path) -> None:
     """Its own models, prompts and methods, on which the shipped file rests."""
     small = ("training.steps=1", "training.prompts_per_step=2", "rollout.max_new_tokens=8")
     less = ("evaluation.benchmarks=[{type: math, level: short, limit: 1}]", "evaluation.samples=1")
-    run("train", "quickstart", *small, *less, f"output={tmp_path}")
+    run("train", "quickstart", *small, *less, f"output={output}")
     for name in ("opd", "lgr"):
-        assert read_metrics(tmp_path / "quickstart-001" / name)[0]["step"] == 1
+        assert read_metrics(output / "quickstart-001" / name)[0]["step"] == 1
 
 
 def test_a_diagnosis_is_made_on_the_device(device: torch.device, output: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gpu.small_runs import Kept, experiment, train
 
+from opdlab.configuration.config import Experiment
 from opdlab.scoring.teacher import Teacher
 from opdlab.training.module import Distillation
 
@@ -51,6 +52,19 @@ def test_a_step_on_the_device_is_the_step_on_the_cpu(
     for name in other.keys() - {"time", "tokens_per_second"}:
         if not name.startswith("seconds/"):
             assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+
+
+def test_answers_of_the_data_are_trained_on_beside_sampled_ones(
+    device: torch.device, tmp_path: Path
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"prompt": "1+2=", "answer": "3"}\n{"prompt": "2+2=", "answer": "4;"}\n')
+    prompts = {"type": "dataset", "path": str(data), "completion_column": "answer", "given": 0.5}
+    config = experiment(METHODS["forward_kl"], prompts_per_step=4).model_dump(mode="json")
+    config |= {"prompts": prompts, "rollout": config["rollout"] | {"group_size": 1}}
+    _, kept = train(Experiment.model_validate(config), tmp_path / "run")
+    assert kept.device == device
+    assert kept.gradients
 
 
 @pytest.mark.filterwarnings("ignore:GPU available but not used")

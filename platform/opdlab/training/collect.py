@@ -253,9 +253,9 @@ class Collector:
     def given_answers(self, asked: Sequence[Prompt], seeds: Sequence[int]) -> Rollout:
         """Answers of the data, or of a store of scores."""
         if isinstance(self.prompts, ScoredSource):
-            return stored_rollout(self.prompts, asked, self.subject, seeds, self.config)
+            return stored_rollout(self.prompts, asked, self.subject, seeds, self.config).host
         most, group = self.config.rollout.max_new_tokens, self.config.method.group
-        return given_rollout(asked, self.subject, seeds, most, group)
+        return given_rollout(asked, self.subject, seeds, most, group).host
 
     @contextmanager
     def answering(self) -> Iterator[PreTrainedModel]:
