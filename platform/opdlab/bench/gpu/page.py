@@ -16,6 +16,8 @@ _BAR, _AROUND, _LETTERS = 54, 90, 12
 _MET, _SHORT, _FREE = "#2e7d4f", "#a0392b", "#4a6fa5"
 _PARTS = ("#4a6fa5", "#2e7d4f", "#7fb08f", "#b9d3c1", "#a0392b", "#8a94a3")
 _OF_STEP = "of the step"
+NO_DRIVER = "none"
+"""In the file, of a machine without a card."""
 _WRAPPED = "style='white-space: normal; text-align: left'"
 
 
@@ -38,7 +40,8 @@ def html(found: Mapping[str, Any]) -> str:
 
 
 def _line(where: Mapping[str, Any]) -> str:
-    return f"{where['driver']}, torch {where['torch']}, {where['dtype']}, opdlab {where['opdlab']}"
+    driver = "" if where["driver"] == NO_DRIVER else f"{where['driver']}, "
+    return f"{driver}torch {where['torch']}, {where['dtype']}, opdlab {where['opdlab']}"
 
 
 def _figures(measured: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:

@@ -70,7 +70,7 @@ def _measure_and_show(
     finally:
         # Also where it is interrupted.
         if "ceilings" not in found or not found["measured"]:
-            console.print(f"{YELLOW}nothing was measured in time{END}")
+            console.print(f"{YELLOW}nothing is measured yet{END}")
         else:
             _show(found, here)
             write_page(page_of(to), page.html(found))
@@ -118,7 +118,7 @@ def unmeasured(wanted: Sequence[Case], known: Mapping[str, Any]) -> list[Case]:
 
 def _driver(card: Card) -> str:
     if card.device.type != "cuda":
-        return "none"
+        return page.NO_DRIVER
     asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True)
