@@ -7,9 +7,8 @@ where a rollout reaches places in a text at which its layers may begin to do som
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from opdlab.errors import ModelError, NonFiniteError
 from opdlab.modelling import (
     UnsupportedError,
     check_prefixes,
+    code_of,
     hidden_states,
     log_distribution,
     original_length,
@@ -252,7 +252,7 @@ def _made(model: Any) -> int:
     kinds = {parameter.device.type for parameter in model.parameters()}
     parts: list[Any] = [(kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds)]
     classes = dict.fromkeys(type(module) for module in model.modules())
-    parts += [id(one) for each in classes for one in _code(each)]
+    parts += [id(one) for each in classes for one in code_of(each)]
     parts.append(model.config.get_text_config()._attn_implementation)
     for module in model.modules():
         hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
@@ -266,12 +266,3 @@ def _made(model: Any) -> int:
         if replaced(module):
             parts.append(vars(module)["forward"])
     return hash(tuple(parts))
-
-
-def _code(kind: type[nn.Module]) -> Iterator[Any]:
-    """The forward of a class, and the functions that it calls by name: libraries patch either."""
-    forward: Any = kind.forward
-    yield forward
-    bare: Any = inspect.unwrap(forward)
-    known, code = getattr(bare, "__globals__", {}), getattr(bare, "__code__", None)
-    yield from (known[name] for name in getattr(code, "co_names", ()) if name in known)
