@@ -348,6 +348,9 @@ def test_a_token_of_an_answer_that_a_model_rules_out_is_recorded_and_refused_as_
     rollout.tokens[0, 4] = 5
     with pytest.raises(NonFiniteError, match=r"log_prob is -inf in row 0 .* no probability at all"):
         Teacher(model).score(rollout, Questions(rollout.candidates))
+    # A loss over whole distributions does not read that number, and may be finite.
+    asked = Questions(rollout.candidates[:, :0], full=True)
+    assert Teacher(model).score(rollout, asked).log_prob.isneginf().sum() == 1
 
 
 def losses_of(student: PreTrainedModel, teacher: PreTrainedModel, name: str, **options: Any) -> Any:

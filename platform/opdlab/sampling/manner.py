@@ -16,7 +16,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
+from torch.nn import functional
+from torch.nn.modules import module as every_module
+from transformers import AttentionInterface, GenerationConfig, PreTrainedModel
 
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.modelling import (
@@ -246,14 +248,18 @@ def _keep(model: nn.Module, kind: str, longest: int, found: Any) -> None:
 
 
 def _made(model: Any) -> int:
-    """Tells whether modules or what they call were replaced, put elsewhere, hooked, or given other weights
-    or numbers.
+    """Tells whether modules or what they call were replaced, put elsewhere, hooked, or given other weights,
+    numbers or formats.
     """
     kinds = {parameter.device.type for parameter in model.parameters()}
     parts: list[Any] = [(kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds)]
     classes = dict.fromkeys(type(module) for module in model.modules())
     parts += [id(one) for each in classes for one in code_of(each)]
-    parts.append(model.config.get_text_config()._attn_implementation)
+    config = model.config.get_text_config()
+    name = config._attn_implementation
+    parts += [name, AttentionInterface().get(name), functional.scaled_dot_product_attention]
+    parts += [one for one in vars(config).values() if type(one) in (float, int, bool)]
+    parts += [len(every_module._global_forward_hooks), len(every_module._global_forward_pre_hooks)]
     for module in model.modules():
         hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
         numbers = [
@@ -261,7 +267,7 @@ def _made(model: Any) -> int:
             for name, one in vars(module).items()
             if type(one) in (float, int, bool) and name != "training"
         ]
-        weights = [name for name, one in module._parameters.items() if one is not None]
+        weights = [(name, one.dtype) for name, one in module._parameters.items() if one is not None]
         parts += [id(module), type(module), *hooks, *numbers, *weights]
         if replaced(module):
             parts.append(vars(module)["forward"])
