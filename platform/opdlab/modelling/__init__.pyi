@@ -82,6 +82,7 @@ from .precision import (
 from .prefix_law import (
     Tried as Tried,
     check_prefixes as check_prefixes,
+    forget_prefixes as forget_prefixes,
     prefix_gap as prefix_gap,
     prefixes_tried as prefixes_tried,
 )

@@ -48,5 +48,9 @@ from .tree import (
     same_prompts as same_prompts,
     within as within,
 )
-from .trial import TRIAL_ROWS as TRIAL_ROWS
+from .trial import (
+    TRIAL_PIECE as TRIAL_PIECE,
+    TRIAL_ROWS as TRIAL_ROWS,
+    trial_rollout as trial_rollout,
+)
 from .trunk import Continuation as Continuation, shared_pass as shared_pass
