@@ -409,12 +409,13 @@ def test_a_divergence_from_what_is_ruled_out_is_infinite_or_none(loss: str, gap:
     none, pairs = torch.zeros(1), torch.zeros(1, 0)
     supervision = Supervision(none.long(), none, none, pairs.long(), pairs, {})
     rows = Rows(
-        lambda hidden: hidden,
-        lambda _: teacher.detach(),
-        supervision,
-        lambda log_p, log_q, _: LOSSES[loss](log_p, log_q),
-        torch.ones(1),
-        (1, 1),
+        student=lambda hidden: hidden,
+        teacher=lambda _: teacher.detach(),
+        supervision=supervision,
+        token_loss=lambda log_p, log_q, _: LOSSES[loss](log_p, log_q),
+        weights=torch.ones(1),
+        at_a_time=(1, 1),
+        listed=None,
     )
     found, _, kl = rows.losses(student, teacher.detach(), slice(0, 1))
     if gap < 63:
