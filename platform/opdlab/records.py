@@ -189,6 +189,13 @@ class Rollout:
         return is_one_of(self.token, self.eos_ids)
 
     @property
+    def possible(self) -> Bool[Tensor, "T K"]:
+        """Candidates that the student does not rule out; all, where log-probabilities are not known."""
+        if self.candidate_log_prob is None:
+            return torch.ones_like(self.candidates, dtype=torch.bool)
+        return self.candidate_log_prob.exp() > 0
+
+    @property
     def stream(self) -> int:
         """Seed of what is drawn beside the tokens: a hash of all bits of its rows' seeds."""
         seeds = ",".join(map(str, self.seeds.tolist()))

@@ -166,7 +166,15 @@ def _in_another_order(model: Any) -> None:
     model.model.layers = torch.nn.ModuleList(list(model.model.layers)[::-1])
 
 
-@pytest.mark.parametrize("change", [_with_a_bias, _in_another_order])
+def _in_fewer_layers(model: Any) -> None:
+    model.config.num_hidden_layers = 2
+
+
+def _in_float64(model: Any) -> None:
+    model.double()
+
+
+@pytest.mark.parametrize("change", [_with_a_bias, _in_another_order, _in_fewer_layers, _in_float64])
 def test_a_model_that_was_changed_since_it_was_sampled_is_tried_anew(
     change: Callable[[Any], None],
 ) -> None:
@@ -176,9 +184,11 @@ def test_a_model_that_was_changed_since_it_was_sampled_is_tried_anew(
     assert_records_a_full_forward(model, PROMPTS, sample(model))
 
 
-@pytest.mark.parametrize("patched", ["LlamaMLP.forward", "apply_rotary_pos_emb", "attention"])
+@pytest.mark.parametrize(
+    "patched", ["LlamaMLP.forward", "apply_rotary_pos_emb", "attention", "sdpa", "product", "hook"]
+)
 def test_code_that_was_patched_since_a_model_was_sampled_is_tried_anew(
-    monkeypatch: pytest.MonkeyPatch, patched: str
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, patched: str
 ) -> None:
     model = small_model("llama")
     sample(model)
@@ -190,6 +200,18 @@ def test_code_that_was_patched_since_a_model_was_sampled_is_tried_anew(
         AttentionInterface.register("doubled", lambda *a, **k: (2 * attend(*a, **k)[0], None))
         AttentionMaskInterface.register("doubled", AttentionMaskInterface()["sdpa"])
         model.set_attn_implementation("doubled")
+    elif patched == "sdpa":
+        attend = AttentionInterface()["sdpa"]
+        twice = lambda *a, **k: (2 * attend(*a, **k)[0], None)  # noqa: E731
+        monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", twice)
+    elif patched == "product":
+        product = torch.nn.functional.scaled_dot_product_attention
+        twice = lambda *a, **k: 2 * product(*a, **k)  # noqa: E731
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", twice)
+    elif patched == "hook":
+        twice = lambda m, _, x: 2 * x if isinstance(m, modeling_llama.LlamaMLP) else None  # noqa: E731
+        hook = torch.nn.modules.module.register_module_forward_hook(twice)
+        request.addfinalizer(hook.remove)
     else:
         monkeypatch.setattr(modeling_llama, patched, lambda query, key, *_, **__: (query, key))
     assert_records_a_full_forward(model, PROMPTS, sample(model))

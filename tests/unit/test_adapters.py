@@ -194,6 +194,27 @@ def test_layers_that_can_have_no_adapter_are_named(targets: list[str], said: str
         adapters.add(small_model("llama"), rank=4, alpha=8.0, targets=targets)
 
 
+@pytest.mark.parametrize(
+    "family", ["nemotron_h", "falcon_h1", "zamba2", "mamba", "bamba", "kimi_linear"]
+)
+def test_every_layer_of_a_hybrid_that_can_have_an_adapter_gets_one(family: str) -> None:
+    model: Any = small_model(family)
+    wanted = adapters.chosen(model, adapters.ALL_LINEAR)
+    assert wanted
+    # Kernels of state-space layers read its weight past it.
+    assert "out_proj" not in {name.rpartition(".")[2] for name in wanted}
+    adapters.add(model, rank=2, alpha=2.0)
+    assert {name for name, one in model.named_modules() if hasattr(one, "lora_A")} == set(wanted)
+    model(input_ids=torch.arange(3, 12)[None], use_cache=False).logits.sum().backward()
+    trained = [one for one in model.parameters() if one.requires_grad]
+    assert all(one.grad is not None for one in trained)
+
+
+def test_a_layer_that_kernels_read_past_is_named_where_it_is_asked_for() -> None:
+    with pytest.raises(ModelError, match="out_proj gets no adapter"):
+        adapters.add(small_model("nemotron_h"), rank=2, alpha=2.0, targets=["out_proj"])
+
+
 def with_lora(
     method: dict[str, Any], lora: dict[str, Any] | None = None, **more: Any
 ) -> Experiment:

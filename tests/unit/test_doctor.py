@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import kstest
+from small_models import small_model
 from spoilt import spoilt
 from typer.testing import CliRunner
 
@@ -24,6 +25,7 @@ from opdlab.doctor import (
     draws as doctor_draws,
     machine as doctor_machine,
     models as doctor_models,
+    reference as doctor_reference,
     training as doctor_training,
 )
 from opdlab.doctor.checks import diagnose, look_at, of_a_teacher, of_all
@@ -31,10 +33,11 @@ from opdlab.doctor.lines import Line
 from opdlab.doctor.objective import objectives
 from opdlab.doctor.probe import Cast, Probe, make_probe, share_of_teachers
 from opdlab.errors import ConfigError
-from opdlab.modelling import models
+from opdlab.modelling import TeacherLogits, models
 from opdlab.prompts.drawn import open_prompts
-from opdlab.records import Problem, Questions, Rollout, TeacherScores, Verdict
+from opdlab.records import Distributions, Problem, Questions, Rollout, TeacherScores, Verdict
 from opdlab.sampling import decoder
+from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.teacher import Teacher
 from opdlab_evaluators.embedded.routes import Routes
 from opdlab_evaluators.programs.pool import shared_pool
@@ -320,14 +323,14 @@ def test_a_number_that_a_teacher_leaves_out_is_found(probe: Probe) -> None:
                 return replace(right, **{name: torch.full_like(getattr(right, name), torch.nan)})  # noqa: B023
 
         probe.teacher.__class__ = Silent
-        assert_fails(doctor_models.tree_is_exact(probe), "inf")
+        assert_fails(doctor_reference.reference_is_met(probe), "inf")
 
 
 @pytest.mark.parametrize("measure", ["sampled_prob", "entropy", "perplexity"])
 def test_confidences_are_compared_by_the_measure_that_a_run_asks_for(measure: str) -> None:
     asking = one_run("method={type: lgr, top_k: 3, confidence: " + measure + "}")
     probe = make_probe(asking, [asking], cast())
-    assert doctor_models.tree_is_exact(probe).status == "pass"
+    assert doctor_reference.reference_is_met(probe).status == "pass"
 
     class Sure(Teacher):
         def score(
@@ -338,7 +341,7 @@ def test_confidences_are_compared_by_the_measure_that_a_run_asks_for(measure: st
             return replace(right, confidence=wrong)
 
     probe.teacher.__class__ = Sure
-    assert_fails(doctor_models.tree_is_exact(probe), f"confidence by {measure}")
+    assert_fails(doctor_reference.reference_is_met(probe), f"confidence by {measure}")
 
 
 def failing(probe: Probe) -> list[str]:
@@ -378,7 +381,76 @@ def test_a_teachers_number_that_is_wrong_in_one_row_fails_the_line_of_the_refere
     probe: Probe, name: str, how: str
 ) -> None:
     probe.teacher.__class__ = changed(name, how)
-    assert_fails(doctor_models.tree_is_exact(probe))
+    assert_fails(doctor_reference.reference_is_met(probe))
+
+
+class Tempered(Teacher):
+    def logits(self, said: Distributions) -> TeacherLogits:
+        of = super().logits(said)
+        return lambda part: of(part) / 0.5
+
+
+class NextRow(Teacher):
+    def logits(self, said: Distributions) -> TeacherLogits:
+        of = super().logits(said)
+        return lambda part: of(part).roll(1, 0)
+
+
+class NextEntry(Teacher):
+    def logits(self, said: Distributions) -> TeacherLogits:
+        of = super().logits(said)
+        return lambda part: of(part).roll(1, -1)
+
+
+@pytest.mark.parametrize("fault", [Tempered, NextRow, NextEntry])
+def test_distributions_that_are_others_where_losses_read_them_fail_the_line_of_the_reference(
+    probe: Probe, fault: type[Teacher]
+) -> None:
+    probe.teacher.__class__ = fault
+    assert_fails(doctor_reference.reference_is_met(probe), "distributions")
+
+
+def test_scores_of_a_teacher_without_a_tree_are_held_against_whole_forwards(probe: Probe) -> None:
+    probe.teacher.way = "naive"
+    assert doctor_reference.reference_is_met(probe).status == "pass"
+    probe.teacher.__class__ = changed("log_prob", "another")
+    line = doctor_reference.reference_is_met(probe)
+    assert_fails(line, "log_prob")
+    assert line.what == "teacher scores equal whole forwards"
+
+
+def test_confidences_of_all_candidates_are_looked_at() -> None:
+    asking = one_run("method={type: lgr, top_k: 8}")
+    probe = make_probe(asking, [asking], cast())
+
+    class Late(Teacher):
+        def score(
+            self, rollout: Rollout, questions: Questions, finite: bool = True
+        ) -> TeacherScores:
+            right = super().score(rollout, questions, finite)
+            late = torch.arange(right.confidence.shape[1]) > 6
+            return replace(right, confidence=torch.where(late, 0.5, 1.0) * right.confidence)
+
+    probe.teacher.__class__ = Late
+    assert_fails(doctor_reference.reference_is_met(probe), "confidence by max_prob")
+
+
+def test_an_engine_that_draws_every_round_by_the_same_numbers_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asking = one_run("rollout.max_new_tokens=64")
+    others = replace(
+        cast(), student=small_model("llama", vocab_size=cast().student.config.vocab_size)
+    )
+    probe = make_probe(asking, [asking], others)
+    assert doctor_draws.drawn_as_recorded(probe).status == "pass"
+    sample = CachedEngine.sample
+
+    def always(self: Any, model: Any, prompts: Any, seeds: Any, **rest: Any) -> Rollout:
+        return sample(self, model, prompts, range(len(seeds)), **rest)
+
+    monkeypatch.setattr(CachedEngine, "sample", always)
+    assert_fails(doctor_draws.drawn_as_recorded(probe), "several answers")
 
 
 def test_a_teachers_number_that_is_another_fails_the_line_of_the_reference_alone(
@@ -423,6 +495,10 @@ def test_places_that_know_nothing_of_each_other_get_every_probability_alike() ->
         for _ in range(200)
     ]
     assert kstest(found, "uniform").pvalue > 1e-3
+    place = torch.rand(200, generator=seeded, dtype=torch.float64)
+    # Sums that differ less than they should: each place and what is left to 1 in one group.
+    pairs = torch.cat([place, 1 - place]), torch.arange(200).repeat(2)
+    assert doctor_draws.independent(*pairs) < 1e-6
 
 
 def test_an_eos_that_the_mask_leaves_out_fails_the_line_of_eos_alone(probe: Probe) -> None:
@@ -484,26 +560,26 @@ def test_a_student_that_says_nan_is_found(probe: Probe) -> None:
 
 
 def test_leaves_in_the_wrong_place_are_found(probe: Probe) -> None:
-    line = doctor_models.tree_is_exact(probe)
+    line = doctor_reference.reference_is_met(probe)
     assert line.status == "pass"
     assert "times faster" in line.found
     with pytest.warns(
         UserWarning, match="slow"
     ):  # the teacher itself sees it, and takes the slow way
         misplaced = OffByOne(probe.teacher.model, probe.vocabulary).probe()
-    assert doctor_models.tree_is_exact(replace(probe, teacher=misplaced)).status == "skip"
+    assert doctor_reference.reference_is_met(replace(probe, teacher=misplaced)).status == "pass"
     misplaced.way = "tree"
-    assert_fails(doctor_models.tree_is_exact(replace(probe, teacher=misplaced)))
+    assert_fails(doctor_reference.reference_is_met(replace(probe, teacher=misplaced)))
 
 
 def test_scores_that_change_are_found(probe: Probe) -> None:
-    assert doctor_models.repeatable(probe).status == "pass"
+    assert doctor_reference.repeatable(probe).status == "pass"
 
     def noise(_module: Any, _inputs: Any, output: Any) -> Any:
         return output + 1e-4 * torch.randn_like(output)
 
     handle = probe.teacher.model.get_input_embeddings().register_forward_hook(noise)
-    assert_fails(doctor_models.repeatable(probe), "largest difference")
+    assert_fails(doctor_reference.repeatable(probe), "largest difference")
     handle.remove()
 
 

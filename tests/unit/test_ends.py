@@ -24,7 +24,7 @@ from opdlab.doctor.models import tokenizers
 from opdlab.errors import ModelError
 from opdlab.evaluation.measured import evaluate
 from opdlab.identity import Owner
-from opdlab.modelling import models
+from opdlab.modelling import adapters, models
 from opdlab.modelling.ends import closing
 from opdlab.modelling.head import chunked_loss
 from opdlab.modelling.models import common_end, reach
@@ -32,6 +32,7 @@ from opdlab.prompts.drawn import encode
 from opdlab.records import Problem, Prompt, Questions, Rollout
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.teacher import Teacher
+from opdlab.training import pair as training_pair
 from opdlab.training.collect import ended_by, require_shared
 from opdlab.training.given import answer_ids
 from opdlab.training.module import Distillation
@@ -213,6 +214,39 @@ def test_an_end_that_the_teacher_lacks_is_the_teachers_own(
         found.append(model.lm_head.weight.grad)
     found[1][[2, -1]] = found[1][[-1, 2]]
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.filterwarnings("ignore:teacher and student tokenizers", f"ignore:.*{MAPPED}")
+def test_adapters_in_all_linear_layers_learn_the_end_that_was_mapped(
+    folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, teacher = folders
+    more = len(models.load_tokenizer(str(student)))
+    made = ending(student, tmp_path / "student", [2, more], ANSWERS)
+    twin = with_rows_exchanged(made, tmp_path / "twin")
+
+    def adapted(model: Any, config: Experiment) -> None:
+        adapters.add(model, rank=3, alpha=6.0)
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    weight.data.normal_(0.0, 0.3)
+
+    monkeypatch.setattr(training_pair, "adapt", adapted)
+    found = []
+    for folder in (made, twin):
+        engine = {"type": "cached", "max_new_tokens": 40}
+        module, losses, rollout = step(experiment(folder, teacher, rollout=engine))
+        losses.sum().backward()
+        trained = {n: w.grad for n, w in module.student.named_parameters() if w.requires_grad}
+        found.append((rollout, losses, trained))
+    (one, losses, gradients), (other, expected, wanted) = found
+    assert int(one.ended.sum()) > 0
+    assert torch.equal(one.tokens, other.tokens)
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(gradients, wanted, atol=1e-4, rtol=1e-4)
+    assert all(".lora_" in name for name in gradients)
 
 
 def test_doctor_evaluation_and_diagnosis_know_the_end_that_was_mapped(

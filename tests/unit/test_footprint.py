@@ -93,6 +93,9 @@ SCORED = [
     ("minimax", torch.float32, ScoredRows(2, 10, 140, top_k=2, active=0.05)),
     ("llama4", torch.float32, ScoredRows(2, 1, 149, top_k=4)),
     ("phi3-longrope", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
+    # The trial's own rows, shared, in pieces, and again beyond a window.
+    ("olmo2", torch.float32, ScoredRows(1, 1, 7)),
+    ("mixtral", torch.float32, ScoredRows(1, 1, 7, top_k=4)),
     # States that are sums.
     ("qwen3_5", torch.float32, ScoredRows(2, 5, 35, top_k=4)),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from small_models import VOCABULARY, random_rollout, small_model
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError, NonFiniteError
+from opdlab.methods.divergences import forward_kl, reverse_kl, top_k_with_tail
 from opdlab.modelling.head import (
     _probability_of_draw,
     chunked_loss,
@@ -23,6 +25,7 @@ from opdlab.modelling.head import (
     vocabulary_statistics,
 )
 from opdlab.modelling.precision import FLOOR, expectation, in_float32
+from opdlab.modelling.vocabulary_loss import Rows
 from opdlab.plugins import registry as plugins
 from opdlab.records import Questions, Supervision
 from opdlab.sampling.rescoring import scored
@@ -345,6 +348,9 @@ def test_a_token_of_an_answer_that_a_model_rules_out_is_recorded_and_refused_as_
     rollout.tokens[0, 4] = 5
     with pytest.raises(NonFiniteError, match=r"log_prob is -inf in row 0 .* no probability at all"):
         Teacher(model).score(rollout, Questions(rollout.candidates))
+    # A loss over whole distributions does not read that number, and may be finite.
+    asked = Questions(rollout.candidates[:, :0], full=True)
+    assert Teacher(model).score(rollout, asked).log_prob.isneginf().sum() == 1
 
 
 def losses_of(student: PreTrainedModel, teacher: PreTrainedModel, name: str, **options: Any) -> Any:
@@ -382,6 +388,44 @@ def test_a_divergence_is_infinite_where_one_model_alone_rules_out_a_token(
         finite = losses.loss.isfinite()
         assert (not finite.any()) if who == infinite else bool(finite.all()), who
         assert bool(losses.reverse_kl.isfinite().all()) == (who != "teacher")
+
+
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {
+    "student": reverse_kl,
+    "teacher": forward_kl,
+    "tail": lambda student, teacher: reverse_kl(*top_k_with_tail(student, teacher, 15)),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("gap", [10, 60, 64, 66, 70, 80, 90, 110])
+def test_a_divergence_from_what_is_ruled_out_is_infinite_or_none(loss: str, gap: int) -> None:
+    torch.manual_seed(0)
+    says, rules_out = torch.randn(2, 1, 16)
+    says[0, 3], rules_out[0, 3] = says.amax() - gap, -torch.inf
+    without = torch.arange(16) != 3
+    pair = (rules_out, says) if loss == "teacher" else (says, rules_out)
+    student, teacher = (in_float32(logits).requires_grad_() for logits in pair)
+    none, pairs = torch.zeros(1), torch.zeros(1, 0)
+    supervision = Supervision(none.long(), none, none, pairs.long(), pairs, {})
+    rows = Rows(
+        student=lambda hidden: hidden,
+        teacher=lambda _: teacher.detach(),
+        supervision=supervision,
+        token_loss=lambda log_p, log_q, _: LOSSES[loss](log_p, log_q),
+        weights=torch.ones(1),
+        at_a_time=(1, 1),
+        listed=None,
+    )
+    found, _, kl = rows.losses(student, teacher.detach(), slice(0, 1))
+    if gap < 63:
+        assert found.isinf().all()
+        return
+    log_p, log_q = (x[:, without].detach().log_softmax(-1) for x in (student, teacher))
+    torch.testing.assert_close(found.detach(), LOSSES[loss](log_p, log_q))
+    torch.testing.assert_close(kl, reverse_kl(log_p, log_q))
+    (gradient,) = torch.autograd.grad(found.sum(), student)
+    assert float(gradient.abs().max()) < 2
 
 
 def test_a_row_that_rules_out_everything_is_no_distribution() -> None:

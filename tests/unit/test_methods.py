@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from opdlab.diagnosis.observe import some_candidates
 from opdlab.methods.base import Method
 from opdlab.methods.divergences import at, policy_gradient, reverse_kl
 from opdlab.methods.grpo import GRPO
@@ -155,6 +157,13 @@ def test_a_candidate_that_ends_the_response_leaves_the_group():
     nan = math.nan
     supervision = method.supervise(rollout, scores_of([[0.9, nan, 0.5]], [0.9]))
     assert supervision.candidate_advantage.tolist() == [pytest.approx([1.0, 0.0, -1.0])]
+
+
+def test_a_candidate_that_the_student_rules_out_leaves_the_group():
+    rollout = rollout_of([3], [[3, 4, 5]], [1.0])
+    rollout = replace(rollout, candidate_log_prob=torch.tensor([[-0.1, -2.4, -1e37]]))
+    assert LGR(top_k=3).questions(rollout).candidates.tolist() == [[3, 4, -1]]
+    assert some_candidates(rollout, 1, np.random.default_rng(0)).tolist() == [[3, 4, -1]]
 
 
 def test_a_sampled_eos_gets_no_reward_and_asks_nothing():

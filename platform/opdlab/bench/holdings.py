@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from opdlab.bench.race import machine, show_machine, write
 from opdlab.console import console, progress_bar
-from opdlab.modelling import DTYPES, load_config
+from opdlab.modelling import DTYPES, forget_prefixes, load_config
 from opdlab.planning import (
     Held,
     ScoredRows,
@@ -118,6 +118,7 @@ def scored(model: PreTrainedModel, asked: ScoredRows) -> Holding:
     """What a teacher holds beside its weights, at most, from when it is tried to its first scores."""
     planned = scoring(model.config, model.dtype, asked)
     rollout = asked.rollout(asked.rows)
+    forget_prefixes(model)
     with Held(model) as held:
         teacher = Teacher(model).probe()
         teacher.score(rollout, Questions(rollout.candidates, full=asked.full))

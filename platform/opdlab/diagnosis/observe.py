@@ -120,7 +120,7 @@ def some_candidates(rollout: Rollout, count: int, draw: np.random.Generator) -> 
     taken = draw.choice(total, min(count, total), replace=False)
     chosen = torch.zeros(total, dtype=torch.bool, device=rollout.token.device)
     chosen[torch.as_tensor(taken)] = True
-    usable = chosen[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids)
+    usable = chosen[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids) & rollout.possible
     return torch.where(usable, rollout.candidates, -1)
 
 

@@ -18,6 +18,7 @@ from opdlab.doctor import (
     draws as doctor_draws,
     machine as doctor_machine,
     models as doctor_models,
+    reference as doctor_reference,
     training as doctor_training,
 )
 from opdlab.doctor.lines import Line, failed, skipped
@@ -150,8 +151,8 @@ def of_a_teacher(probe: Probe) -> Iterator[Line]:
     if scored.status == "FAIL":
         yield skipped("tree scoring is exact, and the same again", "it needs scores")
         return
-    yield doctor_models.tree_is_exact(probe)
-    yield doctor_models.repeatable(probe)
+    yield doctor_reference.reference_is_met(probe)
+    yield doctor_reference.repeatable(probe)
 
 
 def named(teacher: str, cast: Cast, line: Line) -> Line:

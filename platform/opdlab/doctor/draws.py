@@ -39,6 +39,7 @@ class Draws:
         outside_chance: probability of that. `Float[T]`
         row: answer that each stands in. `Int[T]`
         step: at which it was drawn, together with others. `Int[T]`
+        spot: prompt and position, which several rounds of answers share. `Int[T]`
     """
 
     surprise: Float[Tensor, "T"]
@@ -48,6 +49,7 @@ class Draws:
     outside_chance: Float[Tensor, "T"]
     row: Int[Tensor, "T"]
     step: Int[Tensor, "T"]
+    spot: Int[Tensor, "T"]
 
 
 def drawn_as_recorded(probe: Probe) -> Line:
@@ -55,7 +57,8 @@ def drawn_as_recorded(probe: Probe) -> Line:
 
     The mean of log-probability plus entropy is 0, and the unlikeliest tokens are as many as they should
     be. The place of each token in its cumulative distribution, made even within the token's share, is
-    uniform, and independent of the others of its answer and of those that are drawn in the same step.
+    uniform, and independent of the others of its answer, of those that are drawn in the same step, and of
+    those at the same position of other answers to the prompt.
     """
     what = "tokens are samples of the student's distribution"
     engine = probe.config.rollout
@@ -75,6 +78,7 @@ def drawn_as_recorded(probe: Probe) -> Line:
         "places in the distribution": kstest(draws.place.cpu().numpy(), "uniform").pvalue,
         "places of one answer's tokens": independent(draws.place, draws.row),
         "places of one step's tokens": independent(draws.place, draws.step),
+        "places at one position of several answers": independent(draws.place, draws.spot),
     }
     worst = min(chances, key=lambda name: chances[name])
     found = f"{size} unsure tokens; {worst}: probability {min(1.0, chances[worst]):.2g}"
@@ -113,17 +117,20 @@ def unsure(probe: Probe, rollout: Rollout, number: int) -> Draws:
     outside_chance = (likely * beyond).sum(-1)
     row = rollout.row + number * len(rollout.tokens)
     step = rollout.position + number * TOKENS
+    spot = rollout.row * TOKENS + rollout.position
     chosen = entropy > UNSURE
-    found = (own + entropy, variance, place, outside, outside_chance, row, step)
+    found = (own + entropy, variance, place, outside, outside_chance, row, step, spot)
     return Draws(*(one[chosen] for one in found))
 
 
 def independent(place: Float[Tensor, "T"], group: Int[Tensor, "T"]) -> float:
-    """Probability that uniform places which know nothing of their group differ so between groups.
+    """Probability that uniform places which know nothing of their group differ so much, or so little,
+    between groups.
 
     Sums within groups, each of variance 1/12 a token, against a chi-square of one degree a group.
     """
     _, member, size = group.unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(size), dtype=place.dtype, device=place.device)
     sums.index_add_(0, member, place - 0.5)
-    return float(chi2.sf(float((12 * sums.square() / size).sum()), len(size)))
+    apart = float((12 * sums.square() / size).sum())
+    return 2 * float(min(chi2.sf(apart, len(size)), chi2.cdf(apart, len(size))))

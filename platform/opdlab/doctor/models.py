@@ -1,4 +1,4 @@
-"""Doctor's look at student and teacher: tokenizers, sampling, scoring."""
+"""Doctor's look at student and teacher: tokenizers, prompts, answers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from operator import itemgetter
-from time import perf_counter
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opdlab.configuration import Experiment
 from opdlab.doctor.lines import Line, failed, judged, passed, skipped
-from opdlab.doctor.probe import CANDIDATES, SEARCHED, TOKENS, Cast, Probe
+from opdlab.doctor.probe import SEARCHED, TOKENS, Cast, Probe
 from opdlab.errors import ModelError, OpdlabError, ServerError
 from opdlab.evaluation import sampling_engine
 from opdlab.modelling import Wording, expectation, log_distribution, models
@@ -28,15 +27,14 @@ from opdlab.prompts import (
     remarks,
     unknown,
 )
-from opdlab.records import Questions, Rollout, TeacherScores
-from opdlab.scoring import Teacher, states_before_tokens
+from opdlab.records import Questions, Rollout
+from opdlab.scoring import states_before_tokens
 from opdlab.serving import OpenAIEngine
-from opdlab.shapes import Float, Int, Tensor
+from opdlab.shapes import Float, Tensor
 from opdlab.training import token_weights
 
-TREE_ROWS = 2
-"""Rows whose candidates would be as many as the reference is asked about."""
-_UNLIKELY = -1e4  # nats
+UNLIKELY = -1e4
+"""Nats: what is less likely is ruled out."""
 
 
 def tokenizers(
@@ -248,7 +246,7 @@ def rescored(probe: Probe) -> Line:
 def of_the_record(rollout: Rollout, log_p: Float[Tensor, "T V"]) -> Iterator[tuple[str, float]]:
     """How far each recorded number is from that of a distribution, in nats."""
     # An entry that the model rules out is as far away in both.
-    log_p = log_p.clamp(min=_UNLIKELY)
+    log_p = log_p.clamp(min=UNLIKELY)
     yield "token", largest_gap(rollout.log_prob, log_p.gather(-1, rollout.token[:, None])[:, 0])
     yield "entropy", largest_gap(rollout.entropy, -expectation(log_p.exp(), log_p))
     count = rollout.candidates.shape[1]
@@ -256,7 +254,7 @@ def of_the_record(rollout: Rollout, log_p: Float[Tensor, "T V"]) -> Iterator[tup
         return
     listed = log_p.gather(-1, rollout.candidates)
     yield "candidates", largest_gap(listed, log_p.topk(count, -1).values)
-    yield "of candidates", largest_gap(rollout.candidate_log_prob.clamp(min=_UNLIKELY), listed)
+    yield "of candidates", largest_gap(rollout.candidate_log_prob.clamp(min=UNLIKELY), listed)
 
 
 def largest_gap(one: Float[Tensor, "*n"], other: Float[Tensor, "*n"]) -> float:
@@ -306,93 +304,3 @@ def every_token_scored(probe: Probe) -> Line:
     share = float(scores.log_prob.isfinite().float().mean())
     found = f"{share:.0%}, mean log-probability {float(scores.log_prob.nanmean()):.2f} nats"
     return judged(what, share == 1.0, found, "load the teacher in bfloat16 or float32")
-
-
-def tree_is_exact(probe: Probe) -> Line:
-    """Whether candidates scored as leaves get what a whole forward for each gives, and how much faster."""
-    what = "tree scoring equals the naive way"
-    teacher, rollout = probe.teacher, probe.rollout
-    if not isinstance(teacher, Teacher):
-        return skipped(what, "this teacher is a server, which scores in its own way")
-    if teacher.way == "naive":
-        return skipped(
-            what, "this teacher's attention cannot be hooked; it is scored the slow, exact way"
-        )
-    gaps: dict[str, float] = {}
-    ratio, leaves = 0.0, 0
-    for measure in sorted(probe.measures):
-        asked = Questions(of_a_few(rollout), measure, full=True)
-        teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
-        started = perf_counter()
-        fast = teacher.score(rollout, asked)
-        middle = perf_counter()
-        slow = teacher.reference(rollout, asked)
-        ratio, leaves = (perf_counter() - middle) / (middle - started), fast.leaves
-        # Sizes at which rows, leaves and vocabulary rows are all cut.
-        small = teacher.in_pieces(trunk=5, leaf=7, head=3)
-        for scores in (fast, small.score(rollout, asked)):
-            found = differences(teacher, rollout, scores, slow, measure)
-            gaps |= {name: max(gap, gaps.get(name, 0.0)) for name, gap in found}
-    worst, gap = max(gaps.items(), key=itemgetter(1))
-    told = f"largest difference {gap:.1e} ({worst}); {ratio:.0f} times faster on {leaves} leaves"
-    remedy = "report the model family: its attention does something the tree does not know"
-    return judged(what, gap < probe.teacher_tolerance, told, remedy)
-
-
-def differences(
-    teacher: Teacher,
-    rollout: Rollout,
-    found: TeacherScores,
-    truth: TeacherScores,
-    measure: str,
-) -> Iterator[tuple[str, float]]:
-    """How far each of a teacher's numbers is from the reference, in nats.
-
-    Args:
-        measure: of the confidences; see `Questions`.
-    """
-    for name in ("log_prob", "entropy"):
-        yield name, largest_gap(getattr(found, name), getattr(truth, name))
-    yield "fidelity", largest_gap(found.fidelity.log(), truth.fidelity.log())
-    for name in ("sampled_confidence", "confidence"):
-        one, other = (_in_nats(getattr(scores, name), measure) for scores in (found, truth))
-        yield f"{name} by {measure}", largest_gap(one, other)
-    if found.hidden is not None:
-        with torch.no_grad():
-            said = teacher.log_probs(found.hidden)
-        own = said.gather(-1, rollout.token[:, None])[:, 0]
-        yield "states", largest_gap(own, truth.log_prob)
-
-
-def _in_nats(confidence: Float[Tensor, "*n"], measure: str) -> Float[Tensor, "*n"]:
-    if measure == "entropy":
-        return confidence
-    return (-confidence if measure == "perplexity" else confidence).log()
-
-
-def of_a_few(rollout: Rollout) -> Int[Tensor, "T K"]:
-    """Candidates at every few positions of every row: each costs the reference a forward."""
-    candidates = rollout.candidates[:, :CANDIDATES]
-    apart = max(1, len(rollout.tokens) // TREE_ROWS)
-    return candidates.masked_fill(
-        (torch.arange(len(candidates)) % apart != 0)[:, None].to(candidates.device), -1
-    )
-
-
-def repeatable(probe: Probe) -> Line:
-    """Whether scoring the same answers again gives the same numbers."""
-    asked = Questions(probe.rollout.candidates[:, :CANDIDATES])
-    one, two = (probe.teacher.score(probe.rollout, asked) for _ in range(2))
-    gap = max(
-        largest_gap(getattr(one, name), getattr(two, name))
-        for name in ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence")
-    )
-    what = "scoring again gives the same"
-    remedy = (
-        "dropout or nondeterministic kernels are at work: torch.use_deterministic_algorithms(True)"
-    )
-    found = "bit for bit" if gap == 0 else f"largest difference {gap:.1e}"
-    accelerated = probe.teacher.device.type != "cpu" or probe.teacher.way == "server"
-    if gap and gap < probe.teacher_tolerance / 10 and accelerated:
-        return passed(what, f"{found}, within rounding")
-    return judged(what, gap == 0, found, remedy)

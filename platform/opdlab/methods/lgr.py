@@ -12,8 +12,9 @@ The paper prints the reward next to a cost, which taken literally punishes confi
 opposite, and so does this file.
 
 Where the paper is silent: the deviation is the population's, with a floor, so that a group whose
-confidences agree gets no amplified rounding; a candidate that ends the response has no next step and
-leaves the group; a sampled token outside the group is measured by the group's mean and deviation.
+confidences agree gets no amplified rounding; a candidate that ends the response (it has no next step), or
+that the student rules out, leaves the group; a sampled token outside the group is measured by the group's
+mean and deviation.
 
 Beyond the paper, off by default: `base`, `active_share`, `probability_mass`, `reward: potential`,
 `reward_clip`.
@@ -107,7 +108,7 @@ class LGR(RewardedMethod):
 
     def questions(self, rollout: Rollout) -> Questions:
         asked = self.active(rollout)[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids)
-        asked = asked & lookahead.within_mass(rollout, self.probability_mass)
+        asked = asked & rollout.possible & lookahead.within_mass(rollout, self.probability_mass)
         candidates = rollout.candidates.masked_fill(~asked, -1)
         return replace(super().questions(rollout), candidates=candidates, measure=self.confidence)
 

@@ -33,6 +33,11 @@ from .eval_mode import (
     sampling_mode as sampling_mode,
 )
 from .fetching import Fetched as Fetched, fetch as fetch
+from .foreign_code import (
+    code_of as code_of,
+    foreign_attention as foreign_attention,
+    foreign_code as foreign_code,
+)
 from .head import (
     TeacherLogits as TeacherLogits,
     TokenLosses as TokenLosses,
@@ -77,6 +82,7 @@ from .precision import (
 from .prefix_law import (
     Tried as Tried,
     check_prefixes as check_prefixes,
+    forget_prefixes as forget_prefixes,
     prefix_gap as prefix_gap,
     prefixes_tried as prefixes_tried,
 )

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
 from opdlab.files import read_json
+from opdlab.modelling.forward_code import weights_read
 from opdlab.modelling.places import ADAPTERS
 from opdlab.shapes import Tensor
 
@@ -84,9 +85,18 @@ def chosen(model: PreTrainedModel, asked: str | Sequence[str]) -> dict[str, nn.M
     vocabulary = {id(model.get_output_embeddings()), id(model.get_input_embeddings())}
     layers = {name: one for name, one in model.named_modules() if _linear(one)}
     heads = {name for name, one in layers.items() if id(one) in vocabulary}
-    known = sorted({_last(name) for name in layers.keys() - heads} - _of_experts(model, layers))
+    unfit = _read_past(model)
+    # peft goes by last names, of which a number in a list may be that of anything.
+    others = {_last(name) for name, one in model.named_modules() if not _linear(one)}
+    named = {_last(name) for name in layers.keys() - heads}
+    known = sorted(named - _of_experts(model, layers) - unfit - others)
     wanted = known if asked == ALL_LINEAR else list(asked)
     of = f"{type(model).__name__} has the linear layers {', '.join(known[:_SHOWN]) or 'none'}"
+    if past := sorted(unfit & set(wanted)):
+        raise ModelError(
+            f"student.lora.targets: {', '.join(past)} gets no adapter: kernels of state-space layers read "
+            f"its weight past it; {of}"
+        )
     if missing := [name for name in wanted if name not in known]:
         tied = {_last(name) for name in heads} & set(missing)
         why = " (the vocabulary's own gets none: the loss reads its weights)" if tied else ""
@@ -306,6 +316,21 @@ def _of_experts(model: PreTrainedModel, names: Iterable[str]) -> set[str]:
     config = LoraConfig(target_modules=sorted(asked))
     convert_peft_config_for_transformers(config, model, None)
     return asked - set(config.target_modules or ())
+
+
+def _read_past(model: PreTrainedModel) -> set[str]:
+    """Last names of linear layers whose weights a state-space layer hands to its kernels itself.
+
+    An adapter would have a part in one way through the layer and none in the other; peft refuses some too.
+    """
+    found = set()
+    for module in model.modules():
+        if "conv1d" in dict(module.named_children()):
+            read = weights_read(module)
+            found |= {
+                name for name, one in module.named_children() if _linear(one) and name in read
+            }
+    return found
 
 
 def _linear(module: nn.Module) -> bool:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from opdlab.modelling.foreign_code import foreign_attention
 from opdlab.modelling.head import decoder
 from opdlab.modelling.layer_takeover import taken_over
 from opdlab.modelling.state_store import StateStore
@@ -249,8 +250,11 @@ def hooked(model: PreTrainedModel) -> Iterator[Own]:
     """Within, the model's attention is that of the running pass; afterwards it is its own again.
 
     Raises:
-        UnsupportedError: the model does not go through transformers' attention interface.
+        UnsupportedError: the model's attention is not that of transformers' attention interface.
     """
+    if (foreign := foreign_attention(model)) is not None:
+        # It may see less than masks say.
+        raise UnsupportedError(f"its attention {foreign!r} is a function of somebody's own")
     before: Any = model.config.get_text_config()._attn_implementation
     decoder(model)  # Found by a forward of the model's own, so before the hook.
     layers = recurrent_layers(model)

@@ -6,6 +6,7 @@ import dis
 import inspect
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from types import CodeType
 from typing import Any
 
@@ -57,3 +58,14 @@ def kept_by(module: nn.Module) -> list[str]:
     assigned = _assigned(code)
     kept = {name: value for name, value in vars(module).items() if name in assigned}
     return sorted(name for name, one in kept.items() if one is None or isinstance(one, Tensor))
+
+
+def weights_read(module: nn.Module) -> set[str]:
+    """Attributes whose `weight` or `bias` the code of a module's class reads itself."""
+    found: set[str] = set()
+    for function in vars(type(module)).values():
+        code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+        if code is not None:
+            read = [one.argval for one in dis.get_instructions(code) if one.opname == "LOAD_ATTR"]
+            found |= {name for name, then in pairwise(read) if then in ("weight", "bias")}
+    return found

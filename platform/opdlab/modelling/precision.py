@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,10 @@ FLOOR = -1e37
 """Stands for a logit of minus infinity: its probability is 0, and 0 times it is 0."""
 
 LARGEST = 1e9
-"""Nats that no loss of finite logits reaches; `FLOOR` times a probability above 1e-28 does."""
+"""Nats that no loss of finite logits reaches; `FLOOR` times a probability of `NEGLIGIBLE` and more does."""
+
+NEGLIGIBLE = math.log(LARGEST / -FLOOR)
+"""Log-probability below which an entry that the other model rules out counts as ruled out by both."""
 
 
 def in_float32(logits: Float[Tensor, "*n V"]) -> Float[Tensor, "*n V"]:
@@ -37,6 +41,21 @@ def in_float32(logits: Float[Tensor, "*n V"]) -> Float[Tensor, "*n V"]:
 def unbounded(nats: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Infinite where one distribution rules out what the other does not, and a divergence has no bound."""
     return nats.masked_fill(nats.detach() > LARGEST, torch.inf)
+
+
+def rule_out_alike(log_p: Float[Tensor, "*n V"], log_q: Float[Tensor, "*n V"]) -> None:
+    """Rule out, in place, what one distribution rules out and the other gives next to nothing.
+
+    `FLOOR` times a probability between 0 and `NEGLIGIBLE` would be a divergence that is neither infinite
+    nor none. Not a step of autograd: the gradient of such a probability is as small as it is.
+    """
+    if log_p.device.type == "cpu" and not any(bool((x < FLOOR / 2).any()) for x in (log_p, log_q)):
+        return
+    for one, other in ((log_p, log_q), (log_q, log_p)):
+        # Looking for one would wait for another device.
+        one.data.masked_fill_(
+            (one.detach() < NEGLIGIBLE).logical_and_(other.detach() < FLOOR / 2), FLOOR
+        )
 
 
 def expectation(p: Float[Tensor, "*n V"], x: Float[Tensor, "*n V"]) -> Float[Tensor, "*n"]:

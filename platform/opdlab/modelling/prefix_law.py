@@ -99,6 +99,11 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     _HELD[model] = tried.end
 
 
+def forget_prefixes(model: PreTrainedModel) -> None:
+    """Try a model anew that was tried before."""
+    _HELD.pop(model, None)
+
+
 def prefix_gap(model: PreTrainedModel, tokens: Int[Tensor, "B S"], prefixes: list[int]) -> float:
     """Mean difference, in nats, of what is said after prefixes in one forward of rows and in their own.
 

@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 
 from opdlab.errors import ModelError
 from opdlab.modelling.listed import Listed
-from opdlab.modelling.precision import expectation, unbounded
+from opdlab.modelling.precision import expectation, rule_out_alike, unbounded
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Tensor
 
@@ -77,6 +77,8 @@ class Rows:
                 return loss, entropy, torch.zeros_like(entropy)
             log_p = logits.log_softmax(-1)
             log_q = None if teacher is None else teacher.log_softmax(-1)
+            if log_q is not None:
+                rule_out_alike(log_p, log_q)
             loss = unbounded(self.token_loss(log_p, log_q, self.supervision[part]))
         with torch.no_grad():
             p = log_p.exp()

@@ -57,6 +57,7 @@ from opdlab.records import Rollout
 from opdlab.sampling import FAILURES
 from opdlab.scoring import (
     ANY_MASK,
+    TRIAL_PIECE,
     TRIAL_ROWS,
     WORTH_SHARING,
     Chunk,
@@ -75,12 +76,15 @@ from opdlab.scoring import (
     response_states,
     row_scores,
     shared_pass,
+    trial_rollout,
     trunk_piece,
 )
 from opdlab.shapes import Float, Tensor
 
 _OF_TRIAL = ScoredRows(
-    len(TRIAL_ROWS), *(sum(each) // len(each) for each in zip(*TRIAL_ROWS, strict=True)), top_k=1
+    len(TRIAL_ROWS),
+    *(-(-sum(each) // len(each)) for each in zip(*TRIAL_ROWS, strict=True)),
+    top_k=1,
 )
 """As many tokens as a trial has, in rows of one length; of two candidates one is the sampled token."""
 _LONGEST_TRIED = max(map(sum, TRIAL_ROWS))
@@ -217,18 +221,20 @@ class _Plan:
 
     def held(self, asked: ScoredRows) -> int:
         """Bytes while rows are scored that are scored together."""
-        missing = 0
+        with unset_fake_temporarily():
+            rollout = asked.rollout(asked.together(original_length(self.model)))
+        return self._held(asked, rollout)
+
+    def _held(self, asked: ScoredRows, rollout: Rollout, shares: bool = True) -> int:
+        missing, count = 0, len(rollout.tokens)
         with Held(self.model) as held:
-            count = asked.together(original_length(self.model))
-            with unset_fake_temporarily():
-                rollout = asked.rollout(count)
             others = beside(asked, count)
             far = [one for one in rotary(self.model) if asked.length > one.original]
             if not self.hooked or any(one.dynamic for one in far):
                 self._whole_forwards(rollout, asked)
             else:
                 with hooked(self.model) as own:
-                    missing = self._tree(own, rollout, asked)
+                    missing = self._tree(own, rollout, asked, shares)
             del others
         return held.peak + missing
 
@@ -246,10 +252,27 @@ class _Plan:
             row_scores(self.model, self._tokens(1, _LONGEST_TRIED)[0], drawn, "max_prob")
             if places and self.hooked:
                 log_probs(self.model, self._tokens(1, max(places) + 3), None)
-        peak = max(held.peak, self.held(_OF_TRIAL))
+        peak = max(held.peak, self._held_by_trial())
         if not places or not self.hooked:
             return peak
         return max(peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
+
+    def _held_by_trial(self) -> int:
+        """Bytes while the trial's own rows are scored: with prompts shared, and in its pieces or whole."""
+        if not self.hooked or any(one.original < _LONGEST_TRIED for one in rotary(self.model)):
+            return self.held(_OF_TRIAL)
+        with unset_fake_temporarily():
+            rollout = trial_rollout(self.model.config.get_text_config().vocab_size)
+        rows = ScoredRows(len(TRIAL_ROWS), _LONGEST_TRIED - 1, 1, top_k=1)
+        size, found = self.piece, [self._held(rows, rollout)]
+        for self.piece in (TRIAL_PIECE, None):
+            try:
+                found.append(self._held(rows, rollout, shares=False))
+                break
+            except (UnsupportedError, *FAILURES):
+                continue
+        self.piece = size
+        return max(found)
 
     def checked(self, tried: Tried) -> int:
         """Bytes while forwards of prefixes are held against whole ones."""
@@ -282,14 +305,14 @@ class _Plan:
             log_probs(self.model, self._tokens(asked.top_k, longest), None, -1)
         del known
 
-    def _tree(self, own: Own, rollout: Rollout, asked: ScoredRows) -> int:
+    def _tree(self, own: Own, rollout: Rollout, asked: ScoredRows, shares: bool) -> int:
         """Pass trunk and leaves; bytes of states of layers that this model does not have."""
         with unset_fake_temporarily():
             drawn = draws(rollout, rollout.candidates)
             tree = leaves(rollout, rollout.candidates)
             lengths = (rollout.prompt_lengths + rollout.response_lengths).tolist()
             spans = stretches(self.model, asked.length)
-            sharing = own.name in ANY_MASK and len(spans) == 1 and not own.recurrent
+            sharing = shares and own.name in ANY_MASK and len(spans) == 1 and not own.recurrent
             states = response_states(rollout, WORTH_SHARING if sharing else 1.0)
             passes = leaf_chunks(tree, [span.last for span in spans], self.leaf_chunk)
         keep = len(tree) > 0
@@ -321,17 +344,17 @@ class _Plan:
     def _pieces(
         self, own: Own, lengths: list[int], keep: bool
     ) -> tuple[Float[Tensor, "N H"], list[tuple[KeyStore, Tensor]]]:
-        """Whole rows; of equal pieces the first and the last."""
+        """Whole rows, or rows of one length in pieces, of which the first and the last."""
         total = sum(lengths)
         parts = chunks(lengths, self.piece or total)
         first = parts[0]
         of_row = [part for part in parts if part.first_row == 0]
-        store = self._store(len(lengths), lengths[0], keep or len(of_row) > 1)
+        store = self._store(len(lengths), max(lengths), keep or len(of_row) > 1)
         rows = first.last_row
-        count = first.stop if len(of_row) > 1 else lengths[0]
+        taken = [first.stop] * rows if len(of_row) > 1 else lengths[:rows]
         with unset_fake_temporarily():
-            lines = Lines.of(torch.arange(rows).repeat_interleave(count), rows)
-            place = torch.arange(count).repeat(rows)
+            lines = Lines.of(torch.arange(rows).repeat_interleave(torch.tensor(taken)), rows)
+            place = torch.cat([torch.arange(count) for count in taken])
         keeping = store[0] if keep or len(of_row) > 1 else None
         with running(PackedPass(own, lines, keeping)):
             found = [flat_states(self.model, place, place)]

@@ -20,7 +20,7 @@ from transformers.models.llama import modeling_llama as llama
 from transformers.models.qwen2 import modeling_qwen2 as qwen2
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
-from opdlab.modelling import replaced
+from opdlab.modelling import foreign_code
 from opdlab.sampling.decode_attention import Ranges, flash_by_parts, over_ranges, parts_for
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.sampling.static_step import StaticStep
@@ -56,7 +56,7 @@ def fits(model: PreTrainedModel) -> bool:
         and {type(module) for module in model.modules()} <= _KNOWN
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
         and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-        and not any(replaced(m) for m in model.modules())
+        and not foreign_code(model)
         and not any(name.endswith(biased) for name, _ in model.named_parameters())
     )
 

@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.activations import SiLUActivation
 from transformers.models.llama import modeling_llama as llama
 
-from opdlab.modelling import replaced
+from opdlab.modelling import foreign_code
 from opdlab.sampling.decode_step import DecodeStep, additive
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.shapes import Float, Int, Tensor
@@ -51,7 +51,7 @@ def fits(model: PreTrainedModel) -> bool:
         and model.config.hidden_size <= _WIDEST
         and not any(name.endswith("bias") for name, _ in model.model.named_parameters())
         and not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-        and not any(replaced(m) for m in model.modules())
+        and not foreign_code(model)
         and all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
         and not torch.is_autocast_enabled("cpu")
     )

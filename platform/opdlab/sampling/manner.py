@@ -7,9 +7,8 @@ where a rollout reaches places in a text at which its layers may begin to do som
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -17,12 +16,15 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
+from torch.nn import functional
+from torch.nn.modules import module as every_module
+from transformers import AttentionInterface, GenerationConfig, PreTrainedModel
 
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.modelling import (
     UnsupportedError,
     check_prefixes,
+    code_of,
     hidden_states,
     log_distribution,
     original_length,
@@ -246,14 +248,18 @@ def _keep(model: nn.Module, kind: str, longest: int, found: Any) -> None:
 
 
 def _made(model: Any) -> int:
-    """Tells whether modules or what they call were replaced, put elsewhere, hooked, or given other weights
-    or numbers.
+    """Tells whether modules or what they call were replaced, put elsewhere, hooked, or given other weights,
+    numbers or formats.
     """
     kinds = {parameter.device.type for parameter in model.parameters()}
     parts: list[Any] = [(kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds)]
     classes = dict.fromkeys(type(module) for module in model.modules())
-    parts += [id(one) for each in classes for one in _code(each)]
-    parts.append(model.config.get_text_config()._attn_implementation)
+    parts += [id(one) for each in classes for one in code_of(each)]
+    config = model.config.get_text_config()
+    name = config._attn_implementation
+    parts += [name, AttentionInterface().get(name), functional.scaled_dot_product_attention]
+    parts += [one for one in vars(config).values() if type(one) in (float, int, bool)]
+    parts += [len(every_module._global_forward_hooks), len(every_module._global_forward_pre_hooks)]
     for module in model.modules():
         hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
         numbers = [
@@ -261,17 +267,8 @@ def _made(model: Any) -> int:
             for name, one in vars(module).items()
             if type(one) in (float, int, bool) and name != "training"
         ]
-        weights = [name for name, one in module._parameters.items() if one is not None]
+        weights = [(name, one.dtype) for name, one in module._parameters.items() if one is not None]
         parts += [id(module), type(module), *hooks, *numbers, *weights]
         if replaced(module):
             parts.append(vars(module)["forward"])
     return hash(tuple(parts))
-
-
-def _code(kind: type[nn.Module]) -> Iterator[Any]:
-    """The forward of a class, and the functions that it calls by name: libraries patch either."""
-    forward: Any = kind.forward
-    yield forward
-    bare: Any = inspect.unwrap(forward)
-    known, code = getattr(bare, "__globals__", {}), getattr(bare, "__code__", None)
-    yield from (known[name] for name in getattr(code, "co_names", ()) if name in known)

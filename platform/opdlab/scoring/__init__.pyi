@@ -14,6 +14,7 @@ from .length_groups import (
 )
 from .naive import (
     log_probs as log_probs,
+    naive_log_probs as naive_log_probs,
     naive_scores as naive_scores,
     row_scores as row_scores,
 )
@@ -47,5 +48,9 @@ from .tree import (
     same_prompts as same_prompts,
     within as within,
 )
-from .trial import TRIAL_ROWS as TRIAL_ROWS
+from .trial import (
+    TRIAL_PIECE as TRIAL_PIECE,
+    TRIAL_ROWS as TRIAL_ROWS,
+    trial_rollout as trial_rollout,
+)
 from .trunk import Continuation as Continuation, shared_pass as shared_pass

@@ -53,8 +53,10 @@ def check_finite(
         NonFiniteError: names the first such row and position.
     """
     never = torch.zeros_like(rollout.is_eos)
+    # Of a loss over distributions, which says itself whether it is finite, the sampled token is no part.
+    whole = questions.full or questions.top_k > 0
     for name, allowed in (
-        ("log_prob", never),
+        ("log_prob", scores.log_prob == -torch.inf if whole else never),
         ("entropy", never),
         ("fidelity", rollout.is_eos),
         ("sampled_confidence", rollout.is_eos),
@@ -77,7 +79,7 @@ def _remedy(name: str, value: Tensor) -> str:
     if name == "log_prob" and float(value) == -torch.inf:
         return (
             "it gives this token no probability at all (a logit of minus infinity), which the student did "
-            "not rule out, so their divergence is infinite: rule the token out in both, or take another "
-            "teacher"
+            "not rule out, so their divergence is infinite: rule the token out in both, take another "
+            "teacher, or a method whose loss stays finite there (jsd, forward_kl)"
         )
     return "load the teacher in bfloat16 or float32, or check its weights"

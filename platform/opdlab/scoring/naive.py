@@ -51,6 +51,15 @@ def naive_scores(
 
 
 @torch.no_grad()
+def naive_log_probs(
+    model: PreTrainedModel, rollout: Rollout, row: int, vocabulary: int | None = None
+) -> Float[Tensor, "t V"]:
+    """What is said before each response token of a row, in log-probabilities."""
+    prompt, response = int(rollout.prompt_lengths[row]), int(rollout.response_lengths[row])
+    return _after_prefixes(model, rollout.tokens[row, : prompt + response], prompt, vocabulary)[:-1]
+
+
+@torch.no_grad()
 def row_scores(
     model: PreTrainedModel,
     tokens: Int[Tensor, "S"],

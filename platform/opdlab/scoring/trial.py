@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -27,8 +28,8 @@ _FAILURES = (
 
 TRIAL_ROWS = ((6, 2), (2, 5), (6, 3))
 """Tokens of prompt and response of each row that is tried."""
-# Tokens of a piece of these rows.
-_PIECE = 3
+TRIAL_PIECE = 3
+"""Tokens of a piece of these rows."""
 
 # What is tried when a model is loaded: so many tokens of a row, and tokens times weights. Beyond,
 # it is tried when a rollout is that long, on the device that it is scored on.
@@ -79,7 +80,7 @@ def settle(teacher: OnTrial) -> None:
             f"{ahead:.2g} nats); choose a decoder-only model"
         )
     faults = []
-    chunk, teacher.trunk_chunk = teacher.trunk_chunk, _PIECE
+    chunk, teacher.trunk_chunk = teacher.trunk_chunk, TRIAL_PIECE
     for way, pieces in _attempts(teacher.model):
         teacher.way, teacher.pieces, teacher.shares = way, pieces, False
         fault = _fault(teacher, rollout, questions, truth)
@@ -169,14 +170,23 @@ def _tolerance(model: PreTrainedModel) -> float:
 
 
 def _trial(teacher: OnTrial) -> tuple[Rollout, Questions]:
-    """Unequal rows, two of one prompt; each position asks for its own token and another."""
     size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
+    rollout = trial_rollout(size).to(teacher.model.device)
+    return rollout, Questions(rollout.candidates)
+
+
+def trial_rollout(size: int) -> Rollout:
+    """Unequal rows, two of one prompt; each position has its own token and another as candidates.
+
+    Args:
+        size: of the vocabulary.
+    """
     tokens = (torch.arange(3 * 9).reshape(3, 9) * 7919 + 11) % size
     tokens[2, :6] = tokens[0, :6]
     prompts, responses = map(list, zip(*TRIAL_ROWS, strict=True))
-    rollout = _rollout(teacher, tokens, prompts, responses)
+    rollout = _rollout(tokens, prompts, responses)
     other = (rollout.token * 31 + 17) % size
-    return rollout, Questions(torch.stack([rollout.token, other], 1))
+    return replace(rollout, candidates=torch.stack([rollout.token, other], 1))
 
 
 def _trial_at(teacher: OnTrial, place: int) -> tuple[Rollout, Questions]:
@@ -184,13 +194,11 @@ def _trial_at(teacher: OnTrial, place: int) -> tuple[Rollout, Questions]:
     size = teacher.vocabulary or teacher.model.config.get_text_config().vocab_size
     width = max(place + 3, 6)
     tokens = (torch.arange(2 * width).reshape(2, -1) * 7919 + 11) % size
-    rollout = _rollout(teacher, tokens, [width - 1, 3], [1, 3])
+    rollout = _rollout(tokens, [width - 1, 3], [1, 3]).to(teacher.model.device)
     return rollout, Questions(((rollout.token * 31 + 17) % size)[:, None])
 
 
-def _rollout(
-    teacher: OnTrial, tokens: Int[Tensor, "B S"], prompts: list[int], responses: list[int]
-) -> Rollout:
+def _rollout(tokens: Int[Tensor, "B S"], prompts: list[int], responses: list[int]) -> Rollout:
     T = sum(responses)
     return Rollout(
         tokens=tokens,
@@ -202,4 +210,4 @@ def _rollout(
         candidates=torch.zeros(T, 0, dtype=torch.long),
         seeds=torch.zeros(len(prompts), dtype=torch.long),
         eos_ids=(),
-    ).to(teacher.model.device)
+    )

@@ -182,7 +182,7 @@ def _remedy(loss: float) -> str:
         return (
             "A divergence is infinite where one model gives a token no probability at all (a logit of "
             "minus infinity) and the other does: rule out the same tokens in both, or take a method "
-            "that stays finite, jsd or `support: sampled`"
+            "that stays finite, jsd (forward_kl does where the teacher alone rules tokens out)"
         )
     return (
         "A lower training.learning_rate or a gradient_clip often helps; precision 32-true rules out "

@@ -1,0 +1,129 @@
+"""Doctor's look at a teacher's numbers, held against whole forwards of the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import itemgetter
+from time import perf_counter
+
+import torch
+
+from opdlab.doctor.lines import Line, judged, passed, skipped
+from opdlab.doctor.models import UNLIKELY, largest_gap
+from opdlab.doctor.probe import CANDIDATES, Probe
+from opdlab.modelling import expectation
+from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.scoring import Teacher, naive_log_probs
+from opdlab.shapes import Float, Int, Tensor
+
+ROWS = 2
+"""The reference is asked about as many candidates as so many rows with `CANDIDATES` each have."""
+
+
+def reference_is_met(probe: Probe) -> Line:
+    """Whether a teacher's scores are what a whole forward for each candidate gives, and how much faster."""
+    what = "tree scoring equals the naive way"
+    teacher, rollout = probe.teacher, probe.rollout
+    if not isinstance(teacher, Teacher):
+        return skipped(what, "this teacher is a server, which scores in its own way")
+    tree = teacher.way == "tree"
+    if not tree:
+        what = "teacher scores equal whole forwards"
+    gaps: dict[str, float] = {}
+    ratio, leaves = 0.0, 0
+    for measure in sorted(probe.measures):
+        asked = Questions(of_a_few(rollout), measure, full=True)
+        teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
+        started = perf_counter()
+        fast = teacher.score(rollout, asked)
+        middle = perf_counter()
+        slow = teacher.reference(rollout, asked)
+        ratio, leaves = (perf_counter() - middle) / (middle - started), fast.leaves
+        # Sizes at which rows, leaves and vocabulary rows are all cut.
+        small = teacher.in_pieces(trunk=5, leaf=7, head=3)
+        for scores in (fast, small.score(rollout, asked)) if tree else (fast,):
+            found = differences(teacher, rollout, scores, slow, measure)
+            gaps |= {name: max(gap, gaps.get(name, 0.0)) for name, gap in found}
+    worst, gap = max(gaps.items(), key=itemgetter(1))
+    speed = f"{ratio:.0f} times faster on {leaves} leaves" if tree else "scored by such forwards"
+    told = f"largest difference {gap:.1e} ({worst}); {speed}"
+    remedy = "report the model family: its attention does something the tree does not know"
+    return judged(what, gap < probe.teacher_tolerance, told, remedy)
+
+
+def differences(
+    teacher: Teacher,
+    rollout: Rollout,
+    found: TeacherScores,
+    truth: TeacherScores,
+    measure: str,
+) -> Iterator[tuple[str, float]]:
+    """How far each of a teacher's numbers is from the reference, in nats.
+
+    Args:
+        measure: of the confidences; see `Questions`.
+    """
+    for name in ("log_prob", "entropy"):
+        yield name, largest_gap(getattr(found, name), getattr(truth, name))
+    yield "fidelity", largest_gap(found.fidelity.log(), truth.fidelity.log())
+    for name in ("sampled_confidence", "confidence"):
+        one, other = (_in_nats(getattr(scores, name), measure) for scores in (found, truth))
+        yield f"{name} by {measure}", largest_gap(one, other)
+    if found.hidden is not None:
+        with torch.no_grad():
+            said = teacher.log_probs(found.hidden)
+        own = said.gather(-1, rollout.token[:, None])[:, 0]
+        yield "states", largest_gap(own, truth.log_prob)
+        yield "distributions", max(of_distributions(teacher, rollout, found))
+
+
+@torch.no_grad()
+def of_distributions(teacher: Teacher, rollout: Rollout, found: TeacherScores) -> Iterator[float]:
+    """How far the distributions that losses read are from the model's own, in nats, for each row.
+
+    The largest mean difference of log-probabilities, over a distribution or over all entries.
+    """
+    assert found.distributions is not None
+    with teacher.head():
+        logits, start = teacher.logits(found.distributions), 0
+        for row in range(len(rollout.tokens)):
+            truth = naive_log_probs(teacher.model, rollout, row, teacher.vocabulary)
+            here = slice(start, start := start + len(truth))
+            said = logits(here).float().log_softmax(-1)
+            apart = (said.clamp(min=UNLIKELY) - truth.clamp(min=UNLIKELY)).abs()
+            gap = torch.maximum(expectation(truth.exp(), apart), apart.mean(-1))
+            yield float(gap.nan_to_num(torch.inf).max())
+
+
+def _in_nats(confidence: Float[Tensor, "*n"], measure: str) -> Float[Tensor, "*n"]:
+    if measure == "entropy":
+        return confidence
+    return (-confidence if measure == "perplexity" else confidence).log()
+
+
+def of_a_few(rollout: Rollout) -> Int[Tensor, "T K"]:
+    """Candidates at every few positions of every row: each costs the reference a forward."""
+    candidates = rollout.candidates
+    apart = max(1, len(rollout.tokens) * candidates.shape[1] // (ROWS * CANDIDATES))
+    return candidates.masked_fill(
+        (torch.arange(len(candidates)) % apart != 0)[:, None].to(candidates.device), -1
+    )
+
+
+def repeatable(probe: Probe) -> Line:
+    """Whether scoring the same answers again gives the same numbers."""
+    asked = Questions(probe.rollout.candidates)
+    one, two = (probe.teacher.score(probe.rollout, asked) for _ in range(2))
+    gap = max(
+        largest_gap(getattr(one, name), getattr(two, name))
+        for name in ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence")
+    )
+    what = "scoring again gives the same"
+    remedy = (
+        "dropout or nondeterministic kernels are at work: torch.use_deterministic_algorithms(True)"
+    )
+    found = "bit for bit" if gap == 0 else f"largest difference {gap:.1e}"
+    accelerated = probe.teacher.device.type != "cpu" or probe.teacher.way == "server"
+    if gap and gap < probe.teacher_tolerance / 10 and accelerated:
+        return passed(what, f"{found}, within rounding")
+    return judged(what, gap == 0, found, remedy)
