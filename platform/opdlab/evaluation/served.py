@@ -122,7 +122,7 @@ class Served(Measured):
         held.waits = not self.session.takes_tokens
         size = len(asks) if self.session.takes_tokens else ROUNDS * at_once
 
-        def one_round(rows: range) -> None:
+        def one_round(rows: Sequence[int]) -> None:
             def came(place: int, reply: Reply) -> None:
                 held.add(rows[place], Answer(reply.text, reply.tokens, reply.stop))
 
@@ -142,7 +142,7 @@ class Served(Measured):
                 raise
             held.hand_on()
 
-        in_rounds(len(asks), size, one_round)
+        in_rounds([tuple(ask.ids) for ask in asks], size, one_round)
 
     def _hasty(self) -> Served:
         access = replace(self.client.access, patience_s=0.0, timeout_s=STOPPED_S)

@@ -7,7 +7,6 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from time import monotonic
 from typing import Any, final
 
@@ -25,8 +24,8 @@ SILENT_S = 30.0
 FIRST_PAUSE_S = 0.25
 TICK_S = 0.25
 """How often the caller is woken while no answer comes."""
-HOPELESS = 8
-"""So many refusals, and then so many different prompts refused, and no answer: so would be the rest."""
+IN_VAIN = 8
+"""After so many refusals and no answer, each other prompt is asked for once before the rest is given up."""
 LET_IN = (401, 403, 407)
 UNKNOWN = (404, 405, 501)
 """Statuses of a path that a server does not have."""
@@ -142,14 +141,14 @@ class Client:
             at_once: requests under way at a time, if fewer than the access allows.
 
         Raises:
-            RefusedError: some were refused; or all of the first, so that the rest was not asked.
+            RefusedError: some were refused; or each prompt was, so that the rest was not asked.
             ServerError: a request failed for the whole of the patience, or the server's engine is dead.
             Stopped: a signal came.
         """
         threads = within_files(min(at_once or self.access.concurrency, len(bodies)))
         crew = Crew(lambda place, stop: self._post(url, bodies[place], stop), len(bodies), threads)
         refused: dict[int, str] = {}
-        in_vain: list[str] | None = []
+        in_vain: set[int] | None = set()
         try:
             for place, answer in self._received(crew, len(bodies), on_tick):
                 try:
@@ -163,14 +162,31 @@ class Client:
                         continue
                     refused[place] = self.hidden(str(error))
                     if in_vain is not None:
-                        in_vain.append(_prompt_of(bodies[place]))
-                        _try_others(crew, bodies, in_vain)
+                        in_vain.add(_prompt_of(bodies[place]))
+                        if len(refused) == IN_VAIN:
+                            self._try_others(crew, bodies, in_vain, refused[place])
                 crew.left -= 1
         finally:
             crew.stop.set()
             self.notice = ""
         if refused:
             raise RefusedError(refused, len(bodies), ended=bool(crew.held))
+
+    def _try_others(self, crew: Crew, bodies: Sequence[Body], in_vain: set[int], why: str) -> None:
+        """After many refusals and no answer, ask once for each prompt that was not refused yet."""
+        crew.hold()
+        known, others = {*in_vain}, []
+        for place in crew.held:
+            prompt = _prompt_of(bodies[place])
+            others += [] if prompt in known else [place]
+            known.add(prompt)
+        crew.go_on(others)
+        if crew.left > 1:
+            LOG.warning(
+                "%s. So were the first %d requests, and none was answered: each other prompt is asked once",
+                why,
+                IN_VAIN,
+            )
 
     def hidden(self, text: str) -> str:
         """A text that may repeat what the server was sent, without the key."""
@@ -259,18 +275,9 @@ class Client:
             )
 
 
-def _try_others(crew: Crew, bodies: Sequence[Body], in_vain: Sequence[str]) -> None:
-    """After many refusals and no answer, ask for one prompt after another that was not refused yet."""
-    if len(in_vain) < HOPELESS:
-        return
-    crew.hold()
-    if crew.left == 1 and len(set(in_vain)) < HOPELESS:
-        others = (place for place in crew.held if _prompt_of(bodies[place]) not in in_vain)
-        crew.go_on([*islice(others, 1)])
-
-
-def _prompt_of(body: Body) -> str:
-    return str(body.get("prompt"))
+def _prompt_of(body: Body) -> int:
+    """Of a step's candidates the prompts themselves would fill the memory."""
+    return hash(str(body.get("prompt")))
 
 
 def _sleep(seconds: float, stopped: Callable[[], bool]) -> float:

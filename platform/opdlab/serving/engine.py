@@ -5,7 +5,7 @@ An experiment is checked by its options, so what samples (`served_rollout`) is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -137,14 +137,15 @@ class OpenAIEngine(RolloutEngine):
         check_prompts(prompts, seeds)
         whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, 0, vocabulary)
 
-        def one_round(rows: range) -> None:
+        def one_round(rows: Sequence[int]) -> None:
             found = self._rollout(model, max_rows, alone=True).drawn(whole.only(rows))
             for place, response in zip(found.rows, found.responses, strict=True):
                 on_response(rows[place], response.tolist())
             if found.refused:
                 raise RefusedError(found.refused, len(rows))
 
-        in_rounds(len(prompts), ROUNDS * min(self.concurrency, max_rows), one_round)
+        keys = [tuple(prompt) for prompt in prompts]
+        in_rounds(keys, ROUNDS * min(self.concurrency, max_rows), one_round)
 
     def look(
         self,
@@ -186,29 +187,45 @@ class OpenAIEngine(RolloutEngine):
         return figures_of(model)
 
 
-def in_rounds(count: int, size: int, ask: Callable[[range], None]) -> None:
+def in_rounds(prompts: Sequence[Hashable], size: int, ask: Callable[[Sequence[int]], None]) -> None:
     """Ask for some rows after another, each time for rows from everywhere: neighbours have one prompt.
 
+    As long as nothing is answered, a prompt that was refused is not asked for again.
+
     Args:
+        prompts: of each row.
         size: rows at a time, at most.
         ask: raises RefusedError, by the place among its rows.
 
     Raises:
-        RefusedError: for what all rounds were refused; at once where the first gets no answer at all.
+        RefusedError: for what all rounds were refused; the rest was not asked where nothing was answered.
     """
+    count = len(prompts)
+    several = -(-count // size)
+    rounds: list[Sequence[int]] = [range(first, count, several) for first in range(several)]
     refused: dict[int, str] = {}
-    several, ended = -(-count // size), False
-    for first in range(several):
-        rows = range(first, count, several)
+    held: list[int] = []
+    answered = False
+    while rounds:
+        rows = rounds.pop(0)
+        if not answered:
+            in_vain = {prompts[row] for row in refused}
+            held += [row for row in rows if prompts[row] in in_vain]
+            rows = [row for row in rows if prompts[row] not in in_vain]
         try:
-            ask(rows)
+            if rows:
+                ask(rows)
+                answered = True
         except RefusedError as error:
             refused |= {rows[place]: why for place, why in error.rows.items()}
-            ended |= error.ended
-            if error.ended and not first:
-                break
+            unasked = [row for row in rows if row not in refused] if error.ended else []
+            held += unasked
+            answered |= not error.ended and len(error.rows) < len(rows)
+        if answered and held:
+            rounds += [held[first : first + size] for first in range(0, len(held), size)]
+            held = []
     if refused:
-        raise RefusedError(refused, count, ended=ended)
+        raise RefusedError(refused, count, ended=bool(held))
 
 
 def same_way(engine: RolloutEngine, server: OpenAIEngine) -> OpenAIEngine:

@@ -11,17 +11,13 @@ obeys it.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
-from hashlib import sha256
 from pathlib import Path
-from tempfile import gettempdir
 from time import perf_counter
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
 import torch
-from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
@@ -30,18 +26,15 @@ from opdlab.serving.dialect import scoring_body
 from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.replies import read_scores
 from opdlab.serving.session import Session
+from opdlab.serving.taken import take
 from opdlab.shapes import Tensor
 
 LOG = logging.getLogger("opdlab")
 TAGGED = "opdlab-"
-LOCKS = Path(gettempdir())
-"""Where the trainings of this machine tell each other which servers they have."""
 _TRAINER = secrets.token_hex(4)
 """Of this process, in the tags of what it sends."""
 SAME = 0.02
 """A server without tags says log-probabilities of one text twice alike but for less, in nats."""
-_TAKEN: dict[Path, tuple[int, FileLock]] = {}
-"""Servers that this process sends weights to, each with the process's id: a fork has none."""
 _LINKS: WeakKeyDictionary[PreTrainedModel, dict[str, Link]] = WeakKeyDictionary()
 
 
@@ -135,38 +128,6 @@ def figures_of(model: PreTrainedModel) -> dict[str, float]:
         found |= link.figures
         link.figures = {}
     return found
-
-
-def take(session: Session, folder: Path) -> None:
-    """Take a server for this process, as long as it lives.
-
-    Nobody else sends it weights through the same folder, or from this machine under the same user. Of a
-    training elsewhere its tag tells.
-
-    Raises:
-        ServerError: another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    root = session.client.access.root
-    server = sha256(session.client.access.server.encode()).hexdigest()[:12]
-    here = LOCKS / f".opdlab-{os.getuid()}-server-{server}.lock"
-    new: list[Path] = []
-    for path in (folder / f".server-{server}.lock", here):
-        if path in _TAKEN and _TAKEN[path][0] == os.getpid():
-            continue
-        lock = FileLock(path, timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            for taken in new:
-                _TAKEN.pop(taken)[1].release()
-            raise ServerError(
-                f"{root} is taken by another training, which sends it its student's weights ({path} is "
-                "locked): a server serves one student. Wait for its end, or give each training (and each "
-                "worker of a sweep) a server of its own"
-            ) from None
-        _TAKEN[path] = os.getpid(), lock
-        new.append(path)
 
 
 def handed_over(session: Session, place: str, tag: str) -> None:
