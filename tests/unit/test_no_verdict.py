@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from run_folders import draws, write_reference, write_run
+from sample_rows import rows
 from small_models import small_model
 
+from opdlab.configuration.config import Evaluation
 from opdlab.console.terminal import console
 from opdlab.errors import UngradedError
-from opdlab.evaluation import over_seeds
+from opdlab.evaluation import headline, over_seeds
 from opdlab.evaluation.store import sample_sets
 from opdlab.records import Refusal
 from opdlab.sampling.decode_step import _attends_to_all
-from opdlab.sweeps.outcome import run_metrics
+from opdlab.sweeps.outcome import intermediate, run_metrics
 from opdlab_dashboards.pages import page_files
 from opdlab_dashboards.results import build, find
 
@@ -47,6 +50,16 @@ def test_a_trial_is_told_nothing_of_an_evaluation_before_the_last(tmp_path: Path
     assert found[f"{BENCHMARK}/mean_at_8"] == 1.0
     assert found[f"{BENCHMARK}/verdicts/server_error"] == 0.0
     assert f"{BENCHMARK}/mean_at_8_worst" not in found
+
+
+def test_an_evaluation_in_the_midst_that_lacks_answers_is_a_point_without_a_score() -> None:
+    whole, lacks = (headline(rows({"p0": letters}, benchmark=BENCHMARK)) for letters in ("11", "1r"))
+    steps = [{"step": 1.0} | whole, {"step": 2.0} | lacks, {"step": 3.0}]
+    limit = {"type": "math", "level": "short", "limit": 1}
+    settings = Evaluation.model_validate({"benchmarks": [limit], "samples": 2})
+    config: Any = SimpleNamespace(evaluation=settings)
+    assert intermediate(steps, config) == [(1, 1.0)]
+    assert lacks[f"{BENCHMARK}/verdicts/server_error"] == 1
 
 
 def test_over_seeds_scores_are_kept_where_a_difference_is_not_known(
