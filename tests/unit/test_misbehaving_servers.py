@@ -516,7 +516,7 @@ def test_a_redirect_that_would_change_the_request_is_told_with_its_place(
         with pytest.raises(ServerError, match=rf"redirect \(status {status}\).*write that"):
             asked.post(url, body)
     server.redirect = 307, "http://elsewhere.invalid"
-    with pytest.raises(ServerError, match="leaves the host"):
+    with pytest.raises(ServerError, match="leaves the server"):
         asked.post(url, body)
     server.redirect = 308, ""
     whole = {"temperature": 1.0, "top_p": 1.0, "seed": 0, "stop_token_ids": [2]}

@@ -53,7 +53,9 @@ def test_a_trial_is_told_nothing_of_an_evaluation_before_the_last(tmp_path: Path
 
 
 def test_an_evaluation_in_the_midst_that_lacks_answers_is_a_point_without_a_score() -> None:
-    whole, lacks = (headline(rows({"p0": letters}, benchmark=BENCHMARK)) for letters in ("11", "1r"))
+    whole, lacks = (
+        headline(rows({"p0": letters}, benchmark=BENCHMARK)) for letters in ("11", "1r")
+    )
     steps = [{"step": 1.0} | whole, {"step": 2.0} | lacks, {"step": 3.0}]
     limit = {"type": "math", "level": "short", "limit": 1}
     settings = Evaluation.model_validate({"benchmarks": [limit], "samples": 2})

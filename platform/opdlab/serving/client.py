@@ -22,11 +22,13 @@ TOLD_AFTER_S = 2.0
 SILENT_S = 30.0
 """Silence of a server that works, after which it is told how many answers came; then twice as long."""
 FIRST_PAUSE_S = 0.25
+QUESTION_S = 60.0
+"""Longest wait for what a server says of itself, which takes it no time."""
 TICK_S = 0.25
 """How often the caller is woken while no answer comes."""
 IN_VAIN = 8
 """After so many refusals and no answer, each other prompt is asked for once before the rest is given up."""
-LET_IN = (401, 403, 407)
+LET_IN = (401, 403)
 UNKNOWN = (404, 405, 501)
 """Statuses of a path that a server does not have."""
 
@@ -56,8 +58,13 @@ class Client:
         pulse: whether the server's engine lives, where it can tell.
     """
 
-    def __init__(self, access: Access) -> None:
-        self.access = access
+    def __init__(self, access: Access, stops: bool = True) -> None:
+        """For `access`.
+
+        Args:
+            stops: whether a signal ends the wait; not for what is still to be done after one.
+        """
+        self.access, self.stops = access, stops
         self.notice = ""
         self.transport = Transport(access)
         self.pulse = Pulse(self.transport)
@@ -197,7 +204,8 @@ class Client:
     ) -> Iterator[tuple[int, Any]]:
         last, silent = monotonic(), SILENT_S
         while crew.left:
-            check_stop()
+            if self.stops:
+                check_stop()
             try:
                 found = crew.done.get(timeout=TICK_S)
                 last, silent = monotonic(), SILENT_S
@@ -236,14 +244,15 @@ class Client:
                 if waited >= self.access.patience_s:
                     raise ServerError(
                         f"{url}: no answer after waiting for {waited:.0f} s ({refused})"
-                        f"{self.pulse.said(refused)}. What was answered before is kept: start the "
-                        "server and run the same command again, or raise patience_s"
+                        f"{self.pulse.said(refused)}. Start the server and run the same command "
+                        "again, which goes on from what is stored; or raise patience_s"
                     ) from refused
                 self.notice = f"waiting for {self.access.root} since {waited:.0f} s: {refused}"
                 self._tell(waited, refused)
                 self.pulse.hear(refused)
                 # Apart by chance, so that a server that comes back is not met by all at once.
-                waited += _sleep(max(refused.pause_s, pause * random.uniform(0.5, 1.0)), stopped)
+                wished = max(refused.pause_s, pause * random.uniform(0.5, 1.0))
+                waited += _sleep(min(wished, self.access.patience_s - waited), stopped)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 if stopped():
                     raise ServerError(f"{url}: given up") from refused
@@ -252,7 +261,8 @@ class Client:
         here = threading.get_ident()
         self._working[here] = monotonic()
         try:
-            return self.transport.once(verb, url, body)
+            longest = min(QUESTION_S, self.access.timeout_s) if verb == "GET" else None
+            return self.transport.once(verb, url, body, longest)
         finally:
             del self._working[here]
 

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from transformers import PreTrainedModel
 
+from opdlab.console import Stopped
 from opdlab.errors import RefusedError, ServerError
 from opdlab.peers import gathered
 from opdlab.sampling import Recorded, refuse_non_finite, scored
@@ -100,8 +101,11 @@ class ServedRollout:
         self.session = Session.open(how.access, how.served_model)
         self.link = weights.link_to(model, self.session)
 
-    def drawn(self, asked: Asked) -> Drawn:
+    def drawn(self, asked: Asked, came: dict[int, Reply] | None = None) -> Drawn:
         """Responses of the server, and what the model says of them.
+
+        Args:
+            came: gets the completions by row where they are cut short, for `proved`.
 
         Raises:
             RefusedError: none of the prompts was answered.
@@ -115,13 +119,13 @@ class ServedRollout:
                 f"{self.how.access.url}: the student's weights have changed, and the server is sent none: "
                 "set rollout.weights_folder, a folder that it sees under the same name"
             )
-        found = self.once(asked)
+        found = self.once(asked, came)
         usual = self.link.usual
-        jumped = usual is not None and not found.likeness.within(max(JUMP, JUMPS * usual))
+        jumped = self.jumped(found.likeness)
         # A server that was started again in between has the weights it began with: its tag says so, or its
         # answers do.
         if sends and self.sync(asked, any(gathered(jumped or not found.fits, self.alone))):
-            found = self.once(asked)
+            found = self.once(asked, came)
             if self.sync(asked):
                 raise ServerError(
                     f"{self.how.access.root}: it lost the student's weights twice while it answered one "
@@ -131,6 +135,25 @@ class ServedRollout:
         self.link.usual = max(usual or 0.0, found.likeness.worst)
         self.link.figures |= found.likeness.figures()
         return found
+
+    def jumped(self, like: Likeness) -> bool:
+        """Whether the server is off by more than it was before."""
+        usual = self.link.usual
+        return usual is not None and not like.within(max(JUMP, JUMPS * usual))
+
+    def proved(self, asked: Asked, came: Mapping[int, Reply]) -> list[tuple[int, Int[Tensor, "_"]]]:
+        """Rows and responses of a rollout that was cut short, if they show by themselves whose they are.
+
+        Servers whose log-probabilities are not those of temperature 1 show nothing.
+        """
+        if not came:
+            return []
+        rows = sorted(came)
+        asked = asked.only(rows)
+        responses, found = self.scored(asked, came)
+        like, limit = self.compared(asked, came, responses, found)
+        fits = like.within(limit) and not self.jumped(like)
+        return list(zip(rows, responses, strict=True)) if fits else []
 
     def look(self, asked: Asked) -> tuple[bool, str]:
         """Whether it has the model's weights, and what it is: see `OpenAIEngine.look`."""
@@ -145,9 +168,9 @@ class ServedRollout:
             f"({like.worst:.1e} nats off)"
         )
 
-    def once(self, asked: Asked) -> Drawn:
+    def once(self, asked: Asked, came: dict[int, Reply] | None = None) -> Drawn:
         """One round of answers, looked at."""
-        replies, refused = self.replies(asked, self.how)
+        replies, refused = self.replies(asked, self.how, came)
         rows = sorted(replies)
         asked = asked.only(rows)
         responses, found = self.scored(asked, replies)
@@ -247,8 +270,13 @@ class ServedRollout:
             raise ServerError(said)
         return any(given for _, given in told)
 
-    def replies(self, asked: Asked, how: Sampling) -> tuple[dict[int, Reply], dict[int, str]]:
+    def replies(
+        self, asked: Asked, how: Sampling, came: dict[int, Reply] | None = None
+    ) -> tuple[dict[int, Reply], dict[int, str]]:
         """The completions by row, in the order in which they came, and why rows have none.
+
+        Args:
+            came: gets the completions that came where this is cut short.
 
         Raises:
             RefusedError: no row has one.
@@ -280,6 +308,10 @@ class ServedRollout:
             if not found:
                 raise
             return found, error.rows
+        except (Stopped, ServerError):
+            if came is not None:
+                came.update(found)
+            raise
         return found, {}
 
     def lacks(self, missing: str) -> ServerError:

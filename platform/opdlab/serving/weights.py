@@ -31,8 +31,8 @@ from opdlab.shapes import Tensor
 
 LOG = logging.getLogger("opdlab")
 TAGGED = "opdlab-"
-_TRAINER = secrets.token_hex(4)
-"""Of this process, in the tags of what it sends."""
+_OWN = f"{TAGGED}{secrets.token_hex(4)}-"
+"""Beginning of the tags of what this process sends, of one student or several."""
 SAME = 0.02
 """A server without tags says log-probabilities of one text twice alike but for less, in nats."""
 _LINKS: WeakKeyDictionary[PreTrainedModel, dict[str, Link]] = WeakKeyDictionary()
@@ -72,7 +72,8 @@ class Link:
         if self.sent != now:
             return True
         tag = read_tag(session)
-        if tag is not None and tag != self.tag and tag.startswith(TAGGED):
+        others = tag is not None and tag.startswith(TAGGED) and not tag.startswith(_OWN)
+        if others and tag != self.tag:
             raise ServerError(
                 f"{session.client.access.root} has the weights of another training ({tag}), which were "
                 "sent after this one's: a server serves one student. Stop the other training, or give it a "
@@ -106,7 +107,7 @@ class Link:
         started = perf_counter()
         take(session, Path(folder))
         place = written(model, Path(folder), now)
-        self.sent, self.tag = None, f"{TAGGED}{_TRAINER}-{now[:16]}"
+        self.sent, self.tag = None, f"{_OWN}{now[:16]}"
         handed_over(session, place, self.tag)
         self._tells = read_tag(session) == self.tag
         self._said = None
