@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from misbehaving_server import MisbehavingServer
+from small_models import small_model
 from transformers import PreTrainedModel
 from unit.test_misbehaving_servers import ENDS, PROMPTS, STUDENT, client, engine, evaluated, moved
 
@@ -20,10 +21,12 @@ from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
 from opdlab.evaluation.served import Served
 from opdlab.modelling import models
+from opdlab.sampling.rollout import CachedEngine
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine, hand_over
 from opdlab.serving.identify import Identity
+from opdlab.serving.sampler import draws
 from opdlab.serving.session import Session
 from opdlab.sweeps.trial import _ended_by
 
@@ -286,3 +289,25 @@ def test_whatever_a_server_calls_its_model_names_a_folder(name: str, tmp_path: P
             **ENDS,
         )
         (tmp_path / served.label()).mkdir()
+
+
+@pytest.mark.parametrize(
+    ("asked", "drawn"),
+    [
+        ({"temperature": 1.0}, {"temperature": 0.0}),
+        ({"temperature": 1.0}, {"temperature": 3.0}),
+        ({"temperature": 0.6, "top_p": 0.9}, {"temperature": 2.0, "top_p": 1.0}),
+        ({"temperature": 0.0}, {"temperature": 2.0}),
+    ],
+)
+def test_tokens_that_are_drawn_otherwise_than_asked_are_told(
+    asked: dict[str, float], drawn: dict[str, float]
+) -> None:
+    model = small_model("qwen3")
+    prompts, seeds = [[1, 5, 9, row % 30] for row in range(192)], list(range(192))
+    for how, fault in ((asked, False), (drawn, True)):
+        found = CachedEngine(max_new_tokens=16, **how).sample(model, prompts, seeds, **ENDS)
+        responses = list(found.token.split(found.response_lengths.tolist()))
+        settings = asked.get("temperature", 1.0), asked.get("top_p", 1.0)
+        seen = draws(model, prompts, seeds, responses, None, *settings)
+        assert bool((seen + seen).fault) == fault, seen

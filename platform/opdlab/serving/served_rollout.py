@@ -21,6 +21,7 @@ from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.identify import TOKEN_SERVERS
 from opdlab.serving.likeness import Likeness, allowed, likeness
 from opdlab.serving.replies import Reply
+from opdlab.serving.sampler import draws
 from opdlab.serving.session import Ask, Session
 from opdlab.shapes import Int, Tensor
 from opdlab.transfers import to_device
@@ -132,6 +133,7 @@ class ServedRollout:
                     "rollout; look at its log"
                 )
         self.require(found)
+        self.require_drawn(asked.only(found.rows), found)
         self.link.usual = max(usual or 0.0, found.likeness.worst)
         self.link.figures |= found.likeness.figures()
         return found
@@ -242,6 +244,28 @@ class ServedRollout:
                 f"sampled are {found.likeness.worst:.2g} nats off (root mean square over uncertain tokens; "
                 f"the same weights would be {found.limit:.2g} off at most). {remedy}"
             )
+
+    def require_drawn(self, asked: Asked, found: Drawn) -> None:
+        """Raises ServerError where the server samples otherwise than it was asked to."""
+        how = self.how
+        seen = draws(
+            self.model,
+            asked.prompts,
+            asked.seeds,
+            found.responses,
+            asked.vocabulary,
+            how.temperature,
+            how.top_p,
+        )
+        known = self.link.drawn.get((how.temperature, how.top_p))
+        whole = self.link.drawn[how.temperature, how.top_p] = known + seen if known else seen
+        if whole.fault:
+            raise ServerError(
+                f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
+                f"{how.top_p:g}: {whole.fault}. Look for settings of its own that come before those of a "
+                "request"
+            )
+        self.link.figures["server_surprise"] = seen.above / seen.tokens
 
     def sync(self, asked: Asked, again: bool = False) -> bool:
         """Give the server the weights if it lacks them; of several processes, the first does it for all.

@@ -25,6 +25,7 @@ from opdlab.serving.copies import written
 from opdlab.serving.dialect import scoring_body
 from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.replies import read_scores
+from opdlab.serving.sampler import Draws
 from opdlab.serving.session import Session
 from opdlab.serving.taken import take
 from opdlab.shapes import Tensor
@@ -46,6 +47,7 @@ class Link:
         sent: fingerprint of the weights that the server was given; None before.
         first: fingerprint of the weights at the first rollout, of a model whose weights are not sent.
         usual: how far the server's log-probabilities were from the model's at most, where they were right.
+        drawn: what was sampled so far, by temperature and top-p.
         figures: of the last rollout, for the record.
     """
 
@@ -53,6 +55,7 @@ class Link:
         self.sent: str | None = None
         self.first: str | None = None
         self.usual: float | None = None
+        self.drawn: dict[tuple[float, float], Draws] = {}
         self.figures: dict[str, float] = {}
         self.tag = ""
         self._tells = False
