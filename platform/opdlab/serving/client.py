@@ -240,7 +240,9 @@ class Client:
                 if self._answers != answers or self._works_on_others(refused, started):
                     # A server that answers others is there, and busy.
                     waited, answers = 0.0, self._answers
-                waited += 0.0 if refused.reached else monotonic() - started
+                # The time that a server works on a request does not count; a question is no work.
+                works = refused.reached and verb == "POST"
+                waited += 0.0 if works else monotonic() - started
                 if waited >= self.access.patience_s:
                     raise ServerError(
                         f"{url}: no answer after waiting for {waited:.0f} s ({refused})"
