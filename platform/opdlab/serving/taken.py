@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import socket
@@ -73,6 +74,7 @@ def _named(name: str) -> socket.socket:
     except OSError:
         found.close()
         raise
+    atexit.register(found.close)
     return found
 
 
