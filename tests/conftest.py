@@ -75,12 +75,10 @@ def signals_kept() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def servers_are_not_taken_by_other_suites(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def servers_are_not_taken_by_other_suites(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ports come again, and a process keeps the servers that it took."""
-    if module := sys.modules.get("opdlab.serving.weights"):
-        monkeypatch.setattr(module, "LOCKS", tmp_path_factory.getbasetemp())
+    if module := sys.modules.get("opdlab.serving.taken"):
+        monkeypatch.setattr(module, "MEETING", f"opdlab-test-{os.getpid()}-")
 
 
 @pytest.fixture(scope="session")

@@ -109,6 +109,7 @@ class MisbehavingServer(TokenServer):
         hangs: whether completions are answered when `released` is set.
         hangs_at: a path that is answered then.
         says: what is answered at a path in place of the right thing.
+        says_bytes: the same, as bytes.
         echoes: whether completions are answered by the headers of the request.
         healthy: whether `/health` says that the engine lives.
         key: without which nobody is let in.
@@ -126,6 +127,7 @@ class MisbehavingServer(TokenServer):
         self.hangs, self.released = False, threading.Event()
         self.hangs_at = ""
         self.says: dict[str, Any] = {}
+        self.says_bytes: dict[str, bytes] = {}
         self.echoes = False
         self.healthy = True
         self.key = ""
@@ -156,6 +158,11 @@ class _Misbehaving(Handler):
             self._send({"error": {"message": "not well"}}, first.pop(0))
         elif path == "/health" and not state.healthy:
             self._send({}, 503)
+        elif path in state.says_bytes:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(state.says_bytes[path])))
+            self.end_headers()
+            self.wfile.write(state.says_bytes[path])
         elif path in state.says:
             self._send(state.says[path])
         else:

@@ -62,6 +62,7 @@ class RefusedError(ServerError):
     Attributes:
         rows: why, by the place of the request.
         count: requests in all.
+        refused: those that got no answer; of one row there may be several.
         ended: whether the rest was not asked, since none was answered.
         part: of a row, if not all of it was asked, such as `a candidate of `.
     """
@@ -73,21 +74,23 @@ class RefusedError(ServerError):
         named: str = "",
         ended: bool = False,
         part: str = "",
+        refused: int | None = None,
     ) -> None:
         self.rows, self.count, self.ended = dict(sorted(rows.items())), count, ended
         self.part = part
+        self.refused = len(rows) if refused is None else refused
         first, why = next(iter(self.rows.items()))
-        many = len(rows) - 1
+        many = self.refused - 1
         others = f", and {many} other{'s' * (many > 1)} likewise" if many else ""
         rest = (
             "no more were asked"
             if ended
             else "the others were answered"
-            if len(rows) < count
+            if self.refused < count
             else "none was answered"
         )
         super().__init__(
-            f"{len(rows)} of {count} requests got no answer that can be used: "
+            f"{self.refused} of {count} requests got no answer that can be used: "
             f"{part}{named or f'row {first}'}: {why}{others}; {rest}"
         )
 
@@ -99,7 +102,9 @@ def naming_requests(name: Callable[[int], str]) -> Iterator[None]:
         yield
     except RefusedError as error:
         named = name(next(iter(error.rows)))
-        raise RefusedError(error.rows, error.count, named, error.ended, error.part) from error
+        raise RefusedError(
+            error.rows, error.count, named, error.ended, error.part, error.refused
+        ) from error
 
 
 class StorageError(OpdlabError, OSError):

@@ -15,7 +15,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,11 @@ from opdlab.modelling import models
 from opdlab.prompts import open_prompts
 from opdlab.records import Verdict
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.serving import client as client_module, crew, health, weights
+from opdlab.serving import client as client_module, crew, health, taken
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.dialect import TRANSFORMERS_FIXED, Draw, completion_body
-from opdlab.serving.engine import OpenAIEngine
+from opdlab.serving.engine import OpenAIEngine, in_rounds
 from opdlab.serving.identify import Identity, identify
 from opdlab.serving.likeness import BLOCK, likeness
 from opdlab.serving.served_rollout import JUMP, Asked
@@ -189,7 +189,7 @@ def test_a_server_that_refuses_everything_is_not_asked_everything(
             max_tokens=99,
             on_response=print,
         )
-    assert server.seen["/v1/completions"] < 20
+    assert server.seen["/v1/completions"] < 30
 
 
 def test_a_prompt_longer_than_the_context_ends_no_other(
@@ -245,6 +245,51 @@ def test_a_prompt_that_is_refused_first_and_often_ends_no_other(
             on_response=came.__setitem__,
         )
     assert sorted(came) == list(range(32, 64))
+
+
+def test_a_long_region_of_refused_prompts_ends_no_other(
+    server: MisbehavingServer, student: PreTrainedModel, way: Callable[..., Came]
+) -> None:
+    """Whoever is asked last is asked, however many different prompts were refused before."""
+    prompts = [[1, 5 + n % 30, 5 + n // 30, *([7] * (n < 40))] for n in range(44)]
+    server.refuses_for_ever = lambda body: body["prompt"] in prompts[:40]
+    came: Came = {}
+    with pytest.raises(RefusedError, match=r"80 of 88 requests .*the others were answered"):
+        engine(server, concurrency=2).answer(
+            student,
+            [ids for ids in prompts for _ in range(2)],
+            list(range(88)),
+            **ENDS,
+            max_rows=64,
+            max_tokens=99,
+            on_response=came.__setitem__,
+        )
+    assert sorted(came) == list(range(80, 88))
+
+
+@pytest.mark.parametrize("size", [3, 8, 100])
+@pytest.mark.parametrize("good", [(), ("e",), ("a", "e")])
+def test_rounds_ask_each_prompt_once_before_the_rest_is_given_up(
+    size: int, good: tuple[str, ...]
+) -> None:
+    prompts = [letter for letter in "abcde" for _ in range(4)]
+    asked: list[int] = []
+
+    def ask(rows: Sequence[int]) -> None:
+        asked.extend(rows)
+        refused = {n: "no" for n, row in enumerate(rows) if prompts[row] not in good}
+        if refused:
+            raise RefusedError(refused, len(rows))
+
+    with pytest.raises(RefusedError) as told:
+        in_rounds(prompts, size, ask)
+    assert len({*asked}) == len(asked)
+    assert {prompts[row] for row in asked} == {*"abcde"}
+    if good:
+        assert len(asked) == 20
+        assert not told.value.ended
+    assert len(told.value.rows) == sum(prompts[row] not in good for row in asked)
+    assert told.value.ended == (len(asked) < 20)
 
 
 def test_what_a_server_refuses_is_a_fault_with_its_problem_and_is_asked_again(
@@ -471,7 +516,7 @@ def test_a_redirect_that_would_change_the_request_is_told_with_its_place(
         with pytest.raises(ServerError, match=rf"redirect \(status {status}\).*write that"):
             asked.post(url, body)
     server.redirect = 307, "http://elsewhere.invalid"
-    with pytest.raises(ServerError, match="leaves the host"):
+    with pytest.raises(ServerError, match="leaves the server"):
         asked.post(url, body)
     server.redirect = 308, ""
     whole = {"temperature": 1.0, "top_p": 1.0, "seed": 0, "stop_token_ids": [2]}
@@ -770,18 +815,17 @@ def test_a_server_is_taken_by_one_training_at_a_time(
     server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
 ) -> None:
     sampled(server, student, weights_folder=str(tmp_path / "w"))
-    (beside,) = (tmp_path / "w").glob(".server-*")
-    locks = [path for path in weights._TAKEN if path.name.endswith(beside.name[1:])]
-    assert len(locks) == 2  # the other is this machine's
-    for path in locks:
-        weights._TAKEN.pop(path)[1].release()
+    (lock,) = (tmp_path / "w").glob(".server-*")
+    name = next(one for one in taken._TAKEN if one.endswith(lock.stem.removeprefix(".server-")))
+    for one in (str(lock), name):
+        taken._give_back(one)
         other = moved(models.load_model(str(STUDENT)), 1e-3)
         with (
-            FileLock(path),
+            FileLock(lock) if one == str(lock) else contextlib.closing(taken._named(name)),
             pytest.raises(ServerError, match="is taken by another training"),
         ):
             sampled(server, other, weights_folder=str(tmp_path / "w"))
-    assert not set(locks) & set(weights._TAKEN), "of a server that is not taken nothing is kept"
+    assert not {str(lock), name} & {*taken._TAKEN}, "of a server that is not taken nothing is kept"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sample_rows import grid
+from sample_rows import grid, rows
 from scipy import stats
 
 from opdlab.console.terminal import SymbolConsole
@@ -64,9 +64,31 @@ def test_the_spread_is_found_again_in_samples_drawn_with_it():
     assert "other against student" in both.origin
 
 
-def test_one_sample_a_problem_is_refused():
-    with pytest.raises(DataError, match="one sample a problem"):
-        from_samples(grid(np.ones((4, 1))))
+@pytest.mark.parametrize("problems", [{"p0": "1", "p1": "0"}, {"p0": "1r", "p1": "e0"}])
+def test_one_sample_a_problem_is_refused(problems):
+    with pytest.raises(DataError, match="no problem has more than one sample with a verdict"):
+        from_samples(rows(problems))
+
+
+@pytest.mark.parametrize("fault", "xesr")
+def test_a_sample_without_a_verdict_is_no_wrong_answer(fault):
+    whole, other = (
+        {"p0": "1100", "p1": "1110", "p2": "1111"},
+        {"p0": "1111", "p1": "01", "p2": "10"},
+    )
+    faulty = {
+        "p0": f"1100{fault}",
+        "p1": f"{fault}1110",
+        "p2": f"1111{fault}{fault}",
+        "p3": f"1{fault}",
+    }
+    (known,), (found,) = (from_samples(rows(one)).values() for one in (whole, faulty))
+    assert (found.sampling, found.effect) == (known.sampling, known.effect)
+    assert "5 samples without a verdict left out" in found.origin
+    assert "left out" not in known.origin
+    (plain,) = from_samples(rows(whole), rows(other, checkpoint="b")).values()
+    (both,) = from_samples(rows(faulty), rows(other | {"p3": "11"}, checkpoint="b")).values()
+    assert (both.sampling, both.effect) == (plain.sampling, plain.effect)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import asdict
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, strategies as st
 from sample_rows import grid, row, rows, votes
 
 from opdlab.errors import DataError
+from opdlab.evaluation import headline
 from opdlab.plugins import registry as plugins
 from opdlab.records import Verdict
 from opdlab_evaluators.statistics.answer_sheets import pass_at_every_k
@@ -246,6 +248,28 @@ def test_a_score_without_an_interval_is_recorded_by_its_bounds_alone():
     for missing in known:
         found = Estimate(**(known | {missing: None}), problems=4, worst=0.25, best=0.75)
         assert found.metrics("x") == bounds
+        every = found.metrics("x", every=True)
+        assert {name for name, value in every.items() if math.isnan(value)} == {
+            "x",
+            "x_low",
+            "x_high",
+        }
+        assert {name: every[name] for name in bounds} == bounds
+
+
+@pytest.mark.parametrize(("first", "then"), [("0r", "01"), ("01", "0e")])
+def test_what_replaces_an_evaluation_leaves_nothing_of_it(first: str, then: str):
+    """A tracker keeps a metric's last value for ever."""
+    told: dict[str, float] = {}
+    for letters in (first, then):
+        told |= headline(rows({"p0": letters}), every=True)
+    known = headline(rows({"p0": then}))
+    assert known.items() <= told.items()
+    scores = {name for name in told if "_at_" in name and not math.isnan(told[name])}
+    if "e" in then:
+        assert scores == {name for name in known if "_at_" in name}
+    else:
+        assert told["math/mean_at_2_worst"] == told["math/mean_at_2_best"] == told["math/mean_at_2"]
 
 
 def test_averages_over_different_benchmarks_differ_in_protocol():

@@ -7,6 +7,8 @@ real vLLM.
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import sleep
@@ -36,7 +38,7 @@ from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.scorer import Scorer
 from opdlab.scoring.teacher import Teacher
-from opdlab.scoring.tree import part
+from opdlab.scoring.tree import leaves, part
 from opdlab.serving.access import Access
 from opdlab.serving.crew import Crew
 from opdlab.serving.served_teacher import ServedTeacher, spread_out
@@ -429,8 +431,13 @@ def test_one_refused_row_is_named_and_ends_no_other(
     server.refuses_for_ever = lambda body: (
         "prompt_logprobs" not in body and body["prompt"][:5] == row[:5]
     )
-    with pytest.raises(RefusedError, match="a candidate of row 3"):
+    with pytest.raises(RefusedError, match="a candidate of row 3") as told:
         teacher.score(rollout, ask(rollout))
+    found = re.match(r"(\d+) of (\d+) requests.*and (\d+) others likewise", str(told.value))
+    assert found is not None
+    refused, asked, others = map(int, found.groups())
+    of_rows = Counter(leaves(rollout, ask(rollout).candidates).row.tolist())
+    assert (refused, asked, others) == (of_rows[3], of_rows.total(), of_rows[3] - 1)
 
 
 SERVED = "teacher.server={url: 'http://localhost:9/v1'}"

@@ -455,6 +455,7 @@ def test_training_on_rollouts_of_a_server_is_training_on_ones_own(folders, tmp_p
         assert server.seen["/collective_rpc"] == steps  # the weights of every step, and none twice
     for row in through:
         shown = {name: row.pop(name) for name in list(row) if name.startswith("server_")}
+        assert abs(shown.pop("server_surprise")) < 1.0
         assert shown.keys() == {"server_gap", "server_kl", "server_gap_high"}
         assert max(map(abs, shown.values())) < 1e-4
         assert row.pop("seconds/weights") > 0

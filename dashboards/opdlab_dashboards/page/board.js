@@ -104,7 +104,7 @@ const opdlab = (() => {
 
   function benchmarkCell(row, i, j) {
     const cell = row.cells[j], one = board().benchmarks[j];
-    const seeds = cell.seeds.length > 1 ? `; seeds ${cell.seeds.map((x) => percent(x)).join(", ")}` : "";
+    const seeds = cell.seeds.length > 1 ? `; seeds ${cell.seeds.map(value).join(", ")}` : "";
     const title = `${row.name} on ${one.name}: rank ${rank(board().standings[`${j}`][i])} of ${board().rows.length}; ${cell.samples} samples of ${one.n} problems${seeds}`;
     if (state.metric === "mean" || state.metric === "pass") return scoreCell(cell[state.metric], i, j, { title });
     const text = state.metric === "tokens" ? cell.tokens.toFixed(0) : `${percent(cell.truncated, 0)} %`;

@@ -22,7 +22,7 @@
       [`mean@${one.k}`]: `${value(cell.mean)} (${interval(cell.mean)})`,
       [`pass@${one.k}`]: `${value(cell.pass)} (${interval(cell.pass)})`,
       "rank here": `${rank(standing)} of ${board.rows.length}`,
-      seeds: cell.seeds.length > 1 ? row.seeds.map((s, n) => `${s}: ${percent(cell.seeds[n])}`).join(", ") : row.role === "run" ? `${row.seeds}` : "–",
+      seeds: cell.seeds.length > 1 ? row.seeds.map((s, n) => `${s}: ${value(cell.seeds[n])}`).join(", ") : row.role === "run" ? `${row.seeds}` : "–",
       verdicts, "tokens a response": `${cell.tokens.toFixed(0)}, ${percent(cell.truncated, 0)} % cut`,
       sampling: one.sampling, "template, grader": `${one.template}, ${one.grader}`, protocol: one.protocol,
     };

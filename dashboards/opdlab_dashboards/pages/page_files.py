@@ -206,7 +206,7 @@ def _row(row: Row, pin: str | None) -> dict[str, Any]:
                 "truncated": _short(cell.truncated),
                 "samples": cell.samples,
                 "faults": cell.faults,
-                "seeds": [_short(value) for value in cell.each_seed],
+                "seeds": [_score(one) for one in cell.each_seed],
             }
             for cell in row.cells.values()
         ],

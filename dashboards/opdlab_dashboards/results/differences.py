@@ -172,6 +172,7 @@ def _deviation(values: Sequence[np.ndarray]) -> float | None:
 
 
 def _over_seeds(a: Sequence[Cell], b: Sequence[Cell], level: float) -> OverSeeds | None:
+    """Of cells whose samples were all graded."""
     sides = [_by_seed(side) for side in (a, b)]
     shared = sorted(sides[0].keys() & sides[1].keys())
     trained = all(run.role == "run" for cell in (*a, *b) for run in cell.measured)
@@ -186,7 +187,7 @@ def _over_seeds(a: Sequence[Cell], b: Sequence[Cell], level: float) -> OverSeeds
 
 def _by_seed(cells: Sequence[Cell]) -> dict[int, float]:
     """mean@k of each training seed, averaged over benchmarks."""
-    columns = zip(*(cell.each_seed for cell in cells), strict=True)
+    columns = zip(*([one.worst for one in cell.each_seed] for cell in cells), strict=True)
     return {
         run.seed: float(np.mean(values))
         for run, values in zip(cells[0].measured, columns, strict=True)

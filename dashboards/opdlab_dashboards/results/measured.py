@@ -94,10 +94,9 @@ class Measured:
         return [self._fullest(one) for one in found.values()]
 
     def _fullest(self, one: Measurement) -> store.SampleSet:
-        """Its samples in the copy that holds most of them: one may have been cut short."""
-        places = (self.folder, *self.others)
-        copies = [store.SampleSet(place / SAMPLES, one) for place in places]
-        return max(copies, key=lambda each: sum(1 for _ in each.path.glob("*.parquet")))
+        """Its samples in the copy that holds most answers, then verdicts: one may have been cut short."""
+        copies = [store.SampleSet(place / SAMPLES, one) for place in (self.folder, *self.others)]
+        return max(copies, key=_held) if len(copies) > 1 else copies[0]
 
     def chosen(self, benchmarks: Sequence[str]) -> list[store.SampleSet]:
         """Those of `sets` that are of these benchmarks; all where none is named."""
@@ -151,6 +150,15 @@ class Measured:
         """Seconds of training: rollouts, teacher and updates."""
         rows = [row for row in self.metrics if all(part in row for part in PARTS)]
         return sum(r[part] for r in rows for part in PARTS) if rows else None
+
+
+def _held(copy: store.SampleSet) -> tuple[int, ...]:
+    """Answers, verdicts that count and refusals that a copy holds; least of a damaged one."""
+    try:
+        verdicts = copy.grades(copy.asked.grader)
+        return len(copy.generations()), len(verdicts), len(copy.refusals())
+    except DataError:
+        return (-1,)
 
 
 def find(source: Path) -> list[Measured]:

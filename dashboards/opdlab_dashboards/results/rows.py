@@ -44,7 +44,7 @@ class Cell:
 
     Attributes:
         problems: their ids, in the order of `correct` and `passed`: mean@k and pass@k of each.
-        each_seed: mean@k of each seed.
+        each_seed: mean@k of each seed, or its bounds.
         tokens: mean length of a response; `truncated`: share cut at the limit; of those that were answered.
         faults: samples that could not be graded, or that a server refused.
         measured: where the samples lie, one a seed.
@@ -60,7 +60,7 @@ class Cell:
     passed: np.ndarray
     mean: Score
     pass_at: Score
-    each_seed: tuple[float, ...]
+    each_seed: tuple[Score, ...]
     tokens: float
     truncated: float
     seconds: float
@@ -153,6 +153,7 @@ def _cell(measured: Measured, one: store.SampleSet) -> Cell:
     count = max(len(answered), 1)
     worst, passed_worst = _per_problem(sheet, sheet.correct)
     best, passed_best = _per_problem(sheet, sheet.correct + sheet.faults)
+    mean = _score(worst, best)
     return Cell(
         benchmark=one.asked.benchmark,
         protocol=sheet.protocol,
@@ -162,9 +163,9 @@ def _cell(measured: Measured, one: store.SampleSet) -> Cell:
         samples=len(samples),
         correct=worst,
         passed=passed_worst,
-        mean=_score(worst, best),
+        mean=mean,
         pass_at=_score(passed_worst, passed_best),
-        each_seed=(float(worst.mean()),),
+        each_seed=(mean,),
         tokens=sum(s.tokens for s in answered) / count,
         truncated=sum(s.stop == "length" for s in answered) / count,
         seconds=sum(s.seconds for s in answered) / count,

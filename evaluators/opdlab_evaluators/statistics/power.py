@@ -95,37 +95,70 @@ def spreads(
 def from_samples(a: Sequence[Sample], b: Sequence[Sample] | None = None) -> dict[str, Spread]:
     """By benchmark, from the samples of one checkpoint, or of two whose difference is like the planned one.
 
+    Samples without a verdict are left out, which `origin` says, and problems with fewer than two others.
+
     Raises:
-        DataError: fewer than two samples a problem, or what `pair_up` refuses.
+        DataError: no problem has two samples with a verdict, or what `pair_up` refuses.
     """
     if b is None:
-        return {
-            sheet.benchmark: Spread(
-                2 * _within(sheet), EFFECT_SPREAD**2, f"samples of {sheet.checkpoint}"
-            )
-            for sheet in sheets(a)
-        }
+        return {sheet.benchmark: _of_one(sheet) for sheet in sheets(a)}
     return {pair.a.benchmark: _of_pair(pair) for pair in pair_up(a, b)}
 
 
-def _within(sheet: Sheet) -> float:
-    """Unbiased mean over problems of p (1 - p)."""
-    if sheet.k < 2:
-        raise DataError(
-            f"{sheet.checkpoint} on {sheet.benchmark} has one sample a problem, which does not tell the "
-            "luck of sampling from the difficulty of problems: take a run with two or more"
-        )
-    share = sheet.correct / sheet.total
-    return float(np.mean(share * (1 - share) * sheet.total / (sheet.total - 1)))
+def _of_one(sheet: Sheet) -> Spread:
+    luck = _within(sheet)[_told([sheet])]
+    origin = f"samples of {sheet.checkpoint}{_without_verdict([sheet])}"
+    return Spread(2 * float(luck.mean()), EFFECT_SPREAD**2, origin)
 
 
 def _of_pair(pair: Pair) -> Spread:
-    sampling = _within(pair.a) + _within(pair.b)
-    differences = pair.b.correct / pair.b.total - pair.a.correct / pair.a.total
-    luck = _within(pair.a) / pair.a.k + _within(pair.b) / pair.b.k
+    sides = [pair.a, pair.b]
+    told = _told(sides)
+    luck_a, luck_b = (_within(side)[told] for side in sides)
+    (share_a, count_a), (share_b, count_b) = (
+        (_share(side)[told], _graded(side)[told]) for side in sides
+    )
+    luck = float(np.mean(luck_a / count_a + luck_b / count_b))
+    differences = share_b - share_a
     several = len(differences) > 1
     effect = max(0.0, float(differences.var(ddof=1)) - luck) if several else None
-    return Spread(sampling, effect, f"{pair.b.checkpoint} against {pair.a.checkpoint}")
+    origin = f"{pair.b.checkpoint} against {pair.a.checkpoint}{_without_verdict(sides)}"
+    return Spread(float(np.mean(luck_a + luck_b)), effect, origin)
+
+
+def _graded(sheet: Sheet) -> np.ndarray:
+    """Samples of each problem that have a verdict on their answer."""
+    return sheet.total - sheet.faults
+
+
+def _share(sheet: Sheet) -> np.ndarray:
+    """Correct ones of those; 0 where there are none."""
+    return sheet.correct / np.maximum(_graded(sheet), 1)
+
+
+def _within(sheet: Sheet) -> np.ndarray:
+    """Unbiased p (1 - p) of each problem, where it has two samples with a verdict."""
+    share, graded = _share(sheet), _graded(sheet)
+    return share * (1 - share) * graded / np.maximum(graded - 1, 1)
+
+
+def _told(sides: Sequence[Sheet]) -> np.ndarray:
+    """Which problems have two samples with a verdict on each side; raises DataError where none has."""
+    told = np.all([_graded(sheet) > 1 for sheet in sides], axis=0)
+    if not told.any():
+        names = " and ".join(sheet.checkpoint for sheet in sides)
+        raise DataError(
+            f"{names} on {sides[0].benchmark}: no problem has more than one sample with a verdict, which "
+            "does not tell the luck of sampling from the difficulty of problems: take a run with two or "
+            "more"
+        )
+    return told
+
+
+def _without_verdict(sides: Sequence[Sheet]) -> str:
+    """How many samples are left out, in words."""
+    count = sum(int(sheet.faults.sum()) for sheet in sides)
+    return f" ({count} samples without a verdict left out)" if count else ""
 
 
 def smallest_difference(

@@ -40,11 +40,19 @@ class Estimate:
     best: float
     bootstrap: tuple[float, float] | None = None
 
-    def metrics(self, name: str) -> dict[str, float]:
-        """What is known, under names that trackers accept: the interval, or else the bounds."""
+    def metrics(self, name: str, every: bool = False) -> dict[str, float]:
+        """What is known, under names that trackers accept: the interval, or else the bounds.
+
+        Args:
+            name: of the score.
+            every: both, NaN where it is not known: in place of what was told before.
+        """
+        bounds = {f"{name}_worst": self.worst, f"{name}_best": self.best}
+        names = name, f"{name}_low", f"{name}_high"
         if self.value is None or self.low is None or self.high is None:
-            return {f"{name}_worst": self.worst, f"{name}_best": self.best}
-        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+            return bounds | (dict.fromkeys(names, math.nan) if every else {})
+        known = dict(zip(names, (self.value, self.low, self.high), strict=True))
+        return known | (bounds if every else {})
 
 
 @dataclass(frozen=True)
@@ -83,11 +91,15 @@ class Summary:
     most_tokens: int
     mean_seconds: float
 
-    def metrics(self) -> dict[str, float]:
-        """Numbers for a tracker: `mean_at_8`, `pass_at_8`, `maj_at_8` with their limits, and counts."""
+    def metrics(self, every: bool = False) -> dict[str, float]:
+        """Numbers for a tracker: `mean_at_8`, `pass_at_8`, `maj_at_8` with their limits, and counts.
+
+        Args:
+            every: see `Estimate.metrics`.
+        """
         counts = {f"verdicts/{status}": float(count) for status, count in self.verdicts.items()}
         return {
-            **_score_metrics(self),
+            **_score_metrics(self, every),
             "truncated_share": self.truncated_share,
             "mean_tokens": self.mean_tokens,
             "mean_seconds": self.mean_seconds,
@@ -242,12 +254,12 @@ def _pool(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def _score_metrics(scores: Summary | Average) -> dict[str, float]:
+def _score_metrics(scores: Summary | Average, every: bool = False) -> dict[str, float]:
     named = {"mean": scores.mean, "pass": scores.pass_at[scores.k], "maj": scores.maj}
     metrics = {"problems": float(scores.problems), "samples": float(scores.samples)}
     for name, estimate in named.items():
         if estimate is not None:
-            metrics |= estimate.metrics(f"{name}_at_{scores.k}")
+            metrics |= estimate.metrics(f"{name}_at_{scores.k}", every)
     return metrics
 
 

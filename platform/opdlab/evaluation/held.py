@@ -6,6 +6,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Generic, TypeVar, final
 
+from opdlab.console import Stopped
+
 Kind = TypeVar("Kind")
 EVERY_S = 10.0
 COSTS = 20
@@ -37,12 +39,21 @@ class Held(Generic[Kind]):
             self.hand_on()
 
     def hand_on(self) -> None:
-        """Hand on what is held; raises what `prove` does, and what is held is left out then."""
+        """Hand on what is held; raises what `prove` does, and what is held is left out then.
+
+        Whoever takes an answer and is told to stop gets the others first.
+        """
         rows, self.rows = self.rows, []
         if rows:
             started = perf_counter()
             self.prove()
             self.pause = max(EVERY_S, COSTS * (perf_counter() - started))
+        stopped: Stopped | None = None
         for row, answer in rows:
-            self.on_answer(row, answer)
+            try:
+                self.on_answer(row, answer)
+            except Stopped as error:
+                stopped = error
         self.since = perf_counter()
+        if stopped is not None:
+            raise stopped

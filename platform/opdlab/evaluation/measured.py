@@ -579,10 +579,15 @@ def decode(rollout: Rollout, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return texts
 
 
-def headline(samples: Sequence[Sample]) -> dict[str, float]:
-    """Metrics of a set of samples under the names that MLflow accepts (`math/short/mean_at_8`)."""
+def headline(samples: Sequence[Sample], every: bool = False) -> dict[str, float]:
+    """Metrics of a set of samples under the names that MLflow accepts (`math/short/mean_at_8`).
+
+    Args:
+        every: scores and bounds, NaN where a score is not known, so that nothing of an earlier evaluation
+            is left where these replace it.
+    """
     metrics: dict[str, float] = {}
     for summary in plugins.load(plugins.STATISTICS, "scores")(samples):
-        for name, value in summary.metrics().items():
+        for name, value in summary.metrics(every).items():
             metrics[f"{summary.benchmark}/{name}"] = value
     return metrics

@@ -58,7 +58,7 @@ def measure(
     samples = evaluate_with_progress(subject, settings, owner, folder, check)
     if samples:
         seconds = {"seconds/evaluation": perf_counter() - started}
-        tracker.set(evaluation.headline(samples) | seconds)
+        tracker.set(evaluation.headline(samples, every=True) | seconds)
         tracker.artifact(folder, "samples")
     return samples
 

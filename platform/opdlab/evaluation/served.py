@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +34,8 @@ from opdlab.serving import (
     require_plain,
 )
 
+LABEL = 80
+"""Characters of a model's name in the name of what is measured."""
 STOPPED_S = 10.0
 """Longest wait for an answer of a server where the evaluation was stopped."""
 
@@ -84,10 +87,12 @@ class Served(Measured):
         )
 
     def sampled_with(self) -> dict[str, Any]:
-        if self.server.software in KNOWN and self.defaults_known:
+        software = self.server.software
+        if software in KNOWN and self.defaults_known:
             return {}
         # It fills in what is not sent, and nobody can send what is not known.
-        return {"server_defaults": "not known"}
+        whose = "" if software in (*KNOWN, "unknown") else f" ({software})"
+        return {"server_defaults": f"not known{whose}"}
 
     def answer(
         self,
@@ -122,7 +127,7 @@ class Served(Measured):
         held.waits = not self.session.takes_tokens
         size = len(asks) if self.session.takes_tokens else ROUNDS * at_once
 
-        def one_round(rows: range) -> None:
+        def one_round(rows: Sequence[int]) -> None:
             def came(place: int, reply: Reply) -> None:
                 held.add(rows[place], Answer(reply.text, reply.tokens, reply.stop))
 
@@ -142,11 +147,11 @@ class Served(Measured):
                 raise
             held.hand_on()
 
-        in_rounds(len(asks), size, one_round)
+        in_rounds([tuple(ask.ids) for ask in asks], size, one_round)
 
     def _hasty(self) -> Served:
         access = replace(self.client.access, patience_s=0.0, timeout_s=STOPPED_S)
-        return replace(self, session=Session(Client(access), self.server))
+        return replace(self, session=Session(Client(access, stops=False), self.server))
 
     def prove(self) -> None:
         """See that the server still has the weights that it began with.
@@ -177,7 +182,9 @@ class Served(Measured):
 
     def label(self) -> str:
         """Name of what is measured: the model, and the beginning of a hash of who answers."""
-        name = self.server.model.rstrip("/").split("/")[-1]
+        # What the server says; it becomes a folder.
+        told = self.server.model.rstrip("/").split("/")[-1]
+        name = re.sub(r"[^\w.+=@-]+", "-", told, flags=re.ASCII)[:LABEL] or "model"
         return f"{name}-{self.server.software}-{self.identity().key[:8]}"
 
 

@@ -9,7 +9,7 @@ from .recording import (
     Records as Records,
     refuse_non_finite as refuse_non_finite,
 )
-from .rescoring import scored as scored
+from .rescoring import CLIPPED as CLIPPED, scored as scored, surprises as surprises
 from .rollout import (
     CachedEngine as CachedEngine,
     GenerateEngine as GenerateEngine,

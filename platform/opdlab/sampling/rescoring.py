@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -18,11 +19,17 @@ from opdlab.modelling import (
 )
 from opdlab.sampling.draws import Recorded, concatenate, record, weigh
 from opdlab.scoring import packs, prefix_states, within
-from opdlab.shapes import Int, Tensor
+from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device, to_host
 
 SCORED_TOKENS = 16384
 """Tokens of a forward, at most, or one row."""
+
+
+Kept = TypeVar("Kept", Recorded, Tensor)
+"""What is kept of some tokens; it can be indexed by them."""
+CLIPPED = 3.0
+"""Nats below which a token's log-probability counts as this: no token then weighs more."""
 
 
 def scored(
@@ -37,12 +44,65 @@ def scored(
     Raises:
         ModelError: `check_prefixes` refuses rows so long.
     """
+
+    def keep(logits: Float[Tensor, "T V"], tokens: Int[Tensor, "T one"]) -> Recorded:
+        return record(weigh(logits), tokens, top_k)
+
+    return _of_rows(model, prompts, responses, vocabulary, keep, concatenate)
+
+
+def surprises(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Int[Tensor, "_"]],
+    vocabulary: int | None,
+    temperature: float,
+    top_p: float,
+) -> Float[Tensor, "T 3"]:
+    """How far the responses are from what the model would draw, token by token.
+
+    Of the clipped log-probability of each token, nats: how far it is above its expectation under the
+    distribution that the token should come from, its variance there; and 1 where the token is none of that
+    distribution's. The sum of the first has the mean 0 if the tokens were drawn so, whatever they are.
+
+    Args:
+        temperature, top_p: the distribution is the model's with these; a temperature above 0.
+    """
+
+    def keep(logits: Float[Tensor, "T V"], tokens: Int[Tensor, "T one"]) -> Float[Tensor, "T 3"]:
+        chances = (logits.float() / temperature).softmax(-1)
+        if top_p < 1:
+            ordered = chances.sort(-1, descending=True)
+            before = ordered.values.cumsum(-1) - ordered.values
+            kept = torch.empty_like(before, dtype=torch.bool)
+            kept.scatter_(-1, ordered.indices, before < top_p)
+            chances = chances.masked_fill(~kept, 0.0)
+            chances /= chances.sum(-1, keepdim=True)
+        values = chances.log().clamp_(min=-CLIPPED)
+        mean = (chances * values).sum(-1)
+        variance = (chances * (values - mean[:, None]).square()).sum(-1)
+        outside = chances.gather(-1, tokens)[:, 0] == 0
+        above = (values.gather(-1, tokens)[:, 0] - mean).masked_fill(outside, 0.0)
+        return torch.stack([above, variance.masked_fill(outside, 0.0), outside.float()], -1)
+
+    return _of_rows(model, prompts, responses, vocabulary, keep, lambda parts: torch.cat([*parts]))
+
+
+def _of_rows(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Int[Tensor, "_"]],
+    vocabulary: int | None,
+    keep: Callable[[Tensor, Tensor], Kept],
+    join: Callable[[Iterable[Kept]], Kept],
+) -> Kept:
+    """What is kept of the logits of each response token, row after row; see `scored`."""
     width = vocabulary or model.config.get_text_config().vocab_size
     together, _ = rows_at_a_time(width, model.device)
     lengths = [len(prompt) + len(row) for prompt, row in zip(prompts, responses, strict=True)]
     # Filler stands on the right, where it is read last.
     groups = packs(lengths, SCORED_TOKENS)
-    of_row: dict[int, Recorded] = {}
+    of_row: dict[int, Kept] = {}
     # Rows are laid out on the host, so that a device is waited for once, however many they are.
     texts = to_host(responses)
     with sampling_mode(model):
@@ -61,11 +121,11 @@ def scored(
                 grouped=len(stretches(model, max(lengths))) > 1,
             )
             tokens = to_device(torch.cat([texts[row] for row in group]), model.device)[:, None]
-            found = concatenate(
-                record(weigh(project(model, hidden[part])[:, :vocabulary]), tokens[part], top_k)
+            found = join(
+                keep(project(model, hidden[part])[:, :vocabulary], tokens[part])
                 for part in slices(len(hidden), together)
             )
             ends = torch.arange(len(hidden), device=hidden.device)
             mine = ends.split([len(responses[row]) for row in group])
             of_row |= {row: found[places] for row, places in zip(group, mine, strict=True)}
-    return concatenate(of_row[row] for row in range(len(prompts)))
+    return join(of_row[row] for row in range(len(prompts)))

@@ -66,5 +66,7 @@ def score_by_domain(
             pieces.append((teacher.score(piece, asked), place))
         except RefusedError as error:
             why = {rows[row]: why for row, why in error.rows.items()}
-            raise RefusedError(why, error.count, ended=error.ended, part=error.part) from error
+            raise RefusedError(
+                why, error.count, ended=error.ended, part=error.part, refused=error.refused
+            ) from error
     return join(pieces)

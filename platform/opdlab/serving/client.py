@@ -7,7 +7,6 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from time import monotonic
 from typing import Any, final
 
@@ -23,11 +22,13 @@ TOLD_AFTER_S = 2.0
 SILENT_S = 30.0
 """Silence of a server that works, after which it is told how many answers came; then twice as long."""
 FIRST_PAUSE_S = 0.25
+QUESTION_S = 60.0
+"""Longest wait for what a server says of itself, which takes it no time."""
 TICK_S = 0.25
 """How often the caller is woken while no answer comes."""
-HOPELESS = 8
-"""So many refusals, and then so many different prompts refused, and no answer: so would be the rest."""
-LET_IN = (401, 403, 407)
+IN_VAIN = 8
+"""After so many refusals and no answer, each other prompt is asked for once before the rest is given up."""
+LET_IN = (401, 403)
 UNKNOWN = (404, 405, 501)
 """Statuses of a path that a server does not have."""
 
@@ -57,8 +58,13 @@ class Client:
         pulse: whether the server's engine lives, where it can tell.
     """
 
-    def __init__(self, access: Access) -> None:
-        self.access = access
+    def __init__(self, access: Access, stops: bool = True) -> None:
+        """For `access`.
+
+        Args:
+            stops: whether a signal ends the wait; not for what is still to be done after one.
+        """
+        self.access, self.stops = access, stops
         self.notice = ""
         self.transport = Transport(access)
         self.pulse = Pulse(self.transport)
@@ -142,14 +148,14 @@ class Client:
             at_once: requests under way at a time, if fewer than the access allows.
 
         Raises:
-            RefusedError: some were refused; or all of the first, so that the rest was not asked.
+            RefusedError: some were refused; or each prompt was, so that the rest was not asked.
             ServerError: a request failed for the whole of the patience, or the server's engine is dead.
             Stopped: a signal came.
         """
         threads = within_files(min(at_once or self.access.concurrency, len(bodies)))
         crew = Crew(lambda place, stop: self._post(url, bodies[place], stop), len(bodies), threads)
         refused: dict[int, str] = {}
-        in_vain: list[str] | None = []
+        in_vain: set[int] | None = set()
         try:
             for place, answer in self._received(crew, len(bodies), on_tick):
                 try:
@@ -163,14 +169,31 @@ class Client:
                         continue
                     refused[place] = self.hidden(str(error))
                     if in_vain is not None:
-                        in_vain.append(_prompt_of(bodies[place]))
-                        _try_others(crew, bodies, in_vain)
+                        in_vain.add(_prompt_of(bodies[place]))
+                        if len(refused) == IN_VAIN:
+                            self._try_others(crew, bodies, in_vain, refused[place])
                 crew.left -= 1
         finally:
             crew.stop.set()
             self.notice = ""
         if refused:
             raise RefusedError(refused, len(bodies), ended=bool(crew.held))
+
+    def _try_others(self, crew: Crew, bodies: Sequence[Body], in_vain: set[int], why: str) -> None:
+        """After many refusals and no answer, ask once for each prompt that was not refused yet."""
+        crew.hold()
+        known, others = {*in_vain}, []
+        for place in crew.held:
+            prompt = _prompt_of(bodies[place])
+            others += [] if prompt in known else [place]
+            known.add(prompt)
+        crew.go_on(others)
+        if crew.left > 1:
+            LOG.warning(
+                "%s. So were the first %d requests, and none was answered: each other prompt is asked once",
+                why,
+                IN_VAIN,
+            )
 
     def hidden(self, text: str) -> str:
         """A text that may repeat what the server was sent, without the key."""
@@ -181,7 +204,8 @@ class Client:
     ) -> Iterator[tuple[int, Any]]:
         last, silent = monotonic(), SILENT_S
         while crew.left:
-            check_stop()
+            if self.stops:
+                check_stop()
             try:
                 found = crew.done.get(timeout=TICK_S)
                 last, silent = monotonic(), SILENT_S
@@ -216,18 +240,21 @@ class Client:
                 if self._answers != answers or self._works_on_others(refused, started):
                     # A server that answers others is there, and busy.
                     waited, answers = 0.0, self._answers
-                waited += 0.0 if refused.reached else monotonic() - started
+                # The time that a server works on a request does not count; a question is no work.
+                works = refused.reached and verb == "POST"
+                waited += 0.0 if works else monotonic() - started
                 if waited >= self.access.patience_s:
                     raise ServerError(
                         f"{url}: no answer after waiting for {waited:.0f} s ({refused})"
-                        f"{self.pulse.said(refused)}. What was answered before is kept: start the "
-                        "server and run the same command again, or raise patience_s"
+                        f"{self.pulse.said(refused)}. Start the server and run the same command "
+                        "again, which goes on from what is stored; or raise patience_s"
                     ) from refused
                 self.notice = f"waiting for {self.access.root} since {waited:.0f} s: {refused}"
                 self._tell(waited, refused)
                 self.pulse.hear(refused)
                 # Apart by chance, so that a server that comes back is not met by all at once.
-                waited += _sleep(max(refused.pause_s, pause * random.uniform(0.5, 1.0)), stopped)
+                wished = max(refused.pause_s, pause * random.uniform(0.5, 1.0))
+                waited += _sleep(min(wished, self.access.patience_s - waited), stopped)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 if stopped():
                     raise ServerError(f"{url}: given up") from refused
@@ -236,7 +263,8 @@ class Client:
         here = threading.get_ident()
         self._working[here] = monotonic()
         try:
-            return self.transport.once(verb, url, body)
+            longest = min(QUESTION_S, self.access.timeout_s) if verb == "GET" else None
+            return self.transport.once(verb, url, body, longest)
         finally:
             del self._working[here]
 
@@ -259,18 +287,9 @@ class Client:
             )
 
 
-def _try_others(crew: Crew, bodies: Sequence[Body], in_vain: Sequence[str]) -> None:
-    """After many refusals and no answer, ask for one prompt after another that was not refused yet."""
-    if len(in_vain) < HOPELESS:
-        return
-    crew.hold()
-    if crew.left == 1 and len(set(in_vain)) < HOPELESS:
-        others = (place for place in crew.held if _prompt_of(bodies[place]) not in in_vain)
-        crew.go_on([*islice(others, 1)])
-
-
-def _prompt_of(body: Body) -> str:
-    return str(body.get("prompt"))
+def _prompt_of(body: Body) -> int:
+    """Of a step's candidates the prompts themselves would fill the memory."""
+    return hash(str(body.get("prompt")))
 
 
 def _sleep(seconds: float, stopped: Callable[[], bool]) -> float:

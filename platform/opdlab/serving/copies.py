@@ -99,18 +99,18 @@ def _remove(folder: Path, lock: FileLock) -> None:
 def _clear(parent: Path) -> None:
     """Remove what processes of this machine that were killed left behind: each copy is a whole model.
 
-    A container has a name of its own each time, and the kernel of its machine, whose locks tell whether a
-    copy is in use. Locks of other machines may not be seen here: their copies stay, and are told.
+    The kernel tells whose a copy is, since machines and containers may share a name, or change it. Locks
+    tell whether it is in use; those of other kernels may not be seen here, so their copies are told.
     """
     foreign = []
     for left in sorted(parent.iterdir()):
         found = _NAME.fullmatch(left.name)
         if not found:
             continue
-        if found["host"] != socket.gethostname() and found["boot"] != _boot():
+        if found["boot"] != _boot():
             foreign += [left.name] if left not in _TOLD else []
             _TOLD.add(left)
-        elif not _in_use(left, int(found["process"])):
+        elif not _in_use(left):
             rmtree(left, ignore_errors=True)
     if foreign:
         LOG.warning(
@@ -131,13 +131,11 @@ def _boot() -> str:
     return sha256(found.encode()).hexdigest()[:8]
 
 
-def _in_use(copy: Path, process: int) -> bool:
+def _in_use(copy: Path) -> bool:
     """Whether the process that wrote a copy lives.
 
     Its lock tells, in whichever container it is; ids of processes are others there, and come again.
     """
-    if not (copy / LOCK).exists():
-        return psutil.pid_exists(process)
     lock = _lock(copy)
     try:
         lock.acquire()

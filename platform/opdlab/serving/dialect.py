@@ -46,6 +46,9 @@ OFF = {
         "no_stop_trim": True,
     },
     "llama.cpp": {
+        # Its own order has the temperature last, and `--samplers` may leave it out.
+        "samplers": ["temperature", "top_p"],
+        "grammar": "",
         "top_k": 0,
         "min_p": 0.0,
         "typical_p": 1.0,

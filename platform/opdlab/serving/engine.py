@@ -5,19 +5,23 @@ An experiment is checked by its options, so what samples (`served_rollout`) is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from opdlab.errors import RefusedError
+from opdlab.console import Stopped
+from opdlab.errors import RefusedError, ServerError
 from opdlab.records import Rollout, option
 from opdlab.sampling import CachedEngine, RolloutEngine, assemble, check_prompts
 from opdlab.serving.access import Access, check_access
+from opdlab.shapes import Int, Tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from opdlab.sampling import OnResponse
+    from opdlab.serving.replies import Reply
     from opdlab.serving.served_rollout import ServedRollout
 
 ROUNDS = 16
@@ -112,8 +116,8 @@ class OpenAIEngine(RolloutEngine):
         found = self._rollout(model, max_rows, alone).drawn(asked)
         if on_response is not None:
             # None before all were seen to be the model's: each is kept as it is handed over.
-            for row, response in zip(found.rows, found.responses, strict=True):
-                on_response(row, response.tolist())
+            responses = zip(found.rows, found.responses, strict=True)
+            hand_over(responses, range(len(prompts)), on_response)
         if found.refused:
             raise RefusedError(found.refused, len(prompts))
         return assemble(prompts, found.responses, found.recorded, seeds, eos_ids, pad_id)
@@ -137,14 +141,23 @@ class OpenAIEngine(RolloutEngine):
         check_prompts(prompts, seeds)
         whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, 0, vocabulary)
 
-        def one_round(rows: range) -> None:
-            found = self._rollout(model, max_rows, alone=True).drawn(whole.only(rows))
-            for place, response in zip(found.rows, found.responses, strict=True):
-                on_response(rows[place], response.tolist())
+        def one_round(rows: Sequence[int]) -> None:
+            rollout, asked = self._rollout(model, max_rows, alone=True), whole.only(rows)
+            came: dict[int, Reply] = {}
+            try:
+                found = rollout.drawn(asked, came)
+            except RefusedError:
+                raise
+            except (Stopped, ServerError):
+                with suppress(Stopped):
+                    hand_over(rollout.proved(asked, came), rows, on_response)
+                raise
+            hand_over(zip(found.rows, found.responses, strict=True), rows, on_response)
             if found.refused:
                 raise RefusedError(found.refused, len(rows))
 
-        in_rounds(len(prompts), ROUNDS * min(self.concurrency, max_rows), one_round)
+        keys = [tuple(prompt) for prompt in prompts]
+        in_rounds(keys, ROUNDS * min(self.concurrency, max_rows), one_round)
 
     def look(
         self,
@@ -163,7 +176,11 @@ class OpenAIEngine(RolloutEngine):
         from opdlab.serving.served_rollout import Asked
 
         asked = Asked([prompt], [0], tuple(eos_ids), pad_id, 0, vocabulary)
-        hasty = replace(self, patience_s=min(self.patience_s, LOOKING_S))
+        hasty = replace(
+            self,
+            patience_s=min(self.patience_s, LOOKING_S),
+            timeout_s=min(self.timeout_s, LOOKING_S),
+        )
         return hasty._rollout(model, None, alone=True).look(asked)
 
     def _rollout(self, model: PreTrainedModel, max_rows: int | None, alone: bool) -> ServedRollout:
@@ -186,29 +203,59 @@ class OpenAIEngine(RolloutEngine):
         return figures_of(model)
 
 
-def in_rounds(count: int, size: int, ask: Callable[[range], None]) -> None:
+def hand_over(
+    responses: Iterable[tuple[int, Int[Tensor, "_"]]], rows: Sequence[int], to: OnResponse
+) -> None:
+    """All responses, by their places among the rows; whoever is told to stop gets the others first."""
+    stopped: Stopped | None = None
+    for place, response in responses:
+        try:
+            to(rows[place], response.tolist())
+        except Stopped as error:
+            stopped = error
+    if stopped is not None:
+        raise stopped
+
+
+def in_rounds(prompts: Sequence[Hashable], size: int, ask: Callable[[Sequence[int]], None]) -> None:
     """Ask for some rows after another, each time for rows from everywhere: neighbours have one prompt.
 
+    As long as nothing is answered, a prompt that was refused is not asked for again.
+
     Args:
+        prompts: of each row.
         size: rows at a time, at most.
         ask: raises RefusedError, by the place among its rows.
 
     Raises:
-        RefusedError: for what all rounds were refused; at once where the first gets no answer at all.
+        RefusedError: for what all rounds were refused; the rest was not asked where nothing was answered.
     """
+    count = len(prompts)
+    several = -(-count // size)
+    rounds: list[Sequence[int]] = [range(first, count, several) for first in range(several)]
     refused: dict[int, str] = {}
-    several, ended = -(-count // size), False
-    for first in range(several):
-        rows = range(first, count, several)
+    held: list[int] = []
+    answered = False
+    while rounds:
+        rows = rounds.pop(0)
+        if not answered:
+            in_vain = {prompts[row] for row in refused}
+            held += [row for row in rows if prompts[row] in in_vain]
+            rows = [row for row in rows if prompts[row] not in in_vain]
         try:
-            ask(rows)
+            if rows:
+                ask(rows)
+                answered = True
         except RefusedError as error:
             refused |= {rows[place]: why for place, why in error.rows.items()}
-            ended |= error.ended
-            if error.ended and not first:
-                break
+            unasked = [row for row in rows if row not in refused] if error.ended else []
+            held += unasked
+            answered |= not error.ended and len(error.rows) < len(rows)
+        if answered and held:
+            rounds += [held[first : first + size] for first in range(0, len(held), size)]
+            held = []
     if refused:
-        raise RefusedError(refused, count, ended=ended)
+        raise RefusedError(refused, count, ended=bool(held))
 
 
 def same_way(engine: RolloutEngine, server: OpenAIEngine) -> OpenAIEngine:

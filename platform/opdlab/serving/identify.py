@@ -10,8 +10,9 @@ from opdlab.serving.client import Client, FailedError
 
 TOKEN_SERVERS = ("vllm", "sglang")
 """Servers that take and return token ids."""
-KNOWN = (*TOKEN_SERVERS, "transformers", "llama.cpp")
-"""Servers whose every sampling setting can be said in a request."""
+KNOWN = (*TOKEN_SERVERS, "transformers")
+"""Servers whose every sampling setting can be said in a request: llama.cpp keeps the stop strings of its
+command line (`--reverse-prompt`)."""
 NAMING = "Name one: rollout={type: openai, served_model: NAME}, with the rollout's other keys"
 TRIES = 4
 """Questions after what a server is, until a failure of its own is an error: it must not make it another."""

@@ -60,6 +60,10 @@ def read_reply(
         text = text_of(tokenizer, tokens)
     if not isinstance(text, str):
         raise ReplyError(f"the server's answer has no text: {short(answer)}")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ReplyError(
+            "the server's answer holds half of a character, which is no text (a surrogate)"
+        )
     if reason not in ("stop", "length"):
         raise ReplyError(
             f"an answer ended by {reason!r}, neither at its end nor at the length limit"
@@ -67,6 +71,10 @@ def read_reply(
     count = len(tokens) if tokens is not None else count
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise ReplyError(f"the server does not say how many tokens it answered: {short(answer)}")
+    if tokens is None and tokenizer is not None and _least(tokenizer, text) > count:
+        raise ReplyError(
+            f"the server says that it answered {count} tokens, and {len(text)} characters are more"
+        )
     _check_length(count, reason, tokens, draw)
     # The length limit may fall on the EOS.
     ended = reason == "stop" or bool(tokens and tokens[-1] in draw.eos_ids)
@@ -77,6 +85,14 @@ def read_reply(
         None if tokens is None else tuple(tokens),
         _log_probs(choice.get("logprobs"), len(tokens or ())),
     )
+
+
+def _least(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """Tokens that a text was made of at least: not as the tokenizer would write it, but half as many."""
+    # A token may be a part of a character, each of which is shown as one.
+    whole = text.replace("\ufffd", "")
+    ids = tokenizer(whole, add_special_tokens=False)["input_ids"] if whole else []
+    return -(-len(ids) // 2)  # pyright: ignore[reportArgumentType]
 
 
 def completion(answer: Any, ids: Sequence[int]) -> tuple[Any, Any]:

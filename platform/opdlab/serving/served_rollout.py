@@ -9,6 +9,7 @@ from typing import final
 import torch
 from transformers import PreTrainedModel
 
+from opdlab.console import Stopped
 from opdlab.errors import RefusedError, ServerError
 from opdlab.peers import gathered
 from opdlab.sampling import Recorded, refuse_non_finite, scored
@@ -20,6 +21,7 @@ from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.identify import TOKEN_SERVERS
 from opdlab.serving.likeness import Likeness, allowed, likeness
 from opdlab.serving.replies import Reply
+from opdlab.serving.sampler import draws
 from opdlab.serving.session import Ask, Session
 from opdlab.shapes import Int, Tensor
 from opdlab.transfers import to_device
@@ -100,8 +102,11 @@ class ServedRollout:
         self.session = Session.open(how.access, how.served_model)
         self.link = weights.link_to(model, self.session)
 
-    def drawn(self, asked: Asked) -> Drawn:
+    def drawn(self, asked: Asked, came: dict[int, Reply] | None = None) -> Drawn:
         """Responses of the server, and what the model says of them.
+
+        Args:
+            came: gets the completions by row where they are cut short, for `proved`.
 
         Raises:
             RefusedError: none of the prompts was answered.
@@ -115,22 +120,42 @@ class ServedRollout:
                 f"{self.how.access.url}: the student's weights have changed, and the server is sent none: "
                 "set rollout.weights_folder, a folder that it sees under the same name"
             )
-        found = self.once(asked)
+        found = self.once(asked, came)
         usual = self.link.usual
-        jumped = usual is not None and not found.likeness.within(max(JUMP, JUMPS * usual))
+        jumped = self.jumped(found.likeness)
         # A server that was started again in between has the weights it began with: its tag says so, or its
         # answers do.
         if sends and self.sync(asked, any(gathered(jumped or not found.fits, self.alone))):
-            found = self.once(asked)
+            found = self.once(asked, came)
             if self.sync(asked):
                 raise ServerError(
                     f"{self.how.access.root}: it lost the student's weights twice while it answered one "
                     "rollout; look at its log"
                 )
         self.require(found)
+        self.require_drawn(asked.only(found.rows), found)
         self.link.usual = max(usual or 0.0, found.likeness.worst)
         self.link.figures |= found.likeness.figures()
         return found
+
+    def jumped(self, like: Likeness) -> bool:
+        """Whether the server is off by more than it was before."""
+        usual = self.link.usual
+        return usual is not None and not like.within(max(JUMP, JUMPS * usual))
+
+    def proved(self, asked: Asked, came: Mapping[int, Reply]) -> list[tuple[int, Int[Tensor, "_"]]]:
+        """Rows and responses of a rollout that was cut short, if they show by themselves whose they are.
+
+        Servers whose log-probabilities are not those of temperature 1 show nothing.
+        """
+        if not came:
+            return []
+        rows = sorted(came)
+        asked = asked.only(rows)
+        responses, found = self.scored(asked, came)
+        like, limit = self.compared(asked, came, responses, found)
+        fits = like.within(limit) and not self.jumped(like)
+        return list(zip(rows, responses, strict=True)) if fits else []
 
     def look(self, asked: Asked) -> tuple[bool, str]:
         """Whether it has the model's weights, and what it is: see `OpenAIEngine.look`."""
@@ -145,9 +170,9 @@ class ServedRollout:
             f"({like.worst:.1e} nats off)"
         )
 
-    def once(self, asked: Asked) -> Drawn:
+    def once(self, asked: Asked, came: dict[int, Reply] | None = None) -> Drawn:
         """One round of answers, looked at."""
-        replies, refused = self.replies(asked, self.how)
+        replies, refused = self.replies(asked, self.how, came)
         rows = sorted(replies)
         asked = asked.only(rows)
         responses, found = self.scored(asked, replies)
@@ -220,6 +245,28 @@ class ServedRollout:
                 f"the same weights would be {found.limit:.2g} off at most). {remedy}"
             )
 
+    def require_drawn(self, asked: Asked, found: Drawn) -> None:
+        """Raises ServerError where the server samples otherwise than it was asked to."""
+        how = self.how
+        seen = draws(
+            self.model,
+            asked.prompts,
+            asked.seeds,
+            found.responses,
+            asked.vocabulary,
+            how.temperature,
+            how.top_p,
+        )
+        known = self.link.drawn.get((how.temperature, how.top_p))
+        whole = self.link.drawn[how.temperature, how.top_p] = known + seen if known else seen
+        if whole.fault:
+            raise ServerError(
+                f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
+                f"{how.top_p:g}: {whole.fault}. Look for settings of its own that come before those of a "
+                "request"
+            )
+        self.link.figures["server_surprise"] = seen.above / seen.tokens
+
     def sync(self, asked: Asked, again: bool = False) -> bool:
         """Give the server the weights if it lacks them; of several processes, the first does it for all.
 
@@ -247,8 +294,13 @@ class ServedRollout:
             raise ServerError(said)
         return any(given for _, given in told)
 
-    def replies(self, asked: Asked, how: Sampling) -> tuple[dict[int, Reply], dict[int, str]]:
+    def replies(
+        self, asked: Asked, how: Sampling, came: dict[int, Reply] | None = None
+    ) -> tuple[dict[int, Reply], dict[int, str]]:
         """The completions by row, in the order in which they came, and why rows have none.
+
+        Args:
+            came: gets the completions that came where this is cut short.
 
         Raises:
             RefusedError: no row has one.
@@ -280,6 +332,10 @@ class ServedRollout:
             if not found:
                 raise
             return found, error.rows
+        except (Stopped, ServerError):
+            if came is not None:
+                came.update(found)
+            raise
         return found, {}
 
     def lacks(self, missing: str) -> ServerError:

@@ -234,9 +234,16 @@ class ServedTeacher:
         try:
             self._ask(session, bodies, came)
         except RefusedError as error:
-            of_rows = {int(tree.row[leaf]): why for leaf, why in error.rows.items()}
-            part = "a candidate of "
-            raise RefusedError(of_rows, error.count, ended=error.ended, part=part) from error
+            of_rows: dict[int, str] = {}
+            for leaf, why in error.rows.items():
+                of_rows.setdefault(int(tree.row[leaf]), why)
+            raise RefusedError(
+                of_rows,
+                error.count,
+                ended=error.ended,
+                part="a candidate of ",
+                refused=error.refused,
+            ) from error
         return found
 
     def _ask(self, session: Session, bodies: Bodies, came: Any) -> None:

@@ -7,6 +7,7 @@ server on this machine.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import ssl
@@ -87,17 +88,30 @@ class Transport:
             by = self._by_proxy(url) if status in (502, 503, 504) else ""
             said = f"status {status}{by}: {self._said(response)}"
             raise Refused(said, _asked(response), status=status)
-        if status in (401, 403, 407):
+        if status == 407:
+            raise ServerError(
+                f"{url}: status {status}{self._by_proxy(url)}: a proxy wants a login; write it into the "
+                "proxy's address, such as http://NAME:PASSWORD@HOST:PORT"
+            )
+        if status in (401, 403):
             raise Answered(f"status {status}: {self._said(response)}{self._of_the_key()}", status)
         if not response.ok:
             raise Answered(f"status {status}: {self._said(response)}", status)
         try:
-            return response.json() if response.content else {}
-        except ValueError as error:
+            return self._read(response) if response.content else {}
+        except (ValueError, RecursionError) as error:
             if not ({"Content-Length", "Transfer-Encoding"} & set(response.headers)):
                 # Nothing says where such an answer ends, so one that is cut looks whole.
                 raise Refused("the connection broke in the middle of an answer") from error
             raise Answered(f"no JSON: {self._hidden(response.text)!r}") from error
+
+    def _read(self, response: requests.Response) -> Any:
+        """What an answer holds, without the key: whatever is cut from it must hold no part of one."""
+        _, password = credentials.login(self.access.url) or ("", "")
+        secrets = [one.encode() for one in (self.key(), password) if one]
+        if any(one in response.content for one in secrets):
+            return json.loads(self.hidden(response.content.decode()))
+        return response.json()
 
     def _sent(self, verb: str, url: str, body: Body | None, timeout_s: float) -> requests.Response:
         try:
@@ -117,26 +131,32 @@ class Transport:
             raise ServerError(f"{self.access.url}: it redirects in a circle; correct the url")
         except requests.exceptions.SSLError as error:
             raise ServerError(self._untrusted(url, error)) from None
+        # Their words hold the address with its secret options, so no traceback may show them.
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise self._unanswered(url, error) from error
-        except requests.exceptions.ChunkedEncodingError as error:
-            raise Refused("the connection broke in the middle of an answer") from error
+            raise self._unanswered(url, error) from None
+        except requests.exceptions.ChunkedEncodingError:
+            raise Refused("the connection broke in the middle of an answer") from None
         except requests.RequestException as error:
             raise ServerError(f"{url}: {self._hidden(str(error))}; check the address") from None
+        except ValueError as error:
+            # What requests reads of an answer before it hands it over is where it redirects to.
+            why = self._hidden(str(error))
+            raise ServerError(
+                f"{url} answers with a redirect to what is no address ({why}); correct the url"
+            ) from None
 
     def _redirected(self, url: str, response: requests.Response) -> str:
         """Where the same request is to go instead."""
         place = urljoin(url, response.headers.get("Location", ""))
-        same = urlsplit(place).hostname == urlsplit(url).hostname
-        safe = url.startswith("http:") or place.startswith("https:")
-        if response.status_code in CHANGED_VERB or not (same and safe):
-            base = credentials.cut(place)
+        kept = _keeps_secrets(url, place)
+        if response.status_code in CHANGED_VERB or not kept:
+            base = self.hidden(credentials.cut(place))
+            shown = base
             for path in ("/completions", "/models"):
                 base = base.removesuffix(path)
             raise ServerError(
-                f"{url} answers with a redirect (status {response.status_code}) to "
-                f"{credentials.cut(place)}, which changes the request or leaves the host: write that "
-                f"address as the url ({base})"
+                f"{url} answers with a redirect (status {response.status_code}) to {shown}, which changes "
+                f"the request or leaves the server: write that address as the url ({base})"
             )
         return place
 
@@ -193,7 +213,23 @@ class Transport:
         return self._local.session
 
     def _proxies(self) -> dict[str, str]:
-        return {} if self.access.is_here else dict(get_environ_proxies(self.access.url))
+        """Proxies of the environment; raises ServerError where the one for this server is no address."""
+        if self.access.is_here:
+            return {}
+        found = dict(get_environ_proxies(self.access.url))
+        if proxy := select_proxy(self.access.url, found):
+            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            try:
+                fine = bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                fine = False
+            if not fine:
+                scheme, host = urlsplit(self.access.url)[:2]
+                raise ServerError(
+                    f"the proxy of the environment for {self.access.url} is no address: correct "
+                    f"{scheme.upper()}_PROXY or ALL_PROXY, or set NO_PROXY={host}"
+                )
+        return found
 
     def _by_proxy(self, url: str) -> str:
         """Through which proxy, without its password; empty without one."""
@@ -233,7 +269,7 @@ class Transport:
         """The message of an error answer."""
         try:
             said = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._hidden(response.text)
         if isinstance(said, dict):
             said = said.get("error", said.get("detail", said.get("message", said)))
@@ -263,6 +299,19 @@ class _Bearer(AuthBase):
         return request
 
 
+def _keeps_secrets(url: str, place: str) -> bool:
+    """Whether a redirect stays with the service that the key is for; raises ValueError for no address."""
+    here, there = urlsplit(url), urlsplit(place)
+    usual = {"http": 80, "https": 443}
+    ports = [part.port or usual.get(part.scheme, 0) for part in (here, there)]
+    if (here.scheme, there.scheme) == ("https", "http") or here.hostname != there.hostname:
+        return False
+    return ports[0] == ports[1] or ((here.scheme, there.scheme), ports) == (
+        ("http", "https"),
+        [80, 443],
+    )
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error with all that it wraps."""
     seen: list[BaseException | None] = []
@@ -280,4 +329,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _asked(response: requests.Response) -> float:
     """The pause that the server asks for, in seconds."""
     wanted = response.headers.get("Retry-After", "")
-    return min(float(wanted), 10 * LONGEST_PAUSE_S) if wanted.isdigit() else 0.0
+    known = wanted.isascii() and wanted.isdigit()
+    return min(float(wanted), 10 * LONGEST_PAUSE_S) if known else 0.0

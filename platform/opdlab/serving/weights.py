@@ -11,17 +11,13 @@ obeys it.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
-from hashlib import sha256
 from pathlib import Path
-from tempfile import gettempdir
 from time import perf_counter
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
 import torch
-from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from opdlab.errors import ServerError
@@ -29,19 +25,17 @@ from opdlab.serving.copies import written
 from opdlab.serving.dialect import scoring_body
 from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.replies import read_scores
+from opdlab.serving.sampler import Draws
 from opdlab.serving.session import Session
+from opdlab.serving.taken import take
 from opdlab.shapes import Tensor
 
 LOG = logging.getLogger("opdlab")
 TAGGED = "opdlab-"
-LOCKS = Path(gettempdir())
-"""Where the trainings of this machine tell each other which servers they have."""
-_TRAINER = secrets.token_hex(4)
-"""Of this process, in the tags of what it sends."""
+_OWN = f"{TAGGED}{secrets.token_hex(4)}-"
+"""Beginning of the tags of what this process sends, of one student or several."""
 SAME = 0.02
 """A server without tags says log-probabilities of one text twice alike but for less, in nats."""
-_TAKEN: dict[Path, tuple[int, FileLock]] = {}
-"""Servers that this process sends weights to, each with the process's id: a fork has none."""
 _LINKS: WeakKeyDictionary[PreTrainedModel, dict[str, Link]] = WeakKeyDictionary()
 
 
@@ -53,6 +47,7 @@ class Link:
         sent: fingerprint of the weights that the server was given; None before.
         first: fingerprint of the weights at the first rollout, of a model whose weights are not sent.
         usual: how far the server's log-probabilities were from the model's at most, where they were right.
+        drawn: what was sampled so far, by temperature and top-p.
         figures: of the last rollout, for the record.
     """
 
@@ -60,6 +55,7 @@ class Link:
         self.sent: str | None = None
         self.first: str | None = None
         self.usual: float | None = None
+        self.drawn: dict[tuple[float, float], Draws] = {}
         self.figures: dict[str, float] = {}
         self.tag = ""
         self._tells = False
@@ -79,7 +75,8 @@ class Link:
         if self.sent != now:
             return True
         tag = read_tag(session)
-        if tag is not None and tag != self.tag and tag.startswith(TAGGED):
+        others = tag is not None and tag.startswith(TAGGED) and not tag.startswith(_OWN)
+        if others and tag != self.tag:
             raise ServerError(
                 f"{session.client.access.root} has the weights of another training ({tag}), which were "
                 "sent after this one's: a server serves one student. Stop the other training, or give it a "
@@ -113,7 +110,7 @@ class Link:
         started = perf_counter()
         take(session, Path(folder))
         place = written(model, Path(folder), now)
-        self.sent, self.tag = None, f"{TAGGED}{_TRAINER}-{now[:16]}"
+        self.sent, self.tag = None, f"{_OWN}{now[:16]}"
         handed_over(session, place, self.tag)
         self._tells = read_tag(session) == self.tag
         self._said = None
@@ -135,38 +132,6 @@ def figures_of(model: PreTrainedModel) -> dict[str, float]:
         found |= link.figures
         link.figures = {}
     return found
-
-
-def take(session: Session, folder: Path) -> None:
-    """Take a server for this process, as long as it lives.
-
-    Nobody else sends it weights through the same folder, or from this machine under the same user. Of a
-    training elsewhere its tag tells.
-
-    Raises:
-        ServerError: another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    root = session.client.access.root
-    server = sha256(session.client.access.server.encode()).hexdigest()[:12]
-    here = LOCKS / f".opdlab-{os.getuid()}-server-{server}.lock"
-    new: list[Path] = []
-    for path in (folder / f".server-{server}.lock", here):
-        if path in _TAKEN and _TAKEN[path][0] == os.getpid():
-            continue
-        lock = FileLock(path, timeout=0, thread_local=False)
-        try:
-            lock.acquire()
-        except Timeout:
-            for taken in new:
-                _TAKEN.pop(taken)[1].release()
-            raise ServerError(
-                f"{root} is taken by another training, which sends it its student's weights ({path} is "
-                "locked): a server serves one student. Wait for its end, or give each training (and each "
-                "worker of a sweep) a server of its own"
-            ) from None
-        _TAKEN[path] = os.getpid(), lock
-        new.append(path)
 
 
 def handed_over(session: Session, place: str, tag: str) -> None:

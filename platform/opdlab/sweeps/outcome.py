@@ -128,8 +128,11 @@ def run_metrics(folder: Path, config: Experiment) -> dict[str, float]:
             f"some answers have no verdict ({lacking}), so the trial has no score; `opdlab samples` shows "
             "why"
         )
+    # An evaluation in the midst may have left bounds where the last one has scores.
+    measured = tuple(f"{one.benchmark}/" for one in samples)
+    trained = {k: v for k, v in last_known(rows).items() if not k.startswith(measured)}
     return {
-        **last_known(rows),
+        **trained,
         **headline(samples),
         "mean_at_k": mean,
         "pass_at_k": solved,

@@ -2,8 +2,8 @@
 
 Run as `python -m opdlab.sweeps.trial FOLDER SWEEP_RUN`; the folder holds `config.yaml`. Started again it
 goes on from the checkpoints of the one before. Exit codes: 0 the outcome is written; 128 + signal
-stopped or killed; 75 the tracking server does not answer, try later; 65 a file or the disk must be put
-right.
+stopped or killed; 75 the tracking server does not answer, try later; 65 a file, the disk or a model's
+server must be put right.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from opdlab import tracking
+from opdlab import credentials, secret_options, tracking
 from opdlab.configuration import Experiment, loader
 from opdlab.console import Stopped, StopRequest, quieten, shown
 from opdlab.errors import (
@@ -23,7 +23,9 @@ from opdlab.errors import (
     NonFiniteError,
     OpdlabError,
     PeerError,
+    RefusedError,
     ResumeError,
+    ServerError,
     StorageError,
     TrackingError,
     UngradedError,
@@ -131,9 +133,10 @@ def _ended_by(
         return Outcome("pruned", reason, seeds)
     if isinstance(error, NonFiniteError):
         return Outcome("pruned", f"{name}: {error}", seeds)
-    if isinstance(error, (Stopped, DamagedError, PeerError, ResumeError, StorageError)):
-        # The trial is none the worse: it goes on when the disk or the file is put right, or with new
-        # processes where one of several was killed.
+    away = isinstance(error, ServerError) and not isinstance(error, RefusedError)
+    if away or isinstance(error, (Stopped, DamagedError, PeerError, ResumeError, StorageError)):
+        # The trial is none the worse: it goes on when the server, the disk or the file is put right, or
+        # with new processes where one of several was killed.
         raise error
     return Outcome("failed", f"{name}: {type(error).__name__}: {error}", seeds)
 
@@ -184,8 +187,11 @@ def main() -> None:
     except TrackingError as error:
         print(shown(str(error)), file=sys.stderr)
         raise SystemExit(TRY_LATER) from error
-    except (DataError, ResumeError, StorageError) as error:
-        print(shown(" ".join(str(error).split())), file=sys.stderr)
+    except (DataError, ResumeError, ServerError, StorageError) as error:
+        print(
+            shown(credentials.hide(secret_options.hide(" ".join(str(error).split())))),
+            file=sys.stderr,
+        )
         raise SystemExit(HOPELESS) from error
     except OSError as error:
         if not error.filename:

@@ -1,0 +1,313 @@
+"""Work behind a server outlives signals, odd words and absences; secrets stay where they belong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from misbehaving_server import MisbehavingServer
+from small_models import small_model
+from transformers import PreTrainedModel
+from unit.test_misbehaving_servers import ENDS, PROMPTS, STUDENT, client, engine, evaluated, moved
+
+from opdlab.console import Stopped, StopRequest
+from opdlab.errors import RefusedError, ServerError
+from opdlab.evaluation.held import Held
+from opdlab.evaluation.known_answers import take
+from opdlab.evaluation.served import Served
+from opdlab.modelling import models
+from opdlab.sampling.rollout import CachedEngine
+from opdlab.serving.access import Access
+from opdlab.serving.client import Client
+from opdlab.serving.engine import OpenAIEngine, hand_over
+from opdlab.serving.identify import Identity
+from opdlab.serving.sampler import draws
+from opdlab.serving.session import Session
+from opdlab.sweeps.trial import _ended_by
+
+COMPLETIONS = "/v1/completions"
+
+
+@pytest.fixture(scope="module")
+def student() -> PreTrainedModel:
+    return models.load_model(str(STUDENT))
+
+
+@pytest.fixture
+def server() -> Iterator[MisbehavingServer]:
+    with MisbehavingServer(STUDENT) as server:
+        yield server
+        server.released.set()
+
+
+@pytest.fixture
+def no_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of servers that answer everything in a strange way."""
+    monkeypatch.setattr(Served, "prove", lambda _: None)
+
+
+def stop_after(server: MisbehavingServer, answers: int) -> None:
+    """Have a signal come to this process with a later request, which is never answered."""
+    first = server.seen[COMPLETIONS]
+
+    def refuses(body: dict[str, Any]) -> bool:
+        if body["max_tokens"] != 4 or server.seen[COMPLETIONS] < first + answers:
+            return False
+        os.kill(os.getpid(), signal.SIGINT)
+        server.released.wait()
+        return True
+
+    server.refuses_for_ever = refuses
+
+
+def test_a_signal_keeps_what_a_served_evaluation_was_told(server: MisbehavingServer) -> None:
+    session = Session(client(server), Identity(server.kind, "", "the-model", ""))
+    tokenizer = models.load_tokenizer(str(STUDENT))
+    prints = take(session, tokenizer, (2,))
+    served = Served(
+        tokenizer=tokenizer,
+        engine=engine(server),
+        template="none",
+        session=session,
+        prints=prints,
+        seen=prints,
+        vocabulary=42,
+        **ENDS,
+    )
+    stop_after(server, 3)
+    came: dict[int, Any] = {}
+    four, asked = engine(server, max_new_tokens=4), [(ids, "") for ids in PROMPTS]
+    stop = StopRequest()
+
+    def took(row: int, answer: Any) -> None:
+        came[row] = answer
+        stop.check()
+
+    with stop, pytest.raises(Stopped):
+        served.answer(four, asked, list(range(6)), 1, 99, took, stop.check)
+    assert sorted(came) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("ends", ["a signal", "away"])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_an_evaluation_within_a_training_keeps_what_came(
+    server: MisbehavingServer, student: PreTrainedModel, ends: str, temperature: float
+) -> None:
+    came: dict[int, Any] = {}
+    if ends == "a signal":
+        stop_after(server, 3)
+    else:
+        server.statuses = {COMPLETIONS: []}
+        server.alter = lambda *_: (
+            server.seen[COMPLETIONS] == 3 and bool(server.statuses[COMPLETIONS].extend([503] * 99))
+        )
+    four = engine(server, max_new_tokens=4, temperature=temperature, concurrency=1, patience_s=0.1)
+    stop = StopRequest()
+
+    def took(row: int, ids: list[int]) -> None:
+        came[row] = ids
+        stop.check()
+
+    with stop, pytest.raises((Stopped, ServerError)):
+        four.answer(
+            student,
+            PROMPTS,
+            list(range(6)),
+            **ENDS,
+            vocabulary=42,
+            max_rows=4,
+            max_tokens=99,
+            on_response=took,
+        )
+    assert sorted(came) == [0, 1, 2]
+
+
+def test_whoever_is_told_to_stop_by_one_answer_gets_the_others_first(
+    student: PreTrainedModel,
+) -> None:
+    came: list[int] = []
+
+    def took(row: int, _: Any) -> None:
+        came.append(row)
+        raise Stopped(signal.SIGINT)
+
+    held: Held[str] = Held(lambda: None, took)
+    held.rows = [(0, "a"), (1, "b")]
+    with pytest.raises(Stopped):
+        held.hand_on()
+    ids = next(student.parameters()).flatten()[:2].long()
+    with pytest.raises(Stopped):
+        hand_over([(0, ids), (1, ids)], [7, 8], took)
+    assert came == [0, 1, 7, 8]
+
+
+@pytest.mark.usefixtures("no_fingerprint")
+def test_half_a_character_is_refused_and_takes_no_other_answer_along(
+    server: MisbehavingServer, student: PreTrainedModel
+) -> None:
+    def alter(body: dict[str, Any], choice: Any, usage: Any) -> bool:
+        del choice["token_ids"]
+        choice["text"] = "\ud83d" if body["prompt"] == PROMPTS[2] else "7"
+        return True
+
+    server.alter = alter
+    came = evaluated(server, student)
+    assert "half of a character" in came.pop("refused").rows[2]
+    assert sorted(came) == [0, 1, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("no_fingerprint")
+def test_a_text_of_more_tokens_than_are_told_is_refused(
+    server: MisbehavingServer, student: PreTrainedModel
+) -> None:
+    def alter(body: dict[str, Any], choice: Any, usage: Any) -> bool:
+        del choice["token_ids"]
+        long = body["prompt"] == PROMPTS[2]
+        choice.update(text="12+7=" * 9 if long else "7\ufffd\ufffd", finish_reason="stop")
+        usage["completion_tokens"] = 1
+        return True
+
+    server.alter = alter
+    came = evaluated(server, student)
+    assert "answered 1 tokens, and 45 characters are more" in came.pop("refused").rows[2]
+    assert sorted(came) == [0, 1, 3, 4, 5]
+
+
+def test_a_body_of_many_brackets_is_no_json(server: MisbehavingServer) -> None:
+    server.says_bytes = {COMPLETIONS: b"[" * 200_000}
+    asked = client(server)
+    with pytest.raises(ServerError, match="no JSON: "):
+        asked.post(asked.access.api("/completions"), {"prompt": [1]})
+
+
+def test_a_process_exchanges_its_own_students_at_one_server(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    a, b = (moved(models.load_model(str(STUDENT)), by) for by in (1e-3, 2e-3))
+    through = engine(server, weights_folder=str(tmp_path))
+    for one in (a, b, a):
+        through.sample(one, PROMPTS, list(range(6)), **ENDS)
+        assert "seconds/weights" in through.figures(one)
+
+
+KEY = "sk-" + "".join(chr(ord("A") + n % 26) for n in range(90))
+
+
+def test_no_part_of_a_key_is_shown(
+    server: MisbehavingServer, student: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_SUCH_KEY", KEY)
+
+    def alter(body: dict[str, Any], choice: Any, usage: Any) -> bool:
+        choice.clear()
+        choice["echo"] = f"{'x' * 230} {KEY}"
+        return True
+
+    server.alter = alter
+    refused = evaluated(server, student)["refused"]
+    assert "***" in str(refused)
+    assert KEY[:12] not in str(refused)
+
+
+def test_a_key_goes_to_no_other_service_of_the_host(
+    server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_SUCH_KEY", KEY)
+    asked = client(server)
+    url, body = asked.access.api("/completions"), {"prompt": [1, 5], "max_tokens": 2}
+    with MisbehavingServer(STUDENT) as other:
+        server.redirect = 307, f"http://127.0.0.1:{other.http.server_port}"
+        with pytest.raises(ServerError, match="leaves the server"):
+            asked.post(url, body)
+        assert not other.headers_seen
+    for place in (f"http://elsewhere.invalid/?t={KEY}", f"http://[bad{KEY}", f"http://a:{KEY}"):
+        server.redirect = 307, place
+        with pytest.raises(ServerError, match=r"answers with a redirect") as told:
+            asked.post(url, body)
+        assert KEY not in str(told.value)
+
+
+def test_a_proxy_that_cannot_be_used_is_told_as_one(
+    server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    server.statuses = {"/version": [407]}
+    with pytest.raises(ServerError, match="a proxy wants a login") as told:
+        client(server).ask("/version")
+    assert "NO_SUCH_KEY" not in str(told.value)
+    for proxy in ("http://me:pw@", "http://proxy.example:80a", "proxy.example:80a"):
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy)
+        with pytest.raises(ServerError, match=r"the proxy of the environment .*NO_PROXY=a\.server"):
+            Client(Access("http://a.server/v1", "NO_SUCH_KEY", 1, 1.0, 5.0)).ask("/version")
+
+
+def test_no_secret_option_stands_in_a_traceback() -> None:
+    access = Access("http://127.0.0.1:9/v1?api_key=sk-optionsecret99", "NO_SUCH_KEY", 1, 0.1, 5.0)
+    with pytest.raises(ServerError) as told:
+        Client(access).ask("/version")
+    assert "optionsecret" not in "".join(traceback.format_exception(told.value))
+
+
+def test_a_servers_absence_is_no_fault_of_a_trial(tmp_path: Path) -> None:
+    with pytest.raises(ServerError):
+        _ended_by(ServerError("http://a: no answer"), "seed-0", tmp_path, [])
+    assert _ended_by(RefusedError({0: "too long"}, 2), "seed-0", tmp_path, []).state == "failed"
+
+
+def test_a_server_that_says_nothing_is_not_looked_at_for_long() -> None:
+    seen: list[OpenAIEngine] = []
+
+    class Looked(OpenAIEngine):
+        def _rollout(self, *_: Any, **__: Any) -> Any:
+            seen.append(self)
+            raise ServerError("enough")
+
+    with pytest.raises(ServerError, match="enough"):
+        Looked().look(None, [1], eos_ids=(2,), pad_id=0)  # type: ignore[arg-type]
+    assert (seen[0].patience_s, seen[0].timeout_s) == (10.0, 10.0)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud83d", "x" * 300, "../..", "a b"])
+def test_whatever_a_server_calls_its_model_names_a_folder(name: str, tmp_path: Path) -> None:
+    with MisbehavingServer(STUDENT) as server:
+        session = Session(client(server), Identity(server.kind, "", name, ""))
+        tokenizer = models.load_tokenizer(str(STUDENT))
+        served = Served(
+            tokenizer=tokenizer,
+            engine=engine(server),
+            template="none",
+            session=session,
+            prints=take(session, tokenizer, (2,)),
+            seen=take(session, tokenizer, (2,)),
+            **ENDS,
+        )
+        (tmp_path / served.label()).mkdir()
+
+
+@pytest.mark.parametrize(
+    ("asked", "drawn"),
+    [
+        ({"temperature": 1.0}, {"temperature": 0.0}),
+        ({"temperature": 1.0}, {"temperature": 3.0}),
+        ({"temperature": 0.6, "top_p": 0.9}, {"temperature": 2.0, "top_p": 1.0}),
+        ({"temperature": 0.0}, {"temperature": 2.0}),
+    ],
+)
+def test_tokens_that_are_drawn_otherwise_than_asked_are_told(
+    asked: dict[str, float], drawn: dict[str, float]
+) -> None:
+    model = small_model("qwen3")
+    prompts, seeds = [[1, 5, 9, row % 30] for row in range(192)], list(range(192))
+    for how, fault in ((asked, False), (drawn, True)):
+        found = CachedEngine(max_new_tokens=16, **how).sample(model, prompts, seeds, **ENDS)
+        responses = list(found.token.split(found.response_lengths.tolist()))
+        settings = asked.get("temperature", 1.0), asked.get("top_p", 1.0)
+        seen = draws(model, prompts, seeds, responses, None, *settings)
+        assert bool((seen + seen).fault) == fault, seen
