@@ -412,15 +412,15 @@ MUTANTS = (
     _served(
         "the weights of another training are taken for one's own",
         "weights.py",
-        "if tag is not None and tag != self.tag and tag.startswith(TAGGED):",
+        "if others and tag != self.tag:",
         "if False:",
         "another_training_replaced",
     ),
     _served(
         "no tag is asked",
         "weights.py",
-        "        tag = read_tag(session)\n        if tag is not None and",
-        "        tag = self.tag\n        if tag is not None and",
+        "        tag = read_tag(session)\n        others =",
+        "        tag = self.tag\n        others =",
         "lost_the_weights or another_training_replaced",
     ),
     _served(

@@ -33,7 +33,7 @@ from .eval_mode import (
     sampling_mode as sampling_mode,
 )
 from .fetching import Fetched as Fetched, fetch as fetch
-from .foreign_code import (
+from .foreign import (
     code_of as code_of,
     foreign_attention as foreign_attention,
     foreign_code as foreign_code,

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from opdlab.modelling.foreign_code import foreign_attention
+from opdlab.modelling.foreign import foreign_attention
 from opdlab.modelling.head import decoder
 from opdlab.modelling.layer_takeover import taken_over
 from opdlab.modelling.state_store import StateStore
