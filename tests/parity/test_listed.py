@@ -129,6 +129,19 @@ def test_a_student_that_rules_the_others_out_has_an_infinite_loss_and_no_nan() -
     torch.testing.assert_close(entropy, torch.full_like(entropy, 5.0).log())
 
 
+def test_a_listed_token_of_next_to_no_probability_may_be_ruled_out() -> None:
+    student, teacher = logits(1).float(), logits(2).float()
+    student[:, 3], teacher[:, 3] = FLOOR, -70.0
+    said = teacher.log_softmax(-1)
+    ids = torch.tensor([[0, 3]]).expand(T, 2)
+    rest = said.scatter(-1, ids, -torch.inf).logsumexp(-1)
+    told = Listed(ids, said.gather(-1, ids), rest)
+    loss, gradient, _ = listed(TOP["forward KL"], student, told)
+    assert loss.min() >= 0
+    assert loss.max() < 20
+    assert gradient.isfinite().all()
+
+
 def test_methods_that_take_lists_are_found() -> None:
     assert len(ALIKE) == 5, list(ALIKE)
     assert {name.split()[0] for name in ALIKE} <= set(VARIANTS)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import stores
 import torch
+from misbehaving_server import MisbehavingServer
+from transformers import AutoTokenizer
 
 from opdlab.offline import request, scoring
 from opdlab.offline.request import rows_a_shard
@@ -111,3 +113,31 @@ def test_shards_of_a_batch_that_another_process_holds_are_left_to_it(
     assert list(other.missing(4)) == [[3], [4, 5, 6, 7]]
     held.close()
     assert next(other.missing(4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("who", ["teacher", "rollout"])
+def test_what_a_server_refuses_costs_no_shard_of_others(
+    folder: Path, who: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(request, "MOST_ROWS", 4)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder / "student")
+    ids = ",".join(map(str, tokenizer.encode(stores.ROWS[5]["q"], add_special_tokens=False)))
+    with MisbehavingServer(folder / ("teacher" if who == "teacher" else "student")) as server:
+        server.refuses_for_ever = lambda body: (
+            ids in ",".join(map(str, body["prompt"]))
+            and (who == "rollout" or "prompt_logprobs" in body)
+        )
+        at = {"url": server.url, "patience_s": 1}
+        own: dict[str, Any] = {"rollout": {"type": "openai", "max_new_tokens": 8, **at}}
+        if who == "teacher":
+            own = {"teacher": {"path": str(folder / "teacher"), "server": at}}
+        method = {"type": "opd", "support": "sampled"}
+        few = {"prompts_per_step": 4}
+        config = stores.experiment(folder, method, given=False, training=few, **own)
+        asked: dict[str, Any] = {"kind": "sampled", "answers": "student", "prompts": 12}
+        found = stores.score(config, folder / f"refused-{who}", **asked)
+        assert (found.finished, found.missing, found.answers) == (False, 1, 8)
+        assert "problem" in caplog.text
+        server.refuses_for_ever = lambda body: False
+        found = stores.score(config, folder / f"refused-{who}", **asked)
+        assert (found.finished, found.faults, found.answers) == (True, 0, 12)

@@ -146,7 +146,7 @@ def test_a_shard_whose_grader_failed_is_asked_for_again(
         patch.setattr(ExactText, "grade", failing)
         found = stores.score(config, out, **asked)
     assert (found.finished, found.missing, found.faults) == (False, 1, 1)
-    assert "not finished, missing shards: 1 (answers whose grader failed: 1;" in found.told
+    assert "not finished, missing shards: 1 (answers not graded, or refused" in found.told
     again = stores.score(config, out, **asked)
     assert (again.finished, again.faults, again.answers + again.left_out) == (True, 0, 4)
 

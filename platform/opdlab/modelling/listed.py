@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from opdlab.modelling.precision import FLOOR, expectation
+from opdlab.modelling.precision import FLOOR, expectation, rule_out_alike
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device
 
@@ -60,9 +60,12 @@ class Listed:
         student, entropy = _ListedLogProb.apply(logits, ids)
         teacher = log_prob.masked_fill(ids < 0, NEVER)
         if self.rest is None:
-            return student[:, :-1], teacher.log_softmax(-1), entropy
-        rest = self.rest[part, None].to(logits.dtype)
-        return student, torch.cat([teacher, rest], -1).log_softmax(-1), entropy
+            student = student[:, :-1]
+        else:
+            teacher = torch.cat([teacher, self.rest[part, None].to(logits.dtype)], -1)
+        teacher = teacher.log_softmax(-1)
+        rule_out_alike(student, teacher)
+        return student, teacher, entropy
 
 
 class _ListedLogProb(torch.autograd.Function):

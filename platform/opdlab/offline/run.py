@@ -48,7 +48,8 @@ class Stored:
     Attributes:
         answers, left_out, tokens, bytes: of all shards that are there.
         missing: shards that are not there yet.
-        faults: answers that this process could not grade; it wrote none of their shards.
+        faults: answers that this process could not grade, or that a server refused, with those that were
+            asked for together with them; it wrote none of their shards.
         seconds: this process took.
     """
 
@@ -78,7 +79,8 @@ class Stored:
         each = self.bytes / max(1, self.tokens)
         why = "other processes held them; where one was stopped, run the same command again"
         if self.faults:
-            why = f"answers whose grader failed: {self.faults:,}; run the same command again"
+            what = "answers not graded, or refused by a server with those beside them"
+            why = f"{what}: {self.faults:,}; run the same command again"
         end = f"; not finished, missing shards: {self.missing:,} ({why})" if self.missing else ""
         return (
             f"{self.folder}: {self.answers:,} answers{left}, {self.tokens:,} tokens, "

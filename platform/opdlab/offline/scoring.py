@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 
 from opdlab.configuration import Experiment
-from opdlab.errors import needing_room
+from opdlab.errors import RefusedError, naming_requests, needing_room
 from opdlab.evaluation import Subject
 from opdlab.offline.request import Asked
 from opdlab.plugins import returned
@@ -22,8 +23,27 @@ from opdlab.seeds import row_seeds
 from opdlab.shapes import Int, Tensor
 from opdlab.training import Collector, Place, given_responses, given_rollout, outcomes
 
+LOG = logging.getLogger(__name__)
+
 FAULT = "fault"
 """In place of the verdict on an answer whose grader failed."""
+
+
+@contextmanager
+def refusals() -> Iterator[list[RefusedError]]:
+    """Takes in that a server refused some requests, and tells it: what was not refused goes on.
+
+    Raises:
+        RefusedError: the server answered none.
+    """
+    found = list[RefusedError]()
+    try:
+        yield found
+    except RefusedError as error:
+        if error.ended or len(error.rows) >= error.count:
+            raise
+        found.append(error)
+        LOG.warning("%s", error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +52,17 @@ class Drawn:
 
     Attributes:
         places: their numbers among those that were asked for; a row each.
-        rollout: on the host.
+        rollout: on the host; None where a server refused some of them.
         verdicts: of the grader, or `FAULT`; None where nobody asked.
     """
 
     places: range
-    rollout: Rollout
+    rollout: Rollout | None
     problems: Sequence[Problem]
     verdicts: Sequence[str | None]
 
     def faults(self, places: range) -> int:
-        """How many at some places could not be graded."""
+        """How many at some places were not graded, or are not there."""
         return sum(self.verdicts[self.places.index(place)] == FAULT for place in places)
 
 
@@ -77,10 +97,13 @@ class Job:
     def shards(
         self, manifest: Manifest, wanted: Iterable[range]
     ) -> Iterator[tuple[list[Answer], int]]:
-        """The answers of each shard that are kept, scored; and how many could not be graded.
+        """The answers of each shard that are kept, scored; and how many were refused or not graded.
 
         Args:
             wanted: places of the shards; of what is sampled together, one after the other.
+
+        Raises:
+            RefusedError: a server answered nothing of a batch.
         """
         drawn: Drawn | None = None
         for places in wanted:
@@ -91,7 +114,9 @@ class Job:
                 mine = range(max(batch.start, places.start), min(batch.stop, places.stop))
                 failed += drawn.faults(mine)
                 if not failed:
-                    kept += self.scored(manifest, drawn, mine)
+                    with refusals() as refused:
+                        kept += self.scored(manifest, drawn, mine)
+                    failed += sum(one.refused for one in refused)
             yield kept, failed
 
     def batches(self, manifest: Manifest, places: range) -> Iterator[range]:
@@ -110,7 +135,9 @@ class Job:
         rows = [row for row in at if drawn.verdicts[row] in (None, "correct")]
         if not rows:
             return []
-        seeds = drawn.rollout.seeds.tolist()
+        rollout = drawn.rollout
+        assert rollout is not None
+        seeds = rollout.seeds.tolist()
         known = [
             (
                 drawn.places[row],
@@ -121,11 +148,11 @@ class Job:
             )
             for row in rows
         ]
-        rollout = drawn.rollout
         if len(rows) < len(seeds):
             rollout = _rows_of(rollout, torch.tensor(rows))
         questions = self.questions(rollout)
-        with needing_room("scoring"), self.precision():
+        named = naming_requests(lambda row: f"the answer to {drawn.problems[rows[row]].named}")
+        with named, needing_room("scoring"), self.precision():
             scores = self.teacher.score(rollout, asked_for(manifest.kind_of, questions))
             told = bool(manifest.student_told)
             names = columns_of(manifest.kind_of, manifest.candidates_of, told)
@@ -149,8 +176,10 @@ class Job:
             prompts = [self.prompts.prompt(number) for number in numbers]
             rollout, problems = self.read(prompts, numbers), [one.problem for one in prompts]
         else:
-            with self.precision():
+            with refusals() as refused, self.precision():
                 found = self.collector.sample(numbers, Place(0, 1, self.device))
+            if refused:
+                return Drawn(places, None, (), [FAULT] * len(places))
             rollout, problems = found.rollout.host, found.problems
         return Drawn(places, rollout, problems, self.verdicts(rollout, problems))
 
