@@ -56,6 +56,10 @@ class ServerError(OpdlabError, ConnectionError):
     """A model's server cannot be reached, refuses a request, or does not give what is needed."""
 
 
+class AwayError(ServerError):
+    """A model's server does not answer, or works for somebody else: the same work may succeed later."""
+
+
 class RefusedError(ServerError):
     """A server gave some requests no answer that can be used; all others were answered and handed over.
 

@@ -14,9 +14,11 @@ from opdlab.configuration.config import Experiment
 from opdlab.errors import ConfigError, DataError
 from opdlab.evaluation.comparison import last_sets
 from opdlab.evaluation.measuring import evaluate_alone
+from opdlab.evaluation.weighing import weighed
 from opdlab.modelling import models
-from opdlab.offline.recorded import RecordedAnswers
+from opdlab.offline.recorded import RecordedAnswers, weighed_choices
 from opdlab.offline.request import asked_of
+from opdlab.records import Generation, Problem
 from opdlab.scores.reader import Scores
 
 LGR = {"type": "lgr", "ratio_cap": 2.0, "top_k": 4, "entropy_threshold": 0.5}
@@ -134,3 +136,18 @@ def test_what_is_no_run_is_refused_and_another_template_as_well(
     tokenizer.chat_template = "{{ messages[0].content }}"
     with pytest.raises(DataError, match="prompts in another chat template"):
         make(False)
+
+
+def test_choices_that_were_weighed_are_no_answers() -> None:
+    found: list[Generation] = []
+    problem = Problem("a", "which?", "1", "choices", extra={"weighed": ["one", "two\nlines", ""]})
+    weighed(
+        [(problem, 0)],
+        [1],
+        lambda _: "which?",
+        lambda _: [[-1.5, -23.25, float("-inf")]],
+        found.append,
+    )
+    assert weighed_choices(found[0])
+    assert not weighed_choices(replace(found[0], completion="-1.5 is 3/2 less than 0", tokens=1))
+    assert not weighed_choices(replace(found[0], completion="", tokens=1))

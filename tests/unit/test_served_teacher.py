@@ -428,8 +428,9 @@ def test_one_refused_row_is_named_and_ends_no_other(
     with pytest.raises(RefusedError, match=r"row 3: .*context length") as told:
         teacher.score(rollout, ask(rollout))
     assert list(told.value.rows) == [3]
+    prompt = int(rollout.prompt_lengths[3])
     server.refuses_for_ever = lambda body: (
-        "prompt_logprobs" not in body and body["prompt"][:5] == row[:5]
+        "prompt_logprobs" not in body and body["prompt"][:prompt] == row[:prompt]
     )
     with pytest.raises(RefusedError, match="a candidate of row 3") as told:
         teacher.score(rollout, ask(rollout))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import traceback
@@ -10,23 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from misbehaving_server import MisbehavingServer
 from small_models import small_model
 from transformers import PreTrainedModel
 from unit.test_misbehaving_servers import ENDS, PROMPTS, STUDENT, client, engine, evaluated, moved
 
 from opdlab.console import Stopped, StopRequest
-from opdlab.errors import RefusedError, ServerError
+from opdlab.errors import AwayError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
 from opdlab.evaluation.served import Served
 from opdlab.modelling import models
 from opdlab.sampling.rollout import CachedEngine
+from opdlab.serving import sampler
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine, hand_over
 from opdlab.serving.identify import Identity
-from opdlab.serving.sampler import draws
+from opdlab.serving.sampler import Draws, draws
 from opdlab.serving.session import Session
 from opdlab.sweeps.trial import _ended_by
 
@@ -256,9 +259,10 @@ def test_no_secret_option_stands_in_a_traceback() -> None:
 
 
 def test_a_servers_absence_is_no_fault_of_a_trial(tmp_path: Path) -> None:
-    with pytest.raises(ServerError):
-        _ended_by(ServerError("http://a: no answer"), "seed-0", tmp_path, [])
-    assert _ended_by(RefusedError({0: "too long"}, 2), "seed-0", tmp_path, []).state == "failed"
+    with pytest.raises(AwayError):
+        _ended_by(AwayError("http://a: no answer"), "seed-0", tmp_path, [])
+    for error in (RefusedError({0: "too long"}, 2), ServerError("http://a: does not serve it")):
+        assert _ended_by(error, "seed-0", tmp_path, []).state == "failed"
 
 
 def test_a_server_that_says_nothing_is_not_looked_at_for_long() -> None:
@@ -309,5 +313,34 @@ def test_tokens_that_are_drawn_otherwise_than_asked_are_told(
         found = CachedEngine(max_new_tokens=16, **how).sample(model, prompts, seeds, **ENDS)
         responses = list(found.token.split(found.response_lengths.tolist()))
         settings = asked.get("temperature", 1.0), asked.get("top_p", 1.0)
-        seen = draws(model, prompts, seeds, responses, None, *settings)
+        seen = draws(model, prompts, seeds, responses, None, *settings, set())
         assert bool((seen + seen).fault) == fault, seen
+
+
+def test_a_server_that_rounds_otherwise_is_never_refused_for_its_sampling() -> None:
+    """By half precision, for as long as a training takes; and answers that end soon are no other draws."""
+    model = small_model("qwen3")
+    low = copy.deepcopy(model).bfloat16().float()
+    for how in ({"temperature": 1.0}, {"temperature": 0.6, "top_p": 0.95}, {"temperature": 0.0}):
+        whole, known = Draws(0, 0, 0, 0), set[tuple[int, int]]()
+        for step in range(2):
+            prompts = [[1, 5, 9, row % 30] for row in range(128)]
+            seeds = [1000 * step + row for row in range(128)]
+            found = CachedEngine(max_new_tokens=16, **how).sample(low, prompts, seeds, **ENDS)
+            responses = list(found.token.split(found.response_lengths.tolist()))
+            settings = how["temperature"], how.get("top_p", 1.0)
+            whole += draws(model, prompts, seeds, responses, None, *settings, known)
+        many = Draws(whole.tokens * 1000, whole.above * 1000, whole.variance * 1000, 0, whole.cold)
+        assert not whole.fault
+        assert not many.fault, "what is off by rounding is off for ever"
+
+
+def test_of_a_rollout_as_many_tokens_are_looked_at_whatever_their_rows() -> None:
+    model, looked = small_model("qwen3"), set[tuple[int, int]]()
+    rows = [torch.full((length,), 7) for length in (sampler.TOKENS - 10, 30, 5, 5)]
+    prompts, seeds = [[1, 2]] * 4, [0, 1, 2, 3]
+    assert draws(model, prompts, seeds, rows, None, 1.0, 1.0, looked).tokens == sampler.TOKENS
+    assert len(looked) == 2, "the second is cut, and the others are not looked at"
+    rest = draws(model, prompts, seeds, rows, None, 1.0, 1.0, looked)
+    assert (rest.tokens, len(looked)) == (10, 4)
+    assert draws(model, prompts, seeds, rows, None, 1.0, 1.0, looked).tokens == 0

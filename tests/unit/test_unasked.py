@@ -9,6 +9,7 @@ import torch
 from transformers import masking_utils
 
 from opdlab.modelling.unasked import masked_rows, unpacked_rows
+from opdlab.planning.footprint import contentless
 
 PACKED = torch.tensor([[0, 1, 2, 0, 1]])
 
@@ -40,3 +41,10 @@ def test_within_its_block_a_mask_of_nothing_is_made() -> None:
     assert mask is not None
     assert mask.all()
     assert made() is None
+
+
+def test_what_a_plan_put_there_and_took_away_again_is_taught_anew() -> None:
+    with contentless(), unpacked_rows():
+        pass
+    with unpacked_rows():
+        assert masking_utils.find_packed_sequence_indices(position_ids=PACKED) is None

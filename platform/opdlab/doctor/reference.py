@@ -13,7 +13,7 @@ from opdlab.doctor.models import UNLIKELY, largest_gap
 from opdlab.doctor.probe import CANDIDATES, Probe
 from opdlab.modelling import expectation
 from opdlab.records import Questions, Rollout, TeacherScores
-from opdlab.scoring import Teacher, naive_log_probs
+from opdlab.scoring import Teacher
 from opdlab.shapes import Float, Int, Tensor
 
 ROWS = 2
@@ -87,7 +87,7 @@ def of_distributions(teacher: Teacher, rollout: Rollout, found: TeacherScores) -
     with teacher.head():
         logits, start = teacher.logits(found.distributions), 0
         for row in range(len(rollout.tokens)):
-            truth = naive_log_probs(teacher.model, rollout, row, teacher.vocabulary)
+            truth = teacher.reference_log_probs(rollout, row)
             here = slice(start, start := start + len(truth))
             said = logits(here).float().log_softmax(-1)
             apart = (said.clamp(min=UNLIKELY) - truth.clamp(min=UNLIKELY)).abs()

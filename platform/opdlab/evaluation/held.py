@@ -46,7 +46,12 @@ class Held(Generic[Kind]):
         rows, self.rows = self.rows, []
         if rows:
             started = perf_counter()
-            self.prove()
+            try:
+                self.prove()
+            except Stopped:
+                # They may be proved in another way yet.
+                self.rows = rows
+                raise
             self.pause = max(EVERY_S, COSTS * (perf_counter() - started))
         stopped: Stopped | None = None
         for row, answer in rows:

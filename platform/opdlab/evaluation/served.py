@@ -136,6 +136,7 @@ class Served(Measured):
                 self.session.complete(
                     draw, some, came, tokenizer=self.tokenizer, at_once=at_once, on_tick=tick
                 )
+                held.hand_on()
             except RefusedError:
                 held.hand_on()
                 raise
@@ -145,7 +146,6 @@ class Served(Measured):
                 with suppress(ServerError):
                     held.hand_on()
                 raise
-            held.hand_on()
 
         in_rounds([tuple(ask.ids) for ask in asks], size, one_round)
 

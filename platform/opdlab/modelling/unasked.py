@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, wraps
+from functools import wraps
 from typing import Any
 
 from transformers import masking_utils
@@ -47,15 +47,15 @@ def _known(question: str, known: ContextVar[bool], answer: Any) -> Iterator[None
         known.reset(before)
 
 
-@cache
 def _teach(question: str, known: ContextVar[bool], answer: Any) -> None:
-    """Let a question of the library be answered by who knows, once for all."""
+    """Let a question of the library be answered by who knows, until somebody puts another one there."""
     asked: Any = getattr(masking_utils, question, None)
-    if asked is None:
+    if asked is None or getattr(asked, "taught", False):
         return
 
     @wraps(asked)
     def known_or_asked(*arguments: Any, **named: Any) -> Any:
         return answer if known.get() else asked(*arguments, **named)
 
+    known_or_asked.taught = True  # pyright: ignore[reportFunctionMemberAccess]
     setattr(masking_utils, question, known_or_asked)

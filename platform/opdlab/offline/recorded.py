@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,22 @@ from opdlab.evaluation import last_sets
 from opdlab.identity import digest
 from opdlab.modelling import Wording, models
 from opdlab.prompts import PromptSource, as_tokens, continued
-from opdlab.records import REFUSED, Problem, Prompt, Sample, Verdict
+from opdlab.records import REFUSED, Generation, Problem, Prompt, Sample, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EOS = "eos"
+_WEIGHED = re.compile(r"-?(\d+\.\d{6}|inf)\t.*")
+"""A line of what is stored of choices that were weighed: a log-probability and the choice."""
 
 
 class RecordedAnswers(PromptSource):
     """Prompts of a run's last evaluation, each with one answer of those that were drawn to it.
 
     A run holds texts, whose tokens are made again: `retokenised` counts answers that have another number of
-    tokens than when they were drawn. What a server refused has no answer and is left out.
+    tokens than when they were drawn. What a server refused has no answer, and choices that were
+    weighed were not drawn: both are left out.
 
     Raises:
         DataError: the evaluation is not finished, its answers were drawn in another chat template, or some
@@ -42,7 +46,7 @@ class RecordedAnswers(PromptSource):
         self.folder, self.sets = folder, last_sets(folder)
         self._require_same()
         every = [sample for one in self.sets for sample in one.samples()]
-        self.samples = [sample for sample in every if sample.stop != REFUSED]
+        self.samples = [one for one in every if one.stop != REFUSED and not weighed_choices(one)]
         self.count = len(self.samples)
         if not self.samples:
             raise DataError(f"{folder} holds no answers; evaluate a model there (`opdlab eval`)")
@@ -112,3 +116,9 @@ class RecordedAnswers(PromptSource):
     @property
     def _subjects(self) -> list[str]:
         return sorted({one.asked.subject.key for one in self.sets})
+
+
+def weighed_choices(sample: Sample | Generation) -> bool:
+    """Whether a sample tells log-probabilities of choices, as `opdlab.evaluation.weighing` writes them."""
+    lines = sample.completion.split("\n")
+    return sample.tokens == len(lines) and all(map(_WEIGHED.fullmatch, lines))

@@ -40,7 +40,7 @@ def refusals() -> Iterator[list[RefusedError]]:
     try:
         yield found
     except RefusedError as error:
-        if error.ended or len(error.rows) >= error.count:
+        if error.ended:
             raise
         found.append(error)
         LOG.warning("%s", error)

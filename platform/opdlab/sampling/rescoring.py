@@ -26,7 +26,7 @@ SCORED_TOKENS = 16384
 """Tokens of a forward, at most, or one row."""
 
 
-Kept = TypeVar("Kept", Recorded, Tensor)
+Kept = TypeVar("Kept", Recorded, torch.Tensor)
 """What is kept of some tokens; it can be indexed by them."""
 CLIPPED = 3.0
 """Nats below which a token's log-probability counts as this: no token then weighs more."""

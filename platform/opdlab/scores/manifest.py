@@ -16,7 +16,7 @@ from opdlab.scores.kinds import Candidates, Kind, offers_of
 
 MANIFEST, TEACHER, SHARDS = "scores.json", "teacher", "shards"
 """Of a store's folder: the manifest, the teacher's shape with its tokenizer, and the answers."""
-FORMAT = 1
+FORMAT = 2
 SAID = ("server_print", "server_version")
 """Of a teacher behind a server, which is known again by likeness: these differ from day to day."""
 NAMED = ("name", "revision", "trained_by", "path", "sources")

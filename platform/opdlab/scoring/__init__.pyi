@@ -14,7 +14,6 @@ from .length_groups import (
 )
 from .naive import (
     log_probs as log_probs,
-    naive_log_probs as naive_log_probs,
     naive_scores as naive_scores,
     row_scores as row_scores,
 )

@@ -49,7 +49,7 @@ from opdlab.records import Distributions, Questions, Rollout, TeacherScores
 from opdlab.scoring.checks import check_finite, check_tokens
 from opdlab.scoring.leaf_attention import LeafPass
 from opdlab.scoring.length_groups import prefix_states
-from opdlab.scoring.naive import naive_confidence, naive_scores
+from opdlab.scoring.naive import naive_confidence, naive_log_probs, naive_scores
 from opdlab.scoring.packing import packs, parts_of, slots_fit
 from opdlab.scoring.pieces import join
 from opdlab.scoring.recurrent_leaves import RecurrentLeaves
@@ -189,6 +189,10 @@ class Teacher:
     def reference(self, rollout: Rollout, questions: Questions) -> TeacherScores:
         """The same scores by a whole plain forward for every candidate, without `hidden`."""
         return naive_scores(self.model, rollout, questions, self.vocabulary)
+
+    def reference_log_probs(self, rollout: Rollout, row: int) -> Float[Tensor, "t V"]:
+        """What a whole plain forward says before each response token of a row, in log-probabilities."""
+        return naive_log_probs(self.model, rollout, row, self.vocabulary)
 
     def probe(self) -> Teacher:
         """Try how the model can be scored, against whole forwards; only once, by the first scores at last.

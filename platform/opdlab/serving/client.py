@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, final
 
 from opdlab.console import check_stop
-from opdlab.errors import RefusedError, ServerError
+from opdlab.errors import AwayError, RefusedError, ServerError
 from opdlab.serving.access import Access
 from opdlab.serving.crew import Crew, within_files
 from opdlab.serving.health import Pulse
@@ -244,7 +244,7 @@ class Client:
                 works = refused.reached and verb == "POST"
                 waited += 0.0 if works else monotonic() - started
                 if waited >= self.access.patience_s:
-                    raise ServerError(
+                    raise AwayError(
                         f"{url}: no answer after waiting for {waited:.0f} s ({refused})"
                         f"{self.pulse.said(refused)}. Start the server and run the same command "
                         "again, which goes on from what is stored; or raise patience_s"

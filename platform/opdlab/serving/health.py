@@ -6,7 +6,7 @@ import threading
 from time import monotonic
 from typing import final
 
-from opdlab.errors import ServerError
+from opdlab.errors import AwayError, ServerError
 from opdlab.serving.transport import Answered, Refused, Transport
 
 ASKED_AFTER_S = 3.0
@@ -40,7 +40,7 @@ class Pulse:
         """Take note of a failure; after one of the server's own it is asked for its health.
 
         Raises:
-            ServerError: its engine is dead.
+            AwayError: its engine is dead.
         """
         if refused.status >= 500:
             self.last_words = str(refused)
@@ -58,13 +58,13 @@ class Pulse:
             quiet_s: seconds without an answer; after a few of them the server is asked, beside the caller.
 
         Raises:
-            ServerError: with its last words.
+            AwayError: with its last words.
         """
         if not self.tells or quiet_s < ASKED_AFTER_S:
             return
         if self._dead is not None and monotonic() - self._dead >= DEAD_S:
             words = f"; its last words: {self.last_words.rstrip('.')}" if self.last_words else ""
-            raise ServerError(
+            raise AwayError(
                 f"{self.transport.access.root}: its engine is dead, says /health (status 503){words}. Look "
                 "at the server's log and start it again; answers so far are kept; run the same "
                 "command again to continue"

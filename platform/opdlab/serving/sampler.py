@@ -13,13 +13,24 @@ from opdlab.sampling import CLIPPED, surprises
 from opdlab.shapes import Int, Tensor
 
 TOKENS = 4096
-"""Tokens that are looked at, of a rollout, or those of one answer."""
+"""Tokens that are looked at, of a rollout."""
+REMEMBERED = 64 * TOKENS
+"""Tokens after which what was seen is forgotten: the student is another one by then."""
 NEVER = 1e-9
 """Chance by which a server that draws as it should is refused."""
+LEAST = 0.2
+"""What is told at least: how far the temperature is off, as a share.
+
+A server whose numbers are rounded otherwise is off as well, by some hundredths, and whatever is off for
+ever is seen at last.
+"""
 COLDEST = 2.5e-3
 """Stands for temperature 0: tokens a quarter of a nat below the likeliest one are then none of its."""
-FEW, SHARE = 3, 0.002
-"""Tokens beyond the settings that rounding at the edge of a nucleus may leave, and their share."""
+FEW = 3
+"""Tokens beyond the settings that are allowed however few there are."""
+SHARE, COLD_SHARE = 0.005, 0.02
+"""Share of the tokens that rounding may leave beyond the settings: at the edge of a nucleus, and where two
+tokens are nearly as likely at temperature 0."""
 
 
 @final
@@ -32,12 +43,14 @@ class Draws:
         above: sum of what their clipped log-probabilities are above their expectations, nats.
         variance: of that sum.
         outside: tokens that are none of that distribution's.
+        cold: whether at temperature 0, where nothing but `outside` tells.
     """
 
     tokens: int
     above: float
     variance: float
     outside: int
+    cold: bool = False
 
     def __add__(self, other: Draws) -> Draws:
         """Of both: what one rollout is too short to show, several do."""
@@ -46,6 +59,7 @@ class Draws:
             self.above + other.above,
             self.variance + other.variance,
             self.outside + other.outside,
+            self.cold or other.cold,
         )
 
     @property
@@ -58,9 +72,10 @@ class Draws:
     @property
     def fault(self) -> str:
         """What shows that they were drawn otherwise, in words; empty where nothing does."""
-        if self.outside > max(FEW, SHARE * self.tokens):
+        if self.outside > max(FEW, (COLD_SHARE if self.cold else SHARE) * self.tokens):
             return f"{self.outside} of {self.tokens} tokens are none that these settings can give"
-        if abs(self.above) <= self.bound:
+        # The expectation of a log-probability grows by its variance with the inverse temperature.
+        if self.cold or abs(self.above) <= max(self.bound, LEAST * self.variance):
             return ""
         side = "likelier" if self.above > 0 else "less likely"
         return (
@@ -77,18 +92,25 @@ def draws(
     vocabulary: int | None,
     temperature: float,
     top_p: float,
+    known: set[tuple[int, int]],
 ) -> Draws:
-    """Look at some responses; one forward over at most `TOKENS` of them."""
-    rows: list[int] = []
-    # The same prompt with the same seed is the same answer again, and no other chance.
-    known: set[tuple[tuple[int, ...], int]] = set()
-    size = 0
-    for row, key in enumerate(zip(map(tuple, prompts), seeds, strict=True)):
-        if key not in known and (not rows or size + len(responses[row]) <= TOKENS):
+    """Look at some responses, at most `TOKENS` of their tokens, in one forward.
+
+    Args:
+        known: hashes of prompts with their seeds that were looked at, which are added here. The same prompt
+            with the same seed is the same chance again.
+    """
+    asked, answers, left = list[Sequence[int]](), list[Tensor](), TOKENS
+    for prompt, seed, response in zip(prompts, seeds, responses, strict=True):
+        key = hash(tuple(prompt)), seed
+        if left and key not in known:
             known.add(key)
-            rows.append(row)
-            size += len(responses[row])
-    some = [prompts[row] for row in rows], [responses[row] for row in rows]
-    found = surprises(model, *some, vocabulary, max(temperature, COLDEST), top_p)
+            asked.append(prompt)
+            # Cut, and not passed over: answers that end soon would be taken more often.
+            answers.append(response[:left])
+            left -= len(answers[-1])
+    if not asked:
+        return Draws(0, 0.0, 0.0, 0)
+    found = surprises(model, asked, answers, vocabulary, max(temperature, COLDEST), top_p)
     above, variance, outside = found.double().sum(0).tolist()
-    return Draws(len(found), above, variance, int(outside))
+    return Draws(len(found), above, variance, int(outside), temperature == 0)

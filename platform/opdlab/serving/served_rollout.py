@@ -21,7 +21,7 @@ from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.identify import TOKEN_SERVERS
 from opdlab.serving.likeness import Likeness, allowed, likeness
 from opdlab.serving.replies import Reply
-from opdlab.serving.sampler import draws
+from opdlab.serving.sampler import REMEMBERED, Draws, draws
 from opdlab.serving.session import Ask, Session
 from opdlab.shapes import Int, Tensor
 from opdlab.transfers import to_device
@@ -248,6 +248,11 @@ class ServedRollout:
     def require_drawn(self, asked: Asked, found: Drawn) -> None:
         """Raises ServerError where the server samples otherwise than it was asked to."""
         how = self.how
+        before, known = self.link.drawn.get(
+            (how.temperature, how.top_p), (Draws(0, 0, 0, 0), set())
+        )
+        if before.tokens >= REMEMBERED:
+            before, known = Draws(0, 0, 0, 0), set()
         seen = draws(
             self.model,
             asked.prompts,
@@ -256,16 +261,18 @@ class ServedRollout:
             asked.vocabulary,
             how.temperature,
             how.top_p,
+            known,
         )
-        known = self.link.drawn.get((how.temperature, how.top_p))
-        whole = self.link.drawn[how.temperature, how.top_p] = known + seen if known else seen
+        whole = before + seen
+        self.link.drawn[how.temperature, how.top_p] = whole, known
         if whole.fault:
             raise ServerError(
                 f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
                 f"{how.top_p:g}: {whole.fault}. Look for settings of its own that come before those of a "
                 "request"
             )
-        self.link.figures["server_surprise"] = seen.above / seen.tokens
+        if seen.tokens:
+            self.link.figures["server_surprise"] = seen.above / seen.tokens
 
     def sync(self, asked: Asked, again: bool = False) -> bool:
         """Give the server the weights if it lacks them; of several processes, the first does it for all.

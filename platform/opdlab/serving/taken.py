@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from opdlab.errors import ServerError
+from opdlab.errors import AwayError
 from opdlab.serving.session import Session
 
 MEETING = "opdlab-server-"
@@ -31,7 +31,7 @@ def take(session: Session, folder: Path) -> None:
     tag tells.
 
     Raises:
-        ServerError: another process has it.
+        AwayError: another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = session.client.access.root
@@ -78,8 +78,8 @@ def _named(name: str) -> socket.socket:
     return found
 
 
-def _of_another(root: str, where: str) -> ServerError:
-    return ServerError(
+def _of_another(root: str, where: str) -> AwayError:
+    return AwayError(
         f"{root} is taken by another training, which sends it its student's weights ({where}): a server "
         "serves one student. Wait for its end, or give each training (and each worker of a sweep) a server "
         "of its own"

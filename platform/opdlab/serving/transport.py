@@ -36,6 +36,8 @@ KEPT_VERB, CHANGED_VERB = (307, 308), (301, 302, 303)
 REDIRECTS = 5
 NO_FILES = (errno.EMFILE, errno.ENFILE)
 _SHOWN = 400
+SECRET = 16
+"""Characters of a key that no answer says by chance."""
 
 
 class Refused(Exception):
@@ -106,9 +108,12 @@ class Transport:
             raise Answered(f"no JSON: {self._hidden(response.text)!r}") from error
 
     def _read(self, response: requests.Response) -> Any:
-        """What an answer holds, without the key: whatever is cut from it must hold no part of one."""
+        """What an answer holds, without the key: whatever is cut from it must hold no part of one.
+
+        A short one is a word that an answer may say of itself, such as the usual EMPTY.
+        """
         _, password = credentials.login(self.access.url) or ("", "")
-        secrets = [one.encode() for one in (self.key(), password) if one]
+        secrets = [one.encode() for one in (self.key(), password) if len(one or "") >= SECRET]
         if any(one in response.content for one in secrets):
             return json.loads(self.hidden(response.content.decode()))
         return response.json()

@@ -47,7 +47,7 @@ class Link:
         sent: fingerprint of the weights that the server was given; None before.
         first: fingerprint of the weights at the first rollout, of a model whose weights are not sent.
         usual: how far the server's log-probabilities were from the model's at most, where they were right.
-        drawn: what was sampled so far, by temperature and top-p.
+        drawn: what was seen of the sampling, and of which prompts and seeds, by temperature and top-p.
         figures: of the last rollout, for the record.
     """
 
@@ -55,7 +55,7 @@ class Link:
         self.sent: str | None = None
         self.first: str | None = None
         self.usual: float | None = None
-        self.drawn: dict[tuple[float, float], Draws] = {}
+        self.drawn: dict[tuple[float, float], tuple[Draws, set[tuple[int, int]]]] = {}
         self.figures: dict[str, float] = {}
         self.tag = ""
         self._tells = False

@@ -23,9 +23,7 @@ from opdlab.errors import (
     NonFiniteError,
     OpdlabError,
     PeerError,
-    RefusedError,
     ResumeError,
-    ServerError,
     StorageError,
     TrackingError,
     UngradedError,
@@ -133,8 +131,7 @@ def _ended_by(
         return Outcome("pruned", reason, seeds)
     if isinstance(error, NonFiniteError):
         return Outcome("pruned", f"{name}: {error}", seeds)
-    away = isinstance(error, ServerError) and not isinstance(error, RefusedError)
-    if away or isinstance(error, (Stopped, DamagedError, PeerError, ResumeError, StorageError)):
+    if isinstance(error, (Stopped, DamagedError, PeerError, ResumeError, StorageError, AwayError)):
         # The trial is none the worse: it goes on when the server, the disk or the file is put right, or
         # with new processes where one of several was killed.
         raise error
