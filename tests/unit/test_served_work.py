@@ -305,7 +305,7 @@ def test_whatever_a_server_calls_its_model_names_a_folder(name: str, tmp_path: P
     ],
 )
 def test_tokens_that_are_drawn_otherwise_than_asked_are_told(
-    asked: dict[str, float], drawn: dict[str, float]
+    asked: dict[str, Any], drawn: dict[str, Any]
 ) -> None:
     model = small_model("qwen3")
     prompts, seeds = [[1, 5, 9, row % 30] for row in range(192)], list(range(192))
@@ -321,15 +321,20 @@ def test_a_server_that_rounds_otherwise_is_never_refused_for_its_sampling() -> N
     """By half precision, for as long as a training takes; and answers that end soon are no other draws."""
     model = small_model("qwen3")
     low = copy.deepcopy(model).bfloat16().float()
-    for how in ({"temperature": 1.0}, {"temperature": 0.6, "top_p": 0.95}, {"temperature": 0.0}):
+    settings: list[dict[str, Any]] = [
+        {"temperature": 1.0},
+        {"temperature": 0.6, "top_p": 0.95},
+        {"temperature": 0.0},
+    ]
+    for how in settings:
         whole, known = Draws(0, 0, 0, 0), set[tuple[int, int]]()
         for step in range(2):
             prompts = [[1, 5, 9, row % 30] for row in range(128)]
             seeds = [1000 * step + row for row in range(128)]
             found = CachedEngine(max_new_tokens=16, **how).sample(low, prompts, seeds, **ENDS)
             responses = list(found.token.split(found.response_lengths.tolist()))
-            settings = how["temperature"], how.get("top_p", 1.0)
-            whole += draws(model, prompts, seeds, responses, None, *settings, known)
+            asked = how["temperature"], how.get("top_p", 1.0)
+            whole += draws(model, prompts, seeds, responses, None, *asked, known)
         many = Draws(whole.tokens * 1000, whole.above * 1000, whole.variance * 1000, 0, whole.cold)
         assert not whole.fault
         assert not many.fault, "what is off by rounding is off for ever"

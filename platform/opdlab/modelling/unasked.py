@@ -57,5 +57,5 @@ def _teach(question: str, known: ContextVar[bool], answer: Any) -> None:
     def known_or_asked(*arguments: Any, **named: Any) -> Any:
         return answer if known.get() else asked(*arguments, **named)
 
-    known_or_asked.taught = True  # pyright: ignore[reportFunctionMemberAccess]
+    vars(known_or_asked)["taught"] = True
     setattr(masking_utils, question, known_or_asked)

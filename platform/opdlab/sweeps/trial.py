@@ -18,12 +18,14 @@ from opdlab import credentials, secret_options, tracking
 from opdlab.configuration import Experiment, loader
 from opdlab.console import Stopped, StopRequest, quieten, shown
 from opdlab.errors import (
+    AwayError,
     DamagedError,
     DataError,
     NonFiniteError,
     OpdlabError,
     PeerError,
     ResumeError,
+    ServerError,
     StorageError,
     TrackingError,
     UngradedError,
