@@ -4,6 +4,7 @@ writes at a time."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.gpu.kept import earlier, held, measured_alone
 from opdlab.bench.gpu.run import bench_gpu
-from opdlab.bench.gpu.worker import measured, measured_ceilings
+from opdlab.bench.gpu.worker import alone, measured, measured_ceilings
 from opdlab.cli.bench import _check
 from opdlab.errors import ConfigError, DataError, OpdlabError, ResumeError, StorageError
 
@@ -150,3 +151,23 @@ def test_a_figure_that_json_has_no_number_for_is_a_failure() -> None:
 def test_a_device_that_cannot_compute_is_refused(device: str) -> None:
     with pytest.raises(OpdlabError, match="--device: "):
         _check(device, "float32")
+
+
+@pytest.mark.parametrize(
+    ("device", "seen", "found"),
+    [
+        ("cuda", None, "0"),
+        ("cuda:1", None, "1"),
+        ("cuda:1", "4,6", "6"),
+        ("cuda", "GPU-8,GPU-9", "GPU-8"),
+        ("cpu", "4,6", "4,6"),
+    ],
+)
+def test_the_process_that_measures_sees_its_card_alone(
+    device: str, seen: str | None, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    assert alone(device) == device.split(":")[0]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == found

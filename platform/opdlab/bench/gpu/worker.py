@@ -64,7 +64,11 @@ class Worker:
 
     def measure(self, key: str, seconds: float) -> dict[str, Any]:
         """What the case with this key found, or why not; after that nothing more can be asked."""
-        self._near.send(key)
+        try:
+            self._near.send(key)
+        except ConnectionError:
+            # It ended after its last answer.
+            seconds = 0.0
         return self._answer(seconds)
 
     def _answer(self, seconds: float) -> dict[str, Any]:
@@ -81,13 +85,27 @@ def _work(far: Connection, parent: int, cases: Cases, device: str, dtype: torch.
     die_with(parent, signal.SIGKILL)
     # Ctrl-C is for the one who began this process, and ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    card = Card(torch.device(device), dtype)
+    card = Card(torch.device(alone(device)), dtype)
     far.send(top := measured_ceilings(card))
     if "error" in top:
         return
     known = {one.key: one for one in cases(card)}
     while True:
         far.send(measured(known[far.recv()], card))
+
+
+def alone(device: str) -> str:
+    """The name of a device in a process that sees no other card; before CUDA begins.
+
+    A trainer takes the first card or all of them, and clocks are those of the current one.
+    """
+    named = torch.device(device)
+    if named.type != "cuda":
+        return device
+    seen = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    number = named.index or 0
+    os.environ["CUDA_VISIBLE_DEVICES"] = seen[number] if seen else str(number)
+    return named.type
 
 
 def measured_ceilings(
