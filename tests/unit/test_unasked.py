@@ -44,7 +44,10 @@ def test_within_its_block_a_mask_of_nothing_is_made() -> None:
 
 
 def test_what_a_plan_put_there_and_took_away_again_is_taught_anew() -> None:
-    with contentless(), unpacked_rows():
+    with contentless(), unpacked_rows(), masked_rows():
         pass
     with unpacked_rows():
         assert masking_utils.find_packed_sequence_indices(position_ids=PACKED) is None
+    ones = torch.ones(1, 4, dtype=torch.bool)
+    with masked_rows():
+        assert masking_utils.sdpa_mask(1, 1, 4, 3, attention_mask=ones) is not None

@@ -43,6 +43,7 @@ from opdlab.modelling import (
     quicker_packed,
     rotary,
     running,
+    unpacked_rows,
 )
 from opdlab.planning.hub_shapes import shape_of
 from opdlab.sampling import FAILURES, cache_argument
@@ -223,20 +224,15 @@ def kept_for_backward(model: Any, tokens: Int[Tensor, "B L"]) -> int:
 @contextmanager
 def contentless() -> Iterator[None]:
     """Tensors within have a shape and no content, and are treated as those of rows by themselves."""
-    find, ignore, chunked = (
-        masking_utils.find_packed_sequence_indices,
-        masking_utils._ignore_causal_mask_sdpa,
-        masking_utils.chunked_overlay,
-    )
+    ignore, chunked = masking_utils._ignore_causal_mask_sdpa, masking_utils.chunked_overlay
     # Positions without content might be those of several texts in one row, and a mask without content might
     # hide filler: masks would be made for both, and where chunks begin would not be known.
-    masking_utils.find_packed_sequence_indices = lambda *_, **__: None
     masking_utils._ignore_causal_mask_sdpa = lambda padding_mask, *rest, **named: ignore(
         None, *rest, **named
     )
     masking_utils.chunked_overlay = lambda size, padding: chunked(size, _zeros(len(padding)))
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), _ExpertProducts():
+        with unpacked_rows(), FakeTensorMode(allow_non_fake_inputs=True), _ExpertProducts():
             yield
     except DataDependentOutputException as error:
         raise OutOfReachError(
@@ -244,7 +240,6 @@ def contentless() -> Iterator[None]:
             f"({error})"
         ) from error
     finally:
-        masking_utils.find_packed_sequence_indices = find
         masking_utils._ignore_causal_mask_sdpa = ignore
         masking_utils.chunked_overlay = chunked
 

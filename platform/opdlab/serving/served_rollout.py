@@ -248,11 +248,10 @@ class ServedRollout:
     def require_drawn(self, asked: Asked, found: Drawn) -> None:
         """Raises ServerError where the server samples otherwise than it was asked to."""
         how = self.how
-        before, known = self.link.drawn.get(
-            (how.temperature, how.top_p), (Draws(0, 0, 0, 0), set())
-        )
-        if before.tokens >= REMEMBERED:
-            before, known = Draws(0, 0, 0, 0), set()
+        remembered = self.link.drawn.get((how.temperature, how.top_p))
+        if remembered is None or remembered[0].tokens >= REMEMBERED:
+            remembered = Draws(0, 0, 0, 0), set()
+        before, known = remembered
         seen = draws(
             self.model,
             asked.prompts,
