@@ -40,6 +40,8 @@ USED = (
 )
 """What commands import later on."""
 LATE = {
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
     "MLFLOW_HTTP_REQUEST_TIMEOUT",
     "COLUMNS",
@@ -52,6 +54,9 @@ LATE = {
 
 Folders of PYTHONPATH are searched by the command; they may not hold what is imported already.
 """
+
+BEGUN = dict(os.environ)
+"""The environment before any test; one of a test, which changes some of it, would fit no other test."""
 
 
 class Command:
@@ -111,11 +116,12 @@ class Warm:
     """Starts commands from a process that has imported everything."""
 
     def __init__(self) -> None:
-        self.environment = _environment(os.environ)
+        self.environment = _environment(BEGUN)
         self._near, far = socket.socketpair()
         with far:
             self._server = subprocess.Popen(
                 [sys.executable, __file__, str(far.fileno())],
+                env=BEGUN,
                 pass_fds=[far.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
