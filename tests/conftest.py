@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import shape_checks
+import torch
 from hypothesis import settings
 
 # A record's fields are checked against each other, too.
@@ -72,6 +73,14 @@ def signals_kept() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def process_groups_end() -> Iterator[None]:
+    """A sharded training within this process leaves its group, and a fork could join no other."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(autouse=True)

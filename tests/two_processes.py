@@ -17,19 +17,20 @@ TWO = 2
 
 def _take_part(rank: int, store: Path, work: Callable[[int], Any], said: Connection) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{store}",
-        rank=rank,
-        world_size=TWO,
-        timeout=timedelta(seconds=60),
-    )
     try:
+        torch.distributed.init_process_group(
+            "gloo",
+            init_method=f"file://{store}",
+            rank=rank,
+            world_size=TWO,
+            timeout=timedelta(seconds=60),
+        )
         _send(said, work(rank))
     except Exception as error:  # noqa: BLE001 - what it raised is what is looked at
         _send(said, f"{type(error).__name__}: {error}")
     finally:
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _send(said: Connection, value: Any) -> None:
@@ -48,8 +49,10 @@ def in_two_processes(folder: Path, work: Callable[[int], Any]) -> list[Any]:
         fork.Process(target=_take_part, args=(rank, store, work, pipe[1]))
         for rank, pipe in enumerate(pipes)
     ]
-    for process in processes:
+    for process, pipe in zip(processes, pipes, strict=True):
         process.start()
+        # Where it dies, its end of the pipe is closed by nobody else.
+        pipe[1].close()
     found = [torch.load(io.BytesIO(pipe[0].recv_bytes()), weights_only=False) for pipe in pipes]
     for process in processes:
         process.join()
