@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.modelling import forget
+from opdlab.modelling import forget, unpacked_rows
 from opdlab.sampling.decode_step import (
     ModelStep,
     cache_argument,
@@ -237,13 +237,14 @@ class Decoder:
         self, prefilled: PrefilledCache, bodies: Int[Tensor, "B S"], lengths: list[int]
     ) -> None:
         model, states = self.model, self.cache.states
-        if states is None:
-            given: dict[str, Any] = {"use_cache": True, cache_argument(model): prefilled}
-            model(input_ids=bodies, **given, **last_logits_only(model))
-            return
-        with states.prefilled(lengths) as prefilled.states:
-            given = without_states(model, prefilled)
-            model(input_ids=bodies, **given, **last_logits_only(model))
+        with unpacked_rows():
+            if states is None:
+                given: dict[str, Any] = {"use_cache": True, cache_argument(model): prefilled}
+                model(input_ids=bodies, **given, **last_logits_only(model))
+                return
+            with states.prefilled(lengths) as prefilled.states:
+                given = without_states(model, prefilled)
+                model(input_ids=bodies, **given, **last_logits_only(model))
 
     def stretch(self, enough: int) -> list[tuple[int, list[int]]]:
         """Decode with the same rows in the same places until `enough` have ended.

@@ -64,7 +64,7 @@ class StaticStep(DecodeStep):
         # A first time as it is: libraries choose their kernels then, and make their buffers.
         self.forward()
         self.check()
-        self.replay = _recorded(self.forward) if first.is_cuda else self.forward
+        self.replay = _recorded(self.forward, first) if first.is_cuda else self.forward
         self.known = now
 
     def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
@@ -97,21 +97,28 @@ class StaticStep(DecodeStep):
         self.attention.require_ranges()
 
 
-def _recorded(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """What `run` launches, as one launch; its result is always in the same place."""
-    stream, main = torch.cuda.Stream(), torch.cuda.current_stream()
-    stream.wait_stream(main)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.stream(stream):
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            output = run()
-        finally:
-            graph.capture_end()
-    main.wait_stream(stream)
+def _recorded(run: Callable[[], Tensor], like: Tensor) -> Callable[[], Tensor]:
+    """What `run` launches, as one launch; its result is always in the same place.
+
+    Args:
+        like: lies on the card, which need not be the current one.
+    """
+    with torch.cuda.device_of(like):
+        stream, main = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(main)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(stream):
+            # Other threads may go on, but for waits for the whole card (`opdlab.transfers.wait`).
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                output = run()
+            finally:
+                graph.capture_end()
+        main.wait_stream(stream)
 
     def replay() -> Tensor:
-        graph.replay()
+        with torch.cuda.device_of(like):
+            graph.replay()
         return output
 
     return replay
