@@ -36,10 +36,11 @@ _INDEXES = _MIXES - {"copy_", "_to_copy"}
 
 @dataclass(eq=False)
 class Counts:
-    """What was counted, by operator and by the line that caused it."""
+    """What was counted, by operator and by the line that caused it; and the sizes of what the host sent."""
 
     launches: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
+    sent: list[tuple[int, ...]] = field(default_factory=list)
 
     @property
     def waited(self) -> int:
@@ -266,6 +267,8 @@ def to_device(
     """A copy on the device."""
     if isinstance(self, Simulated):
         return Simulated(self.raw.to(dtype or self.dtype, copy=True))
+    for counts in _counting:
+        counts.sent.append(tuple(self.shape))
     # Of no numbers there is no copy.
     if not non_blocking and self.numel():
         wait("from the host")

@@ -13,17 +13,22 @@ from gpu.decoding import begun
 from gpu.simulated import Counts, counted
 from gpu.small_runs import experiment
 from small_models import random_rollout, small_model
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel, modeling_flash_attention_utils
+from tree_controls import assert_equal
 
 from opdlab.console.interrupt import StopRequest
 from opdlab.console.quiet import quieten
 from opdlab.modelling.eval_mode import sampling_mode
+from opdlab.modelling.head import hidden_states
+from opdlab.modelling.recomputed import checkpointed
 from opdlab.records import Questions
 from opdlab.sampling.decoder import Decoder, Room
 from opdlab.sampling.manner import Manner
 from opdlab.sampling.recording import Draw, Records
 from opdlab.sampling.rescoring import scored
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.scoring.teacher import Teacher
+from opdlab.scoring.teacher import Teacher, naive_scores
 from opdlab.training.fit import fit
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace
@@ -82,6 +87,48 @@ def test_a_scoring_pass_waits_ten_times_whatever_the_rows(
         waited.append(counts.waited)
         assert counts.waited <= 10, counts.lines()
     assert waited[0] == waited[1]
+
+
+@pytest.fixture
+def flash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the library of flash attention, which a card alone has."""
+
+    def attend(query: Any, key: Any, value: Any, scale: float) -> Any:
+        heads = (x.transpose(1, 2) for x in (query, key, value))
+        found = scaled_dot_product_attention(*heads, is_causal=True, scale=scale, enable_gqa=True)
+        return found.transpose(1, 2)
+
+    def options(softmax_scale: float, **_others: Any) -> dict[str, Any]:
+        return {"scale": softmax_scale}
+
+    functions = (attend, None, None, None, None), (options, options)
+    library = modeling_flash_attention_utils
+    monkeypatch.setattr(library, "lazy_import_flash_attention", lambda name: functions)
+    # It would look for the library, and for one on the hub.
+    settled = "_check_and_adjust_attn_implementation"
+    monkeypatch.setattr(PreTrainedModel, settled, lambda model, name, *_, **__: name)
+
+
+@pytest.mark.usefixtures("flash")
+@pytest.mark.parametrize("activations", ["none", "layers"])
+def test_a_single_row_under_flash_attention_waits_for_nothing(
+    device: torch.device, activations: Any
+) -> None:
+    """transformers would look in each layer whether its positions are those of several texts."""
+    model: Any = small_model("llama").to(device)  # pyright: ignore[reportArgumentType]
+    model.set_attn_implementation("flash_attention_2")
+    teacher = Teacher(model, vocabulary=53).probe()
+    assert teacher.way == "tree"
+    rollout = random_rollout([3], [9]).to(device)
+    questions = Questions(rollout.candidates)
+    assert_equal(teacher.score(rollout, questions), naive_scores(model, rollout, questions), 1e-5)
+    with counted() as counts:
+        teacher.score(rollout, questions)
+    assert counts.waited <= 10, counts.lines()
+    model.requires_grad_(True)
+    with counted() as counts, checkpointed(model, activations):
+        hidden_states(model, rollout.tokens).sum().backward()
+    assert counts.waited == 0, counts.lines()
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ def measured_alone(card: Card) -> Iterator[None]:
         if error.errno != errno.EADDRINUSE:
             raise
         raise ResumeError(
-            f"{card.device}: another `opdlab bench gpu` of this machine measures this card ({card.serial}), "
-            "and the two would measure one another; wait until it has ended, or name another card by "
+            f"{card.device}: another `opdlab bench gpu` here measures this card ({card.serial}), and "
+            "the two would measure one another; wait until it has ended, or name another card by "
             "--device"
         ) from error
     with name:
