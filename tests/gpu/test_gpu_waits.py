@@ -11,7 +11,7 @@ import torch
 from gpu import simulated
 from gpu.decoding import begun
 from gpu.simulated import Counts, counted
-from gpu.small_runs import experiment
+from gpu.small_runs import experiment, module_of
 from small_models import random_rollout, small_model
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel, modeling_flash_attention_utils
@@ -23,6 +23,7 @@ from opdlab.modelling.eval_mode import sampling_mode
 from opdlab.modelling.head import hidden_states
 from opdlab.modelling.recomputed import checkpointed
 from opdlab.records import Questions, Rollout
+from opdlab.sampling import manner
 from opdlab.sampling.decoder import Decoder, Room
 from opdlab.sampling.manner import Manner
 from opdlab.sampling.recording import Draw, Records
@@ -32,7 +33,6 @@ from opdlab.scoring.teacher import Teacher, naive_scores
 from opdlab.training.fit import fit
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace
-from opdlab.training.pair import load_module, load_pair
 from opdlab.transfers import to_device, to_host
 
 PROMPTS = [[5], [7, 8, 9], [11] * 4, [9] * 9]
@@ -59,14 +59,16 @@ def test_a_decoded_token_waits_an_eighth_of_a_time(
     device: torch.device, family: str, eos: tuple[int, ...]
 ) -> None:
     model = small_model(family).to(device)
-    engine = CachedEngine(max_new_tokens=32)
 
-    def sample() -> Rollout:
+    def sample(tokens: int) -> Rollout:
+        engine = CachedEngine(max_new_tokens=tokens)
         return engine.sample(model, PROMPTS, range(4), eos_ids=eos, pad_id=0, top_k=3)
 
-    sample()  # how a model is sampled is tried once
+    # How a model is sampled is tried once, and is known here; so are its layers.
+    manner._keep(model, "cached", 99, Manner("plain"))
+    sample(1)
     with counted() as counts:
-        rollout = sample()
+        rollout = sample(32)
     assert int(rollout.response_lengths.max()) == 32
     # Of one row: all rows take each step together.
     assert counts.waited <= 32 / 8, counts.lines()
@@ -222,7 +224,7 @@ def test_a_training_step_waits_twenty_times(
     """Sampling and scoring included."""
     quieten()
     config = experiment(method, steps=2, mask=mask)
-    module = load_module(load_pair(config), config)
+    module = module_of(config)
     with StopRequest() as stop, counted() as counts:
         seen = Waits(tmp_path, stop, counts)
         fit(module, config.training, seen)
@@ -236,7 +238,7 @@ def test_sixteen_micro_batches_wait_no_more_than_one(device: torch.device, tmp_p
     method = {"type": "opd", "support": "full"}
     config = experiment(method, steps=2, prompts_per_step=8, update_tokens=1)
     assert config.training.prompts_per_step * config.rollout.group_size == 16
-    module = load_module(load_pair(config), config)
+    module = module_of(config)
     with StopRequest() as stop, counted() as counts:
         seen = Waits(tmp_path, stop, counts)
         fit(module, config.training, seen)
