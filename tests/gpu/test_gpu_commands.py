@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from shutil import copy
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from opdlab.cli import app
 from opdlab.configuration.config import Experiment
 from opdlab.files import read_metrics
 from opdlab.scores import Scores
+from opdlab.sweeps import run as sweeps_run, worker
+from opdlab.training.module import Distillation
 
 METHOD = {"type": "lgr", "support": "full", "top_k": 4}
 SHAPE = "width=32,layers=2,heads=4,kv=2,intermediate=48,vocabulary=64"
@@ -70,13 +73,28 @@ def test_a_run_trains_and_is_evaluated_on_the_device(device: torch.device, outpu
         assert run("eval", written(output), "--model", output / "small-001" / "lgr" / "model")
 
 
-def test_a_sweep_is_searched_on_the_device(device: torch.device, output: Path) -> None:
+def test_a_sweep_is_searched_on_the_device(
+    device: torch.device, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials have processes of their own; of these a fork alone knows the simulated device."""
+    places, step = output / "places", Distillation.training_step
+
+    def watched(module: Distillation, *arguments: Any) -> None:
+        with places.open("a") as file:
+            file.write(f"{module.device}\n")
+        step(module, *arguments)
+
+    if device.type != "cuda":
+        for starts in (sweeps_run, worker):
+            monkeypatch.setattr(starts, "may_fork", lambda training: True)
+        monkeypatch.setattr(Distillation, "training_step", watched)
     space = {"training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}}
     sweep = {"trials": 1, "space": space}
-    with worked_on(device):
-        text = run("sweep", written(output, name="searched", sweep=sweep), "training.steps=1")
+    text = run("sweep", written(output, name="searched", sweep=sweep), "training.steps=1")
     (trial,) = output.glob("searched-sweep/*/*/metrics.jsonl")
     assert read_metrics(trial.parent)[0]["step"] == 1, text
+    if device.type != "cuda":
+        assert set(places.read_text().split()) == {str(device)}
 
 
 def test_steps_are_timed_on_the_device(device: torch.device, output: Path) -> None:
@@ -136,7 +154,7 @@ def test_the_quickstart_takes_a_step_on_the_device(device: torch.device, output:
         found.append([read_metrics(run_of / name)[0] for name in ("opd", "lgr")])
     for here, there in zip(*found, strict=True):
         assert here["step"] == 1
-        assert {"loss", "reverse_kl", "grad_norm"} <= there.keys(), there.keys()
+        assert {"reverse_kl", "entropy", "gradient_norm"} <= there.keys(), there.keys()
         for name in there.keys() - {"time", "tokens_per_second"}:
             if not name.startswith("seconds/"):
                 assert here[name] == pytest.approx(there[name], rel=1e-4, abs=1e-6), name
