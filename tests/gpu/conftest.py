@@ -12,7 +12,17 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
-WORTH = ("training", "scoring", "rollout", "kernels", "transfers", "doctor", "commands", "bench", "waits")
+WORTH = (
+    "training",
+    "scoring",
+    "rollout",
+    "kernels",
+    "transfers",
+    "doctor",
+    "commands",
+    "bench",
+    "waits",
+)
 """Of files of tests, the most telling on a card first: there may be no time for all of them."""
 
 
