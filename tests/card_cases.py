@@ -26,7 +26,7 @@ def case(
         with Path(os.environ[TRACES]).open("a") as file:
             file.write(f"{name} {os.getpid()}\n")
         work()
-        return [Figure("speed", 0.5, "share", 0.6)]
+        return [Figure("speed", 0.5, "share", 0.6), Figure("ceiling", card.product, "1/s")]
 
     return Case(part, name, seconds, measure, needs)
 
@@ -38,6 +38,7 @@ def hang() -> None:
 
 def trouble(card: Card) -> Iterator[Case]:
     """What costs no other case its turn."""
+    yield case("first")
     yield case("hangs", hang)
     yield case("dies", lambda: os.kill(os.getpid(), signal.SIGSEGV))
     yield case("never-fits", seconds=10_000)

@@ -306,6 +306,11 @@ class TeacherScores:
             return self
         return replace(replace(self, hidden=None).to("cpu"), hidden=self.hidden)
 
+    def beside(self, device: torch.device) -> TeacherScores:
+        """The same as losses take it: on the host, but for `hidden`, which is sent to `device`, once."""
+        hidden = None if self.hidden is None else to_device(self.hidden, device)
+        return replace(self.host, hidden=hidden)
+
     def to(self, device: torch.device | str) -> TeacherScores:
         """The same scores with every tensor on `device`."""
         return _moved(self, self.log_prob.device, torch.device(device))

@@ -25,6 +25,15 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [found[i] for i in range(len(tensors))]
 
 
+def wait(device: torch.device) -> None:
+    """Until a device has done what this thread told it.
+
+    To wait for all that it was told would break a recording that another thread makes of it.
+    """
+    if device.type not in ("cpu", "mps"):
+        torch.get_device_module(device).current_stream(device).synchronize()
+
+
 def sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
     """Numbers, or lists of them, as a tensor on a device."""
     return to_device(torch.tensor(numbers), device)

@@ -12,6 +12,18 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
+WORTH = (
+    "training",
+    "scoring",
+    "rollout",
+    "kernels",
+    "transfers",
+    "doctor",
+    "commands",
+    "bench",
+    "waits",
+)
+"""Of files of tests, the most telling on a card first: there may be no time for all of them."""
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +39,8 @@ def device() -> torch.device:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mine = [item for item in items if HERE in item.path.parents]
+    if len(mine) == len(items):
+        items.sort(key=lambda item: WORTH.index(item.path.stem.removeprefix("test_gpu_")))
     if len(mine) == len(items) or torch.cuda.is_available():
         return
     for item in mine:

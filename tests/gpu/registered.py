@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 import torch
-from gpu.simulated import NAME, run, to_device
+from gpu.simulated import NAME, run, to_device, wait
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -23,10 +23,10 @@ _AUTOCAST = (
 
 
 class _Stream:
-    """The only one: all is done when it is launched."""
+    """The only one: all is done when it is launched, but who asks waits."""
 
     def synchronize(self) -> None:
-        pass
+        wait("stream")
 
 
 _STREAM = _Stream()
@@ -57,7 +57,10 @@ class _Module:
         pass
 
     def synchronize(self, device: Any = None) -> None:
-        pass
+        raise RuntimeError(
+            "operation not permitted when stream is capturing: who waits for all streams of a card breaks "
+            "a recording that another thread makes there; wait for the current one"
+        )
 
     def set_device(self, device: Any) -> None:
         pass

@@ -36,10 +36,11 @@ _INDEXES = _MIXES - {"copy_", "_to_copy"}
 
 @dataclass(eq=False)
 class Counts:
-    """What was counted, by operator and by the line that caused it."""
+    """What was counted, by operator and by the line that caused it; and the sizes of what the host sent."""
 
     launches: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
+    sent: list[tuple[int, ...]] = field(default_factory=list)
 
     @property
     def waited(self) -> int:
@@ -65,7 +66,8 @@ def counted() -> Iterator[Counts]:
         _counting.remove(counts)
 
 
-def _wait(why: str) -> None:
+def wait(why: str) -> None:
+    """Count that the host waits for the device."""
     if _counting:
         line = f"{why} {_cause()}"
         for counts in _counting:
@@ -117,7 +119,7 @@ class Simulated(torch.Tensor):
         return self.raw.untyped_storage()
 
     def tolist(self) -> Any:
-        _wait("tolist")
+        wait("tolist")
         return self.raw.detach().tolist()
 
     def numpy(self, *_args: Any, **_options: Any) -> Any:
@@ -240,19 +242,19 @@ def _count(name: str, args: Sequence[Any], kwargs: dict[str, Any], here: bool) -
     for counts in _counting:
         counts.launches[name] += 1
     if name in _READS or (name == "repeat_interleave" and kwargs.get("output_size") is None):
-        _wait(name)
+        wait(name)
     if name in _INDEXES:
         indices = [one for one in args[1] if one is not None]
         # A single number under a mask is filled in without finding the places.
         filled = name != "index" and args[2].numel() == 1
         if any(one.dtype in (torch.bool, torch.uint8) for one in indices) and not filled:
-            _wait("boolean index")
+            wait("boolean index")
         if any(_is_host(one) for one in indices):
-            _wait("index from the host")
+            wait("index from the host")
     elif kwargs.get("device") is not None and here and not _is_ours(kwargs["device"]):
-        _wait("to the host")
+        wait("to the host")
     elif name == "copy_" and isinstance(args[0], Simulated) != isinstance(args[1], Simulated):
-        _wait("copy across")
+        wait("copy across")
 
 
 def to_device(
@@ -265,7 +267,9 @@ def to_device(
     """A copy on the device."""
     if isinstance(self, Simulated):
         return Simulated(self.raw.to(dtype or self.dtype, copy=True))
+    for counts in _counting:
+        counts.sent.append(tuple(self.shape))
     # Of no numbers there is no copy.
     if not non_blocking and self.numel():
-        _wait("from the host")
+        wait("from the host")
     return Simulated(self.detach().to(dtype=dtype or self.dtype, copy=True))

@@ -17,7 +17,7 @@ from opdlab.console.quiet import quieten
 from opdlab.training.fit import fit
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace
-from opdlab.training.pair import load_module, load_pair
+from opdlab.training.pair import Pair, load_module, load_pair
 from opdlab.training.reached import local
 
 
@@ -74,10 +74,45 @@ class Kept(Pace):
         }
 
 
+_PAIRS: dict[str, tuple[Pair, dict[str, torch.Tensor], list[Any]]] = {}
+_SETTLED = ("probed", "way", "shares", "pieces", "reach", "unproven")
+
+
+def module_of(config: Experiment) -> Distillation:
+    """What is trained. To load models and try how each is used takes longer than a step.
+
+    So the same models on the same device are loaded once: the student gets its first weights again, and the
+    teacher is scored in the way that was found right.
+    """
+    training, teacher = config.training, config.teacher
+    if config.student.lora or teacher.offload or not teacher.is_here or training.strategy != "auto":
+        return load_module(load_pair(config), config)
+    of = [
+        config.student,
+        teacher,
+        training.accelerator,
+        training.precision,
+        training.teacher_device,
+    ]
+    key = repr(of)
+    if key not in _PAIRS:
+        pair = load_pair(config)
+        first = {name: value.clone() for name, value in pair.student.state_dict().items()}
+        _PAIRS[key] = pair, first, []
+    pair, first, teachers = _PAIRS[key]
+    pair.student.load_state_dict(first)
+    pair.student.zero_grad()
+    module = load_module(pair, config)
+    for before in teachers[:1]:
+        vars(module.teacher).update({name: vars(before)[name] for name in _SETTLED})
+    teachers.append(module.teacher)
+    return module
+
+
 def train(config: Experiment, folder: Path) -> tuple[Distillation, Kept]:
     """Train as `opdlab train` does, without its records; goes on where the folder has a checkpoint."""
     quieten()
-    module = load_module(load_pair(config), config)
+    module = module_of(config)
     with StopRequest() as stop:
         kept = Kept(folder, stop)
         fit(module, config.training, kept)

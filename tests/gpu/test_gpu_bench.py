@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,10 @@ def card(device: torch.device) -> Card:
     return card
 
 
-def test_a_card_that_is_being_measured_is_refused(device: torch.device, tmp_path: Path) -> None:
+def test_a_card_that_is_being_measured_is_refused(
+    device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Card, "serial", f"{device}-{os.getpid()}")
     with (
         measured_alone(Card(device, torch.float32)),
         pytest.raises(ResumeError, match=f"{device}: another `opdlab bench gpu`"),

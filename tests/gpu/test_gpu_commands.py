@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from shutil import copy
+from typing import Any
 
 import pytest
 import torch
@@ -16,15 +18,20 @@ from typer.testing import CliRunner
 from opdlab.cli import app
 from opdlab.configuration.config import Experiment
 from opdlab.files import read_metrics
+from opdlab.scores import Scores
+from opdlab.sweeps import run as sweeps_run, worker
+from opdlab.training.module import Distillation
 
 METHOD = {"type": "lgr", "support": "full", "top_k": 4}
 SHAPE = "width=32,layers=2,heads=4,kv=2,intermediate=48,vocabulary=64"
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
     """A folder of runs."""
-    return tmp_path_factory.mktemp("runs")
+    place = tmp_path_factory.mktemp("runs")
+    copy(store, place / "mlflow.db")
+    return place
 
 
 def run(*words: str | Path) -> str:
@@ -59,21 +66,41 @@ def written(output: Path, **changes: object) -> Path:
 
 
 def test_a_run_trains_and_is_evaluated_on_the_device(device: torch.device, output: Path) -> None:
-    run("train", written(output), "tracking.samples_every=1", "training.hacking.grade_every=1")
+    with worked_on(device):
+        run("train", written(output), "tracking.samples_every=1", "training.hacking.grade_every=1")
     assert read_metrics(output / "small-001" / "lgr")[1]["step"] == 2
-    assert run("eval", written(output), "--model", output / "small-001" / "lgr" / "model")
+    with worked_on(device):
+        assert run("eval", written(output), "--model", output / "small-001" / "lgr" / "model")
 
 
-def test_a_sweep_is_searched_on_the_device(device: torch.device, output: Path) -> None:
+def test_a_sweep_is_searched_on_the_device(
+    device: torch.device, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials have processes of their own; of these a fork alone knows the simulated device."""
+    places, step = output / "places", Distillation.training_step
+
+    def watched(module: Distillation, *arguments: Any) -> None:
+        with places.open("a") as file:
+            file.write(f"{module.device}\n")
+        step(module, *arguments)
+
+    if device.type != "cuda":
+        for starts in (sweeps_run, worker):
+            monkeypatch.setattr(starts, "may_fork", lambda training: True)
+        monkeypatch.setattr(Distillation, "training_step", watched)
     space = {"training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}}
     sweep = {"trials": 1, "space": space}
     text = run("sweep", written(output, name="searched", sweep=sweep), "training.steps=1")
     (trial,) = output.glob("searched-sweep/*/*/metrics.jsonl")
     assert read_metrics(trial.parent)[0]["step"] == 1, text
+    if device.type != "cuda":
+        assert set(places.read_text().split()) == {str(device)}
 
 
 def test_steps_are_timed_on_the_device(device: torch.device, output: Path) -> None:
-    text = run("bench", "step", written(output), "--steps", "1", "--rounds", "1", "--no-evaluation")
+    few = ("--steps", "1", "--rounds", "1", "--no-evaluation")
+    with worked_on(device):
+        text = run("bench", "step", written(output), *few)
     assert "share of a step" in text
 
 
@@ -87,9 +114,15 @@ def test_scores_are_put_on_disk_and_trained_from_on_the_device(
     stored = {"teacher": {"scores": str(place)}, "prompts": {"type": "scored"}}
     config = {**experiment({"type": "jsd"}).model_dump(mode="json"), **stored}
     config["rollout"]["group_size"] = 1
-    _, kept = train(Experiment.model_validate(config), output / "from-scores")
+    with counted() as counts:
+        _, kept = train(Experiment.model_validate(config), output / "from-scores")
     assert kept.device == device
     assert kept.rows
+    if device.type != "cuda":
+        # What is large of a step is sent once, and nobody waits for it.
+        tokens = Scores(place).tokens
+        assert counts.sent.count((tokens, 32)) == 1
+        assert not any("hidden" in line for line in counts.waits), counts.lines()
 
 
 def test_a_model_is_pretrained_on_the_device(device: torch.device, output: Path) -> None:
@@ -106,13 +139,31 @@ def test_the_quickstart_takes_a_step_on_the_device(device: torch.device, output:
     """Its own models, prompts and methods, on which the shipped file rests."""
     small = ("training.steps=1", "training.prompts_per_step=2", "rollout.max_new_tokens=8")
     less = ("evaluation.benchmarks=[{type: math, level: short, limit: 1}]", "evaluation.samples=1")
-    run("train", "quickstart", *small, *less, f"output={output}")
-    for name in ("opd", "lgr"):
-        assert read_metrics(output / "quickstart-001" / name)[0]["step"] == 1
+    found = []
+    for place in ("auto", "cpu"):
+        with worked_on(device) if place == "auto" else nullcontext():
+            run(
+                "train",
+                "quickstart",
+                *small,
+                *less,
+                f"output={output}",
+                f"training.accelerator={place}",
+            )
+        run_of = output / f"quickstart-{len(found) + 1:03}"
+        found.append([read_metrics(run_of / name)[0] for name in ("opd", "lgr")])
+    for here, there in zip(*found, strict=True):
+        assert here["step"] == 1
+        assert {"reverse_kl", "entropy", "gradient_norm"} <= there.keys(), there.keys()
+        for name in there.keys() - {"time", "tokens_per_second"}:
+            if not name.startswith("seconds/"):
+                assert here[name] == pytest.approx(there[name], rel=1e-4, abs=1e-6), name
 
 
 def test_a_diagnosis_is_made_on_the_device(device: torch.device, output: Path) -> None:
-    text = run("diagnose", written(output), "--problems", "2", "--cuts", "2", "--bins", "6")
+    few = ("--problems", "2", "--cuts", "2", "--bins", "6")
+    with worked_on(device):
+        text = run("diagnose", written(output), *few)
     assert "findings:" in text
 
 
@@ -129,4 +180,5 @@ def test_a_benchmark_runs_on_the_device(device: torch.device, words: tuple[str, 
     if words[0] == "head" and device.type != "cuda":
         pytest.skip("a process that measures memory does not know the simulated device")
     rounds = ("--rounds", "1", "--device", device.type)
-    assert run("bench", *words, "--shape", SHAPE, *rounds)
+    with worked_on(device):
+        assert run("bench", *words, "--shape", SHAPE, *rounds)

@@ -147,6 +147,23 @@ def test_a_recorded_step_draws_what_the_models_own_draws(card: torch.device, fam
             torch.testing.assert_close(getattr(ours.recorded, name), value, rtol=0, atol=5e-5)
 
 
+@pytest.mark.parametrize("way", ["static", "lean"])
+def test_a_model_on_a_card_that_is_not_the_current_one_says_the_same(
+    card: torch.device, way: str
+) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two cards")
+    found: list[list[torch.Tensor]] = []
+    for place in (card, torch.device("cuda", 1)):
+        model: Any = small_model("qwen3", head_dim=16).to(place, torch.bfloat16)  # type: ignore[call-overload]
+        said = decoded(model, way, 7)
+        rollout = random_rollout([4, 2], [7, 4]).to(place)
+        scores = Teacher(model).probe().score(rollout, Questions(rollout.candidates))
+        found.append([*said.responses, said.recorded.log_prob, scores.log_prob, scores.confidence])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.cpu(), other.cpu(), equal_nan=True)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_quickest_manner_on_a_card_is_a_recorded_step(card: torch.device, family: str) -> None:
     from opdlab.sampling import decoding

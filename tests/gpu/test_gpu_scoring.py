@@ -27,7 +27,7 @@ KERNELS = {"flex_attention": "torch", "flash_attention_2": "flash_attn"}
 
 def ragged(device: torch.device) -> Rollout:
     """Rows of unequal length, padded on the right."""
-    return random_rollout([3, 5, 1], [2, 9, 5]).to(device)
+    return random_rollout([3, 5, 1], [2, 6, 3], top_k=3).to(device)
 
 
 def on(device: torch.device, family: str, attention: str | None = None) -> PreTrainedModel:
@@ -52,7 +52,7 @@ def test_the_tree_is_exact_on_the_device_and_its_controls_are_not(
     assert teacher.way == "tree"
     found, truth = teacher.score(rollout, questions), naive_scores(model, rollout, questions)
     assert found.log_prob.device == found.confidence.device == device
-    assert_equal(found, truth, 2e-5)
+    assert_equal(found, truth, 1e-5)
     # Where every operator is simulated, one family is enough for what is wrong in all of them.
     for shift in CONTROLS.values() if family == "llama" or device.type == "cuda" else ():
         gap = (leaf_log_c(model, rollout, **shift) - truth.confidence.log()).abs()
@@ -66,7 +66,7 @@ def test_rows_that_share_a_prompt_are_scored_as_alone(device: torch.device, atte
     assert teacher.shares
     questions = Questions(rollout.candidates, "sampled_prob")
     found = teacher.score(rollout, questions)
-    assert_equal(found, naive_scores(teacher.model, rollout, questions), 2e-5)
+    assert_equal(found, naive_scores(teacher.model, rollout, questions), 1e-5)
 
 
 @pytest.mark.parametrize("attention", KERNELS)
@@ -80,7 +80,22 @@ def test_the_tree_is_exact_beside_kernels_of_a_card(device: torch.device, attent
         warnings.simplefilter("ignore")
         teacher = Teacher(model).probe()
         assert teacher.way == "tree"
+        assert waits(teacher, ragged(device)) <= 10
         assert_no_worse(teacher, ragged(device))
+
+
+def waits(teacher: Teacher, rollout: Rollout) -> int:
+    """How often a scoring pass waits for a card, but for the clock's stops."""
+    questions = Questions(rollout.candidates)
+    teacher.score(rollout, questions)  # kernels are compiled
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            teacher.score(rollout, questions)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing CUDA operation" in str(one.message) for one in told)
 
 
 @pytest.mark.parametrize("family", ROUNDED)
@@ -121,7 +136,7 @@ def test_a_hybrid_is_scored_by_the_tree(device: torch.device, family: str) -> No
     assert teacher.way == "tree"
     questions = Questions(rollout.candidates)
     assert_equal(
-        teacher.score(rollout, questions), naive_scores(teacher.model, rollout, questions), 2e-5
+        teacher.score(rollout, questions), naive_scores(teacher.model, rollout, questions), 1e-5
     )
 
 

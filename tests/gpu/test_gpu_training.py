@@ -99,10 +99,12 @@ def test_a_rotation_by_complex_numbers_has_its_gradient_on_the_device(
     torch.testing.assert_close(gradient(device), gradient(torch.device("cpu")))
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true"])
 def test_half_precision_trains(device: torch.device, precision: str, tmp_path: Path) -> None:
+    """Mixed ones keep masters in float32; `bf16-true` has none, by its definition."""
     settings = {"precision": precision, "steps": 6, "learning_rate": 3e-2}
     module, kept = train(experiment(METHODS["opd"], **settings), tmp_path)
+    assert kept.device == device
     assert module.student.dtype == (torch.float32 if "mixed" in precision else torch.bfloat16)
     assert kept.rows[-1]["reverse_kl"] < kept.rows[0]["reverse_kl"] - 0.2
 

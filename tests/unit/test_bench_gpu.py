@@ -76,11 +76,15 @@ def test_a_case_that_hangs_or_dies_costs_no_other(
     monkeypatch.setattr(run, "_OVERDUE", 1.0)
     to = tmp_path / "gpu.json"
     bench_gpu(20.0, (), "cpu", "float32", to, trouble)
-    found = json.loads(to.read_text())["measured"]
+    whole = json.loads(to.read_text())
+    found = whole["measured"]
     assert found["loss: good"]["figures"][0]["value"] == 0.5
+    # Shares of one set of ceilings, in however many processes they were measured.
+    tops = {found[name]["figures"][1]["value"] for name in ("loss: first", "loss: good")}
+    assert tops == {whole["ceilings"]["product"]}
     assert "ended after 3 s" in found["loss: hangs"]["error"]
     assert "exit code -11" in found["loss: dies"]["error"]
-    assert begun(traces) == ["hangs", "dies", "good"]
+    assert begun(traces) == ["first", "hangs", "dies", "good"]
     said = " ".join(capsys.readouterr().out.split())
     assert "ended after 3 s" in said
     assert "1 cases were not started in time" in said

@@ -94,20 +94,19 @@ class Known(Card):
 
     @property
     def serial(self) -> str:
-        return f"GPU-{self.number}"
+        # Of this process alone: other suites may run beside this one.
+        return f"GPU-{os.getpid()}-{self.number}"
 
 
 def test_two_do_not_measure_one_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    """Wherever each keeps what is temporary."""
     one, same, other = (Known(torch.device("cuda", n), torch.float32) for n in range(3))
     other.number = 2
-    with (
-        measured_alone(one),
-        measured_alone(other),
-        pytest.raises(ResumeError, match=r"cuda:1: .*measures this card .*GPU-1.*--device"),
-        measured_alone(same),
-    ):
-        pass
+    refused = pytest.raises(ResumeError, match=r"cuda:1: .*measures this card .*GPU-.*-1.*--device")
+    with measured_alone(one), measured_alone(other):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        with refused, measured_alone(same):
+            pass
     with measured_alone(same):
         pass
 

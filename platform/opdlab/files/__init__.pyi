@@ -6,6 +6,7 @@ from .claim import (
     claimed as claimed,
     unfinished as unfinished,
 )
+from .machine_names import hold_name as hold_name
 from .marked import (
     FIGURES as FIGURES,
     GENERATOR as GENERATOR,

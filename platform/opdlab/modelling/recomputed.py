@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from opdlab.errors import ModelError
 from opdlab.modelling.head import decoder
+from opdlab.modelling.unasked import unpacked_rows
 
 
 @contextmanager
@@ -35,7 +36,9 @@ def checkpointed(model: PreTrainedModel, what: Literal["none", "layers"]) -> Ite
 @contextmanager
 def _recomputing(layer: nn.Module) -> Iterator[None]:
     own = vars(layer).get("forward")  # somebody may have given it one already
-    layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    # A backward pass has a thread of its own.
+    forward = unpacked_rows()(layer.forward)
+    layer.forward = partial(checkpoint, forward, use_reentrant=False)
     try:
         yield
     finally:

@@ -33,7 +33,9 @@ def row_statistics(logits: Tensor, targets: Tensor | None) -> Tensor:
         asked = found if targets is None else targets
         kernel: Any = _rows
         sizes = logits.stride(0), V, C, targets is not None, _BLOCK
-        kernel[(C,)](logits, asked, found, *sizes, num_warps=8)
+        # Else another card than the tensors' would be told.
+        with torch.cuda.device_of(logits):
+            kernel[(C,)](logits, asked, found, *sizes, num_warps=8)
     return found
 
 

@@ -2,6 +2,8 @@
 
 - Where a forward has neither mask nor cache: whether the positions of a row jump, as those of several texts
   packed into one row do (`masking_utils.find_packed_sequence_indices`). No row here is packed.
+- Where a layer attends by flash attention to a single row: the same, in every layer
+  (`modeling_flash_attention_utils._is_packed_sequence`).
 - Where a forward has a mask: whether it hides anything (`masking_utils._ignore_causal_mask_sdpa`), so that
   attention could do without it. It may always have it.
 
@@ -14,9 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
+from types import ModuleType
 from typing import Any
 
-from transformers import masking_utils
+from transformers import masking_utils, modeling_flash_attention_utils
 
 _UNPACKED: ContextVar[bool] = ContextVar("rows_are_unpacked", default=False)
 _MASKED: ContextVar[bool] = ContextVar("masks_are_made", default=False)
@@ -26,20 +29,22 @@ _MASKED: ContextVar[bool] = ContextVar("masks_are_made", default=False)
 def unpacked_rows() -> Iterator[None]:
     """Forwards within, of this thread, take each row for one text without looking at its positions."""
     # None says that no row is packed.
-    with _known("find_packed_sequence_indices", _UNPACKED, None):
+    _teach(masking_utils, "find_packed_sequence_indices", _UNPACKED, None)
+    _teach(modeling_flash_attention_utils, "_is_packed_sequence", _UNPACKED, False)
+    with _known(_UNPACKED):
         yield
 
 
 @contextmanager
 def masked_rows() -> Iterator[None]:
     """Forwards within, of this thread, make the mask of `sdpa` without looking whether one is needed."""
-    with _known("_ignore_causal_mask_sdpa", _MASKED, False):
+    _teach(masking_utils, "_ignore_causal_mask_sdpa", _MASKED, False)
+    with _known(_MASKED):
         yield
 
 
 @contextmanager
-def _known(question: str, known: ContextVar[bool], answer: Any) -> Iterator[None]:
-    _teach(question, known, answer)
+def _known(known: ContextVar[bool]) -> Iterator[None]:
     before = known.set(True)
     try:
         yield
@@ -47,9 +52,9 @@ def _known(question: str, known: ContextVar[bool], answer: Any) -> Iterator[None
         known.reset(before)
 
 
-def _teach(question: str, known: ContextVar[bool], answer: Any) -> None:
+def _teach(asker: ModuleType, question: str, known: ContextVar[bool], answer: Any) -> None:
     """Let a question of the library be answered by who knows, until somebody puts another one there."""
-    asked: Any = getattr(masking_utils, question, None)
+    asked: Any = getattr(asker, question, None)
     if asked is None or getattr(asked, "taught", False):
         return
 
@@ -58,4 +63,4 @@ def _teach(question: str, known: ContextVar[bool], answer: Any) -> None:
         return answer if known.get() else asked(*arguments, **named)
 
     vars(known_or_asked)["taught"] = True
-    setattr(masking_utils, question, known_or_asked)
+    setattr(asker, question, known_or_asked)

@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.modelling import forget
+from opdlab.modelling import forget, unpacked_rows
 from opdlab.sampling.decode_step import (
     ModelStep,
     cache_argument,
@@ -34,8 +34,8 @@ _STEPS = {"written": LlamaStep, "lean": LeanStep, "static": StaticStep, "plain":
 _PREFILL_TOKENS = 1 << 14
 # Steps between looks at the places: bounds the table of uniforms, and how late NaN is seen.
 _STRETCH = 256
-# On an accelerator, looking at the tokens waits for it: only every so many steps.
-_ACCELERATOR_INTERVAL = 8
+# On an accelerator, looking at tokens waits for it: every so many steps, where an answer may have ended.
+_ACCELERATOR_INTERVAL = 16
 
 
 def spare_columns(new_tokens: int, recorded: bool) -> int:
@@ -110,9 +110,10 @@ class Decoder:
         self._wait(range(len(prompts)))
         self.rows: list[int] = []
         self.last = torch.zeros(0, 1, dtype=torch.long, device=self.device)
-        self.interval = 1 if self.device.type == "cpu" else _ACCELERATOR_INTERVAL
         self.step = _STEPS[way.step](model, self.cache)
         self.eos = frozenset(draw.eos_ids)
+        on_accelerator = _ACCELERATOR_INTERVAL if self.eos else stretch
+        self.interval = 1 if self.device.type == "cpu" else on_accelerator
 
     @property
     def ages(self) -> list[int]:
@@ -237,13 +238,14 @@ class Decoder:
         self, prefilled: PrefilledCache, bodies: Int[Tensor, "B S"], lengths: list[int]
     ) -> None:
         model, states = self.model, self.cache.states
-        if states is None:
-            given: dict[str, Any] = {"use_cache": True, cache_argument(model): prefilled}
-            model(input_ids=bodies, **given, **last_logits_only(model))
-            return
-        with states.prefilled(lengths) as prefilled.states:
-            given = without_states(model, prefilled)
-            model(input_ids=bodies, **given, **last_logits_only(model))
+        with unpacked_rows():
+            if states is None:
+                given: dict[str, Any] = {"use_cache": True, cache_argument(model): prefilled}
+                model(input_ids=bodies, **given, **last_logits_only(model))
+                return
+            with states.prefilled(lengths) as prefilled.states:
+                given = without_states(model, prefilled)
+                model(input_ids=bodies, **given, **last_logits_only(model))
 
     def stretch(self, enough: int) -> list[tuple[int, list[int]]]:
         """Decode with the same rows in the same places until `enough` have ended.
@@ -264,7 +266,7 @@ class Decoder:
         drawn = self._draw(uniform, enough, live, valid)
         steps = len(drawn)
         self.watch.close(self.rows, ages, [min(n, steps) for n in valid], steps)
-        for b, tokens in enumerate(torch.cat(drawn, 1).tolist()):
+        for b, tokens in enumerate(zip(*drawn, strict=True)):
             self.said[self.rows[b]] += tokens[: valid[b]]
         ended = [
             b
@@ -279,13 +281,13 @@ class Decoder:
 
     def _draw(
         self, uniform: Float[Tensor, "B steps"], enough: int, live: set[int], valid: list[int]
-    ) -> list[Int[Tensor, "B one"]]:
+    ) -> list[list[int]]:
         """The tokens of each step, until `enough` rows have ended or the uniform numbers have."""
         numbers = uniform.split(1, -1)
-        drawn: list[Tensor] = []
+        drawn: list[list[int]] = []
         while len(drawn) < len(numbers) and len(self.rows) - len(live) < enough:
             coming = range(len(drawn), min(len(drawn) + self.interval, len(numbers)))
-            fresh = [self._step(numbers[i], i) for i in coming]
+            fresh = torch.cat([self._step(numbers[i], i) for i in coming], 1).t().tolist()
             self._look(fresh, len(drawn), live, valid)
             drawn += fresh
         return drawn
@@ -299,9 +301,9 @@ class Decoder:
         self.watch.add(weighed, self.last)
         return self.last
 
-    def _look(self, fresh: list[Tensor], first: int, live: set[int], valid: list[int]) -> None:
+    def _look(self, fresh: list[list[int]], first: int, live: set[int], valid: list[int]) -> None:
         """Find rows whose response ended in the steps from `first` on."""
-        for step, tokens in enumerate(torch.cat(fresh, 1).t().tolist(), first):
+        for step, tokens in enumerate(fresh, first):
             if not self.eos.isdisjoint(tokens):
                 for b in [b for b in live if tokens[b] in self.eos]:
                     live.remove(b)

@@ -47,7 +47,7 @@ class StaticStep(DecodeStep):
     def __init__(self, model: PreTrainedModel, cache: GrowingCache) -> None:
         self.model, self.cache = model, cache
         cache.column = self.column = torch.zeros(1, dtype=torch.long, device=model.device)
-        self.replay: Callable[[], Tensor] = self.forward
+        self.replay: Callable[[], Tensor] = self.advance
         self.known: tuple[int, ...] = ()
 
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
@@ -56,23 +56,29 @@ class StaticStep(DecodeStep):
         # Of every layer: a buffer that moved twice may lie where another one was.
         buffers = [one for layer in cache.layers for one in layer.buffers]
         now = len(first), cache.capacity, *(one.data_ptr() for one in buffers)
+        self.column.fill_(cache.end)
         if now == self.known:
             self.first.copy_(first)
             return
         self.first, self.token = first, torch.zeros_like(first)
-        self.column.fill_(cache.end)
         # A first time as it is: libraries choose their kernels then, and make their buffers.
-        self.forward()
+        self.advance()
         self.check()
-        self.replay = _recorded(self.forward) if first.is_cuda else self.forward
+        self.replay = _recorded(self.advance, first) if first.is_cuda else self.advance
+        self.column.fill_(cache.end)
         self.known = now
 
     def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
         self.token.copy_(tokens)
-        self.column.fill_(self.cache.end)
         logits = self.replay()
         # The next replay writes there; those of other formats are cast by whoever reads them.
         return logits.clone() if logits.dtype == torch.float32 else logits
+
+    def advance(self) -> Float[Tensor, "B V"]:
+        """Logits after `token`; the next step writes a column further."""
+        logits = self.forward()
+        self.column += 1
+        return logits
 
     def forward(self) -> Float[Tensor, "B V"]:
         """Next-token logits after `token`, by the model's own forward."""
@@ -97,21 +103,28 @@ class StaticStep(DecodeStep):
         self.attention.require_ranges()
 
 
-def _recorded(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """What `run` launches, as one launch; its result is always in the same place."""
-    stream, main = torch.cuda.Stream(), torch.cuda.current_stream()
-    stream.wait_stream(main)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.stream(stream):
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            output = run()
-        finally:
-            graph.capture_end()
-    main.wait_stream(stream)
+def _recorded(run: Callable[[], Tensor], like: Tensor) -> Callable[[], Tensor]:
+    """What `run` launches, as one launch; its result is always in the same place.
+
+    Args:
+        like: lies on the card, which need not be the current one.
+    """
+    with torch.cuda.device_of(like):
+        stream, main = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(main)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(stream):
+            # Other threads may go on, but for waits for the whole card (`opdlab.transfers.wait`).
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                output = run()
+            finally:
+                graph.capture_end()
+        main.wait_stream(stream)
 
     def replay() -> Tensor:
-        graph.replay()
+        with torch.cuda.device_of(like):
+            graph.replay()
         return output
 
     return replay

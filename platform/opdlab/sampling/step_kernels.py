@@ -41,21 +41,10 @@ def turn_and_write(
     sizes = n * D, groups * heads, heads, groups, keys.shape[2], D
     block = triton.next_power_of_2(D // 2)
     kernel: Any = _turn
-    kernel[(B, n)](
-        y,
-        cosine,
-        sine,
-        one,
-        other,
-        query,
-        keys,
-        values,
-        column,
-        epsilon,
-        *sizes,
-        norms is not None,
-        block,
-    )
+    tensors = y, cosine, sine, one, other, query, keys, values, column
+    # Else another card than the tensors' would be told; so below.
+    with torch.cuda.device_of(y):
+        kernel[(B, n)](*tensors, epsilon, *sizes, norms is not None, block)
     return query
 
 
@@ -129,9 +118,9 @@ def merged(output: Tensor, lse: Tensor, count: Tensor) -> Tensor:
     found = torch.empty(B, heads * groups * D, dtype=output.dtype, device=output.device)
     kernel: Any = _merge
     block = triton.next_power_of_2(D)
-    kernel[(B, heads * groups)](
-        output, lse, count.contiguous(), found, *lse.stride(), groups, heads, D, parts, block
-    )
+    tensors = output, lse, count.contiguous(), found
+    with torch.cuda.device_of(output):
+        kernel[(B, heads * groups)](*tensors, *lse.stride(), groups, heads, D, parts, block)
     return found
 
 
@@ -180,7 +169,8 @@ def gated(gate: Tensor, up: Tensor) -> Tensor:
     found = torch.empty_like(gate)
     size, block = gate.numel(), 1024
     kernel: Any = _gated
-    kernel[(triton.cdiv(size, block),)](gate, up, found, size, block)
+    with torch.cuda.device_of(gate):
+        kernel[(triton.cdiv(size, block),)](gate, up, found, size, block)
     return found
 
 

@@ -69,7 +69,7 @@ from opdlab.scoring.tree import (
 from opdlab.scoring.trial import prove, settle
 from opdlab.scoring.trunk import run_trunk
 from opdlab.shapes import Float, Int, Tensor
-from opdlab.transfers import to_device, to_host
+from opdlab.transfers import to_device, to_host, wait
 
 # Sharing prompts costs masks; it pays from this part of all tokens.
 WORTH_SHARING = 0.1
@@ -456,8 +456,7 @@ def trunk_piece(width: int) -> int:
 
 def _now(device: torch.device) -> float:
     """Seconds on the clock once the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
     return perf_counter()
 
 

@@ -12,14 +12,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from opdlab.errors import AwayError
+from opdlab.files import hold_name
 from opdlab.serving.session import Session
 
 MEETING = "opdlab-server-"
-"""Beginning of the names by which the trainings of this machine tell each other which servers they have.
-
-They are Linux's abstract sockets: one process has a name, whoever's it is and wherever it keeps its files,
-until it ends or is killed.
-"""
+"""Beginning of the names by which the trainings of this machine tell each other which servers they have."""
 _TAKEN: dict[str, tuple[int, FileLock | socket.socket]] = {}
 """By name, with the process's id: a fork has none."""
 
@@ -68,12 +65,7 @@ def _give_back(name: str) -> None:
 
 def _named(name: str) -> socket.socket:
     """A name of this machine's; raises OSError where another process has it."""
-    found = socket.socket(socket.AF_UNIX)
-    try:
-        found.bind(f"\0{name}")
-    except OSError:
-        found.close()
-        raise
+    found = hold_name(name)
     atexit.register(found.close)
     return found
 

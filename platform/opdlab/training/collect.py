@@ -43,6 +43,7 @@ from opdlab.training.whole_step import (
     whole_rollout,
     whole_scores,
 )
+from opdlab.transfers import wait
 
 SMALLEST_SUM = 1e-9  # of weights: a mask may leave no token, and then nothing is trained
 
@@ -149,7 +150,7 @@ class Collector:
     ) -> Collected:
         """What the method makes of the whole step, and this device's part of it."""
         settings, method = self.config.training, self.config.method
-        whole, mine, scores = answers.whole, answers.mine, scores.host
+        whole, mine = answers.whole, answers.mine
         supervision = returned.supervision(
             method, whole, whole_scores(scores, place), self.subject.vocabulary
         )
@@ -219,9 +220,9 @@ class Collector:
         domains = [problem.benchmark for problem in answers.problems]
         with naming_requests(lambda row: f"the answer to {answers.problems[row].named}"):
             if not self.specialists:
-                return self.teacher.score(answers.rollout, asked).to(place.device)
+                return self.teacher.score(answers.rollout, asked).beside(place.device)
             found = score_by_domain(self.teacher, self.specialists, answers.rollout, asked, domains)
-            return found.to(place.device)
+            return found.beside(place.device)
 
     @needing_room("sampling")
     def sample(self, indices: range, place: Place) -> Answers:
@@ -314,9 +315,7 @@ class Collector:
         """Measure the seconds of one part of a step."""
         started = perf_counter()
         yield
-        device = self.subject.model.device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(self.subject.model.device)
         self.seconds[part] = perf_counter() - started
 
 

@@ -3,19 +3,18 @@ the card to itself."""
 
 from __future__ import annotations
 
-import os
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any, TypeGuard
 
 from filelock import FileLock, Timeout
 
 from opdlab.bench.gpu.figures import Card, Figure
 from opdlab.errors import ConfigError, ResumeError, writing_to
-from opdlab.files import built, damaged, read_json, require_own_page
+from opdlab.files import built, damaged, hold_name, read_json, require_own_page
 
 _REMEDY = "name another file by --to"
 _SAME = ("device", "torch", "opdlab", "dtype")
@@ -57,7 +56,9 @@ def held(to: Path) -> Iterator[None]:
 
 @contextmanager
 def measured_alone(card: Card) -> Iterator[None]:
-    """Keep other suites of this user from the card; the system frees it however the process ends.
+    """Keep other suites of this machine from the card, which is known by its serial number.
+
+    The system frees it however the process ends.
 
     Raises:
         ResumeError: another process measures it.
@@ -66,19 +67,18 @@ def measured_alone(card: Card) -> Iterator[None]:
         # Where the command is only tried.
         yield
         return
-    path = Path(gettempdir()) / f".opdlab-{os.getuid()}-card-{card.serial}.lock"
-    lock = FileLock(path, timeout=0)
     try:
-        lock.acquire()
-    except Timeout as error:
+        name = hold_name(f"opdlab-card-{card.serial}")
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
         raise ResumeError(
-            f"{card.device}: another `opdlab bench gpu` measures this card ({path} is locked), and the two "
-            "would measure one another; wait until it has ended, or name another card by --device"
+            f"{card.device}: another `opdlab bench gpu` here measures this card ({card.serial}), and "
+            "the two would measure one another; wait until it has ended, or name another card by "
+            "--device"
         ) from error
-    try:
+    with name:
         yield
-    finally:
-        lock.release()
 
 
 def earlier(to: Path, now: dict[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,9 @@ def _measure(
         task = progress.add_task("", total=len(left))
         while any(monotonic() + one.seconds <= end for one in left):
             progress.update(task, description="libraries and ceilings")
-            with Worker(cases, str(card.device), card.dtype) as worker:
+            # All figures of a file are shares of one set of ceilings.
+            known_top = found.get("ceilings")
+            with Worker(cases, str(card.device), card.dtype, known_top) as worker:
                 top = worker.begin(min(_BEGINNING, end - monotonic()))
                 if "error" in top:
                     if monotonic() >= end:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from math import isfinite
 from multiprocessing.connection import Connection
@@ -41,11 +41,23 @@ class Worker:
         process: until it has ended.
     """
 
-    def __init__(self, cases: Cases, device: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        cases: Cases,
+        device: str,
+        dtype: torch.dtype,
+        ceilings: Mapping[str, float] | None = None,
+    ) -> None:
+        """Not begun yet.
+
+        Args:
+            ceilings: of the figures that there are already, of which these are to be shares as well; None
+                to measure them.
+        """
         # A fork would inherit a device that is in use.
         context = multiprocessing.get_context("spawn")
         self._near, self._far = context.Pipe()
-        arguments = (self._far, os.getpid(), cases, device, dtype)
+        arguments = (self._far, os.getpid(), cases, device, dtype, ceilings)
         self.process = context.Process(target=_work, args=arguments, daemon=True)
 
     def __enter__(self) -> Worker:
@@ -81,17 +93,26 @@ class Worker:
         return failed(f"it was ended after {seconds:,.0f} s")
 
 
-def _work(far: Connection, parent: int, cases: Cases, device: str, dtype: torch.dtype) -> None:
+def _work(
+    far: Connection,
+    parent: int,
+    cases: Cases,
+    device: str,
+    dtype: torch.dtype,
+    known: Mapping[str, float] | None,
+) -> None:
     die_with(parent, signal.SIGKILL)
     # Ctrl-C is for the one who began this process, and ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     card = Card(torch.device(alone(device)), dtype)
-    far.send(top := measured_ceilings(card))
+    top = measured_ceilings(card) if known is None else dict(known)
+    far.send(top)
     if "error" in top:
         return
-    known = {one.key: one for one in cases(card)}
+    card.product, card.bandwidth, card.host = (top[name] for name in CEILINGS)
+    by_key = {one.key: one for one in cases(card)}
     while True:
-        far.send(measured(known[far.recv()], card))
+        far.send(measured(by_key[far.recv()], card))
 
 
 def alone(device: str) -> str:
