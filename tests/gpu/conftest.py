@@ -6,6 +6,10 @@ so these run in a process of their own, `pytest tests/gpu`, and skip beside othe
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,6 +39,20 @@ def device() -> torch.device:
     from gpu.registered import register
 
     return torch.device(register(), 0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh(device: torch.device) -> Iterator[Executor | None]:
+    """A fork that knows the simulated device and has computed nothing; none where there is a card.
+
+    Where a process has taken gradients on a device, what it forks cannot.
+    """
+    if device.type == "cuda":
+        yield None
+        return
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as one:
+        one.submit(os.getpid).result()
+        yield one
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from shutil import copy
@@ -73,28 +74,39 @@ def test_a_run_trains_and_is_evaluated_on_the_device(device: torch.device, outpu
         assert run("eval", written(output), "--model", output / "small-001" / "lgr" / "model")
 
 
-def test_a_sweep_is_searched_on_the_device(
-    device: torch.device, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Trials have processes of their own; of these a fork alone knows the simulated device."""
-    places, step = output / "places", Distillation.training_step
+def searched(output: Path) -> str:
+    space = {"training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}}
+    sweep = {"trials": 1, "space": space}
+    return run("sweep", written(output, name="searched", sweep=sweep), "training.steps=1")
+
+
+def searched_in_forks(output: Path, places: Path) -> str:
+    """As `searched`; a fork alone knows the simulated device. Where steps are taken is written down."""
+    step = Distillation.training_step
 
     def watched(module: Distillation, *arguments: Any) -> None:
         with places.open("a") as file:
             file.write(f"{module.device}\n")
         step(module, *arguments)
 
-    if device.type != "cuda":
+    with pytest.MonkeyPatch.context() as patch:
         for starts in (sweeps_run, worker):
-            monkeypatch.setattr(starts, "may_fork", lambda training: True)
-        monkeypatch.setattr(Distillation, "training_step", watched)
-    space = {"training.learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}}
-    sweep = {"trials": 1, "space": space}
-    text = run("sweep", written(output, name="searched", sweep=sweep), "training.steps=1")
+            patch.setattr(starts, "may_fork", lambda training: True)
+        patch.setattr(Distillation, "training_step", watched)
+        return searched(output)
+
+
+def test_a_sweep_is_searched_on_the_device(
+    device: torch.device, output: Path, fresh: Executor | None
+) -> None:
+    if fresh is None:
+        text = searched(output)
+    else:
+        places = output / "places"
+        text = fresh.submit(searched_in_forks, output, places).result()
+        assert set(places.read_text().split()) == {str(device)}
     (trial,) = output.glob("searched-sweep/*/*/metrics.jsonl")
     assert read_metrics(trial.parent)[0]["step"] == 1, text
-    if device.type != "cuda":
-        assert set(places.read_text().split()) == {str(device)}
 
 
 def test_steps_are_timed_on_the_device(device: torch.device, output: Path) -> None:
