@@ -12,9 +12,7 @@ from opdlab.modelling import FLOOR, Listed
 from opdlab.shapes import Float, Int, Tensor
 
 
-def listed(
-    ids: Int[Tensor, "T K"], log_prob: Float[Tensor, "T K"], entries: int
-) -> Listed | None:
+def listed(ids: Int[Tensor, "T K"], log_prob: Float[Tensor, "T K"], entries: int) -> Listed | None:
     """The tokens that were told, and all others as one; None where none was told of some distribution."""
     if (ids[:, :1] < 0).any():
         return None
