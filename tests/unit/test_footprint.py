@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stores
 import torch
 from small_models import FAMILIES, INDEXED, OWN_WAYS, STRETCHED, small_model
 from typer.testing import CliRunner
@@ -16,6 +17,10 @@ from unit.test_ends import experiment
 from opdlab.bench.holdings import measure, scored
 from opdlab.cli.bench import app
 from opdlab.errors import OutOfReachError
+from opdlab.methods.forward_kl import ForwardKL
+from opdlab.methods.jsd import JSD
+from opdlab.methods.sft import SFT
+from opdlab.planning import loss_rows
 from opdlab.planning.footprint import (
     activations,
     alike,
@@ -29,7 +34,8 @@ from opdlab.planning.footprint import (
     packed,
     sizes,
 )
-from opdlab.planning.phases import SAMPLING, Site, memory
+from opdlab.planning.loss_rows import held, loss_bytes, rows_held, told_bytes, told_to
+from opdlab.planning.phases import SAMPLING, UPDATING, Site, memory
 from opdlab.planning.scored_rows import ScoredRows
 from opdlab.sampling.decoder import most_columns
 from opdlab.sampling.growing_cache import GrowingCache
@@ -218,3 +224,45 @@ def test_the_command_shows_what_a_model_holds(tmp_path: Path) -> None:
         "scoring",
         "scoring, 4 candidates a position",
     ]
+
+
+@pytest.mark.parametrize(
+    ("method", "told", "copies"),
+    [
+        (SFT(), "nothing", 5),
+        (ForwardKL(), "everything", 8),
+        (JSD(), "everything", 12),
+        (ForwardKL("top_k", 5), "tokens", 5),
+        (ForwardKL(), "tokens", 5),
+    ],
+)
+def test_what_a_loss_holds_of_the_vocabulary_is_planned_within_a_tenth(
+    method: Any, told: Any, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss by tokens holds less than one over whole distributions."""
+    assert rows_held(method, told) == pytest.approx(copies, abs=0.3)
+    monkeypatch.setattr(loss_rows, "rows_at_a_time", lambda *_: (64, 8))
+    planned = loss_bytes(method, told, 3000, torch.device("cpu"), 64)
+    assert planned == pytest.approx(held(method, told, 3000, 64, 8), rel=0.1)
+
+
+def test_a_store_of_tokens_needs_less_memory_than_one_of_whole_distributions(
+    tmp_path: Path,
+) -> None:
+    stores.models(tmp_path)
+    kinds = {"top_k:6": {"support": "top_k", "top_k": 5}, "drawn:4": {}, "hidden": {}}
+    runs = {
+        kind: stores.from_store(
+            tmp_path, stores.made(tmp_path, kind, kind), {"type": "forward_kl"} | method
+        )
+        for kind, method in kinds.items()
+    }
+    assert {kind: told_to(run) for kind, run in runs.items()} == {
+        "top_k:6": "tokens",
+        "drawn:4": "tokens",
+        "hidden": "everything",
+    }
+    assert [told_bytes(runs[kind]) for kind in ("top_k:6", "drawn:4")] == [7 * 12, 4 * 12]
+    card = Site(torch.device("cuda"), torch.device("cuda"))
+    needed = {kind: memory(run, 10, card)[""].passing[UPDATING] for kind, run in runs.items()}
+    assert needed["drawn:4"] <= needed["top_k:6"] < needed["hidden"]

@@ -14,11 +14,12 @@ from opdlab.configuration.config import Experiment
 from opdlab.errors import ConfigError, DataError
 from opdlab.evaluation.comparison import last_sets
 from opdlab.evaluation.measuring import evaluate_alone
+from opdlab.evaluation.store import SampleSet
 from opdlab.evaluation.weighing import weighed
 from opdlab.modelling import models
 from opdlab.offline.recorded import RecordedAnswers, weighed_choices
 from opdlab.offline.request import asked_of
-from opdlab.records import Generation, Problem
+from opdlab.records import Generation, Problem, Sample
 from opdlab.scores.reader import Scores
 
 LGR = {"type": "lgr", "ratio_cap": 2.0, "top_k": 4, "entropy_threshold": 0.5}
@@ -136,6 +137,52 @@ def test_what_is_no_run_is_refused_and_another_template_as_well(
     tokenizer.chat_template = "{{ messages[0].content }}"
     with pytest.raises(DataError, match="prompts in another chat template"):
         make(False)
+
+
+def test_answers_that_cannot_be_scored_are_left_out_with_a_count_and_names(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut before the first token, too long, with an end in the midst as another tokenizer may read it."""
+    kind, folder = SampleSet, run_of(output, "student")
+    before = kind.samples
+    odd = [
+        {"completion": "", "stop": "length"},
+        {"completion": "1" * 99},
+        {"completion": "1<eos>1"},
+    ]
+
+    def samples(one: SampleSet) -> list[Sample]:
+        drawn = before(one)
+        return [*map(changed, drawn[:3], odd), *drawn[3:]]
+
+    monkeypatch.setattr(kind, "samples", samples)
+    with pytest.warns(
+        UserWarning, match=r"3 of its 12 answers cannot be scored .* has no tokens; "
+    ):
+        found = stores.score(
+            experiment(output), tmp_path / "odd", kind="sampled", answers=str(folder)
+        )
+    assert (found.answers, found.left_out) == (9, 0)
+    odd = odd[:1] * 12
+    monkeypatch.setattr(kind, "samples", lambda one: list(map(changed, before(one), odd)))
+    with pytest.raises(DataError, match=r"no answers that can be scored: .* has no tokens"):
+        stores.score(experiment(output), tmp_path / "none", kind="sampled", answers=str(folder))
+
+
+def changed(sample: Sample, values: dict[str, Any]) -> Sample:
+    return replace(sample, **values)
+
+
+def test_a_prefill_belongs_to_the_prompt(output: Path, tmp_path: Path) -> None:
+    prompts = experiment(output).prompts.model_dump() | {"prefill": "a"}
+    evaluate_alone(experiment(tmp_path, prompts=prompts), "embedded:student")
+    scores = score(tmp_path, "student", "begun", kind="sampled")
+    (drawn,) = last_sets(run_of(tmp_path, "student"))
+    tokenizer = scores.tokenizer()
+    for answer, sample in zip(scores, drawn.samples(), strict=True):
+        assert len(answer.response) == sample.tokens
+        text = str(tokenizer.decode(answer.response, skip_special_tokens=True))
+        assert "a" + text == sample.completion
 
 
 def test_choices_that_were_weighed_are_no_answers() -> None:

@@ -33,7 +33,7 @@ from opdlab.modelling import models
 from opdlab.modelling.head import chunked_loss
 from opdlab.modelling.vocabulary_loss import TokenLosses
 from opdlab.planning.served_teacher import asked_of_servers
-from opdlab.records import Questions, Rollout
+from opdlab.records import Questions, Rollout, Supervision
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.scorer import Scorer
@@ -41,8 +41,9 @@ from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import leaves, part
 from opdlab.serving.access import Access
 from opdlab.serving.crew import Crew
-from opdlab.serving.served_teacher import ServedTeacher, spread_out
+from opdlab.serving.served_teacher import ServedTeacher
 from opdlab.serving.teacher_requests import Bodies
+from opdlab.serving.told_tokens import listed, spread_out
 from opdlab.training import teachers
 from opdlab.training.group import differences
 from opdlab.training.pair import load_pair
@@ -148,12 +149,13 @@ def test_a_score_depends_on_no_company(server: MisbehavingServer, rollout: Rollo
 def losses(student: PreTrainedModel, method: Any, teacher: Scorer, rollout: Rollout) -> TokenLosses:
     scores = teacher.score(rollout, method.questions(rollout))
     said = scores.distributions
+    told = None if said is None or not method.listed else teacher.listed(said)
     return chunked_loss(
         student,
         states_before_tokens(student, rollout),
-        None if said is None else teacher.logits(said),
+        told or (None if said is None else teacher.logits(said)),
         method.supervise(rollout, scores),
-        method.token_loss,
+        method.token_loss if told is None else method.listed_loss,
         ENTRIES,
     )
 
@@ -212,6 +214,42 @@ def test_what_is_not_told_is_spread_evenly_and_never_likelier_than_what_is() -> 
     sure = spread_out(torch.tensor([[3, 0]]), torch.tensor([[-1e-9, -25.0]]), 6)
     assert sure[0].topk(2).indices.tolist()[0] == 3
     assert (sure[0, [1, 2, 4, 5]] <= -25.0 + 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ForwardKL("top_k", 3),
+        JSD("top_k", 3),
+        OPD(support="top_k", top_k=3, top_k_of="teacher"),
+    ],
+)
+def test_the_loss_by_told_tokens_is_that_over_the_vocabulary(method: Any) -> None:
+    """Also where fewer were told, where the rest is capped, and where one is ruled out."""
+    ids = torch.tensor([[3, 0, 5], [1, -1, -1], [2, 4, -1], [0, 1, 2], [0, 1, 2]])
+    sure = [
+        [0.5, 0.3, 0.1],
+        [0.999999, 0.0, 0.0],
+        [0.6, 1e-9, 0.0],
+        [0.9, 0.09, 0.009],
+        [0.9, 0.1, 0.0],
+    ]
+    known, none = torch.tensor(sure).log(), torch.zeros(5)
+    said = Supervision(none.long(), none, none, none[:, None].long(), none[:, None])
+    for entries in (6, 40):
+        whole, leaf = spread_out(ids, known, entries), torch.randn(5, entries, requires_grad=True)
+        there = method.token_loss(leaf.log_softmax(-1), whole.log_softmax(-1), said)
+        told = listed(ids, known, entries)
+        assert told is not None
+        mine, theirs, _ = told.compared(leaf, slice(None))
+        loss = method.listed_loss(mine, theirs, said)
+        # Spread out, some that were not told count as the second and third: a finer division.
+        torch.testing.assert_close(loss[[0, 3]], there[[0, 3]], rtol=1e-4, atol=1e-5)
+        assert (loss[1:3] <= there[1:3] + 1e-4).all()
+        assert not torch.cat([loss, there]).isnan().any()
+        gradients = (torch.autograd.grad(each[[0, 3]].sum(), leaf)[0] for each in (loss, there))
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    assert listed(torch.full((1, 3), -1), torch.full((1, 3), -torch.inf), 6) is None
 
 
 def test_entries_that_the_student_lacks_count_to_the_tail(

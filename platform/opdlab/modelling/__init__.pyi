@@ -101,5 +101,5 @@ from .stateful_layers import (
     step_by_step as step_by_step,
 )
 from .unasked import masked_rows as masked_rows, unpacked_rows as unpacked_rows
-from .vocabulary_loss import slices as slices
+from .vocabulary_loss import Rows as Rows, slices as slices, token_losses as token_losses
 from .wording import Wording as Wording, as_wording as as_wording

@@ -58,7 +58,10 @@ class Listed:
         """
         ids, log_prob = self.ids[part], self.log_prob[part].to(logits.dtype)
         student, entropy = _ListedLogProb.apply(logits, ids)
-        teacher = log_prob.masked_fill(ids < 0, NEVER)
+        none = ids < 0
+        # Of both alike, so that no divergence counts what is no token.
+        student = student.masked_fill(torch.nn.functional.pad(none, (0, 1)), NEVER)
+        teacher = log_prob.masked_fill(none, NEVER)
         if self.rest is None:
             student = student[:, :-1]
         else:

@@ -49,13 +49,18 @@ def rule_out_alike(log_p: Float[Tensor, "*n V"], log_q: Float[Tensor, "*n V"]) -
     `FLOOR` times a probability between 0 and `NEGLIGIBLE` would be a divergence that is neither infinite
     nor none. Not a step of autograd: the gradient of such a probability is as small as it is.
     """
-    if log_p.device.type == "cpu" and not any(bool((x < FLOOR / 2).any()) for x in (log_p, log_q)):
+    if log_p.device.type == "cpu" and not any(_rules_out(x.detach()) for x in (log_p, log_q)):
         return
     for one, other in ((log_p, log_q), (log_q, log_p)):
         # Looking for one would wait for another device.
         one.data.masked_fill_(
             (one.detach() < NEGLIGIBLE).logical_and_(other.detach() < FLOOR / 2), FLOOR
         )
+
+
+def _rules_out(log_p: Float[Tensor, "*n V"]) -> bool:
+    """Whether an entry has a logit of `FLOOR`, or a row is no number: a smallest entry hides nothing."""
+    return log_p.numel() > 0 and not bool(log_p.amin() >= FLOOR / 2)
 
 
 def expectation(p: Float[Tensor, "*n V"], x: Float[Tensor, "*n V"]) -> Float[Tensor, "*n"]:

@@ -34,6 +34,12 @@ class Wording:
             return self.template
         return f"{self.template} {json.dumps(told, sort_keys=True, ensure_ascii=False)}"
 
+    @classmethod
+    def read(cls, text: str) -> Wording:
+        """The wording that a text as above tells."""
+        template, _, told = text.partition(" ")
+        return cls(template, **json.loads(told or "{}"))
+
 
 def as_wording(template: Wording | str) -> Wording:
     """A wording, which the name of a template alone may stand for."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opdlab.errors import DataError
-from opdlab.evaluation import last_sets
+from opdlab.evaluation import SampleSet, last_sets
 from opdlab.identity import digest
 from opdlab.modelling import Wording, models
 from opdlab.prompts import PromptSource, as_tokens, continued
@@ -27,7 +29,7 @@ class RecordedAnswers(PromptSource):
 
     A run holds texts, whose tokens are made again: `retokenised` counts answers that have another number of
     tokens than when they were drawn. What a server refused has no answer, and choices that were
-    weighed were not drawn: both are left out.
+    weighed were not drawn: both are left out. A prefill, which no model wrote, belongs to the prompt.
 
     Raises:
         DataError: the evaluation is not finished, its answers were drawn in another chat template, or some
@@ -45,7 +47,7 @@ class RecordedAnswers(PromptSource):
         super().__init__(tokenizer, template, seed)
         self.folder, self.sets = folder, last_sets(folder)
         self._require_same()
-        every = [sample for one in self.sets for sample in one.samples()]
+        every = [sample for one in self.sets for sample in _drawn(one)]
         self.samples = [one for one in every if one.stop != REFUSED and not weighed_choices(one)]
         self.count = len(self.samples)
         if not self.samples:
@@ -55,7 +57,28 @@ class RecordedAnswers(PromptSource):
                 f"{folder}: {faults} of its answers could not be graded, so nobody knows whether they are "
                 "right; grade them again by `opdlab regrade`, or take --keep all"
             )
-        self.retokenised = sum(self._response(one) != one.tokens for one in self.samples)
+
+    @cached_property
+    def retokenised(self) -> int:
+        return sum(self._response(one) != one.tokens for one in self.samples)
+
+    def leave_out(self, read: Callable[[Prompt], object]) -> list[str]:
+        """Leave out answers of which a reader raises DataError; why, of each.
+
+        Raises:
+            DataError: none is left.
+        """
+        kept, why = [], list[str]()
+        for index, one in enumerate(self.samples):
+            try:
+                read(self.prompt(index))
+                kept.append(one)
+            except DataError as error:
+                why.append(str(error).partition(";")[0])
+        if not kept:
+            raise DataError(f"{self.folder} holds no answers that can be scored: {why[0]}")
+        self.samples, self.count = kept, len(kept)
+        return why
 
     def _require_same(self) -> None:
         mine = models.template_sha256(self.tokenizer, self.wording.template)
@@ -116,6 +139,14 @@ class RecordedAnswers(PromptSource):
     @property
     def _subjects(self) -> list[str]:
         return sorted({one.asked.subject.key for one in self.sets})
+
+
+def _drawn(one: SampleSet) -> Iterator[Sample]:
+    """The samples of a set, their prompts with the prefill and their completions without."""
+    prefill = Wording.read(one.asked.template).prefill
+    for sample in one.samples():
+        text = sample.completion.removeprefix(prefill)
+        yield replace(sample, prompt=sample.prompt + prefill, completion=text)
 
 
 def weighed_choices(sample: Sample | Generation) -> bool:

@@ -33,12 +33,16 @@ from opdlab.training import (
     Collector,
     Loaded,
     Pair,
+    answer_ids,
     contents,
     expect,
     load_pair,
     require_accelerator,
     require_answered,
 )
+
+NAMED = 3
+"""Answers that are left out, of which the reason is told."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,17 @@ def opened_prompts(config: Experiment, asked: Asked, pair: Pair) -> PromptSource
     correct = asked.keep == "correct"
     wording = config.prompts.wording
     found = RecordedAnswers(asked.run, pair.tokenizer, wording, config.seed, correct)
+    every, ends, most = found.count, pair.ends(pair.student), config.rollout.max_new_tokens
+    odd = found.leave_out(
+        lambda prompt: answer_ids(prompt, pair.tokenizer, ends, most, pair.vocabulary, wording)
+    )
+    if odd:
+        warn(
+            f"{asked.run}: {len(odd)} of its {every} answers cannot be scored and are left out: "
+            + "; ".join(odd[:NAMED])
+            + ("; ..." if len(odd) > NAMED else ""),
+            stacklevel=2,
+        )
     if found.retokenised:
         warn(
             f"{asked.run}: {found.retokenised} of its {found.count} answers have other tokens than those "

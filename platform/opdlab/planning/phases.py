@@ -14,6 +14,7 @@ from opdlab.configuration import Experiment, Student, Teacher, Training, stored
 from opdlab.modelling import models
 from opdlab.planning.footprint import Footprint, Shape, activations, footprint, packed, trained
 from opdlab.planning.hub_shapes import shape_of
+from opdlab.planning.loss_rows import loss_bytes, told_bytes, told_to
 from opdlab.planning.passes import scoring
 from opdlab.planning.scored_rows import ScoredRows
 from opdlab.planning.stored_teacher import head_bytes
@@ -25,11 +26,6 @@ SCORING = "scoring (keys, values, states)"
 STEPPING = "stepping (gradients, what AdamW computes)"
 PHASES = {"sampling": SAMPLING, "scoring": SCORING, "updating": UPDATING, "stepping": STEPPING}
 """Of a step, as training names them where the memory ends."""
-# In float32, of a chunk of the vocabulary: the student's logits and log-probabilities, their gradients,
-# the teacher's log-probabilities, the probabilities and a product of two of these.
-_VOCABULARY_COPIES = 7
-_TOLD = 12
-"""Bytes of a token that a served teacher tells: its id, and its log-probability."""
 EIGHT_BITS = 2 * (1 + 4 / 256)
 """Bytes of both averages of a weight in 8 bits, with its share of the float32 scale of 256."""
 NF4_BYTES = 0.5 + 4 / 64
@@ -183,7 +179,7 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
         UPDATING: trained
         + gathered
         + kept
-        + _VOCABULARY_COPIES * chunk * student.vocabulary * 4
+        + loss_bytes(experiment.method, told_to(experiment), student.vocabulary, device, chunk)
         + (0 if on_cpu else casts)
         + _states(experiment, step.rows)
         + _teachers_head(experiment),
@@ -247,13 +243,12 @@ def _reads_states(teacher: Teacher) -> bool:
 
 
 def _states(experiment: Experiment, rows: int) -> int:
-    """Bytes of the teacher's states of a step: losses over its distribution make its words from them."""
+    """Bytes of the teacher's states of a step, of which losses make distributions, or of tokens told."""
     method = experiment.method
     if not method.full:
         return 0
     if not experiment.teacher.is_here and not _reads_states(experiment.teacher):
-        each = method.needs.top_k * _TOLD
-        return each * rows * experiment.rollout.max_new_tokens
+        return told_bytes(experiment) * rows * experiment.rollout.max_new_tokens
     width = shape_of(experiment.teacher).get_text_config().hidden_size
     each = width * models.DTYPES[experiment.teacher.dtype].itemsize
     return each * rows * experiment.rollout.max_new_tokens

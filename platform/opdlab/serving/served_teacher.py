@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError, RefusedError, ServerError
 from opdlab.methods import Offers
-from opdlab.modelling import TeacherLogits
+from opdlab.modelling import Listed, TeacherLogits
 from opdlab.records import Distributions, Questions, Rollout, TeacherScores
 from opdlab.scoring import Leaves, check_finite, check_tokens, leaves
 from opdlab.serving.access import Access
@@ -38,6 +38,7 @@ from opdlab.serving.teacher_requests import (
     read_said,
     scoring_body,
 )
+from opdlab.serving.told_tokens import listed, spread_out
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_host
 
@@ -185,8 +186,12 @@ class ServedTeacher:
         ids, log_prob = said.top_ids, said.top_log_prob
         return lambda part: spread_out(ids[part], log_prob[part], self.shared)
 
-    def listed(self, said: Distributions) -> None:
-        """What a server tells need not leave a rest that is no likelier, which `logits` see to."""
+    def listed(self, said: Distributions) -> Listed | None:
+        """The tokens that were told, and the rest as one, each as likely as `logits` make it; None where
+        none was told of some distribution."""
+        assert said.top_ids is not None
+        assert said.top_log_prob is not None
+        return listed(said.top_ids, said.top_log_prob, self.shared)
 
     def _opened(self) -> Session:
         session = self.probe().session
@@ -331,22 +336,6 @@ class ServedTeacher:
                 f"log-probabilities of a fixed text are {found.worst:.2g} nats off (root mean square). "
                 "What it said since is left out. Serve the first model again and continue with --resume"
             )
-
-
-def spread_out(
-    ids: Int[Tensor, "C K"], log_prob: Float[Tensor, "C K"], entries: int
-) -> Float[Tensor, "C V"]:
-    """Log-probabilities over a whole vocabulary of which some tokens are known; -1 is none."""
-    known = log_prob.double().exp()
-    lowest = known.masked_fill(ids < 0, torch.inf).amin(-1, keepdim=True)
-    others = entries - (ids >= 0).sum(-1, keepdim=True)
-    rest = (1 - known.sum(-1, keepdim=True)).clamp(min=0) / others.clamp(min=1)
-    # Else the likeliest tokens would not be those that were told.
-    filler = torch.minimum(rest, lowest).clamp(min=1e-30).log().float()
-    whole = filler.expand(-1, entries).clone()
-    padded = torch.cat([whole, filler], -1)  # a column beyond takes what is no token
-    places = ids.masked_fill(ids < 0, entries)
-    return padded.scatter(-1, places, log_prob)[:, :entries]
 
 
 def _lengths(rollout: Rollout) -> list[int]:

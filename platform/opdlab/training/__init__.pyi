@@ -9,7 +9,11 @@ from .fit import (
     require_accelerator as require_accelerator,
     trainer_of as trainer_of,
 )
-from .given import given_responses as given_responses, given_rollout as given_rollout
+from .given import (
+    answer_ids as answer_ids,
+    given_responses as given_responses,
+    given_rollout as given_rollout,
+)
 from .grading import outcomes as outcomes
 from .group import (
     CONFIG as CONFIG,

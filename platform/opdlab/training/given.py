@@ -53,7 +53,8 @@ def answer_ids(
         vocabulary: entries that student and teacher share.
 
     Raises:
-        DataError: it is longer, goes on after an EOS, or holds a token that the teacher does not have.
+        DataError: it is longer, goes on after an EOS, holds a token that the teacher does not have, or was
+            cut before its first token.
     """
     problem = prompt.problem
     shown = problem.extra.get("shown") or rendered(tokenizer, problem, template)
@@ -61,6 +62,8 @@ def answer_ids(
     if not problem.extra.get("cut") and (not ids or ids[-1] not in eos_ids):
         ids.append(closing(tokenizer, eos_ids, template))
     whose = f"the given answer to prompt {problem.id} of {problem.benchmark}"
+    if not ids:
+        raise DataError(f"{whose} has no tokens; leave such rows out by prompts.where")
     if not set(eos_ids).isdisjoint(ids[:-1]):
         mark = tokenizer.convert_ids_to_tokens(next(one for one in ids if one in eos_ids))
         raise DataError(
