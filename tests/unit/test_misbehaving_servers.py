@@ -17,6 +17,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ from opdlab.serving.dialect import TRANSFORMERS_FIXED, Draw, completion_body
 from opdlab.serving.engine import OpenAIEngine, in_rounds
 from opdlab.serving.identify import Identity, identify
 from opdlab.serving.likeness import BLOCK, likeness
+from opdlab.serving.received import RECEIVED, Received
 from opdlab.serving.served_rollout import JUMP, Asked
 from opdlab.serving.session import Session
 from opdlab.sweeps.run import sweep
@@ -85,6 +87,11 @@ def client(server: MisbehavingServer, **changes: Any) -> Client:
 Came = dict[int, Any]
 
 
+def kept_in(folder: Path, rows: int = len(PROMPTS)) -> Received:
+    """Where answers are kept as they come."""
+    return Received(folder / RECEIVED, [str(row) for row in range(rows)])
+
+
 def evaluated(server: MisbehavingServer, student: PreTrainedModel) -> Came:
     """An evaluation of what a server serves, its fingerprint aside."""
     session = Session(client(server), Identity(server.kind, "", "the-model", ""))
@@ -102,7 +109,11 @@ def evaluated(server: MisbehavingServer, student: PreTrainedModel) -> Came:
     asked = [(ids, "") for ids in PROMPTS]
     seeds = range(len(PROMPTS))
     try:
-        served.answer(engine(server), asked, list(seeds), 4, 99, came.__setitem__, lambda: None)
+        with TemporaryDirectory() as folder:
+            served.answer(
+                *(engine(server), asked, list(seeds), 4, 99),
+                *(came.__setitem__, lambda: None, kept_in(Path(folder))),
+            )
     except RefusedError as error:
         came["refused"] = error
     return came
@@ -282,7 +293,7 @@ def test_rounds_ask_each_prompt_once_before_the_rest_is_given_up(
             raise RefusedError(refused, len(rows))
 
     with pytest.raises(RefusedError) as told:
-        in_rounds(prompts, size, ask)
+        in_rounds(prompts, range(len(prompts)), size, ask)
     assert len({*asked}) == len(asked)
     assert {prompts[row] for row in asked} == {*"abcde"}
     if good:

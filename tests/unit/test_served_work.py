@@ -15,7 +15,17 @@ import torch
 from misbehaving_server import MisbehavingServer
 from small_models import small_model
 from transformers import PreTrainedModel
-from unit.test_misbehaving_servers import ENDS, PROMPTS, STUDENT, client, engine, evaluated, moved
+from unit.test_misbehaving_servers import (
+    ENDS,
+    PROMPTS,
+    STUDENT,
+    TEACHER,
+    client,
+    engine,
+    evaluated,
+    kept_in,
+    moved,
+)
 
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import AwayError, RefusedError, ServerError
@@ -29,7 +39,9 @@ from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine, hand_over
 from opdlab.serving.identify import Identity
+from opdlab.serving.received import RECEIVED
 from opdlab.serving.sampler import Draws, draws
+from opdlab.serving.served_rollout import ServedRollout
 from opdlab.serving.session import Session
 from opdlab.sweeps.trial import _ended_by
 
@@ -68,7 +80,11 @@ def stop_after(server: MisbehavingServer, answers: int) -> None:
     server.refuses_for_ever = refuses
 
 
-def test_a_signal_keeps_what_a_served_evaluation_was_told(server: MisbehavingServer) -> None:
+@pytest.mark.parametrize("tokens", [True, False])
+def test_a_signal_keeps_what_a_served_evaluation_was_told(
+    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: bool
+) -> None:
+    """Of servers of text a round is looked at as a whole."""
     session = Session(client(server), Identity(server.kind, "", "the-model", ""))
     tokenizer = models.load_tokenizer(str(STUDENT))
     prints = take(session, tokenizer, (2,))
@@ -82,41 +98,36 @@ def test_a_signal_keeps_what_a_served_evaluation_was_told(server: MisbehavingSer
         vocabulary=42,
         **ENDS,
     )
+    monkeypatch.setattr(Session, "takes_tokens", tokens)
+    monkeypatch.setattr("opdlab.evaluation.served.prompt_text", lambda _, ids, shown: shown)
     stop_after(server, 3)
-    came: dict[int, Any] = {}
     four, asked = engine(server, max_new_tokens=4), [(ids, "") for ids in PROMPTS]
-    stop = StopRequest()
-
-    def took(row: int, answer: Any) -> None:
-        came[row] = answer
-        stop.check()
-
+    received, stop = kept_in(tmp_path), StopRequest()
     with stop, pytest.raises(Stopped):
-        served.answer(four, asked, list(range(6)), 1, 99, took, stop.check)
-    assert sorted(came) == [0, 1, 2]
+        served.answer(four, asked, list(range(6)), 1, 99, _never, stop.check, received)
+    assert sorted(received.known()) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("ends", ["a signal", "away"])
+def _never(*_: Any) -> None:
+    raise AssertionError("an answer that nobody has looked at is handed over")
+
+
+ENDINGS = ["a signal", "away", "a signal while answers are looked at", "other weights"]
+
+
+@pytest.mark.parametrize("ends", ENDINGS)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_an_evaluation_within_a_training_keeps_what_came(
-    server: MisbehavingServer, student: PreTrainedModel, ends: str, temperature: float
+def test_an_evaluation_within_a_training_finds_what_came(
+    server: MisbehavingServer,
+    student: PreTrainedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: str,
+    temperature: float,
 ) -> None:
-    came: dict[int, Any] = {}
-    if ends == "a signal":
-        stop_after(server, 3)
-    else:
-        server.statuses = {COMPLETIONS: []}
-        server.alter = lambda *_: (
-            server.seen[COMPLETIONS] == 3 and bool(server.statuses[COMPLETIONS].extend([503] * 99))
-        )
     four = engine(server, max_new_tokens=4, temperature=temperature, concurrency=1, patience_s=0.1)
-    stop = StopRequest()
 
-    def took(row: int, ids: list[int]) -> None:
-        came[row] = ids
-        stop.check()
-
-    with stop, pytest.raises((Stopped, ServerError)):
+    def ask(to: Any) -> None:
         four.answer(
             student,
             PROMPTS,
@@ -125,13 +136,52 @@ def test_an_evaluation_within_a_training_keeps_what_came(
             vocabulary=42,
             max_rows=4,
             max_tokens=99,
-            on_response=took,
+            on_response=to,
+            received=kept_in(tmp_path),
         )
-    assert sorted(came) == [0, 1, 2]
+
+    came: dict[int, Any] = {}
+    ask(came.__setitem__)
+    (tmp_path / RECEIVED).unlink()
+    with monkeypatch.context() as patch:
+        if ends == "other weights":
+            server.model = models.load_model(str(TEACHER))
+        if ends == "away":
+            server.statuses = {COMPLETIONS: []}
+            last = server.seen[COMPLETIONS] + 3
+            server.alter = lambda *_: (
+                server.seen[COMPLETIONS] == last
+                and bool(server.statuses[COMPLETIONS].extend([503] * 99))
+            )
+        elif ends == "a signal while answers are looked at":
+            patch.setattr(ServedRollout, "compared", lambda *_: raised(Stopped(signal.SIGINT)))
+        else:
+            stop_after(server, 3)
+        with StopRequest(), pytest.raises((Stopped, AwayError)):
+            ask(_never)
+    kept = {row: list(told["ids"]) for row, told in kept_in(tmp_path).known().items()}
+    assert sorted(kept) == list(range(6 if "looked" in ends else 3))
+    server.statuses, server.alter = {}, lambda *_: False
+    server.refuses_for_ever, server.model = lambda _: False, student
+    first, again = len(server.bodies), dict[int, Any]()
+    ask(again.__setitem__)
+    assert again == came
+    # Answers of other weights are asked for again.
+    told = 0 if ends == "other weights" else len(kept)
+    asked = {
+        tuple(body["prompt"])
+        for body in server.bodies[first:]
+        if body["temperature"] == temperature
+    }
+    assert len(asked) == 6 - told
+
+
+def raised(error: Exception) -> None:
+    raise error
 
 
 def test_whoever_is_told_to_stop_by_one_answer_gets_the_others_first(
-    student: PreTrainedModel,
+    student: PreTrainedModel, tmp_path: Path
 ) -> None:
     came: list[int] = []
 
@@ -139,7 +189,7 @@ def test_whoever_is_told_to_stop_by_one_answer_gets_the_others_first(
         came.append(row)
         raise Stopped(signal.SIGINT)
 
-    held: Held[str] = Held(lambda: None, took)
+    held: Held[str] = Held(lambda: None, took, kept_in(tmp_path))
     held.rows = [(0, "a"), (1, "b")]
     with pytest.raises(Stopped):
         held.hand_on()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -514,6 +515,37 @@ def test_a_training_that_is_stopped_while_its_server_hangs_goes_on_from_the_step
         rest = trained(tmp_path / "stopped", None)
     for one, other in zip([*begun, *rest], whole, strict=True):
         assert {k: (v, other[k]) for k, v in one.items() if v != other[k]} == {}
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
+def test_a_training_that_is_stopped_while_it_evaluates_goes_on_with_the_evaluation(
+    folders, tmp_path: Path
+) -> None:
+    """And with the very student: what is sampled on a server anew may make another one."""
+    evaluated: list[torch.Tensor] = []
+
+    class Evaluating(Noting):
+        def record(self, module: Distillation, metrics: dict[str, float]) -> None:
+            if self.due(module.config.evaluation.every):
+                evaluated.append(torch.cat([w.detach().flatten() for w in module.parameters()]))
+                if len(evaluated) == 1:
+                    raise Stopped(signal.SIGTERM)
+            super().record(module, metrics)
+
+    def trained() -> list[dict[str, float]]:
+        module = build(folders, OPD, steps=3, learning_rate=0.01)
+        often = module.config.evaluation.model_copy(update={"every": 2})
+        module.config = module.config.model_copy(update={"evaluation": often})
+        with StopRequest() as stop:
+            pace = Evaluating(tmp_path, stop)
+            with suppress(Stopped):
+                run_steps(module, module.config.training, pace)
+        return pace.rows
+
+    assert len(trained()) == 1
+    rest = trained()
+    assert len(rest) == 2, "the step that was evaluated, and the one after it"
+    assert torch.equal(*evaluated)
 
 
 class Hanging(TokenServer):
