@@ -460,11 +460,30 @@ def test_training_on_rollouts_of_a_server_is_training_on_ones_own(folders, tmp_p
         assert shown.keys() == {"server_gap", "server_kl", "server_gap_high"}
         assert max(map(abs, shown.values())) < 1e-4
         assert row.pop("seconds/weights") > 0
+        assert row.pop("refused_share") == 0
     own = fit(build(folders, lgr, steps=steps, learning_rate=0.01))
     assert len(own) == len(through) == steps
     for one, other in zip(comparable(through), comparable(own), strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
     assert own[0]["reverse_kl"] != pytest.approx(own[-1]["reverse_kl"], rel=0.01)
+
+
+def test_a_step_is_trained_on_the_prompts_that_its_server_answers(folders, tmp_path: Path) -> None:
+    grpo = {"type": "grpo"}
+    with TokenServer(folders[0]) as server:
+        engine = {"type": "openai", "url": server.url, "weights_folder": str(tmp_path)}
+        module = build(folders, grpo, group_size=2, engine=engine)
+        refused = list(module.prompts.prompt(1).tokens)
+        server.status, server.refuses = 400, lambda body: body["prompt"] == refused
+        (row,) = fit(module)
+    assert row["refused_share"] == pytest.approx(1 / 6)
+    rollout = module.rollout
+    assert rollout is not None
+    assert rollout.group is not None
+    assert rollout.group.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [one["problem"] for one in module.collector.refused] == [
+        module.prompts.prompt(1).problem.named
+    ]
 
 
 class Noting(Pace):

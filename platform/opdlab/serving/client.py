@@ -56,6 +56,7 @@ class Client:
     Attributes:
         notice: what is being waited for, in words; empty while answers come.
         pulse: whether the server's engine lives, where it can tell.
+        context: tokens of a prompt with its answer that the model reads at most; None where it is not told.
         interruptions: how often a request found no server, or lost it: another may have come in its place.
     """
 
@@ -63,6 +64,7 @@ class Client:
         self.access = access
         self.notice = ""
         self.interruptions = 0
+        self.context: int | None = None
         self.transport = Transport(access)
         self.pulse = Pulse(self.transport)
         self._told = False

@@ -109,17 +109,30 @@ class OpenAIEngine(RolloutEngine):
         from opdlab.serving.served_rollout import Asked
 
         check_prompts(prompts, seeds)
-        asked = Asked(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
+        whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
         # An evaluation is the leader's alone; in training every process samples its own rows.
         alone = on_response is not None or not several_processes()
-        found = self._rollout(model, max_rows, alone).drawn(asked)
+        rollout = self._rollout(model, max_rows, alone)
+        # Servers cut answers at their context, so that of long prompts only short answers would be taken.
+        refused = rollout.too_long(prompts)
+        rows = [row for row in range(len(prompts)) if row not in refused]
+        if not rows:
+            raise RefusedError(refused, len(prompts))
+        found = rollout.drawn(whole.only(rows))
+        refused |= {rows[place]: why for place, why in found.refused.items()}
+        rows = [rows[place] for place in found.rows]
         if on_response is not None:
             # None before all were seen to be the model's: each is kept as it is handed over.
-            responses = zip(found.rows, found.responses, strict=True)
-            hand_over(responses, range(len(prompts)), on_response)
-        if found.refused:
-            raise RefusedError(found.refused, len(prompts))
-        return assemble(prompts, found.responses, found.recorded, seeds, eos_ids, pad_id)
+            hand_over(zip(rows, found.responses, strict=True), range(len(prompts)), on_response)
+        asked = whole.only(rows)
+        answered = assemble(
+            asked.prompts, found.responses, found.recorded, asked.seeds, eos_ids, pad_id
+        )
+        if refused:
+            error = RefusedError(refused, len(prompts))
+            error.answered = answered
+            raise error
+        return answered
 
     def answer(
         self,

@@ -145,6 +145,18 @@ class ServedRollout:
         self.link.figures |= found.likeness.figures()
         return found
 
+    def too_long(self, prompts: Sequence[Sequence[int]]) -> dict[int, str]:
+        """Why rows cannot be answered in full: the server's context, where it tells it."""
+        context, most = self.session.client.context, self.how.max_new_tokens
+        if context is None:
+            return {}
+        return {
+            row: f"its prompt of {len(ids)} tokens and rollout.max_new_tokens ({most}) are more than the "
+            f"server's context of {context} (vLLM: --max-model-len)"
+            for row, ids in enumerate(prompts)
+            if len(ids) + most > context
+        }
+
     def jumped(self, like: Likeness) -> bool:
         """Whether the server is off by more than it was before."""
         usual = self.link.usual
