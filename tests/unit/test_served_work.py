@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import torch
 from misbehaving_server import MisbehavingServer
 from small_models import small_model
@@ -34,7 +35,7 @@ from opdlab.evaluation.known_answers import take
 from opdlab.evaluation.served import Served
 from opdlab.modelling import models
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.serving import sampler
+from opdlab.serving import sampler, transport
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine, hand_over
@@ -301,6 +302,32 @@ def test_a_proxy_that_cannot_be_used_is_told_as_one(
             Client(Access("http://a.server/v1", "NO_SUCH_KEY", 1, 1.0, 5.0)).ask("/version")
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "99999"}, 300),
+        ({"Retry-After": "soon"}, 0),
+        ({"Retry-After": "-5"}, 0),
+        ({"Retry-After": "1" * 400}, 300),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2015 07:28:09 GMT",
+                "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+            },
+            9,
+        ),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, 300),
+        ({}, 0),
+    ],
+)
+def test_the_pause_that_a_server_asks_for_is_kept(said: dict[str, str], seconds: float) -> None:
+    response = requests.Response()
+    response.headers.update(said)
+    assert transport._asked(response) == seconds
+
+
 def test_no_secret_option_stands_in_a_traceback() -> None:
     access = Access("http://127.0.0.1:9/v1?api_key=sk-optionsecret99", "NO_SUCH_KEY", 1, 0.1, 5.0)
     with pytest.raises(ServerError) as told:
@@ -321,9 +348,9 @@ def test_a_server_that_says_nothing_is_not_looked_at_for_long() -> None:
     class Looked(OpenAIEngine):
         def _rollout(self, *_: Any, **__: Any) -> Any:
             seen.append(self)
-            raise ServerError("enough")
+            raise AwayError("http://a: no answer")
 
-    with pytest.raises(ServerError, match="enough"):
+    with pytest.raises(AwayError, match=r"no answer\. It was looked at for 10 s only.*\(600 s\)"):
         Looked().look(None, [1], eos_ids=(2,), pad_id=0)  # type: ignore[arg-type]
     assert (seen[0].patience_s, seen[0].timeout_s) == (10.0, 10.0)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from opdlab.console import Stopped
-from opdlab.errors import RefusedError
+from opdlab.errors import AwayError, RefusedError
 from opdlab.records import Rollout, option
 from opdlab.sampling import CachedEngine, RolloutEngine, assemble, check_prompts
 from opdlab.serving.access import Access, check_access
@@ -201,7 +201,14 @@ class OpenAIEngine(RolloutEngine):
             patience_s=min(self.patience_s, LOOKING_S),
             timeout_s=min(self.timeout_s, LOOKING_S),
         )
-        return hasty._rollout(model, None, alone=True).look(asked)
+        try:
+            return hasty._rollout(model, None, alone=True).look(asked)
+        except AwayError as error:
+            raise AwayError(
+                f"{error}. It was looked at for {LOOKING_S:.0f} s only: one that still loads its model, or "
+                "compiles at its first request, is asked again by the same command; a training waits "
+                f"rollout.patience_s ({self.patience_s:g} s)"
+            ) from error
 
     def _rollout(self, model: PreTrainedModel, max_rows: int | None, alone: bool) -> ServedRollout:
         from opdlab.serving.served_rollout import Sampling, ServedRollout

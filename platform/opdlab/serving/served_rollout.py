@@ -9,7 +9,7 @@ from typing import final
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.errors import RefusedError, ServerError
+from opdlab.errors import AwayError, RefusedError, ServerError
 from opdlab.peers import gathered
 from opdlab.sampling import Recorded, refuse_non_finite, scored
 from opdlab.scoring import within
@@ -299,7 +299,8 @@ class ServedRollout:
         Raises:
             ServerError: on every process, the server did not take them.
         """
-        folder, fault, sent = self.how.weights_folder, "", False
+        folder, sent = self.how.weights_folder, False
+        fault: ServerError | None = None
         if self.alone or torch.distributed.get_rank() == 0:
             assert folder is not None
             try:
@@ -311,11 +312,13 @@ class ServedRollout:
                     self.link.send(self.session, self.model, folder, now, text)
             except ServerError as error:
                 # The others wait to hear.
-                fault = str(error)
-        told = gathered((fault, sent), self.alone)
-        if said := "".join(one for one, _ in told):
-            raise ServerError(said)
-        return any(given for _, given in told)
+                fault = error
+        away = isinstance(fault, AwayError)
+        told = gathered((fault and str(fault), away, sent), self.alone)
+        for said, away, _ in told:
+            if said is not None:
+                raise (AwayError if away else ServerError)(said) from fault
+        return any(given for *_, given in told)
 
     def replies(
         self, asked: Asked, how: Sampling, received: Received | None = None
