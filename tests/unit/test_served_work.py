@@ -34,6 +34,7 @@ from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
 from opdlab.evaluation.served import Served
 from opdlab.modelling import models
+from opdlab.sampling import rescoring
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.serving import sampler, transport
 from opdlab.serving.access import Access
@@ -415,6 +416,23 @@ def test_a_server_that_rounds_otherwise_is_never_refused_for_its_sampling() -> N
         many = Draws(whole.tokens * 1000, whole.above * 1000, whole.variance * 1000, 0, whole.cold)
         assert not whole.fault
         assert not many.fault, "what is off by rounding is off for ever"
+
+
+def test_distributions_are_looked_at_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large as a vocabulary may be, so much memory is needed."""
+    model, prompts = small_model("qwen3"), [[1, 5, 9]] * 3
+    rows = [torch.tensor([7, 8, 9, 3])] * 3
+    whole = rescoring.surprises(model, prompts, rows, None, 0.7, 0.9)
+    most, softmax = list[int](), torch.Tensor.softmax
+
+    def watched(self: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
+        most.append(len(self))
+        return softmax(self, *given, **named)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", watched)
+    monkeypatch.setattr(rescoring, "ENTRIES", 5 * model.config.vocab_size)
+    assert torch.allclose(rescoring.surprises(model, prompts, rows, None, 0.7, 0.9), whole)
+    assert most == [5, 5, 2]
 
 
 def test_of_a_rollout_as_many_tokens_are_looked_at_whatever_their_rows() -> None:
