@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -250,6 +251,17 @@ def test_whoever_stops_an_evaluation_finds_what_came(server: TokenServer, tmp_pa
     asked = len(server.bodies)
     assert ask_for(again, tmp_path, 6, came) == list(range(6))
     assert sum(body["max_tokens"] == 4 for body in server.bodies[asked:]) == 3
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_server_that_draws_by_a_seed_of_its_own_is_told(
+    server: TokenServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, own: bool
+) -> None:
+    complete, count = server.complete, itertools.count()
+    if own:
+        server.complete = lambda body: complete(body | {"seed": next(count)})  # type: ignore[method-assign]
+    opened(server, tmp_path)
+    assert ("one prompt with one seed in two ways" in caplog.text) == own
 
 
 def test_what_came_after_a_server_was_away_is_not_kept_before_it_is_known_to_be_the_same(

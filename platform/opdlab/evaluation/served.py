@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from opdlab.errors import ModelError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
-from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, take
+from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, repeats, take
 from opdlab.evaluation.measured import Answer, Measured, OnAnswer, OnTick
 from opdlab.identity import ModelId
 from opdlab.modelling import Wording, as_wording, models
@@ -34,6 +35,7 @@ from opdlab.serving import (
     require_plain,
 )
 
+LOG = logging.getLogger("opdlab")
 LABEL = 80
 """Characters of a model's name in the name of what is measured."""
 
@@ -210,6 +212,12 @@ def open_served(
     session = Session.open(engine.access, engine.served_model, place)
     defaults_known = _require_plain(session, place, revision)
     seen = take(session, tokenizer, ends)
+    if not repeats(session, tokenizer, ends):
+        LOG.warning(
+            "%s answers one prompt with one seed in two ways: it draws by a seed of its own, or rounds "
+            "otherwise each time. Scores are right, but the same evaluation again has other answers",
+            engine.access.url,
+        )
     return Served(
         tokenizer=tokenizer,
         engine=engine,
