@@ -122,7 +122,8 @@ def repeats(session: Session, tokenizer: PreTrainedTokenizerBase, ends: Sequence
     Raises:
         ServerError: it refuses, or does not answer.
     """
-    ids, shown = (of(tokenizer, PROMPTS[-1], "none") for of in (encode, rendered))
+    ids = encode(tokenizer, PROMPTS[-1], "none")
+    shown = rendered(tokenizer, PROMPTS[-1], "none")
     text = shown if session.takes_tokens else prompt_text(tokenizer, ids, shown)
     found: dict[int, Reply] = {}
     draw = Draw(1.0, 1.0, TOKENS, tuple(ends), ends[0])
