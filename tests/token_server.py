@@ -35,6 +35,7 @@ class TokenServer:
         refuses: completion requests that are answered with `status`.
         tag: of the weights; None for a server that has no tags.
         stumbles: so many questions after a path are answered with status 500 first.
+        context: tokens that it tells it reads at most; None for a server that does not tell.
         hides: keys left out of answers.
         busiest: completion requests under way at once, at most.
     """
@@ -52,6 +53,7 @@ class TokenServer:
         self.hides: tuple[str, ...] = ()
         self.extra_prompt: list[int] = []
         self.deaf = False
+        self.context: int | None = None
         self.tag: str | None = "default"
         self.lock, self.under_way, self.busiest = threading.Lock(), 0, 0
         self.pause = threading.Event()
@@ -74,6 +76,7 @@ class TokenServer:
     def get(self, path: str) -> Any:
         if path == "/v1/models":
             card = {"id": "the-model", "owned_by": self.kind, "root": str(self.folder)}
+            card |= {"max_model_len": self.context} if self.context else {}
             return {"object": "list", "data": [card]}
         if path == "/version" and self.kind == "vllm":
             return {"version": "0.33.0"}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class OpdlabError(Exception):
@@ -69,7 +70,10 @@ class RefusedError(ServerError):
         refused: those that got no answer; of one row there may be several.
         ended: whether the rest was not asked, since none was answered.
         part: of a row, if not all of it was asked, such as `a candidate of `.
+        answered: the rollout of the other rows, where there is one.
     """
+
+    answered: Any = None
 
     def __init__(
         self,
@@ -106,9 +110,9 @@ def naming_requests(name: Callable[[int], str]) -> Iterator[None]:
         yield
     except RefusedError as error:
         named = name(next(iter(error.rows)))
-        raise RefusedError(
-            error.rows, error.count, named, error.ended, error.part, error.refused
-        ) from error
+        told = RefusedError(error.rows, error.count, named, error.ended, error.part, error.refused)
+        told.answered = error.answered
+        raise told from error
 
 
 class StorageError(OpdlabError, OSError):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from opdlab.errors import PeerError
+from opdlab.errors import AwayError, OpdlabError, PeerError
 
 _TOLD = "told_to_peers"
 
@@ -50,6 +50,7 @@ def failing_together(still: Callable[[], None] | None = None) -> Iterator[None]:
 
     Raises:
         PeerError: in place of what was raised, but for the first process, which raises its own.
+        AwayError: a server is away, in every process: that is no process's fault.
     """
     if not several_processes():
         yield
@@ -78,7 +79,10 @@ def _exchanged(fault: str, value: Any) -> list[Any]:
     return [value for _, value in found]
 
 
-def _peer_error(rank: int, fault: str) -> PeerError:
-    error = PeerError(f"training process {rank} failed, and all end with it: {fault}")
+def _peer_error(rank: int, fault: str) -> OpdlabError:
+    kind, _, said = fault.partition(": ")
+    error: OpdlabError = PeerError(f"training process {rank} failed, and all end with it: {fault}")
+    if kind == AwayError.__name__:
+        error = AwayError(said)
     setattr(error, _TOLD, True)
     return error

@@ -33,7 +33,9 @@ def found_in(findings: Path) -> dict[str, Any]:
 def test_an_experiment_is_diagnosed_and_what_is_not_there_is_not_identified(
     laboratory: Laboratory, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    diagnosis = diagnose(str(laboratory.write(**WHOLE)), [], [], None, SMALL)
+    # The file's rollouts may be served: a diagnosis samples here, and asks no server.
+    away = {"rollout__type": "openai", "rollout__url": "http://127.0.0.1:9/v1"}
+    diagnosis = diagnose(str(laboratory.write(**WHOLE, **away)), [], [], None, SMALL)
     diagnosis.show()
     findings = diagnosis.findings
     said = capsys.readouterr().out

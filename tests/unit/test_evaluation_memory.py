@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from opdlab.records import Rollout
 from opdlab.sampling import decoder
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
+from opdlab.serving.received import RECEIVED, Received
 
 EOS = 2
 LONGEST, SPARE = 60, 8
@@ -157,7 +159,7 @@ class Own(CachedEngine):
         return found
 
 
-def test_an_engine_that_samples_in_its_own_way_is_measured_by_it() -> None:
+def test_an_engine_that_samples_in_its_own_way_is_measured_by_it(tmp_path: Path) -> None:
     path = str(models.EMBEDDED / "student")
     subject = Subject(
         model=models.load_model(path),
@@ -170,5 +172,8 @@ def test_an_engine_that_samples_in_its_own_way_is_measured_by_it() -> None:
     found: dict[int, Answer] = {}
     prompts = [([1, 5], "") for _ in PROMPTS]
     tokens = 4 * (2 + 9)
-    subject.answer(subject.engine, prompts, SEEDS, 512, tokens, found.__setitem__, lambda: None)
+    kept = Received(tmp_path / RECEIVED, [])
+    subject.answer(
+        subject.engine, prompts, SEEDS, 512, tokens, found.__setitem__, lambda: None, kept
+    )
     assert {(answer.tokens, answer.stop) for answer in found.values()} == {(2, "eos")}

@@ -17,6 +17,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ from opdlab.serving.dialect import TRANSFORMERS_FIXED, Draw, completion_body
 from opdlab.serving.engine import OpenAIEngine, in_rounds
 from opdlab.serving.identify import Identity, identify
 from opdlab.serving.likeness import BLOCK, likeness
+from opdlab.serving.received import RECEIVED, Received
 from opdlab.serving.served_rollout import JUMP, Asked
 from opdlab.serving.session import Session
 from opdlab.sweeps.run import sweep
@@ -85,6 +87,11 @@ def client(server: MisbehavingServer, **changes: Any) -> Client:
 Came = dict[int, Any]
 
 
+def kept_in(folder: Path, rows: int = len(PROMPTS)) -> Received:
+    """Where answers are kept as they come."""
+    return Received(folder / RECEIVED, [str(row) for row in range(rows)])
+
+
 def evaluated(server: MisbehavingServer, student: PreTrainedModel) -> Came:
     """An evaluation of what a server serves, its fingerprint aside."""
     session = Session(client(server), Identity(server.kind, "", "the-model", ""))
@@ -102,7 +109,11 @@ def evaluated(server: MisbehavingServer, student: PreTrainedModel) -> Came:
     asked = [(ids, "") for ids in PROMPTS]
     seeds = range(len(PROMPTS))
     try:
-        served.answer(engine(server), asked, list(seeds), 4, 99, came.__setitem__, lambda: None)
+        with TemporaryDirectory() as folder:
+            served.answer(
+                *(engine(server), asked, list(seeds), 4, 99),
+                *(came.__setitem__, lambda: None, kept_in(Path(folder))),
+            )
     except RefusedError as error:
         came["refused"] = error
     return came
@@ -282,7 +293,7 @@ def test_rounds_ask_each_prompt_once_before_the_rest_is_given_up(
             raise RefusedError(refused, len(rows))
 
     with pytest.raises(RefusedError) as told:
-        in_rounds(prompts, size, ask)
+        in_rounds(prompts, range(len(prompts)), size, ask)
     assert len({*asked}) == len(asked)
     assert {prompts[row] for row in asked} == {*"abcde"}
     if good:
@@ -335,22 +346,46 @@ def test_a_fixed_prompt_that_is_refused_is_named(server: MisbehavingServer, tmp_
         open_served(engine(server), "embedded:student", "none", tmp_path)
 
 
-def test_a_prompt_that_is_refused_in_training_is_named(
-    server: MisbehavingServer, tmp_path: Path
+def test_a_step_goes_on_without_the_prompts_that_are_refused_for_ever(
+    server: MisbehavingServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """By name; all of a group where one answer is refused; and not without most of them."""
     config = load_experiment(
         "quickstart",
         [
             f"rollout={{type: openai, url: '{server.url}', max_new_tokens: 8, patience_s: 1}}",
             f"rollout.weights_folder={tmp_path}",
             "training.prompts_per_step=4",
+            "rollout.group_size=2",
         ],
     )
     module = load_module(load_pair(config), config)
-    asked = [module.prompts.prompt(row) for row in range(3)]
-    server.refuses_for_ever = lambda body: body["prompt"] == list(asked[1].tokens)
-    with pytest.raises(RefusedError, match=f"{asked[1].problem.named}: .*the others were answered"):
-        module.collector.drawn_answers(module.student, asked, [1, 2, 3])
+    some = [module.prompts.prompt(row) for row in range(12)]
+    ordered = sorted(some, key=lambda prompt: len(prompt.tokens))
+    prompts = [ordered[0], ordered[1], ordered[-1]]
+    asked = [prompt for prompt in prompts for _ in range(2)]
+    server.refuses_for_ever = lambda body: body["seed"] == 3
+    rollout, rows = module.collector.drawn_answers(module.student, asked, range(6))
+    assert (rows, rollout.seeds.tolist()) == ([0, 1, 4, 5], [0, 1, 4, 5])
+    assert rollout.candidate_log_prob is not None
+    assert len(rollout.candidate_log_prob) == len(rollout.token)
+    (told,) = module.collector.refused
+    assert told["problem"] == prompts[1].problem.named
+    assert "maximum context length is 8 tokens" in told["reason"]
+    assert f"{prompts[1].problem.named}: " in caplog.text
+    assert "goes on without 1 of its 3 prompts" in caplog.text
+    server.refuses_for_ever = lambda body: body["seed"] in (0, 3)
+    with pytest.raises(RefusedError, match=r"2 of 6 requests got no answer"):
+        module.collector.drawn_answers(module.student, asked, range(6))
+    server.refuses_for_ever = lambda _: False
+    lengths = [len(prompt.tokens) for prompt in prompts]
+    assert lengths[1] < lengths[2]
+    server.context = lengths[1] + 8
+    bodies = len(server.bodies)
+    _, rows = module.collector.drawn_answers(module.student, asked, range(6))
+    assert len(rows) == 4
+    assert "more than the server's context" in module.collector.refused[-1]["reason"]
+    assert all(len(body["prompt"]) <= lengths[1] for body in server.bodies[bodies:])
 
 
 @pytest.mark.parametrize(

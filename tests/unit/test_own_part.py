@@ -245,7 +245,7 @@ class Scripted(Measured):
     def software(self):
         return {}
 
-    def answer(self, engine, prompts, seeds, rows, tokens, on_answer, on_tick):
+    def answer(self, engine, prompts, seeds, rows, tokens, on_answer, on_tick, received):
         for row in range(len(prompts)):
             on_answer(row, self.said)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from two_processes import TWO, in_two_processes
 
-from opdlab.errors import ServerError
+from opdlab.errors import AwayError, ServerError
 from opdlab.peers import failing_together, gathered, meet, several_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -59,6 +59,16 @@ def test_all_processes_end_by_the_fault_of_one(tmp_path: Path, work: Callable[[i
     reason = "ServerError: the server has other weights"
     everywhere = f"PeerError: training process 1 failed, and all end with it: {reason}"
     assert in_two_processes(tmp_path, told(work)) == [everywhere] * TWO
+
+
+def away(rank: int) -> None:
+    if rank == 1:
+        raise AwayError("http://a: no answer")
+    gathered(rank, alone=False)
+
+
+def test_a_server_that_is_away_is_told_by_every_process_as_such(tmp_path: Path) -> None:
+    assert in_two_processes(tmp_path, told(away)) == ["AwayError: http://a: no answer"] * TWO
 
 
 def test_the_first_process_raises_its_own_fault(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,8 +14,10 @@ import torch
 from run_folders import asked
 from token_server import TokenServer
 
-from opdlab.errors import ServerError
+from opdlab.errors import AwayError, ServerError
+from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import Prints
+from opdlab.evaluation.measured import Answer
 from opdlab.evaluation.served import Served, open_served
 from opdlab.evaluation.store import ask
 from opdlab.identity import MEASUREMENTS
@@ -22,6 +25,7 @@ from opdlab.modelling import models
 from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine
 from opdlab.serving.identify import identify
+from opdlab.serving.received import RECEIVED, Received
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
 
@@ -163,9 +167,9 @@ def test_answers_of_a_server_that_got_other_weights_in_between_are_left_out(
     swapped_after(server, answers)
     came: list[int] = []
     with pytest.raises(ServerError, match="got other weights while it was measured"):
-        ask_for(who, 6, came)
+        ask_for(who, tmp_path, 6, came)
     assert came == []
-    assert ask_for(opened(server, tmp_path), 3, came) == [0, 1, 2]
+    assert ask_for(opened(server, tmp_path), tmp_path, 3, came) == [0, 1, 2]
 
 
 def test_what_a_server_said_before_it_was_last_seen_stays(
@@ -177,12 +181,15 @@ def test_what_a_server_said_before_it_was_last_seen_stays(
     swapped_after(server, 9)
     came: list[int] = []
     with pytest.raises(ServerError, match="got other weights"):
-        ask_for(who, 12, came, at_once=1)
+        ask_for(who, tmp_path, 12, came, at_once=1)
     assert 0 < len(came) < 12
+    kept = Received(tmp_path / RECEIVED, [str(row) for row in range(12)]).known()
+    assert sorted(kept) == sorted(came), "those of other weights are forgotten"
 
 
 def ask_for(
     who: Served,
+    folder: Path,
     count: int,
     came: list[int],
     at_once: int = 4,
@@ -196,6 +203,7 @@ def ask_for(
         99,
         lambda row, answer: came.append(row),
         on_tick,
+        Received(folder / RECEIVED, [str(row) for row in range(count)]),
     )
     return sorted(came)
 
@@ -221,11 +229,12 @@ def test_no_answer_of_other_weights_is_handed_on(
     assert came == []
 
 
-def test_whoever_stops_an_evaluation_keeps_what_came(server: TokenServer, tmp_path: Path) -> None:
+def test_whoever_stops_an_evaluation_finds_what_came(server: TokenServer, tmp_path: Path) -> None:
+    """The server is not asked any more, busy as it may be: who goes on looks at what came."""
     who = opened(server, tmp_path)
     first = len(server.bodies)
-    # The rest is never answered, and the few fixed prompts are.
-    server.refuses = lambda body: body["max_tokens"] == 4 and len(server.bodies) >= first + 3
+    # The rest is never answered.
+    server.refuses = lambda body: len(server.bodies) >= first + 3
     came: list[int] = []
 
     before = server.seen["/v1/completions"]
@@ -236,5 +245,44 @@ def test_whoever_stops_an_evaluation_keeps_what_came(server: TokenServer, tmp_pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask_for(who, 6, came, at_once=1, on_tick=stop)
-    assert came == [0, 1, 2]
+        ask_for(who, tmp_path, 6, came, at_once=1, on_tick=stop)
+    server.refuses = lambda body: False
+    again = opened(server, tmp_path)
+    asked = len(server.bodies)
+    assert ask_for(again, tmp_path, 6, came) == list(range(6))
+    assert sum(body["max_tokens"] == 4 for body in server.bodies[asked:]) == 3
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_server_that_draws_by_a_seed_of_its_own_is_told(
+    server: TokenServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, own: bool
+) -> None:
+    complete, count = server.complete, itertools.count()
+    if own:
+        server.complete = lambda body: complete(body | {"seed": next(count)})  # type: ignore[method-assign]
+    opened(server, tmp_path)
+    assert ("one prompt with one seed in two ways" in caplog.text) == own
+
+
+def test_what_came_after_a_server_was_away_is_not_kept_before_it_is_known_to_be_the_same(
+    tmp_path: Path,
+) -> None:
+    received = Received(tmp_path / RECEIVED, ["a", "b", "c", "d"])
+    away = [0]
+
+    def prove() -> None:
+        raise AwayError("nobody there")
+
+    held = Held(prove, lambda row, answer: None, received, lambda: away[0])
+    answer = Answer("x", 1, "eos")
+    held.add(0, answer)
+    away[0] = 1
+    held.add(1, answer)
+    with pytest.raises(AwayError):
+        held.hand_on()
+    assert [*received.known()] == [0]
+    held.prove = lambda: None
+    held.add(2, answer)
+    held.hand_on()
+    held.add(3, answer)
+    assert [*received.known()] == [0, 3]

@@ -11,11 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import torch
 from misbehaving_server import MisbehavingServer
 from small_models import small_model
 from transformers import PreTrainedModel
-from unit.test_misbehaving_servers import ENDS, PROMPTS, STUDENT, client, engine, evaluated, moved
+from unit.test_misbehaving_servers import (
+    ENDS,
+    PROMPTS,
+    STUDENT,
+    TEACHER,
+    client,
+    engine,
+    evaluated,
+    kept_in,
+    moved,
+)
 
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import AwayError, RefusedError, ServerError
@@ -23,13 +34,16 @@ from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
 from opdlab.evaluation.served import Served
 from opdlab.modelling import models
+from opdlab.sampling import rescoring
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.serving import sampler
+from opdlab.serving import sampler, transport
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine, hand_over
 from opdlab.serving.identify import Identity
+from opdlab.serving.received import RECEIVED
 from opdlab.serving.sampler import Draws, draws
+from opdlab.serving.served_rollout import ServedRollout
 from opdlab.serving.session import Session
 from opdlab.sweeps.trial import _ended_by
 
@@ -68,7 +82,11 @@ def stop_after(server: MisbehavingServer, answers: int) -> None:
     server.refuses_for_ever = refuses
 
 
-def test_a_signal_keeps_what_a_served_evaluation_was_told(server: MisbehavingServer) -> None:
+@pytest.mark.parametrize("tokens", [True, False])
+def test_a_signal_keeps_what_a_served_evaluation_was_told(
+    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: bool
+) -> None:
+    """Of servers of text a round is looked at as a whole."""
     session = Session(client(server), Identity(server.kind, "", "the-model", ""))
     tokenizer = models.load_tokenizer(str(STUDENT))
     prints = take(session, tokenizer, (2,))
@@ -82,41 +100,36 @@ def test_a_signal_keeps_what_a_served_evaluation_was_told(server: MisbehavingSer
         vocabulary=42,
         **ENDS,
     )
+    monkeypatch.setattr(Session, "takes_tokens", tokens)
+    monkeypatch.setattr("opdlab.evaluation.served.prompt_text", lambda _, ids, shown: shown)
     stop_after(server, 3)
-    came: dict[int, Any] = {}
     four, asked = engine(server, max_new_tokens=4), [(ids, "") for ids in PROMPTS]
-    stop = StopRequest()
-
-    def took(row: int, answer: Any) -> None:
-        came[row] = answer
-        stop.check()
-
+    received, stop = kept_in(tmp_path), StopRequest()
     with stop, pytest.raises(Stopped):
-        served.answer(four, asked, list(range(6)), 1, 99, took, stop.check)
-    assert sorted(came) == [0, 1, 2]
+        served.answer(four, asked, list(range(6)), 1, 99, _never, stop.check, received)
+    assert sorted(received.known()) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("ends", ["a signal", "away"])
+def _never(*_: Any) -> None:
+    raise AssertionError("an answer that nobody has looked at is handed over")
+
+
+ENDINGS = ["a signal", "away", "a signal while answers are looked at", "other weights"]
+
+
+@pytest.mark.parametrize("ends", ENDINGS)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_an_evaluation_within_a_training_keeps_what_came(
-    server: MisbehavingServer, student: PreTrainedModel, ends: str, temperature: float
+def test_an_evaluation_within_a_training_finds_what_came(
+    server: MisbehavingServer,
+    student: PreTrainedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: str,
+    temperature: float,
 ) -> None:
-    came: dict[int, Any] = {}
-    if ends == "a signal":
-        stop_after(server, 3)
-    else:
-        server.statuses = {COMPLETIONS: []}
-        server.alter = lambda *_: (
-            server.seen[COMPLETIONS] == 3 and bool(server.statuses[COMPLETIONS].extend([503] * 99))
-        )
     four = engine(server, max_new_tokens=4, temperature=temperature, concurrency=1, patience_s=0.1)
-    stop = StopRequest()
 
-    def took(row: int, ids: list[int]) -> None:
-        came[row] = ids
-        stop.check()
-
-    with stop, pytest.raises((Stopped, ServerError)):
+    def ask(to: Any) -> None:
         four.answer(
             student,
             PROMPTS,
@@ -125,13 +138,52 @@ def test_an_evaluation_within_a_training_keeps_what_came(
             vocabulary=42,
             max_rows=4,
             max_tokens=99,
-            on_response=took,
+            on_response=to,
+            received=kept_in(tmp_path),
         )
-    assert sorted(came) == [0, 1, 2]
+
+    came: dict[int, Any] = {}
+    ask(came.__setitem__)
+    (tmp_path / RECEIVED).unlink()
+    with monkeypatch.context() as patch:
+        if ends == "other weights":
+            server.model = models.load_model(str(TEACHER))
+        if ends == "away":
+            server.statuses = {COMPLETIONS: []}
+            last = server.seen[COMPLETIONS] + 3
+            server.alter = lambda *_: (
+                server.seen[COMPLETIONS] == last
+                and bool(server.statuses[COMPLETIONS].extend([503] * 99))
+            )
+        elif ends == "a signal while answers are looked at":
+            patch.setattr(ServedRollout, "compared", lambda *_: raised(Stopped(signal.SIGINT)))
+        else:
+            stop_after(server, 3)
+        with StopRequest(), pytest.raises((Stopped, AwayError)):
+            ask(_never)
+    kept = {row: list(told["ids"]) for row, told in kept_in(tmp_path).known().items()}
+    assert sorted(kept) == list(range(6 if "looked" in ends else 3))
+    server.statuses, server.alter = {}, lambda *_: False
+    server.refuses_for_ever, server.model = lambda _: False, student
+    first, again = len(server.bodies), dict[int, Any]()
+    ask(again.__setitem__)
+    assert again == came
+    # Answers of other weights are asked for again.
+    told = 0 if ends == "other weights" else len(kept)
+    asked = {
+        tuple(body["prompt"])
+        for body in server.bodies[first:]
+        if body["temperature"] == temperature
+    }
+    assert len(asked) == 6 - told
+
+
+def raised(error: Exception) -> None:
+    raise error
 
 
 def test_whoever_is_told_to_stop_by_one_answer_gets_the_others_first(
-    student: PreTrainedModel,
+    student: PreTrainedModel, tmp_path: Path
 ) -> None:
     came: list[int] = []
 
@@ -139,7 +191,7 @@ def test_whoever_is_told_to_stop_by_one_answer_gets_the_others_first(
         came.append(row)
         raise Stopped(signal.SIGINT)
 
-    held: Held[str] = Held(lambda: None, took)
+    held: Held[str] = Held(lambda: None, took, kept_in(tmp_path))
     held.rows = [(0, "a"), (1, "b")]
     with pytest.raises(Stopped):
         held.hand_on()
@@ -251,6 +303,32 @@ def test_a_proxy_that_cannot_be_used_is_told_as_one(
             Client(Access("http://a.server/v1", "NO_SUCH_KEY", 1, 1.0, 5.0)).ask("/version")
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "99999"}, 300),
+        ({"Retry-After": "soon"}, 0),
+        ({"Retry-After": "-5"}, 0),
+        ({"Retry-After": "1" * 400}, 300),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2015 07:28:09 GMT",
+                "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+            },
+            9,
+        ),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, 300),
+        ({}, 0),
+    ],
+)
+def test_the_pause_that_a_server_asks_for_is_kept(said: dict[str, str], seconds: float) -> None:
+    response = requests.Response()
+    response.headers.update(said)
+    assert transport._asked(response) == seconds
+
+
 def test_no_secret_option_stands_in_a_traceback() -> None:
     access = Access("http://127.0.0.1:9/v1?api_key=sk-optionsecret99", "NO_SUCH_KEY", 1, 0.1, 5.0)
     with pytest.raises(ServerError) as told:
@@ -271,9 +349,9 @@ def test_a_server_that_says_nothing_is_not_looked_at_for_long() -> None:
     class Looked(OpenAIEngine):
         def _rollout(self, *_: Any, **__: Any) -> Any:
             seen.append(self)
-            raise ServerError("enough")
+            raise AwayError("http://a: no answer")
 
-    with pytest.raises(ServerError, match="enough"):
+    with pytest.raises(AwayError, match=r"no answer\. It was looked at for 10 s only.*\(600 s\)"):
         Looked().look(None, [1], eos_ids=(2,), pad_id=0)  # type: ignore[arg-type]
     assert (seen[0].patience_s, seen[0].timeout_s) == (10.0, 10.0)
 
@@ -338,6 +416,23 @@ def test_a_server_that_rounds_otherwise_is_never_refused_for_its_sampling() -> N
         many = Draws(whole.tokens * 1000, whole.above * 1000, whole.variance * 1000, 0, whole.cold)
         assert not whole.fault
         assert not many.fault, "what is off by rounding is off for ever"
+
+
+def test_distributions_are_looked_at_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large as a vocabulary may be, so much memory is needed."""
+    model, prompts = small_model("qwen3"), [[1, 5, 9]] * 3
+    rows = [torch.tensor([7, 8, 9, 3])] * 3
+    whole = rescoring.surprises(model, prompts, rows, None, 0.7, 0.9)
+    most, softmax = list[int](), torch.Tensor.softmax
+
+    def watched(self: torch.Tensor, *given: Any, **named: Any) -> torch.Tensor:
+        most.append(len(self))
+        return softmax(self, *given, **named)
+
+    monkeypatch.setattr(torch.Tensor, "softmax", watched)
+    monkeypatch.setattr(rescoring, "ENTRIES", 5 * model.config.vocab_size)
+    assert torch.allclose(rescoring.surprises(model, prompts, rows, None, 0.7, 0.9), whole)
+    assert most == [5, 5, 2]
 
 
 def test_of_a_rollout_as_many_tokens_are_looked_at_whatever_their_rows() -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -459,11 +460,30 @@ def test_training_on_rollouts_of_a_server_is_training_on_ones_own(folders, tmp_p
         assert shown.keys() == {"server_gap", "server_kl", "server_gap_high"}
         assert max(map(abs, shown.values())) < 1e-4
         assert row.pop("seconds/weights") > 0
+        assert row.pop("refused_share") == 0
     own = fit(build(folders, lgr, steps=steps, learning_rate=0.01))
     assert len(own) == len(through) == steps
     for one, other in zip(comparable(through), comparable(own), strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
     assert own[0]["reverse_kl"] != pytest.approx(own[-1]["reverse_kl"], rel=0.01)
+
+
+def test_a_step_is_trained_on_the_prompts_that_its_server_answers(folders, tmp_path: Path) -> None:
+    grpo = {"type": "grpo"}
+    with TokenServer(folders[0]) as server:
+        engine = {"type": "openai", "url": server.url, "weights_folder": str(tmp_path)}
+        module = build(folders, grpo, group_size=2, engine=engine)
+        refused = list(module.prompts.prompt(1).tokens)
+        server.status, server.refuses = 400, lambda body: body["prompt"] == refused
+        (row,) = fit(module)
+    assert row["refused_share"] == pytest.approx(1 / 6)
+    rollout = module.rollout
+    assert rollout is not None
+    assert rollout.group is not None
+    assert rollout.group.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [one["problem"] for one in module.collector.refused] == [
+        module.prompts.prompt(1).problem.named
+    ]
 
 
 class Noting(Pace):
@@ -514,6 +534,37 @@ def test_a_training_that_is_stopped_while_its_server_hangs_goes_on_from_the_step
         rest = trained(tmp_path / "stopped", None)
     for one, other in zip([*begun, *rest], whole, strict=True):
         assert {k: (v, other[k]) for k, v in one.items() if v != other[k]} == {}
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
+def test_a_training_that_is_stopped_while_it_evaluates_goes_on_with_the_evaluation(
+    folders, tmp_path: Path
+) -> None:
+    """And with the very student: what is sampled on a server anew may make another one."""
+    evaluated: list[torch.Tensor] = []
+
+    class Evaluating(Noting):
+        def record(self, module: Distillation, metrics: dict[str, float]) -> None:
+            if self.due(module.config.evaluation.every):
+                evaluated.append(torch.cat([w.detach().flatten() for w in module.parameters()]))
+                if len(evaluated) == 1:
+                    raise Stopped(signal.SIGTERM)
+            super().record(module, metrics)
+
+    def trained() -> list[dict[str, float]]:
+        module = build(folders, OPD, steps=3, learning_rate=0.01)
+        often = module.config.evaluation.model_copy(update={"every": 2})
+        module.config = module.config.model_copy(update={"evaluation": often})
+        with StopRequest() as stop:
+            pace = Evaluating(tmp_path, stop)
+            with suppress(Stopped):
+                run_steps(module, module.config.training, pace)
+        return pace.rows
+
+    assert len(trained()) == 1
+    rest = trained()
+    assert len(rest) == 2, "the step that was evaluated, and the one after it"
+    assert torch.equal(*evaluated)
 
 
 class Hanging(TokenServer):

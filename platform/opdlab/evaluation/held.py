@@ -7,6 +7,8 @@ from time import perf_counter
 from typing import Generic, TypeVar, final
 
 from opdlab.console import Stopped
+from opdlab.errors import AwayError, ServerError
+from opdlab.serving import Received
 
 Kind = TypeVar("Kind")
 EVERY_S = 10.0
@@ -22,8 +24,23 @@ class Held(Generic[Kind]):
         waits: whether they are handed on by `hand_on` alone.
     """
 
-    def __init__(self, prove: Callable[[], None], on_answer: Callable[[int, Kind], None]) -> None:
+    def __init__(
+        self,
+        prove: Callable[[], None],
+        on_answer: Callable[[int, Kind], None],
+        received: Received,
+        interruptions: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Nothing is held yet.
+
+        Args:
+            prove: raises ServerError where the server has other weights now, or does not say.
+            received: keeps what is held where this process ends.
+            interruptions: how often the server was away, after which it may be another.
+        """
         self.prove, self.on_answer = prove, on_answer
+        self.received, self.interruptions = received, interruptions
+        self.unbroken = interruptions()
         self.waits = False
         self.rows: list[tuple[int, Kind]] = []
         self.since, self.pause = perf_counter(), EVERY_S
@@ -31,6 +48,9 @@ class Held(Generic[Kind]):
     def add(self, row: int, answer: Kind) -> None:
         """Hold an answer."""
         self.rows.append((row, answer))
+        # What came after the server was away is not known to be of the same one before it is proved.
+        if self.interruptions() == self.unbroken:
+            self.received.add(row, vars(answer))
         self.look()
 
     def look(self) -> None:
@@ -39,19 +59,21 @@ class Held(Generic[Kind]):
             self.hand_on()
 
     def hand_on(self) -> None:
-        """Hand on what is held; raises what `prove` does, and what is held is left out then.
+        """Hand on what is held; raises what `prove` does: other weights, and what is held is left out.
 
         Whoever takes an answer and is told to stop gets the others first.
         """
         rows, self.rows = self.rows, []
         if rows:
-            started = perf_counter()
+            started, interruptions = perf_counter(), self.interruptions()
             try:
                 self.prove()
-            except Stopped:
-                # They may be proved in another way yet.
-                self.rows = rows
+            except AwayError:
                 raise
+            except ServerError:
+                self.received.forget([row for row, _ in rows])
+                raise
+            self.unbroken = interruptions
             self.pause = max(EVERY_S, COSTS * (perf_counter() - started))
         stopped: Stopped | None = None
         for row, answer in rows:

@@ -116,6 +116,23 @@ def take(
     return replace(found, rounding=max(found.gap(_prints(row)) for row in rows))
 
 
+def repeats(session: Session, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> bool:
+    """Whether a prompt is answered alike twice with one seed: some servers draw by one of their own.
+
+    Raises:
+        ServerError: it refuses, or does not answer.
+    """
+    ids = encode(tokenizer, PROMPTS[-1], "none")
+    shown = rendered(tokenizer, PROMPTS[-1], "none")
+    text = shown if session.takes_tokens else prompt_text(tokenizer, ids, shown)
+    found: dict[int, Reply] = {}
+    draw = Draw(1.0, 1.0, TOKENS, tuple(ends), ends[0])
+    twice = [Ask(ids, 0, text)] * 2
+    with naming_requests(lambda _: f"the fixed prompt {PROMPTS[-1]!r}"):
+        session.complete(draw, twice, found.__setitem__, tokenizer=tokenizer, at_once=1)
+    return found[0].text == found[1].text
+
+
 def _prints(replies: Sequence[Reply]) -> Prints:
     texts = tuple(reply.text for reply in replies)
     ids, told = (

@@ -41,6 +41,7 @@ from opdlab.records import (
     Verdict,
     storable,
 )
+from opdlab.serving import RECEIVED, OpenAIEngine, Received
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -119,6 +120,7 @@ class Measured(ABC):
         tokens: int,
         on_answer: OnAnswer,
         on_tick: OnTick,
+        received: Received,
     ) -> None:
         """Answer every prompt, in whatever order.
 
@@ -130,6 +132,8 @@ class Measured(ABC):
             tokens: of prompts and answers whose keys and values are held at a time, at most or those of one
                 row, where this process holds them.
             on_tick: called now and then while nothing comes; it may raise to stop, like `on_answer`.
+            received: keeps answers of a server that were not handed over yet, and has those of an earlier
+                process.
         """
 
     def sampled_with(self) -> dict[str, Any]:
@@ -196,6 +200,7 @@ class Subject(Measured):
         tokens: int,
         on_answer: OnAnswer,
         on_tick: OnTick,
+        received: Received,
     ) -> None:
         answered: set[int] = set()
 
@@ -205,6 +210,7 @@ class Subject(Measured):
             stop = "eos" if said[-1] in self.eos_ids else "length"
             on_answer(row, Answer(text, len(said), stop))
 
+        kept = {"received": received} if isinstance(engine, OpenAIEngine) else {}
         with said_by(engine, "answer"):
             engine.answer(
                 self.model,
@@ -216,6 +222,7 @@ class Subject(Measured):
                 max_rows=rows,
                 max_tokens=tokens,
                 on_response=ended,
+                **kept,
             )
         if len(answered) < len(prompts):
             raise PluginError(
@@ -395,6 +402,7 @@ def draw_missing(
                 settings.batch_tokens,
                 asked.arrived,
                 asked.waiting,
+                asked.arrivals.received,
             )
     except RefusedError as error:
         asked.arrivals.store()
@@ -424,7 +432,8 @@ class _Asked:
         problems = {problem.id: problem for problem, _ in missing}
         tokenizer, self.wording = subject.tokenizer, as_wording(subject.template)
         require_wording(tokenizer, self.wording)
-        self.missing, self.finished, self.arrivals = missing, finished, _Arrivals(kept)
+        self.missing, self.finished = missing, finished
+        self.arrivals = _Arrivals(kept, [f"{problem.id}/{index}" for problem, index in missing])
         self.encoded = {k: encode(tokenizer, one, self.wording) for k, one in problems.items()}
         self.shown = {k: rendered(tokenizer, one, self.wording) for k, one in problems.items()}
         self.seeds = [sample_seed(settings.seed, problem, i) for problem, i in missing]
@@ -490,8 +499,9 @@ def _keep_refused(
 class _Arrivals:
     """Completions on their way to the disk, written when there are many or some time has passed."""
 
-    def __init__(self, kept: store.SampleSet) -> None:
+    def __init__(self, kept: store.SampleSet, keys: Sequence[str]) -> None:
         self.kept = kept
+        self.received = Received(kept.path / RECEIVED, keys)
         self.waiting: list[Generation] = []
         self.since = perf_counter()
 
@@ -510,6 +520,7 @@ class _Arrivals:
         if self.waiting:
             share = (now - self.since) / len(self.waiting)
             self.kept.add_generations([replace(row, seconds=share) for row in self.waiting])
+            self.received.settled(f"{row.problem}/{row.index}" for row in self.waiting)
         self.waiting, self.since = [], now
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from opdlab.errors import ModelError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
-from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, take
+from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, repeats, take
 from opdlab.evaluation.measured import Answer, Measured, OnAnswer, OnTick
 from opdlab.identity import ModelId
 from opdlab.modelling import Wording, as_wording, models
@@ -27,6 +27,7 @@ from opdlab.serving import (
     Draw,
     Identity,
     OpenAIEngine,
+    Received,
     Reply,
     Session,
     in_rounds,
@@ -34,10 +35,9 @@ from opdlab.serving import (
     require_plain,
 )
 
+LOG = logging.getLogger("opdlab")
 LABEL = 80
 """Characters of a model's name in the name of what is measured."""
-STOPPED_S = 10.0
-"""Longest wait for an answer of a server where the evaluation was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,13 @@ class Served(Measured):
         tokens: int,
         on_answer: OnAnswer,
         on_tick: OnTick,
+        received: Received,
     ) -> None:
+        # Of an earlier process: the fingerprint before them is this folder's, and the one now is as well.
+        known = received.known()
+        for row, told in known.items():
+            on_answer(row, Answer(**told))
+        missing = [row for row in range(len(prompts)) if row not in known]
         draw = Draw(
             engine.temperature,
             engine.top_p,
@@ -116,7 +122,7 @@ class Served(Measured):
         asks = [
             Ask(ids, seed, texts[shown]) for (ids, shown), seed in zip(prompts, seeds, strict=True)
         ]
-        held = Held(self.prove, on_answer)
+        held = Held(self.prove, on_answer, received, lambda: self.client.interruptions)
 
         def tick() -> None:
             held.look()
@@ -125,7 +131,7 @@ class Served(Measured):
         # What others return depends on what else is under way, so they are looked at in between.
         at_once = self._at_once(rows)
         held.waits = not self.session.takes_tokens
-        size = len(asks) if self.session.takes_tokens else ROUNDS * at_once
+        size = max(1, len(missing)) if self.session.takes_tokens else ROUNDS * at_once
 
         def one_round(rows: Sequence[int]) -> None:
             def came(place: int, reply: Reply) -> None:
@@ -136,22 +142,13 @@ class Served(Measured):
                 self.session.complete(
                     draw, some, came, tokenizer=self.tokenizer, at_once=at_once, on_tick=tick
                 )
-                held.hand_on()
             except RefusedError:
                 held.hand_on()
                 raise
-            except BaseException:
-                # Whoever stops it waits for no server that is away; nor is one given up twice.
-                held.prove = self._hasty().prove
-                with suppress(ServerError):
-                    held.hand_on()
-                raise
+            # Whoever is stopped proves nothing: what came is kept, and looked at by who goes on.
+            held.hand_on()
 
-        in_rounds([tuple(ask.ids) for ask in asks], size, one_round)
-
-    def _hasty(self) -> Served:
-        access = replace(self.client.access, patience_s=0.0, timeout_s=STOPPED_S)
-        return replace(self, session=Session(Client(access, stops=False), self.server))
+        in_rounds([tuple(ask.ids) for ask in asks], missing, size, one_round)
 
     def prove(self) -> None:
         """See that the server still has the weights that it began with.
@@ -215,6 +212,12 @@ def open_served(
     session = Session.open(engine.access, engine.served_model, place)
     defaults_known = _require_plain(session, place, revision)
     seen = take(session, tokenizer, ends)
+    if not repeats(session, tokenizer, ends):
+        LOG.warning(
+            "%s answers one prompt with one seed in two ways: it draws by a seed of its own, or rounds "
+            "otherwise each time. Scores are right, but the same evaluation again has other answers",
+            engine.access.url,
+        )
     return Served(
         tokenizer=tokenizer,
         engine=engine,

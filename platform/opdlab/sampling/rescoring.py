@@ -30,6 +30,8 @@ Kept = TypeVar("Kept", Recorded, torch.Tensor)
 """What is kept of some tokens; it can be indexed by them."""
 CLIPPED = 3.0
 """Nats below which a token's log-probability counts as this: no token then weighs more."""
+ENTRIES = 1 << 22
+"""Of distributions that are looked at together, as they are sorted and copied some ten times: 0.2 GB."""
 
 
 def scored(
@@ -69,7 +71,7 @@ def surprises(
         temperature, top_p: the distribution is the model's with these; a temperature above 0.
     """
 
-    def keep(logits: Float[Tensor, "T V"], tokens: Int[Tensor, "T one"]) -> Float[Tensor, "T 3"]:
+    def few(logits: Float[Tensor, "t V"], tokens: Int[Tensor, "t one"]) -> Float[Tensor, "t 3"]:
         chances = (logits.float() / temperature).softmax(-1)
         if top_p < 1:
             ordered = chances.sort(-1, descending=True)
@@ -84,6 +86,10 @@ def surprises(
         outside = chances.gather(-1, tokens)[:, 0] == 0
         above = (values.gather(-1, tokens)[:, 0] - mean).masked_fill(outside, 0.0)
         return torch.stack([above, variance.masked_fill(outside, 0.0), outside.float()], -1)
+
+    def keep(logits: Float[Tensor, "T V"], tokens: Int[Tensor, "T one"]) -> Float[Tensor, "T 3"]:
+        size = max(1, ENTRIES // logits.shape[1])
+        return torch.cat([few(logits[some], tokens[some]) for some in slices(len(logits), size)])
 
     return _of_rows(model, prompts, responses, vocabulary, keep, lambda parts: torch.cat([*parts]))
 

@@ -56,16 +56,15 @@ class Client:
     Attributes:
         notice: what is being waited for, in words; empty while answers come.
         pulse: whether the server's engine lives, where it can tell.
+        context: tokens of a prompt with its answer that the model reads at most; None where it is not told.
+        interruptions: how often a request found no server, or lost it: another may have come in its place.
     """
 
-    def __init__(self, access: Access, stops: bool = True) -> None:
-        """For `access`.
-
-        Args:
-            stops: whether a signal ends the wait; not for what is still to be done after one.
-        """
-        self.access, self.stops = access, stops
+    def __init__(self, access: Access) -> None:
+        self.access = access
         self.notice = ""
+        self.interruptions = 0
+        self.context: int | None = None
         self.transport = Transport(access)
         self.pulse = Pulse(self.transport)
         self._told = False
@@ -204,8 +203,7 @@ class Client:
     ) -> Iterator[tuple[int, Any]]:
         last, silent = monotonic(), SILENT_S
         while crew.left:
-            if self.stops:
-                check_stop()
+            check_stop()
             try:
                 found = crew.done.get(timeout=TICK_S)
                 last, silent = monotonic(), SILENT_S
@@ -237,6 +235,8 @@ class Client:
                 self._answers += 1
                 return answer
             except Refused as refused:
+                # A status of its own is the server's that is there.
+                self.interruptions += refused.status in (0, 502, 503, 504)
                 if self._answers != answers or self._works_on_others(refused, started):
                     # A server that answers others is there, and busy.
                     waited, answers = 0.0, self._answers

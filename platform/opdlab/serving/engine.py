@@ -6,12 +6,11 @@ An experiment is checked by its options, so what samples (`served_rollout`) is i
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from opdlab.console import Stopped
-from opdlab.errors import RefusedError, ServerError
+from opdlab.errors import AwayError, RefusedError
 from opdlab.records import Rollout, option
 from opdlab.sampling import CachedEngine, RolloutEngine, assemble, check_prompts
 from opdlab.serving.access import Access, check_access
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from opdlab.sampling import OnResponse
-    from opdlab.serving.replies import Reply
+    from opdlab.serving.received import Received
     from opdlab.serving.served_rollout import ServedRollout
 
 ROUNDS = 16
@@ -110,17 +109,30 @@ class OpenAIEngine(RolloutEngine):
         from opdlab.serving.served_rollout import Asked
 
         check_prompts(prompts, seeds)
-        asked = Asked(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
+        whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
         # An evaluation is the leader's alone; in training every process samples its own rows.
         alone = on_response is not None or not several_processes()
-        found = self._rollout(model, max_rows, alone).drawn(asked)
+        rollout = self._rollout(model, max_rows, alone)
+        # Servers cut answers at their context, so that of long prompts only short answers would be taken.
+        refused = rollout.too_long(prompts)
+        rows = [row for row in range(len(prompts)) if row not in refused]
+        if not rows:
+            raise RefusedError(refused, len(prompts))
+        found = rollout.drawn(whole.only(rows))
+        refused |= {rows[place]: why for place, why in found.refused.items()}
+        rows = [rows[place] for place in found.rows]
         if on_response is not None:
             # None before all were seen to be the model's: each is kept as it is handed over.
-            responses = zip(found.rows, found.responses, strict=True)
-            hand_over(responses, range(len(prompts)), on_response)
-        if found.refused:
-            raise RefusedError(found.refused, len(prompts))
-        return assemble(prompts, found.responses, found.recorded, seeds, eos_ids, pad_id)
+            hand_over(zip(rows, found.responses, strict=True), range(len(prompts)), on_response)
+        asked = whole.only(rows)
+        answered = assemble(
+            asked.prompts, found.responses, found.recorded, asked.seeds, eos_ids, pad_id
+        )
+        if refused:
+            error = RefusedError(refused, len(prompts))
+            error.answered = answered
+            raise error
+        return answered
 
     def answer(
         self,
@@ -134,30 +146,38 @@ class OpenAIEngine(RolloutEngine):
         max_rows: int,
         max_tokens: int,
         on_response: OnResponse,
+        received: Received | None = None,
     ) -> None:
+        """See `RolloutEngine.answer`.
+
+        Args:
+            max_tokens: says nothing to a server, which has the keys and values.
+            received: keeps what came where this process ends before it is seen to be the model's; what it
+                kept of an earlier one is looked at first, and asked for again where it is not.
+        """
+        from opdlab.serving.replies import Reply
         from opdlab.serving.served_rollout import Asked
 
-        # Keys and values are the server's: `max_tokens` says nothing to it.
         check_prompts(prompts, seeds)
         whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, 0, vocabulary)
+        known: dict[int, Int[Tensor, "_"]] = {}
+        if received is not None and (came := received.known()):
+            replies = {row: Reply.read(told) for row, told in came.items()}
+            known = self._rollout(model, max_rows, alone=True).proved(whole, replies)
+            received.forget([row for row in came if row not in known])
+            hand_over(known.items(), range(len(prompts)), on_response)
+        missing = [row for row in range(len(prompts)) if row not in known]
 
         def one_round(rows: Sequence[int]) -> None:
-            rollout, asked = self._rollout(model, max_rows, alone=True), whole.only(rows)
-            came: dict[int, Reply] = {}
-            try:
-                found = rollout.drawn(asked, came)
-            except RefusedError:
-                raise
-            except (Stopped, ServerError):
-                with suppress(Stopped):
-                    hand_over(rollout.proved(asked, came), rows, on_response)
-                raise
+            found = self._rollout(model, max_rows, alone=True).drawn(
+                whole.only(rows), received and received.only(rows)
+            )
             hand_over(zip(found.rows, found.responses, strict=True), rows, on_response)
             if found.refused:
                 raise RefusedError(found.refused, len(rows))
 
-        keys = [tuple(prompt) for prompt in prompts]
-        in_rounds(keys, ROUNDS * min(self.concurrency, max_rows), one_round)
+        size = ROUNDS * min(self.concurrency, max_rows)
+        in_rounds([tuple(prompt) for prompt in prompts], missing, size, one_round)
 
     def look(
         self,
@@ -181,7 +201,14 @@ class OpenAIEngine(RolloutEngine):
             patience_s=min(self.patience_s, LOOKING_S),
             timeout_s=min(self.timeout_s, LOOKING_S),
         )
-        return hasty._rollout(model, None, alone=True).look(asked)
+        try:
+            return hasty._rollout(model, None, alone=True).look(asked)
+        except AwayError as error:
+            raise AwayError(
+                f"{error}. It was looked at for {LOOKING_S:.0f} s only: one that still loads its model, or "
+                "compiles at its first request, is asked again by the same command; a training waits "
+                f"rollout.patience_s ({self.patience_s:g} s)"
+            ) from error
 
     def _rollout(self, model: PreTrainedModel, max_rows: int | None, alone: bool) -> ServedRollout:
         from opdlab.serving.served_rollout import Sampling, ServedRollout
@@ -217,22 +244,28 @@ def hand_over(
         raise stopped
 
 
-def in_rounds(prompts: Sequence[Hashable], size: int, ask: Callable[[Sequence[int]], None]) -> None:
+def in_rounds(
+    prompts: Sequence[Hashable],
+    rows: Sequence[int],
+    size: int,
+    ask: Callable[[Sequence[int]], None],
+) -> None:
     """Ask for some rows after another, each time for rows from everywhere: neighbours have one prompt.
 
     As long as nothing is answered, a prompt that was refused is not asked for again.
 
     Args:
         prompts: of each row.
-        size: rows at a time, at most.
+        rows: those that are asked for.
+        size: of them at a time, at most.
         ask: raises RefusedError, by the place among its rows.
 
     Raises:
         RefusedError: for what all rounds were refused; the rest was not asked where nothing was answered.
     """
     count = len(prompts)
-    several = -(-count // size)
-    rounds: list[Sequence[int]] = [range(first, count, several) for first in range(several)]
+    several = -(-len(rows) // size)
+    rounds = [rows[first::several] for first in range(several)]
     refused: dict[int, str] = {}
     held: list[int] = []
     answered = False

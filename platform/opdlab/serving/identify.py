@@ -81,6 +81,8 @@ def identify(
             f"{client.access.url}: {problem}; the server lists {', '.join(cards) or 'none'}. {naming}"
         )
     client.pulse.tells = software == "vllm"
+    context = cards.get(name, {}).get("max_model_len")
+    client.context = context if type(context) is int and context > 0 else None
     return Identity(software, version, name, str(cards.get(name, {}).get("root") or ""))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,18 @@ class Reply:
     stop: str
     ids: tuple[int, ...] | None
     log_probs: tuple[float, ...] | None
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> Reply:
+        """As `asdict` made it, through JSON."""
+        ids, values = stored["ids"], stored["log_probs"]
+        return cls(
+            stored["text"],
+            stored["tokens"],
+            stored["stop"],
+            None if ids is None else tuple(ids),
+            None if values is None else tuple(values),
+        )
 
 
 def read_reply(

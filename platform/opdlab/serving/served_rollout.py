@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import final
 
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.console import Stopped
-from opdlab.errors import RefusedError, ServerError
+from opdlab.errors import AwayError, RefusedError, ServerError
 from opdlab.peers import gathered
 from opdlab.sampling import Recorded, refuse_non_finite, scored
 from opdlab.scoring import within
@@ -20,6 +19,7 @@ from opdlab.serving.dialect import Draw
 from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.identify import TOKEN_SERVERS
 from opdlab.serving.likeness import Likeness, allowed, likeness
+from opdlab.serving.received import Received
 from opdlab.serving.replies import Reply
 from opdlab.serving.sampler import REMEMBERED, Draws, draws
 from opdlab.serving.session import Ask, Session
@@ -102,11 +102,11 @@ class ServedRollout:
         self.session = Session.open(how.access, how.served_model)
         self.link = weights.link_to(model, self.session)
 
-    def drawn(self, asked: Asked, came: dict[int, Reply] | None = None) -> Drawn:
+    def drawn(self, asked: Asked, received: Received | None = None) -> Drawn:
         """Responses of the server, and what the model says of them.
 
         Args:
-            came: gets the completions by row where they are cut short, for `proved`.
+            received: keeps the completions until they are handed over, for `proved`.
 
         Raises:
             RefusedError: none of the prompts was answered.
@@ -120,42 +120,59 @@ class ServedRollout:
                 f"{self.how.access.url}: the student's weights have changed, and the server is sent none: "
                 "set rollout.weights_folder, a folder that it sees under the same name"
             )
-        found = self.once(asked, came)
+        found = self.once(asked, received)
         usual = self.link.usual
         jumped = self.jumped(found.likeness)
         # A server that was started again in between has the weights it began with: its tag says so, or its
         # answers do.
         if sends and self.sync(asked, any(gathered(jumped or not found.fits, self.alone))):
-            found = self.once(asked, came)
+            if received is not None:
+                received.forget(range(len(asked.prompts)))
+            found = self.once(asked, received)
             if self.sync(asked):
                 raise ServerError(
                     f"{self.how.access.root}: it lost the student's weights twice while it answered one "
                     "rollout; look at its log"
                 )
-        self.require(found)
+        try:
+            self.require(found)
+        except ServerError:
+            if received is not None:
+                received.forget(range(len(asked.prompts)))
+            raise
         self.require_drawn(asked.only(found.rows), found)
         self.link.usual = max(usual or 0.0, found.likeness.worst)
         self.link.figures |= found.likeness.figures()
         return found
+
+    def too_long(self, prompts: Sequence[Sequence[int]]) -> dict[int, str]:
+        """Why rows cannot be answered in full: the server's context, where it tells it."""
+        context, most = self.session.client.context, self.how.max_new_tokens
+        if context is None:
+            return {}
+        return {
+            row: f"its prompt of {len(ids)} tokens and rollout.max_new_tokens ({most}) are more than the "
+            f"server's context of {context} (vLLM: --max-model-len)"
+            for row, ids in enumerate(prompts)
+            if len(ids) + most > context
+        }
 
     def jumped(self, like: Likeness) -> bool:
         """Whether the server is off by more than it was before."""
         usual = self.link.usual
         return usual is not None and not like.within(max(JUMP, JUMPS * usual))
 
-    def proved(self, asked: Asked, came: Mapping[int, Reply]) -> list[tuple[int, Int[Tensor, "_"]]]:
-        """Rows and responses of a rollout that was cut short, if they show by themselves whose they are.
+    def proved(self, asked: Asked, came: Mapping[int, Reply]) -> dict[int, Int[Tensor, "_"]]:
+        """Responses of a rollout that was cut short, if they show by themselves whose they are.
 
         Servers whose log-probabilities are not those of temperature 1 show nothing.
         """
-        if not came:
-            return []
         rows = sorted(came)
         asked = asked.only(rows)
         responses, found = self.scored(asked, came)
         like, limit = self.compared(asked, came, responses, found)
         fits = like.within(limit) and not self.jumped(like)
-        return list(zip(rows, responses, strict=True)) if fits else []
+        return dict(zip(rows, responses, strict=True)) if fits else {}
 
     def look(self, asked: Asked) -> tuple[bool, str]:
         """Whether it has the model's weights, and what it is: see `OpenAIEngine.look`."""
@@ -170,9 +187,9 @@ class ServedRollout:
             f"({like.worst:.1e} nats off)"
         )
 
-    def once(self, asked: Asked, came: dict[int, Reply] | None = None) -> Drawn:
+    def once(self, asked: Asked, received: Received | None = None) -> Drawn:
         """One round of answers, looked at."""
-        replies, refused = self.replies(asked, self.how, came)
+        replies, refused = self.replies(asked, self.how, received)
         rows = sorted(replies)
         asked = asked.only(rows)
         responses, found = self.scored(asked, replies)
@@ -282,7 +299,8 @@ class ServedRollout:
         Raises:
             ServerError: on every process, the server did not take them.
         """
-        folder, fault, sent = self.how.weights_folder, "", False
+        folder, sent = self.how.weights_folder, False
+        fault: ServerError | None = None
         if self.alone or torch.distributed.get_rank() == 0:
             assert folder is not None
             try:
@@ -294,19 +312,21 @@ class ServedRollout:
                     self.link.send(self.session, self.model, folder, now, text)
             except ServerError as error:
                 # The others wait to hear.
-                fault = str(error)
-        told = gathered((fault, sent), self.alone)
-        if said := "".join(one for one, _ in told):
-            raise ServerError(said)
-        return any(given for _, given in told)
+                fault = error
+        away = isinstance(fault, AwayError)
+        told = gathered((fault and str(fault), away, sent), self.alone)
+        for said, away, _ in told:
+            if said is not None:
+                raise (AwayError if away else ServerError)(said) from fault
+        return any(given for *_, given in told)
 
     def replies(
-        self, asked: Asked, how: Sampling, came: dict[int, Reply] | None = None
+        self, asked: Asked, how: Sampling, received: Received | None = None
     ) -> tuple[dict[int, Reply], dict[int, str]]:
         """The completions by row, in the order in which they came, and why rows have none.
 
         Args:
-            came: gets the completions that came where this is cut short.
+            received: keeps them as they come.
 
         Raises:
             RefusedError: no row has one.
@@ -328,6 +348,8 @@ class ServedRollout:
                 missing = "token ids" if reply.ids is None else "log-probabilities"
                 raise self.lacks(missing)
             found[row] = reply
+            if received is not None:
+                received.add(row, asdict(reply))
 
         asks = [Ask(ids, seed) for ids, seed in zip(asked.prompts, asked.seeds, strict=True)]
         most = how.access.concurrency
@@ -338,10 +360,6 @@ class ServedRollout:
             if not found:
                 raise
             return found, error.rows
-        except (Stopped, ServerError):
-            if came is not None:
-                came.update(found)
-            raise
         return found, {}
 
     def lacks(self, missing: str) -> ServerError:

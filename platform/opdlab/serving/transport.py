@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Any, final
 from urllib.parse import urljoin, urlsplit
 
@@ -29,6 +30,7 @@ Body = Mapping[str, Any]
 
 CONNECT_S = 10.0
 LONGEST_PAUSE_S = 30.0
+LONGEST_ASKED_S = 300.0
 WORTH_RETRYING = {"GET": (429, 502, 503, 504), "POST": (408, 425, 429, 500, 502, 503, 504)}
 """Statuses that may pass. `transformers serve` answers 500 to a list of models that it cannot make."""
 KEPT_VERB, CHANGED_VERB = (307, 308), (301, 302, 303)
@@ -332,7 +334,16 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _asked(response: requests.Response) -> float:
-    """The pause that the server asks for, in seconds."""
-    wanted = response.headers.get("Retry-After", "")
-    known = wanted.isascii() and wanted.isdigit()
-    return min(float(wanted), 10 * LONGEST_PAUSE_S) if known else 0.0
+    """The pause that the server asks for, in seconds: it may name a date. At most `LONGEST_ASKED_S`."""
+    wanted = response.headers.get("Retry-After", "").strip()
+    if wanted.isascii() and wanted.isdigit():
+        seconds = float(wanted)
+    else:
+        try:
+            at = parsedate_to_datetime(wanted)
+            # By the clock of the server where it tells it: ours may be another.
+            now = parsedate_to_datetime(response.headers.get("Date") or formatdate(usegmt=True))
+            seconds = at.timestamp() - now.timestamp()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return min(max(0.0, seconds), LONGEST_ASKED_S)

@@ -13,9 +13,10 @@ import torch
 from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment
-from opdlab.errors import ModelError, PluginError, naming_requests, needing_room
+from opdlab.errors import ModelError, PluginError, RefusedError, naming_requests, needing_room
 from opdlab.evaluation import Subject
 from opdlab.modelling import Weights, WholeWeights, closing, reach
+from opdlab.peers import gathered
 from opdlab.plugins import returned
 from opdlab.prompts import PromptSource, ScoredSource
 from opdlab.records import (
@@ -35,6 +36,7 @@ from opdlab.training.given import given_rollout, is_given, share_of
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import Figure
 from opdlab.training.stored_answers import stored_rollout
+from opdlab.training.unanswered import without_refused
 from opdlab.training.weights import token_weights
 from opdlab.training.whole_step import (
     Place,
@@ -114,6 +116,8 @@ class Collector:
         self.seconds: dict[str, float] = {}
         self.showed: dict[str, float] = {}
         """What the engine says of the last rollouts."""
+        self.refused: list[dict[str, str]] = []
+        """Prompts that the last step went on without, of all devices, and why."""
 
     @property
     def count(self) -> int:
@@ -122,7 +126,7 @@ class Collector:
 
     def collect(self, place: Place) -> Collected:
         """The next step's answers, those of this device."""
-        self.seconds, self.showed = {}, {}
+        self.seconds, self.showed, self.refused = {}, {}, []
         number = self.drawn // self.count
         mine = self.places(number, place)
         parts = self.config.training.rollout_parts
@@ -131,6 +135,11 @@ class Collector:
         found = self.in_turn(indices[0], place) if parts == 1 else self.overlapped(indices, place)
         answers, own_scores = found
         collected = self.supervised(answers, own_scores, place, number)
+        if self.config.rollout.served:
+            share = len(self.refused) / len(mine)
+            collected.graded["refused_share"] = (share, float(len(mine)))
+            everyones = gathered(self.refused, alone=place.world == 1)
+            self.refused = [one for their in everyones for one in their]
         # Not before: who stops while answers are waited for has drawn nothing.
         self.drawn += self.count
         if number + 1 < self.config.training.rollouts:
@@ -235,20 +244,22 @@ class Collector:
         asked = [prompt for prompt in prompts for _ in range(group)]
         seeds = row_seeds(self.config.seed, [n * group + k for n in ordered for k in range(group)])
         drawn = sum(not is_given(index, share) for index in ordered) * group
-        parts = []
+        parts, given = [], (asked[drawn:], seeds[drawn:])
         # Every device gathers the weights, whatever its own rows are.
         with self.answering() if share < 1 else nullcontext() as model:
             if model is not None and drawn:
-                parts.append(self.drawn_answers(model, asked[:drawn], seeds[:drawn]))
+                found, rows = self.drawn_answers(model, asked[:drawn], seeds[:drawn])
+                parts.append(found)
+                drawn, asked = len(rows), [*(asked[row] for row in rows), *given[0]]
         with self.weights.sampling() if share else nullcontext():
-            if drawn < len(asked):
-                parts.append(self.given_answers(asked[drawn:], seeds[drawn:]))
+            if given[0]:
+                parts.append(self.given_answers(*given))
         rollout = joined_rollouts(parts)
         problems = [prompt.problem for prompt in asked]
         if method.graded:
             grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
-            rows = torch.arange(len(prompts)).repeat_interleave(group)
-            rollout = replace(rollout, group=rows, outcome=grades)
+            places = torch.arange(len(asked) // group).repeat_interleave(group)
+            rollout = replace(rollout, group=places, outcome=grades)
         return Answers(rollout, problems, *whole_rollout(rollout, place), drawn)
 
     def given_answers(self, asked: Sequence[Prompt], seeds: Sequence[int]) -> Rollout:
@@ -270,28 +281,33 @@ class Collector:
 
     def drawn_answers(
         self, model: PreTrainedModel, asked: Sequence[Prompt], seeds: Sequence[int]
-    ) -> Rollout:
-        """Answers that the student, or the teacher, samples."""
-        by_student = self.config.method.sampler == "student"
-        with naming_requests(lambda row: asked[row].problem.named):
-            rollout = returned.sample(
-                self.config.rollout,
-                model,
-                [prompt.tokens for prompt in asked],
-                seeds,
-                eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
-                pad_id=self.subject.pad_id,
-                top_k=self.config.method.group,
-                vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
-                max_rows=self.config.training.rollout_rows,
-            )
+    ) -> tuple[Rollout, list[int]]:
+        """Answers that the student or the teacher samples, and to which rows: a server may refuse some."""
+        by_student, rows = self.config.method.sampler == "student", list(range(len(asked)))
+        try:
+            with naming_requests(lambda row: asked[row].problem.named):
+                rollout = returned.sample(
+                    self.config.rollout,
+                    model,
+                    [prompt.tokens for prompt in asked],
+                    seeds,
+                    eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
+                    pad_id=self.subject.pad_id,
+                    top_k=self.config.method.group,
+                    vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
+                    max_rows=self.config.training.rollout_rows,
+                )
+        except RefusedError as error:
+            group = self.config.rollout.group_size
+            rollout, rows, refused = without_refused(error, asked, group)
+            self.refused += refused
         self.showed |= self.config.rollout.figures(self.subject.model)
         own = self.subject
         if not by_student:
             end = closing(own.tokenizer, own.eos_ids, own.template)
             rollout = ended_by(rollout.host, own.eos_ids, end)
         require_shared(rollout.host, own.vocabulary)
-        return rollout.host
+        return rollout.host, rows
 
     def teacher_reach(self) -> int | None:
         """Entries that the teacher answers from."""

@@ -89,6 +89,8 @@ class Distillation(L.LightningModule):
         self.metrics: dict[str, Figure] = {}
         self.own_trainer = True
         """Whether the Trainer is somebody's own, which is checked and told the figures of each step."""
+        self.unrecorded: dict[str, float] | None = None
+        """Figures of the step that is evaluated, until they are recorded."""
         self.execution = ""
         """Id of the training that checkpoints are of; empty where it has none."""
         self.base: Mapping[str, Any] | None = None
@@ -380,6 +382,7 @@ class Distillation(L.LightningModule):
             "execution": self.execution,
             "drawn": self.collector.drawn,
             "random_state": random_state(self.device),
+            "unrecorded": self.unrecorded,
         }
         if self.average:
             checkpoint["opdlab"]["average"] = self.average.state()
@@ -392,6 +395,7 @@ class Distillation(L.LightningModule):
             self.require_kept(found)
         self.collector.drawn = checkpoint["opdlab"]["drawn"]
         self.random_state = checkpoint["opdlab"]["random_state"]
+        self.unrecorded = checkpoint["opdlab"].get("unrecorded")
         if self.average:
             self.average.load(checkpoint["opdlab"].get("average"))
 

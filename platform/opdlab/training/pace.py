@@ -62,19 +62,13 @@ class Pace(L.Callback, ABC):
         assert isinstance(pl_module, Distillation)
         self.step = trainer.global_step
         metrics = pl_module.step_record()
-        with (
-            pl_module.whole_student()
-            if self.due(pl_module.config.evaluation.every)
-            else nullcontext()
-        ):
-            self.record(pl_module, metrics)
-        if self.due(pl_module.config.training.keep_every):
-            with failing_together():
-                pl_module.refuse_non_finite()
-            with pl_module.averaged():
-                pl_module.exported = pl_module.weights.exported()
-                self.keep(pl_module)
-            pl_module.exported = None
+        if self.due(pl_module.config.evaluation.every) and pl_module.whole:
+            # Whoever is stopped in an evaluation goes on with it: what another process trains again may
+            # be another student.
+            pl_module.unrecorded = metrics
+            self.saved = self.step
+            trainer.save_checkpoint(checkpoint_path(self.folder))
+        self.after_step(pl_module, metrics)
         if not pl_module.whole:
             return  # a checkpoint now would lose the epochs that a rollout still has
         signum = ranks.agreed(trainer, self.stop.signum or 0)
@@ -86,6 +80,29 @@ class Pace(L.Callback, ABC):
             raise Stopped(signum)
         if ranks.agreed(trainer, self.enough):
             trainer.should_stop = True
+
+    @override
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate where the process before this one was stopped while it did."""
+        assert isinstance(pl_module, Distillation)
+        if pl_module.unrecorded is not None:
+            self.after_step(pl_module, pl_module.unrecorded)
+
+    def after_step(self, module: Distillation, metrics: dict[str, float]) -> None:
+        """Take note of the step; evaluate, and keep a copy, where that is due."""
+        evaluates = self.due(module.config.evaluation.every)
+        with module.whole_student() if evaluates else nullcontext():
+            self.record(module, metrics)
+        module.unrecorded = None
+        if self.due(module.config.training.keep_every):
+            with failing_together():
+                module.refuse_non_finite()
+            with module.averaged():
+                module.exported = module.weights.exported()
+                self.keep(module)
+            module.exported = None
 
     @override
     def on_exception(

@@ -29,7 +29,7 @@ from opdlab.console import (
     die_with,
     quieten,
 )
-from opdlab.errors import ConfigError, NonFiniteError, PeerError, Terminated
+from opdlab.errors import AwayError, ConfigError, NonFiniteError, PeerError, Terminated
 from opdlab.evaluation import comparison, measure, over_seeds, require, unanswered
 from opdlab.files import begin_metrics, claimed, whole_folder
 from opdlab.identity import EXECUTION, Execution, Owner
@@ -219,7 +219,7 @@ def follow_group(group: Group | None, config: Experiment) -> None:
             module = load_module(load_pair(one.config), one.config)
             try:
                 fit(module, one.config.training, Follow(folder, stop))
-            except (Stopped, PeerError, NonFiniteError):
+            except (Stopped, PeerError, NonFiniteError, AwayError):
                 # The leader meets the same and says why. It would be killed if a process that it started
                 # ended with an error.
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ from opdlab.tracking import Tracker
 from opdlab.training.hacking import Alarms, unwatched
 from opdlab.training.module import Distillation
 from opdlab.training.pace import Pace
+from opdlab.training.unanswered import REFUSED_FILE
 
 TABLE_ROWS = 8
 STUDENTS = "students"
@@ -95,12 +97,20 @@ class Watch(Pace):
             )
             evaluated = perf_counter() - began
             metrics |= evaluation.headline(samples) | {"seconds/evaluation": evaluated}
+        self._note_refused(module)
         self.tracker.log(metrics, self.step)
         tables = module.config.tracking.samples_every
         if tables and self.step % tables == 0 and module.rollout and module.scores:
             columns = rollout_table(module.rollout, module.scores, module)
             self.tracker.table(columns, f"rollouts-{self.step:06d}.json")
         self.logging = perf_counter() - started - evaluated
+
+    def _note_refused(self, module: Distillation) -> None:
+        """Name the prompts that the step went on without, once, however many epochs use its answers."""
+        refused, module.collector.refused = module.collector.refused, []
+        if refused:
+            with (self.tracker.folder / REFUSED_FILE).open("a") as file:
+                file.writelines(json.dumps({"step": self.step} | one) + "\n" for one in refused)
 
     @override
     def keep(self, module: Distillation) -> None:

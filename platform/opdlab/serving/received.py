@@ -1,0 +1,77 @@
+"""Answers of a server as they come, on disk before anything is made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, final
+
+from opdlab.errors import StorageError, of_the_disk
+
+RECEIVED = "received.jsonl"
+"""Name of their file, beside the samples that they become."""
+
+
+@final
+class Received:
+    """A line for each answer, so that whoever is stopped or killed before it is checked finds it again.
+
+    They are not yet seen to be the model's: whoever takes them from here checks them first.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+        """Nothing is written yet.
+
+        Args:
+            keys: what each row asks for, by which a later process finds its answer.
+        """
+        self.path, self.keys = path, keys
+        self._open: set[str] = set()
+        """Keys of answers that are in the file and nowhere else."""
+
+    def only(self, rows: Sequence[int]) -> Received:
+        """The same file for some of the rows."""
+        some = Received(self.path, [self.keys[row] for row in rows])
+        some._open = self._open
+        return some
+
+    def known(self) -> dict[int, dict[str, Any]]:
+        """What was answered before, by row; a line that a crash cut short is left out."""
+        found: dict[str, Any] = {}
+        with suppress(FileNotFoundError):
+            for line in self.path.read_bytes().split(b"\n"):
+                with suppress(ValueError, TypeError, LookupError):
+                    told = json.loads(line)
+                    found[told["of"]] = told["answer"]
+        self._open |= {key for key, answer in found.items() if answer is not None}
+        rows = {key: row for row, key in enumerate(self.keys)}
+        return {rows[key]: answer for key, answer in found.items() if key in rows and answer}
+
+    def add(self, row: int, answer: Mapping[str, Any]) -> None:
+        """Keep an answer; raises StorageError where the disk takes none."""
+        self._write([row], answer)
+        self._open.add(self.keys[row])
+
+    def forget(self, rows: Sequence[int]) -> None:
+        """Answers that are not the model's."""
+        self._write([row for row in rows if self.keys[row] in self._open], None)
+        self.settled(self.keys[row] for row in rows)
+
+    def settled(self, keys: Iterable[str]) -> None:
+        """Answers that are stored elsewhere by now; with the last of them the file goes."""
+        self._open.difference_update(keys)
+        if not self._open:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, rows: Sequence[int], answer: Mapping[str, Any] | None) -> None:
+        if rows:
+            lines = [json.dumps({"of": self.keys[row], "answer": answer}) for row in rows]
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                # Begun by an end of line: what a crash cut short swallows nothing.
+                with self.path.open("a") as file:
+                    file.write("".join(f"\n{line}" for line in lines))
+            except OSError as error:
+                raise StorageError(of_the_disk(error)) from error
