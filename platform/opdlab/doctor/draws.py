@@ -176,7 +176,7 @@ def unsure(probe: Probe, rollout: Rollout, call: int) -> Draws:
         found = _of_tokens(log_p, piece.token[chosen, None], even.to(log_p.device)[place[chosen]])
         row = piece.row[chosen] + rows[0]
         where = torch.full_like(row, call), row, piece.position[chosen]
-        pieces.append(Draws(*(surprise, *found, *where)))
+        pieces.append(Draws(*[surprise, *found, *where]))
     return _joined(pieces)
 
 
