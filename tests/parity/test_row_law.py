@@ -26,6 +26,7 @@ from transformers import AutoConfig, PreTrainedModel
 from opdlab.errors import ModelError
 from opdlab.modelling.head import log_distribution
 from opdlab.modelling.length_dependence import thresholds
+from opdlab.modelling.models import positions
 from opdlab.modelling.prefix_law import check_prefixes
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.sampling.draws import choose, uniforms, weigh
@@ -266,6 +267,39 @@ def test_a_student_that_looks_ahead_is_refused_however_it_was_sampled(family: st
             scored(model, [[5, 6, 7]], [torch.arange(8, 8 + count)], None, 0)
         with pytest.raises(ModelError, match=r"later tokens|looks ahead"):
             CachedEngine(max_new_tokens=count).sample(model, [[5, 6]], [0], eos_ids=(), pad_id=0)
+
+
+LEARNED = {
+    "opt": "max_position_embeddings",
+    "biogpt": "max_position_embeddings",
+    "mpt": "max_seq_len",
+}
+LEARNED |= dict.fromkeys(("gpt2", "gpt_bigcode", "gptj"), "n_positions")
+
+
+@pytest.mark.filterwarnings("ignore:(GPTJ|Mpt)ForCausalLM is scored by a whole forward")
+@pytest.mark.parametrize("family", LEARNED)
+def test_rows_beyond_the_positions_that_a_model_has_numbers_for_are_refused_in_words(
+    family: str,
+) -> None:
+    model = small_model(family, **{LEARNED[family]: 24})
+    said = "has numbers for 24 positions"
+    full, over = (random_rollout([5, 9], [10, last], top_k=0) for last in (15, 16))
+    assert positions(model) == 24
+    teacher = Teacher(model).probe()
+    assert teacher.score(full, Questions(full.candidates)).log_prob.isfinite().all()
+    for engine in (CachedEngine(max_new_tokens=3), GenerateEngine(max_new_tokens=3)):
+        given = {"eos_ids": (), "pad_id": 0}
+        assert engine.sample(model, [[3] * 21, [4]], [0, 1], **given).tokens.shape[1] == 24
+        with pytest.raises(ModelError, match=said):
+            engine.sample(model, [[3] * 22, [4]], [0, 1], **given)
+    for read in (
+        lambda: teacher.score(over, Questions(over.candidates)),
+        lambda: states_before_tokens(model, over),
+        lambda: scored(model, [[3] * 9], [torch.arange(3, 19)], None, 0),
+    ):
+        with pytest.raises(ModelError, match=said):
+            read()
 
 
 def test_room_beyond_a_models_positions_is_not_tried() -> None:

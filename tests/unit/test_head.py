@@ -188,7 +188,7 @@ def test_a_second_backward_pass_gives_the_gradient_again() -> None:
     once = hidden.grad.clone()  # type: ignore[union-attr]
     loss.backward()
     torch.testing.assert_close(hidden.grad, 2 * once)
-    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+    with pytest.raises(ModelError, match="were freed"):
         loss.backward()
 
 
@@ -440,6 +440,44 @@ def test_a_second_derivative_is_refused_in_words() -> None:
     losses, hidden = losses_of(small_model("phi", 0), small_model("phi", 1), "jsd")
     with pytest.raises(ModelError, match="create_graph"):
         torch.autograd.grad(losses.loss.sum(), hidden, create_graph=True)
+
+
+def test_going_backward_again_after_a_change_is_refused_in_words() -> None:
+    student, teacher = small_model("phi", 0), small_model("phi", 1)
+    head: Any = student.get_output_embeddings()
+
+    def again(change: Callable[[Any], None]) -> None:
+        losses, hidden = losses_of(student, teacher, "jsd")
+        (first,) = torch.autograd.grad(losses.loss.sum(), hidden, retain_graph=True)
+        (second,) = torch.autograd.grad(losses.loss.sum(), hidden, retain_graph=True)
+        torch.testing.assert_close(second, first)
+        with torch.no_grad():
+            change(hidden)
+        torch.autograd.grad(losses.loss.sum(), hidden)
+
+    again(lambda _: None)
+    with pytest.raises(ModelError, match="weights of the head were changed"):
+        again(lambda _: head.weight.mul_(0.9))
+    with pytest.raises(ModelError, match="freed, or changed in place"):
+        again(lambda hidden: hidden.mul_(0.9))
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
+def test_transforms_of_the_loss_are_refused_in_words(transform: Any) -> None:
+    student = small_model("phi", 0)
+    states = torch.randn(1, 6, student.config.hidden_size)
+
+    def loss(hidden: Any) -> Any:
+        nothing, none = hidden.new_zeros(6), torch.zeros(6, 0)
+        asked = Supervision(torch.arange(6), nothing, nothing, none.long(), none)
+        return chunked_loss(student, hidden, None, asked, surprise, chunk=3).loss.sum()
+
+    with pytest.raises(ModelError, match=r"torch\.func"):
+        transform(loss)(states if transform is torch.func.vmap else states[0])
+
+
+def surprise(log_p: Any, _: Any, asked: Supervision) -> Any:
+    return -log_p.gather(-1, asked.token[:, None])[:, 0]
 
 
 def test_a_row_of_nan_leaves_other_rows_what_they_rule_out() -> None:

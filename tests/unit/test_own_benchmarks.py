@@ -6,12 +6,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_chat
 import torch
+from small_models import small_model
 
 from opdlab.configuration.config import Evaluation
 from opdlab.configuration.loader import load_experiment
@@ -214,6 +216,14 @@ def test_a_prompt_beyond_the_models_positions_is_refused_before_anything_is_samp
     settings = Evaluation(benchmarks=[benchmark(path)], samples=1)
     with pytest.raises(ModelError, match=r"problem \S+ of mine has 30\d tokens, .* 256 positions"):
         evaluate(subject(model), settings, Owner("m"), tmp_path / "s")
+    learned = replace(subject(model), model=small_model("gpt2", n_positions=36))
+    settings = Evaluation(
+        benchmarks=[benchmark(lines(tmp_path / "a.jsonl", ROWS))], max_new_tokens=40
+    )
+    with pytest.raises(
+        ModelError, match=r"its answer may have 40, .* 36 positions: .*more context"
+    ):
+        evaluate(learned, settings, Owner("m"), tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 

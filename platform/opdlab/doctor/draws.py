@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 
 import torch
-from scipy.stats import chi2, kstest, norm, poisson
+from scipy.stats import kstest, norm, poisson
 
+from opdlab.doctor.independence import independent, unrelated
 from opdlab.doctor.lines import Line, judged, skipped
 from opdlab.doctor.probe import TOKENS, Probe
 from opdlab.modelling import expectation, log_distribution
 from opdlab.records import Rollout
-from opdlab.scoring import states_before_tokens
+from opdlab.scoring import part, states_before_tokens
 from opdlab.shapes import Float, Int, Tensor
 
 UNSURE = 0.3
 """Nats of entropy from which a position counts as unsure: sure tokens do not tell how they were drawn."""
-LEAST, ENOUGH = 20, 1000
-"""Unsure tokens below which the test has no power, and from which it sees a nucleus of 0.9."""
-ROUNDS = 32
-"""Times that the prompts are answered while there are not enough."""
-TAIL = 0.95
-"""Share of the probability beyond which tokens are counted: a nucleus leaves them out."""
+LEAST = 200
+"""Unsure tokens below which the test has no power."""
+ENOUGH = 4000.0
+"""Summed variance of the log-probabilities, in square nats, that shows a temperature of 0.9."""
+ROUNDS, CALLS = 32, 12
+"""Calls of the engine, at most, and those that it should take."""
+HELD = 1 << 15
+"""Tokens of a call, prompts included, at most, or those of the probe's rows."""
+WORKED_ON = 1 << 22
+"""Entries of the vocabulary, of all tokens, that are worked on together, or those of one row."""
+TAILS = (0.9, 0.95, 0.98, 0.99)
+"""Shares of the probability beyond which tokens are counted: a nucleus leaves them out."""
+BITS = (4, 6, 8, 12)
+"""Of random numbers: so few never reach tokens between two multiples, which are counted."""
 CHANCE = 1e-4
-"""Probability with which each number of samples that are right is called wrong."""
+"""Probability, at most, that right samples fail: that of all tests together."""
+_BINS_A_NAT, _BINS = 16, 512
 
 
 @dataclass(frozen=True)
@@ -32,33 +42,42 @@ class Draws:
     """Tokens drawn where the student was unsure.
 
     Attributes:
-        surprise: log-probability plus entropy; its mean is 0, in nats. `Float[T]`
+        surprise: recorded log-probability plus entropy; its mean is 0, in nats. `Float[T]`
         variance: of that. `Float[T]`
-        place: where in the token's share of the cumulative distribution; uniform. `Float[T]`
-        outside: whether likelier tokens hold TAIL of the probability. `Float[T]`
-        outside_chance: probability of that. `Float[T]`
-        row: answer that each stands in. `Int[T]`
-        step: at which it was drawn, together with others. `Int[T]`
-        spot: prompt and position, which several rounds of answers share. `Int[T]`
+        place, rank: where in its share of the cumulative distribution, in the order of the vocabulary and
+            the likeliest first; uniform. `Float[T]`
+        middle: of its share, in the order of the vocabulary, less its mean of a half. `Float[T]`
+        spread: variance of that. `Float[T]`
+        outside: whether likelier tokens hold so much of the probability; by `TAILS`. `Float[T n]`
+        outside_chance: probability of that. `Float[T n]`
+        between: whether numbers of so few bits fall beside its share; by `BITS`. `Float[T n]`
+        between_chance: probability of that. `Float[T n]`
+        call: of the engine, in which it was drawn. `Int[T]`
+        row: answer of that call. `Int[T]`
+        step: position in the answer. `Int[T]`
     """
 
     surprise: Float[Tensor, "T"]
     variance: Float[Tensor, "T"]
     place: Float[Tensor, "T"]
-    outside: Float[Tensor, "T"]
-    outside_chance: Float[Tensor, "T"]
+    rank: Float[Tensor, "T"]
+    middle: Float[Tensor, "T"]
+    spread: Float[Tensor, "T"]
+    outside: Float[Tensor, "T n"]
+    outside_chance: Float[Tensor, "T n"]
+    between: Float[Tensor, "T n"]
+    between_chance: Float[Tensor, "T n"]
+    call: Int[Tensor, "T"]
     row: Int[Tensor, "T"]
     step: Int[Tensor, "T"]
-    spot: Int[Tensor, "T"]
 
 
 def drawn_as_recorded(probe: Probe) -> Line:
     """Whether the tokens are samples of the student's distribution, each drawn by a number of its own.
 
-    The mean of log-probability plus entropy is 0, and the unlikeliest tokens are as many as they should
-    be. The place of each token in its cumulative distribution, made even within the token's share, is
-    uniform, and independent of the others of its answer, of those that are drawn in the same step, and of
-    those at the same position of other answers to the prompt.
+    The mean of log-probability plus entropy is 0; the unlikeliest tokens, and those that few bits do not
+    reach, are as many as they should be. The place of each token in its cumulative distribution, made even
+    within the token's share, is uniform, and independent of the others.
     """
     what = "tokens are samples of the student's distribution"
     engine = probe.config.rollout
@@ -68,69 +87,124 @@ def drawn_as_recorded(probe: Probe) -> Line:
     size = len(draws.place)
     if size < LEAST:
         return skipped(what, f"only {size} tokens were drawn from more than one likely one")
-    lead = float(draws.surprise.sum() / draws.variance.sum().sqrt())
-    tail, expected = int(draws.outside.sum()), float(draws.outside_chance.sum())
-    mean = float(draws.surprise.mean())
-    chances = {
-        f"mean of log-probability and entropy {mean:+.3f} nats": 2 * norm.sf(abs(lead)),
-        f"{tail} tokens, in place of {expected:.1f}, outside of the nucleus of {TAIL}": 2
-        * min(poisson.cdf(tail, expected), poisson.sf(tail - 1, expected)),
-        "places in the distribution": kstest(draws.place.cpu().numpy(), "uniform").pvalue,
-        "places of one answer's tokens": independent(draws.place, draws.row),
-        "places of one step's tokens": independent(draws.place, draws.step),
-        "places at one position of several answers": independent(draws.place, draws.spot),
-    }
+    chances = chances_of(draws)
     worst = min(chances, key=lambda name: chances[name])
     found = f"{size} unsure tokens; {worst}: probability {min(1.0, chances[worst]):.2g}"
     remedy = (
         "the rollout engine draws other tokens than the student would: report it, or use another"
     )
-    return judged(what, bool(chances[worst] > CHANCE), found, remedy)
+    return judged(what, chances[worst] > CHANCE / len(chances), found, remedy)
+
+
+def chances_of(draws: Draws) -> dict[str, float]:
+    """Probability that right samples differ so much from what is expected, by what was looked at."""
+    size = len(draws.place)
+    lead = float(draws.surprise.sum() / draws.variance.sum().sqrt())
+    mean = float(draws.surprise.mean())
+    found = {
+        f"mean of log-probability and entropy {mean:+.3f} nats": 2 * norm.sf(abs(lead)),
+        "places in the distribution": kstest(draws.place.cpu().numpy(), "uniform").pvalue,
+        "places by likelihood": kstest(draws.rank.cpu().numpy(), "uniform").pvalue,
+    }
+    counted = zip(TAILS, _counts(draws.outside, draws.outside_chance), strict=True)
+    for share, (count, expected) in counted:
+        name = f"{count} tokens, in place of {expected:.1f}, outside of the nucleus of {share}"
+        found[name] = 2 * min(poisson.cdf(count, expected), poisson.sf(count - 1, expected))
+    counted = zip(BITS, _counts(draws.between, draws.between_chance), strict=True)
+    for bits, (count, expected) in counted:
+        name = f"{count} tokens, in place of {expected:.1f}, that {bits} random bits do not reach"
+        found[name] = poisson.cdf(count, expected)
+    groups = {
+        "one answer's tokens": draws.call * size + draws.row,
+        "one step's tokens": draws.call * TOKENS + draws.step,
+        "tokens at one row and step of all calls": draws.row * TOKENS + draws.step,
+    }
+    laid_out = draws.middle, draws.spread
+    for name, group in groups.items():
+        found[f"places of {name}"] = independent(*laid_out, group)
+    apart, chance = unrelated(*laid_out, draws.call, draws.row, draws.step)
+    found[f"places of {apart}"] = chance
+    return {name: float(chance) for name, chance in found.items()}
+
+
+def _counts(of: Float[Tensor, "T n"], chance: Float[Tensor, "T n"]) -> Iterator[tuple[int, float]]:
+    yield from (
+        (int(one), other) for one, other in zip(of.sum(0), chance.sum(0).tolist(), strict=True)
+    )
 
 
 def gather(probe: Probe) -> Draws:
-    """Draws from several answers to each prompt, until there are enough."""
-    parts: list[Draws] = []
-    for number in count():
-        parts.append(unsure(probe, probe.again(number), number))
-        if number + 1 == ROUNDS or sum(len(part.place) for part in parts) >= ENOUGH:
+    """Draws from many answers, until there are enough.
+
+    The first call's tokens tell how many answers the next ones need. These answer one prompt each, and two
+    in turn the same: what draws know of each other shows where they are from like distributions.
+    """
+    parts = [unsure(probe, probe.rollout, 0)]
+    drawn = rows = len(probe.problems)
+    longest = int(probe.rollout.prompt_lengths.max()) + TOKENS
+    most = max(rows, HELD // longest)
+    while (found := sum(float(one.variance.sum()) for one in parts)) < ENOUGH:
+        if len(parts) == ROUNDS:
             break
+        if len(parts) == 1:
+            wanted = drawn * ENOUGH / max(found, 1e-9) / CALLS
+            rows = int(min(max(rows, wanted), most))
+        problem = probe.problems[(len(parts) - 1) // 2 % len(probe.problems)]
+        parts.append(unsure(probe, probe.more(problem, range(drawn, drawn + rows)), len(parts)))
+        drawn += rows
+    return _joined(parts)
+
+
+def _joined(parts: list[Draws]) -> Draws:
     return Draws(*(torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])))
 
 
 @torch.no_grad()
-def unsure(probe: Probe, rollout: Rollout, number: int) -> Draws:
-    """The draws where the student was unsure, of a rollout that is one of several."""
-    states = states_before_tokens(probe.student, rollout)
-    log_p = log_distribution(probe.student, states, probe.vocabulary).double()
+def unsure(probe: Probe, rollout: Rollout, call: int) -> Draws:
+    """The draws where the student was unsure, of one call of the engine."""
+    seeded = torch.Generator().manual_seed(call)
+    even = torch.rand(len(rollout.token), generator=seeded, dtype=torch.float64)
+    count, longest = len(rollout.tokens), int(rollout.response_lengths.max())
+    together = max(1, WORKED_ON // (longest * probe.vocabulary))
+    pieces = []
+    for rows in torch.arange(count, device=rollout.tokens.device).split(together):
+        piece, place = part(rollout, rows)
+        chosen = (piece.entropy > UNSURE).nonzero()[:, 0]
+        states = states_before_tokens(probe.student, piece)[chosen]
+        log_p = log_distribution(probe.student, states, probe.vocabulary).double()
+        surprise = (piece.log_prob + piece.entropy)[chosen].double()
+        found = _of_tokens(log_p, piece.token[chosen, None], even.to(log_p.device)[place[chosen]])
+        row = piece.row[chosen] + rows[0]
+        where = torch.full_like(row, call), row, piece.position[chosen]
+        pieces.append(Draws(*[surprise, *found, *where]))
+    return _joined(pieces)
+
+
+def _of_tokens(
+    log_p: Float[Tensor, "T V"], token: Int[Tensor, "T one"], even: Float[Tensor, "T"]
+) -> tuple[Tensor, ...]:
+    """What the distributions say of the tokens, in the order of `Draws`."""
     p = log_p.exp()
     entropy = -expectation(p, log_p)
-    token = rollout.token[:, None]
-    own, mass = (x.gather(-1, token)[:, 0] for x in (log_p, p))
-    seeded = torch.Generator().manual_seed(number)
-    even = torch.rand(len(mass), generator=seeded, dtype=torch.float64).to(mass.device)
-    place = (p.cumsum(-1).gather(-1, token)[:, 0] - mass * even).clamp(0, 1)
     variance = (expectation(p, log_p.square()) - entropy.square()).clamp(min=0)
-    likely, order = p.sort(-1, descending=True)
-    beyond = likely.cumsum(-1) - likely >= TAIL
-    outside = (beyond & (order == token)).any(-1).double()
-    outside_chance = (likely * beyond).sum(-1)
-    row = rollout.row + number * len(rollout.tokens)
-    step = rollout.position + number * TOKENS
-    spot = rollout.row * TOKENS + rollout.position
-    chosen = entropy > UNSURE
-    found = (own + entropy, variance, place, outside, outside_chance, row, step, spot)
-    return Draws(*(one[chosen] for one in found))
-
-
-def independent(place: Float[Tensor, "T"], group: Int[Tensor, "T"]) -> float:
-    """Probability that uniform places which know nothing of their group differ so much, or so little,
-    between groups.
-
-    Sums within groups, each of variance 1/12 a token, against a chi-square of one degree a group.
-    """
-    _, member, size = group.unique(return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(size), dtype=place.dtype, device=place.device)
-    sums.index_add_(0, member, place - 0.5)
-    apart = float((12 * sums.square() / size).sum())
-    return 2 * float(min(chi2.sf(apart, len(size)), chi2.cdf(apart, len(size))))
+    share, end = p.gather(-1, token)[:, 0], p.cumsum(-1)
+    place = end.gather(-1, token)[:, 0] - share * even
+    between = [((end - p) * 2.0**bits).ceil() >= end * 2.0**bits for bits in BITS]
+    # Likeliest first, to a 16th of a nat: sorting takes many times as long.
+    bins = (-log_p * _BINS_A_NAT).clamp(0, _BINS - 1).long()
+    mass = torch.zeros(len(p), _BINS, dtype=p.dtype, device=p.device).scatter_add_(1, bins, p)
+    before = mass.cumsum(-1) - mass
+    mine = bins.gather(-1, token)
+    rank = (before + mass * even[:, None]).gather(-1, mine)[:, 0]
+    beyond = [before >= share for share in TAILS]
+    return (
+        variance,
+        place.clamp(0, 1),
+        rank.clamp(0, 1),
+        end.gather(-1, token)[:, 0] - share / 2 - 0.5,
+        (1 - p.pow(3).sum(-1)) / 12,
+        torch.stack([one.gather(-1, mine)[:, 0] for one in beyond], -1).double(),
+        torch.stack([(mass * one).sum(-1) for one in beyond], -1),
+        torch.stack([one.gather(-1, token)[:, 0] for one in between], -1).double(),
+        torch.stack([(p * one).sum(-1) for one in between], -1),
+    )

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from operator import itemgetter
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opdlab.configuration import Experiment
 from opdlab.doctor.lines import Line, failed, judged, passed, skipped
 from opdlab.doctor.probe import SEARCHED, TOKENS, Cast, Probe
+from opdlab.doctor.rounding import UNLIKELY, Tolerance
 from opdlab.errors import ModelError, OpdlabError, ServerError
 from opdlab.evaluation import sampling_engine
-from opdlab.modelling import Wording, expectation, log_distribution, models
+from opdlab.modelling import Wording, expectation, models
 from opdlab.plugins import posed
 from opdlab.prompts import (
     LOOKED_AT,
@@ -28,13 +28,12 @@ from opdlab.prompts import (
     unknown,
 )
 from opdlab.records import Questions, Rollout
-from opdlab.scoring import states_before_tokens
 from opdlab.serving import OpenAIEngine
 from opdlab.shapes import Float, Tensor
 from opdlab.training import token_weights
 
-UNLIKELY = -1e4
-"""Nats: what is less likely is ruled out."""
+LEAST_SHIFT = 1e-2
+"""Nats that log-probabilities differ by on average when they are taken for their neighbours'."""
 
 
 def tokenizers(
@@ -231,66 +230,55 @@ def answers_end(probe: Probe) -> Line:
 
 def rescored(probe: Probe) -> Line:
     """Whether what the sampler recorded of its distributions is what training computes of them."""
-    gaps = dict(of_the_record(probe.rollout, training_log_probs(probe)))
+    allowed = probe.student_tolerance
+    gaps = dict(of_the_record(probe.rollout, probe.training_log_probs(), allowed))
     worst, gap = max(gaps.items(), key=itemgetter(1))
-    found = f"largest difference {gap:.1e} nats ({worst}) over {len(probe.rollout.token)} tokens"
+    found = (
+        f"{allowed.by} difference {gap:.1e} nats ({worst}) over {len(probe.rollout.token)} tokens"
+    )
     remedy = "use rollout type `generate`, and load the student in float32"
     return judged(
         "sampled log-probabilities equal re-scored ones",
-        gap < probe.student_tolerance,
+        gap <= allowed.nats,
         found,
         remedy,
     )
 
 
-def of_the_record(rollout: Rollout, log_p: Float[Tensor, "T V"]) -> Iterator[tuple[str, float]]:
+def of_the_record(
+    rollout: Rollout, log_p: Float[Tensor, "T V"], allowed: Tolerance
+) -> Iterator[tuple[str, float]]:
     """How far each recorded number is from that of a distribution, in nats."""
     # An entry that the model rules out is as far away in both.
     log_p = log_p.clamp(min=UNLIKELY)
-    yield "token", largest_gap(rollout.log_prob, log_p.gather(-1, rollout.token[:, None])[:, 0])
-    yield "entropy", largest_gap(rollout.entropy, -expectation(log_p.exp(), log_p))
+    yield "token", allowed.gap(rollout.log_prob, log_p.gather(-1, rollout.token[:, None])[:, 0])
+    yield "entropy", allowed.gap(rollout.entropy, -expectation(log_p.exp(), log_p))
     count = rollout.candidates.shape[1]
     if count == 0 or rollout.candidate_log_prob is None:
         return
     listed = log_p.gather(-1, rollout.candidates)
-    yield "candidates", largest_gap(listed, log_p.topk(count, -1).values)
-    yield "of candidates", largest_gap(rollout.candidate_log_prob.clamp(min=UNLIKELY), listed)
-
-
-def largest_gap(one: Float[Tensor, "*n"], other: Float[Tensor, "*n"]) -> float:
-    """Largest difference; infinite where one has a number and the other none."""
-    if one.numel() == 0:
-        return 0.0
-    equal = (one == other) | (one.isnan() & other.isnan())
-    gap = (one - other).abs().masked_fill(equal, 0.0)
-    return float(gap.nan_to_num(torch.inf, torch.inf).max())
-
-
-@torch.no_grad()
-def training_log_probs(probe: Probe) -> Float[Tensor, "T V"]:
-    """log pi_S before each of the probe's tokens by the forward pass that training uses."""
-    hidden = states_before_tokens(probe.student, probe.rollout)
-    return log_distribution(probe.student, hidden, probe.vocabulary)
+    yield "candidates", allowed.gap(listed, log_p.topk(count, -1).values)
+    yield "of candidates", allowed.gap(rollout.candidate_log_prob.clamp(min=UNLIKELY), listed)
 
 
 def self_teacher(probe: Probe) -> Line:
     """Whether a student that is its own teacher has a KL of zero, and an off-by-one would be seen."""
     what = "a student is its own perfect teacher"
-    rollout = probe.rollout
+    rollout, allowed = probe.rollout, probe.student_tolerance
     try:
         scores = probe.itself.score(rollout, Questions(rollout.candidates[:, :0]))
     except OpdlabError as error:
         return failed(what, str(error), "see the message")
-    gap = (rollout.log_prob - scores.log_prob).abs()
-    shifted = (rollout.log_prob - scores.log_prob.roll(1)).abs()
+    gap = allowed.gap(rollout.log_prob, scores.log_prob)
+    shifted = float((rollout.log_prob - scores.log_prob.roll(1)).abs().mean())
     found = (
-        f"KL {float((rollout.log_prob - scores.log_prob).mean()):.1e} nats, largest difference "
-        f"{float(gap.max()):.1e}; shifted by one token {float(shifted.mean()):.2g}"
+        f"KL {float((rollout.log_prob - scores.log_prob).mean()):.1e} nats, {allowed.by} difference "
+        f"{gap:.1e}; shifted by one token {shifted:.2g}"
     )
-    if float(shifted.mean()) < 10 * probe.student_tolerance:
+    if shifted < LEAST_SHIFT or shifted <= allowed.nats:
         return skipped(what, f"{found}: the student's answers are too uniform to tell a shift")
     remedy = "teacher scores are off: report the model family; rollout type `generate` may help"
-    return judged(what, float(gap.max()) < probe.student_tolerance, found, remedy)
+    return judged(what, gap <= allowed.nats, found, remedy)
 
 
 def every_token_scored(probe: Probe) -> Line:

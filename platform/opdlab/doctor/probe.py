@@ -5,24 +5,33 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from opdlab.configuration import Experiment
 from opdlab.doctor.lines import Line, failed, passed, skipped
-from opdlab.modelling import models
+from opdlab.doctor.rounding import Tolerance, tolerance
+from opdlab.modelling import log_distribution, models
 from opdlab.plugins import returned
 from opdlab.prompts import PromptSource, open_prompts
 from opdlab.records import Prompt, Questions, Rollout, TeacherScores
-from opdlab.scoring import Scorer, Specialist, Teacher, chosen, part, score_by_domain
+from opdlab.scoring import (
+    Scorer,
+    Specialist,
+    Teacher,
+    chosen,
+    part,
+    score_by_domain,
+    states_before_tokens,
+)
+from opdlab.shapes import Float, Tensor
 from opdlab.training import make_scorer, require_within
 
 ROWS, TOKENS, CANDIDATES = 8, 64, 4
 SEARCHED = 512
 """Prompts among which a teacher's domains, and the longest one, are looked for."""
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 0.3}
-"""Largest difference of a log-probability, in nats, between two ways to compute it, by number format."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +75,24 @@ class Probe:
         """Domain of each row."""
         return [prompt.problem.benchmark for prompt in self.problems]
 
-    @property
-    def student_tolerance(self) -> float:
-        return TOLERANCE[self.student.dtype]
+    @cached_property
+    def student_tolerance(self) -> Tolerance:
+        return tolerance(self.student.dtype, lambda: [self.training_log_probs()])
 
-    @property
-    def teacher_tolerance(self) -> float:
-        return TOLERANCE[self.teacher.dtype]
+    @cached_property
+    def teacher_tolerance(self) -> Tolerance:
+        """Of a teacher that is here."""
+        teacher, rows = self.teacher, range(len(self.rollout.tokens))
+        assert isinstance(teacher, Teacher)
+        return tolerance(
+            teacher.dtype, lambda: (teacher.reference_log_probs(self.rollout, row) for row in rows)
+        )
+
+    @torch.no_grad()
+    def training_log_probs(self) -> Float[Tensor, "T V"]:
+        """log pi_S before each token by the forward pass that training uses."""
+        hidden = states_before_tokens(self.student, self.rollout)
+        return log_distribution(self.student, hidden, self.vocabulary)
 
     def score(self, questions: Questions) -> TeacherScores:
         """Every row's own teacher's answers, as in training."""
@@ -86,13 +106,10 @@ class Probe:
             found = score_by_domain(general, others, rollout, questions, self.domains)
         return found.to(self.student.device)
 
-    def again(self, number: int) -> Rollout:
-        """Other answers to the same prompts; number 0 are those that are there."""
-        if number == 0:
-            return self.rollout
-        seeds = range(number * len(self.problems), (number + 1) * len(self.problems))
-        drawn = (self.config, self.student, self.tokenizer, self.problems)
-        return draw(*drawn, seeds, 0, self.vocabulary)
+    def more(self, problem: Prompt, seeds: Sequence[int]) -> Rollout:
+        """Answers to one prompt, one to each seed."""
+        asked = [problem] * len(seeds)
+        return draw(self.config, self.student, self.tokenizer, asked, seeds, 0, self.vocabulary)
 
     def by_teacher(self) -> list[Probe | None]:
         """For each teacher, the general one first, the rows that it scores; None where there are none."""

@@ -21,6 +21,7 @@ from opdlab.identity import Measurement, ModelId, Owner, digest, learned
 from opdlab.modelling import (
     Wording,
     as_wording,
+    learned_positions,
     marks_of,
     models,
     own_part,
@@ -169,8 +170,11 @@ class Subject(Measured):
             "device": self.model.device.type,
         }
 
-    def require_room(self, problems: Sequence[Problem]) -> None:
+    def require_room(self, problems: Sequence[Problem], answer: int) -> None:
         """Refuse problems that leave an answer no place among the model's positions.
+
+        Args:
+            answer: tokens of it, at most: all must have a place where a model has numbers for so many.
 
         Raises:
             ModelError: naming the first.
@@ -178,13 +182,17 @@ class Subject(Measured):
         size = models.positions(self.model)
         if size is None:
             return
+        needed = 1 if learned_positions(self.model) is None else answer
         for problem in problems:
             length = len(encode(self.tokenizer, problem, self.template))
-            if length >= size:
+            if length + needed > size:
+                shorter = (
+                    f"set evaluation.max_new_tokens: {size - length}, " if length < size else ""
+                )
                 raise ModelError(
-                    f"problem {problem.id} of {problem.benchmark} has {length} tokens, and "
-                    f"{self.model.name_or_path} has {size} positions: beyond them a model reads noise. "
-                    "Leave the benchmark out, or measure a model with more context"
+                    f"problem {problem.id} of {problem.benchmark} has {length} tokens, its answer may have "
+                    f"{answer}, and {self.model.name_or_path} has {size} positions: beyond them a model "
+                    f"reads noise. Leave the benchmark out, {shorter}or measure a model with more context"
                 )
 
     def weigh(self, problems: Sequence[Problem]) -> list[list[float]]:
@@ -275,7 +283,8 @@ def evaluate(
                 "which not all servers tell; measure the model in this process, without a server"
             )
         if isinstance(subject, Subject):
-            subject.require_room(benchmark.problems())
+            longest = sampling_engine(subject.engine, settings).max_new_tokens
+            subject.require_room(benchmark.problems(), longest)
     measured: list[store.SampleSet] = []
     who = subject.identity()
     for benchmark in settings.benchmarks:

@@ -53,6 +53,7 @@ from .head import (
     vocabulary_statistics as vocabulary_statistics,
 )
 from .layer_takeover import taken_over as taken_over
+from .learned_positions import learned_positions as learned_positions
 from .length_dependence import (
     Stretch as Stretch,
     forget as forget,

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from opdlab.errors import ModelError
+from opdlab.modelling.learned_positions import require_positions
 from opdlab.modelling.length_dependence import forget
 from opdlab.modelling.listed import Listed
 from opdlab.modelling.precision import expectation, in_float32, log_prob
@@ -78,7 +79,12 @@ def hidden_states(
     Rows are padded on the right: under causal attention no real token sees the filler, so no mask is
     needed. Each row is one text, whatever its positions. Forwards before this one have no influence; the
     length of this one may have (`opdlab.modelling.length_dependence`). `options` go to the model's forward.
+
+    Raises:
+        ModelError: a model has no positions for rows so long.
     """
+    if "position_ids" not in options:
+        require_positions(model, tokens.shape[1])
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:

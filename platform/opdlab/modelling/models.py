@@ -33,6 +33,7 @@ from opdlab.identity import ModelId
 from opdlab.modelling import adapters, cut_layers, gguf_files
 from opdlab.modelling.end_mapping import map_end, mapped_ends, unmap_end
 from opdlab.modelling.ends import closing
+from opdlab.modelling.learned_positions import learned_positions
 from opdlab.modelling.places import EMBEDDED as EMBEDDED, adapted as adapted, place_of
 from opdlab.modelling.wording import Wording
 from opdlab.shapes import Tensor
@@ -517,6 +518,9 @@ def soft_differences(
 def positions(model: PreTrainedModel) -> int | None:
     """Positions that a model was made for, stretched as its rotary embedding says; None for any number."""
     config = model.config.get_text_config(decoder=True)
+    size = learned_positions(model)
+    if size is not None:
+        return size
     size = getattr(config, "max_position_embeddings", None)
     rope = getattr(config, "rope_parameters", None) or {}
     stretched = (rope.get("factor") or 1) * (rope.get("original_max_position_embeddings") or 0)

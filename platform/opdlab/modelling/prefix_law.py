@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
 from opdlab.modelling.head import hidden_states, log_distribution
+from opdlab.modelling.learned_positions import require_positions
 from opdlab.modelling.length_dependence import original_length, thresholds
 from opdlab.shapes import Int, Tensor
 
@@ -73,8 +74,9 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     depend on a forward's length, which `stretches` takes care of.
 
     Raises:
-        ModelError: it does.
+        ModelError: it does, or a model has no positions for them.
     """
+    require_positions(model, longest)
     tried = prefixes_tried(model, longest)
     if _HELD.get(model, 0) >= tried.end:
         return

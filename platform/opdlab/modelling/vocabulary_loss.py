@@ -98,9 +98,18 @@ class Rows:
 def token_losses(
     rows: Rows, hidden: Float[Tensor, "T H"], parameters: Sequence[nn.Parameter]
 ) -> TokenLosses:
-    """Losses of all rows; gradients flow to `hidden` and to the head's `parameters`."""
+    """Losses of all rows; gradients flow to `hidden` and to the head's `parameters`.
+
+    Raises:
+        ModelError: a transform of `torch.func` asks for the gradient of many rows.
+    """
     chunk, few = rows.at_a_time
     if len(hidden) > few and torch.is_grad_enabled():
+        if torch._C._are_functorch_transforms_active():
+            raise ModelError(
+                "the loss over the vocabulary is made in chunks, which torch.func (grad, vmap, jvp ...) "
+                "cannot transform; call backward() or torch.autograd.grad on it instead"
+            )
         found = _ChunkedLoss.apply(rows, hidden, *parameters)
     else:
         parts = list(slices(len(hidden), chunk)) or [slice(0, 0)]
@@ -118,7 +127,9 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(ctx: Any, rows: Rows, hidden: Tensor, *parameters: nn.Parameter) -> Any:
         values, gradients = _run(rows, hidden, parameters, rows.weights)
         ctx.rows, ctx.parameters, ctx.gradients = rows, parameters, gradients
+        ctx.versions = [one._version for one in parameters]
         ctx.save_for_backward(hidden)
+        ctx.dtype = hidden.dtype
         ctx.mark_non_differentiable(*values[1:])
         return values
 
@@ -129,18 +140,38 @@ class _ChunkedLoss(torch.autograd.Function):
                 "the loss over the vocabulary is made in chunks, whose gradient cannot be differentiated "
                 "again; leave out create_graph=True"
             )
-        (hidden,) = ctx.saved_tensors
         weights = ctx.rows.weights
         scale = upstream[0].sum() / weights.sum().clamp(min=1e-12)
         gradients = ctx.gradients
         if gradients is None or not torch.allclose(upstream[0], scale * weights, rtol=1e-4, atol=0):
             # A backward pass before took them, or the losses were weighted in another way than announced.
-            gradients = _run(ctx.rows, hidden, ctx.parameters, upstream[0])[1]
+            gradients = _run(ctx.rows, _as_it_was(ctx), ctx.parameters, upstream[0])[1]
             scale = torch.ones_like(scale)
         ctx.gradients = None
         for_hidden, *others = (None if g is None else g.mul_(scale) for g in gradients)
         assert for_hidden is not None
-        return None, for_hidden.to(hidden.dtype), *others
+        return None, for_hidden.to(ctx.dtype), *others
+
+
+def _as_it_was(ctx: Any) -> Float[Tensor, "T H"]:
+    """The hidden states of a loss that goes backward again, where nothing has changed since.
+
+    Raises:
+        ModelError: the head's weights or the states have, or the graph was freed.
+    """
+    try:
+        (hidden,) = ctx.saved_tensors
+    except RuntimeError as error:
+        raise ModelError(
+            "the loss over the vocabulary cannot go backward again: its hidden states were freed, or "
+            "changed in place; compute it anew, or keep them by backward(retain_graph=True)"
+        ) from error
+    if ctx.versions != [one._version for one in ctx.parameters]:
+        raise ModelError(
+            "the loss over the vocabulary cannot go backward again: weights of the head were changed in "
+            "place since, as an optimizer's step does; compute the loss anew after each step"
+        )
+    return hidden
 
 
 def _run(

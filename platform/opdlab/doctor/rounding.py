@@ -1,0 +1,96 @@
+"""What rounding does to a model's numbers: measured by adding up its products in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from opdlab.modelling import expectation
+from opdlab.shapes import Float, Tensor
+
+UNLIKELY = -1e4
+"""Nats: what is less likely is ruled out."""
+WHOLE = 1e-3
+"""Largest difference of a log-probability, in nats, between two ways to compute it in float32."""
+MARGIN = 2.0
+"""Times the mean difference between two orders of the same sums that a third way may be off."""
+ORDERS = (2, 3)
+"""Parts of each sum, of the orders that are tried."""
+
+_ATEN = torch.ops.aten
+_PRODUCTS: dict[Any, tuple[int, Callable[..., Any]]] = {
+    _ATEN.mm.default: (0, _ATEN.mm.default),
+    _ATEN.bmm.default: (0, _ATEN.bmm.default),
+    _ATEN.addmm.default: (1, _ATEN.mm.default),
+    _ATEN.baddbmm.default: (1, _ATEN.bmm.default),
+}
+"""First factor's place among the arguments, and the product alone."""
+
+
+class InParts(TorchDispatchMode):
+    """Within, sums of products are taken in so many parts, each rounded to the format of the factors."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in _PRODUCTS or kwargs:
+            return func(*args, **(kwargs or {}))
+        first, product = _PRODUCTS[func]
+        left, right = args[first : first + 2]
+        columns, rows = left.tensor_split(self.parts, -1), right.tensor_split(self.parts, -2)
+        pieces = [product(one, other) for one, other in zip(columns, rows, strict=True)]
+        return sum(pieces[1:], pieces[0]) if first == 0 else sum(pieces, args[0])
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far two ways to compute the same log-probabilities may be apart.
+
+    Of float32 the largest difference counts. In half precision rounding sends single tokens to other
+    experts, or a state another way, by nats; there the mean counts, against what was measured.
+
+    Attributes:
+        nats: at most.
+        by: which difference.
+    """
+
+    nats: float
+    by: str = "largest"
+
+    def gap(self, one: Float[Tensor, "*n"], other: Float[Tensor, "*n"]) -> float:
+        """The difference; infinite where one has a number and the other none."""
+        if one.numel() == 0:
+            return 0.0
+        equal = (one == other) | (one.isnan() & other.isnan())
+        apart = (one - other).abs().masked_fill(equal, 0.0).nan_to_num(torch.inf, torch.inf)
+        return float(apart.double().mean() if self.by == "mean" else apart.max())
+
+
+def tolerance(dtype: torch.dtype, log_probs: Callable[[], Iterable[Tensor]]) -> Tolerance:
+    """That of a model of this number format.
+
+    Args:
+        log_probs: what the model says, by whole forwards: those of some tokens at a time. `Float[t V]`
+    """
+    if dtype == torch.float32:
+        return Tolerance(WHOLE)
+    said = list(log_probs())
+    noise = 0.0
+    for parts in ORDERS:
+        with InParts(parts):
+            again = list(log_probs())
+        gaps = [apart(one, other) for one, other in zip(again, said, strict=True)]
+        noise = max(noise, float(torch.cat(gaps).double().mean()))
+    return Tolerance(MARGIN * noise, "mean")
+
+
+def apart(found: Float[Tensor, "T V"], truth: Float[Tensor, "T V"]) -> Float[Tensor, "T"]:
+    """The larger of the mean differences of log-probabilities over a distribution and over all entries."""
+    gap = (found.clamp(min=UNLIKELY) - truth.clamp(min=UNLIKELY)).abs()
+    return torch.maximum(expectation(truth.exp(), gap), gap.mean(-1)).nan_to_num(torch.inf)
