@@ -53,7 +53,6 @@ from .head import (
     vocabulary_statistics as vocabulary_statistics,
 )
 from .layer_takeover import taken_over as taken_over
-from .learned_positions import learned_positions as learned_positions
 from .length_dependence import (
     Stretch as Stretch,
     forget as forget,
@@ -74,6 +73,7 @@ from .models import (
 )
 from .offload import OffloadedWeights as OffloadedWeights
 from .places import place_of as place_of
+from .position_table import learned_positions as learned_positions
 from .precision import (
     FLOOR as FLOOR,
     expectation as expectation,

@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from opdlab.errors import ModelError
-from opdlab.modelling.learned_positions import require_positions
 from opdlab.modelling.length_dependence import forget
 from opdlab.modelling.listed import Listed
+from opdlab.modelling.position_table import require_positions
 from opdlab.modelling.precision import expectation, in_float32, log_prob
 from opdlab.modelling.unasked import unpacked_rows
 from opdlab.modelling.vocabulary_loss import Rows, TokenLoss, TokenLosses, slices, token_losses

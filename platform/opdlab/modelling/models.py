@@ -33,8 +33,8 @@ from opdlab.identity import ModelId
 from opdlab.modelling import adapters, cut_layers, gguf_files
 from opdlab.modelling.end_mapping import map_end, mapped_ends, unmap_end
 from opdlab.modelling.ends import closing
-from opdlab.modelling.learned_positions import learned_positions
 from opdlab.modelling.places import EMBEDDED as EMBEDDED, adapted as adapted, place_of
+from opdlab.modelling.position_table import learned_positions
 from opdlab.modelling.wording import Wording
 from opdlab.shapes import Tensor
 

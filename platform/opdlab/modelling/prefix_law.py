@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
 from opdlab.modelling.head import hidden_states, log_distribution
-from opdlab.modelling.learned_positions import require_positions
 from opdlab.modelling.length_dependence import original_length, thresholds
+from opdlab.modelling.position_table import require_positions
 from opdlab.shapes import Int, Tensor
 
 # Prefixes that are tried, beside those that end just beyond a place named by the configuration.
