@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from opdlab.configuration.section import Section
-from opdlab.serving import Access, check_access
+from opdlab.methods import Offers
+from opdlab.serving import SERVED_OFFERS, SERVICE_OFFERS, Access, check_access
 
 
 class Server(Section):
-    """A vLLM server that scores with the teacher; no teacher weights are loaded here."""
+    """A server that scores with the teacher; no teacher weights are loaded here."""
 
+    type: Literal["vllm", "opdlab"] = "vllm"
+    """`vllm`, or `opdlab` for a service of `opdlab teach`, which can tell all that a teacher in this
+    process can."""
     url: str = "http://localhost:8000/v1"
-    """Base URL of the OpenAI API, including `/v1`."""
+    """Base URL of the OpenAI API, including `/v1`; of `opdlab teach` the address that it printed."""
     served_model: str | None = None
-    """Name of the model on the server; null uses the only one."""
+    """Name of the model on a vLLM server; null uses the only one."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the API key, if any."""
     concurrency: int = Field(default=64, ge=1, le=4096)
@@ -28,6 +34,17 @@ class Server(Section):
     def _an_address(self) -> Server:
         object.__setattr__(self, "url", check_access(self.url, self.key_variable))
         return self
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Server:
+        if self.type == "opdlab" and self.served_model is not None:
+            raise ValueError("served_model is of a vLLM; a service of `opdlab teach` has one model")
+        return self
+
+    @property
+    def offers(self) -> Offers:
+        """What it can tell."""
+        return SERVICE_OFFERS if self.type == "opdlab" else SERVED_OFFERS
 
     @property
     def access(self) -> Access:

@@ -289,7 +289,7 @@ class Client:
 
 def _prompt_of(body: Body) -> int:
     """Of a step's candidates the prompts themselves would fill the memory."""
-    return hash(str(body.get("prompt")))
+    return hash(body if isinstance(body, bytes) else str(body.get("prompt")))
 
 
 def _sleep(seconds: float, stopped: Callable[[], bool]) -> float:
