@@ -29,6 +29,8 @@ TICK_S = 0.25
 IN_VAIN = 8
 """After so many refusals and no answer, each other prompt is asked for once before the rest is given up."""
 LET_IN = (401, 403)
+WHO = ("/models", "/v1/teacher")
+"""Paths that say who is there: whoever is not let in there is let in nowhere."""
 UNKNOWN = (404, 405, 501)
 """Statuses of a path that a server does not have."""
 
@@ -90,7 +92,7 @@ class Client:
                 return self._apart("GET", url, None)
             except Answered as answered:
                 failed = answered.status >= 500 and answered.status not in UNKNOWN
-                guarded = answered.status in LET_IN and "/models" in path
+                guarded = answered.status in LET_IN and path.endswith(WHO)
                 if guarded or (failed and tries > 1 and not left):
                     kind = FailedError if failed else ServerError
                     raise kind(f"{url}: {answered}") from answered
