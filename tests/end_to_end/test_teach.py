@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import requests
 from end_to_end.laboratory import Laboratory
@@ -43,7 +42,7 @@ def test_a_training_has_its_teacher_behind_the_command(laboratory: Laboratory) -
     assert service.returncode == 0, text
     assert "stopped; requests that were under way" in text
     # The record is that of the model itself, so that it may be continued with one in the process.
-    (path,) = Path(laboratory.output / "small-001").glob("execution.json")
-    teacher = json.loads(path.read_text())["teacher"]
+    record = laboratory.output / "small-001" / "lgr" / "manifest.json"
+    teacher = json.loads(record.read_text())["teacher"]
     here = models.load_model(str(laboratory.teacher))
     assert teacher["weights_sha256"] == models.weights_sha256(here)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -523,3 +524,23 @@ def test_memory_does_not_grow_with_requests(service: Teaching, rollout: Rollout)
         sizes.append(process.memory_info().rss)
     assert sizes[2] - sizes[1] < 20 * len(whole) + (8 << 20)
     assert service.service.app.admitted == service.service.app.reserved == 0
+
+
+def test_the_reward_of_the_documentation_prefers_what_the_teacher_is_sure_after(
+    service: Teaching,
+) -> None:
+    """Run as TRL's GRPOTrainer calls it."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "teach.md").read_text()
+    text = page.split("<!-- example: lgr_reward.py -->\n```python\n")[1].split("```")[0]
+    assert len([line for line in text.splitlines() if line.strip()]) <= 31
+    example: dict[str, Any] = {}
+    exec(text, example)
+    reward = example["LGRReward"](service.url, str(TEACHER))
+    right, wrong = (reward.tokenizer(answer)["input_ids"] for answer in ("15", "9+"))
+    found = reward(
+        prompts=["12+3=", "12+3="],
+        completions=["15", "9+"],
+        completion_ids=[right, wrong],
+        trainer_state=None,
+    )
+    assert found[0] > found[1]

@@ -11,6 +11,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from opdlab import credentials
 from opdlab.api.in_memory import require_model
 from opdlab.api.token_rows import rows_of, token_ids, usable, whole
 from opdlab.console import quieten
@@ -74,7 +75,7 @@ class Teacher:
         dtype: str = "float32",
         device: str | torch.device | None = None,
         vocabulary: int | None = None,
-        key_variable: str = "OPDLAB_TEACH_KEY",
+        key_variable: str = credentials.TEACHING_KEY,
     ) -> None:
         """Load the model, use one in memory, or one behind `opdlab teach`.
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from opdlab import credentials
 from opdlab.cli.arguments import Dtype
 
 
@@ -35,7 +36,7 @@ def teach(
     dtype: Annotated[Dtype, typer.Option(help="Number format of its weights.")] = Dtype.FLOAT32,
     key_variable: Annotated[
         str, typer.Option(help="Environment variable with the API key, if any.")
-    ] = "OPDLAB_TEACH_KEY",
+    ] = credentials.TEACHING_KEY,
     waiting: Annotated[
         int,
         typer.Option(min=1, help="Requests at once; more are told to come again (status 429)."),

@@ -19,7 +19,7 @@ import uvicorn
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from opdlab import __version__
+from opdlab import __version__, credentials
 from opdlab.console import quieten
 from opdlab.errors import ConfigError, Terminated
 from opdlab.modelling import models
@@ -53,8 +53,8 @@ class Asked:
     dtype: str = "float32"
     devices: Sequence[str] = ("auto",)
     host: str = "127.0.0.1"
-    port: int = 8765
-    key_variable: str = "OPDLAB_TEACH_KEY"
+    port: int = 0
+    key_variable: str = credentials.TEACHING_KEY
     places: int = 128
     limits: Limits = field(default_factory=Limits)
 
