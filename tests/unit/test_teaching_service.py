@@ -29,6 +29,7 @@ from opdlab.methods.future_kl import FutureKL
 from opdlab.methods.jsd import JSD
 from opdlab.methods.kl_estimator import KLEstimator
 from opdlab.methods.lgr import LGR
+from opdlab.methods.lookahead import group_rewards
 from opdlab.methods.opd import OPD
 from opdlab.methods.reopold import Reopold
 from opdlab.modelling import models
@@ -526,21 +527,23 @@ def test_memory_does_not_grow_with_requests(service: Teaching, rollout: Rollout)
     assert service.service.app.admitted == service.service.app.reserved == 0
 
 
-def test_the_reward_of_the_documentation_prefers_what_the_teacher_is_sure_after(
-    service: Teaching,
-) -> None:
-    """Run as TRL's GRPOTrainer calls it."""
+def test_the_reward_of_the_documentation_is_that_of_the_method(service: Teaching) -> None:
+    """Called as TRL's GRPOTrainer calls it."""
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "teach.md").read_text()
     text = page.split("<!-- example: lgr_reward.py -->\n```python\n")[1].split("```")[0]
-    assert len([line for line in text.splitlines() if line.strip()]) <= 31
+    assert len([line for line in text.splitlines() if line.strip()]) <= 30
     example: dict[str, Any] = {}
     exec(text, example)
     reward = example["LGRReward"](service.url, str(TEACHER))
-    right, wrong = (reward.tokenizer(answer)["input_ids"] for answer in ("15", "9+"))
+    answers = [[9, 3], [14, 7, 20]]
     found = reward(
-        prompts=["12+3=", "12+3="],
-        completions=["15", "9+"],
-        completion_ids=[right, wrong],
-        trainer_state=None,
+        prompts=["12+3=", "7*8="], completions=["", ""], completion_ids=answers, trainer_state=None
     )
-    assert found[0] > found[1]
+    here = opdlab.Teacher("embedded:teacher")
+    asked = [reward.tokenizer(prompt)["input_ids"] for prompt in ("12+3=", "7*8=")]
+    likeliest = [one.top_ids for one in here.score(asked, answers, top_k=4)]
+    truths = [
+        group_rewards(one.confidence, one.fidelity, one.confidence > 0, 0.05).sampled.mean()
+        for one in here.look_ahead(asked, answers, likeliest)
+    ]
+    torch.testing.assert_close(torch.tensor(found), torch.stack(truths), rtol=0, atol=1e-4)
