@@ -18,6 +18,8 @@ from opdlab.errors import ConfigError
 
 VARIABLE = "OPDLAB_CREDENTIALS"
 """Environment variable: JSON of addresses without their passwords, and with them."""
+TEACHING_KEY = "OPDLAB_TEACH_KEY"
+"""Environment variable with the API key of `opdlab teach`, unless another is named."""
 HIDDEN = "***"
 ADDRESS_KEYS = re.compile(r"(^|[._])(url|uri|storage)$")
 """Keys of a configuration whose values are addresses."""

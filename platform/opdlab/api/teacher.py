@@ -11,13 +11,15 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
+from opdlab import credentials
 from opdlab.api.in_memory import require_model
 from opdlab.api.token_rows import rows_of, token_ids, usable, whole
 from opdlab.console import quieten
 from opdlab.errors import DataError, ModelError
 from opdlab.modelling import models
 from opdlab.records import Questions, Rollout, TeacherScores
-from opdlab.scoring import Teacher as Scorer
+from opdlab.scoring import Scorer, Teacher as TeacherHere
+from opdlab.serving import Access, RemoteTeacher, check_access
 from opdlab.shapes import Float, Int, Tensor
 
 Measure = Literal["max_prob", "entropy", "perplexity"]
@@ -73,22 +75,38 @@ class Teacher:
         dtype: str = "float32",
         device: str | torch.device | None = None,
         vocabulary: int | None = None,
+        key_variable: str = credentials.TEACHING_KEY,
     ) -> None:
-        """Load the model, or use one in memory.
+        """Load the model, use one in memory, or one behind `opdlab teach`.
 
         Args:
-            model: a folder, `embedded:NAME`, a name on the hub, or a model in memory, which is put in
-                evaluation mode and gets no gradient.
+            model: a folder, `embedded:NAME`, a name on the hub, the address of `opdlab teach`
+                (`http://...`), or a model in memory, which is put in evaluation mode and gets no gradient.
             revision: commit or tag on the hub; required there.
             dtype: of the weights where they are loaded: `float32`, `bfloat16`, `float16`.
             device: where it runs; None uses a GPU if there is one, or the device of a model in memory.
             vocabulary: number of entries that count, those that the student has as well; None for all.
+            key_variable: environment variable that holds the API key of a service, if any.
+
+        `revision`, `dtype` and `device` are the service's, if there is one.
 
         Raises:
-            DataError: the model has no such vocabulary.
+            DataError: the model has no such vocabulary, or the address is none.
             ModelError: it cannot be loaded, is not a causal language model, the device does not exist,
                 or its output at a token depends on later tokens.
+            ServerError: nobody answers at the address, or no `opdlab teach`.
         """
+        self.revision = revision
+        self.scorer: Scorer
+        if isinstance(model, str) and model.startswith(("http://", "https://")):
+            self.path = None
+            remote = open_remote(model, key_variable)
+            known = int(remote.told["vocabulary"])
+            self.positions = remote.limits.longest
+            self.vocabulary = _entries(vocabulary, known)
+            remote.vocabulary = vocabulary
+            self.scorer = remote
+            return
         where = None if device is None else usable(device)
         if isinstance(model, str | Path):
             quieten()
@@ -100,25 +118,26 @@ class Teacher:
             # Models of four bits cannot be moved, not even to where they are.
             if where is not None and where != loaded.device:
                 loaded = loaded.to(where)  # pyright: ignore[reportArgumentType]
-        self.revision = revision
         known = int(loaded.config.get_text_config().vocab_size)
-        self.vocabulary = known if vocabulary is None else whole("vocabulary", vocabulary, 1, known)
+        self.vocabulary = _entries(vocabulary, known)
         self.positions = models.positions(loaded)
-        self.scorer = Scorer(loaded, vocabulary)
+        self.scorer = TeacherHere(loaded, vocabulary)
 
     @property
     def way(self) -> str:
-        """`tree`, or `naive` for a model whose attention cannot be hooked."""
+        """`tree`, `naive` for a model whose attention cannot be hooked, or `service`."""
         return self.scorer.probe().way
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens, by the tokenizer beside the model.
 
         Raises:
-            DataError: the teacher is a model in memory, which has no tokenizer.
+            DataError: the teacher is a model in memory or behind a service, which has no tokenizer.
         """
         if self.path is None:
-            raise DataError("Teacher.encode: a model in memory has no tokenizer; give token ids")
+            raise DataError(
+                "Teacher.encode: a model in memory or behind a service has no tokenizer; give token ids"
+            )
         if not isinstance(text, str):
             raise DataError(
                 f"Teacher.encode: {type(text).__name__} is no text; give one text at a time"
@@ -145,7 +164,7 @@ class Teacher:
         whole("top_k", top_k, 0, self.vocabulary)
         rollout = self._rollout(prompts, answers)
         none = torch.empty(len(rollout.row), 0, dtype=torch.long)
-        scores = self.scorer.score(rollout, Questions(none, full=top_k > 0))
+        scores = self.scorer.score(rollout, Questions(none, top_k=top_k))
         return self._by_row(rollout, scores, top_k)
 
     def look_ahead(
@@ -199,11 +218,14 @@ class Teacher:
             torch.empty(tokens, 0, device=device),
             torch.empty(tokens, 0, dtype=torch.long, device=device),
         )
-        if top_k and scores.hidden is not None:
+        if top_k and scores.top_ids is not None and scores.top_log_prob is not None:
+            # A service tells all others together in the last column.
+            kept = (scores.top_log_prob[:, :top_k], scores.top_ids[:, :top_k])
+        elif top_k and scores.hidden is not None:
+            scorer = self.scorer
+            assert isinstance(scorer, TeacherHere)
             with torch.no_grad():
-                parts = [
-                    self.scorer.log_probs(rows).topk(top_k) for rows in scores.hidden.split(_ROWS)
-                ]
+                parts = [scorer.log_probs(rows).topk(top_k) for rows in scores.hidden.split(_ROWS)]
             kept = (
                 torch.cat([one.values for one in parts]),
                 torch.cat([one.indices for one in parts]),
@@ -255,3 +277,16 @@ class Teacher:
             seeds=torch.arange(len(both)),
             eos_ids=(),
         )
+
+
+def open_remote(url: str, key_variable: str) -> RemoteTeacher:
+    """A teacher behind `opdlab teach`, asked who it is."""
+    try:
+        address = check_access(url, key_variable)
+    except ValueError as error:
+        raise DataError(f"Teacher: {error}") from error
+    return RemoteTeacher(Access(address, key_variable, 8, 60.0, 3600.0), None).probe()
+
+
+def _entries(wanted: int | None, known: int) -> int:
+    return known if wanted is None else whole("vocabulary", wanted, 1, known)

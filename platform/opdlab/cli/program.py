@@ -14,7 +14,17 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from opdlab import __version__, credentials, secret_options
-from opdlab.cli import bench, examinations, files, models, pages, scores, teachers_scores, trainings
+from opdlab.cli import (
+    bench,
+    examinations,
+    files,
+    models,
+    pages,
+    scores,
+    service,
+    teachers_scores,
+    trainings,
+)
 from opdlab.console import Stopped
 from opdlab.errors import ConfigError, OpdlabError, Terminated, of_the_disk
 from opdlab.postponed import postpone
@@ -46,6 +56,7 @@ for command in (
     trainings.pretrain,
     trainings.merge,
     teachers_scores.score,
+    service.teach,
     models.fetch,
     models.prune,
     scores.evaluate,

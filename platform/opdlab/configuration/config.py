@@ -26,7 +26,6 @@ from opdlab.methods import EVERYTHING, Method, Offers, unmet
 from opdlab.plugins import declared, valid
 from opdlab.sampling import RolloutEngine
 from opdlab.seeds import LARGEST_SEED, training_name
-from opdlab.serving import SERVED_OFFERS
 
 AnyMethod = Annotated[
     Method, plugins.OneOf(plugins.METHODS), AfterValidator(valid(declared.method))
@@ -109,13 +108,13 @@ class Taught(Model):
     """A model that teaches, in this process or behind a server."""
 
     server: Server | None = None
-    """A vLLM server that serves the teacher; null for a teacher in this process. With a server, only
-    tokenizer and shape are read from `path`, and `dtype` has no effect."""
+    """A server that serves the teacher; null for a teacher in this process. With a server, only tokenizer
+    and shape are read from `path`, and `dtype` has no effect."""
 
     @property
     def offers(self) -> Offers:
         """What it can tell of an answer."""
-        return EVERYTHING if self.server is None else SERVED_OFFERS
+        return EVERYTHING if self.server is None else self.server.offers
 
     @property
     def is_here(self) -> bool:
@@ -567,6 +566,13 @@ def _not_offered(config: Experiment) -> Iterator[str]:
             if stored:
                 where = f"is scores on disk ({name}.scores)"
             yield f"{keys[what]}: {name} {where}; {why}"
+    evaluated = config.evaluation.benchmarks and "teacher" in config.evaluation.references
+    for name, one in teachers:
+        if evaluated and one.server is not None and one.server.type == "opdlab":
+            yield (
+                f"evaluation.references: {name} is a service of `opdlab teach`, which scores and answers "
+                "nothing; set `references: [student]`"
+            )
     if config.taught_here:
         return
     where = "behind a server" if config.teacher.scores is None else "scores on disk"

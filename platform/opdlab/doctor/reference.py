@@ -26,7 +26,9 @@ def reference_is_met(probe: Probe) -> Line:
     what = "tree scoring equals the naive way"
     teacher, rollout = probe.teacher, probe.rollout
     if not isinstance(teacher, Teacher):
-        return skipped(what, "this teacher is a server, which scores in its own way")
+        server = getattr(teacher, "access", None)
+        where = f"behind {server.url}" if server else "on disk"
+        return skipped(what, f"this teacher is {where}, and scores in its own way")
     tree = teacher.way == "tree"
     if not tree:
         what = "teacher scores equal whole forwards"
@@ -125,7 +127,7 @@ def repeatable(probe: Probe) -> Line:
         "dropout or nondeterministic kernels are at work: torch.use_deterministic_algorithms(True)"
     )
     found = "bit for bit" if gap == 0 else f"largest difference {gap:.1e}"
-    accelerated = probe.teacher.device.type != "cpu" or probe.teacher.way == "server"
+    accelerated = probe.teacher.device.type != "cpu" or probe.teacher.way in ("server", "service")
     if gap and mean < REPEATED[probe.teacher.dtype] and accelerated:
         return passed(what, f"{found}, within rounding")
     return judged(what, gap == 0, found, remedy)

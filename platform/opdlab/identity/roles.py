@@ -37,7 +37,15 @@ PACES = (
     *(
         f"{section}.server.{key}"
         for section in ("teacher", "specialists")
-        for key in ("url", "served_model", "key_variable", "concurrency", "patience_s", "timeout_s")
+        for key in (
+            "type",
+            "url",
+            "served_model",
+            "key_variable",
+            "concurrency",
+            "patience_s",
+            "timeout_s",
+        )
     ),
     "teacher.offload",
     "training.teacher_device",

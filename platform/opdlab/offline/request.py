@@ -113,7 +113,13 @@ def _unfit(config: Experiment, asked: Asked) -> Iterator[str]:
             "a store holds the scores of one teacher, and there are specialists; score with each of them "
             "as teacher, into a folder of its own"
         )
-    if config.teacher.server is not None and asked.kind.name in ("hidden", "drawn"):
+    server = config.teacher.server
+    if server is not None and server.type == "opdlab" and asked.kind.name == "hidden":
+        yield (
+            f"--kind {asked.kind}: the store would need the teacher's vocabulary projection, which its "
+            "service has; take drawn:12 or top_k:64, or a teacher in this process"
+        )
+    elif server is not None and server.type == "vllm" and asked.kind.name in ("hidden", "drawn"):
         yield (
             f"--kind {asked.kind}: a server tells the likeliest tokens alone; take top_k:64 or sampled, or "
             "a teacher in this process"

@@ -15,10 +15,15 @@ def asked_of_servers(run: Experiment, rows: int, prompt: int | None) -> dict[str
         rows: answers of a step.
         prompt: tokens of the longest prompt; None where it is not known, and is left out.
     """
-    if all(one.server is None for one in (run.teacher, *run.specialists)):
+    taught = (run.teacher, *run.specialists)
+    if all(one.server is None for one in taught):
         return {}
     answer = run.rollout.max_new_tokens
     length = (prompt or 0) + answer
+    if any(one.server is not None and one.server.type == "opdlab" for one in taught):
+        asked = rows * answer * run.method.group
+        found = {"tokens for the teacher's service a step, at most": f"{rows * length:,}"}
+        return found | ({"candidates among its questions, at most": f"{asked:,}"} if asked else {})
     found = {
         "requests to the teacher a step": f"{rows + 1:,}",
         "tokens that these hold, at most": f"{rows * length:,}",

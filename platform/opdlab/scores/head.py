@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -54,17 +55,18 @@ def _outside(model: PreTrainedModel) -> dict[str, Tensor]:
 class Head:
     """A model of which nothing but its vocabulary projection is there."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read it.
-
-        Raises:
-            ModelError: the folder holds no teacher of a store.
-        """
-        self.model: Any = models.load_shell(str(folder))
-        self.tensors = load_file(folder / HEAD)
+    def __init__(self, shell: PreTrainedModel, tensors: Mapping[str, Tensor]) -> None:
+        """Of a model without weights, and those that `head_tensors` took of it."""
+        self.model: Any = shell
+        self.tensors = dict(tensors)
         # Sharing with embeddings that are not there would keep it from being there.
         self.model.load_state_dict(self.tensors, strict=False, assign=True)
         self.model.requires_grad_(False)
+
+    @classmethod
+    def read(cls, folder: Path) -> Head:
+        """That of a store; raises ModelError where the folder holds no teacher of one."""
+        return cls(models.load_shell(str(folder)), load_file(folder / HEAD))
 
     @property
     def device(self) -> torch.device:

@@ -116,6 +116,9 @@ def distribution_columns(
     if kind.name == "hidden":
         assert said.hidden is not None
         return {"hidden": to_host([said.hidden])[0].to(DTYPES[kind.precision])}
+    if (listed := teacher.listed(said)) is not None and listed.rest is not None:
+        found = (listed.ids, listed.log_prob, listed.rest)
+        return dict(zip(KEPT["top_k"], found, strict=True))
     if said.hidden is None:  # of a server, which tells its likeliest tokens
         assert said.top_ids is not None
         assert said.top_log_prob is not None
@@ -133,11 +136,12 @@ def distribution_columns(
         at_once, _ = rows_at_a_time(width, said.hidden.device)
         parts = list(slices(count, at_once))
         if kind.name == "top_k":
-            return _likeliest(logits, parts, min(kind.size, width - 1))
+            return likeliest(logits, parts, min(kind.size, width - 1))
         return {"drawn": _drawn(logits, parts, uniforms(rollout, keys, kind.size))}
 
 
-def _likeliest(logits: TeacherLogits, parts: Sequence[slice], top_k: int) -> dict[str, Tensor]:
+def likeliest(logits: TeacherLogits, parts: Sequence[slice], top_k: int) -> dict[str, Tensor]:
+    """The likeliest tokens of some rows, most likely first, and the rest as one, on the host."""
     ids, values, tails = [], [], []
     for part in parts:
         said = logits(part).float().log_softmax(-1)

@@ -54,7 +54,7 @@ class StoredTeacher:
                 f"shares {vocabulary} with the teacher; score the answers again with this student"
             )
         hidden = told.kind_of.name == "hidden"
-        self.whole_head = Head(self.scores.folder / TEACHER) if hidden else None
+        self.whole_head = Head.read(self.scores.folder / TEACHER) if hidden else None
         self.probed = False
         self.placed: torch.device | None = None
 

@@ -9,7 +9,18 @@ from .engine import (
 )
 from .identify import KNOWN as KNOWN, TOKEN_SERVERS as TOKEN_SERVERS, Identity as Identity
 from .received import RECEIVED as RECEIVED, Received as Received
+from .remote_teacher import RemoteTeacher as RemoteTeacher
 from .replies import Reply as Reply
-from .served_offers import SERVED_OFFERS as SERVED_OFFERS
+from .served_offers import SERVED_OFFERS as SERVED_OFFERS, SERVICE_OFFERS as SERVICE_OFFERS
 from .served_teacher import ServedTeacher as ServedTeacher
 from .session import Ask as Ask, Session as Session
+from .wire import (
+    MEDIA as MEDIA,
+    SOFTWARE as SOFTWARE,
+    Limits as Limits,
+    Request as Request,
+    answer_body as answer_body,
+    pack as pack,
+    read_request as read_request,
+    unpack as unpack,
+)

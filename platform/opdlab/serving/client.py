@@ -29,6 +29,8 @@ TICK_S = 0.25
 IN_VAIN = 8
 """After so many refusals and no answer, each other prompt is asked for once before the rest is given up."""
 LET_IN = (401, 403)
+WHO = ("/models", "/v1/teacher")
+"""Paths that say who is there: whoever is not let in there is let in nowhere."""
 UNKNOWN = (404, 405, 501)
 """Statuses of a path that a server does not have."""
 
@@ -89,7 +91,7 @@ class Client:
                 return self._apart("GET", url, None)
             except Answered as answered:
                 failed = answered.status >= 500 and answered.status not in UNKNOWN
-                guarded = answered.status in LET_IN and "/models" in path
+                guarded = answered.status in LET_IN and path.endswith(WHO)
                 if guarded or (failed and tries > 1 and not left):
                     kind = FailedError if failed else ServerError
                     raise kind(f"{url}: {answered}") from answered
@@ -289,7 +291,7 @@ class Client:
 
 def _prompt_of(body: Body) -> int:
     """Of a step's candidates the prompts themselves would fill the memory."""
-    return hash(str(body.get("prompt")))
+    return hash(body if isinstance(body, bytes) else str(body.get("prompt")))
 
 
 def _sleep(seconds: float, stopped: Callable[[], bool]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from opdlab.methods import Offers
+from opdlab.methods import MEASURES, Offers
 
 _CONFIDENCE = (
     "it needs all of the distribution after a candidate, and a server tells the likeliest tokens alone. "
@@ -24,3 +24,13 @@ SERVED_OFFERS = Offers(
         "the student's own answers, or a teacher in this process",
     },
 )
+SERVICE_OFFERS = Offers(
+    supports=frozenset({"none", "sampled", "top-k", "full"}),
+    confidences=frozenset(MEASURES),
+    answers=False,
+    why_not={
+        "answers": "the method trains on answers that the teacher writes in this process, and its service "
+        "scores alone. Take a method on the student's own answers, or a teacher in this process",
+    },
+)
+"""Of a teacher behind `opdlab teach`."""

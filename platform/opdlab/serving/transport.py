@@ -26,7 +26,9 @@ from opdlab import credentials
 from opdlab.errors import ServerError
 from opdlab.serving.access import Access
 
-Body = Mapping[str, Any]
+MEDIA = "application/vnd.safetensors"
+Body = Mapping[str, Any] | bytes
+"""JSON, or a safetensors file."""
 
 CONNECT_S = 10.0
 LONGEST_PAUSE_S = 30.0
@@ -114,6 +116,8 @@ class Transport:
 
         A short one is a word that an answer may say of itself, such as the usual EMPTY.
         """
+        if response.headers.get("Content-Type", "").startswith(MEDIA):
+            return response.content
         _, password = credentials.login(self.access.url) or ("", "")
         secrets = [one.encode() for one in (self.key(), password) if len(one or "") >= SECRET]
         if any(one in response.content for one in secrets):
@@ -126,7 +130,7 @@ class Transport:
                 response = self._session().request(
                     verb,
                     url,
-                    json=body,
+                    **_content(body),
                     timeout=(CONNECT_S, timeout_s),
                     auth=self._login(),
                     params=credentials.options(self.access.url),
@@ -304,6 +308,13 @@ class _Bearer(AuthBase):
         if self.key:
             request.headers["Authorization"] = f"Bearer {self.key}"
         return request
+
+
+def _content(body: Body | None) -> dict[str, Any]:
+    """A body as `requests` is given it."""
+    if isinstance(body, bytes):
+        return {"data": body, "headers": {"Content-Type": MEDIA}}
+    return {"json": body}
 
 
 def _keeps_secrets(url: str, place: str) -> bool:

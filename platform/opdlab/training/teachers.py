@@ -13,7 +13,7 @@ from opdlab.evaluation import Measured, open_served
 from opdlab.modelling import models
 from opdlab.scores import StoredTeacher, read_manifest
 from opdlab.scoring import Scorer, Teacher as TeacherHere
-from opdlab.serving import OpenAIEngine, ServedTeacher, same_way
+from opdlab.serving import OpenAIEngine, RemoteTeacher, ServedTeacher, same_way
 
 TEXT = (
     "Question: A shop sells pencils at 3 for 2 dollars. Anna buys 12 pencils and pays with a 20 dollar "
@@ -38,6 +38,10 @@ def make_scorer(source: Taught, model: PreTrainedModel, vocabulary: int | None) 
         return StoredTeacher(Path(source.scores).expanduser(), vocabulary)
     if server is None:
         return TeacherHere(model, vocabulary)
+    if server.type == "opdlab":
+        remote = RemoteTeacher(server.access, vocabulary, model)
+        remote.expect(_of_the_files(source, model))
+        return remote
     entries = int(model.config.get_text_config().vocab_size)
     tokenizer = models.load_tokenizer(source.path, source.revision)
     return ServedTeacher(
@@ -49,6 +53,15 @@ def _known_by(tokenizer: PreTrainedTokenizerBase, entries: int) -> list[int]:
     """Tokens of `TEXT` that a model has; two of any where it has none of its words."""
     found = [token for token in tokenizer.encode(TEXT) if token < entries][:LONGEST_TEXT]
     return found if len(found) > 1 else [0, 1]
+
+
+def _of_the_files(source: Taught, model: PreTrainedModel) -> dict[str, Any]:
+    """What a service must say of its teacher, by the tokenizer and the shape that are read here."""
+    tokenizer = models.load_tokenizer(source.path, source.revision)
+    told = {"tokenizer_sha256": models.tokenizer_sha256(tokenizer)}
+    if models.adapted(source.path) is None:  # else the shape here is that of the model below
+        told["config_sha256"] = models.config_sha256(model)
+    return told
 
 
 def contents(source: Taught, model: PreTrainedModel, template: str) -> dict[str, Any]:
@@ -65,6 +78,9 @@ def contents(source: Taught, model: PreTrainedModel, template: str) -> dict[str,
         return models.manifest(model, source.path, source.revision, template)
     tokenizer = models.load_tokenizer(source.path, source.revision)
     scorer = make_scorer(source, model, None)
+    if isinstance(scorer, RemoteTeacher):
+        own = {"template_sha256": models.template_sha256(tokenizer, template)}
+        return {**scorer.record(), "name": source.path, "revision": source.revision, **own}
     assert isinstance(scorer, ServedTeacher)
     return {
         "name": source.path,
@@ -82,7 +98,7 @@ def expect(scorers: Sequence[Scorer], records: Sequence[Mapping[str, Any]]) -> N
     """Hold teachers behind servers to what the record of a training says of them; models are compared by
     their contents."""
     for scorer, record in zip(scorers, records, strict=True):
-        if isinstance(scorer, ServedTeacher):
+        if isinstance(scorer, (ServedTeacher, RemoteTeacher)):
             scorer.expect(record)
 
 
