@@ -34,6 +34,7 @@ class TokenServer:
         failures: so many completion requests are answered with `status` first.
         refuses: completion requests that are answered with `status`.
         tag: of the weights; None for a server that has no tags.
+        card: what the list of models says in addition.
         stumbles: so many questions after a path are answered with status 500 first.
         hides: keys left out of answers.
         busiest: completion requests under way at once, at most.
@@ -52,6 +53,7 @@ class TokenServer:
         self.hides: tuple[str, ...] = ()
         self.extra_prompt: list[int] = []
         self.deaf = False
+        self.card: dict[str, Any] = {}
         self.tag: str | None = "default"
         self.lock, self.under_way, self.busiest = threading.Lock(), 0, 0
         self.pause = threading.Event()
@@ -74,7 +76,7 @@ class TokenServer:
     def get(self, path: str) -> Any:
         if path == "/v1/models":
             card = {"id": "the-model", "owned_by": self.kind, "root": str(self.folder)}
-            return {"object": "list", "data": [card]}
+            return {"object": "list", "data": [card | self.card]}
         if path == "/version" and self.kind == "vllm":
             return {"version": "0.33.0"}
         if path == "/server_info" and self.kind == "sglang":
