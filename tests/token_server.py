@@ -34,6 +34,7 @@ class TokenServer:
         failures: so many completion requests are answered with `status` first.
         refuses: completion requests that are answered with `status`.
         tag: of the weights; None for a server that has no tags.
+        card: what the list of models says in addition.
         stumbles: so many questions after a path are answered with status 500 first.
         context: tokens that it tells it reads at most; None for a server that does not tell.
         hides: keys left out of answers.
@@ -54,6 +55,7 @@ class TokenServer:
         self.extra_prompt: list[int] = []
         self.deaf = False
         self.context: int | None = None
+        self.card: dict[str, Any] = {}
         self.tag: str | None = "default"
         self.lock, self.under_way, self.busiest = threading.Lock(), 0, 0
         self.pause = threading.Event()
@@ -77,7 +79,7 @@ class TokenServer:
         if path == "/v1/models":
             card = {"id": "the-model", "owned_by": self.kind, "root": str(self.folder)}
             card |= {"max_model_len": self.context} if self.context else {}
-            return {"object": "list", "data": [card]}
+            return {"object": "list", "data": [card | self.card]}
         if path == "/version" and self.kind == "vllm":
             return {"version": "0.33.0"}
         if path == "/server_info" and self.kind == "sglang":

@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 from opdlab.configuration.config import Taught
 from opdlab.configuration.loader import load_experiment
 from opdlab.configuration.server_settings import Server
+from opdlab.doctor.models import answers_fit
+from opdlab.doctor.probe import Cast
 from opdlab.errors import ConfigError, ModelError, NonFiniteError, RefusedError, ServerError
 from opdlab.identity.roles import PACES
 from opdlab.methods.divergences import SMALLEST_TAIL
@@ -33,6 +35,7 @@ from opdlab.modelling import models
 from opdlab.modelling.head import chunked_loss
 from opdlab.modelling.vocabulary_loss import TokenLosses
 from opdlab.planning.served_teacher import asked_of_servers
+from opdlab.prompts import open_prompts
 from opdlab.records import Questions, Rollout, Supervision
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.length_groups import states_before_tokens
@@ -46,7 +49,8 @@ from opdlab.serving.teacher_requests import Bodies
 from opdlab.serving.told_tokens import listed, spread_out
 from opdlab.training import teachers
 from opdlab.training.group import differences
-from opdlab.training.pair import load_pair
+from opdlab.training.pair import load_pair, load_source, require_prompts
+from opdlab.training.run import require_all
 from opdlab.training.teachers import make_scorer
 
 STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
@@ -585,3 +589,42 @@ def test_a_plan_tells_requests_and_tokens_of_a_step_and_no_memory_of_the_teacher
     plain = load_experiment("quickstart", [*changes, "method={type: opd}", SERVED])
     assert list(asked_of_servers(plain, 8, prompt=30).values()) == ["9", "640"]
     assert not asked_of_servers(load_experiment("quickstart", [*changes, lgr]), 8, 30)
+
+
+def test_a_row_that_the_server_does_not_take_is_refused_before_anything_is_trained(
+    server: MisbehavingServer,
+) -> None:
+    """vLLM says how long a text it takes, and samples one token after it."""
+    config = load_experiment(
+        "quickstart",
+        [
+            "runs=[]",
+            "method={type: opd}",
+            f"teacher.server={{url: '{server.url}', patience_s: 1.0}}",
+            "rollout.max_new_tokens=30",
+            "training.steps=1",
+            "evaluation.benchmarks=[]",
+        ],
+    )
+    require_prompts(config, load_pair(config))
+    require_all(config)
+    server.card = {"max_model_len": 31}
+    with pytest.raises(
+        ConfigError, match=r"leaves a prompt no room: the server of the teacher \(http"
+    ):
+        require_all(config)
+    server.card = {"max_model_len": 36}
+    require_all(config)
+    with pytest.raises(
+        ModelError, match=r"the server of the teacher \(http.*takes 35 \(max_model_len"
+    ):
+        require_prompts(config, load_pair(config))
+    for card in ({"max_model_len": "many"}, {"max_model_len": None}):
+        server.card = card
+        require_prompts(config, load_pair(config))
+    cast = Cast(*load_source(config.student), {"teacher": load_source(config.teacher)})
+    prompts = open_prompts(config.prompts, cast.tokenizer, config.seed, [])
+    server.card = {"max_model_len": 36}
+    line = answers_fit([config], prompts, cast)
+    assert "server of the teacher" in line.found
+    assert server.url in line.found

@@ -24,7 +24,7 @@ from opdlab.doctor import (
 from opdlab.doctor.lines import Line, failed, skipped
 from opdlab.doctor.probe import TOKENS, Cast, Probe, make_probe, share_of_teachers
 from opdlab.doctor.stored import stored
-from opdlab.errors import OpdlabError
+from opdlab.errors import OpdlabError, ServerError
 from opdlab.modelling import models
 from opdlab.training import adapt, load_source, teachers_end
 
@@ -76,7 +76,10 @@ def of_a_cast(runs: Runs, cast: Cast, written: int) -> Iterator[Line]:
     try:
         probe = make_probe(config, [run for _, run in runs], cast)
     except OpdlabError as error:
-        yield failed("the student answers prompts", str(error), "see the message")
+        # Answers of a probe come from this process, so that a server can only be a teacher's.
+        of_server = isinstance(error, ServerError)
+        what = "the teacher's server answers" if of_server else "the student answers prompts"
+        yield failed(what, str(error), "see the message")
         yield skipped(WITH_ANSWERS, "they need answers to prompts")
         return
     yield from doctor_models.rollout_server(probe)

@@ -30,7 +30,7 @@ from opdlab.prompts import (
 from opdlab.records import Questions, Rollout
 from opdlab.serving import OpenAIEngine
 from opdlab.shapes import Float, Tensor
-from opdlab.training import token_weights
+from opdlab.training import contexts as contexts_of_servers, token_weights
 
 LEAST_SHIFT = 1e-2
 """Nats that log-probabilities differ by on average when they are taken for their neighbours'."""
@@ -167,6 +167,10 @@ def answers_fit(runs: Sequence[Experiment], prompts: PromptSource, cast: Cast) -
     contexts = {
         name: size for name, one in found.items() if (size := models.positions(one)) is not None
     }
+    try:
+        contexts |= {name: size for run in runs for name, size in contexts_of_servers(run).items()}
+    except ServerError as error:
+        return failed(what, str(error), "start the server, or correct the teacher's server.url")
     if not contexts:
         return skipped(what, "the models name no largest number of positions")
     prompt = max(len(prompts.prompt(index).tokens) for index in range(SEARCHED))

@@ -119,6 +119,10 @@ class RemoteTeacher:
             self.told = told
         return self
 
+    def context(self) -> int:
+        """Tokens of a row that it scores, at most."""
+        return self.probe().limits.longest
+
     def record(self) -> dict[str, Any]:
         """What the service says its teacher is: by this it is known again."""
         return dict(self.probe().told["teacher"])

@@ -26,6 +26,7 @@ from opdlab.records import Distributions, Questions, Rollout, TeacherScores
 from opdlab.scoring import Leaves, check_finite, check_tokens, leaves
 from opdlab.serving.access import Access
 from opdlab.serving.client import ReplyError
+from opdlab.serving.context import context_of
 from opdlab.serving.likeness import IN_HALF, likeness
 from opdlab.serving.served_offers import SERVED_OFFERS
 from opdlab.serving.session import Session
@@ -141,6 +142,12 @@ class ServedTeacher:
             self._require_same(found)
             self.session = session
         return self
+
+    def context(self) -> int | None:
+        """Tokens of a row that it can score, at most; None where it does not say."""
+        most = context_of(self._opened())
+        # A prompt is scored with one more token, which is sampled after it.
+        return None if most is None else most - 1
 
     def record(self) -> dict[str, Any]:
         """What the server says it is, and what it says of a fixed text: by this it is known again."""

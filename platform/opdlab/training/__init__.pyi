@@ -50,7 +50,12 @@ from .run import (
     train_one as train_one,
 )
 from .stored_answers import require_ends as require_ends
-from .teachers import contents as contents, expect as expect, make_scorer as make_scorer
+from .teachers import (
+    contents as contents,
+    contexts as contexts,
+    expect as expect,
+    make_scorer as make_scorer,
+)
 from .watch import STUDENTS as STUDENTS, keep_copy as keep_copy, rollout_table as rollout_table
 from .weights import token_weights as token_weights
 from .whole_step import Place as Place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
@@ -25,7 +25,7 @@ from opdlab.training.given import answer_ids, share_of
 from opdlab.training.module import Distillation
 from opdlab.training.optimizers import require_optimizer
 from opdlab.training.stored_answers import require_ends
-from opdlab.training.teachers import make_scorer
+from opdlab.training.teachers import contexts, make_scorer
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A model with its tokenizer."""
@@ -166,9 +166,10 @@ def require_prompts(config: Experiment, pair: Pair) -> None:
         )
         asked = max(run.training.prompts_per_step * run.training.rollouts for run in runs)
         lengths = [run.rollout.max_new_tokens for run in runs]
+        served = {name: size for run in runs for name, size in contexts(run).items()}
         if share_of(first):
             _require_given(prompts, asked, min(lengths), pair)
-        _require_prompts(prompts, asked, max(lengths), pair)
+        _require_prompts(prompts, asked, max(lengths), pair, served)
 
 
 def by_prompts(config: Experiment) -> list[list[Experiment]]:
@@ -204,7 +205,7 @@ def require_askable(prompts: PromptSource, config: Experiment, pair: Pair) -> No
     """
     prompts.require_known()
     asked = config.training.prompts_per_step * config.training.rollouts
-    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair)
+    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair, contexts(config))
 
 
 def require_answered(
@@ -224,11 +225,13 @@ def require_answered(
     prompts.require_known()
     if given:
         _require_given(prompts, asked, config.rollout.max_new_tokens, pair)
-    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair)
+    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair, contexts(config))
 
 
-def _require_prompts(prompts: PromptSource, asked: int, answer: int, pair: Pair) -> None:
-    room = _room(pair)
+def _require_prompts(
+    prompts: PromptSource, asked: int, answer: int, pair: Pair, served: Mapping[str, int]
+) -> None:
+    room = _room(pair, served)
     foreign = max(pair.tokenizer.get_vocab().values()) >= pair.vocabulary
     most = math.inf if room is None else room[1] - answer
     if most == math.inf and not foreign:
@@ -243,18 +246,24 @@ def _require_prompts(prompts: PromptSource, asked: int, answer: int, pair: Pair)
             raise ModelError(
                 f"prompt {prompt.problem.id} of {prompt.problem.benchmark} has {len(prompt.tokens)} "
                 f"tokens; with rollout.max_new_tokens ({answer}) these are {len(prompt.tokens) + answer}, "
-                f"and the {who} has {size} positions: beyond them a model reads noise. Leave such ones out "
+                f"and the {who} {_takes(who in served, size)}. Leave such ones out "
                 f"by prompts.max_prompt_tokens: {max(1, size - answer)} and prompts.too_long: drop, allow "
                 f"shorter answers, or take a {who} with more context"
             )
 
 
-def _room(pair: Pair) -> tuple[str, int] | None:
+def _takes(served: bool, size: int) -> str:
+    if served:
+        return f"takes {size} (max_model_len of vLLM, and the token that it samples after them)"
+    return f"has {size} positions: beyond them a model reads noise"
+
+
+def _room(pair: Pair, served: Mapping[str, int]) -> tuple[str, int] | None:
     """Who has the fewest positions, and how many; None where nobody names a number."""
     found = {"student": pair.student, "teacher": pair.teacher}
     found |= {f"specialist {number}": one for number, (_, one) in enumerate(pair.specialists)}
     sizes = [(name, size) for name, one in found.items() if (size := models.positions(one))]
-    return min(sizes, key=itemgetter(1), default=None)
+    return min([*sizes, *served.items()], key=itemgetter(1), default=None)
 
 
 def _require_shared(prompt: Prompt, pair: Pair) -> None:

@@ -200,6 +200,13 @@ def require_all(config: Experiment) -> None:
         graded = any(run.method.graded or run.training.hacking.grade_every for run in runs)
         if prompts.graded and graded:
             prompts.require_graders()
+    for server, size in teachers.contexts(config).items():
+        if config.rollout.max_new_tokens >= size:
+            raise ConfigError(
+                f"{config.name}: rollout.max_new_tokens ({config.rollout.max_new_tokens}) leaves a prompt "
+                f"no room: the {server} takes {size} tokens of prompt and answer together; set it lower, "
+                "or start the server with a larger --max-model-len (`opdlab teach`: --tokens)"
+            )
 
 
 def follow(config: Experiment, resume: bool) -> None:

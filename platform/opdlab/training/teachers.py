@@ -94,6 +94,25 @@ def contents(source: Taught, model: PreTrainedModel, template: str) -> dict[str,
     }
 
 
+def contexts(config: Experiment) -> dict[str, int]:
+    """Tokens of a row that each server of a teacher takes, by how the server is named in messages.
+
+    Raises:
+        ServerError: one does not answer, or is no teacher.
+    """
+    found = {}
+    sources = [("teacher", config.teacher)]
+    sources += [(f"specialist {number}", one) for number, one in enumerate(config.specialists)]
+    for who, source in sources:
+        if source.server is None:
+            continue
+        scorer = make_scorer(source, models.load_shell(source.path, source.revision), None)
+        assert isinstance(scorer, (ServedTeacher, RemoteTeacher))
+        if (size := scorer.context()) is not None:
+            found[f"server of the {who} ({source.server.url})"] = size
+    return found
+
+
 def expect(scorers: Sequence[Scorer], records: Sequence[Mapping[str, Any]]) -> None:
     """Hold teachers behind servers to what the record of a training says of them; models are compared by
     their contents."""
