@@ -201,9 +201,14 @@ class Rollout:
         seeds = ",".join(map(str, self.seeds.tolist()))
         return int.from_bytes(hashlib.blake2b(seeds.encode(), digest_size=8).digest()) >> 1
 
-    @cached_property
+    @property
     def host(self) -> Rollout:
         """The same on the host, read from a device in one copy: for whatever looks at numbers."""
+        # A record that kept itself would hold its tensors until Python collects cycles.
+        return self if self.tokens.device.type == "cpu" else self._host
+
+    @cached_property
+    def _host(self) -> Rollout:
         return self.to("cpu")
 
     def to(self, device: torch.device | str) -> Rollout:
@@ -299,11 +304,13 @@ class TeacherScores:
         """The same without distributions."""
         return replace(self, hidden=None, top_ids=None, top_log_prob=None)
 
-    @cached_property
+    @property
     def host(self) -> TeacherScores:
         """The same on the host, read from a device in one copy, but for `hidden`, which stays there."""
-        if self.log_prob.device.type == "cpu":
-            return self
+        return self if self.log_prob.device.type == "cpu" else self._host
+
+    @cached_property
+    def _host(self) -> TeacherScores:
         return replace(replace(self, hidden=None).to("cpu"), hidden=self.hidden)
 
     def beside(self, device: torch.device) -> TeacherScores:
@@ -328,7 +335,7 @@ def _moved(record: Any, here: torch.device, device: torch.device) -> Any:
         return replace(record, **dict(zip(values, to_host(list(values.values())), strict=True)))
     sent = {name: to_device(value, device) for name, value in values.items()}
     moved = replace(record, **sent)
-    vars(moved)["host"] = record
+    vars(moved)["_host"] = record
     return moved
 
 

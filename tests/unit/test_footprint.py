@@ -80,6 +80,17 @@ def test_few_layers_of_each_kind_tell_what_all_hold(family: str) -> None:
         assert kept_for_backward(model, tokens) > 0
 
 
+@pytest.mark.parametrize("lone", [2, 3])
+def test_what_few_layers_do_not_show_is_measured_of_all(lone: int) -> None:
+    """Of three layers alike, nothing is seen where there are two, or where there is one."""
+
+    def seen(some: Any) -> int:
+        count = len(layers(some))
+        return 0 if (count == 2 if lone == 2 else count < 2) else 10 * count
+
+    assert over_layers(small_model("llama"), seen) == 30
+
+
 LOW = torch.bfloat16
 # Whole rows and rows in pieces, none, few and all positions asked about, alone and of one prompt; a tree,
 # one of several stretches, and whole forwards.

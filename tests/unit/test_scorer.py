@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +97,20 @@ def test_what_is_trained_is_made_without_a_forward() -> None:
         module = load_module(pair, config)
     assert not ran
     assert isinstance(module.teacher, Scorer)
+
+
+def test_a_step_leaves_no_tensor_to_the_collector_of_garbage() -> None:
+    teacher = Teacher(small_model("llama")).probe()
+    gc.disable()
+    try:
+        rollout = random_rollout([3, 2], [4, 5])
+        scores = teacher.score(rollout, Questions(rollout.candidates, full=True))
+        assert (rollout.host, scores.host) == (rollout, scores)
+        held = [weakref.ref(one) for one in (rollout.tokens, scores.log_prob, scores.hidden)]
+        del rollout, scores
+        assert [one() for one in held] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_a_scorer_says_its_distributions_again_over_the_shared_entries() -> None:

@@ -144,7 +144,8 @@ def layers(model: Any) -> list[torch.nn.Module]:
 def over_layers(model: Any, measured: Callable[[Any], int]) -> int:
     """What is measured of a model, as the sum over its layers that it is, found by a few of them.
 
-    Layers of a kind add alike: one of each is looked at, and for each kind another one.
+    Layers of a kind add alike: one of each is looked at, and for each kind another one. Where nothing is
+    found of one of these alone, as of layers that need others, all are looked at.
     """
     kinds = alike(model)
     first = [one[0] for one in kinds]
@@ -154,7 +155,10 @@ def over_layers(model: Any, measured: Callable[[Any], int]) -> int:
     for one in kinds:
         if len(one) > 1:
             with reduced_to(model, [*first, one[1]]):
-                total += (len(one) - 1) * (measured(model) - once)
+                both = measured(model)
+            if bool(both) != bool(once):
+                return measured(model)
+            total += (len(one) - 1) * (both - once)
     return total
 
 
