@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,15 @@ import torch
 from misbehaving_server import MisbehavingServer
 from transformers import AutoTokenizer
 
+from opdlab.errors import ModelError
 from opdlab.offline import request, scoring
 from opdlab.offline.request import rows_a_shard
+from opdlab.records import Distributions
 from opdlab.scores.kinds import Kind
+from opdlab.scores.packing import distribution_columns
 from opdlab.scores.reader import Scores
 from opdlab.scores.writer import Writer
+from opdlab.serving.told_tokens import listed
 
 ASKED = {"answers": "student", "samples": 6, "prompts": 4}
 
@@ -127,7 +132,7 @@ def test_what_a_server_refuses_costs_no_shard_of_others(
             ids in ",".join(map(str, body["prompt"]))
             and (who == "rollout" or "prompt_logprobs" in body)
         )
-        at = {"url": server.url, "patience_s": 1}
+        at = {"url": server.url, "patience_s": 60}
         own: dict[str, Any] = {"rollout": {"type": "openai", "max_new_tokens": 8, **at}}
         if who == "teacher":
             own = {"teacher": {"path": str(folder / "teacher"), "server": at}}
@@ -141,3 +146,15 @@ def test_what_a_server_refuses_costs_no_shard_of_others(
         server.refuses_for_ever = lambda body: False
         found = stores.score(config, folder / f"refused-{who}", **asked)
         assert (found.finished, found.faults, found.answers) == (True, 0, 12)
+
+
+def test_places_where_a_server_told_no_token_are_not_stored_as_tokens() -> None:
+    said = Distributions(
+        top_ids=torch.tensor([[3, -1]]), top_log_prob=torch.tensor([[-0.5, -torch.inf]])
+    )
+    assert said.top_ids is not None
+    assert said.top_log_prob is not None
+    told: Any = SimpleNamespace(listed=lambda _: listed(said.top_ids, said.top_log_prob, 10))
+    nothing: Any = None
+    with pytest.raises(ModelError, match="tells fewer than 2 tokens that the student has"):
+        distribution_columns(Kind("top_k", 2), said, told, nothing, [])

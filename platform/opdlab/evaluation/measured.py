@@ -182,8 +182,10 @@ class Subject(Measured):
         size = models.positions(self.model)
         if size is None:
             return
-        needed = 1 if learned_positions(self.model) is None else answer
+        bounded = learned_positions(self.model) is not None
         for problem in problems:
+            # Where given texts are weighed nothing is sampled.
+            needed = answer if bounded and not problem.weighed else 1
             length = len(encode(self.tokenizer, problem, self.template))
             if length + needed > size:
                 shorter = (

@@ -51,12 +51,13 @@ def _sizes(model: PreTrainedModel) -> Iterator[int]:
     size = getattr(text, "max_position_embeddings", None)
     if size is None:
         return
+    # Where a table keeps a place for filler, positions begin after it.
     tables = (
-        (name, one.num_embeddings)
+        (name, one.num_embeddings - (0 if one.padding_idx is None else one.padding_idx + 1))
         for name, one in model.named_modules()
         if isinstance(one, nn.Embedding) and one is not model.get_input_embeddings()
     )
     buffers = ((name, len(one)) for name, one in model.named_buffers() if one.ndim == 2)
     for name, entries in (*tables, *buffers):
-        if _NAMED.search(name) and size <= entries <= size + _SPARE:
-            yield size
+        if _NAMED.search(name) and size - _SPARE <= entries <= size + _SPARE:
+            yield min(size, entries)

@@ -176,9 +176,11 @@ class Job:
             prompts = [self.prompts.prompt(number) for number in numbers]
             rollout, problems = self.read(prompts, numbers), [one.problem for one in prompts]
         else:
+            self.collector.refused = []
             with refusals() as refused, self.precision():
                 found = self.collector.sample(numbers, Place(0, 1, self.device))
-            if refused:
+            # A training would go on without some prompts; here each place has its row.
+            if refused or self.collector.refused:
                 return Drawn(places, None, (), [FAULT] * len(places))
             rollout, problems = found.rollout.host, found.problems
         return Drawn(places, rollout, problems, self.verdicts(rollout, problems))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Literal
 
 import torch
@@ -54,7 +53,6 @@ def loss_bytes(
     return round(FLOAT * vocabulary * (projected * together + others * min(few, together)))
 
 
-@cache
 def rows_held(method: Method, told: Told) -> float:
     """Numbers that a loss with its gradient holds at a time, for each logit of the student."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from ipaddress import ip_address
 from typing import final
 from urllib.parse import urlsplit
 
@@ -21,7 +22,6 @@ JSON = "application/json"
 RETRY_S = 1
 STALLED_S = 60.0
 """A client that neither sends nor takes a byte for so long is cut off."""
-HERE = ("localhost", "127.0.0.1", "::1")
 
 
 def media_of(headers: Headers) -> str:
@@ -79,7 +79,7 @@ class Admission:
             self.reserved -= size
 
     def _stranger(self, path: str, headers: Headers) -> Response | None:
-        if self.local and _host(headers.get("host", "")) not in HERE:
+        if self.local and not _is_here(headers.get("host", "")):
             return _said(421, "this service is for programs on its own machine")
         if path in OPEN or not self.key:
             return None
@@ -129,11 +129,13 @@ def _in_time(receive: Receive) -> Receive:
     return receiving
 
 
-def _host(header: str) -> str:
+def _is_here(header: str) -> bool:
+    """Whether a Host header names the loopback."""
     try:
-        return urlsplit(f"//{header}").hostname or ""
+        host = urlsplit(f"//{header}").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
-        return ""
+        return False
 
 
 def _said(status: int, why: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -62,7 +62,8 @@ class Pace(L.Callback, ABC):
         assert isinstance(pl_module, Distillation)
         self.step = trainer.global_step
         metrics = pl_module.step_record()
-        if self.due(pl_module.config.evaluation.every) and pl_module.whole:
+        evaluates = self.due(pl_module.config.evaluation.every) and pl_module.whole
+        if evaluates:
             # Whoever is stopped in an evaluation goes on with it: what another process trains again may
             # be another student.
             pl_module.unrecorded = metrics
@@ -73,7 +74,8 @@ class Pace(L.Callback, ABC):
             return  # a checkpoint now would lose the epochs that a rollout still has
         signum = ranks.agreed(trainer, self.stop.signum or 0)
         every = pl_module.config.training.checkpoint_every
-        if signum or self.step // every > self.saved // every:
+        # With the evaluation done: else whoever goes on would take note of it again.
+        if signum or evaluates or self.step // every > self.saved // every:
             self.saved = self.step
             trainer.save_checkpoint(checkpoint_path(self.folder))
         if signum:

@@ -61,7 +61,8 @@ class Watch(Pace):
         assert isinstance(pl_module, Distillation)
         for what in unwatched(pl_module.config):
             self.progress.console.print(f"{YELLOW}not watched: {what}")
-        self.alarms.replay(read_metrics(self.tracker.folder), self.step)
+        before = self.step - (pl_module.unrecorded is not None)
+        self.alarms.replay(read_metrics(self.tracker.folder), before)
 
     @override
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -79,6 +80,7 @@ class Watch(Pace):
     @override
     def record(self, module: Distillation, metrics: dict[str, float]) -> None:
         started = perf_counter()
+        self._note_refused(module)
         if self.logging is not None:
             # Of the step before: this one's is known when its record is written.
             metrics["seconds/logging"] = self.logging
@@ -97,7 +99,6 @@ class Watch(Pace):
             )
             evaluated = perf_counter() - began
             metrics |= evaluation.headline(samples) | {"seconds/evaluation": evaluated}
-        self._note_refused(module)
         self.tracker.log(metrics, self.step)
         tables = module.config.tracking.samples_every
         if tables and self.step % tables == 0 and module.rollout and module.scores:
