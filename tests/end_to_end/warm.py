@@ -50,6 +50,7 @@ LATE = {
     "PYTHONPATH",
     "PYTORCH_NVML_BASED_CUDA_CHECK",
     "TORCHINDUCTOR_CACHE_DIR",
+    "_MLFLOW_TELEMETRY_SESSION_ID",
 }
 """Variables of the environment that nothing here reads while it is imported; some are set by imports.
 

@@ -138,7 +138,9 @@ def main() -> None:
         _fail(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
     except OSError as error:
         # A file may be taken away from under a command; without a name it is a fault of the program's own.
-        if error.errno not in _OF_THE_DISK and not (error.filename and error.strerror):
+        # Of a full disk Python's own `tempfile` says that no folder can be used.
+        full = "No usable temporary directory" in str(error)
+        if error.errno not in _OF_THE_DISK and not (error.filename and error.strerror) and not full:
             raise
         _fail(f"StorageError: {of_the_disk(error)}", 1)
 
