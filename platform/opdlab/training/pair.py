@@ -254,7 +254,7 @@ def _require_prompts(
 
 def _takes(served: bool, size: int) -> str:
     if served:
-        return f"takes {size} (--max-model-len less a token; opdlab teach: --tokens)"
+        return f"takes {size} (max_model_len of vLLM less a token; opdlab teach: --tokens)"
     return f"has {size} positions: beyond them a model reads noise"
 
 
