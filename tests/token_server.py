@@ -54,7 +54,6 @@ class TokenServer:
         self.hides: tuple[str, ...] = ()
         self.extra_prompt: list[int] = []
         self.deaf = False
-        self.context: int | None = None
         self.card: dict[str, Any] = {}
         self.tag: str | None = "default"
         self.lock, self.under_way, self.busiest = threading.Lock(), 0, 0
@@ -78,7 +77,6 @@ class TokenServer:
     def get(self, path: str) -> Any:
         if path == "/v1/models":
             card = {"id": "the-model", "owned_by": self.kind, "root": str(self.folder)}
-            card |= {"max_model_len": self.context} if self.context else {}
             return {"object": "list", "data": [card | self.card]}
         if path == "/version" and self.kind == "vllm":
             return {"version": "0.33.0"}

@@ -73,8 +73,6 @@ class RefusedError(ServerError):
         answered: the rollout of the other rows, where there is one.
     """
 
-    answered: Any = None
-
     def __init__(
         self,
         rows: Mapping[int, str],
@@ -83,9 +81,10 @@ class RefusedError(ServerError):
         ended: bool = False,
         part: str = "",
         refused: int | None = None,
+        answered: Any = None,
     ) -> None:
         self.rows, self.count, self.ended = dict(sorted(rows.items())), count, ended
-        self.part = part
+        self.part, self.answered = part, answered
         self.refused = len(rows) if refused is None else refused
         first, why = next(iter(self.rows.items()))
         many = self.refused - 1
@@ -110,9 +109,8 @@ def naming_requests(name: Callable[[int], str]) -> Iterator[None]:
         yield
     except RefusedError as error:
         named = name(next(iter(error.rows)))
-        told = RefusedError(error.rows, error.count, named, error.ended, error.part, error.refused)
-        told.answered = error.answered
-        raise told from error
+        told = (error.ended, error.part, error.refused, error.answered)
+        raise RefusedError(error.rows, error.count, named, *told) from error
 
 
 class StorageError(OpdlabError, OSError):

@@ -380,7 +380,7 @@ def test_a_step_goes_on_without_the_prompts_that_are_refused_for_ever(
     server.refuses_for_ever = lambda _: False
     lengths = [len(prompt.tokens) for prompt in prompts]
     assert lengths[1] < lengths[2]
-    server.context = lengths[1] + 8
+    server.card = {"max_model_len": lengths[1] + 8}
     bodies = len(server.bodies)
     _, rows = module.collector.drawn_answers(module.student, asked, range(6))
     assert len(rows) == 4

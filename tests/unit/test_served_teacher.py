@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from misbehaving_server import MisbehavingServer
+from taught_pair import ENTRIES, STUDENT, TEACHER, here, rollout, student
 from transformers import PreTrainedModel
 
 from opdlab.configuration.config import Taught
@@ -37,7 +38,6 @@ from opdlab.modelling.vocabulary_loss import TokenLosses
 from opdlab.planning.served_teacher import asked_of_servers
 from opdlab.prompts import open_prompts
 from opdlab.records import Questions, Rollout, Supervision
-from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.scorer import Scorer
 from opdlab.scoring.teacher import Teacher
@@ -53,27 +53,10 @@ from opdlab.training.pair import load_pair, load_source, require_prompts
 from opdlab.training.run import require_all
 from opdlab.training.teachers import make_scorer
 
-STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
-ENTRIES = 42
+__all__ = ["here", "rollout", "student"]
+
 TEXT = [(11 + 5 * place) % ENTRIES for place in range(32)]
-PROMPTS = [[1, 5, 9, 12 + row] + [7] * (row % 3) for row in range(6)]
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4, "equal_nan": True}
-
-
-@pytest.fixture(scope="module")
-def student() -> PreTrainedModel:
-    return models.load_model(str(STUDENT))
-
-
-@pytest.fixture(scope="module")
-def here() -> Teacher:
-    return Teacher(models.load_model(str(TEACHER)), ENTRIES).probe()
-
-
-@pytest.fixture(scope="module")
-def rollout(student: PreTrainedModel) -> Rollout:
-    engine = CachedEngine(max_new_tokens=12)
-    return engine.sample(student, PROMPTS, list(range(6)), eos_ids=(2,), pad_id=0, top_k=4)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 import requests
 import torch
 from safetensors.torch import save
+from taught_pair import ENTRIES, STUDENT, TEACHER, here, rollout, student
 from teach_server import Teaching, teaching
 from transformers import PreTrainedModel
 
@@ -35,7 +36,6 @@ from opdlab.methods.reopold import Reopold
 from opdlab.modelling import models
 from opdlab.modelling.head import chunked_loss
 from opdlab.records import Questions, Rollout
-from opdlab.sampling.rollout import CachedEngine
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.scorer import Scorer
 from opdlab.scoring.teacher import Teacher
@@ -49,28 +49,11 @@ from opdlab.serving.wire import MEDIA, Limits, Request, pack, request_body
 from opdlab.training import teachers
 from opdlab.training.teachers import make_scorer
 
-STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
+__all__ = ["here", "rollout", "student"]
+
 SHELL = models.load_shell(str(TEACHER))
-ENTRIES = 42
-PROMPTS = [[1, 5, 9, 12 + row] + [7] * (row % 3) for row in range(6)]
 NUMBERS = ("log_prob", "entropy", "fidelity", "sampled_confidence", "confidence")
 KEY = "KEY_OF_THE_SERVICE"
-
-
-@pytest.fixture(scope="module")
-def student() -> PreTrainedModel:
-    return models.load_model(str(STUDENT))
-
-
-@pytest.fixture(scope="module")
-def here() -> Teacher:
-    return Teacher(models.load_model(str(TEACHER)), ENTRIES).probe()
-
-
-@pytest.fixture(scope="module")
-def rollout(student: PreTrainedModel) -> Rollout:
-    engine = CachedEngine(max_new_tokens=12)
-    return engine.sample(student, PROMPTS, list(range(6)), eos_ids=(2,), pad_id=0, top_k=4)
 
 
 @pytest.fixture(scope="module")

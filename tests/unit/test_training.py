@@ -31,6 +31,7 @@ from opdlab.modelling.recomputed import checkpointed
 from opdlab.modelling.vocabulary_loss import TokenLosses
 from opdlab.prompts.drawn import open_prompts
 from opdlab.records import Rollout
+from opdlab.scoring.pieces import joined_rollouts
 from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import part
 from opdlab.training.fit import fit as run_steps
@@ -40,7 +41,6 @@ from opdlab.training.objective import check_finite
 from opdlab.training.pace import Pace
 from opdlab.training.reached import ReachedWeights
 from opdlab.training.watch import keep_copy, rounded
-from opdlab.training.whole_step import joined_rollouts
 
 
 @pytest.fixture(scope="module")

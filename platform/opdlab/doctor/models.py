@@ -168,7 +168,7 @@ def answers_fit(runs: Sequence[Experiment], prompts: PromptSource, cast: Cast) -
         name: size for name, one in found.items() if (size := models.positions(one)) is not None
     }
     try:
-        contexts |= {name: size for run in runs for name, size in contexts_of_servers(run).items()}
+        contexts |= contexts_of_servers(runs)
     except ServerError as error:
         return failed(what, str(error), "start the server, or correct the teacher's server.url")
     if not contexts:

@@ -19,6 +19,6 @@ from .packing import (
 )
 from .reader import Scores as Scores, StoredAnswer as StoredAnswer
 from .shards import Answer as Answer, bytes_of as bytes_of, key_of as key_of
-from .spread import dense_top as dense_top
 from .stored_teacher import StoredTeacher as StoredTeacher
+from .told import Told as Told
 from .writer import Note as Note, Writer as Writer, begin as begin

@@ -116,16 +116,15 @@ def distribution_columns(
     if kind.name == "hidden":
         assert said.hidden is not None
         return {"hidden": to_host([said.hidden])[0].to(DTYPES[kind.precision])}
-    if (listed := teacher.listed(said)) is not None and listed.rest is not None:
-        _require_told(kind, listed.ids)
+    if said.hidden is None:  # of a teacher that tells its likeliest tokens
+        listed = teacher.listed(said)
+        if listed is None or (listed.ids < 0).any():
+            raise ModelError(
+                f"--kind {kind}: the server tells fewer than {kind.size} tokens that the student has; take "
+                "a smaller number"
+            )
+        assert listed.rest is not None
         found = (listed.ids, listed.log_prob, listed.rest)
-        return dict(zip(KEPT["top_k"], found, strict=True))
-    if said.hidden is None:  # of a server, which tells its likeliest tokens
-        assert said.top_ids is not None
-        assert said.top_log_prob is not None
-        _require_told(kind, said.top_ids)
-        rest = (1 - said.top_log_prob.double().exp().sum(-1)).clamp(min=1e-30)
-        found = (said.top_ids, said.top_log_prob, rest.log().float())
         return dict(zip(KEPT["top_k"], found, strict=True))
     with teacher.head():
         logits, count = teacher.logits(said), len(said.hidden)
@@ -135,14 +134,6 @@ def distribution_columns(
         if kind.name == "top_k":
             return likeliest(logits, parts, min(kind.size, width - 1))
         return {"drawn": _drawn(logits, parts, uniforms(rollout, keys, kind.size))}
-
-
-def _require_told(kind: Kind, ids: Tensor) -> None:
-    if (ids < 0).any():
-        raise ModelError(
-            f"--kind {kind}: the server tells fewer than {kind.size} tokens that the student has; take "
-            "a smaller number"
-        )
 
 
 def likeliest(logits: TeacherLogits, parts: Sequence[slice], top_k: int) -> dict[str, Tensor]:

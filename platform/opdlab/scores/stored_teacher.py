@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, final
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
@@ -20,16 +19,17 @@ from opdlab.scores.head import Head
 from opdlab.scores.manifest import TEACHER
 from opdlab.scores.packing import tokens_of
 from opdlab.scores.reader import Scores
-from opdlab.scores.spread import counted, dense_draws, dense_top
+from opdlab.scores.spread import counted, dense_draws
+from opdlab.scores.told import Told
 from opdlab.scoring import check_finite, check_tokens
 from opdlab.shapes import Int, Tensor
-from opdlab.transfers import to_device, to_host
+from opdlab.transfers import to_host
 
 NOT_TOLD = frozenset({"entropy", "fidelity", "sampled_confidence"})
 
 
 @final
-class StoredTeacher:
+class StoredTeacher(Told):
     """Scores of a store: a `Scorer`.
 
     An answer is found by its tokens, so any split of rows and any order gives equal scores. The
@@ -56,35 +56,14 @@ class StoredTeacher:
         hidden = told.kind_of.name == "hidden"
         self.whole_head = Head.read(self.scores.folder / TEACHER) if hidden else None
         self.probed = False
-        self.placed: torch.device | None = None
 
     @property
     def offers(self) -> Offers:
         return self.scores.manifest.offers(str(self.scores.folder))
 
     @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    @property
     def dtype(self) -> torch.dtype:
         return torch.float32 if self.whole_head is None else self.whole_head.dtype
-
-    def place(self, device: torch.device, offload: bool = False) -> None:
-        """Its head goes where losses are computed, and tokens when they are asked for; scores stay on the
-        disk."""
-        self.placed = device
-        if self.whole_head is not None:
-            self.whole_head.place(device)
-
-    def shard(self, mesh: DeviceMesh) -> None:
-        """Each process reads rows of its own."""
-
-    def stand_by(self) -> None:
-        """No other process waits for this one."""
-
-    def head(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def answering(self) -> AbstractContextManager[PreTrainedModel]:
         """Raises ModelError: it writes no answers."""
@@ -210,24 +189,16 @@ class StoredTeacher:
             confidence=confidence,
         )
 
+    def entries(self) -> int:
+        return self.vocabulary or self.scores.manifest.vocabulary
+
     def logits(self, said: Distributions) -> TeacherLogits:
-        """Logits of what the store holds, over the shared vocabulary."""
-        entries = self.vocabulary or self.scores.manifest.vocabulary
-        if said.hidden is not None:
-            assert self.whole_head is not None
-            return self.whole_head.logits(said.hidden, entries)
-        assert said.top_ids is not None
-        assert said.top_log_prob is not None
-        device = self.placed or said.top_ids.device
-        ids, values = (to_device(one, device) for one in (said.top_ids, said.top_log_prob))
-        if self.scores.kind.name == "drawn":
-            return lambda part: dense_draws(ids[part], values[part], entries)
-        return lambda part: dense_top(ids[part], values[part], entries)
+        if said.hidden is not None or self.scores.kind.name != "drawn":
+            return super().logits(said)
+        (ids, values), entries = self.tokens(said), self.entries()
+        return lambda part: dense_draws(ids[part], values[part], entries)
 
     def listed(self, said: Distributions) -> Listed | None:
-        """The tokens that the store holds, and the rest as one; None of hidden states."""
-        if said.top_ids is None or said.top_log_prob is None:
-            return None
-        if self.scores.kind.name == "drawn":
-            return Listed(*counted(said.top_ids))
-        return Listed(said.top_ids[:, :-1], said.top_log_prob[:, :-1], said.top_log_prob[:, -1])
+        if said.top_ids is None or self.scores.kind.name != "drawn":
+            return super().listed(said)
+        return Listed(*counted(said.top_ids))

@@ -18,9 +18,9 @@ from .naive import (
     row_scores as row_scores,
 )
 from .packing import packs as packs, parts_of as parts_of
-from .pieces import join as join
+from .pieces import join as join, joined_rollouts as joined_rollouts
 from .recurrent_leaves import RecurrentLeaves as RecurrentLeaves
-from .scorer import Scorer as Scorer
+from .scorer import Elsewhere as Elsewhere, Scorer as Scorer
 from .shared_prompts import ANY_MASK as ANY_MASK, SharedPass as SharedPass
 from .specialists import (
     Specialist as Specialist,

@@ -7,7 +7,7 @@ computed before the last.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, Self, runtime_checkable
 
 import torch
@@ -95,3 +95,22 @@ class Scorer(Protocol):
     def answering(self) -> AbstractContextManager[PreTrainedModel]:
         """Within, its model, to sample answers of its own, where it `offers` them."""
         ...
+
+
+class Elsewhere:
+    """What teachers have in common whose model is not in this process."""
+
+    @property
+    def device(self) -> torch.device:
+        """Their scores lie on the host."""
+        return torch.device("cpu")
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Each process asks about rows of its own."""
+
+    def stand_by(self) -> None:
+        """No other process waits for this one."""
+
+    def head(self) -> AbstractContextManager[None]:
+        """There is nothing to gather."""
+        return nullcontext()

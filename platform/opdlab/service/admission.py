@@ -79,7 +79,7 @@ class Admission:
             self.reserved -= size
 
     def _stranger(self, path: str, headers: Headers) -> Response | None:
-        if self.local and not _is_here(headers.get("host", "")):
+        if self.local and not is_loopback(_host(headers.get("host", ""))):
             return _said(421, "this service is for programs on its own machine")
         if path in OPEN or not self.key:
             return None
@@ -129,13 +129,19 @@ def _in_time(receive: Receive) -> Receive:
     return receiving
 
 
-def _is_here(header: str) -> bool:
-    """Whether a Host header names the loopback."""
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine as it calls itself."""
     try:
-        host = urlsplit(f"//{header}").hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _host(header: str) -> str:
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _said(status: int, why: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -13,13 +13,12 @@ from time import perf_counter
 from typing import Any, final
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from opdlab.errors import OpdlabError, OutOfRoomError
 from opdlab.modelling import rows_at_a_time, slices
 from opdlab.records import Distributions, Questions, Rollout, TeacherScores
 from opdlab.scores import likeliest
-from opdlab.scoring import Teacher, leaves
+from opdlab.scoring import Teacher, joined_rollouts, leaves
 from opdlab.service.metrics import Metrics, Size
 from opdlab.serving import Limits, Request
 from opdlab.shapes import Tensor
@@ -224,25 +223,10 @@ def _distributions(
 
 
 def _together(requests: Sequence[Request]) -> tuple[Rollout, Questions]:
-    if len(requests) == 1:
-        return requests[0].rollout, requests[0].questions
-    rollouts = [one.rollout for one in requests]
     width = max(one.questions.candidates.shape[1] for one in requests)
     candidates = [
         torch.nn.functional.pad(asked, (0, width - asked.shape[1]), value=-1)
         for asked in (one.questions.candidates for one in requests)
     ]
-
-    def all_of(name: str) -> Tensor:
-        return torch.cat([getattr(one, name) for one in rollouts])
-
-    names = ("prompt_lengths", "response_lengths", "seeds", "ended", "log_prob", "entropy")
-    rows = [row for one in rollouts for row in one.tokens]
-    rollout = replace(
-        rollouts[0],
-        tokens=pad_sequence(rows, batch_first=True),
-        candidates=all_of("candidates"),
-        **{name: all_of(name) for name in names},
-    )
     asked = replace(requests[0].questions, candidates=torch.cat(candidates))
-    return rollout, asked
+    return joined_rollouts([one.rollout for one in requests]), asked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import os
 import socket
@@ -25,7 +24,7 @@ from opdlab.errors import ConfigError, Terminated
 from opdlab.modelling import models
 from opdlab.scores import head_tensors
 from opdlab.scoring import Teacher
-from opdlab.service.admission import Admission
+from opdlab.service.admission import Admission, is_loopback
 from opdlab.service.app import Desk, make_app
 from opdlab.service.batching import Batcher
 from opdlab.service.metrics import Metrics
@@ -61,12 +60,7 @@ class Asked:
     @property
     def local(self) -> bool:
         """Whether this machine alone is served."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
 
 @dataclass(frozen=True)

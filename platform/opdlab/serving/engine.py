@@ -129,9 +129,7 @@ class OpenAIEngine(RolloutEngine):
             asked.prompts, found.responses, found.recorded, asked.seeds, eos_ids, pad_id
         )
         if refused:
-            error = RefusedError(refused, len(prompts))
-            error.answered = answered
-            raise error
+            raise RefusedError(refused, len(prompts), answered=answered)
         return answered
 
     def answer(

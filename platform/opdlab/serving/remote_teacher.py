@@ -8,34 +8,32 @@ likeliest tokens they come as well where they are fewer bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, final
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 
 from opdlab.errors import DataError, ModelError, RefusedError, ServerError
 from opdlab.methods import Offers
-from opdlab.modelling import Listed, TeacherLogits
-from opdlab.records import Distributions, Questions, Rollout, TeacherScores
-from opdlab.scores import Head, dense_top
+from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.scores import Head, Told
 from opdlab.scoring import check_finite, check_tokens, join, part
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client, ReplyError
 from opdlab.serving.served_offers import SERVICE_OFFERS
 from opdlab.serving.wire import SOFTWARE, Limits, read_answer, request_body, unpack
 from opdlab.shapes import Int, Tensor
-from opdlab.transfers import to_device, to_host
+from opdlab.transfers import to_host
 
 IDENTITY = ("weights_sha256", "config_sha256", "tokenizer_sha256", "dtype")
 """What a teacher is known again by, in what its service says and in the record of a training."""
 
 
 @final
-class RemoteTeacher:
+class RemoteTeacher(Told):
     """A service of `opdlab teach` that scores rollouts: a `Scorer`.
 
     Attributes:
@@ -60,34 +58,14 @@ class RemoteTeacher:
         self.expected: dict[str, Any] = {}
         self.limits = Limits()
         self.whole_head: Head | None = None
-        self.placed: torch.device | None = None
 
     @property
     def offers(self) -> Offers:
         return SERVICE_OFFERS
 
     @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    @property
     def dtype(self) -> torch.dtype:
         return getattr(torch, str(self.probe().told["dtype"]))
-
-    def place(self, device: torch.device, offload: bool = False) -> None:
-        """Its projection goes where losses are computed; the rest stays where it is."""
-        self.placed = device
-        if self.whole_head is not None:
-            self.whole_head.place(device)
-
-    def shard(self, mesh: DeviceMesh) -> None:
-        """Each process asks about rows of its own."""
-
-    def stand_by(self) -> None:
-        """No other process waits for this one."""
-
-    def head(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def answering(self) -> AbstractContextManager[PreTrainedModel]:
         """Raises ModelError: it writes no answers."""
@@ -221,24 +199,10 @@ class RemoteTeacher:
             "expected model there, with the same --dtype, and continue with --resume"
         )
 
-    def logits(self, said: Distributions) -> TeacherLogits:
-        """Logits of what the service told, over the shared vocabulary."""
-        if said.hidden is not None:
-            return self._head().logits(said.hidden, self.vocabulary)
-        assert said.top_ids is not None
-        assert said.top_log_prob is not None
-        entries = self.vocabulary or int(self.probe().told["vocabulary"])
-        device = self.placed or said.top_ids.device
-        ids, values = (to_device(one, device) for one in (said.top_ids, said.top_log_prob))
-        return lambda part: dense_top(ids[part], values[part], entries)
+    def entries(self) -> int:
+        return self.vocabulary or int(self.probe().told["vocabulary"])
 
-    def listed(self, said: Distributions) -> Listed | None:
-        """The likeliest tokens, and the rest as one; None of hidden states."""
-        if said.top_ids is None or said.top_log_prob is None:
-            return None
-        return Listed(said.top_ids[:, :-1], said.top_log_prob[:, :-1], said.top_log_prob[:, -1])
-
-    def _head(self) -> Head:
+    def fetched_head(self) -> Head:
         """The vocabulary projection, fetched once."""
         if self.whole_head is None:
             assert self.shell is not None

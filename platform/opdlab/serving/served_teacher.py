@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, final
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError, RefusedError, ServerError
 from opdlab.methods import Offers
 from opdlab.modelling import Listed, TeacherLogits
 from opdlab.records import Distributions, Questions, Rollout, TeacherScores
-from opdlab.scoring import Leaves, check_finite, check_tokens, leaves
+from opdlab.scoring import Elsewhere, Leaves, check_finite, check_tokens, leaves
 from opdlab.serving.access import Access
 from opdlab.serving.client import ReplyError
-from opdlab.serving.context import context_of
 from opdlab.serving.likeness import IN_HALF, likeness
 from opdlab.serving.served_offers import SERVED_OFFERS
 from opdlab.serving.session import Session
@@ -53,7 +51,7 @@ NAMING = "Name one by served_model, beside the server's url"
 
 
 @final
-class ServedTeacher:
+class ServedTeacher(Elsewhere):
     """A vLLM that scores rollouts: a `Scorer`.
 
     Attributes:
@@ -91,10 +89,6 @@ class ServedTeacher:
         return SERVED_OFFERS
 
     @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
-    @property
     def dtype(self) -> torch.dtype:
         """What it computes in is not told; most servers compute in bfloat16."""
         return torch.bfloat16
@@ -110,15 +104,6 @@ class ServedTeacher:
 
     def place(self, device: torch.device, offload: bool = False) -> None:
         """It stays where it is."""
-
-    def shard(self, mesh: DeviceMesh) -> None:
-        """Each process asks about rows of its own."""
-
-    def stand_by(self) -> None:
-        """No other process waits for this one."""
-
-    def head(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def answering(self) -> AbstractContextManager[PreTrainedModel]:
         """Raises ModelError: it writes no answers."""
@@ -145,7 +130,7 @@ class ServedTeacher:
 
     def context(self) -> int | None:
         """Tokens of a row that it can score, at most; None where it does not say."""
-        most = context_of(self._opened())
+        most = self._opened().client.context
         # A prompt is scored with one more token, which is sampled after it.
         return None if most is None else most - 1
 

@@ -28,7 +28,7 @@ from opdlab.records import (
     TeacherScores,
     is_one_of,
 )
-from opdlab.scoring import Scorer, Specialist, score_by_domain
+from opdlab.scoring import Scorer, Specialist, joined_rollouts, score_by_domain
 from opdlab.seeds import row_seeds
 from opdlab.shapes import Float, Tensor
 from opdlab.training.ahead import PromptsAhead
@@ -40,7 +40,6 @@ from opdlab.training.unanswered import without_refused
 from opdlab.training.weights import token_weights
 from opdlab.training.whole_step import (
     Place,
-    joined_rollouts,
     joined_scores,
     whole_rollout,
     whole_scores,

@@ -166,10 +166,9 @@ def require_prompts(config: Experiment, pair: Pair) -> None:
         )
         asked = max(run.training.prompts_per_step * run.training.rollouts for run in runs)
         lengths = [run.rollout.max_new_tokens for run in runs]
-        served = {name: size for run in runs for name, size in contexts(run).items()}
         if share_of(first):
             _require_given(prompts, asked, min(lengths), pair)
-        _require_prompts(prompts, asked, max(lengths), pair, served)
+        _require_prompts(prompts, asked, max(lengths), pair, contexts(runs))
 
 
 def by_prompts(config: Experiment) -> list[list[Experiment]]:
@@ -205,7 +204,7 @@ def require_askable(prompts: PromptSource, config: Experiment, pair: Pair) -> No
     """
     prompts.require_known()
     asked = config.training.prompts_per_step * config.training.rollouts
-    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair, contexts(config))
+    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair, contexts([config]))
 
 
 def require_answered(
@@ -225,7 +224,7 @@ def require_answered(
     prompts.require_known()
     if given:
         _require_given(prompts, asked, config.rollout.max_new_tokens, pair)
-    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair, contexts(config))
+    _require_prompts(prompts, asked, config.rollout.max_new_tokens, pair, contexts([config]))
 
 
 def _require_prompts(

@@ -200,7 +200,7 @@ def require_all(config: Experiment) -> None:
         graded = any(run.method.graded or run.training.hacking.grade_every for run in runs)
         if prompts.graded and graded:
             prompts.require_graders()
-    for server, size in teachers.contexts(config).items():
+    for server, size in teachers.contexts([config]).items():
         if config.rollout.max_new_tokens >= size:
             raise ConfigError(
                 f"{config.name}: rollout.max_new_tokens ({config.rollout.max_new_tokens}) leaves a prompt "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +94,20 @@ def contents(source: Taught, model: PreTrainedModel, template: str) -> dict[str,
     }
 
 
-def contexts(config: Experiment) -> dict[str, int]:
+def contexts(runs: Iterable[Experiment]) -> dict[str, int]:
     """Tokens of a row that each server of a teacher takes, by how the server is named in messages.
+
+    Each is asked once, however many runs it teaches.
 
     Raises:
         ServerError: one does not answer, or is no teacher.
     """
+    sources: list[tuple[str, Taught]] = []
+    for run in runs:
+        specialists = [(f"specialist {number}", one) for number, one in enumerate(run.specialists)]
+        every = [("teacher", run.teacher), *specialists]
+        sources += [one for one in every if one not in sources]
     found = {}
-    sources = [("teacher", config.teacher)]
-    sources += [(f"specialist {number}", one) for number, one in enumerate(config.specialists)]
     for who, source in sources:
         if source.server is None:
             continue
