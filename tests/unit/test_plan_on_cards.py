@@ -13,16 +13,20 @@ from gpu.small_runs import experiment as small_experiment, train
 from transformers import Qwen3MoeConfig
 from typer.testing import CliRunner
 
+from opdlab.bench.whole import Cost, show_whole
 from opdlab.cli import app
 from opdlab.configuration.config import Experiment, Model
 from opdlab.configuration.loader import load_experiment, variants
 from opdlab.errors import ConfigError, OutOfRoomError, needing_room
+from opdlab.modelling import models
 from opdlab.planning import room
 from opdlab.planning.cards import CARDS, Card, card_of
 from opdlab.planning.footprint import footprint, operations
 from opdlab.planning.hub_shapes import shipped_shape
 from opdlab.planning.phases import SCORING, Site, memory
 from opdlab.planning.proposal import as_written, proposed
+from opdlab.planning.served_teacher import asked_of_servers, behind_servers
+from opdlab.planning.stored_teacher import head_bytes
 from opdlab.planning.timing import seconds
 from opdlab.training.collect import Collector
 
@@ -205,6 +209,28 @@ def test_the_command_shows_memory_time_and_cost_without_weights() -> None:
     assert values
     assert all(value in said for value in values)
     load_experiment("paper/objectives", [*small, *values])
+
+
+def test_times_without_the_teachers_server_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """And what stays here of a teacher whose hidden states a service tells."""
+    url = "http://teacher.example:8765"
+    server = ["runs=[]", "method={type: opd, support: full}", "evaluation.references=[student]"]
+    said = plan(
+        "quickstart", *server, f"teacher.server={{type: opdlab, url: '{url}'}}", "--gpu", "4090"
+    )
+    words = " ".join(said.split())
+    assert f"Nor is what the teacher behind {url} takes" in words
+    config = load_experiment(
+        "quickstart", [*server, f"teacher.server={{type: opdlab, url: '{url}'}}"]
+    )
+    head = 4 * 42 * models.load_shell("embedded:teacher").config.get_text_config().hidden_size
+    assert head_bytes(config) == head
+    assert behind_servers(config) == [url]
+    asked = asked_of_servers(config, rows=4, prompt=10)
+    length = 10 + config.rollout.max_new_tokens
+    assert asked == {"tokens for the teacher's service a step, at most": f"{4 * length:,}"}
+    show_whole(config, {"opd": Cost(1.0, 1.0)})
+    assert url in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["1.5b", "7b"])

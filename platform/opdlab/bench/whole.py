@@ -16,6 +16,7 @@ from opdlab.configuration import Evaluation, Experiment
 from opdlab.console import BOLD, END, console, duration, progress_bar
 from opdlab.evaluation import SampleSet, Subject, all_answers, asked_of, draw_missing, grade_missing
 from opdlab.identity import Owner
+from opdlab.planning import behind_servers
 from opdlab.plugins import Evaluator
 from opdlab.sweeps import sweep_of
 from opdlab.training import Pair, working
@@ -102,7 +103,10 @@ def show_whole(config: Experiment, costs: Mapping[str, Cost]) -> float:
     console.print(table)
     devices = config.training.devices * config.training.nodes
     alone = f" One of {devices} devices was timed, without their exchange of gradients."
-    console.print(REMARK + (alone if devices > 1 else ""), style="dim")
+    servers = ", ".join(behind_servers(config))
+    theirs = f" The teacher's share is that of {servers} with the load that it had meanwhile."
+    said = REMARK + (alone if devices > 1 else "") + (theirs if servers else "")
+    console.print(said, style="dim")
     return whole
 
 

@@ -17,4 +17,5 @@ from .plan import (
 )
 from .room import explaining as explaining, require_room as require_room
 from .scored_rows import ScoredRows as ScoredRows
+from .served_teacher import behind_servers as behind_servers
 from .timing import seconds as seconds

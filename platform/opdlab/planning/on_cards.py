@@ -11,6 +11,7 @@ from opdlab.errors import ConfigError
 from opdlab.planning.cards import Card
 from opdlab.planning.phases import by_name
 from opdlab.planning.proposal import Setting, as_written, proposed
+from opdlab.planning.served_teacher import behind_servers
 from opdlab.planning.timing import (
     ACTIVE,
     OF_BANDWIDTH,
@@ -84,6 +85,11 @@ def show_cards(
         f"scoring (both seen on one H200), {OF_PRODUCTS_UPDATING:.0%} while updating (not measured); "
         f"{ACTIVE:.0%} of positions active. Evaluation is not counted."
     )
+    if servers := behind_servers(experiment):
+        to.print(
+            f"Nor is what the teacher behind {', '.join(servers)} takes, which is not known here: "
+            "`opdlab bench step` measures it."
+        )
 
 
 def _memory_table(settings: dict[str, Setting]) -> Table:

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from transformers import PretrainedConfig
 
-from opdlab.configuration import Experiment, Student, Teacher, Training, stored
+from opdlab.configuration import Experiment, Student, Training, stored
 from opdlab.modelling import models
 from opdlab.planning.footprint import Footprint, Shape, activations, footprint, packed, trained
 from opdlab.planning.hub_shapes import shape_of
 from opdlab.planning.loss_rows import loss_bytes, told_bytes, told_to
 from opdlab.planning.passes import scoring
 from opdlab.planning.scored_rows import ScoredRows
-from opdlab.planning.stored_teacher import head_bytes
+from opdlab.planning.stored_teacher import head_bytes, told_whole
 from opdlab.sampling import LEAN, most_columns
 
 SAMPLING = "sampling (keys and values)"
@@ -236,8 +236,11 @@ def _weights(model: Student, size: Footprint, step: Step) -> tuple[int, int]:
     return (whole + added) // step.parts, added // step.parts
 
 
-def _reads_states(teacher: Teacher) -> bool:
-    """Whether its hidden states come from a store."""
+def _reads_states(experiment: Experiment) -> bool:
+    """Whether the teacher's hidden states come from a store, or from its service."""
+    teacher = experiment.teacher
+    if teacher.server is not None:
+        return told_whole(experiment)
     manifest = None if teacher.scores is None else stored(teacher.scores)
     return manifest is not None and manifest.kind_of.name == "hidden"
 
@@ -247,7 +250,7 @@ def _states(experiment: Experiment, rows: int) -> int:
     method = experiment.method
     if not method.full:
         return 0
-    if not experiment.teacher.is_here and not _reads_states(experiment.teacher):
+    if not experiment.teacher.is_here and not _reads_states(experiment):
         return told_bytes(experiment) * rows * experiment.rollout.max_new_tokens
     width = shape_of(experiment.teacher).get_text_config().hidden_size
     each = width * models.DTYPES[experiment.teacher.dtype].itemsize

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from opdlab.configuration import Experiment
+from opdlab.configuration import Experiment, loader
 
 SHOWN_SHARE = 0.2
 """Of positions that are active where a method looks ahead, for an estimate."""
+
+
+def behind_servers(config: Experiment) -> list[str]:
+    """Addresses of the servers that teach any of the runs."""
+    runs = [run for _, run in loader.variants(config)]
+    servers = [one.server for run in runs for one in (run.teacher, *run.specialists)]
+    return list(dict.fromkeys(server.url for server in servers if server is not None))
 
 
 def asked_of_servers(run: Experiment, rows: int, prompt: int | None) -> dict[str, str]:

@@ -1,23 +1,33 @@
-"""What a teacher whose scores are on disk leaves free, and what it still holds."""
+"""What a teacher that is on disk, or behind a service, leaves free, and what it still holds here."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from opdlab.configuration import Experiment, stored
+from opdlab.modelling import DTYPES
 from opdlab.planning.footprint import footprint
 
 FREED = "teacher weights that are not loaded"
 
 
 def head_bytes(run: Experiment) -> int:
-    """Of the vocabulary projection of a stored teacher, which a store of hidden states needs."""
+    """Of the vocabulary projection that hidden states of a store, or from a service, need."""
+    if told_whole(run):
+        size, dtype = footprint(run.teacher), DTYPES[run.teacher.dtype]
+        return size.width * size.vocabulary * dtype.itemsize
     folder = run.teacher.scores
     manifest = None if folder is None else stored(folder)
     if folder is None or manifest is None:
         return 0
     head = Path(folder).expanduser() / "teacher" / "head.safetensors"
     return head.stat().st_size if head.is_file() else 0
+
+
+def told_whole(run: Experiment) -> bool:
+    """Whether whole distributions come from a service of `opdlab teach`."""
+    server = run.teacher.server
+    return server is not None and server.type == "opdlab" and run.method.needs.support == "full"
 
 
 def freed_bytes(run: Experiment) -> int:
