@@ -23,6 +23,7 @@ from opdlab.planning import room
 from opdlab.planning.cards import CARDS, Card, card_of
 from opdlab.planning.footprint import footprint, operations
 from opdlab.planning.hub_shapes import shipped_shape
+from opdlab.planning.loss_rows import told_to
 from opdlab.planning.phases import SCORING, Site, memory
 from opdlab.planning.proposal import as_written, proposed
 from opdlab.planning.served_teacher import asked_of_servers, behind_servers
@@ -225,6 +226,7 @@ def test_times_without_the_teachers_server_say_so(capsys: pytest.CaptureFixture[
     )
     head = 4 * 42 * models.load_shell("embedded:teacher").config.get_text_config().hidden_size
     assert head_bytes(config) == head
+    assert told_to(config) == "everything"
     assert behind_servers(config) == [url]
     asked = asked_of_servers(config, rows=4, prompt=10)
     length = 10 + config.rollout.max_new_tokens

@@ -10,6 +10,7 @@ from opdlab.configuration import Experiment, stored
 from opdlab.methods import Method
 from opdlab.modelling import Listed, Rows, rows_at_a_time, token_losses
 from opdlab.planning.footprint import Held
+from opdlab.planning.stored_teacher import told_whole
 from opdlab.plugins import returned
 from opdlab.records import Supervision
 from opdlab.sampling import FAILURES
@@ -29,7 +30,8 @@ def told_to(run: Experiment) -> Told:
     if not run.method.full:
         return "nothing"
     manifest = None if run.teacher.scores is None else stored(run.teacher.scores)
-    whole = run.teacher.is_here or (manifest is not None and manifest.kind_of.name == "hidden")
+    stored_whole = manifest is not None and manifest.kind_of.name == "hidden"
+    whole = run.teacher.is_here or told_whole(run) or stored_whole
     return "everything" if whole or not run.method.listed else "tokens"
 
 
