@@ -40,17 +40,20 @@ from opdlab.planning.scored_rows import ScoredRows
 from opdlab.sampling.decoder import most_columns
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.sampling.rollout import CachedEngine
+from opdlab.sampling.row_states import RowStates
 
 ROWS, LENGTH = 2, 150
 CACHED = ("llama", "gemma3", "gpt2", "gpt_bigcode", "qwen3_moe", "deepseek_v3", "llama-dynamic")
-ALL = (*FAMILIES, *STRETCHED, *OWN_WAYS, *INDEXED)
+# Kinds of recurrent layers, and of configurations that compute what kinds they have.
+STATEFUL = ("qwen3_5", "lfm2-conv", "bamba", "zamba2", "minimax", "mamba", "recurrent_gemma")
+ALL = (*FAMILIES, *STATEFUL, *STRETCHED, *OWN_WAYS, *INDEXED)
 
 
 @pytest.mark.parametrize("family", ALL)
 def test_what_a_model_of_any_family_holds_is_planned_within_a_tenth(family: str) -> None:
     model = small_model(family)
     # A loop over tokens takes a second for ten of them.
-    length = 40 if family == "rwkv" else LENGTH
+    length = 40 if family in ("rwkv", "mamba") else LENGTH
     found = {one.what: one for one in measure(model, ROWS, length)}
     assert {"weights", "activations of a step"} <= set(found)
     for one in found.values():
@@ -113,8 +116,9 @@ SCORED = [
     # The trial's own rows, shared, in pieces, and again beyond a window.
     ("olmo2", torch.float32, ScoredRows(1, 1, 7)),
     ("mixtral", torch.float32, ScoredRows(1, 1, 7, top_k=4)),
-    # States that are sums.
+    # States that are sums, or convolutions alone.
     ("qwen3_5", torch.float32, ScoredRows(2, 5, 35, top_k=4)),
+    ("lfm2-conv", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
 ]
 WHOLE = "ignore:(Bloom|DiffLlama|MiniMax)ForCausalLM is scored by a whole forward"
 
@@ -187,6 +191,28 @@ def test_keys_and_values_that_the_engine_holds_are_planned(
     # Answers that end at different times leave places, which are filled again.
     held = held_by_the_engine(monkeypatch, model, [20, 60] * 5, 90, 3, (2,))
     assert each * 3 * 150 < held <= each * 3 * most_columns(150, 90, on_cpu=True)
+
+
+@pytest.mark.parametrize("family", ["lfm2-conv", "kimi_linear", "mamba2", "recurrent_gemma"])
+def test_states_and_keys_of_recurrent_models_are_planned(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    model, held = small_model(family), [0]
+    fill = RowStates.fill
+
+    def filled(states: RowStates, *what: Any) -> None:
+        fill(states, *what)
+        parts = (part for state in states._states.values() for part in state.values())
+        held.append(sum(part.nbytes for part in parts))
+
+    monkeypatch.setattr(RowStates, "fill", filled)
+    found, plan = [0], sizes(model.config, torch.float32)
+    if plan.cache:
+        found.append(held_by_the_engine(monkeypatch, model, [20] * 4, 30, 4))
+    else:
+        CachedEngine(max_new_tokens=3).sample(model, [[3, 4]] * 4, range(4), eos_ids=(), pad_id=0)
+    assert max(held) == 4 * plan.states
+    assert max(found) == pytest.approx(4 * 4 * plan.cache * 50, rel=0.03)
 
 
 @pytest.mark.filterwarnings("ignore:Llama4ForCausalLM counts the tokens")

@@ -93,7 +93,12 @@ from .shards import (
     Weights as Weights,
     WholeWeights as WholeWeights,
 )
-from .state_cache import State as State, StateCache as StateCache, select as select
+from .state_cache import (
+    State as State,
+    StateCache as StateCache,
+    row_bytes as row_bytes,
+    select as select,
+)
 from .state_store import StateStore as StateStore
 from .stateful_layers import (
     CachedLayer as CachedLayer,

@@ -48,7 +48,7 @@ def _recomputing(layer: nn.Module) -> Iterator[None]:
 
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
-    """A decoder's layers.
+    """A decoder's layers; of those within others the outer ones.
 
     Raises:
         ModelError: it has none that transformers marks as such.
@@ -59,4 +59,5 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
             f"{type(model).__name__} has no layers that can be computed again; set "
             "training.activation_checkpointing: none"
         )
-    return list(found)
+    inner = {part for one in found for part in one.modules() if part is not one}
+    return [one for one in found if one not in inner]

@@ -41,12 +41,13 @@ from opdlab.modelling import (
     layers_of,
     models,
     quicker_packed,
+    recurrent_layers,
     rotary,
     running,
     unpacked_rows,
 )
 from opdlab.planning.hub_shapes import shape_of
-from opdlab.sampling import FAILURES, cache_argument
+from opdlab.sampling import FAILURES, cache_argument, held_of_a_token
 from opdlab.shapes import Int, Tensor
 
 
@@ -61,6 +62,7 @@ class Footprint:
         bytes: of one weight.
         cache: numbers that sampling keeps of one token, over all layers.
         attended: numbers of the keys and values of one token, over all layers, which scoring keeps.
+        states: bytes of what recurrent layers keep of a row that is sampled.
     """
 
     kind: str
@@ -72,6 +74,7 @@ class Footprint:
     bytes: int
     cache: int
     attended: int
+    states: int
 
     @property
     def weights(self) -> int:
@@ -118,8 +121,11 @@ def _sizes(shape: Shape, dtype: torch.dtype) -> Footprint:
         made = build(config, dtype).eval()
         parameters = sum(p.numel() for p in made.parameters())
         layered = sum(p.numel() for layer in layers(made) for p in layer.parameters())
-        cached = over_layers(made, _handed_to_cache) or _keys_and_values(config)
-        attended = over_layers(made, kept_of_a_token) or cached
+        states = over_layers(made, lambda some: _with_states(some)[0])
+        attended = over_layers(made, kept_of_a_token)
+        cached = over_layers(made, _handed_to_cache) or attended
+        if not cached and not states:
+            cached = _keys_and_values(config)
     text = config.get_text_config()
     return Footprint(
         kind=type(made).__name__,
@@ -130,7 +136,8 @@ def _sizes(shape: Shape, dtype: torch.dtype) -> Footprint:
         layered=layered,
         bytes=dtype.itemsize,
         cache=cached,
-        attended=attended,
+        attended=attended or cached,
+        states=states,
     )
 
 
@@ -164,14 +171,26 @@ def over_layers(model: Any, measured: Callable[[Any], int]) -> int:
 
 def _handed_to_cache(model: Any) -> int:
     """Numbers that a model hands to its cache for one token: keys and values, or what makes them."""
+    if recurrent_layers(model):
+        return _with_states(model)[1]
     return sum(one.numel() for one in cached(model, torch.zeros(1, 1, dtype=torch.long)))
 
 
 def _keys_and_values(config: PretrainedConfig) -> int:
     text = config.get_text_config()
+    if getattr(text, "num_attention_heads", None) is None:
+        return 0
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return 2 * text.num_hidden_layers * heads * head
+
+
+def _with_states(model: Any) -> tuple[int, int]:
+    """Bytes of states, and numbers in the cache, of a model whose states can be kept beside it."""
+    try:
+        return held_of_a_token(model) if recurrent_layers(model) else (0, 0)
+    except FAILURES:
+        return 0, 0
 
 
 def kept_of_a_token(model: Any) -> int:
@@ -371,16 +390,18 @@ def reduced_to(model: Any, some: list[torch.nn.Module]) -> Iterator[None]:
     """The model has these layers only, in their order; all of them where there are none to choose."""
     text, found = model.config.get_text_config(), layers(model)
     types, left_out = getattr(text, "layer_types", None), _leave(model, some)
+    whole = type(text)
     if types and found:
-        # Some models find a layer's mask by its place.
-        text.layer_types = [kind for kind, one in zip(types, found, strict=False) if one in some]
+        # Some models find a layer's mask by its place. Some configurations compute it, and take no other.
+        kinds = [kind for kind, one in zip(types, found, strict=False) if one in some]
+        name = text.attribute_map.get("layer_types", "layer_types")
+        text.__class__ = type(whole.__name__, (whole,), {name: property(lambda _: kinds)})
     try:
         yield
     finally:
         for one, modules in left_out:
             one._modules = modules
-        if types and found:
-            text.layer_types = types
+        text.__class__ = whole
 
 
 def shortened(model: Any) -> Any:

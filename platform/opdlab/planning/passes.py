@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from opdlab.modelling import (
     MaskFunction,
     Own,
     PackedPass,
+    StateStore,
     Stretch,
     Tried,
     UnsupportedError,
@@ -38,6 +40,7 @@ from opdlab.modelling import (
     rotary,
     rows_at_a_time,
     running,
+    slices,
     stretches,
     thresholds,
     vocabulary_statistics,
@@ -101,13 +104,14 @@ def scoring(
         model = build(config, dtype).eval()
         original = original_length(model)
         recurrent = recurrent_layers(model)
-        # A tree of other layers, step by step, would take minutes here: whole forwards are counted.
-        tree = tree and all(isinstance(one, CachedLayer) and one.rule for one in recurrent)
         plan = _Plan(shortened(model), whole, on_cpu, tree, len(recurrent))
         tried = prefixes_tried(model, asked.length)
-        if tree or max(asked.length, tried.end) <= _LONG:
+        # Layers whose states are known sums take rows of any length at once; others go step by step.
+        quick = tree and all(isinstance(one, CachedLayer) and one.rule for one in recurrent)
+        if quick or max(asked.length, tried.end) <= _LONG:
             peak = max(plan.held(asked), plan.tried(asked))
         else:
+            plan.in_pieces = tree and asked.length > (plan.piece or asked.length)
             peak = _of_long_rows(lambda length: plan.held(asked.of_length(length)), asked.length)
             found = _of_long_rows(lambda length: plan.checked(tried.of_length(length)), tried.end)
             peak = max(peak, found)
@@ -122,12 +126,15 @@ def scoring(
 def _of_long_rows(held: Callable[[int], int], length: int) -> int:
     """By rows of two lengths: what grows with the tokens of a row, and with their square.
 
-    Layers that keep a state may compute token by token, which would take minutes here.
+    Layers that keep a state may compute token by token, which would take minutes here. Of rows that go in
+    pieces a part does not grow.
     """
     if length <= _LONG:
         return held(length)
     (short, least), (long, more) = ((some, held(some)) for some in (_LONG // 2, _LONG))
     square = (more / long - least / short) / (long - short)
+    if square < 0:
+        return round(more + max(0.0, (more - least) / (long - short)) * (length - long))
     each = least / short - square * short
     return round(length * (each + square * length))
 
@@ -201,6 +208,7 @@ class _Plan:
         whole: numbers of the keys and values of a token, over all layers; the model may have fewer.
         hooked: whether as a tree, else by whole forwards.
         recurrent: layers that keep a state; the model may have fewer.
+        in_pieces: whether what continues rows is kept of shorter ones too, which stand for long rows.
     """
 
     model: PreTrainedModel
@@ -208,6 +216,7 @@ class _Plan:
     on_cpu: bool
     hooked: bool
     recurrent: int = 0
+    in_pieces: bool = False
 
     def __post_init__(self) -> None:
         text = self.model.config.get_text_config()
@@ -315,13 +324,14 @@ class _Plan:
             sharing = shares and own.name in ANY_MASK and len(spans) == 1 and not own.recurrent
             states = response_states(rollout, WORTH_SHARING if sharing else 1.0)
             passes = leaf_chunks(tree, [span.last for span in spans], self.leaf_chunk)
-        keep = len(tree) > 0
+        keep, share = len(tree) > 0 or self.in_pieces, 1.0
         if states.prompt is not None:
             hidden, trunks = self._shared(own, lengths, states, keep)
         elif len(spans) > 1:
             hidden, trunks = self._stretches(own, lengths, spans, keep)
         else:
             hidden, trunks = self._pieces(own, lengths, keep)
+            share = self._other_pieces(trunks[0][0].states, lengths)
         rows = hidden[states.index]
         del hidden
         self._vocabulary(rows)
@@ -334,7 +344,11 @@ class _Plan:
             del said
         kept = [one for store, _ in trunks for one in store.states.kept]
         here = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in kept}
-        return sum(here.values()) * (self.recurrent - own.recurrent) // max(1, own.recurrent)
+        layers = self.recurrent / max(1, own.recurrent)
+        store = trunks[0][0].states
+        inputs = sum(one.nbytes for one in (*store.inputs.values(), *store.convolved.values()))
+        rest = sum(here.values()) - inputs
+        return round(inputs * (layers - 1) + rest * (layers / share - 1)) if own.recurrent else 0
 
     def _store(self, rows: int, length: int, keep: bool) -> tuple[KeyStore, Tensor]:
         """Room for keys and values, and in place of that for layers that this model does not have."""
@@ -372,6 +386,25 @@ class _Plan:
         elif len(parts) > 1:
             found.append(found[0].new_empty(total - len(found[0]), found[0].shape[1]))
         return found[0] if len(found) == 1 else torch.cat(found), [store]
+
+    def _other_pieces(self, states: StateStore, lengths: list[int]) -> float:
+        """Note where segments begin in all pieces of rows; the share of the tokens that have been run."""
+        if states.length is None:
+            return 1.0
+        parts = chunks(lengths, self.piece or sum(lengths))
+        ends = [*accumulate(lengths)]
+        states.row, states.column, ran = [], [], 0
+        last = sum(part.first_row == 0 for part in parts) - 1
+        for number, part in enumerate(parts):
+            rows = range(part.first_row, part.last_row)
+            before = part.start - (ends[rows[0]] - lengths[rows[0]])
+            width = part.stop - part.start if len(rows) == 1 else max(lengths[row] for row in rows)
+            for segment in slices(width, states.length):
+                states.row += rows
+                states.column += [before + segment.start] * len(rows)
+            if number in {0, last}:
+                ran += part.stop - part.start
+        return ran / sum(lengths)
 
     def _stretches(
         self, own: Own, lengths: list[int], spans: list[Stretch], keep: bool

@@ -1,5 +1,10 @@
 from .decode_step import cache_argument as cache_argument
-from .decoder import Decoder as Decoder, Room as Room, most_columns as most_columns
+from .decoder import (
+    Decoder as Decoder,
+    Room as Room,
+    most_columns as most_columns,
+    prefilled_together as prefilled_together,
+)
 from .draws import Recorded as Recorded, mixed as mixed, record as record, weigh as weigh
 from .lean_step import LEAN as LEAN
 from .manner import FAILURES as FAILURES, Manner as Manner
@@ -17,3 +22,4 @@ from .rollout import (
     assemble as assemble,
     check_prompts as check_prompts,
 )
+from .state_sizes import held_of_a_token as held_of_a_token
