@@ -169,6 +169,11 @@ class CachedLayer(RecurrentLayer):
         plain = not any(hasattr(part, "_hf_hook") for part in self.module.modules())
         return next((rule for rule in RULES if plain and {rule.many, rule.one} <= names), None)
 
+    @property
+    def convolves(self) -> bool:
+        """Whether its state is the last inputs of a convolution alone."""
+        return named_in(self.module) & _WRITES == {"update_conv_state"}
+
     def run_with(
         self,
         inputs: Float[Tensor, "B S H"],

@@ -106,8 +106,11 @@ def scoring(
         recurrent = recurrent_layers(model)
         plan = _Plan(shortened(model), whole, on_cpu, tree, len(recurrent))
         tried = prefixes_tried(model, asked.length)
-        # Layers whose states are known sums take rows of any length at once; others go step by step.
-        quick = tree and all(isinstance(one, CachedLayer) and one.rule for one in recurrent)
+        # Layers whose states are known sums, or convolutions, take rows of any length at once; others go
+        # step by step.
+        quick = tree and all(
+            isinstance(one, CachedLayer) and (one.rule or one.convolves) for one in recurrent
+        )
         if quick or max(asked.length, tried.end) <= _LONG:
             peak = max(plan.held(asked), plan.tried(asked))
         else:
