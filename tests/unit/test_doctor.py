@@ -560,24 +560,25 @@ def test_a_teacher_scored_at_another_temperature_is_found(probe: Probe) -> None:
     assert_fails(doctor_models.self_teacher(probe))
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "bamba"])
-def test_half_precision_is_judged_by_the_noise_of_its_own_sums(family: str) -> None:
+def test_half_precision_is_judged_by_the_noise_of_its_own_sums() -> None:
     asking = one_run("rollout.max_new_tokens=32")
     tokenizer = cast().tokenizer
-    model: Any = small_model(family, vocab_size=cast().student.config.vocab_size).bfloat16()
+    model: Any = small_model("qwen3_moe", vocab_size=cast().student.config.vocab_size).bfloat16()
     model.get_output_embeddings().weight.data.mul_(2)
     others = Cast(model, tokenizer, {"teacher": (copy.deepcopy(model), tokenizer)})
     probe: Any = make_probe(asking, [asking], others)
     # Rounding sends single tokens another way, of which a largest difference says nothing.
     assert (probe.training_log_probs() - reordered(probe)).abs().max() > 0.6
-    checks = doctor_models.rescored, doctor_models.self_teacher, doctor_reference.reference_is_met
-    assert [check(probe).status for check in checks] == ["pass"] * 3
+    few = probe.only([0, 3], probe.teacher)
+    assert doctor_models.rescored(probe).status == "pass"
+    assert doctor_models.self_teacher(probe).status == "pass"
+    assert doctor_reference.reference_is_met(few).status == "pass"
     probe.itself.__class__ = Shifted
     probe.teacher.__class__ = Tempered
     spoilt_record = replace(probe.rollout, log_prob=probe.rollout.log_prob.roll(1))
     assert_fails(doctor_models.rescored(replace(probe, rollout=spoilt_record)), "token")
     assert_fails(doctor_models.self_teacher(probe))
-    assert_fails(doctor_reference.reference_is_met(probe), "distributions")
+    assert_fails(doctor_reference.reference_is_met(few), "distributions")
 
 
 def reordered(probe: Probe) -> Any:

@@ -22,7 +22,7 @@ LEAST = 200
 """Unsure tokens below which the test has no power."""
 ENOUGH = 4000.0
 """Summed variance of the log-probabilities, in square nats, that shows a temperature of 0.9."""
-ROUNDS, CALLS = 32, 12
+ROUNDS, CALLS = 32, 8
 """Calls of the engine, at most, and those that it should take."""
 HELD = 1 << 15
 """Tokens of a call, prompts included, at most, or those of the probe's rows."""
