@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from opdlab.datafiles import is_text
+from opdlab.datafiles import is_text, syntax_tree
 from opdlab.errors import DataError
 from opdlab.plugins import DataReport, Evaluator
 from opdlab.records import Problem, option
@@ -285,7 +285,9 @@ def texts(value: Any) -> list[str]:
     Raises:
         ValueError: it is none.
     """
-    found = ast.literal_eval(value) if isinstance(value, str) else value
+    found = (
+        ast.literal_eval(syntax_tree(value.strip(), "eval")) if isinstance(value, str) else value
+    )
     if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
         raise ValueError(f"{value!r:.80} is no list of texts")
     return list(found)

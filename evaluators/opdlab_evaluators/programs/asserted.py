@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import cast
 
+from opdlab.datafiles import syntax_tree
+
 _PARTS = ("body", "orelse", "handlers", "finalbody")
 CANDIDATE = "candidate"
 """What HumanEval's tests call the function that they check."""
@@ -77,5 +79,5 @@ def bare(tests: str) -> str:
     Raises:
         SyntaxError: they are no Python.
     """
-    tree = cast(ast.Module, _Bare().visit(ast.parse(tests)))
+    tree = cast(ast.Module, _Bare().visit(syntax_tree(tests)))
     return ast.unparse(ast.fix_missing_locations(tree))

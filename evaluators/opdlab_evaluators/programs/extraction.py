@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache, partial
 
+from opdlab.datafiles import syntax_tree
 from opdlab_evaluators.answers import after_thinking
 
 _FENCE = re.compile(
@@ -144,7 +145,7 @@ def classes(program: str) -> list[str]:
 @lru_cache(maxsize=256)
 def _statements(program: str) -> list[ast.stmt]:
     try:
-        return ast.parse(program).body
+        return syntax_tree(program).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
 

@@ -6,6 +6,7 @@ import ast
 from functools import lru_cache
 from typing import Any
 
+from opdlab.datafiles import syntax_tree
 from opdlab.errors import DataError
 from opdlab_evaluators.programs.asserted import conditions
 
@@ -17,7 +18,7 @@ def read_tests(tests: str, name: str, number: int) -> dict[str, Any]:
         DataError: nothing in them asserts or raises, or what they assert holds for any program.
         SyntaxError: they are no Python.
     """
-    tree = ast.parse(tests)
+    tree = syntax_tree(tests)
     if _cannot_fail(tree, strict=True):
         raise DataError(
             f"{name}: row {number} has tests that no program can fail: they assert nothing of it; "
@@ -33,7 +34,7 @@ def cannot_fail(tests: str, strict: bool = False) -> bool:
     Args:
         strict: a call alone, which could raise, is no test.
     """
-    return _cannot_fail(ast.parse(tests), strict)
+    return _cannot_fail(syntax_tree(tests), strict)
 
 
 def _cannot_fail(tree: ast.Module, strict: bool) -> bool:

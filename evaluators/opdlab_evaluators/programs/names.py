@@ -7,6 +7,7 @@ import symtable
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 
+from opdlab.datafiles import syntax_tree
 from opdlab_evaluators.programs.extraction import bound_by
 
 _STARRED = (
@@ -44,7 +45,7 @@ def mentioned(tests: str) -> set[str]:
                 used.add(symbol.get_name())
             if symbol.is_assigned() or symbol.is_imported():
                 own.add(symbol.get_name())
-    body = ast.parse(tests).body
+    body = syntax_tree(tests).body
     return (used - own - _starred(body)) | _taken_over(body)
 
 
@@ -88,7 +89,7 @@ _DATA = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set)
 def class_names(tests: str, names: Iterable[str]) -> list[str]:
     """Those of the names that the tests use as classes: `Name`, `name.attribute`, `isinstance(x, name)`."""
     found = {name for name in names if name[:1].isupper()}
-    for node in ast.walk(ast.parse(tests)):
+    for node in ast.walk(syntax_tree(tests)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             found.add(node.value.id)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):

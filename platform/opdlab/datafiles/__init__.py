@@ -6,6 +6,7 @@ from opdlab.datafiles.conditions import Condition, condition
 from opdlab.datafiles.folders import is_dataset_folder, read_folder
 from opdlab.datafiles.hub import download, read_hub
 from opdlab.datafiles.places import Placed, is_pattern, names_file, placed
+from opdlab.datafiles.python_syntax import syntax_tree
 from opdlab.datafiles.reading import FORMATS, SUFFIXES, has_format, is_text, read_rows
 from opdlab.datafiles.streams import iter_rows
 from opdlab.datafiles.wrapping import Wrap, wrap
@@ -38,6 +39,7 @@ __all__ = [
     "read_folder",
     "read_hub",
     "read_rows",
+    "syntax_tree",
     "value_at",
     "wrap",
 ]

@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from opdlab.datafiles.columns import MISSING, value_at
+from opdlab.datafiles.python_syntax import syntax_tree
 
 LONGEST = 2000
 """Characters of an expression."""
@@ -56,7 +57,7 @@ def condition(text: str) -> Condition:
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text)} characters, at most {LONGEST} are read")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = syntax_tree(text.strip(), "eval").body
         columns = _columns(tree)
     except SyntaxError as error:
         raise ValueError(f"{text!r} is no condition ({error.msg}); write one of {KNOWN}") from error
