@@ -18,6 +18,7 @@ from opdlab.diagnosis.sources import what_to_look_at
 from opdlab.errors import ConfigError, DataError, ModelError
 from opdlab.modelling import models
 from opdlab.training import Trained
+from opdlab_dashboards.results import watched
 from opdlab_evaluators.embedded.arithmetic import Arithmetic
 
 SMALL = (
@@ -54,6 +55,10 @@ def test_a_training_returns_its_runs(trained):
     assert steps["loss"].notna().all()
     assert models.load_model(str(run.model)).num_parameters() > 0
     assert len(run.samples) == 6
+    told = watched(run.folder)
+    assert (told.phase, told.step, told.steps) == ("ended", 2, 2)
+    assert told.live["sample"]["rewards"].keys() >= {"advantage", "reward"}
+    assert told.live["memory"]["process"] > 2**20
     with pytest.raises(KeyError, match="there are opd, lgr"):
         trained["other"]
     assert Trained.of(trained.folder) == trained

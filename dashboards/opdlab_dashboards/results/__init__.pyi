@@ -14,6 +14,7 @@ from .curves import (
     training_curves as training_curves,
 )
 from .differences import Difference as Difference, pairs as pairs
+from .live_runs import Watched as Watched, newest as newest, runs_of as runs_of, watched as watched
 from .measured import (
     REFERENCES as REFERENCES,
     SAMPLES as SAMPLES,

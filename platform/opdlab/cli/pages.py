@@ -10,6 +10,41 @@ from opdlab.cli import completion
 from opdlab.cli.arguments import Output
 
 
+def watch(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder of a run, an execution or a sweep, here or below --output; by default what "
+            "was written to last.",
+            show_default=False,
+            autocompletion=completion.runs,
+        ),
+    ] = None,
+    output: Output = "runs",
+    page: Annotated[
+        str | None,
+        typer.Option(
+            help="Write the same as a page that a browser refreshes by itself, to this file.",
+            show_default=False,
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Show it as it is now, and end.")] = False,
+) -> None:
+    """Watch a training that goes on in another process: steps, time left, curves, the last answer.
+
+    It only reads; it ends with the training, or by Ctrl-C, which ends nothing else.
+
+    Examples:
+
+    [bold]opdlab watch[/]
+
+    [bold]opdlab watch quickstart-001 --page watch.html[/]
+    """
+    from opdlab import plugins
+
+    plugins.load(plugins.DASHBOARDS, "watch")(run, output, page, once)
+
+
 def samples(
     runs: Annotated[
         list[str],

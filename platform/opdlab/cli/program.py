@@ -62,6 +62,7 @@ for command in (
     scores.evaluate,
     scores.rate,
     scores.regrade,
+    pages.watch,
     pages.samples,
     scores.compare,
     examinations.doctor,

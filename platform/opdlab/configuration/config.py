@@ -50,8 +50,10 @@ RESERVED = (
     "experiment.json",
     "results.json",
     "metrics.jsonl",
+    "live.json",
     "unsent.json",
     "samples.html",
+    "watch.html",
 )
 """Names in the folder of an execution or of a run."""
 LONGEST_NAME = 100

@@ -4,8 +4,10 @@ from .claim import (
     OWNER as OWNER,
     TRIAL as TRIAL,
     claimed as claimed,
+    holder as holder,
     unfinished as unfinished,
 )
+from .live import LIVE as LIVE, read_live as read_live, tell_live as tell_live
 from .machine_names import hold_name as hold_name
 from .marked import (
     FIGURES as FIGURES,

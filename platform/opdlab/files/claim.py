@@ -66,17 +66,22 @@ def _owner(folder: Path) -> str:
         return "another process"
 
 
+def holder(run: Path) -> str:
+    """Who works in a run's folder or in that of its execution, in words; empty where nobody does."""
+    found = [_owner(one) for one in (run, run.parent) if (one / OWNER).is_file()]
+    # Nothing is known of a name that a killed process left.
+    return found[0] if found and found[0].startswith("process") else ""
+
+
 def unfinished(run: Path) -> str:
     """Why a run's folder holds no trained model, and what to do; empty where it has one or is no run."""
     is_run = any((run / name).is_file() for name in BEGUN)
     if not is_run or (run / "model").is_dir():
         return ""
-    holders = [_owner(one) for one in (run, run.parent) if (one / OWNER).is_file()]
     trial = (run.parent / TRIAL).is_file()
     remedy = "go on by the command that began it" + ("" if trial else " and --resume")
-    # Nothing is known of a name that a killed process left.
-    if holders and holders[0].startswith("process"):
-        remedy = f"wait until {holders[0]} has ended, which works there"
+    if found := holder(run):
+        remedy = f"wait until {found} has ended, which works there"
     return f"{run} holds no trained model: its training has not ended; {remedy}"
 
 

@@ -326,8 +326,9 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         tracker.params(config.model_dump(mode="json"))
         tracker.tags({"opdlab.commit": str(execution.code["commit"])})
         owner = Owner(name, "run", execution=execution.id, label=execution.label)
+        watch = Watch(tracker, session.stop, config.training, owner)
         with session.phase(f"train {name}"):
-            fit(module, config.training, Watch(tracker, session.stop, config.training, owner))
+            fit(module, config.training, watch)
         folder = tracker.folder / "model"
         with whole_folder(folder) as partial:
             module.save(partial)
@@ -336,13 +337,16 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         if config.tracking.weights:
             tracker.artifact(folder, "model")
         if not config.evaluation.benchmarks:
+            watch.onlookers.phase("ended")
             return
+        watch.onlookers.phase("evaluating")
         student, subject = pair.student, module.subject
         if module.exported is not None:
             student = models.load_model(str(folder), None, config.student.dtype)
             subject = replace(subject, model=student)
         with session.phase(f"evaluate {name}"), working(student, config):
             measure(subject, config.evaluation, tracker, owner, session.stop.check)
+        watch.onlookers.phase("ended")
 
 
 def contents_of(pair: Pair, config: Experiment) -> dict[str, Any]:

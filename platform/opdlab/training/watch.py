@@ -24,6 +24,7 @@ from opdlab.shapes import Bool, Float, Tensor
 from opdlab.tracking import Tracker
 from opdlab.training.hacking import Alarms, unwatched
 from opdlab.training.module import Distillation
+from opdlab.training.onlookers import Onlookers
 from opdlab.training.pace import Pace
 from opdlab.training.unanswered import REFUSED_FILE
 
@@ -50,6 +51,7 @@ class Watch(Pace):
         self.tracker, self.owner = tracker, owner
         self.alarms = Alarms(training.hacking, training.steps)
         self.logging: float | None = None
+        self.onlookers = Onlookers(tracker.folder)
         self.progress = progress_bar()
         self.task = self.progress.add_task(f"train {tracker.folder.name}")
 
@@ -87,16 +89,18 @@ class Watch(Pace):
         self.progress.figures = figures(metrics)
         self._alarm(metrics)
         self.progress.update(self.task, completed=self.step)
+        self.onlookers.step(module, self.step, self.final)
         evaluated = 0.0
         if self.due(module.config.evaluation.every):
             began = perf_counter()
-            samples = evaluation.evaluate(
-                module.subject,
-                module.config.evaluation,
-                replace(self.owner, step=self.step),
-                self.tracker.folder / "samples",
-                self.stop.check,
-            )
+            with self.onlookers.evaluating():
+                samples = evaluation.evaluate(
+                    module.subject,
+                    module.config.evaluation,
+                    replace(self.owner, step=self.step),
+                    self.tracker.folder / "samples",
+                    self.stop.check,
+                )
             evaluated = perf_counter() - began
             metrics |= evaluation.headline(samples) | {"seconds/evaluation": evaluated}
         self.tracker.log(metrics, self.step)
