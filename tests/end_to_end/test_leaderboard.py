@@ -88,7 +88,7 @@ def test_mlflow_and_folders_give_one_leaderboard(runs: Path, tmp_path: Path, sto
     track_eval(f"sqlite:///{copy}", mine)
     leaderboard([str(runs), str(mine)], str(tmp_path / "folder"), [])
     leaderboard([f"sqlite:///{copy}"], str(tmp_path / "file"), [])
-    for name in ("leaderboard.csv", "leaderboard.md", "index.html"):
+    for name in ("leaderboard.csv", "leaderboard.md", "leaderboard.tex", "index.html"):
         found = (tmp_path / "file" / name).read_text()
         assert found == (tmp_path / "folder" / name).read_text()
     assert found.count('"best public"') == 1, "the student before training is not public"

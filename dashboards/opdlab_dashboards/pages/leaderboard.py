@@ -16,7 +16,7 @@ HUB = "eval_results"
 
 
 def leaderboard(sources: Sequence[str], to: str, benchmarks: Sequence[str]) -> None:
-    """Print the leaderboard and write it as Markdown, CSV, JSON, hub entries and a page.
+    """Print the leaderboard and write it as Markdown, LaTeX, CSV, JSON, hub entries and a page.
 
     Args:
         sources: folders of runs or addresses of MLflow stores.
@@ -59,6 +59,7 @@ def write(board: Leaderboard, place: Path) -> None:
     entries = hub_results.results(board)
     content: page_files.Content = {
         "leaderboard.md": lambda: tables.markdown(board),
+        "leaderboard.tex": lambda: tables.latex(board),
         "leaderboard.json": lambda: records.as_json(board),
         "leaderboard.csv": lambda: records.as_csv(board),
         **{f"{HUB}/{name}": partial(str, text) for name, text in entries.items()},
@@ -71,6 +72,6 @@ def write(board: Leaderboard, place: Path) -> None:
         console.print(f"{len(entries)} rows as .eval_results for the hub: {place}/{HUB}")
     for why in dict.fromkeys(hub_results.left_out(board)):
         console.print(f"{DIM}no result for the hub: {why}{END}", soft_wrap=True)
-    console.print(f"Tables: {place}/leaderboard.md, .csv, .json", soft_wrap=True)
+    console.print(f"Tables: {place}/leaderboard.md, .tex, .csv, .json", soft_wrap=True)
     page = (place / page_files.PAGE).absolute()
     console.print(f"Page: {BOLD}{page.as_uri()}{END}", soft_wrap=True)

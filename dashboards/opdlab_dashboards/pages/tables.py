@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from opdlab.console import DIM, END, YELLOW, console
+from opdlab.console import DIM, END, YELLOW, as_latex, console
 from opdlab.evaluation import STYLE
 from opdlab_dashboards.results import AVERAGE, Board, Leaderboard, Row, Score, in_short, varied
 
@@ -169,6 +169,21 @@ def _rich(lines: list[list[str]], kept: Sequence[int]) -> Table:
     for i in kept:
         table.add_row(*lines[i + 1])
     return table
+
+
+def latex(leaderboard: Leaderboard) -> str:
+    """All boards with every row, for a paper."""
+    return as_latex(_latex_parts(leaderboard))
+
+
+def _latex_parts(leaderboard: Leaderboard) -> Iterator[RenderableType]:
+    for board in leaderboard.boards:
+        everything = range(len(board.rows))
+        yield title(board)
+        yield _rich(overview(board), everything)
+        if len(board.cells) > 1:
+            yield _rich(by_benchmark(board, list(board.cells)), everything)
+    yield READING
 
 
 def markdown(leaderboard: Leaderboard) -> str:

@@ -111,6 +111,14 @@ def compare(
         ),
     ],
     output: Output = "runs",
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="File to write as well: .md or .tex (booktabs) for the tables, .csv or .json for all "
+            "numbers.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Compare runs problem by problem: paired differences with intervals and p-values.
 
@@ -122,10 +130,16 @@ def compare(
     [bold]opdlab compare quickstart-001/opd quickstart-001/lgr[/]
 
     [bold]opdlab compare seeds-001/opd seeds-001/lgr[/]  # methods, over the seeds of `--seeds`
+
+    [bold]opdlab compare quickstart-001/opd quickstart-001/lgr --to table.tex[/]
     """
     from opdlab import api
+    from opdlab.evaluation import export
 
-    api.compare(*runs, output=output).show()
+    found = api.compare(*runs, output=output)
+    found.show()
+    if to:
+        export(found, to)
 
 
 def power(

@@ -7,6 +7,7 @@ from .interrupt import (
 )
 from .quiet import quieten as quieten
 from .result import WIDTH as WIDTH, Result as Result
+from .tables_as_text import as_latex as as_latex, as_markdown as as_markdown
 from .terminal import (
     ALARM as ALARM,
     BOLD as BOLD,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 
+from opdlab.console.tables_as_text import as_latex, as_markdown
 from opdlab.console.terminal import SymbolConsole, console
+from opdlab.errors import DataError
 
 if TYPE_CHECKING:
     import pandas
 
+ENDS = ".md, .tex, .csv or .json"
 WIDTH = 120
 """Columns of a view in a notebook."""
 _CODE = '<pre style="white-space: pre; overflow-x: auto; font-family: monospace">{code}</pre>'
@@ -40,6 +44,29 @@ class Result(ABC):
         """Print it."""
         for part in self.shown():
             console.print(part, soft_wrap=isinstance(part, str))
+
+    def written_as(self, suffix: str) -> str:
+        """What is shown, as the content of a file.
+
+        Args:
+            suffix: `.md` and `.tex` (booktabs, amssymb) hold the tables and sentences that are shown,
+                `.csv` and `.json` the rows with all their digits.
+
+        Raises:
+            DataError: it is none of these.
+        """
+        match suffix.lower():
+            case ".md":
+                return as_markdown(self.shown())
+            case ".tex":
+                return as_latex(self.shown())
+            case ".csv":
+                return self.to_dataframe().to_csv(index=False)
+            case ".json":
+                return json.dumps(self.rows(), indent=1, ensure_ascii=False, default=str) + "\n"
+        raise DataError(
+            f"nothing is written as {suffix or 'a file without an ending'}: end its name in {ENDS}"
+        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -6,6 +6,7 @@ from .comparison import (
     unanswered as unanswered,
 )
 from .disputes import DISPUTED as DISPUTED
+from .exports import export as export
 from .measured import (
     Measured as Measured,
     Subject as Subject,

@@ -12,6 +12,7 @@ from .machine_names import hold_name as hold_name
 from .marked import (
     FIGURES as FIGURES,
     GENERATOR as GENERATOR,
+    keep_beside as keep_beside,
     keep_older as keep_older,
     require_own_figures as require_own_figures,
     require_own_page as require_own_page,

@@ -34,11 +34,20 @@ def keep_older(path: Path, page: str) -> Path | None:
         Where it is kept; None if there is none, or the new one is the same.
     """
     require_own_page(path)
-    if not path.exists() or path.read_text() == page:
+    return keep_beside(path, page)
+
+
+def keep_beside(path: Path, content: str) -> Path | None:
+    """Keep any file that another content is about to replace, as `keep_older`.
+
+    Raises:
+        DataError: what stands there is no file.
+    """
+    if not _is_taken(path) or (there := path.read_bytes()) == content.encode():
         return None
     written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     older = path.with_name(f"{path.stem}-{written:%Y%m%d-%H%M%S}{path.suffix}")
-    write_whole(older, path.read_text())
+    write_whole(older, there)
     return older
 
 

@@ -1,0 +1,113 @@
+"""What the terminal shows as Markdown and as LaTeX, for papers and notes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from opdlab.console.terminal import shown, styled
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "▲": r"$\blacktriangle$",
+    "▼": r"$\blacktriangledown$",
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    # At the beginning of a line these would be taken for an argument of the line's end before.
+    "[": "{[}",
+    "*": "{*}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+_NEGATIVE = re.compile(r"(?<![\w.-])-(?=\d)")
+_LATEX_CODES = str.maketrans(_LATEX)
+_MARKDOWN_CODES = str.maketrans({"\\": "\\\\", "|": "\\|", "\n": " ", "<": "&lt;", "*": "\\*"})
+
+
+def as_markdown(parts: Iterable[RenderableType]) -> str:
+    """Tables and sentences, each a paragraph."""
+    return "\n\n".join("\n".join(_markdown(part)) for part in _flat(parts)) + "\n"
+
+
+def as_latex(parts: Iterable[RenderableType]) -> str:
+    """Tables for the packages booktabs and amssymb; sentences follow as paragraphs."""
+    needed = "% needs \\usepackage{booktabs,amssymb}"
+    return "\n\n".join([needed, *("\n".join(_latex(part)) for part in _flat(parts))]) + "\n"
+
+
+def _flat(parts: Iterable[RenderableType]) -> Iterator[RenderableType]:
+    for part in parts:
+        if isinstance(part, Group):
+            yield from _flat(part.renderables)
+        else:
+            yield part
+
+
+def _plain(cell: object) -> str:
+    """A cell's text, without styles; indentation stays."""
+    text = cell.plain if isinstance(cell, Text) else styled(str(cell)).plain
+    return shown(text).rstrip()
+
+
+def _rows(table: Table) -> list[list[str]]:
+    columns = [[_plain(cell) for cell in column.cells] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _markdown(part: RenderableType) -> Iterator[str]:
+    if not isinstance(part, Table):
+        yield _plain(part).translate(_MARKDOWN_CODES)
+        return
+    if part.title:
+        yield f"**{_markdown_cell(_plain(part.title))}**"
+        yield ""
+    yield _markdown_row(_plain(column.header) for column in part.columns)
+    yield _markdown_row("---:" if one.justify == "right" else "---" for one in part.columns)
+    for row in _rows(part):
+        yield _markdown_row(map(_markdown_cell, row))
+
+
+def _markdown_cell(text: str) -> str:
+    blanks = len(text) - len(text.lstrip(" "))
+    return "&nbsp;" * blanks + text.lstrip(" ").translate(_MARKDOWN_CODES)
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _latex(part: RenderableType) -> Iterator[str]:
+    if not isinstance(part, Table):
+        yield _latex_cell(_plain(part))
+        return
+    sides = "".join("r" if column.justify == "right" else "l" for column in part.columns)
+    yield "\\begin{table}\n\\centering"
+    if part.title:
+        yield f"\\caption{{{_latex_cell(_plain(part.title))}}}"
+    yield f"\\begin{{tabular}}{{{sides}}}\n\\toprule"
+    yield _latex_row(_plain(column.header) for column in part.columns)
+    yield "\\midrule"
+    yield from map(_latex_row, _rows(part))
+    yield "\\bottomrule\n\\end{tabular}\n\\end{table}"
+
+
+def _latex_cell(text: str) -> str:
+    indent = "\\quad " if text.startswith("  ") else ""
+    return indent + _NEGATIVE.sub("$-$", text.strip().translate(_LATEX_CODES))
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    return " & ".join(map(_latex_cell, cells)) + r" \\"

@@ -1,0 +1,80 @@
+"""Results as files: LaTeX and Markdown of what is shown, CSV and JSON of all digits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from opdlab.console import BOLD, END, GREEN, Result
+from opdlab.errors import DataError
+from opdlab.evaluation import export
+
+NAME = r"50% of a_b & {c} #1 \cut ~x^2 $5 <i>*|"
+
+
+@dataclass(frozen=True)
+class Found(Result):
+    value: float = 1 / 3
+
+    def rows(self) -> list[Mapping[str, Any]]:
+        return [{"run": NAME, "mean": {"value": self.value, "low": -0.25}}]
+
+    def shown(self) -> Iterator[RenderableType]:
+        table = Table(title=f"{BOLD}Scores{END} in %")
+        table.add_column("run")
+        table.add_column("d", justify="right")
+        table.add_row(NAME, f"{GREEN}-1.5 [-4, 2] ▲{END}")
+        table.add_row("  mean@8-2")
+        yield Group(table, "A sentence: p < 0.05 with `--seeds 5`.")
+
+
+def test_a_latex_table_takes_every_sign_for_itself() -> None:
+    text = Found().written_as(".tex")
+    assert "\\usepackage{booktabs,amssymb}" in text
+    assert "\\caption{Scores in \\%}" in text
+    assert "\\begin{tabular}{lr}" in text
+    assert "$-$1.5 {[}$-$4, 2] $\\blacktriangle$ \\\\" in text
+    assert "\\quad mean@8-2 &  \\\\" in text
+    (row,) = re.findall(r"50.*?(?= & \$-\$1\.5)", text)
+    back = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^"}
+    back |= {r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|", "{*}": "*"}
+    assert not re.search(r"(?<!\\)[&%$#_]", row)
+    signs = r"\\text\w+\{\}|\{\*\}|\\[&%$#_{}]"
+    assert re.sub(signs, lambda found: back.get(found[0], found[0][-1]), row) == NAME
+
+
+def test_a_markdown_table_keeps_its_columns() -> None:
+    lines = Found().written_as(".md").split("\n")
+    assert lines[:4] == ["**Scores in %**", "", "| run | d |", "| --- | ---: |"]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines[2:6])
+    assert lines[5].startswith("| &nbsp;&nbsp;mean@8-2 |")
+    assert "&lt;i>" in lines[4]
+
+
+def test_numbers_are_written_with_all_digits_and_what_was_there_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "new" / "found.csv"
+    export(Found(), str(target))
+    (row,) = csv.DictReader(target.read_text().splitlines())
+    assert float(row["mean.value"]) == 1 / 3
+    assert json.loads(Found().written_as(".json"))[0]["mean"]["value"] == 1 / 3
+    export(Found(), str(target))
+    assert len(list(target.parent.iterdir())) == 1
+    export(Found(0.5), str(target))
+    assert len(list(target.parent.iterdir())) == 2
+    assert "is kept as" in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"end its name in \.md, \.tex"):
+        export(Found(), str(tmp_path / "found.xls"))
+    (tmp_path / "a.md").mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        export(Found(), str(tmp_path / "a.md"))
