@@ -45,6 +45,11 @@ def whole(folder: Path) -> Path:
         return stores.made(folder, "drawn:3", "whole")
 
 
+@pytest.fixture(scope="module")
+def exact(folder: Path) -> Path:
+    return stores.made(folder, "hidden", "exact")
+
+
 @pytest.fixture
 def store(whole: Path, tmp_path: Path) -> Path:
     """A copy that may be spoilt."""
@@ -109,8 +114,40 @@ def test_a_changed_file_is_refused_by_name_before_the_first_step(
 ) -> None:
     config = stores.from_store(folder, store)
     changed(store / name)
-    with pytest.raises((DamagedError, ValueError), match=Path(name).name):
+    with pytest.raises(DamagedError, match=rf"{Path(name).name} has changed since it was written"):
         stores.first_step(config)
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "tokenizer.json", "config.json"])
+def test_a_cut_file_of_the_teacher_is_refused_by_name_before_it_is_read(
+    folder: Path, exact: Path, tmp_path: Path, name: str
+) -> None:
+    """Also by scoring that goes on, which needs it only in the end."""
+    store = Path(shutil.copytree(exact, tmp_path / "store"))
+    config, path = stores.from_store(folder, store), store / "teacher" / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DamagedError, match=rf"{name} has changed since it was written"):
+        stores.first_step(config)
+    with pytest.raises(DamagedError, match=rf"{name} has changed since it was written"):
+        stores.made(folder, "hidden", str(store))
+    path.unlink()
+    with pytest.raises(DamagedError, match=f"{name} is not there"):
+        stores.first_step(config)
+    path.mkdir()
+    with pytest.raises(DamagedError, match=f"{name} is no file: remove it"):
+        stores.made(folder, "hidden", str(store))
+
+
+def test_another_file_in_the_place_of_the_page_is_refused_before_anything_is_scored(
+    folder: Path, store: Path
+) -> None:
+    (store / "shards" / "00003.json").unlink()
+    (store / "answers.html").write_text("mine")
+    with pytest.raises(
+        DataError, match=r"answers\.html was not written by opdlab: remove it, or name"
+    ):
+        stores.made(folder, "drawn:3", str(store))
+    assert not (store / "shards" / "00003.json").exists()
 
 
 def test_a_changed_manifest_and_a_foreign_shard_are_refused(store: Path, whole: Path) -> None:
@@ -163,6 +200,13 @@ def test_a_store_opens_as_a_dataset_and_row_by_row(whole: Path) -> None:
     assert scores[-1].place == 11
     text = scores.tokenizer().decode(scores[4].response, skip_special_tokens=True)
     assert text == stores.ROWS[4]["a"]
+
+
+def test_a_damaged_shard_is_named_by_its_dataset(store: Path) -> None:
+    shard = store / "shards" / "00001.arrow"
+    shard.write_bytes(shard.read_bytes()[:-2] + b"\1\0")
+    with pytest.raises(DamagedError, match=r"00001\.arrow is damaged.*and 00001\.json, and run"):
+        Scores(store).dataset()
 
 
 def test_a_page_shows_each_token_with_the_teachers_probability(whole: Path) -> None:

@@ -51,13 +51,13 @@ def keep_beside(path: Path, content: str) -> Path | None:
     return older
 
 
-def require_own_page(path: Path) -> None:
+def require_own_page(path: Path, remedy: str = "name another file by --to") -> None:
     """Refuse, with `DataError`, a path at which something stands that is no page of opdlab."""
-    if not _is_taken(path):
+    if not _is_taken(path, remedy):
         return
     with path.open("rb") as file:
         if GENERATOR.encode() not in file.read(_HEAD):
-            raise DataError(f"{path} was not written by opdlab: name another file by --to")
+            raise DataError(f"{path} was not written by opdlab: {remedy}")
 
 
 def require_own_figures(path: Path) -> None:
@@ -70,10 +70,10 @@ def require_own_figures(path: Path) -> None:
     raise DataError(f"{path} was not written by `opdlab bench`: name another file")
 
 
-def _is_taken(path: Path) -> bool:
+def _is_taken(path: Path, remedy: str = "name a file") -> bool:
     """Whether a file stands there; raises DataError where something else does."""
     if path.is_dir():
-        raise DataError(f"{path} is a folder: name a file")
+        raise DataError(f"{path} is a folder: {remedy}")
     if path.exists() and not path.is_file():
-        raise DataError(f"{path} is a device or a pipe: name a file")
+        raise DataError(f"{path} is a device or a pipe: {remedy}")
     return path.exists()

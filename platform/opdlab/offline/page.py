@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 
-from opdlab.files import GENERATOR, write_page
+from opdlab.files import GENERATOR, require_own_page, write_page
 from opdlab.scores import Scores, StoredAnswer
 
 PAGE = "answers.html"
@@ -47,6 +47,15 @@ def write_answers(scores: Scores) -> Path:
     path = scores.folder / PAGE
     write_page(path, page(scores))
     return path
+
+
+def require_free_page(folder: Path) -> None:
+    """Refuse a store's folder, before anything is scored, where another file stands in the page's place.
+
+    Raises:
+        DataError: naming it.
+    """
+    require_own_page(folder / PAGE, "remove it, or name another folder with --out")
 
 
 def page(scores: Scores, shown: int = SHOWN) -> str:

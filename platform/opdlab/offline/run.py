@@ -16,7 +16,7 @@ from opdlab.configuration import Experiment
 from opdlab.console import BOLD, END, StopRequest, console, duration, progress_bar, quieten
 from opdlab.identity import learned, now
 from opdlab.modelling import models
-from opdlab.offline.page import write_answers
+from opdlab.offline.page import require_free_page, write_answers
 from opdlab.offline.recorded import RecordedAnswers
 from opdlab.offline.request import (
     Asked,
@@ -98,12 +98,14 @@ def score(config: Experiment, asked: Asked, out: Path) -> Stored:
     Raises:
         ConfigError: the experiment does not go with what is asked.
         ResumeError: the folder holds other scores.
-        ModelError, DataError, ServerError: models or answers cannot be used.
+        ModelError, DataError, ServerError: models or answers cannot be used, or another file stands in the
+            place of the page.
     """
     begun = perf_counter()
+    folder = out.expanduser()
+    require_free_page(folder)
     job, pair = opened(config, asked)
     manifest, save = describe(job, pair)
-    folder = out.expanduser()
     manifest = begin(folder, manifest, save)
     expect([job.teacher], [manifest.teacher])
     writer = Writer(folder, manifest)

@@ -21,4 +21,5 @@ from .reader import Scores as Scores, StoredAnswer as StoredAnswer
 from .shards import Answer as Answer, bytes_of as bytes_of, key_of as key_of
 from .stored_teacher import StoredTeacher as StoredTeacher
 from .told import Told as Told
+from .whole import require_teacher as require_teacher
 from .writer import Note as Note, Writer as Writer, begin as begin

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from opdlab.errors import DataError
+from opdlab.errors import DamagedError, DataError
 from opdlab.files import built, damaged, is_there, read_json, write_whole
+from opdlab.identity import digest
 from opdlab.methods import Offers
 from opdlab.scores.kinds import Candidates, Kind, offers_of
 
@@ -117,11 +118,17 @@ def has_store(folder: Path) -> bool:
     return is_there(folder / MANIFEST)
 
 
+def sealed(manifest: Manifest) -> Manifest:
+    """The manifest with the id that follows from all else in it."""
+    told = {name: value for name, value in asdict(manifest).items() if name not in ("id", "begun")}
+    return replace(manifest, id=digest(told))
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the store in a folder.
 
     Raises:
-        DataError: there is no store, or its manifest is damaged or of another version.
+        DataError: there is no store, or its manifest is damaged, of another version or has changed.
     """
     if not has_store(folder):
         raise DataError(
@@ -136,6 +143,10 @@ def read_manifest(folder: Path) -> Manifest:
         _ = found.kind_of, found.candidates_of
     except TypeError as error:
         raise damaged(folder / MANIFEST, str(error), AGAIN) from error
+    if sealed(found).id != found.id:
+        raise DamagedError(
+            f"{folder / MANIFEST} has changed since it was written: restore it from a copy, or {AGAIN}"
+        )
     return found
 
 

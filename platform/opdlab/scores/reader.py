@@ -13,11 +13,13 @@ import numpy as np
 
 from opdlab.errors import DamagedError, DataError
 from opdlab.identity import digest
+from opdlab.scores.head import HEAD
 from opdlab.scores.kinds import Kind
 from opdlab.scores.manifest import AGAIN, TEACHER, Manifest, read_manifest
 from opdlab.scores.packing import columns_of
-from opdlab.scores.shards import Shard, key_of, require_whole
-from opdlab.scores.writer import Note, note_path, read_note, sealed, shard_path
+from opdlab.scores.shards import Shard, key_of, no_shard
+from opdlab.scores.whole import require_teacher, require_whole
+from opdlab.scores.writer import Note, note_path, read_note, shard_path
 from opdlab.shapes import Tensor
 
 if TYPE_CHECKING:
@@ -67,11 +69,6 @@ class Scores(Sequence[StoredAnswer]):
         """
         self.folder = Path(folder).expanduser()
         self.manifest: Manifest = read_manifest(self.folder)
-        if sealed(self.manifest).id != self.manifest.id:
-            raise DamagedError(
-                f"{self.folder}: scores.json has changed since it was written: restore it from a copy, or "
-                f"{AGAIN}"
-            )
         self.notes = self._notes()
         counts = [note.answers for note in self.notes]
         self.ends = np.cumsum(counts)
@@ -114,13 +111,7 @@ class Scores(Sequence[StoredAnswer]):
         Raises:
             DamagedError: naming one that has changed.
         """
-        for name, sha256 in self.manifest.files.items():
-            path = self.folder / TEACHER / name
-            if not path.is_file():
-                raise DamagedError(
-                    f"{path} is not there: restore it from a copy, or run the command again that made it"
-                )
-            require_whole(path, sha256)
+        require_teacher(self.folder, self.manifest)
         for number, note in enumerate(self.notes):
             path = shard_path(self.folder, number)
             require_whole(path, note.sha256, note_path(self.folder, number).name)
@@ -246,15 +237,30 @@ class Scores(Sequence[StoredAnswer]):
                 os.close(file)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The teacher's tokenizer, which has the student's ids."""
+        """The teacher's tokenizer, which has the student's ids.
+
+        Raises:
+            DamagedError: a file of it has changed.
+        """
         from opdlab.modelling import load_tokenizer
 
+        require_teacher(self.folder, self.manifest, but=(HEAD,))
         return load_tokenizer(str(self.folder / TEACHER))
 
     def dataset(self) -> Dataset:
-        """All answers as a `datasets.Dataset`, mapped; bfloat16 numbers stand as their bits, in uint16."""
-        from datasets import Dataset, concatenate_datasets
+        """All answers as a `datasets.Dataset`, mapped; bfloat16 numbers stand as their bits, in uint16.
 
-        paths = [shard_path(self.folder, number) for number in range(len(self.notes))]
-        parts = [Dataset.from_file(str(path)) for path in paths]
+        Raises:
+            DamagedError: naming a file that is no whole shard.
+        """
+        from datasets import Dataset, concatenate_datasets
+        from pyarrow import ArrowInvalid
+
+        parts = []
+        for number in range(len(self.notes)):
+            path = shard_path(self.folder, number)
+            try:
+                parts.append(Dataset.from_file(str(path)))
+            except (OSError, ArrowInvalid) as error:
+                raise no_shard(path, error) from error
         return concatenate_datasets([part for part in parts if len(part)])

@@ -14,7 +14,6 @@ import torch
 from opdlab.errors import DamagedError
 from opdlab.files import damaged, whole_file
 from opdlab.scores.kinds import id_bytes
-from opdlab.scores.manifest import AGAIN
 from opdlab.shapes import Int, Tensor
 
 if TYPE_CHECKING:
@@ -103,6 +102,15 @@ def _ragged(parts: Sequence[Tensor], ids: bool, entries: int) -> tuple[pa.Array,
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values)), is_bits
 
 
+def no_shard(path: Path, error: Exception) -> DamagedError:
+    """What to say of a file that cannot be read as a shard."""
+    note = path.with_suffix(".json").name
+    again = (
+        f"restore it from a copy, or remove it and {note}, and run the command again that made it"
+    )
+    return damaged(path, str(error), again)
+
+
 class Shard:
     """A shard as it lies on the disk, mapped: a row costs the pages that it stands on."""
 
@@ -122,7 +130,7 @@ class Shard:
             with pa.ipc.open_stream(self.file) as stream:
                 self.batch = stream.read_next_batch()
         except (OSError, pa.ArrowInvalid, StopIteration) as error:
-            raise damaged(path, str(error), AGAIN) from error
+            raise no_shard(path, error) from error
         self.bits = {field.name for field in self.batch.schema if (field.metadata or {}).get(b"of")}
         self.offsets, self.values = {}, {}
         for name in self.batch.schema.names:
@@ -159,22 +167,3 @@ class Shard:
         first, last = self.offsets[name][row : row + 2]
         start = values.__array_interface__["data"][0] - self.base
         return int(start + first * values.itemsize), int((last - first) * values.itemsize)
-
-
-def require_whole(path: Path, sha256: str, also: str = "") -> None:
-    """Refuse a file that is not the one that was written.
-
-    Args:
-        also: another file that has to be removed for this one to be made again.
-
-    Raises:
-        DamagedError: naming it.
-    """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise DamagedError(
-            f"{path} has changed since it was written (SHA-256 {found[:12]}, not {sha256[:12]}): restore "
-            f"it from a copy, or remove it{f' and {also},' if also else ''} and run the command again that "
-            "made it"
-        )

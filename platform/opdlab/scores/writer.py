@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from opdlab.errors import DamagedError, ResumeError
 from opdlab.files import is_partial, read_record, write_whole
-from opdlab.identity import digest, now
+from opdlab.identity import now
 from opdlab.scores.manifest import (
     AGAIN,
     MANIFEST,
@@ -24,9 +23,11 @@ from opdlab.scores.manifest import (
     differences,
     has_store,
     read_manifest,
+    sealed,
 )
 from opdlab.scores.packing import columns_of
 from opdlab.scores.shards import Answer, write_shard
+from opdlab.scores.whole import missing_of, require_teacher, sha256_of
 
 LOCK, DRAFT = ".store.lock", ".store.teacher"
 """Of who begins a store; the second is the folder `teacher` before it takes its place."""
@@ -64,12 +65,6 @@ def read_note(folder: Path, number: int) -> Note | None:
     """What is told of a shard; None where it is not written yet."""
     path = note_path(folder, number)
     return read_record(path, Note, remedy=REDO) if path.exists() else None
-
-
-def sealed(manifest: Manifest) -> Manifest:
-    """The manifest with the id that follows from all else in it."""
-    told = {name: value for name, value in asdict(manifest).items() if name not in ("id", "begun")}
-    return replace(manifest, id=digest(told))
 
 
 def begin(folder: Path, manifest: Manifest, save_teacher: Callable[[Path], None]) -> Manifest:
@@ -135,7 +130,7 @@ def _drafted(
     try:
         save_teacher(draft)
         files = sorted(path for path in draft.rglob("*") if path.is_file())
-        yield draft, {str(path.relative_to(draft)): _sha256(path) for path in files}
+        yield draft, {str(path.relative_to(draft)): sha256_of(path) for path in files}
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -144,14 +139,16 @@ def _mend(folder: Path, manifest: Manifest, save_teacher: Callable[[Path], None]
     """Write files of the teacher again that are missing.
 
     Raises:
-        DamagedError: one comes out as another than the one that was there.
+        DamagedError: one comes out as another than it was, or one that is there has changed.
     """
-    places = {name: folder / TEACHER / name for name in manifest.files}
-    missing = {name: path for name, path in places.items() if not path.is_file()}
+    missing = missing_of(folder, manifest)
+    # Of what a damaged tokenizer would end only when all shards are there.
+    require_teacher(folder, manifest, but=missing)
     if not missing:
         return
     with _drafted(folder, save_teacher) as (draft, files):
-        for name, path in missing.items():
+        for name in missing:
+            path = folder / TEACHER / name
             if files.get(name) != manifest.files[name]:
                 raise DamagedError(
                     f"{path} is not there, and this teacher's is another than it was (of other versions "
@@ -159,11 +156,6 @@ def _mend(folder: Path, manifest: Manifest, save_teacher: Callable[[Path], None]
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
             (draft / name).replace(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Writer:
@@ -233,7 +225,7 @@ class Writer:
         note = Note(
             store=self.manifest.id,
             bytes=path.stat().st_size,
-            sha256=_sha256(path),
+            sha256=sha256_of(path),
             answers=len(answers),
             left_out=len(self.places(number)) - len(answers),
             tokens=sum(len(one.columns["response"]) for one in answers),

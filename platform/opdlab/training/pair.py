@@ -18,7 +18,7 @@ from opdlab.evaluation import Subject
 from opdlab.modelling import adapters, models
 from opdlab.prompts import PromptSource, ScoredSource, open_prompts
 from opdlab.records import Prompt
-from opdlab.scores import read_manifest
+from opdlab.scores import read_manifest, require_teacher
 from opdlab.scoring import Scorer, Specialist, chosen
 from opdlab.seeds import small_seed
 from opdlab.training.given import answer_ids, share_of
@@ -332,7 +332,8 @@ def load_source(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         )
     if isinstance(source, Taught) and not source.is_here:
         if isinstance(source, Teacher) and source.scores is not None:
-            read_manifest(Path(source.scores).expanduser())  # its absence is said in its own words
+            folder = Path(source.scores).expanduser()
+            require_teacher(folder, read_manifest(folder))  # its absence is said in its own words
         shell = models.load_shell(source.path, source.revision)
         return shell, models.load_tokenizer(source.path, source.revision)
     model = models.load_model(
