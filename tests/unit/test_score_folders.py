@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,15 @@ import torch
 
 from opdlab.doctor.stored import stored
 from opdlab.errors import ConfigError, DamagedError, DataError, ResumeError
+from opdlab.files import write_whole
 from opdlab.offline import plan, request
 from opdlab.offline.page import CUT, band, pieces
 from opdlab.offline.request import Asked, prepared
+from opdlab.scores import writer
 from opdlab.scores.kinds import Kind
 from opdlab.scores.manifest import read_manifest
 from opdlab.scores.reader import Scores
 from opdlab.scores.writer import Writer
-
-TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -60,23 +59,41 @@ def hashes(store: Path) -> list[Any]:
     return [json.loads(path.read_text())["sha256"] for path in sorted(store.glob("shards/*.json"))]
 
 
+def killed_at_the_second_note(folder: Path, out: Path, patch: pytest.MonkeyPatch) -> int:
+    """How a process ended that scores into a folder and is killed when its second shard is written."""
+
+    def dying(path: Path, content: str | bytes) -> None:
+        if path.name == "00001.json":
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_whole(path, content)
+
+    if (child := os.fork()) == 0:
+        try:
+            patch.setattr(writer, "write_whole", dying)
+            stores.made(folder, "drawn:3", str(out))
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_scoring_that_was_killed_goes_on_and_loses_or_doubles_nothing(
     folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed when a shard is written and not yet told of, with what an earlier kill left in the middle."""
+    monkeypatch.setattr(request, "MOST_ROWS", 3)
     out = tmp_path / "killed"
-    command = [sys.executable, str(TESTS / "killed_scoring.py"), str(folder), str(out)]
-    ended = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    out.mkdir()
+    (out / ".scores.json.0123abcd.partial").write_bytes(b"cut")
+    assert killed_at_the_second_note(folder, out, monkeypatch) == -signal.SIGKILL
     assert len(hashes(out)) == 1
     assert (out / "shards" / "00001.arrow").is_file()
     (out / "shards" / ".00001.arrow.0123abcd.partial").write_bytes(b"cut")
     with pytest.raises(DataError, match="is not finished: 3 of 4 shards are missing"):
         Scores(out)
-    monkeypatch.setattr(request, "MOST_ROWS", 3)
     stores.made(folder, "drawn:3", str(out))
     assert hashes(out) == hashes(whole)
-    assert not list(out.glob("shards/.*"))
+    assert not [path for path in out.rglob(".*") if path.name != ".store.lock"]
     places = [answer.place for answer in Scores(out)]
     assert places == list(range(len(stores.ROWS)))
 

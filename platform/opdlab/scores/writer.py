@@ -96,10 +96,18 @@ def begin(folder: Path, manifest: Manifest, save_teacher: Callable[[Path], None]
             return found
         with _drafted(folder, save_teacher) as (draft, files):
             manifest = sealed(replace(manifest, files=files, begun=now()))
+            _remove_partial(folder, MANIFEST)
             # Who is killed between the two leaves files that are missing, which `_mend` writes.
             manifest.write(folder)
             draft.rename(folder / TEACHER)
         return manifest
+
+
+def _remove_partial(folder: Path, name: str) -> None:
+    """Remove what writers of a file left behind that were killed; nobody else may write it meanwhile."""
+    for path in folder.iterdir():
+        if is_partial(path) and path.name.startswith(f".{name}."):
+            path.unlink(missing_ok=True)
 
 
 def _require_free(folder: Path) -> None:
@@ -236,9 +244,7 @@ class Writer:
 
     def _tidy(self, number: int) -> None:
         """Remove what a writer of this shard left behind that was killed."""
-        for path in (self.folder / SHARDS).iterdir():
-            if is_partial(path) and path.name.startswith(f".{number:05}."):
-                path.unlink(missing_ok=True)
+        _remove_partial(self.folder / SHARDS, f"{number:05}")
 
     def finish(self) -> bool:
         """Whether all shards are there; then locks are cleared away."""
