@@ -142,31 +142,34 @@ def test_what_is_no_run_is_refused_and_another_template_as_well(
 def test_answers_that_cannot_be_scored_are_left_out_with_a_count_and_names(
     output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut before the first token, too long, with an end in the midst as another tokenizer may read it."""
+    """Cut before the first token, too long, with an end in the midst as another tokenizer may read it, or
+    after a prompt that the student has no room for."""
     kind, folder = SampleSet, run_of(output, "student")
     before = kind.samples
     odd = [
         {"completion": "", "stop": "length"},
         {"completion": "1" * 99},
         {"completion": "1<eos>1"},
+        {"prompt": "1+" * 300},
     ]
 
     def samples(one: SampleSet) -> list[Sample]:
         drawn = before(one)
-        return [*map(changed, drawn[:3], odd), *drawn[3:]]
+        return [*map(changed, drawn[:4], odd), *drawn[4:]]
 
     monkeypatch.setattr(kind, "samples", samples)
     with pytest.warns(
-        UserWarning, match=r"3 of its 12 answers cannot be scored .* has no tokens; "
+        UserWarning, match=r"4 of its 12 answers cannot be scored .* has no tokens; "
     ):
         found = stores.score(
             experiment(output), tmp_path / "odd", kind="sampled", answers=str(folder)
         )
-    assert (found.answers, found.left_out) == (9, 0)
-    odd = odd[:1] * 12
-    monkeypatch.setattr(kind, "samples", lambda one: list(map(changed, before(one), odd)))
-    with pytest.raises(DataError, match=r"no answers that can be scored: .* has no tokens"):
-        stores.score(experiment(output), tmp_path / "none", kind="sampled", answers=str(folder))
+    assert (found.answers, found.left_out) == (8, 0)
+    for of_all, why in ((odd[0], "has no tokens"), (odd[3], "and the student has 512 positions")):
+        every = [of_all] * 12
+        monkeypatch.setattr(kind, "samples", lambda one: list(map(changed, before(one), every)))  # noqa: B023
+        with pytest.raises(DataError, match=f"no answers that can be scored: .* {why}"):
+            stores.score(experiment(output), tmp_path / "none", kind="sampled", answers=str(folder))
 
 
 def changed(sample: Sample, values: dict[str, Any]) -> Sample:

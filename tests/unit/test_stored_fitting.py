@@ -157,7 +157,7 @@ def written(folder: Path, turns: list[str], **prompts: Any) -> Experiment:
 @pytest.mark.parametrize(
     ("turns", "why"),
     [
-        (["1+" * 60, "2"], r"tokens; with rollout\.max_new_tokens \(8\) these are"),
+        (["1+" * 60, "2"], r"tokens, which are \d+ with rollout\.max_new_tokens \(8\)"),
         (["好" * 9, "2"], "The tokenizer of .* does not have these characters"),
         (["1+1?", "2" * 9], r"has 10 tokens, EOS included, and rollout\.max_new_tokens is 8"),
     ],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+import warnings
 from io import StringIO
 
 import pytest
@@ -11,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from opdlab.cli import program
 from opdlab.console import terminal
 
 
@@ -113,6 +117,26 @@ def test_a_models_words_obey_no_terminal_and_are_seen_whole() -> None:
         assert not set(found) & set(HOSTILE) - set("abcé漢[2J]0;title31m")
     assert terminal.shown(HOSTILE).encode()
     assert terminal.shown("\x1b[31m\u202e\n\té") == "\u241b[31m<U+202E>\n\té"
+
+
+def test_warnings_and_log_lines_of_commands_obey_no_terminal_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(prog_name: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(HOSTILE, stacklevel=1)
+        assert logging.lastResort
+        told = ("opdlab", logging.WARNING, "", 1, "%s", (HOSTILE,), None)
+        logging.lastResort.handle(logging.LogRecord(*told))
+
+    monkeypatch.setattr(program, "app", command)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with warnings.catch_warnings():  # which puts back who shows them
+        program.main()
+    said = capsys.readouterr().err
+    assert said.count(terminal.shown(HOSTILE)) == 2
+    assert not set(said) & {"\x1b", "\x9b", "\u202e"}
 
 
 MARKUP = "lr [/data/x] against [lr] :key: [bold]b[/] [link=x]l \\[red]"

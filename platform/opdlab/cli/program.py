@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shlex
 import signal
 import sys
 import traceback
+import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
+from typing_extensions import override
 
 from opdlab import __version__, credentials, secret_options
 from opdlab.cli import (
@@ -129,6 +133,7 @@ def main() -> None:
     bare = map(secret_options.cut_argument, sys.argv[1:])
     sys.argv[1:] = map(credentials.cut_argument, bare)
     sys.excepthook = _without_secrets
+    _show_foreign_words()
     try:
         app(prog_name=Path(sys.argv[0]).name)
     except Terminated as ended:
@@ -146,6 +151,41 @@ def main() -> None:
         _fail(f"StorageError: {of_the_disk(error)}", 1)
 
 
+class _Shown(logging.Formatter):
+    """A line of a log, without secrets and with what a terminal would obey shown as symbols."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return _for_people(super().format(record))
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What Python does with a warning, likewise."""
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    with suppress(OSError):
+        (file or sys.stderr).write(_for_people(text))
+
+
+def _show_foreign_words() -> None:
+    """Warnings and log lines quote the words of files, servers and models."""
+    warnings.showwarning = _show_warning
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Shown())
+
+
+def _for_people(message: str) -> str:
+    from opdlab.console import shown
+
+    return shown(credentials.hide(secret_options.hide(message)))
+
+
 def _without_secrets(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Print a traceback, of a fault in a program, without what was cut from its options."""
     text = "".join(traceback.format_exception(kind, error, trace))
@@ -161,9 +201,7 @@ def _stopped(code: int) -> NoReturn:
 
 
 def _fail(message: str, code: int, colour: str = "red") -> NoReturn:
-    from opdlab.console import shown
-
     # https://no-color.org: any text in the variable asks for none.
-    text = shown(credentials.hide(secret_options.hide(message)))
+    text = _for_people(message)
     typer.echo(text if os.environ.get("NO_COLOR") else typer.style(text, fg=colour), err=True)
     raise SystemExit(code) from None

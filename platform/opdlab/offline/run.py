@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment
 from opdlab.console import BOLD, END, StopRequest, console, duration, progress_bar, quieten
+from opdlab.errors import DataError
 from opdlab.identity import learned, now
 from opdlab.modelling import models
 from opdlab.offline.page import require_free_page, write_answers
@@ -28,6 +29,7 @@ from opdlab.offline.request import (
 )
 from opdlab.offline.scoring import Job
 from opdlab.prompts import PromptSource, open_prompts
+from opdlab.records import Prompt
 from opdlab.scores import Manifest, Scores, Writer, begin, save_teacher
 from opdlab.training import (
     Collector,
@@ -35,8 +37,10 @@ from opdlab.training import (
     Pair,
     answer_ids,
     contents,
+    contexts,
     expect,
     load_pair,
+    misfit,
     require_accelerator,
     require_answered,
 )
@@ -177,9 +181,14 @@ def opened_prompts(config: Experiment, asked: Asked, pair: Pair) -> PromptSource
     wording = config.prompts.wording
     found = RecordedAnswers(asked.run, pair.tokenizer, wording, config.seed, correct)
     every, ends, most = found.count, pair.ends(pair.student), config.rollout.max_new_tokens
-    odd = found.leave_out(
-        lambda prompt: answer_ids(prompt, pair.tokenizer, ends, most, pair.vocabulary, wording)
-    )
+    served = contexts([config])
+
+    def read(prompt: Prompt) -> None:
+        answer_ids(prompt, pair.tokenizer, ends, most, pair.vocabulary, wording)
+        if why := misfit(prompt, most, pair, served):
+            raise DataError("; ".join(why))
+
+    odd = found.leave_out(read)
     if odd:
         warn(
             f"{asked.run}: {len(odd)} of its {every} answers cannot be scored and are left out: "

@@ -33,6 +33,7 @@ from .pair import (
     load_module as load_module,
     load_pair as load_pair,
     load_source as load_source,
+    misfit as misfit,
     require_answered as require_answered,
     require_askable as require_askable,
     require_within as require_within,

@@ -238,17 +238,38 @@ def _require_prompts(
     for index in prompts.places(asked):
         if not foreign and prompts.at_most(index) <= most:
             continue
-        prompt = prompts.prompt(index)
-        _require_shared(prompt, pair)
-        if room is not None and len(prompt.tokens) > most:
-            who, size = room
-            raise ModelError(
-                f"prompt {prompt.problem.id} of {prompt.problem.benchmark} has {len(prompt.tokens)} "
-                f"tokens; with rollout.max_new_tokens ({answer}) these are {len(prompt.tokens) + answer}, "
-                f"and the {who} {_takes(who in served, size)}. Leave such ones out "
-                f"by prompts.max_prompt_tokens: {max(1, size - answer)} and prompts.too_long: drop, allow "
-                f"shorter answers, or take a {who} with more context"
-            )
+        if odd := misfit(prompts.prompt(index), answer, pair, served):
+            raise ModelError(". ".join(odd))
+
+
+def misfit(
+    prompt: Prompt, answer: int, pair: Pair, served: Mapping[str, int]
+) -> tuple[str, str] | None:
+    """Why a prompt cannot be asked, and what to do; None where it can.
+
+    Args:
+        answer: tokens of the longest answer.
+        served: tokens of a row that servers take, see `contexts`.
+    """
+    own = f"prompt {prompt.problem.id} of {prompt.problem.benchmark}"
+    if foreign := [token for token in prompt.tokens if token >= pair.vocabulary]:
+        shown = pair.tokenizer.convert_ids_to_tokens(foreign[0])
+        return (
+            f"{own} holds the student's token {shown!r} (id {foreign[0]}), which is not among the "
+            f"{pair.vocabulary} entries that it shares with its teacher, so the teacher could not read it",
+            "Set prompts.template: none where the template writes it, take other prompts, or a teacher "
+            "whose vocabulary has it",
+        )
+    room, count = _room(pair, served), len(prompt.tokens)
+    if room is not None and count + answer > room[1]:
+        who, size = room
+        return (
+            f"{own} has {count} tokens, which are {count + answer} with rollout.max_new_tokens ({answer}), "
+            f"and the {who} {_takes(who in served, size)}",
+            f"Leave such ones out by prompts.max_prompt_tokens: {max(1, size - answer)} and "
+            f"prompts.too_long: drop, allow shorter answers, or take a {who} with more context",
+        )
+    return None
 
 
 def _takes(served: bool, size: int) -> str:
@@ -263,18 +284,6 @@ def _room(pair: Pair, served: Mapping[str, int]) -> tuple[str, int] | None:
     found |= {f"specialist {number}": one for number, (_, one) in enumerate(pair.specialists)}
     sizes = [(name, size) for name, one in found.items() if (size := models.positions(one))]
     return min([*sizes, *served.items()], key=itemgetter(1), default=None)
-
-
-def _require_shared(prompt: Prompt, pair: Pair) -> None:
-    foreign = [token for token in prompt.tokens if token >= pair.vocabulary]
-    if foreign:
-        shown = pair.tokenizer.convert_ids_to_tokens(foreign[0])
-        raise ModelError(
-            f"prompt {prompt.problem.id} of {prompt.problem.benchmark} holds the student's token "
-            f"{shown!r} (id {foreign[0]}), which is not among the {pair.vocabulary} entries that it "
-            "shares with its teacher, so the teacher could not read it. Set prompts.template: none "
-            "where the template writes it, take other prompts, or a teacher whose vocabulary has it"
-        )
 
 
 def require_within(config: Experiment, vocabulary: int) -> None:
