@@ -184,8 +184,15 @@ def test_a_changed_manifest_and_a_foreign_shard_are_refused(store: Path, whole: 
 
 
 def test_a_folder_of_other_scores_is_not_gone_on_with(folder: Path, store: Path) -> None:
-    with pytest.raises(ResumeError, match=r"made of something else \(kind: .*\); name another"):
+    with pytest.raises(ResumeError, match=r"something else \(kind\.size: 3 there, 4 now\); name another"):
         stores.made(folder, "drawn:4", str(store))
+    other = stores.experiment(folder, teacher={"path": str(folder / "student")}, seed=3)
+    with pytest.raises(ResumeError) as refused:
+        stores.score(other, store, kind="drawn:3")
+    told = str(refused.value)
+    assert "answers.seed: 0 there, 3 now" in told
+    assert re.search(r'teacher\.weights_sha256: "(\w{64})" there, "(?!\1)\w{64}" now', told)
+    assert "tokenizer_sha256" not in told
 
 
 def test_doctor_looks_at_the_store_in_the_teachers_place(folder: Path, store: Path) -> None:

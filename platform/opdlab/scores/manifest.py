@@ -152,14 +152,24 @@ def read_manifest(folder: Path) -> Manifest:
 
 def differences(one: Manifest, other: Manifest) -> list[str]:
     """Names of what two stores are made of that differ, with both values."""
-    mine, theirs = one.made_of, other.made_of
+    mine, theirs = _flat(one.made_of), _flat(other.made_of)
+    names = dict.fromkeys([*mine, *theirs])
     return [
-        f"{name}: {_short(theirs[name])} there, {_short(mine[name])} now"
-        for name in mine
-        if mine[name] != theirs[name]
+        f"{name}: {_short(theirs.get(name))} there, {_short(mine.get(name))} now"
+        for name in names
+        if mine.get(name) != theirs.get(name)
     ]
+
+
+def _flat(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with names of one level (`teacher.weights_sha256`): the beginning of a record tells little."""
+    found: dict[str, Any] = {}
+    for name, value in told.items():
+        deeper = _flat(value) if isinstance(value, Mapping) else {}
+        found |= {f"{name}.{key}": each for key, each in deeper.items()} or {name: value}
+    return found
 
 
 def _short(value: Any) -> str:
     text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= 160 else f"{text[:157]}..."
+    return text if len(text) <= 80 else f"{text[:77]}..."
