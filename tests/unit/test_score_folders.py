@@ -20,7 +20,7 @@ from opdlab.doctor.stored import stored
 from opdlab.errors import ConfigError, DamagedError, DataError, ResumeError
 from opdlab.files import write_whole
 from opdlab.offline import plan, request
-from opdlab.offline.page import CUT, band, pieces
+from opdlab.offline.page import CUT, band, page, pieces
 from opdlab.offline.request import Asked, prepared
 from opdlab.scores import writer
 from opdlab.scores.kinds import Kind
@@ -242,6 +242,22 @@ def test_a_page_shows_each_token_with_the_teachers_probability(whole: Path) -> N
         [100 * one for one in probabilities], abs=0.006
     )
     assert [band(math.log(p)) for p in (0.95, 0.6, 0.2, 0.05, 0.001)] == [0, 1, 2, 3, 4]
+
+
+def test_words_on_a_page_are_no_markup_and_none_is_unseen(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do they turn the direction of what follows, and a line break that comes first is one."""
+
+    class Foreign:
+        def decode(self, ids: list[int], **options: object) -> str:
+            return "\n<b>\u202e\0" * len(ids)
+
+    monkeypatch.setattr(Scores, "tokenizer", lambda _: Foreign())
+    text = page(Scores(whole))
+    assert "<pre>\n\n&lt;b&gt;&lt;U+202E&gt;\u2400" in text
+    assert not {"\u202e", "\0"} & set(text)
+    assert "<b>" not in text
 
 
 def test_tokens_are_shown_as_they_stand_in_the_text() -> None:

@@ -8,6 +8,7 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 
+from opdlab.console import shown
 from opdlab.files import GENERATOR, require_own_page, write_page
 from opdlab.scores import Scores, StoredAnswer
 
@@ -58,7 +59,7 @@ def require_free_page(folder: Path) -> None:
     require_own_page(folder / PAGE, "remove it, or name another folder with --out")
 
 
-def page(scores: Scores, shown: int = SHOWN) -> str:
+def page(scores: Scores, most: int = SHOWN) -> str:
     """The whole page; nothing is fetched when it is opened."""
     told, count = scores.manifest, len(scores)
     tokenizer = scores.tokenizer()
@@ -67,30 +68,36 @@ def page(scores: Scores, shown: int = SHOWN) -> str:
         return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
     parts = [
-        f"<h1>{escape(scores.folder.name)}</h1>",
+        f"<h1>{_words(scores.folder.name)}</h1>",
         f"<p class='why'>{count:,} answers {WRITTEN[told.answers['from']]}, {scores.tokens:,} tokens, "
-        f"{escape(str(scores.kind))}. Each token is coloured by the probability that the teacher "
-        f"({escape(str(told.teacher.get('name')))}) gives it; point at one for the number.</p>",
+        f"{_words(str(scores.kind))}. Each token is coloured by the probability that the teacher "
+        f"({_words(str(told.teacher.get('name')))}) gives it; point at one for the number.</p>",
         f"<p class='key'>{_key()}</p>",
     ]
-    chosen = sorted({number * count // shown for number in range(min(shown, count))})
-    for row in chosen if count > shown else range(count):
+    chosen = sorted({number * count // most for number in range(min(most, count))})
+    for row in chosen if count > most else range(count):
         answer = scores[row]
         prompt = decode(answer.prompt)
         mean = -float(answer.numbers["log_prob"].mean())
         verdict = f", {answer.verdict}" if answer.verdict else ""
         parts += [
-            f"<h2>{escape(answer.benchmark)} {escape(answer.problem)}{escape(verdict)}</h2>",
+            f"<h2>{_words(answer.benchmark)} {_words(answer.problem)}{_words(verdict)}</h2>",
             f"<p class='why'>{len(answer.response):,} tokens, on average {mean:.3f} nats of surprise</p>",
-            f"<pre>{escape(prompt)}</pre>",
+            # Of a line break that comes first a browser shows nothing.
+            f"<pre>\n{_words(prompt)}</pre>",
             f"<pre>{''.join(_tokens(answer, decode))}</pre>",
         ]
-    title = f"<title>Scores {escape(scores.folder.name)}</title>"
+    title = f"<title>Scores {_words(scores.folder.name)}</title>"
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f'<meta charset="utf-8">{GENERATOR}{view}{title}<style>{STYLE}</style>'
     return (
         f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _words(text: str) -> str:
+    """Foreign words as they are: nothing in them is markup, turns the direction of writing or is unseen."""
+    return escape(shown(text))
 
 
 def band(log_prob: float) -> int:
@@ -109,7 +116,7 @@ def _tokens(answer: StoredAnswer, decode: Callable[[Sequence[int]], str]) -> Ite
     for places, text in pieces(answer.response, decode):
         own = [values[place] for place in places]
         told = ", ".join(f"{math.exp(value):.2%}" for value in own)
-        yield f"<span class='b{band(min(own))}' title='{told}'>{escape(text)}</span>"
+        yield f"<span class='b{band(min(own))}' title='{told}'>{_words(text)}</span>"
 
 
 def pieces(
