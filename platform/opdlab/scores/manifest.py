@@ -162,7 +162,7 @@ def differences(one: Manifest, other: Manifest) -> list[str]:
 
 
 def _flat(told: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with names of one level (`teacher.weights_sha256`): the beginning of a record tells little."""
+    """The same with names of one level (`teacher.weights_sha256`): records may begin alike."""
     found: dict[str, Any] = {}
     for name, value in told.items():
         deeper = _flat(value) if isinstance(value, Mapping) else {}
