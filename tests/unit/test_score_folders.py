@@ -184,7 +184,9 @@ def test_a_changed_manifest_and_a_foreign_shard_are_refused(store: Path, whole: 
 
 
 def test_a_folder_of_other_scores_is_not_gone_on_with(folder: Path, store: Path) -> None:
-    with pytest.raises(ResumeError, match=r"something else \(kind\.size: 3 there, 4 now\); name another"):
+    with pytest.raises(
+        ResumeError, match=r"something else \(kind\.size: 3 there, 4 now\); name another"
+    ):
         stores.made(folder, "drawn:4", str(store))
     other = stores.experiment(folder, teacher={"path": str(folder / "student")}, seed=3)
     with pytest.raises(ResumeError) as refused:
@@ -317,14 +319,11 @@ def test_a_plan_tells_the_bytes_that_are_written(folder: Path, whole: Path) -> N
     scores = Scores(whole)
     assert told.answers == len(scores)
     assert told.seconds > 0
-    columns = sum(
-        shard.values[name].nbytes
-        for number in range(4)
-        for shard in [scores._shard(number)]
-        for name in scores.columns
-    )
-    assert told.bytes == pytest.approx(columns, rel=0.1)  # from the first answers
+    written = sum(scores._shard(number).batch.nbytes for number in range(4))
+    assert told.bytes == pytest.approx(written, rel=0.1)  # from the first answers
     assert told.by_kind["hidden:float32"] > told.by_kind["hidden:bfloat16"] > told.bytes
+    most, all_ = Kind("top_k", 10**5), scores.manifest.vocabulary - 1
+    assert most.bytes_a_token(all_ + 1, 1) == Kind("top_k", all_).bytes_a_token(all_ + 1, 1)
 
 
 def test_numbers_of_half_precision_are_kept_bit_for_bit(tmp_path: Path) -> None:

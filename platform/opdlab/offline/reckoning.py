@@ -81,23 +81,22 @@ def plan(config: Experiment, asked: Asked) -> ScorePlan:
     took = perf_counter() - started
     tokens = sum(len(one.columns["response"]) for one in kept)
     scale = manifest.count / tried
-    beside = set(columns_of(manifest.kind_of, manifest.candidates_of, manifest.student_told))
-    beside -= {"response", "log_prob", *_own(manifest.kind_of)}
     vocabulary, width = manifest.vocabulary, width_of(pair.teacher)
-    extra = sum(bytes_of(one, beside, vocabulary) for one in kept)
+    each = {
+        name: Kind.read(name).bytes_a_token(vocabulary, width)
+        for name in dict.fromkeys([*KINDS, str(asked.kind)])
+    }
+    names = columns_of(manifest.kind_of, manifest.candidates_of, manifest.student_told)
+    beside = bytes_of(kept, names, vocabulary) - tokens * each[str(asked.kind)]
     head = head_bytes(pair.teacher)
-    by_kind = {}
-    for name in dict.fromkeys([*KINDS, str(asked.kind)]):
-        size = scale * (tokens * Kind.read(name).bytes_a_token(vocabulary, width) + extra)
-        by_kind[name] = round(size) + (head if name.startswith("hidden") else 0)
+    by_kind = {
+        name: round(scale * (tokens * size + beside)) + (head if name.startswith("hidden") else 0)
+        for name, size in each.items()
+    }
     longest = manifest.count * job.config.rollout.max_new_tokens
     return ScorePlan(
         str(asked.kind), manifest.count, round(scale * tokens), longest, scale * took, by_kind, head
     )
-
-
-def _own(kind: Kind) -> list[str]:
-    return [name for name in columns_of(kind, None, False) if name not in ("prompt", "response")]
 
 
 def _size(size: float) -> str:

@@ -60,6 +60,10 @@ class Kind:
             return f"{self.name}:{self.size}"
         return f"{self.name}:{self.precision}" if self.name == "hidden" else self.name
 
+    def listed(self, vocabulary: int) -> int:
+        """Tokens of `top_k` at a position: there is a rest beside them."""
+        return min(self.size, vocabulary - 1)
+
     def bytes_a_token(self, vocabulary: int, width: int) -> int:
         """Bytes of one response token, its id and log-probability included.
 
@@ -69,7 +73,7 @@ class Kind:
         """
         own = id_bytes(vocabulary) + FLOAT
         if self.name == "top_k":
-            return own + self.size * (id_bytes(vocabulary) + FLOAT) + FLOAT
+            return own + self.listed(vocabulary) * (id_bytes(vocabulary) + FLOAT) + FLOAT
         if self.name == "drawn":
             return own + self.size * id_bytes(vocabulary)
         if self.name == "hidden":

@@ -132,7 +132,7 @@ def distribution_columns(
         at_once, _ = rows_at_a_time(width, said.hidden.device)
         parts = list(slices(count, at_once))
         if kind.name == "top_k":
-            return likeliest(logits, parts, min(kind.size, width - 1))
+            return likeliest(logits, parts, kind.listed(width))
         return {"drawn": _drawn(logits, parts, uniforms(rollout, keys, kind.size))}
 
 

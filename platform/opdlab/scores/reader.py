@@ -190,7 +190,7 @@ class Scores(Sequence[StoredAnswer]):
         """Numbers a token in a column, but of hidden states; None for one."""
         told = self.manifest
         if name in ("top_ids", "top_log_prob"):
-            return min(told.kind_of.size, told.vocabulary - 1)
+            return told.kind_of.listed(told.vocabulary)
         if name == "drawn":
             return told.kind_of.size
         if name in ("candidates", "candidate_log_prob", "confidence"):

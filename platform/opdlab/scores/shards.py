@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,13 +51,9 @@ def key_of(prompt: Sequence[int], response: Sequence[int]) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-def bytes_of(answer: Answer, names: Iterable[str], entries: int) -> int:
-    """Bytes that columns of an answer take in a shard; see `write_shard`."""
-    columns = answer.columns
-    return sum(
-        columns[name].numel() * (id_bytes(entries) if name in IDS else columns[name].element_size())
-        for name in names
-    )
+def bytes_of(answers: Sequence[Answer], names: Sequence[str], entries: int) -> int:
+    """Bytes that answers take in a shard, what is known of each included; see `write_shard`."""
+    return _batch(answers, names, entries).nbytes
 
 
 def write_shard(path: Path, answers: Sequence[Answer], names: Sequence[str], entries: int) -> None:
@@ -67,6 +63,19 @@ def write_shard(path: Path, answers: Sequence[Answer], names: Sequence[str], ent
         names: of the ragged columns.
         entries: of the vocabulary.
     """
+    import pyarrow as pa
+
+    batch = _batch(answers, names, entries)
+    with (
+        whole_file(path) as partial,
+        pa.OSFile(str(partial), "wb") as file,
+        pa.ipc.new_stream(file, batch.schema) as stream,
+    ):
+        stream.write_batch(batch)
+
+
+def _batch(answers: Sequence[Answer], names: Sequence[str], entries: int) -> pa.RecordBatch:
+    """Answers as they are written."""
     import pyarrow as pa
 
     kinds = {"place": pa.int64(), "key": pa.int64(), "seed": pa.int64()}
@@ -80,13 +89,7 @@ def write_shard(path: Path, answers: Sequence[Answer], names: Sequence[str], ent
         array, is_bits = _ragged(parts, name in IDS, entries)
         arrays.append(array)
         fields.append(pa.field(name, array.type, metadata={"of": BITS} if is_bits else None))
-    batch = pa.record_batch(arrays, schema=pa.schema(fields))
-    with (
-        whole_file(path) as partial,
-        pa.OSFile(str(partial), "wb") as file,
-        pa.ipc.new_stream(file, batch.schema) as stream,
-    ):
-        stream.write_batch(batch)
+    return pa.record_batch(arrays, schema=pa.schema(fields))
 
 
 def _ragged(parts: Sequence[Tensor], ids: bool, entries: int) -> tuple[pa.Array, bool]:
