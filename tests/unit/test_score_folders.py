@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -228,6 +229,18 @@ def test_a_store_opens_as_a_dataset_and_row_by_row(whole: Path) -> None:
     assert text == stores.ROWS[4]["a"]
 
 
+def test_a_store_is_read_from_another_folder_and_by_another_process(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loader of data may send it to processes of its own."""
+    monkeypatch.chdir(store.parent)
+    scores = Scores(store.name)
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickle.dumps(scores))
+    assert [one.place for one in again] == [one.place for one in scores] == list(range(12))
+    assert repr(again) == f"Scores({str(store)!r}): 12 answers, 27 tokens, drawn:3"
+
+
 def test_a_damaged_shard_is_named_by_its_dataset(store: Path) -> None:
     shard = store / "shards" / "00001.arrow"
     shard.write_bytes(shard.read_bytes()[:-2] + b"\1\0")
@@ -298,6 +311,9 @@ def test_right_answers_alone_are_kept_and_the_others_counted(folder: Path, tmp_p
         ({"answers": "teacher", "samples": 2, "keep": "correct"}, "needs prompts that can be graded"),
         ({"answers": "given", "samples": 2}, "a prompt has one given answer"),
         ({"answers": "nobody"}, "it is one of given, teacher, student"),
+        ({"keep": "right"}, "--keep right: it is one of all, correct"),
+        ({"answers": "teacher", "samples": 0}, "--samples 0: it is 1 or more"),
+        ({"answers": "teacher", "prompts": -1}, "--prompts -1: it is 1 or more"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_scored_is_refused(folder: Path, asked: dict[str, Any], why: str) -> None:

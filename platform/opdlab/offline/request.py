@@ -18,6 +18,7 @@ from opdlab.scores import Candidates, Kind
 Writer = Literal["given", "teacher", "student", "run"]
 WRITERS: tuple[Writer, ...] = get_args(Writer)
 Kept = Literal["all", "correct"]
+KEPT: tuple[Kept, ...] = get_args(Kept)
 DEFAULT = Kind()
 MOST_ROWS = 256
 SHARD_BYTES = 128 << 20
@@ -47,6 +48,11 @@ class Asked:
     def __post_init__(self) -> None:
         if self.answers not in WRITERS:
             raise ConfigError(f"--answers {self.answers}: it is one of {', '.join(WRITERS)}")
+        if self.keep not in KEPT:
+            raise ConfigError(f"--keep {self.keep}: it is one of {', '.join(KEPT)}")
+        for option, value in (("samples", self.samples), ("prompts", self.prompts)):
+            if value is not None and value < 1:
+                raise ConfigError(f"--{option} {value}: it is 1 or more")
         if self.answers == "given" and self.samples > 1:
             raise ConfigError("--samples: a prompt has one given answer; leave it out")
         if self.answers == "run" and self.samples > 1:

@@ -67,7 +67,8 @@ class Scores(Sequence[StoredAnswer]):
         Raises:
             DataError: there is no store, it is not finished, or a file of it is cut or of another store.
         """
-        self.folder = Path(folder).expanduser()
+        # The process may go elsewhere.
+        self.folder = Path(folder).expanduser().absolute()
         self.manifest: Manifest = read_manifest(self.folder)
         self.notes = self._notes()
         counts = [note.answers for note in self.notes]
@@ -75,6 +76,13 @@ class Scores(Sequence[StoredAnswer]):
         self._shard = lru_cache(maxsize=OPEN_FILES)(self._open)
         if not len(self):
             raise DataError(f"{self.folder}: none of its {self.manifest.count} answers was kept")
+
+    def __reduce__(self) -> tuple[type[Scores], tuple[Path]]:
+        """Opened again in another process, which maps files of its own."""
+        return Scores, (self.folder,)
+
+    def __repr__(self) -> str:
+        return f"Scores({str(self.folder)!r}): {len(self):,} answers, {self.tokens:,} tokens, {self.kind}"
 
     def _notes(self) -> list[Note]:
         found, missing = [], 0
