@@ -301,7 +301,8 @@ def test_right_answers_alone_are_kept_and_the_others_counted(folder: Path, tmp_p
     graded |= {"given": 1, "answer_column": "right", "grader": "exact"}
     config = stores.experiment(folder, prompts=graded)
     found = stores.score(config, tmp_path / "right", kind="sampled", keep="correct")
-    assert (found.answers, found.left_out) == (2, 2)
+    assert (found.answers, found.left_out, found.mean) == (2, 2, 0.5)
+    assert "2 answers (2 left out; mean@1 50.0%), " in found.told
     assert [(one.place, one.verdict) for one in found.scores] == [(0, "correct"), (2, "correct")]
 
 

@@ -59,6 +59,7 @@ class Stored:
         faults: answers that this process could not grade, or that a server refused, with those that were
             asked for together with them; it wrote none of their shards.
         seconds: this process took.
+        samples: answers to each prompt, where they were graded; None where nobody asked.
     """
 
     folder: Path
@@ -69,6 +70,13 @@ class Stored:
     missing: int
     faults: int
     seconds: float
+    samples: int | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """The share of right answers, of k samples to each prompt mean@k; None where nobody graded them."""
+        graded = self.answers + self.left_out
+        return None if self.samples is None or not graded else self.answers / graded
 
     @property
     def finished(self) -> bool:
@@ -84,6 +92,8 @@ class Stored:
     def told(self) -> str:
         """What is there, in a sentence."""
         left = f" ({self.left_out:,} left out)" if self.left_out else ""
+        if self.mean is not None:
+            left = f" ({self.left_out:,} left out; mean@{self.samples} {self.mean:.1%})"
         each = self.bytes / max(1, self.tokens)
         why = "other processes held them; where one was stopped, run the same command again"
         if self.faults:
@@ -129,6 +139,7 @@ def score(config: Experiment, asked: Asked, out: Path) -> Stored:
         manifest.shards - len(notes),
         faults,
         perf_counter() - begun,
+        asked.samples if asked.keep == "correct" and asked.run is None else None,
     )
 
 
