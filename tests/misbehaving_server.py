@@ -103,7 +103,7 @@ class MisbehavingServer(TokenServer):
         alter: changes a completion's choice and usage; returns whether it did.
         alter_scores: the same of an answer to a teacher's question.
         statuses: by path, statuses that are answered first, one a request.
-        refuses_for_ever: completion requests that are answered with status 400.
+        refuses_for_ever: completion requests that are answered with status `refusal`.
         redirect: status and beginning of the address of another place, for all completions.
         cuts: so many completions end in the middle, without a length.
         hangs: whether completions are answered when `released` is set.
@@ -114,6 +114,7 @@ class MisbehavingServer(TokenServer):
         healthy: whether `/health` says that the engine lives.
         key: without which nobody is let in.
         gone: paths that are not there.
+        own: sampling settings of its own, in place of those of a request.
     """
 
     def __init__(self, folder: Path | str, kind: str = "vllm") -> None:
@@ -122,6 +123,7 @@ class MisbehavingServer(TokenServer):
         self.alter_scores: Callable[[dict[str, Any], Choice, Usage], object] = lambda *_: False
         self.statuses: dict[str, list[int]] = {}
         self.refuses_for_ever: Callable[[dict[str, Any]], bool] = lambda body: False
+        self.refusal = 400
         self.redirect: tuple[int, str] | None = None
         self.cuts = 0
         self.hangs, self.released = False, threading.Event()
@@ -132,10 +134,11 @@ class MisbehavingServer(TokenServer):
         self.healthy = True
         self.key = ""
         self.gone: tuple[str, ...] = ()
+        self.own: dict[str, Any] = {}
         self.handler = _Misbehaving
 
     def complete(self, body: dict[str, Any]) -> Any:
-        answer = super().complete(body)
+        answer = super().complete(body | self.own)
         choice = answer["choices"][0]
         scored = "prompt_logprobs" in body or body.get("return_tokens_as_token_ids")
         change = self.alter_scores if scored else self.alter
@@ -193,7 +196,8 @@ class _Misbehaving(Handler):
             self._send({}, status, {"Location": f"{base}/there{path}"})
         elif completion and state.refuses_for_ever(body):
             state.seen[path] += 1
-            self._send({"error": {"message": "maximum context length is 8 tokens"}}, 400)
+            said = {"error": {"message": "maximum context length is 8 tokens"}}
+            self._send(said, state.refusal)
         elif completion and state.cuts > 0:
             state.cuts -= 1
             self.wfile.write(b'HTTP/1.0 200 OK\r\n\r\n{"choices": [{"te')

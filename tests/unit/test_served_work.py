@@ -182,6 +182,41 @@ def raised(error: Exception) -> None:
     raise error
 
 
+def test_answers_that_were_drawn_otherwise_than_asked_never_count(
+    server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    narrow = engine(server, top_p=0.3)
+
+    def ask(to: Any) -> None:
+        narrow.answer(
+            student,
+            PROMPTS,
+            list(range(6)),
+            **ENDS,
+            vocabulary=42,
+            max_rows=4,
+            max_tokens=99,
+            on_response=to,
+            received=kept_in(tmp_path),
+        )
+
+    server.own = {"top_p": 1.0}
+    with pytest.raises(ServerError, match=r"does not sample at temperature 1 and top-p 0\.3"):
+        ask(_never)
+    assert not kept_in(tmp_path).known()
+    # Kept by a process that was killed before it looked at them.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ServedRollout, "require", lambda *_: raised(Stopped(signal.SIGKILL)))
+        with StopRequest(), pytest.raises(Stopped):
+            ask(_never)
+    assert len(kept_in(tmp_path).known()) == 6
+    server.own, came, right = {}, dict[int, Any](), dict[int, Any]()
+    ask(came.__setitem__)
+    (tmp_path / RECEIVED).unlink()
+    ask(right.__setitem__)
+    assert came == right
+
+
 def test_whoever_is_told_to_stop_by_one_answer_gets_the_others_first(
     student: PreTrainedModel, tmp_path: Path
 ) -> None:

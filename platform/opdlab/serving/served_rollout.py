@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import final
@@ -26,6 +27,7 @@ from opdlab.serving.session import Ask, Session
 from opdlab.shapes import Int, Tensor
 from opdlab.transfers import to_device
 
+LOG = logging.getLogger("opdlab")
 PROBED, PROBE_TOKENS = 8, 32
 """Prompts, and tokens of each answer, by which a server is looked at whose own are not at temperature 1."""
 LOOKED_AT = 8
@@ -136,11 +138,11 @@ class ServedRollout:
                 )
         try:
             self.require(found)
+            self.require_drawn(asked.only(found.rows), found.responses)
         except ServerError:
             if received is not None:
                 received.forget(range(len(asked.prompts)))
             raise
-        self.require_drawn(asked.only(found.rows), found)
         self.link.usual = max(usual or 0.0, found.likeness.worst)
         self.link.figures |= found.likeness.figures()
         return found
@@ -165,14 +167,21 @@ class ServedRollout:
     def proved(self, asked: Asked, came: Mapping[int, Reply]) -> dict[int, Int[Tensor, "_"]]:
         """Responses of a rollout that was cut short, if they show by themselves whose they are.
 
-        Servers whose log-probabilities are not those of temperature 1 show nothing.
+        Servers whose log-probabilities are not those of temperature 1 show nothing. Answers that were drawn
+        otherwise than asked are left out as well.
         """
         rows = sorted(came)
         asked = asked.only(rows)
         responses, found = self.scored(asked, came)
         like, limit = self.compared(asked, came, responses, found)
-        fits = like.within(limit) and not self.jumped(like)
-        return dict(zip(rows, responses, strict=True)) if fits else {}
+        if not like.within(limit) or self.jumped(like):
+            return {}
+        try:
+            self.require_drawn(asked, responses)
+        except ServerError as error:
+            LOG.warning("%s. What came of an earlier process is asked for again", error)
+            return {}
+        return dict(zip(rows, responses, strict=True))
 
     def look(self, asked: Asked) -> tuple[bool, str]:
         """Whether it has the model's weights, and what it is: see `OpenAIEngine.look`."""
@@ -262,7 +271,7 @@ class ServedRollout:
                 f"the same weights would be {found.limit:.2g} off at most). {remedy}"
             )
 
-    def require_drawn(self, asked: Asked, found: Drawn) -> None:
+    def require_drawn(self, asked: Asked, responses: Sequence[Int[Tensor, "_"]]) -> None:
         """Raises ServerError where the server samples otherwise than it was asked to."""
         how = self.how
         remembered = self.link.drawn.get((how.temperature, how.top_p))
@@ -273,7 +282,7 @@ class ServedRollout:
             self.model,
             asked.prompts,
             asked.seeds,
-            found.responses,
+            responses,
             asked.vocabulary,
             how.temperature,
             how.top_p,
@@ -282,6 +291,8 @@ class ServedRollout:
         whole = before + seen
         self.link.drawn[how.temperature, how.top_p] = whole, known
         if whole.fault:
+            # Whoever asks again, of a server that was put right, begins anew.
+            del self.link.drawn[how.temperature, how.top_p]
             raise ServerError(
                 f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
                 f"{how.top_p:g}: {whole.fault}. Look for settings of its own that come before those of a "
