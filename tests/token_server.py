@@ -107,6 +107,7 @@ class TokenServer:
         return None
 
     def _take(self, folder: str) -> None:
+        assert Path(folder).is_absolute(), "a server has a working directory of its own"
         if not self.deaf:
             self.model = load_model(folder)
 

@@ -61,6 +61,10 @@ class AwayError(ServerError):
     """A model's server does not answer, or works for somebody else: the same work may succeed later."""
 
 
+class OtherWeightsError(ServerError):
+    """A model's server was seen to have other weights than before: what came since is not the model's."""
+
+
 class RefusedError(ServerError):
     """A server gave some requests no answer that can be used; all others were answered and handed over.
 

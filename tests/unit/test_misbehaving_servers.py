@@ -203,13 +203,16 @@ def test_a_server_that_refuses_everything_is_not_asked_everything(
     assert server.seen["/v1/completions"] < 30
 
 
-def test_a_prompt_longer_than_the_context_ends_no_other(
-    server: MisbehavingServer, student: PreTrainedModel, way: Callable[..., Came]
+@pytest.mark.parametrize("status", [400, 500, 504])
+def test_a_prompt_that_a_server_fails_at_each_time_ends_no_other(
+    server: MisbehavingServer, student: PreTrainedModel, way: Callable[..., Came], status: int
 ) -> None:
+    """Longer than the context; with a score that is no number; answered too late for a proxy."""
     server.refuses_for_ever = lambda body: body["prompt"] == PROMPTS[0]
+    server.refusal = status
     came = way(server, student)
     assert sorted(map(str, came)) == ["1", "2", "3", "4", "5", "refused"]
-    assert "status 400: maximum context length is 8 tokens" in str(came["refused"])
+    assert f"status {status}: maximum context length is 8 tokens" in str(came["refused"])
 
 
 def test_an_aborted_answer_is_asked_for_again(
@@ -889,7 +892,9 @@ def test_vllm_without_development_mode_is_told_how_to_get_it(
     server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path
 ) -> None:
     server.gone = ("/collective_rpc",)
-    with pytest.raises(ServerError, match="start it with VLLM_SERVER_DEV_MODE=1"):
+    with pytest.raises(
+        ServerError, match=r"404: None\. vLLM .* start it with VLLM_SERVER_DEV_MODE=1"
+    ):
         sampled(server, student, weights_folder=str(tmp_path))
 
 

@@ -187,6 +187,21 @@ def test_what_a_server_said_before_it_was_last_seen_stays(
     assert sorted(kept) == sorted(came), "those of other weights are forgotten"
 
 
+def test_what_came_before_a_server_lets_nobody_in_is_kept(
+    server: TokenServer, tmp_path: Path
+) -> None:
+    """It says nothing of its weights: whoever goes on looks at them."""
+    who = opened(server, tmp_path)
+    server.refuses, server.status = lambda body: body["max_tokens"] != 4, 403
+    came: list[int] = []
+    with pytest.raises(ServerError, match="status 403"):
+        ask_for(who, tmp_path, 6, came)
+    server.refuses = lambda body: False
+    again, first = opened(server, tmp_path), len(server.bodies)
+    assert ask_for(again, tmp_path, 6, came) == list(range(6))
+    assert len(server.bodies) == first
+
+
 def ask_for(
     who: Served,
     folder: Path,

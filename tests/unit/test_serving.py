@@ -157,10 +157,14 @@ def test_a_server_with_other_weights_is_refused(
 
 
 def test_weights_are_sent_when_they_changed_and_only_then(
-    server: TokenServer, student: PreTrainedModel, tmp_path: Path
+    server: TokenServer,
+    student: PreTrainedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = "/collective_rpc" if server.kind == "vllm" else "/update_weights_from_disk"
-    through = engine(server, weights_folder=str(tmp_path / "weights"))
+    monkeypatch.chdir(tmp_path)
+    through = engine(server, weights_folder="weights")
     for sent in (1, 2):
         moved(student, by=1e-4)
         for _ in range(2):

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Generic, TypeVar, final
 
 from opdlab.console import Stopped
-from opdlab.errors import AwayError, ServerError
+from opdlab.errors import OtherWeightsError, RefusedError
 from opdlab.serving import Received
 
 Kind = TypeVar("Kind")
@@ -34,7 +34,9 @@ class Held(Generic[Kind]):
         """Nothing is held yet.
 
         Args:
-            prove: raises ServerError where the server has other weights now, or does not say.
+            prove: raises OtherWeightsError where the server has other weights now, RefusedError where what
+                it says is no answer, and ServerError where it says nothing: then what is held is kept for
+                whoever goes on.
             received: keeps what is held where this process ends.
             interruptions: how often the server was away, after which it may be another.
         """
@@ -59,7 +61,7 @@ class Held(Generic[Kind]):
             self.hand_on()
 
     def hand_on(self) -> None:
-        """Hand on what is held; raises what `prove` does: other weights, and what is held is left out.
+        """Hand on what is held; raises what `prove` does: what another model may have said is left out.
 
         Whoever takes an answer and is told to stop gets the others first.
         """
@@ -68,9 +70,8 @@ class Held(Generic[Kind]):
             started, interruptions = perf_counter(), self.interruptions()
             try:
                 self.prove()
-            except AwayError:
-                raise
-            except ServerError:
+            except (OtherWeightsError, RefusedError):
+                # An answer that cannot be used may be another model's.
                 self.received.forget([row for row, _ in rows])
                 raise
             self.unbroken = interruptions

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from opdlab.errors import ModelError, RefusedError, ServerError
+from opdlab.errors import ModelError, OtherWeightsError, RefusedError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, repeats, take
 from opdlab.evaluation.measured import Answer, Measured, OnAnswer, OnTick
@@ -154,12 +154,13 @@ class Served(Measured):
         """See that the server still has the weights that it began with.
 
         Raises:
-            ServerError: it has others, or does not answer.
+            OtherWeightsError: it has others.
+            ServerError: it does not answer.
         """
         asked = self.session, self.tokenizer, self.eos_ids
         if self.seen.like(take(*asked, alone=True)) or self.seen.like(take(*asked)):
             return
-        raise ServerError(
+        raise OtherWeightsError(
             f"{self.client.access.url} got other weights while it was measured: its answers to a few fixed "
             "prompts are not those of the beginning. What came since it was last seen to have the old ones "
             "is left out. Serve one model for the whole of an evaluation, then run the same command again"

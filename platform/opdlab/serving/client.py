@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, final
 
@@ -228,7 +229,7 @@ class Client:
 
     def _persist(self, verb: str, url: str, body: Body | None, stopped: Callable[[], bool]) -> Any:
         """Try until there is an answer, ever more slowly."""
-        waited, pause, answers = 0.0, FIRST_PAUSE_S, self._answers
+        waited, pause, answers, last = 0.0, FIRST_PAUSE_S, self._answers, False
         while True:
             started = monotonic()
             try:
@@ -237,6 +238,10 @@ class Client:
                 self._answers += 1
                 return answer
             except Refused as refused:
+                if last:
+                    raise ReplyError(
+                        f"{url} fails at this request each time ({refused}), and answers a shorter one"
+                    ) from refused
                 # A status of its own is the server's that is there.
                 self.interruptions += refused.status in (0, 502, 503, 504)
                 if self._answers != answers or self._works_on_others(refused, started):
@@ -246,6 +251,9 @@ class Client:
                 works = refused.reached and verb == "POST"
                 waited += 0.0 if works else monotonic() - started
                 if waited >= self.access.patience_s:
+                    last = self._answers_shortly(verb, url, body)
+                    if last:
+                        continue
                     raise AwayError(
                         f"{url}: no answer after waiting for {waited:.0f} s ({refused})"
                         f"{self.pulse.said(refused)}. Start the server and run the same command "
@@ -260,6 +268,16 @@ class Client:
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 if stopped():
                     raise ServerError(f"{url}: given up") from refused
+
+    def _answers_shortly(self, verb: str, url: str, body: Body | None) -> bool:
+        """Whether a server that failed at a request for so long answers one like it for a single token."""
+        if verb == "GET" or not isinstance(body, Mapping) or not body.get("prompt"):
+            return False
+        with contextlib.suppress(Refused, Answered, ServerError):
+            short = {**body, "prompt": body["prompt"][:1], "max_tokens": 1}
+            self.transport.once(verb, url, short, min(QUESTION_S, self.access.timeout_s))
+            return True
+        return False
 
     def _once(self, verb: str, url: str, body: Body | None) -> Any:
         here = threading.get_ident()
@@ -312,6 +330,6 @@ def _refusal(url: str, answered: Answered) -> ServerError:
 
 def _without_v1(url: str) -> str:
     """What is likely wrong with an address that has no `/v1`."""
-    if "/v1/" in url:
+    if "/v1/" in url or not url.endswith("/completions"):
         return ""
     return "; the base of OpenAI's API usually ends in /v1, such as http://localhost:8000/v1"

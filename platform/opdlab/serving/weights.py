@@ -108,8 +108,10 @@ class Link:
             ServerError: the server cannot.
         """
         started = perf_counter()
-        take(session, Path(folder))
-        place = written(model, Path(folder), now)
+        # The server has a working directory of its own.
+        parent = Path(folder).expanduser().absolute()
+        take(session, parent)
+        place = written(model, parent, now)
         self.sent, self.tag = None, f"{_OWN}{now[:16]}"
         handed_over(session, place, self.tag)
         self._tells = read_tag(session) == self.tag
