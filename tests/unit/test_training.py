@@ -18,12 +18,13 @@ import pytest
 import torch
 from end_to_end.laboratory import comparable, save_model
 from lightning.pytorch.plugins import MixedPrecision
+from misbehaving_server import MisbehavingServer
 from small_models import random_rollout
 from token_server import TokenServer
 
 from opdlab.configuration.config import Experiment, Training
 from opdlab.console import Stopped, StopRequest
-from opdlab.errors import NonFiniteError, PluginError
+from opdlab.errors import NonFiniteError, PluginError, RefusedError
 from opdlab.evaluation.measured import Subject
 from opdlab.modelling import models
 from opdlab.modelling.head import hidden_states
@@ -40,6 +41,7 @@ from opdlab.training.module import Distillation, learning_rate_factor
 from opdlab.training.objective import check_finite
 from opdlab.training.pace import Pace
 from opdlab.training.reached import ReachedWeights
+from opdlab.training.teachers import make_scorer
 from opdlab.training.watch import keep_copy, rounded
 
 
@@ -56,6 +58,7 @@ def build(
     engine: dict[str, Any] | None = None,
     seed: int = 0,
     student: dict[str, Any] | None = None,
+    taught: dict[str, Any] | None = None,
     **training: Any,
 ) -> Distillation:
     """A module on random models, ready for a step."""
@@ -65,7 +68,7 @@ def build(
             "name": "unit",
             "seed": seed,
             "student": {"path": student_path, **(student or {})},
-            "teacher": {"path": teacher_path},
+            "teacher": {"path": teacher_path, **(taught or {})},
             "prompts": {"type": "problems", "sources": [{"type": "math"}]},
             "rollout": {
                 "max_new_tokens": 12,
@@ -86,7 +89,8 @@ def build(
         pad_id=pad,
         template="none",
     )
-    teacher = Teacher(models.load_model(teacher_path)).probe()
+    loaded = models.load_model(teacher_path)
+    teacher = make_scorer(config.teacher, loaded, None) if taught else Teacher(loaded).probe()
     return Distillation(config, subject, teacher, open_prompts(config.prompts, tokenizer, seed))
 
 
@@ -484,6 +488,31 @@ def test_a_step_is_trained_on_the_prompts_that_its_server_answers(folders, tmp_p
     assert [one["problem"] for one in module.collector.refused] == [
         module.prompts.prompt(1).problem.named
     ]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("method", ["opd", "grpo"])
+def test_a_step_is_trained_on_the_answers_that_its_teachers_server_scores(
+    folders, method: str, parts: int
+) -> None:
+    settings = {"type": method, "support": "sampled"} if method == "opd" else {"type": method}
+    with MisbehavingServer(folders[1]) as server:
+        taught = {"server": {"url": server.url, "patience_s": 1.0}}
+        module = build(folders, settings, group_size=2, taught=taught, rollout_parts=parts)
+        refused = list(module.prompts.prompt(4).tokens)
+        server.refuses_for_ever = lambda body: body["prompt"][: len(refused)] == refused
+        (row,) = fit(module)
+        assert row["refused_share"] == pytest.approx(1 / 6)
+        rollout = module.rollout
+        assert rollout is not None
+        assert len(rollout.tokens) == 10
+        assert (rollout.group is None) == (method == "opd")
+        (gone,) = module.collector.refused
+        assert gone["problem"] == module.prompts.prompt(4).problem.named
+        assert "context length is 8" in gone["reason"]
+        server.refuses_for_ever = lambda body: len(body["prompt"]) > len(refused)
+        with pytest.raises(RefusedError, match="the answer to problem"):
+            fit(module)
 
 
 class Noting(Pace):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -36,7 +36,7 @@ from opdlab.training.given import given_rollout, is_given, share_of
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import Figure
 from opdlab.training.stored_answers import stored_rollout
-from opdlab.training.unanswered import without_refused
+from opdlab.training.unanswered import left_out, only, without_refused
 from opdlab.training.weights import token_weights
 from opdlab.training.whole_step import (
     Place,
@@ -110,6 +110,10 @@ class Collector:
         self.config, self.subject, self.prompts = config, student, prompts
         self.ahead = PromptsAhead(prompts)
         self.teacher, self.specialists, self.teacher_ends = teacher, specialists, teacher_ends
+        self.teacher_served = any(
+            one is not None and one.server is not None
+            for one in (config.teacher, *config.specialists)
+        )
         self.drawn = 0
         self.weights: Weights = WholeWeights()
         self.seconds: dict[str, float] = {}
@@ -134,7 +138,7 @@ class Collector:
         found = self.in_turn(indices[0], place) if parts == 1 else self.overlapped(indices, place)
         answers, own_scores = found
         collected = self.supervised(answers, own_scores, place, number)
-        if self.config.rollout.served:
+        if self.config.rollout.served or self.teacher_served:
             share = len(self.refused) / len(mine)
             collected.graded["refused_share"] = (share, float(len(mine)))
             everyones = gathered(self.refused, alone=place.world == 1)
@@ -174,9 +178,30 @@ class Collector:
         with self.clock("rollout"):
             answers = self.sample(indices, place)
         with self.clock("teacher"):
-            scores = self.score(answers, self.questions(answers), place)
+            answers, scores = self.scored(answers, place)
         self.seconds |= scores.seconds
         return answers, scores
+
+    def scored(self, answers: Answers, place: Place) -> tuple[Answers, TeacherScores]:
+        """Answers with the teacher's scores, without those that its server refuses to score."""
+        while True:
+            refused = None
+            try:
+                scores = self.score(answers, self.questions(answers), place)
+                rows = range(len(answers.problems))
+            except RefusedError as error:
+                rows, refused = left_out(error, answers.problems, self.config.rollout.group_size)
+                self.refused += refused
+            if not (self.teacher_served and any(gathered(refused, alone=place.world == 1))):
+                return answers, scores
+            answers = self.only(answers, rows, place)
+
+    def only(self, answers: Answers, rows: Sequence[int], place: Place) -> Answers:
+        """Some of the answers of this device, beside those that the others are left with."""
+        kept = only(answers.rollout, rows, self.config.rollout.group_size)
+        problems = [answers.problems[row] for row in rows]
+        drawn = sum(row < answers.drawn for row in rows)
+        return Answers(kept, problems, *whole_rollout(kept, place), drawn)
 
     def overlapped(self, parts: Sequence[range], place: Place) -> tuple[Answers, TeacherScores]:
         """The same, while the next part is sampled by the same weights.
@@ -200,10 +225,7 @@ class Collector:
                     wanted.append(self.questions(sampled[-1]))
                     pending.append(beside.submit(score, sampled[-1], wanted[-1]))
             with self.clock("teacher"):
-                scored = [one.result() for one in pending]
-        scores = joined_scores(scored)
-        saved = sum(scores.seconds.values()) - self.seconds["teacher"]
-        self.seconds |= {**scores.seconds, "overlapped": max(0.0, saved)}
+                scored = [_scores_of(one) for one in pending]
         rollout = joined_rollouts([one.rollout for one in sampled])
         problems = [problem for one in sampled for problem in one.problems]
         # With answers that are given there is one part.
@@ -215,6 +237,16 @@ class Collector:
                 "on the other answers of the step, which are not there when a part of it is scored; set "
                 "training.rollout_parts: 1"
             )
+        alone = place.world == 1
+        whole = all(one is not None for one in scored)
+        if self.teacher_served and not all(gathered(whole, alone=alone)):
+            with self.clock("teacher"):
+                answers, scores = self.scored(answers, place)
+            self.seconds |= scores.seconds
+            return answers, scores
+        scores = joined_scores([one for one in scored if one is not None])
+        saved = sum(scores.seconds.values()) - self.seconds["teacher"]
+        self.seconds |= {**scores.seconds, "overlapped": max(0.0, saved)}
         return answers, scores
 
     def questions(self, answers: Answers) -> Questions:
@@ -298,7 +330,8 @@ class Collector:
                 )
         except RefusedError as error:
             group = self.config.rollout.group_size
-            rollout, rows, refused = without_refused(error, asked, group)
+            problems = [prompt.problem for prompt in asked]
+            rollout, rows, refused = without_refused(error, problems, group)
             self.refused += refused
         self.showed |= self.config.rollout.figures(self.subject.model)
         own = self.subject
@@ -332,6 +365,14 @@ class Collector:
         yield
         wait(self.subject.model.device)
         self.seconds[part] = perf_counter() - started
+
+
+def _scores_of(pending: Future[TeacherScores]) -> TeacherScores | None:
+    """A part's scores; None where a teacher's server refused some of its answers."""
+    try:
+        return pending.result()
+    except RefusedError:
+        return None
 
 
 def ended_by(rollout: Rollout, ends: tuple[int, ...], end: int) -> Rollout:

@@ -1,4 +1,4 @@
-"""Prompts that a server refuses for ever, such as those beyond its context: a step goes on without them."""
+"""Prompts that a server refuses for ever, or the teacher's their answers: a step goes on without them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from opdlab.errors import RefusedError
-from opdlab.records import Prompt, Rollout
+from opdlab.records import Problem, Rollout
 from opdlab.scoring import part
 
 LOG = logging.getLogger("opdlab")
@@ -20,33 +20,58 @@ MOST = 0.5
 
 
 def without_refused(
-    error: RefusedError, asked: Sequence[Prompt], group: int
+    error: RefusedError, asked: Sequence[Problem], group: int
 ) -> tuple[Rollout, list[int], list[dict[str, str]]]:
     """The answers that there are, of which rows, and the prompts that are left out, with the reason.
 
-    A prompt is left out as a whole: of a group without one answer the others would be compared wrongly.
-
     Args:
         error: has the answers of the other rows.
-        asked: the prompt of each row; those of a group stand together.
+        asked: the problem of each row; those of a group stand together.
 
     Raises:
         RefusedError: more are left out than a step can do without, or none was answered.
     """
+    if error.answered is None:
+        raise error
+    rows, refused = left_out(error, asked, group)
+    answered = [row for row in range(len(asked)) if row not in error.rows]
+    places = {row: place for place, row in enumerate(answered)}
+    return only(error.answered.host, [places[row] for row in rows], group), rows, refused
+
+
+def left_out(
+    error: RefusedError, asked: Sequence[Problem], group: int
+) -> tuple[list[int], list[dict[str, str]]]:
+    """Rows that a step goes on with, and the prompts that it leaves out, with the reason.
+
+    A prompt is left out as a whole: of a group without one answer the others would be compared wrongly.
+
+    Args:
+        asked: the problem of each row; those of a group stand together.
+
+    Raises:
+        RefusedError: more are left out than a step can do without.
+    """
     gone = {row // group for row in error.rows}
-    if error.answered is None or len(gone) * group > MOST * len(asked):
+    if error.ended or len(gone) * group > MOST * len(asked):
         raise error
     reasons = {row // group: why for row, why in reversed(error.rows.items())}
     refused = [
-        {"problem": asked[one * group].problem.named, "reason": reasons[one]}
-        for one in sorted(gone)
+        {"problem": asked[one * group].named, "reason": reasons[one]} for one in sorted(gone)
     ]
     LOG.warning(
         "%s. The step goes on without %d of its %d prompts", error, len(gone), len(asked) // group
     )
-    answered = [row for row in range(len(asked)) if row not in error.rows]
-    rows = [row for row in answered if row // group not in gone]
-    places = torch.tensor([place for place, row in enumerate(answered) if row // group not in gone])
-    whole = error.answered.host
-    kept, tokens = part(whole, places)
-    return replace(kept, candidate_log_prob=whole.candidate_log_prob[tokens]), rows, refused
+    return [row for row in range(len(asked)) if row // group not in gone], refused
+
+
+def only(rollout: Rollout, rows: Sequence[int], group: int) -> Rollout:
+    """Some rows of a rollout, whole groups of it."""
+    kept, tokens = part(rollout, torch.tensor(rows))
+    known, graded = rollout.candidate_log_prob, rollout.outcome is not None
+    return replace(
+        kept,
+        candidate_log_prob=None if known is None else known[tokens],
+        group=torch.arange(len(rows) // group).repeat_interleave(group) if graded else None,
+        outcome=rollout.outcome[rows] if rollout.outcome is not None else None,
+    )
