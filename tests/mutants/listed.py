@@ -365,7 +365,7 @@ MUTANTS = (
         "client.py",
         "                    refused[place] = self.hidden(str(error))\n",
         "                    raise\n",
-        "longer_than_the_context",
+        "fails_at_each_time",
     ),
     _served(
         "an aborted answer is refused",
@@ -426,7 +426,7 @@ MUTANTS = (
     _served(
         "nobody takes a server",
         "weights.py",
-        "        take(session, Path(folder))\n",
+        "        take(session, parent)\n",
         "",
         "taken_by_one",
     ),

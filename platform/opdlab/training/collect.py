@@ -184,15 +184,17 @@ class Collector:
 
     def scored(self, answers: Answers, place: Place) -> tuple[Answers, TeacherScores]:
         """Answers with the teacher's scores, without those that its server refuses to score."""
+        group, alone = self.config.rollout.group_size, place.world == 1
         while True:
-            refused = None
+            scores, rows = None, list(range(len(answers.problems)))
             try:
                 scores = self.score(answers, self.questions(answers), place)
-                rows = range(len(answers.problems))
             except RefusedError as error:
-                rows, refused = left_out(error, answers.problems, self.config.rollout.group_size)
+                rows, refused = left_out(error, answers.problems, group)
                 self.refused += refused
-            if not (self.teacher_served and any(gathered(refused, alone=place.world == 1))):
+            # The answers of the others are a part of what is asked about these.
+            elsewhere = alone or not self.teacher_served
+            if all(gathered(scores is not None, alone=elsewhere)) and scores is not None:
                 return answers, scores
             answers = self.only(answers, rows, place)
 
