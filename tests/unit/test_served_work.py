@@ -331,7 +331,7 @@ def test_a_proxy_that_cannot_be_used_is_told_as_one(
     with pytest.raises(ServerError, match="a proxy wants a login") as told:
         client(server).ask("/version")
     assert "NO_SUCH_KEY" not in str(told.value)
-    for proxy in ("http://me:pw@", "http://proxy.example:80a", "proxy.example:80a"):
+    for proxy in ("http://me:pw@", "http://proxy.example:80a", "proxy.example:80a", "ftp://p:1"):
         for name in ("HTTP_PROXY", "http_proxy"):
             monkeypatch.setenv(name, proxy)
         with pytest.raises(ServerError, match=r"the proxy of the environment .*NO_PROXY=a\.server"):

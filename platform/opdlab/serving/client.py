@@ -16,7 +16,14 @@ from opdlab.errors import AwayError, RefusedError, ServerError
 from opdlab.serving.access import Access
 from opdlab.serving.crew import Crew, within_files
 from opdlab.serving.health import Pulse
-from opdlab.serving.transport import LONGEST_PAUSE_S, Answered, Body, Refused, Transport
+from opdlab.serving.transport import (
+    BEFORE,
+    LONGEST_PAUSE_S,
+    Answered,
+    Body,
+    Refused,
+    Transport,
+)
 
 LOG = logging.getLogger("opdlab")
 TOLD_AFTER_S = 2.0
@@ -243,7 +250,7 @@ class Client:
                         f"{url} fails at this request each time ({refused}), and answers a shorter one"
                     ) from refused
                 # A status of its own is the server's that is there.
-                self.interruptions += refused.status in (0, 502, 503, 504)
+                self.interruptions += refused.status == 0 or refused.status >= BEFORE
                 if self._answers != answers or self._works_on_others(refused, started):
                     # A server that answers others is there, and busy.
                     waited, answers = 0.0, self._answers

@@ -14,6 +14,8 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from email.utils import formatdate, parsedate_to_datetime
+from http.client import BadStatusLine
+from importlib.util import find_spec
 from typing import Any, final
 from urllib.parse import urljoin, urlsplit
 
@@ -33,8 +35,11 @@ Body = Mapping[str, Any] | bytes
 CONNECT_S = 10.0
 LONGEST_PAUSE_S = 30.0
 LONGEST_ASKED_S = 300.0
-WORTH_RETRYING = {"GET": (429, 502, 503, 504), "POST": (408, 425, 429, 500, 502, 503, 504)}
-"""Statuses that may pass. `transformers serve` answers 500 to a list of models that it cannot make."""
+BUSY = {"GET": (429,), "POST": (408, 425, 429, 500)}
+"""Statuses that may pass, with those of whoever stands before the server, which are 502 and above.
+`transformers serve` answers 500 to a list of models that it cannot make."""
+BEFORE, NEVER = 502, 505
+"""The first of those: 521 to 524 and 529 are Cloudflare's, for instance. HTTP's version does not pass."""
 KEPT_VERB, CHANGED_VERB = (307, 308), (301, 302, 303)
 """Redirects after which a request is asked again as it was, and after which it would become another."""
 REDIRECTS = 5
@@ -89,9 +94,10 @@ class Transport:
         response = self._sent(verb, url, body, timeout_s or self.access.timeout_s)
         self.answered = True
         status = response.status_code
-        if status in WORTH_RETRYING[verb]:
+        elsewhere = BEFORE <= status < 600 and status != NEVER
+        if status in BUSY[verb] or elsewhere:
             # A proxy that finds no server answers in its place.
-            by = self._by_proxy(url) if status in (502, 503, 504) else ""
+            by = self._by_proxy(url) if elsewhere else ""
             said = f"status {status}{by}: {self._said(response)}"
             raise Refused(said, _asked(response), status=status)
         if status == 407:
@@ -101,7 +107,7 @@ class Transport:
             )
         if status in (401, 403):
             raise Answered(f"status {status}: {self._said(response)}{self._of_the_key()}", status)
-        if not response.ok:
+        if not 200 <= status < 300:
             raise Answered(f"status {status}: {self._said(response)}", status)
         try:
             return self._read(response) if response.content else {}
@@ -147,6 +153,8 @@ class Transport:
             raise self._unanswered(url, error) from None
         except requests.exceptions.ChunkedEncodingError:
             raise Refused("the connection broke in the middle of an answer") from None
+        except requests.exceptions.ContentDecodingError:
+            raise Refused("an answer cannot be unpacked: it is not compressed as it says") from None
         except requests.RequestException as error:
             raise ServerError(f"{url}: {self._hidden(str(error))}; check the address") from None
         except ValueError as error:
@@ -192,8 +200,28 @@ class Transport:
             why = f"the proxy does not connect{self._by_proxy(url)}"
             host = urlsplit(url).hostname
             return self._hopeless(url, f"{why}: correct it, or set NO_PROXY={host}", why)
+        if any(type(one) is BadStatusLine for one in causes):
+            why = "what answers there speaks no HTTP"
+            return self._hopeless(url, f"{why}: correct the port, or begin with https://", why)
+        if reached and not self.answered and self._is_encrypted(url):
+            why = "the server is encrypted"
+            return self._hopeless(url, f"{why}: its address begins with https://", why)
         refused = any("refused" in str(one) for one in causes)
         return Refused("connection refused" if refused else "the connection broke", reached=reached)
+
+    def _is_encrypted(self, url: str) -> bool:
+        """Whether a server that breaks connections off takes an encrypted one."""
+        parts = urlsplit(url)
+        if parts.scheme != "http" or select_proxy(url, self._proxies()):
+            return False
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with socket.create_connection((parts.hostname, parts.port or 80), CONNECT_S) as plain:
+                context.wrap_socket(plain, server_hostname=parts.hostname).close()
+        except (OSError, ValueError):
+            return False
+        return True
 
     def _hopeless(self, url: str, said: str, why: str) -> Exception:
         """Told at once, unless the server was reached before."""
@@ -218,10 +246,27 @@ class Transport:
             # Else requests sends what ~/.netrc has for this host in place of the key.
             session.trust_env = False
             session.proxies = self._proxies()
-            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-            session.verify = bundle or True
+            session.verify = self._authorities() or True
             self._local.session = session
         return self._local.session
+
+    def _authorities(self) -> str | None:
+        """The file or folder of certificates that the environment names; raises ServerError for none."""
+        names = [one for one in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(one)]
+        if not names or not self.access.url.startswith("https"):
+            return None
+        place = os.environ[names[0]]
+        try:
+            if os.path.isdir(place):
+                ssl.create_default_context(capath=place)
+            else:
+                ssl.create_default_context(cafile=place)
+        except OSError as error:
+            raise ServerError(
+                f"{names[0]} names {place}, which holds no certificates ({error.strerror or error}): "
+                "correct it, or unset it"
+            ) from None
+        return place
 
     def _proxies(self) -> dict[str, str]:
         """Proxies of the environment; raises ServerError where the one for this server is no address."""
@@ -231,13 +276,14 @@ class Transport:
         if proxy := select_proxy(self.access.url, found):
             parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
             try:
-                fine = bool(parts.hostname) and parts.port != 0
+                fine = parts.port != 0 and bool(parts.hostname) and _is_usable(parts.scheme)
             except ValueError:
                 fine = False
             if not fine:
                 scheme, host = urlsplit(self.access.url)[:2]
                 raise ServerError(
-                    f"the proxy of the environment for {self.access.url} is no address: correct "
+                    f"the proxy of the environment for {self.access.url} is no address of one "
+                    "that can be used (http or https; socks5 with the package PySocks): correct "
                     f"{scheme.upper()}_PROXY or ALL_PROXY, or set NO_PROXY={host}"
                 )
         return found
@@ -308,6 +354,13 @@ class _Bearer(AuthBase):
         if self.key:
             request.headers["Authorization"] = f"Bearer {self.key}"
         return request
+
+
+def _is_usable(scheme: str) -> bool:
+    """Whether `requests` speaks to proxies of a kind."""
+    return scheme in ("http", "https") or (
+        scheme.startswith("socks") and find_spec("socks") is not None
+    )
 
 
 def _content(body: Body | None) -> dict[str, Any]:
