@@ -91,12 +91,15 @@ def servers_are_not_taken_by_other_suites(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new MLflow store: its migrations take seconds, a copy takes none."""
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow store: its migrations take seconds, so all processes of this checkout share one's."""
+    from filelock import FileLock
+
     from opdlab.tracking import mlflow_store
 
-    place = tmp_path_factory.mktemp("stores")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    place, cache = tmp_path_factory.mktemp("stores"), request.config.rootpath / ".pytest_cache"
+    cache.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, FileLock(cache / "stores.lock"):
+        patch.setenv("XDG_CACHE_HOME", str(cache))
         mlflow_store.open_client(f"sqlite:///{place / 'store' / 'mlflow.db'}")
     return place / "store" / "mlflow.db"
