@@ -74,14 +74,24 @@ def test_a_decoded_token_waits_an_eighth_of_a_time(
     assert counts.waited <= 32 / 8, counts.lines()
 
 
-@pytest.mark.parametrize("measure", ["max_prob", "sampled_prob"])
+@pytest.mark.filterwarnings("ignore:GPTJForCausalLM is scored by a whole forward")
+@pytest.mark.parametrize(
+    ("family", "way", "measure", "lengths"),
+    [
+        ("gemma3", "tree", "max_prob", [4, 9, 13]),
+        ("gemma3", "tree", "sampled_prob", [4, 9, 13]),
+        # A forward for each candidate.
+        ("gptj", "naive", "max_prob", [1, 2, 3]),
+    ],
+)
 def test_a_scoring_pass_waits_ten_times_whatever_the_rows(
-    device: torch.device, measure: str
+    device: torch.device, family: str, way: str, measure: Any, lengths: list[int]
 ) -> None:
-    teacher = Teacher(small_model("gemma3").to(device), vocabulary=53).probe()
+    teacher = Teacher(small_model(family).to(device), vocabulary=53).probe()
+    assert teacher.way == way
     waited = []
     for times in (1, 4):
-        rollout = random_rollout([3, 5, 1] * times, [4, 9, 13] * times).to(device)
+        rollout = random_rollout([3, 5, 1] * times, lengths * times).to(device)
         questions = Questions(to_device(rollout.candidates, device), measure, full=True)
         if not waited:  # rows this long are tried when they first come
             teacher.score(rollout, questions)

@@ -15,6 +15,7 @@ from opdlab.modelling import forget, original_length
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring.tree import Draws, draws
 from opdlab.shapes import Bool, Float, Int, Tensor
+from opdlab.transfers import to_device, to_host
 
 
 @torch.no_grad()
@@ -88,14 +89,15 @@ def naive_confidence(
 ) -> Float[Tensor, "T K"]:
     """The measure after each wanted candidate, NaN elsewhere; the candidates of a position run together."""
     confidence = torch.full_like(uniform.candidate, torch.nan)
-    for t in wanted.any(1).nonzero().squeeze(1).tolist():
-        candidates = questions.candidates[t, wanted[t]]
-        prefix = rollout.tokens[rollout.row[t], : rollout.column[t]].expand(len(candidates), -1)
+    # What to look at is known on the host: each position would wait for a device.
+    asked, row, column = to_host([wanted, rollout.row, rollout.column])
+    for t in asked.any(1).nonzero().squeeze(1).tolist():
+        slots = to_device(asked[t].nonzero()[:, 0], confidence.device)
+        candidates = questions.candidates[t, slots]
+        prefix = rollout.tokens[int(row[t]), : int(column[t])].expand(len(candidates), -1)
         rows = torch.cat([prefix, candidates[:, None]], dim=1)
         log_p = log_probs(model, rows, vocabulary, -1)[:, 0]
-        confidence[t, wanted[t]] = _confidence(
-            log_p, questions.measure, uniform.candidate[t, wanted[t]]
-        )
+        confidence[t, slots] = _confidence(log_p, questions.measure, uniform.candidate[t, slots])
     return confidence
 
 

@@ -43,6 +43,7 @@ from opdlab.modelling import (
     rotary,
     running,
     stretches,
+    unpacked_rows,
     vocabulary_statistics,
 )
 from opdlab.records import Distributions, Questions, Rollout, TeacherScores
@@ -405,14 +406,15 @@ class Teacher:
         device = self.model.device
         candidates = to_device(questions.candidates, device)
         drawn = Draws(to_device(uniform.trunk, device), to_device(uniform.candidate, device))
-        return naive_confidence(
-            self.model,
-            rollout.to(device),
-            replace(questions, candidates=candidates),
-            to_device(tree.index >= 0, device),
-            drawn,
-            self.vocabulary,
-        )
+        with unpacked_rows():
+            return naive_confidence(
+                self.model,
+                rollout.to(device),
+                replace(questions, candidates=candidates),
+                tree.index >= 0,
+                drawn,
+                self.vocabulary,
+            )
 
     def _leaf_states(
         self, own: Own, trunk: KeyStore, tree: Leaves, chunk: Chunk
