@@ -218,7 +218,11 @@ class Waits(Pace):
         self.steps.append(self.counts.waits.copy())
 
 
-@pytest.mark.parametrize("mask", [{}, {"entropy_above": 0.3}], ids=["all", "unsure"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"mask": {"entropy_above": 0.3}, "rollout_parts": 2}],
+    ids=["all", "unsure, in two parts"],
+)
 @pytest.mark.parametrize(
     "method",
     [
@@ -229,11 +233,11 @@ class Waits(Pace):
     ids=["opd", "lgr", "lgr candidates"],
 )
 def test_a_training_step_waits_twenty_times(
-    device: torch.device, method: dict[str, Any], mask: dict[str, float], tmp_path: Path
+    device: torch.device, method: dict[str, Any], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     """Sampling and scoring included."""
     quieten()
-    config = experiment(method, steps=2, mask=mask)
+    config = experiment(method, steps=2, **settings)
     module = module_of(config)
     with StopRequest() as stop, counted() as counts:
         seen = Waits(tmp_path, stop, counts)

@@ -32,6 +32,7 @@ class SharedPass(Pass):
         responses: lines of the responses' tokens.
         prompt: prompt of each response. `Int[B]`
         row, column: of each response token. `Int[N]`
+        ends: the last column of each place in the responses' lines; on the host, which need not ask.
         width: columns of the widest row.
         keys, values: by layer, of whole rows, each prompt's in all of its rows. `Float[B Hkv S D]`
     """
@@ -42,6 +43,7 @@ class SharedPass(Pass):
     prompt: Int[Tensor, "B"]
     row: Int[Tensor, "N"]
     column: Int[Tensor, "N"]
+    ends: list[int]
     width: int
     keep: bool = False
     keys: dict[int, Tensor] = field(default_factory=dict)
@@ -98,8 +100,9 @@ class SharedPass(Pass):
         column = self.column[self.responses.token].view(R, 1, C, 1)
         zero = column.new_zeros(1)
         step = max(1, _MASK_ELEMENTS // (R * self.width))
-        blocks, parts = [], column.split(step, 2)
-        for part, last in zip(parts, torch.stack([p.max() for p in parts]).tolist(), strict=True):
+        blocks = []
+        for place in range(0, C, step):
+            part, last = column[:, :, place : place + step], max(self.ends[place : place + step])
             key = torch.arange(last + 1, device=part.device)
             seen = rule(zero, zero, part, key)
             if self.own.name == "eager":

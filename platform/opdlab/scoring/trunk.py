@@ -130,13 +130,15 @@ def shared_pass(
     """The pass of so many rows that share prompts."""
     assert states.prompt is not None
     N = states.prompts
+    responses, column = Lines.of(states.row[N:], rows), states.column[N:]
     return kind(
         own,
         prompts=Lines.of(states.row[:N], int(states.prompt.max()) + 1).to(device),
-        responses=Lines.of(states.row[N:], rows).to(device),
+        responses=responses.to(device),
         prompt=to_device(states.prompt, device),
         row=to_device(states.row[N:], device),
-        column=to_device(states.column[N:], device),
+        column=to_device(column, device),
+        ends=column[responses.token].view(responses.R, responses.C).amax(0).tolist(),
         width=int(states.column.max()) + 1,
         keep=keep,
     )
