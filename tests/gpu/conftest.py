@@ -24,6 +24,7 @@ WORTH = (
     "transfers",
     "doctor",
     "commands",
+    "teachers",
     "bench",
     "waits",
 )

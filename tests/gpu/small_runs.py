@@ -85,7 +85,8 @@ def module_of(config: Experiment) -> Distillation:
     teacher is scored in the way that was found right.
     """
     training, teacher = config.training, config.teacher
-    if config.student.lora or teacher.offload or not teacher.is_here or training.strategy != "auto":
+    alone = config.student.lora or config.specialists or teacher.offload or not teacher.is_here
+    if alone or training.strategy != "auto":
         return load_module(load_pair(config), config)
     of = [
         config.student,
