@@ -119,18 +119,22 @@ def test_steps_are_timed_on_the_device(device: torch.device, output: Path) -> No
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("hidden:float32", "jsd"), ("top_k:4", "jsd"), ("drawn:4", "forward_kl")],
+    [
+        ("hidden:float32", {"type": "jsd"}),
+        ("top_k:4", {"type": "jsd", "support": "top_k", "top_k": 4}),
+        ("drawn:4", {"type": "forward_kl"}),
+    ],
     ids=["states", "likely tokens", "drawn tokens"],
 )
 def test_scores_are_put_on_disk_and_trained_from_on_the_device(
-    device: torch.device, output: Path, kind: str, method: str
+    device: torch.device, output: Path, kind: str, method: dict[str, Any]
 ) -> None:
     place = output / f"scores-{kind[:5]}"
     few = ("--answers", "student", "--prompts", "2", "--kind", kind, "--out", place)
     with worked_on(device):
         run("score", written(output), *few)
     stored = {"teacher": {"scores": str(place)}, "prompts": {"type": "scored"}}
-    config = {**experiment({"type": method}).model_dump(mode="json"), **stored}
+    config = {**experiment(method).model_dump(mode="json"), **stored}
     config["rollout"]["group_size"] = 1
     with counted() as counts:
         _, kept = train(Experiment.model_validate(config), output / f"from-{kind[:5]}")
