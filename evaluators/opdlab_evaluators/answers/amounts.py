@@ -40,11 +40,13 @@ class Amount:
         text: as it was written.
         worth: of a number; None of a formula.
         money: a sign of money stands before it.
+        made_of: the numbers of a calculation of which it is the result.
     """
 
     text: str
     worth: Fraction | None = None
     money: bool = False
+    made_of: tuple[Fraction, ...] = ()
 
 
 @dataclass(frozen=True)

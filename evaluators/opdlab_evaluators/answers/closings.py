@@ -52,7 +52,11 @@ _DONE_WITH = re.compile(
     r"|Hope[^.!?\n]{0,60}|We(?:'re| are) done|All done|Easy)[.!]{0,3}"
 )
 _SENTENCE_END = re.compile(
-    r"(?<=[.!?])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)\s+(?=[A-Z])"
+    r"(?:(?<=[.!?])|(?<=[a-z0-9})]\.\$))(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)\s+(?=[A-Z])"
+)
+# A displayed formula in front of a sentence on the same line.
+_DISPLAY_END = re.compile(
+    r"(?:\\\]|\\end\{(?:align|gather|equation|eqnarray|multline)\*?\})\s?(?=[A-Z][a-z]*[ ,])"
 )
 _REST = 4000
 
@@ -97,6 +101,10 @@ def last_line(text: str) -> tuple[str, str]:
         cells = [cell.strip().strip("*_` ") for cell in _CELL.split(line[1:-1])]
         labelled = len(cells) == 2 and _TOTAL.match(cells[0])
         return before, f"{cells[0].rstrip(':')}: {cells[1]}" if labelled else ""
+    displays = list(_DISPLAY_END.finditer(line))
+    if displays:
+        place += text[place:].index(line) + displays[-1].end()
+        before, line = text[:place], text[place:].strip()
     item = _ITEM.match(line)
     return before, _of_item(before, line[item.end() :]) if item else line
 

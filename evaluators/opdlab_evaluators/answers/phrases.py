@@ -84,7 +84,7 @@ _ANNOUNCING = re.compile(
     r"|hmm|maybe|perhaps|suppose|assume|consider|try|check|note|recall|see|hint|case|either|otherwise"
     r"|we (?:(?:still )?(?:need|want|have) to|must|can try|will)"
     r"|i (?:(?:still )?(?:need|want) to|will|think)"
-    r"|to (?:find|solve|compute|check)|now,? (?:we|let|i)|for example|e\.g)\b",
+    r"|to (?:find|solve|compute|check)|now,? (?:we(?! know that)|let|i)|for example|e\.g)\b",
     re.IGNORECASE,
 )
 _SIGNED = re.compile(r"(?:A|Ans|Result|Solution)\s?[:=]\s{0,5}(?=\S)")
@@ -119,6 +119,13 @@ _REACHED = re.compile(
     r"\b(?:to (?:get|obtain|reach|give|yield|find)|gives|yields|we (?:get|obtain|have))\b"
 )
 _SUPPOSED = re.compile(
+    r"\b(?<!who )(?<!that )(?:thinks|claims|claimed|hopes|hoped|wishes|wished|believes|believed|pretends"
+    r"|pretended|denies|denied|refuses|refused|fails|failed|forgets|forgot)"
+    r" (?:that|to|having|he|she|they|it|there|we)\b"
+    r"|\bused to (?:be|have|cost|weigh)\b|\bsupposed to (?:be|have|cost|weigh|take|get)\b"
+    r"|\b(?:he|she|they|it) wants? (?:to have )?\$?\d|\b[A-Z][a-z]+ wants (?:to have )?\$?\d"
+    r"|^\W*(?:[Nn]ot (?:counting|including)|[Ii]gnoring|[Dd]isregarding|[Nn]eglecting)\b"
+    r"|\bin the (?:first|second|third|other) case\b|"
     r"\b(?:should|would|could|might) have been\b|\b(?:thought|(?:might|would|could) think)\b"
     r"|\b[Ss]o far\b|\b[Ww]ith luck\b"
     r"|\b(?:doubt|unsure|not sure|unclear|uncertain)\b|\bfor every \d"

@@ -345,11 +345,18 @@ def _without_label(tokens: list[Token]) -> list[Token]:
             if rest and _is_heading(head):
                 return rest
             continue
-        link = _link_at(tokens, place)
+        link = 0 if _is_aim(tokens, place) else _link_at(tokens, place)
         found = _said_of(tokens[:place], tokens[place + link :]) if link else None
         if found is not None:
             return found
     return tokens
+
+
+def _is_aim(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a verb says what an amount before it is for: `5 cups to make 12 muffins`."""
+    if str(tokens[place - 1]) != "to" or tokens[place].text in ("get", "obtain", "find", "reach"):
+        return False
+    return any(token.kind == "number" for token in tokens[:place])
 
 
 _FORMS = ("as", "in", "written", "expressed", "rounded", "putting", "simplified")

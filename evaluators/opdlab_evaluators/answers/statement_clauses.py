@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from opdlab_evaluators.answers.amounts import Piece, agree
 from opdlab_evaluators.answers.statement_words import (
     CHANGING,
+    COMPARING,
     DENIED_IN_SUBJECT,
     GIVEN,
     GIVING,
@@ -82,6 +83,9 @@ def _is_remark(before: Sequence[Piece], inside: Sequence[Piece]) -> bool:
     if all(piece.amount or piece.text in ",-" for piece in inside):
         # A point or an interval; `(3)` behind a word may be its number.
         only = inside[0].amount
+        if only is not None and only.made_of and len(inside) == 1:
+            # `9 marbles left (15 - 6 = 9)`
+            return any(piece.amount and piece.amount.worth == only.worth for piece in before)
         apart = len(inside) == 1 and bool(before) and before[-1].amount is None
         return apart and only is not None and only.money
     return True
@@ -260,3 +264,15 @@ def continues(clause: Clause) -> bool:
         and first.word in (LINKS | {"will", "has", "have", "had", "would"})
         and first.word != "="
     )
+
+
+def compares(pieces: Sequence[Piece]) -> bool:
+    """Whether a word such as `below` has an amount behind it, or nothing, unlike `before the storm`."""
+    for place, piece in enumerate(pieces):
+        if piece.amount is None and piece.word in COMPARING:
+            following = [
+                each for each in pieces[place + 1 : place + 3] if each.word not in ("the", "a")
+            ]
+            if not following or following[0].amount is not None:
+                return True
+    return False

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from opdlab_evaluators.answers.amounts import Piece, unit_behind
 from opdlab_evaluators.answers.sentences import SAYING
-from opdlab_evaluators.answers.statement_clauses import Clause, words_of
+from opdlab_evaluators.answers.statement_clauses import Clause, compares, words_of
+from opdlab_evaluators.answers.statement_sums import is_bound
 from opdlab_evaluators.answers.statement_words import (
     ARTICLES,
     BRINGING,
@@ -59,23 +60,13 @@ def place_of(clause: Clause) -> int | None:
     return _object_of(clause)
 
 
-def compares(pieces: Sequence[Piece]) -> bool:
-    """Whether a word such as `below` has an amount behind it, or nothing, unlike `before the storm`."""
-    for place, piece in enumerate(pieces):
-        if piece.amount is None and piece.word in COMPARING:
-            following = [
-                each for each in pieces[place + 1 : place + 3] if each.word not in ("the", "a")
-            ]
-            if not following or following[0].amount is not None:
-                return True
-    return False
-
-
 def _is_sound(pieces: Sequence[Piece], place: int) -> bool:
     """Whether the words before a link name what has the value, and state no other one."""
     subject = [piece.word for piece in pieces[:place]]
     words = set(words_of(pieces[:place]))
     if _turns(pieces[:place]) or words & DENIED_IN_SUBJECT or _OF_ANSWER.search(" ".join(subject)):
+        return False
+    if is_bound(pieces, place):
         return False
     if ":" in subject and (words & (CHANGING | DENYING) or subject[0] in COUNTED_THINGS):
         return False
@@ -98,6 +89,8 @@ def _object_of(clause: Clause) -> int | None:
     """The only object of a clause without a link before a value."""
     pieces = clause.pieces
     objects = [n for n, piece in enumerate(pieces) if piece.amount and is_object(pieces, n)]
+    # `12 hours to clean 36 rooms`
+    objects = [n for n in objects if n == objects[0] or not _is_aim(pieces, n)]
     if len(objects) == 2 and objects[0] == 0:
         # `5 dozen cost $15`
         objects = objects[1:]
@@ -114,6 +107,10 @@ def _object_of(clause: Clause) -> int | None:
     money = pieces[0].amount is not None and pieces[0].amount.money
     alone = len(pieces) == 1 and (clause.kind == "result" or formula or money)
     return place if place or alone or _is_subject(pieces) else None
+
+
+def _is_aim(pieces: Sequence[Piece], place: int) -> bool:
+    return pieces[place - 2].word == "to" and pieces[place - 1].word not in ("get", "have")
 
 
 def _turns(subject: Sequence[Piece]) -> bool:
@@ -134,7 +131,10 @@ def strong(pieces: Sequence[Piece]) -> int | None:
 
 
 def _linked(pieces: Sequence[Piece], place: int) -> bool:
-    """Whether a link stands before an amount: `is exactly`, `comes to`, `was a gain of`."""
+    """Whether a link stands before an amount: `is exactly`, `comes to`, `was a gain of`, `9 + 6 =`."""
+    amount = pieces[place].amount
+    if amount and amount.made_of:
+        return True
     at = place - 1
     while (
         at >= 0
@@ -205,7 +205,8 @@ def is_object(pieces: Sequence[Piece], place: int) -> bool:
         "was",
         "were",
     )
-    if before.word.endswith("ing") and before.word not in GIVING and not progressive:
+    totals = at == 0 and "total" in words_of(pieces)
+    if before.word.endswith("ing") and before.word not in GIVING and not (progressive or totals):
         return False
     bare = place + 1 == len(pieces) or not pieces[place + 1].word[0].isalpha()
     amount = pieces[place].amount
@@ -240,6 +241,13 @@ def is_known_there(pieces: Sequence[Piece], place: int) -> bool:
     return known or (at >= 0 and pieces[at].amount is None and pieces[at].word in PREPOSITIONS)
 
 
+_BEFORE = {
+    "with": {"left", "up", "ends", "ended", "end", "finishes", "finished", "away"},
+    "into": {"fit", "fits"},
+    "by": CHANGES | {"up", "down"},
+}
+
+
 def _is_amount_of(pieces: Sequence[Piece], place: int) -> bool:
     """Whether the only amount is what a clause says: `at a rate of 12 knots`, `after 95 minutes`."""
     words = [
@@ -260,16 +268,15 @@ def _is_amount_of(pieces: Sequence[Piece], place: int) -> bool:
         return True
     if last == "for" and before in ("enough", "room", "space"):
         return True
-    if last == "with":
-        return before in ("left", "up", "ends", "ended", "end", "finishes", "finished")
-    if last == "by":
-        return before in CHANGES | {"up", "down"}
+    if last in _BEFORE:
+        return before in _BEFORE[last]
     if last == "to":
         adds = before == "up" and bool({"add", "adds", "added"} & set(words))
         return adds or before in REACHED or bool(BRINGING & set(words))
     if last in ("in", "for", "after"):
         counted = unit(behind.split(" ")[0]) if behind else None
-        return counted is not None and counted.dimension == (("time", 1),) and before not in LINKS
+        sizes = [(("time", 1),), (("length", 1),)] if last == "for" else [(("time", 1),)]
+        return counted is not None and counted.dimension in sizes and before not in LINKS
     return False
 
 
@@ -281,8 +288,8 @@ def _is_subject(pieces: Sequence[Piece]) -> bool:
     if not links:
         return pieces[1].amount is None and pieces[1].word[0].isalpha()
     behind = [piece.word for piece in pieces[links[0] + 1 :]]
-    several = pieces[links[0]].word in ("are", "were", "be") and not set(behind) & (
-        CHANGING | DENYING | {"the", "to"}
+    several = pieces[links[0]].word in ("are", "were", "be") and not (
+        set(behind) & (CHANGING | DENYING) or {"the", "to"} & set(behind[:1])
     )
     if several and behind and links[0] < 4 and all(word.isalpha() for word in behind):
         return True

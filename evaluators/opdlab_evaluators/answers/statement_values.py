@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from opdlab_evaluators.answers.amounts import Piece, unit_behind
-from opdlab_evaluators.answers.statement_clauses import Clause, words_of
-from opdlab_evaluators.answers.statement_places import compares
-from opdlab_evaluators.answers.statement_words import ARTICLES, CHANGING, COMPARING, OPERATORS
+from opdlab_evaluators.answers.amounts import Amount, Piece, unit_behind
+from opdlab_evaluators.answers.statement_clauses import Clause, compares, words_of
+from opdlab_evaluators.answers.statement_words import (
+    ARTICLES,
+    CHANGING,
+    COMPARING,
+    OPERATORS,
+    PREPOSITIONS,
+)
 from opdlab_evaluators.answers.tokens import DENYING
 from opdlab_evaluators.answers.units import unit
 from opdlab_evaluators.answers.words import SHARES
@@ -49,7 +54,7 @@ def value_of(clause: Clause, place: int) -> str | None:
     if _has_neighbour(pieces, place):
         return None
     tail = pieces[place + 1 :]
-    if not _keeps(tail):
+    if not _keeps(tail, piece.amount):
         return None
     behind = unit_behind(pieces, place)
     # `min` is a function elsewhere.
@@ -123,7 +128,7 @@ _ANOTHER_CLAUSE = re.compile(r"\band (?:he|she|they|it|we(?! are done)|you|i)\b"
 _INSTEAD = (["rather", "than"], ["instead", "of"])
 
 
-def _keeps(tail: Sequence[Piece]) -> bool:
+def _keeps(tail: Sequence[Piece], value: Amount) -> bool:
     """Whether words behind a value leave it what it is."""
     words = words_of(tail)
     if words[:2] in _INSTEAD or words[1:3] in _INSTEAD:
@@ -152,7 +157,7 @@ def _keeps(tail: Sequence[Piece]) -> bool:
     ):
         return False
     return _compares_nothing(tail, words) and all(
-        _is_circumstance(tail, n) for n, piece in enumerate(tail) if piece.amount
+        _is_circumstance(tail, n, value) for n, piece in enumerate(tail) if piece.amount
     )
 
 
@@ -167,9 +172,36 @@ def _compares_nothing(tail: Sequence[Piece], words: Sequence[str]) -> bool:
     return counted and named and not any(piece.amount for piece in tail)
 
 
-def _is_circumstance(tail: Sequence[Piece], place: int) -> bool:
+def _is_purpose(tail: Sequence[Piece], place: int) -> bool:
+    """`15 hours to clean 45 rooms`: what is done in that time, with that amount."""
+    front = [piece.word for piece in tail[:place]]
+    named = tail[place + 1 : place + 2]
+    if front.count("to") != 1 or not named or not named[0].word.isalpha():
+        return False
+    done = front[front.index("to") + 1 :]
+    if not done or {"and", "than"} & set(front) or done[0] in (*ARTICLES, "get", "have", "be"):
+        return False
+    return len(done) <= 3 and all(word.isalpha() for word in done)
+
+
+def _is_second(tail: Sequence[Piece], place: int, value: Amount) -> bool:
+    """The second amount of `$12 for 5 apples and 6 pears`, at the end."""
+    front = [piece.word for piece in tail[:place]]
+    counts = [n for n, piece in enumerate(tail) if piece.amount]
+    if not value.money or len(counts) != 2 or counts[1] != place or front[:1] != ["for"]:
+        return False
+    if any(amount.money for piece in tail if (amount := piece.amount)) or counts[0] != 1:
+        return False
+    words = [piece.word for piece in tail[2:place]]
+    following = [piece.word for piece in tail[place + 1 :]]
+    return words[-1:] == ["and"] and bool(following) and following[0] not in PREPOSITIONS
+
+
+def _is_circumstance(tail: Sequence[Piece], place: int, value: Amount) -> bool:
     """Whether an amount behind the value tells when, where or for whom: `34 dollars for 2 children`."""
     front = [piece.word for piece in tail[:place]]
+    if _is_purpose(tail, place) or _is_second(tail, place, value):
+        return True
     if front[1:] == ["per"] and tail[place].amount and tail[place].text in ("100", "1000", "1,000"):
         # `5 liters per 100 km`
         return bool(unit_behind(tail, place)) and unit(front[0]) is not None
@@ -197,7 +229,9 @@ def _is_circumstance(tail: Sequence[Piece], place: int) -> bool:
         "when",
     ):
         return False
-    if at == 0 and front[0] in ("in", "on", "at", "by", "over", "from", "with"):
+    # `1 in 5` is a share; `$120 in 2 days` and `$25 on 5 books` are not.
+    told = value.money and front[0] in ("in", "on")
+    if at == 0 and not told and front[0] in ("in", "on", "at", "by", "over", "from", "with"):
         return False
     amount = tail[place].amount
     named = tail[place + 1 : place + 2]

@@ -93,7 +93,10 @@ TOTALS = frozenset(
 )
 
 CHANGES = frozenset(
-    names_of("grew increased decreased rose fell dropped improved declined grows increases rises")
+    names_of(
+        "grew increased decreased rose fell dropped improved declined grows increases rises grown"
+        " risen fallen"
+    )
 )
 
 OPERATORS = frozenset("+-−*/×·⋅÷^<>≤≥±√∈∪|&_≠~!?°º′″'")

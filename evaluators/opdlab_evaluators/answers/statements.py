@@ -37,6 +37,8 @@ from opdlab_evaluators.answers.statement_places import (
     strong,
 )
 from opdlab_evaluators.answers.statement_plain import plainer
+from opdlab_evaluators.answers.statement_results import calculated, multiplied
+from opdlab_evaluators.answers.statement_sums import worked_sums
 from opdlab_evaluators.answers.statement_values import RARE_MONEY, is_plain_formula, value_of
 from opdlab_evaluators.answers.statement_words import (
     CHANGING,
@@ -75,7 +77,7 @@ def stated(sentence: str, named: bool = False) -> str | None:
         return "0"
     if _COMMAND.search(re.sub(f"{OPEN}[^{CLOSE}]*{CLOSE}", "", sentence)):
         return None
-    pieces = without_remarks(pieces_of(sentence))
+    pieces = without_remarks(worked_sums(pieces_of(sentence)))
     if pieces is None or not any(piece.amount for piece in pieces):
         return None
     if any(piece.word == "nothing" for piece in pieces[:-1]) and "left" not in words_of(pieces):
@@ -83,36 +85,27 @@ def stated(sentence: str, named: bool = False) -> str | None:
     only = pieces[0].text if len(pieces) == 1 else ""
     if not any(piece.amount is None and piece.word[0].isalpha() for piece in pieces):
         return RARE_MONEY.sub("", only) if RARE_MONEY.match(only) else None
-    if not named and not _is_english(sentence, words_of(pieces)):
+    is_worked = any(piece.amount and piece.amount.made_of for piece in pieces)
+    if not named and not _is_english(sentence, [*words_of(pieces), *(["="] * is_worked)]):
         return None
     clauses = clauses_of([Piece("is"), *pieces] if named else pieces)
     found = _stating(clauses)
     if found is None:
-        return _multiplied(clauses) or (
-            None
-            if any(set(c.words) & DENIED_IN_SUBJECT for c in clauses)
-            else _worked_out(clauses[1:])
+        return (
+            multiplied(clauses)
+            or calculated(clauses)
+            or (
+                None
+                if any(set(c.words) & DENIED_IN_SUBJECT for c in clauses)
+                else _worked_out(clauses[1:])
+            )
         )
     clause, place = found
     value = value_of(clause, place)
     after = clauses[clauses.index(clause) + 1 :]
     if value is None:
-        return _worked_out(after)
+        return _worked_out(after) or calculated(clauses)
     return value if _is_undisputed(clause, place, after) else None
-
-
-_MULTIPLES = frozenset(("twice", "thrice", "double", "triple", "half"))
-
-
-def _multiplied(clauses: Sequence[Clause]) -> str | None:
-    """The value of a multiple that is given behind it: `twice as many cats, or 18`."""
-    if len(clauses) != 2 or clauses[0].has_amount or clauses[1].words[:1] != ["or"]:
-        return None
-    words, given = set(clauses[0].words), clauses[1].pieces[1:]
-    if not words & _MULTIPLES or words & ((CHANGING | DENYING_BEHIND) - _MULTIPLES):
-        return None
-    plain = len(given) <= 2 and given and given[0].amount
-    return value_of(Clause("again", given), 0) if plain else None
 
 
 def _worked_out(after: Sequence[Clause]) -> str | None:
@@ -211,19 +204,31 @@ def _is_undisputed(clause: Clause, place: int, after: Sequence[Clause]) -> bool:
             continue
         if amount and each.kind == "again" and _rounds(each, amount):
             continue
+        if _is_contrary(each):
+            return False
         if each.kind == "condition" or (each.kind == "main" and _rules_out(each, amount)):
             continue
         if set(each.words) & (DENIED_IN_SUBJECT | {"times", "minus", "plus"}) - {"or"}:
             return False
-        if each.kind in ("main", "result") and _adds(each):
-            return False
-        if each.kind in ("again", "aside") and set(each.words) & DENYING_BEHIND:
+        if _denies(each) or (each.kind in ("main", "result") and _adds(each)):
             return False
         if each.kind == "again" and each.has_amount and not _says_again(clause, place, each):
             return False
         if each.kind in ("reason", "aside") and _works_on(each, amount):
             return False
     return True
+
+
+_CONTRARY = frozenset(("had", "were", "not", "no", "never", "didn't", "wasn't", "weren't"))
+
+
+def _denies(clause: Clause) -> bool:
+    return clause.kind in ("again", "aside") and bool(set(clause.words) & DENYING_BEHIND)
+
+
+def _is_contrary(clause: Clause) -> bool:
+    """Whether a condition is against what is so: `she would have 12 if she had not eaten any`."""
+    return clause.kind == "condition" and bool(set(clause.words) & _CONTRARY)
 
 
 def _adds(clause: Clause) -> bool:
