@@ -72,6 +72,8 @@ _CHARACTERS = {
     "τ": r"\tau ",
     "€": r"\text{ euros }",
     "£": r"\text{ GBP }",
+    "¥": r"\text{ yen }",
+    "₹": r"\text{ rupees }",
     "¢": r"\text{ cents }",
     "￠": r"\text{ cents }",
     "\u200b": "",
@@ -97,12 +99,14 @@ _COLOUR = re.compile(
 _SPACE = re.compile(
     r"(?<!\\)(?:\\\\)*?(\\[,;:!> ]|\\(?:q?quad|enspace|thinspace|medspace|thickspace|space)(?![a-zA-Z])|~)"
 )
-_SKIP = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom)\*?\s{0,5}\{[^{}]{0,40}\}")
+_SKIP = re.compile(
+    r"\\(?:hspace|vspace|phantom|hphantom|vphantom|tag|label)\*?\s{0,5}\{[^{}]{0,40}\}"
+)
 _DELIMITERS = re.compile(r"(?<!\\)(?:\\[()]|\\\[|\\\])|(?<!\\)\${1,2}")
 _EMPTY_TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm)\s{0,5}\{\s{0,20}\}")
 _BLANKS = re.compile(r"\s+")
 _SEPARATED = re.compile(r"(?<=\d)(?:\\!)?(?:\{,\}(?:\\!)?|,\\!)\s{0,3}(?=\d{3})")
-_MONEY = re.compile(r"([€£])\s?(\d[\d,]*(?:\.\d+)?)")
+_MONEY = re.compile(r"([€£¥₹])\s?(\d[\d,]*(?:\.\d+)?)")
 # As programs write them: `1_234_567`. A base is never three digits long.
 _UNDERSCORED = re.compile(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?![\w{])")
 # A sign of money that opens no formula.
@@ -126,7 +130,7 @@ _ALIGNED = re.compile(
     re.DOTALL,
 )
 _CURRENCY = re.compile(
-    r"(?<![A-Za-z])(?:USD?|\\(?:text|mathrm)\s?\{\s?USD?\s?\})\s?(?=\\dollar|\d)"
+    r"(?<![A-Za-z])(?:USD?|Rs\.?|INR|\\(?:text|mathrm)\s?\{\s?(?:USD?|Rs\.?)\s?\})\s?(?=\\dollar|\d)"
 )
 _SCALE = re.compile(
     r"\s?(?:°|\^\s?\{?\s?\\circ\s?\}?)\s?(?:(?:\\(?:text|mathrm|textrm)\s?\{\s?([CF])\s?\})|([CF])(?![a-zA-Z]))"
@@ -147,6 +151,10 @@ APART = "\ue000"
 """A comma that stands in a number for certain: `10,\\!080`."""
 
 
+# A whole answer in quotes, or with a mark that it is right.
+_QUOTED = re.compile(r"^\s*([\"'])(?P<inside>[^\"']{1,200})\1\s*$|\s*[✓✔✅]\ufe0f?\s*$")
+
+
 def tidy(text: str) -> str:
     """The text in plain LaTeX with single blanks; linear in its length."""
     if _PLAIN_NUMBER.fullmatch(text):
@@ -160,7 +168,7 @@ def _remembered(text: str) -> str:
 
 
 def _tidied(text: str) -> str:
-    text = _unicode(text)
+    text = _unicode(_QUOTED.sub(r"\g<inside>", text))
     text = _UNDERSCORED.sub(lambda m: m[0].replace("_", ""), text)
     if len(_DOLLAR.findall(text)) == 1:
         text = _LONE_DOLLAR.sub(r"\\$", text)

@@ -127,6 +127,9 @@ class Matching:
             return self._percents(gold, answer)
         x, y = gold.unit, answer.unit
         if x is not None and y is not None and x.dimension and y.dimension:
+            if {x.dimension, y.dimension} == {_DEGREES, _RADIANS}:
+                one, other = (_radians(a), b) if x.dimension == _DEGREES else (a, _radians(b))
+                return self.equal(one, other)
             return x.dimension == y.dimension and self.equal(_times(a, x.scale), _times(b, y.scale))
         if self.equal(a, b):
             return True
@@ -451,8 +454,11 @@ def _radians(tree: Tree) -> Tree:
     return ("over", ("times", tree, ("constant", "pi")), ("number", Fraction(180)))
 
 
+_DEGREES, _RADIANS = (("angle", 1),), (("radian", 1),)
+
+
 def _is_angle(thing: Thing) -> bool:
-    return thing.unit is not None and thing.unit.dimension == (("angle", 1),)
+    return thing.unit is not None and thing.unit.dimension == _DEGREES
 
 
 def _is_time(thing: Thing) -> bool:

@@ -86,7 +86,7 @@ class Measures:
         for place in range(max(1, len(tokens) - MOST_OF_UNIT), len(tokens)):
             if self._may_begin_unit(tokens, place):
                 # `$18 per day`, `$18 a day`
-                each = tokens[place].text.lower() in ("per", "every", "each") or _in_each(
+                each = tokens[place].text.lower() in ("per", "every", "each", "/") or _in_each(
                     tokens[place:]
                 )
                 found = self._units_from(tokens[place + each :])
@@ -99,19 +99,23 @@ class Measures:
             return tokens
         for tail in _TAILS_BY_WORD.get(tokens[-1].text.lower(), ()):
             words = tuple(token.text.lower() for token in tokens[-len(tail) :])
-            if words == tail and len(tokens) > len(tail) and tokens[-1].kind == "word":
+            before = tokens[-len(tail) - 1].text.lower() if len(tokens) > len(tail) else "times"
+            if words == tail and before != "times":
                 return tokens[: -len(tail)]
         return tokens
 
     def _may_begin_unit(self, tokens: Sequence[Token], place: int) -> bool:
         token, before = tokens[place], tokens[place - 1]
+        if token.text == "/" and place + 1 < len(tokens):
+            # `12/day`
+            return before.kind == "number" and tokens[place + 1].kind == "word"
         if token.kind not in ("word", "letter") or str(before) in (
             "+", "-", "*", "/", "^", "_", "(", "[", "\\cdot", "\\times", "\\sqrt", "\\frac", "{",
         ):  # fmt: skip
             return False
         if token.text in FUNCTIONS:
-            # `204 min` ends with minutes; a minimum has numbers behind it.
-            return token.text == "min" and token.upright and place == len(tokens) - 1
+            # `204 min` ends with minutes; a minimum has numbers behind it. So is `12 sec` no secant.
+            return token.text in ("min", "sec") and token.upright and place == len(tokens) - 1
         if len(token.text) == 1:
             if token.text in self.context.letters:
                 return False

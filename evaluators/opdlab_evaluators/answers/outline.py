@@ -68,6 +68,13 @@ _ENDING = (
     ["calls", "for"],
     ["food", "for"],
 )
+# Of them the number is a name.
+_NUMBERED = [
+    [word]
+    for word in names_of(
+        "step case part equation problem question example exercise figure section hint"
+    )
+]
 _SAYING = ("is", "are", "was", "were", "has", "have", "had")
 MOST_WORDS = 40
 
@@ -149,7 +156,7 @@ def outlined(tokens: list[Token]) -> list[Token] | None:
     if not is_harmless(front) or not is_harmless(back[sized:]):
         return None
     before = [token.text.lower() for token in front[-2:]]
-    if before == ["ends", "in"]:
+    if before == ["ends", "in"] or before[-1:] in _NUMBERED:
         return None
     if before[-1:] == ["in"] and behind in (["ways"], ["different", "ways"]):
         return tokens[start : end + sized]

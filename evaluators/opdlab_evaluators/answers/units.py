@@ -68,7 +68,7 @@ money 1: dollar dollars usd USD bucks
 money 1/100: cent cents penny pennies
 euro 1: euro euros
 peso 1: peso pesos
-rupee 1: rupee rupees
+rupee 1: rupee rupees Rs INR
 yen 1: yen
 sterling 1: GBP
 angle 1: degree degrees deg
@@ -80,6 +80,7 @@ power 1000: kW kilowatt kilowatts
 energy 1: J joule joules
 energy 4184/1000: calorie calories cal
 energy 4184: kcal
+energy 3600000: kWh
 force 1: N newton newtons
 voltage 1: V volt volts
 current 1: A amp amps ampere amperes
@@ -117,6 +118,8 @@ charge 1: coulomb coulombs
 field 1: tesla
 resistance 1: ohm ohms
 amount 1: mol mole moles
+information 1: bit bits
+information 8: byte bytes
 count 1: unit units
 """
 _BY_HOUR = {"mph": "mi", "kph": "km", "kmh": "km", "kmph": "km"}
@@ -145,6 +148,7 @@ TAILS = (
     ("away",),
     ("of", "age"),
     ("more",),
+    ("times",),
     ("wide",),
     ("high",),
     ("deep",),

@@ -22,7 +22,7 @@ _LEADS = tuple(
         "equal to", "we conclude that", "we find that", "we see that", "it follows that",
         "this gives us", "this gives", "this means that", "that leaves", "this leaves",
         "we end up with", "that makes", "we find", "we conclude", "equals", "therefore", "thus",
-        "so", "hence", "exactly", "simply", "just", "then", "is", "answer", "only", "that is",
+        "so", "hence", "exactly", "precisely", "simply", "just", "then", "is", "answer", "only", "that is",
         "all", "both", "option", "choice", "in total", "she has", "he has", "she makes", "he makes",
         "they have", "it takes", "it costs", "now", "still", "also", "currently", "actually", "her",
         "him", "them", "us",
