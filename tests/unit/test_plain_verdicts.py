@@ -205,6 +205,14 @@ CASES = {
     "a list of attributes": ('class A:\n    def __init__(self): self.x=1\n    def go(self): pass', "assert 'x' in dir(A()) and 'go' in dir(A())"),
     "a part of some memory": ('def f(b): return memoryview(b)[1:]', "b=bytearray(b'abc')\nassert bytes(f(b))==b'bc'"),
     "memory that changes": ('def f(b): return memoryview(b)', "b=bytearray(b'abc')\nm=f(b)\nm[0]=90\nassert b==b'Zbc' and m.obj is b"),
+    "an input that the tests mock": ("def f(): return input('?') + input()", "from unittest.mock import patch\nwith patch('builtins.input', side_effect=['7', '8']) as m:\n    assert f() == '78'\nassert m.call_count == 2 and m.call_args_list[0].args == ('?',)"),
+    "a clock that the tests mock": ("import time, random\ndef f(): return time.time() + random.random()", "from unittest.mock import patch\nwith patch('time.time', return_value=7), patch('random.random', return_value=0.5):\n    assert f() == 7.5\nassert f() > 8"),
+    "a print of the tests' own": ("def f(a): print(a)", "import builtins\nout, old = [], builtins.print\nbuiltins.print = lambda *a: out.append(a)\nf(3)\nbuiltins.print = old\nassert out == [(3,)]"),
+    "a length of the tests' own": ("def f(a): return len(a)", "import builtins\nold = builtins.len\nbuiltins.len = lambda x: 42\nr = f([1])\nbuiltins.len = old\nassert r == 42"),
+    "a length of the program's own": ("import builtins\nold = builtins.len\nbuiltins.len = lambda x: 42\ndef f(a): return a\ndef undo(): builtins.len = old", "r = f([1])\nundo()\nassert r == [1] and len(f([1])) == 1"),
+    "an environment": ("import os\ndef f(): return os.environ.get('ZZ')", "import os\nos.environ['ZZ'] = '1'\na = f()\ndel os.environ['ZZ']\nassert a == '1' and f() is None"),
+    "a pattern of a class": ("class P:\n    __match_args__ = ('x', 'y')\n    def __init__(self, x, y): self.x, self.y = x, y", "match P(1, 2):\n    case P(a, b): assert (a, b) == (1, 2)\n    case _: assert False"),
+    "a list of a class": ("class A:\n    def go(self): pass", "assert 'go' in dir(A) and 'stay' not in dir(A)"),
     "a type with an argument": ('def f(): return list[int]', 'assert f()==list[int]'),
 }  # fmt: skip
 
@@ -246,3 +254,19 @@ def test_the_time_that_tests_take_is_not_the_programs(worker):
     assert judge(worker, "def f(x): return x", asked, tight).status == "correct"
     found = judge(worker, "import time\ndef f(x): time.sleep(60)", asked, tight)
     assert (found.status, found.reason) == ("wrong", "no end within 0.8 s")
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("class P:\n    kinds = []\n    def __init_subclass__(cls): P.kinds.append(cls.__name__)", "class T(P): pass\nassert P.kinds == ['T']"),
+        ("class P:\n    def __init__(self, x): self.x = x", "class T(P):\n    def __init__(self): super().__init__(5)\nassert T().x == 5"),
+        ("class M(type): kinds = {}\nclass P(metaclass=M): pass", "class T(P): pass\nassert M.kinds == {'T': T}"),
+    ],
+)  # fmt: skip
+def test_a_class_that_tests_derive_is_no_fault_of_the_program(worker, program, tests):
+    found = judge(
+        worker, program, Assertions(tests, names={n: n for n in definitions(program)}), LIMITS
+    )
+    assert found.status == "grader_error"
+    assert "the tests derive a class from the program's P at `class T(P)" in found.reason

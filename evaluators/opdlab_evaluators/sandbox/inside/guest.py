@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from . import frames, plain
 from .clock import Clock
 from .mirror import Mirror
+from .patches import Patches
 from .peer import TESTS_MODULE, EndedError, Peer
 from .wire import HandoverError, NonsenseError
 
@@ -173,6 +174,7 @@ def _judge(program: str, options: dict[str, Any]) -> None:
     clock.know_delays()
     peer = Peer(SERVED, guarded=True, clock=clock)
     peer.around.notice_seeds()
+    peer.patches = patches = Patches(program)
     said: dict[str, Any] = {"passed": True}
 
     def bound(found: dict[str, Any]) -> None:
@@ -204,6 +206,7 @@ def _judge(program: str, options: dict[str, Any]) -> None:
         raise
     except BaseException as error:  # noqa: BLE001
         # Any exception in a test is a test that failed.
+        patches.undo()
         fault = _fault(error, program, options["names"])
         said = {"passed": False, "reason": _failure(error, program), "fault": fault}
     if peer.broken:

@@ -14,6 +14,8 @@ from dataclasses import Field, fields, is_dataclass, make_dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from .wire import HandoverError
+
 _ARITHMETIC = "add sub mul truediv floordiv mod divmod pow matmul lshift rshift and or xor"
 EQUAL = frozenset({"__eq__", "__ne__"})
 ORDER = frozenset({"__lt__", "__le__", "__gt__", "__ge__"})
@@ -27,7 +29,7 @@ OTHER = frozenset(f"__{name}__" for name in _OTHER.split())
 SPECIAL = EQUAL | ORDER | BINARY | OTHER
 """Operators that are carried out where the object lives. Hooks by which a library lets an object decide
 how it is compared (`__array_function__`, `__subclasscheck__`, ...) are not among them."""
-_READABLE = "dict doc name qualname module annotations wrapped defaults slots members"
+_READABLE = "dict doc name qualname module annotations wrapped defaults slots members match_args"
 READABLE = frozenset(f"__{name}__" for name in _READABLE.split())
 """Attributes with underscores that may be read."""
 _ASSURING = """startswith endswith issubset issuperset isdisjoint equals equal allclose isclose
@@ -68,6 +70,15 @@ class Mirror(type):
 
     carrier: Carrier
 
+    def __new__(mcs, name: str, bases: tuple[type, ...], space: dict[str, Any], **_: Any) -> Mirror:
+        """A class of stand-ins; raises HandoverError where the tests derive one from the program's."""
+        if "carrier" not in space:
+            raise HandoverError(f"the tests derive a class from the program's {bases[0].__name__}")
+        return super().__new__(mcs, name, bases, space)
+
+    def __init__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any], **_: Any) -> None:
+        super().__init__(name, bases, space)
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         made = cls.carrier.carry("call", cls, args, kwargs)
         cls.carrier.made_by_tests(cls, made)
@@ -93,6 +104,9 @@ class Mirror(type):
 
     def __bool__(cls) -> bool:
         return True
+
+    def __dir__(cls) -> list[str]:
+        return list(cls.carrier.operate(cls, "__dir__", ()))
 
     def __getitem__(cls, key: Any) -> Any:
         return cls.carrier.operate(cls, "__getitem__", (key,))

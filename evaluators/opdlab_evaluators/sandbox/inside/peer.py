@@ -21,6 +21,7 @@ from typing import Any, final
 
 from . import frames, mirror, wire
 from .clock import Clock
+from .patches import Patches, put_in_place
 from .reading import Reading
 from .surroundings import Surroundings, applied
 from .wire import HandoverError, NonsenseError
@@ -59,6 +60,7 @@ class Peer:
         self.next = 2 if guarded else 1
         self.lock = threading.RLock()
         self.around = Surroundings()
+        self.patches: Patches | None = None
         self.broken = ""
         self.on_ask: Callable[[], None] = lambda: None
         self.stands: dict[type, Any] = {}
@@ -110,7 +112,11 @@ class Peer:
                 raise EndedError(self.broken)
             self.on_ask()
             fresh = self.fresh & {id(values[0])}
-            self._send({"ask": op, **(self.around.told() if self.guarded else {})}, values)
+            told = self.around.told() if self.guarded else {}
+            patched = self.patches.now() if self.patches else []
+            if patched:
+                told["patched"] = [patch[:2] for patch in patched]
+            self._send({"ask": op, **told}, (*values, *(patch[2] for patch in patched)))
             # What is asked for its own operators has not been handed over by that.
             self.fresh |= fresh
             while True:
@@ -188,7 +194,10 @@ class Peer:
     def answer(self, message: dict) -> None:
         """Do what the other end asks, and say what came of it."""
         values = self.read(message)
-        with applied({} if self.guarded else message) as said:
+        patched = [] if self.guarded else message.get("patched", [])
+        count = len(values) - len(patched)
+        values, stand_ins = values[:count], values[count:]
+        with applied({} if self.guarded else message) as said, put_in_place(patched, stand_ins):
             try:
                 outcome, raised = [self._perform(message["ask"], values)], False
             except (EndedError, NonsenseError, HandoverError):

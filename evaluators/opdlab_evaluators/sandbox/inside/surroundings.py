@@ -1,9 +1,10 @@
-"""What tests change around a program: where it prints and reads, random numbers, Python's own limits."""
+"""What tests change around a program: its streams, random numbers, environment, and Python's limits."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ class Surroundings:
         self.streams = (sys.stdout, sys.stdin)
         self.limits = _limits()
         self.seeded = False
+        self.environment = dict(os.environ)
 
     def notice_seeds(self) -> None:
         """From now on, seeds that the tests set are told: the program draws from what they seeded."""
@@ -40,6 +42,8 @@ class Surroundings:
             told["limits"] = self.limits = _limits()
         if self.seeded:
             told["drawn"], self.seeded = random.getstate(), False
+        if os.environ != self.environment:
+            told["environment"] = self.environment = dict(os.environ)
         return told
 
     def heard(self, message: dict) -> None:
@@ -61,6 +65,9 @@ def applied(told: dict) -> Iterator[dict[str, Any]]:
     if "drawn" in told:
         version, state, gauss = told["drawn"]
         random.setstate((version, tuple(state), gauss))
+    if "environment" in told:
+        os.environ.clear()
+        os.environ.update(told["environment"])
     printed = io.StringIO() if told.get("prints") else None
     given = io.StringIO(told["given"]) if "given" in told else None
     before = sys.stdout, sys.stdin

@@ -26,6 +26,7 @@ import time
 from typing import Any, NoReturn
 
 from . import guest, reach
+from .patches import keep_builtins
 from .patience import Patience, Usage
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
@@ -58,6 +59,7 @@ def main(control_fd: int, scratch: list[str]) -> NoReturn:
     import site
 
     site.setquit()
+    keep_builtins(__package__ or "")
     control = socket.socket(fileno=control_fd)
     base = _memory(os.getpid())
     began = mmap.mmap(-1, 1)
