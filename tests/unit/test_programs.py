@@ -261,6 +261,8 @@ BLOCKS = [
     ("```python\nx = 1\n```", "x = 1\n"),
     ("a\n```\nx\n```\nb\n```py\ny\n```\nc", "y\n"),
     ("```python\nx\n```\nthen\n```python\nunclosed", "unclosed"),
+    ("```python\nx = 1\ny = x```", "x = 1\ny = x"),
+    ("```python\nx = 1\ny = x``` \nThis is `x` again.", "x = 1\ny = x"),
     ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
     ("```python\r\nx\r\n```\r\n", "x\n"),
     ("<think>```python\nx\n```</think>", None),

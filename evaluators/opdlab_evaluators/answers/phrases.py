@@ -87,7 +87,9 @@ _ANNOUNCING = re.compile(
     r"|to (?:find|solve|compute|check)|now,? (?:we(?! know that)|let|i)|for example|e\.g)\b",
     re.IGNORECASE,
 )
-_SIGNED = re.compile(r"(?:A|Ans|Result|Solution)\s?[:=]\s{0,5}(?=\S)")
+_SIGNED = re.compile(r"(?:(?:A|Ans|Result|Solution)\s?[:=]|Ans\.)\s{0,5}(?=\S)")
+# A choice with its text: `C: 12`.
+_CHOSEN = re.compile(r"[B-H]: ")
 _OPTIONS = re.compile(r"^\s{0,5}\(?B[).:]", re.MULTILINE)
 _ALONE = re.compile(
     r"(?P<bold>\*\*|__)(?P<inside>[^*\n]{1,300})(?P=bold)\.?|[-+]?\\?\$?\d[\d,.]*%?"
@@ -257,6 +259,8 @@ def _named(text: str, after: int) -> str | None:
         if phrase and not _REMARK.match(phrase) and not _OF_ANSWER.search(before):
             if _DOUBTED.search(before):
                 continue
+            if _CHOSEN.match(phrase):
+                return phrase
             return stated(_marked(text, start or 0), named=True) or phrase
     return None
 

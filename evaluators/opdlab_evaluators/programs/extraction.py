@@ -24,7 +24,8 @@ _STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@", "\n```", "\n<")
 def blocks(completion: str) -> list[str]:
     """The fenced blocks outside the thinking part, without the indentation of their fence.
 
-    A block that is never closed ends with the answer, as in CommonMark. A fence in a text of the program,
+    A block that is never closed ends with the answer, as in CommonMark, or where a line of it ends with the
+    fence. A fence in a text of the program,
     such as its documentation, ends nothing.
     """
     text = after_thinking(completion).replace("\r\n", "\n")
@@ -46,7 +47,10 @@ def blocks(completion: str) -> list[str]:
             # A fence with a language cannot close: what it would close was left open.
             opened = fence
     if opened is not None and text[opened.end() + 1 :].strip():
-        found.append(_dedented(text[opened.end() + 1 :], opened["indent"]))
+        # Some close it at the end of the program's last line.
+        rest = text[opened.end() + 1 :]
+        end = re.search(rf"{re.escape(opened['fence'])}[ \t]*$", rest, re.MULTILINE)
+        found.append(_dedented(rest[: end.start()] if end else rest, opened["indent"]))
     return found
 
 
