@@ -390,7 +390,10 @@ def _is_asked(tree: Tree) -> bool:
         return len(letters(parts[0])) > 1
     if kind == "modulo":
         return True
-    if kind in ("add", "over", "minus"):
+    if kind == "minus":
+        # Of `-x = 5` the answer is -5.
+        return len(letters(tree)) > 1
+    if kind in ("add", "over"):
         return len(letters(tree)) > 1 or all(map(_is_asked, parts))
     return False
 

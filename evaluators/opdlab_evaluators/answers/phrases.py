@@ -5,6 +5,15 @@ from __future__ import annotations
 import re
 
 from opdlab_evaluators.answers.closings import last_line, last_sentence, listed, without_farewell
+from opdlab_evaluators.answers.doubts import (
+    ANNOUNCING,
+    DOUBTED,
+    OF_ANSWER,
+    OPENING,
+    REMARK,
+    RETRACTED,
+    SUPPOSED,
+)
 from opdlab_evaluators.answers.sentences import SAYING
 from opdlab_evaluators.answers.statements import CLOSE, OPEN, stated
 from opdlab_evaluators.answers.tokens import DENYING
@@ -17,7 +26,7 @@ _ANSWER = re.compile(r"\banswers?\b|\b(?:correct|right) (?:option|choice)\b", re
 _LINK = re.compile(
     r"(?P<mark>[*_`]{0,4})(?P<of>\s{1,3}(?:to|of|for)\s[^.\n:=]{1,80}?)?[*_`]{0,4}\s{0,3}[*_`]{0,4}"
     r"(?:\b(?:is|are|was|equals|would be|should be|must be|will be|comes to|becomes|comes out to)\b"
-    r"(?:\s{1,3}(?:therefore|thus|hence|then|so|simply|just|equal to|given by))?\s{0,3}[:=]?|[:=：])",
+    r"(?:\s{1,3}(?:therefore|thus|hence|then|so|simply|just|equal to|given by))?\s{0,3}[:=]?|[:：]|=>?)",
     re.IGNORECASE,
 )
 # The answer in other languages, of which a bare value is read.
@@ -55,38 +64,13 @@ _REASONS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _VALUED = re.compile(r"[\d\\]")
-_CHECKED = re.compile(r"\s\((?:[a-z]{3,20}\s|[a-z]{3,20},)[^()]{0,200}\)\s*$", re.IGNORECASE)
+_CHECKED = re.compile(
+    r"\s\((?!(?:base|mod|modulo|approximately|about|roughly|not|maybe|possibly|perhaps|unless|when|per|each"
+    r"|times|plus|minus|less|without|excluding|rounded)\b)(?:[a-z]{3,20}\s|[a-z]{3,20},)[^()]{0,200}\)\s*$",
+    re.IGNORECASE,
+)
 # Directly behind a number, a letter or a bracket it is no exclamation.
 _FACTORIAL = re.compile(r"(?:\d|\)|(?<![A-Za-z])[A-Za-z])!$")
-# The answer is spoken of and not named.
-_REMARK = re.compile(
-    r"(?:very |also |indeed |now )?(?:helpful|clear|correct|right|wrong|incorrect|reasonable|verified"
-    r"|consistent|confirmed|complete|useful|obvious|found|obtained|given|expected|in the box"
-    r"|below|above|answer)\b",
-    re.IGNORECASE,
-)
-# Another value is said of the answer: `the reciprocal of the answer is`.
-_OF_ANSWER = re.compile(
-    r"\b(?:reciprocal|square|cube|half|double|twice|thrice|triple|negative|opposite|inverse|root|complement|negation"
-    r"|digits?|multiple|factors?)(?: of)? (?:the |this |my |our )?(?:final |correct )?\w{0,7}$",
-    re.IGNORECASE,
-)
-# Spoken of in doubt, or as a case that is tried: `suppose the answer is`, `not sure if the answer is`.
-_DOUBTED = re.compile(
-    r"\b(?:suppose|supposing|assume|assuming|if|whether|unless|unsure|not sure|doubt|thought"
-    r"|(?:might|would|could) think)\b[^.!?\n]*$",
-    re.IGNORECASE,
-)
-# It announces a step, or asks, or doubts; of one's need it may state how much: `we need 7 buses`.
-_ANNOUNCING = re.compile(
-    r"\W*(?:say|imagine|plug|insert"
-    r"|substitute|add|subtract|multiply|divide|let(?:'?s| us)?|next|first|step|wait"
-    r"|hmm|maybe|perhaps|suppose|assume|consider|try|check|note|recall|see|hint|case|either|otherwise"
-    r"|we (?:(?:still )?(?:need|want|have) to|must|can try|will)"
-    r"|i (?:(?:still )?(?:need|want) to|will|think)"
-    r"|to (?:find|solve|compute|check)|now,? (?:we(?! know that)|let|i)|for example|e\.g)\b",
-    re.IGNORECASE,
-)
 _SIGNED = re.compile(r"(?:(?:A|Ans|Result|Solution)\s?[:=]|Ans\.)\s{0,5}(?=\S)")
 # A choice with its text: `C: 12`.
 _CHOSEN = re.compile(r"[B-H]: ")
@@ -102,10 +86,6 @@ _VERB_ALONE = re.compile(r"^(?:\w+,? ){0,2}[Tt]he \w+ (?:does not exist|diverges
 _LABELLED = re.compile(r"[A-Z][A-Za-z ]{2,60}[*_]{0,2}:(?=[*_]{0,2}\s)")
 # A sentence in which a value stands, and which may say what it is by any verb.
 _HOLDING = re.compile(r"(?:[A-Za-z(]|\d+\s[a-z])(?=[^\n]*(?:\d|\\[a-zA-Z]|\$))")
-# It announces a step, or asks, or doubts.
-_OPEN = re.compile(
-    _ANNOUNCING.pattern + r"|\W*(?:if|we (?:need|want)|i (?:need|want))\b", re.IGNORECASE
-)
 # A formula without a word of prose, or the letter of a choice.
 _BARE = re.compile(
     r"(?=.*[\d\\])(?:\\(?:text|mathrm|textbf|mathbf)\{[^{}]{0,20}\}|\\[a-zA-Z]+|\b[a-zA-Z]\b|[^a-zA-Z\n])+"
@@ -120,21 +100,6 @@ _TASK = re.compile(
 _REACHED = re.compile(
     r"\b(?:to (?:get|obtain|reach|give|yield|find)|gives|yields|we (?:get|obtain|have))\b"
 )
-_SUPPOSED = re.compile(
-    r"\b(?<!who )(?<!that )(?:thinks|claims|claimed|hopes|hoped|wishes|wished|believes|believed|pretends"
-    r"|pretended|denies|denied|refuses|refused|fails|failed|forgets|forgot)"
-    r" (?:that|to|having|he|she|they|it|there|we)\b"
-    r"|\bused to (?:be|have|cost|weigh)\b|\bsupposed to (?:be|have|cost|weigh|take|get)\b"
-    r"|\b(?:he|she|they|it) wants? (?:to have )?\$?\d|\b[A-Z][a-z]+ wants (?:to have )?\$?\d"
-    r"|^\W*(?:[Nn]ot (?:counting|including)|[Ii]gnoring|[Dd]isregarding|[Nn]eglecting)\b"
-    r"|\bin the (?:first|second|third|other) case\b|"
-    r"\b(?:should|would|could|might) have been\b|\b(?:thought|(?:might|would|could) think)\b"
-    r"|\b[Ss]o far\b|\b[Ww]ith luck\b"
-    r"|\b(?:doubt|unsure|not sure|unclear|uncertain)\b|\bfor every \d"
-    r"|\b(?:[Ii]ts|[Tt]heir) (?:square|cube|reciprocal|inverse|double|half|opposite) (?:is|equals)\b"
-    r"|\b(?:remains?|must|needs?|has|have)(?: to)? be"
-    r" (?:checked|found|computed|determined|shown|added|removed)\b"
-)
 _ANNOUNCED = re.compile(r"(?:to (?:find|get|answer)|now,? we can|we can now)\b", re.IGNORECASE)
 _WORDS = re.compile(r"[A-Za-z]{3,}.*[\s:]\S")
 _BRACED = re.compile(r"\{[^{}]*\}")
@@ -142,6 +107,7 @@ _DONE = " \t\r\n✓✔✅☑∎■□🎉👍\ufe0f"
 _THEREFORE = re.compile(
     r"^(?:\s|[∴⇒→⟹➡👉✅✔️]|\\(?:therefore|Rightarrow|implies|Longrightarrow|to)(?![a-zA-Z]))+"
 )
+_QUOTE = re.compile(r"^>\s?(?=\S)")
 _LAST = 40
 """Mentions of an answer that are looked at, from the end."""
 
@@ -165,7 +131,8 @@ def last_statement(text: str) -> str | None:
     text = without_farewell(text[-FAREWELL:].rstrip()).rstrip(_DONE)
     before, line = last_line(text)
     line = _THEREFORE.sub("", line)
-    if not line or len(line) >= LONGEST:
+    line = _QUOTE.sub("", line)
+    if not line or len(line) >= LONGEST or line.endswith(","):
         return None
     alone, signed = _ALONE.fullmatch(line), _SIGNED.match(line)
     if alone and not _WORDS.search(alone["inside"] or ""):
@@ -187,21 +154,21 @@ def last_statement(text: str) -> str | None:
 def _last_sentence(line: str, text: str) -> str | None:
     """What the last sentence of a line states."""
     sentence = last_sentence(line)
-    if _SUPPOSED.search(sentence) or _is_asked(sentence):
+    if SUPPOSED.search(sentence) or _is_asked(sentence):
         return None
     announced, _, rest = sentence.partition(": ")
     if rest and _ANNOUNCED.match(announced):
         # `To find the total we add: 31 + 19 = 50 shells.`
         sentence = rest
     value = None
-    if not _ANNOUNCING.match(sentence) and not _OPTIONS.search(text):
+    if not ANNOUNCING.match(sentence) and not _OPTIONS.search(text):
         value = stated(_marked(sentence, 0))
     return value or (_phrase(sentence, 0) if _is_statement(sentence, text) else None)
 
 
 def _is_statement(sentence: str, text: str) -> bool:
     """Whether the last sentence of a text says what something is."""
-    if sentence.endswith("?") or _OPEN.match(sentence):
+    if sentence.endswith("?") or OPENING.match(sentence):
         return False
     if re.fullmatch(r"(?:yes|no|true|false)\W*", sentence, re.IGNORECASE):
         return True
@@ -246,6 +213,7 @@ def _sets_task(sentence: str) -> bool:
 
 def _named(text: str, after: int) -> str | None:
     """The phrase behind the last mention of an answer that names one, if that stands behind a place."""
+    retracted = [m.start() for m in RETRACTED.finditer(text, max(after, 0))][-1:]
     mentions = [m.end() for m in _ANSWER.finditer(text, max(after, 0))]
     for place in reversed(mentions[-_LAST:]):
         link = _LINK.match(text, place) or _HEADING.match(text, place)
@@ -253,11 +221,13 @@ def _named(text: str, after: int) -> str | None:
             continue
         if link.re is _HEADING and not _is_heading(text, place, link["mark"]):
             continue
+        if retracted and retracted[0] > place:
+            return None
         start = listed(text, link.end())
         phrase = None if start is None else _phrase(text, start)
         before = text[max(0, place - 80) : place]
-        if phrase and not _REMARK.match(phrase) and not _OF_ANSWER.search(before):
-            if _DOUBTED.search(before):
+        if phrase and not REMARK.match(phrase) and not OF_ANSWER.search(before):
+            if DOUBTED.search(before):
                 continue
             if _CHOSEN.match(phrase):
                 return phrase
@@ -282,7 +252,9 @@ def _phrase(text: str, start: int) -> str | None:
 def _marked(text: str, start: int) -> str:
     """From a place to the end of the sentence, with OPEN and CLOSE around formulas."""
     window = text[start : start + LONGEST].replace(OPEN, " ").replace(CLOSE, " ")
-    lead = re.match(r"(?:[\s*_`:=>}]|-{3,}(?=\n)|(?:…|\.{3})(?=\s*\n)){0,40}", window)
+    lead = re.match(
+        r"(?:[\s*_`:=}]|(?<=[=\-\n])>|-{1,3}(?=>)|-{3,}(?=\n)|(?:…|\.{3})(?=\s*\n)){0,40}", window
+    )
     place = lead.end() if lead else 0
     # Behind an emphasis that was opened for the answer its end is cut off again by `tidy`.
     pieces: list[str] = []

@@ -41,6 +41,8 @@ _OF_ANSWER = re.compile(
     r"\b(?:square|cube|root|third|quarter|negative|complement|multiple|factor|digits?|double|power)s? of"
     r" (?:the|this|that|our|my|its|their) (?:final )?(?:answer|number|value|result|solution|total|sum)\b"
     r"|\b(?:should|would|could|might|must) have been\b|\b(?:thought|might think|would think)\b"
+    r"|\b(?:answer|result|solution) (?:squared|cubed|plus|minus|times|doubled|tripled|halved|divided"
+    r"|multiplied|increased|decreased|modulo|mod)\b"
     r"|\bnot (?:true|sure|certain|clear|possible|correct|know)\b|\bno (?:idea|way)\b"
 )
 
