@@ -247,6 +247,12 @@ ATTACKS = {
     "        for n in (9, 15, 19):\n            try: os.kill(p, n)\n            except OSError: pass\n    return 0",
     "the channel turned off": "import socket\ndef f(x):\n    socket.socket(fileno=3).shutdown(2)\n    return 0",
     "a thread that reads the questions": "import os, threading\ndef eat():\n    while True: os.read(3, 1)\nthreading.Thread(target=eat, daemon=True).start()\ndef f(x): return 0",
+    "a class of a class": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[],'M','tests',['__eq__','__hash__','__instancecheck__','__call__'],None,'metaclass'],['class',103,[[101]],'K','tests',['__eq__'],None,'of a metaclass']])\n    while True: heard(); say(items=[True])",
+    "a class of a class that is none": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',103,[['g','builtins','int']],'K','tests',['__eq__'],None,'of a metaclass']])\n    while True: heard(); say(items=[True])",
+    "a class on a class of classes": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[],'M','tests',[],None,'metaclass'],['class',103,[[101]],'K','tests',['__eq__'],None]])\n    while True: heard(); say(items=[True])",
+    "a class of classes with the judge's parts": RAW + "def f(x):\n    say(items=[[101]], nodes=[['class',101,[],'M','tests',['carrier','__new__','__init__','__setattr__','__getattr__','mro'],None,'metaclass']])\n    while True: heard(); say(items=[True])",
+    "functions put in the judge's place": RAW + "def f(x):\n    say(items=[3,['g','builtins','int']], patched=[['builtins','len']])\n    os._exit(0)",
+    "a class that equals and orders": 'class M(type):\n    def yes(c, o): return True\n    __eq__ = __lt__ = __gt__ = __le__ = __ge__ = __contains__ = __instancecheck__ = yes\n    def __sub__(c, o): return 0\n    __abs__ = __hash__ = lambda c: 3\nclass A(metaclass=M): pass\ndef f(x): return A',
     "an end while it answers": 'import threading, os, time\nthreading.Thread(target=lambda:(time.sleep(0.02),os._exit(0)),daemon=True).start()\ndef f(x): time.sleep(0.1); return 0',
 }  # fmt: skip
 
@@ -267,6 +273,18 @@ def test_what_failed_in_a_with_statement_of_the_tests_is_not_swallowed_by_the_pr
     assert status(worker, program, "with C() as v: assert v == 3", ("C",)).status == "wrong"
     raised = "with C(): raise KeyError\nassert C().__enter__() == 0"
     assert status(worker, program, raised, ("C",)).status == "correct"
+
+
+def test_a_mock_of_the_tests_leads_nowhere(worker):
+    tests = "from unittest.mock import patch\nwith patch('builtins.input', return_value='no') as m:\n    assert f(1) == 3"
+    for program in (
+        "def f(x): return input.__globals__['f']",
+        "def f(x): return input.__closure__[0].cell_contents",
+        "def f(x):\n    input.return_value = 3\n    return input()",
+        "def f(x): return input",
+    ):
+        assert status(worker, program, tests).status == "wrong"
+    assert status(worker, "def f(x): return len(input()) + 1", tests).status == "correct"
 
 
 LENT = {

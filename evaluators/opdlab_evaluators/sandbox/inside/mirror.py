@@ -70,16 +70,22 @@ class Mirror(type):
 
     carrier: Carrier
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], space: dict[str, Any], **_: Any) -> Mirror:
-        """A class of stand-ins; raises HandoverError where the tests derive one from the program's."""
+    def __new__(
+        mcs, name: str, bases: tuple[type, ...], space: dict[str, Any], /, **named: Any
+    ) -> Any:
+        """A class of stand-ins, or what the tests derive from one: that is made where the program is."""
         if "carrier" not in space:
-            raise HandoverError(f"the tests derive a class from the program's {bases[0].__name__}")
+            return _derived(name, bases, space, named)
         return super().__new__(mcs, name, bases, space)
 
-    def __init__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any], **_: Any) -> None:
+    def __init__(
+        cls, name: str, bases: tuple[type, ...], space: dict[str, Any], /, **_: Any
+    ) -> None:
         super().__init__(name, bases, space)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if type.__subclasscheck__(Mirror, cls) and len(args) == 3:
+            return _derived(*args, {**kwargs, "metaclass": cls})
         made = cls.carrier.carry("call", cls, args, kwargs)
         cls.carrier.made_by_tests(cls, made)
         return made
@@ -115,6 +121,37 @@ class Mirror(type):
         return cls.carrier.operate(cls, "__contains__", (value,))
 
 
+def _derived(
+    name: str, bases: tuple[type, ...], space: dict[str, Any], named: dict[str, Any]
+) -> Any:
+    """A class of the tests on one of the program's; its methods are lent, and the rest of it must be data.
+
+    Raises:
+        HandoverError: it holds something else, has a base of the tests, or asks for what its bases do.
+    """
+    far = [each for each in (*bases, named.get("metaclass")) if isinstance(each, Mirror)]
+    what = next(filter(None, map(_unlendable, space, space.values())), "")
+    if any(not isinstance(each, Mirror) and each.__module__ != "builtins" for each in bases):
+        what = "a base of their own"
+    if what:
+        raise HandoverError(
+            f"the tests derive a class from the program's {far[0].__name__}, with {what}"
+        )
+    return far[0].carrier.carry("derive", name, tuple(bases), dict(space), dict(named))
+
+
+def _unlendable(key: str, value: Any) -> str:
+    """What of a class cannot be made elsewhere; empty of methods and data."""
+    if key in ("__classcell__", "__annotations__"):
+        return "super()" if key == "__classcell__" else "fields"
+    if isinstance(value, types.FunctionType):
+        return "a call of __init__" if "__init__" in value.__code__.co_names else ""
+    return "" if type(value) in _PLAIN else f"a {type(value).__name__}"
+
+
+_PLAIN = (int, float, str, bool, bytes, type(None), list, dict, set, tuple)
+
+
 def mirrored(
     carrier: Carrier,
     name: str,
@@ -122,11 +159,13 @@ def mirrored(
     bases: list[type],
     specials: list[str],
     fields: list[str] | None = None,
+    metaclass: type[Mirror] = Mirror,
 ) -> type:
     """A class of stand-ins.
 
     Args:
         fields: of a data class.
+        metaclass: the stand-in of its class, if that is one of the program's own.
 
     Raises:
         TypeError, ValueError: there can be no class of this name, or no field.
@@ -167,16 +206,36 @@ def mirrored(
     if module == "builtins" and name in _KNOWN and not bases:
         known = _KNOWN[name]
         space["__class__"] = property(lambda self: known)
-    return _built(carrier, name, bases, space)
-
-
-def _built(carrier: Carrier, name: str, bases: list[type], space: dict[str, Any]) -> type:
     space["carrier"] = carrier
     try:
-        return Mirror(name, tuple(bases) or (object,), space)
+        return _built(metaclass, name, bases or [object], space)
     except TypeError:
         # Bases that only fit together with what was left out of them.
-        return Mirror(name, tuple(bases[:1]), space)
+        return _built(Mirror, name, bases[:1], space)
+
+
+_DEFINED = "hash call bool dir iter len getitem contains"
+_OF_CLASSES = SPECIAL - EQUAL - {f"__{name}__" for name in _DEFINED.split()}
+
+
+def metaclass(
+    carrier: Carrier, name: str, module: str, bases: list[type], specials: list[str]
+) -> type:
+    """A stand-in of a metaclass, of which classes of stand-ins may be; it makes as `Mirror` does.
+
+    Raises:
+        TypeError: there can be no class of these bases.
+    """
+    space: dict[str, Any] = {"carrier": carrier, "__module__": module}
+    space |= {each: _forwarder(carrier, each) for each in specials if each in _OF_CLASSES}
+    return _built(Mirror, name, bases or [Mirror], space)
+
+
+def _built(kind: type[Mirror], name: str, bases: list[type], space: dict[str, Any]) -> type:
+    # To call one's stand-in would call the program's.
+    made = kind.__new__(kind, name, tuple(bases), space)
+    type.__init__(made, name, tuple(bases), space)
+    return made
 
 
 def _field(name: str) -> Field:
@@ -241,7 +300,7 @@ def specials_of(kind: type, inherited: frozenset[type]) -> list[str]:
     """Operators that a class defines, but for those of the bases that both sides have."""
     found: set[str] = set()
     for each in type.mro(kind)[:-1] if kind is not type else ():
-        if each not in inherited:
+        if each not in inherited and each is not type:
             names = vars(each)
             found |= {name for name in SPECIAL if name in names and names[name] is not None}
     return sorted(found)

@@ -146,7 +146,8 @@ class Peer:
                 self.carry("do", target, name, args)
                 return False
             return self.carry("do", target, name, args)
-        base = next((k for k in type(target).__mro__ if not isinstance(k, mirror.Mirror)), object)
+        kinds = (k for k in type(target).__mro__ if not isinstance(k, mirror.Mirror))
+        base = next((kind for kind in kinds if kind is not mirror.Mirror), object)
         if base is not object and hasattr(base, name):
             return getattr(base, name)(target, *args)
         if name == "__contains__":
@@ -391,8 +392,18 @@ def _awaited(awaitable: Any) -> Any:
 
 
 def _set(target: Any, name: str, value: Any) -> None:
+    builtins.setattr(target, name, _method(value) if isinstance(target, type) else value)
+
+
+def _derive(name: str, bases: tuple, space: dict, named: dict) -> type:
+    """A class of the tests, which holds functions for what they lend."""
+    methods = {key: _method(value) for key, value in space.items()}
+    return types.new_class(name, bases, named, lambda own: own.update(methods))
+
+
+def _method(value: Any) -> Any:
     lent = type(type(value)) is mirror.Mirror and type(value).__name__ == "function"
-    builtins.setattr(target, name, _function(value) if lent and isinstance(target, type) else value)
+    return _function(value) if lent else value
 
 
 def _function(stand_in: Any) -> Callable[..., Any]:
@@ -414,6 +425,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": _call,
     "do": _do,
     "await": _awaited,
+    "derive": _derive,
     "isinstance": lambda kind, value: isinstance(value, kind),
 }
 

@@ -127,11 +127,19 @@ class Reading:
             raise NonsenseError(f"no form {str(form)[:100]!r}")
 
     def _class(self, node: list) -> None:
-        _, number, items, name, module, specials, fields = node
+        _, number, items, name, module, specials, fields, *meta = node
         bases = [self._value(item) for item in items]
-        if not all(isinstance(base, type) for base in bases):
+        metaclass = bases.pop() if meta == ["of a metaclass"] else mirror.Mirror
+        if not all(isinstance(base, type) for base in (*bases, metaclass)):
             raise NonsenseError("no bases")
-        kind = mirror.mirrored(self.peer, str(name), str(module), bases, specials, fields)
+        ranks = [issubclass(base, mirror.Mirror) for base in (*bases, metaclass)]
+        if ranks != [meta == ["metaclass"]] * len(bases) + [True]:
+            raise NonsenseError("no metaclass")
+        if meta == ["metaclass"]:
+            kind = mirror.metaclass(self.peer, str(name), str(module), bases, specials)
+        else:
+            named = str(name), str(module)
+            kind = mirror.mirrored(self.peer, *named, bases, specials, fields, metaclass)
         self.peer.add(kind, self._given(number))
 
     def _far(self, node: list) -> None:

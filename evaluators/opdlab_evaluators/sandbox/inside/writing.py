@@ -196,8 +196,14 @@ class Writing:
         specials = mirror.specials_of(kind, inherited) + mirror.overridden(kind, inherited)
         node = ["class", number, items, str(kind.__name__)[:200], str(kind.__module__), specials]
         node.append(mirror.fields_of(kind))
-        bases = kind.__bases__ if stand is kind else ()
-        return node, [each for each in bases if self._is_base(each)], items
+        bases = [each for each in kind.__bases__ if self._is_base(each)] if stand is kind else []
+        if stand is kind and not self.peer.guarded:
+            if issubclass(kind, type):
+                node.append("metaclass")
+            elif not _of_library(type(kind).__module__):
+                node.append("of a metaclass")
+                bases.append(type(kind))
+        return node, bases, items
 
     def _raised(self, kind: type) -> bool:
         return issubclass(kind, BaseException) and self._named(kind)
