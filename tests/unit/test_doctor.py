@@ -33,7 +33,7 @@ from opdlab.doctor.independence import independent
 from opdlab.doctor.lines import Line
 from opdlab.doctor.objective import objectives
 from opdlab.doctor.probe import Cast, Probe, make_probe, share_of_teachers
-from opdlab.doctor.rounding import InParts
+from opdlab.doctor.rounding import MARGIN, InParts, tolerance
 from opdlab.errors import ConfigError
 from opdlab.modelling import TeacherLogits, models
 from opdlab.prompts.drawn import open_prompts
@@ -579,6 +579,15 @@ def test_half_precision_is_judged_by_the_noise_of_its_own_sums() -> None:
     assert_fails(doctor_models.rescored(replace(probe, rollout=spoilt_record)), "token")
     assert_fails(doctor_models.self_teacher(probe))
     assert_fails(doctor_reference.reference_is_met(few), "distributions")
+
+
+@pytest.mark.parametrize("broken", [torch.inf, torch.nan])
+def test_noise_is_that_of_what_did_not_overflow(broken: float) -> None:
+    rows = torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log()
+    calls = iter([rows, *[rows + torch.tensor([[broken, broken], [0.01, 0.01]])] * 2])
+    found = tolerance(torch.bfloat16, lambda: [next(calls)])
+    assert found.nats == pytest.approx(MARGIN * 0.01, rel=1e-4)
+    assert found.gap(rows, rows + 0.1) > found.nats
 
 
 def reordered(probe: Probe) -> Any:

@@ -40,6 +40,7 @@ from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.scorer import Scorer
 from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import part
+from opdlab.service.admission import is_loopback
 from opdlab.service.batching import Batcher, Job
 from opdlab.service.metrics import Metrics
 from opdlab.service.run import Asked, open_service
@@ -530,3 +531,14 @@ def test_the_reward_of_the_documentation_is_that_of_the_method(service: Teaching
         for one in here.look_ahead(asked, answers, likeliest)
     ]
     torch.testing.assert_close(torch.tensor(found), torch.stack(truths), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "are_so"),
+    [
+        (("127.0.0.1", "127.9.9.9", "::1", "localhost"), True),
+        (("0.0.0.0", "10.0.0.1", "127.0.0.1.evil.example", ""), False),
+    ],
+)
+def test_names_of_this_machine_are_known(hosts: tuple[str, ...], are_so: bool) -> None:
+    assert [is_loopback(host) for host in hosts] == [are_so] * 4

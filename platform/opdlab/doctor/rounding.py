@@ -96,4 +96,6 @@ def tolerance(dtype: torch.dtype, log_probs: Callable[[], Iterable[Tensor]]) -> 
 def apart(found: Float[Tensor, "T V"], truth: Float[Tensor, "T V"]) -> Float[Tensor, "T"]:
     """The larger of the mean differences of log-probabilities over a distribution and over all entries."""
     gap = (found.clamp(min=UNLIKELY) - truth.clamp(min=UNLIKELY)).abs()
-    return torch.maximum(expectation(truth.exp(), gap), gap.mean(-1)).nan_to_num(torch.inf)
+    return torch.maximum(expectation(truth.exp(), gap), gap.mean(-1)).nan_to_num(
+        torch.inf, torch.inf
+    )
