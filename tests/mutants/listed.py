@@ -370,8 +370,8 @@ MUTANTS = (
     _served(
         "an aborted answer is refused",
         "replies.py",
-        '(finish_reason: abort)", again=True)',
-        '(finish_reason: abort)", again=False)',
+        '(finish_reason: {reason})", again=True)',
+        '(finish_reason: {reason})", again=False)',
         "aborted",
     ),
     _served(

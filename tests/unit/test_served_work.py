@@ -32,6 +32,7 @@ from opdlab.console import Stopped, StopRequest
 from opdlab.errors import AwayError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
+from opdlab.evaluation.measured import Answer
 from opdlab.evaluation.served import Served
 from opdlab.modelling import models
 from opdlab.sampling import rescoring
@@ -42,6 +43,7 @@ from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine, hand_over
 from opdlab.serving.identify import Identity
 from opdlab.serving.received import RECEIVED
+from opdlab.serving.replies import Reply
 from opdlab.serving.sampler import Draws, draws
 from opdlab.serving.served_rollout import ServedRollout
 from opdlab.serving.session import Session
@@ -112,6 +114,14 @@ def test_a_signal_keeps_what_a_served_evaluation_was_told(
 
 def _never(*_: Any) -> None:
     raise AssertionError("an answer that nobody has looked at is handed over")
+
+
+def test_what_another_version_kept_is_asked_for_again(tmp_path: Path) -> None:
+    received = kept_in(tmp_path)
+    received.add(0, {"text": "x", "length": 1})
+    received.add(1, {"text": "x", "tokens": 1, "stop": "eos"})
+    assert received.known(lambda told: Answer(**told)) == {1: Answer("x", 1, "eos")}
+    assert received.known(Reply.read) == {}
 
 
 ENDINGS = ["a signal", "away", "a signal while answers are looked at", "other weights"]

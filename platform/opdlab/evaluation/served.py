@@ -106,9 +106,9 @@ class Served(Measured):
         received: Received,
     ) -> None:
         # Of an earlier process: the fingerprint before them is this folder's, and the one now is as well.
-        known = received.known()
-        for row, told in known.items():
-            on_answer(row, Answer(**told))
+        known = received.known(lambda told: Answer(**told))
+        for row, answer in known.items():
+            on_answer(row, answer)
         missing = [row for row in range(len(prompts)) if row not in known]
         draw = Draw(
             engine.temperature,

@@ -159,9 +159,8 @@ class OpenAIEngine(RolloutEngine):
         check_prompts(prompts, seeds)
         whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, 0, vocabulary)
         known: dict[int, Int[Tensor, "_"]] = {}
-        if received is not None and (came := received.known()):
-            replies = {row: Reply.read(told) for row, told in came.items()}
-            known = self._rollout(model, max_rows, alone=True).proved(whole, replies)
+        if received is not None and (came := received.known(Reply.read)):
+            known = self._rollout(model, max_rows, alone=True).proved(whole, came)
             received.forget([row for row in came if row not in known])
             hand_over(known.items(), range(len(prompts)), on_response)
         missing = [row for row in range(len(prompts)) if row not in known]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from opdlab.errors import StorageError, of_the_disk
 
+Kind = TypeVar("Kind")
 RECEIVED = "received.jsonl"
 """Name of their file, beside the samples that they become."""
 
@@ -37,8 +38,15 @@ class Received:
         some._open = self._open
         return some
 
-    def known(self) -> dict[int, dict[str, Any]]:
-        """What was answered before, by row; a line that a crash cut short is left out."""
+    def known(self, read: Callable[[Mapping[str, Any]], Kind] = dict) -> dict[int, Kind]:
+        """What was answered before, by row.
+
+        A line that a crash cut short is left out, and what another version wrote.
+
+        Args:
+            read: makes an answer of what was kept; raises ValueError, TypeError or LookupError where it is
+                none.
+        """
         found: dict[str, Any] = {}
         with suppress(FileNotFoundError):
             for line in self.path.read_bytes().split(b"\n"):
@@ -46,8 +54,12 @@ class Received:
                     told = json.loads(line)
                     found[told["of"]] = told["answer"]
         self._open |= {key for key, answer in found.items() if answer is not None}
-        rows = {key: row for row, key in enumerate(self.keys)}
-        return {rows[key]: answer for key, answer in found.items() if key in rows and answer}
+        rows, answers = {key: row for row, key in enumerate(self.keys)}, dict[int, Kind]()
+        for key, answer in found.items():
+            if key in rows and answer:
+                with suppress(ValueError, TypeError, LookupError):
+                    answers[rows[key]] = read(answer)
+        return answers
 
     def add(self, row: int, answer: Mapping[str, Any]) -> None:
         """Keep an answer; raises StorageError where the disk takes none."""

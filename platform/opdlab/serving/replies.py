@@ -14,6 +14,8 @@ from opdlab.modelling import text_of
 from opdlab.serving.client import ReplyError
 from opdlab.serving.dialect import Draw
 
+PASSING = ("abort", "error")
+"""Ends for reasons of the server's own, which may pass: vLLM's `error` is one that is worth another try."""
 _SHOWN = 300
 _ROUNDING = 1e-2  # above zero that a log-probability may be, in nats
 
@@ -38,7 +40,7 @@ class Reply:
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Reply:
-        """As `asdict` made it, through JSON."""
+        """As `asdict` made it, through JSON; raises LookupError or TypeError for anything else."""
         ids, values = stored["ids"], stored["log_probs"]
         return cls(
             stored["text"],
@@ -122,8 +124,8 @@ def completion(answer: Any, ids: Sequence[int]) -> tuple[Any, Any]:
         told = usage.get("prompt_tokens")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ReplyError(f"the server's answer is no completion: {short(answer)}") from error
-    if reason == "abort":
-        raise ReplyError("the server aborted it (finish_reason: abort)", again=True)
+    if reason in PASSING:
+        raise ReplyError(f"the server aborted it (finish_reason: {reason})", again=True)
     check_prompt(given, told, ids)
     return choice, usage
 
