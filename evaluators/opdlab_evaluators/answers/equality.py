@@ -39,6 +39,11 @@ DECIDING = (
 )
 _NUMBER = re.compile(r"([-+]?)0*(\d{1,400})(?:\.0*)?")
 _AFTER_VERB = re.compile(r"^(?:[a-z]+ ){1,8}?(?:is|was|be|on|falls on) (?:on )?")
+_ORDINAL = re.compile(r"(?<=\d)(?:st|nd|rd|th)\b")
+_DAY_FIRST = re.compile(
+    r"\b(\d{1,2})(?: of)? (january|february|march|april|may|june|july|august|september|october|november"
+    r"|december)\b"
+)
 _CHOICE = re.compile(r"\(?\s?([A-Z])\s?\)?")
 
 
@@ -265,7 +270,8 @@ def _compact(text: str) -> str:
 def _folded(text: str) -> str:
     """A text without type, case and articles; every sign that may mean something stays."""
     bare = re.sub(r"\\(?:text(?:bf|it|rm)?|mathrm|mbox|operatorname)\s?(?=\{)", "", tidy(text))
-    bare = re.sub(r"[{}]", "", bare).lower()
+    bare = _ORDINAL.sub("", re.sub(r"[{}]", "", bare).lower())
+    bare = _DAY_FIRST.sub(r"\2 \1", bare)
     return re.sub(r"\s+", " ", re.sub(r"\b(?:the|an?)\s", "", bare)).strip()
 
 

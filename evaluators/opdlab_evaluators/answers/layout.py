@@ -172,6 +172,8 @@ def _tidied(text: str) -> str:
     text = _UNDERSCORED.sub(lambda m: m[0].replace("_", ""), text)
     if len(_DOLLAR.findall(text)) == 1:
         text = _LONE_DOLLAR.sub(r"\\$", text)
+    if ">=" in text or "<=" in text:
+        text = text.replace(">=", r"\ge ").replace("<=", r"\le ")
     text = text.replace("\\dollar", " ").replace("\\$", r"\dollar ").replace("\\%", "%")
     text = _rewritten(text)
     text = _SEPARATED.sub(APART, text)

@@ -59,7 +59,7 @@ _REASONS = re.compile(
     r"|[,;]?\s(?:because|since|as (?:the|we|it|there|shown|required|each)\b|where|so (?:that|we are)"
     r"|which(?! (?:is|are|was|were|does|do|can) ?(?:not|n't|impossible|wrong|incorrect|false))"
     r"(?! (?:contradicts|violates|fails))"
-    r"(?! (?:gives|means|makes|leaves|equals|yields)\b[^.]*[\d\\])|given that|according to|based on"
+    r"(?! (?:gives|means|makes|leaves|equals|yields|rounds)\b[^.]*[\d\\])|given that|according to|based on"
     r"|by (?:the|symmetry|induction)\b|from (?:the|above|step)\b(?!.* and .*\d)))\b.*$",
     re.IGNORECASE | re.DOTALL,
 )
@@ -93,7 +93,8 @@ _BARE = re.compile(
 )
 _TASK = re.compile(
     r"(?:please |now )?(?:find|compute|evaluate|simplify|calculate|determine|express|expand|factor|solve"
-    r"|rewrite|what (?:is|are)|give|write|prove|show|state|list|convert|reduce|rationalize|round|estimate"
+    r"|rewrite|what (?:is|are)(?! left| remaining)"
+    r"|give|write|prove|show|state|list|convert|reduce|rationalize|round|estimate"
     r"|approximate|prove|let)\b",
     re.IGNORECASE,
 )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from opdlab_evaluators.answers.amounts import Piece, unit_behind
 from opdlab_evaluators.answers.sentences import SAYING
 from opdlab_evaluators.answers.statement_clauses import Clause, compares, words_of
+from opdlab_evaluators.answers.statement_links import linked, strong
 from opdlab_evaluators.answers.statement_sums import is_bound
 from opdlab_evaluators.answers.statement_words import (
     ARTICLES,
@@ -17,15 +18,16 @@ from opdlab_evaluators.answers.statement_words import (
     COMPARING,
     COUNTED_THINGS,
     DENIED_IN_SUBJECT,
-    FILLERS,
     GIVING,
     HARMLESS,
     KNOWN,
     LEAVING,
     LEFT,
     LINKS,
+    MOVED,
     OPERATORS,
     ORDERS,
+    PARTED,
     PARTS,
     PREPOSITIONS,
     REACHED,
@@ -82,7 +84,7 @@ def _is_sound(pieces: Sequence[Piece], place: int) -> bool:
         if n and "and" in between and is_object(pieces, n) and not governed:
             return False
         chained = all(piece.amount or not piece.word[0].isalpha() for piece in pieces[n:place])
-        if {"and", "but"} & set(between) and _linked(pieces, n) and not chained:
+        if {"and", "but"} & set(between) and linked(pieces, n) and not chained:
             return False
     return True
 
@@ -123,62 +125,6 @@ def _turns(subject: Sequence[Piece]) -> bool:
             if len(following) < 2 or following[0].word != "of" or following[1].amount is None:
                 return True
     return False
-
-
-def strong(pieces: Sequence[Piece]) -> int | None:
-    """The last amount that a link stands directly before."""
-    return next(
-        (n for n in reversed(range(len(pieces))) if pieces[n].amount and _linked(pieces, n)), None
-    )
-
-
-def _linked(pieces: Sequence[Piece], place: int) -> bool:
-    """Whether a link stands before an amount: `is exactly`, `comes to`, `was a gain of`, `9 + 6 =`."""
-    amount = pieces[place].amount
-    if amount and amount.made_of:
-        return True
-    at = place - 1
-    while (
-        at >= 0
-        and pieces[at].amount is None
-        and (
-            pieces[at].word in FILLERS
-            or (pieces[at].word in TOTALS and pieces[at + 1].word in TOTALS | {"of"})
-        )
-    ):
-        at -= 1
-    if at < 0 or pieces[at].amount is not None:
-        return False
-    if pieces[at].word == ":" and at and pieces[at - 1].amount is not None:
-        return False
-    if pieces[at].word == "=" and _is_term(pieces[:at]):
-        return False
-    word, between = pieces[at].word, [piece.word for piece in pieces[at + 1 : place]]
-    if word in ("comes", "come", "came") and "to" not in between:
-        return False
-    before_of = between[between.index("of") - 1 : between.index("of")] if "of" in between else []
-    if "of" in between and not set(before_of) & TOTALS:
-        return False
-    if "of" in between and word in ("has", "have", "had"):
-        return True
-    if "to" in between and word not in ("comes", "come", "came"):
-        return between[between.index("to") - 1 : between.index("to")] == ["equal"] and word in LINKS
-    return word in LINKS
-
-
-def _is_term(front: Sequence[Piece]) -> bool:
-    """Whether an unknown with a factor, or a sum with it, stands before an equals sign: `2x = 10`."""
-    if not front:
-        return False
-    last, before = front[-1], front[-2] if len(front) > 1 else None
-    if last.amount is not None:
-        return (
-            last.amount.worth is None
-            and any(c.isalpha() for c in last.text)
-            and "=" not in last.text
-        )
-    single = len(last.text) == 1 and last.text.isalpha()
-    return single and before is not None and (before.amount is not None or before.text in OPERATORS)
 
 
 def is_object(pieces: Sequence[Piece], place: int) -> bool:
@@ -245,7 +191,6 @@ def is_known_there(pieces: Sequence[Piece], place: int) -> bool:
 
 _BEFORE = {
     "with": {"left", "up", "ends", "ended", "end", "finishes", "finished", "away"},
-    "into": {"fit", "fits"},
     "by": CHANGES | {"up", "down"},
 }
 
@@ -268,13 +213,15 @@ def _is_amount_of(pieces: Sequence[Piece], place: int) -> bool:
         return True
     if last == "for" and amount is not None and amount.money:
         return True
-    if last == "for" and before in ("enough", "room", "space"):
+    if last == "for" and (before in ("room", "space") or "enough" in words):
         return True
+    if last == "into":
+        return bool(PARTED & set(words))
     if last in _BEFORE:
         return before in _BEFORE[last]
     if last == "to":
         adds = before == "up" and bool({"add", "adds", "added"} & set(words))
-        return adds or before in REACHED or bool(BRINGING & set(words))
+        return adds or before in REACHED | MOVED or bool(BRINGING & set(words))
     if last in ("in", "for", "after"):
         counted = unit(behind.split(" ")[0]) if behind else None
         sizes = [(("time", 1),), (("length", 1),)] if last == "for" else [(("time", 1),)]

@@ -37,9 +37,10 @@ _WE_SEE = re.compile(
     re.IGNORECASE,
 )
 _IF_WE_ADD = re.compile(
-    r"^(\W*(?:so,? )?)(?:if|when|once) (?:we|you|i) "
-    r"(?:add|sum|combine|put|multiply|divide|subtract|total|count)\b"
-    r"[^,\d$\\]{0,80}, (?=(?:we|you|i|it|there|the|this|that)\b)",
+    r"^(\W*(?:so,? )?)(?:(?:if|when|once) (?:we|you|i) "
+    r"(?:add|sum|combine|put|multiply|divide|subtract|total|count)\b[^,\d$\\]{0,80}"
+    r"|(?:instead of|rather than|compared (?:to|with)) (?!that\b|this\b)[^,]{1,40}), "
+    r"(?=(?:we|you|i|it|he|she|they|each|every|there|the|this|that|[A-Z][a-z]+)\b)",
     re.IGNORECASE,
 )
 _GIVE_HER = re.compile(

@@ -152,13 +152,17 @@ def _keeps(tail: Sequence[Piece], value: Amount) -> bool:
         return False
     if (
         "past" in words[:2]
-        or "out" in words[:2]
+        or ("out" in words[:2] and (words[1:4] != ["out", "of", "the"] or _has_amount(tail)))
         or re.search(r"\b(?:for|to) every\b", " ".join(words))
     ):
         return False
     return _compares_nothing(tail, words) and all(
         _is_circumstance(tail, n, value) for n, piece in enumerate(tail) if piece.amount
     )
+
+
+def _has_amount(tail: Sequence[Piece]) -> bool:
+    return any(piece.amount for piece in tail)
 
 
 def _compares_nothing(tail: Sequence[Piece], words: Sequence[str]) -> bool:
@@ -179,7 +183,9 @@ def _is_purpose(tail: Sequence[Piece], place: int) -> bool:
     if front.count("to") != 1 or not named or not named[0].word.isalpha():
         return False
     done = front[front.index("to") + 1 :]
-    if not done or {"and", "than"} & set(front) or done[0] in (*ARTICLES, "get", "have", "be"):
+    if not done or {"and", "than"} & set(front) or done[0] in (*ARTICLES, "get", "have"):
+        return False
+    if done[0] == "be" and "for" not in front:
         return False
     return len(done) <= 3 and all(word.isalpha() for word in done)
 

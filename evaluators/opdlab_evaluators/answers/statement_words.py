@@ -99,6 +99,10 @@ CHANGES = frozenset(
     )
 )
 
+# Before `to` a number is where something arrives, before `into` how many parts there are.
+MOVED = CHANGES | {"reduced", "drops", "falls", "down", "lowered", "raised", "decreases"}
+PARTED = frozenset(names_of("fit fits cut cuts divide divides divided split splits sliced"))
+
 OPERATORS = frozenset("+-−*/×·⋅÷^<>≤≥±√∈∪|&_≠~!?°º′″'")
 
 DENIED_IN_SUBJECT = (

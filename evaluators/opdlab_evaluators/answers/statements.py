@@ -30,11 +30,11 @@ from opdlab_evaluators.answers.statement_clauses import (
     without_remarks,
     words_of,
 )
+from opdlab_evaluators.answers.statement_links import strong
 from opdlab_evaluators.answers.statement_places import (
     is_known_there,
     is_object,
     place_of,
-    strong,
 )
 from opdlab_evaluators.answers.statement_plain import plainer
 from opdlab_evaluators.answers.statement_results import calculated, multiplied
@@ -247,7 +247,8 @@ def _works_on(clause: Clause, amount: Amount | None) -> bool:
     if sets_a_case(clause):
         return True
     if pieces and clause.kind == "reason" and pieces[0].word.endswith("ing"):
-        return any(piece.amount and is_object(pieces, n) for n, piece in enumerate(pieces))
+        made = any(piece.amount and piece.amount.made_of for piece in pieces)
+        return made or any(piece.amount and is_object(pieces, n) for n, piece in enumerate(pieces))
     formulas = any(piece.amount and piece.amount.worth is None for piece in pieces)
     return formulas and amount is not None and amount.worth is None
 
