@@ -58,7 +58,7 @@ _REASONS = re.compile(
     r"(?:\s?\((?:which|since|because)"
     r"|[,;]?\s(?:because|since|as (?:the|we|it|there|shown|required|each)\b|where|so (?:that|we are)"
     r"|which(?! (?:is|are|was|were|does|do|can) ?(?:not|n't|impossible|wrong|incorrect|false))"
-    r"(?! (?:contradicts|violates|fails))"
+    r"(?! (?:contradicts|violates|fails))(?! (?!is|are|was|were)[a-z]+ [^.]*\d ?= ?\d)"
     r"(?! (?:gives|means|makes|leaves|equals|yields|rounds)\b[^.]*[\d\\])|given that|according to|based on"
     r"|by (?:the|symmetry|induction)\b|from (?:the|above|step)\b(?!.* and .*\d)))\b.*$",
     re.IGNORECASE | re.DOTALL,

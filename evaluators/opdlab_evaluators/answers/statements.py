@@ -238,6 +238,8 @@ def _adds(clause: Clause) -> bool:
     if set(clause.words) & {"not", "no", "or", "wrong", "but", "too", "except"}:
         return True
     pieces = clause.pieces
+    if any(piece.amount and "=" in piece.text for piece in pieces):
+        return True
     return any(piece.amount and not is_known_there(pieces, n) for n, piece in enumerate(pieces))
 
 
