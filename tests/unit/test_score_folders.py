@@ -17,10 +17,11 @@ import pytest
 import stores
 import torch
 
+from opdlab.console import terminal
 from opdlab.doctor.stored import stored
 from opdlab.errors import ConfigError, DamagedError, DataError, ResumeError
 from opdlab.files import write_whole
-from opdlab.offline import plan, request
+from opdlab.offline import plan, request, run
 from opdlab.offline.page import CUT, band, page, pieces
 from opdlab.offline.request import Asked, prepared
 from opdlab.scores import writer
@@ -108,6 +109,24 @@ def test_two_processes_share_the_shards_and_take_none_twice(store: Path) -> None
     assert list(other) == []
     one.close()
     other.close()
+
+
+def test_progress_counts_what_other_processes_write_meanwhile(
+    folder: Path, whole: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (0, 1):
+        (store / "shards" / f"0000{number}.json").unlink()
+    assert Writer(store, read_manifest(store)).done == 6
+    bars, write = [terminal.progress_bar()], Writer.write
+
+    def beside(self: Writer, number: int, *rest: Any) -> writer.Note:
+        shutil.copy(whole / "shards" / "00001.json", store / "shards")
+        return write(self, number, *rest)
+
+    monkeypatch.setattr(Writer, "write", beside)
+    monkeypatch.setattr(run, "progress_bar", lambda: bars[0])
+    stores.made(folder, "drawn:3", str(store))
+    assert bars[0].tasks[0].completed == 12
 
 
 def changed(path: Path) -> None:

@@ -302,8 +302,7 @@ def _work(job: Job, writer: Writer, stop: StopRequest) -> int:
     console.print(f"{BOLD}{job.config.name}{END} -> {writer.folder}", soft_wrap=True)
     tokens, faults, begun = 0, 0, perf_counter()
     with progress_bar() as bar:
-        there = sum(note.answers + note.left_out for note in writer.written)
-        task = bar.add_task("answers", total=count, completed=there)
+        task = bar.add_task("answers", total=count, completed=writer.done)
         for numbers in writer.missing(job.shards_together(writer.manifest)):
             stop.check()
             places, started = [writer.places(number) for number in numbers], perf_counter()
@@ -315,7 +314,7 @@ def _work(job: Job, writer: Writer, stop: StopRequest) -> int:
                 note = writer.write(number, answers, perf_counter() - started)
                 tokens += note.tokens
                 bar.figures = f"{tokens / (perf_counter() - begun):,.0f} tokens a second"
-                bar.advance(task, len(writer.places(number)))
+                bar.update(task, completed=writer.done)  # with what other processes wrote
                 started = perf_counter()
                 stop.check()
         stop.check()
