@@ -26,7 +26,7 @@ from opdlab.offline.page import CUT, band, page, pieces
 from opdlab.offline.request import Asked, prepared
 from opdlab.scores import writer
 from opdlab.scores.kinds import Kind
-from opdlab.scores.manifest import read_manifest
+from opdlab.scores.manifest import Manifest, read_manifest, sealed
 from opdlab.scores.reader import Scores
 from opdlab.scores.writer import Writer
 
@@ -201,6 +201,50 @@ def test_a_changed_manifest_and_a_foreign_shard_are_refused(store: Path, whole: 
     note.write_text(json.dumps(json.loads(note.read_text()) | {"store": "another"}))
     with pytest.raises(DamagedError, match=r"00003\.json is of another store"):
         Scores(store)
+
+
+def resealed(store: Path, **changes: Any) -> None:
+    """Change a manifest and its id with it, which every note tells."""
+    path = store / "scores.json"
+    found = sealed(Manifest(**json.loads(path.read_text()) | changes))
+    found.write(store)
+    for note in store.glob("shards/*.json"):
+        note.write_text(json.dumps(json.loads(note.read_text()) | {"store": found.id}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"kind": {"name": "drawn", "size": 2, "precision": "bfloat16"}}, r"00000\.arrow holds other"),
+        ({"kind": {"name": "hidden", "size": 0, "precision": "bfloat16"}}, r"00000\.arrow holds other"),
+        ({"student_told": True}, r"00000\.arrow holds other answers, or other columns"),
+        ({"answers": {"count": 11, "from": "given", "keep": "all"}}, r"00003\.json tells of 3 answers"),
+        ({"rows": 0}, r"scores\.json is damaged"),
+        ({"answers": {}}, r"scores\.json is damaged"),
+    ],
+)  # fmt: skip
+def test_files_that_tell_different_things_are_refused(
+    store: Path, changes: dict[str, Any], why: str
+) -> None:
+    resealed(store, **changes)
+    with pytest.raises(DamagedError, match=why):
+        list(Scores(store))
+
+
+@pytest.mark.parametrize("answers", [2, -1, 7])
+def test_a_note_that_tells_of_another_number_of_answers_is_refused(
+    store: Path, answers: int
+) -> None:
+    note = store / "shards" / "00001.json"
+    told = json.loads(note.read_text())
+    note.write_text(json.dumps(told | {"answers": answers}))
+    with pytest.raises(
+        DamagedError, match=rf"00001\.json tells of {answers} answers and 0 left out"
+    ):
+        Scores(store)
+    note.write_text(json.dumps(told | {"answers": 2, "left_out": 1}))
+    with pytest.raises(DamagedError, match=r"00001\.arrow holds other answers"):
+        list(Scores(store))
 
 
 def test_a_folder_of_other_scores_is_not_gone_on_with(folder: Path, store: Path) -> None:

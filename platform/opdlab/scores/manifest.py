@@ -140,8 +140,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise damaged(folder / MANIFEST, f"format {told['format']}, not {FORMAT}", AGAIN)
     try:
         found = built(Manifest, told)
-        _ = found.kind_of, found.candidates_of
-    except TypeError as error:
+        _ = found.kind_of, found.candidates_of, found.shards, found.imitable
+    except (TypeError, KeyError, ValueError, ArithmeticError) as error:
         raise damaged(folder / MANIFEST, str(error), AGAIN) from error
     if sealed(found).id != found.id:
         raise DamagedError(

@@ -15,17 +15,19 @@ from opdlab.errors import DamagedError, DataError
 from opdlab.identity import digest
 from opdlab.scores.head import HEAD
 from opdlab.scores.kinds import Kind
-from opdlab.scores.manifest import AGAIN, TEACHER, Manifest, read_manifest
+from opdlab.scores.manifest import AGAIN, MANIFEST, TEACHER, Manifest, read_manifest
 from opdlab.scores.packing import columns_of
 from opdlab.scores.shards import Shard, key_of, no_shard
 from opdlab.scores.whole import require_teacher, require_whole
-from opdlab.scores.writer import Note, note_path, read_note, shard_path
+from opdlab.scores.writer import REDO, Note, note_path, places_of, read_note, shard_path
 from opdlab.shapes import Tensor
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+CANDIDATES = ("candidates", "candidate_log_prob", "confidence")
+"""Columns with a number for each candidate at a position."""
 OPEN_FILES = 256
 """Shards that are mapped at a time."""
 
@@ -103,6 +105,12 @@ class Scores(Sequence[StoredAnswer]):
                 "run the command again that made it"
             )
         for number, note in enumerate(found):
+            asked = len(places_of(self.manifest, number))
+            if min(note.answers, note.left_out) < 0 or note.answers + note.left_out != asked:
+                raise DamagedError(
+                    f"{note_path(self.folder, number)} tells of {note.answers} answers and {note.left_out} "
+                    f"left out, and {asked} were asked for: {REDO}"
+                )
             path = shard_path(self.folder, number)
             size = path.stat().st_size if path.is_file() else None
             if size != note.bytes:
@@ -126,7 +134,22 @@ class Scores(Sequence[StoredAnswer]):
         return self
 
     def _open(self, number: int) -> Shard:
-        return Shard(shard_path(self.folder, number))
+        shard = Shard(shard_path(self.folder, number))
+        if len(shard) != self.notes[number].answers or not self._fits(shard):
+            raise DamagedError(
+                f"{shard.path} holds other answers, or other columns, than {MANIFEST} and "
+                f"{note_path(self.folder, number).name} tell: restore them from a copy, or {AGAIN}"
+            )
+        return shard
+
+    def _fits(self, shard: Shard) -> bool:
+        """Whether a shard has the columns that are told of, with their numbers for each token."""
+        if not shard.values.keys() >= {*self.columns}:
+            return False
+        each = {name: self._width(name) or 1 for name in self.columns}
+        tokens = len(shard.values["response"])
+        others = {"prompt", "response", "hidden", "candidate_at", *CANDIDATES}
+        return all(len(shard.values[n]) == tokens * each[n] for n in each.keys() - others)
 
     @property
     def kind(self) -> Kind:
@@ -201,7 +224,7 @@ class Scores(Sequence[StoredAnswer]):
             return told.kind_of.listed(told.vocabulary)
         if name == "drawn":
             return told.kind_of.size
-        if name in ("candidates", "candidate_log_prob", "confidence"):
+        if name in CANDIDATES:
             assert told.candidates_of is not None
             return told.candidates_of.top_k
         return None

@@ -67,6 +67,12 @@ def read_note(folder: Path, number: int) -> Note | None:
     return read_record(path, Note, remedy=REDO) if path.exists() else None
 
 
+def places_of(manifest: Manifest, number: int) -> range:
+    """Places of the answers of a shard, those left out included."""
+    first = number * manifest.rows
+    return range(first, min(first + manifest.rows, manifest.count))
+
+
 def begin(folder: Path, manifest: Manifest, save_teacher: Callable[[Path], None]) -> Manifest:
     """Make a store in a folder, or go on with the one that is there.
 
@@ -177,8 +183,7 @@ class Writer:
 
     def places(self, number: int) -> range:
         """Places of the answers of a shard, those left out included."""
-        first = number * self.manifest.rows
-        return range(first, min(first + self.manifest.rows, self.manifest.count))
+        return places_of(self.manifest, number)
 
     def missing(self, together: int = 1) -> Generator[list[int], None, None]:
         """Numbers of shards that nobody has written and no other process works on, each held meanwhile.
