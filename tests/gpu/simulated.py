@@ -137,6 +137,8 @@ def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     Raises:
         RuntimeError: it mixes tensors, or takes a generator, of both sides.
     """
+    if not kwargs and not _counting and _plain(args) and func is not _CONVERTED:
+        return _of_ours(func, args)
     name, found = _name(func), _Arguments()
     raw = [found.raw(one) for one in args]
     options = {key: found.raw(one) for key, one in kwargs.items()}
@@ -153,9 +155,28 @@ def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     return _wrapped(result, {id(one.raw): one for one in found.ours}) if stays else result
 
 
+def _plain(args: Sequence[Any]) -> bool:
+    """Whether these are tensors of the device, numbers and lists of numbers, with which nothing can be wrong."""
+    return all(
+        type(one) in _ALONE or (type(one) is list and type(one[0] if one else 0) is int)
+        for one in args
+    )
+
+
+def _of_ours(func: Any, args: Sequence[Any]) -> Any:
+    """As `run`, for what most operators take, in half the time."""
+    ours = [one for one in args if type(one) is Simulated]
+    result = func(*[one.raw if type(one) is Simulated else one for one in args])
+    return _wrapped(result, {id(one.raw): one for one in ours}) if ours else result
+
+
 @cache
 def _name(func: Any) -> str:
     return func._schema.name.rpartition("::")[2]
+
+
+_ALONE = {Simulated, int, float, bool, type(None)}
+_CONVERTED = torch.ops.aten.histc.default
 
 
 class _Arguments:

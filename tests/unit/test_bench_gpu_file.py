@@ -19,7 +19,7 @@ from opdlab.bench.gpu.worker import alone, measured, measured_ceilings
 from opdlab.cli.bench import _check
 from opdlab.errors import ConfigError, DataError, OpdlabError, ResumeError, StorageError
 
-NOW = {"device": "a card", "torch": "t", "opdlab": "o", "dtype": "f"}
+NOW = {"device": "a card", "driver": "d", "torch": "t", "opdlab": "o", "dtype": "f"}
 
 
 def sound() -> dict[str, Any]:
@@ -32,6 +32,15 @@ def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
     to = tmp_path / "gpu.json"
     to.write_text(json.dumps(sound()))
     assert earlier(to, NOW) == sound()
+
+
+@pytest.mark.parametrize("what", NOW)
+def test_figures_of_another_machine_do_not_mix(what: str, tmp_path: Path) -> None:
+    """A driver included: its ceilings would be those of the old one, beside the new one's name."""
+    to = tmp_path / "gpu.json"
+    to.write_text(json.dumps(sound()))
+    with pytest.raises(ConfigError, match=f"measured with {what} {NOW[what]}, this is other"):
+        earlier(to, NOW | {what: "other"})
 
 
 def of_case(**changes: Any) -> Callable[[dict[str, Any]], object]:

@@ -17,7 +17,7 @@ from opdlab.errors import ConfigError, ResumeError, writing_to
 from opdlab.files import built, damaged, hold_name, read_json, require_own_page
 
 _REMEDY = "name another file by --to"
-_SAME = ("device", "torch", "opdlab", "dtype")
+_SAME = ("device", "driver", "torch", "opdlab", "dtype")
 CEILINGS = ("product", "bandwidth", "host")
 
 

@@ -154,8 +154,8 @@ def _show(found: dict[str, Any], wanted: Sequence[Case]) -> None:
     console.print(table)
     if late:
         console.print(
-            f"{YELLOW}{late} cases were not started in time{END}; run the same command again to "
-            f"measure them"
+            f"{YELLOW}{late} of {len(wanted)} cases are not measured yet{END}; run the same command "
+            f"again to measure them"
         )
 
 
