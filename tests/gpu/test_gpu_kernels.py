@@ -202,8 +202,8 @@ def test_leaves_of_a_long_row_say_on_the_device_what_they_say_on_the_host(
     device: torch.device, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long enough for several steps of leaves, each with a block of keys that all of it see."""
-    monkeypatch.setattr(leaf_attention, "_STAIR_ON_ACCELERATOR", 150)
-    rollout = random_rollout([4, 2], [180, 110])
+    monkeypatch.setattr(leaf_attention, "_STAIR_ON_ACCELERATOR", 600)
+    rollout = random_rollout([4, 2], [700, 420])
     there = Teacher(small_model(family).to(device)).probe()  # type: ignore[arg-type]
     here = Teacher(small_model(family)).probe()
     expected = here.score(rollout, Questions(rollout.candidates))
