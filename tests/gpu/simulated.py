@@ -156,7 +156,7 @@ def run(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
 
 
 def _plain(args: Sequence[Any]) -> bool:
-    """Whether these are tensors of the device, numbers and lists of them: nothing can be wrong with those."""
+    """Whether these are tensors of the device, numbers and lists of numbers: they cannot be mixed."""
     return all(
         type(one) in _ALONE or (type(one) is list and type(one[0] if one else 0) is int)
         for one in args
