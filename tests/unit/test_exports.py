@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from opdlab.console import BOLD, END, GREEN, Result
 from opdlab.errors import DataError
@@ -35,6 +37,7 @@ class Found(Result):
         table.add_row(NAME, f"{GREEN}-1.5 [-4, 2] ▲{END}")
         table.add_row("  mean@8-2")
         yield Group(table, "A sentence: p < 0.05 with `--seeds 5`.")
+        yield Text("first line\n  second | line")
 
 
 def test_a_latex_table_takes_every_sign_for_itself() -> None:
@@ -44,6 +47,8 @@ def test_a_latex_table_takes_every_sign_for_itself() -> None:
     assert "\\begin{tabular}{lr}" in text
     assert "$-$1.5 {[}$-$4, 2] $\\blacktriangle$ \\\\" in text
     assert "\\quad mean@8-2 &  \\\\" in text
+    assert "`-{}-seeds 5".replace("`", r"\textasciigrave{}") in text
+    assert "\\begin{verbatim}\nfirst line\n  second | line\n\\end{verbatim}" in text
     (row,) = re.findall(r"50.*?(?= & \$-\$1\.5)", text)
     back = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^"}
     back |= {r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|", "{*}": "*"}
@@ -58,6 +63,7 @@ def test_a_markdown_table_keeps_its_columns() -> None:
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines[2:6])
     assert lines[5].startswith("| &nbsp;&nbsp;mean@8-2 |")
     assert "&lt;i>" in lines[4]
+    assert lines[-5:] == ["```text", "first line", "  second | line", "```", ""]
 
 
 def test_numbers_are_written_with_all_digits_and_what_was_there_is_kept(
@@ -68,6 +74,7 @@ def test_numbers_are_written_with_all_digits_and_what_was_there_is_kept(
     (row,) = csv.DictReader(target.read_text().splitlines())
     assert float(row["mean.value"]) == 1 / 3
     assert json.loads(Found().written_as(".json"))[0]["mean"]["value"] == 1 / 3
+    assert json.loads(Found(math.nan).written_as(".json"))[0]["mean"]["value"] is None
     export(Found(), str(target))
     assert len(list(target.parent.iterdir())) == 1
     export(Found(0.5), str(target))

@@ -3,58 +3,37 @@
 from __future__ import annotations
 
 import ast
-import gc
-import sys
-from collections.abc import Iterator
+import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Semaphore
 from typing import Any
 
 import pytest
 
 from opdlab.datafiles import syntax_tree
 
-TEXT = "\n".join(
-    f"def f{i}(x):\n    return [x + {i} * (y - 3) for y in range({i})]" for i in range(30)
-)
+THREADS = 4
 
 
-@pytest.fixture
-def threads_let_in() -> Iterator[None]:
-    """Collections of garbage within `ast.parse`, each of which lets other threads go on."""
-    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
-    sys.setswitchinterval(1e-6)
-    gc.freeze()
-    gc.set_threshold(20, 1000, 1000)
-    yield
-    gc.unfreeze()
-    sys.setswitchinterval(interval)
-    gc.set_threshold(*thresholds)
+def test_one_thread_at_a_time_is_within_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse, within, most = ast.parse, Semaphore(0), []
+    all_begun = Barrier(THREADS)
 
+    def counted(*what: Any, **how: Any) -> ast.AST:
+        within.release()
+        time.sleep(0.01)  # lets the others in, if they are not kept out
+        most.append(within._value)
+        within.acquire()
+        return parse(*what, **how)
 
-class Garbage:
-    """Whose end takes a while."""
+    def read(text: str) -> ast.AST:
+        all_begun.wait()
+        return syntax_tree(text)
 
-    def __init__(self) -> None:
-        self.itself = self
-
-    def __del__(self) -> None:
-        for _ in range(50):
-            pass
-
-
-def parsed(depth: int) -> None:
-    if depth:
-        parsed(depth - 1)
-        return
-    for _ in range(10):
-        Garbage()
-        assert isinstance(syntax_tree(TEXT), ast.Module)
-
-
-@pytest.mark.usefixtures("threads_let_in")
-def test_threads_read_at_once() -> None:
-    with ThreadPoolExecutor(6) as threads:
-        list(threads.map(parsed, range(0, 30, 5)))
+    with monkeypatch.context() as patched, ThreadPoolExecutor(THREADS) as threads:
+        patched.setattr(ast, "parse", counted)
+        assert len(list(threads.map(read, ["a = 1"] * THREADS))) == THREADS
+    assert most == [1] * THREADS
 
 
 def test_other_threads_parse_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from time import sleep
@@ -17,13 +18,16 @@ from rich.table import Table
 from rich.text import Text
 
 import opdlab
-from opdlab.console import BOLD, END, console, duration
+from opdlab.console import BOLD, END, console, shown as symbols
 from opdlab.errors import DataError, writing_to
-from opdlab.files import require_own_page, write_page
+from opdlab.files import keep_older, require_own_page, write_page
 from opdlab_dashboards.pages import page_files
-from opdlab_dashboards.results import Watched, newest, runs_of, watched
+from opdlab_dashboards.results import Scene, Watched, newest, scene
 
 EVERY_S = 1.0
+OPTION = "--page"
+MARK = '<meta name="opdlab-page" content="watch">'
+"""In the head of a page of this command, which it may write over."""
 BARS = "▁▂▃▄▅▆▇█"
 POINTS = 40
 """Columns of a curve in the terminal."""
@@ -39,7 +43,7 @@ def watch(run: str | None, output: str, page: str | None, once: bool) -> None:
     """Show a training until it ends.
 
     Args:
-        run: folder of a run, an execution or a sweep, here or below `output`; None for the newest run.
+        run: folder of a run, an execution or a sweep, here or below `output`; None for the newest.
         page: file that the same is written to as a page.
         once: show it once.
 
@@ -48,19 +52,24 @@ def watch(run: str | None, output: str, page: str | None, once: bool) -> None:
     """
     place = found(run, Path(output))
     target = None if page is None else Path(page)
-    if target is not None:
-        require_own_page(target)
-        console.print(f"Page: {BOLD}{target.absolute().as_uri()}{END}", soft_wrap=True)
     # Where nothing can be redrawn, there is one look.
     once = once or (target is None and not console.is_terminal)
-    runs = looked_at(place)
-    with Live(shown(runs), console=console, auto_refresh=False) as live:
-        write(runs, target)
-        while going_on(runs) and not once:
-            sleep(EVERY_S)
-            runs = looked_at(place)
-            live.update(shown(runs), refresh=True)
-            write(runs, target)
+    now = scene(place)
+    if target is not None:
+        begin_page(target, as_page(now, refreshing=not once and now.going_on))
+    if once or not now.going_on:
+        console.print(shown(now))
+        return
+    try:
+        with Live(shown(now, console.height), console=console, auto_refresh=False) as live:
+            while now.going_on:
+                sleep(EVERY_S)
+                now = scene(place)
+                live.update(shown(now, console.height), refresh=True)
+                write(now, target, now.going_on)
+    finally:
+        # Who leaves the view ends its page too: nobody writes it any more.
+        write(now, target, refreshing=False)
 
 
 def found(run: str | None, output: Path) -> Path:
@@ -79,38 +88,41 @@ def found(run: str | None, output: Path) -> Path:
     )
 
 
-def looked_at(place: Path) -> list[Watched]:
-    """The trainings in a folder as they stand now, in the order in which they began."""
-    found = [watched(folder) for folder in runs_of(place)]
-    return sorted(found, key=lambda run: run.rows[0].get("time", 0.0) if run.rows else math.inf)
+def begin_page(target: Path, text: str) -> None:
+    """Write the page for the first time; a page of another command that was there is kept beside it."""
+    require_own_page(target, f"name another file by {OPTION}")
+    with writing_to(target, OPTION):
+        older = None
+        if target.exists() and MARK not in target.read_text():
+            older = keep_older(target, text)
+        write_page(target, text)
+    console.print(f"Page: {BOLD}{target.absolute().as_uri()}{END}", soft_wrap=True)
+    if older:
+        console.print(f"The page that was there is kept as {older}", soft_wrap=True)
 
 
-def going_on(runs: Sequence[Watched]) -> bool:
-    """Whether somebody works at one of them."""
-    return any(run.by for run in runs)
-
-
-def current(runs: Sequence[Watched]) -> Watched:
-    """The one to look at: that which was written to last."""
-    times = [run.rows[-1].get("time", 0.0) if run.rows else 0.0 for run in runs]
-    return runs[max(range(len(runs)), key=times.__getitem__)]
-
-
-def write(runs: Sequence[Watched], target: Path | None) -> None:
-    """The page, which a browser loads again by itself as long as the training goes on."""
+def write(now: Scene, target: Path | None, refreshing: bool) -> None:
+    """The page, which a browser loads again by itself as long as it is written."""
     if target is not None:
-        with writing_to(target):
-            write_page(target, as_page(runs))
+        with writing_to(target, OPTION):
+            write_page(target, as_page(now, refreshing))
 
 
-def shown(runs: Sequence[Watched]) -> RenderableType:
-    """All of it for the terminal."""
-    run = current(runs)
-    parts: list[RenderableType] = [_steps(runs), Text(), _curves(run)]
-    if facts := list(_facts(run)):
+def shown(now: Scene, height: int | None = None) -> RenderableType:
+    """All of it for the terminal, or what fits in a height."""
+    run, notes = now.current, [f"cannot be read: {fault}" for fault in now.faults]
+    if run is None:
+        notes.append(f"{now.place.name}: no training has begun; by {now.by}")
+        return Text("\n".join(notes))
+    parts: list[RenderableType] = [_steps(now.runs), Text(), *map(Text, notes)]
+    facts, sample = list(_facts(run)), run.live.get("sample")
+    room = (height or 1000) - min(len(now.runs), RUNS + 1) - len(notes) - len(facts) - 4
+    lines = min(LINES, max(1, room // 3)) if sample else 0
+    parts.append(_curves(run, max(1, room - 2 * lines - 4 if sample else room)))
+    if facts:
         parts.append(Text("\n".join(facts), style="dim"))
-    if sample := run.live.get("sample"):
-        parts += [Text(), _sample(sample)]
+    if sample:
+        parts += [Text(), _sample(sample, lines)]
     return Group(*parts)
 
 
@@ -121,9 +133,7 @@ def _steps(runs: Sequence[Watched]) -> Table:
     for run in runs[-RUNS:]:
         bar = ProgressBar(total=run.steps or 1, completed=run.step, width=24)
         steps = f"{run.step:,}" + (f" of {run.steps:,}" if run.steps else "")
-        left = run.seconds_left
-        told = run.phase if left is None else f"{run.phase}, {duration(left)} left"
-        table.add_row(Text(name_of(run), style="bold"), bar, steps, told)
+        table.add_row(Text(name_of(run), style="bold"), bar, steps, run.told)
     return table
 
 
@@ -132,12 +142,11 @@ def name_of(run: Watched) -> str:
     return f"{run.folder.absolute().parent.name}/{run.folder.absolute().name}"
 
 
-def _curves(run: Watched) -> Table:
+def _curves(run: Watched, most: int) -> Table:
     table = Table.grid(padding=(0, 2))
-    for label, curve in run.curves.items():
+    for label, curve in list(run.curves.items())[:most]:
         values = [value for _, value in curve]
-        known = [value for value in values if math.isfinite(value)]
-        table.add_row(label, Text(sparkline(values), style="cyan"), f"{known[-1]:.4g}")
+        table.add_row(label, Text(sparkline(values), style="cyan"), f"{values[-1]:.4g}")
     return table
 
 
@@ -174,8 +183,8 @@ def gib(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-def _sample(sample: dict[str, Any]) -> Panel:
-    prompt, answer = _cut(sample["prompt"]), _cut(sample["answer"])
+def _sample(sample: dict[str, Any], lines: int) -> Panel:
+    prompt, answer = _cut(sample["prompt"], lines), _cut(sample["answer"], lines)
     text = Text.assemble((f"{prompt}\n", "dim"), f"{answer}\n", (_rewards(sample), "dim"))
     title = f"an answer of step {sample['step']}: {_length(sample)}"
     return Panel(text, title=title, title_align="left")
@@ -189,34 +198,35 @@ def _rewards(sample: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in sample["rewards"].items())
 
 
-def _cut(text: str) -> str:
-    """The end of a text that is longer than fits."""
-    lines = text.strip("\n").split("\n")
-    return "\n".join(["[…]", *lines[-LINES:]] if len(lines) > LINES else lines)
+def _cut(text: str, most: int) -> str:
+    """The end of a text that takes more lines of the terminal than fit."""
+    lines = Text(symbols(text).strip("\n")).wrap(console, max(8, console.width - 4))
+    plain = [line.plain for line in lines]
+    return "\n".join(["[…]", *plain[-most:]] if len(plain) > most else plain)
 
 
-def as_page(runs: Sequence[Watched]) -> str:
-    """All of it as one file that needs no server."""
-    run = current(runs)
-    sample = run.live.get("sample")
+def as_page(now: Scene, refreshing: bool) -> str:
+    """All of it as one file that needs no server.
+
+    Args:
+        refreshing: whether it will be written again.
+    """
+    run = now.current
+    sample = run and run.live.get("sample")
     return page_files.template("watch.html.j2").render(
         style=page_files.asset("style.css"),
         version=opdlab.__version__,
-        refresh=math.ceil(2 * EVERY_S) if going_on(runs) else None,
+        refresh=math.ceil(2 * EVERY_S) if refreshing else None,
+        at=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
         runs=[
-            {
-                "name": name_of(one),
-                "step": one.step,
-                "steps": one.steps,
-                "phase": one.phase,
-                "left": None if one.seconds_left is None else duration(one.seconds_left),
-            }
-            for one in runs
+            {"name": name_of(one), "step": one.step, "steps": one.steps, "told": one.told}
+            for one in now.runs
         ],
-        name=name_of(run),
-        curves=[drawn(label, curve, run.step) for label, curve in run.curves.items()],
+        name=name_of(run) if run else now.place.name,
+        notes=[f"cannot be read: {fault}" for fault in now.faults],
+        curves=[drawn(k, curve, run.step) for k, curve in run.curves.items()] if run else [],
         size=(WIDTH, HEIGHT),
-        facts=list(_facts(run)),
+        facts=list(_facts(run)) if run else [f"no training has begun; by {now.by}"],
         sample=sample and {**sample, "length": _length(sample), "told": _rewards(sample)},
     )
 
@@ -245,7 +255,7 @@ def drawn(label: str, curve: Sequence[tuple[float, float]], step: int) -> dict[s
             for line in lines
             if line
         ],
-        "now": f"{known[-1]:.4g}",
+        "now": f"{curve[-1][1]:.4g}",
         "low": f"{low:.4g}",
         "high": f"{high:.4g}",
     }

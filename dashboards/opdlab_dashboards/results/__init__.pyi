@@ -14,7 +14,13 @@ from .curves import (
     training_curves as training_curves,
 )
 from .differences import Difference as Difference, pairs as pairs
-from .live_runs import Watched as Watched, newest as newest, runs_of as runs_of, watched as watched
+from .live_runs import (
+    Scene as Scene,
+    Watched as Watched,
+    newest as newest,
+    scene as scene,
+    watched as watched,
+)
 from .measured import (
     REFERENCES as REFERENCES,
     SAMPLES as SAMPLES,

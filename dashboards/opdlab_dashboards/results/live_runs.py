@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from time import time
 from typing import Any
 
 import yaml
 
+from opdlab.console import duration
 from opdlab.errors import DataError
-from opdlab.files import METRICS, PARTS, holder, natural, read_live, read_metrics
+from opdlab.files import LIVE, METRICS, OWNER, PARTS, holder, natural, read_live, read_metrics
 
+STUDY, FOUND = "study.json", "sweep.json"
+"""In the folder of a sweep; the second when it has ended."""
 DEPTH = 4
 """Folders below an output folder in which a training may lie: that of a trial of a sweep."""
+SILENT_S = 600.0
+"""Without a step, after which it is said: whoever works on another machine may have been killed there."""
+BETWEEN_S = 300.0
+"""Between two trials of a sweep, at most, while nobody works in the folder of a trial."""
 RECENT = 20
 """Steps whose usual length says how long the rest will take."""
 SHOWN = {
@@ -43,7 +52,8 @@ class Watched:
         live: what it said last, see `opdlab.training.onlookers`; empty where it said nothing.
         steps: that it is to take; None where that is not known.
         by: who works there, in words; empty where nobody does.
-        done: whether it has a trained model and nothing is left to do.
+        done: whether it has a trained model, and its evaluation is over.
+        silent: seconds since it wrote anything.
     """
 
     folder: Path
@@ -52,18 +62,30 @@ class Watched:
     steps: int | None = None
     by: str = ""
     done: bool = False
+    silent: float = 0.0
 
     @property
     def step(self) -> int:
-        """Steps taken."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
+        """Steps taken; of the last the figures are written after its evaluation."""
+        recorded = int(self.rows[-1]["step"]) if self.rows else 0
+        return max(recorded, int(self.live.get("step", 0))) if self.by else recorded
 
     @property
     def phase(self) -> str:
         """What it does, in a word."""
         if self.by and not self.done:
-            return "beginning" if not self.rows else str(self.live.get("phase", "training"))
+            return "beginning" if not self.step else str(self.live.get("phase", "training"))
         return "ended" if self.done else "stopped"
+
+    @property
+    def told(self) -> str:
+        """What it does, with how long the rest of its steps will take, or how long it has been silent."""
+        left = self.seconds_left
+        if self.phase in ("beginning", "training") and self.silent > SILENT_S:
+            return f"{self.phase}, no sign of it for {duration(self.silent)}"
+        if self.phase == "evaluating":
+            return f"evaluating for {duration(self.silent)}"
+        return self.phase if left is None else f"{self.phase}, {duration(left)} left"
 
     @property
     def seconds_left(self) -> float | None:
@@ -97,12 +119,46 @@ class Watched:
         return {name: value / whole for name, value in spent.items()} if whole else {}
 
 
+@dataclass(frozen=True)
+class Scene:
+    """All trainings in the folder of a run, of an execution or of a sweep.
+
+    Attributes:
+        place: the folder.
+        runs: in the order in which they began.
+        faults: of those that cannot be read, in words.
+        by: who works in the folder itself, in words; empty where nobody does.
+    """
+
+    place: Path
+    runs: Sequence[Watched]
+    faults: Sequence[str] = ()
+    by: str = ""
+
+    @property
+    def current(self) -> Watched | None:
+        """The one that was written to last."""
+        return min(self.runs, key=lambda run: run.silent, default=None)
+
+    @property
+    def going_on(self) -> bool:
+        """Whether somebody works there, or is about to begin the next trial."""
+        if self.by or any(run.by for run in self.runs):
+            return True
+        between = (self.place / STUDY).is_file() and not (self.place / FOUND).is_file()
+        return between and any(run.silent < BETWEEN_S for run in self.runs)
+
+
 def newest(output: Path) -> Path:
-    """The folder of the execution or the sweep below an output folder that was written to last.
+    """The execution or the sweep below an output folder in which somebody works, else the last that was
+    written to.
 
     Raises:
         DataError: there is none.
     """
+    held = [path.parent for path in output.glob(f"*/{OWNER}") if holder(path.parent)]
+    if held:
+        return max(held, key=lambda folder: folder.stat().st_mtime)
     found = [
         path
         for depth in range(1, DEPTH)
@@ -117,18 +173,29 @@ def newest(output: Path) -> Path:
     return output / run.relative_to(output).parts[0]
 
 
-def runs_of(folder: Path) -> list[Path]:
-    """The trainings in the folder of a run, of an execution or of a sweep, in order.
+def scene(place: Path) -> Scene:
+    """A folder as it stands now; runs that cannot be read are named and left out.
 
     Raises:
-        DataError: there is none.
+        DataError: no training in it has begun, nobody is about to begin one, or none can be read.
     """
-    if (folder / METRICS).is_file():
-        return [folder]
-    found = {p.parent for depth in range(1, DEPTH) for p in folder.glob(f"{'*/' * depth}{METRICS}")}
-    if not found:
-        raise DataError(f"{folder} holds no training that has begun: there is no {METRICS} in it")
-    return sorted(found, key=natural)
+    if (place / METRICS).is_file():
+        return Scene(place, [watched(place)], by=holder(place))
+    found = {p.parent for depth in range(1, DEPTH) for p in place.glob(f"{'*/' * depth}{METRICS}")}
+    runs: list[Watched] = []
+    faults: list[str] = []
+    for folder in sorted(found, key=natural):
+        try:
+            runs.append(watched(folder))
+        except DataError as error:
+            faults.append(str(error))
+    by = holder(place)
+    if not runs and not by:
+        why = "; ".join(faults) or f"there is no {METRICS} in it"
+        raise DataError(f"{place} holds no training that has begun: {why}")
+    begun = [(run.rows[0].get("time", 0.0) if run.rows else math.inf, run) for run in runs]
+    in_order = [run for _, run in sorted(begun, key=lambda pair: pair[0])]
+    return Scene(place, in_order, faults, by)
 
 
 def watched(folder: Path) -> Watched:
@@ -138,19 +205,16 @@ def watched(folder: Path) -> Watched:
         DataError: what it wrote is damaged; the message names the file.
     """
     live = read_live(folder)
-    model, by = (folder / "model").is_dir(), holder(folder)
-    # Who works in the execution's folder may be at another run of it by now.
-    done = model and (live.get("phase", "ended") == "ended" or not by)
+    done = (folder / "model").is_dir() and live.get("phase", "ended") == "ended"
     rows = [row for row in read_metrics(folder) if "step" in row]
-    return Watched(folder, rows, live, _steps(folder, live), by, done)
+    signs = [path.stat().st_mtime for name in (LIVE, METRICS) if (path := folder / name).exists()]
+    silent = max(0.0, time() - max(signs, default=time()))
+    return Watched(folder, rows, live, _steps(folder, live), holder(folder), done, silent)
 
 
 def _steps(folder: Path, live: Mapping[str, Any]) -> int | None:
-    if "steps" in live:
-        return int(live["steps"])
-    for name in ("config.yaml", "pretraining.yaml"):
-        if (folder / name).is_file():
-            told = yaml.safe_load((folder / name).read_text()) or {}
-            steps = (told.get("training") or told).get("steps")
-            return steps if isinstance(steps, int) else None
+    """How many a run is to take; None where its configuration does not say so."""
+    with suppress(yaml.YAMLError, OSError, ValueError, AttributeError, TypeError):
+        told = live.get("steps") or yaml.safe_load((folder / "config.yaml").read_text())
+        return int(told if isinstance(told, int) else told["training"]["steps"])
     return None

@@ -30,14 +30,24 @@ def experiments_or_runs(incomplete: str) -> list[str]:
     return list(dict.fromkeys([*experiments(incomplete), *runs(incomplete)]))[:MOST]
 
 
-def _below(output: Path, incomplete: str) -> Iterator[str]:
-    """Runs by their names below the output folder: `quickstart-001/lgr`."""
+def trainings(incomplete: str) -> list[str]:
+    """Executions and runs that have begun, newest executions first, and folders."""
+    from opdlab.files import natural
+
+    groups = sorted(_folders(Path("runs")), key=natural, reverse=True)
+    named = [one.name for one in groups if one.name.startswith(incomplete)]
+    found = [*named, *_below(Path("runs"), incomplete, "metrics.jsonl"), *_beside(incomplete, None)]
+    return list(dict.fromkeys(found))[:MOST]
+
+
+def _below(output: Path, incomplete: str, there: str = "samples") -> Iterator[str]:
+    """Runs by their names below the output folder: `quickstart-001/lgr`; those in which something is."""
     from opdlab.files import natural
 
     for group in sorted(_folders(output), key=natural, reverse=True):
         for run in sorted(_folders(group), key=natural):
             name = f"{group.name}/{run.name}"
-            if name.startswith(incomplete) and (run / "samples").is_dir():
+            if name.startswith(incomplete) and (run / there).exists():
                 yield name
 
 

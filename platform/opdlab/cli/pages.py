@@ -17,7 +17,7 @@ def watch(
             help="Folder of a run, an execution or a sweep, here or below --output; by default what "
             "was written to last.",
             show_default=False,
-            autocompletion=completion.runs,
+            autocompletion=completion.trainings,
         ),
     ] = None,
     output: Output = "runs",

@@ -114,8 +114,8 @@ def compare(
     to: Annotated[
         str | None,
         typer.Option(
-            help="File to write as well: .md or .tex (booktabs) for the tables, .csv or .json for all "
-            "numbers.",
+            help="File to write as well: .md or .tex (booktabs) for the tables, .csv or .json for the "
+            "differences with all digits.",
             show_default=False,
         ),
     ] = None,

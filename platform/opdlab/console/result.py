@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,15 @@ ENDS = ".md, .tex, .csv or .json"
 WIDTH = 120
 """Columns of a view in a notebook."""
 _CODE = '<pre style="white-space: pre; overflow-x: auto; font-family: monospace">{code}</pre>'
+
+
+def finite(value: Any) -> Any:
+    """A value for JSON, which has neither NaN nor infinity: there they are null."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Result(ABC):
@@ -63,7 +73,8 @@ class Result(ABC):
             case ".csv":
                 return self.to_dataframe().to_csv(index=False)
             case ".json":
-                return json.dumps(self.rows(), indent=1, ensure_ascii=False, default=str) + "\n"
+                rows = [finite(dict(row)) for row in self.rows()]
+                return json.dumps(rows, indent=1, ensure_ascii=False, default=str) + "\n"
         raise DataError(
             f"nothing is written as {suffix or 'a file without an ending'}: end its name in {ENDS}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator
 
@@ -9,8 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from opdlab.console.terminal import shown, styled
+from opdlab.console.terminal import SymbolConsole, shown, styled
 
+WIDTH = 120
+"""Columns of what is no table."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "▲": r"$\blacktriangle$",
@@ -56,9 +59,16 @@ def _flat(parts: Iterable[RenderableType]) -> Iterator[RenderableType]:
             yield part
 
 
-def _plain(cell: object) -> str:
-    """A cell's text, without styles; indentation stays."""
-    text = cell.plain if isinstance(cell, Text) else styled(str(cell)).plain
+def _plain(cell: RenderableType) -> str:
+    """A part as text, without styles; indentation stays."""
+    if isinstance(cell, str):
+        text = styled(cell).plain
+    elif isinstance(cell, Text):
+        text = cell.plain
+    else:
+        page = SymbolConsole(record=True, file=io.StringIO(), width=WIDTH)
+        page.print(cell)
+        text = page.export_text()
     return shown(text).rstrip()
 
 
@@ -69,7 +79,9 @@ def _rows(table: Table) -> list[list[str]]:
 
 def _markdown(part: RenderableType) -> Iterator[str]:
     if not isinstance(part, Table):
-        yield _plain(part).translate(_MARKDOWN_CODES)
+        text = _plain(part)
+        # Lines that are set by hand stay as they are.
+        yield f"```text\n{text}\n```" if "\n" in text else text.translate(_MARKDOWN_CODES)
         return
     if part.title:
         yield f"**{_markdown_cell(_plain(part.title))}**"
@@ -91,7 +103,9 @@ def _markdown_row(cells: Iterable[str]) -> str:
 
 def _latex(part: RenderableType) -> Iterator[str]:
     if not isinstance(part, Table):
-        yield _latex_cell(_plain(part))
+        text = _plain(part)
+        lines = f"\\begin{{verbatim}}\n{text}\n\\end{{verbatim}}"
+        yield lines if "\n" in text else _latex_cell(text)
         return
     sides = "".join("r" if column.justify == "right" else "l" for column in part.columns)
     yield "\\begin{table}\n\\centering"
@@ -106,7 +120,9 @@ def _latex(part: RenderableType) -> Iterator[str]:
 
 def _latex_cell(text: str) -> str:
     indent = "\\quad " if text.startswith("  ") else ""
-    return indent + _NEGATIVE.sub("$-$", text.strip().translate(_LATEX_CODES))
+    # Two hyphens would be set as a dash.
+    plain = text.strip().replace("--", "-\0-").translate(_LATEX_CODES)
+    return indent + _NEGATIVE.sub("$-$", plain).replace("-\0-", "-{}-")
 
 
 def _latex_row(cells: Iterable[str]) -> str:

@@ -77,6 +77,7 @@ class Collected:
         weights: share of each token in the mean over the whole step; 1 over all devices. `Float[T]`
         seconds: spent, by part.
         graded: the share of right answers, where it is known.
+        whole: tokens and answers of the whole step, this device's among them.
     """
 
     rollout: Rollout
@@ -85,6 +86,7 @@ class Collected:
     weights: Float[Tensor, "T"]
     seconds: dict[str, float]
     graded: dict[str, Figure]
+    whole: tuple[int, int]
 
 
 class Collector:
@@ -171,7 +173,8 @@ class Collector:
         own = replace(supervision[mine], metrics=supervision.metrics)
         graded = self.accuracy(answers, number)
         graded |= {name: (value, 1.0) for name, value in self.showed.items()}
-        return Collected(answers.rollout, scores, own, weights[mine], self.seconds, graded)
+        sizes = len(whole.token), len(whole.response_lengths)
+        return Collected(answers.rollout, scores, own, weights[mine], self.seconds, graded, sizes)
 
     def in_turn(self, indices: range, place: Place) -> tuple[Answers, TeacherScores]:
         """First all are sampled, then all scored."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, Literal
@@ -11,12 +11,13 @@ from typing import Any, Literal
 import psutil
 import torch
 
-from opdlab.files import tell_live
+from opdlab.errors import DataError
+from opdlab.files import read_live, tell_live
 from opdlab.modelling import text_of
 from opdlab.training.module import Distillation
 
 EVERY_S = 1.0
-"""Between two tellings, at least; steps may be shorter."""
+"""Between two tellings of a step; steps may be shorter."""
 LONGEST = 4000
 """Characters of a prompt or an answer that are told: its end, and of the answer its beginning too."""
 _HALF = LONGEST // 2
@@ -30,6 +31,9 @@ class Onlookers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.told: dict[str, Any] = {}
+        """What it said of the last step, or the process before it did."""
+        with suppress(DataError):
+            self.told = read_live(folder)
         self._at = -EVERY_S
 
     def step(self, module: Distillation, step: int, steps: int) -> None:
@@ -43,7 +47,7 @@ class Onlookers:
 
     def phase(self, phase: Phase) -> None:
         """It does something else now."""
-        tell_live(self.folder, {"phase": phase, "time": time(), **self.told})
+        tell_live(self.folder, {**self.told, "phase": phase, "time": time()})
         self._at = monotonic()
 
     @contextmanager
@@ -58,7 +62,7 @@ def memory(device: torch.device) -> dict[str, int]:
     """Bytes of this process, and of its accelerator: held, and there."""
     found = {"process": psutil.Process().memory_info().rss}
     if device.type == "cuda":
-        found["device"] = torch.cuda.max_memory_reserved(device)
+        found["device"] = torch.cuda.memory_reserved(device)
         found["device_total"] = torch.cuda.get_device_properties(device).total_memory
     return found
 
@@ -78,11 +82,15 @@ def sample_of(module: Distillation) -> dict[str, Any]:
         "teacher's log-probability": collected.scores.log_prob[mine].mean().item(),
         "student's": rollout.log_prob[mine].mean().item(),
     }
+    tokens, answers = collected.whole
     for name, value in collected.supervision.metrics.items():
-        if value.shape == mine.shape:
-            rewards[name] = value[mine].nanmean().item()
-        elif value.shape == rollout.response_lengths.shape:
-            rewards[name] = value[0].item()
+        # Those of the first device come first. Where sizes are equal, it may be a figure of something else.
+        if not isinstance(value, torch.Tensor) or tokens == answers:
+            continue
+        if value.shape == (tokens,):
+            rewards[name] = value[: len(mine)][mine].float().nanmean().item()
+        elif value.shape == (answers,):
+            rewards[name] = float(value[0])
     return {
         "prompt": prompt[-LONGEST:],
         "answer": answer if len(answer) <= LONGEST else f"{answer[:_HALF]} […] {answer[-_HALF:]}",
