@@ -117,12 +117,14 @@ def shown(now: Scene, height: int | None = None) -> RenderableType:
     parts: list[RenderableType] = [_steps(now.runs), Text(), *map(Text, notes)]
     facts, sample = list(_facts(run)), run.live.get("sample")
     room = (height or 1000) - min(len(now.runs), RUNS + 1) - len(notes) - len(facts) - 4
-    lines = min(LINES, max(1, room // 3)) if sample else 0
-    parts.append(_curves(run, max(1, room - 2 * lines - 4 if sample else room)))
+    panel = _sample(sample, min(LINES, max(1, room // 4))) if sample else None
+    if panel:
+        room -= 1 + len(console.render_lines(panel))
+    parts.append(_curves(run, max(1, room)))
     if facts:
         parts.append(Text("\n".join(facts), style="dim"))
-    if sample:
-        parts += [Text(), _sample(sample, lines)]
+    if panel:
+        parts += [Text(), panel]
     return Group(*parts)
 
 
