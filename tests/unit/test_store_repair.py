@@ -147,8 +147,11 @@ def test_a_shard_whose_grader_failed_is_asked_for_again(
         found = stores.score(config, out, **asked)
     assert (found.finished, found.missing, found.faults) == (False, 1, 1)
     assert "not finished, missing shards: 1 (answers not graded, or refused" in found.told
+    assert found.mean is None
+    assert "mean@" not in found.told
     again = stores.score(config, out, **asked)
     assert (again.finished, again.faults, again.answers + again.left_out) == (True, 0, 4)
+    assert again.mean == again.answers / 4
 
 
 def test_a_command_that_leaves_shards_to_others_says_so_and_fails(

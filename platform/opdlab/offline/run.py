@@ -74,9 +74,13 @@ class Stored:
 
     @property
     def mean(self) -> float | None:
-        """The share of right answers, of k samples to each prompt mean@k; None where nobody graded them."""
+        """The share of right answers, of k samples to each prompt mean@k.
+
+        None where nobody graded them, or while shards are missing: those are no random part of all.
+        """
         graded = self.answers + self.left_out
-        return None if self.samples is None or not graded else self.answers / graded
+        known = self.samples is not None and self.finished and graded
+        return self.answers / graded if known else None
 
     @property
     def finished(self) -> bool:
