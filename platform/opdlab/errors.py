@@ -33,6 +33,14 @@ class DataError(OpdlabError, ValueError):
     """Prompts or benchmark problems are missing or malformed."""
 
 
+class UnfitError(DataError):
+    """A prompt or an answer that models cannot take: why not, and what to do."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(f"{why}; {remedy}")
+        self.why = why
+
+
 class DamagedError(DataError):
     """A file that opdlab wrote is not as it was written; the message names it and says what to do."""
 

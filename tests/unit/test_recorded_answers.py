@@ -11,15 +11,16 @@ import stores
 import torch
 
 from opdlab.configuration.config import Experiment
-from opdlab.errors import ConfigError, DataError
+from opdlab.errors import ConfigError, DataError, UnfitError
 from opdlab.evaluation.comparison import last_sets
 from opdlab.evaluation.measuring import evaluate_alone
 from opdlab.evaluation.store import SampleSet
 from opdlab.evaluation.weighing import weighed
 from opdlab.modelling import models
+from opdlab.offline import run
 from opdlab.offline.recorded import RecordedAnswers, weighed_choices
 from opdlab.offline.request import asked_of
-from opdlab.records import Generation, Problem, Sample
+from opdlab.records import Generation, Problem, Prompt, Sample
 from opdlab.scores.reader import Scores
 
 LGR = {"type": "lgr", "ratio_cap": 2.0, "top_k": 4, "entropy_threshold": 0.5}
@@ -165,11 +166,31 @@ def test_answers_that_cannot_be_scored_are_left_out_with_a_count_and_names(
             experiment(output), tmp_path / "odd", kind="sampled", answers=str(folder)
         )
     assert (found.answers, found.left_out) == (8, 0)
-    for of_all, why in ((odd[0], "has no tokens"), (odd[3], "and the student has 512 positions")):
+    served = r"takes 40 \(max_model_len of vLLM less a token, or opdlab teach: --tokens\)$"
+    for of_all, why, room in (
+        (odd[0], "has no tokens$", {}),
+        (odd[3], "and the student has 512 positions", {}),
+        (odd[3], served, {"server of the teacher": 40}),
+    ):
+        monkeypatch.setattr(run, "contexts", lambda _, room=room: room)
         every = [of_all] * 12
         monkeypatch.setattr(kind, "samples", lambda one: list(map(changed, before(one), every)))  # noqa: B023
         with pytest.raises(DataError, match=f"no answers that can be scored: .* {why}"):
             stores.score(experiment(output), tmp_path / "none", kind="sampled", answers=str(folder))
+
+
+def test_why_an_answer_is_left_out_is_told_whole(output: Path) -> None:
+    """A token of a vocabulary may hold what divides the reason from the remedy."""
+    tokenizer = models.load_tokenizer("embedded:student")
+    found = RecordedAnswers(run_of(output, "student"), tokenizer, "auto", 0, False)
+
+    def read(prompt: Prompt) -> None:
+        if prompt.problem.extra["given"] == found.samples[0].completion:
+            raise UnfitError("it holds '; ' (id 5; foreign)", "leave such rows out")
+
+    why = found.leave_out(read)
+    assert set(why) == {"it holds '; ' (id 5; foreign)"}
+    assert found.count == 12 - len(why)
 
 
 def changed(sample: Sample, values: dict[str, Any]) -> Sample:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opdlab.errors import DataError
+from opdlab.errors import DataError, UnfitError
 from opdlab.evaluation import SampleSet, last_sets
 from opdlab.identity import digest
 from opdlab.modelling import Wording, models
@@ -63,7 +63,7 @@ class RecordedAnswers(PromptSource):
         return sum(self._response(one) != one.tokens for one in self.samples)
 
     def leave_out(self, read: Callable[[Prompt], object]) -> list[str]:
-        """Leave out answers of which a reader raises DataError; why, of each.
+        """Leave out answers of which a reader raises UnfitError; why, of each.
 
         Raises:
             DataError: none is left.
@@ -73,8 +73,8 @@ class RecordedAnswers(PromptSource):
             try:
                 read(self.prompt(index))
                 kept.append(one)
-            except DataError as error:
-                why.append(str(error).partition(";")[0])
+            except UnfitError as error:
+                why.append(error.why)
         if not kept:
             raise DataError(f"{self.folder} holds no answers that can be scored: {why[0]}")
         self.samples, self.count = kept, len(kept)

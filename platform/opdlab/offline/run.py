@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from opdlab.configuration import Experiment
 from opdlab.console import BOLD, END, StopRequest, console, duration, progress_bar, quieten
-from opdlab.errors import DataError
+from opdlab.errors import UnfitError
 from opdlab.identity import learned, now
 from opdlab.modelling import models
 from opdlab.offline.page import require_free_page, write_answers
@@ -201,7 +201,7 @@ def opened_prompts(config: Experiment, asked: Asked, pair: Pair) -> PromptSource
     def read(prompt: Prompt) -> None:
         answer_ids(prompt, pair.tokenizer, ends, most, pair.vocabulary, wording)
         if why := misfit(prompt, most, pair, served):
-            raise DataError("; ".join(why))
+            raise UnfitError(*why)
 
     odd = found.leave_out(read)
     if odd:

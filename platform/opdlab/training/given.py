@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from opdlab.errors import DataError
+from opdlab.errors import UnfitError
 from opdlab.modelling import closing
 from opdlab.prompts import continued, rendered
 from opdlab.records import Prompt, Rollout
@@ -53,7 +53,7 @@ def answer_ids(
         vocabulary: entries that student and teacher share.
 
     Raises:
-        DataError: it is longer, goes on after an EOS, holds a token that the teacher does not have, or was
+        UnfitError: it is longer, goes on after an EOS, holds a token that the teacher does not have, or was
             cut before its first token.
     """
     problem = prompt.problem
@@ -63,24 +63,23 @@ def answer_ids(
         ids.append(closing(tokenizer, eos_ids, template))
     whose = f"the given answer to prompt {problem.id} of {problem.benchmark}"
     if not ids:
-        raise DataError(f"{whose} has no tokens; leave such rows out by prompts.where")
+        raise UnfitError(f"{whose} has no tokens", "leave such rows out by prompts.where")
     if not set(eos_ids).isdisjoint(ids[:-1]):
         mark = tokenizer.convert_ids_to_tokens(next(one for one in ids if one in eos_ids))
-        raise DataError(
-            f"{whose} continues after a token that ends answers ({mark}); cut the text there, or "
-            f"leave such "
-            "rows out by prompts.where"
+        raise UnfitError(
+            f"{whose} continues after a token that ends answers ({mark})",
+            "cut the text there, or leave such rows out by prompts.where",
         )
     if len(ids) > most:
-        raise DataError(
-            f"{whose} has {len(ids)} tokens, EOS included, and rollout.max_new_tokens is {most}; raise it, "
-            "or leave such rows out by prompts.where"
+        raise UnfitError(
+            f"{whose} has {len(ids)} tokens, EOS included, and rollout.max_new_tokens is {most}",
+            "raise it, or leave such rows out by prompts.where",
         )
     if vocabulary is not None and max(ids) >= vocabulary:
-        raise DataError(
+        raise UnfitError(
             f"{whose} holds token {tokenizer.convert_ids_to_tokens(max(ids))!r} (id {max(ids)}), which is "
-            f"not among the {vocabulary} entries that student and teacher share; leave such rows out by "
-            "prompts.where, or take a teacher whose vocabulary has it"
+            f"not among the {vocabulary} entries that student and teacher share",
+            "leave such rows out by prompts.where, or take a teacher whose vocabulary has it",
         )
     return ids
 

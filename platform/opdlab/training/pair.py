@@ -274,7 +274,7 @@ def misfit(
 
 def _takes(served: bool, size: int) -> str:
     if served:
-        return f"takes {size} (max_model_len of vLLM less a token; opdlab teach: --tokens)"
+        return f"takes {size} (max_model_len of vLLM less a token, or opdlab teach: --tokens)"
     return f"has {size} positions: beyond them a model reads noise"
 
 
