@@ -126,16 +126,27 @@ def test_warnings_and_log_lines_of_commands_obey_no_terminal_either(
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn(HOSTILE, stacklevel=1)
-        assert logging.lastResort
-        told = ("opdlab", logging.WARNING, "", 1, "%s", (HOSTILE,), None)
-        logging.lastResort.handle(logging.LogRecord(*told))
+        # A library has a handler of its own, as `transformers` has; another has none.
+        alone, handled = logging.Logger("alone"), logging.Logger("handled")
+        handled.addHandler(handler := logging.StreamHandler())
+        handler.setFormatter(logging.Formatter("[handled] %(message)s"))
+        for logger in (alone, handled):
+            try:
+                raise ValueError(HOSTILE)
+            except ValueError:
+                logger.exception("%s", HOSTILE)
 
     monkeypatch.setattr(program, "app", command)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    with warnings.catch_warnings():  # which puts back who shows them
-        program.main()
+    factory = logging.getLogRecordFactory()
+    try:
+        with warnings.catch_warnings():  # which puts back who shows them
+            program.main()
+    finally:
+        logging.setLogRecordFactory(factory)
     said = capsys.readouterr().err
-    assert said.count(terminal.shown(HOSTILE)) == 2
+    assert said.count(terminal.shown(HOSTILE)) == 5
+    assert said.count("[handled]") == 1
     assert not set(said) & {"\x1b", "\x9b", "\u202e"}
 
 

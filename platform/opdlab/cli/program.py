@@ -151,12 +151,17 @@ def main() -> None:
         _fail(f"StorageError: {of_the_disk(error)}", 1)
 
 
-class _Shown(logging.Formatter):
-    """A line of a log, without secrets and with what a terminal would obey shown as symbols."""
+class _Shown(logging.LogRecord):
+    """A line of a log, without secrets and with what a terminal would obey shown as symbols.
+
+    Handlers of libraries, which come with their import, print it by formats of their own.
+    """
 
     @override
-    def format(self, record: logging.LogRecord) -> str:
-        return _for_people(super().format(record))
+    def getMessage(self) -> str:
+        if self.exc_info and not self.exc_text:
+            self.exc_text = _for_people(logging.Formatter().formatException(self.exc_info))
+        return _for_people(super().getMessage())
 
 
 def _show_warning(
@@ -176,8 +181,7 @@ def _show_warning(
 def _show_foreign_words() -> None:
     """Warnings and log lines quote the words of files, servers and models."""
     warnings.showwarning = _show_warning
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(_Shown())
+    logging.setLogRecordFactory(_Shown)
 
 
 def _for_people(message: str) -> str:
