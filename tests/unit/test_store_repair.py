@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -176,7 +177,15 @@ def test_a_servers_version_and_rounding_do_not_make_it_another_teacher(store: Pa
     )
     assert differences(again, manifest) == []
     (odd,) = differences(replace(manifest, teacher=served | {"name": "other"}), manifest)
-    assert odd.startswith("teacher: ")
+    assert odd.startswith("teacher.name: ")
+
+
+def test_long_values_are_told_apart_from_where_they_differ(store: Path) -> None:
+    manifest = read_manifest(store)
+    one, other = (replace(manifest, wording="w" * 200 + end) for end in ("one" * 40, "other"))
+    (odd,) = differences(other, one)
+    assert re.search(r'^wording: \.\.\.w+one(one)*o?n?\.\.\. there, \.\.\.w+other" now$', odd)
+    assert len(odd) < 200
 
 
 def test_a_store_is_gone_on_with_where_models_and_data_were_moved(
@@ -190,7 +199,7 @@ def test_a_store_is_gone_on_with_where_models_and_data_were_moved(
     Scores(store).verify()
     rows = stores.ROWS
     monkeypatch.setattr(stores, "ROWS", [*rows[:-1], rows[-1] | {"a": "0"}])
-    with pytest.raises(ResumeError, match=r"made of something else \(prompts: "):
+    with pytest.raises(ResumeError, match=r"made of something else \(prompts\.sha256: "):
         stores.score(stores.experiment(moved), store)
 
 
@@ -204,7 +213,7 @@ def test_another_grader_or_engine_is_another_store(
     assert answers["graders"] == [f"ExactText {ExactText().version}"]
     assert answers["engine"]["type"] == "cached"
     monkeypatch.setattr(ExactText, "version", "another")
-    with pytest.raises(ResumeError, match=r"made of something else \(answers: "):
+    with pytest.raises(ResumeError, match=r"made of something else \(answers\.graders: "):
         stores.score(config, tmp_path / "out", **asked)
 
 

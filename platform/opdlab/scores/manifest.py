@@ -155,7 +155,7 @@ def differences(one: Manifest, other: Manifest) -> list[str]:
     mine, theirs = _flat(one.made_of), _flat(other.made_of)
     names = dict.fromkeys([*mine, *theirs])
     return [
-        f"{name}: {_short(theirs.get(name))} there, {_short(mine.get(name))} now"
+        "{}: {} there, {} now".format(name, *_shortened(theirs.get(name), mine.get(name)))
         for name in names
         if mine.get(name) != theirs.get(name)
     ]
@@ -170,6 +170,16 @@ def _flat(told: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
+def _shortened(*both: Any) -> list[str]:
+    """The beginnings of two values, or what is about their first difference where they begin alike."""
+    texts = [json.dumps(value, sort_keys=True) for value in both]
+    found = [_short(text) for text in texts]
+    if len({*found}) == 1:
+        pairs = enumerate(zip(*texts, strict=False))
+        first = next((place for place, (one, other) in pairs if one != other), 0)
+        found = [f"...{_short(text[max(0, first - 20) :])}" for text in texts]
+    return found
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
