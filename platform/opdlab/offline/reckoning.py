@@ -12,7 +12,7 @@ from rich.table import Table
 
 from opdlab.configuration import Experiment
 from opdlab.console import Result, duration
-from opdlab.offline.request import Asked
+from opdlab.offline.request import Asked, rows_a_shard
 from opdlab.offline.run import describe, opened, width_of
 from opdlab.scores import Kind, bytes_of, columns_of, head_bytes
 
@@ -30,7 +30,8 @@ class ScorePlan(Result):
         tokens: of all responses, as long as those that were tried.
         most_tokens: were all as long as `rollout.max_new_tokens` allows.
         seconds: on this device.
-        by_kind: bytes of each kind of store, for that many tokens.
+        by_kind: bytes of each kind of store, for that many tokens: its shards with the vocabulary
+            projection, without the teacher's tokenizer and what is noted of the shards.
         head: bytes of the vocabulary projection, which are in those of `hidden` once.
     """
 
@@ -87,15 +88,25 @@ def plan(config: Experiment, asked: Asked) -> ScorePlan:
         for name in dict.fromkeys([*KINDS, str(asked.kind)])
     }
     names = columns_of(manifest.kind_of, manifest.candidates_of, manifest.student_told)
-    beside = bytes_of(kept, names, vocabulary) - tokens * each[str(asked.kind)]
+    size, of_a_file = bytes_of(kept, names, vocabulary)
+    beside = size - tokens * each[str(asked.kind)]
     head = head_bytes(pair.teacher)
-    by_kind = {
-        name: round(scale * (tokens * size + beside)) + (head if name.startswith("hidden") else 0)
-        for name, size in each.items()
-    }
-    longest = manifest.count * job.config.rollout.max_new_tokens
+    longest = job.config.rollout.max_new_tokens
+
+    def bytes_in(name: str) -> int:
+        rows = rows_a_shard(Kind.read(name), vocabulary, width, longest, asked.samples)
+        files = of_a_file * -(-manifest.count // rows)
+        once = head if name.startswith("hidden") else 0
+        return round(scale * (tokens * each[name] + beside)) + files + once
+
     return ScorePlan(
-        str(asked.kind), manifest.count, round(scale * tokens), longest, scale * took, by_kind, head
+        kind=str(asked.kind),
+        answers=manifest.count,
+        tokens=round(scale * tokens),
+        most_tokens=manifest.count * longest,
+        seconds=scale * took,
+        by_kind={name: bytes_in(name) for name in each},
+        head=head,
     )
 
 

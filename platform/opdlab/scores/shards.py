@@ -51,9 +51,17 @@ def key_of(prompt: Sequence[int], response: Sequence[int]) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-def bytes_of(answers: Sequence[Answer], names: Sequence[str], entries: int) -> int:
-    """Bytes that answers take in a shard, what is known of each included; see `write_shard`."""
-    return _batch(answers, names, entries).nbytes
+def bytes_of(answers: Sequence[Answer], names: Sequence[str], entries: int) -> tuple[int, int]:
+    """Bytes that answers take in a shard, what is known of each included, and of a file beside them.
+
+    Args: see `write_shard`.
+    """
+    import pyarrow as pa
+
+    batch = _batch(answers, names, entries)
+    file = pa.MockOutputStream()
+    _write(batch, file)
+    return batch.nbytes, file.size() - batch.nbytes
 
 
 def write_shard(path: Path, answers: Sequence[Answer], names: Sequence[str], entries: int) -> None:
@@ -65,12 +73,14 @@ def write_shard(path: Path, answers: Sequence[Answer], names: Sequence[str], ent
     """
     import pyarrow as pa
 
-    batch = _batch(answers, names, entries)
-    with (
-        whole_file(path) as partial,
-        pa.OSFile(str(partial), "wb") as file,
-        pa.ipc.new_stream(file, batch.schema) as stream,
-    ):
+    with whole_file(path) as partial, pa.OSFile(str(partial), "wb") as file:
+        _write(_batch(answers, names, entries), file)
+
+
+def _write(batch: pa.RecordBatch, file: pa.NativeFile) -> None:
+    import pyarrow as pa
+
+    with pa.ipc.new_stream(file, batch.schema) as stream:
         stream.write_batch(batch)
 
 
