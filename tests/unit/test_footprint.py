@@ -83,6 +83,17 @@ def test_few_layers_of_each_kind_tell_what_all_hold(family: str) -> None:
         assert kept_for_backward(model, tokens) > 0
 
 
+def test_weights_that_layers_share_are_counted_once() -> None:
+    config: Any = copy.deepcopy(small_model("zamba2").config)
+    config.num_hidden_layers, config.hybrid_layer_ids = 3, [1, 2]
+    kinds = ["hybrid" if n in config.hybrid_layer_ids else "linear_attention" for n in range(3)]
+    config.layers_block_type = kinds
+    found = sizes(config, torch.float32)
+    outside = (config.vocab_size + 1) * config.hidden_size  # embeddings and the last norm
+    assert found.parameters - found.layered == outside
+    assert 0 < found.gathered < found.parameters
+
+
 @pytest.mark.parametrize("lone", [2, 3])
 def test_what_few_layers_do_not_show_is_measured_of_all(lone: int) -> None:
     """Of three layers alike, nothing is seen where there are two, or where there is one."""

@@ -120,7 +120,8 @@ def _sizes(shape: Shape, dtype: torch.dtype) -> Footprint:
     with contentless():
         made = build(config, dtype).eval()
         parameters = sum(p.numel() for p in made.parameters())
-        layered = sum(p.numel() for layer in layers(made) for p in layer.parameters())
+        # Layers may share weights, which are there once.
+        layered = sum({p: p.numel() for layer in layers(made) for p in layer.parameters()}.values())
         states = over_layers(made, lambda some: _with_states(some)[0])
         attended = over_layers(made, kept_of_a_token)
         cached = over_layers(made, _handed_to_cache) or attended
