@@ -20,7 +20,7 @@ from opdlab.errors import OutOfReachError
 from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.jsd import JSD
 from opdlab.methods.sft import SFT
-from opdlab.planning import loss_rows
+from opdlab.planning import loss_rows, phases
 from opdlab.planning.footprint import (
     activations,
     alike,
@@ -37,7 +37,7 @@ from opdlab.planning.footprint import (
 from opdlab.planning.loss_rows import held, loss_bytes, rows_held, told_bytes, told_to
 from opdlab.planning.phases import SAMPLING, UPDATING, Site, memory
 from opdlab.planning.scored_rows import ScoredRows
-from opdlab.sampling.decoder import most_columns
+from opdlab.sampling.decoder import Decoder, most_columns
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.sampling.row_states import RowStates
@@ -224,6 +224,37 @@ def test_states_and_keys_of_recurrent_models_are_planned(
         CachedEngine(max_new_tokens=3).sample(model, [[3, 4]] * 4, range(4), eos_ids=(), pad_id=0)
     assert max(held) == 4 * plan.states
     assert max(found) == pytest.approx(4 * 4 * plan.cache * 50, rel=0.03)
+
+
+@pytest.mark.parametrize(("group", "places", "together"), [(1, 0, 6), (3, 0, 2), (3, 4, 3)])
+def test_states_of_short_prompts_that_are_prefilled_together_are_planned(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: int, places: int, together: int
+) -> None:
+    """A long prompt is prefilled with few others, and the short ones beside it all at once."""
+    model, prefilled = small_model("lfm2-conv"), list[int]()
+    model.config.save_pretrained(tmp_path)
+    fill = Decoder._fill
+
+    def filled(decoder: Decoder, cache: Any, bodies: Any, lengths: list[int]) -> None:
+        prefilled.append(len(bodies))
+        fill(decoder, cache, bodies, lengths)
+
+    monkeypatch.setattr(Decoder, "_fill", filled)
+    asked = [[3 + n, 4] for n in range(6 // group) for _ in range(group)]
+    engine = CachedEngine(max_new_tokens=9)
+    engine.sample(model, asked, range(6), eos_ids=(2,), pad_id=0, max_rows=places or 6)
+    assert max(prefilled) <= together
+    rollout = {"type": "cached", "max_new_tokens": 30, "group_size": group}
+    settings = {"steps": 1, "prompts_per_step": 6 // group, "rollout_rows": places or None}
+    config = experiment(tmp_path, tmp_path, rollout=rollout, training=settings)
+    places, longest, site = places or 6, 1 << 14, Site.on("cpu", config.training)
+    for other in ("_kept", "_scoring"):  # of other phases, which such lengths cost seconds
+        monkeypatch.setattr(phases, other, lambda *_: 0)
+    (plan,) = memory(config, longest, site).values()
+    found = sizes(model.config, torch.float32)
+    columns = longest + 30 if places == 6 else most_columns(longest + 30, 30, on_cpu=True)
+    states = plan.passing[SAMPLING] - packed(model.config, torch.float32)
+    assert states - 4 * found.cache * places * columns == found.states * (places + together)
 
 
 @pytest.mark.filterwarnings("ignore:Llama4ForCausalLM counts the tokens")

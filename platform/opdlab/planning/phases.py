@@ -18,7 +18,7 @@ from opdlab.planning.loss_rows import loss_bytes, told_bytes, told_to
 from opdlab.planning.passes import scoring
 from opdlab.planning.scored_rows import ScoredRows
 from opdlab.planning.stored_teacher import head_bytes, told_whole
-from opdlab.sampling import LEAN, most_columns, prefilled_together
+from opdlab.sampling import LEAN, most_columns
 
 SAMPLING = "sampling (keys and values)"
 UPDATING = "updating (gradients, activations, logits)"
@@ -172,9 +172,10 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
     if step.sampled < step.rows and not _in_equal_rows(config, step.length):
         # Where places are filled again, what they hold is not bounded by what is still to come.
         columns = most_columns(step.length, experiment.rollout.max_new_tokens, on_cpu)
-    prefilled = min(
-        step.sampled, prefilled_together(step.length - experiment.rollout.max_new_tokens)
-    )
+    # Short prompts, however long the longest is, are prefilled in one forward; equal ones once.
+    prefilled = min(step.sampled, -(-step.sampled // experiment.rollout.group_size))
+    if prefilled < step.sampled < step.rows:
+        prefilled += 1  # where a place is filled again within a group
     passing = {
         SAMPLING: student.states * (step.sampled + prefilled)
         + cached * step.sampled * columns
