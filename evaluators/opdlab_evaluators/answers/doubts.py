@@ -22,14 +22,28 @@ DOUBTED = re.compile(
     r"\b(?:suppose|supposing|assume|assuming|if|whether|unless|unsure|not sure|doubt|thought"
     r"|(?:might|would|could) think)\b[^.!?\n]*$"
     r"|\b(?:wrong|incorrect|false|naive|tempting|mistaken|previous|initial) (?:final )?answers?$"
-    r"|\b(?:some|people|they|he|she|someone|everybody|everyone|many) (?:says?|claims?|thinks?|believes?)"
-    r" (?:that )?(?:the )?(?:final |correct )?answers?$",
+    r"|\b(?:some|people|they|he|she|someone|everybody|everyone|many|students?)"
+    r" (?:says?|claims?|thinks?|believes?) (?:that )?(?:the )?(?:final |correct )?answers?$",
     re.IGNORECASE,
 )
-# What was said is taken back.
-RETRACTED = re.compile(
-    r"(?:^|[.!?\n])[\s*_(]{0,6}(?:wait|hmm+|oops|no(?=,)|actually|sorry|correction|hold on|scratch that"
-    r"|on second thought)\b",
+# A sentence that may take back what was said, and the rest of its line.
+_RETHOUGHT = re.compile(
+    r"(?:^|[.!?\n])[\s*_(]{0,6}(?:(?:but|oh|no|and|hmm+),? )?(?:wait|hmm+|oops|no(?=[,:])|actually"
+    r"|sorry|correction|hold on|scratch that|on second thought|I made an? (?:[a-z]+ )?(?:mistake|error)"
+    r"|(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct)))\b[^\n]{0,200}",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    r"\b(?:that|this|it|answer)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))"
+    r"(?! (?:if|when|unless|to)\b)|\b(?:scratch that|correction:|wait,? no[.!])"
+    r"|\bI made an? (?:[a-z]+ )?(?:mistake|error)[.!]",
+    re.IGNORECASE,
+)
+_VALUE = r"-?\d+(?:,\d{3})*(?:\.\d+)?"
+_NUMBER = re.compile(_VALUE)
+_CORRECTED = re.compile(
+    r"(?:\b(?:it(?:'s| is| was)|(?:it|that|this) should (?:be|have been)|answer is)|(?:mistake|error):)"
+    rf" [*\\($]{{0,4}}(?P<value>{_VALUE})(?=[*\\)$]{{0,4}}(?: [a-z]+)?(?:[.,;!)]|$))",
     re.IGNORECASE,
 )
 # It announces a step, or asks, or doubts; of one's need it may state how much: `we need 7 buses`.
@@ -56,7 +70,8 @@ SUPPOSED = re.compile(
     r"|^\W*(?:[Nn]ot (?:counting|including)|[Ii]gnoring|[Dd]isregarding|[Nn]eglecting)\b"
     r"|\bin the (?:first|second|third|other) case\b|\banswers? (?:has|have|had|contains?|plus|minus)\b"
     r"|\b(?:wrong|incorrect|false|naive|tempting|mistaken) answer\b"
-    r"|\b(?i:some|people|they|he|she|many) (?:says?|claims?|thinks?|believes?) (?:that )?the answer\b"
+    r"|\b(?i:some|people|they|he|she|many|students?) (?:says?|claims?|thinks?|believes?)"
+    r" (?:that )?the answer\b"
     r"|\b(?:digits?|square|cube|root|reciprocal|half|double|multiple|factors?|complement|negative) of"
     r" (?:the |this |my |our )?(?:final )?answer\b|"
     r"\b(?:should|would|could|might) have been\b|\b(?:thought|(?:might|would|could) think)\b"
@@ -66,3 +81,16 @@ SUPPOSED = re.compile(
     r"|\b(?:remains?|must|needs?|has|have)(?: to)? be"
     r" (?:checked|found|computed|determined|shown|added|removed)\b"
 )
+
+
+def is_taken_back(text: str, place: int, phrase: str) -> bool:
+    """Whether a sentence behind a place denies the phrase that stands there, or gives another value."""
+    said = set(_NUMBER.findall(phrase))
+    for rethought in _RETHOUGHT.finditer(text, place):
+        if _DENIED.search(rethought[0]):
+            return True
+        values = {match["value"] for match in _CORRECTED.finditer(rethought[0])}
+        # Of a fraction the same value may be given in decimals.
+        if values and len(said) == 1 and not values & said:
+            return True
+    return False

@@ -11,8 +11,8 @@ from opdlab_evaluators.answers.doubts import (
     OF_ANSWER,
     OPENING,
     REMARK,
-    RETRACTED,
     SUPPOSED,
+    is_taken_back,
 )
 from opdlab_evaluators.answers.sentences import SAYING
 from opdlab_evaluators.answers.statements import CLOSE, OPEN, stated
@@ -65,7 +65,7 @@ _REASONS = re.compile(
 )
 _VALUED = re.compile(r"[\d\\]")
 _CHECKED = re.compile(
-    r"\s\((?!(?:base|mod|modulo|approximately|about|roughly|not|maybe|possibly|perhaps|unless|when|per|each"
+    r"\s\((?!(?:base|only|mod|modulo|approximately|about|roughly|not|maybe|possibly|perhaps|unless|when|per|each"
     r"|times|plus|minus|less|without|excluding|rounded)\b)(?:[a-z]{3,20}\s|[a-z]{3,20},)[^()]{0,200}\)\s*$",
     re.IGNORECASE,
 )
@@ -123,7 +123,8 @@ def answer_phrase(text: str) -> str | None:
     line = hashes[-1] if hashes else None
     found = _named(text, line.start() if line else -1)
     if line is not None and (found is None or not _VALUE_LINE.match(found)):
-        return _trimmed(line["line"])
+        back = is_taken_back(text, line.end(), line["line"])
+        return None if back else _trimmed(line["line"])
     return found
 
 
@@ -214,7 +215,6 @@ def _sets_task(sentence: str) -> bool:
 
 def _named(text: str, after: int) -> str | None:
     """The phrase behind the last mention of an answer that names one, if that stands behind a place."""
-    retracted = [m.start() for m in RETRACTED.finditer(text, max(after, 0))][-1:]
     mentions = [m.end() for m in _ANSWER.finditer(text, max(after, 0))]
     for place in reversed(mentions[-_LAST:]):
         link = _LINK.match(text, place) or _HEADING.match(text, place)
@@ -222,10 +222,10 @@ def _named(text: str, after: int) -> str | None:
             continue
         if link.re is _HEADING and not _is_heading(text, place, link["mark"]):
             continue
-        if retracted and retracted[0] > place:
-            return None
         start = listed(text, link.end())
         phrase = None if start is None else _phrase(text, start)
+        if phrase and is_taken_back(text, place, phrase):
+            return None
         before = text[max(0, place - 80) : place]
         if phrase and not REMARK.match(phrase) and not OF_ANSWER.search(before):
             if DOUBTED.search(before):
