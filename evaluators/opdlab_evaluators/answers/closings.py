@@ -47,6 +47,7 @@ _FAREWELL = re.compile(
 # Short sentences that state nothing.
 _DONE_WITH = re.compile(
     r"(?:That(?:'s| is) (?:it|all|the answer|our answer|my answer)|Done"
+    r"|(?:This|That) (?:completes|concludes|finishes) [^.!?\d\n]{0,60}|This is it|Great"
     r"|(?:Great|Good|Nice) (?:job|work|luck)"
     r"|Thank(?:s| you)[^.!?\n]{0,60}"
     r"|Hope[^.!?\n]{0,60}|We(?:'re| are) done|All done|Easy)[.!]{0,3}"
@@ -58,6 +59,7 @@ _SENTENCE_END = re.compile(
 _DISPLAY_END = re.compile(
     r"(?:\\\]|\\end\{(?:align|gather|equation|eqnarray|multline)\*?\})\s?(?=[A-Z][a-z]*[ ,])"
 )
+_HOLDS = re.compile(r"[\d\\$]")
 _REST = 4000
 
 
@@ -101,12 +103,21 @@ def last_line(text: str) -> tuple[str, str]:
         cells = [cell.strip().strip("*_` ") for cell in _CELL.split(line[1:-1])]
         labelled = len(cells) == 2 and _TOTAL.match(cells[0])
         return before, f"{cells[0].rstrip(':')}: {cells[1]}" if labelled else ""
-    displays = list(_DISPLAY_END.finditer(line))
-    if displays:
-        place += text[place:].index(line) + displays[-1].end()
-        before, line = text[:place], text[place:].strip()
+    shown, line = _behind_display(line)
+    before += shown
     item = _ITEM.match(line)
     return before, _of_item(before, line[item.end() :]) if item else line
+
+
+def _behind_display(line: str) -> tuple[str, str]:
+    """A line parted behind its last displayed formula, where a value may follow; whole where none does."""
+    displays = list(_DISPLAY_END.finditer(line))
+    if not displays:
+        return "", line
+    place = displays[-1].end()
+    if _DONE_WITH.fullmatch(line[place:]):
+        return "", line[:place].rstrip()
+    return (line[:place], line[place:]) if _HOLDS.search(line[place:]) else ("", line)
 
 
 def _row(block: str) -> str:
@@ -154,4 +165,7 @@ def last_sentence(line: str) -> str:
     sentences = _SENTENCE_END.split(line)
     if len(sentences) > 1 and _DONE_WITH.fullmatch(sentences[-1]):
         sentences.pop()
+    if len(sentences) > 1 and sentences[-2].endswith(".$") and not _HOLDS.search(sentences[-1]):
+        # What follows such a formula is read with it, unless it states something itself.
+        return " ".join(sentences[-2:])
     return sentences[-1]

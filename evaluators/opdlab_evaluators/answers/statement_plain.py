@@ -38,7 +38,9 @@ _WE_SEE = re.compile(
 )
 _IF_WE_ADD = re.compile(
     r"^(\W*(?:so,? )?)(?:(?:if|when|once) (?:we|you|i) "
-    r"(?:add|sum|combine|put|multiply|divide|subtract|total|count)\b[^,\d$\\]{0,80}"
+    r"(?:add|sum|combine|put|multiply|divide|subtract|total|count)"
+    r"(?: (?:it|this|that|these|those|them|all|both|together|up|the"
+    r"|numbers|amounts|values|totals)){0,6}"
     r"|(?:instead of|rather than|compared (?:to|with)) (?!that\b|this\b)[^,]{1,40}), "
     r"(?=(?:we|you|i|it|he|she|they|each|every|there|the|this|that|[A-Z][a-z]+)\b)",
     re.IGNORECASE,
