@@ -76,6 +76,7 @@ SUPPOSED = re.compile(
     r"|\b(?:digits?|square|cube|root|reciprocal|half|double|multiple|factors?|complement|negative) of"
     r" (?:the |this |my |our )?(?:final )?answer\b|"
     r"\b(?:should|would|could|might) have been\b|\b(?:thought|(?:might|would|could) think)\b"
+    r"|\b(?:up to|a (?:minimum|maximum) of) \$?\d[\d.,]*\s?[-+*/×÷−]\s?\$?\d"
     r"|\b[Ss]o far\b|\b[Ww]ith luck\b"
     r"|\b(?:doubt|unsure|not sure|unclear|uncertain)\b|\bfor every \d"
     r"|\b(?:[Ii]ts|[Tt]heir) (?:square|cube|reciprocal|inverse|double|half|opposite) (?:is|equals)\b"

@@ -44,6 +44,8 @@ _DAY_FIRST = re.compile(
     r"\b(\d{1,2})(?: of)? (january|february|march|april|may|june|july|august|september|october|november"
     r"|december)\b"
 )
+# A choice with its text: `C: 12`.
+_CHOSEN = re.compile(r"[A-H]: (?=.)", re.DOTALL)
 _CHOICE = re.compile(r"\(?\s?([A-Z])\s?\)?")
 
 
@@ -63,7 +65,7 @@ class Outcome:
 @cache
 def rules() -> str:
     """Version of these rules with those of the libraries that they rest on."""
-    return "+".join(["math-14", *(f"{name}-{version(name)}" for name in DECIDING)])
+    return "+".join(["math-15", *(f"{name}-{version(name)}" for name in DECIDING)])
 
 
 def quick(gold: str, answer: str) -> Outcome | None:
@@ -72,6 +74,7 @@ def quick(gold: str, answer: str) -> Outcome | None:
         if "".join(gold.split()) == "".join(answer.split()):
             return Outcome(True, "same text")
         return Outcome(False, f"longer than {LONGEST} characters")
+    answer = _asked_part(gold, answer)
     a, b = tidy(gold), tidy(answer)
     if not b:
         return Outcome(False, "the answer is empty", understood=False)
@@ -90,6 +93,14 @@ def quick(gold: str, answer: str) -> Outcome | None:
         found = choice_of(b)
         return Outcome(found == wanted, "letters", understood=found is not None or bool(b))
     return _by_words(gold, answer)
+
+
+def _asked_part(gold: str, answer: str) -> str:
+    """Of `C: 12` what stands behind the letter, where no letter is asked for."""
+    lettered = _CHOSEN.match(answer)
+    if lettered is None or _is_choice(tidy(gold)) or _CHOSEN.match(gold.strip()):
+        return answer
+    return answer[lettered.end() :]
 
 
 def _is_choice(text: str) -> bool:
@@ -137,6 +148,7 @@ def decide(
     decided = quick(gold, answer)
     if decided is not None:
         return decided
+    answer = _asked_part(gold, answer)
     try:
         wanted, context = _read_gold(gold)
     except Unsupported:

@@ -152,7 +152,7 @@ APART = "\ue000"
 
 
 # A whole answer in quotes, or with a mark that it is right.
-_QUOTED = re.compile(r"^\s*([\"'])(?P<inside>[^\"']{1,200})\1\s*$|\s*[✓✔✅]\ufe0f?\s*$")
+_QUOTED = re.compile(r"^\s*([\"'])(?P<inside>[^\"']{1,200})\1\s*$|(?<!\s)\s*[✓✔✅]\ufe0f?\s*$")
 
 
 def tidy(text: str) -> str:

@@ -68,7 +68,8 @@ _ENDING = (
     ["calls", "for"],
     ["food", "for"],
 )
-# Of them the number is a name.
+# Of them the number is a name, unless another word says which one: `in this case 12`.
+_WHICH = ("this", "that", "each", "our")
 _NUMBERED = [
     [word]
     for word in names_of(
@@ -156,7 +157,7 @@ def outlined(tokens: list[Token]) -> list[Token] | None:
     if not is_harmless(front) or not is_harmless(back[sized:]):
         return None
     before = [token.text.lower() for token in front[-2:]]
-    if before == ["ends", "in"] or before[-1:] in _NUMBERED:
+    if before == ["ends", "in"] or (before[-1:] in _NUMBERED and before[0] not in _WHICH):
         return None
     if before[-1:] == ["in"] and behind in (["ways"], ["different", "ways"]):
         return tokens[start : end + sized]

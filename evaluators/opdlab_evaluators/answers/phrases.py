@@ -73,7 +73,7 @@ _CHECKED = re.compile(
 _FACTORIAL = re.compile(r"(?:\d|\)|(?<![A-Za-z])[A-Za-z])!$")
 _SIGNED = re.compile(r"(?:(?:A|Ans|Result|Solution)\s?[:=]|Ans\.)\s{0,5}(?=\S)")
 # A choice with its text: `C: 12`.
-_CHOSEN = re.compile(r"[B-H]: ")
+_CHOSEN = re.compile(r"[A-H]: ")
 _OPTIONS = re.compile(r"^\s{0,5}\(?B[).:]", re.MULTILINE)
 _ALONE = re.compile(
     r"(?P<bold>\*\*|__)(?P<inside>[^*\n]{1,300})(?P=bold)\.?|[-+]?\\?\$?\d[\d,.]*%?"
@@ -224,15 +224,17 @@ def _named(text: str, after: int) -> str | None:
             continue
         start = listed(text, link.end())
         phrase = None if start is None else _phrase(text, start)
-        if phrase and is_taken_back(text, place, phrase):
-            return None
         before = text[max(0, place - 80) : place]
         if phrase and not REMARK.match(phrase) and not OF_ANSWER.search(before):
             if DOUBTED.search(before):
                 continue
-            if _CHOSEN.match(phrase):
-                return phrase
-            return stated(_marked(text, start or 0), named=True) or phrase
+            if is_taken_back(text, place, phrase):
+                return None
+            value = stated(_marked(text, start or 0), named=True)
+            if _CHOSEN.match(phrase) and value:
+                # The letter or the value is the answer: the comparison knows which is asked for.
+                return f"{phrase[:3]}{value}"
+            return value or phrase
     return None
 
 
