@@ -57,7 +57,7 @@ _SENTENCE_END = re.compile(
 )
 # A displayed formula in front of a sentence on the same line.
 _DISPLAY_END = re.compile(
-    r"(?:\\\]|\\end\{(?:align|gather|equation|eqnarray|multline)\*?\})\s?(?=[A-Z][a-z]*[ ,])"
+    r"(?:\\\]|\\end\{(?:align|gather|equation|eqnarray|multline)\*?\})\s?(?=[A-Z][a-z]*[ ,.!])"
 )
 _HOLDS = re.compile(r"[\d\\$]")
 _REST = 4000

@@ -40,7 +40,7 @@ _IF_WE_ADD = re.compile(
     r"^(\W*(?:so,? )?)(?:(?:if|when|once) (?:we|you|i) "
     r"(?:add|sum|combine|put|multiply|divide|subtract|total|count)"
     r"(?: (?:it|this|that|these|those|them|all|both|together|up|the"
-    r"|numbers|amounts|values|totals)){0,6}"
+    r"|of|everything|numbers|amounts|values|totals|costs|prices|results|parts)){0,6}"
     r"|(?:instead of|rather than|compared (?:to|with)) (?!that\b|this\b)[^,]{1,40}), "
     r"(?=(?:we|you|i|it|he|she|they|each|every|there|the|this|that|[A-Z][a-z]+)\b)",
     re.IGNORECASE,

@@ -56,6 +56,10 @@ _SET = re.compile(
 )
 # A formula that stands in no dollar signs.
 _COMMAND = re.compile(r"\\[a-zA-Z({\[]")
+# The value of a multiple, and not what it is a multiple of: `2x = 3 * 5 = 15`.
+_MULTIPLE = re.compile(
+    r"(?<![\w.])\d+[a-cknpqx-z] ?(?:[-+] ?\d+ ?)?=[^=,;a-z]{1,80}=[^=,;a-z]{1,40}$"
+)
 _NOTHING_LEFT = re.compile(
     r"(?:(?:so|thus|hence|therefore|finally),? )?(?:there (?:are|is|will be|were)|\w+ (?:has|have|had)) no"
     r" (?:\w+ ){1,3}(?:left|remaining)(?: over)?[.!]?",
@@ -75,7 +79,8 @@ def stated(sentence: str, named: bool = False) -> str | None:
     sentence = plainer(_SET.sub(" ", sentence))
     if _NOTHING_LEFT.fullmatch(sentence.strip()):
         return "0"
-    if _COMMAND.search(re.sub(f"{OPEN}[^{CLOSE}]*{CLOSE}", "", sentence)):
+    prose = re.sub(f"{OPEN}[^{CLOSE}]*{CLOSE}", "", sentence)
+    if _COMMAND.search(prose) or _MULTIPLE.search(prose):
         return None
     pieces = without_remarks(worked_sums(pieces_of(sentence)))
     if pieces is None or not any(piece.amount for piece in pieces):
