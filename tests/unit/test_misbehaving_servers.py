@@ -30,7 +30,7 @@ from opdlab.configuration.config import Evaluation
 from opdlab.configuration.loader import load_experiment
 from opdlab.console import Stopped, StopRequest
 from opdlab.doctor.probe import draw
-from opdlab.errors import ConfigError, RefusedError, ServerError
+from opdlab.errors import AwayError, ConfigError, RefusedError, ServerError
 from opdlab.evaluation.known_answers import Prints
 from opdlab.evaluation.measured import Subject, asked_of, engine_of, evaluate
 from opdlab.evaluation.measuring import open_subject
@@ -43,7 +43,7 @@ from opdlab.records import Verdict
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.serving import client as client_module, crew, health, taken
 from opdlab.serving.access import Access
-from opdlab.serving.client import Client
+from opdlab.serving.client import Client, ReplyError
 from opdlab.serving.dialect import TRANSFORMERS_FIXED, Draw, completion_body
 from opdlab.serving.engine import OpenAIEngine, in_rounds
 from opdlab.serving.identify import Identity, identify
@@ -60,6 +60,14 @@ STUDENT, TEACHER = models.EMBEDDED / "student", models.EMBEDDED / "teacher"
 PROMPTS = [[1, 5, 9, 12 + row] for row in range(6)]
 LENGTH = 8
 ENDS: dict[str, Any] = {"eos_ids": (2,), "pad_id": 0}
+COMPLETION = {
+    "prompt": [1, 5],
+    "max_tokens": 2,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "seed": 0,
+    "stop_token_ids": [2],
+}
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +221,50 @@ def test_a_prompt_that_a_server_fails_at_each_time_ends_no_other(
     came = way(server, student)
     assert sorted(map(str, came)) == ["1", "2", "3", "4", "5", "refused"]
     assert f"status {status}: maximum context length is 8 tokens" in str(came["refused"])
+
+
+def test_a_server_that_fails_at_all_but_a_single_token_is_away(
+    server: MisbehavingServer, student: PreTrainedModel, way: Callable[..., Came]
+) -> None:
+    """Else each request costs the patience: a proxy's limit of time, or an engine that is broken."""
+    server.refuses_for_ever = lambda body: body["max_tokens"] != 1
+    server.refusal = 500
+    with pytest.raises(AwayError, match="status 500"):
+        way(server, student)
+
+
+def test_a_server_that_breaks_costs_the_patience_twice_at_most(server: MisbehavingServer) -> None:
+    asked = client(server, patience_s=0.1)
+    url, body = asked.access.api("/completions"), COMPLETION
+    assert asked.post(url, body)["choices"]
+    server.refuses_for_ever, server.refusal = lambda body: body["max_tokens"] != 1, 500
+    with pytest.raises(ReplyError, match="fails at this request each time"):
+        asked.post(url, body)
+    with pytest.raises(AwayError):
+        asked.post(url, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "interruptions"),
+    [(504, ReplyError, 1), (429, AwayError, 0), (503, AwayError, 1)],
+)
+def test_what_the_last_try_fails_by_decides_whose_fault_it_is(
+    server: MisbehavingServer, status: int, kind: type[ServerError], interruptions: int
+) -> None:
+    """A server that has no room then, or restarts, says nothing of the request."""
+    asked = client(server, patience_s=0.1)
+    url, body = asked.access.api("/completions"), COMPLETION
+    assert asked.post(url, body)["choices"]
+
+    def refuses(body: dict[str, Any]) -> bool:
+        short = body["max_tokens"] == 1
+        server.refusal = status if short else server.refusal
+        return not short
+
+    server.refuses_for_ever, server.refusal = refuses, 500
+    with pytest.raises(kind, match=f"status {status}"):
+        asked.post(url, body)
+    assert asked.interruptions == interruptions
 
 
 def test_an_aborted_answer_is_asked_for_again(
@@ -557,8 +609,7 @@ def test_a_redirect_that_would_change_the_request_is_told_with_its_place(
     with pytest.raises(ServerError, match="leaves the server"):
         asked.post(url, body)
     server.redirect = 308, ""
-    whole = {"temperature": 1.0, "top_p": 1.0, "seed": 0, "stop_token_ids": [2]}
-    assert asked.post(url, {**body, **whole})["choices"]
+    assert asked.post(url, COMPLETION)["choices"]
 
 
 @pytest.mark.parametrize(

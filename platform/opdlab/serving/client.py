@@ -39,6 +39,8 @@ IN_VAIN = 8
 LET_IN = (401, 403)
 WHO = ("/models", "/v1/teacher")
 """Paths that say who is there: whoever is not let in there is let in nowhere."""
+OF_A_REQUEST = (0, 500, 504)
+"""Statuses of failures that one request may be the reason of; 0 is a connection that broke."""
 UNKNOWN = (404, 405, 501)
 """Statuses of a path that a server does not have."""
 
@@ -79,6 +81,10 @@ class Client:
         self.pulse = Pulse(self.transport)
         self._told = False
         self._answers = 0
+        self._whole = 0
+        """Answers to requests, apart from questions and from trials by a single token."""
+        self._blamed = 0
+        """How many there were when a request was last refused by itself."""
         self._working: dict[int, float] = {}
         """Since when each thread's request is under way."""
 
@@ -237,20 +243,25 @@ class Client:
     def _persist(self, verb: str, url: str, body: Body | None, stopped: Callable[[], bool]) -> Any:
         """Try until there is an answer, ever more slowly."""
         waited, pause, answers, last = 0.0, FIRST_PAUSE_S, self._answers, False
+        # Whoever fails at all since then has a fault that is no request's.
+        before = self._blamed
         while True:
             started = monotonic()
             try:
                 answer = self._once(verb, url, body)
                 self.notice, self._told = "", False
                 self._answers += 1
+                self._whole += verb == "POST"
                 return answer
             except Refused as refused:
-                if last:
-                    raise ReplyError(
-                        f"{url} fails at this request each time ({refused}), and answers a shorter one"
-                    ) from refused
                 # A status of its own is the server's that is there.
                 self.interruptions += refused.status == 0 or refused.status >= BEFORE
+                own = refused.reached and refused.status in OF_A_REQUEST
+                if last and own:
+                    self._blamed = self._whole
+                    raise ReplyError(
+                        f"{url} fails at this request each time ({refused}), and answers others"
+                    ) from refused
                 if self._answers != answers or self._works_on_others(refused, started):
                     # A server that answers others is there, and busy.
                     waited, answers = 0.0, self._answers
@@ -258,8 +269,9 @@ class Client:
                 works = refused.reached and verb == "POST"
                 waited += 0.0 if works else monotonic() - started
                 if waited >= self.access.patience_s:
-                    last = self._answers_shortly(verb, url, body)
-                    if last:
+                    others = own and self._whole > before
+                    if others and not last and self._answers_shortly(verb, url, body):
+                        last = True
                         continue
                     raise AwayError(
                         f"{url}: no answer after waiting for {waited:.0f} s ({refused})"
