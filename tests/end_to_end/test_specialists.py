@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,9 +13,9 @@ from end_to_end.laboratory import Laboratory
 from small_models import VOCABULARY, random_rollout, small_model
 
 from opdlab.configuration.loader import load_experiment
-from opdlab.errors import ConfigError, DataError
+from opdlab.errors import ConfigError, DataError, RefusedError
 from opdlab.evaluation.store import sample_sets
-from opdlab.records import Questions
+from opdlab.records import Questions, Rollout
 from opdlab.scoring.specialists import Specialist, chosen, score_by_domain
 from opdlab.scoring.teacher import Teacher
 from opdlab.training.pair import load_pair
@@ -49,6 +51,41 @@ def test_one_teacher_for_all_is_the_general_one() -> None:
     asked = Questions(rollout.candidates)
     found = score_by_domain(general, [Specialist(("x",), code)], rollout, asked, ["a", "b"])
     assert torch.equal(found.log_prob, general.score(rollout, asked).log_prob)
+
+
+def test_each_teacher_has_its_turn_where_a_server_refuses_answers() -> None:
+    """Else this process leaves the others alone in what a sharded specialist does together."""
+    turns = []
+
+    @dataclass
+    class Asked:
+        name: str
+        refused: dict[int, str]
+
+        def score(self, rollout: Rollout, questions: Questions) -> Any:
+            turns.append(self.name)
+            if self.refused:
+                raise RefusedError(self.refused, len(rollout.prompt_lengths))
+
+        def stand_by(self) -> None:
+            turns.append(f"{self.name} stands by")
+
+    general, code, poetry, idle = (
+        cast("Teacher", Asked(name, refused))
+        for name, refused in [
+            ("general", {1: "too long"}),
+            ("code", {}),
+            ("poetry", {0: "not now"}),
+            ("idle", {}),
+        ]
+    )
+    patterns = [("code/*", code), ("poetry", poetry), ("chess", idle)]
+    specialists = [Specialist((pattern,), teacher) for pattern, teacher in patterns]
+    rollout = random_rollout([4, 6, 3, 5, 4], [7, 5, 9, 6, 8])
+    with pytest.raises(RefusedError, match="2 of 3 requests") as told:
+        score_by_domain(general, specialists, rollout, Questions(rollout.candidates), DOMAINS)
+    assert turns == ["general", "code", "poetry", "idle stands by"]
+    assert told.value.rows == {2: "too long", 4: "not now"}
 
 
 def two_teachers(laboratory: Laboratory, **changes) -> Path:

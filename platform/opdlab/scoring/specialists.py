@@ -47,13 +47,14 @@ def score_by_domain(
         domains: of each row.
 
     Raises:
-        NonFiniteError, ModelError, RefusedError: as `Scorer.score`.
+        NonFiniteError, ModelError, RefusedError: as `Scorer.score`; the last when each had its turn,
+            in which those in this process meet the other processes.
     """
     rollout = rollout.host
     (candidates,) = to_host([questions.candidates])
     patterns = [one.domains for one in specialists]
     mine = [chosen(domain, patterns) for domain in domains]
-    pieces = []
+    pieces, refused = [], list[tuple[list[int], RefusedError]]()
     for number in (None, *range(len(specialists))):
         teacher = general if number is None else specialists[number].teacher
         rows = [row for row, each in enumerate(mine) if each == number]
@@ -65,8 +66,22 @@ def score_by_domain(
         try:
             pieces.append((teacher.score(piece, asked), place))
         except RefusedError as error:
-            why = {rows[row]: why for row, why in error.rows.items()}
-            raise RefusedError(
-                why, error.count, ended=error.ended, part=error.part, refused=error.refused
-            ) from error
+            refused.append((rows, error))
+    if refused:
+        raise _merged(refused)
     return join(pieces)
+
+
+def _merged(refused: Sequence[tuple[list[int], RefusedError]]) -> RefusedError:
+    """One error for what several teachers' servers refused, with the rows that each was asked about."""
+    why = {rows[row]: why for rows, error in refused for row, why in error.rows.items()}
+    errors = [error for _, error in refused]
+    merged = RefusedError(
+        why,
+        sum(error.count for error in errors),
+        ended=any(error.ended for error in errors),
+        part=errors[0].part,
+        refused=sum(error.refused for error in errors),
+    )
+    merged.__cause__ = errors[0]
+    return merged
