@@ -73,6 +73,10 @@ class OtherWeightsError(ServerError):
     """A model's server was seen to have other weights than before: what came since is not the model's."""
 
 
+class UnservedError(ServerError):
+    """A server has no such model, or no such path, any more: another may have come in its place."""
+
+
 class RefusedError(ServerError):
     """A server gave some requests no answer that can be used; all others were answered and handed over.
 

@@ -397,7 +397,7 @@ def test_what_a_server_refuses_is_a_fault_with_its_problem_and_is_asked_again(
 
 def test_a_fixed_prompt_that_is_refused_is_named(server: MisbehavingServer, tmp_path: Path) -> None:
     server.refuses_for_ever = lambda body: len(body["prompt"]) < 8
-    with pytest.raises(RefusedError, match=r"the fixed prompt '12\+7='"):
+    with pytest.raises(ServerError, match=r"the fixed prompt '12\+7='"):
         open_served(engine(server), "embedded:student", "none", tmp_path)
 
 

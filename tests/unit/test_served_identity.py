@@ -14,7 +14,7 @@ import torch
 from run_folders import asked
 from token_server import TokenServer
 
-from opdlab.errors import AwayError, ServerError
+from opdlab.errors import AwayError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import Prints
 from opdlab.evaluation.measured import Answer
@@ -187,19 +187,22 @@ def test_what_a_server_said_before_it_was_last_seen_stays(
     assert sorted(kept) == sorted(came), "those of other weights are forgotten"
 
 
-def test_what_came_before_a_server_lets_nobody_in_is_kept(
-    server: TokenServer, tmp_path: Path
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_what_came_before_a_server_says_nothing_of_its_weights_is_kept(
+    server: TokenServer, tmp_path: Path, status: int
 ) -> None:
-    """It says nothing of its weights: whoever goes on looks at them."""
+    """Whoever goes on looks at them; but for what a model said that is not there any more."""
     who = opened(server, tmp_path)
-    server.refuses, server.status = lambda body: body["max_tokens"] != 4, 403
+    server.refuses, server.status = lambda body: body["max_tokens"] != 4, status
     came: list[int] = []
-    with pytest.raises(ServerError, match="status 403"):
+    with pytest.raises(ServerError, match=f"status {status}") as told:
         ask_for(who, tmp_path, 6, came)
+    assert not isinstance(told.value, RefusedError), "no row of the benchmark was refused"
+    assert ("the fixed prompt 'The capital" in str(told.value)) == (status == 400)
     server.refuses = lambda body: False
     again, first = opened(server, tmp_path), len(server.bodies)
     assert ask_for(again, tmp_path, 6, came) == list(range(6))
-    assert len(server.bodies) == first
+    assert (len(server.bodies) == first) == (status != 404)
 
 
 def ask_for(

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Generic, TypeVar, final
 
 from opdlab.console import Stopped
-from opdlab.errors import OtherWeightsError, RefusedError
+from opdlab.errors import OtherWeightsError, UnservedError
 from opdlab.serving import Received
 
 Kind = TypeVar("Kind")
@@ -34,9 +34,9 @@ class Held(Generic[Kind]):
         """Nothing is held yet.
 
         Args:
-            prove: raises OtherWeightsError where the server has other weights now, RefusedError where what
-                it says is no answer, and ServerError where it says nothing: then what is held is kept for
-                whoever goes on.
+            prove: raises OtherWeightsError where the server has other weights now, UnservedError where it
+                does not have the model, and ServerError where it says nothing: then what is held is kept
+                for whoever goes on.
             received: keeps what is held where this process ends.
             interruptions: how often the server was away, after which it may be another.
         """
@@ -70,8 +70,7 @@ class Held(Generic[Kind]):
             started, interruptions = perf_counter(), self.interruptions()
             try:
                 self.prove()
-            except (OtherWeightsError, RefusedError):
-                # An answer that cannot be used may be another model's.
+            except (OtherWeightsError, UnservedError):
                 self.received.forget([row for row, _ in rows])
                 raise
             self.unbroken = interruptions

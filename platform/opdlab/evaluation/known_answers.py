@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -12,7 +12,7 @@ from typing import Any, final
 from transformers import PreTrainedTokenizerBase
 
 from opdlab import identity
-from opdlab.errors import DataError, naming_requests
+from opdlab.errors import DataError, RefusedError, ServerError, naming_requests
 from opdlab.identity import digest
 from opdlab.prompts import encode, rendered
 from opdlab.serving import Ask, Draw, Reply, Session, prompt_text
@@ -102,7 +102,7 @@ def take(
 
     def answers(some: Sequence[Ask], at_once: int | None = None) -> list[Reply]:
         found: dict[int, Reply] = {}
-        with naming_requests(lambda row: f"the fixed prompt {PROMPTS[row % len(PROMPTS)]!r}"):
+        with _fixed(lambda row: PROMPTS[row % len(PROMPTS)]):
             session.complete(
                 draw, some, found.__setitem__, tokenizer=tokenizer, log_probs=True, at_once=at_once
             )
@@ -128,9 +128,19 @@ def repeats(session: Session, tokenizer: PreTrainedTokenizerBase, ends: Sequence
     found: dict[int, Reply] = {}
     draw = Draw(1.0, 1.0, TOKENS, tuple(ends), ends[0])
     twice = [Ask(ids, 0, text)] * 2
-    with naming_requests(lambda _: f"the fixed prompt {PROMPTS[-1]!r}"):
+    with _fixed(lambda _: PROMPTS[-1]):
         session.complete(draw, twice, found.__setitem__, tokenizer=tokenizer, at_once=1)
     return found[0].text == found[1].text
+
+
+@contextmanager
+def _fixed(prompt: Callable[[int], str]) -> Iterator[None]:
+    """Say of refused requests which fixed prompt it was: their rows are none of what is measured."""
+    try:
+        with naming_requests(lambda row: f"the fixed prompt {prompt(row)!r}"):
+            yield
+    except RefusedError as error:
+        raise ServerError(str(error)) from error
 
 
 def _prints(replies: Sequence[Reply]) -> Prints:

@@ -155,7 +155,8 @@ class Served(Measured):
 
         Raises:
             OtherWeightsError: it has others.
-            ServerError: it does not answer.
+            UnservedError: it does not have the model.
+            ServerError: it does not answer, or refuses.
         """
         asked = self.session, self.tokenizer, self.eos_ids
         if self.seen.like(take(*asked, alone=True)) or self.seen.like(take(*asked)):

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, final
 
 from opdlab.console import check_stop
-from opdlab.errors import AwayError, RefusedError, ServerError
+from opdlab.errors import AwayError, RefusedError, ServerError, UnservedError
 from opdlab.serving.access import Access
 from opdlab.serving.crew import Crew, within_files
 from opdlab.serving.health import Pulse
@@ -343,8 +343,9 @@ def _refusal(url: str, answered: Answered) -> ServerError:
     """What is raised where a server refuses a request."""
     said = f"{url} refused a request: {answered}{_without_v1(url)}"
     # Nobody is let in with this key, and nothing is at this address: so with all others.
-    alike = answered.status in (*LET_IN, *UNKNOWN)
-    return ServerError(said) if alike else ReplyError(said)
+    if answered.status in UNKNOWN:
+        return UnservedError(said)
+    return ServerError(said) if answered.status in LET_IN else ReplyError(said)
 
 
 def _without_v1(url: str) -> str:
