@@ -362,6 +362,28 @@ def test_what_no_teacher_expected_of_one_request_hurts_no_other(
     assert not lost
 
 
+def test_of_a_request_that_is_refused_only_the_row_at_fault_goes_without_scores(
+    service: Teaching, rollout: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, marked, bad = Teacher.score, int(rollout.seeds[2]), [True]
+
+    def faulty(self: Teacher, rollout: Rollout, *rest: Any, **more: Any) -> Any:
+        if len(rollout.seeds) > 1 or (bad[0] and (rollout.seeds == marked).any()):
+            raise ModelError("never this row, nor so many")
+        return score(self, rollout, *rest, **more)
+
+    assert len({*rollout.seeds.tolist()}) == len(rollout.seeds)
+    exact = served(service).score(rollout, Questions(rollout.candidates))
+    monkeypatch.setattr(Teacher, "score", faulty)
+    with pytest.raises(RefusedError, match=r"row 2: .*never this row") as told:
+        served(service).score(rollout, Questions(rollout.candidates))
+    assert [*told.value.rows] == [2]
+    assert not told.value.ended
+    bad[0] = False
+    found = served(service).score(rollout, Questions(rollout.candidates))
+    torch.testing.assert_close(found.log_prob, exact.log_prob, atol=1e-5, rtol=1e-5)
+
+
 def test_more_than_there_is_room_for_comes_again(rollout: Rollout, here: Teacher) -> None:
     with teaching("embedded:teacher", places=3, limits=Limits(tokens=64)) as narrow:
         teacher = served(narrow, patience_s=60.0)

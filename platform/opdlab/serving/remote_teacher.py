@@ -124,29 +124,33 @@ class RemoteTeacher(Told):
         check_tokens(rollout, self.vocabulary)
         asked = self._over_the_wire(questions)
         groups = list(self._groups(rollout, candidates.shape[1]))
-        pieces = [(rows, *part(rollout, rows)) for rows in groups]
-        found: dict[int, TeacherScores] = {}
-        bodies = [
-            request_body(piece, replace(asked, candidates=candidates[place]), self.vocabulary)
-            for _, piece, place in pieces
-        ]
+        pieces: list[tuple[TeacherScores, Int[Tensor, "t"]]] = []
 
-        def came(number: int, answer: Any) -> None:
-            count = len(pieces[number][2])
-            found[number] = self._read(answer, count, candidates.shape[1])
+        def ask(groups: Sequence[Int[Tensor, "b"]]) -> None:
+            parts = [part(rollout, rows) for rows in groups]
+            bodies = [
+                request_body(piece, replace(asked, candidates=candidates[place]), self.vocabulary)
+                for piece, place in parts
+            ]
+
+            def came(number: int, answer: Any) -> None:
+                place = parts[number][1]
+                pieces.append((self._read(answer, len(place), candidates.shape[1]), place))
+
+            self.client.post_all(self.access.beside_api("/v1/score"), bodies, came)
 
         try:
-            self.client.post_all(self.access.beside_api("/v1/score"), bodies, came)
+            ask(groups)
         except RefusedError as error:
-            why = {
-                row: reason
-                for number, reason in error.rows.items()
-                for row in groups[number].tolist()
-            }
-            raise RefusedError(
-                why, error.count, ended=error.ended, part="a request with ", refused=error.refused
-            ) from error
-        scores = join([(found[number], place) for number, (_, _, place) in enumerate(pieces)])
+            if error.ended:
+                raise _of_rows(error, groups, "a request with ") from error
+            # Which of a request's rows is at fault shows when each is asked about by itself.
+            alone = [row[None] for number in error.rows for row in groups[number]]
+            try:
+                ask(alone)
+            except RefusedError as again:
+                raise _of_rows(again, alone) from again
+        scores = join(pieces)
         if finite:
             check_finite(scores, rollout, questions)
         waited = perf_counter() - started - sum(scores.seconds.values())
@@ -219,6 +223,14 @@ class RemoteTeacher(Told):
             if self.placed is not None:
                 self.whole_head.place(self.placed)
         return self.whole_head
+
+
+def _of_rows(
+    error: RefusedError, groups: Sequence[Int[Tensor, "b"]], named: str = ""
+) -> RefusedError:
+    """The same by rows, where a request is about several."""
+    why = {row: why for number, why in error.rows.items() for row in groups[number].tolist()}
+    return RefusedError(why, error.count, ended=error.ended, part=named, refused=error.refused)
 
 
 def _is_whole(told: Mapping[str, Any]) -> bool:
