@@ -515,6 +515,35 @@ def test_a_step_is_trained_on_the_answers_that_its_teachers_server_scores(
             fit(module)
 
 
+def test_no_step_goes_on_without_most_of_its_prompts_however_often_they_are_asked_for(
+    folders,
+) -> None:
+    with MisbehavingServer(folders[1]) as server:
+        taught = {"server": {"url": server.url, "patience_s": 1.0}}
+        module = build(folders, {"type": "grpo"}, group_size=2, taught=taught)
+        prompts = [list(module.prompts.prompt(row).tokens) for row in range(6)]
+        rounds: list[RefusedError] = []
+
+        def refuses(body: dict[str, Any]) -> bool:
+            """Two prompts more each time."""
+            bad = prompts[: 2 * len(rounds) + 2]
+            return any(body["prompt"][: len(one)] == one for one in bad)
+
+        server.refuses_for_ever, score = refuses, module.collector.score
+
+        def noting(*asked: Any) -> Any:
+            try:
+                return score(*asked)
+            except RefusedError as error:
+                rounds.append(error)
+                raise
+
+        module.collector.score = noting  # type: ignore[method-assign]
+        with pytest.raises(RefusedError):
+            fit(module)
+    assert len(rounds) == 2, "after a third two thirds are refused"
+
+
 class Noting(Pace):
     """Notes the figures of each step, and is told to stop when a server has hung."""
 

@@ -193,7 +193,7 @@ class Collector:
             try:
                 scores = self.score(answers, self.questions(answers), place)
             except RefusedError as error:
-                rows, refused = left_out(error, answers.problems, group)
+                rows, refused = left_out(error, answers.problems, group, len(self.refused))
                 self.refused += refused
             # The answers of the others are a part of what is asked about these.
             elsewhere = alone or not self.teacher_served
@@ -365,11 +365,11 @@ class Collector:
 
     @contextmanager
     def clock(self, part: str) -> Iterator[None]:
-        """Measure the seconds of one part of a step."""
+        """Add up the seconds of one part of a step."""
         started = perf_counter()
         yield
         wait(self.subject.model.device)
-        self.seconds[part] = perf_counter() - started
+        self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - started
 
 
 def _scores_of(pending: Future[TeacherScores]) -> TeacherScores | None:

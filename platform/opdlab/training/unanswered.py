@@ -40,7 +40,7 @@ def without_refused(
 
 
 def left_out(
-    error: RefusedError, asked: Sequence[Problem], group: int
+    error: RefusedError, asked: Sequence[Problem], group: int, earlier: int = 0
 ) -> tuple[list[int], list[dict[str, str]]]:
     """Rows that a step goes on with, and the prompts that it leaves out, with the reason.
 
@@ -48,20 +48,20 @@ def left_out(
 
     Args:
         asked: the problem of each row; those of a group stand together.
+        earlier: prompts that the step goes on without already, which are none of `asked`.
 
     Raises:
         RefusedError: more are left out than a step can do without.
     """
     gone = {row // group for row in error.rows}
-    if error.ended or len(gone) * group > MOST * len(asked):
+    lacking, prompts = earlier + len(gone), earlier + len(asked) // group
+    if error.ended or lacking > MOST * prompts:
         raise error
     reasons = {row // group: why for row, why in reversed(error.rows.items())}
     refused = [
         {"problem": asked[one * group].named, "reason": reasons[one]} for one in sorted(gone)
     ]
-    LOG.warning(
-        "%s. The step goes on without %d of its %d prompts", error, len(gone), len(asked) // group
-    )
+    LOG.warning("%s. The step goes on without %d of its %d prompts", error, lacking, prompts)
     return [row for row in range(len(asked)) if row // group not in gone], refused
 
 
