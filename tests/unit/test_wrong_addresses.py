@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -99,6 +100,13 @@ def test_a_file_that_holds_no_certificates_is_named(
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     with pytest.raises(ServerError, match=r"CURL_CA_BUNDLE names .*authorities\.pem"):
         client(9, "https").ask("/version")
+    # Only where there is encryption, which an address without it may lead to.
+    plain = client(9).transport
+    assert plain._session().verify == str(place)
+    leads = requests.Response()
+    leads.status_code, leads.headers["Location"] = 308, "https://localhost/v1/models"
+    with pytest.raises(ServerError, match=r"CURL_CA_BUNDLE names .*authorities\.pem"):
+        plain._redirected("http://localhost/v1/models", leads)
 
 
 def test_statuses_of_whoever_stands_before_a_server_pass() -> None:

@@ -177,6 +177,7 @@ class Transport:
                 f"{url} answers with a redirect (status {response.status_code}) to {shown}, which changes "
                 f"the request or leaves the server: write that address as the url ({base})"
             )
+        _authorities(place)
         return place
 
     def _unanswered(self, url: str, error: requests.RequestException) -> Exception:
@@ -246,27 +247,9 @@ class Transport:
             # Else requests sends what ~/.netrc has for this host in place of the key.
             session.trust_env = False
             session.proxies = self._proxies()
-            session.verify = self._authorities() or True
+            session.verify = _authorities(self.access.url) or True
             self._local.session = session
         return self._local.session
-
-    def _authorities(self) -> str | None:
-        """The file or folder of certificates that the environment names; raises ServerError for none."""
-        names = [one for one in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(one)]
-        if not names or not self.access.url.startswith("https"):
-            return None
-        place = os.environ[names[0]]
-        try:
-            if os.path.isdir(place):
-                ssl.create_default_context(capath=place)
-            else:
-                ssl.create_default_context(cafile=place)
-        except OSError as error:
-            raise ServerError(
-                f"{names[0]} names {place}, which holds no certificates ({error.strerror or error}): "
-                "correct it, or unset it"
-            ) from None
-        return place
 
     def _proxies(self) -> dict[str, str]:
         """Proxies of the environment; raises ServerError where the one for this server is no address."""
@@ -354,6 +337,30 @@ class _Bearer(AuthBase):
         if self.key:
             request.headers["Authorization"] = f"Bearer {self.key}"
         return request
+
+
+def _authorities(url: str) -> str | None:
+    """The file or folder of certificates that the environment names; raises ServerError for none.
+
+    It is of no use to an address without encryption, which may lead to one with it.
+    """
+    names = [one for one in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if os.environ.get(one)]
+    if not names:
+        return None
+    place = os.environ[names[0]]
+    if not url.startswith("https"):
+        return place
+    try:
+        if os.path.isdir(place):
+            ssl.create_default_context(capath=place)
+        else:
+            ssl.create_default_context(cafile=place)
+    except OSError as error:
+        raise ServerError(
+            f"{names[0]} names {place}, which holds no certificates ({error.strerror or error}): "
+            "correct it, or unset it"
+        ) from None
+    return place
 
 
 def _is_usable(scheme: str) -> bool:
