@@ -500,8 +500,20 @@ def test_a_step_is_trained_on_the_answers_that_its_teachers_server_scores(
         taught = {"server": {"url": server.url, "patience_s": 1.0}}
         module = build(folders, settings, group_size=2, taught=taught, rollout_parts=parts)
         refused = list(module.prompts.prompt(4).tokens)
-        server.refuses_for_ever = lambda body: body["prompt"][: len(refused)] == refused
+        asked: list[list[int]] = []
+
+        def refuses(body: dict[str, Any]) -> bool:
+            asked.append(body["prompt"])
+            return asked[-1][: len(refused)] == refused
+
+        server.refuses_for_ever = refuses
         (row,) = fit(module)
+        assert sum(one[: len(refused)] == refused for one in asked) == 2, "none is asked for again"
+        collector = module.collector
+        spent = collector.seconds["teacher"]
+        with collector.clock("teacher"):
+            pass
+        assert collector.seconds["teacher"] >= spent, "parts are added up"
         assert row["refused_share"] == pytest.approx(1 / 6)
         rollout = module.rollout
         assert rollout is not None

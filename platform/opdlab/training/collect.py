@@ -243,16 +243,36 @@ class Collector:
                 "training.rollout_parts: 1"
             )
         alone = place.world == 1
-        whole = all(one is not None for one in scored)
+        found = [one for one in scored if isinstance(one, TeacherScores)]
+        whole = len(found) == len(scored)
         if self.teacher_served and not all(gathered(whole, alone=alone)):
+            rows = self.not_refused(sampled, scored)
             with self.clock("teacher"):
-                answers, scores = self.scored(answers, place)
+                answers, scores = self.scored(self.only(answers, rows, place), place)
             self.seconds |= scores.seconds
             return answers, scores
-        scores = joined_scores([one for one in scored if one is not None])
+        scores = joined_scores(found)
         saved = sum(scores.seconds.values()) - self.seconds["teacher"]
         self.seconds |= {**scores.seconds, "overlapped": max(0.0, saved)}
         return answers, scores
+
+    def not_refused(
+        self, parts: Sequence[Answers], scored: Sequence[TeacherScores | RefusedError]
+    ) -> list[int]:
+        """Rows of all parts but for the prompts whose answers a teacher's server refused to score."""
+        problems, why = list[Problem](), dict[int, str]()
+        for one, found in zip(parts, scored, strict=True):
+            # Of a part without any answer more is asked before it is given up.
+            if isinstance(found, RefusedError) and not found.ended:
+                why |= {len(problems) + row: said for row, said in found.rows.items()}
+            problems += one.problems
+        if not why:
+            return list(range(len(problems)))
+        error = RefusedError(why, len(problems), f"the answer to {problems[min(why)].named}")
+        group = self.config.rollout.group_size
+        rows, refused = left_out(error, problems, group, len(self.refused))
+        self.refused += refused
+        return rows
 
     def questions(self, answers: Answers) -> Questions:
         """What the method asks of these answers, seen among those of the other devices."""
@@ -372,12 +392,12 @@ class Collector:
         self.seconds[part] = self.seconds.get(part, 0.0) + perf_counter() - started
 
 
-def _scores_of(pending: Future[TeacherScores]) -> TeacherScores | None:
-    """A part's scores; None where a teacher's server refused some of its answers."""
+def _scores_of(pending: Future[TeacherScores]) -> TeacherScores | RefusedError:
+    """A part's scores, or which of its answers a teacher's server refused."""
     try:
         return pending.result()
-    except RefusedError:
-        return None
+    except RefusedError as error:
+        return error
 
 
 def ended_by(rollout: Rollout, ends: tuple[int, ...], end: int) -> Rollout:
