@@ -281,3 +281,26 @@ def test_a_class_that_tests_cannot_derive_is_no_fault_of_the_program(worker, bod
     )
     assert found.status == "grader_error"
     assert f"the tests derive a class from the program's P, with {what} at `class T" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        (
+            "class P: pass",
+            "class T(P):\n    def __init__(self): super().__init__()\nraise AssertionError",
+        ),
+        ("def P(x): return x", "import unittest.mock\nP(unittest.mock.sentinel)\nassert P(1)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_handed_over_is_told_whatever_the_tests_catch(worker, program, tests):
+    lines = tests.replace("\n", "\n    ")
+    caught = (
+        f"from contextlib import suppress\nwith suppress(Exception):\n    {lines}",
+        f"import unittest\nwith unittest.TestCase().assertRaises(TypeError):\n    {lines}",
+        f"ok = True\ntry:\n    {lines}\nexcept Exception: ok = False\nassert ok",
+    )
+    for tried in caught:
+        found = judge(worker, program, Assertions(tried, names={"P": "P"}), LIMITS)
+        assert found.status == "grader_error", found
+        assert ("the tests" in found.reason, " at `" in found.reason) == (True, True)

@@ -24,7 +24,7 @@ from .clock import Clock
 from .mirror import Mirror
 from .patches import Patches
 from .peer import TESTS_MODULE, EndedError, Peer
-from .wire import HandoverError, NonsenseError
+from .wire import NonsenseError
 
 CHANNEL, SERVED, CLOCK = 3, 4, 5
 TESTS = "<tests>"
@@ -209,8 +209,11 @@ def _judge(program: str, options: dict[str, Any]) -> None:
         patches.undo()
         fault = _fault(error, program, options["names"])
         said = {"passed": False, "reason": _failure(error, program), "fault": fault}
-    if peer.broken:
-        # A test may have caught it.
+    # A test may have caught what now follows.
+    if peer.refusal is not None:
+        reason = _failure(peer.refusal[0], program, peer.refusal[1])
+        said = {"passed": False, "reason": reason, "fault": "programs get no such object"}
+    elif peer.broken:
         said = {"passed": False, "reason": peer.broken}
     frames.send(CHANNEL, said)
 
@@ -238,8 +241,6 @@ def _fault(error: BaseException, tests: str, served: Collection[str]) -> str:
     That is a module that the tests' own lines do not find, a name in them that nobody defines, or whatever
     fails in a line before the first one that uses the program.
     """
-    if isinstance(error, HandoverError):
-        return "programs get no such object"
     places = traceback.extract_tb(error.__traceback__)
     lines = [place.lineno or 0 for place in places if place.filename == TESTS]
     own = bool(places) and places[-1].filename == TESTS
@@ -256,10 +257,13 @@ def _first_use(tests: str, served: Collection[str]) -> int:
     return tests.count("\n", 0, found.start()) + 1 if found else 0
 
 
-def _failure(error: BaseException, program: str) -> str:
-    """The error and the line of the tests that met it."""
+def _failure(
+    error: BaseException, program: str, stack: traceback.StackSummary | None = None
+) -> str:
+    """The error and the line of the tests that met it, by its traceback unless a stack is given."""
     lines = program.splitlines()
-    places = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == TESTS]
+    stack = traceback.extract_tb(error.__traceback__) if stack is None else stack
+    places = [each.lineno for each in stack if each.filename == TESTS]
     line = lines[places[-1] - 1].strip() if places and places[-1] else ""
     text = f"{type(error).__name__}: {_text(error)}".removesuffix(": ")
     return (

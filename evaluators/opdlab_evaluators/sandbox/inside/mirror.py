@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import Field, fields, is_dataclass, make_dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from .wire import HandoverError
 
@@ -63,6 +63,8 @@ class Carrier(Protocol):
     def belongs(self, kind: type, value: Any) -> bool: ...
 
     def made_by_tests(self, kind: type, made: Any) -> None: ...
+
+    def refuse(self, error: HandoverError) -> None: ...
 
 
 class Mirror(type):
@@ -134,10 +136,17 @@ def _derived(
     if any(not isinstance(each, Mirror) and each.__module__ != "builtins" for each in bases):
         what = "a base of their own"
     if what:
-        raise HandoverError(
-            f"the tests derive a class from the program's {far[0].__name__}, with {what}"
-        )
+        refuse_derived(far[0], what)
     return far[0].carrier.carry("derive", name, tuple(bases), dict(space), dict(named))
+
+
+def refuse_derived(base: Mirror, what: str) -> NoReturn:
+    """Say why a class cannot be made where its base lives; raises HandoverError."""
+    error = HandoverError(
+        f"the tests derive a class from the program's {base.__name__}, with {what}"
+    )
+    base.carrier.refuse(error)
+    raise error
 
 
 def _unlendable(key: str, value: Any) -> str:

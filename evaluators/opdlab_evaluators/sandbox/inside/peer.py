@@ -15,6 +15,7 @@ import operator
 import os
 import sys
 import threading
+import traceback
 import types
 from collections.abc import Callable
 from typing import Any, final
@@ -62,6 +63,7 @@ class Peer:
         self.around = Surroundings()
         self.patches: Patches | None = None
         self.broken = ""
+        self.refusal: tuple[HandoverError, traceback.StackSummary] | None = None
         self.on_ask: Callable[[], None] = lambda: None
         self.stands: dict[type, Any] = {}
         self.trusted: set[type] = set()
@@ -108,25 +110,39 @@ class Peer:
     def carry(self, op: str, *values: Any) -> Any:
         """Have something done at the other end; raises what it raised there."""
         with self.lock:
+            if self.refusal is not None:
+                raise HandoverError(*self.refusal[0].args)
             if self.broken:
                 raise EndedError(self.broken)
-            self.on_ask()
-            fresh = self.fresh & {id(values[0])}
-            told = self.around.told() if self.guarded else {}
-            patched = self.patches.now() if self.patches else []
-            if patched:
-                told["patched"] = [patch[:2] for patch in patched]
-            self._send({"ask": op, **told}, (*values, *(patch[2] for patch in patched)))
-            # What is asked for its own operators has not been handed over by that.
-            self.fresh |= fresh
-            while True:
-                message = self.receive()
-                if "ask" not in message:
-                    break
-                self.answer(message)
-            found = self.read(message)
-            if self.guarded:
-                self.around.heard(message)
+            try:
+                return self._carried(op, values)
+            except HandoverError as error:
+                self.refuse(error)
+                raise
+
+    def refuse(self, error: HandoverError) -> None:
+        """Keep the first object that cannot be handed over, and from where: a test may catch the error."""
+        if self.guarded and self.refusal is None and not self.broken:
+            self.refusal = error, traceback.extract_stack()
+
+    def _carried(self, op: str, values: tuple) -> Any:
+        self.on_ask()
+        fresh = self.fresh & {id(values[0])}
+        told = self.around.told() if self.guarded else {}
+        patched = self.patches.now() if self.patches else []
+        if patched:
+            told["patched"] = [patch[:2] for patch in patched]
+        self._send({"ask": op, **told}, (*values, *(patch[2] for patch in patched)))
+        # What is asked for its own operators has not been handed over by that.
+        self.fresh |= fresh
+        while True:
+            message = self.receive()
+            if "ask" not in message:
+                break
+            self.answer(message)
+        found = self.read(message)
+        if self.guarded:
+            self.around.heard(message)
         if message.get("raised"):
             raise self._raised(found[0])
         return found[0]
