@@ -263,6 +263,11 @@ BLOCKS = [
     ("```python\nx\n```\nthen\n```python\nunclosed", "unclosed"),
     ("```python\nx = 1\ny = x```", "x = 1\ny = x"),
     ("```python\nx = 1\ny = x``` \nThis is `x` again.", "x = 1\ny = x"),
+    ("```python\ndef f(x): return x```\n\nExample:\n```python\nf(1)\n```", "f(1)\n"),
+    ("```python\nf = 1```\n\nOutput:\n```\n3 of them\n```", "3 of them\n"),
+    ("```python\nx = 1  # the same as ```y```\nz = 2", "x = 1  # the same as ```y```\nz = 2"),
+    ("```python\nx = 1  # as ```y```\nz = 2```\nIt is so.", "x = 1  # as ```y```\nz = 2"),
+    ("```python\n# the same as ```x```\nf(", "# the same as ```x```\nf("),
     ("1. So:\n   ```python\n   def f():\n       return 1\n   ```", "def f():\n    return 1\n"),
     ("```python\r\nx\r\n```\r\n", "x\n"),
     ("<think>```python\nx\n```</think>", None),
@@ -306,6 +311,12 @@ def test_what_follows_a_block_with_the_asked_names_does_not_replace_it(after):
     assert last_block(DEFINED + second + after, ["f"]) == "def f(x):\n    return 2\n"
     for block in ("f = len", "from os import getcwd as f", "if True:\n    def f(): pass"):
         assert last_block(f"```\n{block}\n```\n{after}", ["f"]) == f"{block}\n"
+
+
+def test_a_block_that_ends_with_its_last_line_is_found_before_what_follows():
+    for after in ("Example:\n```python\nf(1)\n```", "Output:\n```\n1\n```", "As in ```x```."):
+        completion = f"```python\ndef f(x): return x```\n\n{after}"
+        assert last_block(completion, ["f"]) == "def f(x): return x"
 
 
 def test_a_block_of_tests_that_imports_the_program_does_not_replace_it():

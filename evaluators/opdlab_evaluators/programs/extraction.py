@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterable
 from functools import lru_cache, partial
+from itertools import islice
 
 from opdlab.datafiles import syntax_tree
 from opdlab_evaluators.answers import after_thinking
@@ -24,9 +25,9 @@ _STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@", "\n```", "\n<")
 def blocks(completion: str) -> list[str]:
     """The fenced blocks outside the thinking part, without the indentation of their fence.
 
-    A block that is never closed ends with the answer, as in CommonMark, or where a line of it ends with the
-    fence. A fence in a text of the program,
-    such as its documentation, ends nothing.
+    A block that is never closed ends with the answer, as in CommonMark. Some close it at the end of the
+    program's last line: that counts where the program ends there, and is none with what follows. A fence in
+    a text of the program, such as its documentation, ends nothing.
     """
     text = after_thinking(completion).replace("\r\n", "\n")
     if _QUOTED_FENCE.search(text):
@@ -36,6 +37,10 @@ def blocks(completion: str) -> list[str]:
     fences = list(_FENCE.finditer(text))
     for number, fence in enumerate(fences, start=1):
         bare = not fence["language"].strip()
+        closed = opened and _closed_within(text[opened.end() + 1 : fence.start()], opened)
+        if closed:
+            found.append(closed)
+            opened = None
         if opened is None:
             opened = fence
         elif _is_within(text[opened.end() + 1 :], opened, fence, fences[number:]):
@@ -47,11 +52,19 @@ def blocks(completion: str) -> list[str]:
             # A fence with a language cannot close: what it would close was left open.
             opened = fence
     if opened is not None and text[opened.end() + 1 :].strip():
-        # Some close it at the end of the program's last line.
         rest = text[opened.end() + 1 :]
-        end = re.search(rf"{re.escape(opened['fence'])}[ \t]*$", rest, re.MULTILINE)
-        found.append(_dedented(rest[: end.start()] if end else rest, opened["indent"]))
+        found.append(_closed_within(rest, opened) or _dedented(rest, opened["indent"]))
     return found
+
+
+def _closed_within(block: str, opened: re.Match) -> str | None:
+    """The program in an open block up to a line that ends with the fence; None if none closes it."""
+    ends = re.finditer(rf"{re.escape(opened['fence'])}[ \t]*$", block, re.MULTILINE)
+    starts = [end.start() for end in islice(ends, LATER_FENCES)]
+    if not starts or _statements(_dedented(block, opened["indent"])):
+        return None
+    programs = (_dedented(block[:start], opened["indent"]) for start in reversed(starts))
+    return next(filter(_statements, programs), None)
 
 
 def _is_within(rest: str, opened: re.Match, fence: re.Match, later: list[re.Match]) -> bool:
