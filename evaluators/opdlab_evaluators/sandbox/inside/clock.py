@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import time
+from time import monotonic
 from typing import final
 
 _FORM = struct.Struct("dd")
@@ -25,7 +25,7 @@ class Clock:
     """
 
     def __init__(self, fd: int = -1) -> None:
-        self.fd, self.worked, self.since = fd, 0.0, time.monotonic()
+        self.fd, self.worked, self.since = fd, 0.0, monotonic()
         self.schedule, self.delayed = -1, 0.0
         self._write()
 
@@ -36,14 +36,14 @@ class Clock:
 
     def pause(self) -> None:
         """From now on the judge waits, or has ended."""
-        self.worked += time.monotonic() - self.since
+        self.worked += monotonic() - self.since
         self.since = 0.0
         self._write()
         self.delayed = self._delays()
 
     def resume(self) -> None:
         """The judge works again."""
-        self.since = time.monotonic()
+        self.since = monotonic()
         self.worked += self._delays() - self.delayed
         self._write()
 
@@ -69,4 +69,4 @@ def worked(fd: int) -> float:
     if len(content) < _FORM.size:
         return 0.0
     seconds, since = _FORM.unpack(content)
-    return seconds + (time.monotonic() - since if since else 0.0)
+    return seconds + (monotonic() - since if since else 0.0)
