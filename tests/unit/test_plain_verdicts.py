@@ -208,10 +208,14 @@ CASES = {
     "an input that the tests mock": ("def f(): return input('?') + input()", "from unittest.mock import patch\nwith patch('builtins.input', side_effect=['7', '8']) as m:\n    assert f() == '78'\nassert m.call_count == 2 and m.call_args_list[0].args == ('?',)"),
     "a clock that the tests mock": ("import time, random\ndef f(): return time.time() + random.random()", "from unittest.mock import patch\nwith patch('time.time', return_value=7), patch('random.random', return_value=0.5):\n    assert f() == 7.5\nassert f() > 8"),
     "a steady clock that the tests mock": ("import time\nBEGAN = time.monotonic()\ndef f(): return time.monotonic()", "from unittest.mock import patch\nwith patch('time.monotonic', return_value=7): assert f() == 7\nwith patch('time.monotonic', side_effect=[1, 2]) as m:\n    assert (f(), f()) == (1, 2)\nassert m.call_count == 2 and f() > BEGAN"),
+    "a clock that the tests replace by another name": ("import time\ndef f(): return time.time()", "import time as t\nold, t.time = t.time, lambda: 5\nassert f() == 5\nt.time = old\nassert f() > 5"),
+    "a mock whose result nobody uses": ("def f():\n    print('a')\n    return 1", "from unittest.mock import patch\nwith patch('builtins.print') as m: assert f() == 1\nassert m.call_count == 1"),
+    "an output that the tests mock": ("def f(): print(input())", "import io\nfrom unittest.mock import patch\nwith patch('sys.stdout', new=io.StringIO()) as out, patch('sys.stdin', io.StringIO('a\\n')):\n    f()\nassert out.getvalue() == 'a\\n'"),
     "a print of the tests' own": ("def f(a): print(a)", "import builtins\nout, old = [], builtins.print\nbuiltins.print = lambda *a: out.append(a)\nf(3)\nbuiltins.print = old\nassert out == [(3,)]"),
     "a length of the tests' own": ("def f(a): return len(a)", "import builtins\nold = builtins.len\nbuiltins.len = lambda x: 42\nr = f([1])\nbuiltins.len = old\nassert r == 42"),
     "a length of the program's own": ("import builtins\nold = builtins.len\nbuiltins.len = lambda x: 42\ndef f(a): return a\ndef undo(): builtins.len = old", "r = f([1])\nundo()\nassert r == [1] and len(f([1])) == 1"),
     "an environment": ("import os\ndef f(): return os.environ.get('ZZ')", "import os\nos.environ['ZZ'] = '1'\na = f()\ndel os.environ['ZZ']\nassert a == '1' and f() is None"),
+    "an environment of the program's own": ("import os\nos.environ.setdefault('MODE', 'fast')\ndef f(): return os.environ['MODE'], os.environ.get('N')\ndef g(): os.environ['N'] = '9'", "import os\nos.environ['N'] = '3'\nassert f() == ('fast', '3')\ng()\nos.environ['MODE'] = 'slow'\nassert f() == ('slow', '9')\nfor name in ('MODE', 'N'): os.environ.pop(name, None)"),
     "a pattern of a class": ("class P:\n    __match_args__ = ('x', 'y')\n    def __init__(self, x, y): self.x, self.y = x, y", "match P(1, 2):\n    case P(a, b): assert (a, b) == (1, 2)\n    case _: assert False"),
     "a list of a class": ("class A:\n    def go(self): pass", "assert 'go' in dir(A) and 'stay' not in dir(A)"),
     "classes that a metaclass registers": ('class M(type):\n    ALL = {}\n    def __new__(m, name, bases, space):\n        made = super().__new__(m, name, bases, space)\n        m.ALL[name] = made\n        return made\nclass A(metaclass=M): pass\nclass B(A): pass\ndef names(): return sorted(M.ALL)', "assert names() == ['A', 'B'] and M.ALL['A'] is A and type(A) is M and isinstance(B, M) and issubclass(M, type)\nT = M('T', (), {'x': 1})\nassert T.x == 1 and type(T) is M and names() == ['A', 'B', 'T']"),
@@ -305,3 +309,28 @@ def test_what_cannot_be_handed_over_is_told_whatever_the_tests_catch(worker, pro
         found = judge(worker, program, Assertions(tried, names={"P": "P"}), LIMITS)
         assert found.status == "grader_error", found
         assert ("the tests" in found.reason, " at `" in found.reason) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "replaced", "asked"),
+    [
+        ("os.urandom(1)", "patch('os.urandom', return_value=b'a')", "b'a'"),
+        ("os.remove('/nowhere')", "patch('os.remove')", "f()"),
+        ("os.write(99, b'')", "patch('os.write', return_value=1)", "1"),
+        ("os.path.exists('/nowhere')", "patch('os.path.exists', return_value=True)", "True"),
+        ("os.path.isfile('/no')", "patch.object(os.path, 'isfile', lambda p: True)", "True"),
+        ("os.sep", "patch('os.sep', '|')", "'|'"),
+        ("sys.argv", "patch('sys.argv', [1])", "[1]"),
+        ("math.sqrt(4)", "patch('math.sqrt', return_value=3)", "3"),
+        ("open('x').read()", "patch('builtins.open', mock_open(read_data='a'))", "'a'"),
+        ("open('x').__enter__()", "patch('builtins.open', mock_open(read_data='a'))", "open('x')"),
+        ("sys.stdin.read()", "patch('sys.stdin', io.TextIOWrapper(io.BytesIO(b'a')))", "'a'"),
+    ],
+)  # fmt: skip
+def test_what_tests_replace_in_vain_is_no_fault_of_the_program(worker, body, replaced, asked):
+    program = f"import math, os, sys\ndef f(): return {body}"
+    tests = f"import io, os\nfrom unittest.mock import patch, mock_open\nwith {replaced}: assert f() == {asked}"
+    names = {}
+    exec(f"{program}\n{tests}", names)
+    found = judge(worker, program, Assertions(tests, names={"f": "f"}), LIMITS)
+    assert found.status == "grader_error", found

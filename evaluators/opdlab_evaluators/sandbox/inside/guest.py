@@ -174,7 +174,7 @@ def _judge(program: str, options: dict[str, Any]) -> None:
     clock.know_delays()
     peer = Peer(SERVED, guarded=True, clock=clock)
     peer.around.notice_seeds()
-    peer.patches = patches = Patches(program)
+    peer.patches = patches = Patches(f"{options.get('preamble', '')}\n{program}")
     said: dict[str, Any] = {"passed": True}
 
     def bound(found: dict[str, Any]) -> None:
@@ -209,6 +209,7 @@ def _judge(program: str, options: dict[str, Any]) -> None:
         patches.undo()
         fault = _fault(error, program, options["names"])
         said = {"passed": False, "reason": _failure(error, program), "fault": fault}
+    patches.undo()
     # A test may have caught what now follows.
     if peer.refusal is not None:
         reason = _failure(peer.refusal[0], program, peer.refusal[1])

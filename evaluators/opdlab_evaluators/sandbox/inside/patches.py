@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import importlib
+import operator
 import os
 import random
 import re
@@ -13,17 +15,21 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, final
 
+from .wire import HandoverError
+
 _PLACES: dict[str, ModuleType] = {
     "builtins": builtins,
     "time": time,
     "random": random,
     "os": os,
+    "os.path": os.path,
 }
 # Of `os` alone what does not carry the conversation itself.
 _OF_OS = frozenset(("getcwd", "getenv", "listdir", "system", "getpid", "cpu_count"))
-_MENTIONED = re.compile(
-    r"\b(?:mock|patch|monkeypatch|builtins)\b|\b(?:time|random|os)\.\w+ ?= ?\w|\bsetattr\b"
-)
+# Who replaces a function of these modules names the module.
+_MENTIONED = re.compile(r"\b(?:mock|patch|monkeypatch|builtins|time|random|os)\b")
+_NAMED = re.compile(r"""\bpatch\(\s*["']([\w.]+)\.(\w+)["']""")
+_TOLD_OTHERWISE = {("os", "environ"), ("sys", "stdin"), ("sys", "stdout")}
 
 
 def keep_builtins(package: str) -> None:
@@ -40,23 +46,51 @@ def keep_builtins(package: str) -> None:
 
 @final
 class Patches:
-    """Of the judge: which functions the tests replaced, each with one that leads to the replacement."""
+    """Of the judge: which functions the tests replaced, each with one that leads to the replacement.
+
+    Args:
+        tests: whatever may replace one.
+    """
 
     def __init__(self, tests: str) -> None:
         watched = _MENTIONED.search(tests) is not None
         self.before = {name: dict(vars(each)) for name, each in _PLACES.items() if watched}
+        self.others = {
+            (place, name): getattr(module, name, None)
+            for place, name in set(_NAMED.findall(tests)) - _TOLD_OTHERWISE
+            if place not in self.before and (module := _module(place))
+        }
         self.known: dict[tuple[str, str], tuple[Any, Callable[..., Any]]] = {}
+        self.mocks: list[Any] = []
 
     def now(self) -> list[tuple[str, str, Callable[..., Any]]]:
-        """Module, name and stand-in of each function that is another than at the beginning."""
+        """Module, name and stand-in of each function that is another than at the beginning.
+
+        Raises:
+            HandoverError: programs would not get what the tests put there.
+        """
         found = []
         for place, before in self.before.items():
-            for name, value in vars(_PLACES[place]).items():
-                if value is before.get(name) or name.startswith("_") or not callable(value):
+            names = vars(_PLACES[place])
+            if len(names) == len(before) and all(
+                map(operator.is_, names.values(), before.values())
+            ):
+                continue
+            for name, old in before.items():
+                value = names.get(name)
+                if value is old or (place, name) in _TOLD_OTHERWISE:
                     continue
-                if name in before and (place != "os" or name in _OF_OS):
-                    found.append((place, name, self._stand_in(place, name, value)))
+                if not callable(value) or not _is_carried(place, name):
+                    raise HandoverError(f"the tests replace {place}.{name}")
+                found.append((place, name, self._stand_in(place, name, value)))
+        for (place, name), old in self.others.items():
+            if getattr(sys.modules.get(place), name, None) is not old:
+                raise HandoverError(f"the tests replace {place}.{name}")
         return found
+
+    def gave(self, value: Any) -> bool:
+        """Whether it is a mock that a replaced function returned, which is no more than its identity."""
+        return any(value is each for each in self.mocks)
 
     def undo(self) -> None:
         """Have everything as it was at the beginning."""
@@ -68,10 +102,28 @@ class Patches:
         if known is None or known[0] is not value:
 
             def called(*args: Any, **kwargs: Any) -> Any:
-                return value(*args, **kwargs)
+                given = value(*args, **kwargs)
+                if type(given).__module__ == "unittest.mock" and not self.gave(given):
+                    self.mocks.append(given)
+                return given
 
             known = self.known[place, name] = value, called
         return known[1]
+
+
+def _is_carried(place: str, name: str) -> bool:
+    if place.startswith("os"):
+        return place == "os" and name in _OF_OS
+    return not name.startswith("_")
+
+
+def _module(name: str) -> ModuleType | None:
+    """The module, which `patch` would import too; None where there is none."""
+    try:
+        return None if name == "__main__" else importlib.import_module(name)
+    except Exception:  # noqa: BLE001
+        # The tests will say so themselves.
+        return None
 
 
 @contextlib.contextmanager

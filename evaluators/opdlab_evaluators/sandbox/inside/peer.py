@@ -126,10 +126,10 @@ class Peer:
             self.refusal = error, traceback.extract_stack()
 
     def _carried(self, op: str, values: tuple) -> Any:
+        patched = self.patches.now() if self.patches else []
+        told = self.around.told() if self.guarded else {}
         self.on_ask()
         fresh = self.fresh & {id(values[0])}
-        told = self.around.told() if self.guarded else {}
-        patched = self.patches.now() if self.patches else []
         if patched:
             told["patched"] = [patch[:2] for patch in patched]
         self._send({"ask": op, **told}, (*values, *(patch[2] for patch in patched)))
@@ -267,7 +267,10 @@ class Peer:
             defined = isinstance(target, (types.FunctionType, type))
             fine = fine or (op == "get" and name in _TOLD and defined)
         if not fine:
-            raise AttributeError(f"{str(name)[:100]!r} of the tests' {type(target).__name__}")
+            what = f"{str(name)[:100]!r} of the tests' {type(target).__name__}"
+            if self.patches and self.patches.gave(target):
+                raise HandoverError(f"the program uses {what}")
+            raise AttributeError(what)
 
     def may_leave(self, value: Any) -> None:
         """Raise HandoverError for an object that this end must not lend."""

@@ -8,7 +8,10 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from random import getstate, setstate
 from typing import Any, final
+
+from .wire import HandoverError
 
 
 @final
@@ -32,18 +35,27 @@ class Surroundings:
         random.seed = noticed
 
     def told(self) -> dict[str, Any]:
-        """What is otherwise than it was at the beginning; nothing of it leads anywhere."""
+        """What is otherwise than it was at the beginning; nothing of it leads anywhere.
+
+        Raises:
+            HandoverError: the tests' input is no text in memory.
+        """
         told: dict[str, Any] = {}
         if sys.stdout is not self.streams[0]:
             told["prints"] = True
-        if sys.stdin is not self.streams[1] and isinstance(sys.stdin, io.StringIO):
+        if sys.stdin is not self.streams[1]:
+            if not isinstance(sys.stdin, io.StringIO):
+                raise HandoverError(f"the tests put a {type(sys.stdin).__name__} for sys.stdin")
             told["given"] = sys.stdin.getvalue()[sys.stdin.tell() :]
         if _limits() != self.limits:
             told["limits"] = self.limits = _limits()
         if self.seeded:
-            told["drawn"], self.seeded = random.getstate(), False
+            told["drawn"], self.seeded = getstate(), False
         if os.environ != self.environment:
-            told["environment"] = self.environment = dict(os.environ)
+            before, self.environment = self.environment, dict(os.environ)
+            changed = {k: v for k, v in self.environment.items() if before.get(k) != v}
+            # What the program set itself stays.
+            told["environment"] = changed | dict.fromkeys(before.keys() - self.environment.keys())
         return told
 
     def heard(self, message: dict) -> None:
@@ -64,10 +76,12 @@ def applied(told: dict) -> Iterator[dict[str, Any]]:
         sys.set_int_max_str_digits(told["limits"][1])
     if "drawn" in told:
         version, state, gauss = told["drawn"]
-        random.setstate((version, tuple(state), gauss))
-    if "environment" in told:
-        os.environ.clear()
-        os.environ.update(told["environment"])
+        setstate((version, tuple(state), gauss))
+    for name, value in told.get("environment", {}).items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     printed = io.StringIO() if told.get("prints") else None
     given = io.StringIO(told["given"]) if "given" in told else None
     before = sys.stdout, sys.stdin
