@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - programs are written on one line
 """A program is judged as plain Python judges it, though its tests run in a process of their own."""
 
+import re
 import sys
 import types
 
@@ -222,6 +223,7 @@ CASES = {
     "a metaclass of single objects": ('class S(type):\n    made = {}\n    def __call__(c, *a):\n        if c not in c.made: c.made[c] = super().__call__(*a)\n        return c.made[c]\nclass A(metaclass=S):\n    def __init__(self, x=0): self.x = x', 'assert A(1) is A(2) and A(3).x == 1 and type(A(5)) is A and S.made[A] is A()'),
     "operators of a class": ("class M(type):\n    def __len__(c): return 3\n    def __iter__(c): return iter([1, 2])\n    def __getitem__(c, k): return k * 2\n    def __repr__(c): return 'R'\n    def __lt__(c, o): return c.n < o.n\n    def __add__(c, o): return c.n + o.n\nclass A(metaclass=M): n = 1\nclass B(metaclass=M): n = 2", "assert len(A) == 3 and list(A) == [1, 2] and A[3] == 6 and repr(A) == 'R' and A < B and A + B == 3 and sorted([B, A]) == [A, B]\nassert 2 in A and 9 not in A"),
     "a class that the tests derive": ('class A:\n    n = 2\n    def __init__(self, x=1): self.x = x\n    def area(self): return 0\n    def twice(self): return self.n * self.area()', 'class S(A):\n    n = 3\n    def area(self): return self.x + 5\ns = S(4)\nassert s.twice() == 27 and isinstance(s, A) and issubclass(S, A) and type(s) is S\ns.x = 1\nassert s.area() == 6 and A().twice() == 0'),
+    "one that tells its class": ("class A:\n    def __init__(self, x=1): self.x = x", "class S(A):\n    'A class.'\n    def __repr__(self):\n        'Like __init__.'\n        return f'{self.__class__.__name__}({self.__dict__})'\nassert repr(S(4)) == \"S({'x': 4})\""),
     "an abstract one": ('from abc import ABC, abstractmethod\nclass A(ABC):\n    @abstractmethod\n    def f(self): ...\n    def g(self): return self.f() + 1', 'class B(A):\n    def f(self): return 1\nassert B().g() == 2\nclass D(A): pass\ntry: D()\nexcept TypeError: pass\nelse: assert False'),
     "one that its base registers": ('class P:\n    made = {}\n    def __init_subclass__(cls, tag=None, **k):\n        super().__init_subclass__(**k)\n        P.made[tag] = cls', "class X(P, tag='x'):\n    def run(self): return 'ran'\nassert P.made == {'x': X} and P.made['x']().run() == 'ran'"),
     "one that its metaclass registers": ('class M(type):\n    made = {}\n    def __new__(m, n, b, d):\n        c = super().__new__(m, n, b, d)\n        m.made[n] = c\n        return c\nclass P(metaclass=M): pass', "class X(P):\n    def run(self): return 'ran'\nassert M.made['X'] is X and X().run() == 'ran' and type(X) is M"),
@@ -276,16 +278,29 @@ def test_the_time_that_tests_take_is_not_the_programs(worker):
         ("(P):\n    def __init__(self): P.__init__(self)", "a call of __init__"),
         ("(P):\n    @property\n    def go(self): return 1", "a property"),
         ("(P):\n    x: int = 1", "fields"),
+        ("(P):\n    def __str__(self): return P.__str__(self)\nstr(T())", "a call of __str__"),
+        ("(P):\n    def __len__(self): return 1 + P.__len__(self)", "a call of __len__"),
+        ("(P):\n    def __init__(self): (lambda: P.__init__(self))()", "a call of __init__"),
+        ("(P):\n    def __init__(self): getattr(P, '__init__')(self)", "a call of __init__"),
+        ("(P):\n    def go(self): init(self)\nT().go()", "a call of __init__"),
+        ("(P):\n    def __str__(self): return show(self)\nstr(T())", "a call of __str__"),
         ("(P, Own): pass", "a base of their own"),
+        ("(P, ABC): pass", "a metaclass of their own"),
+        ("(P, metaclass=ABCMeta): pass", "a metaclass of their own"),
     ],
 )  # fmt: skip
 def test_a_class_that_tests_cannot_derive_is_no_fault_of_the_program(worker, body, what):
-    tests = f"class Own: pass\nclass T{body}\nassert T()"
+    tests = f"from abc import ABC, ABCMeta\nclass Own: pass\ndef init(p): P.__init__(p)\ndef show(p): return P.__str__(p)\nclass T{body}\nassert T()"
     found = judge(
-        worker, "class P:\n    def go(self): pass", Assertions(tests, names={"P": "P"}), LIMITS
+        worker,
+        "class P:\n    def go(self): pass\n    def __str__(self): return 'P'",
+        Assertions(tests, names={"P": "P"}),
+        LIMITS,
     )
     assert found.status == "grader_error"
-    assert f"the tests derive a class from the program's P, with {what} at `class T" in found.reason
+    assert re.search(
+        rf"the program's [PT], with {re.escape(what)} at `(class T|def init|def show)", found.reason
+    )
 
 
 @pytest.mark.parametrize(

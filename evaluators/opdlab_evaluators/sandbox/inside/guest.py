@@ -8,6 +8,7 @@ what is served, so that values are compared where untrusted code never was.
 from __future__ import annotations
 
 import atexit
+import builtins
 import io
 import json
 import os
@@ -19,9 +20,8 @@ from collections.abc import Collection
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
-from . import frames, plain
+from . import frames, mirror, plain
 from .clock import Clock
-from .mirror import Mirror
 from .patches import Patches
 from .peer import TESTS_MODULE, EndedError, Peer
 from .wire import NonsenseError
@@ -174,6 +174,7 @@ def _judge(program: str, options: dict[str, Any]) -> None:
     clock.know_delays()
     peer = Peer(SERVED, guarded=True, clock=clock)
     peer.around.notice_seeds()
+    builtins.__build_class__ = mirror.build_class
     peer.patches = patches = Patches(f"{options.get('preamble', '')}\n{program}")
     said: dict[str, Any] = {"passed": True}
 
@@ -182,7 +183,7 @@ def _judge(program: str, options: dict[str, Any]) -> None:
             raise NonsenseError("a name that the tests do not use")
         names.update(found)
         named = map(found.get, options["classes"])
-        peer.trusted |= {kind for kind in named if isinstance(kind, Mirror)}
+        peer.trusted |= {kind for kind in named if isinstance(kind, mirror.Mirror)}
 
     def asked() -> None:
         frames.send(CHANNEL, {"phase": "asked"})

@@ -7,8 +7,9 @@ built-in type (a named tuple's items, a string's text) is copied, and compared h
 
 from __future__ import annotations
 
+import builtins
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import Field, fields, is_dataclass, make_dataclass
 from functools import partial
@@ -140,7 +141,7 @@ def _derived(
     return far[0].carrier.carry("derive", name, tuple(bases), dict(space), dict(named))
 
 
-def refuse_derived(base: Mirror, what: str) -> NoReturn:
+def refuse_derived(base: Any, what: str) -> NoReturn:
     """Say why a class cannot be made where its base lives; raises HandoverError."""
     error = HandoverError(
         f"the tests derive a class from the program's {base.__name__}, with {what}"
@@ -154,8 +155,25 @@ def _unlendable(key: str, value: Any) -> str:
     if key in ("__classcell__", "__annotations__"):
         return "super()" if key == "__classcell__" else "fields"
     if isinstance(value, types.FunctionType):
-        return "a call of __init__" if "__init__" in value.__code__.co_names else ""
+        asked = next(filter(_leads_back, _mentioned(value.__code__)), "")
+        return asked and f"a call of {asked}"
     return "" if type(value) in _PLAIN else f"a {type(value).__name__}"
+
+
+def _mentioned(code: types.CodeType) -> Iterator[str]:
+    """Names and texts of a function, and of those within it."""
+    yield from code.co_names
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from _mentioned(each)
+        elif isinstance(each, str):
+            yield each
+
+
+def _leads_back(name: str) -> bool:
+    """Whether it may be a base's own method, which would be carried out by what overrides it."""
+    dunder = name.startswith("__") and name.endswith("__")
+    return dunder and name not in READABLE and name != "__class__"
 
 
 _PLAIN = (int, float, str, bool, bytes, type(None), list, dict, set, tuple)
@@ -203,7 +221,9 @@ def mirrored(
         "__copy__": lambda self: carrier.operate(self, "__copy__", ()),
         "__deepcopy__": lambda self, memo: carrier.operate(self, "__deepcopy__", ()),
     }
-    space |= {each: _forwarder(carrier, each) for each in specials if each in SPECIAL}
+    owner: list[type] = []
+    space |= {each: _forwarder(carrier, each, owner) for each in specials if each in SPECIAL}
+    space["__init__"] = _unasked
     own = [each for each in specials if each.isidentifier() and not each.startswith("_")]
     space |= {each: property(partial(get, name=each)) for each in own}
     # Defining `==` alone takes `hash` away, as Python itself does.
@@ -217,10 +237,11 @@ def mirrored(
         space["__class__"] = property(lambda self: known)
     space["carrier"] = carrier
     try:
-        return _built(metaclass, name, bases or [object], space)
+        owner.append(_built(metaclass, name, bases or [object], space))
     except TypeError:
         # Bases that only fit together with what was left out of them.
-        return _built(Mirror, name, bases[:1], space)
+        owner.append(_built(Mirror, name, bases[:1], space))
+    return owner[0]
 
 
 _DEFINED = "hash call bool dir iter len getitem contains"
@@ -247,6 +268,30 @@ def _built(kind: type[Mirror], name: str, bases: list[type], space: dict[str, An
     return made
 
 
+def _unasked(self: Any, *_: Any, **__: Any) -> None:
+    """Stand-ins are made without it: only tests call it, by its name."""
+    refuse_derived(type(self), "a call of __init__")
+
+
+_build = builtins.__build_class__
+
+
+def build_class(function: Any, name: str, /, *bases: Any, **named: Any) -> Any:
+    """What a `class` statement does; refuses one whose metaclass is not that of a stand-in.
+
+    Raises:
+        HandoverError: in plain Python there may be such a class.
+    """
+    try:
+        return _build(function, name, *bases, **named)
+    except TypeError as error:
+        base = next((each for each in bases if isinstance(each, Mirror)), None)
+        raised_here = error.__traceback__ is None or error.__traceback__.tb_next is None
+        if base is not None and raised_here and "metaclass conflict" in str(error):
+            refuse_derived(base, "a metaclass of their own")
+        raise
+
+
 def _field(name: str) -> Field:
     """A field of this name alone: to make a data class of many takes long."""
     made = copy(_FIELD)
@@ -254,8 +299,14 @@ def _field(name: str) -> Field:
     return made
 
 
-def _forwarder(carrier: Carrier, special: str) -> Callable[..., Any]:
+def _forwarder(carrier: Carrier, special: str, owner: Sequence[type] = ()) -> Callable[..., Any]:
+    """What asks for an operator, which objects of `owner` have by it."""
+
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = next((each for each in type(self).__mro__ if special in vars(each)), None)
+        if owner and found is not owner[0]:
+            # By its name, as a base's: what overrides it would be carried out.
+            refuse_derived(owner[0], f"a call of {special}")
         if special == "__call__":
             return carrier.carry("call", self, args, kwargs)
         return carrier.operate(self, special, args)
