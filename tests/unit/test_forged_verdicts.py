@@ -268,6 +268,27 @@ def test_no_attack_makes_a_test_pass(worker, name):
     assert status(worker, "def f(x): return 3 * x", "assert f(1) == 3").status == "correct"
 
 
+FLATTERING = "class P:\n    def __init__(self, x=0): pass\n    def __eq__(self, o): return True\n    __hash__ = None\n"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "class f(P): pass",
+        "def f(x): return type('T', (P,), {})()",
+        "def f(x): return 0\nclass M(type):\n    def __new__(m, n, b, d):\n        global f\n        f = type.__new__(m, n, b, d)\n"
+        "        return f\nclass P(P, metaclass=M): pass",
+        "class f(P): pass\nclass M(type):\n    def __new__(m, n, b, d): return f if n == 'T' else type.__new__(m, n, b, d)\n"
+        "class P(P, metaclass=M): pass",
+    ],
+)  # fmt: skip
+def test_a_class_that_tests_derive_lends_its_trust_to_no_other(worker, more):
+    tests = "class T(P): pass\nassert P(1) == 3 and f(1) == 3"
+    assert status(worker, FLATTERING + more, tests, ("P", "f")).status == "wrong"
+    fine = FLATTERING + "def f(x): return 3"
+    assert status(worker, fine, tests + "\nassert T(1) == 5", ("P", "f")).status == "correct"
+
+
 def test_what_failed_in_a_with_statement_of_the_tests_is_not_swallowed_by_the_program(worker):
     program = "class C:\n    def __enter__(self): return 0\n    def __exit__(self, *a): return True"
     assert status(worker, program, "with C() as v: assert v == 3", ("C",)).status == "wrong"

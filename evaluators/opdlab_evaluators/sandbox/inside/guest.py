@@ -183,7 +183,8 @@ def _judge(program: str, options: dict[str, Any]) -> None:
             raise NonsenseError("a name that the tests do not use")
         names.update(found)
         named = map(found.get, options["classes"])
-        peer.trusted |= {kind for kind in named if isinstance(kind, mirror.Mirror)}
+        peer.know_served(found.values())
+        peer.trusted |= {each for each in named if isinstance(each, mirror.Mirror)}
 
     def asked() -> None:
         frames.send(CHANNEL, {"phase": "asked"})

@@ -65,6 +65,8 @@ class Carrier(Protocol):
 
     def made_by_tests(self, kind: type, made: Any) -> None: ...
 
+    def derived_by_tests(self, bases: tuple[type, ...], made: Any) -> None: ...
+
     def refuse(self, error: HandoverError) -> None: ...
 
 
@@ -138,7 +140,10 @@ def _derived(
         what = "a base of their own"
     if what:
         refuse_derived(far[0], what)
-    return far[0].carrier.carry("derive", name, tuple(bases), dict(space), dict(named))
+    carrier = far[0].carrier
+    made = carrier.carry("derive", name, tuple(bases), dict(space), dict(named))
+    carrier.derived_by_tests(bases, made)
+    return made
 
 
 def refuse_derived(base: Any, what: str) -> NoReturn:

@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 from . import frames, mirror, wire
@@ -67,6 +67,8 @@ class Peer:
         self.on_ask: Callable[[], None] = lambda: None
         self.stands: dict[type, Any] = {}
         self.trusted: set[type] = set()
+        self.derived: set[type] = set()
+        self.served: set[int] = set()
         self.fresh: set[int] = set()
         self.created: set[int] = set()
         self.on_names: Callable[[dict[str, Any]], None] = lambda names: None
@@ -185,8 +187,18 @@ class Peer:
         Until it is handed over or comes back, its `==` cannot stand for a function's result.
         """
         new = id(made) in self.created  # a class may give the same object again
-        if self.guarded and new and kind in self.trusted and type(made) is kind:
+        if self.guarded and new and kind in self.trusted | self.derived and type(made) is kind:
             self.fresh.add(id(made))
+
+    def derived_by_tests(self, bases: tuple[type, ...], made: Any) -> None:
+        """Note that the tests are about a class that they made of one that they are about."""
+        if id(made) in self.created - self.served and any(map(self._trusts, bases)):
+            self.derived.add(made)
+
+    def know_served(self, found: Iterable[Any]) -> None:
+        """Note what the program has for the tests' names: nothing of that is what the tests derived."""
+        self.served |= {id(each) for each in found if isinstance(each, mirror.Mirror)}
+        self.derived = {each for each in self.derived if id(each) not in self.served}
 
     def _trusts(self, target: Any) -> bool:
         kind = target if isinstance(target, type) else type(target)
