@@ -8,6 +8,7 @@ built-in type (a named tuple's items, a string's text) is copied, and compared h
 from __future__ import annotations
 
 import builtins
+import inspect
 import types
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
@@ -102,7 +103,7 @@ class Mirror(type):
         if name.startswith("__") or not cls.carrier.knows(cls):
             type.__setattr__(cls, name, value)
         else:
-            cls.carrier.carry("set", cls, name, value)
+            cls.carrier.carry("set", cls, name, value, told_of(value))
 
     def __instancecheck__(cls, value: Any) -> bool:
         return type.__instancecheck__(cls, value) or cls.carrier.belongs(cls, value)
@@ -141,9 +142,25 @@ def _derived(
     if what:
         refuse_derived(far[0], what)
     carrier = far[0].carrier
-    made = carrier.carry("derive", name, tuple(bases), dict(space), dict(named))
+    told = {key: told_of(value) for key, value in space.items()}
+    made = carrier.carry("derive", name, tuple(bases), dict(space), dict(named), told)
     carrier.derived_by_tests(bases, made)
     return made
+
+
+def told_of(value: Any) -> tuple | None:
+    """Name, qualified name, documentation and parameters of a function of the tests; None of others."""
+    if not isinstance(value, types.FunctionType):
+        return None
+    parameters = [
+        (each.name, int(each.kind), each.default is not each.empty, _shown(each.default))
+        for each in inspect.signature(value, follow_wrapped=False).parameters.values()
+    ]
+    return value.__name__, value.__qualname__, value.__doc__, parameters
+
+
+def _shown(default: Any) -> Any:
+    return default if type(default) in (int, float, str, bool, type(None)) else ...
 
 
 def refuse_derived(base: Any, what: str) -> NoReturn:

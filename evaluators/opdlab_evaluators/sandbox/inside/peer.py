@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+import inspect
 import json
 import operator
 import os
@@ -422,28 +423,42 @@ def _awaited(awaitable: Any) -> Any:
     return _LOOPS[0].run_until_complete(whole())
 
 
-def _set(target: Any, name: str, value: Any) -> None:
-    builtins.setattr(target, name, _method(value) if isinstance(target, type) else value)
+def _set(target: Any, name: str, value: Any, told: tuple | None = None) -> None:
+    builtins.setattr(target, name, _method(value, told) if isinstance(target, type) else value)
 
 
-def _derive(name: str, bases: tuple, space: dict, named: dict) -> type:
+def _derive(name: str, bases: tuple, space: dict, named: dict, told: dict) -> type:
     """A class of the tests, which holds functions for what they lend."""
-    methods = {key: _method(value) for key, value in space.items()}
+    methods = {key: _method(value, told[key]) for key, value in space.items()}
     return types.new_class(name, bases, named, lambda own: own.update(methods))
 
 
-def _method(value: Any) -> Any:
+def _method(value: Any, told: tuple | None) -> Any:
     lent = type(type(value)) is mirror.Mirror and type(value).__name__ == "function"
-    return _function(value) if lent else value
+    return _function(value, told) if lent and told else value
 
 
-def _function(stand_in: Any) -> Callable[..., Any]:
-    """A function for a stand-in of one, which would not be bound as a method is."""
+def _function(stand_in: Any, told: tuple) -> Callable[..., Any]:
+    """A function for a stand-in of one, which would not be bound as a method is; see `told_of`."""
 
     def called(*args: Any, **kwargs: Any) -> Any:
         return stand_in(*args, **kwargs)
 
+    called.__name__, called.__qualname__, called.__doc__, parameters = told
+    kinds = {int(kind): kind for kind in _PARAMETERS}
+    signature = [
+        inspect.Parameter(name, kinds[kind], default=default if has else inspect.Parameter.empty)
+        for name, kind, has, default in parameters
+    ]
+    called.__signature__ = inspect.Signature(signature)  # pyright: ignore
     return called
+
+
+_PARAMETERS = (
+    *(inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD),
+    *(inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.KEYWORD_ONLY),
+    inspect.Parameter.VAR_KEYWORD,
+)
 
 
 _LOOPS: list[Any] = []
