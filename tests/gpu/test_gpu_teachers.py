@@ -11,6 +11,7 @@ from gpu.small_runs import Kept, experiment, models, train
 from teach_server import teaching
 
 from opdlab.configuration.config import Experiment
+from opdlab.records import Rollout
 from opdlab.scoring.teacher import Teacher
 
 LGR = {"type": "lgr", "support": "full", "top_k": 4}
@@ -44,14 +45,26 @@ def test_a_teacher_on_the_device_teaches_from_a_service_what_it_teaches_here(
     assert_alike(served, beside)
 
 
-def test_two_teachers_score_on_the_device(device: torch.device, tmp_path: Path) -> None:
-    """Of two that are the same one, each scores its own rows."""
+def test_two_teachers_score_on_the_device(
+    device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each scores the rows of its domains there; they are one model, so the gradient is the same."""
+    scored, score = list[tuple[Any, int, torch.device]](), Teacher.score
+
+    def watched(teacher: Teacher, rollout: Rollout, *rest: Any, **named: Any) -> Any:
+        if not named:  # else it is on trial
+            scored.append((teacher, len(rollout.tokens), teacher.model.device))
+        return score(teacher, rollout, *rest, **named)
+
     here = experiment({"type": "lgr", "support": "sampled", "top_k": 4}, prompts_per_step=4)
     raw = here.model_dump(mode="json")
     sources = [{"type": kind, "level": "short"} for kind in ("math", "code")]
     raw["prompts"] = {"type": "problems", "sources": sources}
     _, one = train(Experiment.model_validate(raw), tmp_path / "one")
     raw["specialists"] = [{"path": raw["teacher"]["path"], "domains": ["code/*"]}]
-    _, both = train(Experiment.model_validate(raw), tmp_path / "both")
+    monkeypatch.setattr(Teacher, "score", watched)
+    module, both = train(Experiment.model_validate(raw), tmp_path / "both")
+    (special,) = module.specialists
+    assert scored == [(module.teacher, 2, device), (special.teacher, 6, device)]
     assert both.device == device
     assert_alike(both, one)
