@@ -74,7 +74,7 @@ class OtherWeightsError(ServerError):
 
 
 class UnservedError(ServerError):
-    """A server has no such model, or no such path, any more: another may have come in its place."""
+    """A server has no such model or path any more, or answers unlike it: another may be in its place."""
 
 
 class RefusedError(ServerError):
@@ -87,6 +87,7 @@ class RefusedError(ServerError):
         ended: whether the rest was not asked, since none was answered.
         part: of a row, if not all of it was asked, such as `a candidate of `.
         answered: the rollout of the other rows, where there is one.
+        unusable: whether some were answered, by what cannot be used: as by another model.
     """
 
     def __init__(
@@ -98,7 +99,9 @@ class RefusedError(ServerError):
         part: str = "",
         refused: int | None = None,
         answered: Any = None,
+        unusable: bool = False,
     ) -> None:
+        self.unusable = unusable
         self.rows, self.count, self.ended = dict(sorted(rows.items())), count, ended
         self.part, self.answered = part, answered
         self.refused = len(rows) if refused is None else refused
@@ -125,7 +128,7 @@ def naming_requests(name: Callable[[int], str]) -> Iterator[None]:
         yield
     except RefusedError as error:
         named = name(next(iter(error.rows)))
-        told = (error.ended, error.part, error.refused, error.answered)
+        told = (error.ended, error.part, error.refused, error.answered, error.unusable)
         raise RefusedError(error.rows, error.count, named, *told) from error
 
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import BaseModel, field_serializer
 from run_folders import draws, write_run
 
 from opdlab.cli import program
 from opdlab.console import StopRequest
-from opdlab.errors import TrackingError
+from opdlab.errors import Terminated, TrackingError
 from opdlab.tracking import mlflow_page
 
 KEPT, ANEW = "continues from here", "begins again"
@@ -144,3 +145,21 @@ def test_a_server_that_is_ended_takes_its_processes_along() -> None:
         children = psutil.Process(server.pid).children()
         mlflow_page._end(server)
     assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+def test_a_signal_within_foreign_code_that_makes_an_error_of_it_ends_the_command_as_any(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Saved(BaseModel):
+        when: int = 0
+
+        @field_serializer("when")
+        def told(self, value: int) -> int:
+            raise Terminated(128 + signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "argv", ["opdlab", "train", "quickstart"])
+    monkeypatch.setattr(program, "app", lambda **_: Saved().model_dump(mode="json"))
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM; `opdlab train quickstart` begins again." in capsys.readouterr().err

@@ -46,6 +46,7 @@ def run(tmp_path: Path) -> Path:
 @pytest.fixture
 def working(run: Path) -> Iterator[Path]:
     with claimed(run.parent):
+        os.utime(run / "metrics.jsonl")
         yield run
 
 
@@ -125,12 +126,48 @@ def test_a_sweep_goes_on_between_two_trials(run: Path) -> None:
     assert scene(sweep).going_on
     (sweep / "sweep.json").write_text("{}")
     assert not scene(sweep).going_on
+    # One that is continued has what was found before.
+    earlier = time.time() - 600
+    os.utime(sweep / "sweep.json", (earlier, earlier))
+    assert scene(sweep).going_on
 
 
 def test_a_training_without_a_sign_is_said_to_be_silent(working: Path) -> None:
     earlier = time.time() - 7200
     os.utime(working / "metrics.jsonl", (earlier, earlier))
+    os.utime(working.parent / claim.OWNER, (1e9, 1e9))
     assert watched(working).told == "training, no sign of it for 2 h 0 min"
+
+
+def test_a_resumed_training_is_not_what_the_process_before_it_said(run: Path) -> None:
+    tell_live(run, {"phase": "evaluating", "step": 9, "steps": 10, "sample": {"step": 9}})
+    for name in ("live.json", "metrics.jsonl"):
+        os.utime(run / name, (1e9, 1e9))
+    with claimed(run.parent):
+        found = watched(run)
+        assert (found.told, found.step) == ("beginning", 4)
+        assert found.live["sample"]
+        tell_live(run, {"phase": "training", "step": 5, "steps": 10})
+        assert (watched(run).phase, watched(run).step) == ("training", 5)
+
+
+def test_what_another_machine_left_hides_nothing_that_is_newer(run: Path) -> None:
+    output = run.parent.parent
+    dead = write(output / "dead-001" / "opd", 2).parent
+    gone = {"pid": 1, "host": "elsewhere", "started": 1.0}
+    (dead / claim.OWNER).write_text(json.dumps(gone))
+    for path in (dead / claim.OWNER, dead / "opd" / "metrics.jsonl"):
+        os.utime(path, (1e9, 1e9))
+    assert newest(output) == run.parent
+    os.utime(run / "metrics.jsonl", (1e8, 1e8))
+    assert newest(output) == dead
+    with claimed(run.parent):
+        assert newest(output) == run.parent
+    pretraining = output / "little"
+    pretraining.mkdir()
+    (pretraining / "pretraining.yaml").write_text("{}")
+    with claimed(pretraining):
+        assert newest(output) == dead
 
 
 def test_a_damaged_run_is_named_and_takes_no_other_away(

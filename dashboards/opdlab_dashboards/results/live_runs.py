@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from socket import gethostname
 from statistics import median
 from time import time
 from typing import Any
@@ -145,32 +146,46 @@ class Scene:
         """Whether somebody works there, or is about to begin the next trial."""
         if self.by or any(run.by for run in self.runs):
             return True
-        between = (self.place / STUDY).is_file() and not (self.place / FOUND).is_file()
-        return between and any(run.silent < BETWEEN_S for run in self.runs)
+        last = min((run.silent for run in self.runs), default=math.inf)
+        if not (self.place / STUDY).is_file() or last > BETWEEN_S:
+            return False
+        # One that was continued has what was found before.
+        return _age(self.place / FOUND) > last
 
 
 def newest(output: Path) -> Path:
-    """The execution or the sweep below an output folder in which somebody works, else the last that was
-    written to.
+    """The execution or the sweep below an output folder in which a process of this machine works, else the
+    one that was written to last.
 
     Raises:
         DataError: there is none.
     """
-    held = [path.parent for path in output.glob(f"*/{OWNER}") if holder(path.parent)]
-    if held:
-        return max(held, key=lambda folder: folder.stat().st_mtime)
-    found = [
-        path
-        for depth in range(1, DEPTH)
-        for path in output.glob(f"{'*/' * depth}{METRICS}")
-        if not path.parent.name.startswith(".")
-    ]
+    signs: dict[Path, float] = {}
+    held: set[Path] = set()
+    for name in (OWNER, LIVE, METRICS):
+        for depth in range(1, DEPTH):
+            for path in output.glob(f"{'*/' * depth}{name}"):
+                top = output / path.relative_to(output).parts[0]
+                by = holder(path.parent) if name == OWNER else ""
+                # What another machine left may be of a process that was killed there.
+                if by.endswith(f" on {gethostname()}"):
+                    held.add(top)
+                if name != OWNER or by:
+                    signs[top] = min(signs.get(top, math.inf), _age(path))
+    found = [top for top in signs if not (top / "pretraining.yaml").exists()]
     if not found:
         raise DataError(
             f"no training below {output}: begin one with `opdlab train`, or name its folder"
         )
-    run = max(found, key=lambda path: path.stat().st_mtime).parent
-    return output / run.relative_to(output).parts[0]
+    return min(found, key=lambda top: (top not in held, signs[top]))
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; infinite where there is none."""
+    try:
+        return max(0.0, time() - path.stat().st_mtime)
+    except OSError:
+        return math.inf
 
 
 def scene(place: Path) -> Scene:
@@ -204,12 +219,15 @@ def watched(folder: Path) -> Watched:
     Raises:
         DataError: what it wrote is damaged; the message names the file.
     """
-    live = read_live(folder)
+    live, by = read_live(folder), holder(folder)
     done = (folder / "model").is_dir() and live.get("phase", "ended") == "ended"
     rows = [row for row in read_metrics(folder) if "step" in row]
-    signs = [path.stat().st_mtime for name in (LIVE, METRICS) if (path := folder / name).exists()]
-    silent = max(0.0, time() - max(signs, default=time()))
-    return Watched(folder, rows, live, _steps(folder, live), holder(folder), done, silent)
+    begun = min(_age(folder / OWNER), _age(folder.parent / OWNER)) if by else math.inf
+    said = min(_age(folder / LIVE), _age(folder / METRICS))
+    if said > begun:
+        # By a process before this one, which has taken no step yet.
+        live = {k: v for k, v in live.items() if k != "step"} | {"phase": "beginning"}
+    return Watched(folder, rows, live, _steps(folder, live), by, done, min(begun, said))
 
 
 def _steps(folder: Path, live: Mapping[str, Any]) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -140,15 +141,25 @@ def main() -> None:
         _stopped(int(str(ended.code)))
     except Stopped as stopped:
         _stopped(stopped.exit_code)
-    except OpdlabError as error:
-        _fail(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
-    except OSError as error:
-        # A file may be taken away from under a command; without a name it is a fault of the program's own.
-        # Of a full disk Python's own `tempfile` says that no folder can be used.
-        full = "No usable temporary directory" in str(error)
-        if error.errno not in _OF_THE_DISK and not (error.filename and error.strerror) and not full:
-            raise
-        _fail(f"StorageError: {of_the_disk(error)}", 1)
+    except Exception as error:
+        # Foreign code that the signal came in may make an error of its own of what its handler raised.
+        if ended := re.search(r"\bTerminated: (\d+)", str(error)):
+            _stopped(int(ended[1]))
+        if isinstance(error, OpdlabError):
+            _fail(f"{type(error).__name__}: {error}", 2 if isinstance(error, ConfigError) else 1)
+        if isinstance(error, OSError) and _is_of_the_disk(error):
+            _fail(f"StorageError: {of_the_disk(error)}", 1)
+        raise
+
+
+def _is_of_the_disk(error: OSError) -> bool:
+    """Whether it is of a file or a disk; without a name it is a fault of the program's own.
+
+    A file may be taken away from under a command. Of a full disk Python's own `tempfile` says that no
+    folder can be used.
+    """
+    full = "No usable temporary directory" in str(error)
+    return error.errno in _OF_THE_DISK or bool(error.filename and error.strerror) or full
 
 
 class _Shown(logging.LogRecord):

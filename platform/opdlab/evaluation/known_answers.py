@@ -12,7 +12,7 @@ from typing import Any, final
 from transformers import PreTrainedTokenizerBase
 
 from opdlab import identity
-from opdlab.errors import DataError, RefusedError, ServerError, naming_requests
+from opdlab.errors import DataError, RefusedError, ServerError, UnservedError, naming_requests
 from opdlab.identity import digest
 from opdlab.prompts import encode, rendered
 from opdlab.serving import Ask, Draw, Reply, Session, prompt_text
@@ -140,7 +140,8 @@ def _fixed(prompt: Callable[[int], str]) -> Iterator[None]:
         with naming_requests(lambda row: f"the fixed prompt {prompt(row)!r}"):
             yield
     except RefusedError as error:
-        raise ServerError(str(error)) from error
+        kind = UnservedError if error.unusable else ServerError
+        raise kind(str(error)) from error
 
 
 def _prints(replies: Sequence[Reply]) -> Prints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -32,7 +33,8 @@ class ScorePlan(Result):
         seconds: on this device.
         by_kind: bytes of each kind of store, for that many tokens: its shards with the vocabulary
             projection, without the teacher's tokenizer and what is noted of the shards.
-        head: bytes of the vocabulary projection, which are in those of `hidden` once.
+        once: of these, what does not grow with the tokens: bytes of the files themselves, and of `hidden`
+            the projection.
     """
 
     kind: str
@@ -41,7 +43,7 @@ class ScorePlan(Result):
     most_tokens: int
     seconds: float
     by_kind: Mapping[str, int]
-    head: int
+    once: Mapping[str, int]
 
     @property
     def bytes(self) -> int:
@@ -55,12 +57,13 @@ class ScorePlan(Result):
         for name in ("kind", "bytes a token", "in all", "at most"):
             table.add_column(name, justify="left" if name == "kind" else "right")
         for name, size in self.by_kind.items():
-            once = self.head if name.startswith("hidden") else 0
-            each = (size - once) / max(1, self.tokens)
-            mark = " (asked for)" if name == self.kind else ""
-            most = each * self.most_tokens + once
-            table.add_row(f"{name}{mark}", f"{each:,.0f}", _size(size), _size(most))
+            once, mark = self.once[name], " (asked for)" if name == self.kind else ""
+            each = (size - once) / self.tokens if self.tokens else math.nan
+            most = _size(each * self.most_tokens + once) if self.tokens else "?"
+            table.add_row(f"{name}{mark}", f"{each:,.0f}", _size(size), most)
         yield table
+        if not self.tokens:
+            yield "None of the first answers was kept, so sizes are not known from them."
         yield (
             f"{self.answers:,} answers of {self.tokens / max(1, self.answers):,.0f} tokens on average: "
             f"about {duration(self.seconds)} on this device, at "
@@ -93,11 +96,10 @@ def plan(config: Experiment, asked: Asked) -> ScorePlan:
     head = head_bytes(pair.teacher)
     longest = job.config.rollout.max_new_tokens
 
-    def bytes_in(name: str) -> int:
+    def once(name: str) -> int:
         rows = rows_a_shard(Kind.read(name), vocabulary, width, longest, asked.samples)
         files = of_a_file * -(-manifest.count // rows)
-        once = head if name.startswith("hidden") else 0
-        return round(scale * (tokens * each[name] + beside)) + files + once
+        return files + (head if name.startswith("hidden") else 0)
 
     return ScorePlan(
         kind=str(asked.kind),
@@ -105,8 +107,8 @@ def plan(config: Experiment, asked: Asked) -> ScorePlan:
         tokens=round(scale * tokens),
         most_tokens=manifest.count * longest,
         seconds=scale * took,
-        by_kind={name: bytes_in(name) for name in each},
-        head=head,
+        by_kind={name: round(scale * (tokens * each[name] + beside)) + once(name) for name in each},
+        once={name: once(name) for name in each},
     )
 
 

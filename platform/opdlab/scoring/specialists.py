@@ -68,20 +68,28 @@ def score_by_domain(
         except RefusedError as error:
             refused.append((rows, error))
     if refused:
-        raise _merged(refused)
+        scored = {row for row, number in enumerate(mine)} - {r for rows, _ in refused for r in rows}
+        raise _merged(refused, len(scored))
     return join(pieces)
 
 
-def _merged(refused: Sequence[tuple[list[int], RefusedError]]) -> RefusedError:
-    """One error for what several teachers' servers refused, with the rows that each was asked about."""
-    why = {rows[row]: why for rows, error in refused for row, why in error.rows.items()}
+def _merged(refused: Sequence[tuple[list[int], RefusedError]], scored: int) -> RefusedError:
+    """One error for what several teachers' servers refused, with the rows that each was asked about.
+
+    Args:
+        scored: rows that the other teachers have scored.
+    """
+    by = {rows[row]: (error, why) for rows, error in refused for row, why in error.rows.items()}
     errors = [error for _, error in refused]
+    first, _ = by[min(by)]
     merged = RefusedError(
-        why,
-        sum(error.count for error in errors),
-        ended=any(error.ended for error in errors),
-        part=errors[0].part,
+        {row: why for row, (_, why) in by.items()},
+        sum(error.count for error in errors) + scored,
+        # What one did not ask, since it answered nothing, is asked in the next round.
+        ended=not scored and all(error.ended for error in errors),
+        part=first.part,
         refused=sum(error.refused for error in errors),
+        unusable=any(error.unusable for error in errors),
     )
-    merged.__cause__ = errors[0]
+    merged.__cause__ = first
     return merged

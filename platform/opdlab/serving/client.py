@@ -54,11 +54,12 @@ class ReplyError(ServerError):
 
     Attributes:
         again: whether the same request may get another.
+        refusal: whether there was none, but a status that says why.
     """
 
-    def __init__(self, said: str, again: bool = False) -> None:
+    def __init__(self, said: str, again: bool = False, refusal: bool = False) -> None:
         super().__init__(said)
-        self.again = again
+        self.again, self.refusal = again, refusal
 
 
 @final
@@ -171,6 +172,7 @@ class Client:
         crew = Crew(lambda place, stop: self._post(url, bodies[place], stop), len(bodies), threads)
         refused: dict[int, str] = {}
         in_vain: set[int] | None = set()
+        unusable = False
         try:
             for place, answer in self._received(crew, len(bodies), on_tick):
                 try:
@@ -183,6 +185,7 @@ class Client:
                     if error.again and crew.again(place):
                         continue
                     refused[place] = self.hidden(str(error))
+                    unusable = unusable or not error.refusal
                     if in_vain is not None:
                         in_vain.add(_prompt_of(bodies[place]))
                         if len(refused) == IN_VAIN:
@@ -192,7 +195,7 @@ class Client:
             crew.stop.set()
             self.notice = ""
         if refused:
-            raise RefusedError(refused, len(bodies), ended=bool(crew.held))
+            raise RefusedError(refused, len(bodies), ended=bool(crew.held), unusable=unusable)
 
     def _try_others(self, crew: Crew, bodies: Sequence[Body], in_vain: set[int], why: str) -> None:
         """After many refusals and no answer, ask once for each prompt that was not refused yet."""
@@ -260,7 +263,8 @@ class Client:
                 if last and own:
                     self._blamed = self._whole
                     raise ReplyError(
-                        f"{url} fails at this request each time ({refused}), and answers others"
+                        f"{url} fails at this request each time ({refused}), and answers others",
+                        refusal=True,
                     ) from refused
                 if self._answers != answers or self._works_on_others(refused, started):
                     # A server that answers others is there, and busy.
@@ -345,7 +349,7 @@ def _refusal(url: str, answered: Answered) -> ServerError:
     # Nobody is let in with this key, and nothing is at this address: so with all others.
     if answered.status in UNKNOWN:
         return UnservedError(said)
-    return ServerError(said) if answered.status in LET_IN else ReplyError(said)
+    return ServerError(said) if answered.status in LET_IN else ReplyError(said, refusal=True)
 
 
 def _without_v1(url: str) -> str:
