@@ -162,6 +162,8 @@ CASES = {
     "a limit of recursion that the tests set": ('def f(n): return 0 if n==0 else 1+f(n-1)', 'import sys\nsys.setrecursionlimit(10000)\nassert f(5000)==5000'),
     "a limit of digits that the tests set": ('def f(n): return str(10**n)', 'import sys\nsys.set_int_max_str_digits(0)\nassert len(f(5000))==5001'),
     "a method that the tests replace": ('class A:\n    def g(self): return 1\n    def h(self): return self.g()', 'A.g=lambda self: 5\nassert A().h()==5'),
+    "a method that the tests replace and put back": ('class P:\n    def go(self): return 1\ndef h(self): return 7', "old = P.go\nP.go = lambda self: 5\nassert P().go() == 5\nP.go = old\nassert P().go() == 1\ntry: P.go = h; assert P().go() == 7\nfinally: setattr(P, 'go', old)\nP.walk = P.go\nassert P().walk() == P().go() == 1"),
+    "a method of the program's in a class of the tests": ('class P:\n    def go(self): return 1\ndef h(self): return 7', "class T(P):\n    walk = P.go\n    go = h\nassert (T().walk(), T().go()) == (1, 7)"),
     "a data class of the tests": ('def f(p): return p.x', 'from dataclasses import dataclass\n@dataclass\nclass P:\n    x:int\nassert f(P(3))==3'),
     "an enum of the tests": ('def f(c): return c.name, c.value', "from enum import Enum\nclass C(Enum):\n    R=1\nassert f(C.R)==('R',1)"),
     "a dictionary of the tests' own class": ("def f(d): return d['q'], list(d)", "class D(dict):\n    def __missing__(self,k): return 0\nassert f(D(a=1))==(0,['a'])"),

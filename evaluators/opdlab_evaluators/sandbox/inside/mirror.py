@@ -150,7 +150,8 @@ def _derived(
 
 def told_of(value: Any) -> tuple | None:
     """Name, qualified name, documentation and parameters of a function of the tests; None of others."""
-    if not isinstance(value, types.FunctionType):
+    # By its type: a stand-in of the program's function says that it is one too.
+    if type(value) is not types.FunctionType:
         return None
     parameters = [
         (each.name, int(each.kind), each.default is not each.empty, _shown(each.default))
@@ -176,9 +177,11 @@ def _unlendable(key: str, value: Any) -> str:
     """What of a class cannot be made elsewhere; empty of methods and data."""
     if key in ("__classcell__", "__annotations__"):
         return "super()" if key == "__classcell__" else "fields"
-    if isinstance(value, types.FunctionType):
+    if type(value) is types.FunctionType:
         asked = next(filter(_leads_back, _mentioned(value.__code__)), "")
         return asked and f"a call of {asked}"
+    if isinstance(type(value), Mirror) and isinstance(value, types.FunctionType):
+        return ""  # the program's own
     return "" if type(value) in _PLAIN else f"a {type(value).__name__}"
 
 
