@@ -26,10 +26,12 @@ _PLACES: dict[str, ModuleType] = {
 }
 # Of `os` alone what does not carry the conversation itself.
 _OF_OS = frozenset(("getcwd", "getenv", "listdir", "system", "getpid", "cpu_count"))
+_OF_ZONES = ("tzname", "timezone", "altzone", "daylight")
+_TOLD_OTHERWISE = {("os", "environ"), ("sys", "stdin"), ("sys", "stdout"), ("sys", "stderr")}
+_DATA = (bool, int, float, str, bytes, tuple, list, dict)
 # Who replaces a function of these modules names the module.
 _MENTIONED = re.compile(r"\b(?:mock|patch|monkeypatch|builtins|time|random|os)\b")
 _NAMED = re.compile(r"""\bpatch\(\s*["']([\w.]+)\.(\w+)["']""")
-_TOLD_OTHERWISE = {("os", "environ"), ("sys", "stdin"), ("sys", "stdout")}
 
 
 def keep_builtins(package: str) -> None:
@@ -78,19 +80,24 @@ class Patches:
                 continue
             for name, old in before.items():
                 value = names.get(name)
-                if value is old or (place, name) in _TOLD_OTHERWISE:
+                if _same(value, old) or (place, name) in _TOLD_OTHERWISE:
                     continue
                 if not callable(value) or not _is_carried(place, name):
                     raise HandoverError(f"the tests replace {place}.{name}")
                 found.append((place, name, self._stand_in(place, name, value)))
         for (place, name), old in self.others.items():
-            if getattr(sys.modules.get(place), name, None) is not old:
+            if not _same(getattr(sys.modules.get(place), name, None), old):
                 raise HandoverError(f"the tests replace {place}.{name}")
         return found
 
     def gave(self, value: Any) -> bool:
         """Whether it is a mock that a replaced function returned, which is no more than its identity."""
         return any(value is each for each in self.mocks)
+
+    def keep_zone(self) -> None:
+        """What `time.tzset` has set is no replacement."""
+        if "time" in self.before:
+            self.before["time"] |= {name: getattr(time, name) for name in _OF_ZONES}
 
     def undo(self) -> None:
         """Have everything as it was at the beginning."""
@@ -109,6 +116,10 @@ class Patches:
 
             known = self.known[place, name] = value, called
         return known[1]
+
+
+def _same(value: Any, old: Any) -> bool:
+    return value is old or (type(value) is type(old) and type(old) in _DATA and value == old)
 
 
 def _is_carried(place: str, name: str) -> bool:

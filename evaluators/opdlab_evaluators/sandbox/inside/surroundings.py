@@ -1,4 +1,4 @@
-"""What tests change around a program: its streams, random numbers, environment, and Python's limits."""
+"""What tests change around a program: streams, random numbers, environment, time zone, Python's limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import os
 import random
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from random import getstate, setstate
 from typing import Any, final
 
@@ -19,20 +20,29 @@ class Surroundings:
     """Of one process; what the judge's differ in is told with each question, and applied to its answer."""
 
     def __init__(self) -> None:
-        self.streams = (sys.stdout, sys.stdin)
+        self.streams = (sys.stdout, sys.stdin, sys.stderr)
         self.limits = _limits()
-        self.seeded = False
+        self.seeded = self.zoned = False
         self.environment = dict(os.environ)
 
-    def notice_seeds(self) -> None:
-        """From now on, seeds that the tests set are told: the program draws from what they seeded."""
-        seed = random.seed
+    def notice(self, on_zone: Callable[[], None]) -> None:
+        """From now on, tell seeds that the tests set, for the program draws from them, and a time zone.
+
+        Args:
+            on_zone: called when `time.tzset` was.
+        """
+        seed, tzset = random.seed, time.tzset
 
         def noticed(*args: Any, **kwargs: Any) -> None:
             seed(*args, **kwargs)
             self.seeded = True
 
-        random.seed = noticed
+        def zoned() -> None:
+            tzset()
+            self.zoned = True
+            on_zone()
+
+        random.seed, time.tzset = noticed, zoned
 
     def told(self) -> dict[str, Any]:
         """What is otherwise than it was at the beginning; nothing of it leads anywhere.
@@ -43,6 +53,8 @@ class Surroundings:
         told: dict[str, Any] = {}
         if sys.stdout is not self.streams[0]:
             told["prints"] = True
+        if sys.stderr is not self.streams[2]:
+            told["complains"] = "apart" if sys.stderr is not sys.stdout else "prints"
         if sys.stdin is not self.streams[1]:
             if not isinstance(sys.stdin, io.StringIO):
                 raise HandoverError(f"the tests put a {type(sys.stdin).__name__} for sys.stdin")
@@ -56,13 +68,18 @@ class Surroundings:
             changed = {k: v for k, v in self.environment.items() if before.get(k) != v}
             # What the program set itself stays.
             told["environment"] = changed | dict.fromkeys(before.keys() - self.environment.keys())
+        if self.zoned:
+            told["zone"], self.zoned = True, False
         return told
 
     def heard(self, message: dict) -> None:
         """Let the tests' streams have what the program printed and lack what it read."""
         printed, taken = message.get("printed"), message.get("taken")
+        complained = message.get("complained")
         if isinstance(printed, str) and sys.stdout not in (None, self.streams[0]):
             sys.stdout.write(printed)
+        if isinstance(complained, str) and complained and sys.stderr not in (None, self.streams[2]):
+            sys.stderr.write(complained)
         if type(taken) is int and taken > 0 and isinstance(sys.stdin, io.StringIO):
             sys.stdin.read(taken)
 
@@ -82,15 +99,21 @@ def applied(told: dict) -> Iterator[dict[str, Any]]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    if told.get("zone"):
+        time.tzset()
     printed = io.StringIO() if told.get("prints") else None
     given = io.StringIO(told["given"]) if "given" in told else None
-    before = sys.stdout, sys.stdin
+    apart = io.StringIO() if told.get("complains") == "apart" else None
+    before = sys.stdout, sys.stdin, sys.stderr
     sys.stdout, sys.stdin = printed or before[0], given or before[1]
+    if "complains" in told:
+        sys.stderr = apart or printed or before[2]
     try:
         yield said
     finally:
-        sys.stdout, sys.stdin = before
+        sys.stdout, sys.stdin, sys.stderr = before
         said |= {} if printed is None else {"printed": printed.getvalue()}
+        said |= {} if apart is None else {"complained": apart.getvalue()}
         said |= {} if given is None else {"taken": given.tell()}
 
 
