@@ -228,6 +228,8 @@ class Peer:
         count = len(values) - len(patched)
         values, stand_ins = values[:count], values[count:]
         with applied({} if self.guarded else message) as said, put_in_place(patched, stand_ins):
+            if not self.guarded and "environment" in message:
+                self.around.own_environment()  # this much the judge knows
             try:
                 outcome, raised = [self._perform(message["ask"], values)], False
             except (EndedError, NonsenseError, HandoverError):
@@ -321,7 +323,10 @@ class Peer:
                 kind, known, wire.parts(kind, self.objects[number])
             ):
                 writing.again(number)
-        return {"items": items, "nodes": writing.nodes}
+        message = {"items": items, "nodes": writing.nodes}
+        if not self.guarded and (changed := self.around.own_environment()):
+            message["environment"] = changed
+        return message
 
     def _send(self, head: dict, values: tuple) -> None:
         message = self._written(values)
@@ -361,6 +366,8 @@ class Peer:
         self.created = set()
         try:
             found = Reading(self, message["nodes"]).values(message["items"])
+            if self.guarded:
+                self.around.learn(message.get("environment", {}))
             for number in message.get("gone", ()):
                 if number in self.containers:
                     self.forget(number)

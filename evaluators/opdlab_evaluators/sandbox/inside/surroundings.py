@@ -14,6 +14,10 @@ from typing import Any, final
 
 from .wire import HandoverError
 
+_ENVIRONMENT = os.environ
+# They change what the judge's own processes run.
+_OF_PROCESSES = ("LD_", "PYTHON")
+
 
 @final
 class Surroundings:
@@ -66,11 +70,34 @@ class Surroundings:
         if os.environ != self.environment:
             before, self.environment = self.environment, dict(os.environ)
             changed = {k: v for k, v in self.environment.items() if before.get(k) != v}
-            # What the program set itself stays.
             told["environment"] = changed | dict.fromkeys(before.keys() - self.environment.keys())
         if self.zoned:
             told["zone"], self.zoned = True, False
         return told
+
+    def own_environment(self) -> dict[str, str | None]:
+        """What the program changed in its environment since this was last asked, or told by the judge."""
+        now, before = dict(_ENVIRONMENT), self.environment
+        if now == before:
+            return {}
+        self.environment = now
+        changed = {k: v for k, v in now.items() if before.get(k) != v}
+        return changed | dict.fromkeys(before.keys() - now.keys())
+
+    def learn(self, changed: dict[str, str | None]) -> None:
+        """Have in the judge's environment what the program changed in its own.
+
+        Raises:
+            ValueError, TypeError: it is no text.
+        """
+        for name, value in changed.items():
+            if name.startswith(_OF_PROCESSES):
+                continue
+            _set(name, value)
+            if value is None:
+                self.environment.pop(name, None)
+            else:
+                self.environment[name] = value
 
     def heard(self, message: dict) -> None:
         """Let the tests' streams have what the program printed and lack what it read."""
@@ -95,10 +122,7 @@ def applied(told: dict) -> Iterator[dict[str, Any]]:
         version, state, gauss = told["drawn"]
         setstate((version, tuple(state), gauss))
     for name, value in told.get("environment", {}).items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        _set(name, value)
     if told.get("zone"):
         time.tzset()
     printed = io.StringIO() if told.get("prints") else None
@@ -115,6 +139,13 @@ def applied(told: dict) -> Iterator[dict[str, Any]]:
         said |= {} if printed is None else {"printed": printed.getvalue()}
         said |= {} if apart is None else {"complained": apart.getvalue()}
         said |= {} if given is None else {"taken": given.tell()}
+
+
+def _set(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def _limits() -> list[int]:
