@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from itertools import islice
+from tokenize import COMMENT, generate_tokens
 
 from opdlab.datafiles import syntax_tree
 from opdlab_evaluators.answers import after_thinking
@@ -17,6 +19,7 @@ _FENCE = re.compile(
 # A block in a quotation: each of its lines begins with `>`.
 _QUOTED_FENCE = re.compile(r"^> ?(?:`{3}|~{3})", re.MULTILINE)
 _QUOTE = re.compile(r"^> ?", re.MULTILINE)
+_DEFINITION = re.compile(r"^(?:async def|def|class) \w+ ?[(:]", re.MULTILINE)
 LATER_FENCES = 8
 # Where a base model begins something new. Source: arXiv:2107.03374, section 2.
 _STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint", "\n@", "\n```", "\n<")
@@ -37,7 +40,7 @@ def blocks(completion: str) -> list[str]:
     fences = list(_FENCE.finditer(text))
     for number, fence in enumerate(fences, start=1):
         bare = not fence["language"].strip()
-        closed = opened and _closed_within(text[opened.end() + 1 : fence.start()], opened)
+        closed = opened and _closed_within(text[opened.end() + 1 : fence.start()], opened, bare)
         if closed:
             found.append(closed)
             opened = None
@@ -57,14 +60,42 @@ def blocks(completion: str) -> list[str]:
     return found
 
 
-def _closed_within(block: str, opened: re.Match) -> str | None:
-    """The program in an open block up to a line that ends with the fence; None if none closes it."""
+def _closed_within(block: str, opened: re.Match, may_close: bool = False) -> str | None:
+    """The program in an open block up to a line that ends with the fence; None if none closes it.
+
+    A fence in a comment closes nothing, and none does with only code behind it.
+
+    Args:
+        may_close: a fence follows that may close the block.
+    """
     ends = re.finditer(rf"{re.escape(opened['fence'])}[ \t]*$", block, re.MULTILINE)
-    starts = [end.start() for end in islice(ends, LATER_FENCES)]
-    if not starts or _statements(_dedented(block, opened["indent"])):
+    found = list(islice(ends, LATER_FENCES))
+    if not found or _statements(_dedented(block, opened["indent"])):
         return None
-    programs = (_dedented(block[:start], opened["indent"]) for start in reversed(starts))
-    return next(filter(_statements, programs), None)
+    for end in reversed(found):
+        program = _dedented(block[: end.start()], opened["indent"])
+        if _statements(program) and not _ends_in_comment(program):
+            behind = _dedented(block[end.end() :], opened["indent"])
+            return None if may_close and _is_code(behind) else program
+    return None
+
+
+def _ends_in_comment(program: str) -> bool:
+    """Whether the last line of what can be parsed has a comment."""
+    last = program.count("\n") + 1
+    tokens = generate_tokens(io.StringIO(program).readline)
+    return any(each.type == COMMENT and each.start[0] == last for each in tokens)
+
+
+def _is_code(text: str) -> bool:
+    """Whether lines are a program's, and no words such as `Output:` or `Example`."""
+    if _DEFINITION.search(text):
+        return True
+    return any(
+        not isinstance(each, ast.AnnAssign)
+        and not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Name))
+        for each in _statements(text)
+    )
 
 
 def _is_within(rest: str, opened: re.Match, fence: re.Match, later: list[re.Match]) -> bool:
