@@ -233,6 +233,7 @@ CASES = {
     "            if callable(each): P.made[name] = (each.__name__, each.__doc__, str(inspect.signature(each)), each.__qualname__)", "class X(P):\n    def run(self, a, /, b=3, *c, d, **e):\n        'It runs.'\n    go = run\n"
     "assert P.made == dict.fromkeys(('run', 'go'), ('run', 'It runs.', '(self, a, /, b=3, *c, d, **e)', 'X.run'))\ndef stop(self, x): 'It stops.'\nX.stop = stop\nassert X.stop.__name__ == 'stop' and X.stop.__doc__ == 'It stops.'"),
     "one that tells its class": ("class A:\n    def __init__(self, x=1): self.x = x", "class S(A):\n    'A class.'\n    def __repr__(self):\n        'Like __init__.'\n        return f'{self.__class__.__name__}({self.__dict__})'\nassert repr(S(4)) == \"S({'x': 4})\""),
+    "a base's operator by its name": ("class Base:\n    def __init__(self, v): self.v = v\n    def __str__(self): return f'B{self.v}'\n    def __hash__(self): return 7\nclass P(Base): pass", "class T(P):\n    def go(self): return 1 if __name__ == '__main__' else 2\nassert Base.__str__(P(3)) == P.__str__(T(3)) == 'B3' and Base.__hash__(P(1)) == 7 and T(1).go() == 2"),
     "an abstract one": ('from abc import ABC, abstractmethod\nclass A(ABC):\n    @abstractmethod\n    def f(self): ...\n    def g(self): return self.f() + 1', 'class B(A):\n    def f(self): return 1\nassert B().g() == 2\nclass D(A): pass\ntry: D()\nexcept TypeError: pass\nelse: assert False'),
     "one that its base registers": ('class P:\n    made = {}\n    def __init_subclass__(cls, tag=None, **k):\n        super().__init_subclass__(**k)\n        P.made[tag] = cls', "class X(P, tag='x'):\n    def run(self): return 'ran'\nassert P.made == {'x': X} and P.made['x']().run() == 'ran'"),
     "one that its metaclass registers": ('class M(type):\n    made = {}\n    def __new__(m, n, b, d):\n        c = super().__new__(m, n, b, d)\n        m.made[n] = c\n        return c\nclass P(metaclass=M): pass', "class X(P):\n    def run(self): return 'ran'\nassert M.made['X'] is X and X().run() == 'ran' and type(X) is M"),
@@ -296,19 +297,21 @@ def test_the_time_that_tests_take_is_not_the_programs(worker):
         ("(P, Own): pass", "a base of their own"),
         ("(P, ABC): pass", "a metaclass of their own"),
         ("(P, metaclass=ABCMeta): pass", "a metaclass of their own"),
+        ("(ABC, metaclass=M): pass", "a metaclass of their own"),
     ],
 )  # fmt: skip
 def test_a_class_that_tests_cannot_derive_is_no_fault_of_the_program(worker, body, what):
     tests = f"from abc import ABC, ABCMeta\nclass Own: pass\ndef init(p): P.__init__(p)\ndef show(p): return P.__str__(p)\nclass T{body}\nassert T()"
     found = judge(
         worker,
-        "class P:\n    def go(self): pass\n    def __str__(self): return 'P'",
-        Assertions(tests, names={"P": "P"}),
+        "from abc import ABCMeta\nclass M(ABCMeta): pass\nclass P:\n    def go(self): pass\n    def __str__(self): return 'P'",
+        Assertions(tests, names={"P": "P", "M": "M"}),
         LIMITS,
     )
     assert found.status == "grader_error"
     assert re.search(
-        rf"the program's [PT], with {re.escape(what)} at `(class T|def init|def show)", found.reason
+        rf"the program's [MPT], with {re.escape(what)} at `(class T|def init|def show)",
+        found.reason,
     )
 
 
@@ -340,6 +343,7 @@ def test_what_cannot_be_handed_over_is_told_whatever_the_tests_catch(worker, pro
     [
         ("os.urandom(1)", "patch('os.urandom', return_value=b'a')", "b'a'"),
         ("os.remove('/nowhere')", "patch('os.remove')", "f()"),
+        ("os.stat.side_effect.__name__", "patch('os.stat', side_effect=ValueError)", "'ValueError'"),
         ("os.write(99, b'')", "patch('os.write', return_value=1)", "1"),
         ("os.path.exists('/nowhere')", "patch('os.path.exists', return_value=True)", "True"),
         ("os.path.isfile('/no')", "patch.object(os.path, 'isfile', lambda p: True)", "True"),

@@ -260,13 +260,13 @@ def _first_use(tests: str, served: Collection[str]) -> int:
     return tests.count("\n", 0, found.start()) + 1 if found else 0
 
 
-def _failure(
-    error: BaseException, program: str, stack: traceback.StackSummary | None = None
-) -> str:
+def _failure(error: BaseException, program: str, stack: list[tuple[str, int]] | None = None) -> str:
     """The error and the line of the tests that met it, by its traceback unless a stack is given."""
     lines = program.splitlines()
-    stack = traceback.extract_tb(error.__traceback__) if stack is None else stack
-    places = [each.lineno for each in stack if each.filename == TESTS]
+    if stack is None:
+        found = traceback.extract_tb(error.__traceback__)
+        stack = [(each.filename, each.lineno or 0) for each in found]
+    places = [line for name, line in stack if name == TESTS]
     line = lines[places[-1] - 1].strip() if places and places[-1] else ""
     text = f"{type(error).__name__}: {_text(error)}".removesuffix(": ")
     return (

@@ -68,6 +68,8 @@ class Carrier(Protocol):
 
     def derived_by_tests(self, bases: tuple[type, ...], made: Any) -> None: ...
 
+    def inherits(self, kind: Any, base: Any, name: str) -> bool: ...
+
     def refuse(self, error: HandoverError) -> None: ...
 
 
@@ -164,11 +166,9 @@ def _shown(default: Any) -> Any:
     return default if type(default) in (int, float, str, bool, type(None)) else ...
 
 
-def refuse_derived(base: Any, what: str) -> NoReturn:
+def refuse_derived(base: Any, what: str, do: str = "derive a class from") -> NoReturn:
     """Say why a class cannot be made where its base lives; raises HandoverError."""
-    error = HandoverError(
-        f"the tests derive a class from the program's {base.__name__}, with {what}"
-    )
+    error = HandoverError(f"the tests {do} the program's {base.__name__}, with {what}")
     base.carrier.refuse(error)
     raise error
 
@@ -198,7 +198,7 @@ def _mentioned(code: types.CodeType) -> Iterator[str]:
 def _leads_back(name: str) -> bool:
     """Whether it may be a base's own method, which would be carried out by what overrides it."""
     dunder = name.startswith("__") and name.endswith("__")
-    return dunder and name not in READABLE and name != "__class__"
+    return dunder and name not in READABLE and name not in ("__class__", "__main__")
 
 
 _PLAIN = (int, float, str, bool, bytes, type(None), list, dict, set, tuple)
@@ -293,9 +293,12 @@ def _built(kind: type[Mirror], name: str, bases: list[type], space: dict[str, An
     return made
 
 
+_NAME = "name a method of"
+
+
 def _unasked(self: Any, *_: Any, **__: Any) -> None:
     """Stand-ins are made without it: only tests call it, by its name."""
-    refuse_derived(type(self), "a call of __init__")
+    refuse_derived(type(self), "a call of __init__", _NAME)
 
 
 _build = builtins.__build_class__
@@ -310,7 +313,8 @@ def build_class(function: Any, name: str, /, *bases: Any, **named: Any) -> Any:
     try:
         return _build(function, name, *bases, **named)
     except TypeError as error:
-        base = next((each for each in bases if isinstance(each, Mirror)), None)
+        all_bases = (*bases, named.get("metaclass"))
+        base = next((each for each in all_bases if isinstance(each, Mirror)), None)
         raised_here = error.__traceback__ is None or error.__traceback__.tb_next is None
         if base is not None and raised_here and "metaclass conflict" in str(error):
             refuse_derived(base, "a metaclass of their own")
@@ -329,9 +333,10 @@ def _forwarder(carrier: Carrier, special: str, owner: Sequence[type] = ()) -> Ca
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         found = next((each for each in type(self).__mro__ if special in vars(each)), None)
-        if owner and found is not owner[0]:
+        named = owner and found is not owner[0]
+        if named and not carrier.inherits(found, owner[0], special):
             # By its name, as a base's: what overrides it would be carried out.
-            refuse_derived(owner[0], f"a call of {special}")
+            refuse_derived(owner[0], f"a call of {special}", _NAME)
         if special == "__call__":
             return carrier.carry("call", self, args, kwargs)
         return carrier.operate(self, special, args)

@@ -16,7 +16,6 @@ import operator
 import os
 import sys
 import threading
-import traceback
 import types
 from collections.abc import Callable, Iterable
 from typing import Any, final
@@ -64,7 +63,7 @@ class Peer:
         self.around = Surroundings()
         self.patches: Patches | None = None
         self.broken = ""
-        self.refusal: tuple[HandoverError, traceback.StackSummary] | None = None
+        self.refusal: tuple[HandoverError, list[tuple[str, int]]] | None = None
         self.on_ask: Callable[[], None] = lambda: None
         self.stands: dict[type, Any] = {}
         self.trusted: set[type] = set()
@@ -126,7 +125,7 @@ class Peer:
     def refuse(self, error: HandoverError) -> None:
         """Keep the first object that cannot be handed over, and from where: a test may catch the error."""
         if self.guarded and self.refusal is None and not self.broken:
-            self.refusal = error, traceback.extract_stack()
+            self.refusal = error, _stack()
 
     def _carried(self, op: str, values: tuple) -> Any:
         patched = self.patches.now() if self.patches else []
@@ -212,6 +211,11 @@ class Peer:
         """
         known = self.guarded and self.far(kind) and self.far(value)
         return known and self.carry("isinstance", kind, value) is True
+
+    def inherits(self, kind: Any, base: Any, name: str) -> bool:
+        """Whether a far class has a method as it is in a far base."""
+        known = self.guarded and self.far(kind) and self.far(base)
+        return known and self.carry("get", kind, name) is self.carry("get", base, name)
 
     def readable(self, target: Any, name: str) -> bool:
         """Whether an attribute of a far object may be asked for."""
@@ -383,6 +387,15 @@ class Peer:
             raise AssertionError from error
         self.seen = {n: wire.parts(kind, self.objects[n]) for n, kind in self.containers.items()}
         return found
+
+
+def _stack() -> list[tuple[str, int]]:
+    """File and line of each call, the last one at the end; no file is asked, for tests may mock that."""
+    found, frame = [], sys._getframe(1)
+    while frame is not None:
+        found.append((frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return found[::-1]
 
 
 def _tests_own(value: Any) -> bool:
