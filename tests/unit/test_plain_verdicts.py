@@ -163,6 +163,7 @@ CASES = {
     "a limit of digits that the tests set": ('def f(n): return str(10**n)', 'import sys\nsys.set_int_max_str_digits(0)\nassert len(f(5000))==5001'),
     "a method that the tests replace": ('class A:\n    def g(self): return 1\n    def h(self): return self.g()', 'A.g=lambda self: 5\nassert A().h()==5'),
     "a method that the tests replace and put back": ('class P:\n    def go(self): return 1\ndef h(self): return 7', "old = P.go\nP.go = lambda self: 5\nassert P().go() == 5\nP.go = old\nassert P().go() == 1\ntry: P.go = h; assert P().go() == 7\nfinally: setattr(P, 'go', old)\nP.walk = P.go\nassert P().walk() == P().go() == 1"),
+    "a method that the tests mock": ('class P:\n    def go(self, x, *, y=2): return 1\n    def twice(self): return 2 * self.go(0)', "import inspect\nfrom unittest.mock import patch\np = P()\nwith patch.object(P, 'go', return_value=5) as m: assert P().twice() == p.twice() == 10\nassert m.call_count == 2 and p.twice() == 2\nwith patch.object(p, 'go', return_value=5): assert p.twice() == 10 and P().twice() == 2\nassert p.twice() == 2 and str(inspect.signature(P.go)) == '(self, x, *, y=2)'\nP.n = 3\ndel P.n\nassert not hasattr(P, 'n')"),
     "a method of the program's in a class of the tests": ('class P:\n    def go(self): return 1\ndef h(self): return 7', "class T(P):\n    walk = P.go\n    go = h\nassert (T().walk(), T().go()) == (1, 7)"),
     "a data class of the tests": ('def f(p): return p.x', 'from dataclasses import dataclass\n@dataclass\nclass P:\n    x:int\nassert f(P(3))==3'),
     "an enum of the tests": ('def f(c): return c.name, c.value', "from enum import Enum\nclass C(Enum):\n    R=1\nassert f(C.R)==('R',1)"),
@@ -313,6 +314,17 @@ def test_a_class_that_tests_cannot_derive_is_no_fault_of_the_program(worker, bod
         rf"the program's [MPT], with {re.escape(what)} at `(class T|def init|def show)",
         found.reason,
     )
+
+
+def test_what_cannot_be_read_is_no_fault_of_the_program(worker):
+    for tests, status in (
+        ("assert P.go.__globals__", "grader_error"),
+        ("assert not hasattr(P, '__far__')", "correct"),
+        ("assert P().__len__()", "wrong"),
+        ("assert P().startswith('a')", "wrong"),
+    ):
+        asked = Assertions(tests, names={"P": "P"})
+        assert judge(worker, "class P:\n    def go(self): pass", asked, LIMITS).status == status
 
 
 @pytest.mark.parametrize(

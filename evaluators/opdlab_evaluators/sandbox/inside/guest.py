@@ -242,8 +242,10 @@ def _fault(error: BaseException, tests: str, served: Collection[str]) -> str:
     """What of a failed test is no fault of the program; empty if it may be one.
 
     That is a module that the tests' own lines do not find, a name in them that nobody defines, or whatever
-    fails in a line before the first one that uses the program.
+    fails in a line before the first one that uses the program. Nor is what cannot be read from here.
     """
+    if isinstance(error, mirror.UnreadableError):
+        return "programs cannot be asked for that"
     places = traceback.extract_tb(error.__traceback__)
     lines = [place.lineno or 0 for place in places if place.filename == TESTS]
     own = bool(places) and places[-1].filename == TESTS

@@ -31,7 +31,8 @@ OTHER = frozenset(f"__{name}__" for name in _OTHER.split())
 SPECIAL = EQUAL | ORDER | BINARY | OTHER
 """Operators that are carried out where the object lives. Hooks by which a library lets an object decide
 how it is compared (`__array_function__`, `__subclasscheck__`, ...) are not among them."""
-_READABLE = "dict doc name qualname module annotations wrapped defaults slots members match_args"
+_READABLE = """dict doc name qualname module annotations wrapped defaults kwdefaults code func self
+slots members match_args"""
 READABLE = frozenset(f"__{name}__" for name in _READABLE.split())
 """Attributes with underscores that may be read."""
 _ASSURING = """startswith endswith issubset issuperset isdisjoint equals equal allclose isclose
@@ -49,6 +50,10 @@ _KNOWN = {
 
 
 (_FIELD,) = fields(make_dataclass("Example", ["name"]))
+
+
+class UnreadableError(AttributeError):
+    """An attribute that the object may have where it lives."""
 
 
 class Carrier(Protocol):
@@ -106,6 +111,12 @@ class Mirror(type):
             type.__setattr__(cls, name, value)
         else:
             cls.carrier.carry("set", cls, name, value, told_of(value))
+
+    def __delattr__(cls, name: str) -> None:
+        if name.startswith("__") or not cls.carrier.knows(cls):
+            type.__delattr__(cls, name)
+        else:
+            cls.carrier.carry("del", cls, name)
 
     def __instancecheck__(cls, value: Any) -> bool:
         return type.__instancecheck__(cls, value) or cls.carrier.belongs(cls, value)
@@ -358,7 +369,9 @@ def _forwarder(carrier: Carrier, special: str, owner: Sequence[type] = ()) -> Ca
 
 def _read(target: Any, name: str, carrier: Carrier) -> Any:
     if not carrier.readable(target, name):
-        raise AttributeError(f"{name!r} of a {type(target).__name__} cannot be read from here")
+        hidden = name.startswith("__") and name not in SPECIAL
+        kind = UnreadableError if hidden else AttributeError
+        raise kind(f"{name!r} of a {type(target).__name__} cannot be read from here")
     return carrier.carry("get", target, name)
 
 
