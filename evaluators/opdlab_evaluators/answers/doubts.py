@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+
+from opdlab_evaluators.answers.words import NUMBER_WORDS
 
 # The answer is spoken of and not named.
 REMARK = re.compile(
@@ -28,23 +31,45 @@ DOUBTED = re.compile(
 )
 # A sentence that may take back what was said, and the rest of its line.
 _RETHOUGHT = re.compile(
-    r"(?:^|[.!?\n])[\s*_(]{0,6}(?:(?:but|oh|no|and|hmm+),? )?(?:wait|hmm+|oops|no(?=[,:])|actually"
-    r"|sorry|correction|hold on|scratch that|on second thought|I made an? (?:[a-z]+ )?(?:mistake|error)"
-    r"|(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct)))\b[^\n]{0,200}",
+    r"(?:^|[.!?\n])[\s*_()]{0,6}(?:(?:but|oh|no|and|hmm+),? )?(?:wait|hmm+|oops|no(?=[,:])|actually"
+    r"|sorry|correction|hold on|scratch that|on second thought|I meant"
+    r"|I made an? (?:[a-z]+ )?(?:mistake|error)"
+    r"|(?P<bare>(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))))\b[^\n]{0,200}",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    r"\b(?:that|this|it|answer)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))"
+    r"\b(?:(?:that|this|it|answer)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))"
+    r"|(?:cannot|can't|isn't|is not) (?:be )?(?:right|correct))"
     r"(?! (?:if|when|unless|to)\b)|\b(?:scratch that|correction:|wait,? no[.!])"
     r"|\bI made an? (?:[a-z]+ )?(?:mistake|error)[.!]",
     re.IGNORECASE,
 )
-_VALUE = r"-?\d+(?:,\d{3})*(?:\.\d+)?"
-_NUMBER = re.compile(_VALUE)
-_CORRECTED = re.compile(
-    r"(?:\b(?:it(?:'s| is| was)|(?:it|that|this) should (?:be|have been)|answer is)|(?:mistake|error):)"
-    rf" [*\\($]{{0,4}}(?P<value>{_VALUE})(?=[*\\)$]{{0,4}}(?: [a-z]+)?(?:[.,;!)]|$))",
+_BEFORE = 400
+"""Characters in front of a denial in which it may speak of another value."""
+_SENTENCE_END = re.compile(r"[.!?][\s*)$]|\n")
+# What an equation starts from, and what a value is not, are no values of their own.
+_WORKING = re.compile(
+    r"(?:[\d.,\s$%(){}^+*/×÷·−-]|\\[a-zA-Z]+|[a-zA-Z]+(?= ?[-+*/×÷·=)^]))+[=≈]"
+    r"|\b(?:not|instead of|rather than)(?: just| only)? [*(\\$]{0,4}[-−]?[\d.,/]*\d",
     re.IGNORECASE,
+)
+_COUNTS = "|".join(word for word in NUMBER_WORDS if word != "one")
+_VALUE = re.compile(
+    r"\\[dt]?frac\{?(?P<over>\d+)\}?\{?(?P<under>\d+)\}?"
+    r"|(?P<number>(?:(?<![\w)}\]])[-−]\\?\$?)?(?:\d+(?:\{?,\}?\d{3})*(?:\.\d+)?|(?<!\d)\.\d+)(?:/\d+)?)"
+    rf"|\b(?P<count>(?i:{_COUNTS})(?:[- ](?i:{_COUNTS}|one))?)\b"
+    r"|(?<!other )(?<!this )(?<!that )(?<!right )(?<!only )\b(?P<one>one)(?=[.!]|$)"
+    r"|\b(?P<scale>hundred|thousand|million|dozen)\b"
+    r"|(?P<command>\\[a-zA-Z]{2,})"
+    r"|(?:\(|[Oo]ption |[Cc]hoice )(?P<option>[A-H])\b|\b(?P<letter>[B-HJ-Z]|A(?! [a-z]))\b(?!')"
+)
+# They set a formula and are no part of its value.
+_SETTING = re.compile(
+    r"\\(?:text|mathrm|textbf|mathbf|left|right|quad|boxed|times|cdot|therefore|dfrac|frac)(?![a-zA-Z])"
+)
+_NAME = re.compile(
+    r"(?:^|(?<=[a-z,:;] ))[*\"]{0,2}(?!(?:Let|The|That|This|It|So|We|There|All|If|In|As|To|Wait|Hmm"
+    r"|Actually|Oops|Sorry)\b)([A-Z][a-z]+|true|false)\b"
 )
 # It announces a step, or asks, or doubts; of one's need it may state how much: `we need 7 buses`.
 ANNOUNCING = re.compile(
@@ -60,13 +85,22 @@ ANNOUNCING = re.compile(
 OPENING = re.compile(
     ANNOUNCING.pattern + r"|\W*(?:if|we (?:need|want)|i (?:need|want))\b", re.IGNORECASE
 )
-# What somebody thinks, wants or once had, or a part of an answer.
-SUPPOSED = re.compile(
+# What somebody thinks, wants or hopes, up to an amount; a comma may part the two.
+_THOUGHT = re.compile(
     r"\b(?<!who )(?<!that )(?:thinks|claims|claimed|hopes|hoped|wishes|wished|believes|believed|pretends"
     r"|pretended|denies|denied|refuses|refused|fails|failed|forgets|forgot)"
-    r" (?:that|to|having|he|she|they|it|there|we)\b(?=(?:(?! and [a-z]| but )[^,;]){0,200}"
-    r"(?:[\d\\]|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|[a-z]+teen)\b))"
-    r"|\bused to (?:be|have|cost|weigh)\b|\bsupposed to (?:be|have|weigh|take|get)\b"
+    r" (?:that|to|having|he|she|they|it|there|we)\b"
+    r"(?=(?:(?! and [a-z]| but |, (?:so|yet|but|which|leaving|making|giving)\b)[^;]){0,200}?"
+    rf"(?:[\d\\]|\b(?:{_COUNTS}|hundred|thousand|million|dozen)\b))"
+)
+# A clause in front, which the sentence itself goes beyond: `Although he hoped to win, he lost 12 games`.
+_IN_FRONT = re.compile(
+    r"\W*(?:although|though|even though|while|whereas|since|because|as|when|after|before)\b[^,]*,",
+    re.IGNORECASE,
+)
+# What somebody once had, or a part of an answer.
+_SUPPOSED = re.compile(
+    r"\bused to (?:be|have|cost|weigh)\b|\bsupposed to (?:be|have|cost|weigh|take|get)\b"
     r"|\b(?:he|she|they|it) wants? (?:to have )?\$?\d|\b[A-Z][a-z]+ wants (?:to have )?\$?\d"
     r"|^\W*(?:[Nn]ot (?:counting|including)|[Ii]gnoring|[Dd]isregarding|[Nn]eglecting)\b"
     r"|\b[Ii]n the (?:first|second|third|other) case\b|\banswers? (?:has|have|had|contains?|plus|minus)\b"
@@ -85,14 +119,57 @@ SUPPOSED = re.compile(
 )
 
 
+def is_supposed(sentence: str) -> bool:
+    """Whether a sentence tells what somebody thinks, wants or once had, or a part of an answer."""
+    return bool(_SUPPOSED.search(sentence) or _THOUGHT.search(_IN_FRONT.sub("", sentence, count=1)))
+
+
 def is_taken_back(text: str, place: int, phrase: str) -> bool:
-    """Whether a sentence behind a place denies the phrase that stands there, or gives another value."""
-    said = set(_NUMBER.findall(phrase))
+    """Whether a sentence behind the phrase that begins at a place denies it, or holds another value."""
+    phrase = _RETHOUGHT.sub("", phrase)
+    names = not any(character.isdigit() for character in phrase)
+    said = _values(phrase, names)
     for rethought in _RETHOUGHT.finditer(text, place):
+        if rethought["bare"] and _speaks_of_another(text[place : rethought.start() + 1], said):
+            continue
         if _DENIED.search(rethought[0]):
             return True
-        values = {match["value"] for match in _CORRECTED.finditer(rethought[0])}
-        # Of a fraction the same value may be given in decimals.
-        if values and len(said) == 1 and not values & said:
+        given = _values(rethought[0].lstrip(".!?\n *_()"), names)
+        if given and not _agree(said, given):
             return True
     return False
+
+
+def _speaks_of_another(between: str, said: list[Fraction | str]) -> bool:
+    """Whether a sentence behind the one with the answer names another value."""
+    first = _VALUE.search(between)
+    end = _SENTENCE_END.search(between, first.end() if first else 0)
+    given = _values(between[end.end() :][-_BEFORE:], False) if end else []
+    return any(value not in said for value in given)
+
+
+def _values(text: str, names: bool) -> list[Fraction | str]:
+    """The numbers, letters of choices, commands and, where asked for, names of a text."""
+    text = _SETTING.sub(lambda m: m[0] if m[0].endswith("frac") else " ", _WORKING.sub(" ", text))
+    found: list[Fraction | str] = [*_NAME.findall(text)] if names else []
+    for match in _VALUE.finditer(text):
+        number = re.sub(r"[,{}$\\]", "", match["number"] or "").replace("−", "-")
+        if match["over"]:
+            number = f"{match['over']}/{match['under']}"
+        if number:
+            top, _, bottom = number.partition("/")
+            found.append(Fraction(top) / int(bottom or 1) if int(bottom or 1) else number)
+        elif match["count"]:
+            parts = re.split("[- ]", match["count"].lower())
+            found.append(Fraction(sum(NUMBER_WORDS[part] for part in parts)))
+        else:
+            letter = match["option"] or match["letter"] or match["scale"] or match["command"]
+            found.append(letter or Fraction(1))
+    return found
+
+
+def _agree(said: list[Fraction | str], given: list[Fraction | str]) -> bool:
+    """Whether values are those that were said; of a choice and its text one is enough."""
+    if not set(given) <= set(said):
+        return False
+    return any(isinstance(value, str) for value in said) or set(said) <= set(given)

@@ -11,7 +11,7 @@ from opdlab_evaluators.answers.doubts import (
     OF_ANSWER,
     OPENING,
     REMARK,
-    SUPPOSED,
+    is_supposed,
     is_taken_back,
 )
 from opdlab_evaluators.answers.sentences import SAYING
@@ -65,8 +65,8 @@ _REASONS = re.compile(
 )
 _VALUED = re.compile(r"[\d\\]")
 _CHECKED = re.compile(
-    r"\s\((?!(?:base|only|mod|modulo|approximately|about|roughly|not|maybe|possibly|perhaps|unless|when|per|each"
-    r"|times|plus|minus|less|without|excluding|rounded)\b)(?:[a-z]{3,20}\s|[a-z]{3,20},)[^()]{0,200}\)\s*$",
+    r"\s\((?!(?:base|only (?:when|if|for|where)|mod|modulo|approximately|about|roughly|not|maybe|possibly"
+    r"|perhaps|unless|when|per|each|times|plus|minus|less|without|excluding|rounded)\b)(?:[a-z]{3,20}\s|[a-z]{3,20},)[^()]{0,200}\)\s*$",
     re.IGNORECASE,
 )
 # Directly behind a number, a letter or a bracket it is no exclamation.
@@ -123,7 +123,7 @@ def answer_phrase(text: str) -> str | None:
     line = hashes[-1] if hashes else None
     found = _named(text, line.start() if line else -1)
     if line is not None and (found is None or not _VALUE_LINE.match(found)):
-        back = is_taken_back(text, line.end(), line["line"])
+        back = is_taken_back(text, line.start("line"), line["line"])
         return None if back else _trimmed(line["line"])
     return found
 
@@ -156,7 +156,7 @@ def last_statement(text: str) -> str | None:
 def _last_sentence(line: str, text: str) -> str | None:
     """What the last sentence of a line states."""
     sentence = last_sentence(line)
-    if SUPPOSED.search(sentence) or _is_asked(sentence):
+    if is_supposed(sentence) or _is_asked(sentence):
         return None
     announced, _, rest = sentence.partition(": ")
     if rest and _ANNOUNCED.match(announced):

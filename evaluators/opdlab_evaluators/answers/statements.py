@@ -56,9 +56,11 @@ _SET = re.compile(
 )
 # A formula that stands in no dollar signs.
 _COMMAND = re.compile(r"\\[a-zA-Z({\[]")
-# The value of a multiple, and not what it is a multiple of: `2x = 3 * 5 = 15`.
+# The value of a multiple, and not what it is a multiple of: `2x = 3 * 5 = 15`. Of a unit, as in
+# `5m = 5 * 100 = 500`, the same number follows.
 _MULTIPLE = re.compile(
-    r"(?<![\w.])\d+[a-cknpqx-z] ?(?:[-+] ?\d+ ?)?=[^=,;a-z]{1,80}=[^=,;a-z]{1,40}$"
+    r"(?<![\w.])(?:\d+[a-cnpqx-z]|(?P<count>\d+)[d-jlmorstuvw](?! ?= ?(?P=count)(?!\d))) ?(?:[-+] ?\d+ ?)?="
+    r"[^=,;a-z]{1,80}=[^=,;a-z]{1,40}(?:(?<= )[a-z]+(?: [a-z]+)?)?\.?$"
 )
 _NOTHING_LEFT = re.compile(
     r"(?:(?:so|thus|hence|therefore|finally),? )?(?:there (?:are|is|will be|were)|\w+ (?:has|have|had)) no"
