@@ -31,8 +31,9 @@ DOUBTED = re.compile(
 )
 # A sentence that may take back what was said, and the rest of its line.
 _RETHOUGHT = re.compile(
-    r"(?:^|[.!?\n])[\s*_()]{0,6}(?:(?:but|oh|no|and|hmm+),? )?(?:wait|hmm+|oops|no(?=[,:])|actually"
-    r"|sorry|correction|hold on|scratch that|on second thought|I meant"
+    r"(?:^|[.!?\n])[\s*_()]{0,6}(?:(?:but|so|well|ah|oh|ok|okay|no|and|hmm+),? )?"
+    r"(?:wait|hmm+|oops|no(?=[,:])|actually|sorry|correction|hold on|scratch that|on second thought|I meant"
+    r"|my (?:mistake|bad)|apologies|let me correct"
     r"|I made an? (?:[a-z]+ )?(?:mistake|error)"
     r"|(?P<bare>(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))))\b[^\n]{0,200}",
     re.IGNORECASE,
@@ -47,25 +48,27 @@ _DENIED = re.compile(
 _BEFORE = 400
 """Characters in front of a denial in which it may speak of another value."""
 _SENTENCE_END = re.compile(r"[.!?][\s*)$]|\n")
-# What an equation starts from, and what a value is not, are no values of their own.
-_WORKING = re.compile(
-    r"(?:[\d.,\s$%(){}^+*/×÷·−-]|\\[a-zA-Z]+|[a-zA-Z]+(?= ?[-+*/×÷·=)^]))+[=≈]"
-    r"|\b(?:not|instead of|rather than)(?: just| only)? [*(\\$]{0,4}[-−]?[\d.,/]*\d",
-    re.IGNORECASE,
+# What an equation starts from, and what a value is not, is no value of its own.
+_WORKING = re.compile(r"(?:[\d.,\s$%(){}^+*/×÷·−-]|\\[a-zA-Z]+|[a-zA-Z]+(?= ?[-+*/×÷·=)^]))+[=≈]")
+_NOT = re.compile(
+    r"(?:\b[Nn]ot|\b[Ii]nstead of|\b[Rr]ather than|n't be)(?: just| only| option)? "
+    r"[*(\\$]{0,4}[-−]?(?:\\?\$?[\d.,/]*\d|\\?[dt]?frac\{\d+\}\{\d+\}|[A-H]\b)"
 )
+_MINUS = r"(?:[-−]|(?:(?<=[)}\d] )|(?<=[\W\d][a-z] ))[-−] )"
 _COUNTS = "|".join(word for word in NUMBER_WORDS if word != "one")
 _VALUE = re.compile(
-    r"\\[dt]?frac\{?(?P<over>\d+)\}?\{?(?P<under>\d+)\}?"
-    r"|(?P<number>(?:(?<![\w)}\]])[-−]\\?\$?)?(?:\d+(?:\{?,\}?\d{3})*(?:\.\d+)?|(?<!\d)\.\d+)(?:/\d+)?)"
+    rf"(?P<minus>{_MINUS})?\\[dt]?frac\{{?(?P<over>\d+)\}}?\{{?(?P<under>\d+)\}}?"
+    rf"|(?P<number>(?:{_MINUS}\\?\$?)?(?:\d+(?:\{{?,\}}?\d{{3}})*(?:\.\d+)?|(?<!\d)\.\d+)(?:/\d+)?)"
     rf"|\b(?P<count>(?i:{_COUNTS})(?:[- ](?i:{_COUNTS}|one))?)\b"
     r"|(?<!other )(?<!this )(?<!that )(?<!right )(?<!only )\b(?P<one>one)(?=[.!]|$)"
     r"|\b(?P<scale>hundred|thousand|million|dozen)\b"
-    r"|(?P<command>\\[a-zA-Z]{2,})"
+    r"|(?P<command>[-−]?\\[a-zA-Z]{2,})"
     r"|(?:\(|[Oo]ption |[Cc]hoice )(?P<option>[A-H])\b|\b(?P<letter>[B-HJ-Z]|A(?! [a-z]))\b(?!')"
 )
 # They set a formula and are no part of its value.
 _SETTING = re.compile(
-    r"\\(?:text|mathrm|textbf|mathbf|left|right|quad|boxed|times|cdot|therefore|dfrac|frac)(?![a-zA-Z])"
+    r"\\(?:text|mathrm|textbf|mathbf|left|right|quad|boxed|times|cdot|therefore|circ"
+    r"|degree|approx|ldots|dots|implies|Rightarrow|checkmark|qquad|div)(?![a-zA-Z])"
 )
 _NAME = re.compile(
     r"(?:^|(?<=[a-z,:;] ))[*\"]{0,2}(?!(?:Let|The|That|This|It|So|We|There|All|If|In|As|To|Wait|Hmm"
@@ -90,7 +93,7 @@ _THOUGHT = re.compile(
     r"\b(?<!who )(?<!that )(?:thinks|claims|claimed|hopes|hoped|wishes|wished|believes|believed|pretends"
     r"|pretended|denies|denied|refuses|refused|fails|failed|forgets|forgot)"
     r" (?:that|to|having|he|she|they|it|there|we)\b"
-    r"(?=(?:(?! and [a-z]| but |, (?:so|yet|but|which|leaving|making|giving)\b)[^;]){0,200}?"
+    r"(?=(?:(?! and [a-z]| but |, (?:so|yet|but|which|therefore|thus|hence|then|[a-z]+ing)\b)[^;]){0,200}?"
     rf"(?:[\d\\]|\b(?:{_COUNTS}|hundred|thousand|million|dozen)\b))"
 )
 # A clause in front, which the sentence itself goes beyond: `Although he hoped to win, he lost 12 games`.
@@ -132,7 +135,8 @@ def is_taken_back(text: str, place: int, phrase: str) -> bool:
     for rethought in _RETHOUGHT.finditer(text, place):
         if rethought["bare"] and _speaks_of_another(text[place : rethought.start() + 1], said):
             continue
-        if _DENIED.search(rethought[0]):
+        denied = [match[0] for match in _NOT.finditer(rethought[0])]
+        if _DENIED.search(rethought[0]) or any(_was_said(each, said) for each in denied):
             return True
         given = _values(rethought[0].lstrip(".!?\n *_()"), names)
         if given and not _agree(said, given):
@@ -140,22 +144,26 @@ def is_taken_back(text: str, place: int, phrase: str) -> bool:
     return False
 
 
+def _was_said(denied: str, said: list[Fraction | str]) -> bool:
+    """Whether what is denied, `not 12`, was said."""
+    return not set(said).isdisjoint(_values(denied.split(" ")[-1], False))
+
+
 def _speaks_of_another(between: str, said: list[Fraction | str]) -> bool:
     """Whether a sentence behind the one with the answer names another value."""
-    first = _VALUE.search(between)
-    end = _SENTENCE_END.search(between, first.end() if first else 0)
+    end = _SENTENCE_END.search(between, len(between) - len(between.lstrip(" \n:*")))
     given = _values(between[end.end() :][-_BEFORE:], False) if end else []
     return any(value not in said for value in given)
 
 
 def _values(text: str, names: bool) -> list[Fraction | str]:
     """The numbers, letters of choices, commands and, where asked for, names of a text."""
-    text = _SETTING.sub(lambda m: m[0] if m[0].endswith("frac") else " ", _WORKING.sub(" ", text))
+    text = _SETTING.sub(" ", _WORKING.sub(" ", _NOT.sub(" ", text)))
     found: list[Fraction | str] = [*_NAME.findall(text)] if names else []
     for match in _VALUE.finditer(text):
-        number = re.sub(r"[,{}$\\]", "", match["number"] or "").replace("−", "-")
+        number = re.sub(r"[,{}$\\\s]", "", match["number"] or "").replace("−", "-")
         if match["over"]:
-            number = f"{match['over']}/{match['under']}"
+            number = f"{'-' if match['minus'] else ''}{match['over']}/{match['under']}"
         if number:
             top, _, bottom = number.partition("/")
             found.append(Fraction(top) / int(bottom or 1) if int(bottom or 1) else number)
@@ -172,4 +180,4 @@ def _agree(said: list[Fraction | str], given: list[Fraction | str]) -> bool:
     """Whether values are those that were said; of a choice and its text one is enough."""
     if not set(given) <= set(said):
         return False
-    return any(isinstance(value, str) for value in said) or set(said) <= set(given)
+    return any(str(value).isupper() for value in said) or set(said) <= set(given)
