@@ -62,6 +62,7 @@ _VALUE = re.compile(
     rf"|\b(?P<count>(?i:{_COUNTS})(?:[- ](?i:{_COUNTS}|one))?)\b"
     r"|(?<!other )(?<!this )(?<!that )(?<!right )(?<!only )\b(?P<one>one)(?=[.!]|$)"
     r"|\b(?P<scale>hundred|thousand|million|dozen)\b"
+    r"|(?:(?<=\d)|(?<=\d ))(?P<half>[AaPp])\.?[Mm]\b"
     r"|(?P<command>[-−]?\\[a-zA-Z]{2,})"
     r"|(?:\(|[Oo]ption |[Cc]hoice )(?P<option>[A-H])\b|\b(?P<letter>[B-HJ-Z]|A(?! [a-z]))\b(?!')"
 )
@@ -170,6 +171,8 @@ def _values(text: str, names: bool) -> list[Fraction | str]:
         elif match["count"]:
             parts = re.split("[- ]", match["count"].lower())
             found.append(Fraction(sum(NUMBER_WORDS[part] for part in parts)))
+        elif match["half"]:
+            found.append(match["half"].lower() + "m")
         else:
             letter = match["option"] or match["letter"] or match["scale"] or match["command"]
             found.append(letter or Fraction(1))
@@ -178,6 +181,9 @@ def _values(text: str, names: bool) -> list[Fraction | str]:
 
 def _agree(said: list[Fraction | str], given: list[Fraction | str]) -> bool:
     """Whether values are those that were said; of a choice and its text one is enough."""
+    if len(said) == len(given) > 1:
+        # `(2, 1)` is another pair than `(1, 2)`.
+        return said == given
     if not set(given) <= set(said):
         return False
     return any(str(value).isupper() for value in said) or set(said) <= set(given)
