@@ -120,6 +120,11 @@ class RefusedError(ServerError):
             f"{part}{named or f'row {first}'}: {why}{others}; {rest}"
         )
 
+    def told_as(self, **changes: Any) -> RefusedError:
+        """The same refusals by other rows or in other words; see `__init__`."""
+        kept = ("rows", "count", "ended", "part", "refused", "answered", "unusable")
+        return RefusedError(**{**{name: getattr(self, name) for name in kept}, **changes})
+
 
 @contextmanager
 def naming_requests(name: Callable[[int], str]) -> Iterator[None]:
@@ -127,9 +132,7 @@ def naming_requests(name: Callable[[int], str]) -> Iterator[None]:
     try:
         yield
     except RefusedError as error:
-        named = name(next(iter(error.rows)))
-        told = (error.ended, error.part, error.refused, error.answered, error.unusable)
-        raise RefusedError(error.rows, error.count, named, *told) from error
+        raise error.told_as(named=name(next(iter(error.rows)))) from error
 
 
 class StorageError(OpdlabError, OSError):

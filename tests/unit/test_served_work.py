@@ -140,17 +140,7 @@ def test_an_evaluation_within_a_training_finds_what_came(
     four = engine(server, max_new_tokens=4, temperature=temperature, concurrency=1, patience_s=0.1)
 
     def ask(to: Any) -> None:
-        four.answer(
-            student,
-            PROMPTS,
-            list(range(6)),
-            **ENDS,
-            vocabulary=42,
-            max_rows=4,
-            max_tokens=99,
-            on_response=to,
-            received=kept_in(tmp_path),
-        )
+        answer_again(four, student, tmp_path, to)
 
     came: dict[int, Any] = {}
     ask(came.__setitem__)
@@ -188,6 +178,21 @@ def test_an_evaluation_within_a_training_finds_what_came(
     assert len(asked) == 6 - told
 
 
+def answer_again(by: Any, student: PreTrainedModel, folder: Path, to: Any) -> None:
+    """Ask for six answers, which are kept in a folder as they come."""
+    by.answer(
+        student,
+        PROMPTS,
+        list(range(6)),
+        **ENDS,
+        vocabulary=42,
+        max_rows=4,
+        max_tokens=99,
+        on_response=to,
+        received=kept_in(folder),
+    )
+
+
 def raised(error: Exception) -> None:
     raise error
 
@@ -198,17 +203,7 @@ def test_answers_that_were_drawn_otherwise_than_asked_never_count(
     narrow = engine(server, top_p=0.3)
 
     def ask(to: Any) -> None:
-        narrow.answer(
-            student,
-            PROMPTS,
-            list(range(6)),
-            **ENDS,
-            vocabulary=42,
-            max_rows=4,
-            max_tokens=99,
-            on_response=to,
-            received=kept_in(tmp_path),
-        )
+        answer_again(narrow, student, tmp_path, to)
 
     server.own = {"top_p": 1.0}
     with pytest.raises(ServerError, match=r"does not sample at temperature 1 and top-p 0\.3"):

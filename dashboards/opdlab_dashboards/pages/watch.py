@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 import opdlab
-from opdlab.console import BOLD, END, console, shown as symbols
+from opdlab.console import BOLD, END, console, gib, shown as symbols
 from opdlab.errors import DataError, writing_to
 from opdlab.files import keep_older, require_own_page, write_page
 from opdlab_dashboards.pages import page_files
@@ -178,11 +178,6 @@ def _facts(run: Watched) -> Iterator[str]:
         yield f"memory: process {gib(memory['process'])}{card}"
     if run.by:
         yield f"by {run.by}"
-
-
-def gib(size: float) -> str:
-    """Bytes for people."""
-    return f"{size / 2**30:.1f} GiB"
 
 
 def _sample(sample: dict[str, Any], lines: int) -> Panel:

@@ -6,8 +6,8 @@ from .interrupt import (
     dies_with_parent as dies_with_parent,
 )
 from .quiet import quieten as quieten
-from .result import WIDTH as WIDTH, Result as Result
-from .tables_as_text import as_latex as as_latex, as_markdown as as_markdown
+from .result import Result as Result
+from .tables_as_text import WIDTH as WIDTH, as_latex as as_latex, as_markdown as as_markdown
 from .terminal import (
     ALARM as ALARM,
     BOLD as BOLD,
@@ -19,6 +19,7 @@ from .terminal import (
     SymbolConsole as SymbolConsole,
     console as console,
     duration as duration,
+    gib as gib,
     progress_bar as progress_bar,
     shown as shown,
 )

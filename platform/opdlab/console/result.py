@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 
-from opdlab.console.tables_as_text import as_latex, as_markdown
+from opdlab.console.tables_as_text import WIDTH, as_latex, as_markdown
 from opdlab.console.terminal import SymbolConsole, console
 from opdlab.errors import DataError
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import pandas
 
 ENDS = ".md, .tex, .csv or .json"
-WIDTH = 120
-"""Columns of a view in a notebook."""
 _CODE = '<pre style="white-space: pre; overflow-x: auto; font-family: monospace">{code}</pre>'
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from opdlab.console.terminal import SymbolConsole, shown, styled
 
 WIDTH = 120
-"""Columns of what is no table."""
+"""Columns of what is shown elsewhere than on a terminal."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "▲": r"$\blacktriangle$",

@@ -147,6 +147,11 @@ def so_far(task: Task) -> str:
     return done if left is None else f"{done}, {duration(left)} left"
 
 
+def gib(size: float) -> str:
+    """Bytes in GiB, such as `1.5 GiB`."""
+    return f"{size / (1 << 30):,.1f} GiB"
+
+
 def duration(seconds: float) -> str:
     """A time in the two units that say most, such as `3 min 20 s`."""
     if seconds < 59.95:

@@ -4,6 +4,7 @@ from .claim import (
     OWNER as OWNER,
     TRIAL as TRIAL,
     claimed as claimed,
+    held_here as held_here,
     holder as holder,
     unfinished as unfinished,
 )
@@ -37,6 +38,7 @@ from .whole_files import (
     read_file as read_file,
     read_json as read_json,
     read_record as read_record,
+    sha256_of as sha256_of,
     whole_file as whole_file,
     whole_folder as whole_folder,
     write_whole as write_whole,

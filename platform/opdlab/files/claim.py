@@ -66,6 +66,15 @@ def _owner(folder: Path) -> str:
         return "another process"
 
 
+def held_here(folder: Path) -> bool:
+    """Whether a process of this machine works in a folder."""
+    try:
+        found = read_json(folder / OWNER, "pid", "host")
+        return found["host"] == socket.gethostname() and found == _who(int(found["pid"]))
+    except (DataError, ValueError, TypeError, psutil.Error):
+        return False
+
+
 def holder(run: Path) -> str:
     """Who works in a run's folder or in that of its execution, in words; empty where nobody does."""
     found = [_owner(one) for one in (run, run.parent) if (one / OWNER).is_file()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,12 @@ from opdlab.errors import DamagedError
 
 Record = TypeVar("Record")
 RESTORE = "restore it from a copy"
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, which need not be in memory at once."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_partial(path: Path) -> bool:

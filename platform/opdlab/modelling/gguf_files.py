@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from opdlab.console import console
 from opdlab.errors import ModelError
-from opdlab.files import whole_folder
+from opdlab.files import sha256_of, whole_folder
 from opdlab.modelling.places import GGUF, place_of
 
 SOURCE = "opdlab-gguf.json"
@@ -44,8 +43,7 @@ def sha256(file: Path) -> str:
 
 @cache
 def _sha256(file: Path, _size: int, _changed: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return sha256_of(file)
 
 
 def cache_folder() -> Path:

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from opdlab.errors import ModelError, OutOfReachError
-from opdlab.files import is_there, read_file, read_json, write_whole
+from opdlab.files import is_there, read_file, read_json, sha256_of, write_whole
 from opdlab.identity import ModelId
 from opdlab.modelling import adapters, cut_layers, gguf_files
 from opdlab.modelling.end_mapping import map_end, mapped_ends, unmap_end
@@ -588,9 +588,7 @@ def files_sha256(path: str, revision: str | None = None) -> str:
         digest.update(f"{files_sha256(*_base(folder))}\n".encode())
     for file in sorted(folder.iterdir()):
         if file.suffix in READ and file.name != TRAINED_BY:
-            with file.open("rb") as content:
-                each = hashlib.file_digest(content, "sha256").hexdigest()
-            digest.update(f"{file.name} {each}\n".encode())
+            digest.update(f"{file.name} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ from opdlab.configuration import Experiment, stored
 from opdlab.methods import Method
 from opdlab.modelling import Listed, Rows, rows_at_a_time, token_losses
 from opdlab.planning.footprint import Held
-from opdlab.planning.stored_teacher import told_whole
+from opdlab.planning.stored_teacher import tells_states
 from opdlab.plugins import returned
 from opdlab.records import Supervision
 from opdlab.sampling import FAILURES
@@ -29,9 +29,7 @@ def told_to(run: Experiment) -> Told:
     """What the loss of a run reads of the teacher's distributions."""
     if not run.method.full:
         return "nothing"
-    manifest = None if run.teacher.scores is None else stored(run.teacher.scores)
-    stored_whole = manifest is not None and manifest.kind_of.name == "hidden"
-    whole = run.teacher.is_here or told_whole(run) or stored_whole
+    whole = run.teacher.is_here or tells_states(run)
     return "everything" if whole or not run.method.listed else "tokens"
 
 

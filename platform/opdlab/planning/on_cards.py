@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from opdlab.configuration import Experiment
-from opdlab.console import BOLD, END, YELLOW
+from opdlab.console import BOLD, END, YELLOW, gib
 from opdlab.errors import ConfigError
 from opdlab.planning.cards import Card
 from opdlab.planning.phases import by_name
@@ -20,8 +20,6 @@ from opdlab.planning.timing import (
     Seconds,
     seconds,
 )
-
-GIB = 1 << 30
 
 
 def overrides(experiment: Experiment, longest_prompt: int, card: Card, cards: int | None) -> str:
@@ -55,7 +53,7 @@ def show_cards(
     written = as_written(experiment, longest_prompt, card, cards)
     world = written.runs[0][1].training.world
     to.print(
-        f"\n{BOLD}On {world} x {card.name}{END}, {_size(card.memory)} each, of which {_size(card.room)} "
+        f"\n{BOLD}On {world} x {card.name}{END}, {gib(card.memory)} each, of which {gib(card.room)} "
         "are planned with (driver, libraries and fragments take the rest)"
     )
     settings = {"as written": written}
@@ -109,7 +107,7 @@ def _memory_table(settings: dict[str, Setting]) -> Table:
 
 
 def _memory_rows(setting: Setting, run: Experiment) -> dict[str, str]:
-    rows = {name: _size(size) for name, size in by_name(setting.memory(run)).items()}
+    rows = {name: gib(size) for name, size in by_name(setting.memory(run)).items()}
     return rows | {"of what is planned with": f"{setting.peak(run) / setting.card.room:.0%}"}
 
 
@@ -138,8 +136,8 @@ def _times(run: Experiment, took: Seconds, price: float | None) -> list[str]:
 def _hopeless(written: Setting) -> str:
     name, run = written.largest
     return (
-        f"run {name} does not fit: as written it needs {_size(written.peak(run))} of "
-        f"{_size(written.card.room)} a device, and no strategy, micro-batch, checkpointing or "
+        f"run {name} does not fit: as written it needs {gib(written.peak(run))} of "
+        f"{gib(written.card.room)} a device, and no strategy, micro-batch, checkpointing or "
         "offload makes it fit. More or larger cards (--gpus, --gpu), a shorter "
         "rollout.max_new_tokens, or smaller models do"
     )
@@ -147,7 +145,3 @@ def _hopeless(written: Setting) -> str:
 
 def _duration(span: float) -> str:
     return f"{span:.1f} s" if span < 100 else f"{span / 60:.1f} min"
-
-
-def _size(size: float) -> str:
-    return f"{size / GIB:,.1f} GiB"

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from transformers import PretrainedConfig
 
-from opdlab.configuration import Experiment, Student, Training, stored
+from opdlab.configuration import Experiment, Student, Training
 from opdlab.modelling import models
 from opdlab.planning.footprint import Footprint, Shape, activations, footprint, packed, trained
 from opdlab.planning.hub_shapes import shape_of
 from opdlab.planning.loss_rows import loss_bytes, told_bytes, told_to
 from opdlab.planning.passes import scoring
 from opdlab.planning.scored_rows import ScoredRows
-from opdlab.planning.stored_teacher import head_bytes, told_whole
+from opdlab.planning.stored_teacher import head_bytes, tells_states
 from opdlab.sampling import LEAN, most_columns
 
 SAMPLING = "sampling (keys and values)"
@@ -173,7 +173,7 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
         # Where places are filled again, what they hold is not bounded by what is still to come.
         columns = most_columns(step.length, experiment.rollout.max_new_tokens, on_cpu)
     # Short prompts, however long the longest is, are prefilled in one forward; equal ones once.
-    prefilled = min(step.sampled, -(-step.sampled // experiment.rollout.group_size))
+    prefilled = -(-step.sampled // experiment.rollout.group_size)
     if prefilled < step.sampled < step.rows:
         prefilled += 1  # where a place is filled again within a group
     passing = {
@@ -241,21 +241,12 @@ def _weights(model: Student, size: Footprint, step: Step) -> tuple[int, int]:
     return (whole + added) // step.parts, added // step.parts
 
 
-def _reads_states(experiment: Experiment) -> bool:
-    """Whether the teacher's hidden states come from a store, or from its service."""
-    teacher = experiment.teacher
-    if teacher.server is not None:
-        return told_whole(experiment)
-    manifest = None if teacher.scores is None else stored(teacher.scores)
-    return manifest is not None and manifest.kind_of.name == "hidden"
-
-
 def _states(experiment: Experiment, rows: int) -> int:
     """Bytes of the teacher's states of a step, of which losses make distributions, or of tokens told."""
     method = experiment.method
     if not method.full:
         return 0
-    if not experiment.teacher.is_here and not _reads_states(experiment):
+    if not experiment.teacher.is_here and not tells_states(experiment):
         return told_bytes(experiment) * rows * experiment.rollout.max_new_tokens
     width = shape_of(experiment.teacher).get_text_config().hidden_size
     each = width * models.DTYPES[experiment.teacher.dtype].itemsize

@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from opdlab.configuration import Experiment, loader
+from opdlab.console import gib
 from opdlab.errors import ConfigError, DataError, OutOfReachError, OutOfRoomError
 from opdlab.modelling import models
 from opdlab.planning.cards import Card
@@ -61,8 +62,8 @@ def require_room(experiment: Experiment) -> None:
         return
     fitting = f"with {' '.join(found.words)} it fits" if found else "no other settings make it fit"
     raise ConfigError(
-        f"{experiment.name}: run {run} needs {needed / _GIB:,.1f} GiB by its plan, and {card.name} has "
-        f"{card.room / _GIB:,.1f} GiB for it; {fitting}. `opdlab plan` shows where the memory goes; "
+        f"{experiment.name}: run {run} needs {gib(needed)} by its plan, and {card.name} has "
+        f"{gib(card.room)} for it; {fitting}. `opdlab plan` shows where the memory goes; "
         "--anyway trains all the same"
     )
 

@@ -13,7 +13,7 @@ FREED = "teacher weights that are not loaded"
 
 def head_bytes(run: Experiment) -> int:
     """Of the vocabulary projection that hidden states of a store, or from a service, need."""
-    if told_whole(run):
+    if run.teacher.server is not None and tells_states(run):
         size, dtype = footprint(run.teacher), DTYPES[run.teacher.dtype]
         return size.width * size.vocabulary * dtype.itemsize
     folder = run.teacher.scores
@@ -24,10 +24,13 @@ def head_bytes(run: Experiment) -> int:
     return head.stat().st_size if head.is_file() else 0
 
 
-def told_whole(run: Experiment) -> bool:
-    """Whether whole distributions come from a service of `opdlab teach`."""
+def tells_states(run: Experiment) -> bool:
+    """Whether whole distributions come as hidden states, of a store or from a service."""
     server = run.teacher.server
-    return server is not None and server.type == "opdlab" and run.method.needs.support == "full"
+    if server is not None:
+        return server.type == "opdlab" and run.method.needs.support == "full"
+    manifest = None if run.teacher.scores is None else stored(run.teacher.scores)
+    return manifest is not None and manifest.kind_of.name == "hidden"
 
 
 def freed_bytes(run: Experiment) -> int:

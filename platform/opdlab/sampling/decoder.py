@@ -53,11 +53,6 @@ def most_columns(length: int, new_tokens: int, on_cpu: bool) -> int:
     return GrowingCache(spare_columns(new_tokens, not on_cpu)).capacity_for(length)
 
 
-def prefilled_together(length: int, tokens: int = _PREFILL_TOKENS) -> int:
-    """Rows of so many tokens that a prefill takes."""
-    return max(1, tokens // length)
-
-
 @dataclass(frozen=True)
 class Room:
     """What may be held of the rows being decoded.
@@ -153,7 +148,7 @@ class Decoder:
             self.last = torch.cat([self.last, self.last.new_zeros(more, 1)])
         free = [b for b, row in enumerate(self.rows) if row < 0]
         while coming:
-            count = prefilled_together(self._length(coming[0]), self.room.prefill)
+            count = max(1, self.room.prefill // self._length(coming[0]))
             self._prefill(free[:count], coming[:count])
             free, coming = free[count:], coming[count:]
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
 from opdlab.errors import DamagedError
-from opdlab.files import is_there
+from opdlab.files import is_there, sha256_of
 from opdlab.scores.manifest import TEACHER, Manifest
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes, which need not be in memory at once."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_whole(path: Path, sha256: str, also: str = "") -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from opdlab.errors import DamagedError, ResumeError
-from opdlab.files import is_partial, read_record, write_whole
+from opdlab.files import is_partial, read_record, sha256_of, write_whole
 from opdlab.identity import now
 from opdlab.scores.manifest import (
     AGAIN,
@@ -27,7 +27,7 @@ from opdlab.scores.manifest import (
 )
 from opdlab.scores.packing import columns_of
 from opdlab.scores.shards import Answer, write_shard
-from opdlab.scores.whole import missing_of, require_teacher, sha256_of
+from opdlab.scores.whole import missing_of, require_teacher
 
 LOCK, DRAFT = ".store.lock", ".store.teacher"
 """Of who begins a store; the second is the folder `teacher` before it takes its place."""

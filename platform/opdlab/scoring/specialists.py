@@ -68,8 +68,7 @@ def score_by_domain(
         except RefusedError as error:
             refused.append((rows, error))
     if refused:
-        scored = {row for row, number in enumerate(mine)} - {r for rows, _ in refused for r in rows}
-        raise _merged(refused, len(scored))
+        raise _merged(refused, len(mine) - sum(len(rows) for rows, _ in refused))
     return join(pieces)
 
 
@@ -82,12 +81,11 @@ def _merged(refused: Sequence[tuple[list[int], RefusedError]], scored: int) -> R
     by = {rows[row]: (error, why) for rows, error in refused for row, why in error.rows.items()}
     errors = [error for _, error in refused]
     first, _ = by[min(by)]
-    merged = RefusedError(
-        {row: why for row, (_, why) in by.items()},
-        sum(error.count for error in errors) + scored,
+    merged = first.told_as(
+        rows={row: why for row, (_, why) in by.items()},
+        count=sum(error.count for error in errors) + scored,
         # What one did not ask, since it answered nothing, is asked in the next round.
         ended=not scored and all(error.ended for error in errors),
-        part=first.part,
         refused=sum(error.refused for error in errors),
         unusable=any(error.unusable for error in errors),
     )

@@ -230,7 +230,7 @@ def _of_rows(
 ) -> RefusedError:
     """The same by rows, where a request is about several."""
     why = {row: why for number, why in error.rows.items() for row in groups[number].tolist()}
-    return RefusedError(why, error.count, ended=error.ended, part=named, refused=error.refused)
+    return error.told_as(rows=why, part=named)
 
 
 def _is_whole(told: Mapping[str, Any]) -> bool:

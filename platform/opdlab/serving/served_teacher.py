@@ -234,13 +234,7 @@ class ServedTeacher(Elsewhere):
             of_rows: dict[int, str] = {}
             for leaf, why in error.rows.items():
                 of_rows.setdefault(int(tree.row[leaf]), why)
-            raise RefusedError(
-                of_rows,
-                error.count,
-                ended=error.ended,
-                part="a candidate of ",
-                refused=error.refused,
-            ) from error
+            raise error.told_as(rows=of_rows, part="a candidate of ") from error
         return found
 
     def _ask(self, session: Session, bodies: Bodies, came: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic
 from typing import Any, Literal
 
 import psutil
@@ -47,7 +47,7 @@ class Onlookers:
 
     def phase(self, phase: Phase) -> None:
         """It does something else now."""
-        tell_live(self.folder, {**self.told, "phase": phase, "time": time()})
+        tell_live(self.folder, {**self.told, "phase": phase})
         self._at = monotonic()
 
     @contextmanager

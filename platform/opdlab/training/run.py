@@ -336,16 +336,14 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
             models.sign(partial, execution.id)
         if config.tracking.weights:
             tracker.artifact(folder, "model")
-        if not config.evaluation.benchmarks:
-            watch.onlookers.phase("ended")
-            return
-        watch.onlookers.phase("evaluating")
-        student, subject = pair.student, module.subject
-        if module.exported is not None:
-            student = models.load_model(str(folder), None, config.student.dtype)
-            subject = replace(subject, model=student)
-        with session.phase(f"evaluate {name}"), working(student, config):
-            measure(subject, config.evaluation, tracker, owner, session.stop.check)
+        if config.evaluation.benchmarks:
+            watch.onlookers.phase("evaluating")
+            student, subject = pair.student, module.subject
+            if module.exported is not None:
+                student = models.load_model(str(folder), None, config.student.dtype)
+                subject = replace(subject, model=student)
+            with session.phase(f"evaluate {name}"), working(student, config):
+                measure(subject, config.evaluation, tracker, owner, session.stop.check)
         watch.onlookers.phase("ended")
 
 

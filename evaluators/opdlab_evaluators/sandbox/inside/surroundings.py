@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from random import getstate, setstate
 from typing import Any, final
 
@@ -69,20 +69,15 @@ class Surroundings:
             told["drawn"], self.seeded = getstate(), False
         if os.environ != self.environment:
             before, self.environment = self.environment, dict(os.environ)
-            changed = {k: v for k, v in self.environment.items() if before.get(k) != v}
-            told["environment"] = changed | dict.fromkeys(before.keys() - self.environment.keys())
+            told["environment"] = _changes(before, self.environment)
         if self.zoned:
             told["zone"], self.zoned = True, False
         return told
 
     def own_environment(self) -> dict[str, str | None]:
         """What the program changed in its environment since this was last asked, or told by the judge."""
-        now, before = dict(_ENVIRONMENT), self.environment
-        if now == before:
-            return {}
-        self.environment = now
-        changed = {k: v for k, v in now.items() if before.get(k) != v}
-        return changed | dict.fromkeys(before.keys() - now.keys())
+        before, self.environment = self.environment, dict(_ENVIRONMENT)
+        return {} if self.environment == before else _changes(before, self.environment)
 
     def learn(self, changed: dict[str, str | None]) -> None:
         """Have in the judge's environment what the program changed in its own.
@@ -93,11 +88,8 @@ class Surroundings:
         for name, value in changed.items():
             if name.startswith(_OF_PROCESSES):
                 continue
-            _set(name, value)
-            if value is None:
-                self.environment.pop(name, None)
-            else:
-                self.environment[name] = value
+            _set(os.environ, name, value)
+            _set(self.environment, name, value)
 
     def heard(self, message: dict) -> None:
         """Let the tests' streams have what the program printed and lack what it read."""
@@ -122,7 +114,7 @@ def applied(told: dict) -> Iterator[dict[str, Any]]:
         version, state, gauss = told["drawn"]
         setstate((version, tuple(state), gauss))
     for name, value in told.get("environment", {}).items():
-        _set(name, value)
+        _set(os.environ, name, value)
     if told.get("zone"):
         time.tzset()
     printed = io.StringIO() if told.get("prints") else None
@@ -141,11 +133,17 @@ def applied(told: dict) -> Iterator[dict[str, Any]]:
         said |= {} if given is None else {"taken": given.tell()}
 
 
-def _set(name: str, value: str | None) -> None:
+def _changes(before: dict[str, str], now: dict[str, str]) -> dict[str, str | None]:
+    """What is set now, and by None what is no more."""
+    changed = {name: value for name, value in now.items() if before.get(name) != value}
+    return changed | dict.fromkeys(before.keys() - now.keys())
+
+
+def _set(environment: MutableMapping[str, str], name: str, value: str | None) -> None:
     if value is None:
-        os.environ.pop(name, None)
+        environment.pop(name, None)
     else:
-        os.environ[name] = value
+        environment[name] = value
 
 
 def _limits() -> list[int]:
