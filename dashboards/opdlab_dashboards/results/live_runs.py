@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from socket import gethostname
 from statistics import median
 from time import time
 from typing import Any
@@ -17,7 +17,17 @@ import yaml
 
 from opdlab.console import duration
 from opdlab.errors import DataError
-from opdlab.files import LIVE, METRICS, OWNER, PARTS, holder, natural, read_live, read_metrics
+from opdlab.files import (
+    LIVE,
+    METRICS,
+    OWNER,
+    PARTS,
+    held_here,
+    holder,
+    natural,
+    read_live,
+    read_metrics,
+)
 
 STUDY, FOUND = "study.json", "sweep.json"
 """In the folder of a sweep; the second when it has ended."""
@@ -54,7 +64,7 @@ class Watched:
         steps: that it is to take; None where that is not known.
         by: who works there, in words; empty where nobody does.
         done: whether it has a trained model, and its evaluation is over.
-        silent: seconds since it wrote anything.
+        last: when it wrote anything, in seconds since 1970.
     """
 
     folder: Path
@@ -63,7 +73,12 @@ class Watched:
     steps: int | None = None
     by: str = ""
     done: bool = False
-    silent: float = 0.0
+    last: float = math.inf
+
+    @property
+    def silent(self) -> float:
+        """Seconds since it wrote anything."""
+        return max(0.0, time() - self.last)
 
     @property
     def step(self) -> int:
@@ -139,18 +154,18 @@ class Scene:
     @property
     def current(self) -> Watched | None:
         """The one that was written to last."""
-        return min(self.runs, key=lambda run: run.silent, default=None)
+        return max(self.runs, key=lambda run: run.last, default=None)
 
     @property
     def going_on(self) -> bool:
         """Whether somebody works there, or is about to begin the next trial."""
         if self.by or any(run.by for run in self.runs):
             return True
-        last = min((run.silent for run in self.runs), default=math.inf)
-        if not (self.place / STUDY).is_file() or last > BETWEEN_S:
+        last = max((run.last for run in self.runs), default=-math.inf)
+        if not (self.place / STUDY).is_file() or time() - last > BETWEEN_S:
             return False
         # One that was continued has what was found before.
-        return _age(self.place / FOUND) > last
+        return _written(self.place / FOUND) < last
 
 
 def newest(output: Path) -> Path:
@@ -166,26 +181,40 @@ def newest(output: Path) -> Path:
         for depth in range(1, DEPTH):
             for path in output.glob(f"{'*/' * depth}{name}"):
                 top = output / path.relative_to(output).parts[0]
-                by = holder(path.parent) if name == OWNER else ""
                 # What another machine left may be of a process that was killed there.
-                if by.endswith(f" on {gethostname()}"):
+                if name == OWNER and held_here(path.parent):
                     held.add(top)
-                if name != OWNER or by:
-                    signs[top] = min(signs.get(top, math.inf), _age(path))
+                if name != OWNER or holder(path.parent):
+                    signs[top] = max(signs.get(top, -math.inf), _written(path))
     found = [top for top in signs if not (top / "pretraining.yaml").exists()]
     if not found:
         raise DataError(
             f"no training below {output}: begin one with `opdlab train`, or name its folder"
         )
-    return min(found, key=lambda top: (top not in held, signs[top]))
+    return max(found, key=lambda top: (top in held, signs[top]))
 
 
-def _age(path: Path) -> float:
-    """Seconds since a file was written; infinite where there is none."""
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file is written to, or goes."""
     try:
-        return max(0.0, time() - path.stat().st_mtime)
+        told = path.stat()
     except OSError:
-        return math.inf
+        return 0, 0
+    return told.st_mtime_ns, told.st_size
+
+
+@lru_cache(maxsize=1024)
+def _rows(folder: Path, _changed: int, _size: int) -> Sequence[Mapping[str, float]]:
+    """A run's metrics; those of a run that has ended are read once, however often one looks at it."""
+    return [row for row in read_metrics(folder) if "step" in row]
+
+
+def _written(path: Path) -> float:
+    """When a file was written, in seconds since 1970; minus infinity where there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return -math.inf
 
 
 def scene(place: Path) -> Scene:
@@ -221,13 +250,13 @@ def watched(folder: Path) -> Watched:
     """
     live, by = read_live(folder), holder(folder)
     done = (folder / "model").is_dir() and live.get("phase", "ended") == "ended"
-    rows = [row for row in read_metrics(folder) if "step" in row]
-    begun = min(_age(folder / OWNER), _age(folder.parent / OWNER)) if by else math.inf
-    said = min(_age(folder / LIVE), _age(folder / METRICS))
-    if said > begun:
+    rows = _rows(folder, *_stamp(folder / METRICS))
+    begun = max(_written(folder / OWNER), _written(folder.parent / OWNER)) if by else -math.inf
+    said = max(_written(folder / LIVE), _written(folder / METRICS))
+    if said < begun:
         # By a process before this one, which has taken no step yet.
         live = {k: v for k, v in live.items() if k != "step"} | {"phase": "beginning"}
-    return Watched(folder, rows, live, _steps(folder, live), by, done, min(begun, said))
+    return Watched(folder, rows, live, _steps(folder, live), by, done, max(begun, said))
 
 
 def _steps(folder: Path, live: Mapping[str, Any]) -> int | None:
