@@ -230,4 +230,4 @@ def test_a_plan_counts_prompts_and_the_head(folder: Path) -> None:
     head = (scores.folder / "teacher" / "head.safetensors").stat().st_size
     told = plan(stores.experiment(folder), Asked(kind=Kind.read("hidden:float32")))
     assert told.bytes == pytest.approx(written + head, rel=0.05)
-    assert told.head == pytest.approx(head, rel=0.05)
+    assert 0.95 * head < told.once["hidden:float32"] <= told.bytes
