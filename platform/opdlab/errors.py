@@ -206,6 +206,22 @@ def writing_to(place: Path, option: str = "--to") -> Iterator[None]:
         ) from error
 
 
+class WorkersError(OpdlabError, RuntimeError):
+    """Of several trainings side by side some failed, and all others are done.
+
+    Attributes:
+        faults: why, by the name of the run.
+    """
+
+    def __init__(self, faults: Mapping[str, str], count: int) -> None:
+        self.faults = dict(faults)
+        each = "".join(f"\n  {name}: {why}" for name, why in self.faults.items())
+        super().__init__(
+            f"{len(self.faults)} of {count} runs failed; the others are done, and --resume takes up what "
+            f"failed:{each}"
+        )
+
+
 class ResumeError(OpdlabError, RuntimeError):
     """A run cannot go on: no checkpoint, or the teacher or the configuration changed."""
 

@@ -250,11 +250,17 @@ def test_a_training_that_cannot_fit_is_refused_with_what_fits(
     needed = max(peak(run, of(1)) for _, run in variants(tiny))
     for share, said in ((0.85, r"with .*=.* it fits"), (1e-4, "no other settings make it fit")):
         card = of(share * needed)
-        monkeypatch.setattr(room, "this_card", lambda _, card=card: card)
+        monkeypatch.setattr(room, "this_card", lambda *_, card=card: card)
         with pytest.raises(ConfigError, match=rf"run jsd needs .* by its plan, .*{said}.*--anyway"):
             room.require_room(tiny)
-    monkeypatch.setattr(room, "this_card", lambda _: of(2 * needed))
+    monkeypatch.setattr(room, "this_card", lambda _, workers: of(3 * needed / workers))
     room.require_room(tiny)
+    room.require_room(tiny, 2)
+    many = tiny.model_copy(update={"training": tiny.training.model_copy(update={"seeds": 4})})
+    with pytest.raises(
+        ConfigError, match=r"needs .*; take fewer --workers than 4, or with .* it fits"
+    ):
+        room.require_room(many, 4)
 
 
 NO_MEMORY: Mapping[str, Exception] = {

@@ -28,9 +28,9 @@ from opdlab.files.whole_files import read_json, whole_folder, write_whole
 from opdlab.identity import EXECUTION, MEASUREMENTS, Execution, read
 from opdlab.modelling import models
 from opdlab.sweeps.outcome import CHOSEN, OUTCOME, STOP, Outcome, Part, read_stop
-from opdlab.sweeps.processes import Zygote, start_afresh
 from opdlab.tracking import unsent
 from opdlab.training.group import STATE, Group, last_group, open_group
+from opdlab.training.processes import Zygote, start_afresh
 from opdlab_dashboards.results.measured import find
 
 READERS: dict[str, Callable[[Path], Any]] = {

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from opdlab.configuration.config import Training
+from opdlab.configuration.loader import load_experiment, variants
+from opdlab.configuration.several_seeds import repeats
 from opdlab.errors import ConfigError
 from opdlab.sweeps import worker
-from opdlab.sweeps.cards import VISIBLE, here, shared_out
-from opdlab.sweeps.processes import may_fork
+from opdlab.training.cards import VISIBLE, here, shared_out
+from opdlab.training.processes import may_fork
+from opdlab.training.workers import places, train_with_workers
 
 
 def training(devices: int = 1, **more: Any) -> Training:
@@ -89,3 +92,17 @@ def test_a_worker_tells_its_trials_of_its_cards_alone(
     monkeypatch.setattr(sys, "argv", ["worker", "folder", "0", cards])
     worker.main()
     assert seen == [said]
+
+
+def test_trainings_that_share_a_server_or_are_started_by_others_have_no_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["rollout.type=openai", "rollout.url=http://127.0.0.1:1", "rollout.weights_folder=/w"]
+    served = repeats(variants(load_experiment("quickstart", words)))
+    with pytest.raises(ConfigError, match="2 workers would send the weights of 2 students to one"):
+        places(served, 2)
+    alone = load_experiment("quickstart", ["training.devices=2", "training.accelerator=cpu"])
+    assert places(repeats(variants(alone)), 9) == ["", ""]
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match="leave out torchrun"):
+        train_with_workers(alone, 2)

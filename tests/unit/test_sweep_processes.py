@@ -24,7 +24,7 @@ if __name__ == "__main__":
 OWNER = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from opdlab.sweeps.processes import Zygote, end
+from opdlab.training.processes import Zygote, end
 
 def start(code, name="log"):
     return zygote.start("job", [code], Path(name), signal.SIGKILL)

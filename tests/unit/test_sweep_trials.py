@@ -24,11 +24,11 @@ from opdlab.modelling import models
 from opdlab.sweeps import study as studies
 from opdlab.sweeps.importance import groups
 from opdlab.sweeps.outcome import OUTCOME, Outcome, last_known, read_stop, write_stop
-from opdlab.sweeps.processes import Zygote
 from opdlab.sweeps.pruning import Lagging
 from opdlab.sweeps.study import SweepError, make_pruner, open_storage, open_study, progress
 from opdlab.sweeps.watch import beyond
 from opdlab.sweeps.worker import Worker
+from opdlab.training.processes import Zygote
 
 EVALUATIONS = 16
 STARTUP = 8

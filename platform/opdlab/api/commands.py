@@ -85,6 +85,7 @@ def train(
     experiment: Experiment | str | Path,
     *,
     resume: bool = False,
+    workers: int = 1,
     anyway: bool = False,
     again: str = "the same call with resume=True",
 ) -> Trained:
@@ -93,6 +94,8 @@ def train(
     Args:
         experiment: a loaded experiment, a name or a file.
         resume: continue the newest execution of this experiment.
+        workers: runs that are trained at a time, in processes of their own. Each takes GPUs that no other
+            has where there are enough.
         anyway: train even if the plan says that memory does not suffice.
         again: how to continue after a signal, for the message.
 
@@ -103,16 +106,19 @@ def train(
         ConfigError: it does not fit.
         ResumeError: there is nothing to continue, or another process trains there.
         SystemExit: a signal stopped it (128 + signal).
+        WorkersError: with `workers`, runs failed, and all others are done.
     """
     began = time()
     config = as_experiment(experiment)
 
     from opdlab.planning import explaining, require_room
-    from opdlab.training import train as run
+    from opdlab.training import train as run, train_with_workers
 
     if not anyway:
-        require_room(config)
+        require_room(config, workers)
     with explaining(config):
+        if workers > 1:
+            return train_with_workers(config, workers, resume, again, began)
         return run(config, resume, again, began)
 
 

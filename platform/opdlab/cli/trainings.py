@@ -24,6 +24,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Runs that are trained at a time, each in a process of its own and on GPUs that no other "
+            "has, where there are enough.",
+        ),
+    ] = 1,
     anyway: Annotated[
         bool,
         typer.Option("--anyway", help="Train even if the plan says that memory does not suffice."),
@@ -39,13 +47,17 @@ def train(
 
     [bold]opdlab train my.yaml --seeds 5[/]  # is it the method, or the luck of one training?
 
+    [bold]opdlab train my.yaml --seeds 5 --workers 4[/]  # four at a time, a GPU each
+
     [bold]opdlab train my.yaml --resume[/]  # after Ctrl-C, a crash or a kill
     """
     from opdlab import api
 
     words = [*(overrides or []), *([f"training.seeds={seeds}"] if seeds else [])]
-    again = shlex.join(["opdlab", "train", experiment, *words, "--resume"])
-    api.train(api.load(experiment, *words), resume=resume, anyway=anyway, again=f"`{again}`")
+    several = ["--workers", str(workers)] if workers > 1 else []
+    again = shlex.join(["opdlab", "train", experiment, *words, *several, "--resume"])
+    loaded = api.load(experiment, *words)
+    api.train(loaded, resume=resume, workers=workers, anyway=anyway, again=f"`{again}`")
 
 
 def sweep(

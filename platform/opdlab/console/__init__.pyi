@@ -17,6 +17,7 @@ from .terminal import (
     RED as RED,
     YELLOW as YELLOW,
     SymbolConsole as SymbolConsole,
+    WatchedProgress as WatchedProgress,
     console as console,
     duration as duration,
     gib as gib,

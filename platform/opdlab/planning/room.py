@@ -27,18 +27,27 @@ _SMALL = 0.02
 _KEPT = 64
 
 
-def this_card(experiment: Experiment) -> Card:
-    """The device that a training of this experiment would take here."""
+def this_card(experiment: Experiment, workers: int = 1) -> Card:
+    """The device that a training of this experiment would take here, or its share of it.
+
+    Args:
+        workers: trainings at a time.
+    """
     training = experiment.training
     kind = models.device(training.accelerator)
     if kind == "cuda":
-        return Card(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory)
+        sharing = -(-workers * training.devices // max(1, torch.cuda.device_count()))
+        size = torch.cuda.get_device_properties(0).total_memory
+        return Card(torch.cuda.get_device_name(), size // sharing)
     # Processes of one machine share its memory.
-    return Card("CPU", psutil.virtual_memory().total // training.devices, kind="cpu")
+    return Card("CPU", psutil.virtual_memory().total // (training.devices * workers), kind="cpu")
 
 
-def require_room(experiment: Experiment) -> None:
+def require_room(experiment: Experiment, workers: int = 1) -> None:
     """Refuse to begin a training that cannot fit by its plan.
+
+    Args:
+        workers: trainings at a time, which may share a device.
 
     Raises:
         ConfigError: naming what is needed, what there is, and settings that fit.
@@ -46,8 +55,9 @@ def require_room(experiment: Experiment) -> None:
     if ranks.rank(experiment.training):
         return
     try:
-        card = this_card(experiment)
         runs = [run for _, run in loader.variants(experiment)]
+        at_a_time = min(workers, sum(run.training.seeds for run in runs))
+        card = this_card(experiment, at_a_time)
         if max(_roughly(run, assumed(run)) for run in runs) < _SMALL * card.memory:
             return
         longest = longest_prompt(experiment)
@@ -61,6 +71,9 @@ def require_room(experiment: Experiment) -> None:
         # Training names what is missing.
         return
     fitting = f"with {' '.join(found.words)} it fits" if found else "no other settings make it fit"
+    if at_a_time > 1:
+        fewer = f"take fewer --workers than {at_a_time}"
+        fitting = f"{fewer}, or {fitting}" if found else fewer
     raise ConfigError(
         f"{experiment.name}: run {run} needs {gib(needed)} by its plan, and {card.name} has "
         f"{gib(card.room)} for it; {fitting}. `opdlab plan` shows where the memory goes; "

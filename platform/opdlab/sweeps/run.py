@@ -31,15 +31,13 @@ from opdlab.console import (
 from opdlab.errors import ConfigError, DataError, TrackingError
 from opdlab.evaluation import unanswered
 from opdlab.files import natural
-from opdlab.sweeps import cards, report, study as studies
-from opdlab.sweeps.processes import Process, Zygote, may_fork, start_afresh
+from opdlab.sweeps import report, study as studies
 from opdlab.sweeps.settings import Sweep, sweep_of
 from opdlab.sweeps.study import SweepError, patiently
-from opdlab.sweeps.trial import HOPELESS
 from opdlab.sweeps.view import sweep_view
-from opdlab.sweeps.worker import STOP_S, work
+from opdlab.sweeps.worker import work
 from opdlab.tracking import mlflow_page, mlflow_store, unsent
-from opdlab.training import CONFIG
+from opdlab.training import CONFIG, HOPELESS, STOP_S, Process, Zygote, cards, may_fork, start_afresh
 
 POLL_S = 0.5
 REBIRTHS = 3  # of a worker that died

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from opdlab import credentials, secret_options, tracking
-from opdlab.configuration import Experiment, loader
+from opdlab.configuration import Experiment, loader, repeats
 from opdlab.console import Stopped, StopRequest, quieten, shown
 from opdlab.errors import (
     AwayError,
@@ -37,6 +37,7 @@ from opdlab.sweeps.outcome import Outcome, Part, read_stop, run_metrics
 from opdlab.tracking import mlflow_store
 from opdlab.training import (
     CONFIG,
+    HOPELESS,
     Group,
     Session,
     follow_group,
@@ -47,11 +48,8 @@ from opdlab.training import (
 )
 
 TRY_LATER = os.EX_TEMPFAIL
-HOPELESS = os.EX_DATAERR  # exit code of a process that a new one could not help
 LOST = 128 + signal.SIGKILL
 """Exit code where a process that trained with this one was killed: as if this one had been."""
-LOG = "log.txt"
-"""Where the process of a trial writes, in the trial's folder."""
 
 
 def run_trial(config: Experiment, folder: Path, sweep_run: str) -> Outcome:
@@ -170,7 +168,7 @@ def main() -> None:
         config = loader.load_experiment(folder / CONFIG)
         models.use_threads(config.training.threads)
         if rank(config.training):
-            follow_group(Group(folder), config)
+            follow_group(Group(folder), repeats(loader.variants(config)))
             return
         # The process of a worker that died may need a moment to die as well.
         with claimed(folder, patient=True):

@@ -28,19 +28,27 @@ from opdlab.configuration import Experiment, Variant, loader
 from opdlab.console import Stopped, StopRequest, shown
 from opdlab.errors import ConfigError, DataError, of_the_disk
 from opdlab.sweeps import study as studies
-from opdlab.sweeps.cards import VISIBLE
 from opdlab.sweeps.outcome import OUTCOME, STOP, Outcome, Part, write_stop
-from opdlab.sweeps.processes import Zygote, end, may_fork, start_afresh
 from opdlab.sweeps.settings import Sweep, sweep_of
 from opdlab.sweeps.space import chosen_values
 from opdlab.sweeps.study import SuspendedTrialError, SweepError, patiently
-from opdlab.sweeps.trial import HOPELESS, LOG, TRY_LATER
+from opdlab.sweeps.trial import TRY_LATER
 from opdlab.sweeps.unfit import unfit_trials
 from opdlab.sweeps.watch import Watch, broken
-from opdlab.training import CONFIG, state_of
+from opdlab.training import (
+    CONFIG,
+    HOPELESS,
+    LOG,
+    STOP_S,
+    VISIBLE,
+    Zygote,
+    end,
+    may_fork,
+    start_afresh,
+    state_of,
+)
 
 POLL_S = 0.5
-STOP_S = 60  # for a trial to write a checkpoint once it was asked to stop
 REPETITIONS = 20  # of earlier parameters, one after the other, before a point is drawn at random
 MISSES = 3  # trials without a metric that is judged by, before the sweep ends
 RESTARTS = 2  # of a process that was killed, before its trial counts as failed

@@ -1,3 +1,5 @@
+from . import cards as cards
+from .cards import VISIBLE as VISIBLE
 from .checkpoint import (
     LAST as LAST,
     AtomicCheckpointIO as AtomicCheckpointIO,
@@ -40,6 +42,16 @@ from .pair import (
     teachers_end as teachers_end,
     working as working,
 )
+from .processes import (
+    HOPELESS as HOPELESS,
+    LOG as LOG,
+    STOP_S as STOP_S,
+    Process as Process,
+    Zygote as Zygote,
+    end as end,
+    may_fork as may_fork,
+    start_afresh as start_afresh,
+)
 from .ranks import rank as rank
 from .reached import reached_by_a_step as reached_by_a_step
 from .results import Run as Run, Trained as Trained
@@ -60,3 +72,4 @@ from .teachers import (
 from .watch import STUDENTS as STUDENTS, keep_copy as keep_copy, rollout_table as rollout_table
 from .weights import token_weights as token_weights
 from .whole_step import Place as Place
+from .workers import train_with_workers as train_with_workers

@@ -47,11 +47,15 @@ class Group:
         return str(place.relative_to(output) if place.is_relative_to(output) else place)
 
     def update(self, run: str | None = None, **values: Any) -> None:
-        """Change the state of a run, or of the whole (`run=None`), on disk at once."""
-        state = self.state()
-        place = state if run is None else state["runs"].setdefault(run, {})
-        place.update(values)
-        write_whole(self.folder / STATE, json.dumps(state, indent=2) + "\n")
+        """Change the state of a run, or of the whole (`run=None`), on disk at once.
+
+        Runs that are trained side by side do so together.
+        """
+        with FileLock(self.folder / f".{STATE}.lock"):
+            state = self.state()
+            place = state if run is None else state["runs"].setdefault(run, {})
+            place.update(values)
+            write_whole(self.folder / STATE, json.dumps(state, indent=2) + "\n")
 
     def run(self, name: str) -> dict[str, Any]:
         """State of one run; empty before it began."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from opdlab.console import (
 )
 from opdlab.errors import AwayError, ConfigError, NonFiniteError, PeerError, Terminated
 from opdlab.evaluation import comparison, measure, over_seeds, require, unanswered
-from opdlab.files import begin_metrics, claimed, whole_folder
+from opdlab.files import begin_metrics, claimed, held_here, whole_folder
 from opdlab.identity import EXECUTION, Execution, Owner
 from opdlab.modelling import models
 from opdlab.plugins import METHODS, Evaluator, type_name
@@ -110,11 +110,13 @@ def train(
     resume: bool = False,
     again: str = "the same call",
     began: float | None = None,
+    side_by_side: SideBySide | None = None,
 ) -> Trained:
     """Train and evaluate every run of an experiment, then compare them.
 
     Args:
         resume: go on with the newest execution that has this configuration.
+        side_by_side: trains several runs at once; None for one after the other.
         again: how to continue after a signal, for the message.
         began: when it was asked for, in seconds since 1970: imports take some; None for now.
 
@@ -154,7 +156,7 @@ def train(
             session = Session(group, client, experiment, parent, stop, resume)
             session.seconds["start"] = time() - began
             try:
-                run_all(session, config, pair)
+                run_all(session, config, pair, side_by_side)
                 status = "FINISHED"
             except Stopped as stopped:
                 status = "KILLED"
@@ -211,14 +213,14 @@ def require_all(config: Experiment) -> None:
 
 def follow(config: Experiment, resume: bool) -> None:
     """Take part in every training of the leader's, in another process and on another device."""
-    follow_group(last_group(config) if resume else None, config)
+    follow_group(last_group(config) if resume else None, repeats(loader.variants(config)))
 
 
-def follow_group(group: Group | None, config: Experiment) -> None:
-    """Take part in every training of a group that is not finished; None for those of a new one."""
+def follow_group(group: Group | None, trainings: Sequence[Repeat]) -> None:
+    """Take part in those trainings of a group that are not finished; None for those of a new one."""
     die_with(os.getppid(), signal.SIGKILL)
     with StopRequest() as stop:
-        for one in repeats(loader.variants(config)):
+        for one in trainings:
             if group and group.run(one.name).get("status") == "finished":
                 continue
             # Without a group all runs begin at the beginning, and only the leader writes.
@@ -232,14 +234,20 @@ def follow_group(group: Group | None, config: Experiment) -> None:
                 return
             except Exception as error:
                 # The leader finds the connection closed.
-                number = ranks.rank(config.training)
+                number = ranks.rank(one.config.training)
                 console.print(
                     f"{ALARM}training process {number}: {type(error).__name__}: {error}{END}"
                 )
                 raise
 
 
-def run_all(session: Session, config: Experiment, pair: Pair) -> None:
+SideBySide = Callable[[Session, Experiment, Sequence[Repeat]], None]
+"""Trains runs at once; see `workers.train_side_by_side`."""
+
+
+def run_all(
+    session: Session, config: Experiment, pair: Pair, side_by_side: SideBySide | None
+) -> None:
     """References, then every run, then the comparison."""
     trainings = repeats(loader.variants(config))
     references = config.evaluation.references if config.evaluation.benchmarks else []
@@ -254,8 +262,12 @@ def run_all(session: Session, config: Experiment, pair: Pair) -> None:
     for reference in references:
         with session.phase(f"evaluate {reference}"):
             measure_reference(session, config, pair, reference)
-    for one in trainings:
-        if session.group.run(one.name).get("status") != "finished":
+    waiting = [one for one in trainings if session.group.run(one.name).get("status") != "finished"]
+    if side_by_side is not None:
+        with session.phase("train side by side"):
+            side_by_side(session, config, waiting)
+    else:
+        for one in waiting:
             train_one(session, one.name, one.config)
     runs = [one.name for one in trainings]
     if config.evaluation.benchmarks:
@@ -313,8 +325,13 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
     """Train one run, from its newest checkpoint where there is one, and evaluate it."""
     # Models of the run before would be kept on their device by cycles that nobody collects in time.
     gc.collect()
+    folder = session.group.folder / name
+    folder.mkdir(exist_ok=True)
     pair = load_pair(config)
-    with session.tracked(name) as tracker:
+    if held_here(folder):
+        # A worker whose command was killed may need a moment to stop.
+        console.print(f"{YELLOW}waiting for the process that still works in {folder}{END}")
+    with claimed(folder, patient=True), session.tracked(name) as tracker:
         contents = contents_of(pair, config)
         module = load_module(pair, config)
         execution = describe(session, name, config, contents, module.prompts.manifest())

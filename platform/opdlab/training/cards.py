@@ -1,4 +1,4 @@
-"""Which cards each worker of a sweep has: by the environment that its processes inherit."""
+"""Which cards each of several workers has: by the environment that its processes inherit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Processes of a sweep: they die with the one that began them; most are forked with everything imported.
+"""Processes that train: they die with the one that began them; most are forked with everything imported.
 
-Importing takes several seconds of processor time, which is most of a short trial. A zygote has done it and
-forks what is asked of it. A fork must not follow CUDA's initialisation, so trials on a GPU start afresh.
+Importing takes several seconds of processor time, which is most of a short training. A zygote has done it
+and forks what is asked of it. A fork must not follow CUDA's initialisation, so trainings on a GPU start
+afresh.
 """
 
 from __future__ import annotations
@@ -25,12 +26,18 @@ from opdlab.console import dies_with_parent
 if TYPE_CHECKING:
     from opdlab.configuration import Training
 
+HOPELESS = os.EX_DATAERR
+"""Exit code of a process that a new one could not help."""
+LOG = "log.txt"
+"""Where a process that trains writes, in the folder of its training."""
+STOP_S = 60
+"""For a training to write a checkpoint once it was asked to stop."""
 PR_SET_NAME = 15
 _library = ctypes.CDLL(None, use_errno=True)
 
 
 class Process(Protocol):
-    """What a sweep needs of a process, forked or started afresh."""
+    """What is needed of a process, forked or started afresh."""
 
     pid: int
     returncode: Any
@@ -53,7 +60,7 @@ class Process(Protocol):
 
 
 def may_fork(training: Training) -> bool:
-    """Whether trials of these settings can be forked from a process that imported everything.
+    """Whether trainings of these settings can be forked from a process that imported everything.
 
     Those on several devices cannot: Lightning starts their other processes by the command of the first.
     """
