@@ -51,6 +51,28 @@ def enclosed(tokens: Sequence[Token]) -> tuple[str, str] | None:
     return (first, last) if depth == 0 else None
 
 
+def with_usual_ends(tokens: list[Token]) -> list[Token]:
+    r"""`[1, 2[ \cup ]3, 4]` with the open ends as `(` and `)`; others as they are."""
+    texts = [str(token) for token in tokens]
+    unions = [place for place, text in enumerate(texts) if text == "\\cup"]
+    if not unions:
+        return tokens
+    made = list(tokens)
+    # `x \in` may stand before the first.
+    begin = texts.index("\\in", 0, unions[0]) + 1 if "\\in" in texts[: unions[0]] else 0
+    starts, ends = [begin, *(n + 1 for n in unions)], [*unions, len(texts)]
+    for start, end in zip(starts, ends, strict=True):
+        first, last = texts[start : start + 1], texts[end - 1 : end]
+        if first not in (["["], ["]"]) or last not in (["["], ["]"]) or end - start < 3:
+            return tokens
+        if not {"[", "]"}.isdisjoint(texts[start + 1 : end - 1]):
+            return tokens
+        for place, text, usual in ((start, "]", "("), (end - 1, "[", ")")):
+            if texts[place] == text:
+                made[place] = Token("symbol", usual, tokens[place].spaced)
+    return made
+
+
 def readings(tokens: Sequence[Token]) -> list[list[Token]]:
     r"""Both readings of \pm and \mp, upper signs first; the tokens alone where there is none."""
     if not any(str(token) in ("\\pm", "\\mp") for token in tokens):

@@ -106,7 +106,9 @@ _DELIMITERS = re.compile(r"(?<!\\)(?:\\[()]|\\\[|\\\])|(?<!\\)\${1,2}")
 _EMPTY_TEXT = re.compile(r"\\(?:text|mathrm|mbox|textrm)\s{0,5}\{\s{0,20}\}")
 _BLANKS = re.compile(r"\s+")
 _SEPARATED = re.compile(r"(?<=\d)(?:\\!)?(?:\{,\}(?:\\!)?|,\\!)\s{0,3}(?=\d{3})")
-_MONEY = re.compile(r"([€£¥₹])\s?(\d[\d,]*(?:\.\d+)?)")
+_MONEY = re.compile(
+    r"(?:\\(?:text|mathrm|mbox)\s?\{\s?(?=[€£¥₹]\s?\}))?([€£¥₹])(?:\s?\})?\s?(\d[\d,]*(?:\.\d+)?)"
+)
 # As programs write them: `1_234_567`. A base is never three digits long.
 _UNDERSCORED = re.compile(r"(?<![\w.])\d{1,3}(?:_\d{3})+(?![\w{])")
 # A sign of money that opens no formula.

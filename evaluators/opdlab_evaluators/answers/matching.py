@@ -123,14 +123,16 @@ class Matching:
         if not self._moduli(gold, answer):
             return False
         a, b = gold.trees[0], answer.trees[0]
-        if gold.percent or answer.percent:
-            return self._percents(gold, answer)
         x, y = gold.unit, answer.unit
+        if gold.percent or answer.percent:
+            return _may_be_shares(gold, answer) and self._percents(gold, answer)
         if x is not None and y is not None and x.dimension and y.dimension:
             if {x.dimension, y.dimension} == {_DEGREES, _RADIANS}:
                 one, other = (_radians(a), b) if x.dimension == _DEGREES else (a, _radians(b))
                 return self.equal(one, other)
             return x.dimension == y.dimension and self.equal(_times(a, x.scale), _times(b, y.scale))
+        if self._is_turned(gold, answer):
+            return False
         if self.equal(a, b):
             return True
         if answer.finest is not None and answer.unit is not None and x is None:
@@ -142,6 +144,16 @@ class Matching:
         if _is_angle(gold) and y is None and mentions(b, "pi"):
             return self.equal(_radians(a), b)
         return False
+
+    def _is_turned(self, gold: Thing, answer: Thing) -> bool:
+        r"""Whether degrees are said of an angle in radians: `\frac{\pi}{6}^\circ` for `\frac{\pi}{6}`."""
+        if not _is_angle(answer) or gold.unit is not None or not mentions(gold.trees[0], "pi"):
+            return False
+        one, two = (_with_pi(gold.trees[0], n) for n in (1, 2))
+        # A multiple of pi; 180 / pi may be a number of degrees.
+        return self.equal(_times(one, Fraction(2)), two) and not self.equal(
+            gold.trees[0], _radians(answer.trees[0])
+        )
 
     def _moduli(self, gold: Thing, answer: Thing) -> bool:
         if gold.modulus is None or answer.modulus is None:
@@ -192,8 +204,19 @@ class Matching:
             return False
         if gold.kind == answer.kind == "tuple" and gold.brackets != answer.brackets:
             return False
+        if (
+            gold.kind == "list"
+            and answer.kind == "tuple"
+            and len(a) == 2
+            and answer.brackets != "()"
+        ):
+            # An interval is not its two ends.
+            return False
         if gold.kind == "tuple":
             return all(self.same(x, y) for x, y in zip(a, _by_name(b), strict=True))
+        if gold.kind == "list" and answer.kind == "tuple" and answer.brackets == "()":
+            # Parentheses hold a point, whose coordinates have an order.
+            return all(self.same(x, y) for x, y in zip(a, b, strict=True))
         rest = list(b)
         for x in a:
             found = next((n for n, y in enumerate(rest) if self._may_be(x, y)), None)
@@ -357,6 +380,15 @@ def _at(tree: Any, at: dict[str, Fraction]) -> Any:
     return tuple(_at(part, at) for part in tree)
 
 
+def _with_pi(tree: Any, number: int) -> Any:
+    """A tree with a number in the place of pi."""
+    if not isinstance(tree, tuple):
+        return tree
+    if tree == ("constant", "pi"):
+        return ("number", Fraction(number))
+    return tuple(_with_pi(part, number) for part in tree)
+
+
 def _close(x: Any, y: Any, digits: int) -> bool:
     if not (mpmath.isfinite(x) and mpmath.isfinite(y)):
         return bool(x == y)
@@ -462,6 +494,15 @@ _DEGREES, _RADIANS = (("angle", 1),), (("radian", 1),)
 
 def _is_angle(thing: Thing) -> bool:
     return thing.unit is not None and thing.unit.dimension == _DEGREES
+
+
+def _may_be_shares(gold: Thing, answer: Thing) -> bool:
+    """50 % are not 50 cm, 50 dollars or 50 degrees, and 5 % per year are not 5 % per month."""
+    x, y = gold.unit, answer.unit
+    if gold.percent != answer.percent:
+        other = y if gold.percent else x
+        return other is None or not other.dimension
+    return x is None or y is None or x == y
 
 
 def _is_time(thing: Thing) -> bool:

@@ -41,6 +41,9 @@ class Measures:
             return _negated(self.quantity(tokens[1:]))
         tokens, percent = _percent(self._without_tail(tokens))
         tokens, tail = self._unit(tokens)
+        if tail is not None and not percent and tail.dimension in ((), (("time", -1),)):
+            # `5 % per year`
+            tokens, percent = _percent(tokens)
         if not tokens:
             raise Unread("a unit without a number")
         tokens, scale = scaled(tokens)
@@ -115,7 +118,8 @@ class Measures:
             return False
         if token.text in FUNCTIONS:
             # `204 min` ends with minutes; a minimum has numbers behind it. So is `12 sec` no secant.
-            return token.text in ("min", "sec") and token.upright and place == len(tokens) - 1
+            is_last = token.text in ("min", "sec") and place == len(tokens) - 1
+            return is_last and (token.upright or before.kind == "number")
         if len(token.text) == 1:
             if token.text in self.context.letters:
                 return False

@@ -12,7 +12,7 @@ from typing import Any
 import mpmath
 
 from opdlab_evaluators.answers import region as regions
-from opdlab_evaluators.answers.brackets import enclosed, readings, split
+from opdlab_evaluators.answers.brackets import enclosed, readings, split, with_usual_ends
 from opdlab_evaluators.answers.expression import (
     UNSUPPORTED,
     Tree,
@@ -65,7 +65,7 @@ def read(text: str, context: Context | None = None) -> Thing:
         raise Unread("nothing")
     # Bounds of regions are worked out while reading.
     with mpmath.workdps(DIGITS):
-        said = core(tokens)
+        said = with_usual_ends(core(tokens))
         try:
             return _Structure(context).thing(said)
         except Unsupported:
