@@ -167,10 +167,15 @@ watching: list[Callable[[str], AbstractContextManager[None]]] = []
 
 @contextmanager
 def needing_room(phase: str) -> Iterator[None]:
-    """Say in which phase of a step the memory did not suffice; raises OutOfRoomError.
+    """Say in which phase of a step the memory did not suffice.
 
-    torch has a class for that of accelerators alone; its allocator for the host raises RuntimeError.
-    """
+    torch has a class of errors for the memory of accelerators only; its allocator for the host raises
+    RuntimeError.
+
+    Raises:
+        OutOfRoomError: the memory of the device or of the host did not suffice.
+        RuntimeError: any other one, unchanged.
+    """  # noqa: DOC501  # a MemoryError is always turned into an OutOfRoomError
     try:
         with ExitStack() as around:
             for watch in watching:

@@ -29,6 +29,9 @@ def option(default: Any, description: str, **limits: Any) -> Any:
     `limits` are pydantic's: `ge`, `gt`, `le`, `lt`, `min_length`, `max_length`. The description gives
     the unit; it is what `--help`, the JSON schema and error messages show. `one_of` names the entry point
     group of an option that holds another plugin, or None.
+
+    Returns:
+        A dataclass field with the description and limits in its metadata.
     """
     metadata = {"description": description, **limits}
     if isinstance(default, (list, dict)):

@@ -80,6 +80,9 @@ def pass_at_every_k(correct: np.ndarray, total: np.ndarray) -> np.ndarray:
 
     1 - C(n - c, k) / C(n, k), `[problems, k]`: unbiased for the probability that k fresh samples hold a
     correct one. Source: arXiv:2107.03374, eq. 1.
+
+    Returns:
+        pass@k as `[problems, k]`, a probability.
     """
     drawn = np.arange(total.min())
     # Once the wrong samples are used up a factor is 0, and so is every later product.

@@ -21,6 +21,9 @@ def together(found: Sequence[Found]) -> list[Found]:
 
     By Holm's method, with half of the weight on the differences over all benchmarks. pass@k makes a family
     of its own.
+
+    Returns:
+        The comparisons in the given order, with corrected p-values.
     """
     flat = [one for each in found for one in each]
     overall = [one.benchmark == POOLED for one in flat]

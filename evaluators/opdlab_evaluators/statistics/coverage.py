@@ -63,6 +63,9 @@ def wilson(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's with the effective number of trials that the spread among problems implies, for comparison.
 
     Exact (Clopper and Pearson) where all problems agree. Source: Korn and Graubard 1998.
+
+    Returns:
+        Lower and upper limits, one per row of `values`.
     """
     n, mean = values.shape[-1], values.mean(-1)
     spread = np.maximum(mean * (1 - mean), 1e-300)
@@ -108,6 +111,9 @@ def grid(
         seed: of the simulation.
         problems: numbers n of problems.
         samples: numbers k of samples per problem.
+
+    Yields:
+        One result per interval, world and numbers of problems and samples.
     """
     for n in problems:
         for k in samples:

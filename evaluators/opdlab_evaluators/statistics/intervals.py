@@ -52,6 +52,9 @@ def difference_interval(
     The two imaginary problems are one won and one lost completely. Among 30 problems of which none
     differs the interval is [-9.2, 9.2] points. That is close to the shortest there can be: if 8 % of all
     problems differed completely, 8 % of such draws of 30 would show none of them.
+
+    Returns:
+        Lower and upper limits, differences between -1 and 1.
     """
     return with_imaginary(values, weights, -1.0, 1.0)
 
@@ -63,6 +66,9 @@ def seed_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     would outweigh two to five real ones. Where all runs agree nothing is known of their spread: no
     exception in n leaves at most 1 - 0.025^(1/n) exceptions among all runs (Clopper-Pearson), each of
     which could lie at the end of the scale.
+
+    Returns:
+        Lower and upper limits, in the unit of `values`.
     """
     n = values.shape[-1]
     mean = values.mean(-1)
@@ -83,6 +89,9 @@ def combine(
 
     The distances to the limits add up in squares, each side by itself, which keeps the asymmetry near
     0 and 1. Source: Zou and Donner, Statistics in Medicine 27, 2008 (MOVER).
+
+    Returns:
+        The mean and its lower and upper limits.
     """
     benchmarks = value.shape[-1]
     mean = value.mean(-1)

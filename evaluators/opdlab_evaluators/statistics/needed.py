@@ -26,6 +26,9 @@ def factor(freedom: float, power: float = POWER, level: float = LEVEL) -> float:
 
     By the noncentral t: with two seeds it is 16.3, and not the 14.1 that the sum of two quantiles of the
     central one gives. The chance to be found on the wrong side is left out: it is below 1e-4.
+
+    Returns:
+        The number of standard errors.
     """
     critical = float(stats.t.isf(level / 2, freedom))
     high = critical + float(stats.norm.isf(1 - power))
@@ -51,6 +54,9 @@ def smallest(
         count: number of problems, or seeds.
         power: probability to show a difference of that size.
         level: of the test.
+
+    Returns:
+        The difference, in the unit of `deviation`; None if that is unknown.
     """
     if deviation is None or not math.isfinite(deviation) or deviation < ROUNDING or count < 2:
         return None
@@ -64,6 +70,9 @@ def count_needed(
 
     None where more than ten million would not do, as for a difference of nothing, or where the spread is
     not known.
+
+    Returns:
+        The number of problems or seeds, or None.
     """
     if smallest(deviation, 2, power, level) is None or abs(difference) < ROUNDING:
         return None

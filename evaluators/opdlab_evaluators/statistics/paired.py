@@ -32,7 +32,7 @@ class Difference:
             `opdlab_evaluators.statistics.claims`.
         problems: the denominator.
         worst, best: the difference if every sample that could not be graded went against b, or for b.
-        bootstrap: 95 % interval by the paired bootstrap over problems, to be held against `low`, `high`.
+        bootstrap: 95 % interval by the paired bootstrap over problems, for comparison with `low`, `high`.
     """
 
     a: float | None
@@ -87,6 +87,10 @@ def compare(a: Sequence[Sample], b: Sequence[Sample]) -> list[Paired]:
     """Compare b with a, paired by problem: one result per benchmark, then one over all of several.
 
     Differences are b - a. Over all, benchmarks weigh the same; those that a model judged are left out.
+
+    Returns:
+        Results with differences as shares between -1 and 1, and with p-values by a sign-flip permutation
+            test.
 
     Raises:
         DataError: a side holds no samples or several checkpoints, or the sides differ in benchmarks,

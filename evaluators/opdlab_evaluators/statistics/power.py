@@ -59,15 +59,18 @@ class Detectable:
 
 
 def assumed(accuracy: float, effect_spread: float = EFFECT_SPREAD) -> Spread:
-    """Without any earlier samples.
+    """Variances assumed where there are no earlier samples.
 
-    Two samples of one problem agree as much as an intraclass correlation of 0.6 says, and the true
+    Two samples of one problem have an intraclass correlation of 0.6, and the true
     difference varies over problems with a standard deviation of 12 points; with 30 problems of which 45 %
     are solved and k = 8 this gives a paired standard error of 3.6 points.
 
     Args:
         accuracy: expected share of correct samples, on both sides.
         effect_spread: standard deviation of the true difference over problems.
+
+    Returns:
+        The assumed variances, of shares between 0 and 1.
     """
     within = accuracy * (1 - accuracy) * (1 - LIKENESS)
     return Spread(2 * within, effect_spread**2, f"assumed, accuracy {accuracy:g}")
@@ -77,6 +80,9 @@ def spreads(
     benchmarks: Sequence[str], runs: Sequence[Sequence[Sample]], accuracy: float
 ) -> dict[str, Spread]:
     """By benchmark: from one or two runs (see `from_samples`), without any by assumption.
+
+    Returns:
+        Variances per benchmark, of shares between 0 and 1.
 
     Raises:
         DataError: the runs have no samples of a benchmark, or what `from_samples` refuses.
@@ -96,6 +102,9 @@ def from_samples(a: Sequence[Sample], b: Sequence[Sample] | None = None) -> dict
     """By benchmark, from the samples of one checkpoint, or of two whose difference is like the planned one.
 
     Samples without a verdict are left out, which `origin` says, and problems with fewer than two others.
+
+    Returns:
+        Variances per benchmark, of shares between 0 and 1.
 
     Raises:
         DataError: no problem has two samples with a verdict, or what `pair_up` refuses.
@@ -178,6 +187,9 @@ def smallest_difference(
         samples: k, on both sides.
         power: probability to show a difference of that size.
         level: of the test; divide by the number of tests to correct for several.
+
+    Returns:
+        The difference and its standard error, as shares between 0 and 1.
     """
     (error, difference), (_, floor) = (
         _found(
@@ -197,6 +209,9 @@ def _found(
     """Standard error of the mean over benchmarks, and the smallest difference that is found.
 
     Degrees of freedom by Welch and Satterthwaite: a small benchmark that varies most leaves few.
+
+    Returns:
+        Both as shares between 0 and 1; None for what is not known.
     """
     known = np.array([error for error in errors if error is not None])
     if len(known) < len(errors):

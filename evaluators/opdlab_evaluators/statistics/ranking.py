@@ -37,15 +37,18 @@ class Standing:
 def rank(benchmarks: Sequence[np.ndarray]) -> list[Standing]:
     """Standings by the mean over benchmarks of the mean over problems.
 
-    Two systems are told apart by a paired sign-flip test over problems whose threshold covers all
+    Two systems are separated by a paired sign-flip test over problems whose threshold covers all
     pairs at once: over random signs, the same for every system, the largest statistic of any pair
-    exceeds it in 5 % of draws. So with a chance of 95 % no "better" here is an accident, however
+    exceeds it in 5 % of draws. So with a probability of 95 % no "better" is an accident, however
     many systems are compared. What follows from two such findings (a beats b, b beats c) is
-    found, too. Two systems that are not told apart always share a place: if the places of i all lay
+    used, too. Two systems that are not separated always share a place: if the places of i all lay
     before those of j, some x would be worse than i and better than j, and i would be better than j.
 
     Args:
         benchmarks: scores of the problems, `[systems, problems]`, the same systems in each.
+
+    Returns:
+        One standing per system, in the given order: the range of its places.
 
     Source: Westfall and Young, Resampling-Based Multiple Testing, 1993 (single-step maxT).
     """

@@ -22,6 +22,9 @@ def sign_flip_p(contributions: np.ndarray) -> float:
 
     Args:
         contributions: one difference a problem, each times its weight in the mean.
+
+    Returns:
+        The p-value, above 0 and at most 1.
     """
     moving = contributions[np.abs(contributions) > ROUNDING]
     if not len(moving):
@@ -47,14 +50,17 @@ def _random_sums(moving: np.ndarray) -> Iterable[np.ndarray]:
 
 
 def bootstrap_interval(benchmarks: Sequence[np.ndarray]) -> tuple[float, float]:
-    """95 % percentile bootstrap of the mean of benchmark means, problems drawn anew within each.
+    """95 % percentile bootstrap of the mean of benchmark means, problems resampled within each.
 
     The problem is drawn with all its samples (a cluster bootstrap); of paired differences it is the
-    paired bootstrap. With 30 problems it holds the truth a little less often than Student's t, which is why
-    that one is the headline; where the two disagree, few problems decide.
+    paired bootstrap. With 30 problems it contains the true value a little less often than Student's t,
+    which is therefore the headline interval; if the two disagree, few problems decide.
 
     Args:
         benchmarks: one number a problem, for each benchmark.
+
+    Returns:
+        Lower and upper limit, in the unit of the numbers.
     """
     generator = np.random.default_rng(SEED)
     means = np.zeros(RESAMPLES)
@@ -77,6 +83,9 @@ def holm(
         weights: of the tests, equal by default. A test with a larger weight is adjusted less (Holm 1979,
             section 3); the probability of any false claim stays the same.
 
+    Returns:
+        Adjusted p-values, at most 1, in the given order; None for a test without one.
+
     Example:
         >>> holm([0.01, 0.04, None])
         [0.03, 0.08, None]
@@ -97,6 +106,9 @@ def shares(overall: Sequence[bool]) -> list[float]:
 
     Half for those over all benchmarks, which are the main claims, half for those on one; each half in
     equal parts.
+
+    Returns:
+        One weight per test; they sum to 1.
     """
     kinds = {kind: overall.count(kind) for kind in set(overall)}
     return [1 / len(kinds) / kinds[kind] for kind in overall]

@@ -46,6 +46,9 @@ class Estimate:
         Args:
             name: of the score.
             every: both, NaN where it is not known: in place of what was told before.
+
+        Returns:
+            Numbers by name: shares between 0 and 1.
         """
         bounds = {f"{name}_worst": self.worst, f"{name}_best": self.best}
         names = name, f"{name}_low", f"{name}_high"
@@ -96,6 +99,9 @@ class Summary:
 
         Args:
             every: see `Estimate.metrics`.
+
+        Returns:
+            Numbers by name: shares between 0 and 1, and counts.
         """
         counts = {f"verdicts/{status}": float(count) for status, count in self.verdicts.items()}
         return {
@@ -132,6 +138,9 @@ class Average:
 def summarise(samples: Sequence[Sample]) -> list[Summary]:
     """One summary for each (checkpoint, benchmark), in order of appearance.
 
+    Returns:
+        The summaries, with scores as shares between 0 and 1 and intervals over problems.
+
     Raises:
         DataError: no samples, a sample that stands there twice, or samples of one checkpoint and
             benchmark under different protocols.
@@ -141,6 +150,9 @@ def summarise(samples: Sequence[Sample]) -> list[Summary]:
 
 def average(summaries: Sequence[Summary]) -> list[Average]:
     """One average over benchmarks for each checkpoint, with an interval over problems.
+
+    Returns:
+        The averages, as shares between 0 and 1, in order of appearance.
 
     Raises:
         DataError: a checkpoint has two summaries of one benchmark.
@@ -268,6 +280,9 @@ def granularity_ok(value: str | float, n: int, k: int) -> bool:
 
     The share correct is a multiple of 1 / (n k), rounded to the digits given; pass a string where a
     trailing zero counts. 34.92 is no mean@8 over 30 problems.
+
+    Returns:
+        False if no number of correct samples gives that value.
     """
     reported = Decimal(str(value))
     exponent = reported.as_tuple().exponent

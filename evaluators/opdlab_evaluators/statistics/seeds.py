@@ -19,8 +19,8 @@ from opdlab_evaluators.statistics.resampling import together
 class OverSeeds:
     """b - a in mean@k, over pairs of training runs that share their seed.
 
-    The interval and p (Student's t over pairs) speak of new training runs on the *same* problems;
-    `compare` speaks of new problems for the same runs.
+    The interval and p (Student's t over pairs) are about new training runs on the *same* problems;
+    `compare` is about new problems for the same runs.
 
     Attributes:
         differences: b - a of each pair, in the order given.
@@ -56,6 +56,9 @@ def paired_over_seeds(
     """The i-th runs of both sides share their training seed; each run is the samples of a checkpoint.
 
     One result a benchmark, then one over all if there are several, benchmarks weighing the same.
+
+    Returns:
+        Results with differences b - a as shares between -1 and 1, and intervals by Student's t over seeds.
 
     Raises:
         UngradedError: a sample without a verdict.
@@ -134,6 +137,9 @@ def _noise(pair: Pair) -> float:
 
     From differences between samples of the same index: where both sides draw them with the same seed
     their luck is shared and cancels, and this counts it once.
+
+    Returns:
+        The variance, of shares between -1 and 1.
     """
     variances = []
     for problem, rows in pair.a.samples.items():

@@ -26,9 +26,12 @@ Same = Callable[[Sequence[tuple[str, str]]], Sequence[bool]]
 
 
 def same_of(grader: str) -> Same | None:
-    """The equality of answers that a grader has, by its version; None where it goes by the text.
+    """The equality of answers by which a grader judges, from its version; None if it compares the text.
 
     Only a grader that looks at the answer's meaning alone has one: then all correct answers are one.
+
+    Returns:
+        A function of pairs of answers, or None.
     """
     return mathematics if OURS.match(grader) else None
 
@@ -37,6 +40,9 @@ def mathematics(pairs: Sequence[tuple[str, str]]) -> list[bool]:
     """Whether answers are equal by the rules of `opdlab_evaluators.answers`, bounded in time and memory.
 
     What could not be decided is not equal.
+
+    Returns:
+        One value per pair, in the given order.
     """
     from opdlab_evaluators.answers import Outcome, shared_pool
 
@@ -54,6 +60,9 @@ def majority(votes: Sequence[Vote], same: Same | None = None) -> float:
     Args:
         votes: one per sample.
         same: which answers mean the same; by default those with the same text.
+
+    Returns:
+        The score, between 0 and 1.
     """
     if same is not None:
         right = sum(correct for answer, correct in votes if answer is not None)

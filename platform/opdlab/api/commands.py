@@ -35,6 +35,9 @@ def load(name_or_path: str | Path, *overrides: str) -> Experiment:
         name_or_path: a YAML file, or the name of a shipped experiment (`quickstart`).
         overrides: `key.path=value`, the value in YAML.
 
+    Returns:
+        The validated experiment, which does not change any more.
+
     Raises:
         ConfigError: all mistakes, one per line: file, line, key, and the key that was probably meant.
 
@@ -54,6 +57,9 @@ def load(name_or_path: str | Path, *overrides: str) -> Experiment:
 def as_experiment(experiment: Experiment | str | Path) -> Experiment:
     """An experiment, given or by its name.
 
+    Returns:
+        The validated experiment.
+
     Raises:
         ConfigError: it is neither, or the named file is invalid.
     """
@@ -68,6 +74,9 @@ def as_experiment(experiment: Experiment | str | Path) -> Experiment:
 
 def as_path(what: str, given: Place) -> str:
     """The folder of a run, of scores or of a model.
+
+    Returns:
+        The path as text.
 
     Raises:
         DataError: it is neither a path nor an object with a folder.
@@ -144,6 +153,9 @@ def evaluate(
         max_new_tokens: longest answer in tokens; required without an experiment.
         server: base URL of the OpenAI API that serves the model; only the tokenizer is then read here.
 
+    Returns:
+        Scores by benchmark, as shares between 0 and 1, with their samples.
+
     Raises:
         ConfigError: there is no benchmark, or no longest answer.
         DataError: `model` is in memory, so that the record could not say what was measured.
@@ -192,6 +204,9 @@ def compare(*runs: Place, output: str | Path = "runs") -> Comparison:
             commas are training seeds of one method.
         output: folder in which names are looked up.
 
+    Returns:
+        Scores, and differences from the first run as shares between -1 and 1.
+
     Raises:
         DataError: fewer than two runs, one of them twice, or no benchmark that all measured by one
             protocol.
@@ -229,6 +244,9 @@ def diagnose(
         cuts: places of hand-over.
         bins: of the position, at most.
         least: fidelity that counts for the effective horizon.
+
+    Returns:
+        The findings and the page on which they are shown.
 
     Raises:
         ConfigError: the experiment has no benchmarks, or overrides are given for a loaded experiment.
@@ -282,6 +300,9 @@ def plan(
         gpus: number of cards; None for the experiment's devices.
         memory: memory of a card that is not listed, such as `24GB`.
         price: per card and hour.
+
+    Returns:
+        What `opdlab plan` prints, and bytes of a device by run.
 
     Raises:
         ConfigError: no such card.

@@ -15,6 +15,9 @@ from opdlab.modelling import DTYPES, models
 def require_model(what: str, given: Any) -> PreTrainedModel:
     """A model in memory.
 
+    Returns:
+        The model as it was given.
+
     Raises:
         ModelError: it is something else, with what to give in its place.
     """
@@ -58,7 +61,10 @@ def require_apart(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
 
 
 def with_student(config: Experiment, model: PreTrainedModel) -> Experiment:
-    """The experiment, which says of its student what is true of a model in memory.
+    """The experiment, with the settings of its student taken from a model in memory.
+
+    Returns:
+        A changed copy of the experiment.
 
     Raises:
         ConfigError: the experiment cannot be trained with weights of this number format.

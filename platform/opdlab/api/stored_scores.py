@@ -24,7 +24,7 @@ def score(
 ) -> Stored:
     """Score answers with an experiment's teacher and keep the scores in a folder.
 
-    The same call again goes on where it was stopped; `teacher: {scores: FOLDER}` trains on what is there.
+    Repeat the call to continue after an interruption. `teacher: {scores: FOLDER}` trains from the folder.
 
     Args:
         experiment: one that is loaded, a name or a file.
@@ -36,6 +36,9 @@ def score(
         samples: answers to each prompt.
         keep: `all` answers, or those that are `correct`.
         prompts: how many; None for all of a data set, each once.
+
+    Returns:
+        What the folder holds now: counts of answers and tokens, and the folder.
 
     Raises:
         ConfigError: the experiment does not go with what is asked.
@@ -58,7 +61,10 @@ def plan_scores(
 ) -> ScorePlan:
     """How many bytes and hours `score` would take, from the first answers; nothing is written.
 
-    Args: as those of `score`.
+    The arguments are those of `score`.
+
+    Returns:
+        Bytes of each kind of store, tokens, and seconds on this device.
     """
     from opdlab.offline import plan
 

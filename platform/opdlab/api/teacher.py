@@ -131,6 +131,9 @@ class Teacher:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens, by the tokenizer beside the model.
 
+        Returns:
+            Token ids.
+
         Raises:
             DataError: the teacher is a model in memory or behind a service, which has no tokenizer.
         """
@@ -155,6 +158,9 @@ class Teacher:
                 of padded tensors without it, `[row[mask.bool()] for row, mask in zip(ids, masks)]`.
             answers: token ids that follow them, at least one each; T of a row.
             top_k: number of most likely entries to return at each token.
+
+        Returns:
+            One `Scored` per row, of the answer's length T, on the host.
 
         Raises:
             DataError: answers and prompts differ in number, one is empty, something is not a token id,

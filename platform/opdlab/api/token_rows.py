@@ -14,6 +14,9 @@ from opdlab.shapes import Int, Tensor
 def token_ids(name: str, given: object, vocabulary: int, least: int = 0) -> Int[Tensor, "*n"]:
     """Token ids on the host; from `least` to below `vocabulary`.
 
+    Returns:
+        A tensor of whole numbers on the host.
+
     Raises:
         DataError: they are no whole numbers, or the model has no such entry.
     """
@@ -39,6 +42,9 @@ def token_ids(name: str, given: object, vocabulary: int, least: int = 0) -> Int[
 def rows_of(name: str, given: Any) -> list[Any]:
     """Rows of token ids, of whatever yields them.
 
+    Returns:
+        The rows as a list.
+
     Raises:
         DataError: it is a text, a mapping such as a tokenizer's output, or nothing with rows.
     """
@@ -53,6 +59,9 @@ def rows_of(name: str, given: Any) -> list[Any]:
 def whole(name: str, value: Any, least: int, most: int) -> int:
     """A whole number within bounds.
 
+    Returns:
+        The number as an `int`.
+
     Raises:
         DataError: it is none.
     """
@@ -63,6 +72,9 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
 
 def usable(device: str | torch.device) -> torch.device:
     """A device of this machine.
+
+    Returns:
+        The device.
 
     Raises:
         ModelError: there is none of this name.

@@ -52,6 +52,9 @@ def distillation(
         prompts: texts or chats, or a data set or table, instead of the experiment's. They cannot be graded.
         column: name of the prompts' column in a data set or table.
 
+    Returns:
+        The module; its `student` is trained, its `teacher` is frozen.
+
     Raises:
         ConfigError: the method, or the number format of the student, does not fit the experiment.
         DataError: no prompts, or ones that are neither; or the method needs graded answers.

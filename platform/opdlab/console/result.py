@@ -60,6 +60,9 @@ class Result(ABC):
             suffix: `.md` and `.tex` (booktabs, amssymb) hold the tables and sentences that are shown,
                 `.csv` and `.json` the rows with all their digits.
 
+        Returns:
+            The content as text.
+
         Raises:
             DataError: it is none of these.
         """

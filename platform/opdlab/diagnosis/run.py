@@ -64,8 +64,13 @@ def diagnose(
     Args:
         asked: an experiment or its name, or the folder of a run: then its student before and after
             training, and the copies kept in between.
+        overrides: `key.path=value`.
         students: models or folders of runs to take instead, in the order of their training.
         teacher: a model to take instead of the experiment's.
+        settings: problems, samples, cuts, bins and the least fidelity.
+
+    Returns:
+        The findings, and the path of the file that holds them.
 
     Raises:
         Stopped: a signal came; run the same command again to continue.

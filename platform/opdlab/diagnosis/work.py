@@ -42,7 +42,7 @@ class Settings:
     """What is looked at.
 
     Attributes:
-        problems: test problems most problems per benchmark; None for all.
+        problems: most test problems per benchmark; None for all.
         samples: answers to each.
         cuts: places of hand-over, the empty prefix among them.
         bins: of the position.

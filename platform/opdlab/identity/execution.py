@@ -84,6 +84,9 @@ class Execution:
     def read(cls, folder: Path) -> Execution:
         """What a folder's training was made with.
 
+        Returns:
+            The record.
+
         Raises:
             DataError: there is no sound record of this version.
         """
@@ -92,6 +95,9 @@ class Execution:
     @classmethod
     def behind(cls, folder: Path, samples_of: str) -> Execution:
         """The training that samples in its folder are of, by the id that they name.
+
+        Returns:
+            The record of that training.
 
         Raises:
             DataError: there is no sound record of it, or the record is of another training.
@@ -106,6 +112,9 @@ class Execution:
 
     def begun_in(self, folder: Path) -> Execution:
         """This training as it was begun in a folder; it is begun now where it was not.
+
+        Returns:
+            The record that is on disk: the earlier one if there is one.
 
         Raises:
             ResumeError: what is there was begun with other contents; the message names what differs.

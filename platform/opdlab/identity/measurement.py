@@ -104,13 +104,15 @@ class Measurement:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of the engine's own, such as a top-k: it samples another distribution with others. Which engine
-        it was decides what is drawn, and not from what."""
+        """The engine's own options, such as a top-k, which change the distribution that is sampled.
+
+        The type of the engine is left out: it decides which tokens are drawn, not from which distribution.
+        """
         return {name: value for name, value in self.engine.items() if name != "type"}
 
     @property
     def asked(self) -> Measurement:
-        """Without id, number and time: equal for what was asked in the same way of the same model."""
+        """The same without id, number and time: equal if the same model is measured in the same way."""
         return replace(self, id="", number=0, time="")
 
     def differences(self, other: Measurement) -> str:

@@ -17,6 +17,9 @@ def reverse_kl(student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"]) -> 
 
     Gradient to `student` only, and exact: no sampling is involved.
     Source: MiniLLM, arXiv:2306.08543, eq. 1, at one position.
+
+    Returns:
+        Nats per token, at least 0 apart from rounding.
     """
     return (student.exp() * (student - teacher)).sum(-1)
 
@@ -34,6 +37,9 @@ def generalised_jsd(
     beta KL(teacher || m) + (1 - beta) KL(student || m), with m = beta teacher + (1 - beta) student.
     Divided by beta it tends to the forward KL for small beta, by 1 - beta to the reverse KL for beta
     near 1. Source: GKD, arXiv:2306.13649, eq. 1.
+
+    Returns:
+        Nats per token; gradient to `student` only.
     """
     mixed = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
     return beta * forward_kl(mixed, teacher) + (1 - beta) * reverse_kl(student, mixed)
@@ -46,6 +52,9 @@ def top_k_with_tail(
 
     A divergence between these is a true one, with its minimum where both agree on all K + 1; without
     the last it would push probability out of the top (or, made to sum to 1, not see it leave).
+
+    Returns:
+        Student and teacher, each with K + 1 columns; gradient to the student's only.
     """
     places = student.detach().topk(min(top_k, student.shape[-1] - 1), dim=-1).indices
     return _with_tail(student, places), _with_tail(teacher, places)
@@ -54,11 +63,14 @@ def top_k_with_tail(
 def teachers_top_k_with_tail(
     student: Float[Tensor, "T V"], teacher: Float[Tensor, "T V"], top_k: int
 ) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T K"]]:
-    """The same by the teacher's most likely tokens, all that a teacher behind a server tells.
+    """The same for the teacher's most likely tokens, which are all that a served teacher returns.
 
-    A divergence between these is never above that of the whole distributions: what is moved among the
-    tokens of the tail costs nothing. A tail of less than `SMALLEST_TAIL` counts as that much, since a
+    A divergence between these is never above that of the whole distributions: moving probability among the
+    tokens of the tail costs nothing. A tail of less than `SMALLEST_TAIL` counts as that much, because a
     server's tail is 1 minus a sum of float32 numbers, whose logarithm would be rounding.
+
+    Returns:
+        Student and teacher, each with K + 1 columns; gradient to the student's only.
     """
     places = teacher.topk(min(top_k, teacher.shape[-1] - 1), dim=-1).indices
     return _with_tail(student, places), no_smaller_tail(_with_tail(teacher, places))
@@ -102,6 +114,9 @@ def policy_gradient(
             right when the sampler is the student itself.
         ratio_clip: with a number, the ratio itself is differentiated, and a token whose ratio has left
             1 +- this in the direction of its advantage gets no gradient (PPO, arXiv:1707.06347, eq. 7).
+
+    Returns:
+        One loss per token, in the unit of the advantage.
     """
     if ratio_clip is not None:
         ratio = (log_prob - sampled_log_prob).exp()

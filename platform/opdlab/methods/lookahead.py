@@ -13,7 +13,7 @@ from opdlab.shapes import Bool, Float, Int, Tensor
 def uncertain(
     entropy: Float[Tensor, "T"], threshold: float, share: float | None
 ) -> Bool[Tensor, "T"]:
-    """Positions where the student is uncertain enough to be helped.
+    """Return the positions where the student is uncertain enough to be helped.
 
     Args:
         entropy: of the student, nats.
@@ -67,7 +67,7 @@ def group_rewards(
     grouped: Bool[Tensor, "T K"],
     floor: float,
 ) -> Earned:
-    """Confidences, and the sampled token's, standardised within the groups that `grouped` marks.
+    """Return confidences, and the sampled token's, standardised within the groups of `grouped`.
 
     The deviation is the population's, and at least `floor`, so that agreement is not amplified to noise. A
     group of fewer than two earns 0; so does NaN (no next step).
@@ -95,10 +95,10 @@ def group_rewards(
 def potential_difference(
     sampled: Float[Tensor, "T"], active: Bool[Tensor, "T"], rollout: Rollout
 ) -> Earned:
-    """c_t(y_t) - c_(t-1)(y_(t-1)): how much surer a token left the teacher; 0 where not active or at EOS.
+    """Return c_t(y_t) - c_(t-1)(y_(t-1)): the rise of the teacher's confidence by a token.
 
-    What is subtracted was known before the token, so among tokens with a next step it is a baseline: it
-    changes the variance and not the direction. Before the first token it is 0.
+    0 where not active or at EOS. What is subtracted was known before the token, so among tokens with a next
+    step it is a baseline: it changes the variance and not the direction. Before the first token it is 0.
     """
     before = torch.cat([sampled.new_zeros(1), sampled[:-1]]).where(rollout.position > 0, 0.0)
     reward = (sampled - before).where(active & ~rollout.is_eos, 0.0)
@@ -121,7 +121,7 @@ def shuffle(
     candidates: Int[Tensor, "T K"],
     rollout: Rollout,
 ) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T"]]:
-    """Permute each group's confidences among its candidates, the sampled token's among them.
+    """Return confidences permuted among each group's candidates, the sampled token's among them.
 
     A token outside the group takes a random member's: its own would carry the whole signal.
     """

@@ -106,6 +106,9 @@ class Evaluator(Covered, ABC):
         Args:
             answers: problems with a completion each.
             on_graded: called with the number of verdicts reached since the last call.
+
+        Returns:
+            One verdict per answer.
         """
         return one_by_one(self.grade, answers, on_graded)
 
@@ -116,6 +119,9 @@ class Evaluator(Covered, ABC):
 
     def data(self) -> DataReport | None:
         """What the problems were read from, checked; None where they are generated.
+
+        Returns:
+            Source, hash and number of problems; None if the problems are generated.
 
         Raises:
             DataError: the data are missing, malformed, or not those that are known.
@@ -131,6 +137,9 @@ class Evaluator(Covered, ABC):
 
         A benchmark adds those of its own kind to these: the reference answer, nothing at all, a copy of the
         prompt.
+
+        Yields:
+            Completions with the verdict that they must get.
         """
         for problem in problems:
             if (answer := self.right_answer(problem)) is not None:

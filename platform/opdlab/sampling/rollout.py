@@ -91,7 +91,9 @@ class RolloutEngine(Covered, ABC):
             on_response: called with the row and the tokens of each response, its EOS included, when it
                 ends; what it raises ends the sampling.
 
-        `log_prob` and `entropy` are those of the untempered, untruncated distribution, in float32.
+        Returns:
+            One response to each prompt. `log_prob` and `entropy`, in nats, are those of the whole
+            distribution at temperature 1, in float32, whatever the temperature and top-p of sampling are.
         """
 
     def answer(
@@ -107,11 +109,19 @@ class RolloutEngine(Covered, ABC):
         max_tokens: int,
         on_response: OnResponse,
     ) -> None:
-        """The responses of `sample`, for `on_response` alone: of a whole benchmark, none need be held.
+        """Sample the responses of `sample` and pass each to `on_response`: a whole benchmark is never held.
 
         Args:
-            max_tokens: of prompts and responses whose keys and values this process holds at a time, at
-                most or those of one row. Here each row is counted with the longest prompt and response.
+            model: the student.
+            prompts: token ids, of any lengths.
+            seeds: one per row, as for `sample`.
+            eos_ids: tokens that end a response.
+            pad_id: padding on the right.
+            vocabulary: sample only among the first N entries; None for all.
+            max_rows: rows decoded at a time.
+            max_tokens: most tokens of prompts and responses whose keys and values are in memory at a time;
+                one row is always sampled. Here each row counts with the longest prompt and response.
+            on_response: called with the row and the tokens of each response when it ends.
         """
         rows = rows_of(prompts, self.max_new_tokens, max_rows, max_tokens)
         self.sample(
@@ -349,10 +359,12 @@ class GenerateEngine(RolloutEngine):
         spans: list[Stretch],
         cached: bool,
     ) -> list[Int[Tensor, "_"]]:
-        """Responses, each up to and with its first EOS.
+        """Token ids of responses, each up to and with its first EOS.
 
-        Args:
-            prompts: of equal length, where there are several stretches: a new one begins without a cache.
+        With several stretches, prompts have equal lengths: each stretch begins without a cache.
+
+        Returns:
+            One tensor per prompt.
         """
         eos = model.generation_config.eos_token_id or []  # type: ignore[union-attr]
         said: list[list[int]] = [[] for _ in prompts]
@@ -380,10 +392,12 @@ class GenerateEngine(RolloutEngine):
         tokens: tuple[int, int],
         cached: bool,
     ) -> list[list[int]]:
-        """More tokens, to each row up to and with its first EOS.
+        """More tokens of each row, up to and with its first EOS.
 
-        Args:
-            tokens: how many at most, and how many were said before.
+        `tokens` is the largest number of new tokens, and the number that was sampled before.
+
+        Returns:
+            Token ids, one list per row.
         """
         from torch.nn.utils.rnn import pad_sequence
         from transformers import LogitsProcessorList

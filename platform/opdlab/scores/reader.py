@@ -122,7 +122,10 @@ class Scores(Sequence[StoredAnswer]):
         return found
 
     def verify(self) -> Scores:
-        """Read all files once and hold them against their hashes.
+        """Read all files once and check their hashes.
+
+        Returns:
+            The store itself.
 
         Raises:
             DamagedError: naming one that has changed.
@@ -270,6 +273,9 @@ class Scores(Sequence[StoredAnswer]):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The teacher's tokenizer, which has the student's ids.
 
+        Returns:
+            The tokenizer.
+
         Raises:
             DamagedError: a file of it has changed.
         """
@@ -279,11 +285,14 @@ class Scores(Sequence[StoredAnswer]):
         return load_tokenizer(str(self.folder / TEACHER))
 
     def dataset(self) -> Dataset:
-        """All answers as a `datasets.Dataset`, mapped; bfloat16 numbers stand as their bits, in uint16.
+        """All answers as a memory-mapped `datasets.Dataset`; bfloat16 numbers are their bits, in uint16.
+
+        Returns:
+            One row per answer, with the columns of its shards.
 
         Raises:
             DamagedError: naming a file that is no whole shard.
-        """
+        """  # noqa: DOC501  # made by `no_shard`
         from datasets import Dataset, concatenate_datasets
         from pyarrow import ArrowInvalid
 

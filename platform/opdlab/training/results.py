@@ -95,6 +95,9 @@ class Trained(Result, Mapping[str, Run]):
     def of(cls, folder: Path) -> Trained:
         """What an execution in a folder left behind.
 
+        Returns:
+            Its runs by name.
+
         Raises:
             DataError: there is none, or its record is damaged.
         """
