@@ -37,8 +37,12 @@ document.querySelectorAll(".arithmatex").forEach(one => renderMathInElement(one,
 </script>"""
 
 
+WIDE = re.compile(r'<pre class="mermaid"><code>flowchart LR\n.*?</pre>', re.DOTALL)
+
+
 def on_post_page(output: str, *, page: Any, **_: Any) -> str:
-    """Add the scripts that the page needs."""
+    """Add the scripts that the page needs, and let wide diagrams scroll on narrow screens."""
+    output = WIDE.sub(lambda m: f'<div class="wide-diagram" tabindex="0">{m[0]}</div>', output)
     base = "../" * page.url.count("/") + "npm/"
     needed = [
         text.format(base=base)

@@ -68,7 +68,7 @@ def _other_prompt(choice: Choice, usage: Usage) -> None:
 REPLIES = {
     "cut by a limit of the server's own": Mode("ended by its length after 3 of 8 tokens", _cut),
     "more tokens than asked": Mode("40 tokens where 8 were asked for", _long),
-    "EOS in the middle": Mode("went on after the EOS 2", _said([5, EOS, 6, EOS])),
+    "EOS in the middle": Mode("continued after the EOS 2", _said([5, EOS, 6, EOS])),
     "another end": Mode("ended by token 6, which is no EOS", _said([5, 6])),
     "id beyond the vocabulary": Mode("token 999, beyond the 42", _said([999, EOS])),
     "negative id": Mode("token -1, which is no token's number", _said([-1, EOS])),

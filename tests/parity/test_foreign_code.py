@@ -64,7 +64,7 @@ def forward(monkeypatch: pytest.MonkeyPatch, model: PreTrainedModel) -> None:
     monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", later_tokens_twice)
 
 
-@pytest.mark.filterwarnings("ignore:.* is a function of somebody's own")
+@pytest.mark.filterwarnings("ignore:.* is a custom function")
 @pytest.mark.parametrize("change", [registered, eager, forward])
 def test_a_change_beyond_the_trials_tokens_is_sampled_and_scored(
     monkeypatch: pytest.MonkeyPatch, change: Change

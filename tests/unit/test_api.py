@@ -70,7 +70,7 @@ def test_runs_and_scores_stand_for_their_folders(trained):
     by_folder = opdlab.compare(trained["opd"].folder, trained["lgr"].folder)
     assert opdlab.compare(*trained.values()) == by_folder
     assert str(trained["opd"].folder) == os.fspath(trained["opd"].scores)
-    with pytest.raises(DataError, match="DataFrame lies in no folder; give a run"):
+    with pytest.raises(DataError, match="DataFrame has no folder; give a run"):
         opdlab.compare(trained["opd"], trained.to_dataframe())
     with pytest.raises(DataError, match="holds no trained model: it is a reference"):
         trained["student"].model  # noqa: B018

@@ -226,7 +226,7 @@ def test_a_record_of_a_newer_version_is_read_or_refused_in_words(tmp_path):
         ):
             again(path)
     ledger().write_text("[]")
-    with pytest.raises(DataError, match="holds a list in place of entries: move it away"):
+    with pytest.raises(DataError, match="holds a list instead of entries: move it away"):
         again(path)
 
 

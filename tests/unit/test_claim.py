@@ -81,7 +81,7 @@ def test_a_run_without_its_model_says_who_trains_it(tmp_path: Path) -> None:
         models.locate(str(run), None)
     (run.parent / "trial.json").write_text("{}")
     # A sweep has no such option.
-    assert unfinished(run).endswith("go on by the command that began it")
+    assert unfinished(run).endswith("continue with the command that began it")
     (run / "model").mkdir()
     assert unfinished(run) == ""
 

@@ -193,7 +193,7 @@ def test_the_record_says_which_release_and_which_window(folder):
     days = [problem.extra["date"] for problem in window.problems()]
     assert days == ["2025-02-15", "2025-03-15"] * 2 + ["2025-02-15"]
     assert data_hash(LiveCodeBench().problems()) != data_hash(window.problems())
-    with pytest.raises(DataError, match="no contest of v6 lies in this window"):
+    with pytest.raises(DataError, match="no contest of v6 is in this window"):
         LiveCodeBench(since="2030-01-01").problems()
     with pytest.raises(DataError, match="holds 175 problems, not 1055"):
         LiveCodeBench(release="release_v6").problems()

@@ -131,7 +131,7 @@ class Posed(Evaluator):
         ("no prompt", "Posed.problems: number 0: its prompt is empty"),
         ("foreign", "number 0: its benchmark is 'other', wanted 'posed'"),
         ("twice", "number 1 has the id '1' of number 0; ids must differ"),
-        ("gold", "number 0: gold and extra must hold JSON values"),
+        ("gold", "number 0: gold and extra must hold only JSON values"),
         ("raises", r"Posed.training_problem failed: KeyError: 'oops' .test_declared.py, line"),
         ("text", r"Posed.training_problem.3, 0. is a str, wanted Problem"),
         ("no trace", "Posed.training_trace of problem 1 returned None, wanted text"),

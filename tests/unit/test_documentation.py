@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -213,3 +215,17 @@ def test_the_short_programs_of_the_page_on_python_run(
     monkeypatch.chdir(tmp_path)
     exec(blocks(ROOT / "docs" / "how-to" / "notebook.md", "python")[number], {})
     assert "tensor(" in capsys.readouterr().out
+
+
+def test_the_readme_fits_on_a_few_screens() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_a_wide_diagram_scrolls_in_a_box_of_its_own() -> None:
+    """On a telephone a row of ten boxes would be unreadably small."""
+    hook = runpy.run_path(str(ROOT / "docs" / "local_scripts.py"))["on_post_page"]
+    drawn = '<pre class="mermaid"><code>flowchart {}\nA --&gt; B</code></pre>'
+    page = drawn.format("LR") + drawn.format("TD") + '<script src="a.js"></script>'
+    made = hook(page, page=SimpleNamespace(url="start/"))
+    assert made.count('<div class="wide-diagram" tabindex="0"><pre') == 1
+    assert made.index("wide-diagram") < made.index("LR") < made.index("</div>") < made.index("TD")

@@ -332,7 +332,7 @@ def test_a_metric_that_cannot_be_used_is_told_before_anything_is_sampled(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(MissingDataError, match=r"'rouge' is in no folder.*where the hub can be"):
         grader("evaluate", metric="rouge").require()
-    with pytest.raises(ValueError, match="at_most: it stands beside"):
+    with pytest.raises(ValueError, match="at_most: it is set beside"):
         grader("evaluate", metric=metric, at_least=0.1, at_most=0.2)
 
 

@@ -186,7 +186,7 @@ def test_a_good_file_loads_with_its_defaults():
             "1e-3\n  warmup_steps: 10",
             "x.yaml:17: training.warmup_steps (10) must be below training.steps (10)",
         ),
-        ("1e-3", "1e-3\n  steps: 3", "x.yaml:17: key steps stands twice, first in line 15"),
+        ("1e-3", "1e-3\n  steps: 3", "x.yaml:17: key steps appears twice, first in line 15"),
         (
             "training:",
             "training: {",
@@ -243,11 +243,11 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, message: str):
     [
         (
             "a\x07b",
-            "no YAML: the character U+0007 cannot stand in a file; delete it, or write it as an escape "
+            "no YAML: the character U+0007 is not allowed in a file; delete it, or write it as an escape "
             'inside of "..."',
         ),
-        ('"\\U00110000"', "no YAML: an escape stands for no character"),
-        ('"\\UFFFFFFFF"', "no YAML: an escape stands for no character"),
+        ('"\\U00110000"', "no YAML: an escape names no character"),
+        ('"\\UFFFFFFFF"', "no YAML: an escape names no character"),
         ("!!timestamp 2020-01-01", "the tag !!timestamp is not known here; write a plain value"),
         ("!!binary aGVsbG8=", "the tag !!binary is not known here"),
         ("!!set {a, b}", "the tag !!set is not known here"),
@@ -381,7 +381,7 @@ def test_a_merged_key_is_found_where_it_was_written():
         ),
         (
             "seed={a: 1, a: 2}",
-            "command line: seed={a: 1, a: 2}: key a stands twice, first in line 1",
+            "command line: seed={a: 1, a: 2}: key a appears twice, first in line 1",
         ),
     ],
 )  # fmt: skip
@@ -552,7 +552,7 @@ def test_an_experiment_without_runs_is_one_run_named_after_its_method():
         (
             "method: {type: opd}",
             "method.type: opd",
-            "x.yaml:20: run plain: replace the whole section, method: {type: ...}, not its type alone",
+            "x.yaml:20: run plain: replace the whole section, method: {type: ...}, not only its type",
         ),
         (
             "evaluation.samples: 4",
@@ -568,7 +568,7 @@ def test_an_experiment_without_runs_is_one_run_named_after_its_method():
         (
             "name: far",
             "name: plain",
-            "x.yaml:17: runs: the name 'plain' is used twice; names must differ, and not in case alone",
+            "x.yaml:17: runs: the name 'plain' is used twice; names must differ in more than case",
         ),
         ("- name: far\n    set", "- set", "x.yaml:21: missing key runs.1.name"),
     ],

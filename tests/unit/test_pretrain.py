@@ -130,7 +130,7 @@ def test_a_missing_character_and_a_short_model_are_named() -> None:
     [
         ({"weights": [1, 2]}, "one number for each source"),
         ({"weights": [1, 0, 1]}, "must be 1 or more"),
-        ({"characters": "aab"}, "'a' stands there twice"),
+        ({"characters": "aab"}, "'a' is given twice"),
         ({"warmup_steps": 12}, "must be below steps"),
         (
             {"architecture": {"hidden_size": 18, "layers": 1, "heads": 4, "intermediate_size": 8}},

@@ -188,7 +188,7 @@ def test_one_summary_for_each_checkpoint_and_benchmark():
 
 
 def test_a_sample_that_stands_there_twice_is_refused():
-    with pytest.raises(DataError, match="sample 1 of problem p0 stands there twice"):
+    with pytest.raises(DataError, match="sample 1 of problem p0 is given twice"):
         summarise([*rows({"p0": "11"}), row("p0", 1)])
 
 

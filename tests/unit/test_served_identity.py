@@ -279,7 +279,7 @@ def test_a_server_that_draws_by_a_seed_of_its_own_is_told(
     if own:
         server.complete = lambda body: complete(body | {"seed": next(count)})  # type: ignore[method-assign]
     opened(server, tmp_path)
-    assert ("one prompt with one seed in two ways" in caplog.text) == own
+    assert ("different answers to one prompt with one seed" in caplog.text) == own
 
 
 def test_what_came_after_a_server_was_away_is_not_kept_before_it_is_known_to_be_the_same(

@@ -391,7 +391,7 @@ def test_a_server_that_says_nothing_is_not_looked_at_for_long() -> None:
             seen.append(self)
             raise AwayError("http://a: no answer")
 
-    with pytest.raises(AwayError, match=r"no answer\. It was looked at for 10 s only.*\(600 s\)"):
+    with pytest.raises(AwayError, match=r"no answer\. It was tried for 10 s only.*\(600 s\)"):
         Looked().look(None, [1], eos_ids=(2,), pad_id=0)  # type: ignore[arg-type]
     assert (seen[0].patience_s, seen[0].timeout_s) == (10.0, 10.0)
 

@@ -53,10 +53,10 @@ def sweep(**values: object) -> list[str]:
             "Did you mean repetition_rate?",
         ),
         ({"objectives": [{"metric": "routes/mean_at_9"}]}, "Did you mean routes/mean_at_8?"),
-        ({"objectives": [{"metric": "seconds"}, {"metric": "seconds"}]}, "stands there twice"),
+        ({"objectives": [{"metric": "seconds"}, {"metric": "seconds"}]}, "is given twice"),
         (
             {"space": {"method.top_k": {"type": "choice", "values": [2, 2]}}},
-            "values: 2 stands there twice",
+            "values: 2 is given twice",
         ),
         (
             {"space": {"method.top_k": {"type": "interger", "low": 2, "high": 8}}},
@@ -168,7 +168,7 @@ def test_every_fault_of_a_sweep_is_told_at_once() -> None:
             "sweep.constraints.0: give at_most or at_least",
             "sweep.sampler must be one of tpe, gp, random, grid, cmaes, not 'grids'. Did you mean grid?",
             "training.warmup_steps (400) must be below training.steps (400)",
-            "sweep.seeds: each may stand there once",
+            "sweep.seeds: each may be given once",
             "sweep.space: seed is the same in all trials and cannot vary",
             "sweep.objectives.0.metric: a run has no metric mean_at_9. Did you mean mean_at_k?",
             "sweep.space: method.top_k must be at least 2, not 1",
@@ -182,7 +182,7 @@ def test_no_fault_is_invented_by_what_another_takes_away() -> None:
     assert told(*sweep(**grid)) == [
         "missing key sweep.space.seed.type; choose one of choice, float, int"
     ]
-    assert told(*sweep(seeds=[0, 0], pruner="median")) == ["sweep.seeds: each may stand there once"]
+    assert told(*sweep(seeds=[0, 0], pruner="median")) == ["sweep.seeds: each may be given once"]
     (fault,) = told("evaluation.benchmarks=[{type: maths}]", *sweep())
     assert fault.startswith("evaluation.benchmarks.0.type must be one of")
 
@@ -235,7 +235,7 @@ def test_values_that_no_combination_makes_good_are_refused() -> None:
     (fault,) = told(*sweep(), "sweep.space={training.mask.last: {type: choice, values: [null, 3]}}")
     assert "give each a name, such as `values: {none: null" in fault
     (fault,) = told(*sweep(stop_when_beyond=[{"metric": "mean_at_k", "at_least": 0.1}]))
-    assert "is measured at the end alone" in fault
+    assert "is measured only at the end" in fault
     (fault,) = told(*sweep(seeds=[-1]))
     assert fault == "sweep.seeds.0 must be at least 0, not -1"
 

@@ -117,7 +117,7 @@ def test_where_no_trial_kept_the_limits_none_is_called_best(
     best = Path(experiment.output) / "search-sweep" / "best.yaml"
     best.write_text("of an earlier report")
     text, metrics = written(experiment, study, capsys)
-    assert "No trial kept all limits, so none is called best" in text
+    assert "No trial kept all limits, so there is no best one" in text
     assert f"{repetition}: missed by 0.125 in trial 1, the nearest" in text
     assert f"{entropy}: kept by 1 of 3 trials" in text
     assert "opdlab train" not in text

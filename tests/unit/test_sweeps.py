@@ -80,7 +80,7 @@ def space(name: str, **dimension: Any) -> str:
         ([space("method.top_k", type="int", low=2, high=2**53 + 1)],
          "high must be at most 9007199254740992"),
         ([space("training.learning_rate", type="float", low=0.0, high=1.0, step=1e-30)],
-         "step (1e-30) is so small that neighbours are not told apart"),
+         "step (1e-30) is so small that neighbouring values are equal"),
         ([space("training.learning_rate", type="float", low=-1e308, high=1e308)],
          "from low (-1e+308) to high (1e+308) is too far"),
         ([space("seed", type="int", low=0, high=9)], "seed is the same in all trials"),
@@ -94,7 +94,7 @@ def space(name: str, **dimension: Any) -> str:
         ([space("method", type="choice", values={"a": {"type": "opd"},
                                                  "b": {"type": "opd", "top_k": None}})],
          "method: b stands for the same as a"),
-        (["sweep.seeds=[1, 1]"], "each may stand there once"),
+        (["sweep.seeds=[1, 1]"], "each may be given once"),
         (["runs=[{name: a}]"], "a sweep varies one run"),
         (["evaluation.every=0", "sweep.seeds=[0]"], "set evaluation.every or more seeds"),
         ([space("rollout.max_new_tokens", type="int", low=8, high=9)],
@@ -148,7 +148,7 @@ def test_a_named_choice_replaces_a_section_before_keys_inside_it(experiment: Exp
 
 def test_a_condition_must_name_an_earlier_key_and_a_value_it_has():
     later = {"a": {"type": "int", "low": 1, "high": 2, "when": {"b": 1}}}
-    with pytest.raises(ValueError, match="must stand before it"):
+    with pytest.raises(ValueError, match="must come before it"):
         parsed({**later, "b": {"type": "int", "low": 1, "high": 2}})
     with pytest.raises(ValueError, match="never 'grpo'"):
         parsed({"m": METHODS, "a": {"type": "int", "low": 1, "high": 2, "when": {"m": "grpo"}}})

@@ -246,7 +246,7 @@ def test_a_method_that_picks_among_a_steps_answers_is_not_scored_in_parts(folder
     module = build(folders, {"type": "lgr", "top_k": 4}, rollout_parts=2)
     picking = replace(module.config.method, active_share=0.5)
     module.collector.config = module.config.model_copy(update={"method": picking})
-    with pytest.raises(PluginError, match="depends on the other answers of the step"):
+    with pytest.raises(PluginError, match="depend on the other answers of the step"):
         fit(module)
 
 

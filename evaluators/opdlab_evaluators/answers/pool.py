@@ -227,7 +227,7 @@ class AnswerPool:
         elif code == -signal.SIGKILL:
             results[index] = Failure("grader_error", "the grading process was killed twice")
         else:
-            reason = f"crashes a grading process, alone as well (exit {code})"
+            reason = f"crashes a grading process, also when graded alone (exit {code})"
             results[index] = Outcome(False, reason)
 
     def _enforce(self, results: dict[int, Outcome | Failure]) -> None:
@@ -266,7 +266,7 @@ class AnswerPool:
         if worker.first is not None:
             results[index] = worker.first
         elif index in self.alone:
-            results[index] = Outcome(False, f"costs too much, alone as well: {reason}")
+            results[index] = Outcome(False, f"costs too much, also when graded alone: {reason}")
         else:
             self.costly.append(index)
 

@@ -41,8 +41,8 @@ class DatasetBenchmark(Evaluator):
     )
     path: str = option(
         REQUIRED,
-        "A file, a pattern of files, a folder, or a name on the hub, as in `prompts.path`. A relative file "
-        "lies beside the experiment file.",
+        "A file, a pattern of files, a folder, or a name on the hub, as in `prompts.path`. A "
+        "relative path starts at the experiment file.",
     )
     answer_column: str = option(
         REQUIRED,
@@ -62,7 +62,7 @@ class DatasetBenchmark(Evaluator):
     )
     revision: str | None = option(None, "Commit or tag on the hub; required there.")
     split: str = option("test", "Split of the data set.")
-    system: str = option("", "System prompt, in place of the experiment's and of the data's own.")
+    system: str = option("", "System prompt, instead of the experiment's and of the data's own.")
     wrap: str | None = option(
         None,
         "Text around each prompt, other columns in braces, as in `prompts.wrap`; `{choices}` stands for "

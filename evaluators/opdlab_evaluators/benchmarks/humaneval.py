@@ -34,7 +34,7 @@ class HumanEval(CodeBenchmark):
 
     wording: Literal["instruct", "complete"] = option(
         "instruct",
-        "`instruct` (an instruction and the function) or `complete` (the function alone).",
+        "`instruct` (an instruction and the function) or `complete` (only the function).",
     )
 
     source: ClassVar[Source] = Source(

@@ -61,7 +61,7 @@ class LiveCodeBench(CodeBenchmark):
     since: str | None = option(None, "Only problems of contests from this day on (YYYY-MM-DD).")
     until: str | None = option(None, "Only problems of contests up to this day (YYYY-MM-DD).")
     mode: Literal["official", "strict"] = option(
-        "official", "The rule that decides; the other one is told where it differs."
+        "official", "The rule that decides; the other one is reported where it differs."
     )
 
     hub: ClassVar[str] = "livecodebench/code_generation_lite"
@@ -117,7 +117,7 @@ class LiveCodeBench(CodeBenchmark):
         kept = [p for p in found if first <= p.extra["date"] <= last]
         if not kept:
             raise DataError(
-                f"{self.benchmark}: no contest of {self.release} lies in this window; widen since and "
+                f"{self.benchmark}: no contest of {self.release} is in this window; widen since and "
                 "until, or take a cumulative release"
             )
         return [replace(p, benchmark=self.benchmark) for p in kept[: self.limit]]

@@ -29,7 +29,7 @@ class MathBenchmark(ComparedAsMathematics, Benchmark):
     wording: Literal["matharena", "step_by_step", "question_answer", "plain"] = option(
         "matharena",
         "`matharena` (2026), `step_by_step` (the older one), `question_answer` (for base models) or "
-        "`plain` (the question alone).",
+        "`plain` (only the question).",
     )
 
     hint: ClassVar[str] = ""

@@ -129,7 +129,7 @@ def _read() -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict):
         raise DataError(
-            f"{path}, the record of benchmark data, holds a {type(found).__name__} in place of entries: "
+            f"{path}, the record of benchmark data, holds a {type(found).__name__} instead of entries: "
             "move it away"
         )
     return found

@@ -106,7 +106,7 @@ class WordProblems(Family):
             for left, sign, right, result in _CALCULATION.findall(completion)
         ]
         if completion.count("=") != len(made):
-            return Verdict("wrong", answer, "an '=' stands outside of a calculation of two numbers")
+            return Verdict("wrong", answer, "an '=' is outside of a calculation of two numbers")
         for number, (got, wanted) in enumerate(zip_longest(made, problem.gold), start=1):
             if got is None or wanted is None or not _same(got, wanted):
                 said = "missing" if got is None else repr(" ".join(map(str, got)))

@@ -43,7 +43,7 @@ class EvaluateMetric(Grader):
 
     def __post_init__(self) -> None:
         if self.at_least is not None and self.at_most is not None:
-            raise ValueError("at_most: it stands beside at_least; set one of them")
+            raise ValueError("at_most: it is set beside at_least; set one of them")
         if self.revision is not None and Path(self.metric).exists():
             raise ValueError("revision: it is for metrics of the hub, and this one is a folder")
 

@@ -138,7 +138,7 @@ def _closed(said: str, host: Host) -> str:
     if not host.closed:
         return ""
     return (
-        "This host allows user namespaces to root alone: sysctl kernel.unprivileged_userns_clone=1."
+        "This host allows user namespaces only to root: sysctl kernel.unprivileged_userns_clone=1."
     )
 
 

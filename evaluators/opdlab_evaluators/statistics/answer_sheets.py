@@ -46,7 +46,7 @@ def sheets(samples: Sequence[Sample]) -> list[Sheet]:
         if sample.index in problem:
             raise DataError(
                 f"{sample.checkpoint} on {sample.benchmark}: sample {sample.index} of problem "
-                f"{sample.problem} stands there twice; give each sample once"
+                f"{sample.problem} is given twice; give each sample once"
             )
         problem[sample.index] = sample
     return [_sheet(*key, problems) for key, problems in groups.items()]

@@ -142,7 +142,7 @@ def summarise(samples: Sequence[Sample]) -> list[Summary]:
         The summaries, with scores as shares between 0 and 1 and intervals over problems.
 
     Raises:
-        DataError: no samples, a sample that stands there twice, or samples of one checkpoint and
+        DataError: no samples, a sample that is given twice, or samples of one checkpoint and
             benchmark under different protocols.
     """
     return [_summary(sheet) for sheet in sheets(samples)]

@@ -85,7 +85,7 @@ def as_path(what: str, given: Place) -> str:
         return os.fspath(given)
     except TypeError:
         raise DataError(
-            f"{what}: {type(given).__name__} lies in no folder; give a run, a folder or a name. A model in "
+            f"{what}: {type(given).__name__} has no folder; give a run, a folder or a name. A model in "
             "memory is written by its save_pretrained(folder)"
         ) from None
 
@@ -142,7 +142,7 @@ def evaluate(
 ) -> Scores:
     """Measure a model: mean@k, pass@k, with intervals over problems.
 
-    Samples are stored as they come: repeat the call to continue after an interruption.
+    Samples are stored as they arrive: repeat the call to continue after an interruption.
 
     Args:
         model: a folder, a run or its folder, `embedded:NAME`, or `NAME@REVISION` on the hub.

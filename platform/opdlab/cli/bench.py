@@ -31,7 +31,7 @@ ShapeText = Annotated[
     typer.Option(
         "--shape",
         help="Model with random weights: `width=512,layers=8,heads=8,kv=2,intermediate=1536,"
-        "vocabulary=32000`; what is left out keeps these values.",
+        "vocabulary=32000`; omitted keys keep these values.",
     ),
 ]
 Rounds = Annotated[int, typer.Option(min=1, help="Measured rounds.")]
@@ -138,7 +138,7 @@ def memory(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A folder or name on the hub, whose configuration is looked at in place of --shape; "
+            help="A folder or name on the hub, whose configuration is looked at instead of --shape; "
             "repeatable.",
             show_default=False,
         ),

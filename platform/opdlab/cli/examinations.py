@@ -68,7 +68,7 @@ def diagnose(
     student: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model (of the hub: NAME@REVISION), or the folder of a run, in place of the "
+            help="A model (on the hub: NAME@REVISION), or the folder of a run, instead of the "
             "experiment's; may be repeated, in the order of training.",
             show_default=False,
         ),
@@ -132,7 +132,7 @@ def check_data(
         ),
     ] = None,
     path: Annotated[
-        str | None, typer.Option(help="File or folder with the data, in place of OPDLAB_DATA.")
+        str | None, typer.Option(help="File or folder with the data, instead of OPDLAB_DATA.")
     ] = None,
     grade: Annotated[
         bool,

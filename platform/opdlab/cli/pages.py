@@ -14,8 +14,8 @@ def watch(
     run: Annotated[
         str | None,
         typer.Argument(
-            help="Folder of a run, an execution or a sweep, here or below --output; by default what "
-            "was written to last.",
+            help="Folder of a run, an execution or a sweep, here or below --output; by default the "
+            "most recent one.",
             show_default=False,
             autocompletion=completion.trainings,
         ),
@@ -30,9 +30,9 @@ def watch(
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Show it as it is now, and end.")] = False,
 ) -> None:
-    """Watch a training that goes on in another process: steps, time left, curves, the last answer.
+    """Watch a training that runs in another process: steps, time left, curves, the last answer.
 
-    It only reads; it ends with the training, or by Ctrl-C, which ends nothing else.
+    The command only reads. It ends with the training, or on Ctrl-C, which does not affect the training.
 
     Examples:
 
@@ -49,7 +49,7 @@ def samples(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Folder of a run, or its name below --output; or of two, side by side.",
+            help="Folder of a run, or its name below --output; give two for a comparison side by side.",
             show_default=False,
             autocompletion=completion.runs,
         ),

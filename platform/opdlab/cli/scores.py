@@ -15,7 +15,7 @@ def evaluate(
     model: Annotated[
         str,
         typer.Option(
-            help="A model folder, `embedded:NAME`, the folder of a run, or of the hub NAME@REVISION.",
+            help="A model folder, `embedded:NAME`, the folder of a run, or NAME@REVISION on the hub.",
             show_default=False,
         ),
     ],
@@ -39,7 +39,7 @@ def evaluate(
 
     [bold]opdlab eval my.yaml --model Qwen3-1.7B --server http://localhost:8000/v1[/]  # of vLLM, SGLang ...
 
-    Samples are stored as they come. After an interruption, run the same command again to continue.
+    Samples are stored as they arrive. After an interruption, run the same command again to continue.
     """
     from opdlab import api
 
@@ -66,7 +66,7 @@ def regrade(
 
     [bold]opdlab regrade quickstart-001/opd[/]  # after an upgrade
 
-    [bold]opdlab regrade runs/evaluations/student-1a2b3c4d[/]  # where a grader had failed
+    [bold]opdlab regrade runs/evaluations/student-1a2b3c4d[/]  # after a grader failed
     """
     from opdlab.evaluation import regrade as again
 
@@ -122,8 +122,8 @@ def compare(
 ) -> None:
     """Compare runs problem by problem: paired differences with intervals and p-values.
 
-    The others are set against the first. Runs joined by commas are training seeds of one method, as is the
-    name of a run that was trained with several seeds; each side then needs the same seeds.
+    Every run is compared with the first. Runs joined by commas are training seeds of one method; so is the
+    name of a run that was trained with several seeds. Each side then needs the same seeds.
 
     Examples:
 

@@ -24,7 +24,7 @@ def teach(
     ] = 8765,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen at. Others than this machine's own need an API key."),
+        typer.Option(help="Address to listen at. One that other machines reach needs an API key."),
     ] = "127.0.0.1",
     devices: Annotated[
         str,
@@ -39,7 +39,9 @@ def teach(
     ] = credentials.TEACHING_KEY,
     waiting: Annotated[
         int,
-        typer.Option(min=1, help="Requests at once; more are told to come again (status 429)."),
+        typer.Option(
+            min=1, help="Requests at once; further ones get status 429 and are tried again later."
+        ),
     ] = 128,
     tokens: Annotated[
         int,
@@ -49,7 +51,7 @@ def teach(
     """Serve a teacher: log-probabilities, distributions, and confidence after candidates.
 
     `teacher: {path: MODEL, server: {type: opdlab, url: ADDRESS}}` trains with it, `opdlab.Teacher(ADDRESS)`
-    scores with it. Requests that come together are scored together.
+    scores with it. Simultaneous requests are scored together.
 
     Examples:
 

@@ -47,13 +47,16 @@ def score(
         typer.Option(min=1, help="How many prompts.", show_default="all of a data set, each once"),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say how many bytes and hours it takes, and do nothing.")
+        bool,
+        typer.Option(
+            "--plan", help="Print the bytes and hours that it takes, and do nothing else."
+        ),
     ] = False,
 ) -> None:
     """Score answers with an experiment's teacher once, to train on the scores many times.
 
-    Stopped or killed, the same command goes on; started again meanwhile, on another device or machine that
-    sees the folder, it takes a part of the work. `teacher: {scores: FOLDER}` trains on what is there.
+    After an interruption, run the same command again to continue. Run it on other devices or machines that
+    see the folder to share the work. `teacher: {scores: FOLDER}` trains from the folder.
 
     Examples:
 

@@ -84,7 +84,7 @@ def sweep(
         ),
     ] = None,
 ) -> None:
-    """Search over the space of an experiment's `sweep` section, then say what was found.
+    """Search over the space of an experiment's `sweep` section, then report the findings.
 
     After an interruption, run the same command again to continue. On other machines with the same
     database, the command joins the sweep.

@@ -100,7 +100,7 @@ class Student(Model):
     def _dropout_acts(self) -> Student:
         if self.lora is not None and self.lora.dropout and not self.dropout:
             raise ValueError(
-                "lora.dropout acts in training mode alone; set student.dropout: true as well, or "
+                "lora.dropout acts only in training mode; set student.dropout: true as well, or "
                 "lora.dropout: 0"
             )
         return self
@@ -478,7 +478,7 @@ def _check_names(runs: list[str], benchmarks: list[str]) -> None:
         twice = next((name for name in names if lower.count(name.lower()) > 1), None)
         if twice is not None:
             raise ValueError(
-                f"{what}: the name {twice!r} is used twice; names must differ, and not in case alone"
+                f"{what}: the name {twice!r} is used twice; names must differ in more than case"
             )
     for name in runs:
         if name.lower() in RESERVED:
@@ -691,12 +691,12 @@ def _not_sharded(training: Training, engine: AnyEngine) -> Iterator[str]:
         )
     if training.precision == "16-mixed":
         yield (
-            "training.precision: 16-mixed looks for its scale on each device alone, but with strategy: "
+            "training.precision: 16-mixed finds its scale on each device separately, but with strategy: "
             "fsdp each has a part of the gradient; set bf16-mixed, or take training.strategy: ddp"
         )
     if training.optimizer != "adamw":
         yield (
-            "training.optimizer: adamw-8bit has one scale for 256 numbers that lie together, and with "
+            "training.optimizer: adamw-8bit has one scale for 256 adjacent numbers, and with "
             f"strategy: fsdp each device has a part of a weight; set adamw, {instead}"
         )
     if training.teacher_device:
@@ -746,7 +746,7 @@ def _misplaced(training: Training, method: AnyMethod, engine: AnyEngine) -> Iter
     if training.rollout_parts > 1 and getattr(method, "active_share", None) is not None:
         yield (
             "training.rollout_parts: method.active_share picks among all answers of a step before any is "
-            "scored; set rollout_parts to 1, or method.entropy_threshold in place of the share"
+            "scored; set rollout_parts to 1, or method.entropy_threshold instead of the share"
         )
     if training.strategy == "ddp" and training.world == 1:
         yield "training.strategy: ddp is for several devices; set training.devices, or leave it out"

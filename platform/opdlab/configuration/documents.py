@@ -187,7 +187,7 @@ def _node(loader: _Yaml12) -> yaml.Node | None:
     except (ValueError, OverflowError) as error:
         # PyYAML hands any eight digits to `chr`.
         raise _marked(
-            loader.get_mark(), "an escape stands for no character; the last is \\U0010FFFF"
+            loader.get_mark(), "an escape names no character; the last is \\U0010FFFF"
         ) from error
 
 
@@ -213,7 +213,7 @@ def _said(error: yaml.YAMLError, text: str) -> str:
     if isinstance(error, ReaderError):
         line = text.count("\n", 0, error.position) + 1
         return (
-            f"{line}: no YAML: the character {_code(error.character)} cannot stand in a file; delete it, "
+            f"{line}: no YAML: the character {_code(error.character)} is not allowed in a file; delete it, "
             'or write it as an escape inside of "..."'
         )
     if not isinstance(error, yaml.MarkedYAMLError):
@@ -268,7 +268,7 @@ def _key_faults(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
         if not isinstance(key, yaml.ScalarNode):
             continue  # PyYAML refuses it
         if key.value in seen:
-            yield line, f"key {short(key.value)} stands twice, first in line {seen[key.value]}"
+            yield line, f"key {short(key.value)} appears twice, first in line {seen[key.value]}"
         seen.setdefault(key.value, line)
         if fault := _no_plain_value(key):
             yield line, fault

@@ -114,7 +114,7 @@ class Pretraining(Section):
         characters = self.characters or ""
         twice = sorted({c for c in characters if characters.count(c) > 1})
         if twice:
-            raise ValueError(f"characters: {twice[0]!r} stands there twice")
+            raise ValueError(f"characters: {twice[0]!r} is given twice")
         if self.weights and len(self.weights) != len(self.sources):
             raise ValueError(
                 f"weights ({len(self.weights)}) must have one number for each source "

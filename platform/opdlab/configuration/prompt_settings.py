@@ -201,7 +201,7 @@ class DatasetPrompts(Worded):
                 "path: missing; name a file, a folder or a data set, or give `sources`"
             )
         if self.path is not None and self.sources:
-            raise ValueError("path: it stands beside `sources`; make it one of them, or remove it")
+            raise ValueError("path: it is set beside `sources`; make it one of them, or remove it")
         if self.given and self.prefill:
             raise ValueError("prefill: it does not go with `given` answers; remove it")
         if not self.given and any(one.completion_column for one in self.resolved()):

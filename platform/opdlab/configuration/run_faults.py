@@ -85,7 +85,7 @@ def _unsettable(key: str, overrides: Sequence[str], index: int) -> list[str]:
         return [f"{first} belongs to the whole experiment; a run cannot set it"]
     if last == "type":
         section = key.removesuffix(".type")
-        return [f"replace the whole section, {section}: {{type: ...}}, not its type alone"]
+        return [f"replace the whole section, {section}: {{type: ...}}, not only its type"]
     lost = [one for one in overrides if f"{one.partition('=')[0]}.".startswith(f"{key}.")]
     return [
         f"sets {key}, so {one} on the command line would be lost; override runs.{index}.set.{one}"

@@ -84,8 +84,8 @@ def placed(
     """
     if not _SPLIT.fullmatch(split):
         raise DataError(
-            f"{section}.split {split!r} is no name of a split: it is read whole; name it alone, or write a "
-            "file with the rows that you want"
+            f"{section}.split {split!r} is no name of a split: it is read whole; name only the split, "
+            "or write a file with the wanted rows"
         )
     here = Path(path).expanduser()
     if here.is_file():

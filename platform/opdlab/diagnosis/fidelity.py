@@ -313,7 +313,9 @@ def _doubts(
     ends = (spread[:, 1] < 1.02 * flat) | (spread[:, 1] > 0.98 * sharp) | (spread[:, 0] <= 0)
     seen = f"{t[0]:.3g}k to {t[-1]:.3g}k"
     doubts = {
-        f"t_star ({t_star:.3g}k) lies outside of what was seen, {seen}": not t[0] < t_star < t[-1],
+        f"t_star ({t_star:.3g}k) is outside of the observed range, {seen}": not t[0]
+        < t_star
+        < t[-1],
         f"eps is at its lower bound, {flat:.3g}: a straight line fits as well": eps < 1.02 * flat,
         f"eps is at its upper bound, {sharp:.3g}: a step fits as well": eps > 0.98 * sharp,
         f"t_star is where the limits of b and b + A put it, and {free:.3g}k without them": abs(

@@ -163,9 +163,9 @@ def hand_over_text(found: Mapping[str, Any]) -> str:
 
 def jump_text(found: Mapping[str, Any]) -> str:
     return (
-        f"The teacher's mean largest probability over {found['window']} states of its own continuation, "
-        f"less that over the last {found['window']} states of the prefix it took over; n are hand-overs "
-        "with as many on both sides."
+        f"The teacher's mean largest probability over {found['window']} states of its own "
+        f"continuation, minus that over the last {found['window']} states of the prefix it took over; "
+        "n are hand-overs with as many on both sides."
     )
 
 

@@ -86,7 +86,7 @@ class Work:
         source, engine = config.teacher, config.rollout
         if source.server is not None:
             raise ConfigError(
-                f"{config.name}: a diagnosis lets the teacher finish answers and asks for the whole of its "
+                f"{config.name}: a diagnosis lets the teacher complete answers and needs its whole "
                 "distributions, which a server (teacher.server) does not give; override "
                 "teacher.server=null where the model fits into this process"
             )

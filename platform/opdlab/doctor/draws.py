@@ -108,11 +108,11 @@ def chances_of(draws: Draws) -> dict[str, float]:
     }
     counted = zip(TAILS, _counts(draws.outside, draws.outside_chance), strict=True)
     for share, (count, expected) in counted:
-        name = f"{count} tokens, in place of {expected:.1f}, outside of the nucleus of {share}"
+        name = f"{count} tokens, instead of {expected:.1f}, outside of the nucleus of {share}"
         found[name] = 2 * min(poisson.cdf(count, expected), poisson.sf(count - 1, expected))
     counted = zip(BITS, _counts(draws.between, draws.between_chance), strict=True)
     for bits, (count, expected) in counted:
-        name = f"{count} tokens, in place of {expected:.1f}, that {bits} random bits do not reach"
+        name = f"{count} tokens, instead of {expected:.1f}, that {bits} random bits do not reach"
         found[name] = poisson.cdf(count, expected)
     groups = {
         "one answer's tokens": draws.call * size + draws.row,

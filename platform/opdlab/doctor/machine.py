@@ -146,7 +146,7 @@ def benchmarks(config: Experiment) -> Line:
     found += ", ".join(sorted(graders))
     if missing:
         found = f"not those of {', '.join(missing)}; {next(iter(missing.values()))}"
-    remedy = "put the data there, or leave the benchmark out; `opdlab data check` tells more"
+    remedy = "put the data there, or leave the benchmark out; `opdlab data check` shows more"
     return judged(what, not missing, found, remedy)
 
 
@@ -204,7 +204,7 @@ def graders(config: Experiment) -> Line:
     if not count and not wrong:
         return skipped(what, "nothing is graded, or nothing known is there to be graded")
     found = f"{count} answers" if not wrong else f"{'; '.join(wrong[:3])} ({len(wrong)} in all)"
-    remedy = "see the line on library versions; `opdlab data check --grade` tells more"
+    remedy = "see the line on library versions; `opdlab data check --grade` shows more"
     return judged(what, not wrong, found, remedy)
 
 

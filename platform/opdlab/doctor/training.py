@@ -148,7 +148,8 @@ def gradient(name: str, probe: Probe) -> Line:
         return failed(
             what,
             f"{told}, as rounding gives: that of their own log-probability has {found.usual:.3g}",
-            "teacher and student say the same of these answers: name another teacher, or another method",
+            "teacher and student give these answers equal probabilities: name another teacher, or "
+            "another method",
         )
     if finite and norm > 0 and not found.inner:
         return failed(

@@ -63,7 +63,6 @@ def told(label: str, samples: Sequence[Sample]) -> Iterator[str]:
         more = len(one.problems) - SHOWN
         listed = ", ".join(one.problems[:SHOWN]) + (f" and {more} more" if more > 0 else "")
         yield (
-            f"{DIM}{label} on {one.benchmark}: {one.samples} of {one.total} verdicts are "
-            f"disputed; turned round they make mean@k {one.other} instead of {one.score}. "
-            f"Problems: {listed}{END}"
+            f"{DIM}{label} on {one.benchmark}: {one.samples} of {one.total} verdicts are disputed; "
+            f"reversed, they make mean@k {one.other} instead of {one.score}. Problems: {listed}{END}"
         )

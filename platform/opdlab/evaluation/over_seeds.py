@@ -95,7 +95,7 @@ def compare(
     ordered = _repeated([by_seed(side, folders) for side in sides], folders)
     known, notes = [list(runs) for runs in ordered], []
     if any(isinstance(seed, str) for side in known for seed in side):
-        notes = ["Seeds of some runs are unknown: runs are paired as they stand."]
+        notes = ["Seeds of some runs are unknown: runs are paired in the given order."]
         known = [list(range(len(side))) for side in known]
     for side, names in zip(known[1:], sides[1:], strict=True):
         if side != known[0]:

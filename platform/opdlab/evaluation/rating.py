@@ -94,8 +94,8 @@ def rate(name: str, overrides: list[str], to: str, count: int) -> None:
     student = config.student
     if student.drop_layers:
         raise ConfigError(
-            "student.drop_layers: `rate` asks a model as it lies in its folder; write the pruned one by "
-            "`opdlab prune MODEL FOLDER --drop NUMBERS` and set student.path to that folder"
+            "student.drop_layers: `rate` samples the model as saved; write the pruned one by `opdlab "
+            "prune MODEL FOLDER --drop NUMBERS` and set student.path to that folder"
         )
     path = f"{student.path}@{student.revision}" if student.revision else student.path
     subject, label = open_subject(config, path, path, None)

@@ -162,9 +162,9 @@ class Served(Measured):
         if self.seen.like(take(*asked, alone=True)) or self.seen.like(take(*asked)):
             return
         raise OtherWeightsError(
-            f"{self.client.access.url} got other weights while it was measured: its answers to a few fixed "
-            "prompts are not those of the beginning. What came since it was last seen to have the old ones "
-            "is left out. Serve one model for the whole of an evaluation, then run the same command again"
+            f"{self.client.access.url} got other weights while it was measured: its answers to a few "
+            "fixed prompts have changed. Answers since the last check that it passed are left out. "
+            "Serve one model during a whole evaluation, then run the same command again"
         )
 
     def _texts(self, prompts: Sequence[tuple[Sequence[int], str]]) -> dict[str, str]:
@@ -216,8 +216,9 @@ def open_served(
     seen = take(session, tokenizer, ends)
     if not repeats(session, tokenizer, ends):
         LOG.warning(
-            "%s answers one prompt with one seed in two ways: it draws by a seed of its own, or rounds "
-            "otherwise each time. Scores are right, but the same evaluation again has other answers",
+            "%s gives different answers to one prompt with one seed: it uses a seed of its own, or "
+            "rounds differently each time. Scores are right, but a repeated evaluation has other "
+            "answers",
             engine.access.url,
         )
     return Served(

@@ -88,7 +88,7 @@ def unfinished(run: Path) -> str:
     if not is_run or (run / "model").is_dir():
         return ""
     trial = (run.parent / TRIAL).is_file()
-    remedy = "go on by the command that began it" + ("" if trial else " and --resume")
+    remedy = "continue with the command that began it" + ("" if trial else " and --resume")
     if found := holder(run):
         remedy = f"wait until {found} has ended, which works there"
     return f"{run} holds no trained model: its training has not ended; {remedy}"

@@ -90,7 +90,9 @@ class Execution:
         Raises:
             DataError: there is no sound record of this version.
         """
-        return read_record(folder / EXECUTION, cls, "restore it from a copy, or train anew")
+        return read_record(
+            folder / EXECUTION, cls, "restore it from a copy, or train again from the start"
+        )
 
     @classmethod
     def behind(cls, folder: Path, samples_of: str) -> Execution:
@@ -135,7 +137,9 @@ class Execution:
         """In words, that the code is not the one this run began with; empty where it is."""
         was, is_now = (_code(one.code) for one in (before, self))
         return (
-            "" if was == is_now else f"this run began with opdlab {was}, and goes on with {is_now}"
+            ""
+            if was == is_now
+            else f"this run began with opdlab {was}, and continues with {is_now}"
         )
 
     def _pairs(self, before: Execution) -> Sequence[tuple[str, str, str]]:

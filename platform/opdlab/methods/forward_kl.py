@@ -36,7 +36,7 @@ class ForwardKL(Method):
 
     def __post_init__(self) -> None:
         if (self.support == "top_k") != (self.top_k is not None):
-            raise ValueError("top_k: set it with `support: top_k`, and with that alone")
+            raise ValueError("top_k: set it only with `support: top_k`")
 
     @property
     def needs(self) -> Needs:

@@ -61,7 +61,7 @@ class OPD(SampledMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.support == "top_k") != (self.top_k is not None):
-            raise ValueError("top_k: set it with `support: top_k`, and with that alone")
+            raise ValueError("top_k: set it only with `support: top_k`")
         if self.top_k_of == "teacher" and self.support != "top_k":
             raise ValueError("top_k_of: it is of `support: top_k`; set that, and top_k")
         if self.tail != "bucket":
@@ -122,6 +122,6 @@ class OPD(SampledMethod):
 NO_TAIL = {
     "renormalised": "a KL between top-k probabilities made to sum to 1 does not see what leaves "
     "the top, and over one token it is identically zero: it trains nothing",
-    "dropped": "a KL summed over the top-k alone is no divergence: its minimum is not at the teacher, "
+    "dropped": "a KL summed over only the top-k is no divergence: its minimum is not at the teacher, "
     "and the student sheds top-k probability",
 }

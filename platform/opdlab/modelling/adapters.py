@@ -232,7 +232,7 @@ def whole(model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTraine
     """
     if _config(model).use_dora:
         raise ModelError(
-            f"{model.name_or_path}: its adapters also scale whole columns (DoRA), which peft alone merges"
+            f"{model.name_or_path}: its adapters also scale whole columns (DoRA), which only peft merges"
         )
     config: Any = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):

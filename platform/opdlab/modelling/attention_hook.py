@@ -254,7 +254,7 @@ def hooked(model: PreTrainedModel) -> Iterator[Own]:
     """
     if (foreign := foreign_attention(model)) is not None:
         # It may see less than masks say.
-        raise UnsupportedError(f"its attention {foreign!r} is a function of somebody's own")
+        raise UnsupportedError(f"its attention {foreign!r} is a custom function")
     before: Any = model.config.get_text_config()._attn_implementation
     decoder(model)  # Found by a forward of the model's own, so before the hook.
     layers = recurrent_layers(model)

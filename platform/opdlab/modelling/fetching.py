@@ -218,7 +218,7 @@ def _check(found: Fetched) -> None:
 def _refused(name: str, revision: str, error: Exception) -> ModelError:
     if isinstance(error, errors.GatedRepoError):
         return ModelError(
-            f"{name}: the hub gives it to those alone who have accepted its terms: do so at "
+            f"{name}: the hub gives it only to those who have accepted its terms: do so at "
             f"{constants.ENDPOINT}/{name}, then `hf auth login`"
         )
     if isinstance(error, errors.RevisionNotFoundError):

@@ -31,7 +31,7 @@ def foreign_code(model: PreTrainedModel) -> bool:
 
 
 def foreign_attention(model: PreTrainedModel) -> str | None:
-    """Name of the attention that a model uses, if it is a function of somebody's own."""
+    """Name of the attention that a model uses, if it is a custom function."""
     name: Any = model.config.get_text_config()._attn_implementation
     if name == "eager":
         modules = {type(module).__module__ for module in model.modules()}

@@ -26,8 +26,8 @@ def merge(source: str, target: Path, dtype: str) -> Path:
     folder = models.adapted(str(inside) if inside.is_dir() else source)
     if folder is None:
         raise ModelError(
-            f"{source}: no adapters there ({adapters.CONFIG}); a student that was trained whole is a model "
-            "as it stands"
+            f"{source}: no adapters there ({adapters.CONFIG}); a student trained without adapters is "
+            "already a whole model"
         )
     if is_there(target) and (not target.is_dir() or any(target.iterdir())):
         raise ModelError(f"{target} is there already; name a new folder")

@@ -110,8 +110,8 @@ def _refuse_revision(path: str, revision: str | None) -> None:
     """A revision that nothing would look at: only models of the hub have some."""
     if revision is not None:
         raise ModelError(
-            f"{path}: the revision {revision!r} names a commit on the hub, and this model lies "
-            "here; leave the revision out"
+            f"{path}: the revision {revision!r} names a commit on the hub, and this model is a local "
+            "folder; leave the revision out"
         )
 
 

@@ -21,7 +21,7 @@ from opdlab.modelling.unasked import unpacked_rows
 def checkpointed(model: PreTrainedModel, what: Literal["none", "layers"]) -> Iterator[None]:
     """Forwards within keep each layer's input alone for their backward pass, one more forward's price.
 
-    transformers' own switch acts in training mode alone, which would bring the student's dropout.
+    transformers' own switch acts only in training mode, which would bring the student's dropout.
 
     Raises:
         ModelError: the model's layers cannot be told.

@@ -164,12 +164,12 @@ def _as_it_was(ctx: Any) -> Float[Tensor, "T H"]:
     except RuntimeError as error:
         raise ModelError(
             "the loss over the vocabulary cannot go backward again: its hidden states were freed, or "
-            "changed in place; compute it anew, or keep them by backward(retain_graph=True)"
+            "changed in place; compute it again, or keep them with backward(retain_graph=True)"
         ) from error
     if ctx.versions != [one._version for one in ctx.parameters]:
         raise ModelError(
             "the loss over the vocabulary cannot go backward again: weights of the head were changed in "
-            "place since, as an optimizer's step does; compute the loss anew after each step"
+            "place since, as an optimizer's step does; compute the loss again after each step"
         )
     return hidden
 

@@ -54,8 +54,8 @@ class RecordedAnswers(PromptSource):
             raise DataError(f"{folder} holds no answers; evaluate a model there (`opdlab eval`)")
         if correct and (faults := sum(one.status in Verdict.FAULTS for one in self.samples)):
             raise DataError(
-                f"{folder}: {faults} of its answers could not be graded, so nobody knows whether they are "
-                "right; grade them again by `opdlab regrade`, or take --keep all"
+                f"{folder}: {faults} of its answers could not be graded, so it is unknown whether "
+                "they are right; grade them again with `opdlab regrade`, or take --keep all"
             )
 
     @cached_property

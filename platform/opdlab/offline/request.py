@@ -127,7 +127,7 @@ def _unfit(config: Experiment, asked: Asked) -> Iterator[str]:
         )
     elif server is not None and server.type == "vllm" and asked.kind.name in ("hidden", "drawn"):
         yield (
-            f"--kind {asked.kind}: a server tells the likeliest tokens alone; take top_k:64 or sampled, or "
+            f"--kind {asked.kind}: a server returns only likely tokens; take top_k:64 or sampled, or "
             "a teacher in this process"
         )
     if asked.answers == "teacher" and config.rollout.served:
@@ -182,7 +182,7 @@ def candidates_of(method: Method) -> Candidates | None:
     if getattr(method, "active_share", None) is not None:
         raise ConfigError(
             "method.active_share: it picks positions among all answers of a step, and there are no steps "
-            "here; set method.entropy_threshold in place of the share"
+            "here; set method.entropy_threshold instead of the share"
         )
     threshold = float(getattr(method, "entropy_threshold", 0.0))
     mass = getattr(method, "probability_mass", None)

@@ -101,7 +101,7 @@ class Stored:
         each = self.bytes / max(1, self.tokens)
         why = "other processes held them; where one was stopped, run the same command again"
         if self.faults:
-            what = "answers not graded, or refused by a server with those beside them"
+            what = "answers not graded, or refused by a server, with the rest of their batch"
             why = f"{what}: {self.faults:,}; run the same command again"
         end = f"; not finished, missing shards: {self.missing:,} ({why})" if self.missing else ""
         return (

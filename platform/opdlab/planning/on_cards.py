@@ -68,7 +68,7 @@ def show_cards(
         to.print(f"{YELLOW}{_hopeless(written)}{END}")
         return
     if chosen.values:
-        to.print(f"{BOLD}fits with{END} (`--apply` prints these alone)")
+        to.print(f"{BOLD}fits with{END} (`--apply` prints only these)")
         for word in chosen.words:
             to.print(f"  {word}")
     else:

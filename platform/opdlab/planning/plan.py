@@ -219,7 +219,7 @@ def _runs_table(config: Experiment) -> Table:
     for run in config.runs:
         table.add_row(run.name, documents.text(run.set).strip() if run.set else "nothing")
     if not config.runs:
-        table.add_row(loader.run_names(config)[0], "the experiment as it stands")
+        table.add_row(loader.run_names(config)[0], "the experiment as it is")
     return table
 
 

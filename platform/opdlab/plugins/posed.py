@@ -134,6 +134,6 @@ def _check(evaluator: Evaluator, where: str, found: Any) -> Problem:
         json.dumps([found.gold, dict(found.extra)])
     except (TypeError, ValueError) as error:
         raise PluginError(
-            f"{where}: gold and extra must hold JSON values alone, so that they can be stored: {error}"
+            f"{where}: gold and extra must hold only JSON values, so that they can be stored: {error}"
         ) from error
     return found

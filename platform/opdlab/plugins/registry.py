@@ -266,7 +266,7 @@ class Named(OneOf):
             return given
         found = fields(load(self.group, name))
         if not found:
-            raise ValueError(f"{name} has no options; write its name alone")
+            raise ValueError(f"{name} has no options; write only its name")
         return {found[0].name: given}
 
     def __get_pydantic_json_schema__(

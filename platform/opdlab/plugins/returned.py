@@ -176,7 +176,7 @@ def _check_metrics(where: str, metrics: Any) -> None:
     for name, value in metrics.items():
         if not isinstance(name, str) or not METRIC.fullmatch(name):
             raise PluginError(
-                f"{where}: {name!r} is no name of a metric; take letters, digits and _ - . / alone"
+                f"{where}: {name!r} is no name of a metric; take letters, digits and _ - . / only"
             )
         if RESERVED.fullmatch(name):
             raise PluginError(

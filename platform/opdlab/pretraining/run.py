@@ -123,7 +123,7 @@ def _begin(folder: Path, config: Pretraining, resume: bool) -> None:
         raise ResumeError(
             f"{folder} already exists with a different configuration; these differ: "
             f"{', '.join(differing)}. "
-            "Give the same file and overrides, or start anew without --resume"
+            "Give the same file and overrides, or start a new run without --resume"
         )
 
 

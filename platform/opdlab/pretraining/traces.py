@@ -112,7 +112,7 @@ class TraceBatches:
         if self.config.characters is not None and UNKNOWN_ID in ids + answer:
             missing = sorted(set(prompt + trace) - set(self.config.characters))
             raise DataError(
-                f"the tokenizer lacks {''.join(missing)!r}, which stands in {prompt + trace!r}; add it "
+                f"the tokenizer lacks {''.join(missing)!r}, which occurs in {prompt + trace!r}; add it "
                 "to `characters`"
             )
         longest, count = self.reading.longest, len(ids) + len(answer) + 1

@@ -192,7 +192,7 @@ def _mlp(model: PreTrainedModel, layer: nn.Module) -> Any:
     if len(found) != 1:
         raise ModelError(
             f"{type(model).__name__}: a layer has {len(found)} MLPs with up_proj and down_proj, and one is "
-            "needed to cut its width; cut layers alone"
+            "needed to cut its width; cut only layers"
         )
     return found[0]
 

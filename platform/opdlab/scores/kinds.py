@@ -134,9 +134,9 @@ def offers_of(
     why: dict[str, str] = {
         "full": whole,
         "top-k": f"the method needs the teacher's likeliest tokens, and {again} top_k:64 or hidden",
-        "answers": f"the method imitates answers, and those of {where} are samples of a student; score "
-        "those of the data or of the teacher (--answers given, --answers teacher), or the right ones "
-        "alone (--keep correct)",
+        "answers": f"the method imitates answers, and those of {where} are samples of a student; "
+        "score those of the data or of the teacher (--answers given, --answers teacher), "
+        "or only the right ones (--keep correct)",
     }
     none = (
         f"{where} holds no confidences after candidates; score the answers again with this method in the "

@@ -120,8 +120,8 @@ def distribution_columns(
         listed = teacher.listed(said)
         if listed is None or (listed.ids < 0).any():
             raise ModelError(
-                f"--kind {kind}: the server tells fewer than {kind.size} tokens that the student has; take "
-                "a smaller number"
+                f"--kind {kind}: the server returns fewer than {kind.size} tokens that the student "
+                "has; take a smaller number"
             )
         assert listed.rest is not None
         found = (listed.ids, listed.log_prob, listed.rest)

@@ -144,7 +144,7 @@ async def _scores(request: HttpRequest, asked: Request, desk: Desk) -> TeacherSc
     try:
         await asyncio.wait({found, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not found.done():
-            raise HTTPException(499, "nobody waits for the answer")
+            raise HTTPException(499, "no client waits for the answer")
         return found.result()
     except asyncio.CancelledError:
         if not job.scores.cancelled():

@@ -208,7 +208,8 @@ class Client:
         crew.go_on(others)
         if crew.left > 1:
             LOG.warning(
-                "%s. So were the first %d requests, and none was answered: each other prompt is asked once",
+                "%s. The first %d requests failed in this way and none was answered: each other "
+                "prompt is tried once",
                 why,
                 IN_VAIN,
             )
@@ -280,7 +281,7 @@ class Client:
                     raise AwayError(
                         f"{url}: no answer after waiting for {waited:.0f} s ({refused})"
                         f"{self.pulse.said(refused)}. Start the server and run the same command "
-                        "again, which goes on from what is stored; or raise patience_s"
+                        "again, which continues from what is stored; or raise patience_s"
                     ) from refused
                 self.notice = f"waiting for {self.access.root} since {waited:.0f} s: {refused}"
                 self._tell(waited, refused)

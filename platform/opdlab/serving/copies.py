@@ -114,7 +114,7 @@ def _clear(parent: Path) -> None:
             rmtree(left, ignore_errors=True)
     if foreign:
         LOG.warning(
-            "%s holds copies of weights by other machines, or from before this one was started anew: %s. "
+            "%s holds copies of weights by other machines, or from before this one was restarted: %s. "
             "Delete those that no training uses",
             parent,
             ", ".join(foreign),

@@ -202,8 +202,8 @@ class OpenAIEngine(RolloutEngine):
             return hasty._rollout(model, None, alone=True).look(asked)
         except AwayError as error:
             raise AwayError(
-                f"{error}. It was looked at for {LOOKING_S:.0f} s only: one that still loads its model, or "
-                "compiles at its first request, is asked again by the same command; a training waits "
+                f"{error}. It was tried for {LOOKING_S:.0f} s only. If it is still loading its model, "
+                "or compiling at its first request, run the same command again; a training waits "
                 f"rollout.patience_s ({self.patience_s:g} s)"
             ) from error
 

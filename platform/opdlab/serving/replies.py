@@ -147,8 +147,8 @@ def _token_ids(found: Any, draw: Draw) -> list[int] | None:
     early = [token for token in found[:-1] if token in draw.eos_ids]
     if early:
         raise ReplyError(
-            f"the server went on after the EOS {early[0]}: it was told to stop there (stop_token_ids), and "
-            "does not"
+            f"the server continued after the EOS {early[0]}, although the request names it in "
+            "stop_token_ids"
         )
     return found
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from opdlab.methods import MEASURES, Offers
 
 _CONFIDENCE = (
-    "it needs all of the distribution after a candidate, and a server tells the likeliest tokens alone. "
-    "Set confidence: max_prob"
+    "it needs the whole distribution after a candidate, but a server returns only the likeliest "
+    "tokens. Set confidence: max_prob"
 )
 SERVED_OFFERS = Offers(
     supports=frozenset({"none", "sampled", "top-k"}),
     confidences=frozenset({"max_prob"}),
     answers=False,
     why_not={
-        "full": "the method needs the teacher's whole distribution, or its log-probabilities of tokens "
-        "that the student chooses, and a server tells its own likeliest tokens alone. Take the sampled "
-        "token (support: sampled), the teacher's likeliest tokens (support: top_k of forward_kl and jsd; "
-        "of opd also top_k_of: teacher), or a teacher in this process",
+        "full": "the method needs the teacher's whole distribution, or its log-probabilities of "
+        "tokens that the student chooses, but a server returns only its own likeliest "
+        "tokens. Use the sampled token (support: sampled), the teacher's likeliest tokens "
+        "(support: top_k of forward_kl and jsd; of opd also top_k_of: teacher), or a teacher "
+        "in this process",
         "sampled_prob": _CONFIDENCE,
         "entropy": _CONFIDENCE,
         "perplexity": _CONFIDENCE,
@@ -29,8 +30,9 @@ SERVICE_OFFERS = Offers(
     confidences=frozenset(MEASURES),
     answers=False,
     why_not={
-        "answers": "the method trains on answers that the teacher writes in this process, and its service "
-        "scores alone. Take a method on the student's own answers, or a teacher in this process",
+        "answers": "the method trains on answers that the teacher writes in this process, but a "
+        "service only scores. Use a method on the student's own answers, or a teacher in "
+        "this process",
     },
 )
 """Of a teacher behind `opdlab teach`."""

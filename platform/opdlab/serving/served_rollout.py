@@ -179,7 +179,7 @@ class ServedRollout:
         try:
             self.require_drawn(asked, responses)
         except ServerError as error:
-            LOG.warning("%s. What came of an earlier process is asked for again", error)
+            LOG.warning("%s. Answers of an earlier process are requested again", error)
             return {}
         return dict(zip(rows, responses, strict=True))
 
@@ -295,8 +295,8 @@ class ServedRollout:
             del self.link.drawn[how.temperature, how.top_p]
             raise ServerError(
                 f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
-                f"{how.top_p:g}: {whole.fault}. Look for settings of its own that come before those of a "
-                "request"
+                f"{how.top_p:g}: {whole.fault}. Look for settings of the server that override those "
+                "of a request"
             )
         if seen.tokens:
             self.link.figures["server_surprise"] = seen.above / seen.tokens
@@ -375,7 +375,8 @@ class ServedRollout:
 
     def lacks(self, missing: str) -> ServerError:
         return ServerError(
-            f"{self.how.access.url} ({self.session.server.software}) returns no {missing}: training needs "
-            "the very tokens that were sampled and how likely they were, which "
-            f"{' and '.join(TOKEN_SERVERS)} return; another server is good for `opdlab eval --server` alone"
+            f"{self.how.access.url} ({self.session.server.software}) returns no {missing}: training "
+            "needs the sampled tokens and their log-probabilities, which "
+            f"{' and '.join(TOKEN_SERVERS)} return; another server can only be used for `opdlab eval "
+            "--server`"
         )

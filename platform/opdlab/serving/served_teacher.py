@@ -309,8 +309,8 @@ class ServedTeacher(Elsewhere):
         assert self.first is not None
         if len(said) != len(self.first):
             raise ServerError(
-                f"{self.access.url} cannot be known again: the record of the training is of a text of "
-                f"{len(self.first) + 1} tokens, not of {len(self.text)}. Begin anew without --resume"
+                f"{self.access.url} cannot be recognised: the training recorded a text of "
+                f"{len(self.first) + 1} tokens, not of {len(self.text)}. Start again without --resume"
             )
         # What both rule out is the same.
         apart = ~(said.isinf() & self.first.isinf())
@@ -319,8 +319,9 @@ class ServedTeacher(Elsewhere):
         if found is not None and not found.within(IN_HALF):
             raise ServerError(
                 f"{self.access.url} serves another model than when the training began: its "
-                f"log-probabilities of a fixed text are {found.worst:.2g} nats off (root mean square). "
-                "What it said since is left out. Serve the first model again and continue with --resume"
+                f"log-probabilities of a fixed text are {found.worst:.2g} nats off (root mean "
+                "square). Its scores since then are left out. Serve the first model again and "
+                "continue with --resume"
             )
 
 

@@ -72,7 +72,7 @@ def _named(name: str) -> socket.socket:
 
 def _of_another(root: str, where: str) -> AwayError:
     return AwayError(
-        f"{root} is taken by another training, which sends it its student's weights ({where}): a server "
-        "serves one student. Wait for its end, or give each training (and each worker of a sweep) a server "
-        "of its own"
+        f"{root} is taken by another training, which sends it its student's weights ({where}): a "
+        "server serves one student. Wait until it ends, or give each training (and each worker of a "
+        "sweep) a server of its own"
     )

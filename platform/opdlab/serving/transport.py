@@ -195,7 +195,7 @@ class Transport:
         if any(isinstance(one, OSError) and one.errno in NO_FILES for one in causes):
             why = "this process may open no more files"
             return self._hopeless(
-                url, f"{why}: raise its limit (ulimit -n), or ask less at once", why
+                url, f"{why}: raise its limit (ulimit -n), or lower the concurrency", why
             )
         if isinstance(error, requests.exceptions.ProxyError):
             why = f"the proxy does not connect{self._by_proxy(url)}"
@@ -288,7 +288,7 @@ class Transport:
         key = os.environ.get(self.access.key_variable, "").strip()
         if not (key.isascii() and key.isprintable()):
             raise ServerError(
-                f"the key in {self.access.key_variable} holds a character that no key has; set it anew"
+                f"the key in {self.access.key_variable} holds a character that no key has; set it again"
             )
         return key
 

@@ -145,7 +145,7 @@ def handed_over(session: Session, place: str, tag: str) -> None:
             done = client.post(client.access.beside_api("/collective_rpc"), call)
         except ServerError as error:
             raise ServerError(
-                f"{error}. vLLM takes weights in its development mode alone: start it with "
+                f"{error}. vLLM accepts weights only in its development mode: start it with "
                 "VLLM_SERVER_DEV_MODE=1; and it must see the folder under the same name"
             ) from error
         if not isinstance(done, dict) or "results" not in done:

@@ -72,8 +72,8 @@ def _alike(source: Source, space: Mapping[str, Dimension], name: str) -> list[st
         if same := next((earlier for earlier, one in seen if one == trial), None):
             at = source.where(("sweep", "space", name, "values", value))
             faults.append(
-                f"{at}: sweep.space: {name}: {value} stands for the same as {same}, so that trials of both "
-                "would come out the same; leave one out"
+                f"{at}: sweep.space: {name}: {value} stands for the same as {same}, so trials of both "
+                "would be equal; leave one out"
             )
         seen.append((value, trial))
     return faults

@@ -64,7 +64,7 @@ def misnamed(
         if limit.metric in evaluated and not config.evaluation.every:
             yield (
                 ("stop_when_beyond", index, "metric"),
-                f"{limit.metric} is measured at the end alone, where nothing is left to stop; set "
+                f"{limit.metric} is measured only at the end, when nothing is left to stop; set "
                 "evaluation.every, or make it one of the constraints",
             )
 

@@ -74,8 +74,8 @@ class Outcome:
         mean = self.mean(metric)
         if math.isnan(mean):
             raise DataError(
-                f"the metric {metric!r} of this trial is NaN: where it was last measured there was nothing "
-                "to measure, as in answers of an EOS alone"
+                f"the metric {metric!r} of this trial is NaN: the last measurement had nothing to "
+                "measure, as with answers that are only an EOS"
             )
         return mean
 

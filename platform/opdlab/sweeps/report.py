@@ -158,7 +158,7 @@ def say_failures(state: Progress, folder: Path) -> None:
 
 def say_none_kept(trials: Sequence[FrozenTrial]) -> None:
     """Say that every trial broke a limit, and for each limit how near the nearest came."""
-    console.print(f"{RED}No trial kept all limits{END}, so none is called best:")
+    console.print(f"{RED}No trial kept all limits{END}, so there is no best one:")
     for limit in trials[0].constraints:
         kept = sum(trial.constraints[limit] <= 0 for trial in trials)
         nearest = min(trials, key=lambda trial: trial.constraints[limit])

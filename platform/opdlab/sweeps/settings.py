@@ -123,14 +123,14 @@ class Sweep(RoomSection):
             self._check_conditions(name, dimension)
             self._check_order(name)
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: each may stand there once")
+            raise ValueError("seeds: each may be given once")
         if len(self.objectives) > 1 and self.pruner != "none":
             raise ValueError(
                 "pruner: with several objectives no trial can be pruned by one of them"
             )
         sought = [objective.metric for objective in self.objectives]
         if twice := [metric for metric in sought if sought.count(metric) > 1]:
-            raise ValueError(f"objectives: {twice[0]} stands there twice")
+            raise ValueError(f"objectives: {twice[0]} is given twice")
         if self.sampler == "grid":
             self._check_grid()
         if self.sampler == "cmaes":
@@ -159,7 +159,7 @@ class Sweep(RoomSection):
         earlier = list(self.space)[: list(self.space).index(name)]
         for other, value in dimension.when.items():
             if other not in earlier:
-                raise ValueError(f"space.{name} depends on {other}, which must stand before it")
+                raise ValueError(f"space.{name} depends on {other}, which must come before it")
             if self.space[other].place(value) is None:
                 raise ValueError(
                     f"space.{name}.when: {other} is never {value!r}, but {in_words(self.space[other])}"

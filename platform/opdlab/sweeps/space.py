@@ -99,8 +99,8 @@ class FloatRange(Section):
             raise ValueError(f"from low ({self.low:g}) to high ({self.high:g}) is too far")
         if self.step is not None and (self.high - self.low) / self.step > MOST_STEPS:
             raise ValueError(
-                f"step ({self.step:g}) is so small that neighbours are not told apart; leave it out, and "
-                "every number counts"
+                f"step ({self.step:g}) is so small that neighbouring values are equal; leave it out "
+                "to search all numbers"
             )
         return self
 
@@ -168,7 +168,7 @@ class Choice(Section):
         values = data.get("values") if isinstance(data, dict) else None
         if isinstance(values, list) and not all(isinstance(one, Scalar) for one in values):
             raise ValueError(
-                "values: a list holds plain values alone; give each a name, such as `values: {none: null, "
+                "values: a list holds only plain values; give each a name, such as `values: {none: null, "
                 "two: [1, 2]}`"
             )
         return data
@@ -177,7 +177,7 @@ class Choice(Section):
     def _check(self) -> Choice:
         listed = list(self.values)
         if twice := [value for value in listed if listed.count(value) > 1]:
-            raise ValueError(f"values: {twice[0]!r} stands there twice")
+            raise ValueError(f"values: {twice[0]!r} is given twice")
         return self
 
     def ends(self) -> list[Any]:

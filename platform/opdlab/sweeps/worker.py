@@ -261,7 +261,7 @@ class Worker:
             else:
                 killed += 1
                 self.say(
-                    f"{folder.name}: its process was killed ({code}); going on from its checkpoint"
+                    f"{folder.name}: its process was killed ({code}); continuing from its checkpoint"
                 )
                 continue
             outcome.write(folder)

@@ -238,9 +238,9 @@ class Collector:
         together = torch.cat([asked.candidates for asked in wanted])
         if not torch.equal(self.questions(answers).candidates, together):
             raise PluginError(
-                f"{returned.name_of(self.config.method)}.questions: what is asked of an answer depends "
-                "on the other answers of the step, which are not there when a part of it is scored; set "
-                "training.rollout_parts: 1"
+                f"{returned.name_of(self.config.method)}.questions: the candidates of an answer "
+                "depend on the other answers of the step, which are missing when a part of it is "
+                "scored; set training.rollout_parts: 1"
             )
         alone = place.world == 1
         found = [one for one in scored if isinstance(one, TeacherScores)]

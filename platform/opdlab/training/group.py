@@ -120,7 +120,7 @@ def last_group(config: Experiment) -> Group:
     raise ResumeError(
         f"{newest} already exists with a different configuration; these differ: "
         f"{', '.join(_differing(newest, config))}. "
-        "Give the same file and overrides, or start anew without --resume"
+        "Give the same file and overrides, or start a new run without --resume"
     )
 
 

@@ -255,10 +255,11 @@ class Distillation(L.LightningModule):
         self.metrics["learning_rate"] = (float(optimizer.param_groups[0]["lr"]), 1.0)
         if not math.isfinite(norm) and not self.will_skip():
             raise NonFiniteError(
-                f"the norm of the gradient is {norm} at step {self.trainer.global_step + 1} (not finite: "
-                f"{self.broken_gradients()}). The step is not taken: weights and last checkpoint are "
-                "as they were, and --resume would come here again. Start anew with a lower "
-                "training.learning_rate or with a gradient_clip; precision 32-true rules out overflow"
+                f"the norm of the gradient is {norm} at step {self.trainer.global_step + 1} (not "
+                f"finite: {self.broken_gradients()}). The step is not taken: weights and last "
+                "checkpoint are unchanged, and --resume would fail here again. Start a new run with "
+                "a lower training.learning_rate or with a gradient_clip; precision 32-true rules out "
+                "overflow"
             )
         if limit := self.config.training.gradient_clip:
             torch.nn.utils.clip_grads_with_norm_(weights, limit, total)
@@ -369,9 +370,9 @@ class Distillation(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not self.whole:
             warnings.warn(
-                "this checkpoint lies between two epochs of a rollout, which it does not hold: who resumes "
-                f"there samples a new one. Save after a multiple of {self.config.training.epochs} steps "
-                "(training.epochs)",
+                "this checkpoint is between two epochs of a rollout, which it does not contain: "
+                "resuming from it samples a new one. Save after a multiple of "
+                f"{self.config.training.epochs} steps (training.epochs)",
                 UserWarning,
                 stacklevel=2,
             )

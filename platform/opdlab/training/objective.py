@@ -180,9 +180,9 @@ def check_finite(losses: TokenLosses, rollout: Rollout) -> None:
 def _remedy(loss: float) -> str:
     if loss == math.inf:
         return (
-            "A divergence is infinite where one model gives a token no probability at all (a logit of "
-            "minus infinity) and the other does: rule out the same tokens in both, or take a method "
-            "that stays finite, jsd (forward_kl does where the teacher alone rules tokens out)"
+            "A divergence is infinite where one model gives a token no probability at all (a logit "
+            "of minus infinity) and the other does: rule out the same tokens in both, or use a "
+            "method that stays finite: jsd, or forward_kl if only the teacher rules tokens out"
         )
     return (
         "A lower training.learning_rate or a gradient_clip often helps; precision 32-true rules out "

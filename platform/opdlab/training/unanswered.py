@@ -61,7 +61,7 @@ def left_out(
     refused = [
         {"problem": asked[one * group].named, "reason": reasons[one]} for one in sorted(gone)
     ]
-    LOG.warning("%s. The step goes on without %d of its %d prompts", error, lacking, prompts)
+    LOG.warning("%s. The step continues without %d of its %d prompts", error, lacking, prompts)
     return [row for row in range(len(asked)) if row // group not in gone], refused
 
 

@@ -155,7 +155,7 @@ def _watch(
         if why:
             break
     if any(fd == control.fileno() for fd, _ in events):
-        os._exit(0)  # nobody waits for the answer any more
+        os._exit(0)  # no client waits for the answer any more
     patience.look(Usage())
     os.close(pidfd)
     leftovers = _kill_all()
