@@ -98,10 +98,10 @@ def storable(text: str) -> str:
 class Verdict:
     """What a grader says of one completion.
 
-    `status` is one of `correct`, `wrong`, `no_answer`, `truncated`, `grader_timeout`,
-    `grader_error`, `sandbox_error`, `server_error`. The last four are faults of the infrastructure: they
-    are never counted as wrong. `server_error` is no grader's: a server gave no usable answer (see
-    `Refusal`). `answer` and `reason` are made `storable`, for they hold a model's words.
+    `status` is one of `correct`, `wrong`, `no_answer`, `truncated`, `grader_timeout`, `grader_error`,
+    `sandbox_error`, `server_error`. The last four are faults of the infrastructure: they are never counted
+    as wrong. `server_error` is no grader's: a server gave no usable answer (see `Refusal`). `answer` and
+    `reason` are made `storable`, because they hold a model's words.
     """
 
     status: str
@@ -221,14 +221,14 @@ class Rollout:
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """What a method asks the teacher beyond the probability of the sampled tokens.
+    """What a method needs from the teacher beyond the probability of the sampled tokens.
 
     Attributes:
-        candidates: tokens whose induced confidence is wanted, -1 for none. `Int[T K]`
+        candidates: tokens after which the teacher's confidence is needed, -1 for none. `Int[T K]`
         measure: `max_prob`, `sampled_prob`, `entropy` or `perplexity`.
         full: whether the loss needs the teacher's whole next-token distribution.
-        top_k: of the distribution, how many of the teacher's likeliest tokens are wanted where it is not
-            wanted whole; the others count as one.
+        top_k: without `full`, the number of the teacher's likeliest tokens that the loss needs; all others
+            count as one.
     """
 
     candidates: Int[Tensor, "T K"]
@@ -239,7 +239,7 @@ class Questions:
 
 @dataclass(frozen=True, eq=False)
 class Distributions:
-    """A teacher's next-token distributions as it keeps them; `Scorer.logits` makes them of it again.
+    """A teacher's next-token distributions in compact form; `Scorer.logits` restores them.
 
     Attributes:
         hidden: its last hidden states, from which all of each distribution follows. `Float[T H]`
@@ -278,7 +278,7 @@ class TeacherScores:
         confidence: the asked measure of the distribution after each candidate; NaN where the
             candidate is -1. `Float[T K]`
         hidden: the teacher's last hidden states at s_t, for losses over the whole vocabulary. `Float[T H]`
-        top_ids, top_log_prob: of a teacher that tells no more, its likeliest tokens at s_t and their
+        top_ids, top_log_prob: if the teacher gives no more: its likeliest tokens at s_t and their
             log-probabilities; see `Distributions`. `Int[T M]`, `Float[T M]`
         seconds: time spent, by part (`trunk`, `leaves`).
         leaves: candidates that were scored by a leaf of their own.
@@ -352,8 +352,8 @@ class Supervision:
         advantage: weight of the policy gradient of y_t; higher is better. `Float[T]`
         candidates: tokens that get a gradient of their own, -1 for none. `Int[T K]`
         candidate_advantage: their weights, 0 where there is none. `Float[T K]`
-        metrics: what is worth a curve, by name: a value for each token, answer or group, NaN where it has
-            none, of which the step shows the mean; or one number, which weighs as many as there are tokens.
+        metrics: values to plot, by name: one for each token, answer or group, NaN where there is none, of
+            which the step shows the mean; or one number, weighted by the number of tokens.
     """
 
     token: Int[Tensor, "T"]

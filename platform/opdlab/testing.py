@@ -49,7 +49,7 @@ class EvaluatorContract:
     """What every evaluator promises; `make` gives the one to test.
 
     Attributes:
-        graded: so many problems, from the first, are graded; the others are only looked at.
+        graded: number of problems, from the first, that are graded; the others are only read.
     """
 
     graded: ClassVar[int] = 20

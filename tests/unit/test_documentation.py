@@ -229,3 +229,8 @@ def test_a_wide_diagram_scrolls_in_a_box_of_its_own() -> None:
     made = hook(page, page=SimpleNamespace(url="start/"))
     assert made.count('<div class="wide-diagram" tabindex="0"><pre') == 1
     assert made.index("wide-diagram") < made.index("LR") < made.index("</div>") < made.index("TD")
+
+
+def test_no_page_hides_what_docstrings_say() -> None:
+    """Hiding the description of a module hid those of all its functions, too."""
+    assert not [page for page in PAGES if "show_docstring_" in page.read_text()]

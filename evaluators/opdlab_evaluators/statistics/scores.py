@@ -24,12 +24,12 @@ class Estimate:
     """A score between 0 and 1, averaged over problems.
 
     Attributes:
-        value: the score; None when a sample could not be graded, for then it is not known.
+        value: the score; None if a sample could not be graded.
         low, high: 95 % interval over problems; None with `value`.
         problems: its denominator.
         worst, best: the score if every sample that could not be graded were wrong, or right; both are
             `value` when all were graded.
-        bootstrap: 95 % interval by drawing the problems anew, to be held against `low` and `high`.
+        bootstrap: 95 % bootstrap interval over problems, for comparison with `low` and `high`.
     """
 
     value: float | None
@@ -68,7 +68,7 @@ class Summary:
         pass_at: for every k' up to k, the unbiased estimate of the chance that k' samples hold a
             correct one.
         maj: score of the most frequent answer of each problem, by meaning (see `voting`); None where a
-            correct sample has no extracted answer, for then there is nothing to vote on.
+            correct sample has no extracted answer, because there is nothing to vote on.
         verdicts: samples with each verdict.
         truncated: samples cut at the length limit; `truncated_share` of those that were answered, with its
             interval over problems.

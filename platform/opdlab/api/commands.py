@@ -241,8 +241,8 @@ def diagnose(
         teacher: a model instead of the experiment's teacher.
         problems: most problems per benchmark; None for all.
         samples: answers to each problem.
-        cuts: places of hand-over.
-        bins: of the position, at most.
+        cuts: number of prefix lengths from which the teacher completes answers.
+        bins: most bins of the position.
         least: fidelity that counts for the effective horizon.
 
     Returns:

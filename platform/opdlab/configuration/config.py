@@ -262,7 +262,7 @@ class Training(Section):
     accelerator: Literal["cpu", "gpu", "auto"] = "auto"
     """Lightning's accelerator; `auto` uses a GPU if there is one."""
     devices: int = Field(default=1, ge=1)
-    """Devices on each node; they share the prompts of a step, and the result is that of one device."""
+    """Devices on each node. They share the prompts of a step; the result is the same as on one device."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several devices hold the models. `ddp` (also `auto`): each holds student, teachers and
     optimizer state. `fsdp` (FSDP2): each holds a shard of every weight and gathers a layer while it is

@@ -90,13 +90,13 @@ class ScoredPrompts(Worded):
     type: Literal["scored"]
     """Answers whose scores are on disk."""
     path: str = ""
-    """The folder; by default that of `teacher.scores`. Beside a teacher that is there its answers alone are
-    used."""
+    """The folder; by default that of `teacher.scores`. If the experiment has a live teacher, only the
+    folder's answers are used."""
     given: float = Field(default=1.0, gt=0, le=1)
-    """Share of the prompts whose answer in the folder is trained on; the student answers the others, and
-    the teacher, which then has to be there, scores both."""
+    """Share of the prompts that train on the folder's answer; the student answers the others, and a live
+    teacher, which is then required, scores both."""
     shuffle: bool = True
-    """Draw answers in an order of `seed`, another one in each pass; else in that of the folder."""
+    """Shuffle answers by `seed`, in a new order in each pass; otherwise keep the folder's order."""
 
     @property
     def graded(self) -> bool:

@@ -16,8 +16,8 @@ class Server(Section):
     """A server that scores with the teacher; no teacher weights are loaded here."""
 
     type: Literal["vllm", "opdlab"] = "vllm"
-    """`vllm`, or `opdlab` for a service of `opdlab teach`, which can tell all that a teacher in this
-    process can."""
+    """`vllm`, or `opdlab` for a service of `opdlab teach`, which gives all that a teacher in this
+    process gives."""
     url: str = "http://localhost:8000/v1"
     """Base URL of the OpenAI API, including `/v1`; of `opdlab teach` the address that it printed."""
     served_model: str | None = None

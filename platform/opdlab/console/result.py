@@ -36,7 +36,7 @@ class Result(ABC):
 
     @abstractmethod
     def rows(self) -> list[Mapping[str, Any]]:
-        """One mapping a row; what stands in a mapping of its own keeps it."""
+        """One mapping per row; nested mappings stay nested."""
 
     @abstractmethod
     def shown(self) -> Iterable[RenderableType]:

@@ -48,13 +48,13 @@ class Scores(Result):
 
 @dataclass(frozen=True)
 class Comparison(Result):
-    """Runs, or methods over training seeds, set against the first of them.
+    """Runs, or methods over training seeds, compared with the first of them.
 
     Attributes:
         measured: samples of each run.
         differences: of each pair, one for each benchmark.
         over_seeds: whether they are means over training seeds; else they are paired by problem.
-        notes: what they are to be read with.
+        notes: remarks on how to read the differences.
     """
 
     measured: Mapping[str, Sequence[Sample]] = field(repr=False)

@@ -33,7 +33,7 @@ class Measurement:
     Attributes:
         model: name under which it is shown; it decides nothing.
         role: `student` before training or `teacher` of an experiment, what a `run` trained, or any `model`.
-        step: of training, where it was measured in its midst; None at its end.
+        step: training step at which it was measured; None at the end of training.
         execution: id of the training or experiment that it belongs to; empty where there is none.
         label: where it was measured, below the output folder, such as `quickstart-001/lgr`; for people.
         subject: who answered.
@@ -44,7 +44,7 @@ class Measurement:
         grader: version of the grader whose verdicts count.
         engine: what sampled, with the options of its own; see `opdlab.evaluation.engine_of`.
         software: versions and devices, for the record.
-        id: of this measurement, however often it is asked for or graded again.
+        id: of this measurement; it stays the same if it is repeated or graded again.
         number: order in which a store was asked; the highest counts.
         time: of the asking (see `now`).
     """

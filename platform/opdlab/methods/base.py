@@ -14,22 +14,21 @@ from opdlab.shapes import Float, Tensor
 
 @dataclass(frozen=True)
 class Contract:
-    """What an objective says of itself; `opdlab doctor objective` proves `gradient` by enumeration.
+    """What an objective claims; `opdlab doctor objective` proves `gradient` by enumeration.
 
     Attributes:
-        direction: the divergence, or what else is brought down.
+        direction: the divergence, or what else is minimised.
         support: how much of the teacher's distribution at a position enters.
-        estimator: what of it is computed at a token.
+        estimator: what is computed at a token.
         delivery: `policy gradient` weighs the gradient of the sampled token's log-probability by
             a detached number, `back-propagation` differentiates a function of the distributions, `both`
             adds one of each.
         baseline: what is subtracted from a reward, if anything.
         normalisation: what advantages are divided by; the mean over tokens is the trainer's.
         gradient: the sum of true gradients that its expected gradient equals, by their names in
-            `opdlab.objectives.true_gradients`; None in place of a factor for one that is positive and
-            differs from prompt to prompt. It must be that of `opdlab.objectives.outcome_factor` where that
-            knows it.
-        condition: when it holds, where it does not always.
+            `opdlab.objectives.true_gradients`; None instead of a factor that is positive and differs from
+            prompt to prompt. It must be that of `opdlab.objectives.outcome_factor` where that knows it.
+        condition: when it holds, if not always.
     """
 
     direction: str
@@ -58,12 +57,12 @@ class Method(Covered, ABC):
 
     @property
     def group(self) -> int:
-        """Top candidates that the rollout must bring along with every token; 0 for none."""
+        """Number of top candidates that the rollout must record with every token; 0 for none."""
         return 0
 
     @property
     def needs(self) -> Needs:
-        """What it asks of a teacher; by default the log-probability of the sampled tokens."""
+        """What it needs from a teacher; by default the log-probability of the sampled tokens."""
         return Needs()
 
     @final
@@ -89,17 +88,17 @@ class Method(Covered, ABC):
 
     @property
     def own_samples(self) -> bool:
-        """Whether the loss takes sampled tokens for draws from the student's own, whole distribution.
+        """Whether the loss assumes that tokens were sampled from the student's own, whole distribution.
 
-        At a `rollout.temperature` or `rollout.top_p` other than 1 its expected gradient would be another,
-        so these are refused. A loss over distributions is right in whatever state it is asked.
+        With a `rollout.temperature` or `rollout.top_p` other than 1 its expected gradient would be
+        different, so these are refused. A loss over distributions is right in any state.
         """
         contract = self.contract
         sampled = contract.support == "sampled" or contract.delivery != "back-propagation"
         return self.sampler == "student" and sampled
 
     def questions(self, rollout: Rollout) -> Questions:
-        """What to ask the teacher about this rollout; by default its `needs`, and about no candidates."""
+        """What the teacher must score for this rollout; by default its `needs`, without candidates."""
         needs = self.needs
         return Questions(rollout.candidates[:, :0], full=needs.support == "full", top_k=needs.top_k)
 
@@ -138,12 +137,13 @@ class Method(Covered, ABC):
         teacher: Float[Tensor, "T N"],
         supervision: Supervision,
     ) -> Float[Tensor, "T"]:
-        """What `token_loss` gives of a teacher that tells some tokens alone, by these alone.
+        """The loss of `token_loss`, computed from only the tokens that a teacher gives.
 
-        Optional, and quicker: else `token_loss` gets the tokens spread over a whole vocabulary.
+        Optional, and faster; without it `token_loss` gets these tokens spread over the whole vocabulary.
 
         Args:
-            student: log-probabilities of these; of a teacher's top-k, of all others together, too, last.
+            student: log-probabilities of these tokens; with a teacher's top-k the last is of all others
+                together.
             teacher: the teacher's; where `needs` are `full` and `linear`, shares of draws.
             supervision: as in `token_loss`.
         """

@@ -14,13 +14,13 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks of a teacher; the experiment's teacher is held against it when the file is read.
+    """What a method needs from a teacher; the experiment's teacher is checked when the file is read.
 
     Attributes:
         support: of the teacher's distribution before each response token: `none` of it, the log-probability
             of the `sampled` token, the teacher's `top-k` tokens with all others as one, or all of it.
         top_k: how many tokens, of `top-k`; else 0.
-        confidence: measure of the teacher's confidence after candidates; None where none are asked about.
+        confidence: measure of the teacher's confidence after candidates; None for no candidates.
         answers: whether the teacher writes the answers.
         linear: whether the gradient is linear in the probabilities of a `full` distribution: then tokens
             `drawn` from it, each with its share of the draws, give the same gradient on average.

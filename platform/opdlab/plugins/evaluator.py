@@ -60,13 +60,13 @@ class Trial:
 class Evaluator(Covered, ABC):
     """A benchmark: where its problems come from and how an answer is judged.
 
-    An evaluator is a frozen dataclass whose fields are its options (see `opdlab.records.option`).
-    Register it under the entry point `opdlab.evaluators`. Sampling is not its business: the platform
-    samples k completions a problem and hands them to `grade`.
+    An evaluator is a frozen dataclass whose fields are its options (see `opdlab.records.option`). Register
+    it under the entry point `opdlab.evaluators`. It does not sample: opdlab samples k completions per
+    problem and passes them to `grade`.
 
     Attributes:
-        renamed: options that had another name once, with today's: an experiment that uses the old one is
-            told so, and records with it can be read.
+        renamed: former names of options with the present ones: an experiment with a former name gets an
+            error that tells the present one, and old records stay readable.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
@@ -165,9 +165,9 @@ class Evaluator(Covered, ABC):
     def training_problem(self, seed: int, index: int) -> Problem:
         """Problem `index` of an endless stream, none of which is a test problem.
 
-        A function of `seed` and `index` alone, so a place in the stream is one integer. The next step's
-        are asked for by a thread of their own, while this one is trained on: draw from a generator of
-        your own (`random.Random`), never from those that all share.
+        A function of `seed` and `index` alone, so a place in the stream is one integer. Another thread
+        makes the next step's problems during training: draw from a generator of your own (`random.Random`),
+        never from a shared one.
 
         Raises:
             NotImplementedError: the benchmark has test problems only.

@@ -26,7 +26,7 @@ def one_by_one(
 
 @dataclass(frozen=True)
 class Grader(Covered, ABC):
-    """How answers are held against the reference answers that a data set gives.
+    """How answers are compared with the reference answers of a data set.
 
     A grader is a frozen dataclass whose fields are its options (see `opdlab.records.option`). Register it
     under the entry point `opdlab.graders`.
@@ -39,10 +39,10 @@ class Grader(Covered, ABC):
 
     @abstractmethod
     def gold(self, value: Any) -> Any:
-        """What an answer is held against, made from a value of the data; JSON values alone.
+        """What an answer is compared with, made from a value of the data; JSON values only.
 
         Raises:
-            ValueError: the value is no reference answer; the message says what of it is missing.
+            ValueError: the value is no reference answer; the message says what is missing.
         """
 
     @abstractmethod
@@ -59,7 +59,7 @@ class Grader(Covered, ABC):
 
     @property
     def graded_at_once(self) -> int:
-        """Answers after which verdicts are stored: a kill costs no more. Few where each is dear."""
+        """Answers after which verdicts are stored: a kill loses no more. Small if grading is slow."""
         return 512
 
     def require(self) -> None:

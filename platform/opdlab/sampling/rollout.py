@@ -43,12 +43,12 @@ class RolloutEngine(Covered, ABC):
 
     @property
     def served(self) -> bool:
-        """Whether a server samples, so from the one model that it was given and not from any in memory."""
+        """Whether a server samples: from the one model that it was given, not from any in memory."""
         return False
 
     @property
     def keeps_up(self) -> bool:
-        """Whether it samples from a model in training as that is now, whatever its weights were before."""
+        """Whether it always samples from the current weights of a model in training."""
         return True
 
     def in_process(self) -> RolloutEngine:
@@ -136,7 +136,7 @@ class RolloutEngine(Covered, ABC):
         )
 
     def figures(self, model: PreTrainedModel) -> dict[str, float]:
-        """What the rollouts of a model showed since they were last asked for, for the record of a step."""
+        """Metrics of a model's rollouts since the last call, for the record of a step."""
         return {}
 
 
@@ -261,7 +261,7 @@ class CachedEngine(RolloutEngine):
 class GenerateEngine(RolloutEngine):
     """The library's own `generate`, then one forward for the log-probabilities: slow, for reference.
 
-    On a GPU the library has the host wait twice a token, to see which rows have ended.
+    On a GPU the library makes the host wait twice per token, to see which rows have ended.
     """
 
     def sample(

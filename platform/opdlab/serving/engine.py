@@ -33,10 +33,10 @@ LOOKING_S = 10.0
 class OpenAIEngine(RolloutEngine):
     """Samples on a server that speaks OpenAI's API: vLLM or SGLang; any for `opdlab eval`.
 
-    Training needs the very tokens that were sampled and their log-probabilities: a server that does not
-    return both is refused. What is recorded (log-probabilities, entropy, candidates) is the student's own,
-    by one forward over what the server sampled; how far the server's log-probabilities are from those
-    shows whether it serves the student.
+    Training needs the sampled tokens and their log-probabilities: a server that does not return both is
+    refused. What is recorded (log-probabilities, entropy, candidates) is the student's own, by one forward
+    over what the server sampled; how far the server's log-probabilities are from those shows whether it
+    serves the student.
     """
 
     url: str = option("http://localhost:8000/v1", "Base URL of the OpenAI API, including `/v1`.")

@@ -23,7 +23,7 @@ LOSS = "loss"
 
 @dataclass(frozen=True)
 class Run(Result):
-    """One training: its steps, its model, and how that did.
+    """One training: its steps, its model and its scores.
 
     Attributes:
         name: within its experiment.
@@ -41,7 +41,7 @@ class Run(Result):
         """Folder of the trained model, in the form of Hugging Face.
 
         Raises:
-            DataError: nothing was trained here, as of a reference, or not to the end.
+            DataError: nothing was trained here (a reference model), or the training has not finished.
         """
         folder = self.folder / "model"
         if not folder.is_dir():
