@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
 import re
 import runpy
@@ -28,6 +29,15 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+EXAMPLES = [
+    "opdlab.api.commands",
+    "opdlab.api.teacher",
+    "opdlab.api.trainer",
+    "opdlab_evaluators.statistics.intervals",
+    "opdlab_evaluators.statistics.ranking",
+    "opdlab_evaluators.statistics.resampling",
+]
+"""Modules of the reference whose docstrings hold examples."""
 each_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: str(page.relative_to(ROOT).with_suffix(""))
 )
@@ -234,3 +244,23 @@ def test_a_wide_diagram_scrolls_in_a_box_of_its_own() -> None:
 def test_no_page_hides_what_docstrings_say() -> None:
     """Hiding the description of a module hid those of all its functions, too."""
     assert not [page for page in PAGES if "show_docstring_" in page.read_text()]
+
+
+class Silent(doctest.OutputChecker):
+    """An example that says no output may print its progress."""
+
+    def check_output(self, want: str, got: str, optionflags: int) -> bool:
+        return not want or super().check_output(want, got, optionflags)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_of_docstrings_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    runner = doctest.DocTestRunner(Silent(), verbose=False)
+    for test in doctest.DocTestFinder().find(module):
+        runner.run(test)
+    assert runner.tries > 0
+    assert runner.failures == 0

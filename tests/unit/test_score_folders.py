@@ -390,7 +390,7 @@ def test_a_server_keeps_no_whole_distributions(folder: Path) -> None:
     served = {"path": str(folder / "teacher"), "server": {"url": "http://localhost:1/v1"}}
     method = {"type": "forward_kl", "support": "top_k", "top_k": 2}
     config = stores.experiment(folder, method, teacher=served)
-    with pytest.raises(ConfigError, match="a server returns only the likeliest tokens"):
+    with pytest.raises(ConfigError, match="a server returns only likely tokens"):
         prepared(config, Asked(kind=Kind("hidden")))
 
 

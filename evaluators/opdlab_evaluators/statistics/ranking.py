@@ -50,6 +50,11 @@ def rank(benchmarks: Sequence[np.ndarray]) -> list[Standing]:
     Returns:
         One standing per system, in the given order: the range of its places.
 
+    Example:
+        >>> always, never, once = [1.0] * 30, [0.0] * 30, [1.0] + [0.0] * 29
+        >>> [str(place) for place in rank([np.array([always, never, once])])]
+        ['1', '2–3', '2–3']
+
     Source: Westfall and Young, Resampling-Based Multiple Testing, 1993 (single-step maxT).
     """
     weighted = np.concatenate([b / b.shape[1] for b in benchmarks], axis=1)

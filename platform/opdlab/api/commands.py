@@ -161,7 +161,8 @@ def evaluate(
         DataError: `model` is in memory, so that the record could not say what was measured.
 
     Example:
-        >>> scores = evaluate("embedded:teacher", benchmarks=["math"], samples=2, max_new_tokens=64)
+        >>> benchmark = {"type": "math", "limit": 4}
+        >>> scores = evaluate("embedded:teacher", benchmarks=benchmark, max_new_tokens=64)  # doctest: +SKIP
         >>> scores.to_dataframe()["mean.value"]  # doctest: +SKIP
     """
     from opdlab.evaluation import evaluate_alone

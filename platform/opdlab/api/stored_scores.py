@@ -43,6 +43,10 @@ def score(
     Raises:
         ConfigError: the experiment does not go with what is asked.
         ResumeError: the folder holds other scores.
+
+    Example:
+        >>> score("my.yaml", "scores", answers="teacher", prompts=100)  # doctest: +SKIP
+        >>> opdlab.Scores("scores")[0].numbers["log_prob"]  # doctest: +SKIP
     """
     from opdlab.offline import score as run
 

@@ -197,6 +197,14 @@ class Teacher:
         Raises:
             DataError: as in `score`, candidates of another shape than their answer, or an unknown
                 measure.
+
+        Example:
+            >>> teacher = Teacher("embedded:teacher")
+            >>> prompt, answer = teacher.encode("12+3="), teacher.encode("15")
+            >>> (said,) = teacher.score([prompt], [answer], top_k=4)
+            >>> (ahead,) = teacher.look_ahead([prompt], [answer], [said.top_ids])
+            >>> ahead.confidence.shape == (len(answer), 4)
+            True
         """
         if measure not in get_args(Measure):
             raise DataError(
