@@ -71,8 +71,8 @@ REPLIES = {
     "EOS in the middle": Mode("continued after the EOS 2", _said([5, EOS, 6, EOS])),
     "another end": Mode("ended by token 6, which is no EOS", _said([5, 6])),
     "id beyond the vocabulary": Mode("token 999, beyond the 42", _said([999, EOS])),
-    "negative id": Mode("token -1, which is no token's number", _said([-1, EOS])),
-    "ids as words": Mode("token '5', which is no token's number", _said(["5", "2"])),
+    "negative id": Mode("token -1, which is not a token's number", _said([-1, EOS])),
+    "ids as words": Mode("token '5', which is not a token's number", _said(["5", "2"])),
     "no tokens": Mode("has no tokens", _said([])),
     "filtered": Mode(
         "ended by 'content_filter'", lambda choice, _: choice.update(finish_reason="content_filter")

@@ -71,4 +71,4 @@ def test_a_revision_that_moves_is_noted_and_a_commit_is_not():
         ],
     )
     (note,) = moving(config)
-    assert note.startswith("student.revision: 'main' is no commit")
+    assert note.startswith("student.revision: 'main' is not a commit")

@@ -62,7 +62,7 @@ def test_a_training_returns_its_runs(trained):
     with pytest.raises(KeyError, match="there are opd, lgr"):
         trained["other"]
     assert Trained.of(trained.folder) == trained
-    with pytest.raises(DataError, match="is no folder of a training"):
+    with pytest.raises(DataError, match="is not a folder of a training"):
         Trained.of(run.folder)
 
 
@@ -82,9 +82,9 @@ def test_a_result_tells_what_it_is_in_a_line(trained):
 
 
 def test_what_is_no_experiment_is_refused():
-    with pytest.raises(ConfigError, match="dict is no experiment; give what `load` returned"):
+    with pytest.raises(ConfigError, match="dict is not an experiment; give what `load` returned"):
         opdlab.train({"name": "x"})  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ConfigError, match="load: dict is no text"):
+    with pytest.raises(ConfigError, match="load: dict is not a text"):
         opdlab.load("quickstart", {"training.steps": 3})  # pyright: ignore[reportArgumentType]
     with pytest.raises(
         ConfigError, match="this experiment is loaded; give the overrides to `load`"
@@ -130,7 +130,7 @@ def test_a_model_is_measured_on_benchmarks_that_are_named(tmp_path, monkeypatch)
     assert scores.folder.is_dir()
     with pytest.raises(ConfigError, match=r"say benchmarks=\[...\] and max_new_tokens"):
         opdlab.evaluate("embedded:teacher", **asked)
-    with pytest.raises(DataError, match=r"LlamaForCausalLM lies in no folder.*save_pretrained"):
+    with pytest.raises(DataError, match=r"LlamaForCausalLM has no folder.*save_pretrained"):
         opdlab.evaluate(small_model("llama"), **asked, max_new_tokens=48)  # pyright: ignore[reportArgumentType]
 
 
@@ -238,9 +238,9 @@ def test_candidates_that_cannot_be_looked_ahead_to_are_refused():
         ({"vocabulary": 0}, "vocabulary=0; give a whole number from 1 to 53"),
         ({"vocabulary": 54}, "vocabulary=54"),
         ({"device": "banana"}, "device 'banana' cannot be used here"),
-        ({"model": None}, "NoneType is no causal language model"),
+        ({"model": None}, "NoneType is not a causal language model"),
         ({"model": small_model("llama").base_model}, "has no head over a vocabulary"),
-        ({"model": torch.nn.Linear(2, 2)}, "Linear is no causal language model"),
+        ({"model": torch.nn.Linear(2, 2)}, "Linear is not a causal language model"),
     ],
 )
 def test_what_can_be_no_teacher_is_refused(given, message):

@@ -159,7 +159,7 @@ def ended(process: int) -> bool:
 
 
 def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'speed' is none of scoring"):
+    with pytest.raises(ConfigError, match=r"'speed' is not one of scoring"):
         bench_gpu(1.0, ("speed",), "cpu", "float32", tmp_path / "gpu.json")
 
 

@@ -54,20 +54,23 @@ def of_figure(**changes: Any) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (lambda found: found.update(machine=[]), "machine is no object"),
-        (lambda found: found.update(ceilings="x"), "ceilings is no object"),
-        (lambda found: found["ceilings"].update(product=None), "product is None, which is no rate"),
+        (lambda found: found.update(machine=[]), "machine is not an object"),
+        (lambda found: found.update(ceilings="x"), "ceilings is not an object"),
+        (
+            lambda found: found["ceilings"].update(product=None),
+            "product is None, which is not a rate",
+        ),
         (
             lambda found: found["ceilings"].update(bandwidth=0.0),
-            "bandwidth is 0.0, which is no rate",
+            "bandwidth is 0.0, which is not a rate",
         ),
         (lambda found: found["ceilings"].update(host=float("inf")), "host is inf"),
         (lambda found: found["ceilings"].pop("host"), "host is None"),
-        (lambda found: found.update(measured=[]), "measured is no object"),
-        (lambda found: found["measured"].update({"loss: one": 3}), "loss: one is no object"),
+        (lambda found: found.update(measured=[]), "measured is not an object"),
+        (lambda found: found["measured"].update({"loss: one": 3}), "loss: one is not an object"),
         (of_case(figures=None), "loss: one holds no figures"),
         (of_case(error=3), "loss: one holds no figures"),
-        (of_case(figures=[7]), "loss: one: a figure is no object"),
+        (of_case(figures=[7]), "loss: one: a figure is not an object"),
         (of_figure(value="1"), "loss: one: value is '1'"),
         (of_figure(value=None), "loss: one: value is None"),
         (of_figure(value=float("nan")), "speed is nan"),
@@ -128,7 +131,7 @@ def test_a_ceiling_that_is_no_rate_is_measured_again_and_then_refused() -> None:
         card.product, card.bandwidth, card.host = next(rates), 2.0, 1.0
 
     assert measured_ceilings(card, measure)["error"] == (
-        "product is 0.0, which is no rate, measured twice"
+        "product is 0.0, which is not a rate, measured twice"
     )
     assert measured_ceilings(card, measure) == {"product": 3.0, "bandwidth": 2.0, "host": 1.0}
     assert "product is 0.0" in measured_ceilings(card, measure)["error"]

@@ -252,7 +252,9 @@ def test_half_a_character_in_an_answer_or_a_wrap_is_a_broken_row(tmp_path: Path)
 def test_columns_in_a_wrap_are_written_as_people_read_them() -> None:
     row = {"n": Decimal("1.10"), "day": datetime.date(2024, 1, 2), "list": [Decimal(2), "é"]}
     assert wrap("{prompt} {n} {day} {list}")("a", row) == 'a 1.10 2024-01-02 [2, "é"]'
-    with pytest.raises(ValueError, match="a value of type bytes, which is no text, in column 'x'"):
+    with pytest.raises(
+        ValueError, match="a value of type bytes, which is not a text, in column 'x'"
+    ):
         wrap("{x}")("a", {"x": [b"\xff"]})
 
 
@@ -363,7 +365,9 @@ def test_a_pattern_a_folder_and_packed_files_are_read_row_by_row(
         opened(tokenizer, path=str(tmp_path / "*.parquet"))
     with pytest.raises(DataError, match="there is no file"):
         opened(tokenizer, path="data/of/nobody")
-    with pytest.raises(DataError, match=r"no folder; a dataset on the hub needs prompts.revision"):
+    with pytest.raises(
+        DataError, match=r"nor a folder; a dataset on the hub needs prompts.revision"
+    ):
         opened(tokenizer, path="nobody/nothing")
 
 

@@ -198,7 +198,7 @@ ATTACKS = {
     "the end of an object": 'import os\nclass D:\n    def __del__(self): os._exit(0)\ndef f(x):\n    D(); return 0',
     "output of its own making": RAW + "def f(x):\n    say(printed='passed '*1000)\n    os._exit(0)",
     "more input than there is": RAW + 'def f(x):\n    say(taken=10**9)\n    os._exit(0)',
-    "output that is no text": RAW + "def f(x):\n    say(printed={'a':1}, taken=-5)\n    os._exit(0)",
+    "output that is not a text": RAW + "def f(x):\n    say(printed={'a':1}, taken=-5)\n    os._exit(0)",
     "methods of an integer": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[['g','builtins','int']],'K','tests',['real','numerator','conjugate','bit_length','__eq__','__class__']],['far',103,[[101],77],'int']])\n    while True:\n        heard(); say(items=[3])",
     "methods of a text": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[['g','builtins','str']],'K','tests',['startswith','endswith','upper','lower','strip','__eq__']],['far',103,[[101],'no'],'str']])\n    while True:\n        heard(); say(items=[True])",
     "parts of a stand-in": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[],'K','tests',['carrier','mro']],['far',103,[[101]],'object']])\n    while True:\n        heard(); say(items=[True])",

@@ -229,7 +229,7 @@ def test_prompts_come_from_the_files_that_a_card_or_their_names_say(
     [
         (CARDED, {"split": "dev"}, "names no split 'dev', only train, held"),
         (CARDED, {"name": "odd"}, "no configuration 'odd': choose one of easy, hard"),
-        (CARDED, {"split": "train[:5]"}, "is no name of a split"),
+        (CARDED, {"split": "train[:5]"}, "is not a name of a split"),
         (CARDED, {"column": "text"}, "no column 'text'; it has prompt, n"),
         (CARDED, {"revision": "v9"}, "some/prompts was not fetched from the hub"),
         (CARDED, {"revision": None}, "needs prompts.revision"),

@@ -1,4 +1,4 @@
-"""Known problems: what is no copy of the benchmark is refused by its name and row."""
+"""Known problems: what is not a copy of the benchmark is refused by its name and row."""
 
 from __future__ import annotations
 

@@ -255,8 +255,8 @@ def test_a_file_that_is_no_mapping_is_refused(text: str, message: str):
         ("!!int abc", "'abc' is no !!int; leave the tag out"),
         ("!!float abc", "'abc' is no !!float"),
         ("!!bool maybe", "'maybe' is no !!bool"),
-        ("!!map x", "!!map is no type of a single value"),
-        ("!!str [x]", "!!str is no type of a mapping or list"),
+        ("!!map x", "!!map is not a type of a single value"),
+        ("!!str [x]", "!!str is not a type of a mapping or list"),
         ("{!!int x: 1}", "'x' is no !!int"),
         ("1" * 26, "a number of 26 digits is more than any key takes"),
         ("1" * 5000, "a number of 5,000 digits is more than any key takes"),
@@ -366,7 +366,7 @@ def test_a_merged_key_is_found_where_it_was_written():
         ),
         (
             "training.steps.x=2",
-            "command line: training.steps.x=2: training.steps is no section, so "
+            "command line: training.steps.x=2: training.steps is not a section, so "
             "training.steps.x cannot be set",
         ),
         (
@@ -562,7 +562,7 @@ def test_an_experiment_without_runs_is_one_run_named_after_its_method():
         (
             "evaluation.samples: 4",
             "method.reward_weight.x: 1",
-            "x.yaml:24: run far: method.reward_weight is no section, so method.reward_weight.x "
+            "x.yaml:24: run far: method.reward_weight is not a section, so method.reward_weight.x "
             "cannot be set",
         ),
         (

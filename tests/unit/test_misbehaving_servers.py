@@ -215,7 +215,7 @@ def test_a_server_that_refuses_everything_is_not_asked_everything(
 def test_a_prompt_that_a_server_fails_at_each_time_ends_no_other(
     server: MisbehavingServer, student: PreTrainedModel, way: Callable[..., Came], status: int
 ) -> None:
-    """Longer than the context; with a score that is no number; answered too late for a proxy."""
+    """Longer than the context; with a score that is not a number; answered too late for a proxy."""
     server.refuses_for_ever = lambda body: body["prompt"] == PROMPTS[0]
     server.refusal = status
     came = way(server, student)
@@ -669,7 +669,7 @@ def test_no_key_is_printed_that_a_server_repeats(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-topsecret")
     server.echoes = True
-    with pytest.raises(RefusedError, match=r"is no completion: .*Bearer \*\*\*") as told:
+    with pytest.raises(RefusedError, match=r"is not a completion: .*Bearer \*\*\*") as told:
         sampled(server, student)
     assert "secret" not in str(told.value)
     server.echoes, server.says = False, {"/collective_rpc": {"sent": "Bearer sk-topsecret"}}

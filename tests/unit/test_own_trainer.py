@@ -64,7 +64,7 @@ def test_a_trainer_that_was_told_no_steps_takes_those_of_the_experiment():
     ("settings", "message"),
     [
         ({"max_steps": 3}, r"max_steps=3\) goes beyond training.steps \(2\)"),
-        ({"max_steps": 1, "precision": "64-true"}, "'64-true'.*is none of 32-true"),
+        ({"max_steps": 1, "precision": "64-true"}, "'64-true'.*is not one of 32-true"),
         (
             {"max_steps": 1, "devices": 3, "strategy": DDPStrategy()},
             r"prompts_per_step \(2\) must be a multiple of the devices \(3\)",
@@ -143,7 +143,7 @@ def wrapped() -> Any:
     ("given", "message"),
     [
         (lambda: "embedded:student", r'load\(\.\.\., "student.path=embedded:student"\)'),
-        (lambda: torch.nn.Linear(2, 2), "Linear is no causal language model"),
+        (lambda: torch.nn.Linear(2, 2), "Linear is not a causal language model"),
         (wrapped, r"wraps a model; give its get_base_model\(\)"),
         (lambda: student().base_model, "has no head over a vocabulary"),
         (lambda: student().requires_grad_(False), "no weight of the student is trained"),

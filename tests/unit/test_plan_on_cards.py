@@ -180,7 +180,11 @@ def test_cards_are_named_or_described() -> None:
     assert card_of("mine", "24GB").memory == 24 * 10**9
     assert card_of("h100", "40GiB").memory == 40 << 30
     assert card_of("h100", "40GiB").bandwidth == CARDS["h100"].bandwidth
-    for memory_, said in (("24", "is no size"), ("0GB", "is no size"), ("many", "is no size")):
+    for memory_, said in (
+        ("24", "is not a size"),
+        ("0GB", "is not a size"),
+        ("many", "is not a size"),
+    ):
         with pytest.raises(ConfigError, match=said):
             card_of(None, memory_)
     with pytest.raises(ConfigError, match=r"'h1000' is not among h100, .*--memory 24GB"):

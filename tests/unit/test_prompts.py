@@ -149,7 +149,7 @@ def test_a_file_in_latin_1_is_refused_by_name_and_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"split": "train[:5]"}, "'train\\[:5\\]' is no name of a split: it is read whole"),
+        ({"split": "train[:5]"}, "'train\\[:5\\]' is not a name of a split: it is read whole"),
         ({"revision": "main"}, "prompts.revision is for a data set on the hub, but .* is a file"),
         ({"name": "main"}, "prompts.name is for a data set on the hub, but .* is a file"),
     ],

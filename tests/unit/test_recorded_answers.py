@@ -114,7 +114,7 @@ def test_what_is_no_run_is_refused_and_another_template_as_well(
     output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
-        ConfigError, match="--answers techer: it is none of given, teacher, student"
+        ConfigError, match="--answers techer: it is not one of given, teacher, student"
     ):
         asked_of("techer", output)
     assert asked_of(f"evaluations/{run_of(output, 'student').name}", output).run is not None

@@ -171,7 +171,7 @@ def test_a_cut_file_of_the_teacher_is_refused_by_name_before_it_is_read(
     with pytest.raises(DamagedError, match=f"{name} is not there"):
         stores.first_step(config)
     path.mkdir()
-    with pytest.raises(DamagedError, match=f"{name} is no file: remove it"):
+    with pytest.raises(DamagedError, match=f"{name} is not a file: remove it"):
         stores.made(folder, "hidden", str(store))
 
 

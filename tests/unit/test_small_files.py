@@ -242,7 +242,7 @@ def test_what_one_run_cannot_tell_keeps_no_other_from_being_sent(tmp_path: Path)
 
 
 def test_a_folder_that_is_not_there_is_no_folder_with_nothing_to_send(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="rnus is no folder"):
+    with pytest.raises(DataError, match="rnus is not a folder"):
         unsent.sync(str(tmp_path / "rnus"))
 
 

@@ -100,7 +100,7 @@ def test_what_can_be_searched_is_let_pass() -> None:
 
 @pytest.mark.parametrize("storage", ["postgres://x/y", "foo", "mysql://x/y", "sqlite://"])
 def test_a_database_that_workers_cannot_share_is_refused(storage: str) -> None:
-    with pytest.raises(ConfigError, match="is no database that workers can share"):
+    with pytest.raises(ConfigError, match="is not a database that workers can share"):
         load_experiment("quickstart", sweep(storage=storage))
 
 

@@ -438,6 +438,10 @@ class _Structure(Measures):
         if len(things) == 1 and not name and _is_same_amount(things[0], end):
             # `1.5 hours = 90 minutes`
             return replace(things[0], finest=end.unit)
+        for degrees, other in ((things[0], end), (end, things[0])) if len(things) == 1 else ():
+            if not name and _is_in_radians(degrees, other):
+                # `30^\circ = \pi/6`
+                return degrees
         if len({thing.percent for thing in (*things, end)}) > 1:
             # `0.75 = 75 %`
             things, end = [_fraction_of(thing) for thing in things], _fraction_of(end)
@@ -504,6 +508,17 @@ def _is_same_amount(a: Thing, b: Thing) -> bool:
     if x is None or y is None or x == y or not x.dimension or x.dimension != y.dimension:
         return False
     sizes = [number_of(("times", t.trees[0], ("number", u.scale))) for t, u in ((a, x), (b, y))]
+    return bool(abs(sizes[0] - sizes[1]) <= regions.CLOSE * abs(sizes[0]))
+
+
+def _is_in_radians(degrees: Thing, other: Thing) -> bool:
+    """Whether one is an angle in degrees, and the other one the same angle in radians."""
+    if degrees.unit != unit("degree") or not mentions(other.trees, "pi"):
+        return False
+    if other.unit not in (None, unit("radian")) or letters((degrees.trees, other.trees)):
+        return False
+    turned = ("over", ("times", degrees.trees[0], ("constant", "pi")), ("number", Fraction(180)))
+    sizes = [number_of(turned), number_of(other.trees[0])]
     return bool(abs(sizes[0] - sizes[1]) <= regions.CLOSE * abs(sizes[0]))
 
 

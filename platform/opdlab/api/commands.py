@@ -48,7 +48,7 @@ def load(name_or_path: str | Path, *overrides: str) -> Experiment:
     for word in (name_or_path, *overrides):
         if not isinstance(word, str | Path):
             raise ConfigError(
-                f"load: {type(word).__name__} is no text; give a name or file, and overrides as "
+                f"load: {type(word).__name__} is not a text; give a name or file, and overrides as "
                 '"key.path=value"'
             )
     return loader.load_experiment(name_or_path, overrides)
@@ -67,7 +67,7 @@ def as_experiment(experiment: Experiment | str | Path) -> Experiment:
         return load(experiment)
     if not isinstance(experiment, Experiment):
         raise ConfigError(
-            f"{type(experiment).__name__} is no experiment; give what `load` returned, a name or a file"
+            f"{type(experiment).__name__} is not an experiment; give what `load` returned, a name or a file"
         )
     return experiment
 

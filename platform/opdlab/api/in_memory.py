@@ -24,7 +24,7 @@ def require_model(what: str, given: Any) -> PreTrainedModel:
     kind = type(given).__name__
     if isinstance(given, str | Path):
         raise ModelError(
-            f"{what}: {str(given)!r} is no model in memory; name it in the experiment: "
+            f"{what}: {str(given)!r} is not a model in memory; name it in the experiment: "
             f'load(..., "{what}.path={given}")'
         )
     if callable(getattr(given, "get_base_model", None)):
@@ -37,7 +37,7 @@ def require_model(what: str, given: Any) -> PreTrainedModel:
             f"{what}: a compiled model cannot be looked into; give it before torch.compile"
         )
     if not isinstance(given, PreTrainedModel):
-        raise ModelError(f"{what}: {kind} is no causal language model of transformers")
+        raise ModelError(f"{what}: {kind} is not a causal language model of transformers")
     if given.get_output_embeddings() is None:
         raise ModelError(
             f"{what}: {kind} has no head over a vocabulary; load it by AutoModelForCausalLM"

@@ -143,7 +143,7 @@ class Teacher:
             )
         if not isinstance(text, str):
             raise DataError(
-                f"Teacher.encode: {type(text).__name__} is no text; give one text at a time"
+                f"Teacher.encode: {type(text).__name__} is not a text; give one text at a time"
             )
         tokenizer = models.load_tokenizer(self.path, self.revision)
         return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -89,7 +89,7 @@ def distillation(
 def _with_method(config: Experiment, method: Method) -> Experiment:
     if not isinstance(method, Method):
         raise ConfigError(
-            f"distillation: method={method!r:.80} is no method; give an instance, such as LGR(top_k=4)"
+            f"distillation: method={method!r:.80} is not a method; give an instance, such as LGR(top_k=4)"
         )
     declared.method(method)
     changed = config.model_copy(update={"method": method})
@@ -113,7 +113,7 @@ def _pairs(
         return None, None
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ModelError(
-            f"distillation: tokenizer={tokenizer!r:.80} is no tokenizer; load it by "
+            f"distillation: tokenizer={tokenizer!r:.80} is not a tokenizer; load it by "
             "AutoTokenizer.from_pretrained"
         )
     own, taught = (checked.get(name) for name in given)

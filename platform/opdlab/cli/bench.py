@@ -108,7 +108,7 @@ def scoring(
     use_threads(threads)
     chosen = [way.strip() for way in ways.split(",") if way.strip()]
     if unknown := [way for way in chosen if way not in WAYS.split(",")]:
-        raise ConfigError(f"--ways: {unknown[0]!r} is none of {WAYS}")
+        raise ConfigError(f"--ways: {unknown[0]!r} is not one of {WAYS}")
     bench_scoring(
         Shape.parse(shape),
         length or [1024],
@@ -383,7 +383,7 @@ def _check(device: str, dtype: str) -> None:
     from opdlab.modelling import DTYPES
 
     if dtype not in DTYPES:
-        raise ConfigError(f"--dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+        raise ConfigError(f"--dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     if why := _unusable(device):
         raise ConfigError(f"--device: {why}")
 

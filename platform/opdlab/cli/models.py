@@ -124,7 +124,7 @@ def prune(
 
     words = [one.strip() for one in (drop or "").split(",") if one.strip()]
     if wrong := next((one for one in words if not one.isdecimal()), None):
-        raise ConfigError(f"--drop {drop}: {wrong!r} is no layer; write numbers, such as 20,22")
+        raise ConfigError(f"--drop {drop}: {wrong!r} is not a layer; write numbers, such as 20,22")
     numbers = tuple(dict.fromkeys(map(int, words)))
     found = run(
         model, out, Asked(layers, numbers, width, by.value, sample, tokens, seed), dtype.value

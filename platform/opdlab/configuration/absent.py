@@ -49,8 +49,9 @@ def moving(config: Experiment) -> Iterator[str]:
     for key, revision in named:
         if revision is not None and not _COMMIT.fullmatch(revision):
             yield (
-                f"{'.'.join(map(str, key))}.revision: {revision!r} is no commit (40 hexadecimal digits), "
-                "so it may name other files tomorrow; put the commit there before a run that counts"
+                f"{'.'.join(map(str, key))}.revision: {revision!r} is not a commit (40 hexadecimal "
+                "digits), so it may name other files tomorrow; "
+                "put the commit there before a run that counts"
             )
 
 

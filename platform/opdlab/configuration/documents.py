@@ -285,9 +285,9 @@ def _no_plain_value(node: yaml.Node) -> str:
         return f"the tag {tag} is not known here; write a plain value, and text in quotes"
     if not isinstance(node, yaml.ScalarNode):
         kind = "map" if isinstance(node, yaml.MappingNode) else "seq"
-        return "" if node.tag == _TAG + kind else f"{tag} is no type of a mapping or list"
+        return "" if node.tag == _TAG + kind else f"{tag} is not a type of a mapping or list"
     if node.tag in (f"{_TAG}map", f"{_TAG}seq"):
-        return f"{tag} is no type of a single value"
+        return f"{tag} is not a type of a single value"
     shown = short(node.value)
     if node.tag == f"{_TAG}int" and len(node.value) > MOST_DIGITS:
         return f"a number of {len(node.value):,} digits is more than any key takes"

@@ -92,7 +92,7 @@ def _step(place: Any, parts: list[str], path: Sequence[Key], value: Any) -> tupl
             raise ValueError(f"{name} is a list of {len(place)}; name one by its number from 0")
         return int(parts[0]), parts[1:]
     if not isinstance(place, dict):
-        raise ValueError(f"{name} is no section, so {name}.{parts[0]} cannot be set")
+        raise ValueError(f"{name} is not a section, so {name}.{parts[0]} cannot be set")
     dotted = _has_dotted_keys(path)
     for length in range(len(parts), 0, -1):
         joined, left = ".".join(parts[:length]), parts[length:]

@@ -118,5 +118,5 @@ def _content(value: Any, where: str) -> str:
 
 def _require_whole(text: str, column: str) -> None:
     if not is_text(text):
-        reason = f"half a character in column {column!r} (a lone surrogate, which is no text)"
+        reason = f"half a character in column {column!r} (a lone surrogate, which is not a text)"
         raise RowError("broken", reason)

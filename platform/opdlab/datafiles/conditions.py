@@ -43,7 +43,7 @@ class Condition:
         """Whether a row fulfils it; a value that is missing or null fulfils no order and equals None.
 
         Raises:
-            ValueError: values cannot be compared, such as a text that is no number with a number.
+            ValueError: values cannot be compared, such as a text that is not a number with a number.
         """
         return _truth(_value(self._tree, row))
 
@@ -60,7 +60,9 @@ def condition(text: str) -> Condition:
         tree = syntax_tree(text.strip(), "eval").body
         columns = _columns(tree)
     except SyntaxError as error:
-        raise ValueError(f"{text!r} is no condition ({error.msg}); write one of {KNOWN}") from error
+        raise ValueError(
+            f"{text!r} is not a condition ({error.msg}); write one of {KNOWN}"
+        ) from error
     except (RecursionError, MemoryError) as error:
         raise ValueError("its brackets are too deep") from error
     if not isinstance(tree, ast.Compare | ast.BoolOp | ast.UnaryOp | ast.Name | ast.Attribute):

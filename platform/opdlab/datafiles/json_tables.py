@@ -72,7 +72,7 @@ def _is_rows(name: str, value: Any) -> bool:
 
 
 def _columns(value: Any) -> dict[str, list[Any]]:
-    """Columns by name; empty where an object is no table."""
+    """Columns by name; empty where an object is not a table."""
     if not isinstance(value, dict) or not value:
         return {}
     if {"columns", "data"} <= value.keys() and _is_grid(value["columns"], value["data"]):

@@ -84,7 +84,7 @@ def placed(
     """
     if not _SPLIT.fullmatch(split):
         raise DataError(
-            f"{section}.split {split!r} is no name of a split: it is read whole; name only the split, "
+            f"{section}.split {split!r} is not a name of a split: it is read whole; name only the split, "
             "or write a file with the wanted rows"
         )
     here = Path(path).expanduser()
@@ -104,8 +104,8 @@ def placed(
         raise DataError(f"there is no file {here.absolute()}")
     if revision is None:
         raise DataError(
-            f"{path!r} is no file of a known format ({FORMATS}) and no folder; a dataset on the hub needs "
-            f"{section}.revision, so that the run can be repeated"
+            f"{path!r} is neither a file of a known format ({FORMATS}) nor a folder; a dataset on the hub "
+            f"needs {section}.revision, so that the run can be repeated"
         )
     try:
         commit, files = hub_files(path, split, revision, name)

@@ -47,7 +47,7 @@ def value_text(value: Any) -> str:
     try:
         return _MARKED.sub(r"\1", json.dumps(value, ensure_ascii=False, default=_plain))
     except TypeError as error:
-        raise ValueError(f"{error}, which is no text") from error
+        raise ValueError(f"{error}, which is not a text") from error
 
 
 def _plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ def what_to_look_at(
     is_run = not loaded and (folder / CONFIG).is_file()
     if not loaded and (folder / STATE).is_file() and not students:
         runs = ", ".join(str(folder / run) for run in Group(folder).state()["runs"])
-        raise ConfigError(f"{name} is no run, but the folder of several; name one: {runs}")
+        raise ConfigError(f"{name} is not a run, but the folder of several; name one: {runs}")
     # Nothing is trained: what single runs would be refused for, such as a temperature, is no matter here.
     alone = [] if is_run else ["runs=[]"]
     if loaded:

@@ -157,9 +157,7 @@ def gradient(name: str, probe: Probe) -> Line:
             f"{told}, none of them in its layers",
             "the hidden states carry no gradient: look at what was frozen or replaced in the student",
         )
-    remedy = (
-        "the loss does not reach the weights, or is no number: look at the method, mask and models"
-    )
+    remedy = "the loss does not reach the weights, or is not a number: look at the method, mask and models"
     return judged(what, finite and norm > 0, told, remedy)
 
 

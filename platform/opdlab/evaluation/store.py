@@ -313,7 +313,7 @@ def _read_part(path: Path, record: type[Row]) -> list[Row]:
     if not table.schema.equals(schema(record)) or not table.num_rows:
         columns = ", ".join(table.schema.names)
         raise DataError(
-            f"{path} is no table of this version of opdlab (columns {columns}): {REMEDY}"
+            f"{path} is not a table of this version of opdlab (columns {columns}): {REMEDY}"
         )
     whose = (table.schema.metadata or {}).get(OF, b"").decode()
     if whose != path.parent.name:

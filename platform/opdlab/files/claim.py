@@ -83,7 +83,7 @@ def holder(run: Path) -> str:
 
 
 def unfinished(run: Path) -> str:
-    """Why a run's folder holds no trained model, and what to do; empty where it has one or is no run."""
+    """Why a run's folder holds no trained model, and what to do; empty where it has one or is not a run."""
     is_run = any((run / name).is_file() for name in BEGUN)
     if not is_run or (run / "model").is_dir():
         return ""

@@ -52,7 +52,7 @@ def keep_beside(path: Path, content: str) -> Path | None:
 
 
 def require_own_page(path: Path, remedy: str = "name another file by --to") -> None:
-    """Refuse, with `DataError`, a path at which something stands that is no page of opdlab."""
+    """Refuse, with `DataError`, a path at which something stands that is not a page of opdlab."""
     if not _is_taken(path, remedy):
         return
     with path.open("rb") as file:

@@ -55,7 +55,7 @@ def read_metrics(folder: Path, execution: str | None = None) -> list[dict[str, f
         execution: id of the training that they must be of, where they say whose they are.
 
     Raises:
-        DataError: the file cannot be read, is no text, or is another training's; the message names it.
+        DataError: the file cannot be read, is not a text, or is another training's; the message names it.
     """
     path = folder / METRICS
     if not is_there(path):

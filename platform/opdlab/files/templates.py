@@ -60,7 +60,7 @@ def _checked(name: str) -> str:
             f"{name!r} cannot be a name: take small letters, digits, and - or _ between them"
         )
     if name in _NO_TEXT:
-        raise ConfigError(f"{name!r} cannot be a name: in YAML it is no text; take another")
+        raise ConfigError(f"{name!r} cannot be a name: in YAML it is not a text; take another")
     return name
 
 

@@ -97,7 +97,7 @@ def read_file(path: Path) -> bytes:
     """What a file holds; a pipe or a device in its place is refused, where reading might never end.
 
     Raises:
-        OSError: it cannot be read; nor can what is there and is no file.
+        OSError: it cannot be read; nor can what is there and is not a file.
     """
     if path.exists() and not path.is_file():
         raise OSError("it is a folder, a pipe or a device")

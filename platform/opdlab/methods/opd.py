@@ -11,8 +11,8 @@ with no gradient through the sampling of the trajectory. By support:
     top_k     between the student's K likeliest tokens and all others as one, differentiated directly
     full      over the whole vocabulary, differentiated directly
 
-`sampled` and `full` have the same expected gradient. A top-k sum without the others is no divergence: its
-minimum is not at the teacher, and the student sheds top-k probability; so it is not offered.
+`sampled` and `full` have the same expected gradient. A top-k sum without the others is not a divergence:
+its minimum is not at the teacher, and the student sheds top-k probability; so it is not offered.
 
 Source: arXiv:2605.30833, section 2 (there as a cost, with the sign turned); MiniLLM, arXiv:2306.08543.
 """
@@ -122,6 +122,6 @@ class OPD(SampledMethod):
 NO_TAIL = {
     "renormalised": "a KL between top-k probabilities made to sum to 1 does not see what leaves "
     "the top, and over one token it is identically zero: it trains nothing",
-    "dropped": "a KL summed over only the top-k is no divergence: its minimum is not at the teacher, "
+    "dropped": "a KL summed over only the top-k is not a divergence: its minimum is not at the teacher, "
     "and the student sheds top-k probability",
 }

@@ -186,7 +186,7 @@ def _wanted(name: str, files: Sequence[Any]) -> list[Any]:
             else ""
         )
         raise ModelError(
-            f"{name}: it holds no config.json, so it is no model for transformers{instead}"
+            f"{name}: it holds no config.json, so it is not a model for transformers{instead}"
         )
     safe = any(one.rfilename.endswith(".safetensors") for one in kept)
     return [one for one in kept if not (safe and one.rfilename.endswith(".bin"))]

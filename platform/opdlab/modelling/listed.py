@@ -17,7 +17,7 @@ from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device
 
 NEVER = -87.0
-"""Log-probability of what is no token: as probability it is as good as 0, and still a number."""
+"""Log-probability of what is not a token: as probability it is as good as 0, and still a number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Listed:
         ids, log_prob = self.ids[part], self.log_prob[part].to(logits.dtype)
         student, entropy = _ListedLogProb.apply(logits, ids)
         none = ids < 0
-        # Of both alike, so that no divergence counts what is no token.
+        # Of both alike, so that no divergence counts what is not a token.
         student = student.masked_fill(torch.nn.functional.pad(none, (0, 1)), NEVER)
         teacher = log_prob.masked_fill(none, NEVER)
         if self.rest is None:
@@ -75,7 +75,7 @@ class _ListedLogProb(torch.autograd.Function):
     """Log-probabilities of some tokens and of all others together, last; and the entropy.
 
     The probability of the others is summed over their own: 1 minus the rest loses all digits where that is
-    sure. What is no token (-1) gets that of the first one.
+    sure. What is not a token (-1) gets that of the first one.
     """
 
     @staticmethod
@@ -85,7 +85,7 @@ class _ListedLogProb(torch.autograd.Function):
         listed = logits.gather(-1, places)
         others = logits.scatter(-1, places, -torch.inf)
         most = others.amax(-1, keepdim=True).clamp(min=FLOOR)
-        # Not minus infinity, which times a probability of 0 is no number.
+        # Not minus infinity, which times a probability of 0 is not a number.
         torch.sub(logits, most, out=others).scatter_(-1, places, FLOOR)
         p = others.exp()
         total = p.sum(-1, keepdim=True)  # 1 or more, but where all tokens are listed

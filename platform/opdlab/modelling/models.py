@@ -244,7 +244,7 @@ def broken(folder: Path) -> str:
 
 def _open_weights(file: Path) -> None:
     if not file.is_file():
-        raise OSError("it is no file")
+        raise OSError("it is not a file")
     with safe_open(file, "pt"):
         pass
 

@@ -55,12 +55,12 @@ def model_folders() -> list[Path]:
     """Folders that are searched for models: those of OPDLAB_MODELS, then the one that `opdlab fetch` fills.
 
     Raises:
-        ModelError: OPDLAB_MODELS names what is no folder.
+        ModelError: OPDLAB_MODELS names what is not a folder.
     """
     named = [Path(one).expanduser() for one in os.environ.get(FOLDERS, "").split(os.pathsep) if one]
     if missing := next((one for one in named if not one.is_dir()), None):
         raise ModelError(
-            f"{FOLDERS} in the environment names {missing}, which is no folder; correct it there, or "
+            f"{FOLDERS} in the environment names {missing}, which is not a folder; correct it there, or "
             "make the folder"
         )
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

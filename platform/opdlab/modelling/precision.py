@@ -59,7 +59,7 @@ def rule_out_alike(log_p: Float[Tensor, "*n V"], log_q: Float[Tensor, "*n V"]) -
 
 
 def _rules_out(log_p: Float[Tensor, "*n V"]) -> bool:
-    """Whether an entry has a logit of `FLOOR`, or a row is no number: a smallest entry hides nothing."""
+    """Whether an entry has a logit of `FLOOR`, or a row is not a number: a smallest entry hides nothing."""
     return log_p.numel() > 0 and not bool(log_p.amin() >= FLOOR / 2)
 
 

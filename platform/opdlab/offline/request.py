@@ -80,7 +80,7 @@ def asked_of(answers: str, output: Path, **more: Any) -> Asked:
         folder = find_run(answers, output)
     except DataError as error:
         names = ", ".join(name for name in WRITERS if name != "run")
-        raise ConfigError(f"--answers {answers}: it is none of {names}, and {error}") from error
+        raise ConfigError(f"--answers {answers}: it is not one of {names}, and {error}") from error
     return Asked(answers="run", run=folder, **more)
 
 

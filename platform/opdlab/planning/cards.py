@@ -101,9 +101,9 @@ def size(text: str) -> int:
     """Bytes from `24GB` or `80GiB`.
 
     Raises:
-        ConfigError: it is no size.
+        ConfigError: it is not a size.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text)
     if found is None or found[2].upper() not in _UNITS or not float(found[1]):
-        raise ConfigError(f"--memory: {text!r} is no size; write for example 24GB or 80GiB")
+        raise ConfigError(f"--memory: {text!r} is not a size; write for example 24GB or 80GiB")
     return int(float(found[1]) * _UNITS[found[2].upper()])

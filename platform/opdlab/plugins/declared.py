@@ -106,7 +106,7 @@ def evaluator(found: Evaluator) -> None:
     """Check the names that an evaluator gives to its benchmark and to its grader.
 
     Raises:
-        PluginError: one is no text, or empty, or it does not say how many answers are graded at once.
+        PluginError: one is not a text, or empty, or it does not say how many answers are graded at once.
     """
     for name in NAMED:
         value = _said(found, name)

@@ -58,7 +58,7 @@ def training_trace(evaluator: Evaluator, problem: Problem, seed: int) -> str:
     """A worked solution of a training problem.
 
     Raises:
-        PluginError: it is no text.
+        PluginError: it is not a text.
     """
     with said_by(evaluator, "training_trace"):
         found: Any = evaluator.training_trace(problem, seed)

@@ -125,11 +125,11 @@ def options_model(name: str, plugin: type) -> type[BaseModel]:
     """Pydantic model of a plugin's options, with the `type` key that selects it.
 
     Raises:
-        PluginError: the plugin is no dataclass, or its annotations cannot be used.
+        PluginError: the plugin is not a dataclass, or its annotations cannot be used.
     """
     if not is_dataclass(plugin):
         raise PluginError(
-            f"plugin {name!r} ({plugin!r}) is no dataclass; decorate it with @dataclass"
+            f"plugin {name!r} ({plugin!r}) is not a dataclass; decorate it with @dataclass"
         )
     declared: dict[str, Any] = {"type": (Literal[name], Declared(description=summary(plugin)))}
     try:
@@ -255,7 +255,8 @@ class Named(OneOf):
                 close = difflib.get_close_matches(value, names(self.group), 1)
                 hint = f" Did you mean {close[0]}?" if close else ""
                 raise ValueError(
-                    f"{value!r} is none of {', '.join(names(self.group))}, nor a mapping with `type`.{hint}"
+                    f"{value!r} is not one of {', '.join(names(self.group))}, nor a mapping with "
+                    f"`type`.{hint}"
                 )
             value = {"type": value}
         return super()._instance(base, value)

@@ -176,7 +176,7 @@ def _check_metrics(where: str, metrics: Any) -> None:
     for name, value in metrics.items():
         if not isinstance(name, str) or not METRIC.fullmatch(name):
             raise PluginError(
-                f"{where}: {name!r} is no name of a metric; take letters, digits and _ - . / only"
+                f"{where}: {name!r} is not a name of a metric; take letters, digits and _ - . / only"
             )
         if RESERVED.fullmatch(name):
             raise PluginError(
@@ -345,12 +345,12 @@ def _within(where: str, tokens: Tensor, vocabulary: int | None) -> None:
         worst = int(tokens.min()) if int(tokens.min()) < -1 else int(tokens.max())
         size = f"from 0 to {shared - 1}" if vocabulary else "of 0 or more"
         raise PluginError(
-            f"{where}: {worst} is no token; tokens are {size}, and -1 stands for none"
+            f"{where}: {worst} is not a token; tokens are {size}, and -1 stands for none"
         )
 
 
 def _shaped(where: str, found: Any, wanted: tuple[int | None, ...], integer: bool = False) -> None:
-    """Refuse what is no tensor of this shape, None for any size, of numbers of this kind."""
+    """Refuse what is not a tensor of this shape, None for any size, of numbers of this kind."""
     size = ", ".join("any" if n is None else str(n) for n in wanted)
     kind = "whole numbers" if integer else "floating-point numbers"
     fits = (

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opdlab.configuration import DataSource
 
 HASH_BYTES = 8
-HALF = "half a character (a lone surrogate, which is no text)"
+HALF = "half a character (a lone surrogate, which is not a text)"
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,13 @@ def missing_of(folder: Path, manifest: Manifest) -> list[str]:
     """Names of the teacher's files that are not there.
 
     Raises:
-        DamagedError: something stands in the place of one that is no file.
+        DamagedError: something stands in the place of one that is not a file.
     """
     places = {name: folder / TEACHER / name for name in manifest.files}
     for path in places.values():
         if is_there(path) and not path.is_file():
             raise DamagedError(
-                f"{path} is no file: remove it and run the command again that made the scores"
+                f"{path} is not a file: remove it and run the command again that made the scores"
             )
     return [name for name, path in places.items() if not path.is_file()]
 

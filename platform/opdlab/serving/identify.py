@@ -99,7 +99,7 @@ def _software(client: Client, owner: str) -> tuple[str, str]:
 
 
 def _told(client: Client, path: str) -> dict[str, Any]:
-    """What a server says at a path; empty where that is no object."""
+    """What a server says at a path; empty where that is not an object."""
     told = client.ask(path, TRIES)
     return told if isinstance(told, dict) else {}
 

@@ -54,7 +54,7 @@ class Likeness:
     tokens: int
 
     def within(self, limit: float) -> bool:
-        """Whether the same weights may differ by so much; never where something is no number."""
+        """Whether the same weights may differ by so much; never where something is not a number."""
         return self.worst <= limit and math.isfinite(self.gap)
 
     def figures(self) -> dict[str, float]:

@@ -75,13 +75,13 @@ class RemoteTeacher(Told):
         """See who answers, and that it is the expected teacher; only once.
 
         Raises:
-            ServerError: nobody is there, it is no service of `opdlab teach`, or it has another model.
+            ServerError: nobody is there, it is not a service of `opdlab teach`, or it has another model.
         """
         if not self.told:
             told = self.client.ask("/v1/teacher", tries=4)
             if not isinstance(told, dict) or told.get("software") != SOFTWARE:
                 raise ServerError(
-                    f"{self.access.root} is no service of `opdlab teach` (it does not say so at "
+                    f"{self.access.root} is not a service of `opdlab teach` (it does not say so at "
                     "/v1/teacher); start one there, or leave `type` out of `server` for a vLLM"
                 )
             if not _is_whole(told):

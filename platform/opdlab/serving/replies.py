@@ -76,7 +76,7 @@ def read_reply(
         raise ReplyError(f"the server's answer has no text: {short(answer)}")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ReplyError(
-            "the server's answer holds half of a character, which is no text (a surrogate)"
+            "the server's answer holds half of a character, which is not a text (a surrogate)"
         )
     if reason not in ("stop", "length"):
         raise ReplyError(
@@ -123,7 +123,7 @@ def completion(answer: Any, ids: Sequence[int]) -> tuple[Any, Any]:
         given, reason = choice.get("prompt_token_ids"), choice["finish_reason"]
         told = usage.get("prompt_tokens")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ReplyError(f"the server's answer is no completion: {short(answer)}") from error
+        raise ReplyError(f"the server's answer is not a completion: {short(answer)}") from error
     if reason in PASSING:
         raise ReplyError(f"the server aborted it (finish_reason: {reason})", again=True)
     check_prompt(given, told, ids)
@@ -138,7 +138,7 @@ def _token_ids(found: Any, draw: Draw) -> list[int] | None:
         raise ReplyError(f"the server's answer has no tokens: token_ids is {short(found)}")
     for token in found:
         if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-            raise ReplyError(f"the server answered token {token!r}, which is no token's number")
+            raise ReplyError(f"the server answered token {token!r}, which is not a token's number")
         if draw.vocabulary is not None and token >= draw.vocabulary:
             raise ReplyError(
                 f"the server sampled token {token}, beyond the {draw.vocabulary} of the vocabulary; it "
@@ -215,7 +215,7 @@ def _log_probs(found: Any, count: int) -> tuple[float, ...] | None:
     """Log-probabilities of the tokens.
 
     Raises:
-        ReplyError: one is no number, or that of no probability.
+        ReplyError: one is not a number, or that of no probability.
     """
     values = found.get("token_logprobs") if isinstance(found, dict) else None
     if not isinstance(values, list) or not values or len(values) != count or None in values:

@@ -27,7 +27,7 @@ def spread_out(
     """The same over the whole vocabulary, as log-probabilities."""
     filler = _of_each_other(ids, log_prob, entries)[0].log().float()
     whole = filler.expand(-1, entries).clone()
-    padded = torch.cat([whole, filler], -1)  # a column beyond takes what is no token
+    padded = torch.cat([whole, filler], -1)  # a column beyond takes what is not a token
     places = ids.masked_fill(ids < 0, entries)
     return padded.scatter(-1, places, log_prob.clamp(min=FLOOR))[:, :entries]
 

@@ -161,7 +161,7 @@ class Transport:
             # What requests reads of an answer before it hands it over is where it redirects to.
             why = self._hidden(str(error))
             raise ServerError(
-                f"{url} answers with a redirect to what is no address ({why}); correct the url"
+                f"{url} answers with a redirect to what is not an address ({why}); correct the url"
             ) from None
 
     def _redirected(self, url: str, response: requests.Response) -> str:
@@ -252,7 +252,7 @@ class Transport:
         return self._local.session
 
     def _proxies(self) -> dict[str, str]:
-        """Proxies of the environment; raises ServerError where the one for this server is no address."""
+        """Proxies of the environment; raises ServerError if the one for this server is no address."""
         if self.access.is_here:
             return {}
         found = dict(get_environ_proxies(self.access.url))
@@ -265,7 +265,7 @@ class Transport:
             if not fine:
                 scheme, host = urlsplit(self.access.url)[:2]
                 raise ServerError(
-                    f"the proxy of the environment for {self.access.url} is no address of one "
+                    f"the proxy of the environment for {self.access.url} is not an address of one "
                     "that can be used (http or https; socks5 with the package PySocks): correct "
                     f"{scheme.upper()}_PROXY or ALL_PROXY, or set NO_PROXY={host}"
                 )

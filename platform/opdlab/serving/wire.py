@@ -88,15 +88,15 @@ def unpack(body: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     size = int.from_bytes(body[:8], "little")
     if len(body) < 8 or size > min(LONGEST_HEADER, len(body) - 8):
-        raise DataError("the body is no whole safetensors file, or names more than one may")
+        raise DataError("the body is not a whole safetensors file, or names more than one may")
     try:
         words = json.loads(body[8 : 8 + size]).get("__metadata__", {})
         told = {name: json.loads(value) for name, value in words.items()}
         return load(body), told
     except (SafetensorError, ValueError, AttributeError) as error:
-        raise DataError(f"the body is no safetensors file: {error!s:.120}") from error
+        raise DataError(f"the body is not a safetensors file: {error!s:.120}") from error
     except (TypeError, KeyError, RuntimeError, RecursionError) as error:
-        raise DataError("the body is no safetensors file that can be read here") from error
+        raise DataError("the body is not a safetensors file that can be read here") from error
 
 
 def request_body(rollout: Rollout, questions: Questions, vocabulary: int | None) -> bytes:
@@ -255,7 +255,7 @@ def read_answer(body: bytes, tokens: int, candidates: int) -> tuple[TeacherScore
         candidates: at each of them.
 
     Raises:
-        DataError: it is no answer to that.
+        DataError: it is not an answer to that.
     """
     tensors, told = unpack(body)
     shapes = dict.fromkeys(_SCORES, (tokens,)) | {"confidence": (tokens, candidates)}

@@ -64,7 +64,7 @@ class Sweep(RoomSection):
         if url is None or re.match(r"sqlite:///.|postgresql(\+\w+)?://", url):
             return url
         raise ValueError(
-            f"{url.partition(':')[0]!r} is no database that workers can share; write "
+            f"{url.partition(':')[0]!r} is not a database that workers can share; write "
             "postgresql+psycopg://user@host/name, or sqlite:///FILE"
         )
 

@@ -128,7 +128,7 @@ def sync(output: str) -> None:
     """
     if not Path(output).is_dir():
         raise DataError(
-            f"{output} is no folder: name the one that experiments write to by --output"
+            f"{output} is not a folder: name the one that experiments write to by --output"
         )
     folders = sorted(_unsent_below(Path(output)), key=natural)
     faults: list[str] = []

@@ -157,7 +157,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         if not path.is_file():
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
         # torch writes checksums and does not look at them.
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
@@ -174,7 +174,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "Put back a copy of it, or remove it to train from the beginning"
         ) from error
     if not isinstance(found, dict):
-        raise ResumeError(f"{path} is no checkpoint; remove it to train from the beginning")
+        raise ResumeError(f"{path} is not a checkpoint; remove it to train from the beginning")
     return found
 
 

@@ -161,7 +161,7 @@ class Seen:
 
 
 def check_finite(losses: TokenLosses, rollout: Rollout) -> None:
-    """Stop before a loss that is no number reaches the weights.
+    """Stop before a loss that is not a number reaches the weights.
 
     Raises:
         NonFiniteError: naming the row and position of the first such token.

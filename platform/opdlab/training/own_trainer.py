@@ -38,7 +38,7 @@ def require_trainer(config: Experiment, trainer: L.Trainer) -> None:
         )
     if trainer.precision not in PRECISIONS:
         raise ConfigError(
-            f"Trainer(precision={trainer.precision!r}) is none of {', '.join(PRECISIONS)}"
+            f"Trainer(precision={trainer.precision!r}) is not one of {', '.join(PRECISIONS)}"
         )
     given = {
         "precision": trainer.precision,
@@ -54,7 +54,7 @@ def require_no_data(batch: object) -> None:
     """Refuse batches of somebody's own: the module draws its prompts itself.
 
     Raises:
-        DataError: it is no number of a step.
+        DataError: it is not a number of a step.
     """
     if not isinstance(batch, int):
         raise DataError(

@@ -102,7 +102,7 @@ class Trained(Result, Mapping[str, Run]):
             DataError: there is none, or its record is damaged.
         """
         if not is_there(folder / STATE):
-            raise DataError(f"{folder} is no folder of a training: it holds no {STATE}")
+            raise DataError(f"{folder} is not a folder of a training: it holds no {STATE}")
         runs = state_of(folder)["runs"]
         names = tuple(name for name, one in runs.items() if "repeats" in one)
         return cls(folder, names, tuple(name for name in runs if name not in names))

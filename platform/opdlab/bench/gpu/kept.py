@@ -116,7 +116,7 @@ def unsound(ceilings: Mapping[str, Any]) -> str:
     for name in CEILINGS:
         value = ceilings.get(name)
         if not _is_number(value) or value <= 0:
-            return f"{name} is {value}, which is no rate"
+            return f"{name} is {value}, which is not a rate"
     return ""
 
 
@@ -135,7 +135,7 @@ def _require_case(key: str, one: Mapping[str, Any]) -> None:
 
 def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"{name} is no object")
+        raise TypeError(f"{name} is not an object")
     return value
 
 

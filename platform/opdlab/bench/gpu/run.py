@@ -49,7 +49,7 @@ def bench_gpu(
     """
     end = monotonic() + 60 * minutes
     if unknown := [part for part in only if part not in PARTS]:
-        raise ConfigError(f"--only: {unknown[0]!r} is none of {', '.join(PARTS)}")
+        raise ConfigError(f"--only: {unknown[0]!r} is not one of {', '.join(PARTS)}")
     card = Card(torch.device(device), DTYPES[dtype])
     now = machine(device) | {"driver": _driver(card), "dtype": dtype}
     wanted = [one for one in cases(card) if not only or one.part in only]
