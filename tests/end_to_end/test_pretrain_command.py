@@ -67,11 +67,11 @@ def test_a_pretraining_stopped_by_signals_ends_bit_equal_to_one_never_stopped(
     finish(whole)
 
     resumed = start(tmp_path / "broken", "--resume")
-    wait_for_words("going on from", resumed)
+    wait_for_words("continuing from", resumed)
     resumed.send_signal(signal.SIGTERM)
     assert "--resume" in finish(resumed, 128 + signal.SIGTERM)
 
-    assert "going on from" in finish(start(tmp_path / "broken", "--resume"))
+    assert "continuing from" in finish(start(tmp_path / "broken", "--resume"))
     models = [tmp_path / name / "student" / "model" for name in ("whole", "broken")]
     ours, theirs = (load_file(model / "model.safetensors") for model in models)
     assert ours.keys() == theirs.keys()

@@ -36,7 +36,7 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(
     text = laboratory.run("train", file, "--resume")
 
     assert "marked killed" in text
-    assert "going on from" in text
+    assert "continuing from" in text
     assert re.search(r"start .*\n.*train lgr .*\n.*evaluate lgr .*\n.*compare ", text), text
     assert "without what was done before --resume" in " ".join(text.split())
     assert_same_run(laboratory, undisturbed)

@@ -428,7 +428,7 @@ def test_a_step_goes_on_without_the_prompts_that_are_refused_for_ever(
     assert told["problem"] == prompts[1].problem.named
     assert "maximum context length is 8 tokens" in told["reason"]
     assert f"{prompts[1].problem.named}: " in caplog.text
-    assert "goes on without 1 of its 3 prompts" in caplog.text
+    assert "continues without 1 of its 3 prompts" in caplog.text
     server.refuses_for_ever = lambda body: body["seed"] in (0, 3)
     with pytest.raises(RefusedError, match=r"2 of 6 requests got no answer"):
         module.collector.drawn_answers(module.student, asked, range(6))

@@ -156,5 +156,5 @@ def test_places_where_a_server_told_no_token_are_not_stored_as_tokens() -> None:
     assert said.top_log_prob is not None
     told: Any = SimpleNamespace(listed=lambda _: listed(said.top_ids, said.top_log_prob, 10))
     nothing: Any = None
-    with pytest.raises(ModelError, match="tells fewer than 2 tokens that the student has"):
+    with pytest.raises(ModelError, match="returns fewer than 2 tokens that the student has"):
         distribution_columns(Kind("top_k", 2), said, told, nothing, [])

@@ -472,7 +472,7 @@ SERVED = "teacher.server={url: 'http://localhost:9/v1'}"
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("method={type: opd, support: full}", r"method.support: teacher is behind .*Take the sampled"),
+        ("method={type: opd, support: full}", r"method.support: teacher is behind .*Use the sampled"),
         ("method={type: opd, support: top_k, top_k: 4}", r"method.support: .*top_k_of: teacher"),
         ("method={type: jsd}", r"method.support: "),
         ("method={type: kl_estimator}", ""),

@@ -276,7 +276,7 @@ def fit(module: SupervisedTraining, path: Path, stop: StopRequest) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if is_there(path):
         read_checkpoint(path)
-        console.print(f"going on from {path}")
+        console.print(f"continuing from {path}")
     trainer = L.Trainer(
         max_steps=config.steps,
         precision=config.precision,

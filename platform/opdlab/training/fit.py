@@ -68,7 +68,7 @@ def fit(module: Distillation, settings: Training, pace: Pace) -> None:
         require_own(found, module.execution, path)
         last = _last_step(settings, pace.folder, int(found["global_step"]))
         if not ranks.rank(settings):
-            console.print(f"going on from {path}")
+            console.print(f"continuing from {path}")
     trainer = trainer_of(settings, pace, last)
     begun = path if is_there(path) else None
     with ranks.naming_the_lost(settings.world > 1) as pace.over:
