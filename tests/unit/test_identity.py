@@ -405,7 +405,9 @@ def test_a_training_goes_on_with_what_it_began_with_alone(
     with pytest.raises(ResumeError, match=f"{what} changed since this run began"):
         replace(now, **change).begun_in(run)
     assert (run / EXECUTION).read_text() == before
-    assert "continues with 0.3" in replace(now, code={"version": "0.3"}).other_code(now.begun_in(run))
+    assert "continues with 0.3" in replace(now, code={"version": "0.3"}).other_code(
+        now.begun_in(run)
+    )
 
 
 def test_every_key_with_a_role_is_one_of_an_experiment() -> None:
