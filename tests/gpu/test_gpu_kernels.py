@@ -34,7 +34,8 @@ from opdlab.scoring.teacher import Teacher
 
 PROMPTS = [[3 + (i * 7 + n) % 50 for i in range(n)] for n in (1, 2, 5, 9, 17, 5, 3)]
 ROUTED = ("gpt_oss", "deepseek_v3")
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt_oss", "deepseek_v3", "phi3")
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt_oss", "deepseek_v3", "phi3", "gpt2")
+STATES = ("qwen3_5", "lfm2-conv", "bamba", "falcon_h1", "zamba2", "mamba", "recurrent_gemma")
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def decoded(model: Any, way: str, rows: int) -> Decoded:
         return decode(model, PROMPTS, range(7), draw, rows, way=Manner(way))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *STATES])
 def test_a_recorded_step_draws_what_the_models_own_draws(card: torch.device, family: str) -> None:
     model: Any = small_model(family).to(card)  # type: ignore[arg-type]
     assert static_step.fits(model)
@@ -164,7 +165,7 @@ def test_a_model_on_a_card_that_is_not_the_current_one_says_the_same(
         torch.testing.assert_close(one.cpu(), other.cpu(), equal_nan=True)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *STATES])
 def test_the_quickest_manner_on_a_card_is_a_recorded_step(card: torch.device, family: str) -> None:
     from opdlab.sampling import decoding
     from opdlab.sampling.manner import manner

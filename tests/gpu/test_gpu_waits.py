@@ -12,7 +12,7 @@ from gpu import simulated
 from gpu.decoding import begun
 from gpu.simulated import Counts, counted
 from gpu.small_runs import experiment, module_of
-from small_models import random_rollout, small_model
+from small_models import RECURRENT, random_rollout, small_model
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel, modeling_flash_attention_utils
 from tree_controls import assert_equal
@@ -172,7 +172,8 @@ def test_a_leaf_pass_waits_for_nothing(
 
 
 RECORDED = ("llama", "qwen2", "qwen3", "gemma3", "gpt_oss", "deepseek_v3", "qwen3_moe", "llama4")
-WAYS = [("static", family) for family in RECORDED] + [("lean", one) for one in RECORDED[:3]]
+WAYS = [("static", family) for family in (*RECORDED, *RECURRENT)]
+WAYS += [("lean", one) for one in RECORDED[:3]]
 
 
 @pytest.mark.parametrize(("way", "family"), [("plain", "qwen3"), *WAYS])

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import FAMILIES, OUT_OF_REACH, small_model
+from operator_tape import OperatorTape
+from small_models import FAMILIES, OUT_OF_REACH, RECURRENT, small_model
 
 from opdlab.modelling.attention_hook import Own, UnsupportedError
 from opdlab.sampling.decode_attention import DecodePass, Ranges, flash_by_parts, over_ranges
@@ -14,9 +15,21 @@ from opdlab.sampling.decoding import decode
 from opdlab.sampling.lean_step import fits
 from opdlab.sampling.manner import Manner
 from opdlab.sampling.recording import Decoded, Draw
+from opdlab.sampling.static_step import StaticStep
 
 PROMPTS = [[3 + (i * 7 + n) % 50 for i in range(n)] for n in (1, 2, 5, 9, 17, 5, 3)]
 REACHED = [name for name in FAMILIES if name not in OUT_OF_REACH]
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card: the model's own code runs to record a step, and for no other."""
+
+    def recorded(step: StaticStep) -> Any:
+        step.column.fill_(step.cache.end)
+        return OperatorTape(step.advance).play
+
+    monkeypatch.setattr(StaticStep, "recorded", recorded)
 
 
 def decoded(model: Any, way: Manner, max_rows: int, top_p: float = 1.0) -> Decoded:
@@ -25,11 +38,12 @@ def decoded(model: Any, way: Manner, max_rows: int, top_p: float = 1.0) -> Decod
         return decode(model, PROMPTS, range(len(PROMPTS)), draw, max_rows, way=way)
 
 
-@pytest.mark.parametrize("family", REACHED)
+@pytest.mark.parametrize("family", [*REACHED, *RECURRENT])
+@pytest.mark.usefixtures("recorded")
 def test_a_static_step_draws_what_the_models_own_draws(family: str) -> None:
     model = small_model(family)
     # Fewer places than rows: they are dropped, refilled and moved.
-    for rows in (3, 7) if family in ("llama", "gemma3") else (3,):
+    for rows in (3, 7) if family in ("llama", "gemma3", "qwen3_5") else (3,):
         ours, plain = (decoded(model, Manner(way), rows) for way in ("static", "plain"))
         for one, other in zip(ours.responses, plain.responses, strict=True):
             assert torch.equal(one, other)
@@ -48,6 +62,7 @@ LEAN: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", LEAN)
+@pytest.mark.usefixtures("recorded")
 def test_a_lean_step_draws_what_the_models_own_draws(name: str) -> None:
     family, changes = LEAN[name]
     model = small_model(family, **changes)

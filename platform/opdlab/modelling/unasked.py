@@ -4,6 +4,8 @@
   packed into one row do (`masking_utils.find_packed_sequence_indices`). No row here is packed.
 - Where a layer attends by flash attention to a single row: the same, in every layer
   (`modeling_flash_attention_utils._is_packed_sequence`).
+- Where a forward has no mask, in some models (GPT-2): whether a row begins or ends with a filler, so as to
+  warn of it (`PreTrainedModel.warn_if_padding_and_no_attention_mask`).
 - Where a forward has a mask: whether it hides anything (`masking_utils._ignore_causal_mask_sdpa`), so that
   attention could do without it. It may always have it.
 
@@ -19,7 +21,7 @@ from functools import wraps
 from types import ModuleType
 from typing import Any
 
-from transformers import masking_utils, modeling_flash_attention_utils
+from transformers import PreTrainedModel, masking_utils, modeling_flash_attention_utils
 
 _UNPACKED: ContextVar[bool] = ContextVar("rows_are_unpacked", default=False)
 _MASKED: ContextVar[bool] = ContextVar("masks_are_made", default=False)
@@ -31,6 +33,7 @@ def unpacked_rows() -> Iterator[None]:
     # None says that no row is packed.
     _teach(masking_utils, "find_packed_sequence_indices", _UNPACKED, None)
     _teach(modeling_flash_attention_utils, "_is_packed_sequence", _UNPACKED, False)
+    _teach(PreTrainedModel, "warn_if_padding_and_no_attention_mask", _UNPACKED, None)
     with _known(_UNPACKED):
         yield
 
@@ -52,7 +55,7 @@ def _known(known: ContextVar[bool]) -> Iterator[None]:
         known.reset(before)
 
 
-def _teach(asker: ModuleType, question: str, known: ContextVar[bool], answer: Any) -> None:
+def _teach(asker: ModuleType | type, question: str, known: ContextVar[bool], answer: Any) -> None:
     """Let a question of the library be answered by who knows, until somebody puts another one there."""
     asked: Any = getattr(asker, question, None)
     if asked is None or getattr(asked, "taught", False):

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from opdlab.modelling import MaskFunction, UnsupportedError
+from opdlab.modelling import MaskFunction, RecurrentLayer, UnsupportedError
+from opdlab.sampling.row_states import RowStates
 from opdlab.scoring import RulePass, attention_with_lse, bias_of, flash_takes
 from opdlab.shapes import Bool, Float, Int, Tensor
 
@@ -77,10 +78,12 @@ class DecodePass(RulePass):
     Attributes:
         start: column of each row's first token. `Int[B one]`
         column: where the token stands. `Int[one]`
+        states: of recurrent layers, for models that have such.
     """
 
     start: Int[Tensor, "B one"]
     column: Int[Tensor, "one"]
+    states: RowStates | None = None
     _seen: dict[int, tuple[MaskFunction, Bool[Tensor, "B S"], Ranges]] = field(default_factory=dict)
 
     def over_keys(
@@ -100,6 +103,13 @@ class DecodePass(RulePass):
             return over_ranges(query, key, value, ranges, scale)
         bias = bias_of(ranges.inside().any(1, keepdim=True), query.dtype)
         return attention_with_lse(query, key, value, bias, scale, softcap)
+
+    def recur(
+        self, layer: RecurrentLayer, inputs: Float[Tensor, "B one H"], arguments: dict[str, Any]
+    ) -> Float[Tensor, "B one H"]:
+        if self.states is None:
+            return super().recur(layer, inputs, arguments)
+        return self.states.step(layer, inputs, self.column - self.start, arguments)
 
     def require_ranges(self) -> None:
         """Refuse rules by which a row skips a column between two that it sees; waits for the device.

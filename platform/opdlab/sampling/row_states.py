@@ -25,6 +25,12 @@ class RowStates:
     def __init__(self, model: PreTrainedModel) -> None:
         self.layers = recurrent_layers(model)
         self._states: dict[int, State] = {}
+        self._trying = False
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Where the states lie."""
+        return [part for state in self._states.values() for part in state.values()]
 
     @contextmanager
     def prefilled(self, lengths: Sequence[int]) -> Iterator[dict[int, State]]:
@@ -76,6 +82,34 @@ class RowStates:
 
         with taken_over(self.layers, mix):
             yield
+
+    def step(
+        self,
+        layer: RecurrentLayer,
+        inputs: Float[Tensor, "B one H"],
+        column: Int[Tensor, "B one"],
+        arguments: dict[str, Any],
+    ) -> Float[Tensor, "B one H"]:
+        """Take every place one token further by a layer; its states are written where they are."""
+        held = self._states[layer.index]
+        # The layer may write into what it is given, tensors and their list.
+        given = {name: part.clone() if self._trying else part for name, part in held.items()}
+        output, after = layer.run(inputs, given, column, arguments)
+        for name, part in after.items():
+            if self._trying:
+                held[name] = held[name].to(part.dtype)
+            elif part is not held[name]:
+                held[name].copy_(part)
+        return output
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """Within, steps leave every state as it is, but for its format, which becomes that of steps."""
+        self._trying = True
+        try:
+            yield
+        finally:
+            self._trying = False
 
     def fill(
         self,

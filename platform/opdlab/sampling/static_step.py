@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.modelling import hooked, recurrent_layers, running
+from opdlab.modelling import UnsupportedError, hooked, running, unpacked_rows
 from opdlab.sampling.decode_attention import DecodePass
-from opdlab.sampling.decode_step import DecodeStep, cache_argument, last_logits_only
+from opdlab.sampling.decode_step import (
+    DecodeStep,
+    cache_argument,
+    last_logits_only,
+    without_states,
+)
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import sent
@@ -30,13 +37,13 @@ def fits(model: PreTrainedModel) -> bool:
         model.device.type == "cuda"
         and len({p.device for p in model.parameters()}) == 1
         and all(type(p.data) is torch.Tensor for p in model.parameters())
-        and "position_ids" in inspect.signature(model.forward).parameters
-        and not recurrent_layers(model)
     )
 
 
 class StaticStep(DecodeStep):
     """The step of any decoder-only model whose attention can be hooked; on a CPU, without a recording.
+
+    States of recurrent layers are written where they are, as keys and values are.
 
     Attributes:
         token: input of the step. `Int[B one]`
@@ -47,26 +54,41 @@ class StaticStep(DecodeStep):
     def __init__(self, model: PreTrainedModel, cache: GrowingCache) -> None:
         self.model, self.cache = model, cache
         cache.column = self.column = torch.zeros(1, dtype=torch.long, device=model.device)
+        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self.last_only = last_logits_only(model)
         self.replay: Callable[[], Tensor] = self.advance
         self.known: tuple[int, ...] = ()
 
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
         cache = self.cache
         first = sent(cache.start, self.column.device)[:, None]
-        # Of every layer: a buffer that moved twice may lie where another one was.
-        buffers = [one for layer in cache.layers for one in layer.buffers]
-        now = len(first), cache.capacity, *(one.data_ptr() for one in buffers)
         self.column.fill_(cache.end)
-        if now == self.known:
+        if self._places(len(first)) == self.known:
             self.first.copy_(first)
             return
         self.first, self.token = first, torch.zeros_like(first)
         # A first time as it is: libraries choose their kernels then, and make their buffers.
-        self.advance()
+        with nullcontext() if cache.states is None else cache.states.tried():
+            self.advance()
         self.check()
-        self.replay = _recorded(self.advance, first) if first.is_cuda else self.advance
+        self.replay = self.recorded()
         self.column.fill_(cache.end)
-        self.known = now
+        self.known = self._places(len(first))
+
+    def recorded(self) -> Callable[[], Float[Tensor, "B V"]]:
+        """`advance` as one launch; as it is where nothing can be recorded."""
+        return _recorded(self.advance, self.first) if self.first.is_cuda else self.advance
+
+    def _places(self, rows: int) -> tuple[int, ...]:
+        """Where a recording of so many rows reads and writes.
+
+        Of every layer: a buffer that moved twice may lie where another one was.
+        """
+        cache = self.cache
+        buffers = [one for layer in cache.layers for one in layer.buffers]
+        if cache.states is not None:
+            buffers += cache.states.tensors
+        return rows, cache.capacity, *(one.data_ptr() for one in buffers)
 
     def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
         self.token.copy_(tokens)
@@ -82,24 +104,27 @@ class StaticStep(DecodeStep):
 
     def forward(self) -> Float[Tensor, "B V"]:
         """Next-token logits after `token`, by the model's own forward."""
-        with hooked(self.model) as own:
-            self.attention = DecodePass(own, self.first, self.column)
-            with running(self.attention):
-                output = self.model(
-                    input_ids=self.token,
-                    position_ids=self.column - self.first,
-                    use_cache=True,
-                    **{cache_argument(self.model): self.cache},  # pyright: ignore[reportArgumentType]
-                    **last_logits_only(self.model),
-                )
+        model, cache = self.model, self.cache
+        given: dict[str, Any] = {"use_cache": True, cache_argument(model): cache}
+        if cache.states is not None:
+            given = without_states(model, cache)
+        if self.takes_positions:
+            given["position_ids"] = self.column - self.first
+        with hooked(model) as own:
+            self.attention = DecodePass(own, self.first, self.column, cache.states)
+            with running(self.attention), unpacked_rows():
+                output = model(input_ids=self.token, **given, **self.last_only)
         return output.logits[:, -1]
 
     def check(self) -> None:
         """Refuse what a forward could not have done right.
 
         Raises:
-            UnsupportedError: a layer's attention is none over a range of columns.
+            UnsupportedError: a layer's attention is none over a range of columns, or the model counts the
+                tokens of its cache itself, which a recording would not.
         """
+        if not self.takes_positions and any(layer.buffers for layer in self.cache.layers):
+            raise UnsupportedError("it takes no positions, and counts those of its keys itself")
         self.attention.require_ranges()
 
 
