@@ -125,7 +125,8 @@ class RowStates:
                     name: part.new_zeros(count, *part.shape[1:]) for name, part in state.items()
                 }
             for name, part in state.items():
-                self._states[layer][name].index_copy_(0, places, part[source])
+                held = self._states[layer][name]
+                held.index_copy_(0, places, part[source].to(held.dtype))
 
     def widen(self, count: int) -> None:
         """Add places at the back, so that there are so many."""
