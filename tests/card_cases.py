@@ -19,6 +19,7 @@ def case(
     seconds: int = 1,
     needs: str = "",
     part: str = "loss",
+    holds: int = 0,
 ) -> Case:
     """One that notes in the file `TRACES` that it was begun, and by which process."""
 
@@ -28,7 +29,7 @@ def case(
         work()
         return [Figure("speed", 0.5, "share", 0.6), Figure("ceiling", card.product, "1/s")]
 
-    return Case(part, name, seconds, measure, needs)
+    return Case(part, name, seconds, measure, needs, holds)
 
 
 def hang() -> None:
@@ -43,6 +44,7 @@ def trouble(card: Card) -> Iterator[Case]:
     yield case("dies", lambda: os.kill(os.getpid(), signal.SIGSEGV))
     yield case("never-fits", seconds=10_000)
     yield case("good")
+    yield case("too-large", holds=1 << 50)
     yield case("beside-another", needs="no_such_library")
 
 

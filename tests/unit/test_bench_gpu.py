@@ -84,10 +84,13 @@ def test_a_case_that_hangs_or_dies_costs_no_other(
     assert tops == {whole["ceilings"]["product"]}
     assert "ended after 3 s" in found["loss: hangs"]["error"]
     assert "exit code -11" in found["loss: dies"]["error"]
+    large = "does not fit: weights, keys and values take 4.194e+06 GiB, and the card has"
+    assert large in found["loss: too-large"]["error"]
     assert begun(traces) == ["first", "hangs", "dies", "good"]
     said = " ".join(capsys.readouterr().out.split())
     assert "ended after 3 s" in said
-    assert "1 of 5 cases are not measured yet" in said
+    assert "does not fit: weights, keys" in said
+    assert "1 of 6 cases are not measured yet" in said
     assert "no_such_library is not installed here" in said
     assert "ended after 3 s" in to.with_suffix(".html").read_text()
 
@@ -106,7 +109,10 @@ def test_a_case_that_fails_says_why_and_is_tried_again_after_all_others(cpu: Car
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TRACES, os.devnull)
         found = measured(one, cpu)
+        told = measured(case("one", fail, holds=1 << 28), cpu)["error"]
     assert found == {"error": "OutOfMemoryError: too large", "figures": []}
+    assert told.startswith("weights, keys and values take 1 GiB, and the card has ")
+    assert told.endswith(": OutOfMemoryError: too large")
     known = {one.key: found, three.key: {"figures": []}}
     assert run.unmeasured([one, two, three], known) == [two, one]
 
@@ -181,15 +187,21 @@ def test_a_card_has_cases_of_every_row_of_the_goals_and_each_name_once() -> None
         assert f"loss: head of Qwen2.5 1.5B, {rows} rows" in keys
     for rows in (8, 64, 256):
         for tokens in ("1,024", "8,192"):
-            assert f"rollout: Qwen2.5 1.5B, {rows} rows after {tokens} tokens" in keys
+            for name in ("1.5B", "7B"):
+                assert f"rollout: Qwen2.5 {name}, {rows} rows after {tokens} tokens" in keys
     both = "Qwen2.5, 1.5B by 7B"
     assert f"step: {both}, 8 answers of 1,024 tokens" in keys
     assert f"memory: {both}, 8 answers of 1,024 tokens, as it is" in keys
     assert {case.needs for case in some} == {"", "trl", "vllm"}
-    # A card of 40 GB holds no 32B.
+    # A card of 40 GB holds no 32B, nor the keys of many long rows, and says so.
     small = Card(torch.device("cuda"), torch.bfloat16)
     small.__class__ = type("Small", (Card,), {"total": 40 << 30})
-    assert not [case for case in listed.cases(small) if "32B" in case.key]
+    large = [case for case in listed.cases(small) if not case.fits(small)]
+    assert sum("32B" in case.key for case in large) == 3
+    (most,) = [one for one in large if "7B, 256 rows after 8,192" in one.key]
+    assert most.held(small).startswith(
+        "weights, keys and values take 133.2 GiB, and the card has 40"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
@@ -244,6 +256,7 @@ def test_a_card_of_the_list_is_known_by_the_name_that_torch_gives_it(
 def test_known_shapes_have_the_published_numbers_of_weights(name: str, billions: float) -> None:
     model = KNOWN[name].build("meta", torch.bfloat16, 64)
     assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, abs=1e-3)
+    assert KNOWN[name].weights() / 1e9 == pytest.approx(billions, rel=1e-3)
     assert Shape.parse(f"{name},layers=2").layers == 2
 
 

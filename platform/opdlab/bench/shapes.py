@@ -103,6 +103,10 @@ class Shape:
             tie_word_embeddings=bool(self.tied),
         )
 
+    def weights(self) -> int:
+        """Numbers in its matrices."""
+        return self.token_operations() // 2 + (2 - self.tied) * self.width * self.vocabulary
+
     def token_operations(self) -> int:
         """Of the linear layers of one token's forward, head excluded."""
         attention = 2 * self.width * self.head_width * (self.heads + self.kv)

@@ -10,13 +10,11 @@ from opdlab.bench.gpu.figures import Card, Case
 from opdlab.bench.shapes import KNOWN, Shape
 
 _TINY = Shape(64, 2, 4, 2, 128, 512)
-# Of the smallest card that holds weights in bfloat16 and what scoring takes beside them.
-_ROOM_FOR_32B = 72 << 30
 
 
 def cases(card: Card) -> Iterator[Case]:
     """All of a card; tiny ones of everything else."""
-    yield from _of_a_card(card) if card.device.type == "cuda" else tiny()
+    yield from _of_a_card() if card.device.type == "cuda" else tiny()
 
 
 def tiny() -> Iterator[Case]:
@@ -31,7 +29,7 @@ def tiny() -> Iterator[Case]:
     yield from leaves.cases("tiny", _TINY, (24,), 1)
 
 
-def _of_a_card(card: Card) -> Iterator[Case]:
+def _of_a_card() -> Iterator[Case]:
     small, large = KNOWN["qwen2.5-1.5b"], KNOWN["qwen2.5-7b"]
     one, other, both = "Qwen2.5 1.5B", "Qwen2.5 7B", "Qwen2.5, 1.5B by 7B"
     yield from chain(
@@ -53,6 +51,6 @@ def _of_a_card(card: Card) -> Iterator[Case]:
         leaves.cases(other, large, (16384,), 40),
         rollout.cases(other, large, ((8, 1024), (256, 1024), (64, 8192), (8, 8192)), 40),
         rivals.vllm(other, large, 150, rows=64, tokens=1024),
+        scoring.cases("Qwen3 32B", KNOWN["qwen3-32b"], (4096, 16384, 39000), 60),
+        rollout.cases(other, large, ((256, 8192),), 120),
     )
-    if card.total >= _ROOM_FOR_32B:
-        yield from scoring.cases("Qwen3 32B", KNOWN["qwen3-32b"], (4096, 16384, 39000), 60)

@@ -147,6 +147,7 @@ class Case:
         seconds: that it may take on a large card: none is begun that would end too late, and one that takes
             several times as long is ended.
         needs: a library that may be missing.
+        holds: numbers in the format of products that must be on the card at once: weights, keys, values.
     """
 
     part: str
@@ -154,6 +155,19 @@ class Case:
     seconds: int
     run: Callable[[Card], Sequence[Figure]]
     needs: str = ""
+    holds: int = 0
+
+    def held(self, card: Card) -> str:
+        """What it must hold beside what the card has."""
+        need, there = self.holds * card.dtype.itemsize, card.total
+        return (
+            f"weights, keys and values take {need / 2**30:,.4g} GiB, and the card has "
+            f"{there / 2**30:,.4g} GiB"
+        )
+
+    def fits(self, card: Card) -> bool:
+        """Whether the card holds that; computing takes room beside it."""
+        return self.holds * card.dtype.itemsize <= card.total
 
     @property
     def key(self) -> str:

@@ -34,7 +34,8 @@ def cases(
     for rows, tokens in sizes:
         title = f"{name}, {rows} rows after {tokens:,} tokens"
         run = partial(_case, shape, rows, tokens, longest, rows == rivals)
-        yield Case("rollout", title, seconds, run)
+        keys = rows * (tokens + 2 * STEPS["cuda"]) * _kept_of_a_token(shape)
+        yield Case("rollout", title, seconds, run, holds=shape.weights() + keys)
 
 
 @torch.no_grad()
@@ -107,5 +108,9 @@ def _bytes(model: Any, shape: Shape, rows: int, tokens: int) -> int:
     weights = sum(p.numel() for p in model.parameters())
     if not shape.tied:
         weights -= shape.vocabulary * shape.width
-    keys = rows * tokens * shape.layers * 2 * shape.kv * shape.head_width
-    return size * (weights + keys)
+    return size * (weights + rows * tokens * _kept_of_a_token(shape))
+
+
+def _kept_of_a_token(shape: Shape) -> int:
+    """Numbers of its keys and values."""
+    return shape.layers * 2 * shape.kv * shape.head_width

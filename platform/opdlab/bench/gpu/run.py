@@ -18,7 +18,7 @@ from opdlab.bench.gpu import page
 from opdlab.bench.gpu.cases import cases as all_cases
 from opdlab.bench.gpu.figures import PARTS, Card, Case, Figure
 from opdlab.bench.gpu.kept import earlier, held, measured_alone, page_of
-from opdlab.bench.gpu.worker import Cases, Worker
+from opdlab.bench.gpu.worker import Cases, Worker, failed
 from opdlab.bench.race import machine, show_machine
 from opdlab.console import DIM, END, GREEN, RED, YELLOW, console, progress_bar
 from opdlab.errors import ConfigError, OpdlabError
@@ -82,7 +82,10 @@ def _measure(
 ) -> None:
     """Measure what is left, in one process after another, until nothing more would end in time."""
     known = found["measured"]
-    left = unmeasured(wanted, known)
+    if large := [one for one in wanted if not one.fits(card)]:
+        known |= {one.key: failed(f"does not fit: {one.held(card)}") for one in large}
+        write_whole(to, json.dumps(found, indent=1) + "\n")
+    left = unmeasured([one for one in wanted if one not in large], known)
     with progress_bar() as progress:
         task = progress.add_task("", total=len(left))
         while any(monotonic() + one.seconds <= end for one in left):

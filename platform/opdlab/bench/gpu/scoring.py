@@ -23,7 +23,8 @@ def cases(name: str, shape: Shape, lengths: Sequence[int], seconds: int) -> Iter
     for length in lengths:
         title = f"{name}, L {length:,}, K {K}, {ACTIVE:.0%} active"
         longest = max(lengths) + 2
-        yield Case("scoring", title, seconds, partial(_case, shape, length, longest))
+        run = partial(_case, shape, length, longest)
+        yield Case("scoring", title, seconds, run, holds=shape.weights())
 
 
 def _case(shape: Shape, length: int, longest: int, card: Card) -> list[Figure]:

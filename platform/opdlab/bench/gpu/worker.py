@@ -161,6 +161,8 @@ def measured(one: Case, card: Card) -> dict[str, Any]:
             raise ArithmeticError(f"{broken[0]} is not finite")
     except Stopped:
         raise
+    except torch.OutOfMemoryError as error:
+        return failed(f"{one.held(card)}: {_named(error)}" if one.holds else _named(error))
     except _FAILURES as error:
         return failed(_named(error))
     return {"figures": figures, "taken": monotonic() - began}
