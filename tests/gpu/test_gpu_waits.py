@@ -144,6 +144,30 @@ def test_a_single_row_under_flash_attention_waits_for_nothing(
     assert counts.waited == 0, counts.lines()
 
 
+@pytest.mark.usefixtures("flash")
+@pytest.mark.parametrize("family", ["llama", "bamba", "gemma3"])
+def test_a_plain_step_under_flash_attention_waits_for_nothing(
+    device: torch.device, family: str
+) -> None:
+    """transformers would ask in each layer how long the rows are."""
+    model: Any = small_model(family).to(device)  # pyright: ignore[reportArgumentType]
+    draw = Draw(1.0, 1.0, 4, None, 24, ())
+    said = []
+    for attention in ("sdpa", "flash_attention_2"):
+        model.set_attn_implementation(attention)
+        with sampling_mode(model), torch.no_grad():
+            decoder = Decoder(
+                model, PROMPTS[:1] * 2, range(2), draw, Room(2), Records(draw), Manner("plain")
+            )
+            uniform = begun(decoder, 2, device) * 0
+            with counted() as counts:
+                decoder._step(uniform, 1)
+        assert counts.waited == 0, counts.lines()
+        assert model.config._attn_implementation == attention
+        said.append(decoder.last)
+    assert torch.equal(*said)
+
+
 @pytest.mark.parametrize(
     ("family", "waits"), [("qwen3", 0), ("gemma3", 0), ("gpt_oss", 0), ("llama4", 1)]
 )

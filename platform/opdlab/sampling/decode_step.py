@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,9 +42,11 @@ class ModelStep(DecodeStep):
         self.model, self.cache = model, cache
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self.last_only = last_logits_only(model)
-        self.additive = self.takes_positions and _attends_to_all(model)
         # A CPU knows at once whether attention can do without the mask, which is quicker.
         self.masks = nullcontext if model.device.type == "cpu" else masked_rows
+        self.attention = partial(_without_lengths, model)
+        with self.attention():
+            self.additive = self.takes_positions and _attends_to_all(model)
 
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
         self.positions = positions.split(1, -1)
@@ -54,7 +57,8 @@ class ModelStep(DecodeStep):
     def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
         cache = self.cache
         position = {"position_ids": self.positions[step]} if self.takes_positions else {}
-        with self.masks(), cached(self.model, cache, self.positions[step]) as given:
+        column = self.positions[step]
+        with self.masks(), self.attention(), cached(self.model, cache, column) as given:
             output = self.model(
                 input_ids=tokens,
                 attention_mask=self.visible[..., cache.begin : cache.end + 1],
@@ -110,6 +114,23 @@ def last_logits_only(model: PreTrainedModel) -> dict[str, int]:
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask as what is added to attention scores."""
     return torch.where(visible, 0.0, -torch.inf).to(dtype)
+
+
+@contextmanager
+def _without_lengths(model: PreTrainedModel) -> Iterator[None]:
+    """Within, a model that attends by flash attention does so by `sdpa`, where it can.
+
+    In each layer of a step the library would ask the device how long the rows are.
+    """
+    before = model.config.get_text_config()._attn_implementation
+    if "flash" not in str(before) or not model._supports_sdpa:
+        yield
+        return
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def _attends_to_all(model: PreTrainedModel) -> bool:
