@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from operator_tape import OperatorTape
 from small_models import FAMILIES, OUT_OF_REACH, RECURRENT, small_model
 
 from opdlab.modelling.attention_hook import Own, UnsupportedError
+from opdlab.sampling import decoding, static_step
 from opdlab.sampling.decode_attention import DecodePass, Ranges, flash_by_parts, over_ranges
 from opdlab.sampling.decoding import decode
 from opdlab.sampling.lean_step import fits
-from opdlab.sampling.manner import Manner
+from opdlab.sampling.manner import Manner, manner
 from opdlab.sampling.recording import Decoded, Draw
 from opdlab.sampling.static_step import StaticStep
 
@@ -49,6 +51,32 @@ def test_a_static_step_draws_what_the_models_own_draws(family: str) -> None:
             assert torch.equal(one, other)
         for name, value in vars(plain.recorded).items():
             torch.testing.assert_close(getattr(ours.recorded, name), value, rtol=0, atol=2e-5)
+
+
+class Asking(torch.nn.Module):
+    """A part of a layer, whose numbers the host looks at."""
+
+    def __init__(self, part: torch.nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        found = self.part(*args, **options)
+        return found if bool(found.isfinite().all()) else None
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_step_that_asks_the_device_is_not_recorded(
+    asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static_step, "fits", lambda model: True)
+    model = small_model("bamba")
+    if asks:
+        model.model.layers[0].mamba.norm = Asking(model.model.layers[0].mamba.norm)
+    with torch.no_grad():
+        found = manner(model, 60, decoding._quicker(model), partial(decoding._trial, model))
+    assert found == Manner("plain" if asks else "static")
 
 
 LEAN: dict[str, tuple[str, dict[str, Any]]] = {

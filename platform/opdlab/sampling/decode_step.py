@@ -122,7 +122,7 @@ def _without_lengths(model: PreTrainedModel) -> Iterator[None]:
 
     In each layer of a step the library would ask the device how long the rows are.
     """
-    before = model.config.get_text_config()._attn_implementation
+    before: Any = model.config.get_text_config()._attn_implementation
     if "flash" not in str(before) or not model._supports_sdpa:
         yield
         return
