@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,7 @@ from gpu.simulated import counted
 from gpu.small_runs import experiment, train
 from typer.testing import CliRunner
 
+from opdlab.bench import stored
 from opdlab.cli import app
 from opdlab.configuration.config import Experiment
 from opdlab.files import read_metrics
@@ -71,6 +73,7 @@ def test_a_run_trains_and_is_evaluated_on_the_device(device: torch.device, outpu
     with worked_on(device):
         run("train", written(output), "tracking.samples_every=1", "training.hacking.grade_every=1")
     assert read_metrics(output / "small-001" / "lgr")[1]["step"] == 2
+    assert "step 2" in run("watch", output / "small-001" / "lgr", "--once")
     with worked_on(device):
         assert run("eval", written(output), "--model", output / "small-001" / "lgr" / "model")
 
@@ -147,6 +150,16 @@ def test_scores_are_put_on_disk_and_trained_from_on_the_device(
         assert not any("hidden" in line for line in counts.waits), counts.lines()
 
 
+def test_prompts_are_rated_on_the_device(device: torch.device, output: Path) -> None:
+    rows, rated = output / "rows.jsonl", output / "rated.jsonl"
+    rows.write_text(json.dumps({"problem": "1+1=", "answer": "2"}) + "\n")
+    data = {"type": "dataset", "path": str(rows), "column": "problem", "grader": "math"}
+    experiment = written(output, prompts={**data, "answer_column": "answer"})
+    with worked_on(device):
+        run("rate", experiment, "--samples", "2", "--to", rated)
+    assert "pass_rate" in rated.read_text()
+
+
 def test_a_model_is_pretrained_on_the_device(device: torch.device, output: Path) -> None:
     small = ("steps=1", "batch_size=2", "warmup_steps=0", "accelerator=auto")
     less = ("evaluation.benchmarks=[{type: math, level: short, limit: 1}]", "evaluation.samples=1")
@@ -195,10 +208,14 @@ def test_a_diagnosis_is_made_on_the_device(device: torch.device, output: Path) -
         ("scoring", "--length", "12", "--top-k", "2", "--ways", "dense,segments,decode,prefill"),
         ("head", "--tokens", "8"),
         ("rollout", "--rows", "2", "--new-tokens", "4", "--prompt", "3"),
+        ("scores", "--rows", "1", "--length", "4"),
     ],
     ids=lambda words: words[0],
 )
-def test_a_benchmark_runs_on_the_device(device: torch.device, words: tuple[str, ...]) -> None:
+def test_a_benchmark_runs_on_the_device(
+    device: torch.device, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "ROWS", 4)
     if words[0] == "head" and device.type != "cuda":
         pytest.skip("a process that measures memory does not know the simulated device")
     rounds = ("--rounds", "1", "--device", device.type)

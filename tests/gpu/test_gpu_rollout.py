@@ -41,11 +41,14 @@ def gap(model: PreTrainedModel, rollout: Rollout) -> float:
 
 
 ATTENTION = ["llama", "qwen3", "gemma3", "gpt_oss", "qwen3_moe"]
-STATES = ["qwen3_5", "bamba", "lfm2-conv", "minimax", "jamba", "recurrent_gemma"]
+STATES = ["qwen3_5", "recurrent_gemma"]
+RECORDED = ["bamba", "lfm2-conv", "minimax", "jamba"]
 
 
-@pytest.mark.parametrize("family", [*ATTENTION, *STATES])
+@pytest.mark.parametrize("family", [*ATTENTION, *STATES, *RECORDED])
 def test_what_is_recorded_is_what_a_forward_says(device: torch.device, family: str) -> None:
+    if family in RECORDED and device.type != "cuda":
+        pytest.skip("a CPU tries these, too; a card records their steps")
     model = on(device, family)
     rollout = sample(model)
     assert rollout.tokens.device == rollout.candidates.device == device
