@@ -95,16 +95,15 @@ class RowStates:
         # The layer may write into what it is given, tensors and their list.
         given = {name: part.clone() if self._trying else part for name, part in held.items()}
         output, after = layer.run(inputs, given, column, arguments)
-        for name, part in after.items():
-            if self._trying:
-                held[name] = held[name].to(part.dtype)
-            elif part is not held[name]:
-                held[name].copy_(part)
+        if not self._trying:
+            for name, part in after.items():
+                if part is not held[name]:
+                    held[name].copy_(part)
         return output
 
     @contextmanager
     def tried(self) -> Iterator[None]:
-        """Within, steps leave every state as it is, but for its format, which becomes that of steps."""
+        """Within, steps leave every state as it is."""
         self._trying = True
         try:
             yield
