@@ -189,6 +189,7 @@ def test_a_card_has_cases_of_every_row_of_the_goals_and_each_name_once() -> None
         for tokens in ("1,024", "8,192"):
             for name in ("1.5B", "7B"):
                 assert f"rollout: Qwen2.5 {name}, {rows} rows after {tokens} tokens" in keys
+    assert "rollout: Qwen3.5 by default, 9B, 64 rows after 1,024 tokens" in keys
     both = "Qwen2.5, 1.5B by 7B"
     assert f"step: {both}, 8 answers of 1,024 tokens" in keys
     assert f"memory: {both}, 8 answers of 1,024 tokens, as it is" in keys

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from opdlab.bench.architectures import (
     FAMILIES,
@@ -21,8 +21,8 @@ from opdlab.bench.architectures import (
 from opdlab.records import Rollout
 
 
-def small_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
-    """A random model in evaluation mode; the same for the same arguments."""
+def small_config(family: str, **changes: Any) -> PretrainedConfig:
+    """Of a tiny model."""
     settings = {
         "model_type": family,
         **(FAMILIES | RECURRENT | STRETCHED | OWN_WAYS | INDEXED)[family],
@@ -30,7 +30,12 @@ def small_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     }
     kind = settings.pop("model_type")
     shape = TOKENS if "n_embd" in settings else SHAPE
-    config = AutoConfig.for_model(kind, **{**shape, **settings})
+    return AutoConfig.for_model(kind, **{**shape, **settings})
+
+
+def small_model(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """A random model in evaluation mode; the same for the same arguments."""
+    config = small_config(family, **changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)

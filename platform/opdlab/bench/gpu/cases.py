@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+from transformers import AutoConfig
+
 from opdlab.bench.gpu import leaves, loss, memory, rivals, rollout, scoring, step
 from opdlab.bench.gpu.figures import Card, Case
 from opdlab.bench.shapes import KNOWN, Shape
+from opdlab.bench.small_models import small_config
 
 _TINY = Shape(64, 2, 4, 2, 128, 512)
 
@@ -21,6 +24,7 @@ def tiny() -> Iterator[Case]:
     """Each kind at a size of no worth, to try it."""
     yield from scoring.cases("tiny", _TINY, (24, 48), 1)
     yield from rollout.cases("tiny", _TINY, ((4, 16),), 1, rivals=4)
+    yield from rollout.hybrid("tiny Qwen3.5", small_config("qwen3_5"), 4, 16, 1)
     yield from loss.cases("tiny", _TINY, (64,), 15)
     yield from step.cases("tiny", _TINY, _TINY, 1, rows=2, tokens=8)
     yield from memory.cases("tiny", _TINY, _TINY, 1, rows=2, tokens=8)
@@ -51,6 +55,7 @@ def _of_a_card() -> Iterator[Case]:
         leaves.cases(other, large, (16384,), 40),
         rollout.cases(other, large, ((8, 1024), (256, 1024), (64, 8192), (8, 8192)), 40),
         rivals.vllm(other, large, 150, rows=64, tokens=1024),
+        rollout.hybrid("Qwen3.5 by default, 9B", AutoConfig.for_model("qwen3_5_text"), 64, 1024, 60),
         scoring.cases("Qwen3 32B", KNOWN["qwen3-32b"], (4096, 16384, 39000), 60),
         rollout.cases(other, large, ((256, 8192),), 120),
     )

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig
 
 from opdlab.bench.gpu.figures import Card, Case, Figure
 from opdlab.bench.shapes import Shape
 from opdlab.modelling import sampling_mode
-from opdlab.sampling import Decoder, Draw, Manner, Records, Room
+from opdlab.sampling import Decoder, Draw, Manner, Records, Room, held_of_a_token
 
 STEPS = {"cuda": 256}
 """Steps that are timed, after as many that are not."""
@@ -62,6 +62,42 @@ def _case(
             theirs = _generate(card, model, prompts, few)
             found.append(Figure("`generate` over it", theirs / step, "x"))
     return found
+
+
+def hybrid(
+    name: str, config: PretrainedConfig, rows: int, tokens: int, seconds: int
+) -> Iterator[Case]:
+    """Of a model with recurrent layers: whether its step is worth recording, a card alone can tell."""
+    title = f"{name}, {rows} rows after {tokens:,} tokens"
+    yield Case("rollout", title, seconds, partial(_hybrid, config, rows, tokens))
+
+
+@torch.no_grad()
+def _hybrid(config: PretrainedConfig, rows: int, tokens: int, card: Card) -> list[Figure]:
+    card.drop()
+    torch.manual_seed(0)
+    with torch.device(card.device):
+        model = AutoModelForCausalLM.from_config(config, dtype=card.dtype)
+    model.eval().requires_grad_(False)
+    prompts = torch.randint(3, config.vocab_size, (rows, tokens)).tolist()
+    steps = PLAIN_STEPS.get(card.device.type, FEW)
+    with sampling_mode(model):
+        states, keys = held_of_a_token(model)
+        recorded, own = (
+            _step(card, model, prompts, Manner(way), steps) for way in ("static", "plain")
+        )
+    size = card.dtype.itemsize
+    weights = sum(p.numel() for p in model.parameters())
+    if not config.tie_word_embeddings:
+        weights -= model.get_input_embeddings().weight.numel()
+    # States are read and written.
+    moved = size * (weights + rows * tokens * keys) + 2 * rows * states
+    return [
+        Figure("a token of every row", recorded * 1e3, "ms"),
+        Figure("tokens a second", rows / recorded, "/s"),
+        Figure("of the bandwidth", moved / card.bandwidth / recorded, "share"),
+        Figure("its own step over it", own / recorded, "x"),
+    ]
 
 
 @torch.no_grad()
