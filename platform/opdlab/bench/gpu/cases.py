@@ -55,7 +55,9 @@ def _of_a_card() -> Iterator[Case]:
         leaves.cases(other, large, (16384,), 40),
         rollout.cases(other, large, ((8, 1024), (256, 1024), (64, 8192), (8, 8192)), 40),
         rivals.vllm(other, large, 150, rows=64, tokens=1024),
-        rollout.hybrid("Qwen3.5 by default, 9B", AutoConfig.for_model("qwen3_5_text"), 64, 1024, 60),
+        rollout.hybrid(
+            "Qwen3.5 by default, 9B", AutoConfig.for_model("qwen3_5_text"), 64, 1024, 60
+        ),
         scoring.cases("Qwen3 32B", KNOWN["qwen3-32b"], (4096, 16384, 39000), 60),
         rollout.cases(other, large, ((256, 8192),), 120),
     )
