@@ -34,8 +34,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StaticStep, "recorded", recorded)
 
 
-def decoded(model: Any, way: Manner, max_rows: int, top_p: float = 1.0) -> Decoded:
-    draw = Draw(1.0, top_p, 4, None, 24, (2, 7, 11, 23))
+def decoded(model: Any, way: Manner, max_rows: int, tokens: int = 24) -> Decoded:
+    draw = Draw(1.0, 1.0, 4, None, tokens, (2, 7, 11, 23))
     with torch.no_grad():
         return decode(model, PROMPTS, range(len(PROMPTS)), draw, max_rows, way=way)
 
@@ -46,7 +46,7 @@ def test_a_static_step_draws_what_the_models_own_draws(family: str) -> None:
     model = small_model(family)
     # Fewer places than rows: they are dropped, refilled and moved.
     for rows in (3, 7) if family in ("llama", "gemma3", "qwen3_5") else (3,):
-        ours, plain = (decoded(model, Manner(way), rows) for way in ("static", "plain"))
+        ours, plain = (decoded(model, Manner(way), rows, 12) for way in ("static", "plain"))
         for one, other in zip(ours.responses, plain.responses, strict=True):
             assert torch.equal(one, other)
         for name, value in vars(plain.recorded).items():
