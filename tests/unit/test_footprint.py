@@ -127,11 +127,14 @@ SCORED = [
     # The trial's own rows, shared, in pieces, and again beyond a window.
     ("olmo2", torch.float32, ScoredRows(1, 1, 7)),
     ("mixtral", torch.float32, ScoredRows(1, 1, 7, top_k=4)),
+    # A window beyond all rows, which is tried at load; tokens that layers count, beyond which no tree is right.
+    ("modernbert-decoder", torch.float32, ScoredRows(2, 1, 40)),
+    ("llama4-floor", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
     # States that are sums, or convolutions alone.
     ("qwen3_5", torch.float32, ScoredRows(2, 5, 35, top_k=4)),
     ("lfm2-conv", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
 ]
-WHOLE = "ignore:(Bloom|DiffLlama|MiniMax)ForCausalLM is scored by a whole forward"
+WHOLE = "ignore:(Bloom|DiffLlama|MiniMax|Llama4)ForCausalLM (is scored by|depends on more)"
 
 
 @pytest.mark.filterwarnings(WHOLE)

@@ -50,6 +50,7 @@ from opdlab.planning.footprint import (
     Shape,
     build,
     contentless,
+    counts_from,
     kept_of_a_token,
     layers,
     shortened,
@@ -80,6 +81,7 @@ from opdlab.scoring import (
     row_scores,
     shared_pass,
     trial_rollout,
+    tried_at_load,
     trunk_piece,
 )
 from opdlab.shapes import Float, Tensor
@@ -99,12 +101,14 @@ def scoring(
     config: PretrainedConfig, dtype: torch.dtype, asked: ScoredRows, on_cpu: bool = True
 ) -> int:
     """Bytes that a teacher takes beside its weights, from its first scores on."""
-    whole, tree = sizes(config, dtype).attended, _is_hooked(Shape.of(config))
+    size, tree = sizes(config, dtype), _is_hooked(Shape.of(config))
+    counted, at_load = counts_from(config), tried_at_load(size.parameters)
     with contentless(), torch.no_grad(), _Numbers():
         model = build(config, dtype).eval()
         original = original_length(model)
         recurrent = recurrent_layers(model)
-        plan = _Plan(shortened(model), whole, on_cpu, tree, len(recurrent))
+        plan = _Plan(shortened(model), size.attended, on_cpu, tree, len(recurrent), at_load)
+        plan.reach = None if counted is None else counted - 1
         tried = prefixes_tried(model, asked.length)
         # Layers whose states are known sums, or convolutions, take rows of any length at once; others go
         # step by step.
@@ -118,7 +122,7 @@ def scoring(
             peak = _of_long_rows(lambda length: plan.held(asked.of_length(length)), asked.length)
             found = _of_long_rows(lambda length: plan.checked(tried.of_length(length)), tried.end)
             peak = max(peak, found)
-    groups = -(-asked.rows // asked.together(original))
+    groups = -(-asked.rows // asked.together(original, plan.reach))
     if not asked.full or groups == 1:
         return peak
     # Of all groups, while they are put together: theirs, in one, and in order.
@@ -211,7 +215,9 @@ class _Plan:
         whole: numbers of the keys and values of a token, over all layers; the model may have fewer.
         hooked: whether as a tree, else by whole forwards.
         recurrent: layers that keep a state; the model may have fewer.
+        at_load: tokens of a row up to which it is tried before its first scores.
         in_pieces: whether what continues rows is kept of shorter ones too, which stand for long rows.
+        reach: tokens that a pass may take, at most; None for any number.
     """
 
     model: PreTrainedModel
@@ -219,7 +225,9 @@ class _Plan:
     on_cpu: bool
     hooked: bool
     recurrent: int = 0
+    at_load: int = 0
     in_pieces: bool = False
+    reach: int | None = None
 
     def __post_init__(self) -> None:
         text = self.model.config.get_text_config()
@@ -234,7 +242,7 @@ class _Plan:
     def held(self, asked: ScoredRows) -> int:
         """Bytes while rows are scored that are scored together."""
         with unset_fake_temporarily():
-            rollout = asked.rollout(asked.together(original_length(self.model)))
+            rollout = asked.rollout(asked.together(original_length(self.model), self.reach))
         return self._held(asked, rollout)
 
     def _held(self, asked: ScoredRows, rollout: Rollout, shares: bool = True) -> int:
@@ -242,8 +250,10 @@ class _Plan:
         with Held(self.model) as held:
             others = beside(asked, count)
             far = [one for one in rotary(self.model) if asked.length > one.original]
-            if not self.hooked or any(one.dynamic for one in far):
-                self._whole_forwards(rollout, asked)
+            counted = self.reach is not None and asked.length > self.reach
+            changing = any(one.dynamic for one in far)
+            if not self.hooked or counted or changing:
+                self._whole_forwards(rollout, asked, self.hooked and changing)
             else:
                 with hooked(self.model) as own:
                     missing = self._tree(own, rollout, asked, shares)
@@ -252,10 +262,15 @@ class _Plan:
 
     def tried(self, asked: ScoredRows) -> int:
         """Bytes while it is tried, once, whether the model can be scored at such lengths."""
-        largest = max(asked.length, asked.together(None) * asked.length if self.hooked else 0)
+        together = max(asked.together(None) * asked.length, self.at_load) if self.hooked else 0
+        largest = max(asked.length, together)
         if asked.top_k:
             asked_in_all = asked.rows * asked.response * asked.top_k
             largest = max(largest, min(asked_in_all, self.leaf_chunk))
+        reach, self.reach = self.reach, None
+        if reach is not None:
+            # Where the tree is found wrong, no later place is tried.
+            largest = min(largest, reach + 1)
         places = [place for place in thresholds(self.model) if place <= largest]
         with Held(self.model) as held:
             longest = max(asked.length, _LONGEST_TRIED, *(place + 3 for place in places))
@@ -265,9 +280,10 @@ class _Plan:
             if places and self.hooked:
                 log_probs(self.model, self._tokens(1, max(places) + 3), None)
         peak = max(held.peak, self._held_by_trial())
-        if not places or not self.hooked:
-            return peak
-        return max(peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
+        if places and self.hooked:
+            peak = max(peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
+        self.reach = reach
+        return peak
 
     def _held_by_trial(self) -> int:
         """Bytes while the trial's own rows are scored: with prompts shared, and in its pieces or whole."""
@@ -300,14 +316,14 @@ class _Plan:
     def _tokens(self, rows: int, length: int) -> Tensor:
         return torch.zeros(rows, length, dtype=torch.long)
 
-    def _whole_forwards(self, rollout: Rollout, asked: ScoredRows) -> None:
+    def _whole_forwards(self, rollout: Rollout, asked: ScoredRows, changing: bool) -> None:
         with unset_fake_temporarily():
             tree = leaves(rollout, rollout.candidates)
             known = draws(rollout, rollout.candidates), tree, response_states(rollout)
             longest = int(tree.column.max()) + 1 if len(tree) else 0
         # Of frequencies that change with every token each state has a forward; those before are kept.
         before = torch.empty(
-            len(rollout.token) if self.hooked else 0, self.width, dtype=self.model.dtype
+            len(rollout.token) if changing else 0, self.width, dtype=self.model.dtype
         )
         states = hidden_states(self.model, self._tokens(len(rollout.tokens), asked.length))
         found = states[:, asked.prompt - 1 :].flatten(0, 1).clone()

@@ -12,7 +12,15 @@ from transformers import PretrainedConfig
 
 from opdlab.configuration import Experiment, Student, Training
 from opdlab.modelling import models
-from opdlab.planning.footprint import Footprint, Shape, activations, footprint, packed, trained
+from opdlab.planning.footprint import (
+    Footprint,
+    Shape,
+    activations,
+    counts_from,
+    footprint,
+    packed,
+    trained,
+)
 from opdlab.planning.hub_shapes import shape_of
 from opdlab.planning.loss_rows import loss_bytes, told_bytes, told_to
 from opdlab.planning.passes import scoring
@@ -203,13 +211,9 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
 
 
 def _in_equal_rows(config: PretrainedConfig, length: int) -> bool:
-    """Whether only rows of equal length are decoded together, which all end at a known column.
-
-    Training finds that by trying, for which a plan has no weights. Of the models that it can find it of,
-    Llama 4's attention counts the cached tokens for its temperature, from so many on.
-    """
-    text = config.get_text_config()
-    return bool(getattr(text, "attn_temperature_tuning", 0)) and text.floor_scale < length
+    """Whether only rows of equal length are decoded together, which all end at a known column."""
+    counted = counts_from(config)
+    return counted is not None and counted < length
 
 
 def averaged(stored: torch.dtype) -> int:

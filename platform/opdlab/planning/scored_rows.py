@@ -36,11 +36,11 @@ class ScoredRows:
         """Tokens of a row."""
         return self.prompt + self.response
 
-    def together(self, most: int | None) -> int:
-        """Rows that are scored together; `most` tokens of a row are scored with others."""
+    def together(self, most: int | None, reach: int | None = None) -> int:
+        """Rows that are scored together; `most` tokens of a row are scored with others, `reach` in all."""
         if most is not None and self.length > most:
             return 1
-        return max(1, min(self.rows, TRUNK_TOKENS // self.length))
+        return max(1, min(self.rows, min(TRUNK_TOKENS, reach or TRUNK_TOKENS) // self.length))
 
     def of_length(self, length: int) -> ScoredRows:
         """As many rows as are scored together, of another length with as large a part of prompt."""

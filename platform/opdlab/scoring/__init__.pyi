@@ -51,5 +51,6 @@ from .trial import (
     TRIAL_PIECE as TRIAL_PIECE,
     TRIAL_ROWS as TRIAL_ROWS,
     trial_rollout as trial_rollout,
+    tried_at_load as tried_at_load,
 )
 from .trunk import Continuation as Continuation, shared_pass as shared_pass

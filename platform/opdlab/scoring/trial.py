@@ -98,8 +98,7 @@ def settle(teacher: OnTrial) -> None:
         teacher.shares = False
     if teacher.way == "tree":
         teacher.unproven = thresholds(teacher.model)
-        size = sum(weight.numel() for weight in teacher.model.parameters())
-        prove(teacher, min(_AT_LOAD, _WORK_AT_LOAD // size))
+        prove(teacher, tried_at_load(sum(one.numel() for one in teacher.model.parameters())))
     else:
         warnings.warn(
             f"{name} is scored by a whole forward for every candidate, which is exact but slow: "
@@ -107,6 +106,11 @@ def settle(teacher: OnTrial) -> None:
             UserWarning,
             stacklevel=3,
         )
+
+
+def tried_at_load(parameters: int) -> int:
+    """Tokens of a row up to which a model with so many weights is tried before its first scores."""
+    return min(_AT_LOAD, _WORK_AT_LOAD // parameters)
 
 
 def _attempts(model: PreTrainedModel) -> Iterator[tuple[str, bool]]:
