@@ -127,7 +127,7 @@ SCORED = [
     # The trial's own rows, shared, in pieces, and again beyond a window.
     ("olmo2", torch.float32, ScoredRows(1, 1, 7)),
     ("mixtral", torch.float32, ScoredRows(1, 1, 7, top_k=4)),
-    # A window beyond all rows, which is tried at load; tokens that layers count, beyond which no tree is right.
+    # A window beyond all rows, tried at load; tokens that layers count, beyond which no tree is right.
     ("modernbert-decoder", torch.float32, ScoredRows(2, 1, 40)),
     ("llama4-floor", torch.float32, ScoredRows(2, 1, 40, top_k=4)),
     # States that are sums, or convolutions alone.
