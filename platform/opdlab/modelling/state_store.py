@@ -126,16 +126,19 @@ class StateStore:
 
     @property
     def kept(self) -> list[Tensor]:
-        """What is kept of all layers for leaves."""
+        """What is kept of each segment of all layers, for leaves."""
         states = [state for kept in self._states.values() for state in kept]
-        states += self._last.values()
         sums = [one for kept in self.sums.values() for one in kept]
         return [
-            *self.inputs.values(),
-            *self.convolved.values(),
             *(part for state in states for part in state.values()),
             *(part for one in sums for part in (one.state, one.key, one.value, one.decay)),
         ]
+
+    @property
+    def once(self) -> list[Tensor]:
+        """What is kept of all layers, however many segments there are."""
+        last = (part for state in self._last.values() for part in state.values())
+        return [*self.inputs.values(), *self.convolved.values(), *last]
 
     def at(self, layer: RecurrentLayer, segments: Int[Tensor, "P"]) -> State:
         """A layer's states at the starts of some segments."""

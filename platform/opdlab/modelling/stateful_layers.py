@@ -19,8 +19,10 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers import PreTrainedModel
 
+from opdlab.modelling.following import Following
 from opdlab.modelling.forward_code import Places, arguments_of, kept_by, named_in, places_of
 from opdlab.modelling.linear_rules import RULES, Rule
 from opdlab.modelling.state_cache import State, StateCache
@@ -115,10 +117,10 @@ class RecurrentLayer(ABC):
         """
         if self.module not in _GOES_ON:
             count = min(_TRIED, inputs.shape[1])
-            if inputs.device.type == "meta":
-                return True
-            at = torch.arange(count, device=inputs.device)[None]
-            _GOES_ON[self.module] = self._try(inputs[:1, :count], at, arguments)
+            some, at = inputs[:1, :count], torch.arange(count, device=inputs.device)[None]
+            bare = isinstance(inputs, FakeTensor) or inputs.device.type == "meta"
+            found = self._reads_alike if bare else self._try
+            _GOES_ON[self.module] = found(some, at, arguments)
         return _GOES_ON[self.module]
 
     def _try(
@@ -141,6 +143,35 @@ class RecurrentLayer(ABC):
             for found in (_first(together[0]), torch.cat(singly, 1))
         ]
         return gaps[0] <= 4 * gaps[1] + 1e-5 * float(truth.norm())
+
+    def _reads_alike(
+        self, inputs: Float[Tensor, "B S H"], column: Int[Tensor, "B S"], arguments: dict[str, Any]
+    ) -> bool:
+        """The same of tensors without content: whether several tokens read all of a state that one reads."""
+        half = inputs.shape[1] // 2
+        state = self._run(inputs[:, :half], None, column[:, :half], arguments)[1]
+        one, several = (
+            self._read(inputs[:, half:end], state, column[:, half:end], arguments)
+            for end in (half + 1, None)
+        )
+        return one <= several
+
+    def _read(
+        self,
+        inputs: Float[Tensor, "B S H"],
+        state: State,
+        column: Int[Tensor, "B S"],
+        arguments: dict[str, Any],
+    ) -> set[Any]:
+        """Names of the parts of a state that outputs depend on."""
+        found = set()
+        for name in state:
+            given = {each: part.clone() for each, part in state.items()}
+            with Following(given[name]) as following:
+                output = _first(self._run(inputs, given, column, arguments)[0])
+            if output in following:
+                found.add(name)
+        return found
 
     def blank(
         self, inputs: Float[Tensor, "B S H"], column: Int[Tensor, "B S"], arguments: dict[str, Any]

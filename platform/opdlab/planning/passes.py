@@ -195,6 +195,18 @@ class _RecurrentLeaves(RecurrentLeaves):
 class _SharedPass(_RealRule, SharedPass): ...
 
 
+def _storages(tensors: list[Tensor]) -> dict[int, int]:
+    """Bytes of what holds some tensors, each once."""
+    held = [one.untyped_storage() for one in tensors]
+    return {one._cdata: one.nbytes() for one in held}
+
+
+def _opening(parts: list[Chunk], row: int) -> Chunk | None:
+    """The first of several pieces of a row that is not the first one."""
+    mine = [part for part in parts if part.first_row == row]
+    return mine[0] if row and len(mine) > 1 else None
+
+
 @cache
 def _is_hooked(shape: Shape) -> bool:
     """Whether a model's attention can be that of a tree."""
@@ -246,7 +258,7 @@ class _Plan:
         return self._held(asked, rollout)
 
     def _held(self, asked: ScoredRows, rollout: Rollout, shares: bool = True) -> int:
-        missing, count = 0, len(rollout.tokens)
+        missing, early, count = 0, 0, len(rollout.tokens)
         with Held(self.model) as held:
             others = beside(asked, count)
             far = [one for one in rotary(self.model) if asked.length > one.original]
@@ -256,9 +268,9 @@ class _Plan:
                 self._whole_forwards(rollout, asked, self.hooked and changing)
             else:
                 with hooked(self.model) as own:
-                    missing = self._tree(own, rollout, asked, shares)
+                    missing, early = self._tree(own, rollout, asked, shares, held)
             del others
-        return held.peak + missing
+        return max(held.peak + missing, early)
 
     def tried(self, asked: ScoredRows) -> int:
         """Bytes while it is tried, once, whether the model can be scored at such lengths."""
@@ -333,8 +345,12 @@ class _Plan:
             log_probs(self.model, self._tokens(asked.top_k, longest), None, -1)
         del known
 
-    def _tree(self, own: Own, rollout: Rollout, asked: ScoredRows, shares: bool) -> int:
-        """Pass trunk and leaves; bytes of states of layers that this model does not have."""
+    def _tree(
+        self, own: Own, rollout: Rollout, asked: ScoredRows, shares: bool, held: Held
+    ) -> tuple[int, int]:
+        """Pass trunk and leaves; bytes of states of layers and pieces that are not here, to be added to
+        what is held, and all bytes before the last row's later pieces.
+        """
         with unset_fake_temporarily():
             drawn = draws(rollout, rollout.candidates)
             tree = leaves(rollout, rollout.candidates)
@@ -343,13 +359,13 @@ class _Plan:
             sharing = shares and own.name in ANY_MASK and len(spans) == 1 and not own.recurrent
             states = response_states(rollout, WORTH_SHARING if sharing else 1.0)
             passes = leaf_chunks(tree, [span.last for span in spans], self.leaf_chunk)
-        keep, share = len(tree) > 0 or self.in_pieces, 1.0
+        keep, share, early = len(tree) > 0 or self.in_pieces, (1.0, 1.0), 0
         if states.prompt is not None:
             hidden, trunks = self._shared(own, lengths, states, keep)
         elif len(spans) > 1:
             hidden, trunks = self._stretches(own, lengths, spans, keep)
         else:
-            hidden, trunks = self._pieces(own, lengths, keep)
+            hidden, trunks, early = self._pieces(own, lengths, keep, held)
             share = self._other_pieces(trunks[0][0].states, lengths)
         rows = hidden[states.index]
         del hidden
@@ -361,13 +377,16 @@ class _Plan:
         if asked.full:
             said = rows[states.before]
             del said
-        kept = [one for store, _ in trunks for one in store.states.kept]
-        here = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in kept}
-        layers = self.recurrent / max(1, own.recurrent)
-        store = trunks[0][0].states
-        inputs = sum(one.nbytes for one in (*store.inputs.values(), *store.convolved.values()))
-        rest = sum(here.values()) - inputs
-        return round(inputs * (layers - 1) + rest * (layers / share - 1)) if own.recurrent else 0
+        if not own.recurrent:
+            return 0, early
+        stores, layers = [store.states for store, _ in trunks], self.recurrent / own.recurrent
+        once = _storages([one for store in stores for one in store.once])
+        kept = _storages([one for store in stores for one in store.kept])
+        rest = sum(size for name, size in kept.items() if name not in once)
+        missing, then = (
+            round(sum(once.values()) * (layers - 1) + rest * (layers / one - 1)) for one in share
+        )
+        return missing, early + then if early else 0
 
     def _store(self, rows: int, length: int, keep: bool) -> tuple[KeyStore, Tensor]:
         """Room for keys and values, and in place of that for layers that this model does not have."""
@@ -375,10 +394,12 @@ class _Plan:
         return KeyStore(rows, length), torch.empty(others, dtype=self.model.dtype)
 
     def _pieces(
-        self, own: Own, lengths: list[int], keep: bool
-    ) -> tuple[Float[Tensor, "N H"], list[tuple[KeyStore, Tensor]]]:
-        """Whole rows, or rows of one length in pieces, of which the first and the last."""
-        total = sum(lengths)
+        self, own: Own, lengths: list[int], keep: bool, held: Held
+    ) -> tuple[Float[Tensor, "N H"], list[tuple[KeyStore, Tensor]], int]:
+        """Whole rows, or rows of one length in pieces, of which the first and the last; and the bytes of
+        the last row's first piece, where that is run, too.
+        """
+        early, total = 0, sum(lengths)
         parts = chunks(lengths, self.piece or total)
         first = parts[0]
         of_row = [part for part in parts if part.first_row == 0]
@@ -392,9 +413,13 @@ class _Plan:
         with running(PackedPass(own, lines, keeping)):
             found = [flat_states(self.model, place, place)]
         if len(of_row) > 1:
+            # Layers that begin anew with several tokens take most in the first piece of the last row.
+            opening = _opening(parts, len(lengths) - 1) if own.recurrent else None
             last = of_row[-1]
             size = last.stop - last.start
-            found.append(found[0].new_empty(total - len(found[0]) - size, found[0].shape[1]))
+            rest = total - len(found[0]) - size
+            rest -= 0 if opening is None else opening.stop - opening.start
+            found.append(found[0].new_empty(rest, found[0].shape[1]))
             with unset_fake_temporarily():
                 lines = Lines.of(torch.zeros(size, dtype=torch.long), 1)
                 place = torch.arange(last.start, last.stop)
@@ -402,28 +427,42 @@ class _Plan:
             part = _Continuation(own, *pair, lines, place, store=store[0], start=last.start)
             with running(part):
                 found.append(flat_states(self.model, place, place))
+            if opening is not None:
+                with unset_fake_temporarily():
+                    place = torch.arange(opening.stop - opening.start)
+                    lines = Lines.of(torch.zeros_like(place), 1)
+                before, held.peak = held.peak, held.now
+                with running(PackedPass(own, lines, store[0], len(lengths) - 1)):
+                    found.append(flat_states(self.model, place, place))
+                early, held.peak = held.peak, before
         elif len(parts) > 1:
             found.append(found[0].new_empty(total - len(found[0]), found[0].shape[1]))
-        return found[0] if len(found) == 1 else torch.cat(found), [store]
+        return found[0] if len(found) == 1 else torch.cat(found), [store], early
 
-    def _other_pieces(self, states: StateStore, lengths: list[int]) -> float:
-        """Note where segments begin in all pieces of rows; the share of the tokens that have been run."""
+    def _other_pieces(self, states: StateStore, lengths: list[int]) -> tuple[float, float]:
+        """Note where segments begin in all pieces of rows; the share of them that have been run, and of
+        those before the second piece of the last row.
+        """
         if states.length is None:
-            return 1.0
+            return 1.0, 1.0
         parts = chunks(lengths, self.piece or sum(lengths))
         ends = [*accumulate(lengths)]
-        states.row, states.column, ran = [], [], 0
+        states.row, states.column, ran, early = [], [], 0, 0
         last = sum(part.first_row == 0 for part in parts) - 1
+        opening = _opening(parts, len(lengths) - 1) if last else None
         for number, part in enumerate(parts):
             rows = range(part.first_row, part.last_row)
             before = part.start - (ends[rows[0]] - lengths[rows[0]])
             width = part.stop - part.start if len(rows) == 1 else max(lengths[row] for row in rows)
-            for segment in slices(width, states.length):
+            segments = list(slices(width, states.length))
+            for segment in segments:
                 states.row += rows
                 states.column += [before + segment.start] * len(rows)
-            if number in {0, last}:
-                ran += part.stop - part.start
-        return ran / sum(lengths)
+            if number in {0, last} or part is opening:
+                ran += len(segments) * len(rows)
+            if part is opening:
+                early = len(states.row)
+        return ran / len(states.row), ran / (early or len(states.row))
 
     def _stretches(
         self, own: Own, lengths: list[int], spans: list[Stretch], keep: bool
