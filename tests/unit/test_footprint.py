@@ -156,6 +156,17 @@ def test_what_is_said_over_a_wide_vocabulary_is_planned(asked: ScoredRows) -> No
     assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
 
 
+@pytest.mark.parametrize("family", ["mamba", "jamba"])
+def test_the_plan_counts_pieces_of_rows_that_layers_begin_anew(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """A row's first piece takes most there, and what is kept of all rows before is held meanwhile."""
+    for module in ("scoring.teacher", "planning.passes"):
+        monkeypatch.setattr(f"opdlab.{module}.trunk_piece", lambda width: 20)
+    one = scored(small_model(family), ScoredRows(2, 5, 40))
+    assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
+
+
 @pytest.mark.parametrize("active", [0.05, 1.0])
 def test_the_plan_counts_the_pieces_of_a_long_row(
     monkeypatch: pytest.MonkeyPatch, active: float

@@ -147,7 +147,7 @@ class RecurrentLayer(ABC):
     def _reads_alike(
         self, inputs: Float[Tensor, "B S H"], column: Int[Tensor, "B S"], arguments: dict[str, Any]
     ) -> bool:
-        """The same of tensors without content: whether several tokens read all of a state that one reads."""
+        """The same without content: whether several tokens read all of a state that one reads."""
         half = inputs.shape[1] // 2
         state = self._run(inputs[:, :half], None, column[:, :half], arguments)[1]
         one, several = (

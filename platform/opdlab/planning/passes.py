@@ -8,8 +8,8 @@ is found out; whether its scores then come out right is not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any
 
@@ -93,8 +93,8 @@ _OF_TRIAL = ScoredRows(
 )
 """As many tokens as a trial has, in rows of one length; of two candidates one is the sampled token."""
 _LONGEST_TRIED = max(map(sum, TRIAL_ROWS))
-_LONG = 256
-"""Tokens of the longest row that is looked at itself, of models that may compute token by token."""
+_LONG, _LONG_PIECE = 256, 128
+"""Tokens of the longest row, and piece, that is looked at, of models that may compute token by token."""
 
 
 def scoring(
@@ -118,9 +118,9 @@ def scoring(
         if quick or max(asked.length, tried.end) <= _LONG:
             peak = max(plan.held(asked), plan.tried(asked))
         else:
-            plan.in_pieces = tree and asked.length > (plan.piece or asked.length)
-            peak = _of_long_rows(lambda length: plan.held(asked.of_length(length)), asked.length)
-            found = _of_long_rows(lambda length: plan.checked(tried.of_length(length)), tried.end)
+            rows = partial(plan.held_of, asked)
+            peak = _of_long_rows(rows, asked.length, plan.long(asked))
+            found = _of_long_rows(lambda length: [plan.checked(tried.of_length(length))], tried.end)
             peak = max(peak, found)
     groups = -(-asked.rows // asked.together(original, plan.reach))
     if not asked.full or groups == 1:
@@ -130,15 +130,23 @@ def scoring(
     return max(peak + kept * (groups - 1) // groups, 3 * kept)
 
 
-def _of_long_rows(held: Callable[[int], int], length: int) -> int:
-    """By rows of two lengths: what grows with the tokens of a row, and with their square.
+def _of_long_rows(held: Callable[[int], list[int]], length: int, long: int = _LONG) -> int:
+    """By rows of two lengths, of each phase: what grows with the tokens of a row, and with their square.
 
-    Layers that keep a state may compute token by token, which would take minutes here. Of rows that go in
-    pieces a part does not grow.
+    Layers that keep a state may compute token by token, which would take minutes here.
     """
-    if length <= _LONG:
-        return held(length)
-    (short, least), (long, more) = ((some, held(some)) for some in (_LONG // 2, _LONG))
+    if length <= long:
+        return max(held(length))
+    short = long // 2
+    return max(
+        _grown((short, less), (long, more), length)
+        for less, more in zip(held(short), held(long), strict=True)
+    )
+
+
+def _grown(one: tuple[int, int], other: tuple[int, int], length: int) -> int:
+    """Bytes of a row of so many tokens, by the tokens and bytes of two shorter ones."""
+    (short, least), (long, more) = one, other
     square = (more / long - least / short) / (long - short)
     if square < 0:
         return round(more + max(0.0, (more - least) / (long - short)) * (length - long))
@@ -228,8 +236,8 @@ class _Plan:
         hooked: whether as a tree, else by whole forwards.
         recurrent: layers that keep a state; the model may have fewer.
         at_load: tokens of a row up to which it is tried before its first scores.
-        in_pieces: whether what continues rows is kept of shorter ones too, which stand for long rows.
         reach: tokens that a pass may take, at most; None for any number.
+        phases: bytes held last, in each phase of scoring.
     """
 
     model: PreTrainedModel
@@ -238,8 +246,8 @@ class _Plan:
     hooked: bool
     recurrent: int = 0
     at_load: int = 0
-    in_pieces: bool = False
     reach: int | None = None
+    phases: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         text = self.model.config.get_text_config()
@@ -257,8 +265,23 @@ class _Plan:
             rollout = asked.rollout(asked.together(original_length(self.model), self.reach))
         return self._held(asked, rollout)
 
+    def long(self, asked: ScoredRows) -> int:
+        """Tokens of the longest row that is looked at in place of such rows, which go in as many pieces."""
+        if not self.hooked or self.piece is None or asked.length <= self.piece:
+            return _LONG
+        return -(-asked.length // self.piece) * _LONG_PIECE
+
+    def held_of(self, asked: ScoredRows, length: int) -> list[int]:
+        """Bytes while shorter rows are scored, in as many pieces, in each phase."""
+        whole = self.piece
+        if whole is not None and asked.length > whole:
+            self.piece = -(-whole * length // asked.length)
+        self.held(asked.of_length(length))
+        self.piece = whole
+        return self.phases
+
     def _held(self, asked: ScoredRows, rollout: Rollout, shares: bool = True) -> int:
-        missing, early, count = 0, 0, len(rollout.tokens)
+        missing, early, trunk, count = 0, 0, 0, len(rollout.tokens)
         with Held(self.model) as held:
             others = beside(asked, count)
             far = [one for one in rotary(self.model) if asked.length > one.original]
@@ -268,9 +291,10 @@ class _Plan:
                 self._whole_forwards(rollout, asked, self.hooked and changing)
             else:
                 with hooked(self.model) as own:
-                    missing, early = self._tree(own, rollout, asked, shares, held)
+                    missing, early, trunk = self._tree(own, rollout, asked, shares, held)
             del others
-        return max(held.peak + missing, early)
+        self.phases = [early, trunk + missing, held.peak + missing]
+        return max(self.phases)
 
     def tried(self, asked: ScoredRows) -> int:
         """Bytes while it is tried, once, whether the model can be scored at such lengths."""
@@ -347,9 +371,9 @@ class _Plan:
 
     def _tree(
         self, own: Own, rollout: Rollout, asked: ScoredRows, shares: bool, held: Held
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, int]:
         """Pass trunk and leaves; bytes of states of layers and pieces that are not here, to be added to
-        what is held, and all bytes before the last row's later pieces.
+        what is held, all bytes before the last row's later pieces, and those held during the trunk.
         """
         with unset_fake_temporarily():
             drawn = draws(rollout, rollout.candidates)
@@ -359,7 +383,7 @@ class _Plan:
             sharing = shares and own.name in ANY_MASK and len(spans) == 1 and not own.recurrent
             states = response_states(rollout, WORTH_SHARING if sharing else 1.0)
             passes = leaf_chunks(tree, [span.last for span in spans], self.leaf_chunk)
-        keep, share, early = len(tree) > 0 or self.in_pieces, (1.0, 1.0), 0
+        keep, share, early = len(tree) > 0, (1.0, 1.0), 0
         if states.prompt is not None:
             hidden, trunks = self._shared(own, lengths, states, keep)
         elif len(spans) > 1:
@@ -367,6 +391,7 @@ class _Plan:
         else:
             hidden, trunks, early = self._pieces(own, lengths, keep, held)
             share = self._other_pieces(trunks[0][0].states, lengths)
+        before, held.peak = held.peak, held.now
         rows = hidden[states.index]
         del hidden
         self._vocabulary(rows)
@@ -378,7 +403,7 @@ class _Plan:
             said = rows[states.before]
             del said
         if not own.recurrent:
-            return 0, early
+            return 0, early, before
         stores, layers = [store.states for store, _ in trunks], self.recurrent / own.recurrent
         once = _storages([one for store in stores for one in store.once])
         kept = _storages([one for store in stores for one in store.kept])
@@ -386,7 +411,7 @@ class _Plan:
         missing, then = (
             round(sum(once.values()) * (layers - 1) + rest * (layers / one - 1)) for one in share
         )
-        return missing, early + then if early else 0
+        return missing, early + then if early else 0, before
 
     def _store(self, rows: int, length: int, keep: bool) -> tuple[KeyStore, Tensor]:
         """Room for keys and values, and in place of that for layers that this model does not have."""
