@@ -20,6 +20,7 @@ from opdlab.errors import OutOfReachError
 from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.jsd import JSD
 from opdlab.methods.sft import SFT
+from opdlab.modelling import recurrent_layers, taken_over
 from opdlab.planning import loss_rows, phases
 from opdlab.planning.footprint import (
     activations,
@@ -37,8 +38,9 @@ from opdlab.planning.footprint import (
 from opdlab.planning.loss_rows import held, loss_bytes, rows_held, told_bytes, told_to
 from opdlab.planning.phases import SAMPLING, UPDATING, Site, memory
 from opdlab.planning.scored_rows import ScoredRows
+from opdlab.sampling.decode_step import without_states
 from opdlab.sampling.decoder import Decoder, most_columns
-from opdlab.sampling.growing_cache import GrowingCache
+from opdlab.sampling.growing_cache import GrowingCache, PrefilledCache
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.sampling.row_states import RowStates
 
@@ -156,15 +158,29 @@ def test_what_is_said_over_a_wide_vocabulary_is_planned(asked: ScoredRows) -> No
     assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
 
 
-@pytest.mark.parametrize("family", ["mamba", "jamba"])
-def test_the_plan_counts_pieces_of_rows_that_layers_begin_anew(
-    monkeypatch: pytest.MonkeyPatch, family: str
-) -> None:
-    """A row's first piece takes most there, and what is kept of all rows before is held meanwhile."""
-    for module in ("scoring.teacher", "planning.passes"):
-        monkeypatch.setattr(f"opdlab.{module}.trunk_piece", lambda width: 20)
-    one = scored(small_model(family), ScoredRows(2, 5, 40))
-    assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
+@torch.no_grad()
+def go_on(model: Any) -> list[bool]:
+    """Whether each recurrent layer goes on from a state with several tokens."""
+    found: list[bool] = []
+
+    def mix(layer: Any, inputs: Any, arguments: dict[str, Any]) -> Any:
+        column = torch.arange(inputs.shape[1])[None]
+        found.append(layer._goes_on(inputs, column, arguments))
+        return layer.run(inputs, None, column, arguments)[0]
+
+    cache: Any = PrefilledCache(1, torch.device("cpu"))
+    with taken_over(recurrent_layers(model), mix):
+        model(input_ids=torch.arange(8)[None] + 3, **without_states(model, cache))
+    return found
+
+
+@pytest.mark.parametrize("family", ["mamba", "jamba", "qwen3_5", "minimax", "lfm2-conv"])
+def test_which_layers_begin_anew_with_several_tokens_is_known_without_content(family: str) -> None:
+    """They take most in a row's first piece, others in its last one."""
+    model = small_model(family)
+    with contentless():
+        planned = go_on(build(model.config, torch.float32).eval())
+    assert planned == go_on(model)
 
 
 @pytest.mark.parametrize("active", [0.05, 1.0])
