@@ -12,7 +12,7 @@ from run_folders import draws, write_reference, write_run
 from opdlab.errors import DataError
 from opdlab.evaluation import comparison
 from opdlab_dashboards.pages.report import differing, pairings, report
-from opdlab_dashboards.results import swept
+from opdlab_dashboards.results import swept, with_interval
 from opdlab_dashboards.results.board import build
 from opdlab_dashboards.results.differences import pair
 from opdlab_dashboards.results.measured import find
@@ -158,10 +158,13 @@ def write_sweep(folder: Path, count: int) -> None:
             trial = {"study": "one", "number": number, "parameters": {}}
             made = {"experiment": "try", "trial": trial}
             write_run(place, correct, seed, method, made=made)
-        trials.append({"trial": number, "state": "complete", "values": [value], "constraints": {}})
+        params = {"method.top_k": 2 + number, "method.rate": 0.00123456789012345 * 2**number}
+        told = {"params": params, "state": "complete", "values": [value], "constraints": {}}
+        trials.append({"trial": number, **told})
     trials.append({"trial": count, "state": "fail", "values": None, "constraints": {}})
     content = {
         "objectives": [{"metric": "mean_at_k", "direction": "maximize"}],
+        "space": {"method.rate": {"type": "float", "log": True}},
         "trials": trials,
         "importance": {
             "mean_at_k": {"method.top_k": {"share": 0.94, "low": 0.63, "high": 0.99, "trials": 10}}
@@ -170,19 +173,49 @@ def write_sweep(folder: Path, count: int) -> None:
     (folder / "sweep.json").write_text(json.dumps(content))
 
 
-def test_of_a_sweep_the_best_trials_are_set_against_the_very_best(tmp_path: Path) -> None:
+def test_a_sweep_has_one_table_of_all_trials_and_one_plot_of_what_differs(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "try-sweep"
     write_sweep(folder, 10)
     text = text_of(folder, "try-sweep")
-    shown = list(dict.fromkeys(re.findall(r"try/trial-\d+", section(text, "scores"))))
-    assert shown == [f"try/trial-{n:04d}" for n in (8, 9, 7, 6, 5, 4, 3, 2)]
-    assert "hub/student" in section(text, "scores")
-    assert "<h3>try/trial-0002 minus try/trial-0008</h3>" in text
-    assert (
-        "try-sweep: of 10 complete trials the best 8 by mean_at_k are shown and 2 left out" in text
-    )
+    trials = re.findall(r'data-trial="(-?\d+)"', section(text, "trials"))
+    assert trials == [*map(str, (8, 9, 7, 6, 5, 4, 3, 2, 1, 0, 10)), "-1"], "the student last"
+    assert "Worse than trial 8 in mean@8: 9 of 9 others" in section(text, "found")
+    assert "try/trial-0008 is better than hub/student" in section(text, "found")
     assert "best partly by luck" in section(text, "open")
-    assert "94 % [63, 99]" in section(text, "importance")
+    assert "left out" not in section(text, "open")
+    assert "top_k: 94 % [63, 99]" in section(text, "question")
+    # Folded: of the best eight.
+    folded = text[text.index('<details class="part" id="differences">') :]
+    assert "<h3>try/trial-0002 minus try/trial-0008</h3>" in folded
+    assert "trial-0001" not in folded
+    figures = embedded(folder)
+    (forest,) = (one for one in figures if one["place"] == "differences")
+    assert forest["layout"]["yaxis"]["ticktext"] == [
+        f"trial {n}" for n in (9, 7, 6, 5, 4, 3, 2, 1, 0)
+    ]
+    drawn = {one["title"].partition(":")[0] for one in figures if one["place"] == "trials"}
+    assert drawn == {"Parallel coordinates", "top_k", "rate", "What matters", "History"}
+    (rate,) = (one for one in figures if one["title"] == "rate")
+    assert rate["layout"]["xaxis"]["type"] == "log"
+    beside = section(text_of(folder, "try-sweep", "try-sweep/references"), "open")
+    assert "of 10 complete trials the best 8 by mean_at_k are shown and 2 left out" in beside
+    assert "0.00123456789012345" not in re.sub(r'(title|data-by)="[^"]*"', "", text)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "words"),
+    [
+        (45.31, 32.1, 58.4, "45 [32, 58]"),
+        (45.31, 44.1, 46.6, "45.3 [44.1, 46.6]"),
+        (0.1234567, 0.1228, 0.1241, "0.1235 [0.1228, 0.1241]"),
+        (-0.01, -9.0, 9.0, "0 [-9, +9]"),
+        (12.5, 12.5, 12.5, "+12.5 [+12.5, +12.5]"),
+    ],
+)
+def test_a_number_has_as_many_digits_as_its_error_leaves(
+    value: float, low: float, high: float, words: str
+) -> None:
+    assert with_interval(value, low, high, sign="+" in words) == words
 
 
 def test_a_trial_beyond_a_limit_is_not_the_best(tmp_path: Path) -> None:
@@ -206,17 +239,24 @@ def test_runs_of_different_protocols_are_refused(group: Path) -> None:
 
 def figures_of(group: Path) -> list[dict[str, Any]]:
     report(["try-001"], str(group.parent), str(group / "page" / "report.html"))
+    return embedded(group)
+
+
+def embedded(group: Path) -> list[dict[str, Any]]:
     page = (group / "page" / "report.html").read_text()
     found = re.search(r'<script[^>]* id="data"[^>]*>(.*?)</script>', page, re.DOTALL)
     assert found is not None
     return json.loads(found[1])
 
 
-def test_figures_of_differences_have_one_scale_with_zero_on_it(group: Path) -> None:
-    ranges = [one["range"] for one in figures_of(group) if "range" in one]
-    assert len(ranges) > 2
-    assert all(one == ranges[0] for one in ranges)
-    assert ranges[0][0] < 0 < ranges[0][1]
+def test_all_differences_stand_in_one_figure_with_zero_on_its_scale(group: Path) -> None:
+    (forest,) = (one for one in figures_of(group) if one["place"] == "differences")
+    low, high = forest["layout"]["xaxis"]["range"]
+    assert low < 0 < high
+    (trace,) = forest["traces"]
+    assert len(trace["x"]) == 3 * 3, "three pairs on two benchmarks and over both"
+    names = [note["text"] for note in forest["layout"]["annotations"]]
+    assert names[:2] == ["<b>try/opd minus hub/student</b>", "code/long"]
 
 
 def test_a_short_value_of_a_setting_is_not_broken_at_its_hyphen(group: Path) -> None:

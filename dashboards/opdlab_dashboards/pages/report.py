@@ -16,6 +16,8 @@ from opdlab.errors import DataError, writing_to
 from opdlab.files import keep_older, natural, require_own_page, write_page
 from opdlab.tracking import flatten
 from opdlab_dashboards.pages import page_files, tables
+from opdlab_dashboards.pages.forest import MOST, Line, forest, points
+from opdlab_dashboards.pages.swept_page import SweptPage, percent
 from opdlab_dashboards.results import (
     AVERAGE,
     CURVES,
@@ -34,13 +36,20 @@ from opdlab_dashboards.results import (
     find,
     mlflow_copy,
     pairs,
+    short,
     swept,
     training_curves,
+    with_interval,
     without_copies,
 )
 
 UNTOLD = ("name", "description", "seed", "output", "runs", "sweep", "kind")
 """Keys that differ between runs without being what is compared; seeds have a place of their own."""
+
+CURVED, APART = "curves", "differences"
+"""Places of figures on the page."""
+DRAWN = 8
+"""Characters of a number that nobody has typed."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,8 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
     (board,) = leaderboard.boards
     place = Path(to)
     with writing_to(place):
-        text = page(board, leaderboard, found, sweeps)
+        alone = len(runs) == len(sweeps) == 1
+        text = page(board, leaderboard, found, sweeps, alone)
         older = keep_older(place, text)
         write_page(place, text)
     tables.tell_left_out(leaderboard)
@@ -111,7 +121,8 @@ def _gather(runs: Sequence[str], output: Path) -> tuple[list[Measured], list[Swe
         inside = find(folder)
         if sweep := swept.read(folder, inside):
             sweeps.append(sweep)
-            inside = sweep.kept(inside)
+            # A sweep that stands alone has a page of its own kind, with all of its trials.
+            inside = sweep.kept(inside, swept.SHOWN if len(runs) > 1 else None)
         for one in inside:
             found += [one, *_beside(one)]
     return without_copies(found), sweeps
@@ -139,45 +150,83 @@ def _folder(name: str, output: Path) -> Path:
 
 
 def page(
-    board: Board, leaderboard: Leaderboard, order: Sequence[Measured], sweeps: Sequence[Swept]
+    board: Board,
+    leaderboard: Leaderboard,
+    order: Sequence[Measured],
+    sweeps: Sequence[Swept],
+    alone: bool,
 ) -> str:
     """The page as one file, with all that it needs.
 
     Args:
         order: what was measured, as it was named.
+        alone: whether the page is about one sweep and nothing else.
     """
-    left_out = leaderboard.left_out
     rows = _ordered(board, order)
-    apart = pairings(rows)
+    places = dict(zip((row.name for row in rows), _standings(board, rows), strict=True))
+    sweep = SweptPage(sweeps[0], board, places) if alone else None
+    if sweep and not sweep.here:
+        sweep = None
+    if sweep:
+        # Scores by benchmark, settings and curves are those of the best trials.
+        some = [sweep.rows[n] for n in sweep.here[: swept.SHOWN]]
+        rows = [row for row in rows if row.role != "run" or row in some]
+        apart = [Pairing(a, b, d) for a, b, d in sweep.pairs_of(some)]
+        found, doubtful = sweep.shown(), sweep.not_shown()
+        claimed = [one for one in apart if one.a is sweep.student]
+        measured = [row for row in rows if row in (sweep.student, some[0])]
+    else:
+        claimed = apart = pairings(rows)
+        found, doubtful, measured = [], [], rows
     trained = [row for row in rows if row.role == "run"]
     told = [row.runs[0] for row in trained or rows[:1]]
+    drawn = list(figures(trained)) if not sweep else [*sweep.figures(), *figures(trained)]
+    if not sweep and apart:
+        drawn.append(_forest(apart, board.k))
+    scripts = ["export.js", *(["trials.js"] if sweep else []), "report.js"]
     return page_files.template("report.html.j2").render(
-        name=_joined([run.config.get("name", run.name) for run in told]),
+        name=_joined([run.config.get("name", run.name) for run in told[: 1 if sweep else None]]),
         question=_joined([run.config.get("description", "") for run in told], " / "),
         until=leaderboard.until,
         version=opdlab.__version__,
         title=tables.title(board),
         rows=rows,
         board=board,
-        standings=_standings(board, rows),
+        standings=places,
         pairs=apart,
-        found=[sentence(one) for one in apart if one.headline and one.headline.shown],
-        open=[sentence(one) for one in apart if one.headline and not one.headline.shown],
-        caveats=[*(sweep.caveat for sweep in sweeps), *caveats(rows, apart, left_out)],
-        shares=[share for sweep in sweeps for share in sweep.shares],
+        found=[*(sentence(one) for one in claimed if one.headline and one.headline.shown), *found],
+        open=[
+            *(sentence(one) for one in claimed if one.headline and not one.headline.shown),
+            *doubtful,
+        ],
+        caveats=[
+            *(each.caveat(None if sweep else swept.SHOWN) for each in sweeps),
+            *caveats(measured, claimed, leaderboard.left_out),
+        ],
+        shares=[share for each in sweeps for share in each.shares],
         settings=differing(trained),
         names=[row.name for row in trained],
         facts=_facts([run for row in trained for run in row.runs]),
-        figures=page_files.embedded(list(figures(trained, apart))),
+        sweep=sweep,
+        forest=any(one["place"] == APART for one in drawn),
+        curves=any(one["place"] == CURVED for one in drawn),
+        figures=page_files.embedded(drawn),
         style=page_files.asset("style.css"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
-        script=page_files.asset("report.js"),
-        percent=tables.percent,
+        scripts="\n".join(map(page_files.asset, scripts)),
+        percent=percent,
         big=tables.big,
         seeds=tables.seeds,
         points=points,
+        setting=setting,
+        interval=interval,
         reading=tables.READING,
     )
+
+
+def interval(low: float, high: float) -> str:
+    """An interval in points, in as many digits as its width leaves."""
+    return with_interval(0, 100 * low, 100 * high, sign=True).partition(" ")[2]
 
 
 def _joined(values: Sequence[Any], by: str = " and ") -> str:
@@ -214,12 +263,6 @@ def pairings(rows: Sequence[Row]) -> list[Pairing]:
             sides.append((student, row))
     sides += [(others[0], row) for row in others[1:]]
     return [Pairing(a, b, found) for (a, b), found in zip(sides, pairs(sides), strict=True)]
-
-
-def points(difference: Difference) -> str:
-    """A difference in points with its interval."""
-    low, high = 100 * difference.low, 100 * difference.high
-    return f"{100 * difference.value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def sentence(one: Pairing) -> str:
@@ -322,6 +365,14 @@ def differing(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
     return [(key, values) for key, values in found if len(set(values)) > 1]
 
 
+def setting(value: str) -> str:
+    """A value of a configuration; a number that was drawn is not written with all of its digits."""
+    try:
+        return value if len(value) <= DRAWN else short(float(value))
+    except ValueError:
+        return value
+
+
 def _facts(runs: Sequence[Measured]) -> list[tuple[str, str]]:
     """Models, code and machine: of each fact all values that the runs have."""
     found: dict[str, dict[str, None]] = {"student": {}, "teacher": {}, "code": {}, "machine": {}}
@@ -345,8 +396,8 @@ def _model(contents: Mapping[str, Any]) -> str:
     return f"{contents.get('name')} ({str(contents.get('weights_sha256'))[:8]})"
 
 
-def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str, Any]]:
-    """Traces and axis titles of every figure that there are data for."""
+def figures(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Traces and axis titles of every curve that there are data for."""
     training = [(row, training_curves([run.metrics for run in row.runs])) for row in rows]
     for metric, label in CURVES.items():
         lines = [
@@ -356,6 +407,7 @@ def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str,
         ]
         if lines:
             yield {
+                "place": CURVED,
                 "title": label,
                 "x": "step",
                 "share": metric in SHARES,
@@ -372,43 +424,28 @@ def figures(rows: Sequence[Row], pairs: Sequence[Pairing]) -> Iterator[dict[str,
     ]
     if fidelity:
         yield {
+            "place": CURVED,
             "title": "fidelity by position, in the first and the last tenth of training",
             "x": "position in the response, tokens",
             "traces": fidelity,
         }
-    scale = _scale([d for one in pairs for d in one.differences])
-    for one in pairs:
-        yield {
-            "title": f"{one.b.name} minus {one.a.name}, points of mean@k",
-            "x": "points, 95 % over problems",
-            "range": scale,
-            "traces": [_forest(one.differences)],
-        }
 
 
-def _scale(differences: Sequence[Difference]) -> list[float]:
-    """One axis for all differences, in points, with 0 on it: what looks alike is alike."""
-    ends = [0.0, *(100 * end for d in differences for end in (d.low, d.high))]
-    margin = 0.05 * (max(ends) - min(ends)) or 1.0
-    return [min(ends) - margin, max(ends) + margin]
+def _forest(apart: Sequence[Pairing], k: str) -> dict[str, Any]:
+    """All differences in one figure; of many those over all benchmarks."""
+    title = f"Differences, points of mean@{k}"
+    lines = []
+    if sum(1 + len(one.differences) for one in apart) <= MOST:
+        for one in apart:
+            lines.append(Line(f"{one.b.name} minus {one.a.name}"))
+            lines += [Line(d.benchmark, d) for d in one.differences]
+        if len(apart) == 1:
+            return forest(lines[1:], f"{lines[0].label}, points of mean@{k}", APART)
+        return forest(lines, title, APART)
+    told = [(f"{one.b.name} minus {one.a.name}", one.headline) for one in apart if one.differences]
+    return forest([Line(label, d) for label, d in told], title, APART)
 
 
 def _line(name: str, curve: Curve, n: int) -> dict[str, Any]:
     x, y = curve
     return {"name": name, "x": x, "y": y, "mode": "lines", "colour": n}
-
-
-def _forest(differences: Sequence[Difference]) -> dict[str, Any]:
-    rows = list(reversed(differences))
-    return {
-        "mode": "markers",
-        "x": [100 * d.value for d in rows],
-        "y": [d.benchmark for d in rows],
-        "marks": [("up" if d.value > 0 else "down") if d.shown else "dim" for d in rows],
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [100 * (d.high - d.value) for d in rows],
-            "arrayminus": [100 * (d.value - d.low) for d in rows],
-        },
-    }

@@ -1,4 +1,4 @@
-"""A sweep on a report: its best trials, how many are left out, and what its keys explain."""
+"""A sweep on a report: its trials, what was searched, and what its keys explain."""
 
 from __future__ import annotations
 
@@ -15,37 +15,80 @@ _REMEDY = "run the sweep's command again, which writes it anew"
 SHOWN = 8
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A trial as the sweep's findings hold it.
+
+    Attributes:
+        state: `complete`, `pruned` or `fail`, the latter two with a reason where one is known.
+        values: one an objective; none where it is not complete.
+        constraints: by how much each limit is exceeded; kept where not above 0.
+    """
+
+    number: int
+    state: str
+    params: Mapping[str, Any]
+    values: tuple[float, ...]
+    constraints: Mapping[str, float]
+    reason: str
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it keeps every limit."""
+        return all(value <= 0 for value in self.constraints.values())
+
+
 @dataclass(frozen=True, eq=False)
 class Swept:
     """A sweep's findings.
 
     Attributes:
-        metric: the objective that ranks the trials.
-        complete: how many trials came to an end.
-        best: numbers of the best trials that lie here, the best first.
+        objectives: metric and direction of each; the first ranks the trials.
+        trials: complete ones, the best first, then the others.
+        best: numbers of the complete trials that lie here, the best first.
+        space: range of each key that was searched; empty in findings of an earlier version.
         importance: by objective and key, the share in what all keys explain, with a 95 % interval.
     """
 
     folder: Path
-    metric: str
-    complete: int
+    objectives: tuple[tuple[str, str], ...]
+    trials: tuple[Trial, ...]
     best: tuple[int, ...]
+    space: Mapping[str, Mapping[str, Any]]
     importance: Mapping[str, Mapping[str, Mapping[str, float]]]
 
-    def kept(self, found: Sequence[Measured]) -> list[Measured]:
-        """The runs of the best trials, the best first, then what belongs to no trial."""
-        places = {number: place for place, number in enumerate(self.best)}
-        kept = [(n, one) for one in found if (n := number_of(one)) is None or n in places]
-        return [one for _, one in sorted(kept, key=lambda pair: _place(pair[0], places))]
+    @property
+    def metric(self) -> str:
+        """The objective that ranks the trials."""
+        return self.objectives[0][0]
 
     @property
-    def caveat(self) -> str:
-        """What is left out, and what the best trial's lead is worth."""
-        left_out = self.complete - len(self.best)
-        words = f"{self.folder.name}: of {self.complete} complete trials "
-        if left_out:
+    def complete(self) -> list[Trial]:
+        """Trials that came to an end, the best first."""
+        return [trial for trial in self.trials if trial.state == "complete"]
+
+    @property
+    def keys(self) -> list[str]:
+        """What was searched, in the order of the space."""
+        found = (key for trial in self.trials for key in trial.params)
+        return list(dict.fromkeys((*self.space, *found)))
+
+    def kept(self, found: Sequence[Measured], most: int | None = None) -> list[Measured]:
+        """The runs of the best trials, at most so many, the best first; then what belongs to no trial."""
+        places = {number: place for place, number in enumerate(self.best[:most])}
+        kept = [(n, one) for one in found if (n := number_of(one)) is None or n in places]
+        return [
+            one
+            for _, one in sorted(kept, key=lambda pair: places.get(pair[0], len(places)))  # type: ignore[arg-type]
+        ]
+
+    def caveat(self, most: int | None = None) -> str:
+        """What is left out where at most so many trials are shown, and what the best's lead is worth."""
+        count, shown = len(self.complete), len(self.best[:most])
+        words = f"{self.folder.name}: of {count} complete trials "
+        if left_out := count - shown:
             words += (
-                f"the best {len(self.best)} by {self.metric} are shown and {left_out} left out; "
+                f"the best {shown} by {self.metric} are shown and {left_out} left out; "
                 f"{FINDINGS} and plots/ in the sweep's folder hold all. "
             )
         else:
@@ -69,10 +112,6 @@ def number_of(one: Measured) -> int | None:
     return one.execution.trial.get("number") if one.execution else None
 
 
-def _place(number: int | None, places: Mapping[int, int]) -> int:
-    return SHOWN if number is None else places[number]
-
-
 def read(folder: Path, found: Sequence[Measured]) -> Swept | None:
     """The findings in a sweep's folder; None where it is not one, or no trial was completed.
 
@@ -92,16 +131,31 @@ def read(folder: Path, found: Sequence[Measured]) -> Swept | None:
 
 
 def _of(content: Mapping[str, Any], folder: Path, found: Sequence[Measured]) -> Swept | None:
-    objective = content["objectives"][0]
-    sign = -1 if objective["direction"] == "maximize" else 1
-    complete = [trial for trial in content["trials"] if trial["state"] == "complete"]
-    complete.sort(key=lambda trial: (not _feasible(trial), sign * trial["values"][0]))
+    objectives = tuple((one["metric"], one["direction"]) for one in content["objectives"])
+    sign = -1 if objectives[0][1] == "maximize" else 1
+    trials = [_trial(told) for told in content["trials"]]
+    complete = [trial for trial in trials if trial.state == "complete"]
+    complete.sort(key=lambda trial: (not trial.feasible, sign * trial.values[0]))
+    others = [trial for trial in trials if trial.state != "complete"]
     lie_here = {number_of(one) for one in found}
-    here = [trial["trial"] for trial in complete if trial["trial"] in lie_here]
-    importance = content.get("importance", {})
-    swept = Swept(folder, objective["metric"], len(complete), tuple(here[:SHOWN]), importance)
+    here = [trial.number for trial in complete if trial.number in lie_here]
+    swept = Swept(
+        folder=folder,
+        objectives=objectives,
+        trials=(*complete, *others),
+        best=tuple(here),
+        space=content.get("space", {}),
+        importance=content.get("importance", {}),
+    )
     return swept if here else None
 
 
-def _feasible(trial: Mapping[str, Any]) -> bool:
-    return all(value <= 0 for value in trial["constraints"].values())
+def _trial(told: Mapping[str, Any]) -> Trial:
+    return Trial(
+        number=told["trial"],
+        state=told["state"],
+        params=told.get("params", {}),
+        values=tuple(told["values"] or ()),
+        constraints=told["constraints"],
+        reason=told.get("reason", ""),
+    )

@@ -31,6 +31,7 @@ from opdlab.sweeps.importance import (
     of_one_objective,
 )
 from opdlab.sweeps.settings import Sweep
+from opdlab.sweeps.space import Dimension
 from opdlab.sweeps.study import Progress, SweepError
 from opdlab.sweeps.worker import trial_config
 from opdlab.tracking import Tracker, mlflow_page
@@ -91,6 +92,7 @@ def write(
     }
     content = {
         "objectives": [objective.model_dump() for objective in sweep.objectives],
+        "space": {key: described(one) for key, one in sweep.space.items()},
         "trials": [row(trial) for trial in state.finished.values()],
         "pareto_front": sorted(front),
         "importance": {
@@ -235,6 +237,12 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
         "reason": trial.user_attrs.get("reason", ""),
         "metrics": {k: v for k, v in trial.user_attrs.items() if isinstance(v, float)},
     }
+
+
+def described(one: Dimension) -> dict[str, Any]:
+    """A key's range as plain values; of whole sections that are chosen by a name, the names."""
+    told = one.model_dump(mode="json")
+    return {**told, "values": list(told["values"])} if "values" in told else told
 
 
 def plots(
