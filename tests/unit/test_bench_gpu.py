@@ -291,23 +291,24 @@ def test_a_goal_is_told_and_reached_on_its_side(
     assert figure.goal_text() == goal
 
 
+MEASURED = {
+    "machine": {"device": "a card", "driver": "d", "torch": "t", "dtype": "f", "opdlab": "o"},
+    "ceilings": {"product": 7e14, "bandwidth": 4e12, "host": 5e10},
+    "measured": {
+        "scoring: one": {
+            "figures": [
+                vars(Figure("trunk of the ceiling", 0.7, "share", 0.6)),
+                vars(Figure("leaves of the ceiling", 0.2, "share", 0.6)),
+                vars(Figure("opd: teacher", 0.4, "of the step")),
+                vars(Figure("opd: update", 0.6, "of the step")),
+            ]
+        },
+        "loss: two": {"figures": [], "error": "it was ended after 9 s"},
+    },
+}
+
+
 def test_the_page_shows_figures_goals_and_errors() -> None:
-    shares = [vars(Figure("trunk of the ceiling", 0.7, "share", 0.6))]
-    text = page.html(
-        {
-            "machine": {
-                "device": "a card",
-                "driver": "d",
-                "torch": "t",
-                "dtype": "f",
-                "opdlab": "o",
-            },
-            "ceilings": {"product": 7e14, "bandwidth": 4e12, "host": 5e10},
-            "measured": {
-                "scoring: one": {"figures": shares},
-                "loss: two": {"figures": [], "error": "it was ended after 9 s"},
-            },
-        }
-    )
+    text = page.html(MEASURED)
     for part in ("trunk of the ceiling", "&gt;= 60%", "it was ended after 9 s", 'content="opdlab"'):
         assert part in text.replace("'", '"'), part

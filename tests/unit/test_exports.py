@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from rich.text import Text
 from opdlab.console import BOLD, END, GREEN, Result
 from opdlab.errors import DataError
 from opdlab.evaluation import export
+from opdlab.evaluation.results import Comparison
 
 NAME = r"50% of a_b & {c} #1 \cut ~x^2 $5 <i>*|"
 
@@ -85,3 +87,26 @@ def test_numbers_are_written_with_all_digits_and_what_was_there_is_kept(
     (tmp_path / "a.md").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         export(Found(), str(tmp_path / "a.md"))
+
+
+def side(value: float | None, p: float = 0.5) -> Any:
+    ends = {"low": -0.1, "high": 0.2} if value is not None else {"low": None, "high": None}
+    return SimpleNamespace(value=value, p_holm=p, worst=-0.3, best=0.1, **ends)
+
+
+def test_a_comparison_is_plotted_with_every_pair_and_benchmark(tmp_path: Path) -> None:
+    each = [
+        SimpleNamespace(benchmark="math/short", mean=side(0.05, 0.01)),
+        SimpleNamespace(benchmark="code", mean=side(None)),
+    ]
+    over_seeds = SimpleNamespace(benchmark="routes", **vars(side(-0.05)))
+    found = Comparison({}, {"lgr - $opd": each, "sft - opd": [over_seeds]})
+    for kind, begin in ((".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        target = tmp_path / f"found{kind}"
+        export(found, str(target))
+        export(found, str(target))
+        assert target.read_bytes().startswith(begin)
+    assert len(list(tmp_path.iterdir())) == 3, "the same differences are the same bytes"
+    names = re.findall(r"<!-- (.*?) -->", (tmp_path / "found.svg").read_text())
+    wanted = ["lgr - $opd", "math/short", "code", "sft - opd", "routes"]
+    assert [name.replace("\\", "") for name in names if name.replace("\\", "") in wanted] == wanted

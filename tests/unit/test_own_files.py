@@ -224,3 +224,51 @@ def test_a_page_that_another_replaces_is_kept_beside_it(tmp_path: Path) -> None:
     write_page(page, second)
     assert older == tmp_path / "report-20270115-080000.html"
     assert (older.read_text(), page.read_text()) == (first, second)
+
+
+def test_two_pages_of_one_second_are_both_kept(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    for number in range(3):
+        text = f"<head>{GENERATOR}</head>{number}"
+        keep_older(page, text)
+        write_page(page, text)
+        os.utime(page, (1_800_000_000, 1_800_000_000))
+    assert {path.read_text()[-1] for path in tmp_path.iterdir()} == {"0", "1", "2"}
+
+
+def test_an_earlier_leaderboard_is_kept_whole_beside_the_new_one(tmp_path: Path) -> None:
+    place = tmp_path / "board"
+    first = {
+        "index.html": lambda: "one",
+        "data/0/a.js": lambda: "same",
+        "data/0/b.js": lambda: "gone",
+    }
+    assert write_folder(place, first) is None
+    assert write_folder(place, first) is None, "all are the same"
+    (place / "CNAME").write_text("mine")
+    os.utime(place / MARK, (1_800_000_000, 1_800_000_000))
+    second = {"index.html": lambda: "two", "data/0/a.js": lambda: "same"}
+    older = write_folder(place, second)
+    assert older == tmp_path / "board-20270115-080000"
+    kept = {str(path.relative_to(older)) for path in older.rglob("*") if path.is_file()}
+    assert kept == {*first, MARK}
+    assert [(older / name).read_text() for name in first] == ["one", "same", "gone"]
+    assert (place / "index.html").read_text() == "two"
+    assert {path.name for path in tmp_path.iterdir()} == {"board", older.name}
+
+
+def test_what_a_killed_command_half_replaced_is_not_kept_for_an_earlier_leaderboard(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "board"
+    write_folder(place, {"a.js": lambda: "one", "b.js": lambda: "one"})
+    two = {"a.js": lambda: "two", "b.js": lambda: "two"}
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(place, two | {"b.js": interrupted})
+    assert write_folder(place, two) is None
+    (older,) = (path for path in tmp_path.iterdir() if path != place)
+    assert {(older / name).read_text() for name in two} == {"one"}
+
+
+def interrupted() -> str:
+    raise KeyboardInterrupt

@@ -22,7 +22,7 @@ from opdlab.training.onlookers import Onlookers, sample_of
 from opdlab_dashboards.pages import watch as page
 from opdlab_dashboards.results import newest, scene, watched
 
-HOSTILE = "<script>alert(1)</script>\x1b[2J[bold]x[/]</pre>"
+HOSTILE = "<script>alert(1)</script>\x1b[2J[bold]x[/]</pre>\u202e"
 
 
 def write(run: Path, steps: int, **more: Any) -> Path:
@@ -232,6 +232,8 @@ def test_a_models_words_do_nothing_on_terminal_and_page(
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert text.count("</pre>") == 2
+    assert "␛[2J[bold]x[/]" in text
+    assert not {"\x1b", "\u202e"} & {*text}
     # Nobody writes it again.
     assert "refresh" not in text
 

@@ -225,7 +225,7 @@ const opdlab = (() => {
       $("left-out").replaceChildren(el("h2", {}, `Left out (${data.leftOut.length})`), el("ul", {}, ...data.leftOut.map(([name, why]) => el("li", {}, el("b", {}, name), `: ${why}`))));
     }
     const rows = data.published.map((one) => el("tr", {}, el("td", {}, one.model), el("td", {}, one.setting), el("td", {}, one.benchmark), el("td", {}, one.problems ?? "–"), el("td", {}, one.k), el("td", {}, one.mean), el("td", {}, one.pass ?? "–"), el("td", { class: "warn" }, one.impossible ? `⚠ ${one.impossible}` : "")));
-    const names = ["model", "setting", "benchmark", "problems", "k", "mean@k", "pass@k", ""].map((name) => el("th", { scope: "col" }, name));
+    const names = ["model", "setting", "benchmark", "problems", "k", "mean@k", "pass@k", "remark"].map((name) => el("th", { scope: "col" }, name));
     $("published").replaceChildren(el("details", {}, el("summary", {}, `Published figures, not measured here and never ranked (${[...new Set(data.published.map((one) => one.source))].join(", ")})`),
       el("p", { class: "reading" }, "In per cent, as printed. ⚠ marks a figure that cannot be what it is said to be: with n problems and k samples a mean@k is a multiple of 1/(n k)."),
       el("table", { class: "plain" }, el("thead", {}, el("tr", {}, ...names)), el("tbody", {}, ...rows))));

@@ -31,7 +31,7 @@
 
   function inside(problem, other, row, otherRow) {
     const samples = (title, list) => list.map((s) => el("div", { class: "sample" },
-      el("h4", {}, mark(s[2]), ` ${title}sample ${s[1]}${row.seeds.length > 1 ? `, seed ${s[0]}` : ""}: ${NAMES[s[2]] ?? s[2]}${s[3] === null ? "" : `, answer ${s[3]}`}${s[5] === "refused" ? "" : `, ${s[4]} tokens`}${s[5] === "length" ? ", cut" : ""}${s[6] ? `, ${s[6]}` : ""}`),
+      el("h3", {}, mark(s[2]), ` ${title}sample ${s[1]}${row.seeds.length > 1 ? `, seed ${s[0]}` : ""}: ${NAMES[s[2]] ?? s[2]}${s[3] === null ? "" : `, answer ${s[3]}`}${s[5] === "refused" ? "" : `, ${s[4]} tokens`}${s[5] === "length" ? ", cut" : ""}${s[6] ? `, ${s[6]}` : ""}`),
       el("pre", {}, s[7])));
     return el("div", { class: "inside" }, el("b", {}, "Prompt"), el("pre", {}, problem.prompt),
       ...samples("", problem.samples), ...(other ? samples(`${otherRow.name}: `, other.samples) : []));

@@ -11,6 +11,8 @@
   const NARROW = 420;
   let near = false, paper = false, drawing = Promise.resolve();
 
+  // What is chosen in a caption is a part of a saved figure's title; the buttons themselves are not.
+  const title = (caption) => [...caption.childNodes].filter((one) => !one.classList?.contains("export")).map((one) => (one.selectedOptions ? one.selectedOptions[0]?.textContent : one.textContent)).join(" ").replace(/\s+/g, " ").trim();
   const dark = () => document.documentElement.dataset.theme === "dark";
   function colour(n) { const one = COLOURS[n % COLOURS.length]; return (dark() && ON_DARK[one]) || one; }
   // A row has one colour in all figures, however the table is sorted; of many the trained ones, which have curves, come first.
@@ -30,13 +32,15 @@
   function plot(id, traces, shape, why) {
     const place = $(id);
     place.classList.toggle("empty", !traces.length);
-    if (!traces.length) { if (place.data) Plotly.purge(place); place.textContent = why; return; }
+    if (!traces.length) { if (place.data) Plotly.purge(place); place.removeAttribute("role"); place.removeAttribute("aria-label"); place.textContent = why; return; }
     if (!place.data) place.textContent = "";
     const wide = place.classList.contains("tall");
     const names = shape.showlegend ? traces.filter((one) => one.showlegend !== false).length : 0;
     // A narrow legend has a line for each name, which must not take the place of the figure.
     if (!wide) place.style.height = place.clientWidth < NARROW ? `${17 + 1.2 * names}rem` : "";
     if (paper) Object.assign(shape, { autosize: false, width: wide ? PAPER.full : PAPER.half, height: wide ? 16 * parseFloat(place.style.height) : PAPER.height });
+    place.setAttribute("role", "img");
+    place.setAttribute("aria-label", `${title(place.closest("figure").querySelector("figcaption"))}. The table and its cells hold the numbers.`);
     Plotly.react(place, traces, shape, { responsive: true, displaylogo: false, displayModeBar: false });
   }
 
@@ -143,6 +147,10 @@
     });
   }
 
+  document.querySelectorAll("#figures figure").forEach((figure) => {
+    const caption = figure.querySelector("figcaption"), place = figure.querySelector(".plot");
+    opdlabExport(figure, caption, place, () => title(caption));
+  });
   for (const id of ["cost", "curve", "reference", "difference-benchmark"]) $(id).addEventListener("change", update);
   new IntersectionObserver((seen) => { if (!near && seen.some((one) => one.isIntersecting)) { near = true; update(); } }).observe($("figures"));
   // On paper the figures have its size, and light colours.

@@ -67,7 +67,7 @@ def write(board: Leaderboard, place: Path) -> None:
     }
     with progress_bar() as progress:
         task = progress.add_task("write files", total=len(content))
-        own_files.write_folder(place, content, lambda name: progress.advance(task))
+        older = own_files.write_folder(place, content, lambda name: progress.advance(task))
     if entries:
         console.print(f"{len(entries)} rows as .eval_results for the hub: {place}/{HUB}")
     for why in dict.fromkeys(hub_results.left_out(board)):
@@ -75,3 +75,5 @@ def write(board: Leaderboard, place: Path) -> None:
     console.print(f"Tables: {place}/leaderboard.md, .tex, .csv, .json", soft_wrap=True)
     page = (place / page_files.PAGE).absolute()
     console.print(f"Page: {BOLD}{page.as_uri()}{END}", soft_wrap=True)
+    if older:
+        console.print(f"The leaderboard that was there is kept as {older}", soft_wrap=True)

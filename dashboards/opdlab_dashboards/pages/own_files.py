@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from opdlab.errors import DataError
-from opdlab.files import is_partial, read_record, write_whole
+from opdlab.files import dated, is_partial, read_record, write_whole
 
 MARK = ".opdlab-files.json"
 """In a folder: which files opdlab wrote there."""
@@ -68,12 +70,16 @@ def write_folder(
     place: Path,
     content: Mapping[str, Callable[[], str]],
     on_file: Callable[[str], None] = lambda name: None,
-) -> None:
-    """Write files, each whole, and remove those that opdlab wrote into the folder earlier.
+) -> Path | None:
+    """Write files, each whole, in place of those that opdlab wrote into the folder earlier.
 
     Args:
         content: makes what stands in each file, by its name below the folder.
         on_file: called with each name when it is written.
+
+    Returns:
+        A folder beside it in which the earlier files are kept, with their time in its name; None if there
+        were none, or all are the same.
 
     Raises:
         DataError: others keep their files in the folder, or changed one that would be written over.
@@ -82,19 +88,24 @@ def write_folder(
     place.mkdir(parents=True, exist_ok=True)
     # Two commands would each remove what the other has just written.
     with FileLock(place / LOCK):
-        _write(place, content, on_file)
+        return _write(place, content, on_file)
 
 
 def _write(
     place: Path, content: Mapping[str, Callable[[], str]], on_file: Callable[[str], None]
-) -> None:
+) -> Path | None:
     earlier = require_own_folder(place)
     _refuse_others(place, content, earlier)
+    older = _Older(place, earlier)
     # Named before they are written: what a killed command leaves behind is known as its own.
     Mark(earlier.files, sorted({*earlier.begun, *content})).write(place)
     written = {}
+    if earlier.files.keys() - content.keys():
+        older.keep()
     for name, make in content.items():
         text = make()
+        if earlier.files.get(name) != _sha256(text.encode()):
+            older.keep()
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(place / name, text)
         written[name] = _sha256(text.encode())
@@ -104,6 +115,44 @@ def _write(
         if earlier.holds(place, name):
             _remove(place, place / name)
     Mark(written).write(place)
+    return older.kept
+
+
+@dataclass
+class _Older:
+    """The files of an earlier command, which are kept before the first of them changes."""
+
+    place: Path
+    earlier: Mark
+    kept: Path | None = None
+
+    def __post_init__(self) -> None:
+        mark = self.place / MARK
+        self._written = mark.stat().st_mtime if mark.exists() else 0.0
+
+    def keep(self) -> None:
+        """Once; not what a killed command left half replaced, which has kept the earlier files itself."""
+        files = self.earlier.files
+        held = {n: files[n] for n in files if Mark(files).holds(self.place, n)}
+        if self.kept or not held or (self.earlier.begun and held != files):
+            return
+        folder = dated(self.place.resolve(), self._written)
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for name in held:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            _linked(self.place / name, partial / name)
+        Mark(held).write(partial)
+        partial.rename(folder)
+        self.kept = folder
+
+
+def _linked(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy of it: files are replaced whole."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _refuse_others(place: Path, names: Iterable[str], earlier: Mark) -> None:

@@ -33,7 +33,7 @@ from opdlab_dashboards.results import (
 )
 from opdlab_evaluators.statistics import Standing
 
-ASSETS = ("style.css", "board.js", "figures.js", "cell.js")
+ASSETS = ("style.css", "board.js", "export.js", "figures.js", "cell.js")
 TEXT_LIMIT = 4000
 """Characters of a completion on a page; of longer ones the beginning and the end."""
 DIGITS = 5

@@ -216,16 +216,22 @@ def as_page(now: Scene, refreshing: bool) -> str:
         refresh=math.ceil(2 * EVERY_S) if refreshing else None,
         at=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
         runs=[
-            {"name": name_of(one), "step": one.step, "steps": one.steps, "told": one.told}
+            {"name": symbols(name_of(one)), "step": one.step, "steps": one.steps, "told": one.told}
             for one in now.runs
         ],
-        name=name_of(run) if run else now.place.name,
-        notes=[f"cannot be read: {fault}" for fault in now.faults],
+        name=symbols(name_of(run) if run else now.place.name),
+        notes=[f"cannot be read: {symbols(fault)}" for fault in now.faults],
         curves=[drawn(k, curve, run.step) for k, curve in run.curves.items()] if run else [],
         size=(WIDTH, HEIGHT),
         facts=list(_facts(run)) if run else [f"no training has begun; by {now.by}"],
-        sample=sample and {**sample, "length": _length(sample), "told": _rewards(sample)},
+        sample=sample and _told(sample),
     )
+
+
+def _told(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample for the page, which turns no text round and hides none."""
+    words = {name: symbols(sample[name]) for name in ("prompt", "answer")}
+    return {**sample, **words, "length": _length(sample), "told": symbols(_rewards(sample))}
 
 
 def drawn(label: str, curve: Sequence[tuple[float, float]], step: int) -> dict[str, Any]:

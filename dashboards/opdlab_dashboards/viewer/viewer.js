@@ -107,14 +107,14 @@ function cell(place, run, index, mark, seen) {
 function choose(key, open) {
   const before = state.cell;
   if (before) {
-    before.removeAttribute("aria-selected");
+    before.removeAttribute("aria-current");
     before.tabIndex = -1;
   }
   state.chosen = key;
   state.cell = (key && $("map").querySelector(`[data-key="${key}"]`)) || $("map").querySelector(".cell");
   if (!state.cell) return;
   state.cell.tabIndex = 0;
-  if (key && state.cell.dataset.key === key) state.cell.setAttribute("aria-selected", "true");
+  if (key && state.cell.dataset.key === key) state.cell.setAttribute("aria-current", "true");
   if (open) openDetail(key);
 }
 function show(key) {

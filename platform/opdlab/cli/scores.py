@@ -115,7 +115,7 @@ def compare(
         str | None,
         typer.Option(
             help="File to write as well: .md or .tex (booktabs) for the tables, .csv or .json for the "
-            "differences with all digits.",
+            "differences with all digits, .svg, .png or .pdf for a forest plot of them.",
             show_default=False,
         ),
     ] = None,
@@ -131,7 +131,7 @@ def compare(
 
     [bold]opdlab compare seeds-001/opd seeds-001/lgr[/]  # methods, over the seeds of `--seeds`
 
-    [bold]opdlab compare quickstart-001/opd quickstart-001/lgr --to table.tex[/]
+    [bold]opdlab compare quickstart-001/opd quickstart-001/lgr --to table.tex[/]  # or differences.svg
     """
     from opdlab import api
     from opdlab.evaluation import export

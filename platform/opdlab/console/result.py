@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas
 
 ENDS = ".md, .tex, .csv or .json"
+PLOTS = (".svg", ".png", ".pdf")
 _CODE = '<pre style="white-space: pre; overflow-x: auto; font-family: monospace">{code}</pre>'
 
 
@@ -53,12 +54,17 @@ class Result(ABC):
         for part in self.shown():
             console.print(part, soft_wrap=isinstance(part, str))
 
-    def written_as(self, suffix: str) -> str:
+    def plotted(self, kind: str) -> bytes | None:
+        """A figure of it as `svg`, `png` or `pdf`; None where there is none."""
+        return None
+
+    def written_as(self, suffix: str) -> str | bytes:
         """What is shown, as the content of a file.
 
         Args:
             suffix: `.md` and `.tex` (booktabs, amssymb) hold the tables and sentences that are shown,
-                `.csv` and `.json` the rows with all their digits.
+                `.csv` and `.json` the rows with all their digits; `.svg`, `.png` and `.pdf` the figure,
+                where there is one.
 
         Returns:
             The content as text.
@@ -76,8 +82,15 @@ class Result(ABC):
             case ".json":
                 rows = [finite(dict(row)) for row in self.rows()]
                 return json.dumps(rows, indent=1, ensure_ascii=False, default=str) + "\n"
+            case plot if plot in PLOTS and (made := self.plotted(plot[1:])) is not None:
+                return made
+        also = (
+            ""
+            if type(self).plotted is Result.plotted
+            else f", or in {', '.join(PLOTS)} for a figure"
+        )
         raise DataError(
-            f"nothing is written as {suffix or 'a file without an ending'}: end its name in {ENDS}"
+            f"nothing is written as {suffix or 'a file without an ending'}: end its name in {ENDS}{also}"
         )
 
     def _repr_html_(self) -> str:

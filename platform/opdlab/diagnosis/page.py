@@ -28,15 +28,43 @@ LEGEND = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0, "itemsizing":
 LEGEND_ROW = 20
 """Pixels; the legend stands below, so that one of many models does not cover their curves."""
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 62rem; margin: 2rem auto;
-padding: 0 1rem; }
+:root { color-scheme: light dark; --paper: #fff; --ink: #1c2430; --dim: #56606e; --line: #e3e7ec;
+--no: #a0392b; --yes: #2e7d4f; }
+@media (prefers-color-scheme: dark) { :root { --paper: #12151a; --ink: #e7eaee; --dim: #9aa5b3;
+--line: #333b46; --no: #ff8d83; --yes: #5ed37f; } }
+@media print { :root { --paper: #fff; --ink: #000; --dim: #444; --line: #ccc; --no: #a0392b;
+--yes: #2e7d4f; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .2rem; }
-p { margin: .4rem 0; } .why { color: #56606e; } .scroll { overflow-x: auto; }
+p { margin: .4rem 0; } .why { color: var(--dim); } .scroll { overflow-x: auto; } figure { margin: 0; }
 table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .25rem .7rem; text-align: right;
-border-bottom: 1px solid #e3e7ec; white-space: nowrap; }
+border-bottom: 1px solid var(--line); white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; }
-.no { color: #a0392b; font-weight: 600; } .yes { color: #2e7d4f; font-weight: 600; }
+.no { color: var(--no); font-weight: 600; } .yes { color: var(--yes); font-weight: 600; }
 """
+THEME = """
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  let paper = false;
+  function draw() {
+    const on = dark.matches && !paper, ink = on ? "#e7eaee" : "#1c2430", line = on ? "#333b46" : "#e3e7ec";
+    const none = "rgba(0,0,0,0)";
+    document.querySelectorAll(".js-plotly-plot").forEach((plot) => {
+      const all = { paper_bgcolor: none, plot_bgcolor: none, "font.color": ink };
+      for (const name of Object.keys(plot.layout).filter((one) => /^[xy]axis/.test(one)))
+        for (const part of ["gridcolor", "linecolor", "zerolinecolor"]) all[`${name}.${part}`] = line;
+      (plot.layout.shapes ?? []).forEach((_, n) => { all[`shapes[${n}].line.color`] = ink; });
+      Plotly.relayout(plot, all);
+    });
+  }
+  dark.addEventListener("change", draw);
+  addEventListener("beforeprint", () => { paper = true; draw(); });
+  addEventListener("afterprint", () => { paper = false; draw(); });
+  draw();
+})();
+"""
+"""Figures follow the theme of the page, and are light on paper."""
 
 
 def html(found: Mapping[str, Any]) -> str:
@@ -49,21 +77,40 @@ def html(found: Mapping[str, Any]) -> str:
             continue
         height = HEIGHT + LEGEND_ROW * len(found["models"])
         figure.update_layout(**FIGURE, height=height, legend=LEGEND)
-        parts.append(
-            figure.to_html(full_html=False, include_plotlyjs=script, config={"displaylogo": False})
-        )
+        alt = f"Figure: {title}. Its numbers stand in the text and the table above."
+        parts.append(drawn(figure, alt, script, {"displaylogo": False}))
         script = False
     return document(f"Fidelity of {found['experiment']}", "\n".join(parts))
 
 
+def drawn(figure: go.Figure, alt: str, script: bool, config: Mapping[str, Any]) -> str:
+    """A figure as a part of a page.
+
+    Args:
+        alt: what it shows, for those who do not see it.
+        script: whether the drawing program comes with it, as it must with the first of a page.
+    """
+    text = figure.to_html(full_html=False, include_plotlyjs=script, config=dict(config))
+    return f"<figure aria-label='{escape(alt)}'>{text}</figure>"
+
+
 def document(title: str, body: str) -> str:
     """A page that fetches nothing."""
+    script = f"<script>{THEME}</script>" if "plotly-graph-div" in body else ""
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         f"{GENERATOR}"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         "<link rel='icon' href='data:,'>"
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
+        f"<body><main>{body}</main>{script}</body></html>\n"
+    )
+
+
+def scrolled(table: str, label: str) -> str:
+    """A table that is moved sideways where it is wider than the screen, by keys as well."""
+    return (
+        f"<div class='scroll' tabindex='0' role='region' aria-label='{escape(label)}'>{table}</div>"
     )
 
 
@@ -93,15 +140,17 @@ def head(found: Mapping[str, Any]) -> str:
             horizon(one["horizon"]),
             known,
         )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    header = "".join(f"<th>{column}</th>" for column in columns)
+        first, *rest = cells
+        others = "".join(f"<td>{cell}</td>" for cell in rest)
+        rows.append(f"<tr><th scope='row'>{first}</th>{others}</tr>")
+    header = "".join(f"<th scope='col'>{column}</th>" for column in columns)
+    table = f"<table><tr>{header}</tr>{''.join(rows)}</table>"
     return (
         f"<p class='why'>Teacher {escape(found['teacher'])}; n = {found['problems']} problems. "
         "F(t) is the teacher's largest next-token probability after t tokens of a response. Intervals are "
         "95 %, over problems. Early and late are an answer's own first and last quarter, and the fall is "
         "from one to the other within answers; the horizon is the last position, in tokens, with an F(t) "
-        f"above {found['least']:g}.</p>"
-        f"<div class='scroll'><table><tr>{header}</tr>{''.join(rows)}</table></div>"
+        f"above {found['least']:g}.</p>" + scrolled(table, "models with their fidelity")
     )
 
 

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 
 from opdlab.console import BOLD, DIM, END, YELLOW, Result
 from opdlab.evaluation import comparison, disputes, over_seeds
+from opdlab.evaluation.plotted import forest
 from opdlab.records import Sample
 
 
@@ -77,6 +78,10 @@ class Comparison(Result):
         else:
             yield comparison.difference_table(self.differences)
             yield comparison.READING
+
+    def plotted(self, kind: str) -> bytes | None:
+        """All differences with their intervals as a forest plot."""
+        return forest(self.differences, "training seeds" if self.over_seeds else "problems", kind)
 
 
 def warned(lines: Iterator[str] | Sequence[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from .machine_names import hold_name as hold_name
 from .marked import (
     FIGURES as FIGURES,
     GENERATOR as GENERATOR,
+    dated as dated,
     keep_beside as keep_beside,
     keep_older as keep_older,
     require_own_figures as require_own_figures,

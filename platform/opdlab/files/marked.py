@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 
 from opdlab.errors import DataError
@@ -37,18 +38,27 @@ def keep_older(path: Path, page: str) -> Path | None:
     return keep_beside(path, page)
 
 
-def keep_beside(path: Path, content: str) -> Path | None:
+def keep_beside(path: Path, content: str | bytes) -> Path | None:
     """Keep any file that another content is about to replace, as `keep_older`.
 
     Raises:
         DataError: what stands there is no file.
     """
-    if not _is_taken(path) or (there := path.read_bytes()) == content.encode():
+    new = content.encode() if isinstance(content, str) else content
+    if not _is_taken(path) or (there := path.read_bytes()) == new:
         return None
-    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    older = path.with_name(f"{path.stem}-{written:%Y%m%d-%H%M%S}{path.suffix}")
+    older = dated(path, path.stat().st_mtime)
     write_whole(older, there)
     return older
+
+
+def dated(path: Path, written: float) -> Path:
+    """A free name beside a file or folder, with the time at which that was written (seconds, UTC)."""
+    at = datetime.fromtimestamp(written, UTC)
+    stem = f"{path.stem}-{at:%Y%m%d-%H%M%S}"
+    # Two may be written within a second.
+    names = (f"{stem}{more}{path.suffix}" for more in chain([""], (f"-{n}" for n in count(2))))
+    return next(place for name in names if not (place := path.with_name(name)).exists())
 
 
 def require_own_page(path: Path, remedy: str = "name another file by --to") -> None:

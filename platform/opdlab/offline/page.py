@@ -28,14 +28,18 @@ CUT = "\N{REPLACEMENT CHARACTER}"
 MOST_PARTS = 8
 """Tokens that are shown as one, at most: a character has up to four bytes."""
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 62rem; margin: 2rem auto;
-padding: 0 1rem; } h1 { font-size: 1.5rem; margin-bottom: 0; }
+:root { color-scheme: light dark; --paper: #fff; --soft: #f6f8fa; --ink: #1c2430; --dim: #56606e;
+--b0: #e3f4e8; --b1: #f4f6d8; --b2: #fdeac4; --b3: #fbd0b5; --b4: #f2a3a0; }
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #12151a; --soft: #1b2027; --ink: #e7eaee;
+--dim: #9aa5b3; --b0: #17402a; --b1: #44481a; --b2: #5a431a; --b3: #6b3418; --b4: #7a2522; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+max-width: 62rem; margin: 2rem auto; padding: 0 1rem; } h1 { font-size: 1.5rem; margin-bottom: 0; }
 h2 { font-size: 1rem; margin: 1.8rem 0 .2rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f8fa; padding: .6rem; margin: .3rem 0;
-color: #1c2430; } .why { color: #56606e; } .key span { padding: 0 .4rem; margin-right: .3rem;
-display: inline-block; }
-.b0 { background: #e3f4e8; } .b1 { background: #f4f6d8; } .b2 { background: #fdeac4; }
-.b3 { background: #fbd0b5; } .b4 { background: #f2a3a0; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); padding: .6rem;
+margin: .3rem 0; } .why { color: var(--dim); } .key span { padding: 0 .4rem; margin-right: .3rem;
+display: inline-block; } span { print-color-adjust: exact; }
+.b0 { background: var(--b0); } .b1 { background: var(--b1); } .b2 { background: var(--b2); }
+.b3 { background: var(--b3); } .b4 { background: var(--b4); }
 """
 
 
@@ -90,9 +94,8 @@ def page(scores: Scores, most: int = SHOWN) -> str:
     title = f"<title>Scores {_words(scores.folder.name)}</title>"
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f'<meta charset="utf-8">{GENERATOR}{view}{title}<style>{STYLE}</style>'
-    return (
-        f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
-    )
+    body = f"<body><main>{''.join(parts)}</main></body>"
+    return f"<!doctype html><html lang='en'><head>{head}</head>{body}</html>\n"
 
 
 def _words(text: str) -> str:

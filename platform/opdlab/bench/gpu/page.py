@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from opdlab.bench.gpu.figures import Figure
-from opdlab.diagnosis import FIGURE, document
+from opdlab.diagnosis import FIGURE, document, drawn, scrolled
 
 # Pixels of a bar with its two lines of text, and of what surrounds all of them.
 _BAR, _AROUND, _LETTERS = 54, 90, 12
@@ -18,6 +18,9 @@ _PARTS = ("#4a6fa5", "#2e7d4f", "#7fb08f", "#b9d3c1", "#a0392b", "#8a94a3")
 _OF_STEP = "of the step"
 NO_DRIVER = "none"
 """In the file, of a machine without a card."""
+_BARE = {"displayModeBar": False}
+_NAMES = ("figure", "goal", "measured")
+_HEADER = f"<tr>{''.join(f'<th scope=col>{name}</th>' for name in _NAMES)}</tr>"
 _WRAPPED = "style='white-space: normal; text-align: left'"
 
 
@@ -29,12 +32,11 @@ def html(found: Mapping[str, Any]) -> str:
         f"{top['product'] / 1e12:,.3g} TFLOP/s, a large copy: {top['bandwidth'] / 1e12:,.3g} TB/s</p>",
         "<h2>Shares of what the card can do</h2><p class='why'>green: the goal is reached; red: it is "
         "not; blue: no goal. A line marks the goal.</p>",
-        _drawn(_shares(found["measured"]), script=True),
+        drawn(_shares(found["measured"]), "Figure: shares. All figures stand below.", True, _BARE),
         "<h2>Where the time of a training step goes</h2>",
-        _drawn(_steps(found["measured"])),
-        "<h2>All figures</h2><div class='scroll'><table><tr><th>figure</th><th>goal</th><th></th></tr>",
-        *_rows(found["measured"]),
-        "</table></div>",
+        drawn(_steps(found["measured"]), "Figure: parts. All figures stand below.", False, _BARE),
+        "<h2>All figures</h2>",
+        scrolled(f"<table>{_HEADER}{''.join(_rows(found['measured']))}</table>", "all figures"),
     ]
     return document(f"opdlab on {where['device']}", "\n".join(parts))
 
@@ -115,16 +117,10 @@ def _laid(figure: go.Figure, labels: Sequence[str], legend: bool = False) -> go.
     return figure
 
 
-def _drawn(figure: go.Figure, script: bool = False) -> str:
-    return figure.to_html(
-        full_html=False, include_plotlyjs=script, config={"displayModeBar": False}
-    )
-
-
 def _rows(measured: Mapping[str, Any]) -> Iterator[str]:
     """Each case as a line of its own, and below it its figures, so that all fits a narrow screen."""
     for key, one in measured.items():
-        yield f"<tr><th colspan='3' {_WRAPPED}>{escape(key)}</th></tr>"
+        yield f"<tr><th colspan='3' scope='colgroup' {_WRAPPED}>{escape(key)}</th></tr>"
         if "error" in one:
             yield f"<tr><td colspan='3' class='no' {_WRAPPED}>{escape(one['error'])}</td></tr>"
         for told in one["figures"]:
