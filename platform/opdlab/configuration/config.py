@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -332,19 +333,33 @@ class Evaluation(Section):
     wait if longer ones need the room. Only for models in this process."""
 
 
-class Tracking(Section):
-    """Where runs are recorded."""
+with warnings.catch_warnings():
+    # Models have an attribute of this name from their metaclass, which nothing here uses.
+    warnings.filterwarnings("ignore", 'Field name "register"', UserWarning)
 
-    uri: str | None = None
-    """MLflow tracking URI; by default an SQLite file in the output folder. A password in it is not
-    stored: other commands, such as `sync`, read it from MLFLOW_TRACKING_USERNAME and
-    MLFLOW_TRACKING_PASSWORD."""
-    experiment: str = "opdlab"
-    """MLflow experiment."""
-    samples_every: int = Field(default=20, ge=0)
-    """Steps between tables of rollouts; 0 for none."""
-    weights: bool = True
-    """Also copy the trained student to the tracking store; it is always kept in the output folder."""
+    class Tracking(Section):
+        """Where runs are recorded."""
+
+        uri: str | None = None
+        """MLflow tracking URI; by default an SQLite file in the output folder. A password in it is not
+        stored: other commands, such as `sync`, read it from MLFLOW_TRACKING_USERNAME and
+        MLFLOW_TRACKING_PASSWORD."""
+        experiment: str = "opdlab"
+        """MLflow experiment."""
+        samples_every: int = Field(default=20, ge=0)
+        """Steps between tables of rollouts; 0 for none."""
+        weights: bool = True
+        """Also copy the trained student to the tracking store; it is always kept in the output folder."""
+        register: str | None = Field(default=None, pattern=r"^[^/:]+$", max_length=LONGEST_NAME)
+        """Make each trained student a version of this registered model of MLflow; needs `weights`."""
+
+        @model_validator(mode="after")
+        def _check(self) -> Tracking:
+            if self.register is not None and not self.weights:
+                raise ValueError(
+                    "register needs the weights in MLflow: set weights: true, or leave it out"
+                )
+            return self
 
 
 class Variant(Section):

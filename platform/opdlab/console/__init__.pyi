@@ -21,6 +21,7 @@ from .terminal import (
     console as console,
     duration as duration,
     gib as gib,
+    linked as linked,
     progress_bar as progress_bar,
     shown as shown,
 )

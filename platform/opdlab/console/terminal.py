@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 from typing_extensions import override
 
@@ -36,6 +37,11 @@ def shown(text: str) -> str:
     marks that turn the direction of writing, characters without a shape, and halves of characters.
     """
     return text.translate(_SYMBOLS)
+
+
+def linked(address: str) -> Text:
+    """An address that a terminal opens as a whole, also where it takes several lines."""
+    return Text(address, style=Style(link=address))
 
 
 # Characters for private use, which no text for people holds: a name that looks like markup stays a name.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from opdlab import credentials, tracking
 from opdlab.configuration import Evaluation, Experiment
 from opdlab.console import Stopped, StopRequest, progress_bar, quieten
 from opdlab.errors import ConfigError
-from opdlab.evaluation import measured as evaluation
+from opdlab.evaluation import measured as evaluation, store
 from opdlab.evaluation.measured import Measured, Subject
 from opdlab.evaluation.results import Scores
 from opdlab.evaluation.served import open_served
@@ -24,7 +24,21 @@ from opdlab.modelling import models
 from opdlab.plugins import posed
 from opdlab.records import Sample
 from opdlab.serving import OpenAIEngine, same_way, unreadable
-from opdlab.tracking import Tracker, mlflow_store
+from opdlab.tracking import DataSet, Tracker, mlflow_store
+
+TABLE_ROWS, TRACES = 500, 4
+"""Answers of a benchmark in a table of MLflow's page, and as traces; all lie in the run's folder."""
+COLUMNS = (
+    "problem",
+    "index",
+    "prompt",
+    "completion",
+    "answer",
+    "status",
+    "reason",
+    "tokens",
+    "stop",
+)
 
 
 def evaluate_with_progress(
@@ -60,7 +74,40 @@ def measure(
         seconds = {"seconds/evaluation": perf_counter() - started}
         tracker.set(evaluation.headline(samples, every=True) | seconds)
         tracker.artifact(folder, "samples")
+        _show(samples, tracker)
     return samples
+
+
+def _show(samples: Sequence[Sample], tracker: Tracker) -> None:
+    """A table of answers for each benchmark, some of them as traces, and the problems as data sets."""
+    kept = store.sample_sets(tracker.folder / "samples")
+    sets = {one.asked.benchmark: one.asked for one in kept}
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(sample.benchmark, []).append(sample)
+    traces = []
+    for name, own in found.items():
+        some = own[:TABLE_ROWS]
+        rows = {column: [getattr(one, column) for one in some] for column in COLUMNS}
+        tracker.table(rows, f"evaluation-{name.replace('/', '-')}.json")
+        traces += [
+            {
+                "name": f"{name} {one.problem}",
+                "inputs": {"prompt": one.prompt},
+                "outputs": {"completion": one.completion, "answer": one.answer},
+                "attributes": {"status": one.status, "tokens": one.tokens, "stop": one.stop},
+                "seconds": one.seconds,
+            }
+            for one in [each for each in own if each.index == 0][:TRACES]
+        ]
+    tracker.inputs(
+        [
+            DataSet(name, one.data, "evaluation", name, one.problems)
+            for name, one in sets.items()
+            if name in found
+        ]
+    )
+    tracker.traces(traces)
 
 
 def evaluate_alone(config: Experiment, model: str, server: str | None = None) -> Scores:

@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opdlab import credentials
-from opdlab.console import BOLD, END, console, dies_with_parent
+from opdlab.console import BOLD, END, console, dies_with_parent, linked
 from opdlab.errors import TrackingError
 from opdlab.tracking.mlflow_store import answering, open_client, store_uri
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PORT = 5000
+APP = "opdlab"
+"""Entry point of MLflow's page as it is served here."""
 END_S = 10.0
 """For a server to end by itself."""
 HERE = f"http://127.0.0.1:{PORT}"
@@ -64,9 +67,9 @@ def show_link(
         console.print(f"In MLflow: {BOLD}opdlab ui --output {output}{END}, then open")
     if view:
         console.print("what was varied against what came out:")
-        console.print(view_link(experiment, view, page), soft_wrap=True)
+        console.print(linked(view_link(experiment, view, page)), soft_wrap=True)
         console.print("all parameters and metrics side by side:")
-    console.print(compare_link(experiment, run_ids, page), soft_wrap=True)
+    console.print(linked(compare_link(experiment, run_ids, page)), soft_wrap=True)
 
 
 def serve(output: str, port: int = PORT, uri: str | None = None) -> None:
@@ -90,6 +93,9 @@ def serve(output: str, port: int = PORT, uri: str | None = None) -> None:
     }
     command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # An installation that was made before it has none.
+    if entry_points(group="mlflow.app", name=APP):
+        command += ["--app-name", APP]
     # In a session of its own: a signal at the terminal would reach its processes in any order.
     arrange = dies_with_parent(signal.SIGTERM)
     with subprocess.Popen(

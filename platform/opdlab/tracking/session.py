@@ -21,6 +21,7 @@ from opdlab import credentials
 from opdlab.console import END, YELLOW, console
 from opdlab.errors import DataError, TrackingError
 from opdlab.files import METRICS, end_line, natural, read_metrics, write_whole
+from opdlab.tracking import mlflow_extras
 from opdlab.tracking.mlflow_run import (
     INSTEAD,
     TAG_LIMIT,
@@ -227,7 +228,8 @@ class Tracker:
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.logged_step = step
-        self.rows.put(row)
+        # The machine's load is no result of the run: it goes to MLflow alone.
+        self.rows.put(row | mlflow_extras.load())
 
     def artifact(self, path: Path, place: str | None = None) -> None:
         """Send a file, or a folder with what is in it."""
@@ -244,6 +246,39 @@ class Tracker:
         self.artifact(path, "tables")
         names = sorted((table.name for table in path.parent.glob("*.json")), key=natural)
         self.tags({"mlflow.loggedArtifacts": listed(names)})
+
+    def describe(self, text: str) -> None:
+        """Set the description that MLflow's page shows above a run."""
+        if text.strip():
+            self.tags({mlflow_extras.NOTE: text.strip()})
+
+    def inputs(self, sets: Sequence[mlflow_extras.DataSet]) -> None:
+        """Name data sets as inputs of the run; a store that is away does not get them."""
+        self._attempt(
+            lambda: mlflow_extras.log_inputs(self.client, self.run_id, sets),
+            lambda: self._missing("the data sets"),
+        )
+
+    def traces(self, traces: Sequence[Mapping[str, Any]]) -> None:
+        """Send some answers as traces; a store that is away does not get them."""
+        self._attempt(
+            lambda: mlflow_extras.log_traces(self.client, self.run_id, traces),
+            lambda: self._missing("traces of answers"),
+        )
+
+    def register(self, name: str, place: str, about: str) -> None:
+        """Make the model in the run's artifacts a version of a registered model."""
+
+        def send() -> None:
+            version = mlflow_extras.register(self.client, self.run_id, name, place, about)
+            console.print(f"registered in MLflow: {name}, version {version}")
+
+        self._attempt(send, lambda: self._missing(f"a version of {name}"))
+
+    def _missing(self, what: str) -> None:
+        console.print(
+            f"{YELLOW}MLflow has not got {what} of {self.folder.name}; everything is in {self.folder}{END}"
+        )
 
     def params(self, config: Mapping[str, Any]) -> None:
         """Record a configuration as flat, searchable parameters."""

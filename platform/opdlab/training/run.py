@@ -150,6 +150,7 @@ def train(
         group.update(parent=parent)
         record = Tracker(client, parent, group.folder)
         record.begin()
+        record.describe(config.description)
         console.print(f"{BOLD}{config.name}{END} -> {group.folder}\n{DIM}{config.description}{END}")
         status = "FAILED"
         with StopRequest() as stop:
@@ -342,6 +343,8 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
         tracker.artifact(tracker.folder / CONFIG)
         tracker.params(config.model_dump(mode="json"))
         tracker.tags({"opdlab.commit": str(execution.code["commit"])})
+        tracker.describe(config.description)
+        tracker.inputs([_prompts(config, execution)])
         owner = Owner(name, "run", execution=execution.id, label=execution.label)
         watch = Watch(tracker, session.stop, config.training, owner)
         with session.phase(f"train {name}"):
@@ -353,6 +356,8 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
             models.sign(partial, execution.id)
         if config.tracking.weights:
             tracker.artifact(folder, "model")
+            if config.tracking.register:
+                tracker.register(config.tracking.register, "model", execution.label)
         if config.evaluation.benchmarks:
             watch.onlookers.phase("evaluating")
             student, subject = pair.student, module.subject
@@ -362,6 +367,15 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
             with session.phase(f"evaluate {name}"), working(student, config):
                 measure(subject, config.evaluation, tracker, owner, session.stop.check)
         watch.onlookers.phase("ended")
+
+
+def _prompts(config: Experiment, execution: Execution) -> tracking.DataSet:
+    """The prompts of a training as a data set of MLflow."""
+    told = execution.prompts
+    kind = str(config.prompts.model_dump().get("type", "prompts"))
+    return tracking.DataSet(
+        kind, str(told.get("sha256")), "training", config.name, told.get("count")
+    )
 
 
 def contents_of(pair: Pair, config: Experiment) -> dict[str, Any]:
