@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -18,7 +19,8 @@ from mlflow import MlflowClient
 
 from opdlab.errors import TrackingError
 from opdlab.sweeps.run import send_all
-from opdlab.tracking import mlflow_empty, mlflow_store, session as tracking, unsent
+from opdlab.tracking import mlflow_app, mlflow_empty, mlflow_store, session as tracking, unsent
+from opdlab.tracking.mlflow_extras import DataSet
 from opdlab.tracking.mlflow_run import INSTEAD, TAG_LIMIT, MlflowRun
 from opdlab.tracking.session import Tracker
 
@@ -414,3 +416,64 @@ def test_runs_on_another_disk_to_which_a_link_leads_are_sent_once(
     unsent.sync(str(runs))
     assert capsys.readouterr().out.count("sent 1 records") == 1
     assert metrics(tracker.client, tracker.run_id, "loss") == [3.0]
+
+
+def test_mlflow_gets_data_sets_a_description_traces_and_a_version_of_the_model(
+    runs: Path,
+) -> None:
+    tracker = start(runs)
+    client, run = tracker.client, tracker.run_id
+    tracker.describe(" What it is to find out. ")
+    tracker.inputs([DataSet("routes", "5" * 64, "evaluation", "routes", 12)])
+    model = runs / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    tracker.artifact(model, "model")
+    for _ in range(2):  # a resumed run keeps its version
+        tracker.register("mine", "model", "e-001/run")
+    answer = {"name": "routes p1", "inputs": {"prompt": "1+1="}, "outputs": {"completion": "2"}}
+    tracker.traces([{**answer, "attributes": {"status": "correct"}, "seconds": 2.0}])
+    tracker.log({"loss": 1.0}, 1)
+    tracker.close("FINISHED")
+    found = client.get_run(run)
+    assert found.data.tags["mlflow.note.content"] == "What it is to find out."
+    (data,) = found.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("routes", "5" * 36)
+    assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "evaluation")]
+    (version,) = client.search_model_versions("name = 'mine'")
+    assert (version.run_id, version.description) == (run, "e-001/run")
+    (trace,) = client.search_traces([found.info.experiment_id])
+    assert trace.info.trace_metadata["mlflow.sourceRun"] == run
+    assert "1+1=" in str(trace.info.request_preview)
+    assert trace.info.execution_duration == pytest.approx(2000, abs=1)
+    assert "system/cpu_utilization_percentage" in found.data.metrics
+    assert "system" not in (runs / "run" / "metrics.jsonl").read_text()
+
+
+def test_mlflows_page_is_served_with_its_assistant_closed() -> None:
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        assert not {b"accept-encoding", b"if-none-match"} & {key for key, _ in scope["headers"]}
+        headers = [(b"content-type", b"text/html"), (b"content-length", b"13"), (b"etag", b"x")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"<head></", "more_body": True})
+        await send({"type": "http.response.body", "body": b"head>"})
+
+    sent: list[Any] = []
+
+    async def take(message: Any) -> None:
+        sent.append(message)
+
+    asked = {"headers": [(b"accept-encoding", b"gzip"), (b"if-none-match", b"x")]}
+    served = mlflow_app.closed(page)
+    for path in ("/", "/ajax"):
+        told = asked if path == "/" else {"headers": []}
+        asyncio.run(served({"type": "http", "path": path, **told}, take, take))
+    begun, body, *other = sent
+    assert (
+        body["body"]
+        .decode()
+        .startswith(f"<head><script>try {{ localStorage.setItem('{mlflow_app.KEY}'")
+    )
+    assert dict(begun["headers"])[b"content-length"] == str(len(body["body"])).encode()
+    assert b"etag" not in dict(begun["headers"])
+    assert b"".join(one.get("body", b"") for one in other) == b"<head></head>"

@@ -9,6 +9,7 @@ import warnings
 from io import StringIO
 
 import pytest
+from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -182,3 +183,28 @@ def test_marks_of_style_are_no_characters_of_what_is_printed() -> None:
     table.add_row(f"{terminal.RED}cd{terminal.END}")
     assert terminal.styled(f"{terminal.RED}cd{terminal.END}").cell_len == 2
     assert console.measure(table).maximum == 2
+
+
+PAIRS = [f"lgr-lookahead-reward-{n} - opd-linear-1" for n in range(3)]
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.parametrize("first", ["benchmark", "trial"])
+def test_a_table_that_does_not_fit_becomes_blocks_of_which_nothing_is_cut(
+    width: int, first: str
+) -> None:
+    table = Table(title="Differences", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table.add_column(first)
+    for pair in PAIRS:
+        table.add_column(pair, justify="right", no_wrap=True)
+    table.add_row("math/short", *(f"+{n}.5 [-94.10, +99.25] ▲" for n in range(3)))
+    page = terminal.SymbolConsole(file=StringIO(), width=width)
+    page.print(table)
+    text = page.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert text.count("math/short") == (1 if width == 160 or first == "trial" else 3)
+    for n, pair in enumerate(PAIRS):
+        assert pair in text
+        assert f"+{n}.5 [-94.10, +99.25] ▲" in text
+    assert text.lstrip().startswith("Differences")
+    assert all(len(line) <= width for line in text.splitlines())

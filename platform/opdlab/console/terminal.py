@@ -19,8 +19,11 @@ from rich.progress import (
 )
 from rich.segment import Segment
 from rich.style import Style
+from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
+
+from opdlab.console.narrow_tables import fitted
 
 _NAMED = [*range(0x80, 0xA0), 0x061C, 0x200B, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF]
 _NAMED += [*range(0x202A, 0x202F), *range(0x2060, 0x2070), *range(0xD800, 0xE000)]
@@ -75,6 +78,16 @@ class SymbolConsole(Console):
         found.style = options.get("style", "")
         found.justify, found.overflow = options.get("justify"), options.get("overflow")
         return found
+
+    @override
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich does; a table that is wider than the console becomes blocks, of which nothing is cut."""
+        (one,) = objects if len(objects) == 1 else (None,)
+        if isinstance(one, Table) and one.show_header:
+            for part in fitted(one, self):
+                super().print(part, **options)
+        else:
+            super().print(*objects, **options)
 
     @override
     def render(

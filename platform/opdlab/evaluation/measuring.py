@@ -26,7 +26,7 @@ from opdlab.records import Sample
 from opdlab.serving import OpenAIEngine, same_way, unreadable
 from opdlab.tracking import DataSet, Tracker, mlflow_store
 
-TABLE_ROWS, TRACES = 500, 4
+TABLE_ROWS, TRACES = 500, 2
 """Answers of a benchmark in a table of MLflow's page, and as traces; all lie in the run's folder."""
 COLUMNS = (
     "problem",

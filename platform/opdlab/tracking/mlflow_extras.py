@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,23 +80,27 @@ def log_traces(client: MlflowClient, run_id: str, traces: Sequence[Mapping[str, 
     """
     import mlflow
 
+    # Its threads take longer than the few traces do.
+    os.environ.setdefault("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(str(client.tracking_uri))
     try:
-        experiment = client.get_run(run_id).info.experiment_id
-        end = time.time_ns()
-        for one in traces:
-            span = mlflow.start_span_no_context(
-                one["name"],
-                span_type="LLM",
-                inputs=one["inputs"],
-                attributes=one["attributes"],
-                metadata={"mlflow.sourceRun": run_id},
-                experiment_id=experiment,
-                start_time_ns=end - int(1e9 * one["seconds"]),
-            )
-            span.end(outputs=one["outputs"], end_time_ns=end)
-        mlflow.flush_trace_async_logging()
+        with warnings.catch_warnings():
+            # Of modules that MLflow imports for its first trace.
+            warnings.simplefilter("ignore")
+            experiment = client.get_run(run_id).info.experiment_id
+            end = time.time_ns()
+            for one in traces:
+                span = mlflow.start_span_no_context(
+                    one["name"],
+                    span_type="LLM",
+                    inputs=one["inputs"],
+                    attributes=one["attributes"],
+                    metadata={"mlflow.sourceRun": run_id},
+                    experiment_id=experiment,
+                    start_time_ns=end - int(1e9 * one["seconds"]),
+                )
+                span.end(outputs=one["outputs"], end_time_ns=end)
     finally:
         mlflow.set_tracking_uri(before)
 
