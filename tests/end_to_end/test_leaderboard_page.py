@@ -249,7 +249,7 @@ def test_a_report_is_one_file_with_its_figures(folder: Path, tmp_path: Path) -> 
         with chromium_page(viewport={"width": 500, "height": 800}, color_scheme=scheme) as page:
             page.goto((tmp_path / "report.html").as_uri())
             page.wait_for_function("document.documentElement.dataset.figures === 'drawn'")
-            assert page.locator("#figures .plot .main-svg").count() >= 2 * 6
+            assert page.locator(".figures .plot .main-svg").count() >= 2 * 6
             assert page.evaluate("getComputedStyle(document.body).color") == ink
             assert page.evaluate("document.documentElement.scrollWidth") <= 500
 
