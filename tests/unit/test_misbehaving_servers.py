@@ -31,6 +31,7 @@ from opdlab.configuration.loader import load_experiment
 from opdlab.console import Stopped, StopRequest
 from opdlab.doctor.probe import draw
 from opdlab.errors import AwayError, ConfigError, RefusedError, ServerError
+from opdlab.evaluation import measured
 from opdlab.evaluation.known_answers import Prints
 from opdlab.evaluation.measured import Subject, asked_of, engine_of, evaluate
 from opdlab.evaluation.measuring import open_subject
@@ -233,15 +234,44 @@ def test_a_server_that_fails_at_all_but_a_single_token_is_away(
         way(server, student)
 
 
-def test_a_server_that_breaks_costs_the_patience_twice_at_most(server: MisbehavingServer) -> None:
+OTHER = COMPLETION | {"prompt": [1, 9]}
+
+
+def test_a_server_that_breaks_costs_the_patience_once(server: MisbehavingServer) -> None:
+    """It answers what it answered before no more, so no request is to blame."""
     asked = client(server, patience_s=0.1)
-    url, body = asked.access.api("/completions"), COMPLETION
-    assert asked.post(url, body)["choices"]
+    url = asked.access.api("/completions")
+    assert asked.post(url, OTHER)["choices"]
     server.refuses_for_ever, server.refusal = lambda body: body["max_tokens"] != 1, 500
-    with pytest.raises(ReplyError, match="fails at this request each time"):
-        asked.post(url, body)
     with pytest.raises(AwayError):
-        asked.post(url, body)
+        asked.post(url, COMPLETION)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_requests_that_fail_each_time_cost_the_patience_twice_at_most(
+    server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    """Where nothing else is asked for any more, in this process and in one that was answered nothing."""
+    slept: list[float] = []
+    monkeypatch.setattr(
+        client_module, "_sleep", lambda seconds, _: slept.append(seconds) or seconds
+    )
+    asked = client(server, patience_s=8.0, concurrency=1)
+    url = asked.access.api("/completions")
+    if not fresh:
+        asked.post(url, OTHER)
+    server.refuses_for_ever, server.refusal = lambda body: body["prompt"] == [1, 5], 500
+    with pytest.raises(RefusedError, match="fails at this request each time") as told:
+        asked.post_all(url, [COMPLETION] * 6, lambda *_: None)
+    assert len(told.value.rows) == 6
+    assert 8.0 <= sum(slept) <= 16.0
+    tried = [body for body in server.bodies if body["prompt"] != [1, 5]]
+    assert tried[-1]["prompt"] == ([1] if fresh else [1, 9])
+    asked.post(url, OTHER)
+    slept.clear()
+    with pytest.raises(ReplyError):
+        asked.post(url, COMPLETION)
+    assert sum(slept) >= 8.0, "a server that answered anew is waited for as at first"
 
 
 @pytest.mark.parametrize(
@@ -253,17 +283,17 @@ def test_what_the_last_try_fails_by_decides_whose_fault_it_is(
 ) -> None:
     """A server that has no room then, or restarts, says nothing of the request."""
     asked = client(server, patience_s=0.1)
-    url, body = asked.access.api("/completions"), COMPLETION
-    assert asked.post(url, body)["choices"]
+    url = asked.access.api("/completions")
+    assert asked.post(url, OTHER)["choices"]
 
     def refuses(body: dict[str, Any]) -> bool:
-        short = body["max_tokens"] == 1
-        server.refusal = status if short else server.refusal
-        return not short
+        trial = body["prompt"] == OTHER["prompt"]
+        server.refusal = status if trial else server.refusal
+        return not trial
 
     server.refuses_for_ever, server.refusal = refuses, 500
     with pytest.raises(kind, match=f"status {status}"):
-        asked.post(url, body)
+        asked.post(url, COMPLETION)
     assert asked.interruptions == interruptions
 
 
@@ -393,6 +423,35 @@ def test_what_a_server_refuses_is_a_fault_with_its_problem_and_is_asked_again(
     assert not {one.status for one in samples} & {*Verdict.FAULTS}
     assert summarise(samples)[0].mean.value is not None
     assert refusals.exists()
+
+
+def test_what_is_left_of_an_evaluation_may_be_nothing_but_what_is_refused(
+    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More samples of one problem than are asked at once, by a process that sees no other answered."""
+    monkeypatch.setattr("opdlab.evaluation.known_answers.TOKENS", 2)
+    through = engine(server, max_new_tokens=2, patience_s=0.1, concurrency=2)
+    served = open_served(through, "embedded:student", "none", tmp_path)
+    listed = [{"type": "math", "level": "short", "limit": 2}]
+    settings = Evaluation.model_validate({"benchmarks": listed, "samples": 12})
+    last = settings.benchmarks[0].problems()[-1]
+    ids = list(models.load_tokenizer(str(STUDENT))(last.prompt)["input_ids"])
+    server.refuses_for_ever = lambda body: body["prompt"][-3:] == ids[-3:]
+    server.refusal = 500
+    with monkeypatch.context() as patch:
+        patch.setattr(measured, "_keep_refused", lambda *_: raised(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(served, settings, Owner("x"), tmp_path)
+    asked = server.seen["/v1/completions"]
+    for _ in range(2):
+        samples = evaluate(served, settings, Owner("x"), tmp_path)
+        reasons = [one.reason for one in samples if one.status == "server_error"]
+        assert len(samples) == 24
+        assert len(reasons) == 12
+        assert sum("fails at this request each time" in reason for reason in reasons) == 12
+        assert any(reason.startswith("not asked for") for reason in reasons)
+        assert summarise(samples)[0].mean.value is None
+    assert server.seen["/v1/completions"] > asked
 
 
 def test_a_fixed_prompt_that_is_refused_is_named(server: MisbehavingServer, tmp_path: Path) -> None:
@@ -744,6 +803,10 @@ def test_a_slow_server_and_one_that_loads_are_not_called_dead(
         for _ in range(8):
             asked.pulse.require(1.0)
             time.sleep(0.05)
+
+
+def raised(error: BaseException) -> None:
+    raise error
 
 
 def stopping(check: Callable[[], bool]) -> StopRequest:

@@ -417,7 +417,8 @@ def draw_missing(
             )
     except RefusedError as error:
         asked.arrivals.store()
-        _keep_refused(kept, [asked.refusal(*one) for one in error.rows.items()], wanted, error)
+        refused = error.rows | (asked.likewise(error.rows) if error.ended else {})
+        _keep_refused(kept, [asked.refusal(*one) for one in refused.items()], wanted, error)
     finally:
         # Whatever ended the sampling, what came is kept.
         asked.arrivals.store()
@@ -477,6 +478,16 @@ class _Asked:
     def named(self, row: int) -> str:
         problem, index = self.missing[row]
         return f"{problem.named} (sample {index})"
+
+    def likewise(self, refused: Mapping[int, str]) -> dict[int, str]:
+        """Why other samples of the same problems are refused, which were not asked for any more."""
+        why = {self.missing[row][0].id: reason for row, reason in refused.items()}
+        known = self.arrivals.kept.generations()
+        return {
+            row: f"not asked for, as another sample of the problem was refused: {why[problem.id]}"
+            for row, (problem, index) in enumerate(self.missing)
+            if problem.id in why and row not in refused and (problem.id, index) not in known
+        }
 
     def refusal(self, row: int, reason: str) -> Refusal:
         problem, index = self.missing[row]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any, final
 
@@ -24,6 +23,7 @@ from opdlab.serving.transport import (
     Refused,
     Transport,
 )
+from opdlab.serving.trial import Trial, can_be_asked_again, known, remember
 
 LOG = logging.getLogger("opdlab")
 TOLD_AFTER_S = 2.0
@@ -82,10 +82,10 @@ class Client:
         self.pulse = Pulse(self.transport)
         self._told = False
         self._answers = 0
-        self._whole = 0
-        """Answers to requests, apart from questions and from trials by a single token."""
         self._blamed = 0
-        """How many there were when a request was last refused by itself."""
+        """Requests that were refused by themselves since the last answer; each has half the patience of the
+        one before it, so that all together cost it twice at most."""
+        self._trial = Trial()
         self._working: dict[int, float] = {}
         """Since when each thread's request is under way."""
 
@@ -247,37 +247,42 @@ class Client:
     def _persist(self, verb: str, url: str, body: Body | None, stopped: Callable[[], bool]) -> Any:
         """Try until there is an answer, ever more slowly."""
         waited, pause, answers, last = 0.0, FIRST_PAUSE_S, self._answers, False
-        # Whoever fails at all since then has a fault that is no request's.
-        before = self._blamed
         while True:
             started = monotonic()
             try:
                 answer = self._once(verb, url, body)
                 self.notice, self._told = "", False
                 self._answers += 1
-                self._whole += verb == "POST"
+                if body is not None and can_be_asked_again(body):
+                    self._blamed = 0
+                    remember(url, body)
                 return answer
             except Refused as refused:
                 # A status of its own is the server's that is there.
                 self.interruptions += refused.status == 0 or refused.status >= BEFORE
                 own = refused.reached and refused.status in OF_A_REQUEST
                 if last and own:
-                    self._blamed = self._whole
+                    self._blamed += 1
                     raise ReplyError(
                         f"{url} fails at this request each time ({refused}), and answers others",
                         refusal=True,
                     ) from refused
+                last = False
                 if self._answers != answers or self._works_on_others(refused, started):
                     # A server that answers others is there, and busy.
                     waited, answers = 0.0, self._answers
                 # The time that a server works on a request does not count; a question is no work.
                 works = refused.reached and verb == "POST"
                 waited += 0.0 if works else monotonic() - started
-                if waited >= self.access.patience_s:
-                    others = own and self._whole > before
-                    if others and not last and self._answers_shortly(verb, url, body):
-                        last = True
+                patience = self.access.patience_s
+                shorter = patience * 0.5**self._blamed if own else patience
+                if own and waited >= shorter:
+                    asked = monotonic()
+                    last = self._answers_what_it_did(url, body, started)
+                    waited += monotonic() - asked
+                    if last:
                         continue
+                if waited >= patience:
                     raise AwayError(
                         f"{url}: no answer after waiting for {waited:.0f} s ({refused})"
                         f"{self.pulse.said(refused)}. Start the server and run the same command "
@@ -288,20 +293,22 @@ class Client:
                 self.pulse.hear(refused)
                 # Apart by chance, so that a server that comes back is not met by all at once.
                 wished = max(refused.pause_s, pause * random.uniform(0.5, 1.0))
-                waited += _sleep(min(wished, self.access.patience_s - waited), stopped)
+                until = shorter if waited < shorter else patience
+                waited += _sleep(min(wished, until - waited), stopped)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 if stopped():
                     raise ServerError(f"{url}: given up") from refused
 
-    def _answers_shortly(self, verb: str, url: str, body: Body | None) -> bool:
-        """Whether a server that failed at a request for so long answers one like it for a single token."""
-        if verb == "GET" or not isinstance(body, Mapping) or not body.get("prompt"):
+    def _answers_what_it_did(self, url: str, body: Body | None, since: float) -> bool:
+        """Whether a server that failed at a request for so long answers one that it has answered before."""
+        if body is None or not can_be_asked_again(body) or (other := known(url, body)) is None:
             return False
-        with contextlib.suppress(Refused, Answered, ServerError):
-            short = {**body, "prompt": body["prompt"][:1], "max_tokens": 1}
-            self.transport.once(verb, url, short, min(QUESTION_S, self.access.timeout_s))
-            return True
-        return False
+        longest = min(max(QUESTION_S, self.access.patience_s), self.access.timeout_s)
+        return self._trial.works(
+            since,
+            lambda: self.transport.once("POST", url, other, longest),
+            (Refused, Answered, ServerError),
+        )
 
     def _once(self, verb: str, url: str, body: Body | None) -> Any:
         here = threading.get_ident()

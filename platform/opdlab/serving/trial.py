@@ -1,0 +1,72 @@
+"""Whether a server that fails at one request works otherwise: it is asked again what it has answered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, final
+
+from opdlab.serving.transport import Body
+
+TOKENS = 16
+"""Of the answer that is asked for again, at most: a whole one may take an hour."""
+_ANSWERED: dict[tuple[str, Any], Body] = {}
+"""The last request that was answered, by address and model: each round has a client of its own."""
+
+
+def remember(url: str, body: Body) -> None:
+    """Keep a request that was answered."""
+    if can_be_asked_again(body):
+        _ANSWERED[url, _model(body)] = body
+
+
+def can_be_asked_again(body: Body | None) -> bool:
+    """Whether a request changes nothing at the server."""
+    return isinstance(body, bytes) or (body is not None and bool(body.get("prompt")))
+
+
+def known(url: str, body: Body) -> Body | None:
+    """A request that this server answers if it works: one that it has answered, with a short answer.
+
+    Before the first it is the failing one with the first token of its prompt; None where that is unknown.
+    """
+    answered = _ANSWERED.get((url, _model(body)))
+    if answered is None and not isinstance(body, bytes):
+        answered = {**body, "prompt": body["prompt"][:1]}
+    if answered is None or isinstance(answered, bytes):
+        return answered
+    return {**answered, "max_tokens": min(answered.get("max_tokens", TOKENS), TOKENS)}
+
+
+def _model(body: Body) -> Any:
+    return None if isinstance(body, bytes) else body.get("model")
+
+
+@final
+class Trial:
+    """One trial at a time for all threads, whose outcome counts for whoever failed before it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began, self._works = -1.0, False
+
+    def works(
+        self, since: float, ask: Callable[[], object], failures: tuple[type[Exception], ...]
+    ) -> bool:
+        """Whether the server answers now.
+
+        Args:
+            since: when the request was sent that failed.
+            ask: sends the request that is known to be answered.
+            failures: that it raises where the server does not answer.
+        """
+        with self._lock:
+            if self._began < since:
+                self._began = monotonic()
+                try:
+                    ask()
+                    self._works = True
+                except failures:
+                    self._works = False
+            return self._works
