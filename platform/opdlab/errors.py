@@ -73,6 +73,18 @@ class OtherWeightsError(ServerError):
     """A model's server was seen to have other weights than before: what came since is not the model's."""
 
 
+class OtherDrawsError(ServerError):
+    """A model's server was seen to draw otherwise than it was asked to.
+
+    Attributes:
+        proven: whether enough was seen of it before, and drawn as asked; else all may have been drawn so.
+    """
+
+    def __init__(self, said: str, proven: bool = False) -> None:
+        super().__init__(said)
+        self.proven = proven
+
+
 class UnservedError(ServerError):
     """A server has no such model or path any more, or answers unlike it: another may be in its place."""
 

@@ -437,6 +437,21 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Withdrawal:
+    """A sample that counts no more: its server was seen later to draw otherwise than it was asked to.
+
+    Attributes:
+        problem, index: as in `Generation`.
+        generations, grades: numbers of the last files that it is withdrawn from; what came later counts.
+    """
+
+    problem: str
+    index: int
+    generations: int
+    grades: int
+
+
+@dataclass(frozen=True)
 class Grade:
     """One version of a grader's `Verdict` on one completion."""
 

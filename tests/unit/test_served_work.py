@@ -28,13 +28,17 @@ from unit.test_misbehaving_servers import (
     moved,
 )
 
+from opdlab.configuration.config import Evaluation
 from opdlab.console import Stopped, StopRequest
-from opdlab.errors import AwayError, RefusedError, ServerError
+from opdlab.errors import AwayError, OtherDrawsError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
-from opdlab.evaluation.measured import Answer
+from opdlab.evaluation.measured import Answer, Subject, evaluate
 from opdlab.evaluation.served import Served
+from opdlab.evaluation.store import sample_sets
+from opdlab.identity import Owner
 from opdlab.modelling import models
+from opdlab.records import Verdict
 from opdlab.sampling import rescoring
 from opdlab.sampling.rollout import CachedEngine
 from opdlab.serving import sampler, transport
@@ -220,6 +224,62 @@ def test_answers_that_were_drawn_otherwise_than_asked_never_count(
     (tmp_path / RECEIVED).unlink()
     ask(right.__setitem__)
     assert came == right
+
+
+def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
+    server: MisbehavingServer,
+    student: PreTrainedModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also those of another benchmark, and of an evaluation within a training."""
+    monkeypatch.setattr("opdlab.serving.engine.ROUNDS", 1)
+    monkeypatch.setattr(sampler, "FEW", 5)
+    through = engine(server, top_p=0.3, concurrency=4)
+    subject = Subject(
+        model=student,
+        tokenizer=models.load_tokenizer(str(STUDENT)),
+        engine=through,
+        template="none",
+        vocabulary=42,
+        **ENDS,
+    )
+    both = [{"type": "math", "level": "short", "limit": 3}, {"type": "routes", "limit": 8}]
+    settings = Evaluation.model_validate(
+        {"benchmarks": both, "samples": 1, "top_p": 0.3, "temperature": 1}
+    )
+
+    def measure(settings: Evaluation, owner: Owner) -> dict[tuple[int | None, str, str, int], str]:
+        evaluate(subject, settings, owner, tmp_path)
+        return completions(tmp_path)
+
+    server.own = {"top_p": 1.0}
+    short = settings.model_copy(update={"benchmarks": settings.benchmarks[:1]})
+    wrong = measure(short, Owner("x", step=3))
+    assert len(wrong) == 3
+    with pytest.raises(OtherDrawsError, match=r"does not sample at temperature 1 and top-p 0\.3"):
+        measure(settings, Owner("x"))
+    assert not completions(tmp_path)
+    sets = sample_sets(tmp_path)
+    assert [len(one.refusals()) for one in sets] == [3, 3, 4]
+    assert not sets[0].grades(sets[0].asked.grader)
+    (earlier, *_) = sets[0].samples()
+    assert (earlier.status, earlier.completion) == ("server_error", "")
+    assert "3 samples of x@3 on math/short that it answered before are withdrawn" in caplog.text
+    server.own = {}
+    right = measure(settings, Owner("x"))
+    assert [key[0] for key in right].count(None) == 11
+    graded = [one for kept in sample_sets(tmp_path) for one in kept.samples()]
+    assert not {one.status for one in graded} & {*Verdict.FAULTS}
+
+
+def completions(folder: Path) -> dict[tuple[int | None, str, str, int], str]:
+    return {
+        (one.asked.step, one.asked.benchmark, *key): row.completion
+        for one in sample_sets(folder)
+        for key, row in one.generations().items()
+    }
 
 
 def test_whoever_is_told_to_stop_by_one_answer_gets_the_others_first(

@@ -98,6 +98,27 @@ def test_more_samples_a_problem_are_added_to_those_that_are_there(tmp_path):
     assert more.asked.protocol != fewer.asked.protocol
 
 
+def test_what_is_withdrawn_counts_no_more_and_may_be_drawn_again(tmp_path):
+    one = kept(tmp_path)
+    fill(one, {"p0": "11", "p1": "11"})
+    assert one.withdraw("drawn otherwise") == 4
+    assert not one.generations()
+    assert not one.grades("grader-1")
+    assert {row.reason for row in one.samples()} == {"drawn otherwise"}
+    for file in one.path.glob("generations-*"):
+        file.unlink()  # as whoever moves a damaged one away
+    one.add_generations([drawn("p0", 0, completion="another")])
+    assert [row.completion for row in one.generations().values()] == ["another"]
+    assert not one.grades("grader-1"), "a verdict is of the completion before"
+    one.add_generations(
+        [drawn(problem, index) for problem, index in [("p0", 1), ("p1", 0), ("p1", 1)]]
+    )
+    one.add_grades(graded({"p0": "00", "p1": "00"}))
+    assert {row.status for row in one.samples()} == {"wrong"}
+    assert one.withdraw("again") == 4
+    assert {row.reason for row in one.samples()} == {"again"}
+
+
 def test_grading_again_adds_grades_and_touches_no_completion(tmp_path):
     fill(kept(tmp_path), WHOLE)
     before = the_file(tmp_path).read_bytes()

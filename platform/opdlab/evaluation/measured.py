@@ -422,6 +422,9 @@ def draw_missing(
     finally:
         # Whatever ended the sampling, what came is kept.
         asked.arrivals.store()
+    if asked.arrivals.withdrawn:
+        # By what an earlier process had kept, of a server that draws as it should now.
+        draw_missing(kept, subject, settings, wanted)
 
 
 @final
@@ -523,13 +526,29 @@ class _Arrivals:
 
     def __init__(self, kept: store.SampleSet, keys: Sequence[str]) -> None:
         self.kept = kept
-        self.received = Received(kept.path / RECEIVED, keys)
+        self.received = Received(kept.path / RECEIVED, keys, self.withdraw)
+        self.withdrawn = 0
         self.waiting: list[Generation] = []
         self.since = perf_counter()
 
     def add(self, generation: Generation) -> None:
         self.waiting.append(generation)
         self.look()
+
+    def withdraw(self, reason: str) -> None:
+        """Count none of what was drawn so far; of an evaluation that is over only bounds remain."""
+        self.store()
+        self.received.clear()
+        self.withdrawn = self.kept.withdraw(reason)
+        if self.withdrawn:
+            LOG.warning(
+                "%s. %d samples of %s on %s that it answered before are withdrawn: they are stored as "
+                "server_error, and are asked for again where the evaluation goes on",
+                reason,
+                self.withdrawn,
+                self.kept.checkpoint,
+                self.kept.asked.benchmark,
+            )
 
     def look(self) -> None:
         """Write what waits if it is time."""

@@ -4,6 +4,7 @@
            3f2a.../generations-00000.parquet      completions, as they came
                    grades-00000.parquet           verdicts, by version of the grader
                    refusals-00000.parquet         what a server gave no usable answer to, and why
+                   withdrawals-00000.parquet      whose completions and verdicts so far do not count
 
 A folder of files holds what one model drew under one prompt template, sampling, seed and set of problems.
 Every file is written whole beside its place and renamed, so a kill at any moment leaves complete files.
@@ -27,9 +28,10 @@ from opdlab import identity
 from opdlab.errors import DataError, StorageError
 from opdlab.files import damaged, natural, read_file, write_whole
 from opdlab.identity import Measurement, digest
-from opdlab.records import REFUSED, Generation, Grade, Problem, Refusal, Sample
+from opdlab.records import REFUSED, Generation, Grade, Problem, Refusal, Sample, Withdrawal
 
-Row = TypeVar("Row", Generation, Grade, Refusal)
+Row = TypeVar("Row", Generation, Grade, Refusal, Withdrawal)
+Drawn = TypeVar("Drawn", Generation, Grade)
 Key = tuple[str, int]
 """Problem and index of a sample."""
 
@@ -88,13 +90,23 @@ class SampleSet:
         return self.asked.checkpoint
 
     def generations(self) -> dict[Key, Generation]:
-        """Every completion there is, by problem and index; raises DataError if a file is damaged."""
-        return {(row.problem, row.index): row for row in _read(self.path, Generation)}
+        """Every completion that counts, by problem and index; raises DataError if a file is damaged."""
+        return {(row.problem, row.index): row for row in self._counting(Generation)}
 
     def grades(self, grader: str) -> dict[Key, Grade]:
         """The last grade of every completion by one version of the grader; raises as `generations`."""
-        rows = (row for row in _read(self.path, Grade) if row.grader == grader)
+        rows = (row for row in self._counting(Grade) if row.grader == grader)
         return {(row.problem, row.index): row for row in rows}
+
+    def _counting(self, record: type[Drawn]) -> list[Drawn]:
+        """Rows that were not withdrawn after they were written."""
+        until = {key: one.get(_name(record), -1) for key, one in _withdrawn(self.path).items()}
+        return [
+            row
+            for part in _parts(self.path, record)
+            for row in _read_part(part, record)
+            if not until or _number(part) > until.get((row.problem, row.index), -1)
+        ]
 
     def refusals(self) -> dict[Key, Refusal]:
         """What a server refused last and nobody has answered since; raises as `generations`."""
@@ -131,6 +143,23 @@ class SampleSet:
         with _writing(self.path):
             known = self.refusals()
             _add(self.path, [row for row in rows if known.get((row.problem, row.index)) != row])
+
+    def withdraw(self, reason: str) -> int:
+        """Count no completion and no verdict so far: they are refused, and may be drawn again.
+
+        Returns:
+            How many there were. Raises as `add_generations`.
+        """
+        with _writing(self.path):
+            drawn = self.generations()
+            refused = [
+                Refusal(r.problem, r.index, r.seed, r.prompt, reason) for r in drawn.values()
+            ]
+            last = {_name(one): _last(self.path, one) for one in (Generation, Grade)}
+            # In this order: whoever is killed in between has withdrawn nothing.
+            _add(self.path, refused)
+            _add(self.path, [Withdrawal(*key, **last) for key in drawn])
+        return len(drawn)
 
     def samples(self, partial: bool = False) -> list[Sample]:
         """The samples asked for with the grades that count, in order of problem and index.
@@ -269,17 +298,41 @@ def _writing(path: Path) -> Any:
         ) from error
 
 
+def _name(record: type) -> str:
+    return f"{record.__name__.lower()}s"
+
+
 def _parts(path: Path, record: type) -> list[Path]:
-    return sorted(path.glob(f"{record.__name__.lower()}s-*.parquet"), key=natural)
+    return sorted(path.glob(f"{_name(record)}-*.parquet"), key=natural)
+
+
+def _number(part: Path) -> int:
+    return int(part.stem.rpartition("-")[2])
+
+
+def _last(path: Path, record: type) -> int:
+    """Number of the last file of its kind, -1 for none; of those that were withdrawn as well.
+
+    Not their count: a damaged one that was moved away leaves a gap.
+    """
+    withdrawn = (one.get(_name(record), -1) for one in _withdrawn(path).values())
+    return max([*map(_number, _parts(path, record)), *withdrawn], default=-1)
+
+
+def _withdrawn(path: Path) -> dict[Key, dict[str, int]]:
+    """By sample, the number of the last file that is withdrawn, of completions and of grades."""
+    rows = (row for part in _parts(path, Withdrawal) for row in _read_part(part, Withdrawal))
+    return {
+        (row.problem, row.index): {"generations": row.generations, "grades": row.grades}
+        for row in rows
+    }
 
 
 def _add(path: Path, rows: Sequence[Row]) -> None:
     if not rows:
         return
     record = type(rows[0])
-    # Not their count: a damaged one that was moved away leaves a gap.
-    last = max((int(part.stem.rpartition("-")[2]) for part in _parts(path, record)), default=-1)
-    name = f"{record.__name__.lower()}s-{last + 1:05d}.parquet"
+    name = f"{_name(record)}-{_last(path, record) + 1:05d}.parquet"
     sink = pa.BufferOutputStream()
     table = _table(path, rows).replace_schema_metadata({OF: path.name})
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)

@@ -160,15 +160,18 @@ class OpenAIEngine(RolloutEngine):
         whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, 0, vocabulary)
         known: dict[int, Int[Tensor, "_"]] = {}
         if received is not None and (came := received.known(Reply.read)):
-            known = self._rollout(model, max_rows, alone=True).proved(whole, came)
+            rollout = self._rollout(model, max_rows, alone=True)
+            rollout.withdrawn_with(received)
+            known = rollout.proved(whole, came)
             received.forget([row for row in came if row not in known])
             hand_over(known.items(), range(len(prompts)), on_response)
         missing = [row for row in range(len(prompts)) if row not in known]
 
         def one_round(rows: Sequence[int]) -> None:
-            found = self._rollout(model, max_rows, alone=True).drawn(
-                whole.only(rows), received and received.only(rows)
-            )
+            rollout = self._rollout(model, max_rows, alone=True)
+            if received is not None:
+                rollout.withdrawn_with(received)
+            found = rollout.drawn(whole.only(rows), received and received.only(rows))
             hand_over(zip(found.rows, found.responses, strict=True), rows, on_response)
             if found.refused:
                 raise RefusedError(found.refused, len(rows))

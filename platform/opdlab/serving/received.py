@@ -22,19 +22,22 @@ class Received:
     They are not yet seen to be the model's: whoever takes them from here checks them first.
     """
 
-    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, keys: Sequence[str], withdraw: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Nothing is written yet.
 
         Args:
             keys: what each row asks for, by which a later process finds its answer.
+            withdraw: takes the reason where what was handed over before turns out not to be as asked.
         """
-        self.path, self.keys = path, keys
+        self.path, self.keys, self.withdraw = path, keys, withdraw
         self._open: set[str] = set()
         """Keys of answers that are in the file and nowhere else."""
 
     def only(self, rows: Sequence[int]) -> Received:
         """The same file for some of the rows."""
-        some = Received(self.path, [self.keys[row] for row in rows])
+        some = Received(self.path, [self.keys[row] for row in rows], self.withdraw)
         some._open = self._open
         return some
 
@@ -70,6 +73,11 @@ class Received:
         """Answers that are not the model's."""
         self._write([row for row in rows if self.keys[row] in self._open], None)
         self.settled(self.keys[row] for row in rows)
+
+    def clear(self) -> None:
+        """Forget all there is."""
+        self._open.clear()
+        self.settled([])
 
     def settled(self, keys: Iterable[str]) -> None:
         """Answers that are stored elsewhere by now; with the last of them the file goes."""

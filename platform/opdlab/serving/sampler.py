@@ -70,6 +70,13 @@ class Draws:
         return half + math.sqrt(half**2 + 2 * level * self.variance)
 
     @property
+    def suffices(self) -> bool:
+        """Whether a server that draws otherwise would have shown by now."""
+        if self.tokens * (COLD_SHARE if self.cold else SHARE) < FEW:
+            return False
+        return self.cold or self.bound <= LEAST * self.variance
+
+    @property
     def fault(self) -> str:
         """What shows that they were drawn otherwise, in words; empty where nothing does."""
         if self.outside > max(FEW, (COLD_SHARE if self.cold else SHARE) * self.tokens):

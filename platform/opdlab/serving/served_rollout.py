@@ -10,7 +10,7 @@ from typing import final
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.errors import AwayError, RefusedError, ServerError
+from opdlab.errors import AwayError, OtherDrawsError, RefusedError, ServerError
 from opdlab.peers import gathered
 from opdlab.sampling import Recorded, refuse_non_finite, scored
 from opdlab.scoring import within
@@ -271,8 +271,14 @@ class ServedRollout:
                 f"the same weights would be {found.limit:.2g} off at most). {remedy}"
             )
 
+    def withdrawn_with(self, received: Received) -> None:
+        """Withdraw what was handed over by then, if the server is seen to draw otherwise than asked."""
+        listed = self.link.unproven.setdefault((self.how.temperature, self.how.top_p), [])
+        if received.withdraw not in listed:
+            listed.append(received.withdraw)
+
     def require_drawn(self, asked: Asked, responses: Sequence[Int[Tensor, "_"]]) -> None:
-        """Raises ServerError where the server samples otherwise than it was asked to."""
+        """Raises OtherDrawsError where the server samples otherwise than it was asked to."""
         how = self.how
         remembered = self.link.drawn.get((how.temperature, how.top_p))
         if remembered is None or remembered[0].tokens >= REMEMBERED:
@@ -288,16 +294,25 @@ class ServedRollout:
             how.top_p,
             known,
         )
-        whole = before + seen
-        self.link.drawn[how.temperature, how.top_p] = whole, known
+        whole, settings = before + seen, (how.temperature, how.top_p)
+        self.link.drawn[settings] = whole, known
         if whole.fault:
             # Whoever asks again, of a server that was put right, begins anew.
-            del self.link.drawn[how.temperature, how.top_p]
-            raise ServerError(
+            del self.link.drawn[settings]
+            said = (
                 f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
                 f"{how.top_p:g}: {whole.fault}. Look for settings of the server that override those "
                 "of a request"
             )
+            for withdraw in self.link.unproven.pop(settings, []):
+                withdraw(said)
+            raise OtherDrawsError(
+                f"{said}. Look for settings of its own that come before those of a request",
+                settings in self.link.proven,
+            )
+        if whole.suffices:
+            self.link.proven.add(settings)
+            self.link.unproven.pop(settings, None)
         if seen.tokens:
             self.link.figures["server_surprise"] = seen.above / seen.tokens
 

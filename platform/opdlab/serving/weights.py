@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any, final
@@ -48,6 +49,8 @@ class Link:
         first: fingerprint of the weights at the first rollout, of a model whose weights are not sent.
         usual: how far the server's log-probabilities were from the model's at most, where they were right.
         drawn: what was seen of the sampling, and of which prompts and seeds, by temperature and top-p.
+        proven: temperatures and top-p at which it was seen to draw as asked.
+        unproven: how to withdraw what was handed over before enough was seen, likewise.
         figures: of the last rollout, for the record.
     """
 
@@ -56,6 +59,8 @@ class Link:
         self.first: str | None = None
         self.usual: float | None = None
         self.drawn: dict[tuple[float, float], tuple[Draws, set[tuple[int, int]]]] = {}
+        self.proven: set[tuple[float, float]] = set()
+        self.unproven: dict[tuple[float, float], list[Callable[[str], None]]] = {}
         self.figures: dict[str, float] = {}
         self.tag = ""
         self._tells = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,10 +13,13 @@ import lightning as L
 from typing_extensions import override
 
 from opdlab.console import Stopped, StopRequest
+from opdlab.errors import OtherDrawsError
 from opdlab.peers import failing_together
 from opdlab.training import ranks
 from opdlab.training.checkpoint import LAST
 from opdlab.training.module import Distillation
+
+LOG = logging.getLogger("opdlab")
 
 
 class Pace(L.Callback, ABC):
@@ -24,7 +28,7 @@ class Pace(L.Callback, ABC):
     def __init__(self, folder: Path, stop: StopRequest) -> None:
         self.folder = folder
         self.stop = stop
-        self.step = self.saved = self.final = 0
+        self.step = self.saved = self.began = self.final = 0
         self.enough = False
         """Whether training is to end after this step for what was seen in it."""
         self.over = Event()
@@ -46,7 +50,7 @@ class Pace(L.Callback, ABC):
         # By now Lightning has put its own handlers in place, which end a fit after any step.
         self.stop.listen()
         ranks.give_time(self.over)
-        self.step = self.saved = trainer.global_step
+        self.step = self.saved = self.began = trainer.global_step
         assert isinstance(pl_module, Distillation)
         self.final = pl_module.config.training.steps
 
@@ -115,10 +119,25 @@ class Pace(L.Callback, ABC):
         Of several processes the others may be elsewhere; they go on from the checkpoint before.
         """
         assert isinstance(pl_module, Distillation)
+        if isinstance(exception, OtherDrawsError) and not exception.proven:
+            self._tell_unproven()
         waiting = isinstance(exception, Stopped) and pl_module.collecting
         if waiting and trainer.world_size == 1 and self.step > self.saved:
             trainer.save_checkpoint(checkpoint_path(self.folder))
             self.saved = self.step
+
+    def _tell_unproven(self) -> None:
+        """Say which steps used answers of a server that was seen to draw otherwise than asked."""
+        if self.step > self.began:
+            path = checkpoint_path(self.folder)
+            LOG.warning(
+                "steps %d to %d were trained on answers that the server may have drawn so as well; %s",
+                self.began + 1,
+                self.step,
+                f"so was the checkpoint of step {self.saved}: remove {path} to train from the beginning"
+                if self.saved > self.began
+                else "--resume trains them again",
+            )
 
 
 @final
