@@ -132,6 +132,15 @@ class RefusedError(ServerError):
             f"{part}{named or f'row {first}'}: {why}{others}; {rest}"
         )
 
+    @property
+    def of_all(self) -> dict[int, str]:
+        """Why each request got no answer, where none did: those that were not asked as well."""
+        why = next(iter(self.rows.values()))
+        return {
+            row: self.rows.get(row, f"not asked for; another was refused: {why}")
+            for row in range(self.count)
+        }
+
     def told_as(self, **changes: Any) -> RefusedError:
         """The same refusals by other rows or in other words; see `__init__`."""
         kept = ("rows", "count", "ended", "part", "refused", "answered", "unusable")

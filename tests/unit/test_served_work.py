@@ -16,6 +16,7 @@ import torch
 from misbehaving_server import MisbehavingServer
 from small_models import small_model
 from transformers import PreTrainedModel
+from two_processes import in_two_processes
 from unit.test_misbehaving_servers import (
     ENDS,
     PROMPTS,
@@ -29,6 +30,7 @@ from unit.test_misbehaving_servers import (
 )
 
 from opdlab.configuration.config import Evaluation
+from opdlab.configuration.loader import load_experiment
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import AwayError, OtherDrawsError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
@@ -38,6 +40,7 @@ from opdlab.evaluation.served import Served
 from opdlab.evaluation.store import sample_sets
 from opdlab.identity import Owner
 from opdlab.modelling import models
+from opdlab.peers import failing_together
 from opdlab.records import Verdict
 from opdlab.sampling import rescoring
 from opdlab.sampling.rollout import CachedEngine
@@ -52,6 +55,9 @@ from opdlab.serving.sampler import Draws, draws
 from opdlab.serving.served_rollout import ServedRollout
 from opdlab.serving.session import Session
 from opdlab.sweeps.trial import _ended_by
+from opdlab.training.objective import micro_batches, rows_in_parts
+from opdlab.training.pair import load_module, load_pair
+from opdlab.training.whole_step import Place
 
 COMPLETIONS = "/v1/completions"
 
@@ -544,3 +550,56 @@ def test_of_a_rollout_as_many_tokens_are_looked_at_whatever_their_rows() -> None
     rest = draws(model, prompts, seeds, rows, None, 1.0, 1.0, looked)
     assert (rest.tokens, len(looked)) == (10, 4)
     assert draws(model, prompts, seeds, rows, None, 1.0, 1.0, looked).tokens == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_device_that_is_refused_all_of_its_prompts_leaves_them_out(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    """One prompt for each of two devices: the step goes on with the other's, as it would on one."""
+    config = load_experiment(
+        "quickstart",
+        [
+            f"rollout={{type: openai, url: '{server.url}', max_new_tokens: 4, patience_s: 1}}",
+            f"rollout.weights_folder={tmp_path / 'weights'}",
+            "training.prompts_per_step=2",
+            "rollout.group_size=2",
+        ],
+    )
+    module = load_module(load_pair(config), config)
+    prompts = [module.prompts.prompt(row) for row in range(2)]
+    ids = [list(prompt.tokens) for prompt in prompts]
+
+    def step(place: Place) -> Any:
+        module.collector.drawn = 0
+        module.student.zero_grad()
+        with failing_together():
+            collected = module.collector.collect(place)
+        ((_, batch),) = micro_batches(
+            collected, rows_in_parts(collected.rollout, 9999), place.device, 1
+        )
+        module.objective.loss(batch)[0].backward()
+        names = [one["problem"] for one in module.collector.refused]
+        gradient = [weight.grad for weight in module.student.parameters()]
+        return collected.idle, collected.whole, float(collected.weights.sum()), names, gradient
+
+    def both() -> Any:
+        cpu = torch.device("cpu")
+        return in_two_processes(tmp_path, lambda rank: step(Place(rank, 2, cpu)))
+
+    server.refuses_for_ever = lambda body: body["prompt"] in ids
+    assert all("got no answer that can be used" in said for said in both())
+    for idle in range(2):
+        server.refuses_for_ever = lambda body, idle=idle: body["prompt"] == ids[idle]
+        if len(ids[idle]) > len(ids[1 - idle]):
+            server.refuses_for_ever = lambda _: False
+            server.card = {"max_model_len": len(ids[1 - idle]) + 4}
+        whole, found = step(Place(0, 1, torch.device("cpu"))), both()
+        server.card = {}
+        assert not whole[0]
+        for rank, one in enumerate(found):
+            assert one[:2] == (rank == idle, whole[1])
+            assert one[2] == pytest.approx(float(rank != idle))
+            assert one[3] == whole[3] == [prompts[idle].problem.named]
+        for alone, *parts in zip(whole[4], *(one[4] for one in found), strict=True):
+            torch.testing.assert_close(parts[0] + parts[1], alone)

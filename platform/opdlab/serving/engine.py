@@ -116,11 +116,13 @@ class OpenAIEngine(RolloutEngine):
         # Servers cut answers at their context, so that of long prompts only short answers would be taken.
         refused = rollout.too_long(prompts)
         rows = [row for row in range(len(prompts)) if row not in refused]
-        if not rows:
+        if not rows and alone:
             raise RefusedError(refused, len(prompts))
         found = rollout.drawn(whole.only(rows))
         refused |= {rows[place]: why for place, why in found.refused.items()}
         rows = [rows[place] for place in found.rows]
+        if found.recorded is None:
+            raise RefusedError(refused, len(prompts))
         if on_response is not None:
             # None before all were seen to be the model's: each is kept as it is handed over.
             hand_over(zip(rows, found.responses, strict=True), range(len(prompts)), on_response)

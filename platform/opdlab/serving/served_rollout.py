@@ -75,15 +75,16 @@ class Drawn:
     """What a server answered, and what the student says of it.
 
     Attributes:
-        rows: those that were answered.
+        rows: those that were answered; none only where other processes wait for this one.
         refused: why the others were not.
+        recorded: None without rows.
         limit: what the same weights may differ by.
     """
 
     rows: list[int]
     refused: dict[int, str]
     responses: list[Int[Tensor, "_"]]
-    recorded: Recorded
+    recorded: Recorded | None
     likeness: Likeness
     limit: float
 
@@ -111,7 +112,7 @@ class ServedRollout:
             received: keeps the completions until they are handed over, for `proved`.
 
         Raises:
-            RefusedError: none of the prompts was answered.
+            RefusedError: none of the prompts was answered, and no other process waits for this one.
             ServerError: the server has other weights than the model.
         """
         sends = self.how.weights_folder is not None
@@ -143,8 +144,9 @@ class ServedRollout:
             if received is not None:
                 received.forget(range(len(asked.prompts)))
             raise
-        self.link.usual = max(usual or 0.0, found.likeness.worst)
-        self.link.figures |= found.likeness.figures()
+        if found.rows:
+            self.link.usual = max(usual or 0.0, found.likeness.worst)
+            self.link.figures |= found.likeness.figures()
         return found
 
     def too_long(self, prompts: Sequence[Sequence[int]]) -> dict[int, str]:
@@ -198,7 +200,14 @@ class ServedRollout:
 
     def once(self, asked: Asked, received: Received | None = None) -> Drawn:
         """One round of answers, looked at."""
-        replies, refused = self.replies(asked, self.how, received)
+        try:
+            replies, refused = self.replies(asked, self.how, received)
+        except RefusedError as error:
+            if self.alone:
+                raise
+            replies, refused = dict[int, Reply](), error.of_all
+        if not replies:
+            return Drawn([], refused, [], None, Likeness(0.0, 0.0, 0.0, 0.0, 0), 0.0)
         rows = sorted(replies)
         asked = asked.only(rows)
         responses, found = self.scored(asked, replies)
@@ -296,7 +305,7 @@ class ServedRollout:
         )
         whole, settings = before + seen, (how.temperature, how.top_p)
         self.link.drawn[settings] = whole, known
-        if whole.fault:
+        if fault := next(filter(None, gathered(whole.fault, self.alone)), ""):
             # Whoever asks again, of a server that was put right, begins anew.
             del self.link.drawn[settings]
             said = (
@@ -334,7 +343,7 @@ class ServedRollout:
                 now = fingerprint(self.model)
                 sent = again or self.link.outdated(self.session, now)
                 if sent:
-                    text = list(asked.prompts[0])
+                    text = list(asked.prompts[0]) if asked.prompts else []
                     self.link.send(self.session, self.model, folder, now, text)
             except ServerError as error:
                 # The others wait to hear.

@@ -36,7 +36,7 @@ from opdlab.training.given import given_rollout, is_given, share_of
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import Figure
 from opdlab.training.stored_answers import stored_rollout
-from opdlab.training.unanswered import left_out, only, without_refused
+from opdlab.training.unanswered import left_out, only, require_enough, without_refused
 from opdlab.training.weights import token_weights
 from opdlab.training.whole_step import (
     Place,
@@ -57,6 +57,8 @@ class Answers:
         whole: the answers of all devices to the same part of a step.
         mine: which of their tokens are this device's.
         drawn: how many of the answers were sampled; the rows after them hold given ones.
+        idle: whether this device was refused all of its own, beside other devices: then it has those to the
+            first prompt of the step, which weigh nothing, for all devices compute equally often.
     """
 
     rollout: Rollout
@@ -64,6 +66,7 @@ class Answers:
     whole: Rollout
     mine: slice
     drawn: int
+    idle: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ class Collected:
         seconds: spent, by part.
         graded: the share of right answers, where it is known.
         whole: tokens and answers of the whole step, this device's among them.
+        idle: see `Answers`; its figures are none of the step's.
     """
 
     rollout: Rollout
@@ -87,6 +91,7 @@ class Collected:
     seconds: dict[str, float]
     graded: dict[str, Figure]
     whole: tuple[int, int]
+    idle: bool = False
 
 
 class Collector:
@@ -116,6 +121,7 @@ class Collector:
             one is not None and one.server is not None
             for one in (config.teacher, *config.specialists)
         )
+        self.served = config.rollout.served or self.teacher_served
         self.drawn = 0
         self.weights: Weights = WholeWeights()
         self.seconds: dict[str, float] = {}
@@ -140,7 +146,7 @@ class Collector:
         found = self.in_turn(indices[0], place) if parts == 1 else self.overlapped(indices, place)
         answers, own_scores = found
         collected = self.supervised(answers, own_scores, place, number)
-        if self.config.rollout.served or self.teacher_served:
+        if self.served:
             share = len(self.refused) / len(mine)
             collected.graded["refused_share"] = (share, float(len(mine)))
             everyones = gathered(self.refused, alone=place.world == 1)
@@ -166,7 +172,10 @@ class Collector:
         settings, method = self.config.training, self.config.method
         whole, mine = answers.whole, answers.mine
         supervision = returned.supervision(
-            method, whole, whole_scores(scores, place), self.subject.vocabulary
+            method,
+            whole,
+            whole_scores(None if answers.idle else scores, place),
+            self.subject.vocabulary,
         )
         weights = token_weights(whole, settings.normalisation, settings.mask)
         weights = weights / weights.sum().clamp(min=SMALLEST_SUM)
@@ -174,7 +183,9 @@ class Collector:
         graded = self.accuracy(answers, number)
         graded |= {name: (value, 1.0) for name, value in self.showed.items()}
         sizes = len(whole.token), len(whole.response_lengths)
-        return Collected(answers.rollout, scores, own, weights[mine], self.seconds, graded, sizes)
+        mean = weights[mine] * (not answers.idle)
+        told = (self.seconds, graded, sizes, answers.idle)
+        return Collected(answers.rollout, scores, own, mean, *told)
 
     def in_turn(self, indices: range, place: Place) -> tuple[Answers, TeacherScores]:
         """First all are sampled, then all scored."""
@@ -188,25 +199,48 @@ class Collector:
     def scored(self, answers: Answers, place: Place) -> tuple[Answers, TeacherScores]:
         """Answers with the teacher's scores, without those that its server refuses to score."""
         group, alone = self.config.rollout.group_size, place.world == 1
+        again = False
         while True:
             scores, rows = None, list(range(len(answers.problems)))
+            fault: RefusedError | None = None
             try:
                 scores = self.score(answers, self.questions(answers), place)
             except RefusedError as error:
-                rows, refused = left_out(error, answers.problems, group, len(self.refused))
-                self.refused += refused
+                fault = error
+                if answers.idle and again:
+                    raise
+                if not answers.idle:
+                    earlier = len(self.refused)
+                    rows, refused = left_out(error, answers.problems, group, earlier, alone)
+                    self.refused += refused
             # The answers of the others are a part of what is asked about these.
             elsewhere = alone or not self.teacher_served
             if all(gathered(scores is not None, alone=elsewhere)) and scores is not None:
                 return answers, scores
+            if not alone:
+                require_enough(fault, len(self.refused), self.count)
+            again = fault is not None
             answers = self.only(answers, rows, place)
 
     def only(self, answers: Answers, rows: Sequence[int], place: Place) -> Answers:
         """Some of the answers of this device, beside those that the others are left with."""
-        kept = only(answers.rollout, rows, self.config.rollout.group_size)
+        kept = None
+        if rows and not answers.idle:
+            kept = only(answers.rollout, rows, self.config.rollout.group_size)
         problems = [answers.problems[row] for row in rows]
         drawn = sum(row < answers.drawn for row in rows)
-        return Answers(kept, problems, *whole_rollout(kept, place), drawn)
+        return self.together(kept, problems, drawn, place)
+
+    def together(
+        self, rollout: Rollout | None, problems: list[Problem], drawn: int, place: Place
+    ) -> Answers:
+        """This device's answers beside those of the others; None where it has none."""
+        whole, mine, first = whole_rollout(rollout, problems, place)
+        if rollout is not None:
+            return Answers(rollout, problems, whole, mine, drawn)
+        group = self.config.rollout.group_size
+        few = only(whole, range(group), group)
+        return Answers(few, [first] * group, whole, slice(0, len(few.token)), 0, idle=True)
 
     def overlapped(self, parts: Sequence[range], place: Place) -> tuple[Answers, TeacherScores]:
         """The same, while the next part is sampled by the same weights.
@@ -226,17 +260,20 @@ class Collector:
         with ThreadPoolExecutor(1) as beside:
             with self.clock("rollout"):
                 for indices in parts:
-                    sampled.append(self.sample(indices, place))
-                    wanted.append(self.questions(sampled[-1]))
-                    pending.append(beside.submit(score, sampled[-1], wanted[-1]))
+                    answers = self.sample(indices, place)
+                    if answers.idle:
+                        continue
+                    sampled.append(answers)
+                    wanted.append(self.questions(answers))
+                    pending.append(beside.submit(score, answers, wanted[-1]))
             with self.clock("teacher"):
                 scored = [_scores_of(one) for one in pending]
-        rollout = joined_rollouts([one.rollout for one in sampled])
+        rollout = joined_rollouts([one.rollout for one in sampled]) if sampled else None
         problems = [problem for one in sampled for problem in one.problems]
         # With answers that are given there is one part.
-        answers = Answers(rollout, problems, *whole_rollout(rollout, place), len(problems))
-        together = torch.cat([asked.candidates for asked in wanted])
-        if not torch.equal(self.questions(answers).candidates, together):
+        answers = self.together(rollout, problems, len(problems), place)
+        together = [asked.candidates for asked in wanted]
+        if together and not torch.equal(self.questions(answers).candidates, torch.cat(together)):
             raise PluginError(
                 f"{returned.name_of(self.config.method)}.questions: the candidates of an answer "
                 "depend on the other answers of the step, which are missing when a part of it is "
@@ -244,9 +281,9 @@ class Collector:
             )
         alone = place.world == 1
         found = [one for one in scored if isinstance(one, TeacherScores)]
-        whole = len(found) == len(scored)
-        if self.teacher_served and not all(gathered(whole, alone=alone)):
-            rows = self.not_refused(sampled, scored)
+        whole = len(found) == len(scored) and not answers.idle
+        if self.served and not all(gathered(whole, alone=alone)):
+            rows = self.not_refused(sampled, scored, place)
             with self.clock("teacher"):
                 answers, scores = self.scored(self.only(answers, rows, place), place)
             self.seconds |= scores.seconds
@@ -257,7 +294,10 @@ class Collector:
         return answers, scores
 
     def not_refused(
-        self, parts: Sequence[Answers], scored: Sequence[TeacherScores | RefusedError]
+        self,
+        parts: Sequence[Answers],
+        scored: Sequence[TeacherScores | RefusedError],
+        place: Place,
     ) -> list[int]:
         """Rows of all parts but for the prompts whose answers a teacher's server refused to score."""
         problems, why = list[Problem](), dict[int, str]()
@@ -266,12 +306,14 @@ class Collector:
             if isinstance(found, RefusedError) and not found.ended:
                 why |= {len(problems) + row: said for row, said in found.rows.items()}
             problems += one.problems
-        if not why:
-            return list(range(len(problems)))
-        error = RefusedError(why, len(problems), f"the answer to {problems[min(why)].named}")
-        group = self.config.rollout.group_size
-        rows, refused = left_out(error, problems, group, len(self.refused))
-        self.refused += refused
+        alone, rows, error = place.world == 1, list(range(len(problems))), None
+        if why:
+            error = RefusedError(why, len(problems), f"the answer to {problems[min(why)].named}")
+            group = self.config.rollout.group_size
+            rows, refused = left_out(error, problems, group, len(self.refused), alone)
+            self.refused += refused
+        if not alone:
+            require_enough(error, len(self.refused), self.count)
         return rows
 
     def questions(self, answers: Answers) -> Questions:
@@ -304,19 +346,19 @@ class Collector:
         # Every device gathers the weights, whatever its own rows are.
         with self.answering() if share < 1 else nullcontext() as model:
             if model is not None and drawn:
-                found, rows = self.drawn_answers(model, asked[:drawn], seeds[:drawn])
-                parts.append(found)
+                found, rows = self.drawn_answers(model, asked[:drawn], seeds[:drawn], place)
+                parts += [] if found is None else [found]
                 drawn, asked = len(rows), [*(asked[row] for row in rows), *given[0]]
         with self.weights.sampling() if share else nullcontext():
             if given[0]:
                 parts.append(self.given_answers(*given))
-        rollout = joined_rollouts(parts)
+        rollout = joined_rollouts(parts) if parts else None
         problems = [prompt.problem for prompt in asked]
-        if method.graded:
+        if method.graded and rollout is not None:
             grades = outcomes(rollout, problems, self.prompts, self.subject.tokenizer)
             places = torch.arange(len(asked) // group).repeat_interleave(group)
             rollout = replace(rollout, group=places, outcome=grades)
-        return Answers(rollout, problems, *whole_rollout(rollout, place), drawn)
+        return self.together(rollout, problems, drawn, place)
 
     def given_answers(self, asked: Sequence[Prompt], seeds: Sequence[int]) -> Rollout:
         """Answers of the data, or of a store of scores."""
@@ -336,10 +378,20 @@ class Collector:
                 yield model
 
     def drawn_answers(
-        self, model: PreTrainedModel, asked: Sequence[Prompt], seeds: Sequence[int]
-    ) -> tuple[Rollout, list[int]]:
-        """Answers that the student or the teacher samples, and to which rows: a server may refuse some."""
+        self,
+        model: PreTrainedModel,
+        asked: Sequence[Prompt],
+        seeds: Sequence[int],
+        place: Place | None = None,
+    ) -> tuple[Rollout | None, list[int]]:
+        """Answers that the student or the teacher samples, and to which rows: a server may refuse some.
+
+        Args:
+            place: None stands for a device alone; one of several may be left without answers.
+        """
         by_student, rows = self.config.method.sampler == "student", list(range(len(asked)))
+        alone = place is None or place.world == 1
+        fault: RefusedError | None = None
         try:
             with naming_requests(lambda row: asked[row].problem.named):
                 rollout = returned.sample(
@@ -354,12 +406,16 @@ class Collector:
                     max_rows=self.config.training.rollout_rows,
                 )
         except RefusedError as error:
-            group = self.config.rollout.group_size
+            fault, group = error, self.config.rollout.group_size
             problems = [prompt.problem for prompt in asked]
-            rollout, rows, refused = without_refused(error, problems, group)
+            rollout, rows, refused = without_refused(error, problems, group, alone)
             self.refused += refused
+        if self.config.rollout.served and not alone:
+            require_enough(fault, len(self.refused), self.count)
         self.showed |= self.config.rollout.figures(self.subject.model)
         own = self.subject
+        if rollout is None:
+            return None, []
         if not by_student:
             end = closing(own.tokenizer, own.eos_ids, own.template)
             rollout = ended_by(rollout.host, own.eos_ids, end)
@@ -380,6 +436,8 @@ class Collector:
             with self.clock("grading"):
                 tokenizer = self.subject.tokenizer
                 grades = outcomes(answers.rollout, answers.problems, self.prompts, tokenizer)
+        if answers.idle:
+            return {}
         known = [] if grades is None else grades[grades.isfinite()].tolist()
         return {"accuracy": (sum(known) / len(known), float(len(known)))} if known else {}
 

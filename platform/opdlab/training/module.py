@@ -240,6 +240,9 @@ class Distillation(L.LightningModule):
         asked = len(rollout.token) + scores.leaves if fresh else 0
         found["leaves"] = (float(scores.leaves if fresh else 0), 1.0)
         found["teacher_tokens"] = (float(asked), 1.0)
+        if collected.idle:
+            # Of answers that are another device's it tells nothing.
+            found = dict.fromkeys(found, (0.0, 0.0))
         found |= collected.graded if fresh else {}
         for part, value in collected.seconds.items():
             found[SECONDS + part] = (value if fresh else 0.0, 1.0)
