@@ -18,7 +18,7 @@ from opdlab.errors import AwayError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import Prints
 from opdlab.evaluation.measured import Answer
-from opdlab.evaluation.served import Served, open_served
+from opdlab.evaluation.served import REPEATED, Served, open_served
 from opdlab.evaluation.store import ask
 from opdlab.identity import MEASUREMENTS
 from opdlab.modelling import models
@@ -202,7 +202,9 @@ def test_what_came_before_a_server_says_nothing_of_its_weights_is_kept(
     server.refuses = lambda body: False
     again, first = opened(server, tmp_path), len(server.bodies)
     assert ask_for(again, tmp_path, 6, came) == list(range(6))
-    assert (len(server.bodies) == first) == (status != 404)
+    # Of what is kept the last are asked for again, to see that they are the same model's.
+    asked = sum(body["max_tokens"] == 4 for body in server.bodies[first:])
+    assert asked == (6 if status == 404 else REPEATED)
 
 
 def ask_for(
@@ -268,7 +270,57 @@ def test_whoever_stops_an_evaluation_finds_what_came(server: TokenServer, tmp_pa
     again = opened(server, tmp_path)
     asked = len(server.bodies)
     assert ask_for(again, tmp_path, 6, came) == list(range(6))
-    assert sum(body["max_tokens"] == 4 for body in server.bodies[asked:]) == 3
+    seeds = [body["seed"] for body in server.bodies[asked:] if body["max_tokens"] == 4]
+    assert sorted(seeds) == list(range(6)), (
+        "those that came once more, to be compared, and the rest"
+    )
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_answers_of_another_model_that_came_and_went_do_not_count_after_a_kill(
+    server: TokenServer, tmp_path: Path, exchanged: bool
+) -> None:
+    """No connection broke, nobody looked in between, and now the first model is back."""
+    who = opened(server, tmp_path)
+    if exchanged:
+        swapped_after(server, 3, replaced)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Served, "prove", lambda _: killed())
+        with pytest.raises(KeyboardInterrupt):
+            ask_for(who, tmp_path, 6, [], at_once=1)
+    assert len(Received(tmp_path / RECEIVED, [str(row) for row in range(6)]).known()) == 6
+    server.refuses = lambda body: False
+    server.forget()
+    again, asked, came = opened(server, tmp_path), len(server.bodies), list[int]()
+    assert ask_for(again, tmp_path, 6, came) == list(range(6))
+    drawn = sum(body["max_tokens"] == 4 for body in server.bodies[asked:])
+    assert drawn == REPEATED + 6 * exchanged
+
+
+def killed() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_a_model_that_is_gone_may_have_been_another_before(
+    server: TokenServer, tmp_path: Path, same: bool
+) -> None:
+    """A request is told that it is not there: what came before is looked at."""
+    who, server.status = opened(server, tmp_path), 404
+    first, came = len(server.bodies), list[int]()
+
+    def refuses(body: dict[str, Any]) -> bool:
+        gone = body["max_tokens"] == 4 and len(server.bodies) >= first + 3
+        if gone and not same:
+            replaced(server)
+        return gone
+
+    server.refuses = refuses
+    with pytest.raises(ServerError, match="status 404" if same else "got other weights"):
+        ask_for(who, tmp_path, 6, came, at_once=1)
+    assert came == ([0, 1, 2] if same else [])
+    if not same:
+        assert not Received(tmp_path / RECEIVED, [str(row) for row in range(6)]).known()
 
 
 @pytest.mark.parametrize("own", [False, True])

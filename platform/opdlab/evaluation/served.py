@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from opdlab.errors import ModelError, OtherWeightsError, RefusedError
+from opdlab.errors import ModelError, OtherWeightsError, RefusedError, UnservedError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, repeats, take
 from opdlab.evaluation.measured import Answer, Measured, OnAnswer, OnTick
@@ -36,6 +37,8 @@ from opdlab.serving import (
 )
 
 LOG = logging.getLogger("opdlab")
+REPEATED = 4
+"""Answers of an earlier process that are asked for again before all that it kept count."""
 LABEL = 80
 """Characters of a model's name in the name of what is measured."""
 
@@ -105,11 +108,6 @@ class Served(Measured):
         on_tick: OnTick,
         received: Received,
     ) -> None:
-        # Of an earlier process: the fingerprint before them is this folder's, and the one now is as well.
-        known = received.known(lambda told: Answer(**told))
-        for row, answer in known.items():
-            on_answer(row, answer)
-        missing = [row for row in range(len(prompts)) if row not in known]
         draw = Draw(
             engine.temperature,
             engine.top_p,
@@ -122,6 +120,14 @@ class Served(Measured):
         asks = [
             Ask(ids, seed, texts[shown]) for (ids, shown), seed in zip(prompts, seeds, strict=True)
         ]
+        # Of an earlier process: the fingerprint before them is this folder's, and the one now is as well.
+        known = received.known(lambda told: Answer(**told))
+        if known and not self._said_again(draw, asks, known, on_tick):
+            received.forget(list(known))
+            known = {}
+        for row, answer in known.items():
+            on_answer(row, answer)
+        missing = [row for row in range(len(prompts)) if row not in known]
         held = Held(self.prove, on_answer, received, lambda: self.client.interruptions)
 
         def tick() -> None:
@@ -142,13 +148,42 @@ class Served(Measured):
                 self.session.complete(
                     draw, some, came, tokenizer=self.tokenizer, at_once=at_once, on_tick=tick
                 )
-            except RefusedError:
+            except (RefusedError, UnservedError):
+                # Who does not have the model any more may have had another before.
                 held.hand_on()
                 raise
             # Whoever is stopped proves nothing: what came is kept, and looked at by who goes on.
             held.hand_on()
 
         in_rounds([tuple(ask.ids) for ask in asks], missing, size, one_round)
+
+    def _said_again(
+        self, draw: Draw, asks: Sequence[Ask], known: Mapping[int, Answer], on_tick: OnTick
+    ) -> bool:
+        """Whether the server repeats the last answers that an earlier process kept.
+
+        Another model may have given them between the last look at the server and the end of that process.
+        """
+        rows = list(known)[-REPEATED:]
+        again: dict[int, str] = {}
+
+        def came(place: int, reply: Reply) -> None:
+            again[rows[place]] = reply.text
+
+        with suppress(RefusedError):
+            some = [asks[row] for row in rows]
+            self.session.complete(
+                draw, some, came, tokenizer=self.tokenizer, at_once=1, on_tick=on_tick
+            )
+        same = all(again.get(row) == known[row].text for row in rows)
+        if not same:
+            LOG.warning(
+                "%s does not repeat the last answers of an earlier process: its %d answers that were not "
+                "stored yet are asked for again",
+                self.client.access.url,
+                len(known),
+            )
+        return same
 
     def prove(self) -> None:
         """See that the server still has the weights that it began with.
