@@ -35,11 +35,12 @@ from opdlab.records import Rollout
 from opdlab.scoring.pieces import joined_rollouts
 from opdlab.scoring.teacher import Teacher
 from opdlab.scoring.tree import part
+from opdlab.training.checkpoint import read_checkpoint
 from opdlab.training.fit import fit as run_steps
 from opdlab.training.measures import by_position, repetition_rate
 from opdlab.training.module import Distillation, learning_rate_factor
 from opdlab.training.objective import check_finite
-from opdlab.training.pace import Pace
+from opdlab.training.pace import Pace, checkpoint_path
 from opdlab.training.reached import ReachedWeights
 from opdlab.training.teachers import make_scorer
 from opdlab.training.watch import keep_copy, rounded
@@ -607,10 +608,14 @@ def test_a_training_that_is_stopped_while_its_server_hangs_goes_on_from_the_step
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
+@pytest.mark.parametrize("alarm", [False, True])
 def test_a_training_that_is_stopped_while_it_evaluates_goes_on_with_the_evaluation(
-    folders, tmp_path: Path
+    folders, tmp_path: Path, alarm: bool
 ) -> None:
-    """And with the very student: what is sampled on a server anew may make another one."""
+    """And with the very student: what is sampled on a server anew may make another one.
+
+    Where that step's alarm ends the training, no other is taken.
+    """
     evaluated: list[torch.Tensor] = []
 
     class Evaluating(Noting):
@@ -619,6 +624,7 @@ def test_a_training_that_is_stopped_while_it_evaluates_goes_on_with_the_evaluati
                 evaluated.append(torch.cat([w.detach().flatten() for w in module.parameters()]))
                 if len(evaluated) == 1:
                     raise Stopped(signal.SIGTERM)
+                self.enough = alarm
             super().record(module, metrics)
 
     def trained() -> list[dict[str, float]]:
@@ -633,7 +639,8 @@ def test_a_training_that_is_stopped_while_it_evaluates_goes_on_with_the_evaluati
 
     assert len(trained()) == 1
     rest = trained()
-    assert len(rest) == 2, "the step that was evaluated, and the one after it"
+    assert len(rest) == 1 + (not alarm), "the step that was evaluated, and the one after it"
+    assert read_checkpoint(checkpoint_path(tmp_path))["global_step"] == 2 + (not alarm)
     assert torch.equal(*evaluated)
 
 

@@ -89,6 +89,8 @@ class Distillation(L.LightningModule):
         self.metrics: dict[str, Figure] = {}
         self.own_trainer = True
         """Whether the Trainer is somebody's own, which is checked and told the figures of each step."""
+        self.ended = False
+        """Whether a training that goes on was over, for what its last step showed."""
         self.unrecorded: dict[str, float] | None = None
         """Figures of the step that is evaluated, until they are recorded."""
         self.execution = ""
@@ -403,10 +405,15 @@ class Distillation(L.LightningModule):
         if self.average:
             self.average.load(checkpoint["opdlab"].get("average"))
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Restore torch's random state here: what Lightning does before the first batch uses it."""
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Restore torch's random state here: what Lightning does before the first batch uses it.
+
+        Returns:
+            -1, by which Lightning takes no step, where the process before this one took the last.
+        """
         if (state := self.__dict__.pop("random_state", None)) is not None:
             restore_random_state(state, self.device)
+        return -1 if self.ended else None
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

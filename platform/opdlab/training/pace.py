@@ -91,10 +91,12 @@ class Pace(L.Callback, ABC):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Evaluate where the process before this one was stopped while it did."""
+        """Evaluate where the process before this one was stopped while it did; end where that is enough."""
         assert isinstance(pl_module, Distillation)
         if pl_module.unrecorded is not None:
             self.after_step(pl_module, pl_module.unrecorded)
+        if self.step == self.began and ranks.agreed(trainer, self.enough):
+            trainer.should_stop = pl_module.ended = True
 
     def after_step(self, module: Distillation, metrics: dict[str, float]) -> None:
         """Take note of the step; evaluate, and keep a copy, where that is due."""
