@@ -52,6 +52,7 @@ from opdlab.serving.likeness import BLOCK, likeness
 from opdlab.serving.received import RECEIVED, Received
 from opdlab.serving.served_rollout import JUMP, Asked
 from opdlab.serving.session import Session
+from opdlab.serving.weights import _LINKS
 from opdlab.sweeps.run import sweep
 from opdlab.training.pair import load_module, load_pair
 from opdlab.training.run import train
@@ -480,6 +481,7 @@ def test_a_step_goes_on_without_the_prompts_that_are_refused_for_ever(
     asked = [prompt for prompt in prompts for _ in range(2)]
     server.refuses_for_ever = lambda body: body["seed"] == 3
     rollout, rows = module.collector.drawn_answers(module.student, asked, range(6))
+    assert rollout is not None
     assert (rows, rollout.seeds.tolist()) == ([0, 1, 4, 5], [0, 1, 4, 5])
     assert rollout.candidate_log_prob is not None
     assert len(rollout.candidate_log_prob) == len(rollout.token)
@@ -1077,6 +1079,35 @@ def test_a_server_of_other_weights_is_told_from_one_that_rounds(
     found = rollout.once(Asked(asked, range(16), (2,), 0, 0, None))
     jumped = dtype == "float32" and not found.likeness.within(JUMP)
     assert (jumped or not found.fits) == told, found.likeness
+
+
+@pytest.mark.parametrize("fault", ["deaf", "", "float32"])
+def test_a_server_that_confirms_weights_and_keeps_the_first_is_told_in_bfloat16(
+    server: MisbehavingServer, tmp_path: Path, fault: str
+) -> None:
+    """By steps that change what it says by less than rounding does."""
+    take = server._take
+
+    def rounds(folder: str) -> None:
+        take(folder)
+        # No buffers: servers compute positions in float32.
+        for weight in server.model.parameters():
+            weight.data = weight.data.to(torch.float32 if fault == "float32" else torch.bfloat16)
+
+    server._take = rounds  # type: ignore[method-assign]
+    student = models.load_model(str(STUDENT))
+    asked = [[1, 5, 9, 12 + row % 24] for row in range(48)]
+    through = engine(server, weights_folder=str(tmp_path), max_new_tokens=12)
+    through.sample(student, asked[:6], list(range(6)), **ENDS)
+    before = [weight.data_ptr() for weight in student.parameters()]
+    stepped(student, 10, 1e-5).zero_grad()
+    server.deaf = fault == "deaf"
+    refused = pytest.raises(ServerError, match=r"confirmed .* answers with the first")
+    with refused if fault == "deaf" else contextlib.nullcontext():
+        through.sample(student, asked, list(range(48)), **ENDS)
+    (link,) = _LINKS[student].values()
+    assert link.heard.settled == (fault != "deaf")
+    assert [weight.data_ptr() for weight in student.parameters()] == before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

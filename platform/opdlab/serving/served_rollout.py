@@ -24,7 +24,7 @@ from opdlab.serving.received import Received
 from opdlab.serving.replies import Reply
 from opdlab.serving.sampler import REMEMBERED, Draws, draws
 from opdlab.serving.session import Ask, Session
-from opdlab.shapes import Int, Tensor
+from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device
 
 LOG = logging.getLogger("opdlab")
@@ -78,6 +78,7 @@ class Drawn:
         rows: those that were answered; none only where other processes wait for this one.
         refused: why the others were not.
         recorded: None without rows.
+        said: the server's log-probabilities, if those of temperature 1 with nothing cut off.
         limit: what the same weights may differ by.
     """
 
@@ -87,6 +88,7 @@ class Drawn:
     recorded: Recorded | None
     likeness: Likeness
     limit: float
+    said: Float[Tensor, "T"] | None = None
 
     @property
     def fits(self) -> bool:
@@ -139,6 +141,7 @@ class ServedRollout:
                 )
         try:
             self.require(found)
+            self.require_heard(asked.only(found.rows), found)
             self.require_drawn(asked.only(found.rows), found.responses)
         except ServerError:
             if received is not None:
@@ -214,9 +217,10 @@ class ServedRollout:
         # Servers differ in whether theirs are those before temperature and top-p.
         if (self.how.temperature, self.how.top_p) == (1.0, 1.0):
             like, limit = self.compared(asked, replies, responses, found)
+            said = torch.tensor([one for row in rows for one in replies[row].log_probs or ()])
         else:
-            like, limit = self.probed(asked)
-        return Drawn(rows, refused, responses, found, like, limit)
+            (like, limit), said = self.probed(asked), None
+        return Drawn(rows, refused, responses, found, like, limit, said)
 
     def scored(
         self, asked: Asked, replies: Mapping[int, Reply]
@@ -278,6 +282,20 @@ class ServedRollout:
                 f"{self.how.access.url} does not serve the student: its log-probabilities of what it "
                 f"sampled are {found.likeness.worst:.2g} nats off (root mean square over uncertain tokens; "
                 f"the same weights would be {found.limit:.2g} off at most). {remedy}"
+            )
+
+    def require_heard(self, asked: Asked, found: Drawn) -> None:
+        """Raises ServerError where the server answers with the weights that it was sent first."""
+        heard = self.link.heard
+        if heard.last is None or found.said is None:
+            return
+        theirs = (self.model, asked.prompts, found.responses, found.said, asked.vocabulary)
+        if heard.look(*theirs):
+            share, error = heard.share
+            raise ServerError(
+                f"{self.how.access.root} confirmed the student's new weights, and answers with the first: "
+                f"its log-probabilities are {share:.2f} of the way from the ones to the others (standard error "
+                f"{error:.2f}). Look at its log, or use another version of the server"
             )
 
     def withdrawn_with(self, received: Received) -> None:

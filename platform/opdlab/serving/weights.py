@@ -25,6 +25,7 @@ from opdlab.errors import ServerError
 from opdlab.serving.copies import written
 from opdlab.serving.dialect import scoring_body
 from opdlab.serving.fingerprint import fingerprint
+from opdlab.serving.heard import Heard
 from opdlab.serving.replies import read_scores
 from opdlab.serving.sampler import Draws
 from opdlab.serving.session import Session
@@ -50,6 +51,7 @@ class Link:
         usual: how far the server's log-probabilities were from the model's at most, where they were right.
         drawn: what was seen of the sampling, and of which prompts and seeds, by temperature and top-p.
         proven: temperatures and top-p at which it was seen to draw as asked.
+        heard: whether it takes the weights that it is sent.
         unproven: how to withdraw what was handed over before enough was seen, likewise.
         figures: of the last rollout, for the record.
     """
@@ -59,6 +61,7 @@ class Link:
         self.first: str | None = None
         self.usual: float | None = None
         self.drawn: dict[tuple[float, float], tuple[Draws, set[tuple[int, int]]]] = {}
+        self.heard = Heard()
         self.proven: set[tuple[float, float]] = set()
         self.unproven: dict[tuple[float, float], list[Callable[[str], None]]] = {}
         self.figures: dict[str, float] = {}
@@ -117,12 +120,15 @@ class Link:
         parent = Path(folder).expanduser().absolute()
         take(session, parent)
         place = written(model, parent, now)
+        earlier = self.sent
         self.sent, self.tag = None, f"{_OWN}{now[:16]}"
         handed_over(session, place, self.tag)
         self._tells = read_tag(session) == self.tag
         self._said = None
         if not self._tells and session.server.software == "vllm" and len(text) > 1:
             self._said = text, torch.tensor(_scores(session, text))
+        if earlier != now:
+            self.heard.sent(model)
         self.sent = now
         self.figures["seconds/weights"] = perf_counter() - started
 
