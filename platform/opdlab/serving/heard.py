@@ -23,8 +23,8 @@ from opdlab.shapes import Float, Int, Tensor
 TOKENS = 1024
 """Response tokens that are looked at after weights were sent."""
 BETWEEN = 0.6
-"""Share of the way from the sent weights to the first ones, on either side of which a server has the ones or
-the others. Where rounding of another kind is all that it differs by, it is in the middle at most."""
+"""Share of the way from the sent weights to the first ones, on either side of which a server has the ones
+or the others. Where rounding of another kind is all that it differs by, it is in the middle at most."""
 SURE = 5.0
 """Standard errors that it must be beyond."""
 FEWEST = 16

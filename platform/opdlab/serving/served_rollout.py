@@ -294,8 +294,8 @@ class ServedRollout:
             share, error = heard.share
             raise ServerError(
                 f"{self.how.access.root} confirmed the student's new weights, and answers with the first: "
-                f"its log-probabilities are {share:.2f} of the way from the ones to the others (standard error "
-                f"{error:.2f}). Look at its log, or use another version of the server"
+                f"its log-probabilities are {share:.2f} of the way from the ones to the others (standard "
+                f"error {error:.2f}). Look at its log, or use another version of the server"
             )
 
     def withdrawn_with(self, received: Received) -> None:
