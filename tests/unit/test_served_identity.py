@@ -278,9 +278,10 @@ def test_whoever_stops_an_evaluation_finds_what_came(server: TokenServer, tmp_pa
 
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_answers_of_another_model_that_came_and_went_do_not_count_after_a_kill(
-    server: TokenServer, tmp_path: Path, exchanged: bool
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: bool
 ) -> None:
     """No connection broke, nobody looked in between, and now the first model is back."""
+    monkeypatch.setattr("opdlab.evaluation.served.REPEATED_TOKENS", 3)
     who = opened(server, tmp_path)
     if exchanged:
         swapped_after(server, 3, replaced)
@@ -293,8 +294,8 @@ def test_answers_of_another_model_that_came_and_went_do_not_count_after_a_kill(
     server.forget()
     again, asked, came = opened(server, tmp_path), len(server.bodies), list[int]()
     assert ask_for(again, tmp_path, 6, came) == list(range(6))
-    drawn = sum(body["max_tokens"] == 4 for body in server.bodies[asked:])
-    assert drawn == REPEATED + 6 * exchanged
+    lengths = [body["max_tokens"] for body in server.bodies[asked:]]
+    assert (lengths.count(3), lengths.count(4)) == (REPEATED, 6 * exchanged)
 
 
 def killed() -> None:
