@@ -38,7 +38,7 @@ from opdlab.serving import (
 
 LOG = logging.getLogger("opdlab")
 REPEATED, REPEATED_TOKENS = 4, 64
-"""Answers of an earlier process, and tokens of each, that are asked for again before what it kept counts."""
+"""Answers of an earlier process, and tokens of each, that are asked for again before it counts."""
 LABEL = 80
 """Characters of a model's name in the name of what is measured."""
 
