@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import signal
 import traceback
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ from opdlab.serving.served_rollout import ServedRollout
 from opdlab.serving.session import Session
 from opdlab.sweeps.trial import _ended_by
 from opdlab.training.objective import micro_batches, rows_in_parts
+from opdlab.training.pace import Follow
 from opdlab.training.pair import load_module, load_pair
 from opdlab.training.whole_step import Place
 
@@ -278,6 +280,22 @@ def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
     assert [key[0] for key in right].count(None) == 11
     graded = [one for kept in sample_sets(tmp_path) for one in kept.samples()]
     assert not {one.status for one in graded} & {*Verdict.FAULTS}
+
+
+@pytest.mark.parametrize(
+    ("saved", "told"),
+    [
+        (2, "--resume trains them again"),
+        (4, "the checkpoint of step 4: remove .*last.ckpt to train"),
+    ],
+)
+def test_steps_that_were_trained_on_answers_drawn_otherwise_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, saved: int, told: str
+) -> None:
+    pace = Follow(tmp_path, StopRequest())
+    pace.began, pace.step, pace.saved = 2, 5, saved
+    pace._tell_unproven()
+    assert re.search(rf"steps 3 to 5 were trained on answers .*{told}", caplog.text)
 
 
 def completions(folder: Path) -> dict[tuple[int | None, str, str, int], str]:
