@@ -183,7 +183,7 @@ class ServedRollout:
             return {}
         try:
             self.require_drawn(asked, responses)
-        except ServerError as error:
+        except OtherDrawsError as error:
             LOG.warning("%s. Answers of an earlier process are requested again", error)
             return {}
         return dict(zip(rows, responses, strict=True))
@@ -328,13 +328,12 @@ class ServedRollout:
             del self.link.drawn[settings]
             said = (
                 f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
-                f"{how.top_p:g}: {whole.fault}. Look for settings of the server that override those "
-                "of a request"
+                f"{how.top_p:g}: {fault}"
             )
             for withdraw in self.link.unproven.pop(settings, []):
                 withdraw(said)
             raise OtherDrawsError(
-                f"{said}. Look for settings of its own that come before those of a request",
+                f"{said}. Look for settings of the server that override those of a request",
                 settings in self.link.proven,
             )
         if whole.suffices:
