@@ -246,6 +246,23 @@ def test_no_page_hides_what_docstrings_say() -> None:
     assert not [page for page in PAGES if "show_docstring_" in page.read_text()]
 
 
+def test_examples_of_docstrings_are_shown_as_code() -> None:
+    """Under `Example:` a page shows the prompts as quotations, and reads a list as a link."""
+    sources = [
+        file.read_text()
+        for room in ("platform", "evaluators", "dashboards")
+        for file in (ROOT / room).rglob("*.py")
+    ]
+    assert sum("Examples:\n" in source and ">>>" in source for source in sources) > 5
+    assert not [s for s in sources if re.search(r"^ *Example:\n\s*>>>", s, re.MULTILINE)]
+
+
+def test_points_of_a_list_begin_on_lines_of_their_own() -> None:
+    """Wrapping of lines had drawn `- ` into the sentence before it."""
+    pages = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "experiments" / "LOG.md"]
+    assert not [page for page in pages if re.search(r"\.\**\)? - [*`A-Z]", page.read_text())]
+
+
 class Silent(doctest.OutputChecker):
     """An example that says no output may print its progress."""
 

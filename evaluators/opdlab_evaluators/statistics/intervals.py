@@ -36,7 +36,7 @@ def mean_interval(
 
     Source: the idea of Agresti and Coull, The American Statistician 52, 1998, with problems for trials.
 
-    Example:
+    Examples:
         >>> low, high = mean_interval(np.ones(30))
         >>> round(float(low), 3), float(high)
         (0.905, 1.0)

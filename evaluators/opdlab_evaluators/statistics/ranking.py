@@ -50,7 +50,7 @@ def rank(benchmarks: Sequence[np.ndarray]) -> list[Standing]:
     Returns:
         One standing per system, in the given order: the range of its places.
 
-    Example:
+    Examples:
         >>> always, never, once = [1.0] * 30, [0.0] * 30, [1.0] + [0.0] * 29
         >>> [str(place) for place in rank([np.array([always, never, once])])]
         ['1', '2–3', '2–3']

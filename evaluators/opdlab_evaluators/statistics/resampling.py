@@ -86,7 +86,7 @@ def holm(
     Returns:
         Adjusted p-values, at most 1, in the given order; None for a test without one.
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, None])
         [0.03, 0.08, None]
     """

@@ -41,7 +41,7 @@ def load(name_or_path: str | Path, *overrides: str) -> Experiment:
     Raises:
         ConfigError: all mistakes, one per line: file, line, key, and the key that was probably meant.
 
-    Example:
+    Examples:
         >>> load("quickstart", "training.steps=20").training.steps
         20
     """
@@ -160,7 +160,7 @@ def evaluate(
         ConfigError: there is no benchmark, or no longest answer.
         DataError: `model` is in memory, so that the record could not say what was measured.
 
-    Example:
+    Examples:
         >>> benchmark = {"type": "math", "limit": 4}
         >>> scores = evaluate("embedded:teacher", benchmarks=benchmark, max_new_tokens=64)  # doctest: +SKIP
         >>> scores.to_dataframe()["mean.value"]  # doctest: +SKIP
@@ -212,7 +212,7 @@ def compare(*runs: Place, output: str | Path = "runs") -> Comparison:
         DataError: fewer than two runs, one of them twice, or no benchmark that all measured by one
             protocol.
 
-    Example:
+    Examples:
         >>> runs = train("quickstart")  # doctest: +SKIP
         >>> compare(runs["opd"], runs["lgr"]).to_dataframe()  # doctest: +SKIP
     """

@@ -44,7 +44,7 @@ def score(
         ConfigError: the experiment does not go with what is asked.
         ResumeError: the folder holds other scores.
 
-    Example:
+    Examples:
         >>> score("my.yaml", "scores", answers="teacher", prompts=100)  # doctest: +SKIP
         >>> opdlab.Scores("scores")[0].numbers["log_prob"]  # doctest: +SKIP
     """

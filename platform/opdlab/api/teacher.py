@@ -59,7 +59,7 @@ class Teacher:
     scored in one pass (tree attention) if the model's attention can be hooked, which is tested before
     the first scores; otherwise by one forward per candidate, with the same numbers.
 
-    Example:
+    Examples:
         >>> teacher = Teacher("embedded:teacher")
         >>> prompt, answer = teacher.encode("12+3="), teacher.encode("15")
         >>> (said,) = teacher.score([prompt], [answer], top_k=4)
@@ -198,7 +198,7 @@ class Teacher:
             DataError: as in `score`, candidates of another shape than their answer, or an unknown
                 measure.
 
-        Example:
+        Examples:
             >>> teacher = Teacher("embedded:teacher")
             >>> prompt, answer = teacher.encode("12+3="), teacher.encode("15")
             >>> (said,) = teacher.score([prompt], [answer], top_k=4)

@@ -60,7 +60,7 @@ def distillation(
         DataError: no prompts, or ones that are neither; or the method needs graded answers.
         ModelError: the pair does not fit together, no weight is trained, or a prompt is too long.
 
-    Example:
+    Examples:
         >>> module = distillation("quickstart", prompts=["1+2=", "3+4="])
         >>> import lightning
         >>> lightning.Trainer(max_steps=10).fit(module)  # doctest: +SKIP

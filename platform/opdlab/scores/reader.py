@@ -58,7 +58,7 @@ class StoredAnswer:
 class Scores(Sequence[StoredAnswer]):
     """The answers of a store, in the order in which they were scored.
 
-    Example:
+    Examples:
         >>> scores = opdlab.Scores("scores")  # doctest: +SKIP
         >>> scores[0].numbers["log_prob"].mean()  # doctest: +SKIP
     """
