@@ -17,6 +17,7 @@ from opdlab_evaluators.answers.inequalities import as_region
 from opdlab_evaluators.answers.quantity import Beyond, Number, Undefined, real
 from opdlab_evaluators.answers.thing import Thing
 from opdlab_evaluators.answers.tokens import Unread
+from opdlab_evaluators.answers.units import Unit
 
 PRECISIONS = (60, 300)
 """Digits of the first look, and of the one that tells noise from a small difference."""
@@ -126,7 +127,7 @@ class Matching:
         x, y = gold.unit, answer.unit
         if gold.percent or answer.percent:
             return _may_be_shares(gold, answer) and self._percents(gold, answer)
-        if x is not None and y is not None and x.dimension and y.dimension:
+        if x is not None and y is not None and _is_measure(x) and _is_measure(y):
             if {x.dimension, y.dimension} == {_DEGREES, _RADIANS}:
                 one, other = (_radians(a), b) if x.dimension == _DEGREES else (a, _radians(b))
                 return self.equal(one, other)
@@ -189,6 +190,8 @@ class Matching:
         if gold.name and answer.name and gold.name != answer.name:
             return False
         a, b = _items(gold), _items(answer)
+        if gold.kind == "list" and _are_of_several(a) and not any(item.name for item in b):
+            return self._in_order(a, answer)
         if gold.kind == answer.kind == "set":
             a, b = self._distinct(a), self._distinct(b)
         elif gold.kind == "set":
@@ -224,6 +227,20 @@ class Matching:
                 return False
             del rest[found]
         return True
+
+    def _in_order(self, golds: list[Thing], answer: Thing) -> bool:
+        """Bare values for those of letters: `(1, 2)` and `1, 2` for `x = 1, y = 2`, not `2, 1`."""
+        if answer.kind == "set" or answer.brackets not in ("", "()"):
+            return False
+        found = _items(answer)
+        orders = [_by_name(golds)]
+        if not {item.name for item in golds} <= set("xyz"):
+            orders.append(golds)
+        return any(
+            len(order) == len(found)
+            and all(self.same(x, y) for x, y in zip(order, found, strict=True))
+            for order in orders
+        )
 
     def _distinct(self, items: Sequence[Thing]) -> list[Thing]:
         kept: list[Thing] = []
@@ -497,12 +514,22 @@ def _is_angle(thing: Thing) -> bool:
 
 
 def _may_be_shares(gold: Thing, answer: Thing) -> bool:
-    """50 % are not 50 cm, 50 dollars or 50 degrees, and 5 % per year are not 5 % per month."""
+    """50 % are not 50 cm, 50 people or 50 degrees, and 5 % per year are not 5 % per month."""
     x, y = gold.unit, answer.unit
     if gold.percent != answer.percent:
-        other = y if gold.percent else x
-        return other is None or not other.dimension
+        return (y if gold.percent else x) is None
     return x is None or y is None or x == y
+
+
+def _is_measure(found: Unit) -> bool:
+    """Whether it says more than what is counted; hours per week do, though their kinds cancel out."""
+    return bool(found.dimension) or found.scale != 1
+
+
+def _are_of_several(items: list[Thing]) -> bool:
+    """Whether each is the value of another letter; solutions with numbers (`x_1`) are of one."""
+    names = {item.name for item in items if item.kind == "equation" and item.name.isalpha()}
+    return len(names) == len(items) > 1
 
 
 def _is_time(thing: Thing) -> bool:

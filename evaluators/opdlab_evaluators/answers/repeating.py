@@ -1,4 +1,4 @@
-r"""Decimals that repeat: `0.\overline{3}`, `0.\dot{1}4285\dot{7}`, `0.333\ldots`, `0.1(6)`."""
+r"""Decimals that repeat: `0.\overline{3}`, `0.\dot{1}4285\dot{7}`, `0.333\ldots`, `0.(3)`."""
 
 from __future__ import annotations
 

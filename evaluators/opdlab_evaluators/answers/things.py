@@ -194,8 +194,9 @@ class _Structure(Measures):
             if found:
                 things = [self.thing(part, depth + 1) for part in parts]
                 return joined(things, [rule] * len(found))
-        if texts[:2] == ["\\mathbb R", "-"] and texts[2:3] == ["\\{"]:
-            tokens = [tokens[0], Token("command", "setminus"), *tokens[2:]]
+        for n in range(1, len(texts) - 1):
+            if texts[n : n + 2] == ["-", "\\{"] and texts[n - 1] in ("\\mathbb R", ")", "]"):
+                tokens = [*tokens[:n], Token("command", "setminus"), *tokens[n + 1 :]]
         parts, found = split(tokens, "\\setminus", "\\backslash")
         if len(found) == 1:
             a, b = (self.thing(part, depth + 1) for part in parts)
