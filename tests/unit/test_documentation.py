@@ -258,7 +258,9 @@ def test_examples_of_docstrings_are_shown_as_code() -> None:
 
 
 def test_points_of_a_list_begin_on_lines_of_their_own() -> None:
-    """Wrapping of lines had drawn `- ` into the sentence before it."""
+    """Wrapping of lines had drawn `- ` into the sentence before it, and merges had doubled entries."""
+    told = re.findall(r"^- (.{60,})$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert not sorted(line for line in {*told} if [t[:60] for t in told].count(line[:60]) > 1)
     pages = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "experiments" / "LOG.md"]
     assert not [page for page in pages if re.search(r"\.\**\)? - [*`A-Z]", page.read_text())]
 
