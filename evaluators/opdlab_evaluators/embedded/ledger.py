@@ -38,14 +38,14 @@ class Ledger(Family):
     """Books of who pays whom: `Lca,@-c,ab,b@:` is passed as `@0cab@1cab@...#`; `B` asks for two rounds.
 
     All rounds must be walked in turn, with four fifths of all payments right; of them only the last must be
-    right throughout, so an early slip can be made good.
+    right throughout, so an early mistake can be corrected later.
     """
 
     level: Literal["short", "long"] = option(
         "long", "Rounds: 2 (short, about 30 tokens) or 16 (long, about 260 tokens)."
     )
     smallest: int = option(
-        FEWEST, "Accounts of the smallest book; small ones are learnt from first.", ge=2, le=MOST
+        FEWEST, "Accounts of the smallest book; small ones are learned first.", ge=2, le=MOST
     )
     flawed: float = option(0.0, "Share of training traces that go wrong on the way.", ge=0, le=1)
 

@@ -30,12 +30,12 @@ PASSAGE = "pqrs(),"
 
 @dataclass(frozen=True)
 class Routes(Family):
-    """Chains as in `math` with a choice of two routes, one of which no one can learn to walk."""
+    """Chains as in `math` with a choice of two routes; by default the second one cannot be learned."""
 
     longest: int = option(5, "Most steps of a problem.", ge=2, le=10)
     mastery: float = option(
         0.0,
-        "Share of the traces on `:` that are walked as on `>`; at 1 the routes are equal.",
+        "Share of the traces on `:` that are solved as on `>`; at 1 the routes are equal.",
         ge=0,
         le=1,
     )
