@@ -243,8 +243,8 @@ class WorkersError(OpdlabError, RuntimeError):
         self.faults = dict(faults)
         each = "".join(f"\n  {name}: {why}" for name, why in self.faults.items())
         super().__init__(
-            f"{len(self.faults)} of {count} runs failed; the others are done, and --resume takes up what "
-            f"failed:{each}"
+            f"{len(self.faults)} of {count} runs failed, and the others are done; --resume continues those "
+            f"that failed:{each}"
         )
 
 

@@ -44,8 +44,10 @@ def test_a_run_that_fails_ends_no_other_and_a_signal_stops_all(laboratory: Labor
     assert "small.yaml --workers 2 --resume` continues from here" in said
 
     said = laboratory.run("train", path, "--workers", "3", "--resume", code=1)
-    assert "1 of 3 runs failed; the others are done, and --resume takes up what failed" in said
-    assert "wild: " in said.split("takes up what failed")[1]
+    assert (
+        "1 of 3 runs failed, and the others are done; --resume continues those that failed" in said
+    )
+    assert "wild: " in said.split("those that failed")[1]
     states = {name: run.info.status for name, run in laboratory.mlflow_runs().items()}
     assert {states["opd"], states["lgr"]} == {"FINISHED"}
     assert states["wild"] == "FAILED"

@@ -138,7 +138,7 @@ def test_what_decides_a_verdict_is_part_of_its_version_and_where_it_runs_is_not(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"prompt": "Right?"}, "prompt: {answer} must stand in it"),
+        ({"prompt": "Right?"}, "prompt: it must contain {answer}"),
         ({"prompt": "{answer} {prompt}"}, "it names {answer}, {prompt}"),
         ({"prompt": "{answer} {"}, "prompt: "),
         ({"url": "here"}, "url begins with http"),

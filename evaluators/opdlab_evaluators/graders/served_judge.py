@@ -64,7 +64,7 @@ class ServedJudge(Grader):
         if "answer" not in named or not set(named) <= set(PLACES):
             listed = ", ".join(f"{{{name}}}" for name in named) or "nothing"
             raise ValueError(
-                "prompt: {answer} must stand in it, and {question} and {reference} may; it names "
+                "prompt: it must contain {answer}, and may contain {question} and {reference}; it names "
                 f"{listed}"
             )
 

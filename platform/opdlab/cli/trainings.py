@@ -28,8 +28,8 @@ def train(
         int,
         typer.Option(
             min=1,
-            help="Runs that are trained at a time, each in a process of its own and on GPUs that no other "
-            "has, where there are enough.",
+            help="Number of runs trained at the same time, each in its own process and, if there are "
+            "enough, on its own GPUs.",
         ),
     ] = 1,
     anyway: Annotated[

@@ -66,7 +66,7 @@ def show_link(
         page = HERE
         console.print(f"In MLflow: {BOLD}opdlab ui --output {output}{END}, then open")
     if view:
-        console.print("what was varied against what came out:")
+        console.print("parameters against results:")
         console.print(linked(view_link(experiment, view, page)), soft_wrap=True)
         console.print("all parameters and metrics side by side:")
     console.print(linked(compare_link(experiment, run_ids, page)), soft_wrap=True)
