@@ -43,6 +43,21 @@ def test_workers_have_cards_of_their_own_where_there_are_enough(
     assert shared_out(cards, workers, each, training(devices)) == found
 
 
+def test_a_worker_has_the_card_of_its_teachers_too() -> None:
+    two = training(teacher_device="cuda:1")
+    assert shared_out(["4", "5", "6", "7"], 2, None, two) == ["4,5", "6,7"]
+    assert shared_out(["0", "1"], 1, None, two) == ["0,1"]
+    assert shared_out(["0", "1"], 2, None, training(teacher_device="cuda")) == ["0", "1"]
+    assert shared_out(["0", "1"], 2, None, training(teacher_device="cpu")) == ["0", "1"]
+    assert shared_out([], 2, None, two) == ["", ""]
+    with pytest.raises(
+        ConfigError, match=r"^training.teacher_device: .* 2 devices, and 1 are here"
+    ):
+        shared_out(["0"], 1, None, two)
+    with pytest.raises(ConfigError, match=r"takes 2 devices \(training.teacher_device\)"):
+        shared_out(["0", "1"], 2, 1, two)
+
+
 @pytest.mark.parametrize(
     ("workers", "each", "devices", "said"),
     [
@@ -55,6 +70,7 @@ def test_workers_have_cards_of_their_own_where_there_are_enough(
         (2, 2, 2, "start at most 1 workers"),
         (1, None, 3, "a trial trains on 3 devices, and 2 are here"),
         (1, 1, 2, "a trial trains on 2 devices .* its worker would have 1"),
+        (1, 3, 1, "^--devices-per-worker: a worker would have 3 devices, and 2 are here"),
     ],
 )
 def test_too_few_cards_are_told_with_what_is_possible(

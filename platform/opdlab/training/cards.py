@@ -22,28 +22,40 @@ def here(training: Training) -> list[str]:
     return [name.strip() for name in named.split(",") if name.strip()]
 
 
+def taken(training: Training) -> int:
+    """Cards that a training counts on: those that it trains on, and up to that of its teachers."""
+    kind, _, number = (training.teacher_device or "").partition(":")
+    return max(training.devices, int(number or 0) + 1 if kind == "cuda" else 1)
+
+
 def shared_out(cards: list[str], workers: int, each: int | None, training: Training) -> list[str]:
     """The cards of every worker, as `CUDA_VISIBLE_DEVICES` names them; "" for whatever there is.
 
     Args:
         cards: that are here.
-        each: cards of a worker, of which no other has any; None for what a trial trains on, and where there
+        each: cards of a worker, of which no other has any; None for what a trial takes, and where there
             are fewer cards in all, several workers share some.
 
     Raises:
-        ConfigError: there are too few, or a trial trains on more than its worker has.
+        ConfigError: there are too few, or a trial takes more than its worker has.
     """
-    wanted = training.devices if each is None else each
-    if each is not None and training.devices > each:
+    least = taken(training)
+    wanted = least if each is None else each
+    of_teachers = least > training.devices
+    setting = "training.teacher_device" if of_teachers else "training.devices"
+    needs = f"a trial {'takes' if of_teachers else 'trains on'} {least} devices"
+    if each is not None and least > each:
         raise ConfigError(
-            f"--devices-per-worker: a trial trains on {training.devices} devices (training.devices), and "
-            f"its worker would have {each}; give each as many"
+            f"--devices-per-worker: {needs} ({setting}), and its worker would have {each}; give each as "
+            "many"
         )
     if not cards:
         return [""] * workers
     found = f"{len(cards)} are here ({', '.join(cards)})"
     if wanted > len(cards):
-        raise ConfigError(f"training.devices: a trial trains on {wanted} devices, and {found}")
+        if each is not None:
+            setting, needs = "--devices-per-worker", f"a worker would have {each} devices"
+        raise ConfigError(f"{setting}: {needs}, and {found}")
     if each is not None and workers * wanted > len(cards):
         raise ConfigError(
             f"{workers} workers with {wanted} devices each need {workers * wanted}, and {found}; start at "

@@ -82,7 +82,7 @@ def places(trainings: Sequence[Repeat], workers: int) -> list[str]:
                 f"rollout.url: {workers} workers would send the weights of {workers} students to one "
                 "server, and it serves one; take --workers 1, or an engine in this process"
             )
-    largest = max((one.config.training for one in trainings), key=lambda each: each.devices)
+    largest = max((one.config.training for one in trainings), key=cards.taken)
     return cards.shared_out(cards.here(largest), min(workers, len(trainings)), None, largest)
 
 
