@@ -312,3 +312,19 @@ def test_the_page_shows_figures_goals_and_errors() -> None:
     text = page.html(MEASURED)
     for part in ("trunk of the ceiling", "&gt;= 60%", "it was ended after 9 s", 'content="opdlab"'):
         assert part in text.replace("'", '"'), part
+
+
+def test_words_of_a_file_are_no_markup_of_the_page() -> None:
+    hostile = "<script>alert(1)</script>\x1b[2J\ud800"
+    figures = [
+        vars(Figure(f"opd: {hostile}", 0.5, unit)) for unit in ("share", "of the step", hostile)
+    ]
+    found = {
+        "machine": {**dict.fromkeys(MEASURED["machine"], hostile)},
+        "ceilings": MEASURED["ceilings"],
+        "measured": {hostile: {"figures": figures, "error": hostile}},
+    }
+    text = page.html(found)
+    assert "<script>alert" not in text
+    assert "\x1b" not in text
+    text.encode()

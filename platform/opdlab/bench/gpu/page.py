@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from opdlab.bench.gpu.figures import Figure
+from opdlab.console import shown
 from opdlab.diagnosis import FIGURE, document, drawn, scrolled
 
 # Pixels of a bar with its two lines of text, and of what surrounds all of them.
@@ -28,7 +29,7 @@ def html(found: Mapping[str, Any]) -> str:
     """The whole page: shares of ceilings and parts of steps as bars, then every figure."""
     where, top = found["machine"], found["ceilings"]
     parts = [
-        f"<h1>{escape(where['device'])}</h1><p class='why'>{escape(_line(where))}; a large product: "
+        f"<h1>{_text(where['device'])}</h1><p class='why'>{_text(_line(where))}; a large product: "
         f"{top['product'] / 1e12:,.3g} TFLOP/s, a large copy: {top['bandwidth'] / 1e12:,.3g} TB/s</p>",
         "<h2>Shares of what the card can do</h2><p class='why'>green: the goal is reached; red: it is "
         "not; blue: no goal. A line marks the goal.</p>",
@@ -38,7 +39,12 @@ def html(found: Mapping[str, Any]) -> str:
         "<h2>All figures</h2>",
         scrolled(f"<table>{_HEADER}{''.join(_rows(found['measured']))}</table>", "all figures"),
     ]
-    return document(f"opdlab on {where['device']}", "\n".join(parts))
+    return document(f"opdlab on {shown(where['device'])}", "\n".join(parts))
+
+
+def _text(foreign: str) -> str:
+    """Words of the file, which may be another's: neither markup nor control characters."""
+    return escape(shown(foreign))
 
 
 def _line(where: Mapping[str, Any]) -> str:
@@ -53,22 +59,25 @@ def _figures(measured: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
 
 
 def _shares(measured: Mapping[str, Any]) -> go.Figure:
-    shown = [(key, one) for key, one in _figures(measured) if one.unit == "share"]
+    shares = [(key, one) for key, one in _figures(measured) if one.unit == "share"]
     colors = {True: _MET, False: _SHORT, None: _FREE}
     figure = go.Figure()
     figure.add_bar(
-        x=[one.value for _, one in shown],
-        y=list(range(len(shown))),
+        x=[one.value for _, one in shares],
+        y=list(range(len(shares))),
         width=0.3,
-        marker_color=[colors[one.met] for _, one in shown],
+        marker_color=[colors[one.met] for _, one in shares],
         orientation="h",
         hoverinfo="x",
     )
-    for place, (_, one) in enumerate(shown):
+    for place, (_, one) in enumerate(shares):
         if one.goal is not None:
             ends = {"y0": place - 0.22, "y1": place + 0.22}
             figure.add_shape(type="line", x0=one.goal, x1=one.goal, **ends, line_color="#1c2430")
-    return _laid(figure, [f"{key}<br>{one.name}: <b>{one.text()}</b>" for key, one in shown])
+    labels = [
+        f"{_text(key)}<br>{_text(one.name)}: <b>{_text(one.text())}</b>" for key, one in shares
+    ]
+    return _laid(figure, labels)
 
 
 def _steps(measured: Mapping[str, Any]) -> go.Figure:
@@ -77,7 +86,7 @@ def _steps(measured: Mapping[str, Any]) -> go.Figure:
     for key, one in _figures(measured):
         if one.unit == _OF_STEP:
             method, _, part = one.name.partition(": ")
-            steps.setdefault(f"{key}<br><b>{method}</b>", {})[part] = one.value
+            steps.setdefault(f"{_text(key)}<br><b>{_text(method)}</b>", {})[part] = one.value
     figure = go.Figure()
     names = list(dict.fromkeys(part for parts in steps.values() for part in parts))
     for number, name in enumerate(names):
@@ -85,7 +94,7 @@ def _steps(measured: Mapping[str, Any]) -> go.Figure:
             x=[parts.get(name, 0.0) for parts in steps.values()],
             y=list(range(len(steps))),
             width=0.3,
-            name=name,
+            name=_text(name),
             marker_color=_PARTS[number % len(_PARTS)],
             orientation="h",
         )
@@ -120,13 +129,13 @@ def _laid(figure: go.Figure, labels: Sequence[str], legend: bool = False) -> go.
 def _rows(measured: Mapping[str, Any]) -> Iterator[str]:
     """Each case as a line of its own, and below it its figures, so that all fits a narrow screen."""
     for key, one in measured.items():
-        yield f"<tr><th colspan='3' scope='colgroup' {_WRAPPED}>{escape(key)}</th></tr>"
+        yield f"<tr><th colspan='3' scope='colgroup' {_WRAPPED}>{_text(key)}</th></tr>"
         if "error" in one:
-            yield f"<tr><td colspan='3' class='no' {_WRAPPED}>{escape(one['error'])}</td></tr>"
+            yield f"<tr><td colspan='3' class='no' {_WRAPPED}>{_text(one['error'])}</td></tr>"
         for told in one["figures"]:
             figure = Figure(**told)
             mark = {True: "yes", False: "no", None: ""}[figure.met]
             yield (
-                f"<tr><td {_WRAPPED}>{escape(figure.name)}</td><td>{escape(figure.goal_text())}</td>"
-                f"<td class='{mark}'>{figure.text()}</td></tr>"
+                f"<tr><td {_WRAPPED}>{_text(figure.name)}</td><td>{_text(figure.goal_text())}</td>"
+                f"<td class='{mark}'>{_text(figure.text())}</td></tr>"
             )
