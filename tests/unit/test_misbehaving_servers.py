@@ -7,6 +7,7 @@ tried. Diagnoses sample in this process, whatever the experiment's rollouts come
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import json
 import logging
@@ -41,12 +42,14 @@ from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.prompts import open_prompts
 from opdlab.records import Verdict
+from opdlab.sampling import scored
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.serving import client as client_module, crew, health, taken
+from opdlab.serving import client as client_module, crew, health, heard as heard_module, taken
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client, ReplyError
 from opdlab.serving.dialect import TRANSFORMERS_FIXED, Draw, completion_body
 from opdlab.serving.engine import OpenAIEngine, in_rounds
+from opdlab.serving.heard import Heard
 from opdlab.serving.identify import Identity, identify
 from opdlab.serving.likeness import BLOCK, likeness
 from opdlab.serving.received import RECEIVED, Received
@@ -1081,33 +1084,72 @@ def test_a_server_of_other_weights_is_told_from_one_that_rounds(
     assert (jumped or not found.fits) == told, found.likeness
 
 
-@pytest.mark.parametrize("fault", ["deaf", "", "float32"])
 def test_a_server_that_confirms_weights_and_keeps_the_first_is_told_in_bfloat16(
-    server: MisbehavingServer, tmp_path: Path, fault: str
+    server: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By steps that change what it says by less than rounding does."""
     take = server._take
 
-    def rounds(folder: str) -> None:
-        take(folder)
+    def rounded(model: PreTrainedModel, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
         # No buffers: servers compute positions in float32.
-        for weight in server.model.parameters():
-            weight.data = weight.data.to(torch.float32 if fault == "float32" else torch.bfloat16)
+        for weight in model.parameters():
+            weight.data = weight.data.to(dtype)
+        return model
 
-    server._take = rounds  # type: ignore[method-assign]
+    def takes(folder: str) -> None:
+        take(folder)
+        rounded(server.model)
+
+    server._take = takes  # type: ignore[method-assign]
+    # Too few prompts to tell show that it is looked at.
+    monkeypatch.setattr(heard_module, "FAULTY", -99.0)
     student = models.load_model(str(STUDENT))
-    asked = [[1, 5, 9, 12 + row % 24] for row in range(48)]
-    through = engine(server, weights_folder=str(tmp_path), max_new_tokens=12)
-    through.sample(student, asked[:6], list(range(6)), **ENDS)
+    starts = [[1, 5, 9], [5, 9], [9], [1, 9], [5], [1, 5]]
+    asked = [[*start, end] for start in starts for end in range(12, 36)]
+    through = engine(server, weights_folder=str(tmp_path))
+    through.sample(student, asked[:4], list(range(4)), **ENDS)
     before = [weight.data_ptr() for weight in student.parameters()]
-    stepped(student, 10, 1e-5).zero_grad()
-    server.deaf = fault == "deaf"
-    refused = pytest.raises(ServerError, match=r"confirmed .* answers with the first")
-    with refused if fault == "deaf" else contextlib.nullcontext():
-        through.sample(student, asked, list(range(48)), **ENDS)
+    stepped(student, 5, 1e-5).zero_grad()
+    server.deaf = True
+    with pytest.raises(ServerError, match=r"confirmed .* answers with the first"):
+        through.sample(student, asked[:8], list(range(8)), **ENDS)
     (link,) = _LINKS[student].values()
-    assert link.heard.settled == (fault != "deaf")
+    assert not link.heard.settled
     assert [weight.data_ptr() for weight in student.parameters()] == before
+    monkeypatch.undo()
+    stepped(student, 10, 1e-5)
+    answers = [torch.arange(12, 20).roll(row % 7) for row in range(len(asked))]
+    first = models.load_model(str(STUDENT))
+    for dtype, has in (
+        (torch.bfloat16, first),
+        (torch.bfloat16, student),
+        (torch.float32, student),
+    ):
+        heard, told = Heard(link.heard.first), []
+        theirs = scored(rounded(copy.deepcopy(has), dtype), asked, answers, None, 0).log_prob
+        for some in (slice(0, 72), slice(72, None)):
+            heard.sent(student)
+            said = theirs[some.start * 8 : some.stop and some.stop * 8]
+            told.append(heard.look(student, asked[some], answers[some], said, None))
+        print(dtype, heard.beyond, heard.share, told)
+        assert (any(told), heard.settled) == (has is first, has is student), heard.beyond
+
+
+def test_no_server_is_taken_for_deaf_by_rounding() -> None:
+    """However unequal its prompts are, how short the way is, and whether answers to a prompt are alike."""
+    chance, refused = torch.Generator().manual_seed(0), 0
+    for trial in range(600):
+        heard, short = Heard(), 0.1 ** (trial % 4)
+        for _ in range(3):
+            size = torch.randn(64, 16, generator=chance).mul(trial % 3).exp()
+            off = torch.randn(64, 16, generator=chance) * size
+            way = torch.randn(64, 16, generator=chance) * size * short
+            sums = zip((off * way).sum(1).tolist(), way.square().sum(1).tolist(), strict=True)
+            refused += heard.add({row % 60: both for row, both in enumerate(sums)})
+    assert not refused
+    few = Heard()
+    assert not any(few.add({row % 40: (1.0, 1.0)}) for row in range(200)), "too few prompts"
+    assert Heard().add(dict.fromkeys(range(50), (1.0, 1.0)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -20,17 +20,21 @@ from opdlab.modelling import adapters
 from opdlab.sampling import scored
 from opdlab.shapes import Float, Int, Tensor
 
-TOKENS = 1024
-"""Response tokens that are looked at after weights were sent."""
+TOKENS, LEAST_TOKENS = 1024, 8
+"""Response tokens that are looked at after weights were sent, and of one answer at least: of each prompt
+the beginning of one answer, for answers to one prompt begin alike."""
 BETWEEN = 0.6
 """Share of the way from the sent weights to the first ones, on either side of which a server has the ones
 or the others. Where rounding of another kind is all that it differs by, it is in the middle at most."""
-SURE = 5.0
-"""Standard errors that it must be beyond."""
-FEWEST = 16
-"""Rows without which no standard error is known."""
 SENDS = 128
 """Times that weights are sent after which no more is looked at."""
+NEVER = 1e-7
+"""Chance by which a server that took the weights is refused, in all of these."""
+FAULTY, SETTLED = math.sqrt(2 * math.log(SENDS / NEVER)), 5.0
+"""How far beyond the share a server is refused, or looked at no more (see `Heard.beyond`)."""
+SMALLEST = 0.1
+"""Of what the server differs by, the way is so much at least, or nothing is seen: a small part of rounding
+is the same for every text, and would be taken for a part of a shorter way."""
 ROOM = 2
 """Times the weights that must fit into what is free of a card's memory."""
 
@@ -44,14 +48,14 @@ class Heard:
         first, last: the weights that it was sent first and last, in bfloat16 on the host.
         sends: how often it was looked at.
         settled: whether it is known to take weights, or cannot be known.
-        rows: of each row, the products of its difference with the way, and of the way with itself.
+        seen: by prompt, the products of the server's difference with the way, and of the way with itself.
     """
 
     first: dict[str, Tensor] | None = None
     last: dict[str, Tensor] | None = None
     sends: int = 0
     settled: bool = False
-    rows: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    seen: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
 
     def sent(self, model: PreTrainedModel) -> None:
         """Remember what a server was sent."""
@@ -87,29 +91,50 @@ class Heard:
         if first is None or now is None or not _has_room(model):
             return False
         self.sends += 1
-        lengths = [len(response) for response in responses]
-        rows = next((n for n in range(len(lengths)) if sum(lengths[:n]) >= TOKENS), len(lengths))
-        lengths = lengths[:rows]
+        rows = list({tuple(prompt): row for row, prompt in enumerate(prompts)}.values())
+        most = max(LEAST_TOKENS, TOKENS // max(1, len(rows)))
+        rows = rows[: TOKENS // most]
+        asked, answers = [prompts[row] for row in rows], [responses[row][:most] for row in rows]
         said = []
         for weights in (now, first):
             with having(model, weights):
-                found = scored(model, prompts[:rows], responses[:rows], vocabulary, 0)
+                found = scored(model, asked, answers, vocabulary, 0)
             said.append(found.log_prob.double().cpu())
-        off, way = theirs[: sum(lengths)].double().cpu() - said[0], said[1] - said[0]
-        for one, other in zip(off.split(lengths), way.split(lengths), strict=True):
-            self.rows.append((float((one * other).sum()), float((other * other).sum())))
-        share, error = self.share
-        self.settled = share + SURE * error < BETWEEN
-        return share - SURE * error > BETWEEN
+        ends = theirs.double().cpu().split([len(response) for response in responses])
+        off, way = torch.cat([ends[row][:most] for row in rows]) - said[0], said[1] - said[0]
+        if way.norm() < SMALLEST * off.norm():
+            return False
+        lengths = [len(answer) for answer in answers]
+        parts = zip(asked, off.split(lengths), way.split(lengths), strict=True)
+        return self.add({hash(tuple(of)): (a @ b, b @ b) for of, a, b in parts})
+
+    def add(self, found: Mapping[int, tuple[float | Tensor, float | Tensor]]) -> bool:
+        """Whether what was seen of some prompts, added to all before, is that of the first weights."""
+        for prompt, (product, square) in found.items():
+            before = self.seen.get(prompt, (0.0, 0.0))
+            self.seen[prompt] = before[0] + float(product), before[1] + float(square)
+        self.settled = self.beyond < -SETTLED
+        return self.beyond > FAULTY
 
     @property
-    def share(self) -> tuple[float, float]:
-        """How far on the way to the first weights the server is, with its standard error over rows."""
-        total = sum(way for _, way in self.rows)
-        if len(self.rows) < FEWEST or not total:
-            return math.nan, math.nan
-        share = sum(product for product, _ in self.rows) / total
-        return share, math.sqrt(sum((p - share * way) ** 2 for p, way in self.rows)) / total
+    def share(self) -> float:
+        """How far on the way to the first weights the server is."""
+        total = sum(way for _, way in self.seen.values())
+        return sum(product for product, _ in self.seen.values()) / total if total else math.nan
+
+    @property
+    def beyond(self) -> float:
+        """How far the server is beyond `BETWEEN`, over the root of the sum of squares of its prompts.
+
+        Each prompt counts by the length of its way, not by its square, so that a few do not decide. If
+        rounding moves each of them one way as easily as the other, the chance of more than t is
+        exp(-t^2 / 2) at most, however unequal they are; and fewer than t^2 prompts never reach t.
+        """
+        parts = [
+            (product - BETWEEN * way) / math.sqrt(way) for product, way in self.seen.values() if way
+        ]
+        size = math.hypot(*parts)
+        return sum(parts) / size if size else 0.0
 
 
 @contextmanager
