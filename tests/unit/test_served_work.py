@@ -30,7 +30,7 @@ from unit.test_misbehaving_servers import (
     moved,
 )
 
-from opdlab.configuration.config import Evaluation
+from opdlab.configuration.config import Evaluation, Experiment
 from opdlab.configuration.loader import load_experiment
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import AwayError, OtherDrawsError, RefusedError, ServerError
@@ -621,3 +621,33 @@ def test_a_device_that_is_refused_all_of_its_prompts_leaves_them_out(
             assert one[3] == whole[3] == [prompts[idle].problem.named]
         for alone, *parts in zip(whole[4], *(one[4] for one in found), strict=True):
             torch.testing.assert_close(parts[0] + parts[1], alone)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_device_with_given_answers_alone_meets_the_others_at_their_server(
+    server: MisbehavingServer, tmp_path: Path
+) -> None:
+    """Of two prompts one is answered by the data: the other's device asks for the whole step."""
+    data = tmp_path / "a.jsonl"
+    data.write_text("".join(f'{{"q": "{n} + 1", "a": "{n + 1}"}}\n' for n in range(1, 5)))
+    config = Experiment.model_validate(
+        {
+            "name": "mine",
+            "student": {"path": str(STUDENT)},
+            "teacher": {"path": str(STUDENT)},
+            "prompts": {"type": "dataset", "path": str(data), "column": "q"}
+            | {"completion_column": "a", "given": 0.5},
+            "rollout": {"type": "openai", "url": server.url, "max_new_tokens": 4}
+            | {"patience_s": 1, "weights_folder": str(tmp_path / "weights")},
+            "method": {"type": "opd", "support": "full"},
+            "training": {"steps": 1, "prompts_per_step": 2, "accelerator": "cpu", "threads": 1},
+        }
+    )
+    module = load_module(load_pair(config), config)
+
+    def step(rank: int) -> Any:
+        with failing_together():
+            found = module.collector.collect(Place(rank, 2, torch.device("cpu")))
+        return len(found.rollout.response_lengths), found.idle, module.collector.refused
+
+    assert in_two_processes(tmp_path, step) == [(1, False, [])] * 2

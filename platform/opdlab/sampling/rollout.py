@@ -135,6 +135,9 @@ class RolloutEngine(Covered, ABC):
             on_response=on_response,
         )
 
+    def attend(self, model: PreTrainedModel) -> None:
+        """Take part in what other processes sample, without prompts of one's own; only if `served`."""
+
     def figures(self, model: PreTrainedModel) -> dict[str, float]:
         """Metrics of a model's rollouts since the last call, for the record of a step."""
         return {}

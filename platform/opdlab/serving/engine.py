@@ -134,6 +134,11 @@ class OpenAIEngine(RolloutEngine):
             raise RefusedError(refused, len(prompts), answered=answered)
         return answered
 
+    def attend(self, model: PreTrainedModel) -> None:
+        from opdlab.serving.served_rollout import Asked
+
+        self._rollout(model, None, alone=False).drawn(Asked([], [], (), 0, 0, None))
+
     def answer(
         self,
         model: PreTrainedModel,

@@ -345,7 +345,7 @@ class Collector:
         parts, given = [], (asked[drawn:], seeds[drawn:])
         # Every device gathers the weights, whatever its own rows are.
         with self.answering() if share < 1 else nullcontext() as model:
-            if model is not None and drawn:
+            if model is not None and (drawn or (self.config.rollout.served and place.world > 1)):
                 found, rows = self.drawn_answers(model, asked[:drawn], seeds[:drawn], place)
                 parts += [] if found is None else [found]
                 drawn, asked = len(rows), [*(asked[row] for row in rows), *given[0]]
@@ -392,6 +392,12 @@ class Collector:
         by_student, rows = self.config.method.sampler == "student", list(range(len(asked)))
         alone = place is None or place.world == 1
         fault: RefusedError | None = None
+        if not asked:
+            # The data answers all of this device's prompts; the others exchange at their server.
+            self.config.rollout.attend(model)
+            self.showed |= self.config.rollout.figures(self.subject.model)
+            require_enough(None, len(self.refused), self.count)
+            return None, []
         try:
             with naming_requests(lambda row: asked[row].problem.named):
                 rollout = returned.sample(
