@@ -296,6 +296,14 @@ def test_steps_that_were_trained_on_answers_drawn_otherwise_are_named(
     pace.began, pace.step, pace.saved = 2, 5, saved
     pace._tell_unproven()
     assert re.search(rf"steps 3 to 5 were trained on answers .*{told}", caplog.text)
+    caplog.clear()
+    pace.step = pace.saved = pace.began
+    pace._tell_unproven()
+    assert "earlier process trained to step 2" in caplog.text, "refused as soon as it is resumed"
+    caplog.clear()
+    pace.step = pace.saved = pace.began = 0
+    pace._tell_unproven()
+    assert not caplog.text
 
 
 def completions(folder: Path) -> dict[tuple[int | None, str, str, int], str]:

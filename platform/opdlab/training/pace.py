@@ -130,8 +130,8 @@ class Pace(L.Callback, ABC):
 
     def _tell_unproven(self) -> None:
         """Say which steps used answers of a server that was seen to draw otherwise than asked."""
+        path = checkpoint_path(self.folder)
         if self.step > self.began:
-            path = checkpoint_path(self.folder)
             LOG.warning(
                 "steps %d to %d were trained on answers that the server may have drawn so as well; %s",
                 self.began + 1,
@@ -139,6 +139,14 @@ class Pace(L.Callback, ABC):
                 f"so was the checkpoint of step {self.saved}: remove {path} to train from the beginning"
                 if self.saved > self.began
                 else "--resume trains them again",
+            )
+        if self.began:
+            LOG.warning(
+                "an earlier process trained to step %d. If it had the same server, its steps and "
+                "evaluations may hold such answers too, and are not withdrawn: if in doubt, remove %s "
+                "to train from the beginning",
+                self.began,
+                path,
             )
 
 
