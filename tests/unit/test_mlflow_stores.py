@@ -419,9 +419,10 @@ def test_runs_on_another_disk_to_which_a_link_leads_are_sent_once(
 
 
 def test_mlflow_gets_data_sets_a_description_traces_and_a_version_of_the_model(
-    runs: Path,
+    runs: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tracker = start(runs)
+    variables = dict(os.environ)
     client, run = tracker.client, tracker.run_id
     tracker.describe(" What it is to find out. ")
     tracker.inputs([DataSet("routes", "5" * 64, "evaluation", "routes", 12)])
@@ -429,10 +430,19 @@ def test_mlflow_gets_data_sets_a_description_traces_and_a_version_of_the_model(
     model.mkdir()
     (model / "config.json").write_text("{}")
     tracker.artifact(model, "model")
+    capfd.readouterr()
+    tracker.register("", "model", "refused")
     for _ in range(2):  # a resumed run keeps its version
-        tracker.register("mine", "model", "e-001/run")
-    answer = {"name": "routes p1", "inputs": {"prompt": "1+1="}, "outputs": {"completion": "2"}}
+        tracker.register("o'brien's", "model", "e-001/run")
+    # Half of a character, as a server may send it.
+    said = {"inputs": {"prompt": "1+1="}, "outputs": {"completion": "2\ud800"}}
+    answer = {"name": "routes p1", **said}
     tracker.traces([{**answer, "attributes": {"status": "correct"}, "seconds": 2.0}])
+    told = capfd.readouterr()
+    assert "MLflow refuses a version of" in told.out
+    assert "does not answer" not in told.out
+    assert not told.err
+    assert dict(os.environ) == variables, "the user's own code keeps its store"
     tracker.log({"loss": 1.0}, 1)
     tracker.close("FINISHED")
     found = client.get_run(run)
@@ -440,7 +450,7 @@ def test_mlflow_gets_data_sets_a_description_traces_and_a_version_of_the_model(
     (data,) = found.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("routes", "5" * 36)
     assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "evaluation")]
-    (version,) = client.search_model_versions("name = 'mine'")
+    (version,) = client.search_model_versions("name = \"o'brien's\"")
     assert (version.run_id, version.description) == (run, "e-001/run")
     (trace,) = client.search_traces([found.info.experiment_id])
     assert trace.info.trace_metadata["mlflow.sourceRun"] == run

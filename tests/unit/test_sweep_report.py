@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +119,7 @@ def test_where_no_trial_kept_the_limits_none_is_called_best(
     best.write_text("of an earlier report")
     text, metrics = written(experiment, study, capsys)
     assert "No trial kept all limits, so there is no best one" in text
+    assert " 0 beyond a limit " in text
     assert f"{repetition}: missed by 0.125 in trial 1, the nearest" in text
     assert f"{entropy}: kept by 1 of 3 trials" in text
     assert "opdlab train" not in text
@@ -179,6 +181,7 @@ def test_importance_tells_which_shares_belong_together_and_of_how_many_trials():
         ("method.top_k", "method = lgr", "12"),
         ("method.reward_weight", "method = lgr", "12"),
     ]
+    assert re.fullmatch(r"\d+ % \[\d+, \d+\]", rows[0][3])
     shares = importance(study, FEW)
     sweep = Sweep.model_validate({"space": METHOD_SPACE, "trials": 40})
     figure = importance_figure(shares, "mean_at_k", report.conditions(sweep))

@@ -311,7 +311,7 @@ def trials_table(trials: Sequence[FrozenTrial], sweep: Sweep, front: Container[i
             continue
         table.add_row(
             f"{'● ' if number in front else ''}{number}"
-            f"{'' if feasible(trial) else ' {RED}beyond a limit{END}'}",
+            f"{'' if feasible(trial) else f' {RED}beyond a limit{END}'}",
             *(f"{value:.4f}" for value in trial.values),
             *(_short(trial.params.get(name)) for name in names),
         )
@@ -379,7 +379,7 @@ def importance_table(
 
 def _cell(share: Share | None, group: Group) -> str:
     if share is not None:
-        return f"{100 * share.share:.0f} % \\[{100 * share.low:.0f}, {100 * share.high:.0f}]"
+        return f"{100 * share.share:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]"
     if len(group.trials) < FEWEST:
         return f"too few: {len(group.trials)} trials"
     return "varies alone" if len(group.keys) == 1 else "unknown"

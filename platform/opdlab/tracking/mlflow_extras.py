@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ NOTE = "mlflow.note.content"
 DIGEST = 36
 """Characters that MLflow takes of a data set's digest."""
 MEGABYTE = 2**20
+URI, ASYNC = "MLFLOW_TRACKING_URI", "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"
+"""Variables that MLflow reads, and hands to every process that is begun."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,15 @@ def register(client: MlflowClient, run_id: str, name: str, place: str, about: st
     try:
         client.get_registered_model(name)
     except MlflowException:
-        client.create_registered_model(name)
-    known = client.search_model_versions(f"name = '{name}'")
-    for version in known:
-        if version.run_id == run_id:
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            # Another run of the experiment has just made it.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+    # A name may hold a quote, which ends a condition.
+    for version in client.search_model_versions(f"run_id = '{run_id}'"):
+        if version.name == name:
             return str(version.version)
     source = f"{client.get_run(run_id).info.artifact_uri}/{place}"
     made = client.create_model_version(name, source, run_id, description=about)
@@ -80,29 +88,48 @@ def log_traces(client: MlflowClient, run_id: str, traces: Sequence[Mapping[str, 
     """
     import mlflow
 
+    with _sending_to(str(client.tracking_uri)), warnings.catch_warnings():
+        # Of modules that MLflow imports for its first trace.
+        warnings.simplefilter("ignore")
+        experiment = client.get_run(run_id).info.experiment_id
+        end = time.time_ns()
+        for one in map(_whole, traces):
+            span = mlflow.start_span_no_context(
+                one["name"],
+                span_type="LLM",
+                inputs=one["inputs"],
+                attributes=one["attributes"],
+                metadata={"mlflow.sourceRun": run_id},
+                experiment_id=experiment,
+                start_time_ns=end - int(1e9 * one["seconds"]),
+            )
+            span.end(outputs=one["outputs"], end_time_ns=end)
+
+
+@contextmanager
+def _sending_to(uri: str) -> Iterator[None]:
+    """Let MLflow send traces to a store; the store of the user's own code stays as it was."""
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+    before = {name: os.environ.get(name) for name in (URI, ASYNC)}
     # Its threads take longer than the few traces do.
-    os.environ.setdefault("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(str(client.tracking_uri))
+    os.environ[ASYNC] = "false"
     try:
-        with warnings.catch_warnings():
-            # Of modules that MLflow imports for its first trace.
-            warnings.simplefilter("ignore")
-            experiment = client.get_run(run_id).info.experiment_id
-            end = time.time_ns()
-            for one in traces:
-                span = mlflow.start_span_no_context(
-                    one["name"],
-                    span_type="LLM",
-                    inputs=one["inputs"],
-                    attributes=one["attributes"],
-                    metadata={"mlflow.sourceRun": run_id},
-                    experiment_id=experiment,
-                    start_time_ns=end - int(1e9 * one["seconds"]),
-                )
-                span.end(outputs=one["outputs"], end_time_ns=end)
+        with _use_tracking_uri(uri):
+            yield
     finally:
-        mlflow.set_tracking_uri(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _whole(value: Any) -> Any:
+    """Without halves of characters, which a server's answer may hold and no store takes."""
+    if isinstance(value, Mapping):
+        return {key: _whole(one) for key, one in value.items()}
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def load() -> dict[str, float]:

@@ -254,16 +254,14 @@ class Tracker:
 
     def inputs(self, sets: Sequence[mlflow_extras.DataSet]) -> None:
         """Name data sets as inputs of the run; a store that is away does not get them."""
-        self._attempt(
-            lambda: mlflow_extras.log_inputs(self.client, self.run_id, sets),
-            lambda: self._missing("the data sets"),
+        self._other(
+            "the data sets", lambda: mlflow_extras.log_inputs(self.client, self.run_id, sets)
         )
 
     def traces(self, traces: Sequence[Mapping[str, Any]]) -> None:
         """Send some answers as traces; a store that is away does not get them."""
-        self._attempt(
-            lambda: mlflow_extras.log_traces(self.client, self.run_id, traces),
-            lambda: self._missing("traces of answers"),
+        self._other(
+            "traces of answers", lambda: mlflow_extras.log_traces(self.client, self.run_id, traces)
         )
 
     def register(self, name: str, place: str, about: str) -> None:
@@ -273,7 +271,10 @@ class Tracker:
             version = mlflow_extras.register(self.client, self.run_id, name, place, about)
             console.print(f"registered in MLflow: {name}, version {version}")
 
-        self._attempt(send, lambda: self._missing(f"a version of {name}"))
+        self._other(f"a version of {name}", send)
+
+    def _other(self, what: str, send: Callable[[], object]) -> None:
+        self._attempt(lambda: self.run.other(what, send), lambda: self._missing(what))
 
     def _missing(self, what: str) -> None:
         console.print(
