@@ -77,7 +77,8 @@ def write_pages(place: Path) -> dict[str, Path]:
     write_reference(group, "student", {"math/short": draws(0.2, 12, 2), "routes": draws(0.2, 9, 2)})
     for n, method in enumerate(("opd", "lgr")):
         correct = {"math/short": draws(0.5, 12, 2, n), "routes": draws(0.7, 9, 2, n)}
-        write_run(group / method, correct, method={"type": method})
+        # A name that plotly would take for markup.
+        write_run(group / f"<i>{method}", correct, method={"type": method})
     write_model(runs / "evaluations" / "hub", {"math/short": draws(0.5, 12, 2, seed=8)})
     found = {name: place / f"{name}.html" for name in ("sweep", "report", "samples", "watch")}
     report(["try-sweep"], str(runs), str(found["sweep"]))
@@ -236,5 +237,8 @@ def test_each_figure_is_saved_as_svg_and_png(
             buttons.nth(n).press("Enter")
         saved = saving.value
         assert saved.suggested_filename.endswith((".svg", ".png")[n])
-        assert saved.path().read_bytes().startswith(begin)
+        content = saved.path().read_bytes()
+        assert content.startswith(begin)
+        if n == 0 and name != "sweep":
+            assert b"&lt;i&gt;lgr" in content, "markup in a name"
     page.context.close()

@@ -1,6 +1,7 @@
 """The report on an experiment: what it concludes, what it refuses to, and what it says that would take."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from run_folders import draws, write_reference, write_run
 
 from opdlab.errors import DataError
 from opdlab.evaluation import comparison
+from opdlab_dashboards.pages import trial_figures
 from opdlab_dashboards.pages.report import differing, pairings, report
 from opdlab_dashboards.results import swept, with_interval
 from opdlab_dashboards.results.board import build
@@ -200,6 +202,27 @@ def test_a_sweep_has_one_table_of_all_trials_and_one_plot_of_what_differs(tmp_pa
     beside = section(text_of(folder, "try-sweep", "try-sweep/references"), "open")
     assert "of 10 complete trials the best 8 by mean_at_k are shown and 2 left out" in beside
     assert "0.00123456789012345" not in re.sub(r'(title|data-by)="[^"]*"', "", text)
+
+
+def test_figures_tell_keys_of_one_name_apart_and_draw_what_can_be_drawn() -> None:
+    long = "a" * 100
+    trials = [
+        swept.Trial(n, "complete", {"x.tau": n, "y.tau": -n, "z.tokens": word}, (value,), {}, "")
+        for n, (word, value) in enumerate([("b", 2.0), (long, 1.0), ("b", math.inf), ("c", 3.0)])
+    ]
+    share = {"share": 0.6, "low": 0.3, "high": 0.8}
+    space = {"z.tokens": {"type": "choice", "values": ["c", "b", long]}}
+    importance = {"loss": {"x.tau": share, "y.tau": share}}
+    objectives = (("loss", "minimize"),)
+    sweep = swept.Swept(Path(), objectives, tuple(trials), (), space, importance)
+    made = {one["title"].partition(":")[0]: one for one in trial_figures.figures(sweep, {})}
+    assert json.dumps(made, allow_nan=False)
+    assert made["What matters"]["traces"][0]["y"] == ["y.tau", "x.tau"]
+    assert {"x.tau", "y.tau", "z.tokens"} < made.keys(), "tokens is a column of its own"
+    assert made["History"]["traces"][0]["x"] == [0, 1, 3]
+    axis = made["z.tokens"]["layout"]["xaxis"]
+    assert axis["categoryarray"] == ["c", "b", long], "in the order of the space"
+    assert axis["ticktext"] == ["c", "b", "a" * 23 + "…"]
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,15 @@ def test_where_no_trial_kept_the_limits_none_is_called_best(
     assert "best" not in report.standing(study, sweep, progress(study))
 
 
+def test_keys_of_one_name_are_told_apart_in_the_table():
+    choice = {"type": "choice", "values": [1, 2]}
+    space = {"rollout.tau": choice, "method.tau": choice, RATE: SPACE[RATE]}
+    sweep = Sweep.model_validate({"space": space, "trials": 1})
+    table = report.trials_table(finished([[0.5]]).trials, sweep, ())
+    names = [str(column.header) for column in table.columns]
+    assert names[2:] == ["rollout.tau", "method.tau", "learning_rate"]
+
+
 METHOD_SPACE = {
     "method": {"type": "choice", "values": {"opd": {"type": "opd"}, "lgr": {"type": "lgr"}}},
     RATE: SPACE[RATE],

@@ -1,11 +1,13 @@
 "use strict";
 // Buttons that save a figure as it is seen: as SVG for a paper, as PNG for a slide.
+// A text as plotly shows it letter by letter: it takes <b>, <a href> and &amp; for markup.
+const opdlabPlain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
 const opdlabExport = (() => {
   const SCALE = 2;
   const file = (title) => title.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 60) || "figure";
   async function save(plot, title, format) {
     const { width, height } = plot.getBoundingClientRect();
-    const layout = { ...structuredClone(plot.layout), paper_bgcolor: getComputedStyle(document.body).backgroundColor, title: { text: title, font: { size: 13 } } };
+    const layout = { ...structuredClone(plot.layout), paper_bgcolor: getComputedStyle(document.body).backgroundColor, title: { text: opdlabPlain(title), font: { size: 13 } } };
     layout.margin = { ...layout.margin, t: (layout.margin.t ?? 12) + 32 };
     const address = await Plotly.toImage({ data: plot.data, layout }, { format, width: Math.round(width), height: Math.round(height) + 32, scale: format === "png" ? SCALE : 1 });
     const link = document.createElement("a");

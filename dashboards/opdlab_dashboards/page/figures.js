@@ -50,9 +50,9 @@
     const error = (row) => ({ up: 100 * (row.mean[2] - row.mean[0]), down: 100 * (row.mean[0] - row.mean[1]) });
     const shades = colours(rows);
     const trace = (list, name, shade) => ({ type: "scatter", mode: "markers", name, x: list.map((one) => x(one.row)), y: list.map((one) => 100 * one.row.mean[0]),
-      text: list.map((one) => one.row.name), hovertemplate: "%{text}<br>%{x:,.4g}, %{y:.1f} %<extra></extra>", marker: { size: 9, color: shade },
+      text: list.map((one) => opdlabPlain(one.row.name)), hovertemplate: "%{text}<br>%{x:,.4g}, %{y:.1f} %<extra></extra>", marker: { size: 9, color: shade },
       error_y: { type: "data", symmetric: false, array: list.map((one) => error(one.row).up), arrayminus: list.map((one) => error(one.row).down), thickness: 1, width: 0, color: shade } });
-    if (known.length <= LINES) return known.map((one) => trace([one], one.row.name, shades.get(one.i)));
+    if (known.length <= LINES) return known.map((one) => trace([one], opdlabPlain(one.row.name), shades.get(one.i)));
     const kinds = [["trained here", (row) => row.role === "run"], ["references", (row) => row.role !== "run"]];
     return kinds.map(([name, is], n) => trace(known.filter((one) => is(one.row)), name, colour(n))).filter((one) => one.x.length);
   }
@@ -69,11 +69,11 @@
     const all = await load(`curves/${state.board}`, `data/${state.board}/curves.js`);
     const trained = rows.filter(({ i }) => Object.keys(all[i].training).length).slice(0, LINES);
     const metric = $("curve").value, shades = colours(rows);
-    const training = trained.filter(({ i }) => all[i].training[metric]).map(({ row, i }) => ({ type: "scatter", mode: "lines", name: row.name, x: all[i].training[metric][0], y: all[i].training[metric][1], line: { color: shades.get(i), width: 1.8 } }));
+    const training = trained.filter(({ i }) => all[i].training[metric]).map(({ row, i }) => ({ type: "scatter", mode: "lines", name: opdlabPlain(row.name), x: all[i].training[metric][0], y: all[i].training[metric][1], line: { color: shades.get(i), width: 1.8 } }));
     plot("figure-training", training, layout("step", data.curveNames[metric], { yaxis: { rangemode: data.shares.includes(metric) ? "tozero" : "normal" } }), "No row that is shown has this curve.");
     const fidelity = trained.flatMap(({ row, i }) => [["first steps", "dot"], ["last steps", "solid"]].filter(([part]) => all[i].fidelity[part]).map(([part, dash]) => ({
-      type: "scatter", mode: "lines+markers", name: row.name, legendgroup: row.name, showlegend: part === "last steps", x: all[i].fidelity[part][0], y: all[i].fidelity[part][1],
-      text: all[i].fidelity[part][0].map(() => part), hovertemplate: "%{text}: position %{x}, F = %{y:.3f}<extra>" + row.name.replace(/</g, "&lt;") + "</extra>", line: { color: shades.get(i), dash, width: 1.8 }, marker: { size: 5 } })));
+      type: "scatter", mode: "lines+markers", name: opdlabPlain(row.name), legendgroup: row.name, showlegend: part === "last steps", x: all[i].fidelity[part][0], y: all[i].fidelity[part][1],
+      text: all[i].fidelity[part][0].map(() => part), hovertemplate: "%{text}: position %{x}, F = %{y:.3f}<extra>" + opdlabPlain(row.name) + "</extra>", line: { color: shades.get(i), dash, width: 1.8 }, marker: { size: 5 } })));
     plot("figure-fidelity", fidelity, layout("position in the response, tokens", "F(t), teacher's largest probability"), "No row that is shown has fidelity curves.");
   }
 
@@ -101,7 +101,7 @@
     const verdict = (i) => (against?.[2].includes(i) ? "--up" : against?.[3].includes(i) ? "--down" : "--dim");
     const colours = list.map(({ i }) => styles().getPropertyValue(verdict(i)).trim());
     const sides = { type: "data", symmetric: false, array: found.map((d) => 100 * (d.high - d.mean)), arrayminus: found.map((d) => 100 * (d.mean - d.low)), thickness: 1.5, width: 4 };
-    const trace = { type: "scatter", mode: "markers", x: found.map((d) => 100 * d.mean), y: list.map(({ row }) => row.name), error_x: { ...sides, color: styles().getPropertyValue("--dim").trim() }, marker: { size: 9, color: colours },
+    const trace = { type: "scatter", mode: "markers", x: found.map((d) => 100 * d.mean), y: list.map(({ row }) => opdlabPlain(row.name)), error_x: { ...sides, color: styles().getPropertyValue("--dim").trim() }, marker: { size: 9, color: colours },
       hovertemplate: "%{y}: %{x:+.1f} points<extra></extra>" };
     $("figure-differences").style.height = `${Math.max(12, 5 + 1.6 * list.length)}rem`;
     plot("figure-differences", list.length ? [trace] : [], layout("difference in points", "", { xaxis: { rangemode: "tozero", zeroline: true, zerolinewidth: 2, zerolinecolor: styles().getPropertyValue("--dim").trim() }, rest: { showlegend: false, margin: { l: 12, r: 12, t: 8, b: 44 } } }), "There is nothing to compare.");

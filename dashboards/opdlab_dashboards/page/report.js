@@ -20,9 +20,9 @@
   const round = (t) => Math.floor((t.colour ?? 0) / COLOURS.length) % DASHES.length;
   // Names of colours, such as --link, become those of the theme.
   function themed(value) {
-    if (typeof value === "string") return value.startsWith("--") ? css(value) : value;
+    if (typeof value === "string") return value.startsWith("--") ? css(value) : opdlabPlain(value);
     if (Array.isArray(value)) return value.map(themed);
-    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, themed(v)]));
+    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, k === "hovertemplate" ? v : themed(v)]));
     return value;
   }
   function mixed(share) {

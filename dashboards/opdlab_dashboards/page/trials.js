@@ -3,7 +3,7 @@
 (() => {
   const table = document.getElementById("trials-table"), body = table.tBodies[0], search = document.getElementById("trials-search");
   const state = document.getElementById("trials-state"), count = document.getElementById("trials-count"), fault = document.getElementById("trials-fault");
-  const heads = [...table.tHead.rows[0].cells], rows = [...body.rows], keys = heads.map((one) => one.dataset.key);
+  const heads = [...table.tHead.rows[0].cells], rows = [...body.rows], keys = heads.map((one) => one.dataset.key), names = heads.map((one) => one.querySelector(".name").textContent);
   const value = (row, n) => { const by = row.cells[n].dataset.by; return by === undefined ? null : by !== "" && !isNaN(by) ? +by : by; };
 
   function sort(n) {
@@ -24,8 +24,9 @@
   function condition(word) {
     const parts = word.match(/^([^<>=]+)(<=|>=|<|>|=)(.+)$/);
     if (!parts) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
-    const n = keys.findIndex((key) => key === parts[1] || key.split(".").pop() === parts[1]);
-    if (n < 0) throw new Error(`There is no column ${parts[1]}: ${keys.map((key) => key.split(".").pop()).join(", ")}`);
+    const ends = keys.map((key) => key.split(".").pop());
+    const n = [keys, names, ends].map((some) => some.indexOf(parts[1])).find((place) => place >= 0) ?? -1;
+    if (n < 0) throw new Error(`There is no column ${parts[1]}: ${names.join(", ")}`);
     const wanted = isNaN(parts[3]) ? parts[3] : +parts[3];
     return (row) => { const found = value(row, n); return found !== null && COMPARE[parts[2]](found, wanted); };
   }

@@ -97,12 +97,12 @@ def forest(lines: Sequence[Line], title: str, place: str) -> dict[str, Any]:
 def _label(n: int, line: Line) -> dict[str, Any]:
     """A line's name above it, at the left edge, so that a narrow screen has room for both."""
     return {
-        "text": line.label if line.difference else f"<b>{line.label}</b>",
+        "text": line.label,
         "x": 0,
         "xref": "paper",
         "xanchor": "left",
         "y": n - 0.12 if line.difference else n,
         "yanchor": "bottom",
         "showarrow": False,
-        "font": {"size": 11},
+        "font": {"size": 11, "weight": "normal" if line.difference else "bold"},
     }

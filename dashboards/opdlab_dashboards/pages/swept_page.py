@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 
 from opdlab_dashboards.pages import tables
 from opdlab_dashboards.pages.forest import MOST, Line, forest, points
-from opdlab_dashboards.pages.trial_figures import figures, last
+from opdlab_dashboards.pages.trial_figures import figures, in_figure
 from opdlab_dashboards.results import (
     Board,
     Difference,
@@ -98,10 +99,13 @@ class SweptPage:
         if self.student:
             yield "student before", f"{percent(self.student.mean)} %"
         chosen = next(trial for trial in sweep.trials if trial.number == self.best).params
-        yield "its settings", ", ".join(f"{last(k)} {short(v)}" for k, v in chosen.items()) or "–"
+        yield (
+            "its settings",
+            ", ".join(f"{sweep.named(k)} {in_figure(v)}" for k, v in chosen.items()) or "–",
+        )
         for metric, key, share in sweep.shares:
             if metric == sweep.metric:
-                yield "matters most", f"{last(key)}: {share}"
+                yield "matters most", f"{sweep.named(key)}: {share}"
                 break
 
     def pairs_of(self, some: Sequence[Row]) -> Iterator[tuple[Row, Row, list[Difference]]]:
@@ -145,7 +149,7 @@ class SweptPage:
             ("mean", f"mean@{self.board.k}, %", "over all benchmarks, with its 95 % interval"),
             ("difference", f"minus trial {self.best}", "points, paired by problem, 95 % interval"),
             *((metric, metric, "objective") for metric in others),
-            *((key, last(key), key) for key in keys),
+            *((key, self.sweep.named(key), key) for key in keys),
             ("truncated", "cut, %", "answers cut at the length limit"),
             ("tokens", "tokens", "mean length of an answer"),
             ("seconds", "seconds", "of training"),
@@ -235,7 +239,12 @@ def percent(score: Score) -> str:
 
 def _number(value: Any) -> Cell:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return Cell(short(value), None if value is None else str(value))
+        text = in_figure(value)
+        return Cell(
+            text, None if value is None else str(value), "" if text == str(value) else str(value)
+        )
+    if not math.isfinite(value):
+        return Cell(str(value))
     return Cell(short(value), value, str(value) if isinstance(value, float) else "")
 
 

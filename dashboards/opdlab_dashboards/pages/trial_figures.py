@@ -13,6 +13,8 @@ ABSENT = -0.12
 """Height at which a trial without a key crosses its axis, below the smallest value."""
 INTERVAL = {"type": "data", "symmetric": False, "thickness": 1, "width": 0, "color": "--dim"}
 PLACE = "trials"
+LONGEST = 24
+"""Characters of a text beside an axis."""
 
 Told = dict[str, Any]
 
@@ -23,14 +25,15 @@ def figures(sweep: Swept, rows: Mapping[int, Row]) -> Iterator[Told]:
     Args:
         rows: what was measured of a trial, by its number.
     """
-    complete = sweep.complete
-    keys = [key for key in sweep.keys if len(_seen(complete, key)) > 1]
-    if keys and len(complete) > 1:
+    some = sweep.drawn
+    keys = [key for key in sweep.keys if len(_seen(some, key)) > 1]
+    if keys and len(some) > 1:
         yield _across(sweep, keys)
         yield from (_slice(sweep, key) for key in keys)
     yield from _importance(sweep)
-    yield _history(sweep, rows)
-    if len(sweep.objectives) > 1:
+    if some:
+        yield _history(sweep, rows)
+    if some and len(sweep.objectives) > 1:
         yield _against(sweep)
 
 
@@ -62,19 +65,20 @@ class Scale:
     def marks(self) -> list[tuple[float, str]]:
         """Places with the values that stand there."""
         told = self.values if self.words else [self.values[0], self.values[-1]]
-        return [(self.at(value), short(value)) for value in told]
+        return [(self.at(value), in_figure(value)) for value in told]
+
+
+def in_figure(value: Any) -> str:
+    """A value where there is little room: of a long text the beginning."""
+    text = short(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _scale(sweep: Swept, key: str) -> Scale:
     told = sweep.space.get(key, {})
-    found = _seen(sweep.complete, key)
+    found = _seen(sweep.drawn, key)
     listed = [value for value in told.get("values", []) if value in found]
     return Scale(listed or found, bool(told.get("log")))
-
-
-def last(key: str) -> str:
-    """A key's own name, without its sections."""
-    return key.rpartition(".")[2]
 
 
 def _across(sweep: Swept, keys: Sequence[str]) -> Told:
@@ -82,11 +86,11 @@ def _across(sweep: Swept, keys: Sequence[str]) -> Told:
     scales = {key: _scale(sweep, key) for key in keys}
     metrics = [metric for metric, _ in sweep.objectives]
     of_metrics = [
-        Scale([trial.values[n] for trial in sweep.complete], False) for n in range(len(metrics))
+        Scale([trial.values[n] for trial in sweep.drawn], False) for n in range(len(metrics))
     ]
     traces = []
-    count = len(sweep.complete)
-    for place, trial in reversed(list(enumerate(sweep.complete))):
+    count = len(sweep.drawn)
+    for place, trial in reversed(list(enumerate(sweep.drawn))):
         chosen = [trial.params.get(key) for key in keys]
         heights = [
             ABSENT if value is None else scales[key].at(value)
@@ -94,7 +98,10 @@ def _across(sweep: Swept, keys: Sequence[str]) -> Told:
         ]
         heights += [scale.at(v) for scale, v in zip(of_metrics, trial.values, strict=True)]
         words = [
-            *(f"{last(key)} {short(value)}" for key, value in zip(keys, chosen, strict=True)),
+            *(
+                f"{sweep.named(key)} {short(value)}"
+                for key, value in zip(keys, chosen, strict=True)
+            ),
             *(f"{metric} {v:.4g}" for metric, v in zip(metrics, trial.values, strict=True)),
         ]
         traces.append(
@@ -110,7 +117,7 @@ def _across(sweep: Swept, keys: Sequence[str]) -> Told:
                 "line": {"width": 3.5 if place == 0 else 1.3},
             }
         )
-    names = [*map(last, keys), *metrics]
+    names = [*map(sweep.named, keys), *metrics]
     absent = any(ABSENT in trace["y"] for trace in traces)
     marks = [
         _mark(x, height, word)
@@ -123,7 +130,7 @@ def _across(sweep: Swept, keys: Sequence[str]) -> Told:
         "title": "Parallel coordinates: a line a trial"
         + (", at the bottom where it lacks a key" if absent else ""),
         "alt": f"{count} trials across {', '.join(names)}. Darker lines came out better by {sweep.metric}; "
-        f"the thick one is trial {sweep.complete[0].number}, the best. The table of trials has all values.",
+        f"the thick one is trial {sweep.drawn[0].number}, the best. The table of trials has all values.",
         "wide": True,
         "traces": traces,
         "layout": {
@@ -159,15 +166,20 @@ def _mark(x: int, height: float, word: str) -> Told:
 
 def _slice(sweep: Swept, key: str) -> Told:
     """What came out over the values of one key."""
-    some = [trial for trial in sweep.complete if trial.params.get(key) is not None]
+    some = [trial for trial in sweep.drawn if trial.params.get(key) is not None]
     told = sweep.space.get(key, {})
-    words = _scale(sweep, key).words
-    axis: Told = {"type": "category" if words else "log" if told.get("log") else "linear"}
+    scale = _scale(sweep, key)
+    axis: Told = {"type": "log" if told.get("log") else "linear"}
+    if scale.words:
+        names = {str(value): in_figure(value) for value in scale.values}
+        ticks = {"tickvals": list(names), "ticktext": list(names.values())}
+        order = {"categoryorder": "array", "categoryarray": list(names)}
+        axis = {"type": "category", **order, **ticks}
     if axis["type"] == "log":
         axis |= {"tickformat": "~g", "minexponent": 6}
         if max(t.params[key] for t in some) >= 10 * min(t.params[key] for t in some):
             axis["dtick"] = 1
-    values = [str(t.params[key]) if words else t.params[key] for t in some]
+    values = [str(t.params[key]) if scale.words else t.params[key] for t in some]
     unit, outcome = _outcome(sweep, some)
     return {
         "place": PLACE,
@@ -181,7 +193,9 @@ def _slice(sweep: Swept, key: str) -> Told:
                 "trials": [t.number for t in some],
                 "x": values,
                 "y": outcome,
-                "text": [f"trial {t.number}: {last(key)} {short(t.params[key])}" for t in some],
+                "text": [
+                    f"trial {t.number}: {sweep.named(key)} {short(t.params[key])}" for t in some
+                ],
                 "hovertemplate": "%{text}, %{y:.4g}<extra></extra>",
                 "marker": {"size": 7, "color": "--link"},
             }
@@ -199,9 +213,9 @@ def _named(sweep: Swept, key: str) -> str:
     """A key's own name with the trials that have it, since only shares of the same trials compare."""
     when = sweep.space.get(key, {}).get("when", {})
     return (
-        f"{last(key)} ({', '.join(f'{last(k)} = {v}' for k, v in when.items())})"
+        f"{sweep.named(key)} ({', '.join(f'{sweep.named(k)} = {in_figure(v)}' for k, v in when.items())})"
         if when
-        else last(key)
+        else sweep.named(key)
     )
 
 
@@ -251,7 +265,7 @@ def _importance(sweep: Swept) -> Iterator[Told]:
 
 def _history(sweep: Swept, rows: Mapping[int, Row]) -> Told:
     """What came out in the order of the trials, with the best until then."""
-    some = sorted(sweep.complete, key=lambda trial: trial.number)
+    some = sorted(sweep.drawn, key=lambda trial: trial.number)
     unit, outcome = _outcome(sweep, some)
     sign = 1 if sweep.objectives[0][1] == "maximize" else -1
     best: list[float | None] = []
@@ -312,7 +326,7 @@ def _steps(numbers: Sequence[int], best: Sequence[float | None]) -> str:
 def _against(sweep: Swept) -> Told:
     """The first two objectives against each other."""
     (one, way), (other, other_way) = sweep.objectives[:2]
-    some = sweep.complete
+    some = sweep.drawn
     return {
         "place": PLACE,
         "title": f"{other} ({other_way}) against {one} ({way})",

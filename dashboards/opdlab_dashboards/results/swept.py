@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from opdlab.files import damaged, is_there, read_json
 from opdlab_dashboards.results.measured import Measured
 
+COLUMNS = ("rank", "trial", "state", "mean", "difference", "truncated", "tokens", "seconds")
+"""What a report tells of each trial beside its keys and objectives."""
 FINDINGS = "sweep.json"
 _REMEDY = "run the sweep's command again, which writes it anew"
 SHOWN = 8
@@ -68,6 +71,17 @@ class Swept:
         return [trial for trial in self.trials if trial.state == "complete"]
 
     @property
+    def drawn(self) -> list[Trial]:
+        """Of these those that can be drawn: none came out infinite, as a loss may."""
+        return [trial for trial in self.complete if all(map(math.isfinite, trial.values))]
+
+    def named(self, key: str) -> str:
+        """A key's own name, without its sections; all of it where something else has that name."""
+        last = _last(key)
+        same = [one for one in (*map(_last, self.keys), *COLUMNS) if one == last]
+        return key if len(same) > 1 else last
+
+    @property
     def keys(self) -> list[str]:
         """What was searched, in the order of the space."""
         found = (key for trial in self.trials for key in trial.params)
@@ -105,6 +119,10 @@ class Swept:
             for key, share in keys.items():
                 value, low, high = (100 * share[name] for name in ("share", "low", "high"))
                 yield metric, key, f"{value:.0f} % [{low:.0f}, {high:.0f}]"
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def number_of(one: Measured) -> int | None:

@@ -304,7 +304,9 @@ def trials_table(trials: Sequence[FrozenTrial], sweep: Sweep, front: Container[i
         table.add_column(objective.metric, justify="right")
     names = list(sweep.space)
     for name in names:
-        table.add_column(name.rpartition(".")[2], justify="right")
+        last = name.rpartition(".")[2]
+        alone = sum(other.rpartition(".")[2] == last for other in names) == 1
+        table.add_column(last if alone else name, justify="right")
     for place, trial in enumerate(trials):
         number = studies.first_number(trial)
         if place >= SHOWN and number not in front:
