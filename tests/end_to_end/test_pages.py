@@ -240,5 +240,5 @@ def test_each_figure_is_saved_as_svg_and_png(
         content = saved.path().read_bytes()
         assert content.startswith(begin)
         if n == 0 and name != "sweep":
-            assert b"&lt;i&gt;lgr" in content, "markup in a name"
+            assert b"&#60;i&#62;lgr" in content, "markup in a name"
     page.context.close()

@@ -204,6 +204,42 @@ def test_a_sweep_has_one_table_of_all_trials_and_one_plot_of_what_differs(tmp_pa
     assert "0.00123456789012345" not in re.sub(r'(title|data-by)="[^"]*"', "", text)
 
 
+def test_a_report_is_written_as_tables_by_its_ending(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "try_sweep"
+    write_reference(folder / "references", "student", {"a_b": draws(0.2, 12, 2)})
+    trials = []
+    for n in range(2):
+        made = {"experiment": "try_1", "trial": {"study": "one", "number": n, "parameters": {}}}
+        place = folder / f"trial-{n:04d}" / "seed-0"
+        method = {"type": "opd", "rate": n}
+        write_run(place, {"a_b": draws(0.5, 12, 2, n)}, method=method, made=made)
+        told = {"trial": n, "state": "complete", "params": {"x.rate": n / 3}, "values": [n]}
+        trials.append({**told, "constraints": {}})
+    objectives = [{"metric": "loss", "direction": "maximize"}]
+    (folder / "sweep.json").write_text(json.dumps({"objectives": objectives, "trials": trials}))
+    made = {}
+    for kind in ("tex", "md", "json", "csv"):
+        to = tmp_path / f"report.{kind}"
+        to.write_text("of mine")
+        runs = (
+            ["try_sweep"] if kind != "csv" else [f"try_sweep/trial-000{n}/seed-0" for n in (0, 1)]
+        )
+        report(runs, str(tmp_path / "runs"), str(to))
+        made[kind] = to.read_text()
+        assert [p.read_text() for p in tmp_path.glob(f"report-*.{kind}")] == ["of mine"]
+    assert "\\caption{Trials}" in made["tex"]
+    assert r"a\_b" in made["tex"]
+    assert "| try_1/trial-0001 minus hub/student | a_b | 12 |" in made["md"]
+    assert [row["x.rate"] for row in json.loads(made["json"])] == [1 / 3, 0.0]
+    heads, *lines = made["csv"].splitlines()
+    assert heads.startswith("run,minus,benchmark,a,b,value,low,high,p,problems")
+    assert [line.split(",")[:3] for line in lines] == [
+        ["try_1/trial-0001", "try_1/trial-0000", "a_b"]
+    ]
+    with pytest.raises(DataError, match=r"not written as \.png: end its name in \.html"):
+        report(["try_sweep"], str(tmp_path / "runs"), str(tmp_path / "report.png"))
+
+
 def test_figures_tell_keys_of_one_name_apart_and_draw_what_can_be_drawn() -> None:
     long = "a" * 100
     trials = [
@@ -279,7 +315,7 @@ def test_all_differences_stand_in_one_figure_with_zero_on_its_scale(group: Path)
     (trace,) = forest["traces"]
     assert len(trace["x"]) == 3 * 3, "three pairs on two benchmarks and over both"
     names = [note["text"] for note in forest["layout"]["annotations"]]
-    assert names[:2] == ["<b>try/opd minus hub/student</b>", "code/long"]
+    assert names[:2] == ["try/opd minus hub/student", "code/long"]
 
 
 def test_a_short_value_of_a_setting_is_not_broken_at_its_hyphen(group: Path) -> None:

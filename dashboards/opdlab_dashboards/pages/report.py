@@ -13,10 +13,12 @@ from plotly.offline import get_plotlyjs
 import opdlab
 from opdlab.console import BOLD, END, console
 from opdlab.errors import DataError, writing_to
+from opdlab.evaluation import export
 from opdlab.files import keep_older, natural, require_own_page, write_page
 from opdlab.tracking import flatten
 from opdlab_dashboards.pages import page_files, tables
 from opdlab_dashboards.pages.forest import MOST, Line, forest, points
+from opdlab_dashboards.pages.report_tables import ENDS, PAGE, Told
 from opdlab_dashboards.pages.swept_page import SweptPage, percent
 from opdlab_dashboards.results import (
     AVERAGE,
@@ -67,19 +69,26 @@ class Pairing:
 
 
 def report(runs: Sequence[str], output: str, to: str) -> None:
-    """Write the page.
+    """Write the page, or its tables without the figures.
 
     Args:
         runs: folders of runs, or of whole executions with all their runs; also below `output`. The first
             run is what the others are set against; of a sweep the best trials are shown, the best first.
         output: a folder, or the address of an MLflow store, where runs are named as there.
+        to: a file, whose ending says as what: a page, or LaTeX, Markdown, CSV or JSON.
 
     Raises:
         DataError: a folder holds nothing that was measured, or the runs were not measured in one way, or
             `to` is a file that opdlab did not write.
         TrackingError: the MLflow store does not answer.
     """
-    require_own_page(Path(to))
+    ending = Path(to).suffix.lower()
+    if ending in PAGE:
+        require_own_page(Path(to))
+    elif ending not in ENDS:
+        raise DataError(
+            f"a report is not written as {ending}: end its name in .html, {', '.join(ENDS)}"
+        )
     with tempfile.TemporaryDirectory(prefix="opdlab-") as scratch:
         if "://" in output:
             mlflow_copy.copy(output, Path(scratch), below=runs)
@@ -101,9 +110,14 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
         )
     (board,) = leaderboard.boards
     place = Path(to)
+    alone = len(runs) == len(sweeps) == 1
+    told = conclude(board, leaderboard, found, sweeps, alone)
+    if place.suffix.lower() in ENDS:
+        export(told, to)
+        tables.tell_left_out(leaderboard)
+        return
     with writing_to(place):
-        alone = len(runs) == len(sweeps) == 1
-        text = page(board, leaderboard, found, sweeps, alone)
+        text = page(told, leaderboard, sweeps)
         older = keep_older(place, text)
         write_page(place, text)
     tables.tell_left_out(leaderboard)
@@ -149,14 +163,14 @@ def _folder(name: str, output: Path) -> Path:
     )
 
 
-def page(
+def conclude(
     board: Board,
     leaderboard: Leaderboard,
     order: Sequence[Measured],
     sweeps: Sequence[Swept],
     alone: bool,
-) -> str:
-    """The page as one file, with all that it needs.
+) -> Told:
+    """What is shown and what is not.
 
     Args:
         order: what was measured, as it was named.
@@ -179,33 +193,50 @@ def page(
         claimed = apart = pairings(rows)
         found, doubtful, measured = [], [], rows
     trained = [row for row in rows if row.role == "run"]
-    told = [row.runs[0] for row in trained or rows[:1]]
+    return Told(
+        title=tables.title(board),
+        board=board,
+        rows_shown=rows,
+        standings=places,
+        pairs=[(one.a, one.b, one.differences) for one in apart],
+        found=[*(sentence(one) for one in claimed if one.headline and one.headline.shown), *found],
+        open=[
+            *(sentence(one) for one in claimed if one.headline and not one.headline.shown),
+            *doubtful,
+            *(each.caveat(None if sweep else swept.SHOWN) for each in sweeps),
+            *caveats(measured, claimed, leaderboard.left_out),
+        ],
+        names=[row.name for row in trained],
+        settings=differing(trained),
+        sweep=sweep,
+    )
+
+
+def page(told: Told, leaderboard: Leaderboard, sweeps: Sequence[Swept]) -> str:
+    """The page as one file, with all that it needs."""
+    board, rows, sweep = told.board, told.rows_shown, told.sweep
+    apart = [Pairing(a, b, list(each)) for a, b, each in told.pairs]
+    trained = [row for row in rows if row.role == "run"]
+    runs = [row.runs[0] for row in trained or rows[:1]]
     drawn = list(figures(trained)) if not sweep else [*sweep.figures(), *figures(trained)]
     if not sweep and apart:
         drawn.append(_forest(apart, board.k))
     scripts = ["export.js", *(["trials.js"] if sweep else []), "report.js"]
     return page_files.template("report.html.j2").render(
-        name=_joined([run.config.get("name", run.name) for run in told[: 1 if sweep else None]]),
-        question=_joined([run.config.get("description", "") for run in told], " / "),
+        name=_joined([run.config.get("name", run.name) for run in runs[: 1 if sweep else None]]),
+        question=_joined([run.config.get("description", "") for run in runs], " / "),
         until=leaderboard.until,
         version=opdlab.__version__,
-        title=tables.title(board),
+        title=told.title,
         rows=rows,
         board=board,
-        standings=places,
+        standings=told.standings,
         pairs=apart,
-        found=[*(sentence(one) for one in claimed if one.headline and one.headline.shown), *found],
-        open=[
-            *(sentence(one) for one in claimed if one.headline and not one.headline.shown),
-            *doubtful,
-        ],
-        caveats=[
-            *(each.caveat(None if sweep else swept.SHOWN) for each in sweeps),
-            *caveats(measured, claimed, leaderboard.left_out),
-        ],
+        found=told.found,
+        open=told.open,
         shares=[share for each in sweeps for share in each.shares],
-        settings=differing(trained),
-        names=[row.name for row in trained],
+        settings=told.settings,
+        names=told.names,
         facts=_facts([run for row in trained for run in row.runs]),
         sweep=sweep,
         forest=any(one["place"] == APART for one in drawn),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -184,6 +184,28 @@ class SweptPage:
                         *cells[2:],
                     ],
                 }
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """One mapping a trial, with all digits; what was not measured is None."""
+        for trial in self.sweep.trials:
+            row, apart = self.rows.get(trial.number), self.apart.get(trial.number)
+            mean = row.mean if row else None
+            yield {
+                "trial": trial.number,
+                "state": trial.state,
+                "reason": trial.reason,
+                **{key: trial.params.get(key) for key in self.sweep.keys},
+                **{metric: None for metric, _ in self.sweep.objectives},
+                **dict(zip((m for m, _ in self.sweep.objectives), trial.values, strict=False)),
+                "constraints": dict(trial.constraints),
+                f"mean@{self.board.k}": asdict(mean) if mean else None,
+                f"minus_{self.best}": apart.value if apart else None,
+                f"minus_{self.best}_low": apart.low if apart else None,
+                f"minus_{self.best}_high": apart.high if apart else None,
+                "truncated": row.average_of("truncated") if row else None,
+                "tokens": row.average_of("tokens") if row else None,
+                "seconds": row.seconds if row else None,
+            }
 
     def _cells(self, trial: Trial, row: Row | None) -> list[Cell]:
         measured = self._measured(row) if row else [Cell("–")] * 5

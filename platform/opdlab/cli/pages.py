@@ -117,7 +117,12 @@ def report(
     output: Annotated[
         str, typer.Option(help="Folder that experiments write to, or address of an MLflow store.")
     ] = "runs",
-    to: Annotated[str, typer.Option(help="File to write.")] = "report.html",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="File to write: a page (.html), or its tables as .tex, .md, .csv or .json."
+        ),
+    ] = "report.html",
 ) -> None:
     """Write a page on an experiment: what is shown, what is not, and how many more problems or seeds
     that would take.
@@ -127,6 +132,8 @@ def report(
     [bold]opdlab report quickstart-001[/]
 
     [bold]opdlab report quickstart-001 --output http://127.0.0.1:5000[/]
+
+    [bold]opdlab report runs/my-sweep --to trials.csv[/]
     """
     from opdlab import plugins
 
