@@ -151,10 +151,11 @@ def unfolded(page: Page, name: str) -> None:
         page.locator("#map .cell").first.click()
     if name == "leaderboard":
         page.locator("#figures").scroll_into_view_if_needed()
-    if name in ("sweep", "report", "leaderboard"):
+    if name in FIGURED:
         page.wait_for_function(DRAWN)
 
 
+FIGURED = ("sweep", "report", "leaderboard")
 KINDS = ("sweep", "report", "samples", "watch", "leaderboard", "answers", "bench", "diagnosis")
 
 
@@ -165,13 +166,31 @@ def darken(page: Page) -> None:
         page.wait_for_function(f"{DRAWN} || !document.documentElement.dataset.figures")
 
 
+def require_saved_figures(page: Page, name: str) -> None:
+    """Each figure has buttons that save it; the first one's files are SVG and PNG."""
+    assert page.locator("figure").count() == page.locator("figure .plot").count() > 2
+    buttons = page.locator("figure .export button")
+    assert buttons.count() == 2 * page.locator("figure").count()
+    for n, begin in ((0, b"<svg"), (1, b"\x89PNG")):
+        with page.expect_download() as saving:
+            buttons.nth(n).press("Enter")
+        saved = saving.value
+        assert saved.suggested_filename.endswith((".svg", ".png")[n])
+        content = saved.path().read_bytes()
+        assert content.startswith(begin)
+        if n == 0 and name != "sweep":
+            assert b"&#60;i&#62;lgr" in content, "markup in a name"
+
+
 @pytest.mark.parametrize("name", KINDS)
-def test_axe_finds_nothing_in_light_or_dark(
+def test_axe_finds_nothing_in_light_or_dark_and_figures_are_saved(
     browser: Browser, pages: dict[str, Path], name: str
 ) -> None:
     page = opened(browser, pages[name])
     unfolded(page, name)
     assert axe.violations(page) == []
+    if name in FIGURED:
+        require_saved_figures(page, name)
     darken(page)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 21, 26)"
     assert axe.violations(page, "color-contrast") == []
@@ -220,25 +239,4 @@ def test_forty_trials_take_four_screens_and_figures_follow_the_table(
     assert rows.locator("visible=true").count() == TRIALS + 1
     page.locator("#trials-state").select_option("fail")
     assert rows.locator("visible=true").count() == 1
-    page.context.close()
-
-
-@pytest.mark.parametrize("name", ["sweep", "report", "leaderboard"])
-def test_each_figure_is_saved_as_svg_and_png(
-    browser: Browser, pages: dict[str, Path], name: str
-) -> None:
-    page = opened(browser, pages[name])
-    unfolded(page, name)
-    assert page.locator("figure").count() == page.locator("figure .plot").count() > 2
-    buttons = page.locator("figure .export button")
-    assert buttons.count() == 2 * page.locator("figure").count()
-    for n, begin in ((0, b"<svg"), (1, b"\x89PNG")):
-        with page.expect_download() as saving:
-            buttons.nth(n).press("Enter")
-        saved = saving.value
-        assert saved.suggested_filename.endswith((".svg", ".png")[n])
-        content = saved.path().read_bytes()
-        assert content.startswith(begin)
-        if n == 0 and name != "sweep":
-            assert b"&#60;i&#62;lgr" in content, "markup in a name"
     page.context.close()

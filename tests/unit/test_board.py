@@ -273,6 +273,10 @@ def test_the_terminal_cuts_no_column_off(tmp_path: Path, width: int) -> None:
     assert {"rank", "model", "mean@8"} <= set(shown) <= set(lines[0])
     for line in lines[1:]:
         assert all(line[lines[0].index(name)] in text for name in shown)
+    left_out = re.search(r"In the files, as they do not fit here: (.*?)\.", " ".join(text.split()))
+    assert [*shown, *(left_out[1].split(", ") if left_out else [])] == lines[0], (
+        "in order, or named"
+    )
     assert text.startswith("Protocol "), "above the table, in its own lines"
 
 

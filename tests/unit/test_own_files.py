@@ -13,7 +13,7 @@ from run_folders import draws, write_run
 
 from opdlab.bench import race
 from opdlab.errors import DataError
-from opdlab.files.marked import GENERATOR, keep_older, write_page
+from opdlab.files.marked import GENERATOR, write_beside, write_page
 from opdlab_dashboards.pages.leaderboard import leaderboard
 from opdlab_dashboards.pages.own_files import LOCK, MARK, write_folder
 from opdlab_dashboards.pages.report import report
@@ -216,24 +216,29 @@ def test_pages_are_written_over_pages_alone(tmp_path: Path, runs: Path, command)
 def test_a_page_that_another_replaces_is_kept_beside_it(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     first, second = (f"<head>{GENERATOR}</head>{text}" for text in ("first", "second"))
-    assert keep_older(page, first) is None
-    write_page(page, first)
+    assert write_beside(page, first) is None
     os.utime(page, (1_800_000_000, 1_800_000_000))
-    assert keep_older(page, first) is None
-    older = keep_older(page, second)
-    write_page(page, second)
+    older = write_beside(page, second)
     assert older == tmp_path / "report-20270115-080000.html"
     assert (older.read_text(), page.read_text()) == (first, second)
+    assert write_beside(page, second) is None
 
 
-def test_two_pages_of_one_second_are_both_kept(tmp_path: Path) -> None:
+def test_pages_of_one_second_are_all_kept_also_of_several_processes(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    for number in range(3):
-        text = f"<head>{GENERATOR}</head>{number}"
-        keep_older(page, text)
-        write_page(page, text)
-        os.utime(page, (1_800_000_000, 1_800_000_000))
-    assert {path.read_text()[-1] for path in tmp_path.iterdir()} == {"0", "1", "2"}
+    begin, wait = os.pipe()[::-1]
+    children = []
+    for number in range(4):
+        if (child := os.fork()) == 0:
+            os.close(begin)
+            os.read(wait, 1)  # until the test lets all begin
+            for n in range(5):
+                write_beside(page, f"{number} {n}")
+            os._exit(0)
+        children.append(child)
+    os.close(begin)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert len({path.read_text() for path in tmp_path.iterdir()}) == 20
 
 
 def test_an_earlier_leaderboard_is_kept_whole_beside_the_new_one(tmp_path: Path) -> None:

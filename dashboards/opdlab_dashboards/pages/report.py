@@ -14,7 +14,7 @@ import opdlab
 from opdlab.console import BOLD, END, console
 from opdlab.errors import DataError, writing_to
 from opdlab.evaluation import export
-from opdlab.files import keep_older, natural, require_own_page, write_page
+from opdlab.files import natural, require_own_page, write_beside
 from opdlab.tracking import flatten
 from opdlab_dashboards.pages import page_files, tables
 from opdlab_dashboards.pages.forest import MOST, Line, forest, points
@@ -118,8 +118,8 @@ def _report(runs: Sequence[str], output: str, to: str) -> None:
         return
     with writing_to(place):
         text = page(told, leaderboard, sweeps)
-        older = keep_older(place, text)
-        write_page(place, text)
+        require_own_page(place)
+        older = write_beside(place, text)
     tables.tell_left_out(leaderboard)
     console.print(f"Report: {BOLD}{place.absolute().as_uri()}{END}", soft_wrap=True)
     if older:

@@ -121,7 +121,11 @@ def terminal(leaderboard: Leaderboard, width: int) -> RenderableType:
     for board in leaderboard.boards:
         kept = _kept(board)
         parts.append(Text(title(board), style="italic"))
-        parts.append(_rich(_narrow(overview(board), width), kept))
+        whole = overview(board)
+        narrow = _narrow(whole, width)
+        parts.append(_rich(narrow, kept))
+        if gone := [name for name in whole[0] if name not in narrow[0]]:
+            parts.append(f"{DIM}In the files, as they do not fit here: {', '.join(gone)}.{END}")
         names = list(board.cells)
         fitting = _fitting(by_benchmark(board, names), width)
         for start in range(0, len(names) if len(names) > 1 else 0, fitting):

@@ -20,7 +20,7 @@ from rich.text import Text
 import opdlab
 from opdlab.console import BOLD, END, console, gib, shown as symbols
 from opdlab.errors import DataError, writing_to
-from opdlab.files import keep_older, require_own_page, write_page
+from opdlab.files import require_own_page, write_beside, write_page
 from opdlab_dashboards.pages import page_files
 from opdlab_dashboards.results import Scene, Watched, newest, scene
 
@@ -94,8 +94,9 @@ def begin_page(target: Path, text: str) -> None:
     with writing_to(target, OPTION):
         older = None
         if target.exists() and MARK not in target.read_text():
-            older = keep_older(target, text)
-        write_page(target, text)
+            older = write_beside(target, text)
+        else:
+            write_page(target, text)
     console.print(f"Page: {BOLD}{target.absolute().as_uri()}{END}", soft_wrap=True)
     if older:
         console.print(f"The page that was there is kept as {older}", soft_wrap=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from opdlab.console import BOLD, END, Result, console
 from opdlab.errors import writing_to
-from opdlab.files import keep_beside, write_whole
+from opdlab.files import write_beside
 
 
 def export(result: Result, to: str) -> None:
@@ -18,9 +18,7 @@ def export(result: Result, to: str) -> None:
     path = Path(to)
     content = result.written_as(path.suffix)
     with writing_to(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        older = keep_beside(path, content)
-        write_whole(path, content)
+        older = write_beside(path, content)
     console.print(f"Written to {BOLD}{path}{END}", soft_wrap=True)
     if older:
         console.print(f"The file that was there is kept as {older}", soft_wrap=True)

@@ -14,10 +14,9 @@ from .marked import (
     FIGURES as FIGURES,
     GENERATOR as GENERATOR,
     dated as dated,
-    keep_beside as keep_beside,
-    keep_older as keep_older,
     require_own_figures as require_own_figures,
     require_own_page as require_own_page,
+    write_beside as write_beside,
     write_page as write_page,
 )
 from .metrics_file import (

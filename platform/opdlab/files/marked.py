@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -28,28 +31,39 @@ def write_page(path: Path, page: str) -> None:
     write_whole(path, page)
 
 
-def keep_older(path: Path, page: str) -> Path | None:
-    """Keep a page that another one is about to replace, beside it under the time at which it was written.
+def write_beside(path: Path, content: str | bytes) -> Path | None:
+    """Write a file whole; one that was there is kept beside it under the time at which it was written.
+
+    Of several commands that write one path at once each keeps what the one before it wrote.
 
     Returns:
-        Where it is kept; None if there is none, or the new one is the same.
-    """
-    require_own_page(path)
-    return keep_beside(path, page)
-
-
-def keep_beside(path: Path, content: str | bytes) -> Path | None:
-    """Keep any file that another content is about to replace, as `keep_older`.
+        Where the earlier one is kept; None if there was none, or it is the same.
 
     Raises:
         DataError: what stands there is no file.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     new = content.encode() if isinstance(content, str) else content
-    if not _is_taken(path) or (there := path.read_bytes()) == new:
-        return None
-    older = dated(path, path.stat().st_mtime)
-    write_whole(older, there)
-    return older
+    with _alone_in(path.parent):
+        if not _is_taken(path) or (there := path.read_bytes()) == new:
+            write_whole(path, new)
+            return None
+        older = dated(path, path.stat().st_mtime)
+        write_whole(older, there)
+        write_whole(path, new)
+        return older
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder until the end, or until the process is killed; on a file system that can."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def dated(path: Path, written: float) -> Path:
