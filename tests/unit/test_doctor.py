@@ -29,7 +29,7 @@ from opdlab.doctor import (
     training as doctor_training,
 )
 from opdlab.doctor.checks import diagnose, look_at, of_a_teacher, of_all
-from opdlab.doctor.independence import independent
+from opdlab.doctor.independence import independent, unforeseen
 from opdlab.doctor.lines import Line
 from opdlab.doctor.objective import objectives
 from opdlab.doctor.probe import Cast, Probe, make_probe, share_of_teachers
@@ -533,6 +533,29 @@ def test_places_that_know_nothing_of_each_other_get_every_probability_alike() ->
     assert independent(pairs, spread, torch.arange(400)) == 1.0
 
 
+def test_answers_whose_ends_are_drawn_get_every_probability_alike() -> None:
+    seeded = torch.Generator().manual_seed(1)
+    few, most = 6, 40
+    group, step = torch.arange(few).repeat_interleave(most), torch.arange(most).repeat(few)
+    found = []
+    for _ in range(300):
+        place = torch.rand(few, most, generator=seeded, dtype=torch.float64)
+        # What ends an answer stands at the end of the vocabulary.
+        ended = (place > 0.9).cumsum(1)
+        on = (ended - (place > 0.9).long() == 0).flatten()
+        spread = torch.full((int(on.sum()),), 1 / 12, dtype=torch.float64)
+        number = place.flatten()[on] - 0.5
+        found.append(unforeseen(number, spread, group[on], step[on]))
+    assert kstest(found, "uniform").pvalue > 1e-3
+    # In whatever order they come; one number for a whole answer, and numbers that take turns.
+    spread = torch.full((few * most,), 1 / 12, dtype=torch.float64)
+    held = (torch.rand(few, generator=seeded, dtype=torch.float64) - 0.5).repeat_interleave(most)
+    mixed = torch.randperm(few * most, generator=seeded)
+    assert unforeseen(held[mixed], spread, group[mixed], step[mixed]) < 1e-6
+    assert unforeseen(held * (-1.0) ** step, spread, group, step) < 1e-4
+    assert unforeseen(held, spread, torch.arange(few * most), step) == 1.0
+
+
 def test_an_eos_that_the_mask_leaves_out_fails_the_line_of_eos_alone(probe: Probe) -> None:
     masked = replace(probe, config=one_run("training.mask={last: 0}"))
     assert failing(masked) == ["answers end, and their EOS is trained"]
@@ -573,6 +596,13 @@ def test_half_precision_is_judged_by_the_noise_of_its_own_sums() -> None:
     assert doctor_models.rescored(probe).status == "pass"
     assert doctor_models.self_teacher(probe).status == "pass"
     assert doctor_reference.reference_is_met(few).status == "pass"
+    # One wrong row among right ones, which a mean over all would hide.
+    lone = probe.rollout.row == int(probe.rollout.response_lengths.argmin())
+    right, wrong = probe.rollout.log_prob, probe.rollout.log_prob - 0.4
+    one_row = replace(probe, rollout=replace(probe.rollout, log_prob=right.where(~lone, wrong)))
+    assert float((wrong - right).abs()[lone].sum()) / len(lone) < probe.student_tolerance.nats
+    assert_fails(doctor_models.rescored(one_row), "token")
+    assert_fails(doctor_models.self_teacher(one_row))
     probe.itself.__class__ = Shifted
     probe.teacher.__class__ = Tempered
     spoilt_record = replace(probe.rollout, log_prob=probe.rollout.log_prob.roll(1))
@@ -585,9 +615,10 @@ def test_half_precision_is_judged_by_the_noise_of_its_own_sums() -> None:
 def test_noise_is_that_of_what_did_not_overflow(broken: float) -> None:
     rows = torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log()
     calls = iter([rows, *[rows + torch.tensor([[broken, broken], [0.01, 0.01]])] * 2])
-    found = tolerance(torch.bfloat16, lambda: [next(calls)])
+    row = torch.tensor([0, 0])
+    found = tolerance(torch.bfloat16, row, lambda: [next(calls)])
     assert found.nats == pytest.approx(MARGIN * 0.01, rel=1e-4)
-    assert found.gap(rows, rows + 0.1) > found.nats
+    assert found.gap(rows, rows + 0.1, row) > found.nats
 
 
 def reordered(probe: Probe) -> Any:

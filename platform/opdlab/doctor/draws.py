@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from scipy.stats import kstest, norm, poisson
 
-from opdlab.doctor.independence import independent, unrelated
+from opdlab.doctor.independence import independent, unforeseen, unrelated
 from opdlab.doctor.lines import Line, judged, skipped
 from opdlab.doctor.probe import TOKENS, Probe
 from opdlab.modelling import expectation, log_distribution
@@ -114,12 +114,13 @@ def chances_of(draws: Draws) -> dict[str, float]:
     for bits, (count, expected) in counted:
         name = f"{count} tokens, instead of {expected:.1f}, that {bits} random bits do not reach"
         found[name] = poisson.cdf(count, expected)
+    answer = draws.call * size + draws.row
     groups = {
-        "one answer's tokens": draws.call * size + draws.row,
         "one step's tokens": draws.call * TOKENS + draws.step,
         "tokens at one row and step of all calls": draws.row * TOKENS + draws.step,
     }
     laid_out = draws.middle, draws.spread
+    found["places of one answer's tokens"] = unforeseen(*laid_out, answer, draws.step)
     for name, group in groups.items():
         found[f"places of {name}"] = independent(*laid_out, group)
     apart, chance = unrelated(*laid_out, draws.call, draws.row, draws.step)

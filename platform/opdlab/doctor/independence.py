@@ -38,6 +38,31 @@ def independent(
     return min(1.0, 2 * float(min(chi2.sf(found, degrees), chi2.cdf(found, degrees))))
 
 
+def unforeseen(
+    number: Float[Tensor, "T"],
+    variance: Float[Tensor, "T"],
+    group: Int[Tensor, "T"],
+    order: Int[Tensor, "T"],
+) -> float:
+    """Probability that numbers of mean 0 which do not know those before them in their group go with the
+    sign of their sum so often, or so seldom.
+
+    Where a number decides whether others follow, as a token that ends its answer does, sums of whole groups
+    are not as `independent` expects; what is before a number is known when it is drawn.
+    """
+    place = order.argsort(stable=True)
+    place = place[group[place].argsort(stable=True)]
+    number, variance, group = number[place], variance[place], group[place]
+    before = number.cumsum(0) - number
+    opens = group != group.roll(1)
+    opens[:1] = True
+    sign = (before - before[opens][opens.cumsum(0) - 1]).sign().masked_fill(opens, 0.0)
+    spread = float((variance * sign.square()).sum())
+    if spread == 0:
+        return 1.0
+    return 2 * float(norm.sf(abs(float((number * sign).sum())) / spread**0.5))
+
+
 def unrelated(
     number: Float[Tensor, "T"],
     variance: Float[Tensor, "T"],
@@ -76,8 +101,10 @@ def _products(grids: Float[Tensor, "3 C R S"]) -> Iterator[tuple[str, Float[Tens
         for distance, each in enumerate(sums.unbind(1)):
             yield f"rows {name.format(distance)}", each
     for lag in range(1, min(NEAR, steps - 1) + 1):
-        products = grids[..., lag:] * grids[..., :-lag]
-        yield f"positions {lag} apart", products.sum((1, 2, 3))
+        later, earlier = grids[..., lag:], grids[..., :-lag].clone()
+        # A number may decide whether another follows: its own square counts, not what it is on average.
+        earlier[1] = earlier[0].square()
+        yield f"positions {lag} apart", (later * earlier).sum((1, 2, 3))
     for lag in range(1, calls):
         products = grids[:, lag:] * grids[:, :-lag]
         yield f"calls {lag} apart", products.sum((1, 2, 3))

@@ -255,14 +255,16 @@ def of_the_record(
     """How far each recorded number is from that of a distribution, in nats."""
     # An entry that the model rules out is as far away in both.
     log_p = log_p.clamp(min=UNLIKELY)
-    yield "token", allowed.gap(rollout.log_prob, log_p.gather(-1, rollout.token[:, None])[:, 0])
-    yield "entropy", allowed.gap(rollout.entropy, -expectation(log_p.exp(), log_p))
+    row, own = rollout.row, log_p.gather(-1, rollout.token[:, None])[:, 0]
+    yield "token", allowed.gap(rollout.log_prob, own, row)
+    yield "entropy", allowed.gap(rollout.entropy, -expectation(log_p.exp(), log_p), row)
     count = rollout.candidates.shape[1]
     if count == 0 or rollout.candidate_log_prob is None:
         return
     listed = log_p.gather(-1, rollout.candidates)
-    yield "candidates", allowed.gap(listed, log_p.topk(count, -1).values)
-    yield "of candidates", allowed.gap(rollout.candidate_log_prob.clamp(min=UNLIKELY), listed)
+    yield "candidates", allowed.gap(listed, log_p.topk(count, -1).values, row)
+    recorded = rollout.candidate_log_prob.clamp(min=UNLIKELY)
+    yield "of candidates", allowed.gap(recorded, listed, row)
 
 
 def self_teacher(probe: Probe) -> Line:
@@ -273,7 +275,7 @@ def self_teacher(probe: Probe) -> Line:
         scores = probe.itself.score(rollout, Questions(rollout.candidates[:, :0]))
     except OpdlabError as error:
         return failed(what, str(error), "see the message")
-    gap = allowed.gap(rollout.log_prob, scores.log_prob)
+    gap = allowed.gap(rollout.log_prob, scores.log_prob, rollout.row)
     shifted = float((rollout.log_prob - scores.log_prob.roll(1)).abs().mean())
     found = (
         f"KL {float((rollout.log_prob - scores.log_prob).mean()):.1e} nats, {allowed.by} difference "

@@ -77,7 +77,8 @@ class Probe:
 
     @cached_property
     def student_tolerance(self) -> Tolerance:
-        return tolerance(self.student.dtype, lambda: [self.training_log_probs()])
+        row = self.rollout.row
+        return tolerance(self.student.dtype, row, lambda: [self.training_log_probs()])
 
     @cached_property
     def teacher_tolerance(self) -> Tolerance:
@@ -85,7 +86,9 @@ class Probe:
         teacher, rows = self.teacher, range(len(self.rollout.tokens))
         assert isinstance(teacher, Teacher)
         return tolerance(
-            teacher.dtype, lambda: (teacher.reference_log_probs(self.rollout, row) for row in rows)
+            teacher.dtype,
+            self.rollout.row,
+            lambda: (teacher.reference_log_probs(self.rollout, row) for row in rows),
         )
 
     @torch.no_grad()
