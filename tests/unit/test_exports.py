@@ -17,7 +17,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from opdlab.console import BOLD, END, GREEN, Result
+from opdlab.console import BOLD, END, GREEN, Result, as_latex, as_markdown
 from opdlab.errors import DataError
 from opdlab.evaluation import export
 from opdlab.evaluation.results import Comparison
@@ -40,6 +40,18 @@ class Found(Result):
         table.add_row("  mean@8-2")
         yield Group(table, "A sentence: p < 0.05 with `--seeds 5`.")
         yield Text("first line\n  second | line")
+
+
+def test_a_name_cannot_leave_its_place() -> None:
+    table = Table("a|b\nc", "d")
+    table.add_row("x\n\ny", "z")
+    text = Text("first\n\\end{verbatim}\\input{mine}\n```\n# mine")
+    latex, markdown = as_latex([table, text]), as_markdown([table, text])
+    assert "a\\textbar{}b c & d \\\\" in latex
+    assert "x y & z \\\\" in latex
+    assert latex.count("\\end{verbatim}") == 1
+    assert "| a\\|b c | d |\n| --- | --- |\n| x  y | z |" in markdown
+    assert markdown.count("\n````") == 2, "a longer fence"
 
 
 def test_a_latex_table_takes_every_sign_for_itself() -> None:

@@ -81,12 +81,14 @@ def _markdown(part: RenderableType) -> Iterator[str]:
     if not isinstance(part, Table):
         text = _plain(part)
         # Lines that are set by hand stay as they are.
-        yield f"```text\n{text}\n```" if "\n" in text else text.translate(_MARKDOWN_CODES)
+        fence = max(re.findall("`{3,}", text), key=len, default="``") + "`"
+        lines = f"{fence}text\n{text}\n{fence}"
+        yield lines if "\n" in text else text.translate(_MARKDOWN_CODES)
         return
     if part.title:
         yield f"**{_markdown_cell(_plain(part.title))}**"
         yield ""
-    yield _markdown_row(_plain(column.header) for column in part.columns)
+    yield _markdown_row(_markdown_cell(_plain(column.header)) for column in part.columns)
     yield _markdown_row("---:" if one.justify == "right" else "---" for one in part.columns)
     for row in _rows(part):
         yield _markdown_row(map(_markdown_cell, row))
@@ -104,7 +106,8 @@ def _markdown_row(cells: Iterable[str]) -> str:
 def _latex(part: RenderableType) -> Iterator[str]:
     if not isinstance(part, Table):
         text = _plain(part)
-        lines = f"\\begin{{verbatim}}\n{text}\n\\end{{verbatim}}"
+        own = text.replace("\\end{verbatim}", "\\end {verbatim}")
+        lines = f"\\begin{{verbatim}}\n{own}\n\\end{{verbatim}}"
         yield lines if "\n" in text else _latex_cell(text)
         return
     sides = "".join("r" if column.justify == "right" else "l" for column in part.columns)
@@ -121,7 +124,7 @@ def _latex(part: RenderableType) -> Iterator[str]:
 def _latex_cell(text: str) -> str:
     indent = "\\quad " if text.startswith("  ") else ""
     # Two hyphens would be set as a dash.
-    plain = text.strip().replace("--", "-\0-").translate(_LATEX_CODES)
+    plain = " ".join(text.split()).replace("--", "-\0-").translate(_LATEX_CODES)
     return indent + _NEGATIVE.sub("$-$", plain).replace("-\0-", "-{}-")
 
 
