@@ -304,6 +304,8 @@ MEASURED = {
 
 def test_the_page_shows_figures_goals_and_errors() -> None:
     text = page.html(MEASURED)
+    foreign = {"figures": [vars(Figure("one", 2.0, "<img src=x>"))]}
+    assert "<img" not in page.html(MEASURED | {"measured": {"key": foreign}})
     for part in ("trunk of the ceiling", "&gt;= 60%", "it was ended after 9 s", 'content="opdlab"'):
         assert part in text.replace("'", '"'), part
 

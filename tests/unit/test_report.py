@@ -163,7 +163,9 @@ def write_sweep(folder: Path, count: int) -> None:
         params = {"method.top_k": 2 + number, "method.rate": 0.00123456789012345 * 2**number}
         told = {"params": params, "state": "complete", "values": [value], "constraints": {}}
         trials.append({"trial": number, **told})
-    trials.append({"trial": count, "state": "fail", "values": None, "constraints": {}})
+    for number, reason in ((count, "of <no> room"), (count + 1, "of <no> room")):
+        ended = {"trial": number, "state": "fail", "values": None, "constraints": {}}
+        trials.append({**ended, "reason": reason})
     content = {
         "objectives": [{"metric": "mean_at_k", "direction": "maximize"}],
         "space": {"method.rate": {"type": "float", "log": True}},
@@ -180,10 +182,11 @@ def test_a_sweep_has_one_table_of_all_trials_and_one_plot_of_what_differs(tmp_pa
     write_sweep(folder, 10)
     text = text_of(folder, "try-sweep")
     trials = re.findall(r'data-trial="(-?\d+)"', section(text, "trials"))
-    assert trials == [*map(str, (8, 9, 7, 6, 5, 4, 3, 2, 1, 0, 10)), "-1"], "the student last"
+    assert trials == [*map(str, (8, 9, 7, 6, 5, 4, 3, 2, 1, 0, 10, 11)), "-1"], "the student last"
     assert "Worse than trial 8 in mean@8: 9 of 9 others" in section(text, "found")
     assert "try/trial-0008 is better than hub/student" in section(text, "found")
     assert "best partly by luck" in section(text, "open")
+    assert "<li>Trials 10, 11 failed: of &lt;no&gt; room</li>" in section(text, "open")
     assert "left out" not in section(text, "open")
     assert "top_k: 94 % [63, 99]" in section(text, "question")
     # Folded: of the best eight.

@@ -19,14 +19,14 @@
     body.append(...rows);
   }
 
-  const COMPARE = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
+  const COMPARE = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => String(a).toLowerCase() === String(b).toLowerCase() };
   // A word, or KEY<NUMBER, KEY>=NUMBER, KEY=VALUE, where KEY is a column or its last part.
   function condition(word) {
     const parts = word.match(/^([^<>=]+)(<=|>=|<|>|=)(.+)$/);
     if (!parts) return (row) => row.textContent.toLowerCase().includes(word.toLowerCase());
     const ends = keys.map((key) => key.split(".").pop());
     const n = [keys, names, ends].map((some) => some.indexOf(parts[1])).find((place) => place >= 0) ?? -1;
-    if (n < 0) throw new Error(`There is no column ${parts[1]}: ${names.join(", ")}`);
+    if (n < 0) throw new Error(`There is no column ${parts[1]}: ${names.map((name, place) => (/[\s,%]/.test(name) ? keys[place] : name)).join(", ")}`);
     const wanted = isNaN(parts[3]) ? parts[3] : +parts[3];
     return (row) => { const found = value(row, n); return found !== null && COMPARE[parts[2]](found, wanted); };
   }

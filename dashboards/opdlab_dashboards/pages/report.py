@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def conclude(
         some = [sweep.rows[n] for n in sweep.here[: swept.SHOWN]]
         rows = [row for row in rows if row.role != "run" or row in some]
         apart = [Pairing(a, b, d) for a, b, d in sweep.pairs_of(some)]
-        found, doubtful = sweep.shown(), sweep.not_shown()
+        found, doubtful = sweep.shown(), chain(sweep.not_shown(), sweep.unfinished())
         claimed = [one for one in apart if one.a is sweep.student]
         measured = [row for row in rows if row in (sweep.student, some[0])]
     else:

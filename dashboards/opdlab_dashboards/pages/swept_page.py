@@ -26,6 +26,8 @@ from opdlab_dashboards.results import (
 from opdlab_dashboards.results.swept import Trial
 
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
+REASON = 300
+"""Characters of the reason why a trial failed; its log has all."""
 NAMED = 12
 """Trials that a sentence lists."""
 
@@ -136,6 +138,17 @@ class SweptPage:
         if same:
             told = f"Not told apart from trial {self.best}: {len(same)} of {len(self.apart)} others"
             yield f"{told}, {_listed(same)}."
+
+    def unfinished(self) -> Iterator[str]:
+        """Why trials failed or were pruned, each reason once."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for trial in self.sweep.trials:
+            if trial.state != "complete" and trial.reason:
+                found.setdefault((STATES.get(trial.state, trial.state), trial.reason), []).append(
+                    trial.number
+                )
+        for (state, reason), numbers in found.items():
+            yield f"{_listed(numbers).capitalize()} {state}: {reason[:REASON]}"
 
     @property
     def columns(self) -> list[tuple[str, str, str]]:

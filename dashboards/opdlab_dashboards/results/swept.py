@@ -99,6 +99,8 @@ class Swept:
     def caveat(self, most: int | None = None) -> str:
         """What is left out where at most so many trials are shown, and what the best's lead is worth."""
         count, shown = len(self.complete), len(self.best[:most])
+        if count == 1:
+            return f"{self.folder.name}: one trial is complete, so nothing is known of the others."
         words = f"{self.folder.name}: of {count} complete trials "
         if left_out := count - shown:
             words += (
