@@ -240,10 +240,11 @@ def test_only_what_was_trained_has_seeds(runs: Path) -> None:
 
 
 def test_markdown_keeps_its_columns_whatever_a_name_holds(runs: Path) -> None:
-    write_run(runs / "a|b-001" / "opd", scores(0.4, 20), method={"type": "new"})
+    write_run(runs / "<i>a|b-001" / "opd", scores(0.4, 20), method={"type": "new"})
     text = tables.markdown(board_of(runs))
     (line,) = [line for line in text.splitlines() if "b-001" in line and "new" in line]
     assert line.startswith("| ")
+    assert "&lt;i>a" in line
     assert line.replace("\\|", "").count("|") == 11
 
 

@@ -219,4 +219,5 @@ def _markdown_table(lines: list[list[str]]) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    plain = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return plain.replace("<", "&lt;")
