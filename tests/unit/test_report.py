@@ -130,6 +130,18 @@ def test_a_benchmark_where_the_other_side_is_better_is_named_as_such(tmp_path: P
     )
 
 
+def test_a_name_turns_no_sentence_round(tmp_path: Path) -> None:
+    group = tmp_path / "runs" / "try-001"
+    write_reference(group, "student", {"a": draws(0.2, 12, 2)})
+    write_run(group / "q\u202egpo", {"a": draws(0.5, 12, 2)})
+    text = text_of(group)
+    assert "q&lt;U+202E&gt;gpo: one training seed" in section(text, "open")
+    page = (group / "page" / "report.html").read_text()
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    assert "\u202e" not in text + data
+    assert "q\\u003cU+202E>gpo" in data
+
+
 def test_one_seed_is_called_one_seed_and_cut_responses_are_named(group: Path) -> None:
     text = section(text_of(group, "try-001/opd-0", "try-001/lgr-0"), "open")
     assert "try-001/opd-0, try-001/lgr-0: one training seed" in text

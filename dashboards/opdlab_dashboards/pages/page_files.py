@@ -9,10 +9,12 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from scipy import stats
 
 import opdlab
+from opdlab.console import shown
 from opdlab.records import Sample
 from opdlab_dashboards.pages.tables import READING, title
 from opdlab_dashboards.results import (
@@ -64,7 +66,7 @@ def page(leaderboard: Leaderboard) -> Content:
         found[f"{folder}/problems.js"] = partial(_data, f"problems/{number}", _vectors, board)
         found[f"{folder}/curves.js"] = partial(_data, f"curves/{number}", _curves, board)
     found[PAGE] = lambda: template("index.html.j2").render(
-        data=embedded(content(leaderboard)), reading=READING, version=opdlab.__version__
+        data=visible(content(leaderboard)), reading=READING, version=opdlab.__version__
     )
     return found
 
@@ -75,16 +77,30 @@ def asset(name: str) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of the page's folder; everything that is put into it is escaped."""
+    """A template of the page's folder; everything that is put into it is escaped.
+
+    Marks in names that turn the direction of what follows are shown as symbols.
+    """
     loader = jinja2.PackageLoader("opdlab_dashboards", "page")
     environment = jinja2.Environment(
         loader=loader,
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template(name)
+
+
+def _visible(value: Any) -> Any:
+    """What a template shows; what is safe was made here."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def visible(value: Any) -> str:
+    """As `embedded`, with marks in names shown as symbols."""
+    return shown(embedded(value)).replace("<", "\\u003c")
 
 
 def embedded(value: Any) -> str:

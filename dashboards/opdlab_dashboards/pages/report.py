@@ -242,7 +242,7 @@ def page(told: Told, leaderboard: Leaderboard, sweeps: Sequence[Swept]) -> str:
         sweep=sweep,
         forest=any(one["place"] == APART for one in drawn),
         curves=any(one["place"] == CURVED for one in drawn),
-        figures=page_files.embedded(drawn),
+        figures=page_files.visible(drawn),
         style=page_files.asset("style.css"),
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
         scripts="\n".join(map(page_files.asset, scripts)),
