@@ -55,6 +55,7 @@ from .head import (
 from .layer_takeover import taken_over as taken_over
 from .length_dependence import (
     Stretch as Stretch,
+    counts_from as counts_from,
     forget as forget,
     original_length as original_length,
     rotary as rotary,

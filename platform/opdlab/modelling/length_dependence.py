@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -121,3 +121,14 @@ def _numbers(settings: Any) -> Iterator[int]:
             yield from _numbers(value)
         elif type(value) is int and value > 1 and _PLACES.search(str(name)):
             yield value
+
+
+def counts_from(config: PretrainedConfig) -> int | None:
+    """Tokens of a forward or a cache from which a model says other things as it counts them itself.
+
+    That is found by trying; in half precision, and where there are no weights, it is read here. Llama 4's
+    attention counts tokens for its temperature, in layers without rotary positions.
+    """
+    text = config.get_text_config()
+    counts = getattr(text, "attn_temperature_tuning", 0) and not all(text.no_rope_layers)
+    return text.floor_scale if counts else None

@@ -142,17 +142,6 @@ def _sizes(shape: Shape, dtype: torch.dtype) -> Footprint:
     )
 
 
-def counts_from(config: PretrainedConfig) -> int | None:
-    """Tokens of a forward or a cache from which a model says other things as it counts them itself.
-
-    Training finds that by trying, for which a plan has no weights. Of the models that it can find it of,
-    Llama 4's attention counts tokens for its temperature, in layers without rotary positions.
-    """
-    text = config.get_text_config()
-    counts = getattr(text, "attn_temperature_tuning", 0) and not all(text.no_rope_layers)
-    return text.floor_scale if counts else None
-
-
 def layers(model: Any) -> list[torch.nn.Module]:
     try:
         return layers_of(model)

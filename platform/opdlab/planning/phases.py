@@ -11,12 +11,11 @@ import torch
 from transformers import PretrainedConfig
 
 from opdlab.configuration import Experiment, Student, Training
-from opdlab.modelling import models
+from opdlab.modelling import counts_from, models
 from opdlab.planning.footprint import (
     Footprint,
     Shape,
     activations,
-    counts_from,
     footprint,
     packed,
     trained,

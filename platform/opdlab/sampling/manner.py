@@ -25,6 +25,7 @@ from opdlab.modelling import (
     UnsupportedError,
     check_prefixes,
     code_of,
+    counts_from,
     hidden_states,
     log_distribution,
     original_length,
@@ -198,9 +199,13 @@ def _fault(
     """
     size = model.config.get_text_config().vocab_size
     places = [place for place in thresholds(model) if place < longest]
+    # What rounding would hide.
+    counted = counts_from(model.config)
     for place in (6, *places):
         first = max(1, min(place, longest - SAID) - 1)
         lengths = [first, 2 if unlike else first][:rows]
+        if unlike and place == counted and not _is_whole(model):
+            return f"its layers count the tokens before them, from {place} on"
         prompts = [
             [(i * 7919 + row * 31 + 11) % size for i in range(n)] for row, n in enumerate(lengths)
         ]
@@ -233,8 +238,12 @@ def _alone(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Float[Tenso
 
 def _tolerance(model: PreTrainedModel) -> float:
     """Mean difference, in nats, that rounding can explain."""
-    whole = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
-    return 1e-4 if whole else 0.1
+    return 1e-4 if _is_whole(model) else 0.1
+
+
+def _is_whole(model: PreTrainedModel) -> bool:
+    """Whether it computes in float32."""
+    return model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
 
 
 def _known(model: nn.Module, kind: str) -> tuple[Any, int, Any] | None:
