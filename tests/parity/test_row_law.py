@@ -209,6 +209,20 @@ def test_a_model_trains_by_the_distribution_that_it_was_sampled_from(family: str
     close(now, rollout.log_prob)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_prompt_that_goes_on_from_the_state_of_a_shorter_one_is_read_whole(
+    dtype: torch.dtype,
+) -> None:
+    """Layers that begin anew with several tokens, which rounding or too few tokens may hide."""
+    model: Any = small_model("mamba")
+    model = model.to(dtype)
+    prompts = [[3 + (i * 7 + n) % 50 for i in range(n)] for n in (4, 6, 24)]
+    rollout = CachedEngine(max_new_tokens=6).sample(model, prompts, range(3), eos_ids=(), pad_id=0)
+    whole = said(model, rollout).gather(1, rollout.token[:, None])[:, 0]
+    gap = (whole - rollout.log_prob).abs().mean()
+    assert gap < (1e-5 if dtype == torch.float32 else 0.05)
+
+
 def test_state_that_the_cache_does_not_hold_is_refused_with_what_to_do() -> None:
     with pytest.raises(ModelError, match=r"keys and values alone.*set rollout\.type to `generate`"):
         CachedEngine(max_new_tokens=4).sample(

@@ -113,14 +113,17 @@ class RecurrentLayer(ABC):
     ) -> bool:
         """Whether several tokens may go on from a state; some layers begin anew with several.
 
-        Tried on the first inputs that come: against the same tokens in one call, and one by one.
+        Tried on the first inputs that come: against the same tokens in one call, and one by one; and by
+        what is read of the state, since rounding may hide that it is not.
         """
         if self.module not in _GOES_ON:
+            if inputs.shape[1] < 3:
+                return False  # too few to tell
             count = min(_TRIED, inputs.shape[1])
             some, at = inputs[:1, :count], torch.arange(count, device=inputs.device)[None]
             bare = isinstance(inputs, FakeTensor) or inputs.device.type == "meta"
-            found = self._reads_alike if bare else self._try
-            _GOES_ON[self.module] = found(some, at, arguments)
+            alike = self._reads_alike(some, at, arguments)
+            _GOES_ON[self.module] = alike and (bare or self._try(some, at, arguments))
         return _GOES_ON[self.module]
 
     def _try(
