@@ -244,6 +244,9 @@ def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
     """Also those of another benchmark, and of an evaluation within a training."""
     monkeypatch.setattr("opdlab.serving.engine.ROUNDS", 1)
     monkeypatch.setattr(sampler, "FEW", 5)
+    # The server is exact, and so few tokens are needed to tell.
+    monkeypatch.setattr(rescoring, "EDGE", 0.0)
+    monkeypatch.setattr(rescoring, "LOGIT", 0.0)
     through = engine(server, top_p=0.3, concurrency=4)
     subject = Subject(
         model=student,
@@ -548,6 +551,19 @@ def test_a_server_that_rounds_otherwise_is_never_refused_for_its_sampling() -> N
         many = Draws(whole.tokens * 1000, whole.above * 1000, whole.variance * 1000, 0, whole.cold)
         assert not whole.fault
         assert not many.fault, "what is off by rounding is off for ever"
+
+
+def test_the_edge_of_a_nucleus_is_where_rounding_puts_it() -> None:
+    """Of a small one many tokens are near it: a server in bfloat16 draws some from just beyond."""
+    model, served = models.load_model(str(TEACHER)), models.load_model(str(TEACHER))
+    for weight in served.parameters():
+        weight.data = weight.data.to(torch.bfloat16)
+    prompts, seeds = [[1, 5, 9, 12 + row % 24] for row in range(300)], list(range(300))
+    found = CachedEngine(max_new_tokens=16, top_p=0.5).sample(served, prompts, seeds, **ENDS)
+    responses = list(found.token.split(found.response_lengths.tolist()))
+    seen = draws(model, prompts, seeds, responses, None, 1.0, 0.5, set())
+    assert not seen.fault
+    assert draws(model, prompts, seeds, responses, None, 1.0, 0.3, set()).fault
 
 
 def test_distributions_are_looked_at_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

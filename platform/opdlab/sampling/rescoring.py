@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -30,6 +31,9 @@ Kept = TypeVar("Kept", Recorded, torch.Tensor)
 """What is kept of some tokens; it can be indexed by them."""
 CLIPPED = 3.0
 """Nats below which a token's log-probability counts as this: no token then weighs more."""
+EDGE, LOGIT = 0.2, 0.25
+"""What rounding may do at the edge of a nucleus: to its probability, as a share of the variance of being
+within; and to a logit, nats."""
 ENTRIES = 1 << 22
 """Of distributions that are looked at together, as they are sorted and copied some ten times: 0.2 GB."""
 
@@ -65,7 +69,8 @@ def surprises(
 
     Of the clipped log-probability of each token, nats: how far it is above its expectation under the
     distribution that the token should come from, its variance there; and 1 where the token is none of that
-    distribution's. The sum of the first has the mean 0 if the tokens were drawn so, whatever they are.
+    distribution's, nor at the edge of its nucleus. The sum of the first has the mean 0 if the tokens were
+    drawn so, whatever they are.
 
     Args:
         temperature, top_p: the distribution is the model's with these; a temperature above 0.
@@ -73,19 +78,26 @@ def surprises(
 
     def few(logits: Float[Tensor, "t V"], tokens: Int[Tensor, "t one"]) -> Float[Tensor, "t 3"]:
         chances = (logits.float() / temperature).softmax(-1)
+        far = torch.ones_like(tokens, dtype=torch.bool)
         if top_p < 1:
             ordered = chances.sort(-1, descending=True)
             before = ordered.values.cumsum(-1) - ordered.values
             kept = torch.empty_like(before, dtype=torch.bool)
             kept.scatter_(-1, ordered.indices, before < top_p)
+            mine = chances.gather(-1, tokens)
+            least = chances.masked_fill(~kept, 2.0).amin(-1, keepdim=True)
+            likelier = chances.masked_fill(chances <= mine, 0.0).sum(-1, keepdim=True)
+            far = likelier >= top_p + EDGE * top_p * (1 - top_p)
+            far &= mine <= least * math.exp(-LOGIT / temperature)
             chances = chances.masked_fill(~kept, 0.0)
             chances /= chances.sum(-1, keepdim=True)
         values = chances.log().clamp_(min=-CLIPPED)
         mean = (chances * values).sum(-1)
         variance = (chances * (values - mean[:, None]).square()).sum(-1)
-        outside = chances.gather(-1, tokens)[:, 0] == 0
-        above = (values.gather(-1, tokens)[:, 0] - mean).masked_fill(outside, 0.0)
-        return torch.stack([above, variance.masked_fill(outside, 0.0), outside.float()], -1)
+        cut = chances.gather(-1, tokens)[:, 0] == 0
+        above = (values.gather(-1, tokens)[:, 0] - mean).masked_fill(cut, 0.0)
+        outside = (cut & far[:, 0]).float()
+        return torch.stack([above, variance.masked_fill(cut, 0.0), outside], -1)
 
     def keep(logits: Float[Tensor, "T V"], tokens: Int[Tensor, "T one"]) -> Float[Tensor, "T 3"]:
         size = max(1, ENTRIES // logits.shape[1])
