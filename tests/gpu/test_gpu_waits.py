@@ -77,6 +77,9 @@ def test_a_decoded_token_waits_an_eighth_of_a_time(
     [
         ("gemma3", "tree", "max_prob", [4, 9, 13]),
         ("gemma3", "tree", "sampled_prob", [4, 9, 13]),
+        # Each forward would ask whether padding is to be kept from states.
+        ("lfm2", "tree", "max_prob", [4, 9, 13]),
+        ("qwen3_next", "tree", "max_prob", [4, 9, 13]),
         # A forward for each candidate.
         ("gptj", "naive", "max_prob", [1, 2, 3]),
     ],
@@ -87,8 +90,9 @@ def test_a_scoring_pass_waits_ten_times_whatever_the_rows(
     teacher = Teacher(small_model(family).to(device), vocabulary=53).probe()
     assert teacher.way == way
     waited = []
-    for times in (1, 4):
-        rollout = random_rollout([3, 5, 1] * times, lengths * times).to(device)
+    for times in (1, 6):
+        # So many candidates that leaves go in several chunks.
+        rollout = random_rollout([3, 5, 1] * times, lengths * times, top_k=9).to(device)
         questions = Questions(to_device(rollout.candidates, device), measure, full=True)
         if not waited:  # rows this long are tried when they first come
             teacher.score(rollout, questions)

@@ -24,7 +24,7 @@ from opdlab.modelling.length_dependence import forget
 from opdlab.modelling.listed import Listed
 from opdlab.modelling.position_table import require_positions
 from opdlab.modelling.precision import expectation, in_float32, log_prob
-from opdlab.modelling.unasked import unpacked_rows
+from opdlab.modelling.unasked import all_seen, unpacked_rows
 from opdlab.modelling.vocabulary_loss import Rows, TokenLoss, TokenLosses, slices, token_losses
 from opdlab.records import Supervision
 from opdlab.shapes import Float, Int, Tensor
@@ -109,10 +109,9 @@ def flat_states(
 ) -> Float[Tensor, "N H"]:
     """Last hidden states of tokens of several rows laid end to end, within a running `Pass`."""
     # With a mask of ones no model takes positions that jump for packed sequences of its own.
-    ones = torch.ones_like(tokens)
-    states = hidden_states(
-        model, tokens[None], position_ids=column[None], attention_mask=ones[None]
-    )
+    ones = torch.ones_like(tokens)[None]
+    with all_seen(ones):
+        states = hidden_states(model, tokens[None], position_ids=column[None], attention_mask=ones)
     return states[0]
 
 

@@ -7,7 +7,8 @@
 - Where a forward has no mask, in some models (GPT-2): whether a row begins or ends with a filler, so as to
   warn of it (`PreTrainedModel.warn_if_padding_and_no_attention_mask`).
 - Where a forward has a mask: whether it hides anything (`masking_utils._ignore_causal_mask_sdpa`), so that
-  attention could do without it. It may always have it.
+  attention could do without it. It may always have it. For recurrent layers the same
+  (`create_recurrent_attention_mask`), unless it is being traced: layers may have a mask that hides nothing.
 
 A transformers that does not ask in this way, or asks elsewhere, is left as it is: it may wait.
 """
@@ -23,8 +24,11 @@ from typing import Any
 
 from transformers import PreTrainedModel, masking_utils, modeling_flash_attention_utils
 
+from opdlab.shapes import Int, Tensor
+
 _UNPACKED: ContextVar[bool] = ContextVar("rows_are_unpacked", default=False)
 _MASKED: ContextVar[bool] = ContextVar("masks_are_made", default=False)
+_ONES: ContextVar[Tensor | None] = ContextVar("mask_of_ones", default=None)
 
 
 @contextmanager
@@ -44,6 +48,25 @@ def masked_rows() -> Iterator[None]:
     _teach(masking_utils, "_ignore_causal_mask_sdpa", _MASKED, False)
     with _known(_MASKED):
         yield
+
+
+@contextmanager
+def all_seen(mask: Int[Tensor, "B S"]) -> Iterator[None]:
+    """Forwards within, of this thread, give recurrent layers `mask`, all ones, without looking at it."""
+    asked: Any = getattr(masking_utils, "is_tracing", None)
+    if asked is not None and not getattr(asked, "taught", False):
+
+        @wraps(asked)
+        def known_or_asked(tensor: Any = None) -> bool:
+            return (tensor is not None and tensor is _ONES.get()) or asked(tensor)
+
+        vars(known_or_asked)["taught"] = True
+        masking_utils.is_tracing = known_or_asked
+    before = _ONES.set(mask)
+    try:
+        yield
+    finally:
+        _ONES.reset(before)
 
 
 @contextmanager
