@@ -216,7 +216,7 @@ def test_a_damaged_download_is_refused(hub: Hub, tmp_path: Path, monkeypatch: An
     [
         ("org/nothing", "has no model of this name, or it is private"),
         ("org/chat@v2", "the hub has no revision 'v2' of it"),
-        ("org/data", "holds no config.json, so it is no model"),
+        ("org/data", "holds no config.json, so it is not a model"),
     ],
 )
 def test_what_the_hub_does_not_have_is_said(hub: Hub, name: str, said: str) -> None:

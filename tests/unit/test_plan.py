@@ -154,9 +154,11 @@ def test_a_plan_fits_80_columns_and_says_what_will_be_done(experiment: Experimen
         "response tokens a step, at most 1,536 1,536",
         "teacher cost at 10% active 1.00 1.80",
         "math/short 64 8 512",
-        f"runs/quickstart-001/lgr/ metrics, samples, model ({weights}), last",
     ):
         assert line in lines
+    # A path that leaves no room beside it turns the table into blocks.
+    assert "runs/quickstart-001/lgr/" in shown
+    assert f"metrics, samples, model ({weights}), last" in " ".join(shown.split())
     assert not (tmp_path / "runs").exists()
 
 

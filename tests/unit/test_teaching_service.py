@@ -235,15 +235,15 @@ def header(text: str, size: int | None = None) -> bytes:
 
 
 BAD: dict[str, tuple[Callable[[], bytes], str, int, str]] = {
-    "no file": (lambda: b"nothing", MEDIA, 422, "no whole safetensors"),
-    "empty": (lambda: b"", MEDIA, 422, "no whole safetensors"),
-    "cut": (lambda: body()[:-3], MEDIA, 422, "no safetensors file"),
-    "a header without end": (lambda: header("{}", 2**62), MEDIA, 422, "no whole safetensors"),
+    "no file": (lambda: b"nothing", MEDIA, 422, "not a whole safetensors"),
+    "empty": (lambda: b"", MEDIA, 422, "not a whole safetensors"),
+    "cut": (lambda: body()[:-3], MEDIA, 422, "not a safetensors file"),
+    "a header without end": (lambda: header("{}", 2**62), MEDIA, 422, "not a whole safetensors"),
     "a long header": (lambda: header(" " * 70000), MEDIA, 422, "names more than one may"),
-    "a deep header": (lambda: header('{"a":' + "[" * 60000), MEDIA, 422, "no safetensors file"),
-    "a list": (lambda: header("[]"), MEDIA, 422, "no safetensors file"),
-    "a pickle": (lambda: b"\x80\x04\x95\x0b\x00\x00\x00\x00", MEDIA, 422, "no whole safetensors"),
-    "odd metadata": (lambda: save({}, {"top_k": "{"}), MEDIA, 422, "no safetensors file"),
+    "a deep header": (lambda: header('{"a":' + "[" * 60000), MEDIA, 422, "not a safetensors file"),
+    "a list": (lambda: header("[]"), MEDIA, 422, "not a safetensors file"),
+    "a pickle": (lambda: b"\x80\x04\x95\x0b\x00\x00\x00\x00", MEDIA, 422, "not a whole safetensors"),
+    "odd metadata": (lambda: save({}, {"top_k": "{"}), MEDIA, 422, "not a safetensors file"),
     "floats": (lambda: body(tokens=torch.full((5,), torch.nan)), MEDIA, 422, "holds torch.float32"),
     "another name": (lambda: body(evil=torch.ones(1).int()), MEDIA, 422, "'evil' is unknown"),
     "another word": (lambda: body(evil=1), MEDIA, 422, "'evil' is unknown"),
@@ -494,11 +494,11 @@ def test_what_a_service_cannot_do_is_refused_when_the_file_is_read(service: Teac
     for words, changes in (
         ("which scores and answers nothing", []),
         ("served_model is of a vLLM", ["teacher.server.served_model=a", *fine]),
-        ("scores alone", ["runs=[]", "method={type: sft, sampler: teacher}", *fine]),
+        ("only scores", ["runs=[]", "method={type: sft, sampler: teacher}", *fine]),
     ):
         with pytest.raises(ConfigError, match=words):
             load_experiment("quickstart", [where, *changes])
-    with pytest.raises(ModelError, match="scores alone"):
+    with pytest.raises(ModelError, match="scores alone|only scores"):
         served(service).answering()
 
 
