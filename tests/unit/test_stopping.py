@@ -51,7 +51,7 @@ COMMANDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("regrade", "runs/try-001/opd"), "find_run", KEPT),
     (("compare", "runs/try-001/opd", "runs/try-001/lgr"), "find_run", ANEW),
     (("samples", "runs/try-001/opd"), "write_page", ANEW),
-    (("report", "try-001"), "write_page", ANEW),
+    (("report", "try-001"), "write_beside", ANEW),
     (("leaderboard",), "write_whole", ANEW),
     (("sync",), "_unsent_below", KEPT),
     (("data", "check", "gsm8k"), "check_one", ANEW),
