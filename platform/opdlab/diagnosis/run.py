@@ -89,10 +89,9 @@ def diagnose(
 def measured(work: Work, sources: Sequence[tuple[str, Model]]) -> Diagnosis:
     """Look at the models, and record what is found; see `diagnose`."""
     config, settings = work.config, work.settings
-    client = mlflow_store.open_client(
-        mlflow_store.store_uri(Path(config.output), config.tracking.uri)
+    client, experiment = mlflow_store.open_experiment(
+        Path(config.output), config.tracking.uri, config.tracking.experiment
     )
-    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, Path(config.output))
     tracking.reap(client, experiment)
     tags = {"opdlab.role": "diagnosis"}
     run = tracking.start_run(client, experiment, f"diagnose {config.name}", None, tags)

@@ -144,10 +144,9 @@ def evaluate_alone(config: Experiment, model: str, server: str | None = None) ->
 
 def _recorded(config: Experiment, subject: Measured, label: str, folder: Path) -> list[Sample]:
     """Measure into a folder and record it in MLflow."""
-    client = mlflow_store.open_client(
-        mlflow_store.store_uri(Path(config.output), config.tracking.uri)
+    client, experiment = mlflow_store.open_experiment(
+        Path(config.output), config.tracking.uri, config.tracking.experiment
     )
-    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, Path(config.output))
     tracking.reap(client, experiment)
     run = tracking.start_run(
         client, experiment, f"eval {label}", None, {"opdlab.role": "evaluation"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,7 +36,17 @@ from opdlab.sweeps.study import SweepError, patiently
 from opdlab.sweeps.view import sweep_view
 from opdlab.sweeps.worker import work
 from opdlab.tracking import mlflow_page, mlflow_store, unsent
-from opdlab.training import CONFIG, HOPELESS, STOP_S, Process, Zygote, cards, may_fork, start_afresh
+from opdlab.training import (
+    CONFIG,
+    HOPELESS,
+    STOP_S,
+    Process,
+    Zygote,
+    cards,
+    dismiss,
+    last_words,
+    starter,
+)
 
 POLL_S = 0.5
 REBIRTHS = 3  # of a worker that died
@@ -75,11 +84,7 @@ def sweep(
             "training.devices: on a cluster a trial trains on one device; set it to 1, or start `opdlab "
             "sweep` on each machine without --cluster"
         )
-    if workers > 1 and getattr(config.rollout, "weights_folder", None):
-        raise ConfigError(
-            f"rollout.url: {workers} workers would send the weights of {workers} students to one server, "
-            "and it serves one; take --workers 1, or an engine in this process"
-        )
+    cards.require_server_each(config, workers)
     mlflow_store.import_store(mlflow_store.store_uri(Path(config.output), config.tracking.uri))
     with Zygote() as zygote:
         _sweep(config, settings, workers, cluster, devices, zygote)
@@ -96,9 +101,9 @@ def _sweep(
     here = [] if cluster else cards.here(config.training)
     places = cards.shared_out(here, workers, devices, config.training)
     folder = studies.folder_of(config)
-    output = Path(config.output)
-    client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
-    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, output)
+    client, experiment = mlflow_store.open_experiment(
+        Path(config.output), config.tracking.uri, config.tracking.experiment
+    )
     tracking.reap(client, experiment)
     study = studies.open_study(config, settings)
     loader.save_resolved(config, folder / CONFIG)
@@ -175,8 +180,7 @@ class Crew:
         folder.mkdir(exist_ok=True)
         loader.save_resolved(config.model_copy(update={"sweep": None}), folder / CONFIG)
         with console.status("measuring student and teacher"):
-            start = self.zygote.start if may_fork(config.training) else start_afresh
-            process = start(
+            process = starter(self.zygote, config.training)(
                 "opdlab.sweeps.trial", [str(folder), run_id], folder / "log.txt", signal.SIGTERM
             )
             while process.poll() is None:
@@ -211,7 +215,8 @@ class Crew:
                     bar.update(task, completed=len(state.finished))
                     bar.figures = report.standing(self.study, self.settings, state)
         finally:
-            self._dismiss()
+            # They ask their trials.
+            dismiss(self.workers.values(), 2 * STOP_S)
 
     def submit(self, workers: int, cluster: str, devices: int | None) -> None:
         """Send workers to a cluster as one array, and wait for them."""
@@ -269,21 +274,10 @@ class Crew:
                 self.deaths += 1
                 log = self._log(index)
                 if process.returncode == HOPELESS:
-                    raise SweepError(log.read_text().strip().splitlines()[-1])
+                    raise SweepError(last_words(log))
                 if self.deaths > REBIRTHS * len(self.workers):
                     raise SweepError(f"workers keep dying; the last words of this one are in {log}")
                 console.print(
                     f"{YELLOW}worker {index} died (exit code {process.returncode}); a new one continues"
                 )
                 self._hire(index)
-
-    def _dismiss(self) -> None:
-        """Ask workers to stop; they ask their trials."""
-        living = [process for process in self.workers.values() if process.poll() is None]
-        for process in living:
-            process.terminate()
-        for process in living:
-            try:
-                process.wait(2 * STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()

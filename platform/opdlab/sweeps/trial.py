@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from opdlab import credentials, secret_options, tracking
+from opdlab import tracking
 from opdlab.configuration import Experiment, loader, repeats
 from opdlab.console import Stopped, StopRequest, quieten, shown
 from opdlab.errors import (
@@ -37,10 +37,10 @@ from opdlab.sweeps.outcome import Outcome, Part, read_stop, run_metrics
 from opdlab.tracking import mlflow_store
 from opdlab.training import (
     CONFIG,
-    HOPELESS,
     Group,
     Session,
     follow_group,
+    give_up,
     load_pair,
     measure_reference,
     rank,
@@ -59,9 +59,9 @@ def run_trial(config: Experiment, folder: Path, sweep_run: str) -> Outcome:
         Stopped: a signal came; the trial can go on later.
         TrackingError: the tracking server does not answer.
     """
-    output = Path(config.output)
-    client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
-    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, output)
+    client, experiment = mlflow_store.open_experiment(
+        Path(config.output), config.tracking.uri, config.tracking.experiment
+    )
     group = Group(folder)
     known, tags = group.state()["parent"], {"opdlab.role": "trial"}
     parent = tracking.run_for(client, experiment, folder.name, sweep_run, tags, known)
@@ -149,9 +149,9 @@ def ended_early(folder: Path, config: Experiment) -> str:
 
 def run_references(config: Experiment, folder: Path, sweep_run: str) -> None:
     """Measure the student before training, and the teacher, once for the whole sweep."""
-    output = Path(config.output)
-    client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
-    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, output)
+    client, experiment = mlflow_store.open_experiment(
+        Path(config.output), config.tracking.uri, config.tracking.experiment
+    )
     with StopRequest() as stop:
         session = Session(Group(folder), client, experiment, sweep_run, stop)
         pair = load_pair(config)
@@ -185,16 +185,11 @@ def main() -> None:
         print(shown(str(error)), file=sys.stderr)
         raise SystemExit(TRY_LATER) from error
     except (DataError, ResumeError, ServerError, StorageError) as error:
-        print(
-            shown(credentials.hide(secret_options.hide(" ".join(str(error).split())))),
-            file=sys.stderr,
-        )
-        raise SystemExit(HOPELESS) from error
+        give_up(str(error), error)
     except OSError as error:
         if not error.filename:
             raise
-        print(shown(of_the_disk(error)), file=sys.stderr)
-        raise SystemExit(HOPELESS) from error
+        give_up(of_the_disk(error), error)
 
 
 if __name__ == "__main__":

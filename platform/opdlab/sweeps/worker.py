@@ -43,8 +43,9 @@ from opdlab.training import (
     VISIBLE,
     Zygote,
     end,
-    may_fork,
-    start_afresh,
+    give_up,
+    last_words,
+    starter,
     state_of,
 )
 
@@ -251,7 +252,7 @@ class Worker:
                 continue
             if code == HOPELESS:
                 # What it met lies on the disk: another try, or another trial, would meet it, too.
-                raise DataError((folder / LOG).read_text().strip().splitlines()[-1])
+                raise DataError(last_words(folder / LOG))
             if code >= 0 and code <= 128:
                 outcome = Outcome(
                     "failed", f"its process ended with code {code}: see {folder / LOG}"
@@ -273,7 +274,7 @@ class Worker:
             return 0, reason
         # Ids of processes come again: what an earlier worker wrote may name the one that begins now.
         (folder / STOP).unlink(missing_ok=True)
-        start = self.zygote.start if may_fork(watch.experiment.training) else start_afresh
+        start = starter(self.zygote, watch.experiment.training)
         arguments = [str(folder), mlflow_run(self.study)]
         process = start("opdlab.sweeps.trial", arguments, folder / LOG, signal.SIGKILL)
         try:
@@ -333,13 +334,11 @@ def main() -> None:
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from stopped
     except (SweepError, DataError) as error:
-        print(shown(str(error)), file=sys.stderr)
-        raise SystemExit(HOPELESS) from error
+        give_up(str(error), error)
     except OSError as error:
         if not error.filename:
             raise
-        print(shown(of_the_disk(error)), file=sys.stderr)
-        raise SystemExit(HOPELESS) from error
+        give_up(of_the_disk(error), error)
 
 
 if __name__ == "__main__":

@@ -206,6 +206,19 @@ def home_of(file: Path) -> str:
     return (file.parent.resolve() / ARTIFACTS).as_uri()
 
 
+def open_experiment(output: Path, uri: str | None, name: str) -> tuple[MlflowClient, str]:
+    """A client on the store of an output folder, and the id of an experiment there.
+
+    Args:
+        uri: of the store; None for the folder's own.
+
+    Raises:
+        TrackingError, StorageError: as `open_client` and `experiment_id`.
+    """
+    client = open_client(store_uri(output, uri))
+    return client, experiment_id(client, name, output)
+
+
 def experiment_id(client: MlflowClient, name: str, output: Path) -> str:
     """Id of an experiment, made where it does not exist; another one's where it was deleted.
 

@@ -48,9 +48,11 @@ from .processes import (
     STOP_S as STOP_S,
     Process as Process,
     Zygote as Zygote,
+    dismiss as dismiss,
     end as end,
-    may_fork as may_fork,
-    start_afresh as start_afresh,
+    give_up as give_up,
+    last_words as last_words,
+    starter as starter,
 )
 from .ranks import rank as rank
 from .reached import reached_by_a_step as reached_by_a_step

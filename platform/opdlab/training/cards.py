@@ -1,10 +1,10 @@
-"""Which cards each of several workers has: by the environment that its processes inherit."""
+"""What each of several workers has of its own: cards, by the environment of its processes, and a server."""
 
 from __future__ import annotations
 
 import os
 
-from opdlab.configuration import Training
+from opdlab.configuration import Experiment, Training
 from opdlab.errors import ConfigError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -20,6 +20,19 @@ def here(training: Training) -> list[str]:
     if named is None:
         return [str(number) for number in range(torch.cuda.device_count())]
     return [name.strip() for name in named.split(",") if name.strip()]
+
+
+def require_server_each(config: Experiment, workers: int) -> None:
+    """Refuse several workers whose students would be served by one server.
+
+    Raises:
+        ConfigError: they would send their weights to it.
+    """
+    if workers > 1 and getattr(config.rollout, "weights_folder", None):
+        raise ConfigError(
+            f"rollout.url: {workers} workers would send the weights of {workers} students to one server, "
+            "and it serves one; take --workers 1, or an engine in this process"
+        )
 
 
 def taken(training: Training) -> int:

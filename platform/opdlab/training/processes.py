@@ -16,12 +16,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, final
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, final
 
-from opdlab.console import dies_with_parent
+from opdlab import credentials, secret_options
+from opdlab.console import dies_with_parent, shown
 
 if TYPE_CHECKING:
     from opdlab.configuration import Training
@@ -237,6 +238,36 @@ def _become(
 def _name(role: str) -> None:
     """The name of this process in `ps` and `top`."""
     _library.prctl(PR_SET_NAME, f"opdlab-{role}".encode())
+
+
+def starter(zygote: Zygote | None, training: Training) -> Callable[..., Process]:
+    """How a process of a training begins: as `Zygote.start` where it can be forked, else `start_afresh`."""
+    return zygote.start if zygote is not None and may_fork(training) else start_afresh
+
+
+def dismiss(processes: Iterable[Process], patience_s: float) -> None:
+    """Ask those that live to stop, all at once; kill whoever does not within its patience."""
+    living = [process for process in processes if process.poll() is None]
+    for process in living:
+        process.terminate()
+    for process in living:
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def give_up(reason: str, error: Exception) -> NoReturn:
+    """End this process as `HOPELESS`, with the reason as the last line of its log; see `last_words`."""
+    said = " ".join(reason.split())
+    print(shown(credentials.hide(secret_options.hide(said))), file=sys.stderr)
+    raise SystemExit(HOPELESS) from error
+
+
+def last_words(log: Path) -> str:
+    """The reason of a process that gave up."""
+    return log.read_text().strip().splitlines()[-1]
 
 
 def end(process: Process, patience_s: float) -> None:

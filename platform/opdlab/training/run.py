@@ -133,10 +133,9 @@ def train(
     for _, variant in loader.variants(config):
         require_all(variant)
     group = last_group(config) if resume else None
-    client = mlflow_store.open_client(
-        mlflow_store.store_uri(Path(config.output), config.tracking.uri)
+    client, experiment = mlflow_store.open_experiment(
+        Path(config.output), config.tracking.uri, config.tracking.experiment
     )
-    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, Path(config.output))
     for run_id in tracking.reap(client, experiment):
         console.print(
             f"{YELLOW}run {run_id} was left running by a process that died: now marked killed"

@@ -12,15 +12,14 @@ import os
 import sys
 from pathlib import Path
 
-from opdlab import credentials, secret_options
 from opdlab.configuration import loader, repeats
-from opdlab.console import Stopped, StopRequest, quieten, shown
+from opdlab.console import Stopped, StopRequest, quieten
 from opdlab.errors import OpdlabError, of_the_disk
 from opdlab.modelling import models
 from opdlab.tracking import mlflow_store
 from opdlab.training.cards import VISIBLE
 from opdlab.training.group import Group
-from opdlab.training.processes import HOPELESS
+from opdlab.training.processes import give_up
 from opdlab.training.ranks import rank
 from opdlab.training.run import Session, follow_group, train_one
 
@@ -34,9 +33,9 @@ def work(settings: Path, folder: Path, name: str) -> None:
     if rank(one.config.training):
         follow_group(group, [one])
         return
-    output = Path(config.output)
-    client = mlflow_store.open_client(mlflow_store.store_uri(output, config.tracking.uri))
-    experiment = mlflow_store.experiment_id(client, config.tracking.experiment, output)
+    client, experiment = mlflow_store.open_experiment(
+        Path(config.output), config.tracking.uri, config.tracking.experiment
+    )
     with StopRequest() as stop:
         session = Session(group, client, experiment, group.state()["parent"], stop)
         train_one(session, name, one.config)
@@ -54,15 +53,11 @@ def main() -> None:
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from stopped
     except OpdlabError as error:
-        said = " ".join(str(error).split())
+        give_up(str(error), error)
     except OSError as error:
         if not error.filename:
             raise
-        said = of_the_disk(error)
-    else:
-        return
-    print(shown(credentials.hide(secret_options.hide(said))), file=sys.stderr)
-    raise SystemExit(HOPELESS)
+        give_up(of_the_disk(error), error)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import tempfile
 import time
 from collections import deque
@@ -30,8 +29,10 @@ from opdlab.training.processes import (
     STOP_S,
     Process,
     Zygote,
+    dismiss,
+    last_words,
     may_fork,
-    start_afresh,
+    starter,
 )
 from opdlab.training.results import Trained
 from opdlab.training.run import Session, train
@@ -77,11 +78,7 @@ def places(trainings: Sequence[Repeat], workers: int) -> list[str]:
             server.
     """
     for one in trainings:
-        if workers > 1 and getattr(one.config.rollout, "weights_folder", None):
-            raise ConfigError(
-                f"rollout.url: {workers} workers would send the weights of {workers} students to one "
-                "server, and it serves one; take --workers 1, or an engine in this process"
-            )
+        cards.require_server_each(one.config, workers)
     largest = max((one.config.training for one in trainings), key=cards.taken)
     return cards.shared_out(cards.here(largest), min(workers, len(trainings)), None, largest)
 
@@ -115,7 +112,7 @@ class Working:
         if not code:
             return ""
         if code == HOPELESS:
-            return log.read_text().strip().splitlines()[-1]
+            return last_words(log)
         number = -code if code < 0 else code - 128
         if number in {*signal.Signals}:
             return f"ended by {signal.Signals(number).name}"
@@ -171,7 +168,7 @@ def train_side_by_side(
                 said = f"{ended} of {len(waiting)} runs"
                 bar.update(whole, description=said, completed=taken)
         finally:
-            _dismiss(working)
+            dismiss((each.process for each in working), STOP_S)
     if failed:
         raise WorkersError(failed, len(waiting))
 
@@ -186,21 +183,9 @@ def _start(
 ) -> Working:
     folder = session.group.folder / one.name
     folder.mkdir(exist_ok=True)
-    start = zygote.start if zygote and may_fork(one.config.training) else start_afresh
+    start = starter(zygote, one.config.training)
     arguments = [str(settings), str(session.group.folder), one.name, place]
     # Ctrl-C reaches the command alone, which then asks its workers; so does its death.
     process = start("opdlab.training.worker", arguments, folder / LOG, signal.SIGTERM)
     task = bar.add_task(one.name, total=one.config.training.steps)
     return Working(one, place, process, folder, bar, task)
-
-
-def _dismiss(working: Sequence[Working]) -> None:
-    """Ask those that still train to stop, and wait until they have."""
-    for each in working:
-        each.process.terminate()
-    for each in working:
-        try:
-            each.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            each.process.kill()
-            each.process.wait()
