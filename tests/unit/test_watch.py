@@ -20,7 +20,7 @@ from opdlab.errors import DataError
 from opdlab.files import GENERATOR, begin_metrics, claim, claimed, read_live, tell_live
 from opdlab.training.onlookers import Onlookers, sample_of
 from opdlab_dashboards.pages import watch as page
-from opdlab_dashboards.results import newest, scene, watched
+from opdlab_dashboards.results import Reader, newest, scene, watched
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J[bold]x[/]</pre>\u202e"
 
@@ -200,6 +200,16 @@ def test_what_does_not_fit_the_terminal_is_cut_and_the_answer_stays(
     lines = capsys.readouterr().out.rstrip("\n").split("\n")
     assert len(lines) <= 24
     assert any("end" in line for line in lines)
+
+
+def test_of_a_run_that_grows_the_newest_reading_alone_is_kept(run: Path) -> None:
+    reader = Reader()
+    first = watched(run, reader).rows
+    assert watched(run, reader).rows is first, "read once"
+    write(run, 5)
+    newer = scene(run.parent, reader).runs[0].rows
+    assert newer[-1]["step"] == 5
+    assert [rows for _, rows in reader.read.values()] == [newer]
 
 
 def test_curves_have_gaps_where_training_broke_and_none_where_nothing_was_measured() -> None:

@@ -22,7 +22,7 @@ from opdlab.console import BOLD, END, console, gib, shown as symbols
 from opdlab.errors import DataError, writing_to
 from opdlab.files import require_own_page, write_beside, write_page
 from opdlab_dashboards.pages import page_files
-from opdlab_dashboards.results import Scene, Watched, newest, scene
+from opdlab_dashboards.results import Reader, Scene, Watched, newest, scene
 
 EVERY_S = 1.0
 OPTION = "--page"
@@ -54,7 +54,8 @@ def watch(run: str | None, output: str, page: str | None, once: bool) -> None:
     target = None if page is None else Path(page)
     # Where nothing can be redrawn, there is one look.
     once = once or (target is None and not console.is_terminal)
-    now = scene(place)
+    reader = Reader()
+    now = scene(place, reader)
     if target is not None:
         begin_page(target, as_page(now, refreshing=not once and now.going_on))
     if once or not now.going_on:
@@ -64,7 +65,7 @@ def watch(run: str | None, output: str, page: str | None, once: bool) -> None:
         with Live(shown(now, console.height), console=console, auto_refresh=False) as live:
             while now.going_on:
                 sleep(EVERY_S)
-                now = scene(place)
+                now = scene(place, reader)
                 live.update(shown(now, console.height), refresh=True)
                 write(now, target, now.going_on)
     finally:

@@ -15,6 +15,7 @@ from .curves import (
 )
 from .differences import Difference as Difference, pairs as pairs
 from .live_runs import (
+    Reader as Reader,
     Scene as Scene,
     Watched as Watched,
     newest as newest,

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -203,10 +202,19 @@ def _stamp(path: Path) -> tuple[int, int]:
     return told.st_mtime_ns, told.st_size
 
 
-@lru_cache(maxsize=1024)
-def _rows(folder: Path, _changed: int, _size: int) -> Sequence[Mapping[str, float]]:
-    """A run's metrics; those of a run that has ended are read once, however often one looks at it."""
-    return [row for row in read_metrics(folder) if "step" in row]
+class Reader:
+    """Reads metrics of runs again only where they changed, for who looks often."""
+
+    def __init__(self) -> None:
+        # Of each folder the newest reading alone: a run is looked at many times while it grows.
+        self.read: dict[Path, tuple[tuple[int, int], Sequence[Mapping[str, float]]]] = {}
+
+    def rows(self, folder: Path) -> Sequence[Mapping[str, float]]:
+        """A run's metrics, one mapping a step."""
+        stamp = _stamp(folder / METRICS)
+        if folder not in self.read or self.read[folder][0] != stamp:
+            self.read[folder] = stamp, read_metrics(folder)
+        return self.read[folder][1]
 
 
 def _written(path: Path) -> float:
@@ -217,20 +225,24 @@ def _written(path: Path) -> float:
         return -math.inf
 
 
-def scene(place: Path) -> Scene:
+def scene(place: Path, reader: Reader | None = None) -> Scene:
     """A folder as it stands now; runs that cannot be read are named and left out.
+
+    Args:
+        reader: of who looks again and again; None to read everything.
 
     Raises:
         DataError: no training in it has begun, nobody is about to begin one, or none can be read.
     """
+    reader = reader or Reader()
     if (place / METRICS).is_file():
-        return Scene(place, [watched(place)], by=holder(place))
+        return Scene(place, [watched(place, reader)], by=holder(place))
     found = {p.parent for depth in range(1, DEPTH) for p in place.glob(f"{'*/' * depth}{METRICS}")}
     runs: list[Watched] = []
     faults: list[str] = []
     for folder in sorted(found, key=natural):
         try:
-            runs.append(watched(folder))
+            runs.append(watched(folder, reader))
         except DataError as error:
             faults.append(str(error))
     by = holder(place)
@@ -242,15 +254,18 @@ def scene(place: Path) -> Scene:
     return Scene(place, in_order, faults, by)
 
 
-def watched(folder: Path) -> Watched:
+def watched(folder: Path, reader: Reader | None = None) -> Watched:
     """A run as it stands now.
+
+    Args:
+        reader: of who looks again and again; None to read everything.
 
     Raises:
         DataError: what it wrote is damaged; the message names the file.
     """
     live, by = read_live(folder), holder(folder)
     done = (folder / "model").is_dir() and live.get("phase", "ended") == "ended"
-    rows = _rows(folder, *_stamp(folder / METRICS))
+    rows = (reader or Reader()).rows(folder)
     begun = max(_written(folder / OWNER), _written(folder.parent / OWNER)) if by else -math.inf
     said = max(_written(folder / LIVE), _written(folder / METRICS))
     if said < begun:
