@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from run_folders import draws, write_run
 from opdlab.bench import race
 from opdlab.errors import DataError
 from opdlab.files.marked import GENERATOR, write_beside, write_page
+from opdlab_dashboards.pages import own_files
 from opdlab_dashboards.pages.leaderboard import leaderboard
 from opdlab_dashboards.pages.own_files import LOCK, MARK, write_folder
 from opdlab_dashboards.pages.report import report
@@ -260,6 +262,19 @@ def test_an_earlier_leaderboard_is_kept_whole_beside_the_new_one(tmp_path: Path)
     assert [(older / name).read_text() for name in first] == ["one", "same", "gone"]
     assert (place / "index.html").read_text() == "two"
     assert {path.name for path in tmp_path.iterdir()} == {"board", older.name}
+
+
+def test_each_file_is_hashed_a_few_times_however_many_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[bytes] = []
+    sha256_of = own_files._sha256
+    monkeypatch.setattr(own_files, "_sha256", lambda it: hashed.append(it) or sha256_of(it))
+    for text in ("one", "two"):
+        hashed.clear()
+        write(tmp_path / "board", **{f"{n}.js": text for n in range(8)})
+    # Of the earlier files: that nobody changed them, and which of them are kept.
+    assert Counter(hashed) == {b"one": 16, b"two": 8}
 
 
 def test_what_a_killed_command_half_replaced_is_not_kept_for_an_earlier_leaderboard(

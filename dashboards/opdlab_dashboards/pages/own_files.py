@@ -104,11 +104,11 @@ def _write(
         older.keep()
     for name, make in content.items():
         text = make()
-        if earlier.files.get(name) != _sha256(text.encode()):
+        written[name] = _sha256(text.encode())
+        if earlier.files.get(name) != written[name]:
             older.keep()
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(place / name, text)
-        written[name] = _sha256(text.encode())
         on_file(name)
     for name in {*earlier.files, *earlier.begun} - content.keys():
         # One that a user has changed since is the user's.
@@ -132,9 +132,11 @@ class _Older:
 
     def keep(self) -> None:
         """Once; not what a killed command left half replaced, which has kept the earlier files itself."""
+        if self.kept:
+            return
         files = self.earlier.files
         held = {n: files[n] for n in files if Mark(files).holds(self.place, n)}
-        if self.kept or not held or (self.earlier.begun and held != files):
+        if not held or (self.earlier.begun and held != files):
             return
         folder = dated(self.place.resolve(), self._written)
         partial = folder.with_name(f".{folder.name}.partial")
