@@ -119,7 +119,7 @@ class SweptPage:
             if number != self.best and self.rows[number] in some:
                 yield best, self.rows[number], found
 
-    @property
+    @cached_property
     def apart(self) -> dict[int, Difference]:
         """What each other trial has more than the best one over all benchmarks."""
         return {n: d[-1] for n, d in self.differences.items() if d and n != self.best}
@@ -150,7 +150,7 @@ class SweptPage:
         for (state, reason), numbers in found.items():
             yield f"{_listed(numbers).capitalize()} {state}: {reason[:REASON]}"
 
-    @property
+    @cached_property
     def columns(self) -> list[tuple[str, str, str]]:
         """Key, name and a title of each column of the table."""
         others = [metric for metric, _ in self.sweep.objectives if metric != "mean_at_k"]

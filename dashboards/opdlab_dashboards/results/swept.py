@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,12 @@ class Swept:
         """The objective that ranks the trials."""
         return self.objectives[0][0]
 
-    @property
+    @cached_property
     def complete(self) -> list[Trial]:
         """Trials that came to an end, the best first."""
         return [trial for trial in self.trials if trial.state == "complete"]
 
-    @property
+    @cached_property
     def drawn(self) -> list[Trial]:
         """Of these those that can be drawn: none came out infinite, as a loss may."""
         return [trial for trial in self.complete if all(map(math.isfinite, trial.values))]
@@ -81,7 +82,7 @@ class Swept:
         same = [one for one in (*map(_last, self.keys), *COLUMNS) if one == last]
         return key if len(same) > 1 else last
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """What was searched, in the order of the space."""
         found = (key for trial in self.trials for key in trial.params)
