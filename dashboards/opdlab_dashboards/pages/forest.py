@@ -6,12 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opdlab_dashboards.results import Difference, with_interval
+from opdlab_dashboards.results import Difference, Row, with_interval
 
 MOST = 26
 """Lines of the figure; of more differences those over all benchmarks are drawn, the tables hold all."""
 BESIDE = 20
 """Characters of a label that stands beside its line; longer ones stand above."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What b does differently from a, benchmark by benchmark."""
+
+    a: Row
+    b: Row
+    differences: list[Difference]
+
+    @property
+    def title(self) -> str:
+        return f"{self.b.name} minus {self.a.name}"
+
+    @property
+    def headline(self) -> Difference | None:
+        """Over all benchmarks, or the only one."""
+        return self.differences[-1] if self.differences else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from opdlab.evaluation import export
 from opdlab.files import natural, require_own_page, write_beside
 from opdlab.tracking import flatten
 from opdlab_dashboards.pages import page_files, tables
-from opdlab_dashboards.pages.forest import MOST, Line, forest, points
+from opdlab_dashboards.pages.forest import MOST, Line, Pairing, forest, points
 from opdlab_dashboards.pages.report_tables import ENDS, PAGE, Told
 from opdlab_dashboards.pages.swept_page import SweptPage, percent
 from opdlab_dashboards.results import (
@@ -53,20 +52,6 @@ CURVED, APART = "curves", "differences"
 """Places of figures on the page."""
 DRAWN = 8
 """Characters of a number that nobody has typed."""
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """What b does differently from a, benchmark by benchmark."""
-
-    a: Row
-    b: Row
-    differences: list[Difference]
-
-    @property
-    def headline(self) -> Difference | None:
-        """Over all benchmarks, or the only one."""
-        return self.differences[-1] if self.differences else None
 
 
 def report(runs: Sequence[str], output: str, to: str) -> None:
@@ -186,7 +171,7 @@ def conclude(
         # Scores by benchmark, settings and curves are those of the best trials.
         some = [sweep.rows[n] for n in sweep.here[: swept.SHOWN]]
         rows = [row for row in rows if row.role != "run" or row in some]
-        apart = [Pairing(a, b, d) for a, b, d in sweep.pairs_of(some)]
+        apart = list(sweep.pairs_of(some))
         found, doubtful = sweep.shown(), chain(sweep.not_shown(), sweep.unfinished())
         claimed = [one for one in apart if one.a is sweep.student]
         measured = [row for row in rows if row in (sweep.student, some[0])]
@@ -199,7 +184,7 @@ def conclude(
         board=board,
         rows_shown=rows,
         standings=places,
-        pairs=[(one.a, one.b, one.differences) for one in apart],
+        pairs=apart,
         found=[*(sentence(one) for one in claimed if one.headline and one.headline.shown), *found],
         open=[
             *(sentence(one) for one in claimed if one.headline and not one.headline.shown),
@@ -216,12 +201,11 @@ def conclude(
 def page(told: Told, leaderboard: Leaderboard, sweeps: Sequence[Swept]) -> str:
     """The page as one file, with all that it needs."""
     board, rows, sweep = told.board, told.rows_shown, told.sweep
-    apart = [Pairing(a, b, list(each)) for a, b, each in told.pairs]
     trained = [row for row in rows if row.role == "run"]
     runs = [row.runs[0] for row in trained or rows[:1]]
     drawn = list(figures(trained)) if not sweep else [*sweep.figures(), *figures(trained)]
-    if not sweep and apart:
-        drawn.append(_forest(apart, board.k))
+    if not sweep and told.pairs:
+        drawn.append(_forest(told.pairs, board.k))
     scripts = ["export.js", *(["trials.js"] if sweep else []), "report.js"]
     return page_files.template("report.html.j2").render(
         name=_joined([run.config.get("name", run.name) for run in runs[: 1 if sweep else None]]),
@@ -232,7 +216,7 @@ def page(told: Told, leaderboard: Leaderboard, sweeps: Sequence[Swept]) -> str:
         rows=rows,
         board=board,
         standings=told.standings,
-        pairs=apart,
+        pairs=told.pairs,
         found=told.found,
         open=told.open,
         shares=[share for each in sweeps for share in each.shares],
@@ -469,12 +453,12 @@ def _forest(apart: Sequence[Pairing], k: str) -> dict[str, Any]:
     lines = []
     if sum(1 + len(one.differences) for one in apart) <= MOST:
         for one in apart:
-            lines.append(Line(f"{one.b.name} minus {one.a.name}"))
+            lines.append(Line(one.title))
             lines += [Line(d.benchmark, d) for d in one.differences]
         if len(apart) == 1:
             return forest(lines[1:], f"{lines[0].label}, points of mean@{k}", APART)
         return forest(lines, title, APART)
-    told = [(f"{one.b.name} minus {one.a.name}", one.headline) for one in apart if one.differences]
+    told = [(one.title, one.headline) for one in apart if one.differences]
     return forest([Line(label, d) for label, d in told], title, APART)
 
 

@@ -13,9 +13,9 @@ from typing_extensions import override
 
 from opdlab.console import Result
 from opdlab_dashboards.pages import tables
-from opdlab_dashboards.pages.forest import points
+from opdlab_dashboards.pages.forest import Pairing, points
 from opdlab_dashboards.pages.swept_page import SweptPage, percent
-from opdlab_dashboards.results import Board, Difference, Row
+from opdlab_dashboards.results import Board, Row
 
 PAGE = (".html", ".htm", "")
 """Endings of a file that is written as the page."""
@@ -28,7 +28,6 @@ class Told(Result):
 
     Attributes:
         standings: the place of each row on the board, by its name.
-        pairs: two rows and what the second has more than the first.
         found, open: sentences on what is shown, and on what cannot be concluded.
         settings: keys in which the runs `names` differ, with the value of each.
         sweep: where the report is about one, with all of its trials.
@@ -38,7 +37,7 @@ class Told(Result):
     board: Board
     rows_shown: Sequence[Row]
     standings: Mapping[str, str]
-    pairs: Sequence[tuple[Row, Row, Sequence[Difference]]]
+    pairs: Sequence[Pairing]
     found: Sequence[str]
     open: Sequence[str]
     names: Sequence[str]
@@ -51,9 +50,9 @@ class Told(Result):
         if self.sweep:
             return list(self.sweep.records())
         return [
-            {"run": b.name, "minus": a.name, **asdict(one), "shown": one.shown}
-            for a, b, each in self.pairs
-            for one in each
+            {"run": pair.b.name, "minus": pair.a.name, **asdict(one), "shown": one.shown}
+            for pair in self.pairs
+            for one in pair.differences
         ]
 
     @override
@@ -93,9 +92,9 @@ class Told(Result):
     def _differences(self) -> Table:
         heads = ["difference", "benchmark", "problems", "points", "p"]
         lines = (
-            [f"{b.name} minus {a.name}", d.benchmark, str(d.problems), points(d), f"{d.p:.2g}"]
-            for a, b, each in self.pairs
-            for d in each
+            [pair.title, d.benchmark, str(d.problems), points(d), f"{d.p:.2g}"]
+            for pair in self.pairs
+            for d in pair.differences
         )
         title = f"Differences of mean@{self.board.k}, paired by problem; p Holm-corrected over all"
         return _table(title, heads, lines, left=2)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from opdlab_dashboards.pages import tables
-from opdlab_dashboards.pages.forest import MOST, Line, forest, points
+from opdlab_dashboards.pages.forest import MOST, Line, Pairing, forest, points
 from opdlab_dashboards.pages.trial_figures import figures, in_figure
 from opdlab_dashboards.results import (
     Board,
@@ -110,14 +110,14 @@ class SweptPage:
                 yield "matters most", f"{sweep.named(key)}: {share}"
                 break
 
-    def pairs_of(self, some: Sequence[Row]) -> Iterator[tuple[Row, Row, list[Difference]]]:
-        """The best against the student, and some of the others against the best, with their differences."""
+    def pairs_of(self, some: Sequence[Row]) -> Iterator[Pairing]:
+        """The best against the student, and some of the others against the best."""
         best = self.rows[self.best]
         if self.student and self.best in self.differences:
-            yield self.student, best, self.differences[self.best]
+            yield Pairing(self.student, best, self.differences[self.best])
         for number, found in self.differences.items():
             if number != self.best and self.rows[number] in some:
-                yield best, self.rows[number], found
+                yield Pairing(best, self.rows[number], found)
 
     @cached_property
     def apart(self) -> dict[int, Difference]:
