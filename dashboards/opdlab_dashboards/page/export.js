@@ -14,13 +14,12 @@ const opdlabExport = (() => {
     link.href = address; link.download = `${file(title)}.${format}`;
     link.click();
   }
-  return (figure, caption, plot, title) => {
-    const group = document.createElement("span");
+  return (caption, plot, title) => {
+    const group = document.createElement("span"), name = typeof title === "function" ? title : () => title;
     group.className = "export";
     for (const format of ["svg", "png"]) {
       const button = document.createElement("button");
       button.type = "button"; button.textContent = format.toUpperCase();
-      const name = typeof title === "function" ? title : () => title;
       button.setAttribute("aria-label", `save as ${format.toUpperCase()}: ${name()}`);
       button.addEventListener("click", () => plot.data && save(plot, name(), format));
       group.append(button);

@@ -149,7 +149,7 @@
 
   document.querySelectorAll("#figures figure").forEach((figure) => {
     const caption = figure.querySelector("figcaption"), place = figure.querySelector(".plot");
-    opdlabExport(figure, caption, place, () => title(caption));
+    opdlabExport(caption, place, () => title(caption));
   });
   for (const id of ["cost", "curve", "reference", "difference-benchmark"]) $(id).addEventListener("change", update);
   new IntersectionObserver((seen) => { if (!near && seen.some((one) => one.isIntersecting)) { near = true; update(); } }).observe($("figures"));

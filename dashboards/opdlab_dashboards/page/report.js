@@ -78,7 +78,7 @@
     if (one.height) plot.style.height = `${one.height}rem`;
     document.querySelector(`.figures[data-place="${one.place}"]${one.slice ? ".slices" : ":not(.slices)"}`).append(figure);
     plots.push(plot);
-    opdlabExport(figure, caption, plot, one.title);
+    opdlabExport(caption, plot, one.title);
   }
   document.querySelectorAll("details").forEach((one) => one.addEventListener("toggle", draw));
   document.addEventListener("trials", (event) => { chosen = event.detail; draw(); });

@@ -10,6 +10,8 @@ from opdlab_dashboards.results import Difference, Row, with_interval
 
 MOST = 26
 """Lines of the figure; of more differences those over all benchmarks are drawn, the tables hold all."""
+APART = "differences"
+"""Place of the figure on the page."""
 BESIDE = 20
 """Characters of a label that stands beside its line; longer ones stand above."""
 
@@ -47,7 +49,7 @@ def points(difference: Difference) -> str:
     return with_interval(value, low, high, sign=True)
 
 
-def forest(lines: Sequence[Line], title: str, place: str) -> dict[str, Any]:
+def forest(lines: Sequence[Line], title: str) -> dict[str, Any]:
     """The figure, the first line on top; a marker is coloured where its difference is shown."""
     some = lines[:MOST]
     known = [(n, one.label, one.difference) for n, one in enumerate(some) if one.difference]
@@ -86,7 +88,7 @@ def forest(lines: Sequence[Line], title: str, place: str) -> dict[str, Any]:
     else:
         notes = [_label(n, one) for n, one in enumerate(some)]
     return {
-        "place": place,
+        "place": APART,
         "title": title,
         "alt": f"{title}. " + "; ".join(told),
         "wide": True,

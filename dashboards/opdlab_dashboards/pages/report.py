@@ -17,7 +17,7 @@ from opdlab.evaluation import export
 from opdlab.files import natural, require_own_page, write_beside
 from opdlab.tracking import flatten
 from opdlab_dashboards.pages import page_files, tables
-from opdlab_dashboards.pages.forest import MOST, Line, Pairing, forest, points
+from opdlab_dashboards.pages.forest import APART, MOST, Line, Pairing, forest, points
 from opdlab_dashboards.pages.report_tables import ENDS, PAGE, Told
 from opdlab_dashboards.pages.swept_page import SweptPage, percent
 from opdlab_dashboards.results import (
@@ -48,8 +48,8 @@ from opdlab_dashboards.results import (
 UNTOLD = ("name", "description", "seed", "output", "runs", "sweep", "kind")
 """Keys that differ between runs without being what is compared; seeds have a place of their own."""
 
-CURVED, APART = "curves", "differences"
-"""Places of figures on the page."""
+CURVED = "curves"
+"""Place of figures on the page."""
 DRAWN = 8
 """Characters of a number that nobody has typed."""
 
@@ -456,10 +456,10 @@ def _forest(apart: Sequence[Pairing], k: str) -> dict[str, Any]:
             lines.append(Line(one.title))
             lines += [Line(d.benchmark, d) for d in one.differences]
         if len(apart) == 1:
-            return forest(lines[1:], f"{lines[0].label}, points of mean@{k}", APART)
-        return forest(lines, title, APART)
+            return forest(lines[1:], f"{lines[0].label}, points of mean@{k}")
+        return forest(lines, title)
     told = [(one.title, one.headline) for one in apart if one.differences]
-    return forest([Line(label, d) for label, d in told], title, APART)
+    return forest([Line(label, d) for label, d in told], title)
 
 
 def _line(name: str, curve: Curve, n: int) -> dict[str, Any]:

@@ -262,7 +262,7 @@ class SweptPage:
             title = (
                 f"Trials minus trial {self.best}, the best, points of mean@{self.board.k}: {some}"
             )
-            yield forest(lines, title, "differences")
+            yield forest(lines, title)
 
 
 def percent(score: Score) -> str:
