@@ -47,7 +47,8 @@ def _case(
     steps, few = (of.get(card.device.type, FEW) for of in (STEPS, PLAIN_STEPS))
     with sampling_mode(model):
         step = _step(card, model, prompts, Manner("lean"), steps)
-        floor = _bytes(model, shape, rows, tokens + steps * 3 // 2) / card.bandwidth
+        moved = _bytes(model, _kept_of_a_token(shape), rows, tokens + steps * 3 // 2)
+        floor = moved / card.bandwidth
         goal = GOAL if rows == 64 else None
         found = [
             Figure("a token of every row", step * 1e3, "ms"),
@@ -86,12 +87,8 @@ def _hybrid(config: PretrainedConfig, rows: int, tokens: int, card: Card) -> lis
         recorded, own = (
             _step(card, model, prompts, Manner(way), steps) for way in ("static", "plain")
         )
-    size = card.dtype.itemsize
-    weights = sum(p.numel() for p in model.parameters())
-    if not config.tie_word_embeddings:
-        weights -= model.get_input_embeddings().weight.numel()
     # States are read and written.
-    moved = size * (weights + rows * tokens * keys) + 2 * rows * states
+    moved = _bytes(model, keys, rows, tokens) + 2 * rows * states
     return [
         Figure("a token of every row", recorded * 1e3, "ms"),
         Figure("tokens a second", rows / recorded, "/s"),
@@ -138,13 +135,17 @@ def _generate(card: Card, model: Any, prompts: list[list[int]], steps: int) -> f
     return (long - short) / steps
 
 
-def _bytes(model: Any, shape: Shape, rows: int, tokens: int) -> int:
-    """Weights once, but for embeddings that are looked up; and keys and values of every row."""
-    size = next(model.parameters()).element_size()
+def _bytes(model: Any, kept: int, rows: int, tokens: int) -> int:
+    """Weights once, but for embeddings that are looked up; and keys and values of every row.
+
+    Args:
+        kept: numbers of the keys and values of a token.
+    """
+    embeddings = model.get_input_embeddings().weight
     weights = sum(p.numel() for p in model.parameters())
-    if not shape.tied:
-        weights -= shape.vocabulary * shape.width
-    return size * (weights + rows * tokens * _kept_of_a_token(shape))
+    if not model.config.tie_word_embeddings:
+        weights -= embeddings.numel()
+    return embeddings.element_size() * (weights + rows * tokens * kept)
 
 
 def _kept_of_a_token(shape: Shape) -> int:
