@@ -164,6 +164,22 @@ def _mark(x: int, height: float, word: str) -> Told:
     }
 
 
+def _dots(
+    some: Sequence[Trial], x: Sequence[Any], y: Sequence[float], hover: str, **more: Any
+) -> Told:
+    """A trace with a marker a trial."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "trials": [trial.number for trial in some],
+        "x": x,
+        "y": y,
+        "hovertemplate": f"{hover}<extra></extra>",
+        "marker": {"size": 7, "color": "--link"},
+        **more,
+    }
+
+
 def _slice(sweep: Swept, key: str) -> Told:
     """What came out over the values of one key."""
     some = [trial for trial in sweep.drawn if trial.params.get(key) is not None]
@@ -187,18 +203,13 @@ def _slice(sweep: Swept, key: str) -> Told:
         "alt": f"{sweep.metric} of {len(some)} trials against {key}; the table of trials has the values.",
         "slice": True,
         "traces": [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "trials": [t.number for t in some],
-                "x": values,
-                "y": outcome,
-                "text": [
-                    f"trial {t.number}: {sweep.named(key)} {short(t.params[key])}" for t in some
-                ],
-                "hovertemplate": "%{text}, %{y:.4g}<extra></extra>",
-                "marker": {"size": 7, "color": "--link"},
-            }
+            _dots(
+                some,
+                values,
+                outcome,
+                "%{text}, %{y:.4g}",
+                text=[f"trial {t.number}: {sweep.named(key)} {short(t.params[key])}" for t in some],
+            )
         ],
         "layout": {
             "showlegend": False,
@@ -291,17 +302,7 @@ def _history(sweep: Swept, rows: Mapping[int, Row]) -> Told:
         "alt": f"{sweep.metric} of {len(some)} trials in the order in which they ran; the best so far: "
         f"{_steps(numbers, best)}.",
         "traces": [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "trial",
-                "trials": numbers,
-                "x": numbers,
-                "y": outcome,
-                "hovertemplate": "trial %{x}: %{y:.4g}<extra></extra>",
-                "marker": {"size": 7, "color": "--link"},
-                **error,
-            },
+            _dots(some, numbers, outcome, "trial %{x}: %{y:.4g}", name="trial", **error),
             {
                 "type": "scatter",
                 "mode": "lines",
@@ -332,16 +333,13 @@ def _against(sweep: Swept) -> Told:
         "title": f"{other} ({other_way}) against {one} ({way})",
         "alt": f"{other} of {len(some)} trials against their {one}; the table of trials has the values.",
         "traces": [
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "trials": [trial.number for trial in some],
-                "x": [trial.values[0] for trial in some],
-                "y": [trial.values[1] for trial in some],
-                "text": [f"trial {trial.number}" for trial in some],
-                "hovertemplate": "%{text}: %{x:.4g}, %{y:.4g}<extra></extra>",
-                "marker": {"size": 7, "color": "--link"},
-            }
+            _dots(
+                some,
+                [trial.values[0] for trial in some],
+                [trial.values[1] for trial in some],
+                "%{text}: %{x:.4g}, %{y:.4g}",
+                text=[f"trial {trial.number}" for trial in some],
+            )
         ],
         "layout": {
             "showlegend": False,
