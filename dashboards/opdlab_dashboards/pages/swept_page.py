@@ -209,7 +209,7 @@ class SweptPage:
                 "reason": trial.reason,
                 **{key: trial.params.get(key) for key in self.sweep.keys},
                 **{metric: None for metric, _ in self.sweep.objectives},
-                **dict(zip((m for m, _ in self.sweep.objectives), trial.values, strict=False)),
+                **self.sweep.outcome(trial),
                 "constraints": dict(trial.constraints),
                 f"mean@{self.board.k}": asdict(mean) if mean else None,
                 f"minus_{self.best}": apart.value if apart else None,
@@ -224,7 +224,7 @@ class SweptPage:
         measured = self._measured(row) if row else [Cell("–")] * 5
         found = self.differences.get(trial.number) if trial.number != self.best else None
         apart = Cell(points(found[-1]), 100 * found[-1].value) if found else Cell("–")
-        values = dict(zip((m for m, _ in self.sweep.objectives), trial.values, strict=False))
+        values = self.sweep.outcome(trial)
         if not row and "mean_at_k" in values:
             measured[1] = Cell(f"{100 * values['mean_at_k']:.3g}", 100 * values["mean_at_k"])
         state = STATES.get(trial.state, trial.state)

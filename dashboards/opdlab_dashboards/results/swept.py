@@ -76,6 +76,10 @@ class Swept:
         """Of these those that can be drawn: none came out infinite, as a loss may."""
         return [trial for trial in self.complete if all(map(math.isfinite, trial.values))]
 
+    def outcome(self, trial: Trial) -> dict[str, float]:
+        """A trial's values by objective; nothing of one that is not complete."""
+        return dict(zip((metric for metric, _ in self.objectives), trial.values, strict=False))
+
     def named(self, key: str) -> str:
         """A key's own name, without its sections; all of it where something else has that name."""
         last = _last(key)
@@ -90,12 +94,9 @@ class Swept:
 
     def kept(self, found: Sequence[Measured], most: int | None = None) -> list[Measured]:
         """The runs of the best trials, at most so many, the best first; then what belongs to no trial."""
-        places = {number: place for place, number in enumerate(self.best[:most])}
-        kept = [(n, one) for one in found if (n := number_of(one)) is None or n in places]
-        return [
-            one
-            for _, one in sorted(kept, key=lambda pair: places.get(pair[0], len(places)))  # type: ignore[arg-type]
-        ]
+        places = {number: place for place, number in enumerate((*self.best[:most], None))}
+        kept = [one for one in found if number_of(one) in places]
+        return sorted(kept, key=lambda one: places[number_of(one)])
 
     def caveat(self, most: int | None = None) -> str:
         """What is left out where at most so many trials are shown, and what the best's lead is worth."""
