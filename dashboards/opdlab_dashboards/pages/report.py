@@ -36,12 +36,12 @@ from opdlab_dashboards.results import (
     build,
     fidelity_curves,
     find,
+    interval,
     mlflow_copy,
     pairs,
     short,
     swept,
     training_curves,
-    with_interval,
     without_copies,
 )
 
@@ -238,11 +238,6 @@ def page(told: Told, leaderboard: Leaderboard, sweeps: Sequence[Swept]) -> str:
         interval=interval,
         reading=tables.READING,
     )
-
-
-def interval(low: float, high: float) -> str:
-    """An interval in points, in as many digits as its width leaves."""
-    return with_interval(0, 100 * low, 100 * high, sign=True).partition(" ")[2]
 
 
 def _joined(values: Sequence[Any], by: str = " and ") -> str:

@@ -29,7 +29,7 @@ from .measured import (
     find as find,
     without_copies as without_copies,
 )
-from .rounding import short as short, with_interval as with_interval
+from .rounding import interval as interval, short as short, with_interval as with_interval
 from .rows import Cell as Cell, Row as Row, Score as Score
 from .settings import in_short as in_short, varied as varied
 from .swept import Swept as Swept

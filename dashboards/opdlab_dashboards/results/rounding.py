@@ -26,9 +26,13 @@ def decimals(low: float, high: float) -> int:
 
 def with_interval(value: float, low: float, high: float, sign: bool = False) -> str:
     """`12.3 [10.1, 14.5]`, or `+0.3 [-2.5, +2.8]` with signs; a zero has none."""
+    return f"{_written(value, decimals(low, high), sign)} {interval(low, high, sign)}"
+
+
+def interval(low: float, high: float, sign: bool = False) -> str:
+    """`[10.1, 14.5]`, in as many digits as its width leaves."""
     places = decimals(low, high)
-    each = [_written(one, places, sign) for one in (value, low, high)]
-    return f"{each[0]} [{each[1]}, {each[2]}]"
+    return f"[{_written(low, places, sign)}, {_written(high, places, sign)}]"
 
 
 def _written(value: float, places: int, sign: bool) -> str:
