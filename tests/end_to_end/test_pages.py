@@ -30,6 +30,13 @@ from opdlab_dashboards.pages.samples import samples
 from opdlab_dashboards.results import build, find, scene
 
 TRIALS = 40
+NAME = "closest('figure').querySelector('figcaption').firstChild.textContent"
+LABELS = f"(plots) => plots.map((one) => one.{NAME}).sort()"
+COUNTED = f"""() => {{
+  const react = Plotly.react;
+  window.redrawn = [];
+  Plotly.react = (plot, ...rest) => {{ window.redrawn.push(plot.{NAME}); return react(plot, ...rest); }};
+}}"""
 DRAWN = "document.documentElement.dataset.figures === 'drawn'"
 
 
@@ -238,6 +245,19 @@ def test_forty_trials_take_four_screens_and_figures_follow_the_table(
     assert told.startswith("There is no column speed: rank, trial, state, mean, difference, method")
     page.keyboard.press("Escape")
     assert rows.locator("visible=true").count() == TRIALS + 1
+    page.evaluate(COUNTED)
     page.locator("#trials-state").select_option("fail")
     assert rows.locator("visible=true").count() == 1
+    names = {title.partition(" (")[0].partition(":")[0] for title in redrawn(page)}
+    assert names == {"Parallel coordinates", "method", "learning_rate", "reward_weight", "History"}
+    page.locator("#curves summary").click()
+    assert redrawn(page) == page.locator("#curves .plot").evaluate_all(LABELS)
+    page.locator("#theme").click()
+    assert redrawn(page) == page.locator(".plot").evaluate_all(LABELS)
     page.context.close()
+
+
+def redrawn(page: Page) -> list[str]:
+    """Names of the figures that were drawn since this was asked last."""
+    page.wait_for_function("window.redrawn.length")
+    return page.evaluate("window.redrawn.splice(0).sort()")

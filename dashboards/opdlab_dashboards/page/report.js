@@ -59,11 +59,13 @@
     if (made.xaxis.side === "top" && plot.clientWidth < NARROW) made.xaxis.tickangle = -30;
     return made;
   }
-  function draw() {
+  function draw(changed = () => true) {
     figures.forEach((one, n) => {
-      const plot = plots[n], traces = one.traces.map(drawn);
-      // What is folded has no size to be drawn in.
-      if (!plot.closest("details:not([open])")) Plotly.react(plot, traces, shape(one, plot, traces.filter((t) => t.showlegend).length), { responsive: true, displaylogo: false, displayModeBar: false });
+      const plot = plots[n];
+      // What is folded has no size to be drawn in; it is drawn when it is opened.
+      if (plot.closest("details:not([open])") || !changed(one, plot)) return;
+      const traces = one.traces.map(drawn);
+      Plotly.react(plot, traces, shape(one, plot, traces.filter((t) => t.showlegend).length), { responsive: true, displaylogo: false, displayModeBar: false });
     });
     root.dataset.figures = "drawn";
   }
@@ -80,8 +82,8 @@
     plots.push(plot);
     opdlabExport(caption, plot, one.title);
   }
-  document.querySelectorAll("details").forEach((one) => one.addEventListener("toggle", draw));
-  document.addEventListener("trials", (event) => { chosen = event.detail; draw(); });
+  document.querySelectorAll("details").forEach((one) => one.addEventListener("toggle", () => draw((_, plot) => one.contains(plot))));
+  document.addEventListener("trials", (event) => { chosen = event.detail; draw((one) => one.traces.some((t) => t.trials)); });
   document.getElementById("theme").addEventListener("click", () => theme());
   document.addEventListener("keydown", (event) => { if (event.key === "d" && !/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && !event.ctrlKey && !event.metaKey && !event.altKey) theme(); });
   let before = null;
