@@ -1131,6 +1131,7 @@ def test_a_server_that_confirms_weights_and_keeps_the_first_is_told_in_bfloat16(
             heard.sent(student)
             said = theirs[some.start * 8 : some.stop and some.stop * 8]
             told.append(heard.look(student, asked[some], answers[some], said, None))
+            assert (heard.first is None) == heard.settled, "held as long as they are needed"
         print(dtype, heard.beyond, heard.share, told)
         assert (any(told), heard.settled) == (has is first, has is student), heard.beyond
 

@@ -45,14 +45,15 @@ class Heard:
     """What was seen of one server.
 
     Attributes:
-        first, last: the weights that it was sent first and last, in bfloat16 on the host.
+        first: the weights that it was sent first, in bfloat16 on the host; None once it is settled.
+        due: whether it was sent others since it was looked at.
         sends: how often it was looked at.
         settled: whether it is known to take weights, or cannot be known.
         seen: by prompt, the products of the server's difference with the way, and of the way with itself.
     """
 
     first: dict[str, Tensor] | None = None
-    last: dict[str, Tensor] | None = None
+    due: bool = False
     sends: int = 0
     settled: bool = False
     seen: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
@@ -60,18 +61,11 @@ class Heard:
     def sent(self, model: PreTrainedModel) -> None:
         """Remember what a server was sent."""
         self.settled = self.settled or self.sends >= SENDS or not _can_be_rounded(model)
-        self.last = None
+        self.due = not self.settled and self.first is not None
         if self.settled:
             self.first = None
-            return
-        now = {
-            name: weight.detach().to("cpu", torch.bfloat16, copy=True)
-            for name, weight in model.named_parameters()
-        }
-        if self.first is None:
-            self.first = now
-        else:
-            self.last = now
+        elif self.first is None:
+            self.first = _rounded(model)
 
     def look(
         self,
@@ -84,11 +78,11 @@ class Heard:
         """Whether the server's log-probabilities are those of the first weights.
 
         Args:
+            model: has the weights that the server was sent last.
             theirs: of the responses, at temperature 1 and with nothing cut off.
         """
-        first, now = self.first, self.last
-        self.last = None
-        if first is None or now is None or not _has_room(model):
+        due, self.due = self.due, False
+        if self.first is None or not due or not _has_room(model):
             return False
         self.sends += 1
         rows = list({tuple(prompt): row for row, prompt in enumerate(prompts)}.values())
@@ -96,7 +90,7 @@ class Heard:
         rows = rows[: TOKENS // most]
         asked, answers = [prompts[row] for row in rows], [responses[row][:most] for row in rows]
         said = []
-        for weights in (now, first):
+        for weights in (_rounded(model), self.first):
             with having(model, weights):
                 found = scored(model, asked, answers, vocabulary, 0)
             said.append(found.log_prob.double().cpu())
@@ -114,6 +108,8 @@ class Heard:
             before = self.seen.get(prompt, (0.0, 0.0))
             self.seen[prompt] = before[0] + float(product), before[1] + float(square)
         self.settled = self.beyond < -SETTLED
+        if self.settled:
+            self.first = None
         return self.beyond > FAULTY
 
     @property
@@ -150,6 +146,14 @@ def having(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> Iterator[No
     finally:
         for name, weight in model.named_parameters():
             weight.data = own[name]
+
+
+def _rounded(model: PreTrainedModel) -> dict[str, Tensor]:
+    """A copy of a model's weights in bfloat16, on the host."""
+    return {
+        name: weight.detach().to("cpu", torch.bfloat16, copy=True)
+        for name, weight in model.named_parameters()
+    }
 
 
 def _can_be_rounded(model: PreTrainedModel) -> bool:

@@ -288,7 +288,7 @@ class ServedRollout:
         """Raises ServerError where the server answers with the weights that it was sent first."""
         heard = self.link.heard
         # What fewer bits than bfloat16 do is no rounding of another kind: it is the same for many texts.
-        if heard.last is None or found.said is None or self.how.largest_gap is not None:
+        if not heard.due or found.said is None or self.how.largest_gap is not None:
             return
         theirs = (self.model, asked.prompts, found.responses, found.said, asked.vocabulary)
         if heard.look(*theirs):
