@@ -167,17 +167,13 @@ class OpenAIEngine(RolloutEngine):
         whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, 0, vocabulary)
         known: dict[int, Int[Tensor, "_"]] = {}
         if received is not None and (came := received.known(Reply.read)):
-            rollout = self._rollout(model, max_rows, alone=True)
-            rollout.withdrawn_with(received)
-            known = rollout.proved(whole, came)
+            known = self._rollout(model, max_rows, alone=True).proved(whole, came, received)
             received.forget([row for row in came if row not in known])
             hand_over(known.items(), range(len(prompts)), on_response)
         missing = [row for row in range(len(prompts)) if row not in known]
 
         def one_round(rows: Sequence[int]) -> None:
             rollout = self._rollout(model, max_rows, alone=True)
-            if received is not None:
-                rollout.withdrawn_with(received)
             found = rollout.drawn(whole.only(rows), received and received.only(rows))
             hand_over(zip(found.rows, found.responses, strict=True), rows, on_response)
             if found.refused:

@@ -111,12 +111,15 @@ class ServedRollout:
         """Responses of the server, and what the model says of them.
 
         Args:
-            received: keeps the completions until they are handed over, for `proved`.
+            received: keeps the completions until they are handed over, for `proved`; those handed over are
+                withdrawn if the server is seen later to draw otherwise than asked.
 
         Raises:
             RefusedError: none of the prompts was answered, and no other process waits for this one.
             ServerError: the server has other weights than the model.
         """
+        if received is not None:
+            self.withdrawn_with(received)
         sends = self.how.weights_folder is not None
         if sends:
             self.sync(asked)
@@ -169,12 +172,18 @@ class ServedRollout:
         usual = self.link.usual
         return usual is not None and not like.within(max(JUMP, JUMPS * usual))
 
-    def proved(self, asked: Asked, came: Mapping[int, Reply]) -> dict[int, Int[Tensor, "_"]]:
+    def proved(
+        self, asked: Asked, came: Mapping[int, Reply], received: Received
+    ) -> dict[int, Int[Tensor, "_"]]:
         """Responses of a rollout that was cut short, if they show by themselves whose they are.
 
         Servers whose log-probabilities are not those of temperature 1 show nothing. Answers that were drawn
         otherwise than asked are left out as well.
+
+        Args:
+            received: as in `drawn`.
         """
+        self.withdrawn_with(received)
         rows = sorted(came)
         asked = asked.only(rows)
         responses, found = self.scored(asked, came)
