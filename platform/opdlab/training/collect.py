@@ -346,7 +346,8 @@ class Collector:
         # Every device gathers the weights, whatever its own rows are.
         with self.answering() if share < 1 else nullcontext() as model:
             if model is not None and (drawn or (self.config.rollout.served and place.world > 1)):
-                found, rows = self.drawn_answers(model, asked[:drawn], seeds[:drawn], place)
+                alone = place.world == 1
+                found, rows = self.drawn_answers(model, asked[:drawn], seeds[:drawn], alone)
                 parts += [] if found is None else [found]
                 drawn, asked = len(rows), [*(asked[row] for row in rows), *given[0]]
         with self.weights.sampling() if share else nullcontext():
@@ -382,35 +383,35 @@ class Collector:
         model: PreTrainedModel,
         asked: Sequence[Prompt],
         seeds: Sequence[int],
-        place: Place | None = None,
+        alone: bool = True,
     ) -> tuple[Rollout | None, list[int]]:
         """Answers that the student or the teacher samples, and to which rows: a server may refuse some.
 
         Args:
-            place: None stands for a device alone; one of several may be left without answers.
+            asked: none where the data answers all prompts of this device, one of several.
+            alone: whether no other device has a part of the step; one of several may be left without
+                answers.
         """
         by_student, rows = self.config.method.sampler == "student", list(range(len(asked)))
-        alone = place is None or place.world == 1
+        rollout: Rollout | None = None
         fault: RefusedError | None = None
-        if not asked:
-            # The data answers all of this device's prompts; the others exchange at their server.
-            self.config.rollout.attend(model)
-            self.showed |= self.config.rollout.figures(self.subject.model)
-            require_enough(None, len(self.refused), self.count)
-            return None, []
         try:
             with naming_requests(lambda row: asked[row].problem.named):
-                rollout = returned.sample(
-                    self.config.rollout,
-                    model,
-                    [prompt.tokens for prompt in asked],
-                    seeds,
-                    eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
-                    pad_id=self.subject.pad_id,
-                    top_k=self.config.method.group,
-                    vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
-                    max_rows=self.config.training.rollout_rows,
-                )
+                if asked:
+                    rollout = returned.sample(
+                        self.config.rollout,
+                        model,
+                        [prompt.tokens for prompt in asked],
+                        seeds,
+                        eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
+                        pad_id=self.subject.pad_id,
+                        top_k=self.config.method.group,
+                        vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
+                        max_rows=self.config.training.rollout_rows,
+                    )
+                else:
+                    # The others exchange at their server.
+                    self.config.rollout.attend(model)
         except RefusedError as error:
             fault, group = error, self.config.rollout.group_size
             problems = [prompt.problem for prompt in asked]
