@@ -100,7 +100,10 @@ class SampleSet:
 
     def _counting(self, record: type[Drawn]) -> list[Drawn]:
         """Rows that were not withdrawn after they were written."""
-        until = {key: one.get(_name(record), -1) for key, one in _withdrawn(self.path).items()}
+        until = {
+            (row.problem, row.index): getattr(row, _name(record))
+            for row in _read(self.path, Withdrawal)
+        }
         return [
             row
             for part in _parts(self.path, record)
@@ -315,17 +318,8 @@ def _last(path: Path, record: type) -> int:
 
     Not their count: a damaged one that was moved away leaves a gap.
     """
-    withdrawn = (one.get(_name(record), -1) for one in _withdrawn(path).values())
+    withdrawn = (getattr(row, _name(record), -1) for row in _read(path, Withdrawal))
     return max([*map(_number, _parts(path, record)), *withdrawn], default=-1)
-
-
-def _withdrawn(path: Path) -> dict[Key, dict[str, int]]:
-    """By sample, the number of the last file that is withdrawn, of completions and of grades."""
-    rows = (row for part in _parts(path, Withdrawal) for row in _read_part(part, Withdrawal))
-    return {
-        (row.problem, row.index): {"generations": row.generations, "grades": row.grades}
-        for row in rows
-    }
 
 
 def _add(path: Path, rows: Sequence[Row]) -> None:
