@@ -371,10 +371,8 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
 def _prompts(config: Experiment, execution: Execution) -> tracking.DataSet:
     """The prompts of a training as a data set of MLflow."""
     told = execution.prompts
-    kind = str(config.prompts.model_dump().get("type", "prompts"))
-    return tracking.DataSet(
-        kind, str(told.get("sha256")), "training", config.name, told.get("count")
-    )
+    sha256, count = str(told.get("sha256")), told.get("count")
+    return tracking.DataSet(config.prompts.type, sha256, "training", config.name, count)
 
 
 def contents_of(pair: Pair, config: Experiment) -> dict[str, Any]:
