@@ -16,9 +16,8 @@ _ANSWERED: dict[tuple[str, Any], Body] = {}
 
 
 def remember(url: str, body: Body) -> None:
-    """Keep a request that was answered."""
-    if can_be_asked_again(body):
-        _ANSWERED[url, _model(body)] = body
+    """Keep a request that was answered, and that can be asked again."""
+    _ANSWERED[url, _model(body)] = body
 
 
 def can_be_asked_again(body: Body | None) -> bool:
