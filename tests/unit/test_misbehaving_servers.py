@@ -57,6 +57,7 @@ from opdlab.serving.served_rollout import JUMP, Asked
 from opdlab.serving.session import Session
 from opdlab.serving.weights import _LINKS
 from opdlab.sweeps.run import sweep
+from opdlab.training.module import Distillation
 from opdlab.training.pair import load_module, load_pair
 from opdlab.training.run import train
 from opdlab_evaluators.statistics.scores import summarise
@@ -90,6 +91,22 @@ def server() -> Iterator[MisbehavingServer]:
 def engine(server: MisbehavingServer, **changes: Any) -> OpenAIEngine:
     values = {"max_new_tokens": LENGTH, "patience_s": 1.0, **changes}
     return OpenAIEngine(url=server.url, **values)
+
+
+def served_module(
+    server: MisbehavingServer, folder: Path, prompts: int, length: int = LENGTH
+) -> Distillation:
+    """Ready to train on two answers of a server to each of so many prompts a step."""
+    config = load_experiment(
+        "quickstart",
+        [
+            f"rollout={{type: openai, url: '{server.url}', max_new_tokens: {length}, patience_s: 1}}",
+            f"rollout.weights_folder={folder}",
+            f"training.prompts_per_step={prompts}",
+            "rollout.group_size=2",
+        ],
+    )
+    return load_module(load_pair(config), config)
 
 
 def client(server: MisbehavingServer, **changes: Any) -> Client:
@@ -468,16 +485,7 @@ def test_a_step_goes_on_without_the_prompts_that_are_refused_for_ever(
     server: MisbehavingServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By name; all of a group where one answer is refused; and not without most of them."""
-    config = load_experiment(
-        "quickstart",
-        [
-            f"rollout={{type: openai, url: '{server.url}', max_new_tokens: 8, patience_s: 1}}",
-            f"rollout.weights_folder={tmp_path}",
-            "training.prompts_per_step=4",
-            "rollout.group_size=2",
-        ],
-    )
-    module = load_module(load_pair(config), config)
+    module = served_module(server, tmp_path, prompts=4)
     some = [module.prompts.prompt(row) for row in range(12)]
     ordered = sorted(some, key=lambda prompt: len(prompt.tokens))
     prompts = [ordered[0], ordered[1], ordered[-1]]

@@ -28,10 +28,10 @@ from unit.test_misbehaving_servers import (
     evaluated,
     kept_in,
     moved,
+    served_module,
 )
 
 from opdlab.configuration.config import Evaluation, Experiment
-from opdlab.configuration.loader import load_experiment
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import AwayError, OtherDrawsError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
@@ -599,16 +599,7 @@ def test_a_device_that_is_refused_all_of_its_prompts_leaves_them_out(
     server: MisbehavingServer, tmp_path: Path
 ) -> None:
     """One prompt for each of two devices: the step goes on with the other's, as it would on one."""
-    config = load_experiment(
-        "quickstart",
-        [
-            f"rollout={{type: openai, url: '{server.url}', max_new_tokens: 4, patience_s: 1}}",
-            f"rollout.weights_folder={tmp_path / 'weights'}",
-            "training.prompts_per_step=2",
-            "rollout.group_size=2",
-        ],
-    )
-    module = load_module(load_pair(config), config)
+    module = served_module(server, tmp_path / "weights", prompts=2, length=4)
     prompts = [module.prompts.prompt(row) for row in range(2)]
     ids = [list(prompt.tokens) for prompt in prompts]
 
