@@ -15,5 +15,6 @@ def begun(decoder: Decoder, rows: int, device: torch.device) -> Float[Tensor, "B
     decoder.cache.reserve(20)
     decoder.step.start(decoder.cache.positions() + torch.arange(4, device=device))
     uniform = torch.rand(rows, 1, device=device, dtype=torch.float64)
-    decoder._step(uniform, 0)
+    with decoder.step.stretch():
+        decoder._step(uniform, 0)
     return uniform

@@ -161,8 +161,9 @@ def test_a_plain_step_under_flash_attention_waits_for_nothing(
                 model, PROMPTS[:1] * 2, range(2), draw, Room(2), Records(draw), Manner("plain")
             )
             uniform = begun(decoder, 2, device) * 0
-            with counted() as counts:
+            with decoder.step.stretch(), counted() as counts:
                 decoder._step(uniform, 1)
+            decoder._draw(uniform, 1, {0, 1}, [1, 1])
         assert counts.waited == 0, counts.lines()
         assert model.config._attn_implementation == attention
         said.append(decoder.last)

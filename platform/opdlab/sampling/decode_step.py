@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,6 +29,10 @@ class DecodeStep(ABC):
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
         """Prepare what the next steps need at once: a small model's step is all overhead."""
 
+    def stretch(self) -> AbstractContextManager[None]:
+        """Entered once around steps between which the model does nothing else."""
+        return nullcontext()
+
     @abstractmethod
     def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
         """Next-token logits after `tokens`, whose keys and values are written to the cache."""
@@ -44,8 +47,7 @@ class ModelStep(DecodeStep):
         self.last_only = last_logits_only(model)
         # A CPU knows at once whether attention can do without the mask, which is quicker.
         self.masks = nullcontext if model.device.type == "cpu" else masked_rows
-        self.attention = partial(_without_lengths, model)
-        with self.attention():
+        with self.stretch():
             self.additive = self.takes_positions and _attends_to_all(model)
 
     def start(self, positions: Int[Tensor, "B steps"]) -> None:
@@ -54,11 +56,14 @@ class ModelStep(DecodeStep):
         if self.additive:
             self.visible = additive(self.visible, self.model.dtype)[:, None, None]
 
+    def stretch(self) -> AbstractContextManager[None]:
+        return _without_lengths(self.model)
+
     def logits(self, tokens: Int[Tensor, "B one"], step: int) -> Float[Tensor, "B V"]:
         cache = self.cache
         position = {"position_ids": self.positions[step]} if self.takes_positions else {}
         column = self.positions[step]
-        with self.masks(), self.attention(), cached(self.model, cache, column) as given:
+        with self.masks(), cached(self.model, cache, column) as given:
             output = self.model(
                 input_ids=tokens,
                 attention_mask=self.visible[..., cache.begin : cache.end + 1],

@@ -285,11 +285,12 @@ class Decoder:
         """The tokens of each step, until `enough` rows have ended or the uniform numbers have."""
         numbers = uniform.split(1, -1)
         drawn: list[list[int]] = []
-        while len(drawn) < len(numbers) and len(self.rows) - len(live) < enough:
-            coming = range(len(drawn), min(len(drawn) + self.interval, len(numbers)))
-            fresh = torch.cat([self._step(numbers[i], i) for i in coming], 1).t().tolist()
-            self._look(fresh, len(drawn), live, valid)
-            drawn += fresh
+        with self.step.stretch():
+            while len(drawn) < len(numbers) and len(self.rows) - len(live) < enough:
+                coming = range(len(drawn), min(len(drawn) + self.interval, len(numbers)))
+                fresh = torch.cat([self._step(numbers[i], i) for i in coming], 1).t().tolist()
+                self._look(fresh, len(drawn), live, valid)
+                drawn += fresh
         return drawn
 
     def _step(self, uniform: Float[Tensor, "B one"], step: int) -> Int[Tensor, "B one"]:
