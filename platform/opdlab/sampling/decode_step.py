@@ -83,11 +83,20 @@ def cached(
     Args:
         column: where in its row each token stands.
     """
-    if cache.states is None:
-        yield {"use_cache": True, cache_argument(model): cache}
-        return
-    with cache.states.stepping(column):
-        yield without_states(model, cache)
+    states = cache.states
+    with nullcontext() if states is None else states.stepping(column):
+        yield past(model, cache, states is not None)
+
+
+def past(model: PreTrainedModel, cache: Cache, recurrent: bool) -> dict[str, Any]:
+    """Arguments of a forward that takes its past from the cache.
+
+    Args:
+        recurrent: whether there are layers whose states are found elsewhere.
+    """
+    if recurrent:
+        return without_states(model, cache)
+    return {"use_cache": True, cache_argument(model): cache}
 
 
 def without_states(model: PreTrainedModel, cache: Cache) -> dict[str, Any]:

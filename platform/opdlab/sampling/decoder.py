@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, final
+from typing import final
 
 import torch
 from transformers import PreTrainedModel
 
 from opdlab.modelling import forget, unpacked_rows
-from opdlab.sampling.decode_step import (
-    ModelStep,
-    cache_argument,
-    last_logits_only,
-    without_states,
-)
+from opdlab.sampling.decode_step import ModelStep, last_logits_only, past
 from opdlab.sampling.draws import choose, uniforms, weigh
 from opdlab.sampling.growing_cache import GrowingCache, PrefilledCache
 from opdlab.sampling.lean_step import LeanStep
@@ -238,14 +234,10 @@ class Decoder:
         self, prefilled: PrefilledCache, bodies: Int[Tensor, "B S"], lengths: list[int]
     ) -> None:
         model, states = self.model, self.cache.states
-        with unpacked_rows():
-            if states is None:
-                given: dict[str, Any] = {"use_cache": True, cache_argument(model): prefilled}
-                model(input_ids=bodies, **given, **last_logits_only(model))
-                return
-            with states.prefilled(lengths) as prefilled.states:
-                given = without_states(model, prefilled)
-                model(input_ids=bodies, **given, **last_logits_only(model))
+        given = past(model, prefilled, states is not None)
+        kept = nullcontext(prefilled.states) if states is None else states.prefilled(lengths)
+        with unpacked_rows(), kept as prefilled.states:
+            model(input_ids=bodies, **given, **last_logits_only(model))
 
     def stretch(self, enough: int) -> list[tuple[int, list[int]]]:
         """Decode with the same rows in the same places until `enough` have ended.

@@ -10,19 +10,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from opdlab.modelling import UnsupportedError, hooked, running, unpacked_rows
 from opdlab.sampling.decode_attention import DecodePass
-from opdlab.sampling.decode_step import (
-    DecodeStep,
-    cache_argument,
-    last_logits_only,
-    without_states,
-)
+from opdlab.sampling.decode_step import DecodeStep, last_logits_only, past
 from opdlab.sampling.growing_cache import GrowingCache
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import sent
@@ -105,9 +99,7 @@ class StaticStep(DecodeStep):
     def forward(self) -> Float[Tensor, "B V"]:
         """Next-token logits after `token`, by the model's own forward."""
         model, cache = self.model, self.cache
-        given: dict[str, Any] = {"use_cache": True, cache_argument(model): cache}
-        if cache.states is not None:
-            given = without_states(model, cache)
+        given = past(model, cache, cache.states is not None)
         if self.takes_positions:
             given["position_ids"] = self.column - self.first
         with hooked(model) as own:
