@@ -8,7 +8,7 @@ is found out; whether its scores then come out right is not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any
@@ -107,8 +107,8 @@ def scoring(
         model = build(config, dtype).eval()
         original = original_length(model)
         recurrent = recurrent_layers(model)
-        plan = _Plan(shortened(model), size.attended, on_cpu, tree, len(recurrent), at_load)
-        plan.reach = None if counted is None else counted - 1
+        reach = None if counted is None else counted - 1
+        plan = _Plan(shortened(model), size.attended, on_cpu, tree, len(recurrent), at_load, reach)
         tried = prefixes_tried(model, asked.length)
         # Layers whose states are known sums, or convolutions, take rows of any length at once; others go
         # step by step.
@@ -122,7 +122,7 @@ def scoring(
             peak = _of_long_rows(rows, asked.length, plan.long(asked))
             found = _of_long_rows(lambda length: [plan.checked(tried.of_length(length))], tried.end)
             peak = max(peak, found)
-    groups = -(-asked.rows // asked.together(original, plan.reach))
+    groups = -(-asked.rows // asked.together(original, reach))
     if not asked.full or groups == 1:
         return peak
     # Of all groups, while they are put together: theirs, in one, and in order.
@@ -237,7 +237,6 @@ class _Plan:
         recurrent: layers that keep a state; the model may have fewer.
         at_load: tokens of a row up to which it is tried before its first scores.
         reach: tokens that a pass may take, at most; None for any number.
-        phases: bytes held last, in each phase of scoring.
     """
 
     model: PreTrainedModel
@@ -247,7 +246,6 @@ class _Plan:
     recurrent: int = 0
     at_load: int = 0
     reach: int | None = None
-    phases: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         text = self.model.config.get_text_config()
@@ -261,6 +259,9 @@ class _Plan:
 
     def held(self, asked: ScoredRows) -> int:
         """Bytes while rows are scored that are scored together."""
+        return max(self._together(asked))
+
+    def _together(self, asked: ScoredRows) -> list[int]:
         with unset_fake_temporarily():
             rollout = asked.rollout(asked.together(original_length(self.model), self.reach))
         return self._held(asked, rollout)
@@ -276,11 +277,12 @@ class _Plan:
         whole = self.piece
         if whole is not None and asked.length > whole:
             self.piece = -(-whole * length // asked.length)
-        self.held(asked.of_length(length))
+        phases = self._together(asked.of_length(length))
         self.piece = whole
-        return self.phases
+        return phases
 
-    def _held(self, asked: ScoredRows, rollout: Rollout, shares: bool = True) -> int:
+    def _held(self, asked: ScoredRows, rollout: Rollout, shares: bool = True) -> list[int]:
+        """Bytes in each phase of scoring."""
         missing, early, trunk, count = 0, 0, 0, len(rollout.tokens)
         with Held(self.model) as held:
             others = beside(asked, count)
@@ -293,8 +295,7 @@ class _Plan:
                 with hooked(self.model) as own:
                     missing, early, trunk = self._tree(own, rollout, asked, shares, held)
             del others
-        self.phases = [early, trunk + missing, held.peak + missing]
-        return max(self.phases)
+        return [early, trunk + missing, held.peak + missing]
 
     def tried(self, asked: ScoredRows) -> int:
         """Bytes while it is tried, once, whether the model can be scored at such lengths."""
@@ -328,10 +329,10 @@ class _Plan:
         with unset_fake_temporarily():
             rollout = trial_rollout(self.model.config.get_text_config().vocab_size)
         rows = ScoredRows(len(TRIAL_ROWS), _LONGEST_TRIED - 1, 1, top_k=1)
-        size, found = self.piece, [self._held(rows, rollout)]
+        size, found = self.piece, self._held(rows, rollout)
         for self.piece in (TRIAL_PIECE, None):
             try:
-                found.append(self._held(rows, rollout, shares=False))
+                found += self._held(rows, rollout, shares=False)
                 break
             except (UnsupportedError, *FAILURES):
                 continue
