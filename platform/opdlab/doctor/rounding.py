@@ -91,8 +91,11 @@ class Tolerance:
         if self.of_a_row is None:
             return float(known.max())
         worst = largest_median(apart if apart.ndim == 1 else apart.nanmean(-1), row)
-        share = worst / self.of_a_row if self.of_a_row else worst and torch.inf
-        return max(float(known.mean()), share and share * self.nats)
+        mean = float(known.mean())
+        if self.of_a_row == 0:
+            # Another order of sums changed nothing, so `nats` is 0 as well.
+            return mean
+        return max(mean, worst / self.of_a_row * self.nats)
 
 
 def largest_median(apart: Float[Tensor, "T"], row: Int[Tensor, "T"]) -> float:
