@@ -559,6 +559,11 @@ def is_dear(tree: Any, inside: bool = False) -> bool:
     return any(is_dear(part, inside or growing) for part in tree if isinstance(part, tuple))
 
 
+def radians(degrees: Tree) -> Tree:
+    """As many degrees in radians."""
+    return ("over", ("times", degrees, ("constant", "pi")), ("number", Fraction(180)))
+
+
 def value(tree: Tree, at: Mapping[str, Fraction], angle: bool = False) -> Number:
     """The value of a tree, exact where only fractions are met.
 

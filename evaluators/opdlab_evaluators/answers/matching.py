@@ -12,7 +12,7 @@ from typing import Any
 import mpmath
 
 from opdlab_evaluators.answers import region as regions
-from opdlab_evaluators.answers.expression import Tree, letters, mentions, value
+from opdlab_evaluators.answers.expression import Tree, letters, mentions, radians, value
 from opdlab_evaluators.answers.inequalities import as_region
 from opdlab_evaluators.answers.quantity import Beyond, Number, Undefined, real
 from opdlab_evaluators.answers.thing import Thing
@@ -129,7 +129,7 @@ class Matching:
             return _may_be_shares(gold, answer) and self._percents(gold, answer)
         if x is not None and y is not None and _is_measure(x) and _is_measure(y):
             if {x.dimension, y.dimension} == {_DEGREES, _RADIANS}:
-                one, other = (_radians(a), b) if x.dimension == _DEGREES else (a, _radians(b))
+                one, other = (radians(a), b) if x.dimension == _DEGREES else (a, radians(b))
                 return self.equal(one, other)
             return x.dimension == y.dimension and self.equal(_times(a, x.scale), _times(b, y.scale))
         if self._is_turned(gold, answer):
@@ -141,9 +141,9 @@ class Matching:
             return self.equal(a, _times(b, answer.unit.scale / answer.finest.scale))
         # A right angle is 90 degrees and pi / 2.
         if _is_angle(answer) and x is None and mentions(a, "pi"):
-            return self.equal(a, _radians(b))
+            return self.equal(a, radians(b))
         if _is_angle(gold) and y is None and mentions(b, "pi"):
-            return self.equal(_radians(a), b)
+            return self.equal(radians(a), b)
         return False
 
     def _is_turned(self, gold: Thing, answer: Thing) -> bool:
@@ -153,7 +153,7 @@ class Matching:
         one, two = (_with_pi(gold.trees[0], n) for n in (1, 2))
         # A multiple of pi; 180 / pi may be a number of degrees.
         return self.equal(_times(one, Fraction(2)), two) and not self.equal(
-            gold.trees[0], _radians(answer.trees[0])
+            gold.trees[0], radians(answer.trees[0])
         )
 
     def _moduli(self, gold: Thing, answer: Thing) -> bool:
@@ -500,10 +500,6 @@ def _combination(tree: Tree) -> tuple[Thing, ...] | None:
 
 def _times(tree: Tree, factor: Fraction) -> Tree:
     return tree if factor == 1 else ("times", tree, ("number", factor))
-
-
-def _radians(tree: Tree) -> Tree:
-    return ("over", ("times", tree, ("constant", "pi")), ("number", Fraction(180)))
 
 
 _DEGREES, _RADIANS = (("angle", 1),), (("radian", 1),)

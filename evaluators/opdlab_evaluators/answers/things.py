@@ -20,6 +20,7 @@ from opdlab_evaluators.answers.expression import (
     letters,
     mentions,
     parse,
+    radians,
 )
 from opdlab_evaluators.answers.inequalities import (
     AND,
@@ -436,13 +437,15 @@ class _Structure(Measures):
         if end.modulus is not None and not name and not any(letters(t.trees) for t in things):
             # A remainder of a number: `2^{100} \equiv 2 \pmod 7`.
             return end
-        if len(things) == 1 and not name and _is_same_amount(things[0], end):
-            # `1.5 hours = 90 minutes`
-            return replace(things[0], finest=end.unit)
-        for degrees, other in ((things[0], end), (end, things[0])) if len(things) == 1 else ():
-            if not name and _is_in_radians(degrees, other):
+        if len(things) == 1 and not name:
+            if _is_same_amount(things[0], end):
+                # `1.5 hours = 90 minutes`
+                return replace(things[0], finest=end.unit)
+            if _is_in_radians(things[0], end):
                 # `30^\circ = \pi/6`
-                return degrees
+                return things[0]
+            if _is_in_radians(end, things[0]):
+                return end
         if len({thing.percent for thing in (*things, end)}) > 1:
             # `0.75 = 75 %`
             things, end = [_fraction_of(thing) for thing in things], _fraction_of(end)
@@ -508,8 +511,8 @@ def _is_same_amount(a: Thing, b: Thing) -> bool:
     x, y = a.unit, b.unit
     if x is None or y is None or x == y or not x.dimension or x.dimension != y.dimension:
         return False
-    sizes = [number_of(("times", t.trees[0], ("number", u.scale))) for t, u in ((a, x), (b, y))]
-    return bool(abs(sizes[0] - sizes[1]) <= regions.CLOSE * abs(sizes[0]))
+    sizes = [("times", t.trees[0], ("number", u.scale)) for t, u in ((a, x), (b, y))]
+    return _are_equal(*sizes)
 
 
 def _is_in_radians(degrees: Thing, other: Thing) -> bool:
@@ -518,9 +521,12 @@ def _is_in_radians(degrees: Thing, other: Thing) -> bool:
         return False
     if other.unit not in (None, unit("radian")) or letters((degrees.trees, other.trees)):
         return False
-    turned = ("over", ("times", degrees.trees[0], ("constant", "pi")), ("number", Fraction(180)))
-    sizes = [number_of(turned), number_of(other.trees[0])]
-    return bool(abs(sizes[0] - sizes[1]) <= regions.CLOSE * abs(sizes[0]))
+    return _are_equal(radians(degrees.trees[0]), other.trees[0])
+
+
+def _are_equal(one: Tree, other: Tree) -> bool:
+    a, b = number_of(one), number_of(other)
+    return bool(abs(a - b) <= regions.CLOSE * abs(a))
 
 
 def _is_next_unit(tokens: Sequence[Token], place: int) -> bool:
