@@ -77,7 +77,7 @@ class Surroundings:
     def own_environment(self) -> dict[str, str | None]:
         """What the program changed in its environment since this was last asked, or told by the judge."""
         before, self.environment = self.environment, dict(_ENVIRONMENT)
-        return {} if self.environment == before else _changes(before, self.environment)
+        return _changes(before, self.environment)
 
     def learn(self, changed: dict[str, str | None]) -> None:
         """Have in the judge's environment what the program changed in its own.
