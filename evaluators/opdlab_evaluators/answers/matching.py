@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
@@ -150,7 +150,8 @@ class Matching:
         r"""Whether degrees are said of an angle in radians: `\frac{\pi}{6}^\circ` for `\frac{\pi}{6}`."""
         if not _is_angle(answer) or gold.unit is not None or not mentions(gold.trees[0], "pi"):
             return False
-        one, two = (_with_pi(gold.trees[0], n) for n in (1, 2))
+        pi = ("constant", "pi")
+        one, two = (_put(gold.trees[0], {pi: ("number", Fraction(n))}) for n in (1, 2))
         # A multiple of pi; 180 / pi may be a number of degrees.
         return self.equal(_times(one, Fraction(2)), two) and not self.equal(
             gold.trees[0], radians(answer.trees[0])
@@ -336,7 +337,8 @@ class Matching:
             x, y = self._value(a, at), self._value(b, at)
             if x is None or y is None or x == 0 or y == 0:
                 return False
-            fixed = _at(a, at), _at(b, at)
+            numbers = _numbers(at)
+            fixed = _put(a, numbers), _put(b, numbers)
             if factor is None:
                 factor = ("over", fixed[1], fixed[0])
                 if positive and mpmath.re(real(y) / real(x)) <= 0:
@@ -388,22 +390,18 @@ def point(name: str, number: int) -> Fraction:
     return -size if negative else size
 
 
-def _at(tree: Any, at: dict[str, Fraction]) -> Any:
-    """A tree with its letters replaced."""
+def _put(tree: Any, by: Mapping[Tree, Tree]) -> Any:
+    """A tree with others in the place of some of its letters and constants."""
     if not isinstance(tree, tuple):
         return tree
-    if tree[:1] == ("letter",):
-        return ("number", at[tree[1]])
-    return tuple(_at(part, at) for part in tree)
+    if len(tree) == 2 and isinstance(tree[1], str):
+        return by.get(tree, tree)
+    return tuple(_put(part, by) for part in tree)
 
 
-def _with_pi(tree: Any, number: int) -> Any:
-    """A tree with a number in the place of pi."""
-    if not isinstance(tree, tuple):
-        return tree
-    if tree == ("constant", "pi"):
-        return ("number", Fraction(number))
-    return tuple(_with_pi(part, number) for part in tree)
+def _numbers(at: Mapping[str, Fraction]) -> dict[Tree, Tree]:
+    """What is put for letters that have values."""
+    return {("letter", name): ("number", size) for name, size in at.items()}
 
 
 def _close(x: Any, y: Any, digits: int) -> bool:
@@ -420,8 +418,7 @@ def _renamed(thing: Thing, other: Thing) -> Thing:
     named = frozenset[str]().union(*map(letters, thing.trees[-1:]))
     if not function or named != {argument} or len(wanted) != 1 or wanted == named:
         return thing
-    trees = tuple(_with_letter(tree, argument, *wanted) for tree in thing.trees)
-    return replace(thing, trees=trees)
+    return replace(thing, trees=_put(thing.trees, {("letter", argument): ("letter", *wanted)}))
 
 
 def _is_asked(tree: Tree) -> bool:
@@ -448,14 +445,6 @@ def _is_asked(tree: Tree) -> bool:
 
 
 _CALLED = ("f", "g", "h", "p", "q", "F", "G", "P", "Q", "a", "S", "T")
-
-
-def _with_letter(tree: Any, old: str, new: str) -> Any:
-    if not isinstance(tree, tuple):
-        return tree
-    if tree == ("letter", old):
-        return ("letter", new)
-    return tuple(_with_letter(part, old, new) for part in tree)
 
 
 def _is_fraction(thing: Thing) -> bool:
@@ -494,8 +483,8 @@ def _combination(tree: Tree) -> tuple[Thing, ...] | None:
     if not letters(tree) or not letters(tree) <= set(names):
         return None
     size = 3 if names[2] in letters(tree) else 2
-    fixed = [_at(tree, {name: Fraction(name == own) for name in names}) for own in names[:size]]
-    return tuple(Thing("value", (part,)) for part in fixed)
+    units = [_numbers({name: Fraction(name == own) for name in names}) for own in names[:size]]
+    return tuple(Thing("value", (_put(tree, unit),)) for unit in units)
 
 
 def _times(tree: Tree, factor: Fraction) -> Tree:
