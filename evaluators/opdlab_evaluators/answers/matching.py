@@ -208,19 +208,15 @@ class Matching:
             return False
         if gold.kind == answer.kind == "tuple" and gold.brackets != answer.brackets:
             return False
-        if (
-            gold.kind == "list"
-            and answer.kind == "tuple"
-            and len(a) == 2
-            and answer.brackets != "()"
-        ):
-            # An interval is not its two ends.
-            return False
         if gold.kind == "tuple":
             return all(self.same(x, y) for x, y in zip(a, _by_name(b), strict=True))
-        if gold.kind == "list" and answer.kind == "tuple" and answer.brackets == "()":
-            # Parentheses hold a point, whose coordinates have an order.
-            return all(self.same(x, y) for x, y in zip(a, b, strict=True))
+        if (gold.kind, answer.kind) == ("list", "tuple"):
+            if answer.brackets == "()":
+                # Parentheses hold a point, whose coordinates have an order.
+                return all(self.same(x, y) for x, y in zip(a, b, strict=True))
+            if len(a) == 2:
+                # An interval is not its two ends.
+                return False
         rest = list(b)
         for x in a:
             found = next((n for n, y in enumerate(rest) if self._may_be(x, y)), None)
