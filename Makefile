@@ -50,10 +50,10 @@ real: $(VENV)/.installed
 	$(BIN)/opdlab train real/small
 
 # Tests wait for servers and signals a third of their time, so two cores take three processes. Types are
-# checked on one core, beside the tests on a simulated device.
+# checked on one core, beside the tests on a simulated device; all tests run whatever failed before.
 test: $(VENV)/.installed-dev
-	$(MAKE) --no-print-directory --jobs 2 check $(if $(PYTEST),,simulated)
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(PYTEST)
+	$(MAKE) --no-print-directory --jobs 2 --keep-going check $(if $(PYTEST),,simulated); early=$$?; \
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(PYTEST) && exit $$early
 
 # They take processes of their own: torch would give the simulated device to all others. Tests of a file share
 # models that were tried and a store.

@@ -23,7 +23,7 @@ from opdlab.cli import app
 from opdlab.configuration.config import Experiment
 from opdlab.files import read_metrics
 from opdlab.scores import Scores
-from opdlab.sweeps import run as sweeps_run, worker
+from opdlab.training import processes
 from opdlab.training.module import Distillation
 
 METHOD = {"type": "lgr", "support": "full", "top_k": 4}
@@ -94,8 +94,7 @@ def searched_in_forks(output: Path, places: Path) -> str:
         step(module, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        for starts in (sweeps_run, worker):
-            patch.setattr(starts, "may_fork", lambda training: True)
+        patch.setattr(processes, "may_fork", lambda training: True)
         patch.setattr(Distillation, "training_step", watched)
         return searched(output)
 
