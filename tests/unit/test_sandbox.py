@@ -92,25 +92,31 @@ def test_a_program_is_refused_what_it_must_not_have(sandbox, name):
 
 
 def test_memory_in_use_is_bounded_over_all_processes(sandbox):
-    peak = 0
-    running = threading.Event()
     zygote = psutil.Process(sandbox.process.pid).children(recursive=True)[-1]
     shared = zygote.memory_info().rss
 
-    def watch():
-        nonlocal peak
-        while not running.is_set():
-            with contextlib.suppress(psutil.Error):
-                peak = max(peak, sum(p.memory_info().rss - shared for p in inside(sandbox)))
-            time.sleep(0.005)
+    def watched():
+        peak = 0
+        running = threading.Event()
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    ended = sandbox.run(LIMITED["a memory bomb over forks"][0], limits=TIGHT)
-    running.set()
-    watcher.join()
-    assert ended.why == "memory"
-    assert TIGHT.memory / 2 < peak < 3 * TIGHT.memory
+        def watch():
+            nonlocal peak
+            while not running.is_set():
+                with contextlib.suppress(psutil.Error):
+                    peak = max(peak, sum(p.memory_info().rss - shared for p in inside(sandbox)))
+                time.sleep(0.005)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        ended = sandbox.run(LIMITED["a memory bomb over forks"][0], limits=TIGHT)
+        running.set()
+        watcher.join()
+        assert ended.why == "memory"
+        assert peak < 3 * TIGHT.memory
+        return peak
+
+    # On a busy machine the watcher may look too late.
+    assert any(watched() > TIGHT.memory / 2 for _ in range(20))
 
 
 def test_forks_are_bounded(sandbox):
