@@ -219,6 +219,31 @@ class Rollout:
         return _moved(self, self.tokens.device, torch.device(device))
 
 
+@dataclass(frozen=True)
+class Lookahead:
+    """How far a candidate is followed, by the teacher's likeliest tokens, and what is made of it.
+
+    Attributes:
+        steps: distributions that are looked at: the one after the candidate and, beyond one step, those
+            after each token that follows. An end of the answer ends them.
+        over: what their largest probabilities come to: `geometric_mean`, `last` or `minimum`.
+        certain_above: a further token follows only where the largest probability is above this.
+    """
+
+    steps: int = 1
+    over: str = "geometric_mean"
+    certain_above: float = 0.0
+
+    def __str__(self) -> str:
+        """In words: how far."""
+        if self.steps == 1:
+            return "one step ahead"
+        return f"{self.steps} steps ahead ({self.over.replace('_', ' ')})"
+
+
+ONE_STEP = Lookahead()
+
+
 @dataclass(frozen=True, eq=False)
 class Questions:
     """What a method needs from the teacher beyond the probability of the sampled tokens.
@@ -229,12 +254,14 @@ class Questions:
         full: whether the loss needs the teacher's whole next-token distribution.
         top_k: without `full`, the number of the teacher's likeliest tokens that the loss needs; all others
             count as one.
+        lookahead: how far candidates are followed; beyond one step by `max_prob` alone.
     """
 
     candidates: Int[Tensor, "T K"]
     measure: str = "max_prob"
     full: bool = False
     top_k: int = 0
+    lookahead: Lookahead = ONE_STEP
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +301,8 @@ class TeacherScores:
         entropy: of pi_T(. | s_t), nats; NaN where the teacher cannot tell. `Float[T]`
         fidelity: F(t) = max_u pi_T(u | x, y_<=t), the largest probability *after* y_t; NaN after an
             EOS, where there is no next step. `Float[T]`
-        sampled_confidence: the asked measure of the distribution after y_t; NaN after an EOS. `Float[T]`
+        sampled_confidence: the asked measure of the distribution after y_t; NaN after an EOS and, beyond
+            one step, where no candidate is asked about. `Float[T]`
         confidence: the asked measure of the distribution after each candidate; NaN where the
             candidate is -1. `Float[T K]`
         hidden: the teacher's last hidden states at s_t, for losses over the whole vocabulary. `Float[T H]`

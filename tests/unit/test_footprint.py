@@ -113,6 +113,7 @@ LOW = torch.bfloat16
 SCORED = [
     ("llama", torch.float32, ScoredRows(2, 10, 600)),
     ("llama", LOW, ScoredRows(5, 10, 100, top_k=4)),
+    ("qwen3", torch.float32, ScoredRows(2, 10, 100, top_k=4, active=0.5, steps=4)),
     ("gemma3", torch.float32, ScoredRows(2, 10, 300, top_k=4, active=0.05)),
     ("deepseek_v3", torch.float32, ScoredRows(2, 10, 600)),
     ("bloom", torch.float32, ScoredRows(2, 10, 600)),

@@ -137,6 +137,21 @@ def test_a_small_error_of_a_factor_is_seen() -> None:
     assert 1e-4 < finding.difference < 1e-1
 
 
+@pytest.mark.parametrize("options", [{}, {"over": "last"}, {"over": "minimum", "certain_above": 0.5}])
+def test_a_reward_past_one_step_is_the_one_that_is_declared(options: dict[str, Any]) -> None:
+    followed = LGR(top_k=3, lookahead=3, **options)
+    assert examine(followed).declared
+    assert examine(replace(followed, variant="topk")).declared
+
+    class Near(LGR):
+        """Asks one step ahead and claims three."""
+
+        def questions(self, rollout: Rollout) -> Questions:
+            return replace(super().questions(rollout), lookahead=ONE_STEP)
+
+    assert examine(Near(top_k=3, lookahead=3, **options)).declared is False
+
+
 def test_weighing_answers_by_length_bends_sampled_gradients_and_not_exact_ones() -> None:
     by_sequence = Setting(sequence_mean=True)
     assert examine(OPD(support="full"), by_sequence).declared

@@ -24,7 +24,7 @@ from opdlab.planning import (
     scoring,
     sizes,
 )
-from opdlab.records import Questions
+from opdlab.records import Lookahead, Questions
 from opdlab.scoring import Teacher
 
 TOP_K = 4
@@ -121,6 +121,7 @@ def scored(model: PreTrainedModel, asked: ScoredRows) -> Holding:
     forget_prefixes(model)
     with Held(model) as held:
         teacher = Teacher(model).probe()
-        teacher.score(rollout, Questions(rollout.candidates, full=asked.full))
+        ahead = Lookahead(asked.steps)
+        teacher.score(rollout, Questions(rollout.candidates, full=asked.full, lookahead=ahead))
     of = f", {asked.top_k} candidates a position" if asked.top_k else ""
     return Holding(f"scoring{of}", held.peak, planned)

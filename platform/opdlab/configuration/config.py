@@ -610,6 +610,7 @@ def _keys_of_needs(method: AnyMethod) -> dict[str, str]:
     return {
         "support": f"{where}.{support}",
         "confidence": f"method.{confidence}",
+        "steps": "method.lookahead",
         "answers": "method.type",
     }
 

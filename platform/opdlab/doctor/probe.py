@@ -16,7 +16,7 @@ from opdlab.doctor.rounding import Tolerance, tolerance
 from opdlab.modelling import log_distribution, models
 from opdlab.plugins import returned
 from opdlab.prompts import PromptSource, open_prompts
-from opdlab.records import Prompt, Questions, Rollout, TeacherScores
+from opdlab.records import ONE_STEP, Lookahead, Prompt, Questions, Rollout, TeacherScores
 from opdlab.scoring import (
     Scorer,
     Specialist,
@@ -55,7 +55,7 @@ class Probe:
         teacher: scores them; `itself` is the student in the teacher's place.
         problems: prompt of each row.
         specialists: score the rows of their domains in the teacher's place.
-        measures: of confidence that the experiment's methods ask for.
+        confidences: that the experiment's methods ask for: the measure, and how far it looks ahead.
     """
 
     config: Experiment
@@ -68,7 +68,7 @@ class Probe:
     problems: list[Prompt]
     rollout: Rollout
     specialists: tuple[Specialist, ...] = ()
-    measures: frozenset[str] = frozenset({"max_prob"})
+    confidences: frozenset[tuple[str, Lookahead]] = frozenset({("max_prob", ONE_STEP)})
 
     @property
     def domains(self) -> list[str]:
@@ -175,7 +175,10 @@ def make_probe(config: Experiment, runs: Sequence[Experiment], cast: Cast) -> Pr
         asked,
         rollout,
         tuple(specialists),
-        frozenset(returned.questions(run.method, rollout, shared).measure for run in runs),
+        frozenset(
+            (asked.measure, asked.lookahead)
+            for asked in (returned.questions(run.method, rollout, shared) for run in runs)
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from opdlab.doctor.lines import Line, judged, passed, skipped
 from opdlab.doctor.probe import CANDIDATES, Probe
 from opdlab.doctor.rounding import Tolerance, apart
-from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.records import ONE_STEP, Lookahead, Questions, Rollout, TeacherScores
 from opdlab.scoring import Teacher
 from opdlab.shapes import Float, Int, Tensor
 
@@ -35,8 +35,8 @@ def reference_is_met(probe: Probe) -> Line:
     allowed = probe.teacher_tolerance
     gaps: dict[str, float] = {}
     ratio, leaves = 0.0, 0
-    for measure in sorted(probe.measures):
-        asked = Questions(of_a_few(rollout), measure, full=True)
+    for measure, ahead in sorted(probe.confidences, key=str):
+        asked = Questions(of_a_few(rollout), measure, full=True, lookahead=ahead)
         teacher.score(rollout, asked)  # what a first call sets up is no part of its speed
         started = perf_counter()
         fast = teacher.score(rollout, asked)
@@ -46,7 +46,7 @@ def reference_is_met(probe: Probe) -> Line:
         # Sizes at which rows, leaves and vocabulary rows are all cut.
         small = teacher.in_pieces(trunk=5, leaf=7, head=3)
         for scores in (fast, small.score(rollout, asked)) if tree else (fast,):
-            found = differences(teacher, rollout, scores, slow, measure, allowed)
+            found = differences(teacher, rollout, scores, slow, measure, allowed, ahead)
             gaps |= {name: max(gap, gaps.get(name, 0.0)) for name, gap in found}
     worst, gap = max(gaps.items(), key=itemgetter(1))
     speed = f"{ratio:.0f} times faster on {leaves} leaves" if tree else "scored by such forwards"
@@ -62,20 +62,21 @@ def differences(
     truth: TeacherScores,
     measure: str,
     allowed: Tolerance,
+    ahead: Lookahead = ONE_STEP,
 ) -> Iterator[tuple[str, float]]:
     """How far each of a teacher's numbers is from the reference, in nats.
 
     Args:
-        measure: of the confidences; see `Questions`.
+        measure, ahead: of the confidences; see `Questions`.
         allowed: says which difference counts.
     """
-    row = rollout.row
+    row, how = rollout.row, measure if ahead.steps == 1 else f"{measure} {ahead}"
     for name in ("log_prob", "entropy"):
         yield name, allowed.gap(getattr(found, name), getattr(truth, name), row)
     yield "fidelity", allowed.gap(found.fidelity.log(), truth.fidelity.log(), row)
     for name in ("sampled_confidence", "confidence"):
         one, other = (_in_nats(getattr(scores, name), measure) for scores in (found, truth))
-        yield f"{name} by {measure}", allowed.gap(one, other, row)
+        yield f"{name} by {how}", allowed.gap(one, other, row)
     if found.hidden is not None:
         with torch.no_grad():
             said = teacher.log_probs(found.hidden)

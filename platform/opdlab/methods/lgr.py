@@ -17,7 +17,7 @@ that the student rules out, leaves the group; a sampled token outside the group 
 mean and deviation.
 
 Beyond the paper, off by default: `base`, `active_share`, `probability_mass`, `reward: potential`,
-`reward_clip`.
+`reward_clip`, `lookahead` (see `opdlab.methods.followed`).
 
 Source: arXiv:2605.30833, section 4.
 """
@@ -29,14 +29,14 @@ from typing import Literal
 
 from opdlab.methods import lookahead
 from opdlab.methods.base import Contract
+from opdlab.methods.followed import FollowedMethod
 from opdlab.methods.needs import Needs
-from opdlab.methods.rewarded import RewardedMethod
 from opdlab.records import Questions, Rollout, Supervision, TeacherScores, is_one_of, option
 from opdlab.shapes import Bool, Float, Tensor
 
 
 @dataclass(frozen=True)
-class LGR(RewardedMethod):
+class LGR(FollowedMethod):
     """On-policy distillation with the Lookahead Group Reward."""
 
     variant: Literal["sampled", "topk"] = option(
@@ -77,6 +77,10 @@ class LGR(RewardedMethod):
             raise ValueError("reward_weight: below 0 it punishes confidence, the paper's misprint")
         if self.reward == "potential" and (self.variant == "topk" or self.control != "none"):
             raise ValueError("reward: potential has no group; set variant: sampled, control: none")
+        if self.lookahead > 1 and (self.confidence, self.reward) != ("max_prob", "group"):
+            raise ValueError(
+                "lookahead: past one step it goes with confidence: max_prob, reward: group"
+            )
 
     @property
     def group(self) -> int:
@@ -84,7 +88,7 @@ class LGR(RewardedMethod):
 
     @property
     def needs(self) -> Needs:
-        return replace(self.below.needs, confidence=self.confidence)
+        return replace(self.below.needs, confidence=self.confidence, steps=self.lookahead)
 
     @property
     def weighs_sampled(self) -> bool:
@@ -99,7 +103,7 @@ class LGR(RewardedMethod):
         return Contract(
             f"{below.direction}, {self.reward} lookahead reward raised",
             below.support,
-            f"{below.estimator}, confidence one step ahead",
+            f"{below.estimator}, confidence {self.ahead}",
             "policy gradient" if policy_gradient else "both",
             baseline="mean of the group" if self.reward == "group" else "confidence before",
             normalisation="deviation of the group" if self.reward == "group" else "none",
@@ -110,7 +114,8 @@ class LGR(RewardedMethod):
         asked = self.active(rollout)[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids)
         asked = asked & rollout.possible & lookahead.within_mass(rollout, self.probability_mass)
         candidates = rollout.candidates.masked_fill(~asked, -1)
-        return replace(super().questions(rollout), candidates=candidates, measure=self.confidence)
+        found = replace(super().questions(rollout), candidates=candidates)
+        return replace(found, measure=self.confidence, lookahead=self.ahead)
 
     def active(self, rollout: Rollout) -> Bool[Tensor, "T"]:
         """Positions where the student is uncertain and somebody could get the reward."""

@@ -21,6 +21,7 @@ class Needs:
             of the `sampled` token, the teacher's `top-k` tokens with all others as one, or all of it.
         top_k: how many tokens, of `top-k`; else 0.
         confidence: measure of the teacher's confidence after candidates; None for no candidates.
+        steps: how far candidates are followed, see `Lookahead`.
         answers: whether the teacher writes the answers.
         linear: whether the gradient is linear in the probabilities of a `full` distribution: then tokens
             `drawn` from it, each with its share of the draws, give the same gradient on average.
@@ -29,6 +30,7 @@ class Needs:
     support: Support = "sampled"
     top_k: int = 0
     confidence: Measure | None = None
+    steps: int = 1
     answers: bool = False
     linear: bool = False
 
@@ -46,25 +48,30 @@ class Offers:
         supports: of its distribution before each response token, see `Needs`.
         confidences: measures of its confidence after candidates.
         answers: whether it can write answers.
-        why_not: reason and remedy of what it does not offer, by name: a support, a measure, or `answers`.
+        why_not: reason and remedy of what it does not offer, by name: a support, a measure, `steps`, or
+            `answers`.
+        steps: whether it follows candidates past one step.
     """
 
     supports: frozenset[Support]
     confidences: frozenset[Measure]
     answers: bool
     why_not: Mapping[str, str] = field(default_factory=dict)
+    steps: bool = False
 
 
-EVERYTHING = Offers(frozenset(SUPPORTS), frozenset(MEASURES), True)
+EVERYTHING = Offers(frozenset(SUPPORTS), frozenset(MEASURES), True, steps=True)
 """What a teacher in this process offers."""
 
 
 def unmet(needs: Needs, offers: Offers) -> Iterator[tuple[str, str]]:
-    """What is needed and not offered (`support`, `confidence`, `answers`), with reason and remedy."""
+    """What is needed and not offered (`support`, `confidence`, `steps`, `answers`), and why."""
     estimated = needs.support == "full" and needs.linear and "drawn" in offers.supports
     if needs.support not in offers.supports and not estimated:
         yield "support", offers.why_not[needs.support]
     if needs.confidence is not None and needs.confidence not in offers.confidences:
         yield "confidence", offers.why_not[needs.confidence]
+    if needs.steps > 1 and not offers.steps:
+        yield "steps", offers.why_not["steps"]
     if needs.answers and not offers.answers:
         yield "answers", offers.why_not["answers"]

@@ -46,6 +46,7 @@ from .head import (
     flat_states as flat_states,
     head_parameters as head_parameters,
     hidden_states as hidden_states,
+    likeliest as likeliest,
     log_distribution as log_distribution,
     logits_of as logits_of,
     project as project,

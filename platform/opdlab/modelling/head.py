@@ -222,6 +222,29 @@ def vocabulary_statistics(
     return VocabularyStatistics(*found)
 
 
+@torch.no_grad()
+def likeliest(
+    model: PreTrainedModel,
+    hidden: Float[Tensor, "T H"],
+    vocabulary: int | None = None,
+    chunk: int | None = None,
+) -> tuple[Float[Tensor, "T"], Int[Tensor, "T"]]:
+    """The likeliest token of each next-token distribution: its log-probability in nats, and which it is.
+
+    Args:
+        chunk: vocabulary rows held at a time, at most.
+    """
+    width = vocabulary or model.config.get_text_config().vocab_size
+    together, _ = rows_at_a_time(width, hidden.device, chunk)
+    log_probs, tokens = [hidden.new_zeros(0, dtype=torch.float32)], [hidden.new_zeros(0).long()]
+    for part in slices(len(hidden), together):
+        logits = project(model, hidden[part])[:, :vocabulary]
+        top, token = logits.max(-1)
+        log_probs.append(top - logits.logsumexp(-1))
+        tokens.append(token)
+    return torch.cat(log_probs), torch.cat(tokens)
+
+
 @cache
 def _row_kernel(device: str) -> Callable[[Tensor, Tensor | None], Tensor] | None:
     """`row_statistics`, where there is a compiler for it."""

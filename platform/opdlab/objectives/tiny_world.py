@@ -7,6 +7,7 @@ is.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from itertools import product
 
 import torch
 
-from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.records import ONE_STEP, Lookahead, Questions, Rollout, TeacherScores
 from opdlab.shapes import Float, Int, Tensor
 
 Answer = tuple[int, ...]
@@ -126,13 +127,19 @@ class World:
         prefixes = [p for row in range(len(rollout.tokens)) for p in self._prefixes(rollout, row)]
         tokens = rollout.token.tolist()
         after = [
-            self.confidence(p, y, questions.measure) for p, y in zip(prefixes, tokens, strict=True)
+            self.confidence(p, y, questions.measure, questions.lookahead)
+            for p, y in zip(prefixes, tokens, strict=True)
         ]
         fidelity = [
             self.confidence(p, y, "max_prob") for p, y in zip(prefixes, tokens, strict=True)
         ]
         asked = [
-            [self.confidence(p, v, questions.measure) if v >= 0 else torch.nan for v in row]
+            [
+                self.confidence(p, v, questions.measure, questions.lookahead)
+                if v >= 0
+                else torch.nan
+                for v in row
+            ]
             for p, row in zip(prefixes, questions.candidates.tolist(), strict=True)
         ]
         return TeacherScores(
@@ -143,11 +150,25 @@ class World:
             confidence=torch.tensor(asked, dtype=torch.float64).reshape(questions.candidates.shape),
         )
 
-    def confidence(self, prefix: Answer, token: int, measure: str) -> float:
+    def confidence(
+        self, prefix: Answer, token: int, measure: str, ahead: Lookahead = ONE_STEP
+    ) -> float:
         """The teacher's confidence after a token, NaN after EOS; of `sampled_prob` the mean."""
         if token == self.eos:
             return torch.nan
-        return self._confidences[measure][self.states[(*prefix, token)]]
+        prefix = (*prefix, token)
+        if ahead.steps == 1:
+            return self._confidences[measure][self.states[prefix]]
+        found = [self._confidences["max_prob"][self.states[prefix]]]
+        # No answer is longer than the world.
+        while len(found) < ahead.steps and len(prefix) < self.length:
+            following = int(self.teacher[self.states[prefix]].argmax())
+            if following == self.eos or found[-1] <= ahead.certain_above:
+                break
+            prefix = (*prefix, following)
+            found.append(self._confidences["max_prob"][self.states[prefix]])
+        made = {"last": found[-1], "minimum": min(found)}
+        return made.get(ahead.over) or statistics.geometric_mean(found)
 
     @cached_property
     def _confidences(self) -> dict[str, list[float]]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from opdlab.objectives.tiny_world import Answer, World
+from opdlab.records import ONE_STEP
 from opdlab.shapes import Float, Tensor
 
 LABELS = {
@@ -184,7 +185,8 @@ def _rewards(
     entropy = -float((log_s.exp() * log_s).sum())
     tokens = [v for v in range(world.vocabulary) if v != world.eos]
     measure = _of(method, "confidence", "max_prob")
-    c = {v: world.confidence(prefix, v, measure) for v in tokens}
+    ahead = _of(method, "ahead", ONE_STEP)
+    c = {v: world.confidence(prefix, v, measure, ahead) for v in tokens}
     if entropy <= _of(method, "entropy_threshold", 0.2):
         return {}, {}
     limit = _of(method, "reward_clip", float("inf"))

@@ -57,7 +57,7 @@ from opdlab.planning.footprint import (
     sizes,
 )
 from opdlab.planning.scored_rows import ScoredRows, beside, costly
-from opdlab.records import Rollout
+from opdlab.records import Questions, Rollout
 from opdlab.sampling import FAILURES
 from opdlab.scoring import (
     ANY_MASK,
@@ -83,6 +83,7 @@ from opdlab.scoring import (
     trial_rollout,
     tried_at_load,
     trunk_piece,
+    with_sampled,
 )
 from opdlab.shapes import Float, Tensor
 
@@ -378,7 +379,10 @@ class _Plan:
         """
         with unset_fake_temporarily():
             drawn = draws(rollout, rollout.candidates)
-            tree = leaves(rollout, rollout.candidates)
+            questions, followed = Questions(rollout.candidates), asked.steps > 1
+            if followed:
+                questions = with_sampled(rollout, questions)
+            tree = leaves(rollout, questions.candidates, sampled=followed)
             lengths = (rollout.prompt_lengths + rollout.response_lengths).tolist()
             spans = stretches(self.model, asked.length)
             sharing = shares and own.name in ANY_MASK and len(spans) == 1 and not own.recurrent
@@ -398,7 +402,10 @@ class _Plan:
         self._vocabulary(rows)
         for (trunk, _), mine in zip(trunks, passes, strict=True):
             for part in costly(mine, tree):
+                kept = asked.steps * (part.stop - part.start) * self.whole if followed else 0
+                chains = torch.empty(kept, dtype=self.model.dtype)
                 self._vocabulary(self._leaf_states(own, trunk, tree, part), entropy=False)
+                del chains
         del drawn
         if asked.full:
             said = rows[states.before]

@@ -294,6 +294,7 @@ def _teachers(experiment: Experiment, step: Step, device: torch.device) -> Memor
         group=experiment.rollout.group_size,
         top_k=method.group,
         full=method.full,
+        steps=method.needs.steps,
     )
     scored = _scoring(
         Shape.of(shape_of(one)), models.DTYPES[one.dtype], asked, device.type == "cpu"

@@ -21,6 +21,7 @@ class ScoredRows:
         top_k: candidates at each active position; 0 for none.
         active: share of the positions that have candidates, spread evenly.
         full: whether the loss needs the teacher's states.
+        steps: how far candidates are followed.
     """
 
     rows: int
@@ -30,6 +31,7 @@ class ScoredRows:
     top_k: int = 0
     active: float = 1.0
     full: bool = False
+    steps: int = 1
 
     @property
     def length(self) -> int:

@@ -74,9 +74,11 @@ def _sampling(experiment: Experiment, step: Step, prompt: int, card: Card) -> fl
 
 
 def _scoring(experiment: Experiment, step: Step, card: Card) -> float:
-    """One pass, and a leaf for each candidate of an active position; by the teacher that takes longest."""
-    responses = experiment.rollout.max_new_tokens
-    leaves = ACTIVE * experiment.method.group * responses / step.length
+    """One pass, and a leaf for each candidate of an active position and each token that may follow it; by
+    the teacher that takes longest.
+    """
+    responses, method = experiment.rollout.max_new_tokens, experiment.method
+    leaves = ACTIVE * method.group * method.needs.steps * responses / step.length
     each = [
         step.rows
         * (1 + leaves)

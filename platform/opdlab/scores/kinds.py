@@ -146,6 +146,9 @@ def offers_of(
     if candidates is not None:
         found.add(candidates.measure)
         none = f"{where} holds confidences by {candidates.measure} alone; set confidence to that"
+    why["steps"] = (
+        f"{where} holds confidences one step ahead alone; set lookahead: 1, or load a teacher"
+    )
     why |= dict.fromkeys(("max_prob", "sampled_prob", "entropy", "perplexity"), none)
     return Offers(supports_of(kind), frozenset(found), written_by_teacher, why)
 

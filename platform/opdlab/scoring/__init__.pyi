@@ -1,3 +1,4 @@
+from .chains import with_sampled as with_sampled
 from .checks import check_finite as check_finite, check_tokens as check_tokens
 from .leaf_attention import (
     WORTH_A_CALL as WORTH_A_CALL,

@@ -55,11 +55,14 @@ def check_finite(
     never = torch.zeros_like(rollout.is_eos)
     # Of a loss over distributions, which says itself whether it is finite, the sampled token is no part.
     whole = questions.full or questions.top_k > 0
+    silent = rollout.is_eos
+    if questions.lookahead.steps > 1:
+        silent = silent | (questions.candidates < 0).all(1)
     for name, allowed in (
         ("log_prob", scores.log_prob == -torch.inf if whole else never),
         ("entropy", never),
         ("fidelity", rollout.is_eos),
-        ("sampled_confidence", rollout.is_eos),
+        ("sampled_confidence", silent),
         ("confidence", questions.candidates < 0),
     ):
         if name in not_told:

@@ -122,6 +122,37 @@ class RulePass(Pass):
 
 
 @dataclass(eq=False)
+class Chain:
+    """Tokens that stand between the trunk and the leaves of a pass: each leaf sees those of its own chain.
+
+    Attributes:
+        column: where each of them stands, the first one first. `Int[N]`
+        keys, values: theirs, by layer. `Float[Hkv N D]`
+    """
+
+    column: list[Int[Tensor, "N"]] = field(default_factory=list)
+    keys: dict[int, list[Float[Tensor, "Hkv N D"]]] = field(default_factory=dict)
+    values: dict[int, list[Float[Tensor, "Hkv N D2"]]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Take the leaves of a pass into the chains."""
+        self.keys.setdefault(layer, []).append(key)
+        self.values.setdefault(layer, []).append(value)
+
+    def of(self, leaves: Int[Tensor, "n"]) -> Chain:
+        """The chains of some leaves."""
+
+        def chosen(parts: dict[int, list[Tensor]]) -> dict[int, list[Tensor]]:
+            return {n: [one.index_select(1, leaves) for one in part] for n, part in parts.items()}
+
+        column = [one[leaves] for one in self.column]
+        return Chain(column, chosen(self.keys), chosen(self.values))
+
+
+@dataclass(eq=False)
 class LeafPass(RulePass):
     """Leaves of R rows over those rows' cached keys and values.
 
@@ -132,6 +163,7 @@ class LeafPass(RulePass):
         places: the same in the lines, on the host; without, and for rules other than of causal rows and
             windows, it waits for a device once for each rule.
         recurrent: the same leaves for layers that keep a state, of models that have such.
+        chain: what stands between the trunk and the leaves, which join it; None where they stay alone.
         reached, recurred: layers that have attended here, and those that have taken a step.
     """
 
@@ -141,6 +173,7 @@ class LeafPass(RulePass):
     column: Int[Tensor, "N"]
     places: Int[Tensor, "R C"] | None = None
     recurrent: RecurrentLeaves | None = None
+    chain: Chain | None = None
     reached: set[int] = field(default_factory=set)
     recurred: set[int] = field(default_factory=set)
     _cuts: dict[int, tuple[MaskFunction, Cut]] = field(default_factory=dict)
@@ -163,11 +196,25 @@ class LeafPass(RulePass):
         layer: Any = module.layer_idx
         self.reached.add(layer)
         output, lse = self._over_trunk(layer, query[0], rule, scale, softcap)
-        groups = query.shape[1] // key.shape[1]
-        own_key, own_value = (x[0].repeat_interleave(groups, 0) for x in (key, value))
-        score = _cap((query[0] * own_key).sum(-1, dtype=torch.float32) * scale, softcap)
-        output = torch.lerp(output, own_value, share(score - lse, output))
-        return output[None], torch.logaddexp(lse, score)[None]
+
+        def beside(key: Tensor, value: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+            """What is found with one key more of each leaf's own."""
+            groups = len(query[0]) // len(key)
+            key, value = (x.repeat_interleave(groups, 0) for x in (key, value))
+            score = _cap((query[0] * key).sum(-1, dtype=torch.float32) * scale, softcap)
+            if seen is not None:
+                score = score.where(seen, -torch.inf)
+            mixed = torch.lerp(output, value, share(score - lse, output))
+            return mixed, torch.logaddexp(lse, score)
+
+        if self.chain is not None:
+            zero = self.column.new_zeros(1)
+            for place, column in enumerate(self.chain.column):
+                before = self.chain.keys[layer][place], self.chain.values[layer][place]
+                output, lse = beside(*before, rule(zero, zero, self.column, column))
+            self.chain.keep(layer, key[0], value[0])
+        output, lse = beside(key[0], value[0], None)
+        return output[None], lse[None]
 
     def recur(
         self,
@@ -213,12 +260,13 @@ class LeafPass(RulePass):
     def _cut(self, rule: MaskFunction, dtype: torch.dtype) -> Cut:
         column = self.column[self.lines.token].view(self.lines.R, self.lines.C, 1)
         zero = column.new_zeros(1)
-        S = int((column if self.places is None else self.places).max())
+        past = 0 if self.chain is None else len(self.chain)
+        S = int((column if self.places is None else self.places).max()) - past
 
         def seen(leaves: slice, keys: slice) -> Tensor:
             key = torch.arange(keys.start, keys.stop, device=column.device)
             place = column[:, leaves]
-            return rule(zero, zero, place, key) & (key < place)
+            return rule(zero, zero, place, key) & (key < place - past)
 
         # Some leaves at a time: what all see of all keys would grow with the row.
         on_cpu = self.on_cpu
@@ -226,7 +274,7 @@ class LeafPass(RulePass):
         steps = list(slices(self.lines.C, stair))
         reach = reach_of(rule)
         if reach is not None and self.places is not None:
-            known = (_seen_within(self.places[:, leaves], reach, S) for leaves in steps)
+            known = (_seen_within(self.places[:, leaves], reach, S, past) for leaves in steps)
         else:
             known = (_seen_by(seen(leaves, slice(0, S))) for leaves in steps)
         *ends, whole = _extents(known)
@@ -291,12 +339,13 @@ def reach_of(rule: MaskFunction) -> int | None:
 
 
 def _seen_within(
-    places: Int[Tensor, "R c"], reach: int, keys: int
+    places: Int[Tensor, "R c"], reach: int, keys: int, past: int
 ) -> tuple[Bool[Tensor, "S"], Bool[Tensor, "S"]]:
-    """As `_seen_by`, of leaves that see so many columns, their own included."""
-    ends = places.flatten()
+    """As `_seen_by`, of leaves that see so many columns, their own and those `past` the trunk included."""
+    ends = places.flatten() - past
     one = torch.ones_like(ends)
-    change = one.new_zeros(keys + 1).index_add_(0, (ends - reach + 1).clamp(min=0), one)
+    starts = (ends + past - reach + 1).clamp(min=0).minimum(ends)
+    change = one.new_zeros(keys + 1).index_add_(0, starts, one)
     seeing = change.index_add_(0, ends, -one)[:keys].cumsum(0)
     return seeing > 0, seeing == len(ends)
 

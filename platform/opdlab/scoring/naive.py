@@ -8,10 +8,12 @@ a forward of it alone says, also where a longer forward would say something else
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.modelling import forget, original_length
+from opdlab.modelling import forget, learned_positions, original_length
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scoring.tree import Draws, draws
 from opdlab.shapes import Bool, Float, Int, Tensor
@@ -40,14 +42,18 @@ def naive_scores(
         )
     ]
     log_prob, entropy, fidelity, sampled = torch.cat(said, 1)
+    wanted = questions.candidates >= 0
+    confidence = naive_confidence(model, rollout, questions, wanted, uniform, vocabulary)
+    if questions.lookahead.steps > 1:
+        tokens = rollout.token.where(wanted.any(1) & ~rollout.is_eos, -1)[:, None]
+        own = replace(questions, candidates=tokens)
+        sampled = naive_confidence(model, rollout, own, tokens >= 0, uniform, vocabulary)[:, 0]
     return TeacherScores(
         log_prob=log_prob,
         entropy=entropy,
         fidelity=fidelity.masked_fill(rollout.is_eos, torch.nan),
         sampled_confidence=sampled.masked_fill(rollout.is_eos, torch.nan),
-        confidence=naive_confidence(
-            model, rollout, questions, questions.candidates >= 0, uniform, vocabulary
-        ),
+        confidence=confidence,
     )
 
 
@@ -88,17 +94,46 @@ def naive_confidence(
     vocabulary: int | None = None,
 ) -> Float[Tensor, "T K"]:
     """The measure after each wanted candidate, NaN elsewhere; the candidates of a position run together."""
-    confidence = torch.full_like(uniform.candidate, torch.nan)
+    found = uniform.candidate.new_full(wanted.shape, torch.nan)
     # What to look at is known on the host: each position would wait for a device.
     asked, row, column = to_host([wanted, rollout.row, rollout.column])
     for t in asked.any(1).nonzero().squeeze(1).tolist():
-        slots = to_device(asked[t].nonzero()[:, 0], confidence.device)
+        slots = to_device(asked[t].nonzero()[:, 0], found.device)
         candidates = questions.candidates[t, slots]
         prefix = rollout.tokens[int(row[t]), : int(column[t])].expand(len(candidates), -1)
         rows = torch.cat([prefix, candidates[:, None]], dim=1)
+        if questions.lookahead.steps > 1:
+            followed = [
+                _followed(model, row, questions, rollout.eos_ids, vocabulary) for row in rows
+            ]
+            found[t, slots] = torch.stack(followed)
+            continue
         log_p = log_probs(model, rows, vocabulary, -1)[:, 0]
-        confidence[t, slots] = _confidence(log_p, questions.measure, uniform.candidate[t, slots])
-    return confidence
+        found[t, slots] = _confidence(log_p, questions.measure, uniform.candidate[t, slots])
+    return found
+
+
+def _followed(
+    model: PreTrainedModel,
+    tokens: Int[Tensor, "S"],
+    questions: Questions,
+    ends: tuple[int, ...],
+    vocabulary: int | None,
+) -> Float[Tensor, ""]:
+    """What the largest probabilities after a text come to, along the likeliest tokens; see `Lookahead`."""
+    ahead, limit, found = questions.lookahead, learned_positions(model), []
+    while True:
+        p, token = log_probs(model, tokens[None], vocabulary, -1)[0, 0].exp().max(-1)
+        found.append(p)
+        full = limit is not None and len(tokens) >= limit
+        over = len(found) == ahead.steps or int(token) in ends or full
+        if over or not p > ahead.certain_above:
+            break
+        tokens = torch.cat([tokens, token[None]])
+    each = torch.stack(found)
+    if ahead.over == "last":
+        return each[-1]
+    return each.min() if ahead.over == "minimum" else each.prod() ** (1 / len(each))
 
 
 def _after_prefixes(

@@ -15,6 +15,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -47,8 +48,9 @@ from opdlab.modelling import (
     vocabulary_statistics,
 )
 from opdlab.records import Distributions, Questions, Rollout, TeacherScores
+from opdlab.scoring.chains import Branch, Following, follow, with_sampled
 from opdlab.scoring.checks import check_finite, check_tokens
-from opdlab.scoring.leaf_attention import LeafPass
+from opdlab.scoring.leaf_attention import Chain, LeafPass
 from opdlab.scoring.length_groups import prefix_states
 from opdlab.scoring.naive import naive_confidence, naive_log_probs, naive_scores
 from opdlab.scoring.packing import packs, parts_of, slots_fit
@@ -56,7 +58,6 @@ from opdlab.scoring.pieces import join
 from opdlab.scoring.recurrent_leaves import RecurrentLeaves
 from opdlab.scoring.shared_prompts import ANY_MASK
 from opdlab.scoring.tree import (
-    Chunk,
     Draws,
     Leaves,
     States,
@@ -67,7 +68,7 @@ from opdlab.scoring.tree import (
     response_states,
     same_prompts,
 )
-from opdlab.scoring.trial import prove, settle
+from opdlab.scoring.trial import prove, settle, try_chains
 from opdlab.scoring.trunk import run_trunk
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device, to_host, wait
@@ -94,6 +95,7 @@ class Teacher:
         reach: tokens that a pass may take, at most, since the model counts them itself; None for any
             number. Longer rows are scored by whole forwards.
         unproven: places in a text from which the tree has not been held against whole forwards yet.
+        follows: whether leaves may grow into chains; None as long as that was not tried.
         weights: where the model's are. Of sharded ones every process scores equally often, each rows of its
             own; `stand_by` where it has none.
     """
@@ -128,6 +130,7 @@ class Teacher:
         self.way, self.shares, self.pieces = "tree", True, True
         self.reach: int | None = None
         self.unproven: list[int] = []
+        self.follows: bool | None = None
         self.probed = False
         self.weights: Weights = WholeWeights()
 
@@ -241,9 +244,14 @@ class Teacher:
         questions = replace(questions, candidates=candidates)
         check_tokens(rollout, self.vocabulary)
         uniform = draws(rollout, questions.candidates)
-        check_prefixes(self.model, int((rollout.prompt_lengths + rollout.response_lengths).max()))
+        beyond = questions.lookahead.steps - 1
+        check_prefixes(
+            self.model, int((rollout.prompt_lengths + rollout.response_lengths).max()) + beyond
+        )
         prove(self, self._largest_pass(rollout, questions))
-        groups = self._groups(rollout)
+        if beyond and self.follows is None:
+            try_chains(self)
+        groups = self._groups(rollout, beyond)
         if len(groups) == 1:
             scores = self._score(rollout, questions, uniform)
         else:
@@ -276,9 +284,13 @@ class Teacher:
     def _limit(self, tokens: int) -> int:
         return tokens if self.reach is None else min(tokens, self.reach)
 
-    def _groups(self, rollout: Rollout) -> list[Int[Tensor, "b"]]:
-        """Rows that are scored together; each alone that takes more than one forward, or whole ones."""
-        lengths = rollout.prompt_lengths + rollout.response_lengths
+    def _groups(self, rollout: Rollout, beyond: int = 0) -> list[Int[Tensor, "b"]]:
+        """Rows that are scored together; each alone that takes more than one forward, or whole ones.
+
+        Args:
+            beyond: tokens that may follow their candidates.
+        """
+        lengths = rollout.prompt_lengths + rollout.response_lengths + beyond
         longest, tokens = int(lengths.max()), self._limit(self.trunk_tokens)
         alone = min(original_length(self.model) or longest, self._limit(longest))
         if self.way == "naive" or longest <= alone:
@@ -291,8 +303,12 @@ class Teacher:
 
     def _score(self, rollout: Rollout, questions: Questions, uniform: Draws) -> TeacherScores:
         longest = int((rollout.prompt_lengths + rollout.response_lengths).max())
+        beyond = questions.lookahead.steps - 1
+        reached = longest + beyond
         # A tree has one trunk for each stretch; of dynamic frequencies, one for each token.
-        changing = any(one.dynamic and longest > one.original for one in rotary(self.model))
+        changing = any(one.dynamic and reached > one.original for one in rotary(self.model))
+        # A chain would go from one stretch to the next.
+        changing |= beyond > 0 and (not self.follows or len(stretches(self.model, reached)) > 1)
         if self.way == "naive" or changing or longest > self._limit(longest):
             return self._answer(rollout, questions, uniform, None)
         with hooked(self.model) as own:
@@ -303,7 +319,9 @@ class Teacher:
     ) -> TeacherScores:
         device = self.model.device
         started = _now(device)
-        tree = leaves(rollout, questions.candidates)
+        beyond = questions.lookahead.steps > 1
+        asked = with_sampled(rollout, questions) if beyond else questions
+        tree = leaves(rollout, asked.candidates, sampled=beyond)
         lengths = rollout.prompt_lengths + rollout.response_lengths
         spans = stretches(self.model, int(lengths.max()))
         sharing = own is not None and own.name in ANY_MASK and self.shares and len(spans) == 1
@@ -329,9 +347,9 @@ class Teacher:
         )
         trunk_done = _now(device)
         if own is not None:
-            found = self._leaf_confidence(own, trunks, tree, questions, uniform)
+            found = self._leaf_confidence(own, trunks, tree, asked, uniform, rollout.eos_ids)
         else:
-            found = self._naive_confidence(rollout, questions, tree, uniform)
+            found = self._naive_confidence(rollout, asked, tree, uniform)
         at_trunk = said.confidence(questions.measure)
         statistics = [said.log_prob, said.entropy, said.max_log_prob]
         *statistics, at_trunk, confidence = to_host([*statistics, at_trunk, found])
@@ -340,15 +358,19 @@ class Teacher:
             none = torch.full((), torch.nan)
             placed = confidence[tree.index] if len(tree) else none
             confidence = torch.where(tree.index >= 0, placed, none)
-        sampled = at_trunk[states.before + 1]
-        is_sampled = questions.candidates == rollout.token[:, None]
+        if beyond:
+            confidence, sampled = confidence[:, :-1], confidence[:, -1]
+        else:
+            sampled = at_trunk[states.before + 1]
+            is_sampled = questions.candidates == rollout.token[:, None]
+            confidence = torch.where(is_sampled, sampled[:, None], confidence)
         fidelity = max_log_prob[states.before + 1].exp()
         return TeacherScores(
             log_prob=log_prob[states.before],
             entropy=entropy[states.before],
             fidelity=fidelity.masked_fill(rollout.is_eos, torch.nan),
             sampled_confidence=sampled.masked_fill(rollout.is_eos, torch.nan),
-            confidence=torch.where(is_sampled, sampled[:, None], confidence),
+            confidence=confidence,
             hidden=rows[to_device(states.before, device)]
             if questions.full or questions.top_k
             else None,
@@ -377,20 +399,36 @@ class Teacher:
         return torch.cat(parts), trunks
 
     def _leaf_confidence(
-        self, own: Own, trunks: list[Trunk], tree: Leaves, questions: Questions, uniform: Draws
+        self,
+        own: Own,
+        trunks: list[Trunk],
+        tree: Leaves,
+        questions: Questions,
+        uniform: Draws,
+        ends: tuple[int, ...],
     ) -> Float[Tensor, "N"]:
         """The measure after each leaf."""
         measured = [torch.zeros(0, device=self.model.device)]
-        drawn = to_device(uniform.candidate[tree.place, tree.slot], self.model.device)
-        ends = [span.last for span, _ in trunks]
-        parts = leaf_chunks(tree, ends, self._limit(self.leaf_chunk))
+        beyond = questions.lookahead.steps > 1
+        following = Following.of(self.model, questions.lookahead, ends)
+        if questions.measure == "sampled_prob":
+            drawn = to_device(uniform.candidate[tree.place, tree.slot], self.model.device)
+        last = [span.last for span, _ in trunks]
+        parts = leaf_chunks(tree, last, self._limit(self.leaf_chunk))
         for trunk, chunk in (
             (trunk, one) for (_, trunk), some in zip(trunks, parts, strict=True) for one in some
         ):
-            span = slice(chunk.start, chunk.stop)
+            span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
+            branch = Branch(tree.row[span], tree.column[span], tree.token[span])
+            states_of = partial(self._leaf_states, own, trunk, rows)
+            if beyond:
+                sizes = self.vocabulary, self.head_chunk
+                found = follow(self.model, following, branch, states_of, *sizes)
+                measured.append(to_device(found, self.model.device))
+                continue
             said = vocabulary_statistics(
                 self.model,
-                self._leaf_states(own, trunk, tree, chunk),
+                states_of(branch),
                 None,
                 self.vocabulary,
                 self.head_chunk,
@@ -417,12 +455,10 @@ class Teacher:
             )
 
     def _leaf_states(
-        self, own: Own, trunk: KeyStore, tree: Leaves, chunk: Chunk
+        self, own: Own, trunk: KeyStore, rows: slice, leaves: Branch, chain: Chain | None = None
     ) -> Float[Tensor, "N H"]:
-        span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
-        device = self.model.device
-        lines = Lines.of(tree.row[span] - chunk.first_row, chunk.last_row - chunk.first_row)
-        here = tree.column[span]
+        device, here = self.model.device, leaves.column
+        lines = Lines.of(leaves.row - rows.start, rows.stop - rows.start)
         column = to_device(here, device)
         leaf_pass = LeafPass(
             own,
@@ -430,10 +466,11 @@ class Teacher:
             lines=lines.to(device),
             column=column,
             places=here[lines.token].view(lines.R, lines.C),
-            recurrent=RecurrentLeaves(trunk.states, tree.row[span], here),
+            recurrent=RecurrentLeaves(trunk.states, leaves.row, here),
+            chain=chain,
         )
         with running(leaf_pass):
-            states = flat_states(self.model, to_device(tree.token[span], device), column)
+            states = flat_states(self.model, to_device(leaves.token, device), column)
         layers = self.model.config.get_text_config().num_hidden_layers
         # Of hybrid models some layers mix no tokens; that the rest is reached is what the trial shows.
         if not own.recurrent and len(leaf_pass.reached) != layers:

@@ -39,9 +39,15 @@ class Leaves:
         return len(self.token)
 
 
-def leaves(rollout: Rollout, candidates: Int[Tensor, "T K"]) -> Leaves:
-    """The leaves of a rollout; equal candidates of a position share one."""
-    wanted = (candidates >= 0) & (candidates != rollout.token[:, None])
+def leaves(rollout: Rollout, candidates: Int[Tensor, "T K"], sampled: bool = False) -> Leaves:
+    """The leaves of a rollout; equal candidates of a position share one.
+
+    Args:
+        sampled: whether sampled tokens get leaves of their own, too.
+    """
+    wanted = candidates >= 0
+    if not sampled:
+        wanted &= candidates != rollout.token[:, None]
     first = first_of_equals(candidates)
     slots = torch.arange(candidates.shape[1], device=candidates.device)
     place, slot = (wanted & (first == slots)).nonzero(as_tuple=True)

@@ -11,8 +11,14 @@ import torch
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError, NonFiniteError
-from opdlab.modelling import UnsupportedError, counts_from, step_by_step, thresholds
-from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.modelling import (
+    UnsupportedError,
+    counts_from,
+    recurrent_layers,
+    step_by_step,
+    thresholds,
+)
+from opdlab.records import Lookahead, Questions, Rollout, TeacherScores
 from opdlab.scoring.naive import naive_scores
 from opdlab.shapes import Float, Int, Tensor
 
@@ -48,6 +54,7 @@ class OnTrial(Protocol):
     shares: bool
     reach: int | None
     unproven: list[int]
+    follows: bool | None
 
     def score(
         self, rollout: Rollout, questions: Questions, finite: bool = True
@@ -146,10 +153,39 @@ def prove(teacher: OnTrial, tokens: int) -> None:
             )
 
 
+def try_chains(teacher: OnTrial) -> None:
+    """Hold chains that grow from leaves against whole forwards; where they are wrong, those are taken."""
+    teacher.follows = teacher.way == "tree"
+    if not teacher.follows:
+        return
+    rollout, questions = _trial(teacher)
+    questions = replace(questions, lookahead=Lookahead(steps=3))
+    fault = "its layers keep a state"
+    if not recurrent_layers(teacher.model):
+        truth = naive_scores(teacher.model, rollout, questions, teacher.vocabulary)
+        fault = _fault(teacher, rollout, questions, truth, middle=True)
+    if fault is not None:
+        teacher.follows = False
+        warnings.warn(
+            f"candidates of {type(teacher.model).__name__} are followed past one step by whole forwards, "
+            f"which is exact but slow: {fault}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _fault(
-    teacher: OnTrial, rollout: Rollout, questions: Questions, truth: TeacherScores
+    teacher: OnTrial,
+    rollout: Rollout,
+    questions: Questions,
+    truth: TeacherScores,
+    middle: bool = False,
 ) -> str | None:
-    """What goes wrong when the teacher scores as it is set now; None if nothing does."""
+    """What goes wrong when the teacher scores as it is set now; None if nothing does.
+
+    Args:
+        middle: judge by the median: by rounding a chain may take another token of two likeliest ones.
+    """
     try:
         found = teacher.score(rollout, questions, finite=False)
     except UnsupportedError as error:
@@ -157,7 +193,7 @@ def _fault(
     except _FAILURES as error:
         return f"{type(error).__name__}: {error}"
     gap = max(
-        _gap(found.confidence, truth.confidence),
+        _gap(found.confidence, truth.confidence, middle),
         _gap(found.log_prob.exp(), truth.log_prob.exp()),
     )
     if not gap <= _tolerance(teacher.model):
@@ -165,10 +201,10 @@ def _fault(
     return None
 
 
-def _gap(found: Float[Tensor, "*n"], truth: Float[Tensor, "*n"]) -> float:
-    """Mean difference of the logarithms; none where both are of a token that the model rules out."""
-    difference = (found.log() - truth.log()).masked_fill((found == 0) & (truth == 0), 0.0)
-    return float(difference.abs().mean())
+def _gap(found: Float[Tensor, "*n"], truth: Float[Tensor, "*n"], middle: bool = False) -> float:
+    """Mean or median difference of the logarithms; none where both are of a token that is ruled out."""
+    difference = (found.log() - truth.log()).masked_fill((found == 0) & (truth == 0), 0.0).abs()
+    return float(difference.median() if middle else difference.mean())
 
 
 def _tolerance(model: PreTrainedModel) -> float:
