@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ from opdlab.objectives.oracle import EXACT, Finding, Setting, examine, expected_
 from opdlab.objectives.oracle_controls import CONTROLS, DetachedTopK
 from opdlab.objectives.tiny_world import make_world
 from opdlab.objectives.true_gradients import true_gradients
-from opdlab.records import Rollout, Supervision, TeacherScores
+from opdlab.records import ONE_STEP, Questions, Rollout, Supervision, TeacherScores
 
 OBJECTIVES = dict(installed())
 
@@ -137,7 +138,7 @@ def test_a_small_error_of_a_factor_is_seen() -> None:
     assert 1e-4 < finding.difference < 1e-1
 
 
-@pytest.mark.parametrize("options", [{}, {"over": "last"}, {"over": "minimum", "certain_above": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"over": "minimum", "certain_above": 0.5}])
 def test_a_reward_past_one_step_is_the_one_that_is_declared(options: dict[str, Any]) -> None:
     followed = LGR(top_k=3, lookahead=3, **options)
     assert examine(followed).declared

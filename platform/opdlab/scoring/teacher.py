@@ -38,6 +38,7 @@ from opdlab.modelling import (
     check_prefixes,
     flat_states,
     hooked,
+    learned_positions,
     log_distribution,
     logits_of,
     original_length,
@@ -245,9 +246,9 @@ class Teacher:
         check_tokens(rollout, self.vocabulary)
         uniform = draws(rollout, questions.candidates)
         beyond = questions.lookahead.steps - 1
-        check_prefixes(
-            self.model, int((rollout.prompt_lengths + rollout.response_lengths).max()) + beyond
-        )
+        longest = int((rollout.prompt_lengths + rollout.response_lengths).max())
+        positions = learned_positions(self.model) or longest + beyond
+        check_prefixes(self.model, max(longest, min(longest + beyond, positions)))
         prove(self, self._largest_pass(rollout, questions))
         if beyond and self.follows is None:
             try_chains(self)
@@ -411,6 +412,7 @@ class Teacher:
         measured = [torch.zeros(0, device=self.model.device)]
         beyond = questions.lookahead.steps > 1
         following = Following.of(self.model, questions.lookahead, ends)
+        drawn: Tensor | None = None
         if questions.measure == "sampled_prob":
             drawn = to_device(uniform.candidate[tree.place, tree.slot], self.model.device)
         last = [span.last for span, _ in trunks]
@@ -433,7 +435,7 @@ class Teacher:
                 self.vocabulary,
                 self.head_chunk,
                 entropy=questions.measure in ("entropy", "perplexity"),
-                uniform=drawn[span] if questions.measure == "sampled_prob" else None,
+                uniform=None if drawn is None else drawn[span],
             )
             measured.append(said.confidence(questions.measure))
         return torch.cat(measured)
