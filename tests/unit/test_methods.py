@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from opdlab.diagnosis.observe import some_candidates
+from opdlab.errors import ConfigError
 from opdlab.methods.base import Method
 from opdlab.methods.divergences import at, policy_gradient, reverse_kl
 from opdlab.methods.grpo import GRPO
@@ -18,6 +19,7 @@ from opdlab.methods.kl_estimator import KLEstimator
 from opdlab.methods.lgr import LGR
 from opdlab.methods.opd import OPD
 from opdlab.methods.sft import SFT
+from opdlab.offline.request import candidates_of
 from opdlab.records import Rollout, TeacherScores
 from opdlab.scoring.tree import draws
 
@@ -417,3 +419,9 @@ def test_a_base_keeps_its_own_limits_and_says_what_it_needs() -> None:
     assert LGR(base=JSD()).full
     assert not LGR(base=JSD()).corrected  # the reward's own term is the sampled token's
     assert LGR(base=JSD(), ratio_cap=2.0).corrected
+
+
+def test_confidences_past_one_step_are_not_put_on_disk() -> None:
+    with pytest.raises(ConfigError, match=r"method\.lookahead: .* set lookahead: 1"):
+        candidates_of(LGR(lookahead=2))
+    assert candidates_of(LGR()) is not None

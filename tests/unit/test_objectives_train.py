@@ -266,6 +266,9 @@ method: METHOD
         ("{type: opd, ratio_cap: 2.0, ratio_clip: 0.2}", "ratio_clip", "used once"),
         ("{type: lgr, reward_weight: -1.0}", "reward_weight", "punishes confidence"),
         ("{type: lgr, reward: potential, variant: topk}", "reward", "no group"),
+        ("{type: lgr, lookahead: 2, confidence: entropy}", "lookahead", "max_prob"),
+        ("{type: lgr, lookahead: 2, reward: potential}", "lookahead", "reward: group"),
+        ("{type: lgr, over: last}", "over", "set lookahead above 1"),
         (
             "{type: lgr, support: full, advantage_clip: 1.0}",
             "advantage_clip",

@@ -139,13 +139,14 @@ def test_a_scorer_says_its_distributions_again_over_the_shared_entries() -> None
         (Needs("top-k", 4), []),
         (Needs(confidence="max_prob"), []),
         (Needs("full", confidence="entropy"), [("support", "no heads"), ("confidence", "no tail")]),
+        (Needs(confidence="max_prob", steps=2), [("steps", "no chain")]),
         (Needs(answers=True), [("answers", "no pen")]),
     ],
 )
 def test_what_a_method_needs_is_held_against_what_a_teacher_offers(
     needs: Needs, missing: list[tuple[str, str]]
 ) -> None:
-    why = {"full": "no heads", "entropy": "no tail", "answers": "no pen"}
+    why = {"full": "no heads", "entropy": "no tail", "steps": "no chain", "answers": "no pen"}
     offers = Offers(frozenset(SUPPORTS[:3]), frozenset(MEASURES[:1]), False, why)
     assert list(unmet(needs, offers)) == missing
     assert not list(unmet(needs, EVERYTHING))

@@ -482,6 +482,7 @@ SERVED = "teacher.server={url: 'http://localhost:9/v1'}"
         ("method={type: lgr}", ""),
         ("method={type: lgr, confidence: entropy}", r"method.confidence: .*Set confidence: max_prob"),
         ("method={type: lgr, confidence: sampled_prob}", r"method.confidence: "),
+        ("method={type: lgr, lookahead: 2}", r"method.lookahead: .*Set lookahead: 1"),
         ("method={type: lgr, base: {type: jsd}}", r"method.base.support: "),
         ("teacher.offload=true", r"teacher.offload: the teacher is behind a server"),
         ("teacher.server.url=nowhere", r"url begins with http"),

@@ -12,11 +12,11 @@ the next token. With d = 1 this is the confidence of arXiv:2605.30833; more is b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from opdlab.methods.rewarded import RewardedMethod
-from opdlab.records import Lookahead, option
+from opdlab.records import Lookahead, Questions, Rollout, option
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ class FollowedMethod(RewardedMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lookahead == 1 and (self.over, self.certain_above) != ("geometric_mean", 0):
-            raise ValueError(
-                "lookahead: over and certain_above are about several steps; set it above 1"
-            )
+        for name in ("over", "certain_above"):
+            if self.lookahead == 1 and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name}: it is about several steps; set lookahead above 1")
 
     @property
     def ahead(self) -> Lookahead:
         """How far, for the teacher."""
         return Lookahead(self.lookahead, self.over, self.certain_above)
+
+    def questions(self, rollout: Rollout) -> Questions:
+        return replace(super().questions(rollout), lookahead=self.ahead)

@@ -11,10 +11,9 @@ certain it would be after that candidate. Standardised within the group, that is
 The paper prints the reward next to a cost, which taken literally punishes confidence; its text says the
 opposite, and so does this file.
 
-Where the paper is silent: the deviation is the population's, with a floor, so that a group whose
-confidences agree gets no amplified rounding; a candidate that ends the response (it has no next step), or
-that the student rules out, leaves the group; a sampled token outside the group is measured by the group's
-mean and deviation.
+Where the paper is silent: the deviation is the population's, with a floor, so that agreement gets no
+amplified rounding; a candidate that ends the response (it has no next step), or that the student rules
+out, leaves the group; a sampled token outside it is measured by the group's mean and deviation.
 
 Beyond the paper, off by default: `base`, `active_share`, `probability_mass`, `reward: potential`,
 `reward_clip`, `lookahead` (see `opdlab.methods.followed`).
@@ -78,9 +77,7 @@ class LGR(FollowedMethod):
         if self.reward == "potential" and (self.variant == "topk" or self.control != "none"):
             raise ValueError("reward: potential has no group; set variant: sampled, control: none")
         if self.lookahead > 1 and (self.confidence, self.reward) != ("max_prob", "group"):
-            raise ValueError(
-                "lookahead: past one step it goes with confidence: max_prob, reward: group"
-            )
+            raise ValueError("lookahead: past one step set confidence: max_prob, reward: group")
 
     @property
     def group(self) -> int:
@@ -114,8 +111,7 @@ class LGR(FollowedMethod):
         asked = self.active(rollout)[:, None] & ~is_one_of(rollout.candidates, rollout.eos_ids)
         asked = asked & rollout.possible & lookahead.within_mass(rollout, self.probability_mass)
         candidates = rollout.candidates.masked_fill(~asked, -1)
-        found = replace(super().questions(rollout), candidates=candidates)
-        return replace(found, measure=self.confidence, lookahead=self.ahead)
+        return replace(super().questions(rollout), candidates=candidates, measure=self.confidence)
 
     def active(self, rollout: Rollout) -> Bool[Tensor, "T"]:
         """Positions where the student is uncertain and somebody could get the reward."""

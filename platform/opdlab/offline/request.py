@@ -175,10 +175,15 @@ def candidates_of(method: Method) -> Candidates | None:
     """The candidates whose confidences are kept with the answers; None where the method asks about none.
 
     Raises:
-        ConfigError: which are asked about depends on all answers of a step.
+        ConfigError: which are asked about depends on all answers of a step, or they are followed further
+            than a store tells.
     """
     if method.needs.confidence is None or not method.group:
         return None
+    if method.needs.steps > 1:
+        raise ConfigError(
+            "method.lookahead: a store holds confidences one step ahead alone; set lookahead: 1"
+        )
     if getattr(method, "active_share", None) is not None:
         raise ConfigError(
             "method.active_share: it picks positions among all answers of a step, and there are no steps "
