@@ -5,6 +5,7 @@ from __future__ import annotations
 from changes import METHODS, Mutant
 
 ORACLE = "tests/unit/test_oracle.py"
+CHAINS = "tests/parity/test_chains.py"
 BY_HAND = "tests/unit/test_methods.py"
 TRAINED = "tests/unit/test_objectives_train.py"
 DIAGNOSED = "tests/unit/test_diagnosis.py"
@@ -322,6 +323,34 @@ MUTANTS = (
         "expectation(p, shifted) / total",
         "expectation(p, shifted)",
         ("tests/parity/test_teacher.py", "-k", "measure"),
+    ),
+    Mutant(
+        "chains: a leaf sees the trunk beside its chain",
+        "platform/opdlab/scoring/leaf_attention.py",
+        "(key < place - past)",
+        "(key < place)",
+        (CHAINS, "-k", "whole_forwards"),
+    ),
+    Mutant(
+        "chains: tokens of a chain are kept beyond a window",
+        "platform/opdlab/scoring/leaf_attention.py",
+        "beside(*before, rule(zero, zero, self.column, column))",
+        "beside(*before, None)",
+        (CHAINS, "-k", "whole_forwards"),
+    ),
+    Mutant(
+        "chains: an end does not end a chain",
+        "platform/opdlab/scoring/chains.py",
+        "going = ~is_one_of(token, self.ends)",
+        "going = token >= 0",
+        (CHAINS, "-k", "whole_forwards"),
+    ),
+    Mutant(
+        "chains: the largest confidence is taken for the smallest",
+        "platform/opdlab/scoring/chains.py",
+        "found.nan_to_num(torch.inf).amin(1).exp()",
+        "found.nan_to_num(-torch.inf).amax(1).exp()",
+        (CHAINS, "-k", "whole_forwards"),
     ),
     Mutant(
         "tree: a state's index is one token early",
