@@ -19,15 +19,18 @@ WINDOW: Any = rules.sliding_window_causal_mask_function
 @pytest.mark.parametrize(
     "rule", [rules.causal_mask_function, WINDOW(1), WINDOW(2), WINDOW(9), WINDOW(100)]
 )
-def test_extents_of_known_rules_need_no_rule(rule: Any, rows: int, leaves: int, step: int) -> None:
-    places = torch.randint(1, 40, (rows, leaves), generator=SOME).sort(1).values
+@pytest.mark.parametrize("past", [0, 3])
+def test_extents_of_known_rules_need_no_rule(
+    rule: Any, rows: int, leaves: int, step: int, past: int
+) -> None:
+    places = past + torch.randint(1, 40, (rows, leaves), generator=SOME).sort(1).values
     steps = [slice(i, min(i + step, leaves)) for i in range(0, leaves, step)]
-    S, zero = int(places.max()), torch.zeros(1, dtype=torch.long)
+    S, zero = int(places.max()) - past, torch.zeros(1, dtype=torch.long)
     key = torch.arange(S)
-    seen = rule(zero, zero, places[..., None], key) & (key < places[..., None])
+    seen = rule(zero, zero, places[..., None], key) & (key < places[..., None] - past)
     reach = reach_of(rule)
     assert reach is not None
-    known = _extents(_seen_within(places[:, some], reach, S) for some in steps)
+    known = _extents(_seen_within(places[:, some], reach, S, past) for some in steps)
     assert known == _extents(_seen_by(seen[:, some]) for some in steps)
 
 
