@@ -26,6 +26,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "opd, sampled": {"type": "opd", "support": "sampled"},
     "lgr": {"type": "lgr", "support": "full", "top_k": 4},
     "lgr, candidates": {"type": "lgr", "variant": "topk", "top_k": 4},
+    "lgr, four steps": {"type": "lgr", "top_k": 4, "lookahead": 4},
     "kl_estimator": {"type": "kl_estimator"},
     "forward_kl": {"type": "forward_kl"},
     "jsd": {"type": "jsd"},
