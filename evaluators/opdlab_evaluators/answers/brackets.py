@@ -52,7 +52,11 @@ def enclosed(tokens: Sequence[Token]) -> tuple[str, str] | None:
 
 
 def with_usual_ends(tokens: list[Token]) -> list[Token]:
-    r"""`[1, 2[ \cup ]3, 4]` with the open ends as `(` and `)`; others as they are."""
+    r"""`[1, 2[ \cup ]3, 4]` with the open ends as `(` and `)`, and `\cup` for a `U`; others as they are."""
+    tokens = [
+        Token("command", "cup") if t.text == "U" and _parts_intervals(tokens, n) else t
+        for n, t in enumerate(tokens)
+    ]
     texts = [str(token) for token in tokens]
     unions = [place for place, text in enumerate(texts) if text == "\\cup"]
     if not unions:
@@ -71,6 +75,11 @@ def with_usual_ends(tokens: list[Token]) -> list[Token]:
             if texts[place] == text:
                 made[place] = Token("symbol", usual, tokens[place].spaced)
     return made
+
+
+def _parts_intervals(tokens: Sequence[Token], place: int) -> bool:
+    around = [str(tokens[n]) for n in (place - 1, place + 1) if 0 <= n < len(tokens)]
+    return len(around) == 2 and around[0] in (")", "]") and around[1] in ("(", "[")
 
 
 def readings(tokens: Sequence[Token]) -> list[list[Token]]:

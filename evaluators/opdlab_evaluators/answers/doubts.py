@@ -97,6 +97,12 @@ _THOUGHT = re.compile(
     r"(?=(?:(?! and [a-z]| but |, (?:so|yet|but|which|therefore|thus|hence|then|[a-z]+ing)\b)[^;]){0,200}?"
     rf"(?:[\d\\]|\b(?:{_COUNTS}|hundred|thousand|million|dozen)\b))"
 )
+# An amount that is wished for, and nothing behind that tells what is so.
+_WISHED = re.compile(
+    r"\b(?<!who )(?<!that )(?:wants?|wanted|would like|plans?|planned|intends?|intended|decides?|decided"
+    r"|(?:is|are|was|were) supposed|needs? to (?:find|know)|(?:is|are) trying|tries|tried) (?:to|how)\b"
+    r"(?![^;]*(?:,|\b(?:so|total|for which|and [a-z]+s)\b))[^;]*\d"
+)
 # A clause in front, which the sentence itself goes beyond: `Although he hoped to win, he lost 12 games`.
 _IN_FRONT = re.compile(
     r"\W*(?:although|though|even though|while|whereas|since|because|as|when|after|before)\b[^,]*,",
@@ -125,7 +131,8 @@ _SUPPOSED = re.compile(
 
 def is_supposed(sentence: str) -> bool:
     """Whether a sentence tells what somebody thinks, wants or once had, or a part of an answer."""
-    return bool(_SUPPOSED.search(sentence) or _THOUGHT.search(_IN_FRONT.sub("", sentence, count=1)))
+    main = _IN_FRONT.sub("", sentence, count=1)
+    return bool(_SUPPOSED.search(sentence) or _THOUGHT.search(main) or _WISHED.search(main))
 
 
 def is_taken_back(text: str, place: int, phrase: str) -> bool:

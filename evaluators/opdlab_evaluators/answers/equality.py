@@ -46,6 +46,8 @@ _DAY_FIRST = re.compile(
 )
 # A choice with its text: `C: 12`.
 _CHOSEN = re.compile(r"[A-H]: (?=.)", re.DOTALL)
+# Letters with signs between them: `p - q`, `a/b`.
+_FORMULA = re.compile(r"\(?[a-zA-Z]{1,2}\)?(?:\s?[-/,(]\s?\(?[a-zA-Z]{1,2}\)?){1,40}")
 _CHOICE = re.compile(r"\(?\s?([A-Z])\s?\)?")
 
 
@@ -110,6 +112,8 @@ def _is_choice(text: str) -> bool:
 
 def _by_words(gold: str, answer: str) -> Outcome | None:
     """Answers of words alone, such as `\\text{Friday}`; letters side by side may be a product."""
+    if _FORMULA.fullmatch(gold.strip("$ ")):
+        return None
     a, b = plain_words(gold), plain_words(answer)
     if a is None or (len(a) < 2 and b is not None):
         return None

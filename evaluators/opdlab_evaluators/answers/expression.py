@@ -448,8 +448,8 @@ class _Reader:
             degree = self.group()
         if self.peek() == "(":
             inside = self.group()
-        elif self.kind() == "number" and self.tokens[self.place].spaced:
-            inside = self.number(self.take())  # from the character, √12
+        elif self.kind() == "number":
+            inside = self.number(self.take())  # nobody means `\\sqrt{1}3` by `\\sqrt13`
         else:
             inside = self.argument()
         return ("root", inside, degree)

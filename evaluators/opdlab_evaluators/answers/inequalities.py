@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import mpmath
@@ -20,6 +21,8 @@ RELATIONS = {
     ">": ">", "\\gt": ">", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\geqq": ">=",
     "\\ne": "!=", "\\neq": "!=",
 }  # fmt: skip
+MOST_DEGREE = 4
+"""Of a polynomial whose sign is looked at."""
 OR = ("or", "\\lor", "\\vee")
 AND = ("and", "\\land", "\\wedge")
 
@@ -64,6 +67,8 @@ def as_interval(thing: Thing) -> Thing:
         return thing
     low, high = (number_of(item.trees[0]) for item in thing.items if item.trees)
     opening, closing = thing.brackets
+    if (mpmath.isinf(low) and opening == "[") or (mpmath.isinf(high) and closing == "]"):
+        raise Unread("infinity as a number of an interval")
     shape = regions.interval(low, high, opening == "[", closing == "]")
     if not shape:
         raise Unread("an interval that is empty")
@@ -89,7 +94,7 @@ def as_region(thing: Thing) -> Region:
 
 
 def solved(left: Tree, sign: str, right: Tree, name: str) -> Region | None:
-    """Where an inequality holds that is linear in its letter, inside of bars or not; None for others."""
+    """Where an inequality of polynomials, or of a linear one in bars, holds; None for others."""
     if left == ("minus", ("constant", "infinity")) or right == ("constant", "infinity"):
         return regions.EVERYTHING if sign in ("<", "<=") else None
     if right == ("minus", ("constant", "infinity")) or left == ("constant", "infinity"):
@@ -109,24 +114,50 @@ def solved(left: Tree, sign: str, right: Tree, name: str) -> Region | None:
         return join(*both)  # pyright: ignore[reportArgumentType]
     difference = ("add", left, ("minus", right))
     try:
-        at = [real(value(difference, {name: Fraction(x)})) for x in (0, 1, 2, 7)]
+        at = [real(value(difference, {name: Fraction(x)})) for x in range(MOST_DEGREE + 3)]
     except (Undefined, Beyond):
         return None
     if any(mpmath.im(x) != 0 or not mpmath.isfinite(x) for x in at):
         return None
-    slope = at[1] - at[0]
-    scale = max(1, *[abs(x) for x in at])
-    if slope == 0 or any(
-        abs(at[0] + slope * x - y) > regions.CLOSE * scale for x, y in ((2, at[2]), (7, at[3]))
-    ):
+    return _where(_coefficients(at), sign)
+
+
+def _coefficients(at: Sequence[Any]) -> list[Any]:
+    """Of the polynomial that has these values at 0, 1, 2, ..., from the highest power on."""
+    # Newton's form: each difference is the factor of x (x - 1) ... (x - n + 1) / n!.
+    scale = max(1, *map(abs, at))
+    factors, row = [], list(at)
+    while row:
+        factors.append(row[0])
+        row = [b - a for a, b in pairwise(row)]
+    while factors and abs(factors[-1]) <= regions.CLOSE * scale:
+        factors.pop()
+    found: list[Any] = []
+    for n in reversed(range(len(factors))):
+        # (found) * (x - n) / (n + 1) + factor
+        shifted = [mpmath.mpf(c) / (n + 1) for c in found]
+        found = [a - n * b for a, b in zip([*shifted, 0], [0, *shifted], strict=True)]
+        found[-1] += factors[n]
+    return found
+
+
+def _where(polynomial: list[Any], sign: str) -> Region | None:
+    """Where a polynomial is below zero, say; None of a constant, and of what is no polynomial."""
+    if not 2 <= len(polynomial) <= MOST_DEGREE + 1:
         return None
-    return _half_line(-at[0] / slope, sign, slope > 0)
-
-
-def _half_line(bound: Any, sign: str, upwards: bool) -> Region:
+    try:
+        # Equal roots need more steps, and as many times the digits.
+        found = mpmath.polyroots(polynomial, maxsteps=1000, extraprec=600)
+    except mpmath.mp.NoConvergence:
+        return None
+    roots = regions.points(mpmath.re(x) for x in found if abs(mpmath.im(x)) <= regions.CLOSE)
     if sign == "!=":
-        return regions.without(regions.EVERYTHING, regions.points([bound]))
-    closed = sign in ("<=", ">=")
-    if (sign in ("<", "<=")) == upwards:
-        return regions.interval(-regions.INFINITY, bound, False, closed)
-    return regions.interval(bound, regions.INFINITY, closed, False)
+        return regions.without(regions.EVERYTHING, roots)
+    wanted = -1 if sign in ("<", "<=") else 1
+    edges = [-regions.INFINITY, *(root.low for root in roots), regions.INFINITY]
+    shapes = [roots] if sign in ("<=", ">=") else []
+    for low, high in pairwise(edges):
+        inside = mpmath.polyval(polynomial, regions.between(low, high))
+        if inside * wanted > 0:
+            shapes.append(regions.interval(low, high, False, False))
+    return regions.union(*shapes)

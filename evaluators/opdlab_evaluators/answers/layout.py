@@ -139,6 +139,18 @@ _SCALE = re.compile(
 )
 _INTERCEPT = re.compile(r"(^|\s)\$?[xyz]\$?\s?-\s?intercept")
 _FEET = re.compile(r"(?<!\w)(\d+)'\s?(\d+(?:\.\d+)?)\s?(?:''|\")")
+# `22^\circ 30'`, and `22^\circ 30' 15''`.
+_MINUTES = re.compile(
+    r"(?<![\d.])(\d+)\s?(?:\^\s?\{?\s?\\circ\s?\}?|\\degree)\s?([0-5]?\d)\s?(?:'(?!')|\^\s?\{?\s?\\prime\s?\}?)"
+    r"(?:\s?([0-5]?\d(?:\.\d+)?)\s?(?:''|\"|\^\s?\{\s?\\prime\s?\\prime\s?\}))?"
+)
+_POINT = re.compile(r"(?<=\d)\{\.\}(?=\d)")
+# The full stop of a sentence in the last row.
+_ROW_END = re.compile(r"(?<=[\w)}])\.(?=\s?\}?\s?\\end)")
+# The fraction of a mixed number in braces of its own: `2{\frac37}`.
+_BRACED_FRACTION = re.compile(
+    r"(?<=\d)\s?\{\s?(\\frac\s?(?:\d\d|\{\s?\d+\s?\}\s?\{\s?\d+\s?\}))\s?\}"
+)
 _INCHES = re.compile(r"(?<=\d)\"(?!\w)")
 _THAT_IS = re.compile(r"\bi\.\s?e\.,?")
 _HALF_OF_DAY = re.compile(r"\b([aApP])\.\s?([mM])(?:\.|$)(?=\s|\}|$)")
@@ -176,7 +188,8 @@ def _tidied(text: str) -> str:
         text = _LONE_DOLLAR.sub(r"\\$", text)
     if ">=" in text or "<=" in text:
         text = text.replace(">=", r"\ge ").replace("<=", r"\le ")
-    text = text.replace("\\dollar", " ").replace("\\$", r"\dollar ").replace("\\%", "%")
+    text = text.replace("+/-", r"\pm ").replace("\\dollar", " ")
+    text = text.replace("\\$", r"\dollar ").replace("\\%", "%")
     text = _rewritten(text)
     text = _SEPARATED.sub(APART, text)
     text = _SIZES.sub(" ", text)
@@ -185,7 +198,9 @@ def _tidied(text: str) -> str:
     text = _SPACE.sub(lambda m: m[0][: -len(m[1])] + " ", text)
     text = _EMPTY_TEXT.sub(" ", _DELIMITERS.sub(" ", text))
     text = _SQUARE.sub(lambda m: "[" if m[1] == "l" else "]", text)
-    text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
+    text = re.sub(r"\\(?:[dtcs]|nice)frac(?![a-zA-Z])", r"\\frac", text)
+    text = _ROW_END.sub("", text) if "\\\\" in text else text
+    text = _BRACED_FRACTION.sub(r"\1", text)
     text = _strip(_BLANKS.sub(" ", text))
     return _BLANKS.sub(" ", text).strip()
 
@@ -198,9 +213,12 @@ def _rewritten(text: str) -> str:
         text = _SCALE.sub(_scale_of, text)
     if "intercept" in text:
         text = _INTERCEPT.sub(r"\1intercept", text)
+    if "circ" in text or "degree" in text:
+        text = _MINUTES.sub(_with_minutes, text)
     if "'" in text or '"' in text:
         text = _INCHES.sub("''", _FEET.sub(r"\1 feet \2 inches", text))
-    text = _infix(_THAT_IS.sub("that is ", text.replace("{:}", ":").replace("\\colon", ":")))
+    text = text.replace("{:}", ":").replace("\\colon", ":")
+    text = _infix(_THAT_IS.sub("that is ", _POINT.sub(".", text)))
     lines = _ALIGNED.fullmatch(_DELIMITERS.sub(" ", text.strip()))
     if lines and r"\\" not in lines["row"].strip().removesuffix(r"\\"):
         text = lines["row"].replace(r"\&", " ").replace("&", " ")
@@ -209,6 +227,11 @@ def _rewritten(text: str) -> str:
 
 def _scale_of(match: re.Match[str]) -> str:
     return rf"\text{{ {'celsius' if 'C' in (match[1], match[2]) else 'fahrenheit'} }}"
+
+
+def _with_minutes(match: re.Match[str]) -> str:
+    seconds = rf"+\frac{{{match[3]}}}{{3600}}" if match[3] else ""
+    return rf"({match[1]}+\frac{{{match[2]}}}{{60}}{seconds})^\circ "
 
 
 def _infix(text: str) -> str:

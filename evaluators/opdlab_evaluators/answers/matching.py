@@ -48,6 +48,8 @@ class Matching:
         kinds = gold.kind, answer.kind
         if gold.kind != answer.kind:
             a, b = _vector(gold), _vector(answer)
+            if gold.kind == "matrix":
+                b = _written_column(answer) or b
             if a is not None and b is not None:
                 return len(a) == len(b) and all(map(self.same, a, b))
         if "region" in kinds:
@@ -171,12 +173,8 @@ class Matching:
             return self.equal(a, b) or self.equal(_times(a, hundredth), b)
         if self.equal(a, _times(b, hundredth)):
             return True
-        # Of a gold below 1 a percent sign is not just left out: 0.5 is no 0.5 %.
-        try:
-            small = not letters(a) and 0 < abs(real(value(a, {}))) < 1
-        except (Undefined, Beyond):
-            small = False
-        return not small and self.equal(a, b)
+        # Of a whole number the sign may be left out; 0.5 is no 0.5 %, and 7.4 is no 7.4 %.
+        return _is_whole(a) and self.equal(a, b)
 
     def _regions(self, gold: Thing, answer: Thing) -> bool:
         if gold.name and answer.name and gold.name != answer.name:
@@ -248,6 +246,9 @@ class Matching:
 
     def _may_be(self, gold: Thing, answer: Thing) -> bool:
         """`same` of two items of many, most of which a glance tells apart."""
+        if (gold.kind == "set") != (answer.kind == "set"):
+            # The sets `\\{2\\}, \\{4\\}` are not the numbers 2 and 4.
+            return False
         x, y = self._sketch(gold), self._sketch(answer)
         if x is not None and y is not None and abs(x - y) > GLANCE * max(1, abs(x), abs(y)):
             self.exact = self.exact and _is_fraction(gold) and _is_fraction(answer)
@@ -454,6 +455,11 @@ def _is_decimal(thing: Thing) -> bool:
     return tree[:1] == ("number",) and tree[1].denominator != 1
 
 
+def _is_whole(tree: Tree) -> bool:
+    tree = tree[1] if tree[0] == "minus" else tree
+    return tree[0] == "number" and tree[1].denominator == 1
+
+
 def _vector(thing: Thing) -> tuple[Thing, ...] | None:
     """The parts of a column, of a tuple or of rows in square brackets; None for others."""
     if thing.kind == "tuple" and thing.brackets == "[]" and _rows(thing):
@@ -467,6 +473,14 @@ def _vector(thing: Thing) -> tuple[Thing, ...] | None:
     if thing.kind == "value" and not thing.unit:
         return _combination(thing.trees[0])
     return None
+
+
+def _written_column(thing: Thing) -> tuple[Thing, ...] | None:
+    r"""The numbers of a column as it may be written where one is asked for: `[1, 2]`, `\binom{1}{2}`."""
+    if thing.kind == "value" and thing.trees[0][0] == "binomial":
+        return tuple(Thing("value", (tree,)) for tree in thing.trees[0][1:])
+    flat = thing.kind in ("list", "tuple") and all(item.kind == "value" for item in thing.items)
+    return thing.items if flat else None
 
 
 def _rows(thing: Thing) -> bool:

@@ -157,11 +157,10 @@ class Measures:
             if one is None:
                 return None
             place += 1
-            exponent = prefix
-            if place < len(tokens) and tokens[place].text == "^":
-                exponent, place = _small_exponent(tokens, place + 1)
-                if exponent == 0:
-                    return None
+            raised, place = _exponent(tokens, place, one)
+            if raised == 0:
+                return None
+            exponent = raised or prefix
             made = made.times(one, sign * exponent)
             prefix, expecting = 1, False
         return None if expecting and prefix == 1 and not made.dimension and place == 0 else made
@@ -197,6 +196,9 @@ class Measures:
         ):
             return Unit()
         return None
+
+
+_RAISED = {"squared": 2, "cubed": 3}
 
 
 def _in_each(tokens: Sequence[Token]) -> bool:
@@ -255,6 +257,16 @@ def _percent(tokens: list[Token]) -> tuple[list[Token], bool]:
     if words == ["per", "cent"]:
         return tokens[:-2], True
     return tokens, False
+
+
+def _exponent(tokens: Sequence[Token], place: int, of: Unit) -> tuple[int | None, int]:
+    """The exponent behind a unit, 0 for one that is not read, None without one; and the place behind it."""
+    text = tokens[place].text.lower() if place < len(tokens) else ""
+    if text == "^":
+        return _small_exponent(tokens, place + 1)
+    if text in _RAISED and of.dimension == (("length", 1),):
+        return _RAISED[text], place + 1
+    return None, place
 
 
 def _small_exponent(tokens: Sequence[Token], place: int) -> tuple[int, int]:

@@ -102,8 +102,10 @@ def numeral(tokens: Sequence[Token]) -> Thing | None:
     texts = [str(token) for token in tokens]
     if "_" in texts:
         place = texts.index("_")
+        if texts[0] == "\\overline":
+            texts, tokens, place = texts[1:], tokens[1:], place - 1
         digits = [t for t in texts[:place] if t not in ("(", ")", "{", "}")]
-        base = [t for t in texts[place + 1 :] if t not in ("{", "}", "(", ")")]
+        base = [t for t in texts[place + 1 :] if t not in ("{", "}", "(", ")", "base")]
     elif "base" in texts:
         place = texts.index("base")
         digits, base = texts[:place], texts[place + 1 :]

@@ -70,7 +70,7 @@ def combine(rule: Callable[..., bool], *regions: Region) -> Region:
     for number, (low, high) in enumerate(pairwise(edges)):
         if number:
             cells.append((low, low, True, inside(low)))
-        cells.append((low, high, False, inside(_between(low, high))))
+        cells.append((low, high, False, inside(between(low, high))))
     found: list[Interval] = []
     joined = False
     for low, high, point, held in cells:
@@ -82,7 +82,8 @@ def combine(rule: Callable[..., bool], *regions: Region) -> Region:
     return tuple(found)
 
 
-def _between(low: Any, high: Any) -> Any:
+def between(low: Any, high: Any) -> Any:
+    """A number inside of an interval."""
     if not mpmath.isfinite(low):
         return mpmath.mpf(0) if not mpmath.isfinite(high) else high - 1 - abs(high)
     return low + 1 + abs(low) if not mpmath.isfinite(high) else (low + high) / 2

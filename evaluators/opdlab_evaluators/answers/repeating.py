@@ -35,6 +35,24 @@ def repeating(token: Token, tokens: Sequence[Token], place: int) -> tuple[Fracti
     return Fraction(text.rstrip(".") or "0"), place
 
 
+def with_bar(tokens: Sequence[Token]) -> list[Token]:
+    r"""`0.1(6)`, as a whole value, as `0.1\overline{6}`; inside an expression it is a product."""
+    tokens = list(tokens)
+    start = 1 if tokens and str(tokens[0]) == "-" else 0
+    number, *rest = [str(token) for token in tokens[start : start + 4]] or [""]
+    if "." not in number or not rest or (rest[0], rest[-1]) != ("(", ")") or len(rest) != 3:
+        return tokens
+    if not rest[1].isdigit() or any(t.kind in ("number", "letter") for t in tokens[start + 4 :]):
+        return tokens
+    over = [
+        Token("command", "overline"),
+        Token("symbol", "{"),
+        tokens[start + 2],
+        Token("symbol", "}"),
+    ]
+    return [*tokens[: start + 1], *over, *tokens[start + 4 :]]
+
+
 def _science(text: str) -> Fraction:
     mantissa, _, exponent = text.lower().partition("e")
     if abs(int(exponent)) > 4000:
@@ -46,7 +64,9 @@ def _marked(text: str, tokens: Sequence[Token], place: int) -> tuple[Fraction, i
     whole, _, fixed = text.partition(".")
     first, dotted = str(tokens[place]), ""
     if first in _OVER:
-        dotted, place = _argument(tokens, place + 1)
+        while place < len(tokens) and str(tokens[place]) == first:
+            digits, place = _argument(tokens, place + 1)
+            dotted += digits
     else:
         dotted, place = _argument(tokens, place + 1)
         between = ""

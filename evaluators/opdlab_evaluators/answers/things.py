@@ -33,9 +33,10 @@ from opdlab_evaluators.answers.inequalities import (
     solved,
 )
 from opdlab_evaluators.answers.layout import APART, tidy
-from opdlab_evaluators.answers.measures import Measures
+from opdlab_evaluators.answers.matrices import Matrices
 from opdlab_evaluators.answers.numerals import is_label, named, numeral
 from opdlab_evaluators.answers.outline import outlined
+from opdlab_evaluators.answers.repeating import with_bar
 from opdlab_evaluators.answers.sentences import core
 from opdlab_evaluators.answers.thing import Context, Thing
 from opdlab_evaluators.answers.tokens import Token, Unread, tokens_of
@@ -78,6 +79,10 @@ def read(text: str, context: Context | None = None) -> Thing:
             return _Structure(context).thing(value)
 
 
+_DIFFERENCES = [(a, "\\{") for a in ("\\mathbb R", ")", "]")]
+_DIFFERENCES += [("\\mathbb R", "["), ("\\mathbb R", "(")]
+
+
 def _vector(token: Token) -> Token:
     if token.kind == "letter" and token.text in ("i", "j", "k"):
         return replace(token, text=f"vector {token.text}")
@@ -90,12 +95,15 @@ def _imaginary(token: Token) -> Token:
 
 
 def _typed(token: Token) -> Token:
-    """`2pi` as it is typed."""
-    is_pi = token.kind == "word" and token.text == "pi"
-    return Token("command", "pi", token.spaced) if is_pi else token
+    """`2pi` and `oo` as they are typed."""
+    name = _TYPED.get(token.text) if token.kind == "word" else None
+    return Token("command", name, token.spaced) if name else token
 
 
-class _Structure(Measures):
+_TYPED = {"pi": "pi", "oo": "infty", "inf": "infty"}
+
+
+class _Structure(Matrices):
     """Reads tokens from the outside in."""
 
     def thing(self, tokens: Sequence[Token], depth: int = 0) -> Thing:
@@ -186,17 +194,21 @@ class _Structure(Measures):
 
     def _one(self, tokens: Sequence[Token], depth: int) -> Thing:  # noqa: C901
         texts = [str(token) for token in tokens]
-        if any(text.startswith("\\begin ") for text in texts):
-            found = self._matrix_among(tokens, depth)
-            if found is not None:
-                return found
+        found = self.of_rows(tokens, depth)
+        if found is not None:
+            return found
+        if texts[1:2] == ["\\notin"] and tokens[0].kind == "letter":
+            inside = as_region(self.thing(tokens[2:], depth + 1))
+            outside = regions.without(regions.EVERYTHING, inside)
+            return Thing("region", region=outside, name=texts[0])
         for separator, rule in (("\\cup", "or"), ("\\cap", "and")):
             parts, found = split(tokens, separator)
             if found:
                 things = [self.thing(part, depth + 1) for part in parts]
                 return joined(things, [rule] * len(found))
         for n in range(1, len(texts) - 1):
-            if texts[n : n + 2] == ["-", "\\{"] and texts[n - 1] in ("\\mathbb R", ")", "]"):
+            sets = texts[n - 1], texts[n + 1]
+            if texts[n] == "-" and sets in _DIFFERENCES:
                 tokens = [*tokens[:n], Token("command", "setminus"), *tokens[n + 1 :]]
         parts, found = split(tokens, "\\setminus", "\\backslash")
         if len(found) == 1:
@@ -295,70 +307,6 @@ class _Structure(Measures):
             raise Unread("a set of another variable")
         return Thing("region", region=shape)
 
-    def _matrix_among(self, tokens: Sequence[Token], depth: int) -> Thing | None:
-        """A matrix with a number in front of it or a sign of transposition behind it; None for others."""
-        texts = [str(token) for token in tokens]
-        first = next(n for n, text in enumerate(texts) if text.startswith("\\begin "))
-        ends = [n for n, text in enumerate(texts) if text.startswith("\\end ")]
-        if (
-            not ends
-            or texts[first:].count(texts[first]) != 1
-            or any(t in _OUTER for t in texts[:first])
-        ):
-            return None
-        behind = [text for text in texts[ends[-1] + 1 :] if text not in ("^", "{", "}")]
-        if behind not in ([], ["T"], ["\\top"], ["t"]):
-            return None
-        found = self._matrix(tokens[first : ends[-1] + 1], depth)
-        if behind:
-            columns = zip(*(row.items for row in found.items), strict=True)
-            found = replace(found, items=tuple(Thing("row", items=column) for column in columns))
-        front = list(tokens[:first])
-        if front and str(front[-1]) in ("\\cdot", "\\times"):
-            front = front[:-1]
-        if not front:
-            return found
-        if texts[:first] == ["-"]:
-            front = [*front, Token("number", "1")]
-        factor = parse(front)
-        return replace(
-            found,
-            items=tuple(
-                replace(row, items=tuple(_multiplied(c, factor) for c in row.items))
-                for row in found.items
-            ),
-        )
-
-    def _matrix(self, tokens: Sequence[Token], depth: int) -> Thing:
-        name = tokens[0].text.removeprefix("begin ")
-        if str(tokens[-1]) != f"\\end {name}":
-            raise Unread(f"something behind a {name}")
-        kinds = (
-            "matrix",
-            "pmatrix",
-            "bmatrix",
-            "vmatrix",
-            "Bmatrix",
-            "Vmatrix",
-            "smallmatrix",
-            "array",
-        )
-        if name.rstrip("*") not in kinds:
-            raise Unread(f"\\begin{{{name}}}")
-        rows, _ = split(tokens[1:-1], "\\\\", "\\cr")
-        if not rows[-1]:
-            rows = rows[:-1]
-        table = []
-        for row in rows:
-            row = [token for token in row if str(token) != "\\hline"]
-            if not row:
-                continue  # `\\\\` written twice
-            cells, _ = split(row, "&")
-            table.append(Thing("row", items=tuple(self.thing(cell, depth + 1) for cell in cells)))
-        if len({len(row.items) for row in table}) != 1:
-            raise Unread("a matrix of unequal rows")
-        return Thing("matrix", items=tuple(table), brackets="|" if name[0] in "vV" else "")
-
     def _about(self, parts: list[list[Token]], depth: int) -> Thing:
         r"""`\frac{7}{12} \approx 0.583`: the value, if the decimal is that value rounded."""
         end = self.quantity(parts[-1])
@@ -387,6 +335,7 @@ class _Structure(Measures):
         parts, found = split(tokens, "=", "\\equiv")
         if found:
             return self._equation(parts, depth)
+        tokens = with_bar(tokens)
         written = numeral(tokens)
         if written is not None:
             return written
@@ -646,15 +595,6 @@ def _is_beyond(tokens: Sequence[Token]) -> bool:
 _DOTS = ("\\dots", "\\ldots", "\\cdots", "\\dotsb")
 _BEYOND = frozenset((*_DOTS, *(f"\\{name}" for name in UNSUPPORTED)))
 _ADDED = frozenset(("+", "-", "\\cdot", "\\times", "*"))
-
-
-_OUTER = ("=", "(", "[", "\\{", ",", "+", "|", "\\in")
-
-
-def _multiplied(cell: Thing, factor: Tree) -> Thing:
-    if cell.kind != "value":
-        raise Unread("a matrix of what are no values, times a number")
-    return replace(cell, trees=(("times", factor, cell.trees[0]),))
 
 
 def _is_real(thing: Thing) -> bool:

@@ -155,7 +155,9 @@ def plain_words(text: str) -> str | None:
         r"\\(?:text(?:bf|it|rm|tt|sf)?|mathrm|mbox|operatorname|mathbf)\s?(?=\{)", "", text
     )
     bare = (
-        re.sub(r"[{}~]|\*\*|`", " ", bare.replace("$", " ")).replace("\\ ", " ").replace("\\,", " ")
+        re.sub(r"[{}~\"]|\*\*|`", " ", bare.replace("$", " "))
+        .replace("\\ ", " ")
+        .replace("\\,", " ")
     )
     bare = bare.strip().rstrip(".,;!").strip()
     if not re.fullmatch(r"[^\W\d_](?:[^\W\d_]|[\s'’(),/-])*", bare):
