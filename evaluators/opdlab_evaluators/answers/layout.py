@@ -144,6 +144,8 @@ _MINUTES = re.compile(
     r"(?<![\d.])(\d+)\s?(?:\^\s?\{?\s?\\circ\s?\}?|\\degree)\s?([0-5]?\d)\s?(?:'(?!')|\^\s?\{?\s?\\prime\s?\}?)"
     r"(?:\s?([0-5]?\d(?:\.\d+)?)\s?(?:''|\"|\^\s?\{\s?\\prime\s?\\prime\s?\}))?"
 )
+# A sign of multiplication as it is typed: `3 x 10^5`.
+_TYPED_TIMES = re.compile(r"(?<=\d) x (?=\d)")
 _POINT = re.compile(r"(?<=\d)\{\.\}(?=\d)")
 # The full stop of a sentence in the last row.
 _ROW_END = re.compile(r"(?<=[\w)}])\.(?=\s?\}?\s?\\end)")
@@ -188,7 +190,7 @@ def _tidied(text: str) -> str:
         text = _LONE_DOLLAR.sub(r"\\$", text)
     if ">=" in text or "<=" in text:
         text = text.replace(">=", r"\ge ").replace("<=", r"\le ")
-    text = text.replace("+/-", r"\pm ").replace("\\dollar", " ")
+    text = _TYPED_TIMES.sub(r"\\cdot ", text).replace("+/-", r"\pm ").replace("\\dollar", " ")
     text = text.replace("\\$", r"\dollar ").replace("\\%", "%")
     text = _rewritten(text)
     text = _SEPARATED.sub(APART, text)

@@ -287,7 +287,8 @@ class Matching:
         return gold.kind == "value" and self.equal(gold.trees[0], ("number", worth))
 
     def _equations(self, gold: Thing, answer: Thing) -> bool:
-        gold, answer = _renamed(gold, answer), _renamed(answer, gold)
+        answer = _renamed(answer, gold)
+        gold = _renamed(gold, answer)
         if gold.kind == answer.kind:
             return self._both_equations(gold, answer)
         if gold.kind == "equation":
@@ -308,7 +309,7 @@ class Matching:
             if gold.name and answer.name.startswith(f"{gold.name}_"):
                 # Solutions with numbers: `x_1 = 2` where `x = 2` is one of several.
                 return self.equal(gold.trees[1], answer.trees[1])
-            if gold.name and answer.name and ("(" in gold.name) != ("(" in answer.name):
+            if _name_functions(gold, answer):
                 return self.equal(gold.trees[1], answer.trees[1])
             return self._proportional(_difference(gold), _difference(answer))
         if len(answer.trees) > 2 and gold.name and gold.name == answer.name:
@@ -418,6 +419,15 @@ def _renamed(thing: Thing, other: Thing) -> Thing:
     return replace(thing, trees=_put(thing.trees, {("letter", argument): ("letter", *wanted)}))
 
 
+def _name_functions(gold: Thing, answer: Thing) -> bool:
+    """Whether both say what a function is: `f(x) = 2x`, `f(t) = 2t`, and `y = 2x`, but not `x = 2x`."""
+    names = (gold.name, answer.name)
+    if not all(names) or any(t.name in letters(t.trees[1]) for t in (gold, answer)):
+        return False
+    functions = [name.partition("(")[0] for name in names if "(" in name]
+    return len(functions) == 1 or (len(functions) == 2 and functions[0] == functions[1])
+
+
 def _is_asked(tree: Tree) -> bool:
     """Whether a problem asks for this and not for a letter in it: `m + n`, `AB`, `|z|`, `f(2)`, no `2x`."""
     kind, *parts = tree
@@ -479,8 +489,11 @@ def _written_column(thing: Thing) -> tuple[Thing, ...] | None:
     r"""The numbers of a column as it may be written where one is asked for: `[1, 2]`, `\binom{1}{2}`."""
     if thing.kind == "value" and thing.trees[0][0] == "binomial":
         return tuple(Thing("value", (tree,)) for tree in thing.trees[0][1:])
-    flat = thing.kind in ("list", "tuple") and all(item.kind == "value" for item in thing.items)
-    return thing.items if flat else None
+    flat = thing.kind in ("list", "tuple") and {i.kind for i in thing.items} <= {
+        "value",
+        "equation",
+    }
+    return tuple(_by_name(list(thing.items))) if flat else None
 
 
 def _rows(thing: Thing) -> bool:

@@ -246,7 +246,8 @@ def _is_heading(text: str, place: int, mark: str) -> bool:
 
 def _phrase(text: str, start: int) -> str | None:
     """From a place to the end of the sentence; formulas are whole, whatever they contain."""
-    said = _marked(text, start).replace(OPEN, " ").replace(CLOSE, " ").rstrip(" *")
+    said = _marked(text, start).replace(f"**{OPEN}", "**").replace(f"{CLOSE}**", "**")
+    said = said.replace(OPEN, " ").replace(CLOSE, " ").rstrip(" *")
     while said.endswith("!") and not _FACTORIAL.search(said):
         said = said[:-1].rstrip(" *")
     return _trimmed(said)

@@ -119,6 +119,7 @@ class _Structure(Matrices):
                 rest = rest[2:]
             shape = as_region(self.thing(rest, depth + 1))
             return Thing("region", region=regions.without(regions.EVERYTHING, shape))
+        tokens = _compared(tokens)
         parts, separators = split(tokens, ",", ";", *OR, *AND)
         if (
             len(parts) > 1
@@ -255,7 +256,9 @@ class _Structure(Matrices):
             things = [self.thing(part, depth + 1) for part in parts]
             items = [i for t in things for i in (t.items if t.kind == "list" else (t,))]
             return Thing("set", items=tuple(items))
-        if opening == "{" and [str(t) for t in inside[1:2]] in (["|"], [":"], ["\\mid"]):
+        if opening == "{" and [str(t) for t in inside[1:2]] in (
+            ["|"], [":"], ["\\mid"], ["\\in"],
+        ):  # fmt: skip
             return self._builder(inside, depth)
         if opening == "{":
             return self.thing(inside, depth + 1) if closing == "}" else None
@@ -436,6 +439,32 @@ class _Structure(Matrices):
         if sign in (">", ">="):
             left, right, sign = right, left, {">": "<", ">=": "<="}[sign]
         return Thing("relation", (("add", left, ("minus", right)),), sign=sign)
+
+
+_COMPARISONS = {
+    ("greater", "than"): ">", ("more", "than"): ">", ("larger", "than"): ">", ("less", "than"): "<",
+    ("smaller", "than"): "<", ("at", "least"): "\\ge", ("at", "most"): "\\le",
+}  # fmt: skip
+_COMPARED = frozenset(
+    "all any real reals number numbers value values of is are that which be must x".split()
+)
+
+
+def _compared(tokens: Sequence[Token]) -> Sequence[Token]:
+    """`all real numbers greater than 5`, `x is at least 5` with signs; other tokens as they are."""
+    words = [token.text.lower() for token in tokens]
+    place = next((n for n in range(1, len(words)) if tuple(words[n : n + 2]) in _COMPARISONS), 0)
+    names = [token for token in tokens[:place] if token.kind == "letter"]
+    told = {"reals", "numbers"} & set(words[:place]) or len(names) == 1
+    if not place or not told or len(names) > 1:
+        return tokens
+    if not set(words[:place]) - {name.text.lower() for name in names} <= _COMPARED:
+        return tokens
+    sign, rest = _COMPARISONS[words[place], words[place + 1]], tokens[place + 2 :]
+    if words[place + 2 : place + 5] == ["or", "equal", "to"] and sign in "<>":
+        sign, rest = {"<": "\\le", ">": "\\ge"}[sign], tokens[place + 5 :]
+    name = names[0] if names else Token("letter", "x")
+    return [name, Token("command", sign[1:]) if sign[1:] else Token("symbol", sign), *rest]
 
 
 def _is_named_point(tokens: Sequence[Token], expected: bool) -> bool:

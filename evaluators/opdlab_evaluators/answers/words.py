@@ -75,6 +75,9 @@ NOTHING = (
     "no solutions",
     "empty set",
     "the empty set",
+    "none",
+    "no real solution",
+    "no real solutions",
     "there are no solutions",
 )
 ALL_REALS = ("all real numbers", "real numbers", "all reals", "reals", "any real number")
