@@ -67,7 +67,7 @@ class Outcome:
 @cache
 def rules() -> str:
     """Version of these rules with those of the libraries that they rest on."""
-    return "+".join(["math-17", *(f"{name}-{version(name)}" for name in DECIDING)])
+    return "+".join(["math-18", *(f"{name}-{version(name)}" for name in DECIDING)])
 
 
 def quick(gold: str, answer: str) -> Outcome | None:

@@ -39,7 +39,7 @@ from opdlab_evaluators.answers.outline import outlined
 from opdlab_evaluators.answers.repeating import with_bar
 from opdlab_evaluators.answers.sentences import core
 from opdlab_evaluators.answers.thing import Context, Thing
-from opdlab_evaluators.answers.tokens import Token, Unread, tokens_of
+from opdlab_evaluators.answers.tokens import Token, Unread, names_of, tokens_of
 from opdlab_evaluators.answers.units import unit
 from opdlab_evaluators.answers.words import ALL_REALS, NOTHING, without_lead
 
@@ -446,7 +446,7 @@ _COMPARISONS = {
     ("smaller", "than"): "<", ("at", "least"): "\\ge", ("at", "most"): "\\le",
 }  # fmt: skip
 _COMPARED = frozenset(
-    "all any real reals number numbers value values of is are that which be must x".split()
+    names_of("all any real reals number numbers value values of is are that which be must x =")
 )
 
 
