@@ -102,6 +102,9 @@ def solved(left: Tree, sign: str, right: Tree, name: str) -> Region | None:
     if right[0] == "absolute" and not letters(left):
         turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}[sign]
         left, right, sign = right, left, turned
+    if left[0] == "add" and left[1][0] == "absolute" and not letters(left[2]):
+        # `|x| - 5 < 0`
+        left, right = left[1], ("add", right, ("minus", left[2]))
     if left[0] == "absolute" and not letters(right):
         inside, bound = left[1], number_of(right)
         both = [

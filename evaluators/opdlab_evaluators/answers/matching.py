@@ -136,7 +136,7 @@ class Matching:
             return x.dimension == y.dimension and self.equal(_times(a, x.scale), _times(b, y.scale))
         if self._is_turned(gold, answer):
             return False
-        if self.equal(a, b):
+        if self.equal(a, b) or (_has_constant(a) and self.equal(a, _put(b, _CONSTANT))):
             return True
         if answer.finest is not None and answer.unit is not None and x is None:
             # 160 is 2 hours 40 minutes, if minutes were asked for.
@@ -400,6 +400,14 @@ def _put(tree: Any, by: Mapping[Tree, Tree]) -> Any:
 def _numbers(at: Mapping[str, Fraction]) -> dict[Tree, Tree]:
     """What is put for letters that have values."""
     return {("letter", name): ("number", size) for name, size in at.items()}
+
+
+_CONSTANT: dict[Tree, Tree] = {("letter", "c"): ("letter", "C")}
+
+
+def _has_constant(tree: Tree) -> bool:
+    """Whether a constant of integration ends a sum: `x^2 + C`, for which `x^2 + c` may stand."""
+    return tree[0] == "add" and tree[2] == ("letter", "C") and "c" not in letters(tree)
 
 
 def _close(x: Any, y: Any, digits: int) -> bool:

@@ -13,6 +13,7 @@ import mpmath
 
 from opdlab_evaluators.answers import region as regions
 from opdlab_evaluators.answers.brackets import enclosed, readings, split, with_usual_ends
+from opdlab_evaluators.answers.domains import but_for, half_of_reals, with_signs
 from opdlab_evaluators.answers.expression import (
     UNSUPPORTED,
     Tree,
@@ -39,7 +40,7 @@ from opdlab_evaluators.answers.outline import outlined
 from opdlab_evaluators.answers.repeating import with_bar
 from opdlab_evaluators.answers.sentences import core
 from opdlab_evaluators.answers.thing import Context, Thing
-from opdlab_evaluators.answers.tokens import Token, Unread, names_of, tokens_of
+from opdlab_evaluators.answers.tokens import Token, Unread, tokens_of
 from opdlab_evaluators.answers.units import unit
 from opdlab_evaluators.answers.words import ALL_REALS, NOTHING, without_lead
 
@@ -109,17 +110,11 @@ class _Structure(Matrices):
     def thing(self, tokens: Sequence[Token], depth: int = 0) -> Thing:
         if not tokens or depth > 30:
             raise Unread("nothing where something was expected")
-        lead = [token.text.lower() for token in tokens[:4]]
-        if lead in (
-            ["all", "real", "numbers", "except"],
-            ["all", "reals", "other", "than"],
-        ) or lead[:3] == ["real", "numbers", "except"]:
-            rest = list(tokens)[4 if lead[0] == "all" else 3 :]
-            if [token.text for token in rest[:2]] == ["those", "in"]:
-                rest = rest[2:]
-            shape = as_region(self.thing(rest, depth + 1))
+        excepted = but_for(tokens)
+        if excepted is not None:
+            shape = as_region(self.thing(excepted, depth + 1))
             return Thing("region", region=regions.without(regions.EVERYTHING, shape))
-        tokens = _compared(tokens)
+        tokens = with_signs(tokens)
         parts, separators = split(tokens, ",", ";", *OR, *AND)
         if (
             len(parts) > 1
@@ -223,7 +218,7 @@ class _Structure(Matrices):
             return self.thing(parts[1], depth + 1)
         if " ".join(texts).lower() in ALL_REALS:
             return Thing("region", region=regions.EVERYTHING)
-        half = _half_of_reals(texts)
+        half = half_of_reals(texts)
         if half is not None:
             return Thing("region", region=half)
         if texts in (["\\mathbb R"], ["\\R"], ["\\mathbf R"]):
@@ -441,32 +436,6 @@ class _Structure(Matrices):
         return Thing("relation", (("add", left, ("minus", right)),), sign=sign)
 
 
-_COMPARISONS = {
-    ("greater", "than"): ">", ("more", "than"): ">", ("larger", "than"): ">", ("less", "than"): "<",
-    ("smaller", "than"): "<", ("at", "least"): "\\ge", ("at", "most"): "\\le",
-}  # fmt: skip
-_COMPARED = frozenset(
-    names_of("all any real reals number numbers value values of is are that which be must x =")
-)
-
-
-def _compared(tokens: Sequence[Token]) -> Sequence[Token]:
-    """`all real numbers greater than 5`, `x is at least 5` with signs; other tokens as they are."""
-    words = [token.text.lower() for token in tokens]
-    place = next((n for n in range(1, len(words)) if tuple(words[n : n + 2]) in _COMPARISONS), 0)
-    names = [token for token in tokens[:place] if token.kind == "letter"]
-    told = {"reals", "numbers"} & set(words[:place]) or len(names) == 1
-    if not place or not told or len(names) > 1:
-        return tokens
-    if not set(words[:place]) - {name.text.lower() for name in names} <= _COMPARED:
-        return tokens
-    sign, rest = _COMPARISONS[words[place], words[place + 1]], tokens[place + 2 :]
-    if words[place + 2 : place + 5] == ["or", "equal", "to"] and sign in "<>":
-        sign, rest = {"<": "\\le", ">": "\\ge"}[sign], tokens[place + 5 :]
-    name = names[0] if names else Token("letter", "x")
-    return [name, Token("command", sign[1:]) if sign[1:] else Token("symbol", sign), *rest]
-
-
 def _is_named_point(tokens: Sequence[Token], expected: bool) -> bool:
     """`V(1, -4)`; `C(5, 2)` and `P(5, 2)` are numbers, unless a point is expected."""
     named = tokens[0].kind == "letter" and tokens[0].text.isupper()
@@ -570,25 +539,6 @@ def _rounds_to(exact: Any, near: Any, digits: str) -> bool:
     tolerance = unit * mpmath.mpf(10) ** -12
     is_cut = -tolerance <= abs(exact) - abs(near) < unit and exact * near > 0
     return is_cut or abs(exact - near) <= unit / 2 + tolerance
-
-
-def _half_of_reals(texts: list[str]) -> regions.Region | None:
-    """`\\mathbb{R}_{\\ge 0}`, `\\mathbb{R}^+`, `positive real numbers`."""
-    words = " ".join(texts).lower().removeprefix("all ").replace("non - ", "non")
-    bare = "".join(text for text in texts if text not in ("{", "}"))
-    closed = bare in ("\\mathbb R_\\ge0", "\\mathbb R_\\geq0", "\\mathbb R_\\geqslant0")
-    if closed or words in ("nonnegative real numbers", "nonnegative reals"):
-        return regions.interval(mpmath.mpf(0), regions.INFINITY, True, False)
-    if bare in ("\\mathbb R_>0", "\\mathbb R^+") or words in (
-        "positive real numbers",
-        "positive reals",
-    ):
-        return regions.interval(mpmath.mpf(0), regions.INFINITY, False, False)
-    if words in ("negative real numbers", "negative reals"):
-        return regions.interval(-regions.INFINITY, mpmath.mpf(0), False, False)
-    if words in ("nonzero real numbers", "nonzero reals"):
-        return regions.without(regions.EVERYTHING, regions.points([mpmath.mpf(0)]))
-    return None
 
 
 def _is_power_of_matrix(parts: Sequence[Sequence[Token]]) -> bool:
