@@ -149,8 +149,8 @@ def _where(polynomial: list[Any], sign: str) -> Region | None:
     if not 2 <= len(polynomial) <= MOST_DEGREE + 1:
         return None
     try:
-        # Equal roots need more steps, and as many times the digits.
-        found = mpmath.polyroots(polynomial, maxsteps=1000, extraprec=600)
+        # Two equal roots need more steps, and twice the digits.
+        found = mpmath.polyroots(polynomial, maxsteps=400, extraprec=250)
     except mpmath.mp.NoConvergence:
         return None
     roots = regions.points(mpmath.re(x) for x in found if abs(mpmath.im(x)) <= regions.CLOSE)
