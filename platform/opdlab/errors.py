@@ -78,11 +78,12 @@ class OtherDrawsError(ServerError):
 
     Attributes:
         proven: whether enough was seen of it before, and drawn as asked; else all may have been drawn so.
+        how: server, temperature and top-p, as `Received.mark` notes them.
     """
 
-    def __init__(self, said: str, proven: bool = False) -> None:
+    def __init__(self, said: str, proven: bool = False, how: str = "") -> None:
         super().__init__(said)
-        self.proven = proven
+        self.proven, self.how = proven, how
 
 
 class UnservedError(ServerError):

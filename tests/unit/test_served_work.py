@@ -50,12 +50,15 @@ from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine, hand_over
 from opdlab.serving.identify import Identity
-from opdlab.serving.received import RECEIVED
+from opdlab.serving.received import RECEIVED, UNPROVEN
 from opdlab.serving.replies import Reply
 from opdlab.serving.sampler import Draws, draws
 from opdlab.serving.served_rollout import ServedRollout
 from opdlab.serving.session import Session
+from opdlab.serving.weights import _LINKS
 from opdlab.sweeps.trial import _ended_by
+from opdlab.training import run
+from opdlab.training.group import Group
 from opdlab.training.objective import micro_batches, rows_in_parts
 from opdlab.training.pace import Follow
 from opdlab.training.pair import load_module, load_pair
@@ -237,21 +240,16 @@ def test_answers_that_were_drawn_otherwise_than_asked_never_count(
     assert came == right
 
 
-def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
-    server: MisbehavingServer,
-    student: PreTrainedModel,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Also those of another benchmark, and of an evaluation within a training."""
-    monkeypatch.setattr("opdlab.serving.engine.ROUNDS", 1)
-    monkeypatch.setattr(sampler, "FEW", 5)
-    # The server is exact, and so few tokens are needed to tell.
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The server rounds as this process does, so that few tokens tell."""
     monkeypatch.setattr(rescoring, "EDGE", 0.0)
     monkeypatch.setattr(rescoring, "LOGIT", 0.0)
-    through = engine(server, top_p=0.3, concurrency=4)
-    subject = Subject(
+    return monkeypatch
+
+
+def subject_of(student: PreTrainedModel, through: OpenAIEngine) -> Subject:
+    return Subject(
         model=student,
         tokenizer=models.load_tokenizer(str(STUDENT)),
         engine=through,
@@ -259,6 +257,19 @@ def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
         vocabulary=42,
         **ENDS,
     )
+
+
+def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
+    server: MisbehavingServer,
+    student: PreTrainedModel,
+    tmp_path: Path,
+    exact: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also those of another benchmark, and of an evaluation within a training."""
+    exact.setattr("opdlab.serving.engine.ROUNDS", 1)
+    exact.setattr(sampler, "FEW", 5)
+    subject = subject_of(student, engine(server, top_p=0.3, concurrency=4))
     both = [{"type": "math", "level": "short", "limit": 3}, {"type": "routes", "limit": 8}]
     settings = Evaluation.model_validate(
         {"benchmarks": both, "samples": 1, "top_p": 0.3, "temperature": 1}
@@ -282,10 +293,42 @@ def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
     assert (earlier.status, earlier.completion) == ("server_error", "")
     assert "3 samples of x@3 on math/short that it answered before are withdrawn" in caplog.text
     server.own = {}
+    assert not list(tmp_path.glob(f"*/{UNPROVEN}"))
     right = measure(settings, Owner("x"))
     assert [key[0] for key in right].count(None) == 11
     graded = [one for kept in sample_sets(tmp_path) for one in kept.samples()]
     assert not {one.status for one in graded} & {*Verdict.FAULTS}
+
+
+def test_what_a_server_answered_to_an_earlier_process_is_withdrawn_unless_it_showed_itself(
+    server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path, exact: pytest.MonkeyPatch
+) -> None:
+    """Of three references one was answered otherwise, and one after enough was seen of the server."""
+    subject = subject_of(student, engine(server, concurrency=4))
+    group = Group(tmp_path)
+
+    def measure(name: str, **changes: Any) -> None:
+        """Each in a process of its own."""
+        _LINKS.clear()
+        settings = {"benchmarks": [{"type": "routes", "limit": 3}], "samples": 1}
+        settings |= {"temperature": 1, "top_p": 0.3} | changes
+        folder = tmp_path / name / "samples"
+        evaluate(subject, Evaluation.model_validate(settings), Owner(name), folder)
+        group.update(name, status="finished")
+
+    measure("unseen")
+    measure("otherwise", top_p=0.5)
+    with exact.context() as patch:
+        patch.setattr(Draws, "suffices", True)
+        measure("seen", seed=1)
+    server.own = {"top_p": 1.0}
+    exact.setattr(sampler, "FEW", 0)
+    with pytest.raises(OtherDrawsError) as told:
+        measure("later", samples=4)
+    execution = run.Session(group, *[Any] * 4)  # pyright: ignore[reportArgumentType]
+    execution._withdraw(told.value)
+    states = {name: state["status"] for name, state in group.state()["runs"].items()}
+    assert states == {"unseen": "unanswered", "otherwise": "finished", "seen": "finished"}
 
 
 @pytest.mark.parametrize(

@@ -38,3 +38,4 @@ from .side_by_side import (
     short_names as short_names,
 )
 from .store import SampleSet as SampleSet, data_hash as data_hash
+from .withdrawing import withdraw_unproven as withdraw_unproven

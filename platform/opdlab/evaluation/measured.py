@@ -17,6 +17,7 @@ from opdlab import plugins, secret_options
 from opdlab.errors import ConfigError, ModelError, PluginError, RefusedError, naming_requests
 from opdlab.evaluation import store
 from opdlab.evaluation.weighing import log_probs, weighed
+from opdlab.evaluation.withdrawing import withdraw
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
 from opdlab.modelling import (
     Wording,
@@ -539,16 +540,7 @@ class _Arrivals:
         """Count none of what was drawn so far; of an evaluation that is over only bounds remain."""
         self.store()
         self.received.clear()
-        self.withdrawn = self.kept.withdraw(reason)
-        if self.withdrawn:
-            LOG.warning(
-                "%s. %d samples of %s on %s that it answered before are withdrawn: they are stored as "
-                "server_error, and are asked for again where the evaluation goes on",
-                reason,
-                self.withdrawn,
-                self.kept.checkpoint,
-                self.kept.asked.benchmark,
-            )
+        self.withdrawn = withdraw(self.kept, reason)
 
     def look(self) -> None:
         """Write what waits if it is time."""

@@ -8,7 +8,7 @@ from .engine import (
     same_way as same_way,
 )
 from .identify import KNOWN as KNOWN, TOKEN_SERVERS as TOKEN_SERVERS, Identity as Identity
-from .received import RECEIVED as RECEIVED, Received as Received
+from .received import RECEIVED as RECEIVED, UNPROVEN as UNPROVEN, Received as Received
 from .remote_teacher import RemoteTeacher as RemoteTeacher
 from .replies import Reply as Reply
 from .served_offers import SERVED_OFFERS as SERVED_OFFERS, SERVICE_OFFERS as SERVICE_OFFERS

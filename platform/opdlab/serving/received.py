@@ -13,6 +13,8 @@ from opdlab.errors import StorageError, of_the_disk
 Kind = TypeVar("Kind")
 RECEIVED = "received.jsonl"
 """Name of their file, beside the samples that they become."""
+UNPROVEN = "unproven"
+"""Name of a file beside samples of a server that was not seen to draw as asked; it says which, and how."""
 
 
 @final
@@ -73,6 +75,19 @@ class Received:
         """Answers that are not the model's."""
         self._write([row for row in rows if self.keys[row] in self._open], None)
         self.settled(self.keys[row] for row in rows)
+
+    def mark(self, how: str) -> None:
+        """Note that the samples may have to be withdrawn, by a later process too.
+
+        Args:
+            how: server, temperature and top-p.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.with_name(UNPROVEN).write_text(how)
+
+    def unmark(self) -> None:
+        """Note that they were drawn as asked."""
+        self.path.with_name(UNPROVEN).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget all there is."""

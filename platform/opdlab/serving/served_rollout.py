@@ -50,6 +50,11 @@ class Sampling:
     top_p: float
     max_new_tokens: int
 
+    @property
+    def named(self) -> str:
+        """The server, under any name of this machine, and what it is to draw by."""
+        return f"{self.access.server} temperature {self.temperature:g} top-p {self.top_p:g}"
+
 
 @final
 @dataclass(frozen=True)
@@ -309,9 +314,10 @@ class ServedRollout:
 
     def withdrawn_with(self, received: Received) -> None:
         """Withdraw what was handed over by then, if the server is seen to draw otherwise than asked."""
-        listed = self.link.unproven.setdefault((self.how.temperature, self.how.top_p), [])
-        if received.withdraw not in listed:
-            listed.append(received.withdraw)
+        listed = self.link.unproven.setdefault((self.how.temperature, self.how.top_p), {})
+        if received.path not in listed:
+            received.mark(self.how.named)
+        listed[received.path] = received
 
     def require_drawn(self, asked: Asked, responses: Sequence[Int[Tensor, "_"]]) -> None:
         """Raises OtherDrawsError where the server samples otherwise than it was asked to."""
@@ -339,15 +345,18 @@ class ServedRollout:
                 f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
                 f"{how.top_p:g}: {fault}"
             )
-            for withdraw in self.link.unproven.pop(settings, []):
-                withdraw(said)
+            for received in self.link.unproven.pop(settings, {}).values():
+                received.withdraw(said)
+                received.unmark()
             raise OtherDrawsError(
                 f"{said}. Look for settings of the server that override those of a request",
                 settings in self.link.proven,
+                how.named,
             )
         if whole.suffices:
             self.link.proven.add(settings)
-            self.link.unproven.pop(settings, None)
+            for received in self.link.unproven.pop(settings, {}).values():
+                received.unmark()
         if seen.tokens:
             self.link.figures["server_surprise"] = seen.above / seen.tokens
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any, final
@@ -26,6 +25,7 @@ from opdlab.serving.copies import written
 from opdlab.serving.dialect import scoring_body
 from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.heard import Heard
+from opdlab.serving.received import Received
 from opdlab.serving.replies import read_scores
 from opdlab.serving.sampler import Draws
 from opdlab.serving.session import Session
@@ -52,7 +52,7 @@ class Link:
         drawn: what was seen of the sampling, and of which prompts and seeds, by temperature and top-p.
         proven: temperatures and top-p at which it was seen to draw as asked.
         heard: whether it takes the weights that it is sent.
-        unproven: how to withdraw what was handed over before enough was seen, likewise.
+        unproven: what was handed over before enough was seen, by place, likewise.
         figures: of the last rollout, for the record.
     """
 
@@ -63,7 +63,7 @@ class Link:
         self.drawn: dict[tuple[float, float], tuple[Draws, set[tuple[int, int]]]] = {}
         self.heard = Heard()
         self.proven: set[tuple[float, float]] = set()
-        self.unproven: dict[tuple[float, float], list[Callable[[str], None]]] = {}
+        self.unproven: dict[tuple[float, float], dict[Path, Received]] = {}
         self.figures: dict[str, float] = {}
         self.tag = ""
         self._tells = False

@@ -142,9 +142,8 @@ class Pace(L.Callback, ABC):
             )
         if self.began:
             LOG.warning(
-                "an earlier process trained to step %d. If it had the same server, its steps and "
-                "evaluations may hold such answers too, and are not withdrawn: if in doubt, remove %s "
-                "to train from the beginning",
+                "an earlier process trained to step %d. If it had the same server, its steps may hold such "
+                "answers too: if in doubt, remove %s to train from the beginning",
                 self.began,
                 path,
             )

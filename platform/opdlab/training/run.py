@@ -29,8 +29,22 @@ from opdlab.console import (
     die_with,
     quieten,
 )
-from opdlab.errors import AwayError, ConfigError, NonFiniteError, PeerError, Terminated
-from opdlab.evaluation import comparison, measure, over_seeds, require, unanswered
+from opdlab.errors import (
+    AwayError,
+    ConfigError,
+    NonFiniteError,
+    OtherDrawsError,
+    PeerError,
+    Terminated,
+)
+from opdlab.evaluation import (
+    comparison,
+    measure,
+    over_seeds,
+    require,
+    unanswered,
+    withdraw_unproven,
+)
 from opdlab.files import begin_metrics, claimed, held_here, whole_folder
 from opdlab.identity import EXECUTION, Execution, Owner
 from opdlab.modelling import models
@@ -85,6 +99,14 @@ class Session:
         scheduled = [one["run_id"] for one in runs if one.get("status") == "scheduled"]
         tracking.abandon(self.client, scheduled)
 
+    def _withdraw(self, error: OtherDrawsError) -> None:
+        """Have `resume` ask again for what a refused server had answered, to earlier processes too."""
+        if not error.proven:
+            withdraw_unproven(self.group.folder, error)
+        for name, state in self.group.state()["runs"].items():
+            if state.get("status") == "finished" and unanswered(self.group.folder / name):
+                self.group.update(name, status="unanswered")
+
     @contextmanager
     def tracked(self, name: str) -> Iterator[Tracker]:
         """A scheduled run, ended with the status that fits how the block ended."""
@@ -95,6 +117,8 @@ class Session:
         try:
             yield tracker
         except BaseException as error:
+            if isinstance(error, OtherDrawsError):
+                self._withdraw(error)
             interrupted = isinstance(error, (Stopped, Terminated))
             self.group.update(name, status="stopped" if interrupted else "failed")
             tracker.close("KILLED" if interrupted else "FAILED")
