@@ -301,12 +301,12 @@ class Client:
 
     def _answers_what_it_did(self, url: str, body: Body | None, since: float) -> bool:
         """Whether a server that failed at a request for so long answers one that it has answered before."""
-        if body is None or not can_be_asked_again(body) or (other := known(url, body)) is None:
+        if body is None or not can_be_asked_again(body):
             return False
         longest = min(max(QUESTION_S, self.access.patience_s), self.access.timeout_s)
         return self._trial.works(
             since,
-            lambda: self.transport.once("POST", url, other, longest),
+            lambda: self.transport.once("POST", url, known(url, body), longest),
             (Refused, Answered, ServerError),
         )
 

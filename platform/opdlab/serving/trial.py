@@ -7,7 +7,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, final
 
+import torch
+
 from opdlab.serving.transport import Body
+from opdlab.serving.wire import pack, unpack
 
 TOKENS = 16
 """Of the answer that is asked for again, at most: a whole one may take an hour."""
@@ -25,15 +28,21 @@ def can_be_asked_again(body: Body | None) -> bool:
     return isinstance(body, bytes) or (body is not None and bool(body.get("prompt")))
 
 
-def known(url: str, body: Body) -> Body | None:
+def known(url: str, body: Body) -> Body:
     """A request that this server answers if it works: one that it has answered, with a short answer.
 
-    Before the first it is the failing one with the first token of its prompt; None where that is unknown.
+    Before the first it is the failing one with the first token of its prompt, of a teacher's service with
+    the first two of all that it is asked about, as a prompt and its answer.
     """
     answered = _ANSWERED.get((url, _model(body)))
-    if answered is None and not isinstance(body, bytes):
+    if answered is None and isinstance(body, bytes):
+        one = {
+            f"{part}_lengths": torch.ones(1, dtype=torch.int32) for part in ("prompt", "response")
+        }
+        return pack({"tokens": unpack(body)[0]["tokens"][:2], **one}, {})
+    if answered is None:
         answered = {**body, "prompt": body["prompt"][:1]}
-    if answered is None or isinstance(answered, bytes):
+    if isinstance(answered, bytes):
         return answered
     return {**answered, "max_tokens": min(answered.get("max_tokens", TOKENS), TOKENS)}
 
