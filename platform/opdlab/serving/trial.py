@@ -36,10 +36,11 @@ def known(url: str, body: Body) -> Body:
     """
     answered = _ANSWERED.get((url, _model(body)))
     if answered is None and isinstance(body, bytes):
-        one = {
-            f"{part}_lengths": torch.ones(1, dtype=torch.int32) for part in ("prompt", "response")
-        }
-        return pack({"tokens": unpack(body)[0]["tokens"][:2], **one}, {})
+        asked, told = unpack(body)
+        parts = ("prompt_lengths", "response_lengths")
+        lengths = {part: torch.ones(1, dtype=torch.int32) for part in parts}
+        two = {"tokens": asked["tokens"][:2], **lengths}
+        return pack(two, {"vocabulary": told["vocabulary"]})
     if answered is None:
         answered = {**body, "prompt": body["prompt"][:1]}
     if isinstance(answered, bytes):

@@ -117,11 +117,11 @@ class Session:
         try:
             yield tracker
         except BaseException as error:
-            if isinstance(error, OtherDrawsError):
-                self._withdraw(error)
             interrupted = isinstance(error, (Stopped, Terminated))
             self.group.update(name, status="stopped" if interrupted else "failed")
             tracker.close("KILLED" if interrupted else "FAILED")
+            if isinstance(error, OtherDrawsError):
+                self._withdraw(error)
             raise
         tracker.close("FINISHED")
         # `resume` takes up again what is not finished: a server is asked once more.
