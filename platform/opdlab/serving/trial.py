@@ -35,17 +35,18 @@ def known(url: str, body: Body) -> Body:
     the first two of all that it is asked about, as a prompt and its answer.
     """
     answered = _ANSWERED.get((url, _model(body)))
-    if answered is None and isinstance(body, bytes):
-        asked, told = unpack(body)
-        parts = ("prompt_lengths", "response_lengths")
-        lengths = {part: torch.ones(1, dtype=torch.int32) for part in parts}
-        two = {"tokens": asked["tokens"][:2], **lengths}
-        return pack(two, {"vocabulary": told["vocabulary"]})
-    if answered is None:
-        answered = {**body, "prompt": body["prompt"][:1]}
-    if isinstance(answered, bytes):
-        return answered
+    if isinstance(body, bytes):
+        return answered or _two_tokens(body)
+    assert not isinstance(answered, bytes)
+    answered = answered or {**body, "prompt": body["prompt"][:1]}
     return {**answered, "max_tokens": min(answered.get("max_tokens", TOKENS), TOKENS)}
+
+
+def _two_tokens(body: bytes) -> bytes:
+    asked, told = unpack(body)
+    parts = ("prompt_lengths", "response_lengths")
+    lengths = {part: torch.ones(1, dtype=torch.int32) for part in parts}
+    return pack({"tokens": asked["tokens"][:2], **lengths}, {"vocabulary": told["vocabulary"]})
 
 
 def _model(body: Body) -> Any:
