@@ -1,5 +1,6 @@
 """Where thinking ends is one rule for evaluation, rewards, regrading and diagnosis."""
 
+import re
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -30,6 +31,10 @@ PONDER = (
     "{% endif %}<|u|>{{ m['content'] }}{% endfor %}<|a|>"
 )
 CUT_AT = "{% for m in messages %}{{ m.content.split('[/MUSE]')[-1] }}{% endfor %}<|a|>"
+ANNOUNCED = (
+    "{% set start = 'Here are my reasoning steps:\\n' %}{% for m in messages %}"
+    "{{ m.content.split('[BEGIN FINAL RESPONSE]')[-1] | trim }}{% endfor %}<|a|>{{ start }}"
+)
 TOOLS = "<tool_call>{{ x }}</tool_call>{% for m in messages %}{{ m['content'] }}{% endfor %}<|a|>"
 GUESS = r"I guess \boxed{17}"
 SAID = r"So it is \boxed{18}."
@@ -63,6 +68,7 @@ TAGS = [
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>thought", "<channel|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|><|open|>response<|sep|>"),
 ]
 
 
@@ -82,7 +88,11 @@ def test_a_prompt_that_opens_thinking_leaves_nothing_of_a_cut_one(opening, closi
 
 @pytest.mark.parametrize(
     ("template", "opening", "closing"),
-    [(PONDER, "<ponder>", "</ponder>"), (CUT_AT, "[MUSE]", "[/MUSE]")],
+    [
+        (PONDER, "<ponder>", "</ponder>"),
+        (CUT_AT, "[MUSE]", "[/MUSE]"),
+        (ANNOUNCED, "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    ],
 )
 def test_marks_that_only_a_template_knows_are_stored_beside_the_completion(
     template, opening, closing
@@ -117,13 +127,44 @@ def test_decoding_keeps_the_marks_of_thinking_and_no_other_special_token(special
     assert text_of(made, ids) == f"{tags[0]}{GUESS}{tags[1]}{SAID}"
 
 
-def test_decoding_keeps_the_channels_of_a_model_whose_marks_are_several_tokens():
-    pieces = ("<|channel|>", "<|message|>", "<|end|>", "<|start|>", "<|return|>")
-    made = tokenizer_of(special=pieces)
-    said = f"<|channel|>analysis<|message|>{GUESS}<|end|><|start|>assistant"
-    said += f"<|channel|>final<|message|>{SAID}<|return|>"
-    text = text_of(made, made.encode(said, add_special_tokens=False))
-    assert own_part(text) == SAID
+@pytest.mark.parametrize(
+    ("opening", "closing", "end"),
+    [
+        (
+            "<|channel|>analysis<|message|>",
+            "<|end|><|start|>assistant<|channel|>final<|message|>",
+            "<|return|>",
+        ),
+        (
+            "<|channel|>analysis<|message|>",
+            "<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>",
+            "<|return|>",
+        ),
+        ("<|channel>thought\n", "<channel|>", ""),
+        (
+            "<|open|>think<|sep|>",
+            "<|close|>think<|sep|><|open|>response<|sep|>",
+            "<|close|>response<|sep|>",
+        ),
+        ("<think>", "</think>\n<response>", "</response>"),
+    ],
+)
+def test_decoding_keeps_the_channels_of_a_model_whose_marks_are_several_tokens(
+    opening, closing, end
+):
+    pieces = re.findall(r"<\|\w+\|?>|<\w+\|>", f"{opening}{closing}{end}")
+    made = tokenizer_of(special=dict.fromkeys(pieces))
+
+    def said(text):
+        return text_of(made, made.encode(text, add_special_tokens=False))
+
+    assert own_part(said(f"{opening}{GUESS}{closing}{SAID}{end}")) == SAID
+    assert own_part(said(f"{opening}{SAID} Let me")) == ""
+
+
+def test_a_prompt_that_opens_the_answer_leaves_its_end_out():
+    prompt = "<|open|>response<|sep|>"
+    assert own_part(f"{SAID}<|close|>response<|sep|>", prompt) == SAID
 
 
 def test_decoding_changes_no_blank():

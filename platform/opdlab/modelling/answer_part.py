@@ -23,17 +23,24 @@ _NAME = r"(?:[\w.-]{1,20}:)?(?:think|thinking|thoughts?|reasoning|reason)"
 _OPENING = (
     rf"<{_NAME}>|\[{_NAME}\]|◁{_NAME}▷|<\|{_NAME}\|>|<\|(?:begin|start)_(?:of_)?{_NAME}\|>"
     r"|<\|channel>thought|<\|channel\|>(?!final)[^<]{0,80}(?:<\|message\|>)?|<unused94>"
-    r"|<\|inner_prefix\|>"
+    r"|<\|inner_prefix\|>|<\|open\|>think<\|sep\|>"
 )
 _CLOSING = (
-    rf"</{_NAME}>|\[/{_NAME}\]|◁/{_NAME}▷|<\|/{_NAME}\|>|<\|end_(?:of_)?{_NAME}\|>|<channel\|>"
+    rf"</{_NAME}>(?:\s*<response>)?|\[/{_NAME}\]|◁/{_NAME}▷|<\|/{_NAME}\|>|<\|end_(?:of_)?{_NAME}\|>|<channel\|>"
     r"|<\|channel\|>final[^<]{0,80}<\|message\|>|<unused95>|<\|inner_suffix\|>"
+    r"|<\|close\|>think<\|sep\|>(?:<\|open\|>response<\|sep\|>)?"
 )
 # Special tokens that a mark is made of, where it is more than one token.
-_PIECES = ("<|channel|>", "<|message|>", "<|end|>", "<|return|>")
-_END_OF_CHANNEL = re.compile(r"<\|(?:end|return)\|>")
+_PIECES = (
+    *("<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|channel>"),
+    *("<|open|>", "<|close|>", "<|sep|>"),
+)
+_ANSWER_OPENED = re.compile(r"(?:<\|message\|>|<response>|<\|open\|>response<\|sep\|>)$")
+_END_OF_ANSWER = re.compile(r"<\|(?:end|return)\|>|</response>|<\|close\|>response")
 _TAG = re.compile(r"<([\w:.-]{1,40})>|\[([\w:.-]{1,40})\]|<\|([\w:.-]{1,40})\|>|◁([\w:.-]{1,40})▷")
 _CUT = re.compile(r"split\((['\"])([^'\"]{3,60})\1\)\s*(?:\[\s*-\s*1|\|\s*last)")
+# Words that open thinking, such as 'Here are my reasoning steps:\n'.
+_ANNOUNCED = re.compile(r"(['\"])([^'\"\n]{0,60}(?:reasoning|think|thought)[^'\"\n]{0,60}:)\\n\1")
 _REASONING = re.compile(r"reasoning|think|thought", re.IGNORECASE)
 _QUOTES = "`'\""
 NEAR = 200
@@ -89,8 +96,8 @@ def own_part(completion: str, prompt: str = "", marks: Marks = ()) -> str:
     for match in opening.finditer(rest):
         if not _quoted(rest, match):
             return rest[: match.start()]
-    if closed and closed[0].startswith("<|channel|>"):
-        return _END_OF_CHANNEL.split(rest, maxsplit=1)[0]
+    if _ANSWER_OPENED.search(closed[0] if closed else prompt[-NEAR:]):
+        return _END_OF_ANSWER.split(rest, maxsplit=1)[0]
     return rest
 
 
@@ -139,8 +146,11 @@ def _marks(template: str) -> Marks:
     # A template that keeps only what follows a mark of earlier answers calls the rest thinking.
     for match in _CUT.finditer(template):
         opening = re.sub(r"^(\W{1,2}?)/", r"\1", match[2])
+        announced = _ANNOUNCED.search(template)
         if opening != match[2]:
             found[opening, match[2]] = None
+        elif announced:
+            found[announced[2], match[2]] = None
     return tuple(found)
 
 
