@@ -11,7 +11,7 @@ from opdlab.records import Problem
 from opdlab_evaluators.benchmarks.benchmark import Benchmark
 from opdlab_evaluators.programs import RunsPrograms
 
-GRADER = "programs-10"
+GRADER = "programs-11"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from opdlab_evaluators.programs import (
     rules,
 )
 
-VERSION = "code-1"
+VERSION = "code-2"
 SETUP = "import math"
 
 

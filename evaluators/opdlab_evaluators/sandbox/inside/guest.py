@@ -174,6 +174,7 @@ def _judge(program: str, options: dict[str, Any]) -> None:
     clock.know_delays()
     peer = Peer(SERVED, guarded=True, clock=clock)
     builtins.__build_class__ = mirror.build_class
+    names["super"] = mirror.above
     peer.around.notice(lambda: patches.keep_zone())
     peer.patches = patches = Patches(f"{options.get('preamble', '')}\n{program}")
     said: dict[str, Any] = {"passed": True}
@@ -209,7 +210,7 @@ def _judge(program: str, options: dict[str, Any]) -> None:
     except BaseException as error:  # noqa: BLE001
         # Any exception in a test is a test that failed.
         patches.undo()
-        fault = _fault(error, program, options["names"])
+        fault = _fault(error, program, options["names"]) or peer.around.apart
         said = {"passed": False, "reason": _failure(error, program), "fault": fault}
     patches.undo()
     # A test may have caught what now follows.

@@ -8,7 +8,10 @@ built-in type (a named tuple's items, a string's text) is copied, and compared h
 from __future__ import annotations
 
 import builtins
+import collections.abc
 import inspect
+import itertools
+import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
@@ -41,12 +44,18 @@ ASSURING = frozenset(_ASSURING.split())
 """Methods of well-known types that are told what is expected, and say whether it is so."""
 
 _KNOWN = {
-    kind.__name__: kind
+    (kind.__module__, kind.__name__): kind
     for kind in (
         *(types.GeneratorType, types.FunctionType, types.BuiltinFunctionType, types.MethodType),
         *(types.ModuleType, map, filter, zip, enumerate, reversed),
+        *(each for each in vars(itertools).values() if isinstance(each, type)),
     )
 }
+_ABSTRACT: dict[str, Any] = {
+    f"collections.abc.{name}": getattr(collections.abc, name)
+    for name in ("Mapping", "MutableMapping", "Sequence", "MutableSequence", "Set", "MutableSet")
+}
+"""Abstract classes whose children are told by nothing but that they derive from them."""
 
 
 (_FIELD,) = fields(make_dataclass("Example", ["name"]))
@@ -149,6 +158,8 @@ def _derived(
         HandoverError: it holds something else, has a base of the tests, or asks for what its bases do.
     """
     far = [each for each in (*bases, named.get("metaclass")) if isinstance(each, Mirror)]
+    space = dict(space)
+    cell = space.pop("__classcell__", None)
     what = next(filter(None, map(_unlendable, space, space.values())), "")
     if any(not isinstance(each, Mirror) and each.__module__ != "builtins" for each in bases):
         what = "a base of their own"
@@ -156,13 +167,34 @@ def _derived(
         refuse_derived(far[0], what)
     carrier = far[0].carrier
     told = {key: told_of(value) for key, value in space.items()}
-    made = carrier.carry("derive", name, tuple(bases), dict(space), dict(named), told)
+    lent = {key: _unwrapped(value) or value for key, value in space.items()}
+    made = carrier.carry("derive", name, tuple(bases), lent, dict(named), told)
     carrier.derived_by_tests(bases, made)
+    if cell is not None:
+        cell.cell_contents = made
     return made
 
 
+WRAPPERS: dict[str, Callable[..., Any]] = {
+    kind.__name__: kind for kind in (property, staticmethod, classmethod)
+}
+
+
+def _unwrapped(value: Any) -> tuple | None:
+    """The functions of a property, a static method or a class method."""
+    if type(value) is property:
+        return value.fget, value.fset, value.fdel
+    return (value.__func__,) if type(value) in (staticmethod, classmethod) else None
+
+
 def told_of(value: Any) -> tuple | None:
-    """Name, qualified name, documentation and parameters of a function of the tests; None of others."""
+    """Name, qualified name, documentation and parameters of a function of the tests; None of others.
+
+    Of what wraps functions: its kind, and that of each.
+    """
+    functions = _unwrapped(value)
+    if functions is not None:
+        return type(value).__name__, tuple(map(told_of, functions))
     # By its type: a stand-in of the program's function says that it is one too.
     if type(value) is not types.FunctionType:
         return None
@@ -171,6 +203,27 @@ def told_of(value: Any) -> tuple | None:
         for each in inspect.signature(value, follow_wrapped=False).parameters.values()
     ]
     return value.__name__, value.__qualname__, value.__doc__, parameters
+
+
+PARAMETERS = ("__code__", "__defaults__", "__kwdefaults__")
+"""What tells how a function takes its arguments."""
+
+
+def parameters(function: Any, name: str) -> Any:
+    """One of these of a function of the tests, without what else its code holds."""
+    if name == "__defaults__":
+        return function.__defaults__ and tuple(map(_shown, function.__defaults__))
+    if name == "__kwdefaults__":
+        found = function.__kwdefaults__
+        return found and {key: _shown(value) for key, value in found.items()}
+    code = function.__code__
+    counts = {name: getattr(code, name) for name in _COUNTS}
+    rest = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + rest]
+    return types.SimpleNamespace(**counts, co_varnames=names)
+
+
+_COUNTS = ("co_argcount", "co_posonlyargcount", "co_kwonlyargcount", "co_flags")
 
 
 def _shown(default: Any) -> Any:
@@ -186,30 +239,16 @@ def refuse_derived(base: Any, what: str, do: str = "derive a class from") -> NoR
 
 def _unlendable(key: str, value: Any) -> str:
     """What of a class cannot be made elsewhere; empty of methods and data."""
-    if key in ("__classcell__", "__annotations__"):
-        return "super()" if key == "__classcell__" else "fields"
+    if key == "__annotations__":
+        return "fields"
+    functions = _unwrapped(value)
+    if functions is not None:
+        return next(filter(None, map(partial(_unlendable, key), functions)), "")
     if type(value) is types.FunctionType:
-        asked = next(filter(_leads_back, _mentioned(value.__code__)), "")
-        return asked and f"a call of {asked}"
+        return ""
     if isinstance(type(value), Mirror) and isinstance(value, types.FunctionType):
         return ""  # the program's own
     return "" if type(value) in _PLAIN else f"a {type(value).__name__}"
-
-
-def _mentioned(code: types.CodeType) -> Iterator[str]:
-    """Names and texts of a function, and of those within it."""
-    yield from code.co_names
-    for each in code.co_consts:
-        if isinstance(each, types.CodeType):
-            yield from _mentioned(each)
-        elif isinstance(each, str):
-            yield each
-
-
-def _leads_back(name: str) -> bool:
-    """Whether it may be a base's own method, which would be carried out by what overrides it."""
-    dunder = name.startswith("__") and name.endswith("__")
-    return dunder and name not in READABLE and name not in ("__class__", "__main__")
 
 
 _PLAIN = (int, float, str, bool, bytes, type(None), list, dict, set, tuple)
@@ -259,7 +298,12 @@ def mirrored(
     }
     owner: list[type] = []
     space |= {each: _forwarder(carrier, each, owner) for each in specials if each in SPECIAL}
-    space["__init__"] = _unasked
+
+    def begin(self: Any, *args: Any, **kwargs: Any) -> None:
+        # Stand-ins are made without it: only tests call it, by its name.
+        _by_name(owner[0], "__init__", (self, *args), kwargs)
+
+    space["__init__"] = begin
     own = [each for each in specials if each.isidentifier() and not each.startswith("_")]
     space |= {each: property(partial(get, name=each)) for each in own}
     # Defining `==` alone takes `hash` away, as Python itself does.
@@ -268,8 +312,8 @@ def mirrored(
     if fields is not None:
         # `asdict`, `fields` and `replace` read the fields here, and ask for what they hold there.
         space["__dataclass_fields__"] = {name: _field(name) for name in fields}
-    if module == "builtins" and name in _KNOWN and not bases:
-        known = _KNOWN[name]
+    known = _KNOWN.get((module, name))
+    if known is not None and not bases:
         space["__class__"] = property(lambda self: known)
     space["carrier"] = carrier
     try:
@@ -277,7 +321,15 @@ def mirrored(
     except TypeError:
         # Bases that only fit together with what was left out of them.
         owner.append(_built(Mirror, name, bases[:1], space))
-    return owner[0]
+    return _registered(owner[0], specials)
+
+
+def _registered(made: type, specials: list[str]) -> type:
+    """The class as a child of abstract ones, without what only served to make it."""
+    type.__delattr__(made, "__slots__")
+    for each in _ABSTRACT.keys() & set(specials):
+        _ABSTRACT[each].register(made)
+    return made
 
 
 _DEFINED = "hash call bool dir iter len getitem contains"
@@ -304,12 +356,30 @@ def _built(kind: type[Mirror], name: str, bases: list[type], space: dict[str, An
     return made
 
 
-_NAME = "name a method of"
+def _by_name(owner: Any, name: str, args: tuple, kwargs: dict) -> Any:
+    """What a class's own method does, whatever overrides it."""
+    return owner.carrier.carry("call", owner.carrier.carry("get", owner, name), args, kwargs)
 
 
-def _unasked(self: Any, *_: Any, **__: Any) -> None:
-    """Stand-ins are made without it: only tests call it, by its name."""
-    refuse_derived(type(self), "a call of __init__", _NAME)
+class _Above:
+    """What `super()` is in a class of the tests whose base is the program's."""
+
+    def __init__(self, kind: Any, value: Any) -> None:
+        object.__setattr__(self, "asked", (kind, value))
+
+    def __getattribute__(self, name: str) -> Any:
+        kind, value = object.__getattribute__(self, "asked")
+        if name in SPECIAL - OTHER:
+            refuse_derived(kind, f"a call of {name}", "name a method of")
+        return kind.carrier.carry("super", kind, value, name)
+
+
+def above(*args: Any) -> Any:
+    """`super` for the tests, which finds what the program's classes have."""
+    if not args:
+        frame = sys._getframe(1)
+        args = frame.f_locals["__class__"], frame.f_locals[frame.f_code.co_varnames[0]]
+    return _Above(*args) if isinstance(args[0], Mirror) else super(*args)
 
 
 _build = builtins.__build_class__
@@ -346,8 +416,10 @@ def _forwarder(carrier: Carrier, special: str, owner: Sequence[type] = ()) -> Ca
         found = next((each for each in type(self).__mro__ if special in vars(each)), None)
         named = owner and found is not owner[0]
         if named and not carrier.inherits(found, owner[0], special):
-            # By its name, as a base's: what overrides it would be carried out.
-            refuse_derived(owner[0], f"a call of {special}", _NAME)
+            # By its name, as a base's.
+            if special not in OTHER:
+                refuse_derived(owner[0], f"a call of {special}", "name a method of")
+            return _by_name(owner[0], special, (self, *args), kwargs)
         if special == "__call__":
             return carrier.carry("call", self, args, kwargs)
         return carrier.operate(self, special, args)
@@ -406,4 +478,5 @@ def specials_of(kind: type, inherited: frozenset[type]) -> list[str]:
         if each not in inherited and each is not type:
             names = vars(each)
             found |= {name for name in SPECIAL if name in names and names[name] is not None}
+            found |= {f"{each.__module__}.{each.__qualname__}"} & _ABSTRACT.keys()
     return sorted(found)

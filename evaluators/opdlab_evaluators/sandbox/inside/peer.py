@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, final
 
 from . import frames, mirror, wire
@@ -34,6 +34,11 @@ _LENT_MODULES = ("_io", "io", "re", "random")
 _OF_ITERATORS = ("__next__", "__iter__", "__length_hint__")
 _TOLD = ("__name__", "__qualname__", "__doc__", "__module__")
 """What `functools.wraps` copies of a function."""
+_OF_KINDS = {
+    types.GeneratorType: ("send", "throw", "close"),
+    types.FunctionType: (*_TOLD, *mirror.PARAMETERS),
+}
+"""What programs may read of the tests' objects of these kinds."""
 
 
 class EndedError(EOFError):
@@ -170,6 +175,9 @@ class Peer:
             return getattr(base, name)(target, *args)
         if name == "__contains__":
             return any(each is args[0] or each == args[0] for each in target)
+        for kind, content in ((Mapping, dict), (Set, set)) if name in mirror.EQUAL else ():
+            if isinstance(target, kind) and isinstance(args[0], kind):
+                return (content(target) == content(args[0])) is (name == "__eq__")
         return NotImplemented
 
     def _may_operate(self, target: Any, name: str, args: tuple) -> bool:
@@ -232,8 +240,8 @@ class Peer:
         count = len(values) - len(patched)
         values, stand_ins = values[:count], values[count:]
         with applied({} if self.guarded else message) as said, put_in_place(patched, stand_ins):
-            if not self.guarded and "environment" in message:
-                self.around.own_environment()  # this much the judge knows
+            if not self.guarded and message.keys() & {"environment", "limits"}:
+                self.around.own()  # this much the judge knows
             try:
                 outcome, raised = [self._perform(message["ask"], values)], False
             except (EndedError, NonsenseError, HandoverError):
@@ -264,6 +272,8 @@ class Peer:
     def _perform(self, op: Any, values: list) -> Any:
         if self.guarded:
             self._check(op, values)
+            if op == "get" and values[1] in mirror.PARAMETERS:
+                return mirror.parameters(*values)
         return _OPERATIONS[op](*values)
 
     def _check(self, op: Any, values: list) -> None:
@@ -278,16 +288,9 @@ class Peer:
         if op == "call":
             return
         name = values[1]
-        own = _tests_own(target) or type(target).__module__ in _LENT_MODULES
-        if op == "do":
-            fine = name in mirror.SPECIAL and (own or name in _OF_ITERATORS)
-        else:
-            fine = own and isinstance(name, str) and not name.startswith("_")
-            defined = isinstance(target, (types.FunctionType, type))
-            fine = fine or (op == "get" and name in _TOLD and defined)
-        if not fine:
+        if not _may_ask(target, op, name):
             what = f"{str(name)[:100]!r} of the tests' {type(target).__name__}"
-            if self.patches and self.patches.gave(target):
+            if _is_mock(target):
                 raise HandoverError(f"the program uses {what}")
             raise AttributeError(what)
 
@@ -328,9 +331,7 @@ class Peer:
             ):
                 writing.again(number)
         message = {"items": items, "nodes": writing.nodes}
-        if not self.guarded and (changed := self.around.own_environment()):
-            message["environment"] = changed
-        return message
+        return message if self.guarded else message | self.around.own()
 
     def _send(self, head: dict, values: tuple) -> None:
         message = self._written(values)
@@ -371,7 +372,7 @@ class Peer:
         try:
             found = Reading(self, message["nodes"]).values(message["items"])
             if self.guarded:
-                self.around.learn(message.get("environment", {}))
+                self.around.learn(message)
             for number in message.get("gone", ()):
                 if number in self.containers:
                     self.forget(number)
@@ -401,6 +402,25 @@ def _stack() -> list[tuple[str, int]]:
 def _tests_own(value: Any) -> bool:
     kind = value if isinstance(value, type) else type(value)
     return kind.__module__ == TESTS_MODULE and not isinstance(kind, mirror.Mirror)
+
+
+def _may_ask(target: Any, op: str, name: Any) -> bool:
+    """Whether a program may ask for this of an object that the tests lend."""
+    kind = type(target)
+    own = _tests_own(target) or kind.__module__ in _LENT_MODULES
+    if op == "do":
+        return name in mirror.SPECIAL and (own or _is_mock(target) or name in _OF_ITERATORS)
+    told = _TOLD if isinstance(target, type) else _OF_KINDS.get(kind, ())
+    if op == "get" and name in told:
+        return True
+    if not isinstance(name, str) or name.startswith("_"):
+        return False
+    # What a mock's class has is for the tests: what it was called with, and what it is to return.
+    return own or (op == "get" and _is_mock(target) and not hasattr(kind, name))
+
+
+def _is_mock(value: Any) -> bool:
+    return type(value).__module__ == "unittest.mock"
 
 
 def _do(target: Any, name: str, args: tuple) -> Any:
@@ -454,6 +474,8 @@ def _derive(name: str, bases: tuple, space: dict, named: dict, told: dict) -> ty
 
 
 def _method(value: Any, told: tuple | None) -> Any:
+    if told and told[0] in mirror.WRAPPERS and len(told) == 2:
+        return mirror.WRAPPERS[told[0]](*map(_method, value, told[1]))
     lent = type(type(value)) is mirror.Mirror and type(value).__name__ == "function"
     return _function(value, told) if lent and told else value
 
@@ -493,6 +515,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "await": _awaited,
     "derive": _derive,
     "isinstance": lambda kind, value: isinstance(value, kind),
+    "super": lambda kind, value, name: getattr(super(kind, value), name),
 }
 
 

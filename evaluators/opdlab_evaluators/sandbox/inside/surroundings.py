@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
 import io
 import os
 import random
@@ -17,6 +18,7 @@ from .wire import HandoverError
 _ENVIRONMENT = os.environ
 # They change what the judge's own processes run.
 _OF_PROCESSES = ("LD_", "PYTHON")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 @final
@@ -27,10 +29,11 @@ class Surroundings:
         self.streams = (sys.stdout, sys.stdin, sys.stderr)
         self.limits = _limits()
         self.seeded = self.zoned = False
+        self.apart = ""
         self.environment = dict(os.environ)
 
     def notice(self, on_zone: Callable[[], None]) -> None:
-        """From now on, tell seeds that the tests set, for the program draws from them, and a time zone.
+        """From now on, tell seeds that the tests set, for programs draw from them, a time zone, and files.
 
         Args:
             on_zone: called when `time.tzset` was.
@@ -46,7 +49,13 @@ class Surroundings:
             self.zoned = True
             on_zone()
 
+        def audited(event: str, args: tuple) -> None:
+            writes = event == "open" and args[0] != os.devnull and args[2] & _WRITING
+            if writes or event in ("os.chdir", "os.mkdir"):
+                self.apart = "programs do not see the files of the tests"
+
         random.seed, time.tzset = noticed, zoned
+        sys.addaudithook(audited)
 
     def told(self) -> dict[str, Any]:
         """What is otherwise than it was at the beginning; nothing of it leads anywhere.
@@ -63,8 +72,8 @@ class Surroundings:
             if not isinstance(sys.stdin, io.StringIO):
                 raise HandoverError(f"the tests put a {type(sys.stdin).__name__} for sys.stdin")
             told["given"] = sys.stdin.getvalue()[sys.stdin.tell() :]
-        if _limits() != self.limits:
-            told["limits"] = self.limits = _limits()
+        if limits := self._changed_limits():
+            told["limits"] = limits
         if self.seeded:
             told["drawn"], self.seeded = getstate(), False
         if os.environ != self.environment:
@@ -74,18 +83,31 @@ class Surroundings:
             told["zone"], self.zoned = True, False
         return told
 
-    def own_environment(self) -> dict[str, str | None]:
-        """What the program changed in its environment since this was last asked, or told by the judge."""
+    def own(self) -> dict[str, Any]:
+        """What the program changed of its own since this was last asked, or told by the judge."""
         before, self.environment = self.environment, dict(_ENVIRONMENT)
-        return _changes(before, self.environment)
+        found = {
+            "environment": _changes(before, self.environment),
+            "limits": self._changed_limits(),
+        }
+        return {what: changed for what, changed in found.items() if changed}
 
-    def learn(self, changed: dict[str, str | None]) -> None:
-        """Have in the judge's environment what the program changed in its own.
+    def _changed_limits(self) -> dict[str, int]:
+        before, self.limits = self.limits, _limits()
+        return {name: value for name, value in self.limits.items() if before[name] != value}
+
+    def learn(self, message: dict) -> None:
+        """Have in the judge's environment what the program changed in its own, and limits that it raised.
 
         Raises:
-            ValueError, TypeError: it is no text.
+            ValueError, TypeError: it is no text, or no number.
         """
-        for name, value in changed.items():
+        limits = message.get("limits", {})
+        _set_limits(
+            {name: limits[name] for name in limits if _is_more(limits[name], self.limits[name])}
+        )
+        self.limits |= {name: _limits()[name] for name in limits}
+        for name, value in message.get("environment", {}).items():
             if name.startswith(_OF_PROCESSES):
                 continue
             _set(os.environ, name, value)
@@ -107,9 +129,7 @@ class Surroundings:
 def applied(told: dict) -> Iterator[dict[str, Any]]:
     """Have it so in this process; what is given is filled with what came of it."""
     said: dict[str, Any] = {}
-    if told.get("limits"):
-        sys.setrecursionlimit(told["limits"][0])
-        sys.set_int_max_str_digits(told["limits"][1])
+    _set_limits(told.get("limits", {}))
     if "drawn" in told:
         version, state, gauss = told["drawn"]
         setstate((version, tuple(state), gauss))
@@ -146,5 +166,23 @@ def _set(environment: MutableMapping[str, str], name: str, value: str | None) ->
         environment[name] = value
 
 
-def _limits() -> list[int]:
-    return [sys.getrecursionlimit(), sys.get_int_max_str_digits()]
+def _limits() -> dict[str, int]:
+    return {
+        "recursion": sys.getrecursionlimit(),
+        "digits": sys.get_int_max_str_digits(),
+        "precision": decimal.getcontext().prec,
+    }
+
+
+def _set_limits(limits: dict[str, int]) -> None:
+    if "recursion" in limits:
+        sys.setrecursionlimit(limits["recursion"])
+    if "digits" in limits:
+        sys.set_int_max_str_digits(limits["digits"])
+    if "precision" in limits:
+        decimal.getcontext().prec = limits["precision"]
+
+
+def _is_more(limit: int, than: int) -> bool:
+    """Whether a limit lets through more, as none does, which is 0: less would make values look alike."""
+    return than != 0 and (limit == 0 or limit > than)
