@@ -253,6 +253,10 @@ ATTACKS = {
     "a class of classes with the judge's parts": RAW + "def f(x):\n    say(items=[[101]], nodes=[['class',101,[],'M','tests',['carrier','__new__','__init__','__setattr__','__getattr__','mro'],None,'metaclass']])\n    while True: heard(); say(items=[True])",
     "functions put in the judge's place": RAW + "def f(x):\n    say(items=[3,['g','builtins','int']], patched=[['builtins','len']])\n    os._exit(0)",
     "a class that equals and orders": 'class M(type):\n    def yes(c, o): return True\n    __eq__ = __lt__ = __gt__ = __le__ = __ge__ = __contains__ = __instancecheck__ = yes\n    def __sub__(c, o): return 0\n    __abs__ = __hash__ = lambda c: 3\nclass A(metaclass=M): pass\ndef f(x): return A',
+    "limits beyond all": RAW + "def f(x):\n    say(items=[0], limits={'recursion': 10 ** 9, 'digits': 0, 'precision': 10 ** 18})\n    while True: heard(); say(items=[0])",
+    "limits that let nothing through": RAW + "def f(x):\n    say(items=[0], limits={'recursion': 1, 'digits': 1, 'precision': 1})\n    while True: heard(); say(items=[0])",
+    "limits that are none": RAW + "def f(x):\n    say(items=[0], limits={'recursion': 'x', 'trust': 1})\n    while True: heard(); say(items=[0])",
+    "abstract classes by hand": RAW + "def f(x):\n    say(items=[[103]], nodes=[['class',101,[],'K','tests',['__eq__','__iter__','__len__','collections.abc.Mapping','collections.abc.Set'],None],['far',103,[[101]],'object']])\n    while True: heard(); say(items=[True])",
     "an end while it answers": 'import threading, os, time\nthreading.Thread(target=lambda:(time.sleep(0.02),os._exit(0)),daemon=True).start()\ndef f(x): time.sleep(0.1); return 0',
 }  # fmt: skip
 
@@ -306,6 +310,23 @@ def test_a_mock_of_the_tests_leads_nowhere(worker):
     ):
         assert status(worker, program, tests).status == "wrong"
     assert status(worker, "def f(x): return len(input()) + 1", tests).status == "correct"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "m.assert_called_once_with = lambda *a: None",
+        "m.configure_mock(**{'assert_called_once_with.side_effect': None})",
+        "m.call_count = 1",
+        "m.reset_mock()",
+        "m.mock_calls.clear()",
+        "m(2)",
+    ],
+)
+def test_a_program_cannot_change_what_a_mock_of_the_tests_was_called_with(worker, body):
+    tests = "from unittest.mock import Mock\nm = Mock()\nf(m)\nm.assert_called_once_with(1)"
+    assert status(worker, f"def f(m): {body}", tests).status in ("wrong", "grader_error")
+    assert status(worker, "def f(m): m(1)", tests).status == "correct"
 
 
 LENT = {
