@@ -21,7 +21,7 @@ from opdlab.methods.forward_kl import ForwardKL
 from opdlab.methods.jsd import JSD
 from opdlab.methods.sft import SFT
 from opdlab.modelling import recurrent_layers, taken_over
-from opdlab.planning import loss_rows, phases
+from opdlab.planning import loss_rows, passes, phases
 from opdlab.planning.footprint import (
     activations,
     alike,
@@ -157,6 +157,21 @@ def test_what_a_teacher_holds_while_it_scores_is_planned_within_a_tenth(
 def test_what_is_said_over_a_wide_vocabulary_is_planned(asked: ScoredRows) -> None:
     one = scored(small_model("llama", vocab_size=8000), asked)
     assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio
+
+
+def test_a_teacher_of_several_runs_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    trial = passes._Plan._held_by_trial
+
+    def counted(plan: passes._Plan) -> int:
+        tried.append(trial(plan))
+        return tried[-1]
+
+    monkeypatch.setattr(passes._Plan, "_held_by_trial", counted)
+    config = small_model("llama", vocab_size=71).config  # which no other test plans
+    for top_k in (0, 4):
+        passes.scoring(config, torch.float32, ScoredRows(2, 3, 5, top_k=top_k))
+    assert len(tried) == 1
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ is found out; whether its scores then come out right is not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any
@@ -102,14 +102,16 @@ def scoring(
     config: PretrainedConfig, dtype: torch.dtype, asked: ScoredRows, on_cpu: bool = True
 ) -> int:
     """Bytes that a teacher takes beside its weights, from its first scores on."""
-    size, tree = sizes(config, dtype), _is_hooked(Shape.of(config))
+    shape = Shape.of(config)
+    size, tree = sizes(config, dtype), _is_hooked(shape)
     counted, at_load = counts_from(config), tried_at_load(size.parameters)
     with contentless(), torch.no_grad(), _Numbers():
         model = build(config, dtype).eval()
         original = original_length(model)
         recurrent = recurrent_layers(model)
         reach = None if counted is None else counted - 1
-        plan = _Plan(shortened(model), size.attended, on_cpu, tree, len(recurrent), at_load, reach)
+        made = (shape, dtype), shortened(model), size.attended
+        plan = _Plan(*made, on_cpu, tree, len(recurrent), at_load, reach)
         tried = prefixes_tried(model, asked.length)
         # Layers whose states are known sums, or convolutions, take rows of any length at once; others go
         # step by step.
@@ -222,17 +224,19 @@ def _is_hooked(shape: Shape) -> bool:
     with contentless(), torch.no_grad(), _Numbers():
         model = shortened(build(shape.config, torch.float32).eval())
         try:
-            _Plan(model, 0, on_cpu=True, hooked=True).held(ScoredRows(1, 2, 2, top_k=1))
+            plan = _Plan((shape, torch.float32), model, 0, on_cpu=True, hooked=True)
+            plan.held(ScoredRows(1, 2, 2, top_k=1))
         except (UnsupportedError, *FAILURES):
             return False
     return True
 
 
-@dataclass(eq=False)
+@dataclass(unsafe_hash=True)
 class _Plan:
     """How a model without content is scored.
 
     Attributes:
+        kind: what the model is; other models of this kind are equal to it.
         whole: numbers of the keys and values of a token, over all layers; the model may have fewer.
         hooked: whether as a tree, else by whole forwards.
         recurrent: layers that keep a state; the model may have fewer.
@@ -240,7 +244,8 @@ class _Plan:
         reach: tokens that a pass may take, at most; None for any number.
     """
 
-    model: PreTrainedModel
+    kind: tuple[Shape, torch.dtype]
+    model: PreTrainedModel = field(compare=False)
     whole: int
     on_cpu: bool
     hooked: bool
@@ -310,8 +315,15 @@ class _Plan:
             # Where the tree is found wrong, no later place is tried.
             largest = min(largest, reach + 1)
         places = [place for place in thresholds(self.model) if place <= largest]
+        longest = max(asked.length, _LONGEST_TRIED, *(place + 3 for place in places))
+        peak = self._tried_at(longest, tuple(places))
+        self.reach = reach
+        return peak
+
+    @cache  # noqa: B019 - of all runs with one teacher
+    def _tried_at(self, longest: int, places: tuple[int, ...]) -> int:
+        """Bytes while it is tried at rows of such lengths, and beyond these places."""
         with Held(self.model) as held:
-            longest = max(asked.length, _LONGEST_TRIED, *(place + 3 for place in places))
             self._check_prefixes(prefixes_tried(self.model, longest))
             drawn = torch.zeros(max(response for _, response in TRIAL_ROWS))
             row_scores(self.model, self._tokens(1, _LONGEST_TRIED)[0], drawn, "max_prob")
@@ -320,7 +332,6 @@ class _Plan:
         peak = max(held.peak, self._held_by_trial())
         if places and self.hooked:
             peak = max(peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
-        self.reach = reach
         return peak
 
     def _held_by_trial(self) -> int:
