@@ -66,7 +66,7 @@ class Laboratory:
             "prompts": {"type": "problems", "sources": [{"type": "math", "level": "short"}]},
             "rollout": {"type": "cached", "max_new_tokens": 16},
             "method": {"type": "lgr", "support": "full", "top_k": 4},
-            "training": {"steps": 60, "prompts_per_step": 6, "checkpoint_every": 10},
+            "training": {"steps": 40, "prompts_per_step": 6, "checkpoint_every": 10},
             "evaluation": {
                 "benchmarks": [{"type": "math", "level": "short", "limit": 3}],
                 "samples": 2,

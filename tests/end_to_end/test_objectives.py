@@ -11,7 +11,7 @@ from end_to_end.laboratory import Laboratory, comparable, wait_for_step
 
 EPOCHS = {
     "method": {"type": "lgr", "top_k": 4, "ratio_clip": 0.2},
-    "training__steps": 90,
+    "training__steps": 36,
     "training__epochs": 3,
     "training__checkpoint_every": 20,
     "evaluation__benchmarks": [],

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from end_to_end.laboratory import Laboratory, wait_for_step
+from end_to_end.servers import MlflowServer
 from mlflow import MlflowClient
 from planted import found, planted
 
@@ -60,10 +53,10 @@ def test_a_run_leaves_its_metrics_parameters_and_artifacts(undisturbed: Laborato
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert {r.info.status for r in runs.values()} == {"FINISHED"}
     assert run.data.params["method.top_k"] == "4"
-    assert run.data.params["training.steps"] == "60"
+    assert run.data.params["training.steps"] == "40"
     for name in EXPECTED:
         history = undisturbed.client().get_metric_history(run.info.run_id, name)
-        assert {metric.step for metric in history} <= set(range(1, 61)), name
+        assert {metric.step for metric in history} <= set(range(1, 41)), name
         assert history, name
     assert run.data.metrics["teacher_score_share"] == 1.0
     assert "math/short/mean_at_2" in run.data.metrics
@@ -100,24 +93,24 @@ def test_an_unreachable_server_is_an_error_before_anything_is_done(laboratory: L
 
 
 def test_training_outlives_its_server_and_sync_sends_the_rest(laboratory: Laboratory) -> None:
-    with mlflow_server(laboratory.output / "mlflow.db") as server:
+    with MlflowServer(laboratory.output / "mlflow.db") as server:
         uri = server.uri
-        file = laboratory.write(tracking__uri=planted(uri), training__steps=100)
+        file = laboratory.write(tracking__uri=planted(uri))
         process = laboratory.start("train", file)
         wait_for_step(laboratory, 3, process)
-        server.stop()
+        server.kill()
         text, _ = process.communicate(timeout=200)
         assert process.returncode == 0, text
         assert "opdlab sync" in text
-    rows = [row for row in laboratory.metrics() if "loss" in row]
-    assert [row["step"] for row in rows] == list(range(1, 101))
+        rows = [row for row in laboratory.metrics() if "loss" in row]
+        assert [row["step"] for row in rows] == list(range(1, 41))
 
-    with mlflow_server(laboratory.output / "mlflow.db", uri):
+        server.start()
         laboratory.run("sync", "--output", laboratory.output)
         run_id = Group(laboratory.output / "small-001").run("lgr")["run_id"]
         client = MlflowClient(uri)
         steps = {metric.step for metric in client.get_metric_history(run_id, "loss")}
-        assert steps == set(range(1, 101))
+        assert steps == set(range(1, 41))
         assert client.get_run(run_id).info.status == "FINISHED"
         assert "model" in {artifact.path for artifact in client.list_artifacts(run_id)}
         site = laboratory.folder / "site"
@@ -150,49 +143,6 @@ def test_only_runs_of_dead_processes_are_reaped(laboratory: Laboratory) -> None:
     assert client.get_run(gone).info.status == "KILLED"
     for run_id in (alive, elsewhere, beside, stranger):
         assert client.get_run(run_id).info.status == "RUNNING"
-
-
-class Server:
-    """A real MLflow server as a process group."""
-
-    def __init__(self, store: Path, uri: str | None) -> None:
-        if uri is None:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                uri = f"http://127.0.0.1:{free.getsockname()[1]}"
-        self.uri = uri
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{store}", "--port", uri.rsplit(":", 1)[1]]
-        command += ["--artifacts-destination", str(store.parent / "served")]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        log = store.parent / "server.log"
-        with log.open("w") as file:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=file, stderr=file, start_new_session=True
-            )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.2)
-        self.stop()
-        raise AssertionError(f"the MLflow server did not start: {log.read_text()}")
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
-@contextmanager
-def mlflow_server(store: Path, uri: str | None = None) -> Iterator[Server]:
-    server = Server(store, uri)
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def test_processes_that_begin_together_share_one_experiment(tmp_path: Path, store: Path) -> None:
