@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.skipif(
     reason=f"`transformers serve` needs {', '.join(MISSING)}: pip install -e '.[dev]'",
 )
 STUDENT = models.EMBEDDED / "student"
-PROBLEMS, SAMPLES, LENGTH = 20, 6, 48
+PROBLEMS, SAMPLES, LENGTH = 20, 4, 48
 SETTINGS: dict[str, Any] = {
     "benchmarks": [{"type": "math", "level": "short", "limit": PROBLEMS}],
     "samples": SAMPLES,
@@ -126,8 +127,10 @@ def test_a_server_and_a_client_that_are_killed_lose_and_repeat_nothing(
     before = content(the_set(laboratory))
     assert 0 < len(before) < PROBLEMS * SAMPLES
 
-    client = laboratory.start(*command)
-    time.sleep(6)  # the client meets no server, and waits
+    with socket.create_server(("127.0.0.1", server.port)) as nobody:
+        client = laboratory.start(*command)
+        nobody.settimeout(180)
+        nobody.accept()[0].close()  # the client meets no server, and waits
     assert client.poll() is None
     server.start()
     text, _ = client.communicate(timeout=240)

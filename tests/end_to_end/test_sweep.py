@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 
 import psutil
 import pytest
@@ -135,8 +134,12 @@ def test_a_sweep_survives_the_death_of_its_postgresql_server(laboratory: Laborat
         file = sweep_file(laboratory, trials=3, storage=database.url)
         with sweeping(laboratory, file, "--workers", "2") as sweep:
             wait_until(lambda: training(laboratory), "a trial in training")
+            logs = laboratory.output / "small-sweep" / "workers"
             database.kill()
-            time.sleep(5)
+            wait_until(
+                lambda: any("the database " in log.read_text() for log in logs.iterdir()),
+                "a worker that misses it",
+            )
             database.start()
             finish(sweep)
         assert_whole(laboratory, 3, database.url)
@@ -184,9 +187,9 @@ def test_a_sweep_survives_the_death_of_its_tracking_server(laboratory: Laborator
     with MlflowServer(laboratory.output / "mlflow.db") as server:
         file = sweep_file(laboratory, trials=3)
         with sweeping(laboratory, file, f"tracking.uri={server.uri}", "--workers", "2") as sweep:
-            wait_until(lambda: training(laboratory), "a trial in training")
+            trials = wait_until(lambda: training(laboratory), "a trial in training")
             server.kill()
-            time.sleep(8)
+            wait_until((trials[0].parent / "finished").exists, "the end of its training")
             server.start()
             text = finish(sweep)
         assert_whole(laboratory, 3)
