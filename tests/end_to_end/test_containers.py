@@ -175,19 +175,16 @@ def test_strangers_are_refused_and_the_database_wants_a_password(deployment: Dep
         psycopg.connect(f"postgresql://opdlab@127.0.0.1:{deployment.postgres}/mlflow")
 
 
-def test_workers_and_a_trainer_record_behind_the_password(
+def test_a_worker_and_a_trainer_record_behind_the_password(
     deployment: Deployment, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     laboratory = Laboratory(deployment.folder / "laboratory", store)
-    sweep = {"space": {"method.top_k": {"type": "int", "low": 2, "high": 5}}, "trials": 2}
-    file = laboratory.write(
-        training__steps=2, tracking__weights=False, sweep={**sweep, "startup_trials": 2}
-    )
+    sweep = {"space": {"method.top_k": {"type": "int", "low": 2, "high": 5}}, "trials": 1}
+    file = laboratory.write(training__steps=2, tracking__weights=False, sweep=sweep)
     deployment.services = compose(SWEEP=str(file), EXPERIMENT=str(file))["services"]
-    workers = [deployment.start("worker") for _ in range(2)]
+    worker = deployment.start("worker")
     assert deployment.healthy("worker")
-    for worker in workers:
-        deployment.finish(worker)
+    deployment.finish(worker)
     deployment.finish(deployment.start("trainer", "sweep=null"))
 
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
@@ -197,7 +194,7 @@ def test_workers_and_a_trainer_record_behind_the_password(
     states = [trial.state.name for trial in trials]
     storage.remove_session()
     storage.engine.dispose()
-    assert states == ["COMPLETE"] * 2
+    assert states == ["COMPLETE"]
     mlflow = client(deployment, monkeypatch)
     experiment = mlflow.get_experiment_by_name("opdlab")
     assert experiment is not None
