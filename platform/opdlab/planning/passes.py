@@ -102,16 +102,14 @@ def scoring(
     config: PretrainedConfig, dtype: torch.dtype, asked: ScoredRows, on_cpu: bool = True
 ) -> int:
     """Bytes that a teacher takes beside its weights, from its first scores on."""
-    shape = Shape.of(config)
-    size, tree = sizes(config, dtype), _is_hooked(shape)
+    size, tree = sizes(config, dtype), _is_hooked(Shape.of(config))
     counted, at_load = counts_from(config), tried_at_load(size.parameters)
     with contentless(), torch.no_grad(), _Numbers():
         model = build(config, dtype).eval()
         original = original_length(model)
         recurrent = recurrent_layers(model)
         reach = None if counted is None else counted - 1
-        made = (shape, dtype), shortened(model), size.attended
-        plan = _Plan(*made, on_cpu, tree, len(recurrent), at_load, reach)
+        plan = _Plan(shortened(model), size.attended, on_cpu, tree, len(recurrent), at_load, reach)
         tried = prefixes_tried(model, asked.length)
         # Layers whose states are known sums, or convolutions, take rows of any length at once; others go
         # step by step.
@@ -224,8 +222,7 @@ def _is_hooked(shape: Shape) -> bool:
     with contentless(), torch.no_grad(), _Numbers():
         model = shortened(build(shape.config, torch.float32).eval())
         try:
-            plan = _Plan((shape, torch.float32), model, 0, on_cpu=True, hooked=True)
-            plan.held(ScoredRows(1, 2, 2, top_k=1))
+            _Plan(model, 0, on_cpu=True, hooked=True).held(ScoredRows(1, 2, 2, top_k=1))
         except (UnsupportedError, *FAILURES):
             return False
     return True
@@ -236,15 +233,14 @@ class _Plan:
     """How a model without content is scored.
 
     Attributes:
-        kind: what the model is; other models of this kind are equal to it.
         whole: numbers of the keys and values of a token, over all layers; the model may have fewer.
         hooked: whether as a tree, else by whole forwards.
         recurrent: layers that keep a state; the model may have fewer.
         at_load: tokens of a row up to which it is tried before its first scores.
         reach: tokens that a pass may take, at most; None for any number.
+        kind: what the model is; another of this kind is equal to it.
     """
 
-    kind: tuple[Shape, torch.dtype]
     model: PreTrainedModel = field(compare=False)
     whole: int
     on_cpu: bool
@@ -252,8 +248,10 @@ class _Plan:
     recurrent: int = 0
     at_load: int = 0
     reach: int | None = None
+    kind: tuple[Shape, torch.dtype] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.kind = Shape.of(self.model.config), self.model.dtype
         text = self.model.config.get_text_config()
         kind = torch.device("cpu" if self.on_cpu else "cuda")
         self.head_rows, _ = rows_at_a_time(text.vocab_size, kind)
