@@ -1,5 +1,6 @@
 """Settings that every test needs."""
 
+import gc
 import os
 import signal
 import sys
@@ -49,6 +50,11 @@ settings.load_profile("opdlab")
 
 # A test run in the background inherits that Ctrl-C is ignored, and hands that on to what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: each collection, as before each training, would look at all of it."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
