@@ -379,7 +379,9 @@ def above(*args: Any) -> Any:
     if not args:
         frame = sys._getframe(1)
         args = frame.f_locals["__class__"], frame.f_locals[frame.f_code.co_varnames[0]]
-    return _Above(*args) if isinstance(args[0], Mirror) else super(*args)
+    if isinstance(args[0], Mirror):
+        return _Above(*args)
+    return super(*args)  # pyright: ignore[reportArgumentType]
 
 
 _build = builtins.__build_class__
