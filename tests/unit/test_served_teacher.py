@@ -37,7 +37,7 @@ from opdlab.modelling.head import chunked_loss
 from opdlab.modelling.vocabulary_loss import TokenLosses
 from opdlab.planning.served_teacher import asked_of_servers
 from opdlab.prompts import open_prompts
-from opdlab.records import Questions, Rollout, Supervision
+from opdlab.records import Lookahead, Questions, Rollout, Supervision
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.scorer import Scorer
 from opdlab.scoring.teacher import Teacher
@@ -256,6 +256,7 @@ def test_entries_that_the_student_lacks_count_to_the_tail(
     [
         ({"full": True}, "whole distribution"),
         ({"measure": "entropy"}, "confidence: max_prob"),
+        ({"lookahead": Lookahead(2)}, "Set lookahead: 1"),
     ],
 )
 def test_what_a_server_cannot_tell_is_not_made_up(

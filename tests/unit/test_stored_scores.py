@@ -14,7 +14,7 @@ import torch
 from opdlab.configuration.config import Experiment
 from opdlab.errors import ConfigError, DataError, ModelError
 from opdlab.methods.divergences import forward_kl, reverse_kl
-from opdlab.records import Questions
+from opdlab.records import Lookahead, Questions
 from opdlab.scores.kinds import Kind
 from opdlab.scores.packing import drawn_from
 from opdlab.scores.reader import Scores
@@ -157,6 +157,9 @@ def test_answers_come_in_the_order_of_the_seed_and_go_on_where_they_were(
 def test_an_answer_that_is_not_in_the_store_has_no_scores(folder: Path, exact: Path) -> None:
     module = stores.module_of(stores.from_store(folder, exact))
     rollout = module.collector.collect(stores.HERE).rollout
+    none = rollout.candidates[:, :0]
+    with pytest.raises(ModelError, match="set lookahead: 1"):
+        module.teacher.score(rollout, Questions(none, lookahead=Lookahead(2)))
     tokens = rollout.tokens.clone()
     tokens[1, int(rollout.prompt_lengths[1])] += 1
     other = replace(rollout, tokens=tokens)

@@ -36,7 +36,7 @@ from opdlab.methods.opd import OPD
 from opdlab.methods.reopold import Reopold
 from opdlab.modelling import models
 from opdlab.modelling.head import chunked_loss
-from opdlab.records import Questions, Rollout
+from opdlab.records import Lookahead, Questions, Rollout
 from opdlab.scoring.length_groups import states_before_tokens
 from opdlab.scoring.scorer import Scorer
 from opdlab.scoring.teacher import Teacher
@@ -500,7 +500,9 @@ def test_another_teacher_than_expected_is_refused(
         again.score(rollout, Questions(rollout.candidates))
 
 
-def test_what_a_service_cannot_do_is_refused_when_the_file_is_read(service: Teaching) -> None:
+def test_what_a_service_cannot_do_is_refused_when_the_file_is_read(
+    service: Teaching, rollout: Rollout
+) -> None:
     where = f"teacher.server={{type: opdlab, url: '{service.url}'}}"
     fine = ["evaluation.references=[student]", "training.steps=2"]
     config = load_experiment("quickstart", [where, *fine])
@@ -514,6 +516,8 @@ def test_what_a_service_cannot_do_is_refused_when_the_file_is_read(service: Teac
             load_experiment("quickstart", [where, *changes])
     with pytest.raises(ModelError, match="only scores"):
         served(service).answering()
+    with pytest.raises(ModelError, match="Set lookahead: 1"):
+        served(service).score(rollout, Questions(rollout.candidates, lookahead=Lookahead(2)))
 
 
 def test_python_scores_with_a_service_as_with_a_model(service: Teaching) -> None:

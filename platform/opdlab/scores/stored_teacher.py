@@ -21,7 +21,7 @@ from opdlab.scores.packing import tokens_of
 from opdlab.scores.reader import Scores
 from opdlab.scores.spread import counted, dense_draws
 from opdlab.scores.told import Told
-from opdlab.scoring import check_finite, check_tokens
+from opdlab.scoring import check_finite, check_tokens, require_one_step
 from opdlab.shapes import Int, Tensor
 from opdlab.transfers import to_host
 
@@ -85,6 +85,7 @@ class StoredTeacher(Told):
             DamagedError: a file of the store has changed.
             ModelError: an answer is not in the store, or more is asked than it holds.
         """
+        require_one_step(questions, self.offers)
         self.probe()
         rollout, started = rollout.host, perf_counter()
         (candidates,) = to_host([questions.candidates])

@@ -1,5 +1,9 @@
 from .chains import with_sampled as with_sampled
-from .checks import check_finite as check_finite, check_tokens as check_tokens
+from .checks import (
+    check_finite as check_finite,
+    check_tokens as check_tokens,
+    require_one_step as require_one_step,
+)
 from .leaf_attention import (
     WORTH_A_CALL as WORTH_A_CALL,
     Cut as Cut,

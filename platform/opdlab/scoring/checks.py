@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from opdlab.errors import ModelError, NonFiniteError
+from opdlab.methods import Offers
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.shapes import Tensor
 
@@ -36,6 +37,16 @@ def check_tokens(rollout: Rollout, vocabulary: int | None) -> None:
             f"{int(rollout.position[t])}, outside the {vocabulary} entries that student and teacher "
             "share; sample among those only"
         )
+
+
+def require_one_step(questions: Questions, offers: Offers) -> None:
+    """Refuse to follow candidates past one step where a teacher does not offer that.
+
+    Raises:
+        ModelError: with the reason.
+    """
+    if questions.lookahead.steps > 1 and not offers.steps:
+        raise ModelError(f"lookahead: {offers.why_not['steps']}")
 
 
 def check_finite(

@@ -20,7 +20,7 @@ from opdlab.errors import DataError, ModelError, RefusedError, ServerError
 from opdlab.methods import Offers
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.scores import Head, Told
-from opdlab.scoring import check_finite, check_tokens, join, part
+from opdlab.scoring import check_finite, check_tokens, join, part, require_one_step
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client, ReplyError
 from opdlab.serving.served_offers import SERVICE_OFFERS
@@ -117,6 +117,7 @@ class RemoteTeacher(Told):
             NonFiniteError: a score is NaN or infinite.
             ModelError: the rollout holds tokens that it cannot read.
         """
+        require_one_step(questions, self.offers)
         self.probe()
         rollout, started = rollout.host, perf_counter()
         (candidates,) = to_host([questions.candidates])

@@ -22,7 +22,7 @@ from opdlab.errors import ModelError, RefusedError, ServerError
 from opdlab.methods import Offers
 from opdlab.modelling import Listed, TeacherLogits
 from opdlab.records import Distributions, Questions, Rollout, TeacherScores
-from opdlab.scoring import Elsewhere, Leaves, check_finite, check_tokens, leaves
+from opdlab.scoring import Elsewhere, Leaves, check_finite, check_tokens, leaves, require_one_step
 from opdlab.serving.access import Access
 from opdlab.serving.client import ReplyError
 from opdlab.serving.likeness import IN_HALF, likeness
@@ -192,6 +192,7 @@ class ServedTeacher(Elsewhere):
 
     def _require(self, questions: Questions, candidates: Int[Tensor, "T K"]) -> None:
         """Raises ModelError where it cannot tell what is asked."""
+        require_one_step(questions, self.offers)
         if questions.full:
             raise ModelError(f"the teacher is behind a server; {SERVED_OFFERS.why_not['full']}")
         asked = bool((candidates >= 0).any())
