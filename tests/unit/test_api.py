@@ -230,6 +230,23 @@ def test_candidates_that_cannot_be_looked_ahead_to_are_refused():
         teacher.look_ahead([[1]], [[2, 3]], [[[4], [5, 6]]])
     with pytest.raises(DataError, match="measure='maxp'; choose one of max_prob"):
         teacher.look_ahead([[1]], [[2]], [[[4]]], measure="maxp")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(DataError, match="measure='entropy' is of one step"):
+        teacher.look_ahead([[1]], [[2]], [[[4]]], measure="entropy", lookahead=2)
+    with pytest.raises(DataError, match="lookahead=0; give a whole number from 1"):
+        teacher.look_ahead([[1]], [[2]], [[[4]]], lookahead=0)
+
+
+def test_a_candidate_is_followed_by_the_likeliest_tokens():
+    model = small_model("llama")
+    (said,) = opdlab.Teacher(model).look_ahead([[1, 2]], [[3, 4]], [[[5], [-1]]], lookahead=3)
+    text, found = [1, 2, 5], []
+    for _ in range(3):
+        with torch.no_grad():
+            p, token = model(torch.tensor([text])).logits[0, -1].softmax(-1).max(-1)
+        found.append(p)
+        text.append(int(token))
+    torch.testing.assert_close(said.confidence[0, 0], torch.stack(found).prod() ** (1 / 3))
+    assert said.confidence[1, 0].isnan()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from opdlab.api.token_rows import rows_of, token_ids, usable, whole
 from opdlab.console import quieten
 from opdlab.errors import DataError, ModelError
 from opdlab.modelling import models
-from opdlab.records import Questions, Rollout, TeacherScores
+from opdlab.records import Lookahead, Questions, Rollout, TeacherScores
 from opdlab.scoring import Scorer, Teacher as TeacherHere
 from opdlab.serving import Access, RemoteTeacher, check_access
 from opdlab.shapes import Float, Int, Tensor
@@ -180,8 +180,9 @@ class Teacher:
         candidates: Iterable[Int[Tensor, "T K"] | Sequence[Sequence[int]]],
         *,
         measure: Measure = "max_prob",
+        lookahead: int = 1,
     ) -> list[Scored]:
-        """Score with the teacher one step after each candidate, as LGR does.
+        """Score with the teacher one step after each candidate, or several, as LGR does.
 
         Args:
             prompts: as in `score`.
@@ -190,13 +191,17 @@ class Teacher:
                 is the same for all answers.
             measure: of confidence, higher is more certain: `max_prob`, or the negative of `entropy` or
                 `perplexity`.
+            lookahead: steps that are looked ahead. Past one, each candidate is followed by the teacher's
+                likeliest tokens; its confidence is the geometric mean of the largest probabilities. No
+                token ends a text here.
 
         Returns:
             For each answer also `confidence`, `Float[T K]`.
 
         Raises:
-            DataError: as in `score`, candidates of another shape than their answer, or an unknown
-                measure.
+            DataError: as in `score`, candidates of another shape than their answer, an unknown measure,
+                or one other than `max_prob` past one step.
+            ModelError: a teacher behind a service is asked past one step.
 
         Examples:
             >>> teacher = Teacher("embedded:teacher")
@@ -210,6 +215,9 @@ class Teacher:
             raise DataError(
                 f"look_ahead: measure={measure!r}; choose one of {', '.join(get_args(Measure))}"
             )
+        whole("lookahead", lookahead, 1, 1024)
+        if lookahead > 1 and measure != "max_prob":
+            raise DataError(f"look_ahead: measure={measure!r} is of one step; set lookahead=1")
         rollout = self._rollout(prompts, answers)
         lengths = rollout.response_lengths.tolist()
         rows = [
@@ -223,7 +231,8 @@ class Teacher:
                 f"look_ahead: candidates have the shapes {shapes}; give one row a token and equally many "
                 f"columns: {[(length, width or 'K') for length in lengths]}"
             )
-        scores = self.scorer.score(rollout, Questions(torch.cat(rows), measure), finite=False)
+        asked = Questions(torch.cat(rows), measure, lookahead=Lookahead(lookahead))
+        scores = self.scorer.score(rollout, asked, finite=False)
         return self._by_row(rollout, scores, 0)
 
     def _by_row(self, rollout: Rollout, scores: TeacherScores, top_k: int) -> list[Scored]:
