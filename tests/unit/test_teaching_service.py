@@ -399,6 +399,35 @@ def test_of_a_request_that_is_refused_only_the_row_at_fault_goes_without_scores(
     torch.testing.assert_close(found.log_prob, exact.log_prob, atol=1e-5, rtol=1e-5)
 
 
+def test_a_row_that_the_service_fails_at_is_refused_when_a_new_process_asks_for_it_alone(
+    service: Teaching, rollout: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although a server of uvicorn closes the connection after such a failure, without a word."""
+    monkeypatch.setattr(trial, "_ANSWERED", {})
+    score, app, failed = Teacher.score, service.service.app.app, set[int]()
+
+    def faulty(self: Teacher, rollout: Rollout, *rest: Any, **more: Any) -> Any:
+        if (rollout.seeds == 2).any():
+            raise RuntimeError("never this row")
+        return score(self, rollout, *rest, **more)
+
+    async def closing(scope: Any, receive: Any, send: Any) -> None:
+        """What comes by a connection that is to be closed is lost, however fast it comes."""
+        _, port = scope["client"]
+        if port in failed:
+            raise RuntimeError("closed")
+        try:
+            await app(scope, receive, send)
+        except RuntimeError:
+            failed.add(port)
+
+    monkeypatch.setattr(Teacher, "score", faulty)
+    monkeypatch.setattr(service.service.app, "app", closing)
+    row, place = part(rollout, torch.tensor([2]))
+    with pytest.raises(RefusedError, match=r"row 0: .*fails at this request each time"):
+        served(service, patience_s=0.0).score(row, Questions(rollout.candidates[place]))
+
+
 def test_more_than_there_is_room_for_comes_again(rollout: Rollout, here: Teacher) -> None:
     with teaching("embedded:teacher", places=3, limits=Limits(tokens=64)) as narrow:
         teacher = served(narrow, patience_s=60.0)

@@ -94,6 +94,9 @@ class Transport:
         response = self._sent(verb, url, body, timeout_s or self.access.timeout_s)
         self.answered = True
         status = response.status_code
+        if status >= 500:
+            # Servers close the connection after it, some without a word: the next request would be lost.
+            self._session().close()
         elsewhere = BEFORE <= status < 600 and status != NEVER
         if status in BUSY[verb] or elsewhere:
             # A proxy that finds no server answers in its place.
