@@ -74,6 +74,7 @@ REPLIES = {
     "negative id": Mode("token -1, which is not a token's number", _said([-1, EOS])),
     "ids as words": Mode("token '5', which is not a token's number", _said(["5", "2"])),
     "no tokens": Mode("has no tokens", _said([])),
+    "two answers": Mode("gave 2 answers where one", lambda choice, _: choice.update(twice=True)),
     "filtered": Mode(
         "ended by 'content_filter'", lambda choice, _: choice.update(finish_reason="content_filter")
     ),
@@ -143,6 +144,7 @@ class MisbehavingServer(TokenServer):
         scored = "prompt_logprobs" in body or body.get("return_tokens_as_token_ids")
         change = self.alter_scores if scored else self.alter
         change(body, choice, answer["usage"])
+        answer["choices"] *= 1 + choice.pop("twice", False)
         return answer
 
 

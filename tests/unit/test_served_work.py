@@ -58,7 +58,7 @@ from opdlab.serving.session import Session
 from opdlab.serving.weights import _LINKS
 from opdlab.sweeps.trial import _ended_by
 from opdlab.training import run
-from opdlab.training.group import Group
+from opdlab.training.group import REFERENCES, Group
 from opdlab.training.objective import micro_batches, rows_in_parts
 from opdlab.training.pace import Follow
 from opdlab.training.pair import load_module, load_pair
@@ -305,18 +305,19 @@ def test_what_a_server_answered_to_an_earlier_process_is_withdrawn_unless_it_sho
 ) -> None:
     """Of three references one was answered otherwise, and one after enough was seen of the server."""
     subject = subject_of(student, engine(server, concurrency=4))
-    group = Group(tmp_path)
+    group, references = Group(tmp_path / "trial-1"), Group(tmp_path / REFERENCES)
 
-    def measure(name: str, **changes: Any) -> None:
+    def measure(name: str, group: Group = group, **changes: Any) -> None:
         """Each in a process of its own."""
         _LINKS.clear()
         settings = {"benchmarks": [{"type": "routes", "limit": 3}], "samples": 1}
         settings |= {"temperature": 1, "top_p": 0.3} | changes
-        folder = tmp_path / name / "samples"
+        folder = group.folder / name / "samples"
         evaluate(subject, Evaluation.model_validate(settings), Owner(name), folder)
         group.update(name, status="finished")
 
     measure("unseen")
+    measure("unseen", references)
     measure("otherwise", top_p=0.5)
     with exact.context() as patch:
         patch.setattr(Draws, "suffices", True)
@@ -325,10 +326,11 @@ def test_what_a_server_answered_to_an_earlier_process_is_withdrawn_unless_it_sho
     exact.setattr(sampler, "FEW", 0)
     with pytest.raises(OtherDrawsError) as told:
         measure("later", samples=4)
-    execution = run.Session(group, *[Any] * 4)  # pyright: ignore[reportArgumentType]
+    execution = run.Session(group, *[Any] * 4, trial={"number": 1})  # pyright: ignore[reportArgumentType]
     execution._withdraw(told.value)
-    states = {name: state["status"] for name, state in group.state()["runs"].items()}
-    assert states == {"unseen": "unanswered", "otherwise": "finished", "seen": "finished"}
+    names = ("unseen", "otherwise", "seen")
+    assert [group.finished(name) for name in names] == [False, True, True]
+    assert not references.finished("unseen")
 
 
 @pytest.mark.parametrize(

@@ -119,11 +119,15 @@ def completion(answer: Any, ids: Sequence[int]) -> tuple[Any, Any]:
         ReplyError: there is none, the server aborted it, or it read another prompt.
     """
     try:
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        count, choice = len(answer["choices"]), answer["choices"][0]
+        usage = answer.get("usage") or {}
         given, reason = choice.get("prompt_token_ids"), choice["finish_reason"]
         told = usage.get("prompt_tokens")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ReplyError(f"the server's answer is not a completion: {short(answer)}") from error
+    if count > 1:
+        # The first may be the likeliest of them.
+        raise ReplyError(f"the server gave {count} answers where one was asked for")
     if reason in PASSING:
         raise ReplyError(f"the server aborted it (finish_reason: {reason})", again=True)
     check_prompt(given, told, ids)

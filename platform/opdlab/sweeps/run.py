@@ -28,7 +28,6 @@ from opdlab.console import (
     quieten,
 )
 from opdlab.errors import ConfigError, DataError, TrackingError
-from opdlab.evaluation import unanswered
 from opdlab.files import natural
 from opdlab.sweeps import report, study as studies
 from opdlab.sweeps.settings import Sweep, sweep_of
@@ -39,7 +38,9 @@ from opdlab.tracking import mlflow_page, mlflow_store, unsent
 from opdlab.training import (
     CONFIG,
     HOPELESS,
+    REFERENCES,
     STOP_S,
+    Group,
     Process,
     Zygote,
     cards,
@@ -174,8 +175,8 @@ class Crew:
 
     def references(self, config: Experiment, run_id: str) -> None:
         """Measure student and teacher once, before the first trial."""
-        folder = self.folder / "references"
-        if not config.evaluation.references or (folder / "done").exists():
+        folder = self.folder / REFERENCES
+        if all(map(Group(folder).finished, config.evaluation.references)):
             return
         folder.mkdir(exist_ok=True)
         loader.save_resolved(config.model_copy(update={"sweep": None}), folder / CONFIG)
@@ -191,9 +192,6 @@ class Crew:
             self.stop.check()
         if process.returncode:
             raise SweepError(f"measuring student and teacher failed: see {folder}/log.txt")
-        # What a server refused is asked for again when the sweep goes on.
-        if not any(unanswered(folder / name) for name in config.evaluation.references):
-            (folder / "done").touch()
 
     def work(self, places: list[str]) -> None:
         """Run workers here until all trials of the sweep have ended, on this machine and others.

@@ -37,6 +37,7 @@ from opdlab.sweeps.outcome import Outcome, Part, read_stop, run_metrics
 from opdlab.tracking import mlflow_store
 from opdlab.training import (
     CONFIG,
+    REFERENCES,
     Group,
     Session,
     follow_group,
@@ -101,14 +102,14 @@ def _run(session: Session, config: Experiment) -> Outcome:
     variants = loader.variants(config)
     for name, _ in variants:
         state = session.group.run(name)
-        own = state.get("run_id") == session.parent or state.get("status") == "finished"
+        own = state.get("run_id") == session.parent or session.group.finished(name)
         if len(variants) == 1 and not own:
             # A single seed is the trial: no run of its own below it.
             session.group.update(name, run_id=session.parent, status="scheduled")
         session.schedule(name, {"opdlab.role": "run"})
     seeds = []
     for name, variant in variants:
-        if session.group.run(name).get("status") != "finished":
+        if not session.group.finished(name):
             try:
                 train_one(session, name, variant)
             except OpdlabError as error:
@@ -172,7 +173,7 @@ def main() -> None:
             return
         # The process of a worker that died may need a moment to die as well.
         with claimed(folder, patient=True):
-            if folder.name == "references":
+            if folder.name == REFERENCES:
                 run_references(config, folder, sweep_run)
             else:
                 run_trial(config, folder, sweep_run)

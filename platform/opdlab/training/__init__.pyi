@@ -19,6 +19,7 @@ from .given import (
 from .grading import outcomes as outcomes
 from .group import (
     CONFIG as CONFIG,
+    REFERENCES as REFERENCES,
     STATE as STATE,
     Group as Group,
     differences as differences,

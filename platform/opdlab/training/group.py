@@ -13,12 +13,15 @@ from filelock import FileLock
 from opdlab.configuration import Experiment, loader
 from opdlab.console import END, YELLOW, console
 from opdlab.errors import ConfigError, ResumeError
+from opdlab.evaluation import unanswered
 from opdlab.files import is_there, natural, read_json, write_whole
 from opdlab.identity import PACES, new_id
 from opdlab.tracking import make_output
 
 STATE = "experiment.json"
 CONFIG = "config.yaml"
+REFERENCES = "references"
+"""Folder of a sweep's, beside those of its trials."""
 
 
 @final
@@ -60,6 +63,11 @@ class Group:
     def run(self, name: str) -> dict[str, Any]:
         """State of one run; empty before it began."""
         return self.state()["runs"].get(name, {})
+
+    def finished(self, name: str) -> bool:
+        """Whether a run has ended, and none of its answers was refused or withdrawn, if only later."""
+        ended = self.run(name).get("status") == "finished"
+        return ended and not unanswered(self.folder / name)
 
 
 def state_of(folder: Path) -> dict[str, Any]:

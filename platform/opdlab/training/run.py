@@ -42,7 +42,6 @@ from opdlab.evaluation import (
     measure,
     over_seeds,
     require,
-    unanswered,
     withdraw_unproven,
 )
 from opdlab.files import begin_metrics, claimed, held_here, whole_folder
@@ -53,7 +52,7 @@ from opdlab.prompts import open_prompts
 from opdlab.tracking import Tracker, mlflow_page, mlflow_store
 from opdlab.training import manifest, ranks, teachers
 from opdlab.training.fit import fit, require_accelerator
-from opdlab.training.group import CONFIG, Group, last_group, open_group
+from opdlab.training.group import CONFIG, REFERENCES, Group, last_group, open_group
 from opdlab.training.pace import Follow
 from opdlab.training.pair import Pair, by_prompts, load_module, load_pair, require_prompts, working
 from opdlab.training.results import Trained
@@ -83,10 +82,9 @@ class Session:
 
     def schedule(self, name: str, tags: dict[str, str]) -> None:
         """Create a run in MLflow now, so that a server which goes away later cannot prevent it."""
-        state = self.group.run(name)
-        if state.get("status") == "finished":
+        if self.group.finished(name):
             return
-        known = state.get("run_id")
+        known = self.group.run(name).get("run_id")
         run_id = tracking.run_for(self.client, self.experiment, name, self.parent, tags, known)
         if run_id != known:
             with mlflow_store.answering(str(self.client.tracking_uri)):
@@ -100,12 +98,10 @@ class Session:
         tracking.abandon(self.client, scheduled)
 
     def _withdraw(self, error: OtherDrawsError) -> None:
-        """Have `resume` ask again for what a refused server had answered, to earlier processes too."""
-        if not error.proven:
-            withdraw_unproven(self.group.folder, error)
-        for name, state in self.group.state()["runs"].items():
-            if state.get("status") == "finished" and unanswered(self.group.folder / name):
-                self.group.update(name, status="unanswered")
+        """Withdraw what the server had answered to earlier processes; of a sweep's references as well."""
+        folder = self.group.folder
+        for one in (folder, folder.parent / REFERENCES) if self.trial else (folder,):
+            withdraw_unproven(one, error)
 
     @contextmanager
     def tracked(self, name: str) -> Iterator[Tracker]:
@@ -119,14 +115,14 @@ class Session:
         except BaseException as error:
             interrupted = isinstance(error, (Stopped, Terminated))
             self.group.update(name, status="stopped" if interrupted else "failed")
-            tracker.close("KILLED" if interrupted else "FAILED")
-            if isinstance(error, OtherDrawsError):
-                self._withdraw(error)
+            try:
+                if isinstance(error, OtherDrawsError) and not error.proven:
+                    self._withdraw(error)
+            finally:
+                tracker.close("KILLED" if interrupted else "FAILED")
             raise
         tracker.close("FINISHED")
-        # `resume` takes up again what is not finished: a server is asked once more.
-        status = "unanswered" if unanswered(tracker.folder) else "finished"
-        self.group.update(name, status=status, run_id=tracker.run_id)
+        self.group.update(name, status="finished", run_id=tracker.run_id)
 
 
 def train(
@@ -245,7 +241,7 @@ def follow_group(group: Group | None, trainings: Sequence[Repeat]) -> None:
     die_with(os.getppid(), signal.SIGKILL)
     with StopRequest() as stop:
         for one in trainings:
-            if group and group.run(one.name).get("status") == "finished":
+            if group and group.finished(one.name):
                 continue
             # Without a group all runs begin at the beginning, and only the leader writes.
             folder = group.folder / one.name if group else Path(os.devnull)
@@ -286,7 +282,7 @@ def run_all(
     for reference in references:
         with session.phase(f"evaluate {reference}"):
             measure_reference(session, config, pair, reference)
-    waiting = [one for one in trainings if session.group.run(one.name).get("status") != "finished"]
+    waiting = [one for one in trainings if not session.group.finished(one.name)]
     if side_by_side is not None:
         with session.phase("train side by side"):
             side_by_side(session, config, waiting)
@@ -323,7 +319,7 @@ def compare_runs(session: Session, references: list[str], trainings: list[Repeat
 
 def measure_reference(session: Session, config: Experiment, pair: Pair, name: str) -> None:
     """Evaluate the student before training, or the teacher; what is stored is not sampled again."""
-    if session.group.run(name).get("status") == "finished":
+    if session.group.finished(name):
         return
     settings = config.evaluation
     benchmarks: dict[PreTrainedModel, list[Evaluator]] = {}
