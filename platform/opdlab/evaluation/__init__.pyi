@@ -8,7 +8,9 @@ from .comparison import (
 from .disputes import DISPUTED as DISPUTED
 from .exports import export as export
 from .measured import (
+    ALONE as ALONE,
     Measured as Measured,
+    Share as Share,
     Subject as Subject,
     all_answers as all_answers,
     asked_of as asked_of,
@@ -23,6 +25,7 @@ from .measured import (
     sampling_engine as sampling_engine,
 )
 from .measuring import (
+    draw_share as draw_share,
     evaluate_alone as evaluate_alone,
     label_of as label_of,
     measure as measure,

@@ -89,6 +89,23 @@ OnAnswer = Callable[[int, Answer], None]
 OnTick = Callable[[], None]
 
 
+@final
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes draws of an evaluation: of every `size` answers that of its `rank`.
+
+    Attributes:
+        meet: returns when the others have drawn theirs; the first process then grades.
+    """
+
+    rank: int = 0
+    size: int = 1
+    meet: Callable[[], object] = lambda: None
+
+
+ALONE = Share()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured(ABC):
     """Something that answers prompts, with all that decides what it says.
@@ -261,10 +278,12 @@ def evaluate(
     folder: Path,
     on_finished: Callable[[int], None] | None = None,
     on_graded: Callable[[int], None] | None = None,
+    share: Share = ALONE,
 ) -> list[Sample]:
     """Sample and grade every benchmark; what an earlier call has stored is not drawn again.
 
-    What a server refuses is stored as a fault, and asked again by the next call.
+    What a server refuses is stored as a fault, and asked again by the next call. Of several processes the
+    first grades, and draws what others have not; the others return nothing.
 
     Args:
         owner: name and place of what is measured, for the record.
@@ -273,12 +292,14 @@ def evaluate(
         on_finished: called with the number of responses finished since the last call; it may raise to
             stop, and what was drawn until then is kept.
         on_graded: the same for verdicts.
+        share: of this process, where several draw.
 
     Raises:
         RefusedError: a server gave no answer that can be used.
         OpdlabError: a benchmark has no data, or its answers cannot be graded here.
     """
-    require(settings.benchmarks)
+    if not share.rank:
+        require(settings.benchmarks)
     for benchmark in settings.benchmarks:
         if not isinstance(subject, Subject) and benchmark.problems()[0].weighed:
             raise ConfigError(
@@ -288,11 +309,24 @@ def evaluate(
         if isinstance(subject, Subject):
             longest = sampling_engine(subject.engine, settings).max_new_tokens
             subject.require_room(benchmark.problems(), longest)
-    measured: list[store.SampleSet] = []
     who = subject.identity()
-    for benchmark in settings.benchmarks:
-        kept = store.ask(folder, asked_of(benchmark, subject, settings, owner, who))
-        draw_missing(kept, subject, settings, all_answers(benchmark, settings), on_finished)
+    asked = [
+        (benchmark, asked_of(benchmark, subject, settings, owner, who))
+        for benchmark in settings.benchmarks
+    ]
+    for benchmark, wanted in asked:
+        mine = all_answers(benchmark, settings)[share.rank :: share.size]
+        draw_missing(store.ask(folder, wanted), subject, settings, mine, on_finished)
+    share.meet()
+    if share.rank:
+        return []
+    measured: list[store.SampleSet] = []
+    for benchmark, wanted in asked:
+        # Again: another process may have asked last, and with weights that differ in rounding.
+        kept = store.ask(folder, wanted)
+        others = all_answers(benchmark, settings)
+        del others[:: share.size]
+        draw_missing(kept, subject, settings, others, on_finished)
         grade_missing(kept, benchmark, on_graded)
         measured.append(kept)
     return [sample for kept in measured for sample in kept.samples()]

@@ -15,7 +15,7 @@ from opdlab.configuration import Evaluation, Experiment
 from opdlab.console import Stopped, StopRequest, progress_bar, quieten
 from opdlab.errors import ConfigError
 from opdlab.evaluation import measured as evaluation, store
-from opdlab.evaluation.measured import Measured, Subject
+from opdlab.evaluation.measured import ALONE, Measured, Share, Subject
 from opdlab.evaluation.results import Scores
 from opdlab.evaluation.served import open_served
 from opdlab.files import claimed
@@ -42,7 +42,12 @@ COLUMNS = (
 
 
 def evaluate_with_progress(
-    subject: Measured, settings: Evaluation, owner: Owner, folder: Path, check: Callable[[], None]
+    subject: Measured,
+    settings: Evaluation,
+    owner: Owner,
+    folder: Path,
+    check: Callable[[], None],
+    share: Share,
 ) -> list[Sample]:
     """`evaluation.evaluate` with bars of responses and verdicts; `check` may raise to stop it."""
     label = owner.model
@@ -56,7 +61,7 @@ def evaluate_with_progress(
             check()
 
         callbacks = [partial(advance, task) for task in tasks]
-        return evaluation.evaluate(subject, settings, owner, folder, *callbacks)
+        return evaluation.evaluate(subject, settings, owner, folder, *callbacks, share=share)
 
 
 def measure(
@@ -65,11 +70,12 @@ def measure(
     tracker: Tracker,
     owner: Owner,
     check: Callable[[], None],
+    share: Share = ALONE,
 ) -> list[Sample]:
     """Evaluate a model and record the results of its run."""
     folder = tracker.folder / "samples"
     started = perf_counter()
-    samples = evaluate_with_progress(subject, settings, owner, folder, check)
+    samples = evaluate_with_progress(subject, settings, owner, folder, check, share)
     if samples:
         seconds = {"seconds/evaluation": perf_counter() - started}
         tracker.set(evaluation.headline(samples, every=True) | seconds)
@@ -110,13 +116,19 @@ def _show(samples: Sequence[Sample], tracker: Tracker) -> None:
     tracker.traces(traces)
 
 
-def evaluate_alone(config: Experiment, model: str, server: str | None = None) -> Scores:
+def evaluate_alone(
+    config: Experiment,
+    model: str,
+    server: str | None = None,
+    share: Share = ALONE,
+) -> Scores:
     """Measure a model on the benchmarks of an experiment.
 
     Args:
         config: whose benchmarks, sampling and prompt template are used.
         model: folder of a model, `embedded:NAME`, or the folder of a run with a `model` in it.
         server: base URL of the OpenAI API that serves the model; only the tokenizer is then read here.
+        share: of this process, where others draw theirs by `draw_share`.
 
     What is measured lies in `OUTPUT/evaluations/LABEL`; the same call again goes on where it was
     stopped.
@@ -134,29 +146,45 @@ def evaluate_alone(config: Experiment, model: str, server: str | None = None) ->
         raise ConfigError(f"--server {credentials.cut(server)}: the url {fault}")
     evaluation.require(config.evaluation.benchmarks)
     models.use_threads(config.training.threads)
+    subject, owner, folder = _opened(config, model, server)
+    with claimed(folder):
+        return Scores(owner.model, _recorded(config, subject, owner, folder, share), folder)
+
+
+def draw_share(config: Experiment, model: str, share: Share) -> None:
+    """Draw what `evaluate_alone` in another process leaves to this one."""
+    subject, owner, folder = _opened(config, model, None)
+    with StopRequest() as stop:
+        evaluation.evaluate(
+            subject, config.evaluation, owner, folder / "samples", stop.check, share=share
+        )
+
+
+def _opened(config: Experiment, model: str, server: str | None) -> tuple[Measured, Owner, Path]:
+    """What is to be measured, under which name, and where."""
     path = str(Path(model) / "model") if (Path(model) / "model").is_dir() else model
     subject, label = open_subject(config, path, model, server)
     folder = Path(config.output) / "evaluations" / label
     mlflow_store.make_output(folder)
-    with claimed(folder):
-        return Scores(label, _recorded(config, subject, label, folder), folder)
+    return subject, Owner(label, label=f"evaluations/{label}"), folder
 
 
-def _recorded(config: Experiment, subject: Measured, label: str, folder: Path) -> list[Sample]:
+def _recorded(
+    config: Experiment, subject: Measured, owner: Owner, folder: Path, share: Share
+) -> list[Sample]:
     """Measure into a folder and record it in MLflow."""
     client, experiment = mlflow_store.open_experiment(
         Path(config.output), config.tracking.uri, config.tracking.experiment
     )
     tracking.reap(client, experiment)
     run = tracking.start_run(
-        client, experiment, f"eval {label}", None, {"opdlab.role": "evaluation"}
+        client, experiment, f"eval {owner.model}", None, {"opdlab.role": "evaluation"}
     )
     tracker = Tracker(client, run, folder)
     status = "FAILED"
     try:
         with StopRequest() as stop:
-            owner = Owner(label, label=f"evaluations/{label}")
-            samples = measure(subject, config.evaluation, tracker, owner, stop.check)
+            samples = measure(subject, config.evaluation, tracker, owner, stop.check, share)
         status = "FINISHED"
     except Stopped:
         status = "KILLED"
