@@ -17,6 +17,12 @@ from end_to_end.laboratory import Laboratory, comparable, wait_for_step
 from end_to_end.warm import start
 from transformers import LlamaForCausalLM
 
+from opdlab.configuration.loader import load_experiment
+from opdlab.evaluation import evaluate
+from opdlab.evaluation.measuring import open_subject
+from opdlab.evaluation.store import sample_sets
+from opdlab.identity import Owner
+
 STEPS = 6
 TWO = {
     "training__devices": 2,
@@ -98,6 +104,20 @@ def test_two_devices_train_what_one_trains_on_all_their_prompts(
     two: Laboratory, one: Laboratory
 ) -> None:
     require_same(one, two)
+
+
+def test_both_draw_answers_and_they_are_those_that_one_draws(
+    two: Laboratory, tmp_path: Path
+) -> None:
+    run = two.output / "small-001" / "lgr"
+    (kept,) = sample_sets(run / "samples")
+    assert len(list(kept.path.glob("generations-*.parquet"))) == 2
+    config, model = load_experiment(run / "config.yaml"), str(run / "model")
+    subject, _ = open_subject(config, model, model, None)
+    evaluate(subject, config.evaluation, Owner("alone"), tmp_path)
+    (alone,) = sample_sets(tmp_path)
+    drawn = [{k: row.drawn for k, row in one.generations().items()} for one in (kept, alone)]
+    assert drawn[0] == drawn[1]
 
 
 def test_a_sharded_training_goes_on_on_another_number_of_devices(

@@ -15,7 +15,7 @@ from typing_extensions import override
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import OtherDrawsError
 from opdlab.peers import failing_together
-from opdlab.training import ranks
+from opdlab.training import evaluating, ranks
 from opdlab.training.checkpoint import LAST
 from opdlab.training.module import Distillation
 
@@ -155,7 +155,8 @@ class Follow(Pace):
 
     @override
     def record(self, module: Distillation, metrics: dict[str, float]) -> None:
-        pass
+        if self.due(module.config.evaluation.every):
+            evaluating.follow(module.config, lambda _: nullcontext(module.subject), self.stop.check)
 
 
 def checkpoint_path(folder: Path) -> Path:

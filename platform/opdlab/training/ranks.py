@@ -1,8 +1,8 @@
 """Processes that train one student together: rank 0 leads, the others follow.
 
 The same command runs once for each device, started by Lightning on one machine, by torchrun or SLURM on
-several. The leader keeps the records, writes checkpoints, evaluates and compares. A follower computes its
-share of every step and nothing else.
+several. The leader keeps the records, writes checkpoints, grades and compares. A follower computes its
+share of every step, and of every evaluation of the student.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any
@@ -50,7 +51,7 @@ from opdlab.modelling import models
 from opdlab.plugins import METHODS, Evaluator, type_name
 from opdlab.prompts import open_prompts
 from opdlab.tracking import Tracker, mlflow_page, mlflow_store
-from opdlab.training import manifest, ranks, teachers
+from opdlab.training import evaluating, manifest, ranks, teachers
 from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, REFERENCES, Group, last_group, open_group
 from opdlab.training.pace import Follow
@@ -248,6 +249,10 @@ def follow_group(group: Group | None, trainings: Sequence[Repeat]) -> None:
             module = load_module(load_pair(one.config), one.config)
             try:
                 fit(module, one.config.training, Follow(folder, stop))
+                if one.config.evaluation.benchmarks:
+                    opened = partial(evaluating.trained, module, one.config)
+                    with ranks.naming_the_lost(several=True):
+                        evaluating.follow(one.config, opened, stop.check)
             except (Stopped, PeerError, NonFiniteError, AwayError):
                 # The leader meets the same and says why. It would be killed if a process that it started
                 # ended with an error.
@@ -379,12 +384,14 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
                 tracker.register(config.tracking.register, "model", execution.label)
         if config.evaluation.benchmarks:
             watch.onlookers.phase("evaluating")
-            student, subject = pair.student, module.subject
-            if module.exported is not None:
-                student = models.load_model(str(folder), None, config.student.dtype)
-                subject = replace(subject, model=student)
-            with session.phase(f"evaluate {name}"), working(student, config):
-                measure(subject, config.evaluation, tracker, owner, session.stop.check)
+            with (
+                session.phase(f"evaluate {name}"),
+                ranks.naming_the_lost(config.training.world > 1) as over,
+            ):
+                ranks.give_time(over)
+                share = evaluating.lead(config, owner, tracker.folder)
+                with evaluating.trained(module, config, tracker.folder) as subject:
+                    measure(subject, config.evaluation, tracker, owner, session.stop.check, share)
         watch.onlookers.phase("ended")
 
 

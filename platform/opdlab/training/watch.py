@@ -22,6 +22,7 @@ from opdlab.identity import Owner
 from opdlab.records import Rollout, TeacherScores
 from opdlab.shapes import Bool, Float, Tensor
 from opdlab.tracking import Tracker
+from opdlab.training import evaluating
 from opdlab.training.hacking import Alarms, unwatched
 from opdlab.training.module import Distillation
 from opdlab.training.onlookers import Onlookers
@@ -93,13 +94,15 @@ class Watch(Pace):
         evaluated = 0.0
         if self.due(module.config.evaluation.every):
             began = perf_counter()
+            owner = replace(self.owner, step=self.step)
             with self.onlookers.evaluating():
                 samples = evaluation.evaluate(
                     module.subject,
                     module.config.evaluation,
-                    replace(self.owner, step=self.step),
+                    owner,
                     self.tracker.folder / "samples",
                     self.stop.check,
+                    share=evaluating.lead(module.config, owner, self.tracker.folder),
                 )
             evaluated = perf_counter() - began
             metrics |= evaluation.headline(samples) | {"seconds/evaluation": evaluated}
