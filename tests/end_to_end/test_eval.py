@@ -64,7 +64,8 @@ def test_an_evaluation_killed_in_the_middle_goes_on_without_repeating_or_losing_
     half, whole = (next(one.output.glob("evaluations/*")) for one in (laboratory, undisturbed))
     assert "not finished" in laboratory.run("compare", half, whole, code=1)
 
-    laboratory.run("eval", file, "--model", laboratory.student)
+    said = laboratory.run("eval", file, "--model", laboratory.student, "--workers", "2")
+    assert "ended with code" not in said
     assert content(laboratory) == content(undisturbed)
     rows: list[Generation] = list(the_set(laboratory).generations().values())
     assert len(rows) == PROBLEMS * SAMPLES

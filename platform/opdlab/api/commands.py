@@ -139,6 +139,7 @@ def evaluate(
     samples: int | None = None,
     max_new_tokens: int | None = None,
     server: str | None = None,
+    workers: int = 1,
 ) -> Scores:
     """Measure a model: mean@k, pass@k, with intervals over problems.
 
@@ -152,12 +153,13 @@ def evaluate(
         samples: answers per problem, instead of the experiment's.
         max_new_tokens: longest answer in tokens; required without an experiment.
         server: base URL of the OpenAI API that serves the model; only the tokenizer is then read here.
+        workers: number of processes that sample answers, each on its own GPU if there are enough.
 
     Returns:
         Scores by benchmark, as shares between 0 and 1, with their samples.
 
     Raises:
-        ConfigError: there is no benchmark, or no longest answer.
+        ConfigError: there is no benchmark, or no longest answer; or several workers for a server.
         DataError: `model` is in memory, so that the record could not say what was measured.
 
     Examples:
@@ -166,6 +168,7 @@ def evaluate(
         >>> scores.to_dataframe()["mean.value"]  # doctest: +SKIP
     """
     from opdlab.evaluation import evaluate_alone
+    from opdlab.training import evaluate_with_workers
 
     path = as_path("evaluate", model)
     if experiment is None and (not benchmarks or max_new_tokens is None):
@@ -187,7 +190,15 @@ def evaluate(
     config = as_experiment("quickstart" if experiment is None else experiment)
     if experiment is None:
         values |= {"name": "evaluation", "runs": []}
-    return evaluate_alone(loader.with_values(config, values) if values else config, path, server)
+    if values:
+        config = loader.with_values(config, values)
+    if workers == 1:
+        return evaluate_alone(config, path, server)
+    if server is not None:
+        raise ConfigError(
+            "evaluate: a server samples rollout.concurrency answers at a time; leave out server or workers"
+        )
+    return evaluate_with_workers(config, path, workers)
 
 
 def _described(benchmark: Benchmark) -> dict[str, Any]:

@@ -28,6 +28,13 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Number of processes that sample answers, each on its own GPU if there are enough.",
+        ),
+    ] = 1,
 ) -> None:
     """Measure a model on the benchmarks of an experiment: mean@k, pass@k, intervals.
 
@@ -37,6 +44,8 @@ def evaluate(
 
     [bold]opdlab eval my.yaml --model runs/my-001/lgr 'evaluation.benchmarks=[{type: gsm8k}]'[/]
 
+    [bold]opdlab eval my.yaml --model runs/my-001/lgr --workers 4[/]  # on four GPUs
+
     [bold]opdlab eval my.yaml --model Qwen3-1.7B --server http://localhost:8000/v1[/]  # of vLLM, SGLang ...
 
     Samples are stored as they arrive. After an interruption, run the same command again to continue.
@@ -44,7 +53,7 @@ def evaluate(
     from opdlab import api
 
     config = api.load(experiment, *overrides or ())
-    api.evaluate(model, config, server=server).show()
+    api.evaluate(model, config, server=server, workers=workers).show()
 
 
 def regrade(

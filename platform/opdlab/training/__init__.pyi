@@ -7,6 +7,7 @@ from .checkpoint import (
     refuse_non_finite as refuse_non_finite,
 )
 from .collect import Collector as Collector
+from .eval_workers import evaluate_with_workers as evaluate_with_workers
 from .fit import (
     require_accelerator as require_accelerator,
     trainer_of as trainer_of,

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from opdlab.configuration import loader, repeats
@@ -44,12 +46,17 @@ def work(settings: Path, folder: Path, name: str) -> None:
 def main() -> None:
     """Entry of the process."""
     settings, folder, name, visible = sys.argv[1:]
+    obey(visible, partial(work, Path(settings), Path(folder), name))
+
+
+def obey(visible: str, work: Callable[[], None]) -> None:
+    """Work on cards of its own, and end as whoever began this process expects."""
     if visible:
         # Before anybody looks.
         os.environ[VISIBLE] = visible
     quieten()
     try:
-        work(Path(settings), Path(folder), name)
+        work()
     except Stopped as stopped:
         raise SystemExit(stopped.exit_code) from stopped
     except OpdlabError as error:
