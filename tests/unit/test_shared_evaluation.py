@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from two_processes import in_two_processes
 
+from opdlab.configuration import Experiment
 from opdlab.configuration.loader import load_experiment
 from opdlab.console import StopRequest
 from opdlab.evaluation import Share, draw_share, evaluate, store
@@ -22,14 +25,19 @@ from opdlab.training import evaluating
 
 STUDENT = "embedded:student"
 ANSWERS = 9
+FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+def config_of(output: Path, *more: str) -> Experiment:
+    benchmark = "{type: math, level: short, limit: 3}"
+    changes = ["evaluation.samples=3", "evaluation.max_new_tokens=8", f"output={output}", *more]
+    return load_experiment("quickstart", [*changes, f"evaluation.benchmarks=[{benchmark}]"])
 
 
 def test_each_draws_a_share_and_the_first_grades_all_and_draws_what_is_missing(
     tmp_path: Path,
 ) -> None:
-    benchmark = "{type: math, level: short, limit: 3}"
-    changes = ["evaluation.samples=3", "evaluation.max_new_tokens=8", f"output={tmp_path}"]
-    config = load_experiment("quickstart", [*changes, f"evaluation.benchmarks=[{benchmark}]"])
+    config = config_of(tmp_path)
     subject, label = open_subject(config, STUDENT, STUDENT, None)
     owner, settings = Owner(label, label=f"evaluations/{label}"), config.evaluation
     alone = evaluate(subject, settings, owner, tmp_path / "alone")
@@ -46,6 +54,31 @@ def test_each_draws_a_share_and_the_first_grades_all_and_draws_what_is_missing(
     assert sum(pq.read_metadata(part).num_rows for part in parts) == ANSWERS
 
 
+def together(config: Experiment, run: Path, rank: int) -> int:
+    subject, _ = open_subject(config, STUDENT, STUDENT, None)
+    owner = Owner("run")
+    if rank:
+        evaluating.follow(config, lambda _: nullcontext(subject), lambda _: None)
+        return 0
+    share = evaluating.lead(config, owner, run)
+    return len(evaluate(subject, config.evaluation, owner, run / "samples", share=share))
+
+
+@FORKS
+def test_processes_that_train_together_draw_what_one_draws(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "training.devices=2")
+    (tmp_path / "stores").mkdir()
+    found = in_two_processes(tmp_path / "stores", partial(together, config, tmp_path))
+    assert found == [ANSWERS, 0]
+    (both,) = store.sample_sets(tmp_path / "samples")
+    assert len(list(both.path.glob("generations-*.parquet"))) == 2
+    assert together(config_of(tmp_path), tmp_path / "alone", 0) == ANSWERS
+    (alone,) = store.sample_sets(tmp_path / "alone" / "samples")
+    assert {key: row.drawn for key, row in both.generations().items()} == {
+        key: row.drawn for key, row in alone.generations().items()
+    }
+
+
 def plain(samples: Sequence[Sample]) -> list[Sample]:
     return [replace(one, seconds=0.0) for one in samples]
 
@@ -59,6 +92,6 @@ def interrupted(rank: int) -> None:
         evaluating.share().meet()
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@FORKS
 def test_a_process_whose_peers_a_signal_ended_says_so(tmp_path: Path) -> None:
     assert in_two_processes(tmp_path, interrupted) == ["Stopped: stopped by SIGINT"] * 2
