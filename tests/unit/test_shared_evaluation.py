@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pyarrow.parquet as pq
 import pytest
@@ -30,8 +32,8 @@ FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWar
 
 def config_of(output: Path, *more: str) -> Experiment:
     benchmark = "{type: math, level: short, limit: 3}"
-    changes = ["evaluation.samples=3", "evaluation.max_new_tokens=8", f"output={output}", *more]
-    return load_experiment("quickstart", [*changes, f"evaluation.benchmarks=[{benchmark}]"])
+    changes = ["evaluation.samples=3", "evaluation.max_new_tokens=8", f"output={output}"]
+    return load_experiment("quickstart", [*changes, f"evaluation.benchmarks=[{benchmark}]", *more])
 
 
 def test_each_draws_a_share_and_the_first_grades_all_and_draws_what_is_missing(
@@ -52,6 +54,32 @@ def test_each_draws_a_share_and_the_first_grades_all_and_draws_what_is_missing(
     assert there == [2 * ANSWERS // 3]
     parts = kept.path.glob("generations-*.parquet")
     assert sum(pq.read_metadata(part).num_rows for part in parts) == ANSWERS
+
+
+def test_choices_are_weighed_with_those_that_one_process_weighs_them_with(tmp_path: Path) -> None:
+    """Else their log-probabilities differ in the last digit, and between samples of a problem."""
+    numbers = Random(1)
+    rows = [
+        {
+            "q": f"{n}+" * (n % 20 + 1),
+            "options": [f"{numbers.random():.{n % 7 + 1}f}", "7"],
+            "answer": n % 2,
+        }
+        for n in range(35)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = f"path: {tmp_path}/rows.jsonl, column: q, choices: [options], answer_column: answer"
+    weighs = f"{{type: dataset, name: w, choose: likelihood, {told}}}"
+    config = config_of(tmp_path, f"evaluation.benchmarks=[{weighs}]")
+    subject, _ = open_subject(config, STUDENT, STUDENT, None)
+    drawn = []
+    for shares in ([Share()], [Share(1, 2), Share(0, 2)]):
+        folder = tmp_path / f"{len(shares)}"
+        for share in shares:
+            evaluate(subject, config.evaluation, Owner("x"), folder, share=share)
+        (kept,) = store.sample_sets(folder)
+        drawn.append({key: row.drawn for key, row in kept.generations().items()})
+    assert drawn[0] == drawn[1]
 
 
 def together(config: Experiment, run: Path, rank: int) -> int:

@@ -192,13 +192,14 @@ def evaluate(
         values |= {"name": "evaluation", "runs": []}
     if values:
         config = loader.with_values(config, values)
-    if workers == 1:
-        return evaluate_alone(config, path, server)
-    if server is not None:
-        raise ConfigError(
-            "evaluate: a server samples rollout.concurrency answers at a time; leave out server or workers"
-        )
-    return evaluate_with_workers(config, path, workers)
+    if workers > 1:
+        if server is not None:
+            raise ConfigError(
+                "evaluate: a server samples rollout.concurrency answers at a time; leave out server or "
+                "workers"
+            )
+        return evaluate_with_workers(config, path, workers)
+    return evaluate_alone(config, path, server)
 
 
 def _described(benchmark: Benchmark) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, final
 from opdlab import plugins, secret_options
 from opdlab.errors import ConfigError, ModelError, PluginError, RefusedError, naming_requests
 from opdlab.evaluation import store
-from opdlab.evaluation.weighing import log_probs, weighed
+from opdlab.evaluation.weighing import PROBLEMS_AT_ONCE, log_probs, weighed
 from opdlab.evaluation.withdrawing import withdraw
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
 from opdlab.modelling import (
@@ -92,7 +92,7 @@ OnTick = Callable[[], None]
 @final
 @dataclass(frozen=True)
 class Share:
-    """What one of several processes draws of an evaluation: of every `size` answers that of its `rank`.
+    """What one of several processes draws of an evaluation: every `size`-th answer, from its `rank`.
 
     Attributes:
         meet: returns when the others have drawn theirs; the first process then grades.
@@ -315,7 +315,7 @@ def evaluate(
         for benchmark in settings.benchmarks
     ]
     for benchmark, wanted in asked:
-        mine = all_answers(benchmark, settings)[share.rank :: share.size]
+        mine, _ = _shared_out(benchmark, settings, share)
         draw_missing(store.ask(folder, wanted), subject, settings, mine, on_finished)
     share.meet()
     if share.rank:
@@ -324,8 +324,7 @@ def evaluate(
     for benchmark, wanted in asked:
         # Again: another process may have asked last, and with weights that differ in rounding.
         kept = store.ask(folder, wanted)
-        others = all_answers(benchmark, settings)
-        del others[:: share.size]
+        _, others = _shared_out(benchmark, settings, share)
         draw_missing(kept, subject, settings, others, on_finished)
         grade_missing(kept, benchmark, on_graded)
         measured.append(kept)
@@ -409,6 +408,20 @@ def sample_seed(seed: int, problem: Problem, index: int) -> int:
 def all_answers(benchmark: Evaluator, settings: Evaluation) -> list[tuple[Problem, int]]:
     """Every answer of an evaluation: its problem, and which of the problem's answers it is."""
     return [(p, i) for p in benchmark.problems() for i in range(settings.samples)]
+
+
+def _shared_out(
+    benchmark: Evaluator, settings: Evaluation, share: Share
+) -> tuple[list[tuple[Problem, int]], list[tuple[Problem, int]]]:
+    """The answers of this process, and those of all others."""
+    answers = all_answers(benchmark, settings)
+    # What one process weighs together is rounded together.
+    block = PROBLEMS_AT_ONCE * settings.samples if answers[0][0].weighed else 1
+    mine: list[tuple[Problem, int]] = []
+    others: list[tuple[Problem, int]] = []
+    for number, answer in enumerate(answers):
+        (mine if number // block % share.size == share.rank else others).append(answer)
+    return mine, others
 
 
 def draw_missing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 
@@ -53,10 +54,13 @@ def evaluate_with_progress(
     label = owner.model
     count = sum(len(posed.problems(b)) for b in settings.benchmarks) * settings.samples
     with progress_bar() as progress:
-        tasks = [progress.add_task(f"{what} {label}", total=count) for what in ("sample", "grade")]
+        # The time left is that of this process's share; what others have drawn is counted at its end.
+        totals = {"sample": ceil(count / share.size), "grade": count}
+        tasks = [progress.add_task(f"{what} {label}", total=n) for what, n in totals.items()]
 
         def advance(task: TaskID, rows: int) -> None:
-            progress.advance(task, rows)
+            done = progress.tasks[task].completed + rows
+            progress.update(task, completed=done, total=max(done, progress.tasks[task].total or 0))
             progress.figures = subject.notice()
             check()
 

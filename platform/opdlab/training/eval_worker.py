@@ -14,7 +14,7 @@ from pathlib import Path
 from opdlab.configuration import loader
 from opdlab.evaluation import Share, draw_share
 from opdlab.modelling import models
-from opdlab.training.worker import obey
+from opdlab.training.processes import obey
 
 
 def work(settings: Path, model: str, share: Share) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from opdlab.configuration import Experiment, loader
 from opdlab.console import END, YELLOW, check_stop, console
 from opdlab.evaluation import Scores, Share, evaluate_alone
-from opdlab.training import cards
+from opdlab.training import cards, eval_worker
 from opdlab.training.group import CONFIG
 from opdlab.training.processes import STOP_S, Process, Zygote, dismiss, may_fork, starter
 
@@ -36,7 +36,7 @@ def evaluate_with_workers(config: Experiment, model: str, workers: int) -> Score
         for rank, place in enumerate(places[1:], 1):
             log = Path(scratch) / f"{rank}.txt"
             told = [str(settings), model, str(rank), str(workers), place]
-            others[log] = start("opdlab.training.eval_worker", told, log, signal.SIGTERM)
+            others[log] = start(eval_worker.__name__, told, log, signal.SIGTERM)
 
         def meet() -> None:
             for log, process in others.items():

@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, final
 
 from opdlab import credentials, secret_options
-from opdlab.console import dies_with_parent, shown
+from opdlab.console import Stopped, dies_with_parent, quieten, shown
+from opdlab.errors import OpdlabError, of_the_disk
+from opdlab.training.cards import VISIBLE
 
 if TYPE_CHECKING:
     from opdlab.configuration import Training
@@ -256,6 +258,24 @@ def dismiss(processes: Iterable[Process], patience_s: float) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def obey(visible: str, work: Callable[[], None]) -> None:
+    """Work on cards of its own, and end as whoever began this process expects."""
+    if visible:
+        # Before anybody looks.
+        os.environ[VISIBLE] = visible
+    quieten()
+    try:
+        work()
+    except Stopped as stopped:
+        raise SystemExit(stopped.exit_code) from stopped
+    except OpdlabError as error:
+        give_up(str(error), error)
+    except OSError as error:
+        if not error.filename:
+            raise
+        give_up(of_the_disk(error), error)
 
 
 def give_up(reason: str, error: Exception) -> NoReturn:

@@ -8,20 +8,16 @@ reason as the last line of its log.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from opdlab.configuration import loader, repeats
-from opdlab.console import Stopped, StopRequest, quieten
-from opdlab.errors import OpdlabError, of_the_disk
+from opdlab.console import StopRequest
 from opdlab.modelling import models
 from opdlab.tracking import mlflow_store
-from opdlab.training.cards import VISIBLE
 from opdlab.training.group import Group
-from opdlab.training.processes import give_up
+from opdlab.training.processes import obey
 from opdlab.training.ranks import rank
 from opdlab.training.run import Session, follow_group, train_one
 
@@ -47,24 +43,6 @@ def main() -> None:
     """Entry of the process."""
     settings, folder, name, visible = sys.argv[1:]
     obey(visible, partial(work, Path(settings), Path(folder), name))
-
-
-def obey(visible: str, work: Callable[[], None]) -> None:
-    """Work on cards of its own, and end as whoever began this process expects."""
-    if visible:
-        # Before anybody looks.
-        os.environ[VISIBLE] = visible
-    quieten()
-    try:
-        work()
-    except Stopped as stopped:
-        raise SystemExit(stopped.exit_code) from stopped
-    except OpdlabError as error:
-        give_up(str(error), error)
-    except OSError as error:
-        if not error.filename:
-            raise
-        give_up(of_the_disk(error), error)
 
 
 if __name__ == "__main__":
