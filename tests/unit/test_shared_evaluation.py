@@ -19,7 +19,7 @@ from two_processes import in_two_processes
 from opdlab.configuration import Experiment
 from opdlab.configuration.loader import load_experiment
 from opdlab.console import StopRequest
-from opdlab.evaluation import Share, draw_share, evaluate, store
+from opdlab.evaluation import Share, Subject, draw_share, evaluate, store
 from opdlab.evaluation.measuring import open_subject
 from opdlab.identity import Owner
 from opdlab.records import Sample
@@ -61,16 +61,16 @@ def test_choices_are_weighed_with_those_that_one_process_weighs_them_with(tmp_pa
     numbers = Random(1)
     rows = [
         {
-            "q": f"{n}+" * (n % 20 + 1),
-            "options": [f"{numbers.random():.{n % 7 + 1}f}", "7"],
-            "answer": n % 2,
+            "q": "".join(numbers.choices("0123456789+-", k=numbers.randint(3, 60))),
+            "options": [f"{numbers.random():.{numbers.randint(1, 9)}f}" for _ in range(4)],
+            "answer": n % 4,
         }
         for n in range(35)
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     told = f"path: {tmp_path}/rows.jsonl, column: q, choices: [options], answer_column: answer"
     weighs = f"{{type: dataset, name: w, choose: likelihood, {told}}}"
-    config = config_of(tmp_path, f"evaluation.benchmarks=[{weighs}]")
+    config = config_of(tmp_path, "evaluation.samples=1", f"evaluation.benchmarks=[{weighs}]")
     subject, _ = open_subject(config, STUDENT, STUDENT, None)
     drawn = []
     for shares in ([Share()], [Share(1, 2), Share(0, 2)]):
@@ -84,6 +84,7 @@ def test_choices_are_weighed_with_those_that_one_process_weighs_them_with(tmp_pa
 
 def together(config: Experiment, run: Path, rank: int) -> int:
     subject, _ = open_subject(config, STUDENT, STUDENT, None)
+    assert isinstance(subject, Subject)
     owner = Owner("run")
     if rank:
         evaluating.follow(config, lambda _: nullcontext(subject), lambda _: None)
