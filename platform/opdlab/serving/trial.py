@@ -10,7 +10,6 @@ from typing import Any, final
 import torch
 
 from opdlab.serving.transport import Body
-from opdlab.serving.wire import pack, unpack
 
 TOKENS = 16
 """Of the answer that is asked for again, at most: a whole one may take an hour."""
@@ -43,6 +42,8 @@ def known(url: str, body: Body) -> Body:
 
 
 def _two_tokens(body: bytes) -> bytes:
+    from opdlab.serving.wire import pack, unpack  # they use torch, which a client does not need
+
     asked, told = unpack(body)
     parts = ("prompt_lengths", "response_lengths")
     lengths = {part: torch.ones(1, dtype=torch.int32) for part in parts}
