@@ -46,8 +46,8 @@ def evaluate_with_workers(config: Experiment, model: str, workers: int) -> Score
                 if process.returncode:
                     console.print(
                         f"{YELLOW}process {log.stem} of the evaluation ended with code "
-                        f"{process.returncode}, and this one draws what it has not: "
-                        f"{log.read_text().strip()}{END}"
+                        f"{process.returncode}; this process draws the rest of its samples{END}\n"
+                        f"{log.read_text(errors='replace').strip()}"
                     )
 
         try:
