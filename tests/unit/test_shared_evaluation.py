@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from two_processes import in_two_processes
 
+from opdlab import api
 from opdlab.configuration import Experiment
 from opdlab.configuration.loader import load_experiment
-from opdlab.console import StopRequest
-from opdlab.evaluation import Share, Subject, draw_share, evaluate, store
-from opdlab.evaluation.measuring import open_subject
+from opdlab.console import StopRequest, progress_bar
+from opdlab.errors import ConfigError
+from opdlab.evaluation import Share, Subject, draw_share, evaluate, measuring, store
+from opdlab.evaluation.measuring import evaluate_with_progress, open_subject
 from opdlab.identity import Owner
 from opdlab.records import Sample
 from opdlab.training import evaluating
@@ -37,21 +39,33 @@ def config_of(output: Path, *more: str) -> Experiment:
 
 
 def test_each_draws_a_share_and_the_first_grades_all_and_draws_what_is_missing(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its bar tells the time left of its own share."""
     config = config_of(tmp_path)
+    with pytest.raises(ConfigError, match="leave out server or workers"):
+        api.evaluate(STUDENT, config, server="http://localhost", workers=2)
     subject, label = open_subject(config, STUDENT, STUDENT, None)
     owner, settings = Owner(label, label=f"evaluations/{label}"), config.evaluation
     alone = evaluate(subject, settings, owner, tmp_path / "alone")
 
     draw_share(config, STUDENT, Share(1, 3))
-    folder, there = tmp_path / "evaluations" / label / "samples", []
+    folder, there = tmp_path / "evaluations" / label / "samples", list[float | None]()
     (kept,) = store.sample_sets(folder)
     assert len(kept.generations()) == ANSWERS // 3
-    shared = Share(0, 3, lambda: there.append(len(kept.generations())))
+    bar = progress_bar()
+    monkeypatch.setattr(measuring, "progress_bar", lambda: bar)
+
+    def meet() -> None:
+        there.extend([len(kept.generations()), bar.tasks[0].completed, bar.tasks[0].total])
+
     # The last process has failed.
-    assert plain(evaluate(subject, settings, owner, folder, share=shared)) == plain(alone)
-    assert there == [2 * ANSWERS // 3]
+    samples = evaluate_with_progress(
+        subject, settings, owner, folder, lambda: None, Share(0, 3, meet)
+    )
+    assert plain(samples) == plain(alone)
+    assert there == [2 * ANSWERS // 3, ANSWERS // 3, ANSWERS // 3]
+    assert bar.tasks[0].completed == bar.tasks[0].total == ANSWERS
     parts = kept.path.glob("generations-*.parquet")
     assert sum(pq.read_metadata(part).num_rows for part in parts) == ANSWERS
 
