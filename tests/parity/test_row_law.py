@@ -31,6 +31,7 @@ from opdlab.modelling.models import positions
 from opdlab.modelling.prefix_law import check_prefixes
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.sampling.draws import choose, uniforms, weigh
+from opdlab.sampling.manner import Manner, manner
 from opdlab.sampling.rescoring import scored
 from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
 from opdlab.scoring.length_groups import states_before_tokens
@@ -217,10 +218,32 @@ def test_a_prompt_that_goes_on_from_the_state_of_a_shorter_one_is_read_whole(
     model: Any = small_model("mamba")
     model = model.to(dtype)
     prompts = [[3 + (i * 7 + n) % 50 for i in range(n)] for n in (4, 6, 24)]
-    rollout = CachedEngine(max_new_tokens=6).sample(model, prompts, range(3), eos_ids=(), pad_id=0)
+    with warnings.catch_warnings():
+        # Rows of unequal length go together, also with weights that the processor packs.
+        warnings.filterwarnings("error", ".*counts the tokens")
+        engine = CachedEngine(max_new_tokens=6)
+        rollout = engine.sample(model, prompts, range(3), eos_ids=(), pad_id=0)
     whole = said(model, rollout).gather(1, rollout.token[:, None])[:, 0]
     gap = (whole - rollout.log_prob).abs().mean()
     assert gap < (1e-5 if dtype == torch.float32 else 0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_wrong_row_does_not_hide_behind_right_ones_and_rounding(dtype: torch.dtype) -> None:
+    """Off by what a model is whose positions count filler: RoFormer, of as many layers."""
+    model: Any = small_model("llama")
+    model = model.to(dtype)
+
+    def trial(way: Manner, prompts: list[list[int]]) -> tuple[list[list[int]], Tensor]:
+        rows = [[*prompt, 5, 6, 7] for prompt in prompts]
+        logits = [model(input_ids=torch.tensor([row])).logits[0, -4:-1] for row in rows]
+        log_p = [one.float().log_softmax(-1)[[0, 1, 2], [5, 6, 7]] for one in logits]
+        if not way.alike:
+            log_p[1] = log_p[1] - 0.13
+        return rows, torch.cat(log_p)
+
+    with torch.no_grad(), pytest.warns(UserWarning, match=r"equal length .*off by 0\.13 nats"):
+        assert manner(model, 9, (), trial).alike
 
 
 def test_state_that_the_cache_does_not_hold_is_refused_with_what_to_do() -> None:
@@ -283,6 +306,9 @@ def test_a_student_that_looks_ahead_is_refused_however_it_was_sampled(family: st
             if weight.dim() > 1:
                 weight.normal_(0, 0.3)
     for count in (2, 20):
+        # As of answers that another model wrote.
+        with pytest.raises(ModelError, match=r"later tokens|looks ahead"):
+            states_before_tokens(model, random_rollout([3, 2], [count, 1], top_k=0))
         with pytest.raises(ModelError, match=r"later tokens|looks ahead"):
             scored(model, [[5, 6, 7]], [torch.arange(8, 8 + count)], None, 0)
         with pytest.raises(ModelError, match=r"later tokens|looks ahead"):

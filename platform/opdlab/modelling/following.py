@@ -23,7 +23,8 @@ class Following(TorchDispatchMode):
         self._storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage()}
 
     def __contains__(self, tensor: Any) -> bool:
-        is_tensor = isinstance(tensor, torch.Tensor)
+        # What the processor packed has no storage, and is a weight.
+        is_tensor = isinstance(tensor, torch.Tensor) and not tensor.is_mkldnn
         return is_tensor and tensor.untyped_storage()._cdata in self._storages
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

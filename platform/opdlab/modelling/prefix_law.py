@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
+from opdlab.modelling.eval_mode import sampling_mode
 from opdlab.modelling.head import hidden_states, log_distribution
 from opdlab.modelling.length_dependence import original_length, thresholds
 from opdlab.modelling.position_table import require_positions
@@ -65,7 +66,6 @@ def prefixes_tried(model: PreTrainedModel, longest: int) -> Tried:
     return Tried(max(1, min(_ROWS, _TOKENS // end)), end, first, prefixes)
 
 
-@torch.no_grad()
 def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     """Refuse rows of so many tokens where the length of a forward changes what is said after a prefix.
 
@@ -84,7 +84,8 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     size = model.config.get_text_config().vocab_size
     count = tried.rows * tried.end
     tokens = ((torch.arange(count).view(tried.rows, -1) * 7919 + 11) % size).to(model.device)
-    gap = prefix_gap(model, tokens, prefixes) if prefixes else 0.0
+    with sampling_mode(model):
+        gap = prefix_gap(model, tokens, prefixes) if prefixes else 0.0
     # What is NaN is the weights; who samples or scores says where.
     if gap > _tolerance(model) and first == 1:
         raise ModelError(

@@ -38,6 +38,10 @@ from opdlab.shapes import Float, Tensor
 FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
 SAID = 3
 """Tokens that a trial samples."""
+STEPS = 6
+"""Of a number format: rounding may move a row's log-probabilities by so many on average, of a
+distribution one nat wide. In right families it is up to 4.
+"""
 _REMEDY = "set rollout.type to `generate`"
 
 
@@ -211,7 +215,9 @@ def _fault(
         ]
         try:
             said, log_prob = sample(prompts)
-            gap = float((log_prob - _alone(model, said)).abs().mean())
+            alone, rounded = _alone(model, said)
+            # By the worst row: right ones must not hide a wrong one.
+            gap = float((log_prob - alone).abs().view(-1, SAID).mean(1).max())
         except NonFiniteError:
             # What is wrong is the weights; who samples will say where.
             return None
@@ -219,26 +225,35 @@ def _fault(
             raise
         except (UnsupportedError, *FAILURES) as error:
             return f"{type(error).__name__}: {error}"
-        if not gap <= _tolerance(model):
+        if not gap <= rounded:
             return f"log-probabilities are off by {gap:.2g} nats in a text of {len(said[0])} tokens"
     return None
 
 
 @torch.no_grad()
-def _alone(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Float[Tensor, "T"]:
-    """Log-probabilities of the last `SAID` tokens of each row, by a forward of it alone."""
-    found = []
+def _alone(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]]
+) -> tuple[Float[Tensor, "T"], float]:
+    """Log-probabilities of the last `SAID` tokens of each row, by a forward of it alone; and by how many
+    nats rounding can move those of a row.
+    """
+    found, rounded = [], 0.0
     for row in rows:
         tokens = torch.tensor(row, device=model.device)
         states = hidden_states(model, tokens[None])[0, -SAID - 1 : -1]
         said = log_distribution(model, states, None)
         found.append(said.gather(-1, tokens[-SAID:, None])[:, 0])
-    return torch.cat(found)
+        # What is rounded is as large as the distribution is wide.
+        wide = float(said[said.isfinite()].std())
+        rounded = max(rounded, 1e-4 if _is_whole(model) else STEPS * wide * _step(model))
+    return torch.cat(found), rounded
 
 
-def _tolerance(model: PreTrainedModel) -> float:
-    """Mean difference, in nats, that rounding can explain."""
-    return 1e-4 if _is_whole(model) else 0.1
+def _step(model: PreTrainedModel) -> float:
+    """That of the number format in which it computes, relative to a number."""
+    kind = model.device.type
+    autocast = torch.is_autocast_enabled(kind)
+    return torch.finfo(torch.get_autocast_dtype(kind) if autocast else model.dtype).eps
 
 
 def _is_whole(model: PreTrainedModel) -> bool:

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
-from opdlab.modelling import Stretch, hidden_states, stretches
+from opdlab.modelling import Stretch, check_prefixes, hidden_states, stretches
 from opdlab.records import Rollout
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device
@@ -51,7 +51,8 @@ def states_before_tokens(
             one forward: what sharded models need, whose processes go backward together.
 
     Raises:
-        ModelError: one forward is not enough for this model's rotary frequencies.
+        ModelError: one forward is not enough for this model's rotary frequencies; or, of a model that is
+            not sharded, `check_prefixes` refuses rows so long.
     """
     host = rollout.host
     lengths = host.prompt_lengths + host.response_lengths
@@ -79,6 +80,8 @@ def prefix_states(
     """
     # The last token of a row need not be read where that would change what is said before it.
     longest = int(lengths.max())
+    if grouped:
+        check_prefixes(model, longest)
     spans = stretches(model, longest)
     if len(spans) > 1:
         longest = int(prefix.max())
