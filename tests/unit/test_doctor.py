@@ -33,9 +33,9 @@ from opdlab.doctor.independence import independent, unforeseen
 from opdlab.doctor.lines import Line
 from opdlab.doctor.objective import objectives
 from opdlab.doctor.probe import Cast, Probe, make_probe, share_of_teachers
-from opdlab.doctor.rounding import MARGIN, InParts, tolerance
+from opdlab.doctor.rounding import MARGIN, tolerance
 from opdlab.errors import ConfigError
-from opdlab.modelling import TeacherLogits, models
+from opdlab.modelling import InParts, TeacherLogits, models
 from opdlab.prompts.drawn import open_prompts
 from opdlab.records import Distributions, Problem, Questions, Rollout, TeacherScores, Verdict
 from opdlab.sampling import decoder

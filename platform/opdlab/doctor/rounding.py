@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from opdlab.modelling import expectation
+from opdlab.modelling import ORDERS, InParts, expectation
 from opdlab.shapes import Float, Int, Tensor
 
 UNLIKELY = -1e4
@@ -22,34 +20,6 @@ ROWS_MARGIN = 4.0
 """Times the largest median of a row, of these differences, that one row may be off."""
 FEW = 4
 """Tokens of a row below which its median shows single tokens that went another way."""
-ORDERS = (2, 3)
-"""Parts of each sum, of the orders that are tried."""
-
-_ATEN = torch.ops.aten
-_PRODUCTS: dict[Any, tuple[int, Callable[..., Any]]] = {
-    _ATEN.mm.default: (0, _ATEN.mm.default),
-    _ATEN.bmm.default: (0, _ATEN.bmm.default),
-    _ATEN.addmm.default: (1, _ATEN.mm.default),
-    _ATEN.baddbmm.default: (1, _ATEN.bmm.default),
-}
-"""First factor's place among the arguments, and the product alone."""
-
-
-class InParts(TorchDispatchMode):
-    """Within, sums of products are taken in so many parts, each rounded to the format of the factors."""
-
-    def __init__(self, parts: int) -> None:
-        super().__init__()
-        self.parts = parts
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _PRODUCTS or kwargs:
-            return func(*args, **(kwargs or {}))
-        first, product = _PRODUCTS[func]
-        left, right = args[first : first + 2]
-        columns, rows = left.tensor_split(self.parts, -1), right.tensor_split(self.parts, -2)
-        pieces = [product(one, other) for one, other in zip(columns, rows, strict=True)]
-        return sum(pieces[1:], pieces[0]) if first == 0 else sum(pieces, args[0])
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,10 @@ from .stateful_layers import (
     recurrent_layers as recurrent_layers,
     step_by_step as step_by_step,
 )
+from .sum_orders import (
+    ORDERS as ORDERS,
+    InParts as InParts,
+)
 from .unasked import masked_rows as masked_rows, unpacked_rows as unpacked_rows
 from .vocabulary_loss import Rows as Rows, slices as slices, token_losses as token_losses
 from .wording import Wording as Wording, as_wording as as_wording

@@ -22,6 +22,8 @@ from transformers import AttentionInterface, GenerationConfig, PreTrainedModel
 
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.modelling import (
+    ORDERS,
+    InParts,
     UnsupportedError,
     check_prefixes,
     code_of,
@@ -38,10 +40,8 @@ from opdlab.shapes import Float, Tensor
 FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
 SAID = 3
 """Tokens that a trial samples."""
-STEPS = 6
-"""Of a number format: rounding may move a row's log-probabilities by so many on average, of a
-distribution one nat wide. In right families it is up to 4.
-"""
+MARGIN = 4.0
+"""Times that rounding may move a row by what another order of sums does."""
 _REMEDY = "set rollout.type to `generate`"
 
 
@@ -215,9 +215,9 @@ def _fault(
         ]
         try:
             said, log_prob = sample(prompts)
-            alone, rounded = _alone(model, said)
-            # By the worst row: right ones must not hide a wrong one.
-            gap = float((log_prob - alone).abs().view(-1, SAID).mean(1).max())
+            alone, rounded = _rounded(model, said)
+            # Right rows must not hide a wrong one; a single token rounding may send to another expert.
+            gap = float((log_prob - alone).abs().view(-1, SAID).median(1).values.max())
         except NonFiniteError:
             # What is wrong is the weights; who samples will say where.
             return None
@@ -230,30 +230,31 @@ def _fault(
     return None
 
 
-@torch.no_grad()
-def _alone(
+def _rounded(
     model: PreTrainedModel, rows: Sequence[Sequence[int]]
 ) -> tuple[Float[Tensor, "T"], float]:
-    """Log-probabilities of the last `SAID` tokens of each row, by a forward of it alone; and by how many
-    nats rounding can move those of a row.
-    """
-    found, rounded = [], 0.0
+    """What `_alone` finds; and by how many nats rounding can move those of a row."""
+    alone = _alone(model, rows)
+    if _is_whole(model):
+        return alone, 1e-4
+    noise = 1e-3
+    for parts in ORDERS:
+        with InParts(parts):
+            apart = (_alone(model, rows) - alone).abs().view(-1, SAID)
+        noise = max(noise, float(apart.mean(1).max()))
+    return alone, MARGIN * noise
+
+
+@torch.no_grad()
+def _alone(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Float[Tensor, "T"]:
+    """Log-probabilities of the last `SAID` tokens of each row, by a forward of it alone."""
+    found = []
     for row in rows:
         tokens = torch.tensor(row, device=model.device)
         states = hidden_states(model, tokens[None])[0, -SAID - 1 : -1]
         said = log_distribution(model, states, None)
         found.append(said.gather(-1, tokens[-SAID:, None])[:, 0])
-        # What is rounded is as large as the distribution is wide.
-        wide = float(said[said.isfinite()].std())
-        rounded = max(rounded, 1e-4 if _is_whole(model) else STEPS * wide * _step(model))
-    return torch.cat(found), rounded
-
-
-def _step(model: PreTrainedModel) -> float:
-    """That of the number format in which it computes, relative to a number."""
-    kind = model.device.type
-    autocast = torch.is_autocast_enabled(kind)
-    return torch.finfo(torch.get_autocast_dtype(kind) if autocast else model.dtype).eps
+    return torch.cat(found)
 
 
 def _is_whole(model: PreTrainedModel) -> bool:
