@@ -8,9 +8,10 @@ from itertools import cycle
 
 import pytest
 import torch
-from small_models import random_rollout, small_model
+from small_models import VOCABULARY, random_rollout, small_model
 from tree_controls import RAGGED, assert_equal
 
+from opdlab.errors import NonFiniteError
 from opdlab.records import Lookahead, Questions, Rollout
 from opdlab.scoring import leaf_attention
 from opdlab.scoring.naive import naive_scores
@@ -93,6 +94,18 @@ def test_what_cannot_grow_into_a_chain_is_followed_by_whole_forwards(family: str
     assert_equal(found, naive_scores(model, rollout, questions, 50))
 
 
+@pytest.mark.filterwarnings("ignore:Llama4ForCausalLM depends on more than positions")
+def test_a_chain_goes_no_further_than_a_pass_may() -> None:
+    """Beyond so many tokens this model counts those of a forward itself."""
+    model = small_model("llama4", floor_scale=13, attn_scale=3.0, attn_temperature_tuning=True)
+    rollout = random_rollout([9], [3], vocabulary=50)
+    questions = Questions(rollout.candidates, lookahead=Lookahead(4))
+    teacher = Teacher(model, 50)
+    found = teacher.score(rollout, questions)
+    assert teacher.reach == 12
+    assert_equal(found, naive_scores(model, rollout, questions, 50))
+
+
 def test_a_chain_ends_where_a_model_has_no_position_for_another_token() -> None:
     rollout = rollout_with_ends()
     longest = int((rollout.prompt_lengths + rollout.response_lengths).max())
@@ -109,3 +122,15 @@ def test_nothing_is_said_past_one_step_where_nothing_is_asked() -> None:
     found = Teacher(model).score(rollout, questions)
     assert found.sampled_confidence.isnan().all()
     assert found.leaves == 0
+
+
+@pytest.mark.parametrize("over", ["geometric_mean", "last", "minimum"])
+def test_a_teacher_that_fails_along_a_chain_is_refused(over: str) -> None:
+    model, rollout = small_model("llama"), random_rollout(*RAGGED)
+    teacher = Teacher(model).probe()
+    said = torch.cat([rollout.tokens.flatten(), rollout.candidates.flatten()]).unique()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[~torch.isin(torch.arange(VOCABULARY), said)] = torch.nan
+    teacher.follows = True
+    with pytest.raises(NonFiniteError, match="confidence"):
+        teacher.score(rollout, Questions(rollout.candidates, lookahead=Lookahead(4, over)))

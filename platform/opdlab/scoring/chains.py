@@ -73,18 +73,20 @@ class Following:
             going &= log_prob > log(self.lookahead.certain_above)
         return going if self.positions is None else going & (length < self.positions)
 
-    def joined(self, found: Float[Tensor, "n steps"]) -> Float[Tensor, "n"]:
-        """What a chain's confidences come to.
+    def joined(
+        self, found: Float[Tensor, "n steps"], looked: Int[Tensor, "n"]
+    ) -> Float[Tensor, "n"]:
+        """What a chain's confidences come to; NaN where one of them is.
 
         Args:
-            found: logarithms of its largest probabilities, NaN after its end.
+            found: logarithms of its largest probabilities, 0 after its end.
+            looked: how many there are.
         """
         if self.lookahead.over == "geometric_mean":
-            return found.nanmean(1).exp()
+            return (found.sum(1) / looked).exp()
         if self.lookahead.over == "minimum":
-            return found.nan_to_num(torch.inf).amin(1).exp()
-        last = found.isfinite().sum(1, keepdim=True) - 1
-        return found.gather(1, last)[:, 0].exp()
+            return found.amin(1).exp()
+        return found.gather(1, looked[:, None] - 1)[:, 0].exp()
 
 
 def follow(
@@ -101,16 +103,17 @@ def follow(
         states_of: last hidden states of leaves, which join the chain that stands before them.
     """
     steps, device = following.lookahead.steps, model.device
-    found = torch.full((len(leaves.token), steps), torch.nan)
+    found = torch.zeros(len(leaves.token), steps)
+    looked = torch.zeros(len(found), dtype=torch.long)
     alive, chain = torch.arange(len(found)), Chain()
     for step in range(steps):
         states = states_of(leaves, chain)
         chain.column.append(to_device(leaves.column, device))
         log_prob, token = to_host([*likeliest(model, states, vocabulary, head_chunk)])
-        found[alive, step] = log_prob
+        found[alive, step], looked[alive] = log_prob, step + 1
         going = following.goes_on(log_prob, token, leaves.column + 1).nonzero()[:, 0]
         if step + 1 == steps or not len(going):
             break
         alive, chain = alive[going], chain.of(to_device(going, device))
         leaves = Branch(leaves.row[going], leaves.column[going] + 1, token[going])
-    return following.joined(found)
+    return following.joined(found, looked)

@@ -249,7 +249,7 @@ class Teacher:
         longest = int((rollout.prompt_lengths + rollout.response_lengths).max())
         positions = learned_positions(self.model) or longest + beyond
         check_prefixes(self.model, max(longest, min(longest + beyond, positions)))
-        prove(self, self._largest_pass(rollout, questions))
+        prove(self, max(longest + beyond, self._largest_pass(rollout, questions)))
         if beyond and self.follows is None:
             try_chains(self)
         groups = self._groups(rollout, beyond)
@@ -310,7 +310,7 @@ class Teacher:
         changing = any(one.dynamic and reached > one.original for one in rotary(self.model))
         # A chain would go from one stretch to the next.
         changing |= beyond > 0 and (not self.follows or len(stretches(self.model, reached)) > 1)
-        if self.way == "naive" or changing or longest > self._limit(longest):
+        if self.way == "naive" or changing or reached > self._limit(reached):
             return self._answer(rollout, questions, uniform, None)
         with hooked(self.model) as own:
             return self._answer(rollout, questions, uniform, own)
