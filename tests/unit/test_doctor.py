@@ -284,8 +284,9 @@ class Shifted(Teacher):
 class OffByOne(Teacher):
     """Puts every leaf one position too far."""
 
-    def _leaf_states(self, own: Any, trunk: Any, tree: Any, chunk: Any) -> Any:
-        return super()._leaf_states(own, trunk, replace(tree, column=tree.column + 1), chunk)
+    def _leaf_states(self, own: Any, trunk: Any, rows: Any, leaves: Any, chain: Any = None) -> Any:
+        later = replace(leaves, column=leaves.column + 1)
+        return super()._leaf_states(own, trunk, rows, later, chain)
 
 
 class LastDropped(Teacher):
