@@ -18,6 +18,20 @@ _PACKED_FOR_ROWS = 16
 
 
 @contextmanager
+def without_dropout(model: PreTrainedModel) -> Iterator[None]:
+    """For a forward without gradients before one with them: evaluation mode, and as before afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+        # As in `sampling_mode`.
+        torch.clear_autocast_cache()
+
+
+@contextmanager
 def sampling_mode(model: PreTrainedModel) -> Iterator[None]:
     """No gradients, no dropout; gradients flow as before when it ends.
 

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from opdlab.errors import ModelError
-from opdlab.modelling.eval_mode import sampling_mode
+from opdlab.modelling.eval_mode import without_dropout
 from opdlab.modelling.head import hidden_states, log_distribution
 from opdlab.modelling.length_dependence import original_length, thresholds
 from opdlab.modelling.position_table import require_positions
@@ -84,7 +84,7 @@ def check_prefixes(model: PreTrainedModel, longest: int) -> None:
     size = model.config.get_text_config().vocab_size
     count = tried.rows * tried.end
     tokens = ((torch.arange(count).view(tried.rows, -1) * 7919 + 11) % size).to(model.device)
-    with sampling_mode(model):
+    with without_dropout(model):
         gap = prefix_gap(model, tokens, prefixes) if prefixes else 0.0
     # What is NaN is the weights; who samples or scores says where.
     if gap > _tolerance(model) and first == 1:
@@ -107,6 +107,7 @@ def forget_prefixes(model: PreTrainedModel) -> None:
     _HELD.pop(model, None)
 
 
+@torch.no_grad()
 def prefix_gap(model: PreTrainedModel, tokens: Int[Tensor, "B S"], prefixes: list[int]) -> float:
     """Mean difference, in nats, of what is said after prefixes in one forward of rows and in their own.
 
