@@ -234,6 +234,11 @@ class Lookahead:
     over: str = "geometric_mean"
     certain_above: float = 0.0
 
+    @property
+    def beyond(self) -> int:
+        """Tokens that may follow a candidate."""
+        return self.steps - 1
+
     def __str__(self) -> str:
         """In words: how far."""
         if self.steps == 1:

@@ -341,7 +341,7 @@ MUTANTS = (
     Mutant(
         "chains: an end does not end a chain",
         "platform/opdlab/scoring/chains.py",
-        "going = ~is_one_of(token, self.ends)",
+        "going = ~is_one_of(token, ends)",
         "going = token >= 0",
         (CHAINS, "-k", "whole_forwards"),
     ),

@@ -45,7 +45,7 @@ def require_one_step(questions: Questions, offers: Offers) -> None:
     Raises:
         ModelError: with the reason.
     """
-    if questions.lookahead.steps > 1 and not offers.steps:
+    if questions.lookahead.beyond and not offers.steps:
         raise ModelError(f"lookahead: {offers.why_not['steps']}")
 
 
@@ -67,7 +67,7 @@ def check_finite(
     # Of a loss over distributions, which says itself whether it is finite, the sampled token is no part.
     whole = questions.full or questions.top_k > 0
     silent = rollout.is_eos
-    if questions.lookahead.steps > 1:
+    if questions.lookahead.beyond:
         silent = silent | (questions.candidates < 0).all(1)
     for name, allowed in (
         ("log_prob", scores.log_prob == -torch.inf if whole else never),

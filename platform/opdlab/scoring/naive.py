@@ -44,7 +44,7 @@ def naive_scores(
     log_prob, entropy, fidelity, sampled = torch.cat(said, 1)
     wanted = questions.candidates >= 0
     confidence = naive_confidence(model, rollout, questions, wanted, uniform, vocabulary)
-    if questions.lookahead.steps > 1:
+    if questions.lookahead.beyond:
         tokens = rollout.token.where(wanted.any(1) & ~rollout.is_eos, -1)[:, None]
         own = replace(questions, candidates=tokens)
         sampled = naive_confidence(model, rollout, own, tokens >= 0, uniform, vocabulary)[:, 0]
@@ -102,7 +102,7 @@ def naive_confidence(
         candidates = questions.candidates[t, slots]
         prefix = rollout.tokens[int(row[t]), : int(column[t])].expand(len(candidates), -1)
         rows = torch.cat([prefix, candidates[:, None]], dim=1)
-        if questions.lookahead.steps > 1:
+        if questions.lookahead.beyond:
             followed = [
                 _followed(model, row, questions, rollout.eos_ids, vocabulary) for row in rows
             ]

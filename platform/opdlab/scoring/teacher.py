@@ -49,7 +49,7 @@ from opdlab.modelling import (
     vocabulary_statistics,
 )
 from opdlab.records import Distributions, Questions, Rollout, TeacherScores
-from opdlab.scoring.chains import Branch, Following, follow, with_sampled
+from opdlab.scoring.chains import Branch, follow, with_sampled
 from opdlab.scoring.checks import check_finite, check_tokens
 from opdlab.scoring.leaf_attention import Chain, LeafPass
 from opdlab.scoring.length_groups import prefix_states
@@ -245,7 +245,7 @@ class Teacher:
         questions = replace(questions, candidates=candidates)
         check_tokens(rollout, self.vocabulary)
         uniform = draws(rollout, questions.candidates)
-        beyond = questions.lookahead.steps - 1
+        beyond = questions.lookahead.beyond
         longest = int((rollout.prompt_lengths + rollout.response_lengths).max())
         positions = learned_positions(self.model) or longest + beyond
         check_prefixes(self.model, max(longest, min(longest + beyond, positions)))
@@ -304,7 +304,7 @@ class Teacher:
 
     def _score(self, rollout: Rollout, questions: Questions, uniform: Draws) -> TeacherScores:
         longest = int((rollout.prompt_lengths + rollout.response_lengths).max())
-        beyond = questions.lookahead.steps - 1
+        beyond = questions.lookahead.beyond
         reached = longest + beyond
         # A tree has one trunk for each stretch; of dynamic frequencies, one for each token.
         changing = any(one.dynamic and reached > one.original for one in rotary(self.model))
@@ -320,9 +320,9 @@ class Teacher:
     ) -> TeacherScores:
         device = self.model.device
         started = _now(device)
-        beyond = questions.lookahead.steps > 1
+        beyond = questions.lookahead.beyond
         asked = with_sampled(rollout, questions) if beyond else questions
-        tree = leaves(rollout, asked.candidates, sampled=beyond)
+        tree = leaves(rollout, asked.candidates, sampled=beyond > 0)
         lengths = rollout.prompt_lengths + rollout.response_lengths
         spans = stretches(self.model, int(lengths.max()))
         sharing = own is not None and own.name in ANY_MASK and self.shares and len(spans) == 1
@@ -410,8 +410,6 @@ class Teacher:
     ) -> Float[Tensor, "N"]:
         """The measure after each leaf."""
         measured = [torch.zeros(0, device=self.model.device)]
-        beyond = questions.lookahead.steps > 1
-        following = Following.of(self.model, questions.lookahead, ends)
         drawn: Tensor | None = None
         if questions.measure == "sampled_prob":
             drawn = to_device(uniform.candidate[tree.place, tree.slot], self.model.device)
@@ -423,9 +421,9 @@ class Teacher:
             span, rows = slice(chunk.start, chunk.stop), slice(chunk.first_row, chunk.last_row)
             branch = Branch(tree.row[span], tree.column[span], tree.token[span])
             states_of = partial(self._leaf_states, own, trunk, rows)
-            if beyond:
-                sizes = self.vocabulary, self.head_chunk
-                found = follow(self.model, following, branch, states_of, *sizes)
+            if questions.lookahead.beyond:
+                how, sizes = (questions.lookahead, ends), (self.vocabulary, self.head_chunk)
+                found = follow(self.model, *how, branch, states_of, *sizes)
                 measured.append(to_device(found, self.model.device))
                 continue
             said = vocabulary_statistics(
