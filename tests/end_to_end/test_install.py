@@ -25,6 +25,7 @@ from opdlab.modelling import models
 print(json.dumps({
     "homes": [str(Path(m.__file__).parent) for m in (opdlab, opdlab_evaluators, opdlab_dashboards)],
     "experiments": list(shipped.experiments()),
+    "documentation": str(shipped.folder("docs")),
     "runs": loader.run_names(loader.load("quickstart")),
     "widths": {n: models.load_config(f"embedded:{n}").hidden_size for n in ("student", "teacher")},
     "evaluators": plugins.names(plugins.EVALUATORS),
@@ -79,7 +80,7 @@ def test_the_version_is_the_same_everywhere():
     assert project["version"] == VERSION
 
 
-def test_the_wheel_holds_the_packages_and_the_experiments_alone(wheel: Path):
+def test_the_wheel_holds_the_packages_experiments_and_documentation_alone(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
@@ -96,6 +97,7 @@ def test_the_wheel_holds_the_packages_and_the_experiments_alone(wheel: Path):
     } <= shipped
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if "__pycache__" in name]
+    assert not [name for name in names if name.startswith("opdlab/docs/") and ".py" in name]
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
@@ -117,3 +119,9 @@ def test_everything_is_found_from_another_folder(
     assert found["widths"]["student"] < found["widths"]["teacher"]
     assert {"code", "math", "routes"} <= set(found["evaluators"])
     assert "quickstart" in run(there / "opdlab", "experiments", cwd=tmp_path)
+    documentation = Path(found["documentation"])
+    assert documentation.is_relative_to(home)
+    pages = sorted(ROOT.glob("docs/**/*.md"))
+    assert sorted(documentation.rglob("*.md")) == [
+        documentation / page.relative_to(ROOT / "docs") for page in pages
+    ]

@@ -83,6 +83,8 @@ def test_help_names_every_command_and_where_to_begin(
     assert opdlab(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
     assert "opdlab train quickstart" in shown
+    pages = shown[shown.index("Documentation:") :].removeprefix("Documentation:")
+    assert Path("".join(pages.split())).is_file()
     assert {one.name for one in cli.app.registered_commands if one.name} <= set(COMMANDS)
     for command in COMMANDS:
         assert f" {command} " in shown

@@ -32,6 +32,7 @@ from opdlab.cli import (
 )
 from opdlab.console import Stopped
 from opdlab.errors import ConfigError, OpdlabError, Terminated, of_the_disk
+from opdlab.files import shipped
 from opdlab.postponed import postpone
 
 _QUIET = {
@@ -46,6 +47,7 @@ app = typer.Typer(
         "Begin with [bold]opdlab train quickstart[/], which needs neither a GPU nor a download: it "
         "trains a small student by OPD and by LGR and compares the two."
     ),
+    epilog=f"Documentation: {shipped.folder('docs') / 'index.md'}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

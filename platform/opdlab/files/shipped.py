@@ -1,4 +1,4 @@
-"""The experiments that come with the package, found by name."""
+"""What comes with the package: experiments, found by name, and the documentation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from opdlab.errors import ConfigError
 SUFFIX = ".yaml"
 
 
-def folder() -> Path:
-    """Folder of the shipped experiments: inside an installed package, or of the repository."""
+def folder(what: str = "experiments") -> Path:
+    """Folder of the shipped `experiments` or `docs`: inside an installed package, or of the repository."""
     package = Path(__file__).parent.parent
-    installed = package / "experiments"
-    return installed if installed.is_dir() else package.parents[1] / "experiments"
+    installed = package / what
+    return installed if installed.is_dir() else package.parents[1] / what
 
 
 def experiments() -> dict[str, Path]:
